@@ -1,0 +1,44 @@
+package ring
+
+import "sync/atomic"
+
+// completionQueue is our side of the CQ: completions from head to the kernel's
+// tail are ours to read.
+type completionQueue struct {
+	kHead, kTail *atomic.Uint32
+
+	cqes []CQE
+	mask uint32
+	head uint32
+}
+
+func (cq *completionQueue) init(m *mappings, p *ioUringParams) {
+	cq.kHead = word(m.cqRing, p.CqOff.Head)
+	cq.kTail = word(m.cqRing, p.CqOff.Tail)
+	cq.mask = p.CqEntries - 1
+	cq.cqes = array[CQE](m.cqRing, p.CqOff.Cqes, p.CqEntries)
+	cq.head = cq.kHead.Load()
+}
+
+// CQReady returns how many completions can be read with CQE.
+//
+// Acquire: the kernel has written the completions before it moves the tail
+// past them. Read it once a turn: what arrives later belongs to the next.
+func (r *Ring) CQReady() uint32 {
+	return r.cq.kTail.Load() - r.cq.head
+}
+
+// CQE returns the i-th completion that is ready, i below CQReady. It is valid
+// until CQAdvance.
+func (r *Ring) CQE(i uint32) *CQE {
+	return &r.cq.cqes[(r.cq.head+i)&r.cq.mask]
+}
+
+// CQAdvance gives n completions back to the kernel.
+//
+// Release: we have read the completions before the kernel sees the head that
+// lets it overwrite them.
+func (r *Ring) CQAdvance(n uint32) {
+	r.cq.head += n
+	r.cq.kHead.Store(r.cq.head)
+}

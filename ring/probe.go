@@ -1,0 +1,26 @@
+package ring
+
+import (
+	"fmt"
+	"unsafe"
+)
+
+// Probe tells which operations the kernel has.
+type Probe struct {
+	header ioUringProbe
+	ops    [256]ioUringProbeOp
+}
+
+// NewProbe asks the kernel through a ring (IORING_REGISTER_PROBE, Linux 5.6).
+func (r *Ring) NewProbe() (*Probe, error) {
+	p := new(Probe)
+	if _, err := ioURingRegister(r.fd, IORING_REGISTER_PROBE, unsafe.Pointer(p), uint32(len(p.ops))); err != nil {
+		return nil, fmt.Errorf("probe io_uring: %w", err)
+	}
+	return p, nil
+}
+
+// Supports reports whether the kernel has an operation, IORING_OP_….
+func (p *Probe) Supports(op uint8) bool {
+	return p.ops[op].Flags&IO_URING_OP_SUPPORTED != 0
+}

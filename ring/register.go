@@ -1,0 +1,90 @@
+package ring
+
+import (
+	"fmt"
+	"runtime"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// register is io_uring_register(2) on this ring.
+func (r *Ring) register(what string, opcode uint32, arg unsafe.Pointer, n uint32) error {
+	if _, err := ioURingRegister(r.fd, opcode, arg, n); err != nil {
+		return fmt.Errorf("register %s: %w", what, err)
+	}
+	return nil
+}
+
+// RegisterRingFD makes enters find the ring by an index of the calling thread
+// instead of its descriptor, which saves 45 to 60 ns each (Linux 5.18). Only
+// for a thread that ends with the ring: a thread has 16 such indexes, and each
+// keeps its ring alive.
+func (r *Ring) RegisterRingFD() error {
+	up := ioUringRsrcUpdate{Offset: ^uint32(0), Data: uint64(r.fd)}
+	if err := r.register("ring fd", IORING_REGISTER_RING_FDS, unsafe.Pointer(&up), 1); err != nil {
+		return err
+	}
+	r.enterFD = int(up.Offset)
+	r.enterFlags |= IORING_ENTER_REGISTERED_RING
+	return nil
+}
+
+func (r *Ring) unregisterRingFD() error {
+	if r.enterFlags&IORING_ENTER_REGISTERED_RING == 0 {
+		return nil
+	}
+	r.enterFlags &^= IORING_ENTER_REGISTERED_RING
+	up := ioUringRsrcUpdate{Offset: uint32(r.enterFD)}
+	return r.register("no ring fd", IORING_UNREGISTER_RING_FDS, unsafe.Pointer(&up), 1)
+}
+
+// RegisterFiles registers a table of descriptors for IOSQE_FIXED_FILE; -1
+// leaves a slot empty.
+func (r *Ring) RegisterFiles(fds []int32) error {
+	if len(fds) == 0 {
+		return fmt.Errorf("register files: %w", unix.EINVAL)
+	}
+	return r.register("files", IORING_REGISTER_FILES, unsafe.Pointer(&fds[0]), uint32(len(fds)))
+}
+
+// UnregisterFiles drops the file table and the references that it holds.
+func (r *Ring) UnregisterFiles() error {
+	return r.register("no files", IORING_UNREGISTER_FILES, nil, 0)
+}
+
+// RegisterBuffers registers memory outside the Go heap for the _FIXED
+// operations. The kernel pins it until UnregisterBuffers or Close.
+func (r *Ring) RegisterBuffers(bufs [][]byte) error {
+	iovecs := make([]unix.Iovec, len(bufs))
+	for i, b := range bufs {
+		iovecs[i].Base = unsafe.SliceData(b)
+		iovecs[i].SetLen(len(b))
+	}
+	return r.register("buffers", IORING_REGISTER_BUFFERS, unsafe.Pointer(unsafe.SliceData(iovecs)), uint32(len(iovecs)))
+}
+
+// RegisterBuffersSparse registers a table of n empty slots, 1 to 16384, for a
+// driver to put the pages of its requests in (Linux 5.19).
+func (r *Ring) RegisterBuffersSparse(n uint32) error {
+	reg := ioUringRsrcRegister{Nr: n, Flags: IORING_RSRC_REGISTER_SPARSE}
+	return r.register("buffer slots", IORING_REGISTER_BUFFERS2, unsafe.Pointer(&reg), uint32(unsafe.Sizeof(reg)))
+}
+
+// UpdateBuffer puts memory outside the Go heap in slot index of the buffer
+// table; nil empties the slot (Linux 5.13).
+func (r *Ring) UpdateBuffer(index uint32, buf []byte) error {
+	iovec := unix.Iovec{Base: unsafe.SliceData(buf)}
+	iovec.SetLen(len(buf))
+	// The kernel finds the iovec through an address in the argument.
+	var pinner runtime.Pinner
+	defer pinner.Unpin()
+	pinner.Pin(&iovec)
+	up := ioUringRsrcUpdate2{Offset: index, Data: uint64(uintptr(unsafe.Pointer(&iovec))), Nr: 1}
+	return r.register("buffer", IORING_REGISTER_BUFFERS_UPDATE, unsafe.Pointer(&up), uint32(unsafe.Sizeof(up)))
+}
+
+// UnregisterBuffers drops the buffer table.
+func (r *Ring) UnregisterBuffers() error {
+	return r.register("no buffers", IORING_UNREGISTER_BUFFERS, nil, 0)
+}

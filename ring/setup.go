@@ -1,0 +1,128 @@
+package ring
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// Options says what ring to make. The zero value of a field is its default.
+type Options struct {
+	// Entries is the size of the submission queue: 1 to 32768, rounded up to
+	// a power of two by the kernel. 0 means 8.
+	Entries uint32
+	// CQEntries is the size of the completion queue, at least Entries and
+	// rounded up to a power of two. 0 means twice Entries. Make it larger
+	// than the number of operations that can be in flight: a completion
+	// queue that overflows is an error here ([ErrOverflow]).
+	CQEntries uint32
+	// SQE128 makes entries of 128 bytes, for commands with a payload of up
+	// to 80 bytes instead of 16 (Linux 5.19).
+	SQE128 bool
+	// SingleIssuer binds the ring to the calling thread, which lets the
+	// kernel run completions only when that thread waits for them
+	// (IORING_SETUP_SINGLE_ISSUER 6.0, IORING_SETUP_DEFER_TASKRUN 6.1).
+	// Kernels without them give a ring that works, more slowly.
+	SingleIssuer bool
+}
+
+// Ring is an io_uring instance. See the package documentation for who may use
+// it from where.
+type Ring struct {
+	fd         int
+	enterFD    int    // fd, or the index that RegisterRingFD was given
+	enterFlags uint32 // IORING_ENTER_REGISTERED_RING, IORING_ENTER_NO_IOWAIT
+	flags      uint32 // IORING_SETUP_… that the kernel granted
+	features   uint32 // IORING_FEAT_… that the kernel has
+	maps       mappings
+	sq         submissionQueue
+	cq         completionQueue
+}
+
+// New makes a ring. It returns an error that wraps ENOSYS where the kernel has
+// no io_uring, EPERM where kernel.io_uring_disabled forbids it, and ENOMEM
+// where the memory cannot be had (io_uring_setup(2)).
+func New(opts Options) (*Ring, error) {
+	if opts.Entries == 0 {
+		opts.Entries = 8
+	}
+	fd, p, err := setup(opts)
+	if err != nil {
+		return nil, fmt.Errorf("set up io_uring: %w", err)
+	}
+	r := &Ring{fd: fd, enterFD: fd, flags: p.Flags, features: p.Features}
+	if p.Features&IORING_FEAT_NO_IOWAIT != 0 {
+		// An idle server waits for requests, not for a disk.
+		r.enterFlags |= IORING_ENTER_NO_IOWAIT
+	}
+	if err := r.maps.mmap(fd, p); err != nil {
+		return nil, errors.Join(fmt.Errorf("map io_uring: %w", err), r.Close())
+	}
+	r.sq.init(&r.maps, p)
+	r.cq.init(&r.maps, p)
+	return r, nil
+}
+
+// setup asks for the fastest ring first and for less while the kernel refuses
+// a flag with EINVAL: what it takes is asked, never concluded from its version.
+func setup(opts Options) (int, *ioUringParams, error) {
+	var fd int
+	err := error(unix.EINVAL)
+	for _, flags := range setupFlags(opts) {
+		p := &ioUringParams{Flags: flags}
+		if opts.CQEntries != 0 {
+			p.Flags |= IORING_SETUP_CQSIZE
+			p.CqEntries = opts.CQEntries
+		}
+		fd, err = ioURingSetup(opts.Entries, p)
+		if !errors.Is(err, unix.EINVAL) {
+			return fd, p, err
+		}
+	}
+	return -1, nil, err
+}
+
+// setupFlags lists the sets of flags to try, from most to least.
+func setupFlags(opts Options) []uint32 {
+	base := uint32(0)
+	if opts.SQE128 {
+		base = IORING_SETUP_SQE128
+	}
+	if !opts.SingleIssuer {
+		return []uint32{
+			base | IORING_SETUP_SUBMIT_ALL | IORING_SETUP_NO_SQARRAY,
+			base | IORING_SETUP_SUBMIT_ALL,
+			base,
+		}
+	}
+	single := base | IORING_SETUP_SUBMIT_ALL | IORING_SETUP_SINGLE_ISSUER
+	return []uint32{
+		single | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_NO_SQARRAY,
+		single | IORING_SETUP_DEFER_TASKRUN,
+		single | IORING_SETUP_COOP_TASKRUN,
+		base | IORING_SETUP_SUBMIT_ALL | IORING_SETUP_COOP_TASKRUN,
+		base,
+	}
+}
+
+// Flags returns the IORING_SETUP_ flags that the kernel granted.
+func (r *Ring) Flags() uint32 { return r.flags }
+
+// Features returns the IORING_FEAT_ bits of this kernel.
+func (r *Ring) Features() uint32 { return r.features }
+
+// FD returns the ring's file descriptor, or -1 after Close.
+func (r *Ring) FD() int { return r.fd }
+
+// Close unmaps the ring and closes it, once: a second call does nothing. What
+// is in flight is cancelled by the kernel; memory that it writes to must
+// outlive it, so wait for its completions before Close.
+func (r *Ring) Close() error {
+	if r.fd < 0 {
+		return nil
+	}
+	err := errors.Join(r.unregisterRingFD(), r.maps.munmap(), unix.Close(r.fd))
+	r.fd, r.enterFD = -1, -1
+	return err
+}

@@ -1,0 +1,147 @@
+package ring
+
+import (
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrOverflow is returned by the functions that enter the kernel when the
+// completion queue was full and completions may be late or lost. The ring was
+// made too small for what is in flight: a bug, after which it cannot be used.
+var ErrOverflow = errors.New("io_uring completion queue overflow")
+
+// submissionQueue is our side of the SQ: entries from sqeHead to sqeTail are
+// filled and not yet published.
+type submissionQueue struct {
+	kHead, kTail, kFlags *atomic.Uint32
+
+	sqes             []SQE
+	mask, entries    uint32
+	shift            uint32 // 1 for entries of 128 bytes, which take two of sqes
+	sqeHead, sqeTail uint32
+}
+
+func (sq *submissionQueue) init(m *mappings, p *ioUringParams) {
+	sq.kHead = word(m.sqRing, p.SqOff.Head)
+	sq.kTail = word(m.sqRing, p.SqOff.Tail)
+	sq.kFlags = word(m.sqRing, p.SqOff.Flags)
+	sq.entries = p.SqEntries
+	sq.mask = p.SqEntries - 1
+	if p.Flags&IORING_SETUP_SQE128 != 0 {
+		sq.shift = 1
+	}
+	sq.sqes = array[SQE](m.sqes, 0, p.SqEntries<<sq.shift)
+	if p.Flags&IORING_SETUP_NO_SQARRAY == 0 {
+		// The indirection is filled once, each slot with its own index.
+		for i, slots := 0, array[uint32](m.sqRing, p.SqOff.Array, p.SqEntries); i < len(slots); i++ {
+			slots[i] = uint32(i)
+		}
+	}
+}
+
+// GetSQE returns the next free entry, all zero, or nil when the queue is full:
+// then submit first. The entry is the caller's to fill until the next call
+// that enters the kernel, which takes it whether filled or not.
+func (r *Ring) GetSQE() *SQE {
+	sq := &r.sq
+	// Acquire: the kernel has read an entry before it moves the head past
+	// it, and we overwrite the entry only then.
+	if sq.sqeTail-sq.kHead.Load() >= sq.entries {
+		return nil
+	}
+	i := (sq.sqeTail & sq.mask) << sq.shift
+	sqe := &sq.sqes[i]
+	*sqe = SQE{}
+	if sq.shift != 0 {
+		sq.sqes[i+1] = SQE{}
+	}
+	sq.sqeTail++
+	return sqe
+}
+
+// SQSpace returns how many more entries GetSQE can hand out before a submit.
+func (r *Ring) SQSpace() int {
+	return int(r.sq.entries - (r.sq.sqeTail - r.sq.kHead.Load()))
+}
+
+// flush publishes the filled entries and returns how many the kernel has not
+// taken yet, those of an earlier short submit among them.
+func (sq *submissionQueue) flush() uint32 {
+	if sq.sqeHead != sq.sqeTail {
+		sq.sqeHead = sq.sqeTail
+		// Release: the kernel sees the entries filled before it sees the
+		// tail that covers them (liburing, __io_uring_flush_sq).
+		sq.kTail.Store(sq.sqeTail)
+	}
+	return sq.sqeTail - sq.kHead.Load()
+}
+
+// Submit hands the filled entries to the kernel without waiting, runs
+// completions that are due, and returns when all are taken.
+func (r *Ring) Submit() error {
+	return r.submit(0, nil)
+}
+
+// SubmitAndWait is Submit that also waits until n completions can be had.
+func (r *Ring) SubmitAndWait(n uint32) error {
+	return r.submit(n, nil)
+}
+
+// SubmitAndWaitTimeout is SubmitAndWait that waits for d at most, and then
+// returns an error that wraps ETIME (Linux 5.11).
+func (r *Ring) SubmitAndWaitTimeout(n uint32, d time.Duration) error {
+	w := newWaitTimeout(d)
+	defer w.unpin()
+	return r.submit(n, w)
+}
+
+// submit enters the kernel until it has taken every entry and the wait is
+// over. A short submit leaves the rest published, so entering again submits it.
+func (r *Ring) submit(wait uint32, timeout *waitTimeout) error {
+	for {
+		pending := r.sq.flush()
+		n, errno := r.enter(pending, wait, timeout)
+		switch errno {
+		case 0:
+			if n >= pending {
+				return r.checkOverflow()
+			}
+		case unix.EINTR, unix.EAGAIN, unix.EBUSY:
+			// EAGAIN and EBUSY: no memory for a request, or completions to
+			// be reaped first. The caller reaps what is there and comes back.
+			if errno != unix.EINTR && r.CQReady() > 0 {
+				return r.checkOverflow()
+			}
+		case unix.EBADR:
+			return ErrOverflow
+		default:
+			return fmt.Errorf("enter io_uring: %w", errno)
+		}
+	}
+}
+
+// enter is one io_uring_enter(2). GETEVENTS is always set: with
+// IORING_SETUP_DEFER_TASKRUN completions are run by nothing else.
+func (r *Ring) enter(pending, wait uint32, timeout *waitTimeout) (uint32, syscall.Errno) {
+	flags := r.enterFlags | IORING_ENTER_GETEVENTS
+	if timeout != nil {
+		return ioURingEnter(r.enterFD, pending, wait, flags|IORING_ENTER_EXT_ARG,
+			unsafe.Pointer(&timeout.arg), unsafe.Sizeof(timeout.arg))
+	}
+	return ioURingEnter(r.enterFD, pending, wait, flags, nil, 0)
+}
+
+// checkOverflow reports completions that found no room in the queue: the
+// kernel keeps them aside and says so in the SQ's flags.
+func (r *Ring) checkOverflow() error {
+	if r.sq.kFlags.Load()&IORING_SQ_CQ_OVERFLOW != 0 {
+		return ErrOverflow
+	}
+	return nil
+}
