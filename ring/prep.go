@@ -66,3 +66,10 @@ func (s *SQE) Payload() unsafe.Pointer {
 func (s *SQE) Payload128() unsafe.Pointer {
 	return unsafe.Pointer(&s.Addr3)
 }
+
+// PrepPollAdd fills a poll(2) of a file for events, once; its result is the
+// events that came.
+func (s *SQE) PrepPollAdd(fd int32, events uint32) {
+	s.prep(IORING_OP_POLL_ADD, fd, 0, 0, 0)
+	s.OpFlags = events
+}

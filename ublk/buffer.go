@@ -1,0 +1,140 @@
+package ublk
+
+import (
+	"fmt"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ring"
+)
+
+// This file decides where a request's bytes live. Its unsafe code turns mapped
+// memory, which Go neither moves nor frees, into the addresses that the kernel
+// is given; arena outlives every command that names them.
+
+// BufferMode says how a handler reaches the bytes of a request.
+type BufferMode int
+
+// The buffer modes, from slowest to fastest.
+const (
+	// BufferDefault is the fastest mode that the kernel offers.
+	BufferDefault BufferMode = iota
+	// BufferCopy: the driver copies between the request and a buffer of
+	// ours. Every kernel has it, and it is the only mode in which a handler
+	// sees the bytes ([Request.Data]).
+	BufferCopy
+	// BufferRegister: the request's own pages are put in the ring's buffer
+	// table by a command before the handler is called (Linux 6.15).
+	BufferRegister
+	// BufferAutoRegister: the driver puts them there as it delivers the
+	// request; where it has no memory for that, a command does (Linux 6.16).
+	BufferAutoRegister
+)
+
+// String returns the mode's name.
+func (m BufferMode) String() string {
+	switch m {
+	case BufferDefault:
+		return "default"
+	case BufferCopy:
+		return "copy"
+	case BufferRegister:
+		return "register"
+	case BufferAutoRegister:
+		return "auto-register"
+	}
+	return fmt.Sprintf("mode %d", int(m))
+}
+
+// ZeroCopy reports whether requests keep their own pages.
+func (m BufferMode) ZeroCopy() bool { return m == BufferRegister || m == BufferAutoRegister }
+
+// features returns what a device of this mode asks the driver for. Registering
+// automatically includes registering by command, as the fallback.
+func (m BufferMode) features() Features {
+	switch m {
+	case BufferRegister:
+		return UBLK_F_SUPPORT_ZERO_COPY
+	case BufferAutoRegister:
+		return UBLK_F_SUPPORT_ZERO_COPY | UBLK_F_AUTO_BUF_REG
+	}
+	return 0
+}
+
+// modeOf returns the mode that a device's features stand for.
+func modeOf(f Features) BufferMode {
+	switch {
+	case f.Has(BufferAutoRegister.features()):
+		return BufferAutoRegister
+	case f.Has(BufferRegister.features()):
+		return BufferRegister
+	}
+	return BufferCopy
+}
+
+// buffers are a queue's buffers: in copy mode one of each tag's own, else a
+// table of slots for the requests' pages.
+type buffers struct {
+	arena []byte // copy mode: depth buffers of size bytes, page-aligned
+	size  int
+}
+
+// newBuffers makes a queue's buffers and registers them with its ring, all
+// that it will ever need: in copy mode the kernel pins them.
+func newBuffers(r *ring.Ring, mode BufferMode, depth, size int) (*buffers, error) {
+	if mode.ZeroCopy() {
+		// Slot tag is the driver's, slot depth+tag that of the fallback.
+		return &buffers{}, r.RegisterBuffersSparse(uint32(2 * depth))
+	}
+	arena, err := unix.Mmap(-1, 0, depth*size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	if err != nil {
+		return nil, fmt.Errorf("map %d buffers of %d bytes: %w", depth, size, err)
+	}
+	b := &buffers{arena: arena, size: size}
+	list := make([][]byte, depth)
+	for tag := range list {
+		list[tag] = b.of(uint16(tag))
+	}
+	if err := r.RegisterBuffers(list); err != nil {
+		b.free()
+		return nil, err
+	}
+	return b, nil
+}
+
+// of returns a tag's own buffer, nil in the zero-copy modes.
+func (b *buffers) of(tag uint16) []byte {
+	if b.arena == nil {
+		return nil
+	}
+	start := int(tag) * b.size
+	return b.arena[start : start+b.size : start+b.size]
+}
+
+// address returns where a tag's own buffer is, 0 in the zero-copy modes.
+func (b *buffers) address(tag uint16) uint64 {
+	if b.arena == nil {
+		return 0
+	}
+	return uint64(uintptr(unsafe.Pointer(&b.arena[int(tag)*b.size])))
+}
+
+func (b *buffers) free() {
+	if b.arena != nil {
+		_ = unix.Munmap(b.arena)
+		b.arena = nil
+	}
+}
+
+// descriptors views a queue's mapping of /dev/ublkcN as its I/O descriptors.
+func descriptors(mem []byte, depth int) []ublksrvIODesc {
+	return unsafe.Slice((*ublksrvIODesc)(unsafe.Pointer(&mem[0])), depth)
+}
+
+// descriptorBytes is the length of a queue's mapping, and its distance from
+// that of the queue before it when depth is the driver's largest.
+func descriptorBytes(depth int) int {
+	page := unix.Getpagesize()
+	return (depth*int(unsafe.Sizeof(ublksrvIODesc{})) + page - 1) / page * page
+}

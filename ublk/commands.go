@@ -1,0 +1,101 @@
+package ublk
+
+import (
+	"fmt"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// This file has one method a control command. Its unsafe casts view a struct
+// of uapi.go, which has no pointers, as the bytes that a Command carries.
+
+// bytesOf returns the bytes of v, which must hold no pointer.
+func bytesOf[T any](v *T) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(v)), unsafe.Sizeof(*v))
+}
+
+func (c *Control) device(what string, id uint32, cmd Command) error {
+	cmd.DevID, cmd.QueueID = id, noQueue
+	if err := c.do(cmd); err != nil {
+		return fmt.Errorf("%s device %d: %w", what, id, err)
+	}
+	return nil
+}
+
+// addDev is UBLK_U_CMD_ADD_DEV; info comes back as the driver changed it.
+func (c *Control) addDev(info *ublksrvCtrlDevInfo) error {
+	cmd := Command{Op: UBLK_U_CMD_ADD_DEV, DevID: info.DevID, QueueID: noQueue, Buf: bytesOf(info), Timeout: commandTimeout}
+	return wrap("add device", c.do(cmd))
+}
+
+// Info returns what the driver knows of device id. It returns an error that
+// wraps ENODEV when there is none.
+func (c *Control) Info(id uint32) (Info, error) {
+	var info ublksrvCtrlDevInfo
+	err := c.device("get information on", id,
+		Command{Op: UBLK_U_CMD_GET_DEV_INFO, Buf: bytesOf(&info), Timeout: commandTimeout})
+	if err != nil {
+		return Info{}, err
+	}
+	return infoOf(&info), nil
+}
+
+// setParams is UBLK_U_CMD_SET_PARAMS: once, before the device is started.
+func (c *Control) setParams(id uint32, p *ublkParams) error {
+	p.Len = uint32(unsafe.Sizeof(*p))
+	return c.device("set parameters of", id,
+		Command{Op: UBLK_U_CMD_SET_PARAMS, Buf: bytesOf(p), Timeout: commandTimeout})
+}
+
+// Params returns the parameters of device id as the driver has them.
+func (c *Control) Params(id uint32) (Params, error) {
+	var p ublkParams
+	p.Len = uint32(unsafe.Sizeof(p))
+	err := c.device("get parameters of", id,
+		Command{Op: UBLK_U_CMD_GET_PARAMS, Buf: bytesOf(&p), Timeout: commandTimeout})
+	if err != nil {
+		return Params{}, err
+	}
+	return paramsOf(&p), nil
+}
+
+// startDev is UBLK_U_CMD_START_DEV. It waits until every tag is fetched, and
+// up to Linux 6.18 for the partition scan, which reads from the device.
+func (c *Control) startDev(id uint32) error {
+	return c.device("start", id, Command{Op: UBLK_U_CMD_START_DEV, Data: uint64(unix.Getpid())})
+}
+
+// Stop removes the disk of device id (UBLK_U_CMD_STOP_DEV): its dirty pages
+// are written first, so it takes as long as its I/O takes and its server must
+// go on serving. Then the driver ends the server's fetches.
+func (c *Control) Stop(id uint32) error {
+	return c.device("stop", id, Command{Op: UBLK_U_CMD_STOP_DEV})
+}
+
+// TryStop is Stop for a device that nobody has open. It returns an error that
+// wraps EBUSY when somebody has, and ErrNotSupported before Linux 7.0.
+func (c *Control) TryStop(id uint32) error {
+	err := c.device("stop", id, Command{Op: UBLK_U_CMD_TRY_STOP_DEV})
+	if isNotSupported(err) {
+		return fmt.Errorf("stop device %d unless in use: %w", id, ErrNotSupported)
+	}
+	return err
+}
+
+// Delete removes device id (UBLK_U_CMD_DEL_DEV). It waits until nothing has
+// /dev/ublkcN open or mapped any more.
+func (c *Control) Delete(id uint32) error {
+	return c.device("delete", id, Command{Op: UBLK_U_CMD_DEL_DEV, Timeout: commandTimeout})
+}
+
+// queueAffinity returns the CPUs that the driver maps to a queue
+// (UBLK_U_CMD_GET_QUEUE_AFFINITY).
+func (c *Control) queueAffinity(id uint32, queue uint16) (unix.CPUSet, error) {
+	var set unix.CPUSet
+	err := c.device("get queue affinity of", id, Command{
+		Op: UBLK_U_CMD_GET_QUEUE_AFFINITY, Data: uint64(queue),
+		Buf: bytesOf(&set), Timeout: commandTimeout,
+	})
+	return set, err
+}

@@ -1,0 +1,296 @@
+package ublk
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// Options says what device to add. The zero value is a device with the first
+// free id, one queue a CPU, 128 tags a queue, and the fastest buffer mode.
+type Options struct {
+	// ID is the device's number, below 2^20; nil for the first free one.
+	ID *uint32
+	// Queues is the number of queues, 1 to 4096; the driver makes no more than
+	// there are CPUs. 0 means one a CPU.
+	Queues int
+	// Depth is the number of tags of a queue, 1 to 4096. 0 means 128, and 64
+	// in copy mode.
+	Depth int
+	// MaxIOBytes is the largest request, rounded down to a page: from a page
+	// to 32 MiB. 0 means 1 MiB, and 256 KiB in copy mode, where each tag has
+	// a buffer of that size in memory.
+	MaxIOBytes uint32
+	// Mode is where the bytes of requests live. A mode that the kernel does
+	// not offer is an error, BufferDefault takes the best that it offers.
+	Mode BufferMode
+	// Features are further ones to ask for: those among UBLK_F_… that change
+	// nothing for a server. The driver leaves out those it does not know.
+	Features Features
+	// Tag is kept with the device by the driver, to know one's own by.
+	Tag uint64
+}
+
+const (
+	defaultDepth      = 128
+	defaultMaxIOBytes = 1 << 20
+	// Copy mode pins depth × size bytes a queue: 16 MiB with these.
+	defaultCopyDepth      = 64
+	defaultCopyMaxIOBytes = 256 << 10
+	maxIOBytesLimit       = 1 << UBLK_IO_BUF_BITS
+)
+
+func (o *Options) validate() error {
+	switch {
+	case o.Queues < 0 || o.Queues > UBLK_MAX_NR_QUEUES:
+		return fmt.Errorf("%d queues: not from 1 to %d: %w", o.Queues, UBLK_MAX_NR_QUEUES, unix.EINVAL)
+	case o.Depth < 0 || o.Depth > UBLK_MAX_QUEUE_DEPTH:
+		return fmt.Errorf("queue depth %d: not from 1 to %d: %w", o.Depth, UBLK_MAX_QUEUE_DEPTH, unix.EINVAL)
+	case o.MaxIOBytes != 0 && (o.MaxIOBytes < uint32(unix.Getpagesize()) || o.MaxIOBytes > maxIOBytesLimit):
+		return fmt.Errorf("largest request of %d bytes: not from a page to %d: %w", o.MaxIOBytes, maxIOBytesLimit, unix.EINVAL)
+	}
+	return nil
+}
+
+// info returns what ADD_DEV is given for a mode.
+func (o *Options) info(mode BufferMode) *ublksrvCtrlDevInfo {
+	info := &ublksrvCtrlDevInfo{
+		DevID:         anyDevice,
+		NrHwQueues:    uint16(orDefault(o.Queues, min(runtime.NumCPU(), UBLK_MAX_NR_QUEUES))),
+		MaxIOBufBytes: orDefault(o.MaxIOBytes, defaultMaxIOBytes),
+		QueueDepth:    uint16(orDefault(o.Depth, defaultDepth)),
+		Flags:         uint64(mode.features() | o.Features),
+		UblksrvFlags:  o.Tag,
+	}
+	if mode == BufferCopy {
+		info.MaxIOBufBytes = orDefault(o.MaxIOBytes, defaultCopyMaxIOBytes)
+		info.QueueDepth = uint16(orDefault(o.Depth, defaultCopyDepth))
+	}
+	if o.ID != nil {
+		info.DevID = *o.ID
+	}
+	return info
+}
+
+func orDefault[T int | uint32](v, def T) T {
+	if v == 0 {
+		return def
+	}
+	return v
+}
+
+// Device is a block device served by this process.
+//
+//	Add -> added -> Start -> live -> Stop, or the server's end -> ended -> Close -> deleted
+//
+// Close is allowed in every state and ends in the last. A device ends when all
+// its queues have; Done tells. Methods may be called from any goroutine.
+type Device struct {
+	ctl  *Control
+	info Info
+	mode BufferMode
+
+	charFD int // -1 unless the device is served
+	killFD int // eventfd that makes every queue stop at once
+	done   chan struct{}
+	err    error // why the device ended; read after done
+
+	mu      sync.Mutex // protects what is below
+	started bool
+	closed  bool
+}
+
+// Add makes a device: /dev/ublkcN, and no disk yet. It returns an error that
+// wraps EEXIST when the id is taken, ErrNotSupported when the kernel does not
+// offer the mode, EPERM without CAP_SYS_ADMIN.
+func (c *Control) Add(opts Options) (*Device, error) {
+	if err := opts.validate(); err != nil {
+		return nil, fmt.Errorf("add device: %w", err)
+	}
+	for _, mode := range modesToTry(opts.Mode) {
+		d, err := c.add(opts, mode)
+		if err != nil || d != nil {
+			return d, err
+		}
+	}
+	return nil, fmt.Errorf("add device: buffer mode %v: %w", opts.Mode, ErrNotSupported)
+}
+
+// modesToTry lists the modes that fulfil a wish, best first.
+func modesToTry(wish BufferMode) []BufferMode {
+	if wish == BufferDefault {
+		return []BufferMode{BufferAutoRegister, BufferRegister, BufferCopy}
+	}
+	return []BufferMode{wish}
+}
+
+// add adds a device of one mode; nil without an error says that the driver
+// does not offer it. The driver leaves out of a device what it cannot do, so
+// the device tells; what it offers in general says too much before Linux 6.15.
+func (c *Control) add(opts Options, mode BufferMode) (*Device, error) {
+	raw := opts.info(mode)
+	if err := c.addDev(raw); err != nil {
+		return nil, err
+	}
+	d := &Device{ctl: c, info: infoOf(raw), charFD: -1, killFD: -1, done: make(chan struct{})}
+	d.mode = modeOf(d.info.Features)
+	if d.mode != mode {
+		return nil, d.Close()
+	}
+	return d, nil
+}
+
+// Info returns what the driver made of the options.
+func (d *Device) Info() Info { return d.info }
+
+// Mode returns where the bytes of requests live.
+func (d *Device) Mode() BufferMode { return d.mode }
+
+// BlockPath returns the path of the block device, which exists from Start on.
+func (d *Device) BlockPath() string { return BlockPath(d.info.ID) }
+
+// BlockPath returns the path of the block device with an id.
+func BlockPath(id uint32) string { return fmt.Sprintf("/dev/ublkb%d", id) }
+
+// CharPath returns the path of the character device that a server of device id
+// opens.
+func CharPath(id uint32) string { return fmt.Sprintf("/dev/ublkc%d", id) }
+
+// SetParams describes the device to the block layer, once, before Start.
+func (d *Device) SetParams(p Params) error {
+	p.setDefaults(d.info.MaxIOBytes)
+	if err := p.validate(d.info.MaxIOBytes); err != nil {
+		return fmt.Errorf("set parameters of device %d: %w: %w", d.info.ID, err, unix.EINVAL)
+	}
+	return d.ctl.setParams(d.info.ID, p.encode())
+}
+
+// Start serves the device with a target's handlers and makes its disk: when it
+// returns nil, /dev/ublkbN can be opened. After an error, Close.
+func (d *Device) Start(target Target) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.started || d.closed {
+		return fmt.Errorf("start device %d: %w", d.info.ID, unix.EBUSY)
+	}
+	var err error
+	if d.charFD, err = openChar(CharPath(d.info.ID)); err != nil {
+		return err
+	}
+	if d.killFD, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		return fmt.Errorf("make eventfd: %w", err)
+	}
+	d.started = true
+	if err := d.startQueues(target); err != nil {
+		d.kill()
+		return fmt.Errorf("serve device %d: %w", d.info.ID, err)
+	}
+	return d.ctl.startDev(d.info.ID)
+}
+
+// startQueues starts every queue's thread and waits until all have fetched
+// their tags. It returns the first error.
+func (d *Device) startQueues(target Target) error {
+	n := int(d.info.Queues)
+	ready, ended := make(chan error, n), make(chan error, n)
+	for id := range n {
+		q := &Queue{dev: d, id: uint16(id), depth: int(d.info.Depth), mode: d.mode}
+		go func() { ended <- q.run(target, ready) }()
+	}
+	go d.wait(n, ended)
+	var first error
+	for range n {
+		if err := <-ready; err != nil && first == nil {
+			first = err
+		}
+	}
+	return first
+}
+
+// wait owns the queues: it takes the end of each, and closes done when all
+// have ended. The error of one ends the others, which would wait for ever for
+// the requests that it had.
+func (d *Device) wait(n int, ended <-chan error) {
+	for range n {
+		err := <-ended
+		if err == nil {
+			continue
+		}
+		if d.err == nil || errors.Is(d.err, ErrKilled) {
+			d.err = err
+		}
+		d.kill()
+	}
+	close(d.done)
+}
+
+// kill makes every queue stop at once, its requests unanswered: the driver
+// fails them when /dev/ublkcN is closed.
+func (d *Device) kill() {
+	one := [8]byte{1, 1, 1, 1, 1, 1, 1, 1} // not 0 in any byte order
+	_, _ = unix.Write(d.killFD, one[:])
+}
+
+// Done returns a channel that is closed when the device is served no more:
+// after Stop, by this process or another, or after an error.
+func (d *Device) Done() <-chan struct{} { return d.done }
+
+// Err returns why the device ended, nil for an orderly end, once Done is
+// closed.
+func (d *Device) Err() error {
+	select {
+	case <-d.done:
+		return d.err
+	default:
+		return nil
+	}
+}
+
+// Stop removes the disk. Dirty pages are written first, so the queues serve on
+// until it returns; then they end, and Done closes.
+func (d *Device) Stop() error {
+	return d.ctl.Stop(d.info.ID)
+}
+
+// Close stops the device if it is live, waits until its queues have ended, and
+// deletes it: nothing of it is left. It may be called again.
+func (d *Device) Close() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return nil
+	}
+	d.closed = true
+	var errs []error
+	if d.started {
+		select {
+		case <-d.done: // a device whose queues have ended has nobody to flush to
+		default:
+			errs = append(errs, ignoreNoDevice(d.Stop()))
+		}
+		<-d.done
+	}
+	errs = append(errs, closeFD(&d.charFD), closeFD(&d.killFD))
+	errs = append(errs, ignoreNoDevice(d.ctl.Delete(d.info.ID)))
+	return errors.Join(errs...)
+}
+
+// ignoreNoDevice drops the error that says what was to be reached.
+func ignoreNoDevice(err error) error {
+	if errors.Is(err, unix.ENODEV) {
+		return nil
+	}
+	return err
+}
+
+func closeFD(fd *int) error {
+	if *fd < 0 {
+		return nil
+	}
+	err := unix.Close(*fd)
+	*fd = -1
+	return err
+}

@@ -1,0 +1,29 @@
+// Package ublk makes block devices that this process serves, through Linux's
+// ublk driver. It knows nothing of what is behind a device; a [Handler] does.
+//
+// # Protocol
+//
+// Commands to /dev/ublk-control ([Control]) add, describe, start, stop and
+// delete device N. Adding it makes /dev/ublkcN, which one process opens to
+// serve it. Each queue of the device has an array of I/O descriptors, mapped
+// from /dev/ublkcN, one for each tag. The server sends a fetch command for
+// every tag; the driver completes it when a request has come for the tag, whose
+// descriptor it has filled. The server answers with a command that commits the
+// result and fetches again. Once all tags are fetched the device is started
+// and /dev/ublkbN appears. Stopping it flushes and removes /dev/ublkbN, then
+// ends every fetch with ENODEV: so the end of the last fetch is the end of a
+// queue, and nothing needs to be waited for by time.
+//
+// # Threads
+//
+// A queue is one goroutine on one locked thread with one ring, since the
+// driver binds a tag to the task that fetched it. Handlers run there. There is
+// no lock, no allocation and no other goroutine between a request and its
+// result. [Control] may be used by any number of goroutines.
+//
+// # Limits
+//
+// Sizes are in bytes unless the name says sectors, which are 512 bytes
+// whatever the device's logical block size is. It serves privileged devices
+// only; zoned devices and integrity data are left out.
+package ublk

@@ -1,0 +1,36 @@
+package ublk
+
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+)
+
+var (
+	// ErrNoDriver is returned by OpenControl when there is no
+	// /dev/ublk-control: the module ublk_drv is not loaded, or the kernel has
+	// none.
+	ErrNoDriver = errors.New("the ublk driver is not loaded")
+	// ErrNotSupported is returned when the driver lacks what was asked for.
+	ErrNotSupported = errors.New("not supported by this kernel")
+	// ErrControlHung is returned by every command after one that the kernel
+	// did not answer in time. The process can do nothing more about its
+	// devices; they go when it exits.
+	ErrControlHung = errors.New("a ublk control command hangs")
+	// ErrClosed is returned by operations on a Device or Control after Close.
+	ErrClosed = errors.New("closed")
+	// ErrKilled is what a device ends with when it was torn down without
+	// waiting for its requests.
+	ErrKilled = errors.New("device killed")
+)
+
+// Result returns what a request is completed with for an error: the negated
+// errno that the error wraps, -EIO when it wraps none. Errno numbers that the
+// kernel keeps to itself (512 and up) become -EIO too.
+func Result(err error) int32 {
+	var errno unix.Errno
+	if errors.As(err, &errno) && errno > 0 && errno < 512 {
+		return -int32(errno)
+	}
+	return -int32(unix.EIO)
+}

@@ -1,0 +1,58 @@
+package ublk
+
+import "fmt"
+
+// State is where the driver sees a device.
+type State uint16
+
+// The states of a device (linux/ublk_cmd.h).
+const (
+	StateDead     State = UBLK_S_DEV_DEAD     // no disk: not started, stopped, or its server is gone
+	StateLive     State = UBLK_S_DEV_LIVE     // served
+	StateQuiesced State = UBLK_S_DEV_QUIESCED // its server is gone, I/O waits for another
+	StateFailIO   State = UBLK_S_DEV_FAIL_IO  // its server is gone, I/O fails until another comes
+)
+
+// String returns the state as list shows it.
+func (s State) String() string {
+	switch s {
+	case StateDead:
+		return "dead"
+	case StateLive:
+		return "live"
+	case StateQuiesced:
+		return "quiesced"
+	case StateFailIO:
+		return "fail-io"
+	}
+	return fmt.Sprintf("state %d", uint16(s))
+}
+
+// Info is what the driver tells of a device (struct ublksrv_ctrl_dev_info).
+type Info struct {
+	ID         uint32
+	State      State
+	Queues     uint16
+	Depth      uint16 // tags of a queue
+	MaxIOBytes uint32 // the largest request
+	ServerPID  int32  // thread group of the server, -1 for none
+	Features   Features
+	Tag        uint64 // Options.Tag
+	OwnerUID   uint32
+	OwnerGID   uint32
+}
+
+func infoOf(u *ublksrvCtrlDevInfo) Info {
+	return Info{
+		ID:         u.DevID,
+		State:      State(u.State),
+		Queues:     u.NrHwQueues,
+		Depth:      u.QueueDepth,
+		MaxIOBytes: u.MaxIOBufBytes,
+		ServerPID:  u.UblksrvPID,
+		Features:   Features(u.Flags),
+		Tag:        u.UblksrvFlags,
+		OwnerUID:   u.OwnerUID,
+		OwnerGID:   u.OwnerGID,
+	}
+}

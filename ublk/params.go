@@ -1,0 +1,208 @@
+package ublk
+
+import (
+	"errors"
+	"fmt"
+	"math/bits"
+)
+
+// sectorShift is the binary logarithm of a sector's 512 bytes.
+const sectorShift = 9
+
+// Params describes a device to the block layer: its size, its queue limits and
+// what it can do. Sizes are in bytes, sectors are 512 bytes. The zero value of
+// a limit leaves the block layer's default.
+type Params struct {
+	// DevSectors is the device's size: not 0, a multiple of the logical
+	// block size.
+	DevSectors uint64
+	// LogicalBlockSize is the smallest unit of I/O: a power of two from 512
+	// to the page size. 0 means 512.
+	LogicalBlockSize uint32
+	// PhysicalBlockSize is the unit that the medium writes without reading
+	// first: a power of two from LogicalBlockSize to 256 MiB. 0 means
+	// LogicalBlockSize.
+	PhysicalBlockSize uint32
+	// IOMin and IOOpt are the preferred smallest and the optimal size of
+	// I/O: powers of two up to 256 MiB, 0 for none.
+	IOMin, IOOpt uint32
+	// MaxSectors is the largest request: from 8 to the device's
+	// MaxIOBytes/512. 0 means the latter.
+	MaxSectors uint32
+	// ChunkSectors is a boundary that no request crosses.
+	ChunkSectors uint32
+	// VirtBoundaryMask is the mask of an address boundary between a
+	// request's segments (4095 for NVMe).
+	VirtBoundaryMask uint64
+	// DMAAlignment is the mask that a segment's address is aligned to: a
+	// power of two less one, below the page size (Linux 6.15). 0 leaves 3.
+	DMAAlignment uint32
+	// Segments are the limits of a request's segments (Linux 6.15).
+	Segments SegmentParams
+
+	ReadOnly      bool
+	Rotational    bool
+	VolatileCache bool // flushes are sent
+	FUA           bool // FUA writes are sent; needs VolatileCache
+
+	Discard DiscardParams
+	// MaxWriteZeroesSectors is the largest write-zeroes request, 0 for none.
+	MaxWriteZeroesSectors uint32
+}
+
+// SegmentParams limit the segments of a request. They are set together or,
+// with MaxSegments 0, not at all.
+type SegmentParams struct {
+	MaxSegments    uint16
+	MaxSegmentSize uint32 // bytes, at least 4096
+	BoundaryMask   uint64 // 2^n-1, at least 4095
+}
+
+// DiscardParams describe discards. MaxSectors 0 means that there are none.
+type DiscardParams struct {
+	MaxSectors  uint32
+	Granularity uint32 // bytes
+	Alignment   uint32 // bytes
+}
+
+// validate refuses what the driver would refuse with a bare EINVAL, and what
+// it would take though it makes no sense. maxIOBytes is the device's.
+func (p *Params) validate(maxIOBytes uint32) error {
+	switch {
+	case p.DevSectors == 0:
+		return errors.New("a device of no sectors")
+	case !isPow2(p.LogicalBlockSize) || p.LogicalBlockSize < 512:
+		return fmt.Errorf("logical block size %d: not a power of two from 512", p.LogicalBlockSize)
+	case p.DevSectors%uint64(p.LogicalBlockSize>>sectorShift) != 0:
+		return fmt.Errorf("%d sectors: not a multiple of the logical block size %d", p.DevSectors, p.LogicalBlockSize)
+	case !isPow2(p.PhysicalBlockSize) || p.PhysicalBlockSize < p.LogicalBlockSize:
+		return fmt.Errorf("physical block size %d: not a power of two from the logical block size", p.PhysicalBlockSize)
+	case p.IOMin != 0 && !isPow2(p.IOMin), p.IOOpt != 0 && !isPow2(p.IOOpt):
+		return fmt.Errorf("I/O sizes %d and %d: not powers of two", p.IOMin, p.IOOpt)
+	case p.MaxSectors < 8 || p.MaxSectors > maxIOBytes>>sectorShift:
+		return fmt.Errorf("max sectors %d: not from 8 to %d", p.MaxSectors, maxIOBytes>>sectorShift)
+	case p.FUA && !p.VolatileCache:
+		return errors.New("FUA without a volatile cache")
+	}
+	return p.validateSegments()
+}
+
+func (p *Params) validateSegments() error {
+	s := p.Segments
+	switch {
+	case p.DMAAlignment&(p.DMAAlignment+1) != 0:
+		return fmt.Errorf("DMA alignment mask %#x: not a power of two less one", p.DMAAlignment)
+	case s.MaxSegments == 0:
+		return nil
+	case s.MaxSegmentSize < UBLK_MIN_SEGMENT_SIZE:
+		return fmt.Errorf("max segment size %d: below %d", s.MaxSegmentSize, UBLK_MIN_SEGMENT_SIZE)
+	case s.BoundaryMask&(s.BoundaryMask+1) != 0 || s.BoundaryMask < UBLK_MIN_SEGMENT_SIZE-1:
+		return fmt.Errorf("segment boundary mask %#x: not a power of two less one from 4095", s.BoundaryMask)
+	}
+	return nil
+}
+
+// setDefaults fills the fields whose zero value stands for another.
+func (p *Params) setDefaults(maxIOBytes uint32) {
+	if p.LogicalBlockSize == 0 {
+		p.LogicalBlockSize = 512
+	}
+	p.PhysicalBlockSize = max(p.PhysicalBlockSize, p.LogicalBlockSize)
+	if p.MaxSectors == 0 {
+		p.MaxSectors = maxIOBytes >> sectorShift
+	}
+}
+
+// encode returns the parameters as the driver takes them, after setDefaults
+// and validate.
+func (p *Params) encode() *ublkParams {
+	u := &ublkParams{Types: UBLK_PARAM_TYPE_BASIC, Basic: ublkParamBasic{
+		Attrs:            p.attrs(),
+		LogicalBsShift:   shift(p.LogicalBlockSize),
+		PhysicalBsShift:  shift(p.PhysicalBlockSize),
+		IOMinShift:       shift(p.IOMin),
+		IOOptShift:       shift(p.IOOpt),
+		MaxSectors:       p.MaxSectors,
+		ChunkSectors:     p.ChunkSectors,
+		DevSectors:       p.DevSectors,
+		VirtBoundaryMask: p.VirtBoundaryMask,
+	}}
+	if p.Discard.MaxSectors != 0 || p.MaxWriteZeroesSectors != 0 {
+		u.Types |= UBLK_PARAM_TYPE_DISCARD
+		u.Discard = ublkParamDiscard{
+			DiscardAlignment:      p.Discard.Alignment,
+			DiscardGranularity:    max(p.Discard.Granularity, p.LogicalBlockSize),
+			MaxDiscardSectors:     p.Discard.MaxSectors,
+			MaxDiscardSegments:    1,
+			MaxWriteZeroesSectors: p.MaxWriteZeroesSectors,
+		}
+	}
+	if p.DMAAlignment != 0 {
+		u.Types |= UBLK_PARAM_TYPE_DMA_ALIGN
+		u.DMA.Alignment = p.DMAAlignment
+	}
+	if s := p.Segments; s.MaxSegments != 0 {
+		u.Types |= UBLK_PARAM_TYPE_SEGMENT
+		u.Seg = ublkParamSegment{MaxSegments: s.MaxSegments, MaxSegmentSize: s.MaxSegmentSize, SegBoundaryMask: s.BoundaryMask}
+	}
+	return u
+}
+
+func (p *Params) attrs() uint32 {
+	var attrs uint32
+	for _, a := range []struct {
+		set bool
+		bit uint32
+	}{
+		{p.ReadOnly, UBLK_ATTR_READ_ONLY},
+		{p.Rotational, UBLK_ATTR_ROTATIONAL},
+		{p.VolatileCache, UBLK_ATTR_VOLATILE_CACHE},
+		{p.FUA, UBLK_ATTR_FUA},
+	} {
+		if a.set {
+			attrs |= a.bit
+		}
+	}
+	return attrs
+}
+
+// paramsOf is the inverse of encode.
+func paramsOf(u *ublkParams) Params {
+	b := &u.Basic
+	return Params{
+		DevSectors:            b.DevSectors,
+		LogicalBlockSize:      1 << b.LogicalBsShift,
+		PhysicalBlockSize:     1 << b.PhysicalBsShift,
+		IOMin:                 unshift(b.IOMinShift),
+		IOOpt:                 unshift(b.IOOptShift),
+		MaxSectors:            b.MaxSectors,
+		ChunkSectors:          b.ChunkSectors,
+		VirtBoundaryMask:      b.VirtBoundaryMask,
+		DMAAlignment:          u.DMA.Alignment,
+		Segments:              SegmentParams{u.Seg.MaxSegments, u.Seg.MaxSegmentSize, u.Seg.SegBoundaryMask},
+		ReadOnly:              b.Attrs&UBLK_ATTR_READ_ONLY != 0,
+		Rotational:            b.Attrs&UBLK_ATTR_ROTATIONAL != 0,
+		VolatileCache:         b.Attrs&UBLK_ATTR_VOLATILE_CACHE != 0,
+		FUA:                   b.Attrs&UBLK_ATTR_FUA != 0,
+		Discard:               DiscardParams{u.Discard.MaxDiscardSectors, u.Discard.DiscardGranularity, u.Discard.DiscardAlignment},
+		MaxWriteZeroesSectors: u.Discard.MaxWriteZeroesSectors,
+	}
+}
+
+func isPow2(n uint32) bool { return n != 0 && n&(n-1) == 0 }
+
+// shift is the binary logarithm of a power of two, 0 for 0.
+func shift(n uint32) uint8 {
+	if n == 0 {
+		return 0
+	}
+	return uint8(bits.TrailingZeros32(n))
+}
+
+// unshift is the inverse of shift for sizes, which are never 1.
+func unshift(s uint8) uint32 {
+	if s == 0 {
+		return 0
+	}
+	return 1 << s
+}

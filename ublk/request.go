@@ -1,0 +1,126 @@
+package ublk
+
+import (
+	"fmt"
+
+	"github.com/ublk-loop/ublk-loop/ring"
+)
+
+// Op is what a request wants.
+type Op uint8
+
+// The operations of a device that is not zoned (linux/ublk_cmd.h).
+const (
+	OpRead        Op = UBLK_IO_OP_READ
+	OpWrite       Op = UBLK_IO_OP_WRITE
+	OpFlush       Op = UBLK_IO_OP_FLUSH
+	OpDiscard     Op = UBLK_IO_OP_DISCARD
+	OpWriteZeroes Op = UBLK_IO_OP_WRITE_ZEROES
+)
+
+// String returns the operation's name.
+func (op Op) String() string {
+	switch op {
+	case OpRead:
+		return "read"
+	case OpWrite:
+		return "write"
+	case OpFlush:
+		return "flush"
+	case OpDiscard:
+		return "discard"
+	case OpWriteZeroes:
+		return "write-zeroes"
+	}
+	return fmt.Sprintf("operation %d", uint8(op))
+}
+
+// HasData reports whether requests of the operation have a buffer.
+func (op Op) HasData() bool { return op == OpRead || op == OpWrite }
+
+// Flags modify a request. They keep the kernel's bit positions in the
+// descriptor's op_flags, in which bits 0 to 7 are the operation.
+type Flags uint32
+
+// The flags that a handler may act on; the others are hints.
+const (
+	FlagFUA     Flags = UBLK_IO_F_FUA     // on the medium before it completes
+	FlagNoUnmap Flags = UBLK_IO_F_NOUNMAP // write zeroes, and keep the space allocated
+)
+
+// flagNeedRegister says that the driver could not register a request's pages.
+const flagNeedRegister Flags = UBLK_IO_F_NEED_REG_BUF
+
+// Request is one request of the block layer, valid from the call of
+// [Handler.Handle] until Complete. Its methods are called on the queue's
+// thread only.
+type Request struct {
+	Op          Op
+	Flags       Flags
+	Sectors     uint32 // 512 bytes each; the range of a discard can be 2 TiB
+	StartSector uint64
+
+	q        *Queue
+	tag      uint16
+	bufIndex uint16
+}
+
+// decode reads a request's descriptor, once, and is the only place that does.
+func (req *Request) decode(d *ublksrvIODesc) {
+	word := d.OpFlags
+	req.Op = Op(word & 0xff)
+	req.Flags = Flags(word &^ 0xff)
+	req.Sectors = d.NrSectors
+	req.StartSector = d.StartSector
+}
+
+// Tag returns the request's number in its queue, below the queue's depth. No
+// other request has it at the same time.
+func (req *Request) Tag() int { return int(req.tag) }
+
+// Offset returns where the request starts, in bytes.
+func (req *Request) Offset() uint64 { return req.StartSector << sectorShift }
+
+// Bytes returns how long the request is, in bytes.
+func (req *Request) Bytes() uint64 { return uint64(req.Sectors) << sectorShift }
+
+// Data returns the request's buffer in copy mode: for a write the bytes to be
+// written, for a read the room for those read. It is nil in the zero-copy
+// modes and for requests without data.
+func (req *Request) Data() []byte {
+	if !req.Op.HasData() {
+		return nil
+	}
+	buf := req.q.bufs.of(req.tag)
+	if buf == nil {
+		return nil
+	}
+	return buf[:req.Bytes()]
+}
+
+// Buffer returns what a _FIXED operation of the queue's ring takes to reach the
+// request's bytes from byte off on: an address and the index of a registered
+// buffer. It is the same in every mode.
+func (req *Request) Buffer(off uint32) (addr uint64, index uint16) {
+	return req.q.bufs.address(req.tag) + uint64(off), req.bufIndex
+}
+
+// SQE returns an entry of the queue's ring, all zero but for its user_data:
+// its completion is given to [Completer.Done] with this request. The handler
+// fills it and leaves user_data and the link flags alone.
+func (req *Request) SQE() *ring.SQE {
+	sqe := req.q.sqe()
+	sqe.UserData = userData(kindTarget, req.tag)
+	return sqe
+}
+
+// Complete ends the request and makes its tag ready for another: 0 says that
+// all of it is done, a negated errno why not. There is nothing between: the
+// driver takes a short count for success where it does not copy.
+func (req *Request) Complete(errno int32) {
+	result := errno
+	if errno == 0 && req.Op.HasData() {
+		result = int32(req.Sectors << sectorShift)
+	}
+	req.q.commit(req, result)
+}

@@ -1,0 +1,162 @@
+package ublk
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ring"
+)
+
+const controlPath = "/dev/ublk-control"
+
+// uringTransport sends commands through a ring of its own.
+//
+// Its unsafe casts lay a ublksrvCtrlCmd over an entry's payload, which has 80
+// bytes on this ring for the struct's 32, and pass the address of arg, which
+// is mapped memory that Go does not move.
+//
+// A thread of its own enters the ring: the kernel hands commands that sleep to
+// worker threads of the submitting task, and one task that stays keeps them.
+type uringTransport struct {
+	calls chan call     // to the thread; closed by Close
+	ended chan struct{} // closed when the thread has let go of everything
+}
+
+type call struct {
+	cmd   Command
+	reply chan error
+}
+
+// uringControl is what the thread owns.
+type uringControl struct {
+	fd  int
+	r   *ring.Ring
+	arg []byte // one page for a command's buffer
+}
+
+func openTransport() (*uringTransport, error) {
+	t := &uringTransport{calls: make(chan call), ended: make(chan struct{})}
+	opened := make(chan error)
+	go t.run(opened)
+	if err := <-opened; err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// run is the control thread; Close stops it and waits for it.
+func (t *uringTransport) run(opened chan<- error) {
+	// Never unlocked: the thread ends here, and with it its kernel workers.
+	runtime.LockOSThread()
+	defer close(t.ended)
+	u, err := openURingControl()
+	opened <- err
+	if err != nil {
+		return
+	}
+	for c := range t.calls {
+		err := u.do(c.cmd)
+		c.reply <- err
+		if err == ErrControlHung {
+			// The kernel may still write to the ring and to arg: leave both.
+			return
+		}
+	}
+	u.close()
+}
+
+// Do implements Transport.
+func (t *uringTransport) Do(cmd Command) error {
+	c := call{cmd: cmd, reply: make(chan error, 1)}
+	select {
+	case t.calls <- c:
+		return <-c.reply
+	case <-t.ended:
+		return ErrControlHung
+	}
+}
+
+// Close implements Transport.
+func (t *uringTransport) Close() error {
+	close(t.calls)
+	<-t.ended
+	return nil
+}
+
+func openURingControl() (*uringControl, error) {
+	fd, err := unix.Open(controlPath, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENXIO) || errors.Is(err, unix.ENODEV) {
+		return nil, fmt.Errorf("open %s: %w", controlPath, ErrNoDriver)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", controlPath, err)
+	}
+	u := &uringControl{fd: fd}
+	if u.arg, err = unix.Mmap(-1, 0, unix.Getpagesize(), unix.PROT_READ|unix.PROT_WRITE,
+		unix.MAP_PRIVATE|unix.MAP_ANON); err != nil {
+		u.close()
+		return nil, fmt.Errorf("map a page for commands: %w", err)
+	}
+	if u.r, err = ring.New(ring.Options{Entries: 4, SQE128: true, SingleIssuer: true}); err != nil {
+		u.close()
+		return nil, err
+	}
+	return u, nil
+}
+
+func (u *uringControl) close() {
+	if u.r != nil {
+		_ = u.r.Close()
+	}
+	if u.arg != nil {
+		_ = unix.Munmap(u.arg)
+	}
+	_ = unix.Close(u.fd)
+}
+
+// do sends one command and waits for its answer.
+func (u *uringControl) do(cmd Command) error {
+	if len(cmd.Buf) > len(u.arg) {
+		return unix.E2BIG
+	}
+	copy(u.arg, cmd.Buf)
+	sqe := u.r.GetSQE()
+	sqe.PrepURingCmd(int32(u.fd), cmd.Op)
+	header := (*ublksrvCtrlCmd)(sqe.Payload128())
+	header.DevID = cmd.DevID
+	header.QueueID = cmd.QueueID
+	header.Data[0] = cmd.Data
+	if len(cmd.Buf) > 0 {
+		header.Len = uint16(len(cmd.Buf))
+		header.Addr = uint64(uintptr(unsafe.Pointer(&u.arg[0])))
+	}
+	res, err := u.wait(cmd.Timeout)
+	copy(cmd.Buf, u.arg)
+	if err == nil && res < 0 {
+		err = unix.Errno(-res)
+	}
+	return err
+}
+
+func (u *uringControl) wait(timeout time.Duration) (int32, error) {
+	var err error
+	if timeout == 0 {
+		err = u.r.SubmitAndWait(1)
+	} else {
+		err = u.r.SubmitAndWaitTimeout(1, timeout)
+	}
+	if errors.Is(err, unix.ETIME) {
+		return 0, ErrControlHung
+	}
+	if err != nil {
+		return 0, err
+	}
+	res := u.r.CQE(0).Res
+	u.r.CQAdvance(1)
+	return res, nil
+}
