@@ -1,0 +1,58 @@
+package ublk_test
+
+import (
+	"bytes"
+	"fmt"
+	"log"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk"
+)
+
+// ramDisk answers requests out of memory. Handlers of all queues share it:
+// the block layer orders what must be ordered.
+type ramDisk []byte
+
+func (d ramDisk) NewHandler(*ublk.Queue) (ublk.Handler, error) { return d, nil }
+
+func (d ramDisk) Handle(req *ublk.Request) {
+	switch req.Op {
+	case ublk.OpRead:
+		copy(req.Data(), d[req.Offset():])
+	case ublk.OpWrite:
+		copy(d[req.Offset():], req.Data())
+	case ublk.OpFlush: // memory has no cache
+	default:
+		req.Complete(-int32(unix.EOPNOTSUPP))
+		return
+	}
+	req.Complete(0)
+}
+
+// A RAM disk of 8 MiB, written and read back.
+func Example() {
+	ctl, err := ublk.OpenControl()
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer ctl.Close()
+	dev, err := ctl.Add(ublk.Options{Mode: ublk.BufferCopy})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer dev.Close()
+	disk := make(ramDisk, 8<<20)
+	if err := dev.SetParams(ublk.Params{DevSectors: uint64(len(disk)) / 512}); err != nil {
+		log.Fatal(err)
+	}
+	if err := dev.Start(disk); err != nil {
+		log.Fatal(err)
+	}
+	hello := bytes.Repeat([]byte("hello "), 1000)
+	if err := os.WriteFile(dev.BlockPath(), hello, 0); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(bytes.HasPrefix(disk, hello))
+}

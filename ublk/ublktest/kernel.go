@@ -1,0 +1,140 @@
+// Package ublktest helps the tests of ublk and of what is built on it.
+package ublktest
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk"
+)
+
+// Kernel says that a test needs the ublk driver, and skips it where there is
+// none, with the reason; where UBLK_LOOP_VM promises one, that is a failure.
+// At the end of the test it fails if the test left a device, a descriptor, a
+// task or a complaint of the kernel behind. It returns a Control for the test.
+func Kernel(t testing.TB) *ublk.Control {
+	t.Helper()
+	ctl, err := ublk.OpenControl()
+	if err != nil {
+		skip := t.Skipf
+		if os.Getenv("UBLK_LOOP_VM") != "" {
+			skip = t.Fatalf
+		}
+		skip("no ublk here: %v", err)
+	}
+	log := openKernelLog(t)
+	before := leftovers(t)
+	t.Cleanup(func() {
+		checkNothingLeft(t, before)
+		checkKernelLog(t, log)
+		if err := ctl.Close(); err != nil {
+			t.Errorf("close control: %v", err)
+		}
+	})
+	return ctl
+}
+
+// leftovers lists what a test must not add to.
+func leftovers(t testing.TB) map[string][]string {
+	t.Helper()
+	found := map[string][]string{}
+	for what, pattern := range map[string]string{
+		"device":          "/sys/class/ublk-char/*",
+		"disk":            "/sys/block/ublkb*",
+		"node":            "/dev/ublk[bc]*",
+		"file descriptor": "/proc/self/fd/*",
+		"state file":      "/run/ublk-loop/*.json",
+	} {
+		paths, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if what == "file descriptor" {
+			paths = targets(paths)
+		}
+		found[what] = paths
+	}
+	return found
+}
+
+// targets names descriptors by what they are open on, without Go's own, which
+// come when they are first needed.
+func targets(fds []string) []string {
+	var names []string
+	for _, fd := range fds {
+		name, err := os.Readlink(fd)
+		if err == nil && !strings.Contains(name, "[eventpoll]") && !strings.HasPrefix(name, "/proc/") {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// checkNothingLeft compares what is there with what was. The kernel lets go of
+// some of it a moment after the last close, which has no event to wait for.
+func checkNothingLeft(t testing.TB, before map[string][]string) {
+	t.Helper()
+	deadline := time.Now().Add(5 * time.Second)
+	for {
+		var left []string
+		for what, now := range leftovers(t) {
+			if was := before[what]; len(now) > len(was) {
+				left = append(left, fmt.Sprintf("%s: %q, before: %q", what, now, was))
+			}
+		}
+		if len(left) == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Errorf("left behind:\n%s", strings.Join(left, "\n"))
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// openKernelLog opens the kernel's log at its end.
+func openKernelLog(t testing.TB) int {
+	t.Helper()
+	fd, err := unix.Open("/dev/kmsg", unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatalf("open the kernel's log: %v", err)
+	}
+	if _, err := unix.Seek(fd, 0, unix.SEEK_END); err != nil {
+		t.Fatalf("seek in the kernel's log: %v", err)
+	}
+	return fd
+}
+
+// complaints are what a healthy kernel does not say.
+var complaints = []string{"WARNING:", "BUG:", "Oops", "blocked for more than", "general protection", "UBSAN", "KASAN", "use-after-free"}
+
+func checkKernelLog(t testing.TB, fd int) {
+	t.Helper()
+	defer func() { _ = unix.Close(fd) }()
+	record := make([]byte, 8192)
+	for {
+		n, err := unix.Read(fd, record)
+		if errors.Is(err, unix.EPIPE) {
+			continue // overwritten records were skipped
+		}
+		if err != nil {
+			return // EAGAIN: the end
+		}
+		line := string(record[:n])
+		for _, c := range complaints {
+			if strings.Contains(line, c) {
+				t.Errorf("kernel log: %s", line)
+			}
+		}
+	}
+}
