@@ -73,3 +73,10 @@ func (s *SQE) PrepPollAdd(fd int32, events uint32) {
 	s.prep(IORING_OP_POLL_ADD, fd, 0, 0, 0)
 	s.OpFlags = events
 }
+
+// PrepCancel fills the cancellation of an operation in flight, by its
+// user_data. Its result is 0, ENOENT when there is none, or EALREADY when that
+// one has begun: it is then interrupted where it can be. Both complete.
+func (s *SQE) PrepCancel(userData uint64) {
+	s.prep(IORING_OP_ASYNC_CANCEL, -1, userData, 0, 0)
+}

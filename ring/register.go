@@ -1,6 +1,7 @@
 package ring
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
 	"unsafe"
@@ -45,11 +46,14 @@ func (r *Ring) RegisterFiles(fds []int32) error {
 	if len(fds) == 0 {
 		return fmt.Errorf("register files: %w", unix.EINVAL)
 	}
-	return r.register("files", IORING_REGISTER_FILES, unsafe.Pointer(&fds[0]), uint32(len(fds)))
+	err := r.register("files", IORING_REGISTER_FILES, unsafe.Pointer(&fds[0]), uint32(len(fds)))
+	r.files = r.files || err == nil
+	return err
 }
 
 // UnregisterFiles drops the file table and the references that it holds.
 func (r *Ring) UnregisterFiles() error {
+	r.files = false
 	return r.register("no files", IORING_UNREGISTER_FILES, nil, 0)
 }
 
@@ -61,14 +65,18 @@ func (r *Ring) RegisterBuffers(bufs [][]byte) error {
 		iovecs[i].Base = unsafe.SliceData(b)
 		iovecs[i].SetLen(len(b))
 	}
-	return r.register("buffers", IORING_REGISTER_BUFFERS, unsafe.Pointer(unsafe.SliceData(iovecs)), uint32(len(iovecs)))
+	err := r.register("buffers", IORING_REGISTER_BUFFERS, unsafe.Pointer(unsafe.SliceData(iovecs)), uint32(len(iovecs)))
+	r.buffers = r.buffers || err == nil
+	return err
 }
 
 // RegisterBuffersSparse registers a table of n empty slots, 1 to 16384, for a
 // driver to put the pages of its requests in (Linux 5.19).
 func (r *Ring) RegisterBuffersSparse(n uint32) error {
 	reg := ioUringRsrcRegister{Nr: n, Flags: IORING_RSRC_REGISTER_SPARSE}
-	return r.register("buffer slots", IORING_REGISTER_BUFFERS2, unsafe.Pointer(&reg), uint32(unsafe.Sizeof(reg)))
+	err := r.register("buffer slots", IORING_REGISTER_BUFFERS2, unsafe.Pointer(&reg), uint32(unsafe.Sizeof(reg)))
+	r.buffers = r.buffers || err == nil
+	return err
 }
 
 // UpdateBuffer puts memory outside the Go heap in slot index of the buffer
@@ -86,5 +94,18 @@ func (r *Ring) UpdateBuffer(index uint32, buf []byte) error {
 
 // UnregisterBuffers drops the buffer table.
 func (r *Ring) UnregisterBuffers() error {
+	r.buffers = false
 	return r.register("no buffers", IORING_UNREGISTER_BUFFERS, nil, 0)
+}
+
+// unregisterTables drops the tables that are registered.
+func (r *Ring) unregisterTables() error {
+	var errs []error
+	if r.files {
+		errs = append(errs, r.UnregisterFiles())
+	}
+	if r.buffers {
+		errs = append(errs, r.UnregisterBuffers())
+	}
+	return errors.Join(errs...)
 }

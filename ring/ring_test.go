@@ -194,12 +194,32 @@ func TestWaitTimesOut(t *testing.T) {
 			if d := time.Since(start); d < 20*time.Millisecond {
 				t.Fatalf("waited %v only", d)
 			}
+			// An enter that also submits does not say that its wait timed out.
+			r.GetSQE().PrepPollAdd(int32(quietFD(t)), unix.POLLIN)
+			if err := r.SubmitAndWaitTimeout(1, 20*time.Millisecond); !errors.Is(err, unix.ETIME) {
+				t.Fatalf("with an entry: error %v, want ETIME", err)
+			}
+			r.GetSQE().PrepCancel(0)
+			if res := do(t, r, 2); res[0]+res[1] != -int32(unix.ECANCELED) {
+				t.Fatalf("cancel: results %d, want 0 and ECANCELED", res)
+			}
 			r.GetSQE().PrepNop()
 			if err := r.SubmitAndWaitTimeout(1, time.Minute); err != nil {
 				t.Fatal(err)
 			}
 		})
 	}
+}
+
+// quietFD returns a descriptor that never becomes readable.
+func quietFD(t testing.TB) int {
+	t.Helper()
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Close(fd) })
+	return fd
 }
 
 func TestRegisteredRingFD(t *testing.T) {

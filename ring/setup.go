@@ -35,6 +35,8 @@ type Ring struct {
 	enterFlags uint32 // IORING_ENTER_REGISTERED_RING, IORING_ENTER_NO_IOWAIT
 	flags      uint32 // IORING_SETUP_… that the kernel granted
 	features   uint32 // IORING_FEAT_… that the kernel has
+	files      bool   // a file table is registered
+	buffers    bool   // a buffer table is registered
 	maps       mappings
 	sq         submissionQueue
 	cq         completionQueue
@@ -122,7 +124,9 @@ func (r *Ring) Close() error {
 	if r.fd < 0 {
 		return nil
 	}
-	err := errors.Join(r.unregisterRingFD(), r.maps.munmap(), unix.Close(r.fd))
+	// The kernel takes a closed ring apart later, on its own. Files and
+	// buffers go now, for those who wait for a file's last reference.
+	err := errors.Join(r.unregisterTables(), r.unregisterRingFD(), r.maps.munmap(), unix.Close(r.fd))
 	r.fd, r.enterFD = -1, -1
 	return err
 }

@@ -102,14 +102,16 @@ func (r *Ring) SubmitAndWaitTimeout(n uint32, d time.Duration) error {
 }
 
 // submit enters the kernel until it has taken every entry and the wait is
-// over. A short submit leaves the rest published, so entering again submits it.
+// over. A short submit leaves the rest published, so entering again submits
+// it. An enter that submits tells how much, not how its wait ended, so what is
+// there to be read decides.
 func (r *Ring) submit(wait uint32, timeout *waitTimeout) error {
 	for {
 		pending := r.sq.flush()
 		n, errno := r.enter(pending, wait, timeout)
 		switch errno {
 		case 0:
-			if n >= pending {
+			if n >= pending && r.CQReady() >= wait {
 				return r.checkOverflow()
 			}
 		case unix.EINTR, unix.EAGAIN, unix.EBUSY:
@@ -131,6 +133,7 @@ func (r *Ring) submit(wait uint32, timeout *waitTimeout) error {
 func (r *Ring) enter(pending, wait uint32, timeout *waitTimeout) (uint32, syscall.Errno) {
 	flags := r.enterFlags | IORING_ENTER_GETEVENTS
 	if timeout != nil {
+		timeout.update()
 		return ioURingEnter(r.enterFD, pending, wait, flags|IORING_ENTER_EXT_ARG,
 			unsafe.Pointer(&timeout.arg), unsafe.Sizeof(timeout.arg))
 	}

@@ -6,20 +6,28 @@ import (
 	"unsafe"
 )
 
-// waitTimeout is the argument of an enter that waits for a limited time. The
+// waitTimeout is the argument of an enter that waits until a deadline. The
 // kernel reads the timespec through an address inside the argument, which Go
-// cannot see, so the whole is pinned until unpin.
+// cannot see, so it is pinned until unpin.
 type waitTimeout struct {
-	arg    ioUringGeteventsArg
-	ts     kernelTimespec
-	pinner runtime.Pinner
+	arg      ioUringGeteventsArg
+	ts       kernelTimespec
+	deadline time.Time
+	pinner   runtime.Pinner
 }
 
 func newWaitTimeout(d time.Duration) *waitTimeout {
-	w := &waitTimeout{ts: kernelTimespec{TvSec: int64(d / time.Second), TvNsec: int64(d % time.Second)}}
+	w := &waitTimeout{deadline: time.Now().Add(d)}
 	w.pinner.Pin(&w.ts)
 	w.arg.Ts = uint64(uintptr(unsafe.Pointer(&w.ts)))
 	return w
+}
+
+// update sets the time that is left, which an interrupted wait has used up a
+// part of.
+func (w *waitTimeout) update() {
+	left := max(0, time.Until(w.deadline))
+	w.ts = kernelTimespec{TvSec: int64(left / time.Second), TvNsec: int64(left % time.Second)}
 }
 
 func (w *waitTimeout) unpin() { w.pinner.Unpin() }

@@ -1,6 +1,7 @@
 package ublk
 
 import (
+	"errors"
 	"fmt"
 	"unsafe"
 
@@ -83,10 +84,16 @@ func (c *Control) TryStop(id uint32) error {
 	return err
 }
 
-// Delete removes device id (UBLK_U_CMD_DEL_DEV). It waits until nothing has
-// /dev/ublkcN open or mapped any more.
+// Delete removes device id (UBLK_U_CMD_DEL_DEV), so that its id and the module
+// are free when it returns nil. It returns an error that wraps ErrLingers when
+// the device is gone but somebody still has it open or mapped, whose close
+// will free the rest.
 func (c *Control) Delete(id uint32) error {
-	return c.device("delete", id, Command{Op: UBLK_U_CMD_DEL_DEV, Timeout: commandTimeout})
+	err := c.device("delete", id, Command{Op: UBLK_U_CMD_DEL_DEV, Timeout: lingerTimeout})
+	if errors.Is(err, unix.EINTR) {
+		return fmt.Errorf("delete device %d: %w", id, ErrLingers)
+	}
+	return err
 }
 
 // queueAffinity returns the CPUs that the driver maps to a queue

@@ -18,6 +18,11 @@ const (
 // good, which must not take the caller along.
 const commandTimeout = 30 * time.Second
 
+// lingerTimeout bounds the wait for the last close of a device that is being
+// deleted. A server's own close has happened by then, which leaves the users of
+// a disk that was removed under them.
+const lingerTimeout = time.Second
+
 // Command is one command to /dev/ublk-control: the fields of struct
 // ublksrv_ctrl_cmd that vary.
 type Command struct {
@@ -30,7 +35,8 @@ type Command struct {
 }
 
 // Transport carries commands to the driver, one at a time. Do returns nil or
-// a bare errno, ErrControlHung after Timeout (0 for none).
+// a bare errno. After Timeout (0 for none) it interrupts the command, which
+// ends with EINTR, or with ErrControlHung when even that has no effect.
 type Transport interface {
 	Do(Command) error
 	Close() error

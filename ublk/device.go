@@ -256,7 +256,8 @@ func (d *Device) Stop() error {
 }
 
 // Close stops the device if it is live, waits until its queues have ended, and
-// deletes it: nothing of it is left. It may be called again.
+// deletes it: nothing of it is left but, until they close it, what those who
+// have the disk open hold on to. It may be called again.
 func (d *Device) Close() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -269,18 +270,19 @@ func (d *Device) Close() error {
 		select {
 		case <-d.done: // a device whose queues have ended has nobody to flush to
 		default:
-			errs = append(errs, ignoreNoDevice(d.Stop()))
+			errs = append(errs, ignoreGone(d.Stop()))
 		}
 		<-d.done
 	}
 	errs = append(errs, closeFD(&d.charFD), closeFD(&d.killFD))
-	errs = append(errs, ignoreNoDevice(d.ctl.Delete(d.info.ID)))
+	errs = append(errs, ignoreGone(d.ctl.Delete(d.info.ID)))
 	return errors.Join(errs...)
 }
 
-// ignoreNoDevice drops the error that says what was to be reached.
-func ignoreNoDevice(err error) error {
-	if errors.Is(err, unix.ENODEV) {
+// ignoreGone drops the errors that say that a device is gone, as was to be
+// reached.
+func ignoreGone(err error) error {
+	if errors.Is(err, unix.ENODEV) || errors.Is(err, ErrLingers) {
 		return nil
 	}
 	return err

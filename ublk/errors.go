@@ -17,6 +17,9 @@ var (
 	// did not answer in time. The process can do nothing more about its
 	// devices; they go when it exits.
 	ErrControlHung = errors.New("a ublk control command hangs")
+	// ErrLingers is returned by Delete for a device that is gone, but whose id
+	// and memory the driver keeps until the last user closes it.
+	ErrLingers = errors.New("deleted, but still open somewhere")
 	// ErrClosed is returned by operations on a Device or Control after Close.
 	ErrClosed = errors.New("closed")
 	// ErrKilled is what a device ends with when it was torn down without

@@ -2,7 +2,6 @@ package ublk_test
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -91,5 +90,3 @@ func TestKernelAddDelMany(t *testing.T) {
 		})
 	}
 }
-
-var _ = errors.Is

@@ -25,6 +25,8 @@ type Queue struct {
 	armed   int       // tags whose end the driver has not announced
 	mode    BufferMode
 	killed  bool
+	broken  error    // why the ring takes no more entries
+	spare   ring.SQE // the entry handed out then
 }
 
 // ID returns the queue's number.
@@ -158,6 +160,9 @@ func (q *Queue) serve() error {
 			}
 		}
 		q.ring.CQAdvance(n)
+		if q.broken != nil {
+			return fmt.Errorf("submit: %w", q.broken)
+		}
 	}
 	if q.killed {
 		return ErrKilled
@@ -257,15 +262,22 @@ func (q *Queue) commitUnregistered(req *Request, result int32) {
 }
 
 // sqe returns a free entry. When the queue is full it first hands over what is
-// there: the kernel takes all of it, so there is room then.
+// there: the kernel takes all of it, so there is room then. Where it does not,
+// the ring is broken and serve ends; until then the entry is one that goes
+// nowhere.
 func (q *Queue) sqe() *ring.SQE {
-	sqe := q.ring.GetSQE()
-	for sqe == nil {
-		// An error shows again at the next wait, which ends the queue.
-		_ = q.ring.Submit()
-		sqe = q.ring.GetSQE()
+	if sqe := q.ring.GetSQE(); sqe != nil {
+		return sqe
 	}
-	return sqe
+	if err := q.ring.Submit(); err != nil {
+		q.broken = err
+	} else if sqe := q.ring.GetSQE(); sqe != nil {
+		return sqe
+	} else {
+		q.broken = unix.ENOSPC
+	}
+	q.spare = ring.SQE{}
+	return &q.spare
 }
 
 // armKillSwitch makes the ring wait for the device's kill switch too.

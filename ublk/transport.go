@@ -14,6 +14,9 @@ import (
 
 const controlPath = "/dev/ublk-control"
 
+// cancelTimeout bounds the wait for a command that was interrupted.
+const cancelTimeout = 5 * time.Second
+
 // uringTransport sends commands through a ring of its own.
 //
 // Its unsafe casts lay a ublksrvCtrlCmd over an entry's payload, which has 80
@@ -119,14 +122,37 @@ func (u *uringControl) close() {
 	_ = unix.Close(u.fd)
 }
 
+// What an entry of the control ring was for.
+const (
+	dataCommand = iota
+	dataCancel
+)
+
 // do sends one command and waits for its answer.
 func (u *uringControl) do(cmd Command) error {
 	if len(cmd.Buf) > len(u.arg) {
 		return unix.E2BIG
 	}
 	copy(u.arg, cmd.Buf)
+	u.prepare(cmd)
+	res, err := u.wait(1, cmd.Timeout)
+	if errors.Is(err, unix.ETIME) {
+		res, err = u.cancel()
+	}
+	if err != nil {
+		return err
+	}
+	copy(cmd.Buf, u.arg)
+	if res < 0 {
+		return unix.Errno(-res)
+	}
+	return nil
+}
+
+func (u *uringControl) prepare(cmd Command) {
 	sqe := u.r.GetSQE()
 	sqe.PrepURingCmd(int32(u.fd), cmd.Op)
+	sqe.UserData = dataCommand
 	header := (*ublksrvCtrlCmd)(sqe.Payload128())
 	header.DevID = cmd.DevID
 	header.QueueID = cmd.QueueID
@@ -135,28 +161,39 @@ func (u *uringControl) do(cmd Command) error {
 		header.Len = uint16(len(cmd.Buf))
 		header.Addr = uint64(uintptr(unsafe.Pointer(&u.arg[0])))
 	}
-	res, err := u.wait(cmd.Timeout)
-	copy(cmd.Buf, u.arg)
-	if err == nil && res < 0 {
-		err = unix.Errno(-res)
-	}
-	return err
 }
 
-func (u *uringControl) wait(timeout time.Duration) (int32, error) {
-	var err error
-	if timeout == 0 {
-		err = u.r.SubmitAndWait(1)
-	} else {
-		err = u.r.SubmitAndWaitTimeout(1, timeout)
-	}
+// cancel interrupts a command that took too long, and returns how it ended:
+// EINTR where it let itself be interrupted.
+func (u *uringControl) cancel() (int32, error) {
+	sqe := u.r.GetSQE()
+	sqe.PrepCancel(dataCommand)
+	sqe.UserData = dataCancel
+	res, err := u.wait(2, cancelTimeout)
 	if errors.Is(err, unix.ETIME) {
 		return 0, ErrControlHung
+	}
+	return res, err
+}
+
+// wait waits for n completions for a time, 0 for ever, and returns the result
+// of the command among them.
+func (u *uringControl) wait(n uint32, timeout time.Duration) (int32, error) {
+	var err error
+	if timeout == 0 {
+		err = u.r.SubmitAndWait(n)
+	} else {
+		err = u.r.SubmitAndWaitTimeout(n, timeout)
 	}
 	if err != nil {
 		return 0, err
 	}
-	res := u.r.CQE(0).Res
-	u.r.CQAdvance(1)
+	var res int32
+	for i := range n {
+		if cqe := u.r.CQE(i); cqe.UserData == dataCommand {
+			res = cqe.Res
+		}
+	}
+	u.r.CQAdvance(n)
 	return res, nil
 }

@@ -1,0 +1,238 @@
+package ublk_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
+)
+
+// targetFunc makes a Target of a function.
+type targetFunc func(*ublk.Queue) (ublk.Handler, error)
+
+func (f targetFunc) NewHandler(q *ublk.Queue) (ublk.Handler, error) { return f(q) }
+
+// addDevice adds a device of 1 MiB that is closed at the end of the test.
+func addDevice(t testing.TB, ctl *ublk.Control, opts ublk.Options) *ublk.Device {
+	t.Helper()
+	dev, err := ctl.Add(opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := dev.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	if err := dev.SetParams(ublk.Params{DevSectors: 2048}); err != nil {
+		t.Fatal(err)
+	}
+	return dev
+}
+
+func waitDone(t testing.TB, dev *ublk.Device) {
+	t.Helper()
+	select {
+	case <-dev.Done():
+	case <-time.After(30 * time.Second):
+		t.Fatal("the device does not end")
+	}
+}
+
+func TestKernelStartFailsWithAHandler(t *testing.T) {
+	ctl := ublktest.Kernel(t)
+	for failing := range 2 {
+		t.Run(fmt.Sprintf("queue %d", failing), func(t *testing.T) {
+			dev := addDevice(t, ctl, ublk.Options{})
+			err := dev.Start(targetFunc(func(q *ublk.Queue) (ublk.Handler, error) {
+				if q.ID() == failing {
+					return nil, unix.EXFULL
+				}
+				return make(ramDisk, 1<<20), nil
+			}))
+			if !errors.Is(err, unix.EXFULL) {
+				t.Fatalf("start: error %v, want EXFULL", err)
+			}
+			waitDone(t, dev)
+			if _, err := os.Stat(dev.BlockPath()); !errors.Is(err, os.ErrNotExist) {
+				t.Fatalf("%s: %v", dev.BlockPath(), err)
+			}
+		})
+	}
+}
+
+func TestKernelStopByAnotherEndsTheServer(t *testing.T) {
+	ctl := ublktest.Kernel(t)
+	dev := startRAMDisk(t, ctl, ublk.Options{}, make(ramDisk, 1<<20))
+	other, err := ublk.OpenControl()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if err := other.Stop(dev.Info().ID); err != nil {
+		t.Fatal(err)
+	}
+	waitDone(t, dev)
+	if err := dev.Err(); err != nil {
+		t.Fatalf("an orderly end has error %v", err)
+	}
+}
+
+func TestKernelTryStopSparesAnOpenDevice(t *testing.T) {
+	ctl := ublktest.Kernel(t)
+	dev := startRAMDisk(t, ctl, ublk.Options{}, make(ramDisk, 1<<20))
+	f := openDirect(t, dev.BlockPath())
+	err := ctl.TryStop(dev.Info().ID)
+	features, ferr := ctl.Features()
+	if ferr != nil {
+		t.Fatal(ferr)
+	}
+	if !features.Has(ublk.UBLK_F_SAFE_STOP_DEV) {
+		if !errors.Is(err, ublk.ErrNotSupported) {
+			t.Fatalf("error %v, want ErrNotSupported", err)
+		}
+		return
+	}
+	if !errors.Is(err, unix.EBUSY) {
+		t.Fatalf("open device: error %v, want EBUSY", err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := ctl.TryStop(dev.Info().ID); err != nil {
+		t.Fatal(err)
+	}
+	waitDone(t, dev)
+}
+
+func TestKernelCloseWithTheDeviceOpen(t *testing.T) {
+	ctl := ublktest.Kernel(t)
+	dev := startRAMDisk(t, ctl, ublk.Options{}, make(ramDisk, 1<<20))
+	f := openDirect(t, dev.BlockPath())
+	if err := dev.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.ReadAt(alignedBytes(t, 4096), 0); err == nil {
+		t.Fatal("a device that is gone was read")
+	}
+}
+
+// flood is a handler that breaks its queue: it puts more in flight than the
+// completion queue holds.
+type flood struct{ q *ublk.Queue }
+
+func (f flood) Handle(req *ublk.Request) {
+	if req.Op != ublk.OpWrite {
+		req.Complete(0)
+		return
+	}
+	for range 64 * f.q.Depth() {
+		req.SQE().PrepNop()
+	}
+}
+
+func (f flood) Done(*ublk.Request, int32) {}
+
+// The error of one queue ends the device, and whoever waits for a request that
+// it had is told.
+func TestKernelFailingQueueEndsTheDevice(t *testing.T) {
+	ctl := ublktest.Kernel(t)
+	dev := addDevice(t, ctl, ublk.Options{Mode: ublk.BufferCopy})
+	if err := dev.Start(targetFunc(func(q *ublk.Queue) (ublk.Handler, error) { return flood{q}, nil })); err != nil {
+		t.Fatal(err)
+	}
+	f := openDirect(t, dev.BlockPath())
+	written := make(chan error, 1)
+	go func() {
+		_, err := f.WriteAt(alignedBytes(t, 4096), 0)
+		written <- err
+	}()
+	waitDone(t, dev)
+	if err := dev.Err(); err == nil || errors.Is(err, ublk.ErrKilled) {
+		t.Fatalf("the device ended with %v, want the queue's error", err)
+	}
+	if err := dev.Close(); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-written:
+		if !errors.Is(err, unix.EIO) {
+			t.Fatalf("write: error %v, want EIO", err)
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatal("the write hangs")
+	}
+}
+
+func TestKernelEachQueueHasItsThreadAndItsCPUs(t *testing.T) {
+	ctl := ublktest.Kernel(t)
+	var mu sync.Mutex
+	threads := map[int]int{}
+	cpus := map[int]unix.CPUSet{}
+	dev := addDevice(t, ctl, ublk.Options{Mode: ublk.BufferCopy})
+	err := dev.Start(targetFunc(func(q *ublk.Queue) (ublk.Handler, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		threads[unix.Gettid()] = q.ID()
+		var set unix.CPUSet
+		err := unix.SchedGetaffinity(0, &set)
+		cpus[q.ID()] = set
+		return make(ramDisk, 1<<20), err
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := runtime.NumCPU(); len(threads) != n || int(dev.Info().Queues) != n {
+		t.Fatalf("%d threads serve %d queues on %d CPUs", len(threads), dev.Info().Queues, n)
+	}
+	for id, set := range cpus {
+		data, err := os.ReadFile(fmt.Sprintf("/sys/block/ublkb%d/mq/%d/cpu_list", dev.Info().ID, id))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var want unix.CPUSet
+		for _, cpu := range strings.Split(strings.TrimSpace(string(data)), ",") {
+			var n int
+			if _, err := fmt.Sscan(cpu, &n); err != nil {
+				t.Fatal(err)
+			}
+			want.Set(n)
+		}
+		if set != want {
+			t.Errorf("queue %d runs on %d CPUs, the driver maps %q to it", id, set.Count(), data)
+		}
+	}
+}
+
+func TestKernelQueueLoopAllocatesNothing(t *testing.T) {
+	ctl := ublktest.Kernel(t)
+	dev := startRAMDisk(t, ctl, ublk.Options{Queues: 1}, make(ramDisk, 1<<20))
+	f := openDirect(t, dev.BlockPath())
+	fd, buf := int(f.Fd()), alignedBytes(t, 4096)
+	const requests = 2000
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for i := range requests {
+		if _, err := unix.Pread(fd, buf, int64(i%256)*4096); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := unix.Pwrite(fd, buf, int64(i%256)*4096); err != nil {
+			t.Fatal(err)
+		}
+	}
+	runtime.ReadMemStats(&after)
+	// The runtime allocates for itself now and then; one a hundred requests
+	// would already be ours.
+	if n := after.Mallocs - before.Mallocs; n > 2*requests/100 {
+		t.Fatalf("%d allocations for %d requests", n, 2*requests)
+	}
+}
