@@ -1,0 +1,135 @@
+package loop
+
+import (
+	"errors"
+	"os"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// openFor opens a file as a backing for a test.
+func openFor(t testing.TB, path string, cfg Config) (*backing, error) {
+	t.Helper()
+	b, err := openBacking(openPath(t, path), &cfg)
+	if err == nil {
+		t.Cleanup(func() { _ = b.close() })
+	}
+	return b, err
+}
+
+// wantHint checks an error's errno, its object and its hint; an empty hint
+// stands for none.
+func wantHint(t testing.TB, err, want error, path, hint string) {
+	t.Helper()
+	if !errors.Is(err, want) {
+		t.Errorf("error %v, want %v", err, want)
+		return
+	}
+	if !strings.Contains(err.Error(), path) {
+		t.Errorf("error %q lacks the path %s", err, path)
+	}
+	var h *HintError
+	switch {
+	case errors.As(err, &h) != (hint != ""):
+		t.Errorf("error %q: hint %v, want %q", err, h, hint)
+	case h != nil && !strings.Contains(h.Hint, hint):
+		t.Errorf("hint %q lacks %q", h.Hint, hint)
+	case h != nil && strings.Contains(err.Error(), h.Hint):
+		t.Errorf("error %q has the hint in it", err)
+	}
+}
+
+func TestBackingIsTheFile(t *testing.T) {
+	path := newFile(t, "file", 1<<20)
+	b, err := openFor(t, path, Config{Offset: 4096, SizeLimit: 8192})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		t.Fatal(err)
+	}
+	if b.path != path || b.isDisk || b.dev != st.Dev || b.ino != st.Ino || b.readOnly {
+		t.Errorf("another file: %+v", b)
+	}
+	if b.offset != 4096 || b.size != 8192 || b.sectorSize != 512 {
+		t.Errorf("another part of it: offset %d, size %d, sector %d", b.offset, b.size, b.sectorSize)
+	}
+	flags, err := unix.FcntlInt(uintptr(b.fd), unix.F_GETFL, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if flags&unix.O_ACCMODE != unix.O_RDWR || (flags&unix.O_DIRECT != 0) != b.direct {
+		t.Errorf("open flags %#x, direct %v", flags, b.direct)
+	}
+	if fdFlags, err := unix.FcntlInt(uintptr(b.fd), unix.F_GETFD, 0); err != nil || fdFlags&unix.FD_CLOEXEC == 0 {
+		t.Errorf("not close-on-exec: %#x, %v", fdFlags, err)
+	}
+}
+
+func TestBackingReadOnly(t *testing.T) {
+	path := newFile(t, "file", 1<<20)
+	if err := os.Chmod(path, 0o400); err != nil {
+		t.Fatal(err)
+	}
+	b, err := openFor(t, path, Config{ReadOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := unix.Pwrite(b.fd, []byte("x"), 0); !errors.Is(err, unix.EBADF) {
+		t.Errorf("write to it: %v, want EBADF", err)
+	}
+	if b.punchHole {
+		t.Error("a read-only file takes holes")
+	}
+}
+
+// A file that cannot be written to, whoever we are: a sysctl that nobody can
+// set, and the program that runs.
+func TestBackingUnwritable(t *testing.T) {
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]error{"/proc/sys/kernel/ostype": unix.EACCES, program: unix.ETXTBSY} {
+		_, err := openFor(t, path, Config{})
+		wantHint(t, err, want, path, "--read-only")
+	}
+}
+
+// After an error nothing is left open.
+func TestBackingErrorClosesFile(t *testing.T) {
+	path := newFile(t, "file", 1<<20)
+	for _, cfg := range []Config{{Offset: 1}, {SectorSize: 513}, {DirectIO: "perhaps"}} {
+		if _, err := openFor(t, path, cfg); !errors.Is(err, unix.EINVAL) {
+			t.Fatalf("%+v: error %v, want EINVAL", cfg, err)
+		}
+	}
+	b, err := openFor(t, path, Config{}) // a file left open would hold its lock
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(b.close(), b.close()); err != nil {
+		t.Errorf("close, and again: %v", err)
+	}
+}
+
+// The probe for holes changes nothing of a file, and tells the truth.
+func TestBackingPunchHole(t *testing.T) {
+	path := newFile(t, "file", 0)
+	if err := os.WriteFile(path, []byte(strings.Repeat("x", 1536)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b, err := openFor(t, path, Config{DirectIO: SwitchOff})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if data, err := os.ReadFile(path); err != nil || string(data) != strings.Repeat("x", 1536) {
+		t.Errorf("the file holds %q (%v)", data, err)
+	}
+	if err := unix.Fallocate(b.fd, punchHole, 0, 512); (err == nil) != b.punchHole {
+		t.Errorf("punchHole is %v, a hole says %v", b.punchHole, err)
+	}
+}

@@ -1,0 +1,43 @@
+package loop
+
+// Switch is a choice that can be left to us.
+type Switch string
+
+// The values of a Switch. The empty string means SwitchAuto.
+const (
+	SwitchAuto Switch = "auto" // on where it can be had
+	SwitchOn   Switch = "on"   // an error where it cannot be had
+	SwitchOff  Switch = "off"
+)
+
+// Config says what device to make of a file. The zero value of a field is its
+// default.
+type Config struct {
+	// ID is the device's number; nil for the first free one.
+	ID *uint32 `json:"id,omitempty"`
+	// ReadOnly makes the device read-only and opens the file so.
+	ReadOnly bool `json:"read_only"`
+	// Offset is where in the file the device starts, in bytes: a multiple of
+	// the sector size.
+	Offset uint64 `json:"offset"`
+	// SizeLimit is the largest size of the device, in bytes; 0 for none.
+	SizeLimit uint64 `json:"sizelimit"`
+	// SectorSize is the device's logical block size in bytes: 512, 1024, 2048
+	// or 4096. 0 means 512 for a file, a disk's own for a disk.
+	SectorSize uint32 `json:"sector_size"`
+	// DirectIO says whether I/O bypasses the page cache of the file.
+	DirectIO Switch `json:"direct_io"`
+	// ZeroCopy says whether the backing file's I/O uses the pages of the
+	// requests themselves.
+	ZeroCopy Switch `json:"zero_copy"`
+	// PartScan makes the kernel look for partitions.
+	PartScan bool `json:"partscan"`
+	// Queues and Depth are those of ublk.Options.
+	Queues int `json:"queues"`
+	Depth  int `json:"depth"`
+	// MaxIOBytes is the largest request. 0 means the backing device's, and
+	// 256 KiB at most where the driver copies.
+	MaxIOBytes uint32 `json:"max_io_bytes"`
+	// Shared attaches a file though another writer holds it.
+	Shared bool `json:"shared"`
+}

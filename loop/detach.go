@@ -1,0 +1,95 @@
+package loop
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk"
+)
+
+// serverTimeout bounds how long a server may take to end once its device has:
+// it has nothing left to do but to close what it has open.
+const serverTimeout = 20 * time.Second
+
+// DetachOptions say how to remove a device.
+type DetachOptions struct {
+	// Force removes a device that is in use, and kills a server that does
+	// not end. Users of the device get errors.
+	Force bool
+}
+
+// Detach removes one of our devices, whoever serves it: the disk, then by the
+// driver's word the server, then the rest. A device that is gone is no error.
+// It returns an error that wraps ErrInUse for a device that somebody has open,
+// unless forced, and ErrForeign for another program's.
+func Detach(ctl *ublk.Control, id uint32, opts DetachOptions) error {
+	info, err := ctl.Info(id)
+	if errors.Is(err, unix.ENODEV) {
+		return removeState(id)
+	}
+	if err != nil {
+		return err
+	}
+	if info.Tag != Tag {
+		return fmt.Errorf("remove %s: %w", ublk.BlockPath(id), ErrForeign)
+	}
+	server, err := serverOf(id)
+	if err != nil {
+		return err
+	}
+	if server != nil {
+		defer server.close()
+	}
+	if err := stop(ctl, id, opts.Force); err != nil && !errors.Is(err, unix.ENODEV) {
+		return err
+	}
+	if err := endServer(server, id, opts.Force); err != nil {
+		return err
+	}
+	err = ctl.Delete(id)
+	if err != nil && !errors.Is(err, unix.ENODEV) && !errors.Is(err, ublk.ErrLingers) {
+		return err
+	}
+	return removeState(id)
+}
+
+// serverOf returns the process that serves a device, nil when there is none
+// or when it is this one.
+func serverOf(id uint32) (*process, error) {
+	saved, err := readState(id)
+	if err != nil || saved == nil || saved.Status.PID == os.Getpid() {
+		return nil, err
+	}
+	return openProcess(saved.Status.PID, saved.StartTime)
+}
+
+// stop removes the disk: after it nobody can open it any more.
+func stop(ctl *ublk.Control, id uint32, force bool) error {
+	if force {
+		return ctl.Stop(id)
+	}
+	return stopUnused(ctl, id)
+}
+
+// endServer waits for the end of a server whose device has been stopped.
+func endServer(server *process, id uint32, force bool) error {
+	if server == nil {
+		return nil
+	}
+	ended, err := server.wait(serverTimeout)
+	if err != nil || ended {
+		return err
+	}
+	if !force {
+		return fmt.Errorf("remove %s: wait for its server: %w", ublk.BlockPath(id), unix.ETIMEDOUT)
+	}
+	if err := server.kill(); err != nil {
+		return fmt.Errorf("kill server of %s: %w", ublk.BlockPath(id), err)
+	}
+	_, err = server.wait(serverTimeout)
+	return err
+}

@@ -1,0 +1,131 @@
+package loop
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk"
+)
+
+// Tag marks our devices in the driver: "ublklop" and the version 1.
+const Tag = 0x75626c6b6c6f7001
+
+// Device is a file or disk that this process serves as a block device.
+type Device struct {
+	dev    *ublk.Device
+	b      *backing
+	status Status
+}
+
+// Attach makes a device of a file from OpenPath and serves it. When it returns
+// nil the device can be opened; after an error nothing of it is left. The
+// caller keeps file and may close it.
+func Attach(ctl *ublk.Control, file *os.File, cfg Config) (*Device, error) {
+	b, err := openBacking(file, &cfg)
+	if err != nil {
+		return nil, err
+	}
+	d := &Device{b: b}
+	if d.dev, err = addDevice(ctl, b, &cfg); err != nil {
+		return nil, errors.Join(err, b.close())
+	}
+	if err := d.start(&cfg, &target{b: b}); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	return d, nil
+}
+
+// addDevice adds a device in the best buffer mode that the kernel offers and
+// the configuration allows.
+func addDevice(ctl *ublk.Control, b *backing, cfg *Config) (*ublk.Device, error) {
+	modes, err := bufferModes(cfg.ZeroCopy)
+	if err != nil {
+		return nil, err
+	}
+	for _, mode := range modes {
+		opts := ublk.Options{
+			ID: cfg.ID, Queues: cfg.Queues, Depth: cfg.Depth, Mode: mode,
+			MaxIOBytes: b.maxIOBytes(mode, cfg), Tag: Tag,
+		}
+		if !cfg.PartScan {
+			opts.Features |= ublk.UBLK_F_NO_AUTO_PART_SCAN
+		}
+		var dev *ublk.Device
+		if dev, err = ctl.Add(opts); !errors.Is(err, ublk.ErrNotSupported) {
+			return dev, err
+		}
+	}
+	return nil, err
+}
+
+// bufferModes lists the modes that a wish for zero copy allows, best first.
+func bufferModes(zeroCopy Switch) ([]ublk.BufferMode, error) {
+	switch zeroCopy {
+	case SwitchOn:
+		return []ublk.BufferMode{ublk.BufferAutoRegister, ublk.BufferRegister}, nil
+	case SwitchOff:
+		return []ublk.BufferMode{ublk.BufferCopy}, nil
+	case SwitchAuto, "":
+		return []ublk.BufferMode{ublk.BufferAutoRegister, ublk.BufferRegister, ublk.BufferCopy}, nil
+	}
+	return nil, fmt.Errorf("zero copy %q: not auto, on or off: %w", zeroCopy, unix.EINVAL)
+}
+
+// start describes an added device to the driver and to list, and starts it.
+// The state is written first: a device is never there without saying what for.
+func (d *Device) start(cfg *Config, t ublk.Target) error {
+	info := d.dev.Info()
+	params, err := d.b.params(d.dev.Mode(), info.MaxIOBytes)
+	if err != nil {
+		return err
+	}
+	if err := d.dev.SetParams(params); err != nil {
+		return err
+	}
+	if d.status, err = d.describe(cfg); err != nil {
+		return err
+	}
+	if err := d.writeState(cfg); err != nil {
+		return err
+	}
+	return d.dev.Start(t)
+}
+
+func (d *Device) writeState(cfg *Config) error {
+	start, err := startTime(os.Getpid())
+	if err != nil {
+		return err
+	}
+	s := state{Version: stateVersion, StartTime: start, Config: *cfg, Status: &d.status}
+	return s.write()
+}
+
+// ID returns the device's number.
+func (d *Device) ID() uint32 { return d.dev.Info().ID }
+
+// Path returns the block device's path.
+func (d *Device) Path() string { return d.dev.BlockPath() }
+
+// Status returns what `list` shows of the device, as of its start.
+func (d *Device) Status() Status {
+	s := d.status
+	s.State = ublk.StateLive.String()
+	s.MajMin = blockNumber(s.ID)
+	return s
+}
+
+// Done returns a channel that is closed when the device is served no more.
+func (d *Device) Done() <-chan struct{} { return d.dev.Done() }
+
+// Err returns why the device ended, nil for an orderly end, once Done is
+// closed.
+func (d *Device) Err() error { return d.dev.Err() }
+
+// Close stops the device, waits until its last request is answered, and
+// removes all of it. It may be called again.
+func (d *Device) Close() error {
+	return errors.Join(d.dev.Close(), removeState(d.ID()), d.b.close())
+}

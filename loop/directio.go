@@ -1,0 +1,120 @@
+package loop
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// chooseDirect decides between direct and buffered I/O. Auto is direct where
+// the file system takes every request that the device can send, which is a
+// question of the sector size and the offset; on is an error where it does
+// not. Status tells which it became.
+func (b *backing) chooseDirect(want Switch) error {
+	switch want {
+	case SwitchOff:
+		return nil
+	case "", SwitchAuto, SwitchOn:
+	default:
+		return fmt.Errorf("direct I/O %q: not auto, on or off: %w", want, unix.EINVAL)
+	}
+	err := b.tryDirect()
+	b.direct = err == nil
+	if err != nil && want == SwitchOn {
+		return fmt.Errorf("direct I/O: %w", err)
+	}
+	return nil
+}
+
+// tryDirect makes the descriptor a direct one, or says why it cannot be.
+func (b *backing) tryDirect() error {
+	align, err := b.directAlignment()
+	if err != nil {
+		return hint(err, "use --direct-io=auto or off")
+	}
+	if b.sectorSize%align != 0 {
+		err := fmt.Errorf("sectors of %d bytes: it takes multiples of %d: %w", b.sectorSize, align, unix.EINVAL)
+		return hint(err, "use --sector-size %d, or --direct-io=auto", align)
+	}
+	if b.offset%uint64(align) != 0 {
+		err := fmt.Errorf("offset %d: it takes multiples of %d: %w", b.offset, align, unix.EINVAL)
+		return hint(err, "use --direct-io=auto or off")
+	}
+	if err := b.setDirect(true); err != nil {
+		return hint(fmt.Errorf("not here: %w", err), "use --direct-io=auto or off")
+	}
+	if err := b.readSectors(); err != nil {
+		_ = b.setDirect(false)
+		err := fmt.Errorf("sectors of %d bytes: refused: %w", b.sectorSize, err)
+		return hint(err, "use --sector-size %d, or --direct-io=auto", maxSectorSize)
+	}
+	return nil
+}
+
+// directAlignment returns the unit of offsets and lengths of direct I/O, 1 if
+// the kernel does not say, and an error if there is no direct I/O.
+//
+// STATX_DIOALIGN (Linux 6.1; ext4, xfs, f2fs, block devices) says it for the
+// file itself. Two file systems that do not answer take O_DIRECT but do not
+// mean it: tmpfs (Linux 6.6), whose page cache is all there is, and btrfs,
+// which buffers what is not a multiple of its blocks (check_direct_IO).
+func (b *backing) directAlignment() (uint32, error) {
+	var stx unix.Statx_t
+	err := unix.Statx(b.fd, "", unix.AT_EMPTY_PATH, unix.STATX_DIOALIGN, &stx)
+	if err == nil && stx.Mask&unix.STATX_DIOALIGN != 0 {
+		if stx.Dio_offset_align == 0 || stx.Dio_mem_align == 0 {
+			return 0, fmt.Errorf("not for this file: %w", unix.EINVAL)
+		}
+		b.memAlign = stx.Dio_mem_align
+		return stx.Dio_offset_align, nil
+	}
+	if b.isDisk {
+		return b.queue.logicalBlockSize, nil
+	}
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(b.fd, &st); err != nil {
+		return 0, fmt.Errorf("ask for the file system: %w", err)
+	}
+	switch st.Type {
+	case unix.TMPFS_MAGIC, unix.RAMFS_MAGIC, unix.HUGETLBFS_MAGIC:
+		return 0, fmt.Errorf("a file in memory: %w", unix.EINVAL)
+	case unix.BTRFS_SUPER_MAGIC:
+		return b.blockSize, nil
+	}
+	return 1, nil
+}
+
+// setDirect turns O_DIRECT on or off. A second open would need a second claim
+// on a disk; the kernel asks the same of both (setfl in fs/fcntl.c, do_dentry_open).
+func (b *backing) setDirect(on bool) error {
+	flags, err := unix.FcntlInt(uintptr(b.fd), unix.F_GETFL, 0)
+	if err != nil {
+		return err
+	}
+	flags &^= unix.O_DIRECT
+	if on {
+		flags |= unix.O_DIRECT
+	}
+	_, err = unix.FcntlInt(uintptr(b.fd), unix.F_SETFL, flags)
+	return err
+}
+
+// readSectors reads the first and the second sector, one by one, which fails
+// where direct I/O needs more alignment than a sector's. An error that says
+// anything else, of a bad sector say, is the device's own business later.
+func (b *backing) readSectors() error {
+	page, err := unix.Mmap(-1, 0, maxSectorSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	if err != nil {
+		return fmt.Errorf("map a page: %w", err)
+	}
+	defer func() { _ = unix.Munmap(page) }()
+	sector := uint64(b.sectorSize)
+	for at := uint64(0); at < min(b.size, 2*sector); at += sector {
+		_, err := unix.Pread(b.fd, page[:sector], int64(b.offset+at))
+		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
+			return err
+		}
+	}
+	return nil
+}

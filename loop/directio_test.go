@@ -1,0 +1,102 @@
+package loop
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// Whatever the file system here can do, on is direct or an error with a hint,
+// auto is direct where on is possible, and off is buffered.
+func TestDirectIO(t *testing.T) {
+	path := newFile(t, "file", 1<<20)
+	for _, sector := range []uint32{512, 1024, 2048, 4096} {
+		direct := map[Switch]bool{}
+		for _, want := range []Switch{"", SwitchAuto, SwitchOn, SwitchOff} {
+			b, err := openFor(t, path, Config{DirectIO: want, SectorSize: sector})
+			if err != nil {
+				if want != SwitchOn {
+					t.Fatalf("%q, sectors of %d: %v", want, sector, err)
+				}
+				wantHint(t, err, unix.EINVAL, path, "--direct-io=auto")
+				continue
+			}
+			direct[want] = b.direct
+			if got := hasDirectFlag(t, b.fd); got != b.direct {
+				t.Errorf("%q, sectors of %d: O_DIRECT %v, direct %v", want, sector, got, b.direct)
+			}
+			if err := b.close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if direct[""] != direct[SwitchOn] || direct[SwitchAuto] != direct[SwitchOn] || direct[SwitchOff] {
+			t.Errorf("sectors of %d: direct is %v", sector, direct)
+		}
+	}
+}
+
+func hasDirectFlag(t *testing.T, fd int) bool {
+	t.Helper()
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return flags&unix.O_DIRECT != 0
+}
+
+// tmpfs takes O_DIRECT (Linux 6.6) and does not mean it.
+func TestDirectIOMemory(t *testing.T) {
+	dir, err := os.MkdirTemp("/dev/shm", "ublk-loop-test")
+	if err != nil {
+		t.Skipf("no tmpfs here: %v", err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil || st.Type != unix.TMPFS_MAGIC {
+		t.Skipf("/dev/shm is no tmpfs: type %#x, %v", st.Type, err)
+	}
+	path := filepath.Join(dir, "file")
+	if err := errors.Join(os.WriteFile(path, nil, 0o600), os.Truncate(path, 1<<20)); err != nil {
+		t.Fatal(err)
+	}
+	b, err := openFor(t, path, Config{SectorSize: 4096})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b.direct || hasDirectFlag(t, b.fd) {
+		t.Error("auto is direct")
+	}
+	if !b.punchHole {
+		t.Error("tmpfs takes no holes")
+	}
+	if err := b.close(); err != nil {
+		t.Fatal(err)
+	}
+	_, err = openFor(t, path, Config{SectorSize: 4096, DirectIO: SwitchOn})
+	wantHint(t, err, unix.EINVAL, path, "--direct-io=auto")
+}
+
+// Direct I/O that needs more than the device's sectors and offset give is off
+// by auto, and an error by on. The file itself says what it needs.
+func TestDirectIOAlignment(t *testing.T) {
+	path := newFile(t, "file", 1<<20)
+	b, err := openFor(t, path, Config{DirectIO: SwitchOff})
+	if err != nil {
+		t.Fatal(err)
+	}
+	align, err := b.directAlignment()
+	if err != nil || align <= 1 {
+		t.Skipf("the file system here does not say what it needs: %d, %v", align, err)
+	}
+	b.sectorSize, b.offset = align, uint64(align)
+	if err := b.tryDirect(); err != nil {
+		t.Errorf("sectors and offset of %d: %v", align, err)
+	}
+	b.sectorSize, b.offset = align, uint64(align)/2
+	wantHint(t, b.tryDirect(), unix.EINVAL, "offset", "--direct-io=auto")
+	b.sectorSize, b.offset = align/2, 0
+	wantHint(t, b.tryDirect(), unix.EINVAL, "sectors", "--sector-size")
+}

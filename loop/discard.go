@@ -1,0 +1,78 @@
+package loop
+
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk"
+)
+
+// The modes of fallocate(2) that are used. None changes the file's size.
+const (
+	punchHole = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
+	zeroRange = unix.FALLOC_FL_ZERO_RANGE | unix.FALLOC_FL_KEEP_SIZE
+	allocate  = unix.FALLOC_FL_KEEP_SIZE
+)
+
+// discard gives the range's space back.
+func (h *handler) discard(req *ublk.Request) {
+	switch {
+	case h.readOnly:
+		req.Complete(-int32(unix.EROFS))
+	case h.isDisk:
+		// Where the command would block the kernel runs it on a worker thread
+		// (Linux 6.12, block/ioctl.c, blkdev_cmd_discard).
+		sqe := h.sqe(req, stepRange)
+		sqe.PrepURingCmd(backingFile, BLOCK_URING_CMD_DISCARD)
+		sqe.Addr = h.position(req)
+		sqe.Addr3 = req.Bytes()
+		onBacking(sqe)
+	default:
+		h.fallocate(req, stepRange, punchHole)
+	}
+}
+
+// writeZeroes makes the range read as zeroes, and gives its space back unless
+// the request forbids that.
+func (h *handler) writeZeroes(req *ublk.Request) {
+	switch {
+	case h.readOnly:
+		req.Complete(-int32(unix.EROFS))
+	case req.Flags&ublk.FlagNoUnmap != 0:
+		h.fallocate(req, stepRange, zeroRange)
+	default:
+		h.fallocate(req, stepRange, punchHole)
+	}
+}
+
+func (h *handler) fallocate(req *ublk.Request, s step, mode uint32) {
+	sqe := h.sqe(req, s)
+	sqe.PrepFallocate(backingFile, mode, h.position(req), req.Bytes())
+	onBacking(sqe)
+}
+
+// rangeDone handles the result of a step of a discard or write-zeroes.
+func (h *handler) rangeDone(req *ublk.Request, res int32) {
+	s := h.tags[req.Tag()].step
+	switch {
+	case res == -int32(unix.EINTR):
+		h.Handle(req) // every step can be done twice
+	case res < 0 && s == stepRange && h.zeroesInPlace(req) && res == -int32(unix.EOPNOTSUPP):
+		// A file system without ZERO_RANGE, such as tmpfs: the same from two
+		// operations that it has.
+		h.fallocate(req, stepPunch, punchHole)
+	case res < 0:
+		req.Complete(res)
+	case s == stepPunch:
+		h.fallocate(req, stepAllocate, allocate)
+	case req.Flags&ublk.FlagFUA != 0:
+		h.sync(req)
+	default:
+		req.Complete(0)
+	}
+}
+
+// zeroesInPlace reports whether the request is one that ZERO_RANGE was for, on
+// a file. On a disk the kernel writes zeroes where the disk has no command.
+func (h *handler) zeroesInPlace(req *ublk.Request) bool {
+	return !h.isDisk && req.Op == ublk.OpWriteZeroes && req.Flags&ublk.FlagNoUnmap != 0
+}

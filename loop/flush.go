@@ -1,0 +1,25 @@
+package loop
+
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ring"
+	"github.com/ublk-loop/ublk-loop/ublk"
+)
+
+// sync puts on the medium what was written: the answer to a flush, and the
+// last step of a change of a range that has FUA. The backing file never grows,
+// so fdatasync covers all that a later read needs.
+func (h *handler) sync(req *ublk.Request) {
+	sqe := h.sqe(req, stepSync)
+	sqe.PrepFsync(backingFile, ring.IORING_FSYNC_DATASYNC)
+	onBacking(sqe)
+}
+
+func (h *handler) syncDone(req *ublk.Request, res int32) {
+	if res == -int32(unix.EINTR) {
+		h.sync(req)
+		return
+	}
+	req.Complete(res)
+}

@@ -1,0 +1,119 @@
+package loop
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxSectorSize is the largest logical block that every kernel takes: the
+// driver allows a page (ublk_validate_params).
+const maxSectorSize = 4096
+
+// place decides which part of the backing is the device, and its sector size.
+func (b *backing) place(cfg *Config) error {
+	total, err := unix.Seek(b.fd, 0, unix.SEEK_END) // of a disk too (blkdev_llseek)
+	if err != nil {
+		return fmt.Errorf("ask for the size: %w", err)
+	}
+	if b.blockSize, err = b.allocationUnit(); err != nil {
+		return err
+	}
+	if b.sectorSize, err = b.chooseSectorSize(cfg, uint64(total)); err != nil {
+		return err
+	}
+	b.offset = cfg.Offset
+	b.size, err = extent(uint64(total), cfg.Offset, cfg.SizeLimit, b.sectorSize)
+	return err
+}
+
+// chooseSectorSize returns the sector size that was asked for, else the disk's
+// own; for a file 512, or 4096 if its partition table is made for that.
+func (b *backing) chooseSectorSize(cfg *Config, total uint64) (uint32, error) {
+	size, own := cfg.SectorSize, b.queue.logicalBlockSize
+	switch {
+	case size == 0 && b.isDisk:
+		size = own
+	case size == 0:
+		return b.fileSectorSize(cfg.Offset, total), nil
+	}
+	switch {
+	case size < 512 || size > maxSectorSize || size&(size-1) != 0:
+		return 0, fmt.Errorf("sectors of %d bytes: not 512, 1024, 2048 or 4096: %w", size, unix.EINVAL)
+	case b.isDisk && size < own:
+		err := fmt.Errorf("sectors of %d bytes: the disk's own have %d: %w", size, own, unix.EINVAL)
+		return 0, hint(err, "use --sector-size %d, or leave it out", own)
+	}
+	return size, nil
+}
+
+// gptSignature starts the header of a partition table (UEFI 2.10, 5.3.2),
+// which is in the second sector: where it is tells the size of the first.
+const gptSignature = "EFI PART"
+
+// fileSectorSize returns 4096 for the image of a disk with such sectors, whose
+// partitions nobody finds otherwise, else 512.
+func (b *backing) fileSectorSize(offset, total uint64) uint32 {
+	if offset > total || offset%4096 != 0 || total%4096 != 0 {
+		return 512
+	}
+	if b.holds(gptSignature, offset+4096) && !b.holds(gptSignature, offset+512) {
+		return 4096
+	}
+	return 512
+}
+
+// holds reports whether the backing has a text at an offset. What cannot be
+// read is not there.
+func (b *backing) holds(text string, offset uint64) bool {
+	buf := make([]byte, len(text))
+	for {
+		n, err := unix.Pread(b.fd, buf, int64(offset))
+		if !errors.Is(err, unix.EINTR) {
+			return err == nil && n == len(text) && string(buf) == text
+		}
+	}
+}
+
+// extent returns the size of the device that starts at offset in a backing of
+// total bytes, and ends at its end or after limit bytes, if that is not 0.
+func extent(total, offset, limit uint64, sectorSize uint32) (uint64, error) {
+	sector := uint64(sectorSize)
+	switch {
+	case total == 0:
+		return 0, fmt.Errorf("empty: %w", unix.EINVAL)
+	case offset%sector != 0:
+		return 0, fmt.Errorf("offset %d: not a multiple of the sector size %d: %w", offset, sector, unix.EINVAL)
+	case offset >= total:
+		return 0, fmt.Errorf("offset %d: not below the size %d: %w", offset, total, unix.EINVAL)
+	case limit%sector != 0:
+		return 0, fmt.Errorf("size limit %d: not a multiple of the sector size %d: %w", limit, sector, unix.EINVAL)
+	}
+	size := total - offset
+	if limit != 0 {
+		size = min(size, limit)
+	}
+	whole := size - size%sector
+	switch {
+	case whole == 0:
+		return 0, fmt.Errorf("%d bytes: less than a sector of %d: %w", size, sector, unix.EINVAL)
+	case whole != size:
+		err := fmt.Errorf("%d bytes: not a multiple of the sector size %d: %w", size, sector, unix.EINVAL)
+		return 0, hint(err, "leave the last %d bytes out with --sizelimit %d", size-whole, whole)
+	}
+	return size, nil
+}
+
+// allocationUnit returns the block size of the file system, which holes have
+// to fit to free anything.
+func (b *backing) allocationUnit() (uint32, error) {
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(b.fd, &st); err != nil {
+		return 0, fmt.Errorf("ask for the file system: %w", err)
+	}
+	if n := st.Bsize; n >= 512 && n <= 1<<28 && n&(n-1) == 0 {
+		return uint32(n), nil
+	}
+	return 4096, nil // a network's or a user's idea of a block
+}

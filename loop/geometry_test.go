@@ -1,0 +1,138 @@
+package loop
+
+import (
+	"errors"
+	"math"
+	"os"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestExtent(t *testing.T) {
+	for _, tt := range []struct {
+		name                 string
+		total, offset, limit uint64
+		sector               uint32
+		want                 uint64 // 0 for EINVAL
+		hint                 string
+	}{
+		{"all", 1 << 20, 0, 0, 512, 1 << 20, ""},
+		{"one sector", 512, 0, 0, 512, 512, ""},
+		{"the last sector", 8192, 4096, 0, 4096, 4096, ""},
+		{"a part", 1 << 20, 4096, 8192, 512, 8192, ""},
+		{"a limit above what there is", 8192, 4096, 1 << 40, 512, 4096, ""},
+		{"the largest limit", 8192, 0, math.MaxUint64 - 511, 512, 8192, ""},
+		{"a limit within an odd size", 1000, 0, 512, 512, 512, ""},
+		{"the largest file", math.MaxInt64 - 511, 512, 0, 512, math.MaxInt64 - 1023, ""},
+		{"empty", 0, 0, 0, 512, 0, ""},
+		{"empty, with an offset", 0, 512, 0, 512, 0, ""},
+		{"less than a sector", 511, 0, 0, 512, 0, ""},
+		{"less than a large sector", 2048, 0, 0, 4096, 0, ""},
+		{"an odd size", 1000, 0, 0, 512, 0, "--sizelimit 512"},
+		{"an odd size after an offset", 10000, 4096, 0, 4096, 0, "--sizelimit 4096"},
+		{"an odd offset", 8192, 100, 0, 512, 0, ""},
+		{"an offset within a sector", 8192, 512, 0, 4096, 0, ""},
+		{"an offset at the end", 8192, 8192, 0, 512, 0, ""},
+		{"an offset past the end", 8192, 1 << 40, 0, 512, 0, ""},
+		{"an offset of 2^63", 8192, 1 << 63, 0, 512, 0, ""},
+		{"the largest offset", 8192, math.MaxUint64 - 511, 4096, 512, 0, ""},
+		{"an odd limit", 8192, 0, 1000, 512, 0, ""},
+		{"a limit within a sector", 8192, 0, 512, 4096, 0, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := extent(tt.total, tt.offset, tt.limit, tt.sector)
+			if tt.want != 0 {
+				if err != nil || got != tt.want {
+					t.Errorf("size %d, error %v, want %d", got, err, tt.want)
+				}
+				return
+			}
+			wantHint(t, err, unix.EINVAL, "", tt.hint)
+		})
+	}
+}
+
+func TestSectorSize(t *testing.T) {
+	file, disk512, disk4K, disk16K := backing{fd: -1}, backing{isDisk: true}, backing{isDisk: true}, backing{isDisk: true}
+	disk512.queue.logicalBlockSize = 512
+	disk4K.queue.logicalBlockSize = 4096
+	disk16K.queue.logicalBlockSize = 16384
+	for _, tt := range []struct {
+		name  string
+		b     *backing
+		asked uint32
+		want  uint32 // 0 for EINVAL
+	}{
+		{"file", &file, 0, 512},
+		{"file", &file, 512, 512},
+		{"file", &file, 1024, 1024},
+		{"file", &file, 2048, 2048},
+		{"file", &file, 4096, 4096},
+		{"file", &file, 8192, 0},
+		{"file", &file, 256, 0},
+		{"file", &file, 1000, 0},
+		{"file", &file, 1 << 31, 0},
+		{"disk", &disk512, 0, 512},
+		{"disk", &disk512, 4096, 4096},
+		{"4K disk", &disk4K, 0, 4096},
+		{"4K disk", &disk4K, 4096, 4096},
+		{"4K disk", &disk4K, 512, 0},
+		{"16K disk", &disk16K, 0, 0},
+		{"16K disk", &disk16K, 4096, 0},
+	} {
+		got, err := tt.b.chooseSectorSize(&Config{SectorSize: tt.asked}, 1<<20)
+		switch {
+		case tt.want == 0 && !errors.Is(err, unix.EINVAL):
+			t.Errorf("%s, asked for %d: %d, error %v, want EINVAL", tt.name, tt.asked, got, err)
+		case tt.want != 0 && (err != nil || got != tt.want):
+			t.Errorf("%s, asked for %d: %d, error %v, want %d", tt.name, tt.asked, got, err, tt.want)
+		}
+	}
+}
+
+// The image of a disk with 4096-byte sectors gets such sectors.
+func TestSectorSizeOfImage(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		at   []int64 // where signatures are
+		size int64
+		cfg  Config
+		want uint32
+	}{
+		{"no table", nil, 1 << 20, Config{}, 512},
+		{"table of 512-byte sectors", []int64{512}, 1 << 20, Config{}, 512},
+		{"table of 4096-byte sectors", []int64{4096}, 1 << 20, Config{}, 4096},
+		{"both", []int64{512, 4096}, 1 << 20, Config{}, 512},
+		{"asked for", []int64{4096}, 1 << 20, Config{SectorSize: 1024}, 1024},
+		{"read-only", []int64{4096}, 1 << 20, Config{ReadOnly: true}, 4096},
+		{"an odd size", []int64{4096}, 1<<20 + 512, Config{}, 512},
+		{"at an offset", []int64{8192 + 4096}, 1 << 20, Config{Offset: 8192}, 4096},
+		{"elsewhere", []int64{4096}, 1 << 20, Config{Offset: 8192}, 512},
+		{"an odd offset", []int64{512 + 4096}, 1 << 20, Config{Offset: 512}, 512},
+		{"a short file", nil, 4096, Config{}, 512},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			path := newFile(t, "image", tt.size)
+			f, err := os.OpenFile(path, os.O_RDWR, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, at := range tt.at {
+				if _, err := f.WriteAt([]byte(gptSignature), at); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := f.Close(); err != nil {
+				t.Fatal(err)
+			}
+			b, err := openFor(t, path, tt.cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if b.sectorSize != tt.want {
+				t.Errorf("sectors of %d bytes, want %d", b.sectorSize, tt.want)
+			}
+		})
+	}
+}

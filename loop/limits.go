@@ -1,0 +1,283 @@
+package loop
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"math/bits"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk"
+)
+
+// queueLimits are the limits of a disk's queue, named and counted as sysfs
+// does, but for sizes, which are all in bytes. See docs/limits.md.
+type queueLimits struct {
+	logicalBlockSize  uint32
+	physicalBlockSize uint32
+	minimumIOSize     uint32
+	optimalIOSize     uint32
+	maxHWBytes        uint64 // the largest request
+	chunkBytes        uint64 // a boundary that requests do not cross; 0 for none
+	start             uint64 // of a partition, on its disk
+	virtBoundaryMask  uint64
+	dmaAlignment      uint32 // mask
+	maxSegments       uint32 // 0 when not known
+	maxSegmentSize    uint32
+
+	discardGranularity  uint32
+	discardAlignment    uint32
+	discardMaxBytes     uint64
+	writeZeroesMaxBytes uint64
+
+	rotational bool
+	writeCache bool
+	fua        bool
+	zoned      bool
+}
+
+// defaultLimits are those of a file whose file system has no disk (tmpfs, NFS,
+// a btrfs of many): what the block layer takes for unset, and a mebibyte.
+func defaultLimits() queueLimits {
+	return queueLimits{
+		logicalBlockSize: 512,
+		maxHWBytes:       1 << 20,
+		dmaAlignment:     511,
+		maxSegmentSize:   math.MaxUint32,
+		writeCache:       true,
+	}
+}
+
+// readLimits returns the limits of the disk, or of that under the file system
+// of the file. Sysfs is mounted at root.
+func (b *backing) readLimits(root string) (queueLimits, error) {
+	lim, err := b.readSysfs(root)
+	if !b.isDisk && errors.Is(err, fs.ErrNotExist) {
+		return defaultLimits(), nil
+	}
+	if err != nil {
+		return lim, fmt.Errorf("read queue limits: %w", err)
+	}
+	return lim, nil
+}
+
+func (b *backing) readSysfs(dir string) (queueLimits, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return queueLimits{}, err
+	}
+	defer func() { _ = root.Close() }()
+	dev := b.rdev
+	if !b.isDisk {
+		if dev, err = b.fileDisk(root); err != nil {
+			return queueLimits{}, err
+		}
+	}
+	disk, err := findDisk(root, dev)
+	if err != nil {
+		return queueLimits{}, err
+	}
+	return disk.limits()
+}
+
+// limits reads a disk's limits. Attributes that came late have the value that
+// the block layer used before: dma_alignment 5.17, virt_boundary_mask 5.12.
+func (d *sysfsDisk) limits() (queueLimits, error) {
+	lim := queueLimits{
+		logicalBlockSize:    d.number("logical_block_size", 512),
+		physicalBlockSize:   d.number("physical_block_size", 512),
+		minimumIOSize:       d.number("minimum_io_size", 0),
+		optimalIOSize:       d.number("optimal_io_size", 0),
+		maxHWBytes:          uint64(d.number("max_hw_sectors_kb", 1024)) << 10,
+		chunkBytes:          uint64(d.number("chunk_sectors", 0)) << 9,
+		virtBoundaryMask:    d.number64("virt_boundary_mask", 0),
+		dmaAlignment:        d.number("dma_alignment", 511),
+		maxSegments:         d.number("max_segments", 0),
+		maxSegmentSize:      d.number("max_segment_size", math.MaxUint32),
+		discardGranularity:  d.number("discard_granularity", 0),
+		discardMaxBytes:     d.number64("discard_max_bytes", 0),
+		writeZeroesMaxBytes: d.number64("write_zeroes_max_bytes", 0),
+		rotational:          d.number("rotational", 0) != 0,
+		writeCache:          d.text(d.queue+"/write_cache", "write back") != "write through",
+		fua:                 d.number("fua", 0) != 0,
+		zoned:               d.text(d.queue+"/zoned", "none") == "host-managed",
+	}
+	if d.isPartition() {
+		lim.start = d.ownNumber("start") << 9
+		// Of a whole disk this attribute shows alignment_offset
+		// (disk_discard_alignment_show in block/genhd.c).
+		lim.discardAlignment = uint32(min(d.ownNumber("discard_alignment"), math.MaxUint32))
+	}
+	return lim, d.err
+}
+
+// maxIOBytesLimit and copyMaxIOBytes bound the largest request of a device:
+// the driver's own limit (UBLK_IO_BUF_BITS), and what a tag of copy mode, each
+// of which has a buffer of that size in memory, is worth.
+const (
+	maxIOBytesLimit = 32 << 20
+	copyMaxIOBytes  = 256 << 10
+)
+
+// maxIOBytes returns what to give ublk.Options.MaxIOBytes: what cfg says, else
+// the largest request of the backing's disk, in whole pages. Any mode without
+// zero copy counts as copy mode.
+func (b *backing) maxIOBytes(mode ublk.BufferMode, cfg *Config) uint32 {
+	if cfg.MaxIOBytes != 0 {
+		return cfg.MaxIOBytes
+	}
+	limit := uint64(maxIOBytesLimit)
+	if !mode.ZeroCopy() {
+		limit = copyMaxIOBytes
+	}
+	page := uint64(unix.Getpagesize())
+	size := min(b.queue.maxHWBytes, limit)
+	return uint32(max((size+page-1)/page*page, page))
+}
+
+// params returns what describes the device to the block layer, given the
+// driver's word on the largest request (ublk.Info.MaxIOBytes).
+//
+// What a request looks like in memory is of interest only where its own pages
+// go to the disk, which is zero copy with direct I/O. In copy mode they end in
+// a page-aligned buffer of ours, in buffered I/O in the page cache.
+func (b *backing) params(mode ublk.BufferMode, maxIOBytes uint32) (ublk.Params, error) {
+	if maxIOBytes>>9 < minMaxSectors {
+		return ublk.Params{}, fmt.Errorf("%s: largest request of %d bytes: below a page: %w", b.path, maxIOBytes, unix.EINVAL)
+	}
+	physical := max(b.sectorSize, pow2Divisor(b.queue.physicalBlockSize))
+	p := ublk.Params{
+		DevSectors:        b.size >> 9,
+		LogicalBlockSize:  b.sectorSize,
+		PhysicalBlockSize: physical,
+		IOMin:             preferredSize(b.queue.minimumIOSize, physical),
+		IOOpt:             preferredSize(b.queue.optimalIOSize, physical),
+		MaxSectors:        b.maxSectors(maxIOBytes),
+		ChunkSectors:      b.chunkSectors(),
+		ReadOnly:          b.readOnly,
+		Rotational:        b.queue.rotational,
+	}
+	p.VolatileCache, p.FUA = b.cache()
+	if mode.ZeroCopy() && b.direct {
+		b.addMemoryLimits(&p)
+	}
+	if !b.readOnly {
+		p.Discard, p.MaxWriteZeroesSectors = b.discards()
+	}
+	return p, nil
+}
+
+// minMaxSectors is the least that the driver takes for max_sectors: a page's
+// (ublk_validate_params).
+const minMaxSectors = 8
+
+// maxSectors returns the largest request: the disk's, in whole blocks.
+func (b *backing) maxSectors(maxIOBytes uint32) uint32 {
+	size := uint32(min(b.queue.maxHWBytes, uint64(maxIOBytes)))
+	size -= size % b.sectorSize
+	return max(size>>9, minMaxSectors)
+}
+
+// chunkSectors returns the disk's chunk if one of the device's is one of the
+// disk's. A file's blocks are anywhere on the disk.
+func (b *backing) chunkSectors() uint32 {
+	chunk := b.queue.chunkBytes
+	if !b.isDisk || chunk == 0 || (b.queue.start+b.offset)%chunk != 0 || chunk%uint64(b.sectorSize) != 0 {
+		return 0
+	}
+	return uint32(chunk >> 9)
+}
+
+// cache returns whether flushes and FUA writes are of use. Only the disk
+// itself can say that they are not: a page cache and a file system's metadata
+// always need them. Direct writes with RWF_DSYNC become what the disk has, so
+// FUA is as it says; others are then written and flushed in one operation.
+func (b *backing) cache() (volatileCache, fua bool) {
+	if b.isDisk && b.direct {
+		return b.queue.writeCache, b.queue.writeCache && b.queue.fua
+	}
+	return true, true
+}
+
+// addMemoryLimits adds the limits of the pages that a request consists of. The
+// boundary mask is not in sysfs, and stands for the block layer's default;
+// with a virtual boundary segments have no largest size (Linux 7.3,
+// include/uapi/linux/ublk_cmd.h, struct ublk_param_segment).
+func (b *backing) addMemoryLimits(p *ublk.Params) {
+	p.VirtBoundaryMask = b.queue.virtBoundaryMask
+	p.DMAAlignment = min(max(b.queue.dmaAlignment, max(b.memAlign, 1)-1), uint32(unix.Getpagesize())-1)
+	if b.queue.maxSegments == 0 {
+		return
+	}
+	p.Segments = ublk.SegmentParams{
+		MaxSegments:    uint16(min(b.queue.maxSegments, math.MaxUint16)),
+		MaxSegmentSize: max(b.queue.maxSegmentSize, minSegmentSize),
+		BoundaryMask:   math.MaxUint32,
+	}
+	if p.VirtBoundaryMask != 0 {
+		p.Segments.MaxSegmentSize = math.MaxUint32
+	}
+}
+
+// minSegmentSize is the driver's UBLK_MIN_SEGMENT_SIZE.
+const minSegmentSize = 4096
+
+// maxHoleBytes is the largest discard and write-zeroes request: kernels before
+// 6.11 lose the bits above 32 of its length in bytes.
+const maxHoleBytes = math.MaxUint32
+
+// discards returns what discards and zeroes the backing takes: a disk what it
+// says, a file any where it takes holes. Discards that the administrator has
+// turned off (discard_max_bytes) are not announced.
+func (b *backing) discards() (discard ublk.DiscardParams, zeroesSectors uint32) {
+	discardMax, zeroesMax := b.queue.discardMaxBytes, b.queue.writeZeroesMaxBytes
+	granularity, start := b.queue.discardGranularity, b.queue.discardAlignment
+	if !b.isDisk {
+		discardMax, zeroesMax = 0, 0
+		if b.punchHole {
+			discardMax, zeroesMax = maxHoleBytes, maxHoleBytes
+		}
+		granularity, start = b.blockSize, 0
+	}
+	if discard.MaxSectors = b.holeSectors(discardMax); discard.MaxSectors != 0 {
+		discard.Granularity = max(granularity, b.sectorSize)
+		discard.Alignment = shiftAlignment(start, discard.Granularity, b.offset)
+	}
+	return discard, b.holeSectors(zeroesMax)
+}
+
+// holeSectors caps the largest discard or write-zeroes request, in whole blocks.
+func (b *backing) holeSectors(size uint64) uint32 {
+	size = min(size, maxHoleBytes)
+	size -= size % uint64(b.sectorSize)
+	return uint32(size >> 9)
+}
+
+// shiftAlignment returns where the first unit starts in what is offset bytes
+// into something whose first unit starts at start, as the kernel does for a
+// partition (queue_limit_discard_alignment in block/blk-settings.c).
+func shiftAlignment(start, granularity uint32, offset uint64) uint32 {
+	unit := uint64(granularity)
+	return uint32((unit + uint64(start)%unit - offset%unit) % unit)
+}
+
+// preferredSize returns a preferred I/O size as the driver takes it, a power
+// of two up to 2^28: the largest that divides it, 0 if that is below a block.
+func preferredSize(size, block uint32) uint32 {
+	size = min(pow2Divisor(size), 1<<28)
+	if size < block {
+		return 0
+	}
+	return size
+}
+
+// pow2Divisor returns the largest power of two that divides n, 0 for 0.
+func pow2Divisor(n uint32) uint32 {
+	if n == 0 {
+		return 0
+	}
+	return 1 << bits.TrailingZeros32(n)
+}

@@ -1,0 +1,234 @@
+package loop
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
+)
+
+// queueAttributes are what a device has in common with its backing's disk.
+var queueAttributes = []string{
+	"logical_block_size", "physical_block_size", "minimum_io_size", "optimal_io_size",
+	"max_hw_sectors_kb", "chunk_sectors",
+	"max_segments", "max_segment_size", "virt_boundary_mask", "dma_alignment",
+	"discard_granularity", "discard_max_bytes", "discard_max_hw_bytes", "write_zeroes_max_bytes",
+	"rotational", "write_cache", "fua",
+}
+
+// attributes are those of a queue, by name.
+type attributes map[string]string
+
+// with returns the attributes with some changed: pairs of name and value.
+func (a attributes) with(changes attributes) attributes {
+	a = maps.Clone(a)
+	maps.Copy(a, changes)
+	return a
+}
+
+// readQueue reads the attributes of a disk or partition.
+func readQueue(t testing.TB, disk string) attributes {
+	t.Helper()
+	var st unix.Stat_t
+	if err := unix.Stat(disk, &st); err != nil {
+		t.Fatal(err)
+	}
+	dir := "/sys/dev/block/" + majMin(st.Rdev)
+	if _, err := os.Stat(dir + "/queue"); err != nil {
+		dir += "/.." // the disk of a partition
+	}
+	queue := attributes{}
+	for _, name := range queueAttributes {
+		value, err := os.ReadFile(dir + "/queue/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		queue[name] = strings.TrimSpace(string(value))
+	}
+	return queue
+}
+
+// limitsCase is a backing and what of its queue is another in the device's.
+type limitsCase struct {
+	name   string
+	disk   func(t *testing.T) string              // makes the disk
+	file   func(t *testing.T, disk string) string // makes the backing, nil for the disk itself
+	offset uint64
+	// differ is what differs by the driver's interface, each with its reason.
+	differ attributes
+}
+
+var limitsCases = []limitsCase{
+	{
+		name: "null_blk",
+		disk: func(t *testing.T) string {
+			return newNullBlk(t, map[string]string{"blocksize": "512", "max_sectors": "250", "discard": "1", "cache_size": "8", "fua": "1"})
+		},
+	},
+	{
+		name: "null_blk, 4096-byte sectors, virtual boundary",
+		disk: func(t *testing.T) string {
+			return newNullBlk(t, map[string]string{"blocksize": "4096", "max_sectors": "200", "virt_boundary": "1", "discard": "1"})
+		},
+		// 2^32-512: not a multiple of the sector size.
+		differ: attributes{"discard_max_bytes": "4294963200", "discard_max_hw_bytes": "4294963200"},
+	},
+	{
+		name: "null_blk without discard, cache without FUA",
+		disk: func(t *testing.T) string {
+			return newNullBlk(t, map[string]string{"cache_size": "8", "fua": "0"})
+		},
+	},
+	{name: "scsi_debug", disk: oddSCSIDisk},
+	{name: "scsi_debug at an offset", disk: oddSCSIDisk, offset: 1536},
+	{
+		name: "partition",
+		disk: oddSCSIDisk,
+		file: func(t *testing.T, disk string) string { return newPartition(t, disk, "100") },
+	},
+	{
+		name: "dm-linear",
+		disk: func(t *testing.T) string { return newDM(t, "0 65536 linear "+oddSCSIDisk(t)+" 48") },
+	},
+	{
+		name: "dm-stripe",
+		disk: func(t *testing.T) string { return newStripes(t) },
+		// The minimum and optimal size are 24 and 48 sectors, not powers of
+		// two: of 3 × 4096 and 3 × 8192 that is left.
+		differ: attributes{"minimum_io_size": "4096", "optimal_io_size": "8192"},
+	},
+	{
+		name:   "dm-stripe at an offset within a stripe",
+		disk:   newStripes,
+		offset: 4096,
+		differ: attributes{"minimum_io_size": "4096", "optimal_io_size": "8192", "chunk_sectors": "0"},
+	},
+	{
+		name: "ext4",
+		disk: oddSCSIDisk,
+		file: func(t *testing.T, disk string) string { return newFileOn(t, disk, "ext4") },
+		// Holes are the file system's, of its blocks, up to 2^32-512 bytes;
+		// so is the cache.
+		differ: fileHoles,
+	},
+	{
+		name: "btrfs",
+		disk: func(t *testing.T) string {
+			return newNullBlk(t, map[string]string{"max_sectors": "250", "rotational": "1"})
+		},
+		file:   func(t *testing.T, disk string) string { return newFileOn(t, disk, "btrfs") },
+		differ: fileHoles,
+	},
+}
+
+// fileHoles are the attributes of a file's holes and cache.
+var fileHoles = attributes{
+	"discard_granularity": "4096", "discard_max_bytes": "4294966784", "discard_max_hw_bytes": "4294966784",
+	"write_zeroes_max_bytes": "4294966784", "write_cache": "write back", "fua": "1",
+}
+
+// oddSCSIDisk has 4096-byte physical blocks, an optimal size of 384 sectors
+// and discards of 48.
+func oddSCSIDisk(t *testing.T) string {
+	return newSCSIDisk(t, "physblk_exp=3", "opt_blks=384", "opt_xferlen_exp=7",
+		"lbpu=1", "lbpws=1", "unmap_granularity=48", "unmap_alignment=5", "unmap_max_blocks=65536")
+}
+
+// newStripes stripes two halves of a disk in chunks of 24 sectors.
+func newStripes(t *testing.T) string {
+	disk := newNullBlk(t, map[string]string{"blocksize": "512", "discard": "1"})
+	return newDM(t, fmt.Sprintf("0 96000 striped 2 24 %s 0 %s 65536", disk, disk))
+}
+
+func newFileOn(t *testing.T, disk, kind string) string {
+	path := filepath.Join(newFileSystem(t, disk, kind), "file")
+	if err := os.WriteFile(path, make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// A device has the queue limits of its backing's disk, but for what the table
+// above and the rules of expected say.
+func TestKernelLimits(t *testing.T) {
+	for _, c := range limitsCases {
+		for _, zeroCopy := range []Switch{SwitchAuto, SwitchOff} {
+			for _, direct := range []Switch{SwitchAuto, SwitchOff} {
+				t.Run(fmt.Sprintf("%s, zero copy %s, direct %s", c.name, zeroCopy, direct), func(t *testing.T) {
+					ctl := ublktest.Kernel(t)
+					disk := c.disk(t)
+					path := disk
+					if c.file != nil {
+						path = c.file(t, disk)
+					}
+					c.check(t, ctl, disk, path, Config{ZeroCopy: zeroCopy, DirectIO: direct, Offset: c.offset})
+				})
+			}
+		}
+	}
+}
+
+// check attaches a backing and compares the two queues.
+func (c *limitsCase) check(t *testing.T, ctl *ublk.Control, disk, path string, cfg Config) {
+	t.Helper()
+	file := openPath(t, path)
+	dev, err := Attach(ctl, file, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := dev.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	}()
+	want := c.expected(t, readQueue(t, disk), dev)
+	got := readQueue(t, dev.Path())
+	for _, name := range queueAttributes {
+		if got[name] != want[name] {
+			t.Errorf("%s: %s, want %s", name, got[name], want[name])
+		}
+	}
+}
+
+// expected returns what a device's queue is to be like, given the disk's.
+func (c *limitsCase) expected(t testing.TB, disk attributes, dev *Device) attributes {
+	t.Helper()
+	want := disk.with(c.differ)
+	mode := dev.dev.Mode()
+	limit := "32768" // the driver's largest request, in KiB
+	if !mode.ZeroCopy() {
+		limit = "256"
+	}
+	if number(t, want["max_hw_sectors_kb"]) > number(t, limit) {
+		want["max_hw_sectors_kb"] = limit
+	}
+	switch {
+	case !mode.ZeroCopy() || !dev.b.direct:
+		// What pages requests have does not matter: the driver's defaults.
+		want = want.with(attributes{"max_segments": "65535", "max_segment_size": "4294967295", "virt_boundary_mask": "0", "dma_alignment": "3"})
+	case want["virt_boundary_mask"] != "0":
+		want["max_segment_size"] = "4294967295"
+	}
+	if !dev.b.direct {
+		// The page cache is volatile whatever the disk is.
+		want["write_cache"], want["fua"] = "write back", "1"
+	}
+	return want
+}
+
+func number(t testing.TB, text string) uint64 {
+	t.Helper()
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}

@@ -1,0 +1,253 @@
+package loop
+
+import (
+	"errors"
+	"math"
+	"os"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk"
+)
+
+// oddBacking is the disk of oddLimits, directly.
+func oddBacking() *backing {
+	return &backing{
+		path: "/dev/sda", isDisk: true, direct: true, sectorSize: 1024, size: 1 << 30,
+		memAlign: 16, blockSize: 4096, queue: oddLimits(),
+	}
+}
+
+// oddParams are what describes it to the driver, with zero copy.
+func oddParams() ublk.Params {
+	return ublk.Params{
+		DevSectors: 1 << 21, LogicalBlockSize: 1024, PhysicalBlockSize: 8192,
+		IOMin: 16384, IOOpt: 65536, // of 3 × 65536
+		MaxSectors: 254, ChunkSectors: 384,
+		VirtBoundaryMask: 4095, DMAAlignment: 15,
+		Segments:   ublk.SegmentParams{MaxSegments: 13, MaxSegmentSize: math.MaxUint32, BoundaryMask: math.MaxUint32},
+		Rotational: true,
+		Discard:    ublk.DiscardParams{MaxSectors: 49152, Granularity: 24576},
+
+		MaxWriteZeroesSectors: 1 << 21,
+	}
+}
+
+func TestLimits(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		mode   ublk.BufferMode
+		change func(b *backing)
+		want   func(p *ublk.Params)
+	}{
+		{"zero copy", ublk.BufferAutoRegister, nil, nil},
+		{"zero copy by command", ublk.BufferRegister, nil, nil},
+		{"copy", ublk.BufferCopy, nil, withoutMemoryLimits},
+		{"buffered", ublk.BufferAutoRegister, func(b *backing) { b.direct = false }, func(p *ublk.Params) {
+			withoutMemoryLimits(p)
+			p.VolatileCache, p.FUA = true, true
+		}},
+		{"write cache", ublk.BufferAutoRegister, func(b *backing) { b.queue.writeCache = true }, func(p *ublk.Params) {
+			p.VolatileCache, p.FUA = true, true
+		}},
+		{"write cache without FUA", ublk.BufferAutoRegister, func(b *backing) { b.queue.writeCache, b.queue.fua = true, false }, func(p *ublk.Params) {
+			p.VolatileCache = true
+		}},
+		{"read-only", ublk.BufferAutoRegister, func(b *backing) { b.readOnly = true }, func(p *ublk.Params) {
+			p.ReadOnly, p.Discard, p.MaxWriteZeroesSectors = true, ublk.DiscardParams{}, 0
+		}},
+		{"larger sectors", ublk.BufferAutoRegister, func(b *backing) { b.sectorSize, b.queue.physicalBlockSize = 4096, 512 }, func(p *ublk.Params) {
+			p.LogicalBlockSize, p.PhysicalBlockSize = 4096, 4096
+			p.MaxSectors = 248
+		}},
+		{"an offset of a chunk", ublk.BufferAutoRegister, func(b *backing) { b.offset = 384 << 9 }, nil},
+		{"an offset within a chunk", ublk.BufferAutoRegister, func(b *backing) { b.offset = 8192 }, func(p *ublk.Params) {
+			p.ChunkSectors, p.Discard.Alignment = 0, 24576-8192
+		}},
+		{"a partition within a chunk", ublk.BufferAutoRegister, func(b *backing) { b.queue.start, b.queue.discardAlignment = 1<<20, 3584 }, func(p *ublk.Params) {
+			p.ChunkSectors, p.Discard.Alignment = 0, 3584
+		}},
+		{"a partition and an offset that make a chunk", ublk.BufferAutoRegister, func(b *backing) {
+			b.queue.start, b.offset, b.queue.discardAlignment = 382<<9, 1024, 512
+		}, func(p *ublk.Params) {
+			p.Discard.Alignment = 512 + 24576 - 1024
+		}},
+		{"a chunk of odd sectors", ublk.BufferAutoRegister, func(b *backing) { b.queue.chunkBytes = 383 << 9 }, func(p *ublk.Params) {
+			p.ChunkSectors = 0
+		}},
+		{"no virtual boundary", ublk.BufferAutoRegister, func(b *backing) { b.queue.virtBoundaryMask = 0 }, func(p *ublk.Params) {
+			p.VirtBoundaryMask, p.Segments.MaxSegmentSize = 0, 12288
+		}},
+		{"segments not known", ublk.BufferAutoRegister, func(b *backing) { b.queue.maxSegments = 0 }, func(p *ublk.Params) {
+			p.Segments = ublk.SegmentParams{}
+		}},
+		{"memory alignment of the queue", ublk.BufferAutoRegister, func(b *backing) { b.memAlign, b.queue.dmaAlignment = 4, 511 }, func(p *ublk.Params) {
+			p.DMAAlignment = 511
+		}},
+		{"memory alignment not known", ublk.BufferAutoRegister, func(b *backing) { b.memAlign = 0 }, func(p *ublk.Params) {
+			p.DMAAlignment = 7
+		}},
+		{"optimal size of a USB bridge", ublk.BufferAutoRegister, func(b *backing) { b.queue.optimalIOSize = 65535 << 9 }, func(p *ublk.Params) {
+			p.IOOpt = 0
+		}},
+		{"the smallest request", ublk.BufferAutoRegister, func(b *backing) { b.queue.maxHWBytes = 1024 }, func(p *ublk.Params) {
+			p.MaxSectors = 8
+		}},
+		{"larger requests than the driver's", ublk.BufferAutoRegister, func(b *backing) { b.queue.maxHWBytes = 1 << 40 }, func(p *ublk.Params) {
+			p.MaxSectors = 2048
+		}},
+		{"discards beyond 32 bits", ublk.BufferAutoRegister, func(b *backing) { b.queue.discardMaxBytes = 1 << 40 }, func(p *ublk.Params) {
+			p.Discard.MaxSectors = math.MaxUint32>>9 - 1
+		}},
+		{"zeroes beyond 32 bits", ublk.BufferAutoRegister, func(b *backing) { b.queue.writeZeroesMaxBytes = math.MaxUint64 }, func(p *ublk.Params) {
+			p.MaxWriteZeroesSectors = math.MaxUint32>>9 - 1
+		}},
+		{"no discards", ublk.BufferAutoRegister, func(b *backing) { b.queue.discardMaxBytes = 0 }, func(p *ublk.Params) {
+			p.Discard = ublk.DiscardParams{}
+		}},
+		{"no zeroes", ublk.BufferAutoRegister, func(b *backing) { b.queue.writeZeroesMaxBytes = 0 }, func(p *ublk.Params) {
+			p.MaxWriteZeroesSectors = 0
+		}},
+		{"a file", ublk.BufferAutoRegister, func(b *backing) { b.isDisk, b.punchHole, b.offset = false, true, 1024 }, func(p *ublk.Params) {
+			p.ChunkSectors = 0
+			p.VolatileCache, p.FUA = true, true
+			p.Discard = ublk.DiscardParams{MaxSectors: math.MaxUint32>>9 - 1, Granularity: 4096, Alignment: 3072}
+			p.MaxWriteZeroesSectors = math.MaxUint32>>9 - 1
+		}},
+		{"a file without holes", ublk.BufferAutoRegister, func(b *backing) { b.isDisk = false }, func(p *ublk.Params) {
+			p.ChunkSectors = 0
+			p.VolatileCache, p.FUA = true, true
+			p.Discard, p.MaxWriteZeroesSectors = ublk.DiscardParams{}, 0
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b, want := oddBacking(), oddParams()
+			if tt.change != nil {
+				tt.change(b)
+			}
+			if tt.want != nil {
+				tt.want(&want)
+			}
+			got, err := b.params(tt.mode, 1<<20)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got != want {
+				t.Errorf("got  %+v\nwant %+v", got, want)
+			}
+			checkParams(t, &got, 1<<20)
+		})
+	}
+}
+
+func withoutMemoryLimits(p *ublk.Params) {
+	p.VirtBoundaryMask, p.DMAAlignment, p.Segments = 0, 0, ublk.SegmentParams{}
+}
+
+// A file of no disk has limits, too.
+func TestLimitsDefault(t *testing.T) {
+	b := &backing{sectorSize: 512, size: 1 << 20, blockSize: 4096, direct: true, queue: defaultLimits()}
+	got, err := b.params(ublk.BufferAutoRegister, 1<<20)
+	want := ublk.Params{
+		DevSectors: 2048, LogicalBlockSize: 512, PhysicalBlockSize: 512, MaxSectors: 2048,
+		DMAAlignment: 511, VolatileCache: true, FUA: true,
+	}
+	if err != nil || got != want {
+		t.Errorf("got  %+v (%v)\nwant %+v", got, err, want)
+	}
+	checkParams(t, &got, 1<<20)
+}
+
+func TestLimitsTooSmall(t *testing.T) {
+	if _, err := oddBacking().params(ublk.BufferCopy, 4095); !errors.Is(err, unix.EINVAL) {
+		t.Errorf("error %v, want EINVAL", err)
+	}
+}
+
+func TestMaxIOBytes(t *testing.T) {
+	page := uint32(os.Getpagesize())
+	for _, tt := range []struct {
+		name  string
+		mode  ublk.BufferMode
+		hw    uint64
+		asked uint32
+		want  uint32
+	}{
+		{"the disk's", ublk.BufferAutoRegister, 1 << 20, 0, 1 << 20},
+		{"the disk's, by command", ublk.BufferRegister, 1 << 20, 0, 1 << 20},
+		{"in whole pages", ublk.BufferAutoRegister, uint64(page)*3 + 1024, 0, page * 4},
+		{"the driver's", ublk.BufferAutoRegister, 1 << 40, 0, 32 << 20},
+		{"copied", ublk.BufferCopy, 1 << 20, 0, 256 << 10},
+		{"copied, small", ublk.BufferCopy, 128 << 10, 0, 128 << 10},
+		{"not known yet", ublk.BufferDefault, 1 << 20, 0, 256 << 10},
+		{"less than a page", ublk.BufferCopy, 512, 0, page},
+		{"asked for", ublk.BufferCopy, 1 << 20, 2 << 20, 2 << 20},
+	} {
+		b := &backing{queue: queueLimits{maxHWBytes: tt.hw}}
+		if got := b.maxIOBytes(tt.mode, &Config{MaxIOBytes: tt.asked}); got != tt.want {
+			t.Errorf("%s: %d, want %d", tt.name, got, tt.want)
+		}
+	}
+}
+
+// checkParams checks what the driver (ublk_validate_params) and the block layer
+// (blk_validate_limits) ask of parameters, and that bytes don't get lost.
+func checkParams(t testing.TB, p *ublk.Params, maxIOBytes uint32) {
+	t.Helper()
+	isPow2 := func(n uint64) bool { return n != 0 && n&(n-1) == 0 }
+	block := p.LogicalBlockSize >> 9
+	for what, ok := range map[string]bool{
+		"device size":         p.DevSectors != 0 && p.DevSectors%uint64(block) == 0,
+		"logical block size":  isPow2(uint64(p.LogicalBlockSize)) && p.LogicalBlockSize >= 512 && p.LogicalBlockSize <= 4096,
+		"physical block size": isPow2(uint64(p.PhysicalBlockSize)) && p.PhysicalBlockSize >= p.LogicalBlockSize && p.PhysicalBlockSize <= 1<<28,
+		"minimum I/O size":    p.IOMin == 0 || isPow2(uint64(p.IOMin)) && p.IOMin >= p.PhysicalBlockSize && p.IOMin <= 1<<28,
+		"optimal I/O size":    p.IOOpt == 0 || isPow2(uint64(p.IOOpt)) && p.IOOpt >= p.PhysicalBlockSize && p.IOOpt <= 1<<28,
+		"max sectors":         p.MaxSectors >= 8 && p.MaxSectors <= maxIOBytes>>9 && p.MaxSectors%block == 0,
+		"chunk sectors":       p.ChunkSectors%block == 0,
+		"DMA alignment":       isPow2(uint64(p.DMAAlignment)+1) && p.DMAAlignment < 4096,
+		"segments":            p.Segments.MaxSegments == 0 || p.Segments.MaxSegmentSize >= 4096 && isPow2(p.Segments.BoundaryMask+1) && p.Segments.BoundaryMask >= 4095,
+		"virtual boundary":    p.VirtBoundaryMask == 0 || p.Segments.MaxSegments == 0 || p.Segments.MaxSegmentSize == math.MaxUint32,
+		"discard":             p.Discard.MaxSectors == 0 || p.Discard.Granularity >= p.LogicalBlockSize && p.Discard.Alignment < p.Discard.Granularity,
+		"discard size":        p.Discard.MaxSectors <= math.MaxUint32>>9 && p.Discard.MaxSectors%block == 0,
+		"write-zeroes size":   p.MaxWriteZeroesSectors <= math.MaxUint32>>9 && p.MaxWriteZeroesSectors%block == 0,
+		"FUA":                 !p.FUA || p.VolatileCache,
+		"read-only":           !p.ReadOnly || p.Discard.MaxSectors == 0 && p.MaxWriteZeroesSectors == 0,
+	} {
+		if !ok {
+			t.Errorf("%s: the kernel refuses %+v", what, *p)
+		}
+	}
+}
+
+// Whatever a disk says of itself, the kernel takes what we make of it.
+func FuzzLimits(f *testing.F) {
+	f.Add(uint32(8192), uint32(196608), uint64(127<<10), uint64(384<<9), uint32(24576), uint64(1<<40), uint32(7), uint32(512), uint8(0))
+	f.Add(uint32(0), uint32(0), uint64(0), uint64(0), uint32(0), uint64(0), uint32(0), uint32(0), uint8(255))
+	f.Fuzz(func(t *testing.T, pbs, opt uint32, hw, chunk uint64, granularity uint32, discard uint64, dma, segment uint32, bits uint8) {
+		b := oddBacking()
+		b.sectorSize = 512 << (bits & 3)
+		b.isDisk, b.direct, b.readOnly, b.punchHole = bits&4 != 0, bits&8 != 0, bits&16 != 0, bits&32 != 0
+		b.offset = uint64(b.sectorSize) * (chunk & 0xff)
+		q := &b.queue
+		q.physicalBlockSize = 512 << (pbs & 7)
+		q.minimumIOSize, q.optimalIOSize = opt^pbs, opt
+		q.maxHWBytes, q.chunkBytes = hw, (chunk&(1<<32-1))<<9
+		q.discardGranularity, q.discardMaxBytes, q.writeZeroesMaxBytes = granularity, discard, discard^hw
+		q.dmaAlignment, q.maxSegmentSize, q.maxSegments = 1<<(dma&15)-1, segment, segment^dma
+		q.virtBoundaryMask = uint64(bits&64) << 6
+		if q.virtBoundaryMask != 0 {
+			q.virtBoundaryMask--
+		}
+		mode := ublk.BufferCopy
+		if bits&128 != 0 {
+			mode = ublk.BufferAutoRegister
+		}
+		limit := b.maxIOBytes(mode, &Config{})
+		p, err := b.params(mode, limit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkParams(t, &p, limit)
+	})
+}

@@ -1,0 +1,117 @@
+package loop
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk"
+)
+
+// describe returns a new device's status from the driver and the backing.
+func (d *Device) describe(cfg *Config) (Status, error) {
+	info := d.dev.Info()
+	return Status{
+		ID: info.ID, Device: d.dev.BlockPath(), PID: os.Getpid(),
+		File: d.b.path, FileDevice: majMin(d.b.device()), FileInode: d.b.ino,
+		Size: d.b.size, Offset: d.b.offset, SizeLimit: cfg.SizeLimit,
+		ReadOnly: d.b.readOnly, DirectIO: d.b.direct, BufferMode: d.dev.Mode().String(),
+		PartScan: cfg.PartScan, Queues: int(info.Queues), Depth: int(info.Depth),
+	}, nil
+}
+
+// device returns the number of the disk, or that of the file's file system.
+func (b *backing) device() uint64 {
+	if b.isDisk {
+		return b.rdev
+	}
+	return b.dev
+}
+
+func majMin(dev uint64) string { return fmt.Sprintf("%d:%d", unix.Major(dev), unix.Minor(dev)) }
+
+// blockNumber returns a block device's major:minor, empty when it is gone.
+func blockNumber(id uint32) string {
+	data, err := os.ReadFile(fmt.Sprintf("/sys/block/ublkb%d/dev", id))
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(data))
+}
+
+// List returns our devices by id, those among them whose server is gone.
+func List(ctl *ublk.Control) ([]Status, error) {
+	infos, err := ctl.List()
+	if err != nil {
+		return nil, err
+	}
+	list := []Status{}
+	for _, info := range infos {
+		if info.Tag != Tag {
+			continue
+		}
+		s, err := statusOf(ctl, info)
+		if errors.Is(err, unix.ENODEV) {
+			continue // deleted meanwhile
+		}
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, s)
+	}
+	return list, nil
+}
+
+// statusOf joins what the driver says of a device with what its state file
+// does; the driver's word counts.
+func statusOf(ctl *ublk.Control, info ublk.Info) (Status, error) {
+	params, err := ctl.Params(info.ID)
+	if err != nil {
+		return Status{}, err
+	}
+	saved, err := readState(info.ID)
+	if err != nil {
+		return Status{}, err
+	}
+	var s Status
+	if saved != nil {
+		s = *saved.Status
+		if now, err := startTime(s.PID); err != nil || now != saved.StartTime {
+			s.PID = 0
+		}
+	}
+	s.ID = info.ID
+	s.Device = ublk.BlockPath(info.ID)
+	s.MajMin = blockNumber(info.ID)
+	s.State = info.State.String()
+	s.Size = params.DevSectors << 9
+	s.ReadOnly = params.ReadOnly
+	s.Queues, s.Depth = int(info.Queues), int(info.Depth)
+	s.Limits = limitsOf(&params)
+	return s, nil
+}
+
+// Find returns the ids of our devices that a file or disk is attached to, by
+// device and inode.
+func Find(ctl *ublk.Control, file *os.File) ([]uint32, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(file.Fd()), &st); err != nil {
+		return nil, fmt.Errorf("find %s: %w", file.Name(), err)
+	}
+	list, err := List(ctl)
+	if err != nil {
+		return nil, err
+	}
+	var ids []uint32
+	for _, s := range list {
+		sameFile := s.FileDevice == majMin(st.Dev) && s.FileInode == st.Ino
+		sameDisk := st.Mode&unix.S_IFMT == unix.S_IFBLK && s.FileDevice == majMin(st.Rdev)
+		if sameFile || sameDisk {
+			ids = append(ids, s.ID)
+		}
+	}
+	return ids, nil
+}

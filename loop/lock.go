@@ -1,0 +1,38 @@
+package loop
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// lock keeps other writers out of a file: one that is written to is locked for
+// us alone, one that is only read against writers. The lock (flock(2)) belongs
+// to the open descriptor and ends with it, however the process ends. A disk is
+// claimed by its open instead, see reopen.
+func (b *backing) lock(cfg *Config) error {
+	if b.isDisk || cfg.Shared {
+		return nil
+	}
+	how, holder := unix.LOCK_EX, "another reader or writer"
+	if b.readOnly {
+		how, holder = unix.LOCK_SH, "a writer"
+	}
+	err := flock(b.fd, how|unix.LOCK_NB)
+	switch {
+	case errors.Is(err, unix.EWOULDBLOCK):
+		return hint(fmt.Errorf("already in use by %s: %w", holder, unix.EBUSY), "insist with --shared")
+	case err != nil:
+		return hint(fmt.Errorf("lock: %w", err), "do without the lock with --shared")
+	}
+	return nil
+}
+
+func flock(fd, how int) error {
+	for {
+		if err := unix.Flock(fd, how); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}

@@ -1,0 +1,98 @@
+package loop
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// OpenPath finds the file or disk at path, once: what it returns is the object
+// itself (an O_PATH descriptor), whatever a link or a directory on the way is
+// changed to later. The Name of the result is the object's absolute path with
+// every link resolved. It takes no lock and neither reads nor writes.
+//
+// It returns EISDIR for a directory, EINVAL for what else is neither a regular
+// file nor a block device, ELOOP for a link of /proc/PID/fd (/dev/stdin).
+func OpenPath(path string) (*os.File, error) {
+	fd, err := openOPath(path)
+	if err != nil {
+		return nil, pathError(path, err)
+	}
+	if err := checkKind(fd); err != nil {
+		_ = unix.Close(fd)
+		return nil, pathError(path, err)
+	}
+	name, err := os.Readlink(procPath(fd))
+	if err != nil {
+		_ = unix.Close(fd)
+		return nil, pathError(path, fmt.Errorf("resolve: %w", err))
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// pathError names the object of an error as the user did, absolutely.
+func pathError(path string, err error) error {
+	if abs, absErr := filepath.Abs(path); absErr == nil {
+		path = abs
+	}
+	return fmt.Errorf("open %s: %w", path, err)
+}
+
+// openOPath opens path without opening what is there (openat2(2); Linux 5.6,
+// and plain open where a container's filter does not know it).
+func openOPath(path string) (int, error) {
+	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_MAGICLINKS}
+	for {
+		fd, err := unix.Openat2(unix.AT_FDCWD, path, &how)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case errors.Is(err, unix.ENOSYS):
+			return unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+		case errors.Is(err, unix.ELOOP):
+			return -1, hint(err, "name the file itself, not a link to an open descriptor")
+		}
+		return fd, err
+	}
+}
+
+// kindNames are what cannot be attached.
+var kindNames = map[uint32]string{
+	unix.S_IFIFO:  "a FIFO",
+	unix.S_IFCHR:  "a character device",
+	unix.S_IFSOCK: "a socket",
+	unix.S_IFLNK:  "a symbolic link",
+}
+
+func checkKind(fd int) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return fmt.Errorf("stat: %w", err)
+	}
+	switch kind := st.Mode & unix.S_IFMT; kind {
+	case unix.S_IFREG, unix.S_IFBLK:
+		return nil
+	case unix.S_IFDIR:
+		return unix.EISDIR
+	default:
+		return fmt.Errorf("%s, neither a file nor a disk: %w", kindNames[kind], unix.EINVAL)
+	}
+}
+
+// procPath names an open descriptor so that it can be opened again.
+func procPath(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
+
+// reopen opens the object of an O_PATH descriptor for I/O.
+func reopen(file *os.File, flags int) (int, error) {
+	defer runtime.KeepAlive(file)
+	for {
+		fd, err := unix.Open(procPath(int(file.Fd())), flags|unix.O_CLOEXEC, 0)
+		if !errors.Is(err, unix.EINTR) {
+			return fd, err
+		}
+	}
+}

@@ -1,0 +1,88 @@
+package loop
+
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ring"
+	"github.com/ublk-loop/ublk-loop/ublk"
+)
+
+func (h *handler) read(req *ublk.Request) {
+	h.prepRead(h.sqe(req, stepData), req)
+}
+
+func (h *handler) prepRead(sqe *ring.SQE, req *ublk.Request) {
+	done := h.tags[req.Tag()].done
+	addr, index := req.Buffer(done)
+	sqe.PrepReadFixed(backingFile, addr, uint32(req.Bytes())-done, h.position(req)+uint64(done), index)
+	onBacking(sqe)
+}
+
+func (h *handler) write(req *ublk.Request) {
+	if h.readOnly {
+		req.Complete(-int32(unix.EROFS))
+		return
+	}
+	h.prepWrite(h.sqe(req, stepData), req)
+}
+
+func (h *handler) prepWrite(sqe *ring.SQE, req *ublk.Request) {
+	var rwFlags uint32
+	if req.Flags&ublk.FlagFUA != 0 {
+		rwFlags = unix.RWF_DSYNC
+	}
+	done := h.tags[req.Tag()].done
+	addr, index := req.Buffer(done)
+	sqe.PrepWriteFixed(backingFile, addr, uint32(req.Bytes())-done, h.position(req)+uint64(done), index, rwFlags)
+	onBacking(sqe)
+}
+
+// dataDone handles the result of a read or write: all of it, the errno, or a
+// short count, after which the rest is asked for.
+func (h *handler) dataDone(req *ublk.Request, res int32) {
+	p := &h.tags[req.Tag()]
+	if res < 0 {
+		h.dataFailed(req, res)
+		return
+	}
+	done := p.done + uint32(res)
+	if uint64(done) == req.Bytes() {
+		req.Complete(0)
+		return
+	}
+	done &= h.blockMask
+	if done <= p.done {
+		// Nothing more comes: the file ends here, cut short behind our back.
+		req.Complete(-int32(unix.EIO))
+		return
+	}
+	p.done = done
+	h.again(req, 0)
+}
+
+// dataFailed completes the request with the errno, unless that says to try
+// again: after EAGAIN once, on one of the ring's worker threads, which can wait
+// for what was short.
+func (h *handler) dataFailed(req *ublk.Request, res int32) {
+	p := &h.tags[req.Tag()]
+	switch {
+	case res == -int32(unix.EINTR):
+		h.again(req, 0)
+	case res == -int32(unix.EAGAIN) && !p.onWorker:
+		p.onWorker = true
+		h.again(req, ring.IOSQE_ASYNC)
+	default:
+		req.Complete(res)
+	}
+}
+
+// again asks for what is left of a read or write.
+func (h *handler) again(req *ublk.Request, flags uint8) {
+	sqe := req.SQE()
+	if req.Op == ublk.OpRead {
+		h.prepRead(sqe, req)
+	} else {
+		h.prepWrite(sqe, req)
+	}
+	sqe.Flags |= flags
+}

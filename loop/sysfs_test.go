@@ -1,0 +1,182 @@
+package loop
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// fakeSysfs is a directory laid out like /sys.
+type fakeSysfs struct {
+	t   testing.TB
+	dir string
+}
+
+func newSysfs(t testing.TB) *fakeSysfs {
+	t.Helper()
+	s := &fakeSysfs{t, t.TempDir()}
+	if err := os.MkdirAll(filepath.Join(s.dir, "dev/block"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// disk adds a disk or partition: a directory of attributes, and the link to it
+// from its number.
+func (s *fakeSysfs) disk(number, where string, attrs map[string]string) {
+	s.t.Helper()
+	for name, value := range attrs {
+		s.write(where+"/"+name, value+"\n")
+	}
+	if err := os.Symlink("../../"+where, filepath.Join(s.dir, "dev/block", number)); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *fakeSysfs) write(name, value string) {
+	s.t.Helper()
+	path := filepath.Join(s.dir, name)
+	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(value), 0o600)); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *fakeSysfs) root() *os.Root {
+	s.t.Helper()
+	root, err := os.OpenRoot(s.dir)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { _ = root.Close() })
+	return root
+}
+
+// limits reads the limits of the disk 8:minor.
+func (s *fakeSysfs) limits(minor uint32) (queueLimits, error) {
+	b := &backing{isDisk: true, rdev: unix.Mkdev(8, minor)}
+	return b.readLimits(s.dir)
+}
+
+// oddDisk has an odd value in every attribute.
+func oddDisk() map[string]string {
+	return map[string]string{
+		"queue/logical_block_size":     "1024",
+		"queue/physical_block_size":    "8192",
+		"queue/minimum_io_size":        "16384",
+		"queue/optimal_io_size":        "196608",
+		"queue/max_hw_sectors_kb":      "127",
+		"queue/chunk_sectors":          "384",
+		"queue/virt_boundary_mask":     "4095",
+		"queue/dma_alignment":          "7",
+		"queue/max_segments":           "13",
+		"queue/max_segment_size":       "12288",
+		"queue/discard_granularity":    "24576",
+		"queue/discard_max_bytes":      "25165824",
+		"queue/discard_max_hw_bytes":   "2199023255040",
+		"queue/write_zeroes_max_bytes": "1073741824",
+		"queue/rotational":             "1",
+		"queue/write_cache":            "write through",
+		"queue/fua":                    "1",
+		"queue/zoned":                  "host-managed",
+		"discard_alignment":            "999",
+	}
+}
+
+// oddLimits are those of oddDisk.
+func oddLimits() queueLimits {
+	return queueLimits{
+		logicalBlockSize: 1024, physicalBlockSize: 8192, minimumIOSize: 16384, optimalIOSize: 196608,
+		maxHWBytes: 127 << 10, chunkBytes: 384 << 9,
+		virtBoundaryMask: 4095, dmaAlignment: 7, maxSegments: 13, maxSegmentSize: 12288,
+		discardGranularity: 24576, discardMaxBytes: 25165824, writeZeroesMaxBytes: 1 << 30,
+		rotational: true, fua: true, zoned: true,
+	}
+}
+
+func TestSysfsDisk(t *testing.T) {
+	s := newSysfs(t)
+	s.disk("8:0", "devices/pci0/sda", oddDisk())
+	if got, err := s.limits(0); err != nil || got != oddLimits() {
+		t.Errorf("limits %+v, error %v, want %+v", got, err, oddLimits())
+	}
+}
+
+// A partition has its disk's queue, and a start and discard alignment of its own.
+func TestSysfsPartition(t *testing.T) {
+	s := newSysfs(t)
+	s.disk("8:0", "devices/pci0/sda", oddDisk())
+	s.disk("8:1", "devices/pci0/sda/sda1", map[string]string{"partition": "1", "start": "2049", "discard_alignment": "3584"})
+	want := oddLimits()
+	want.start, want.discardAlignment = 2049<<9, 3584
+	if got, err := s.limits(1); err != nil || got != want {
+		t.Errorf("limits %+v, error %v, want %+v", got, err, want)
+	}
+}
+
+// A kernel without some attributes has what it did before it had them.
+func TestSysfsMissingAttributes(t *testing.T) {
+	s := newSysfs(t)
+	s.disk("8:0", "devices/sda", map[string]string{"queue/logical_block_size": "4096"})
+	want := queueLimits{
+		logicalBlockSize: 4096, physicalBlockSize: 512, maxHWBytes: 1 << 20,
+		dmaAlignment: 511, maxSegmentSize: 1<<32 - 1, writeCache: true,
+	}
+	if got, err := s.limits(0); err != nil || got != want {
+		t.Errorf("limits %+v, error %v, want %+v", got, err, want)
+	}
+}
+
+func TestSysfsBadAttribute(t *testing.T) {
+	for _, value := range []string{"-1", "x", "0x10", "18446744073709551616", "1 2"} {
+		s := newSysfs(t)
+		s.disk("8:0", "devices/sda", map[string]string{"queue/max_segments": value})
+		_, err := s.limits(0)
+		wantHint(t, err, unix.EINVAL, "dev/block/8:0/queue/max_segments", "")
+	}
+}
+
+// A disk has to be in sysfs; a file's may be anywhere.
+func TestSysfsMissingDisk(t *testing.T) {
+	s := newSysfs(t)
+	if _, err := s.limits(0); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a disk: error %v, want ErrNotExist", err)
+	}
+	file := &backing{fd: -1, dev: unix.Mkdev(8, 0)}
+	if got, err := file.readLimits(s.dir); err != nil || got != defaultLimits() {
+		t.Errorf("a file: %+v, error %v", got, err)
+	}
+	anonymous := &backing{fd: -1, dev: unix.Mkdev(0, 40)}
+	if got, err := anonymous.readLimits(s.dir); err != nil || got != defaultLimits() {
+		t.Errorf("a file of no disk: %+v, error %v", got, err)
+	}
+	s.disk("8:0", "devices/sda", map[string]string{"queue/max_hw_sectors_kb": "64"})
+	if got, err := file.readLimits(s.dir); err != nil || got.maxHWBytes != 64<<10 {
+		t.Errorf("a file of a disk: %+v, error %v", got, err)
+	}
+}
+
+func FuzzParseNumber(f *testing.F) {
+	for _, seed := range []string{"0", "4096", "-1", "18446744073709551615", "18446744073709551616", "", "+1", "1_0"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		n, err := parseNumber(text)
+		if err != nil {
+			if !errors.Is(err, unix.EINVAL) {
+				t.Errorf("%q: error %v is no EINVAL", text, err)
+			}
+			return
+		}
+		for len(text) > 1 && text[0] == '0' {
+			text = text[1:]
+		}
+		if got := strconv.FormatUint(n, 10); got != text {
+			t.Errorf("%q was read as %s", text, got)
+		}
+	})
+}

@@ -1,0 +1,102 @@
+package loop
+
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ring"
+	"github.com/ublk-loop/ublk-loop/ublk"
+)
+
+// target answers a device's requests from its backing file.
+type target struct {
+	b *backing
+}
+
+// NewHandler implements ublk.Target.
+func (t *target) NewHandler(q *ublk.Queue) (ublk.Handler, error) {
+	if err := q.Ring().RegisterFiles([]int32{int32(t.b.fd)}); err != nil {
+		return nil, err
+	}
+	h := &handler{offset: t.b.offset, isDisk: t.b.isDisk, readOnly: t.b.readOnly, blockMask: ^uint32(0)}
+	if t.b.direct {
+		h.blockMask = ^(t.b.sectorSize - 1)
+	}
+	h.tags = make([]progress, q.Depth())
+	return h, nil
+}
+
+// backingFile is the index of the backing file in a ring's table.
+const backingFile = 0
+
+// handler serves one queue.
+type handler struct {
+	offset    uint64 // where in the backing file the device starts
+	blockMask uint32 // clears the part of a count that direct I/O can't resume in
+	isDisk    bool
+	readOnly  bool
+	tags      []progress
+}
+
+var _ ublk.Completer = (*handler)(nil)
+
+// progress is how far a tag's request is.
+type progress struct {
+	step     step
+	onWorker bool   // a read or write that was sent to a worker thread
+	done     uint32 // bytes of a read or write
+}
+
+// step is what a request waits for.
+type step uint8
+
+const (
+	stepData     step = iota // a read or write
+	stepRange                // a discard or write-zeroes
+	stepPunch                // the hole that precedes an allocation
+	stepAllocate             // the allocation that keeps a hole's space
+	stepSync                 // an fdatasync, the last step
+)
+
+// Handle implements ublk.Handler.
+func (h *handler) Handle(req *ublk.Request) {
+	h.tags[req.Tag()] = progress{}
+	switch req.Op {
+	case ublk.OpRead:
+		h.read(req)
+	case ublk.OpWrite:
+		h.write(req)
+	case ublk.OpFlush:
+		h.sync(req)
+	case ublk.OpDiscard:
+		h.discard(req)
+	case ublk.OpWriteZeroes:
+		h.writeZeroes(req)
+	default:
+		req.Complete(-int32(unix.EOPNOTSUPP))
+	}
+}
+
+// Done implements ublk.Completer.
+func (h *handler) Done(req *ublk.Request, res int32) {
+	switch h.tags[req.Tag()].step {
+	case stepData:
+		h.dataDone(req, res)
+	case stepSync:
+		h.syncDone(req, res)
+	default:
+		h.rangeDone(req, res)
+	}
+}
+
+// sqe returns an entry for the request's next step, whose file is to be
+// backingFile.
+func (h *handler) sqe(req *ublk.Request, s step) *ring.SQE {
+	h.tags[req.Tag()].step = s
+	return req.SQE()
+}
+
+// onBacking makes a filled entry find the backing file in the ring's table.
+func onBacking(sqe *ring.SQE) { sqe.Flags = ring.IOSQE_FIXED_FILE }
+
+// position returns where in the backing file a request starts, in bytes.
+func (h *handler) position(req *ublk.Request) uint64 { return h.offset + req.Offset() }
