@@ -34,6 +34,14 @@ func (a attributes) with(changes attributes) attributes {
 	return a
 }
 
+// limit lowers an attribute to a largest value.
+func (a attributes) limit(t testing.TB, name, most string) {
+	t.Helper()
+	if number(t, a[name]) > number(t, most) {
+		a[name] = most
+	}
+}
+
 // readQueue reads the attributes of a disk or partition.
 func readQueue(t testing.TB, disk string) attributes {
 	t.Helper()
@@ -61,7 +69,7 @@ type limitsCase struct {
 	name   string
 	disk   func(t *testing.T) string              // makes the disk
 	file   func(t *testing.T, disk string) string // makes the backing, nil for the disk itself
-	offset uint64
+	config Config
 	// differ is what differs by the driver's interface, each with its reason.
 	differ attributes
 }
@@ -70,33 +78,33 @@ var limitsCases = []limitsCase{
 	{
 		name: "null_blk",
 		disk: func(t *testing.T) string {
-			return newNullBlk(t, map[string]string{"blocksize": "512", "max_sectors": "250", "discard": "1", "cache_size": "8", "fua": "1"})
+			return nullDisk(t, 256, map[string]string{"blocksize": "512", "max_sectors": "250", "discard": "1", "cache_size": "8", "fua": "1"})
 		},
 	},
 	{
 		name: "null_blk, 4096-byte sectors, virtual boundary",
 		disk: func(t *testing.T) string {
-			return newNullBlk(t, map[string]string{"blocksize": "4096", "max_sectors": "200", "virt_boundary": "1", "discard": "1"})
+			return nullDisk(t, 256, map[string]string{"blocksize": "4096", "max_sectors": "200", "virt_boundary": "1", "discard": "1"})
 		},
-		// 2^32-512: not a multiple of the sector size.
-		differ: attributes{"discard_max_bytes": "4294963200", "discard_max_hw_bytes": "4294963200"},
 	},
 	{
 		name: "null_blk without discard, cache without FUA",
 		disk: func(t *testing.T) string {
-			return newNullBlk(t, map[string]string{"cache_size": "8", "fua": "0"})
+			return nullDisk(t, 256, map[string]string{"discard": "0", "cache_size": "8", "fua": "0"})
 		},
 	},
-	{name: "scsi_debug", disk: oddSCSIDisk},
-	{name: "scsi_debug at an offset", disk: oddSCSIDisk, offset: 1536},
+	{name: "scsi_debug", disk: oddSCSIDisk, differ: oddOptimum},
+	{name: "scsi_debug at an offset", disk: oddSCSIDisk, config: Config{Offset: 1536}, differ: oddOptimum},
 	{
-		name: "partition",
-		disk: oddSCSIDisk,
-		file: func(t *testing.T, disk string) string { return newPartition(t, disk, "100") },
+		name:   "partition",
+		disk:   oddSCSIDisk,
+		file:   func(t *testing.T, disk string) string { return partition(t, disk, "100") },
+		differ: oddOptimum,
 	},
 	{
-		name: "dm-linear",
-		disk: func(t *testing.T) string { return newDM(t, "0 65536 linear "+oddSCSIDisk(t)+" 48") },
+		name:   "dm-linear",
+		disk:   func(t *testing.T) string { return mappedDisk(t, "0 65536 linear "+oddSCSIDisk(t)+" 48") },
+		differ: oddOptimum,
 	},
 	{
 		name: "dm-stripe",
@@ -108,7 +116,7 @@ var limitsCases = []limitsCase{
 	{
 		name:   "dm-stripe at an offset within a stripe",
 		disk:   newStripes,
-		offset: 4096,
+		config: Config{Offset: 4096},
 		differ: attributes{"minimum_io_size": "4096", "optimal_io_size": "8192", "chunk_sectors": "0"},
 	},
 	{
@@ -117,17 +125,26 @@ var limitsCases = []limitsCase{
 		file: func(t *testing.T, disk string) string { return newFileOn(t, disk, "ext4") },
 		// Holes are the file system's, of its blocks, up to 2^32-512 bytes;
 		// so is the cache.
-		differ: fileHoles,
+		differ: fileHoles.with(oddOptimum),
 	},
 	{
 		name: "btrfs",
 		disk: func(t *testing.T) string {
-			return newNullBlk(t, map[string]string{"max_sectors": "250", "rotational": "1"})
+			disk := nullDisk(t, 256, map[string]string{"max_sectors": "250"})
+			rotational := filepath.Join("/sys/block", filepath.Base(disk), "queue/rotational")
+			if err := os.WriteFile(rotational, []byte("1"), 0); err != nil {
+				t.Fatal(err)
+			}
+			return disk
 		},
 		file:   func(t *testing.T, disk string) string { return newFileOn(t, disk, "btrfs") },
 		differ: fileHoles,
 	},
 }
+
+// oddOptimum is what the driver can be told of an optimal size of 3 × 65536,
+// which is not a power of two.
+var oddOptimum = attributes{"optimal_io_size": "65536"}
 
 // fileHoles are the attributes of a file's holes and cache.
 var fileHoles = attributes{
@@ -138,18 +155,24 @@ var fileHoles = attributes{
 // oddSCSIDisk has 4096-byte physical blocks, an optimal size of 384 sectors
 // and discards of 48.
 func oddSCSIDisk(t *testing.T) string {
-	return newSCSIDisk(t, "physblk_exp=3", "opt_blks=384", "opt_xferlen_exp=7",
+	return scsiDebugDisk(t, "physblk_exp=3", "opt_blks=384", "opt_xferlen_exp=7",
 		"lbpu=1", "lbpws=1", "unmap_granularity=48", "unmap_alignment=5", "unmap_max_blocks=65536")
 }
 
 // newStripes stripes two halves of a disk in chunks of 24 sectors.
 func newStripes(t *testing.T) string {
-	disk := newNullBlk(t, map[string]string{"blocksize": "512", "discard": "1"})
-	return newDM(t, fmt.Sprintf("0 96000 striped 2 24 %s 0 %s 65536", disk, disk))
+	disk := nullDisk(t, 256, map[string]string{"blocksize": "512", "discard": "1"})
+	return mappedDisk(t, fmt.Sprintf("0 96000 striped 2 24 %s 0 %s 65536", disk, disk))
 }
 
-func newFileOn(t *testing.T, disk, kind string) string {
-	path := filepath.Join(newFileSystem(t, disk, kind), "file")
+func newFileOn(t testing.TB, disk, kind string) string {
+	t.Helper()
+	if kind != "ext4" {
+		run(t, "modprobe", kind)
+	}
+	force := map[string]string{"ext4": "-F", "xfs": "-f", "btrfs": "-f"}[kind]
+	run(t, "mkfs."+kind, "-q", force, disk)
+	path := filepath.Join(mount(t, kind, disk), "file")
 	if err := os.WriteFile(path, make([]byte, 1<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -169,7 +192,9 @@ func TestKernelLimits(t *testing.T) {
 					if c.file != nil {
 						path = c.file(t, disk)
 					}
-					c.check(t, ctl, disk, path, Config{ZeroCopy: zeroCopy, DirectIO: direct, Offset: c.offset})
+					cfg := c.config
+					cfg.ZeroCopy, cfg.DirectIO = zeroCopy, direct
+					c.check(t, ctl, disk, path, cfg)
 				})
 			}
 		}
@@ -207,8 +232,10 @@ func (c *limitsCase) expected(t testing.TB, disk attributes, dev *Device) attrib
 	if !mode.ZeroCopy() {
 		limit = "256"
 	}
-	if number(t, want["max_hw_sectors_kb"]) > number(t, limit) {
-		want["max_hw_sectors_kb"] = limit
+	want.limit(t, "max_hw_sectors_kb", limit)
+	for _, name := range []string{"discard_max_bytes", "discard_max_hw_bytes", "write_zeroes_max_bytes"} {
+		// 32 bits, in whole sectors.
+		want.limit(t, name, fmt.Sprint(1<<32-number(t, want["logical_block_size"])))
 	}
 	switch {
 	case !mode.ZeroCopy() || !dev.b.direct:

@@ -77,16 +77,20 @@ func statusOf(ctl *ublk.Control, info ublk.Info) (Status, error) {
 		return Status{}, err
 	}
 	var s Status
+	state := info.State
 	if saved != nil {
 		s = *saved.Status
 		if now, err := startTime(s.PID); err != nil || now != saved.StartTime {
 			s.PID = 0
 		}
+		if s.PID == 0 && state == ublk.StateLive {
+			state = ublk.StateDead // the driver is about to notice
+		}
 	}
 	s.ID = info.ID
 	s.Device = ublk.BlockPath(info.ID)
 	s.MajMin = blockNumber(info.ID)
-	s.State = info.State.String()
+	s.State = state.String()
 	s.Size = params.DevSectors << 9
 	s.ReadOnly = params.ReadOnly
 	s.Queues, s.Depth = int(info.Queues), int(info.Depth)

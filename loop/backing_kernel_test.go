@@ -1,0 +1,175 @@
+package loop
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
+)
+
+// refusal is a backing that cannot be opened as it is wanted to.
+type refusal struct {
+	name string
+	make func(t *testing.T) string // returns the path
+	cfg  Config
+	want error
+	hint string
+	// instead is how it can be opened, nil for not at all.
+	instead *Config
+}
+
+var readOnly = &Config{ReadOnly: true}
+
+var refusals = []refusal{
+	{"mounted disk", mountedDisk, Config{}, unix.EBUSY, "--read-only", readOnly},
+	{"disk of a mounted partition", diskOfMountedPartition, Config{}, unix.EBUSY, "--read-only", readOnly},
+	{"write-protected disk", func(t *testing.T) string { return scsiDebugDisk(t, "wp=1") }, Config{}, unix.EROFS, "--read-only", readOnly},
+	{"disk made read-only", func(t *testing.T) string {
+		disk := nullDisk(t, 64, nil)
+		run(t, "blockdev", "--setro", disk)
+		return disk
+	}, Config{}, unix.EROFS, "--read-only", readOnly},
+	{"zoned disk", func(t *testing.T) string {
+		return nullDisk(t, 64, map[string]string{"zoned": "1", "zone_size": "4", "discard": "0"})
+	}, Config{}, unix.EOPNOTSUPP, "--read-only", readOnly},
+	{"disk of swap space", func(t *testing.T) string {
+		disk := nullDisk(t, 64, nil)
+		swapTo(t, disk)
+		return disk
+	}, Config{}, unix.EBUSY, "--read-only", readOnly},
+	{"sectors below the disk's", disk4K, Config{SectorSize: 512}, unix.EINVAL, "--sector-size 4096", &Config{}},
+	{"odd offset for the disk", disk4K, Config{Offset: 512}, unix.EINVAL, "", &Config{Offset: 4096}},
+	{"file of a read-only file system", func(t *testing.T) string {
+		path := newFileOn(t, nullDisk(t, 64, nil), "ext4")
+		run(t, "mount", "-o", "remount,ro", filepath.Dir(path))
+		return path
+	}, Config{}, unix.EROFS, "--read-only", readOnly},
+	{"swap file", func(t *testing.T) string {
+		path := newFileOn(t, nullDisk(t, 64, nil), "ext4")
+		swapTo(t, path)
+		return path
+	}, Config{}, unix.ETXTBSY, "--read-only", readOnly},
+	{"direct I/O of less than the disk's sectors", fileOn4K, Config{DirectIO: SwitchOn}, unix.EINVAL, "--sector-size 4096", &Config{SectorSize: 4096, DirectIO: SwitchOn}},
+	{"direct I/O at an offset within the disk's sectors", fileOn4K, Config{DirectIO: SwitchOn, SectorSize: 512, Offset: 512}, unix.EINVAL, "--sector-size 4096", &Config{Offset: 512}},
+}
+
+func TestKernelBackingRefuses(t *testing.T) {
+	for _, tt := range refusals {
+		t.Run(tt.name, func(t *testing.T) {
+			ublktest.Kernel(t)
+			path := tt.make(t)
+			_, err := openFor(t, path, tt.cfg)
+			wantHint(t, err, tt.want, path, tt.hint)
+			if tt.instead == nil {
+				return
+			}
+			b, err := openFor(t, path, *tt.instead)
+			if err != nil {
+				t.Fatalf("with %+v: %v", *tt.instead, err)
+			}
+			if err := b.close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// A disk that is attached for writing is ours alone.
+func TestKernelBackingClaimsDisk(t *testing.T) {
+	ublktest.Kernel(t)
+	disk := nullDisk(t, 64, nil)
+	b, err := openFor(t, disk, Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !b.isDisk || !b.direct || b.size != 64<<20 {
+		t.Errorf("another disk: %+v", b)
+	}
+	_, err = openFor(t, disk, Config{})
+	wantHint(t, err, unix.EBUSY, disk, "--shared")
+	if f, err := os.OpenFile(disk, os.O_RDWR|unix.O_EXCL, 0); err == nil {
+		_ = f.Close()
+		t.Error("another can claim it")
+	}
+	for _, cfg := range []Config{{Shared: true}, {ReadOnly: true}} {
+		second, err := openFor(t, disk, cfg)
+		if err != nil {
+			t.Errorf("%+v: %v", cfg, err)
+			continue
+		}
+		if err := second.close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := b.close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openFor(t, disk, Config{}); err != nil {
+		t.Errorf("after it is closed: %v", err)
+	}
+}
+
+// Direct I/O is what auto chooses on a file system that says it can.
+func TestKernelBackingDirect(t *testing.T) {
+	ublktest.Kernel(t)
+	for _, tt := range []struct {
+		sectors, kind string
+		cfg           Config
+		want          bool
+	}{
+		{"512", "ext4", Config{}, true},
+		{"512", "xfs", Config{}, true},
+		{"4096", "ext4", Config{}, false},
+		{"4096", "ext4", Config{SectorSize: 4096}, true},
+		{"4096", "xfs", Config{SectorSize: 2048}, false},
+	} {
+		t.Run(tt.kind+" on sectors of "+tt.sectors, func(t *testing.T) {
+			path := newFileOn(t, nullDisk(t, 320, map[string]string{"blocksize": tt.sectors}), tt.kind)
+			b, err := openFor(t, path, tt.cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if b.direct != tt.want || hasDirectFlag(t, b.fd) != tt.want {
+				t.Errorf("%+v: direct %v, want %v", tt.cfg, b.direct, tt.want)
+			}
+			if !b.punchHole {
+				t.Error("no holes")
+			}
+			if err := b.close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func disk4K(t *testing.T) string {
+	return nullDisk(t, 64, map[string]string{"blocksize": "4096"})
+}
+
+func fileOn4K(t *testing.T) string { return newFileOn(t, disk4K(t), "ext4") }
+
+func mountedDisk(t *testing.T) string {
+	disk := nullDisk(t, 64, nil)
+	newFileOn(t, disk, "ext4")
+	return disk
+}
+
+func diskOfMountedPartition(t *testing.T) string {
+	disk := nullDisk(t, 64, nil)
+	newFileOn(t, partition(t, disk, "2048"), "ext4")
+	return disk
+}
+
+// swapTo makes swap space of a disk or file.
+func swapTo(t *testing.T, path string) {
+	t.Helper()
+	if err := os.Chmod(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run(t, "mkswap", path)
+	run(t, "swapon", path)
+	t.Cleanup(func() { run(t, "swapoff", path) })
+}

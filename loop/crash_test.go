@@ -1,0 +1,223 @@
+package loop
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
+)
+
+// serveEnv names the file that a copy of this test program shall serve.
+const serveEnv = "UBLK_LOOP_TEST_SERVE"
+
+// TestServerProcess is no test: it is the server that others start and kill.
+func TestServerProcess(t *testing.T) {
+	path := os.Getenv(serveEnv)
+	if path == "" {
+		t.Skip("only run by other tests")
+	}
+	ctl, err := ublk.OpenControl()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dev, err := Attach(ctl, openPath(t, path), Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Println("device", dev.ID())
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, unix.SIGTERM)
+	select {
+	case <-stop:
+	case <-dev.Done():
+	}
+	if err := dev.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// startServer serves a file in a process of its own.
+func startServer(t *testing.T, path string) (*exec.Cmd, uint32) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], "-test.run=^TestServerProcess$")
+	cmd.Env = append(os.Environ(), serveEnv+"="+path)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill() })
+	lines := bufio.NewScanner(out)
+	for lines.Scan() {
+		number, ok := strings.CutPrefix(lines.Text(), "device ")
+		if !ok {
+			continue
+		}
+		id, err := strconv.ParseUint(number, 10, 32)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cmd, uint32(id)
+	}
+	t.Fatal("the server made no device")
+	return nil, 0
+}
+
+// record is block i of round n of a crash test.
+func record(mem []byte, i, n uint64) []byte {
+	for off := 0; off < len(mem); off += 16 {
+		binary.LittleEndian.PutUint64(mem[off:], i)
+		binary.LittleEndian.PutUint64(mem[off+8:], n)
+	}
+	return mem
+}
+
+// writeRecords writes a record to block after block, each followed by a flush
+// or with FUA, until the device fails; it returns how many were durable.
+func writeRecords(path string, mem []byte, round uint64) (uint64, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|unix.O_DIRECT, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	for i := uint64(0); ; i++ {
+		record(mem, i, round)
+		if i%2 == 0 {
+			_, err = unix.Pwritev2(int(f.Fd()), [][]byte{mem}, int64(i%4096)*4096, unix.RWF_DSYNC)
+		} else if _, err = f.WriteAt(mem, int64(i%4096)*4096); err == nil {
+			err = f.Sync()
+		}
+		if err != nil {
+			return i, err
+		}
+	}
+}
+
+// What was flushed, or written with FUA, before the server was killed is in
+// the file; the device is then shown dead, and can be removed.
+func TestCrashKeepsWhatWasSynced(t *testing.T) {
+	ctl := ublktest.Kernel(t)
+	path := sparseFile(t, fileSystem(t, "ext4"))
+	mem := alignedMemory(t, 4096)
+	for round := range uint64(8) {
+		cmd, id := startServer(t, path)
+		timer := time.AfterFunc(time.Duration(50+rand.IntN(400))*time.Millisecond, func() { _ = cmd.Process.Kill() })
+		durable, err := writeRecords(ublk.BlockPath(id), mem, round)
+		timer.Stop()
+		if !isGone(err) {
+			t.Fatalf("writes end with %v", err)
+		}
+		_ = cmd.Wait()
+		t.Logf("round %d: killed after %d durable writes", round, durable)
+		checkRecords(t, path, durable, round)
+		removeDead(t, ctl, id)
+	}
+}
+
+func checkRecords(t *testing.T, path string, durable, round uint64) {
+	t.Helper()
+	f := openFile(t, path, os.O_RDONLY)
+	got, want := make([]byte, 4096), make([]byte, 4096)
+	first := uint64(0)
+	if durable > 4095 { // older ones, and the one under way, are overwritten
+		first = durable - 4095
+	}
+	for i := first; i < durable; i++ {
+		if _, err := f.ReadAt(got, int64(i%4096)*4096); err != nil {
+			t.Fatal(err)
+		}
+		if string(got) != string(record(want, i, round)) {
+			t.Fatalf("round %d: durable write %d of %d is not in the file", round, i, durable)
+		}
+	}
+}
+
+// removeDead checks what list says of a device whose server is gone, and
+// removes it.
+func removeDead(t *testing.T, ctl *ublk.Control, id uint32) {
+	t.Helper()
+	list, err := List(ctl)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(list) != 1 || list[0].ID != id || list[0].State != "dead" || list[0].PID != 0 {
+		t.Fatalf("list: %+v, want device %d, dead, without a server", list, id)
+	}
+	if err := Detach(ctl, id, DetachOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Detach waits for the server of another process, and finds it gone.
+func TestKernelDetachFromAnotherProcess(t *testing.T) {
+	ctl := ublktest.Kernel(t)
+	path := sparseFile(t, mountTmpfs(t))
+	cmd, id := startServer(t, path)
+	f := openFile(t, ublk.BlockPath(id), os.O_RDWR)
+	if err := Detach(ctl, id, DetachOptions{}); !errors.Is(err, ErrInUse) {
+		t.Fatalf("an open device: error %v, want ErrInUse", err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	for range 2 { // a device that is gone is no error
+		if err := Detach(ctl, id, DetachOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("removed in %v", time.Since(start))
+	if err := cmd.Wait(); err != nil {
+		t.Fatalf("the server ended with %v", err)
+	}
+}
+
+func TestKernelDetachForced(t *testing.T) {
+	ctl := ublktest.Kernel(t)
+	cmd, id := startServer(t, sparseFile(t, mountTmpfs(t)))
+	f := openFile(t, ublk.BlockPath(id), os.O_RDWR)
+	if err := Detach(ctl, id, DetachOptions{Force: true}); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Fatalf("the server ended with %v", err)
+	}
+	if _, err := f.Read(make([]byte, 4096)); err == nil {
+		t.Fatal("a device that was removed can be read")
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestKernelDetachSparesForeignDevices(t *testing.T) {
+	ctl := ublktest.Kernel(t)
+	dev, err := ctl.Add(ublk.Options{Tag: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = dev.Close() })
+	if err := Detach(ctl, dev.Info().ID, DetachOptions{Force: true}); !errors.Is(err, ErrForeign) {
+		t.Fatalf("error %v, want ErrForeign", err)
+	}
+	list, err := List(ctl)
+	if err != nil || len(list) != 0 {
+		t.Fatalf("list %+v, error %v; want none", list, err)
+	}
+}

@@ -1,0 +1,87 @@
+package loop
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// scsiDebugDisk makes a disk of 64 MiB in memory with some of the parameters of
+// scsi_debug (drivers/scsi/scsi_debug.c).
+func scsiDebugDisk(t testing.TB, params ...string) string {
+	t.Helper()
+	run(t, "modprobe", "sd_mod")
+	run(t, "modprobe", append([]string{"scsi_debug", "dev_size_mb=64", "delay=0"}, params...)...)
+	// Not modprobe -r: without scsi_mod, which that unloads too, hosts are
+	// numbered from 0 again, and 7.3 still has a workqueue of that name.
+	t.Cleanup(func() { run(t, "rmmod", "scsi_debug") })
+	const disks = "/sys/bus/pseudo/drivers/scsi_debug/adapter*/host*/target*/*/block/*"
+	return waitForDisk(t, filepath.Join("/dev", filepath.Base(waitForMatch(t, disks))))
+}
+
+// partition makes the only partition of a disk, from a sector on.
+func partition(t testing.TB, disk, start string) string {
+	t.Helper()
+	run(t, "sh", "-c", `echo "start=$1" | sfdisk -q "$0"`, disk, start)
+	name := disk + "1"
+	if disk[len(disk)-1] <= '9' {
+		name = disk + "p1"
+	}
+	return waitForDisk(t, name)
+}
+
+// mappedDisk makes a device-mapper device of a table.
+func mappedDisk(t testing.TB, table string) string {
+	t.Helper()
+	run(t, "modprobe", "dm_mod")
+	const name = "ublk-loop-test"
+	create := exec.Command("dmsetup", "create", "--noudevsync", name)
+	create.Stdin = strings.NewReader(table + "\n")
+	if out, err := create.CombinedOutput(); err != nil {
+		t.Fatalf("dmsetup create: %v\n%s\n%s", err, table, out)
+	}
+	t.Cleanup(func() { run(t, "dmsetup", "remove", "--retry", "--noudevsync", name) })
+	// /dev/mapper is udev's, the node beside it the kernel's.
+	node := run(t, "dmsetup", "info", "-c", "--noheadings", "-o", "blkdevname", name)
+	return waitForDisk(t, "/dev/"+strings.TrimSpace(node))
+}
+
+// waitForDisk waits until a disk that was made a moment ago can be read.
+func waitForDisk(t testing.TB, path string) string {
+	t.Helper()
+	waitUntil(t, path, func() bool {
+		f, err := os.Open(path)
+		if err == nil {
+			_ = f.Close()
+		}
+		return err == nil
+	})
+	return path
+}
+
+// waitForMatch waits until there is one path that matches: SCSI disks are
+// found by a thread of the kernel, after the module is loaded.
+func waitForMatch(t testing.TB, pattern string) string {
+	t.Helper()
+	var paths []string
+	waitUntil(t, pattern, func() bool {
+		var err error
+		if paths, err = filepath.Glob(pattern); err != nil {
+			t.Fatal(err)
+		}
+		return len(paths) == 1
+	})
+	return paths[0]
+}
+
+func waitUntil(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not after 10 seconds", what)
+		}
+	}
+}

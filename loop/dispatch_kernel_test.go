@@ -1,0 +1,106 @@
+package loop
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
+)
+
+// ioCount is what a disk has completed (Documentation/block/stat.rst).
+type ioCount struct {
+	reads, readSectors, writes, writeSectors uint64
+}
+
+func countIO(t testing.TB, disk string) ioCount {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join("/sys/block", filepath.Base(disk), "stat"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var c ioCount
+	var merges, ticks uint64
+	if _, err := fmt.Sscan(string(data), &c.reads, &merges, &c.readSectors, &ticks,
+		&c.writes, &merges, &c.writeSectors); err != nil {
+		t.Fatalf("parse %q: %v", data, err)
+	}
+	return c
+}
+
+func (c ioCount) minus(d ioCount) ioCount {
+	return ioCount{c.reads - d.reads, c.readSectors - d.readSectors, c.writes - d.writes, c.writeSectors - d.writeSectors}
+}
+
+// Each request goes to the backing disk once and whole: as many operations and
+// as many bytes out as in, from one page to the largest request. Merging is
+// turned off on both, so that an operation of either is a request.
+func TestKernelDispatchesEachRequestOnceAndWhole(t *testing.T) {
+	ctl := ublktest.Kernel(t)
+	for _, zeroCopy := range []Switch{SwitchOn, SwitchOff} {
+		t.Run("zero copy "+string(zeroCopy), func(t *testing.T) {
+			if zeroCopy == SwitchOn && !offers(t, ctl, ublk.BufferRegister) {
+				t.Skip("this kernel has no zero copy")
+			}
+			disk := nullDisk(t, 64, map[string]string{"max_sectors": "1024"})
+			dev := attach(t, ctl, disk, Config{DirectIO: SwitchOn, ZeroCopy: zeroCopy})
+			noMerges(t, disk)
+			noMerges(t, dev.Path())
+			f := openFile(t, dev.Path(), os.O_RDWR|unix.O_DIRECT)
+			mem := alignedMemory(t, 1<<20)
+			largest := int(dev.Status().Limits.MaxIOBytes)
+			for n := 4096; n <= largest; n *= 2 {
+				countRequests(t, f, disk, dev.Path(), mem[:n])
+			}
+		})
+	}
+}
+
+// countRequests makes ten writes and ten reads of a size and compares what both
+// disks did.
+func countRequests(t *testing.T, f *os.File, backing, device string, mem []byte) {
+	t.Helper()
+	const n = 10
+	inBefore, outBefore := countIO(t, device), countIO(t, backing)
+	for i := range n {
+		if _, err := f.WriteAt(mem, int64(i*len(mem))); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.ReadAt(mem, int64(i*len(mem))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	in, out := countIO(t, device).minus(inBefore), countIO(t, backing).minus(outBefore)
+	sectors := uint64(n * len(mem) / 512)
+	want := ioCount{n, sectors, n, sectors}
+	if in != want || out != want {
+		t.Errorf("%d requests of %d bytes each way: device %+v, backing %+v, want %+v", n, len(mem), in, out, want)
+	}
+}
+
+func noMerges(t *testing.T, disk string) {
+	t.Helper()
+	path := filepath.Join("/sys/block", filepath.Base(disk), "queue/nomerges")
+	if err := os.WriteFile(path, []byte("2"), 0); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// attach attaches a path for a test.
+func attach(t testing.TB, ctl *ublk.Control, path string, cfg Config) *Device {
+	t.Helper()
+	dev, err := Attach(ctl, openPath(t, path), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := dev.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	return dev
+}
