@@ -85,9 +85,8 @@ func (d *Device) start(cfg *Config, t ublk.Target) error {
 	if err := d.dev.SetParams(params); err != nil {
 		return err
 	}
-	if d.status, err = d.describe(cfg); err != nil {
-		return err
-	}
+	d.status = d.describe(cfg)
+	d.status.Limits = limitsOf(&params)
 	if err := d.writeState(cfg); err != nil {
 		return err
 	}

@@ -34,6 +34,7 @@ func TestExtent(t *testing.T) {
 		{"an odd offset", 8192, 100, 0, 512, 0, ""},
 		{"an offset within a sector", 8192, 512, 0, 4096, 0, ""},
 		{"an offset at the end", 8192, 8192, 0, 512, 0, ""},
+		{"an offset a sector past the end", 8192, 8704, 0, 512, 0, ""},
 		{"an offset past the end", 8192, 1 << 40, 0, 512, 0, ""},
 		{"an offset of 2^63", 8192, 1 << 63, 0, 512, 0, ""},
 		{"the largest offset", 8192, math.MaxUint64 - 511, 4096, 512, 0, ""},

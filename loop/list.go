@@ -12,7 +12,7 @@ import (
 )
 
 // describe returns a new device's status from the driver and the backing.
-func (d *Device) describe(cfg *Config) (Status, error) {
+func (d *Device) describe(cfg *Config) Status {
 	info := d.dev.Info()
 	return Status{
 		ID: info.ID, Device: d.dev.BlockPath(), PID: os.Getpid(),
@@ -20,7 +20,7 @@ func (d *Device) describe(cfg *Config) (Status, error) {
 		Size: d.b.size, Offset: d.b.offset, SizeLimit: cfg.SizeLimit,
 		ReadOnly: d.b.readOnly, DirectIO: d.b.direct, BufferMode: d.dev.Mode().String(),
 		PartScan: cfg.PartScan, Queues: int(info.Queues), Depth: int(info.Depth),
-	}, nil
+	}
 }
 
 // device returns the number of the disk, or that of the file's file system.

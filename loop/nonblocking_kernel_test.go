@@ -1,0 +1,101 @@
+package loop
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
+)
+
+// A flush, discard or write-zeroes that takes long on a file holds up no read
+// of the same queue.
+func TestKernelSlowFileHoldsNobodyUp(t *testing.T) {
+	warmUpFUSE(t)
+	ctl := ublktest.Kernel(t)
+	inEachMode(t, ctl, func(t *testing.T, cfg Config) {
+		file, path := mountMoody(t)
+		cfg.DirectIO, cfg.Queues = SwitchOff, 1
+		dev := attach(t, ctl, path, cfg)
+		f := openFile(t, dev.Path(), os.O_RDWR|unix.O_DIRECT)
+		mem := alignedMemory(t, 4096)
+		for name, request := range map[string]func() error{
+			"flush":   f.Sync,
+			"discard": func() error { return blockIoctl(f, unix.BLKDISCARD, 1<<20, 1<<20) },
+			"zeroes":  func() error { return unix.Fallocate(int(f.Fd()), punchHole, 1<<20, 1<<20) },
+		} {
+			t.Run(name, func(t *testing.T) {
+				file.gate = make(chan struct{})
+				defer func() { file.gate = nil }()
+				ended := make(chan error, 1)
+				go func() { ended <- request() }()
+				<-file.gate
+				err := within(t, "a read beside it", func() error { _, err := f.ReadAt(mem, 0); return err })
+				file.gate <- struct{}{}
+				if err := errors.Join(err, <-ended); err != nil {
+					t.Fatal(err)
+				}
+			})
+		}
+	})
+}
+
+// The same for a write, a flush or a write-zeroes on a disk.
+func TestKernelSlowDiskHoldsNobodyUp(t *testing.T) {
+	ctl := ublktest.Kernel(t)
+	run(t, "modprobe", "dm-delay")
+	const slow, fast = 2 * time.Second, time.Second
+	inEachMode(t, ctl, func(t *testing.T, cfg Config) {
+		below := nullDisk(t, 64, map[string]string{"cache_size": "8"})
+		disk := mappedDisk(t, fmt.Sprintf("0 131072 delay %s 0 0 %s 0 %d", below, below, slow.Milliseconds()))
+		cfg.Queues = 1
+		dev := attach(t, ctl, disk, cfg)
+		f := openFile(t, dev.Path(), os.O_RDWR|unix.O_DIRECT)
+		mem := alignedMemory(t, 4096)
+		for name, request := range map[string]func() error{
+			"write":  func() error { _, err := f.WriteAt(alignedMemory(t, 4096), 0); return err },
+			"flush":  f.Sync,
+			"zeroes": func() error { return blockIoctl(f, unix.BLKZEROOUT, 1<<20, 1<<20) },
+		} {
+			t.Run(name, func(t *testing.T) {
+				ended := make(chan error, 1)
+				start := time.Now()
+				go func() { ended <- request() }()
+				waitInFlight(t, dev.Path())
+				before := time.Now()
+				if _, err := f.ReadAt(mem, 8<<20); err != nil {
+					t.Fatal(err)
+				}
+				read := time.Since(before)
+				if err := <-ended; err != nil {
+					t.Fatal(err)
+				}
+				if took := time.Since(start); took < slow/2 {
+					t.Fatalf("the %s took %v only: nothing was tested", name, took)
+				}
+				if read > fast {
+					t.Fatalf("a read beside it took %v", read)
+				}
+			})
+		}
+	})
+}
+
+// waitInFlight waits until a disk's driver has a request, of whatever kind.
+func waitInFlight(t *testing.T, disk string) {
+	t.Helper()
+	path := "/sys/kernel/debug/block/" + filepath.Base(disk) + "/hctx0/busy"
+	waitUntil(t, "a request of "+disk, func() bool {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Contains(string(data), "state=in_flight")
+	})
+}
