@@ -22,7 +22,7 @@ func (h *handler) discard(req *ublk.Request) {
 		// Where the command would block the kernel runs it on a worker thread
 		// (Linux 6.12, block/ioctl.c, blkdev_cmd_discard).
 		sqe := h.sqe(req, stepRange)
-		sqe.PrepURingCmd(backingFile, BLOCK_URING_CMD_DISCARD)
+		sqe.PrepURingCmd(h.file, BLOCK_URING_CMD_DISCARD)
 		sqe.Addr = h.position(req)
 		sqe.Addr3 = req.Bytes()
 		onBacking(sqe)
@@ -46,7 +46,7 @@ func (h *handler) writeZeroes(req *ublk.Request) {
 
 func (h *handler) fallocate(req *ublk.Request, s step, mode uint32) {
 	sqe := h.sqe(req, s)
-	sqe.PrepFallocate(backingFile, mode, h.position(req), req.Bytes())
+	sqe.PrepFallocate(h.file, mode, h.position(req), req.Bytes())
 	onBacking(sqe)
 }
 

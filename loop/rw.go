@@ -14,7 +14,7 @@ func (h *handler) read(req *ublk.Request) {
 func (h *handler) prepRead(sqe *ring.SQE, req *ublk.Request) {
 	done := h.tags[req.Tag()].done
 	addr, index := req.Buffer(done)
-	sqe.PrepReadFixed(backingFile, addr, uint32(req.Bytes())-done, h.position(req)+uint64(done), index)
+	sqe.PrepReadFixed(h.file, addr, uint32(req.Bytes())-done, h.position(req)+uint64(done), index)
 	onBacking(sqe)
 }
 
@@ -33,7 +33,7 @@ func (h *handler) prepWrite(sqe *ring.SQE, req *ublk.Request) {
 	}
 	done := h.tags[req.Tag()].done
 	addr, index := req.Buffer(done)
-	sqe.PrepWriteFixed(backingFile, addr, uint32(req.Bytes())-done, h.position(req)+uint64(done), index, rwFlags)
+	sqe.PrepWriteFixed(h.file, addr, uint32(req.Bytes())-done, h.position(req)+uint64(done), index, rwFlags)
 	onBacking(sqe)
 }
 

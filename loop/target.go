@@ -14,10 +14,11 @@ type target struct {
 
 // NewHandler implements ublk.Target.
 func (t *target) NewHandler(q *ublk.Queue) (ublk.Handler, error) {
-	if err := q.Ring().RegisterFiles([]int32{int32(t.b.fd)}); err != nil {
+	file, err := q.RegisterFile(t.b.fd)
+	if err != nil {
 		return nil, err
 	}
-	h := &handler{offset: t.b.offset, isDisk: t.b.isDisk, readOnly: t.b.readOnly, blockMask: ^uint32(0)}
+	h := &handler{file: file, offset: t.b.offset, isDisk: t.b.isDisk, readOnly: t.b.readOnly, blockMask: ^uint32(0)}
 	if t.b.direct {
 		h.blockMask = ^(t.b.sectorSize - 1)
 	}
@@ -25,11 +26,9 @@ func (t *target) NewHandler(q *ublk.Queue) (ublk.Handler, error) {
 	return h, nil
 }
 
-// backingFile is the index of the backing file in a ring's table.
-const backingFile = 0
-
 // handler serves one queue.
 type handler struct {
+	file      int32  // the backing file, in the ring's table
 	offset    uint64 // where in the backing file the device starts
 	blockMask uint32 // clears the part of a count that direct I/O can't resume in
 	isDisk    bool
@@ -88,14 +87,13 @@ func (h *handler) Done(req *ublk.Request, res int32) {
 	}
 }
 
-// sqe returns an entry for the request's next step, whose file is to be
-// backingFile.
+// sqe returns an entry for the request's next step.
 func (h *handler) sqe(req *ublk.Request, s step) *ring.SQE {
 	h.tags[req.Tag()].step = s
 	return req.SQE()
 }
 
-// onBacking makes a filled entry find the backing file in the ring's table.
+// onBacking makes a filled entry find its file in the ring's table.
 func onBacking(sqe *ring.SQE) { sqe.Flags = ring.IOSQE_FIXED_FILE }
 
 // position returns where in the backing file a request starts, in bytes.

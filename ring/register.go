@@ -51,6 +51,17 @@ func (r *Ring) RegisterFiles(fds []int32) error {
 	return err
 }
 
+// UpdateFile puts a descriptor in a slot of the file table, -1 empties it
+// (Linux 5.5).
+func (r *Ring) UpdateFile(slot uint32, fd int32) error {
+	// The kernel finds the descriptor through an address in the argument.
+	var pinner runtime.Pinner
+	defer pinner.Unpin()
+	pinner.Pin(&fd)
+	up := ioUringFilesUpdate{Offset: slot, Fds: uint64(uintptr(unsafe.Pointer(&fd)))}
+	return r.register("file", IORING_REGISTER_FILES_UPDATE, unsafe.Pointer(&up), 1)
+}
+
 // UnregisterFiles drops the file table and the references that it holds.
 func (r *Ring) UnregisterFiles() error {
 	r.files = false

@@ -253,6 +253,15 @@ func TestRegisterFilesFillsEachSlot(t *testing.T) {
 			t.Errorf("read of slot %d: result %d, want %d", slot, got, want)
 		}
 	}
+	if err := r.UpdateFile(0, int32(f.Fd())); err != nil {
+		t.Fatal(err)
+	}
+	sqe := r.GetSQE()
+	sqe.PrepReadFixed(0, address(buf), 4096, 0, 0)
+	sqe.Flags = IOSQE_FIXED_FILE
+	if got := do(t, r, 1)[0]; got != 4096 {
+		t.Errorf("read of an updated slot: result %d, want 4096", got)
+	}
 	if err := r.UnregisterFiles(); err != nil {
 		t.Fatal(err)
 	}
