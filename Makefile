@@ -1,0 +1,38 @@
+# Every target does its own set-up; `make` alone lists them.
+GO ?= go
+# What `ublk-loop version` prints.
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+FUZZTIME ?= 30s
+
+.PHONY: help build demo test test-unit lint vet fuzz abi clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## bin/ublk-loop: one static binary
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ublk-loop ./cmd/ublk-loop
+
+demo: build ## attach a real image, mount it, write and verify, detach; on this machine's ublk or in a VM
+	scripts/demo.sh
+
+test: build ## every test, on every kernel of the matrix
+	scripts/test.sh
+
+test-unit: ## the tests that need no ublk
+	scripts/test.sh --unit
+
+lint: ## linters, formatting, shell scripts
+	scripts/lint.sh
+
+vet: ## go vet for amd64 and arm64
+	GOARCH=amd64 $(GO) vet ./...
+	GOARCH=arm64 $(GO) vet ./...
+
+fuzz: ## fuzz each parser for FUZZTIME
+	scripts/fuzz.sh $(FUZZTIME)
+
+abi: ## regenerate the golden files of the kernel's structures
+	scripts/gen-abi.sh
+
+clean: ## remove what was built here; the cache of kernels and tools stays
+	rm -rf bin

@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# apt-fetch.sh SUITE DIR PATTERN...   unpack the newest Debian packages that match the shell patterns into DIR
+#
+# With an apt configuration of its own: neither the machine's package lists nor what is installed changes, and root is
+# not needed. SUITE need not be the machine's own release.
+set -euo pipefail
+
+die() {
+	echo "apt-fetch.sh: error: $*" >&2
+	exit 1
+}
+
+# The mirror that this machine's apt uses for Debian; elsewhere (Ubuntu) the one that Debian itself names.
+debian_mirror() {
+	local mirror fallback=deb.debian.org/debian
+	mirror=$(apt-get indextargets --format "\$(LABEL) \$(REPO_URI)" 'Created-By: Packages' | awk '$1 == "Debian" {print $2; exit}')
+	echo "${mirror:-http://$fallback}"
+}
+
+# Run an apt tool below $work.
+private_apt() {
+	local tool=$1
+	shift
+	"$tool" -q -o Dir::Etc::sourcelist="$work/sources.list" -o Dir::Etc::sourceparts=- -o Dir::State="$work/state" \
+		-o Dir::State::status="$work/status" -o Dir::Cache="$work/cache" -o APT::Architecture=amd64 \
+		-o APT::Architectures=amd64 -o APT::Sandbox::User="$(id -un)" -o Acquire::Languages=none \
+		-o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false "$@"
+}
+
+# Try a second time: a mirror in the middle of an update fails once.
+twice() { "$@" >&2 || "$@" >&2; }
+
+# The newest package whose name matches the shell pattern.
+newest() {
+	local name
+	private_apt apt-cache pkgnames | while read -r name; do
+		# shellcheck disable=SC2053 # a pattern is meant
+		[[ $name != $1 ]] || echo "$name"
+	done | sort -V | tail -n 1
+}
+
+main() {
+	local suite=$1 directory=$2 pattern package deb
+	shift 2
+	command -v apt-get >/dev/null || die "fetch $*: there is no apt here"
+	work=$(mktemp -d "$directory.XXXXXX")
+	trap 'rm -rf "$work"' EXIT
+	mkdir -p "$work/state/lists/partial" "$work/cache/archives/partial"
+	: >"$work/status"
+	echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $(debian_mirror) $suite main" >"$work/sources.list"
+	twice private_apt apt-get update
+	cd "$work"
+	for pattern in "$@"; do
+		package=$(newest "$pattern")
+		[[ -n $package ]] || die "fetch $pattern: no such package in $suite"
+		twice private_apt apt-get download "$package"
+	done
+	for deb in *.deb; do dpkg -x "$deb" root; done
+	mv root "$directory"
+}
+
+main "$@"

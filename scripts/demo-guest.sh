@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# What `make demo` shows: an image becomes a disk, is used, checked, and goes away. Needs root, ublk and ublk-loop.
+set -euo pipefail
+
+show() {
+	echo "\$ $*"
+	"$@"
+}
+
+cleanup() {
+	! mountpoint -q "$work/mnt" || umount "$work/mnt"
+	[[ -z ${device:-} ]] || ublk-loop del "$device" || true
+	rm -rf "$work"
+}
+
+work=$(mktemp -d)
+trap cleanup EXIT
+cd "$work"
+mkdir mnt
+
+show uname -r
+show truncate -s 256M disk.img
+show mkfs.ext4 -q disk.img
+echo '$ ublk-loop add disk.img'
+device=$(ublk-loop add disk.img)
+echo "$device"
+show ublk-loop list
+show mount "$device" mnt
+show fio --name=demo --directory=mnt --size=32M --rw=randwrite --bs=4k --ioengine=io_uring --direct=1 --iodepth=32 \
+	--verify=crc32c --do_verify=1 --minimal >fio.txt
+echo '  written at random and read back: every checksum matches'
+show umount mnt
+show ublk-loop del "$device"
+device=''
+show e2fsck -fn disk.img

@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Lint the tree: Go for both architectures, and the shell scripts. Tools are pinned here and built once into the cache.
+set -euo pipefail
+
+golangci=v2.15.0
+staticcheck=v0.8.2 # where the former cannot be had
+
+here=$(dirname "$(realpath "$0")")
+cache=${UBLK_LOOP_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/ublk-loop}
+
+# Build the tool of module $1, package $2, version $3, as bin/NAME-VERSION in the cache, and print its path.
+tool() {
+	local name=${2##*/} path
+	path=$cache/bin/$name-$3
+	if [[ ! -x $path ]]; then
+		echo "lint.sh: building $name $3 (once)" >&2
+		mkdir -p "$cache/bin"
+		GOFLAGS='' GOARCH='' GOBIN=$cache/bin go install "$1/$2@$3" >&2 || return 1
+		mv "$cache/bin/$name" "$path"
+	fi
+	echo "$path"
+}
+
+lint_go() {
+	local linter
+	if linter=$(tool github.com/golangci/golangci-lint/v2 cmd/golangci-lint $golangci); then
+		"$linter" run
+		GOARCH=arm64 "$linter" run
+		"$linter" fmt --diff
+		return
+	fi
+	echo "lint.sh: golangci-lint cannot be had: go vet and staticcheck" >&2
+	linter=$(tool honnef.co/go/tools cmd/staticcheck $staticcheck)
+	go vet ./...
+	GOARCH=arm64 go vet ./...
+	"$linter" ./...
+	[[ -z $(gofmt -l .) ]] || { gofmt -d . && return 1; }
+}
+
+lint_shell() {
+	if ! command -v shellcheck >/dev/null; then
+		"$here/setup.sh" shellcheck || return 0
+	fi
+	shellcheck scripts/*.sh .ci/run
+}
+
+cd "$here/.."
+lint_go
+lint_shell
+go mod tidy -diff

@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# setup.sh [COMMAND...]   install what the VM and the tests need, and packages of the given commands' names
+#
+# As root on Debian and Ubuntu; elsewhere it says in one line what is missing. Where everything is there it costs a few
+# milliseconds, so that every script may call it.
+set -euo pipefail
+
+# A command that must be found, and the package that brings it.
+needs="
+qemu-system-x86_64 qemu-system-x86
+busybox            busybox-static
+bash               bash
+cpio               cpio
+depmod             kmod
+xz                 xz-utils
+zstd               zstd
+flock              util-linux
+setpriv            util-linux
+sfdisk             fdisk
+mount              mount
+fio                fio
+mke2fs             e2fsprogs
+resize2fs          e2fsprogs
+mkfs.xfs           xfsprogs
+mkfs.btrfs         btrfs-progs
+dmsetup            dmsetup
+cryptsetup         cryptsetup-bin
+strace             strace
+blktrace           blktrace
+gcc                gcc
+"
+
+missing_packages() {
+	local command package
+	for command in "$@"; do command -v "$command" >/dev/null || echo "$command"; done
+	while read -r command package; do
+		[[ -n $command ]] || continue
+		command -v "$command" >/dev/null || echo "$package"
+	done <<<"$needs"
+	# Debian's key, for the kernels: Ubuntu does not bring it along.
+	[[ ! -e /usr/bin/apt-get || -e /usr/share/keyrings/debian-archive-keyring.gpg ]] || echo debian-archive-keyring
+	# For the race detector: its C code needs the C library's headers.
+	[[ -e /usr/include/stdlib.h ]] || echo libc6-dev
+	is_static_busybox || echo busybox-static
+}
+
+# The busybox of the initramfs has no libraries beside it when it starts.
+is_static_busybox() {
+	local path
+	path=$(command -v busybox) || return 0 # counted as missing already
+	! ldd "$path" >/dev/null 2>&1
+}
+
+install_packages() {
+	export DEBIAN_FRONTEND=noninteractive
+	apt-get update -q && apt-get install -q -y --no-install-recommends -o DPkg::Lock::Timeout=300 "$@"
+}
+
+main() {
+	PATH=$PATH:/usr/sbin:/sbin
+	local missing=()
+	mapfile -t missing < <(missing_packages "$@" | sort -u)
+	((${#missing[@]})) || return 0
+	if [[ ! -e /usr/bin/apt-get || $EUID -ne 0 ]]; then
+		echo "setup.sh: error: missing here (Debian package names): ${missing[*]}" >&2
+		return 1
+	fi
+	echo "setup.sh: installing ${missing[*]}" >&2
+	# A mirror in the middle of an update fails once and works the next time.
+	install_packages "${missing[@]}" >&2 || install_packages "${missing[@]}" >&2
+}
+
+main "$@"

@@ -1,0 +1,191 @@
+#!/usr/bin/env bash
+# Run the tests, on this machine and on each kernel of the matrix, and end with the line "N passed, N failed, N skipped".
+set -euo pipefail
+
+here=$(dirname "$(realpath "$0")")
+top=$(dirname "$here")
+pattern='^Test(Kernel|Crash)' # what needs ublk; everything else runs on any machine
+
+usage() {
+	cat <<'USAGE'
+usage: test.sh [--unit] [--kernel NAME|DIR|host]... [--run REGEX] [--package DIR]...
+
+Runs the Test... of all packages here, and their TestKernel... and TestCrash... on each kernel: those of kernels.txt in
+virtual machines, and this machine's own ("host") where it has ublk and we are root.
+
+  --unit          only what needs no ublk
+  --kernel NAME   only on this kernel, without the tests that need no ublk; may be repeated
+  --run REGEX     only these of TestKernel... and TestCrash... (with --unit: of the others)
+  --package DIR   only this package (./loop); may be repeated
+
+Environment: JOBS, the number of virtual machines at once (the number of CPUs, at most 2);
+UBLK_LOOP_TEST_TIMEOUT, the seconds that one package may take on one kernel (1500).
+In a virtual machine the tests find: UBLK_LOOP_VM=1, UBLK_LOOP_BIN (the built command), UBLK_LOOP_DISK (an empty disk of
+2 GiB), and their package's testdata below the working directory.
+USAGE
+}
+
+die() {
+	echo "test.sh: error: $*" >&2
+	exit 1
+}
+
+parse() {
+	unit='' run='' kernels=() packages=()
+	while (($#)); do
+		case $1 in
+		-h | --help) usage && exit ;;
+		--unit) unit=yes && shift && continue ;;
+		esac
+		(($# > 1)) || die "option $1: unknown, or its value is missing"
+		case $1 in
+		--kernel) kernels+=("$2") ;;
+		--run) run=$2 ;;
+		--package) packages+=("./${2#./}") ;;
+		*) die "option $1: unknown" ;;
+		esac
+		shift 2
+	done
+}
+
+# The kernels to test on where none was named.
+all_kernels() {
+	! host_has_ublk || echo host
+	"$here/vm-kernel.sh" --list
+}
+
+host_has_ublk() { [[ $EUID -eq 0 ]] && { [[ -e /dev/ublk-control ]] || modprobe -q ublk_drv 2>/dev/null; }; }
+
+# The packages with tests that need a kernel, as directories.
+kernel_packages() {
+	local directory
+	go list -f '{{.Dir}}' "${packages[@]}" | while read -r directory; do
+		! grep -qsE '^func Test(Kernel|Crash)' "$directory"/*_test.go || echo "$directory"
+	done
+}
+
+# Build everything that the tests run. What does not compile is a failure, and does not keep the rest from running.
+build() {
+	local directory
+	mkdir "$work/tests"
+	go build -o "$work/testsum" ./scripts/testsum
+	[[ -z $unit ]] || return 0
+	if [[ -d cmd/ublk-loop ]]; then
+		CGO_ENABLED=0 go build -trimpath -o bin/ublk-loop ./cmd/ublk-loop || failure 'build ublk-loop' | summarize build
+	fi
+	kernel_packages | while read -r directory; do
+		if CGO_ENABLED=0 go test -c -o "$work/tests/$(basename "$directory")" "$directory"; then
+			echo "$directory" >>"$work/packages"
+		else
+			failure "$(basename "$directory")" | summarize build
+		fi
+	done
+}
+
+# Print the results of the events as they come, and keep their counts.
+summarize() { "$work/testsum" -label "$1" -counts "$(mktemp "$work/counts.XXXXXX")"; }
+
+# The event of a failure that no test reports: of the package $1, or without one, of what may have been reported before.
+failure() { printf '{"Action":"fail","Package":"%s"}\n' "${1:-}"; }
+
+# What needs no ublk, with the race detector where there is a C compiler for it.
+test_here() {
+	local race=()
+	! command -v gcc >/dev/null || race=(-race)
+	{
+		CGO_ENABLED=${#race[@]} go test -json "${race[@]}" -skip "$pattern" ${run:+-run "$run"} "${packages[@]}" 2>&1 || failure
+	} | summarize here
+}
+
+# The tests of the package in directory $2 on kernel $1.
+test_kernel() {
+	local name
+	name=$(basename "$2")
+	{
+		start_tests "$1" "$2" 2>&1 | go tool test2json -t -p "$name" || failure "$name"
+	} | summarize "$(basename "$1")"
+}
+
+# Run the test binary of directory $2 on kernel $1. With test2json's own verbosity each line of output has its test.
+start_tests() {
+	local kernel=$1 name binary arguments
+	name=$(basename "$2")
+	binary=$work/tests/$name
+	arguments=(-test.v=test2json -test.run "${run:-$pattern}" -test.timeout "$((timeout - 60))s")
+	if [[ $kernel == host ]]; then
+		cd "$2" && UBLK_LOOP_BIN=$top/bin/ublk-loop "$binary" "${arguments[@]}"
+		return
+	fi
+	local files=(--file "$binary:/vm/tests/$name.test")
+	[[ ! -e $top/bin/ublk-loop ]] || files+=(--file "$top/bin/ublk-loop:/usr/bin/ublk-loop")
+	[[ ! -d $2/testdata ]] || files+=(--dir "$2/testdata:/vm/tests/testdata")
+	"$here/vm.sh" run "$kernel" --timeout "$timeout" --disk 2G "${files[@]}" -- \
+		env --chdir=/vm/tests UBLK_LOOP_VM=1 UBLK_LOOP_BIN=/usr/bin/ublk-loop UBLK_LOOP_DISK=/dev/vda \
+		"./$name.test" "${arguments[@]}"
+}
+
+# Every package on every kernel, as many at once as there is room for.
+test_kernels() {
+	local kernel directory running=0
+	for kernel in "${kernels[@]}"; do
+		while read -r directory <&3; do
+			if ((running >= jobs)); then
+				wait -n || true
+				running=$((running - 1))
+			fi
+			# A process group of its own: cleanup ends it with all that it started.
+			set -m
+			test_kernel "$kernel" "$directory" &
+			set +m
+			running=$((running + 1))
+		done 3< <(cat "$work/packages" 2>/dev/null)
+	done
+	wait
+}
+
+# Fetch and build what the virtual machines need before the first of them starts its clock.
+prepare() {
+	local kernel directory
+	"$here/setup.sh"
+	for kernel in "${kernels[@]}"; do
+		[[ $kernel != host ]] || continue
+		directory=$("$here/vm-kernel.sh" "$kernel")
+		"$here/vm-initramfs.sh" "$directory" >/dev/null
+	done
+}
+
+# The last line, and whether all is well: something ran, and nothing failed.
+report() {
+	local passed failed skipped
+	read -r passed failed skipped < <(cat "$work"/counts.* | awk '{p += $1; f += $2; s += $3} END {print p+0, f+0, s+0}')
+	echo "$passed passed, $failed failed, $skipped skipped"
+	((passed > 0 && failed == 0))
+}
+
+cleanup() {
+	local group
+	for group in $(jobs -p); do kill -- "-$group" 2>/dev/null || true; done
+	rm -rf "$work"
+}
+
+main() {
+	parse "$@"
+	cd "$top"
+	timeout=${UBLK_LOOP_TEST_TIMEOUT:-1500}
+	jobs=${JOBS:-$(($(nproc) < 2 ? 1 : 2))}
+	work=$(mktemp -d "${TMPDIR:-/tmp}/ublk-loop-test.XXXXXX")
+	trap cleanup EXIT
+	trap 'exit 130' INT
+	trap 'exit 143' TERM HUP
+	((${#packages[@]})) || packages=(./...)
+	local here_too=''
+	((${#kernels[@]})) || here_too=yes
+	[[ -n $unit || -z $here_too ]] || mapfile -t kernels < <(all_kernels)
+	[[ -n $unit ]] || prepare
+	build
+	[[ -z $here_too ]] || test_here
+	[[ -n $unit ]] || test_kernels
+	report
+}
+
+main "$@"

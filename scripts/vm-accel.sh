@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# vm-accel.sh KERNELDIR   print QEMU's options for the accelerator and the CPU, one word per line
+#
+# KVM is tried, not believed: there are machines with a /dev/kvm that cannot start an ordinary kernel. The answer is kept
+# until the machine boots again. UBLK_LOOP_ACCEL=kvm or tcg overrides it.
+set -euo pipefail
+
+cache=${UBLK_LOOP_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/ublk-loop}
+
+# Start a kernel under KVM with a first process that only says so.
+kvm_works() {
+	[[ -w /dev/kvm ]] || return 1
+	local work status=0
+	work=$(mktemp -d "$cache/kvm.XXXXXX")
+	mkdir -p "$work/root/proc"
+	cp "$(realpath "$(command -v busybox)")" "$work/root/sh"
+	printf '%s\n' '#!/sh sh' 'echo kvm works' '/sh mount -t proc proc /proc' 'echo b >/proc/sysrq-trigger' >"$work/root/init"
+	chmod +x "$work/root/init"
+	(cd "$work/root" && find . | cpio --quiet -o -H newc -R 0:0) >"$work/initramfs"
+	timeout -k 1 15 qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot -m 512 -accel kvm -cpu host \
+		-kernel "$kernel/vmlinuz" -initrd "$work/initramfs" -serial "file:$work/console" \
+		-append 'console=ttyS0 quiet panic=-1 reboot=t' </dev/null >/dev/null 2>&1 || true
+	grep -q '^kvm works' "$work/console" 2>/dev/null || status=1
+	rm -rf "$work"
+	return $status
+}
+
+accelerator() {
+	local boot lock answer=$cache/accelerator
+	boot=$(cat /proc/sys/kernel/random/boot_id)
+	mkdir -p "$cache"
+	exec {lock}>"$answer.lock"
+	flock "$lock"
+	if ! grep -q "^$boot" "$answer" 2>/dev/null; then
+		if kvm_works; then echo "$boot kvm"; else echo "$boot tcg"; fi >"$answer"
+	fi
+	sed "s/^$boot //" "$answer"
+}
+
+kernel=${1:?KERNELDIR}
+if [[ ${UBLK_LOOP_ACCEL:-$(accelerator)} == kvm ]]; then
+	printf '%s\n' -accel kvm -cpu host
+else
+	# All CPUs on one thread. With a thread for each, a CPU now and then runs code that another is just patching, and the
+	# kernel dies of an int3 (QEMU 7.2: whenever a tracepoint is switched on under load; 10.0: seldom).
+	# With cx16 one boot in three of a 6.12 kernel panicked at a cmpxchg16b.
+	printf '%s\n' -accel "tcg,thread=single" -cpu max,-cx16
+fi

@@ -1,0 +1,62 @@
+#!/usr/bin/busybox sh
+# shellcheck shell=dash
+# The first process of the test VM (vm.sh puts it there as /init): mounts what a program expects, runs /vm/command with
+# its output on virtio ports, leaves its exit status on another, and resets the machine, which ends QEMU.
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb LANG=C
+
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+mkdir -p /dev/pts /dev/shm
+mount -t devpts devpts /dev/pts
+mount -t tmpfs shm /dev/shm
+mount -t tmpfs run /run
+mount -t tmpfs tmp /tmp
+mount -t debugfs debug /sys/kernel/debug
+mount -t tracefs trace /sys/kernel/tracing
+mount -t cgroup2 cgroup /sys/fs/cgroup
+ln -s /proc/self/fd /dev/fd
+ln -s fd/0 /dev/stdin
+ln -s fd/1 /dev/stdout
+ln -s fd/2 /dev/stderr
+mkdir -p /run/lock /run/cryptsetup
+hostname vm
+ip link set lo up
+
+# shellcheck source=/dev/null # written by vm.sh for each run
+. /vm/settings
+
+# The device of the virtio port with the given name.
+port() {
+	for p in /sys/class/virtio-ports/*; do
+		if [ "$(cat "$p/name")" = "$1" ]; then echo "/dev/${p##*/}"; fi
+	done
+}
+
+# A hang is explained where it happens: just before vm.sh gives up, the blocked tasks go to the console.
+if [ "$WATCHDOG" -gt 0 ]; then
+	(
+		sleep "$WATCHDOG"
+		echo 8 >/proc/sys/kernel/printk
+		echo w >/proc/sysrq-trigger
+		echo l >/proc/sysrq-trigger
+	) </dev/null >/dev/null 2>&1 &
+fi
+
+for module in $MODULES; do /usr/bin/env modprobe "$module" || echo "vm: cannot load $module" >/dev/console; done
+
+exec 3>"$(port status)"
+echo started >&3
+exec 4>"$(port stdout)"
+if [ -n "$ONE_OUTPUT" ]; then
+	exec 5>&4
+else
+	exec 5>"$(port stderr)"
+fi
+
+cd /root || exit 1
+/usr/bin/sh /vm/command </dev/null >&4 2>&5 3>&- 4>&- 5>&-
+echo "exit $?" >&3
+
+# Not an orderly shutdown: the test may have left what one would wait for.
+echo b >/proc/sysrq-trigger

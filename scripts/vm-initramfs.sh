@@ -1,0 +1,160 @@
+#!/usr/bin/env bash
+# vm-initramfs.sh KERNELDIR   print the path of a cpio archive with the tools and the kernel's modules that tests use
+#
+# The archive is built once per kernel and kept in the cache. It is not compressed: QEMU copies it into the guest's
+# memory at once, while the guest would unpack it in emulation. vm.sh adds each run's own files behind it.
+set -euo pipefail
+
+cache=${UBLK_LOOP_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/ublk-loop}
+PATH=$PATH:/usr/sbin:/sbin
+
+# The machine's own programs, for which busybox's are too simple (its shell prefers its own to any of them). Those that
+# the machine does not have are left out.
+tools=(
+	sh bash cat cmp cp date dd env grep ls mkdir mv rm sha256sum sleep stat sync timeout truncate
+	mount umount findmnt losetup lsblk blkid blockdev blkdiscard blkzone fallocate flock lsof
+	nsenter prlimit setpriv sfdisk taskset unshare wipefs
+	kmod depmod insmod lsmod modinfo modprobe rmmod
+	fio strace blktrace blkparse dmsetup cryptsetup
+	mke2fs mkfs.ext4 e2fsck fsck.ext4 resize2fs tune2fs dumpe2fs debugfs
+	mkfs.xfs xfs_repair xfs_db xfs_io mkfs.btrfs btrfs
+)
+
+# Below kernel/ of the modules; what they depend on comes with them.
+modules=(
+	drivers/block/{ublk_drv,loop,brd,nbd,virtio_blk,null_blk/null_blk}
+	drivers/scsi/{scsi_debug,virtio_scsi,sd_mod}
+	drivers/md/{dm-mod,dm-flakey,dm-delay,dm-crypt,dm-zero,dm-log-writes,dm-snapshot,dm-integrity,dm-thin-pool}
+	fs/{xfs/xfs,btrfs/btrfs,overlayfs/overlay,squashfs/squashfs,erofs/erofs}
+	crypto/{xts,algif_skcipher,crc32c-cryptoapi} # btrfs asks for the last by an alias, which is no dependency
+	arch/x86/crypto/aesni-intel
+)
+
+die() {
+	echo "vm-initramfs.sh: error: $*" >&2
+	exit 1
+}
+
+# Copy one file of the machine to the same path below $stage, and whatever its link names too.
+copy() {
+	local path=$1 real
+	[[ ! -e $stage$path ]] || return 0
+	real=$(realpath "$path")
+	mkdir -p "$stage$(dirname "$path")"
+	if [[ $real -ef $stage$path ]]; then return; fi
+	if [[ $(realpath "$(dirname "$path")")/$(basename "$path") == "$real" ]]; then
+		cp "$real" "$stage$path"
+	else
+		copy "$real"
+		ln -s "$real" "$stage$path"
+	fi
+}
+
+copy_program() {
+	local path library
+	path=$(command -v "$1") || return 0
+	copy "$path"
+	while read -r library; do copy "$library"; done < <(ldd "$path" 2>/dev/null | grep -o '/[^ ]*')
+}
+
+copy_tools() {
+	local tool extra
+	for tool in "${tools[@]}"; do copy_program "$tool"; done
+	# Loaded at run time, so that ldd does not name them; and the file systems' defaults.
+	for extra in "$(dirname "$(ldd "$(command -v bash)" | grep -o '/[^ ]*libc\.so[^ ]*')")"/{libgcc_s.so.1,ossl-modules/legacy.so} /etc/mke2fs.conf; do
+		[[ ! -e $extra ]] || copy "$extra"
+	done
+}
+
+copy_busybox() {
+	local applet
+	cp "$(realpath "$(command -v busybox)")" "$stage/usr/bin/busybox"
+	for applet in $("$stage/usr/bin/busybox" --list); do
+		[[ -e $stage/usr/bin/$applet || -e $stage/usr/sbin/$applet ]] || ln -s busybox "$stage/usr/bin/$applet"
+	done
+}
+
+unpack_module() {
+	case $1 in
+	*.xz) xz -dc "$1" ;;
+	*.zst) zstd -qdc "$1" ;;
+	*.gz) gzip -dc "$1" ;;
+	*) cat "$1" ;;
+	esac
+}
+
+# A module and all that it depends on, from modules.dep of $work/lib/modules/VERSION; paths relative to there.
+with_dependencies() { awk -v want="kernel/$1.ko" -F'[: ]+' 'index($1, want) == 1 {print; exit}' "$source/modules.dep" | tr -d : | xargs -n 1; }
+
+# The modules go in unpacked: a simple insmod then takes them, and the guest has less to do.
+copy_modules() {
+	local version module file target
+	version=$(ls "$kernel/lib/modules")
+	mkdir -p "$work/deps/lib/modules"
+	cp -rs "$kernel/lib/modules/$version" "$work/deps/lib/modules/$version"
+	depmod -b "$work/deps" "$version"
+	source=$work/deps/lib/modules/$version
+	target=$stage/lib/modules/$version
+	mkdir -p "$target"
+	cp -L "$source"/modules.{builtin,builtin.modinfo,order} "$target/"
+	for module in "${modules[@]}"; do
+		for file in $(with_dependencies "$module"); do
+			[[ ! -e $target/${file%.ko*}.ko ]] || continue
+			mkdir -p "$target/$(dirname "$file")"
+			unpack_module "$source/$file" >"$target/${file%.ko*}.ko"
+		done
+	done
+	[[ -e $target/kernel/drivers/block/ublk_drv.ko ]] || grep -q '/ublk_drv\.ko' "$target/modules.builtin" ||
+		die "kernel $kernel: it has no ublk_drv"
+	depmod -b "$stage" "$version"
+}
+
+write_etc() {
+	mkdir -p "$stage"/{dev,proc,sys,run,tmp,root,mnt,etc,var}
+	printf '%s\n' 'root:x:0:0:root:/root:/bin/bash' 'nobody:x:65534:65534:nobody:/:/bin/false' >"$stage/etc/passwd"
+	printf '%s\n' 'root:x:0:' 'disk:x:6:' 'nogroup:x:65534:' >"$stage/etc/group"
+	echo '127.0.0.1 localhost' >"$stage/etc/hosts"
+	ln -s /proc/self/mounts "$stage/etc/mtab"
+	# Elsewhere udev loads sd_mod when a SCSI disk appears.
+	mkdir "$stage/etc/modprobe.d"
+	echo 'softdep scsi_debug pre: sd_mod' >"$stage/etc/modprobe.d/disks.conf"
+	ln -s ../run "$stage/var/run"
+	ln -s ../tmp "$stage/var/tmp"
+}
+
+build() {
+	work=$(mktemp -d "$cache/initramfs/work.XXXXXX")
+	trap 'rm -rf "$work"' EXIT
+	stage=$work/stage
+	mkdir -p "$stage"/usr/{bin,sbin,lib,lib64}
+	ln -s usr/bin usr/sbin usr/lib usr/lib64 "$stage"
+	write_etc
+	copy_tools
+	copy_busybox
+	copy_modules
+	(cd "$stage" && find . -print0 | cpio --quiet -0 -o -H newc -R 0:0) >"$work/cpio"
+	mv "$work/cpio" "$archive"
+}
+
+# What the archive is made from. A new version of a tool or of this script makes another.
+key() {
+	{
+		cat "$0"
+		for tool in "${tools[@]}" busybox; do command -v "$tool" || true; done | xargs stat -L -c '%n %s %Y'
+		stat -c '%s %Y' "$kernel/vmlinuz" "$kernel/lib/modules"/*
+	} | sha256sum | cut -c1-16
+}
+
+main() {
+	kernel=$(realpath "${1:?KERNELDIR}")
+	mkdir -p "$cache/initramfs"
+	exec {lock}>"$cache/initramfs/lock"
+	flock "$lock"
+	archive=$cache/initramfs/$(ls "$kernel/lib/modules")-$(key).cpio
+	[[ -e $archive ]] || build
+	touch "$archive"
+	find "$cache/initramfs" -name '*.cpio' -mtime +7 -delete # of tools that have been upgraded since
+	echo "$archive"
+}
+
+main "$@"
