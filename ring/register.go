@@ -109,8 +109,9 @@ func (r *Ring) UnregisterBuffers() error {
 	return r.register("no buffers", IORING_UNREGISTER_BUFFERS, nil, 0)
 }
 
-// unregisterTables drops the tables that are registered.
-func (r *Ring) unregisterTables() error {
+// UnregisterTables drops the tables that are registered, files and buffers. Up
+// to Linux 6.12 it waits for every operation in flight that uses one of them.
+func (r *Ring) UnregisterTables() error {
 	var errs []error
 	if r.files {
 		errs = append(errs, r.UnregisterFiles())

@@ -119,14 +119,14 @@ func (r *Ring) FD() int { return r.fd }
 
 // Close unmaps the ring and closes it, once: a second call does nothing. What
 // is in flight is cancelled by the kernel; memory that it writes to must
-// outlive it, so wait for its completions before Close.
+// outlive it, so wait for its completions before Close. The kernel takes the
+// ring apart some time later, with the files and buffers in its tables:
+// [Ring.UnregisterTables] lets go of these at once.
 func (r *Ring) Close() error {
 	if r.fd < 0 {
 		return nil
 	}
-	// The kernel takes a closed ring apart later, on its own. Files and
-	// buffers go now, for those who wait for a file's last reference.
-	err := errors.Join(r.unregisterTables(), r.unregisterRingFD(), r.maps.munmap(), unix.Close(r.fd))
+	err := errors.Join(r.unregisterRingFD(), r.maps.munmap(), unix.Close(r.fd))
 	r.fd, r.enterFD = -1, -1
 	return err
 }

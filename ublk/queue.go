@@ -169,13 +169,13 @@ func (q *Queue) fetchAll() error {
 		req.q, req.tag = q, uint16(tag)
 		q.ioCommand(UBLK_U_IO_FETCH_REQ, req, 0)
 	}
+	q.armed = q.depth
 	if err := q.ring.Submit(); err != nil {
 		return err
 	}
 	if q.ring.CQReady() > 0 {
 		return fmt.Errorf("fetch requests: %w", unix.Errno(-q.ring.CQE(0).Res))
 	}
-	q.armed = q.depth
 	return nil
 }
 
@@ -339,6 +339,11 @@ func (q *Queue) close() {
 		_ = unix.Munmap(q.mapped)
 	}
 	if q.ring != nil {
+		if q.armed == 0 {
+			// So that the device, and the handler's files, are free at once.
+			// Not with fetches in flight, which some kernels would wait for.
+			_ = q.ring.UnregisterTables()
+		}
 		_ = q.ring.Close()
 	}
 	if q.bufs != nil {
