@@ -1,9 +1,11 @@
 package loop
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -93,14 +95,43 @@ func noMerges(t *testing.T, disk string) {
 // attach attaches a path for a test.
 func attach(t testing.TB, ctl *ublk.Control, path string, cfg Config) *Device {
 	t.Helper()
-	dev, err := Attach(ctl, openPath(t, path), cfg)
+	file := openPath(t, path)
+	dev, err := Attach(ctl, file, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
+	_ = file.Close() // the device has its own
 	t.Cleanup(func() {
 		if err := dev.Close(); err != nil {
 			t.Errorf("close: %v", err)
 		}
 	})
 	return dev
+}
+
+// No request makes the server allocate, in any operation.
+func TestKernelRequestsAllocateNothing(t *testing.T) {
+	ctl := ublktest.Kernel(t)
+	inEachMode(t, ctl, func(t *testing.T, cfg Config) {
+		cfg.Queues = 1
+		dev := attach(t, ctl, sparseFile(t, fileSystem(t, "ext4")), cfg)
+		f := openFile(t, dev.Path(), os.O_RDWR|unix.O_DIRECT)
+		fd, mem := int(f.Fd()), alignedMemory(t, 4096)
+		const rounds = 500
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		for i := range rounds {
+			off := int64(i%256) * 4096
+			_, werr := unix.Pwrite(fd, mem, off)
+			_, rerr := unix.Pread(fd, mem, off)
+			if err := cmp.Or(werr, rerr, unix.Fdatasync(fd), unix.Fallocate(fd, punchHole, off, 4096)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		runtime.ReadMemStats(&after)
+		// Go's runtime allocates for itself now and then.
+		if n := after.Mallocs - before.Mallocs; n > 4*rounds/100 {
+			t.Fatalf("%d allocations for %d requests", n, 4*rounds)
+		}
+	})
 }

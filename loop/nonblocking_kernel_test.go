@@ -29,13 +29,21 @@ func TestKernelSlowFileHoldsNobodyUp(t *testing.T) {
 			"flush":   f.Sync,
 			"discard": func() error { return blockIoctl(f, unix.BLKDISCARD, 1<<20, 1<<20) },
 			"zeroes":  func() error { return unix.Fallocate(int(f.Fd()), punchHole, 1<<20, 1<<20) },
+			"FUA": func() error { // the kernel below makes an fsync of it
+				_, err := unix.Pwritev2(int(f.Fd()), [][]byte{alignedMemory(t, 4096)}, 2<<20, unix.RWF_DSYNC)
+				return err
+			},
 		} {
 			t.Run(name, func(t *testing.T) {
 				file.gate = make(chan struct{})
 				defer func() { file.gate = nil }()
 				ended := make(chan error, 1)
 				go func() { ended <- request() }()
-				<-file.gate
+				select {
+				case <-file.gate:
+				case err := <-ended:
+					t.Fatalf("it ended, with %v, and never came to the file", err)
+				}
 				err := within(t, "a read beside it", func() error { _, err := f.ReadAt(mem, 0); return err })
 				file.gate <- struct{}{}
 				if err := errors.Join(err, <-ended); err != nil {
