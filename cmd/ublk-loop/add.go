@@ -1,0 +1,127 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/loop"
+)
+
+type addOptions struct {
+	file       string
+	config     loop.Config
+	foreground bool
+	json       bool
+	logFile    string
+	hasLogFile bool // logFile is given
+}
+
+func newAddCommand(a *app) *cobra.Command {
+	var opts addOptions
+	cmd := &cobra.Command{
+		Use:   "add FILE",
+		Short: "Attach a file, a partition or a disk, and print the path of its device",
+		Long: "Attach a file, a partition or a disk. When add returns, the device, whose path it\n" +
+			"prints, can be opened; a process in the background serves it until del.",
+		Args: arguments(1, 1, "FILE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			opts.file = args[0]
+			opts.hasLogFile = cmd.Flags().Changed("log-file")
+			return a.runAdd(cmd.Context(), opts)
+		},
+	}
+	opts.addFlags(cmd)
+	return cmd
+}
+
+const (
+	maxQueues = 4096
+	maxDepth  = 4096
+	maxIO     = 32 << 20
+)
+
+func (o *addOptions) addFlags(cmd *cobra.Command) {
+	f, c := cmd.Flags(), &o.config
+	page := uint64(os.Getpagesize())
+	f.SortFlags = false
+	c.DirectIO, c.ZeroCopy = loop.SwitchAuto, loop.SwitchAuto
+	f.VarP(idFlag{&c.ID}, "id", "n", "make /dev/ublkbN (the first free one)")
+	f.BoolVarP(&c.ReadOnly, "read-only", "r", false, "make a read-only device, open the file read-only")
+	f.VarP(sizeFlag{&c.Offset}, "offset", "o", "start this far into the file")
+	f.Var(sizeFlag{&c.SizeLimit}, "sizelimit", "end this far behind the start, if the file does not before (0 for no limit)")
+	f.VarP(sectorFlag{&c.SectorSize}, "sector-size", "b", "logical block size: 512, 1024, 2048 or 4096 (a disk's own, for a file 512,\nor 4096 if its partition table is made for that)")
+	f.Var(switchFlag{&c.DirectIO}, "direct-io", "bypass the page cache of the file: where that can be had, or\nelse fail, or don't")
+	f.BoolVarP(&c.PartScan, "partscan", "P", false, "look for partitions")
+	f.VarP(countFlag{&c.Queues, maxQueues}, "queues", "q", "number of queues (one a CPU, which is also the most)")
+	f.VarP(countFlag{&c.Depth, maxDepth}, "depth", "d", "requests that a queue takes at once (128, or 64 without zero copy)")
+	f.Var(limitedSizeFlag{&c.MaxIOBytes, page, maxIO, page}, "max-io", "size of the largest request (the disk's, up to 1M, or 256K without zero copy)")
+	f.Var(switchFlag{&c.ZeroCopy}, "zero-copy", "use the pages of the requests themselves: where that can be had, or\nelse fail, or don't")
+	f.BoolVar(&c.Shared, "shared", false, "attach it though another uses it")
+	f.BoolVar(&o.foreground, "foreground", false, "serve in this process, until SIGINT or SIGTERM")
+	f.BoolVar(&o.json, "json", false, "print what list --json does, in place of the path")
+	f.StringVar(&o.logFile, "log-file", "", "append the server's log to `FILE`, as lines of JSON")
+}
+
+func (a *app) runAdd(ctx context.Context, opts addOptions) error {
+	j, err := opts.job()
+	if err != nil {
+		return err
+	}
+	defer j.close()
+	if opts.foreground {
+		return naming(a.replace(j), "attach", j.Name)
+	}
+	signal.Ignore(unix.SIGPIPE) // who reads no path gets no device
+	ctx, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second one ends this at once
+	srv, err := a.start(ctx, j)
+	for _, w := range j.Warnings {
+		fmt.Fprintf(a.errOut, "ublk-loop: warning: %s: %s\n", oneLine(j.Name), w)
+	}
+	if err != nil {
+		return naming(err, "attach", j.Name)
+	}
+	return naming(a.handOver(srv, opts.json), "attach", j.Name)
+}
+
+// handOver lets a server stay once its device has been printed: whoever made
+// it then knows of it. Otherwise nothing is left of it.
+func (a *app) handOver(srv server, asJSON bool) error {
+	status, err := srv.Ready()
+	if err == nil {
+		err = printDevice(a.out, status, asJSON)
+	}
+	if err == nil {
+		err = srv.Stay()
+	}
+	if err != nil {
+		return errors.Join(err, srv.End())
+	}
+	return nil
+}
+
+// job opens what the options name. What is wrong with a path is found here,
+// where the working directory is the caller's.
+func (o *addOptions) job() (*job, error) {
+	file, err := loop.OpenPath(o.file)
+	if err != nil {
+		return nil, err
+	}
+	j := &job{Name: file.Name(), Config: o.config, JSON: o.json, Foreground: o.foreground, file: file}
+	if !o.hasLogFile {
+		return j, nil
+	}
+	j.log, err = os.OpenFile(o.logFile, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	if err != nil {
+		j.close()
+		return nil, fmt.Errorf("open log: %w", err)
+	}
+	return j, nil
+}

@@ -1,0 +1,168 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/ublk"
+)
+
+// Exit statuses.
+const (
+	exitDone   = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// app is what the commands have of the world; tests give them another.
+type app struct {
+	out, errOut io.Writer
+	// open opens the driver. It returns an error that wraps ublk.ErrNoDriver
+	// where there is none.
+	open func() (driver, error)
+	// start starts a server in the background, replace makes this process
+	// one and does not return unless that fails.
+	start   func(context.Context, *job) (server, error)
+	replace func(*job) error
+}
+
+// driver is the kernel's driver, as far as the commands go.
+type driver interface {
+	List() ([]loop.Status, error)
+	Find(file *os.File) ([]uint32, error)
+	Detach(id uint32, opts loop.DetachOptions) error
+	Features() (ublk.Features, error)
+	Close() error
+}
+
+// server is a process that serves a device. It ends, and its device with it,
+// unless it is told to stay.
+type server interface {
+	// Ready waits until the device can be opened.
+	Ready() (*loop.Status, error)
+	// Stay makes the server outlive this process.
+	Stay() error
+	// End waits until nothing is left of a server that was not told to stay.
+	End() error
+}
+
+func newApp() *app {
+	return &app{out: os.Stdout, errOut: os.Stderr, open: openKernel, start: startServer, replace: replaceProcess}
+}
+
+// usageError is an error of the command line itself.
+type usageError struct {
+	err  error
+	hint string
+}
+
+// Error implements error.
+func (e *usageError) Error() string { return e.err.Error() }
+
+// Unwrap returns the error without what to do about it.
+func (e *usageError) Unwrap() error { return e.err }
+
+// errReported stands for errors that have been printed.
+var errReported = errors.New("reported")
+
+// run carries out a command line.
+func (a *app) run(args []string) int {
+	cmd := newRootCommand(a)
+	cmd.SetArgs(args)
+	err := cmd.Execute()
+	var usage *usageError
+	switch {
+	case err == nil:
+		return exitDone
+	case errors.Is(err, errReported):
+	case errors.As(err, &usage):
+		printError(a.errOut, usage.err.Error(), usage.hint)
+		return exitUsage
+	default:
+		a.report(err)
+	}
+	return exitFailed
+}
+
+// report prints an error.
+func (a *app) report(err error) {
+	printError(a.errOut, err.Error(), hintFor(err))
+}
+
+// printError prints an error in the form that all of them have.
+func printError(w io.Writer, text, hint string) {
+	// Errors that were joined come as lines.
+	fmt.Fprintf(w, "ublk-loop: error: %s\n", oneLine(strings.ReplaceAll(text, "\n", "; ")))
+	if hint != "" {
+		fmt.Fprintf(w, "hint: %s\n", oneLine(hint))
+	}
+}
+
+// naming returns an error that says which object it is about.
+func naming(err error, what, object string) error {
+	if err == nil || strings.Contains(err.Error(), object) {
+		return err
+	}
+	return fmt.Errorf("%s %s: %w", what, object, err)
+}
+
+func newRootCommand(a *app) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "ublk-loop",
+		Short: "Make a block device of a file, a partition or a disk",
+		Long: "ublk-loop makes a block device, /dev/ublkbN, of a file, a partition or a disk,\n" +
+			"through the kernel's ublk driver and io_uring.",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          func(_ *cobra.Command, args []string) error { return checkCommand(args) },
+		RunE:          func(*cobra.Command, []string) error { return checkCommand(nil) },
+	}
+	root.SetOut(a.out)
+	root.SetErr(a.errOut)
+	root.SetFlagErrorFunc(flagError)
+	root.AddCommand(newAddCommand(a), newDelCommand(a), newListCommand(a), newFeaturesCommand(a), newVersionCommand(a))
+	return root
+}
+
+// checkCommand refuses what is left of the command line when it names no
+// command.
+func checkCommand(args []string) error {
+	err := errors.New("no command")
+	if len(args) > 0 {
+		err = fmt.Errorf("unknown command %q", args[0])
+	}
+	return &usageError{err, "see ublk-loop --help"}
+}
+
+// flagError is what a wrong flag of a command is reported as.
+func flagError(cmd *cobra.Command, err error) error {
+	var invalid *pflag.InvalidValueError
+	if errors.As(err, &invalid) {
+		err = fmt.Errorf("--%s %q: %w", invalid.GetFlag().Name, invalid.GetValue(), errors.Unwrap(invalid))
+	}
+	return &usageError{err, helpHint(cmd)}
+}
+
+func helpHint(cmd *cobra.Command) string { return "see " + cmd.CommandPath() + " --help" }
+
+// arguments checks the number of a command's arguments: at least low, and at
+// most high unless that is negative.
+func arguments(low, high int, what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		switch {
+		case len(args) < low:
+			return &usageError{fmt.Errorf("%s: %s is missing", cmd.Name(), what), helpHint(cmd)}
+		case high >= 0 && len(args) > high:
+			return &usageError{fmt.Errorf("%s: unexpected argument %q", cmd.Name(), args[high]), helpHint(cmd)}
+		}
+		return nil
+	}
+}

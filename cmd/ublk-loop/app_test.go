@@ -1,0 +1,105 @@
+package main
+
+import (
+	"errors"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+func TestUsage(t *testing.T) {
+	b := newBench()
+	see := "\nhint: see ublk-loop --help\n"
+	b.check(t, nil, 2, "", "ublk-loop: error: no command"+see)
+	b.check(t, []string{"serve"}, 2, "", `ublk-loop: error: unknown command "serve"`+see)
+	b.check(t, []string{"-x"}, 2, "", "ublk-loop: error: unknown shorthand flag: 'x' in -x"+see)
+	b.check(t, []string{"--json"}, 2, "", "ublk-loop: error: unknown flag: --json"+see)
+	b.check(t, []string{"version", "now"}, 2, "", "ublk-loop: error: version: unexpected argument \"now\"\nhint: see ublk-loop version --help\n")
+	b.check(t, []string{"features", "now"}, 2, "", "ublk-loop: error: features: unexpected argument \"now\"\nhint: see ublk-loop features --help\n")
+	b.out.Reset()
+	if status := b.run([]string{"--help"}); status != 0 || !strings.Contains(b.out.String(), "features") {
+		t.Errorf("--help: exit status %d, output %s", status, &b.out)
+	}
+}
+
+func TestPrintError(t *testing.T) {
+	for _, tt := range []struct{ text, hint, want string }{
+		{"open /x: gone", "", "ublk-loop: error: open /x: gone\n"},
+		{"open /x: gone", "look", "ublk-loop: error: open /x: gone\nhint: look\n"},
+		{"open a\tb\x1b[31m: gone", "", `ublk-loop: error: open a\tb\x1b[31m: gone` + "\n"},
+		{`open "a\tb": gone`, "", `ublk-loop: error: open "a\tb": gone` + "\n"},
+		{errors.Join(errors.New("one"), errors.New("two")).Error(), "", "ublk-loop: error: one; two\n"},
+	} {
+		var out strings.Builder
+		printError(&out, tt.text, tt.hint)
+		if out.String() != tt.want {
+			t.Errorf("%q prints as %q, want %q", tt.text, out.String(), tt.want)
+		}
+	}
+}
+
+func TestOneLine(t *testing.T) {
+	for text, want := range map[string]string{
+		"/srv/disk image": "/srv/disk image", "/srv/платёж.img": "/srv/платёж.img", `a"b`: `a"b`,
+		"a\nb": `a\nb`, "a\"\x00": `a"\x00`, "\xff": `\xff`, "a\u202eb": `a\u202eb`,
+	} {
+		if got := oneLine(text); got != want {
+			t.Errorf("oneLine(%q) is %q, want %q", text, got, want)
+		}
+	}
+}
+
+// The manual describes each command and each of its flags, and no others.
+func TestManual(t *testing.T) {
+	manual, err := os.ReadFile("../../docs/ublk-loop.8")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, _ := strings.Cut(string(manual), "\n.SH COMMANDS")
+	text, _, _ = strings.Cut(text, "\n.SH ")
+	described := map[string][]string{}
+	for _, section := range strings.Split(text, "\n.SS ")[1:] {
+		name := regexp.MustCompile(`[a-z]+`).FindString(section)
+		described[name] = manualFlags(section)
+	}
+	delete(described, "completion") // cobra's
+	for _, cmd := range newRootCommand(&newBench().app).Commands() {
+		if got, want := described[cmd.Name()], commandFlags(cmd); !slices.Equal(got, want) {
+			t.Errorf("%s: the manual has the flags %q, the command %q", cmd.Name(), got, want)
+		}
+		delete(described, cmd.Name())
+	}
+	if len(described) > 0 {
+		t.Errorf("the manual has commands that there are not: %v", described)
+	}
+}
+
+// manualFlags returns the flags that a section has paragraphs of, with their
+// short names.
+func manualFlags(section string) []string {
+	flags := []string{}
+	heading := regexp.MustCompile(`(?m)^\.TP\n\.BR? (?:(\\-[a-zA-Z]) ", " )?(\\-\\-[a-z\\-]+)`)
+	for _, m := range heading.FindAllStringSubmatch(section, -1) {
+		flags = append(flags, strings.ReplaceAll(m[1]+m[2], `\`, ""))
+	}
+	slices.Sort(flags)
+	return flags
+}
+
+func commandFlags(cmd *cobra.Command) []string {
+	flags := []string{}
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		name := "--" + f.Name
+		if f.Shorthand != "" {
+			name = "-" + f.Shorthand + name
+		}
+		flags = append(flags, name)
+	})
+	slices.Sort(flags)
+	return flags
+}

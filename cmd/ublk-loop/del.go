@@ -1,0 +1,84 @@
+package main
+
+import (
+	"errors"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/ublk"
+)
+
+type delOptions struct {
+	targets []string
+	all     bool
+	force   bool
+}
+
+func newDelCommand(a *app) *cobra.Command {
+	var opts delOptions
+	cmd := &cobra.Command{
+		Use:   "del DEVICE|ID|FILE...",
+		Short: "Remove devices, by their path, their number or the file they were made of",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			opts.targets = args
+			if opts.all == (len(args) > 0) {
+				return &usageError{errors.New("del: either devices or --all"), helpHint(cmd)}
+			}
+			return a.runDel(opts)
+		},
+	}
+	cmd.Flags().BoolVar(&opts.all, "all", false, "remove every device of ublk-loop")
+	cmd.Flags().BoolVar(&opts.force, "force", false, "remove a device that is in use, too: its users get errors")
+	return cmd
+}
+
+func (a *app) runDel(opts delOptions) error {
+	drv, err := a.open()
+	if errors.Is(err, ublk.ErrNoDriver) && !opts.all && allDevices(opts.targets) {
+		return nil // without a driver they are all gone
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { _ = drv.Close() }()
+	failed := false
+	try := func(err error) {
+		if err != nil {
+			a.report(err)
+			failed = true
+		}
+	}
+	ids := opts.ids(drv, try)
+	for _, id := range ids {
+		err := drv.Detach(id, loop.DetachOptions{Force: opts.force})
+		try(naming(err, "remove", ublk.BlockPath(id)))
+	}
+	if failed {
+		return errReported
+	}
+	return nil
+}
+
+// ids returns the ids of the devices to remove. It gives try what it cannot
+// find.
+func (o *delOptions) ids(drv driver, try func(error)) []uint32 {
+	var ids []uint32
+	for _, target := range o.targets {
+		if id, ok := deviceID(target); ok {
+			ids = append(ids, id)
+			continue
+		}
+		found, err := findFile(drv, target)
+		try(err)
+		ids = append(ids, found...)
+	}
+	if o.all {
+		devices, err := drv.List()
+		try(err)
+		for i := range devices {
+			ids = append(ids, devices[i].ID)
+		}
+	}
+	return ids
+}

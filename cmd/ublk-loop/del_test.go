@@ -1,0 +1,111 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/loop"
+)
+
+func delBench() *bench {
+	b := newBench()
+	for id := range uint32(4) {
+		b.drv.devices = append(b.drv.devices, loop.Status{ID: id, FileInode: uint64(id % 2)})
+	}
+	return b
+}
+
+func TestDel(t *testing.T) {
+	for _, tt := range []struct {
+		args []string
+		left []uint32
+	}{
+		{[]string{"1"}, []uint32{0, 2, 3}},
+		{[]string{"/dev/ublkb1"}, []uint32{0, 2, 3}},
+		{[]string{"/dev/ublkc1"}, []uint32{0, 2, 3}},
+		{[]string{"//dev/./ublkc1"}, []uint32{0, 2, 3}},
+		{[]string{"0", "/dev/ublkb3"}, []uint32{1, 2}},
+		{[]string{"--all"}, []uint32{}},
+		{[]string{"9"}, []uint32{0, 1, 2, 3}},
+		{[]string{"/dev/ublkb9", "2"}, []uint32{0, 1, 3}},
+	} {
+		b := delBench()
+		b.check(t, append([]string{"del"}, tt.args...), 0, "", "")
+		if got := b.drv.ids(); !slices.Equal(got, tt.left) {
+			t.Errorf("del %q leaves %v, want %v", tt.args, got, tt.left)
+		}
+		if len(b.drv.forced) > 0 || !b.drv.closed {
+			t.Errorf("del %q: forced %v, closed %v", tt.args, b.drv.forced, b.drv.closed)
+		}
+	}
+}
+
+// All devices that a file is attached to go.
+func TestDelFile(t *testing.T) {
+	b := delBench()
+	path := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		t.Fatal(err)
+	}
+	b.check(t, []string{"del", path}, 0, "", "") // nothing is made of it
+	b.drv.devices[1].FileInode = st.Ino
+	b.drv.devices[2].FileInode = st.Ino
+	b.check(t, []string{"del", path}, 0, "", "")
+	if got := b.drv.ids(); !slices.Equal(got, []uint32{0, 3}) {
+		t.Errorf("left are %v", got)
+	}
+}
+
+// What fails does not keep the rest from being done, and is all reported.
+func TestDelErrors(t *testing.T) {
+	b := delBench()
+	b.drv.refuse = map[uint32]error{
+		0: fmt.Errorf("remove /dev/ublkb0: %w", loop.ErrInUse),
+		1: unix.EIO,
+		2: fmt.Errorf("remove /dev/ublkb2: %w", loop.ErrForeign),
+	}
+	want := "ublk-loop: error: remove /dev/ublkb0: device is in use\n" +
+		"hint: unmount it or end what has it open; --force removes it all the same\n" +
+		"ublk-loop: error: remove /dev/ublkb1: input/output error\n" +
+		"ublk-loop: error: remove /dev/ublkb2: not a device of ublk-loop\n" +
+		"hint: remove it with the program that made it\n"
+	b.check(t, []string{"del", "--all"}, 1, "", want)
+	if got := b.drv.ids(); !slices.Equal(got, []uint32{0, 1, 2}) {
+		t.Errorf("left are %v", got)
+	}
+	missing := "ublk-loop: error: open /nonexistent/x: no such file or directory\n"
+	b.check(t, []string{"del", "/nonexistent/x", "0", "1", "2"}, 1, "", missing+want)
+	b.check(t, []string{"del", "--force", "0"}, 0, "", "")
+	if !slices.Equal(b.drv.forced, []uint32{0}) {
+		t.Errorf("forced are %v", b.drv.forced)
+	}
+}
+
+// Without a driver there are no devices.
+func TestDelWithoutDriver(t *testing.T) {
+	b := newBench()
+	b.drv = nil
+	b.check(t, []string{"del", "0", "/dev/ublkb1"}, 0, "", "")
+	noDriver := "ublk-loop: error: open /dev/ublk-control: the ublk driver is not loaded\n" +
+		"hint: load it with modprobe ublk_drv (CONFIG_BLK_DEV_UBLK; in Ubuntu it is in linux-modules-extra)\n"
+	b.check(t, []string{"del", "disk.img"}, 1, "", noDriver)
+	b.check(t, []string{"del", "--all"}, 1, "", noDriver)
+}
+
+func TestDelUsage(t *testing.T) {
+	b := newBench()
+	want := "ublk-loop: error: del: either devices or --all\nhint: see ublk-loop del --help\n"
+	b.check(t, []string{"del"}, 2, "", want)
+	b.check(t, []string{"del", "--all", "0"}, 2, "", want)
+	b.check(t, []string{"del", "--force"}, 2, "", want)
+	b.check(t, []string{"del", "--forced", "0"}, 2, "", "ublk-loop: error: unknown flag: --forced\nhint: see ublk-loop del --help\n")
+}

@@ -1,0 +1,157 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/ublk"
+)
+
+// fakeDriver has devices, and removes them. Their FileInode tells which file
+// they are made of.
+type fakeDriver struct {
+	devices  []loop.Status
+	features ublk.Features
+	err      error            // what every call returns
+	refuse   map[uint32]error // what Detach of a device returns
+	forced   []uint32
+	closed   bool
+}
+
+var _ driver = (*fakeDriver)(nil)
+
+func (d *fakeDriver) List() ([]loop.Status, error) { return slices.Clone(d.devices), d.err }
+
+func (d *fakeDriver) Find(file *os.File) ([]uint32, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(file.Fd()), &st); err != nil {
+		return nil, err
+	}
+	var ids []uint32
+	for _, s := range d.devices {
+		if s.FileInode == st.Ino {
+			ids = append(ids, s.ID)
+		}
+	}
+	return ids, d.err
+}
+
+func (d *fakeDriver) Detach(id uint32, opts loop.DetachOptions) error {
+	if d.err != nil {
+		return d.err
+	}
+	if opts.Force {
+		d.forced = append(d.forced, id)
+	} else if err := d.refuse[id]; err != nil {
+		return err
+	}
+	d.devices = slices.DeleteFunc(d.devices, func(s loop.Status) bool { return s.ID == id })
+	return nil
+}
+
+func (d *fakeDriver) Features() (ublk.Features, error) { return d.features, d.err }
+
+func (d *fakeDriver) Close() error {
+	d.closed = true
+	return nil
+}
+
+func (d *fakeDriver) ids() []uint32 {
+	ids := []uint32{}
+	for _, s := range d.devices {
+		ids = append(ids, s.ID)
+	}
+	return ids
+}
+
+// fakeServer becomes ready, or does not.
+type fakeServer struct {
+	status        loop.Status
+	err           error
+	stayed, ended bool
+}
+
+var _ server = (*fakeServer)(nil)
+
+func (s *fakeServer) Ready() (*loop.Status, error) { return &s.status, s.err }
+
+func (s *fakeServer) Stay() error {
+	s.stayed = true
+	return nil
+}
+
+func (s *fakeServer) End() error {
+	s.ended = true
+	return nil
+}
+
+// bench is an app among fakes.
+type bench struct {
+	app
+	drv         *fakeDriver
+	srv         *fakeServer
+	job         *job // what a server was started with
+	out, errOut bytes.Buffer
+}
+
+func newBench() *bench {
+	b := &bench{drv: &fakeDriver{}, srv: &fakeServer{}}
+	b.app.out, b.app.errOut = &b.out, &b.errOut
+	b.app.open = func() (driver, error) {
+		if b.drv == nil {
+			return nil, fmt.Errorf("open /dev/ublk-control: %w", ublk.ErrNoDriver)
+		}
+		return b.drv, nil
+	}
+	b.app.start = func(_ context.Context, j *job) (server, error) {
+		b.job = j
+		return b.srv, nil
+	}
+	b.app.replace = func(j *job) error {
+		b.job = j
+		return nil
+	}
+	return b
+}
+
+// check runs a command line and compares all that it prints.
+func (b *bench) check(t *testing.T, args []string, wantStatus int, wantOut, wantErr string) {
+	t.Helper()
+	b.out.Reset()
+	b.errOut.Reset()
+	status := b.run(args)
+	if status != wantStatus {
+		t.Errorf("%q: exit status %d, want %d", args, status, wantStatus)
+	}
+	if got := b.out.String(); got != wantOut {
+		t.Errorf("%q: output\n%s\nwant\n%s", args, got, wantOut)
+	}
+	if got := b.errOut.String(); got != wantErr {
+		t.Errorf("%q: errors\n%s\nwant\n%s", args, got, wantErr)
+	}
+}
+
+// someDevices are two devices: a live one, and a dead one of which nothing is
+// known but what the driver says.
+func someDevices() []loop.Status {
+	return []loop.Status{
+		{
+			ID: 0, Device: "/dev/ublkb0", MajMin: "259:0", State: "live", PID: 4711,
+			File: "/srv/disk image", FileDevice: "8:1", FileInode: 1,
+			Size: 64 << 20, Offset: 1 << 20, SizeLimit: 64 << 20, ReadOnly: true, DirectIO: true,
+			BufferMode: "auto-register", PartScan: true, Queues: 2, Depth: 128,
+			Limits: loop.Limits{LogicalBlockSize: 4096, PhysicalBlockSize: 4096, MaxIOBytes: 1 << 20, FUA: true},
+		},
+		{
+			ID: 12, Device: "/dev/ublkb12", State: "dead", Size: 1536, Queues: 1, Depth: 64,
+			Limits: loop.Limits{LogicalBlockSize: 512, PhysicalBlockSize: 512},
+		},
+	}
+}

@@ -1,0 +1,120 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"math/bits"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ublk-loop/ublk-loop/ublk"
+)
+
+// A cost is what is lost where a feature is missing. Features that are not
+// here are not used.
+var costs = map[ublk.Features]string{
+	ublk.UBLK_F_SUPPORT_ZERO_COPY: "the driver copies every byte once more (--zero-copy=on is refused)",
+	ublk.UBLK_F_AUTO_BUF_REG:      "with zero copy, two more commands a request",
+	ublk.UBLK_F_SAFE_STOP_DEV:     "del looks for users of a device in /proc, and may miss one that comes meanwhile",
+	ublk.UBLK_F_NO_AUTO_PART_SCAN: "the kernel looks for partitions without --partscan, too",
+	ublk.UBLK_F_CMD_IOCTL_ENCODE:  "nothing works: the commands have other numbers",
+}
+
+// featuresOutput is what features --json prints.
+type featuresOutput struct {
+	Kernel     string          `json:"kernel"`
+	Features   string          `json:"features"` // all bits, as a hexadecimal number
+	BufferMode string          `json:"buffer_mode"`
+	List       []featureOutput `json:"list"`
+}
+
+type featureOutput struct {
+	Name    string `json:"name"`
+	Bit     int    `json:"bit"`
+	Since   string `json:"since"` // "" for a bit that this program does not know
+	Offered bool   `json:"offered"`
+	Used    bool   `json:"used"`
+	Without string `json:"without"` // what is lost without it, "" for nothing
+}
+
+func newFeaturesCommand(a *app) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "features",
+		Short: "Show what this kernel's ublk driver offers, and what each missing feature costs",
+		Args:  arguments(0, 0, ""),
+		RunE: func(*cobra.Command, []string) error {
+			return a.runFeatures(kernelRelease(), asJSON)
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func (a *app) runFeatures(release string, asJSON bool) error {
+	drv, err := a.open()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = drv.Close() }()
+	offered, err := drv.Features()
+	if err != nil {
+		return err
+	}
+	features := describeFeatures(release, offered)
+	if asJSON {
+		return printJSON(a.out, features)
+	}
+	return printFeatures(a.out, features)
+}
+
+func describeFeatures(release string, offered ublk.Features) featuresOutput {
+	out := featuresOutput{
+		Kernel: release, Features: fmt.Sprintf("%#x", uint64(offered)), BufferMode: bestMode(offered).String(),
+	}
+	unknown := offered
+	for _, f := range ublk.KnownFeatures {
+		cost, used := costs[f.Bit]
+		out.List = append(out.List, featureOutput{
+			Name: f.Name, Bit: bits.TrailingZeros64(uint64(f.Bit)), Since: f.Since,
+			Offered: offered.Has(f.Bit), Used: used, Without: cost,
+		})
+		unknown &^= f.Bit
+	}
+	for ; unknown != 0; unknown &= unknown - 1 {
+		bit := unknown & -unknown
+		out.List = append(out.List, featureOutput{
+			Name: bit.String(), Bit: bits.TrailingZeros64(uint64(bit)), Offered: true,
+		})
+	}
+	return out
+}
+
+// bestMode returns the buffer mode that --zero-copy=auto gives.
+func bestMode(offered ublk.Features) ublk.BufferMode {
+	switch {
+	case !offered.Has(ublk.UBLK_F_SUPPORT_ZERO_COPY):
+		return ublk.BufferCopy
+	case !offered.Has(ublk.UBLK_F_AUTO_BUF_REG):
+		return ublk.BufferRegister
+	}
+	return ublk.BufferAutoRegister
+}
+
+func printFeatures(out io.Writer, f featuresOutput) error {
+	fmt.Fprintf(out, "kernel %s, features %s, buffer mode %s\n\n", f.Kernel, f.Features, f.BufferMode)
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "FEATURE\tSINCE\tHERE\tWITHOUT IT")
+	for _, feature := range f.List {
+		here, without := "no", "-"
+		if feature.Offered {
+			here = "yes"
+		}
+		if feature.Without != "" {
+			without = feature.Without
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", feature.Name, orDash(feature.Since), here, without)
+	}
+	return table.Flush()
+}

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/ublk"
+)
+
+func TestFeatures(t *testing.T) {
+	b := newBench()
+	offered := ublk.Features(ublk.UBLK_F_SUPPORT_ZERO_COPY|ublk.UBLK_F_CMD_IOCTL_ENCODE) | 1<<40
+	if err := b.printFeaturesOf("6.15.1", offered, false); err != nil {
+		t.Fatal(err)
+	}
+	want := `kernel 6.15.1, features 0x10000000041, buffer mode register
+
+FEATURE                 SINCE  HERE  WITHOUT IT
+SUPPORT_ZERO_COPY       6.15   yes   the driver copies every byte once more (--zero-copy=on is refused)
+URING_CMD_COMP_IN_TASK  6.0    no    -
+NEED_GET_DATA           6.0    no    -
+USER_RECOVERY           6.1    no    -
+USER_RECOVERY_REISSUE   6.1    no    -
+UNPRIVILEGED_DEV        6.3    no    -
+CMD_IOCTL_ENCODE        6.4    yes   nothing works: the commands have other numbers
+USER_COPY               6.5    no    -
+ZONED                   6.6    no    -
+USER_RECOVERY_FAIL_IO   6.13   no    -
+UPDATE_SIZE             6.16   no    -
+AUTO_BUF_REG            6.16   no    with zero copy, two more commands a request
+QUIESCE                 6.16   no    -
+PER_IO_DAEMON           6.16   no    -
+BUF_REG_OFF_DAEMON      6.17   no    -
+BATCH_IO                7.0    no    -
+INTEGRITY               7.0    no    -
+SAFE_STOP_DEV           7.0    no    del looks for users of a device in /proc, and may miss one that comes meanwhile
+NO_AUTO_PART_SCAN       7.0    no    the kernel looks for partitions without --partscan, too
+SHMEM_ZC                7.1    no    -
+IO_DESC_SIZE            7.3    no    -
+bit40                   -      yes   -
+`
+	if got := b.out.String(); got != want {
+		t.Errorf("output\n%s\nwant\n%s", got, want)
+	}
+}
+
+// printFeaturesOf runs features on a driver that offers some.
+func (b *bench) printFeaturesOf(release string, offered ublk.Features, asJSON bool) error {
+	b.drv.features = offered
+	return b.runFeatures(release, asJSON)
+}
+
+func TestFeaturesJSON(t *testing.T) {
+	b := newBench()
+	if err := b.printFeaturesOf("7.3", ublk.UBLK_F_SUPPORT_ZERO_COPY|ublk.UBLK_F_AUTO_BUF_REG, true); err != nil {
+		t.Fatal(err)
+	}
+	var got featuresOutput
+	if err := json.Unmarshal(b.out.Bytes(), &got); err != nil {
+		t.Fatal(err)
+	}
+	if got.Kernel != "7.3" || got.Features != "0x801" || got.BufferMode != "auto-register" || len(got.List) != len(ublk.KnownFeatures) {
+		t.Errorf("output is %+v", got)
+	}
+	want := featureOutput{
+		Name: "AUTO_BUF_REG", Bit: 11, Since: "6.16", Offered: true, Used: true,
+		Without: "with zero copy, two more commands a request",
+	}
+	if got.List[11] != want {
+		t.Errorf("bit 11 is %+v, want %+v", got.List[11], want)
+	}
+}
+
+func TestFeaturesErrors(t *testing.T) {
+	b := newBench()
+	b.drv.err = fmt.Errorf("get features: %w", ublk.ErrNotSupported)
+	b.check(t, []string{"features"}, 1, "", "ublk-loop: error: get features: not supported by this kernel\n")
+	b.drv = nil
+	b.check(t, []string{"features", "--json"}, 1, "", "ublk-loop: error: open /dev/ublk-control: the ublk driver is not loaded\n"+
+		"hint: load it with modprobe ublk_drv (CONFIG_BLK_DEV_UBLK; in Ubuntu it is in linux-modules-extra)\n")
+}
+
+func TestBestMode(t *testing.T) {
+	for offered, want := range map[ublk.Features]ublk.BufferMode{
+		0:                             ublk.BufferCopy,
+		ublk.UBLK_F_AUTO_BUF_REG:      ublk.BufferCopy,
+		ublk.UBLK_F_SUPPORT_ZERO_COPY: ublk.BufferRegister,
+		ublk.UBLK_F_SUPPORT_ZERO_COPY | ublk.UBLK_F_AUTO_BUF_REG: ublk.BufferAutoRegister,
+	} {
+		if got := bestMode(offered); got != want {
+			t.Errorf("bestMode(%v) is %v, want %v", offered, got, want)
+		}
+	}
+}
+
+// docs/json.md has each key, and no others.
+func TestJSONDocumented(t *testing.T) {
+	text, err := os.ReadFile("../../docs/json.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	documented := map[string]bool{}
+	for _, row := range regexp.MustCompile("(?m)^\\| `([^`]+)` \\|").FindAllStringSubmatch(string(text), -1) {
+		documented[row[1]] = false
+	}
+	for _, v := range []any{loop.Status{}, loop.Limits{}, featuresOutput{}, featureOutput{}} {
+		for field := range reflect.TypeOf(v).Fields() {
+			key, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+			if _, found := documented[key]; !found {
+				t.Errorf("%T: docs/json.md lacks %q", v, key)
+			}
+			documented[key] = true
+		}
+	}
+	for key, exists := range documented {
+		if !exists {
+			t.Errorf("docs/json.md has %q, which there is not", key)
+		}
+	}
+}

@@ -1,0 +1,165 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"github.com/ublk-loop/ublk-loop/loop"
+)
+
+// This file has the types of add's flags. Each refuses what its device would.
+
+// sizeFlag is a number of bytes, with a unit.
+type sizeFlag struct{ bytes *uint64 }
+
+var _ pflag.Value = sizeFlag{}
+
+// Set implements pflag.Value.
+func (f sizeFlag) Set(text string) error {
+	bytes, err := parseSize(text)
+	*f.bytes = bytes
+	return err
+}
+
+// String implements pflag.Value.
+func (f sizeFlag) String() string {
+	if f.bytes == nil || *f.bytes == 0 {
+		return ""
+	}
+	return formatSize(*f.bytes)
+}
+
+// Type implements pflag.Value.
+func (f sizeFlag) Type() string { return "BYTES" }
+
+// limitedSizeFlag is a size from low to high that is a multiple of unit.
+type limitedSizeFlag struct {
+	bytes           *uint32
+	low, high, unit uint64
+}
+
+// Set implements pflag.Value.
+func (f limitedSizeFlag) Set(text string) error {
+	bytes, err := parseSize(text)
+	switch {
+	case err != nil:
+		return err
+	case bytes < f.low || bytes > f.high:
+		return fmt.Errorf("not from %s to %s", formatSize(f.low), formatSize(f.high))
+	case bytes%f.unit != 0:
+		return fmt.Errorf("not a multiple of %s", formatSize(f.unit))
+	}
+	*f.bytes = uint32(bytes)
+	return nil
+}
+
+// String implements pflag.Value.
+func (f limitedSizeFlag) String() string { return "" }
+
+// Type implements pflag.Value.
+func (f limitedSizeFlag) Type() string { return "BYTES" }
+
+// sectorFlag is a sector size.
+type sectorFlag struct{ bytes *uint32 }
+
+// Set implements pflag.Value.
+func (f sectorFlag) Set(text string) error {
+	bytes, err := parseSize(text)
+	if err != nil {
+		return err
+	}
+	switch bytes {
+	case 512, 1024, 2048, 4096:
+		*f.bytes = uint32(bytes)
+		return nil
+	}
+	return fmt.Errorf("not 512, 1024, 2048 or 4096")
+}
+
+// String implements pflag.Value.
+func (f sectorFlag) String() string { return "" }
+
+// Type implements pflag.Value.
+func (f sectorFlag) Type() string { return "BYTES" }
+
+// countFlag is a number from 1 to high.
+type countFlag struct {
+	count *int
+	high  int
+}
+
+// Set implements pflag.Value.
+func (f countFlag) Set(text string) error {
+	count, err := parseCount(text, f.high)
+	if err != nil || count == 0 {
+		return fmt.Errorf("not a number from 1 to %d", f.high)
+	}
+	*f.count = count
+	return nil
+}
+
+// String implements pflag.Value.
+func (f countFlag) String() string { return "" }
+
+// Type implements pflag.Value.
+func (f countFlag) Type() string { return "N" }
+
+// idFlag is the number of a device.
+type idFlag struct{ id **uint32 }
+
+// Set implements pflag.Value.
+func (f idFlag) Set(text string) error {
+	number, err := parseCount(text, maxID)
+	if err != nil {
+		return fmt.Errorf("not a number from 0 to %d", maxID)
+	}
+	id := uint32(number)
+	*f.id = &id
+	return nil
+}
+
+// String implements pflag.Value.
+func (f idFlag) String() string { return "" }
+
+// Type implements pflag.Value.
+func (f idFlag) Type() string { return "N" }
+
+// parseCount parses a decimal number up to high, without a sign.
+func parseCount(text string, high int) (int, error) {
+	if strings.Trim(text, "0123456789") != "" {
+		return 0, strconv.ErrSyntax
+	}
+	number, err := strconv.ParseUint(text, 10, 64)
+	if err == nil && number > min(uint64(high), math.MaxInt32) {
+		err = strconv.ErrRange
+	}
+	return int(number), err
+}
+
+// switchFlag is a choice that can be left to us.
+type switchFlag struct{ value *loop.Switch }
+
+// Set implements pflag.Value.
+func (f switchFlag) Set(text string) error {
+	switch v := loop.Switch(text); v {
+	case loop.SwitchAuto, loop.SwitchOn, loop.SwitchOff:
+		*f.value = v
+		return nil
+	}
+	return fmt.Errorf("not auto, on or off")
+}
+
+// String implements pflag.Value.
+func (f switchFlag) String() string {
+	if f.value == nil {
+		return ""
+	}
+	return string(*f.value)
+}
+
+// Type implements pflag.Value.
+func (f switchFlag) Type() string { return "auto|on|off" }

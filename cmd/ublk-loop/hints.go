@@ -1,0 +1,57 @@
+package main
+
+import (
+	"errors"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/ublk"
+)
+
+// uringSwitch is 0 where everybody may use io_uring, 1 for a group, 2 for
+// nobody (Linux 6.6).
+const uringSwitch = "/proc/sys/kernel/io_uring_disabled"
+
+// hintFor returns what can be done about an error, "" if there is nothing to
+// say.
+func hintFor(err error) string {
+	disabled, readErr := os.ReadFile(uringSwitch)
+	return hintHere(err, place{
+		isRoot:        os.Geteuid() == 0,
+		uringDisabled: readErr == nil && strings.TrimSpace(string(disabled)) != "0",
+	})
+}
+
+// place is what a hint depends on besides the error.
+type place struct {
+	isRoot        bool
+	uringDisabled bool
+}
+
+func hintHere(err error, here place) string {
+	var withHint *loop.HintError
+	switch {
+	case errors.As(err, &withHint):
+		return withHint.Hint
+	case errors.Is(err, ublk.ErrNoDriver):
+		return "load it with modprobe ublk_drv (CONFIG_BLK_DEV_UBLK; in Ubuntu it is in linux-modules-extra)"
+	case errors.Is(err, loop.ErrInUse):
+		return "unmount it or end what has it open; --force removes it all the same"
+	case errors.Is(err, loop.ErrForeign):
+		return "remove it with the program that made it"
+	case errors.Is(err, ublk.ErrControlHung):
+		return "the kernel's log may say why: dmesg"
+	case errors.Is(err, unix.ENOSYS):
+		return "the kernel has no io_uring, or a container's filter forbids it"
+	case !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EACCES):
+		return ""
+	case here.uringDisabled && errors.Is(err, unix.EPERM):
+		return "io_uring is switched off: sysctl kernel.io_uring_disabled=0"
+	case !here.isRoot:
+		return "run it as root"
+	}
+	return "a container needs the capability SYS_ADMIN, and its filters must let io_uring pass"
+}

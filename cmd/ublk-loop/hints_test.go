@@ -1,0 +1,40 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/ublk"
+)
+
+func TestHints(t *testing.T) {
+	root, off := place{isRoot: true}, place{isRoot: true, uringDisabled: true}
+	for _, tt := range []struct {
+		err  error
+		here place
+		want string
+	}{
+		{errors.New("x"), root, ""},
+		{unix.EIO, root, ""},
+		{&loop.HintError{Err: unix.EPERM, Hint: "do this"}, off, "do this"},
+		{fmt.Errorf("open: %w", &loop.HintError{Err: unix.EPERM, Hint: "do this"}), root, "do this"},
+		{ublk.ErrNoDriver, root, "load it with modprobe ublk_drv (CONFIG_BLK_DEV_UBLK; in Ubuntu it is in linux-modules-extra)"},
+		{loop.ErrInUse, root, "unmount it or end what has it open; --force removes it all the same"},
+		{loop.ErrForeign, root, "remove it with the program that made it"},
+		{ublk.ErrControlHung, root, "the kernel's log may say why: dmesg"},
+		{unix.ENOSYS, root, "the kernel has no io_uring, or a container's filter forbids it"},
+		{unix.EPERM, off, "io_uring is switched off: sysctl kernel.io_uring_disabled=0"},
+		{unix.EACCES, place{uringDisabled: true}, "run it as root"},
+		{unix.EACCES, place{}, "run it as root"},
+		{unix.EPERM, place{}, "run it as root"},
+		{unix.EPERM, root, "a container needs the capability SYS_ADMIN, and its filters must let io_uring pass"},
+	} {
+		if got := hintHere(fmt.Errorf("try: %w", tt.err), tt.here); got != tt.want {
+			t.Errorf("%v, %+v: hint %q, want %q", tt.err, tt.here, got, tt.want)
+		}
+	}
+}

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/loop"
+)
+
+// serverCommand is the name of the command that serves a device. It is for
+// add alone, which executes this program with it, a descriptor to read the job
+// from, and for ps the path of the file.
+const serverCommand = "server-of-add"
+
+// job is what a server is to do, as JSON. Its descriptors are numbers in the
+// server, -1 for none.
+type job struct {
+	Name       string      `json:"name"` // path of the file
+	Config     loop.Config `json:"config"`
+	Foreground bool        `json:"foreground"`
+	JSON       bool        `json:"json"`
+	FileFD     int         `json:"file_fd"` // from loop.OpenPath
+	LogFD      int         `json:"log_fd"`
+	NotifyFD   int         `json:"notify_fd"`
+	Warnings   []string    `json:"warnings"` // of protections that cannot be had
+
+	// The descriptors on this side, nil for none.
+	file, log, notify *os.File
+}
+
+// answer is what a server says once, as a line of JSON: what its device is, or
+// why there is none.
+type answer struct {
+	Status *loop.Status `json:"status,omitempty"`
+	Error  string       `json:"error,omitempty"`
+	Hint   string       `json:"hint,omitempty"`
+}
+
+// stay is what a server is told by who started it, who else would end it by
+// closing the control descriptor.
+const stay = "stay\n"
+
+func (j *job) close() {
+	for _, f := range []*os.File{j.file, j.log, j.notify} {
+		if f != nil {
+			_ = f.Close()
+		}
+	}
+}
+
+// send gives the job to the server at the other end of w.
+func (j *job) send(w io.Writer) error {
+	if err := json.NewEncoder(w).Encode(j); err != nil {
+		return fmt.Errorf("tell the server its job: %w", err)
+	}
+	return nil
+}
+
+// errNotForUsers is what a server says that somebody else than add started.
+var errNotForUsers = errors.New(serverCommand + ": only add starts it")
+
+// receiveJob reads the job from the descriptor that the first argument names,
+// and returns the descriptor too.
+func receiveJob(args []string) (*job, *os.File, error) {
+	if len(args) == 0 {
+		return nil, nil, errNotForUsers
+	}
+	fd, err := strconv.ParseUint(args[0], 10, 16)
+	if err != nil {
+		return nil, nil, errNotForUsers
+	}
+	control := received(int(fd), "control")
+	j := &job{}
+	if err := json.NewDecoder(control).Decode(j); err != nil {
+		return nil, nil, errors.Join(errNotForUsers, err)
+	}
+	j.file = received(j.FileFD, j.Name)
+	j.log = received(j.LogFD, "log")
+	j.notify = received(j.NotifyFD, "notify")
+	return j, control, nil
+}
+
+// received returns a descriptor that was inherited, and ends that.
+func received(fd int, name string) *os.File {
+	if fd < 0 {
+		return nil
+	}
+	unix.CloseOnExec(fd)
+	return os.NewFile(uintptr(fd), name)
+}

@@ -1,0 +1,56 @@
+package main
+
+import (
+	"errors"
+	"os"
+
+	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/ublk"
+)
+
+// kernel is the running kernel's ublk driver.
+type kernel struct {
+	ctl *ublk.Control
+}
+
+var _ driver = (*kernel)(nil)
+
+func openKernel() (driver, error) {
+	ctl, err := ublk.OpenControl()
+	if err != nil {
+		return nil, err
+	}
+	return &kernel{ctl}, nil
+}
+
+// List implements driver.
+func (k *kernel) List() ([]loop.Status, error) { return loop.List(k.ctl) }
+
+// Find implements driver.
+func (k *kernel) Find(file *os.File) ([]uint32, error) { return loop.Find(k.ctl, file) }
+
+// Detach implements driver.
+func (k *kernel) Detach(id uint32, opts loop.DetachOptions) error {
+	return loop.Detach(k.ctl, id, opts)
+}
+
+// Close implements driver.
+func (k *kernel) Close() error { return k.ctl.Close() }
+
+// Features implements driver. Before Linux 6.15 the driver offers a zero copy
+// that it does not have, and takes it from a device that asks for it; a device
+// is made to find out.
+func (k *kernel) Features() (ublk.Features, error) {
+	offered, err := k.ctl.Features()
+	if err != nil || !offered.Has(ublk.UBLK_F_SUPPORT_ZERO_COPY) || offered.Has(ublk.UBLK_F_AUTO_BUF_REG) {
+		return offered, err
+	}
+	dev, err := k.ctl.Add(ublk.Options{Queues: 1, Depth: 1, Mode: ublk.BufferRegister})
+	if errors.Is(err, ublk.ErrNotSupported) {
+		return offered &^ ublk.UBLK_F_SUPPORT_ZERO_COPY, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	return offered, dev.Close()
+}

@@ -1,0 +1,101 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/ublk"
+)
+
+type listOptions struct {
+	devices    []string
+	associated string // a file
+	hasFile    bool   // associated is given
+	json       bool
+}
+
+func newListCommand(a *app) *cobra.Command {
+	var opts listOptions
+	cmd := &cobra.Command{
+		Use:   "list [DEVICE|ID...]",
+		Short: "List the devices of ublk-loop",
+		Args:  arguments(0, -1, ""),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			opts.devices = args
+			opts.hasFile = cmd.Flags().Changed("associated")
+			return a.runList(opts)
+		},
+	}
+	cmd.Flags().StringVarP(&opts.associated, "associated", "j", "", "only the devices that `FILE` is attached to")
+	cmd.Flags().BoolVar(&opts.json, "json", false, "print JSON")
+	return cmd
+}
+
+func (a *app) runList(opts listOptions) error {
+	wanted, err := parseDevices(opts.devices)
+	if err != nil {
+		return err
+	}
+	drv, err := a.open()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = drv.Close() }()
+	devices, err := drv.List()
+	if err != nil {
+		return err
+	}
+	if len(wanted) > 0 {
+		if devices, err = selectDevices(devices, wanted); err != nil {
+			return err
+		}
+	}
+	if opts.hasFile {
+		if devices, err = associated(drv, devices, opts.associated); err != nil {
+			return err
+		}
+	}
+	if opts.json {
+		return printJSON(a.out, append([]loop.Status{}, devices...)) // [], not null
+	}
+	return printDevices(a.out, devices)
+}
+
+// parseDevices returns the ids that arguments stand for.
+func parseDevices(args []string) ([]uint32, error) {
+	var ids []uint32
+	for _, arg := range args {
+		id, ok := deviceID(arg)
+		if !ok {
+			return nil, &usageError{
+				fmt.Errorf("list %s: neither a ublk device nor the number of one", arg),
+				"list --associated FILE lists the devices of a file",
+			}
+		}
+		ids = append(ids, id)
+	}
+	return ids, nil
+}
+
+// selectDevices returns those with the ids, all of which there must be.
+func selectDevices(devices []loop.Status, ids []uint32) ([]loop.Status, error) {
+	selected := slices.DeleteFunc(slices.Clone(devices), func(d loop.Status) bool { return !slices.Contains(ids, d.ID) })
+	for _, id := range ids {
+		if !slices.ContainsFunc(selected, func(d loop.Status) bool { return d.ID == id }) {
+			return nil, fmt.Errorf("list %s: no such device of ublk-loop", ublk.BlockPath(id))
+		}
+	}
+	return selected, nil
+}
+
+// associated returns those that a file is attached to.
+func associated(drv driver, devices []loop.Status, path string) ([]loop.Status, error) {
+	ids, err := findFile(drv, path)
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(slices.Clone(devices), func(d loop.Status) bool { return !slices.Contains(ids, d.ID) }), nil
+}

@@ -1,0 +1,136 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/loop"
+)
+
+const (
+	tableHead = "DEVICE        STATE  SIZE  OFFSET  SECTOR  RO   DIRECT-IO  BUFFERS        PID   FILE\n"
+	tableLive = "/dev/ublkb0   live   64M   1M      4096    yes  on         auto-register  4711  /srv/disk image\n"
+	tableDead = "/dev/ublkb12  dead   1536  0       512     no   off        -              -     -\n"
+)
+
+func TestList(t *testing.T) {
+	b := newBench()
+	b.check(t, []string{"list"}, 0, "", "")
+	b.check(t, []string{"list", "--json"}, 0, "[]\n", "")
+	b.drv.devices = someDevices()
+	b.check(t, []string{"list"}, 0, tableHead+tableLive+tableDead, "")
+	one := "DEVICE        STATE  SIZE  OFFSET  SECTOR  RO  DIRECT-IO  BUFFERS  PID  FILE\n" +
+		"/dev/ublkb12  dead   1536  0       512     no  off        -        -    -\n"
+	b.check(t, []string{"list", "12"}, 0, one, "")
+	b.check(t, []string{"list", "/dev/ublkc12"}, 0, one, "")
+	b.check(t, []string{"list", "/dev/../dev/ublkb12", "/dev/ublkb0"}, 0, tableHead+tableLive+tableDead, "")
+	if !b.drv.closed {
+		t.Error("the driver is left open")
+	}
+}
+
+func TestListErrors(t *testing.T) {
+	b := newBench()
+	b.drv.devices = someDevices()
+	b.check(t, []string{"list", "0", "3"}, 1, "", "ublk-loop: error: list /dev/ublkb3: no such device of ublk-loop\n")
+	b.check(t, []string{"list", "disk.img"}, 2, "",
+		"ublk-loop: error: list disk.img: neither a ublk device nor the number of one\nhint: list --associated FILE lists the devices of a file\n")
+	b.check(t, []string{"list", "--associated", "/nonexistent/x"}, 1, "",
+		"ublk-loop: error: open /nonexistent/x: no such file or directory\n")
+	b.drv.err = unix.EIO
+	b.check(t, []string{"list"}, 1, "", "ublk-loop: error: input/output error\n")
+	b.drv = nil
+	b.check(t, []string{"list"}, 1, "", "ublk-loop: error: open /dev/ublk-control: the ublk driver is not loaded\n"+
+		"hint: load it with modprobe ublk_drv (CONFIG_BLK_DEV_UBLK; in Ubuntu it is in linux-modules-extra)\n")
+}
+
+// A file is found by what it is; one that is gone by its path.
+func TestListAssociated(t *testing.T) {
+	b := newBench()
+	path := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		t.Fatal(err)
+	}
+	b.drv.devices = []loop.Status{
+		{ID: 1, Device: "/dev/ublkb1", State: "live", FileInode: st.Ino, File: "/elsewhere"},
+		{ID: 2, Device: "/dev/ublkb2", State: "live", FileInode: st.Ino + 1, File: path},
+	}
+	for _, tt := range []struct {
+		gone bool
+		want []uint32
+	}{{false, []uint32{1}}, {true, []uint32{2}}} {
+		if tt.gone {
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+		}
+		b.out.Reset()
+		if status := b.run([]string{"list", "-j", path, "--json"}); status != 0 {
+			t.Fatalf("exit status %d: %s", status, &b.errOut)
+		}
+		var got []loop.Status
+		if err := json.Unmarshal(b.out.Bytes(), &got); err != nil {
+			t.Fatal(err)
+		}
+		if ids := (&fakeDriver{devices: got}).ids(); !slices.Equal(ids, tt.want) {
+			t.Errorf("removed %v: devices %v, want %v", tt.gone, ids, tt.want)
+		}
+	}
+}
+
+func TestListJSON(t *testing.T) {
+	b := newBench()
+	b.drv.devices = someDevices()[:1]
+	b.check(t, []string{"list", "--json"}, 0, listedJSON, "")
+}
+
+const listedJSON = `[
+  {
+    "id": 0,
+    "device": "/dev/ublkb0",
+    "maj:min": "259:0",
+    "state": "live",
+    "pid": 4711,
+    "file": "/srv/disk image",
+    "file_maj:min": "8:1",
+    "file_inode": 1,
+    "size": 67108864,
+    "offset": 1048576,
+    "sizelimit": 67108864,
+    "read_only": true,
+    "direct_io": true,
+    "buffer_mode": "auto-register",
+    "partscan": true,
+    "queues": 2,
+    "depth": 128,
+    "limits": {
+      "logical_block_size": 4096,
+      "physical_block_size": 4096,
+      "minimum_io_size": 0,
+      "optimal_io_size": 0,
+      "max_hw_sectors_bytes": 1048576,
+      "chunk_bytes": 0,
+      "virt_boundary_mask": 0,
+      "dma_alignment": 0,
+      "max_segments": 0,
+      "max_segment_size": 0,
+      "discard_granularity": 0,
+      "discard_alignment": 0,
+      "discard_max_bytes": 0,
+      "write_zeroes_max_bytes": 0,
+      "rotational": false,
+      "write_cache": false,
+      "fua": true
+    }
+  }
+]
+`

@@ -1,0 +1,101 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// keptMounts are what a server needs of a file hierarchy; what is mounted
+// below one of them it does not.
+var keptMounts = []string{"/", "/proc", "/sys", "/dev", "/run", "/run/ublk-loop"}
+
+// isKept reports whether a mount stays. A container may have single nodes
+// mounted in its /dev.
+func isKept(mountPoint string) bool {
+	return slices.Contains(keptMounts, mountPoint) || strings.HasPrefix(mountPoint, "/dev/ublk")
+}
+
+// unshareMounts gives the calling thread a mount namespace of its own without
+// any mount that a server has no use for. A server in somebody's namespace, or
+// in a full copy, would keep file systems from being unmounted, at worst the
+// one on its own device.
+//
+// In a chroot that is no mount the mounts around it are out of reach, so that
+// a copy could not be emptied; there the server stays in the caller's
+// namespace, whose unmounts reach it.
+func unshareMounts() error {
+	isMount, err := isMountRoot("/")
+	if err != nil || !isMount {
+		return err
+	}
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("make a mount namespace: %w", err)
+	}
+	// First of all: what is shared would be unmounted everywhere.
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make mounts private: %w", err)
+	}
+	return detachMounts(
+		func() ([]byte, error) { return os.ReadFile("/proc/thread-self/mountinfo") },
+		func(path string) error { return unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) },
+	)
+}
+
+func isMountRoot(path string) (bool, error) {
+	var stx unix.Statx_t
+	if err := unix.Statx(unix.AT_FDCWD, path, 0, 0, &stx); err != nil {
+		return false, fmt.Errorf("look at %s: %w", path, err)
+	}
+	return stx.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0, nil
+}
+
+// detachMounts detaches all mounts but those that are kept. An unmount takes
+// along what is below it, and may bring to light what was hidden; so it goes
+// on until nothing changes.
+func detachMounts(list func() ([]byte, error), unmount func(string) error) error {
+	for {
+		table, err := list()
+		if err != nil {
+			return fmt.Errorf("list mounts: %w", err)
+		}
+		changed := false
+		gone := ""
+		for _, mountPoint := range mountPoints(table) {
+			if isKept(mountPoint) || gone != "" && strings.HasPrefix(mountPoint, gone+"/") {
+				continue
+			}
+			if unmount(mountPoint) == nil {
+				changed, gone = true, mountPoint
+			}
+		}
+		if !changed {
+			return nil
+		}
+	}
+}
+
+// mountPoints returns where the mounts of a /proc/PID/mountinfo are, parents
+// before children:
+//
+//	36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw
+func mountPoints(mountinfo []byte) []string {
+	var points []string
+	for line := range bytes.Lines(mountinfo) {
+		if fields := bytes.Fields(line); len(fields) > 4 {
+			points = append(points, unescapeMount(string(fields[4])))
+		}
+	}
+	slices.Sort(points)
+	return points
+}
+
+// mountEscapes are the characters that mountinfo has as octal numbers
+// (fs/proc_namespace.c, mangle).
+var mountEscapes = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`, `\043`, "#")
+
+func unescapeMount(path string) string { return mountEscapes.Replace(path) }

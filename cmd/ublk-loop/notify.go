@@ -1,0 +1,36 @@
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// openNotify connects to the service manager's socket (sd_notify(3)), nil for
+// none. A name that starts with @ is that of an abstract socket.
+func openNotify(name string) (*os.File, error) {
+	if name == "" {
+		return nil, nil
+	}
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("make socket: %w", err)
+	}
+	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: name}); err != nil {
+		_ = unix.Close(fd)
+		return nil, fmt.Errorf("connect to NOTIFY_SOCKET %s: %w", name, err)
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// notify tells the service manager something, nobody if there is none.
+func notify(manager *os.File, state string) error {
+	if manager == nil {
+		return nil
+	}
+	if _, err := manager.WriteString(state); err != nil {
+		return fmt.Errorf("notify the service manager: %w", err)
+	}
+	return nil
+}

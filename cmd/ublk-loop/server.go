@@ -1,0 +1,184 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/ublk"
+)
+
+// client is who wants the device that a server serves.
+type client interface {
+	// Ready says that the device can be used. After an error the server
+	// ends: nobody wants the device any more.
+	Ready(loop.Status) error
+	// Failed says why there is no device.
+	Failed(answer)
+	// Ending says that the device is going.
+	Ending()
+}
+
+// serverMain is the process that serves a device.
+func serverMain(args []string) int {
+	signal.Ignore(unix.SIGPIPE) // a broken output is no reason to end
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, endSignals()...)
+	// The path that was executed says exe.
+	_ = os.WriteFile("/proc/self/comm", []byte("ublk-loop"), 0)
+	j, control, err := receiveJob(args)
+	if err != nil {
+		printError(os.Stderr, err.Error(), "")
+		return exitUsage
+	}
+	var c client = &starter{control}
+	if j.Foreground {
+		_ = control.Close()
+		c = &user{out: os.Stdout, errOut: os.Stderr, notify: j.notify, json: j.JSON}
+	}
+	if err := serve(j, c, stop); err != nil {
+		return exitFailed
+	}
+	return exitDone
+}
+
+// endSignals are the signals that end a server in order. That of a terminal
+// which closes is none where the caller has it ignored (nohup).
+func endSignals() []os.Signal {
+	signals := []os.Signal{unix.SIGINT, unix.SIGTERM}
+	if !signal.Ignored(unix.SIGHUP) {
+		signals = append(signals, unix.SIGHUP)
+	}
+	return signals
+}
+
+// serve serves a device until a signal, its removal or its failure. Errors
+// have been reported or logged when it returns.
+func serve(j *job, c client, stop <-chan os.Signal) error {
+	ctl, dev, err := attach(j)
+	if err != nil {
+		err = j.describe(err)
+		c.Failed(answer{Error: err.Error(), Hint: hintFor(err)})
+		return err
+	}
+	// Queues that come back from the kernel do not wait for each other.
+	status := dev.Status()
+	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), status.Queues+1))
+	log := j.logger(status.ID)
+	for _, w := range j.Warnings {
+		log.Warn(w)
+	}
+	log.Info("serving", zap.String("device", status.Device), zap.String("file", status.File),
+		zap.String("buffer_mode", status.BufferMode), zap.Bool("direct_io", status.DirectIO))
+	err = c.Ready(status)
+	if err != nil {
+		c.Failed(answer{Error: err.Error(), Hint: hintFor(err)})
+	} else {
+		err = waitForEnd(dev, stop, log)
+	}
+	c.Ending()
+	err = errors.Join(err, dev.Close(), ctl.Close())
+	if err != nil {
+		log.Error("ended", zap.Error(err))
+		return err
+	}
+	log.Info("ended")
+	return nil
+}
+
+// describe says what a failed attempt was at.
+func (j *job) describe(err error) error {
+	err = naming(err, "attach", j.Name)
+	if j.Config.ID == nil || !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	device := ublk.BlockPath(*j.Config.ID)
+	return &loop.HintError{
+		Err:  fmt.Errorf("%s: %w", device, err),
+		Hint: "that one is taken; without --id it is the first free one",
+	}
+}
+
+func attach(j *job) (*ublk.Control, *loop.Device, error) {
+	ctl, err := ublk.OpenControl()
+	if err != nil {
+		return nil, nil, err
+	}
+	dev, err := loop.Attach(ctl, j.file, j.Config)
+	if err != nil {
+		return nil, nil, errors.Join(err, ctl.Close())
+	}
+	if err := j.file.Close(); err != nil {
+		return nil, nil, errors.Join(err, dev.Close(), ctl.Close())
+	}
+	return ctl, dev, nil
+}
+
+// waitForEnd returns when the device has ended, or is to end.
+func waitForEnd(dev *loop.Device, stop <-chan os.Signal, log *zap.Logger) error {
+	select {
+	case <-dev.Done():
+		log.Info("ending", zap.String("why", "the device was removed"))
+		return dev.Err()
+	case s := <-stop:
+		log.Info("ending", zap.String("why", s.String()))
+		return nil
+	}
+}
+
+// logger returns the server's log: a file that was asked for, standard error
+// in the foreground, else none.
+func (j *job) logger(id uint32) *zap.Logger {
+	switch {
+	case j.log != nil:
+		// The story of a crash goes there, too.
+		_ = debug.SetCrashOutput(j.log, debug.CrashOptions{})
+		return newLogger(j.log, id)
+	case j.Foreground:
+		return newLogger(os.Stderr, id)
+	}
+	return zap.NewNop()
+}
+
+// starter is the client of a server in the background: the add that waits at
+// the other end of a socket.
+type starter struct {
+	control *os.File
+}
+
+var _ client = (*starter)(nil)
+
+// Ready implements client. It returns an error if add ends without telling the
+// server to stay.
+func (s *starter) Ready(status loop.Status) error {
+	if err := s.say(answer{Status: &status}); err != nil {
+		return err
+	}
+	word := make([]byte, len(stay))
+	if _, err := io.ReadFull(s.control, word); err != nil || string(word) != stay {
+		return errors.New("add has ended before it could use the device")
+	}
+	return s.control.Close()
+}
+
+// Failed implements client.
+func (s *starter) Failed(a answer) { _ = s.say(a) }
+
+// Ending implements client.
+func (s *starter) Ending() {}
+
+func (s *starter) say(a answer) error {
+	if err := json.NewEncoder(s.control).Encode(a); err != nil {
+		return fmt.Errorf("answer to add: %w", err)
+	}
+	return nil
+}

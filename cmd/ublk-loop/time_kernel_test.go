@@ -1,0 +1,67 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// pairLimit is how long an add and a del may take together, in emulation and
+// at the fastest: what else the machine does at the time is not of interest.
+const pairLimit = time.Second
+
+// After any number of cycles nothing refers to the driver, which can be
+// unloaded; each takes well under a second.
+func TestKernelCycles(t *testing.T) {
+	b := kernelBed(t)
+	file := b.image(1 << 20)
+	before := things(t)
+	var all time.Duration
+	fastest := time.Hour
+	const cycles = 20
+	for range cycles {
+		start := all
+		for _, args := range [][]string{{"add", "--id=3", file}, {"del", "3"}} {
+			r := b.run(args...)
+			r.succeeds(t)
+			all += r.took
+		}
+		fastest = min(fastest, all-start)
+		b.nothingSince(before)
+	}
+	t.Logf("an add and a del take %v, at the fastest %v", all/cycles, fastest)
+	if fastest > pairLimit {
+		t.Errorf("an add and a del take %v, more than %v", fastest, pairLimit)
+	}
+	b.unload()
+	b.tool("modprobe", "ublk_drv")
+	b.add(file)
+	b.del(file)
+}
+
+// unload unloads the driver. It skips the test where that is not this test's
+// to do, or cannot be done.
+func (b *bed) unload() {
+	b.Helper()
+	if os.Getenv("UBLK_LOOP_VM") == "" {
+		b.Skip("the driver is not unloaded on a machine that is in use")
+	}
+	if err := b.ctl.Close(); err != nil {
+		b.Fatal(err)
+	}
+	// The last release of a device is the kernel's, a moment after its end.
+	waitUntil(b, "no reference to ublk_drv", func() bool {
+		count, err := os.ReadFile("/sys/module/ublk_drv/refcnt")
+		return err == nil && strings.TrimSpace(string(count)) == "0"
+	})
+	b.tool("rmmod", "ublk_drv")
+	b.Cleanup(func() {
+		if unix.Access("/dev/ublk-control", unix.F_OK) != nil {
+			_ = exec.Command("modprobe", "ublk_drv").Run()
+		}
+	})
+}
