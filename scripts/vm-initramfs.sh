@@ -12,7 +12,7 @@ PATH=$PATH:/usr/sbin:/sbin
 # the machine does not have are left out.
 tools=(
 	sh bash cat cmp cp date dd env grep ls mkdir mv rm sha256sum sleep stat sync timeout truncate
-	mount umount findmnt losetup lsblk blkid blockdev blkdiscard blkzone fallocate flock lsof
+	mount umount mountpoint findmnt losetup lsblk blkid blockdev blkdiscard blkzone fallocate flock lsof
 	nsenter prlimit setpriv sfdisk taskset unshare wipefs
 	kmod depmod insmod lsmod modinfo modprobe rmmod
 	fio strace blktrace blkparse dmsetup cryptsetup
