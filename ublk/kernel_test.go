@@ -3,6 +3,7 @@ package ublk_test
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"testing"
@@ -69,6 +70,30 @@ func TestKernelRAMDisk(t *testing.T) {
 	}
 	if err := f.Sync(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// The package's example does what it says.
+func TestKernelExample(t *testing.T) {
+	ublktest.Kernel(t)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	stdout := os.Stdout
+	os.Stdout = w
+	Example()
+	os.Stdout = stdout
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	printed, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(printed) != "true\n" {
+		t.Fatalf("the example prints %q", printed)
 	}
 }
 
