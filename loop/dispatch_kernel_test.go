@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -82,6 +84,49 @@ func countRequests(t *testing.T, f *os.File, backing, device string, mem []byte)
 	if in != want || out != want {
 		t.Errorf("%d requests of %d bytes each way: device %+v, backing %+v, want %+v", n, len(mem), in, out, want)
 	}
+}
+
+// flushes returns how many flushes a disk has completed.
+func flushes(t *testing.T, disk string) int {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join("/sys/block", filepath.Base(disk), "stat"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := strconv.Atoi(strings.Fields(string(data))[15])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// A FUA write reaches the file as a synchronous one. A write with RWF_DSYNC to
+// the device is a FUA write and then a flush (block/fops.c): two flushes of
+// the disk below, where a write and a flush are one.
+func TestKernelFUAIsSynchronous(t *testing.T) {
+	ctl := ublktest.Kernel(t)
+	inEachMode(t, ctl, func(t *testing.T, cfg Config) {
+		disk := nullDisk(t, 64, map[string]string{"cache_size": "8"})
+		cfg.DirectIO = SwitchOff
+		dev := attach(t, ctl, disk, cfg)
+		f := openFile(t, dev.Path(), os.O_RDWR|unix.O_DIRECT)
+		mem := alignedMemory(t, 4096)
+		write := func(flags int) int {
+			before := flushes(t, disk)
+			if _, err := unix.Pwritev2(int(f.Fd()), [][]byte{mem}, 0, flags); err != nil {
+				t.Fatal(err)
+			}
+			if flags == 0 {
+				if err := f.Sync(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			return flushes(t, disk) - before
+		}
+		if plain, fua := write(0), write(unix.RWF_DSYNC); plain != 1 || fua != 2 {
+			t.Errorf("%d flushes for a write and a flush, want 1; %d for a FUA write and a flush, want 2", plain, fua)
+		}
+	})
 }
 
 func noMerges(t *testing.T, disk string) {

@@ -29,10 +29,6 @@ func TestKernelSlowFileHoldsNobodyUp(t *testing.T) {
 			"flush":   f.Sync,
 			"discard": func() error { return blockIoctl(f, unix.BLKDISCARD, 1<<20, 1<<20) },
 			"zeroes":  func() error { return unix.Fallocate(int(f.Fd()), punchHole, 1<<20, 1<<20) },
-			"FUA": func() error { // the kernel below makes an fsync of it
-				_, err := unix.Pwritev2(int(f.Fd()), [][]byte{alignedMemory(t, 4096)}, 2<<20, unix.RWF_DSYNC)
-				return err
-			},
 		} {
 			t.Run(name, func(t *testing.T) {
 				file.gate = make(chan struct{})
