@@ -14,7 +14,7 @@ type Probe struct {
 // NewProbe asks the kernel through a ring (IORING_REGISTER_PROBE, Linux 5.6).
 func (r *Ring) NewProbe() (*Probe, error) {
 	p := new(Probe)
-	if _, err := ioURingRegister(r.fd, IORING_REGISTER_PROBE, unsafe.Pointer(p), uint32(len(p.ops))); err != nil {
+	if err := ioURingRegister(r.fd, IORING_REGISTER_PROBE, unsafe.Pointer(p), uint32(len(p.ops))); err != nil {
 		return nil, fmt.Errorf("probe io_uring: %w", err)
 	}
 	return p, nil

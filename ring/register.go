@@ -11,7 +11,7 @@ import (
 
 // register is io_uring_register(2) on this ring.
 func (r *Ring) register(what string, opcode uint32, arg unsafe.Pointer, n uint32) error {
-	if _, err := ioURingRegister(r.fd, opcode, arg, n); err != nil {
+	if err := ioURingRegister(r.fd, opcode, arg, n); err != nil {
 		return fmt.Errorf("register %s: %w", what, err)
 	}
 	return nil

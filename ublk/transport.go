@@ -65,7 +65,7 @@ func (t *uringTransport) run(opened chan<- error) {
 	for c := range t.calls {
 		err := u.do(c.cmd)
 		c.reply <- err
-		if err == ErrControlHung {
+		if errors.Is(err, ErrControlHung) {
 			// The kernel may still write to the ring and to arg: leave both.
 			return
 		}

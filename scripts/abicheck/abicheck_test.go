@@ -5,9 +5,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"testing"
-
 	"structs"
+	"testing"
 )
 
 const goodSource = `package p
