@@ -58,7 +58,7 @@ func addDevice(ctl *ublk.Control, b *backing, cfg *Config) (*ublk.Device, error)
 			return dev, err
 		}
 	}
-	return nil, &HintError{Err: err, Hint: "--zero-copy=auto copies where the kernel has no zero copy (before Linux 6.15)"}
+	return nil, err
 }
 
 // bufferModes lists the modes that a wish for zero copy allows, best first.
