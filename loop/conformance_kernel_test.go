@@ -124,7 +124,7 @@ func attachMode(t *testing.T, ctl *ublk.Control, path string, m mode) *subject {
 	}
 	d := &Device{b: b}
 	cfg := Config{Queues: m.queues}
-	if d.dev, err = ctl.Add(ublk.Options{Mode: m.zeroCopy, Queues: m.queues, MaxIOBytes: b.maxIOBytes(m.zeroCopy, &cfg), Tag: Tag}); err != nil {
+	if d.dev, err = ctl.Add(ublk.Options{Mode: m.zeroCopy, Queues: m.queues, MaxIOBytes: b.maxIOBytes(m.zeroCopy, &cfg), Tag: tag()}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

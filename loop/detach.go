@@ -34,7 +34,7 @@ func Detach(ctl *ublk.Control, id uint32, opts DetachOptions) error {
 	if err != nil {
 		return err
 	}
-	if info.Tag != Tag {
+	if !isOurs(&info) {
 		return fmt.Errorf("remove %s: %w", ublk.BlockPath(id), ErrForeign)
 	}
 	server, err := serverOf(id)

@@ -10,8 +10,19 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
-// Tag marks our devices in the driver: "ublklop" and the version 1.
-const Tag = 0x75626c6b6c6f7001
+// The driver keeps 64 bits with a device. Ours are marked by the upper half,
+// "ubl" and a version; the lower half is the server's process, known before
+// there is a state file.
+const (
+	tagMark = 0x75626c01 << 32
+	tagMask = 0xffffffff << 32
+)
+
+// tag returns the mark of a device of this process.
+func tag() uint64 { return tagMark | uint64(uint32(os.Getpid())) }
+
+// isOurs reports whether a device was made by ublk-loop.
+func isOurs(info *ublk.Info) bool { return info.Tag&tagMask == tagMark }
 
 // Device is a file or disk that this process serves as a block device.
 type Device struct {
@@ -48,7 +59,7 @@ func addDevice(ctl *ublk.Control, b *backing, cfg *Config) (*ublk.Device, error)
 	for _, mode := range modes {
 		opts := ublk.Options{
 			ID: cfg.ID, Queues: cfg.Queues, Depth: cfg.Depth, Mode: mode,
-			MaxIOBytes: b.maxIOBytes(mode, cfg), Tag: Tag,
+			MaxIOBytes: b.maxIOBytes(mode, cfg), Tag: tag(),
 		}
 		if !cfg.PartScan {
 			opts.Features |= ublk.UBLK_F_NO_AUTO_PART_SCAN

@@ -50,7 +50,7 @@ func List(ctl *ublk.Control) ([]Status, error) {
 	}
 	list := []Status{}
 	for _, info := range infos {
-		if info.Tag != Tag {
+		if !isOurs(&info) {
 			continue
 		}
 		s, err := statusOf(ctl, info)
@@ -78,7 +78,11 @@ func statusOf(ctl *ublk.Control, info ublk.Info) (Status, error) {
 	}
 	var s Status
 	state := info.State
-	if saved != nil {
+	if saved == nil {
+		if pid := int(uint32(info.Tag)); exists(pid) {
+			s.PID = pid // which has not come to write its state
+		}
+	} else {
 		s = *saved.Status
 		if now, err := startTime(s.PID); err != nil || now != saved.StartTime {
 			s.PID = 0

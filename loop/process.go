@@ -31,6 +31,13 @@ func parseStartTime(stat []byte) (uint64, error) {
 	return strconv.ParseUint(string(fields[19]), 10, 64)
 }
 
+// exists reports whether there is a process with a number, be it one that has
+// ended and not been waited for.
+func exists(pid int) bool {
+	_, err := startTime(pid)
+	return err == nil
+}
+
 // process is a server, held so that its number cannot come to mean another.
 type process struct {
 	pidfd int

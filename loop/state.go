@@ -29,26 +29,25 @@ func statePath(id uint32) string {
 	return filepath.Join(stateDir, strconv.FormatUint(uint64(id), 10)+".json")
 }
 
+// newStatePath is where a state is written before it takes its place. The id
+// is its server's alone, so no other writes there.
+func newStatePath(id uint32) string { return statePath(id) + ".new" }
+
 // write puts the state in its place at once: a reader sees the old file, the
 // new one or none.
-func (s *state) write() (err error) {
+func (s *state) write() error {
 	if err := os.MkdirAll(stateDir, 0o700); err != nil {
 		return fmt.Errorf("make state directory: %w", err)
 	}
-	f, err := os.CreateTemp(stateDir, ".new-")
+	data, err := json.Marshal(s)
 	if err != nil {
 		return fmt.Errorf("write state: %w", err)
 	}
-	defer func() {
-		err = errors.Join(err, f.Close())
-		if err != nil {
-			_ = os.Remove(f.Name())
-		}
-	}()
-	if err := json.NewEncoder(f).Encode(s); err != nil {
+	id := s.Status.ID
+	if err := os.WriteFile(newStatePath(id), append(data, '\n'), 0o600); err != nil {
 		return fmt.Errorf("write state: %w", err)
 	}
-	if err := os.Rename(f.Name(), statePath(s.Status.ID)); err != nil {
+	if err := os.Rename(newStatePath(id), statePath(id)); err != nil {
 		return fmt.Errorf("write state: %w", err)
 	}
 	return nil
@@ -75,10 +74,12 @@ func parseState(data []byte, id uint32) *state {
 	return &s
 }
 
+// removeState removes what is kept of a device, an unfinished write included.
 func removeState(id uint32) error {
-	err := os.Remove(statePath(id))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
+	for _, path := range []string{newStatePath(id), statePath(id)} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("remove state: %w", err)
+		}
 	}
-	return err
+	return nil
 }

@@ -21,30 +21,29 @@ tool() {
 	echo "$path"
 }
 
+# Run a check. One that finds something does not keep the next from running.
+check() { "$@" || status=1; }
+
 lint_go() {
 	local linter
 	if linter=$(tool github.com/golangci/golangci-lint/v2 cmd/golangci-lint $golangci); then
-		"$linter" run
-		GOARCH=arm64 "$linter" run
-		"$linter" fmt --diff
+		check "$linter" run
+		check env GOARCH=arm64 "$linter" run
+		check "$linter" fmt --diff
 		return
 	fi
 	echo "lint.sh: golangci-lint cannot be had: go vet and staticcheck" >&2
 	linter=$(tool honnef.co/go/tools cmd/staticcheck $staticcheck)
-	go vet ./...
-	GOARCH=arm64 go vet ./...
-	"$linter" ./...
-	[[ -z $(gofmt -l .) ]] || { gofmt -d . && return 1; }
+	check go vet ./...
+	check env GOARCH=arm64 go vet ./...
+	check "$linter" ./...
+	check test -z "$(gofmt -d . | tee /dev/stderr)"
 }
 
-lint_shell() {
-	if ! command -v shellcheck >/dev/null; then
-		"$here/setup.sh" shellcheck || return 0
-	fi
-	shellcheck scripts/*.sh .ci/run
-}
-
+status=0
 cd "$here/.."
 lint_go
-lint_shell
-go mod tidy -diff
+check "$here/setup.sh" shellcheck
+check shellcheck scripts/*.sh .ci/run
+check go mod tidy -diff
+exit $status

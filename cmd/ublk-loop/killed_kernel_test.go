@@ -72,6 +72,7 @@ func TestKernelAddInterrupted(t *testing.T) {
 	b := kernelBed(t)
 	file := b.image(1 << 20)
 	before := things(t)
+	whole := b.timeOfAdd(file)
 	interrupted := 0
 	for range killTimes {
 		cmd := b.command("add", file)
@@ -82,7 +83,7 @@ func TestKernelAddInterrupted(t *testing.T) {
 		}
 		// It can be interrupted from the time on when it has a server.
 		waitUntil(t, "a server", func() bool { return len(servers(t)) > 0 || errOut.Len() > 0 })
-		time.Sleep(rand.N(100 * time.Millisecond))
+		time.Sleep(rand.N(whole))
 		_ = cmd.Process.Signal(unix.SIGINT)
 		err := cmd.Wait()
 		switch {
@@ -109,6 +110,7 @@ func TestKernelServerKilledInAdd(t *testing.T) {
 	b := kernelBed(t)
 	file := b.image(1 << 20)
 	before := things(t)
+	whole := b.timeOfAdd(file)
 	failed := 0
 	for range killTimes {
 		cmd := b.command("add", file)
@@ -119,7 +121,7 @@ func TestKernelServerKilledInAdd(t *testing.T) {
 		}
 		var pids []int
 		waitUntil(t, "a server", func() bool { pids = servers(t); return len(pids) > 0 })
-		time.Sleep(rand.N(100 * time.Millisecond))
+		time.Sleep(rand.N(whole))
 		_ = unix.Kill(pids[0], unix.SIGKILL)
 		err := cmd.Wait()
 		if err == nil {

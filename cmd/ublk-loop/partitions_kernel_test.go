@@ -25,8 +25,7 @@ func (b *bed) partitioned() string {
 	return file
 }
 
-// Partitions can be opened when add returns, without a wait. Without the flag
-// there are none, where the kernel can be told.
+// Partitions can be opened when add returns, without a wait, and stay.
 func TestKernelPartScan(t *testing.T) {
 	b := kernelBed(t)
 	file := b.partitioned()
@@ -51,6 +50,12 @@ func TestKernelPartScan(t *testing.T) {
 		}
 		b.del(file)
 	}
+}
+
+// Without the flag there are none, where the kernel can be told.
+func TestKernelNoPartScan(t *testing.T) {
+	b := kernelBed(t)
+	file := b.partitioned()
 	var features featuresOutput
 	b.decode(b.ok("features", "--json"), &features)
 	for _, f := range features.List {

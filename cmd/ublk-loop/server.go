@@ -98,14 +98,14 @@ func serve(j *job, c client, stop <-chan os.Signal) error {
 // describe says what a failed attempt was at.
 func (j *job) describe(err error) error {
 	err = naming(err, "attach", j.Name)
-	if j.Config.ID == nil || !errors.Is(err, unix.EEXIST) {
-		return err
+	switch {
+	case j.Config.ID != nil && errors.Is(err, unix.EEXIST):
+		err = naming(err, "make", ublk.BlockPath(*j.Config.ID))
+		return &loop.HintError{Err: err, Hint: "that one is taken; without --id it is the first free one"}
+	case j.Config.ZeroCopy == loop.SwitchOn && errors.Is(err, ublk.ErrNotSupported):
+		return &loop.HintError{Err: err, Hint: "leave --zero-copy out; ublk-loop features shows what the kernel has"}
 	}
-	device := ublk.BlockPath(*j.Config.ID)
-	return &loop.HintError{
-		Err:  fmt.Errorf("%s: %w", device, err),
-		Hint: "that one is taken; without --id it is the first free one",
-	}
+	return err
 }
 
 func attach(j *job) (*ublk.Control, *loop.Device, error) {

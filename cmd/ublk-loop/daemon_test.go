@@ -1,0 +1,88 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/ublk-loop/ublk-loop/loop"
+)
+
+func TestServerEnv(t *testing.T) {
+	got := serverEnv([]string{"HOME=/root", "GODEBUG=x=1", "SECRET=GO", "GOTRACEBACK=all", "NOTIFY_SOCKET=/x"})
+	if want := []string{"GODEBUG=x=1", "GOTRACEBACK=all"}; !slices.Equal(got, want) {
+		t.Errorf("environment %q, want %q", got, want)
+	}
+	if serverEnv(nil) == nil {
+		t.Error("no environment is the caller's")
+	}
+}
+
+// What a server says, or that it says nothing, is the result of Ready.
+func TestReady(t *testing.T) {
+	for _, tt := range []struct {
+		name, text string
+		want       error
+		hint       string
+	}{
+		{"error", `{"error":"no room","hint":"make some"}` + "\n", errors.New("no room"), "make some"},
+		{"nothing", "", errServerEnded, ""},
+		{"half a line", `{"err`, errServerEnded, ""},
+		{"device", `{"status":{"device":"/nonexistent/x"}}` + "\n", errors.New("watch /nonexistent: no such file or directory"), ""},
+	} {
+		add, control := socketFiles(t)
+		if _, err := io.WriteString(control, tt.text); err != nil {
+			t.Fatal(err)
+		}
+		if tt.name != "device" {
+			control.Close()
+		}
+		_, err := (&background{ctx: context.Background(), control: add}).Ready()
+		if err == nil || err.Error() != tt.want.Error() || hintFor(err) != tt.hint {
+			t.Errorf("%s: %v, hint %q", tt.name, err, hintFor(err))
+		}
+	}
+}
+
+// Both a signal and the end of the server end the wait for a node.
+func TestReadyIsCutShort(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		cut  func(cancel context.CancelFunc, control *os.File)
+		want error
+	}{
+		{"signal", func(cancel context.CancelFunc, _ *os.File) { cancel() }, errInterrupted},
+		{"end", func(_ context.CancelFunc, control *os.File) { control.Close() }, errServerEnded},
+	} {
+		add, control := socketFiles(t)
+		node := t.TempDir() + "/node"
+		if err := json.NewEncoder(control).Encode(answer{Status: &loop.Status{Device: node}}); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		cut := time.AfterFunc(50*time.Millisecond, func() { tt.cut(cancel, control) })
+		defer cut.Stop()
+		start := time.Now()
+		_, err := (&background{ctx: ctx, control: add}).Ready()
+		if !errors.Is(err, tt.want) || time.Since(start) > openTimeout/2 {
+			t.Errorf("%s: %v after %v", tt.name, err, time.Since(start))
+		}
+	}
+}
+
+// An add that was interrupted before its server said anything says so.
+func TestReadyInterrupted(t *testing.T) {
+	add, _ := socketFiles(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	cut := time.AfterFunc(50*time.Millisecond, cancel)
+	defer cut.Stop()
+	if _, err := (&background{ctx: ctx, control: add}).Ready(); !errors.Is(err, errInterrupted) {
+		t.Errorf("error %v", err)
+	}
+}

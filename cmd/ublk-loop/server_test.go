@@ -1,0 +1,85 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/ublk"
+)
+
+func TestDescribe(t *testing.T) {
+	five := uint32(5)
+	for _, tt := range []struct {
+		config     loop.Config
+		err        error
+		want, hint string
+	}{
+		{loop.Config{}, fmt.Errorf("open /x: %w", unix.EISDIR), "open /x: is a directory", ""},
+		{loop.Config{}, fmt.Errorf("add device: %w", unix.EIO), "attach /x: add device: input/output error", ""},
+		{
+			loop.Config{ID: &five},
+			fmt.Errorf("add device: %w", unix.EEXIST),
+			"make /dev/ublkb5: attach /x: add device: file exists", "that one is taken; without --id it is the first free one",
+		},
+		{loop.Config{ID: &five}, fmt.Errorf("add device: %w", unix.EIO), "attach /x: add device: input/output error", ""},
+		{
+			loop.Config{ZeroCopy: loop.SwitchOn},
+			fmt.Errorf("add device: %w", ublk.ErrNotSupported),
+			"attach /x: add device: not supported by this kernel", "leave --zero-copy out; ublk-loop features shows what the kernel has",
+		},
+		{loop.Config{}, fmt.Errorf("add device: %w", ublk.ErrNotSupported), "attach /x: add device: not supported by this kernel", ""},
+	} {
+		err := (&job{Name: "/x", Config: tt.config}).describe(tt.err)
+		if err.Error() != tt.want || hintFor(err) != tt.hint || !errors.Is(err, errors.Unwrap(tt.err)) {
+			t.Errorf("%v is described as %q, hint %q", tt.err, err, hintFor(err))
+		}
+	}
+}
+
+// socketFiles returns two ends of a stream.
+func socketFiles(t *testing.T) (add, server *os.File) {
+	t.Helper()
+	add, server, err := socketPair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _, _ = add.Close(), server.Close() })
+	return add, server
+}
+
+// A server goes on only if it is told to.
+func TestStarter(t *testing.T) {
+	for word, ok := range map[string]bool{stay: true, "": false, "sta": false, "stop\n": false} {
+		add, control := socketFiles(t)
+		result := make(chan error, 1)
+		go func() { result <- (&starter{control}).Ready(loop.Status{ID: 3}) }()
+		if _, err := add.Read(make([]byte, 4096)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(add, word); err != nil {
+			t.Fatal(err)
+		}
+		add.Close()
+		if err := <-result; (err == nil) != ok {
+			t.Errorf("told %q: %v", word, err)
+		}
+	}
+	add, control := socketFiles(t)
+	add.Close()
+	if err := (&starter{control}).Ready(loop.Status{}); err == nil {
+		t.Error("ready for nobody")
+	}
+}
+
+func TestLoggerOfNobody(t *testing.T) {
+	j := &job{}
+	if j.logger(1).Core().Enabled(5) {
+		t.Error("a server in the background logs")
+	}
+}
