@@ -15,7 +15,7 @@ build: ## bin/ublk-loop: one static binary
 demo: build ## attach a real image, mount it, write and verify, detach; on this machine's ublk or in a VM
 	scripts/demo.sh
 
-test: build ## every test, on every kernel of the matrix
+test: ## every test, on every kernel of the matrix
 	scripts/test.sh
 
 test-unit: ## the tests that need no ublk

@@ -94,12 +94,20 @@ func TestKernelSlowDiskHoldsNobodyUp(t *testing.T) {
 // waitInFlight waits until a disk's driver has a request, of whatever kind.
 func waitInFlight(t *testing.T, disk string) {
 	t.Helper()
-	path := "/sys/kernel/debug/block/" + filepath.Base(disk) + "/hctx0/busy"
+	queues, err := filepath.Glob("/sys/kernel/debug/block/" + filepath.Base(disk) + "/hctx*/busy")
+	if err != nil || len(queues) == 0 {
+		t.Fatalf("find queues of %s: %d, error %v", disk, len(queues), err)
+	}
 	waitUntil(t, "a request of "+disk, func() bool {
-		data, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
+		for _, path := range queues {
+			data, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if strings.Contains(string(data), "state=in_flight") {
+				return true
+			}
 		}
-		return strings.Contains(string(data), "state=in_flight")
+		return false
 	})
 }

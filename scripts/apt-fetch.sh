@@ -48,7 +48,7 @@ main() {
 	mkdir -p "$work/state/lists/partial" "$work/cache/archives/partial"
 	: >"$work/status"
 	echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $(debian_mirror) $suite main" >"$work/sources.list"
-	twice private_apt apt-get update
+	twice private_apt apt-get update -o APT::Update::Error-Mode=any
 	cd "$work"
 	for pattern in "$@"; do
 		package=$(newest "$pattern")

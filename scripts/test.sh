@@ -70,9 +70,7 @@ build() {
 	mkdir "$work/tests"
 	go build -o "$work/testsum" ./scripts/testsum
 	[[ -z $unit ]] || return 0
-	if [[ -d cmd/ublk-loop ]]; then
-		CGO_ENABLED=0 go build -trimpath -o bin/ublk-loop ./cmd/ublk-loop || failure 'build ublk-loop' | summarize build
-	fi
+	make -s build || failure ublk-loop | summarize build
 	kernel_packages | while read -r directory; do
 		if CGO_ENABLED=0 go test -c -o "$work/tests/$(basename "$directory")" "$directory"; then
 			echo "$directory" >>"$work/packages"
@@ -116,8 +114,7 @@ start_tests() {
 		cd "$2" && UBLK_LOOP_BIN=$top/bin/ublk-loop "$binary" "${arguments[@]}"
 		return
 	fi
-	local files=(--file "$binary:/vm/tests/$name.test")
-	[[ ! -e $top/bin/ublk-loop ]] || files+=(--file "$top/bin/ublk-loop:/usr/bin/ublk-loop")
+	local files=(--file "$binary:/vm/tests/$name.test" --file "$top/bin/ublk-loop:/usr/bin/ublk-loop")
 	[[ ! -d $2/testdata ]] || files+=(--dir "$2/testdata:/vm/tests/testdata")
 	"$here/vm.sh" run "$kernel" --timeout "$timeout" --disk 2G "${files[@]}" -- \
 		env --chdir=/vm/tests UBLK_LOOP_VM=1 UBLK_LOOP_BIN=/usr/bin/ublk-loop UBLK_LOOP_DISK=/dev/vda \

@@ -33,16 +33,17 @@ port() {
 	done
 }
 
-# A hang is explained where it happens: just before vm.sh gives up, the blocked tasks go to the console.
+# A hang is explained where it happens: just before vm.sh gives up, what runs and what is blocked goes to the console.
 if [ "$WATCHDOG" -gt 0 ]; then
 	(
 		sleep "$WATCHDOG"
 		echo 8 >/proc/sys/kernel/printk
-		echo w >/proc/sysrq-trigger
 		echo l >/proc/sysrq-trigger
+		echo w >/proc/sysrq-trigger
 	) </dev/null >/dev/null 2>&1 &
 fi
 
+# By env, because this shell would take busybox's modprobe, which knows less.
 for module in $MODULES; do /usr/bin/env modprobe "$module" || echo "vm: cannot load $module" >/dev/console; done
 
 exec 3>"$(port status)"

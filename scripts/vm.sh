@@ -17,7 +17,7 @@ machine died, hung, or never came up. Everything in the guest is in memory and g
   --file HOST[:GUEST]  copy a file into the guest, to /vm/files/NAME if GUEST is not given
   --dir HOST:GUEST     copy a directory's contents into the guest
   --disk SIZE          add an empty scratch disk, as /dev/vda, /dev/vdb, ... (sizes as for truncate: 1G)
-  -m, --memory MIB     memory (2048)
+  -m, --memory MIB     memory (2048; 512 is the least that it starts with)
   -c, --cpus N         virtual CPUs (2)
   --icount             count instructions in place of time, on one CPU: figures that repeat
   --append 'K=V ...'   more for the kernel's command line
@@ -94,7 +94,7 @@ make_initramfs() {
 	chmod +x "$stage/init"
 	for item in "${files[@]}"; do add_file "$item"; done
 	for item in "${dirs[@]}"; do add_dir "$item"; done
-	quote exec "${command[@]}" | sed "s/^'exec'/exec/" >"$stage/vm/command"
+	echo "exec $(quote "${command[@]}")" >"$stage/vm/command"
 	{
 		echo "MODULES=$(quote "$modules${disks[*]:+ virtio_blk}")"
 		echo "WATCHDOG=$((timeout > 30 ? timeout - 15 : 0))"

@@ -210,9 +210,10 @@ func (d *Device) startQueues(target Target) error {
 	return first
 }
 
-// wait owns the queues: it takes the end of each, and closes done when all
-// have ended. The error of one ends the others, which would wait for ever for
-// the requests that it had.
+// wait owns the queues: it takes the end of each, and closes the character
+// device and then done when all have ended. The error of one ends the others,
+// which would wait for ever for the requests that it had; these the driver
+// fails at that close, which a Stop that is under way may wait for.
 func (d *Device) wait(n int, ended <-chan error) {
 	for range n {
 		err := <-ended
@@ -223,6 +224,9 @@ func (d *Device) wait(n int, ended <-chan error) {
 			d.err = err
 		}
 		d.kill()
+	}
+	if err := closeFD(&d.charFD); err != nil && d.err == nil {
+		d.err = err
 	}
 	close(d.done)
 }
@@ -270,7 +274,10 @@ func (d *Device) Close() error {
 		select {
 		case <-d.done: // a device whose queues have ended has nobody to flush to
 		default:
-			errs = append(errs, ignoreGone(d.Stop()))
+			if err := ignoreGone(d.Stop()); err != nil {
+				errs = append(errs, err)
+				d.kill() // nothing else would end the queues
+			}
 		}
 		<-d.done
 	}

@@ -13,8 +13,7 @@ const autoBufFallback = UBLK_AUTO_BUF_REG_FALLBACK << 16
 // ioCommand sends a fetch, or a commit and fetch, for a request's tag.
 func (q *Queue) ioCommand(op uint32, req *Request, result int32) {
 	sqe := q.sqe()
-	sqe.PrepURingCmd(charFile, op)
-	sqe.Flags = ring.IOSQE_FIXED_FILE
+	sqe.PrepURingCmd(int32(q.dev.charFD), op)
 	sqe.UserData = userData(kindFetch, req.tag)
 	cmd := (*ublksrvIOCmd)(sqe.Payload())
 	cmd.QID = q.id
@@ -32,8 +31,7 @@ func (q *Queue) ioCommand(op uint32, req *Request, result int32) {
 // table at req.bufIndex, or out of it.
 func (q *Queue) bufferCommand(op uint32, req *Request) *ring.SQE {
 	sqe := q.sqe()
-	sqe.PrepURingCmd(charFile, op)
-	sqe.Flags = ring.IOSQE_FIXED_FILE
+	sqe.PrepURingCmd(int32(q.dev.charFD), op)
 	cmd := (*ublksrvIOCmd)(sqe.Payload())
 	cmd.QID = q.id
 	cmd.Tag = req.tag

@@ -42,18 +42,16 @@ func (q *Queue) Mode() BufferMode { return q.mode }
 // Ring returns the queue's ring. Its file and buffer tables are the queue's.
 func (q *Queue) Ring() *ring.Ring { return q.ring }
 
-// What a queue's file table holds: the character device, then the files of the
-// handler.
-const (
-	charFile     = 0
-	handlerFiles = 8
-)
+// maxFiles is the size of a queue's file table. The character device is not in
+// it: a reference there outlives the ring's close, and the device's deletion
+// waits for it.
+const maxFiles = 8
 
 // RegisterFile puts a descriptor in the ring's file table, one of eight at
 // most, and returns its index for entries with IOSQE_FIXED_FILE. It is there
 // until the queue ends.
 func (q *Queue) RegisterFile(fd int) (int32, error) {
-	if q.files > handlerFiles {
+	if q.files == maxFiles {
 		return -1, fmt.Errorf("register a file of queue %d: %w", q.id, unix.ENFILE)
 	}
 	index := int32(q.files)
@@ -61,16 +59,13 @@ func (q *Queue) RegisterFile(fd int) (int32, error) {
 	return index, q.ring.UpdateFile(uint32(index), int32(fd))
 }
 
-// newFileTable registers the character device. It leaves the table with the
-// ring, at its Close, before the device is deleted.
+// newFileTable registers an empty table.
 func (q *Queue) newFileTable() error {
-	table := make([]int32, 1+handlerFiles)
+	var table [maxFiles]int32
 	for i := range table {
 		table[i] = -1
 	}
-	table[charFile] = int32(q.dev.charFD)
-	q.files = 1
-	return q.ring.RegisterFiles(table)
+	return q.ring.RegisterFiles(table[:])
 }
 
 // run is a queue's thread, from its set-up to the end of its last tag. It
@@ -295,7 +290,7 @@ func (q *Queue) commit(req *Request, result int32) {
 		sqe := q.bufferCommand(UBLK_U_IO_UNREGISTER_IO_BUF, req)
 		sqe.UserData = userData(kindUnregister, req.tag)
 		// In order, and whatever its result: without a commit the tag is lost.
-		sqe.Flags |= ring.IOSQE_IO_HARDLINK | ring.IOSQE_CQE_SKIP_SUCCESS
+		sqe.Flags = ring.IOSQE_IO_HARDLINK | ring.IOSQE_CQE_SKIP_SUCCESS
 	}
 	q.ioCommand(UBLK_U_IO_COMMIT_AND_FETCH_REQ, req, result)
 }
@@ -340,7 +335,7 @@ func (q *Queue) close() {
 	}
 	if q.ring != nil {
 		if q.armed == 0 {
-			// So that the device, and the handler's files, are free at once.
+			// So that the handler's files are free at once.
 			// Not with fetches in flight, which some kernels would wait for.
 			_ = q.ring.UnregisterTables()
 		}

@@ -60,7 +60,7 @@ func (o *addOptions) addFlags(cmd *cobra.Command) {
 	f.BoolVarP(&c.PartScan, "partscan", "P", false, "look for partitions")
 	f.VarP(countFlag{&c.Queues, maxQueues}, "queues", "q", "number of queues (one a CPU, which is also the most)")
 	f.VarP(countFlag{&c.Depth, maxDepth}, "depth", "d", "requests that a queue takes at once (128, or 64 without zero copy)")
-	f.Var(limitedSizeFlag{&c.MaxIOBytes, page, maxIO, page}, "max-io", "size of the largest request (the disk's, up to 1M, or 256K without zero copy)")
+	f.Var(limitedSizeFlag{&c.MaxIOBytes, page, maxIO, page}, "max-io", "size of the largest request (the disk's, or 256K at most without zero copy)")
 	f.Var(switchFlag{&c.ZeroCopy}, "zero-copy", "use the pages of the requests themselves: where that can be had, or\nelse fail, or don't")
 	f.BoolVar(&c.Shared, "shared", false, "attach it though another uses it")
 	f.BoolVar(&o.foreground, "foreground", false, "serve in this process, until SIGINT or SIGTERM")
