@@ -50,11 +50,28 @@ func Detach(ctl *ublk.Control, id uint32, opts DetachOptions) error {
 	if err := endServer(server, id, opts.Force); err != nil {
 		return err
 	}
-	err = ctl.Delete(id)
+	return deleteRest(ctl, info)
+}
+
+// deleteRest removes what a server has not: all of it where the server was
+// killed, nothing where it ended in order. The id may be another device's by
+// then, which has another tag.
+func deleteRest(ctl *ublk.Control, was ublk.Info) error {
+	now, err := ctl.Info(was.ID)
+	if errors.Is(err, unix.ENODEV) || err == nil && now.Tag != was.Tag {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := removeState(was.ID); err != nil {
+		return err
+	}
+	err = ctl.Delete(was.ID)
 	if err != nil && !errors.Is(err, unix.ENODEV) && !errors.Is(err, ublk.ErrLingers) {
 		return err
 	}
-	return removeState(id)
+	return nil
 }
 
 // serverOf returns the process that serves a device, nil when there is none

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -29,6 +30,7 @@ type Device struct {
 	dev    *ublk.Device
 	b      *backing
 	status Status
+	closed atomic.Bool
 }
 
 // Attach makes a device of a file from OpenPath and serves it. When it returns
@@ -137,5 +139,9 @@ func (d *Device) Err() error { return d.dev.Err() }
 // Close stops the device, waits until its last request is answered, and
 // removes all of it. It may be called again.
 func (d *Device) Close() error {
-	return errors.Join(d.dev.Close(), removeState(d.ID()), d.b.close())
+	if d.closed.Swap(true) {
+		return nil
+	}
+	// The state goes while the id is ours still: then it can be another's.
+	return errors.Join(d.dev.End(), removeState(d.ID()), d.dev.Close(), d.b.close())
 }

@@ -269,21 +269,34 @@ func (d *Device) Close() error {
 		return nil
 	}
 	d.closed = true
-	var errs []error
-	if d.started {
-		select {
-		case <-d.done: // a device whose queues have ended has nobody to flush to
-		default:
-			if err := ignoreGone(d.Stop()); err != nil {
-				errs = append(errs, err)
-				d.kill() // nothing else would end the queues
-			}
-		}
-		<-d.done
+	return errors.Join(d.end(), closeFD(&d.charFD), closeFD(&d.killFD), ignoreGone(d.ctl.Delete(d.info.ID)))
+}
+
+// End stops the device if it is live and waits until its queues have ended. Its
+// id stays its own until Close, which does this too.
+func (d *Device) End() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return nil
 	}
-	errs = append(errs, closeFD(&d.charFD), closeFD(&d.killFD))
-	errs = append(errs, ignoreGone(d.ctl.Delete(d.info.ID)))
-	return errors.Join(errs...)
+	return d.end()
+}
+
+func (d *Device) end() error {
+	if !d.started {
+		return nil
+	}
+	var err error
+	select {
+	case <-d.done: // a device whose queues have ended has nobody to flush to
+	default:
+		if err = ignoreGone(d.Stop()); err != nil {
+			d.kill() // nothing else would end the queues
+		}
+	}
+	<-d.done
+	return err
 }
 
 // ignoreGone drops the errors that say that a device is gone, as was to be
