@@ -61,10 +61,7 @@ func addDevice(ctl *ublk.Control, b *backing, cfg *Config) (*ublk.Device, error)
 	for _, mode := range modes {
 		opts := ublk.Options{
 			ID: cfg.ID, Queues: cfg.Queues, Depth: cfg.Depth, Mode: mode,
-			MaxIOBytes: b.maxIOBytes(mode, cfg), Tag: tag(),
-		}
-		if !cfg.PartScan {
-			opts.Features |= ublk.UBLK_F_NO_AUTO_PART_SCAN
+			MaxIOBytes: b.maxIOBytes(mode, cfg), Tag: tag(), NoPartScan: !cfg.PartScan,
 		}
 		var dev *ublk.Device
 		if dev, err = ctl.Add(opts); !errors.Is(err, ublk.ErrNotSupported) {

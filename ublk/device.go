@@ -27,6 +27,11 @@ type Options struct {
 	// Mode is where the bytes of requests live. A mode that the kernel does
 	// not offer is an error, BufferDefault takes the best that it offers.
 	Mode BufferMode
+	// NoPartScan keeps the kernel from looking for partitions when the device
+	// starts. Where the driver cannot be told so (UBLK_F_NO_AUTO_PART_SCAN,
+	// Linux 7.0) the queues' threads give up CAP_SYS_ADMIN for it, and a later
+	// BLKRRPART fails with EINVAL.
+	NoPartScan bool
 	// Features are further ones to ask for: those among UBLK_F_… that change
 	// nothing for a server. The driver leaves out those it does not know.
 	Features Features
@@ -69,6 +74,9 @@ func (o *Options) info(mode BufferMode) *ublksrvCtrlDevInfo {
 		info.MaxIOBufBytes = orDefault(o.MaxIOBytes, defaultCopyMaxIOBytes)
 		info.QueueDepth = uint16(orDefault(o.Depth, defaultCopyDepth))
 	}
+	if o.NoPartScan {
+		info.Flags |= UBLK_F_NO_AUTO_PART_SCAN
+	}
 	if o.ID != nil {
 		info.DevID = *o.ID
 	}
@@ -89,9 +97,10 @@ func orDefault[T int | uint32](v, def T) T {
 // Close is allowed in every state and ends in the last. A device ends when all
 // its queues have; Done tells. Methods may be called from any goroutine.
 type Device struct {
-	ctl  *Control
-	info Info
-	mode BufferMode
+	ctl       *Control
+	info      Info
+	mode      BufferMode
+	untrusted bool // the driver must not trust the queues: see loseTrust
 
 	charFD int // -1 unless the device is served
 	killFD int // eventfd that makes every queue stop at once
@@ -137,6 +146,7 @@ func (c *Control) add(opts Options, mode BufferMode) (*Device, error) {
 	}
 	d := &Device{ctl: c, info: infoOf(raw), charFD: -1, killFD: -1, done: make(chan struct{})}
 	d.mode = modeOf(d.info.Features)
+	d.untrusted = opts.NoPartScan && !d.info.Features.Has(UBLK_F_NO_AUTO_PART_SCAN)
 	if d.mode != mode {
 		return nil, d.Close()
 	}

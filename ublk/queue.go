@@ -107,6 +107,11 @@ func (q *Queue) setUp(target Target) error {
 		return err
 	}
 	q.done, _ = q.handler.(Completer)
+	if q.dev.untrusted {
+		if err := loseTrust(); err != nil {
+			return err
+		}
+	}
 	return q.fetchAll()
 }
 
