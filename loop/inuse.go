@@ -28,7 +28,7 @@ func stopUnused(ctl *ublk.Control, id uint32) error {
 	// Without a node there is no event; the deadline then bounds the wait.
 	_, _ = unix.InotifyAddWatch(watch, path, unix.IN_CLOSE)
 	deadline := time.Now().Add(passingUse)
-	for {
+	for pause := firstPause; ; pause = min(2*pause, longestPause) {
 		err := tryStop(ctl, id)
 		if !errors.Is(err, unix.EBUSY) {
 			return err
@@ -36,11 +36,20 @@ func stopUnused(ctl *ublk.Control, id uint32) error {
 		if isClaimed(path) || time.Now().After(deadline) {
 			return fmt.Errorf("remove %s: %w", path, ErrInUse)
 		}
-		if err := waitEvent(watch, deadline); err != nil {
+		dropEvents(watch) // that of our own look
+		if err := waitEvent(watch, pause); err != nil {
 			return err
 		}
 	}
 }
+
+// The event of a close comes before the driver knows of the close (__fput in
+// fs/file_table.c), and nothing tells of that: so there is another try some
+// time after each.
+const (
+	firstPause   = time.Millisecond
+	longestPause = 50 * time.Millisecond
+)
 
 // tryStop stops a device that nobody has open: the driver sees to that where it
 // can (Linux 7.0), else a look at all processes must do, between which and the
@@ -93,16 +102,21 @@ func isOpen(path string) (bool, error) {
 	return false, nil
 }
 
-// waitEvent waits for an inotify event until the deadline, and drops it.
-func waitEvent(fd int, deadline time.Time) error {
+// waitEvent waits for an inotify event for a time.
+func waitEvent(fd int, d time.Duration) error {
 	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-	left := max(0, time.Until(deadline))
-	if _, err := unix.Poll(fds, int(left.Milliseconds())+1); err != nil && !errors.Is(err, unix.EINTR) {
+	if _, err := unix.Poll(fds, int(d.Milliseconds())); err != nil && !errors.Is(err, unix.EINTR) {
 		return os.NewSyscallError("poll", err)
 	}
-	var buf [4096]byte
-	if _, err := unix.Read(fd, buf[:]); err != nil && !errors.Is(err, unix.EAGAIN) {
-		return os.NewSyscallError("read", err)
-	}
 	return nil
+}
+
+// dropEvents reads what events there are.
+func dropEvents(fd int) {
+	var buf [4096]byte
+	for {
+		if n, err := unix.Read(fd, buf[:]); n <= 0 || err != nil {
+			return // EAGAIN: no more
+		}
+	}
 }

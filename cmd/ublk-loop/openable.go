@@ -96,31 +96,41 @@ func watchDir(dir string) (*dirWatch, error) {
 
 func (w *dirWatch) close() { _ = w.events.Close() }
 
-// until tries something again at each event, for as long as it returns a given
-// error, and not longer than openTimeout.
+// firstPause is how soon something is tried again without an event: that of a
+// close comes before the kernel has let go of what was closed (__fput in
+// fs/file_table.c), and nothing tells of that.
+const firstPause = time.Millisecond
+
+// until tries something again at each event, and from time to time after one,
+// for as long as it returns a given error, and not longer than openTimeout.
 func (w *dirWatch) until(ctx context.Context, try func() error, passing error) error {
-	if err := w.events.SetReadDeadline(time.Now().Add(openTimeout)); err != nil {
-		return err
-	}
-	stop := context.AfterFunc(ctx, func() { _ = w.events.SetReadDeadline(time.Unix(1, 0)) })
-	defer stop()
-	for {
+	deadline := time.Now().Add(openTimeout)
+	for pause := firstPause; ; pause *= 2 {
 		err := ignoreEINTR(try)
 		if !errors.Is(err, passing) {
 			return err
 		}
-		if readErr := w.wait(); readErr != nil {
-			if ctx.Err() != nil {
-				return whyDone(ctx)
-			}
+		event := w.wait(ctx, min(pause, time.Until(deadline)))
+		switch {
+		case ctx.Err() != nil:
+			return whyDone(ctx)
+		case time.Now().After(deadline):
 			return err
+		case event:
+			pause = firstPause
 		}
 	}
 }
 
-// wait waits for an event and drops it.
-func (w *dirWatch) wait() error {
+// wait waits for an event for a time, drops it, and reports whether there was
+// one.
+func (w *dirWatch) wait(ctx context.Context, d time.Duration) bool {
+	if err := w.events.SetReadDeadline(time.Now().Add(d)); err != nil {
+		return false
+	}
+	stop := context.AfterFunc(ctx, func() { _ = w.events.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
 	var buf [4096]byte
 	_, err := w.events.Read(buf[:])
-	return err
+	return err == nil
 }

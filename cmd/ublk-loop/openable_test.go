@@ -51,6 +51,34 @@ func TestOpenDeviceError(t *testing.T) {
 	}
 }
 
+// What a close lets go of is free only after the event of the close, of which
+// nothing tells.
+func TestWatchTriesAfterTheEvent(t *testing.T) {
+	dir := t.TempDir()
+	w, err := watchDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.close()
+	tries := 0
+	start := time.Now()
+	err = w.until(context.Background(), func() error {
+		if tries++; tries == 1 {
+			return errors.Join(os.WriteFile(filepath.Join(dir, "event"), nil, 0o600), unix.EBUSY)
+		}
+		if time.Since(start) < 50*time.Millisecond {
+			return unix.EBUSY
+		}
+		return nil
+	}, unix.EBUSY)
+	if took := time.Since(start); err != nil || took > time.Second {
+		t.Errorf("error %v after %v", err, took)
+	}
+	if tries > 20 {
+		t.Errorf("%d tries in 50 ms", tries)
+	}
+}
+
 func TestWatchError(t *testing.T) {
 	if _, err := watchDir("/nonexistent"); err == nil {
 		t.Error("a directory that is not there is watched")
