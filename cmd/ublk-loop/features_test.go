@@ -11,6 +11,7 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/ublk"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 func TestFeatures(t *testing.T) {
@@ -121,6 +122,25 @@ func TestJSONDocumented(t *testing.T) {
 	for key, exists := range documented {
 		if !exists {
 			t.Errorf("docs/json.md has %q, which there is not", key)
+		}
+	}
+}
+
+// A driver that offers a zero copy which devices do not get has none.
+func TestFeaturesAsksADevice(t *testing.T) {
+	const copyOnly = ublk.UBLK_F_CMD_IOCTL_ENCODE
+	for _, tt := range []struct{ offers, withheld, want ublk.Features }{
+		{copyOnly, 0, copyOnly},
+		{copyOnly | ublk.UBLK_F_SUPPORT_ZERO_COPY, 0, copyOnly | ublk.UBLK_F_SUPPORT_ZERO_COPY},
+		{copyOnly | ublk.UBLK_F_SUPPORT_ZERO_COPY, ublk.UBLK_F_SUPPORT_ZERO_COPY, copyOnly},
+	} {
+		fake := &ublktest.Fake{Offers: tt.offers, Withheld: tt.withheld}
+		got, err := (&kernel{ublk.NewControl(fake)}).Features()
+		if got != tt.want || err != nil {
+			t.Errorf("offered %v, withheld %v: %v, error %v; want %v", tt.offers, tt.withheld, got, err, tt.want)
+		}
+		if left := fake.IDs(); len(left) > 0 {
+			t.Errorf("devices %v are left", left)
 		}
 	}
 }

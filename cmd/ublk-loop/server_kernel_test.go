@@ -32,7 +32,8 @@ func TestKernelServerProcess(t *testing.T) {
 	}
 	defer lock.Close()
 	cmd := exec.Command("sh", "-c", `ulimit -c 0; trap "" TERM INT HUP; umask 0; exec "$0" add --json "$1"`, b.bin, file)
-	cmd.ExtraFiles = []*os.File{lock}
+	// More than the server has of its own, which take the first numbers.
+	cmd.ExtraFiles = slices.Repeat([]*os.File{lock}, 16)
 	cmd.Dir = t.TempDir()
 	cmd.Env = append(os.Environ(), "SECRET=x", "GODEBUG=madvdontneed=1")
 	r := b.runCommand(cmd)
@@ -77,6 +78,9 @@ func (b *bed) checkServer(s loop.Status) {
 		if got := b.proc(s, file); got != want {
 			b.Errorf("%s is %q, want %q", file, got, want)
 		}
+	}
+	if !strings.Contains(b.proc(s, "status"), "\nUmask:\t0077\n") {
+		b.Error("what it makes could be read by others: its umask is not 077")
 	}
 	own, err := os.Readlink("/proc/self/ns/mnt")
 	if err != nil {

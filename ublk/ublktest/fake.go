@@ -18,6 +18,9 @@ type Fake struct {
 	// Offers is what it answers to GET_FEATURES and leaves in a device's
 	// flags. 0 makes it a driver without GET_FEATURES.
 	Offers ublk.Features
+	// Withheld is what it offers and leaves out of a device all the same, as
+	// drivers before Linux 6.15 do with zero copy.
+	Withheld ublk.Features
 	// Fail makes a command fail with an error, by its number.
 	Fail map[uint32]error
 
@@ -119,7 +122,7 @@ func (f *Fake) add(cmd ublk.Command) error {
 	e.PutUint32(cmd.Buf[infoPID:], ^uint32(0))
 	e.PutUint16(cmd.Buf[infoQueues:], min(e.Uint16(cmd.Buf[infoQueues:]), fakeMaxCPUs))
 	e.PutUint32(cmd.Buf[infoMaxIO:], e.Uint32(cmd.Buf[infoMaxIO:])/fakePage*fakePage)
-	e.PutUint64(cmd.Buf[infoFlags:], e.Uint64(cmd.Buf[infoFlags:])&uint64(f.Offers))
+	e.PutUint64(cmd.Buf[infoFlags:], e.Uint64(cmd.Buf[infoFlags:])&uint64(f.Offers&^f.Withheld))
 	if f.devices == nil {
 		f.devices = map[uint32]*fakeDevice{}
 	}
