@@ -106,7 +106,7 @@ func (b *backing) reopen(file *os.File, cfg *Config) error {
 		flags |= unix.O_EXCL
 	}
 	var err error
-	if b.fd, err = reopen(file, flags); err != nil {
+	if b.fd, err = reopenQuietly(file, flags); err != nil {
 		return b.explainOpen(file, err)
 	}
 	var st unix.Stat_t

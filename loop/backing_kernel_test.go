@@ -173,3 +173,28 @@ func swapTo(t *testing.T, path string) {
 	run(t, "swapon", path)
 	t.Cleanup(func() { run(t, "swapoff", path) })
 }
+
+// Reading a device does not change when its file was read last, which would
+// be a write to the file system for each read.
+func TestKernelReadsKeepTheAccessTime(t *testing.T) {
+	ctl := ublktest.Kernel(t)
+	dir := fileSystem(t, "ext4")
+	run(t, "mount", "-o", "remount,strictatime", dir)
+	path := sparseFile(t, dir)
+	accessed := func() unix.Timespec {
+		var st unix.Stat_t
+		if err := unix.Stat(path, &st); err != nil {
+			t.Fatal(err)
+		}
+		return st.Atim
+	}
+	dev := attach(t, ctl, path, Config{})
+	before := accessed()
+	f := openFile(t, dev.Path(), os.O_RDONLY|unix.O_DIRECT)
+	if _, err := f.ReadAt(alignedMemory(t, 4096), 0); err != nil {
+		t.Fatal(err)
+	}
+	if after := accessed(); after != before {
+		t.Errorf("access time was %v, is %v", before, after)
+	}
+}

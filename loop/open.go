@@ -96,3 +96,15 @@ func reopen(file *os.File, flags int) (int, error) {
 		}
 	}
 }
+
+// reopenQuietly is reopen for a file whose access time stays as it is: a read
+// of the device would otherwise be a write to the file system, too. That is
+// refused for a file of another owner without CAP_FOWNER (open(2)), and does
+// without then.
+func reopenQuietly(file *os.File, flags int) (int, error) {
+	fd, err := reopen(file, flags|unix.O_NOATIME)
+	if errors.Is(err, unix.EPERM) {
+		return reopen(file, flags)
+	}
+	return fd, err
+}
