@@ -111,8 +111,8 @@ func conform(t *testing.T, ctl *ublk.Control, path string, m mode) {
 }
 
 // attachMode attaches a file in exactly one mode, or skips where the kernel
-// does not offer it.
-func attachMode(t *testing.T, ctl *ublk.Control, path string, m mode) *subject {
+// does not offer it. The target is put into those given.
+func attachMode(t *testing.T, ctl *ublk.Control, path string, m mode, wrap ...func(ublk.Target) ublk.Target) *subject {
 	t.Helper()
 	if !offers(t, ctl, m.zeroCopy) {
 		t.Skipf("this kernel does not offer %v", m.zeroCopy)
@@ -124,7 +124,7 @@ func attachMode(t *testing.T, ctl *ublk.Control, path string, m mode) *subject {
 	}
 	d := &Device{b: b}
 	cfg := Config{Queues: m.queues}
-	if d.dev, err = ctl.Add(ublk.Options{Mode: m.zeroCopy, Queues: m.queues, MaxIOBytes: b.maxIOBytes(m.zeroCopy, &cfg), Tag: tag()}); err != nil {
+	if d.dev, err = ctl.Add(ublk.Options{Mode: m.zeroCopy, Queues: m.queues, MaxIOBytes: b.maxIOBytes(m.zeroCopy, &cfg), Tag: tag(), NoPartScan: true}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -135,6 +135,9 @@ func attachMode(t *testing.T, ctl *ublk.Control, path string, m mode) *subject {
 	var tgt ublk.Target = &target{b: b}
 	if m.fallback {
 		tgt = occupied{tgt, alignedMemory(t, 4096)}
+	}
+	for _, w := range wrap {
+		tgt = w(tgt)
 	}
 	if err := d.start(&cfg, tgt); err != nil {
 		t.Fatal(err)

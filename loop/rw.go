@@ -8,7 +8,9 @@ import (
 )
 
 func (h *handler) read(req *ublk.Request) {
-	h.prepRead(h.sqe(req, stepData), req)
+	sqe := h.sqe(req, stepData)
+	h.prepRead(sqe, req)
+	req.CompleteAfter(sqe)
 }
 
 func (h *handler) prepRead(sqe *ring.SQE, req *ublk.Request) {
@@ -23,7 +25,9 @@ func (h *handler) write(req *ublk.Request) {
 		req.Complete(-int32(unix.EROFS))
 		return
 	}
-	h.prepWrite(h.sqe(req, stepData), req)
+	sqe := h.sqe(req, stepData)
+	h.prepWrite(sqe, req)
+	req.CompleteAfter(sqe)
 }
 
 func (h *handler) prepWrite(sqe *ring.SQE, req *ublk.Request) {

@@ -24,10 +24,12 @@ type Queue struct {
 	done    Completer // handler, where it is one
 	files   int       // slots of the file table that are taken
 	armed   int       // tags whose end the driver has not announced
-	mode    BufferMode
-	killed  bool
-	broken  error    // why the ring takes no more entries
-	spare   ring.SQE // the entry handed out then
+	// inService is the number of requests without a result.
+	inService int
+	mode      BufferMode
+	killed    bool
+	broken    error    // why the ring takes no more entries
+	spare     ring.SQE // the entry handed out then
 }
 
 // ID returns the queue's number.
@@ -232,6 +234,11 @@ func (q *Queue) complete(data uint64, res int32) error {
 	req := &q.reqs[uint16(data)]
 	switch data >> 32 {
 	case kindTarget:
+		if req.linked {
+			// The link is broken, the request not complete after all.
+			req.linked = false
+			q.inService++
+		}
 		q.done.Done(req, res)
 	case kindFetch:
 		return q.fetched(req, res)
@@ -261,6 +268,8 @@ func (q *Queue) fetched(req *Request, res int32) error {
 	}
 	req.decode(&q.descs[req.tag])
 	req.bufIndex = req.tag
+	req.linked = false
+	q.inService++
 	if q.needsRegister(req) {
 		q.register(req)
 	} else {
@@ -297,6 +306,7 @@ func (q *Queue) commit(req *Request, result int32) {
 		// In order, and whatever its result: without a commit the tag is lost.
 		sqe.Flags = ring.IOSQE_IO_HARDLINK | ring.IOSQE_CQE_SKIP_SUCCESS
 	}
+	q.inService--
 	q.ioCommand(UBLK_U_IO_COMMIT_AND_FETCH_REQ, req, result)
 }
 
