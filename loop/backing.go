@@ -29,6 +29,8 @@ type backing struct {
 	blockSize uint32
 	// memAlign is what O_DIRECT asks of an address; 0 when it is not known.
 	memAlign uint32
+	// maxIOAsked says that Config.MaxIOBytes is given, whatever the disk takes.
+	maxIOAsked bool
 	// queue are the limits of the disk, or of the disk under the file system.
 	queue queueLimits
 }
@@ -39,7 +41,7 @@ type backing struct {
 // be written to, EINVAL for a size, offset or sector size that do not go
 // together; where something can be done about it, a *HintError.
 func openBacking(file *os.File, cfg *Config) (*backing, error) {
-	b := &backing{fd: -1, path: file.Name(), readOnly: cfg.ReadOnly}
+	b := &backing{fd: -1, path: file.Name(), readOnly: cfg.ReadOnly, maxIOAsked: cfg.MaxIOBytes != 0}
 	if err := b.open(file, cfg); err != nil {
 		_ = b.close()
 		return nil, fmt.Errorf("open %s: %w", b.path, err)

@@ -35,8 +35,8 @@ type Config struct {
 	// Queues and Depth are those of ublk.Options.
 	Queues int `json:"queues"`
 	Depth  int `json:"depth"`
-	// MaxIOBytes is the largest request. 0 means the backing device's, and
-	// 256 KiB at most where the driver copies.
+	// MaxIOBytes is the largest request, whatever the backing device takes. 0
+	// means the backing device's, and 256 KiB at most where the driver copies.
 	MaxIOBytes uint32 `json:"max_io_bytes"`
 	// Shared attaches a file though another writer holds it.
 	Shared bool `json:"shared"`

@@ -174,9 +174,14 @@ func (b *backing) params(mode ublk.BufferMode, maxIOBytes uint32) (ublk.Params, 
 // (ublk_validate_params).
 const minMaxSectors = 8
 
-// maxSectors returns the largest request: the disk's, in whole blocks.
+// maxSectors returns the largest request, in whole blocks: the disk's, or what
+// was asked for. Of a larger one than the disk takes the kernel makes several
+// below us, which costs less than several above.
 func (b *backing) maxSectors(maxIOBytes uint32) uint32 {
-	size := uint32(min(b.queue.maxHWBytes, uint64(maxIOBytes)))
+	size := maxIOBytes
+	if !b.maxIOAsked {
+		size = uint32(min(b.queue.maxHWBytes, uint64(maxIOBytes)))
+	}
 	size -= size % b.sectorSize
 	return max(size>>9, minMaxSectors)
 }

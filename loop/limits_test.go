@@ -191,6 +191,27 @@ func TestMaxIOBytes(t *testing.T) {
 	}
 }
 
+// A size that is asked for is the device's, though it is more than the disk's.
+func TestMaxSectors(t *testing.T) {
+	for _, tt := range []struct {
+		asked bool
+		hw    uint64
+		limit uint32
+		want  uint32
+	}{
+		{false, 127 << 10, 128 << 10, 254},
+		{true, 127 << 10, 128 << 10, 256},
+		{true, 1 << 20, 128 << 10, 256},
+		{false, 1 << 40, 32 << 20, 65536},
+		{false, 512, 4096, 8},
+	} {
+		b := &backing{maxIOAsked: tt.asked, sectorSize: 512, queue: queueLimits{maxHWBytes: tt.hw}}
+		if got := b.maxSectors(tt.limit); got != tt.want {
+			t.Errorf("%+v: %d sectors", tt, got)
+		}
+	}
+}
+
 // checkParams checks what the driver (ublk_validate_params) and the block layer
 // (blk_validate_limits) ask of parameters, and that bytes don't get lost.
 func checkParams(t testing.TB, p *ublk.Params, maxIOBytes uint32) {

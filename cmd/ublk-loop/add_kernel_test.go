@@ -162,6 +162,7 @@ func TestKernelAddFlags(t *testing.T) {
 				t.Errorf("buffer mode is %s", s.BufferMode)
 			}
 		}},
+		{[]string{"--max-io", "8M"}, func(t *testing.T, s loop.Status) { b.expect(t, s, "queue/max_hw_sectors_kb", "8192") }},
 		{[]string{"--id", "77"}, func(t *testing.T, s loop.Status) {
 			if s.ID != 77 || s.Device != "/dev/ublkb77" {
 				t.Errorf("device is %d, %s", s.ID, s.Device)
