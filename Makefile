@@ -4,7 +4,7 @@ GO ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 FUZZTIME ?= 30s
 
-.PHONY: help build demo test test-unit lint vet fuzz abi clean
+.PHONY: help build demo test test-unit bench bench-check lint vet fuzz abi clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +20,12 @@ test: ## every test, on every kernel of the matrix
 
 test-unit: ## the tests that need no ublk
 	scripts/test.sh --unit
+
+bench: ## measure beside the kernel's loop driver (FULL=1, PEERS=1; scripts/bench.sh --help)
+	scripts/bench.sh
+
+bench-check: ## fail where we have become slower than scripts/bench/ratios.json
+	scripts/bench.sh --check
 
 lint: ## linters, formatting, shell scripts
 	scripts/lint.sh

@@ -1,0 +1,100 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// backing is what devices are made of.
+type backing struct {
+	name   string
+	path   string
+	isDisk bool
+	remove func() error
+}
+
+const backingBytes = 1 << 30
+
+// nullBlk makes a disk that does nothing, at once, in the context of who asks.
+// Its requests are limited to 127 KiB, the block layer's default.
+func nullBlk() (*backing, error) {
+	const dir = "/sys/kernel/config/nullb/ublkloopbench"
+	if err := command("modprobe", "null_blk", "nr_devices=0"); err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(filepath.Dir(dir)); errors.Is(err, os.ErrNotExist) {
+		if err := command("mount", "-t", "configfs", "none", "/sys/kernel/config"); err != nil {
+			return nil, err
+		}
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return nil, err
+	}
+	b := &backing{name: "null_blk", path: "/dev/ublkloopbench", isDisk: true, remove: func() error { return os.Remove(dir) }}
+	for _, set := range [][2]string{{"size", "1024"}, {"irqmode", "0"}, {"queue_mode", "2"}, {"submit_queues", "1"}, {"power", "1"}} {
+		if err := os.WriteFile(filepath.Join(dir, set[0]), []byte(set[1]), 0); err != nil {
+			return nil, errors.Join(err, b.remove())
+		}
+	}
+	return b, nil
+}
+
+// ext4File makes a file in an ext4 on a disk, or in a directory.
+func ext4File(where string) (*backing, error) {
+	info, err := os.Stat(where)
+	if err != nil {
+		return nil, err
+	}
+	if info.IsDir() {
+		return fileIn("file in "+where, where, func() error { return nil })
+	}
+	if err := command("mke2fs", "-q", "-F", "-t", "ext4", where); err != nil {
+		return nil, err
+	}
+	return mountedFile("ext4 on a virtio disk", "ext4", where)
+}
+
+func tmpfsFile() (*backing, error) { return mountedFile("tmpfs", "tmpfs", "none") }
+
+func mountedFile(name, kind, what string) (*backing, error) {
+	dir, err := os.MkdirTemp("", "ublk-loop-bench")
+	if err != nil {
+		return nil, err
+	}
+	if err := command("mount", "-t", kind, what, dir); err != nil {
+		return nil, errors.Join(err, os.Remove(dir))
+	}
+	return fileIn(name, dir, func() error { return errors.Join(command("umount", dir), os.Remove(dir)) })
+}
+
+// fileIn makes a file whose every byte has been written, so that none of the
+// jobs has to allocate.
+func fileIn(name, dir string, remove func() error) (*backing, error) {
+	path := filepath.Join(dir, "ublk-loop-bench.img")
+	err := command("dd", "if=/dev/zero", "of="+path, "bs=1M", fmt.Sprintf("count=%d", backingBytes>>20), "conv=fsync")
+	b := &backing{name: name, path: path, remove: func() error { return errors.Join(os.Remove(path), remove()) }}
+	if err != nil {
+		return nil, errors.Join(err, b.remove())
+	}
+	return b, nil
+}
+
+// command runs a program, whose output is of interest only if it fails.
+func command(name string, args ...string) error {
+	_, err := output(name, args...)
+	return err
+}
+
+func output(name string, args ...string) (string, error) {
+	cmd := exec.Command(name, args...)
+	var out, errOut strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &errOut
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, strings.TrimSpace(errOut.String()))
+	}
+	return strings.TrimSpace(out.String()), nil
+}

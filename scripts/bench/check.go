@@ -1,0 +1,87 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+)
+
+// yardstick is what our figures are divided by: what the kernel's loop driver
+// does in the same boot.
+const yardstick = "loop, direct"
+
+// tolerance is how much lower than the stored one a ratio may be.
+const tolerance = 0.03
+
+// Ratio is how fast we are at a cell, as a multiple of the yardstick.
+type Ratio struct {
+	Path  string  `json:"path"`
+	Cell  Cell    `json:"cell"`
+	Ratio float64 `json:"ratio"`
+}
+
+// ratios returns those of all results that have a yardstick.
+func (r *Report) ratios() []Ratio {
+	var list []Ratio
+	for i := range r.Results {
+		x := &r.Results[i]
+		by := r.find(x.Backing, yardstick, x.Cell)
+		if x.Path != yardstick && by != nil {
+			list = append(list, Ratio{x.Path, x.Cell, x.IOPS / by.IOPS})
+		}
+	}
+	return list
+}
+
+// errSlower is returned where a ratio has dropped.
+var errSlower = errors.New("slower than it was")
+
+// compare prints the ratios beside the stored ones. It returns an error that
+// wraps errSlower if one is lower by more than the tolerance, and another if
+// one of the stored is not there to be compared.
+func compare(w io.Writer, now, stored []Ratio) error {
+	var slower int
+	for _, was := range stored {
+		i := slices.IndexFunc(now, func(r Ratio) bool { return r.Path == was.Path && r.Cell == was.Cell })
+		if i < 0 {
+			return fmt.Errorf("%s, %s: was not measured", was.Path, was.Cell)
+		}
+		change := now[i].Ratio/was.Ratio - 1
+		verdict := "ok"
+		if change < -tolerance {
+			verdict = "SLOWER"
+			slower++
+		}
+		fmt.Fprintf(w, "%-6s %s, %s: %.3f of the kernel's loop, was %.3f (%+.1f %%)\n", verdict, was.Path, was.Cell, now[i].Ratio, was.Ratio, 100*change)
+	}
+	if slower > 0 {
+		return fmt.Errorf("%d of %d ratios: %w", slower, len(stored), errSlower)
+	}
+	return nil
+}
+
+func readRatios(path string) ([]Ratio, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	var list []Ratio
+	if err := json.Unmarshal(data, &list); err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	if len(list) == 0 {
+		return nil, fmt.Errorf("read %s: no ratios", path)
+	}
+	return list, nil
+}
+
+func writeRatios(path string, list []Ratio) error {
+	data, err := json.MarshalIndent(list, "", "\t")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, append(data, '\n'), 0o644)
+}

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// path is a way from a job to a backing.
+type path struct {
+	name string
+	// attach makes a device of a file and returns its path; detach removes it.
+	attach func(file string) (device string, err error)
+	detach func(device string) error
+	// server is a word of the command line of who serves the device, if a
+	// process does.
+	server string
+	how    string // the command, for the report
+	// cached says that the file's page cache is in the path: it is filled
+	// first, so that what is measured is not the disk.
+	cached bool
+	// diskOnly says that the path leads to a disk only.
+	diskOnly bool
+}
+
+func barePath() path {
+	return path{
+		name: "bare", how: "the backing itself",
+		attach: func(file string) (string, error) { return file, nil },
+		detach: func(string) error { return nil },
+	}
+}
+
+func kernelLoop(direct string) path {
+	return path{
+		name: "loop, " + map[string]string{"on": "direct", "off": "buffered"}[direct], how: "losetup --direct-io=" + direct, cached: direct == "off",
+		attach: func(file string) (string, error) {
+			return output("losetup", "--find", "--show", "--direct-io="+direct, file)
+		},
+		detach: func(device string) error { return command("losetup", "--detach", device) },
+	}
+}
+
+// ublkLoop is our own command, with flags of add.
+func ublkLoop(bin, name string, flags ...string) path {
+	return path{
+		name: strings.TrimSpace("ublk-loop " + name), how: "ublk-loop add " + strings.Join(flags, " "), server: "server-of-add",
+		cached: slices.Contains(flags, "--direct-io=off"),
+		attach: func(file string) (string, error) {
+			return output(bin, append(append([]string{"add"}, flags...), file)...)
+		},
+		detach: func(device string) error { return command(bin, "del", device) },
+	}
+}
+
+// kublk is the kernel's own test server.
+func kublk(bin, name string, queues, depth int, flags ...string) path {
+	args := append([]string{"add", "-t", "loop", "-q", strconv.Itoa(queues), "-d", strconv.Itoa(depth)}, flags...)
+	return path{
+		name: strings.TrimSpace("kublk " + name), how: "kublk " + strings.Join(args, " "), server: "kublk", diskOnly: true,
+		attach: func(file string) (string, error) {
+			before, err := ublkDisks()
+			if err != nil {
+				return "", err
+			}
+			if err := command(bin, append(args, file)...); err != nil {
+				return "", err
+			}
+			return newDisk(before)
+		},
+		detach: func(device string) error {
+			return command(bin, "del", "-n", strings.TrimPrefix(device, "/dev/ublkb"))
+		},
+	}
+}
+
+func ublkDisks() ([]string, error) { return filepath.Glob("/dev/ublkb*") }
+
+func newDisk(before []string) (string, error) {
+	now, err := ublkDisks()
+	if err != nil {
+		return "", err
+	}
+	for _, disk := range now {
+		if !slices.Contains(before, disk) {
+			return disk, nil
+		}
+	}
+	return "", fmt.Errorf("no new device beside %q", before)
+}
+
+// serverPIDs returns the processes that serve the path's devices.
+func (p *path) serverPIDs() ([]int, error) {
+	if p.server == "" {
+		return nil, nil
+	}
+	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for _, file := range files {
+		line, err := os.ReadFile(file)
+		pid, _ := strconv.Atoi(strings.Split(file, "/")[2])
+		if err == nil && strings.Contains(string(line), p.server) && pid != os.Getpid() {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, nil
+}

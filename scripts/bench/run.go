@@ -1,0 +1,240 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// options say what a run measures.
+type options struct {
+	clock   string
+	full    bool
+	check   bool // only what the regression check compares
+	bin     string
+	kublk   string // "" for none
+	where   string // a disk to make an ext4 on, or a directory; "" for neither
+	queues  int
+	depth   int
+	runtime time.Duration
+	times   int // attaches
+}
+
+// bench is a run.
+type bench struct {
+	options
+	report Report
+	total  int // jobs
+	done   int
+}
+
+// run measures everything, and says on standard error how far it is.
+func (b *bench) run() error {
+	if err := b.describe(); err != nil {
+		return err
+	}
+	plans, err := b.plans()
+	if err != nil {
+		return err
+	}
+	for _, p := range plans {
+		b.total += len(p.paths) * len(p.cells)
+	}
+	for _, p := range plans {
+		if err := b.runPlan(p); err != nil {
+			return err
+		}
+	}
+	if b.check {
+		return nil
+	}
+	return b.lifecycle()
+}
+
+// plan is what is measured over one backing.
+type plan struct {
+	make  func() (*backing, error)
+	cells []Cell
+	paths []path
+}
+
+func (b *bench) plans() ([]plan, error) {
+	if err := command("modprobe", "loop"); err != nil {
+		return nil, err
+	}
+	shape := []string{fmt.Sprintf("--queues=%d", b.queues), fmt.Sprintf("--depth=%d", b.depth)}
+	ours := func(name string, flags ...string) path { return ublkLoop(b.bin, name, append(flags, shape...)...) }
+	standard, large, copied := ours(""), ours("--max-io=1M", "--max-io=1M"), ours("copy", "--zero-copy=off")
+	direct := kernelLoop("on")
+	if b.check {
+		return []plan{{nullBlk, shortCells, []path{direct, large, copied}}}, nil
+	}
+	files := []path{barePath(), direct, kernelLoop("off"), standard, ours("buffered", "--direct-io=off"), copied}
+	disks := []path{barePath(), direct, kernelLoop("off"), standard, large, copied}
+	if b.kublk != "" {
+		disks = append(disks,
+			kublk(b.kublk, "auto_zc", b.queues, b.depth, "--auto_zc"),
+			kublk(b.kublk, "auto_zc, batch", b.queues, b.depth, "--auto_zc", "-b"),
+			kublk(b.kublk, "copy", b.queues, b.depth))
+	}
+	cells, onFiles := shortCells, fileCells
+	if b.full {
+		cells = fullCells(max(2, runtime.NumCPU()))
+		onFiles = cells
+	}
+	plans := []plan{{nullBlk, cells, disks}}
+	if b.where != "" {
+		plans = append(plans, plan{func() (*backing, error) { return ext4File(b.where) }, onFiles, files})
+	}
+	buffered := []path{kernelLoop("off"), ours("buffered", "--direct-io=off"), ours("copy, buffered", "--direct-io=off", "--zero-copy=off")}
+	return append(plans, plan{tmpfsFile, onFiles, buffered}), nil
+}
+
+func (b *bench) runPlan(p plan) (err error) {
+	back, err := p.make()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, back.remove()) }()
+	// The first job after a boot finds the kernel busy with other things.
+	if _, err := runFio(fioArgs(back.path, Cell{"randread", 4 << 10, 32, 1}, time.Second)); err != nil {
+		return err
+	}
+	for _, way := range p.paths {
+		if way.diskOnly && !back.isDisk {
+			continue
+		}
+		if err := b.runPath(back, &way, p.cells); err != nil {
+			return fmt.Errorf("%s over %s: %w", way.name, back.name, err)
+		}
+	}
+	return nil
+}
+
+// runPath measures the cells over one path, for which a device is made.
+func (b *bench) runPath(back *backing, way *path, cells []Cell) (err error) {
+	if err := dropCaches(); err != nil {
+		return err
+	}
+	device, err := way.attach(back.path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, way.detach(device)) }()
+	if way.cached {
+		if err := command("dd", "if="+device, "of=/dev/null", "bs=1M"); err != nil {
+			return err
+		}
+	}
+	pids, err := way.serverPIDs()
+	if err != nil {
+		return err
+	}
+	for _, c := range cells {
+		r := Result{Backing: back.name, Path: way.name, Add: way.how, Cell: c, Fio: fioArgs(device, c, b.runtime)}
+		if err := b.measure(&r, pids); err != nil {
+			return err
+		}
+		b.report.Results = append(b.report.Results, r)
+		b.done++
+		fmt.Fprintf(os.Stderr, "[%d/%d] %s, %s, %s: %.0f IOPS (%s clock)\n", b.done, b.total, back.name, way.name, c, r.IOPS, b.clock)
+	}
+	return nil
+}
+
+// dropCaches makes a path find nothing of what the one before has written: a
+// direct read has to wait for a dirty page of the same place.
+func dropCaches() error {
+	unix.Sync()
+	return os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0)
+}
+
+// measure runs a job, and for a path with a server a second time to count its
+// system calls, since that takes time.
+func (b *bench) measure(r *Result, pids []int) error {
+	before, err := usageOf(pids)
+	if err != nil {
+		return err
+	}
+	side, err := runFio(r.Fio)
+	if err != nil {
+		return err
+	}
+	after, err := usageOf(pids)
+	if err != nil {
+		return err
+	}
+	ios := float64(side.IOs)
+	r.IOPS, r.BytesPerSecond, r.LatencyNs = side.IOPS, side.Bytes, side.percentiles()
+	r.CPUNs = float64(after.all-before.all) / ios
+	r.ServerNs = float64(after.server-before.server) / ios
+	if len(pids) == 0 || b.check {
+		return nil
+	}
+	counter, err := countEnters(pids)
+	if err != nil {
+		return err
+	}
+	if side, err = runFio(fioArgs(strings.TrimPrefix(r.Fio[2], "--filename="), r.Cell, b.runtime/4)); err != nil {
+		return errors.Join(err, counter.close())
+	}
+	enters, err := counter.count()
+	r.Enters = float64(enters) / float64(side.IOs)
+	return errors.Join(err, counter.close())
+}
+
+// lifecycle measures devices that do nothing.
+func (b *bench) lifecycle() error {
+	file, err := tmpfsFile()
+	if err != nil {
+		return err
+	}
+	ours := ublkLoop(b.bin, "")
+	for _, way := range []path{kernelLoop("off"), ours} {
+		a, err := timeAttach(&way, file.path, b.times)
+		if err != nil {
+			return errors.Join(err, file.remove())
+		}
+		b.report.Attach = append(b.report.Attach, a)
+	}
+	idle := ublkLoop(b.bin, "", "--queues=2", "--depth=128")
+	if b.report.Memory, err = idleMemory(&idle, min(2, runtime.NumCPU()), 128); err != nil {
+		return errors.Join(err, file.remove())
+	}
+	return file.remove()
+}
+
+// describe takes down what else is needed to repeat the run.
+func (b *bench) describe() error {
+	var uts unix.Utsname
+	if err := unix.Uname(&uts); err != nil {
+		return err
+	}
+	b.report = Report{
+		Time: time.Now().UTC().Format(time.RFC3339), Clock: b.clock,
+		Kernel: unix.ByteSliceToString(uts.Release[:]), CPUs: runtime.NumCPU(), Versions: map[string]string{},
+	}
+	cpuinfo, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(cpuinfo)) {
+		if name, value, _ := strings.Cut(line, ":"); strings.TrimSpace(name) == "model name" {
+			b.report.CPU = strings.TrimSpace(value)
+			break
+		}
+	}
+	for name, args := range map[string][]string{
+		"fio": {"fio", "--version"}, "ublk-loop": {b.bin, "version"}, "losetup": {"losetup", "--version"},
+	} {
+		if b.report.Versions[name], err = output(args[0], args[1:]...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
