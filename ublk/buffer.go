@@ -91,6 +91,9 @@ func newBuffers(r *ring.Ring, mode BufferMode, depth, size int) (*buffers, error
 	if err != nil {
 		return nil, fmt.Errorf("map %d buffers of %d bytes: %w", depth, size, err)
 	}
+	// The fewer pages a buffer is made of, the shorter is the list of what the
+	// kernel reads and writes. Where there are no huge pages it does without.
+	_ = unix.Madvise(arena, unix.MADV_HUGEPAGE)
 	b := &buffers{arena: arena, size: size}
 	list := make([][]byte, depth)
 	for tag := range list {

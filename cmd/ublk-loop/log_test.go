@@ -16,8 +16,8 @@ func TestLog(t *testing.T) {
 	}
 	defer file.Close()
 	log := newLogger(file, 7)
-	log.Info("serving")
-	log.Warn("careful")
+	log.info("serving")
+	log.warn("careful")
 	data, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)

@@ -10,7 +10,6 @@ import (
 	"runtime"
 	"runtime/debug"
 
-	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/loop"
@@ -75,10 +74,10 @@ func serve(j *job, c client, stop <-chan os.Signal) error {
 	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), status.Queues+1))
 	log := j.logger(status.ID)
 	for _, w := range j.Warnings {
-		log.Warn(w)
+		log.warn(w)
 	}
-	log.Info("serving", zap.String("device", status.Device), zap.String("file", status.File),
-		zap.String("buffer_mode", status.BufferMode), zap.Bool("direct_io", status.DirectIO))
+	log.info("serving", logged("device", status.Device), logged("file", status.File),
+		logged("buffer_mode", status.BufferMode), loggedBool("direct_io", status.DirectIO))
 	err = c.Ready(status)
 	if err != nil {
 		c.Failed(answer{Error: err.Error(), Hint: hintFor(err)})
@@ -88,10 +87,10 @@ func serve(j *job, c client, stop <-chan os.Signal) error {
 	c.Ending()
 	err = errors.Join(err, dev.Close(), ctl.Close())
 	if err != nil {
-		log.Error("ended", zap.Error(err))
+		log.error("ended", err)
 		return err
 	}
-	log.Info("ended")
+	log.info("ended")
 	return nil
 }
 
@@ -124,20 +123,20 @@ func attach(j *job) (*ublk.Control, *loop.Device, error) {
 }
 
 // waitForEnd returns when the device has ended, or is to end.
-func waitForEnd(dev *loop.Device, stop <-chan os.Signal, log *zap.Logger) error {
+func waitForEnd(dev *loop.Device, stop <-chan os.Signal, log *logger) error {
 	select {
 	case <-dev.Done():
-		log.Info("ending", zap.String("why", "the device was removed"))
+		log.info("ending", logged("why", "the device was removed"))
 		return dev.Err()
 	case s := <-stop:
-		log.Info("ending", zap.String("why", s.String()))
+		log.info("ending", logged("why", s.String()))
 		return nil
 	}
 }
 
 // logger returns the server's log: a file that was asked for, standard error
 // in the foreground, else none.
-func (j *job) logger(id uint32) *zap.Logger {
+func (j *job) logger(id uint32) *logger {
 	switch {
 	case j.log != nil:
 		// The story of a crash goes there, too.
@@ -146,7 +145,7 @@ func (j *job) logger(id uint32) *zap.Logger {
 	case j.Foreground:
 		return newLogger(os.Stderr, id)
 	}
-	return zap.NewNop()
+	return noLogger()
 }
 
 // starter is the client of a server in the background: the add that waits at

@@ -79,7 +79,7 @@ func TestStarter(t *testing.T) {
 
 func TestLoggerOfNobody(t *testing.T) {
 	j := &job{}
-	if j.logger(1).Core().Enabled(5) {
+	if j.logger(1).core.Enabled(5) {
 		t.Error("a server in the background logs")
 	}
 }
