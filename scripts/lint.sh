@@ -24,12 +24,14 @@ tool() {
 # Run a check. One that finds something does not keep the next from running.
 check() { "$@" || status=1; }
 
+# Lint the Go module in directory $1.
 lint_go() {
 	local linter
+	cd "$1"
 	if linter=$(tool github.com/golangci/golangci-lint/v2 cmd/golangci-lint $golangci); then
-		check "$linter" run
-		check env GOARCH=arm64 "$linter" run
-		check "$linter" fmt --diff
+		check "$linter" run --config "$top/.golangci.yml"
+		check env GOARCH=arm64 "$linter" run --config "$top/.golangci.yml"
+		check "$linter" fmt --diff --config "$top/.golangci.yml"
 		return
 	fi
 	echo "lint.sh: golangci-lint cannot be had: go vet and staticcheck" >&2
@@ -41,9 +43,12 @@ lint_go() {
 }
 
 status=0
-cd "$here/.."
-lint_go
+top=$(realpath "$here/..")
+for module in "$top" "$top/scripts/bench"; do
+	lint_go "$module"
+	check go mod tidy -diff
+done
+cd "$top"
 check "$here/setup.sh" shellcheck
 check shellcheck scripts/*.sh .ci/run
-check go mod tidy -diff
 exit $status

@@ -88,11 +88,14 @@ failure() { printf '{"Action":"fail","Package":"%s"}\n' "${1:-}"; }
 
 # What needs no ublk, with the race detector where there is a C compiler for it.
 test_here() {
-	local race=()
+	local race=() module
 	! command -v gcc >/dev/null || race=(-race)
-	{
-		CGO_ENABLED=${#race[@]} go test -json "${race[@]}" -skip "$pattern" ${run:+-run "$run"} "${packages[@]}" 2>&1 || failure
-	} | summarize here
+	for module in . "${modules[@]}"; do
+		{
+			CGO_ENABLED=${#race[@]} go -C "$module" test -json "${race[@]}" -skip "$pattern" ${run:+-run "$run"} "${packages[@]}" 2>&1 ||
+				failure
+		} | summarize here
+	done
 }
 
 # The tests of the package in directory $2 on kernel $1.
@@ -174,7 +177,9 @@ main() {
 	trap cleanup EXIT
 	trap 'exit 130' INT
 	trap 'exit 143' TERM HUP
-	((${#packages[@]})) || packages=(./...)
+	# Modules beside the main one, none of whose tests needs a kernel.
+	modules=()
+	((${#packages[@]})) || packages=(./...) modules=(scripts/bench)
 	local here_too=''
 	((${#kernels[@]})) || here_too=yes
 	[[ -n $unit || -z $here_too ]] || mapfile -t kernels < <(all_kernels)

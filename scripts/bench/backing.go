@@ -22,7 +22,17 @@ const backingBytes = 1 << 30
 // nullBlk makes a disk that does nothing, at once, in the context of who asks.
 // Its requests are limited to 127 KiB, the block layer's default.
 func nullBlk() (*backing, error) {
-	const dir = "/sys/kernel/config/nullb/ublkloopbench"
+	return nullDisk("null_blk", "ublkloopbench", [2]string{"size", "1024"})
+}
+
+// ramDisk is one that keeps its data. By the clock of instructions it stands
+// for a real disk, for which an emulated machine would wait in another time.
+func ramDisk() (*backing, error) {
+	return nullDisk("RAM disk", "ublkloopram", [2]string{"size", "1536"}, [2]string{"memory_backed", "1"}, [2]string{"max_sectors", "2048"})
+}
+
+func nullDisk(name, node string, settings ...[2]string) (*backing, error) {
+	dir := "/sys/kernel/config/nullb/" + node
 	if err := command("modprobe", "null_blk", "nr_devices=0"); err != nil {
 		return nil, err
 	}
@@ -34,13 +44,29 @@ func nullBlk() (*backing, error) {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return nil, err
 	}
-	b := &backing{name: "null_blk", path: "/dev/ublkloopbench", isDisk: true, remove: func() error { return os.Remove(dir) }}
-	for _, set := range [][2]string{{"size", "1024"}, {"irqmode", "0"}, {"queue_mode", "2"}, {"submit_queues", "1"}, {"power", "1"}} {
+	b := &backing{name: name, path: "/dev/" + node, isDisk: true, remove: func() error { return os.Remove(dir) }}
+	settings = append(settings, [2]string{"irqmode", "0"}, [2]string{"queue_mode", "2"}, [2]string{"submit_queues", "1"}, [2]string{"power", "1"})
+	for _, set := range settings {
 		if err := os.WriteFile(filepath.Join(dir, set[0]), []byte(set[1]), 0); err != nil {
 			return nil, errors.Join(err, b.remove())
 		}
 	}
 	return b, nil
+}
+
+// ext4OnRAM makes a file in an ext4 on a RAM disk.
+func ext4OnRAM() (*backing, error) {
+	disk, err := ramDisk()
+	if err != nil {
+		return nil, err
+	}
+	file, err := ext4On("ext4 on a RAM disk", disk.path)
+	if err != nil {
+		return nil, errors.Join(err, disk.remove())
+	}
+	removeFile := file.remove
+	file.remove = func() error { return errors.Join(removeFile(), disk.remove()) }
+	return file, nil
 }
 
 // ext4File makes a file in an ext4 on a disk, or in a directory.
@@ -52,10 +78,14 @@ func ext4File(where string) (*backing, error) {
 	if info.IsDir() {
 		return fileIn("file in "+where, where, func() error { return nil })
 	}
-	if err := command("mke2fs", "-q", "-F", "-t", "ext4", where); err != nil {
+	return ext4On("ext4 on "+where, where)
+}
+
+func ext4On(name, disk string) (*backing, error) {
+	if err := command("mke2fs", "-q", "-F", "-t", "ext4", disk); err != nil {
 		return nil, err
 	}
-	return mountedFile("ext4 on a virtio disk", "ext4", where)
+	return mountedFile(name, "ext4", disk)
 }
 
 func tmpfsFile() (*backing, error) { return mountedFile("tmpfs", "tmpfs", "none") }

@@ -8,11 +8,11 @@ import (
 
 // Report is all that a run has found, and what is needed to repeat it.
 type Report struct {
-	Time     string            `json:"time"`     // RFC 3339, UTC
-	Clock    string            `json:"clock"`    // what a second is: see clocks
-	Kernel   string            `json:"kernel"`   // uname -r
-	CPU      string            `json:"cpu"`      // model name
-	CPUs     int               `json:"cpus"`     //
+	Time     string            `json:"time"`   // RFC 3339, UTC
+	Clock    string            `json:"clock"`  // what a second is: see clocks
+	Kernel   string            `json:"kernel"` // uname -r
+	CPU      string            `json:"cpu"`    // model name
+	CPUs     int               `json:"cpus"`
 	Versions map[string]string `json:"versions"` // of the programs that were run
 	Results  []Result          `json:"results"`
 	Attach   []Attach          `json:"attach"`
@@ -62,9 +62,10 @@ type Attach struct {
 
 // Memory is what an idle device takes, in bytes.
 type Memory struct {
-	Queues, Depth int
-	RSS           int64 `json:"rss"` // of the server
-	PSS           int64 `json:"pss"`
+	Queues int   `json:"queues"`
+	Depth  int   `json:"depth"`
+	RSS    int64 `json:"rss"` // of the server
+	PSS    int64 `json:"pss"`
 	// Slab and Kernel are the growth, for each of several devices, of the
 	// kernel's slab and of all that the kernel charges to the servers' cgroup.
 	Slab   int64 `json:"slab"`

@@ -88,7 +88,10 @@ func (b *bench) plans() ([]plan, error) {
 		onFiles = cells
 	}
 	plans := []plan{{nullBlk, cells, disks}}
-	if b.where != "" {
+	switch {
+	case b.clock == clockInstructions:
+		plans = append(plans, plan{ext4OnRAM, onFiles, files})
+	case b.where != "":
 		plans = append(plans, plan{func() (*backing, error) { return ext4File(b.where) }, onFiles, files})
 	}
 	buffered := []path{kernelLoop("off"), ours("buffered", "--direct-io=off"), ours("copy, buffered", "--direct-io=off", "--zero-copy=off")}
