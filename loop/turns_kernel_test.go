@@ -1,6 +1,7 @@
 package loop
 
 import (
+	"fmt"
 	"sync/atomic"
 	"testing"
 
@@ -19,7 +20,11 @@ func (c counted) NewHandler(q *ublk.Queue) (ublk.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	return countedHandler{h.(ublk.Completer), c.ends}, nil
+	completer, ok := h.(ublk.Completer)
+	if !ok {
+		return nil, fmt.Errorf("a handler without Done: %T", h)
+	}
+	return countedHandler{completer, c.ends}, nil
 }
 
 type countedHandler struct {

@@ -4,7 +4,6 @@ set -euo pipefail
 
 here=$(dirname "$(realpath "$0")")
 top=$(dirname "$here")
-cache=${UBLK_LOOP_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/ublk-loop}
 
 usage() {
 	cat <<'USAGE'

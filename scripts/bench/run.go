@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -157,9 +158,36 @@ func dropCaches() error {
 	return os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0)
 }
 
-// measure runs a job, and for a path with a server a second time to count its
-// system calls, since that takes time.
+// startup returns what it takes to start and end a job that does one I/O,
+// which is no I/O's fault.
+func startup(r *Result) (time.Duration, error) {
+	args := append(slices.Clone(r.Fio), "--number_ios=1")
+	before, err := usageOf(nil)
+	if err != nil {
+		return 0, err
+	}
+	for range startups {
+		if _, err := runFio(args); err != nil {
+			return 0, err
+		}
+	}
+	after, err := usageOf(nil)
+	return (after.all - before.all) / startups, err
+}
+
+// startups make ticks of 10 ms a measure of one start.
+const startups = 3
+
+// measure runs a job. But for the regression check it also finds out what an
+// I/O costs.
 func (b *bench) measure(r *Result, pids []int) error {
+	var start time.Duration
+	var err error
+	if !b.check {
+		if start, err = startup(r); err != nil {
+			return err
+		}
+	}
 	before, err := usageOf(pids)
 	if err != nil {
 		return err
@@ -168,27 +196,34 @@ func (b *bench) measure(r *Result, pids []int) error {
 	if err != nil {
 		return err
 	}
+	r.IOPS, r.BytesPerSecond, r.LatencyNs = side.IOPS, side.Bytes, side.percentiles()
+	if b.check {
+		return nil
+	}
 	after, err := usageOf(pids)
 	if err != nil {
 		return err
 	}
-	ios := float64(side.IOs)
-	r.IOPS, r.BytesPerSecond, r.LatencyNs = side.IOPS, side.Bytes, side.percentiles()
-	r.CPUNs = float64(after.all-before.all) / ios
-	r.ServerNs = float64(after.server-before.server) / ios
-	if len(pids) == 0 || b.check {
-		return nil
+	r.CPUNs = float64(after.all-before.all-start) / float64(side.IOs)
+	r.ServerNs = float64(after.server-before.server) / float64(side.IOs)
+	if len(pids) > 0 {
+		r.Enters, err = entersPerIO(r, pids, b.runtime/4)
 	}
+	return err
+}
+
+// entersPerIO runs a job again, since to count its system calls takes time.
+func entersPerIO(r *Result, pids []int, runtime time.Duration) (float64, error) {
 	counter, err := countEnters(pids)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	if side, err = runFio(fioArgs(strings.TrimPrefix(r.Fio[2], "--filename="), r.Cell, b.runtime/4)); err != nil {
-		return errors.Join(err, counter.close())
+	side, err := runFio(fioArgs(strings.TrimPrefix(r.Fio[2], "--filename="), r.Cell, runtime))
+	if err != nil {
+		return 0, errors.Join(err, counter.close())
 	}
 	enters, err := counter.count()
-	r.Enters = float64(enters) / float64(side.IOs)
-	return errors.Join(err, counter.close())
+	return float64(enters) / float64(side.IOs), errors.Join(err, counter.close())
 }
 
 // lifecycle measures devices that do nothing.
