@@ -25,6 +25,8 @@ type backing struct {
 
 	// punchHole says that fallocate(FALLOC_FL_PUNCH_HOLE) works on a file.
 	punchHole bool
+	// ringDiscard says that a disk takes discards from a ring.
+	ringDiscard bool
 	// blockSize is the unit in which a file's space is allocated.
 	blockSize uint32
 	// memAlign is what O_DIRECT asks of an address; 0 when it is not known.
@@ -167,8 +169,11 @@ func (b *backing) checkDiskWritable() error {
 		return hint(fmt.Errorf("write-protected: %w", unix.EROFS), "attach it with --read-only")
 	case b.queue.zoned:
 		return hint(fmt.Errorf("zoned, takes writes in sequence only: %w", unix.EOPNOTSUPP), "attach it with --read-only")
+	case b.queue.discardMaxBytes == 0:
+		return nil
 	}
-	return nil
+	b.ringDiscard, err = b.probeDiscard()
+	return err
 }
 
 // probePunchHole punches a hole where there is nothing, in the first block

@@ -240,6 +240,9 @@ const maxHoleBytes = math.MaxUint32
 func (b *backing) discards() (discard ublk.DiscardParams, zeroesSectors uint32) {
 	discardMax, zeroesMax := b.queue.discardMaxBytes, b.queue.writeZeroesMaxBytes
 	granularity, start := b.queue.discardGranularity, b.queue.discardAlignment
+	if b.isDisk && !b.ringDiscard {
+		discardMax = 0
+	}
 	if !b.isDisk {
 		discardMax, zeroesMax = 0, 0
 		if b.punchHole {

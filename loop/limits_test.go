@@ -14,7 +14,7 @@ import (
 // oddBacking is the disk of oddLimits, directly.
 func oddBacking() *backing {
 	return &backing{
-		path: "/dev/sda", isDisk: true, direct: true, sectorSize: 1024, size: 1 << 30,
+		path: "/dev/sda", isDisk: true, direct: true, ringDiscard: true, sectorSize: 1024, size: 1 << 30,
 		memAlign: 16, blockSize: 4096, queue: oddLimits(),
 	}
 }
@@ -114,6 +114,9 @@ func TestLimits(t *testing.T) {
 			p.VolatileCache, p.FUA = true, true
 			p.Discard = ublk.DiscardParams{MaxSectors: math.MaxUint32>>9 - 1, Granularity: 4096, Alignment: 3072}
 			p.MaxWriteZeroesSectors = math.MaxUint32>>9 - 1
+		}},
+		{"no discards from a ring", ublk.BufferAutoRegister, func(b *backing) { b.ringDiscard = false }, func(p *ublk.Params) {
+			p.Discard = ublk.DiscardParams{}
 		}},
 		{"a file without holes", ublk.BufferAutoRegister, func(b *backing) { b.isDisk = false }, func(p *ublk.Params) {
 			p.ChunkSectors = 0

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"slices"
 	"strings"
 	"time"
 
@@ -139,9 +138,15 @@ func (b *bench) runPath(back *backing, way *path, cells []Cell) (err error) {
 	if err != nil {
 		return err
 	}
+	var start time.Duration
+	if !b.check {
+		if start, err = startup(fioArgs(device, cells[0], b.runtime)); err != nil {
+			return err
+		}
+	}
 	for _, c := range cells {
 		r := Result{Backing: back.name, Path: way.name, Add: way.how, Cell: c, Fio: fioArgs(device, c, b.runtime)}
-		if err := b.measure(&r, pids); err != nil {
+		if err := b.measure(&r, pids, start); err != nil {
 			return err
 		}
 		b.report.Results = append(b.report.Results, r)
@@ -160,8 +165,8 @@ func dropCaches() error {
 
 // startup returns what it takes to start and end a job that does one I/O,
 // which is no I/O's fault.
-func startup(r *Result) (time.Duration, error) {
-	args := append(slices.Clone(r.Fio), "--number_ios=1")
+func startup(args []string) (time.Duration, error) {
+	args = append(args, "--number_ios=1")
 	before, err := usageOf(nil)
 	if err != nil {
 		return 0, err
@@ -178,16 +183,9 @@ func startup(r *Result) (time.Duration, error) {
 // startups make ticks of 10 ms a measure of one start.
 const startups = 3
 
-// measure runs a job. But for the regression check it also finds out what an
-// I/O costs.
-func (b *bench) measure(r *Result, pids []int) error {
-	var start time.Duration
-	var err error
-	if !b.check {
-		if start, err = startup(r); err != nil {
-			return err
-		}
-	}
+// measure runs a job, whose start takes as long as was found. But for the
+// regression check it also finds out what an I/O costs.
+func (b *bench) measure(r *Result, pids []int, start time.Duration) error {
 	before, err := usageOf(pids)
 	if err != nil {
 		return err
