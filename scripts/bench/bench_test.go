@@ -78,6 +78,19 @@ func TestRatios(t *testing.T) {
 	}
 }
 
+func TestMean(t *testing.T) {
+	slower := report()
+	slower.Results[2].IOPS = 900
+	list, err := mean([]*Report{report(), slower})
+	if err != nil || len(list) != 2 || list[0].Ratio != 1.0 || list[1].Ratio != 0.95 {
+		t.Errorf("%+v, error %v", list, err)
+	}
+	slower.Results = slower.Results[:3]
+	if _, err := mean([]*Report{report(), slower}); err == nil {
+		t.Error("a report with a cell less is taken")
+	}
+}
+
 func TestPercentiles(t *testing.T) {
 	var sample []time.Duration
 	for i := range 100 {

@@ -63,6 +63,25 @@ func compare(w io.Writer, now, stored []Ratio) error {
 	return nil
 }
 
+// mean returns the mean of each ratio over several reports, since ratios differ
+// by 1 or 2 % from boot to boot.
+func mean(reports []*Report) ([]Ratio, error) {
+	list := reports[0].ratios()
+	for _, r := range reports[1:] {
+		more := r.ratios()
+		if len(more) != len(list) {
+			return nil, fmt.Errorf("%d ratios and %d", len(list), len(more))
+		}
+		for i := range list {
+			list[i].Ratio += more[i].Ratio
+		}
+	}
+	for i := range list {
+		list[i].Ratio /= float64(len(reports))
+	}
+	return list, nil
+}
+
 func readRatios(path string) ([]Ratio, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {

@@ -5,7 +5,7 @@
 //	bench table report.json
 //	bench plot report.json DIRECTORY
 //	bench check report.json ratios.json
-//	bench keep report.json ratios.json
+//	bench keep report.json [...] ratios.json
 package main
 
 import (
@@ -48,7 +48,7 @@ func execute(args []string) error {
 		}
 		return err
 	case "keep":
-		return writeRatios(args[2], r.ratios())
+		return keep(args[1:len(args)-1], args[len(args)-1])
 	case "check":
 		stored, err := readRatios(args[2])
 		if err != nil {
@@ -57,6 +57,23 @@ func execute(args []string) error {
 		return compare(os.Stdout, r.ratios(), stored)
 	}
 	return fmt.Errorf("%s: unknown command", args[0])
+}
+
+// keep stores the mean ratios of reports.
+func keep(files []string, ratios string) error {
+	var reports []*Report
+	for _, file := range files {
+		r, err := readReport(file)
+		if err != nil {
+			return err
+		}
+		reports = append(reports, r)
+	}
+	list, err := mean(reports)
+	if err != nil {
+		return err
+	}
+	return writeRatios(ratios, list)
 }
 
 func runCommand(args []string) error {

@@ -49,15 +49,17 @@ func slug(name string) string {
 	return strings.Trim(notInSlug.ReplaceAllString(strings.ToLower(name), "-"), "-")
 }
 
-// chart is the IOPS of each path in each cell of one backing.
+// chart is how fast each path is in each cell of one backing, as a multiple of
+// what one of the paths is there: cells differ too much for one scale.
 type chart struct {
-	cells []Cell
-	paths []string
-	iops  map[string]plotter.Values // by path, a value for each cell
+	cells  []Cell
+	paths  []string
+	by     string                    // the path that is 1 everywhere
+	values map[string]plotter.Values // by path, one for each cell; 0 where it was not measured
 }
 
 func (r *Report) chart(backing string) chart {
-	c := chart{iops: map[string]plotter.Values{}}
+	c := chart{values: map[string]plotter.Values{}}
 	for i := range r.Results {
 		x := &r.Results[i]
 		if x.Backing != backing {
@@ -70,45 +72,88 @@ func (r *Report) chart(backing string) chart {
 			c.paths = append(c.paths, x.Path)
 		}
 	}
+	c.by = c.paths[0]
+	if slices.Contains(c.paths, yardstick) {
+		c.by = yardstick
+	}
 	for _, path := range c.paths {
 		for _, cell := range c.cells {
 			value := 0.0
-			if x := r.find(backing, path, cell); x != nil {
-				value = x.IOPS / 1000
+			if x, by := r.find(backing, path, cell), r.find(backing, c.by, cell); x != nil && by != nil {
+				value = x.IOPS / by.IOPS
 			}
-			c.iops[path] = append(c.iops[path], value)
+			c.values[path] = append(c.values[path], value)
 		}
 	}
 	return c
 }
 
+// Sizes of a chart, in points.
+const (
+	cellWidth   = 104 // of which the bars take 72
+	barsWidth   = 72
+	legendWidth = 150
+	chartHeight = 300
+	margin      = 10
+)
+
 func writePlot(r *Report, backing, file string) error {
 	c := r.chart(backing)
 	p := plot.New()
 	p.Title.Text = fmt.Sprintf("%s, Linux %s; clock: %s", backing, r.Kernel, r.Clock)
-	p.Y.Label.Text = "thousand I/Os a second"
+	p.Y.Label.Text = "I/Os a second, as a multiple of " + c.by
 	p.Y.Min = 0
-	p.Legend.Top = true
+	p.Y.Tick.Marker = plot.TickerFunc(halves)
 	p.BackgroundColor = color.White
-	width := vg.Points(72 / float64(len(c.paths)))
+	p.Add(plotter.NewGrid())
+	legend, err := c.bars(p)
+	if err != nil {
+		return err
+	}
 	names := make([]string, len(c.cells))
 	for i, cell := range c.cells {
 		names[i] = cell.String()
 	}
+	p.NominalX(names...)
+	width := vg.Length(max(3, len(c.cells))*cellWidth + legendWidth)
+	canvas := vgsvg.New(width, chartHeight)
+	all := draw.Crop(draw.New(canvas), margin, -margin, margin, -margin)
+	p.Draw(draw.Crop(all, 0, -legendWidth, 0, 0))
+	legend.Draw(all)
+	return save(canvas, file)
+}
+
+// halves marks the halves of an axis.
+func halves(_, highest float64) []plot.Tick {
+	var ticks []plot.Tick
+	for at := 0.0; at <= highest; at += 0.5 {
+		ticks = append(ticks, plot.Tick{Value: at, Label: fmt.Sprintf("%.1f", at)})
+	}
+	return ticks
+}
+
+// bars adds the bars of each path to a plot, and returns what names them.
+func (c *chart) bars(p *plot.Plot) (*plot.Legend, error) {
+	legend := plot.NewLegend()
+	legend.Top = true
+	legend.TextStyle.Font.Size = 10
+	legend.ThumbnailWidth = margin
+	width := vg.Points(barsWidth / float64(len(c.paths)))
 	for i, path := range c.paths {
-		bars, err := plotter.NewBarChart(c.iops[path], width)
+		bars, err := plotter.NewBarChart(c.values[path], width)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		bars.LineStyle.Width = 0
 		bars.Color = colors[i%len(colors)]
 		bars.Offset = width * vg.Length(float64(i)-float64(len(c.paths)-1)/2)
 		p.Add(bars)
-		p.Legend.Add(path, bars)
+		legend.Add(path, bars)
 	}
-	p.NominalX(names...)
-	canvas := vgsvg.New(vg.Points(max(480, 104*float64(len(c.cells)))), vg.Points(300))
-	p.Draw(draw.New(canvas))
+	return &legend, nil
+}
+
+func save(canvas *vgsvg.Canvas, file string) error {
 	out, err := os.Create(file)
 	if err != nil {
 		return err
