@@ -93,7 +93,12 @@ main() {
 		for boot in 2 3; do measure_there "${options[@]}" >"$report.$boot"; done
 		"$top/bin/bench" keep "$report" "$report".[23] "$here/bench/ratios.json"
 	elif [[ -n $check ]]; then
-		"$top/bin/bench" check "$report" "$here/bench/ratios.json"
+		if ! "$top/bin/bench" check "$report" "$here/bench/ratios.json"; then
+			# Boots differ by up to 2 %; what has really become slower is so in the next one, too.
+			echo "bench.sh: slower in one boot: measuring in another" >&2
+			measure_there "${options[@]}" >"$report"
+			"$top/bin/bench" check "$report" "$here/bench/ratios.json"
+		fi
 	else
 		"$top/bin/bench" table "$report"
 		"$top/bin/bench" plot "$report" "$top/docs"
