@@ -126,12 +126,15 @@ func TestKernelCloseWithTheDeviceOpen(t *testing.T) {
 	}
 }
 
-// flood is a handler that breaks its queue: it puts more in flight than the
-// completion queue holds.
-type flood struct{ q *ublk.Queue }
+// flood is a handler that breaks its queue at the first request of a kind: it
+// puts more in flight than the completion queue holds.
+type flood struct {
+	q  *ublk.Queue
+	op ublk.Op
+}
 
 func (f flood) Handle(req *ublk.Request) {
-	if req.Op != ublk.OpWrite {
+	if req.Op != f.op {
 		req.Complete(0)
 		return
 	}
@@ -142,12 +145,70 @@ func (f flood) Handle(req *ublk.Request) {
 
 func (f flood) Done(*ublk.Request, int32) {}
 
+func flooding(op ublk.Op) ublk.Target {
+	return targetFunc(func(q *ublk.Queue) (ublk.Handler, error) { return flood{q, op}, nil })
+}
+
+// A queue that breaks while the kernel starts the device, at the first read of
+// its scan for partitions, ends the device; nobody waits for the scan for ever.
+// START_DEV itself fails only where the scan is part of it (up to 6.18).
+func TestKernelQueueBreaksInStart(t *testing.T) {
+	ctl := ublktest.Kernel(t)
+	dev := addDevice(t, ctl, ublk.Options{Mode: ublk.BufferCopy})
+	started := make(chan error, 1)
+	go func() { started <- dev.Start(flooding(ublk.OpRead)) }()
+	waitDone(t, dev)
+	if err := dev.Err(); err == nil || errors.Is(err, ublk.ErrKilled) {
+		t.Errorf("the device ended with %v, want the queue's error", err)
+	}
+	select {
+	case <-started:
+	case <-time.After(30 * time.Second):
+		t.Fatal("Start hangs")
+	}
+	if err := dev.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A queue that breaks while the kernel stops the device, at the first of the
+// dirty pages that it writes, ends the device; the stop does not hang.
+func TestKernelQueueBreaksInStop(t *testing.T) {
+	ctl := ublktest.Kernel(t)
+	dev := addDevice(t, ctl, ublk.Options{Mode: ublk.BufferCopy, NoPartScan: true})
+	if err := dev.Start(flooding(ublk.OpWrite)); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(dev.BlockPath(), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close() // open, or the last close would write the pages
+	if _, err := f.Write(make([]byte, 64<<10)); err != nil {
+		t.Fatal(err)
+	}
+	stopped := make(chan error, 1)
+	go func() { stopped <- dev.Stop() }()
+	waitDone(t, dev)
+	if err := dev.Err(); err == nil || errors.Is(err, ublk.ErrKilled) {
+		t.Errorf("the device ended with %v, want the queue's error", err)
+	}
+	select {
+	case <-stopped:
+	case <-time.After(30 * time.Second):
+		t.Fatal("Stop hangs")
+	}
+	if err := dev.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 // The error of one queue ends the device, and whoever waits for a request that
 // it had is told.
 func TestKernelFailingQueueEndsTheDevice(t *testing.T) {
 	ctl := ublktest.Kernel(t)
 	dev := addDevice(t, ctl, ublk.Options{Mode: ublk.BufferCopy})
-	if err := dev.Start(targetFunc(func(q *ublk.Queue) (ublk.Handler, error) { return flood{q}, nil })); err != nil {
+	if err := dev.Start(flooding(ublk.OpWrite)); err != nil {
 		t.Fatal(err)
 	}
 	f := openDirect(t, dev.BlockPath())
