@@ -37,8 +37,12 @@ func stopUnused(ctl *ublk.Control, id uint32) error {
 			return fmt.Errorf("remove %s: %w", path, ErrInUse)
 		}
 		dropEvents(watch) // that of our own look
-		if err := waitEvent(watch, pause); err != nil {
+		event, err := waitEvent(watch, pause)
+		if err != nil {
 			return err
+		}
+		if event {
+			pause = firstPause
 		}
 	}
 }
@@ -48,7 +52,7 @@ func stopUnused(ctl *ublk.Control, id uint32) error {
 // time after each.
 const (
 	firstPause   = time.Millisecond
-	longestPause = 50 * time.Millisecond
+	longestPause = 200 * time.Millisecond
 )
 
 // tryStop stops a device that nobody has open: the driver sees to that where it
@@ -102,13 +106,15 @@ func isOpen(path string) (bool, error) {
 	return false, nil
 }
 
-// waitEvent waits for an inotify event for a time.
-func waitEvent(fd int, d time.Duration) error {
+// waitEvent waits for an inotify event for a time, and reports whether there is
+// one.
+func waitEvent(fd int, d time.Duration) (bool, error) {
 	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-	if _, err := unix.Poll(fds, int(d.Milliseconds())); err != nil && !errors.Is(err, unix.EINTR) {
-		return os.NewSyscallError("poll", err)
+	n, err := unix.Poll(fds, int(d.Milliseconds()))
+	if err != nil && !errors.Is(err, unix.EINTR) {
+		return false, os.NewSyscallError("poll", err)
 	}
-	return nil
+	return n > 0, nil
 }
 
 // dropEvents reads what events there are.

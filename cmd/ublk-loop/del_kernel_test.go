@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -45,7 +46,11 @@ func TestKernelDelInUse(t *testing.T) {
 func (b *bed) inUse(s loop.Status) {
 	b.Helper()
 	for _, args := range [][]string{{"del", s.Device}, {"del", s.File}, {"del", "--all"}} {
-		b.run(args...).fails(b, 1, s.Device, "in use", "hint: --force")
+		r := b.run(args...)
+		r.fails(b, 1, s.Device, "in use", "hint: --force")
+		if r.took > time.Second && r.cpu > 3*r.took/4 {
+			b.Errorf("ublk-loop %q waits %v, and computes for %v of them", args, r.took, r.cpu)
+		}
 	}
 	list := b.list()
 	if len(list) != 1 || list[0].State != "live" || list[0].PID != s.PID {

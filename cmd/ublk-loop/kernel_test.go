@@ -108,6 +108,7 @@ type result struct {
 	out    string
 	err    string
 	took   time.Duration
+	cpu    time.Duration
 }
 
 // command returns the command, to be run by the caller.
@@ -128,7 +129,8 @@ func (b *bed) runCommand(cmd *exec.Cmd) result {
 	if err != nil && !errors.As(err, &exit) {
 		b.Fatal(err)
 	}
-	return result{cmd.Args[1:], cmd.ProcessState.ExitCode(), out.String(), errOut.String(), time.Since(start)}
+	took, state := time.Since(start), cmd.ProcessState
+	return result{cmd.Args[1:], state.ExitCode(), out.String(), errOut.String(), took, state.UserTime() + state.SystemTime()}
 }
 
 // ok runs the command, which has to succeed without complaint, and returns
