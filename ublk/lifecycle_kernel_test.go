@@ -162,7 +162,8 @@ func TestKernelQueueBreaksInStart(t *testing.T) {
 		t.Errorf("the device ended with %v, want the queue's error", err)
 	}
 	select {
-	case <-started:
+	case err := <-started:
+		t.Logf("Start: error %v", err)
 	case <-time.After(30 * time.Second):
 		t.Fatal("Start hangs")
 	}
@@ -183,7 +184,7 @@ func TestKernelQueueBreaksInStop(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close() // open, or the last close would write the pages
+	defer func() { _ = f.Close() }() // open, or the last close would write the pages
 	if _, err := f.Write(make([]byte, 64<<10)); err != nil {
 		t.Fatal(err)
 	}
@@ -194,7 +195,8 @@ func TestKernelQueueBreaksInStop(t *testing.T) {
 		t.Errorf("the device ended with %v, want the queue's error", err)
 	}
 	select {
-	case <-stopped:
+	case err := <-stopped:
+		t.Logf("Stop: error %v", err)
 	case <-time.After(30 * time.Second):
 		t.Fatal("Stop hangs")
 	}
