@@ -182,6 +182,26 @@ func TestQueueOverflowIsAnError(t *testing.T) {
 	}
 }
 
+// What is reserved completes silently and leaves the queues empty; more than
+// the queue holds is refused.
+func TestReserve(t *testing.T) {
+	for name, opts := range allOptions {
+		t.Run(name, func(t *testing.T) {
+			opts.Entries = 64
+			r := newRing(t, opts)
+			if err := r.Reserve(64); err != nil {
+				t.Fatal(err)
+			}
+			if n, space := r.CQReady(), r.SQSpace(); n != 0 || space != 64 {
+				t.Fatalf("%d completions, room for %d entries of 64", n, space)
+			}
+			if err := r.Reserve(65); !errors.Is(err, unix.EINVAL) {
+				t.Fatalf("more than the queue holds: error %v, want EINVAL", err)
+			}
+		})
+	}
+}
+
 func TestWaitTimesOut(t *testing.T) {
 	for name, opts := range allOptions {
 		t.Run(name, func(t *testing.T) {

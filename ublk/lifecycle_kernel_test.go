@@ -299,3 +299,36 @@ func TestKernelQueueLoopAllocatesNothing(t *testing.T) {
 		t.Fatalf("%d allocations for %d requests", n, 2*requests)
 	}
 }
+
+// Every entry that a queue can have in flight has its memory before the device
+// starts: two a tag, of which the fetches take one.
+func TestKernelQueueReservesItsEntries(t *testing.T) {
+	ctl := ublktest.Kernel(t)
+	const depth = 4096
+	before := ringRequests(t)
+	startRAMDisk(t, ctl, ublk.Options{Queues: 1, Depth: depth, MaxIOBytes: 4096, NoPartScan: true}, make(ramDisk, 1<<20))
+	// Those of an earlier ring may go meanwhile.
+	if grown := ringRequests(t) - before; grown < depth*3/2 {
+		t.Errorf("the kernel holds %d requests for a queue of %d tags, want some %d", grown, depth, 2*depth)
+	}
+}
+
+// ringRequests returns how many requests of io_uring the kernel has allocated.
+func ringRequests(t *testing.T) int {
+	t.Helper()
+	slabs, err := os.ReadFile("/proc/slabinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(slabs)) {
+		if fields := strings.Fields(line); fields[0] == "io_kiocb" {
+			var active int
+			if _, err := fmt.Sscan(fields[1], &active); err != nil {
+				t.Fatal(err)
+			}
+			return active
+		}
+	}
+	t.Fatal("/proc/slabinfo has no io_kiocb")
+	return 0
+}

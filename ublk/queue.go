@@ -132,10 +132,13 @@ func (q *Queue) pin() error {
 }
 
 // newRing makes the queue's ring. A tag has at most two entries in flight,
-// those of a turn are submitted together, and the kill switch has one.
+// those of a turn are submitted together, and the kill switch has one. The
+// kernel has the memory for all of them before the device starts: a pair that
+// is linked must not be taken in two, the second then waits for nothing.
 func (q *Queue) newRing() error {
+	entries := uint32(2*q.depth + 2)
 	r, err := ring.New(ring.Options{
-		Entries:      uint32(2*q.depth + 2),
+		Entries:      entries,
 		CQEntries:    uint32(4*q.depth + 4),
 		SingleIssuer: true,
 	})
@@ -147,7 +150,7 @@ func (q *Queue) newRing() error {
 	if err := r.RegisterRingFD(); err != nil && !errors.Is(err, unix.EINVAL) {
 		return err
 	}
-	return nil
+	return r.Reserve(entries)
 }
 
 func (q *Queue) mapDescriptors() error {

@@ -127,7 +127,8 @@ func (req *Request) CompleteAfter(sqe *ring.SQE) {
 	if q.inService > 1 || req.bufIndex != req.tag || q.ring.SQSpace() == 0 {
 		return
 	}
-	// A short result breaks the link, too, and takes the commit with it,
+	// The kernel takes both entries in one submit: there is room for the
+	// second, and memory (newRing). A short result breaks the link, too, and takes the commit with it,
 	// whose completion is then left out as that of a success is
 	// (io_uring_enter(2); req_set_fail in io_uring/io_uring.h).
 	sqe.Flags |= ring.IOSQE_IO_LINK | ring.IOSQE_CQE_SKIP_SUCCESS
