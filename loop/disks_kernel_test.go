@@ -17,9 +17,23 @@ func scsiDebugDisk(t testing.TB, params ...string) string {
 	run(t, "modprobe", append([]string{"scsi_debug", "dev_size_mb=64", "delay=0"}, params...)...)
 	// Not modprobe -r: without scsi_mod, which that unloads too, hosts are
 	// numbered from 0 again, and 7.3 still has a workqueue of that name.
-	t.Cleanup(func() { run(t, "rmmod", "scsi_debug") })
+	t.Cleanup(func() { unload(t, "scsi_debug") })
 	const disks = "/sys/bus/pseudo/drivers/scsi_debug/adapter*/host*/target*/*/block/*"
 	return waitForDisk(t, filepath.Join("/dev", filepath.Base(waitForMatch(t, disks))))
+}
+
+// unload removes a module once nothing holds it: the kernel's own thread may
+// still look for partitions on the disk of a test that was quick to end.
+func unload(t testing.TB, module string) {
+	t.Helper()
+	waitUntil(t, module+" unused", func() bool {
+		count, err := os.ReadFile(filepath.Join("/sys/module", module, "refcnt"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSpace(string(count)) == "0"
+	})
+	run(t, "rmmod", module)
 }
 
 // partition makes the only partition of a disk, from a sector on.
