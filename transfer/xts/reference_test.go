@@ -1,0 +1,119 @@
+package xts
+
+import (
+	"bytes"
+	"crypto/aes"
+	"math/rand/v2"
+	"testing"
+
+	"golang.org/x/crypto/xts"
+)
+
+// forEachImplementation runs a test with every implementation, whichever one
+// New would choose.
+func forEachImplementation(t *testing.T, test func(t *testing.T, impl implementation)) {
+	t.Helper()
+	for impl := generic; impl <= armv8; impl++ {
+		t.Run(impl.String(), func(t *testing.T) {
+			skipMissing(t, impl)
+			test(t, impl)
+		})
+	}
+}
+
+func skipMissing(t testing.TB, impl implementation) {
+	t.Helper()
+	if lacks := missing(impl); lacks != "" {
+		t.Skipf("%v cannot run here, for want of: %s", impl, lacks)
+	}
+}
+
+// source is a deterministic stream of test data. math/rand/v2's ChaCha8 with a
+// fixed seed: a failure can be run again.
+type source struct{ *rand.ChaCha8 }
+
+func newSource(t testing.TB) source {
+	var seed [32]byte
+	copy(seed[:], t.Name())
+	return source{rand.NewChaCha8(seed)}
+}
+
+func (s source) bytes(n int) []byte {
+	b := make([]byte, n)
+	_, _ = s.Read(b) // cannot fail
+	return b
+}
+
+// pair is a cipher under test beside the reference with the same key.
+type pair struct {
+	*Cipher
+	reference *xts.Cipher
+}
+
+func newPair(t testing.TB, impl implementation, key []byte) pair {
+	t.Helper()
+	c, err := newCipher(impl, make([]byte, ScheduleSize), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reference, err := xts.NewCipher(aes.NewCipher, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pair{c, reference}
+}
+
+func (p pair) encryptReference(buf []byte, sectorSize int, iv, step uint64) {
+	for ; len(buf) > 0; buf = buf[sectorSize:] {
+		p.reference.Encrypt(buf[:sectorSize], buf[:sectorSize], iv)
+		iv += step
+	}
+}
+
+func (p pair) decryptReference(buf []byte, sectorSize int, iv, step uint64) {
+	for ; len(buf) > 0; buf = buf[sectorSize:] {
+		p.reference.Decrypt(buf[:sectorSize], buf[:sectorSize], iv)
+		iv += step
+	}
+}
+
+// sectors are the arguments of one call.
+type sectors struct {
+	size, count int
+	iv, step    uint64
+}
+
+// check encrypts and decrypts data of random content at the given offset from
+// a multiple of 64 bytes, and compares with the reference as well as what is
+// around it with what was there.
+func (p pair) check(t testing.TB, src source, s sectors, offset int) {
+	t.Helper()
+	n := s.size * s.count
+	memory := aligned(n + 192)
+	_, _ = src.Read(memory)
+	start := 64 + offset
+	before := bytes.Clone(memory)
+
+	want := bytes.Clone(memory)
+	p.encryptReference(want[start:start+n], s.size, s.iv, s.step)
+	p.Encrypt(memory[start:start+n:start+n], s.size, s.iv, s.step)
+	if i := difference(memory, want); i >= 0 {
+		t.Fatalf("Encrypt, %+v, offset %d: differs from byte %d of the data on", s, offset, i-start)
+	}
+	p.Decrypt(memory[start:start+n:start+n], s.size, s.iv, s.step)
+	if i := difference(memory, before); i >= 0 {
+		t.Fatalf("Decrypt, %+v, offset %d: differs from byte %d of the data on", s, offset, i-start)
+	}
+}
+
+// difference returns where a and b begin to differ, -1 if they are the same.
+func difference(a, b []byte) int {
+	if bytes.Equal(a, b) {
+		return -1
+	}
+	i := 0
+	for a[i] == b[i] {
+		i++
+	}
+	return i
+}

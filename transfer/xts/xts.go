@@ -1,0 +1,98 @@
+package xts
+
+import (
+	"crypto/subtle"
+	"fmt"
+
+	"golang.org/x/crypto/xts"
+)
+
+const (
+	blockSize     = 16
+	maxSectorSize = 1 << 20 * blockSize // IEEE 1619-2018, 5.1: at most 2^20 blocks in a data unit
+)
+
+// Cipher is an XTS key ready for use. Its zero value is not: see [New].
+type Cipher struct {
+	keys    *[ScheduleSize]byte // the caller's memory; nil once wiped
+	rounds  int                 // 10 (AES-128) or 14 (AES-256)
+	impl    implementation
+	generic *xts.Cipher // with impl generic only
+}
+
+// New expands a key of 32 bytes (AES-128) or 64 (AES-256), data key first.
+// It returns [ErrKeySize] for any other length and [ErrEqualHalves] when the
+// data key and the tweak key are the same.
+//
+// The round keys go into the first [ScheduleSize] bytes of mem, which belong
+// to the Cipher from then on, may be anywhere (such as in a mapping that is
+// locked and not dumped) and have to stay mapped until [Cipher.Wipe]. A start
+// at a multiple of 64 bytes is fastest; any other works. New panics if mem is
+// shorter. It does not keep key, which the caller can wipe.
+func New(mem, key []byte) (*Cipher, error) {
+	return newCipher(best, mem, key)
+}
+
+func newCipher(impl implementation, mem, key []byte) (*Cipher, error) {
+	if len(key) != 32 && len(key) != 64 {
+		return nil, fmt.Errorf("%d bytes: %w", len(key), ErrKeySize)
+	}
+	if subtle.ConstantTimeCompare(key[:len(key)/2], key[len(key)/2:]) == 1 {
+		return nil, ErrEqualHalves
+	}
+	return expand(impl, mem, key)
+}
+
+// Encrypt encrypts the sectors that buf consists of, in place. The first has
+// the given iv and each further one that of the sector before plus step,
+// modulo 2^64. It panics if sectorSize (in bytes) is not a positive multiple
+// of 16 up to 16 MiB, if buf is not a whole number of sectors, and after Wipe.
+func (c *Cipher) Encrypt(buf []byte, sectorSize int, iv, step uint64) {
+	c.check(buf, sectorSize)
+	if c.impl == generic {
+		c.genericCrypt(buf, sectorSize, iv, step, c.generic.Encrypt)
+		return
+	}
+	b := batch{keys: c.keys, rounds: c.rounds, iv: iv, step: step}
+	for len(buf) > 0 {
+		buf = b.take(buf, sectorSize)
+		encryptBatch(c.impl, &b)
+	}
+}
+
+// Decrypt is the inverse of [Cipher.Encrypt] for the same arguments, and
+// panics when that does.
+func (c *Cipher) Decrypt(buf []byte, sectorSize int, iv, step uint64) {
+	c.check(buf, sectorSize)
+	if c.impl == generic {
+		c.genericCrypt(buf, sectorSize, iv, step, c.generic.Decrypt)
+		return
+	}
+	b := batch{keys: c.keys, rounds: c.rounds, iv: iv, step: step}
+	for len(buf) > 0 {
+		buf = b.take(buf, sectorSize)
+		decryptBatch(c.impl, &b)
+	}
+}
+
+// Wipe zeroes the round keys and lets go of their memory. No Encrypt or
+// Decrypt may be under way, and none may follow. Further calls do nothing.
+func (c *Cipher) Wipe() {
+	if c.keys != nil {
+		clear(c.keys[:])
+	}
+	c.keys, c.generic = nil, nil
+}
+
+// check panics where going on would encrypt with no key, leave a part of the
+// buffer as it is, or touch memory beyond it.
+func (c *Cipher) check(buf []byte, sectorSize int) {
+	switch {
+	case c.keys == nil:
+		panic("xts: cipher is used before New or after Wipe")
+	case sectorSize <= 0 || sectorSize%blockSize != 0 || sectorSize > maxSectorSize:
+		panic(fmt.Sprintf("xts: sector size of %d bytes is not a multiple of 16 from 16 to %d", sectorSize, maxSectorSize))
+	case len(buf)%sectorSize != 0:
+		panic(fmt.Sprintf("xts: buffer of %d bytes is not a whole number of sectors of %d", len(buf), sectorSize))
+	}
+}
