@@ -1,3 +1,5 @@
+//go:build !amd64
+
 package xts
 
 // On these architectures only the generic implementation exists, and what New

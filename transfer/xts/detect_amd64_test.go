@@ -1,0 +1,53 @@
+package xts
+
+import (
+	"bytes"
+	"encoding/binary"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// What CPUID and XCR0 say is what the kernel says, which lists only what it
+// saves the state of.
+func TestDetectionAgreesWithTheKernel(t *testing.T) {
+	text, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		t.Skipf("no kernel to ask: %v", err)
+	}
+	if name := cpuinfo(text, "model name"); name != brand() {
+		t.Skipf("/proc/cpuinfo is about a %q and CPUID about a %q, as in qemu-x86_64", name, brand())
+	}
+	flags := strings.Fields(cpuinfo(text, "flags"))
+	for impl, needs := range map[implementation][]string{
+		aesni: {"aes"},
+	} {
+		lacks := slices.DeleteFunc(needs, func(flag string) bool { return slices.Contains(flags, flag) })
+		if got := missing(impl); (got == "") != (len(lacks) == 0) {
+			t.Errorf("%v: lacks %q, by /proc/cpuinfo %q", impl, got, lacks)
+		}
+	}
+}
+
+// cpuinfo returns what is said about the first processor under a name.
+func cpuinfo(text []byte, name string) string {
+	line := regexp.MustCompile(`(?m)^` + name + `\s*:(.*)$`).FindSubmatch(text)
+	if line == nil {
+		return ""
+	}
+	return strings.TrimSpace(string(line[1]))
+}
+
+// brand returns the processor's name by CPUID.
+func brand() string {
+	var name []byte
+	for leaf := uint32(0x80000002); leaf <= 0x80000004; leaf++ {
+		eax, ebx, ecx, edx := cpuid(leaf, 0)
+		for _, register := range []uint32{eax, ebx, ecx, edx} {
+			name = binary.LittleEndian.AppendUint32(name, register)
+		}
+	}
+	return strings.TrimSpace(string(bytes.TrimRight(name, "\x00")))
+}

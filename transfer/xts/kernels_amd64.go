@@ -1,0 +1,38 @@
+package xts
+
+// Each kernel is in the file of its name. None keeps a pointer, so that a
+// batch stays on its caller's stack.
+
+//go:noescape
+func encryptAESNI(b *batch)
+
+//go:noescape
+func decryptAESNI(b *batch)
+
+// expandKey writes rounds+1 round keys of an AES key to schedule.
+//
+//go:noescape
+func expandKey(schedule, key *byte, rounds int)
+
+// invertKey writes the decryption schedule of the given encryption schedule.
+//
+//go:noescape
+func invertKey(inverse, schedule *byte, rounds int)
+
+func encryptBatch(i implementation, b *batch) {
+	switch i {
+	case aesni:
+		encryptAESNI(b)
+	default:
+		panic("xts: no kernel " + i.String())
+	}
+}
+
+func decryptBatch(i implementation, b *batch) {
+	switch i {
+	case aesni:
+		decryptAESNI(b)
+	default:
+		panic("xts: no kernel " + i.String())
+	}
+}
