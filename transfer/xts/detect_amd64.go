@@ -5,11 +5,17 @@ import "strings"
 // cpuid executes CPUID (Intel SDM volume 2A).
 func cpuid(leaf, subleaf uint32) (eax, ebx, ecx, edx uint32)
 
+// xgetbv reads XCR0. It faults unless CPUID.1:ECX.OSXSAVE is set.
+func xgetbv() (low uint32)
+
 // feature is something of the processor that an implementation needs.
 type feature struct {
 	name  string
 	there bool
 }
+
+// State that the operating system saves, in XCR0 (Intel SDM volume 1, 13.3).
+const xcr0YMM = 1<<1 | 1<<2 // SSE, AVX
 
 // missing returns what this processor, or its operating system, lacks for an
 // implementation, and "" if there is nothing.
@@ -20,6 +26,8 @@ func missing(i implementation) string {
 		return ""
 	case aesni:
 		needs = aesniFeatures()
+	case vaesAVX2:
+		needs = vaesAVX2Features()
 	default:
 		return "another architecture"
 	}
@@ -35,4 +43,32 @@ func missing(i implementation) string {
 func aesniFeatures() []feature {
 	_, _, ecx, _ := cpuid(1, 0)
 	return []feature{{"AES-NI", ecx>>25&1 == 1}}
+}
+
+func vaesAVX2Features() []feature {
+	ebx, ecx := leaf7()
+	return []feature{
+		{"ymm state in XCR0", osSaves(xcr0YMM)},
+		{"AVX2", ebx>>5&1 == 1},
+		{"VAES", ecx>>9&1 == 1},
+		{"VPCLMULQDQ", ecx>>10&1 == 1},
+	}
+}
+
+// leaf7 returns the structured extended feature flags, zero where there are
+// none: a leaf above the highest answers with that of another.
+func leaf7() (ebx, ecx uint32) {
+	if highest, _, _, _ := cpuid(0, 0); highest < 7 {
+		return 0, 0
+	}
+	_, ebx, ecx, _ = cpuid(7, 0)
+	return ebx, ecx
+}
+
+// osSaves reports whether the operating system saves all of the given state,
+// without which the instructions that use it fault.
+func osSaves(state uint32) bool {
+	_, _, ecx, _ := cpuid(1, 0)
+	osxsave, avx := ecx>>27&1 == 1, ecx>>28&1 == 1
+	return osxsave && avx && xgetbv()&state == state
 }

@@ -9,6 +9,12 @@ func encryptAESNI(b *batch)
 //go:noescape
 func decryptAESNI(b *batch)
 
+//go:noescape
+func encryptVAES256(b *batch)
+
+//go:noescape
+func decryptVAES256(b *batch)
+
 // expandKey writes rounds+1 round keys of an AES key to schedule.
 //
 //go:noescape
@@ -21,6 +27,8 @@ func invertKey(inverse, schedule *byte, rounds int)
 
 func encryptBatch(i implementation, b *batch) {
 	switch i {
+	case vaesAVX2:
+		encryptVAES256(b)
 	case aesni:
 		encryptAESNI(b)
 	default:
@@ -30,6 +38,8 @@ func encryptBatch(i implementation, b *batch) {
 
 func decryptBatch(i implementation, b *batch) {
 	switch i {
+	case vaesAVX2:
+		decryptVAES256(b)
 	case aesni:
 		decryptAESNI(b)
 	default:
