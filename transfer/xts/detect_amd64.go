@@ -15,7 +15,10 @@ type feature struct {
 }
 
 // State that the operating system saves, in XCR0 (Intel SDM volume 1, 13.3).
-const xcr0YMM = 1<<1 | 1<<2 // SSE, AVX
+const (
+	xcr0YMM = 1<<1 | 1<<2                  // SSE, AVX
+	xcr0ZMM = xcr0YMM | 1<<5 | 1<<6 | 1<<7 // opmask, ZMM_Hi256, Hi16_ZMM
+)
 
 // missing returns what this processor, or its operating system, lacks for an
 // implementation, and "" if there is nothing.
@@ -28,6 +31,8 @@ func missing(i implementation) string {
 		needs = aesniFeatures()
 	case vaesAVX2:
 		needs = vaesAVX2Features()
+	case vaesAVX512:
+		needs = vaesAVX512Features()
 	default:
 		return "another architecture"
 	}
@@ -50,6 +55,18 @@ func vaesAVX2Features() []feature {
 	return []feature{
 		{"ymm state in XCR0", osSaves(xcr0YMM)},
 		{"AVX2", ebx>>5&1 == 1},
+		{"VAES", ecx>>9&1 == 1},
+		{"VPCLMULQDQ", ecx>>10&1 == 1},
+	}
+}
+
+func vaesAVX512Features() []feature {
+	ebx, ecx := leaf7()
+	return []feature{
+		{"opmask and zmm state in XCR0", osSaves(xcr0ZMM)},
+		{"AVX2", ebx>>5&1 == 1},
+		{"AVX512F", ebx>>16&1 == 1},
+		{"AVX512BW", ebx>>30&1 == 1},
 		{"VAES", ecx>>9&1 == 1},
 		{"VPCLMULQDQ", ecx>>10&1 == 1},
 	}

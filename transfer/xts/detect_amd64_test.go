@@ -22,8 +22,9 @@ func TestDetectionAgreesWithTheKernel(t *testing.T) {
 	}
 	flags := strings.Fields(cpuinfo(text, "flags"))
 	for impl, needs := range map[implementation][]string{
-		aesni:    {"aes"},
-		vaesAVX2: {"avx2", "vaes", "vpclmulqdq"},
+		aesni:      {"aes"},
+		vaesAVX2:   {"avx2", "vaes", "vpclmulqdq"},
+		vaesAVX512: {"avx2", "avx512f", "avx512bw", "vaes", "vpclmulqdq"},
 	} {
 		lacks := slices.DeleteFunc(needs, func(flag string) bool { return slices.Contains(flags, flag) })
 		if got := missing(impl); (got == "") != (len(lacks) == 0) {

@@ -15,6 +15,12 @@ func encryptVAES256(b *batch)
 //go:noescape
 func decryptVAES256(b *batch)
 
+//go:noescape
+func encryptVAES512(b *batch)
+
+//go:noescape
+func decryptVAES512(b *batch)
+
 // expandKey writes rounds+1 round keys of an AES key to schedule.
 //
 //go:noescape
@@ -27,6 +33,8 @@ func invertKey(inverse, schedule *byte, rounds int)
 
 func encryptBatch(i implementation, b *batch) {
 	switch i {
+	case vaesAVX512:
+		encryptVAES512(b)
 	case vaesAVX2:
 		encryptVAES256(b)
 	case aesni:
@@ -38,6 +46,8 @@ func encryptBatch(i implementation, b *batch) {
 
 func decryptBatch(i implementation, b *batch) {
 	switch i {
+	case vaesAVX512:
+		decryptVAES512(b)
 	case vaesAVX2:
 		decryptVAES256(b)
 	case aesni:
