@@ -1,0 +1,125 @@
+package luks
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+)
+
+// An object is a JSON object of LUKS2 metadata (LUKS2 3). Its members are
+// decoded one by one, when they are asked for by their exact names: decoding
+// into a struct would take "TYPE" for "type", which cryptsetup does not.
+//
+// The first member that is missing or not what it should be is the error of
+// the whole tree, and everything after it reads as zero.
+type object struct {
+	path    string // for errors
+	members map[string]json.RawMessage
+	err     *error
+}
+
+// parseObject takes apart the text of the whole metadata. encoding/json bounds
+// its depth.
+func parseObject(text []byte) (object, error) {
+	o := object{err: new(error)}
+	if len(text) == 0 || text[0] != '{' || json.Unmarshal(text, &o.members) != nil {
+		return object{}, fmt.Errorf("%w: the metadata is not a JSON object", ErrDamaged)
+	}
+	return o, nil
+}
+
+// fail records what is wrong with a member, unless something was before.
+func (o object) fail(name, what string) {
+	if *o.err == nil {
+		*o.err = fmt.Errorf("%w: %s: %s", ErrDamaged, printable(o.path+name), what)
+	}
+}
+
+// has reports whether the object has the member.
+func (o object) has(name string) bool {
+	_, ok := o.members[name]
+	return ok
+}
+
+// decode decodes a member. JSON's null is of no type.
+func (o object) decode(name, what string, into any) {
+	raw := o.members[name]
+	if len(raw) == 0 || raw[0] == 'n' || json.Unmarshal(raw, into) != nil {
+		o.fail(name, "not "+what)
+	}
+}
+
+// object returns a member that is an object.
+func (o object) object(name string) object {
+	inner := object{path: o.path + name + ".", err: o.err}
+	o.decode(name, "an object", &inner.members)
+	return inner
+}
+
+// text returns a member that is a string.
+func (o object) text(name string) string {
+	var s string
+	o.decode(name, "a string", &s)
+	return s
+}
+
+// texts returns a member that is an array of strings.
+func (o object) texts(name string) []string {
+	var s []string
+	o.decode(name, "an array of strings", &s)
+	return s
+}
+
+// number returns a member that is an integer, not negative.
+func (o object) number(name string) uint64 {
+	n, err := strconv.ParseUint(string(o.members[name]), 10, 64)
+	if err != nil {
+		o.fail(name, "not a positive integer")
+	}
+	return n
+}
+
+// decimal returns a member of the type that LUKS2 3 calls string-uint64.
+func (o object) decimal(name string) uint64 {
+	n, err := strconv.ParseUint(o.text(name), 10, 64)
+	if err != nil {
+		o.fail(name, "not a decimal number in a string")
+		return 0
+	}
+	return n
+}
+
+// binary returns a member that is binary data in Base64.
+func (o object) binary(name string) []byte {
+	b, err := base64.StdEncoding.DecodeString(o.text(name))
+	if err != nil {
+		o.fail(name, "not Base64")
+	}
+	return b
+}
+
+// ids returns the names of the members in order, which must be the numbers
+// from 0 to below luks2Objects.
+func (o object) ids() []int {
+	var ids []int
+	for name := range o.members {
+		id, err := strconv.Atoi(name)
+		if err != nil || strconv.Itoa(id) != name || id < 0 || id >= luks2Objects {
+			o.fail(name, fmt.Sprintf("not a number below %d", luks2Objects))
+			return nil
+		}
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// check makes err the error of the tree unless it has one, and returns that.
+func (o object) check(err error) error {
+	if *o.err == nil {
+		*o.err = err
+	}
+	return *o.err
+}

@@ -1,0 +1,113 @@
+package luks
+
+import (
+	"encoding/binary"
+	"fmt"
+)
+
+const (
+	// luks1Size is that of the LUKS1 header, in bytes (LUKS1 3.1, figure 1).
+	luks1Size = 592
+	// luks1Slots is how many keyslots it has, luks1SlotSize how large each is
+	// in it and luks1SlotsAt where they begin (figures 1 and 2).
+	luks1Slots    = 8
+	luks1SlotSize = 48
+	luks1SlotsAt  = 208
+	// luks1Active and luks1Inactive are the states of a keyslot.
+	luks1Active   = 0x00AC71F3
+	luks1Inactive = 0x0000DEAD
+	// luks1DigestSize is that of the master key's checksum, in bytes.
+	luks1DigestSize = 20
+)
+
+// readLUKS1 reads the luks1Size bytes at the start of a device of size bytes
+// (LUKS1 3.1).
+func (h *Header) readLUKS1(b []byte, size uint64) error {
+	v := &h.volume
+	*v = Volume{Version: 1, SectorSize: sector}
+	cipher, hashSpec, err := v.luks1Names(b)
+	if err != nil {
+		return err
+	}
+	if err := checkCipher(cipher); err != nil {
+		return err
+	}
+	keySize := binary.BigEndian.Uint32(b[108:])
+	if err := checkKeySize(uint64(keySize)); err != nil {
+		return err
+	}
+	v.KeySize = int(keySize)
+	v.Offset = uint64(binary.BigEndian.Uint32(b[104:])) * sector
+	if v.Offset == 0 {
+		return fmt.Errorf("detached header: %w", ErrUnsupported)
+	}
+	if err := v.fit(size); err != nil {
+		return err
+	}
+	return h.luks1Slots(b, hashSpec)
+}
+
+// luks1Names reads the strings of the header, and returns those of the cipher
+// and of the hash as they are.
+func (v *Volume) luks1Names(b []byte) (cipher, hashSpec string, err error) {
+	var text [4]string
+	for i, field := range [][]byte{b[8:40], b[40:72], b[72:104], b[168:208]} {
+		if text[i], err = cString(field); err != nil {
+			return "", "", err
+		}
+	}
+	cipher = text[0] + "-" + text[1]
+	v.Cipher, v.UUID = printable(cipher), printable(text[3])
+	return cipher, text[2], nil
+}
+
+// luks1Slots reads the active keyslots. They share one hash and one digest.
+func (h *Header) luks1Slots(b []byte, hashSpec string) error {
+	hash, err := hashNamed(hashSpec)
+	if err != nil {
+		return err
+	}
+	d := digest{sum: b[112 : 112+luks1DigestSize], pbkdf2Params: pbkdf2Params{
+		hash: hash, salt: b[132 : 132+saltSize], iterations: uint64(binary.BigEndian.Uint32(b[164:])),
+	}}
+	if err := d.check(); err != nil {
+		return err
+	}
+	for i := range luks1Slots {
+		entry := b[luks1SlotsAt+i*luks1SlotSize:][:luks1SlotSize]
+		switch state := binary.BigEndian.Uint32(entry); state {
+		case luks1Inactive:
+			continue
+		case luks1Active:
+		default:
+			return fmt.Errorf("%w: keyslot %d is in state %#x", ErrDamaged, i, state)
+		}
+		s, err := luks1Slot(entry, d, h.volume.KeySize)
+		if err != nil {
+			return fmt.Errorf("keyslot %d: %w", i, err)
+		}
+		s.id = i
+		h.slots = append(h.slots, s)
+	}
+	if len(h.slots) == 0 {
+		return ErrNoKeyslot
+	}
+	// The header is two sectors of which the second is not full.
+	return checkAreas(h.slots, h.volume.KeySize, 2*sector, h.volume.Offset)
+}
+
+// luks1Slot reads an active keyslot (LUKS1 3.1, figure 2).
+func luks1Slot(entry []byte, d digest, keySize int) (keyslot, error) {
+	if n := binary.BigEndian.Uint32(entry[44:]); n != stripes {
+		return keyslot{}, fmt.Errorf("%w: %d stripes, not %d", ErrDamaged, n, stripes)
+	}
+	params := pbkdf2Params{
+		hash: d.hash, salt: entry[8 : 8+saltSize], iterations: uint64(binary.BigEndian.Uint32(entry[4:])),
+	}
+	material := area{
+		offset:  uint64(binary.BigEndian.Uint32(entry[40:])) * sector,
+		size:    materialSize(keySize),
+		keySize: keySize,
+	}
+	return keyslot{area: material, kdf: params, hash: d.hash, digest: d}, params.check()
+}

@@ -1,0 +1,54 @@
+package luks
+
+import "fmt"
+
+// luks2Objects is how many keyslots, segments or digests are taken from a
+// header. It is cryptsetup's limit for the first two.
+const luks2Objects = 32
+
+// readMetadata reads what a copy of a LUKS2 header says, for a device of size
+// bytes (LUKS2 3).
+func (h *Header) readMetadata(c luks2Copy, size uint64) error {
+	h.volume.Version, h.volume.UUID, h.volume.Label = 2, c.uuid, c.label
+	if err := checkRequirements(c.root.object("config")); err != nil {
+		return err
+	}
+	if err := checkReencryption(c.root.object("keyslots")); err != nil {
+		return err
+	}
+	segment, err := h.volume.readSegment(c.root.object("segments"))
+	if err != nil {
+		return err
+	}
+	keyslotsEnd, err := c.keyslotsEnd(h.volume.Offset)
+	if err != nil {
+		return err
+	}
+	if err := h.volume.fit(size); err != nil {
+		return err
+	}
+	if err := h.readKeyslots(c.root, segment); err != nil {
+		return err
+	}
+	return checkAreas(h.slots, h.volume.KeySize, 2*c.size, keyslotsEnd)
+}
+
+// keyslotsEnd returns where the keyslots area ends, which begins after both
+// copies of the header and must leave the data at dataOffset alone (LUKS2 2.3,
+// 3.5).
+func (c luks2Copy) keyslotsEnd(dataOffset uint64) (uint64, error) {
+	config := c.root.object("config")
+	jsonSize, keyslotsSize := config.decimal("json_size"), config.decimal("keyslots_size")
+	start := 2 * c.size
+	switch {
+	case *config.err != nil:
+		return 0, *config.err
+	case jsonSize != c.size-luks2BinarySize:
+		return 0, fmt.Errorf("%w: JSON area of %d bytes in a header of %d", ErrDamaged, jsonSize, c.size)
+	case dataOffset == 0:
+		return 0, fmt.Errorf("detached header: %w", ErrUnsupported)
+	case dataOffset < start || keyslotsSize > dataOffset-start || keyslotsSize%luks2BinarySize != 0:
+		return 0, fmt.Errorf("%w: keyslots area of %d bytes before data at %d", ErrDamaged, keyslotsSize, dataOffset)
+	}
+	return start + keyslotsSize, nil
+}

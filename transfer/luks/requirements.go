@@ -1,0 +1,45 @@
+package luks
+
+import (
+	"fmt"
+	"strconv"
+)
+
+// checkRequirements returns an error if something is required to activate the
+// volume (LUKS2 3.5). The specification has an array there, cryptsetup writes
+// it as the member "mandatory" of an object.
+func checkRequirements(config object) error {
+	if !config.has("requirements") {
+		return *config.err
+	}
+	holder, name := config, "requirements"
+	if raw := config.members[name]; raw[0] == '{' {
+		holder, name = config.object(name), "mandatory"
+		if !holder.has(name) {
+			return *config.err
+		}
+	}
+	required := holder.texts(name)
+	if *config.err != nil || len(required) == 0 {
+		return *config.err
+	}
+	switch required[0] {
+	case "offline-reencrypt", "online-reencrypt", "online-reencrypt-v2", "online-reencrypt-v3":
+		return errReencryption
+	}
+	return fmt.Errorf("requirement %s: %w", printable(required[0]), ErrUnsupported)
+}
+
+// errReencryption is for a volume that has two keys at the moment (LUKS2 4.9).
+var errReencryption = fmt.Errorf("reencryption under way, to be finished by cryptsetup reencrypt: %w", ErrUnsupported)
+
+// checkReencryption returns an error if a keyslot is one of a reencryption
+// (LUKS2 3.2.2).
+func checkReencryption(keyslots object) error {
+	for _, id := range keyslots.ids() {
+		if keyslots.object(strconv.Itoa(id)).text("type") == "reencrypt" {
+			return errReencryption
+		}
+	}
+	return *keyslots.err
+}
