@@ -1,0 +1,119 @@
+package luks
+
+import (
+	"math"
+	"strings"
+	"testing"
+	"time"
+)
+
+// tryUnlock unlocks with a passphrase that is right for some keyslot.
+func (m image) tryUnlock(t *testing.T, passphrase string, limits Limits) error {
+	t.Helper()
+	h, v := m.mustRead(t)
+	return h.Unlock(m, []byte(passphrase), limits, make([]byte, v.KeySize))
+}
+
+// A keyslot that costs more than any bound is refused at once.
+func TestLimitsAgainstHostileCosts(t *testing.T) {
+	const most = uint64(math.MaxUint64)
+	tests := []struct {
+		what   string
+		change func(node)
+	}{
+		{"of memory", kdf0("memory", most)},
+		{"of memory", kdf0("memory", uint64(4<<20+1))},
+		{"of memory", kdf0("memory", uint64(1<<32+65536))}, // 64 MiB in 32 bits
+		{"5 cpus", kdf0("cpus", 5)},
+		{"258 cpus", kdf0("cpus", 258)}, // 2 in 8 bits
+		{"passes", kdf0("time", most)},
+		{"passes", kdf0("time", uint64(1<<32+4))},
+		{"passes", kdf0("time", 4097)},
+		{"passes", func(r node) { kdf0("time", 65)(r); kdf0("memory", 4<<20)(r) }},
+		{"iterations", digest0("iterations", most)},
+		{"iterations", digest0("iterations", uint64(1<<32+1000))},
+		{"iterations", digest0("iterations", 1<<30+1)},
+	}
+	start := time.Now()
+	for _, test := range tests {
+		err := luks2(t).edit(t, test.change).tryUnlock(t, first, Limits{})
+		expectErr(t, err, ErrLimit)
+		if err != nil && (!strings.Contains(err.Error(), test.what) || !strings.Contains(err.Error(), "keyslot 0")) {
+			t.Errorf("%q does not tell of %q", err, test.what)
+		}
+	}
+	m := luks1Short(t).clone()
+	copy(m.data[208+48+4:], "\xff\xff\xff\xff")
+	expectErr(t, m.tryUnlock(t, second, Limits{}), ErrLimit)
+	if took := time.Since(start); took > 10*time.Second {
+		t.Errorf("refusing took %v", took)
+	}
+}
+
+// Each limit refuses what is just above it and allows what is at it.
+func TestLimitsAreExact(t *testing.T) {
+	const (
+		memory = 64 << 20       // of the fixture
+		work   = 4 * memory     // its 4 passes
+		digest = 1000           // iterations of its digest, for one block
+		derive = 1000 * (1 + 1) // luks1Short: one block each for the key of 32 bytes and for the digest
+	)
+	for _, test := range []struct {
+		image      image
+		passphrase string
+		limits     Limits
+		want       error
+	}{
+		{luks2(t), first, Limits{Memory: memory}, nil},
+		{luks2(t), first, Limits{Memory: memory - 1}, ErrLimit},
+		{luks2(t), first, Limits{Argon2Work: work}, nil},
+		{luks2(t), first, Limits{Argon2Work: work - 1}, ErrLimit},
+		{luks2(t), first, Limits{PBKDF2Work: digest}, nil},
+		{luks2(t), first, Limits{PBKDF2Work: digest - 1}, ErrLimit},
+		{luks1Short(t), second, Limits{PBKDF2Work: derive}, nil},
+		{luks1Short(t), second, Limits{PBKDF2Work: derive - 1}, ErrLimit},
+	} {
+		if err := test.image.tryUnlock(t, test.passphrase, test.limits); test.want == nil && err != nil {
+			t.Errorf("%+v: %v", test.limits, err)
+		} else {
+			expectErr(t, err, test.want)
+		}
+	}
+}
+
+// The work is one budget for all keyslots, and a keyslot that is left over does
+// not hide that the others were tried.
+func TestLimitsCoverAllKeyslots(t *testing.T) {
+	m := luks2Large(t).edit(t, func(r node) {
+		r.at("keyslots", "1")["kdf"] = r.at("keyslots", "2", "kdf")
+	})
+	h, _ := m.mustRead(t)
+	digest := h.slots[0].digest.iterations
+	both := 2 * (1000 + digest)
+	if err := m.tryUnlock(t, third, Limits{PBKDF2Work: both}); err != nil {
+		t.Error(err)
+	}
+	err := m.tryUnlock(t, third, Limits{PBKDF2Work: both - 1})
+	expectErr(t, err, ErrLimit)
+	expectErr(t, err, ErrWrongPassphrase)
+	if err != nil && !strings.Contains(err.Error(), "keyslot 2") {
+		t.Errorf("%q does not name keyslot 2", err)
+	}
+}
+
+// cryptsetup's largest costs are allowed.
+func TestLimitsAllowCryptsetup(t *testing.T) {
+	for _, p := range []argon2Params{
+		{kind: "argon2id", passes: 64, memory: 4 << 20, cpus: 4},
+		{kind: "argon2id", passes: 30, memory: 1 << 20, cpus: 4},
+	} {
+		limits := Limits{}.filled()
+		if err := p.spend(&limits, 64); err != nil {
+			t.Error(err)
+		}
+	}
+	limits := Limits{Memory: 1 << 60}.filled()
+	if limits.Memory != maxArgon2Memory {
+		t.Errorf("memory %d", limits.Memory)
+	}
+}
