@@ -21,6 +21,7 @@ type backing struct {
 	rdev     uint64 // st_rdev, of a disk
 
 	sectorSize   uint32 // logical block size of the device made of it
+	transferSize uint32 // sector size of the transfer, at most sectorSize; 0 for none
 	offset, size uint64 // where in the backing the device starts; how long it is
 
 	// punchHole says that fallocate(FALLOC_FL_PUNCH_HOLE) works on a file.
@@ -31,6 +32,8 @@ type backing struct {
 	blockSize uint32
 	// memAlign is what O_DIRECT asks of an address; 0 when it is not known.
 	memAlign uint32
+	// allowDiscards says that a transfer does not keep discards back.
+	allowDiscards bool
 	// maxIOAsked says that Config.MaxIOBytes is given, whatever the disk takes.
 	maxIOAsked bool
 	// queue are the limits of the disk, or of the disk under the file system.
@@ -43,7 +46,7 @@ type backing struct {
 // be written to, EINVAL for a size, offset or sector size that do not go
 // together; where something can be done about it, a *HintError.
 func openBacking(file *os.File, cfg *Config) (*backing, error) {
-	b := &backing{fd: -1, path: file.Name(), readOnly: cfg.ReadOnly, maxIOAsked: cfg.MaxIOBytes != 0}
+	b := &backing{fd: -1, path: file.Name(), readOnly: cfg.ReadOnly, maxIOAsked: cfg.MaxIOBytes != 0, allowDiscards: cfg.Transfer.AllowDiscards}
 	if err := b.open(file, cfg); err != nil {
 		_ = b.close()
 		return nil, fmt.Errorf("open %s: %w", b.path, err)
@@ -52,6 +55,9 @@ func openBacking(file *os.File, cfg *Config) (*backing, error) {
 }
 
 func (b *backing) open(file *os.File, cfg *Config) error {
+	if err := cfg.Transfer.check(cfg); err != nil {
+		return err
+	}
 	if err := b.identify(file); err != nil {
 		return err
 	}

@@ -1,5 +1,7 @@
 package loop
 
+import "github.com/ublk-loop/ublk-loop/transfer"
+
 // Switch is a choice that can be left to us.
 type Switch string
 
@@ -38,6 +40,11 @@ type Config struct {
 	// MaxIOBytes is the largest request, whatever the backing device takes. 0
 	// means the backing device's, and 256 KiB at most where the driver copies.
 	MaxIOBytes uint32 `json:"max_io_bytes"`
+	// Transfer is how the file's bytes differ from the device's.
+	Transfer TransferConfig `json:"transfer"`
+	// Key is the transfer's, nil where that has none. Attach takes it over and
+	// closes it, whatever comes of it. It is in no state.
+	Key *transfer.Secret `json:"-"`
 	// Shared attaches a file though another writer holds it.
 	Shared bool `json:"shared"`
 }

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/transfer"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
@@ -27,25 +28,34 @@ func isOurs(info *ublk.Info) bool { return info.Tag&tagMask == tagMark }
 
 // Device is a file or disk that this process serves as a block device.
 type Device struct {
-	dev    *ublk.Device
-	b      *backing
-	status Status
-	closed atomic.Bool
+	dev      *ublk.Device
+	b        *backing
+	transfer transfer.Transfer // nil for none
+	status   Status
+	closed   atomic.Bool
 }
 
 // Attach makes a device of a file from OpenPath and serves it. When it returns
 // nil the device can be opened; after an error nothing of it is left. The
-// caller keeps file and may close it.
+// caller keeps file and may close it; cfg.Key is closed in any case.
 func Attach(ctl *ublk.Control, file *os.File, cfg Config) (*Device, error) {
+	defer func() {
+		if cfg.Key != nil {
+			cfg.Key.Close()
+		}
+	}()
 	b, err := openBacking(file, &cfg)
 	if err != nil {
 		return nil, err
 	}
 	d := &Device{b: b}
-	if d.dev, err = addDevice(ctl, b, &cfg); err != nil {
-		return nil, errors.Join(err, b.close())
+	if d.transfer, err = b.newTransfer(&cfg); err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s: %w", b.path, err), b.close())
 	}
-	if err := d.start(&cfg, &target{b: b}); err != nil {
+	if d.dev, err = addDevice(ctl, b, &cfg); err != nil {
+		return nil, errors.Join(err, d.closeTransfer(), b.close())
+	}
+	if err := d.start(&cfg, &target{b: b, transfer: d.transfer}); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
 	return d, nil
@@ -54,7 +64,7 @@ func Attach(ctl *ublk.Control, file *os.File, cfg Config) (*Device, error) {
 // addDevice adds a device in the best buffer mode that the kernel offers and
 // the configuration allows.
 func addDevice(ctl *ublk.Control, b *backing, cfg *Config) (*ublk.Device, error) {
-	modes, err := bufferModes(cfg.ZeroCopy)
+	modes, err := bufferModes(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -71,8 +81,13 @@ func addDevice(ctl *ublk.Control, b *backing, cfg *Config) (*ublk.Device, error)
 	return nil, err
 }
 
-// bufferModes lists the modes that a wish for zero copy allows, best first.
-func bufferModes(zeroCopy Switch) ([]ublk.BufferMode, error) {
+// bufferModes lists the modes that a wish for zero copy allows, best first. A
+// transfer needs the copy to work on.
+func bufferModes(cfg *Config) ([]ublk.BufferMode, error) {
+	zeroCopy := cfg.ZeroCopy
+	if !cfg.Transfer.isNone() {
+		zeroCopy = SwitchOff
+	}
 	switch zeroCopy {
 	case SwitchOn:
 		return []ublk.BufferMode{ublk.BufferAutoRegister, ublk.BufferRegister}, nil
@@ -140,5 +155,13 @@ func (d *Device) Close() error {
 		return nil
 	}
 	// The state goes while the id is ours still: then it can be another's.
-	return errors.Join(d.dev.End(), removeState(d.ID()), d.dev.Close(), d.b.close())
+	return errors.Join(d.dev.End(), removeState(d.ID()), d.dev.Close(), d.closeTransfer(), d.b.close())
+}
+
+// closeTransfer wipes the key, once no queue is there to use it.
+func (d *Device) closeTransfer() error {
+	if d.transfer == nil {
+		return nil
+	}
+	return d.transfer.Close()
 }

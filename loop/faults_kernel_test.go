@@ -11,11 +11,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/transfer"
 	"github.com/ublk-loop/ublk-loop/ublk"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// inEachMode runs a test with and without zero copy.
+// inEachMode runs a test with and without zero copy, and with a transfer.
 func inEachMode(t *testing.T, ctl *ublk.Control, test func(*testing.T, Config)) {
 	t.Helper()
 	for _, zeroCopy := range []Switch{SwitchOn, SwitchOff} {
@@ -26,6 +27,9 @@ func inEachMode(t *testing.T, ctl *ublk.Control, test func(*testing.T, Config)) 
 			test(t, Config{ZeroCopy: zeroCopy})
 		})
 	}
+	t.Run("transfer", func(t *testing.T) {
+		test(t, Config{Transfer: TransferConfig{Name: transfer.AESXTSPlain64, AllowDiscards: true}})
+	})
 }
 
 // within fails a test whose operation does not return.

@@ -23,18 +23,24 @@ func (b *backing) place(cfg *Config) error {
 	if b.sectorSize, err = b.chooseSectorSize(cfg, uint64(total)); err != nil {
 		return err
 	}
+	if b.transferSize, err = cfg.Transfer.chooseTransferSize(b.sectorSize); err != nil {
+		return err
+	}
 	b.offset = cfg.Offset
 	b.size, err = extent(uint64(total), cfg.Offset, cfg.SizeLimit, b.sectorSize)
 	return err
 }
 
 // chooseSectorSize returns the sector size that was asked for, else the disk's
-// own; for a file 512, or 4096 if its partition table is made for that.
+// own, or the transfer's if that is larger; for a file 512, or 4096 if its
+// partition table is made for that.
 func (b *backing) chooseSectorSize(cfg *Config, total uint64) (uint32, error) {
 	size, own := cfg.SectorSize, b.queue.logicalBlockSize
 	switch {
 	case size == 0 && b.isDisk:
-		size = own
+		size = max(own, cfg.Transfer.SectorSize)
+	case size == 0 && !cfg.Transfer.isNone():
+		size = max(512, cfg.Transfer.SectorSize)
 	case size == 0:
 		return b.fileSectorSize(cfg.Offset, total), nil
 	}
@@ -44,6 +50,9 @@ func (b *backing) chooseSectorSize(cfg *Config, total uint64) (uint32, error) {
 	case b.isDisk && size < own:
 		err := fmt.Errorf("sectors of %d bytes: the disk's own have %d: %w", size, own, unix.EINVAL)
 		return 0, hint(err, "use --sector-size %d, or leave it out", own)
+	case cfg.SectorSize != 0 && cfg.Transfer.SectorSize != 0 && cfg.SectorSize != cfg.Transfer.SectorSize:
+		err := fmt.Errorf("sectors of %d bytes: the transfer's have %d: %w", size, cfg.Transfer.SectorSize, unix.EINVAL)
+		return 0, hint(err, "leave --sector-size out")
 	}
 	return size, nil
 }

@@ -92,6 +92,18 @@ func TestSectorSize(t *testing.T) {
 	}
 }
 
+func writeAt(t *testing.T, path, text string, at int64) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	if _, err := f.WriteAt([]byte(text), at); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // The image of a disk with 4096-byte sectors gets such sectors.
 func TestSectorSizeOfImage(t *testing.T) {
 	for _, tt := range []struct {
@@ -115,17 +127,8 @@ func TestSectorSizeOfImage(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			path := newFile(t, "image", tt.size)
-			f, err := os.OpenFile(path, os.O_RDWR, 0)
-			if err != nil {
-				t.Fatal(err)
-			}
 			for _, at := range tt.at {
-				if _, err := f.WriteAt([]byte(gptSignature), at); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if err := f.Close(); err != nil {
-				t.Fatal(err)
+				writeAt(t, path, gptSignature, at)
 			}
 			b, err := openFor(t, path, tt.cfg)
 			if err != nil {

@@ -236,7 +236,9 @@ const maxHoleBytes = math.MaxUint32
 
 // discards returns what discards and zeroes the backing takes: a disk what it
 // says, a file any where it takes holes. Discards that the administrator has
-// turned off (discard_max_bytes) are not announced.
+// turned off (discard_max_bytes) are not announced. With a transfer it is as
+// with dm-crypt: discards where they are allowed, and zeroes are written, since
+// those of the backing would read as something else.
 func (b *backing) discards() (discard ublk.DiscardParams, zeroesSectors uint32) {
 	discardMax, zeroesMax := b.queue.discardMaxBytes, b.queue.writeZeroesMaxBytes
 	granularity, start := b.queue.discardGranularity, b.queue.discardAlignment
@@ -249,6 +251,12 @@ func (b *backing) discards() (discard ublk.DiscardParams, zeroesSectors uint32) 
 			discardMax, zeroesMax = maxHoleBytes, maxHoleBytes
 		}
 		granularity, start = b.blockSize, 0
+	}
+	if b.transferSize != 0 {
+		zeroesMax = 0
+		if !b.allowDiscards {
+			discardMax = 0
+		}
 	}
 	if discard.MaxSectors = b.holeSectors(discardMax); discard.MaxSectors != 0 {
 		discard.Granularity = max(granularity, b.sectorSize)

@@ -16,10 +16,11 @@ func (d *Device) describe(cfg *Config) Status {
 	info := d.dev.Info()
 	return Status{
 		ID: info.ID, Device: d.dev.BlockPath(), PID: os.Getpid(),
-		File: d.b.path, FileDevice: majMin(d.b.device()), FileInode: d.b.ino,
+		File: d.b.path, FileDevice: majMin(d.b.device()), FileInode: d.b.ino, FileIsDisk: d.b.isDisk,
 		Size: d.b.size, Offset: d.b.offset, SizeLimit: cfg.SizeLimit,
 		ReadOnly: d.b.readOnly, DirectIO: d.b.direct, BufferMode: d.dev.Mode().String(),
 		PartScan: cfg.PartScan, Queues: int(info.Queues), Depth: int(info.Depth),
+		Transfer: d.b.describeTransfer(cfg),
 	}
 }
 

@@ -10,7 +10,9 @@ import (
 func (h *handler) read(req *ublk.Request) {
 	sqe := h.sqe(req, stepData)
 	h.prepRead(sqe, req)
-	req.CompleteAfter(sqe)
+	if h.transfer == nil {
+		req.CompleteAfter(sqe)
+	}
 }
 
 func (h *handler) prepRead(sqe *ring.SQE, req *ublk.Request) {
@@ -24,6 +26,11 @@ func (h *handler) write(req *ublk.Request) {
 	if h.readOnly {
 		req.Complete(-int32(unix.EROFS))
 		return
+	}
+	if h.transfer != nil {
+		// In the driver's copy, which is this request's alone, and once: what
+		// is tried again is encrypted already.
+		h.transfer.Encrypt(req.Data(), req.StartSector)
 	}
 	sqe := h.sqe(req, stepData)
 	h.prepWrite(sqe, req)
@@ -51,6 +58,9 @@ func (h *handler) dataDone(req *ublk.Request, res int32) {
 	}
 	done := p.done + uint32(res)
 	if uint64(done) == req.Bytes() {
+		if h.transfer != nil && req.Op == ublk.OpRead {
+			h.transfer.Decrypt(req.Data(), req.StartSector)
+		}
 		req.Complete(0)
 		return
 	}

@@ -14,6 +14,7 @@ type Status struct {
 	File       string `json:"file"`         // absolute path when it was attached
 	FileDevice string `json:"file_maj:min"` // of the file system, or of a disk itself
 	FileInode  uint64 `json:"file_inode"`
+	FileIsDisk bool   `json:"file_is_disk"` // a disk, a partition or a dm device
 
 	Size       uint64 `json:"size"`
 	Offset     uint64 `json:"offset"`
@@ -24,6 +25,8 @@ type Status struct {
 	PartScan   bool   `json:"partscan"`
 	Queues     int    `json:"queues"`
 	Depth      int    `json:"depth"`
+
+	Transfer TransferConfig `json:"transfer"`
 
 	Limits Limits `json:"limits"`
 }

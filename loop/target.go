@@ -4,12 +4,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/ring"
+	"github.com/ublk-loop/ublk-loop/transfer"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
 // target answers a device's requests from its backing file.
 type target struct {
-	b *backing
+	b        *backing
+	transfer transfer.Transfer // nil for none
 }
 
 // NewHandler implements ublk.Target.
@@ -18,7 +20,10 @@ func (t *target) NewHandler(q *ublk.Queue) (ublk.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &handler{file: file, offset: t.b.offset, isDisk: t.b.isDisk, readOnly: t.b.readOnly, blockMask: ^uint32(0)}
+	h := &handler{
+		file: file, offset: t.b.offset, isDisk: t.b.isDisk, readOnly: t.b.readOnly,
+		transfer: t.transfer, blockMask: ^uint32(0),
+	}
 	if t.b.direct {
 		h.blockMask = ^(t.b.sectorSize - 1)
 	}
@@ -33,6 +38,7 @@ type handler struct {
 	blockMask uint32 // clears the part of a count that direct I/O can't resume in
 	isDisk    bool
 	readOnly  bool
+	transfer  transfer.Transfer // nil for none
 	tags      []progress
 }
 

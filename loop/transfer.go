@@ -1,0 +1,92 @@
+package loop
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/transfer"
+)
+
+// TransferConfig says how the bytes of a device differ from those of its file.
+// The zero value says that they don't. Sizes are in bytes.
+type TransferConfig struct {
+	// Name is one of package transfer's; the empty string means transfer.None.
+	Name string `json:"name"`
+	// KeyBytes is the length of the key, which is filled in by Attach.
+	KeyBytes int `json:"key_bytes"`
+	// SectorSize is how many bytes are encrypted at a time. 0 means the
+	// device's sector size, which is never smaller.
+	SectorSize uint32 `json:"sector_size"`
+	// IVOffset and IVLargeSectors are those of transfer.Options.
+	IVOffset       uint64 `json:"iv_offset"`
+	IVLargeSectors bool   `json:"iv_large_sectors"`
+	// AllowDiscards lets discards through, which show where nothing is stored.
+	AllowDiscards bool `json:"allow_discards"`
+	// LUKS is the version of the header that all of this is from, 0 for none,
+	// and UUID what that says.
+	LUKS int    `json:"luks"`
+	UUID string `json:"luks_uuid"`
+}
+
+// isNone reports whether the device has its file's bytes.
+func (c *TransferConfig) isNone() bool { return c.Name == "" || c.Name == transfer.None }
+
+// check refuses what goes together with no other part of the configuration.
+func (c *TransferConfig) check(cfg *Config) error {
+	if c.isNone() {
+		if cfg.Key != nil {
+			return fmt.Errorf("a key, and no transfer that takes it: %w", unix.EINVAL)
+		}
+		return nil
+	}
+	if cfg.ZeroCopy == SwitchOn {
+		err := fmt.Errorf("zero copy with transfer %s, which works on a copy: %w", c.Name, unix.EINVAL)
+		return hint(err, "leave --zero-copy out")
+	}
+	return nil
+}
+
+// chooseTransferSize returns the transform's sector size, given the device's.
+func (c *TransferConfig) chooseTransferSize(device uint32) (uint32, error) {
+	switch {
+	case c.isNone():
+		return 0, nil
+	case c.SectorSize == 0:
+		return device, nil
+	case c.SectorSize > device:
+		return 0, fmt.Errorf("sectors of %d bytes: the transfer's have %d: %w", device, c.SectorSize, unix.EINVAL)
+	}
+	return c.SectorSize, nil
+}
+
+// newTransfer makes the transform, which takes the key over; nil for none.
+func (b *backing) newTransfer(cfg *Config) (transfer.Transfer, error) {
+	c := &cfg.Transfer
+	if c.isNone() {
+		return nil, nil
+	}
+	if cfg.Key != nil {
+		c.KeyBytes = len(cfg.Key.Bytes())
+	}
+	t, err := transfer.New(c.Name, cfg.Key, transfer.Options{
+		SectorSize: b.transferSize, IVOffset: c.IVOffset, IVLargeSectors: c.IVLargeSectors,
+	})
+	cfg.Key = nil
+	if errors.Is(err, transfer.ErrNoKey) {
+		err = hint(err, "give it with --key-file; no copy of it is kept")
+	}
+	return t, err
+}
+
+// describeTransfer returns what list shows of the transform, with what was left
+// to us filled in.
+func (b *backing) describeTransfer(cfg *Config) TransferConfig {
+	c := cfg.Transfer
+	if c.isNone() {
+		c.Name = transfer.None
+	}
+	c.SectorSize = b.transferSize
+	return c
+}
