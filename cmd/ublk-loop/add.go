@@ -16,6 +16,7 @@ import (
 type addOptions struct {
 	file       string
 	config     loop.Config
+	transfer   transferOptions
 	foreground bool
 	json       bool
 	logFile    string
@@ -33,6 +34,9 @@ func newAddCommand(a *app) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			opts.file = args[0]
 			opts.hasLogFile = cmd.Flags().Changed("log-file")
+			if err := opts.transfer.check(cmd.Flags(), &opts.config.Transfer); err != nil {
+				return err
+			}
 			return a.runAdd(cmd.Context(), opts)
 		},
 	}
@@ -62,6 +66,7 @@ func (o *addOptions) addFlags(cmd *cobra.Command) {
 	f.VarP(countFlag{&c.Depth, maxDepth}, "depth", "d", "requests that a queue takes at once (128, or 64 without zero copy)")
 	f.Var(limitedSizeFlag{&c.MaxIOBytes, page, maxIO, page}, "max-io", "size of the largest request (the disk's, or 256K at most without zero copy)")
 	f.Var(switchFlag{&c.ZeroCopy}, "zero-copy", "use the pages of the requests themselves: where that can be had, or\nelse fail, or don't")
+	o.transfer.addFlags(f, &c.Transfer)
 	f.BoolVar(&c.Shared, "shared", false, "attach it though another uses it")
 	f.BoolVar(&o.foreground, "foreground", false, "serve in this process, until SIGINT or SIGTERM")
 	f.BoolVar(&o.json, "json", false, "print what list --json does, in place of the path")
@@ -114,7 +119,12 @@ func (o *addOptions) job() (*job, error) {
 	if err != nil {
 		return nil, err
 	}
-	j := &job{Name: file.Name(), Config: o.config, JSON: o.json, Foreground: o.foreground, file: file}
+	j := &job{Name: file.Name(), JSON: o.json, Foreground: o.foreground, file: file}
+	if j.key, j.Warnings, err = o.transfer.prepare(file, &o.config); err != nil {
+		j.close()
+		return nil, naming(err, "attach", j.Name)
+	}
+	j.Config = o.config
 	if !o.hasLogFile {
 		return j, nil
 	}

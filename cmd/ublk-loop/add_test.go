@@ -164,9 +164,6 @@ func TestAddUsage(t *testing.T) {
 	}{
 		{[]string{}, "add: FILE is missing"},
 		{[]string{"x", "y"}, `add: unexpected argument "y"`},
-		{[]string{"x", "--transfer", "xor"}, "unknown flag: --transfer"},
-		{[]string{"x", "--transfer=none"}, "unknown flag: --transfer"},
-		{[]string{"x", "--key-file", "k"}, "unknown flag: --key-file"},
 		{[]string{"x", "-z"}, "unknown shorthand flag: 'z' in -z"},
 		{[]string{"x", "--offset"}, "flag needs an argument: --offset"},
 		{[]string{"x", "-o", ""}, `--offset "": empty`},

@@ -77,14 +77,18 @@ func (j *job) startProcess(control *os.File) (*os.Process, error) {
 		return nil, err
 	}
 	files := []*os.File{null, null, null, control, j.file}
-	j.FileFD, j.LogFD, j.NotifyFD = 4, -1, -1
+	j.FileFD, j.LogFD, j.NotifyFD, j.KeyFD = 4, -1, -1, -1
 	if j.log != nil {
 		j.LogFD = len(files)
 		files = append(files, j.log)
 	}
+	if j.key != nil {
+		j.KeyFD = len(files)
+		files = append(files, j.key)
+	}
 	var process *os.Process
 	err = onConfinedThread(func(warnings []string) error {
-		j.Warnings = warnings
+		j.Warnings = append(j.Warnings, warnings...)
 		var err error
 		process, err = os.StartProcess(selfPath, j.serverArgs(3), &os.ProcAttr{
 			Dir: "/", Env: serverEnv(os.Environ()), Files: files,

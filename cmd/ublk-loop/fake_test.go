@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"testing"
@@ -98,6 +99,7 @@ type bench struct {
 	drv         *fakeDriver
 	srv         *fakeServer
 	job         *job // what a server was started with
+	key         string
 	out, errOut bytes.Buffer
 }
 
@@ -110,15 +112,20 @@ func newBench() *bench {
 		}
 		return b.drv, nil
 	}
-	b.app.start = func(_ context.Context, j *job) (server, error) {
-		b.job = j
-		return b.srv, nil
-	}
-	b.app.replace = func(j *job) error {
-		b.job = j
+	b.app.start = func(_ context.Context, j *job) (server, error) { return b.srv, b.take(j) }
+	b.app.replace = b.take
+	return b
+}
+
+// take keeps a job, as a server would, and its key.
+func (b *bench) take(j *job) error {
+	b.job = j
+	if j.key == nil {
 		return nil
 	}
-	return b
+	key, err := io.ReadAll(j.key)
+	b.key = string(key)
+	return err
 }
 
 // check runs a command line and compares all that it prints.
@@ -147,6 +154,9 @@ func someDevices() []loop.Status {
 			File: "/srv/disk image", FileDevice: "8:1", FileInode: 1,
 			Size: 64 << 20, Offset: 1 << 20, SizeLimit: 64 << 20, ReadOnly: true, DirectIO: true,
 			BufferMode: "auto-register", PartScan: true, Queues: 2, Depth: 128,
+			Transfer: loop.TransferConfig{
+				Name: "aes-xts-plain64", KeyBytes: 64, SectorSize: 4096, IVOffset: 8, IVLargeSectors: true, AllowDiscards: true,
+			},
 			Limits: loop.Limits{LogicalBlockSize: 4096, PhysicalBlockSize: 4096, MaxIOBytes: 1 << 20, FUA: true},
 		},
 		{

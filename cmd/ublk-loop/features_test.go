@@ -110,7 +110,7 @@ func TestJSONDocumented(t *testing.T) {
 	for _, row := range regexp.MustCompile("(?m)^\\| `([^`]+)` \\|").FindAllStringSubmatch(string(text), -1) {
 		documented[row[1]] = false
 	}
-	for _, v := range []any{loop.Status{}, loop.Limits{}, featuresOutput{}, featureOutput{}} {
+	for _, v := range []any{loop.Status{}, loop.Limits{}, loop.TransferConfig{}, featuresOutput{}, featureOutput{}} {
 		for field := range reflect.TypeOf(v).Fields() {
 			key, _, _ := strings.Cut(field.Tag.Get("json"), ",")
 			if _, found := documented[key]; !found {

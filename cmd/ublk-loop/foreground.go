@@ -28,9 +28,9 @@ func replaceProcess(j *job) error {
 		return err
 	}
 	oom := protectFromOOM(os.Getpid())
-	j.FileFD, j.LogFD, j.NotifyFD = inherit(j.file), inherit(j.log), inherit(j.notify)
+	j.FileFD, j.LogFD, j.NotifyFD, j.KeyFD = inherit(j.file), inherit(j.log), inherit(j.notify), inherit(j.key)
 	return onConfinedThread(func(warnings []string) error {
-		j.Warnings = append(warnings, oom...)
+		j.Warnings = append(append(j.Warnings, warnings...), oom...)
 		// A pipe takes it all: a path and little more.
 		if err := j.send(writer); err != nil {
 			return err

@@ -28,10 +28,11 @@ type job struct {
 	FileFD     int         `json:"file_fd"` // from loop.OpenPath
 	LogFD      int         `json:"log_fd"`
 	NotifyFD   int         `json:"notify_fd"`
+	KeyFD      int         `json:"key_fd"`   // the transfer's key, to be read to its end
 	Warnings   []string    `json:"warnings"` // of protections that cannot be had
 
 	// The descriptors on this side, nil for none.
-	file, log, notify *os.File
+	file, log, notify, key *os.File
 }
 
 // answer is what a server says once, as a line of JSON: what its device is, or
@@ -47,7 +48,7 @@ type answer struct {
 const stay = "stay\n"
 
 func (j *job) close() {
-	for _, f := range []*os.File{j.file, j.log, j.notify} {
+	for _, f := range []*os.File{j.file, j.log, j.notify, j.key} {
 		if f != nil {
 			_ = f.Close()
 		}
@@ -83,6 +84,7 @@ func receiveJob(args []string) (*job, *os.File, error) {
 	j.file = received(j.FileFD, j.Name)
 	j.log = received(j.LogFD, "log")
 	j.notify = received(j.NotifyFD, "notify")
+	j.key = received(j.KeyFD, "key")
 	return j, control, nil
 }
 

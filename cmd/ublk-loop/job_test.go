@@ -23,7 +23,7 @@ func TestJob(t *testing.T) {
 	id := uint32(3)
 	sent := &job{
 		Name: "/srv/a b", Config: loop.Config{ID: &id, Offset: 512, DirectIO: loop.SwitchOn},
-		Foreground: true, FileFD: -1, LogFD: -1, NotifyFD: -1, Warnings: []string{"careful"},
+		Foreground: true, FileFD: -1, LogFD: -1, NotifyFD: -1, KeyFD: -1, Warnings: []string{"careful"},
 	}
 	if err := sent.send(w); err != nil {
 		t.Fatal(err)

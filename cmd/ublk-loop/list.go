@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -15,6 +16,7 @@ type listOptions struct {
 	associated string // a file
 	hasFile    bool   // associated is given
 	json       bool
+	dmTable    bool
 }
 
 func newListCommand(a *app) *cobra.Command {
@@ -26,11 +28,15 @@ func newListCommand(a *app) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			opts.devices = args
 			opts.hasFile = cmd.Flags().Changed("associated")
+			if opts.json && opts.dmTable {
+				return &usageError{errors.New("--json and --dm-table: one form, please"), helpHint(cmd)}
+			}
 			return a.runList(opts)
 		},
 	}
 	cmd.Flags().StringVarP(&opts.associated, "associated", "j", "", "only the devices that `FILE` is attached to")
 	cmd.Flags().BoolVar(&opts.json, "json", false, "print JSON")
+	cmd.Flags().BoolVar(&opts.dmTable, "dm-table", false, "print the tables that make the same disks with dmsetup, but for the keys")
 	return cmd
 }
 
@@ -57,6 +63,9 @@ func (a *app) runList(opts listOptions) error {
 		if devices, err = associated(drv, devices, opts.associated); err != nil {
 			return err
 		}
+	}
+	if opts.dmTable {
+		return printDMTables(a.out, devices)
 	}
 	if opts.json {
 		return printJSON(a.out, append([]loop.Status{}, devices...)) // [], not null

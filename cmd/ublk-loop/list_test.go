@@ -103,6 +103,7 @@ const listedJSON = `[
     "file": "/srv/disk image",
     "file_maj:min": "8:1",
     "file_inode": 1,
+    "file_is_disk": false,
     "size": 67108864,
     "offset": 1048576,
     "sizelimit": 67108864,
@@ -112,6 +113,16 @@ const listedJSON = `[
     "partscan": true,
     "queues": 2,
     "depth": 128,
+    "transfer": {
+      "name": "aes-xts-plain64",
+      "key_bytes": 64,
+      "sector_size": 4096,
+      "iv_offset": 8,
+      "iv_large_sectors": true,
+      "allow_discards": true,
+      "luks": 0,
+      "luks_uuid": ""
+    },
     "limits": {
       "logical_block_size": 4096,
       "physical_block_size": 4096,

@@ -112,7 +112,7 @@ func attach(j *job) (*ublk.Control, *loop.Device, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	dev, err := loop.Attach(ctl, j.file, j.Config)
+	dev, err := j.attachWith(ctl)
 	if err != nil {
 		return nil, nil, errors.Join(err, ctl.Close())
 	}
@@ -120,6 +120,21 @@ func attach(j *job) (*ublk.Control, *loop.Device, error) {
 		return nil, nil, errors.Join(err, dev.Close(), ctl.Close())
 	}
 	return ctl, dev, nil
+}
+
+func (j *job) attachWith(ctl *ublk.Control) (*loop.Device, error) {
+	cfg := j.Config
+	if j.key != nil {
+		if err := keepSecrets(); err != nil {
+			return nil, err
+		}
+		var err error
+		if cfg.Key, err = readKey(j.key, maxKeyBytes); err != nil {
+			return nil, fmt.Errorf("receive the key: %w", err)
+		}
+		_ = j.key.Close()
+	}
+	return loop.Attach(ctl, j.file, cfg)
 }
 
 // waitForEnd returns when the device has ended, or is to end.

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/transfer"
+)
+
+// printDMTables prints the tables with which dmsetup(8) makes the same disks,
+// as dmsetup table does: with a name in front where there are more than one.
+func printDMTables(out io.Writer, devices []loop.Status) error {
+	for i := range devices {
+		table, err := dmTable(&devices[i])
+		if err != nil {
+			return err
+		}
+		if len(devices) > 1 {
+			table = fmt.Sprintf("ublkb%d: %s", devices[i].ID, table)
+		}
+		if _, err := fmt.Fprintln(out, table); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dmTable returns the line for one device: linear or crypt, see
+// Documentation/admin-guide/device-mapper/dm-crypt.rst of the kernel. The key
+// is named, not shown: dm-crypt looks for it in the kernel's keyrings, and
+// refuses the table where it is not.
+func dmTable(d *loop.Status) (string, error) {
+	target := ""
+	t := &d.Transfer
+	switch t.Name {
+	case transfer.None, "":
+		target = fmt.Sprintf("linear %s %d", dmBacking(d), d.Offset>>transfer.SectorShift)
+	case transfer.AESXTSPlain64:
+		target = fmt.Sprintf("crypt %s :%d:user:%s %d %s %d%s", t.Name, t.KeyBytes, dmKeyDescription(d),
+			t.IVOffset, dmBacking(d), d.Offset>>transfer.SectorShift, dmOptions(t))
+	default:
+		return "", &loop.HintError{
+			Err:  fmt.Errorf("list %s: device mapper has no %s: %w", d.Device, t.Name, errors.ErrUnsupported),
+			Hint: "name the other devices",
+		}
+	}
+	return fmt.Sprintf("0 %d %s", d.Size>>transfer.SectorShift, target), nil
+}
+
+// dmOptions returns the optional arguments, and their number in front.
+func dmOptions(t *loop.TransferConfig) string {
+	var options []string
+	if t.AllowDiscards {
+		options = append(options, "allow_discards")
+	}
+	if t.SectorSize != 1<<transfer.SectorShift {
+		options = append(options, fmt.Sprintf("sector_size:%d", t.SectorSize))
+	}
+	if t.IVLargeSectors {
+		options = append(options, "iv_large_sectors")
+	}
+	if len(options) == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" %d %s", len(options), strings.Join(options, " "))
+}
+
+// dmBacking names what is behind a device: a disk by its number. Of a file
+// device mapper makes nothing, whose path stands for the loop device of it that
+// somebody has to make.
+func dmBacking(d *loop.Status) string {
+	if d.FileIsDisk {
+		return d.FileDevice
+	}
+	return strings.ReplaceAll(oneLine(d.File), " ", `\ `)
+}
+
+// dmKeyDescription is what the key has to be called.
+func dmKeyDescription(d *loop.Status) string {
+	if d.Transfer.UUID != "" {
+		return "ublk-loop:" + d.Transfer.UUID
+	}
+	return fmt.Sprintf("ublk-loop:%d", d.ID)
+}

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime/debug"
+
+	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/transfer"
+	"github.com/ublk-loop/ublk-loop/transfer/luks"
+)
+
+// maxPassphraseBytes is the longest content of a key file, as cryptsetup's
+// default.
+const maxPassphraseBytes = 8 << 20
+
+// unlock opens a LUKS volume: it puts what the header says into the
+// configuration, and returns the volume's key. It is done here, in a process
+// that ends soon, and not in the server: deriving a key takes memory, up to
+// gigabytes, and leaves its traces there.
+func (o *transferOptions) unlock(file *os.File, c *loop.Config) (*transfer.Secret, []string, error) {
+	part, err := loop.OpenPart(file, c.Offset, c.SizeLimit)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() { _ = part.Close() }()
+	header, volume, err := readHeader(part)
+	if err != nil {
+		return nil, nil, err
+	}
+	pass, warnings, err := o.passphrase(file.Name())
+	if err != nil {
+		return nil, nil, err
+	}
+	defer pass.Close()
+	if volume.Secondary {
+		warnings = append(warnings, "the first LUKS header is damaged or older, the second one is used: see cryptsetup repair")
+	}
+	key, err := transfer.NewSecret(volume.KeySize)
+	if err != nil {
+		return nil, nil, err
+	}
+	err = header.Unlock(part, pass.Bytes(), luks.Limits{Memory: availableMemory()}, key.Bytes())
+	debug.FreeOSMemory() // what was derived from a passphrase, and a lot of it
+	if err != nil {
+		key.Close()
+		return nil, nil, explainUnlock(err)
+	}
+	useVolume(&volume, c)
+	return key, warnings, nil
+}
+
+// readHeader reads a header that can be used.
+func readHeader(part *loop.Part) (*luks.Header, luks.Volume, error) {
+	header, err := luks.Read(part, part.Size())
+	if err != nil {
+		return nil, luks.Volume{}, err
+	}
+	volume, err := header.Volume()
+	return header, volume, err
+}
+
+// useVolume makes a device's configuration that of a volume in the part of the
+// file that it was about.
+func useVolume(v *luks.Volume, c *loop.Config) {
+	c.Offset += v.Offset
+	c.SizeLimit = v.Size
+	c.Transfer.Name = transfer.AESXTSPlain64
+	c.Transfer.SectorSize = v.SectorSize
+	c.Transfer.IVOffset = v.IVOffset
+	c.Transfer.LUKS = v.Version
+	c.Transfer.UUID = v.UUID
+}
+
+// explainUnlock adds what can be done about an error of a key.
+func explainUnlock(err error) error {
+	if errors.Is(err, luks.ErrLimit) {
+		return &loop.HintError{Err: err, Hint: "the key needs more memory than is free, or the header asks for too much work"}
+	}
+	return err
+}
+
+// passphrase returns the passphrase of a volume, from where the flags say, else
+// from the terminal.
+func (o *transferOptions) passphrase(name string) (*transfer.Secret, []string, error) {
+	if o.keys.isGiven() {
+		return o.keys.read(maxPassphraseBytes)
+	}
+	pass, err := askPassphrase(fmt.Sprintf("Passphrase for %s: ", oneLine(name)))
+	if errors.Is(err, errNoTerminal) {
+		err = &loop.HintError{Err: err, Hint: "name the place of the passphrase with --key-file, which may be -"}
+	}
+	return pass, nil, err
+}
+
+// availableMemory returns how many bytes a process can take without harm, 0
+// where the kernel does not say (MemAvailable in proc_meminfo(5)).
+func availableMemory() uint64 {
+	f, err := os.Open("/proc/meminfo")
+	if err != nil {
+		return 0
+	}
+	defer func() { _ = f.Close() }()
+	return parseAvailable(f)
+}
+
+func parseAvailable(meminfo io.Reader) uint64 {
+	for lines := bufio.NewScanner(meminfo); lines.Scan(); {
+		var kib uint64
+		if n, _ := fmt.Sscanf(lines.Text(), "MemAvailable: %d kB", &kib); n == 1 {
+			return kib << 10
+		}
+	}
+	return 0
+}

@@ -1,0 +1,83 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/transfer"
+)
+
+// errNoTerminal is what askPassphrase returns where nobody can be asked.
+var errNoTerminal = errors.New("no passphrase, and no terminal to ask for it")
+
+// terminalPath is the process's terminal, whatever its standard input is.
+const terminalPath = "/dev/tty"
+
+// maxLine is the longest line that a terminal takes (N_TTY_BUF_SIZE).
+const maxLine = 4096
+
+// askPassphrase asks for a line that is not shown.
+func askPassphrase(prompt string) (*transfer.Secret, error) {
+	tty, err := os.OpenFile(terminalPath, os.O_RDWR, 0)
+	if err != nil {
+		return nil, errNoTerminal
+	}
+	defer func() { _ = tty.Close() }()
+	if _, err := io.WriteString(tty, prompt); err != nil {
+		return nil, err
+	}
+	return readHidden(tty)
+}
+
+// readHidden reads a line from a terminal with its echo switched off, which is
+// on again when it returns, an interrupt included.
+func readHidden(tty *os.File) (*transfer.Secret, error) {
+	fd := int(tty.Fd())
+	before, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errNoTerminal, err)
+	}
+	hidden := *before
+	// Without signals an interrupt is a character of the line, and ends it.
+	hidden.Lflag = hidden.Lflag&^(unix.ECHO|unix.ISIG) | unix.ICANON | unix.ECHONL
+	hidden.Iflag |= unix.ICRNL
+	hidden.Cc[unix.VEOL] = interruptKey
+	if err := unix.IoctlSetTermios(fd, unix.TCSETSF, &hidden); err != nil {
+		return nil, fmt.Errorf("switch echo off: %w", err)
+	}
+	defer func() { _ = unix.IoctlSetTermios(fd, unix.TCSETSF, before) }()
+	return readLine(fd)
+}
+
+// interruptKey is Ctrl-C.
+const interruptKey = 3
+
+// readLine reads a line, without its end.
+func readLine(fd int) (*transfer.Secret, error) {
+	line, err := transfer.NewSecret(maxLine)
+	if err != nil {
+		return nil, err
+	}
+	var n int
+	err = ignoreEINTR(func() (err error) {
+		n, err = unix.Read(fd, line.Bytes())
+		return err
+	})
+	switch {
+	case err != nil:
+	case n == 0, line.Bytes()[n-1] == interruptKey:
+		err = errInterrupted
+	case line.Bytes()[n-1] == '\n':
+		line.Truncate(n - 1)
+		return line, nil
+	default: // ended by Ctrl-D
+		line.Truncate(n)
+		return line, nil
+	}
+	line.Close()
+	return nil, err
+}

@@ -1,0 +1,143 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/pflag"
+
+	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/transfer"
+)
+
+// maxKeyBytes is the longest key of any transfer.
+const maxKeyBytes = 512
+
+// transferOptions are the flags about the transfer that have a place of their
+// own only here; the others are in loop.TransferConfig.
+type transferOptions struct {
+	luks  bool
+	keys  keyOptions
+	given map[string]bool // flags of this file
+}
+
+// What has no effect without something else: flags, and what they need.
+var (
+	cipherFlags = []string{"iv-offset", "iv-large-sectors"}
+	keyFlags    = append([]string{"allow-discards"}, keyPlaces...)
+)
+
+func (o *transferOptions) addFlags(f *pflag.FlagSet, c *loop.TransferConfig) {
+	f.Var(transferFlag{&c.Name}, "transfer", "what the file's bytes are made of the device's with")
+	f.BoolVar(&o.luks, "luks", false, "open a LUKS volume: the transfer and its key come from the header")
+	o.keys.addFlags(f)
+	f.Uint64Var(&c.IVOffset, "iv-offset", 0, "number of the first sector of 512 bytes, for a part of a larger disk")
+	f.BoolVar(&c.IVLargeSectors, "iv-large-sectors", false, "count in sectors of --sector-size, not of 512 bytes")
+	f.BoolVar(&c.AllowDiscards, "allow-discards", false, "let discards through, which show what is not in use")
+}
+
+// check refuses flags that have no effect.
+func (o *transferOptions) check(f *pflag.FlagSet, c *loop.TransferConfig) error {
+	o.given = map[string]bool{}
+	f.Visit(func(flag *pflag.Flag) { o.given[flag.Name] = true })
+	o.keys.given = o.given
+	if err := o.keys.check(); err != nil {
+		return err
+	}
+	isNone := c.Name == transfer.None || c.Name == ""
+	switch {
+	case o.luks && o.given["transfer"]:
+		return usage("--luks and --transfer", "the header says what the transfer is")
+	case o.luks:
+		return o.needless(cipherFlags, "the header says it")
+	case isNone:
+		return o.needless(append(append([]string{}, keyFlags...), cipherFlags...), "it needs --transfer or --luks")
+	case !o.keys.isGiven():
+		return usage("--transfer "+c.Name+": the key is missing", "name its place with --key-file")
+	case c.Name == transfer.XOR:
+		return o.needless(cipherFlags, "xor does not count sectors")
+	}
+	return nil
+}
+
+// needless refuses the first of some flags that is given.
+func (o *transferOptions) needless(flags []string, why string) error {
+	for _, name := range flags {
+		if o.given[name] {
+			return usage("--"+name, why)
+		}
+	}
+	return nil
+}
+
+func usage(what, why string) error {
+	return &usageError{fmt.Errorf("%s: %s", what, why), "see ublk-loop add --help"}
+}
+
+// prepare reads the key, and for LUKS what the transfer is. It returns a
+// descriptor to read the key from, nil for none, and warnings.
+func (o *transferOptions) prepare(file *os.File, c *loop.Config) (*os.File, []string, error) {
+	if !o.luks && (c.Transfer.Name == "" || c.Transfer.Name == transfer.None) {
+		return nil, nil, nil
+	}
+	if err := keepSecrets(); err != nil {
+		return nil, nil, err
+	}
+	var key *transfer.Secret
+	var warnings []string
+	var err error
+	if o.luks {
+		key, warnings, err = o.unlock(file, c)
+	} else {
+		key, warnings, err = o.keys.read(maxKeyBytes)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	defer key.Close()
+	pipe, err := pipeOf(key)
+	return pipe, warnings, err
+}
+
+// pipeOf returns a descriptor that a key can be read from, once. Meanwhile it
+// is in the kernel's memory, and in no file.
+func pipeOf(key *transfer.Secret) (*os.File, error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, fmt.Errorf("make pipe: %w", err)
+	}
+	// A pipe takes it all: a key is less than a page.
+	_, err = w.Write(key.Bytes())
+	if err = errors.Join(err, w.Close()); err != nil {
+		_ = r.Close()
+		return nil, fmt.Errorf("hand over the key: %w", err)
+	}
+	return r, nil
+}
+
+// transferFlag is the name of a transfer.
+type transferFlag struct{ name *string }
+
+var _ pflag.Value = transferFlag{}
+
+// Set implements pflag.Value.
+func (f transferFlag) Set(text string) error {
+	switch text {
+	case transfer.None, transfer.XOR, transfer.AESXTSPlain64:
+		*f.name = text
+		return nil
+	}
+	return errors.New("not none, xor or aes-xts-plain64")
+}
+
+// String implements pflag.Value.
+func (f transferFlag) String() string {
+	if f.name == nil {
+		return ""
+	}
+	return *f.name
+}
+
+// Type implements pflag.Value.
+func (f transferFlag) Type() string { return "none|xor|aes-xts-plain64" }
