@@ -16,7 +16,7 @@
 // stack during a call, and before it returns the vector registers' keys and
 // tweaks and the stack's are zeroed. One copy is beyond this package: a signal
 // during a call, such as the Go runtime sends to preempt, has the kernel save
-// the registers, round keys among them, to a signal stack in the Go heap.
+// the registers, round keys among them, to a signal stack of the Go runtime.
 //
 // Without AES instructions ([Implementation] is "generic") x/crypto/xts and
 // crypto/aes do the work. They keep their round keys in the Go heap, which can

@@ -2,6 +2,7 @@ package xts
 
 import (
 	"crypto/aes"
+	"iter"
 
 	"golang.org/x/crypto/xts"
 )
@@ -12,10 +13,11 @@ func (c *Cipher) expandGeneric(key []byte) (err error) {
 	return err
 }
 
-// genericCrypt applies crypt, a method of c.generic, to each sector of buf.
-func (c *Cipher) genericCrypt(buf []byte, sectorSize int, iv, step uint64, crypt func(dst, src []byte, sector uint64)) {
-	for ; len(buf) > 0; buf = buf[sectorSize:] {
-		crypt(buf[:sectorSize], buf[:sectorSize], iv)
-		iv += step
+// eachSector yields the sectors of buf with their ivs, one by one.
+func eachSector(buf []byte, sectorSize int, iv, step uint64) iter.Seq2[[]byte, uint64] {
+	return func(yield func([]byte, uint64) bool) {
+		for ; len(buf) > 0 && yield(buf[:sectorSize], iv); buf = buf[sectorSize:] {
+			iv += step
+		}
 	}
 }

@@ -201,9 +201,17 @@ nextSector:
 	DECQ R10
 	JNZ  sector
 
-	// Leave nothing of the keys in Z0-Z14, and of the tweaks in Z24-Z31 and on
+	// Leave nothing of the keys in Z0-Z14, and of the tweaks in Z16-Z31 and on
 	// the stack. VZEROALL clears Z0-Z15, and does what VZEROUPPER is for.
 	VZEROALL
+	VPXORQ  Z16, Z16, Z16
+	VPXORQ  Z17, Z17, Z17
+	VPXORQ  Z18, Z18, Z18
+	VPXORQ  Z19, Z19, Z19
+	VPXORQ  Z20, Z20, Z20
+	VPXORQ  Z21, Z21, Z21
+	VPXORQ  Z22, Z22, Z22
+	VPXORQ  Z23, Z23, Z23
 	VPXORQ  Z24, Z24, Z24
 	VPXORQ  Z25, Z25, Z25
 	VPXORQ  Z26, Z26, Z26

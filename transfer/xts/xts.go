@@ -50,7 +50,9 @@ func newCipher(impl implementation, mem, key []byte) (*Cipher, error) {
 func (c *Cipher) Encrypt(buf []byte, sectorSize int, iv, step uint64) {
 	c.check(buf, sectorSize)
 	if c.impl == generic {
-		c.genericCrypt(buf, sectorSize, iv, step, c.generic.Encrypt)
+		for sector, iv := range eachSector(buf, sectorSize, iv, step) {
+			c.generic.Encrypt(sector, sector, iv)
+		}
 		return
 	}
 	b := batch{keys: c.keys, rounds: c.rounds, iv: iv, step: step}
@@ -65,7 +67,9 @@ func (c *Cipher) Encrypt(buf []byte, sectorSize int, iv, step uint64) {
 func (c *Cipher) Decrypt(buf []byte, sectorSize int, iv, step uint64) {
 	c.check(buf, sectorSize)
 	if c.impl == generic {
-		c.genericCrypt(buf, sectorSize, iv, step, c.generic.Decrypt)
+		for sector, iv := range eachSector(buf, sectorSize, iv, step) {
+			c.generic.Decrypt(sector, sector, iv)
+		}
 		return
 	}
 	b := batch{keys: c.keys, rounds: c.rounds, iv: iv, step: step}
