@@ -3,6 +3,7 @@ package luks
 import (
 	"fmt"
 	"strconv"
+	"strings"
 )
 
 // checkRequirements returns an error if something is required to activate the
@@ -23,8 +24,7 @@ func checkRequirements(config object) error {
 	if *config.err != nil || len(required) == 0 {
 		return *config.err
 	}
-	switch required[0] {
-	case "offline-reencrypt", "online-reencrypt", "online-reencrypt-v2", "online-reencrypt-v3":
+	if r := required[0]; r == "offline-reencrypt" || strings.HasPrefix(r, "online-reencrypt") {
 		return errReencryption
 	}
 	return fmt.Errorf("requirement %s: %w", printable(required[0]), ErrUnsupported)
