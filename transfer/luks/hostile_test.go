@@ -30,7 +30,7 @@ func TestReadHostileLUKS2(t *testing.T) {
 		{"json_size", func(r node) { r.at("config")["json_size"] = 12288 }, ErrDamaged},
 		{"keyslots area of", func(r node) { r.at("config")["keyslots_size"] = huge }, ErrDamaged},
 		{"keyslots area of", func(r node) { r.at("config")["keyslots_size"] = "18446744073709547520" }, ErrDamaged},
-		{"keyslots area of", func(r node) { r.at("config")["keyslots_size"] = "1015809" }, ErrDamaged},
+		{"keyslots area of", func(r node) { r.at("config")["keyslots_size"] = "524289" }, ErrDamaged},
 		{"keyslots area of", func(r node) { r.at("config")["keyslots_size"] = "1019904" }, ErrDamaged},
 
 		{"keyslot 0 lies outside", area0("offset", "0"), ErrDamaged},
@@ -58,10 +58,10 @@ func TestReadHostileLUKS2(t *testing.T) {
 			r.at("digests", "0")["keyslots"] = []string{"0", "1"}
 		}, ErrDamaged},
 
-		{"keyslots.x", func(r node) { r.at("keyslots")["x"] = node{} }, ErrDamaged},
-		{"keyslots.32", func(r node) { r.at("keyslots")["32"] = node{} }, ErrDamaged},
-		{"keyslots.00", func(r node) { r.at("keyslots")["00"] = node{} }, ErrDamaged},
-		{"keyslots.-1", func(r node) { r.at("keyslots")["-1"] = node{} }, ErrDamaged},
+		{"keyslots.x", func(r node) { r.at("keyslots")["x"] = node{"type": "other"} }, ErrDamaged},
+		{"keyslots.32", func(r node) { r.at("keyslots")["32"] = node{"type": "other"} }, ErrDamaged},
+		{"keyslots.00", func(r node) { r.at("keyslots")["00"] = node{"type": "other"} }, ErrDamaged},
+		{"keyslots.-1", func(r node) { r.at("keyslots")["-1"] = node{"type": "other"} }, ErrDamaged},
 		{"type", func(r node) { delete(r.at("keyslots", "0"), "type") }, ErrDamaged},
 		{"type", func(r node) { r.at("keyslots", "0")["TYPE"] = "luks2"; delete(r.at("keyslots", "0"), "type") }, ErrDamaged},
 		{"key of 48 bytes", slot0("key_size", 48), ErrUnsupported},
@@ -94,6 +94,7 @@ func TestReadHostileLUKS2(t *testing.T) {
 		{"cipher aes-cbc-essiv:sha256:", segment0("encryption", "aes-cbc-essiv:sha256"), ErrUnsupported},
 		{"cipher aes-xts-plain:", segment0("encryption", "aes-xts-plain"), ErrUnsupported},
 		{`cipher "\x1b[2J`, segment0("encryption", "\x1b[2J"+strings.Repeat("x", 5000)), ErrUnsupported},
+		{"cipher \"xxx", segment0("encryption", strings.Repeat("x", 5000)), ErrUnsupported},
 		{"segment of type linear", segment0("type", "linear"), ErrUnsupported},
 		{"integrity", segment0("integrity", node{"type": "hmac(sha256)"}), ErrUnsupported},
 		{"sector size 520", segment0("sector_size", 520), ErrUnsupported},
@@ -116,6 +117,7 @@ func TestReadHostileLUKS2(t *testing.T) {
 
 		{"reencryption", require("online-reencrypt-v2"), ErrUnsupported},
 		{"reencryption", require("online-reencrypt"), ErrUnsupported},
+		{"reencryption", require("online-reencrypt-v9", "later"), ErrUnsupported},
 		{"reencryption", require("offline-reencrypt"), ErrUnsupported},
 		{"requirement inline-hw-tags", require("inline-hw-tags"), ErrUnsupported},
 		{"requirement later", func(r node) { r.at("config")["requirements"] = []string{"later"} }, ErrUnsupported},
@@ -130,6 +132,15 @@ func TestReadHostileLUKS2(t *testing.T) {
 		if err != nil && !strings.Contains(err.Error(), test.what) || err != nil && len(err.Error()) > 400 {
 			t.Errorf("%.500q does not tell of %q", err.Error(), test.what)
 		}
+	}
+}
+
+// The keyslots of one segment hold keys of one size.
+func TestReadKeysOfTwoSizes(t *testing.T) {
+	_, err := luks2Large(t).edit(t, func(r node) { r.at("keyslots", "2")["key_size"] = 64 }).read()
+	expectErr(t, err, ErrDamaged)
+	if err != nil && !strings.Contains(err.Error(), "keyslots.2.key_size") {
+		t.Errorf("%q does not tell of keyslot 2", err)
 	}
 }
 

@@ -2,6 +2,7 @@ package luks
 
 import (
 	"math"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -41,6 +42,12 @@ func TestLimitsAgainstHostileCosts(t *testing.T) {
 		if err != nil && (!strings.Contains(err.Error(), test.what) || !strings.Contains(err.Error(), "keyslot 0")) {
 			t.Errorf("%q does not tell of %q", err, test.what)
 		}
+	}
+	// What does not fit in the arguments of argon2 and pbkdf2, no limits allow.
+	endless := Limits{Argon2Work: most, PBKDF2Work: most}
+	for _, change := range []func(node){kdf0("time", uint64(1<<32+4)), digest0("iterations", uint64(1<<31))} {
+		err := luks2(t).edit(t, change).tryUnlock(t, first, endless)
+		expectErr(t, err, ErrLimit)
 	}
 	m := luks1Short(t).clone()
 	copy(m.data[208+48+4:], "\xff\xff\xff\xff")
@@ -98,6 +105,41 @@ func TestLimitsCoverAllKeyslots(t *testing.T) {
 	expectErr(t, err, ErrWrongPassphrase)
 	if err != nil && !strings.Contains(err.Error(), "keyslot 2") {
 		t.Errorf("%q does not name keyslot 2", err)
+	}
+}
+
+// Work that overflows 64 bits is too much, not little.
+func TestSpendOverflow(t *testing.T) {
+	for _, factors := range [][]uint64{{1 << 40, 1 << 40}, {1 << 32, 1 << 32, 7}, {1<<63 + 1, 2}} {
+		left := uint64(math.MaxUint64)
+		expectErr(t, spend(&left, "this", factors...), ErrLimit)
+		if left != math.MaxUint64 {
+			t.Errorf("%v: %d are left", factors, left)
+		}
+	}
+}
+
+// Blocks of output count: 64 bytes are two of sha256.
+func TestLimitsCountBlocks(t *testing.T) {
+	p := pbkdf2Params{hash: hashes["sha256"], iterations: 1000}
+	for size, want := range map[int]uint64{32: 1000, 33: 2000, 64: 2000, 20: 1000} {
+		limits := Limits{PBKDF2Work: 5000}
+		if err := p.spend(&limits, size); err != nil || 5000-limits.PBKDF2Work != want {
+			t.Errorf("%d bytes: %d, %v; want %d", size, 5000-limits.PBKDF2Work, err, want)
+		}
+	}
+}
+
+// What argon2 took is given back by the time that Unlock returns.
+func TestUnlockGivesMemoryBack(t *testing.T) {
+	m := luks2(t) // 64 MiB
+	if err := m.tryUnlock(t, first, Limits{}); err != nil {
+		t.Fatal(err)
+	}
+	var stats runtime.MemStats
+	runtime.ReadMemStats(&stats)
+	if kept := stats.HeapSys - stats.HeapReleased; kept > 48<<20 {
+		t.Errorf("%d MiB of heap are left", kept>>20)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"runtime"
 	"testing"
 )
 
@@ -113,6 +114,7 @@ func TestReadNewestCopy(t *testing.T) {
 
 // What is checked of a copy besides its checksum.
 func TestReadSealedNonsense(t *testing.T) {
+	sound := luks2(t).json()
 	tests := map[string]struct {
 		change func(b []byte)
 		want   error
@@ -128,7 +130,7 @@ func TestReadSealedNonsense(t *testing.T) {
 		"JSON without end":      {func(b []byte) { fill(b[luks2BinarySize:], ' ') }, ErrDamaged},
 		"no JSON":               {func(b []byte) { clear(b[luks2BinarySize:]) }, ErrDamaged},
 		"JSON array":            {func(b []byte) { copy(b[luks2BinarySize:], "[]\x00") }, ErrDamaged},
-		"space before the JSON": {func(b []byte) { clear(b[luks2BinarySize:]); copy(b[luks2BinarySize:], " {}") }, ErrDamaged},
+		"space before the JSON": {func(b []byte) { clear(b[luks2BinarySize:]); copy(b[luks2BinarySize:], append([]byte{' '}, sound...)) }, ErrDamaged},
 		"two JSON texts":        {func(b []byte) { clear(b[luks2BinarySize:]); copy(b[luks2BinarySize:], "{}{}") }, ErrDamaged},
 		"nested too deep":       {func(b []byte) { fill(b[luks2BinarySize:len(b)-1], '{') }, ErrDamaged},
 	}
@@ -157,9 +159,30 @@ func TestReadOther(t *testing.T) {
 		_, err := Read(image{nil, size}, size)
 		expectErr(t, err, ErrNotLUKS)
 	}
-	m := luks2(t)
-	_, err := Read(m, fixtureSize-1)
+	_, err := image{luks2(t).data, fixtureSize - 1}.read()
 	expectErr(t, err, ErrTooSmall)
+}
+
+// A JSON area of 4 MiB that is full of members costs a bounded multiple of it.
+func TestReadManyMembers(t *testing.T) {
+	const size = 4 << 20
+	b := make([]byte, size)
+	copy(b, luks2(t).data[:luks2BinarySize])
+	binary.BigEndian.PutUint64(b[8:], size)
+	text := []byte(`{"config":{}`)
+	for i := 0; len(text) < size-luks2BinarySize-20; i++ {
+		text = fmt.Appendf(text, `,"%x":0`, i)
+	}
+	copy(b[luks2BinarySize:], append(text, '}'))
+	seal(b)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, err := image{b, 16 << 20}.read()
+	runtime.ReadMemStats(&after)
+	expectErr(t, err, ErrDamaged)
+	if got := after.TotalAlloc - before.TotalAlloc; got > 200<<20 {
+		t.Errorf("%d MiB allocated", got>>20)
+	}
 }
 
 // JSON that nests as deep as encoding/json takes it, in an area of 4 MiB, is

@@ -3,7 +3,6 @@ package luks
 import (
 	"bytes"
 	"crypto/aes"
-	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"io"
@@ -170,10 +169,38 @@ func TestUnlockSkips(t *testing.T) {
 	}
 }
 
+// The whole digest counts: every byte of it.
+func TestUnlockComparesWholeDigest(t *testing.T) {
+	for i := range luks1DigestSize {
+		m := luks1Short(t).clone()
+		m.data[112+i] ^= 1
+		_, err := m.unlock(t, second)
+		expectErr(t, err, ErrWrongPassphrase)
+	}
+}
+
+// Where no keyslot can be tried, the first one's reason is the error, and the
+// passphrase is not blamed.
+func TestUnlockSkipsAll(t *testing.T) {
+	m := luks2Large(t).edit(t, func(root node) {
+		for _, id := range []string{"1", "2"} {
+			root.at("keyslots", id, "af")["hash"] = "whirlpool"
+		}
+	})
+	_, err := m.unlock(t, second)
+	expectErr(t, err, ErrUnsupported)
+	if errors.Is(err, ErrWrongPassphrase) || err != nil && !strings.Contains(err.Error(), "keyslot 1") {
+		t.Errorf("%v, want the reason of keyslot 1", err)
+	}
+}
+
 func TestUnlockKeyOfAnotherSize(t *testing.T) {
 	h, _ := luks1Short(t).mustRead(t)
-	if err := h.Unlock(luks1Short(t), []byte(second), Limits{}, make([]byte, 64)); err == nil {
-		t.Error("no error for a key of 64 bytes")
+	for _, size := range []int{0, 16, 64} {
+		err := h.Unlock(luks1Short(t), []byte(second), Limits{}, make([]byte, size))
+		if err == nil || !strings.Contains(err.Error(), "the key has 32 bytes") {
+			t.Errorf("room for %d bytes: %v", size, err)
+		}
 	}
 }
 
@@ -262,41 +289,5 @@ func TestUnlockKeepsPassphrase(t *testing.T) {
 	}
 	if string(passphrase) != second {
 		t.Error("the passphrase has changed")
-	}
-}
-
-// merge undoes the split of LUKS1 2.4, done here by its formulas on keys that
-// are no multiple of the digest.
-func TestMerge(t *testing.T) {
-	for _, name := range []string{"sha1", "ripemd160", "sha256", "sha384", "sha512"} {
-		newHash, err := hashNamed(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, size := range []int{16, 32, 48, 64, 100} {
-			want := bytes.Repeat([]byte{0x42}, size)
-			material := make([]byte, 0, 3*size)
-			d := make([]byte, size)
-			for i := range 2 {
-				s := bytes.Repeat([]byte{byte(i + 1)}, size)
-				material = append(material, s...)
-				xor(d, s)
-				var next []byte
-				for n := uint32(0); len(next) < size; n++ {
-					h := newHash()
-					from := int(n) * h.Size()
-					h.Write(binary.BigEndian.AppendUint32(nil, n))
-					h.Write(d[from:min(size, from+h.Size())])
-					next = h.Sum(next)
-				}
-				d = next[:size]
-			}
-			xor(d, want)
-			key := make([]byte, size)
-			merge(key, append(material, d...), newHash())
-			if !bytes.Equal(key, want) {
-				t.Errorf("%s, %d bytes: %x", name, size, key)
-			}
-		}
 	}
 }

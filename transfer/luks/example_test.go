@@ -1,0 +1,34 @@
+package luks_test
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/ublk-loop/ublk-loop/transfer/luks"
+)
+
+func Example() {
+	f, err := os.Open("disk.img")
+	if err != nil {
+		return // not in this example's directory
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		panic(err)
+	}
+	header, err := luks.Read(f, info.Size()) // a block device's size is not Stat's
+	if err != nil {
+		panic(err)
+	}
+	volume, err := header.Volume()
+	if err != nil {
+		panic(err)
+	}
+	key := make([]byte, volume.KeySize) // better: locked, and out of the heap
+	defer clear(key)
+	if err := header.Unlock(f, []byte("passphrase"), luks.Limits{Memory: 1 << 30}, key); err != nil {
+		panic(err)
+	}
+	fmt.Printf("%s, %d bytes at %d\n", volume.Cipher, volume.Size, volume.Offset)
+}
