@@ -27,6 +27,8 @@ dmsetup            dmsetup
 cryptsetup         cryptsetup-bin
 strace             strace
 blktrace           blktrace
+openssl            openssl
+qemu-aarch64       qemu-user
 gcc                gcc
 "
 

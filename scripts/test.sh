@@ -98,6 +98,14 @@ test_here() {
 	done
 }
 
+# The cipher's code for the other architecture, in emulation where this machine has that.
+test_arm64() {
+	[[ ${packages[*]} == ./... && $(go env GOARCH) != arm64 ]] && command -v qemu-aarch64 >/dev/null || return 0
+	{
+		GOARCH=arm64 CGO_ENABLED=0 go test -json -exec qemu-aarch64 ${run:+-run "$run"} ./transfer/xts 2>&1 || failure
+	} | summarize arm64
+}
+
 # The tests of the package in directory $2 on kernel $1.
 test_kernel() {
 	local name
@@ -185,7 +193,10 @@ main() {
 	[[ -n $unit || -z $here_too ]] || mapfile -t kernels < <(all_kernels)
 	[[ -n $unit ]] || prepare
 	build
-	[[ -z $here_too ]] || test_here
+	if [[ -n $here_too ]]; then
+		test_here
+		test_arm64
+	fi
 	[[ -n $unit ]] || test_kernels
 	report
 }
