@@ -4,10 +4,10 @@ GO ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 FUZZTIME ?= 30s
 
-.PHONY: help build demo test test-unit bench bench-check lint vet fuzz abi clean
+.PHONY: help build demo test test-unit bench bench-check bench-cipher lint vet fuzz abi clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## bin/ublk-loop: one static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ublk-loop ./cmd/ublk-loop
@@ -26,6 +26,9 @@ bench: ## measure beside the kernel's loop driver (FULL=1, PEERS=1; scripts/benc
 
 bench-check: ## fail where we have become slower than scripts/bench/ratios.json
 	scripts/bench.sh --check
+
+bench-cipher: ## GB/s of the cipher beside openssl's, one core
+	$(GO) test -run '^$$' -bench OpenSSL -benchtime 1x ./transfer/xts
 
 lint: ## linters, formatting, shell scripts
 	scripts/lint.sh
