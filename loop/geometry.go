@@ -23,9 +23,7 @@ func (b *backing) place(cfg *Config) error {
 	if b.sectorSize, err = b.chooseSectorSize(cfg, uint64(total)); err != nil {
 		return err
 	}
-	if b.transferSize, err = cfg.Transfer.chooseTransferSize(b.sectorSize); err != nil {
-		return err
-	}
+	b.transferSize = cfg.Transfer.sectorSizeOn(b.sectorSize)
 	b.offset = cfg.Offset
 	b.size, err = extent(uint64(total), cfg.Offset, cfg.SizeLimit, b.sectorSize)
 	return err

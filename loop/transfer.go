@@ -48,17 +48,15 @@ func (c *TransferConfig) check(cfg *Config) error {
 	return nil
 }
 
-// chooseTransferSize returns the transform's sector size, given the device's.
-func (c *TransferConfig) chooseTransferSize(device uint32) (uint32, error) {
+// sectorSizeOn returns the transform's sector size, given the device's.
+func (c *TransferConfig) sectorSizeOn(device uint32) uint32 {
 	switch {
 	case c.isNone():
-		return 0, nil
+		return 0
 	case c.SectorSize == 0:
-		return device, nil
-	case c.SectorSize > device:
-		return 0, fmt.Errorf("sectors of %d bytes: the transfer's have %d: %w", device, c.SectorSize, unix.EINVAL)
+		return device
 	}
-	return c.SectorSize, nil
+	return c.SectorSize
 }
 
 // newTransfer makes the transform, which takes the key over; nil for none.

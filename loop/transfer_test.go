@@ -11,7 +11,8 @@ import (
 )
 
 func TestTransferSectorSizes(t *testing.T) {
-	file, disk4K := backing{fd: -1}, backing{isDisk: true}
+	file, disk512, disk4K := backing{fd: -1}, backing{isDisk: true}, backing{isDisk: true}
+	disk512.queue.logicalBlockSize = 512
 	disk4K.queue.logicalBlockSize = 4096
 	for _, tt := range []struct {
 		name           string
@@ -26,6 +27,7 @@ func TestTransferSectorSizes(t *testing.T) {
 		{"file, larger than the transfer's", &file, 4096, 512, 0, 0},
 		{"file, smaller than the transfer's", &file, 512, 4096, 0, 0},
 		{"file, too large a transfer's", &file, 0, 8192, 0, 0},
+		{"disk, the transfer's", &disk512, 0, 4096, 4096, 4096},
 		{"4K disk", &disk4K, 0, 0, 4096, 4096},
 		{"4K disk, smaller ones of the transfer", &disk4K, 0, 512, 4096, 512},
 		{"4K disk, asked for larger than the transfer's", &disk4K, 4096, 512, 0, 0},
@@ -34,7 +36,7 @@ func TestTransferSectorSizes(t *testing.T) {
 		device, err := tt.b.chooseSectorSize(cfg, 1<<20)
 		var cipher uint32
 		if err == nil {
-			cipher, err = cfg.Transfer.chooseTransferSize(device)
+			cipher = cfg.Transfer.sectorSizeOn(device)
 		}
 		switch {
 		case tt.device == 0 && !errors.Is(err, unix.EINVAL):
