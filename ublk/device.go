@@ -92,15 +92,17 @@ func orDefault[T int | uint32](v, def T) T {
 
 // Device is a block device served by this process.
 //
-//	Add -> added -> Start -> live -> Stop, or the server's end -> ended -> Close -> deleted
+//	Add, Recover -> added -> Start -> live -> Stop, or the server's end -> ended -> Close -> deleted
 //
-// Close is allowed in every state and ends in the last. A device ends when all
+// Close is allowed in every state and ends in the last; Leave is too, and ends
+// with a device that this process does not serve. A device ends when all
 // its queues have; Done tells. Methods may be called from any goroutine.
 type Device struct {
 	ctl       *Control
 	info      Info
 	mode      BufferMode
 	untrusted bool // the driver must not trust the queues: see loseTrust
+	recovers  bool // taken over: its disk is there before Start
 
 	charFD int // -1 unless the device is served
 	killFD int // eventfd that makes every queue stop at once
@@ -144,13 +146,16 @@ func (c *Control) add(opts Options, mode BufferMode) (*Device, error) {
 	if err := c.addDev(raw); err != nil {
 		return nil, err
 	}
-	d := &Device{ctl: c, info: infoOf(raw), charFD: -1, killFD: -1, done: make(chan struct{})}
-	d.mode = modeOf(d.info.Features)
+	d := newDevice(c, infoOf(raw))
 	d.untrusted = opts.NoPartScan && !d.info.Features.Has(UBLK_F_NO_AUTO_PART_SCAN)
 	if d.mode != mode {
 		return nil, d.Close()
 	}
 	return d, nil
+}
+
+func newDevice(c *Control, info Info) *Device {
+	return &Device{ctl: c, info: info, mode: modeOf(info.Features), charFD: -1, killFD: -1, done: make(chan struct{})}
 }
 
 // Info returns what the driver made of the options.
@@ -169,7 +174,8 @@ func BlockPath(id uint32) string { return fmt.Sprintf("/dev/ublkb%d", id) }
 // opens.
 func CharPath(id uint32) string { return fmt.Sprintf("/dev/ublkc%d", id) }
 
-// SetParams describes the device to the block layer, once, before Start.
+// SetParams describes the device to the block layer, once, before Start. A
+// device that was recovered has its parameters, and takes no others (EACCES).
 func (d *Device) SetParams(p Params) error {
 	p.setDefaults(d.info.MaxIOBytes)
 	if err := p.validate(d.info.MaxIOBytes); err != nil {
@@ -178,8 +184,13 @@ func (d *Device) SetParams(p Params) error {
 	return d.ctl.setParams(d.info.ID, p.encode())
 }
 
-// Start serves the device with a target's handlers and makes its disk: when it
-// returns nil, /dev/ublkbN can be opened. After an error, Close.
+// Params returns the parameters that the driver has, which may be others than
+// were set: Control.UpdateSize changes one.
+func (d *Device) Params() (Params, error) { return d.ctl.Params(d.info.ID) }
+
+// Start serves the device with a target's handlers and makes its disk, or lets
+// the I/O of one that was recovered go on: when it returns nil, /dev/ublkbN can
+// be used. After an error, Close or Leave.
 func (d *Device) Start(target Target) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -197,6 +208,9 @@ func (d *Device) Start(target Target) error {
 	if err := d.startQueues(target); err != nil {
 		d.kill()
 		return fmt.Errorf("serve device %d: %w", d.info.ID, err)
+	}
+	if d.recovers {
+		return d.ctl.endRecovery(d.info.ID)
 	}
 	return d.ctl.startDev(d.info.ID)
 }

@@ -20,6 +20,9 @@ var (
 	// ErrLingers is returned by Delete for a device that is gone, but whose id
 	// and memory the driver keeps until the last user closes it.
 	ErrLingers = errors.New("deleted, but still open somewhere")
+	// ErrNotRecoverable is returned by Recover for a device that does not
+	// outlive its server, or has no disk any more.
+	ErrNotRecoverable = errors.New("not recoverable")
 	// ErrClosed is returned by operations on a Device or Control after Close.
 	ErrClosed = errors.New("closed")
 	// ErrKilled is what a device ends with when it was torn down without

@@ -38,16 +38,29 @@ type fakeDevice struct {
 // Where the fields of struct ublksrv_ctrl_dev_info are that the fake knows
 // (ublk/testdata/abi.txt).
 const (
-	infoQueues  = 0
-	infoState   = 4
-	infoMaxIO   = 8
-	infoDevID   = 12
-	infoPID     = 16
-	infoFlags   = 24
+	infoQueues = 0
+	infoState  = 4
+	infoMaxIO  = 8
+	infoDevID  = 12
+	infoPID    = 16
+	infoFlags  = 24
+	// In struct ublk_params.
+	paramsSectors = 24
+
 	anyFakeID   = ^uint32(0)
 	fakeMaxCPUs = 4
 	fakePage    = 4096
 )
+
+// Set makes a device of some state, with a server's process, as if it had been
+// started, or its server had gone.
+func (f *Fake) Set(id uint32, state ublk.State, pid int32) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	info := f.devices[id].info
+	binary.NativeEndian.PutUint16(info[infoState:], uint16(state))
+	binary.NativeEndian.PutUint32(info[infoPID:], uint32(pid))
+}
 
 // Commands returns the commands that came, in order.
 func (f *Fake) Commands() []ublk.Command {
@@ -130,6 +143,18 @@ func (f *Fake) add(cmd ublk.Command) error {
 	return nil
 }
 
+// startRecovery answers as ublk_ctrl_start_recovery does.
+func (d *fakeDevice) startRecovery() error {
+	e := binary.NativeEndian
+	switch {
+	case !ublk.Features(e.Uint64(d.info[infoFlags:])).Recoverable():
+		return unix.EINVAL
+	case e.Uint16(d.info[infoState:]) != ublk.UBLK_S_DEV_QUIESCED:
+		return unix.EBUSY
+	}
+	return nil
+}
+
 func (f *Fake) toDevice(d *fakeDevice, cmd ublk.Command) error {
 	switch cmd.Op {
 	case ublk.UBLK_U_CMD_GET_DEV_INFO:
@@ -138,6 +163,13 @@ func (f *Fake) toDevice(d *fakeDevice, cmd ublk.Command) error {
 		d.params = slices.Clone(cmd.Buf)
 	case ublk.UBLK_U_CMD_GET_PARAMS:
 		copy(cmd.Buf, d.params)
+	case ublk.UBLK_U_CMD_UPDATE_SIZE:
+		if !f.Offers.Has(ublk.UBLK_F_UPDATE_SIZE) {
+			return unix.EOPNOTSUPP
+		}
+		binary.NativeEndian.PutUint64(d.params[paramsSectors:], cmd.Data)
+	case ublk.UBLK_U_CMD_START_USER_RECOVERY:
+		return d.startRecovery()
 	case ublk.UBLK_U_CMD_STOP_DEV:
 		binary.NativeEndian.PutUint16(d.info[infoState:], ublk.UBLK_S_DEV_DEAD)
 	case ublk.UBLK_U_CMD_DEL_DEV:

@@ -1,0 +1,98 @@
+package ublk_test
+
+import (
+	"errors"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
+)
+
+const (
+	offersRecovery = offersAuto | ublk.UBLK_F_USER_RECOVERY | ublk.UBLK_F_USER_RECOVERY_REISSUE
+	reissue        = ublk.UBLK_F_USER_RECOVERY | ublk.UBLK_F_USER_RECOVERY_REISSUE
+)
+
+// A recovered device is what it was: nothing of it is chosen anew.
+func TestRecoverTakesTheDeviceAsItIs(t *testing.T) {
+	fake := &ublktest.Fake{Offers: offersRecovery}
+	ctl := ublk.NewControl(fake)
+	added, err := ctl.Add(ublk.Options{Mode: ublk.BufferRegister, Queues: 3, Depth: 7, Tag: 42, Features: reissue})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := added.Info().ID
+	fake.Set(id, ublk.StateQuiesced, 4711)
+	dev, err := ctl.Recover(id, ublk.RecoverOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := added.Info()
+	want.State, want.ServerPID = ublk.StateQuiesced, 4711
+	if dev.Info() != want || dev.Mode() != ublk.BufferRegister {
+		t.Errorf("recovered %+v in mode %v, want %+v", dev.Info(), dev.Mode(), want)
+	}
+	for range 2 {
+		if err := dev.Leave(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := dev.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(fake.IDs()); n != 1 {
+		t.Errorf("%d devices are left, want 1: who leaves a device does not delete it", n)
+	}
+}
+
+func TestRecoverRefusesWhatDoesNotOutliveItsServer(t *testing.T) {
+	for name, tt := range map[string]struct {
+		features ublk.Features
+		state    ublk.State
+	}{
+		"added without":      {0, ublk.StateDead},
+		"served by somebody": {0, ublk.StateLive},
+		"without a disk":     {reissue, ublk.StateDead},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fake := &ublktest.Fake{Offers: offersRecovery}
+			ctl, id := described(t, fake, tt.features)
+			fake.Set(id, tt.state, 1)
+			if _, err := ctl.Recover(id, ublk.RecoverOptions{}); !errors.Is(err, ublk.ErrNotRecoverable) {
+				t.Errorf("error %v, want ErrNotRecoverable", err)
+			}
+			if n := sent(fake, ublk.UBLK_U_CMD_START_USER_RECOVERY); n != 0 {
+				t.Errorf("%d commands were sent", n)
+			}
+		})
+	}
+	ctl := ublk.NewControl(&ublktest.Fake{Offers: offersRecovery})
+	if _, err := ctl.Recover(3, ublk.RecoverOptions{}); !errors.Is(err, unix.ENODEV) {
+		t.Errorf("without a device: error %v, want ENODEV", err)
+	}
+}
+
+// The driver takes a while to notice that a server is gone.
+func TestRecoverWaitsForTheDriver(t *testing.T) {
+	fake := &ublktest.Fake{Offers: offersRecovery}
+	ctl, id := described(t, fake, reissue)
+	fake.Set(id, ublk.StateLive, 1)
+	recovered := make(chan error)
+	go func() { // until the device is quiesced; its error is received below
+		_, err := ctl.Recover(id, ublk.RecoverOptions{})
+		recovered <- err
+	}()
+	for sent(fake, ublk.UBLK_U_CMD_START_USER_RECOVERY) < 3 {
+		select {
+		case err := <-recovered:
+			t.Fatalf("it does not wait: error %v", err)
+		default:
+		}
+	}
+	fake.Set(id, ublk.StateQuiesced, 1)
+	if err := <-recovered; err != nil {
+		t.Fatal(err)
+	}
+}

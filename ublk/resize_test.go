@@ -1,0 +1,68 @@
+package ublk_test
+
+import (
+	"errors"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
+)
+
+// described adds a device of 16 sectors.
+func described(t *testing.T, fake *ublktest.Fake, features ublk.Features) (*ublk.Control, uint32) {
+	t.Helper()
+	ctl := ublk.NewControl(fake)
+	dev, err := ctl.Add(ublk.Options{Features: features})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := dev.SetParams(ublk.Params{DevSectors: 16}); err != nil {
+		t.Fatal(err)
+	}
+	return ctl, dev.Info().ID
+}
+
+// sent counts the commands of a kind.
+func sent(fake *ublktest.Fake, op uint32) int {
+	n := 0
+	for _, cmd := range fake.Commands() {
+		if cmd.Op == op {
+			n++
+		}
+	}
+	return n
+}
+
+func TestUpdateSize(t *testing.T) {
+	fake := &ublktest.Fake{Offers: offersAuto | ublk.UBLK_F_UPDATE_SIZE}
+	ctl, id := described(t, fake, 0)
+	// Without a disk older drivers crash.
+	if err := ctl.UpdateSize(id, 8); !errors.Is(err, unix.ENODEV) {
+		t.Errorf("without a disk: error %v, want ENODEV", err)
+	}
+	if n := sent(fake, ublk.UBLK_U_CMD_UPDATE_SIZE); n != 0 {
+		t.Errorf("without a disk: %d commands were sent", n)
+	}
+	fake.Set(id, ublk.StateLive, 1)
+	if err := ctl.UpdateSize(id, 8); err != nil {
+		t.Fatal(err)
+	}
+	p, err := ctl.Params(id)
+	if err != nil || p.DevSectors != 8 {
+		t.Errorf("%d sectors, error %v; want 8", p.DevSectors, err)
+	}
+	if err := ctl.UpdateSize(id+1, 8); !errors.Is(err, unix.ENODEV) {
+		t.Errorf("without a device: error %v, want ENODEV", err)
+	}
+}
+
+func TestUpdateSizeIsNotInOlderDrivers(t *testing.T) {
+	fake := &ublktest.Fake{Offers: offersAuto}
+	ctl, id := described(t, fake, 0)
+	fake.Set(id, ublk.StateLive, 1)
+	if err := ctl.UpdateSize(id, 8); !errors.Is(err, ublk.ErrNotSupported) {
+		t.Errorf("error %v, want ErrNotSupported", err)
+	}
+}
