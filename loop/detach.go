@@ -27,36 +27,60 @@ type DetachOptions struct {
 // It returns an error that wraps ErrInUse for a device that somebody has open,
 // unless forced, and ErrForeign for another program's.
 func Detach(ctl *ublk.Control, id uint32, opts DetachOptions) error {
-	info, err := ctl.Info(id)
-	if errors.Is(err, unix.ENODEV) {
-		return removeState(id)
-	}
-	if err != nil {
-		return err
-	}
-	if !isOurs(&info) {
-		return fmt.Errorf("remove %s: %w", ublk.BlockPath(id), ErrForeign)
-	}
-	server, err := serverOf(id)
-	if err != nil {
+	was, server, err := stopOurs(ctl, id, opts.Force)
+	if err != nil || was == nil {
 		return err
 	}
 	if server != nil {
 		defer server.close()
 	}
-	if err := stop(ctl, id, opts.Force); err != nil && !errors.Is(err, unix.ENODEV) {
-		return err
-	}
 	if err := endServer(server, id, opts.Force); err != nil {
 		return err
 	}
-	return deleteRest(ctl, info)
+	return deleteRest(ctl, *was)
+}
+
+// stopOurs removes the disk of one of our devices, and returns what the device
+// was and its server, nil for none: of that, or of a device that is gone. A
+// server that ends by it changes the state in its turn.
+func stopOurs(ctl *ublk.Control, id uint32, force bool) (*ublk.Info, *process, error) {
+	lock, err := lockState(id)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer lock.release()
+	info, err := ctl.Info(id)
+	if errors.Is(err, unix.ENODEV) {
+		return nil, nil, removeState(id)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	if !isOurs(&info) {
+		return nil, nil, fmt.Errorf("remove %s: %w", ublk.BlockPath(id), ErrForeign)
+	}
+	server, err := serverOf(id)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := stop(ctl, id, force); err != nil && !errors.Is(err, unix.ENODEV) {
+		if server != nil {
+			server.close()
+		}
+		return nil, nil, err
+	}
+	return &info, server, nil
 }
 
 // deleteRest removes what a server has not: all of it where the server was
 // killed, nothing where it ended in order. The id may be another device's by
 // then, which has another tag.
 func deleteRest(ctl *ublk.Control, was ublk.Info) error {
+	lock, err := lockState(was.ID)
+	if err != nil {
+		return err
+	}
+	defer lock.release()
 	now, err := ctl.Info(was.ID)
 	if errors.Is(err, unix.ENODEV) || err == nil && now.Tag != was.Tag {
 		return nil

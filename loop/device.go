@@ -119,6 +119,11 @@ func (d *Device) start(cfg *Config, t ublk.Target) error {
 }
 
 func (d *Device) writeState(cfg *Config) error {
+	lock, err := lockState(d.ID())
+	if err != nil {
+		return err
+	}
+	defer lock.release()
 	start, err := startTime(os.Getpid())
 	if err != nil {
 		return err
@@ -133,9 +138,13 @@ func (d *Device) ID() uint32 { return d.dev.Info().ID }
 // Path returns the block device's path.
 func (d *Device) Path() string { return d.dev.BlockPath() }
 
-// Status returns what `list` shows of the device, as of its start.
+// Status returns what `list` shows of the device, as of its start but for the
+// size: another process may have changed that (Resize), so it is the driver's.
 func (d *Device) Status() Status {
 	s := d.status
+	if params, err := d.dev.Params(); err == nil {
+		s.Size = params.DevSectors << 9
+	}
 	s.State = ublk.StateLive.String()
 	s.MajMin = blockNumber(s.ID)
 	return s
@@ -154,8 +163,12 @@ func (d *Device) Close() error {
 	if d.closed.Swap(true) {
 		return nil
 	}
+	lock, err := lockState(d.ID())
+	if err == nil {
+		defer lock.release()
+	}
 	// The state goes while the id is ours still: then it can be another's.
-	return errors.Join(d.dev.End(), removeState(d.ID()), d.dev.Close(), d.closeTransfer(), d.b.close())
+	return errors.Join(err, d.dev.End(), removeState(d.ID()), d.dev.Close(), d.closeTransfer(), d.b.close())
 }
 
 // closeTransfer wipes the key, once no queue is there to use it.

@@ -29,8 +29,8 @@ func statePath(id uint32) string {
 	return filepath.Join(stateDir, strconv.FormatUint(uint64(id), 10)+".json")
 }
 
-// newStatePath is where a state is written before it takes its place. The id
-// is its server's alone, so no other writes there.
+// newStatePath is where a state is written before it takes its place, by who
+// holds the stateLock.
 func newStatePath(id uint32) string { return statePath(id) + ".new" }
 
 // write puts the state in its place at once: a reader sees the old file, the

@@ -39,6 +39,7 @@ type driver interface {
 	List() ([]loop.Status, error)
 	Find(file *os.File) ([]uint32, error)
 	Detach(id uint32, opts loop.DetachOptions) error
+	Resize(id uint32, opts loop.ResizeOptions) error
 	Features() (ublk.Features, error)
 	Close() error
 }
@@ -128,7 +129,8 @@ func newRootCommand(a *app) *cobra.Command {
 	root.SetOut(a.out)
 	root.SetErr(a.errOut)
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(newAddCommand(a), newDelCommand(a), newListCommand(a), newFeaturesCommand(a), newVersionCommand(a))
+	root.AddCommand(newAddCommand(a), newDelCommand(a), newListCommand(a), newResizeCommand(a),
+		newFeaturesCommand(a), newVersionCommand(a))
 	return root
 }
 

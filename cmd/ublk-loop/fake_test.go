@@ -21,8 +21,9 @@ type fakeDriver struct {
 	devices  []loop.Status
 	features ublk.Features
 	err      error            // what every call returns
-	refuse   map[uint32]error // what Detach of a device returns
+	refuse   map[uint32]error // what Detach or Resize of a device returns
 	forced   []uint32
+	resized  []resized
 	closed   bool
 }
 
@@ -55,6 +56,20 @@ func (d *fakeDriver) Detach(id uint32, opts loop.DetachOptions) error {
 	}
 	d.devices = slices.DeleteFunc(d.devices, func(s loop.Status) bool { return s.ID == id })
 	return nil
+}
+
+// resized is a size that a device was given.
+type resized struct {
+	id   uint32
+	size uint64
+}
+
+func (d *fakeDriver) Resize(id uint32, opts loop.ResizeOptions) error {
+	if err := d.refuse[id]; err != nil {
+		return err
+	}
+	d.resized = append(d.resized, resized{id, opts.Size})
+	return d.err
 }
 
 func (d *fakeDriver) Features() (ublk.Features, error) { return d.features, d.err }

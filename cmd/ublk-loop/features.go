@@ -18,6 +18,7 @@ var costs = map[ublk.Features]string{
 	ublk.UBLK_F_AUTO_BUF_REG:      "with zero copy, two more commands a request",
 	ublk.UBLK_F_SAFE_STOP_DEV:     "del looks for users of a device in /proc, and may miss one that comes meanwhile",
 	ublk.UBLK_F_NO_AUTO_PART_SCAN: "without --partscan nobody can have the device scanned for partitions later (BLKRRPART)",
+	ublk.UBLK_F_UPDATE_SIZE:       "a device keeps its size (resize is refused)",
 	ublk.UBLK_F_CMD_IOCTL_ENCODE:  "nothing works: the commands have other numbers",
 }
 

@@ -33,7 +33,7 @@ CMD_IOCTL_ENCODE        6.4    yes   nothing works: the commands have other numb
 USER_COPY               6.5    no    -
 ZONED                   6.6    no    -
 USER_RECOVERY_FAIL_IO   6.13   no    -
-UPDATE_SIZE             6.16   no    -
+UPDATE_SIZE             6.16   no    a device keeps its size (resize is refused)
 AUTO_BUF_REG            6.16   no    with zero copy, two more commands a request
 QUIESCE                 6.16   no    -
 PER_IO_DAEMON           6.16   no    -

@@ -34,6 +34,11 @@ func (k *kernel) Detach(id uint32, opts loop.DetachOptions) error {
 	return loop.Detach(k.ctl, id, opts)
 }
 
+// Resize implements driver.
+func (k *kernel) Resize(id uint32, opts loop.ResizeOptions) error {
+	return loop.Resize(k.ctl, id, opts)
+}
+
 // Close implements driver.
 func (k *kernel) Close() error { return k.ctl.Close() }
 

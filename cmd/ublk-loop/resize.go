@@ -1,0 +1,82 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/ublk"
+)
+
+type resizeOptions struct {
+	target string
+	size   uint64 // 0: that of the file
+}
+
+func newResizeCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "resize DEVICE|ID|FILE [SIZE]",
+		Short: "Give a device in use the new size of its file, or another",
+		Args:  arguments(1, 2, "DEVICE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			opts := resizeOptions{target: args[0]}
+			if len(args) > 1 {
+				var err error
+				if opts.size, err = parseNewSize(args[1]); err != nil {
+					return &usageError{err, helpHint(cmd)}
+				}
+			}
+			return a.runResize(opts)
+		},
+	}
+}
+
+// parseNewSize parses the size that a device shall have.
+func parseNewSize(text string) (uint64, error) {
+	size, err := parseSize(text)
+	if err == nil && size == 0 {
+		err = fmt.Errorf("a device has a sector at least")
+	}
+	if err != nil {
+		return 0, fmt.Errorf("resize: size %q: %w", text, err)
+	}
+	return size, nil
+}
+
+// runResize resizes a device, or each that a file is attached to.
+func (a *app) runResize(opts resizeOptions) error {
+	drv, err := a.open()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = drv.Close() }()
+	ids, err := resizeIDs(drv, opts.target)
+	if err != nil {
+		return err
+	}
+	failed := false
+	for _, id := range ids {
+		err := drv.Resize(id, loop.ResizeOptions{Size: opts.size})
+		if err := naming(err, "resize", ublk.BlockPath(id)); err != nil {
+			a.report(err)
+			failed = true
+		}
+	}
+	if failed {
+		return errReported
+	}
+	return nil
+}
+
+// resizeIDs returns the ids of the devices that are meant, one at least.
+func resizeIDs(drv driver, target string) ([]uint32, error) {
+	if id, ok := deviceID(target); ok {
+		return []uint32{id}, nil
+	}
+	ids, err := findFile(drv, target)
+	if err == nil && len(ids) == 0 {
+		err = fmt.Errorf("resize %s: no device is made of it", target)
+	}
+	return ids, err
+}

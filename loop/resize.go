@@ -1,0 +1,157 @@
+package loop
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk"
+)
+
+// ResizeOptions say what size a device gets.
+type ResizeOptions struct {
+	// Size in bytes, whatever limit the device was made with. 0 means all of
+	// the file from the device's offset on, up to that limit.
+	Size uint64
+}
+
+// Resize gives one of our devices a new size while it is in use, whoever serves
+// it. Users see it at once; what a smaller device has behind its new end can be
+// read again when it has grown again, unless the file has been cut.
+//
+// It returns an error that wraps EINVAL for a size that is not one of whole
+// sectors, or that the file does not have; ublk.ErrNotSupported before Linux
+// 6.16; ENODEV for a device that is gone or whose server is; ErrForeign for
+// another program's.
+func Resize(ctl *ublk.Control, id uint32, opts ResizeOptions) error {
+	if err := resize(ctl, id, opts); err != nil {
+		return fmt.Errorf("resize %s: %w", ublk.BlockPath(id), err)
+	}
+	return nil
+}
+
+func resize(ctl *ublk.Control, id uint32, opts ResizeOptions) error {
+	lock, err := lockState(id)
+	if err != nil {
+		return err
+	}
+	defer lock.release()
+	info, err := ctl.Info(id)
+	if err != nil {
+		return err
+	}
+	if !isOurs(&info) {
+		return ErrForeign
+	}
+	saved, err := readState(id)
+	if err != nil {
+		return err
+	}
+	if saved == nil || !saved.isServed() || info.State != ublk.StateLive {
+		return fmt.Errorf("nobody serves it: %w", unix.ENODEV)
+	}
+	params, err := ctl.Params(id)
+	if err != nil {
+		return err
+	}
+	total, err := saved.backingSize()
+	if err != nil {
+		return err
+	}
+	size, err := resizedTo(opts.Size, total, saved.Status, params.LogicalBlockSize)
+	if err != nil {
+		return err
+	}
+	if err := updateSize(ctl, id, size); err != nil {
+		return err
+	}
+	saved.Status.Size = size
+	return saved.write()
+}
+
+func updateSize(ctl *ublk.Control, id uint32, size uint64) error {
+	err := ctl.UpdateSize(id, size>>9)
+	if errors.Is(err, ublk.ErrNotSupported) {
+		return hint(ublk.ErrNotSupported, "it takes Linux 6.16 (UPDATE_SIZE); del the device and add it again")
+	}
+	return err
+}
+
+// resizedTo returns the size that a device gets in a backing of total bytes:
+// the one that is asked for, or for 0 what add would give it.
+func resizedTo(asked, total uint64, s *Status, sectorSize uint32) (uint64, error) {
+	sector := uint64(sectorSize)
+	if total <= s.Offset {
+		return 0, fmt.Errorf("the file ends at %d, before the device starts: %w", total, unix.EINVAL)
+	}
+	room := total - s.Offset
+	size := asked
+	if asked == 0 {
+		size = room
+		if s.SizeLimit != 0 {
+			size = min(room, s.SizeLimit)
+		}
+	}
+	whole := min(size, room) / sector * sector
+	switch {
+	case whole == 0:
+		return 0, fmt.Errorf("%d bytes: less than a sector of %d: %w", size, sector, unix.EINVAL)
+	case size > room:
+		return 0, hint(fmt.Errorf("%d bytes: the file has %d: %w", size, room, unix.EINVAL), "truncate --size makes a file larger")
+	case size%sector != 0:
+		err := fmt.Errorf("%d bytes: not a multiple of the sector size %d: %w", size, sector, unix.EINVAL)
+		return 0, hint(err, "%d is one", whole)
+	}
+	return size, nil
+}
+
+// isServed reports whether the process of the state is there.
+func (s *state) isServed() bool {
+	now, err := startTime(s.Status.PID)
+	return err == nil && now == s.StartTime
+}
+
+// backingSize returns the size that the file or disk has now, which the server
+// has open. It is found there, whatever has become of its name.
+func (s *state) backingSize() (uint64, error) {
+	fds, err := filepath.Glob("/proc/" + strconv.Itoa(s.Status.PID) + "/fd/*")
+	if err != nil {
+		return 0, err
+	}
+	for _, path := range fds {
+		var st unix.Stat_t
+		if unix.Stat(path, &st) != nil || !s.isBacking(&st) {
+			continue
+		}
+		if st.Mode&unix.S_IFMT == unix.S_IFREG {
+			return uint64(st.Size), nil
+		}
+		return diskSize(path)
+	}
+	return 0, fmt.Errorf("find %s with the server, process %d: %w", s.Status.File, s.Status.PID, unix.ENOENT)
+}
+
+// isBacking reports whether something is the file or disk of the state.
+func (s *state) isBacking(st *unix.Stat_t) bool {
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		return s.Status.FileDevice == majMin(st.Dev) && s.Status.FileInode == st.Ino
+	case unix.S_IFBLK:
+		return s.Status.FileDevice == majMin(st.Rdev)
+	}
+	return false
+}
+
+// diskSize returns the size of the disk that a path leads to.
+func diskSize(path string) (uint64, error) {
+	disk, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return 0, err
+	}
+	size, err := disk.Seek(0, unix.SEEK_END)
+	return uint64(size), errors.Join(err, disk.Close())
+}
