@@ -215,19 +215,41 @@ func (d *Device) Start(target Target) error {
 	return d.ctl.startDev(d.info.ID)
 }
 
+// startLine is where the queues of a device wait for each other, so that they
+// fetch their tags together: a process that is killed while some are fetched
+// and others not, in a recovery, leaves commands that some kernels never end
+// (seen with Linux 6.18.15).
+type startLine struct {
+	ready chan error    // what came of each queue's set-up, and then of its fetches
+	fetch chan struct{} // closed when all are set up, or off
+	off   bool          // one could not be; read after fetch
+}
+
 // startQueues starts every queue's thread and waits until all have fetched
 // their tags. It returns the first error.
 func (d *Device) startQueues(target Target) error {
 	n := int(d.info.Queues)
-	ready, ended := make(chan error, n), make(chan error, n)
+	line := &startLine{ready: make(chan error, n), fetch: make(chan struct{})}
+	ended := make(chan error, n)
 	for id := range n {
 		q := &Queue{dev: d, id: uint16(id), depth: int(d.info.Depth), mode: d.mode}
-		go func() { ended <- q.run(target, ready) }()
+		go func() { ended <- q.run(target, line) }()
 	}
 	go d.wait(n, ended)
+	err := line.firstError(n)
+	line.off = err != nil
+	close(line.fetch)
+	if err != nil {
+		return err
+	}
+	return line.firstError(n)
+}
+
+// firstError waits for all queues.
+func (l *startLine) firstError(n int) error {
 	var first error
 	for range n {
-		if err := <-ready; err != nil && first == nil {
+		if err := <-l.ready; err != nil && first == nil {
 			first = err
 		}
 	}

@@ -72,23 +72,31 @@ func (q *Queue) newFileTable() error {
 }
 
 // run is a queue's thread, from its set-up to the end of its last tag. It
-// reports on ready whether all tags are fetched, and its end by returning.
-// Device.Start starts it, Device.wait waits for it.
-func (q *Queue) run(target Target, ready chan<- error) error {
+// reports on the line whether it is set up, and whether all tags are fetched,
+// and its end by returning. Device.Start starts it, Device.wait waits for it.
+func (q *Queue) run(target Target, line *startLine) error {
 	// The driver binds each tag to the task that fetched it, and the kernel
 	// ends a task's commands with the task. Never unlocked: Go then ends the
 	// thread with the goroutine, and with it its affinity and its ring.
 	runtime.LockOSThread()
 	defer q.close()
 	err := q.setUp(target)
-	ready <- err
+	line.ready <- err
 	if err != nil {
 		return nil // Start reports it
+	}
+	if <-line.fetch; line.off {
+		return nil
+	}
+	err = q.fetchAll()
+	line.ready <- err
+	if err != nil {
+		return nil
 	}
 	return q.serve()
 }
 
-// setUp makes all that the queue needs and fetches every tag.
+// setUp makes all that the queue needs.
 func (q *Queue) setUp(target Target) error {
 	if err := q.pin(); err != nil {
 		return err
@@ -115,7 +123,7 @@ func (q *Queue) setUp(target Target) error {
 			return err
 		}
 	}
-	return q.fetchAll()
+	return nil
 }
 
 // pin binds the thread to the CPUs whose requests come to this queue.
