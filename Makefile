@@ -4,7 +4,7 @@ GO ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 FUZZTIME ?= 30s
 
-.PHONY: help build demo test test-unit bench bench-check bench-cipher lint vet fuzz abi clean
+.PHONY: help build demo test soak test-unit bench bench-check bench-cipher lint vet fuzz abi clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,6 +17,9 @@ demo: build ## attach a real image, mount it, write and verify, detach; on this 
 
 test: ## every test, on every kernel of the matrix
 	scripts/test.sh
+
+soak: ## kill servers 100 times and more in each way, on every kernel (UBLK_LOOP_KILLS)
+	UBLK_LOOP_KILLS=$${UBLK_LOOP_KILLS:-100} UBLK_LOOP_TEST_TIMEOUT=3600 scripts/test.sh --package ./cmd/ublk-loop --run TestKernelRecover
 
 test-unit: ## the tests that need no ublk
 	scripts/test.sh --unit

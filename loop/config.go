@@ -45,6 +45,8 @@ type Config struct {
 	// Key is the transfer's, nil where that has none. Attach takes it over and
 	// closes it, whatever comes of it. It is in no state.
 	Key *transfer.Secret `json:"-"`
+	// OnCrash says what becomes of the device when its server is killed.
+	OnCrash OnCrash `json:"on_crash,omitempty"`
 	// Shared attaches a file though another writer holds it.
 	Shared bool `json:"shared"`
 }

@@ -56,7 +56,7 @@ func Attach(ctl *ublk.Control, file *os.File, cfg Config) (*Device, error) {
 		return nil, errors.Join(err, d.closeTransfer(), b.close())
 	}
 	if err := d.start(&cfg, &target{b: b, transfer: d.transfer}); err != nil {
-		return nil, errors.Join(err, d.Close())
+		return nil, errors.Join(err, d.remove())
 	}
 	return d, nil
 }
@@ -68,14 +68,22 @@ func addDevice(ctl *ublk.Control, b *backing, cfg *Config) (*ublk.Device, error)
 	if err != nil {
 		return nil, err
 	}
+	features, err := cfg.crashFeatures()
+	if err != nil {
+		return nil, err
+	}
 	for _, mode := range modes {
 		opts := ublk.Options{
 			ID: cfg.ID, Queues: cfg.Queues, Depth: cfg.Depth, Mode: mode,
 			MaxIOBytes: b.maxIOBytes(mode, cfg), Tag: tag(), NoPartScan: !cfg.PartScan,
+			Features: features,
 		}
 		var dev *ublk.Device
-		if dev, err = ctl.Add(opts); !errors.Is(err, ublk.ErrNotSupported) {
-			return dev, err
+		if dev, err = ctl.Add(opts); err == nil {
+			return dev, checkCrashFeatures(dev, features)
+		}
+		if !errors.Is(err, ublk.ErrNotSupported) {
+			return nil, err
 		}
 	}
 	return nil, err
@@ -128,7 +136,7 @@ func (d *Device) writeState(cfg *Config) error {
 	if err != nil {
 		return err
 	}
-	s := state{Version: stateVersion, StartTime: start, Config: *cfg, Status: &d.status}
+	s := state{Version: stateVersion, StartTime: start, FileBirth: birthTime(d.b.fd), Config: *cfg, Status: &d.status}
 	return s.write()
 }
 
@@ -158,11 +166,21 @@ func (d *Device) Done() <-chan struct{} { return d.dev.Done() }
 func (d *Device) Err() error { return d.dev.Err() }
 
 // Close stops the device, waits until its last request is answered, and
-// removes all of it. It may be called again.
+// removes all of it. A device that outlives its server (OnCrash) and has failed
+// is left to another, as if this process had been killed. It may be called
+// again.
 func (d *Device) Close() error {
 	if d.closed.Swap(true) {
 		return nil
 	}
+	if d.Err() != nil && d.isRecoverable() {
+		return errors.Join(d.dev.Leave(), d.closeTransfer(), d.b.close())
+	}
+	return d.remove()
+}
+
+// remove stops the device and removes all of it.
+func (d *Device) remove() error {
 	lock, err := lockState(d.ID())
 	if err == nil {
 		defer lock.release()

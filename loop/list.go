@@ -19,7 +19,7 @@ func (d *Device) describe(cfg *Config) Status {
 		File: d.b.path, FileDevice: majMin(d.b.device()), FileInode: d.b.ino, FileIsDisk: d.b.isDisk,
 		Size: d.b.size, Offset: d.b.offset, SizeLimit: cfg.SizeLimit,
 		ReadOnly: d.b.readOnly, DirectIO: d.b.direct, BufferMode: d.dev.Mode().String(),
-		PartScan: cfg.PartScan, Queues: int(info.Queues), Depth: int(info.Depth),
+		PartScan: cfg.PartScan, OnCrash: string(onCrashOf(info.Features)), Queues: int(info.Queues), Depth: int(info.Depth),
 		Transfer: d.b.describeTransfer(cfg),
 	}
 }
@@ -80,17 +80,15 @@ func statusOf(ctl *ublk.Control, info ublk.Info) (Status, error) {
 	var s Status
 	state := info.State
 	if saved == nil {
-		if pid := int(uint32(info.Tag)); exists(pid) {
-			s.PID = pid // which has not come to write its state
-		}
+		s.PID = pidOf(&info)
 	} else {
 		s = *saved.Status
 		if now, err := startTime(s.PID); err != nil || now != saved.StartTime {
 			s.PID = 0
 		}
-		if s.PID == 0 && state == ublk.StateLive {
-			state = ublk.StateDead // the driver is about to notice
-		}
+	}
+	if s.PID == 0 && state == ublk.StateLive {
+		state = afterCrash(info.Features) // the driver is about to notice
 	}
 	s.ID = info.ID
 	s.Device = ublk.BlockPath(info.ID)
@@ -98,9 +96,36 @@ func statusOf(ctl *ublk.Control, info ublk.Info) (Status, error) {
 	s.State = state.String()
 	s.Size = params.DevSectors << 9
 	s.ReadOnly = params.ReadOnly
+	s.OnCrash = string(onCrashOf(info.Features))
 	s.Queues, s.Depth = int(info.Queues), int(info.Depth)
 	s.Limits = limitsOf(&params)
 	return s, nil
+}
+
+// pidOf returns the process of a device that has no state, 0 for none. Of a
+// device that has been started, also by another process than added it, it is
+// the driver's word. Before that it is the tag's, which stays that of who added
+// the device: the driver takes none at a recovery.
+func pidOf(info *ublk.Info) int {
+	pid := 0
+	switch info.State {
+	case ublk.StateDead:
+		pid = int(uint32(info.Tag))
+	case ublk.StateLive:
+		pid = int(info.ServerPID)
+	}
+	if pid <= 0 || !exists(pid) {
+		return 0
+	}
+	return pid
+}
+
+// afterCrash returns the state of a device that has lost its server.
+func afterCrash(f ublk.Features) ublk.State {
+	if f.Recoverable() {
+		return ublk.StateQuiesced
+	}
+	return ublk.StateDead
 }
 
 // Find returns the ids of our devices that a file or disk is attached to, by

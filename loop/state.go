@@ -19,10 +19,15 @@ const stateVersion = 1
 
 // state is the content of a state file.
 type state struct {
-	Version   int     `json:"version"`
-	StartTime uint64  `json:"pid_start_time"` // of Status.PID, in clock ticks since boot
-	Config    Config  `json:"config"`
-	Status    *Status `json:"status"`
+	Version   int    `json:"version"`
+	StartTime uint64 `json:"pid_start_time"` // of Status.PID, in clock ticks since boot
+	// FileBirth is when the file was made, see birthTime.
+	FileBirth int64 `json:"file_birth,omitempty"`
+	// Recovering says that Status.PID has begun to take over the device, and
+	// has not come to its end.
+	Recovering bool    `json:"recovering,omitempty"`
+	Config     Config  `json:"config"`
+	Status     *Status `json:"status"`
 }
 
 func statePath(id uint32) string {

@@ -23,6 +23,7 @@ type Status struct {
 	DirectIO   bool   `json:"direct_io"`
 	BufferMode string `json:"buffer_mode"` // copy, register, auto-register
 	PartScan   bool   `json:"partscan"`
+	OnCrash    string `json:"on_crash"` // fail, requeue, reissue
 	Queues     int    `json:"queues"`
 	Depth      int    `json:"depth"`
 

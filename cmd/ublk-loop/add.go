@@ -67,6 +67,7 @@ func (o *addOptions) addFlags(cmd *cobra.Command) {
 	f.Var(limitedSizeFlag{&c.MaxIOBytes, page, maxIO, page}, "max-io", "size of the largest request (the disk's, or 256K at most without zero copy)")
 	f.Var(switchFlag{&c.ZeroCopy}, "zero-copy", "use the pages of the requests themselves: where that can be had, or\nelse fail, or don't")
 	o.transfer.addFlags(f, &c.Transfer)
+	f.Var(onCrashFlag{&c.OnCrash}, "on-crash", "when the server is killed: remove the disk (fail, the default), or keep it for\nrecover, and fail or repeat the requests that the server had")
 	f.BoolVar(&c.Shared, "shared", false, "attach it though another uses it")
 	f.BoolVar(&o.foreground, "foreground", false, "serve in this process, until SIGINT or SIGTERM")
 	f.BoolVar(&o.json, "json", false, "print what list --json does, in place of the path")

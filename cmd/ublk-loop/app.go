@@ -129,7 +129,7 @@ func newRootCommand(a *app) *cobra.Command {
 	root.SetOut(a.out)
 	root.SetErr(a.errOut)
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(newAddCommand(a), newDelCommand(a), newListCommand(a), newResizeCommand(a),
+	root.AddCommand(newAddCommand(a), newDelCommand(a), newListCommand(a), newResizeCommand(a), newRecoverCommand(a),
 		newFeaturesCommand(a), newVersionCommand(a))
 	return root
 }

@@ -26,12 +26,16 @@ const selfPath = "/proc/self/exe"
 //	startServer -> Ready -> Stay, or in between: End
 //
 // The server ends when its end of control says that ours is closed, so it ends
-// with this process, too, however that ends.
+// with this process, too, however that ends. One that takes over a device stays
+// once it has: others use the device already.
 type background struct {
 	ctx     context.Context // done when the user has had enough
 	process *os.Process
 	control *os.File
 	name    string
+	// recovers says that the device was there before the server, and stays
+	// after it, and this process is not asked.
+	recovers bool
 }
 
 var _ server = (*background)(nil)
@@ -48,7 +52,7 @@ func startServer(ctx context.Context, j *job) (server, error) {
 		_ = ours.Close()
 		return nil, fmt.Errorf("start server: %w", err)
 	}
-	s := &background{ctx: ctx, process: process, control: ours, name: j.Name}
+	s := &background{ctx: ctx, process: process, control: ours, name: j.Name, recovers: j.Recover != nil}
 	j.Warnings = append(j.Warnings, protectFromOOM(process.Pid)...)
 	if err := j.send(ours); err != nil {
 		return nil, errors.Join(err, s.End())
@@ -167,6 +171,9 @@ func (s *background) Ready() (*loop.Status, error) {
 	if a.Status == nil {
 		return nil, &loop.HintError{Err: errors.New(a.Error), Hint: a.Hint}
 	}
+	if s.recovers {
+		return a.Status, nil
+	}
 	return a.Status, s.whileServed(func(ctx context.Context) error {
 		return openDevice(ctx, a.Status.Device, a.Status.PartScan)
 	})
@@ -207,6 +214,9 @@ func (s *background) Stay() error {
 // End implements server.
 func (s *background) End() error {
 	_ = s.control.Close()
+	if s.recovers {
+		return s.process.Release()
+	}
 	var info unix.Siginfo
 	if err := ignoreEINTR(func() error {
 		return unix.Waitid(unix.P_PID, s.process.Pid, &info, unix.WEXITED|unix.WNOWAIT, nil)

@@ -108,6 +108,9 @@ func (s *fakeServer) End() error {
 	return nil
 }
 
+// failing returns a server that does not come to serve.
+func failing(err error) *fakeServer { return &fakeServer{err: err} }
+
 // bench is an app among fakes.
 type bench struct {
 	app
@@ -115,7 +118,18 @@ type bench struct {
 	srv         *fakeServer
 	job         *job // what a server was started with
 	key         string
+	jobs        []*job
+	startErr    error                  // what starting one fails with
+	byDevice    map[uint32]*fakeServer // those that recover a device, srv for the others
 	out, errOut bytes.Buffer
+}
+
+// deviceOf returns the device that a job is to recover.
+func deviceOf(j *job) uint32 {
+	if j.Recover == nil {
+		return maxID + 1
+	}
+	return *j.Recover
 }
 
 func newBench() *bench {
@@ -127,7 +141,16 @@ func newBench() *bench {
 		}
 		return b.drv, nil
 	}
-	b.app.start = func(_ context.Context, j *job) (server, error) { return b.srv, b.take(j) }
+	b.app.start = func(_ context.Context, j *job) (server, error) {
+		b.jobs = append(b.jobs, j)
+		if err := b.take(j); err != nil {
+			return nil, err
+		}
+		if srv := b.byDevice[deviceOf(j)]; srv != nil {
+			return srv, nil
+		}
+		return b.srv, b.startErr
+	}
 	b.app.replace = b.take
 	return b
 }
@@ -168,7 +191,7 @@ func someDevices() []loop.Status {
 			ID: 0, Device: "/dev/ublkb0", MajMin: "259:0", State: "live", PID: 4711,
 			File: "/srv/disk image", FileDevice: "8:1", FileInode: 1,
 			Size: 64 << 20, Offset: 1 << 20, SizeLimit: 64 << 20, ReadOnly: true, DirectIO: true,
-			BufferMode: "auto-register", PartScan: true, Queues: 2, Depth: 128,
+			BufferMode: "auto-register", PartScan: true, OnCrash: "reissue", Queues: 2, Depth: 128,
 			Transfer: loop.TransferConfig{
 				Name: "aes-xts-plain64", KeyBytes: 64, SectorSize: 4096, IVOffset: 8, IVLargeSectors: true, AllowDiscards: true,
 			},

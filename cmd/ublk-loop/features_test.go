@@ -26,8 +26,8 @@ FEATURE                 SINCE  HERE  WITHOUT IT
 SUPPORT_ZERO_COPY       6.15   yes   the driver copies every byte once more (--zero-copy=on is refused)
 URING_CMD_COMP_IN_TASK  6.0    no    -
 NEED_GET_DATA           6.0    no    -
-USER_RECOVERY           6.1    no    -
-USER_RECOVERY_REISSUE   6.1    no    -
+USER_RECOVERY           6.1    no    no device outlives its server (--on-crash=requeue and reissue are refused)
+USER_RECOVERY_REISSUE   6.1    no    --on-crash=reissue is refused
 UNPRIVILEGED_DEV        6.3    no    -
 CMD_IOCTL_ENCODE        6.4    yes   nothing works: the commands have other numbers
 USER_COPY               6.5    no    -

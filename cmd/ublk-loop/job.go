@@ -23,6 +23,7 @@ const serverCommand = "server-of-add"
 type job struct {
 	Name       string      `json:"name"` // path of the file
 	Config     loop.Config `json:"config"`
+	Recover    *uint32     `json:"recover,omitempty"` // the device to take over, nil to make one
 	Foreground bool        `json:"foreground"`
 	JSON       bool        `json:"json"`
 	FileFD     int         `json:"file_fd"` // from loop.OpenPath

@@ -13,9 +13,9 @@ import (
 )
 
 const (
-	tableHead = "DEVICE        STATE  SIZE  OFFSET  SECTOR  RO   DIRECT-IO  BUFFERS        PID   FILE\n"
-	tableLive = "/dev/ublkb0   live   64M   1M      4096    yes  on         auto-register  4711  /srv/disk image\n"
-	tableDead = "/dev/ublkb12  dead   1536  0       512     no   off        -              -     -\n"
+	tableHead = "DEVICE        STATE  SIZE  OFFSET  SECTOR  RO   DIRECT-IO  BUFFERS        ON-CRASH  PID   FILE\n"
+	tableLive = "/dev/ublkb0   live   64M   1M      4096    yes  on         auto-register  reissue   4711  /srv/disk image\n"
+	tableDead = "/dev/ublkb12  dead   1536  0       512     no   off        -              -         -     -\n"
 )
 
 func TestList(t *testing.T) {
@@ -24,8 +24,8 @@ func TestList(t *testing.T) {
 	b.check(t, []string{"list", "--json"}, 0, "[]\n", "")
 	b.drv.devices = someDevices()
 	b.check(t, []string{"list"}, 0, tableHead+tableLive+tableDead, "")
-	one := "DEVICE        STATE  SIZE  OFFSET  SECTOR  RO  DIRECT-IO  BUFFERS  PID  FILE\n" +
-		"/dev/ublkb12  dead   1536  0       512     no  off        -        -    -\n"
+	one := "DEVICE        STATE  SIZE  OFFSET  SECTOR  RO  DIRECT-IO  BUFFERS  ON-CRASH  PID  FILE\n" +
+		"/dev/ublkb12  dead   1536  0       512     no  off        -        -         -    -\n"
 	b.check(t, []string{"list", "12"}, 0, one, "")
 	b.check(t, []string{"list", "/dev/ublkc12"}, 0, one, "")
 	b.check(t, []string{"list", "/dev/../dev/ublkb12", "/dev/ublkb0"}, 0, tableHead+tableLive+tableDead, "")
@@ -111,6 +111,7 @@ const listedJSON = `[
     "direct_io": true,
     "buffer_mode": "auto-register",
     "partscan": true,
+    "on_crash": "reissue",
     "queues": 2,
     "depth": 128,
     "transfer": {

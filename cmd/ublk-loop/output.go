@@ -35,12 +35,12 @@ func printDevices(out io.Writer, devices []loop.Status) error {
 		return nil
 	}
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "DEVICE\tSTATE\tSIZE\tOFFSET\tSECTOR\tRO\tDIRECT-IO\tBUFFERS\tPID\tFILE")
+	fmt.Fprintln(table, "DEVICE\tSTATE\tSIZE\tOFFSET\tSECTOR\tRO\tDIRECT-IO\tBUFFERS\tON-CRASH\tPID\tFILE")
 	for i := range devices {
 		d := &devices[i]
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\n",
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\n",
 			d.Device, d.State, formatSize(d.Size), formatSize(d.Offset), d.Limits.LogicalBlockSize,
-			yesNo(d.ReadOnly), onOff(d.DirectIO), orDash(d.BufferMode), pidOf(d), orDash(oneLine(d.File)))
+			yesNo(d.ReadOnly), onOff(d.DirectIO), orDash(d.BufferMode), orDash(d.OnCrash), pidOf(d), orDash(oneLine(d.File)))
 	}
 	return table.Flush()
 }

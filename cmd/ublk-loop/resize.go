@@ -51,9 +51,9 @@ func (a *app) runResize(opts resizeOptions) error {
 		return err
 	}
 	defer func() { _ = drv.Close() }()
-	ids, err := resizeIDs(drv, opts.target)
+	ids, err := idsOf(drv, opts.target)
 	if err != nil {
-		return err
+		return naming(err, "resize", opts.target)
 	}
 	failed := false
 	for _, id := range ids {
@@ -67,16 +67,4 @@ func (a *app) runResize(opts resizeOptions) error {
 		return errReported
 	}
 	return nil
-}
-
-// resizeIDs returns the ids of the devices that are meant, one at least.
-func resizeIDs(drv driver, target string) ([]uint32, error) {
-	if id, ok := deviceID(target); ok {
-		return []uint32{id}, nil
-	}
-	ids, err := findFile(drv, target)
-	if err == nil && len(ids) == 0 {
-		err = fmt.Errorf("resize %s: no device is made of it", target)
-	}
-	return ids, err
 }

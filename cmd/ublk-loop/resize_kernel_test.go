@@ -153,8 +153,11 @@ func TestKernelResize(t *testing.T) {
 	b.ok("resize", s.File, "15M")
 	b.hasSize(s, 15*mib)
 	for _, tt := range []struct{ size, hint string }{
-		{"15728639", "hint: 15724544 is one"}, {"16M", "hint: truncate"}, {"15732736", "hint: truncate"},
-		{"512", ""}, {"4097", "hint: 4096 is one"},
+		{"15728639", "hint: 15724544 is one"},
+		{"16M", "hint: truncate"},
+		{"15732736", "hint: truncate"},
+		{"512", ""},
+		{"4097", "hint: 4096 is one"},
 	} {
 		b.run("resize", s.Device, tt.size).fails(t, 1, s.Device, "invalid argument", tt.hint)
 	}

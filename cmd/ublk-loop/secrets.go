@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/transfer"
 )
 
 // keepSecrets is called before a process has a key: it leaves no core dump
@@ -18,4 +20,19 @@ func keepSecrets() error {
 		return fmt.Errorf("keep others out: %w", err)
 	}
 	return nil
+}
+
+// receiveKey returns the key that the job's descriptor has, nil for none.
+func (j *job) receiveKey() (*transfer.Secret, error) {
+	if j.key == nil {
+		return nil, nil
+	}
+	if err := keepSecrets(); err != nil {
+		return nil, err
+	}
+	key, err := readKey(j.key, maxKeyBytes)
+	if err != nil {
+		return nil, fmt.Errorf("receive the key: %w", err)
+	}
+	return key, j.key.Close()
 }

@@ -78,7 +78,7 @@ func serve(j *job, c client, stop <-chan os.Signal) error {
 	}
 	log.info("serving", logged("device", status.Device), logged("file", status.File),
 		logged("buffer_mode", status.BufferMode), loggedBool("direct_io", status.DirectIO))
-	err = c.Ready(status)
+	err = j.ready(c, status)
 	if err != nil {
 		c.Failed(answer{Error: err.Error(), Hint: hintFor(err)})
 	} else {
@@ -96,6 +96,9 @@ func serve(j *job, c client, stop <-chan os.Signal) error {
 
 // describe says what a failed attempt was at.
 func (j *job) describe(err error) error {
+	if j.Recover != nil {
+		return naming(err, "recover", ublk.BlockPath(*j.Recover))
+	}
 	err = naming(err, "attach", j.Name)
 	switch {
 	case j.Config.ID != nil && errors.Is(err, unix.EEXIST):
@@ -112,7 +115,7 @@ func attach(j *job) (*ublk.Control, *loop.Device, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	dev, err := j.attachWith(ctl)
+	dev, err := j.device(ctl)
 	if err != nil {
 		return nil, nil, errors.Join(err, ctl.Close())
 	}
@@ -120,21 +123,6 @@ func attach(j *job) (*ublk.Control, *loop.Device, error) {
 		return nil, nil, errors.Join(err, dev.Close(), ctl.Close())
 	}
 	return ctl, dev, nil
-}
-
-func (j *job) attachWith(ctl *ublk.Control) (*loop.Device, error) {
-	cfg := j.Config
-	if j.key != nil {
-		if err := keepSecrets(); err != nil {
-			return nil, err
-		}
-		var err error
-		if cfg.Key, err = readKey(j.key, maxKeyBytes); err != nil {
-			return nil, fmt.Errorf("receive the key: %w", err)
-		}
-		_ = j.key.Close()
-	}
-	return loop.Attach(ctl, j.file, cfg)
 }
 
 // waitForEnd returns when the device has ended, or is to end.

@@ -1,0 +1,152 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/ublk"
+)
+
+type recoverOptions struct {
+	targets    []string
+	logFile    string
+	hasLogFile bool // logFile is given
+}
+
+func newRecoverCommand(a *app) *cobra.Command {
+	var opts recoverOptions
+	cmd := &cobra.Command{
+		Use:   "recover [DEVICE|ID|FILE...]",
+		Short: "Start new servers for devices whose servers were killed",
+		Long: "Start a new server for each device that was added with --on-crash=requeue or\n" +
+			"reissue and has lost its own. Its I/O, which waits, goes on.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			opts.targets = args
+			opts.hasLogFile = cmd.Flags().Changed("log-file")
+			return a.runRecover(cmd.Context(), opts)
+		},
+	}
+	cmd.Flags().StringVar(&opts.logFile, "log-file", "", "append the new servers' log to `FILE`, as lines of JSON")
+	return cmd
+}
+
+// runRecover recovers the devices that are named, or each that waits for a
+// server. It says of each what it did.
+func (a *app) runRecover(ctx context.Context, opts recoverOptions) error {
+	drv, err := a.open()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = drv.Close() }()
+	ctx, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second one ends this at once
+	failed := false
+	try := func(err error) {
+		if err != nil {
+			a.report(err)
+			failed = true
+		}
+	}
+	devices, err := drv.List()
+	if err != nil {
+		return err
+	}
+	for _, device := range opts.devices(drv, devices, try) {
+		try(naming(a.recover(ctx, device, opts), "recover", device.Device))
+	}
+	if failed {
+		return errReported
+	}
+	return nil
+}
+
+// devices returns what to recover. It gives try what it cannot find.
+func (o *recoverOptions) devices(drv driver, devices []loop.Status, try func(error)) []loop.Status {
+	byID := map[uint32]loop.Status{}
+	var wanted []loop.Status
+	for i := range devices {
+		byID[devices[i].ID] = devices[i]
+		if len(o.targets) == 0 && devices[i].State == ublk.StateQuiesced.String() {
+			wanted = append(wanted, devices[i])
+		}
+	}
+	for _, target := range o.targets {
+		ids, err := idsOf(drv, target)
+		try(naming(err, "recover", target))
+		for _, id := range ids {
+			device, found := byID[id]
+			if !found {
+				try(fmt.Errorf("recover %s: no such device of ublk-loop", ublk.BlockPath(id)))
+				continue
+			}
+			wanted = append(wanted, device)
+		}
+	}
+	return wanted
+}
+
+// idsOf returns the ids of the devices that an argument stands for, one at
+// least.
+func idsOf(drv driver, target string) ([]uint32, error) {
+	if id, ok := deviceID(target); ok {
+		return []uint32{id}, nil
+	}
+	ids, err := findFile(drv, target)
+	if err == nil && len(ids) == 0 {
+		err = errors.New("no device is made of it")
+	}
+	return ids, err
+}
+
+// recover starts a server for a device, and waits until I/O goes on.
+func (a *app) recover(ctx context.Context, device loop.Status, opts recoverOptions) error {
+	j, err := recoverJob(device, opts)
+	if err != nil {
+		return err
+	}
+	defer j.close()
+	srv, err := a.start(ctx, j)
+	for _, w := range j.Warnings {
+		fmt.Fprintf(a.errOut, "ublk-loop: warning: %s: %s\n", device.Device, w)
+	}
+	if err != nil {
+		return err
+	}
+	status, err := srv.Ready()
+	if err != nil {
+		return errors.Join(err, srv.End())
+	}
+	fmt.Fprintf(a.out, "%s: recovered, served by process %d\n", status.Device, status.PID)
+	return srv.Stay()
+}
+
+// recoverJob opens the file that a device was made of, by its path: the server
+// finds out whether that still is the file.
+func recoverJob(device loop.Status, opts recoverOptions) (*job, error) {
+	if device.File == "" {
+		err := fmt.Errorf("nothing tells what it was made of: %w", ublk.ErrNotRecoverable)
+		return nil, &loop.HintError{Err: err, Hint: "remove it with del"}
+	}
+	file, err := loop.OpenPath(device.File)
+	if err != nil {
+		return nil, fmt.Errorf("recover %s: %w", device.Device, err)
+	}
+	j := &job{Name: file.Name(), Recover: &device.ID, file: file}
+	if !opts.hasLogFile {
+		return j, nil
+	}
+	j.log, err = os.OpenFile(opts.logFile, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	if err != nil {
+		j.close()
+		return nil, fmt.Errorf("open log: %w", err)
+	}
+	return j, nil
+}

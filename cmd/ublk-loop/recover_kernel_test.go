@@ -1,0 +1,330 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/ublk"
+)
+
+// kills is how often a test of each way to recover kills a server: 30 times, or
+// UBLK_LOOP_KILLS times.
+func kills(t testing.TB) int {
+	t.Helper()
+	n, err := strconv.Atoi(os.Getenv("UBLK_LOOP_KILLS"))
+	if err != nil {
+		return 30
+	}
+	return n
+}
+
+// killServer kills the server of a device and waits for its end.
+func (b *bed) killServer(s loop.Status) {
+	b.Helper()
+	pidfd, err := unix.PidfdOpen(s.PID, 0)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0); err != nil {
+		b.Fatal(err)
+	}
+	b.waitForEnd(pidfd)
+}
+
+// recover recovers a device and returns its status.
+func (b *bed) recover(s loop.Status) loop.Status {
+	b.Helper()
+	out := b.ok("recover", s.Device)
+	now := b.list(s.Device)[0]
+	if want := fmt.Sprintf("%s: recovered, served by process %d\n", s.Device, now.PID); out != want {
+		b.Errorf("recover prints %q, want %q", out, want)
+	}
+	if now.State != "live" || now.PID == s.PID {
+		b.Errorf("after recovery: %+v", now)
+	}
+	return now
+}
+
+// waits checks that a device waits for a server.
+func (b *bed) waits(s loop.Status) {
+	b.Helper()
+	list := b.list(s.Device)
+	if list[0].State != "quiesced" || list[0].PID != 0 || list[0].OnCrash != s.OnCrash {
+		b.Errorf("a device whose server was killed: %+v", list[0])
+	}
+}
+
+// whatever calls a function for each way to recover, in both buffer modes.
+func (b *bed) whatever(t *testing.T, call func(b *bed, onCrash string, flags ...string)) {
+	for _, onCrash := range []string{"requeue", "reissue"} {
+		for _, zeroCopy := range []string{"auto", "off"} {
+			t.Run(onCrash+", zero copy "+zeroCopy, func(t *testing.T) {
+				call(b.in(t), onCrash, "--on-crash", onCrash, "--zero-copy", zeroCopy)
+			})
+		}
+	}
+}
+
+// Servers are killed at random moments under writers that check what they read.
+// With reissue nobody sees an error, with requeue some requests fail; none is
+// lost, and no old write comes after a new one.
+func TestKernelRecoverUnderLoad(t *testing.T) {
+	b := kernelBed(t)
+	b.whatever(t, func(b *bed, onCrash string, flags ...string) {
+		s := b.add(append(flags, b.image(loadBytes))...)
+		l := startLoad(b, s.Device)
+		var slowest time.Duration
+		n := kills(b) / 2
+		for range n {
+			time.Sleep(rand.N(200 * time.Millisecond))
+			b.killServer(s)
+			b.waits(s)
+			start := time.Now()
+			s = b.recover(s)
+			slowest = max(slowest, time.Since(start))
+		}
+		failed := l.end(b)
+		b.Logf("%d kills, %d writes, %d requests failed, slowest recovery %v", n, l.wrote.Load(), failed, slowest)
+		if onCrash == "reissue" && failed > 0 {
+			b.Errorf("%d requests failed", failed)
+		}
+		b.del(s.Device)
+	})
+}
+
+// A mounted file system does not notice: fio verifies what it wrote, and fsck
+// finds nothing.
+func TestKernelRecoverMounted(t *testing.T) {
+	b := kernelBed(t)
+	for _, zeroCopy := range []string{"auto", "off"} {
+		t.Run("zero copy "+zeroCopy, func(t *testing.T) { b.in(t).recoverMounted("--zero-copy", zeroCopy) })
+	}
+}
+
+func (b *bed) recoverMounted(flags ...string) {
+	b.Helper()
+	s := b.add(append(flags, "--on-crash", "reissue", b.image(64<<20))...)
+	b.tool("mkfs.ext4", "-q", "-F", s.Device)
+	dir := b.TempDir()
+	b.tool("mount", s.Device, dir)
+	defer func() { _ = unix.Unmount(dir, unix.MNT_DETACH) }()
+	var out bytes.Buffer
+	fio := exec.Command("fio", "--name=v", "--filename="+dir+"/file", "--size=16M", "--rw=randwrite", "--bs=4k", "--ioengine=io_uring",
+		"--iodepth=32", "--direct=1", "--fsync=64", "--verify=crc32c", "--do_verify=1", "--verify_fatal=1", "--exitall_on_error=1")
+	fio.Stdout, fio.Stderr = &out, &out
+	if err := fio.Start(); err != nil {
+		b.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- fio.Wait() }() // received below
+	n := 0
+	for running := true; running; n++ {
+		select {
+		case err := <-ended:
+			if running = false; err != nil {
+				b.Errorf("fio: %v\n%s", err, &out)
+			}
+			continue
+		case <-time.After(rand.N(600 * time.Millisecond)):
+		}
+		b.killServer(s)
+		s = b.recover(s)
+	}
+	b.Logf("%d kills", n-1)
+	if err := unix.Unmount(dir, 0); err != nil {
+		b.Error(err)
+	}
+	b.tool("e2fsck", "-fn", s.Device)
+	b.del(s.Device)
+	b.tool("e2fsck", "-fn", s.File)
+}
+
+// Without arguments all that wait are recovered. The new server is confined as
+// the first one was, and ends as that.
+func TestKernelRecoverAll(t *testing.T) {
+	b := kernelBed(t)
+	before := things(t)
+	if out := b.ok("recover"); out != "" {
+		t.Errorf("with nothing to recover it prints %q", out)
+	}
+	var devices []loop.Status
+	for _, flags := range [][]string{{"--on-crash=requeue"}, {"--on-crash=fail"}, {"--on-crash=reissue", "--read-only"}, {"--on-crash=reissue"}} {
+		devices = append(devices, b.add(append(flags, b.image(4<<20))...))
+	}
+	for _, s := range devices[:3] {
+		b.killServer(s)
+	}
+	cmd := b.command("recover")
+	cmd.Env = append(os.Environ(), "SECRET=x", "GODEBUG=madvdontneed=1")
+	r := b.runCommand(cmd)
+	r.succeeds(t)
+	if strings.Count(r.out, "recovered") != 2 || strings.Count(r.out, "\n") != 2 {
+		t.Errorf("recover prints %q", r.out)
+	}
+	for i, want := range []struct{ state, onCrash string }{{"live", "requeue"}, {"dead", "fail"}, {"live", "reissue"}, {"live", "reissue"}} {
+		was, is := devices[i], b.list(devices[i].Device)[0]
+		if is.State != want.state || is.OnCrash != want.onCrash || (is.PID == was.PID) != (i == 3) {
+			t.Errorf("device %d is %+v", i, is)
+		}
+		if is.PID == was.PID || is.State == "dead" {
+			continue
+		}
+		b.checkServer(is)
+		info, err := b.ctl.Info(is.ID)
+		if err != nil || int(info.ServerPID) != is.PID {
+			t.Errorf("device %d: the driver has process %d, list %d, error %v", i, info.ServerPID, is.PID, err)
+		}
+		was.PID = is.PID // all else is as it was
+		if was != is {
+			t.Errorf("device %d was %+v\nis %+v", i, was, is)
+		}
+	}
+	live := b.list(devices[0].Device)[0]
+	pidfd, err := unix.PidfdOpen(live.PID, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.PidfdSendSignal(pidfd, unix.SIGTERM, nil, 0); err != nil {
+		t.Fatal(err)
+	}
+	b.waitForEnd(pidfd)
+	b.del("--all")
+	b.nothingSince(before)
+}
+
+// What cannot or need not be recovered is refused and stays as it is.
+func TestKernelRecoverRefused(t *testing.T) {
+	b := kernelBed(t)
+	s := b.add("--on-crash=reissue", "--offset", "1M", b.image(4<<20))
+	r := b.run("recover", s.Device)
+	r.fails(t, 1, s.Device, "is served", strconv.Itoa(s.PID))
+	if now := b.list(s.Device)[0]; now != s {
+		t.Errorf("a device that is served has become %+v", now)
+	}
+	b.killServer(s)
+	moved := s.File + ".moved"
+	if err := os.Rename(s.File, moved); err != nil {
+		t.Fatal(err)
+	}
+	b.run("recover", s.Device).fails(t, 1, s.Device, s.File, "no such file")
+	data, err := os.ReadFile(moved)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(s.File, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b.run("recover", s.Device).fails(t, 1, s.Device, s.File, "another file")
+	b.waits(s)
+	if err := os.Rename(moved, s.File); err != nil {
+		t.Fatal(err)
+	}
+	b.truncate(s.File, 4<<20-512)
+	b.run("recover").fails(t, 1, s.Device, s.File, "too few")
+	b.waits(s)
+	b.truncate(s.File, 4<<20)
+	writer, err := os.Open(s.File)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer writer.Close()
+	if err := unix.Flock(int(writer.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	b.run("recover", s.Device).fails(t, 1, s.Device, "in use", "hint: recover again")
+	b.waits(s)
+	writer.Close()
+	s = b.recover(s)
+	b.del(s.Device)
+	b.run("recover", s.Device).fails(t, 1, s.Device, "no such device")
+}
+
+// A device that was added without is told apart, and so is one without a state.
+func TestKernelRecoverNotRecoverable(t *testing.T) {
+	b := kernelBed(t)
+	s := b.add(b.image(1 << 20))
+	if s.OnCrash != "fail" {
+		t.Errorf("by default: %+v", s)
+	}
+	b.run("recover", s.Device).fails(t, 1, s.Device, "is served")
+	b.killServer(s)
+	b.run("recover", s.Device).fails(t, 1, s.Device, "not recoverable", "hint: del")
+	b.del(s.Device)
+	b.run("add", "--on-crash=reissue", "--shared", s.File).fails(t, 1, s.File, "shared", "hint: --on-crash")
+	s = b.add("--on-crash=requeue", s.File)
+	b.killServer(s)
+	if err := os.Remove("/run/ublk-loop/" + fmtID(s) + ".json"); err != nil {
+		t.Fatal(err)
+	}
+	b.run("recover").fails(t, 1, s.Device, "not recoverable", "hint: del")
+	b.del(s.Device)
+}
+
+// A write of the killed server that is still under way, below, when the driver
+// has forgotten that server: the next one is none before it has ended.
+func TestKernelRecoverWaitsForWrites(t *testing.T) {
+	b := kernelBed(t)
+	disk := os.Getenv("UBLK_LOOP_DISK")
+	if disk == "" {
+		t.Skip("UBLK_LOOP_DISK does not name a disk to write to")
+	}
+	b.tool("modprobe", "dm_mod")
+	b.tool("dmsetup", "create", "held", "--noudevsync", "--table", "0 131072 linear "+disk+" 0")
+	defer b.tool("dmsetup", "remove", "--retry", "--noudevsync", "held")
+	held := "/dev/" + strings.TrimSpace(b.tool("dmsetup", "info", "-c", "--noheadings", "-o", "blkdevname", "held"))
+	s := b.add("--zero-copy=off", "--on-crash=reissue", held)
+	f, err := os.OpenFile(s.Device, os.O_RDWR|unix.O_DIRECT, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	b.tool("dmsetup", "suspend", "--noflush", "--nolockfs", "--noudevsync", "held")
+	page, wrote := alignedPage(t), make(chan error, 1)
+	stamp(page, 1, 1)
+	go func() { // until the disk goes on; received below
+		_, err := f.WriteAt(page, 4096)
+		wrote <- err
+	}()
+	// Given to the server, by it to the disk, and there is no event of that.
+	waitUntil(t, "a write", func() bool { return b.inflight(s) })
+	time.Sleep(200 * time.Millisecond)
+	b.killServer(s)
+	waitUntil(t, "the end for the driver", func() bool { info, err := b.ctl.Info(s.ID); return err == nil && info.State == ublk.StateQuiesced })
+	recovered := make(chan result, 1)
+	go func() { recovered <- b.run("recover", s.Device) }() // received below
+	select {
+	case r := <-recovered:
+		t.Errorf("it does not wait: %q, %q", r.out, r.err)
+		recovered <- r
+	case <-time.After(2 * time.Second):
+	}
+	b.tool("dmsetup", "resume", "--noudevsync", "held")
+	r := <-recovered
+	r.succeeds(t)
+	if err := <-wrote; err != nil {
+		t.Errorf("the write that was repeated: %v", err)
+	}
+	got := alignedPage(t)
+	if _, err := f.ReadAt(got, 4096); err != nil || !bytes.Equal(got, page) {
+		t.Errorf("read: error %v, or other bytes", err)
+	}
+	f.Close()
+	b.del(s.Device)
+}
+
+// inflight reports whether a device has a write under way.
+func (b *bed) inflight(s loop.Status) bool {
+	b.Helper()
+	fields := strings.Fields(b.attr(s, "inflight"))
+	return len(fields) == 2 && fields[1] != "0"
+}

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"math/rand/v2"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/ublk"
+)
+
+// Of two that recover a device at once, one does.
+func TestKernelRecoverTwice(t *testing.T) {
+	b := kernelBed(t)
+	s := b.add("--on-crash=reissue", b.image(4<<20))
+	for range 5 {
+		b.killServer(s)
+		const times = 3
+		results := make(chan result, times)
+		for range times {
+			go func() { results <- b.run("recover", s.Device) }() // received below
+		}
+		won := 0
+		for range times {
+			r := <-results
+			if r.status == 0 {
+				won++
+				continue
+			}
+			r.fails(t, 1, s.Device, "is served")
+		}
+		if won != 1 || len(servers(t)) != 1 {
+			t.Errorf("%d have recovered it, servers %v", won, servers(t))
+		}
+		s = b.list(s.Device)[0]
+		b.writeSector(s.Device, 4<<20-512)
+	}
+	b.del(s.Device)
+}
+
+// A recovery that is killed, with the server that it starts, can be done again:
+// but on a kernel that would crash over it, which is told, and del works, and
+// on one that may hang with it.
+func TestKernelRecoverKilled(t *testing.T) {
+	b := kernelBed(t)
+	offered, err := b.ctl.Features()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if offered.Has(ublk.UBLK_F_QUIESCE) && !offered.Has(ublk.UBLK_F_SHMEM_ZC) {
+		t.Skip("before Linux 7.1 the driver may never end the commands of a recovery that was killed (docs/kernels.md)")
+	}
+	file := b.image(4 << 20)
+	s := b.add("--on-crash=reissue", file)
+	b.killServer(s)
+	start := time.Now()
+	s = b.recover(s)
+	whole := time.Since(start)
+	again, refused := 0, 0
+	for range killTimes {
+		b.killServer(s)
+		b.killRecovery(s, rand.N(whole))
+		r := b.run("recover", s.Device)
+		switch {
+		case r.status == 0:
+			again++
+		case strings.Contains(r.err, "is served"):
+			// It had come to its end, and its server was not killed.
+		default:
+			refused++
+			r.fails(t, 1, s.Device, "half way", "hint: del")
+			if offered.Has(ublk.UBLK_F_QUIESCE) {
+				t.Errorf("refused on a kernel that can: %s", r.err)
+			}
+			b.del(s.Device)
+			s = b.add("--on-crash=reissue", file)
+		}
+		b.writeSector(s.Device, 4<<20-512)
+		s = b.list(s.Device)[0]
+	}
+	t.Logf("killed %d times within %v: %d were recovered again, %d refused", killTimes, whole, again, refused)
+	b.del(s.Device)
+}
+
+// killRecovery starts a recovery, and kills it and its server after a while.
+func (b *bed) killRecovery(s loop.Status, after time.Duration) {
+	b.Helper()
+	cmd := b.command("recover", s.Device)
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	time.Sleep(after)
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	for _, pid := range servers(b) {
+		if pidfd, err := unix.PidfdOpen(pid, 0); err == nil {
+			_ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
+			b.waitForEnd(pidfd)
+		}
+	}
+}
+
+// The end of who wants a recovery is not that of the server: others use the
+// device.
+func TestKernelRecoverOutlivesItsCaller(t *testing.T) {
+	b := kernelBed(t)
+	s := b.add("--on-crash=reissue", b.image(4<<20))
+	for range 4 {
+		b.killServer(s)
+		cmd := b.command("recover", s.Device)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		waitUntil(t, "a server that has its job", func() bool { return b.list(s.Device)[0].PID != 0 })
+		_ = syscall.Kill(-cmd.Process.Pid, unix.SIGKILL)
+		_ = cmd.Wait()
+		waitUntil(t, "the recovery", func() bool { s = b.list(s.Device)[0]; return s.State == "live" && s.PID != 0 })
+		b.writeSector(s.Device, 512)
+	}
+	b.del(s.Device)
+}

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/loop"
+)
+
+// recoverBench has the devices 0 to 4 of one file: 1 and 3 wait for a server.
+func recoverBench(t *testing.T) (*bench, string) {
+	t.Helper()
+	b := newBench()
+	path := someFile(t)
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		t.Fatal(err)
+	}
+	b.byDevice = map[uint32]*fakeServer{}
+	for id, state := range []string{"live", "quiesced", "dead", "quiesced", "live"} {
+		device := loop.Status{
+			ID: uint32(id), Device: "/dev/ublkb" + string(rune('0'+id)), State: state, File: path, FileInode: st.Ino, PID: 100 + id,
+		}
+		b.drv.devices = append(b.drv.devices, device)
+		b.byDevice[device.ID] = &fakeServer{status: device}
+	}
+	return b, path
+}
+
+// recovered returns the devices that servers were started for.
+func (b *bench) recovered() []uint32 {
+	var ids []uint32
+	for _, j := range b.jobs {
+		ids = append(ids, deviceOf(j))
+	}
+	return ids
+}
+
+func TestRecover(t *testing.T) {
+	const one, three = "/dev/ublkb1: recovered, served by process 101\n", "/dev/ublkb3: recovered, served by process 103\n"
+	for _, tt := range []struct {
+		args []string
+		want []uint32
+		out  string
+	}{
+		{nil, []uint32{1, 3}, one + three}, // those that wait for one
+		{[]string{"3"}, []uint32{3}, three},
+		{[]string{"/dev/ublkb3", "/dev/ublkc1"}, []uint32{3, 1}, three + one},
+	} {
+		b, path := recoverBench(t)
+		b.check(t, append([]string{"recover"}, tt.args...), 0, tt.out, "")
+		if got := b.recovered(); !slices.Equal(got, tt.want) {
+			t.Errorf("recover %q: %v, want %v", tt.args, got, tt.want)
+		}
+		for _, id := range tt.want {
+			if srv := b.byDevice[id]; !srv.stayed || srv.ended {
+				t.Errorf("recover %q: server of %d stayed %v, ended %v", tt.args, id, srv.stayed, srv.ended)
+			}
+		}
+		if b.job.Name != path || b.job.log != nil || !b.drv.closed {
+			t.Errorf("recover %q: job for %s, log %v, driver closed %v", tt.args, b.job.Name, b.job.log, b.drv.closed)
+		}
+	}
+}
+
+// Each device is told of, whatever became of the one before.
+func TestRecoverSomeFail(t *testing.T) {
+	b, _ := recoverBench(t)
+	b.byDevice[1] = failing(&loop.HintError{Err: errors.New("recover /dev/ublkb1: too small"), Hint: "why"})
+	b.check(t, []string{"recover"}, 1, "/dev/ublkb3: recovered, served by process 103\n",
+		"ublk-loop: error: recover /dev/ublkb1: too small\nhint: why\n")
+	if srv := b.byDevice[1]; srv.stayed || !srv.ended {
+		t.Errorf("the server that failed stayed %v, ended %v", srv.stayed, srv.ended)
+	}
+	b, _ = recoverBench(t)
+	b.byDevice, b.startErr = nil, unix.EMFILE
+	b.check(t, []string{"recover", "1"}, 1, "", "ublk-loop: error: recover /dev/ublkb1: too many open files\n")
+}
+
+func TestRecoverErrors(t *testing.T) {
+	b, path := recoverBench(t)
+	b.check(t, []string{"recover", "9"}, 1, "", "ublk-loop: error: recover /dev/ublkb9: no such device of ublk-loop\n")
+	b.drv.devices[1].File = "/nonexistent/x"
+	b.check(t, []string{"recover", "1"}, 1, "",
+		"ublk-loop: error: recover /dev/ublkb1: open /nonexistent/x: no such file or directory\n")
+	b.drv.devices[1].File = "" // its state is lost
+	b.check(t, []string{"recover", "1"}, 1, "",
+		"ublk-loop: error: recover /dev/ublkb1: nothing tells what it was made of: not recoverable\nhint: remove it with del\n")
+	other := filepath.Join(filepath.Dir(path), "other")
+	if err := os.WriteFile(other, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b.check(t, []string{"recover", other}, 1, "", "ublk-loop: error: recover "+other+": no device is made of it\n")
+	if len(b.jobs) > 0 {
+		t.Errorf("servers were started for %v", b.recovered())
+	}
+	b.drv.devices = nil
+	b.check(t, []string{"recover"}, 0, "", "")
+	b.drv = nil
+	b.check(t, []string{"recover"}, 1, "", "ublk-loop: error: open /dev/ublk-control: the ublk driver is not loaded\n"+
+		"hint: load it with modprobe ublk_drv (CONFIG_BLK_DEV_UBLK; in Ubuntu it is in linux-modules-extra)\n")
+}
+
+// A file stands for all devices that are made of it, and a log is kept where
+// it is wanted.
+func TestRecoverFileWithLog(t *testing.T) {
+	b, path := recoverBench(t)
+	log := filepath.Join(t.TempDir(), "log")
+	if status := b.run([]string{"recover", "--log-file", log, path}); status != 0 {
+		t.Errorf("exit status %d: %s", status, &b.errOut)
+	}
+	if got, want := b.recovered(), []uint32{0, 1, 2, 3, 4}; !slices.Equal(got, want) {
+		t.Errorf("recovered %v, want %v", got, want)
+	}
+	if _, err := os.Stat(log); err != nil || b.job.log == nil {
+		t.Errorf("no log: %v", err)
+	}
+}

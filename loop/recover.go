@@ -1,0 +1,230 @@
+package loop
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk"
+)
+
+// What a recovery waits for, where no event tells of it.
+const (
+	// endingTimeout bounds the wait for a server that is on its way out.
+	endingTimeout = 500 * time.Millisecond
+	// backingTimeout bounds the wait for what a server that was killed has
+	// under way on the file.
+	backingTimeout = 20 * time.Second
+)
+
+// Recover takes over one of our devices, whose server has ended without
+// removing it, in this process: file, from OpenPath, is what it was made of.
+// When it returns nil the device's I/O goes on; after an error the device is
+// as it was. The caller keeps file and may close it.
+//
+// It waits until all that the last server had under way on the file has ended,
+// for 20 seconds at most: none of its writes may come after ours. The end of
+// its lock, which belongs to its ring as well, tells of that.
+//
+// It returns an error that wraps ErrServed while the device has a server,
+// ublk.ErrNotRecoverable for a device without OnCrash, ESTALE for another file
+// than the device's, EINVAL for one that has become too small, EBUSY for one
+// that another uses, ErrForeign for another program's device.
+func Recover(ctl *ublk.Control, id uint32, file *os.File) (*Device, error) {
+	lock, err := lockState(id)
+	if err != nil {
+		return nil, err
+	}
+	defer lock.release()
+	d, err := recoverDevice(ctl, id, file)
+	if err != nil {
+		return nil, fmt.Errorf("recover %s: %w", ublk.BlockPath(id), err)
+	}
+	return d, nil
+}
+
+func recoverDevice(ctl *ublk.Control, id uint32, file *os.File) (*Device, error) {
+	saved, err := recoverable(ctl, id)
+	if err != nil {
+		return nil, err
+	}
+	params, err := ctl.Params(id)
+	if err != nil {
+		return nil, err
+	}
+	if err := saved.checkBacking(file, params.DevSectors<<9); err != nil {
+		return nil, err
+	}
+	b, err := saved.openBacking(file, &params)
+	if err != nil {
+		return nil, err
+	}
+	d := &Device{b: b, status: *saved.Status}
+	d.status.PID = os.Getpid()
+	d.status.Size = b.size
+	d.status.Limits = limitsOf(&params)
+	if err := d.takeOver(ctl, saved); err != nil {
+		return nil, errors.Join(err, b.close())
+	}
+	return d, nil
+}
+
+// recoverable returns what a device is for, if it is one that another server
+// can take over.
+func recoverable(ctl *ublk.Control, id uint32) (*state, error) {
+	info, err := ctl.Info(id)
+	if err != nil {
+		return nil, err
+	}
+	if !isOurs(&info) {
+		return nil, ErrForeign
+	}
+	saved, err := readState(id)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkEnded(&info, saved); err != nil {
+		return nil, err
+	}
+	if !info.Features.Recoverable() || info.State == ublk.StateDead {
+		return nil, hint(ublk.ErrNotRecoverable, "remove it with del; add --on-crash=reissue makes one that is recoverable")
+	}
+	if saved == nil {
+		err := fmt.Errorf("nothing tells what it was made of: %w", ublk.ErrNotRecoverable)
+		return nil, hint(err, "remove it with del")
+	}
+	return saved, checkInterrupted(ctl, saved)
+}
+
+// checkEnded returns an error while a device has a server.
+func checkEnded(info *ublk.Info, saved *state) error {
+	if info.State != ublk.StateLive || saved == nil {
+		return nil
+	}
+	server, err := openProcess(saved.Status.PID, saved.StartTime)
+	if err != nil || server == nil {
+		return err
+	}
+	defer server.close()
+	ended, err := server.wait(endingTimeout)
+	if err == nil && !ended {
+		err = fmt.Errorf("process %d: %w", saved.Status.PID, ErrServed)
+	}
+	return err
+}
+
+// checkInterrupted refuses a device of which a recovery has ended half way, on
+// a kernel that crashes over it: ublk.Control.Recover says how. The kernels
+// that forget a server when it goes, not when the next comes, can quiesce a
+// device, too.
+func checkInterrupted(ctl *ublk.Control, saved *state) error {
+	if !saved.Recovering {
+		return nil
+	}
+	offered, err := ctl.Features()
+	if err != nil && !errors.Is(err, ublk.ErrNotSupported) {
+		return err
+	}
+	if offered.Has(ublk.UBLK_F_QUIESCE) {
+		return nil
+	}
+	err = fmt.Errorf("an earlier recovery has ended half way: %w", ublk.ErrNotRecoverable)
+	return hint(err, "remove it with del; before Linux 6.16 another attempt may crash the kernel")
+}
+
+// checkBacking returns an error for another object than the device was made
+// of, and for one that has become too small for it.
+func (s *state) checkBacking(file *os.File, size uint64) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(file.Fd()), &st); err != nil {
+		return fmt.Errorf("stat %s: %w", file.Name(), err)
+	}
+	born := birthTime(int(file.Fd()))
+	if !s.isBacking(&st) || st.Mode&unix.S_IFMT == unix.S_IFREG && born != s.FileBirth {
+		return fmt.Errorf("%s is another file than the device was made of: %w", file.Name(), unix.ESTALE)
+	}
+	total := uint64(st.Size)
+	if st.Mode&unix.S_IFMT == unix.S_IFBLK {
+		var err error
+		if total, err = diskSize(procPath(int(file.Fd()))); err != nil {
+			return err
+		}
+	}
+	if total < s.Status.Offset || total-s.Status.Offset < size {
+		return fmt.Errorf("%s has %d bytes, too few for a device of %d from %d on: %w",
+			file.Name(), total, size, s.Status.Offset, unix.EINVAL)
+	}
+	return nil
+}
+
+// birthTime returns when a file was made, in nanoseconds, 0 where the file
+// system does not know. An inode number is soon that of another file; the two
+// together are not.
+func birthTime(fd int) int64 {
+	var stx unix.Statx_t
+	err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_BTIME, &stx)
+	if err != nil || stx.Mask&unix.STATX_BTIME == 0 {
+		return 0
+	}
+	return stx.Btime.Sec*int64(time.Second) + int64(stx.Btime.Nsec)
+}
+
+// openBacking opens the file or disk as the last server had it, once that has
+// let go of it.
+func (s *state) openBacking(file *os.File, p *ublk.Params) (*backing, error) {
+	cfg := s.Config
+	cfg.SectorSize = p.LogicalBlockSize
+	cfg.SizeLimit = p.DevSectors << 9
+	cfg.DirectIO = SwitchOff
+	if s.Status.DirectIO {
+		cfg.DirectIO = SwitchOn
+	}
+	deadline := time.Now().Add(backingTimeout)
+	for pause := firstPause; ; pause = min(2*pause, longestPause) {
+		b, err := openBacking(file, &cfg)
+		switch {
+		case err == nil && b.size != cfg.SizeLimit:
+			return nil, errors.Join(fmt.Errorf("%s has become smaller: %w", b.path, unix.EINVAL), b.close())
+		case !errors.Is(err, unix.EBUSY):
+			return b, err
+		case time.Now().After(deadline):
+			return nil, hint(err, "end what uses it, and recover again")
+		}
+		if _, err := waitEvent(-1, pause); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// takeOver makes this process the server. The state says so before: a device
+// is never there without saying whose it is. What it said comes back where the
+// driver has changed nothing.
+func (d *Device) takeOver(ctl *ublk.Control, saved *state) error {
+	s := *saved
+	var err error
+	if s.StartTime, err = startTime(d.status.PID); err != nil {
+		return err
+	}
+	s.Status, s.Recovering = &d.status, true
+	if err := s.write(); err != nil {
+		return err
+	}
+	d.dev, err = ctl.Recover(d.status.ID, ublk.RecoverOptions{NoPartScan: !s.Config.PartScan})
+	if err != nil {
+		return errors.Join(err, saved.write())
+	}
+	if err := d.dev.Start(&target{b: d.b}); err != nil {
+		return errors.Join(err, d.dev.Leave())
+	}
+	s.Recovering = false
+	if err := s.write(); err != nil {
+		return errors.Join(err, d.dev.Leave())
+	}
+	return nil
+}
+
+// isRecoverable reports whether the device outlives this process.
+func (d *Device) isRecoverable() bool { return d.dev.Info().Features.Recoverable() }
