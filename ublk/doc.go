@@ -14,6 +14,10 @@
 // ends every fetch with ENODEV: so the end of the last fetch is the end of a
 // queue, and nothing needs to be waited for by time.
 //
+// A device with UBLK_F_USER_RECOVERY outlives its server: its disk stays, and
+// another process takes it over ([Control.Recover]), with the same queues, tags
+// and features.
+//
 // # Threads
 //
 // A queue is one goroutine on one locked thread with one ring, since the

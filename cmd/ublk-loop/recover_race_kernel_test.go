@@ -61,9 +61,9 @@ func TestKernelRecoverKilled(t *testing.T) {
 	s = b.recover(s)
 	whole := time.Since(start)
 	again, refused := 0, 0
-	for range killTimes {
+	for i := range killTimes {
 		b.killServer(s)
-		b.killRecovery(s, rand.N(whole))
+		b.killRecovery(s, rand.N(whole), i%2 == 0)
 		r := b.run("recover", s.Device)
 		switch {
 		case r.status == 0:
@@ -86,21 +86,27 @@ func TestKernelRecoverKilled(t *testing.T) {
 	b.del(s.Device)
 }
 
-// killRecovery starts a recovery, and kills it and its server after a while.
-func (b *bed) killRecovery(s loop.Status, after time.Duration) {
+// killRecovery starts a recovery, and after a while kills it and its server, or
+// its server alone.
+func (b *bed) killRecovery(s loop.Status, after time.Duration, whole bool) {
 	b.Helper()
 	cmd := b.command("recover", s.Device)
 	if err := cmd.Start(); err != nil {
 		b.Fatal(err)
 	}
 	time.Sleep(after)
-	_ = cmd.Process.Kill()
-	_ = cmd.Wait()
+	if whole {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	}
 	for _, pid := range servers(b) {
 		if pidfd, err := unix.PidfdOpen(pid, 0); err == nil {
 			_ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
 			b.waitForEnd(pidfd)
 		}
+	}
+	if !whole {
+		_ = cmd.Wait()
 	}
 }
 

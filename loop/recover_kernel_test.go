@@ -1,0 +1,101 @@
+package loop
+
+import (
+	"fmt"
+	"os"
+	"sync/atomic"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
+)
+
+// breaking is a target whose first write breaks the queue: it puts more in
+// flight than the completion queue holds.
+type breaking struct {
+	ublk.Target
+	broken *atomic.Bool
+}
+
+func (b breaking) NewHandler(q *ublk.Queue) (ublk.Handler, error) {
+	h, err := b.Target.NewHandler(q)
+	if err != nil {
+		return nil, err
+	}
+	completer, ok := h.(ublk.Completer)
+	if !ok {
+		return nil, fmt.Errorf("a handler without Done: %T", h)
+	}
+	return breakingHandler{completer, b.broken, q.Depth()}, nil
+}
+
+type breakingHandler struct {
+	ublk.Completer
+	broken *atomic.Bool
+	depth  int
+}
+
+func (b breakingHandler) Handle(req *ublk.Request) {
+	if req.Op != ublk.OpWrite || b.broken.Swap(true) {
+		b.Completer.Handle(req)
+		return
+	}
+	for range 64 * b.depth {
+		req.SQE().PrepNop()
+	}
+}
+
+// A queue that fails leaves a recoverable device as a crash does: the request
+// that it had waits, and the next server carries it out.
+func TestKernelFailedQueueLeavesTheDevice(t *testing.T) {
+	ctl := ublktest.Kernel(t)
+	path := sparseFile(t, mountTmpfs(t))
+	file := openPath(t, path)
+	cfg := Config{OnCrash: CrashReissue, DirectIO: SwitchOff, ZeroCopy: SwitchOff}
+	b, err := openBacking(file, &cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &Device{b: b}
+	if d.dev, err = addDevice(ctl, b, &cfg); err != nil {
+		t.Fatal(err)
+	}
+	id := d.ID()
+	if err := d.start(&cfg, breaking{&target{b: b}, new(atomic.Bool)}); err != nil {
+		t.Fatal(err)
+	}
+	disk := openFile(t, d.Path(), os.O_RDWR|unix.O_DIRECT)
+	page := alignedMemory(t, 4096)
+	page[0] = 42
+	wrote := make(chan error, 1)
+	go func() { // until the device is recovered; received below
+		_, err := disk.WriteAt(page, 0)
+		wrote <- err
+	}()
+	<-d.Done()
+	if d.Err() == nil {
+		t.Error("the device has ended without an error")
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	next, err := Recover(ctl, id, file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := <-wrote; err != nil {
+		t.Errorf("the write that waited: %v", err)
+	}
+	got := make([]byte, 4096)
+	if _, err := openFile(t, path, os.O_RDONLY).ReadAt(got, 0); err != nil || got[0] != 42 {
+		t.Errorf("the file holds %d, error %v", got[0], err)
+	}
+	if err := disk.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := next.Close(); err != nil {
+		t.Error(err)
+	}
+}

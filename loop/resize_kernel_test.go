@@ -1,0 +1,40 @@
+package loop
+
+import (
+	"errors"
+	"os"
+	"testing"
+
+	"github.com/ublk-loop/ublk-loop/ublk"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
+)
+
+// A server knows of a size that somebody else gave its device.
+func TestKernelResizeIsSeenByTheServer(t *testing.T) {
+	ctl := ublktest.Kernel(t)
+	path := sparseFile(t, mountTmpfs(t))
+	dev, err := Attach(ctl, openPath(t, path), Config{SizeLimit: 1 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := dev.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	other, err := ublk.OpenControl()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	err = Resize(other, dev.ID(), ResizeOptions{Size: 2 << 20})
+	if errors.Is(err, ublk.ErrNotSupported) {
+		t.Skipf("this kernel: %v", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := dev.Status(); s.Size != 2<<20 || s.PID != os.Getpid() || s.SizeLimit != 1<<20 {
+		t.Errorf("the server says %+v", s)
+	}
+}
