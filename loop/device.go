@@ -137,6 +137,9 @@ func (d *Device) writeState(cfg *Config) error {
 		return err
 	}
 	s := state{Version: stateVersion, StartTime: start, FileBirth: birthTime(d.b.fd), Config: *cfg, Status: &d.status}
+	if d.transfer != nil {
+		s.KeyCheck = keyCheck(&cfg.Transfer, d.transfer, d.b.transferSize)
+	}
 	return s.write()
 }
 

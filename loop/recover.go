@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/transfer"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
@@ -29,24 +30,31 @@ const (
 // for 20 seconds at most: none of its writes may come after ours. The end of
 // its lock, which belongs to its ring as well, tells of that.
 //
+// The key is that of the device's transfer, nil for none; it is closed in any
+// case.
+//
 // It returns an error that wraps ErrServed while the device has a server,
 // ublk.ErrNotRecoverable for a device without OnCrash, ESTALE for another file
 // than the device's, EINVAL for one that has become too small, EBUSY for one
-// that another uses, ErrForeign for another program's device.
-func Recover(ctl *ublk.Control, id uint32, file *os.File) (*Device, error) {
+// that another uses, ErrForeign for another program's device, transfer.ErrNoKey
+// where a key is needed, EKEYREJECTED for another than the device was made with.
+func Recover(ctl *ublk.Control, id uint32, file *os.File, key *transfer.Secret) (*Device, error) {
+	if key != nil {
+		defer key.Close()
+	}
 	lock, err := lockState(id)
 	if err != nil {
 		return nil, err
 	}
 	defer lock.release()
-	d, err := recoverDevice(ctl, id, file)
+	d, err := recoverDevice(ctl, id, file, key)
 	if err != nil {
 		return nil, fmt.Errorf("recover %s: %w", ublk.BlockPath(id), err)
 	}
 	return d, nil
 }
 
-func recoverDevice(ctl *ublk.Control, id uint32, file *os.File) (*Device, error) {
+func recoverDevice(ctl *ublk.Control, id uint32, file *os.File, key *transfer.Secret) (*Device, error) {
 	saved, err := recoverable(ctl, id)
 	if err != nil {
 		return nil, err
@@ -58,16 +66,24 @@ func recoverDevice(ctl *ublk.Control, id uint32, file *os.File) (*Device, error)
 	if err := saved.checkBacking(file, params.DevSectors<<9); err != nil {
 		return nil, err
 	}
-	b, err := saved.openBacking(file, &params)
+	cfg := saved.configFor(&params)
+	cfg.Key = key
+	b, err := openFreed(file, &cfg)
 	if err != nil {
 		return nil, err
 	}
 	d := &Device{b: b, status: *saved.Status}
+	if d.transfer, err = b.newTransfer(&cfg); err != nil {
+		return nil, errors.Join(err, b.close())
+	}
 	d.status.PID = os.Getpid()
 	d.status.Size = b.size
 	d.status.Limits = limitsOf(&params)
-	if err := d.takeOver(ctl, saved); err != nil {
-		return nil, errors.Join(err, b.close())
+	if err = saved.checkKey(d); err == nil {
+		err = d.takeOver(ctl, saved)
+	}
+	if err != nil {
+		return nil, errors.Join(err, d.closeTransfer(), b.close())
 	}
 	return d, nil
 }
@@ -172,19 +188,27 @@ func birthTime(fd int) int64 {
 	return stx.Btime.Sec*int64(time.Second) + int64(stx.Btime.Nsec)
 }
 
-// openBacking opens the file or disk as the last server had it, once that has
-// let go of it.
-func (s *state) openBacking(file *os.File, p *ublk.Params) (*backing, error) {
+// configFor returns the configuration that makes of the file what the last
+// server made of it.
+func (s *state) configFor(p *ublk.Params) Config {
 	cfg := s.Config
 	cfg.SectorSize = p.LogicalBlockSize
+	if own := cfg.Transfer.SectorSize; own != 0 && own < cfg.SectorSize {
+		cfg.SectorSize = 0 // the disk's own, which nobody asked for
+	}
 	cfg.SizeLimit = p.DevSectors << 9
 	cfg.DirectIO = SwitchOff
 	if s.Status.DirectIO {
 		cfg.DirectIO = SwitchOn
 	}
+	return cfg
+}
+
+// openFreed opens the file or disk once the last server has let go of it.
+func openFreed(file *os.File, cfg *Config) (*backing, error) {
 	deadline := time.Now().Add(backingTimeout)
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
-		b, err := openBacking(file, &cfg)
+		b, err := openBacking(file, cfg)
 		switch {
 		case err == nil && b.size != cfg.SizeLimit:
 			return nil, errors.Join(fmt.Errorf("%s has become smaller: %w", b.path, unix.EINVAL), b.close())
@@ -216,7 +240,7 @@ func (d *Device) takeOver(ctl *ublk.Control, saved *state) error {
 	if err != nil {
 		return errors.Join(err, saved.write())
 	}
-	if err := d.dev.Start(&target{b: d.b}); err != nil {
+	if err := d.dev.Start(&target{b: d.b, transfer: d.transfer}); err != nil {
 		return errors.Join(err, d.dev.Leave())
 	}
 	s.Recovering = false

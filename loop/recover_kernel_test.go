@@ -81,7 +81,7 @@ func TestKernelFailedQueueLeavesTheDevice(t *testing.T) {
 	if err := d.Close(); err != nil {
 		t.Fatal(err)
 	}
-	next, err := Recover(ctl, id, file)
+	next, err := Recover(ctl, id, file, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,6 +23,8 @@ type state struct {
 	StartTime uint64 `json:"pid_start_time"` // of Status.PID, in clock ticks since boot
 	// FileBirth is when the file was made, see birthTime.
 	FileBirth int64 `json:"file_birth,omitempty"`
+	// KeyCheck tells the transfer's key from others, see keyCheck.
+	KeyCheck string `json:"key_check,omitempty"`
 	// Recovering says that Status.PID has begun to take over the device, and
 	// has not come to its end.
 	Recovering bool    `json:"recovering,omitempty"`

@@ -28,6 +28,8 @@ type TransferConfig struct {
 	// and UUID what that says.
 	LUKS int    `json:"luks"`
 	UUID string `json:"luks_uuid"`
+	// LUKSOffset is where in the file the header is, in bytes.
+	LUKSOffset uint64 `json:"luks_offset"`
 }
 
 // isNone reports whether the device has its file's bytes.

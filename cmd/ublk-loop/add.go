@@ -34,7 +34,7 @@ func newAddCommand(a *app) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			opts.file = args[0]
 			opts.hasLogFile = cmd.Flags().Changed("log-file")
-			if err := opts.transfer.check(cmd.Flags(), &opts.config.Transfer); err != nil {
+			if err := opts.transfer.check(cmd, &opts.config.Transfer); err != nil {
 				return err
 			}
 			return a.runAdd(cmd.Context(), opts)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 
+	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
@@ -35,8 +36,11 @@ func (o *keyOptions) addFlags(f *pflag.FlagSet) {
 	f.BoolVar(&o.strict, "strict-key", false, "refuse a key file that others can read, in place of a warning")
 }
 
-// check refuses what has no effect, or more than one.
-func (o *keyOptions) check() error {
+// check takes down which flags are given, and refuses what has no effect, or
+// more than one place.
+func (o *keyOptions) check(cmd *cobra.Command) error {
+	o.given = map[string]bool{}
+	cmd.Flags().Visit(func(flag *pflag.Flag) { o.given[flag.Name] = true })
 	var places []string
 	for _, name := range keyPlaces {
 		if o.given[name] {
@@ -45,9 +49,9 @@ func (o *keyOptions) check() error {
 	}
 	switch {
 	case len(places) > 1:
-		return &usageError{fmt.Errorf("--%s and --%s: one key, please", places[0], places[1]), "see ublk-loop add --help"}
+		return &usageError{fmt.Errorf("--%s and --%s: one key, please", places[0], places[1]), helpHint(cmd)}
 	case o.strict && (!o.given["key-file"] || o.file == "-"):
-		return &usageError{errors.New("--strict-key: it is about the file of --key-file"), "see ublk-loop add --help"}
+		return &usageError{errors.New("--strict-key: it is about the file of --key-file"), helpHint(cmd)}
 	}
 	return nil
 }

@@ -122,7 +122,8 @@ const listedJSON = `[
       "iv_large_sectors": true,
       "allow_discards": true,
       "luks": 0,
-      "luks_uuid": ""
+      "luks_uuid": "",
+      "luks_offset": 0
     },
     "limits": {
       "logical_block_size": 4096,

@@ -21,7 +21,7 @@ const maxPassphraseBytes = 8 << 20
 // configuration, and returns the volume's key. It is done here, in a process
 // that ends soon, and not in the server: deriving a key takes memory, up to
 // gigabytes, and leaves its traces there.
-func (o *transferOptions) unlock(file *os.File, c *loop.Config) (*transfer.Secret, []string, error) {
+func (o *keyOptions) unlock(file *os.File, c *loop.Config) (*transfer.Secret, []string, error) {
 	part, err := loop.OpenPart(file, c.Offset, c.SizeLimit)
 	if err != nil {
 		return nil, nil, err
@@ -49,7 +49,7 @@ func (o *transferOptions) unlock(file *os.File, c *loop.Config) (*transfer.Secre
 		key.Close()
 		return nil, nil, explainUnlock(err)
 	}
-	useVolume(&volume, c)
+	useVolume(&volume, c, uint64(part.Size()))
 	return key, warnings, nil
 }
 
@@ -64,10 +64,14 @@ func readHeader(part *loop.Part) (*luks.Header, luks.Volume, error) {
 }
 
 // useVolume makes a device's configuration that of a volume in the part of the
-// file that it was about.
-func useVolume(v *luks.Volume, c *loop.Config) {
+// file that it was about, of total bytes. One that goes to the end of the file
+// grows with it.
+func useVolume(v *luks.Volume, c *loop.Config, total uint64) {
+	c.Transfer.LUKSOffset = c.Offset
 	c.Offset += v.Offset
-	c.SizeLimit = v.Size
+	if c.SizeLimit != 0 || v.Offset+v.Size != total {
+		c.SizeLimit = v.Size
+	}
 	c.Transfer.Name = transfer.AESXTSPlain64
 	c.Transfer.SectorSize = v.SectorSize
 	c.Transfer.IVOffset = v.IVOffset
@@ -85,9 +89,9 @@ func explainUnlock(err error) error {
 
 // passphrase returns the passphrase of a volume, from where the flags say, else
 // from the terminal.
-func (o *transferOptions) passphrase(name string) (*transfer.Secret, []string, error) {
-	if o.keys.isGiven() {
-		return o.keys.read(maxPassphraseBytes)
+func (o *keyOptions) passphrase(name string) (*transfer.Secret, []string, error) {
+	if o.isGiven() {
+		return o.read(maxPassphraseBytes)
 	}
 	pass, err := askPassphrase(fmt.Sprintf("Passphrase for %s: ", oneLine(name)))
 	if errors.Is(err, errNoTerminal) {

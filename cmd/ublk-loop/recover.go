@@ -16,6 +16,7 @@ import (
 
 type recoverOptions struct {
 	targets    []string
+	keys       keyOptions
 	logFile    string
 	hasLogFile bool // logFile is given
 }
@@ -30,11 +31,26 @@ func newRecoverCommand(a *app) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			opts.targets = args
 			opts.hasLogFile = cmd.Flags().Changed("log-file")
+			if err := opts.checkKeys(cmd); err != nil {
+				return err
+			}
 			return a.runRecover(cmd.Context(), opts)
 		},
 	}
 	cmd.Flags().StringVar(&opts.logFile, "log-file", "", "append the new servers' log to `FILE`, as lines of JSON")
+	opts.keys.addFlags(cmd.Flags())
 	return cmd
+}
+
+// checkKeys refuses a key of more than one device.
+func (o *recoverOptions) checkKeys(cmd *cobra.Command) error {
+	if err := o.keys.check(cmd); err != nil {
+		return err
+	}
+	if o.keys.isGiven() && len(o.targets) != 1 {
+		return &usageError{errors.New("a key, and not one device that it is for"), helpHint(cmd)}
+	}
+	return nil
 }
 
 // runRecover recovers the devices that are named, or each that waits for a
@@ -140,6 +156,10 @@ func recoverJob(device loop.Status, opts recoverOptions) (*job, error) {
 		return nil, fmt.Errorf("recover %s: %w", device.Device, err)
 	}
 	j := &job{Name: file.Name(), Recover: &device.ID, file: file}
+	if j.key, j.Warnings, err = opts.keys.recoverKey(file, &device.Transfer); err != nil {
+		j.close()
+		return nil, err
+	}
 	if !opts.hasLogFile {
 		return j, nil
 	}

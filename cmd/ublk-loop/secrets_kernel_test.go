@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -42,6 +43,14 @@ func TestKernelKeyStaysSecret(t *testing.T) {
 	}
 	if limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", dev.PID)); err != nil || !bytes.Contains(limits, []byte("Max core file size        0                    0")) {
 		t.Errorf("it may dump its core: error %v\n%s", err, limits)
+	}
+	// Who may do all that a server may looks into one without a key.
+	plain := b.add(b.image(1 << 20))
+	defer b.del(plain.Device)
+	look := []string{"--bounding-set", "-sys_ptrace", "head", "-c0"}
+	b.tool("setpriv", append(look, fmt.Sprintf("/proc/%d/mem", plain.PID))...)
+	if out, err := exec.Command("setpriv", append(look, fmt.Sprintf("/proc/%d/mem", dev.PID))...).CombinedOutput(); err == nil {
+		t.Errorf("another process may look into it: %s", out)
 	}
 	copies := 0
 	for _, m := range memoryOf(t, dev.PID) {

@@ -10,14 +10,15 @@ import (
 
 // device returns the device that the job is about, served by this process.
 func (j *job) device(ctl *ublk.Control) (*loop.Device, error) {
-	if j.Recover != nil {
-		return loop.Recover(ctl, *j.Recover, j.file)
-	}
-	cfg := j.Config
-	var err error
-	if cfg.Key, err = j.receiveKey(); err != nil {
+	key, err := j.receiveKey()
+	if err != nil {
 		return nil, err
 	}
+	if j.Recover != nil {
+		return loop.Recover(ctl, *j.Recover, j.file, key)
+	}
+	cfg := j.Config
+	cfg.Key = key
 	return loop.Attach(ctl, j.file, cfg)
 }
 

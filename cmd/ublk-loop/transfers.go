@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"github.com/ublk-loop/ublk-loop/loop"
@@ -17,9 +18,8 @@ const maxKeyBytes = 512
 // transferOptions are the flags about the transfer that have a place of their
 // own only here; the others are in loop.TransferConfig.
 type transferOptions struct {
-	luks  bool
-	keys  keyOptions
-	given map[string]bool // flags of this file
+	luks bool
+	keys keyOptions
 }
 
 // What has no effect without something else: flags, and what they need.
@@ -38,16 +38,13 @@ func (o *transferOptions) addFlags(f *pflag.FlagSet, c *loop.TransferConfig) {
 }
 
 // check refuses flags that have no effect.
-func (o *transferOptions) check(f *pflag.FlagSet, c *loop.TransferConfig) error {
-	o.given = map[string]bool{}
-	f.Visit(func(flag *pflag.Flag) { o.given[flag.Name] = true })
-	o.keys.given = o.given
-	if err := o.keys.check(); err != nil {
+func (o *transferOptions) check(cmd *cobra.Command, c *loop.TransferConfig) error {
+	if err := o.keys.check(cmd); err != nil {
 		return err
 	}
 	isNone := c.Name == transfer.None || c.Name == ""
 	switch {
-	case o.luks && o.given["transfer"]:
+	case o.luks && o.keys.given["transfer"]:
 		return usage("--luks and --transfer", "the header says what the transfer is")
 	case o.luks:
 		return o.needless(cipherFlags, "the header says it")
@@ -64,7 +61,7 @@ func (o *transferOptions) check(f *pflag.FlagSet, c *loop.TransferConfig) error 
 // needless refuses the first of some flags that is given.
 func (o *transferOptions) needless(flags []string, why string) error {
 	for _, name := range flags {
-		if o.given[name] {
+		if o.keys.given[name] {
 			return usage("--"+name, why)
 		}
 	}
@@ -78,20 +75,35 @@ func usage(what, why string) error {
 // prepare reads the key, and for LUKS what the transfer is. It returns a
 // descriptor to read the key from, nil for none, and warnings.
 func (o *transferOptions) prepare(file *os.File, c *loop.Config) (*os.File, []string, error) {
-	if !o.luks && (c.Transfer.Name == "" || c.Transfer.Name == transfer.None) {
+	switch {
+	case o.luks:
+		return handOverKey(func() (*transfer.Secret, []string, error) { return o.keys.unlock(file, c) })
+	case c.Transfer.Name == "" || c.Transfer.Name == transfer.None:
 		return nil, nil, nil
 	}
+	return handOverKey(o.keys.readRaw)
+}
+
+// recoverKey is prepare for a device that was made with a transfer.
+func (o *keyOptions) recoverKey(file *os.File, c *loop.TransferConfig) (*os.File, []string, error) {
+	switch {
+	case c.LUKS != 0:
+		volume := &loop.Config{Offset: c.LUKSOffset}
+		return handOverKey(func() (*transfer.Secret, []string, error) { return o.unlock(file, volume) })
+	case !o.isGiven():
+		return nil, nil, nil // the server says so where it needs one
+	}
+	return handOverKey(o.readRaw)
+}
+
+func (o *keyOptions) readRaw() (*transfer.Secret, []string, error) { return o.read(maxKeyBytes) }
+
+// handOverKey returns a descriptor to read from what a function reads.
+func handOverKey(read func() (*transfer.Secret, []string, error)) (*os.File, []string, error) {
 	if err := keepSecrets(); err != nil {
 		return nil, nil, err
 	}
-	var key *transfer.Secret
-	var warnings []string
-	var err error
-	if o.luks {
-		key, warnings, err = o.unlock(file, c)
-	} else {
-		key, warnings, err = o.keys.read(maxKeyBytes)
-	}
+	key, warnings, err := read()
 	if err != nil {
 		return nil, nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/transfer/luks"
 )
 
 // The tests' keys are the right number of bytes and no others.
@@ -155,6 +156,27 @@ func TestNotLUKS(t *testing.T) {
 		"ublk-loop: error: attach "+path+": not a LUKS volume\n")
 	b.check(t, []string{"add", path, "--luks", "--offset", "1M", "--key-file", someKey(t, "secret", 0o600)}, 1, "",
 		"ublk-loop: error: open "+path+": offset 1048576: not below the size 4096: invalid argument\n")
+}
+
+func TestUseVolume(t *testing.T) {
+	v := luks.Volume{Version: 2, UUID: "u", Offset: 4096, Size: 8192, SectorSize: 512, IVOffset: 8}
+	for _, tt := range []struct {
+		offset, limit, total uint64
+		want                 uint64 // size limit
+	}{
+		{1 << 20, 0, 4096 + 8192, 0}, // to the end, wherever that will be
+		{1 << 20, 0, 4096 + 8192 + 100, 8192},
+		{1 << 20, 4096 + 8192, 4096 + 8192, 8192},
+	} {
+		c := loop.Config{Offset: tt.offset, SizeLimit: tt.limit}
+		useVolume(&v, &c, tt.total)
+		want := loop.Config{Offset: tt.offset + 4096, SizeLimit: tt.want, Transfer: loop.TransferConfig{
+			Name: "aes-xts-plain64", SectorSize: 512, IVOffset: 8, LUKS: 2, UUID: "u", LUKSOffset: tt.offset,
+		}}
+		if c != want {
+			t.Errorf("%+v: %+v", tt, c)
+		}
+	}
 }
 
 func TestParseAvailable(t *testing.T) {
