@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -78,8 +79,14 @@ func receiveJob(args []string) (*job, *os.File, error) {
 		return nil, nil, errNotForUsers
 	}
 	control := received(int(fd), "control")
+	// The whole line: a json.Decoder may leave its end there, for the next who
+	// reads. Nothing follows the line before it has been answered.
+	line, err := bufio.NewReader(control).ReadBytes('\n')
+	if err != nil {
+		return nil, nil, errors.Join(errNotForUsers, err)
+	}
 	j := &job{}
-	if err := json.NewDecoder(control).Decode(j); err != nil {
+	if err := json.Unmarshal(line, j); err != nil {
 		return nil, nil, errors.Join(errNotForUsers, err)
 	}
 	j.file = received(j.FileFD, j.Name)

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"io"
 	"os"
 	"reflect"
 	"strconv"
@@ -43,6 +44,37 @@ func TestJob(t *testing.T) {
 	}
 	if !reflect.DeepEqual(got, sent) {
 		t.Errorf("received %+v, want %+v", got, sent)
+	}
+}
+
+// What comes after a job is read from its beginning, however long the job is.
+func TestJobIsReadWhole(t *testing.T) {
+	for n := range 1600 {
+		ours, theirs, err := socketPair()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := (&job{Name: strings.Repeat("x", n), FileFD: -1, LogFD: -1, NotifyFD: -1, KeyFD: -1}).send(ours); err != nil {
+			t.Fatal(err)
+		}
+		fd, err := unix.Dup(int(theirs.Fd()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, control, err := receiveJob([]string{strconv.Itoa(fd)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(ours, stay); err != nil {
+			t.Fatal(err)
+		}
+		word := make([]byte, len(stay))
+		if _, err := io.ReadFull(control, word); err != nil || string(word) != stay {
+			t.Fatalf("a name of %d bytes: after the job comes %q, error %v", n, word, err)
+		}
+		for _, f := range []*os.File{ours, theirs, control} {
+			_ = f.Close()
+		}
 	}
 }
 
