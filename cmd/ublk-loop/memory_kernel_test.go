@@ -25,6 +25,9 @@ func TestKernelIdleMemory(t *testing.T) {
 			rollup[name] = kib
 		}
 	}
+	if rollup["Locked:"] == 0 {
+		t.Error("nothing is locked")
+	}
 	t.Logf("%d KiB, %d of them in huge pages", rollup["Pss:"], rollup["AnonHugePages:"])
 	if pss := rollup["Pss:"]; pss == 0 || pss > idlePSS {
 		t.Errorf("it takes %d KiB, more than %d", pss, idlePSS)

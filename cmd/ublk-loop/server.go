@@ -63,6 +63,9 @@ func endSignals() []os.Signal {
 // serve serves a device until a signal, its removal or its failure. Errors
 // have been reported or logged when it returns.
 func serve(j *job, c client, stop <-chan os.Signal) error {
+	if err := lockMemory(); err != nil {
+		j.Warnings = append(j.Warnings, fmt.Sprintf("may wait for memory that its own device has to free: %v", err))
+	}
 	ctl, dev, err := attach(j)
 	if err != nil {
 		err = j.describe(err)
@@ -82,6 +85,7 @@ func serve(j *job, c client, stop <-chan os.Signal) error {
 	if err != nil {
 		c.Failed(answer{Error: err.Error(), Hint: hintFor(err)})
 	} else {
+		quietGC()
 		err = waitForEnd(dev, stop, log)
 	}
 	c.Ending()
