@@ -51,8 +51,22 @@ func Example() {
 		log.Fatal(err)
 	}
 	hello := bytes.Repeat([]byte("hello "), 1000)
-	if err := os.WriteFile(dev.BlockPath(), hello, 0); err != nil {
+	if err := writeDurably(dev.BlockPath(), hello); err != nil {
 		log.Fatal(err)
 	}
 	fmt.Println(bytes.HasPrefix(disk, hello))
+}
+
+// writeDurably does not rely on close, which writes what is in the page cache
+// only if nobody else, be it the kernel, has the device open.
+func writeDurably(path string, data []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := f.Write(data); err != nil {
+		return err
+	}
+	return f.Sync()
 }
