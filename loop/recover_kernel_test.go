@@ -5,6 +5,7 @@ import (
 	"os"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -63,6 +64,7 @@ func TestKernelFailedQueueLeavesTheDevice(t *testing.T) {
 		t.Fatal(err)
 	}
 	id := d.ID()
+	t.Cleanup(func() { _ = Detach(ctl, id, DetachOptions{Force: true}) }) // a failed test must not fail the next
 	if err := d.start(&cfg, breaking{&target{b: b}, new(atomic.Bool)}); err != nil {
 		t.Fatal(err)
 	}
@@ -81,6 +83,7 @@ func TestKernelFailedQueueLeavesTheDevice(t *testing.T) {
 	if err := d.Close(); err != nil {
 		t.Fatal(err)
 	}
+	waitQuiesced(t, ctl, id) // this process, which was the server, has not ended
 	next, err := Recover(ctl, id, file, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -97,5 +100,20 @@ func TestKernelFailedQueueLeavesTheDevice(t *testing.T) {
 	}
 	if err := next.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// waitQuiesced waits until the driver has noticed that a device has no server,
+// of which there is no event.
+func waitQuiesced(t *testing.T, ctl *ublk.Control, id uint32) {
+	t.Helper()
+	for deadline := time.Now().Add(40 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		info, err := ctl.Info(id)
+		if err != nil || time.Now().After(deadline) {
+			t.Fatalf("device %d is in state %v, error %v; want quiesced", id, info.State, err)
+		}
+		if info.State == ublk.StateQuiesced {
+			return
+		}
 	}
 }
