@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -300,6 +301,10 @@ func TestKernelRecoverWaitsForWrites(t *testing.T) {
 	time.Sleep(200 * time.Millisecond)
 	b.killServer(s)
 	waitUntil(t, "the end for the driver", func() bool { info, err := b.ctl.Info(s.ID); return err == nil && info.State == ublk.StateQuiesced })
+	// What tells of it is the claim on the disk, which the ring still has.
+	if fd, err := unix.Open(held, unix.O_RDWR|unix.O_EXCL|unix.O_CLOEXEC, 0); !errors.Is(err, unix.EBUSY) {
+		t.Errorf("open the disk for oneself: descriptor %d, error %v; want EBUSY", fd, err)
+	}
 	recovered := make(chan result, 1)
 	go func() { recovered <- b.run("recover", s.Device) }() // received below
 	select {

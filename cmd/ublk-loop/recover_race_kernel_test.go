@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"math/rand/v2"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -63,7 +65,11 @@ func TestKernelRecoverKilled(t *testing.T) {
 	again, refused := 0, 0
 	for i := range killTimes {
 		b.killServer(s)
-		b.killRecovery(s, rand.N(whole), i%2 == 0)
+		if i%2 == 0 {
+			b.killRecovery(s, rand.N(whole))
+		} else {
+			b.killNewServer(s)
+		}
 		r := b.run("recover", s.Device)
 		switch {
 		case r.status == 0:
@@ -86,27 +92,48 @@ func TestKernelRecoverKilled(t *testing.T) {
 	b.del(s.Device)
 }
 
-// killRecovery starts a recovery, and after a while kills it and its server, or
-// its server alone.
-func (b *bed) killRecovery(s loop.Status, after time.Duration, whole bool) {
+// killRecovery starts a recovery, and kills it and its server after a while.
+func (b *bed) killRecovery(s loop.Status, after time.Duration) {
 	b.Helper()
 	cmd := b.command("recover", s.Device)
 	if err := cmd.Start(); err != nil {
 		b.Fatal(err)
 	}
 	time.Sleep(after)
-	if whole {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	b.killServers()
+}
+
+// killNewServer starts a recovery, and kills its server alone in the midst of
+// it: who waits for that must not remove the device, as it does after an add.
+func (b *bed) killNewServer(s loop.Status) {
+	b.Helper()
+	cmd := b.command("recover", s.Device)
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
 	}
+	waitUntil(b, "a recovery that has begun", func() bool {
+		for range 1000 { // nearly all the time: it is soon over
+			state, err := os.ReadFile("/run/ublk-loop/" + fmtID(s) + ".json")
+			if err == nil && bytes.Contains(state, []byte(`"recovering":true`)) {
+				return true
+			}
+		}
+		return false
+	})
+	b.killServers()
+	_ = cmd.Wait()
+}
+
+// killServers kills all servers, and waits for their end.
+func (b *bed) killServers() {
+	b.Helper()
 	for _, pid := range servers(b) {
 		if pidfd, err := unix.PidfdOpen(pid, 0); err == nil {
 			_ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
 			b.waitForEnd(pidfd)
 		}
-	}
-	if !whole {
-		_ = cmd.Wait()
 	}
 }
 
