@@ -18,8 +18,9 @@ demo: build ## attach a real image, mount it, write and verify, detach; on this 
 test: ## every test, on every kernel of the matrix
 	scripts/test.sh
 
-soak: ## kill servers 100 times and more in each way, on every kernel (UBLK_LOOP_KILLS)
-	UBLK_LOOP_KILLS=$${UBLK_LOOP_KILLS:-100} UBLK_LOOP_TEST_TIMEOUT=3600 scripts/test.sh --package ./cmd/ublk-loop --run TestKernelRecover
+soak: ## kill servers 100 times in each way, and minutes without memory, on every kernel
+	UBLK_LOOP_KILLS=$${UBLK_LOOP_KILLS:-100} UBLK_LOOP_PRESSURE=$${UBLK_LOOP_PRESSURE:-300} UBLK_LOOP_TEST_TIMEOUT=7200 \
+		scripts/test.sh --package ./cmd/ublk-loop --run 'TestKernel(Recover|MemoryPressure)'
 
 test-unit: ## the tests that need no ublk
 	scripts/test.sh --unit

@@ -20,7 +20,8 @@ virtual machines, and this machine's own ("host") where it has ublk and we are r
 
 Environment: JOBS, the number of virtual machines at once (the number of CPUs, at most 2);
 UBLK_LOOP_TEST_TIMEOUT, the seconds that one package may take on one kernel (1500);
-UBLK_LOOP_KILLS, how often the tests of recovery kill a server, in each way (30).
+UBLK_LOOP_KILLS, how often the tests of recovery kill a server, in each way (30);
+UBLK_LOOP_PRESSURE, the seconds for which a test keeps the machine short of memory, in each way (15).
 In a virtual machine the tests find: UBLK_LOOP_VM=1, UBLK_LOOP_BIN (the built command), UBLK_LOOP_DISK (an empty disk of
 2 GiB), and their package's testdata below the working directory.
 USAGE
@@ -129,7 +130,7 @@ start_tests() {
 	local files=(--file "$binary:/vm/tests/$name.test" --file "$top/bin/ublk-loop:/usr/bin/ublk-loop")
 	[[ ! -d $2/testdata ]] || files+=(--dir "$2/testdata:/vm/tests/testdata")
 	"$here/vm.sh" run "$kernel" --timeout "$timeout" --disk 2G "${files[@]}" -- \
-		env --chdir=/vm/tests UBLK_LOOP_VM=1 UBLK_LOOP_BIN=/usr/bin/ublk-loop UBLK_LOOP_DISK=/dev/vda "UBLK_LOOP_KILLS=${UBLK_LOOP_KILLS:-}" \
+		env --chdir=/vm/tests UBLK_LOOP_VM=1 UBLK_LOOP_BIN=/usr/bin/ublk-loop UBLK_LOOP_DISK=/dev/vda "UBLK_LOOP_KILLS=${UBLK_LOOP_KILLS:-}" "UBLK_LOOP_PRESSURE=${UBLK_LOOP_PRESSURE:-}" \
 		"./$name.test" "${arguments[@]}"
 }
 
