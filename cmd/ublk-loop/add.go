@@ -80,6 +80,9 @@ func (a *app) runAdd(ctx context.Context, opts addOptions) error {
 		return err
 	}
 	defer j.close()
+	if err := a.takeOver(j); err != nil {
+		return naming(err, "attach", j.Name)
+	}
 	if opts.foreground {
 		return naming(a.replace(j), "attach", j.Name)
 	}
@@ -95,6 +98,25 @@ func (a *app) runAdd(ctx context.Context, opts addOptions) error {
 		return naming(err, "attach", j.Name)
 	}
 	return naming(a.handOver(srv, opts.json), "attach", j.Name)
+}
+
+// takeOver makes the job that of a server for a device that waits for one, if
+// that is what was asked for: a service that is started again gives the command
+// that it gave the first time.
+func (a *app) takeOver(j *job) error {
+	if j.Config.ID == nil || j.Config.OnCrash == "" || j.Config.OnCrash == loop.CrashFail {
+		return nil
+	}
+	drv, err := a.open()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = drv.Close() }()
+	waits, err := drv.Waits(j.file, &j.Config)
+	if waits {
+		j.Recover = j.Config.ID
+	}
+	return err
 }
 
 // handOver lets a server stay once its device has been printed: whoever made

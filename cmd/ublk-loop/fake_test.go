@@ -23,6 +23,7 @@ type fakeDriver struct {
 	err      error            // what every call returns
 	refuse   map[uint32]error // what Detach or Resize of a device returns
 	forced   []uint32
+	waits    map[uint32]bool // what Waits returns of a device
 	resized  []resized
 	closed   bool
 }
@@ -43,6 +44,10 @@ func (d *fakeDriver) Find(file *os.File) ([]uint32, error) {
 		}
 	}
 	return ids, d.err
+}
+
+func (d *fakeDriver) Waits(_ *os.File, cfg *loop.Config) (bool, error) {
+	return cfg.ID != nil && d.waits[*cfg.ID], d.err
 }
 
 func (d *fakeDriver) Detach(id uint32, opts loop.DetachOptions) error {

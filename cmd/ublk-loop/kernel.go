@@ -29,6 +29,11 @@ func (k *kernel) List() ([]loop.Status, error) { return loop.List(k.ctl) }
 // Find implements driver.
 func (k *kernel) Find(file *os.File) ([]uint32, error) { return loop.Find(k.ctl, file) }
 
+// Waits implements driver.
+func (k *kernel) Waits(file *os.File, cfg *loop.Config) (bool, error) {
+	return loop.Waits(k.ctl, file, cfg)
+}
+
 // Detach implements driver.
 func (k *kernel) Detach(id uint32, opts loop.DetachOptions) error {
 	return loop.Detach(k.ctl, id, opts)

@@ -333,3 +333,58 @@ func (b *bed) inflight(s loop.Status) bool {
 	fields := strings.Fields(b.attr(s, "inflight"))
 	return len(fields) == 2 && fields[1] != "0"
 }
+
+// A service that is started again takes its device over, and nothing else.
+func TestKernelAddTakesOver(t *testing.T) {
+	b := kernelBed(t)
+	file, key := b.image(8<<20), []string(nil)
+	path, _ := b.keyFile(64)
+	for _, encrypted := range []bool{false, true} {
+		if encrypted {
+			key = []string{"--transfer", "aes-xts-plain64", "--key-file", path}
+		}
+		add := append([]string{"--id", "7", "--on-crash", "reissue", file}, key...)
+		s := b.add(add...)
+		data := randomBytes(1 << 20)
+		b.put(s, data)
+		b.killServer(s)
+		// The driver may not have noticed yet: that is waited for.
+		now := b.add(add...)
+		if now.PID == s.PID || now.ID != 7 || now.State != "live" {
+			t.Errorf("taken over: %+v", now)
+		}
+		if got := b.head(now.Device)[:len(data)]; !bytes.Equal(got, data) {
+			t.Error("other bytes than before")
+		}
+		b.run(append([]string{"add"}, add...)...).fails(t, 1, file, "already in use")
+		b.killServer(now)
+		b.waits(now)
+		b.run(append([]string{"add", "--read-only"}, add...)...).fails(t, 1, "/dev/ublkb7", "was made otherwise", "hint: del")
+		b.run("add", "--id", "7", "--on-crash", "reissue", b.image(8<<20)).fails(t, 1, "/dev/ublkb7", "was made otherwise")
+		b.waits(now)
+		b.foregroundTakesOver(add)
+		b.del("7")
+	}
+}
+
+// foregroundTakesOver starts a service for a device that waits, and kills it.
+func (b *bed) foregroundTakesOver(add []string) {
+	b.Helper()
+	cmd := b.command(append([]string{"add", "--foreground"}, add...)...)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	var device string
+	if _, err := fmt.Fscanln(out, &device); err != nil || device != "/dev/ublkb7" {
+		b.Errorf("it prints %q, error %v", device, err)
+	}
+	if list := b.list(device); list[0].State != "live" || list[0].PID != cmd.Process.Pid {
+		b.Errorf("process %d serves %+v", cmd.Process.Pid, list[0])
+	}
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+}

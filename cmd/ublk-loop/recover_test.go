@@ -121,3 +121,29 @@ func TestRecoverFileWithLog(t *testing.T) {
 		t.Errorf("no log: %v", err)
 	}
 }
+
+// What waits is taken over, whoever asks for it.
+func TestAddTakesOver(t *testing.T) {
+	path := someFile(t)
+	for _, tt := range []struct {
+		args []string
+		want bool
+	}{
+		{[]string{"--id", "7", "--on-crash", "reissue"}, true},
+		{[]string{"--id", "7", "--on-crash", "requeue", "--foreground"}, true},
+		{[]string{"--id", "8", "--on-crash", "reissue"}, false},
+		{[]string{"--on-crash", "reissue"}, false},
+		{[]string{"--id", "7"}, false},
+		{[]string{"--id", "7", "--on-crash", "fail"}, false},
+	} {
+		b := newBench()
+		b.drv.waits = map[uint32]bool{7: true}
+		b.run(append([]string{"add", path}, tt.args...))
+		if got := b.job != nil && b.job.Recover != nil && *b.job.Recover == 7; got != tt.want {
+			t.Errorf("%q: taken over: %v", tt.args, got)
+		}
+	}
+	b := newBench()
+	b.drv.err = unix.EIO
+	b.check(t, []string{"add", path, "--id", "7", "--on-crash", "reissue"}, 1, "", "ublk-loop: error: attach "+path+": input/output error\n")
+}
