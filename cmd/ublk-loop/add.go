@@ -148,13 +148,12 @@ func (o *addOptions) job() (*job, error) {
 		return nil, naming(err, "attach", j.Name)
 	}
 	j.Config = o.config
-	if !o.hasLogFile {
-		return j, nil
+	if o.hasLogFile {
+		err = j.openLog(o.logFile)
 	}
-	j.log, err = os.OpenFile(o.logFile, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
 	if err != nil {
 		j.close()
-		return nil, fmt.Errorf("open log: %w", err)
+		return nil, err
 	}
 	return j, nil
 }

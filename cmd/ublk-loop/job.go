@@ -57,6 +57,16 @@ func (j *job) close() {
 	}
 }
 
+// openLog opens the file that the server's log is appended to.
+func (j *job) openLog(path string) error {
+	var err error
+	j.log, err = os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	if err != nil {
+		return fmt.Errorf("open log: %w", err)
+	}
+	return nil
+}
+
 // send gives the job to the server at the other end of w.
 func (j *job) send(w io.Writer) error {
 	if err := json.NewEncoder(w).Encode(j); err != nil {

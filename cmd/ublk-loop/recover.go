@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"os/signal"
 
 	"github.com/spf13/cobra"
@@ -160,13 +159,12 @@ func recoverJob(device loop.Status, opts recoverOptions) (*job, error) {
 		j.close()
 		return nil, err
 	}
-	if !opts.hasLogFile {
-		return j, nil
+	if opts.hasLogFile {
+		err = j.openLog(opts.logFile)
 	}
-	j.log, err = os.OpenFile(opts.logFile, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
 	if err != nil {
 		j.close()
-		return nil, fmt.Errorf("open log: %w", err)
+		return nil, err
 	}
 	return j, nil
 }

@@ -346,7 +346,7 @@ func TestKernelAddTakesOver(t *testing.T) {
 		add := append([]string{"--id", "7", "--on-crash", "reissue", file}, key...)
 		s := b.add(add...)
 		data := randomBytes(1 << 20)
-		b.put(s, data)
+		b.store(s.Device, data)
 		b.killServer(s)
 		// The driver may not have noticed yet: that is waited for.
 		now := b.add(add...)

@@ -5,8 +5,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"github.com/ublk-loop/ublk-loop/loop"
 )
 
 // An encrypted device needs its key again, and takes no other: what would be
@@ -32,7 +30,7 @@ func TestKernelRecoverTransfer(t *testing.T) {
 			tt.prepare(b, path, key)
 			s := b.add(append(tt.add, "--key-file", key, "--on-crash", "reissue", path)...)
 			data := randomBytes(1 << 20)
-			b.put(s, data)
+			b.store(s.Device, data)
 			b.killServer(s)
 			b.waits(s)
 			if tt.name == "plain" {
@@ -53,22 +51,6 @@ func TestKernelRecoverTransfer(t *testing.T) {
 	b.run("recover", "--key-file", key, plain.Device).fails(t, 1, plain.Device, "a key, and no transfer that takes it")
 	b.recover(plain)
 	b.del(plain.Device)
-}
-
-// put writes the beginning of a device.
-func (b *bed) put(s loop.Status, data []byte) {
-	b.Helper()
-	f, err := os.OpenFile(s.Device, os.O_WRONLY, 0)
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer func() { _ = f.Close() }()
-	if _, err := f.Write(data); err != nil {
-		b.Fatal(err)
-	}
-	if err := f.Sync(); err != nil {
-		b.Fatal(err)
-	}
 }
 
 // Of the state of an encrypted device nobody learns more than a word that tells

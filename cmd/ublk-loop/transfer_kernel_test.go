@@ -71,7 +71,8 @@ func (b *bed) mapTable(table string, key []byte) (path string, remove func()) {
 	return "/dev/mapper/" + mapped, func() { b.dm("dmsetup", "remove", "--retry", mapped) }
 }
 
-// store writes all of a device, past the page cache of whoever reads it next.
+// store writes a device's beginning, past the page cache of whoever reads it
+// next.
 func (b *bed) store(path string, data []byte) {
 	b.Helper()
 	f, err := os.OpenFile(path, os.O_WRONLY|unix.O_EXCL, 0)
