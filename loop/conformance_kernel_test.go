@@ -170,7 +170,7 @@ type occupied struct {
 
 func (o occupied) NewHandler(q *ublk.Queue) (ublk.Handler, error) {
 	for tag := 0; tag < q.Depth(); tag += 2 {
-		if err := q.Ring().UpdateBuffer(uint32(tag), o.page); err != nil {
+		if err := q.Ring().UpdateBuffers(q.BufferSlot(tag), [][]byte{o.page}); err != nil {
 			return nil, err
 		}
 	}

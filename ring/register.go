@@ -1,7 +1,6 @@
 package ring
 
 import (
-	"errors"
 	"fmt"
 	"runtime"
 	"unsafe"
@@ -46,9 +45,7 @@ func (r *Ring) RegisterFiles(fds []int32) error {
 	if len(fds) == 0 {
 		return fmt.Errorf("register files: %w", unix.EINVAL)
 	}
-	err := r.register("files", IORING_REGISTER_FILES, unsafe.Pointer(&fds[0]), uint32(len(fds)))
-	r.files = r.files || err == nil
-	return err
+	return r.register("files", IORING_REGISTER_FILES, unsafe.Pointer(&fds[0]), uint32(len(fds)))
 }
 
 // UpdateFile puts a descriptor in a slot of the file table, -1 empties it
@@ -64,60 +61,55 @@ func (r *Ring) UpdateFile(slot uint32, fd int32) error {
 
 // UnregisterFiles drops the file table and the references that it holds.
 func (r *Ring) UnregisterFiles() error {
-	r.files = false
 	return r.register("no files", IORING_UNREGISTER_FILES, nil, 0)
 }
 
 // RegisterBuffers registers memory outside the Go heap for the _FIXED
 // operations. The kernel pins it until UnregisterBuffers or Close.
 func (r *Ring) RegisterBuffers(bufs [][]byte) error {
-	iovecs := make([]unix.Iovec, len(bufs))
-	for i, b := range bufs {
-		iovecs[i].Base = unsafe.SliceData(b)
-		iovecs[i].SetLen(len(b))
-	}
-	err := r.register("buffers", IORING_REGISTER_BUFFERS, unsafe.Pointer(unsafe.SliceData(iovecs)), uint32(len(iovecs)))
-	r.buffers = r.buffers || err == nil
-	return err
+	iovecs := iovecsOf(bufs)
+	return r.register("buffers", IORING_REGISTER_BUFFERS, unsafe.Pointer(unsafe.SliceData(iovecs)), uint32(len(iovecs)))
 }
 
 // RegisterBuffersSparse registers a table of n empty slots, 1 to 16384, for a
 // driver to put the pages of its requests in (Linux 5.19).
 func (r *Ring) RegisterBuffersSparse(n uint32) error {
 	reg := ioUringRsrcRegister{Nr: n, Flags: IORING_RSRC_REGISTER_SPARSE}
-	err := r.register("buffer slots", IORING_REGISTER_BUFFERS2, unsafe.Pointer(&reg), uint32(unsafe.Sizeof(reg)))
-	r.buffers = r.buffers || err == nil
-	return err
+	return r.register("buffer slots", IORING_REGISTER_BUFFERS2, unsafe.Pointer(&reg), uint32(unsafe.Sizeof(reg)))
 }
 
-// UpdateBuffer puts memory outside the Go heap in slot index of the buffer
-// table; nil empties the slot (Linux 5.13).
-func (r *Ring) UpdateBuffer(index uint32, buf []byte) error {
-	iovec := unix.Iovec{Base: unsafe.SliceData(buf)}
-	iovec.SetLen(len(buf))
-	// The kernel finds the iovec through an address in the argument.
+// UpdateBuffers puts memory outside the Go heap in the slots of the buffer table
+// from first on; nil empties a slot (Linux 5.13).
+func (r *Ring) UpdateBuffers(first uint32, bufs [][]byte) error {
+	iovecs := iovecsOf(bufs)
+	// The kernel finds the iovecs through an address in the argument.
 	var pinner runtime.Pinner
 	defer pinner.Unpin()
-	pinner.Pin(&iovec)
-	up := ioUringRsrcUpdate2{Offset: index, Data: uint64(uintptr(unsafe.Pointer(&iovec))), Nr: 1}
-	return r.register("buffer", IORING_REGISTER_BUFFERS_UPDATE, unsafe.Pointer(&up), uint32(unsafe.Sizeof(up)))
+	pinner.Pin(unsafe.SliceData(iovecs))
+	up := ioUringRsrcUpdate2{Offset: first, Data: uint64(uintptr(unsafe.Pointer(unsafe.SliceData(iovecs)))), Nr: uint32(len(iovecs))}
+	return r.register("buffers", IORING_REGISTER_BUFFERS_UPDATE, unsafe.Pointer(&up), uint32(unsafe.Sizeof(up)))
+}
+
+func iovecsOf(bufs [][]byte) []unix.Iovec {
+	iovecs := make([]unix.Iovec, len(bufs))
+	for i, b := range bufs {
+		iovecs[i].Base = unsafe.SliceData(b)
+		iovecs[i].SetLen(len(b))
+	}
+	return iovecs
 }
 
 // UnregisterBuffers drops the buffer table.
 func (r *Ring) UnregisterBuffers() error {
-	r.buffers = false
 	return r.register("no buffers", IORING_UNREGISTER_BUFFERS, nil, 0)
 }
 
-// UnregisterTables drops the tables that are registered, files and buffers. Up
-// to Linux 6.12 it waits for every operation in flight that uses one of them.
-func (r *Ring) UnregisterTables() error {
-	var errs []error
-	if r.files {
-		errs = append(errs, r.UnregisterFiles())
-	}
-	if r.buffers {
-		errs = append(errs, r.UnregisterBuffers())
-	}
-	return errors.Join(errs...)
+// RegisterIOWQMaxWorkers sets how many worker threads carry out what cannot be
+// done at once for the calling thread's rings: operations on files and disks, and
+// all others. It returns what the numbers were. 0 leaves one as it is; more than
+// RLIMIT_NPROC is that (Linux 5.15, io_uring_register(2)).
+func (r *Ring) RegisterIOWQMaxWorkers(files, others uint32) (wereFiles, wereOthers uint32, err error) {
+	counts := [2]uint32{files, others}
+	err = r.register("workers", IORING_REGISTER_IOWQ_MAX_WORKERS, unsafe.Pointer(&counts), uint32(len(counts)))
+	return counts[0], counts[1], err
 }

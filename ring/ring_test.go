@@ -304,13 +304,13 @@ func TestUpdateBufferOfASparseTable(t *testing.T) {
 	if got := read(); got != -int32(unix.EFAULT) {
 		t.Fatalf("read into an empty slot: result %d, want EFAULT", got)
 	}
-	if err := r.UpdateBuffer(3, buf); err != nil {
+	if err := r.UpdateBuffers(3, [][]byte{buf}); err != nil {
 		t.Fatal(err)
 	}
 	if got := read(); got != 4096 {
 		t.Fatalf("read: result %d", got)
 	}
-	if err := r.UpdateBuffer(3, nil); err != nil {
+	if err := r.UpdateBuffers(3, [][]byte{nil}); err != nil {
 		t.Fatal(err)
 	}
 	if got := read(); got != -int32(unix.EFAULT) {
@@ -397,5 +397,17 @@ func BenchmarkNop(b *testing.B) {
 				r.CQAdvance(r.CQReady())
 			}
 		})
+	}
+}
+
+func TestRegisterIOWQMaxWorkers(t *testing.T) {
+	runtime.LockOSThread() // whose workers they are; it ends with the test's goroutine
+	r := newRing(t, Options{})
+	if _, _, err := r.RegisterIOWQMaxWorkers(3, 5); err != nil {
+		t.Fatal(err)
+	}
+	files, others, err := r.RegisterIOWQMaxWorkers(0, 0)
+	if err != nil || files != 3 || others != 5 {
+		t.Errorf("%d and %d workers, error %v; want 3 and 5", files, others, err)
 	}
 }

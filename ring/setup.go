@@ -35,8 +35,6 @@ type Ring struct {
 	enterFlags uint32 // IORING_ENTER_REGISTERED_RING, IORING_ENTER_NO_IOWAIT
 	flags      uint32 // IORING_SETUP_… that the kernel granted
 	features   uint32 // IORING_FEAT_… that the kernel has
-	files      bool   // a file table is registered
-	buffers    bool   // a buffer table is registered
 	maps       mappings
 	sq         submissionQueue
 	cq         completionQueue
@@ -120,8 +118,8 @@ func (r *Ring) FD() int { return r.fd }
 // Close unmaps the ring and closes it, once: a second call does nothing. What
 // is in flight is cancelled by the kernel; memory that it writes to must
 // outlive it, so wait for its completions before Close. The kernel takes the
-// ring apart some time later, with the files and buffers in its tables:
-// [Ring.UnregisterTables] lets go of these at once.
+// ring apart some time later, with the files and buffers in its tables: empty
+// them before, where somebody waits for these.
 func (r *Ring) Close() error {
 	if r.fd < 0 {
 		return nil

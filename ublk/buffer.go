@@ -73,37 +73,56 @@ func modeOf(f Features) BufferMode {
 	return BufferCopy
 }
 
-// buffers are a queue's buffers: in copy mode one of each tag's own, else a
-// table of slots for the requests' pages.
+// bufferSlots returns how many slots of a ring's buffer table a queue has: in
+// the zero-copy modes one of each tag for the driver and one for the fallback, a
+// depth further on; in copy mode one of each tag.
+func bufferSlots(mode BufferMode, depth int) int {
+	if mode.ZeroCopy() {
+		return 2 * depth
+	}
+	return depth
+}
+
+// buffers are a queue's buffers: slots of its ring's table, and in copy mode
+// what is in them.
 type buffers struct {
+	first uint16 // slot, that of tag 0
 	arena []byte // copy mode: depth buffers of size bytes, page-aligned
 	size  int
 }
 
-// newBuffers makes a queue's buffers and registers them with its ring, all
-// that it will ever need: in copy mode the kernel pins them.
-func newBuffers(r *ring.Ring, mode BufferMode, depth, size int) (*buffers, error) {
+// newBuffers makes the buffers of a queue in a slot of its thread and registers
+// them with its ring, all that it will ever need: in copy mode the kernel pins
+// them.
+func newBuffers(r *ring.Ring, mode BufferMode, slot, depth, size int) (*buffers, error) {
+	b := &buffers{first: uint16(slot * bufferSlots(mode, depth)), size: size}
 	if mode.ZeroCopy() {
-		// Slot tag is the driver's, slot depth+tag that of the fallback.
-		return &buffers{}, r.RegisterBuffersSparse(uint32(2 * depth))
+		return b, nil
 	}
-	arena, err := unix.Mmap(-1, 0, depth*size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	var err error
+	b.arena, err = unix.Mmap(-1, 0, depth*size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
 	if err != nil {
 		return nil, fmt.Errorf("map %d buffers of %d bytes: %w", depth, size, err)
 	}
 	// The fewer pages a buffer is made of, the shorter is the list of what the
 	// kernel reads and writes. Where there are no huge pages it does without.
-	_ = unix.Madvise(arena, unix.MADV_HUGEPAGE)
-	b := &buffers{arena: arena, size: size}
+	_ = unix.Madvise(b.arena, unix.MADV_HUGEPAGE)
 	list := make([][]byte, depth)
 	for tag := range list {
 		list[tag] = b.of(uint16(tag))
 	}
-	if err := r.RegisterBuffers(list); err != nil {
+	if err := r.UpdateBuffers(uint32(b.first), list); err != nil {
 		b.free()
 		return nil, err
 	}
 	return b, nil
+}
+
+// unregister takes the buffers out of the ring's table.
+func (b *buffers) unregister(r *ring.Ring) {
+	if b.arena != nil {
+		_ = r.UpdateBuffers(uint32(b.first), make([][]byte, len(b.arena)/b.size))
+	}
 }
 
 // of returns a tag's own buffer, nil in the zero-copy modes.

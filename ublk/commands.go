@@ -3,6 +3,7 @@ package ublk
 import (
 	"errors"
 	"fmt"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -61,10 +62,15 @@ func (c *Control) Params(id uint32) (Params, error) {
 	return paramsOf(&p), nil
 }
 
+// startTimeout bounds a START_DEV: what is read for a partition scan is a few
+// blocks, of which each may take a disk's own error handling.
+const startTimeout = 2 * time.Minute
+
 // startDev is UBLK_U_CMD_START_DEV. It waits until every tag is fetched, and
 // up to Linux 6.18 for the partition scan, which reads from the device.
 func (c *Control) startDev(id uint32) error {
-	return c.device("start", id, Command{Op: UBLK_U_CMD_START_DEV, Data: uint64(unix.Getpid())})
+	return c.device("start", id,
+		Command{Op: UBLK_U_CMD_START_DEV, Data: uint64(unix.Getpid()), Timeout: startTimeout})
 }
 
 // Stop removes the disk of device id (UBLK_U_CMD_STOP_DEV): its dirty pages

@@ -42,55 +42,118 @@ type Transport interface {
 	Close() error
 }
 
+// maxHung is how many commands may hang before no more are given: each keeps a
+// thread and a ring for good.
+const maxHung = 16
+
 // Control gives commands to the ublk driver. It may be used by several
-// goroutines; they take turns.
+// goroutines, whose commands run side by side: one that takes long, be it for
+// the pages that it has to write or for good, keeps nobody waiting.
 type Control struct {
-	mu   sync.Mutex // protects what is below
-	t    Transport  // nil after Close
-	hung bool
+	// open opens a transport for a command when all others have one. nil
+	// means that there is one transport, and commands take turns.
+	open  func() (Transport, error)
+	limit int // of hung
+
+	mu     sync.Mutex // protects what is below
+	freed  sync.Cond  // busy has become less
+	idle   []Transport
+	busy   int
+	hung   int // transports that were given up
+	closed bool
 }
 
 // OpenControl opens /dev/ublk-control. It returns an error that wraps
 // ErrNoDriver when that does not exist, EACCES or EPERM without CAP_SYS_ADMIN,
 // and what ring.New returns where io_uring is missing or forbidden.
 func OpenControl() (*Control, error) {
+	open := func() (Transport, error) { return openTransport() }
 	t, err := openTransport()
 	if err != nil {
 		return nil, err
 	}
-	return NewControl(t), nil
+	return newControl(t, open, maxHung), nil
 }
 
 // NewControl returns a Control over a transport of the caller's, for tests.
-func NewControl(t Transport) *Control { return &Control{t: t} }
+func NewControl(t Transport) *Control { return newControl(t, nil, 1) }
+
+func newControl(t Transport, open func() (Transport, error), limit int) *Control {
+	c := &Control{open: open, limit: limit, idle: []Transport{t}}
+	c.freed.L = &c.mu
+	return c
+}
 
 // do carries out one command. The error is a bare errno or one of this
 // package's.
 func (c *Control) do(cmd Command) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	switch {
-	case c.t == nil:
-		return ErrClosed
-	case c.hung:
-		return ErrControlHung
+	t, err := c.take()
+	if err != nil {
+		return err
 	}
-	err := c.t.Do(cmd)
-	c.hung = errors.Is(err, ErrControlHung)
+	err = t.Do(cmd)
+	c.put(t, errors.Is(err, ErrControlHung))
 	return err
 }
 
-// Close closes /dev/ublk-control. Devices stay as they are. A second call does
-// nothing.
+// take returns a transport that nobody uses.
+func (c *Control) take() (Transport, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for {
+		switch n := len(c.idle); {
+		case c.closed:
+			return nil, ErrClosed
+		case n > 0:
+			t := c.idle[n-1]
+			c.idle = c.idle[:n-1]
+			c.busy++
+			return t, nil
+		case c.hung >= c.limit:
+			return nil, ErrControlHung
+		case c.open != nil:
+			t, err := c.open()
+			if err == nil {
+				c.busy++
+			}
+			return t, err
+		}
+		c.freed.Wait()
+	}
+}
+
+// put takes a transport back. One stays for the next command; one that hangs is
+// left alone.
+func (c *Control) put(t Transport, hung bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.busy--
+	switch {
+	case hung:
+		c.hung++
+	case len(c.idle) > 0:
+		_ = t.Close()
+	default:
+		c.idle = append(c.idle, t)
+	}
+	c.freed.Broadcast()
+}
+
+// Close closes /dev/ublk-control once all commands have ended. Devices stay as
+// they are. A second call does nothing.
 func (c *Control) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.t == nil {
-		return nil
+	c.closed = true
+	for c.busy > 0 {
+		c.freed.Wait()
 	}
-	err := c.t.Close()
-	c.t = nil
-	return err
+	var errs []error
+	for _, t := range c.idle {
+		errs = append(errs, t.Close())
+	}
+	c.idle = nil
+	return errors.Join(errs...)
 }
 
 // wrap returns err with what was attempted, nil for nil.

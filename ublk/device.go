@@ -37,6 +37,9 @@ type Options struct {
 	Features Features
 	// Tag is kept with the device by the driver, to know one's own by.
 	Tag uint64
+	// Threads serve the queues, together with those of other devices; nil for a
+	// thread of its own for each queue.
+	Threads *Threads
 }
 
 const (
@@ -101,11 +104,13 @@ type Device struct {
 	ctl       *Control
 	info      Info
 	mode      BufferMode
-	untrusted bool // the driver must not trust the queues: see loseTrust
-	recovers  bool // taken over: its disk is there before Start
+	untrusted bool        // the driver must not trust the queues: see loseTrust
+	recovers  bool        // taken over: its disk is there before Start
+	counters  []*counters // of each queue
+	threads   *Threads
 
 	charFD int // -1 unless the device is served
-	killFD int // eventfd that makes every queue stop at once
+	queues []*Queue
 	done   chan struct{}
 	err    error // why the device ended; read after done
 
@@ -146,7 +151,7 @@ func (c *Control) add(opts Options, mode BufferMode) (*Device, error) {
 	if err := c.addDev(raw); err != nil {
 		return nil, err
 	}
-	d := newDevice(c, infoOf(raw))
+	d := newDevice(c, infoOf(raw), opts.Threads)
 	d.untrusted = opts.NoPartScan && !d.info.Features.Has(UBLK_F_NO_AUTO_PART_SCAN)
 	if d.mode != mode {
 		return nil, d.Close()
@@ -154,8 +159,14 @@ func (c *Control) add(opts Options, mode BufferMode) (*Device, error) {
 	return d, nil
 }
 
-func newDevice(c *Control, info Info) *Device {
-	return &Device{ctl: c, info: info, mode: modeOf(info.Features), charFD: -1, killFD: -1, done: make(chan struct{})}
+func newDevice(c *Control, info Info, threads *Threads) *Device {
+	if threads == nil {
+		threads = ownThreads()
+	}
+	return &Device{
+		ctl: c, info: info, mode: modeOf(info.Features), counters: newCounters(int(info.Queues)),
+		threads: threads, charFD: -1, done: make(chan struct{}),
+	}
 }
 
 // Info returns what the driver made of the options.
@@ -201,9 +212,6 @@ func (d *Device) Start(target Target) error {
 	if d.charFD, err = openChar(CharPath(d.info.ID)); err != nil {
 		return err
 	}
-	if d.killFD, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
-		return fmt.Errorf("make eventfd: %w", err)
-	}
 	d.started = true
 	if err := d.startQueues(target); err != nil {
 		d.kill()
@@ -215,41 +223,52 @@ func (d *Device) Start(target Target) error {
 	return d.ctl.startDev(d.info.ID)
 }
 
-// startLine is where the queues of a device wait for each other, so that they
-// fetch their tags together: a process that is killed while some are fetched
-// and others not, in a recovery, leaves commands that some kernels never end
-// (seen with Linux 6.18.15).
-type startLine struct {
-	ready chan error    // what came of each queue's set-up, and then of its fetches
-	fetch chan struct{} // closed when all are set up, or off
-	off   bool          // one could not be; read after fetch
-}
-
-// startQueues starts every queue's thread and waits until all have fetched
-// their tags. It returns the first error.
+// startQueues finds each queue a thread and returns when all have fetched their
+// tags. They do that together, when all are set up: a process that is killed
+// while some are fetched and others not, in a recovery, leaves commands that
+// some kernels never end (seen with Linux 6.18.15).
 func (d *Device) startQueues(target Target) error {
-	n := int(d.info.Queues)
-	line := &startLine{ready: make(chan error, n), fetch: make(chan struct{})}
-	ended := make(chan error, n)
-	for id := range n {
-		q := &Queue{dev: d, id: uint16(id), depth: int(d.info.Depth), mode: d.mode}
-		go func() { ended <- q.run(target, line) }()
+	ended := make(chan error, d.info.Queues)
+	err := d.takeThreads(ended)
+	if err == nil {
+		err = d.onThreads(func(q *Queue) error { return q.setUp(target) })
 	}
-	go d.wait(n, ended)
-	err := line.firstError(n)
-	line.off = err != nil
-	close(line.fetch)
 	if err != nil {
+		_ = d.onThreads(func(q *Queue) error { q.drop(); return nil })
+		close(d.done)
 		return err
 	}
-	return line.firstError(n)
+	go d.wait(ended)
+	return d.onThreads((*Queue).fetchAll)
 }
 
-// firstError waits for all queues.
-func (l *startLine) firstError(n int) error {
+// takeThreads makes the device's queues, each with its place on a thread.
+func (d *Device) takeThreads(ended chan<- error) error {
+	for i := range d.info.Queues {
+		cpus, err := d.ctl.queueAffinity(d.info.ID, i)
+		if err != nil {
+			return err
+		}
+		q := &Queue{dev: d, id: i, depth: int(d.info.Depth), mode: d.mode, counters: d.counters[i], ended: ended}
+		q.thread, q.slot, err = d.threads.take(threadKind{cpus, q.depth, q.mode, d.untrusted})
+		if err != nil {
+			return err
+		}
+		d.queues = append(d.queues, q)
+	}
+	return nil
+}
+
+// onThreads calls a function for each queue, on its thread, and waits for all.
+// It returns the first error.
+func (d *Device) onThreads(f func(*Queue) error) error {
+	errs := make(chan error, len(d.queues))
+	for _, q := range d.queues {
+		go func() { errs <- q.thread.do(func() error { return f(q) }) }()
+	}
 	var first error
-	for range n {
-		if err := <-l.ready; err != nil && first == nil {
+	for range d.queues {
+		if err := <-errs; err != nil && first == nil {
 			first = err
 		}
 	}
@@ -260,8 +279,8 @@ func (l *startLine) firstError(n int) error {
 // device and then done when all have ended. The error of one ends the others,
 // which would wait for ever for the requests that it had; these the driver
 // fails at that close, which a Stop that is under way may wait for.
-func (d *Device) wait(n int, ended <-chan error) {
-	for range n {
+func (d *Device) wait(ended <-chan error) {
+	for range d.queues {
 		err := <-ended
 		if err == nil {
 			continue
@@ -278,10 +297,15 @@ func (d *Device) wait(n int, ended <-chan error) {
 }
 
 // kill makes every queue stop at once, its requests unanswered: the driver
-// fails them when /dev/ublkcN is closed.
+// fails them when /dev/ublkcN is closed. A ring's end is what takes its commands
+// back from the driver, so queues on threads with others' stay as they are.
 func (d *Device) kill() {
-	one := [8]byte{1, 1, 1, 1, 1, 1, 1, 1} // not 0 in any byte order
-	_, _ = unix.Write(d.killFD, one[:])
+	if !d.threads.alone {
+		return
+	}
+	for _, q := range d.queues {
+		q.thread.kill()
+	}
 }
 
 // Done returns a channel that is closed when the device is served no more:
@@ -314,12 +338,18 @@ func (d *Device) Close() error {
 	if d.closed {
 		return nil
 	}
+	err := d.end()
+	if errors.Is(err, ErrServed) {
+		return err
+	}
 	d.closed = true
-	return errors.Join(d.end(), closeFD(&d.charFD), closeFD(&d.killFD), ignoreGone(d.ctl.Delete(d.info.ID)))
+	return errors.Join(err, closeFD(&d.charFD), ignoreGone(d.ctl.Delete(d.info.ID)))
 }
 
 // End stops the device if it is live and waits until its queues have ended. Its
-// id stays its own until Close, which does this too.
+// id stays its own until Close, which does this too. The error of both wraps
+// ErrServed where the driver does not stop a device on Threads: it is as it was
+// then.
 func (d *Device) End() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -337,9 +367,13 @@ func (d *Device) end() error {
 	select {
 	case <-d.done: // a device whose queues have ended has nobody to flush to
 	default:
-		if err = ignoreGone(d.Stop()); err != nil {
-			d.kill() // nothing else would end the queues
+		if err = ignoreGone(d.Stop()); err == nil {
+			break
 		}
+		if !d.threads.alone {
+			return fmt.Errorf("%w: %w", ErrServed, err)
+		}
+		d.kill() // nothing else would end the queues
 	}
 	<-d.done
 	return err

@@ -20,10 +20,11 @@
 //
 // # Threads
 //
-// A queue is one goroutine on one locked thread with one ring, since the
-// driver binds a tag to the task that fetched it. Handlers run there. There is
-// no lock, no allocation and no other goroutine between a request and its
-// result. [Control] may be used by any number of goroutines.
+// A queue is served by one goroutine on one locked thread with one ring, since
+// the driver binds a tag to the task that fetched it: its own thread, or one of
+// several queues ([Threads]). Handlers run there. There is no lock, no allocation
+// and no other goroutine between a request and its result. [Control] may be used
+// by any number of goroutines.
 //
 // # Limits
 //

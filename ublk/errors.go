@@ -13,9 +13,10 @@ var (
 	ErrNoDriver = errors.New("the ublk driver is not loaded")
 	// ErrNotSupported is returned when the driver lacks what was asked for.
 	ErrNotSupported = errors.New("not supported by this kernel")
-	// ErrControlHung is returned by every command after one that the kernel
-	// did not answer in time. The process can do nothing more about its
-	// devices; they go when it exits.
+	// ErrControlHung is returned for a command that the kernel did not answer
+	// in time, nor let itself be interrupted, and for all commands after 16 of
+	// these: the process can do nothing more about its devices then, which go
+	// when it exits.
 	ErrControlHung = errors.New("a ublk control command hangs")
 	// ErrLingers is returned by Delete for a device that is gone, but whose id
 	// and memory the driver keeps until the last user closes it.
@@ -23,6 +24,9 @@ var (
 	// ErrNotRecoverable is returned by Recover for a device that does not
 	// outlive its server, or has no disk any more.
 	ErrNotRecoverable = errors.New("not recoverable")
+	// ErrServed is returned for a device that this process goes on to serve,
+	// though it was to end.
+	ErrServed = errors.New("still served by this process")
 	// ErrClosed is returned by operations on a Device or Control after Close.
 	ErrClosed = errors.New("closed")
 	// ErrKilled is what a device ends with when it was torn down without

@@ -12,9 +12,9 @@ const autoBufFallback = UBLK_AUTO_BUF_REG_FALLBACK << 16
 
 // ioCommand sends a fetch, or a commit and fetch, for a request's tag.
 func (q *Queue) ioCommand(op uint32, req *Request, result int32) {
-	sqe := q.sqe()
+	sqe := q.thread.sqe()
 	sqe.PrepURingCmd(int32(q.dev.charFD), op)
-	sqe.UserData = userData(kindFetch, req.tag)
+	sqe.UserData = q.userData(kindFetch, req.tag)
 	cmd := (*ublksrvIOCmd)(sqe.Payload())
 	cmd.QID = q.id
 	cmd.Tag = req.tag
@@ -23,14 +23,14 @@ func (q *Queue) ioCommand(op uint32, req *Request, result int32) {
 	case BufferCopy:
 		cmd.Addr = q.bufs.address(req.tag)
 	case BufferAutoRegister:
-		sqe.Addr = uint64(req.tag) | autoBufFallback
+		sqe.Addr = uint64(q.bufs.first+req.tag) | autoBufFallback
 	}
 }
 
 // bufferCommand sends a command that takes the request's pages into the ring's
 // table at req.bufIndex, or out of it.
 func (q *Queue) bufferCommand(op uint32, req *Request) *ring.SQE {
-	sqe := q.sqe()
+	sqe := q.thread.sqe()
 	sqe.PrepURingCmd(int32(q.dev.charFD), op)
 	cmd := (*ublksrvIOCmd)(sqe.Payload())
 	cmd.QID = q.id

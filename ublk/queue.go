@@ -1,36 +1,38 @@
 package ublk
 
 import (
-	"errors"
 	"fmt"
-	"runtime"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/ring"
 )
 
-// Queue is one queue of a device: a thread, a ring, and depth tags.
+// Queue is one queue of a device: depth tags, which a thread serves.
 type Queue struct {
-	dev     *Device
-	id      uint16
-	depth   int
-	ring    *ring.Ring
+	dev    *Device
+	id     uint16
+	depth  int
+	mode   BufferMode
+	thread *thread
+	slot   uint16       // the queue's place on its thread
+	ended  chan<- error // takes the queue's end
+
 	bufs    *buffers
 	mapped  []byte // the descriptors' memory
 	descs   []ublksrvIODesc
 	reqs    []Request
 	handler Handler
 	done    Completer // handler, where it is one
-	files   int       // slots of the file table that are taken
+	files   int       // of the queue's slots of the file table, those that are taken
 	armed   int       // tags whose end the driver has not announced
+	refused bool      // the driver does not take the queue's fetches
 	// inService is the number of requests without a result.
 	inService int
-	mode      BufferMode
-	killed    bool
-	broken    error    // why the ring takes no more entries
-	spare     ring.SQE // the entry handed out then
+	counters  *counters
+	published int  // inService, as the counters have it
+	lone      uint // requests that the kernel could complete by itself
+	sampled   int  // of inService, those that are only there to be timed
 }
 
 // ID returns the queue's number.
@@ -42,13 +44,9 @@ func (q *Queue) Depth() int { return q.depth }
 // Mode returns where the bytes of the queue's requests live.
 func (q *Queue) Mode() BufferMode { return q.mode }
 
-// Ring returns the queue's ring. Its file and buffer tables are the queue's.
-func (q *Queue) Ring() *ring.Ring { return q.ring }
-
-// maxFiles is the size of a queue's file table. The character device is not in
-// it: a reference there outlives the ring's close, and the device's deletion
-// waits for it.
-const maxFiles = 8
+// Ring returns the ring of the queue's thread. Its file and buffer tables are
+// its queues'.
+func (q *Queue) Ring() *ring.Ring { return q.thread.ring }
 
 // RegisterFile puts a descriptor in the ring's file table, one of eight at
 // most, and returns its index for entries with IOSQE_FIXED_FILE. It is there
@@ -57,108 +55,36 @@ func (q *Queue) RegisterFile(fd int) (int32, error) {
 	if q.files == maxFiles {
 		return -1, fmt.Errorf("register a file of queue %d: %w", q.id, unix.ENFILE)
 	}
-	index := int32(q.files)
+	index := q.firstFile() + q.files
 	q.files++
-	return index, q.ring.UpdateFile(uint32(index), int32(fd))
+	return int32(index), q.thread.ring.UpdateFile(uint32(index), int32(fd))
 }
 
-// newFileTable registers an empty table.
-func (q *Queue) newFileTable() error {
-	var table [maxFiles]int32
-	for i := range table {
-		table[i] = -1
-	}
-	return q.ring.RegisterFiles(table[:])
-}
+// BufferSlot returns which slot of the ring's buffer table is a tag's.
+func (q *Queue) BufferSlot(tag int) uint32 { return uint32(q.bufs.first) + uint32(tag) }
 
-// run is a queue's thread, from its set-up to the end of its last tag. It
-// reports on the line whether it is set up, and whether all tags are fetched,
-// and its end by returning. Device.Start starts it, Device.wait waits for it.
-func (q *Queue) run(target Target, line *startLine) error {
-	// The driver binds each tag to the task that fetched it, and the kernel
-	// ends a task's commands with the task. Never unlocked: Go then ends the
-	// thread with the goroutine, and with it its affinity and its ring.
-	runtime.LockOSThread()
-	defer q.close()
-	err := q.setUp(target)
-	line.ready <- err
-	if err != nil {
-		return nil // Start reports it
-	}
-	if <-line.fetch; line.off {
-		return nil
-	}
-	err = q.fetchAll()
-	line.ready <- err
-	if err != nil {
-		return nil
-	}
-	return q.serve()
-}
+// firstFile is the first of the queue's slots in the file table.
+func (q *Queue) firstFile() int { return int(q.slot) * maxFiles }
 
-// setUp makes all that the queue needs.
+// setUp makes all that the queue needs. After an error, drop.
 func (q *Queue) setUp(target Target) error {
-	if err := q.pin(); err != nil {
-		return err
-	}
-	if err := q.newRing(); err != nil {
-		return err
-	}
+	q.thread.queues[q.slot] = q
 	var err error
-	if q.bufs, err = newBuffers(q.ring, q.mode, q.depth, int(q.dev.info.MaxIOBytes)); err != nil {
-		return err
-	}
-	if err := q.newFileTable(); err != nil {
+	if q.bufs, err = newBuffers(q.thread.ring, q.mode, int(q.slot), q.depth, int(q.dev.info.MaxIOBytes)); err != nil {
 		return err
 	}
 	if err := q.mapDescriptors(); err != nil {
 		return err
 	}
+	q.reqs = make([]Request, q.depth)
+	for tag := range q.reqs {
+		q.reqs[tag].q, q.reqs[tag].tag = q, uint16(tag)
+	}
 	if q.handler, err = target.NewHandler(q); err != nil {
 		return err
 	}
 	q.done, _ = q.handler.(Completer)
-	if q.dev.untrusted {
-		if err := loseTrust(); err != nil {
-			return err
-		}
-	}
 	return nil
-}
-
-// pin binds the thread to the CPUs whose requests come to this queue.
-func (q *Queue) pin() error {
-	set, err := q.dev.ctl.queueAffinity(q.dev.info.ID, q.id)
-	if err != nil {
-		return err
-	}
-	err = unix.SchedSetaffinity(0, &set)
-	if errors.Is(err, unix.EINVAL) {
-		return nil // none of them is allowed here (cpuset) or online
-	}
-	return wrap("set affinity", err)
-}
-
-// newRing makes the queue's ring. A tag has at most two entries in flight,
-// those of a turn are submitted together, and the kill switch has one. The
-// kernel has the memory for all of them before the device starts: a pair that
-// is linked must not be taken in two, the second then waits for nothing.
-func (q *Queue) newRing() error {
-	entries := uint32(2*q.depth + 2)
-	r, err := ring.New(ring.Options{
-		Entries:      entries,
-		CQEntries:    uint32(4*q.depth + 4),
-		SingleIssuer: true,
-	})
-	if err != nil {
-		return err
-	}
-	q.ring = r
-	// An older kernel finds the ring by its descriptor, a little slower.
-	if err := r.RegisterRingFD(); err != nil && !errors.Is(err, unix.EINVAL) {
-		return err
-	}
-	return r.Reserve(entries)
 }
 
 func (q *Queue) mapDescriptors() error {
@@ -176,81 +102,32 @@ func (q *Queue) mapDescriptors() error {
 // fetchAll sends the fetch command of every tag. The driver refuses a command
 // at once or keeps it, so after one enter all are known to be fetched.
 func (q *Queue) fetchAll() error {
-	q.armKillSwitch()
-	q.reqs = make([]Request, q.depth)
 	for tag := range q.reqs {
-		req := &q.reqs[tag]
-		req.q, req.tag = q, uint16(tag)
-		q.ioCommand(UBLK_U_IO_FETCH_REQ, req, 0)
+		q.ioCommand(UBLK_U_IO_FETCH_REQ, &q.reqs[tag], 0)
 	}
 	q.armed = q.depth
-	if err := q.ring.Submit(); err != nil {
+	r := q.thread.ring
+	if err := r.Submit(); err != nil {
 		return err
 	}
-	if q.ring.CQReady() > 0 {
-		return fmt.Errorf("fetch requests: %w", unix.Errno(-q.ring.CQE(0).Res))
+	for i := range r.CQReady() {
+		cqe := r.CQE(i)
+		if cqe.UserData == q.userData(kindFetch, uint16(cqe.UserData)) && cqe.Res < 0 {
+			q.refused = true
+			return fmt.Errorf("fetch requests: %w", unix.Errno(-cqe.Res))
+		}
 	}
 	return nil
 }
 
-// yieldEvery is how often a busy queue yields to Go's scheduler. A goroutine
-// that has not for 10 ms is one that the runtime's monitor preempts from then
-// on at each system call, 50,000 times a second; at queue depth 1 that costs an
-// eighth of the speed. A yield wakes another thread, so it is not for every
-// turn, and neither is a look at the clock.
-const (
-	yieldEvery = 5 * time.Millisecond
-	clockAfter = 64 // completions
-)
-
-// serve answers requests until the driver has ended every tag, or until the
-// kill switch.
-func (q *Queue) serve() error {
-	handled, yielded := uint32(0), time.Now()
-	for q.armed > 0 && !q.killed {
-		if err := q.ring.SubmitAndWait(1); err != nil {
-			return err
-		}
-		n := q.ring.CQReady()
-		for i := range n {
-			cqe := q.ring.CQE(i)
-			if err := q.complete(cqe.UserData, cqe.Res); err != nil {
-				return err
-			}
-		}
-		q.ring.CQAdvance(n)
-		if handled += n; handled >= clockAfter {
-			handled = 0
-			if now := time.Now(); now.Sub(yielded) >= yieldEvery {
-				yielded = now
-				runtime.Gosched()
-			}
-		}
-		if q.broken != nil {
-			return fmt.Errorf("submit: %w", q.broken)
-		}
-	}
-	if q.killed {
-		return ErrKilled
-	}
-	return nil
+// userData returns that of an entry for a tag.
+func (q *Queue) userData(kind uint64, tag uint16) uint64 {
+	return kind<<32 | uint64(q.slot)<<16 | uint64(tag)
 }
-
-// What an entry was for: the high half of its user_data, above the tag.
-const (
-	kindFetch = iota
-	kindTarget
-	kindRegister
-	kindUnregister
-	kindKill
-)
-
-func userData(kind uint64, tag uint16) uint64 { return kind<<32 | uint64(tag) }
 
 // complete handles one completion.
-func (q *Queue) complete(data uint64, res int32) error {
-	req := &q.reqs[uint16(data)]
-	switch data >> 32 {
+func (q *Queue) complete(kind uint64, req *Request, res int32) error {
+	switch kind {
 	case kindTarget:
 		if req.linked {
 			// The link is broken, the request not complete after all.
@@ -264,12 +141,10 @@ func (q *Queue) complete(data uint64, res int32) error {
 		if res < 0 {
 			q.commitUnregistered(req, res)
 		} else {
-			q.handler.Handle(req)
+			q.begin(req)
 		}
 	case kindUnregister:
 		return fmt.Errorf("unregister buffer of tag %d: %w", req.tag, unix.Errno(-res))
-	case kindKill:
-		q.killed = true
 	}
 	return nil
 }
@@ -278,20 +153,22 @@ func (q *Queue) complete(data uint64, res int32) error {
 func (q *Queue) fetched(req *Request, res int32) error {
 	switch {
 	case res == UBLK_IO_RES_OK:
-	case res == UBLK_IO_RES_ABORT:
-		q.armed--
+	case res == UBLK_IO_RES_ABORT || q.refused:
+		q.disarm()
 		return nil
 	default:
 		return fmt.Errorf("fetch request of tag %d: %w", req.tag, unix.Errno(-res))
 	}
 	req.decode(&q.descs[req.tag])
-	req.bufIndex = req.tag
-	req.linked = false
+	req.bufIndex = q.bufs.first + req.tag
+	req.byCommand = false
+	req.linked, req.counted, req.begun = false, false, 0
 	q.inService++
 	if q.needsRegister(req) {
+		req.begun = q.thread.now()
 		q.register(req)
 	} else {
-		q.handler.Handle(req)
+		q.begin(req)
 	}
 	return nil
 }
@@ -311,16 +188,21 @@ func (q *Queue) needsRegister(req *Request) bool {
 // register puts the request's pages in the slot that is kept for it beside the
 // one that the driver uses.
 func (q *Queue) register(req *Request) {
-	req.bufIndex = uint16(q.depth) + req.tag
+	if q.mode == BufferAutoRegister {
+		q.counters.fallbacks.Add(1)
+	}
+	req.bufIndex = q.bufs.first + uint16(q.depth) + req.tag
+	req.byCommand = true
 	sqe := q.bufferCommand(UBLK_U_IO_REGISTER_IO_BUF, req)
-	sqe.UserData = userData(kindRegister, req.tag)
+	sqe.UserData = q.userData(kindRegister, req.tag)
 }
 
 // commit returns a request's result and fetches its tag again.
 func (q *Queue) commit(req *Request, result int32) {
-	if req.bufIndex != req.tag {
+	q.count(req, result)
+	if req.byCommand {
 		sqe := q.bufferCommand(UBLK_U_IO_UNREGISTER_IO_BUF, req)
-		sqe.UserData = userData(kindUnregister, req.tag)
+		sqe.UserData = q.userData(kindUnregister, req.tag)
 		// In order, and whatever its result: without a commit the tag is lost.
 		sqe.Flags = ring.IOSQE_IO_HARDLINK | ring.IOSQE_CQE_SKIP_SUCCESS
 	}
@@ -331,52 +213,43 @@ func (q *Queue) commit(req *Request, result int32) {
 // commitUnregistered is commit for a request whose pages never were in the
 // table.
 func (q *Queue) commitUnregistered(req *Request, result int32) {
-	req.bufIndex = req.tag
+	req.byCommand = false
 	q.commit(req, result)
 }
 
-// sqe returns a free entry. When the queue is full it first hands over what is
-// there: the kernel takes all of it, so there is room then. Where it does not,
-// the ring is broken and serve ends; until then the entry is one that goes
-// nowhere.
-func (q *Queue) sqe() *ring.SQE {
-	if sqe := q.ring.GetSQE(); sqe != nil {
-		return sqe
+// disarm counts a tag that the driver has ended, and with the last ends the
+// queue.
+func (q *Queue) disarm() {
+	if q.armed--; q.armed > 0 {
+		return
 	}
-	if err := q.ring.Submit(); err != nil {
-		q.broken = err
-	} else if sqe := q.ring.GetSQE(); sqe != nil {
-		return sqe
-	} else {
-		q.broken = unix.ENOSPC
-	}
-	q.spare = ring.SQE{}
-	return &q.spare
+	q.drop()
+	q.ended <- nil
 }
 
-// armKillSwitch makes the ring wait for the device's kill switch too.
-func (q *Queue) armKillSwitch() {
-	sqe := q.sqe()
-	sqe.PrepPollAdd(int32(q.dev.killFD), unix.POLLIN)
-	sqe.UserData = userData(kindKill, 0)
-}
-
-// close lets go of all that would keep /dev/ublkcN busy.
-func (q *Queue) close() {
-	if q.mapped != nil {
-		_ = unix.Munmap(q.mapped)
-	}
-	if q.ring != nil {
-		if q.armed == 0 {
-			// So that the handler's files are free at once.
-			// Not with fetches in flight, which some kernels would wait for.
-			_ = q.ring.UnregisterTables()
-		}
-		_ = q.ring.Close()
+// drop takes the queue off its thread, with all that it has there. It has
+// nothing in flight.
+func (q *Queue) drop() {
+	// So that the handler's files are free at once.
+	for i := range q.files {
+		_ = q.thread.ring.UpdateFile(uint32(q.firstFile()+i), -1)
 	}
 	if q.bufs != nil {
-		// The kernel pinned the pages: what is still in flight after a kill
-		// writes to them, not to whatever is mapped here next.
+		q.bufs.unregister(q.thread.ring)
+	}
+	q.unmap()
+	q.thread.remove(q)
+}
+
+// unmap lets go of the queue's memory. The kernel pinned the pages of its
+// buffers: what is still in flight after a kill writes to them, not to whatever
+// is mapped here next.
+func (q *Queue) unmap() {
+	if q.mapped != nil {
+		_ = unix.Munmap(q.mapped)
+		q.mapped, q.descs = nil, nil
+	}
+	if q.bufs != nil {
 		q.bufs.free()
 	}
 }

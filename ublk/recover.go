@@ -47,7 +47,7 @@ func (c *Control) Recover(id uint32, opts RecoverOptions) (*Device, error) {
 	if err := c.startRecovery(id); err != nil {
 		return nil, err
 	}
-	d := newDevice(c, info)
+	d := newDevice(c, info, opts.Threads)
 	d.recovers = true
 	d.untrusted = opts.NoPartScan && !d.info.Features.Has(UBLK_F_NO_AUTO_PART_SCAN)
 	return d, nil
@@ -57,6 +57,8 @@ func (c *Control) Recover(id uint32, opts RecoverOptions) (*Device, error) {
 type RecoverOptions struct {
 	// NoPartScan is that of Options.
 	NoPartScan bool
+	// Threads are those of Options.
+	Threads *Threads
 }
 
 // startRecovery is UBLK_U_CMD_START_USER_RECOVERY, from the time on when the
@@ -96,16 +98,26 @@ func (c *Control) endRecovery(id uint32) error {
 // say: with UBLK_F_USER_RECOVERY the disk stays and its I/O waits for a server
 // (Control.Recover), else the disk goes and the device is dead. It may be
 // called again, and after Close does nothing.
+//
+// A device on Threads that has started to be served is left by nothing but the
+// end of this process: the error then wraps ErrServed.
 func (d *Device) Leave() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {
 		return nil
 	}
+	if d.started && !d.threads.alone {
+		select {
+		case <-d.done:
+		default:
+			return fmt.Errorf("leave device %d: %w", d.info.ID, ErrServed)
+		}
+	}
 	d.closed = true
 	if d.started {
 		d.kill()
 		<-d.done
 	}
-	return errors.Join(closeFD(&d.charFD), closeFD(&d.killFD))
+	return closeFD(&d.charFD)
 }

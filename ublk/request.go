@@ -2,6 +2,7 @@ package ublk
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/ublk-loop/ublk-loop/ring"
 )
@@ -63,7 +64,14 @@ type Request struct {
 	q        *Queue
 	tag      uint16
 	bufIndex uint16
-	linked   bool // its commit is in the ring, behind an entry of the handler
+	// byCommand: a command has put its pages in the ring's table, and another is
+	// to take them out.
+	byCommand bool
+	linked    bool // its commit is in the ring, behind an entry of the handler
+	alone     bool // CompleteAfter may do that
+	sampled   bool // it may not, so that the request is timed
+	counted   bool
+	begun     time.Duration // the time of its thread at which it came, 0 for unknown
 }
 
 // decode reads a request's descriptor, once, and is the only place that does.
@@ -110,8 +118,8 @@ func (req *Request) Buffer(off uint32) (addr uint64, index uint16) {
 // its completion is given to [Completer.Done] with this request. The handler
 // fills it and leaves user_data and the link flags alone.
 func (req *Request) SQE() *ring.SQE {
-	sqe := req.q.sqe()
-	sqe.UserData = userData(kindTarget, req.tag)
+	sqe := req.q.thread.sqe()
+	sqe.UserData = req.q.userData(kindTarget, req.tag)
 	return sqe
 }
 
@@ -121,20 +129,28 @@ func (req *Request) SQE() *ring.SQE {
 // entry only when it failed or fell short, or where this was not to be had.
 //
 // It saves a turn where the queue has nothing else to do, and costs a little
-// where turns are shared, so it is done for a request that is alone.
+// where turns are shared, so it is done for a request that no other waits
+// beside: but not for one in 128 of these, by which they are timed.
 func (req *Request) CompleteAfter(sqe *ring.SQE) {
 	q := req.q
-	if q.inService > 1 || req.bufIndex != req.tag || q.ring.SQSpace() == 0 {
+	if !req.alone || q.inService-q.sampled > 1 || q.thread.ring.SQSpace() == 0 {
 		return
 	}
 	// The kernel takes both entries in one submit: there is room for the
-	// second, and memory (newRing). A short result breaks the link, too, and takes the commit with it,
-	// whose completion is then left out as that of a success is
-	// (io_uring_enter(2); req_set_fail in io_uring/io_uring.h).
+	// second, and memory (entriesOf). A short result breaks the link, too, and
+	// takes the commit with it, whose completion is then left out as that of a
+	// success is (io_uring_enter(2); req_set_fail in io_uring/io_uring.h).
 	sqe.Flags |= ring.IOSQE_IO_LINK | ring.IOSQE_CQE_SKIP_SUCCESS
 	req.linked = true
 	q.commit(req, int32(req.Bytes()))
 }
+
+// Retried counts that a part of the request is done again.
+func (req *Request) Retried() { req.q.counters.retries.Add(1) }
+
+// Worked says that the handler has spent time of its own on the request's
+// bytes, so that what ends in this turn ends later than it began.
+func (req *Request) Worked() { req.q.thread.clock = 0 }
 
 // Complete ends the request and makes its tag ready for another: 0 says that
 // all of it is done, a negated errno why not. There is nothing between: the

@@ -1,0 +1,102 @@
+package ublk_test
+
+import (
+	"os"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ring"
+	"github.com/ublk-loop/ublk-loop/ublk"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
+)
+
+// pipeTarget reads the block at sector 0 from a pipe, and answers all other
+// requests at once.
+type pipeTarget struct {
+	pipe *os.File
+}
+
+func (t pipeTarget) NewHandler(q *ublk.Queue) (ublk.Handler, error) {
+	file, err := q.RegisterFile(int(t.pipe.Fd()))
+	return &pipeHandler{file}, err
+}
+
+type pipeHandler struct{ file int32 }
+
+func (h *pipeHandler) Handle(req *ublk.Request) {
+	if req.StartSector != 0 {
+		req.Complete(0)
+		return
+	}
+	sqe := req.SQE()
+	addr, index := req.Buffer(0)
+	sqe.PrepReadFixed(h.file, addr, uint32(req.Bytes()), 0, index)
+	sqe.Flags = ring.IOSQE_FIXED_FILE
+	req.CompleteAfter(sqe)
+}
+
+func (h *pipeHandler) Done(req *ublk.Request, res int32) {
+	if uint64(res) != req.Bytes() {
+		req.Complete(-int32(unix.EIO))
+		return
+	}
+	req.Complete(0)
+}
+
+// A request whose operation takes longer than many others is completed once,
+// with what it read, however often the ring's entries have been used meanwhile.
+func TestKernelSlowRequestAmongMany(t *testing.T) {
+	ctl := ublktest.Kernel(t)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _, _ = r.Close(), w.Close() }()
+	dev, err := ctl.Add(ublk.Options{Queues: 1, Depth: 4, Mode: ublk.BufferCopy, NoPartScan: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = dev.Close() }()
+	if err := dev.SetParams(ublk.Params{DevSectors: 2048}); err != nil {
+		t.Fatal(err)
+	}
+	if err := dev.Start(pipeTarget{r}); err != nil {
+		t.Fatal(err)
+	}
+	disk := openDirect(t, dev.BlockPath())
+	mem, err := unix.Mmap(-1, 0, 8192, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Munmap(mem) }()
+	for round := range byte(3) {
+		slow := make(chan error, 1)
+		go func() {
+			_, err := disk.ReadAt(mem[:4096], 0)
+			slow <- err
+		}()
+		time.Sleep(50 * time.Millisecond) // it is the first, or else one of many
+		for i := range int64(100) {
+			if _, err := disk.ReadAt(mem[4096:], 4096*(1+i)); err != nil {
+				t.Fatalf("round %d: read %d beside it: %v", round, i, err)
+			}
+		}
+		data := make([]byte, 4096)
+		for i := range data {
+			data[i] = round + 1
+		}
+		if _, err := w.Write(data); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-slow; err != nil || mem[0] != round+1 || mem[4095] != round+1 {
+			t.Fatalf("round %d: read %d and %d, error %v", round, mem[0], mem[4095], err)
+		}
+	}
+	select {
+	case <-dev.Done():
+		t.Errorf("the device has ended: %v", dev.Err())
+	default:
+	}
+}

@@ -1,0 +1,160 @@
+package ublk
+
+import (
+	"errors"
+	"runtime"
+	"slices"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// kindOn returns a kind of thread with a number of CPUs.
+func kindOn(cpus, depth int) threadKind {
+	kind := threadKind{depth: depth, mode: BufferAutoRegister}
+	for cpu := range cpus {
+		kind.cpus.Set(cpu)
+	}
+	return kind
+}
+
+// The first queues have threads of their own, one a CPU at least; the room for
+// later ones is what there is already, and a ring has its limit.
+func TestThreadsGrow(t *testing.T) {
+	for _, tt := range []struct {
+		name        string
+		cpus, depth int
+		least       []int // slots of one thread after the other
+	}{
+		{"a CPU", 1, 32, []int{1, 1, 2, 4, 8}},
+		{"four CPUs", 4, 32, []int{1, 1, 1, 1, 1, 1, 1, 1, 2}},
+		{"the deepest queues", 1, 4096, []int{1, 1, 1, 1, 1}},
+	} {
+		kind := kindOn(tt.cpus, tt.depth)
+		p := NewThreads(nil)
+		total := 0
+		for i, least := range tt.least {
+			n := p.nextSlots(kind)
+			if n < least || n > max(1, 2*total/tt.cpus+1) {
+				t.Errorf("%s: thread %d has %d slots, after %d in all; want %d at least", tt.name, i, n, total, least)
+			}
+			p.threads[kind] = append(p.threads[kind], &thread{pool: p, kind: kind, slots: make([]bool, n)})
+			total += n
+		}
+	}
+}
+
+// However many there are, a thread's ring stays below its limit, which its
+// queues fill, and its tables are ones that the kernel takes.
+func TestThreadsLimit(t *testing.T) {
+	for _, depth := range []int{1, 2, 32, 64, 128, 1000, 4096} {
+		kind := kindOn(1, depth)
+		p := NewThreads(nil)
+		p.threads[kind] = []*thread{{slots: make([]bool, 100000)}}
+		n, each := p.nextSlots(kind), entriesOf(depth)
+		if n > 1 && n*each > maxEntries || (n+1)*each <= maxEntries {
+			t.Errorf("depth %d: %d queues of %d entries in a ring of %d", depth, n, each, maxEntries)
+		}
+		const maxBuffers = 16384 // IORING_MAX_REG_BUFFERS in io_uring/rsrc.c
+		if slots := n * bufferSlots(BufferAutoRegister, depth); slots > maxBuffers {
+			t.Errorf("depth %d: %d buffers, more than %d", depth, slots, maxBuffers)
+		}
+	}
+}
+
+// A queue goes to the thread with the fewest, of its own kind; a thread without
+// one ends.
+func TestThreadsTake(t *testing.T) {
+	kind, other := kindOn(1, 32), kindOn(1, 64)
+	p := NewThreads(func(err error) { t.Error(err) })
+	full := &thread{pool: p, kind: kind, slots: []bool{true}}
+	busy := &thread{pool: p, kind: kind, slots: []bool{true, true, false, false}}
+	idle := &thread{pool: p, kind: kind, slots: []bool{true, false}}
+	p.threads[kind] = []*thread{full, busy, idle}
+	p.threads[other] = []*thread{{pool: p, kind: other, slots: make([]bool, 4)}}
+	got, slot, err := p.take(kind)
+	if err != nil || got != idle || slot != 1 {
+		t.Fatalf("slot %d of %p, error %v; want slot 1 of %p", slot, got, err, idle)
+	}
+	if p.release(idle, 0) {
+		t.Error("a thread with a queue ends")
+	}
+	if !p.release(idle, 1) || slices.Contains(p.threads[kind], idle) {
+		t.Error("a thread without queues does not end, or gets others")
+	}
+}
+
+// What is asked of a thread that could not be set up has an answer, and no device
+// hangs for it.
+func TestThreadFails(t *testing.T) {
+	p := NewThreads(func(err error) { t.Error("devices hang:", err) })
+	th, _, err := p.take(threadKind{depth: 1 << 20, mode: BufferCopy}) // no ring has so many entries
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := th.do(func() error { return nil }); err == nil {
+		t.Fatal("a thread without a ring works")
+	}
+	<-th.ended
+	if err := th.do(func() error { return nil }); err == nil {
+		t.Fatal("a thread that has ended works")
+	}
+	th.kill() // does nothing
+	if len(p.threads) != 0 {
+		t.Error("others could get it")
+	}
+}
+
+// A thread does what it is asked, and ends when it is killed.
+func TestThreadKilled(t *testing.T) {
+	p := ownThreads()
+	th, _, err := p.take(threadKind{depth: 4, mode: BufferCopy})
+	if err != nil {
+		t.Fatal(err)
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	here, there := unix.Gettid(), 0
+	if err := th.do(func() error { there = unix.Gettid(); return unix.EXFULL }); !errors.Is(err, unix.EXFULL) || there == here {
+		t.Fatalf("error %v from thread %d, asked by %d", err, there, here)
+	}
+	th.kill()
+	<-th.ended
+	if !errors.Is(th.err, ErrKilled) {
+		t.Errorf("it ended with %v", th.err)
+	}
+}
+
+// A thread's ring has for each of its queues what that would have had alone:
+// entries, and workers for what cannot be done at once.
+func TestThreadHasRoomForItsQueues(t *testing.T) {
+	p := NewThreads(func(err error) { t.Error(err) })
+	kind := threadKind{depth: 16, mode: BufferCopy}
+	p.threads[kind] = []*thread{{pool: p, kind: kind, slots: slices.Repeat([]bool{true}, 5)}}
+	th, slot, err := p.take(kind)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := len(th.slots)
+	if n < 5 {
+		t.Fatalf("a thread after five queues has %d slots", n)
+	}
+	err = th.do(func() error {
+		if space := th.ring.SQSpace(); space < n*entriesOf(16) {
+			t.Errorf("a ring for %d queues has %d entries", n, space)
+		}
+		workers, _, err := th.ring.RegisterIOWQMaxWorkers(0, 0)
+		if workers != uint32(n*workersOf(16)) {
+			t.Errorf("%d workers for %d queues, want %d each", workers, n, workersOf(16))
+		}
+		th.leaving = p.release(th, slot)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-th.ended
+	if th.err != nil {
+		t.Errorf("it ended with %v", th.err)
+	}
+}
