@@ -49,4 +49,10 @@ type Config struct {
 	OnCrash OnCrash `json:"on_crash,omitempty"`
 	// Shared attaches a file though another writer holds it.
 	Shared bool `json:"shared"`
+	// Autoclear says that the device is to be removed once nobody uses it, by
+	// its Server.
+	Autoclear bool `json:"autoclear,omitempty"`
+	// ManyDevices says that the process serves other devices, too: it neither
+	// ends with this one, nor is it to be ended for it.
+	ManyDevices bool `json:"many_devices,omitempty"`
 }

@@ -50,6 +50,7 @@ type mode struct {
 	direct   Switch
 	sector   uint32
 	queues   int
+	threads  *ublk.Threads // nil for the device's own
 }
 
 func (m mode) String() string {
@@ -124,7 +125,7 @@ func attachMode(t *testing.T, ctl *ublk.Control, path string, m mode, wrap ...fu
 	}
 	d := &Device{b: b}
 	cfg := Config{Queues: m.queues}
-	if d.dev, err = ctl.Add(ublk.Options{Mode: m.zeroCopy, Queues: m.queues, MaxIOBytes: b.maxIOBytes(m.zeroCopy, &cfg), Tag: tag(), NoPartScan: true}); err != nil {
+	if d.dev, err = ctl.Add(ublk.Options{Mode: m.zeroCopy, Queues: m.queues, MaxIOBytes: b.maxIOBytes(m.zeroCopy, &cfg), Tag: newTag(), NoPartScan: true, Threads: m.threads}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

@@ -34,7 +34,7 @@ func Detach(ctl *ublk.Control, id uint32, opts DetachOptions) error {
 	if server != nil {
 		defer server.close()
 	}
-	if err := endServer(server, id, opts.Force); err != nil {
+	if err := server.end(ctl, was, opts.Force); err != nil {
 		return err
 	}
 	return deleteRest(ctl, *was)
@@ -43,7 +43,7 @@ func Detach(ctl *ublk.Control, id uint32, opts DetachOptions) error {
 // stopOurs removes the disk of one of our devices, and returns what the device
 // was and its server, nil for none: of that, or of a device that is gone. A
 // server that ends by it changes the state in its turn.
-func stopOurs(ctl *ublk.Control, id uint32, force bool) (*ublk.Info, *process, error) {
+func stopOurs(ctl *ublk.Control, id uint32, force bool) (*ublk.Info, *deviceServer, error) {
 	lock, err := lockState(id)
 	if err != nil {
 		return nil, nil, err
@@ -63,7 +63,7 @@ func stopOurs(ctl *ublk.Control, id uint32, force bool) (*ublk.Info, *process, e
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := stop(ctl, id, force); err != nil && !errors.Is(err, unix.ENODEV) {
+	if err := stop(ctl, id, server, force); err != nil && !errors.Is(err, unix.ENODEV) {
 		if server != nil {
 			server.close()
 		}
@@ -98,39 +98,92 @@ func deleteRest(ctl *ublk.Control, was ublk.Info) error {
 	return nil
 }
 
-// serverOf returns the process that serves a device, nil when there is none
-// or when it is this one.
-func serverOf(id uint32) (*process, error) {
+// deviceServer is the process that serves a device, another than this one.
+type deviceServer struct {
+	*process
+	many bool // it has other devices, too
+}
+
+// serverOf returns the server of a device, nil when there is none or when it is
+// this process.
+func serverOf(id uint32) (*deviceServer, error) {
 	saved, err := readState(id)
 	if err != nil || saved == nil || saved.Status.PID == os.Getpid() {
 		return nil, err
 	}
-	return openProcess(saved.Status.PID, saved.StartTime)
+	p, err := openProcess(saved.Status.PID, saved.StartTime)
+	if err != nil || p == nil {
+		return nil, err
+	}
+	return &deviceServer{p, saved.Config.ManyDevices}, nil
 }
 
 // stop removes the disk: after it nobody can open it any more.
-func stop(ctl *ublk.Control, id uint32, force bool) error {
-	if force {
-		return ctl.Stop(id)
-	}
-	return stopUnused(ctl, id)
-}
-
-// endServer waits for the end of a server whose device has been stopped.
-func endServer(server *process, id uint32, force bool) error {
-	if server == nil {
-		return nil
-	}
-	ended, err := server.wait(serverTimeout)
-	if err != nil || ended {
-		return err
-	}
+func stop(ctl *ublk.Control, id uint32, server *deviceServer, force bool) error {
 	if !force {
-		return fmt.Errorf("remove %s: wait for its server: %w", ublk.BlockPath(id), unix.ETIMEDOUT)
+		return stopUnused(ctl, id)
+	}
+	stopped := make(chan error, 1) // of a goroutine that ends with the driver's answer
+	go func() { stopped <- ctl.Stop(id) }()
+	select {
+	case err := <-stopped:
+		return err
+	case <-time.After(serverTimeout):
+	}
+	// The driver waits for requests that the server does not answer.
+	if server == nil || server.many {
+		err := fmt.Errorf("remove %s: its requests have no answer: %w", ublk.BlockPath(id), unix.ETIMEDOUT)
+		return hint(err, "the disk below may hang, see dmesg")
 	}
 	if err := server.kill(); err != nil {
 		return fmt.Errorf("kill server of %s: %w", ublk.BlockPath(id), err)
 	}
-	_, err = server.wait(serverTimeout)
+	return <-stopped
+}
+
+// end waits for the end of the server of a device that has been stopped, or of
+// what it has of the device.
+func (s *deviceServer) end(ctl *ublk.Control, was *ublk.Info, force bool) error {
+	if s == nil {
+		return nil
+	}
+	ended, err := s.waitFor(ctl, was)
+	switch {
+	case err != nil || ended:
+		return err
+	case !force || s.many:
+		return fmt.Errorf("remove %s: wait for its server: %w", ublk.BlockPath(was.ID), unix.ETIMEDOUT)
+	}
+	if err := s.kill(); err != nil {
+		return fmt.Errorf("kill server of %s: %w", ublk.BlockPath(was.ID), err)
+	}
+	_, err = s.wait(serverTimeout)
 	return err
+}
+
+// waitFor reports whether the server has ended with the device, within the time
+// that it has for that.
+func (s *deviceServer) waitFor(ctl *ublk.Control, was *ublk.Info) (bool, error) {
+	if !s.many {
+		return s.wait(serverTimeout)
+	}
+	deadline := time.Now().Add(serverTimeout)
+	for pause := firstPause; ; pause = min(2*pause, longestPause) {
+		now, err := ctl.Info(was.ID)
+		switch {
+		case errors.Is(err, unix.ENODEV), err == nil && now.Tag != was.Tag:
+			return true, nil
+		case err != nil, time.Now().After(deadline):
+			return false, err
+		}
+		// The driver keeps a device that somebody has open still. The server
+		// has done its part once it has removed the state.
+		if saved, err := readState(was.ID); err != nil || saved == nil {
+			return err == nil, err
+		}
+		// Its end would be the device's, too: what is left is removed then.
+		if ended, err := s.wait(pause); ended || err != nil {
+			return ended, err
+		}
+	}
 }

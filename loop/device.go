@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -14,14 +15,25 @@ import (
 
 // The driver keeps 64 bits with a device. Ours are marked by the upper half,
 // "ubl" and a version; the lower half is the server's process, known before
-// there is a state file.
+// there is a state file, and above its 22 bits (PID_MAX_LIMIT in
+// linux/threads.h) a count, which tells a device from the next of the process
+// with the same id.
 const (
-	tagMark = 0x75626c01 << 32
-	tagMask = 0xffffffff << 32
+	tagMark    = 0x75626c01 << 32
+	tagMask    = 0xffffffff << 32
+	tagPIDBits = 22
 )
 
-// tag returns the mark of a device of this process.
-func tag() uint64 { return tagMark | uint64(uint32(os.Getpid())) }
+// tagCount counts the devices of this process, modulo what a tag has room for.
+var tagCount atomic.Uint32
+
+// newTag returns the mark of another device of this process.
+func newTag() uint64 {
+	return tagMark | uint64(tagCount.Add(1)<<tagPIDBits|uint32(os.Getpid()))
+}
+
+// tagPID returns the process that made a device of ours.
+func tagPID(tag uint64) int { return int(tag & (1<<tagPIDBits - 1)) }
 
 // isOurs reports whether a device was made by ublk-loop.
 func isOurs(info *ublk.Info) bool { return info.Tag&tagMask == tagMark }
@@ -33,12 +45,18 @@ type Device struct {
 	transfer transfer.Transfer // nil for none
 	status   Status
 	closed   atomic.Bool
+	// background is what ends by itself once closed is set. It uses b.
+	background sync.WaitGroup
 }
 
 // Attach makes a device of a file from OpenPath and serves it. When it returns
 // nil the device can be opened; after an error nothing of it is left. The
 // caller keeps file and may close it; cfg.Key is closed in any case.
 func Attach(ctl *ublk.Control, file *os.File, cfg Config) (*Device, error) {
+	return attachOn(ctl, file, cfg, nil)
+}
+
+func attachOn(ctl *ublk.Control, file *os.File, cfg Config, shared *threads) (*Device, error) {
 	defer func() {
 		if cfg.Key != nil {
 			cfg.Key.Close()
@@ -52,18 +70,19 @@ func Attach(ctl *ublk.Control, file *os.File, cfg Config) (*Device, error) {
 	if d.transfer, err = b.newTransfer(&cfg); err != nil {
 		return nil, errors.Join(fmt.Errorf("open %s: %w", b.path, err), b.close())
 	}
-	if d.dev, err = addDevice(ctl, b, &cfg); err != nil {
+	if d.dev, err = addDevice(ctl, b, &cfg, shared); err != nil {
 		return nil, errors.Join(err, d.closeTransfer(), b.close())
 	}
 	if err := d.start(&cfg, &target{b: b, transfer: d.transfer}); err != nil {
 		return nil, errors.Join(err, d.remove())
 	}
+	d.dropCached()
 	return d, nil
 }
 
 // addDevice adds a device in the best buffer mode that the kernel offers and
 // the configuration allows.
-func addDevice(ctl *ublk.Control, b *backing, cfg *Config) (*ublk.Device, error) {
+func addDevice(ctl *ublk.Control, b *backing, cfg *Config, shared *threads) (*ublk.Device, error) {
 	modes, err := bufferModes(cfg)
 	if err != nil {
 		return nil, err
@@ -75,8 +94,8 @@ func addDevice(ctl *ublk.Control, b *backing, cfg *Config) (*ublk.Device, error)
 	for _, mode := range modes {
 		opts := ublk.Options{
 			ID: cfg.ID, Queues: cfg.Queues, Depth: cfg.Depth, Mode: mode,
-			MaxIOBytes: b.maxIOBytes(mode, cfg), Tag: tag(), NoPartScan: !cfg.PartScan,
-			Features: features,
+			MaxIOBytes: b.maxIOBytes(mode, cfg), Tag: newTag(), NoPartScan: !cfg.PartScan,
+			Features: features, Threads: shared.of(b),
 		}
 		var dev *ublk.Device
 		if dev, err = ctl.Add(opts); err == nil {
@@ -161,6 +180,24 @@ func (d *Device) Status() Status {
 	return s
 }
 
+// keep takes from the device that it goes when nobody uses it.
+func (d *Device) keep() error {
+	lock, err := lockState(d.ID())
+	if err != nil {
+		return err
+	}
+	defer lock.release()
+	saved, err := readState(d.ID())
+	if err != nil {
+		return err
+	}
+	if saved == nil {
+		return fmt.Errorf("keep %s: its state is gone: %w", d.Path(), unix.ENOENT)
+	}
+	saved.Config.Autoclear, saved.Status.Autoclear = false, false
+	return saved.write()
+}
+
 // Done returns a channel that is closed when the device is served no more.
 func (d *Device) Done() <-chan struct{} { return d.dev.Done() }
 
@@ -176,6 +213,7 @@ func (d *Device) Close() error {
 	if d.closed.Swap(true) {
 		return nil
 	}
+	d.background.Wait()
 	if d.Err() != nil && d.isRecoverable() {
 		return errors.Join(d.dev.Leave(), d.closeTransfer(), d.b.close())
 	}
@@ -188,8 +226,15 @@ func (d *Device) remove() error {
 	if err == nil {
 		defer lock.release()
 	}
+	end := d.dev.End()
+	if errors.Is(end, ublk.ErrServed) {
+		return end // with all that its queues may need
+	}
+	if end == nil && d.Err() == nil {
+		d.b.unlock()
+	}
 	// The state goes while the id is ours still: then it can be another's.
-	return errors.Join(err, d.dev.End(), removeState(d.ID()), d.dev.Close(), d.closeTransfer(), d.b.close())
+	return errors.Join(err, end, removeState(d.ID()), d.dev.Close(), d.closeTransfer(), d.b.close())
 }
 
 // closeTransfer wipes the key, once no queue is there to use it.

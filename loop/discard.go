@@ -55,6 +55,7 @@ func (h *handler) rangeDone(req *ublk.Request, res int32) {
 	s := h.tags[req.Tag()].step
 	switch {
 	case res == -int32(unix.EINTR):
+		req.Retried()
 		h.Handle(req) // every step can be done twice
 	case res < 0 && s == stepRange && h.zeroesInPlace(req) && res == -int32(unix.EOPNOTSUPP):
 		// A file system without ZERO_RANGE, such as tmpfs: the same from two

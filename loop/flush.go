@@ -18,6 +18,7 @@ func (h *handler) sync(req *ublk.Request) {
 
 func (h *handler) syncDone(req *ublk.Request, res int32) {
 	if res == -int32(unix.EINTR) {
+		req.Retried()
 		h.sync(req)
 		return
 	}

@@ -19,7 +19,7 @@ func (d *Device) describe(cfg *Config) Status {
 		File: d.b.path, FileDevice: majMin(d.b.device()), FileInode: d.b.ino, FileIsDisk: d.b.isDisk,
 		Size: d.b.size, Offset: d.b.offset, SizeLimit: cfg.SizeLimit,
 		ReadOnly: d.b.readOnly, DirectIO: d.b.direct, BufferMode: d.dev.Mode().String(),
-		PartScan: cfg.PartScan, OnCrash: string(onCrashOf(info.Features)), Queues: int(info.Queues), Depth: int(info.Depth),
+		PartScan: cfg.PartScan, Autoclear: cfg.Autoclear, OnCrash: string(onCrashOf(info.Features)), Queues: int(info.Queues), Depth: int(info.Depth),
 		Transfer: d.b.describeTransfer(cfg),
 	}
 }
@@ -66,6 +66,27 @@ func List(ctl *ublk.Control) ([]Status, error) {
 	return list, nil
 }
 
+// Waiting returns our devices that wait for a server of many, in place of one
+// that has ended: those that a Server is to take over by itself. It is called
+// before this process serves any: one that it is said to serve was served by a
+// program that has executed this one.
+func Waiting(ctl *ublk.Control) ([]Status, error) {
+	list, err := List(ctl)
+	if err != nil {
+		return nil, err
+	}
+	var waiting []Status
+	for _, s := range list {
+		if s.State != ublk.StateQuiesced.String() && s.PID != os.Getpid() {
+			continue
+		}
+		if saved, err := readState(s.ID); err == nil && saved != nil && saved.Config.ManyDevices {
+			waiting = append(waiting, s)
+		}
+	}
+	return waiting, nil
+}
+
 // statusOf joins what the driver says of a device with what its state file
 // does; the driver's word counts.
 func statusOf(ctl *ublk.Control, info ublk.Info) (Status, error) {
@@ -110,7 +131,7 @@ func pidOf(info *ublk.Info) int {
 	pid := 0
 	switch info.State {
 	case ublk.StateDead:
-		pid = int(uint32(info.Tag))
+		pid = tagPID(info.Tag)
 	case ublk.StateLive:
 		pid = int(info.ServerPID)
 	}

@@ -19,11 +19,10 @@ import (
 // file nor a block device, ELOOP for a link of /proc/PID/fd (/dev/stdin).
 func OpenPath(path string) (*os.File, error) {
 	fd, err := openOPath(path)
-	if err != nil {
-		return nil, pathError(path, err)
+	if err == nil {
+		err = checkFile(fd)
 	}
-	if err := checkKind(fd); err != nil {
-		_ = unix.Close(fd)
+	if err != nil {
 		return nil, pathError(path, err)
 	}
 	name, err := os.Readlink(procPath(fd))
@@ -32,6 +31,35 @@ func OpenPath(path string) (*os.File, error) {
 		return nil, pathError(path, fmt.Errorf("resolve: %w", err))
 	}
 	return os.NewFile(uintptr(fd), name), nil
+}
+
+// OpenPathIn is OpenPath for a path below a directory that is taken for the
+// root, as chroot(2) does: what is mounted there is found whatever namespace
+// this process is in (RESOLVE_IN_ROOT in openat2(2), Linux 5.6). The Name of
+// the result is the path.
+func OpenPathIn(root *os.File, path string) (*os.File, error) {
+	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
+	defer runtime.KeepAlive(root)
+	fd, err := unix.Openat2(int(root.Fd()), path, &how)
+	for errors.Is(err, unix.EINTR) {
+		fd, err = unix.Openat2(int(root.Fd()), path, &how)
+	}
+	if err == nil {
+		err = checkFile(fd)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// checkFile closes a descriptor of what cannot be attached.
+func checkFile(fd int) error {
+	err := checkKind(fd)
+	if err != nil {
+		_ = unix.Close(fd)
+	}
+	return err
 }
 
 // pathError names the object of an error as the user did, absolutely.

@@ -21,6 +21,15 @@ const (
 	backingTimeout = 20 * time.Second
 )
 
+// RecoverOptions say how a device is taken over.
+type RecoverOptions struct {
+	// Key is that of the device's transfer, nil for none. Recover closes it,
+	// whatever comes of it.
+	Key *transfer.Secret
+	// ManyDevices is that of Config.
+	ManyDevices bool
+}
+
 // Recover takes over one of our devices, whose server has ended without
 // removing it, in this process: file, from OpenPath, is what it was made of.
 // When it returns nil the device's I/O goes on; after an error the device is
@@ -30,31 +39,32 @@ const (
 // for 20 seconds at most: none of its writes may come after ours. The end of
 // its lock, which belongs to its ring as well, tells of that.
 //
-// The key is that of the device's transfer, nil for none; it is closed in any
-// case.
-//
 // It returns an error that wraps ErrServed while the device has a server,
 // ublk.ErrNotRecoverable for a device without OnCrash, ESTALE for another file
 // than the device's, EINVAL for one that has become too small, EBUSY for one
 // that another uses, ErrForeign for another program's device, transfer.ErrNoKey
 // where a key is needed, EKEYREJECTED for another than the device was made with.
-func Recover(ctl *ublk.Control, id uint32, file *os.File, key *transfer.Secret) (*Device, error) {
-	if key != nil {
-		defer key.Close()
+func Recover(ctl *ublk.Control, id uint32, file *os.File, opts RecoverOptions) (*Device, error) {
+	return recoverOn(ctl, id, file, opts, nil)
+}
+
+func recoverOn(ctl *ublk.Control, id uint32, file *os.File, opts RecoverOptions, shared *threads) (*Device, error) {
+	if opts.Key != nil {
+		defer opts.Key.Close()
 	}
 	lock, err := lockState(id)
 	if err != nil {
 		return nil, err
 	}
 	defer lock.release()
-	d, err := recoverDevice(ctl, id, file, key)
+	d, err := recoverDevice(ctl, id, file, opts, shared)
 	if err != nil {
 		return nil, fmt.Errorf("recover %s: %w", ublk.BlockPath(id), err)
 	}
 	return d, nil
 }
 
-func recoverDevice(ctl *ublk.Control, id uint32, file *os.File, key *transfer.Secret) (*Device, error) {
+func recoverDevice(ctl *ublk.Control, id uint32, file *os.File, opts RecoverOptions, shared *threads) (*Device, error) {
 	saved, err := recoverable(ctl, id)
 	if err != nil {
 		return nil, err
@@ -67,7 +77,7 @@ func recoverDevice(ctl *ublk.Control, id uint32, file *os.File, key *transfer.Se
 		return nil, err
 	}
 	cfg := saved.configFor(&params)
-	cfg.Key = key
+	cfg.Key = opts.Key
 	b, err := openFreed(file, &cfg)
 	if err != nil {
 		return nil, err
@@ -80,11 +90,17 @@ func recoverDevice(ctl *ublk.Control, id uint32, file *os.File, key *transfer.Se
 	d.status.Size = b.size
 	d.status.Limits = limitsOf(&params)
 	if err = saved.checkKey(d); err == nil {
-		err = d.takeOver(ctl, saved)
+		err = d.takeOver(ctl, saved, opts.ManyDevices, shared)
+	}
+	if errors.Is(err, ublk.ErrServed) {
+		// Its queues have their tags, though no requests: the driver does not
+		// give these back before this process ends.
+		return nil, hint(err, "it can be recovered when this server has ended")
 	}
 	if err != nil {
 		return nil, errors.Join(err, d.closeTransfer(), b.close())
 	}
+	d.dropCached()
 	return d, nil
 }
 
@@ -115,9 +131,10 @@ func recoverable(ctl *ublk.Control, id uint32) (*state, error) {
 	return saved, checkInterrupted(ctl, saved)
 }
 
-// checkEnded returns an error while a device has a server.
+// checkEnded returns an error while a device has a server. One that is said to
+// be this process is a program that this one has taken the place of.
 func checkEnded(info *ublk.Info, saved *state) error {
-	if info.State != ublk.StateLive || saved == nil {
+	if info.State != ublk.StateLive || saved == nil || saved.Status.PID == os.Getpid() {
 		return nil
 	}
 	server, err := openProcess(saved.Status.PID, saved.StartTime)
@@ -226,8 +243,9 @@ func openFreed(file *os.File, cfg *Config) (*backing, error) {
 // takeOver makes this process the server. The state says so before: a device
 // is never there without saying whose it is. What it said comes back where the
 // driver has changed nothing.
-func (d *Device) takeOver(ctl *ublk.Control, saved *state) error {
+func (d *Device) takeOver(ctl *ublk.Control, saved *state, many bool, shared *threads) error {
 	s := *saved
+	s.Config.ManyDevices = many
 	var err error
 	if s.StartTime, err = startTime(d.status.PID); err != nil {
 		return err
@@ -236,7 +254,7 @@ func (d *Device) takeOver(ctl *ublk.Control, saved *state) error {
 	if err := s.write(); err != nil {
 		return err
 	}
-	d.dev, err = ctl.Recover(d.status.ID, ublk.RecoverOptions{NoPartScan: !s.Config.PartScan})
+	d.dev, err = ctl.Recover(d.status.ID, ublk.RecoverOptions{NoPartScan: !s.Config.PartScan, Threads: shared.of(d.b)})
 	if err != nil {
 		return errors.Join(err, saved.write())
 	}

@@ -60,7 +60,7 @@ func TestKernelFailedQueueLeavesTheDevice(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := &Device{b: b}
-	if d.dev, err = addDevice(ctl, b, &cfg); err != nil {
+	if d.dev, err = addDevice(ctl, b, &cfg, nil); err != nil {
 		t.Fatal(err)
 	}
 	id := d.ID()
@@ -84,7 +84,7 @@ func TestKernelFailedQueueLeavesTheDevice(t *testing.T) {
 		t.Fatal(err)
 	}
 	waitQuiesced(t, ctl, id) // this process, which was the server, has not ended
-	next, err := Recover(ctl, id, file, nil)
+	next, err := Recover(ctl, id, file, RecoverOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

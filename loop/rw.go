@@ -31,6 +31,7 @@ func (h *handler) write(req *ublk.Request) {
 		// In the driver's copy, which is this request's alone, and once: what
 		// is tried again is encrypted already.
 		h.transfer.Encrypt(req.Data(), req.StartSector)
+		req.Worked()
 	}
 	sqe := h.sqe(req, stepData)
 	h.prepWrite(sqe, req)
@@ -60,6 +61,7 @@ func (h *handler) dataDone(req *ublk.Request, res int32) {
 	if uint64(done) == req.Bytes() {
 		if h.transfer != nil && req.Op == ublk.OpRead {
 			h.transfer.Decrypt(req.Data(), req.StartSector)
+			req.Worked()
 		}
 		req.Complete(0)
 		return
@@ -92,6 +94,7 @@ func (h *handler) dataFailed(req *ublk.Request, res int32) {
 
 // again asks for what is left of a read or write.
 func (h *handler) again(req *ublk.Request, flags uint8) {
+	req.Retried()
 	sqe := req.SQE()
 	if req.Op == ublk.OpRead {
 		h.prepRead(sqe, req)

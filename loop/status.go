@@ -23,7 +23,8 @@ type Status struct {
 	DirectIO   bool   `json:"direct_io"`
 	BufferMode string `json:"buffer_mode"` // copy, register, auto-register
 	PartScan   bool   `json:"partscan"`
-	OnCrash    string `json:"on_crash"` // fail, requeue, reissue
+	Autoclear  bool   `json:"autoclear"` // goes when nobody uses it
+	OnCrash    string `json:"on_crash"`  // fail, requeue, reissue
 	Queues     int    `json:"queues"`
 	Depth      int    `json:"depth"`
 

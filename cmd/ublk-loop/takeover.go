@@ -15,7 +15,7 @@ func (j *job) device(ctl *ublk.Control) (*loop.Device, error) {
 		return nil, err
 	}
 	if j.Recover != nil {
-		return loop.Recover(ctl, *j.Recover, j.file, key)
+		return loop.Recover(ctl, *j.Recover, j.file, loop.RecoverOptions{Key: key})
 	}
 	cfg := j.Config
 	cfg.Key = key

@@ -1,0 +1,25 @@
+package loop
+
+import (
+	"errors"
+	"os"
+	"testing"
+
+	"github.com/ublk-loop/ublk-loop/ublk"
+)
+
+// A server that has ended makes no device, and keeps no key of one.
+func TestServerAfterShutdown(t *testing.T) {
+	s := NewServer(nil, ServerOptions{})
+	if err := s.Shutdown(); err != nil {
+		t.Fatal(err)
+	}
+	key := secretOf(t, testKey)
+	if _, err := s.Add(openPath(t, os.Args[0]), Config{Key: key}); !errors.Is(err, ublk.ErrClosed) || key.Bytes() != nil {
+		t.Errorf("add: error %v, key closed: %v", err, key.Bytes() == nil)
+	}
+	key = secretOf(t, testKey)
+	if _, err := s.Recover(0, openPath(t, os.Args[0]), key); !errors.Is(err, ublk.ErrClosed) || key.Bytes() != nil {
+		t.Errorf("recover: error %v, key closed: %v", err, key.Bytes() == nil)
+	}
+}
