@@ -1,0 +1,75 @@
+package oci
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// errNotAllowed is returned for a path that is below no directory of the
+// settings.
+var errNotAllowed = errors.New("below no directory that the settings allow")
+
+// openAllowed finds what is at a path below one of some directories (O_PATH in
+// open(2)). From the directory on there may be no link, so that a path leads
+// nowhere else, whoever changes what is there meanwhile.
+func openAllowed(dirs []string, path string, flags uint64) (*os.File, error) {
+	for _, dir := range dirs {
+		rel, err := filepath.Rel(dir, path)
+		if err != nil || !filepath.IsLocal(rel) || rel == "." {
+			continue
+		}
+		top, err := os.OpenFile(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return nil, err
+		}
+		fd, err := openBelow(top, rel, flags)
+		_ = top.Close()
+		if err != nil {
+			return nil, fmt.Errorf("open %s: %w", path, err)
+		}
+		return os.NewFile(uintptr(fd), path), nil
+	}
+	return nil, fmt.Errorf("%s: %w", path, errNotAllowed)
+}
+
+// openBelow is open(2) with O_PATH for a path that has to stay below a
+// directory, without a link on the way (openat2(2), Linux 5.6).
+func openBelow(dir *os.File, path string, flags uint64) (int, error) {
+	how := unix.OpenHow{
+		Flags:   unix.O_PATH | unix.O_CLOEXEC | flags,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
+	}
+	defer runtime.KeepAlive(dir)
+	for {
+		fd, err := unix.Openat2(int(dir.Fd()), path, &how)
+		switch {
+		case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN): // a rename came between
+			continue
+		case errors.Is(err, unix.ELOOP), errors.Is(err, unix.EXDEV):
+			return -1, fmt.Errorf("a link is on the way: %w", err)
+		}
+		return fd, err
+	}
+}
+
+// openImage finds an image, which is a regular file.
+func openImage(dirs []string, path string) (*os.File, error) {
+	f, err := openAllowed(dirs, path, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s: not a regular file: %w", path, unix.EINVAL)
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return f, nil
+}

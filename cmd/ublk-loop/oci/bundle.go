@@ -1,0 +1,120 @@
+package oci
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// bundle is a container's config.json, and the directory that it is in.
+type bundle struct {
+	dir    *os.File
+	name   string // in dir
+	text   []byte
+	config *config // of the text
+}
+
+// openBundle reads the bundle of a call. It returns nil for one that cannot be
+// read, which is the runtime's to complain of.
+func openBundle(c *call) *bundle {
+	path := filepath.Join(c.bundle, "config.json")
+	if c.config != "" {
+		path = c.config
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil
+	}
+	cfg, err := parseConfig(text)
+	if err != nil {
+		return nil
+	}
+	dir, err := os.OpenFile(filepath.Dir(path), os.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil
+	}
+	return &bundle{dir, filepath.Base(path), text, cfg}
+}
+
+func (b *bundle) close() { _ = b.dir.Close() }
+
+// setRoot has the container's root be at a path.
+func (b *bundle) setRoot(path string) error {
+	text, err := editConfig(b.text, func(c object) error { return c.setRoot(path) })
+	if err == nil {
+		err = b.write(text)
+	}
+	if err != nil {
+		return fmt.Errorf("set the root in %s: %w", b.name, err)
+	}
+	return nil
+}
+
+// restore has config.json be what it was.
+func (b *bundle) restore() error { return b.write(b.text) }
+
+// write puts a text in the configuration's place: at each moment there is the
+// old one or the new one, whole. The directory is locked meanwhile, so that
+// the new one's name can be a fixed one, which a killed writer leaves at most
+// once.
+func (b *bundle) write(text []byte) error {
+	dir := int(b.dir.Fd())
+	if err := ignoreEINTR(func() error { return unix.Flock(dir, unix.LOCK_EX) }); err != nil {
+		return fmt.Errorf("lock: %w", err)
+	}
+	defer func() { _ = unix.Flock(dir, unix.LOCK_UN) }()
+	var old unix.Stat_t
+	if err := unix.Fstatat(dir, b.name, &old, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return fmt.Errorf("stat: %w", err)
+	}
+	if old.Mode&unix.S_IFMT != unix.S_IFREG {
+		return fmt.Errorf("not a regular file: %w", unix.EINVAL)
+	}
+	temporary := "." + b.name + ".ublk-loop"
+	err := writeLike(dir, temporary, &old, text)
+	if err == nil {
+		err = unix.Renameat(dir, temporary, dir, b.name)
+	}
+	if err != nil {
+		_ = unix.Unlinkat(dir, temporary, 0)
+		return err
+	}
+	return unix.Fsync(dir)
+}
+
+// writeLike makes a file that belongs to whom another does.
+func writeLike(dir int, name string, other *unix.Stat_t, text []byte) error {
+	if err := unix.Unlinkat(dir, name, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+		return err
+	}
+	fd, err := unix.Openat(dir, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return err
+	}
+	f := os.NewFile(uintptr(fd), name)
+	_, err = io.Copy(f, bytes.NewReader(text))
+	if err == nil {
+		err = f.Chown(int(other.Uid), int(other.Gid))
+	}
+	if err == nil {
+		err = unix.Fchmod(fd, other.Mode&0o7777)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
+
+// ignoreEINTR calls a function until it is not interrupted.
+func ignoreEINTR(call func() error) error {
+	for {
+		if err := call(); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}

@@ -1,0 +1,146 @@
+package oci
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"reflect"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+const plainConfig = `{"ociVersion":"1.2.0","annotations":{"a":"<b>&\u2028"},"x-new":{"big":12345678901234567890,"n":1.50},
+ "root":{"path":"rootfs","readonly":true,"x":[1,null]}}`
+
+func testBundle(t *testing.T, config string) (*bundle, string) {
+	t.Helper()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "config.json")
+	if err := os.WriteFile(path, []byte(config), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	b := openBundle(&call{bundle: dir})
+	if b != nil {
+		t.Cleanup(b.close)
+	}
+	return b, path
+}
+
+func TestOpenBundle(t *testing.T) {
+	b, path := testBundle(t, `{"annotations":{"dev.ublk-loop.rootfs.image":"/x"}}`)
+	if b == nil || b.config.Annotations[imageAnnotation] != "/x" {
+		t.Fatalf("%+v", b)
+	}
+	if other := openBundle(&call{bundle: "/nothing", config: path}); other == nil || other.name != "config.json" {
+		t.Errorf("with a file's name: %+v", other)
+	} else {
+		other.close()
+	}
+	for _, config := range []string{``, `[]`, `{"annotations":[]}`, `{"annotations":{"a":1}}`, `{`} {
+		if b, _ := testBundle(t, config); b != nil {
+			t.Errorf("%s: %+v", config, b)
+		}
+	}
+	if b := openBundle(&call{bundle: "/nothing"}); b != nil {
+		t.Errorf("a bundle that is not there: %+v", b)
+	}
+}
+
+// All but the path stays, numbers and unknown fields included.
+func TestWithRoot(t *testing.T) {
+	for config, want := range map[string]string{
+		plainConfig:                `{"annotations":{"a":"<b>&\u2028"},"ociVersion":"1.2.0","root":{"path":"/new","readonly":true,"x":[1,null]},"x-new":{"big":12345678901234567890,"n":1.50}}`,
+		`{}`:                       `{"root":{"path":"/new"}}`,
+		`{"root":null}`:            `{"root":{"path":"/new"}}`,
+		`{"root":{"path":"/new"}}`: `{"root":{"path":"/new"}}`,
+	} {
+		got, err := editConfig([]byte(config), func(c object) error { return c.setRoot("/new") })
+		if err != nil || string(got) != want+"\n" {
+			t.Errorf("%s becomes\n%s, error %v, want\n%s", config, got, err, want)
+		}
+	}
+	for _, config := range []string{`null`, `{"root":[]}`, `x`} {
+		if got, err := editConfig([]byte(config), func(c object) error { return c.setRoot("/new") }); err == nil {
+			t.Errorf("%s becomes %s", config, got)
+		}
+	}
+}
+
+func TestSetRoot(t *testing.T) {
+	b, path := testBundle(t, plainConfig)
+	// What a writer that was killed leaves is in nobody's way.
+	if err := os.WriteFile(filepath.Join(filepath.Dir(path), ".config.json.ublk-loop"), []byte("x"), 0o400); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.setRoot("/new"); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var config map[string]map[string]any
+	_ = json.Unmarshal(text, &config)
+	if config["root"]["path"] != "/new" {
+		t.Errorf("the bundle is %s", text)
+	}
+	info, err := os.Stat(path)
+	if err != nil || info.Mode() != 0o640 {
+		t.Errorf("mode %v, error %v", info.Mode(), err)
+	}
+	if err := b.restore(); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := os.ReadFile(path); err != nil || string(text) != plainConfig {
+		t.Errorf("restored: %s, error %v", text, err)
+	}
+	entries, err := os.ReadDir(filepath.Dir(path))
+	if err != nil || len(entries) != 1 {
+		t.Errorf("the bundle has %v, error %v", entries, err)
+	}
+}
+
+// A write that fails leaves what was there, and nothing else: here one that the
+// limit of a file's size stops in its middle.
+func TestSetRootFails(t *testing.T) {
+	b, path := testBundle(t, plainConfig)
+	var old unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &old); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: 20, Max: old.Max}); err != nil {
+		t.Fatal(err)
+	}
+	err := b.setRoot("/new")
+	if restoreErr := unix.Setrlimit(unix.RLIMIT_FSIZE, &old); restoreErr != nil {
+		t.Fatal(restoreErr)
+	}
+	if !errors.Is(err, unix.EFBIG) {
+		t.Errorf("error %v", err)
+	}
+	entries, err := os.ReadDir(filepath.Dir(path))
+	if err != nil || len(entries) != 1 {
+		t.Errorf("the bundle has %v, error %v", entries, err)
+	}
+	if text, err := os.ReadFile(path); err != nil || !reflect.DeepEqual(string(text), plainConfig) {
+		t.Errorf("the bundle is %s, error %v", text, err)
+	}
+}
+
+func TestSetRootOfLink(t *testing.T) {
+	_, real := testBundle(t, plainConfig)
+	dir := t.TempDir()
+	if err := os.Symlink(real, filepath.Join(dir, "config.json")); err != nil {
+		t.Fatal(err)
+	}
+	b := openBundle(&call{bundle: dir})
+	defer b.close()
+	if err := b.setRoot("/new"); !errors.Is(err, unix.EINVAL) {
+		t.Errorf("error %v", err)
+	}
+	if text, err := os.ReadFile(real); err != nil || string(text) != plainConfig {
+		t.Errorf("the bundle is %s, error %v", text, err)
+	}
+}

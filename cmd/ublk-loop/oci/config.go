@@ -1,0 +1,155 @@
+package oci
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// config is what matters here of a container's configuration (config.json of the
+// OCI runtime specification).
+type config struct {
+	Annotations map[string]string `json:"annotations"`
+	Root        struct {
+		Path string `json:"path"`
+	} `json:"root"`
+	Linux json.RawMessage `json:"linux"`
+}
+
+func parseConfig(text []byte) (*config, error) {
+	c := &config{}
+	if err := json.Unmarshal(text, c); err != nil {
+		return nil, fmt.Errorf("read the configuration: %w", err)
+	}
+	return c, nil
+}
+
+// wantsImage reports whether the container's root is to come from an image.
+func (c *config) wantsImage() bool {
+	_, wanted := c.Annotations[imageAnnotation]
+	return wanted
+}
+
+// hasHookRoot reports whether the hooks have already supplied the root.
+func (c *config) hasHookRoot() bool { return isBelow(hooksDir, c.Root.Path) }
+
+// userNamespace is that of a container, in which root is somebody else.
+type userNamespace struct {
+	Namespaces []struct {
+		Type string `json:"type"`
+	} `json:"namespaces"`
+	GIDMappings []struct {
+		ContainerID uint32 `json:"containerID"`
+		HostID      uint32 `json:"hostID"`
+	} `json:"gidMappings"`
+}
+
+// userNamespace returns the container's, nil where it has none of its own.
+func (c *config) userNamespace() (*userNamespace, error) {
+	u := &userNamespace{}
+	if len(c.Linux) > 0 {
+		if err := json.Unmarshal(c.Linux, u); err != nil {
+			return nil, fmt.Errorf("read the configuration: %w", err)
+		}
+	}
+	for _, n := range u.Namespaces {
+		if n.Type == "user" {
+			return u, nil
+		}
+	}
+	return nil, nil
+}
+
+// rootGroup returns the group, here, of group 0 there; false where that is not
+// known, because the namespace is another container's.
+func (u *userNamespace) rootGroup() (uint32, bool) {
+	for _, m := range u.GIDMappings {
+		if m.ContainerID == 0 {
+			return m.HostID, true
+		}
+	}
+	return 0, false
+}
+
+// object is a configuration, or a part of one, that is to change. Whatever else
+// is in there stays, known or not.
+type object map[string]json.RawMessage
+
+// hook is an entry of a configuration's hooks.
+type hook struct {
+	Path    string   `json:"path"`
+	Args    []string `json:"args"`
+	Timeout int      `json:"timeout"` // in seconds
+}
+
+// editConfig returns a configuration with a change.
+func editConfig(text []byte, edit func(object) error) ([]byte, error) {
+	var c object
+	if err := json.Unmarshal(text, &c); err != nil {
+		return nil, err
+	}
+	if c == nil {
+		return nil, errors.New("not an object")
+	}
+	if err := edit(c); err != nil {
+		return nil, err
+	}
+	return plainJSON(c)
+}
+
+// setRoot has the container's root be at a path.
+func (o object) setRoot(path string) error {
+	return o.editMember("root", func(root object) error {
+		var err error
+		root["path"], err = plainJSON(path)
+		return err
+	})
+}
+
+// addHook adds an entry to those of a moment in the container's life.
+func (o object) addHook(moment string, h hook) error {
+	return o.editMember("hooks", func(hooks object) error {
+		var entries []json.RawMessage
+		if hooks[moment] != nil {
+			if err := json.Unmarshal(hooks[moment], &entries); err != nil {
+				return fmt.Errorf("%s: %w", moment, err)
+			}
+		}
+		entry, err := plainJSON(h)
+		if err != nil {
+			return err
+		}
+		hooks[moment], err = plainJSON(append(slices.Clip(entries), entry))
+		return err
+	})
+}
+
+// editMember changes an object in this one, which is made if it is not there.
+func (o object) editMember(name string, edit func(object) error) error {
+	var member object
+	if o[name] != nil {
+		if err := json.Unmarshal(o[name], &member); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	if member == nil {
+		member = object{}
+	}
+	if err := edit(member); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	var err error
+	o[name], err = plainJSON(member)
+	return err
+}
+
+// plainJSON is json.Marshal that leaves <, > and & as they are.
+func plainJSON(v any) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(v)
+	return b.Bytes(), err
+}

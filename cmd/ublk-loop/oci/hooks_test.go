@@ -1,0 +1,135 @@
+package oci
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A configuration that asks for nothing goes through as it is; what is none, and a
+// request that cannot be met, give nothing.
+func TestPrecreate(t *testing.T) {
+	const image = `{"annotations":{"dev.ublk-loop.rootfs.image":"/nothing"}}`
+	h := &Hooks{Maker: Maker{Settings: &Settings{}}, Program: "/x"}
+	for _, tt := range []struct {
+		in, out string
+		fails   func(error) bool
+	}{
+		{`{ "a":1}  `, `{ "a":1}  `, nil},
+		{plainConfig, plainConfig, nil},
+		{image, "", func(err error) bool { return errors.Is(err, errNotAllowed) }},
+		{`{`, "", func(err error) bool { return err != nil }},
+		{`{"annotations":3}`, "", func(err error) bool { return err != nil }},
+		{`"` + strings.Repeat("x", configLimit), "", func(err error) bool { return errors.Is(err, unix.EFBIG) }},
+	} {
+		var out bytes.Buffer
+		err := h.Precreate(strings.NewReader(tt.in), &out)
+		if out.String() != tt.out || tt.fails == nil && err != nil || tt.fails != nil && !tt.fails(err) {
+			t.Errorf("%.80s gives %.80s, error %v", tt.in, out.String(), err)
+		}
+	}
+}
+
+// The runtime calls the later hooks, behind those that there are.
+func TestTell(t *testing.T) {
+	const (
+		name   = "N"
+		before = `{"hooks":{"poststop":[{"path":"/other","x":1.50}],"prestart":[]},"root":{"path":"rootfs","readonly":true}}`
+		want   = `{"hooks":{"poststart":[{"path":"/bin/x","args":["ublk-loop","hook","poststart","N"],"timeout":30}],` +
+			`"poststop":[{"path":"/other","x":1.50},{"path":"/bin/x","args":["ublk-loop","hook","poststop","N"],"timeout":30}],` +
+			`"prestart":[]},"root":{"path":"/run/ublk-loop-oci/hooks/N/rootfs","readonly":true}}` + "\n"
+	)
+	h := &Hooks{Program: "/bin/x"}
+	var out bytes.Buffer
+	if err := h.tell([]byte(before), name, &out); err != nil || out.String() != want {
+		t.Errorf("%s\nbecomes\n%s, error %v, want\n%s", before, out.String(), err, want)
+	}
+	for _, config := range []string{`null`, `{"hooks":[]}`, `{"hooks":{"poststop":{}}}`} {
+		out.Reset()
+		if err := h.tell([]byte(config), name, &out); err == nil || out.Len() > 0 {
+			t.Errorf("%s becomes %s", config, out.String())
+		}
+	}
+}
+
+func TestMountName(t *testing.T) {
+	name, err := mountName()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if age, ours := mountAge(name); !ours || age < 0 || age > time.Minute {
+		t.Errorf("%s is %s old, a name %t", name, age, ours)
+	}
+	if other, err := mountName(); err != nil || other == name {
+		t.Errorf("again %s, error %v", other, err)
+	}
+	now, err := uptime()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const random = "ABCDEFGHIJKLMNOPQRSTUVW234"
+	early := fmt.Sprintf("%016x-%s", now.Milliseconds()-5000, random)
+	if age, ours := mountAge(early); !ours || age < 5*time.Second || age > time.Minute {
+		t.Errorf("%s is %s old, a name %t", early, age, ours)
+	}
+	for _, name := range []string{
+		"", ".", "..", "ns", "0000000000000001", "0000000000000001-", "1-" + random, "0000000000000001-" + random + "X",
+		"0000000000000001-" + strings.ToLower(random), "000000000000000g-" + random, "0000000000000001-ABCDEFGHIJKLMNOPQRSTUVW23/",
+	} {
+		if _, ours := mountAge(name); ours {
+			t.Errorf("%q is taken for a name", name)
+		}
+		if err := Poststop(name); !errors.Is(err, unix.EINVAL) {
+			t.Errorf("poststop %q: error %v", name, err)
+		}
+		if err := Poststart(name, strings.NewReader(`{"pid":1}`)); !errors.Is(err, unix.EINVAL) {
+			t.Errorf("poststart %q: error %v", name, err)
+		}
+	}
+}
+
+func TestUserNamespace(t *testing.T) {
+	for text, want := range map[string]string{
+		`{}`:             "none",
+		`{"linux":null}`: "none",
+		`{"linux":{"namespaces":[{"type":"mount"}],"gidMappings":[{"containerID":0,"hostID":5,"size":1}]}}`:                                     "none",
+		`{"linux":{"namespaces":[{"type":"mount"},{"type":"user"}],"gidMappings":[{"containerID":1,"hostID":4},{"containerID":0,"hostID":5}]}}`: "group 5",
+		`{"linux":{"namespaces":[{"type":"user","path":"/proc/1/ns/user"}],"gidMappings":[]}}`:                                                  "unknown",
+		`{"linux":{"namespaces":[{"type":"user"}],"gidMappings":[{"containerID":1,"hostID":4,"size":1}]}}`:                                      "unknown",
+		`{"linux":{"namespaces":{}}}`: "error",
+	} {
+		c, err := parseConfig([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		u, err := c.userNamespace()
+		got := "none"
+		switch {
+		case err != nil:
+			got = "error"
+		case u != nil:
+			got = "unknown"
+			if group, known := u.rootGroup(); known {
+				got = fmt.Sprint("group ", group)
+			}
+		}
+		if got != want {
+			t.Errorf("%s: %s, error %v, want %s", text, got, err, want)
+		}
+	}
+}
+
+func TestHasHookRoot(t *testing.T) {
+	for path, want := range map[string]bool{"": false, "rootfs": false, "/run/ublk-loop-oci/ns/rootfs": false, "/run/ublk-loop-oci/hooks/x/rootfs": true, "/run/ublk-loop-oci/hooks/../ns": false} {
+		c := &config{}
+		c.Root.Path = path
+		if got := c.hasHookRoot(); got != want {
+			t.Errorf("%s: %t", path, got)
+		}
+	}
+}

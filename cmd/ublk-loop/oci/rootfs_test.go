@@ -1,0 +1,166 @@
+package oci
+
+import (
+	"errors"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func asked(pairs ...string) map[string]string {
+	annotations := map[string]string{"org.example": "x", imageAnnotation: "/i/a.img"}
+	for i := 0; i < len(pairs); i += 2 {
+		annotations[prefix+pairs[i]] = pairs[i+1]
+	}
+	return annotations
+}
+
+func TestParseRootfs(t *testing.T) {
+	plain := mountOptions{readOnly: true, flags: unix.MS_NODEV}
+	for _, tt := range []struct {
+		annotations map[string]string
+		want        rootfs
+	}{
+		{asked(), rootfs{image: "/i/a.img", options: plain}},
+		{asked("fstype", "auto", "overlay", "none", "subdir", "/", "options", "ro"), rootfs{image: "/i/a.img", options: plain}},
+		{asked("fstype", "xfs", "subdir", "/usr/lib x"), rootfs{image: "/i/a.img", fsType: xfs, options: plain, subdir: "usr/lib x"}},
+		{asked("options", "rw"), rootfs{image: "/i/a.img", options: mountOptions{flags: unix.MS_NODEV}}},
+		{asked("options", "noatime,ro,nouuid,sync"), rootfs{image: "/i/a.img", options: mountOptions{
+			readOnly: true, flags: unix.MS_NODEV | unix.MS_NOATIME | unix.MS_SYNCHRONOUS, special: []string{"nouuid"},
+		}}},
+		{asked("overlay", "tmpfs:64m"), rootfs{image: "/i/a.img", options: plain, overlay: overlay{kind: "tmpfs", size: "64m"}}},
+		{asked("overlay", "tmpfs:1048576"), rootfs{image: "/i/a.img", options: plain, overlay: overlay{kind: "tmpfs", size: "1048576"}}},
+		{asked("overlay", "dir:/var/x"), rootfs{image: "/i/a.img", options: plain, overlay: overlay{kind: "dir", dir: "/var/x"}}},
+	} {
+		got, err := parseRootfs(tt.annotations)
+		if err != nil || !reflect.DeepEqual(*got, tt.want) {
+			t.Errorf("%v: %+v, error %v, want %+v", tt.annotations, got, err, tt.want)
+		}
+	}
+}
+
+func TestParseRootfsRefuses(t *testing.T) {
+	for _, pairs := range [][]string{
+		{"image", ""},
+		{"image", "a.img"},
+		{"image", "/"},
+		{"image", "/i/../a"},
+		{"image", "/i//a"},
+		{"image", "/i/a/"},
+		{"image", "/i/./a"},
+		{"image", "/i\x00/a"},
+		{"fstype", ""},
+		{"fstype", "btrfs"},
+		{"fstype", "EXT4"},
+		{"options", ""},
+		{"options", "ro,rw"},
+		{"options", "suid"},
+		{"options", "nosuid"},
+		{"options", "noexec"},
+		{"options", "dev"},
+		{"options", "errors=panic"},
+		{"options", "ro,"},
+		{"options", "bind"},
+		{"options", "remount"},
+		{"options", "ro noatime"},
+		{"options", "logdev=/dev/sda"},
+		{"options", "journal_path=/x"},
+		{"options", "RO"},
+		{"overlay", ""},
+		{"overlay", "tmpfs"},
+		{"overlay", "tmpfs:"},
+		{"overlay", "tmpfs:0"},
+		{"overlay", "tmpfs:0k"},
+		{"overlay", "tmpfs:1m,mode=777"},
+		{"overlay", "tmpfs:50%"},
+		{"overlay", "tmpfs:1mm"},
+		{"overlay", "tmpfs:m"},
+		{"overlay", "tmpfs:-1"},
+		{"overlay", "tmpfs:9999999999999"},
+		{"overlay", "dir"},
+		{"overlay", "dir:"},
+		{"overlay", "dir:x"},
+		{"overlay", "dir:/a/../b"},
+		{"overlay", "nfs:/x"},
+		{"overlay", "tmpfs:1m", "options", "rw"},
+		{"subdir", ""},
+		{"subdir", "usr"},
+		{"subdir", "/usr/.."},
+		{"subdir", "/../etc"},
+		{"optoins", "ro"},
+		{"", "x"},
+		{"image.x", "y"},
+	} {
+		r, err := parseRootfs(asked(pairs...))
+		if !errors.Is(err, unix.EINVAL) || !strings.Contains(err.Error(), prefix+pairs[0]) {
+			t.Errorf("%q: %+v, error %v", pairs, r, err)
+		}
+	}
+}
+
+// Whatever is accepted, no text of it can end an option of mount(2) early, and
+// each path is one.
+func FuzzParseRootfs(f *testing.F) {
+	f.Add("/i/a.img", "auto", "ro,noatime", "tmpfs:1m", "/usr")
+	f.Add("/i/../a", "xfs", "rw", "dir:/x", "/")
+	f.Fuzz(func(t *testing.T, image, fsType, options, over, subdir string) {
+		r, err := parseRootfs(asked("image", image, "fstype", fsType, "options", options, "overlay", over, "subdir", subdir))
+		if err != nil {
+			return
+		}
+		if strings.ContainsAny(r.overlay.size, ",=%\x00") || strings.Contains(r.subdir, "..") && slices.Contains(strings.Split(r.subdir, "/"), "..") ||
+			strings.ContainsRune(r.image+r.overlay.dir+r.subdir, 0) {
+			t.Errorf("%+v", r)
+		}
+		for _, kind := range fsTypes {
+			flags, data, err := r.options.forFS(fileSystem{kind: kind})
+			if err == nil && flags&unix.MS_NODEV == 0 {
+				t.Errorf("%q: flags %x", options, flags)
+			}
+			for _, name := range strings.Split(data, ",") {
+				if name != "" && !slices.Contains(slices.Collect(maps.Keys(specialOptions)), name) {
+					t.Errorf("%q: data %q", options, data)
+				}
+			}
+		}
+	})
+}
+
+func TestMountOptions(t *testing.T) {
+	for _, tt := range []struct {
+		options string
+		fs      fileSystem
+		data    string // "error" for one
+	}{
+		{"ro", fileSystem{kind: squashfs}, ""},
+		{"ro", fileSystem{kind: erofs}, ""},
+		{"rw", fileSystem{kind: squashfs}, "error"},
+		{"rw", fileSystem{kind: erofs}, "error"},
+		{"ro", fileSystem{kind: ext4}, errorsReadOnly},
+		{"ro", fileSystem{kind: ext4, dirty: true}, errorsReadOnly + ",noload"},
+		{"ro,noload", fileSystem{kind: ext4, dirty: true}, "noload," + errorsReadOnly},
+		{"rw", fileSystem{kind: ext4, dirty: true}, errorsReadOnly},
+		{"rw,errors=continue", fileSystem{kind: ext4}, errorsContinue},
+		{"ro", fileSystem{kind: xfs}, "nouuid"},
+		{"rw,discard,nouuid", fileSystem{kind: xfs}, "discard,nouuid"},
+		{"ro,norecovery", fileSystem{kind: xfs}, "norecovery,nouuid"},
+		{"ro,norecovery", fileSystem{kind: ext4}, "error"},
+		{"ro,noload", fileSystem{kind: erofs}, "error"},
+	} {
+		o, err := parseOptions(tt.options)
+		if err != nil {
+			t.Fatal(err)
+		}
+		flags, data, err := o.forFS(tt.fs)
+		if err != nil {
+			data = "error"
+		}
+		if data != tt.data || err == nil && (flags&unix.MS_RDONLY != 0) == strings.Contains(tt.options, "rw") {
+			t.Errorf("%s of %+v: flags %x, data %q, want %q", tt.options, tt.fs, flags, data, tt.data)
+		}
+	}
+}

@@ -1,0 +1,81 @@
+package oci
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestWorded checks the words that podman looks for.
+func TestWorded(t *testing.T) {
+	if Worded(nil) != nil {
+		t.Error("nil is an error")
+	}
+	for _, errno := range []unix.Errno{unix.ENOENT, unix.EACCES, unix.EPERM} {
+		err := Worded(errors.Join(&os.PathError{Op: "open", Path: "/x", Err: errno}))
+		if strings.Contains(err.Error(), errno.Error()) || !strings.HasPrefix(err.Error(), "open /x: ") || !errors.Is(err, errno) {
+			t.Errorf("%v is %v", errno, err)
+		}
+	}
+}
+
+// What cannot be executed is known before anything is done.
+func TestRunWithoutRuntime(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain := filepath.Join(t.TempDir(), "plain")
+	if err := os.WriteFile(plain, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(self, link); err != nil {
+		t.Fatal(err)
+	}
+	for runtime, want := range map[string]error{"/nothing": unix.ENOENT, plain: unix.EACCES, self: unix.EINVAL, link: unix.EINVAL} {
+		w := &Wrapper{Maker: Maker{Settings: &Settings{}}, Runtime: runtime}
+		if err := w.Run([]string{"state", "x"}); !errors.Is(err, want) {
+			t.Errorf("%s: error %v, want %v", runtime, err, want)
+		}
+	}
+}
+
+// A failure is in the runtime's log as well.
+func TestReport(t *testing.T) {
+	dir := t.TempDir()
+	bundle := filepath.Join(dir, "bundle")
+	if err := os.Mkdir(bundle, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	const config = `{"annotations":{"dev.ublk-loop.rootfs.image":"/nothing"}}`
+	if err := os.WriteFile(filepath.Join(bundle, "config.json"), []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w := &Wrapper{Maker: Maker{Settings: &Settings{}}, Runtime: "/bin/sh"}
+	const want = "rootfs image unavailable: /nothing: below no directory that the settings allow"
+	for _, format := range []string{"json", "text"} {
+		path := filepath.Join(dir, format)
+		err := w.Run([]string{"--log=" + path, "--log-format", format, "create", "--bundle", bundle, "x"})
+		if err == nil || err.Error() != want {
+			t.Errorf("error %v", err)
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var entry map[string]string
+		if format == "json" {
+			if err := json.Unmarshal(text, &entry); err != nil || entry["level"] != "error" || entry["msg"] != want {
+				t.Errorf("the log has %s, error %v", text, err)
+			}
+		} else if !strings.Contains(string(text), "level=error msg=\""+want) {
+			t.Errorf("the log has %s", text)
+		}
+	}
+}
