@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -17,6 +18,8 @@ type addOptions struct {
 	file       string
 	config     loop.Config
 	transfer   transferOptions
+	autoclear  time.Duration
+	standalone bool
 	foreground bool
 	json       bool
 	logFile    string
@@ -34,6 +37,9 @@ func newAddCommand(a *app) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			opts.file = args[0]
 			opts.hasLogFile = cmd.Flags().Changed("log-file")
+			if err := opts.checkAutoclear(cmd); err != nil {
+				return err
+			}
 			if err := opts.transfer.check(cmd, &opts.config.Transfer); err != nil {
 				return err
 			}
@@ -69,9 +75,23 @@ func (o *addOptions) addFlags(cmd *cobra.Command) {
 	o.transfer.addFlags(f, &c.Transfer)
 	f.Var(onCrashFlag{&c.OnCrash}, "on-crash", "when the server is killed: remove the disk (fail, the default), or keep it for\nrecover, and fail or repeat the requests that the server had")
 	f.BoolVar(&c.Shared, "shared", false, "attach it though another uses it")
+	f.DurationVar(&o.autoclear, "autoclear", 0, "remove the device when nobody uses it any more, but not within the first `TIME`,\n10s if it is not given (needs serve)")
+	f.Lookup("autoclear").NoOptDefVal, f.Lookup("autoclear").DefValue = "10s", ""
+	f.BoolVar(&o.standalone, "standalone", false, "serve in a process of its own, though serve runs (so does --log-file)")
 	f.BoolVar(&o.foreground, "foreground", false, "serve in this process, until SIGINT or SIGTERM")
 	f.BoolVar(&o.json, "json", false, "print what list --json does, in place of the path")
 	f.StringVar(&o.logFile, "log-file", "", "append the server's log to `FILE`, as lines of JSON")
+}
+
+// checkAutoclear refuses it where there is no server of many.
+func (o *addOptions) checkAutoclear(cmd *cobra.Command) error {
+	switch {
+	case o.autoclear < 0:
+		return &usageError{fmt.Errorf("--autoclear %s: less than nothing", o.autoclear), helpHint(cmd)}
+	case o.autoclear > 0 && (o.standalone || o.foreground || o.hasLogFile):
+		return &usageError{errors.New("--autoclear: only serve removes devices, and not with --standalone, --foreground or --log-file"), helpHint(cmd)}
+	}
+	return nil
 }
 
 func (a *app) runAdd(ctx context.Context, opts addOptions) error {
@@ -142,7 +162,7 @@ func (o *addOptions) job() (*job, error) {
 	if err != nil {
 		return nil, err
 	}
-	j := &job{Name: file.Name(), JSON: o.json, Foreground: o.foreground, file: file}
+	j := &job{Name: file.Name(), JSON: o.json, Standalone: o.standalone, Autoclear: o.autoclear, Foreground: o.foreground, file: file}
 	if j.key, j.Warnings, err = o.transfer.prepare(file, &o.config); err != nil {
 		j.close()
 		return nil, naming(err, "attach", j.Name)

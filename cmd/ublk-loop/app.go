@@ -32,6 +32,9 @@ type app struct {
 	// one and does not return unless that fails.
 	start   func(context.Context, *job) (server, error)
 	replace func(*job) error
+	// serve makes this process a server of many devices, or supervises one, and
+	// does not return before that ends.
+	serve func(serveOptions) error
 }
 
 // driver is the kernel's driver, as far as the commands go.
@@ -57,7 +60,10 @@ type server interface {
 }
 
 func newApp() *app {
-	return &app{out: os.Stdout, errOut: os.Stderr, open: openKernel, start: startServer, replace: replaceProcess}
+	return &app{
+		out: os.Stdout, errOut: os.Stderr,
+		open: openKernel, start: startSomewhere, replace: replaceProcess, serve: replaceWithMany,
+	}
 }
 
 // usageError is an error of the command line itself.
@@ -130,7 +136,7 @@ func newRootCommand(a *app) *cobra.Command {
 	root.SetOut(a.out)
 	root.SetErr(a.errOut)
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(newAddCommand(a), newDelCommand(a), newListCommand(a), newResizeCommand(a), newRecoverCommand(a),
+	root.AddCommand(newAddCommand(a), newDelCommand(a), newListCommand(a), newResizeCommand(a), newRecoverCommand(a), newServeCommand(a), newUpgradeCommand(a), newTopCommand(a),
 		newFeaturesCommand(a), newVersionCommand(a))
 	return root
 }

@@ -16,7 +16,7 @@ func TestUsage(t *testing.T) {
 	b := newBench()
 	see := "\nhint: see ublk-loop --help\n"
 	b.check(t, nil, 2, "", "ublk-loop: error: no command"+see)
-	b.check(t, []string{"serve"}, 2, "", `ublk-loop: error: unknown command "serve"`+see)
+	b.check(t, []string{"nonsense"}, 2, "", `ublk-loop: error: unknown command "nonsense"`+see)
 	b.check(t, []string{"-x"}, 2, "", "ublk-loop: error: unknown shorthand flag: 'x' in -x"+see)
 	b.check(t, []string{"--json"}, 2, "", "ublk-loop: error: unknown flag: --json"+see)
 	b.check(t, []string{"version", "now"}, 2, "", "ublk-loop: error: version: unexpected argument \"now\"\nhint: see ublk-loop version --help\n")
@@ -91,6 +91,7 @@ func manualFlags(section string) []string {
 	return flags
 }
 
+// commandFlags returns the flags of a command and of those below it.
 func commandFlags(cmd *cobra.Command) []string {
 	flags := []string{}
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
@@ -100,6 +101,9 @@ func commandFlags(cmd *cobra.Command) []string {
 		}
 		flags = append(flags, name)
 	})
+	for _, sub := range cmd.Commands() {
+		flags = append(flags, commandFlags(sub)...)
+	}
 	slices.Sort(flags)
 	return flags
 }

@@ -56,7 +56,7 @@ func TestKernelBadInput(t *testing.T) {
 		{[]string{"add", "--offset=1Q", file}, 2, []string{"--offset", `"1Q"`}},
 		{[]string{"add", "--sizelimit=9223372036854775808", file}, 2, []string{"--sizelimit", "2^63"}},
 		{[]string{"add", "-b", "3", file}, 2, []string{"--sector-size"}},
-		{[]string{"serve"}, 2, []string{"serve"}},
+		{[]string{"nonsense"}, 2, []string{"nonsense"}},
 		{[]string{"del", dir + "/missing"}, 1, []string{dir + "/missing", "no such file"}},
 		{[]string{"del", dir}, 1, []string{dir, "is a directory"}},
 		{[]string{"list", "-j", dir + "/missing"}, 1, []string{dir + "/missing", "no such file"}},

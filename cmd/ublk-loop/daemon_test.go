@@ -33,7 +33,7 @@ func TestReady(t *testing.T) {
 		{"error", `{"error":"no room","hint":"make some"}` + "\n", errors.New("no room"), "make some"},
 		{"nothing", "", errServerEnded, ""},
 		{"half a line", `{"err`, errServerEnded, ""},
-		{"device", `{"status":{"device":"/nonexistent/x"}}` + "\n", errors.New("watch /nonexistent: no such file or directory"), ""},
+		{"device", `{"status":{"device":"/nonexistent/x"}}` + "\n", errors.New("open /nonexistent/x: watch /nonexistent: no such file or directory"), ""},
 	} {
 		add, control := socketFiles(t)
 		if _, err := io.WriteString(control, tt.text); err != nil {

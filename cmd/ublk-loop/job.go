@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -25,13 +26,16 @@ type job struct {
 	Name       string      `json:"name"` // path of the file
 	Config     loop.Config `json:"config"`
 	Recover    *uint32     `json:"recover,omitempty"` // the device to take over, nil to make one
-	Foreground bool        `json:"foreground"`
-	JSON       bool        `json:"json"`
-	FileFD     int         `json:"file_fd"` // from loop.OpenPath
-	LogFD      int         `json:"log_fd"`
-	NotifyFD   int         `json:"notify_fd"`
-	KeyFD      int         `json:"key_fd"`   // the transfer's key, to be read to its end
-	Warnings   []string    `json:"warnings"` // of protections that cannot be had
+	Standalone bool        `json:"-"`                 // in a process of its own
+	// Autoclear is how long the device stays though nobody uses it; 0 for good.
+	Autoclear  time.Duration `json:"-"`
+	Foreground bool          `json:"foreground"`
+	JSON       bool          `json:"json"`
+	FileFD     int           `json:"file_fd"` // from loop.OpenPath
+	LogFD      int           `json:"log_fd"`
+	NotifyFD   int           `json:"notify_fd"`
+	KeyFD      int           `json:"key_fd"`   // the transfer's key, to be read to its end
+	Warnings   []string      `json:"warnings"` // of protections that cannot be had
 
 	// The descriptors on this side, nil for none.
 	file, log, notify, key *os.File
@@ -60,11 +64,16 @@ func (j *job) close() {
 // openLog opens the file that the server's log is appended to.
 func (j *job) openLog(path string) error {
 	var err error
-	j.log, err = os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	j.log, err = openLogFile(path)
+	return err
+}
+
+func openLogFile(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
 	if err != nil {
-		return fmt.Errorf("open log: %w", err)
+		return nil, fmt.Errorf("open log: %w", err)
 	}
-	return nil
+	return f, nil
 }
 
 // send gives the job to the server at the other end of w.

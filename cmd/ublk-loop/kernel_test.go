@@ -78,7 +78,8 @@ func servers(t testing.TB) []int {
 	var pids []int
 	for _, path := range paths {
 		cmdline, err := os.ReadFile(path)
-		if err != nil || !bytes.HasPrefix(cmdline, []byte("ublk-loop\x00"+serverCommand+"\x00")) {
+		words := strings.Split(string(cmdline), "\x00")
+		if err != nil || len(words) < 2 || words[0] != "ublk-loop" || words[1] != serverCommand && words[1] != manyCommand {
 			continue // gone, or another
 		}
 		pid, err := strconv.Atoi(strings.Split(path, "/")[2])
@@ -238,12 +239,16 @@ func (b *bed) tool(name string, args ...string) string {
 	return string(out)
 }
 
+// waitLimit is far more than anything takes that a test waits for, on an emulated
+// machine that shares its CPU with three others.
+const waitLimit = 40 * time.Second
+
 // waitUntil waits for what gives no event.
 func waitUntil(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(waitLimit); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("%s: not after 10 seconds", what)
+			t.Fatalf("%s: not after %v", what, waitLimit)
 		}
 	}
 }

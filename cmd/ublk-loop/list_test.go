@@ -111,6 +111,7 @@ const listedJSON = `[
     "direct_io": true,
     "buffer_mode": "auto-register",
     "partscan": true,
+    "autoclear": false,
     "on_crash": "reissue",
     "queues": 2,
     "depth": 128,

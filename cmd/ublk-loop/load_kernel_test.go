@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"sync/atomic"
 	"testing"
 
@@ -13,7 +14,8 @@ import (
 )
 
 // load are writers of a device that each know what they wrote: a block holds
-// what was written last, or if that failed, this or what was there before.
+// what was written last, or if that failed, this or what may have been there
+// before.
 type load struct {
 	stop   atomic.Bool
 	done   chan error
@@ -57,8 +59,17 @@ func (l *load) end(t testing.TB) int64 {
 	return l.failed.Load()
 }
 
-// block is what a writer knows of a block: what it may hold.
-type block struct{ last, maybe uint64 }
+// block is what a writer knows of a block: that it holds the last write that
+// succeeded, or one of those that have failed since, any of which the device may
+// have carried out.
+type block struct {
+	last   uint64
+	failed []uint64
+}
+
+func (b *block) mayHold(number uint64) bool {
+	return number == b.last || slices.Contains(b.failed, number)
+}
 
 func (l *load) run(f *os.File, page []byte, writer uint64) error {
 	var blocks [loaderBlocks]block
@@ -71,19 +82,19 @@ func (l *load) run(f *os.File, page []byte, writer uint64) error {
 		switch {
 		case errors.Is(err, unix.EIO):
 			l.failed.Add(1)
-			blocks[i].maybe = number
+			blocks[i].failed = append(blocks[i].failed, number)
 			continue // what it holds is not known before the next write
 		case err != nil:
 			return err
 		}
-		blocks[i] = block{number, number}
+		blocks[i] = block{last: number}
 		i = rand.N(uint64(loaderBlocks))
-		if err := l.check(f, page, writer, i, blocks[i]); err != nil {
+		if err := l.check(f, page, writer, i, &blocks[i]); err != nil {
 			return err
 		}
 	}
-	for i, want := range blocks {
-		if err := l.check(f, page, writer, uint64(i), want); err != nil {
+	for i := range blocks {
+		if err := l.check(f, page, writer, uint64(i), &blocks[i]); err != nil {
 			return err
 		}
 	}
@@ -91,7 +102,7 @@ func (l *load) run(f *os.File, page []byte, writer uint64) error {
 }
 
 // check reads a block that has been written.
-func (l *load) check(f *os.File, page []byte, writer, i uint64, want block) error {
+func (l *load) check(f *os.File, page []byte, writer, i uint64, want *block) error {
 	if want.last == 0 {
 		return nil
 	}
@@ -105,8 +116,8 @@ func (l *load) check(f *os.File, page []byte, writer, i uint64, want block) erro
 	}
 	for off := 0; off < len(page); off += 16 {
 		got := binary.NativeEndian.Uint64(page[off+8:])
-		if binary.NativeEndian.Uint64(page[off:]) != writer || got != want.last && got != want.maybe {
-			return fmt.Errorf("block %d of writer %d holds write %d at %d, want %d or %d", i, writer, got, off, want.last, want.maybe)
+		if binary.NativeEndian.Uint64(page[off:]) != writer || !want.mayHold(got) {
+			return fmt.Errorf("block %d of writer %d holds write %d at %d, want %d or of %d", i, writer, got, off, want.last, want.failed)
 		}
 	}
 	return nil

@@ -8,15 +8,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// logger is a log about a device. It is zap's core without package zap, which
+// logger is a server's log. It is zap's core without package zap, which
 // links an HTTP server into each of our processes, 1.5 MiB of its memory.
 type logger struct {
 	core zapcore.Core
 }
 
-// newLogger returns a log for people on a terminal, of lines of JSON elsewhere.
-// Each line carries the device's id.
-func newLogger(file *os.File, id uint32) *logger {
+// newLogger returns the log about a device, each line of which carries its id.
+func newLogger(file *os.File, id uint32) *logger { return newServerLogger(file).of(id) }
+
+// of returns the part of a log that is about a device.
+func (l *logger) of(id uint32) *logger {
+	return &logger{l.core.With([]zapcore.Field{{Key: "id", Type: zapcore.Uint32Type, Integer: int64(id)}})}
+}
+
+// newServerLogger returns a log for people on a terminal, of lines of JSON
+// elsewhere.
+func newServerLogger(file *os.File) *logger {
 	config := zapcore.EncoderConfig{
 		TimeKey: "ts", LevelKey: "level", MessageKey: "msg", LineEnding: zapcore.DefaultLineEnding,
 		EncodeTime: zapcore.RFC3339NanoTimeEncoder, EncodeLevel: zapcore.LowercaseLevelEncoder,
@@ -26,8 +34,7 @@ func newLogger(file *os.File, id uint32) *logger {
 		encoder = zapcore.NewConsoleEncoder(config)
 	}
 	// One write a line, so that several servers can share a file.
-	core := zapcore.NewCore(encoder, zapcore.Lock(file), zapcore.InfoLevel)
-	return &logger{core.With([]zapcore.Field{{Key: "id", Type: zapcore.Uint32Type, Integer: int64(id)}})}
+	return &logger{zapcore.NewCore(encoder, zapcore.Lock(file), zapcore.InfoLevel)}
 }
 
 // noLogger returns a log that goes nowhere.

@@ -2,20 +2,31 @@
 // through the kernel's ublk driver.
 package main
 
-import "os"
+import (
+	"os"
+	"path/filepath"
+)
 
 func main() {
-	os.Exit(run(os.Args[1:]))
+	os.Exit(run(filepath.Base(os.Args[0]), os.Args[1:]))
 }
 
-// run carries out the command line and returns the exit status.
-func run(args []string) int {
+// run carries out the command line, by the name that the program was called by,
+// and returns the exit status.
+func run(name string, args []string) int {
+	if name == mountHelper {
+		return mountMain(args)
+	}
 	if len(args) > 0 {
 		switch args[0] {
 		case serverCommand:
 			return serverMain(args[1:])
 		case scanCommand:
 			return scanMain(args[1:])
+		case manyCommand:
+			return manyMain(args[1:])
+		case unusedCommand:
+			return unusedMain(args[1:])
 		}
 	}
 	return newApp().run(args)

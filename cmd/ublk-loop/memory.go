@@ -1,9 +1,11 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"strings"
 
@@ -13,44 +15,137 @@ import (
 // This file keeps a server from waiting for memory: the page that it would
 // wait for may be one that its own device has to write first.
 
+// program is where this program is in memory.
+type program struct {
+	code, constants mapping
+	serving, other  []mapping // of code: what a server may need while it serves, and the rest
+}
+
 // lockMemory keeps in memory what the server has used once, from now on, and
-// the program's code, used or not. Large mappings that Go does not use stay
-// without memory (MCL_ONFAULT in mlock2(2), Linux 4.4). It needs CAP_IPC_LOCK.
-func lockMemory() error {
-	if err := unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | unix.MCL_ONFAULT); err != nil {
-		return fmt.Errorf("lock memory: %w", err)
-	}
+// the program's code that serves devices, used or not. Large mappings that Go
+// does not use stay without memory (MCL_ONFAULT in mlock2(2), Linux 4.4). It
+// needs CAP_IPC_LOCK.
+func lockMemory() (*program, error) {
 	maps, err := os.Open("/proc/self/maps")
 	if err != nil {
-		return fmt.Errorf("find the program's code: %w", err)
+		return nil, fmt.Errorf("find the program's code: %w", err)
 	}
 	defer func() { _ = maps.Close() }()
-	start, length, err := findCode(maps)
-	if err != nil {
-		return err
+	p := &program{}
+	if p.code, p.constants, err = findCode(maps); err != nil {
+		return nil, err
 	}
-	_, _, errno := unix.Syscall(unix.SYS_MADVISE, start, length, unix.MADV_POPULATE_READ)
-	if errno != 0 && errno != unix.EINVAL { // EINVAL: before Linux 5.14
-		return fmt.Errorf("read the program's code: %w", errno)
+	p.serving, p.other = splitCode(p.code, uintptr(os.Getpagesize()), functionAt)
+	if err := unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | unix.MCL_ONFAULT); err != nil {
+		return nil, fmt.Errorf("lock memory: %w", err)
+	}
+	for _, m := range p.serving {
+		err := m.advise(unix.MADV_POPULATE_READ)
+		if err != nil && !errors.Is(err, unix.EINVAL) { // before Linux 5.14
+			return nil, fmt.Errorf("read the program's code: %w", err)
+		}
+	}
+	return p, nil
+}
+
+// giveBack gives back what of the program only its start has used. Constants
+// that are used again come back, and stay then (MADV_DONTNEED_LOCKED in
+// madvise(2), Linux 5.18, before which all stays).
+func (p *program) giveBack() {
+	if p == nil {
+		return
+	}
+	for _, m := range append(p.other, p.constants) {
+		_ = m.advise(unix.MADV_DONTNEED_LOCKED)
+	}
+}
+
+// mapping is a part of this process's memory.
+type mapping struct{ start, end uintptr }
+
+// advise is madvise(2).
+func (m mapping) advise(advice uintptr) error {
+	if _, _, errno := unix.Syscall(unix.SYS_MADVISE, m.start, m.end-m.start, advice); errno != 0 {
+		return errno
 	}
 	return nil
 }
 
 // findCode returns where the first mapping that can be executed is, which in a
-// static program is its code (proc_pid_maps(5)).
-func findCode(maps io.Reader) (start, length uintptr, err error) {
+// static program is its code, and the next, its constants (proc_pid_maps(5)).
+func findCode(maps io.Reader) (code, constants mapping, err error) {
 	text, err := io.ReadAll(maps)
 	if err != nil {
-		return 0, 0, fmt.Errorf("find the program's code: %w", err)
+		return code, constants, fmt.Errorf("find the program's code: %w", err)
 	}
 	for line := range strings.Lines(string(text)) {
-		var end uintptr
+		var m mapping
 		var mode string
-		if n, _ := fmt.Sscanf(line, "%x-%x %s", &start, &end, &mode); n == 3 && mode == "r-xp" {
-			return start, end - start, nil
+		n, _ := fmt.Sscanf(line, "%x-%x %s", &m.start, &m.end, &mode)
+		switch {
+		case n < 3:
+		case code.end != 0:
+			return code, m, nil
+		case mode == "r-xp":
+			code = m
 		}
 	}
-	return 0, 0, fmt.Errorf("find the program's code: %w", unix.ENOENT)
+	return code, constants, fmt.Errorf("find the program's code: %w", unix.ENOENT)
+}
+
+// notServing are the packages, and those below them, that only commands and
+// requests at the socket of serve need: half of the program.
+var notServing = []string{
+	"net", "mime", "vendor", "html", "regexp", "text", "compress", "math/big", "encoding/asn1", "encoding/pem",
+	"crypto/tls", "crypto/x509", "crypto/ecdsa", "crypto/ecdh", "crypto/elliptic", "crypto/hpke", "crypto/rsa", "crypto/dsa",
+	"crypto/internal/fips140/bigmod", "crypto/internal/fips140/edwards25519", "crypto/internal/fips140/mlkem",
+	"crypto/internal/fips140/nistec", "crypto/internal/fips140/rsa", "crypto/internal/fips140/tls12", "crypto/internal/fips140/tls13",
+	"github.com/spf13", "github.com/BurntSushi", "golang.org/x/crypto/argon2", "golang.org/x/crypto/blake2b", "github.com/ublk-loop/ublk-loop/cmd", "github.com/ublk-loop/ublk-loop/transfer/luks",
+}
+
+// isServing reports whether a function is one that a server may need while it
+// serves. Functions without a package are the runtime's.
+func isServing(function string) bool {
+	for _, p := range notServing {
+		rest, found := strings.CutPrefix(function, p)
+		if found && rest != "" && (rest[0] == '/' || rest[0] == '.') {
+			return false
+		}
+	}
+	return true
+}
+
+// functionAt returns the name of the function that an address is in, "" for
+// none.
+func functionAt(pc uintptr) string {
+	f := runtime.FuncForPC(pc)
+	if f == nil {
+		return ""
+	}
+	// At its entry it is itself, elsewhere what it has inlined there.
+	return runtime.FuncForPC(f.Entry()).Name()
+}
+
+// splitCode tells the pages of code with functions that a server may need while
+// it serves from the others. The linker puts those of a package side by side, so
+// the ends of a page tell. The first function of the next page stands for the last
+// of this one: to find a function takes a microsecond.
+func splitCode(code mapping, page uintptr, function func(uintptr) string) (serving, other []mapping) {
+	serves := isServing(function(code.start))
+	for start := code.start; start < code.end; start += page {
+		next := isServing(function(start + page))
+		list := &other
+		if serves || next {
+			list = &serving
+		}
+		serves = next
+		if n := len(*list); n > 0 && (*list)[n-1].end == start {
+			(*list)[n-1].end += page
+			continue
+		}
+		*list = append(*list, mapping{start, start + page})
+	}
+	return serving, other
 }
 
 // gcLimit is how much memory, in bytes, a server may have before Go collects

@@ -20,13 +20,10 @@ const openTimeout = 10 * time.Second
 // look for partitions first if that is wanted: when it returns, their nodes
 // are there. A server must not call it for its own device.
 func openDevice(ctx context.Context, path string, scan bool) error {
-	w, err := watchDir(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
+	w := &dirWatch{dir: filepath.Dir(path)}
 	defer w.close()
 	fd := -1
-	err = w.until(ctx, func() error {
+	err := w.until(ctx, func() error {
 		var err error
 		fd, err = unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		return err
@@ -79,31 +76,47 @@ func partitions(disk string) []string {
 
 // dirWatch is woken when something in a directory is made or closed.
 type dirWatch struct {
-	events *os.File // of inotify(7)
+	dir    string
+	events *os.File // of inotify(7), nil before they are needed: to close it takes milliseconds
 }
 
-func watchDir(dir string) (*dirWatch, error) {
+// start has events come from now on.
+func (w *dirWatch) start() error {
+	if w.events != nil {
+		return nil
+	}
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
-		return nil, fmt.Errorf("watch %s: %w", dir, err)
+		return fmt.Errorf("watch %s: %w", w.dir, err)
 	}
-	if _, err := unix.InotifyAddWatch(fd, dir, unix.IN_CREATE|unix.IN_ATTRIB|unix.IN_CLOSE); err != nil {
+	if _, err := unix.InotifyAddWatch(fd, w.dir, unix.IN_CREATE|unix.IN_ATTRIB|unix.IN_CLOSE); err != nil {
 		_ = unix.Close(fd)
-		return nil, fmt.Errorf("watch %s: %w", dir, err)
+		return fmt.Errorf("watch %s: %w", w.dir, err)
 	}
-	return &dirWatch{os.NewFile(uintptr(fd), dir)}, nil
+	w.events = os.NewFile(uintptr(fd), w.dir)
+	return nil
 }
 
-func (w *dirWatch) close() { _ = w.events.Close() }
+func (w *dirWatch) close() {
+	if w.events != nil {
+		_ = w.events.Close()
+	}
+}
 
 // firstPause is how soon something is tried again without an event: that of a
 // close comes before the kernel has let go of what was closed (__fput in
 // fs/file_table.c), and nothing tells of that.
 const firstPause = time.Millisecond
 
-// until tries something again at each event, and from time to time after one,
-// for as long as it returns a given error, and not longer than openTimeout.
+// until tries something, and for as long as it returns a given error again at
+// each event, and from time to time after one, not longer than openTimeout.
 func (w *dirWatch) until(ctx context.Context, try func() error, passing error) error {
+	if err := ignoreEINTR(try); !errors.Is(err, passing) {
+		return err
+	}
+	if err := w.start(); err != nil {
+		return err
+	}
 	deadline := time.Now().Add(openTimeout)
 	for pause := firstPause; ; pause *= 2 {
 		err := ignoreEINTR(try)

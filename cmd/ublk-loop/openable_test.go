@@ -55,15 +55,12 @@ func TestOpenDeviceError(t *testing.T) {
 // nothing tells.
 func TestWatchTriesAfterTheEvent(t *testing.T) {
 	dir := t.TempDir()
-	w, err := watchDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
+	w := &dirWatch{dir: dir}
 	defer w.close()
 	tries := 0
 	start := time.Now()
-	err = w.until(context.Background(), func() error {
-		if tries++; tries == 1 {
+	err := w.until(context.Background(), func() error {
+		if tries++; tries <= 2 { // the first is before anything is watched
 			return errors.Join(os.WriteFile(filepath.Join(dir, "event"), nil, 0o600), unix.EBUSY)
 		}
 		if time.Since(start) < 50*time.Millisecond {
@@ -80,7 +77,19 @@ func TestWatchTriesAfterTheEvent(t *testing.T) {
 }
 
 func TestWatchError(t *testing.T) {
-	if _, err := watchDir("/nonexistent"); err == nil {
-		t.Error("a directory that is not there is watched")
+	w := &dirWatch{dir: "/nonexistent"}
+	defer w.close()
+	err := w.until(context.Background(), func() error { return unix.ENOENT }, unix.ENOENT)
+	if err == nil || err.Error() != "watch /nonexistent: no such file or directory" {
+		t.Errorf("error %v", err)
+	}
+}
+
+// A watch costs an add more than all else it waits for.
+func TestWatchOnlyWhereNeeded(t *testing.T) {
+	w := &dirWatch{dir: t.TempDir()}
+	defer w.close()
+	if err := w.until(context.Background(), func() error { return nil }, unix.ENOENT); err != nil || w.events != nil {
+		t.Errorf("error %v, watched: %v", err, w.events != nil)
 	}
 }

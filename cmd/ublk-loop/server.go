@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -63,18 +64,19 @@ func endSignals() []os.Signal {
 // serve serves a device until a signal, its removal or its failure. Errors
 // have been reported or logged when it returns.
 func serve(j *job, c client, stop <-chan os.Signal) error {
-	if err := lockMemory(); err != nil {
+	program, err := lockMemory()
+	if err != nil {
 		j.Warnings = append(j.Warnings, fmt.Sprintf("may wait for memory that its own device has to free: %v", err))
 	}
+	makeRoom(cmp.Or(j.Config.Queues, runtime.NumCPU()))
 	ctl, dev, err := attach(j)
 	if err != nil {
 		err = j.describe(err)
 		c.Failed(answer{Error: err.Error(), Hint: hintFor(err)})
 		return err
 	}
-	// Queues that come back from the kernel do not wait for each other.
 	status := dev.Status()
-	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), status.Queues+1))
+	makeRoom(status.Queues) // one that is taken over may have more
 	log := j.logger(status.ID)
 	for _, w := range j.Warnings {
 		log.warn(w)
@@ -86,6 +88,7 @@ func serve(j *job, c client, stop <-chan os.Signal) error {
 		c.Failed(answer{Error: err.Error(), Hint: hintFor(err)})
 	} else {
 		quietGC()
+		program.giveBack()
 		err = waitForEnd(dev, stop, log)
 	}
 	c.Ending()
@@ -103,12 +106,17 @@ func (j *job) describe(err error) error {
 	if j.Recover != nil {
 		return naming(err, "recover", ublk.BlockPath(*j.Recover))
 	}
-	err = naming(err, "attach", j.Name)
+	return describeAdd(err, j.Name, &j.Config)
+}
+
+// describeAdd says what a failed attempt to make a device of a file was at.
+func describeAdd(err error, file string, cfg *loop.Config) error {
+	err = naming(err, "attach", file)
 	switch {
-	case j.Config.ID != nil && errors.Is(err, unix.EEXIST):
-		err = naming(err, "make", ublk.BlockPath(*j.Config.ID))
+	case cfg.ID != nil && errors.Is(err, unix.EEXIST):
+		err = naming(err, "make", ublk.BlockPath(*cfg.ID))
 		return &loop.HintError{Err: err, Hint: "that one is taken; without --id it is the first free one"}
-	case j.Config.ZeroCopy == loop.SwitchOn && errors.Is(err, ublk.ErrNotSupported):
+	case cfg.ZeroCopy == loop.SwitchOn && errors.Is(err, ublk.ErrNotSupported):
 		return &loop.HintError{Err: err, Hint: "leave --zero-copy out; ublk-loop features shows what the kernel has"}
 	}
 	return err

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop/control"
+	"github.com/ublk-loop/ublk-loop/loop"
+)
+
+// leased is a device of a server of many, held by a lease until it stays.
+type leased struct {
+	ctx    context.Context // done when the user has had enough
+	client *control.Client
+	lease  *control.Lease
+	stay   time.Duration // at least, though nobody uses it; 0 for good
+}
+
+var _ server = (*leased)(nil)
+
+// startServe is what to do where there is no server of many.
+const startServe = "start ublk-loop serve, or the unit ublk-loop.socket"
+
+// startSomewhere has the device served by the server of many devices, where
+// there is one and it can, or else by a process of its own.
+func startSomewhere(ctx context.Context, j *job) (server, error) {
+	if j.Standalone || j.Recover != nil || j.log != nil {
+		return startServer(ctx, j)
+	}
+	srv, err := startLeased(ctx, j, control.NewClient(control.DefaultSocket))
+	switch {
+	case !errors.Is(err, control.ErrNoServer):
+		return srv, err
+	case j.Autoclear > 0:
+		return nil, &loop.HintError{Err: fmt.Errorf("autoclear: %w", err), Hint: startServe}
+	}
+	return startServer(ctx, j)
+}
+
+// startLeased asks a server of many for the device.
+func startLeased(ctx context.Context, j *job, client *control.Client) (server, error) {
+	req := control.AddRequest{File: j.Name, Config: j.Config}
+	lease, err := client.Add(ctx, req, control.AddFiles{File: j.file, Key: j.key})
+	if ctx.Err() != nil {
+		err = whyDone(ctx)
+	}
+	if err != nil {
+		return nil, serverError(err)
+	}
+	return &leased{ctx: ctx, client: client, lease: lease, stay: j.Autoclear}, nil
+}
+
+// serverError returns an error of a server as one that has happened here.
+func serverError(err error) error {
+	var e *control.ServerError
+	if !errors.As(err, &e) {
+		return err
+	}
+	return &loop.HintError{Err: e, Hint: e.Hint}
+}
+
+// Ready implements server.
+func (s *leased) Ready() (*loop.Status, error) {
+	ctx, cancel := context.WithCancelCause(s.ctx)
+	defer cancel(nil)
+	go func() { // until the lease ends, or this process
+		s.lease.Wait()
+		cancel(errServerEnded)
+	}()
+	device := s.lease.Device
+	device.Autoclear = s.stay > 0 // once it stays
+	return &device, openDevice(ctx, device.Device, device.PartScan)
+}
+
+// Stay implements server.
+func (s *leased) Stay() error {
+	defer s.lease.Close()
+	if err := s.lease.Keep(s.ctx, s.stay); err != nil {
+		return fmt.Errorf("keep the device: %w", serverError(err))
+	}
+	return nil
+}
+
+// End implements server.
+func (s *leased) End() error {
+	defer s.lease.Close()
+	err := s.client.Remove(context.WithoutCancel(s.ctx), s.lease.Device.ID, true)
+	if errors.Is(err, control.ErrNoServer) {
+		return errServerEnded
+	}
+	return serverError(err)
+}

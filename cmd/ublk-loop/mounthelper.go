@@ -1,0 +1,153 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop/control"
+	"github.com/ublk-loop/ublk-loop/loop"
+)
+
+// mountHelper is the name under which mount(8) executes this program for
+// `mount -t ublk-loop IMAGE DIRECTORY`.
+const mountHelper = "mount.ublk-loop"
+
+// mountRequest is what mount(8) asks its helper for.
+type mountRequest struct {
+	image, dir string
+	fsType     string   // "" for what mount(8) finds
+	options    []string // for the file system
+	flags      []string // for mount(8)
+	config     loop.Config
+}
+
+// mountMain attaches an image with a lease, mounts it, and drops the lease: the
+// device goes when nobody has it mounted or open any more. Whatever dies on the
+// way, nothing is left.
+func mountMain(args []string) int {
+	a := newApp()
+	req, err := parseMount(args)
+	if err != nil {
+		a.report(&usageError{err, "mount -t ublk-loop IMAGE DIRECTORY [-o OPTIONS]"})
+		return exitUsage
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
+	defer stop()
+	if err := req.mount(ctx, control.NewClient(control.DefaultSocket)); err != nil {
+		a.report(naming(err, "mount", req.image))
+		return exitMount
+	}
+	return exitDone
+}
+
+// exitMount is how mount(8) ends when a mount has failed.
+const exitMount = 32
+
+// parseMount reads what mount(8) gives its helper (mount(8), EXTERNAL HELPERS):
+//
+//	IMAGE DIRECTORY [-sfnv] [-N NAMESPACE] [-o OPTIONS] [-t TYPE.SUBTYPE]
+func parseMount(args []string) (*mountRequest, error) {
+	if len(args) < 2 {
+		return nil, errors.New(mountHelper + ": an image and a directory, please")
+	}
+	req := &mountRequest{image: args[0], dir: args[1]}
+	for i := 2; i < len(args); i++ {
+		switch arg := args[i]; {
+		case (arg == "-o" || arg == "-t") && i+1 < len(args):
+			i++
+			if arg == "-t" {
+				_, req.fsType, _ = strings.Cut(args[i], ".")
+				continue
+			}
+			if err := req.takeOptions(args[i]); err != nil {
+				return nil, err
+			}
+		case slices.Contains([]string{"-s", "-f", "-n", "-v"}, arg):
+			req.flags = append(req.flags, arg)
+		default:
+			return nil, fmt.Errorf("%s: unexpected argument %q", mountHelper, arg)
+		}
+	}
+	return req, nil
+}
+
+// takeOptions keeps what is for the device, and passes the rest on.
+func (r *mountRequest) takeOptions(list string) error {
+	for option := range strings.SplitSeq(list, ",") {
+		name, value, _ := strings.Cut(option, "=")
+		var err error
+		switch name {
+		case "offset":
+			err = sizeFlag{&r.config.Offset}.Set(value)
+		case "sizelimit":
+			err = sizeFlag{&r.config.SizeLimit}.Set(value)
+		case "sector-size":
+			err = sectorFlag{&r.config.SectorSize}.Set(value)
+		case "direct-io":
+			err = switchFlag{&r.config.DirectIO}.Set(value)
+		case "fstype":
+			r.fsType = value
+		case "ro":
+			r.config.ReadOnly = true
+			r.options = append(r.options, option)
+		case "loop": // what fstab says for another driver
+		default:
+			r.options = append(r.options, option)
+		}
+		if err != nil {
+			return fmt.Errorf("option %s: %w", option, err)
+		}
+	}
+	return nil
+}
+
+// mount mounts the image on a device that lasts as long as the mount.
+func (r *mountRequest) mount(ctx context.Context, client *control.Client) error {
+	file, err := loop.OpenPath(r.image)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = file.Close() }()
+	lease, err := client.Add(ctx, control.AddRequest{File: file.Name(), Config: r.config}, control.AddFiles{File: file})
+	if errors.Is(err, control.ErrNoServer) {
+		return &loop.HintError{Err: err, Hint: startServe}
+	}
+	if err != nil {
+		return serverError(err)
+	}
+	defer lease.Close()
+	if err := openDevice(ctx, lease.Device.Device, false); err != nil {
+		return err
+	}
+	// Not by the caller's PATH: mount(8) takes that from its helpers.
+	program, err := exec.LookPath("/bin/mount")
+	if err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, program, r.command(lease.Device.Device)...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("mount %s: %w", lease.Device.Device, err)
+	}
+	return nil
+}
+
+// command returns the arguments of the mount(8) that mounts a device.
+func (r *mountRequest) command(device string) []string {
+	args := slices.Clone(r.flags)
+	if r.fsType != "" {
+		args = append(args, "-t", r.fsType)
+	}
+	if len(r.options) > 0 {
+		args = append(args, "-o", strings.Join(r.options, ","))
+	}
+	return append(args, "--", device, r.dir)
+}

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+// supervise runs a server of many devices in another process, and another one
+// whenever that has been killed or has crashed: it takes the devices over. It
+// ends with a server that ends by itself, as that does, and is told to by the
+// signals that end one.
+func supervise(j *serveJob) error {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, endSignals()...)
+	log := j.logger()
+	for pause := time.Duration(0); ; pause = nextPause(pause) {
+		started := time.Now()
+		ended, err := j.superviseOne(signals)
+		if err != nil {
+			return err
+		}
+		if !crashed(ended) {
+			return exitError(ended.ExitCode())
+		}
+		log.error("server", fmt.Errorf("%s; another takes its place", ended))
+		if time.Since(started) > longestRestart {
+			pause = 0
+		}
+		select {
+		case <-time.After(pause):
+		case <-signals:
+			return nil
+		}
+	}
+}
+
+// crashed reports whether a server has left its devices to another.
+func crashed(ended *os.ProcessState) bool { return !ended.Exited() || ended.ExitCode() == exitCrashed }
+
+// longestRestart is the longest time between two servers, where one after the
+// other does not live for as long.
+const longestRestart = 5 * time.Second
+
+func nextPause(last time.Duration) time.Duration {
+	return min(max(2*last, 10*time.Millisecond), longestRestart)
+}
+
+// superviseOne starts a server and waits for its end. Signals go to it.
+func (j *serveJob) superviseOne(signals <-chan os.Signal) (*os.ProcessState, error) {
+	process, err := j.start()
+	if err != nil {
+		return nil, fmt.Errorf("start server: %w", err)
+	}
+	type end struct {
+		state *os.ProcessState
+		err   error
+	}
+	ended := make(chan end, 1)
+	go func() { // until the end of the process, which is waited for below
+		state, err := process.Wait()
+		ended <- end{state, err}
+	}()
+	for {
+		select {
+		case s := <-signals:
+			if err := process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
+				return nil, fmt.Errorf("end the server: %w", err)
+			}
+		case e := <-ended:
+			return e.state, e.err
+		}
+	}
+}
+
+// start starts a process with the job. The job's descriptors stay open here,
+// for the next one.
+func (j *serveJob) start() (*os.Process, error) {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = null.Close() }()
+	files := []*os.File{null, null, os.Stderr}
+	place := func(f *os.File) int {
+		if f == nil {
+			return -1
+		}
+		files = append(files, f)
+		return len(files) - 1
+	}
+	j.SocketFD, j.RootFD, j.LockFD = place(j.socket), place(j.root), place(j.lock)
+	j.LogFD, j.NotifyFD, j.MetricsFD = place(j.log), place(j.notify), place(j.metrics)
+	var process *os.Process
+	err = onConfinedThread(func(warnings []string) error {
+		next := *j
+		next.Warnings = append(warnings, j.Warnings...)
+		job, err := inMemory(&next)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = job.Close() }()
+		args := []string{"ublk-loop", manyCommand, strconv.Itoa(place(job))}
+		process, err = os.StartProcess(selfPath, args, &os.ProcAttr{
+			Dir: "/", Env: serverEnv(os.Environ()), Files: files,
+			// So that a terminal's signals come from here, and once.
+			Sys: &syscall.SysProcAttr{Setsid: true},
+		})
+		return err
+	})
+	return process, err
+}
+
+// exitError returns nil for a server that has ended in order; why another has
+// not it has said itself.
+func exitError(code int) error {
+	if code == exitDone {
+		return nil
+	}
+	return errReported
+}
