@@ -35,6 +35,8 @@ type app struct {
 	// serve makes this process a server of many devices, or supervises one, and
 	// does not return before that ends.
 	serve func(serveOptions) error
+	// oci makes this process a container runtime, likewise.
+	oci func(runtime string, args []string) error
 }
 
 // driver is the kernel's driver, as far as the commands go.
@@ -62,7 +64,7 @@ type server interface {
 func newApp() *app {
 	return &app{
 		out: os.Stdout, errOut: os.Stderr,
-		open: openKernel, start: startSomewhere, replace: replaceProcess, serve: replaceWithMany,
+		open: openKernel, start: startSomewhere, replace: replaceProcess, serve: replaceWithMany, oci: replaceWithRuntime,
 	}
 }
 
@@ -137,7 +139,7 @@ func newRootCommand(a *app) *cobra.Command {
 	root.SetErr(a.errOut)
 	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(newAddCommand(a), newDelCommand(a), newListCommand(a), newResizeCommand(a), newRecoverCommand(a), newServeCommand(a), newUpgradeCommand(a), newTopCommand(a),
-		newFeaturesCommand(a), newVersionCommand(a))
+		newOCICommand(a), newHookCommand(a), newFeaturesCommand(a), newVersionCommand(a))
 	return root
 }
 

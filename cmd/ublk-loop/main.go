@@ -17,6 +17,10 @@ func run(name string, args []string) int {
 	if name == mountHelper {
 		return mountMain(args)
 	}
+	if runtime := runtimeNames[name]; runtime != "" {
+		newApp().becomeRuntime(runtime, args)
+		return exitFailed
+	}
 	if len(args) > 0 {
 		switch args[0] {
 		case serverCommand:

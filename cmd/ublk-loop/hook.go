@@ -1,0 +1,101 @@
+package main
+
+import (
+	"fmt"
+	"log/syslog"
+	"os"
+	"os/signal"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop/oci"
+)
+
+func newHookCommand(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "hook precreate|poststart NAME|poststop NAME|sweep",
+		Short: "Supply a container's root from an image, as a hook of podman",
+		Long: "Supply a container's root from an image, as a hook of podman.\n" +
+			"precreate is for the engine's configuration, and names poststart and poststop to the runtime.\n" +
+			"sweep unmounts what precreate has mounted for containers that failed to start.",
+		Args: func(cmd *cobra.Command, args []string) error {
+			return &usageError{fmt.Errorf("%s: not one of precreate, poststart, poststop, sweep", cmd.Name()), helpHint(cmd)}
+		},
+		RunE: func(*cobra.Command, []string) error { return nil },
+	}
+	cmd.AddCommand(
+		&cobra.Command{
+			Use: "precreate", Short: "Mount the image, and put that into the configuration that comes on standard input",
+			Args: arguments(0, 0, ""),
+			RunE: func(*cobra.Command, []string) error { return a.reportHook(a.precreate()) },
+		},
+		&cobra.Command{
+			Use: "poststart NAME", Short: "Unmount what precreate has mounted; the container has its own",
+			Args: arguments(1, 1, "NAME"),
+			RunE: func(_ *cobra.Command, args []string) error {
+				// The container runs: it is not to be stopped for a mount that is swept later.
+				_ = a.reportHook(oci.Poststart(args[0], os.Stdin))
+				return nil
+			},
+		},
+		&cobra.Command{
+			Use: "poststop NAME", Short: "Unmount what precreate has mounted, if it still is",
+			Args: arguments(1, 1, "NAME"),
+			RunE: func(_ *cobra.Command, args []string) error { return a.reportHook(oci.Poststop(args[0])) },
+		},
+		newSweepCommand(),
+	)
+	return cmd
+}
+
+func newSweepCommand() *cobra.Command {
+	var age time.Duration
+	cmd := &cobra.Command{
+		Use: "sweep", Short: "Unmount what precreate has mounted for containers that failed to start",
+		Args: arguments(0, 0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if !cmd.Flags().Changed("older-than") {
+				settings, err := oci.ReadSettings(oci.SettingsPath)
+				if err != nil {
+					return err
+				}
+				age = settings.SweepAfter
+			}
+			return oci.Sweep(age)
+		},
+	}
+	cmd.Flags().DurationVar(&age, "older-than", 0, "sweep what is older than `TIME` (sweep_after of "+oci.SettingsPath+")")
+	return cmd
+}
+
+// precreate carries out the hook of that name. An engine that is gone when it
+// gets the answer is an error, so that nothing stays mounted for it.
+func (a *app) precreate() error {
+	signal.Ignore(unix.SIGPIPE)
+	settings, err := oci.ReadSettings(oci.SettingsPath)
+	if err != nil {
+		return oci.Worded(err)
+	}
+	program, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find this program: %w", err)
+	}
+	h := &oci.Hooks{Maker: rootMaker(settings), Program: program}
+	return h.Precreate(os.Stdin, a.out)
+}
+
+// reportHook prints an error on one line, and writes it to the system's log where
+// there is one: podman drops what its hooks print.
+func (a *app) reportHook(err error) error {
+	if err == nil {
+		return nil
+	}
+	printError(a.errOut, err.Error(), "")
+	if log, logErr := syslog.New(syslog.LOG_DAEMON|syslog.LOG_ERR, "ublk-loop"); logErr == nil {
+		_ = log.Err(oneLine(err.Error()))
+		_ = log.Close()
+	}
+	return errReported
+}

@@ -1,0 +1,65 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop/oci"
+)
+
+// runtimeNames are the names under which this program stands in for a runtime.
+var runtimeNames = map[string]string{"ublk-runc": "runc", "ublk-crun": "crun"}
+
+func newOCICommand(a *app) *cobra.Command {
+	var runtime string
+	cmd := &cobra.Command{
+		Use:   "oci --runtime PROGRAM -- ARGUMENTS...",
+		Short: "Execute a container runtime, with a root from an image where the bundle asks for one",
+		Long: "Execute a container runtime, with a root from an image where the bundle asks for one.\n" +
+			"The same is done under the names ublk-runc and ublk-crun, for the runtimes of " + oci.SettingsPath + ".",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if runtime == "" {
+				return &usageError{fmt.Errorf("%s: --runtime is missing", cmd.Name()), helpHint(cmd)}
+			}
+			return nil
+		},
+		RunE: func(_ *cobra.Command, args []string) error {
+			a.becomeRuntime(runtime, args)
+			return errReported
+		},
+	}
+	cmd.Flags().StringVar(&runtime, "runtime", "", "execute `PROGRAM`, such as /usr/bin/runc, or the one of that name in the settings")
+	return cmd
+}
+
+// becomeRuntime returns only if that fails, which it tells on one line: engines
+// show the first or the last.
+func (a *app) becomeRuntime(runtime string, args []string) {
+	if err := a.oci(runtime, args); err != nil {
+		printError(a.errOut, err.Error(), "")
+	}
+}
+
+// replaceWithRuntime executes a runtime: the program at a path, or the one that
+// has the name in the settings. It returns only if that fails.
+func replaceWithRuntime(runtime string, args []string) error {
+	settings, err := oci.ReadSettings(oci.SettingsPath)
+	if err != nil {
+		return oci.Worded(err)
+	}
+	if !strings.Contains(runtime, "/") {
+		runtime = settings.Runtime(runtime)
+	}
+	w := &oci.Wrapper{Maker: rootMaker(settings), Runtime: runtime}
+	return w.Run(args)
+}
+
+// rootMaker returns what makes root directories by some settings.
+func rootMaker(settings *oci.Settings) oci.Maker {
+	return oci.Maker{Settings: settings, OpenDevice: func(ctx context.Context, path string) error {
+		return openDevice(ctx, path, false)
+	}}
+}
