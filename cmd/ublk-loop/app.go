@@ -37,6 +37,8 @@ type app struct {
 	serve func(serveOptions) error
 	// oci makes this process a container runtime, likewise.
 	oci func(runtime string, args []string) error
+	// snapshotter makes this process that of containerd, likewise.
+	snapshotter func(args []string) error
 }
 
 // driver is the kernel's driver, as far as the commands go.
@@ -65,6 +67,7 @@ func newApp() *app {
 	return &app{
 		out: os.Stdout, errOut: os.Stderr,
 		open: openKernel, start: startSomewhere, replace: replaceProcess, serve: replaceWithMany, oci: replaceWithRuntime,
+		snapshotter: replaceWithSnapshotter,
 	}
 }
 
@@ -139,7 +142,7 @@ func newRootCommand(a *app) *cobra.Command {
 	root.SetErr(a.errOut)
 	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(newAddCommand(a), newDelCommand(a), newListCommand(a), newResizeCommand(a), newRecoverCommand(a), newServeCommand(a), newUpgradeCommand(a), newTopCommand(a),
-		newOCICommand(a), newHookCommand(a), newFeaturesCommand(a), newVersionCommand(a))
+		newOCICommand(a), newHookCommand(a), newSnapshotterCommand(a), newFeaturesCommand(a), newVersionCommand(a))
 	return root
 }
 

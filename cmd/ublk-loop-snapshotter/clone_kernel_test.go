@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop-snapshotter/snapshotter"
+)
+
+// A child shares what its parent has, until it writes, where the file system can
+// do that; and what is mounted is neither committed nor removed.
+func TestKernelSnapshotterShares(t *testing.T) {
+	ctx := context.Background()
+	b := newBed(t)
+	b.mountDisk()
+	settings := b.settings()
+	root := filepath.Join(os.Getenv("TMPDIR"), "own")
+	s, err := snapshotter.New(ctx, snapshotter.Options{Root: root, Size: 64 << 20, Settings: settings})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	data := make([]byte, 16<<20)
+	for i := range data {
+		data[i] = byte(i>>10) | 1
+	}
+	dir := b.mounted(s.Prepare(ctx, "active", ""))
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
+		t.Errorf("a snapshot without a parent has %v, error %v", entries, err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "data"), data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	wait := settings.AttachTimeout
+	settings.AttachTimeout = time.Second
+	if err := s.Commit(ctx, "parent", "active"); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("commit while mounted: %v", err)
+	}
+	settings.AttachTimeout = wait
+	if err := s.Remove(ctx, "active"); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("remove while mounted: %v", err)
+	}
+	b.tool("umount", dir)
+	if err := s.Commit(ctx, "parent", "active"); err != nil {
+		t.Fatal(err)
+	}
+	parent, err := s.Usage(ctx, "parent")
+	if err != nil || parent.Size < int64(len(data)) || parent.Size > 3*int64(len(data)) {
+		t.Errorf("the parent takes %d bytes, error %v", parent.Size, err)
+	}
+
+	before := b.free(root)
+	dir = b.mounted(s.Prepare(ctx, "child", "parent"))
+	if took := before - b.free(root); took > int64(len(data))/4 {
+		t.Errorf("a child of a parent with %d bytes takes %d", len(data), took)
+	}
+	if got, err := os.ReadFile(filepath.Join(dir, "data")); err != nil || string(got) != string(data) {
+		t.Errorf("the child has other data, error %v", err)
+	}
+	b.tool("umount", dir)
+	if usage, err := s.Usage(ctx, "child"); err != nil || usage.Size < int64(len(data)) || usage.Inodes != 1 {
+		t.Errorf("the child takes %+v, error %v", usage, err)
+	}
+	for _, key := range []string{"child", "parent"} {
+		if err := s.Remove(ctx, key); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := s.Walk(ctx, func(context.Context, snapshots.Info) error { return unix.EEXIST }); err != nil {
+		t.Errorf("there still are snapshots: %v", err)
+	}
+	if names, err := os.ReadDir(filepath.Join(root, "snapshots")); err != nil || len(names) > 0 {
+		t.Errorf("files are left: %v, %v", names, err)
+	}
+}
+
+// mounted mounts what a snapshotter has returned.
+func (b *bed) mounted(m []mount.Mount, err error) string {
+	b.Helper()
+	dir := b.TempDir()
+	if err == nil {
+		err = mount.All(m, dir)
+	}
+	if err != nil {
+		b.Fatal(err)
+	}
+	return dir
+}
+
+// free returns the free bytes of a file system, when all is written.
+func (b *bed) free(path string) int64 {
+	b.Helper()
+	unix.Sync()
+	var st unix.Statfs_t
+	if err := unix.Statfs(path, &st); err != nil {
+		b.Fatal(err)
+	}
+	return int64(st.Bfree) * st.Bsize
+}

@@ -1,0 +1,56 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/docker/go-units"
+	"github.com/spf13/cobra"
+
+	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop/oci"
+)
+
+// errUsage is what errors of the command line wrap.
+var errUsage = errors.New("see ublk-loop snapshotter --help")
+
+func usage(err error) error { return fmt.Errorf("%w; %w", err, errUsage) }
+
+// options are those of the command line.
+type options struct {
+	root, address, size string
+}
+
+func newCommand() *cobra.Command {
+	var o options
+	cmd := &cobra.Command{
+		Use:   "snapshotter",
+		Short: "Give containerd its snapshots as block devices",
+		Long: "Give containerd its snapshots as block devices of ublk-loop serve: a proxy plugin of\n" +
+			"type snapshot. Where the server is, and where images may be, is in " + oci.SettingsPath + ".",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if err := cobra.NoArgs(cmd, args); err != nil {
+				return usage(err)
+			}
+			return nil
+		},
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), &o) },
+	}
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
+	cmd.CompletionOptions.DisableDefaultCmd = true
+	flags := cmd.Flags()
+	flags.StringVar(&o.root, "root", "/var/lib/ublk-loop/snapshotter", "keep everything in `DIRECTORY`")
+	flags.StringVar(&o.address, "address", "/run/ublk-loop/snapshotter.sock", "listen at the unix socket `PATH`")
+	flags.StringVar(&o.size, "size", "10G", "make file systems of `BYTES`; files take what is written to them")
+	return cmd
+}
+
+// bytes returns the size that was given.
+func (o *options) bytes() (int64, error) {
+	n, err := units.RAMInBytes(o.size)
+	if err != nil {
+		return 0, usage(fmt.Errorf("--size %q: %w", o.size, err))
+	}
+	return n, nil
+}

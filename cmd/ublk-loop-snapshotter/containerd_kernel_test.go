@@ -1,0 +1,332 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// containerd is a daemon in a test, with the snapshotter as its plugin.
+type containerd struct {
+	*bed
+	programs    string // the directory of containerd, ctr and the shim
+	address     string
+	daemon      *process
+	snapshotter *process
+}
+
+// Where the snapshotter listens, and what it is called there.
+const (
+	snapshotterSocket = "/run/ublk-loop/snapshotter.sock"
+	snapshotterName   = "ublk-loop"
+	stateDir          = "/run/containerd-test" // of containerd
+)
+
+// eachContainerd runs a test with each version that there is.
+func eachContainerd(t *testing.T, test func(c *containerd)) {
+	dirs, err := filepath.Glob(filepath.Join(os.Getenv("UBLK_LOOP_CONTAINERD"), "*"))
+	if err != nil || os.Getenv("UBLK_LOOP_CONTAINERD") == "" || len(dirs) == 0 {
+		t.Skipf("no containerd below UBLK_LOOP_CONTAINERD=%q", os.Getenv("UBLK_LOOP_CONTAINERD"))
+	}
+	for _, dir := range dirs {
+		t.Run(filepath.Base(dir), func(t *testing.T) { test(newContainerd(newBed(t), dir)) })
+	}
+}
+
+// newContainerd starts both daemons, and imports an image.
+func newContainerd(b *bed, programs string) *containerd {
+	b.Helper()
+	c := &containerd{bed: b, programs: programs, address: stateDir + ".sock"}
+	c.startSnapshotter()
+	config := filepath.Join(b.dir, "config.toml")
+	b.write(config, `version = 2
+root = "`+b.dir+`/root"
+state = "`+stateDir+`"
+disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.nri.v1.nri"]
+[grpc]
+address = "`+c.address+`"
+[proxy_plugins.`+snapshotterName+`]
+type = "snapshot"
+address = "`+snapshotterSocket+`"
+`)
+	b.Setenv("PATH", programs+":"+os.Getenv("PATH"))
+	c.daemon = b.start(filepath.Join(programs, "containerd"), "--config", config)
+	b.Cleanup(c.cleanUp)
+	b.until("containerd answers", func() bool { return exec.Command(c.program("ctr"), "--address", c.address, "version").Run() == nil })
+	c.ctr("image", "import", "--no-unpack", b.archiveImage(baseLayer(b), layer{"content": "of the upper layer", "second": ""}))
+	return c
+}
+
+func (c *containerd) program(name string) string { return filepath.Join(c.programs, name) }
+
+// startSnapshotter starts the snapshotter with the privileges that its unit has.
+func (c *containerd) startSnapshotter() {
+	c.Helper()
+	c.snapshotter = c.start("setpriv", "--bounding-set=-all,+dac_override,+dac_read_search", "--no-new-privs",
+		os.Getenv("UBLK_LOOP_SNAPSHOTTER"), "--root", filepath.Join(c.dir, "snapshotter"), "--address", snapshotterSocket, "--size", "32M")
+	c.until("the snapshotter listens", func() bool { return unix.Access(snapshotterSocket, unix.F_OK) == nil })
+}
+
+// cleanUp removes what a test has left, image and all, and ends both daemons.
+func (c *containerd) cleanUp() {
+	for _, id := range strings.Fields(c.ctr("task", "ls", "-q")) {
+		c.ctr("task", "rm", "-f", id)
+	}
+	for _, id := range strings.Fields(c.ctr("container", "ls", "-q")) {
+		c.ctr("container", "rm", id)
+	}
+	c.devicesAre(0)
+	c.daemon.end(unix.SIGTERM)
+	c.snapshotter.end(unix.SIGTERM)
+	// Of the shims, which remove it when containerd does not any more.
+	_ = os.RemoveAll(stateDir)
+}
+
+// baseLayer is what a container needs.
+func baseLayer(b *bed) layer {
+	b.Helper()
+	busybox, err := os.ReadFile("/usr/bin/busybox")
+	if err != nil {
+		b.Fatal(err)
+	}
+	l := layer{"bin/busybox": string(busybox), "content": "of the base layer"}
+	for _, dir := range []string{"proc/", "sys/", "dev/", "etc/", "tmp/", "run/"} {
+		l[dir] = ""
+	}
+	for _, name := range []string{"sh", "cat", "sleep", "grep", "sync"} {
+		l["bin/"+name] = "-> busybox"
+	}
+	return l
+}
+
+// try calls ctr.
+func (c *containerd) try(args ...string) (string, error) {
+	cmd := exec.Command(c.program("ctr"), append([]string{"--address", c.address}, args...)...)
+	cmd.Env = append(os.Environ(), "CONTAINERD_SNAPSHOTTER="+snapshotterName)
+	// The shim keeps what it was given.
+	out, err := os.Create(filepath.Join(c.TempDir(), "out"))
+	if err != nil {
+		c.Fatal(err)
+	}
+	defer out.Close()
+	cmd.Stdout, cmd.Stderr = out, out
+	runErr := cmd.Run()
+	text, err := os.ReadFile(out.Name())
+	if err != nil {
+		c.Fatal(err)
+	}
+	return string(text), runErr
+}
+
+// ctr calls ctr, with success.
+func (c *containerd) ctr(args ...string) string {
+	c.Helper()
+	out, err := c.try(args...)
+	if err != nil {
+		c.Fatalf("ctr %q: %v\n%s", args, err, out)
+	}
+	return out
+}
+
+// runs runs a container to its end, and removes it.
+func (c *containerd) runs(script string, flags ...string) string {
+	c.Helper()
+	args := append([]string{"run", "--rm"}, flags...)
+	return c.ctr(append(args, imageName, "short", "sh", "-c", script)...)
+}
+
+// sleeps starts a container that does nothing.
+func (c *containerd) sleeps(id string, flags ...string) {
+	c.Helper()
+	c.ctr(append(append([]string{"run", "--detach"}, flags...), imageName, id, "sleep", "10000")...)
+}
+
+// exec runs a script in a container.
+func (c *containerd) exec(id, script string) string {
+	c.Helper()
+	return c.ctr("task", "exec", "--exec-id", "e", id, "sh", "-c", script)
+}
+
+// pid returns the first process of a container.
+func (c *containerd) pid(id string) int {
+	c.Helper()
+	for line := range strings.Lines(c.ctr("task", "ls")) {
+		if fields := strings.Fields(line); len(fields) == 3 && fields[0] == id {
+			pid, err := strconv.Atoi(fields[1])
+			if err != nil {
+				c.Fatal(err)
+			}
+			return pid
+		}
+	}
+	c.Fatalf("container %s has no process", id)
+	return 0
+}
+
+// TestKernelContainerd has containers come, end, be killed and go, with one
+// containerd: it and each container take seconds in emulation.
+func TestKernelContainerd(t *testing.T) {
+	eachContainerd(t, func(c *containerd) {
+		c.testLayers()
+		c.testImage()
+		c.testSnapshotterKilled()
+		c.testServerStopped()
+		c.testCommit()
+	})
+}
+
+// Layers, a container that writes, others that do not see it.
+func (c *containerd) testLayers() {
+	c.Helper()
+	out := c.runs("cat /content; grep ' / ' /proc/mounts; echo x >/second && cat /second")
+	if !strings.HasPrefix(out, "of the upper layer/dev/ublkb") || !strings.Contains(out, " / ext4 rw,") || !strings.HasSuffix(out, "x\n") {
+		c.Errorf("a container prints %s", out)
+	}
+	c.devicesAre(0)
+	if out := c.ctr("run", imageName, "kept", "sh", "-c", "cat /second; echo again >>/second"); out != "" {
+		c.Errorf("another's file: %q", out)
+	}
+	c.devicesAre(1) // for as long as the container is there
+}
+
+// An image file in the place of layers, and a container of it that is killed
+// with its shim.
+func (c *containerd) testImage() {
+	c.Helper()
+	image := filepath.Join(c.images, "root.squashfs")
+	c.tool("mksquashfs", baseLayer(c.bed).unpack(c.bed), image, "-quiet", "-no-progress", "-noI", "-noD", "-noF", "-noX")
+	label := func(path string) string { return "containerd.io/snapshot/ublk-loop.image=" + path }
+	c.sleeps("image", "--snapshotter-label", label(image))
+	c.devicesAre(2)
+	if out := c.exec("image", "cat /content; grep ' / ' /proc/mounts"); !strings.HasPrefix(out, "of the base layer/dev/ublkb") || !strings.Contains(out, " / squashfs ro,") {
+		c.Errorf("a container prints %s", out)
+	}
+	c.killAll("image")
+	c.ctr("container", "rm", "image")
+	c.devicesAre(1)
+
+	outside := filepath.Join(c.dir, "outside")
+	c.tool("cp", image, outside)
+	c.tool("ln", "-s", outside, filepath.Join(c.images, "link"))
+	for _, path := range []string{outside, filepath.Join(c.images, "link")} {
+		if out, err := c.try("run", "--rm", "--snapshotter-label", label(path), imageName, "refused", "cat", "/content"); err == nil || !strings.Contains(out, "ublk-loop.image") {
+			c.Errorf("image %q: %v: %s", path, err, out)
+		}
+		_, _ = c.try("container", "rm", "refused") // which has been made before its snapshot
+	}
+	if out := c.ctr("snapshot", "ls"); strings.Contains(out, "refused") {
+		c.Errorf("snapshots are\n%s", out)
+	}
+}
+
+// killAll kills the process of a container and its shim, and waits until
+// containerd has seen that. It gives itself 5 seconds then to unmount the root
+// directory, which may be too few in emulation.
+func (c *containerd) killAll(id string) {
+	c.Helper()
+	pid := c.pid(id)
+	stat, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
+	if err != nil {
+		c.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(stat), ") ") // state, parent
+	shim, err := strconv.Atoi(strings.Fields(rest)[1])
+	if err != nil || pid <= 1 || shim <= 1 {
+		c.Fatalf("container %s is process %d, child of %d: %v", id, pid, shim, err)
+	}
+	for _, p := range []int{shim, pid} {
+		if err := unix.Kill(p, unix.SIGKILL); err != nil {
+			c.Error(err)
+		}
+	}
+	c.until("containerd has forgotten the container's process", func() bool { return !strings.Contains(c.ctr("task", "ls", "-q"), id) })
+	root := filepath.Join(stateDir, "io.containerd.runtime.v2.task/default", id, "rootfs")
+	deadline := time.Now().Add(10 * time.Second)
+	c.until("containerd has unmounted the container", func() bool {
+		if time.Now().After(deadline) && unix.Unmount(root, 0) == nil {
+			c.Logf("containerd has left %s mounted", root)
+		}
+		return !slices.Contains(mounts(c), root)
+	})
+}
+
+// A container goes on without the snapshotter, and what was stopped starts with
+// the next one.
+func (c *containerd) testSnapshotterKilled() {
+	c.Helper()
+	c.sleeps("running")
+	c.exec("running", "echo before >/second")
+	c.devicesAre(2)
+	c.snapshotter.end(unix.SIGKILL)
+	c.devicesAre(1) // that is mounted
+	mounted := c.devices()[0].Device
+	c.exec("running", "echo after >>/second; sync")
+	if err := os.Remove(snapshotterSocket); err != nil { // for startSnapshotter waits for it
+		c.Fatal(err)
+	}
+	c.startSnapshotter()
+	c.until("containerd has connected again", func() bool {
+		_, err := c.try("snapshot", "mounts", "/x", "kept")
+		return err == nil
+	})
+	if out := c.ctr("task", "start", "kept"); out != "again\n" {
+		c.Errorf("at its second start a container finds %q", out)
+	}
+	if out := c.ctr("snapshot", "mounts", "/x", "running"); !strings.Contains(out, " "+mounted+" ") {
+		c.Errorf("a snapshot that is mounted from %s is to be mounted by %s", mounted, out)
+	}
+	if out := c.exec("running", "cat /second"); out != "before\nafter\n" {
+		c.Errorf("a container that went on finds %q", out)
+	}
+	c.ctr("task", "rm", "--force", "running")
+	c.devicesAre(2) // by the new snapshotter
+	c.ctr("container", "rm", "running")
+	c.devicesAre(1)
+}
+
+// The server of devices goes and comes.
+func (c *containerd) testServerStopped() {
+	c.Helper()
+	c.server.end(unix.SIGTERM)
+	if out, err := c.try("task", "start", "kept"); err == nil || !strings.Contains(out, "no server") {
+		c.Errorf("started without a server: %v: %s", err, out)
+	}
+	c.serve()
+	if out := c.ctr("task", "start", "kept"); out != "again\nagain\n" {
+		c.Errorf("at its third start a container finds %q", out)
+	}
+}
+
+// A snapshot of a container is no device, a view of that is one until it is
+// unmounted, though it was removed before.
+func (c *containerd) testCommit() {
+	c.Helper()
+	c.ctr("snapshot", "commit", "saved", "kept")
+	c.devicesAre(0)
+	c.ctr("container", "rm", "--keep-snapshot", "kept")
+	dir := filepath.Join(c.dir, "saved")
+	c.mkdir(dir)
+	c.tool("sh", "-c", c.ctr("snapshot", "view", "--target", dir, "shown", "saved"))
+	if text, err := os.ReadFile(filepath.Join(dir, "second")); err != nil || string(text) != "again\nagain\nagain\n" {
+		c.Errorf("the snapshot has %q, error %v", text, err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "new"), nil, 0o600); err == nil {
+		c.Error("a view can be written to")
+	}
+	_, _ = c.try("snapshot", "rm", "shown") // which containerd may have done already: nothing refers to it
+	if _, err := os.ReadFile(filepath.Join(dir, "second")); err != nil || len(c.devices()) != 1 {
+		c.Errorf("a view that is mounted: %v, %d devices", err, len(c.devices()))
+	}
+	c.tool("umount", dir)
+	// containerd tries again when it removes another.
+	_, _ = c.try("snapshot", "prepare", "last")
+	_, _ = c.try("snapshot", "rm", "last")
+	c.devicesAre(0)
+}

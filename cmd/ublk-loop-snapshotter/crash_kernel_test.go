@@ -1,0 +1,133 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/core/snapshots/proxy"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+)
+
+// remote is a snapshotter that is another process.
+type remote struct {
+	snapshots.Snapshotter
+	*process
+	root string
+	ctx  context.Context
+}
+
+// startRemote starts a snapshotter, and waits until it answers.
+func (b *bed) startRemote(ctx context.Context) *remote {
+	b.Helper()
+	_ = os.Remove(snapshotterSocket)
+	r := &remote{root: filepath.Join(b.dir, "snapshotter"), ctx: namespaces.WithNamespace(ctx, "test")}
+	r.process = b.start(os.Getenv("UBLK_LOOP_SNAPSHOTTER"), "--root", r.root, "--address", snapshotterSocket, "--size", "16M")
+	b.until("the snapshotter listens", func() bool { return unix.Access(snapshotterSocket, unix.F_OK) == nil })
+	conn, err := grpc.NewClient("unix://"+snapshotterSocket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = conn.Close() })
+	r.Snapshotter = proxy.NewSnapshotter(snapshotsapi.NewSnapshotsClient(conn), snapshotterName)
+	return r
+}
+
+// Wherever the snapshotter is killed, no device stays, and the next one goes on
+// with what there is.
+func TestCrashSnapshotter(t *testing.T) {
+	b := newBed(t)
+	for i := range kills(t) {
+		r := b.startRemote(t.Context())
+		r.clear()
+		after := time.Duration(rand.Int64N(int64(2 * time.Second)))
+		timer := time.AfterFunc(after, func() { _ = r.cmd.Process.Kill() })
+		n, err := r.work()
+		<-r.done
+		timer.Stop()
+		t.Logf("killed after %s, in round %d: %v", after, n, err)
+		if !errdefs.IsUnavailable(err) {
+			t.Errorf("kill %d: %v", i, err)
+		}
+		b.devicesAre(0)
+	}
+	r := b.startRemote(t.Context())
+	r.clear()
+	r.end(unix.SIGTERM)
+}
+
+// kills is how often a test kills something.
+func kills(t *testing.T) int {
+	text := os.Getenv("UBLK_LOOP_KILLS")
+	if text == "" {
+		return 6
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// work makes and removes snapshots until it can't.
+func (r *remote) work() (round int, err error) {
+	for ; ; round++ {
+		name := func(s string) string { return fmt.Sprintf("%s%d", s, round) }
+		for _, step := range []func() error{
+			func() error { _, err := r.Prepare(r.ctx, name("active"), ""); return err },
+			func() error { return r.Commit(r.ctx, name("parent"), name("active")) },
+			func() error { _, err := r.Prepare(r.ctx, name("child"), name("parent")); return err },
+			func() error { _, err := r.View(r.ctx, name("view"), name("parent")); return err },
+			func() error { _, err := r.Mounts(r.ctx, name("child")); return err },
+			func() error { return r.Remove(r.ctx, name("view")) },
+			func() error { return r.Remove(r.ctx, name("child")) },
+			func() error { return r.Remove(r.ctx, name("parent")) },
+		} {
+			if err := step(); err != nil {
+				return round, err
+			}
+		}
+	}
+}
+
+// clear removes all snapshots, children first, and checks that nothing is left.
+func (r *remote) clear() {
+	r.b.Helper()
+	for left := -1; left != 0; {
+		var names []string
+		err := r.Walk(r.ctx, func(_ context.Context, info snapshots.Info) error {
+			names = append(names, info.Name)
+			if info.Kind != snapshots.KindCommitted {
+				_, err := r.Mounts(r.ctx, info.Name) // each has its file
+				return err
+			}
+			return nil
+		})
+		if err != nil || len(names) == left {
+			r.b.Fatalf("%q cannot be removed, error %v", names, err)
+		}
+		left = len(names)
+		for _, name := range names {
+			if err := r.Remove(r.ctx, name); err != nil && !errdefs.IsFailedPrecondition(err) {
+				r.b.Errorf("remove %s: %v", name, err)
+			}
+		}
+	}
+	r.b.devicesAre(0)
+	files, err := filepath.Glob(filepath.Join(r.root, "snapshots/*"))
+	unfinished, _ := filepath.Glob(filepath.Join(r.root, "new-*"))
+	if files = append(files, unfinished...); err != nil || len(files) > 0 {
+		r.b.Errorf("left behind: %q, error %v", files, err)
+	}
+}

@@ -1,0 +1,66 @@
+package main
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
+
+	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop-snapshotter/snapshotter"
+)
+
+// An image that is written to is one snapshot's, what it is written stays, and
+// one that is read is for all.
+func TestKernelSnapshotterImage(t *testing.T) {
+	ctx := context.Background()
+	b := newBed(t)
+	settings := b.settings()
+	s, err := snapshotter.New(ctx, snapshotter.Options{Root: filepath.Join(b.dir, "own"), Size: 16 << 20, Settings: settings})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	image := filepath.Join(b.images, "image")
+	b.tool("truncate", "-s", "16M", image)
+	b.tool("mke2fs", "-q", "-t", "ext4", image)
+	with := func(options string) snapshots.Opt {
+		return snapshots.WithLabels(map[string]string{snapshotter.ImageLabel: image, snapshotter.OptionsLabel: options})
+	}
+
+	dir := b.mounted(s.Prepare(ctx, "first", "", with("rw,noatime")))
+	b.write(filepath.Join(dir, "written"), "by the first")
+	wait := settings.AttachTimeout
+	settings.AttachTimeout = time.Second
+	for _, options := range []string{"rw", "ro"} {
+		if _, err := s.Prepare(ctx, "second", "", with(options)); !errdefs.IsUnavailable(err) {
+			t.Errorf("a second one, %s: %v", options, err)
+		}
+	}
+	settings.AttachTimeout = wait
+	b.tool("umount", dir)
+	if err := s.Remove(ctx, "first"); err != nil {
+		t.Error(err)
+	}
+	b.devicesAre(0)
+
+	for _, key := range []string{"second", "third"} {
+		dir := b.mounted(s.Prepare(ctx, key, "", with("ro")))
+		if text, err := os.ReadFile(filepath.Join(dir, "written")); err != nil || string(text) != "by the first" {
+			t.Errorf("%s finds %q, error %v", key, text, err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "written"), nil, 0o600); err == nil {
+			t.Errorf("%s can write", key)
+		}
+		defer b.tool("umount", dir)
+	}
+	b.devicesAre(2)
+	if mounts, err := s.Mounts(ctx, "third"); err != nil || !strings.HasPrefix(mounts[0].Source, "/dev/ublkb") {
+		t.Errorf("mounts are %+v, error %v", mounts, err)
+	}
+	b.devicesAre(2)
+}

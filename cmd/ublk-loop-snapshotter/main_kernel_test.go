@@ -1,0 +1,44 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if os.Getenv("UBLK_LOOP_VM") != "" {
+		if err := makeRoot(); err != nil {
+			fmt.Fprintf(os.Stderr, "make a root directory: %v\n", err)
+			os.Exit(1)
+		}
+	}
+	if skip := flag.Lookup("test.skip").Value; os.Getenv("UBLK_LOOP_LAYERS") == "" {
+		// It takes minutes in emulation, and tests overlayfs.
+		_ = skip.Set(strings.TrimPrefix(skip.String()+"|/128LayersMount", "|"))
+	}
+	os.Exit(m.Run())
+}
+
+// makeRoot has the root directory of the test's machine not be the initramfs
+// itself, which has no pivot_root(2), but a mount of it.
+func makeRoot() error {
+	if err := unix.Mount("/", "/mnt", "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		return fmt.Errorf("bind: %w", err)
+	}
+	if err := unix.Chdir("/mnt"); err != nil {
+		return err
+	}
+	if err := unix.Mount(".", "/", "", unix.MS_MOVE, ""); err != nil {
+		return fmt.Errorf("move: %w", err)
+	}
+	if err := unix.Chroot("."); err != nil {
+		return err
+	}
+	return unix.Mount("", "/", "", unix.MS_SHARED|unix.MS_REC, "") // as systemd has it
+}

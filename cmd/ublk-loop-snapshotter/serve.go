@@ -1,0 +1,101 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+
+	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
+	"github.com/containerd/containerd/v2/contrib/snapshotservice"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+
+	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop-snapshotter/snapshotter"
+	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop/oci"
+)
+
+// serve answers containerd until the context is done.
+func serve(ctx context.Context, o *options) (err error) {
+	size, err := o.bytes()
+	if err != nil {
+		return err
+	}
+	settings, err := oci.ReadSettings(oci.SettingsPath)
+	if err != nil {
+		return err
+	}
+	s, err := snapshotter.New(ctx, snapshotter.Options{Root: o.root, Size: size, Settings: settings})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	l, err := listen(o.address)
+	if err != nil {
+		return err
+	}
+	return answer(ctx, s, l)
+}
+
+// answer answers requests, and those that have come when the context is done,
+// before it returns.
+func answer(ctx context.Context, s *snapshotter.Snapshotter, l net.Listener) error {
+	log := newLogger(os.Stderr)
+	server := grpc.NewServer(grpc.UnaryInterceptor(log.failures))
+	snapshotsapi.RegisterSnapshotsServer(server, snapshotservice.FromSnapshotter(s))
+	stopped := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() { // waited for below, if it runs
+		server.GracefulStop()
+		close(stopped)
+	})
+	log.info("serving at " + l.Addr().String())
+	err := notifyReady(os.Getenv("NOTIFY_SOCKET"))
+	if err == nil {
+		err = server.Serve(l)
+	}
+	if stop() {
+		return errors.Join(err, l.Close())
+	}
+	<-stopped
+	return err
+}
+
+// listen listens at a socket of nobody else's. What a process has left there
+// that was killed is replaced.
+func listen(path string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, err
+	}
+	if info, err := os.Lstat(path); err == nil && info.Mode().Type() == os.ModeSocket {
+		if c, err := net.Dial("unix", path); err == nil {
+			return nil, errors.Join(fmt.Errorf("listen at %s: %w", path, unix.EADDRINUSE), c.Close())
+		}
+		if err := os.Remove(path); err != nil {
+			return nil, err
+		}
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+// notifyReady tells the service manager that requests are answered (sd_notify(3)),
+// nobody if there is none.
+func notifyReady(socket string) error {
+	if socket == "" {
+		return nil
+	}
+	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: socket, Net: "unixgram"})
+	if err != nil {
+		return fmt.Errorf("connect to NOTIFY_SOCKET: %w", err)
+	}
+	_, err = c.Write([]byte("READY=1"))
+	return errors.Join(err, c.Close())
+}

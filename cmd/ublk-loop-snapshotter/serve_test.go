@@ -1,0 +1,91 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// The socket is root's alone. One that a killed process has left is replaced, one
+// that somebody listens at, and what is no socket, are not.
+func TestListen(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "made")
+	path := filepath.Join(dir, "s.sock")
+	l, err := listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]os.FileMode{path: 0o600 | os.ModeSocket, dir: 0o700 | os.ModeDir} {
+		if info, err := os.Stat(name); err != nil || info.Mode() != want {
+			t.Errorf("%s has mode %v, error %v, want %v", name, info.Mode(), err, want)
+		}
+	}
+	if _, err := listen(path); !errors.Is(err, unix.EADDRINUSE) {
+		t.Errorf("a second one: %v", err)
+	}
+	unixListener, ok := l.(*net.UnixListener)
+	if !ok {
+		t.Fatalf("%T", l)
+	}
+	unixListener.SetUnlinkOnClose(false) // as after a kill
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again, err := listen(path)
+	if err != nil {
+		t.Fatalf("after a crash: %v", err)
+	}
+	defer again.Close()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, []byte("kept"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := listen(file); err == nil {
+		t.Error("listens at a file")
+	}
+	if text, err := os.ReadFile(file); err != nil || string(text) != "kept" {
+		t.Errorf("the file has %q, error %v", text, err)
+	}
+}
+
+func TestNotifyReady(t *testing.T) {
+	if err := notifyReady(""); err != nil {
+		t.Error(err)
+	}
+	path := filepath.Join(t.TempDir(), "notify")
+	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer manager.Close()
+	if err := notifyReady(path); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 100)
+	if n, err := manager.Read(buf); err != nil || string(buf[:n]) != "READY=1" {
+		t.Errorf("the manager reads %q, error %v", buf[:n], err)
+	}
+}
+
+func TestCommandLine(t *testing.T) {
+	for _, args := range [][]string{{"argument"}, {"--size", "many"}, {"--size=1G", "--root", "relative"}, {"--none"}} {
+		cmd := newCommand()
+		cmd.SetArgs(args)
+		cmd.SetOut(io.Discard)
+		cmd.SetErr(io.Discard)
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel() // should it serve
+		if err := cmd.ExecuteContext(ctx); err == nil {
+			t.Errorf("%q is accepted", args)
+		}
+	}
+	if n, err := (&options{size: "10G"}).bytes(); err != nil || n != 10<<30 {
+		t.Errorf("10G is %d, error %v", n, err)
+	}
+}

@@ -1,0 +1,138 @@
+package snapshotter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/core/snapshots/storage"
+	"github.com/containerd/errdefs"
+)
+
+// Prepare makes an active snapshot, with the content of its parent.
+func (s *Snapshotter) Prepare(ctx context.Context, key, parent string, opts ...snapshots.Opt) ([]mount.Mount, error) {
+	return s.create(ctx, &creation{snapshots.KindActive, key, parent, opts})
+}
+
+// View makes a snapshot that shows its parent, read-only.
+func (s *Snapshotter) View(ctx context.Context, key, parent string, opts ...snapshots.Opt) ([]mount.Mount, error) {
+	return s.create(ctx, &creation{snapshots.KindView, key, parent, opts})
+}
+
+// creation is a request for a snapshot.
+type creation struct {
+	kind        snapshots.Kind
+	key, parent string
+	opts        []snapshots.Opt
+}
+
+// create makes a snapshot and its device. One that gets no device is none.
+func (s *Snapshotter) create(ctx context.Context, c *creation) ([]mount.Mount, error) {
+	defer s.requests.lock(c.key)()
+	labels, err := labelsOf(c.opts)
+	if err != nil {
+		return nil, err
+	}
+	img, err := imageOf(labels)
+	if err != nil {
+		return nil, err
+	}
+	if img == nil && c.kind == snapshots.KindActive {
+		err = s.createFile(ctx, c)
+	} else {
+		err = s.record(ctx, c, nil)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("create snapshot %s: %w", c.key, err)
+	}
+	mounts, err := s.mounts(ctx, c.key)
+	if err != nil {
+		return nil, errors.Join(err, s.erase(context.WithoutCancel(ctx), c.key))
+	}
+	return mounts, nil
+}
+
+// labelsOf returns the labels that options give.
+func labelsOf(opts []snapshots.Opt) (map[string]string, error) {
+	var info snapshots.Info
+	for _, opt := range opts {
+		if err := opt(&info); err != nil {
+			return nil, err
+		}
+	}
+	return info.Labels, nil
+}
+
+// createFile makes an active snapshot and its file, the copy of its parent's.
+// The metadata is not locked while that is made.
+func (s *Snapshotter) createFile(ctx context.Context, c *creation) error {
+	parentID, name, err := s.parentFile(ctx, c.parent)
+	if err != nil {
+		return err
+	}
+	from, err := s.dir.Open(name)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = from.Close() }()
+	to, err := s.dir.unfinished(s.nextName())
+	if err != nil {
+		return err
+	}
+	defer func() { _ = to.Close() }()
+	if err = clone(ctx, to, from); err == nil {
+		err = to.Sync() // while nobody waits for it
+	}
+	if err == nil {
+		err = s.record(ctx, c, func(created *storage.Snapshot) error {
+			if len(created.ParentIDs) > 0 && created.ParentIDs[0] != parentID {
+				return fmt.Errorf("parent %s has become another: %w", c.parent, errdefs.ErrUnavailable)
+			}
+			return s.dir.finish(to, fileOf(created.ID))
+		})
+	}
+	if err != nil {
+		return errors.Join(err, ignoreNotExist(s.dir.Remove(filepath.Base(to.Name()))))
+	}
+	return nil
+}
+
+// nextName returns the name of a file to be made that no other has.
+func (s *Snapshotter) nextName() string { return fmt.Sprintf("%d", s.made.Add(1)) }
+
+func ignoreNotExist(err error) error {
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// parentFile returns the id of a parent, and its file: the empty file system for
+// no parent.
+func (s *Snapshotter) parentFile(ctx context.Context, parent string) (id, name string, err error) {
+	if parent == "" {
+		name, err = s.scratch.file(ctx)
+		return "", name, err
+	}
+	id, info, _, err := s.get(ctx, parent)
+	if err == nil && info.Kind != snapshots.KindCommitted {
+		err = fmt.Errorf("parent %s is not committed: %w", parent, errdefs.ErrInvalidArgument)
+	}
+	return id, fileOf(id), err
+}
+
+// record makes a snapshot in the metadata, unless a function that may be nil
+// fails.
+func (s *Snapshotter) record(ctx context.Context, c *creation, finish func(*storage.Snapshot) error) error {
+	return s.metadata.WithTransaction(ctx, true, func(ctx context.Context) error {
+		created, err := storage.CreateSnapshot(ctx, c.kind, c.key, c.parent, c.opts...)
+		if err != nil || finish == nil {
+			return err
+		}
+		return finish(&created)
+	})
+}

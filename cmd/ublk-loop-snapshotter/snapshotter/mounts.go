@@ -1,0 +1,118 @@
+package snapshotter
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/core/snapshots/storage"
+	"github.com/containerd/errdefs"
+
+	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop/oci"
+)
+
+// Mounts returns how an active snapshot or a view is mounted, and attaches its
+// device where that has gone.
+func (s *Snapshotter) Mounts(ctx context.Context, key string) ([]mount.Mount, error) {
+	defer s.requests.lock(key)()
+	return s.mounts(ctx, key)
+}
+
+// mounts is Mounts with the lock of the snapshot held.
+func (s *Snapshotter) mounts(ctx context.Context, key string) ([]mount.Mount, error) {
+	src, err := s.source(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = src.file.Close() }()
+	device, err := s.devices.attach(ctx, &src.wanted)
+	if err != nil {
+		return nil, err
+	}
+	fsType, options, err := lookAt(device, src.options)
+	if err != nil {
+		return nil, fmt.Errorf("mount %s: %w", src.file.Name(), err)
+	}
+	return []mount.Mount{{Type: fsType, Source: device, Options: options}}, nil
+}
+
+// lookAt returns what is on a device, and the options for it.
+func lookAt(device string, o *oci.MountOptions) (fsType string, options []string, err error) {
+	f, err := os.Open(device)
+	if err != nil {
+		return "", nil, err
+	}
+	defer func() { _ = f.Close() }()
+	return o.For(f)
+}
+
+// source is what a snapshot's device is made of.
+type source struct {
+	wanted
+	options *oci.MountOptions
+}
+
+// source finds the file of an active snapshot or a view. The caller closes it.
+func (s *Snapshotter) source(ctx context.Context, key string) (*source, error) {
+	var info snapshots.Info
+	var snapshot storage.Snapshot
+	err := s.metadata.WithTransaction(ctx, false, func(ctx context.Context) error {
+		var err error
+		if _, info, _, err = storage.GetInfo(ctx, key); err == nil {
+			snapshot, err = storage.GetSnapshot(ctx, key)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("get snapshot %s: %w", key, err)
+	}
+	img, err := imageOf(info.Labels)
+	if err != nil {
+		return nil, err
+	}
+	if img != nil {
+		return s.imageSource(&snapshot, img)
+	}
+	return s.ownSource(ctx, &snapshot)
+}
+
+// imageSource finds an image of the host's. A view of it is read-only.
+func (s *Snapshotter) imageSource(snapshot *storage.Snapshot, img *image) (*source, error) {
+	if snapshot.Kind == snapshots.KindView && !img.options.ReadOnly() {
+		return nil, fmt.Errorf("label %s: a view cannot be written to: %w", OptionsLabel, errdefs.ErrInvalidArgument)
+	}
+	f, err := s.settings.OpenImage(img.path)
+	if err != nil {
+		return nil, fmt.Errorf("label %s: %w: %w", ImageLabel, errdefs.ErrInvalidArgument, err)
+	}
+	return &source{wanted{id: snapshot.ID, file: f, readOnly: img.options.ReadOnly()}, img.options}, nil
+}
+
+// ownSource finds the file of an active snapshot, or that of a view's parent.
+func (s *Snapshotter) ownSource(ctx context.Context, snapshot *storage.Snapshot) (*source, error) {
+	view := snapshot.Kind == snapshots.KindView
+	name, mode := fileOf(snapshot.ID), "rw"
+	var err error
+	switch {
+	case !view:
+	case len(snapshot.ParentIDs) > 0:
+		name, mode = fileOf(snapshot.ParentIDs[0]), "ro"
+	default:
+		mode = "ro"
+		name, err = s.scratch.file(ctx)
+	}
+	var options *oci.MountOptions
+	if err == nil {
+		options, err = oci.ParseOptions(mode)
+	}
+	var f *os.File
+	if err == nil {
+		f, err = s.dir.openPath(name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &source{wanted{id: snapshot.ID, file: f, readOnly: view, own: true}, options}, nil
+}

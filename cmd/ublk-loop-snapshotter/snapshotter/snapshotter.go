@@ -1,0 +1,155 @@
+package snapshotter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/core/snapshots/storage"
+	"github.com/containerd/errdefs"
+
+	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop/oci"
+)
+
+// Options are for New.
+type Options struct {
+	// Root is the directory that has everything. It is made if it is not there;
+	// nobody but this process's user may have access to it.
+	Root string
+	// Size is that of the file system of snapshots without a parent, and so of
+	// their children, in bytes: a multiple of 4096, 8 MiB at least. A file takes
+	// what was written to it.
+	Size int64
+	// Settings say where the server is, how long to wait for it, and where
+	// images may be.
+	Settings *oci.Settings
+}
+
+// minSize is the smallest Size: ext4 with a journal.
+const minSize = 8 << 20
+
+func (o *Options) validate() error {
+	switch {
+	case !filepath.IsAbs(o.Root):
+		return fmt.Errorf("directory %q: not an absolute path: %w", o.Root, os.ErrInvalid)
+	case o.Size < minSize || o.Size%4096 != 0:
+		return fmt.Errorf("size %d: not a multiple of 4096 from %d on: %w", o.Size, minSize, os.ErrInvalid)
+	}
+	return nil
+}
+
+// Snapshotter implements containerd's interface of that name.
+type Snapshotter struct {
+	dir      *directory
+	metadata *storage.MetaStore
+	scratch  scratch
+	devices  *devices
+	settings *oci.Settings
+	requests requests
+	made     atomic.Uint64 // files since the start
+	closing  sync.Once
+}
+
+var (
+	_ snapshots.Snapshotter = (*Snapshotter)(nil)
+	_ snapshots.Cleaner     = (*Snapshotter)(nil)
+)
+
+// New returns a snapshotter. It returns an error that wraps EWOULDBLOCK while
+// another process uses the directory, EPERM for a directory that is not this
+// user's alone, os.ErrInvalid for options that are wrong.
+func New(ctx context.Context, o Options) (*Snapshotter, error) {
+	if err := o.validate(); err != nil {
+		return nil, err
+	}
+	dir, err := openDirectory(o.Root)
+	if err != nil {
+		return nil, err
+	}
+	s := &Snapshotter{
+		dir: dir, settings: o.Settings, devices: newDevices(o.Settings),
+		scratch: scratch{dir: dir, size: o.Size},
+	}
+	if s.metadata, err = storage.NewMetaStore(dir.path("metadata.db")); err == nil {
+		err = s.removeUnfinished(ctx)
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// Close ends the leases of all devices: those that are mounted stay until they
+// are not, as after the end of the process.
+func (s *Snapshotter) Close() error {
+	var err error
+	s.closing.Do(func() {
+		s.devices.close()
+		if s.metadata != nil {
+			err = s.metadata.Close()
+		}
+		err = errors.Join(err, s.dir.close())
+	})
+	return err
+}
+
+// Stat returns what is known of a snapshot.
+func (s *Snapshotter) Stat(ctx context.Context, key string) (snapshots.Info, error) {
+	_, info, _, err := s.get(ctx, key)
+	return info, err
+}
+
+// get returns the id of a snapshot, what is known of it, and what it took when
+// it was committed.
+func (s *Snapshotter) get(ctx context.Context, key string) (id string, info snapshots.Info, usage snapshots.Usage, err error) {
+	err = s.metadata.WithTransaction(ctx, false, func(ctx context.Context) error {
+		id, info, usage, err = storage.GetInfo(ctx, key)
+		return err
+	})
+	return id, info, usage, err
+}
+
+// Update changes labels, but for those that say what a snapshot is of.
+func (s *Snapshotter) Update(ctx context.Context, info snapshots.Info, fieldpaths ...string) (snapshots.Info, error) {
+	defer s.requests.lock(info.Name)()
+	var updated snapshots.Info
+	err := s.metadata.WithTransaction(ctx, true, func(ctx context.Context) error {
+		_, before, _, err := storage.GetInfo(ctx, info.Name)
+		if err != nil {
+			return err
+		}
+		if updated, err = storage.UpdateInfo(ctx, info, fieldpaths...); err != nil {
+			return err
+		}
+		if !sameImage(before.Labels, updated.Labels) {
+			return fmt.Errorf("snapshot %s: its image cannot be changed: %w", info.Name, errdefs.ErrInvalidArgument)
+		}
+		return nil
+	})
+	return updated, err
+}
+
+// Usage returns what the file of a snapshot takes on the disk. What files of a
+// chain share on a file system that can do that counts for each of them.
+func (s *Snapshotter) Usage(ctx context.Context, key string) (snapshots.Usage, error) {
+	id, info, usage, err := s.get(ctx, key)
+	if err != nil || info.Kind != snapshots.KindActive || isImage(info.Labels) {
+		return usage, err
+	}
+	return s.dir.usage(fileOf(id))
+}
+
+// Walk calls a function for each snapshot, of which there may be none.
+func (s *Snapshotter) Walk(ctx context.Context, fn snapshots.WalkFunc, filters ...string) error {
+	return s.metadata.WithTransaction(ctx, false, func(ctx context.Context) error {
+		if _, err := storage.IDMap(ctx); errdefs.IsNotFound(err) {
+			return nil // there has been none yet
+		}
+		return storage.WalkInfo(ctx, fn, filters...)
+	})
+}

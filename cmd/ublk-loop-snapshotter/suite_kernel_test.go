@@ -1,0 +1,40 @@
+package main
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/core/snapshots/testsuite"
+
+	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop-snapshotter/snapshotter"
+)
+
+// containerd's own tests of a snapshotter.
+func TestKernelSnapshotterSuite(t *testing.T) {
+	b := newBed(t)
+	b.mountDisk()
+	testsuite.SnapshotterSuite(t, "ublk-loop", func(ctx context.Context, root string) (snapshots.Snapshotter, func() error, error) {
+		s, err := snapshotter.New(ctx, snapshotter.Options{
+			Root: filepath.Join(root, "own"), Size: 16 << 20, Settings: b.settings(),
+		})
+		if err != nil {
+			return nil, nil, err
+		}
+		return s, s.Close, nil
+	})
+}
+
+// mountDisk has temporary files on the disk of the machine, as xfs,
+// where files can share blocks.
+func (b *bed) mountDisk() {
+	b.Helper()
+	disk, dir := os.Getenv("UBLK_LOOP_DISK"), filepath.Join(b.dir, "disk")
+	b.mkdir(dir)
+	b.tool("mkfs.xfs", "-q", "-f", disk)
+	b.tool("mount", disk, dir)
+	b.Setenv("TMPDIR", dir)
+	b.Cleanup(func() { b.tool("umount", dir) })
+}

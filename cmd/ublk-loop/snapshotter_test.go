@@ -1,0 +1,48 @@
+package main
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestFindSnapshotter(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "sbin")
+	beside, libexec := filepath.Join(dir, snapshotterProgram), filepath.Join(dir, "../libexec/ublk-loop", snapshotterProgram)
+	if _, err := findSnapshotter(dir); !errors.Is(err, unix.ENOENT) || hintFor(err) == "" {
+		t.Errorf("not installed: %v", err)
+	}
+	for _, program := range []string{libexec, beside} { // the last one is preferred
+		if err := os.MkdirAll(filepath.Dir(program), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(program, nil, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if found, err := findSnapshotter(dir); err != nil || found != program {
+			t.Errorf("found %s, error %v, want %s", found, err, program)
+		}
+	}
+	if err := os.Chmod(beside, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := findSnapshotter(dir); !errors.Is(err, unix.EACCES) {
+		t.Errorf("one that cannot be executed: %v", err)
+	}
+}
+
+// Flags are the program's, help among them.
+func TestSnapshotterArguments(t *testing.T) {
+	for _, args := range [][]string{{}, {"--help"}, {"--root", "/x", "--size=1G"}} {
+		var got []string
+		a := newApp()
+		a.snapshotter = func(args []string) error { got = args; return nil }
+		if status := a.run(append([]string{"snapshotter"}, args...)); status != exitDone || !slices.Equal(got, args) {
+			t.Errorf("%q: status %d, called with %q", args, status, got)
+		}
+	}
+}
