@@ -4,23 +4,29 @@ GO ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 FUZZTIME ?= 30s
 
-.PHONY: help build demo test soak test-unit bench bench-check bench-cipher lint vet fuzz abi clean
+.PHONY: help build build-snapshotter demo demo-container test soak test-unit bench bench-check bench-many bench-cipher lint vet fuzz abi clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## bin/ublk-loop: one static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ublk-loop ./cmd/ublk-loop
 
+build-snapshotter: ## bin/ublk-loop-snapshotter: containerd's part, with containerd's modules
+	CGO_ENABLED=0 $(GO) -C cmd/ublk-loop-snapshotter build -trimpath -ldflags '-s -w' -o $(CURDIR)/bin/ublk-loop-snapshotter .
+
 demo: build ## attach a real image, mount it, write and verify, detach; on this machine's ublk or in a VM
 	scripts/demo.sh
+
+demo-container: build ## containers with their root from one image; on this machine's ublk or in a VM
+	scripts/demo-container.sh
 
 test: ## every test, on every kernel of the matrix
 	scripts/test.sh
 
-soak: ## kill servers 100 times in each way, and minutes without memory, on every kernel
-	UBLK_LOOP_KILLS=$${UBLK_LOOP_KILLS:-100} UBLK_LOOP_PRESSURE=$${UBLK_LOOP_PRESSURE:-300} UBLK_LOOP_TEST_TIMEOUT=7200 \
-		scripts/test.sh --package ./cmd/ublk-loop --run 'TestKernel(Recover|MemoryPressure)'
+soak: ## kill servers 100 times in each way, a thousand devices, minutes without memory, on every kernel
+	UBLK_LOOP_KILLS=$${UBLK_LOOP_KILLS:-100} UBLK_LOOP_PRESSURE=$${UBLK_LOOP_PRESSURE:-300} UBLK_LOOP_DEVICES=$${UBLK_LOOP_DEVICES:-1000} UBLK_LOOP_TEST_TIMEOUT=7200 \
+		scripts/test.sh --package ./cmd/ublk-loop --run 'TestKernel(Recover|MemoryPressure|Serve)'
 
 test-unit: ## the tests that need no ublk
 	scripts/test.sh --unit
@@ -30,6 +36,9 @@ bench: ## measure beside the kernel's loop driver (FULL=1, PEERS=1; scripts/benc
 
 bench-check: ## fail where we have become slower than scripts/bench/ratios.json
 	scripts/bench.sh --check
+
+bench-many: build ## many devices in one server beside a server each
+	scripts/bench-many.sh
 
 bench-cipher: ## GB/s of the cipher beside openssl's, one core
 	$(GO) test -run '^$$' -bench OpenSSL -benchtime 1x ./transfer/xts

@@ -44,7 +44,7 @@ lint_go() {
 
 status=0
 top=$(realpath "$here/..")
-for module in "$top" "$top/scripts/bench"; do
+for module in "$top" "$top/scripts/bench" "$top/cmd/ublk-loop-snapshotter"; do
 	lint_go "$module"
 	check go mod tidy -diff
 done

@@ -19,10 +19,16 @@ setpriv            util-linux
 sfdisk             fdisk
 mount              mount
 fio                fio
+curl               curl
+systemctl          systemd
 mke2fs             e2fsprogs
 resize2fs          e2fsprogs
 mkfs.xfs           xfsprogs
 mkfs.btrfs         btrfs-progs
+mkfs.erofs         erofs-utils
+mksquashfs         squashfs-tools
+runc               runc
+crun               crun
 dmsetup            dmsetup
 cryptsetup         cryptsetup-bin
 strace             strace

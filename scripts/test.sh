@@ -19,11 +19,15 @@ virtual machines, and this machine's own ("host") where it has ublk and we are r
   --package DIR   only this package (./loop); may be repeated
 
 Environment: JOBS, the number of virtual machines at once (the number of CPUs, at most 2);
-UBLK_LOOP_TEST_TIMEOUT, the seconds that one package may take on one kernel (1500);
+UBLK_LOOP_TEST_TIMEOUT, the seconds that one package may take on one kernel (3000);
 UBLK_LOOP_KILLS, how often the tests of recovery kill a server, in each way (30);
-UBLK_LOOP_PRESSURE, the seconds for which a test keeps the machine short of memory, in each way (15).
+UBLK_LOOP_PRESSURE, the seconds for which a test keeps the machine short of memory, in each way (15);
+UBLK_LOOP_DEVICES, how many devices a test has one server serve (120);
+UBLK_LOOP_CONTAINERD, the Debian suites whose containerd is tested (bookworm on 6.12, trixie elsewhere);
+UBLK_LOOP_LAYERS=1, for containerd's own test of a snapshotter with 128 layers, too, which takes minutes.
 In a virtual machine the tests find: UBLK_LOOP_VM=1, UBLK_LOOP_BIN (the built command), UBLK_LOOP_DISK (an empty disk of
-2 GiB), and their package's testdata below the working directory.
+2 GiB), and their package's testdata below the working directory; on the last of the kernels also UBLK_LOOP_ENGINES (a
+disk with container engines, of vm-engines.sh).
 USAGE
 }
 
@@ -58,10 +62,21 @@ all_kernels() {
 
 host_has_ublk() { [[ $EUID -eq 0 ]] && { [[ -e /dev/ublk-control ]] || modprobe -q ublk_drv 2>/dev/null; }; }
 
+# Do something with packages in their module's directory: go -C DIRECTORY COMMAND... PATTERN for each of them.
+each_module() {
+	local package pattern status=0
+	for package in "${packages[@]}"; do
+		pattern=.
+		[[ $package != *... ]] || pattern=./...
+		go -C "${package%/...}" "$@" "$pattern" || status=1
+	done
+	return $status
+}
+
 # The packages with tests that need a kernel, as directories.
 kernel_packages() {
 	local directory
-	go list -f '{{.Dir}}' "${packages[@]}" | while read -r directory; do
+	each_module list -f '{{.Dir}}' | while read -r directory; do
 		! grep -qsE '^func Test(Kernel|Crash)' "$directory"/*_test.go || echo "$directory"
 	done
 }
@@ -74,12 +89,17 @@ build() {
 	[[ -z $unit ]] || return 0
 	make -s build || failure ublk-loop | summarize build
 	kernel_packages | while read -r directory; do
-		if CGO_ENABLED=0 go test -c -o "$work/tests/$(basename "$directory")" "$directory"; then
+		if CGO_ENABLED=0 go -C "$directory" test -c -o "$work/tests/$(basename "$directory")" . && build_beside "$directory"; then
 			echo "$directory" >>"$work/packages"
 		else
 			failure "$(basename "$directory")" | summarize build
 		fi
 	done
+}
+
+# Build what the tests of a package run beside the command.
+build_beside() {
+	[[ $(basename "$1") != ublk-loop-snapshotter ]] || make -s build-snapshotter
 }
 
 # Print the results of the events as they come, and keep their counts.
@@ -90,19 +110,17 @@ failure() { printf '{"Action":"fail","Package":"%s"}\n' "${1:-}"; }
 
 # What needs no ublk, with the race detector where there is a C compiler for it.
 test_here() {
-	local race=() module
+	local race=()
 	! command -v gcc >/dev/null || race=(-race)
-	for module in . "${modules[@]}"; do
-		{
-			CGO_ENABLED=${#race[@]} go -C "$module" test -json "${race[@]}" -skip "$pattern" ${run:+-run "$run"} "${packages[@]}" 2>&1 ||
-				failure
-		} | summarize here
-	done
+	{
+		export CGO_ENABLED=${#race[@]}
+		each_module test -json "${race[@]}" -skip "$pattern" ${run:+-run "$run"} 2>&1 || failure
+	} | summarize here
 }
 
 # The cipher's code for the other architecture, in emulation where this machine has that.
 test_arm64() {
-	[[ ${packages[*]} == ./... && $(go env GOARCH) != arm64 ]] && command -v qemu-aarch64 >/dev/null || return 0
+	[[ ${packages[0]} == ./... && $(go env GOARCH) != arm64 ]] && command -v qemu-aarch64 >/dev/null || return 0
 	{
 		GOARCH=arm64 CGO_ENABLED=0 go test -json -exec qemu-aarch64 ${run:+-run "$run"} ./transfer/xts 2>&1 || failure
 	} | summarize arm64
@@ -117,6 +135,9 @@ test_kernel() {
 	} | summarize "$(basename "$1")"
 }
 
+# Whether tests in directory $1 run container engines.
+uses_engines() { grep -qs UBLK_LOOP_ENGINES "$1"/*_test.go; }
+
 # Run the test binary of directory $2 on kernel $1. With test2json's own verbosity each line of output has its test.
 start_tests() {
 	local kernel=$1 name binary arguments
@@ -129,9 +150,31 @@ start_tests() {
 	fi
 	local files=(--file "$binary:/vm/tests/$name.test" --file "$top/bin/ublk-loop:/usr/bin/ublk-loop")
 	[[ ! -d $2/testdata ]] || files+=(--dir "$2/testdata:/vm/tests/testdata")
-	"$here/vm.sh" run "$kernel" --timeout "$timeout" --disk 2G "${files[@]}" -- \
-		env --chdir=/vm/tests UBLK_LOOP_VM=1 UBLK_LOOP_BIN=/usr/bin/ublk-loop UBLK_LOOP_DISK=/dev/vda "UBLK_LOOP_KILLS=${UBLK_LOOP_KILLS:-}" "UBLK_LOOP_PRESSURE=${UBLK_LOOP_PRESSURE:-}" \
-		"./$name.test" "${arguments[@]}"
+	local settings=(UBLK_LOOP_VM=1 UBLK_LOOP_BIN=/usr/bin/ublk-loop UBLK_LOOP_DISK=/dev/vda
+		"UBLK_LOOP_KILLS=${UBLK_LOOP_KILLS:-}" "UBLK_LOOP_PRESSURE=${UBLK_LOOP_PRESSURE:-}" "UBLK_LOOP_DEVICES=${UBLK_LOOP_DEVICES:-}"
+		"UBLK_LOOP_LAYERS=${UBLK_LOOP_LAYERS:-}" UBLK_LOOP_SNAPSHOTTER=/usr/bin/ublk-loop-snapshotter UBLK_LOOP_CONTAINERD=/vm/containerd)
+	# What an engine does with a container does not depend on the kernel: once is enough.
+	[[ $kernel != "${kernels[-1]}" ]] || ! uses_engines "$2" || files+=(--image "$engines") settings+=(UBLK_LOOP_ENGINES=/dev/vdb)
+	[[ $name != ublk-loop-snapshotter ]] || snapshotter_files "$kernel"
+	"$here/vm.sh" run "$kernel" --timeout "$timeout" --disk 2G "${files[@]}" -- env --chdir=/vm/tests "${settings[@]}" "./$name.test" "${arguments[@]}"
+}
+
+# Add to $files what the tests of the snapshotter need on kernel $1. With 80 MiB it is nothing for other virtual machines.
+snapshotter_files() {
+	local suite
+	files+=(--file "$top/bin/ublk-loop-snapshotter:/usr/bin/ublk-loop-snapshotter")
+	for suite in $(containerd_suites "$1"); do
+		files+=(--dir "$("$here/vm-containerd.sh" "$suite"):/vm/containerd/$suite")
+	done
+}
+
+# The Debian suites whose containerd is tested on kernel $1: the oldest is on the oldest kernel, a newer one elsewhere.
+containerd_suites() {
+	case ${UBLK_LOOP_CONTAINERD:-},${1##*/} in
+	,6.12) echo bookworm ;;
+	,*) echo trixie ;;
+	*) echo "$UBLK_LOOP_CONTAINERD" ;;
+	esac
 }
 
 # Every package on every kernel, as many at once as there is room for.
@@ -161,6 +204,11 @@ prepare() {
 		[[ $kernel != host ]] || continue
 		directory=$("$here/vm-kernel.sh" "$kernel")
 		"$here/vm-initramfs.sh" "$directory" >/dev/null
+		kernel_packages | grep -q '/ublk-loop-snapshotter$' || continue
+		containerd_suites "$kernel" | xargs -n 1 "$here/vm-containerd.sh" >/dev/null
+	done
+	for directory in $(kernel_packages); do
+		! uses_engines "$directory" || engines=$("$here/vm-engines.sh")
 	done
 }
 
@@ -181,15 +229,14 @@ cleanup() {
 main() {
 	parse "$@"
 	cd "$top"
-	timeout=${UBLK_LOOP_TEST_TIMEOUT:-1500}
+	timeout=${UBLK_LOOP_TEST_TIMEOUT:-3000}
 	jobs=${JOBS:-$(($(nproc) < 2 ? 1 : 2))}
 	work=$(mktemp -d "${TMPDIR:-/tmp}/ublk-loop-test.XXXXXX")
 	trap cleanup EXIT
 	trap 'exit 130' INT
 	trap 'exit 143' TERM HUP
-	# Modules beside the main one, none of whose tests needs a kernel.
-	modules=()
-	((${#packages[@]})) || packages=(./...) modules=(scripts/bench)
+	# The main module first, then those beside it.
+	((${#packages[@]})) || packages=(./... scripts/bench/... cmd/ublk-loop-snapshotter/...)
 	local here_too=''
 	((${#kernels[@]})) || here_too=yes
 	[[ -n $unit || -z $here_too ]] || mapfile -t kernels < <(all_kernels)

@@ -4,6 +4,16 @@
 # its output on virtio ports, leaves its exit status on another, and resets the machine, which ends QEMU.
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb LANG=C
 
+# There is no pivot_root(2) from the initramfs itself, and container runtimes want one: a second mount of it is put over
+# the first, and is everybody's root from here on.
+if [ "${1:-}" != moved ]; then
+	mkdir /newroot
+	mount --bind / /newroot
+	cd /newroot || exit 1
+	mount --move . /
+	exec chroot . /init moved
+fi
+
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
@@ -22,6 +32,8 @@ ln -s fd/2 /dev/stderr
 mkdir -p /run/lock /run/cryptsetup
 hostname vm
 ip link set lo up
+# An emulated CPU that the machine does not run for a while is none that is locked up: the kernel says so after 120 s.
+echo 60 >/proc/sys/kernel/watchdog_thresh
 
 # shellcheck source=/dev/null # written by vm.sh for each run
 . /vm/settings

@@ -15,9 +15,10 @@ tools=(
 	mount umount mountpoint findmnt losetup lsblk blkid blockdev blkdiscard blkzone fallocate flock lsof
 	nsenter prlimit setpriv sfdisk taskset unshare wipefs
 	kmod depmod insmod lsmod modinfo modprobe rmmod
-	fio strace blktrace blkparse dmsetup cryptsetup
+	fio strace blktrace blkparse dmsetup cryptsetup curl systemctl /lib/systemd/systemd
 	mke2fs mkfs.ext4 e2fsck fsck.ext4 resize2fs tune2fs dumpe2fs debugfs
-	mkfs.xfs xfs_repair xfs_db xfs_io mkfs.btrfs btrfs
+	mkfs.xfs xfs_repair xfs_db xfs_io mkfs.btrfs btrfs mkfs.erofs mksquashfs
+	runc crun
 )
 
 # Below kernel/ of the modules; what they depend on comes with them.

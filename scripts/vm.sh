@@ -17,6 +17,7 @@ machine died, hung, or never came up. Everything in the guest is in memory and g
   --file HOST[:GUEST]  copy a file into the guest, to /vm/files/NAME if GUEST is not given
   --dir HOST:GUEST     copy a directory's contents into the guest
   --disk SIZE          add an empty scratch disk, as /dev/vda, /dev/vdb, ... (sizes as for truncate: 1G)
+  --image FILE         add a disk with what is in the file, read-only, behind the scratch disks
   -m, --memory MIB     memory (2048; 512 is the least that it starts with)
   -c, --cpus N         virtual CPUs (2)
   --icount             count instructions in place of time, on one CPU: figures that repeat
@@ -37,7 +38,7 @@ die() {
 
 parse() {
 	memory=2048 cpus=2 icount='' append='' modules=ublk_drv timeout=600 console=''
-	files=() dirs=() disks=() command=()
+	files=() dirs=() disks=() images=() command=()
 	kernel_name=${1:?KERNEL}
 	shift
 	while (($#)); do
@@ -57,6 +58,7 @@ parse() {
 		--file) files+=("$2") ;;
 		--dir) dirs+=("$2") ;;
 		--disk) disks+=("$2") ;;
+		--image) images+=("$2") ;;
 		*) die "option $1: unknown" ;;
 		esac
 		shift 2
@@ -96,7 +98,7 @@ make_initramfs() {
 	for item in "${dirs[@]}"; do add_dir "$item"; done
 	echo "exec $(quote "${command[@]}")" >"$stage/vm/command"
 	{
-		echo "MODULES=$(quote "$modules${disks[*]:+ virtio_blk}")"
+		echo "MODULES=$(quote "$modules${disks[*]:+ virtio_blk}${images[*]:+ virtio_blk}")"
 		echo "WATCHDOG=$((timeout > 30 ? timeout - 15 : 0))"
 		echo "ONE_OUTPUT=$one_output"
 	} >"$stage/vm/settings"
@@ -106,11 +108,11 @@ make_initramfs() {
 }
 
 qemu_arguments() {
-	local number=0 size
+	local number=0 size image
 	arguments=(
 		-nodefaults -no-user-config -display none -no-reboot -m "$memory"
 		-kernel "$kernel/vmlinuz" -initrd "$work/initramfs"
-		-append "console=ttyS0 loglevel=5 no_timer_check panic=-1 reboot=t rdinit=/init $append"
+		-append "console=ttyS0 loglevel=5 no_timer_check cryptomgr.notests=1 panic=-1 reboot=t rdinit=/init $append"
 		-serial "file:$work/console"
 		-device virtio-serial-pci
 	)
@@ -120,6 +122,11 @@ qemu_arguments() {
 	for size in "${disks[@]}"; do
 		truncate -s "$size" "$work/disk$number"
 		arguments+=(-drive "file=$work/disk$number,format=raw,if=none,id=disk$number,cache=unsafe,discard=unmap,detect-zeroes=off"
+			-device "virtio-blk-pci,drive=disk$number")
+		number=$((number + 1))
+	done
+	for image in "${images[@]}"; do
+		arguments+=(-drive "file=$image,format=raw,if=none,id=disk$number,readonly=on"
 			-device "virtio-blk-pci,drive=disk$number")
 		number=$((number + 1))
 	done

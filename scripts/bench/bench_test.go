@@ -78,6 +78,26 @@ func TestRatios(t *testing.T) {
 	}
 }
 
+// A device that takes longer to come is noticed, too.
+func TestRatiosOfAttach(t *testing.T) {
+	r := report()
+	r.StartNs.P50 = 8e6
+	r.Attach = []Attach{{Path: servedName, AttachNs: Percentile{P50: 16e6}}}
+	stored := r.ratios()
+	if last := stored[len(stored)-1]; last.Path != servedName || last.Cell != attachCell || last.Ratio != 0.5 {
+		t.Fatalf("%+v", stored)
+	}
+	r.Attach[0].AttachNs.P50 *= 1.09
+	var out bytes.Buffer
+	if err := compare(&out, r.ratios(), stored); err != nil || !strings.Contains(out.String(), servedName+", attach: 0.459 of the program's start, was 0.500") {
+		t.Errorf("within the tolerance: %v\n%s", err, &out)
+	}
+	r.Attach[0].AttachNs.P50 *= 1.05
+	if err := compare(&bytes.Buffer{}, r.ratios(), stored); !errors.Is(err, errSlower) {
+		t.Errorf("14 %% slower: error %v", err)
+	}
+}
+
 func TestMean(t *testing.T) {
 	slower := report()
 	slower.Results[2].IOPS = 900

@@ -12,13 +12,21 @@ import (
 
 // fioArgs returns the command line of a cell on a device.
 func fioArgs(device string, c Cell, runtime time.Duration) []string {
-	return []string{
+	return jobArgs(device, c, "--time_based", fmt.Sprintf("--runtime=%dms", runtime.Milliseconds()))
+}
+
+// oneIOArgs is fioArgs for a job that ends after its first I/O, however long that
+// takes.
+func oneIOArgs(device string, c Cell) []string { return jobArgs(device, c, "--number_ios=1") }
+
+func jobArgs(device string, c Cell, length ...string) []string {
+	args := []string{
 		"fio", "--name=bench", "--filename=" + device, "--rw=" + c.Mode, "--bs=" + strconv.Itoa(c.Bytes),
 		"--iodepth=" + strconv.Itoa(c.Depth), "--numjobs=" + strconv.Itoa(c.Jobs), "--group_reporting", "--thread",
-		"--ioengine=io_uring", "--direct=1", "--norandommap", "--randrepeat=1", "--time_based",
-		fmt.Sprintf("--runtime=%dms", runtime.Milliseconds()),
+		"--ioengine=io_uring", "--direct=1", "--norandommap", "--randrepeat=1",
 		"--percentile_list=50:99:99.9", "--output-format=json",
 	}
+	return append(args, length...)
 }
 
 // fioOutput is what is used of fio's JSON.

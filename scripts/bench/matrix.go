@@ -12,6 +12,9 @@ type Cell struct {
 
 // String returns a cell's name, such as "randread 4k x32".
 func (c Cell) String() string {
+	if c == attachCell {
+		return c.Mode
+	}
 	name := fmt.Sprintf("%s %dk x%d", c.Mode, c.Bytes>>10, c.Depth)
 	if c.Jobs > 1 {
 		name += fmt.Sprintf(" %d jobs", c.Jobs)

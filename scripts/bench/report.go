@@ -15,6 +15,7 @@ type Report struct {
 	CPUs     int               `json:"cpus"`
 	Versions map[string]string `json:"versions"` // of the programs that were run
 	Results  []Result          `json:"results"`
+	StartNs  Percentile        `json:"start_ns"` // of our program, to its end
 	Attach   []Attach          `json:"attach"`
 	Memory   *Memory           `json:"memory,omitempty"`
 }

@@ -47,6 +47,10 @@ func (b *bench) runWith(keyFile string) error {
 	if err != nil {
 		return err
 	}
+	// First: programs start more slowly once caches have been dropped.
+	if err := b.lifecycle(); err != nil {
+		return err
+	}
 	for _, p := range plans {
 		b.total += len(p.paths) * len(p.cells)
 	}
@@ -55,10 +59,7 @@ func (b *bench) runWith(keyFile string) error {
 			return err
 		}
 	}
-	if b.check {
-		return nil
-	}
-	return b.lifecycle()
+	return nil
 }
 
 // plan is what is measured over one backing.
@@ -154,7 +155,7 @@ func (b *bench) runPath(back *backing, way *path, cells []Cell) (err error) {
 	}
 	var start time.Duration
 	if !b.check {
-		if start, err = startup(fioArgs(device, cells[0], time.Millisecond)); err != nil {
+		if start, err = startup(oneIOArgs(device, cells[0])); err != nil {
 			return err
 		}
 	}
@@ -235,27 +236,6 @@ func entersPerIO(r *Result, pids []int, runtime time.Duration) (float64, error) 
 	}
 	enters, err := counter.count()
 	return float64(enters) / float64(side.IOs), errors.Join(err, counter.close())
-}
-
-// lifecycle measures devices that do nothing.
-func (b *bench) lifecycle() error {
-	file, err := tmpfsFile()
-	if err != nil {
-		return err
-	}
-	ours := ublkLoop(b.bin, "")
-	for _, way := range []path{kernelLoop("off"), ours} {
-		a, err := timeAttach(&way, file.path, b.times)
-		if err != nil {
-			return errors.Join(err, file.remove())
-		}
-		b.report.Attach = append(b.report.Attach, a)
-	}
-	idle := ublkLoop(b.bin, "", "--queues=2", "--depth=128")
-	if b.report.Memory, err = idleMemory(&idle, min(2, runtime.NumCPU()), 128); err != nil {
-		return errors.Join(err, file.remove())
-	}
-	return file.remove()
 }
 
 // describe takes down what else is needed to repeat the run.

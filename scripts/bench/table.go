@@ -25,6 +25,9 @@ func writeTable(w io.Writer, r *Report) error {
 		}
 		fmt.Fprintln(t, "\t\t\t\t\t\t\t\t\t\t")
 	}
+	if s := r.StartNs; s.P50 > 0 {
+		fmt.Fprintf(t, "ublk-loop version\t%s\tstart and end\tp50 %.2f ms\tp99 %.2f ms\t\t\t\t\t\t\n", r.Clock, s.P50/1e6, s.P99/1e6)
+	}
 	for _, a := range r.Attach {
 		fmt.Fprintf(t, "%s, %d times\t%s\tattach\tp50 %.2f ms\tp99 %.2f ms\tdetach\tp50 %.2f ms\tp99 %.2f ms\t\t\t\n", a.Path, a.Times, r.Clock,
 			a.AttachNs.P50/1e6, a.AttachNs.P99/1e6, a.DetachNs.P50/1e6, a.DetachNs.P99/1e6)

@@ -1,0 +1,156 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// lifecycle measures devices that do nothing: how long they take to come and to
+// go, and what one costs.
+func (b *bench) lifecycle() error {
+	err := b.attaches()
+	if err != nil || b.check {
+		return err
+	}
+	idle := ublkLoop(b.bin, "", "--queues=2", "--depth=128")
+	b.report.Memory, err = idleMemory(&idle, min(2, runtime.NumCPU()), 128)
+	return err
+}
+
+// attaches measures the ways to make a device, all of one disk.
+func (b *bench) attaches() (err error) {
+	disk, err := nullBlk()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, disk.remove()) }()
+	// To clear a page counts for far too much by the clock of instructions, and
+	// a program that starts gets a huge one or does not.
+	restore, err := setFile("/sys/kernel/mm/transparent_hugepage/enabled", "madvise")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, restore()) }()
+	if b.report.StartNs, err = timeStart(b.bin, b.times); err != nil {
+		return err
+	}
+	ways := []path{ublkLoop(b.bin, "")}
+	if !b.check {
+		ways = append(ways, kernelLoop("off"))
+	}
+	if b.kublk != "" && !b.check {
+		ways = append(ways, kublk(b.kublk, "auto_zc", b.queues, b.depth, "--auto_zc"))
+	}
+	for _, way := range ways {
+		if err := b.attachBy(&way, disk); err != nil {
+			return err
+		}
+	}
+	server, err := startServe(b.bin)
+	if err != nil {
+		return err
+	}
+	served := ublkLoop(b.bin, servedName)
+	return errors.Join(b.attachBy(&served, disk), server.end())
+}
+
+// setFile writes a setting of the kernel's that lists its values with the one that
+// is chosen in brackets, and returns what sets it as it was.
+func setFile(path, value string) (restore func() error, err error) {
+	was, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	_, chosen, _ := strings.Cut(string(was), "[")
+	chosen, _, _ = strings.Cut(chosen, "]")
+	return func() error { return os.WriteFile(path, []byte(chosen), 0) }, os.WriteFile(path, []byte(value), 0)
+}
+
+// servedName is our path where a server of many devices runs.
+const servedName = "with a server"
+
+func (b *bench) attachBy(way *path, of *backing) error {
+	a, err := timeAttach(way, of.path, b.times)
+	if err == nil {
+		b.report.Attach = append(b.report.Attach, a)
+	}
+	return err
+}
+
+// timeStart runs a command of ours that does nothing several times.
+func timeStart(bin string, times int) (Percentile, error) {
+	var sample []time.Duration
+	for range times {
+		start := time.Now()
+		if err := command(bin, "version"); err != nil {
+			return Percentile{}, err
+		}
+		sample = append(sample, time.Since(start))
+	}
+	return percentilesOf(sample), nil
+}
+
+// timeAttach makes and removes a device of a file several times.
+func timeAttach(p *path, file string, times int) (Attach, error) {
+	var attach, detach []time.Duration
+	for range times {
+		start := time.Now()
+		device, err := p.attach(file)
+		if err != nil {
+			return Attach{}, fmt.Errorf("%s: attach: %w", p.name, err)
+		}
+		attached := time.Now()
+		if err := p.detach(device); err != nil {
+			return Attach{}, fmt.Errorf("%s: detach: %w", p.name, err)
+		}
+		attach = append(attach, attached.Sub(start))
+		detach = append(detach, time.Since(attached))
+	}
+	return Attach{Path: p.name, Times: times, AttachNs: percentilesOf(attach), DetachNs: percentilesOf(detach)}, nil
+}
+
+// serve is a server of many devices.
+type serve struct{ cmd *exec.Cmd }
+
+// startServe starts one, and waits until it can be asked for devices.
+func startServe(bin string) (*serve, error) {
+	dir, err := os.MkdirTemp("", "ublk-loop-bench")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	name := filepath.Join(dir, "notify")
+	notify, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: name, Net: "unixgram"})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = notify.Close() }()
+	s := &serve{exec.Command(bin, "serve")}
+	s.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+name)
+	if err := s.cmd.Start(); err != nil {
+		return nil, err
+	}
+	if err := notify.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+		return nil, errors.Join(err, s.end())
+	}
+	for message := make([]byte, 4096); ; {
+		n, err := notify.Read(message)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("%s serve: %w", bin, err), s.end())
+		}
+		if strings.Contains(string(message[:n]), "READY=1") {
+			return s, nil
+		}
+	}
+}
+
+func (s *serve) end() error { return errors.Join(s.cmd.Process.Signal(unix.SIGTERM), s.cmd.Wait()) }

@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# A container with its root from an image: on this machine where it has ublk, runc and we are root, in a virtual machine
+# elsewhere.
+set -euo pipefail
+
+here=$(dirname "$(realpath "$0")")
+binary=$here/../bin/ublk-loop
+kernel=${1:-7.3}
+
+if [[ $EUID -eq 0 && ! -e /etc/ublk-loop/oci.toml && ! -e /run/ublk-loop/control.sock ]] &&
+	{ [[ -e /dev/ublk-control ]] || modprobe -q ublk_drv 2>/dev/null; }; then
+	"$here/setup.sh"
+	PATH=$(dirname "$binary"):$PATH exec "$here/demo-container-guest.sh"
+fi
+echo "No ublk here, not root, or set up already: starting a virtual machine with kernel $kernel"
+exec "$here/vm.sh" run "$kernel" --file "$binary:/usr/bin/ublk-loop" --file "$here/demo-container-guest.sh:/demo-container-guest.sh" -- bash /demo-container-guest.sh

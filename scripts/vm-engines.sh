@@ -1,0 +1,87 @@
+#!/usr/bin/env bash
+# vm-engines.sh   print the path of a disk image with container engines and runtimes, for the tests to mount at /vm/engines
+#
+# In it are this machine's podman and conmon, runc and crun of another Debian release than its own, and a runc that is
+# built from the Go module. It is made once and kept in the cache; a disk costs a guest that does not mount it nothing,
+# while all that is in the initramfs is unpacked at each start.
+set -euo pipefail
+
+here=$(dirname "$(realpath "$0")")
+cache=${UBLK_LOOP_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/ublk-loop}
+PATH=$PATH:/usr/sbin:/sbin
+guest=/vm/engines
+
+runc=v1.5.2 # the newest release of github.com/opencontainers/runc
+suite=trixie
+
+die() {
+	echo "vm-engines.sh: error: $*" >&2
+	exit 1
+}
+
+# Copy the libraries that a program of the tree $2 loads, and theirs, to the directory $3; the loader too, which libc
+# names.
+copy_libraries() {
+	local name path
+	while read -r name; do
+		[[ ! -e $3/$name ]] || continue
+		path=$2/usr/lib/x86_64-linux-gnu/$name
+		[[ -e $path ]] || die "$1: there is no $path"
+		cp "$(realpath "$path")" "$3/$name"
+		copy_libraries "$3/$name" "$2" "$3"
+	done < <(patchelf --print-needed "$1")
+}
+
+# Put the program $1 of the tree $2, '' for this machine's, into the image, with libraries and a loader of its own, under
+# the name $3. The path of its libraries is written into it: what it executes must not take them for its own.
+add_program() {
+	local loader lib=lib${2:+-$suite}
+	mkdir -p "$stage"/{bin,"$lib"}
+	cp "$1" "$stage/bin/$3"
+	copy_libraries "$1" "$2" "$stage/$lib"
+	loader=$(patchelf --print-interpreter "$1")
+	patchelf --set-interpreter "$guest/$lib/${loader##*/}" --force-rpath --set-rpath "$guest/$lib" "$stage/bin/$3"
+}
+
+# Without seccomp, for which it would need a library to link with.
+build_runc() {
+	GOFLAGS='' GOOS='' GOARCH='' CGO_ENABLED=1 GOBIN=$stage/bin go install -trimpath -tags 'netgo osusergo' \
+		-ldflags '-s -w -linkmode external -extldflags -static' "github.com/opencontainers/runc@$runc" >&2
+	mv "$stage/bin/runc" "$stage/bin/runc-$runc"
+}
+
+build() {
+	work=$(mktemp -d "$cache/engines/work.XXXXXX")
+	trap 'rm -rf "$work"' EXIT
+	stage=$work/stage
+	mkdir -p "$stage/bin"
+	local name
+	for name in podman conmon; do add_program "$(realpath "$(command -v "$name")")" '' "$name"; done
+	build_runc
+	"$here/apt-fetch.sh" $suite "$work/$suite" runc crun libc6 libseccomp2 libsystemd0 libyajl2 libcap2
+	add_program "$work/$suite/usr/sbin/runc" "$work/$suite" "runc-$suite"
+	add_program "$work/$suite/usr/bin/crun" "$work/$suite" "crun-$suite"
+	mkfs.erofs "$work/image" "$stage" >/dev/null
+	mv "$work/image" "$image"
+}
+
+key() {
+	{
+		cat "$0"
+		command -v podman conmon go | xargs realpath | xargs stat -L -c '%n %s %Y'
+	} | sha256sum | cut -c1-16
+}
+
+main() {
+	"$here/setup.sh" podman conmon patchelf
+	mkdir -p "$cache/engines"
+	exec {lock}>"$cache/engines/lock"
+	flock "$lock"
+	image=$cache/engines/$(key).erofs
+	[[ -e $image ]] || build
+	touch "$image"
+	find "$cache/engines" -name '*.erofs' -mtime +7 -delete
+	echo "$image"
+}
+
+main "$@"
