@@ -1,5 +1,6 @@
 // Command testsum turns the events of `go test -json` or `go tool test2json` on its standard input into a line for each
-// test as it ends, with the output of those that fail, and writes how many passed, failed and were skipped to a file.
+// test as it ends, with the output of those that fail, and writes how many passed, failed and were skipped to a file; in a
+// second line of it, how many did of those that need not run again, whose names it writes to another file.
 //
 // Counted are the tests that have no subtests of their own: a conformance map counts for each of its modes.
 package main
@@ -53,12 +54,17 @@ type summary struct {
 func main() {
 	label := flag.String("label", "", "printed in each line: the kernel")
 	counts := flag.String("counts", "", "file for the counts")
+	done := flag.String("done", "", "file for the tests that passed or were skipped, a line each")
 	flag.Parse()
 	s := &summary{out: os.Stdout, label: *label, tests: map[key]*test{}}
 	err := s.read(os.Stdin)
 	s.finish()
+	names, passed, skipped := s.done()
+	if err == nil && *done != "" {
+		err = os.WriteFile(*done, []byte(strings.Join(names, "\n")+"\n"), 0o600)
+	}
 	if err == nil {
-		err = os.WriteFile(*counts, fmt.Appendf(nil, "%d %d %d\n", s.passed, s.failed, s.skipped), 0o600)
+		err = os.WriteFile(*counts, fmt.Appendf(nil, "%d %d %d\n%d 0 %d\n", s.passed, s.failed, s.skipped, passed, skipped), 0o600)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "testsum: error:", err)
@@ -179,6 +185,27 @@ func (s *summary) failedIn(pkg string) bool {
 		}
 	}
 	return false
+}
+
+// done returns the tests, without subtests, that passed or were skipped, and how many that is as they are counted.
+func (s *summary) done() (names []string, passed, skipped int) {
+	for k, t := range s.tests {
+		root, _, _ := strings.Cut(k.name, "/")
+		if whole := s.tests[key{k.pkg, root}]; root == "" || whole.action != "pass" && whole.action != "skip" {
+			continue
+		}
+		if k.name == root {
+			names = append(names, root)
+		}
+		if t.subtests == 0 && t.action == "pass" {
+			passed++
+		}
+		if t.subtests == 0 && t.action == "skip" {
+			skipped++
+		}
+	}
+	sort.Strings(names)
+	return names, passed, skipped
 }
 
 // finish ends what a stream that broke off left open.

@@ -85,3 +85,22 @@ no such feature
 		t.Errorf("printed:\n%sexpected:\n%s", out, expected)
 	}
 }
+
+func TestDone(t *testing.T) {
+	s, _ := follow(t, `pass p TestA -
+		fail p TestB -
+		run p TestC -
+		run p TestC/x -
+		run p TestC/y -
+		pass p TestC/x -
+		skip p TestC/y -
+		pass p TestC -
+		run p TestD -
+		run p TestD/x -
+		pass p TestD/x -
+		run p TestE -`)
+	names, passed, skipped := s.done()
+	if got := strings.Join(names, " "); got != "TestA TestC" || passed != 2 || skipped != 1 {
+		t.Errorf("done: %s, %d passed, %d skipped; want TestA and TestC, 2 and 1", got, passed, skipped)
+	}
+}
