@@ -17,7 +17,9 @@ import (
 // lifecycle measures devices that do nothing: how long they take to come and to
 // go, and what one costs.
 func (b *bench) lifecycle() error {
-	err := b.attaches()
+	// A program that starts gets a huge page or does not, and to clear one counts
+	// for far too much by the clock of instructions.
+	err := withoutHugePages(b.attaches)
 	if err != nil || b.check {
 		return err
 	}
@@ -33,13 +35,6 @@ func (b *bench) attaches() (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, disk.remove()) }()
-	// To clear a page counts for far too much by the clock of instructions, and
-	// a program that starts gets a huge one or does not.
-	restore, err := setFile("/sys/kernel/mm/transparent_hugepage/enabled", "madvise")
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, restore()) }()
 	if b.report.StartNs, err = timeStart(b.bin, b.times); err != nil {
 		return err
 	}
@@ -61,18 +56,6 @@ func (b *bench) attaches() (err error) {
 	}
 	served := ublkLoop(b.bin, servedName)
 	return errors.Join(b.attachBy(&served, disk), server.end())
-}
-
-// setFile writes a setting of the kernel's that lists its values with the one that
-// is chosen in brackets, and returns what sets it as it was.
-func setFile(path, value string) (restore func() error, err error) {
-	was, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	_, chosen, _ := strings.Cut(string(was), "[")
-	chosen, _, _ = strings.Cut(chosen, "]")
-	return func() error { return os.WriteFile(path, []byte(chosen), 0) }, os.WriteFile(path, []byte(value), 0)
 }
 
 // servedName is our path where a server of many devices runs.

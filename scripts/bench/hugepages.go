@@ -1,0 +1,25 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// withoutHugePages calls f. Programs that it starts get no huge pages but those
+// that they ask for: execve(2) hands the setting on (PR_SET_THP_DISABLE in
+// prctl(2)).
+func withoutHugePages(f func() error) error {
+	if err := disableHugePages(1); err != nil {
+		return err
+	}
+	return errors.Join(f(), disableHugePages(0))
+}
+
+func disableHugePages(on uintptr) error {
+	if err := unix.Prctl(unix.PR_SET_THP_DISABLE, on, 0, 0, 0); err != nil {
+		return fmt.Errorf("disable huge pages (%d): %w", on, err)
+	}
+	return nil
+}
