@@ -93,9 +93,9 @@ func waitForMatch(t testing.TB, pattern string) string {
 
 func waitUntil(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("%s: not after 10 seconds", what)
+			t.Fatalf("%s: not after 30 seconds", what)
 		}
 	}
 }

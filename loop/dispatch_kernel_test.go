@@ -84,7 +84,7 @@ func countRequests(t *testing.T, f *os.File, backing, device string, mem []byte)
 	var in, out ioCount
 	// The last request is counted after whoever waits for it has been woken
 	// (__blk_mq_end_request in block/blk-mq.c). One too many stays one.
-	for deadline := time.Now().Add(time.Second); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
 		in, out = countIO(t, device).minus(inBefore), countIO(t, backing).minus(outBefore)
 		if in == want && out == want || time.Now().After(deadline) {
 			break
@@ -120,7 +120,9 @@ func TestKernelFUAIsSynchronous(t *testing.T) {
 		dev := attach(t, ctl, disk, cfg)
 		f := openFile(t, dev.Path(), os.O_RDWR|unix.O_DIRECT)
 		mem := alignedMemory(t, 4096)
-		write := func(flags int) int {
+		// It is given time until as many as it should be are counted: that is
+		// after the write has returned. One too many stays one.
+		write := func(flags, want int) int {
 			before := flushes(t, disk)
 			if _, err := unix.Pwritev2(int(f.Fd()), [][]byte{mem}, 0, flags); err != nil {
 				t.Fatal(err)
@@ -130,9 +132,13 @@ func TestKernelFUAIsSynchronous(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			return flushes(t, disk) - before
+			n := 0
+			for deadline := time.Now().Add(20 * time.Second); n < want && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+				n = flushes(t, disk) - before
+			}
+			return n
 		}
-		if plain, fua := write(0), write(unix.RWF_DSYNC); plain != 1 || fua != 2 {
+		if plain, fua := write(0, 1), write(unix.RWF_DSYNC, 2); plain != 1 || fua != 2 {
 			t.Errorf("%d flushes for a write and a flush, want 1; %d for a FUA write and a flush, want 2", plain, fua)
 		}
 	})

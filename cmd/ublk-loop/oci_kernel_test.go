@@ -149,7 +149,7 @@ func TestKernelOCIRefused(t *testing.T) {
 
 	w.server.stop()
 	r := w.calls("run", "--bundle", ask(asked{"image": image}), "c")
-	if r.status != 1 || !strings.Contains(r.err, "no server") || strings.Count(r.err, "\n") != 1 || r.took > 3*time.Second {
+	if r.status != 1 || !strings.Contains(r.err, "no server") || strings.Count(r.err, "\n") != 1 || r.took > 8*time.Second {
 		t.Errorf("without a server: exit status %d after %s: %s", r.status, r.took, r.err)
 	}
 	w.server = w.serve()

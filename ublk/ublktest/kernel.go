@@ -83,7 +83,7 @@ func targets(fds []string) []string {
 // some of it a moment after the last close, which has no event to wait for.
 func checkNothingLeft(t testing.TB, before map[string][]string) {
 	t.Helper()
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(20 * time.Second)
 	for {
 		var left []string
 		for what, now := range leftovers(t) {
