@@ -126,10 +126,11 @@ type stand struct {
 	socket  string
 }
 
-func newStand(t *testing.T) *stand { return newSlowStand(t, nil) }
+func newStand(t *testing.T) *stand { return newStandWith(t, nil, headerTimeout) }
 
-// newSlowStand returns one that makes each device when it is told to.
-func newSlowStand(t *testing.T, adding chan struct{}) *stand {
+// newStandWith returns one that makes each device when it is told to, and waits
+// that long for what a client has to say.
+func newStandWith(t *testing.T, adding chan struct{}, patience time.Duration) *stand {
 	t.Helper()
 	s := &stand{
 		devices: &fakeDevices{devices: map[uint32]loop.Status{}, adding: adding, released: make(chan uint32, 100)},
@@ -146,6 +147,7 @@ func newSlowStand(t *testing.T, adding chan struct{}) *stand {
 		Status:   func() ServerStatus { return ServerStatus{Version: "v1"} },
 	}
 	h := api.HTTP()
+	h.ReadHeaderTimeout = patience
 	served := make(chan error, 1)
 	go func() { served <- Serve(h, l) }()
 	t.Cleanup(func() {
@@ -394,7 +396,7 @@ func TestClientWithoutServer(t *testing.T) {
 // A client that has gone before its answer came: nobody knows of the device.
 func TestClientGone(t *testing.T) {
 	adding := make(chan struct{})
-	s := newSlowStand(t, adding)
+	s := newStandWith(t, adding, headerTimeout)
 	for _, lease := range []bool{true, false} {
 		c := s.connect(t)
 		if _, err := io.WriteString(c, post(fmt.Sprintf(`{"file":%q,"lease":%v}`, file(t, ""), lease))); err != nil {
@@ -449,7 +451,8 @@ func TestDescriptorsAreClosed(t *testing.T) {
 // Clients that say nothing take nothing from the others, and there are not more
 // of them than there may be.
 func TestManyConnections(t *testing.T) {
-	s := newStand(t)
+	// All of them are there for as long as that takes.
+	s := newStandWith(t, nil, time.Hour)
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		t.Fatal(err)
