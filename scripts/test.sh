@@ -13,8 +13,9 @@ usage: test.sh [--unit] [--kernel NAME|DIR|host]... [--run REGEX] [--package DIR
 Runs the Test... of all packages here, and their TestKernel... and TestCrash... on each kernel: those of kernels.txt in
 virtual machines, and this machine's own ("host") where it has ublk and we are root.
 
-Where at most 3 tests failed, and no --run was given, those that did not pass on a kernel run twice more, by themselves:
-what passes then both times counts as passed, and is named above the last line as unsteady.
+Where at most 3 tests failed, and no --run was given, those that did not pass on a kernel run twice more, by themselves, and
+all that needs no kernel where that was not well: what passes then both times counts as passed, and is named above the last
+line as unsteady.
 
   --unit          only what needs no ublk
   --kernel NAME   only on this kernel, without the tests that need no ublk; may be repeated
@@ -115,14 +116,16 @@ summarize() {
 # The event of a failure that no test reports: of the package $1, or without one, of what may have been reported before.
 failure() { printf '{"Action":"fail","Package":"%s"}\n' "${1:-}"; }
 
-# What needs no ublk, with the race detector where there is a C compiler for it.
+# What needs no ublk, with the race detector where there is a C compiler for it, with more arguments for go test; what
+# comes of it in directory $1.
 test_here() {
 	local race=()
+	mkdir "$1"
 	! command -v gcc >/dev/null || race=(-race)
 	{
 		export CGO_ENABLED=${#race[@]}
-		each_module test -json "${race[@]}" -skip "$pattern" ${run:+-run "$run"} 2>&1 || failure
-	} | summarize here
+		each_module test -json "${race[@]}" -skip "$pattern" ${run:+-run "$run"} "${@:2}" 2>&1 || failure
+	} | summarize here "$1"
 }
 
 # The cipher's code for the other architecture, in emulation where this machine has that.
@@ -220,36 +223,54 @@ prepare() {
 	done
 }
 
-# Give what failed on the kernels a second look. An emulated machine stands still for seconds where its host is busy: a
-# test that counted on less is to be mended, and is named, but says nothing against the code. Many failures are no chance.
+# Give what failed a second look. A virtual machine stands still for seconds where its host is busy: a test that counted on
+# less is to be mended, and is named, but says nothing against the code. Many failures are no chance.
 look_again() {
-	local kernel directory results failed total=0
+	local kernel directory directories=() results failed total=0
 	for results in "$work"/results/*/counts; do
 		read -r _ failed _ <"$results"
 		total=$((total + failed))
 	done
 	((total <= 3)) || return 0
+	! has_failed here || here_again
+	[[ ! -e $work/packages ]] || mapfile -t directories <"$work/packages"
 	for kernel in "${kernels[@]}"; do
-		for directory in $(cat "$work/packages" 2>/dev/null); do
-			results=$work/results/$(basename "$kernel")-$(basename "$directory")
-			read -r _ failed _ <"$results/counts"
-			((failed == 0)) || run_again "$kernel" "$directory" "$results"
+		for directory in "${directories[@]}"; do
+			results=$(basename "$kernel")-$(basename "$directory")
+			! has_failed "$results" || kernel_again "$results" "$kernel" "$directory"
 		done
 	done
 }
 
-# Run what has not passed of the package in directory $2 on kernel $1, whose results are in directory $3, twice more. Let
-# that count in place of the failures if it passes.
-run_again() {
-	local again=$work/again passed failed skipped done_passed done_skipped
-	echo "test.sh: what did not pass of $(basename "$2") on $(basename "$1"), twice more:"
-	rm -rf "$again"
-	test_kernel "$again" "$1" "$2" -test.count 2 -test.skip "^($(paste -sd '|' "$3/done"))\$"
+has_failed() {
+	local failed
+	[[ -e $work/results/$1/counts ]] && read -r _ failed _ <"$work/results/$1/counts" && ((failed > 0))
+}
+
+# Run all that needs no ublk twice more.
+here_again() {
+	echo "test.sh: what needs no ublk, twice more:"
+	test_here "$work/again-here" -count 2
+	count_instead here 0 0
+}
+
+# Run what has not passed for the results named $1, of the package in directory $3 on kernel $2, twice more.
+kernel_again() {
+	local passed skipped
+	echo "test.sh: what did not pass of $(basename "$3") on $(basename "$2"), twice more:"
+	test_kernel "$work/again-$1" "$2" "$3" -test.count 2 -test.skip "^($(paste -sd '|' "$work/results/$1/done"))\$"
+	read -r passed _ skipped < <(tail -n 1 "$work/results/$1/counts")
+	count_instead "$1" "$passed" "$skipped"
+}
+
+# Where nothing failed in the second look at the results named $1, let that count in place of the first, beside the $2
+# tests that had passed and the $3 that had been skipped.
+count_instead() {
+	local first=$work/results/$1 again=$work/again-$1 passed failed skipped
 	read -r passed failed skipped <"$again/counts"
 	((failed == 0 && passed > 0)) || return 0
-	sed "s|.*|unsteady: & of $(basename "$2") on $(basename "$1")|" "$again/done" >>"$work/unsteady"
-	read -r done_passed _ done_skipped < <(tail -n 1 "$3/counts")
-	echo "$((done_passed + passed / 2)) 0 $((done_skipped + skipped / 2))" >"$3/counts"
+	LC_ALL=C comm -13 "$first/done" "$again/done" | sed "s/^/unsteady: $1: /" >>"$work/unsteady"
+	echo "$(($2 + passed / 2)) 0 $(($3 + skipped / 2))" >"$first/counts"
 }
 
 # The last line, and whether all is well: something ran, and nothing failed.
@@ -284,7 +305,7 @@ main() {
 	[[ -n $unit ]] || prepare
 	build
 	if [[ -n $here_too ]]; then
-		test_here
+		test_here "$work/results/here"
 		test_arm64
 	fi
 	if [[ -z $unit ]]; then
