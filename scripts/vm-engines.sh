@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # vm-engines.sh   print the path of a disk image with container engines and runtimes, for the tests to mount at /vm/engines
 #
-# In it are this machine's podman and conmon, runc and crun of another Debian release than its own, and a runc that is
-# built from the Go module. It is made once and kept in the cache; a disk costs a guest that does not mount it nothing,
+# In it are this machine's podman and conmon, those of another Debian release with its runc and crun, docker, and a runc that
+# is built from the Go module. It is made once and kept in the cache; a disk costs a guest that does not mount it nothing,
 # while all that is in the initramfs is unpacked at each start.
 set -euo pipefail
 
@@ -13,6 +13,11 @@ guest=/vm/engines
 
 runc=v1.5.2 # the newest release of github.com/opencontainers/runc
 suite=trixie
+packages=(podman conmon netavark runc crun docker.io docker-cli containerd)
+# What their programs are linked with, and what that is.
+libraries=(libacl1 libassuan9 libatomic1 libattr1 libaudit1 libbsd0 libbz2-1.0 libc6 libcap-ng0 libcap2 libcrypt1 libgcc-s1
+	libglib2.0-0t64 libgpg-error0 libgpgme11t64 libmd0 libpam0g libpcre2-8-0 libseccomp2 libselinux1 libsemanage2 libsepol2
+	libsqlite3-0 libsubid5 libsystemd0 libyajl2)
 
 die() {
 	echo "vm-engines.sh: error: $*" >&2
@@ -32,15 +37,15 @@ copy_libraries() {
 	done < <(patchelf --print-needed "$1")
 }
 
-# Put the program $1 of the tree $2, '' for this machine's, into the image, with libraries and a loader of its own, under
-# the name $3. The path of its libraries is written into it: what it executes must not take them for its own.
+# Put the program $1 of the tree $2, '' for this machine's, into the image, with libraries and a loader of its own, as the
+# file $3. The path of its libraries is written into it: what it executes must not take them for its own.
 add_program() {
 	local loader lib=lib${2:+-$suite}
-	mkdir -p "$stage"/{bin,"$lib"}
-	cp "$1" "$stage/bin/$3"
+	mkdir -p "$stage/$lib" "$(dirname "$stage/$3")"
+	cp "$1" "$stage/$3"
 	copy_libraries "$1" "$2" "$stage/$lib"
 	loader=$(patchelf --print-interpreter "$1")
-	patchelf --set-interpreter "$guest/$lib/${loader##*/}" --force-rpath --set-rpath "$guest/$lib" "$stage/bin/$3"
+	patchelf --set-interpreter "$guest/$lib/${loader##*/}" --force-rpath --set-rpath "$guest/$lib" "$stage/$3"
 }
 
 # Without seccomp, for which it would need a library to link with.
@@ -55,12 +60,15 @@ build() {
 	trap 'rm -rf "$work"' EXIT
 	stage=$work/stage
 	mkdir -p "$stage/bin"
-	local name
-	for name in podman conmon; do add_program "$(realpath "$(command -v "$name")")" '' "$name"; done
+	local name tree=$work/$suite
+	for name in podman conmon; do add_program "$(realpath "$(command -v "$name")")" '' "bin/$name"; done
 	build_runc
-	"$here/apt-fetch.sh" $suite "$work/$suite" runc crun libc6 libseccomp2 libsystemd0 libyajl2 libcap2
-	add_program "$work/$suite/usr/sbin/runc" "$work/$suite" "runc-$suite"
-	add_program "$work/$suite/usr/bin/crun" "$work/$suite" "crun-$suite"
+	"$here/apt-fetch.sh" $suite "$tree" "${packages[@]}" "${libraries[@]}"
+	for name in bin/podman bin/conmon bin/crun sbin/runc; do add_program "$tree/usr/$name" "$tree" "bin/${name#*/}-$suite"; done
+	add_program "$tree/usr/lib/podman/netavark" "$tree" "$suite/netavark"
+	for name in sbin/dockerd bin/docker bin/containerd bin/containerd-shim-runc-v2; do
+		add_program "$tree/usr/$name" "$tree" "docker/${name#*/}"
+	done
 	mkfs.erofs "$work/image" "$stage" >/dev/null
 	mv "$work/image" "$image"
 }

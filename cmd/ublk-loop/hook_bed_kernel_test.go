@@ -132,14 +132,18 @@ func systemLog(t testing.TB) *hookLog {
 	return l
 }
 
-// line waits for a line.
+// line waits for a line of the hooks: podman's monitor has others.
 func (l *hookLog) line() string {
 	l.Helper()
-	line := l.next(10 * time.Second)
-	if line == "" {
-		l.Error("nothing is in the log")
+	for {
+		switch line := l.next(10 * time.Second); {
+		case line == "":
+			l.Error("nothing is in the log")
+			return ""
+		case strings.Contains(line, " ublk-loop["):
+			return line
+		}
 	}
-	return line
 }
 
 // next returns a line that comes within some time, "" for none.

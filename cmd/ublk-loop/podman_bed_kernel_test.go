@@ -27,15 +27,15 @@ type podman struct {
 }
 
 // podman returns an engine that gives containers their roots by the wrapper of a
-// runtime, or by hooks.
-func (w *wrapped) podman(runtime string, byHooks bool) *podman {
+// runtime, or by hooks: this machine's, or with "-trixie" that of another release.
+func (w *wrapped) podman(runtime, release string, byHooks bool) *podman {
 	w.Helper()
 	dir, _ := engines(w)
 	store, err := os.MkdirTemp("", "podman") // which has to have a short name
 	if err != nil {
 		w.Fatal(err)
 	}
-	p := &podman{wrapped: w, program: dir + "/podman", dir: store, runtime: "ublk-" + runtime}
+	p := &podman{wrapped: w, program: dir + "/podman" + release, dir: store, runtime: "ublk-" + runtime}
 	w.apart = p.dir
 	p.log = systemLog(w)
 	hooks := filepath.Join(p.dir, "hooks.d")
@@ -48,17 +48,23 @@ func (w *wrapped) podman(runtime string, byHooks bool) *podman {
 		p.runtime = runtime
 		w.write(hooks+"/ublk-loop.json", strings.ReplaceAll(hookFile, "/usr/bin/ublk-loop", w.bin), 0o644)
 	}
+	// None has a network, but podman wants to know what would make one.
+	helpers, network := "/", "cni"
+	if release != "" {
+		helpers, network = filepath.Join(dir, "..", release[1:]), "netavark"
+	}
 	w.write(p.dir+"/containers.conf", fmt.Sprintf(`[engine]
 cgroup_manager = "cgroupfs"
 events_logger = "none"
 conmon_path = [%q]
 hooks_dir = [%q]
+helper_binaries_dir = [%q]
 [engine.runtimes]
 %s = [%q]
 ublk-%s = [%q]
 [network]
-network_backend = "cni"
-`, dir+"/conmon", hooks, runtime, w.real, runtime, w.wrapper), 0o644)
+network_backend = %q
+`, dir+"/conmon"+release, hooks, helpers, runtime, w.real, runtime, w.wrapper, network), 0o644)
 	tree := rootTree(w, "of the image\n")
 	w.tool("chmod", "1777", tree+"/tmp")
 	// What podman mounts something on, and which an image that is not written to has to have.

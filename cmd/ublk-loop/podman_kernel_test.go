@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -13,22 +14,29 @@ import (
 )
 
 // withPodman runs a test with podman, by some ways of giving a container its root:
-// "ublk-runc" and "hooks-runc", and the same with crun. A call takes seconds in
-// emulation, so that each test has the ways that are likeliest to tell.
+// "ublk-runc" and "hooks-runc", and the same with crun; with "-trixie" all programs
+// are those of that release. A call takes seconds in emulation, so that each test
+// has the ways that are likeliest to tell.
 func withPodman(t *testing.T, ways []string, test func(*podman)) {
 	for _, way := range ways {
 		t.Run(way, func(t *testing.T) {
-			if _, ok := engines(t); !ok { // which also mounts them, before the mounts are counted
+			dir, ok := engines(t) // which also mounts them, before the mounts are counted
+			if !ok {
 				t.Skip("there are no container engines here")
 			}
-			how, runtime, _ := strings.Cut(way, "-")
-			test(kernelBed(t).wrap(runtime, hooked).podman(runtime, how == "hooks"))
+			how, program, _ := strings.Cut(way, "-")
+			runtime, release := program, ""
+			if i := strings.IndexByte(program, '-'); i > 0 {
+				runtime, release = program[:i], program[i:]
+				program = filepath.Join(dir, program)
+			}
+			test(kernelBed(t).wrap(program, hooked).podman(runtime, release, how == "hooks"))
 		})
 	}
 }
 
 func TestKernelPodmanLife(t *testing.T) {
-	withPodman(t, []string{"ublk-runc", "hooks-crun"}, func(p *podman) {
+	withPodman(t, []string{"ublk-runc", "hooks-crun", "ublk-crun-trixie", "hooks-runc-trixie"}, func(p *podman) {
 		ask := asked{"image": p.image}
 		r := p.calls(append(p.container("run", ask, "--rm"), "sh", "-c", "cat /content /proc/mounts; exit 42")...)
 		if r.status != 42 || !strings.HasPrefix(r.out, "of the image\n") || !strings.Contains(r.out, " / squashfs ro,") {
@@ -75,7 +83,7 @@ func TestKernelPodmanLife(t *testing.T) {
 }
 
 func TestKernelPodmanFails(t *testing.T) {
-	withPodman(t, []string{"ublk-crun", "hooks-crun"}, func(p *podman) {
+	withPodman(t, []string{"ublk-crun", "hooks-crun", "hooks-crun-trixie"}, func(p *podman) {
 		if r := p.fails(append(p.container("run", asked{"image": p.image}, "--rm"), "/not/there")...); r.status != 127 {
 			p.Errorf("a command that is not there: exit status %d: %s", r.status, r.err)
 		}
