@@ -29,7 +29,17 @@ func parseConfig(text []byte) (*config, error) {
 // wantsImage reports whether the container's root is to come from an image.
 func (c *config) wantsImage() bool {
 	_, wanted := c.Annotations[imageAnnotation]
-	return wanted
+	return wanted && !c.isSandbox()
+}
+
+// sandboxTypes are the annotations by which containerd and CRI-O tell a pod's
+// sandbox from its containers.
+var sandboxTypes = []string{"io.kubernetes.cri.container-type", "io.kubernetes.cri-o.ContainerType"}
+
+// isSandbox reports whether this is a pod's sandbox: a container, too, which gets
+// the annotations of the pod, and whose program is in an image of the engine's.
+func (c *config) isSandbox() bool {
+	return slices.ContainsFunc(sandboxTypes, func(key string) bool { return c.Annotations[key] == "sandbox" })
 }
 
 // hasHookRoot reports whether the hooks have already supplied the root.

@@ -124,6 +124,25 @@ func TestUserNamespace(t *testing.T) {
 	}
 }
 
+func TestWantsImage(t *testing.T) {
+	const image = `"dev.ublk-loop.rootfs.image":"/x"`
+	for text, want := range map[string]bool{
+		`{}`:                              false,
+		`{"annotations":{` + image + `}}`: true,
+		`{"annotations":{` + image + `,"io.kubernetes.cri.container-type":"container"}}`:  true,
+		`{"annotations":{` + image + `,"io.kubernetes.cri.container-type":"sandbox"}}`:    false,
+		`{"annotations":{` + image + `,"io.kubernetes.cri-o.ContainerType":"container"}}`: true,
+		`{"annotations":{` + image + `,"io.kubernetes.cri-o.ContainerType":"sandbox"}}`:   false,
+		`{"annotations":{"io.kubernetes.cri.container-type":"container"}}`:                false,
+		`{"annotations":{` + image + `,"org.example":"sandbox"}}`:                         true,
+	} {
+		c, err := parseConfig([]byte(text))
+		if err != nil || c.wantsImage() != want {
+			t.Errorf("%s: wants an image: %v, error %v", text, !want, err)
+		}
+	}
+}
+
 func TestHasHookRoot(t *testing.T) {
 	for path, want := range map[string]bool{"": false, "rootfs": false, "/run/ublk-loop-oci/ns/rootfs": false, "/run/ublk-loop-oci/hooks/x/rootfs": true, "/run/ublk-loop-oci/hooks/../ns": false} {
 		c := &config{}
