@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # vm-engines.sh   print the path of a disk image with container engines and runtimes, for the tests to mount at /vm/engines
 #
-# In it are this machine's podman and conmon, those of another Debian release with its runc and crun, docker, and a runc that
-# is built from the Go module. It is made once and kept in the cache; a disk costs a guest that does not mount it nothing,
+# In it are this machine's podman and conmon, those of another Debian release with its runc and crun, docker, containerd, and
+# a runc and a crictl that are built from Go modules. It is made once and kept in the cache; a disk costs a guest that does not mount it nothing,
 # while all that is in the initramfs is unpacked at each start.
 set -euo pipefail
 
@@ -12,6 +12,7 @@ PATH=$PATH:/usr/sbin:/sbin
 guest=/vm/engines
 
 runc=v1.5.2 # the newest release of github.com/opencontainers/runc
+crictl=v1.34.0
 suite=trixie
 packages=(podman conmon netavark runc crun docker.io docker-cli containerd)
 # What their programs are linked with, and what that is.
@@ -55,6 +56,11 @@ build_runc() {
 	mv "$stage/bin/runc" "$stage/bin/runc-$runc"
 }
 
+build_crictl() {
+	GOFLAGS='' GOOS='' GOARCH='' CGO_ENABLED=0 GOBIN=$stage/containerd go install -trimpath -ldflags '-s -w' \
+		"sigs.k8s.io/cri-tools/cmd/crictl@$crictl" >&2
+}
+
 build() {
 	work=$(mktemp -d "$cache/engines/work.XXXXXX")
 	trap 'rm -rf "$work"' EXIT
@@ -63,12 +69,12 @@ build() {
 	local name tree=$work/$suite
 	for name in podman conmon; do add_program "$(realpath "$(command -v "$name")")" '' "bin/$name"; done
 	build_runc
+	build_crictl
 	"$here/apt-fetch.sh" $suite "$tree" "${packages[@]}" "${libraries[@]}"
 	for name in bin/podman bin/conmon bin/crun sbin/runc; do add_program "$tree/usr/$name" "$tree" "bin/${name#*/}-$suite"; done
 	add_program "$tree/usr/lib/podman/netavark" "$tree" "$suite/netavark"
-	for name in sbin/dockerd bin/docker bin/containerd bin/containerd-shim-runc-v2; do
-		add_program "$tree/usr/$name" "$tree" "docker/${name#*/}"
-	done
+	for name in sbin/dockerd bin/docker; do add_program "$tree/usr/$name" "$tree" "docker/${name#*/}"; done
+	for name in containerd containerd-shim-runc-v2 ctr; do add_program "$tree/usr/bin/$name" "$tree" "containerd/$name"; done
 	mkfs.erofs "$work/image" "$stage" >/dev/null
 	mv "$work/image" "$image"
 }

@@ -20,15 +20,16 @@ type docker struct {
 	image  string // for the containers' root
 }
 
-// docker starts a daemon whose containers may have their roots by ublk-runc.
-func (w *wrapped) docker(programs string) *docker {
+// docker starts a daemon, of the programs in a directory, whose containers may have
+// their roots by ublk-runc.
+func (w *wrapped) docker(engines string) *docker {
 	w.Helper()
 	dir, err := os.MkdirTemp("", "docker") // which has to have a short name
 	if err != nil {
 		w.Fatal(err)
 	}
 	w.apart = dir
-	d := &docker{wrapped: w, client: programs + "/docker", socket: "unix://" + dir + "/sock"}
+	d := &docker{wrapped: w, client: engines + "/docker/docker", socket: "unix://" + dir + "/sock"}
 	config := dir + "/daemon.json"
 	w.write(config, fmt.Sprintf(`{
 		"runtimes": {"ublk-runc": {"path": %q}},
@@ -36,30 +37,37 @@ func (w *wrapped) docker(programs string) *docker {
 		"storage-driver": "vfs", "exec-opts": ["native.cgroupdriver=cgroupfs"],
 		"log-level": "warn", "bridge": "none", "iptables": false, "ip6tables": false, "userland-proxy": false
 	}`, w.wrapper, dir, d.socket), 0o644)
-	w.startDaemon(programs, config)
+	w.startDaemon(engines+"/containerd", engines+"/docker/dockerd", "--config-file", config)
 	waitUntil(w, "docker answers", func() bool { return d.calls("version").status == 0 })
 
 	empty := w.TempDir()
 	w.tool("tar", "-C", empty, "-c", "-f", dir+"/empty.tar", ".")
 	d.does("import", dir+"/empty.tar", "empty")
-	tree := rootTree(w, "of the image\n")
-	// What docker mounts something on, and which an image that is not written to has to have.
-	for _, name := range []string{"hosts", "hostname", "resolv.conf"} {
-		w.write(filepath.Join(tree, "etc", name), "", 0o644)
-	}
-	d.image = w.imageOf("squashfs", tree)
+	d.image = w.imageWithMountPoints()
 	return d
 }
 
-// startDaemon starts dockerd, which ends with the test.
-func (w *wrapped) startDaemon(programs, config string) {
+// imageWithMountPoints makes an image that is not written to, with the files that
+// engines mount something on.
+func (w *wrapped) imageWithMountPoints() string {
+	w.Helper()
+	tree := rootTree(w, "of the image\n")
+	for _, name := range []string{"hosts", "hostname", "resolv.conf"} {
+		w.write(filepath.Join(tree, "etc", name), "", 0o644)
+	}
+	return w.imageOf("squashfs", tree)
+}
+
+// startDaemon starts an engine that finds others in a directory, and which ends
+// with the test.
+func (w *wrapped) startDaemon(others, program string, args ...string) {
 	w.Helper()
 	log, err := os.Create(filepath.Join(w.TempDir(), "log"))
 	if err != nil {
 		w.Fatal(err)
 	}
-	daemon := exec.Command(programs+"/dockerd", "--config-file", config)
-	daemon.Env = append(os.Environ(), "PATH="+programs+":"+os.Getenv("PATH"))
+	daemon := exec.Command(program, args...)
+	daemon.Env = append(os.Environ(), "PATH="+others+":"+os.Getenv("PATH"))
 	daemon.Stdout, daemon.Stderr = log, log
 	if err := daemon.Start(); err != nil {
 		w.Fatal(err)
@@ -68,7 +76,7 @@ func (w *wrapped) startDaemon(programs, config string) {
 		_ = daemon.Process.Signal(unix.SIGTERM)
 		_ = daemon.Wait()
 		if text, err := os.ReadFile(log.Name()); err == nil && w.Failed() {
-			w.Logf("dockerd's log:\n%s", text)
+			w.Logf("log of %s:\n%s", program, text)
 		}
 		_ = log.Close()
 		_ = os.RemoveAll(w.apart)
@@ -105,7 +113,7 @@ func TestKernelDocker(t *testing.T) {
 	if !ok {
 		t.Skip("there are no container engines here")
 	}
-	d := kernelBed(t).wrap("runc").docker(filepath.Join(dir, "../docker"))
+	d := kernelBed(t).wrap("runc").docker(filepath.Dir(dir))
 
 	r := d.calls(d.run(d.image, "--rm", "empty", "sh", "-c", "cat /content /proc/mounts; exit 42")...)
 	if r.status != 42 || !strings.HasPrefix(r.out, "of the image\n") || !strings.Contains(r.out, " / squashfs ro,") {
