@@ -89,7 +89,7 @@ func TestKernelHookSweepsCreated(t *testing.T) {
 }
 
 func TestKernelHookRefused(t *testing.T) {
-	w := kernelBed(t).wrap("runc", `attach_timeout = "1s"`)
+	w := kernelBed(t).wrap("runc", `attach_timeout = "5s"`)
 	log := systemLog(t)
 	ask := func(a asked) string { return w.bundle(a, "true") }
 	image := w.imageOf("ext4", rootTree(w, "x"))
@@ -328,7 +328,7 @@ func TestKernelHookOverlay(t *testing.T) {
 // A wrapper that stands in front of the runtime leaves a hook's root as it is.
 func TestKernelHookAndWrapper(t *testing.T) {
 	onOneKernel(t)
-	w := kernelBed(t).wrap("runc", `attach_timeout = "1s"`)
+	w := kernelBed(t).wrap("runc", `attach_timeout = "5s"`)
 	bundle := w.bundle(asked{"image": w.imageOf("ext4", rootTree(w, "x")), "options": "rw"}, "cat", "/content")
 	w.precreate(bundle)
 	if out := w.runs("c", bundle); out != "x" {

@@ -37,8 +37,9 @@ const placesMount = "/run/ublk-loop-oci/ns"
 const hooksMount = "/run/ublk-loop-oci/hooks"
 
 // wrap returns a place for containers of a runtime: "runc", "crun", the path of
-// one of these, or the text of a shell script that stands in for one. All mounts are shared, as systemd
-// has them.
+// one of these, or the text of a shell script that stands in for one. All mounts
+// are shared, as systemd has them. Without a setting of attach_timeout there is
+// more time for a device than many at once take on a busy machine.
 func (b *bed) wrap(runtime string, settings ...string) *wrapped {
 	b.Helper()
 	b.tool("mount", "--make-rshared", "/")
@@ -61,7 +62,11 @@ func (b *bed) wrap(runtime string, settings ...string) *wrapped {
 			b.Fatal(err)
 		}
 	}
-	text := fmt.Sprintf("allowed_images = [%q]\n%s\n[runtimes]\n%s = %q\n", w.images, strings.Join(settings, "\n"), name, program)
+	more := strings.Join(settings, "\n")
+	if !strings.Contains(more, "attach_timeout") {
+		more += "\nattach_timeout = \"2m\""
+	}
+	text := fmt.Sprintf("allowed_images = [%q]\n%s\n[runtimes]\n%s = %q\n", w.images, more, name, program)
 	b.write(oci.SettingsPath, text, 0o644)
 	b.Cleanup(func() { _ = os.Remove(oci.SettingsPath) })
 	w.server = b.serve()

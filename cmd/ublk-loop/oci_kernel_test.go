@@ -115,7 +115,7 @@ func TestKernelOCILife(t *testing.T) {
 }
 
 func TestKernelOCIRefused(t *testing.T) {
-	w := kernelBed(t).wrap("runc", `attach_timeout = "1s"`)
+	w := kernelBed(t).wrap("runc", `attach_timeout = "10s"`)
 	ask := func(a asked) string { return w.bundle(a, "true") }
 	image := w.imageOf("ext4", rootTree(w, "x"))
 	w.refuses(ask(asked{"image": w.images + "/nothing"}), w.images+"/nothing", "not there")
@@ -190,7 +190,7 @@ func TestKernelOCIReadWrite(t *testing.T) {
 
 func TestKernelOCIOverlay(t *testing.T) {
 	upper := t.TempDir()
-	w := kernelBed(t).wrap("crun", fmt.Sprintf("allowed_overlays = [%q]", upper), `attach_timeout = "2s"`)
+	w := kernelBed(t).wrap("crun", fmt.Sprintf("allowed_overlays = [%q]", upper), `attach_timeout = "5s"`)
 	tree := rootTree(w, "x")
 	if err := os.Rename(tree, tree+"s"); err != nil {
 		t.Fatal(err)
