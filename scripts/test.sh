@@ -31,7 +31,7 @@ UBLK_LOOP_CONTAINERD, the Debian suites whose containerd is tested (bookworm on 
 UBLK_LOOP_LAYERS=1, for containerd's own test of a snapshotter with 128 layers, too, which takes minutes.
 In a virtual machine the tests find: UBLK_LOOP_VM=1, UBLK_LOOP_BIN (the built command), UBLK_LOOP_DISK (an empty disk of
 2 GiB), and their package's testdata below the working directory; on the last of the kernels also UBLK_LOOP_ENGINES (a
-disk with container engines, of vm-engines.sh).
+disk with container engines, of vm-engines.sh), and UBLK_LOOP_BETWEEN=1 on those between the first and the last.
 USAGE
 }
 
@@ -166,6 +166,7 @@ start_tests() {
 		"UBLK_LOOP_LAYERS=${UBLK_LOOP_LAYERS:-}" UBLK_LOOP_SNAPSHOTTER=/usr/bin/ublk-loop-snapshotter UBLK_LOOP_CONTAINERD=/vm/containerd)
 	# What an engine does with a container does not depend on the kernel: once is enough.
 	[[ $kernel != "${kernels[-1]}" ]] || ! uses_engines "$2" || files+=(--image "$engines") settings+=(UBLK_LOOP_ENGINES=/dev/vdb)
+	[[ $kernel == "${kernels[0]}" || $kernel == "${kernels[-1]}" ]] || settings+=(UBLK_LOOP_BETWEEN=1)
 	[[ $name != ublk-loop-snapshotter ]] || snapshotter_files "$kernel"
 	"$here/vm.sh" run "$kernel" --timeout "$timeout" --disk 2G "${files[@]}" -- env --chdir=/vm/tests "${settings[@]}" "./$name.test" "${arguments[@]}"
 }

@@ -39,6 +39,9 @@ func newBed(t testing.TB) *bed {
 	if os.Getenv("UBLK_LOOP_VM") == "" {
 		t.Skipf("in a virtual machine only: it has a server of its own, and writes %s", oci.SettingsPath)
 	}
+	if os.Getenv("UBLK_LOOP_BETWEEN") != "" {
+		t.Skip("it is enough on the oldest and on the newest kernel")
+	}
 	b := &bed{TB: t, dir: t.TempDir(), client: control.NewClient(control.DefaultSocket)}
 	b.images = filepath.Join(b.dir, "images")
 	b.mkdir(b.images, filepath.Dir(oci.SettingsPath), filepath.Dir(control.DefaultSocket))

@@ -89,6 +89,7 @@ func TestKernelHookSweepsCreated(t *testing.T) {
 }
 
 func TestKernelHookRefused(t *testing.T) {
+	onOldestAndNewest(t)
 	w := kernelBed(t).wrap("runc", `attach_timeout = "5s"`)
 	log := systemLog(t)
 	ask := func(a asked) string { return w.bundle(a, "true") }
@@ -176,6 +177,7 @@ func later(cmd *exec.Cmd, d time.Duration) *exec.Cmd {
 
 // What failed starts leave goes with the next start after some time, or by hand.
 func TestKernelHookSweep(t *testing.T) {
+	onOldestAndNewest(t)
 	w := kernelBed(t).wrap("crun", `sweep_after = "20m"`)
 	w.runtime = w.real
 	image := w.imageOf("ext4", rootTree(w, "x"))
@@ -339,6 +341,7 @@ func TestKernelHookAndWrapper(t *testing.T) {
 
 // The hook is killed at any moment, and leaves what is swept at most.
 func TestKernelHookKilled(t *testing.T) {
+	onOldestAndNewest(t)
 	w := kernelBed(t).wrap("runc")
 	bundle := w.bundle(asked{"image": w.imageOf("ext4", rootTree(w, "x")), "options": "rw"}, "true")
 	full := w.runCommand(w.precreateCommand(bundle)).took

@@ -157,6 +157,7 @@ func TestKernelOCIRefused(t *testing.T) {
 
 // An image is one writer's, and another's as soon as he is gone.
 func TestKernelOCIReadWrite(t *testing.T) {
+	onOldestAndNewest(t)
 	eachRuntime(t, `attach_timeout = "10s"`, func(w *wrapped) {
 		image := w.imageOf("ext4", rootTree(w, "x"))
 		writing := func(command string) string {
@@ -189,6 +190,7 @@ func TestKernelOCIReadWrite(t *testing.T) {
 }
 
 func TestKernelOCIOverlay(t *testing.T) {
+	onOldestAndNewest(t)
 	upper := t.TempDir()
 	w := kernelBed(t).wrap("crun", fmt.Sprintf("allowed_overlays = [%q]", upper), `attach_timeout = "5s"`)
 	tree := rootTree(w, "x")
@@ -241,6 +243,7 @@ func TestKernelOCIOverlay(t *testing.T) {
 // Root of a container with a user namespace is nobody on the way to its root
 // directory.
 func TestKernelOCIUserNamespace(t *testing.T) {
+	onOldestAndNewest(t)
 	everyRuntime(t, "", func(w *wrapped) {
 		for _, kind := range []string{"squashfs", "ext4"} {
 			dir := w.bundle(asked{"image": w.imageOf(kind, rootTree(w, "x"))}, "sh", "-c", "cat /content /proc/self/uid_map")
@@ -255,6 +258,7 @@ func TestKernelOCIUserNamespace(t *testing.T) {
 
 // Many containers of one image, at once.
 func TestKernelOCIParallel(t *testing.T) {
+	onOldestAndNewest(t)
 	eachRuntime(t, "", func(w *wrapped) {
 		image := w.imageOf("squashfs", rootTree(w, "x"))
 		const containers = 8
@@ -281,6 +285,7 @@ func TestKernelOCIParallel(t *testing.T) {
 
 // The call is killed at any moment.
 func TestKernelOCIKilled(t *testing.T) {
+	onOldestAndNewest(t)
 	eachRuntime(t, "", func(w *wrapped) {
 		image := w.imageOf("ext4", rootTree(w, "x"))
 		full := w.calls("run", "--bundle", w.bundle(asked{"image": image}, "true"), "c").took

@@ -15,6 +15,7 @@ import (
 // measured is what comes before it. The three take turns, so that whatever else
 // the machine does meets all of them.
 func TestKernelOCIStartTime(t *testing.T) {
+	onOneKernel(t)
 	w := kernelBed(t).wrap("exit 0") // each device goes while the next one comes
 	image := w.imageOf("ext4", rootTree(w, "x"))
 	with, without := w.bundle(asked{"image": image}, "true"), w.bundle(nil, "true")
@@ -57,6 +58,7 @@ func TestKernelOCIStartTime(t *testing.T) {
 
 // How long the device is there after the container's last process, killed.
 func TestKernelOCIEndTime(t *testing.T) {
+	onOneKernel(t)
 	w := kernelBed(t).wrap("echo started; exec sleep 1000")
 	bundle := w.bundle(asked{"image": w.imageOf("ext4", rootTree(w, "x"))}, "true")
 	times := make([]time.Duration, 20)
