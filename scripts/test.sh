@@ -103,7 +103,7 @@ build() {
 
 # Build what the tests of a package run beside the command.
 build_beside() {
-	[[ $(basename "$1") != ublk-loop-snapshotter ]] || make -s build-snapshotter
+	if [[ $(basename "$1") == ublk-loop-snapshotter ]] || uses_engines "$1"; then make -s build-snapshotter; fi
 }
 
 # Print the results of the events as they come under label $1, and keep their counts and what need not run again in
@@ -165,7 +165,10 @@ start_tests() {
 		"UBLK_LOOP_KILLS=${UBLK_LOOP_KILLS:-}" "UBLK_LOOP_PRESSURE=${UBLK_LOOP_PRESSURE:-}" "UBLK_LOOP_DEVICES=${UBLK_LOOP_DEVICES:-}"
 		"UBLK_LOOP_LAYERS=${UBLK_LOOP_LAYERS:-}" UBLK_LOOP_SNAPSHOTTER=/usr/bin/ublk-loop-snapshotter UBLK_LOOP_CONTAINERD=/vm/containerd)
 	# What an engine does with a container does not depend on the kernel: once is enough.
-	[[ $kernel != "${kernels[-1]}" ]] || ! uses_engines "$2" || files+=(--image "$engines") settings+=(UBLK_LOOP_ENGINES=/dev/vdb)
+	if [[ $kernel == "${kernels[-1]}" ]] && uses_engines "$2"; then
+		files+=(--image "$engines" --file "$top/bin/ublk-loop-snapshotter:/usr/bin/ublk-loop-snapshotter")
+		settings+=(UBLK_LOOP_ENGINES=/dev/vdb)
+	fi
 	[[ $kernel == "${kernels[0]}" || $kernel == "${kernels[-1]}" ]] || settings+=(UBLK_LOOP_BETWEEN=1)
 	[[ $name != ublk-loop-snapshotter ]] || snapshotter_files "$kernel"
 	"$here/vm.sh" run "$kernel" --timeout "$timeout" --disk 2G "${files[@]}" -- env --chdir=/vm/tests "${settings[@]}" "./$name.test" "${arguments[@]}"

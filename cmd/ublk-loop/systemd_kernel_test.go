@@ -4,6 +4,7 @@ import (
 	"embed"
 	"encoding/json"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -80,12 +81,16 @@ func (m *manager) systemctl(args ...string) *exec.Cmd {
 func (m *manager) writeUnits() {
 	m.b.Helper()
 	files := map[string]string{}
-	for _, name := range []string{"ublk-loop.service", "ublk-loop.socket", "ublk-loop-sweep.service", "ublk-loop-sweep.timer"} {
-		text, err := unitFiles.ReadFile("systemd/" + name)
+	units, err := unitFiles.ReadDir("systemd")
+	if err != nil {
+		m.b.Fatal(err)
+	}
+	for _, unit := range units {
+		text, err := unitFiles.ReadFile("systemd/" + unit.Name())
 		if err != nil {
 			m.b.Fatal(err)
 		}
-		files[name] = strings.ReplaceAll(string(text), "/usr/local/sbin/ublk-loop", m.b.bin)
+		files[unit.Name()] = strings.ReplaceAll(string(text), "/usr/local/sbin/ublk-loop", m.b.bin)
 	}
 	for _, target := range []string{"test", "sysinit", "basic", "sockets", "timers", "shutdown", "multi-user"} {
 		files[target+".target"] = "[Unit]\nDefaultDependencies=no\n"
@@ -114,7 +119,12 @@ func (m *manager) ctl(args ...string) string {
 // property returns a property of the service.
 func (m *manager) property(name string) string {
 	m.b.Helper()
-	return strings.TrimSpace(m.ctl("show", "--property="+name, "--value", "ublk-loop.service"))
+	return m.propertyOf("ublk-loop.service", name)
+}
+
+func (m *manager) propertyOf(unit, name string) string {
+	m.b.Helper()
+	return strings.TrimSpace(m.ctl("show", "--property="+name, "--value", unit))
 }
 
 // mainPID returns the service's process, 0 for none.
@@ -229,4 +239,42 @@ func TestKernelSystemd(t *testing.T) {
 	t.Logf("the longest write and read: %v", time.Duration(p.longest.Load()))
 	m.ctl("stop", "ublk-loop.service", "ublk-loop.socket")
 	b.isGone(s)
+}
+
+// The snapshotter's unit starts the server's socket, is ready, and is started again
+// when it is killed.
+func TestKernelSystemdSnapshotter(t *testing.T) {
+	onOneKernel(t)
+	b := kernelBed(t)
+	if _, err := exec.LookPath(snapshotterProgram); err != nil {
+		t.Skip(err)
+	}
+	m := b.startSystemd()
+	const unit, socket, state = "ublk-loop-snapshotter.service", "/run/ublk-loop/snapshotter.sock", "/var/lib/ublk-loop/snapshotter"
+	t.Cleanup(func() {
+		_ = os.Remove(socket)
+		_ = os.RemoveAll(state)
+	})
+	m.ctl("start", unit)
+	for _, path := range []string{control.DefaultSocket, socket} {
+		if st, err := os.Stat(path); err != nil || st.Mode() != os.ModeSocket|0o600 {
+			t.Errorf("%s: %v, error %v", path, st, err)
+		}
+	}
+	if st, err := os.Stat(state); err != nil || st.Mode().Perm() != 0o700 {
+		t.Errorf("%s: %v, error %v", state, st, err)
+	}
+	was := m.propertyOf(unit, "MainPID")
+	if err := unix.Kill(m.outside(was), unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	waitUntil(t, "the snapshotter is there again", func() bool {
+		return m.propertyOf(unit, "SubState") == "running" && m.propertyOf(unit, "MainPID") != was
+	})
+	if conn, err := net.Dial("unix", socket); err != nil {
+		t.Error(err)
+	} else {
+		_ = conn.Close()
+	}
+	m.ctl("stop", unit, "ublk-loop.service", "ublk-loop.socket")
 }
