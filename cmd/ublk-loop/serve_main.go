@@ -36,6 +36,9 @@ type manyServer struct {
 
 // manyMain is that process, from its exec on.
 func manyMain(args []string) int {
+	// A panic is a crash by a signal then, which a supervisor tells from an end
+	// that was meant.
+	debug.SetTraceback("crash")
 	signal.Ignore(unix.SIGPIPE)
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, endSignals()...)
