@@ -26,7 +26,13 @@ type many struct {
 // of the test it is told to end, and has to in order.
 func (b *bed) serve(args ...string) *many {
 	b.Helper()
-	m := &many{b: b, cmd: b.command(append([]string{"serve"}, args...)...), ended: make(chan error, 1)}
+	return b.serveIn(nil, args...)
+}
+
+// serveIn starts a server with more in its environment.
+func (b *bed) serveIn(env []string, args ...string) *many {
+	b.Helper()
+	m := &many{b: b, cmd: withEnv(b.command(append([]string{"serve"}, args...)...), env...), ended: make(chan error, 1)}
 	m.cmd.Stderr = &m.errOut
 	if err := m.cmd.Start(); err != nil {
 		b.Fatal(err)

@@ -137,18 +137,12 @@ const exitCrashed = 4
 // wait returns when the server is to end. Until then it tells the service
 // manager, as often as that wants, that there is somebody who can.
 func (s *manyServer) wait(stop <-chan os.Signal, served <-chan error) error {
-	var alive <-chan time.Time
-	if s.job.Watchdog > 0 {
-		ticker := time.NewTicker(s.job.Watchdog)
-		defer ticker.Stop()
-		alive = ticker.C
-	}
+	due, end := s.watchdog()
+	defer end()
 	for {
 		select {
-		case <-alive:
-			if err := notify(s.job.notify, "WATCHDOG=1"); err != nil {
-				s.log.error("watchdog", err)
-			}
+		case <-due:
+			s.alive()
 		case err := <-served:
 			return err
 		case err := <-s.failed:
@@ -161,6 +155,27 @@ func (s *manyServer) wait(stop <-chan os.Signal, served <-chan error) error {
 			s.log.info("ending", logged("why", sig.String()))
 			return nil
 		}
+	}
+}
+
+// watchdog tells the service manager that the server is alive, and returns what
+// says when to tell it again, until end is called.
+func (s *manyServer) watchdog() (due <-chan time.Time, end func()) {
+	if s.job.Watchdog == 0 {
+		return nil, func() {}
+	}
+	s.alive()
+	ticker := time.NewTicker(s.job.Watchdog)
+	return ticker.C, ticker.Stop
+}
+
+// alive tells the service manager that the server is, if that wants to know.
+func (s *manyServer) alive() {
+	if s.job.Watchdog == 0 {
+		return
+	}
+	if err := notify(s.job.notify, "WATCHDOG=1"); err != nil {
+		s.log.error("watchdog", err)
 	}
 }
 
@@ -181,8 +196,15 @@ func (s *manyServer) recoverAll() {
 			}
 		}()
 	}
-	for range waiting {
-		<-done
+	due, end := s.watchdog()
+	defer end()
+	for n := 0; n < len(waiting); {
+		select {
+		case <-done:
+			n++
+		case <-due:
+			s.alive()
+		}
 	}
 	s.job.closeLeases() // of devices that are not there: their holders see it
 }

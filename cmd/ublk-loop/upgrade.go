@@ -11,7 +11,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop/control"
+	"github.com/ublk-loop/ublk-loop/loop"
 )
+
+// freezeTimeout bounds how long an upgrade waits for devices that are being added
+// or removed. Meanwhile nobody else is served, nor the service manager told that
+// the server is alive.
+const freezeTimeout = 5 * time.Second
 
 // upgradeTimeout bounds how long a new server may take to answer.
 const upgradeTimeout = time.Minute
@@ -77,7 +83,9 @@ func (s *manyServer) replace() error {
 		return err
 	}
 	defer func() { _ = program.Close() }()
-	s.api.Freeze()
+	if err := s.api.Freeze(freezeTimeout); err != nil {
+		return &loop.HintError{Err: err, Hint: "try again; if something hangs, the log says what"}
+	}
 	defer s.api.Thaw()
 	if err := s.devices.CanEnd(); err != nil {
 		return err
@@ -89,6 +97,7 @@ func (s *manyServer) replace() error {
 		return fmt.Errorf("keep leases: %w", err)
 	}
 	s.log.info("ending", logged("why", "upgrade"))
+	s.alive() // the next has as long as this one had
 	err = next.execute(fmt.Sprintf("/proc/self/fd/%d", program.Fd()))
 	next.closeLeases()
 	return err

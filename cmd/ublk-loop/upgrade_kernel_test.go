@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -137,4 +138,27 @@ func TestKernelUpgradeRefused(t *testing.T) {
 	m.serves(s)
 	b.del(s.Device)
 	b.ok("upgrade")
+}
+
+// The service manager is told that there is somebody as soon as there is, so that
+// a program that takes another's place has as long for its next word as that had.
+func TestKernelUpgradeAndWatchdog(t *testing.T) {
+	b := kernelBed(t)
+	name := filepath.Join(t.TempDir(), "notify")
+	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: name, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer manager.Close()
+	// Hours: none of what comes is due.
+	m := b.serveIn([]string{"NOTIFY_SOCKET=" + name, "WATCHDOG_USEC=36000000000"})
+	start := []string{"WATCHDOG=1", "READY=1", "WATCHDOG=1"}
+	for _, want := range start {
+		b.notified(manager, want)
+	}
+	b.ok("upgrade")
+	for _, want := range append([]string{"WATCHDOG=1"}, start...) {
+		b.notified(manager, want)
+	}
+	m.stop()
 }

@@ -252,6 +252,25 @@ func TestRequests(t *testing.T) {
 	}
 }
 
+// A file that others write to, too, cannot outlive the server.
+func TestOnCrashOfShared(t *testing.T) {
+	s := newStand(t)
+	path := file(t, "")
+	for config, want := range map[string]loop.OnCrash{
+		`{}`:                                loop.CrashReissue,
+		`{"shared":true}`:                   "",
+		`{"shared":true,"read_only":true}`:  loop.CrashReissue,
+		`{"shared":true,"on_crash":"fail"}`: loop.CrashFail,
+	} {
+		if status, body := s.send(t, post(fmt.Sprintf(`{"file":%q,"config":%s}`, path, config))); status != 201 {
+			t.Fatalf("%s: status %d %s", config, status, body)
+		}
+		if got := s.devices.configs[len(s.devices.configs)-1].OnCrash; got != want {
+			t.Errorf("%s: on crash %q, want %q", config, got, want)
+		}
+	}
+}
+
 func TestFailedAdd(t *testing.T) {
 	s := newStand(t)
 	for err, status := range map[error]int{

@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -55,7 +54,7 @@ type Server struct {
 	Done func()
 
 	leases   leases
-	changing sync.RWMutex // held for reading by who changes devices
+	changing gate // inside is who changes devices
 }
 
 // How long a client may take for its part.
@@ -131,7 +130,8 @@ func (s *Server) add(w http.ResponseWriter, r *http.Request) {
 	defer func() { _ = file.Close() }()
 	cfg := req.Config
 	cfg.Key, cfg.Autoclear = key, req.Lease
-	if cfg.OnCrash == "" && key == nil {
+	// Others cannot outlive a server without help, or not at all (loop.Config).
+	if writers := cfg.Shared && !cfg.ReadOnly; cfg.OnCrash == "" && key == nil && !writers {
 		cfg.OnCrash = s.OnCrash
 	}
 	if device, tie := s.make(w, r, file, &cfg); tie != nil {
@@ -145,8 +145,8 @@ func (s *Server) add(w http.ResponseWriter, r *http.Request) {
 // make makes a device and tells the client of it. It returns the lease that ties
 // the device to the connection, nil for none.
 func (s *Server) make(w http.ResponseWriter, r *http.Request, file *os.File, cfg *loop.Config) (device uint32, tie *lease) {
-	s.changing.RLock()
-	defer s.changing.RUnlock()
+	s.changing.enter()
+	defer s.changing.leave()
 	made, err := s.Devices.Add(file, *cfg)
 	if err != nil {
 		s.fail(w, statusOf(err), s.Describe(err, file.Name(), cfg))
@@ -169,11 +169,13 @@ func (s *Server) make(w http.ResponseWriter, r *http.Request, file *os.File, cfg
 	return made.ID, tie
 }
 
-// Freeze waits until nobody changes devices, and lets nobody, until Thaw.
-func (s *Server) Freeze() { s.changing.Lock() }
+// Freeze waits until nobody changes devices, and lets nobody, until Thaw. It
+// returns an error that wraps EBUSY where that takes longer than patience: a
+// disk that hangs may hold up one device for ever, and must not hold up others.
+func (s *Server) Freeze(patience time.Duration) error { return s.changing.close(patience) }
 
 // Thaw ends Freeze.
-func (s *Server) Thaw() { s.changing.Unlock() }
+func (s *Server) Thaw() { s.changing.open() }
 
 // tell sends a client its device, at once: it returns an error where the client
 // has gone.
@@ -276,8 +278,8 @@ func (s *Server) get(w http.ResponseWriter, r *http.Request) {
 func (s *Server) remove(w http.ResponseWriter, r *http.Request) {
 	id, err := pathID(r)
 	if err == nil {
-		s.changing.RLock()
-		defer s.changing.RUnlock()
+		s.changing.enter()
+		defer s.changing.leave()
 		err = s.Devices.Remove(id, loop.DetachOptions{Force: r.URL.Query().Get("force") == "true"})
 	}
 	s.answer(w, err)
@@ -294,8 +296,8 @@ func (s *Server) keep(w http.ResponseWriter, r *http.Request) {
 
 // keepFor makes a device stay for a time, "" for good.
 func (s *Server) keepFor(id uint32, text string) error {
-	s.changing.RLock()
-	defer s.changing.RUnlock()
+	s.changing.enter()
+	defer s.changing.leave()
 	if text == "" {
 		return s.Devices.Keep(id)
 	}
