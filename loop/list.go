@@ -162,11 +162,22 @@ func Find(ctl *ublk.Control, file *os.File) ([]uint32, error) {
 	}
 	var ids []uint32
 	for _, s := range list {
-		sameFile := s.FileDevice == majMin(st.Dev) && s.FileInode == st.Ino
-		sameDisk := st.Mode&unix.S_IFMT == unix.S_IFBLK && s.FileDevice == majMin(st.Rdev)
-		if sameFile || sameDisk {
+		if s.isMadeOf(&st) {
 			ids = append(ids, s.ID)
 		}
 	}
 	return ids, nil
+}
+
+// isMadeOf reports whether something is the file or disk of the device. The two
+// are told apart first: FileDevice is the file system's number for a file, which
+// is that of the disk below it.
+func (s *Status) isMadeOf(st *unix.Stat_t) bool {
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		return !s.FileIsDisk && s.FileDevice == majMin(st.Dev) && s.FileInode == st.Ino
+	case unix.S_IFBLK:
+		return s.FileIsDisk && s.FileDevice == majMin(st.Rdev)
+	}
+	return false
 }

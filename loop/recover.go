@@ -176,7 +176,7 @@ func (s *state) checkBacking(file *os.File, size uint64) error {
 		return fmt.Errorf("stat %s: %w", file.Name(), err)
 	}
 	born := birthTime(int(file.Fd()))
-	if !s.isBacking(&st) || st.Mode&unix.S_IFMT == unix.S_IFREG && born != s.FileBirth {
+	if !s.Status.isMadeOf(&st) || st.Mode&unix.S_IFMT == unix.S_IFREG && born != s.FileBirth {
 		return fmt.Errorf("%s is another file than the device was made of: %w", file.Name(), unix.ESTALE)
 	}
 	total := uint64(st.Size)

@@ -124,7 +124,7 @@ func (s *state) backingSize() (uint64, error) {
 	}
 	for _, path := range fds {
 		var st unix.Stat_t
-		if unix.Stat(path, &st) != nil || !s.isBacking(&st) {
+		if unix.Stat(path, &st) != nil || !s.Status.isMadeOf(&st) {
 			continue
 		}
 		if st.Mode&unix.S_IFMT == unix.S_IFREG {
@@ -133,17 +133,6 @@ func (s *state) backingSize() (uint64, error) {
 		return diskSize(path)
 	}
 	return 0, fmt.Errorf("find %s with the server, process %d: %w", s.Status.File, s.Status.PID, unix.ENOENT)
-}
-
-// isBacking reports whether something is the file or disk of the state.
-func (s *state) isBacking(st *unix.Stat_t) bool {
-	switch st.Mode & unix.S_IFMT {
-	case unix.S_IFREG:
-		return s.Status.FileDevice == majMin(st.Dev) && s.Status.FileInode == st.Ino
-	case unix.S_IFBLK:
-		return s.Status.FileDevice == majMin(st.Rdev)
-	}
-	return false
 }
 
 // diskSize returns the size of the disk that a path leads to.

@@ -32,7 +32,7 @@ func Waits(ctl *ublk.Control, file *os.File, cfg *Config) (bool, error) {
 	if err := unix.Fstat(int(file.Fd()), &st); err != nil {
 		return false, fmt.Errorf("stat %s: %w", file.Name(), err)
 	}
-	if !saved.isBacking(&st) || !saved.isConfig(cfg) {
+	if !saved.Status.isMadeOf(&st) || !saved.isConfig(cfg) {
 		err := fmt.Errorf("%s waits for a server, and was made otherwise: %w", ublk.BlockPath(*cfg.ID), unix.EEXIST)
 		return false, hint(err, "recover it with what it was made of, or remove it with del")
 	}

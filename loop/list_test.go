@@ -1,0 +1,33 @@
+package loop
+
+import (
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// A file and the disk that its file system is on have a number in common.
+func TestIsMadeOf(t *testing.T) {
+	disk, other := unix.Mkdev(254, 1), unix.Mkdev(254, 2)
+	file := Status{FileDevice: majMin(disk), FileInode: 12}
+	onDisk := Status{FileDevice: majMin(disk), FileInode: 12, FileIsDisk: true}
+	for _, tt := range []struct {
+		name                 string
+		st                   unix.Stat_t
+		ofTheFile, ofTheDisk bool
+	}{
+		{"the file", unix.Stat_t{Mode: unix.S_IFREG, Dev: disk, Ino: 12}, true, false},
+		{"another file", unix.Stat_t{Mode: unix.S_IFREG, Dev: disk, Ino: 13}, false, false},
+		{"a file of another file system", unix.Stat_t{Mode: unix.S_IFREG, Dev: other, Ino: 12}, false, false},
+		{"the disk", unix.Stat_t{Mode: unix.S_IFBLK, Dev: 5, Ino: 99, Rdev: disk}, false, true},
+		{"the disk, by another node", unix.Stat_t{Mode: unix.S_IFBLK, Dev: 6, Ino: 7, Rdev: disk}, false, true},
+		{"another disk", unix.Stat_t{Mode: unix.S_IFBLK, Dev: 5, Ino: 99, Rdev: other}, false, false},
+		{"the node of another disk, on the file's file system", unix.Stat_t{Mode: unix.S_IFBLK, Dev: disk, Ino: 12, Rdev: other}, false, false},
+		{"a directory", unix.Stat_t{Mode: unix.S_IFDIR, Dev: disk, Ino: 12}, false, false},
+	} {
+		if file.isMadeOf(&tt.st) != tt.ofTheFile || onDisk.isMadeOf(&tt.st) != tt.ofTheDisk {
+			t.Errorf("%s: a device of the file is made of it: %v, one of the disk: %v; want %v, %v", tt.name,
+				file.isMadeOf(&tt.st), onDisk.isMadeOf(&tt.st), tt.ofTheFile, tt.ofTheDisk)
+		}
+	}
+}
