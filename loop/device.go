@@ -180,13 +180,21 @@ func (d *Device) Status() Status {
 	return s
 }
 
-// keep takes from the device that it goes when nobody uses it.
-func (d *Device) keep() error {
+// keep takes from the device that it goes when nobody uses it. It returns an
+// error that wraps ENODEV for one that has no disk any more.
+func (d *Device) keep(ctl *ublk.Control) error {
 	lock, err := lockState(d.ID())
 	if err != nil {
 		return err
 	}
 	defer lock.release()
+	info, err := ctl.Info(d.ID())
+	if err != nil {
+		return err
+	}
+	if d.isDone() || info.Tag != d.dev.Info().Tag || info.State != ublk.StateLive {
+		return fmt.Errorf("keep %s: it has been removed: %w", d.Path(), unix.ENODEV)
+	}
 	saved, err := readState(d.ID())
 	if err != nil {
 		return err
@@ -200,6 +208,15 @@ func (d *Device) keep() error {
 
 // Done returns a channel that is closed when the device is served no more.
 func (d *Device) Done() <-chan struct{} { return d.dev.Done() }
+
+func (d *Device) isDone() bool {
+	select {
+	case <-d.Done():
+		return true
+	default:
+		return false
+	}
+}
 
 // Err returns why the device ended, nil for an orderly end, once Done is
 // closed.

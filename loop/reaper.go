@@ -25,6 +25,9 @@ type reaper struct {
 	runs   bool
 	closed bool
 	done   sync.WaitGroup // of the goroutine
+
+	// asking is held while another process looks. It is taken before all other locks.
+	asking sync.Mutex
 }
 
 // look is when a device is looked at.
@@ -51,6 +54,19 @@ func (r *reaper) add(d *served) {
 		go r.run()
 	}
 	r.alarm()
+}
+
+// settle returns when nothing that has been found out of a device is acted upon
+// any more, and reports whether it was to be removed.
+func (r *reaper) settle(d *served) (held bool) {
+	r.mu.Lock()
+	_, held = r.held[d]
+	r.mu.Unlock()
+	if held {
+		r.asking.Lock()
+		defer r.asking.Unlock()
+	}
+	return held
 }
 
 // alarm makes the goroutine look.
@@ -80,7 +96,10 @@ func (r *reaper) run() {
 		if next.IsZero() {
 			return
 		}
-		r.stop(due)
+		if len(due) > 0 {
+			r.stop(due)
+			r.s.opts.Looked()
+		}
 		timer.Reset(time.Until(next))
 		select {
 		case <-timer.C:
@@ -95,11 +114,9 @@ func (r *reaper) due(now time.Time) (due []*served, next time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for d, l := range r.held {
-		select {
-		case <-d.dev.Done():
+		if d.dev.isDone() || !r.s.isAutoclear(d) {
 			delete(r.held, d)
 			continue
-		default:
 		}
 		if !l.next.After(now) {
 			due = append(due, d)
@@ -120,16 +137,40 @@ func (r *reaper) due(now time.Time) (due []*served, next time.Time) {
 // stop stops those that nobody uses. Where the driver can't tell, another
 // process looks, at all of them.
 func (r *reaper) stop(due []*served) {
-	var unknown []Identity
+	var unknown []*served
 	for _, d := range due {
-		err := r.s.stopWith(d, r.s.ctl.TryStop)
+		err := r.s.stopWith(d, func(id uint32) error { return r.tryStop(d, id) })
 		if errors.Is(err, ublk.ErrNotSupported) {
-			unknown = append(unknown, d.dev.identity())
+			unknown = append(unknown, d)
 		}
 	}
 	if len(unknown) > 0 {
+		r.ask(unknown)
+	}
+}
+
+// tryStop stops a device that nobody uses, unless it is kept meanwhile: the
+// caller has the lock under which that is made so.
+func (r *reaper) tryStop(d *served, id uint32) error {
+	if !r.s.isAutoclear(d) {
+		return nil
+	}
+	return r.s.ctl.TryStop(id)
+}
+
+// ask has another process stop those that nobody uses.
+func (r *reaper) ask(unknown []*served) {
+	r.asking.Lock()
+	defer r.asking.Unlock()
+	var devices []Identity
+	for _, d := range unknown {
+		if r.s.isAutoclear(d) {
+			devices = append(devices, d.dev.identity())
+		}
+	}
+	if len(devices) > 0 {
 		// In use, or gone meanwhile: the next look tells.
-		_ = r.s.opts.StopUnused(unknown...)
+		_ = r.s.opts.StopUnused(devices...)
 	}
 }
 

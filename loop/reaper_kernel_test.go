@@ -3,7 +3,10 @@ package loop
 import (
 	"errors"
 	"os"
+	"sync/atomic"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/ublk"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
@@ -67,5 +70,107 @@ func TestKernelLookAtADeviceThatWasReplaced(t *testing.T) {
 	<-is.gone
 	if _, err := os.Stat(ublk.BlockPath(id)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("%s: %v", ublk.BlockPath(id), err)
+	}
+}
+
+// lookingServer is a server that looks by itself whether devices are in use, and
+// how often it has looked.
+func lookingServer(t *testing.T, ctl *ublk.Control) (*Server, *atomic.Int32) {
+	t.Helper()
+	looks := new(atomic.Int32)
+	s := NewServer(ctl, ServerOptions{
+		StopUnused: func(devices ...Identity) error {
+			for _, device := range devices {
+				_ = StopUnused(ctl, device) // in use: the next look tells
+			}
+			return nil
+		},
+		Looked: func() { looks.Add(1) },
+	})
+	t.Cleanup(func() {
+		if err := s.Shutdown(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s, looks
+}
+
+// looksFor reports whether a server looks for the end of any device's use.
+func (r *reaper) looksFor() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.runs
+}
+
+// A device whose holder has gone can be kept while it is in use, and nobody looks
+// at it any more.
+func TestKernelKeepAfterRelease(t *testing.T) {
+	ctl := ublktest.Kernel(t)
+	path := sparseFile(t, mountTmpfs(t))
+	s, looks := lookingServer(t, ctl)
+	d, id := addTo(t, s, path, nil)
+	user, err := os.Open(d.dev.Path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Release(id)
+	waitUntil(t, "a look at a device in use", func() bool { return looks.Load() > 1 })
+	if err := s.Keep(id); err != nil {
+		t.Error(err)
+	}
+	if err := user.Close(); err != nil {
+		t.Error(err)
+	}
+	waitUntil(t, "no more looks", func() bool { return !s.reap.looksFor() })
+	if list := s.Devices(); d.dev.isDone() || len(list) != 1 || list[0].Autoclear {
+		t.Errorf("it has been removed: %v; the server has %+v", d.dev.isDone(), list)
+	}
+	if saved, err := readState(id); err != nil || saved == nil || saved.Config.Autoclear {
+		t.Errorf("it has the state %+v, error %v", saved, err)
+	}
+	s.Release(id) // that of a holder who has kept it
+	if s.reap.looksFor() {
+		t.Error("it is looked at again")
+	}
+}
+
+// A device that has lost its disk is not kept, nor is one that has ended.
+func TestKernelKeepOfWhatIsRemoved(t *testing.T) {
+	ctl := ublktest.Kernel(t)
+	path := sparseFile(t, mountTmpfs(t))
+	s, _ := lookingServer(t, ctl)
+	d, id := addTo(t, s, path, nil)
+	lock, err := lockState(id) // with it nothing of the device is removed but the disk
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := ctl.Stop(id); err != nil {
+		t.Error(err)
+	}
+	kept := make(chan error)
+	go func() { kept <- s.Keep(id) }() // received below
+	lock.release()
+	if err := <-kept; !errors.Is(err, unix.ENODEV) {
+		t.Errorf("keep: error %v, want ENODEV", err)
+	}
+	<-d.gone
+	if err := d.dev.keep(ctl); !errors.Is(err, unix.ENODEV) {
+		t.Errorf("keep of one that has ended: error %v, want ENODEV", err)
+	}
+}
+
+// A device that is kept while it is being looked at stays.
+func TestKernelKeepDuringALook(t *testing.T) {
+	ctl := ublktest.Kernel(t)
+	path := sparseFile(t, mountTmpfs(t))
+	s, _ := lookingServer(t, ctl)
+	d, id := addTo(t, s, path, nil)
+	if err := s.Keep(id); err != nil {
+		t.Fatal(err)
+	}
+	s.reap.stop([]*served{d}) // as found before
+	s.reap.ask([]*served{d})
+	if info, err := ctl.Info(id); err != nil || info.State != ublk.StateLive {
+		t.Errorf("it is in state %v, error %v", info.State, err)
 	}
 }

@@ -36,8 +36,13 @@ type ServerOptions struct {
 	Events Events
 	// StopUnused calls the function of that name for devices in another
 	// process, and waits for it. A server must not open its own devices, which
-	// that has to before Linux 7.0.
+	// that has to before Linux 7.0. Without it (nil) devices count as in use
+	// where the driver does not say otherwise.
 	StopUnused func(devices ...Identity) error
+	// Looked is called each time that the server has looked whether devices
+	// with Config.Autoclear are in use still, nil for nobody. Such looks make
+	// garbage without end: it is for who has turned Go's collector off.
+	Looked func()
 }
 
 // Server serves any number of devices in this process.
@@ -66,7 +71,9 @@ type served struct {
 	gone chan struct{} // closed when nothing of it is left
 	err  error         // why it ended; read after gone
 
-	autoclear bool // it goes when nobody uses it; protected by Server.mu
+	// Protected by Server.mu.
+	autoclear bool // it goes when nobody uses it
+	stops     int  // how many are at stopping it, or have, without the lock of its state
 }
 
 // NewServer returns a server without devices. It uses ctl, which the caller
@@ -74,6 +81,12 @@ type served struct {
 func NewServer(ctl *ublk.Control, opts ServerOptions) *Server {
 	if opts.Events == nil {
 		opts.Events = noEvents{}
+	}
+	if opts.StopUnused == nil {
+		opts.StopUnused = countAsUsed
+	}
+	if opts.Looked == nil {
+		opts.Looked = func() {}
 	}
 	s := &Server{ctl: ctl, opts: opts, threads: newThreads(opts.Events.Failed), devices: map[uint32]*served{}}
 	s.reap = newReaper(s)
@@ -86,6 +99,11 @@ func (noEvents) Serving(Status, bool) {}
 func (noEvents) Ended(Status, error)  {}
 func (noEvents) Slow(_, _ string)     {}
 func (noEvents) Failed(error)         {}
+
+// countAsUsed is a StopUnused that cannot look.
+func countAsUsed(devices ...Identity) error {
+	return fmt.Errorf("remove %s: nobody can tell who uses it: %w", ublk.BlockPath(devices[0].ID), ErrInUse)
+}
 
 // slowAfter is how long something may take before somebody is told.
 const slowAfter = 10 * time.Second
@@ -174,9 +192,7 @@ func (s *Server) Devices() []Status {
 	list := []Status{}
 	for _, d := range s.all() {
 		status := d.dev.Status()
-		s.mu.Lock()
-		status.Autoclear = d.autoclear
-		s.mu.Unlock()
+		status.Autoclear = s.isAutoclear(d)
 		list = append(list, status)
 	}
 	return list
@@ -239,11 +255,9 @@ func (s *Server) stopWith(d *served, stop func(id uint32) error) error {
 	if err != nil {
 		return err
 	}
-	select {
-	case <-d.dev.Done():
+	if d.dev.isDone() {
 		lock.release()
 		return fmt.Errorf("%s: %w", d.dev.Path(), unix.ENODEV)
-	default:
 	}
 	stopped := make(chan error, 1) // of a goroutine that ends with the driver's answer
 	go func() { stopped <- stop(id) }()
@@ -253,8 +267,11 @@ func (s *Server) stopWith(d *served, stop func(id uint32) error) error {
 	case <-time.After(slowAfter):
 		// By now the driver has found the device, whose requests have no answer.
 		// Who wants to change it need not wait for that.
+		s.countStops(d, 1)
 		lock.release()
-		err = <-stopped
+		if err = <-stopped; err != nil {
+			s.countStops(d, -1)
+		}
 	}
 	return err
 }
@@ -281,20 +298,54 @@ func (s *Server) Release(id uint32) {
 	}
 }
 
-// Keep makes a device with Config.Autoclear one without, before its Release: it
-// then stays until it is removed.
+// Keep makes a device with Config.Autoclear one without: it then stays until it
+// is removed, also after its Release. It returns an error that wraps ENODEV for
+// one that is not the server's, or is about to be no more.
 func (s *Server) Keep(id uint32) error {
 	d, err := s.find(id)
 	if err != nil {
 		return err
 	}
-	if err := d.dev.keep(); err != nil {
-		return err
+	// Before the lock of the state, under which this is asked for.
+	was := s.setAutoclear(d, false)
+	held := s.reap.settle(d)
+	err = d.dev.keep(s.ctl)
+	if err == nil && s.isStopping(d) {
+		err = fmt.Errorf("keep %s: it is being removed: %w", d.dev.Path(), unix.ENODEV)
 	}
+	if err != nil && was {
+		s.setAutoclear(d, true)
+		if held {
+			s.reap.add(d)
+		}
+	}
+	return err
+}
+
+func (s *Server) isAutoclear(d *served) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	d.autoclear = false
-	return nil
+	return d.autoclear
+}
+
+// setAutoclear returns what it was.
+func (s *Server) setAutoclear(d *served, autoclear bool) (was bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	was, d.autoclear = d.autoclear, autoclear
+	return was
+}
+
+func (s *Server) countStops(d *served, n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d.stops += n
+}
+
+func (s *Server) isStopping(d *served) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return d.stops > 0
 }
 
 // Recover takes over a device that waits for a server, as the function of that

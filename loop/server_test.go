@@ -23,3 +23,12 @@ func TestServerAfterShutdown(t *testing.T) {
 		t.Errorf("recover: error %v, key closed: %v", err, key.Bytes() == nil)
 	}
 }
+
+// Without somebody who looks, a device counts as in use.
+func TestServerWithoutStopUnused(t *testing.T) {
+	s := NewServer(nil, ServerOptions{})
+	if err := s.opts.StopUnused(Identity{ID: 3}); !errors.Is(err, ErrInUse) {
+		t.Errorf("error %v, want ErrInUse", err)
+	}
+	s.opts.Looked()
+}
