@@ -47,6 +47,9 @@ type Device struct {
 	closed   atomic.Bool
 	// background is what ends by itself once closed is set. It uses b.
 	background sync.WaitGroup
+
+	closing sync.Mutex // protects what is below
+	removed bool       // Close has nothing more to do
 }
 
 // Attach makes a device of a file from OpenPath and serves it. When it returns
@@ -225,12 +228,22 @@ func (d *Device) Err() error { return d.dev.Err() }
 // Close stops the device, waits until its last request is answered, and
 // removes all of it. A device that outlives its server (OnCrash) and has failed
 // is left to another, as if this process had been killed. It may be called
-// again.
+// again, which after an error that wraps ublk.ErrServed is another attempt: the
+// device is as it was then.
 func (d *Device) Close() error {
-	if d.closed.Swap(true) {
+	d.closed.Store(true)
+	d.background.Wait()
+	d.closing.Lock()
+	defer d.closing.Unlock()
+	if d.removed {
 		return nil
 	}
-	d.background.Wait()
+	err := d.close()
+	d.removed = !errors.Is(err, ublk.ErrServed)
+	return err
+}
+
+func (d *Device) close() error {
 	if d.Err() != nil && d.isRecoverable() {
 		return errors.Join(d.dev.Leave(), d.closeTransfer(), d.b.close())
 	}

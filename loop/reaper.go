@@ -77,13 +77,19 @@ func (r *reaper) alarm() {
 	}
 }
 
-// close ends the goroutine, and waits for that.
+// close has the goroutine end with the device that it is at. It does not wait
+// for that, which may take as long as the driver does.
 func (r *reaper) close() {
 	r.mu.Lock()
 	r.closed = true
 	r.mu.Unlock()
 	r.alarm()
-	r.done.Wait()
+}
+
+func (r *reaper) isClosed() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.closed
 }
 
 // run looks at the devices, each at its time, until there is none.
@@ -139,12 +145,15 @@ func (r *reaper) due(now time.Time) (due []*served, next time.Time) {
 func (r *reaper) stop(due []*served) {
 	var unknown []*served
 	for _, d := range due {
+		if r.isClosed() {
+			return
+		}
 		err := r.s.stopWith(d, func(id uint32) error { return r.tryStop(d, id) })
 		if errors.Is(err, ublk.ErrNotSupported) {
 			unknown = append(unknown, d)
 		}
 	}
-	if len(unknown) > 0 {
+	if len(unknown) > 0 && !r.isClosed() {
 		r.ask(unknown)
 	}
 }

@@ -150,29 +150,44 @@ func (s *Server) begin(key *transfer.Secret) (came func(), err error) {
 func (s *Server) take(dev *Device, recovered bool) (Status, error) {
 	status := dev.Status()
 	d := &served{dev: dev, autoclear: status.Autoclear, gone: make(chan struct{})}
+	switch {
+	case s.enter(d, status, recovered):
+		return status, nil
+	case recovered:
+		return Status{}, ublk.ErrClosed // as after Shutdown: it waits for another once the process has ended
+	}
+	return Status{}, errors.Join(ublk.ErrClosed, dev.Close())
+}
+
+// enter has a device served, unless the server is closed.
+func (s *Server) enter(d *served, status Status, recovered bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch {
-	case s.closed && recovered:
-		return Status{}, ublk.ErrClosed // as after Shutdown: it waits for another once the process has ended
-	case s.closed:
-		return Status{}, errors.Join(ublk.ErrClosed, dev.Close())
+	if s.closed {
+		return false
 	}
 	s.devices[status.ID] = d
 	s.opts.Events.Serving(status, recovered)
 	go s.watch(d, status)
-	return status, nil
+	return true
 }
 
 // watch owns a device: it removes what is left of it when it ends.
 func (s *Server) watch(d *served, status Status) {
 	<-d.dev.Done()
 	d.err = errors.Join(d.dev.Err(), d.dev.Close())
-	s.mu.Lock()
-	delete(s.devices, status.ID)
-	s.mu.Unlock()
+	s.drop(d, status.ID)
 	s.opts.Events.Ended(status, d.err)
 	close(d.gone)
+}
+
+// drop forgets a device that is gone. Its id may be that of another by now.
+func (s *Server) drop(d *served, id uint32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.devices[id] == d {
+		delete(s.devices, id)
+	}
 }
 
 // find returns a device of this server. It returns an error that wraps ENODEV
@@ -349,13 +364,21 @@ func (s *Server) isStopping(d *served) bool {
 }
 
 // Recover takes over a device that waits for a server, as the function of that
-// name does. One with Config.Autoclear has a holder then, as after Add.
+// name does. One with Config.Autoclear has a holder then, as after Add. It
+// returns an error that wraps ErrServed for one that this server has.
 func (s *Server) Recover(id uint32, file *os.File, key *transfer.Secret) (Status, error) {
 	came, err := s.begin(key)
 	if err != nil {
 		return Status{}, err
 	}
 	defer came()
+	// The driver would have it waited for, and it is this process that has the file.
+	if d, err := s.find(id); err == nil && !d.dev.isDone() {
+		if key != nil {
+			key.Close()
+		}
+		return Status{}, fmt.Errorf("recover %s: %w", ublk.BlockPath(id), ErrServed)
+	}
 	defer s.guard(ublk.BlockPath(id), "recover")()
 	dev, err := recoverOn(s.ctl, id, file, RecoverOptions{Key: key, ManyDevices: true}, s.threads)
 	if err != nil {
@@ -379,6 +402,7 @@ func (s *Server) Shutdown() error {
 	}
 	ends.Wait()
 	s.coming.Wait() // of which none becomes a device any more
+	s.reap.done.Wait()
 	return errors.Join(errs...)
 }
 
@@ -414,7 +438,7 @@ func (s *Server) CanEnd() error {
 	return hint(err, "only devices with --on-crash=reissue outlive their server unharmed; remove the others first")
 }
 
-// close ends what would add or remove devices.
+// close has what would add or remove devices end.
 func (s *Server) close() {
 	s.mu.Lock()
 	s.closed = true

@@ -32,3 +32,18 @@ func TestServerWithoutStopUnused(t *testing.T) {
 	}
 	s.opts.Looked()
 }
+
+// The end of a device that had an id does not concern the next one that has it.
+func TestServerDropsNoOther(t *testing.T) {
+	s := NewServer(nil, ServerOptions{})
+	was, is := &served{}, &served{}
+	s.devices[3] = is
+	s.drop(was, 3)
+	if s.devices[3] != is {
+		t.Error("the next device with the id is gone")
+	}
+	s.drop(is, 3)
+	if s.Len() != 0 {
+		t.Error("it is still there")
+	}
+}

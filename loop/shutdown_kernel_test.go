@@ -4,6 +4,9 @@ import (
 	"errors"
 	"path/filepath"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/ublk"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
@@ -49,4 +52,143 @@ func traces(t *testing.T) []string {
 		found = append(found, paths...)
 	}
 	return found
+}
+
+// A server that ends does not wait for a look at one device before it removes
+// the others.
+func TestKernelShutdownDuringALook(t *testing.T) {
+	s := NewServer(ublktest.Kernel(t), ServerOptions{})
+	dir := mountTmpfs(t)
+	looked, id := addTo(t, s, sparseFile(t, dir), nil)
+	other, _ := addTo(t, s, sparseFile(t, t.TempDir()), nil)
+	lock, err := lockState(id) // for which a look waits
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Release(id)
+	waitUntil(t, "a look", func() bool {
+		s.reap.mu.Lock()
+		defer s.reap.mu.Unlock()
+		return s.reap.held[looked].pause > firstPause
+	})
+	ended := make(chan error, 1)
+	go func() { ended <- s.Shutdown() }() // received below
+	waitClosed(t, "the end of the other device", other.gone)
+	lock.release()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if s.reap.looksFor() {
+		t.Error("it looks still")
+	}
+}
+
+func waitClosed(t *testing.T, what string, done <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-done:
+	case <-time.After(30 * time.Second):
+		t.Errorf("%s: not after 30 seconds", what)
+	}
+}
+
+// holdingTransport keeps a DEL_DEV until it is let go.
+type holdingTransport struct {
+	ublktest.Fake
+	deleting, release chan struct{}
+}
+
+func (h *holdingTransport) Do(cmd ublk.Command) error {
+	if cmd.Op == ublk.UBLK_U_CMD_DEL_DEV {
+		close(h.deleting)
+		<-h.release
+	}
+	return h.Fake.Do(cmd)
+}
+
+// A device that comes when the server ends is removed without holding up who
+// asks for the others.
+func TestKernelServerClosesAtLeisure(t *testing.T) {
+	ublktest.Kernel(t) // for the state, which is of all processes
+	h := &holdingTransport{ublktest.Fake{Offers: ublk.UBLK_F_CMD_IOCTL_ENCODE}, make(chan struct{}), make(chan struct{})}
+	ctl := ublk.NewControl(h)
+	dev, err := ctl.Add(ublk.Options{Mode: ublk.BufferCopy})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := NewServer(ctl, ServerOptions{})
+	s.close()
+	taken := make(chan error, 1)
+	go func() { // received below
+		_, err := s.take(&Device{dev: dev, b: &backing{fd: -1}}, false)
+		taken <- err
+	}()
+	<-h.deleting
+	counted := make(chan struct{})
+	go func() { // until it is known how many there are
+		s.Len()
+		close(counted)
+	}()
+	waitClosed(t, "the number of devices", counted)
+	close(h.release)
+	if err := <-taken; !errors.Is(err, ublk.ErrClosed) {
+		t.Errorf("error %v, want ErrClosed", err)
+	}
+}
+
+// A server does not wait for itself to let go of a device.
+func TestKernelServerRecoversNoneOfItsOwn(t *testing.T) {
+	s := NewServer(ublktest.Kernel(t), ServerOptions{})
+	defer func() {
+		if err := s.Shutdown(); err != nil {
+			t.Error(err)
+		}
+	}()
+	path := sparseFile(t, mountTmpfs(t))
+	status, err := s.Add(openPath(t, path), Config{OnCrash: CrashReissue})
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := secretOf(t, testKey)
+	if _, err := s.Recover(status.ID, openPath(t, path), key); !errors.Is(err, ErrServed) || key.Bytes() != nil {
+		t.Errorf("error %v, want ErrServed; key closed: %v", err, key.Bytes() == nil)
+	}
+	if err := s.Remove(status.ID, DetachOptions{}); err != nil {
+		t.Error(err)
+	}
+}
+
+// A device that could not be stopped is not given up: its next Close tries again.
+func TestKernelCloseTriesAgain(t *testing.T) {
+	ctl := ublktest.Kernel(t)
+	own, err := ublk.OpenControl()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := openPath(t, sparseFile(t, mountTmpfs(t)))
+	dev, err := attachOn(own, file, Config{}, newThreads(func(err error) { t.Error(err) }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := own.Close(); err != nil { // without which nothing can be stopped
+		t.Error(err)
+	}
+	for range 2 {
+		if err := dev.Close(); !errors.Is(err, ublk.ErrServed) {
+			t.Errorf("error %v, want ErrServed", err)
+		}
+	}
+	if err := ctl.Stop(dev.ID()); err != nil {
+		t.Error(err)
+	}
+	<-dev.Done()
+	if err := dev.Close(); !errors.Is(err, ublk.ErrClosed) {
+		t.Errorf("of what is to be deleted: error %v, want ErrClosed", err)
+	}
+	if err := ctl.Delete(dev.ID()); err != nil && !errors.Is(err, unix.ENODEV) {
+		t.Error(err)
+	}
+	if err := dev.Close(); err != nil {
+		t.Errorf("of what is gone: %v", err)
+	}
 }
