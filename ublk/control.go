@@ -96,7 +96,8 @@ func (c *Control) do(cmd Command) error {
 	return err
 }
 
-// take returns a transport that nobody uses.
+// take returns a transport that nobody uses. Where another cannot be opened,
+// for want of descriptors or memory, it waits for one of those in use.
 func (c *Control) take() (Transport, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -115,8 +116,11 @@ func (c *Control) take() (Transport, error) {
 			t, err := c.open()
 			if err == nil {
 				c.busy++
+				return t, nil
 			}
-			return t, err
+			if c.busy == 0 {
+				return nil, err
+			}
 		}
 		c.freed.Wait()
 	}

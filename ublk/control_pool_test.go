@@ -102,3 +102,43 @@ func TestHungCommandsAreLimited(t *testing.T) {
 		t.Errorf("%d transports were opened, want 1", opened.Load())
 	}
 }
+
+// waitingCommand returns the end of a STOP_DEV that has the only transport that
+// can be opened, and that of a command that has tried for another.
+func waitingCommand(slow *slowTransport) (stopped, told chan error) {
+	tried := make(chan struct{}, 8)
+	c := newControl(slow, func() (Transport, error) {
+		tried <- struct{}{}
+		return nil, unix.EMFILE
+	}, 2)
+	stopped, told = make(chan error), make(chan error)
+	go func() { stopped <- c.Stop(1) }()
+	<-slow.stopping
+	go func() {
+		_, err := c.Info(2)
+		told <- err
+	}()
+	<-tried
+	return stopped, told
+}
+
+// Where no transport can be opened, a command waits for one that is in use, and
+// fails when there is none.
+func TestCommandWaitsForATransport(t *testing.T) {
+	for name, tt := range map[string]struct{ end, want error }{
+		"which comes free": {nil, unix.ENODEV}, // the device's answer
+		"which hangs":      {ErrControlHung, unix.EMFILE},
+	} {
+		t.Run(name, func(t *testing.T) {
+			slow := &slowTransport{make(chan struct{}), make(chan error), &atomic.Int32{}}
+			stopped, told := waitingCommand(slow)
+			slow.release <- tt.end
+			if err := <-stopped; !errors.Is(err, tt.end) {
+				t.Errorf("the first command: error %v, want %v", err, tt.end)
+			}
+			if err := <-told; !errors.Is(err, tt.want) {
+				t.Errorf("the one that waits: error %v, want %v", err, tt.want)
+			}
+		})
+	}
+}
