@@ -179,13 +179,7 @@ func (u *uringControl) cancel() (int32, error) {
 // wait waits for n completions for a time, 0 for ever, and returns the result
 // of the command among them.
 func (u *uringControl) wait(n uint32, timeout time.Duration) (int32, error) {
-	var err error
-	if timeout == 0 {
-		err = u.r.SubmitAndWait(n)
-	} else {
-		err = u.r.SubmitAndWaitTimeout(n, timeout)
-	}
-	if err != nil {
+	if err := waitReady(u.r, n, timeout); err != nil {
 		return 0, err
 	}
 	var res int32
@@ -196,4 +190,34 @@ func (u *uringControl) wait(n uint32, timeout time.Duration) (int32, error) {
 	}
 	u.r.CQAdvance(n)
 	return res, nil
+}
+
+// completions is what is waited for.
+type completions interface {
+	SubmitAndWait(n uint32) error
+	SubmitAndWaitTimeout(n uint32, d time.Duration) error
+	CQReady() uint32
+}
+
+var _ completions = (*ring.Ring)(nil)
+
+// waitReady waits until n completions can be read. The ring comes back with
+// fewer where the kernel has no memory for an entry, which stays published:
+// then it is entered again. The error wraps ETIME after a time, 0 for none.
+func waitReady(r completions, n uint32, timeout time.Duration) error {
+	deadline := time.Now().Add(timeout)
+	for {
+		var err error
+		if timeout == 0 {
+			err = r.SubmitAndWait(n)
+		} else {
+			err = r.SubmitAndWaitTimeout(n, time.Until(deadline))
+		}
+		switch {
+		case err != nil || r.CQReady() >= n:
+			return err
+		case timeout != 0 && !time.Now().Before(deadline):
+			return fmt.Errorf("wait for commands: %w", unix.ETIME)
+		}
+	}
 }
