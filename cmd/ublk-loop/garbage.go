@@ -15,8 +15,9 @@ const (
 	garbagePause = 2 * time.Second
 )
 
-// garbage collects what requests at a server's socket leave. Go's own collector
-// is off there: it would run every two minutes though I/O makes no garbage.
+// garbage collects what requests at a server's socket leave, and looks at devices
+// that nobody holds. Go's own collector is off there: it would run every two
+// minutes though I/O makes no garbage.
 type garbage struct {
 	mu        sync.Mutex // protects what is below
 	collected uint64     // bytes that had been allocated at the last collection
@@ -26,6 +27,7 @@ type garbage struct {
 // start ends Go's own collections.
 func (g *garbage) start() {
 	debug.SetGCPercent(-1)
+	debug.SetMemoryLimit(gcLimit) // for what makes garbage and does not say so
 	g.later = time.AfterFunc(garbagePause, g.collectAll)
 }
 
@@ -33,6 +35,11 @@ func (g *garbage) start() {
 // when there have been no requests for a while.
 func (g *garbage) collect() {
 	g.later.Reset(garbagePause)
+	g.look()
+}
+
+// look collects where enough has been allocated since the last time.
+func (g *garbage) look() {
 	g.mu.Lock()
 	enough := allocated()-g.collected >= garbageLimit
 	g.mu.Unlock()

@@ -1,0 +1,36 @@
+package main
+
+import (
+	"math"
+	"runtime/debug"
+	"testing"
+	"time"
+)
+
+// Garbage of requests and of looks at devices is collected once there is enough.
+func TestGarbage(t *testing.T) {
+	defer debug.SetGCPercent(debug.SetGCPercent(100))
+	defer debug.SetMemoryLimit(math.MaxInt64)
+	g := &garbage{}
+	g.start()
+	defer g.later.Stop()
+	g.later.Reset(time.Hour)
+	if limit := debug.SetMemoryLimit(-1); limit != gcLimit {
+		t.Errorf("the limit is %d", limit)
+	}
+	g.collectAll()
+	was := g.collected
+	g.look()
+	if g.collected != was {
+		t.Error("collected though there is little")
+	}
+	for range garbageLimit >> 20 {
+		blackHole = make([]byte, 1<<20)
+	}
+	g.look()
+	if g.collected == was {
+		t.Error("not collected though there is enough")
+	}
+}
+
+var blackHole []byte
