@@ -38,14 +38,18 @@ type serveJob struct {
 	Warnings  []string      `json:"warnings"`
 
 	// Generation is how many servers there were in this process before, by
-	// upgrades, and Leases are the connections that the last one had, by device.
-	Generation int            `json:"generation"`
-	Leases     map[uint32]int `json:"leases"`
+	// upgrades. What the last one had, by device: the connections of leases, until
+	// when a device stays without, and the devices' files.
+	Generation int                  `json:"generation"`
+	Leases     map[uint32]int       `json:"leases"`
+	Until      map[uint32]time.Time `json:"until"`
+	Files      map[uint32]int       `json:"files"`
 
 	// The descriptors on this side, nil for none.
 	socket, root, lock, log, notify, metrics *os.File
 
-	leases map[uint32]*os.File
+	holders map[uint32]control.Holder
+	files   map[uint32]*os.File
 }
 
 type serveOptions struct {
@@ -226,10 +230,7 @@ func listenTCP(address string) (*os.File, error) {
 func (j *serveJob) execute(program string) error {
 	j.SocketFD, j.RootFD, j.LockFD = inherit(j.socket), inherit(j.root), inherit(j.lock)
 	j.LogFD, j.NotifyFD, j.MetricsFD = inherit(j.log), inherit(j.notify), inherit(j.metrics)
-	j.Leases = map[uint32]int{}
-	for id, f := range j.leases {
-		j.Leases[id] = inherit(f)
-	}
+	j.handOver()
 	fd, err := inMemory(j)
 	if err != nil {
 		return err

@@ -6,8 +6,11 @@ import (
 	"io"
 	"os"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop/control"
 )
 
 // This file carries a value from a program to the one that it executes in its
@@ -48,16 +51,39 @@ func receiveServeJob(args []string) (*serveJob, error) {
 	}
 	j.socket, j.root, j.lock = received(j.SocketFD, "socket"), received(j.RootFD, "/"), received(j.LockFD, "lock")
 	j.log, j.notify, j.metrics = received(j.LogFD, "log"), received(j.NotifyFD, "notify"), received(j.MetricsFD, "metrics")
-	j.leases = map[uint32]*os.File{}
-	for id, fd := range j.Leases {
-		j.leases[id] = received(fd, "lease")
-	}
+	j.takeOver()
 	return j, nil
 }
 
-// closeLeases closes the descriptors of leases that nobody has taken over.
-func (j *serveJob) closeLeases() {
-	for _, f := range j.leases {
+// handOver puts what the next server gets of each device into the job.
+func (j *serveJob) handOver() {
+	j.Leases, j.Until, j.Files = map[uint32]int{}, map[uint32]time.Time{}, map[uint32]int{}
+	for id, h := range j.holders {
+		j.Leases[id], j.Until[id] = inherit(h.Conn), h.Until
+	}
+	for id, f := range j.files {
+		j.Files[id] = inherit(f)
+	}
+}
+
+// takeOver finds what the last server had of each device.
+func (j *serveJob) takeOver() {
+	j.holders, j.files = map[uint32]control.Holder{}, map[uint32]*os.File{}
+	for id, fd := range j.Leases {
+		j.holders[id] = control.Holder{Conn: received(fd, "lease"), Until: j.Until[id]}
+	}
+	for id, fd := range j.Files {
+		j.files[id] = received(fd, "file")
+	}
+}
+
+// closeDevices closes the descriptors of devices that nobody has taken over, by
+// which the holders of leases see it.
+func (j *serveJob) closeDevices() {
+	for _, h := range j.holders {
+		_ = h.Conn.Close()
+	}
+	for _, f := range j.files {
 		_ = f.Close()
 	}
 }

@@ -82,7 +82,7 @@ func (s *manyServer) run(stop <-chan os.Signal) error {
 	if err != nil {
 		return errors.Join(err, s.ctl.Close())
 	}
-	s.devices = loop.NewServer(s.ctl, loop.ServerOptions{Events: s, StopUnused: stopUnusedInChild})
+	s.devices = loop.NewServer(s.ctl, loop.ServerOptions{Events: s, StopUnused: stopUnusedInChild, Looked: s.garbage.look})
 	s.api = &control.Server{
 		Devices: s.devices, Open: s.openPath, OnCrash: s.job.OnCrash, Describe: describeAdd, Hint: hintFor,
 		Status: s.status, CanUpgrade: s.devices.CanEnd, Upgrade: s.askUpgrade, Done: s.garbage.collect,
@@ -206,11 +206,11 @@ func (s *manyServer) recoverAll() {
 			s.alive()
 		}
 	}
-	s.job.closeLeases() // of devices that are not there: their holders see it
+	s.job.closeDevices()
 }
 
 func (s *manyServer) recover(device *loop.Status) error {
-	file, err := s.openPath(device.File)
+	file, err := s.fileOf(device)
 	if err != nil {
 		return err
 	}
@@ -218,11 +218,25 @@ func (s *manyServer) recover(device *loop.Status) error {
 	if _, err = s.devices.Recover(device.ID, file, nil); err != nil {
 		return err
 	}
-	if lease := s.job.leases[device.ID]; lease != nil {
-		return s.api.Adopt(device.ID, lease)
+	if holder, held := s.job.holders[device.ID]; held {
+		return s.api.Adopt(device.ID, holder)
 	}
 	s.devices.Release(device.ID)
 	return nil
+}
+
+// fileOf returns a device's file: the one that the last server had, where that has
+// handed it over, or what has its name.
+func (s *manyServer) fileOf(device *loop.Status) (*os.File, error) {
+	handed := s.job.files[device.ID]
+	if handed == nil {
+		return s.openPath(device.File)
+	}
+	fd, err := unix.FcntlInt(handed.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	return os.NewFile(uintptr(fd), device.File), nil
 }
 
 // openPath opens a file as of the root that serve was started with.

@@ -93,13 +93,14 @@ func (s *manyServer) replace() error {
 	next := *s.job
 	next.Generation++
 	next.Warnings = nil
-	if next.leases, err = s.api.Leases(); err != nil {
+	if next.holders, err = s.api.Holders(); err != nil {
 		return fmt.Errorf("keep leases: %w", err)
 	}
+	next.files = s.devices.Files()
 	s.log.info("ending", logged("why", "upgrade"))
 	s.alive() // the next has as long as this one had
 	err = next.execute(fmt.Sprintf("/proc/self/fd/%d", program.Fd()))
-	next.closeLeases()
+	next.closeDevices()
 	return err
 }
 

@@ -138,6 +138,11 @@ func TestKernelUpgradeRefused(t *testing.T) {
 	m.serves(s)
 	b.del(s.Device)
 	b.ok("upgrade")
+	// Its key would be nobody's.
+	key, _ := b.keyFile(64)
+	s = b.add("--on-crash=reissue", "--transfer=aes-xts-plain64", "--key-file="+key, b.image(1<<20))
+	b.run("upgrade").fails(t, 1, s.Device+" (without its key)")
+	b.del(s.Device)
 }
 
 // The service manager is told that there is somebody as soon as there is, so that
@@ -161,4 +166,27 @@ func TestKernelUpgradeAndWatchdog(t *testing.T) {
 		b.notified(manager, want)
 	}
 	m.stop()
+}
+
+// A file that has no name any more is handed over, and what was said about how
+// long a device stays.
+func TestKernelUpgradeHandsOver(t *testing.T) {
+	b := kernelBed(t)
+	m := b.serve("--on-crash=reissue")
+	file := b.image(1 << 20)
+	s := b.add(file)
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	unused := b.add("--autoclear=1h", b.image(1<<20))
+	p := b.pulse(s)
+	for range 2 {
+		b.ok("upgrade")
+		blocks := p.blocks.Load()
+		waitUntil(t, "I/O goes on", func() bool { return p.blocks.Load() > blocks+2 })
+	}
+	b.end(p)
+	m.serves(s, unused)
+	b.del(unused.Device)
+	b.del(s.Device)
 }

@@ -375,16 +375,66 @@ func TestKeepForATime(t *testing.T) {
 	}
 }
 
+// A device stays while it has a holder, or until the latest of the times for which
+// it was asked to.
+func TestLeaseForATime(t *testing.T) {
+	soon, later := time.Now().Add(-time.Second), time.Now().Add(time.Hour)
+	var l leases
+	tie := l.begin(1, &net.UnixConn{}, time.Time{})
+	l.extend(1, soon)
+	if l.expire(1, tie) {
+		t.Error("over with its holder there")
+	}
+	if !l.end(1, tie) {
+		t.Error("not over when the holder goes after that time")
+	}
+	tie = l.begin(1, &net.UnixConn{}, time.Time{})
+	l.extend(1, later)
+	l.extend(1, soon)
+	if l.end(1, tie) || l.expire(1, tie) {
+		t.Error("over before the later time")
+	}
+}
+
+// What the next server is told of: connections that last, and times.
+func TestHolders(t *testing.T) {
+	ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := os.NewFile(uintptr(ends[1]), "client")
+	until := time.Now().Add(300 * time.Millisecond)
+	d := &fakeDevices{released: make(chan uint32, 10)}
+	s := &Server{Devices: d}
+	for id, h := range map[uint32]Holder{1: {Conn: os.NewFile(uintptr(ends[0]), "server")}, 2: {Until: until}} {
+		if err := s.Adopt(id, h); err != nil {
+			t.Fatal(err)
+		}
+	}
+	held, err := s.Holders()
+	if err != nil || len(held) != 2 || held[1].Conn == nil || held[2].Conn != nil || !held[2].Until.Equal(until) {
+		t.Errorf("holders %+v, error %v", held, err)
+	}
+	_ = held[1].Conn.Close()
+	if id := <-d.released; id != 2 || time.Now().Before(until) {
+		t.Errorf("device %d is released, %v before its time", id, time.Until(until))
+	}
+	_ = client.Close()
+	if id := <-d.released; id != 1 {
+		t.Errorf("device %d is released, want 1", id)
+	}
+}
+
 // What was a lease of a device that is gone ends no lease of the next with its
 // id, neither with its connection nor when its time is over.
 func TestLeaseOfAnotherDevice(t *testing.T) {
 	for _, kept := range []bool{false, true} {
 		var l leases
-		old := l.begin(1, &net.UnixConn{})
-		if kept && l.extend(1) != old {
+		old := l.begin(1, &net.UnixConn{}, time.Time{})
+		if kept && l.extend(1, time.Now()) != old {
 			t.Fatal("the lease is not there")
 		}
-		next := l.begin(1, &net.UnixConn{}) // the id is another's
+		next := l.begin(1, &net.UnixConn{}, time.Time{}) // the id is another's
 		if l.end(1, old) || l.expire(1, old) {
 			t.Errorf("kept %v: the other device is nobody's", kept)
 		}

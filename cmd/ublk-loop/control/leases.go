@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,51 +18,59 @@ type leases struct {
 	byID map[uint32]*lease
 }
 
-// lease ties a device to a connection.
+// lease ties a device to a connection, and has it stay until some time.
 type lease struct {
-	conn *net.UnixConn // nil when it has ended
-	kept bool          // the device stays for some time after that
+	conn  *net.UnixConn // nil when it has ended
+	until time.Time
 }
 
-func (l *leases) begin(id uint32, c *net.UnixConn) *lease {
+// isOver reports whether the device is nobody's.
+func (l *lease) isOver() bool { return l.conn == nil && !time.Now().Before(l.until) }
+
+// begin ties a device to a connection, nil for one that has ended, and has it stay
+// until some time.
+func (l *leases) begin(id uint32, c *net.UnixConn, until time.Time) *lease {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.byID == nil {
 		l.byID = map[uint32]*lease{}
 	}
-	tie := &lease{conn: c}
+	tie := &lease{conn: c, until: until}
 	l.byID[id] = tie
 	return tie
 }
 
-// end ends a lease with its connection, and reports whether the device is
-// nobody's by that.
+// end ends a lease's connection, and reports whether the device is nobody's by
+// that.
 func (l *leases) end(id uint32, tie *lease) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	tie.conn = nil
-	return !tie.kept && l.remove(id, tie)
+	return tie.isOver() && l.remove(id, tie)
 }
 
-// extend has the device stay after the end of its lease, until expire. It
-// returns nil where it has none.
-func (l *leases) extend(id uint32) *lease {
+// extend has a leased device stay until some time, whatever becomes of the
+// connection. The caller calls expire then. It returns nil where it has no
+// lease.
+func (l *leases) extend(id uint32, until time.Time) *lease {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	tie := l.byID[id]
 	if tie == nil || tie.conn == nil {
 		return nil
 	}
-	tie.kept = true
+	if until.After(tie.until) {
+		tie.until = until
+	}
 	return tie
 }
 
-// expire ends the time for which a device stays, and reports whether it is
+// expire reports, when the time is over for which a device stays, whether it is
 // nobody's by that.
 func (l *leases) expire(id uint32, tie *lease) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.remove(id, tie)
+	return tie.isOver() && l.remove(id, tie)
 }
 
 // remove reports whether the lease was there. The lock is held.
@@ -73,47 +82,73 @@ func (l *leases) remove(id uint32, tie *lease) bool {
 	return true
 }
 
-// Leases returns descriptors of the connections that devices are tied to, for
-// the server's successor: with one of them a connection stays when this server
-// closes its own.
-func (s *Server) Leases() (map[uint32]*os.File, error) {
-	s.leases.mu.Lock()
-	defer s.leases.mu.Unlock()
-	files := map[uint32]*os.File{}
-	var errs []error
-	for id, tie := range s.leases.byID {
-		if tie.conn == nil {
-			continue
-		}
-		f, err := tie.conn.File()
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		files[id] = f
-	}
-	return files, errors.Join(errs...)
+// Holder is who a device is there for, for the server's successor.
+type Holder struct {
+	Conn  *os.File  // the connection, nil where it has ended
+	Until time.Time // the device stays at least so long
 }
 
-// Adopt takes over a lease, by a descriptor from the last server's Leases, which
-// it closes. The lease is this server's from then on, until the client has
-// closed the connection: what it still sends is of no interest.
-func (s *Server) Adopt(id uint32, f *os.File) error {
-	c, err := net.FileConn(f)
-	if err := errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	unixConn, ok := c.(*net.UnixConn)
-	if !ok {
-		return errors.Join(unix.EPROTOTYPE, c.Close())
-	}
-	tie := s.leases.begin(id, unixConn)
-	go func() { // until the client has gone, or this process
-		_, _ = io.Copy(io.Discard, unixConn)
-		if s.leases.end(id, tie) {
-			s.Devices.Release(id)
+// Holders returns those of all devices. With a descriptor of its own a connection
+// stays when this server closes its.
+func (s *Server) Holders() (map[uint32]Holder, error) {
+	s.leases.mu.Lock()
+	defer s.leases.mu.Unlock()
+	all := map[uint32]Holder{}
+	var errs []error
+	for id, tie := range s.leases.byID {
+		h := Holder{Until: tie.until}
+		if tie.conn != nil {
+			var err error
+			if h.Conn, err = tie.conn.File(); err != nil {
+				errs = append(errs, err)
+				continue
+			}
 		}
-		_ = unixConn.Close()
+		all[id] = h
+	}
+	return all, errors.Join(errs...)
+}
+
+// Adopt takes over a lease from the last server's Holders, whose descriptor it
+// closes. The lease is this server's from then on, until the client has closed
+// the connection: what it still sends is of no interest.
+func (s *Server) Adopt(id uint32, h Holder) error {
+	var conn *net.UnixConn
+	if h.Conn != nil {
+		c, err := net.FileConn(h.Conn)
+		if err := errors.Join(err, h.Conn.Close()); err != nil {
+			return err
+		}
+		var ok bool
+		if conn, ok = c.(*net.UnixConn); !ok {
+			return errors.Join(unix.EPROTOTYPE, c.Close())
+		}
+	}
+	tie := s.leases.begin(id, conn, h.Until)
+	s.expireAt(id, tie, h.Until)
+	if conn == nil {
+		return nil
+	}
+	go func() { // until the client has gone, or this process
+		_, _ = io.Copy(io.Discard, conn)
+		s.endLease(id, tie)
+		_ = conn.Close()
 	}()
 	return nil
+}
+
+// endLease ends a lease with its connection.
+func (s *Server) endLease(id uint32, tie *lease) {
+	if s.leases.end(id, tie) {
+		s.Devices.Release(id)
+	}
+}
+
+// expireAt looks after a lease when the time is over for which its device stays.
+func (s *Server) expireAt(id uint32, tie *lease, until time.Time) {
+	time.AfterFunc(time.Until(until), func() {
+		if s.leases.expire(id, tie) {
+			s.Devices.Release(id)
+		}
+	})
 }

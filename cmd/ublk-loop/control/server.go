@@ -136,9 +136,7 @@ func (s *Server) add(w http.ResponseWriter, r *http.Request) {
 	}
 	if device, tie := s.make(w, r, file, &cfg); tie != nil {
 		<-r.Context().Done()
-		if s.leases.end(device, tie) {
-			s.Devices.Release(device)
-		}
+		s.endLease(device, tie)
 	}
 }
 
@@ -156,7 +154,7 @@ func (s *Server) make(w http.ResponseWriter, r *http.Request, file *os.File, cfg
 	if cfg.Autoclear {
 		// Before the client knows of it, and asks for more.
 		c, _ := r.Context().Value(connKey{}).(*conn) // the handler has looked
-		tie = s.leases.begin(made.ID, c.UnixConn)
+		tie = s.leases.begin(made.ID, c.UnixConn, time.Time{})
 	}
 	if err := tell(w, &made); err != nil {
 		// Nobody knows of it.
@@ -305,15 +303,12 @@ func (s *Server) keepFor(id uint32, text string) error {
 	if err != nil || d <= 0 {
 		return fmt.Errorf("for %q: not a time: %w", text, unix.EINVAL)
 	}
-	tie := s.leases.extend(id)
+	until := time.Now().Add(d)
+	tie := s.leases.extend(id, until)
 	if tie == nil {
 		return fmt.Errorf("%s: nobody holds a lease of it: %w", ublk.BlockPath(id), unix.ENODEV)
 	}
-	time.AfterFunc(d, func() {
-		if s.leases.expire(id, tie) {
-			s.Devices.Release(id)
-		}
-	})
+	s.expireAt(id, tie, until)
 	return nil
 }
 
@@ -332,6 +327,7 @@ func (s *Server) upgrade(w http.ResponseWriter, _ *http.Request) {
 		return
 	}
 	err := s.Upgrade()
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(replyTimeout))
 	_ = json.NewEncoder(w).Encode(ErrorReply{Message: err.Error(), Hint: s.Hint(err)})
 }
 
