@@ -130,8 +130,25 @@ func bufferModes(cfg *Config) ([]ublk.BufferMode, error) {
 }
 
 // start describes an added device to the driver and to list, and starts it.
-// The state is written first: a device is never there without saying what for.
 func (d *Device) start(cfg *Config, t ublk.Target) error {
+	if err := d.prepare(cfg); err != nil {
+		return err
+	}
+	return d.dev.Start(t)
+}
+
+// prepare describes an added device. The state is written before it is started:
+// a device is never there without saying what for. Until it is open it has its
+// id only for as long as nobody removes it, as del does with the lock.
+func (d *Device) prepare(cfg *Config) error {
+	lock, err := lockState(d.ID())
+	if err != nil {
+		return err
+	}
+	defer lock.release()
+	if _, err := d.now(); err != nil {
+		return err
+	}
 	info := d.dev.Info()
 	params, err := d.b.params(d.dev.Mode(), info.MaxIOBytes)
 	if err != nil {
@@ -145,15 +162,24 @@ func (d *Device) start(cfg *Config, t ublk.Target) error {
 	if err := d.writeState(cfg); err != nil {
 		return err
 	}
-	return d.dev.Start(t)
+	return d.dev.Open()
 }
 
-func (d *Device) writeState(cfg *Config) error {
-	lock, err := lockState(d.ID())
-	if err != nil {
-		return err
+// now returns what the driver tells of the device. It returns an error that
+// wraps ENODEV where the device has been removed, whoever has its id by then.
+func (d *Device) now() (ublk.Info, error) {
+	info, err := d.dev.Now()
+	if err == nil && d.isOther(&info) {
+		err = fmt.Errorf("%s is another device by now: %w", d.Path(), unix.ENODEV)
 	}
-	defer lock.release()
+	return info, err
+}
+
+// isOther reports whether something with the device's id is not the device.
+func (d *Device) isOther(info *ublk.Info) bool { return info.Tag != d.dev.Info().Tag }
+
+// writeState is called with the lock of the state.
+func (d *Device) writeState(cfg *Config) error {
 	start, err := startTime(os.Getpid())
 	if err != nil {
 		return err
@@ -185,17 +211,17 @@ func (d *Device) Status() Status {
 
 // keep takes from the device that it goes when nobody uses it. It returns an
 // error that wraps ENODEV for one that has no disk any more.
-func (d *Device) keep(ctl *ublk.Control) error {
+func (d *Device) keep() error {
 	lock, err := lockState(d.ID())
 	if err != nil {
 		return err
 	}
 	defer lock.release()
-	info, err := ctl.Info(d.ID())
+	info, err := d.now()
 	if err != nil {
 		return err
 	}
-	if d.isDone() || info.Tag != d.dev.Info().Tag || info.State != ublk.StateLive {
+	if d.isDone() || info.State != ublk.StateLive {
 		return fmt.Errorf("keep %s: it has been removed: %w", d.Path(), unix.ENODEV)
 	}
 	saved, err := readState(d.ID())
@@ -263,8 +289,21 @@ func (d *Device) remove() error {
 	if end == nil && d.Err() == nil {
 		d.b.unlock()
 	}
-	// The state goes while the id is ours still: then it can be another's.
-	return errors.Join(err, end, removeState(d.ID()), d.dev.Close(), d.closeTransfer(), d.b.close())
+	return errors.Join(err, end, d.removeRest(), d.closeTransfer(), d.b.close())
+}
+
+// removeRest removes a device that has ended, and its state before that: then
+// the id can be another's. It may be so already, where somebody else has removed
+// the device, and is left alone then.
+func (d *Device) removeRest() error {
+	info, err := d.dev.Now()
+	switch {
+	case err == nil && d.isOther(&info):
+		return d.dev.Leave()
+	case errors.Is(err, unix.ENODEV): // who gets the id next writes a state with the lock that we have
+		return errors.Join(removeState(d.ID()), d.dev.Leave())
+	}
+	return errors.Join(removeState(d.ID()), d.dev.Close())
 }
 
 // closeTransfer wipes the key, once no queue is there to use it.

@@ -154,7 +154,7 @@ func TestKernelKeepOfWhatIsRemoved(t *testing.T) {
 		t.Errorf("keep: error %v, want ENODEV", err)
 	}
 	<-d.gone
-	if err := d.dev.keep(ctl); !errors.Is(err, unix.ENODEV) {
+	if err := d.dev.keep(); !errors.Is(err, unix.ENODEV) {
 		t.Errorf("keep of one that has ended: error %v, want ENODEV", err)
 	}
 }

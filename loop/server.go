@@ -324,7 +324,7 @@ func (s *Server) Keep(id uint32) error {
 	// Before the lock of the state, under which this is asked for.
 	was := s.setAutoclear(d, false)
 	held := s.reap.settle(d)
-	err = d.dev.keep(s.ctl)
+	err = d.dev.keep()
 	if err == nil && s.isStopping(d) {
 		err = fmt.Errorf("keep %s: it is being removed: %w", d.dev.Path(), unix.ENODEV)
 	}

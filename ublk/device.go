@@ -109,7 +109,7 @@ type Device struct {
 	counters  []*counters // of each queue
 	threads   *Threads
 
-	charFD int // -1 unless the device is served
+	charFD int // -1 unless the device is served, or is about to be
 	queues []*Queue
 	done   chan struct{}
 	err    error // why the device ended; read after done
@@ -172,6 +172,10 @@ func newDevice(c *Control, info Info, threads *Threads) *Device {
 // Info returns what the driver made of the options.
 func (d *Device) Info() Info { return d.info }
 
+// Now returns what the driver tells of the device's id now. Until Open, and once
+// it has ended, that may be another device: Options.Tag tells.
+func (d *Device) Now() (Info, error) { return d.ctl.Info(d.info.ID) }
+
 // Mode returns where the bytes of requests live.
 func (d *Device) Mode() BufferMode { return d.mode }
 
@@ -199,6 +203,28 @@ func (d *Device) SetParams(p Params) error {
 // were set: Control.UpdateSize changes one.
 func (d *Device) Params() (Params, error) { return d.ctl.Params(d.info.ID) }
 
+// Open opens /dev/ublkcN, which Start does where it has not been done: from then
+// on the id is the device's until Close or Leave, whoever deletes the device
+// (ublk_cdev_rel in drivers/block/ublk_drv.c frees it). After an error, Close or
+// Leave.
+func (d *Device) Open() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.started || d.closed {
+		return fmt.Errorf("open device %d: %w", d.info.ID, unix.EBUSY)
+	}
+	return d.open()
+}
+
+func (d *Device) open() error {
+	if d.charFD >= 0 {
+		return nil
+	}
+	var err error
+	d.charFD, err = openChar(CharPath(d.info.ID))
+	return err
+}
+
 // Start serves the device with a target's handlers and makes its disk, or lets
 // the I/O of one that was recovered go on: when it returns nil, /dev/ublkbN can
 // be used. After an error, Close or Leave.
@@ -208,8 +234,7 @@ func (d *Device) Start(target Target) error {
 	if d.started || d.closed {
 		return fmt.Errorf("start device %d: %w", d.info.ID, unix.EBUSY)
 	}
-	var err error
-	if d.charFD, err = openChar(CharPath(d.info.ID)); err != nil {
+	if err := d.open(); err != nil {
 		return err
 	}
 	d.started = true

@@ -1,0 +1,171 @@
+package loop
+
+import (
+	"errors"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
+)
+
+// replaceable is a device on its way, of a driver in which it can be deleted and
+// another one added at any point.
+type replaceable struct {
+	fake *ublktest.Fake
+	ctl  *ublk.Control
+	dev  *Device
+	cfg  Config
+}
+
+func addReplaceable(t *testing.T) *replaceable {
+	t.Helper()
+	ublktest.Kernel(t) // for the state, which is of all processes
+	r := &replaceable{fake: &ublktest.Fake{Offers: ublk.UBLK_F_CMD_IOCTL_ENCODE}, cfg: Config{ZeroCopy: SwitchOff}}
+	r.ctl = ublk.NewControl(r.fake)
+	b, err := openBacking(openPath(t, sparseFile(t, t.TempDir())), &r.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.dev = &Device{b: b}
+	if r.dev.dev, err = addDevice(r.ctl, b, &r.cfg, nil); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// replace has another process remove the device, and a third add one with its id.
+func (r *replaceable) replace(t *testing.T) {
+	t.Helper()
+	id := r.dev.ID()
+	if err := r.ctl.Delete(id); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.ctl.Add(ublk.Options{ID: &id, Mode: ublk.BufferCopy, Tag: newTag()}); err != nil {
+		t.Fatal(err)
+	}
+	other := state{Version: stateVersion, Status: &Status{ID: id, File: "/another"}}
+	if err := other.write(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := removeState(id); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A device that was removed on its way, and whose id another has got, ends
+// without an effect on that.
+func TestKernelStartOfWhatWasReplaced(t *testing.T) {
+	r := addReplaceable(t)
+	r.replace(t)
+	before := len(r.fake.Commands())
+	if err := r.dev.start(&r.cfg, &target{b: r.dev.b}); !errors.Is(err, unix.ENODEV) {
+		t.Errorf("start: error %v, want ENODEV", err)
+	}
+	if err := r.dev.remove(); err != nil {
+		t.Errorf("remove: %v", err)
+	}
+	for _, cmd := range r.fake.Commands()[before:] {
+		if cmd.Op != ublk.UBLK_U_CMD_GET_DEV_INFO {
+			t.Errorf("the next device got command %#x", cmd.Op)
+		}
+	}
+	if saved, err := readState(r.dev.ID()); err != nil || saved == nil || saved.Status.File != "/another" {
+		t.Errorf("the next device has the state %+v, error %v", saved, err)
+	}
+}
+
+// One that was only removed leaves no state, and does not delete what may come.
+func TestKernelRemoveOfWhatIsGone(t *testing.T) {
+	r := addReplaceable(t)
+	id := r.dev.ID()
+	left := state{Version: stateVersion, Status: &Status{ID: id}}
+	if err := errors.Join(r.ctl.Delete(id), left.write()); err != nil {
+		t.Fatal(err)
+	}
+	before := len(r.fake.Commands())
+	if err := r.dev.remove(); err != nil {
+		t.Errorf("remove: %v", err)
+	}
+	if slices.ContainsFunc(r.fake.Commands()[before:], func(cmd ublk.Command) bool { return cmd.Op == ublk.UBLK_U_CMD_DEL_DEV }) {
+		t.Error("another device may have been deleted")
+	}
+	if _, err := os.Stat(statePath(id)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("its state: %v", err)
+	}
+}
+
+// Once a device is on its way, who wants to remove it waits until it is open.
+func TestKernelStartKeepsTheID(t *testing.T) {
+	r := addReplaceable(t)
+	id := r.dev.ID()
+	lock, err := lockState(id) // as del has
+	if err != nil {
+		t.Fatal(err)
+	}
+	release := sync.OnceFunc(lock.release)
+	defer release()
+	before := len(r.fake.Commands())
+	started := make(chan error)
+	go func() { started <- r.dev.start(&r.cfg, &target{b: r.dev.b}) }() // received below
+	waitUntil(t, "a start that waits for the lock", func() bool { return waitsForLock(t) })
+	if n := len(r.fake.Commands()); n != before {
+		t.Errorf("%d commands without the lock", n-before)
+	}
+	r.replace(t)
+	release()
+	if err := <-started; !errors.Is(err, unix.ENODEV) {
+		t.Errorf("start: error %v, want ENODEV", err)
+	}
+	if err := r.dev.remove(); err != nil {
+		t.Errorf("remove: %v", err)
+	}
+}
+
+// waitsForLock reports whether somebody waits for a lock.
+func waitsForLock(t *testing.T) bool {
+	t.Helper()
+	locks, err := os.ReadFile("/proc/locks")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Contains(string(locks), "->")
+}
+
+// A device that is about to be started has its id for good: one that deletes it
+// does not make room for another.
+func TestKernelPreparedDeviceKeepsItsID(t *testing.T) {
+	ctl := ublktest.Kernel(t)
+	cfg := Config{ZeroCopy: SwitchOff}
+	b, err := openBacking(openPath(t, sparseFile(t, t.TempDir())), &cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &Device{b: b}
+	if d.dev, err = addDevice(ctl, b, &cfg, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.prepare(&cfg); err != nil {
+		t.Error(err)
+	}
+	id := d.ID()
+	if err := ctl.Delete(id); !errors.Is(err, ublk.ErrLingers) {
+		t.Errorf("delete: error %v, want ErrLingers", err)
+	}
+	if dev, err := ctl.Add(ublk.Options{ID: &id, Mode: ublk.BufferCopy}); !errors.Is(err, unix.EEXIST) {
+		t.Errorf("add: error %v, want EEXIST", err)
+		if err == nil {
+			_ = dev.Close()
+		}
+	}
+	if err := d.remove(); err != nil {
+		t.Errorf("remove: %v", err)
+	}
+}
