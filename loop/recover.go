@@ -242,12 +242,16 @@ func openFreed(file *os.File, cfg *Config) (*backing, error) {
 
 // takeOver makes this process the server. The state says so before: a device
 // is never there without saying whose it is. What it said comes back where the
-// driver has changed nothing.
+// driver has changed nothing. The wait for the driver comes before all of that:
+// who is killed in it has not begun.
 func (d *Device) takeOver(ctl *ublk.Control, saved *state, many bool, shared *threads) error {
 	s := *saved
 	s.Config.ManyDevices = many
 	var err error
 	if s.StartTime, err = startTime(d.status.PID); err != nil {
+		return err
+	}
+	if err := ctl.AwaitServerEnd(d.status.ID); err != nil {
 		return err
 	}
 	s.Status, s.Recovering = &d.status, true

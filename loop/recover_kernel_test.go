@@ -1,6 +1,7 @@
 package loop
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"sync/atomic"
@@ -116,4 +117,59 @@ func waitQuiesced(t *testing.T, ctl *ublk.Control, id uint32) {
 			return
 		}
 	}
+}
+
+// While the driver has not noticed that the last server is gone, nothing has
+// begun: who is killed then leaves a device that can be recovered.
+func TestKernelRecoverMarksNothingTooEarly(t *testing.T) {
+	ublktest.Kernel(t) // for the state, which is of all processes
+	fake := &ublktest.Fake{Offers: ublk.UBLK_F_CMD_IOCTL_ENCODE | ublk.UBLK_F_USER_RECOVERY | ublk.UBLK_F_USER_RECOVERY_REISSUE}
+	ctl := ublk.NewControl(fake)
+	file := openPath(t, sparseFile(t, t.TempDir()))
+	cfg := Config{OnCrash: CrashReissue, ZeroCopy: SwitchOff}
+	b, err := openBacking(file, &cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &Device{b: b}
+	if d.dev, err = addDevice(ctl, b, &cfg, nil); err != nil {
+		t.Fatal(err)
+	}
+	id := d.ID()
+	if err := describeAsOfAnother(d, &cfg); err != nil {
+		t.Fatal(err)
+	}
+	fake.Set(id, ublk.StateLive, 1)
+	recovered := make(chan error)
+	go func() { // until the device is gone; received below
+		_, err := Recover(ctl, id, file, RecoverOptions{})
+		recovered <- err
+	}()
+	before := len(fake.Commands())
+	waitUntil(t, "a wait for the driver", func() bool { return len(fake.Commands()) > before+10 })
+	if saved, err := readState(id); err != nil || saved == nil || saved.Recovering {
+		t.Errorf("it is said to be recovered: %+v, error %v", saved, err)
+	}
+	if err := ctl.Delete(id); err != nil {
+		t.Error(err)
+	}
+	if err := <-recovered; err == nil {
+		t.Error("a device that is gone was recovered")
+	}
+	if err := removeState(id); err != nil {
+		t.Error(err)
+	}
+}
+
+// describeAsOfAnother gives a device its parameters, and the state of one whose
+// server is gone; the file is free.
+func describeAsOfAnother(d *Device, cfg *Config) error {
+	params, err := d.b.params(d.dev.Mode(), d.dev.Info().MaxIOBytes)
+	if err != nil {
+		return err
+	}
+	d.status = d.describe(cfg)
+	d.status.PID = 0
+	saved := state{Version: stateVersion, FileBirth: birthTime(d.b.fd), Config: *cfg, Status: &d.status}
+	return errors.Join(d.dev.SetParams(params), saved.write(), d.b.close())
 }

@@ -61,6 +61,25 @@ type RecoverOptions struct {
 	Threads *Threads
 }
 
+// AwaitServerEnd waits until the driver has noticed that the server of device id
+// is gone, as Recover does. It returns an error that wraps EBUSY where there
+// still is one after 45 seconds.
+func (c *Control) AwaitServerEnd(id uint32) error {
+	deadline := time.Now().Add(freeTimeout)
+	for pause := time.Millisecond; ; pause = min(2*pause, longestFreePause) {
+		info, err := c.Info(id)
+		switch {
+		case err != nil || info.State != StateLive:
+			return err
+		case time.Now().After(deadline):
+			return fmt.Errorf("wait for the end of the server of device %d: %w", id, unix.EBUSY)
+		}
+		if err := waitPause(pause); err != nil {
+			return err
+		}
+	}
+}
+
 // startRecovery is UBLK_U_CMD_START_USER_RECOVERY, from the time on when the
 // driver has noticed that the server is gone.
 func (c *Control) startRecovery(id uint32) error {

@@ -96,3 +96,25 @@ func TestRecoverWaitsForTheDriver(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+func TestAwaitServerEnd(t *testing.T) {
+	fake := &ublktest.Fake{Offers: offersRecovery}
+	ctl, id := described(t, fake, reissue)
+	fake.Set(id, ublk.StateLive, 1)
+	waited := make(chan error)
+	go func() { waited <- ctl.AwaitServerEnd(id) }() // received below
+	for sent(fake, ublk.UBLK_U_CMD_GET_DEV_INFO) < 3 {
+		select {
+		case err := <-waited:
+			t.Fatalf("it does not wait: error %v", err)
+		default:
+		}
+	}
+	fake.Set(id, ublk.StateQuiesced, 1)
+	if err := <-waited; err != nil {
+		t.Error(err)
+	}
+	if err := ctl.AwaitServerEnd(id + 1); !errors.Is(err, unix.ENODEV) {
+		t.Errorf("without a device: error %v, want ENODEV", err)
+	}
+}
