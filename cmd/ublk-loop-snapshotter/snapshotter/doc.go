@@ -15,7 +15,8 @@
 // In the place of layers a snapshot can be an image file of the host's, which
 // labels name. Who writes labels may be anybody who may start a container, so
 // they name images below directories of the settings only, and mount options of
-// a list, as the annotations of package oci do.
+// a list, as the annotations of package oci do. Whoever makes an image for a
+// registry writes labels as well, those of its layers: they name nothing.
 //
 // What is where, below one directory that is root's alone:
 //

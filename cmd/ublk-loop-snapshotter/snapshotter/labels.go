@@ -17,6 +17,11 @@ const (
 	ImageLabel = labelPrefix + "image"
 	// OptionsLabel says how it is mounted: read-only without it.
 	OptionsLabel = labelPrefix + "options"
+
+	// refLabel is on what is unpacked, as what it will be: containerd sets it
+	// itself (unpack in core/unpack/unpacker.go, 2.2.9; since 1.6 at least), over
+	// what the image says.
+	refLabel = "containerd.io/snapshot.ref"
 )
 
 // image is what labels ask for.
@@ -26,7 +31,9 @@ type image struct {
 }
 
 // imageOf returns the image that labels ask for, nil for none. It returns an
-// error that wraps errdefs.ErrInvalidArgument for labels that are wrong.
+// error that wraps errdefs.ErrInvalidArgument for labels that are wrong, and
+// errdefs.ErrPermissionDenied for those of a layer: its labels are annotations of
+// a manifest, whose author may name no file of the host's.
 func imageOf(labels map[string]string) (*image, error) {
 	for key := range labels {
 		if strings.HasPrefix(key, labelPrefix) && key != ImageLabel && key != OptionsLabel {
@@ -35,7 +42,10 @@ func imageOf(labels map[string]string) (*image, error) {
 	}
 	path, isImage := labels[ImageLabel]
 	value, hasOptions := labels[OptionsLabel]
+	_, isLayer := labels[refLabel]
 	switch {
+	case isLayer && (isImage || hasOptions):
+		return nil, fmt.Errorf("label %s*: a layer of an image cannot be a file of the host's: %w", labelPrefix, errdefs.ErrPermissionDenied)
 	case hasOptions && !isImage:
 		return nil, fmt.Errorf("label %s without %s: %w", OptionsLabel, ImageLabel, errdefs.ErrInvalidArgument)
 	case !isImage:

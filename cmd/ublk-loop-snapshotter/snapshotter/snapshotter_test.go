@@ -101,6 +101,37 @@ func TestImageLabels(t *testing.T) {
 	}
 }
 
+// Annotations of an image's layers come as labels, with the one that containerd
+// sets: they name no file of the host's.
+func TestImageLabelsOfLayers(t *testing.T) {
+	ctx := context.Background()
+	s, o := without(t)
+	image := filepath.Join(filepath.Dir(o.Root), "image")
+	if err := os.WriteFile(image, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, labels := range []map[string]string{
+		{ImageLabel: image, OptionsLabel: "rw"},
+		{ImageLabel: image},
+		{OptionsLabel: "rw"},
+	} {
+		labels["containerd.io/snapshot.ref"] = "sha256:0"
+		if _, err := s.Prepare(ctx, "a", "", snapshots.WithLabels(labels)); !errdefs.IsPermissionDenied(err) {
+			t.Errorf("prepare with labels %q: %v", labels, err)
+		}
+		if _, err := s.View(ctx, "a", "", snapshots.WithLabels(labels)); !errdefs.IsPermissionDenied(err) {
+			t.Errorf("view with labels %q: %v", labels, err)
+		}
+		recorded(t, s, &creation{snapshots.KindActive, "b", "", []snapshots.Opt{snapshots.WithLabels(labels)}})
+		if _, err := s.Mounts(ctx, "b"); !errdefs.IsPermissionDenied(err) {
+			t.Errorf("mounts of one with labels %q: %v", labels, err)
+		}
+		if err := s.Remove(ctx, "b"); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // recorded makes a snapshot without a device.
 func recorded(t *testing.T, s *Snapshotter, c *creation) {
 	t.Helper()
