@@ -35,7 +35,9 @@ func (m *Maker) makeRoot(annotations map[string]string, use func() error) (*atta
 	}
 	if err = makePlaces(); err == nil {
 		err = inNamespace(func() error {
-			if err := m.mountAll(r, a.lease.Device.Device, a.fs); err != nil {
+			err := m.mountAll(r, a.lease.Device.Device, a.fs)
+			_ = a.disk.Close() // the mount has it
+			if err != nil {
 				return fmt.Errorf("%s: %w", r.image, err)
 			}
 			return use()
