@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 
 	"golang.org/x/sys/unix"
 )
@@ -65,7 +66,12 @@ func (w *Wrapper) checkRuntime() error {
 // execute replaces this program by the runtime. All that is open here closes
 // by that, and all that the caller has opened stays.
 func (w *Wrapper) execute(args []string) error {
-	err := unix.Exec(w.Runtime, append([]string{w.Runtime}, args...), os.Environ())
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	err := keepDeathSignal()
+	if err == nil {
+		err = unix.Exec(w.Runtime, append([]string{w.Runtime}, args...), os.Environ())
+	}
 	return fmt.Errorf("execute %s: %w", w.Runtime, err)
 }
 
