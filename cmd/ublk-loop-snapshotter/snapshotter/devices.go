@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop/control"
 	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop/oci"
@@ -18,6 +19,9 @@ import (
 
 // errTimeout is why an attach ends that takes too long.
 var errTimeout = errors.New("not within attach_timeout")
+
+// errLost is why an attach ends whose device somebody removes each time.
+var errLost = fmt.Errorf("the new device has gone, or the server has ended: %w", unix.ENODEV)
 
 // retryPause is how soon a file or a device that is in use is tried again: the
 // server tells nobody that one has become free.
@@ -47,19 +51,23 @@ type wanted struct {
 	own bool
 }
 
-// attach returns a snapshot's device, which it has until release or close.
-func (d *devices) attach(ctx context.Context, w *wanted) (string, error) {
+// attach returns a snapshot's device, which it has until release or close, and
+// has open until one of these.
+func (d *devices) attach(ctx context.Context, w *wanted) (*hold, error) {
 	if h := d.hold(ctx, w.id); h != nil {
-		return h.device.Device, nil
+		if h.pin != nil || h.keepOpen(ctx, d.client) {
+			return h, nil
+		}
+		d.drop(w.id)
 	}
 	h, err := d.acquire(ctx, w)
 	if err != nil {
-		return "", fmt.Errorf("attach %s: %w", w.file.Name(), worded(err))
+		return nil, fmt.Errorf("attach %s: %w", w.file.Name(), worded(err))
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.held[w.id] = h
-	return h.device.Device, nil
+	return h, nil
 }
 
 // hold returns what keeps a snapshot's device, nil where nothing does any more:
@@ -97,12 +105,17 @@ func (d *devices) close() {
 }
 
 // acquire makes a device. A file that is in use may be that of a device which
-// is just going, or that of the snapshot's own, from before a restart.
+// is just going, or that of the snapshot's own, from before a restart. A device
+// that goes before it is open is made again.
 func (d *devices) acquire(ctx context.Context, w *wanted) (*hold, error) {
 	late := errTimeout
 	for deadline := time.Now().Add(d.settings.AttachTimeout); time.Now().Before(deadline); {
 		h, err := d.lease(ctx, w, deadline)
-		if !isConflict(err) {
+		if err == nil && !h.keepOpen(ctx, d.client) {
+			h.end()
+			err = errLost
+		}
+		if !isConflict(err) && !errors.Is(err, errLost) {
 			return h, err
 		}
 		late = err
@@ -120,6 +133,10 @@ func (d *devices) acquire(ctx context.Context, w *wanted) (*hold, error) {
 
 // lease has the server make a device. The lease outlasts the request.
 func (d *devices) lease(ctx context.Context, w *wanted, deadline time.Time) (*hold, error) {
+	same, err := sameFile(w.file)
+	if err != nil {
+		return nil, err
+	}
 	lasting, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })
 	defer stop()
@@ -138,7 +155,7 @@ func (d *devices) lease(ctx context.Context, w *wanted, deadline time.Time) (*ho
 		cancel(nil)
 		return nil, err
 	}
-	return newLeaseHold(lease, cancel), nil
+	return newLeaseHold(lease, cancel, same), nil
 }
 
 // find looks for a device of a file, and keeps it by having it open. It returns
@@ -156,13 +173,8 @@ func (d *devices) find(ctx context.Context, w *wanted) (*hold, error) {
 		if list[i].ReadOnly != w.readOnly || !same(&list[i]) {
 			continue
 		}
-		pin, err := os.Open(list[i].Device)
-		if err != nil {
-			continue // it is going
-		}
-		// Its number may have become another's before it was open, not since.
-		h := &hold{device: list[i], pin: pin, same: same}
-		if h.lasts(ctx, d.client) {
+		h := &hold{device: list[i], same: same}
+		if h.keepOpen(ctx, d.client) {
 			return h, nil
 		}
 		h.end()
@@ -199,7 +211,9 @@ func (d *devices) remove(ctx context.Context, w *wanted) (bool, error) {
 		d.drop(w.id)
 		return d.isGone(ctx, w)
 	}
-	// The number is this device's for as long as the lease lasts.
+	// The number is this device's for as long as the lease lasts. What was mounted
+	// by it meanwhile is so still.
+	h.closePin()
 	err := d.client.Remove(ctx, h.device.ID, false)
 	switch {
 	case isConflict(err):
@@ -244,7 +258,7 @@ func hasStatus(err error, status int) bool {
 // worded returns an error as containerd knows it.
 func worded(err error) error {
 	switch {
-	case errors.Is(err, control.ErrNoServer), errors.Is(err, errTimeout), isConflict(err):
+	case errors.Is(err, control.ErrNoServer), errors.Is(err, errTimeout), errors.Is(err, errLost), isConflict(err):
 		return fmt.Errorf("%w: %w", err, errdefs.ErrUnavailable)
 	}
 	return err

@@ -10,7 +10,9 @@
 // View to Commit or Remove. It is leased: where this process ends, however it
 // does, the device goes as soon as it is not mounted. Mounts attaches it anew
 // then, after a restart of the machine too, or finds the one that is still
-// mounted and keeps that open.
+// mounted. It is open besides, from then until its removal is tried, since
+// containerd mounts by its number, which the driver gives away only when nobody
+// has the disk open.
 //
 // In the place of layers a snapshot can be an image file of the host's, which
 // labels name. Who writes labels may be anybody who may start a container, so

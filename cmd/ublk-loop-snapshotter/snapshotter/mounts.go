@@ -27,25 +27,15 @@ func (s *Snapshotter) mounts(ctx context.Context, key string) ([]mount.Mount, er
 		return nil, err
 	}
 	defer func() { _ = src.file.Close() }()
-	device, err := s.devices.attach(ctx, &src.wanted)
+	h, err := s.devices.attach(ctx, &src.wanted)
 	if err != nil {
 		return nil, err
 	}
-	fsType, options, err := lookAt(device, src.options)
+	fsType, options, err := src.options.For(h.pin)
 	if err != nil {
 		return nil, fmt.Errorf("mount %s: %w", src.file.Name(), err)
 	}
-	return []mount.Mount{{Type: fsType, Source: device, Options: options}}, nil
-}
-
-// lookAt returns what is on a device, and the options for it.
-func lookAt(device string, o *oci.MountOptions) (fsType string, options []string, err error) {
-	f, err := os.Open(device)
-	if err != nil {
-		return "", nil, err
-	}
-	defer func() { _ = f.Close() }()
-	return o.For(f)
+	return []mount.Mount{{Type: fsType, Source: h.device.Device, Options: options}}, nil
 }
 
 // source is what a snapshot's device is made of.

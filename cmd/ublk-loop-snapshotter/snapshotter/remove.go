@@ -17,6 +17,8 @@ const removePatience = time.Second
 
 // Remove removes a snapshot. It returns an error that wraps
 // errdefs.ErrFailedPrecondition for one whose device is in use, and for a parent.
+// A view's or an image's device of a process that has ended is not looked for: it
+// goes when it is unmounted.
 func (s *Snapshotter) Remove(ctx context.Context, key string) error {
 	defer s.requests.lock(key)()
 	id, info, _, err := s.get(ctx, key)
