@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -238,6 +239,36 @@ func TestKernelOCIOverlay(t *testing.T) {
 	w.devicesAre(1)
 	w.forget("c")
 	w.nothingLeft()
+	w.refusesPlanted(ask, upper)
+}
+
+// refusesPlanted checks that what a container, or somebody else, has put into a
+// directory for overlays leads another container nowhere.
+func (w *wrapped) refusesPlanted(ask asked, overlays string) {
+	w.Helper()
+	target := w.TempDir()
+	_, dir, _ := strings.Cut(ask["overlay"], ":")
+	plant := fmt.Sprintf("busybox mkdir /trap && busybox ln -s %[1]s /trap/upper && busybox ln -s %[1]s /trap/work", target)
+	w.runs("c", w.bundle(ask, "sh", "-c", plant))
+	trapped := func(dir string) string {
+		a := maps.Clone(ask)
+		a["overlay"] = "dir:" + dir
+		return w.bundle(a, "sh", "-c", "echo x >/escaped")
+	}
+	w.refuses(trapped(dir+"/upper/trap"), `"upper" on the way`)
+	for _, name := range []string{"upper", "work"} {
+		dir := filepath.Join(overlays, "planted-"+name)
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			w.Fatal(err)
+		}
+		if err := os.Symlink(target, filepath.Join(dir, name)); err != nil {
+			w.Fatal(err)
+		}
+		w.refuses(trapped(dir), dir+"/"+name, "a link is on the way")
+	}
+	if entries, err := os.ReadDir(target); err != nil || len(entries) > 0 {
+		w.Errorf("outside there is %q, error %v", entries, err)
+	}
 }
 
 // Root of a container with a user namespace is nobody on the way to its root

@@ -27,33 +27,33 @@ func openAllowed(dirs []string, path string, flags uint64) (*os.File, error) {
 		if err != nil {
 			return nil, err
 		}
-		fd, err := openBelow(top, rel, flags)
+		f, err := openBelow(top, rel, unix.OpenHow{Flags: unix.O_PATH | flags})
 		_ = top.Close()
 		if err != nil {
 			return nil, fmt.Errorf("open %s: %w", path, err)
 		}
-		return os.NewFile(uintptr(fd), path), nil
+		return os.NewFile(f, path), nil
 	}
 	return nil, fmt.Errorf("%s: %w", path, errNotAllowed)
 }
 
-// openBelow is open(2) with O_PATH for a path that has to stay below a
-// directory, without a link on the way (openat2(2), Linux 5.6).
-func openBelow(dir *os.File, path string, flags uint64) (int, error) {
-	how := unix.OpenHow{
-		Flags:   unix.O_PATH | unix.O_CLOEXEC | flags,
-		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
-	}
+// openBelow is open(2) for a path that has to stay below a directory, without a
+// link on the way (openat2(2), Linux 5.6).
+func openBelow(dir *os.File, path string, how unix.OpenHow) (fd uintptr, err error) {
+	how.Flags |= unix.O_CLOEXEC
+	how.Resolve |= unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS
 	defer runtime.KeepAlive(dir)
 	for {
 		fd, err := unix.Openat2(int(dir.Fd()), path, &how)
 		switch {
 		case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN): // a rename came between
 			continue
-		case errors.Is(err, unix.ELOOP), errors.Is(err, unix.EXDEV):
-			return -1, fmt.Errorf("a link is on the way: %w", err)
+		case errors.Is(err, unix.ELOOP):
+			return 0, fmt.Errorf("a link is on the way: %w", err)
+		case errors.Is(err, unix.EXDEV):
+			return 0, fmt.Errorf("leads elsewhere: %w", err)
 		}
-		return fd, err
+		return uintptr(fd), err
 	}
 }
 

@@ -1,7 +1,6 @@
 package oci
 
 import (
-	"errors"
 	"fmt"
 	"os"
 
@@ -68,54 +67,31 @@ func bind(dir *os.File, place string) error {
 
 // mountOverlay puts what can be written to over what cannot.
 func (m *Maker) mountOverlay(r *rootfs) error {
-	data := "lowerdir=" + lowerPlace + ",upperdir=" + writePlace + "/upper,workdir=" + writePlace + "/work"
-	switch r.overlay.kind {
-	case overlayTmpfs:
-		if err := mount("ublk-loop", writePlace, "tmpfs", unix.MS_NODEV, "mode=711,size="+r.overlay.size); err != nil {
-			return err
-		}
-	case overlayDir:
-		if err := m.bindOverlay(r.overlay.dir); err != nil {
-			return err
-		}
-		data += ",index=on" // so that a directory that is in use is refused
-	}
-	if err := makeUpper(lowerPlace, writePlace); err != nil {
-		return err
-	}
-	return mount("overlay", rootPlace, "overlay", r.options.flags, data)
-}
-
-// bindOverlay shows a directory that takes writes. It is found in this
-// namespace: only what is mounted there can be shown.
-func (m *Maker) bindOverlay(path string) error {
-	dir, err := openAllowed(m.Settings.AllowedOverlays, path, unix.O_DIRECTORY)
+	dir, err := m.openOverlay(r.overlay)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = dir.Close() }()
-	return bind(dir, writePlace)
-}
-
-// makeUpper makes what an overlay needs in a directory. The first is what a
-// container sees of its root directory itself, so it has its mode and owner.
-func makeUpper(lower, dir string) error {
-	var st unix.Stat_t
-	if err := unix.Stat(lower, &st); err != nil {
-		return fmt.Errorf("look at %s: %w", lower, err)
-	}
-	if err := os.Mkdir(dir+"/work", 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+	w, err := openWritable(lowerPlace, dir)
+	if err != nil {
 		return err
 	}
-	err := os.Mkdir(dir+"/upper", 0o700)
-	if errors.Is(err, os.ErrExist) {
-		return nil
+	defer w.close()
+	data := "lowerdir=" + lowerPlace + "," + w.data()
+	if r.overlay.kind == overlayDir {
+		data += ",index=on" // so that a directory that is in use is refused
 	}
-	if err == nil {
-		err = os.Chown(dir+"/upper", int(st.Uid), int(st.Gid))
+	return mount("overlay", rootPlace, "overlay", r.options.flags, data)
+}
+
+// openOverlay opens the directory that takes writes. One of the host's is found in
+// this namespace: an overlay takes no other.
+func (m *Maker) openOverlay(o overlay) (*os.File, error) {
+	if o.kind == overlayDir {
+		return openOverlayDir(m.Settings.AllowedOverlays, o.dir)
 	}
-	if err == nil {
-		err = unix.Chmod(dir+"/upper", st.Mode&0o7777)
+	if err := mount("ublk-loop", writePlace, "tmpfs", unix.MS_NODEV, "mode=711,size="+o.size); err != nil {
+		return nil, err
 	}
-	return err
+	return os.OpenFile(writePlace, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 }

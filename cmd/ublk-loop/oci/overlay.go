@@ -2,6 +2,8 @@ package oci
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -41,4 +43,22 @@ func isSize(text string) bool {
 	digits := strings.TrimRight(text, "kKmMgG")
 	return len(text)-len(digits) <= 1 && digits != "" && len(digits) <= 12 &&
 		strings.Trim(digits, "0123456789") == "" && strings.Trim(digits, "0") != ""
+}
+
+// openOverlayDir finds a directory that is to take writes (O_PATH in open(2)). It
+// returns an error that wraps EINVAL for what is inside of another: a container
+// writes there.
+func openOverlayDir(dirs []string, path string) (*os.File, error) {
+	for _, dir := range dirs {
+		rel, err := filepath.Rel(dir, path)
+		if err != nil || !filepath.IsLocal(rel) {
+			continue
+		}
+		for _, name := range strings.Split(rel, "/") {
+			if name == upperName || name == workName {
+				return nil, fmt.Errorf("%s: %q on the way would be inside of another overlay: %w", path, name, unix.EINVAL)
+			}
+		}
+	}
+	return openAllowed(dirs, path, unix.O_DIRECTORY)
 }

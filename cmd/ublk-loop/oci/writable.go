@@ -1,0 +1,82 @@
+package oci
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// The directories that an overlay has in the one that takes its writes.
+const (
+	upperName = "upper" // what a container sees of its writes
+	workName  = "work"  // the kernel's
+)
+
+// writable are these directories, open. Whatever somebody puts in their places,
+// before or after, is not what is written to: a container may have had its hands
+// there, and paths are followed outside of it.
+type writable struct{ upper, work *os.File }
+
+// openWritable opens them in a directory, and makes what is not there. The upper
+// one is what a container sees of its root directory itself, so it gets mode and
+// owner of the lower one.
+func openWritable(lower string, dir *os.File) (*writable, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(lower, &st); err != nil {
+		return nil, fmt.Errorf("look at %s: %w", lower, err)
+	}
+	w := &writable{}
+	var err error
+	if w.work, _, err = openOrMake(dir, workName); err != nil {
+		return nil, err
+	}
+	var made bool
+	if w.upper, made, err = openOrMake(dir, upperName); err == nil && made {
+		err = makeLike(w.upper, &st)
+	}
+	if err != nil {
+		w.close()
+		return nil, err
+	}
+	return w, nil
+}
+
+// openOrMake opens a directory in another one, and reports whether it has made it.
+// It returns an error that wraps ELOOP for a link, EXDEV for a mount.
+func openOrMake(dir *os.File, name string) (f *os.File, made bool, err error) {
+	path := dir.Name() + "/" + name
+	err = unix.Mkdirat(int(dir.Fd()), name, 0o700)
+	if err != nil && !errors.Is(err, unix.EEXIST) {
+		return nil, false, &os.PathError{Op: "mkdir", Path: path, Err: err}
+	}
+	made = err == nil
+	fd, err := openBelow(dir, name, unix.OpenHow{Flags: unix.O_RDONLY | unix.O_DIRECTORY, Resolve: unix.RESOLVE_NO_XDEV})
+	if err != nil {
+		return nil, false, fmt.Errorf("open %s: %w", path, err)
+	}
+	return os.NewFile(fd, path), made, nil
+}
+
+// makeLike gives a directory the owner and the mode of another.
+func makeLike(f *os.File, other *unix.Stat_t) error {
+	if err := f.Chown(int(other.Uid), int(other.Gid)); err != nil {
+		return err
+	}
+	if err := unix.Fchmod(int(f.Fd()), other.Mode&0o7777); err != nil {
+		return &os.PathError{Op: "chmod", Path: f.Name(), Err: err}
+	}
+	return nil
+}
+
+// data are the options of an overlay that name the directories, for as long as
+// they are open.
+func (w *writable) data() string {
+	return fmt.Sprintf("upperdir=/proc/self/fd/%d,workdir=/proc/self/fd/%d", w.upper.Fd(), w.work.Fd())
+}
+
+func (w *writable) close() {
+	_ = w.work.Close()
+	_ = w.upper.Close() // of one that was not opened: an error, and no more
+}
