@@ -375,6 +375,27 @@ func TestKeepForATime(t *testing.T) {
 	}
 }
 
+// What a client sends behind its request does not keep a lease from its end.
+func TestLeaseAndMore(t *testing.T) {
+	s := newStand(t)
+	c := s.connect(t)
+	if _, err := io.WriteString(c, post(fmt.Sprintf(`{"file":%q,"lease":true}`, file(t, "")))+"\n"); err != nil {
+		t.Fatal(err)
+	}
+	if resp, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil || resp.StatusCode != 201 {
+		t.Fatalf("%+v, error %v", resp, err)
+	}
+	if _, err := io.WriteString(c, "more"); err != nil {
+		t.Fatal(err)
+	}
+	_ = c.Close()
+	select {
+	case <-s.devices.released:
+	case <-time.After(30 * time.Second):
+		t.Error("the device is not released")
+	}
+}
+
 // A device stays while it has a holder, or until the latest of the times for which
 // it was asked to.
 func TestLeaseForATime(t *testing.T) {

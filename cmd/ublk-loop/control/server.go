@@ -135,9 +135,20 @@ func (s *Server) add(w http.ResponseWriter, r *http.Request) {
 		cfg.OnCrash = s.OnCrash
 	}
 	if device, tie := s.make(w, r, file, &cfg); tie != nil {
-		<-r.Context().Done()
+		waitForEnd(w)
 		s.endLease(device, tie)
 	}
+}
+
+// waitForEnd waits until a client that has its answer is gone. The connection is
+// read for that, as net/http looks for its end no more once more has come.
+func waitForEnd(w http.ResponseWriter) {
+	c, _, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return // not of HTTP/1: there is no such client
+	}
+	_, _ = io.Copy(io.Discard, c)
+	_ = c.Close()
 }
 
 // make makes a device and tells the client of it. It returns the lease that ties
