@@ -86,8 +86,8 @@ func (o *addOptions) addFlags(cmd *cobra.Command) {
 // checkAutoclear refuses it where there is no server of many.
 func (o *addOptions) checkAutoclear(cmd *cobra.Command) error {
 	switch {
-	case o.autoclear < 0:
-		return &usageError{fmt.Errorf("--autoclear %s: less than nothing", o.autoclear), helpHint(cmd)}
+	case o.autoclear <= 0 && cmd.Flags().Changed("autoclear"):
+		return &usageError{fmt.Errorf("--autoclear %s: not a time", o.autoclear), helpHint(cmd)}
 	case o.autoclear > 0 && (o.standalone || o.foreground || o.hasLogFile):
 		return &usageError{errors.New("--autoclear: only serve removes devices, and not with --standalone, --foreground or --log-file"), helpHint(cmd)}
 	}

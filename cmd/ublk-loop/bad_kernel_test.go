@@ -51,6 +51,7 @@ func TestKernelBadInput(t *testing.T) {
 		{[]string{"add"}, 2, []string{"FILE"}},
 		{[]string{"add", "--transfer=xor", file}, 2, []string{"--transfer"}},
 		{[]string{"add", "--key-file=x", file}, 2, []string{"--key-file"}},
+		{[]string{"add", "--autoclear=0s", file}, 2, []string{"--autoclear"}},
 		{[]string{"add", "--no-such-flag", file}, 2, []string{"--no-such-flag"}},
 		{[]string{"add", "--offset=-1", file}, 2, []string{"--offset", `"-1"`}},
 		{[]string{"add", "--offset=1Q", file}, 2, []string{"--offset", `"1Q"`}},
