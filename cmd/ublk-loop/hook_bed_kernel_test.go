@@ -2,13 +2,17 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // hooked are settings of a test with hooks, whose runtime nothing stands in front of.
@@ -106,6 +110,39 @@ func (w *wrapped) inUserNamespace(bundle string) {
 		linux["uidMappings"], linux["gidMappings"] = ids, ids
 		namespaces, _ := linux["namespaces"].([]any)
 		linux["namespaces"] = append(namespaces, map[string]any{"type": "user"})
+	})
+}
+
+// userNamespace makes one, until the end of the test, and returns where it is.
+func (w *wrapped) userNamespace() string {
+	w.Helper()
+	cmd := exec.Command("cat")
+	ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: 100000, Size: 65536}}
+	cmd.SysProcAttr = &unix.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER, UidMappings: ids, GidMappings: ids}
+	in, err := cmd.StdinPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		w.Fatal(err)
+	}
+	w.Cleanup(func() {
+		_ = in.Close()
+		_ = cmd.Wait()
+	})
+	return fmt.Sprintf("/proc/%d/ns/user", cmd.Process.Pid)
+}
+
+// joinsUserNamespace has a bundle's container be in one that there is, as podman
+// writes it down, which does not know whom it has for root.
+func (w *wrapped) joinsUserNamespace(bundle, path string) {
+	w.Helper()
+	w.editBundle(bundle, func(config map[string]any) {
+		linux, _ := config["linux"].(map[string]any)
+		ids := []map[string]any{{"containerID": 0, "hostID": 0, "size": 1}}
+		linux["uidMappings"], linux["gidMappings"] = ids, ids
+		namespaces, _ := linux["namespaces"].([]any)
+		linux["namespaces"] = append(namespaces, map[string]any{"type": "user", "path": path})
 	})
 }
 

@@ -238,26 +238,38 @@ func TestKernelHookUserNamespace(t *testing.T) {
 	onOneKernel(t)
 	eachRuntime(t, hooked, byHooks(func(w *wrapped) {
 		image := w.imageOf("ext4", rootTree(w, "x"))
-		for _, namespace := range []bool{false, true} {
+		const mapped = "x 0 100000 65536"
+		for name, want := range map[string]string{"": "x 0 0 4294967295", "own": mapped, "another's": mapped} {
 			bundle := w.bundle(asked{"image": image}, "sh", "-c", "cat /content /proc/self/uid_map")
-			want := "x 0 0 4294967295"
-			if namespace {
+			switch name {
+			case "own":
 				w.inUserNamespace(bundle)
-				want = "x 0 100000 65536"
+			case "another's":
+				w.joinsUserNamespace(bundle, w.userNamespace())
 			}
 			w.precreate(bundle)
 			path := w.hookDirs(1)[0] + "/rootfs/content"
 			reads := func(uid string) bool {
 				return exec.Command("setpriv", "--reuid", uid, "--regid", uid, "--clear-groups", "cat", path).Run() == nil
 			}
-			if reads("1234") || reads("100000") != namespace {
-				w.Errorf("user namespace %t: %s can be read by others, or not by its root", namespace, path)
+			if reads("1234") || reads("100000") != (want == mapped) {
+				w.Errorf("user namespace %q: %s can be read by others, or not by its root", name, path)
 			}
 			if out := w.runs("c", bundle); strings.Join(strings.Fields(out), " ") != want {
-				w.Errorf("the container prints %q", out)
+				w.Errorf("user namespace %q: the container prints %q", name, out)
 			}
 			w.nothingLeft()
 		}
+		// One of which nothing is known but where it is.
+		bound := w.TempDir() + "/namespace"
+		w.write(bound, "", 0o600)
+		w.tool("mount", "--bind", w.userNamespace(), bound)
+		defer w.tool("umount", bound)
+		bundle := w.bundle(asked{"image": image}, "true")
+		w.joinsUserNamespace(bundle, bound)
+		w.runCommand(w.precreateCommand(bundle)).fails(w, 1, "use ublk-runc or ublk-crun")
+		w.hookDirs(0)
+		w.devicesAre(0)
 	}))
 }
 

@@ -45,44 +45,6 @@ func (c *config) isSandbox() bool {
 // hasHookRoot reports whether the hooks have already supplied the root.
 func (c *config) hasHookRoot() bool { return isBelow(hooksDir, c.Root.Path) }
 
-// userNamespace is that of a container, in which root is somebody else.
-type userNamespace struct {
-	Namespaces []struct {
-		Type string `json:"type"`
-	} `json:"namespaces"`
-	GIDMappings []struct {
-		ContainerID uint32 `json:"containerID"`
-		HostID      uint32 `json:"hostID"`
-	} `json:"gidMappings"`
-}
-
-// userNamespace returns the container's, nil where it has none of its own.
-func (c *config) userNamespace() (*userNamespace, error) {
-	u := &userNamespace{}
-	if len(c.Linux) > 0 {
-		if err := json.Unmarshal(c.Linux, u); err != nil {
-			return nil, fmt.Errorf("read the configuration: %w", err)
-		}
-	}
-	for _, n := range u.Namespaces {
-		if n.Type == "user" {
-			return u, nil
-		}
-	}
-	return nil, nil
-}
-
-// rootGroup returns the group, here, of group 0 there; false where that is not
-// known, because the namespace is another container's.
-func (u *userNamespace) rootGroup() (uint32, bool) {
-	for _, m := range u.GIDMappings {
-		if m.ContainerID == 0 {
-			return m.HostID, true
-		}
-	}
-	return 0, false
-}
-
 // object is a configuration, or a part of one, that is to change. Whatever else
 // is in there stays, known or not.
 type object map[string]json.RawMessage

@@ -73,10 +73,10 @@ func openTree() (*os.File, error) {
 
 // placeTree puts a mount at the place of a name, in one step. A failure leaves
 // nothing.
-func placeTree(tree *os.File, name string, u *userNamespace) error {
+func placeTree(tree *os.File, name string, p passage) error {
 	err := makeDir(hooksDir, placeMode)
 	if err == nil {
-		err = makePassage(hooksDir+"/"+name, u)
+		err = p.make(hooksDir + "/" + name)
 	}
 	if err == nil {
 		err = os.Mkdir(hookMountPath(name), 0o700)
@@ -96,20 +96,34 @@ func placeTree(tree *os.File, name string, u *userNamespace) error {
 // hookMountPath is where the mount of a name is.
 func hookMountPath(name string) string { return hooksDir + "/" + name + "/" + hookRoot }
 
-// makePassage makes the directory that leads to a mount. Of a container with a
-// user namespace, root is nobody here, so that its group may pass.
-func makePassage(path string, u *userNamespace) error {
-	if err := os.Mkdir(path, 0o700); err != nil || u == nil {
+// passage is who may pass the directory that leads to a mount. Nobody else may: the
+// image's setuid programs are there for whoever gets to them.
+type passage struct {
+	mode  os.FileMode
+	group int
+}
+
+// passage returns who has to get to the container's mount: its root, who is nobody
+// here if it has a user namespace, so that its group may pass. It returns an error
+// that wraps EOPNOTSUPP where that group is not known.
+func (c *config) passage() (passage, error) {
+	u, err := c.userNamespace()
+	if err != nil || u == nil {
+		return passage{mode: 0o700}, err
+	}
+	group, err := u.rootGroup()
+	return passage{0o710, group}, err
+}
+
+// make makes the directory.
+func (p passage) make(path string) error {
+	if err := os.Mkdir(path, 0o700); err != nil {
 		return err
 	}
-	group, known := u.rootGroup()
-	if !known {
-		return os.Chmod(path, placeMode)
-	}
-	if err := os.Chown(path, 0, int(group)); err != nil {
+	if err := os.Chown(path, 0, p.group); err != nil {
 		return err
 	}
-	return os.Chmod(path, 0o710)
+	return os.Chmod(path, p.mode)
 }
 
 // leaveMount unmounts, and leaves an empty directory for as long as the container

@@ -63,7 +63,7 @@ func (h *Hooks) precreate(in io.Reader, out io.Writer) error {
 
 // supply mounts a root directory where the runtime finds it.
 func (h *Hooks) supply(text []byte, c *config, out io.Writer) error {
-	users, err := c.userNamespace()
+	pass, err := c.passage()
 	if err != nil {
 		return err
 	}
@@ -79,7 +79,7 @@ func (h *Hooks) supply(text []byte, c *config, out io.Writer) error {
 	// The name's time is that of the mount, however long the device took.
 	name, err := mountName()
 	if err == nil {
-		err = placeTree(tree, name, users)
+		err = placeTree(tree, name, pass)
 	}
 	_ = tree.Close() // the mount is placed, or ends
 	if err == nil {

@@ -93,37 +93,6 @@ func TestMountName(t *testing.T) {
 	}
 }
 
-func TestUserNamespace(t *testing.T) {
-	for text, want := range map[string]string{
-		`{}`:             "none",
-		`{"linux":null}`: "none",
-		`{"linux":{"namespaces":[{"type":"mount"}],"gidMappings":[{"containerID":0,"hostID":5,"size":1}]}}`:                                     "none",
-		`{"linux":{"namespaces":[{"type":"mount"},{"type":"user"}],"gidMappings":[{"containerID":1,"hostID":4},{"containerID":0,"hostID":5}]}}`: "group 5",
-		`{"linux":{"namespaces":[{"type":"user","path":"/proc/1/ns/user"}],"gidMappings":[]}}`:                                                  "unknown",
-		`{"linux":{"namespaces":[{"type":"user"}],"gidMappings":[{"containerID":1,"hostID":4,"size":1}]}}`:                                      "unknown",
-		`{"linux":{"namespaces":{}}}`: "error",
-	} {
-		c, err := parseConfig([]byte(text))
-		if err != nil {
-			t.Fatal(err)
-		}
-		u, err := c.userNamespace()
-		got := "none"
-		switch {
-		case err != nil:
-			got = "error"
-		case u != nil:
-			got = "unknown"
-			if group, known := u.rootGroup(); known {
-				got = fmt.Sprint("group ", group)
-			}
-		}
-		if got != want {
-			t.Errorf("%s: %s, error %v, want %s", text, got, err, want)
-		}
-	}
-}
-
 func TestWantsImage(t *testing.T) {
 	const image = `"dev.ublk-loop.rootfs.image":"/x"`
 	for text, want := range map[string]bool{
