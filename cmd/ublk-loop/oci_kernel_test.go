@@ -116,9 +116,10 @@ func TestKernelOCILife(t *testing.T) {
 }
 
 func TestKernelOCIRefused(t *testing.T) {
-	w := kernelBed(t).wrap("runc", `attach_timeout = "10s"`)
+	w := kernelBed(t).wrap("runc", `attach_timeout = "10s"`, `writable_images = ["/var/lib/data"]`)
 	ask := func(a asked) string { return w.bundle(a, "true") }
 	image := w.imageOf("ext4", rootTree(w, "x"))
+	w.refuses(ask(asked{"image": image, "options": "rw"}), image, "writable_images")
 	w.refuses(ask(asked{"image": w.images + "/nothing"}), w.images+"/nothing", "not there")
 	outside := filepath.Join(w.TempDir(), "ext4.img")
 	w.tool("cp", image, outside)

@@ -99,6 +99,10 @@ func TestImageLabels(t *testing.T) {
 	if _, err := s.Prepare(ctx, "a", "", snapshots.WithLabels(map[string]string{ImageLabel: image, OptionsLabel: "rw"})); !errdefs.IsUnavailable(err) {
 		t.Errorf("an image that is allowed: %v", err)
 	}
+	s.settings.WritableImages = []string{}
+	if _, err := s.Prepare(ctx, "a", "", snapshots.WithLabels(map[string]string{ImageLabel: image, OptionsLabel: "rw"})); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("an image that is not to be written to: %v", err)
+	}
 }
 
 // Annotations of an image's layers come as labels, with the one that containerd

@@ -58,3 +58,50 @@ func TestOpenImage(t *testing.T) {
 		t.Errorf("with nothing allowed: error %v", err)
 	}
 }
+
+// What may be written to is a part of what is allowed.
+func TestOpenWritableImage(t *testing.T) {
+	dir := t.TempDir()
+	makeDirs(t, dir, 0o755, "images/data", "images/database", "other")
+	for _, f := range []string{"images/data/a.img", "images/database/b.img", "images/c.img", "other/d.img"} {
+		if err := os.WriteFile(filepath.Join(dir, f), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for link, to := range map[string]string{"images/data/c.img": "../c.img", "images/data/all": ".."} {
+		if err := os.Symlink(to, filepath.Join(dir, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tt := range []struct {
+		writable []string
+		path     string
+		readOnly error // with the option ro
+		written  error // with rw
+	}{
+		{nil, "images/c.img", nil, nil},
+		{nil, "other/d.img", errNotAllowed, errNotAllowed},
+		{[]string{}, "images/data/a.img", nil, unix.EPERM},
+		{[]string{dir + "/images/data/"}, "images/data/a.img", nil, nil},
+		{[]string{dir + "/other", dir + "/images/data"}, "images/data/a.img", nil, nil},
+		{[]string{dir + "/images/data"}, "images/database/b.img", nil, unix.EPERM},
+		{[]string{dir + "/images/data"}, "images/data/../c.img", nil, unix.EPERM},
+		{[]string{dir + "/images/data"}, "images/c.img", nil, unix.EPERM},
+		{[]string{dir + "/images/data"}, "images/data/c.img", unix.ELOOP, unix.ELOOP},
+		{[]string{dir + "/images/data"}, "images/data/all/c.img", unix.ELOOP, unix.ELOOP},
+		{[]string{dir + "/other"}, "other/d.img", errNotAllowed, errNotAllowed},
+	} {
+		s := &Settings{AllowedImages: []string{dir + "/images"}, WritableImages: tt.writable}
+		for value, want := range map[string]error{"ro": tt.readOnly, "rw": tt.written} {
+			o, err := ParseOptions(value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			f, err := s.OpenImage(dir+"/"+tt.path, o)
+			if !errors.Is(err, want) || want == nil && err != nil {
+				t.Errorf("%s of %s, with writable_images %q: error %v, want %v", value, tt.path, tt.writable, err, want)
+			}
+			_ = f.Close()
+		}
+	}
+}

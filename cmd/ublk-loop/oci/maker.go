@@ -24,7 +24,7 @@ func (m *Maker) makeRoot(annotations map[string]string, use func() error) (*atta
 	if err != nil {
 		return nil, err
 	}
-	image, err := openImage(m.Settings.AllowedImages, r.image)
+	image, err := m.Settings.openImage(r.image, &r.options)
 	if err != nil {
 		return nil, err
 	}

@@ -23,6 +23,9 @@ type Settings struct {
 	// AllowedImages are the directories below which images may be. With none
 	// there is no image that a container may have.
 	AllowedImages []string `toml:"allowed_images"`
+	// WritableImages are the directories below which those images are that may be
+	// written to; nil for all of AllowedImages, empty for none.
+	WritableImages []string `toml:"writable_images"`
 	// AllowedOverlays are the directories below which those may be that take
 	// what a container writes. They must not be below AllowedImages: a
 	// container could make its own image there.
@@ -62,10 +65,12 @@ func (s *Settings) validate() error {
 			return fmt.Errorf("runtime %s: %q: not an absolute path: %w", name, program, unix.EINVAL)
 		}
 	}
-	for i, dirs := range [][]string{s.AllowedImages, s.AllowedOverlays} {
+	for key, dirs := range map[string][]string{
+		"allowed_images": s.AllowedImages, "writable_images": s.WritableImages, "allowed_overlays": s.AllowedOverlays,
+	} {
 		for _, dir := range dirs {
 			if !filepath.IsAbs(dir) {
-				return fmt.Errorf("%s: %q: not an absolute path: %w", []string{"allowed_images", "allowed_overlays"}[i], dir, unix.EINVAL)
+				return fmt.Errorf("%s: %q: not an absolute path: %w", key, dir, unix.EINVAL)
 			}
 		}
 	}

@@ -33,6 +33,7 @@ func TestReadSettings(t *testing.T) {
 	}
 	got, err := readSettings(t, `
 allowed_images = ["/var/lib/images/"]
+writable_images = []
 allowed_overlays = ["/var/lib/overlays"]
 socket = "/run/x.sock"
 attach_timeout = "1.5s"
@@ -41,7 +42,7 @@ sweep_after = "3m"
 runc = "/opt/runc"
 `)
 	want := &Settings{
-		Runtimes: map[string]string{"runc": "/opt/runc"}, AllowedImages: []string{"/var/lib/images/"},
+		Runtimes: map[string]string{"runc": "/opt/runc"}, AllowedImages: []string{"/var/lib/images/"}, WritableImages: []string{},
 		AllowedOverlays: []string{"/var/lib/overlays"}, Socket: "/run/x.sock", AttachTimeout: 1500 * time.Millisecond, SweepAfter: 3 * time.Minute,
 	}
 	if err != nil || !reflect.DeepEqual(got, want) || got.Runtime("runc") != "/opt/runc" {
@@ -56,6 +57,7 @@ func TestReadSettingsRefuses(t *testing.T) {
 		"[runtime]\nrunc = \"/x\"":    "runtime",
 		`allowed_images = ["x"]`:      "allowed_images",
 		`allowed_images = "/x"`:       "allowed_images",
+		`writable_images = ["x"]`:     "writable_images",
 		`allowed_overlays = ["x"]`:    "allowed_overlays",
 		`attach_timeout = "0s"`:       "attach_timeout",
 		`attach_timeout = "soon"`:     "soon",
