@@ -153,7 +153,7 @@ func TestKernelServerRecoversNoneOfItsOwn(t *testing.T) {
 	if _, err := s.Recover(status.ID, openPath(t, path), key); !errors.Is(err, ErrServed) || key.Bytes() != nil {
 		t.Errorf("error %v, want ErrServed; key closed: %v", err, key.Bytes() == nil)
 	}
-	if err := s.Remove(status.ID, DetachOptions{}); err != nil {
+	if err := s.Remove(status.ID, DetachOptions{Force: true}); err != nil {
 		t.Error(err)
 	}
 }
