@@ -64,6 +64,11 @@ func (c *Client) Add(ctx context.Context, req AddRequest, files AddFiles) (*Leas
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	resp, err := c.send(ctx, http.MethodPost, "/v1/devices", req, sent)
+	if errors.Is(err, io.EOF) && files.Key == nil {
+		// The program has made place for another before it came to this, or has
+		// crashed: a device with a lease is not left by that.
+		resp, err = c.send(ctx, http.MethodPost, "/v1/devices", req, sent)
+	}
 	if err != nil {
 		cancel()
 		return nil, err

@@ -465,6 +465,44 @@ func TestLeaseOfAnotherDevice(t *testing.T) {
 	}
 }
 
+// A server that ends without an answer is asked again, once: after an upgrade there
+// is another.
+func TestClientAsksAgain(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "s")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	f, err := loop.OpenPath(file(t, ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	for _, answers := range []int{1, 2} { // none, and the last
+		go func() {
+			for i := range 2 {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				_, _ = http.ReadRequest(bufio.NewReader(c))
+				if i == answers-1 && answers == 2 {
+					_, _ = io.WriteString(c, "HTTP/1.1 201 Created\r\nContent-Length: 8\r\n\r\n{\"id\":7}")
+				}
+				_ = c.Close()
+			}
+		}()
+		lease, err := NewClient(socket).Add(context.Background(), AddRequest{File: f.Name()}, AddFiles{File: f})
+		switch {
+		case answers == 1 && !errors.Is(err, io.EOF):
+			t.Errorf("without an answer: %v", err)
+		case answers == 2 && (err != nil || lease.Device.ID != 7):
+			t.Errorf("asked again: %+v, error %v", lease, err)
+		}
+	}
+}
+
 func TestClientWithoutServer(t *testing.T) {
 	nobody := func(socket string) {
 		t.Helper()
