@@ -26,6 +26,8 @@ type mountRequest struct {
 	fsType     string   // "" for what mount(8) finds
 	options    []string // for the file system
 	flags      []string // for mount(8)
+	remount    bool     // of what is mounted: the device is there
+	fake       bool     // nothing is to be mounted
 	config     loop.Config
 }
 
@@ -41,7 +43,7 @@ func mountMain(args []string) int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	defer stop()
-	if err := req.mount(ctx, control.NewClient(control.DefaultSocket)); err != nil {
+	if err := req.carryOut(ctx, control.NewClient(control.DefaultSocket)); err != nil {
 		a.report(naming(err, "mount", req.image))
 		return exitMount
 	}
@@ -70,7 +72,9 @@ func parseMount(args []string) (*mountRequest, error) {
 			if err := req.takeOptions(args[i]); err != nil {
 				return nil, err
 			}
-		case slices.Contains([]string{"-s", "-f", "-n", "-v"}, arg):
+		case arg == "-f":
+			req.fake = true
+		case slices.Contains([]string{"-s", "-n", "-v"}, arg):
 			req.flags = append(req.flags, arg)
 		default:
 			return nil, fmt.Errorf("%s: unexpected argument %q", mountHelper, arg)
@@ -98,6 +102,9 @@ func (r *mountRequest) takeOptions(list string) error {
 		case "ro":
 			r.config.ReadOnly = true
 			r.options = append(r.options, option)
+		case "remount":
+			r.remount = true
+			r.options = append(r.options, option)
 		case "loop": // what fstab says for another driver
 		default:
 			r.options = append(r.options, option)
@@ -107,6 +114,17 @@ func (r *mountRequest) takeOptions(list string) error {
 		}
 	}
 	return nil
+}
+
+// carryOut does what mount(8) wants, which has its helper called for a remount, too.
+func (r *mountRequest) carryOut(ctx context.Context, client *control.Client) error {
+	switch {
+	case r.fake:
+		return nil
+	case r.remount:
+		return callMount(ctx, r.again()...)
+	}
+	return r.mount(ctx, client)
 }
 
 // mount mounts the image on a device that lasts as long as the mount.
@@ -127,15 +145,23 @@ func (r *mountRequest) mount(ctx context.Context, client *control.Client) error 
 	if err := openDevice(ctx, lease.Device.Device, false); err != nil {
 		return err
 	}
+	if err := callMount(ctx, r.command(lease.Device.Device)...); err != nil {
+		return fmt.Errorf("%s: %w", lease.Device.Device, err)
+	}
+	return nil
+}
+
+// callMount calls mount(8).
+func callMount(ctx context.Context, args ...string) error {
 	// Not by the caller's PATH: mount(8) takes that from its helpers.
 	program, err := exec.LookPath("/bin/mount")
 	if err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, program, r.command(lease.Device.Device)...)
+	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("mount %s: %w", lease.Device.Device, err)
+		return fmt.Errorf("mount(8): %w", err)
 	}
 	return nil
 }
@@ -146,8 +172,18 @@ func (r *mountRequest) command(device string) []string {
 	if r.fsType != "" {
 		args = append(args, "-t", r.fsType)
 	}
-	if len(r.options) > 0 {
-		args = append(args, "-o", strings.Join(r.options, ","))
+	return append(append(args, r.optionArgs()...), "--", device, r.dir)
+}
+
+// again returns the arguments of the mount(8) that mounts what is mounted with
+// other options, without its helper (-i).
+func (r *mountRequest) again() []string {
+	return append(append(append(slices.Clone(r.flags), "-i"), r.optionArgs()...), "--", r.dir)
+}
+
+func (r *mountRequest) optionArgs() []string {
+	if len(r.options) == 0 {
+		return nil
 	}
-	return append(args, "--", device, r.dir)
+	return []string{"-o", strings.Join(r.options, ",")}
 }

@@ -44,6 +44,9 @@ func TestKernelMountHelper(t *testing.T) {
 		if (err == nil) != (options != "ro") {
 			t.Errorf("mount -o %s: write: %v", options, err)
 		}
+		if options != "ro" {
+			remounts(b, mount, image, dir)
+		}
 		b.tool("umount", dir)
 		b.isGone(s)
 	}
@@ -52,4 +55,21 @@ func TestKernelMountHelper(t *testing.T) {
 		t.Errorf("what is no file system is mounted: %s", out)
 	}
 	waitUntil(t, "nothing is left", func() bool { return len(b.list()) == 0 })
+}
+
+// remounts checks that a remount is one, of the device that there is.
+func remounts(b *bed, mount func(...string) (string, error), image, dir string) {
+	b.Helper()
+	for _, how := range []string{"ro", "rw"} {
+		if out, err := mount("-o", "remount,"+how, image, dir); err != nil {
+			b.Errorf("remount %s: %v\n%s", how, err, out)
+		}
+		err := os.WriteFile(filepath.Join(dir, "file"), nil, 0o600)
+		if (err == nil) != (how == "rw") {
+			b.Errorf("remounted %s: write: %v", how, err)
+		}
+		if n := len(b.list()); n != 1 {
+			b.Errorf("%d devices after a remount", n)
+		}
+	}
 }

@@ -30,6 +30,13 @@ func TestParseMount(t *testing.T) {
 			t.Errorf("%s: %q, %+v; want %q, %+v", args, got, r.config, want.command, want.config)
 		}
 	}
+	r, err := parseMount(strings.Fields("/i /d -v -o remount,ro,offset=1M"))
+	if err != nil || !r.remount || strings.Join(r.again(), " ") != "-v -i -o remount,ro -- /d" {
+		t.Errorf("remount: %+v, error %v", r, err)
+	}
+	if r, err = parseMount(strings.Fields("/i /d -f")); err != nil || r.carryOut(t.Context(), nil) != nil {
+		t.Errorf("-f: error %v", err)
+	}
 	for _, args := range []string{"", "/i", "/i /d -x", "/i /d -o", "/i /d -o offset=x", "/i /d -N 7", "/i /d -o sector-size=3"} {
 		if _, err := parseMount(strings.Fields(args)); err == nil {
 			t.Errorf("%q is taken", args)
