@@ -192,11 +192,12 @@ containerd_suites() {
 	esac
 }
 
-# Every package on every kernel, as many at once as there is room for.
+# Every package on every kernel, as many at once as there is room for. The first package takes longest: on no kernel does
+# it come last, with nothing left to run beside it.
 test_kernels() {
 	local kernel directory running=0
-	for kernel in "${kernels[@]}"; do
-		while read -r directory <&3; do
+	while read -r directory <&3; do
+		for kernel in "${kernels[@]}"; do
 			if ((running >= jobs)); then
 				wait -n || true
 				running=$((running - 1))
@@ -206,8 +207,8 @@ test_kernels() {
 			test_kernel "$work/results/$(basename "$kernel")-$(basename "$directory")" "$kernel" "$directory" &
 			set +m
 			running=$((running + 1))
-		done 3< <(cat "$work/packages" 2>/dev/null)
-	done
+		done
+	done 3< <(cat "$work/packages" 2>/dev/null)
 	wait
 }
 
