@@ -3,9 +3,36 @@ package loop
 import (
 	"fmt"
 	"os"
+	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk"
 )
+
+// This file has what a server's process does before another takes its place.
+
+// CanEnd returns nil if all devices outlive the process without harm: what they
+// have under way then, and what comes, waits for another that takes them over.
+// It returns an error that wraps ublk.ErrNotRecoverable where there are others
+// than those of CrashReissue, or one with a transfer, whose key ends with the
+// process.
+func (s *Server) CanEnd() error {
+	var others []string
+	for _, d := range s.all() {
+		switch {
+		case d.dev.status.OnCrash != string(CrashReissue):
+			others = append(others, d.dev.Path())
+		case !d.dev.status.Transfer.isNone():
+			others = append(others, d.dev.Path()+" (without its key)")
+		}
+	}
+	if len(others) == 0 {
+		return nil
+	}
+	err := fmt.Errorf("%s: %w", strings.Join(others, ", "), ublk.ErrNotRecoverable)
+	return hint(err, "only devices with --on-crash=reissue, and without a key, outlive their server unharmed; remove others first")
+}
 
 // Files returns descriptors of the files and disks of the server's devices, by id,
 // for the Recover of another process: it finds them by these though their names

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -418,28 +417,6 @@ func (s *Server) end(d *served) error {
 	}
 	<-d.gone
 	return d.err
-}
-
-// CanEnd returns nil if all devices outlive the process without harm: what they
-// have under way then, and what comes, waits for another that takes them over.
-// It returns an error that wraps ublk.ErrNotRecoverable where there are others
-// than those of CrashReissue, or one with a transfer, whose key ends with the
-// process.
-func (s *Server) CanEnd() error {
-	var others []string
-	for _, d := range s.all() {
-		switch {
-		case d.dev.status.OnCrash != string(CrashReissue):
-			others = append(others, d.dev.Path())
-		case !d.dev.status.Transfer.isNone():
-			others = append(others, d.dev.Path()+" (without its key)")
-		}
-	}
-	if len(others) == 0 {
-		return nil
-	}
-	err := fmt.Errorf("%s: %w", strings.Join(others, ", "), ublk.ErrNotRecoverable)
-	return hint(err, "only devices with --on-crash=reissue, and without a key, outlive their server unharmed; remove others first")
 }
 
 // close has what would add or remove devices end.
