@@ -1,7 +1,7 @@
 #!/usr/bin/busybox sh
 # shellcheck shell=dash
 # The first process of the test VM (vm.sh puts it there as /init): mounts what a program expects, runs /vm/command with
-# its output on virtio ports, leaves its exit status on another, and resets the machine, which ends QEMU.
+# its output on virtio ports, or a user-mode kernel's serial lines, leaves its exit status on another, and ends the machine.
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb LANG=C
 
 # There is no pivot_root(2) from the initramfs itself, and container runtimes want one: a second mount of it is put over
@@ -38,17 +38,28 @@ echo 60 >/proc/sys/kernel/watchdog_thresh
 # shellcheck source=/dev/null # written by vm.sh for each run
 . /vm/settings
 
-# The device of the virtio port with the given name.
+
+is_uml() { [ "$(uname -m)" = um ] || grep -q "User Mode Linux" /proc/cpuinfo; }
+
+# The device of the virtio port with the given name; the serial line in its place of a user-mode kernel.
 port() {
 	for p in /sys/class/virtio-ports/*; do
-		if [ "$(cat "$p/name")" = "$1" ]; then echo "/dev/${p##*/}"; fi
+		if [ "$(cat "$p/name" 2>/dev/null)" = "$1" ]; then echo "/dev/${p##*/}"; fi
 	done
+	if is_uml; then
+		case $1 in
+		stdout) echo /dev/ttyS0 ;;
+		stderr) echo /dev/ttyS1 ;;
+		status) echo /dev/ttyS2 ;;
+		esac
+	fi
 }
 
 # A hang is explained where it happens: just before vm.sh gives up, what runs and what is blocked goes to the console.
 if [ "$WATCHDOG" -gt 0 ]; then
 	(
 		sleep "$WATCHDOG"
+		[ -e /proc/sysrq-trigger ] || exit 0
 		echo 8 >/proc/sys/kernel/printk
 		echo l >/proc/sysrq-trigger
 		echo w >/proc/sysrq-trigger
@@ -57,6 +68,12 @@ fi
 
 # By env, because this shell would take busybox's modprobe, which knows less.
 for module in $MODULES; do /usr/bin/env modprobe "$module" || echo "vm: cannot load $module" >/dev/console; done
+
+# A user-mode kernel's serial lines are terminals: they are to pass on what is written, as it is.
+if is_uml; then
+	for line in /dev/ttyS0 /dev/ttyS1 /dev/ttyS2; do stty raw -echo <"$line"; done
+	for disk in /dev/ubd?; do [ ! -e "$disk" ] || ln -s "$disk" "/dev/vd${disk#/dev/ubd}"; done
+fi
 
 exec 3>"$(port status)"
 echo started >&3
@@ -72,4 +89,9 @@ cd /root || exit 1
 echo "exit $?" >&3
 
 # Not an orderly shutdown: the test may have left what one would wait for.
+if is_uml; then
+	# stty waits until the lines have taken all that was written to them.
+	for line in /dev/ttyS0 /dev/ttyS1 /dev/ttyS2; do stty raw -echo <"$line"; done
+	exec busybox poweroff -f
+fi
 echo b >/proc/sysrq-trigger

@@ -25,8 +25,9 @@ tools=(
 modules=(
 	drivers/block/{ublk_drv,loop,brd,nbd,virtio_blk,null_blk/null_blk}
 	drivers/scsi/{scsi_debug,virtio_scsi,sd_mod}
-	drivers/md/{dm-mod,dm-flakey,dm-delay,dm-crypt,dm-zero,dm-log-writes,dm-snapshot,dm-integrity,dm-thin-pool}
-	fs/{xfs/xfs,btrfs/btrfs,overlayfs/overlay,squashfs/squashfs,erofs/erofs}
+	drivers/block/zram/zram
+	drivers/md/{dm-mod,dm-flakey,dm-delay,dm-dust,dm-crypt,dm-zero,dm-log-writes,dm-snapshot,dm-integrity,dm-verity,dm-thin-pool}
+	fs/{xfs/xfs,btrfs/btrfs,overlayfs/overlay,squashfs/squashfs,erofs/erofs,fuse/fuse}
 	crypto/{xts,algif_skcipher,crc32c-cryptoapi} # btrfs asks for the last by an alias, which is no dependency
 	arch/x86/crypto/aesni-intel
 )
@@ -142,7 +143,7 @@ key() {
 	{
 		cat "$0"
 		for tool in "${tools[@]}" busybox; do command -v "$tool" || true; done | xargs stat -L -c '%n %s %Y'
-		stat -c '%s %Y' "$kernel/vmlinuz" "$kernel/lib/modules"/*
+		stat -c '%s %Y' "$kernel/lib/modules"/*
 	} | sha256sum | cut -c1-16
 }
 
@@ -151,7 +152,7 @@ main() {
 	mkdir -p "$cache/initramfs"
 	exec {lock}>"$cache/initramfs/lock"
 	flock "$lock"
-	archive=$cache/initramfs/$(ls "$kernel/lib/modules")-$(key).cpio
+	archive=$cache/initramfs/$(basename "$kernel")-$(key).cpio
 	[[ -e $archive ]] || build
 	touch "$archive"
 	find "$cache/initramfs" -name '*.cpio' -mtime +7 -delete # of tools that have been upgraded since

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# vm-kernel.sh NAME|DIR   print a directory that holds vmlinuz and lib/modules/VERSION
+# vm-kernel.sh NAME|DIR   print a directory that holds vmlinuz (or linux, a user-mode kernel) and lib/modules/VERSION
 # vm-kernel.sh --list     print the names of the matrix
 #
-# NAME is one of kernels.txt: its packages are fetched once into the cache. DIR is a kernel of the user's.
+# NAME is one of kernels.txt: its packages are fetched, or its sources built, once into the cache. DIR is a kernel of the
+# user's.
 set -euo pipefail
 
 here=$(dirname "$(realpath "$0")")
@@ -15,27 +16,56 @@ die() {
 
 matrix() { sed -e 's/#.*//' -e '/^[[:space:]]*$/d' "$here/kernels.txt"; }
 
-# Fetch the kernel $1 into the directory $2. It appears there whole or not at all.
-fetch() {
-	local entry work vmlinuz modules
+# Set $entry to the words of kernels.txt for the kernel $1: its name, its suite, its packages.
+look_up() {
 	read -ra entry < <(matrix | awk -v name="$1" '$1 == name') ||
 		die "kernel $1: neither a directory nor one of: $(matrix | awk '{printf "%s ", $1}')"
-	echo "vm-kernel.sh: fetching kernel $1" >&2
+}
+
+is_source() { [[ ${entry[2]} == linux-source-* ]]; }
+
+# Where the kernel of $entry is kept. A built kernel's directory is named for all that it is built from.
+cached() {
+	if is_source; then
+		echo "$cache/kernels/${entry[0]}-$({ cat "$here/uml.config" "$here/uml-kernel.sh" && echo "${entry[@]}"; } | sha256sum | cut -c1-12)"
+	else
+		echo "$cache/kernels/${entry[0]}"
+	fi
+}
+
+# Fetch the packages of $entry into the directory $1. It appears there whole or not at all.
+fetch() {
+	local work vmlinuz modules
+	echo "vm-kernel.sh: fetching kernel ${entry[0]}" >&2
 	work=$(mktemp -d "$cache/kernels/fetch.XXXXXX")
 	# shellcheck disable=SC2064 # the directory of now is meant
 	trap "rm -rf '$work'" EXIT
 	"$here/apt-fetch.sh" "${entry[1]}" "$work/root" "${entry[@]:2}"
 	vmlinuz=$(find "$work/root" -name 'vmlinuz*' -type f)
 	modules=$(find "$work/root" -path '*/lib/modules' -type d)
-	[[ -n $vmlinuz && -n $modules ]] || die "fetch kernel $1: no vmlinuz or no modules in its packages"
+	[[ -n $vmlinuz && -n $modules ]] || die "fetch kernel ${entry[0]}: no vmlinuz or no modules in its packages"
 	mkdir -p "$work/kernel/lib"
 	mv "$vmlinuz" "$work/kernel/vmlinuz"
 	mv "$modules" "$work/kernel/lib/modules"
-	mv "$work/kernel" "$2"
+	mv "$work/kernel" "$1"
+}
+
+# Make sure that the kernel of $entry is in the cache. Kernels have a lock each: one can be fetched while another is built.
+provide() {
+	local lock
+	mkdir -p "$cache/kernels"
+	exec {lock}>"$cache/kernels/${entry[0]}.lock"
+	flock "$lock"
+	[[ ! -d $directory ]] || return 0
+	if is_source; then
+		"$here/uml-kernel.sh" "${entry[1]}" "${entry[2]}" "$directory"
+	else
+		fetch "$directory"
+	fi
 }
 
 main() {
-	local name=${1:?NAME, DIR or --list} directory lock
+	local name=${1:?NAME, DIR or --list} directory entry=()
 	case $name in
 	--list)
 		matrix | awk '{print $1}'
@@ -43,14 +73,12 @@ main() {
 		;;
 	*/*) directory=$(realpath "$name") ;;
 	*)
-		directory=$cache/kernels/$name
-		mkdir -p "$cache/kernels"
-		exec {lock}>"$cache/kernels/lock"
-		flock "$lock"
-		[[ -d $directory ]] || fetch "$name" "$directory"
+		look_up "$name"
+		directory=$(cached)
+		provide
 		;;
 	esac
-	[[ -e $directory/vmlinuz ]] || die "kernel $directory: no vmlinuz"
+	[[ -e $directory/vmlinuz || -x $directory/linux ]] || die "kernel $directory: no vmlinuz"
 	[[ -n $(ls "$directory/lib/modules" 2>/dev/null) ]] || die "kernel $directory: no lib/modules/VERSION"
 	echo "$directory"
 }

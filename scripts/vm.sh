@@ -3,6 +3,10 @@
 set -euo pipefail
 
 here=$(dirname "$(realpath "$0")")
+# shellcheck source=scripts/vm-qemu.sh
+. "$here/vm-qemu.sh"
+# shellcheck source=scripts/vm-uml.sh
+. "$here/vm-uml.sh"
 cache=${UBLK_LOOP_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/ublk-loop}
 PATH=$PATH:/usr/sbin:/sbin
 
@@ -10,7 +14,8 @@ usage() {
 	cat <<'USAGE'
 usage: vm.sh run KERNEL [options] -- COMMAND [ARG...]
 
-KERNEL is a name in kernels.txt (fetched once), or a directory with vmlinuz and lib/modules/VERSION.
+KERNEL is a name in kernels.txt (fetched or built once), or a directory with vmlinuz and lib/modules/VERSION. A directory with
+linux in place of vmlinuz holds a user-mode kernel: it needs no emulation, and has one CPU.
 COMMAND runs as root in a fresh guest; its output comes here, and its exit status is this command's. 125 means that the
 machine died, hung, or never came up. Everything in the guest is in memory and gone at the end.
 
@@ -19,7 +24,7 @@ machine died, hung, or never came up. Everything in the guest is in memory and g
   --disk SIZE          add an empty scratch disk, as /dev/vda, /dev/vdb, ... (sizes as for truncate: 1G)
   --image FILE         add a disk with what is in the file, read-only, behind the scratch disks
   -m, --memory MIB     memory (2048; 512 is the least that it starts with)
-  -c, --cpus N         virtual CPUs (2)
+  -c, --cpus N         virtual CPUs (2; a user-mode kernel has one)
   --icount             count instructions in place of time, on one CPU: figures that repeat
   --append 'K=V ...'   more for the kernel's command line
   --modules 'M ...'    modules to load first (ublk_drv; '' for none)
@@ -38,7 +43,7 @@ die() {
 
 parse() {
 	memory=2048 cpus=2 icount='' append='' modules=ublk_drv timeout=600 console=''
-	files=() dirs=() disks=() images=() command=()
+	files=() dirs=() sizes=() disks=() images=() command=()
 	kernel_name=${1:?KERNEL}
 	shift
 	while (($#)); do
@@ -57,7 +62,7 @@ parse() {
 		--console) console=$2 ;;
 		--file) files+=("$2") ;;
 		--dir) dirs+=("$2") ;;
-		--disk) disks+=("$2") ;;
+		--disk) sizes+=("$2") ;;
 		--image) images+=("$2") ;;
 		*) die "option $1: unknown" ;;
 		esac
@@ -98,7 +103,7 @@ make_initramfs() {
 	for item in "${dirs[@]}"; do add_dir "$item"; done
 	echo "exec $(quote "${command[@]}")" >"$stage/vm/command"
 	{
-		echo "MODULES=$(quote "$modules${disks[*]:+ virtio_blk}${images[*]:+ virtio_blk}")"
+		echo "MODULES=$(quote "$(guest_modules)")"
 		echo "WATCHDOG=$((timeout > 30 ? timeout - 15 : 0))"
 		echo "ONE_OUTPUT=$one_output"
 	} >"$stage/vm/settings"
@@ -107,69 +112,54 @@ make_initramfs() {
 	rm -rf "$stage"
 }
 
-qemu_arguments() {
-	local number=0 size image
-	arguments=(
-		-nodefaults -no-user-config -display none -no-reboot -m "$memory"
-		-kernel "$kernel/vmlinuz" -initrd "$work/initramfs"
-		-append "console=ttyS0 loglevel=5 no_timer_check cryptomgr.notests=1 panic=-1 reboot=t rdinit=/init $append"
-		-serial "file:$work/console"
-		-device virtio-serial-pci
-	)
-	add_port stdout "$work/stdout"
-	add_port stderr "$work/stderr"
-	add_port status "$work/status"
-	for size in "${disks[@]}"; do
-		truncate -s "$size" "$work/disk$number"
-		arguments+=(-drive "file=$work/disk$number,format=raw,if=none,id=disk$number,cache=unsafe,discard=unmap,detect-zeroes=off"
-			-device "virtio-blk-pci,drive=disk$number")
-		number=$((number + 1))
-	done
-	for image in "${images[@]}"; do
-		arguments+=(-drive "file=$image,format=raw,if=none,id=disk$number,readonly=on"
-			-device "virtio-blk-pci,drive=disk$number")
-		number=$((number + 1))
-	done
-	if [[ -n $icount ]]; then
-		arguments+=(-smp 1 -icount "shift=0,sleep=off")
-		export UBLK_LOOP_ACCEL=tcg
+is_uml() { [[ -x $kernel/linux ]]; }
+
+guest_modules() {
+	if is_uml; then
+		echo "$modules"
 	else
-		arguments+=(-smp "$cpus")
+		echo "$modules${sizes[*]:+ virtio_blk}${images[*]:+ virtio_blk}"
 	fi
-	local accelerator
-	mapfile -t accelerator < <("$here/vm-accel.sh" "$kernel")
-	arguments+=("${accelerator[@]}")
 }
 
-add_port() {
-	arguments+=(-chardev "file,id=$1,path=$2" -device "virtserialport,chardev=$1,name=$1")
+make_disks() {
+	local size
+	for size in "${sizes[@]}"; do
+		truncate -s "$size" "$work/disk${#disks[@]}"
+		disks+=("$work/disk${#disks[@]}")
+	done
 }
 
-# Start QEMU, and wait for its end. It dies with this script, however this script ends.
+# Start the machine, and wait for its end. It dies with this script, however this script ends. Its standard error is the
+# console of a user-mode kernel; QEMU writes the console itself.
 boot() {
-	mkfifo "$work/stdout" "$work/stderr"
+	local readers=() hold_out hold_err hold_status messages=$work/machine
+	! is_uml || messages=$work/console
+	mkfifo "$work/stdout" "$work/stderr" "$work/status"
 	cat "$work/stdout" &
-	local out=$!
+	readers+=($!)
 	cat "$work/stderr" >&2 &
-	local err=$! hold_out hold_err
-	# Held open until QEMU has ended, so that the readers end then, whether or not it ever opened them.
-	exec {hold_out}>"$work/stdout" {hold_err}>"$work/stderr"
-	setpriv --pdeathsig TERM timeout -k 5 "$timeout" \
-		setpriv --pdeathsig KILL qemu-system-x86_64 "${arguments[@]}" </dev/null >"$work/qemu" 2>&1 &
+	readers+=($!)
+	cat "$work/status" >"$work/said" &
+	readers+=($!)
+	# Held open until the machine has ended, so that the readers end then, whether or not it ever opened them.
+	exec {hold_out}>"$work/stdout" {hold_err}>"$work/stderr" {hold_status}>"$work/status"
+	setpriv --pdeathsig TERM timeout -k 5 "$timeout" setpriv --pdeathsig KILL "${machine[@]}" \
+		</dev/null >"$messages" 2>&1 3>"$work/stdout" 4>"$work/stderr" 5>"$work/status" &
 	pid=$!
-	qemu_status=0
-	wait "$pid" || qemu_status=$?
+	machine_status=0
+	wait "$pid" || machine_status=$?
 	pid=''
-	exec {hold_out}>&- {hold_err}>&-
-	wait "$out" "$err"
+	exec {hold_out}>&- {hold_err}>&- {hold_status}>&-
+	wait "${readers[@]}"
 }
 
 # Say why there is no exit status, with the end of the console.
 explain() {
 	local what='ended without an exit status'
-	[[ $qemu_status != 124 && $qemu_status != 137 ]] || what="did not end within $timeout seconds"
+	[[ $machine_status != 124 && $machine_status != 137 ]] || what="did not end within $timeout seconds"
 	! grep -q 'Kernel panic' "$work/console" 2>/dev/null || what=panicked
-	[[ -s $work/console || ! -s $work/qemu ]] || what="did not start: $(tail -n 1 "$work/qemu")"
+	[[ -s $work/console || ! -s $work/machine ]] || what="did not start: $(tail -n 1 "$work/machine")"
 	tail -n 80 "$work/console" >&2 2>/dev/null || true
 	echo "vm.sh: error: kernel $kernel_name $what" >&2
 }
@@ -207,9 +197,10 @@ main() {
 	one_output=''
 	[[ $(readlink "/proc/$$/fd/1") != "$(readlink "/proc/$$/fd/2")" ]] || one_output=yes
 	make_initramfs
-	qemu_arguments
+	make_disks
+	if is_uml; then uml_machine; else qemu_machine; fi
 	boot
-	status=$(sed -n 's/^exit //p' "$work/status" 2>/dev/null) || true
+	status=$(sed -n 's/^exit //p' "$work/said" 2>/dev/null) || true
 	if [[ -z $status ]]; then
 		explain
 		status=125

@@ -1,0 +1,45 @@
+# shellcheck shell=bash disable=SC2154 # vm.sh sources this, and sets what it reads
+# How vm.sh starts a kernel in QEMU. Sets $machine to the command, whose descriptors 3, 4 and 5 take the guest's standard
+# output, standard error and exit status.
+
+qemu_machine() {
+	local accelerator
+	machine=(
+		qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot -m "$memory"
+		-kernel "$kernel/vmlinuz" -initrd "$work/initramfs"
+		-append "console=ttyS0 loglevel=5 no_timer_check cryptomgr.notests=1 panic=-1 reboot=t rdinit=/init $append"
+		-serial "file:$work/console"
+		-device virtio-serial-pci
+	)
+	qemu_port stdout 3
+	qemu_port stderr 4
+	qemu_port status 5
+	qemu_disks
+	if [[ -n $icount ]]; then
+		machine+=(-smp 1 -icount "shift=0,sleep=off")
+		export UBLK_LOOP_ACCEL=tcg
+	else
+		machine+=(-smp "$cpus")
+	fi
+	mapfile -t accelerator < <("$here/vm-accel.sh" "$kernel")
+	machine+=("${accelerator[@]}")
+}
+
+# The guest's port $1 writes to the descriptor $2.
+qemu_port() {
+	machine+=(-chardev "file,id=$1,path=/dev/fd/$2" -device "virtserialport,chardev=$1,name=$1")
+}
+
+qemu_disks() {
+	local number=0 disk
+	for disk in "${disks[@]}"; do
+		machine+=(-drive "file=$disk,format=raw,if=none,id=disk$number,cache=unsafe,discard=unmap,detect-zeroes=off"
+			-device "virtio-blk-pci,drive=disk$number")
+		number=$((number + 1))
+	done
+	for disk in "${images[@]}"; do
+		machine+=(-drive "file=$disk,format=raw,if=none,id=disk$number,readonly=on"
+			-device "virtio-blk-pci,drive=disk$number")
+		number=$((number + 1))
+	done
+}
