@@ -2,8 +2,8 @@ package ring
 
 import "sync/atomic"
 
-// completionQueue is our side of the CQ: completions from head to the kernel's
-// tail are ours to read.
+// completionQueue is the reader's side of the CQ. Completions from head to the
+// kernel's tail can be read.
 type completionQueue struct {
 	kHead, kTail *atomic.Uint32
 
@@ -20,24 +20,24 @@ func (cq *completionQueue) init(m *mappings, p *ioUringParams) {
 	cq.head = cq.kHead.Load()
 }
 
-// CQReady returns how many completions can be read with CQE.
+// CQReady returns how many completions CQE can return.
 //
-// Acquire: the kernel has written the completions before it moves the tail
-// past them. Read it once a turn: what arrives later belongs to the next.
+// Acquire: the kernel has written the completions before it moves the tail past
+// them. Call it once a turn: later completions belong to the next turn.
 func (r *Ring) CQReady() uint32 {
 	return r.cq.kTail.Load() - r.cq.head
 }
 
-// CQE returns the i-th completion that is ready, i below CQReady. It is valid
+// CQE returns the i-th ready completion, with i below CQReady. It is valid
 // until CQAdvance.
 func (r *Ring) CQE(i uint32) *CQE {
 	return &r.cq.cqes[(r.cq.head+i)&r.cq.mask]
 }
 
-// CQAdvance gives n completions back to the kernel.
+// CQAdvance returns n completions to the kernel.
 //
-// Release: we have read the completions before the kernel sees the head that
-// lets it overwrite them.
+// Release: the caller has read the completions before the kernel sees the head,
+// which allows it to overwrite them.
 func (r *Ring) CQAdvance(n uint32) {
 	r.cq.head += n
 	r.cq.kHead.Store(r.cq.head)

@@ -1,24 +1,25 @@
-// Package ring drives io_uring, as much of it as a block server needs: set-up,
+// Package ring provides the part of io_uring that a block server needs: set-up,
 // submission, completion and registration, under liburing's names.
 //
 // # Memory
 //
-// A ring's queues and entries live in memory that the kernel shares with us,
-// outside the Go heap. Words that the kernel writes are read with an acquire
-// load, once a turn (CQ tail, SQ head); words that it reads are written with a
-// release store (SQ tail, CQ head). Fields that hold such a word start with k.
-// Whatever an entry points at must stay where it is until its completion has
-// been seen: off-heap memory, or memory that the caller keeps pinned.
+// A ring's queues and entries are in memory that is shared with the kernel,
+// outside the Go heap. The ring reads words that the kernel writes (CQ tail, SQ
+// head) with an acquire load, and writes words that the kernel reads (SQ tail,
+// CQ head) with a release store. The names of fields that hold such a word
+// start with k. Memory that an entry points to must not move until its
+// completion has been read, so it must be off-heap or pinned by the caller.
 //
 // # Threads
 //
 // A Ring has no lock: one goroutine uses it at a time. A ring made with
 // Options.SingleIssuer belongs to the thread that made it, so its goroutine
-// has called [runtime.LockOSThread] before [New]. The kernel cancels what a
-// thread has in flight when that thread ends.
+// must call [runtime.LockOSThread] before [New]. When a thread ends, the kernel
+// cancels the operations that the thread has in flight.
 //
-// # What it leaves out
+// # Limits
 //
-// No polling modes, no provided buffers, no networking. It knows nothing of
-// ublk: a command to a driver is an entry like any other ([SQE.PrepURingCmd]).
+// The package has no polling modes, no provided buffers and no networking. It
+// knows nothing of ublk: a command to a driver is an entry like any other
+// ([SQE.PrepURingCmd]).
 package ring

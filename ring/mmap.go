@@ -8,21 +8,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// This file maps the ring's memory and is the only one that does arithmetic
-// with pointers. Every pointer made here points into a mapping that lives
-// until Close, at an offset that the kernel gave for it and that is checked
-// against the mapping's length by an ordinary slice expression.
+// This file maps the ring's memory. No other file of the package does pointer
+// arithmetic. Every pointer made here points into a mapping that lives until
+// Close, at an offset that the kernel gave. A slice expression checks the
+// offset against the length of the mapping.
 
-// mappings are the regions that a ring shares with the kernel.
+// mappings are the memory regions that a ring shares with the kernel.
 type mappings struct {
 	sqRing, cqRing, sqes []byte
 }
 
-// mmap maps the rings and the entries as io_uring_setup(2) lays them out.
+// mmap maps the rings and the entries. io_uring_setup(2) describes their
+// layout.
 func (m *mappings) mmap(fd int, p *ioUringParams) error {
 	sqSize := int(p.SqOff.Array) + int(p.SqEntries)*4
 	if p.Flags&IORING_SETUP_NO_SQARRAY != 0 {
-		sqSize = 0 // the header is then covered by the CQ's mapping
+		sqSize = 0 // the CQ's mapping covers the header
 	}
 	cqSize := int(p.CqOff.Cqes) + int(p.CqEntries)*int(unsafe.Sizeof(CQE{}))
 	sqeSize := int(p.SqEntries) * int(unsafe.Sizeof(SQE{}))
@@ -50,8 +51,8 @@ func mmapShared(fd int, offset int64, size int) ([]byte, error) {
 	return unix.Mmap(fd, offset, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_POPULATE)
 }
 
-// munmap unmaps what is mapped. A mapping keeps the ring alive in the kernel,
-// so all of them go before a driver that the ring has files of is waited for.
+// munmap unmaps all regions. A mapping keeps the ring alive in the kernel. So
+// unmap all of them before you wait for a driver whose files the ring has.
 func (m *mappings) munmap() error {
 	var errs []error
 	if len(m.cqRing) > 0 && &m.cqRing[0] != &m.sqRing[0] {
@@ -66,8 +67,8 @@ func (m *mappings) munmap() error {
 	return errors.Join(errs...)
 }
 
-// word returns the 32-bit word at an offset of a mapping. The kernel aligns
-// the words; they are only accessed atomically.
+// word returns the 32-bit word at an offset of a mapping. The kernel aligns the
+// words, and all accesses are atomic.
 func word(mem []byte, offset uint32) *atomic.Uint32 {
 	return (*atomic.Uint32)(unsafe.Pointer(&mem[offset : offset+4][0]))
 }

@@ -5,13 +5,14 @@ import (
 	"unsafe"
 )
 
-// Probe tells which operations the kernel has.
+// Probe holds the operations that the kernel supports.
 type Probe struct {
 	header ioUringProbe
 	ops    [256]ioUringProbeOp
 }
 
-// NewProbe asks the kernel through a ring (IORING_REGISTER_PROBE, Linux 5.6).
+// NewProbe reads the supported operations with IORING_REGISTER_PROBE (Linux
+// 5.6).
 func (r *Ring) NewProbe() (*Probe, error) {
 	p := new(Probe)
 	if err := ioURingRegister(r.fd, IORING_REGISTER_PROBE, unsafe.Pointer(p), uint32(len(p.ops))); err != nil {
@@ -20,7 +21,7 @@ func (r *Ring) NewProbe() (*Probe, error) {
 	return p, nil
 }
 
-// Supports reports whether the kernel has an operation, IORING_OP_….
+// Supports reports whether the kernel supports an operation, IORING_OP_….
 func (p *Probe) Supports(op uint8) bool {
 	return p.ops[op].Flags&IO_URING_OP_SUPPORTED != 0
 }

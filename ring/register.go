@@ -17,9 +17,9 @@ func (r *Ring) register(what string, opcode uint32, arg unsafe.Pointer, n uint32
 }
 
 // RegisterRingFD makes enters find the ring by an index of the calling thread
-// instead of its descriptor, which saves 45 to 60 ns each (Linux 5.18). Only
-// for a thread that ends with the ring: a thread has 16 such indexes, and each
-// keeps its ring alive.
+// instead of its descriptor, which saves 45 to 60 ns for each enter (Linux
+// 5.18). Use it only on a thread that ends with the ring: a thread has 16 such
+// indexes, and each keeps its ring alive.
 func (r *Ring) RegisterRingFD() error {
 	up := ioUringRsrcUpdate{Offset: ^uint32(0), Data: uint64(r.fd)}
 	if err := r.register("ring fd", IORING_REGISTER_RING_FDS, unsafe.Pointer(&up), 1); err != nil {
@@ -39,7 +39,7 @@ func (r *Ring) unregisterRingFD() error {
 	return r.register("no ring fd", IORING_UNREGISTER_RING_FDS, unsafe.Pointer(&up), 1)
 }
 
-// RegisterFiles registers a table of descriptors for IOSQE_FIXED_FILE; -1
+// RegisterFiles registers a table of descriptors for IOSQE_FIXED_FILE. -1
 // leaves a slot empty.
 func (r *Ring) RegisterFiles(fds []int32) error {
 	if len(fds) == 0 {
@@ -48,10 +48,10 @@ func (r *Ring) RegisterFiles(fds []int32) error {
 	return r.register("files", IORING_REGISTER_FILES, unsafe.Pointer(&fds[0]), uint32(len(fds)))
 }
 
-// UpdateFile puts a descriptor in a slot of the file table, -1 empties it
-// (Linux 5.5).
+// UpdateFile puts a descriptor into a slot of the file table. -1 empties the
+// slot (Linux 5.5).
 func (r *Ring) UpdateFile(slot uint32, fd int32) error {
-	// The kernel finds the descriptor through an address in the argument.
+	// The kernel reads the descriptor through an address in the argument.
 	var pinner runtime.Pinner
 	defer pinner.Unpin()
 	pinner.Pin(&fd)
@@ -59,30 +59,30 @@ func (r *Ring) UpdateFile(slot uint32, fd int32) error {
 	return r.register("file", IORING_REGISTER_FILES_UPDATE, unsafe.Pointer(&up), 1)
 }
 
-// UnregisterFiles drops the file table and the references that it holds.
+// UnregisterFiles removes the file table and the references that it holds.
 func (r *Ring) UnregisterFiles() error {
 	return r.register("no files", IORING_UNREGISTER_FILES, nil, 0)
 }
 
 // RegisterBuffers registers memory outside the Go heap for the _FIXED
-// operations. The kernel pins it until UnregisterBuffers or Close.
+// operations. The kernel pins the memory until UnregisterBuffers or Close.
 func (r *Ring) RegisterBuffers(bufs [][]byte) error {
 	iovecs := iovecsOf(bufs)
 	return r.register("buffers", IORING_REGISTER_BUFFERS, unsafe.Pointer(unsafe.SliceData(iovecs)), uint32(len(iovecs)))
 }
 
-// RegisterBuffersSparse registers a table of n empty slots, 1 to 16384, for a
-// driver to put the pages of its requests in (Linux 5.19).
+// RegisterBuffersSparse registers a table of n empty slots, 1 to 16384, into
+// which a driver can put the pages of its requests (Linux 5.19).
 func (r *Ring) RegisterBuffersSparse(n uint32) error {
 	reg := ioUringRsrcRegister{Nr: n, Flags: IORING_RSRC_REGISTER_SPARSE}
 	return r.register("buffer slots", IORING_REGISTER_BUFFERS2, unsafe.Pointer(&reg), uint32(unsafe.Sizeof(reg)))
 }
 
-// UpdateBuffers puts memory outside the Go heap in the slots of the buffer table
-// from first on; nil empties a slot (Linux 5.13).
+// UpdateBuffers puts memory outside the Go heap into slots of the buffer table,
+// beginning with slot first. nil empties a slot (Linux 5.13).
 func (r *Ring) UpdateBuffers(first uint32, bufs [][]byte) error {
 	iovecs := iovecsOf(bufs)
-	// The kernel finds the iovecs through an address in the argument.
+	// The kernel reads the iovecs through an address in the argument.
 	var pinner runtime.Pinner
 	defer pinner.Unpin()
 	pinner.Pin(unsafe.SliceData(iovecs))
@@ -99,15 +99,17 @@ func iovecsOf(bufs [][]byte) []unix.Iovec {
 	return iovecs
 }
 
-// UnregisterBuffers drops the buffer table.
+// UnregisterBuffers removes the buffer table.
 func (r *Ring) UnregisterBuffers() error {
 	return r.register("no buffers", IORING_UNREGISTER_BUFFERS, nil, 0)
 }
 
-// RegisterIOWQMaxWorkers sets how many worker threads carry out what cannot be
-// done at once for the calling thread's rings: operations on files and disks, and
-// all others. It returns what the numbers were. 0 leaves one as it is; more than
-// RLIMIT_NPROC is that (Linux 5.15, io_uring_register(2)).
+// RegisterIOWQMaxWorkers limits the number of worker threads for the rings of
+// the calling thread. Workers run operations that cannot complete at once.
+// files is the limit for operations on files and disks, others for all other
+// operations. The function returns the old limits. 0 leaves a limit unchanged.
+// The kernel reduces a limit above RLIMIT_NPROC to RLIMIT_NPROC (Linux 5.15,
+// io_uring_register(2)).
 func (r *Ring) RegisterIOWQMaxWorkers(files, others uint32) (wereFiles, wereOthers uint32, err error) {
 	counts := [2]uint32{files, others}
 	err = r.register("workers", IORING_REGISTER_IOWQ_MAX_WORKERS, unsafe.Pointer(&counts), uint32(len(counts)))

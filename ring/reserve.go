@@ -6,15 +6,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Reserve makes the kernel allocate now what n entries in flight need, n at
-// most the size of the submission queue, which must be empty. It keeps what it
-// has allocated until the ring's end (submit_state.free_list in
-// io_uring/io_uring.c), so that from then on a submit with no more than n in
-// flight takes all its entries: none is left for want of memory, and no link is
-// cut in two by that.
+// Reserve makes the kernel allocate the memory for n entries in flight. n is at
+// most the size of the submission queue, which must be empty. The kernel keeps
+// this memory until the ring is closed (submit_state.free_list in
+// io_uring/io_uring.c). Therefore a later submit with at most n entries in
+// flight takes all its entries: lack of memory cannot leave an entry behind or
+// cut a link in two.
 //
-// The entries do nothing, and complete without a completion (Linux 5.17).
-// Those of one submit exist all at once, since they are freed at its end.
+// The entries do nothing and succeed without a completion (Linux 5.17). All
+// entries of one submit exist at once, because the kernel frees them at its
+// end.
 func (r *Ring) Reserve(n uint32) error {
 	for range n {
 		sqe := r.GetSQE()

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// newRing makes a ring on a thread of its own, or skips where the kernel has
-// or allows none.
+// newRing makes a ring on its own thread. It skips the test if the kernel has
+// no io_uring or forbids it.
 func newRing(t testing.TB, opts Options) *Ring {
 	t.Helper()
 	if opts.SingleIssuer {
@@ -33,7 +33,7 @@ func newRing(t testing.TB, opts Options) *Ring {
 	return r
 }
 
-// do submits what is filled and returns the results of n completions.
+// do submits the filled entries and returns the results of n completions.
 func do(t testing.TB, r *Ring, n uint32) []int32 {
 	t.Helper()
 	var res []int32
@@ -57,7 +57,7 @@ var allOptions = map[string]Options{
 	"wide single":   {Entries: 1, SQE128: true, SingleIssuer: true},
 }
 
-// scratchFile returns a file with two pages of 'x' and then 'y'.
+// scratchFile returns a file with a page of 'x' and a page of 'y'.
 func scratchFile(t testing.TB) *os.File {
 	t.Helper()
 	f, err := os.Create(filepath.Join(t.TempDir(), "f"))
@@ -88,8 +88,8 @@ func offHeap(t testing.TB, n int) []byte {
 	return mem
 }
 
-// A one-entry ring uses the same slot for every operation: what one leaves in
-// the entry's unions must not reach the next.
+// A one-entry ring uses the same slot for every operation. Values that one
+// operation leaves in the entry's unions must not reach the next operation.
 func TestSQEIsZeroedForEachUse(t *testing.T) {
 	for name, opts := range allOptions {
 		t.Run(name, func(t *testing.T) {
@@ -182,8 +182,8 @@ func TestQueueOverflowIsAnError(t *testing.T) {
 	}
 }
 
-// What is reserved completes silently and leaves the queues empty; more than
-// the queue holds is refused.
+// Reserved entries complete silently and leave the queues empty. Reserve
+// refuses more entries than the queue holds.
 func TestReserve(t *testing.T) {
 	for name, opts := range allOptions {
 		t.Run(name, func(t *testing.T) {
@@ -214,7 +214,8 @@ func TestWaitTimesOut(t *testing.T) {
 			if d := time.Since(start); d < 20*time.Millisecond {
 				t.Fatalf("waited %v only", d)
 			}
-			// An enter that also submits does not say that its wait timed out.
+			// An enter that also submits does not report that its wait timed
+			// out.
 			r.GetSQE().PrepPollAdd(int32(quietFD(t)), unix.POLLIN)
 			if err := r.SubmitAndWaitTimeout(1, 20*time.Millisecond); !errors.Is(err, unix.ETIME) {
 				t.Fatalf("with an entry: error %v, want ETIME", err)
@@ -253,7 +254,7 @@ func TestRegisteredRingFD(t *testing.T) {
 	}
 }
 
-// A slot of a file table is 4 bytes wide: the second one must be the second
+// A slot of a file table is 4 bytes wide: the second slot must hold the second
 // file, not the upper half of the first.
 func TestRegisterFilesFillsEachSlot(t *testing.T) {
 	r := newRing(t, Options{})
@@ -401,7 +402,7 @@ func BenchmarkNop(b *testing.B) {
 }
 
 func TestRegisterIOWQMaxWorkers(t *testing.T) {
-	runtime.LockOSThread() // whose workers they are; it ends with the test's goroutine
+	runtime.LockOSThread() // workers belong to the thread, which ends with the test's goroutine
 	r := newRing(t, Options{})
 	if _, _, err := r.RegisterIOWQMaxWorkers(3, 5); err != nil {
 		t.Fatal(err)

@@ -7,42 +7,42 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Options says what ring to make. The zero value of a field is its default.
+// Options describes a ring. The zero value of a field is its default.
 type Options struct {
-	// Entries is the size of the submission queue: 1 to 32768, rounded up to
-	// a power of two by the kernel. 0 means 8.
+	// Entries is the size of the submission queue, 1 to 32768. The kernel
+	// rounds it up to a power of two. 0 means 8.
 	Entries uint32
-	// CQEntries is the size of the completion queue, at least Entries and
-	// rounded up to a power of two. 0 means twice Entries. Make it larger
-	// than the number of operations that can be in flight: a completion
-	// queue that overflows is an error here ([ErrOverflow]).
+	// CQEntries is the size of the completion queue, at least Entries. The
+	// kernel rounds it up to a power of two. 0 means twice Entries. Make it
+	// larger than the number of operations that can be in flight, because an
+	// overflow of the completion queue is an error ([ErrOverflow]).
 	CQEntries uint32
-	// SQE128 makes entries of 128 bytes, for commands with a payload of up
-	// to 80 bytes instead of 16 (Linux 5.19).
+	// SQE128 makes entries of 128 bytes, for commands with a payload of up to
+	// 80 bytes instead of 16 (Linux 5.19).
 	SQE128 bool
-	// SingleIssuer binds the ring to the calling thread, which lets the
-	// kernel run completions only when that thread waits for them
-	// (IORING_SETUP_SINGLE_ISSUER 6.0, IORING_SETUP_DEFER_TASKRUN 6.1).
-	// Kernels without them give a ring that works, more slowly.
+	// SingleIssuer binds the ring to the calling thread. The kernel then runs
+	// completions only when that thread waits for them
+	// (IORING_SETUP_SINGLE_ISSUER 6.0, IORING_SETUP_DEFER_TASKRUN 6.1). On
+	// older kernels the ring works, but more slowly.
 	SingleIssuer bool
 }
 
-// Ring is an io_uring instance. See the package documentation for who may use
-// it from where.
+// Ring is an io_uring instance. The package documentation says which goroutine
+// and thread may use it.
 type Ring struct {
 	fd         int
-	enterFD    int    // fd, or the index that RegisterRingFD was given
+	enterFD    int    // fd, or the index from RegisterRingFD
 	enterFlags uint32 // IORING_ENTER_REGISTERED_RING, IORING_ENTER_NO_IOWAIT
 	flags      uint32 // IORING_SETUP_… that the kernel granted
-	features   uint32 // IORING_FEAT_… that the kernel has
+	features   uint32 // IORING_FEAT_… of the kernel
 	maps       mappings
 	sq         submissionQueue
 	cq         completionQueue
 }
 
-// New makes a ring. It returns an error that wraps ENOSYS where the kernel has
-// no io_uring, EPERM where kernel.io_uring_disabled forbids it, and ENOMEM
-// where the memory cannot be had (io_uring_setup(2)).
+// New creates a ring. The error wraps ENOSYS if the kernel has no io_uring,
+// EPERM if kernel.io_uring_disabled forbids it, and ENOMEM if the kernel has no
+// memory for it (io_uring_setup(2)).
 func New(opts Options) (*Ring, error) {
 	if opts.Entries == 0 {
 		opts.Entries = 8
@@ -64,8 +64,9 @@ func New(opts Options) (*Ring, error) {
 	return r, nil
 }
 
-// setup asks for the fastest ring first and for less while the kernel refuses
-// a flag with EINVAL: what it takes is asked, never concluded from its version.
+// setup requests the fastest ring first, and fewer flags while the kernel
+// refuses them with EINVAL. It asks the kernel and concludes nothing from its
+// version.
 func setup(opts Options) (int, *ioUringParams, error) {
 	var fd int
 	err := error(unix.EINVAL)
@@ -83,7 +84,7 @@ func setup(opts Options) (int, *ioUringParams, error) {
 	return -1, nil, err
 }
 
-// setupFlags lists the sets of flags to try, from most to least.
+// setupFlags returns the sets of flags to try, from most flags to fewest.
 func setupFlags(opts Options) []uint32 {
 	base := uint32(0)
 	if opts.SQE128 {
@@ -115,11 +116,11 @@ func (r *Ring) Features() uint32 { return r.features }
 // FD returns the ring's file descriptor, or -1 after Close.
 func (r *Ring) FD() int { return r.fd }
 
-// Close unmaps the ring and closes it, once: a second call does nothing. What
-// is in flight is cancelled by the kernel; memory that it writes to must
-// outlive it, so wait for its completions before Close. The kernel takes the
-// ring apart some time later, with the files and buffers in its tables: empty
-// them before, where somebody waits for these.
+// Close unmaps and closes the ring. A second call does nothing. The kernel
+// cancels the operations in flight. Memory that they write to must outlive
+// them, so wait for their completions before Close. The kernel releases the
+// ring some time later, with the files and buffers in its tables. If something
+// waits for their release, empty the tables before Close.
 func (r *Ring) Close() error {
 	if r.fd < 0 {
 		return nil

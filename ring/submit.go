@@ -11,19 +11,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrOverflow is returned by the functions that enter the kernel when the
-// completion queue was full and completions may be late or lost. The ring was
-// made too small for what is in flight: a bug, after which it cannot be used.
+// ErrOverflow is returned by functions that enter the kernel if the completion
+// queue was full and completions may be late or lost. The ring was too small
+// for the operations in flight. This is a bug, and the ring cannot be used
+// after it.
 var ErrOverflow = errors.New("io_uring completion queue overflow")
 
-// submissionQueue is our side of the SQ: entries from sqeHead to sqeTail are
-// filled and not yet published.
+// submissionQueue is the writer's side of the SQ. Entries from sqeHead to
+// sqeTail are filled and not yet published.
 type submissionQueue struct {
 	kHead, kTail, kFlags *atomic.Uint32
 
 	sqes             []SQE
 	mask, entries    uint32
-	shift            uint32 // 1 for entries of 128 bytes, which take two of sqes
+	shift            uint32 // 1 for entries of 128 bytes, which take two elements of sqes
 	sqeHead, sqeTail uint32
 }
 
@@ -38,20 +39,20 @@ func (sq *submissionQueue) init(m *mappings, p *ioUringParams) {
 	}
 	sq.sqes = array[SQE](m.sqes, 0, p.SqEntries<<sq.shift)
 	if p.Flags&IORING_SETUP_NO_SQARRAY == 0 {
-		// The indirection is filled once, each slot with its own index.
+		// The indirection array is filled once: each slot has its own index.
 		for i, slots := 0, array[uint32](m.sqRing, p.SqOff.Array, p.SqEntries); i < len(slots); i++ {
 			slots[i] = uint32(i)
 		}
 	}
 }
 
-// GetSQE returns the next free entry, all zero, or nil when the queue is full:
-// then submit first. The entry is the caller's to fill until the next call
-// that enters the kernel, which takes it whether filled or not.
+// GetSQE returns the next free entry, all zero, or nil if the queue is full;
+// then submit first. The caller can fill the entry until the next call that
+// enters the kernel. That call submits the entry, filled or not.
 func (r *Ring) GetSQE() *SQE {
 	sq := &r.sq
-	// Acquire: the kernel has read an entry before it moves the head past
-	// it, and we overwrite the entry only then.
+	// Acquire: the kernel has read an entry before it moves the head past it.
+	// Only after that does GetSQE overwrite the entry.
 	if sq.sqeTail-sq.kHead.Load() >= sq.entries {
 		return nil
 	}
@@ -65,46 +66,46 @@ func (r *Ring) GetSQE() *SQE {
 	return sqe
 }
 
-// SQSpace returns how many more entries GetSQE can hand out before a submit.
+// SQSpace returns how many more entries GetSQE can return before a submit.
 func (r *Ring) SQSpace() int {
 	return int(r.sq.entries - (r.sq.sqeTail - r.sq.kHead.Load()))
 }
 
-// flush publishes the filled entries and returns how many the kernel has not
-// taken yet, those of an earlier short submit among them.
+// flush publishes the filled entries and returns how many entries the kernel
+// has not taken yet, including those of an earlier short submit.
 func (sq *submissionQueue) flush() uint32 {
 	if sq.sqeHead != sq.sqeTail {
 		sq.sqeHead = sq.sqeTail
-		// Release: the kernel sees the entries filled before it sees the
-		// tail that covers them (liburing, __io_uring_flush_sq).
+		// Release: the kernel sees the entries filled before it sees the tail
+		// that covers them (liburing, __io_uring_flush_sq).
 		sq.kTail.Store(sq.sqeTail)
 	}
 	return sq.sqeTail - sq.kHead.Load()
 }
 
-// Submit hands the filled entries to the kernel without waiting, runs
-// completions that are due, and returns when all are taken.
+// Submit passes the filled entries to the kernel without waiting, and runs
+// completions that are due. It returns when the kernel has taken all entries.
 func (r *Ring) Submit() error {
 	return r.submit(0, nil)
 }
 
-// SubmitAndWait is Submit that also waits until n completions can be had.
+// SubmitAndWait is Submit, and also waits until n completions are ready.
 func (r *Ring) SubmitAndWait(n uint32) error {
 	return r.submit(n, nil)
 }
 
-// SubmitAndWaitTimeout is SubmitAndWait that waits for d at most, and then
-// returns an error that wraps ETIME (Linux 5.11).
+// SubmitAndWaitTimeout is SubmitAndWait with a maximum wait of d. After that
+// time it returns an error that wraps ETIME (Linux 5.11).
 func (r *Ring) SubmitAndWaitTimeout(n uint32, d time.Duration) error {
 	w := newWaitTimeout(d)
 	defer w.unpin()
 	return r.submit(n, w)
 }
 
-// submit enters the kernel until it has taken every entry and the wait is
-// over. A short submit leaves the rest published, so entering again submits
-// it. An enter that submits tells how much, not how its wait ended, so what is
-// there to be read decides.
+// submit enters the kernel until it has taken every entry and the wait is over.
+// After a short submit the other entries stay published, so the next enter
+// submits them. An enter that submits returns the number of entries, not how
+// its wait ended, so submit checks whether enough completions are ready.
 func (r *Ring) submit(wait uint32, timeout *waitTimeout) error {
 	for {
 		pending := r.sq.flush()
@@ -115,8 +116,9 @@ func (r *Ring) submit(wait uint32, timeout *waitTimeout) error {
 				return r.checkOverflow()
 			}
 		case unix.EINTR, unix.EAGAIN, unix.EBUSY:
-			// EAGAIN and EBUSY: no memory for a request, or completions to
-			// be reaped first. The caller reaps what is there and comes back.
+			// EAGAIN and EBUSY mean that there is no memory for a request, or
+			// that completions must be reaped first. The caller reaps the ready
+			// completions and returns.
 			if errno != unix.EINTR && r.CQReady() > 0 {
 				return r.checkOverflow()
 			}
@@ -128,8 +130,8 @@ func (r *Ring) submit(wait uint32, timeout *waitTimeout) error {
 	}
 }
 
-// enter is one io_uring_enter(2). GETEVENTS is always set: with
-// IORING_SETUP_DEFER_TASKRUN completions are run by nothing else.
+// enter is one io_uring_enter(2). It always sets GETEVENTS, because with
+// IORING_SETUP_DEFER_TASKRUN nothing else runs completions.
 func (r *Ring) enter(pending, wait uint32, timeout *waitTimeout) (uint32, syscall.Errno) {
 	flags := r.enterFlags | IORING_ENTER_GETEVENTS
 	if timeout != nil {
@@ -140,8 +142,8 @@ func (r *Ring) enter(pending, wait uint32, timeout *waitTimeout) (uint32, syscal
 	return ioURingEnter(r.enterFD, pending, wait, flags, nil, 0)
 }
 
-// checkOverflow reports completions that found no room in the queue: the
-// kernel keeps them aside and says so in the SQ's flags.
+// checkOverflow reports completions that found no room in the queue. The kernel
+// keeps them aside and sets a bit in the SQ's flags.
 func (r *Ring) checkOverflow() error {
 	if r.sq.kFlags.Load()&IORING_SQ_CQ_OVERFLOW != 0 {
 		return ErrOverflow

@@ -7,11 +7,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// This file holds the three system calls of io_uring and nothing else.
+// This file has only the three system calls of io_uring.
 //
-// Each unsafe.Pointer below is converted to uintptr in the argument list of
-// the system call itself, the only form in which the garbage collector keeps
-// the object alive and in place for the call (rule 4 of package unsafe).
+// Each unsafe.Pointer below is converted to uintptr in the argument list of the
+// system call itself. Only in this form does the garbage collector keep the
+// object alive and in place for the call (rule 4 of package unsafe).
 
 // ioURingSetup is io_uring_setup(2).
 func ioURingSetup(entries uint32, p *ioUringParams) (int, error) {
@@ -22,7 +22,8 @@ func ioURingSetup(entries uint32, p *ioUringParams) (int, error) {
 	return int(fd), nil
 }
 
-// ioURingEnter is io_uring_enter(2). It may block, so it tells Go's scheduler.
+// ioURingEnter is io_uring_enter(2). It can block, so it informs Go's
+// scheduler.
 func ioURingEnter(fd int, toSubmit, minComplete, flags uint32, arg unsafe.Pointer, size uintptr) (uint32, syscall.Errno) {
 	n, _, errno := syscall.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(fd), uintptr(toSubmit),
 		uintptr(minComplete), uintptr(flags), uintptr(arg), size)

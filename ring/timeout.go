@@ -6,9 +6,9 @@ import (
 	"unsafe"
 )
 
-// waitTimeout is the argument of an enter that waits until a deadline. The
-// kernel reads the timespec through an address inside the argument, which Go
-// cannot see, so it is pinned until unpin.
+// waitTimeout is the argument of an enter with a deadline. The kernel reads the
+// timespec through an address in the argument. Go does not see this address as
+// a pointer, so the timespec is pinned until unpin.
 type waitTimeout struct {
 	arg      ioUringGeteventsArg
 	ts       kernelTimespec
@@ -23,8 +23,8 @@ func newWaitTimeout(d time.Duration) *waitTimeout {
 	return w
 }
 
-// update sets the time that is left, which an interrupted wait has used up a
-// part of.
+// update sets the remaining time, because an interrupted wait has used up part
+// of it.
 func (w *waitTimeout) update() {
 	left := max(0, time.Until(w.deadline))
 	w.ts = kernelTimespec{TvSec: int64(left / time.Second), TvNsec: int64(left % time.Second)}

@@ -1,19 +1,20 @@
-// Kernel names stay verbatim in this file; the rest of the package has Go names.
+// Kernel names stay verbatim in this file. The rest of the package has Go
+// names.
 //
 // Source: include/uapi/linux/io_uring.h and linux/time_types.h of Linux 7.3.
-// abi_test.go compares every constant, size and offset here with what a C
-// compiler made of those headers (testdata/abi.txt). The C name of a struct is
-// the one in its comment; that of a field is the Go name in snake case, or its
-// abi tag.
+// abi_test.go compares every constant, size and offset in this file with the
+// output of a C compiler for those headers (testdata/abi.txt). The comment of a
+// struct contains its C name. The C name of a field is its Go name in snake
+// case, or its abi tag.
 
 package ring
 
 import "structs"
 
 // SQE is struct io_uring_sqe of linux/io_uring.h, one submission: 64 bytes. In
-// an SQE128 ring each is followed by 64 bytes more, and a URING_CMD payload
-// starts at the offset of Addr3. A member of a union goes by the name that is
-// given here, whatever the opcode calls it.
+// an SQE128 ring, 64 more bytes follow each SQE, and a URING_CMD payload starts
+// at the offset of Addr3. A member of a union keeps the name given here for all
+// opcodes.
 type SQE struct {
 	_           structs.HostLayout
 	Opcode      uint8  // IORING_OP_*
@@ -24,7 +25,7 @@ type SQE struct {
 	Addr        uint64 // user address; or splice_off_in
 	Len         uint32 // bytes, or number of vectors
 	OpFlags     uint32 `abi:"rw_flags"` // or fsync_flags, timeout_flags, uring_cmd_flags, ...
-	UserData    uint64 // comes back in CQE.UserData
+	UserData    uint64 // the kernel copies it to CQE.UserData
 	BufIndex    uint16 // registered buffer, or buf_group
 	Personality uint16 // registered credentials, 0 for the caller's
 	SpliceFdIn  int32  // or file_index, write_stream, optlen, ...
@@ -32,8 +33,8 @@ type SQE struct {
 	Pad2        uint64 `abi:"__pad2"` // or attr_type_mask
 }
 
-// CQE is struct io_uring_cqe of linux/io_uring.h, one completion: 16 bytes.
-// big_cqe, the further 16 bytes of a CQE32 ring, is left out.
+// CQE is struct io_uring_cqe of linux/io_uring.h, one completion: 16 bytes. It
+// omits big_cqe, the further 16 bytes of a CQE32 ring.
 type CQE struct {
 	_        structs.HostLayout
 	UserData uint64 // SQE.UserData of the request
@@ -149,7 +150,7 @@ type ioUringFilesUpdate struct {
 }
 
 // ioUringBuf is struct io_uring_buf of linux/io_uring.h: one provided buffer.
-// Resv of the first one in a buffer ring is the ring's tail.
+// In a buffer ring, Resv of the first buffer is the ring's tail.
 type ioUringBuf struct {
 	_    structs.HostLayout
 	Addr uint64
@@ -187,8 +188,8 @@ type kernelTimespec struct {
 	TvNsec int64 // nanoseconds
 }
 
-// Opcodes of a submission: enum io_uring_op, without IORING_OP_LAST, which every
-// kernel moves.
+// Opcodes of a submission: enum io_uring_op. IORING_OP_LAST is omitted, because
+// its value differs between kernels.
 const (
 	IORING_OP_NOP = iota
 	IORING_OP_READV
