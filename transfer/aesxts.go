@@ -10,11 +10,11 @@ import (
 // aesXTS is dm-crypt's aes-xts-plain64.
 type aesXTS struct {
 	cipher     *xts.Cipher
-	schedule   *Secret // what cipher made of the key
+	schedule   *Secret // the key schedule of cipher
 	sectorSize int
 	ivOffset   uint64
-	ivShift    int    // from a sector's number to its iv
-	ivStep     uint64 // from one sector's iv to the next one's
+	ivShift    int    // shift from a sector's number to its iv
+	ivStep     uint64 // difference between the ivs of two adjacent sectors
 }
 
 var _ Transfer = (*aesXTS)(nil)
@@ -37,8 +37,9 @@ func newAESXTS(key []byte, opts Options) (*aesXTS, error) {
 	return x, nil
 }
 
-// iv returns the number that the iv of a sector is (plain64): the sector's own
-// and the offset, in sectors of 512 bytes or, with large sectors, in its own.
+// iv returns the iv number of a sector (plain64): the sector number plus the
+// offset, in units of 512 bytes, or of the transform's sectors with large
+// sectors.
 func (x *aesXTS) iv(sector uint64) uint64 { return (sector + x.ivOffset) >> x.ivShift }
 
 // Encrypt implements Transfer.

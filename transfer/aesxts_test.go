@@ -13,9 +13,9 @@ import (
 	"golang.org/x/crypto/xts"
 )
 
-// plain64 encrypts sector by sector with another implementation, counting as
-// dm-crypt does (crypt_convert_block_skcipher and crypt_iv_plain64_gen in
-// drivers/md/dm-crypt.c).
+// plain64 encrypts sector by sector with another implementation, and numbers
+// sectors as dm-crypt does (crypt_convert_block_skcipher and
+// crypt_iv_plain64_gen in drivers/md/dm-crypt.c).
 func plain64(t testing.TB, key, buf []byte, sector uint64, opts Options) []byte {
 	t.Helper()
 	cipher, err := xts.NewCipher(aes.NewCipher, key)
@@ -42,8 +42,8 @@ func TestAESXTSPlain64(t *testing.T) {
 					key := make([]byte, keyBytes)
 					_, _ = rand.Read(key)
 					matches := func(sector, offset uint64, n uint8) bool {
-						// A request starts at a sector of the device's, and so
-						// does the offset.
+						// A request and the iv offset start at a sector of the
+						// transform.
 						unit := uint64(sectorSize / 512)
 						opts := Options{SectorSize: sectorSize, IVOffset: offset / unit * unit, IVLargeSectors: large}
 						return encryptsAsOther(t, key, sector%(1<<50)/unit*unit, int(n)%9+1, opts)
@@ -60,7 +60,8 @@ func TestAESXTSPlain64(t *testing.T) {
 	}
 }
 
-// encryptsAsOther compares a buffer of n sectors with plain64, and decrypts it.
+// encryptsAsOther encrypts a buffer of n sectors, compares the result with
+// plain64, and decrypts it.
 func encryptsAsOther(t testing.TB, key []byte, sector uint64, n int, opts Options) bool {
 	t.Helper()
 	x, err := New(AESXTSPlain64, newSecret(t, key), opts)

@@ -1,8 +1,8 @@
-// Package transfer has the transforms between a device's sectors and what is
-// in its backing file: xor, and the encryption that dm-crypt calls
-// aes-xts-plain64. Without a transform there is no Transfer at all, and no call
-// on the way of a request.
+// Package transfer provides the transforms between a device's sectors and its
+// backing file: xor, and the encryption that dm-crypt calls aes-xts-plain64.
+// Without a transform a device has no Transfer, and its requests call nothing.
 //
-// A disk written through a Transfer opens in dm-crypt, and the other way round;
-// docs/transfers.md says to the bit how. Keys live in a [Secret].
+// dm-crypt can open a disk that was written through a Transfer, and a Transfer
+// can read a disk of dm-crypt. docs/transfers.md describes the format bit by
+// bit. Keys are kept in a [Secret].
 package transfer

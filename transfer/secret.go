@@ -8,18 +8,20 @@ import (
 	"syscall"
 )
 
-// Secret is memory for a key. It is outside of Go's heap, so that nothing
-// copies it about; locked, so that it is never in swap; left out of core dumps
-// and of child processes; and wiped by Close. Printed, it says none of it.
+// Secret is memory for a key. It is outside Go's heap, so the runtime never
+// copies it. It is locked, so it is never in swap. Core dumps and child
+// processes do not contain it, and Close wipes it. Printing a Secret shows none
+// of its bytes.
 //
-// It has one owner, who closes it.
+// A Secret has one owner, who closes it.
 type Secret struct {
 	mem []byte // whole pages
 	n   int
 }
 
-// NewSecret returns n bytes of zeroes, page-aligned. It returns ENOMEM or EPERM
-// where no more memory may be locked (RLIMIT_MEMLOCK, without CAP_IPC_LOCK).
+// NewSecret returns n zero bytes, page-aligned. The error wraps ENOMEM or EPERM
+// if the process may not lock more memory (RLIMIT_MEMLOCK, without
+// CAP_IPC_LOCK).
 func NewSecret(n int) (*Secret, error) {
 	page := os.Getpagesize()
 	size := max((n+page-1)/page, 1) * page
@@ -37,7 +39,7 @@ func NewSecret(n int) (*Secret, error) {
 // madvDontDump is MADV_DONTDUMP of madvise(2), Linux 3.4.
 const madvDontDump = 0x10
 
-// protect keeps memory from where others could read it.
+// protect locks memory and excludes it from core dumps and child processes.
 func protect(mem []byte) error {
 	if err := syscall.Mlock(mem); err != nil {
 		return fmt.Errorf("lock %d bytes for a key: %w", len(mem), err)
@@ -50,11 +52,11 @@ func protect(mem []byte) error {
 	return nil
 }
 
-// ErrTooLong is what ReadSecret returns for more than its limit.
+// ErrTooLong is returned by ReadSecret if there is more data than its limit.
 var ErrTooLong = errors.New("too long")
 
-// ReadSecret reads all that r has, up to limit bytes. It reads into the secret
-// itself, so no copy is left elsewhere if r makes none.
+// ReadSecret reads r to its end, up to limit bytes. It reads directly into the
+// secret, so no other copy exists unless r makes one.
 func ReadSecret(r io.Reader, limit int) (*Secret, error) {
 	s, err := NewSecret(os.Getpagesize())
 	if err != nil {
@@ -79,7 +81,7 @@ func ReadSecret(r io.Reader, limit int) (*Secret, error) {
 	}
 }
 
-// grow doubles the room of a secret.
+// grow doubles the size of a secret's memory.
 func (s *Secret) grow() error {
 	larger, err := NewSecret(2 * len(s.mem))
 	if err != nil {
@@ -91,29 +93,29 @@ func (s *Secret) grow() error {
 	return nil
 }
 
-// Bytes returns the secret's memory itself, nil once it is closed.
+// Bytes returns the secret's own memory, or nil after Close.
 func (s *Secret) Bytes() []byte { return s.mem[:s.n:s.n] }
 
-// Truncate shortens the secret to n bytes, and wipes the rest.
+// Truncate shortens the secret to n bytes and wipes the rest.
 func (s *Secret) Truncate(n int) {
 	clear(s.mem[n:])
 	s.n = n
 }
 
-// Close wipes the secret and gives its memory back. It may be called again.
+// Close wipes the secret and unmaps its memory. A second call does nothing.
 func (s *Secret) Close() {
 	if s.mem == nil {
 		return
 	}
 	clear(s.mem)
-	_ = syscall.Munmap(s.mem) // which cannot fail for a mapping of our own
+	_ = syscall.Munmap(s.mem) // cannot fail for this mapping
 	s.mem, s.n = nil, 0
 }
 
 // Format implements fmt.Formatter: no verb shows the bytes.
 func (s *Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "(secret)") }
 
-// MarshalJSON implements json.Marshaler by refusing.
+// MarshalJSON implements json.Marshaler and always fails.
 func (s *Secret) MarshalJSON() ([]byte, error) {
 	return nil, errors.New("a secret is not for writing down")
 }

@@ -26,8 +26,8 @@ func newSecret(t testing.TB, content []byte) *Secret {
 	return s
 }
 
-// mapping returns what the kernel says of the mapping that starts at an
-// address: the lines of its section of /proc/self/smaps.
+// mapping returns the section of /proc/self/smaps for the mapping that starts
+// at an address, by the names of its lines.
 func mapping(t *testing.T, mem []byte) map[string]string {
 	t.Helper()
 	smaps, err := os.ReadFile("/proc/self/smaps")
@@ -64,8 +64,8 @@ func TestSecretMemory(t *testing.T) {
 	}
 }
 
-// backedByFile puts a file's memory in the place of the secret's, to see what
-// is in it after it is given back.
+// backedByFile replaces the secret's memory by a mapping of a file, so that a
+// test can read its content after it has been unmapped.
 func backedByFile(t *testing.T, s *Secret) (fd int) {
 	t.Helper()
 	fd, err := unix.MemfdCreate("secret", unix.MFD_CLOEXEC)

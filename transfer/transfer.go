@@ -9,40 +9,40 @@ import (
 const (
 	None          = "none"
 	XOR           = "xor"
-	AESXTSPlain64 = "aes-xts-plain64" // as dm-crypt spells it
+	AESXTSPlain64 = "aes-xts-plain64" // dm-crypt's spelling
 )
 
-// SectorShift is the base-2 logarithm of the unit in which sectors are
-// numbered, whatever a transform's own sectors have: 512 bytes, as in the
-// kernel.
+// SectorShift is the base-2 logarithm of the unit of sector numbers: 512 bytes,
+// as in the kernel. The size of a transform's own sectors does not change this
+// unit.
 const SectorShift = 9
 
-// A Transfer transforms a device's bytes in place. Its methods may be called
-// by several threads at once, allocate nothing, and are told the number of the
-// 512-byte sector of the device that buf starts with; buf is a whole number of
-// the transform's sectors, and starts at one.
+// A Transfer transforms a device's bytes in place. Its methods allocate
+// nothing, and several threads may call them at once. sector is the number of
+// the 512-byte sector of the device at which buf starts. buf starts at a sector
+// of the transform and has a whole number of these sectors.
 type Transfer interface {
-	// Encrypt makes of what is written to the device what is in the file.
+	// Encrypt converts bytes of the device to bytes of the file.
 	Encrypt(buf []byte, sector uint64)
-	// Decrypt is its inverse.
+	// Decrypt is the inverse of Encrypt.
 	Decrypt(buf []byte, sector uint64)
-	// Close wipes the key, after the last call of the others.
+	// Close wipes the key. Call it after the last call of the other methods.
 	Close() error
 }
 
-// Options are how a transform counts.
+// Options say how a transform divides and numbers sectors.
 type Options struct {
-	// SectorSize is how many bytes are encrypted at a time: 512, 1024, 2048
-	// or 4096.
+	// SectorSize is the size of an encrypted sector: 512, 1024, 2048 or 4096.
 	SectorSize uint32
-	// IVOffset is added to a sector's number, in sectors of 512 bytes; a
+	// IVOffset is added to a sector's number, in units of 512 bytes. It is a
 	// multiple of SectorSize.
 	IVOffset uint64
-	// IVLargeSectors counts in units of SectorSize, not of 512 bytes.
+	// IVLargeSectors numbers sectors in units of SectorSize instead of 512
+	// bytes.
 	IVLargeSectors bool
 }
 
-// Errors of New, beside those that tell what is wrong with a number.
+// Errors that New wraps, beside those of NewSecret.
 var (
 	ErrUnknown = errors.New("unknown transfer")
 	ErrNoKey   = errors.New("no key")
@@ -50,12 +50,12 @@ var (
 	ErrOptions = errors.New("unusable options")
 )
 
-// New returns the transform of a name other than None, which takes the key over
-// and closes it, whatever comes of it.
+// New returns the transform with a name other than None. It takes ownership of
+// the key and closes it, also on error.
 //
-// AESXTSPlain64 takes a key of 32 or 64 bytes, AES-128 or AES-256 with two keys
-// of equal length and different content (IEEE 1619); XOR one of 1 to 512 bytes,
-// and no options.
+// AESXTSPlain64 takes a key of 32 or 64 bytes: two different AES-128 or AES-256
+// keys of the same length (IEEE 1619). XOR takes a key of 1 to 512 bytes and no
+// options.
 func New(name string, key *Secret, opts Options) (Transfer, error) {
 	if key == nil {
 		return nil, fmt.Errorf("%s: %w", name, ErrNoKey)
@@ -81,7 +81,7 @@ func newTransfer(name string, key []byte, opts Options) (Transfer, error) {
 	return nil, ErrUnknown
 }
 
-// check refuses what dm-crypt does (crypt_ctr in drivers/md/dm-crypt.c).
+// check refuses what dm-crypt refuses (crypt_ctr in drivers/md/dm-crypt.c).
 func (o *Options) check() error {
 	switch o.SectorSize {
 	case 512, 1024, 2048, 4096:

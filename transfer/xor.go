@@ -5,13 +5,14 @@ import (
 	"fmt"
 )
 
-// xorSectorSize is after how many bytes the key starts anew, as in the kernel's
-// loop driver while that had transforms (transfer_xor, until Linux 5.16).
+// xorSectorSize is the number of bytes after which the key starts again, as in
+// the kernel's loop driver when it had transforms (transfer_xor, until Linux
+// 5.16).
 const xorSectorSize = 512
 
-// xor hides nothing from anybody; it is there to try the way of a request.
+// xor hides nothing. It exists to test the transfer code.
 type xor struct {
-	pad *Secret // the key, as often as it goes into a sector
+	pad *Secret // the key, repeated to fill a sector
 }
 
 var _ Transfer = (*xor)(nil)

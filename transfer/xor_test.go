@@ -16,7 +16,7 @@ func TestXOR(t *testing.T) {
 	buf := bytes.Clone(plain)
 	x.Encrypt(buf, 7)
 	for i := range buf {
-		// The key starts anew with each sector of 512 bytes.
+		// The key starts again at each sector of 512 bytes.
 		if want := plain[i] ^ key[i%512%len(key)]; buf[i] != want {
 			t.Fatalf("byte %d: %#x, want %#x", i, buf[i], want)
 		}
