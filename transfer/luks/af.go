@@ -5,12 +5,12 @@ import (
 	"hash"
 )
 
-// stripes is how many times a key's size its split material has: the only
-// number that the specifications allow (LUKS1 4.1, LUKS2 3.2.4).
+// stripes is the number of stripes into which a key is split. The
+// specifications allow no other number (LUKS1 4.1, LUKS2 3.2.4).
 const stripes = 4000
 
 // merge recovers a key from its split material, which is stripes times as long
-// (AFmerge with H1, LUKS1 2.4). The hash must be unused.
+// as the key (AFmerge with H1, LUKS1 2.4). The hash must be unused.
 func merge(key, material []byte, h hash.Hash) {
 	clear(key)
 	for len(material) > len(key) {
@@ -21,8 +21,9 @@ func merge(key, material []byte, h hash.Hash) {
 	xor(key, material)
 }
 
-// diffuse replaces each piece of d, a digest long and the last one cut, by the
-// hash of its number and itself (H1, LUKS1 2.4.1).
+// diffuse divides d into pieces as long as a digest; the last piece may be
+// shorter. It replaces each piece by the hash of its number and its content
+// (H1, LUKS1 2.4.1).
 func diffuse(d []byte, h hash.Hash) {
 	sum := make([]byte, 0, h.Size())
 	defer func() { clear(sum[:cap(sum)]) }()
@@ -36,7 +37,7 @@ func diffuse(d []byte, h hash.Hash) {
 	}
 }
 
-// xor sets dst to dst ⊕ src, as far as dst goes.
+// xor sets dst to dst ⊕ src, for the length of dst.
 func xor(dst, src []byte) {
 	for i := range dst {
 		dst[i] ^= src[i]

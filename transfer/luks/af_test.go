@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// merge undoes the split of LUKS1 2.4, done here by its formulas on keys that
-// are no multiple of the digest.
+// merge undoes the split of LUKS1 2.4. The test implements the split by its
+// formulas, and uses keys whose length is not a multiple of the digest.
 func TestMerge(t *testing.T) {
 	for _, name := range []string{"sha1", "ripemd160", "sha256", "sha384", "sha512"} {
 		newHash, err := hashNamed(name)

@@ -11,13 +11,14 @@ import (
 	"time"
 )
 
-// A disk is a file that cryptsetup works on, with files for passphrases.
+// A disk is a file that cryptsetup formats, with files for passphrases.
 type disk struct {
 	t    *testing.T
 	path string
 }
 
-// newDisk makes an empty one, or skips the test where there is no cryptsetup.
+// newDisk makes an empty disk. It skips the test if cryptsetup is not
+// installed.
 func newDisk(t *testing.T, size int64) disk {
 	t.Helper()
 	if _, err := exec.LookPath("cryptsetup"); err != nil {
@@ -43,14 +44,15 @@ func (d disk) file(name, content string) string {
 	return path
 }
 
-// try runs cryptsetup with options in one string, then others and the disk.
+// try runs cryptsetup with the options in one string, followed by other
+// arguments and the disk.
 func (d disk) try(options string, others ...string) ([]byte, error) {
 	args := append(strings.Fields(options), "--batch-mode", "--disable-locks")
 	args = append(args, others...)
 	return exec.Command("cryptsetup", append(args, d.path)...).CombinedOutput()
 }
 
-// run is try for what must work.
+// run is try for a command that must succeed.
 func (d disk) run(options string, others ...string) string {
 	d.t.Helper()
 	out, err := d.try(options, others...)
@@ -60,7 +62,7 @@ func (d disk) run(options string, others ...string) string {
 	return string(out)
 }
 
-// key returns the volume key as cryptsetup dumps it.
+// key returns the volume key from cryptsetup's dump.
 func (d disk) key(passphraseFile string) string {
 	d.t.Helper()
 	out := d.run("luksDump --dump-volume-key --key-file " + passphraseFile)
@@ -71,7 +73,7 @@ func (d disk) key(passphraseFile string) string {
 	return strings.Join(strings.Fields(dump), "")
 }
 
-// open returns the disk's image, which is read whole.
+// open reads the whole image of the disk.
 func (d disk) open() image {
 	d.t.Helper()
 	data, err := os.ReadFile(d.path)
@@ -86,7 +88,7 @@ const (
 	cheapArgon2 = " --pbkdf-memory 1024 --pbkdf-parallel 4 --pbkdf-force-iterations 4"
 )
 
-// What cryptsetup formats opens with the key that it dumps.
+// A volume formatted by cryptsetup opens with the key that cryptsetup dumps.
 func TestCryptsetupFormats(t *testing.T) {
 	tests := map[string]string{
 		"LUKS1 256":            "--type luks1 -c aes-xts-plain64 -s 256 -h sha256" + cheapPBKDF2,
@@ -131,7 +133,8 @@ func TestCryptsetupFormats(t *testing.T) {
 	}
 }
 
-// What cryptsetup formats and this package does not open is named.
+// The error for a volume of cryptsetup that this package does not support names
+// the reason.
 func TestCryptsetupRefused(t *testing.T) {
 	tests := map[string]string{
 		"cipher aes-cbc-essiv:sha256": "--type luks2 -c aes-cbc-essiv:sha256 -s 256" + cheapPBKDF2,
@@ -143,7 +146,7 @@ func TestCryptsetupRefused(t *testing.T) {
 	for text, options := range tests {
 		t.Run(text, func(t *testing.T) {
 			d := newDisk(t, 32<<20)
-			// Some need kernel modules or device mapper.
+			// Some formats need kernel modules or device mapper.
 			if out, err := d.try("luksFormat "+options, "--key-file", d.file("first", first)); err != nil {
 				t.Skipf("cryptsetup can't make it here: %v: %s", err, out)
 			}
@@ -156,7 +159,8 @@ func TestCryptsetupRefused(t *testing.T) {
 	}
 }
 
-// Keyslots come, go and change their priority; a LUKS1 header is converted.
+// Keyslots are added, removed and given other priorities; a LUKS1 header is
+// converted.
 func TestCryptsetupKeyslots(t *testing.T) {
 	for _, kind := range []string{"luks1", "luks2"} {
 		t.Run(kind, func(t *testing.T) {
@@ -165,7 +169,7 @@ func TestCryptsetupKeyslots(t *testing.T) {
 			d.run("luksFormat -c aes-xts-plain64 --type "+kind+cheapPBKDF2, "--key-file", one)
 			key := d.key(one)
 			for _, passphrase := range []string{two, three} {
-				// luksAddKey takes the new key's file after the device.
+				// luksAddKey expects the new key's file after the device.
 				args := append(strings.Fields("luksAddKey --batch-mode --disable-locks"+cheapPBKDF2), "--key-file", one, d.path, passphrase)
 				if out, err := exec.Command("cryptsetup", args...).CombinedOutput(); err != nil {
 					t.Fatalf("%v\n%s", err, out)
@@ -189,7 +193,7 @@ func TestCryptsetupKeyslots(t *testing.T) {
 	}
 }
 
-// A volume whose reencryption has begun is refused, and opens when it is done.
+// A volume is refused during a reencryption and opens when it is complete.
 func TestCryptsetupReencryption(t *testing.T) {
 	d := newDisk(t, 34<<20)
 	passphrase := d.file("1", first)
@@ -203,7 +207,7 @@ func TestCryptsetupReencryption(t *testing.T) {
 	d.open().expectKey(t, first, d.key(passphrase))
 }
 
-// The default costs of cryptsetup, which takes up to 1 GiB and 2 seconds.
+// cryptsetup's default costs are up to 1 GiB and 2 seconds.
 func TestCryptsetupDefaults(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds and 1 GiB of memory")

@@ -7,14 +7,13 @@ import (
 	"strconv"
 )
 
-// A digest tells the volume key from any other (LUKS1 4.1, LUKS2 3.4).
+// A digest identifies the volume key (LUKS1 4.1, LUKS2 3.4).
 type digest struct {
 	pbkdf2Params
 	sum []byte
 }
 
-// verify returns ErrWrongPassphrase unless key is the one that the digest is
-// of.
+// verify returns ErrWrongPassphrase unless the digest belongs to key.
 func (d digest) verify(key []byte) error {
 	sum, err := d.derive(key, len(d.sum))
 	if err != nil {
@@ -28,7 +27,7 @@ func (d digest) verify(key []byte) error {
 }
 
 // readDigest returns the digest of the segment's key, and the names of the
-// keyslots that hold it (LUKS2 3.4).
+// keyslots that contain this key (LUKS2 3.4).
 func readDigest(digests object, segment string) (digest, []string, error) {
 	var found []object
 	for _, id := range digests.ids() {
@@ -52,8 +51,8 @@ func readDigest(digests object, segment string) (digest, []string, error) {
 	if d.pbkdf2Params, err = readPBKDF2(o); err != nil {
 		return digest{}, nil, err
 	}
-	// As cryptsetup has it: LUKS1's length, which a converted header keeps, or
-	// the hash's.
+	// cryptsetup accepts two lengths: that of LUKS1, which a converted header
+	// keeps, and that of the hash.
 	if n := len(d.sum); n != luks1DigestSize && n != d.hash().Size() {
 		o.fail("digest", fmt.Sprintf("%d bytes long", n))
 	}

@@ -10,14 +10,14 @@ import (
 func Example() {
 	f, err := os.Open("disk.img")
 	if err != nil {
-		return // not in this example's directory
+		return // the example does not include a disk
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
 		panic(err)
 	}
-	header, err := luks.Read(f, info.Size()) // a block device's size is not Stat's
+	header, err := luks.Read(f, info.Size()) // for a block device, Stat does not return the size
 	if err != nil {
 		panic(err)
 	}
@@ -25,7 +25,7 @@ func Example() {
 	if err != nil {
 		panic(err)
 	}
-	key := make([]byte, volume.KeySize) // better: locked, and out of the heap
+	key := make([]byte, volume.KeySize) // better: locked memory outside the heap
 	defer clear(key)
 	if err := header.Unlock(f, []byte("passphrase"), luks.Limits{Memory: 1 << 30}, key); err != nil {
 		panic(err)

@@ -14,7 +14,7 @@ import (
 	"testing"
 )
 
-// The passphrases and keys of testdata/README.md.
+// These are the passphrases and keys of testdata/README.md.
 const (
 	first  = "first passphrase"
 	second = "second passphrase"
@@ -24,8 +24,7 @@ const (
 	key64 = key32 + "202122232425262728292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f"
 )
 
-// An image is a device of size bytes that begins with data and goes on with
-// zeros.
+// An image is a device of size bytes that contains data, followed by zeros.
 type image struct {
 	data []byte
 	size int64
@@ -51,7 +50,7 @@ func (m image) clone() image { return image{bytes.Clone(m.data), m.size} }
 
 func (m image) read() (*Header, error) { return Read(m, m.size) }
 
-// mustRead reads the header of a volume that can be opened.
+// mustRead reads the header of a volume that must open.
 func (m image) mustRead(t testing.TB) (*Header, Volume) {
 	t.Helper()
 	h, err := m.read()
@@ -65,7 +64,7 @@ func (m image) mustRead(t testing.TB) (*Header, Volume) {
 	return h, v
 }
 
-// unlock returns the key that a passphrase opens.
+// unlock returns the key that a passphrase unlocks.
 func (m image) unlock(t testing.TB, passphrase string) (string, error) {
 	t.Helper()
 	h, v := m.mustRead(t)
@@ -77,7 +76,7 @@ func (m image) unlock(t testing.TB, passphrase string) (string, error) {
 	return hex.EncodeToString(key), err
 }
 
-// expectKey fails unless the passphrase opens the key.
+// expectKey fails the test unless the passphrase unlocks the key.
 func (m image) expectKey(t testing.TB, passphrase, want string) {
 	t.Helper()
 	if got, err := m.unlock(t, passphrase); err != nil || got != want {
@@ -104,13 +103,13 @@ func load(t testing.TB, name string, size int64) image {
 	return image{data, size}
 }
 
-// The volumes of testdata.
+// These are the volumes of testdata.
 func luks1Short(t testing.TB) image { return load(t, "luks1-sha256-256", 4<<20) }
 func luks1Long(t testing.TB) image  { return load(t, "luks1-sha512-512", 4<<20) }
 func luks2(t testing.TB) image      { return load(t, "luks2-argon2id", 2<<20) }
 func luks2Large(t testing.TB) image { return load(t, "luks2-4096", 6<<20) }
 
-// fixtureSize is that of a copy of the header in the LUKS2 volumes.
+// fixtureSize is the size of a copy of the header in the LUKS2 volumes.
 const fixtureSize = 0x4000
 
 // seal corrects the checksum of a copy of a LUKS2 header.
@@ -177,7 +176,7 @@ func (m image) setSequence(at int, id uint64) {
 	seal(b)
 }
 
-// expectErr fails unless err wraps want and is one line.
+// expectErr fails the test unless err wraps want and its text is one line.
 func expectErr(t testing.TB, err, want error) {
 	t.Helper()
 	if !errors.Is(err, want) {

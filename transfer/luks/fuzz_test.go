@@ -7,14 +7,14 @@ import (
 	"testing"
 )
 
-// fuzzSize is that of the device that a fuzzed header lies on.
+// fuzzSize is the size of the device with a fuzzed header.
 const fuzzSize = 8 << 20
 
-// cheap bounds what a fuzzed keyslot costs: next to nothing, for speed.
+// cheap limits the cost of a fuzzed keyslot to almost nothing, for speed.
 var cheap = Limits{Memory: 64 << 10, Argon2Work: 64 << 10, PBKDF2Work: 100}
 
-// checkRead reads a header of any kind, tries to unlock it, and fails if what
-// it says can't be true.
+// checkRead reads any header and tries to unlock it. It fails the test if a
+// field of the result is impossible.
 func checkRead(t *testing.T, m image) {
 	t.Helper()
 	var before, after runtime.MemStats
@@ -51,7 +51,7 @@ func checkRead(t *testing.T, m image) {
 	}
 }
 
-// FuzzRead reads any bytes.
+// FuzzRead reads arbitrary bytes.
 func FuzzRead(f *testing.F) {
 	f.Add([]byte{})
 	f.Add(luks1Short(f).data[:1024])
@@ -63,8 +63,8 @@ func FuzzRead(f *testing.F) {
 	})
 }
 
-// FuzzMetadata reads any JSON text in a header that is otherwise sound, so that
-// the checksum stops nothing.
+// FuzzMetadata reads arbitrary JSON text in an otherwise valid header, so that
+// the checksum refuses nothing.
 func FuzzMetadata(f *testing.F) {
 	f.Add([]byte(nil))
 	f.Add(luks2(f).json())
@@ -87,7 +87,7 @@ func FuzzMetadata(f *testing.F) {
 	})
 }
 
-// FuzzLUKS1 reads the fields of a LUKS1 header that are not text.
+// FuzzLUKS1 reads arbitrary numbers and binary fields of a LUKS1 header.
 func FuzzLUKS1(f *testing.F) {
 	header := luks1Short(f).data[:1024]
 	f.Add(uint32(4096), uint32(32), uint32(1000), header[256:304])

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/crypto/ripemd160" //nolint:staticcheck // SA1019: LUKS1 volumes were made with it; nothing new is
 )
 
-// hashes are those that LUKS headers name, by cryptsetup's names.
+// hashes are the hashes that LUKS headers may name, by cryptsetup's names.
 var hashes = map[string]func() hash.Hash{
 	"ripemd160": ripemd160.New,
 	"sha1":      sha1.New,
@@ -19,7 +19,7 @@ var hashes = map[string]func() hash.Hash{
 	"sha512":    sha512.New,
 }
 
-// hashNamed returns the hash of a name from a header.
+// hashNamed returns the hash that a header names.
 func hashNamed(name string) (func() hash.Hash, error) {
 	if h, ok := hashes[name]; ok {
 		return h, nil

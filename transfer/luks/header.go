@@ -8,38 +8,39 @@ import (
 	"io"
 )
 
-// sector is the unit of LUKS1 offsets, of iv_tweak and of the sector numbers
-// that key material is encrypted with, in bytes.
+// sector is the unit, in bytes, of LUKS1 offsets, of iv_tweak, and of the
+// sector numbers in the encryption of key material.
 const sector = 512
 
-// magicPrimary begins a LUKS1 header and the primary one of LUKS2 (LUKS1 3.1,
-// LUKS2 2.1), magicSecondary the other one of LUKS2.
+// magicPrimary begins a LUKS1 header and the primary LUKS2 header (LUKS1 3.1,
+// LUKS2 2.1). magicSecondary begins the secondary LUKS2 header.
 var (
 	magicPrimary   = []byte("LUKS\xba\xbe")
 	magicSecondary = []byte("SKUL\xba\xbe")
 )
 
-// A Header is a LUKS header, checked, with what is needed to unlock it.
+// A Header is a checked LUKS header with the data to unlock it.
 type Header struct {
 	volume Volume
-	// refused is why the volume can't be opened. Set, it leaves volume and
-	// slots incomplete.
+	// refused says why the volume cannot be opened. If it is set, volume and
+	// slots are incomplete.
 	refused error
-	slots   []keyslot // in the order in which they are tried
+	slots   []keyslot // in the order in which Unlock tries them
 }
 
-// Volume returns what the header says of the data. For a volume that can't be
-// opened the error wraps ErrUnsupported or ErrNoKeyslot, and only what the
-// header has for people is set: Version, UUID, Label, and Cipher if known.
+// Volume returns the header's description of the data. If the volume cannot be
+// opened, the error wraps ErrUnsupported or ErrNoKeyslot, and only the
+// descriptive fields are set: Version, UUID, Label, and Cipher if known.
 func (h *Header) Volume() (Volume, error) { return h.volume, h.refused }
 
 // Read reads the header of a device or file of size bytes. The error wraps
-// ErrNotLUKS, ErrDamaged or ErrTooSmall, ErrUnsupported for a version or a
-// checksum that is not known, or what r returned.
+// ErrNotLUKS, ErrDamaged or ErrTooSmall, ErrUnsupported for an unknown version
+// or checksum, or the error of r.
 //
-// A LUKS2 header whose primary copy is gone altogether is found by its second
-// one. So that this can't bring back a volume that something else has
-// replaced, a caller that tells formats apart looks for the others first.
+// If the primary copy of a LUKS2 header is missing entirely, Read finds the
+// secondary copy. This can bring back a volume that another format has
+// replaced. To avoid this, a caller that detects formats must look for other
+// formats first.
 func Read(r io.ReaderAt, size int64) (*Header, error) {
 	if size < luks1Size {
 		return nil, ErrNotLUKS
@@ -53,7 +54,7 @@ func Read(r io.ReaderAt, size int64) (*Header, error) {
 		err = h.readLUKS2(r, uint64(size))
 	}
 	switch {
-	case h.volume.Version == 0: // nothing that Volume could tell
+	case h.volume.Version == 0: // Volume would have no information
 		return nil, err
 	case errors.Is(err, ErrUnsupported), errors.Is(err, ErrNoKeyslot):
 		h.refused = err
@@ -63,7 +64,8 @@ func Read(r io.ReaderAt, size int64) (*Header, error) {
 	return h, nil
 }
 
-// readFull fills buf from offset, and calls an early end unexpected.
+// readFull fills buf from offset, and returns io.ErrUnexpectedEOF at an early
+// end.
 func readFull(r io.ReaderAt, buf []byte, offset uint64) error {
 	n, err := r.ReadAt(buf, int64(offset))
 	switch {
@@ -75,8 +77,8 @@ func readFull(r io.ReaderAt, buf []byte, offset uint64) error {
 	return fmt.Errorf("read %d bytes at %d: %w", len(buf), offset, err)
 }
 
-// cString returns a string that ends at its first zero byte, of which the
-// field that holds it must have one (LUKS1 3.1, LUKS2 2.1).
+// cString returns the string up to the first zero byte of a field. The field
+// must contain a zero byte (LUKS1 3.1, LUKS2 2.1).
 func cString(field []byte) (string, error) {
 	text, _, found := bytes.Cut(field, []byte{0})
 	if !found {

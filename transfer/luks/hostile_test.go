@@ -11,9 +11,10 @@ import (
 
 const huge = "18446744073709551615"
 
-// Metadata that is well-formed and sealed, and wrong.
+// The metadata is well-formed, its checksum is correct, and its content is
+// wrong.
 func TestReadHostileLUKS2(t *testing.T) {
-	// The second copy must not help: edit changes both.
+	// edit changes both copies, so the second copy cannot help.
 	tests := []struct {
 		what   string
 		change func(root node)
@@ -135,7 +136,7 @@ func TestReadHostileLUKS2(t *testing.T) {
 	}
 }
 
-// The keyslots of one segment hold keys of one size.
+// All keyslots of a segment hold keys of the same size.
 func TestReadKeysOfTwoSizes(t *testing.T) {
 	_, err := luks2Large(t).edit(t, func(r node) { r.at("keyslots", "2")["key_size"] = 64 }).read()
 	expectErr(t, err, ErrDamaged)
@@ -144,8 +145,8 @@ func TestReadKeysOfTwoSizes(t *testing.T) {
 	}
 }
 
-// refusal returns the error of Read or of Volume, and checks that Unlock has
-// the same.
+// refusal returns the error of Read or of Volume, and checks that Unlock
+// returns the same error.
 func refusal(m image) (Volume, error) {
 	h, err := m.read()
 	if err != nil {
@@ -182,7 +183,7 @@ func require(names ...string) func(node) {
 	return func(root node) { root.at("config")["requirements"] = node{"mandatory": append([]string{}, names...)} }
 }
 
-// What differs from the fixtures and is right.
+// These headers differ from the fixtures and are valid.
 func TestReadUnusualLUKS2(t *testing.T) {
 	tests := map[string]func(root node){
 		"no tokens":               func(r node) { delete(r, "tokens") },
@@ -210,7 +211,7 @@ func TestReadUnusualLUKS2(t *testing.T) {
 	}
 }
 
-// A dynamic size leaves out a last sector that is not whole.
+// A dynamic size excludes an incomplete last sector.
 func TestVolumeSizeInWholeSectors(t *testing.T) {
 	for add, want := range map[int64]uint64{0: 4 << 20, 4095: 4 << 20, 4096: 4<<20 + 4096} {
 		m := luks2Large(t)
@@ -227,9 +228,9 @@ func TestVolumeSizeInWholeSectors(t *testing.T) {
 	}
 }
 
-// LUKS1 headers have no checksum: each field is checked for itself.
+// LUKS1 headers have no checksum, so the test corrupts each field separately.
 func TestReadHostileLUKS1(t *testing.T) {
-	const slot = 208 + 48 // the active one
+	const slot = 208 + 48 // the active keyslot
 	put := func(at int, value uint32) func([]byte) {
 		return func(b []byte) { binary.BigEndian.PutUint32(b[at:], value) }
 	}
@@ -273,12 +274,11 @@ func TestReadHostileLUKS1(t *testing.T) {
 		}
 	}
 	m := luks1Short(t).clone()
-	put(slot+40, 4096-250)(m.data) // the last place that it fits in
+	put(slot+40, 4096-250)(m.data) // the last offset at which it fits
 	m.mustRead(t)
 }
 
-// What a refused header has for people is told all the same, and is fit to be
-// printed.
+// A refused header still returns its descriptive fields, in printable form.
 func TestVolumeOfRefused(t *testing.T) {
 	m := luks2(t).edit(t, segment0("encryption", "serpent-xts-plain64"))
 	v, err := refusal(m)

@@ -8,20 +8,20 @@ import (
 	"strconv"
 )
 
-// An object is a JSON object of LUKS2 metadata (LUKS2 3). Its members are
-// decoded one by one, when they are asked for by their exact names: decoding
-// into a struct would take "TYPE" for "type", which cryptsetup does not.
+// An object is a JSON object of LUKS2 metadata (LUKS2 3). Its methods decode
+// one member at a time, by its exact name. Decoding into a struct would accept
+// "TYPE" for "type", which cryptsetup does not.
 //
-// The first member that is missing or not what it should be is the error of
-// the whole tree, and everything after it reads as zero.
+// The first missing or invalid member sets the error of the whole tree. Every
+// later read returns zero.
 type object struct {
 	path    string // for errors
 	members map[string]json.RawMessage
 	err     *error
 }
 
-// parseObject takes apart the text of the whole metadata. encoding/json bounds
-// its depth.
+// parseObject parses the text of the whole metadata. encoding/json limits its
+// depth.
 func parseObject(text []byte) (object, error) {
 	o := object{err: new(error)}
 	if len(text) == 0 || text[0] != '{' || json.Unmarshal(text, &o.members) != nil {
@@ -30,7 +30,7 @@ func parseObject(text []byte) (object, error) {
 	return o, nil
 }
 
-// fail records what is wrong with a member, unless something was before.
+// fail sets the error of the tree unless it has one.
 func (o object) fail(name, what string) {
 	if *o.err == nil {
 		*o.err = fmt.Errorf("%w: %s: %s", ErrDamaged, printable(o.path+name), what)
@@ -43,7 +43,7 @@ func (o object) has(name string) bool {
 	return ok
 }
 
-// decode decodes a member. JSON's null is of no type.
+// decode decodes a member. It refuses JSON's null.
 func (o object) decode(name, what string, into any) {
 	raw := o.members[name]
 	if len(raw) == 0 || raw[0] == 'n' || json.Unmarshal(raw, into) != nil {
@@ -72,7 +72,7 @@ func (o object) texts(name string) []string {
 	return s
 }
 
-// number returns a member that is an integer, not negative.
+// number returns a member that is a non-negative integer.
 func (o object) number(name string) uint64 {
 	n, err := strconv.ParseUint(string(o.members[name]), 10, 64)
 	if err != nil {
@@ -81,7 +81,7 @@ func (o object) number(name string) uint64 {
 	return n
 }
 
-// decimal returns a member of the type that LUKS2 3 calls string-uint64.
+// decimal returns a member of the type string-uint64 (LUKS2 3).
 func (o object) decimal(name string) uint64 {
 	n, err := strconv.ParseUint(o.text(name), 10, 64)
 	if err != nil {
@@ -91,7 +91,7 @@ func (o object) decimal(name string) uint64 {
 	return n
 }
 
-// binary returns a member that is binary data in Base64.
+// binary returns a member that is Base64 data.
 func (o object) binary(name string) []byte {
 	b, err := base64.StdEncoding.DecodeString(o.text(name))
 	if err != nil {
@@ -100,8 +100,8 @@ func (o object) binary(name string) []byte {
 	return b
 }
 
-// ids returns the names of the members in order, which must be the numbers
-// from 0 to below luks2Objects.
+// ids returns the names of the members, sorted. They must be numbers below
+// luks2Objects.
 func (o object) ids() []int {
 	var ids []int
 	for name := range o.members {
@@ -116,7 +116,8 @@ func (o object) ids() []int {
 	return ids
 }
 
-// check makes err the error of the tree unless it has one, and returns that.
+// check sets the error of the tree to err unless it has one, and returns the
+// tree's error.
 func (o object) check(err error) error {
 	if *o.err == nil {
 		*o.err = err

@@ -10,19 +10,20 @@ import (
 	"golang.org/x/crypto/argon2"
 )
 
-// saltSize is that of every salt, in bytes (LUKS1 3.1; cryptsetup for LUKS2).
+// saltSize is the size of every salt in bytes (LUKS1 3.1; cryptsetup for
+// LUKS2).
 const saltSize = 32
 
-// A kdf makes a key from a passphrase.
+// A kdf derives a key from a passphrase.
 type kdf interface {
-	// spend takes what deriving size bytes costs from limits, or says what is
-	// too much.
+	// spend subtracts the cost of deriving size bytes from limits, or returns
+	// an error that names the exceeded limit.
 	spend(limits *Limits, size int) error
-	// derive returns a key of size bytes, which the caller wipes.
+	// derive returns a key of size bytes. The caller wipes it.
 	derive(passphrase []byte, size int) ([]byte, error)
 }
 
-// pbkdf2Params are those of PBKDF2 with HMAC (LUKS1 2.3, LUKS2 3.2.5).
+// pbkdf2Params are the parameters of PBKDF2 with HMAC (LUKS1 2.3, LUKS2 3.2.5).
 type pbkdf2Params struct {
 	hash       func() hash.Hash
 	salt       []byte
@@ -38,7 +39,7 @@ func (p pbkdf2Params) check() error {
 
 func (p pbkdf2Params) spend(limits *Limits, size int) error {
 	what := fmt.Sprintf("pbkdf2 with %d iterations", p.iterations)
-	if p.iterations > math.MaxInt32 { // the most that cryptsetup reads from LUKS2, and fits an int anywhere
+	if p.iterations > math.MaxInt32 { // cryptsetup's maximum for LUKS2, and fits an int on every platform
 		return fmt.Errorf("%s: %w", what, ErrLimit)
 	}
 	digest := p.hash().Size()
@@ -50,7 +51,7 @@ func (p pbkdf2Params) derive(passphrase []byte, size int) ([]byte, error) {
 	return pbkdf2.Key(p.hash, string(passphrase), p.salt, int(p.iterations), size)
 }
 
-// argon2Params are those of Argon2 (LUKS2 3.2.5).
+// argon2Params are the parameters of Argon2 (LUKS2 3.2.5).
 type argon2Params struct {
 	kind   string // argon2i or argon2id
 	salt   []byte
@@ -81,8 +82,9 @@ func (p argon2Params) spend(limits *Limits, _ int) error {
 	return spend(&limits.Argon2Work, what, p.passes, p.memory, 1024)
 }
 
-// derive gives the memory back before it returns, so that the next keyslot
-// does not take its own on top, and a long-lived caller does not keep it.
+// derive returns its memory to the kernel before it returns. Otherwise the next
+// keyslot would need its memory in addition, and a long-lived caller would keep
+// it.
 func (p argon2Params) derive(passphrase []byte, size int) ([]byte, error) {
 	defer debug.FreeOSMemory()
 	key := argon2.IDKey

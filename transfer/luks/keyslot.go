@@ -11,31 +11,31 @@ import (
 	"golang.org/x/crypto/xts"
 )
 
-// A keyslot is a copy of the volume key that one passphrase opens.
+// A keyslot is a copy of the volume key, encrypted with a passphrase.
 type keyslot struct {
 	id     int
 	area   area
 	kdf    kdf
-	hash   func() hash.Hash // of the anti-forensic splitter
+	hash   func() hash.Hash // hash of the anti-forensic splitter
 	digest digest
-	// refused is why this keyslot can't be tried, others may. Set, it leaves
-	// kdf and hash incomplete.
+	// refused says why this keyslot cannot be tried; others may still be. If it
+	// is set, kdf and hash are incomplete.
 	refused error
 }
 
-// An area holds the split and encrypted key of a keyslot.
+// An area contains the split and encrypted key of a keyslot.
 type area struct {
 	offset, size uint64 // bytes, from the start of the device
-	keySize      int    // of its own encryption by cipherXTS, bytes
+	keySize      int    // of the area's own encryption with cipherXTS, bytes
 }
 
-// materialSize is how much of an area the split key takes, in bytes: whole
-// sectors for both sizes of key.
+// materialSize returns the size of the split key in bytes. For both key sizes
+// it is a whole number of sectors.
 func materialSize(keySize int) uint64 { return uint64(keySize) * stripes }
 
-// unlock writes the volume key into key, or returns an error that wraps
-// ErrWrongPassphrase or says why the keyslot could not be tried (LUKS1 4.3,
-// LUKS2 4.3). What it leaves in key otherwise is worthless, but not zero.
+// unlock writes the volume key into key. The error wraps ErrWrongPassphrase, or
+// says why the keyslot could not be tried (LUKS1 4.3, LUKS2 4.3). On error, the
+// content of key is useless, but not zero.
 func (s keyslot) unlock(r io.ReaderAt, passphrase []byte, limits *Limits, key []byte) error {
 	if s.refused != nil {
 		return s.refused
@@ -77,9 +77,8 @@ func decrypt(material, key []byte) error {
 	return nil
 }
 
-// checkAreas returns an error unless the areas of the slots, for a volume key
-// of keySize bytes, lie within start and end and apart from each other
-// (LUKS2 2.3).
+// checkAreas returns an error unless the areas of the slots lie between start
+// and end and do not overlap, for a volume key of keySize bytes (LUKS2 2.3).
 func checkAreas(slots []keyslot, keySize int, start, end uint64) error {
 	byOffset := slices.Clone(slots)
 	slices.SortFunc(byOffset, func(a, b keyslot) int { return cmp.Compare(a.area.offset, b.area.offset) })

@@ -5,40 +5,41 @@ import (
 	"math/bits"
 )
 
-// What unlocking may cost where Limits do not say. cryptsetup chooses costs by
-// measuring the machine that makes a keyslot, for 2 seconds there by default,
-// and such a volume must open on a slower machine too.
+// Default limits for the cost of unlocking. cryptsetup measures the machine on
+// which it creates a keyslot, and chooses a cost of 2 seconds there by default.
+// Such a volume must also open on a slower machine.
 const (
-	// maxArgon2Memory is in bytes, and cryptsetup's own maximum (its default
-	// is at most 1 GiB).
+	// maxArgon2Memory is in bytes. It is cryptsetup's own maximum; cryptsetup's
+	// default is at most 1 GiB.
 	maxArgon2Memory = 4 << 30
-	// maxArgon2Cpus is how many lanes cryptsetup makes at most.
+	// maxArgon2Cpus is cryptsetup's maximum number of lanes.
 	maxArgon2Cpus = 4
-	// maxArgon2Work is in bytes: memory × passes. Two seconds on today's
-	// fastest machines are some 10 passes over 1 GiB; this is 25 times that, and
-	// takes minutes, not hours: 1 GiB takes from 0.8 seconds on two cores to
-	// 2.5 on one.
+	// maxArgon2Work is memory × passes, in bytes. In two seconds, the fastest
+	// machines do about 10 passes over 1 GiB. This limit is 25 times that, and
+	// takes minutes: 1 GiB takes between 0.8 seconds on two cores and 2.5
+	// seconds on one core.
 	maxArgon2Work = 256 << 30
-	// maxPBKDF2Work is in iterations × blocks of output. Two seconds on today's
-	// fastest machines are some 20 million; this is 50 times that, and takes
-	// 5 minutes with sha256 at 3.5 million a second, some 20 with ripemd160.
+	// maxPBKDF2Work is iterations × blocks of output. In two seconds, the
+	// fastest machines do about 20 million iterations. This limit is 50 times
+	// that. It takes 5 minutes with sha256 at 3.5 million a second, and about
+	// 20 minutes with ripemd160.
 	maxPBKDF2Work = 1 << 30
 )
 
-// Limits bound what Unlock may cost, over all the keyslots that it tries. A
-// keyslot that does not fit in what is left is not tried. Zero fields stand for
-// bounds that every volume made by cryptsetup's defaults is far below.
+// Limits limit the total cost of Unlock over all the keyslots that it tries.
+// Unlock skips a keyslot that exceeds the remaining cost. A zero field means
+// its default, which is far above every volume made with cryptsetup's defaults.
 type Limits struct {
-	// Memory is what one derivation by argon2 may take, in bytes, such as what
-	// the machine has free. Default and maximum: 4 GiB.
+	// Memory is the maximum memory of one argon2 derivation in bytes, for
+	// example the machine's free memory. Default and maximum: 4 GiB.
 	Memory uint64
-	// Argon2Work bounds memory × passes, in bytes. Default: 256 GiB.
+	// Argon2Work limits memory × passes, in bytes. Default: 256 GiB.
 	Argon2Work uint64
-	// PBKDF2Work bounds iterations × blocks of output. Default: 2^30.
+	// PBKDF2Work limits iterations × blocks of output. Default: 2^30.
 	PBKDF2Work uint64
 }
 
-// filled returns the limits with their defaults.
+// filled returns the limits with defaults for zero fields.
 func (l Limits) filled() Limits {
 	if l.Memory == 0 || l.Memory > maxArgon2Memory {
 		l.Memory = maxArgon2Memory
@@ -52,7 +53,7 @@ func (l Limits) filled() Limits {
 	return l
 }
 
-// spend takes the work of factors multiplied from what is left.
+// spend subtracts the product of factors from left.
 func spend(left *uint64, what string, factors ...uint64) error {
 	work := uint64(1)
 	for _, f := range factors {

@@ -8,14 +8,14 @@ import (
 	"time"
 )
 
-// tryUnlock unlocks with a passphrase that is right for some keyslot.
+// tryUnlock unlocks with a passphrase that is correct for one of the keyslots.
 func (m image) tryUnlock(t *testing.T, passphrase string, limits Limits) error {
 	t.Helper()
 	h, v := m.mustRead(t)
 	return h.Unlock(m, []byte(passphrase), limits, make([]byte, v.KeySize))
 }
 
-// A keyslot that costs more than any bound is refused at once.
+// A keyslot above any limit is refused at once.
 func TestLimitsAgainstHostileCosts(t *testing.T) {
 	const most = uint64(math.MaxUint64)
 	tests := []struct {
@@ -24,9 +24,9 @@ func TestLimitsAgainstHostileCosts(t *testing.T) {
 	}{
 		{"of memory", kdf0("memory", most)},
 		{"of memory", kdf0("memory", uint64(4<<20+1))},
-		{"of memory", kdf0("memory", uint64(1<<32+65536))}, // 64 MiB in 32 bits
+		{"of memory", kdf0("memory", uint64(1<<32+65536))}, // 64 MiB if truncated to 32 bits
 		{"5 cpus", kdf0("cpus", 5)},
-		{"258 cpus", kdf0("cpus", 258)}, // 2 in 8 bits
+		{"258 cpus", kdf0("cpus", 258)}, // 2 if truncated to 8 bits
 		{"passes", kdf0("time", most)},
 		{"passes", kdf0("time", uint64(1<<32+4))},
 		{"passes", kdf0("time", 4097)},
@@ -43,7 +43,8 @@ func TestLimitsAgainstHostileCosts(t *testing.T) {
 			t.Errorf("%q does not tell of %q", err, test.what)
 		}
 	}
-	// What does not fit in the arguments of argon2 and pbkdf2, no limits allow.
+	// No limits allow values that exceed the argument types of argon2 and
+	// pbkdf2.
 	endless := Limits{Argon2Work: most, PBKDF2Work: most}
 	for _, change := range []func(node){kdf0("time", uint64(1<<32+4)), digest0("iterations", uint64(1<<31))} {
 		err := luks2(t).edit(t, change).tryUnlock(t, first, endless)
@@ -57,13 +58,13 @@ func TestLimitsAgainstHostileCosts(t *testing.T) {
 	}
 }
 
-// Each limit refuses what is just above it and allows what is at it.
+// Each limit allows a cost equal to it and refuses a higher cost.
 func TestLimitsAreExact(t *testing.T) {
 	const (
-		memory = 64 << 20       // of the fixture
-		work   = 4 * memory     // its 4 passes
-		digest = 1000           // iterations of its digest, for one block
-		derive = 1000 * (1 + 1) // luks1Short: one block each for the key of 32 bytes and for the digest
+		memory = 64 << 20       // memory of the fixture
+		work   = 4 * memory     // 4 passes over it
+		digest = 1000           // iterations of its digest, one block
+		derive = 1000 * (1 + 1) // luks1Short: one block for the 32-byte key and one for the digest
 	)
 	for _, test := range []struct {
 		image      image
@@ -88,8 +89,8 @@ func TestLimitsAreExact(t *testing.T) {
 	}
 }
 
-// The work is one budget for all keyslots, and a keyslot that is left over does
-// not hide that the others were tried.
+// The work limit applies to all keyslots together. If it leaves no work for a
+// keyslot, the error still reports that others were tried.
 func TestLimitsCoverAllKeyslots(t *testing.T) {
 	m := luks2Large(t).edit(t, func(r node) {
 		r.at("keyslots", "1")["kdf"] = r.at("keyslots", "2", "kdf")
@@ -108,7 +109,7 @@ func TestLimitsCoverAllKeyslots(t *testing.T) {
 	}
 }
 
-// Work that overflows 64 bits is too much, not little.
+// Work that overflows 64 bits exceeds the limit.
 func TestSpendOverflow(t *testing.T) {
 	for _, factors := range [][]uint64{{1 << 40, 1 << 40}, {1 << 32, 1 << 32, 7}, {1<<63 + 1, 2}} {
 		left := uint64(math.MaxUint64)
@@ -119,7 +120,7 @@ func TestSpendOverflow(t *testing.T) {
 	}
 }
 
-// Blocks of output count: 64 bytes are two of sha256.
+// The number of output blocks counts: 64 bytes are two blocks of sha256.
 func TestLimitsCountBlocks(t *testing.T) {
 	p := pbkdf2Params{hash: hashes["sha256"], iterations: 1000}
 	for size, want := range map[int]uint64{32: 1000, 33: 2000, 64: 2000, 20: 1000} {
@@ -130,7 +131,7 @@ func TestLimitsCountBlocks(t *testing.T) {
 	}
 }
 
-// What argon2 took is given back by the time that Unlock returns.
+// argon2's memory has been returned to the kernel when Unlock returns.
 func TestUnlockGivesMemoryBack(t *testing.T) {
 	m := luks2(t) // 64 MiB
 	if err := m.tryUnlock(t, first, Limits{}); err != nil {
@@ -143,7 +144,7 @@ func TestUnlockGivesMemoryBack(t *testing.T) {
 	}
 }
 
-// cryptsetup's largest costs are allowed.
+// The limits allow cryptsetup's largest costs.
 func TestLimitsAllowCryptsetup(t *testing.T) {
 	for _, p := range []argon2Params{
 		{kind: "argon2id", passes: 64, memory: 4 << 20, cpus: 4},

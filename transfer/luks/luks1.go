@@ -6,22 +6,22 @@ import (
 )
 
 const (
-	// luks1Size is that of the LUKS1 header, in bytes (LUKS1 3.1, figure 1).
+	// luks1Size is the size of the LUKS1 header in bytes (LUKS1 3.1, figure 1).
 	luks1Size = 592
-	// luks1Slots is how many keyslots it has, luks1SlotSize how large each is
-	// in it and luks1SlotsAt where they begin (figures 1 and 2).
+	// luks1Slots is the number of keyslots in the header, luks1SlotSize the
+	// size of each, and luks1SlotsAt the offset of the first (figures 1 and 2).
 	luks1Slots    = 8
 	luks1SlotSize = 48
 	luks1SlotsAt  = 208
 	// luks1Active and luks1Inactive are the states of a keyslot.
 	luks1Active   = 0x00AC71F3
 	luks1Inactive = 0x0000DEAD
-	// luks1DigestSize is that of the master key's checksum, in bytes.
+	// luks1DigestSize is the size of the master key's checksum in bytes.
 	luks1DigestSize = 20
 )
 
-// readLUKS1 reads the luks1Size bytes at the start of a device of size bytes
-// (LUKS1 3.1).
+// readLUKS1 reads the header from b, the first luks1Size bytes of a device of
+// size bytes (LUKS1 3.1).
 func (h *Header) readLUKS1(b []byte, size uint64) error {
 	v := &h.volume
 	*v = Volume{Version: 1, SectorSize: sector}
@@ -47,8 +47,8 @@ func (h *Header) readLUKS1(b []byte, size uint64) error {
 	return h.luks1Slots(b, hashSpec)
 }
 
-// luks1Names reads the strings of the header, and returns those of the cipher
-// and of the hash as they are.
+// luks1Names reads the strings of the header. It returns the unmodified names
+// of the cipher and of the hash.
 func (v *Volume) luks1Names(b []byte) (cipher, hashSpec string, err error) {
 	var text [4]string
 	for i, field := range [][]byte{b[8:40], b[40:72], b[72:104], b[168:208]} {
@@ -61,7 +61,8 @@ func (v *Volume) luks1Names(b []byte) (cipher, hashSpec string, err error) {
 	return cipher, text[2], nil
 }
 
-// luks1Slots reads the active keyslots. They share one hash and one digest.
+// luks1Slots reads the active keyslots. All of them use one hash and one
+// digest.
 func (h *Header) luks1Slots(b []byte, hashSpec string) error {
 	hash, err := hashNamed(hashSpec)
 	if err != nil {
@@ -92,7 +93,7 @@ func (h *Header) luks1Slots(b []byte, hashSpec string) error {
 	if len(h.slots) == 0 {
 		return ErrNoKeyslot
 	}
-	// The header is two sectors of which the second is not full.
+	// The header has two sectors; the second is not full.
 	return checkAreas(h.slots, h.volume.KeySize, 2*sector, h.volume.Offset)
 }
 

@@ -9,19 +9,19 @@ import (
 	"slices"
 )
 
-// luks2BinarySize is that of the binary header, in bytes. The JSON area
+// luks2BinarySize is the size of the binary header in bytes. The JSON area
 // follows it (LUKS2 2.1).
 const luks2BinarySize = 4096
 
-// luks2Sizes are the sizes that a copy of the header may have, binary and JSON
-// together, in bytes: the secondary one begins where the primary one ends
+// luks2Sizes are the valid sizes of a copy of the header, binary and JSON
+// together, in bytes. The secondary copy begins where the primary copy ends
 // (LUKS2 2.1, table 1).
 var luks2Sizes = []uint64{
 	0x4000, 0x8000, 0x10000, 0x20000, 0x40000, 0x80000, 0x100000, 0x200000, 0x400000,
 }
 
-// A luks2Copy is one of the two copies of a LUKS2 header, its checksum good
-// and its JSON well-formed.
+// A luks2Copy is one of the two copies of a LUKS2 header. Its checksum is
+// correct and its JSON well-formed.
 type luks2Copy struct {
 	size        uint64 // binary header and JSON area, bytes
 	sequence    uint64 // higher is newer
@@ -29,7 +29,7 @@ type luks2Copy struct {
 	root        object
 }
 
-// readLUKS2 reads the newer of the two copies that is sound (LUKS2 4.5).
+// readLUKS2 reads the newer valid copy (LUKS2 4.5).
 func (h *Header) readLUKS2(r io.ReaderAt, size uint64) error {
 	primary, err := readCopy(r, size, 0)
 	offsets := luks2Sizes
@@ -47,7 +47,7 @@ func (h *Header) readLUKS2(r io.ReaderAt, size uint64) error {
 	return h.readMetadata(primary, size)
 }
 
-// readSecondary returns the first sound copy at one of the offsets.
+// readSecondary returns the first valid copy at one of the offsets.
 func readSecondary(r io.ReaderAt, size uint64, offsets []uint64) (luks2Copy, error) {
 	err := ErrNotLUKS
 	for _, offset := range offsets {
@@ -60,7 +60,7 @@ func readSecondary(r io.ReaderAt, size uint64, offsets []uint64) (luks2Copy, err
 	return luks2Copy{}, err
 }
 
-// worse returns the first error that says more than that nothing is there.
+// worse returns the first error other than ErrNotLUKS.
 func worse(a, b error) error {
 	if errors.Is(a, ErrNotLUKS) {
 		return b
@@ -68,7 +68,7 @@ func worse(a, b error) error {
 	return a
 }
 
-// readCopy reads the copy at offset: the primary one if that is 0.
+// readCopy reads the copy at offset; offset 0 is the primary copy.
 func readCopy(r io.ReaderAt, size, offset uint64) (luks2Copy, error) {
 	if size < luks2BinarySize || offset > size-luks2BinarySize {
 		return luks2Copy{}, ErrNotLUKS
@@ -92,8 +92,8 @@ func readCopy(r io.ReaderAt, size, offset uint64) (luks2Copy, error) {
 	return parseCopy(b)
 }
 
-// copySize returns the size of the copy that begins with b, which lies at
-// offset. What it checks of b is what tells where the copy ends.
+// copySize returns the size of the copy that begins with b and lies at offset.
+// It checks the fields of b that determine where the copy ends.
 func copySize(b []byte, offset uint64) (uint64, error) {
 	magic := magicPrimary
 	if offset != 0 {
@@ -115,7 +115,8 @@ func copySize(b []byte, offset uint64) (uint64, error) {
 	return length, nil
 }
 
-// parseCopy checks a whole copy's checksum and takes it apart (LUKS2 2.1).
+// parseCopy checks the checksum of a whole copy and parses the copy (LUKS2
+// 2.1).
 func parseCopy(b []byte) (luks2Copy, error) {
 	var text [3]string
 	for i, field := range [][]byte{b[24:72], b[72:104], b[168:208]} {
@@ -137,7 +138,8 @@ func parseCopy(b []byte) (luks2Copy, error) {
 	}, err
 }
 
-// checkSum checks the checksum over a whole copy, which it is zero in.
+// checkSum checks the checksum over a whole copy. The checksum field itself
+// counts as zero.
 func checkSum(b []byte, algorithm string) error {
 	newHash, err := hashNamed(algorithm)
 	if err != nil {
@@ -154,8 +156,8 @@ func checkSum(b []byte, algorithm string) error {
 	return nil
 }
 
-// parseArea takes apart a JSON area: an object, and zeros from its end to the
-// area's, at least one (LUKS2 2.2).
+// parseArea parses a JSON area: an object, followed by at least one zero byte
+// up to the end of the area (LUKS2 2.2).
 func parseArea(area []byte) (object, error) {
 	text, rest, found := bytes.Cut(area, []byte{0})
 	if !found || len(bytes.Trim(rest, "\x00")) != 0 {

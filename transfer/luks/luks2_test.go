@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// damage flips a bit of a copy of the header.
+// damage flips a bit in a copy of the header.
 func (m image) damage(at ...int) image {
 	m = m.clone()
 	for _, i := range at {
@@ -17,7 +17,7 @@ func (m image) damage(at ...int) image {
 	return m
 }
 
-// Where one copy is damaged, wherever that is, the other one opens.
+// If one copy is damaged, at any field, the volume opens with the other copy.
 func TestReadDamagedCopy(t *testing.T) {
 	m := luks2(t)
 	places := map[string]int{
@@ -35,7 +35,7 @@ func TestReadDamagedCopy(t *testing.T) {
 			}
 			_, err := m.damage(at, fixtureSize+at).read()
 			switch name {
-			case "version", "checksum algorithm": // become others, unknown
+			case "version", "checksum algorithm": // the changed value is unknown
 				expectErr(t, err, ErrUnsupported)
 			case "magic":
 				expectErr(t, err, ErrNotLUKS)
@@ -47,8 +47,8 @@ func TestReadDamagedCopy(t *testing.T) {
 	m.damage(12).expectKey(t, first, key64)
 }
 
-// A secondary header is found at each of the offsets that it may have, and at
-// no other, when nothing is left of the primary one.
+// If the primary header is gone, a secondary header is found at each valid
+// offset, and at no other offset.
 func TestReadFindsSecondary(t *testing.T) {
 	m := luks2(t)
 	for _, size := range []int{
@@ -69,8 +69,8 @@ func TestReadFindsSecondary(t *testing.T) {
 	expectErr(t, err, ErrDamaged)
 }
 
-// moved returns a volume with nothing but a secondary header, of a size and at
-// an offset, and with its keyslot and data beyond it.
+// moved returns a volume with only a secondary header of a given size and
+// offset. Its keyslot and data follow the header.
 func moved(t *testing.T, m image, size, at int) image {
 	t.Helper()
 	json := m.edit(t, func(root node) {
@@ -88,8 +88,8 @@ func moved(t *testing.T, m image, size, at int) image {
 	return image{data, 32 << 20}
 }
 
-// Of two sound copies the one with the higher sequence id is taken, the
-// primary one if they are equal.
+// If both copies are valid, the copy with the higher sequence id is used, or
+// the primary copy if the ids are equal.
 func TestReadNewestCopy(t *testing.T) {
 	m := luks2(t).clone()
 	copy(m.data[24:], "primary\x00")
@@ -104,7 +104,7 @@ func TestReadNewestCopy(t *testing.T) {
 			t.Errorf("%d and %d: %+v, want the %s", test.primary, test.secondary, v, test.want)
 		}
 	}
-	// A newer one that is not sound is not taken.
+	// A newer but invalid copy is not used.
 	m.setSequence(fixtureSize, 9)
 	m.data[fixtureSize+5000]++
 	if _, v := m.mustRead(t); v.Label != "primary" {
@@ -112,7 +112,7 @@ func TestReadNewestCopy(t *testing.T) {
 	}
 }
 
-// What is checked of a copy besides its checksum.
+// A copy is refused for each of these faults although its checksum is correct.
 func TestReadSealedNonsense(t *testing.T) {
 	sound := luks2(t).json()
 	tests := map[string]struct {
@@ -163,7 +163,8 @@ func TestReadOther(t *testing.T) {
 	expectErr(t, err, ErrTooSmall)
 }
 
-// A JSON area of 4 MiB that is full of members costs a bounded multiple of it.
+// A JSON area of 4 MiB full of members uses at most a fixed multiple of its
+// size.
 func TestReadManyMembers(t *testing.T) {
 	const size = 4 << 20
 	b := make([]byte, size)
@@ -185,8 +186,8 @@ func TestReadManyMembers(t *testing.T) {
 	}
 }
 
-// JSON that nests as deep as encoding/json takes it, in an area of 4 MiB, is
-// refused without harm.
+// JSON in a 4 MiB area, nested as deeply as encoding/json accepts, is refused
+// without harm.
 func TestReadDeepJSON(t *testing.T) {
 	for _, depth := range []int{100, 9990, 20000, 1 << 20} {
 		const size = 4 << 20

@@ -2,7 +2,7 @@ package luks
 
 import "fmt"
 
-// readKDF reads how a keyslot's key is derived (LUKS2 3.2.5).
+// readKDF reads the key derivation of a keyslot (LUKS2 3.2.5).
 func readKDF(o object) (kdf, error) {
 	switch kind := o.text("type"); kind {
 	case "pbkdf2":
@@ -18,7 +18,7 @@ func readKDF(o object) (kdf, error) {
 	}
 }
 
-// readPBKDF2 reads the parameters that a keyslot and a digest share.
+// readPBKDF2 reads the pbkdf2 parameters of a keyslot or a digest.
 func readPBKDF2(o object) (pbkdf2Params, error) {
 	p := pbkdf2Params{salt: o.binary("salt"), iterations: o.number("iterations")}
 	name := o.text("hash")

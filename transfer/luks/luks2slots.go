@@ -8,9 +8,9 @@ import (
 	"strconv"
 )
 
-// readKeyslots reads the keyslots that hold the segment's key, in the order in
-// which they are tried. Types of keyslots that are not known are left alone
-// (LUKS2 3, 3.2).
+// readKeyslots reads the keyslots that contain the segment's key, in the order
+// in which Unlock tries them. It skips keyslots of unknown types (LUKS2 3,
+// 3.2).
 func (h *Header) readKeyslots(root object, segment string) error {
 	d, bound, err := readDigest(root.object("digests"), segment)
 	if err != nil {
@@ -43,14 +43,14 @@ func (h *Header) readKeyslots(root object, segment string) error {
 	return nil
 }
 
-// order sorts the slots by priority, and leaves out those to be ignored.
+// order sorts the slots by priority and removes those with priority 0.
 func (h *Header) order(priorities map[int]uint64) {
 	h.slots = slices.DeleteFunc(h.slots, func(s keyslot) bool { return priorities[s.id] == 0 })
 	slices.SortStableFunc(h.slots, func(a, b keyslot) int { return cmp.Compare(priorities[b.id], priorities[a.id]) })
 }
 
-// readPriority returns 0 for a keyslot to be ignored, 1 for one of normal
-// priority and 2 for one to be tried first (LUKS2 3.2).
+// readPriority returns 0 for a keyslot to ignore, 1 for normal priority, and 2
+// for a keyslot to try first (LUKS2 3.2).
 func readPriority(o object) uint64 {
 	if !o.has("priority") {
 		return 1
@@ -62,8 +62,8 @@ func readPriority(o object) uint64 {
 	return priority
 }
 
-// setKeySize takes the size of the volume key from a keyslot that holds it,
-// which must be the same in all of them.
+// setKeySize sets the size of the volume key from a keyslot that contains the
+// key. All such keyslots must have the same size.
 func (v *Volume) setKeySize(o object) error {
 	size := o.number("key_size")
 	if *o.err != nil {
@@ -79,8 +79,8 @@ func (v *Volume) setKeySize(o object) error {
 	return *o.err
 }
 
-// readKeyslot reads a keyslot of type luks2 (LUKS2 3.2.1). The error is one of
-// the whole header; what only this keyslot is refused for is in the keyslot.
+// readKeyslot reads a keyslot of type luks2 (LUKS2 3.2.1). An error refuses the
+// whole header. The refused field of the keyslot refuses only the keyslot.
 func readKeyslot(o object, id int, d digest) (keyslot, error) {
 	at, af := o.object("area"), o.object("af")
 	s := keyslot{id: id, digest: d, area: area{offset: at.decimal("offset"), size: at.decimal("size")}}
@@ -97,8 +97,8 @@ func readKeyslot(o object, id int, d digest) (keyslot, error) {
 	return s, *o.err
 }
 
-// readAreaCipher returns the size of the key that an area is encrypted with,
-// in bytes (LUKS2 3.2.3).
+// readAreaCipher returns the size of the key that encrypts an area, in bytes
+// (LUKS2 3.2.3).
 func readAreaCipher(o object) (int, error) {
 	kind, cipher, size := o.text("type"), o.text("encryption"), o.number("key_size")
 	if kind != "raw" {

@@ -2,12 +2,12 @@ package luks
 
 import "fmt"
 
-// luks2Objects is how many keyslots, segments or digests are taken from a
-// header. It is cryptsetup's limit for the first two.
+// luks2Objects is the maximum number of keyslots, segments or digests in a
+// header. For keyslots and segments it is cryptsetup's limit.
 const luks2Objects = 32
 
-// readMetadata reads what a copy of a LUKS2 header says, for a device of size
-// bytes (LUKS2 3).
+// readMetadata reads the metadata of a copy of a LUKS2 header, for a device of
+// size bytes (LUKS2 3).
 func (h *Header) readMetadata(c luks2Copy, size uint64) error {
 	h.volume.Version, h.volume.UUID, h.volume.Label = 2, c.uuid, c.label
 	if err := checkRequirements(c.root.object("config")); err != nil {
@@ -33,8 +33,8 @@ func (h *Header) readMetadata(c luks2Copy, size uint64) error {
 	return checkAreas(h.slots, h.volume.KeySize, 2*c.size, keyslotsEnd)
 }
 
-// keyslotsEnd returns where the keyslots area ends, which begins after both
-// copies of the header and must leave the data at dataOffset alone (LUKS2 2.3,
+// keyslotsEnd returns the end of the keyslots area. The area begins after both
+// copies of the header and must end before the data at dataOffset (LUKS2 2.3,
 // 3.5).
 func (c luks2Copy) keyslotsEnd(dataOffset uint64) (uint64, error) {
 	config := c.root.object("config")

@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// checkRequirements returns an error if something is required to activate the
-// volume (LUKS2 3.5). The specification has an array there, cryptsetup writes
-// it as the member "mandatory" of an object.
+// checkRequirements returns an error if the header has requirements for the
+// activation of the volume (LUKS2 3.5). In the specification they are an array;
+// cryptsetup writes them as the member "mandatory" of an object.
 func checkRequirements(config object) error {
 	if !config.has("requirements") {
 		return *config.err
@@ -30,10 +30,11 @@ func checkRequirements(config object) error {
 	return fmt.Errorf("requirement %s: %w", printable(required[0]), ErrUnsupported)
 }
 
-// errReencryption is for a volume that has two keys at the moment (LUKS2 4.9).
+// errReencryption is returned for a volume that has two keys during a
+// reencryption (LUKS2 4.9).
 var errReencryption = fmt.Errorf("reencryption under way, to be finished by cryptsetup reencrypt: %w", ErrUnsupported)
 
-// checkReencryption returns an error if a keyslot is one of a reencryption
+// checkReencryption returns an error if a keyslot belongs to a reencryption
 // (LUKS2 3.2.2).
 func checkReencryption(keyslots object) error {
 	for _, id := range keyslots.ids() {

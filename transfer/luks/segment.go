@@ -6,8 +6,8 @@ import (
 	"strconv"
 )
 
-// readSegment sets what the one segment says of the data, and returns its name
-// (LUKS2 3.3).
+// readSegment sets the fields that the only segment describes, and returns the
+// name of the segment (LUKS2 3.3).
 func (v *Volume) readSegment(segments object) (name string, err error) {
 	ids := segments.ids()
 	if *segments.err == nil && len(ids) != 1 {
@@ -41,8 +41,8 @@ func (v *Volume) readSegment(segments object) (name string, err error) {
 	return name, v.setSectorSize(sectorSize)
 }
 
-// setSectorSize checks a sector size and that the rest goes with it, as
-// dm-crypt has it.
+// setSectorSize checks and sets the sector size. Like dm-crypt, it checks that
+// offset, size and iv_tweak fit the sector size.
 func (v *Volume) setSectorSize(size uint64) error {
 	if !slices.Contains([]uint64{512, 1024, 2048, 4096}, size) {
 		return fmt.Errorf("sector size %d: only 512, 1024, 2048 or 4096: %w", size, ErrUnsupported)

@@ -6,13 +6,13 @@ import (
 	"io"
 )
 
-// Unlock writes the volume key into key, which must be as long as the volume's
-// KeySize says, and is zero on error. It tries the keyslots by priority and
-// then by number; those of priority 0, "ignore", it leaves alone (LUKS2 3.2).
+// Unlock writes the volume key into key. The length of key must be the volume's
+// KeySize. On error, key is zero. Unlock tries the keyslots by priority and
+// then by number. It skips keyslots of priority 0, "ignore" (LUKS2 3.2).
 //
-// The error wraps ErrWrongPassphrase if any keyslot was tried and none opened.
-// It wraps what kept a keyslot from being tried, too: ErrLimit,
-// ErrUnsupported, or what r returned.
+// The error wraps ErrWrongPassphrase if keyslots were tried and none opened. It
+// also wraps the first error that prevented a keyslot from being tried:
+// ErrLimit, ErrUnsupported, or the error of r.
 func (h *Header) Unlock(r io.ReaderAt, passphrase []byte, limits Limits, key []byte) error {
 	clear(key)
 	switch {

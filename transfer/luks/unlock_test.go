@@ -21,7 +21,7 @@ func TestUnlock(t *testing.T) {
 		volume Volume
 		key    string
 		opens  []string
-		wrong  []string // the first is of a keyslot that was removed
+		wrong  []string // the first belongs to a removed keyslot
 	}{
 		{
 			"LUKS1, sha256, 256 bits, first keyslot removed", luks1Short(t),
@@ -80,8 +80,8 @@ func TestUnlock(t *testing.T) {
 	}
 }
 
-// The data that cryptsetup encrypted in sectors of 4096 bytes reads back, with
-// sector numbers that count 512.
+// Data that cryptsetup encrypted in sectors of 4096 bytes decrypts correctly,
+// with sector numbers in units of 512 bytes.
 func TestUnlockedKeyDecrypts(t *testing.T) {
 	m := luks2Large(t)
 	_, v := m.mustRead(t)
@@ -107,7 +107,8 @@ func TestUnlockedKeyDecrypts(t *testing.T) {
 	}
 }
 
-// Keyslots of high priority come first, those to be ignored never.
+// Keyslots with high priority are tried first, and keyslots with priority 0
+// never.
 func TestUnlockPriority(t *testing.T) {
 	m := luks2Large(t)
 	order := func(m image) (ids []int) {
@@ -134,7 +135,7 @@ func TestUnlockPriority(t *testing.T) {
 	expectErr(t, err, ErrNoKeyslot)
 }
 
-// A keyslot for another key, as cryptsetup calls it unbound, is not tried.
+// A keyslot for another key (which cryptsetup calls unbound) is not tried.
 func TestUnlockUnboundKeyslot(t *testing.T) {
 	m := luks2Large(t).edit(t, func(root node) {
 		root.at("digests", "0")["keyslots"] = []string{"1"}
@@ -146,8 +147,8 @@ func TestUnlockUnboundKeyslot(t *testing.T) {
 	expectErr(t, err, ErrWrongPassphrase)
 }
 
-// One keyslot that can't be tried does not keep another from opening, and is
-// named when none does.
+// A keyslot that cannot be tried does not prevent another from opening. The
+// error names it if no keyslot opens.
 func TestUnlockSkips(t *testing.T) {
 	refusals := map[string]func(keyslot node){
 		"hash whirlpool":         func(k node) { k.at("af")["hash"] = "whirlpool" },
@@ -169,7 +170,7 @@ func TestUnlockSkips(t *testing.T) {
 	}
 }
 
-// The whole digest counts: every byte of it.
+// Every byte of the digest counts.
 func TestUnlockComparesWholeDigest(t *testing.T) {
 	for i := range luks1DigestSize {
 		m := luks1Short(t).clone()
@@ -179,8 +180,8 @@ func TestUnlockComparesWholeDigest(t *testing.T) {
 	}
 }
 
-// Where no keyslot can be tried, the first one's reason is the error, and the
-// passphrase is not blamed.
+// If no keyslot can be tried, the error is the reason of the first keyslot, and
+// does not mention the passphrase.
 func TestUnlockSkipsAll(t *testing.T) {
 	m := luks2Large(t).edit(t, func(root node) {
 		for _, id := range []string{"1", "2"} {
@@ -204,7 +205,7 @@ func TestUnlockKeyOfAnotherSize(t *testing.T) {
 	}
 }
 
-// A brokenReader fails at and after an offset.
+// A brokenReader fails at an offset and beyond.
 type brokenReader struct {
 	io.ReaderAt
 	from int64
@@ -219,7 +220,7 @@ func (r brokenReader) ReadAt(p []byte, offset int64) (int, error) {
 	return r.ReaderAt.ReadAt(p, offset)
 }
 
-// What the reader returns is in the error.
+// The error wraps the reader's error.
 func TestReadErrors(t *testing.T) {
 	for _, m := range []image{luks1Short(t), luks2(t)} {
 		_, err := Read(brokenReader{m, 0}, m.size)
@@ -259,8 +260,8 @@ func (k *recordingKDF) derive(passphrase []byte, size int) ([]byte, error) {
 	return key, err
 }
 
-// Key material and derived keys are zero once Unlock returns, whatever it
-// returns.
+// Key material and derived keys are zero after Unlock returns, also after an
+// error.
 func TestUnlockWipes(t *testing.T) {
 	m := luks1Short(t)
 	for _, passphrase := range []string{second, "wrong"} {
@@ -280,7 +281,7 @@ func TestUnlockWipes(t *testing.T) {
 	}
 }
 
-// The passphrase is read, not changed.
+// Unlock does not modify the passphrase.
 func TestUnlockKeepsPassphrase(t *testing.T) {
 	h, v := luks1Short(t).mustRead(t)
 	passphrase := []byte(second)
