@@ -2,7 +2,7 @@
 // instructions ROUND and LAST and in the offset KEYS of their round keys.
 //
 // R8  batch            X0-X7 data
-// DX  rounds           X8    the tweak after the last one noted
+// DX  rounds           X8    the tweak after the last stored tweak
 // DI  data             X9    scratch
 // SI  sector's tweak   X14   carries
 // R9  blocks left      X15   the round's key
@@ -10,18 +10,18 @@
 // R11 the data key's round keys
 // AX  the same, but AES-128's k1 is where AES-256's k5 is
 // R12 eight tweaks of this stride
-// R13 eight tweaks of the next one
+// R13 eight tweaks of the next stride
 //
-// The last two are at BX and BX+128, as SSE wants them a multiple of 16, and
-// behind them, from BX+256, the sectors' first tweaks, and what is loaded as
-// the one after the last.
+// These tweaks are at BX and BX+128, because SSE needs a multiple of 16. The
+// first tweaks of the sectors follow at BX+256, and then the memory that is
+// loaded as the tweak after the last sector's.
 
 	LEAQ 15(SP), BX
 	ANDQ $~15, BX
 	MOVQ batch_rounds(R8), DX
 	MOVQ batch_keys(R8), R11
 
-	// Encrypt eight ivs under the tweak key.
+	// Encrypt eight ivs with the tweak key.
 	MOVQ  batch_iv(R8), AX
 	MOVQ  batch_step(R8), CX
 	LEAQ  const_tweakKeys(R11), R12
@@ -64,7 +64,7 @@ tweakRound:
 	LEAQ  128(BX), R13
 
 sector:
-	// A sector that begins after a tail, or after nothing.
+	// A sector after a tail, or the first sector.
 	MOVQ  batch_blocks(R8), R9
 	MOVO  (SI), X8
 	NEXT(0)
@@ -80,10 +80,10 @@ sector:
 	JLT   tail
 
 stride:
-	// Eight blocks: as many independent chains of rounds, enough to keep two
-	// AES units of latency four busy, and between the rounds, for the others,
-	// the next stride's tweaks. A sector's last stride makes those of the next
-	// sector's first one.
+	// Eight blocks are eight independent chains of rounds, enough to keep two
+	// AES units of latency four busy. Between the rounds, the other units
+	// compute the tweaks of the next stride. The last stride of a sector
+	// computes the tweaks of the next sector's first stride.
 	CMPQ  R9, $8
 	JNE   sameSector
 	MOVO  16(SI), X8
@@ -140,7 +140,7 @@ tenRounds:
 	JGE   stride
 
 tail:
-	// 1 to 7 blocks, one at a time, with tweaks from CX on.
+	// Process 1 to 7 blocks, one at a time, with tweaks from CX on.
 	MOVQ R12, CX
 
 block:
@@ -178,15 +178,14 @@ tenTailRounds:
 	JMP   done
 
 wholeStrides:
-	// The next sector's tweaks are there already.
+	// The tweaks of the next sector's first stride exist already.
 	MOVQ batch_blocks(R8), R9
 	ADDQ $16, SI
 	DECQ R10
 	JNZ  stride
 
 done:
-	// Leave nothing of the keys in X15 and of the tweaks in X8, X9 and on the
-	// stack.
+	// Wipe the keys in X15, and the tweaks in X8, X9 and on the stack.
 	PXOR X15, X15
 	PXOR X9, X9
 	PXOR X8, X8

@@ -1,17 +1,18 @@
 #include "go_asm.h"
 #include "textflag.h"
 
-// XTS-AES with AES-NI and SSE2, for processors that have no VAES.
+// XTS-AES with AES-NI and SSE2, for processors without VAES.
 
-// What a tweak's top bits are turned into when it is doubled: out of the upper
-// qword comes x^128 = x^7+x^2+x+1, out of the lower one the upper one's bit 0.
+// carries replaces the bits that doubling a tweak shifts out. The top bit of
+// the upper qword is x^128 = x^7+x^2+x+1. The top bit of the lower qword
+// becomes bit 0 of the upper qword.
 DATA carries<>+0(SB)/8, $0x87
 DATA carries<>+8(SB)/8, $0x01
 GLOBL carries<>(SB), RODATA|NOPTR, $16
 
-// DOUBLE multiplies the tweak in X8 by x. PSHUFD puts the dword that ends in
-// the upper qword's top bit first and that of the lower one third; PSRAD makes
-// each top bit a mask.
+// DOUBLE multiplies the tweak in X8 by x. PSHUFD moves the top dword of the
+// upper qword to the first place, and the top dword of the lower qword to the
+// third. PSRAD turns each top bit into a mask.
 #define DOUBLE \
 	PSHUFD $0x13, X8, X9 \
 	PADDQ  X8, X8        \
@@ -19,8 +20,8 @@ GLOBL carries<>(SB), RODATA|NOPTR, $16
 	PAND   X14, X9       \
 	PXOR   X9, X8
 
-// ROUND8 applies the round with the key at an address to eight blocks. The
-// key goes through a register as SSE takes aligned operands only.
+// ROUND8 applies the round with the key at an address to eight blocks. It loads
+// the key into a register, because SSE takes only aligned operands.
 #define ROUND8(OP, key) \
 	MOVOU key, X15 \
 	OP    X15, X0 \
@@ -37,23 +38,23 @@ GLOBL carries<>(SB), RODATA|NOPTR, $16
 	MOVOU key, X15 \
 	OP    X15, X0
 
-// LOAD takes a block in, adding the first round key, X15, and its tweak.
+// LOAD loads a block and adds the first round key, X15, and the block's tweak.
 #define LOAD(offset, data) \
 	MOVOU offset(DI), data  \
 	PXOR  X15, data         \
 	PXOR  offset(R12), data
 
-// STORE adds the tweak again and puts a block back.
+// STORE adds the tweak again and stores a block.
 #define STORE(offset, data) \
 	PXOR  offset(R12), data \
 	MOVOU data, offset(DI)
 
-// NEXT notes the tweak of a block of the next stride.
+// NEXT stores the tweak of a block of the next stride.
 #define NEXT(offset) \
 	MOVO X8, offset(R13) \
 	DOUBLE
 
-// IV makes the iv of a sector a block, and steps to the next.
+// IV turns the iv of a sector into a block, and advances to the next iv.
 #define IV(data) \
 	MOVQ AX, data  \
 	PXOR X15, data \

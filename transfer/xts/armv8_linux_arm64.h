@@ -15,7 +15,7 @@
 	MOVD batch_keys(R0), R3
 	MOVD batch_rounds(R0), R4
 
-	// Encrypt eight ivs under the tweak key and keep them on the stack.
+	// Encrypt eight ivs with the tweak key and keep the results on the stack.
 	MOVD batch_iv(R0), R6
 	MOVD batch_step(R0), R7
 	IV(F0)
@@ -51,7 +51,7 @@ sector:
 	BLT   block
 
 stride:
-	// Eight blocks: as many independent chains of rounds, enough to keep two
+	// Eight blocks are eight independent chains of rounds, enough to keep two
 	// AES units of latency four busy.
 	VLD1.P 64(R1), [V0.B16, V1.B16, V2.B16, V3.B16]
 	VLD1.P 64(R1), [V4.B16, V5.B16, V6.B16, V7.B16]
@@ -79,7 +79,7 @@ tenRounds:
 	BGE    stride
 
 block:
-	// 1 to 7 blocks, one at a time.
+	// Process 1 to 7 blocks, one at a time.
 	VLD1.P 16(R1), [V0.B16]
 	TAKE(V8, F8)
 	VEOR   V8.B16, V0.B16, V0.B16
@@ -111,8 +111,8 @@ nextSector:
 	SUB  $1, R13
 	CBNZ R13, sector
 
-	// Leave nothing of the keys in V16-V30, and of the tweaks in V8-V15, R6, R7
-	// and on the stack.
+	// Wipe the keys in V16-V30, and the tweaks in V8-V15, R6, R7 and on the
+	// stack.
 	MOVD ZR, R6
 	MOVD ZR, R7
 	VEOR V8.B16, V8.B16, V8.B16

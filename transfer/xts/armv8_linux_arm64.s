@@ -2,11 +2,12 @@
 #include "textflag.h"
 
 // XTS-AES with the ARMv8 Cryptographic Extension. AESE adds the round key
-// first, then does SubBytes and ShiftRows, AESMC does MixColumns: so the last
-// AESE goes without AESMC, and the last round key is added by itself.
+// first, then does SubBytes and ShiftRows; AESMC does MixColumns. Therefore the
+// last AESE has no AESMC, and a separate instruction adds the last round key.
 
-// KEYS loads a schedule: the first four of AES-256's round keys to V16-V19, the
-// last eleven of either's to V20-V30, so that AES-128 skips V16-V19.
+// KEYS loads a schedule: the first four round keys of AES-256 to V16-V19, and
+// the last eleven round keys to V20-V30. AES-128 has only these eleven and
+// skips V16-V19.
 #define KEYS(offset) \
 	ADD  $offset, R3, R10                               \
 	VLD1 (R10), [V16.B16, V17.B16, V18.B16, V19.B16]    \
@@ -16,7 +17,8 @@
 	VLD1.P 64(R10), [V24.B16, V25.B16, V26.B16, V27.B16] \
 	VLD1 (R10), [V28.B16, V29.B16, V30.B16]
 
-// ROUND1 applies one round to a block. Cores fuse the two if adjacent.
+// ROUND1 applies one round to a block. Cores fuse the two instructions if they
+// are adjacent.
 #define ROUND1(OP, MIX, key, data) \
 	OP  key.B16, data.B16 \
 	MIX data.B16, data.B16
@@ -58,7 +60,7 @@
 	ROUND8(OP, MIX, V18) \
 	ROUND8(OP, MIX, V19)
 
-// TEN8 applies the rounds that AES-128 has too to eight blocks.
+// TEN8 applies the rounds that AES-128 and AES-256 have to eight blocks.
 #define TEN8(OP, MIX) \
 	ROUND8(OP, MIX, V20) \
 	ROUND8(OP, MIX, V21) \
@@ -82,9 +84,9 @@
 	VEOR V14.B16, V6.B16, V6.B16 \
 	VEOR V15.B16, V7.B16, V7.B16
 
-// TAKE puts the tweak in R6 (low) and R7 into a vector register, by its name
-// as a float too, and doubles it: what comes out on top, x^128, comes back
-// below as x^7+x^2+x+1, which is in R12.
+// TAKE copies the tweak in R6 (low) and R7 into a vector register, and doubles
+// it. The macro needs the register's names as vector and as float. The bit that
+// is shifted out on top, x^128, is added below as x^7+x^2+x+1, which is in R12.
 #define TAKE(vector, float) \
 	FMOVD R6, float        \
 	VMOV  R7, vector.D[1]  \
@@ -93,7 +95,7 @@
 	EXTR  $63, R6, R7, R7  \
 	EOR   R6<<1, R9, R6
 
-// IV makes the iv in R6 a block, and steps to the next sector's.
+// IV turns the iv in R6 into a block, and advances to the next sector's iv.
 #define IV(float) \
 	FMOVD R6, float \
 	ADD   R7, R6, R6

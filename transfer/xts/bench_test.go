@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// workload is what one call is given: the size of the buffer and of the
-// sectors in it, in bytes.
+// workload holds the arguments of one call: the size of the buffer and of its
+// sectors, in bytes.
 type workload struct{ buf, sector int }
 
 var workloads = []workload{{512, 512}, {4096, 4096}, {64 << 10, 512}, {64 << 10, 4096}}
@@ -24,7 +24,7 @@ func newBenchmark(b *testing.B, impl implementation, keySize int) *Cipher {
 	return c
 }
 
-// BenchmarkXTS is named implementation/key/direction/sectors.
+// BenchmarkXTS has sub-benchmarks named implementation/key/direction/sectors.
 func BenchmarkXTS(b *testing.B) {
 	for impl := generic; impl <= armv8; impl++ {
 		b.Run(impl.String(), func(b *testing.B) {

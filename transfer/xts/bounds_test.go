@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// Nothing beyond the buffer or the schedule is read either: they end, or
-// begin, where a page that cannot be touched does.
+// No byte beyond the buffer or the schedule is read or written: both begin or
+// end at a page that faults.
 func TestNothingBeyondIsTouched(t *testing.T) {
 	forEachImplementation(t, func(t *testing.T, impl implementation) {
 		defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
@@ -33,7 +33,7 @@ func TestNothingBeyondIsTouched(t *testing.T) {
 	})
 }
 
-// fencedPage maps a page between two that fault.
+// fencedPage maps a page between two pages that fault.
 func fencedPage(t *testing.T) []byte {
 	t.Helper()
 	page := os.Getpagesize()

@@ -8,20 +8,21 @@ func cpuid(leaf, subleaf uint32) (eax, ebx, ecx, edx uint32)
 // xgetbv reads XCR0. It faults unless CPUID.1:ECX.OSXSAVE is set.
 func xgetbv() (low uint32)
 
-// feature is something of the processor that an implementation needs.
+// feature is a processor feature that an implementation needs.
 type feature struct {
 	name  string
 	there bool
 }
 
-// State that the operating system saves, in XCR0 (Intel SDM volume 1, 13.3).
+// These bits of XCR0 say which state the operating system saves (Intel SDM
+// volume 1, 13.3).
 const (
 	xcr0YMM = 1<<1 | 1<<2                  // SSE, AVX
 	xcr0ZMM = xcr0YMM | 1<<5 | 1<<6 | 1<<7 // opmask, ZMM_Hi256, Hi16_ZMM
 )
 
-// missing returns what this processor, or its operating system, lacks for an
-// implementation, and "" if there is nothing.
+// missing returns the name of a feature that an implementation needs and this
+// processor or its operating system lacks, or "" if there is none.
 func missing(i implementation) string {
 	var needs []feature
 	switch i {
@@ -72,8 +73,9 @@ func vaesAVX512Features() []feature {
 	}
 }
 
-// leaf7 returns the structured extended feature flags, zero where there are
-// none: a leaf above the highest answers with that of another.
+// leaf7 returns the structured extended feature flags, or zero if the processor
+// has none: CPUID answers a leaf above the highest with the data of another
+// leaf.
 func leaf7() (ebx, ecx uint32) {
 	if highest, _, _, _ := cpuid(0, 0); highest < 7 {
 		return 0, 0
@@ -82,8 +84,8 @@ func leaf7() (ebx, ecx uint32) {
 	return ebx, ecx
 }
 
-// osSaves reports whether the operating system saves all of the given state,
-// without which the instructions that use it fault.
+// osSaves reports whether the operating system saves all of the given state.
+// Instructions that use state which is not saved fault.
 func osSaves(state uint32) bool {
 	_, _, ecx, _ := cpuid(1, 0)
 	osxsave, avx := ecx>>27&1 == 1, ecx>>28&1 == 1

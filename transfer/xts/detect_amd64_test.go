@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// What CPUID and XCR0 say is what the kernel says, which lists only what it
-// saves the state of.
+// CPUID and XCR0 report the same features as the kernel, which lists a feature
+// only if it saves the feature's state.
 func TestDetectionAgreesWithTheKernel(t *testing.T) {
 	text, err := os.ReadFile("/proc/cpuinfo")
 	if err != nil {
@@ -33,7 +33,7 @@ func TestDetectionAgreesWithTheKernel(t *testing.T) {
 	}
 }
 
-// cpuinfo returns what is said about the first processor under a name.
+// cpuinfo returns the value of a name for the first processor.
 func cpuinfo(text []byte, name string) string {
 	line := regexp.MustCompile(`(?m)^` + name + `\s*:(.*)$`).FindSubmatch(text)
 	if line == nil {
@@ -42,7 +42,7 @@ func cpuinfo(text []byte, name string) string {
 	return strings.TrimSpace(string(line[1]))
 }
 
-// brand returns the processor's name by CPUID.
+// brand returns the processor's name from CPUID.
 func brand() string {
 	var name []byte
 	for leaf := uint32(0x80000002); leaf <= 0x80000004; leaf++ {

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// What ID_AA64ISAR0_EL1 says is what the auxiliary vector says.
+// ID_AA64ISAR0_EL1 reports the same as the auxiliary vector.
 func TestDetectionAgreesWithTheKernel(t *testing.T) {
 	auxv, err := os.ReadFile("/proc/self/auxv")
 	if err != nil {

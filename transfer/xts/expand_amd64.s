@@ -1,9 +1,10 @@
 #include "textflag.h"
 
-// Key expansion (FIPS 197, 5.2) with AESKEYGENASSIST, in constant time.
-// X0 (and X1) are the newest round keys, DI is where the next one goes.
+// Key expansion (FIPS 197, 5.2) with AESKEYGENASSIST, in constant time. X0 (and
+// X1) are the newest round keys; DI is the address of the next round key.
 
-// PREFIX makes word n of x the XOR of its words 0 to n, then adds t to each.
+// PREFIX sets word n of x to the XOR of its words 0 to n, and then adds t to
+// each word.
 #define PREFIX(x, t) \
 	MOVO  x, X3  \
 	PSLLO $4, X3 \
@@ -14,8 +15,9 @@
 	PXOR  X3, x  \
 	PXOR  t, x
 
-// ROTATED makes x, nk words older, the next round key: its words are chained
-// to RotWord(SubWord(last)) ^ rcon, which AESKEYGENASSIST leaves in word 3.
+// ROTATED turns x, which is nk words older, into the next round key. The words
+// are chained to RotWord(SubWord(last)) ^ rcon, which AESKEYGENASSIST puts into
+// word 3.
 #define ROTATED(rcon, last, x) \
 	AESKEYGENASSIST $rcon, last, X2 \
 	PSHUFD $0xff, X2, X2            \
@@ -23,8 +25,8 @@
 	MOVOU  x, (DI)                  \
 	ADDQ   $16, DI
 
-// UNROTATED is the same for AES-256's odd round keys, chained to
-// SubWord(last), which AESKEYGENASSIST leaves in word 2.
+// UNROTATED does the same for AES-256's odd round keys. They are chained to
+// SubWord(last), which AESKEYGENASSIST puts into word 2.
 #define UNROTATED(last, x) \
 	AESKEYGENASSIST $0, last, X2 \
 	PSHUFD $0xaa, X2, X2         \
@@ -81,8 +83,8 @@ wipe:
 
 // func invertKey(inverse, schedule *byte, rounds int)
 //
-// The equivalent inverse cipher uses the round keys in reverse order, all but
-// the outer two passed through InvMixColumns.
+// The equivalent inverse cipher uses the round keys in reverse order. All but
+// the first and the last go through InvMixColumns.
 TEXT ·invertKey(SB), NOSPLIT, $0-24
 	MOVQ  inverse+0(FP), DI
 	MOVQ  schedule+8(FP), SI

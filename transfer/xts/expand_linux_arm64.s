@@ -3,8 +3,8 @@
 // func expandKey(schedule, key *byte, rounds int)
 //
 // Key expansion (FIPS 197, 5.2), word by word and in constant time. SubWord is
-// AESE with a key of zeros on a block of four equal words, where ShiftRows
-// changes nothing.
+// AESE with a key of zeros on a block of four equal words: ShiftRows does not
+// change such a block.
 //
 // R0 next word    R4 words until the next RotWord, counting down from nk
 // R2 words left   R5 word
@@ -16,7 +16,7 @@ TEXT ·expandKey(SB), NOSPLIT, $0-24
 	SUB  $6, R2, R3        // nk = rounds - 6
 	ADD  $1, R2
 	LSL  $2, R2
-	SUB  R3, R2            // 4*(rounds+1) words, of which nk are the key
+	SUB  R3, R2            // 4*(rounds+1) words; the first nk are the key
 	MOVD R3, R4
 
 key:
@@ -26,11 +26,11 @@ key:
 	CBNZ    R4, key
 
 	MOVD $1, R6
-	LSL  $2, R3, R7        // the distance to the word nk before
+	LSL  $2, R3, R7        // distance to the word nk words earlier
 	VEOR V1.B16, V1.B16, V1.B16
 
 word:
-	// R5 is the word before.
+	// R5 is the previous word.
 	CBNZ R4, notFirst
 	MOVD R3, R4
 	VDUP R5, V0.S4
@@ -45,7 +45,7 @@ word:
 	B    chain
 
 notFirst:
-	// AES-256 substitutes in the middle of its eight words too.
+	// AES-256 also substitutes in the middle of its eight words.
 	CMP  $4, R4
 	BNE  chain
 	CMP  $8, R3
@@ -70,8 +70,8 @@ chain:
 
 // func invertKey(inverse, schedule *byte, rounds int)
 //
-// The equivalent inverse cipher uses the round keys in reverse order, all but
-// the outer two passed through InvMixColumns.
+// The equivalent inverse cipher uses the round keys in reverse order. All but
+// the first and the last go through InvMixColumns.
 TEXT ·invertKey(SB), NOSPLIT, $0-24
 	MOVD   inverse+0(FP), R0
 	MOVD   schedule+8(FP), R1

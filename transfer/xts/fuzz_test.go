@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// FuzzAgainstReference lets the fuzzer choose the key, the data, where they
-// lie and how they are cut into sectors, for all implementations at once.
+// FuzzAgainstReference compares all implementations with the reference. The
+// fuzzer chooses the key, the data, its alignment and the sector size.
 func FuzzAgainstReference(f *testing.F) {
 	f.Add([]byte("0123456789abcdef0123456789ABCDEF"), make([]byte, 1024), uint16(31), uint64(0), uint64(1), uint8(0))
 	f.Add([]byte("0123456789abcdef0123456789abcdef0123456789ABCDEF0123456789ABCDEF"), make([]byte, 4096), uint16(31), ^uint64(3), uint64(8), uint8(7))

@@ -7,13 +7,13 @@ import (
 	"golang.org/x/crypto/xts"
 )
 
-// expandGeneric has x/crypto expand the key, into the Go heap.
+// expandGeneric expands the key with x/crypto, into the Go heap.
 func (c *Cipher) expandGeneric(key []byte) (err error) {
 	c.generic, err = xts.NewCipher(aes.NewCipher, key)
 	return err
 }
 
-// eachSector yields the sectors of buf with their ivs, one by one.
+// eachSector yields each sector of buf with its iv.
 func eachSector(buf []byte, sectorSize int, iv, step uint64) iter.Seq2[[]byte, uint64] {
 	return func(yield func([]byte, uint64) bool) {
 		for ; len(buf) > 0 && yield(buf[:sectorSize], iv); buf = buf[sectorSize:] {

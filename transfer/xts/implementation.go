@@ -11,10 +11,11 @@ const (
 	armv8                            // ARMv8 Cryptographic Extension
 )
 
-// best is the fastest implementation that this machine has.
+// best is the fastest implementation for this machine.
 var best = detect()
 
-// detect finds it. They are in ascending order of speed.
+// detect returns the value of best. The implementations are in ascending order
+// of speed.
 func detect() implementation {
 	for i := armv8; i > generic; i-- {
 		if missing(i) == "" {
@@ -24,14 +25,14 @@ func detect() implementation {
 	return generic
 }
 
-// String returns the name that [Implementation] documents.
+// String returns the name that [Implementation] returns.
 func (i implementation) String() string {
 	return [...]string{"generic", "aesni", "vaes-avx2", "vaes-avx512", "armv8"}[i]
 }
 
-// Implementation returns what [New] uses on this machine: "vaes-avx512",
-// "vaes-avx2", "aesni", "armv8", or "generic" where the processor has no AES
-// instructions that this package knows.
+// Implementation returns the implementation that [New] uses on this machine:
+// "vaes-avx512", "vaes-avx2", "aesni", "armv8", or "generic" if the processor
+// has no AES instructions that this package supports.
 func Implementation() string {
 	return best.String()
 }

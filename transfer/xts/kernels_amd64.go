@@ -1,6 +1,6 @@
 package xts
 
-// Each kernel is in the file of its name. None keeps a pointer, so that a
+// Each kernel is in the file with its name. A kernel keeps no pointer, so a
 // batch stays on its caller's stack.
 
 //go:noescape
@@ -26,7 +26,7 @@ func decryptVAES512(b *batch)
 //go:noescape
 func expandKey(schedule, key *byte, rounds int)
 
-// invertKey writes the decryption schedule of the given encryption schedule.
+// invertKey writes the decryption schedule of an encryption schedule.
 //
 //go:noescape
 func invertKey(inverse, schedule *byte, rounds int)

@@ -1,6 +1,6 @@
 package xts
 
-// The kernel keeps no pointer, so that a batch stays on its caller's stack.
+// The kernel keeps no pointer, so a batch stays on its caller's stack.
 
 //go:noescape
 func encryptARMv8(b *batch)
@@ -13,7 +13,7 @@ func decryptARMv8(b *batch)
 //go:noescape
 func expandKey(schedule, key *byte, rounds int)
 
-// invertKey writes the decryption schedule of the given encryption schedule.
+// invertKey writes the decryption schedule of an encryption schedule.
 //
 //go:noescape
 func invertKey(inverse, schedule *byte, rounds int)

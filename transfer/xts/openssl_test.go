@@ -10,10 +10,11 @@ import (
 	"time"
 )
 
-// BenchmarkOpenSSL compares with "openssl speed" of the same cipher and sector
-// size on this machine: x-openssl is how many times as fast Encrypt is. Each
-// side is measured for a second in turn, and of five such rounds the medians
-// count, so that neither one disturbance nor a change of clock decides.
+// BenchmarkOpenSSL compares Encrypt with "openssl speed" for the same cipher
+// and sector size on this machine. x-openssl is how many times as fast Encrypt
+// is. The benchmark measures both sides in turn, for a second each, and takes
+// the medians of five rounds. So neither a single disturbance nor a change of
+// the clock rate decides the result.
 func BenchmarkOpenSSL(b *testing.B) {
 	if _, err := exec.LookPath("openssl"); err != nil {
 		b.Skipf("no openssl to compare with: %v", err)
@@ -45,7 +46,8 @@ func (w workload) compare(b *testing.B, c *Cipher) {
 	}
 }
 
-// speed returns how many bytes a second Encrypt does in some 1 s.
+// speed returns how many bytes a second Encrypt processes, measured for about 1
+// s.
 func (w workload) speed(c *Cipher) float64 {
 	buf := aligned(w.buf)
 	rounds, start := 0, time.Now()
@@ -58,8 +60,9 @@ func (w workload) speed(c *Cipher) float64 {
 	return float64(rounds) * (1 << 20) / time.Since(start).Seconds()
 }
 
-// opensslSpeed returns how many bytes a second openssl does in 1 s. The last
-// line of its output is the cipher's name and thousands of bytes as 1234.56k.
+// opensslSpeed returns how many bytes a second openssl processes, measured for
+// 1 s. The last line of openssl's output has the cipher's name and thousands of
+// bytes as 1234.56k.
 func opensslSpeed(b *testing.B, sector int) float64 {
 	b.Helper()
 	out, err := exec.Command("openssl", "speed", "-elapsed", "-seconds", "1",

@@ -2,8 +2,9 @@
 
 package xts
 
-// On these architectures only the generic implementation exists, and what New
-// and a Cipher call for the others is never reached.
+// These architectures have only the generic implementation. The functions below
+// exist for the compiler: New and Cipher never call them for another
+// implementation.
 
 func missing(i implementation) string {
 	if i == generic {

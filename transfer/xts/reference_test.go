@@ -9,8 +9,8 @@ import (
 	"golang.org/x/crypto/xts"
 )
 
-// forEachImplementation runs a test with every implementation, whichever one
-// New would choose.
+// forEachImplementation runs a test with every implementation that this machine
+// has, not only with New's choice.
 func forEachImplementation(t *testing.T, test func(t *testing.T, impl implementation)) {
 	t.Helper()
 	for impl := generic; impl <= armv8; impl++ {
@@ -28,8 +28,8 @@ func skipMissing(t testing.TB, impl implementation) {
 	}
 }
 
-// source is a deterministic stream of test data. math/rand/v2's ChaCha8 with a
-// fixed seed: a failure can be run again.
+// source is a deterministic stream of test data: math/rand/v2's ChaCha8 with a
+// fixed seed, so that a failure can be repeated.
 type source struct{ *rand.ChaCha8 }
 
 func newSource(t testing.TB) source {
@@ -44,7 +44,7 @@ func (s source) bytes(n int) []byte {
 	return b
 }
 
-// pair is a cipher under test beside the reference with the same key.
+// pair is a cipher under test and the reference cipher, with the same key.
 type pair struct {
 	*Cipher
 	reference *xts.Cipher
@@ -83,9 +83,9 @@ type sectors struct {
 	iv, step    uint64
 }
 
-// check encrypts and decrypts data of random content at the given offset from
-// a multiple of 64 bytes, and compares with the reference as well as what is
-// around it with what was there.
+// check encrypts and decrypts random data at the given offset from a multiple
+// of 64 bytes. It compares the result with the reference, and checks that the
+// bytes around the data are unchanged.
 func (p pair) check(t testing.TB, src source, s sectors, offset int) {
 	t.Helper()
 	n := s.size * s.count
@@ -106,7 +106,8 @@ func (p pair) check(t testing.TB, src source, s sectors, offset int) {
 	}
 }
 
-// difference returns where a and b begin to differ, -1 if they are the same.
+// difference returns the first index at which a and b differ, or -1 if they are
+// equal.
 func difference(a, b []byte) int {
 	if bytes.Equal(a, b) {
 		return -1

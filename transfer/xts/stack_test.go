@@ -9,16 +9,16 @@ import (
 	"unsafe"
 )
 
-// No key and no tweak is left on the stack when a call has returned.
+// After a call returns, the stack contains no key and no tweak.
 func TestStackIsClean(t *testing.T) {
-	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // a stack that shrinks loses what this test looks for
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // a stack that shrinks loses the bytes that this test searches
 	forEachImplementation(t, func(t *testing.T, impl implementation) {
 		if impl == generic {
 			t.Skip("crypto/aes promises nothing about the stack")
 		}
 		key := newSource(t).bytes(64)
 		secrets := make(chan [][]byte)
-		go func() { secrets <- secretsOf(key) }() // it ends with this send; its traces are on a stack of its own
+		go func() { secrets <- secretsOf(key) }() // it ends with this send; its own stack has its traces
 		want := <-secrets
 		growStack(1)
 
@@ -38,15 +38,15 @@ func TestStackIsClean(t *testing.T) {
 	})
 }
 
-// secretsOf returns what is not to be found: the key's parts, and the tweaks of
-// the first 48 blocks of the first eight sectors.
+// secretsOf returns the bytes that the stack must not contain: the parts of the
+// key, and the tweaks of the first 48 blocks of the first eight sectors.
 func secretsOf(key []byte) (secrets [][]byte) {
 	for i := 0; i < len(key); i += 16 {
 		secrets = append(secrets, key[i:i+16])
 	}
 	block, err := aes.NewCipher(key[len(key)/2:])
 	if err != nil {
-		panic(err) // a key size that the test got wrong
+		panic(err) // the test uses a wrong key size
 	}
 	for iv := range uint64(8) {
 		tweak := binary.LittleEndian.AppendUint64(nil, iv)
@@ -60,7 +60,7 @@ func secretsOf(key []byte) (secrets [][]byte) {
 	return secrets
 }
 
-// double multiplies a tweak by x as IEEE 1619-2018, 5.2 words it.
+// double multiplies a tweak by x, in the form of IEEE 1619-2018, 5.2.
 func double(tweak []byte) {
 	var carry byte
 	for i, b := range tweak {
@@ -70,11 +70,11 @@ func double(tweak []byte) {
 	tweak[0] ^= carry * 0x87
 }
 
-// stackBytes is how far below its caller's frame the search goes. The frames
-// of Encrypt and its kernels are a few hundred bytes.
+// stackBytes is how far the search goes below its caller's frame. The frames of
+// Encrypt and its kernels have a few hundred bytes.
 const stackBytes = 4096
 
-// growStack has the stack reach well beyond that.
+// growStack makes the stack extend well beyond stackBytes.
 //
 //go:noinline
 func growStack(i int) byte {
@@ -100,10 +100,11 @@ var (
 	stackMark = [8]byte{0x5f, 0x3a, 0x11, 0xc8, 0x9e, 0x77, 0x42, 0xd6}
 )
 
-// copyStack copies what is below its own frame's first variable, and follows
-// the call that it is about immediately, as any other call would write there.
-// That is this goroutine's stack, which growStack has made large enough, so the
-// reads are of mapped memory that nothing else uses; no pointer to it is kept.
+// copyStack copies the stack below the first variable of its own frame. It must
+// follow immediately after the call under test, because any other call would
+// overwrite that part. growStack has made this goroutine's stack large enough,
+// so the reads are of mapped memory that nothing else uses. copyStack keeps no
+// pointer to it.
 //
 //go:noinline
 func copyStack() {

@@ -2,7 +2,7 @@
 // instructions ROUND and LAST and in the offset KEYS of their round keys.
 //
 // R8  batch            Y0-Y7  data
-// DX  rounds           Y8-Y13 tweaks on their way, and scratch
+// DX  rounds           Y8-Y13 tweaks in progress, and scratch
 // DI  data             Y14    x^7+x^2+x+1 in each qword
 // SI  sector's tweak   Y15    the round's key
 // R9  blocks left in the sector
@@ -10,13 +10,13 @@
 // R11 the data key's round keys
 // R12 the same, but AES-128's k1 is where AES-256's k5 is
 //
-// 0-255(SP) are the stride's tweaks, 256-383(SP) the sectors' first ones.
+// 0-255(SP) has the stride's tweaks, 256-383(SP) the sectors' first tweaks.
 
 	MOVQ batch_rounds(R8), DX
 	MOVQ batch_keys(R8), R11
 
-	// Y0-Y3: the ivs of two sectors each, each in the lower half of a block.
-	// What VMOVQ does not write it zeroes.
+	// Y0-Y3 get the ivs of two sectors each, each iv in the lower half of a
+	// block. VMOVQ zeroes the rest of the register.
 	MOVQ         batch_iv(R8), AX
 	MOVQ         batch_step(R8), BX
 	VMOVQ        AX, X0
@@ -30,7 +30,7 @@
 	VPADDQ       Y4, Y1, Y2
 	VPADDQ       Y4, Y2, Y3
 
-	// Encrypt them under the tweak key and keep them on the stack.
+	// Encrypt them with the tweak key and keep the results on the stack.
 	LEAQ           const_tweakKeys(R11), R12
 	VBROADCASTI128 (R12), Y15
 	VPXOR          Y15, Y0, Y0
@@ -71,8 +71,8 @@ tweakRound:
 	LEAQ         256(SP), SI
 
 sector:
-	// The tweaks of blocks 0-15: the first two by shifts that differ, the
-	// others by doubling how many there are.
+	// Compute the tweaks of blocks 0-15: the first two by different shifts, the
+	// others by doubling the number of tweaks.
 	VBROADCASTI128 (SI), Y0
 	VPSLLVQ        left256<>(SB), Y0, Y8
 	VPSRLVQ        right256<>(SB), Y0, Y1
@@ -98,7 +98,7 @@ sector:
 	JLT  tail
 
 stride:
-	// 16 blocks: eight independent chains of rounds, enough to keep two AES
+	// 16 blocks are eight independent chains of rounds, enough to keep two AES
 	// units of latency four busy.
 	VBROADCASTI128 (R11), Y15
 	LOAD(0, Y0)
@@ -139,7 +139,7 @@ tenRounds:
 	SUBQ $16, R9
 	JZ   nextSector
 
-	// The next 16 blocks' tweaks are these times x^16.
+	// The tweaks of the next 16 blocks are these tweaks times x^16.
 	NEXT(0, Y8, Y2)
 	NEXT(32, Y9, Y3)
 	NEXT(64, Y10, Y4)
@@ -152,7 +152,7 @@ tenRounds:
 	JGE  stride
 
 tail:
-	// 1 to 15 blocks, one at a time, with the tweak in X8.
+	// Process 1 to 15 blocks, one at a time, with the tweak in X8.
 	VMOVDQU (SP), X8
 
 block:
@@ -190,8 +190,8 @@ nextSector:
 	DECQ R10
 	JNZ  sector
 
-	// Leave nothing of the keys and tweaks in the registers, and of the tweaks
-	// on the stack. VZEROALL also does what VZEROUPPER is for.
+	// Wipe the keys and tweaks in the registers, and the tweaks on the stack.
+	// VZEROALL also has the effect of VZEROUPPER.
 	VZEROALL
 	VMOVDQU Y0, 0(SP)
 	VMOVDQU Y0, 32(SP)

@@ -17,23 +17,24 @@ DATA right256<>+16(SB)/8, $63
 DATA right256<>+24(SB)/8, $63
 GLOBL right256<>(SB), RODATA|NOPTR, $32
 
-// FOLD completes a multiplication by a power of x: low are the qwords shifted
-// left, carry is what came out of them on top. The lower qword's goes into the
-// upper one; the upper one's comes back below times x^128 = x^7+x^2+x+1, which
-// is in both qwords of the polynomial. The three are Xn or Yn alike.
+// FOLD completes a multiplication by a power of x. low has the qwords shifted
+// left, and carry the bits that were shifted out of them. The carry of the
+// lower qword goes into the upper qword. The carry of the upper qword is
+// multiplied by x^128 = x^7+x^2+x+1, which is in both qwords of poly, and goes
+// into the lower qword. The arguments are all Xn or all Yn.
 #define FOLD(poly, carry, scratch, low) \
 	VPSLLDQ    $8, carry, scratch        \
 	VPCLMULQDQ $0x01, poly, carry, carry \
 	VPXOR      scratch, low, low         \
 	VPXOR      carry, low, low
 
-// BITS makes to the tweaks in from times x^n.
+// BITS sets to to the tweaks in from, multiplied by x^n.
 #define BITS(n, from, carry, scratch, to) \
 	VPSRLQ $(64-n), from, carry \
 	VPSLLQ $n, from, to         \
 	FOLD(Y14, carry, scratch, to)
 
-// BYTES makes to the tweaks in from times x^(8*n), n up to 7.
+// BYTES sets to to the tweaks in from, multiplied by x^(8*n), with n up to 7.
 #define BYTES(n, from, carry, to) \
 	VPSRLDQ    $(16-n), from, carry     \
 	VPSLLDQ    $n, from, to             \
@@ -52,18 +53,18 @@ GLOBL right256<>(SB), RODATA|NOPTR, $32
 	OP Y15, Y6, Y6 \
 	OP Y15, Y7, Y7
 
-// LOAD takes two blocks in, adding their tweaks and the first round key, Y15.
+// LOAD loads two blocks and adds their tweaks and the first round key, Y15.
 #define LOAD(offset, data) \
 	VPXOR offset(SP), Y15, data \
 	VPXOR offset(DI), data, data
 
-// STORE adds the tweaks again, leaving them in tweak, and puts two blocks back.
+// STORE adds the tweaks again, leaves them in tweak, and stores two blocks.
 #define STORE(offset, data, tweak) \
 	VMOVDQU offset(SP), tweak  \
 	VPXOR   tweak, data, data  \
 	VMOVDQU data, offset(DI)
 
-// NEXT is the step of 16 blocks of two tweaks.
+// NEXT advances two tweaks by 16 blocks.
 #define NEXT(offset, tweak, carry) \
 	BYTES(2, tweak, carry, tweak) \
 	VMOVDQU tweak, offset(SP)

@@ -11,8 +11,8 @@
 	MOVQ batch_rounds(R8), DX
 	MOVQ batch_keys(R8), R9
 
-	// Z16, Z17: the ivs of sectors 0-3 and 4-7, each in the lower half of a
-	// block. What VMOVQ does not write it zeroes.
+	// Z16 and Z17 get the ivs of sectors 0-3 and 4-7, each iv in the lower half
+	// of a block. VMOVQ zeroes the rest of the register.
 	MOVQ         batch_iv(R8), AX
 	MOVQ         batch_step(R8), BX
 	VMOVQ        AX, X0
@@ -30,7 +30,7 @@
 	VSHUFI64X2   $0, Z1, Z1, Z1
 	VPADDQ       Z1, Z16, Z17
 
-	// Encrypt them under the tweak key and keep them on the stack.
+	// Encrypt them with the tweak key and keep the results on the stack.
 	LEAQ            const_tweakKeys(R9), R12
 	VBROADCASTI32X4 (R12), Z0
 	VPXORQ          Z0, Z16, Z16
@@ -51,8 +51,8 @@ tweakRound:
 	VMOVDQU64       Z16, 0(SP)
 	VMOVDQU64       Z17, 64(SP)
 
-	// The data key's round keys. AES-128's k1 to k10 go where AES-256's k5 to
-	// k14 do, so that only a jump past four rounds tells them apart.
+	// Load the data key's round keys. k1 to k10 of AES-128 use the registers of
+	// k5 to k14 of AES-256, so the only difference is a jump over four rounds.
 	ADDQ            $KEYS, R9
 	VBROADCASTI32X4 0(R9), Z0
 	VBROADCASTI32X4 16(R9), Z1
@@ -80,8 +80,8 @@ tweakRound:
 	MOVQ         SP, SI
 
 sector:
-	// Z24-Z31: the tweaks of blocks 0-31. The first eight come by shifts that
-	// differ from block to block, the others from these by whole bytes.
+	// Compute the tweaks of blocks 0-31 in Z24-Z31: the first eight by a
+	// different shift for each block, the others from these by whole bytes.
 	VBROADCASTI32X4 (SI), Z16
 	VPSLLVQ         left512<>+0(SB), Z16, Z24
 	VPSRLVQ         right512<>+0(SB), Z16, Z17
@@ -101,7 +101,7 @@ sector:
 	JLT  tail
 
 stride:
-	// 32 blocks, a sector of 512 bytes: eight independent chains of rounds,
+	// 32 blocks, a sector of 512 bytes, are eight independent chains of rounds,
 	// enough to keep two AES units of latency four busy.
 	LOAD(0, Z24, Z16)
 	LOAD(64, Z25, Z17)
@@ -141,7 +141,7 @@ tenRounds:
 	SUBQ $32, R9
 	JZ   nextSector
 
-	// The next 32 blocks' tweaks are these times x^32.
+	// The tweaks of the next 32 blocks are these tweaks times x^32.
 	BYTES(4, Z24, Z16, Z24)
 	BYTES(4, Z25, Z17, Z25)
 	BYTES(4, Z26, Z18, Z26)
@@ -154,8 +154,8 @@ tenRounds:
 	JGE  stride
 
 tail:
-	// 1 to 31 blocks, four at a time; K1 has a bit for each qword of those
-	// that there are, and no other memory is touched.
+	// Process 1 to 31 blocks, four at a time. K1 has a bit for each qword of
+	// the remaining blocks, so no other memory is accessed.
 	MOVL       $4, CX
 	CMPQ       R9, CX
 	CMOVQLT    R9, CX
@@ -189,7 +189,7 @@ tenTailRounds:
 	VMOVDQU64 Z16, K1, (DI)
 	LEAQ      (DI)(CX*8), DI
 
-	// The next four blocks' tweaks are these times x^4.
+	// The tweaks of the next four blocks are these tweaks times x^4.
 	VPSRLQ $60, Z24, Z17
 	VPSLLQ $4, Z24, Z24
 	FOLD(Z17, Z24)
@@ -201,8 +201,8 @@ nextSector:
 	DECQ R10
 	JNZ  sector
 
-	// Leave nothing of the keys in Z0-Z14, and of the tweaks in Z16-Z31 and on
-	// the stack. VZEROALL clears Z0-Z15, and does what VZEROUPPER is for.
+	// Wipe the keys in Z0-Z14, and the tweaks in Z16-Z31 and on the stack.
+	// VZEROALL clears Z0-Z15 and also has the effect of VZEROUPPER.
 	VZEROALL
 	VPXORQ  Z16, Z16, Z16
 	VPXORQ  Z17, Z17, Z17

@@ -4,9 +4,9 @@
 // XTS-AES with VAES and AVX-512: a zmm register holds four blocks, and 32 of
 // these registers hold all round keys, eight of data and eight of tweaks.
 
-// Shift counts for the tweaks of blocks 0-3 and 4-7: block n's is the sector's
-// times x^n, so its two qwords are shifted left by n, and what comes out of
-// them is their top n bits, shifted right by 64-n.
+// Shift counts for the tweaks of blocks 0-3 and 4-7. The tweak of block n is
+// the sector's tweak times x^n, so its two qwords are shifted left by n. The
+// bits shifted out of them are their top n bits, shifted right by 64-n.
 DATA left512<>+0(SB)/8, $0
 DATA left512<>+8(SB)/8, $0
 DATA left512<>+16(SB)/8, $1
@@ -43,16 +43,18 @@ DATA right512<>+112(SB)/8, $57
 DATA right512<>+120(SB)/8, $57
 GLOBL right512<>(SB), RODATA|NOPTR, $128
 
-// FOLD completes a multiplication by a power of x: low are the qwords shifted
-// left, carry is what came out of them on top. The lower qword's goes into the
-// upper one; the upper one's comes back below times x^128 = x^7+x^2+x+1, which
-// is in both qwords of Z15. It uses Z23.
+// FOLD completes a multiplication by a power of x. low has the qwords shifted
+// left, and carry the bits that were shifted out of them. The carry of the
+// lower qword goes into the upper qword. The carry of the upper qword is
+// multiplied by x^128 = x^7+x^2+x+1, which is in both qwords of Z15, and goes
+// into the lower qword. FOLD uses Z23.
 #define FOLD(carry, low) \
 	VPSLLDQ    $8, carry, Z23            \
 	VPCLMULQDQ $0x01, Z15, carry, carry  \
 	VPTERNLOGQ $0x96, carry, Z23, low
 
-// BYTES makes to the tweaks in from times x^(8*n), n up to 7. to may be from.
+// BYTES sets to to the tweaks in from, multiplied by x^(8*n), with n up to 7.
+// to may be from.
 #define BYTES(n, from, carry, to) \
 	VPSRLDQ    $(16-n), from, carry      \
 	VPSLLDQ    $n, from, to              \
@@ -70,12 +72,12 @@ GLOBL right512<>(SB), RODATA|NOPTR, $128
 	OP key, Z22, Z22 \
 	OP key, Z23, Z23
 
-// LOAD takes four blocks in, adding their tweaks and the first round key.
+// LOAD loads four blocks and adds their tweaks and the first round key.
 #define LOAD(offset, tweak, data) \
 	VMOVDQU64  offset(DI), data      \
 	VPTERNLOGQ $0x96, tweak, Z0, data
 
-// STORE adds the tweaks again and puts four blocks back.
+// STORE adds the tweaks again and stores four blocks.
 #define STORE(offset, tweak, data) \
 	VPXORQ    tweak, data, data \
 	VMOVDQU64 data, offset(DI)

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// vector is one of testdata/ieee1619.txt.
+// vector is a test vector of testdata/ieee1619.txt.
 type vector struct {
 	number                string
 	key                   []byte
@@ -17,7 +17,7 @@ type vector struct {
 	plaintext, ciphertext []byte
 }
 
-// readVectors reads paragraphs of "name value" lines.
+// readVectors reads test vectors, which are paragraphs of "name value" lines.
 func readVectors(t *testing.T) (vectors []vector) {
 	t.Helper()
 	text, err := os.ReadFile("testdata/ieee1619.txt")
@@ -64,7 +64,7 @@ func TestIEEE1619Vectors(t *testing.T) {
 	}
 	forEachImplementation(t, func(t *testing.T, impl implementation) {
 		for _, v := range vectors {
-			// Not newCipher: vector 1 has the same key twice.
+			// newCipher would refuse vector 1, whose two keys are equal.
 			c, err := expand(impl, make([]byte, ScheduleSize), v.key)
 			if err != nil {
 				t.Fatal(err)

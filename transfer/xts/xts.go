@@ -12,23 +12,23 @@ const (
 	maxSectorSize = 1 << 20 * blockSize // IEEE 1619-2018, 5.1: at most 2^20 blocks in a data unit
 )
 
-// Cipher is an XTS key ready for use. Its zero value is not: see [New].
+// Cipher is an XTS key ready for use. The zero value is not usable: see [New].
 type Cipher struct {
 	keys    *[ScheduleSize]byte // the caller's memory; nil once wiped
 	rounds  int                 // 10 (AES-128) or 14 (AES-256)
 	impl    implementation
-	generic *xts.Cipher // with impl generic only
+	generic *xts.Cipher // only with impl generic
 }
 
-// New expands a key of 32 bytes (AES-128) or 64 (AES-256), data key first.
-// It returns [ErrKeySize] for any other length and [ErrEqualHalves] when the
-// data key and the tweak key are the same.
+// New expands a key of 32 bytes (AES-128) or 64 bytes (AES-256), data key
+// first. It returns [ErrKeySize] for any other length, and [ErrEqualHalves] if
+// the data key and the tweak key are equal.
 //
-// The round keys go into the first [ScheduleSize] bytes of mem, which belong
-// to the Cipher from then on, may be anywhere (such as in a mapping that is
-// locked and not dumped) and have to stay mapped until [Cipher.Wipe]. A start
-// at a multiple of 64 bytes is fastest; any other works. New panics if mem is
-// shorter. It does not keep key, which the caller can wipe.
+// The round keys go into the first [ScheduleSize] bytes of mem. They belong to
+// the Cipher and must stay mapped until [Cipher.Wipe]. mem may be anywhere, for
+// example in a locked mapping that is excluded from core dumps. It is fastest
+// at a multiple of 64 bytes. New panics if mem is shorter. New does not keep
+// key, so the caller can wipe it.
 func New(mem, key []byte) (*Cipher, error) {
 	return newCipher(best, mem, key)
 }
@@ -43,10 +43,11 @@ func newCipher(impl implementation, mem, key []byte) (*Cipher, error) {
 	return expand(impl, mem, key)
 }
 
-// Encrypt encrypts the sectors that buf consists of, in place. The first has
-// the given iv and each further one that of the sector before plus step,
-// modulo 2^64. It panics if sectorSize (in bytes) is not a positive multiple
-// of 16 up to 16 MiB, if buf is not a whole number of sectors, and after Wipe.
+// Encrypt encrypts the sectors of buf in place. The first sector has the given
+// iv; the iv of each further sector is that of the previous sector plus step,
+// modulo 2^64. Encrypt panics if sectorSize (in bytes) is not a positive
+// multiple of 16 up to 16 MiB, if buf is not a whole number of sectors, or
+// after Wipe.
 func (c *Cipher) Encrypt(buf []byte, sectorSize int, iv, step uint64) {
 	c.check(buf, sectorSize)
 	if c.impl == generic {
@@ -62,8 +63,8 @@ func (c *Cipher) Encrypt(buf []byte, sectorSize int, iv, step uint64) {
 	}
 }
 
-// Decrypt is the inverse of [Cipher.Encrypt] for the same arguments, and
-// panics when that does.
+// Decrypt is the inverse of [Cipher.Encrypt] for the same arguments. It panics
+// in the same cases.
 func (c *Cipher) Decrypt(buf []byte, sectorSize int, iv, step uint64) {
 	c.check(buf, sectorSize)
 	if c.impl == generic {
@@ -79,8 +80,8 @@ func (c *Cipher) Decrypt(buf []byte, sectorSize int, iv, step uint64) {
 	}
 }
 
-// Wipe zeroes the round keys and lets go of their memory. No Encrypt or
-// Decrypt may be under way, and none may follow. Further calls do nothing.
+// Wipe zeroes the round keys and releases their memory. No call of Encrypt or
+// Decrypt may be in progress or follow. Further calls of Wipe do nothing.
 func (c *Cipher) Wipe() {
 	if c.keys != nil {
 		clear(c.keys[:])
@@ -88,8 +89,8 @@ func (c *Cipher) Wipe() {
 	c.keys, c.generic = nil, nil
 }
 
-// check panics where going on would encrypt with no key, leave a part of the
-// buffer as it is, or touch memory beyond it.
+// check panics if the call would encrypt without a key, leave part of the
+// buffer unchanged, or access memory beyond the buffer.
 func (c *Cipher) check(buf []byte, sectorSize int) {
 	switch {
 	case c.keys == nil:

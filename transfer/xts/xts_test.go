@@ -10,7 +10,8 @@ import (
 	"testing"
 )
 
-// Every number of blocks that leaves the kernels' strides with every rest.
+// Test every number of blocks that leaves each possible rest after the kernels'
+// strides.
 func TestSectorSizes(t *testing.T) {
 	forEachImplementation(t, func(t *testing.T, impl implementation) {
 		src := newSource(t)
@@ -23,7 +24,7 @@ func TestSectorSizes(t *testing.T) {
 	})
 }
 
-// Every number of sectors around the size of a batch.
+// Test every number of sectors around the size of a batch.
 func TestSectorCounts(t *testing.T) {
 	forEachImplementation(t, func(t *testing.T, impl implementation) {
 		src := newSource(t)
@@ -52,8 +53,8 @@ func TestAlignments(t *testing.T) {
 	})
 }
 
-// The iv wraps around within a batch, at its start and between two, and its
-// carry does not reach the tweak's upper half.
+// The iv wraps around within a batch, at the start of a batch, and between two
+// batches. Its carry does not reach the upper half of the tweak.
 func TestIVWrapsAround(t *testing.T) {
 	forEachImplementation(t, func(t *testing.T, impl implementation) {
 		src := newSource(t)
@@ -66,7 +67,8 @@ func TestIVWrapsAround(t *testing.T) {
 	})
 }
 
-// The round keys' memory may begin anywhere, and nothing is written beyond it.
+// The memory for round keys may begin at any address, and bytes beyond it are
+// not written.
 func TestScheduleAlignments(t *testing.T) {
 	forEachImplementation(t, func(t *testing.T, impl implementation) {
 		src := newSource(t)
@@ -96,7 +98,7 @@ func TestConcurrentUse(t *testing.T) {
 		const calls = 200
 		var users sync.WaitGroup
 		for user := range uint64(8) {
-			users.Go(func() { // ended by its loops, waited for below
+			users.Go(func() { // ends after its loops; users.Wait waits for it
 				got := bytes.Repeat([]byte{byte(user)}, 20*512)
 				want := bytes.Clone(got)
 				for i := range uint64(calls) {
@@ -204,7 +206,7 @@ func panicOf(run func()) (text string) {
 	return ""
 }
 
-// New's choice is what the tests above call the best that is there.
+// New chooses the best implementation that this machine has.
 func TestImplementation(t *testing.T) {
 	c, err := New(make([]byte, ScheduleSize), newSource(t).bytes(64))
 	if err != nil {
