@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// backing is what devices are made of.
+// backing is a file or disk to which devices are attached.
 type backing struct {
 	name   string
 	path   string
@@ -19,14 +19,16 @@ type backing struct {
 
 const backingBytes = 1 << 30
 
-// nullBlk makes a disk that does nothing, at once, in the context of who asks.
-// Its requests are limited to 127 KiB, the block layer's default.
+// nullBlk makes a disk that completes requests at once, without I/O, in the
+// context of the caller. Its requests are limited to 127 KiB, the block layer's
+// default.
 func nullBlk() (*backing, error) {
 	return nullDisk("null_blk", "ublkloopbench", [2]string{"size", "1024"})
 }
 
-// ramDisk is one that keeps its data. By the clock of instructions it stands
-// for a real disk, for which an emulated machine would wait in another time.
+// ramDisk makes a null_blk disk that keeps its data. With the clock of
+// instructions it replaces a real disk, because an emulated machine waits for a
+// real disk by another clock.
 func ramDisk() (*backing, error) {
 	return nullDisk("RAM disk", "ublkloopram", [2]string{"size", "1536"}, [2]string{"memory_backed", "1"}, [2]string{"max_sectors", "2048"})
 }
@@ -101,8 +103,8 @@ func mountedFile(name, kind, what string) (*backing, error) {
 	return fileIn(name, dir, func() error { return errors.Join(command("umount", dir), os.Remove(dir)) })
 }
 
-// fileIn makes a file whose every byte has been written, so that none of the
-// jobs has to allocate.
+// fileIn makes a file and writes all of its bytes, so that no job has to
+// allocate blocks.
 func fileIn(name, dir string, remove func() error) (*backing, error) {
 	path := filepath.Join(dir, "ublk-loop-bench.img")
 	err := command("dd", "if=/dev/zero", "of="+path, "bs=1M", fmt.Sprintf("count=%d", backingBytes>>20), "conv=fsync")
@@ -113,7 +115,7 @@ func fileIn(name, dir string, remove func() error) (*backing, error) {
 	return b, nil
 }
 
-// command runs a program, whose output is of interest only if it fails.
+// command runs a program. The output is only used if the program fails.
 func command(name string, args ...string) error {
 	_, err := output(name, args...)
 	return err

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// report is one of two paths and two cells.
+// report returns a report of two paths and two cells.
 func report() *Report {
 	small, large := Cell{"randread", 4096, 32, 1}, Cell{"read", 128 << 10, 8, 1}
 	return &Report{
@@ -21,7 +21,7 @@ func report() *Report {
 			{Backing: "null_blk", Path: yardstick, Cell: large, IOPS: 400},
 			{Backing: "null_blk", Path: "ublk-loop", Cell: small, IOPS: 1100, ServerNs: 7000, Enters: 0.25},
 			{Backing: "null_blk", Path: "ublk-loop", Cell: large, IOPS: 380},
-			{Backing: "tmpfs", Path: "ublk-loop", Cell: large, IOPS: 5}, // has no yardstick
+			{Backing: "tmpfs", Path: "ublk-loop", Cell: large, IOPS: 5}, // no yardstick
 		},
 	}
 }
@@ -78,7 +78,7 @@ func TestRatios(t *testing.T) {
 	}
 }
 
-// A device that takes longer to come is noticed, too.
+// compare also notices if a device takes longer to attach.
 func TestRatiosOfAttach(t *testing.T) {
 	r := report()
 	r.StartNs.P50 = 8e6
@@ -124,7 +124,7 @@ func TestPercentiles(t *testing.T) {
 	}
 }
 
-// The clock stands beside every figure.
+// Every figure shows its clock.
 func TestTable(t *testing.T) {
 	r := report()
 	r.Memory = &Memory{Queues: 2, Depth: 128, RSS: 8 << 20}
@@ -190,7 +190,7 @@ func TestFields(t *testing.T) {
 	}
 }
 
-// A report is what check and plot read.
+// check and plot read a report.
 func TestReadReport(t *testing.T) {
 	data, err := json.Marshal(report())
 	if err != nil {

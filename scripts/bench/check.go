@@ -9,16 +9,16 @@ import (
 	"slices"
 )
 
-// yardstick is what our figures are divided by: what the kernel's loop driver
-// does in the same boot.
+// yardstick is the path by which the figures are divided: the kernel's loop
+// driver in the same boot.
 const yardstick = "loop, direct"
 
-// attachCell stands for making a device. Its yardstick is a start of the same
+// attachCell is the cell of an attach. Its yardstick is a start of the same
 // program.
 var attachCell = Cell{Mode: "attach"}
 
-// tolerance is how much lower than the stored one a ratio may be. An attach has
-// steps that wait for each other in one order or another.
+// tolerance is how far a ratio may fall below the stored ratio. An attach has a
+// larger tolerance, because the order of its steps varies.
 func (r *Ratio) tolerance() float64 {
 	if r.Cell == attachCell {
 		return 0.1
@@ -26,7 +26,7 @@ func (r *Ratio) tolerance() float64 {
 	return 0.03
 }
 
-// yardstick names what the ratio is a multiple of.
+// yardstick returns the name of the ratio's yardstick.
 func (r *Ratio) yardstick() string {
 	if r.Cell == attachCell {
 		return "the program's start"
@@ -34,14 +34,14 @@ func (r *Ratio) yardstick() string {
 	return "the kernel's loop"
 }
 
-// Ratio is how fast we are at a cell, as a multiple of the yardstick.
+// Ratio is the speed of ublk-loop at a cell, as a multiple of the yardstick.
 type Ratio struct {
 	Path  string  `json:"path"`
 	Cell  Cell    `json:"cell"`
 	Ratio float64 `json:"ratio"`
 }
 
-// ratios returns those of all results that have a yardstick.
+// ratios returns the ratios of all results that have a yardstick.
 func (r *Report) ratios() []Ratio {
 	var list []Ratio
 	for i := range r.Results {
@@ -57,12 +57,12 @@ func (r *Report) ratios() []Ratio {
 	return list
 }
 
-// errSlower is returned where a ratio has dropped.
+// errSlower is returned if a ratio has dropped.
 var errSlower = errors.New("slower than it was")
 
-// compare prints the ratios beside the stored ones. It returns an error that
-// wraps errSlower if one is lower by more than the tolerance, and another if
-// one of the stored is not there to be compared.
+// compare prints the ratios and the stored ratios. The error wraps errSlower if
+// a ratio has dropped by more than the tolerance. compare returns another error
+// if a stored ratio was not measured.
 func compare(w io.Writer, now, stored []Ratio) error {
 	var slower int
 	for _, was := range stored {
@@ -84,8 +84,8 @@ func compare(w io.Writer, now, stored []Ratio) error {
 	return nil
 }
 
-// mean returns the mean of each ratio over several reports, since ratios differ
-// by 1 or 2 % from boot to boot.
+// mean returns the mean of each ratio over several reports, because ratios
+// differ by 1 or 2 % from boot to boot.
 func mean(reports []*Report) ([]Ratio, error) {
 	list := reports[0].ratios()
 	for _, r := range reports[1:] {

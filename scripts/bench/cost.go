@@ -15,7 +15,7 @@ import (
 
 // usage is the CPU time used so far.
 type usage struct {
-	all    time.Duration // by everybody
+	all    time.Duration // by all processes and the kernel
 	server time.Duration // by a path's server
 }
 
@@ -43,7 +43,7 @@ func usageOf(pids []int) (usage, error) {
 			var ns int64
 			data, err := os.ReadFile(task)
 			if errors.Is(err, os.ErrNotExist) {
-				continue // a worker of the kernel that has ended
+				continue // a kernel worker that has ended
 			}
 			if _, err := fmt.Sscan(string(data), &ns); err != nil {
 				return u, fmt.Errorf("parse %s: %w", task, err)
@@ -54,7 +54,7 @@ func usageOf(pids []int) (usage, error) {
 	return u, nil
 }
 
-// enterCounter counts the io_uring_enter calls of processes, by a tracepoint.
+// enterCounter counts the io_uring_enter calls of processes with a tracepoint.
 type enterCounter struct {
 	fds []int
 }
@@ -87,7 +87,7 @@ func countEnters(pids []int) (*enterCounter, error) {
 	return c, nil
 }
 
-// tracepoint returns the number of a tracepoint.
+// tracepoint returns the id of a tracepoint.
 func tracepoint(name string) (uint64, error) {
 	data, err := os.ReadFile("/sys/kernel/tracing/events/" + name + "/id")
 	if err != nil {

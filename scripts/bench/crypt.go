@@ -9,13 +9,13 @@ import (
 	"strings"
 )
 
-// The encrypted paths: all of them AES-256 in XTS mode with sectors of 4096
-// bytes, as LUKS2 has on today's disks, and with the same key, which protects
-// nothing here.
+// The encrypted paths use AES-256 in XTS mode with sectors of 4096 bytes, as
+// LUKS2 does on current disks. All use the same key, which protects nothing
+// here.
 
 const cryptSector = 4096
 
-// benchKey returns a key whose halves differ, as XTS wants it.
+// benchKey returns a key whose halves differ, because XTS needs this.
 func benchKey() []byte {
 	key := make([]byte, 64)
 	for i := range key {
@@ -53,8 +53,8 @@ func dmCrypt(below path, name string, options ...string) path {
 	return p
 }
 
-// dmsetup runs dmsetup, with a table on its standard input, where no key is
-// seen, and without udev, which may not be there.
+// dmsetup runs dmsetup with a table on standard input, which does not expose
+// the key, and without udev, which may be missing.
 func dmsetup(table string, args ...string) error {
 	cmd := exec.Command("dmsetup", args...)
 	cmd.Env = append(os.Environ(), "DM_DISABLE_UDEV=1")
@@ -67,7 +67,7 @@ func dmsetup(table string, args ...string) error {
 	return nil
 }
 
-// withKeyFile calls a function with the name of a file that has the key.
+// withKeyFile calls a function with the name of a file that contains the key.
 func withKeyFile(use func(file string) error) (err error) {
 	f, err := os.CreateTemp("", "ublk-loop-bench")
 	if err != nil {
@@ -81,8 +81,8 @@ func withKeyFile(use func(file string) error) (err error) {
 	return use(f.Name())
 }
 
-// encryptedNullBlk is null_blk under another name: what is measured on it is
-// not to be compared with the rest.
+// encryptedNullBlk is null_blk under another name, because its results are not
+// comparable with the others.
 func encryptedNullBlk() (*backing, error) {
 	b, err := nullBlk()
 	if err == nil {

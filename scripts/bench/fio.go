@@ -15,8 +15,7 @@ func fioArgs(device string, c Cell, runtime time.Duration) []string {
 	return jobArgs(device, c, "--time_based", fmt.Sprintf("--runtime=%dms", runtime.Milliseconds()))
 }
 
-// oneIOArgs is fioArgs for a job that ends after its first I/O, however long that
-// takes.
+// oneIOArgs is fioArgs for a job that ends after its first I/O.
 func oneIOArgs(device string, c Cell) []string { return jobArgs(device, c, "--number_ios=1") }
 
 func jobArgs(device string, c Cell, length ...string) []string {
@@ -29,7 +28,7 @@ func jobArgs(device string, c Cell, length ...string) []string {
 	return append(args, length...)
 }
 
-// fioOutput is what is used of fio's JSON.
+// fioOutput is the part of fio's JSON that the benchmark uses.
 type fioOutput struct {
 	Jobs []struct {
 		Error int     `json:"error"`
@@ -47,12 +46,11 @@ type fioSide struct {
 	} `json:"clat_ns"`
 }
 
-// runFio runs a job and returns the side of it that did I/O.
+// runFio runs a job and returns the direction (read or write) that did I/O.
 func runFio(args []string) (fioSide, error) {
 	var out []byte
-	// One in some hundred jobs would have its buffers in a huge page, by the
-	// address that they happen to get, and take a third of the time for a large
-	// request: of one segment.
+	// By chance, about one job in a hundred would have its buffers in a huge
+	// page. A large request then has one segment and takes a third of the time.
 	err := withoutHugePages(func() (err error) {
 		out, err = exec.Command(args[0], args[1:]...).Output()
 		return err
@@ -67,7 +65,7 @@ func runFio(args []string) (fioSide, error) {
 	return parseFio(out)
 }
 
-// parseFio reads fio's output, before which it may have put warnings.
+// parseFio parses fio's output, which can begin with warnings.
 func parseFio(out []byte) (fioSide, error) {
 	var parsed fioOutput
 	start := strings.IndexByte(string(out), '{')

@@ -7,9 +7,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// withoutHugePages calls f. Programs that it starts get no huge pages but those
-// that they ask for: execve(2) hands the setting on (PR_SET_THP_DISABLE in
-// prctl(2)).
+// withoutHugePages calls f. Programs that f starts get no huge pages except
+// those that they request, because execve(2) keeps the setting
+// (PR_SET_THP_DISABLE in prctl(2)).
 func withoutHugePages(f func() error) error {
 	if err := disableHugePages(1); err != nil {
 		return err

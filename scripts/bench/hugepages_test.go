@@ -15,7 +15,7 @@ func TestWithoutHugePages(t *testing.T) {
 		return strings.Fields(string(out))[1]
 	}
 	if enabled() != "1" {
-		t.Skip("a program that is started here gets no huge pages anyhow")
+		t.Skip("programs started here get no huge pages in any case")
 	}
 	var within string
 	err := withoutHugePages(func() error { within = enabled(); return nil })

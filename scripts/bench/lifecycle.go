@@ -14,11 +14,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lifecycle measures devices that do nothing: how long they take to come and to
-// go, and what one costs.
+// lifecycle measures idle devices: how long attach and detach take, and the
+// cost of a device.
 func (b *bench) lifecycle() error {
-	// A program that starts gets a huge page or does not, and to clear one counts
-	// for far too much by the clock of instructions.
+	// A program gets a huge page at its start or does not. The clock of
+	// instructions overstates the cost of clearing a huge page.
 	err := withoutHugePages(b.attaches)
 	if err != nil || b.check {
 		return err
@@ -28,7 +28,7 @@ func (b *bench) lifecycle() error {
 	return err
 }
 
-// attaches measures the ways to make a device, all of one disk.
+// attaches measures the ways to attach the same disk.
 func (b *bench) attaches() (err error) {
 	disk, err := nullBlk()
 	if err != nil {
@@ -58,7 +58,7 @@ func (b *bench) attaches() (err error) {
 	return errors.Join(b.attachBy(&served, disk), server.end())
 }
 
-// servedName is our path where a server of many devices runs.
+// servedName is the name of ublk-loop's path with a server of many devices.
 const servedName = "with a server"
 
 func (b *bench) attachBy(way *path, of *backing) error {
@@ -69,7 +69,7 @@ func (b *bench) attachBy(way *path, of *backing) error {
 	return err
 }
 
-// timeStart runs a command of ours that does nothing several times.
+// timeStart runs a command of ublk-loop that does nothing, several times.
 func timeStart(bin string, times int) (Percentile, error) {
 	var sample []time.Duration
 	for range times {
@@ -82,7 +82,7 @@ func timeStart(bin string, times int) (Percentile, error) {
 	return percentilesOf(sample), nil
 }
 
-// timeAttach makes and removes a device of a file several times.
+// timeAttach attaches a file and removes the device, several times.
 func timeAttach(p *path, file string, times int) (Attach, error) {
 	var attach, detach []time.Duration
 	for range times {
@@ -104,7 +104,7 @@ func timeAttach(p *path, file string, times int) (Attach, error) {
 // serve is a server of many devices.
 type serve struct{ cmd *exec.Cmd }
 
-// startServe starts one, and waits until it can be asked for devices.
+// startServe starts a server and waits until it accepts requests for devices.
 func startServe(bin string) (*serve, error) {
 	dir, err := os.MkdirTemp("", "ublk-loop-bench")
 	if err != nil {

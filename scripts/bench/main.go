@@ -1,5 +1,6 @@
-// Command bench measures ublk-loop beside the kernel's loop driver and others.
-// scripts/bench.sh builds it and runs it where there is a ublk driver.
+// Command bench compares ublk-loop with the kernel's loop driver and other
+// drivers. scripts/bench.sh builds it and runs it where a ublk driver is
+// available.
 //
 //	bench run [flags] >report.json    as root, on a kernel with ublk
 //	bench table report.json
@@ -79,16 +80,16 @@ func keep(files []string, ratios string) error {
 func runCommand(args []string) error {
 	var b bench
 	flags := flag.NewFlagSet("run", flag.ExitOnError)
-	flags.StringVar(&b.clock, "clock", clockMachine, "what a second is: machine or instructions")
-	flags.BoolVar(&b.full, "full", false, "the whole matrix")
-	flags.BoolVar(&b.check, "check", false, "only what check compares")
-	flags.StringVar(&b.bin, "bin", "ublk-loop", "the ublk-loop to measure")
-	flags.StringVar(&b.kublk, "kublk", "", "the kernel's test server, to measure beside it")
-	flags.StringVar(&b.where, "ext4", "", "an empty disk to make an ext4 on, or a directory on a disk")
+	flags.StringVar(&b.clock, "clock", clockMachine, "clock of the figures: machine or instructions")
+	flags.BoolVar(&b.full, "full", false, "measure the whole matrix")
+	flags.BoolVar(&b.check, "check", false, "measure only what bench check compares")
+	flags.StringVar(&b.bin, "bin", "ublk-loop", "ublk-loop binary to measure")
+	flags.StringVar(&b.kublk, "kublk", "", "the kernel's test server, to compare with")
+	flags.StringVar(&b.where, "ext4", "", "an empty disk for an ext4 file system, or a directory on a disk")
 	flags.IntVar(&b.queues, "queues", 1, "queues of a device")
 	flags.IntVar(&b.depth, "depth", 128, "depth of a queue")
-	flags.DurationVar(&b.runtime, "runtime", 500*time.Millisecond, "how long a job runs")
-	flags.IntVar(&b.times, "attaches", 100, "how often a device is attached")
+	flags.DurationVar(&b.runtime, "runtime", 500*time.Millisecond, "duration of a job")
+	flags.IntVar(&b.times, "attaches", 100, "number of attaches")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}

@@ -22,7 +22,7 @@ func (c Cell) String() string {
 	return name
 }
 
-// shortCells are the five that the goals are set for.
+// shortCells are the five cells for which the project has goals.
 var shortCells = []Cell{
 	{"randread", 4 << 10, 32, 1},
 	{"randwrite", 4 << 10, 32, 1},
@@ -31,14 +31,14 @@ var shortCells = []Cell{
 	{"read", 512 << 10, 4, 1},
 }
 
-// fileCells are those of the short matrix for files.
+// fileCells are the cells of the short matrix for files.
 var fileCells = []Cell{
 	{"randread", 4 << 10, 32, 1},
 	{"randwrite", 4 << 10, 32, 1},
 	{"read", 128 << 10, 8, 1},
 }
 
-// fullCells returns the whole matrix; many is the larger number of jobs.
+// fullCells returns the whole matrix. many is the larger number of jobs.
 func fullCells(many int) []Cell {
 	var cells []Cell
 	for _, mode := range []string{"read", "write", "randread", "randwrite"} {

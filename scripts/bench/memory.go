@@ -9,13 +9,14 @@ import (
 	"strings"
 )
 
-// idleDevices is how many devices the kernel's part is measured with.
+// idleDevices is the number of devices over which the kernel's memory is
+// averaged.
 const idleDevices = 8
 
 const cgroup = "/sys/fs/cgroup/ublk-loop-bench"
 
-// idleMemory measures what an idle device of ours takes. Each has a file of
-// its own, and a process.
+// idleMemory measures the memory of an idle device of ublk-loop. Each device
+// has its own file and process.
 func idleMemory(p *path, queues, depth int) (*Memory, error) {
 	dir, err := os.MkdirTemp("", "ublk-loop-bench")
 	if err != nil {
@@ -52,7 +53,7 @@ func (m *Memory) measure(p *path, dir string) error {
 			return err
 		}
 		devices = append(devices, device)
-		if i == 0 { // alone: the program's text is nobody else's
+		if i == 0 { // while no other server shares the program's text
 			if err := m.measureServer(p); err != nil {
 				return err
 			}
@@ -64,7 +65,7 @@ func (m *Memory) measure(p *path, dir string) error {
 	return errors.Join(err1, err2)
 }
 
-// attachSparse makes a device of a new file of 1 GiB.
+// attachSparse attaches a new sparse file of 1 GiB.
 func attachSparse(p *path, file string) (string, error) {
 	if err := errors.Join(os.WriteFile(file, nil, 0o600), os.Truncate(file, 1<<30)); err != nil {
 		return "", err
@@ -72,7 +73,7 @@ func attachSparse(p *path, file string) (string, error) {
 	return p.attach(file)
 }
 
-// measureServer measures the one server that there is.
+// measureServer measures the only server.
 func (m *Memory) measureServer(p *path) error {
 	pids, err := p.serverPIDs()
 	if err != nil || len(pids) != 1 {
@@ -85,10 +86,10 @@ func (m *Memory) measureServer(p *path) error {
 	return errors.Join(err1, err2)
 }
 
-// enterCgroup puts this process, and so the servers that it starts, in a
-// cgroup, and returns what undoes it.
+// enterCgroup moves this process into a cgroup, which the servers that it
+// starts inherit. It returns a function that undoes this.
 func enterCgroup() (leave func() error, err error) {
-	// Where the memory controller is on already this changes nothing.
+	// This has no effect if the memory controller is already enabled.
 	_ = os.WriteFile(filepath.Dir(cgroup)+"/cgroup.subtree_control", []byte("+memory"), 0)
 	if err := os.Mkdir(cgroup, 0o755); err != nil {
 		return nil, err
@@ -107,8 +108,8 @@ func enterCgroup() (leave func() error, err error) {
 	return func() error { return errors.Join(move("/sys/fs/cgroup"+home), os.Remove(cgroup)) }, nil
 }
 
-// field returns a number of a file of lines of a name and a number, in bytes:
-// "kB" counts.
+// field returns a number, in bytes, from a file whose lines are a name and a
+// number. It converts "kB".
 func field(file, name string) (int64, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {

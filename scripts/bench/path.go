@@ -9,20 +9,21 @@ import (
 	"strings"
 )
 
-// path is a way from a job to a backing.
+// path is a driver between a job and a backing.
 type path struct {
 	name string
-	// attach makes a device of a file and returns its path; detach removes it.
+	// attach attaches a file and returns the path of the device. detach removes
+	// the device.
 	attach func(file string) (device string, err error)
 	detach func(device string) error
-	// server is a word of the command line of who serves the device, if a
-	// process does.
+	// server is a word in the command line of the server process, "" without a
+	// server process.
 	server string
 	how    string // the command, for the report
-	// cached says that the file's page cache is in the path: it is filled
-	// first, so that what is measured is not the disk.
+	// cached is set if I/O goes through the file's page cache. The cache is
+	// then filled first, so that the disk is not measured.
 	cached bool
-	// diskOnly says that the path leads to a disk only.
+	// diskOnly is set if the path works only for a disk.
 	diskOnly bool
 }
 
@@ -44,7 +45,7 @@ func kernelLoop(direct string) path {
 	}
 }
 
-// ublkLoop is our own command, with flags of add.
+// ublkLoop is ublk-loop, with flags of add.
 func ublkLoop(bin, name string, flags ...string) path {
 	return path{
 		name: strings.TrimSpace("ublk-loop " + name), how: "ublk-loop add " + strings.Join(flags, " "), server: "server-of-add",
@@ -56,7 +57,7 @@ func ublkLoop(bin, name string, flags ...string) path {
 	}
 }
 
-// kublk is the kernel's own test server.
+// kublk is the kernel's own test server for ublk.
 func kublk(bin, name string, queues, depth int, flags ...string) path {
 	args := append([]string{"add", "-t", "loop", "-q", strconv.Itoa(queues), "-d", strconv.Itoa(depth)}, flags...)
 	return path{

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// percentilesOf returns the percentiles of a sample: the smallest value that
-// the share does not exceed.
+// percentilesOf returns the percentiles of a sample. A percentile is the
+// smallest value that at least the given share of the sample does not exceed.
 func percentilesOf(sample []time.Duration) Percentile {
 	slices.Sort(sample)
 	at := func(share float64) float64 {

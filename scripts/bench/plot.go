@@ -16,8 +16,8 @@ import (
 	"gonum.org/v1/plot/vg/vgsvg"
 )
 
-// colors are those of the paths, in their order: told apart by people who see
-// fewer colors, too (Okabe and Ito).
+// colors are the colors of the paths, in order. People with color blindness can
+// also distinguish them (Okabe and Ito).
 var colors = []color.Color{
 	color.RGBA{0x99, 0x99, 0x99, 0xff},
 	color.RGBA{0xe6, 0x9f, 0x00, 0xff},
@@ -30,7 +30,8 @@ var colors = []color.Color{
 	color.RGBA{0x00, 0x00, 0x00, 0xff},
 }
 
-// writePlots draws a chart for each backing and names them for it.
+// writePlots draws a chart for each backing. The file names contain the
+// backing.
 func writePlots(r *Report, dir string) ([]string, error) {
 	var files []string
 	for _, backing := range r.backings() {
@@ -49,13 +50,13 @@ func slug(name string) string {
 	return strings.Trim(notInSlug.ReplaceAllString(strings.ToLower(name), "-"), "-")
 }
 
-// chart is how fast each path is in each cell of one backing, as a multiple of
-// what one of the paths is there: cells differ too much for one scale.
+// chart holds the speed of each path in each cell of one backing, as a multiple
+// of one path's speed, because cells differ too much for one scale.
 type chart struct {
 	cells  []Cell
 	paths  []string
-	by     string                    // the path that is 1 everywhere
-	values map[string]plotter.Values // by path, one for each cell; 0 where it was not measured
+	by     string                    // the path with the value 1 in every cell
+	values map[string]plotter.Values // by path, one for each cell; 0 if not measured
 }
 
 func (r *Report) chart(backing string) chart {
@@ -90,7 +91,7 @@ func (r *Report) chart(backing string) chart {
 
 // Sizes of a chart, in points.
 const (
-	cellWidth   = 104 // of which the bars take 72
+	cellWidth   = 104 // includes barsWidth
 	barsWidth   = 72
 	legendWidth = 150
 	chartHeight = 300
@@ -132,7 +133,7 @@ func halves(_, highest float64) []plot.Tick {
 	return ticks
 }
 
-// bars adds the bars of each path to a plot, and returns what names them.
+// bars adds the bars of each path to a plot and returns their legend.
 func (c *chart) bars(p *plot.Plot) (*plot.Legend, error) {
 	legend := plot.NewLegend()
 	legend.Top = true

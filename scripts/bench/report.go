@@ -6,27 +6,27 @@ import (
 	"os"
 )
 
-// Report is all that a run has found, and what is needed to repeat it.
+// Report holds all results of a run, and the data needed to repeat it.
 type Report struct {
 	Time     string            `json:"time"`   // RFC 3339, UTC
-	Clock    string            `json:"clock"`  // what a second is: see clocks
+	Clock    string            `json:"clock"`  // clock of the figures, see below
 	Kernel   string            `json:"kernel"` // uname -r
 	CPU      string            `json:"cpu"`    // model name
 	CPUs     int               `json:"cpus"`
-	Versions map[string]string `json:"versions"` // of the programs that were run
+	Versions map[string]string `json:"versions"` // versions of the programs
 	Results  []Result          `json:"results"`
-	StartNs  Percentile        `json:"start_ns"` // of our program, to its end
+	StartNs  Percentile        `json:"start_ns"` // ublk-loop, from start to end
 	Attach   []Attach          `json:"attach"`
 	Memory   *Memory           `json:"memory,omitempty"`
 }
 
-// The clocks that figures can be by.
+// These are the possible clocks of figures.
 const (
-	clockMachine      = "machine"      // the machine's own, or that of a virtual machine under KVM
-	clockInstructions = "instructions" // a nanosecond is an instruction of the one CPU (QEMU -icount)
+	clockMachine      = "machine"      // the clock of the machine, or of a virtual machine under KVM
+	clockInstructions = "instructions" // one instruction of the only CPU is a nanosecond (QEMU -icount)
 )
 
-// Result is what one job did over one path.
+// Result is the result of one job over one path.
 type Result struct {
 	Backing string `json:"backing"`
 	Path    string `json:"path"`
@@ -37,12 +37,12 @@ type Result struct {
 	IOPS           float64    `json:"iops"`
 	BytesPerSecond float64    `json:"bytes_per_second"`
 	LatencyNs      Percentile `json:"latency_ns"`
-	// CPUNs is what an I/O takes of all CPUs, fio's part included; ServerNs
-	// what the server's process takes, 0 where there is none.
+	// CPUNs is the time of all CPUs for an I/O, including fio. ServerNs is the
+	// time of the server's process, 0 without a server.
 	CPUNs    float64 `json:"cpu_ns_per_io"`
 	ServerNs float64 `json:"server_ns_per_io"`
-	// Enters is how often the server calls io_uring_enter for an I/O, counted
-	// in a run of its own; 0 where there is no server.
+	// Enters is the number of io_uring_enter calls of the server for an I/O,
+	// counted in a separate run; 0 without a server.
 	Enters float64 `json:"enters_per_io"`
 }
 
@@ -53,7 +53,7 @@ type Percentile struct {
 	P999 float64 `json:"p99_9"`
 }
 
-// Attach is how long it takes to make a device and to remove it.
+// Attach holds the durations of attach and detach.
 type Attach struct {
 	Path     string     `json:"path"`
 	Times    int        `json:"times"`
@@ -61,19 +61,20 @@ type Attach struct {
 	DetachNs Percentile `json:"detach_ns"`
 }
 
-// Memory is what an idle device takes, in bytes.
+// Memory is the memory of an idle device, in bytes.
 type Memory struct {
 	Queues int   `json:"queues"`
 	Depth  int   `json:"depth"`
-	RSS    int64 `json:"rss"` // of the server
+	RSS    int64 `json:"rss"` // RSS of the server
 	PSS    int64 `json:"pss"`
-	// Slab and Kernel are the growth, for each of several devices, of the
-	// kernel's slab and of all that the kernel charges to the servers' cgroup.
+	// Slab and Kernel are the growth for each device, averaged over several
+	// devices. Slab is the kernel's slab, and Kernel is all kernel memory that
+	// is charged to the servers' cgroup.
 	Slab   int64 `json:"slab"`
 	Kernel int64 `json:"cgroup_kernel"`
 }
 
-// find returns the result of a cell over a path, nil if it was not measured.
+// find returns the result of a cell over a path, or nil if it was not measured.
 func (r *Report) find(backing, path string, c Cell) *Result {
 	for i := range r.Results {
 		if x := &r.Results[i]; x.Backing == backing && x.Path == path && x.Cell == c {

@@ -11,14 +11,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// options say what a run measures.
+// options configure a run.
 type options struct {
 	clock   string
 	full    bool
-	check   bool // only what the regression check compares
+	check   bool // measure only what the regression check compares
 	bin     string
 	kublk   string // "" for none
-	where   string // a disk to make an ext4 on, or a directory; "" for neither
+	where   string // a disk for an ext4 file system, or a directory; "" for neither
 	queues  int
 	depth   int
 	runtime time.Duration
@@ -33,7 +33,7 @@ type bench struct {
 	done   int
 }
 
-// run measures everything, and says on standard error how far it is.
+// run measures everything and reports its progress on standard error.
 func (b *bench) run() error {
 	if err := b.describe(); err != nil {
 		return err
@@ -41,13 +41,14 @@ func (b *bench) run() error {
 	return withKeyFile(b.runWith)
 }
 
-// runWith runs everything, with a key in a file for what needs one.
+// runWith measures everything. keyFile contains the key for encrypted paths.
 func (b *bench) runWith(keyFile string) error {
 	plans, err := b.plans(keyFile)
 	if err != nil {
 		return err
 	}
-	// First: programs start more slowly once caches have been dropped.
+	// This comes first, because programs start more slowly after caches have
+	// been dropped.
 	if err := b.lifecycle(); err != nil {
 		return err
 	}
@@ -62,7 +63,7 @@ func (b *bench) runWith(keyFile string) error {
 	return nil
 }
 
-// plan is what is measured over one backing.
+// plan says what to measure over one backing.
 type plan struct {
 	make  func() (*backing, error)
 	cells []Cell
@@ -75,8 +76,8 @@ func (b *bench) plans(keyFile string) ([]plan, error) {
 			return nil, err
 		}
 	}
-	// Where no udev is, nothing else loads the kernel's fast ciphers; on other
-	// processors there is no such module.
+	// Without udev, nothing else loads the kernel's fast ciphers. Other
+	// processors do not have this module.
 	_ = command("modprobe", "aesni_intel")
 	shape := []string{fmt.Sprintf("--queues=%d", b.queues), fmt.Sprintf("--depth=%d", b.depth)}
 	ours := func(name string, flags ...string) path { return ublkLoop(b.bin, name, append(flags, shape...)...) }
@@ -119,7 +120,7 @@ func (b *bench) runPlan(p plan) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, back.remove()) }()
-	// The first job after a boot finds the kernel busy with other things.
+	// The first job after a boot would compete with other work of the kernel.
 	if _, err := runFio(fioArgs(back.path, Cell{"randread", 4 << 10, 32, 1}, time.Second)); err != nil {
 		return err
 	}
@@ -134,7 +135,7 @@ func (b *bench) runPlan(p plan) (err error) {
 	return nil
 }
 
-// runPath measures the cells over one path, for which a device is made.
+// runPath attaches a device and measures the cells over one path.
 func (b *bench) runPath(back *backing, way *path, cells []Cell) (err error) {
 	if err := dropCaches(); err != nil {
 		return err
@@ -171,15 +172,15 @@ func (b *bench) runPath(back *backing, way *path, cells []Cell) (err error) {
 	return nil
 }
 
-// dropCaches makes a path find nothing of what the one before has written: a
-// direct read has to wait for a dirty page of the same place.
+// dropCaches writes and drops all cached pages. Otherwise a path would find
+// dirty pages of the previous path, and a direct read would wait for them.
 func dropCaches() error {
 	unix.Sync()
 	return os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0)
 }
 
-// startup returns what it takes to start and end a job that does next to
-// nothing, which is no I/O's fault.
+// startup returns the CPU time to start and end a job that does almost nothing.
+// This time does not belong to an I/O.
 func startup(args []string) (time.Duration, error) {
 	before, err := usageOf(nil)
 	if err != nil {
@@ -194,11 +195,12 @@ func startup(args []string) (time.Duration, error) {
 	return (after.all - before.all) / startups, err
 }
 
-// startups make ticks of 10 ms a measure of one start.
+// startups is the number of starts over which the time is averaged, because the
+// clock has ticks of 10 ms.
 const startups = 3
 
-// measure runs a job, whose start takes as long as was found. But for the
-// regression check it also finds out what an I/O costs.
+// measure runs a job whose start takes the given time. Except for the
+// regression check, it also measures the cost of an I/O.
 func (b *bench) measure(r *Result, pids []int, start time.Duration) error {
 	before, err := usageOf(pids)
 	if err != nil {
@@ -224,7 +226,7 @@ func (b *bench) measure(r *Result, pids []int, start time.Duration) error {
 	return err
 }
 
-// entersPerIO runs a job again, since to count its system calls takes time.
+// entersPerIO runs a job again, because counting its system calls takes time.
 func entersPerIO(r *Result, pids []int, runtime time.Duration) (float64, error) {
 	counter, err := countEnters(pids)
 	if err != nil {
@@ -238,7 +240,7 @@ func entersPerIO(r *Result, pids []int, runtime time.Duration) (float64, error) 
 	return float64(enters) / float64(side.IOs), errors.Join(err, counter.close())
 }
 
-// describe takes down what else is needed to repeat the run.
+// describe records the other data needed to repeat the run.
 func (b *bench) describe() error {
 	var uts unix.Utsname
 	if err := unix.Uname(&uts); err != nil {

@@ -7,7 +7,7 @@ import (
 	"text/tabwriter"
 )
 
-// writeTable prints a report for people.
+// writeTable prints a report as a table.
 func writeTable(w io.Writer, r *Report) error {
 	fmt.Fprintf(w, "kernel %s, %d × %s, %s\n", r.Kernel, r.CPUs, r.CPU, r.Time)
 	fmt.Fprintf(w, "clock: %s\n\n", clockNames[r.Clock])
