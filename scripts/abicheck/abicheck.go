@@ -1,14 +1,14 @@
-// Package abicheck compares a package's uapi.go, its copy of a kernel header,
-// with testdata/abi.txt, what a C compiler made of that header. The golden file
-// is written by scripts/gen-abi.sh from the names that Names finds, so neither
-// side can know a name that the other does not.
+// Package abicheck compares a package's uapi.go, which copies a kernel header,
+// with testdata/abi.txt, the golden file, which a C compiler made from that
+// header. scripts/gen-abi.sh writes the golden file from the names that Names
+// returns, so both sides always have the same names.
 //
 // The rules for a uapi.go:
 //   - a constant or variable has the name that the header gives it;
 //   - a struct's comment begins "NAME is struct C_NAME";
 //   - a field's C name is its Go name in snake case, or the field's abi tag;
-//   - a struct begins with a blank structs.HostLayout and has no padding of the
-//     compiler's making; only padding that has no name in C is blank.
+//   - a struct begins with a blank structs.HostLayout, and the compiler adds no
+//     padding to it; only padding that has no name in C is blank.
 package abicheck
 
 import (
@@ -21,15 +21,15 @@ import (
 	"testing"
 )
 
-// Compiled is what the text of uapi.go does not tell: how the compiler laid out
-// its structs, and which values its variables got.
+// Compiled holds the data that the text of uapi.go lacks: the compiler's layout
+// of its structs, and the values of its variables.
 type Compiled struct {
 	Structs []any          // one value of every struct
 	Vars    map[string]any // every variable, by its name
 }
 
 // Check fails t for every difference between uapi.go and testdata/abi.txt in
-// the working directory, which go test makes the package's own.
+// the working directory, which is the package's directory under go test.
 func Check(t testing.TB, c Compiled) {
 	t.Helper()
 	diffs, err := Diff(".", c)
@@ -41,8 +41,8 @@ func Check(t testing.TB, c Compiled) {
 	}
 }
 
-// Diff lists, sorted, the differences between dir's uapi.go and its
-// testdata/abi.txt, and whatever c has too much or too little.
+// Diff returns the sorted differences between dir's uapi.go and its
+// testdata/abi.txt, and the entries that c lacks or has in addition.
 func Diff(dir string, c Compiled) ([]string, error) {
 	src, err := parseSource(filepath.Join(dir, "uapi.go"))
 	if err != nil {
@@ -61,8 +61,8 @@ func Diff(dir string, c Compiled) ([]string, error) {
 	return diffs, nil
 }
 
-// addVars puts the variables' values into got, and reports those that only one
-// of src and vars has.
+// addVars adds the variables' values to got. It reports variables that only src
+// or only vars has.
 func addVars(got map[string]string, src *source, vars map[string]any) (diffs []string) {
 	for name, value := range vars {
 		got["const "+name] = fmt.Sprint(value)
@@ -70,8 +70,8 @@ func addVars(got map[string]string, src *source, vars map[string]any) (diffs []s
 	return differ("variable", src.vars, slices.Collect(maps.Keys(vars)))
 }
 
-// addStructs puts the structs' sizes and offsets into got, and reports those
-// that only one of src and values has, or that have hidden padding.
+// addStructs adds the structs' sizes and offsets to got. It reports structs
+// that only src or only values has, or that have hidden padding.
 func addStructs(got map[string]string, src *source, values []any) (diffs []string) {
 	var names []string
 	for _, v := range values {
@@ -84,7 +84,7 @@ func addStructs(got map[string]string, src *source, values []any) (diffs []strin
 	return append(diffs, differ("struct", slices.Collect(maps.Keys(src.structs)), names)...)
 }
 
-// addLayout puts the size of one struct and the offsets of its fields into got.
+// addLayout adds the size of one struct and the offsets of its fields to got.
 func addLayout(got map[string]string, cName string, typ reflect.Type) (diffs []string) {
 	got["size struct "+cName] = fmt.Sprint(typ.Size())
 	if typ.NumField() == 0 || typ.Field(0).Type != reflect.TypeFor[structs.HostLayout]() {
@@ -107,8 +107,7 @@ func addLayout(got map[string]string, cName string, typ reflect.Type) (diffs []s
 	return diffs
 }
 
-// differ reports the names that uapi.go declares and the test did not pass, and
-// the other way round.
+// differ reports the names that only uapi.go declares or only the test passed.
 func differ(kind string, declared, passed []string) (diffs []string) {
 	for _, name := range declared {
 		if !slices.Contains(passed, name) {
@@ -123,7 +122,8 @@ func differ(kind string, declared, passed []string) (diffs []string) {
 	return diffs
 }
 
-// compare reports where Go and the golden file differ or only one has an entry.
+// compare reports entries that differ between Go and the golden file, or that
+// only one of them has.
 func compare(got, want map[string]string) (diffs []string) {
 	for key, value := range got {
 		if w, ok := want[key]; !ok {

@@ -49,7 +49,7 @@ func good() Compiled {
 	return Compiled{Structs: []any{entry{}}, Vars: map[string]any{"NUMBER": uint32(768)}}
 }
 
-// write makes a package directory of a uapi.go and a golden file.
+// write creates a package directory with a uapi.go and a golden file.
 func write(t *testing.T, source, golden string) string {
 	t.Helper()
 	dir := t.TempDir()

@@ -6,8 +6,9 @@ import (
 	"strings"
 )
 
-// keyWords is how many words of a golden line are its key; the rest is the
-// value: a number, a size in bytes, or an offset and a size in bytes.
+// keyWords is the number of words in the key of a golden line. The rest of the
+// line is the value: a number, a size in bytes, or an offset and a size in
+// bytes.
 var keyWords = map[string]int{"const": 2, "size": 3, "offset": 3}
 
 // readGolden returns the entries of the golden file at path. A line that begins

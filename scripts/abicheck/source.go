@@ -16,7 +16,7 @@ import (
 	"unicode"
 )
 
-// source is what a uapi.go declares.
+// source holds the declarations of a uapi.go.
 type source struct {
 	consts  map[string]string   // values in decimal, by name
 	vars    []string            // names
@@ -24,8 +24,8 @@ type source struct {
 	fields  map[string][]string // C names of the fields that have one, by the struct's C name
 }
 
-// Names lists the golden entries that the uapi.go at path needs, sorted and
-// without their values: "const C", "size struct S", "offset struct S.f".
+// Names returns the golden entries that the uapi.go at path needs, sorted and
+// without values: "const C", "size struct S", "offset struct S.f".
 func Names(path string) ([]string, error) {
 	src, err := parseSource(path)
 	if err != nil {
@@ -67,7 +67,7 @@ func parseSource(path string) (*source, error) {
 	return src, nil
 }
 
-// add notes the variables and structs of one declaration.
+// add records the variables and structs of one declaration.
 func (s *source) add(d ast.Decl) error {
 	gen, ok := d.(*ast.GenDecl)
 	if !ok {
@@ -96,7 +96,7 @@ func (s *source) add(d ast.Decl) error {
 
 var structDoc = regexp.MustCompile(`^(\w+) is struct (\w+)\b`)
 
-// addStruct notes one struct and its fields.
+// addStruct records one struct and its fields.
 func (s *source) addStruct(spec *ast.TypeSpec, doc string) error {
 	typ, ok := spec.Type.(*ast.StructType)
 	if !ok {
@@ -127,8 +127,8 @@ func (s *source) addStruct(spec *ast.TypeSpec, doc string) error {
 	return nil
 }
 
-// fieldName is the C name of a field: its abi tag, or its Go name in snake
-// case, where a row of capitals is one word.
+// fieldName returns the C name of a field: its abi tag, or its Go name in snake
+// case, where consecutive capitals are one word.
 func fieldName(goName string, tag reflect.StructTag) string {
 	if name, ok := tag.Lookup("abi"); ok {
 		return name
@@ -146,16 +146,17 @@ func fieldName(goName string, tag reflect.StructTag) string {
 	return b.String()
 }
 
-// noImports refuses every import: no constant of a uapi.go depends on one.
+// noImports refuses every import, because no constant of a uapi.go depends on
+// an import.
 type noImports struct{}
 
 func (noImports) Import(path string) (*types.Package, error) {
 	return nil, errors.New("imports are left out")
 }
 
-// evaluate returns the values of file's constants. Type errors are ignored:
-// what the imports would declare is missing. A constant that suffers from that
-// has no value and is an error.
+// evaluate returns the values of file's constants. It ignores type errors,
+// because the declarations of imports are missing. A constant that needs a
+// missing declaration has no value and is an error.
 func evaluate(fset *token.FileSet, file *ast.File) (map[string]string, error) {
 	conf := types.Config{Importer: noImports{}, IgnoreFuncBodies: true, Error: func(error) {}}
 	pkg, _ := conf.Check(file.Name.Name, fset, []*ast.File{file}, nil)

@@ -1,5 +1,5 @@
-// Command cmd prints the golden entries that a uapi.go needs, one a line and
-// without their values. scripts/gen-abi.sh makes a C program of them.
+// Command cmd prints the golden entries that a uapi.go needs, one on each line
+// and without values. scripts/gen-abi.sh makes a C program from them.
 package main
 
 import (
