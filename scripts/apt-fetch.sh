@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # apt-fetch.sh SUITE DIR PATTERN...   unpack the newest Debian packages that match the shell patterns into DIR
 #
-# With an apt configuration of its own: neither the machine's package lists nor what is installed changes, and root is
-# not needed. SUITE need not be the machine's own release.
+# The script uses its own apt configuration, so it changes neither the package lists nor the installed packages of the
+# machine, and does not need root. SUITE can be a release other than the machine's own.
 set -euo pipefail
 
 die() {
@@ -10,14 +10,14 @@ die() {
 	exit 1
 }
 
-# The mirror that this machine's apt uses for Debian; elsewhere (Ubuntu) the one that Debian itself names.
+# Print the mirror that this machine's apt uses for Debian. On other systems (Ubuntu) print Debian's default mirror.
 debian_mirror() {
 	local mirror fallback=deb.debian.org/debian
 	mirror=$(apt-get indextargets --format "\$(LABEL) \$(REPO_URI)" 'Created-By: Packages' | awk '$1 == "Debian" {print $2; exit}')
 	echo "${mirror:-http://$fallback}"
 }
 
-# Run an apt tool below $work.
+# Run an apt tool with its state below $work.
 private_apt() {
 	local tool=$1
 	shift
@@ -27,10 +27,10 @@ private_apt() {
 		-o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false "$@"
 }
 
-# Try a second time: a mirror in the middle of an update fails once.
+# Try twice, because a mirror fails while it is being updated.
 twice() { "$@" >&2 || "$@" >&2; }
 
-# The newest package whose name matches the shell pattern.
+# Print the newest package whose name matches the shell pattern.
 newest() {
 	local name
 	private_apt apt-cache pkgnames | while read -r name; do
@@ -42,7 +42,7 @@ newest() {
 main() {
 	local suite=$1 directory=$2 pattern package deb
 	shift 2
-	command -v apt-get >/dev/null || die "fetch $*: there is no apt here"
+	command -v apt-get >/dev/null || die "fetch $*: apt-get not found"
 	work=$(mktemp -d "$directory.XXXXXX")
 	trap 'rm -rf "$work"' EXIT
 	mkdir -p "$work/state/lists/partial" "$work/cache/archives/partial"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The part of bench-many.sh that runs in the virtual machine.
+# bench-many.sh runs this part in the virtual machine.
 set -euo pipefail
 
-# A line of the table: $2 devices with $3 requests at a time each, served as $1 says.
+# Print a line of the table: $2 devices with depth $3, served as $1 says.
 measure() {
 	local how=$1 n=$2 depth=$3 device jobs=()
 	local flags=(--read-only --direct-io=on --queues 1 --depth 32)
@@ -11,7 +11,7 @@ measure() {
 		device=$(ublk-loop add "${flags[@]}" /dev/nullb0)
 		jobs+=("--name=$i" "--filename=$device")
 	done
-	# The runtime of the servers has things to do after a start.
+	# Let the Go runtimes of the servers finish their work after the start.
 	sleep 2
 	fio --output-format=terse --terse-version=3 --ioengine=io_uring --direct=1 --rw=randread --bs=4k --iodepth="$depth" --runtime=2 \
 		--time_based --group_reporting --thread "${jobs[@]}" | awk -F ';' -v line="$how, $n devices, depth $depth" '{print line ": " $8 " IOPS"}'

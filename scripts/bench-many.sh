@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Many devices in one server beside a server each: IOPS of 4 KiB random reads over null_blk, by the clock of instructions
-# of a virtual machine with one CPU.
+# Compare many devices in one server with a server for each device: IOPS of 4 KiB random reads over null_blk, by the
+# clock of instructions of a virtual machine with one CPU.
 set -euo pipefail
 
 here=$(dirname "$(realpath "$0")")

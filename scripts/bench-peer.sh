@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Build the kernel's own test server for ublk, and print where it is: outside the tree, from Debian's packages.
+# Build the kernel's own test server for ublk outside the tree, from Debian's packages, and print its path.
 set -euo pipefail
 
 here=$(dirname "$(realpath "$0")")
@@ -10,7 +10,7 @@ main() {
 	if [[ ! -x $peer ]]; then
 		mkdir -p "$cache/peers"
 		work=$(mktemp -d "$cache/peers/work.XXXXXX")
-		# shellcheck disable=SC2064 # the directory of now is meant
+		# shellcheck disable=SC2064 # expand now
 		trap "rm -rf '$work'" EXIT
 		echo "bench-peer.sh: building kublk (once)" >&2
 		"$here/apt-fetch.sh" trixie-backports "$work/kernel" 'linux-source-7.3' 'linux-libc-dev'

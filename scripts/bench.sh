@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measure ublk-loop beside the kernel's loop driver, on this machine's own ublk or in a virtual machine.
+# Compare ublk-loop with the kernel's loop driver, on this machine's own ublk or in a virtual machine.
 set -euo pipefail
 
 here=$(dirname "$(realpath "$0")")
@@ -11,13 +11,16 @@ usage: bench.sh [--check | --keep]
 
 Prints a table, leaves the report in bin/bench.json, and draws docs/bench-*.svg.
 
-  --check  only compare with scripts/bench/ratios.json, and fail where we are slower
-  --keep   measure what --check compares in three boots, and make the means the new scripts/bench/ratios.json
+  --check  only compare with scripts/bench/ratios.json, and fail if ublk-loop is slower
+  --keep   measure what --check compares in three boots, and write the means to scripts/bench/ratios.json
 
-Environment: FULL=1 measures the whole matrix (hours), else five minutes' worth. PEERS=1 adds the kernel's own test server,
-built from Debian's linux-source. KERNEL is the kernel of the virtual machine (7.3). CLOCK=machine or instructions chooses
-the clock; without it that is the machine's own where it has ublk and we are root, or else KVM, and else instructions.
-BENCH_DIR, on the machine itself, is a directory on a disk for a file of 1 GiB. RUNTIME is how long a job runs (500ms).
+Environment:
+  FULL=1      measure the whole matrix (hours); the default takes five minutes
+  PEERS=1     also measure the kernel's own test server, built from Debian's linux-source
+  KERNEL      kernel of the virtual machine (7.3)
+  CLOCK       machine or instructions; by default machine if this machine has KVM, or ublk and root, otherwise instructions
+  BENCH_DIR   directory on a disk for a file of 1 GiB, when measuring on this machine
+  RUNTIME     duration of a job (500ms)
 USAGE
 }
 
@@ -28,7 +31,7 @@ die() {
 
 host_has_ublk() { [[ $EUID -eq 0 ]] && { [[ -e /dev/ublk-control ]] || modprobe -q ublk_drv 2>/dev/null; }; }
 
-# Where to measure, and by which clock.
+# Choose where to measure, and by which clock.
 choose() {
 	machine=vm
 	case ${CLOCK:-} in
@@ -38,7 +41,7 @@ choose() {
 		if [[ -z $check ]] && host_has_ublk; then
 			machine=host
 		elif [[ $("$here/vm-accel.sh" "$("$here/vm-kernel.sh" "$kernel")") != *kvm* || -n $check ]]; then
-			[[ -z ${CLOCK:-} ]] || die "clock machine: neither ublk and root here, nor KVM"
+			[[ -z ${CLOCK:-} ]] || die "clock machine: needs KVM, or ublk and root on this machine"
 			clock=instructions
 		fi
 		;;
@@ -51,7 +54,7 @@ build() {
 	(cd "$here/bench" && CGO_ENABLED=0 go build -o "$top/bin/bench" .)
 }
 
-# Measure on the machine itself.
+# Measure on this machine.
 measure_here() { "$top/bin/bench" run --clock machine --bin "$top/bin/ublk-loop" ${BENCH_DIR:+--ext4 "$BENCH_DIR"} "$@"; }
 
 # Measure in a virtual machine that exists for this only.
@@ -94,7 +97,7 @@ main() {
 		"$top/bin/bench" keep "$report" "$report".[23] "$here/bench/ratios.json"
 	elif [[ -n $check ]]; then
 		if ! "$top/bin/bench" check "$report" "$here/bench/ratios.json"; then
-			# Boots differ by up to 2 %; what has really become slower is so in the next one, too.
+			# Boots differ by up to 2 %. A real slowdown also appears in the next boot.
 			echo "bench.sh: slower in one boot: measuring in another" >&2
 			measure_there "${options[@]}" >"$report"
 			"$top/bin/bench" check "$report" "$here/bench/ratios.json"

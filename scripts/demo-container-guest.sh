@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What `make demo-container` shows: one image is the root of two containers, of which one is killed, and nothing is left.
-# Needs root, ublk, ublk-loop, runc and crun.
+# Demo of `make demo-container`: one image is the root of two containers. One container is killed, and nothing stays
+# behind. Needs root, ublk, ublk-loop, runc and crun.
 set -euo pipefail
 
 show() {
@@ -13,7 +13,7 @@ cleanup() {
 	rm -rf "$work" /etc/ublk-loop/oci.toml
 }
 
-# Make the tree of a small system in a directory.
+# Create the tree of a small system in a directory.
 make_tree() {
 	mkdir -p "$1"/{bin,proc,sys,dev,etc,tmp,run}
 	cp "$(command -v busybox)" "$1/bin/busybox"
@@ -21,7 +21,7 @@ make_tree() {
 	echo 'This file is in the image.' >"$1/etc/motd"
 }
 
-# Make the bundle $1 of a container that runs the command $2 on the image.
+# Create the bundle $1 of a container that runs the command $2 on the image.
 make_bundle() {
 	mkdir -p "$1/rootfs"
 	(cd "$1" && runc spec)
@@ -30,7 +30,7 @@ make_bundle() {
 		-e "s|\"ociVersion\"|\"annotations\": {\"dev.ublk-loop.rootfs.image\": \"$work/images/system.img\"}, &|" "$1/config.json"
 }
 
-# Wait until there is no device, for as long as a second.
+# Wait up to a second until there is no device.
 wait_gone() {
 	local i
 	for ((i = 0; i < 100; i++)); do
@@ -70,13 +70,13 @@ echo "\$ ublk-crun create --bundle two two"
 ublk-crun create --bundle two two </dev/null >two.log 2>&1
 show ublk-crun start two
 show ublk-loop list
-echo '$ # not a mount of it here:'
+echo '$ # the host has no mount of the image:'
 show grep -c ublkb /proc/mounts || true
-echo '$ # no delete, no unmount:'
+echo '$ # kill the container, without delete and unmount:'
 pid=$(ublk-crun state two | grep -o '"pid"[: ]*[0-9]*' | grep -o '[0-9]*$')
 ((pid > 1))
 show kill -9 "$pid"
 wait_gone
 show ublk-loop list
 ublk-crun delete two
-echo 'Nothing is left.'
+echo 'No device is left.'

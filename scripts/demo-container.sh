@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# A container with its root from an image: on this machine where it has ublk, runc and we are root, in a virtual machine
-# elsewhere.
+# Run the container demo: on this machine if it has ublk and runc and the user is root, otherwise in a virtual machine.
 set -euo pipefail
 
 here=$(dirname "$(realpath "$0")")

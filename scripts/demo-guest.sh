@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What `make demo` shows: an image becomes a disk, is used, checked, and goes away. Needs root, ublk and ublk-loop.
+# Demo of `make demo`: attach an image, use and check the disk, and detach it. Needs root, ublk and ublk-loop.
 set -euo pipefail
 
 show() {

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The main job on a real image: on this machine where it has ublk and we are root, in a virtual machine elsewhere.
+# Run the demo: on this machine if it has ublk and the user is root, otherwise in a virtual machine.
 set -euo pipefail
 
 here=$(dirname "$(realpath "$0")")

@@ -1,17 +1,18 @@
 #!/bin/sh
-# Writes what a C compiler makes of the kernel's headers into
+# Compiles the kernel's headers with a C compiler and writes the result to
 # {ring,ublk,loop}/testdata/abi.txt: the value of every constant, the size of
 # every struct and the offset and size of every field that uapi.go declares.
 #
 # usage: scripts/gen-abi.sh [--check] [DIR]
 #
 #   --check  write nothing; show the differences and fail if there are any
-#   DIR      kernel headers for user space: has linux/ublk_cmd.h (what
-#            "make headers_install" puts into usr/include)
+#   DIR      kernel headers for user space, with linux/ublk_cmd.h (the
+#            usr/include that "make headers_install" creates)
 #
-# Without DIR the newest linux-libc-dev of Debian's trixie-backports is
-# unpacked, and installed nowhere, in
-# ${UBLK_LOOP_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/ublk-loop}.
+# Without DIR the script unpacks the newest linux-libc-dev of Debian's
+# trixie-backports in
+# ${UBLK_LOOP_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/ublk-loop}, and does not
+# install it.
 #
 # Needs go and gcc; without DIR also apt-get and dpkg with a Debian mirror in
 # apt's sources.
@@ -26,8 +27,8 @@ die() {
 	exit 1
 }
 
-# private_apt COMMAND ARG... runs apt-get or apt-cache with lists, cache and
-# sources of its own below $apt, so that the machine's stay as they are.
+# private_apt COMMAND ARG... runs apt-get or apt-cache with its own lists, cache
+# and sources below $apt, so that those of the machine do not change.
 private_apt() {
 	command=$1
 	shift
@@ -82,7 +83,7 @@ c_program() {
 	echo '}'
 }
 
-# kernel_version prints the version that the headers say they are of.
+# kernel_version prints the kernel version in the headers.
 kernel_version() {
 	awk '$2 == "LINUX_VERSION_MAJOR" { a = $3 }
 		$2 == "LINUX_VERSION_PATCHLEVEL" { b = $3 }
@@ -100,8 +101,8 @@ golden() {
 	"$work/abi" | sort
 }
 
-# compare PACKAGE FILE shows how the golden file differs from FILE; which
-# kernel's headers they came from is no difference.
+# compare PACKAGE FILE shows how the golden file differs from FILE. It ignores
+# the version of the kernel's headers.
 compare() {
 	sed 1d "$1/testdata/abi.txt" >"$work/old"
 	sed 1d "$2" | diff -u --label "$1/testdata/abi.txt" --label compiled "$work/old" -

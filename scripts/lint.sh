@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# Lint the tree: Go for both architectures, and the shell scripts. Tools are pinned here and built once into the cache.
+# Lint the tree: Go for both architectures, and the shell scripts. This script pins the tools and builds them once into
+# the cache.
 set -euo pipefail
 
 golangci=v2.15.0
-staticcheck=v0.8.2 # where the former cannot be had
+staticcheck=v0.8.2 # if golangci-lint cannot be installed
 
 here=$(dirname "$(realpath "$0")")
 cache=${UBLK_LOOP_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/ublk-loop}
 
-# Build the tool of module $1, package $2, version $3, as bin/NAME-VERSION in the cache, and print its path.
+# Build the tool of module $1, package $2, version $3 as bin/NAME-VERSION in the cache, and print its path.
 tool() {
 	local name=${2##*/} path
 	path=$cache/bin/$name-$3
@@ -21,7 +22,7 @@ tool() {
 	echo "$path"
 }
 
-# Run a check. One that finds something does not keep the next from running.
+# Run a check. After a failure the next checks still run.
 check() { "$@" || status=1; }
 
 # Lint the Go module in directory $1.
@@ -34,7 +35,7 @@ lint_go() {
 		check "$linter" fmt --diff --config "$top/.golangci.yml"
 		return
 	fi
-	echo "lint.sh: golangci-lint cannot be had: go vet and staticcheck" >&2
+	echo "lint.sh: cannot install golangci-lint; using go vet and staticcheck" >&2
 	linter=$(tool honnef.co/go/tools cmd/staticcheck $staticcheck)
 	check go vet ./...
 	check env GOARCH=arm64 go vet ./...

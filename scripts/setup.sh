@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # setup.sh [COMMAND...]   install what the VM and the tests need, and packages of the given commands' names
 #
-# As root on Debian and Ubuntu; elsewhere it says in one line what is missing. Where everything is there it costs a few
-# milliseconds, so that every script may call it.
+# It installs packages as root on Debian and Ubuntu. On other systems it lists the missing packages in one line. If
+# nothing is missing it takes a few milliseconds, so every script can call it.
 set -euo pipefail
 
-# A command that must be found, and the package that brings it.
+# Required commands, and the packages that contain them.
 needs="
 qemu-system-x86_64 qemu-system-x86
 busybox            busybox-static
@@ -45,14 +45,14 @@ missing_packages() {
 		[[ -n $command ]] || continue
 		command -v "$command" >/dev/null || echo "$package"
 	done <<<"$needs"
-	# Debian's key, for the kernels: Ubuntu does not bring it along.
+	# Debian's key, for the kernels. Ubuntu does not include it.
 	[[ ! -e /usr/bin/apt-get || -e /usr/share/keyrings/debian-archive-keyring.gpg ]] || echo debian-archive-keyring
-	# For the race detector: its C code needs the C library's headers.
+	# The C code of the race detector needs the headers of the C library.
 	[[ -e /usr/include/stdlib.h ]] || echo libc6-dev
 	is_static_busybox || echo busybox-static
 }
 
-# The busybox of the initramfs has no libraries beside it when it starts.
+# The initramfs has no libraries for its busybox at the start.
 is_static_busybox() {
 	local path
 	path=$(command -v busybox) || return 0 # counted as missing already
@@ -70,11 +70,11 @@ main() {
 	mapfile -t missing < <(missing_packages "$@" | sort -u)
 	((${#missing[@]})) || return 0
 	if [[ ! -e /usr/bin/apt-get || $EUID -ne 0 ]]; then
-		echo "setup.sh: error: missing here (Debian package names): ${missing[*]}" >&2
+		echo "setup.sh: error: missing packages (Debian names): ${missing[*]}" >&2
 		return 1
 	fi
 	echo "setup.sh: installing ${missing[*]}" >&2
-	# A mirror in the middle of an update fails once and works the next time.
+	# Try twice, because a mirror fails while it is being updated.
 	install_packages "${missing[@]}" >&2 || install_packages "${missing[@]}" >&2
 }
 

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # vm-accel.sh KERNELDIR   print QEMU's options for the accelerator and the CPU, one word per line
 #
-# KVM is tried, not believed: there are machines with a /dev/kvm that cannot start an ordinary kernel. The answer is kept
-# until the machine boots again. UBLK_LOOP_ACCEL=kvm or tcg overrides it.
+# The script tests KVM, because some machines have a /dev/kvm that cannot start an ordinary kernel. It keeps the result
+# until the next boot of the machine. UBLK_LOOP_ACCEL=kvm or tcg overrides it.
 set -euo pipefail
 
 cache=${UBLK_LOOP_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/ublk-loop}
 
-# Start a kernel under KVM with a first process that only says so.
+# Start a kernel under KVM with a first process that only prints a line.
 kvm_works() {
 	[[ -w /dev/kvm ]] || return 1
 	local work status=0
@@ -41,8 +41,8 @@ kernel=${1:?KERNELDIR}
 if [[ ${UBLK_LOOP_ACCEL:-$(accelerator)} == kvm ]]; then
 	printf '%s\n' -accel kvm -cpu host
 else
-	# All CPUs on one thread. With a thread for each, a CPU now and then runs code that another is just patching, and the
-	# kernel dies of an int3 (QEMU 7.2: whenever a tracepoint is switched on under load; 10.0: seldom).
-	# With cx16 one boot in three of a 6.12 kernel panicked at a cmpxchg16b.
+	# Run all CPUs on one thread. With a thread for each, a CPU occasionally runs code that another CPU is patching, and
+	# the kernel dies of an int3 (QEMU 7.2: whenever a tracepoint is enabled under load; 10.0: rarely). With cx16, one
+	# boot in three of a 6.12 kernel panicked at a cmpxchg16b.
 	printf '%s\n' -accel "tcg,thread=single" -cpu max,-cx16
 fi

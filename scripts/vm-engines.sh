@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # vm-engines.sh   print the path of a disk image with container engines and runtimes, for the tests to mount at /vm/engines
 #
-# In it are this machine's podman and conmon, those of another Debian release with its runc and crun, docker, containerd, and
-# a runc and a crictl that are built from Go modules. It is made once and kept in the cache; a disk costs a guest that does not mount it nothing,
-# while all that is in the initramfs is unpacked at each start.
+# The image contains podman and conmon of this machine; podman, conmon, runc, crun, docker and containerd of another
+# Debian release; and a runc and a crictl built from Go modules. The script makes it once and keeps it in the cache. A
+# disk that a guest does not mount costs nothing, but each start unpacks the whole initramfs.
 set -euo pipefail
 
 here=$(dirname "$(realpath "$0")")
@@ -15,7 +15,7 @@ runc=v1.5.2 # the newest release of github.com/opencontainers/runc
 crictl=v1.34.0
 suite=trixie
 packages=(podman conmon netavark runc crun docker.io docker-cli containerd)
-# What their programs are linked with, and what that is.
+# The libraries of their programs, and the libraries that those need.
 libraries=(libacl1 libassuan9 libatomic1 libattr1 libaudit1 libbsd0 libbz2-1.0 libc6 libcap-ng0 libcap2 libcrypt1 libgcc-s1
 	libglib2.0-0t64 libgpg-error0 libgpgme11t64 libmd0 libpam0g libpcre2-8-0 libseccomp2 libselinux1 libsemanage2 libsepol2
 	libsqlite3-0 libsubid5 libsystemd0 libyajl2)
@@ -25,8 +25,8 @@ die() {
 	exit 1
 }
 
-# Copy the libraries that a program of the tree $2 loads, and theirs, to the directory $3; the loader too, which libc
-# names.
+# Copy the libraries that the program $1 of the tree $2 loads to the directory $3, with the libraries that they load.
+# This includes the loader, because libc names it.
 copy_libraries() {
 	local name path
 	while read -r name; do
@@ -38,8 +38,8 @@ copy_libraries() {
 	done < <(patchelf --print-needed "$1")
 }
 
-# Put the program $1 of the tree $2, '' for this machine's, into the image, with libraries and a loader of its own, as the
-# file $3. The path of its libraries is written into it: what it executes must not take them for its own.
+# Add the program $1 of the tree $2 ('' for this machine) to the image as the file $3, with its own libraries and
+# loader. The path of the libraries is written into the program, so that programs that it executes do not use them.
 add_program() {
 	local loader lib=lib${2:+-$suite}
 	mkdir -p "$stage/$lib" "$(dirname "$stage/$3")"
@@ -49,7 +49,7 @@ add_program() {
 	patchelf --set-interpreter "$guest/$lib/${loader##*/}" --force-rpath --set-rpath "$guest/$lib" "$stage/$3"
 }
 
-# Without seccomp, for which it would need a library to link with.
+# Build runc without seccomp, which would need a library.
 build_runc() {
 	GOFLAGS='' GOOS='' GOARCH='' CGO_ENABLED=1 GOBIN=$stage/bin go install -trimpath -tags 'netgo osusergo' \
 		-ldflags '-s -w -linkmode external -extldflags -static' "github.com/opencontainers/runc@$runc" >&2

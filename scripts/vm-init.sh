@@ -1,11 +1,12 @@
 #!/usr/bin/busybox sh
 # shellcheck shell=dash
-# The first process of the test VM (vm.sh puts it there as /init): mounts what a program expects, runs /vm/command with
-# its output on virtio ports, or a user-mode kernel's serial lines, leaves its exit status on another, and ends the machine.
+# The first process of the test VM (vm.sh installs it as /init). It mounts the usual file systems and runs /vm/command
+# with its output on virtio ports, or on serial lines of a user-mode kernel. It writes the exit status to another port or
+# line and ends the machine.
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb LANG=C
 
-# There is no pivot_root(2) from the initramfs itself, and container runtimes want one: a second mount of it is put over
-# the first, and is everybody's root from here on.
+# pivot_root(2) does not work in the initramfs itself, but container runtimes need it. So mount the initramfs a second
+# time over the first; this mount is the root of all later processes.
 if [ "${1:-}" != moved ]; then
 	mkdir /newroot
 	mount --bind / /newroot
@@ -32,7 +33,7 @@ ln -s fd/2 /dev/stderr
 mkdir -p /run/lock /run/cryptsetup
 hostname vm
 ip link set lo up
-# An emulated CPU that the machine does not run for a while is none that is locked up: the kernel says so after 120 s.
+# The host can pause an emulated CPU for a while. Do not report this as a lockup before 120 s.
 echo 60 >/proc/sys/kernel/watchdog_thresh
 
 # shellcheck source=/dev/null # written by vm.sh for each run
@@ -41,7 +42,7 @@ echo 60 >/proc/sys/kernel/watchdog_thresh
 
 is_uml() { [ "$(uname -m)" = um ] || grep -q "User Mode Linux" /proc/cpuinfo; }
 
-# The device of the virtio port with the given name; the serial line in its place of a user-mode kernel.
+# Print the device of the virtio port with the given name. A user-mode kernel has a serial line instead.
 port() {
 	for p in /sys/class/virtio-ports/*; do
 		if [ "$(cat "$p/name" 2>/dev/null)" = "$1" ]; then echo "/dev/${p##*/}"; fi
@@ -55,7 +56,7 @@ port() {
 	fi
 }
 
-# A hang is explained where it happens: just before vm.sh gives up, what runs and what is blocked goes to the console.
+# Explain a hang: just before vm.sh gives up, print the running and blocked tasks on the console.
 if [ "$WATCHDOG" -gt 0 ]; then
 	(
 		sleep "$WATCHDOG"
@@ -66,10 +67,10 @@ if [ "$WATCHDOG" -gt 0 ]; then
 	) </dev/null >/dev/null 2>&1 &
 fi
 
-# By env, because this shell would take busybox's modprobe, which knows less.
+# Use env, because this shell would run busybox's modprobe, which lacks features.
 for module in $MODULES; do /usr/bin/env modprobe "$module" || echo "vm: cannot load $module" >/dev/console; done
 
-# A user-mode kernel's serial lines are terminals: they are to pass on what is written, as it is.
+# The serial lines of a user-mode kernel are terminals. Make them pass all bytes unchanged.
 if is_uml; then
 	for line in /dev/ttyS0 /dev/ttyS1 /dev/ttyS2; do stty raw -echo <"$line"; done
 	for disk in /dev/ubd?; do [ ! -e "$disk" ] || ln -s "$disk" "/dev/vd${disk#/dev/ubd}"; done
@@ -88,9 +89,9 @@ cd /root || exit 1
 /usr/bin/sh /vm/command </dev/null >&4 2>&5 3>&- 4>&- 5>&-
 echo "exit $?" >&3
 
-# Not an orderly shutdown: the test may have left what one would wait for.
+# Do not shut down in order, because that could wait for what the test left behind.
 if is_uml; then
-	# stty waits until the lines have taken all that was written to them.
+	# stty waits until the lines have passed on all output.
 	for line in /dev/ttyS0 /dev/ttyS1 /dev/ttyS2; do stty raw -echo <"$line"; done
 	exec busybox poweroff -f
 fi

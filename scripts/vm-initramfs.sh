@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
 # vm-initramfs.sh KERNELDIR   print the path of a cpio archive with the tools and the kernel's modules that tests use
 #
-# The archive is built once per kernel and kept in the cache. It is not compressed: QEMU copies it into the guest's
-# memory at once, while the guest would unpack it in emulation. vm.sh adds each run's own files behind it.
+# The script builds the archive once per kernel and keeps it in the cache. The archive is not compressed: QEMU copies it
+# into the guest's memory at once, while the guest would decompress it in emulation. vm.sh appends the files of each
+# run.
 set -euo pipefail
 
 cache=${UBLK_LOOP_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/ublk-loop}
 PATH=$PATH:/usr/sbin:/sbin
 
-# The machine's own programs, for which busybox's are too simple (its shell prefers its own to any of them). Those that
-# the machine does not have are left out.
+# Programs of this machine, because busybox's are too simple. (busybox's shell prefers busybox's programs to all of
+# these.) Programs that the machine lacks are left out.
 tools=(
 	sh bash cat cmp cp date dd env grep ls mkdir mv rm sha256sum sleep stat sync timeout truncate
 	mount umount mountpoint findmnt losetup lsblk blkid blockdev blkdiscard blkzone fallocate flock lsof
@@ -21,14 +22,14 @@ tools=(
 	runc crun
 )
 
-# Below kernel/ of the modules; what they depend on comes with them.
+# Modules below kernel/. The modules that they depend on are added.
 modules=(
 	drivers/block/{ublk_drv,loop,brd,nbd,virtio_blk,null_blk/null_blk}
 	drivers/scsi/{scsi_debug,virtio_scsi,sd_mod}
 	drivers/block/zram/zram
 	drivers/md/{dm-mod,dm-flakey,dm-delay,dm-dust,dm-crypt,dm-zero,dm-log-writes,dm-snapshot,dm-integrity,dm-verity,dm-thin-pool}
 	fs/{xfs/xfs,btrfs/btrfs,overlayfs/overlay,squashfs/squashfs,erofs/erofs,fuse/fuse}
-	crypto/{xts,algif_skcipher,crc32c-cryptoapi} # btrfs asks for the last by an alias, which is no dependency
+	crypto/{xts,algif_skcipher,crc32c-cryptoapi} # btrfs requests the last by an alias, which is not a dependency
 	arch/x86/crypto/aesni-intel
 )
 
@@ -37,7 +38,7 @@ die() {
 	exit 1
 }
 
-# Copy one file of the machine to the same path below $stage, and whatever its link names too.
+# Copy a file of the machine to the same path below $stage, with the target of a link.
 copy() {
 	local path=$1 real
 	[[ ! -e $stage$path ]] || return 0
@@ -62,7 +63,7 @@ copy_program() {
 copy_tools() {
 	local tool extra
 	for tool in "${tools[@]}"; do copy_program "$tool"; done
-	# Loaded at run time, so that ldd does not name them; and the file systems' defaults.
+	# Programs load these at run time, so ldd does not list them. Also copy the defaults of the file systems.
 	for extra in "$(dirname "$(ldd "$(command -v bash)" | grep -o '/[^ ]*libc\.so[^ ]*')")"/{libgcc_s.so.1,ossl-modules/legacy.so} /etc/mke2fs.conf; do
 		[[ ! -e $extra ]] || copy "$extra"
 	done
@@ -85,10 +86,10 @@ unpack_module() {
 	esac
 }
 
-# A module and all that it depends on, from modules.dep of $work/lib/modules/VERSION; paths relative to there.
+# Print a module and its dependencies, from modules.dep in $source; paths are relative to $source.
 with_dependencies() { awk -v want="kernel/$1.ko" -F'[: ]+' 'index($1, want) == 1 {print; exit}' "$source/modules.dep" | tr -d : | xargs -n 1; }
 
-# The modules go in unpacked: a simple insmod then takes them, and the guest has less to do.
+# Add the modules decompressed, so that a simple insmod can load them and the guest has less work.
 copy_modules() {
 	local version module file target
 	version=$(ls "$kernel/lib/modules")
@@ -107,7 +108,7 @@ copy_modules() {
 		done
 	done
 	[[ -e $target/kernel/drivers/block/ublk_drv.ko ]] || grep -q '/ublk_drv\.ko' "$target/modules.builtin" ||
-		die "kernel $kernel: it has no ublk_drv"
+		die "kernel $kernel: no ublk_drv"
 	depmod -b "$stage" "$version"
 }
 
@@ -117,7 +118,7 @@ write_etc() {
 	printf '%s\n' 'root:x:0:' 'disk:x:6:' 'nogroup:x:65534:' >"$stage/etc/group"
 	echo '127.0.0.1 localhost' >"$stage/etc/hosts"
 	ln -s /proc/self/mounts "$stage/etc/mtab"
-	# Elsewhere udev loads sd_mod when a SCSI disk appears.
+	# On a normal system udev loads sd_mod when a SCSI disk appears.
 	mkdir "$stage/etc/modprobe.d"
 	echo 'softdep scsi_debug pre: sd_mod' >"$stage/etc/modprobe.d/disks.conf"
 	ln -s ../run "$stage/var/run"
@@ -138,7 +139,7 @@ build() {
 	mv "$work/cpio" "$archive"
 }
 
-# What the archive is made from. A new version of a tool or of this script makes another.
+# Hash the inputs of the archive. A new version of a tool or of this script makes a new archive.
 key() {
 	{
 		cat "$0"
@@ -155,7 +156,7 @@ main() {
 	archive=$cache/initramfs/$(basename "$kernel")-$(key).cpio
 	[[ -e $archive ]] || build
 	touch "$archive"
-	find "$cache/initramfs" -name '*.cpio' -mtime +7 -delete # of tools that have been upgraded since
+	find "$cache/initramfs" -name '*.cpio' -mtime +7 -delete # archives of older tools
 	echo "$archive"
 }
 

@@ -2,8 +2,8 @@
 # vm-kernel.sh NAME|DIR   print a directory that holds vmlinuz (or linux, a user-mode kernel) and lib/modules/VERSION
 # vm-kernel.sh --list     print the names of the matrix
 #
-# NAME is one of kernels.txt: its packages are fetched, or its sources built, once into the cache. DIR is a kernel of the
-# user's.
+# NAME is a name in kernels.txt; its packages are fetched, or its sources built, once into the cache. DIR is the user's
+# own kernel.
 set -euo pipefail
 
 here=$(dirname "$(realpath "$0")")
@@ -16,7 +16,7 @@ die() {
 
 matrix() { sed -e 's/#.*//' -e '/^[[:space:]]*$/d' "$here/kernels.txt"; }
 
-# Set $entry to the words of kernels.txt for the kernel $1: its name, its suite, its packages.
+# Set $entry to the words of kernels.txt for the kernel $1: its name, suite and packages.
 look_up() {
 	read -ra entry < <(matrix | awk -v name="$1" '$1 == name') ||
 		die "kernel $1: neither a directory nor one of: $(matrix | awk '{printf "%s ", $1}')"
@@ -24,7 +24,8 @@ look_up() {
 
 is_source() { [[ ${entry[2]} == linux-source-* ]]; }
 
-# Where the kernel of $entry is kept. A built kernel's directory is named for all that it is built from.
+# Print the directory of the kernel of $entry. The name of a built kernel's directory depends on all inputs of the
+# build.
 cached() {
 	if is_source; then
 		echo "$cache/kernels/${entry[0]}-$({ cat "$here/uml.config" "$here/uml-kernel.sh" && echo "${entry[@]}"; } | sha256sum | cut -c1-12)"
@@ -33,12 +34,12 @@ cached() {
 	fi
 }
 
-# Fetch the packages of $entry into the directory $1. It appears there whole or not at all.
+# Fetch the packages of $entry into the directory $1. The directory appears complete or not at all.
 fetch() {
 	local work vmlinuz modules
 	echo "vm-kernel.sh: fetching kernel ${entry[0]}" >&2
 	work=$(mktemp -d "$cache/kernels/fetch.XXXXXX")
-	# shellcheck disable=SC2064 # the directory of now is meant
+	# shellcheck disable=SC2064 # expand now
 	trap "rm -rf '$work'" EXIT
 	"$here/apt-fetch.sh" "${entry[1]}" "$work/root" "${entry[@]:2}"
 	vmlinuz=$(find "$work/root" -name 'vmlinuz*' -type f)
@@ -50,7 +51,8 @@ fetch() {
 	mv "$work/kernel" "$1"
 }
 
-# Make sure that the kernel of $entry is in the cache. Kernels have a lock each: one can be fetched while another is built.
+# Make sure that the kernel of $entry is in the cache. Each kernel has its own lock, so one can be fetched while another
+# is built.
 provide() {
 	local lock
 	mkdir -p "$cache/kernels"

@@ -1,5 +1,5 @@
-# shellcheck shell=bash disable=SC2154 # vm.sh sources this, and sets what it reads
-# How vm.sh starts a kernel in QEMU. Sets $machine to the command, whose descriptors 3, 4 and 5 take the guest's standard
+# shellcheck shell=bash disable=SC2154 # vm.sh sources this file and sets its variables
+# Starts a kernel in QEMU for vm.sh: sets $machine to the command. Its descriptors 3, 4 and 5 receive the guest's standard
 # output, standard error and exit status.
 
 qemu_machine() {
@@ -25,7 +25,7 @@ qemu_machine() {
 	machine+=("${accelerator[@]}")
 }
 
-# The guest's port $1 writes to the descriptor $2.
+# Print the options that connect the guest's port $1 to the descriptor $2.
 qemu_port() {
 	machine+=(-chardev "file,id=$1,path=/dev/fd/$2" -device "virtserialport,chardev=$1,name=$1")
 }

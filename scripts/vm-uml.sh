@@ -1,9 +1,9 @@
-# shellcheck shell=bash disable=SC2154 # vm.sh sources this, and sets what it reads
-# How vm.sh starts a user-mode kernel. Sets $machine to the command, whose descriptors 3, 4 and 5 take the guest's standard
+# shellcheck shell=bash disable=SC2154 # vm.sh sources this file and sets its variables
+# Starts a user-mode kernel for vm.sh: sets $machine to the command. Its descriptors 3, 4 and 5 receive the guest's standard
 # output, standard error and exit status.
 #
-# The guest has no way to a file of the host: its root is the memory disk, its kernel has no hostfs, and its disks are files
-# in this run's own directory, or are read-only.
+# The guest cannot access files of the host: its root is the memory disk, its kernel has no hostfs, and its disks are
+# read-only or are files in this run's own directory.
 
 uml_machine() {
 	local number=0 disk
