@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # vm-kernel.sh NAME|DIR   print a directory that holds vmlinuz (or linux, a user-mode kernel) and lib/modules/VERSION
 # vm-kernel.sh --list     print the names of the matrix
+# vm-kernel.sh --cached NAME   succeed if the kernel is in the cache
 #
 # NAME is a name in kernels.txt; its packages are fetched, or its sources built, once into the cache. DIR is the user's
 # own kernel.
@@ -71,6 +72,11 @@ main() {
 	case $name in
 	--list)
 		matrix | awk '{print $1}'
+		return
+		;;
+	--cached)
+		look_up "${2:?NAME}"
+		[[ -d $(cached) ]]
 		return
 		;;
 	*/*) directory=$(realpath "$name") ;;

@@ -10,8 +10,8 @@ uml_machine() {
 	[[ -z $icount ]] || die "kernel $kernel_name: --icount: only QEMU counts instructions"
 	machine=(
 		"$kernel/linux" "mem=${memory}M" "initrd=$work/initramfs" rdinit=/init seccomp=auto uml_dir="$work/"
-		stderr=1 console=tty0 con=null con0=null,fd:2 loglevel=5 panic=-1 noreboot
-		ssl=null ssl0=null,fd:3 ssl1=null,fd:4 ssl2=null,fd:5
+		stderr=1 console=tty0 con=null 'con0=null,fd:2' loglevel=5 panic=-1 noreboot
+		ssl=null 'ssl0=null,fd:3' 'ssl1=null,fd:4' 'ssl2=null,fd:5'
 	)
 	for disk in "${disks[@]}"; do
 		machine+=("ubd$number=$disk")

@@ -1,0 +1,124 @@
+// Package vmtest tests the machines that the kernel tests run in.
+package vmtest
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// destroy is what the guest does as root: it writes wherever it can.
+const destroy = `
+for disk in /dev/vd?; do dd if=/dev/urandom of=$disk bs=1M count=1 conv=notrunc 2>/dev/null && echo "wrote $disk"; done
+grep -w hostfs /proc/filesystems
+mkdir -p /host && mount -t hostfs none /host 2>/dev/null && echo "mounted the host"
+ls /dev/mem /dev/kmem /dev/port 2>/dev/null
+echo x >/tmp/canary
+busybox rm -rf /usr/share /var /root /home /etc /srv /tmp/canary
+echo done
+`
+
+// A user-mode kernel is a process of the user who starts it, so a guest that
+// could reach a file of the host could do what that user can. The run has a
+// file system that is read-only but for TMPDIR, the cache and /dev/shm, where
+// the kernel keeps the guest's memory in a file without a name: a write
+// anywhere else fails the run, and so does a file that it leaves in these.
+func TestUserModeGuestIsApart(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root: only root can make its own view of the file system read-only")
+	}
+	cache := cachedKernel(t)
+	dir := t.TempDir()
+	image := filepath.Join(dir, "image")
+	if err := os.WriteFile(image, make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tmp := filepath.Join(dir, "tmp")
+	if err := os.Mkdir(tmp, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	out := runApart(t, []string{dir, cache, "/dev/shm"}, "TMPDIR="+tmp,
+		"../vm.sh", "run", "uml", "--modules", "", "--disk", "1M", "--image", image, "--", "sh", "-c", destroy)
+	if want := "wrote /dev/vda\ndone\n"; out != want {
+		t.Errorf("the guest said %q, want %q", out, want)
+	}
+	if b, err := os.ReadFile(image); err != nil || strings.Trim(string(b), "\x00") != "" {
+		t.Errorf("the guest changed a read-only image (%v)", err)
+	}
+	if left, err := os.ReadDir(tmp); err != nil || len(left) > 0 {
+		t.Errorf("the run left %v in TMPDIR (%v)", left, err)
+	}
+}
+
+// A user without rights starts the same machine and is root in it.
+func TestUserModeGuestNeedsNoRoot(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root: only root can become another user")
+	}
+	cache := cachedKernel(t)
+	dir, err := os.MkdirTemp("", "vmtest")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	// The other user has a cache of his own, with the kernel that is built
+	// already, and finds the scripts where he may read them.
+	script := `set -e
+cp -r .. "$1/scripts"; mkdir -p "$1/cache/kernels"; cp -r "$2" "$1/cache/kernels/"; chown -R nobody "$1"
+exec setpriv --reuid nobody --regid nogroup --clear-groups --no-new-privs --inh-caps=-all \
+	env HOME="$1" TMPDIR="$1" UBLK_LOOP_CACHE="$1/cache" "$1/scripts/vm.sh" run uml -- id -u`
+	cmd := exec.Command("bash", "-c", script, "bash", dir, kernelDirectory(t, cache))
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil || string(out) != "0\n" {
+		t.Errorf("as nobody: %q, %v, want user 0 of the guest", out, err)
+	}
+}
+
+// cachedKernel returns the cache, which has the user-mode kernel: a test of
+// the machine is no reason to build a kernel for minutes.
+func cachedKernel(t *testing.T) string {
+	t.Helper()
+	cache := os.Getenv("UBLK_LOOP_CACHE")
+	if cache == "" {
+		base, err := os.UserCacheDir()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cache = filepath.Join(base, "ublk-loop")
+	}
+	if exec.Command("../vm-kernel.sh", "--cached", "uml").Run() != nil {
+		t.Skip("the user-mode kernel is not built: scripts/vm-kernel.sh uml builds it")
+	}
+	return cache
+}
+
+func kernelDirectory(t *testing.T, cache string) string {
+	t.Helper()
+	out, err := exec.Command("../vm-kernel.sh", "uml").Output()
+	if err != nil || !strings.HasPrefix(string(out), cache) {
+		t.Fatalf("vm-kernel.sh uml: %q, %v", out, err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// runApart runs a command where only some directories can be written to, and
+// returns its output.
+func runApart(t *testing.T, writable []string, env string, args ...string) string {
+	t.Helper()
+	script := `set -e
+mount --make-rprivate /
+for d in $WRITABLE; do mount --bind "$d" "$d"; done
+mount -o remount,bind,ro /
+exec "$@"`
+	cmd := exec.Command("unshare", append([]string{"--mount", "bash", "-c", script, "bash"}, args...)...)
+	cmd.Env = append(os.Environ(), env, "WRITABLE="+strings.Join(writable, " "))
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%q: %v", args, err)
+	}
+	return string(out)
+}
