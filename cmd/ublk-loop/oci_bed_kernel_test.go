@@ -111,10 +111,11 @@ func (w *wrapped) nothingLeft() {
 		w.devicesAre(0)
 	}
 	w.noTraces()
-	// crun mounts directories of its own there for a moment, and leaves one when
-	// it is killed in that.
+	// A runtime mounts directories of its own for a moment, and leaves one when it
+	// is killed before it unmounts that.
 	mounts := slices.DeleteFunc(hostMounts(w), func(path string) bool {
-		return strings.HasPrefix(filepath.Base(path), "crun.") && unix.Unmount(path, unix.MNT_DETACH) == nil ||
+		name, _, _ := strings.Cut(filepath.Base(path), ".")
+		return (name == "crun" || name == "runc") && unix.Unmount(path, unix.MNT_DETACH) == nil ||
 			w.apart != "" && strings.HasPrefix(path, w.apart+"/")
 	})
 	if !slices.Equal(mounts, w.mounts) {
