@@ -42,6 +42,14 @@ type Transport interface {
 	Close() error
 }
 
+// CharOpener is a Transport that has the character devices as well, in place of
+// /dev/ublkcN.
+type CharOpener interface {
+	// OpenChar opens the character device of device id to serve it. The
+	// caller closes the descriptor.
+	OpenChar(id uint32) (fd int, err error)
+}
+
 // maxHung is how many commands may hang before no more are given: each keeps a
 // thread and a ring for good.
 const maxHung = 16
@@ -53,7 +61,8 @@ type Control struct {
 	// open opens a transport for a command when all others have one. nil
 	// means that there is one transport, and commands take turns.
 	open  func() (Transport, error)
-	limit int // of hung
+	limit int        // of hung
+	chars CharOpener // nil for /dev/ublkcN
 
 	mu     sync.Mutex // protects what is below
 	freed  sync.Cond  // busy has become less
@@ -75,8 +84,13 @@ func OpenControl() (*Control, error) {
 	return newControl(t, open, maxHung), nil
 }
 
-// NewControl returns a Control over a transport of the caller's, for tests.
-func NewControl(t Transport) *Control { return newControl(t, nil, 1) }
+// NewControl returns a Control over a transport of the caller's, for tests. A
+// [CharOpener] opens the character devices, too.
+func NewControl(t Transport) *Control {
+	c := newControl(t, nil, 1)
+	c.chars, _ = t.(CharOpener)
+	return c
+}
 
 func newControl(t Transport, open func() (Transport, error), limit int) *Control {
 	c := &Control{open: open, limit: limit, idle: []Transport{t}}
@@ -158,6 +172,14 @@ func (c *Control) Close() error {
 	}
 	c.idle = nil
 	return errors.Join(errs...)
+}
+
+// openChar opens the character device of device id to serve it.
+func (c *Control) openChar(id uint32) (int, error) {
+	if c.chars != nil {
+		return c.chars.OpenChar(id)
+	}
+	return openChar(CharPath(id))
 }
 
 // wrap returns err with what was attempted, nil for nil.

@@ -221,7 +221,7 @@ func (d *Device) open() error {
 		return nil
 	}
 	var err error
-	d.charFD, err = openChar(CharPath(d.info.ID))
+	d.charFD, err = d.ctl.openChar(d.info.ID)
 	return err
 }
 

@@ -13,7 +13,7 @@ import (
 
 // Fake is a driver for tests that need no kernel: it takes one command at a
 // time, as ublk.Transport, records it, and keeps the devices that are added.
-// It has no /dev/ublkcN, so nothing can be served.
+// It has no /dev/ublkcN, so nothing can be served: a Disk has one.
 type Fake struct {
 	// Offers is what it answers to GET_FEATURES and leaves in a device's
 	// flags. 0 makes it a driver without GET_FEATURES.

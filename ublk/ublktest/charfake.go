@@ -1,0 +1,61 @@
+package ublktest
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk"
+)
+
+// charFake is a Fake with character devices. One is a file in memory of the size
+// of a queue's descriptors, which are mapped first; takeCommands then makes the
+// same descriptor one of /dev/null, which takes commands.
+type charFake struct {
+	Fake
+	char int // what OpenChar returned last; protected by mu
+}
+
+var _ ublk.CharOpener = (*charFake)(nil)
+
+// OpenChar implements ublk.CharOpener.
+func (f *charFake) OpenChar(uint32) (int, error) {
+	fd, err := unix.MemfdCreate("ublkc", unix.MFD_CLOEXEC)
+	if err != nil {
+		return -1, fmt.Errorf("make descriptors: %w", err)
+	}
+	const bytes = 24 // of a descriptor
+	if err := unix.Ftruncate(fd, bytes*ublk.UBLK_MAX_QUEUE_DEPTH); err != nil {
+		_ = unix.Close(fd)
+		return -1, fmt.Errorf("make descriptors: %w", err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.char = fd
+	return fd, nil
+}
+
+// takeCommands makes what OpenChar returned take commands. The kernel has done
+// that for /dev/null since Linux 6.2 (uring_cmd_null in drivers/char/mem.c).
+func (f *charFake) takeCommands() error {
+	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open /dev/null: %w", err)
+	}
+	defer func() { _ = unix.Close(null) }()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return unix.Dup3(null, f.char, unix.O_CLOEXEC)
+}
+
+// Do implements ublk.Transport.
+func (f *charFake) Do(cmd ublk.Command) error {
+	switch cmd.Op {
+	case ublk.UBLK_U_CMD_GET_QUEUE_AFFINITY: // no CPU: the thread is bound to none
+		return nil
+	case ublk.UBLK_U_CMD_START_DEV:
+		f.Set(cmd.DevID, ublk.StateLive, int32(cmd.Data))
+		return nil
+	}
+	return f.Fake.Do(cmd)
+}

@@ -1,0 +1,190 @@
+package ublktest
+
+import (
+	"encoding/binary"
+	"fmt"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ring"
+	"github.com/ublk-loop/ublk-loop/ublk"
+)
+
+// recorded is the target of a Disk's device.
+type recorded struct {
+	disk   *Disk
+	target ublk.Target
+}
+
+// NewHandler implements ublk.Target. The queue has mapped its descriptors, and
+// sends its first commands next.
+func (r *recorded) NewHandler(q *ublk.Queue) (ublk.Handler, error) {
+	handler, err := r.target.NewHandler(q)
+	if err != nil {
+		return nil, err
+	}
+	sq, err := watchSubmissions(q.Ring())
+	if err != nil {
+		return nil, err
+	}
+	r.disk.t.Cleanup(sq.close)
+	rec := &recorder{disk: r.disk, handler: handler, sq: sq}
+	rec.done, _ = handler.(ublk.Completer)
+	return rec, r.disk.char.takeCommands()
+}
+
+// recorder stands between a queue and the handler that a test is about. All of
+// it is the queue's thread's.
+type recorder struct {
+	disk    *Disk
+	handler ublk.Handler
+	done    ublk.Completer // handler, where it is one
+	sq      *submissions
+}
+
+var _ ublk.Completer = (*recorder)(nil)
+
+// tag is what a Disk keeps for a tag. replies, requests and wake connect the
+// test with the queue's thread; the rest is the latter's.
+type tag struct {
+	wake     int // an eventfd: requests has one
+	requests chan Request
+	replies  chan Reply
+
+	busy   bool // the handler has req
+	req    Request
+	reply  Reply
+	flying int    // operations of the handler that have not ended
+	commit *int32 // the result that the queue has committed
+	answer *int32 // the result that the flying operation is to have
+}
+
+func newTag() (*tag, error) {
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return nil, fmt.Errorf("make eventfd: %w", err)
+	}
+	return &tag{wake: fd, requests: make(chan Request, 1), replies: make(chan Reply, 1)}, nil
+}
+
+func (t *tag) close() { _ = unix.Close(t.wake) }
+
+// begin wakes the queue's thread for a request.
+func (t *tag) begin(req Request) error {
+	t.requests <- req
+	one := [8]byte{1, 1, 1, 1, 1, 1, 1, 1} // not 0 in any byte order
+	_, err := unix.Write(t.wake, one[:])
+	return err
+}
+
+// Handle implements ublk.Handler: the driver has carried out the commit of the
+// tag's last request, and has another.
+func (r *recorder) Handle(req *ublk.Request) {
+	t := r.disk.tags[req.Tag()]
+	if t.busy {
+		r.end(t, req)
+	}
+	sqe := req.SQE()
+	sqe.PrepPollAdd(int32(t.wake), unix.POLLIN)
+}
+
+// end tells the test of the end of a request.
+func (r *recorder) end(t *tag, req *ublk.Request) {
+	switch {
+	case t.commit == nil:
+		r.disk.fail("%v: the driver has a commit that the handler did not make", t.req.Op)
+		t.commit = new(int32)
+	case t.flying > 0 && !t.reply.Linked:
+		r.disk.fail("%v: committed while an operation was in flight", t.req.Op)
+	}
+	req.Op, req.Sectors = t.req.Op, t.req.Sectors // for Data, which the driver copies only now
+	t.reply.Result = *t.commit
+	if req.Op == ublk.OpRead && *t.commit >= 0 {
+		t.reply.Data = slices.Clone(req.Data())
+	}
+	t.busy, t.commit, t.flying, t.answer = false, nil, 0, nil
+	t.replies <- t.reply
+}
+
+// Done implements ublk.Completer: a test has sent a request, or an operation of
+// the handler has ended.
+func (r *recorder) Done(req *ublk.Request, res int32) {
+	t := r.disk.tags[req.Tag()]
+	if !t.busy {
+		r.begin(t, req)
+		return
+	}
+	if t.commit != nil && !t.reply.Linked {
+		r.disk.fail("%v: an operation ended after the commit", t.req.Op)
+	}
+	t.commit, t.reply.Linked = nil, false // a link that is broken takes the commit with it
+	t.flying--
+	if t.answer != nil {
+		res, t.answer = *t.answer, nil
+	}
+	if t.req.Ended != nil {
+		t.req.Ended(res)
+	}
+	r.sq.skip()
+	r.done.Done(req, res)
+	r.look(t, req)
+}
+
+// begin gives the handler the test's request.
+func (r *recorder) begin(t *tag, req *ublk.Request) {
+	var count [8]byte
+	_, _ = unix.Read(t.wake, count[:])
+	t.req, t.reply, t.busy = <-t.requests, Reply{}, true
+	req.Op, req.Flags, req.StartSector, req.Sectors = t.req.Op, t.req.Flags, t.req.StartSector, t.req.Sectors
+	copy(req.Data(), t.req.Data)
+	r.sq.skip()
+	r.handler.Handle(req)
+	r.look(t, req)
+}
+
+// look looks at the entries that a call of the handler has made.
+func (r *recorder) look(t *tag, req *ublk.Request) {
+	var last *ring.SQE // of the handler, in this call
+	for sqe := range r.sq.next() {
+		if sqe.Opcode == ring.IORING_OP_URING_CMD && uint32(sqe.Off) == ublk.UBLK_U_IO_COMMIT_AND_FETCH_REQ {
+			r.committed(t, sqe, last)
+			continue
+		}
+		t.reply.Entries = append(t.reply.Entries, *sqe)
+		t.flying++
+		last = sqe
+	}
+	if last != nil && len(t.req.Answers) > 0 {
+		r.substitute(t, last, req)
+	}
+}
+
+// committed looks at a commit, behind the handler's last entry.
+func (r *recorder) committed(t *tag, sqe, last *ring.SQE) {
+	if t.commit != nil {
+		r.disk.fail("%v: a second commit", t.req.Op)
+	}
+	// struct ublksrv_io_cmd: q_id, tag, result
+	payload := (*[8]byte)(sqe.Payload())
+	result := int32(binary.NativeEndian.Uint32(payload[4:]))
+	t.commit = &result
+	t.reply.Linked = last != nil && last.Flags&ring.IOSQE_IO_LINK != 0
+}
+
+// substitute has an operation that fails, or one that does nothing, stand for
+// the one that a test has an answer for.
+func (r *recorder) substitute(t *tag, sqe *ring.SQE, req *ublk.Request) {
+	answer := t.req.Answers[0]
+	t.req.Answers, t.answer = t.req.Answers[1:], &answer
+	was := *sqe
+	*sqe = ring.SQE{UserData: was.UserData, Flags: was.Flags &^ ring.IOSQE_FIXED_FILE}
+	if answer < 0 {
+		sqe.PrepPollAdd(-1, unix.POLLIN) // EBADF
+		return
+	}
+	sqe.PrepNop()
+	if t.reply.Linked && uint64(answer) != req.Bytes() {
+		r.disk.fail("%v: a short answer, %d, that does not break the link", t.req.Op, answer)
+	}
+}
