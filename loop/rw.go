@@ -73,27 +73,27 @@ func (h *handler) dataDone(req *ublk.Request, res int32) {
 		return
 	}
 	p.done = done
-	h.again(req, 0)
+	h.again(req)
 }
 
 // dataFailed completes the request with the errno, unless that says to try
 // again: after EAGAIN once, on one of the ring's worker threads, which can wait
-// for what was short.
+// for what was short. All that is left of the request is done there.
 func (h *handler) dataFailed(req *ublk.Request, res int32) {
 	p := &h.tags[req.Tag()]
 	switch {
 	case res == -int32(unix.EINTR):
-		h.again(req, 0)
+		h.again(req)
 	case res == -int32(unix.EAGAIN) && !p.onWorker:
 		p.onWorker = true
-		h.again(req, ring.IOSQE_ASYNC)
+		h.again(req)
 	default:
 		req.Complete(res)
 	}
 }
 
 // again asks for what is left of a read or write.
-func (h *handler) again(req *ublk.Request, flags uint8) {
+func (h *handler) again(req *ublk.Request) {
 	req.Retried()
 	sqe := req.SQE()
 	if req.Op == ublk.OpRead {
@@ -101,5 +101,7 @@ func (h *handler) again(req *ublk.Request, flags uint8) {
 	} else {
 		h.prepWrite(sqe, req)
 	}
-	sqe.Flags |= flags
+	if h.tags[req.Tag()].onWorker {
+		sqe.Flags |= ring.IOSQE_ASYNC
+	}
 }

@@ -1,0 +1,80 @@
+package loop
+
+import (
+	"bytes"
+	"os"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/transfer"
+	"github.com/ublk-loop/ublk-loop/ublk"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
+)
+
+// xor returns a transfer that a test can undo by itself.
+func xor(t *testing.T) transfer.Transfer {
+	t.Helper()
+	tr, err := transfer.New(transfer.XOR, secretOf(t, []byte{0x5c, 0xa7, 0x11}), transfer.Options{SectorSize: 512})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = tr.Close() })
+	return tr
+}
+
+// A write is encrypted once, however often it is done, and a read decrypted once,
+// when all of it is there. The bytes of a read pass this process, so that nobody
+// else can end it.
+func TestTransferOnce(t *testing.T) {
+	for _, depth := range []int{alone, together} {
+		tr := xor(t)
+		f := memoryFile(t, bytes.Repeat([]byte("0123456789abcde"), 4096))
+		d := ublktest.NewDisk(t, depth, &target{b: &backing{fd: int(f.Fd()), offset: testOffset}, transfer: tr})
+		stored := pattern(testBytes)
+		tr.Encrypt(stored, testStart)
+		for _, results := range [][]int32{nil, answers(failed(unix.EINTR), failed(unix.EAGAIN), failed(unix.EINTR))} {
+			clearRange(t, f)
+			r := d.Do(request(ublk.OpWrite, results...))
+			wantResult(t, r, testBytes, len(results)+1)
+			if !bytes.Equal(content(t, f), stored) {
+				t.Errorf("after %d, the file does not have what was encrypted once", results)
+			}
+			r = d.Do(request(ublk.OpRead, results...))
+			wantResult(t, r, testBytes, len(results)+1)
+			if !bytes.Equal(r.Data, pattern(testBytes)) || r.Linked {
+				t.Errorf("after %d, other bytes than were written, or left to the kernel: %v", results, r.Linked)
+			}
+		}
+	}
+}
+
+func clearRange(t *testing.T, f *os.File) {
+	t.Helper()
+	if _, err := f.WriteAt(make([]byte, testBytes), testAt); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The parts of a read are decrypted together, those that a file is asked for and
+// those that came before.
+func TestTransferInParts(t *testing.T) {
+	tr := xor(t)
+	reader, writer := pipe(t)
+	d := ublktest.NewDisk(t, together, &target{b: &backing{fd: reader}, transfer: tr})
+	stored := pattern(testBytes)
+	tr.Encrypt(stored, testStart)
+	rest := stored[700:]
+	write(t, writer, stored[:700])
+	req := request(ublk.OpRead)
+	req.Ended = func(int32) { // a short count says that the pipe is empty
+		n := min(1000, len(rest))
+		write(t, writer, rest[:n])
+		rest = rest[n:]
+	}
+	r := d.Do(req)
+	wantResult(t, r, testBytes, 5)
+	if !bytes.Equal(r.Data, pattern(testBytes)) {
+		t.Error("other bytes than were written")
+	}
+}
