@@ -112,8 +112,16 @@ func (r *Ring) submit(wait uint32, timeout *waitTimeout) error {
 		n, errno := r.enter(pending, wait, timeout)
 		switch errno {
 		case 0:
-			if n >= pending && r.CQReady() >= wait {
+			if n < pending {
+				continue
+			}
+			if r.CQReady() >= wait {
 				return r.checkOverflow()
+			}
+			// Where fewer completions than that are there, the kernel does not
+			// say that the time is over (io_cqring_wait in io_uring/wait.c).
+			if timeout.isOver() {
+				return fmt.Errorf("enter io_uring: %w", unix.ETIME)
 			}
 		case unix.EINTR, unix.EAGAIN, unix.EBUSY:
 			// EAGAIN and EBUSY mean that there is no memory for a request, or

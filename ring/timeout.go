@@ -30,4 +30,8 @@ func (w *waitTimeout) update() {
 	w.ts = kernelTimespec{TvSec: int64(left / time.Second), TvNsec: int64(left % time.Second)}
 }
 
+// isOver reports whether the deadline has passed; of no timeout (nil) it never
+// does.
+func (w *waitTimeout) isOver() bool { return w != nil && !time.Now().Before(w.deadline) }
+
 func (w *waitTimeout) unpin() { w.pinner.Unpin() }
