@@ -1,0 +1,101 @@
+package ublk
+
+import (
+	"errors"
+	"os"
+	"runtime"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ring"
+)
+
+// controlOn returns a control whose commands go to a file in place of
+// /dev/ublk-control. /dev/null answers each with 0, at once.
+func controlOn(t *testing.T, path string) *uringControl {
+	t.Helper()
+	runtime.LockOSThread() // the thread ends with the test's goroutine
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u := &uringControl{fd: fd}
+	t.Cleanup(u.close)
+	if u.arg, err = unix.Mmap(-1, 0, unix.Getpagesize(), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON); err != nil {
+		t.Fatal(err)
+	}
+	u.r, err = ring.New(ring.Options{Entries: 4, SQE128: true, SingleIssuer: true})
+	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) {
+		t.Skipf("no io_uring here: %v", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
+}
+
+// holdBack makes the next command wait for an entry that never ends.
+func holdBack(t *testing.T, u *uringControl, userData uint64) {
+	t.Helper()
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Close(fd) })
+	sqe := u.r.GetSQE()
+	sqe.PrepPollAdd(int32(fd), unix.POLLIN)
+	sqe.UserData = userData
+	sqe.Flags = ring.IOSQE_IO_LINK
+}
+
+func TestControlCommandEnds(t *testing.T) {
+	u := controlOn(t, "/dev/null")
+	for _, timeout := range []time.Duration{0, time.Minute} {
+		if err := u.do(Command{Op: UBLK_U_CMD_GET_FEATURES, Buf: make([]byte, 8), Timeout: timeout}); err != nil {
+			t.Errorf("timeout %v: error %v", timeout, err)
+		}
+	}
+	if err := u.do(Command{Buf: make([]byte, unix.Getpagesize()+1)}); !errors.Is(err, unix.E2BIG) {
+		t.Errorf("more than a page: error %v, want E2BIG", err)
+	}
+	file, err := os.Create(t.TempDir() + "/file") // has no commands
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = file.Close() })
+	if err := controlOn(t, file.Name()).do(Command{Op: UBLK_U_CMD_DEL_DEV}); !errors.Is(err, unix.EOPNOTSUPP) {
+		t.Errorf("a command that fails: error %v, want EOPNOTSUPP", err)
+	}
+}
+
+// A command that is interrupted after its time has not been carried out.
+func TestControlCommandInterrupted(t *testing.T) {
+	u := controlOn(t, "/dev/null")
+	holdBack(t, u, dataCommand) // with whose end the command ends, too
+	err := u.do(Command{Op: UBLK_U_CMD_DEL_DEV, Timeout: time.Millisecond})
+	if !errors.Is(err, unix.ECANCELED) {
+		t.Errorf("error %v, want ECANCELED", err)
+	}
+}
+
+// Nor has one that cannot even be interrupted.
+func TestControlCommandGivenUp(t *testing.T) {
+	t.Parallel() // it takes cancelTimeout
+	u := controlOn(t, "/dev/null")
+	holdBack(t, u, ^uint64(0)) // which nobody cancels
+	err := u.do(Command{Op: UBLK_U_CMD_DEL_DEV, Timeout: time.Millisecond})
+	if !errors.Is(err, ErrControlHung) {
+		t.Errorf("error %v, want ErrControlHung", err)
+	}
+}
+
+// A transport whose thread has given up a command takes no other.
+func TestTransportThatGaveUp(t *testing.T) {
+	tr := &uringTransport{calls: make(chan call), ended: make(chan struct{})}
+	close(tr.ended)
+	if err := tr.Do(Command{Op: UBLK_U_CMD_ADD_DEV}); !errors.Is(err, ErrControlHung) {
+		t.Errorf("error %v, want ErrControlHung", err)
+	}
+}
