@@ -24,6 +24,7 @@ type Disk struct {
 	t     testing.TB
 	dev   *ublk.Device
 	char  *charFake
+	sq    *submissions // the queue's thread's until that has ended
 	tags  []*tag
 	idle  chan *tag
 	fault atomic.Pointer[error] // the first thing that must not happen
@@ -107,6 +108,9 @@ func (d *Disk) close() {
 	}
 	if err := d.fault.Load(); err != nil {
 		d.t.Error(*err)
+	}
+	if d.sq != nil {
+		d.sq.close()
 	}
 }
 

@@ -28,7 +28,7 @@ func (r *recorded) NewHandler(q *ublk.Queue) (ublk.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.disk.t.Cleanup(sq.close)
+	r.disk.sq = sq
 	rec := &recorder{disk: r.disk, handler: handler, sq: sq}
 	rec.done, _ = handler.(ublk.Completer)
 	return rec, r.disk.char.takeCommands()
