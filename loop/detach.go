@@ -73,14 +73,19 @@ func stopOurs(ctl *ublk.Control, id uint32, force bool) (*ublk.Info, *deviceServ
 }
 
 // deleteRest removes what a server has not: all of it where the server was
-// killed, nothing where it ended in order. The id may be another device's by
-// then, which has another tag.
+// killed, nothing where it ended in order.
 func deleteRest(ctl *ublk.Control, was ublk.Info) error {
 	lock, err := lockState(was.ID)
 	if err != nil {
 		return err
 	}
 	defer lock.release()
+	return deleteSame(ctl, was)
+}
+
+// deleteSame removes a device and its state, unless the id is that of another
+// device by then, which has another tag. The caller has the lock of the state.
+func deleteSame(ctl *ublk.Control, was ublk.Info) error {
 	now, err := ctl.Info(was.ID)
 	if errors.Is(err, unix.ENODEV) || err == nil && now.Tag != was.Tag {
 		return nil

@@ -1,0 +1,109 @@
+package loop
+
+import (
+	"errors"
+	"slices"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
+)
+
+// unusedID is an id that no device of this machine has: the largest there is.
+const unusedID = 1<<20 - 1
+
+// needState skips a test where the state of devices is another user's.
+func needState(t *testing.T) {
+	t.Helper()
+	if err := unix.Access(stateDir, unix.W_OK); errors.Is(err, unix.EACCES) {
+		t.Skipf("%s: %v", stateDir, err)
+	}
+}
+
+// fakeDevice returns a driver with one device, which has a tag.
+func fakeDevice(t *testing.T, tag uint64) (*ublktest.Fake, *ublk.Control) {
+	t.Helper()
+	fake := &ublktest.Fake{Offers: ublk.UBLK_F_CMD_IOCTL_ENCODE}
+	ctl := ublk.NewControl(fake)
+	id := uint32(unusedID)
+	if _, err := ctl.Add(ublk.Options{ID: &id, Mode: ublk.BufferCopy, Tag: tag}); err != nil {
+		t.Fatal(err)
+	}
+	return fake, ctl
+}
+
+// Who removes what is left of a device does not remove the next one with its id,
+// however alike they are.
+func TestDeleteSameLeavesTheNext(t *testing.T) {
+	tag := newTag()
+	for _, other := range []uint64{newTag(), tag + 1, tag ^ 1<<63, 0} {
+		fake, ctl := fakeDevice(t, other)
+		if err := deleteSame(ctl, ublk.Info{ID: unusedID, Tag: tag}); err != nil {
+			t.Errorf("error %v", err)
+		}
+		if ids := fake.IDs(); !slices.Equal(ids, []uint32{unusedID}) {
+			t.Errorf("after the removal of another device with its id, with tag %#x for %#x: devices %v", other, tag, ids)
+		}
+	}
+}
+
+func TestDeleteSame(t *testing.T) {
+	needState(t)
+	for _, tt := range []struct {
+		name string
+		fail map[uint32]error
+		want error
+		left int
+	}{
+		{"a device", nil, nil, 0},
+		{"one that goes meanwhile", map[uint32]error{ublk.UBLK_U_CMD_DEL_DEV: unix.ENODEV}, nil, 1},
+		{"one that is open somewhere", map[uint32]error{ublk.UBLK_U_CMD_DEL_DEV: unix.EINTR}, nil, 1},
+		{"one that can't be deleted", map[uint32]error{ublk.UBLK_U_CMD_DEL_DEV: unix.EPERM}, unix.EPERM, 1},
+		{"one whose deletion hangs", map[uint32]error{ublk.UBLK_U_CMD_DEL_DEV: ublk.ErrControlHung}, ublk.ErrControlHung, 1},
+		{"one that is gone", map[uint32]error{ublk.UBLK_U_CMD_GET_DEV_INFO: unix.ENODEV}, nil, 1},
+		{"one of which nothing is told", map[uint32]error{ublk.UBLK_U_CMD_GET_DEV_INFO: unix.EPERM}, unix.EPERM, 1},
+	} {
+		tag := newTag()
+		fake, ctl := fakeDevice(t, tag)
+		fake.Fail = tt.fail
+		err := deleteSame(ctl, ublk.Info{ID: unusedID, Tag: tag})
+		if !errors.Is(err, tt.want) || tt.want == nil && err != nil {
+			t.Errorf("%s: error %v, want %v", tt.name, err, tt.want)
+		}
+		if n := len(fake.IDs()); n != tt.left {
+			t.Errorf("%s: %d devices are left, want %d", tt.name, n, tt.left)
+		}
+	}
+}
+
+// The same goes for a server that removes its own device.
+func TestNowIsOfTheDevice(t *testing.T) {
+	fake := &ublktest.Fake{Offers: ublk.UBLK_F_CMD_IOCTL_ENCODE}
+	own := ublk.NewControl(fake)
+	id := uint32(unusedID)
+	dev, err := own.Add(ublk.Options{ID: &id, Mode: ublk.BufferCopy, Tag: newTag()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &Device{dev: dev}
+	if _, err := d.now(); err != nil {
+		t.Errorf("error %v", err)
+	}
+	if err := own.Delete(id); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.now(); !errors.Is(err, unix.ENODEV) {
+		t.Errorf("of a device that is gone: error %v, want ENODEV", err)
+	}
+	if _, err := own.Add(ublk.Options{ID: &id, Mode: ublk.BufferCopy, Tag: newTag()}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.now(); !errors.Is(err, unix.ENODEV) {
+		t.Errorf("of another device with the id: error %v, want ENODEV", err)
+	}
+	if err := d.removeRest(); err != nil || len(fake.IDs()) != 1 {
+		t.Errorf("removal of what is left: error %v, devices %v; want the other device", err, fake.IDs())
+	}
+}
