@@ -1,0 +1,76 @@
+package ublk_test
+
+import (
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ring"
+	"github.com/ublk-loop/ublk-loop/ublk"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
+)
+
+// crowd is a handler that does much for a request before what decides of it, and
+// leaves some room in the ring.
+type crowd struct {
+	q    *ublk.Queue
+	room int // entries that are left for the commit
+
+	pending int
+	result  int32
+}
+
+func (c *crowd) NewHandler(q *ublk.Queue) (ublk.Handler, error) {
+	c.q = q
+	return c, nil
+}
+
+func (c *crowd) Handle(req *ublk.Request) {
+	c.result = 0
+	for c.q.Ring().SQSpace() > c.room+1 {
+		req.SQE().PrepNop()
+		c.pending++
+	}
+	sqe := req.SQE()
+	sqe.PrepFsync(-1, 0) // EBADF
+	c.pending++
+	req.CompleteAfter(sqe)
+}
+
+func (c *crowd) Done(req *ublk.Request, res int32) {
+	c.result = min(c.result, res)
+	if c.pending--; c.pending == 0 {
+		req.Complete(c.result)
+	}
+}
+
+// A commit that is linked to an operation is submitted with it: where there is no
+// room for both, the kernel would carry out the commit of one that fails.
+func TestCompleteAfterNeedsRoom(t *testing.T) {
+	for room, linked := range []bool{false, true, true} {
+		d := ublktest.NewDisk(t, 1, &crowd{room: room})
+		for range 3 {
+			r := d.Do(ublktest.Request{Op: ublk.OpRead, Sectors: 1})
+			if r.Result != -int32(unix.EBADF) {
+				t.Errorf("room for %d: result %d of an operation that fails, want EBADF", room, r.Result)
+			}
+			if got := r.Entries[len(r.Entries)-1].Flags&ring.IOSQE_IO_LINK != 0; got != (linked && linkable(t)) {
+				t.Errorf("room for %d: linked %v, want %v", room, got, linked)
+			}
+		}
+		if n := d.Stats().InService; n < 0 || n > 1 {
+			t.Errorf("room for %d: %d of one request are in service", room, n)
+		}
+	}
+}
+
+// linkable reports whether the kernel keeps what a linked command says.
+func linkable(t *testing.T) bool {
+	t.Helper()
+	r, err := ring.New(ring.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = r.Close() }()
+	return r.Features()&ring.IORING_FEAT_NO_IOWAIT != 0
+}
