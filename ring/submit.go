@@ -118,11 +118,6 @@ func (r *Ring) submit(wait uint32, timeout *waitTimeout) error {
 			if r.CQReady() >= wait {
 				return r.checkOverflow()
 			}
-			// Where fewer completions than that are there, the kernel does not
-			// say that the time is over (io_cqring_wait in io_uring/wait.c).
-			if timeout.isOver() {
-				return fmt.Errorf("enter io_uring: %w", unix.ETIME)
-			}
 		case unix.EINTR, unix.EAGAIN, unix.EBUSY:
 			// EAGAIN and EBUSY mean that there is no memory for a request, or
 			// that completions must be reaped first. The caller reaps the ready
@@ -134,6 +129,11 @@ func (r *Ring) submit(wait uint32, timeout *waitTimeout) error {
 			return ErrOverflow
 		default:
 			return fmt.Errorf("enter io_uring: %w", errno)
+		}
+		// Where fewer completions than that are there, the kernel does not say
+		// that the time is over (io_cqring_wait in io_uring/wait.c).
+		if timeout.isOver() {
+			return fmt.Errorf("enter io_uring: %w", unix.ETIME)
 		}
 	}
 }

@@ -33,3 +33,19 @@ func TestWaitForMoreTimesOut(t *testing.T) {
 		})
 	}
 }
+
+// The time that is left is told in full, and is never less than none.
+func TestWaitTimeoutLeft(t *testing.T) {
+	w := newWaitTimeout(90*time.Second + 500*time.Millisecond)
+	defer w.unpin()
+	w.update()
+	if left := time.Duration(w.ts.TvSec)*time.Second + time.Duration(w.ts.TvNsec); left < 80*time.Second || left > 91*time.Second || w.ts.TvNsec >= 1e9 {
+		t.Errorf("%d s and %d ns are left of 90.5 s", w.ts.TvSec, w.ts.TvNsec)
+	}
+	if w.isOver() {
+		t.Error("it is over at once")
+	}
+	if err := newRing(t, Options{}).SubmitAndWaitTimeout(1, -time.Second); !errors.Is(err, unix.ETIME) {
+		t.Errorf("a time that has passed: error %v, want ETIME", err)
+	}
+}
