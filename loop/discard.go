@@ -3,6 +3,7 @@ package loop
 import (
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/ring"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
@@ -26,6 +27,9 @@ func (h *handler) discard(req *ublk.Request) {
 		sqe.Addr = h.position(req)
 		sqe.Addr3 = req.Bytes()
 		onBacking(sqe)
+		if h.tags[req.Tag()].onWorker {
+			sqe.Flags |= ring.IOSQE_ASYNC
+		}
 	default:
 		h.fallocate(req, stepRange, punchHole)
 	}
@@ -57,6 +61,10 @@ func (h *handler) rangeDone(req *ublk.Request, res int32) {
 	case res == -int32(unix.EINTR):
 		req.Retried()
 		h.Handle(req) // every step can be done twice
+	case res == -int32(unix.EOPNOTSUPP) && h.refusedNowait(req):
+		h.tags[req.Tag()].onWorker = true
+		req.Retried()
+		h.discard(req)
 	case res < 0 && s == stepRange && h.zeroesInPlace(req) && res == -int32(unix.EOPNOTSUPP):
 		// A file system without ZERO_RANGE, such as tmpfs: the same from two
 		// operations that it has.
@@ -70,6 +78,15 @@ func (h *handler) rangeDone(req *ublk.Request, res int32) {
 	default:
 		req.Complete(0)
 	}
+}
+
+// refusedNowait reports whether the request is a discard that a disk may only
+// have refused because the command must not block: so do many targets of device
+// mapper, and zram (submit_bio_noacct in block/blk-core.c). On a worker thread it
+// may.
+func (h *handler) refusedNowait(req *ublk.Request) bool {
+	p := &h.tags[req.Tag()]
+	return h.isDisk && req.Op == ublk.OpDiscard && p.step == stepRange && !p.onWorker
 }
 
 // zeroesInPlace reports whether the request is one that ZERO_RANGE was for, on

@@ -127,6 +127,9 @@ func TestRangeErrno(t *testing.T) {
 				if r.op == ublk.OpWriteZeroes && r.flags&ublk.FlagNoUnmap != 0 && !r.isDisk && step == 0 && errno == unix.EOPNOTSUPP {
 					continue // which is what the other steps are for
 				}
+				if r.steps[0] == "discard" && errno == unix.EOPNOTSUPP {
+					continue // it may be for the thread only
+				}
 				results := r.results()[:step+1]
 				results[step] = failed(errno)
 				wantSteps(t, d.Do(r.request(results...)), failed(errno), r.steps[:step+1]...)
@@ -158,6 +161,40 @@ func TestRangeInterrupted(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A disk that does not take a discard from a thread that must not block is asked
+// on a worker thread, once.
+func TestDiscardRefused(t *testing.T) {
+	r := rangeds[1]
+	if r.name != "discard of a disk" {
+		t.Fatal(r.name)
+	}
+	no := failed(unix.EOPNOTSUPP)
+	for _, tt := range []struct {
+		results []int32
+		want    int32
+		steps   []string
+	}{
+		{answers(no, 0), 0, []string{"discard", "discard"}},
+		{answers(no, no), no, []string{"discard", "discard"}},
+		{answers(no, failed(unix.EIO)), failed(unix.EIO), []string{"discard", "discard"}},
+	} {
+		d := r.serve(t)
+		reply := d.Do(r.request(tt.results...))
+		wantSteps(t, reply, tt.want, tt.steps...)
+		for i, e := range reply.Entries {
+			if async := e.Flags&ring.IOSQE_ASYNC != 0; async != (i > 0) {
+				t.Errorf("%d: operation %d on a worker thread: %v", tt.results, i, async)
+			}
+		}
+		if n := d.Stats().Retries; n != 1 {
+			t.Errorf("%d retries are counted, want 1", n)
+		}
+	}
+	for _, other := range []ranged{rangeds[0], {"write-zeroes of a disk", ublk.OpWriteZeroes, 0, true, false, nil}} {
+		wantResult(t, other.serve(t).Do(other.request(no)), no, 1)
+	}
 }
 
 // A discard can be longer than 32 bits say.

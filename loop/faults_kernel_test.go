@@ -158,19 +158,25 @@ func TestKernelPulledOutDisk(t *testing.T) {
 	})
 }
 
-// dm-flakey drops writes or fails them for a time, and then works again: so
-// must the device.
+// dm-flakey fails everything for a time, and then works again: so must the
+// device, in each operation.
 func TestKernelFlakyDiskRecovers(t *testing.T) {
 	ctl := ublktest.Kernel(t)
 	run(t, "modprobe", "dm-flakey")
 	inEachMode(t, ctl, func(t *testing.T, cfg Config) {
-		table := "0 131072 flakey " + nullDisk(t, 64, nil) + " 0 "
+		below := nullDisk(t, 64, map[string]string{"cache_size": "8"}) // takes flushes
+		table := "0 131072 flakey " + below + " 0 "
 		disk := mappedDisk(t, table+"3600 0")
 		name := strings.TrimSpace(run(t, "dmsetup", "info", "-c", "--noheadings", "-o", "name"))
 		dev := attach(t, ctl, disk, cfg)
 		f := openFile(t, dev.Path(), os.O_RDWR|unix.O_DIRECT)
 		mem := alignedMemory(t, 8192)
-		write := func() error { _, err := f.WriteAt(mem, 0); return err }
+		ops := map[string]func() error{
+			"write":   func() error { _, err := f.WriteAt(mem, 0); return err },
+			"read":    func() error { _, err := f.ReadAt(mem, 0); return err },
+			"flush":   f.Sync,
+			"discard": func() error { return blockIoctl(f, unix.BLKDISCARD, 0, 1<<20) },
+		}
 		for _, step := range []struct {
 			interval string
 			want     error
@@ -178,9 +184,15 @@ func TestKernelFlakyDiskRecovers(t *testing.T) {
 			run(t, "dmsetup", "suspend", "--noudevsync", "--nolockfs", name)
 			run(t, "dmsetup", "load", name, "--table", table+step.interval)
 			run(t, "dmsetup", "resume", "--noudevsync", name)
-			if err := within(t, "write", write); !errors.Is(err, step.want) {
-				t.Fatalf("interval %s: error %v, want %v", step.interval, err, step.want)
+			for what, op := range ops {
+				if err := within(t, what, op); !errors.Is(err, step.want) {
+					t.Errorf("interval %s: %s: error %v, want %v", step.interval, what, err, step.want)
+				}
 			}
+		}
+		// A refusal would be no error to who discards (blk_ioctl_discard in block/ioctl.c).
+		if s := dev.dev.Stats().Ops[ublk.OpDiscard]; s.Requests != 3 || s.Errors != 1 {
+			t.Errorf("%d of %d discards failed, want 1 of 3", s.Errors, s.Requests)
 		}
 	})
 }

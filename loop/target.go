@@ -47,7 +47,7 @@ var _ ublk.Completer = (*handler)(nil)
 // progress is how far a tag's request is.
 type progress struct {
 	step     step
-	onWorker bool   // a read or write that was sent to a worker thread
+	onWorker bool   // what is left of the request is for a worker thread
 	done     uint32 // bytes of a read or write
 }
 
