@@ -26,6 +26,10 @@ type moody struct {
 	errno syscall.Errno // answer with this error ...
 	times int           // ... so many times
 	gate  chan struct{} // what changes no data waits here, after saying so
+	// next are what the next operations that change no data end with, 0 for
+	// success; passed is how many there were.
+	next   []syscall.Errno
+	passed int
 }
 
 var (
@@ -87,7 +91,30 @@ func (m *moody) pass() syscall.Errno {
 		m.gate <- struct{}{} // it has begun
 		<-m.gate             // it may end
 	}
-	return 0
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.passed++
+	if len(m.next) == 0 {
+		return 0
+	}
+	errno := m.next[0]
+	m.next = m.next[1:]
+	return errno
+}
+
+// answerNext sets what the next operations that change no data end with, and
+// counts them from here on.
+func (m *moody) answerNext(errnos ...syscall.Errno) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.next, m.passed = errnos, 0
+}
+
+// answered returns how many there were, and how many answers are left.
+func (m *moody) answered() (passed, left int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.passed, len(m.next)
 }
 
 // behave sets how the file answers from now on.
@@ -100,7 +127,10 @@ func (m *moody) behave(part int, errno syscall.Errno, times int) {
 // mountMoody mounts a file system with one moody file and returns its path.
 func mountMoody(t *testing.T) (*moody, string) {
 	t.Helper()
-	file, dir := &moody{data: make([]byte, 4<<20)}, t.TempDir()
+	if _, err := os.Stat("/dev/fuse"); err != nil {
+		run(t, "modprobe", "fuse")
+	}
+	file, dir := &moody{data: make([]byte, 32<<20)}, t.TempDir()
 	root := &fs.Inode{}
 	server, err := fs.Mount(dir, root, &fs.Options{
 		MountOptions: fuse.MountOptions{DirectMount: true, MaxWrite: 128 << 10},
