@@ -54,7 +54,7 @@ func cachedPages(t *testing.T, file *os.File) uint64 {
 	var stat unix.Cachestat_t
 	err := unix.Cachestat(uint(file.Fd()), &unix.CachestatRange{}, &stat, 0)
 	if errors.Is(err, unix.ENOSYS) {
-		t.Skip("this kernel does not count cached pages")
+		ublktest.Lacks(t, ublktest.CountsCachedPages)
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -115,9 +115,7 @@ func conform(t *testing.T, ctl *ublk.Control, path string, m mode) {
 // does not offer it. The target is put into those given.
 func attachMode(t *testing.T, ctl *ublk.Control, path string, m mode, wrap ...func(ublk.Target) ublk.Target) *subject {
 	t.Helper()
-	if !offers(t, ctl, m.zeroCopy) {
-		t.Skipf("this kernel does not offer %v", m.zeroCopy)
-	}
+	needMode(t, ctl, m.zeroCopy)
 	file := openPath(t, path)
 	b, err := openBacking(file, &Config{DirectIO: m.direct, SectorSize: m.sector, Offset: 1 << 20, SizeLimit: deviceSize})
 	if err != nil {
@@ -149,12 +147,25 @@ func attachMode(t *testing.T, ctl *ublk.Control, path string, m mode, wrap ...fu
 	return s
 }
 
+// needMode skips a test where the kernel does not offer a buffer mode.
+func needMode(t *testing.T, ctl *ublk.Control, mode ublk.BufferMode) {
+	t.Helper()
+	if !offers(t, ctl, mode) {
+		ublktest.Lacks(t, map[ublk.BufferMode]ublktest.Ability{
+			ublk.BufferRegister: ublktest.ZeroCopy, ublk.BufferAutoRegister: ublktest.AutoRegister,
+		}[mode])
+	}
+}
+
 // offers reports whether the kernel has a buffer mode, by adding a device.
 func offers(t *testing.T, ctl *ublk.Control, mode ublk.BufferMode) bool {
 	t.Helper()
 	dev, err := ctl.Add(ublk.Options{Mode: mode})
-	if err != nil {
+	if errors.Is(err, ublk.ErrNotSupported) && mode != ublk.BufferCopy {
 		return false
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 	if err := dev.Close(); err != nil {
 		t.Fatal(err)

@@ -21,8 +21,8 @@ func inEachMode(t *testing.T, ctl *ublk.Control, test func(*testing.T, Config)) 
 	t.Helper()
 	for _, zeroCopy := range []Switch{SwitchOn, SwitchOff} {
 		t.Run("zero copy "+string(zeroCopy), func(t *testing.T) {
-			if zeroCopy == SwitchOn && !offers(t, ctl, ublk.BufferRegister) {
-				t.Skip("this kernel has no zero copy")
+			if zeroCopy == SwitchOn {
+				needMode(t, ctl, ublk.BufferRegister)
 			}
 			test(t, Config{ZeroCopy: zeroCopy})
 		})

@@ -29,7 +29,7 @@ func TestKernelResizeIsSeenByTheServer(t *testing.T) {
 	defer other.Close()
 	err = Resize(other, dev.ID(), ResizeOptions{Size: 2 << 20})
 	if errors.Is(err, ublk.ErrNotSupported) {
-		t.Skipf("this kernel: %v", err)
+		ublktest.Lacks(t, ublktest.UpdateSize)
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -50,9 +50,7 @@ func TestKernelConformanceOnSharedThreads(t *testing.T) {
 	path := sparseFile(t, fileSystem(t, "ext4"))
 	for _, m := range modes(512) {
 		t.Run(m.String(), func(t *testing.T) {
-			if !offers(t, ctl, m.zeroCopy) {
-				t.Skipf("this kernel does not offer %v", m.zeroCopy)
-			}
+			needMode(t, ctl, m.zeroCopy)
 			m.threads = ublk.NewThreads(func(err error) { t.Error(err) })
 			neighbours := recordThreads(neighbour{m.zeroCopy.ZeroCopy(), alignedMemory(t, 4096)})
 			for range 10 {

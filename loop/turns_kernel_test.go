@@ -73,7 +73,9 @@ func keepsLinked(t *testing.T) bool {
 		t.Fatal(err)
 	}
 	defer func() { _ = r.Close() }()
-	return r.Features()&ring.IORING_FEAT_NO_IOWAIT != 0
+	keeps := r.Features()&ring.IORING_FEAT_NO_IOWAIT != 0
+	ublktest.CheckAbility(t, ublktest.LinkedCommands, keeps)
+	return keeps
 }
 
 func subjectMode(buffers ublk.BufferMode) mode {

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // Add, list and del, in every way that a device can be named.
@@ -248,6 +249,7 @@ func TestKernelZeroCopy(t *testing.T) {
 	}
 	b.del(file)
 	r := b.run("add", "--json", "--zero-copy=on", file)
+	ublktest.CheckAbility(t, ublktest.ZeroCopy, features.BufferMode != "copy")
 	if features.BufferMode == "copy" {
 		r.fails(t, 1, file, "not supported", "hint: --zero-copy")
 		return

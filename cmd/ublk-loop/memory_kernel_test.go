@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // idlePSS is the most memory that an idle device may take, in KiB.
@@ -17,7 +18,7 @@ func TestKernelIdleMemory(t *testing.T) {
 	s := b.add("--queues=2", "--depth=128", b.image(64<<20))
 	defer b.del(s.Device)
 	if s.BufferMode == "copy" {
-		t.Skip("this kernel has no zero copy")
+		ublktest.Lacks(t, ublktest.ZeroCopy)
 	}
 	var rollup map[string]int
 	// When add returns, the server has yet to give back what setting up took.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/ublk"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // Of two that recover a device at once, one does.
@@ -54,7 +55,9 @@ func TestKernelRecoverKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	if offered.Has(ublk.UBLK_F_QUIESCE) && !offered.Has(ublk.UBLK_F_SHMEM_ZC) {
-		t.Skip("before Linux 7.1 the driver may never end the commands of a recovery that was killed (docs/kernels.md)")
+		// Before Linux 7.1 the driver may never end the commands of one that was
+		// killed (docs/kernels.md).
+		ublktest.Lacks(t, ublktest.SafeRecovery)
 	}
 	file := b.image(4 << 20)
 	s := b.add("--on-crash=reissue", file)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/ublk"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // canResize reports whether the driver offers it. Where it does not, resize
@@ -20,7 +21,9 @@ func (b *bed) canResize() bool {
 	if err != nil {
 		b.Fatal(err)
 	}
-	if offered.Has(ublk.UBLK_F_UPDATE_SIZE) {
+	has := offered.Has(ublk.UBLK_F_UPDATE_SIZE)
+	ublktest.CheckAbility(b, ublktest.UpdateSize, has)
+	if has {
 		return true
 	}
 	s := b.add(b.image(4 << 20))

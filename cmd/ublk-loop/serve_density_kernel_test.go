@@ -15,6 +15,7 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop/control"
 	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // deviceKiB is the most user memory that a further device of 2 queues and depth
@@ -66,7 +67,9 @@ func TestKernelServeDensity(t *testing.T) {
 	each := (m.memory() - before) / (n - n/3)
 	t.Logf("%d KiB and %.2f threads a device, %d KiB of the kernel's", each, float64(m.threads()-threads)/float64(n),
 		(kernelMemory(t)-kernel)/(n-n/3))
-	if b.list("0")[0].BufferMode == "copy" {
+	copies := b.list("0")[0].BufferMode == "copy"
+	ublktest.CheckAbility(t, ublktest.ZeroCopy, !copies)
+	if copies {
 		t.Logf("without zero copy its buffers are the most of it")
 	} else if each > deviceKiB {
 		t.Errorf("a device takes %d KiB, more than %d", each, deviceKiB)

@@ -1,0 +1,61 @@
+package ublk_test
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/ublk-loop/ublk-loop/ring"
+	"github.com/ublk-loop/ublk-loop/ublk"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
+)
+
+// Each kernel of the matrix offers what it is known to: no less, which would
+// skip tests, and no more, which no test would try.
+func TestKernelOffers(t *testing.T) {
+	ctl := ublktest.Kernel(t)
+	features, err := ctl.Features()
+	if err != nil {
+		t.Fatal(err)
+	}
+	known, release, ok := ublktest.Pinned(t)
+	if ok && features != known.Features {
+		t.Errorf("Linux %s offers %v, want %v", release, features, known.Features)
+	}
+	for mode, ability := range map[ublk.BufferMode]ublktest.Ability{
+		ublk.BufferRegister: ublktest.ZeroCopy, ublk.BufferAutoRegister: ublktest.AutoRegister,
+	} {
+		ublktest.CheckAbility(t, ability, hasMode(t, ctl, mode))
+	}
+	if !hasMode(t, ctl, ublk.BufferCopy) {
+		t.Error("a kernel without copy mode")
+	}
+	best := addDevice(t, ctl, ublk.Options{}).Mode()
+	ublktest.CheckAbility(t, ublktest.AutoRegister, best == ublk.BufferAutoRegister)
+	ublktest.CheckAbility(t, ublktest.ZeroCopy, best.ZeroCopy())
+	r, err := ring.New(ring.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = r.Close() }()
+	ublktest.CheckAbility(t, ublktest.LinkedCommands, r.Features()&ring.IORING_FEAT_NO_IOWAIT != 0)
+	ublktest.CheckAbility(t, ublktest.UpdateSize, features.Has(ublk.UBLK_F_UPDATE_SIZE))
+}
+
+// hasMode reports whether the kernel has a buffer mode, by adding a device.
+func hasMode(t *testing.T, ctl *ublk.Control, mode ublk.BufferMode) bool {
+	t.Helper()
+	dev, err := ctl.Add(ublk.Options{Mode: mode})
+	if errors.Is(err, ublk.ErrNotSupported) {
+		return false
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if dev.Mode() != mode {
+		t.Errorf("a device of mode %v has %v", mode, dev.Mode())
+	}
+	if err := dev.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return true
+}
