@@ -189,14 +189,6 @@ func (o occupied) NewHandler(q *ublk.Queue) (ublk.Handler, error) {
 	return o.Target.NewHandler(q)
 }
 
-// random fills memory with bytes that no other place holds.
-func random(p []byte) []byte {
-	for i := range p {
-		p[i] = byte(rand.Uint32())
-	}
-	return p
-}
-
 // fileBytes returns what the backing holds behind a range of the device. For
 // a device with direct I/O the page cache is dropped first.
 func (s *subject) fileBytes(off int64, n int) []byte {
@@ -227,7 +219,7 @@ func (s *subject) read(n int, off int64) []byte {
 func (s *subject) equal(what string, got, want []byte) {
 	s.t.Helper()
 	if !bytes.Equal(got, want) {
-		s.t.Fatalf("%s: other bytes", what)
+		s.t.Fatalf("%s: %s", what, firstDifference(got, want))
 	}
 }
 
@@ -296,8 +288,8 @@ func (s *subject) limits() Limits {
 	return limitsOf(&p)
 }
 
-// fill writes bytes that are not zero.
-func (s *subject) fill(off int64, n int) {
+// fillRange writes bytes that are not zero.
+func (s *subject) fillRange(off int64, n int) {
 	s.t.Helper()
 	for done := 0; done < n; done += len(s.mem) {
 		s.write(random(s.mem[:min(n-done, len(s.mem))]), off+int64(done))
@@ -318,7 +310,7 @@ func (s *subject) blocks() int64 {
 }
 
 func (s *subject) discard() {
-	s.fill(8<<20, 2<<20)
+	s.fillRange(8<<20, 2<<20)
 	before := s.blocks()
 	if err := blockIoctl(s.disk, unix.BLKDISCARD, 8<<20, 2<<20); err != nil {
 		s.t.Fatal(err)
@@ -330,10 +322,10 @@ func (s *subject) discard() {
 }
 
 func (s *subject) zeroesWithUnmap() {
-	s.fill(8<<20, 1<<20)
+	s.fillRange(8<<20, 1<<20)
 	before := s.blocks()
 	err := unix.Fallocate(int(s.disk.Fd()), punchHole, 8<<20, 1<<20)
-	if s.limits().WriteZeroesMaxBytes == 0 && errors.Is(err, unix.EOPNOTSUPP) {
+	if s.dev.b.isDisk && s.limits().WriteZeroesMaxBytes == 0 && errors.Is(err, unix.EOPNOTSUPP) {
 		return // not announced, since the disk behind cannot do it
 	}
 	if err != nil {
@@ -347,7 +339,7 @@ func (s *subject) zeroesWithUnmap() {
 }
 
 func (s *subject) zeroesWithoutUnmap() {
-	s.fill(8<<20, 1<<20)
+	s.fillRange(8<<20, 1<<20)
 	before := s.blocks()
 	if err := blockIoctl(s.disk, unix.BLKZEROOUT, 8<<20, 1<<20); err != nil {
 		s.t.Fatal(err)
@@ -361,16 +353,18 @@ func (s *subject) zeroesWithoutUnmap() {
 
 // model does random operations on the device and on memory, and compares.
 func (s *subject) model() {
-	const size = 1 << 20
+	const size, start = 1 << 20, 10 << 20
 	sector := int(s.dev.b.sectorSize)
-	model := s.read(size, 10<<20)
-	for range 150 {
-		n := sector * (1 + rand.IntN(32))
-		off := rand.IntN((size-n)/sector+1) * sector
-		at := int64(10<<20 + off)
-		switch rand.IntN(5) {
+	source := seeded(s.t)
+	r := rand.New(source)
+	model := s.read(size, start)
+	for i := range 150 {
+		n := sector * (1 + r.IntN(32))
+		off := r.IntN((size-n)/sector+1) * sector
+		at := int64(start + off)
+		switch r.IntN(5) {
 		case 0, 1:
-			s.write(random(s.mem[:n]), at)
+			s.write(fill(s.mem[:n], source), at)
 			copy(model[off:], s.mem[:n])
 		case 2:
 			if err := blockIoctl(s.disk, unix.BLKZEROOUT, uint64(at), uint64(n)); err != nil {
@@ -382,11 +376,11 @@ func (s *subject) model() {
 				s.t.Fatal(err)
 			}
 		case 4:
-			s.equal(fmt.Sprintf("%d bytes at %d", n, off), s.read(n, at), model[off:off+n])
+			s.equal(fmt.Sprintf("operation %d, %d bytes at %d", i, n, at), s.read(n, at), model[off:off+n])
 		}
 	}
-	s.equal("all of it", s.read(size, 10<<20), model)
-	s.equal("the file", s.fileBytes(10<<20, size), model)
+	s.equal(fmt.Sprintf("all of it, from %d on", start), s.read(size, start), model)
+	s.equal(fmt.Sprintf("the file, from %d on", start), s.fileBytes(start, size), model)
 }
 
 // backings make what a device can be attached to, of 32 MiB or more.

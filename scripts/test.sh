@@ -27,7 +27,9 @@ UBLK_LOOP_TEST_TIMEOUT, the seconds that one package may take on one kernel (300
 UBLK_LOOP_KILLS, how often the tests of recovery kill a server, in each way (30);
 UBLK_LOOP_PRESSURE, the seconds for which a test keeps the machine short of memory, in each way (15);
 UBLK_LOOP_DEVICES, how many devices a test has one server serve (120);
+UBLK_LOOP_CYCLES, how often a test adds and deletes a device in a row (250);
 UBLK_LOOP_CONTAINERD, the Debian suites whose containerd is tested (bookworm on 6.12, trixie elsewhere);
+UBLK_LOOP_SEED, the seed that a test of random operations has printed, to repeat them;
 UBLK_LOOP_LAYERS=1, for containerd's own test of a snapshotter with 128 layers, too, which takes minutes.
 In a virtual machine the tests find: UBLK_LOOP_VM=1, UBLK_LOOP_BIN (the built command), UBLK_LOOP_DISK (an empty disk of
 2 GiB), and their package's testdata below the working directory; on the last of the kernels also UBLK_LOOP_ENGINES (a
@@ -163,7 +165,7 @@ start_tests() {
 	[[ ! -d $2/testdata ]] || files+=(--dir "$2/testdata:/vm/tests/testdata")
 	local settings=(UBLK_LOOP_VM=1 UBLK_LOOP_BIN=/usr/bin/ublk-loop UBLK_LOOP_DISK=/dev/vda
 		"UBLK_LOOP_KILLS=${UBLK_LOOP_KILLS:-}" "UBLK_LOOP_PRESSURE=${UBLK_LOOP_PRESSURE:-}" "UBLK_LOOP_DEVICES=${UBLK_LOOP_DEVICES:-}"
-		"UBLK_LOOP_LAYERS=${UBLK_LOOP_LAYERS:-}" UBLK_LOOP_SNAPSHOTTER=/usr/bin/ublk-loop-snapshotter UBLK_LOOP_CONTAINERD=/vm/containerd)
+		"UBLK_LOOP_LAYERS=${UBLK_LOOP_LAYERS:-}" "UBLK_LOOP_SEED=${UBLK_LOOP_SEED:-}" "UBLK_LOOP_CYCLES=${UBLK_LOOP_CYCLES:-}" UBLK_LOOP_SNAPSHOTTER=/usr/bin/ublk-loop-snapshotter UBLK_LOOP_CONTAINERD=/vm/containerd)
 	# What an engine does with a container does not depend on the kernel: once is enough.
 	if [[ $kernel == "${kernels[-1]}" ]] && uses_engines "$2"; then
 		files+=(--image "$engines" --file "$top/bin/ublk-loop-snapshotter:/usr/bin/ublk-loop-snapshotter")
