@@ -89,14 +89,18 @@ func record(mem []byte, i, n uint64) []byte {
 }
 
 // writeRecords writes a record to block after block, each followed by a flush
-// or with FUA, until the device fails; it returns how many were durable.
-func writeRecords(path string, mem []byte, round uint64) (uint64, error) {
+// or with FUA, until the device fails; it returns how many were durable. It
+// calls begun when least are.
+func writeRecords(path string, mem []byte, round, least uint64, begun func()) (uint64, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|unix.O_DIRECT, 0)
 	if err != nil {
 		return 0, err
 	}
 	defer f.Close()
 	for i := uint64(0); ; i++ {
+		if i == least {
+			begun()
+		}
 		record(mem, i, round)
 		if i%2 == 0 {
 			_, err = unix.Pwritev2(int(f.Fd()), [][]byte{mem}, int64(i%4096)*4096, unix.RWF_DSYNC)
@@ -117,11 +121,13 @@ func TestCrashKeepsWhatWasSynced(t *testing.T) {
 	mem := alignedMemory(t, 4096)
 	for round := range uint64(8) {
 		cmd, id := startServer(t, path)
-		timer := time.AfterFunc(time.Duration(50+rand.IntN(400))*time.Millisecond, func() { _ = cmd.Process.Kill() })
-		durable, err := writeRecords(ublk.BlockPath(id), mem, round)
-		timer.Stop()
-		if !isGone(err) {
-			t.Fatalf("writes end with %v", err)
+		const least = 4 // two of each kind
+		var timer *time.Timer
+		durable, err := writeRecords(ublk.BlockPath(id), mem, round, least, func() {
+			timer = time.AfterFunc(rand.N(400*time.Millisecond), func() { _ = cmd.Process.Kill() })
+		})
+		if timer == nil || timer.Stop() || !isGone(err) {
+			t.Fatalf("writes end with %v, after %d durable ones, before the server is killed", err, durable)
 		}
 		_ = cmd.Wait()
 		t.Logf("round %d: killed after %d durable writes", round, durable)

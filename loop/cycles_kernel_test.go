@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -85,12 +86,23 @@ func moduleUsers(t *testing.T) string {
 	return strings.TrimSpace(string(data))
 }
 
-func TestKernelThousandCycles(t *testing.T) {
-	ctl := ublktest.Kernel(t)
-	cycles := 1000
-	if testing.Short() || !offers(t, ctl, ublk.BufferAutoRegister) {
-		cycles = 250 // a device whose buffers are pinned takes longer
+// cycles is how often a test adds and deletes a device: 250 times, or
+// UBLK_LOOP_CYCLES times.
+func cycles(t *testing.T) int {
+	t.Helper()
+	text := os.Getenv("UBLK_LOOP_CYCLES")
+	if text == "" {
+		return 250
 	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n <= 0 {
+		t.Fatalf("UBLK_LOOP_CYCLES=%q: error %v", text, err)
+	}
+	return n
+}
+
+func TestKernelManyCycles(t *testing.T) {
+	ctl := ublktest.Kernel(t)
 	path := sparseFile(t, mountTmpfs(t))
 	file := openPath(t, path)
 	cycle := func() {
@@ -105,11 +117,12 @@ func TestKernelThousandCycles(t *testing.T) {
 	for range 10 {
 		cycle()
 	}
+	n := cycles(t)
 	before, start := usageNow(t), time.Now()
-	for range cycles {
+	for range n {
 		cycle()
 	}
-	t.Logf("%d cycles, %v each", cycles, time.Since(start)/time.Duration(cycles))
+	t.Logf("%d cycles, %v each", n, time.Since(start)/time.Duration(n))
 	compareUsage(t, before, usageNow(t))
 	checkUnreferenced(t)
 }
@@ -127,16 +140,12 @@ func checkUnreferenced(t *testing.T) {
 // gone, and nobody hangs.
 func TestKernelCyclesUnderLoad(t *testing.T) {
 	ctl := ublktest.Kernel(t)
-	cycles := 200
-	if testing.Short() {
-		cycles = 30
-	}
 	path := sparseFile(t, mountTmpfs(t))
 	for range 5 {
 		cycleUnderLoad(t, ctl, path)
 	}
 	before := usageNow(t)
-	for range cycles {
+	for range cycles(t) {
 		cycleUnderLoad(t, ctl, path)
 	}
 	compareUsage(t, before, usageNow(t))
@@ -151,9 +160,11 @@ func cycleUnderLoad(t *testing.T, ctl *ublk.Control, path string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	running, ended := make(chan struct{}), make(chan error, 1)
+	running, ended := make(chan error, 1), make(chan error, 1)
 	go func() { ended <- writeUntilError(dev.Path(), running) }()
-	<-running
+	if err := <-running; err != nil {
+		t.Errorf("the first write: %v", err)
+	}
 	if err := dev.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -179,25 +190,25 @@ func isGone(err error) bool {
 	return false
 }
 
-// writeUntilError writes to a device until that fails, and closes running
-// after the first write, or at once when even that fails.
-func writeUntilError(path string, running chan<- struct{}) error {
+// writeUntilError writes to a device until that fails, and tells running what
+// became of the first write.
+func writeUntilError(path string, running chan<- error) error {
 	f, err := os.OpenFile(path, os.O_RDWR|unix.O_DIRECT, 0)
 	if err != nil {
-		close(running)
+		running <- err
 		return err
 	}
 	defer f.Close()
 	mem, err := unix.Mmap(-1, 0, 64<<10, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
 	if err != nil {
-		close(running)
+		running <- err
 		return err
 	}
 	defer func() { _ = unix.Munmap(mem) }()
 	for i := int64(0); err == nil; i++ {
 		_, err = f.WriteAt(mem, i%16*int64(len(mem)))
 		if i == 0 {
-			close(running)
+			running <- err
 		}
 	}
 	return err
@@ -208,6 +219,7 @@ func TestKernelOpenersInTheMiddle(t *testing.T) {
 	ctl := ublktest.Kernel(t)
 	path := sparseFile(t, mountTmpfs(t))
 	stop, ended := make(chan struct{}), make(chan struct{})
+	var opened atomic.Int64
 	go func() {
 		defer close(ended)
 		for {
@@ -215,7 +227,7 @@ func TestKernelOpenersInTheMiddle(t *testing.T) {
 			case <-stop:
 				return
 			default:
-				openAll("/dev/ublkb*")
+				opened.Add(openAll("/dev/ublkb*"))
 			}
 		}
 	}()
@@ -230,6 +242,8 @@ func TestKernelOpenersInTheMiddle(t *testing.T) {
 			<-dev.Done()
 			closed <- dev.Close()
 		}()
+		was := opened.Load()
+		waitUntil(t, "an opener", func() bool { return opened.Load() > was })
 		if err := Detach(ctl, dev.ID(), DetachOptions{}); err != nil {
 			t.Errorf("detach: %v", err)
 		}
@@ -241,15 +255,20 @@ func TestKernelOpenersInTheMiddle(t *testing.T) {
 	<-ended
 }
 
-// openAll opens what matches, reads a page of each, and closes it.
-func openAll(pattern string) {
+// openAll opens what matches, reads a page of each, and closes it. It returns how
+// many it has read.
+func openAll(pattern string) int64 {
 	paths, _ := filepath.Glob(pattern)
+	read := int64(0)
 	for _, path := range paths {
 		f, err := os.Open(path)
 		if err != nil {
 			continue
 		}
-		_, _ = f.Read(make([]byte, 4096))
+		if n, _ := f.Read(make([]byte, 4096)); n > 0 {
+			read++
+		}
 		_ = f.Close()
 	}
+	return read
 }

@@ -17,27 +17,42 @@ import (
 func TestKernelShutdownWaitsForAdds(t *testing.T) {
 	ctl := ublktest.Kernel(t)
 	path := sparseFile(t, t.TempDir())
-	for range 10 {
-		s := NewServer(ctl, ServerOptions{})
-		added := make(chan error, 1)
-		go func() {
-			_, err := s.Add(openPath(t, path), Config{})
-			added <- err
-		}()
-		waitUntil(t, "the device is on its way", func() bool { return len(traces(t)) > 0 })
-		if err := s.Shutdown(); err != nil {
-			t.Errorf("shutdown: %v", err)
+	const least, most = 5, 100
+	for hits, tries := 0, 0; hits < least; tries++ {
+		if tries == most {
+			t.Fatalf("%d of %d servers ended while a device was on its way, want %d", hits, tries, least)
 		}
-		if left := traces(t); len(left) > 0 {
-			t.Errorf("left behind: %q", left)
-		}
-		if err := <-added; err != nil && !errors.Is(err, ublk.ErrClosed) {
-			t.Errorf("add: %v", err)
-		}
-		if _, err := s.Add(openPath(t, path), Config{}); !errors.Is(err, ublk.ErrClosed) {
-			t.Errorf("add after shutdown: error %v", err)
+		if shutDownInAdd(t, ctl, path) {
+			hits++
 		}
 	}
+}
+
+// shutDownInAdd ends a server once there is something of a device that it adds,
+// and reports whether the add had not come to its end.
+func shutDownInAdd(t *testing.T, ctl *ublk.Control, path string) (hit bool) {
+	t.Helper()
+	s := NewServer(ctl, ServerOptions{})
+	added := make(chan error, 1)
+	go func() {
+		_, err := s.Add(openPath(t, path), Config{})
+		added <- err
+	}()
+	waitUntil(t, "the device is on its way", func() bool { return len(traces(t)) > 0 })
+	if err := s.Shutdown(); err != nil {
+		t.Errorf("shutdown: %v", err)
+	}
+	if left := traces(t); len(left) > 0 {
+		t.Errorf("left behind: %q", left)
+	}
+	err := <-added
+	if err != nil && !errors.Is(err, ublk.ErrClosed) {
+		t.Errorf("add: %v", err)
+	}
+	if _, err := s.Add(openPath(t, path), Config{}); !errors.Is(err, ublk.ErrClosed) {
+		t.Errorf("add after shutdown: error %v", err)
+	}
+	return err != nil
 }
 
 // traces are the files that there are of devices.
