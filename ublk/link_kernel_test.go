@@ -1,7 +1,9 @@
 package ublk_test
 
 import (
+	"fmt"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -45,6 +47,24 @@ func (h *pipeHandler) Done(req *ublk.Request, res int32) {
 	req.Complete(0)
 }
 
+// waitInFlight waits until a device has a read under way.
+func waitInFlight(t *testing.T, dev *ublk.Device) {
+	t.Helper()
+	path := fmt.Sprintf("/sys/block/ublkb%d/inflight", dev.Info().ID)
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Fields(string(data))[0] == "1" {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("no read is under way: %q", data)
+		}
+	}
+}
+
 // A request whose operation takes longer than many others is completed once,
 // with what it read, however often the ring's entries have been used meanwhile.
 func TestKernelSlowRequestAmongMany(t *testing.T) {
@@ -77,7 +97,7 @@ func TestKernelSlowRequestAmongMany(t *testing.T) {
 			_, err := disk.ReadAt(mem[:4096], 0)
 			slow <- err
 		}()
-		time.Sleep(50 * time.Millisecond) // it is the first, or else one of many
+		waitInFlight(t, dev)
 		for i := range int64(100) {
 			if _, err := disk.ReadAt(mem[4096:], 4096*(1+i)); err != nil {
 				t.Fatalf("round %d: read %d beside it: %v", round, i, err)
