@@ -24,12 +24,12 @@ func TestLimitsAgainstHostileCosts(t *testing.T) {
 	}{
 		{"of memory", kdf0("memory", most)},
 		{"of memory", kdf0("memory", uint64(4<<20+1))},
-		{"of memory", kdf0("memory", uint64(1<<32+65536))}, // 64 MiB if truncated to 32 bits
+		{"of memory", kdf0("memory", uint64(1<<32+1024))}, // 1 MiB if truncated to 32 bits
 		{"5 cpus", kdf0("cpus", 5)},
-		{"258 cpus", kdf0("cpus", 258)}, // 2 if truncated to 8 bits
+		{"258 cpus", func(r node) { kdf0("cpus", 258)(r); kdf0("memory", 64<<10)(r) }}, // 2 if truncated to 8 bits
 		{"passes", kdf0("time", most)},
 		{"passes", kdf0("time", uint64(1<<32+4))},
-		{"passes", kdf0("time", 4097)},
+		{"passes", func(r node) { kdf0("time", 4097)(r); kdf0("memory", 64<<10)(r) }},
 		{"passes", func(r node) { kdf0("time", 65)(r); kdf0("memory", 4<<20)(r) }},
 		{"iterations", digest0("iterations", most)},
 		{"iterations", digest0("iterations", uint64(1<<32+1000))},
@@ -61,7 +61,7 @@ func TestLimitsAgainstHostileCosts(t *testing.T) {
 // Each limit allows a cost equal to it and refuses a higher cost.
 func TestLimitsAreExact(t *testing.T) {
 	const (
-		memory = 64 << 20       // memory of the fixture
+		memory = 1 << 20        // memory of the fixture
 		work   = 4 * memory     // 4 passes over it
 		digest = 1000           // iterations of its digest, one block
 		derive = 1000 * (1 + 1) // luks1Short: one block for the 32-byte key and one for the digest
@@ -133,10 +133,9 @@ func TestLimitsCountBlocks(t *testing.T) {
 
 // argon2's memory has been returned to the kernel when Unlock returns.
 func TestUnlockGivesMemoryBack(t *testing.T) {
-	m := luks2(t) // 64 MiB
-	if err := m.tryUnlock(t, first, Limits{}); err != nil {
-		t.Fatal(err)
-	}
+	m := luks2(t).edit(t, kdf0("memory", 64<<10)) // in KiB
+	// Another cost derives another key.
+	expectErr(t, m.tryUnlock(t, first, Limits{}), ErrWrongPassphrase)
 	var stats runtime.MemStats
 	runtime.ReadMemStats(&stats)
 	if kept := stats.HeapSys - stats.HeapReleased; kept > 48<<20 {
