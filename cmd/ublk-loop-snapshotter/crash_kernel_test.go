@@ -52,10 +52,14 @@ func TestCrashSnapshotter(t *testing.T) {
 		r := b.startRemote(t.Context())
 		r.clear()
 		after := time.Duration(rand.Int64N(int64(2 * time.Second)))
-		timer := time.AfterFunc(after, func() { _ = r.cmd.Process.Kill() })
-		n, err := r.work()
+		var timer *time.Timer
+		n, err := r.work(func() { // there is a device
+			timer = time.AfterFunc(after, func() { _ = r.cmd.Process.Kill() })
+		})
+		if timer == nil || timer.Stop() {
+			t.Fatalf("kill %d: before it, in round %d: %v", i, n, err)
+		}
 		<-r.done
-		timer.Stop()
 		t.Logf("killed after %s, in round %d: %v", after, n, err)
 		if !errdefs.IsUnavailable(err) {
 			t.Errorf("kill %d: %v", i, err)
@@ -80,11 +84,12 @@ func kills(t *testing.T) int {
 	return n
 }
 
-// work makes and removes snapshots until it can't.
-func (r *remote) work() (round int, err error) {
+// work makes and removes snapshots until it can't. It calls begun when it has
+// made the first.
+func (r *remote) work(begun func()) (round int, err error) {
 	for ; ; round++ {
 		name := func(s string) string { return fmt.Sprintf("%s%d", s, round) }
-		for _, step := range []func() error{
+		for i, step := range []func() error{
 			func() error { _, err := r.Prepare(r.ctx, name("active"), ""); return err },
 			func() error { return r.Commit(r.ctx, name("parent"), name("active")) },
 			func() error { _, err := r.Prepare(r.ctx, name("child"), name("parent")); return err },
@@ -96,6 +101,9 @@ func (r *remote) work() (round int, err error) {
 		} {
 			if err := step(); err != nil {
 				return round, err
+			}
+			if round == 0 && i == 0 {
+				begun()
 			}
 		}
 	}

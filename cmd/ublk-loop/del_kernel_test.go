@@ -84,14 +84,7 @@ func TestKernelDelDead(t *testing.T) {
 	file := b.image(1 << 20)
 	for _, how := range []string{"device", "file", "all"} {
 		s := b.add(file)
-		pidfd, err := unix.PidfdOpen(s.PID, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0); err != nil {
-			t.Fatal(err)
-		}
-		b.waitForEnd(pidfd)
+		b.killServer(s)
 		list := b.list()
 		if len(list) != 1 || list[0].State != "dead" || list[0].PID != 0 || list[0].File != file {
 			t.Errorf("list is %+v", list)

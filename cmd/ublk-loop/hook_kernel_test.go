@@ -360,8 +360,9 @@ func TestKernelHookKilled(t *testing.T) {
 	w.sweepAll()
 	w.nothingHooked()
 	t.Logf("a whole hook takes %s", full)
+	n := (kills(t) + 2) / 3
 	left := 0
-	for range (kills(t) + 2) / 3 {
+	untilHit(t, "kill of a hook", n, (n+1)/2, 8*n, func(int) (hit bool) {
 		cmd := w.precreateCommand(bundle)
 		cmd.Stdout = nil
 		if err := cmd.Start(); err != nil {
@@ -375,7 +376,8 @@ func TestKernelHookKilled(t *testing.T) {
 		}
 		w.sweepAll()
 		w.nothingHooked()
-	}
+		return !cmd.ProcessState.Exited()
+	})
 	t.Logf("something was left %d times", left)
 }
 

@@ -12,9 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// killTimes is how often each of these tests kills something.
-const killTimes = 16
-
 // An add that is killed, whenever that is, leaves nothing, unless it has
 // printed the path: then whoever reads it knows.
 func TestKernelAddKilled(t *testing.T) {
@@ -22,19 +19,17 @@ func TestKernelAddKilled(t *testing.T) {
 	file := b.image(1 << 20)
 	before := things(t)
 	whole := b.timeOfAdd(file)
-	printed := 0
-	for i := range killTimes {
+	untilHit(t, "kill before the path is printed", killTimes, leastHits, mostTries, func(i int) bool {
 		sig := []syscall.Signal{unix.SIGKILL, unix.SIGINT, unix.SIGTERM, unix.SIGHUP}[i%4]
 		out := b.kill(file, sig, rand.N(whole*5/4))
 		if out != "" {
-			printed++
 			b.del(file)
 		}
 		// Who is killed cannot wait for the server, which ends by itself.
 		waitUntil(t, "the end of the servers", func() bool { return len(servers(t)) == 0 })
 		b.nothingSince(before)
-	}
-	t.Logf("killed %d times within %v, %d times the path was printed before", killTimes, whole*5/4, printed)
+		return out == ""
+	})
 }
 
 // timeOfAdd returns how long an add takes that finds all in memory.
@@ -73,35 +68,41 @@ func TestKernelAddInterrupted(t *testing.T) {
 	file := b.image(1 << 20)
 	before := things(t)
 	whole := b.timeOfAdd(file)
-	interrupted := 0
-	for range killTimes {
-		cmd := b.command("add", file)
-		var out, errOut bytes.Buffer
-		cmd.Stdout, cmd.Stderr = &out, &errOut
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		// It can be interrupted from the time on when it has a server.
-		waitUntil(t, "a server", func() bool { return len(servers(t)) > 0 || errOut.Len() > 0 })
-		time.Sleep(rand.N(whole))
-		_ = cmd.Process.Signal(unix.SIGINT)
-		err := cmd.Wait()
-		switch {
-		case err == nil:
-			b.del(file)
-		case cmd.ProcessState.ExitCode() == 1:
-			interrupted++
-			if want := "ublk-loop: error: attach " + file + ": interrupted\n"; errOut.String() != want || out.Len() > 0 {
-				t.Errorf("it prints %q, %q", &out, &errOut)
-			}
-		case out.Len() > 0:
-			b.del(file) // after all was said and done
-		default:
-			t.Errorf("it ends with %v\n%s", err, &errOut)
-		}
+	untilHit(t, "interrupt before add is done", killTimes, leastHits, mostTries, func(i int) bool {
+		hit := b.interruptAdd(file, moment(whole, i))
 		b.nothingSince(before)
+		return hit
+	})
+}
+
+// interruptAdd interrupts an add some time after it has a server, removes the
+// device if add was done by then, and reports whether it was not.
+func (b *bed) interruptAdd(file string, after time.Duration) (hit bool) {
+	b.Helper()
+	cmd := b.command("add", file)
+	var out, errOut bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errOut
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
 	}
-	t.Logf("%d of %d were interrupted", interrupted, killTimes)
+	waitUntil(b, "a server", func() bool { return len(servers(b)) > 0 })
+	time.Sleep(after)
+	_ = cmd.Process.Signal(unix.SIGINT)
+	err := cmd.Wait()
+	switch {
+	case err == nil:
+		b.del(file)
+	case cmd.ProcessState.ExitCode() == 1:
+		if want := "ublk-loop: error: attach " + file + ": interrupted\n"; errOut.String() != want || out.Len() > 0 {
+			b.Errorf("it prints %q, %q", &out, &errOut)
+		}
+		return true
+	case out.Len() > 0:
+		b.del(file) // after all was said and done
+	default:
+		b.Errorf("it ends with %v\n%s", err, &errOut)
+	}
+	return false
 }
 
 // A server that dies while add waits for it is an error, and what it has made
@@ -111,32 +112,35 @@ func TestKernelServerKilledInAdd(t *testing.T) {
 	file := b.image(1 << 20)
 	before := things(t)
 	whole := b.timeOfAdd(file)
-	failed := 0
-	for range killTimes {
-		cmd := b.command("add", file)
-		var out, errOut bytes.Buffer
-		cmd.Stdout, cmd.Stderr = &out, &errOut
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		var pids []int
-		waitUntil(t, "a server", func() bool { pids = servers(t); return len(pids) > 0 })
-		time.Sleep(rand.N(whole))
-		_ = unix.Kill(pids[0], unix.SIGKILL)
-		err := cmd.Wait()
-		if err == nil {
-			b.del(file)
-			b.nothingSince(before)
-			continue
-		}
-		failed++
-		want := "ublk-loop: error: attach " + file + ": "
-		if !strings.HasPrefix(errOut.String(), want) {
-			t.Errorf("it prints %q, %q", &out, &errOut)
-		}
+	untilHit(t, "kill of a server that add waits for", killTimes, leastHits, mostTries, func(i int) bool {
+		hit := b.killServerOfAdd(file, moment(whole, i))
 		b.nothingSince(before)
+		return hit
+	})
+}
+
+// killServerOfAdd kills the server of an add some time after it has come, removes
+// the device if add was done by then, and reports whether it was not.
+func (b *bed) killServerOfAdd(file string, after time.Duration) (hit bool) {
+	b.Helper()
+	cmd := b.command("add", file)
+	var out, errOut bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errOut
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
 	}
-	t.Logf("%d of %d servers were killed in time", failed, killTimes)
+	var pids []int
+	waitUntil(b, "a server", func() bool { pids = servers(b); return len(pids) > 0 })
+	time.Sleep(after)
+	_ = unix.Kill(pids[0], unix.SIGKILL)
+	if err := cmd.Wait(); err == nil {
+		b.del(file)
+		return false
+	}
+	if want := "ublk-loop: error: attach " + file + ": "; !strings.HasPrefix(errOut.String(), want) {
+		b.Errorf("it prints %q, %q", &out, &errOut)
+	}
+	return true
 }
 
 // Adds and dels that run at the same time do not get in each other's way.

@@ -59,6 +59,14 @@ func (l *load) end(t testing.TB) int64 {
 	return l.failed.Load()
 }
 
+// goesOn waits until each writer may have ended one write more, so that what
+// comes next comes in the midst of writes.
+func (l *load) goesOn(t testing.TB) {
+	t.Helper()
+	was := l.wrote.Load()
+	waitUntil(t, "the writers go on", func() bool { return l.wrote.Load() >= was+loaders })
+}
+
 // block is what a writer knows of a block: that it holds the last write that
 // succeeded, or one of those that have failed since, any of which the device may
 // have carried out.

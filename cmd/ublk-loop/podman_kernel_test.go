@@ -114,7 +114,8 @@ func TestKernelPodmanKilled(t *testing.T) {
 		}
 		full := p.calls(run("whole")...).took
 		p.does("rm", "--force", "--time", "0", "whole")
-		for i := range (kills(p) + 9) / 10 {
+		n := (kills(p) + 9) / 10
+		untilHit(p, "kill of podman or its monitor", n, (n+1)/2, 8*n, func(i int) (hit bool) {
 			name := fmt.Sprint("k", i)
 			cmd := p.command(run(name)...)
 			cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -122,7 +123,8 @@ func TestKernelPodmanKilled(t *testing.T) {
 				p.Fatal(err)
 			}
 			time.Sleep(rand.N(full * 5 / 4))
-			for _, pid := range append(processesNamed(p, "conmon"), -cmd.Process.Pid) {
+			monitors := processesNamed(p, "conmon")
+			for _, pid := range append(monitors, -cmd.Process.Pid) {
 				_ = unix.Kill(pid, unix.SIGKILL)
 			}
 			_ = cmd.Wait()
@@ -130,7 +132,8 @@ func TestKernelPodmanKilled(t *testing.T) {
 			p.killContainers()
 			p.sweepAll()
 			p.nothingHooked()
-		}
+			return !cmd.ProcessState.Exited() || len(monitors) > 0
+		})
 	})
 }
 

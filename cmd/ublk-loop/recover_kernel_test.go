@@ -29,7 +29,8 @@ func kills(t testing.TB) int {
 	return n
 }
 
-// killServer kills the server of a device and waits for its end.
+// killServer kills the server of a device, and waits for its end and until init
+// has taken notice: until then the process has its number.
 func (b *bed) killServer(s loop.Status) {
 	b.Helper()
 	pidfd, err := unix.PidfdOpen(s.PID, 0)
@@ -40,6 +41,7 @@ func (b *bed) killServer(s loop.Status) {
 		b.Fatal(err)
 	}
 	b.waitForEnd(pidfd)
+	waitUntil(b, "init waits for the server", func() bool { return errors.Is(unix.Kill(s.PID, 0), unix.ESRCH) })
 }
 
 // recover recovers a device and returns its status.
@@ -84,18 +86,31 @@ func TestKernelRecoverUnderLoad(t *testing.T) {
 	b.whatever(t, func(b *bed, onCrash string, flags ...string) {
 		s := b.add(append(flags, b.image(loadBytes))...)
 		l := startLoad(b, s.Device)
-		var slowest time.Duration
+		var slowest, noticed time.Duration
 		n := kills(b) / 2
-		for range n {
+		untilHit(b, "kill under load", n, n, 4*n, func(i int) (hit bool) {
+			l.goesOn(b)
 			time.Sleep(rand.N(200 * time.Millisecond))
+			failed := l.failed.Load()
 			b.killServer(s)
 			b.waits(s)
+			if i%2 == 0 { // else the recovery waits for the driver
+				noticed = max(noticed, b.awaitsServer(s))
+			}
 			start := time.Now()
 			s = b.recover(s)
 			slowest = max(slowest, time.Since(start))
-		}
+			l.goesOn(b)
+			// With reissue nothing but the writers' progress tells.
+			return onCrash == "reissue" || l.failed.Load() > failed
+		})
 		failed := l.end(b)
-		b.Logf("%d kills, %d writes, %d requests failed, slowest recovery %v", n, l.wrote.Load(), failed, slowest)
+		// A recovery is the work of two processes beside all of the writers, so its
+		// time is that of the machine. What waits in it is the driver.
+		b.Logf("%d writes, %d requests failed, slowest recovery %v; the driver has noticed within %v", l.wrote.Load(), failed, slowest, noticed)
+		if noticed > noticeLimit {
+			b.Errorf("the driver has noticed a server's end after %v", noticed)
+		}
 		if onCrash == "reissue" && failed > 0 {
 			b.Errorf("%d requests failed", failed)
 		}
@@ -119,35 +134,72 @@ func (b *bed) recoverMounted(flags ...string) {
 	dir := b.TempDir()
 	b.tool("mount", s.Device, dir)
 	defer func() { _ = unix.Unmount(dir, unix.MNT_DETACH) }()
-	var out bytes.Buffer
-	fio := exec.Command("fio", "--name=v", "--filename="+dir+"/file", "--size=16M", "--rw=randwrite", "--bs=4k", "--ioengine=io_uring",
-		"--iodepth=32", "--direct=1", "--fsync=64", "--verify=crc32c", "--do_verify=1", "--verify_fatal=1", "--exitall_on_error=1")
-	fio.Stdout, fio.Stderr = &out, &out
-	if err := fio.Start(); err != nil {
-		b.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- fio.Wait() }() // received below
-	n := 0
-	for running := true; running; n++ {
-		select {
-		case err := <-ended:
-			if running = false; err != nil {
-				b.Errorf("fio: %v\n%s", err, &out)
-			}
-			continue
-		case <-time.After(rand.N(600 * time.Millisecond)):
+	n := kills(b) / 2
+	hits := 0
+	for runs := 0; hits < n; runs++ {
+		if runs > n {
+			b.Fatalf("%d kills came while fio ran, %d times; want %d", hits, runs, n)
 		}
-		b.killServer(s)
-		s = b.recover(s)
+		var in int
+		s, in = b.killWhile(b.verify(dir+"/file"), s)
+		hits += in
 	}
-	b.Logf("%d kills", n-1)
+	b.Logf("%d kills while fio ran", hits)
 	if err := unix.Unmount(dir, 0); err != nil {
 		b.Error(err)
 	}
 	b.tool("e2fsck", "-fn", s.Device)
 	b.del(s.Device)
 	b.tool("e2fsck", "-fn", s.File)
+}
+
+// killWhile kills the server of a device and recovers it until what runs has
+// ended without an error. It returns the device's status, and how many of the
+// kills did not come after that.
+func (b *bed) killWhile(ended <-chan error, s loop.Status) (loop.Status, int) {
+	b.Helper()
+	for hits := 0; ; hits++ {
+		select {
+		case err := <-ended:
+			if err != nil {
+				b.Fatal(err)
+			}
+			return s, hits
+		case <-time.After(rand.N(200 * time.Millisecond)):
+		}
+		b.killServer(s)
+		select {
+		case err := <-ended:
+			if err != nil {
+				b.Fatal(err)
+			}
+			return b.recover(s), hits
+		default: // what it does next waits for the recovery
+		}
+		s = b.recover(s)
+	}
+}
+
+// verify starts fio, which writes a file and verifies what it wrote, and returns
+// where its error comes.
+func (b *bed) verify(path string) <-chan error {
+	b.Helper()
+	var out bytes.Buffer
+	fio := exec.Command("fio", "--name=v", "--filename="+path, "--size=16M", "--rw=randwrite", "--bs=4k", "--ioengine=io_uring",
+		"--iodepth=32", "--direct=1", "--fsync=64", "--verify=crc32c", "--do_verify=1", "--verify_fatal=1", "--exitall_on_error=1")
+	fio.Stdout, fio.Stderr = &out, &out
+	if err := fio.Start(); err != nil {
+		b.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { // received by the caller
+		err := fio.Wait()
+		if err != nil {
+			err = fmt.Errorf("fio: %w\n%s", err, &out)
+		}
+		ended <- err
+	}()
+	return ended
 }
 
 // Without arguments all that wait are recovered. The new server is confined as
@@ -330,8 +382,18 @@ func TestKernelRecoverWaitsForWrites(t *testing.T) {
 // inflight reports whether a device has a write under way.
 func (b *bed) inflight(s loop.Status) bool {
 	b.Helper()
-	fields := strings.Fields(b.attr(s, "inflight"))
-	return len(fields) == 2 && fields[1] != "0"
+	_, writes := b.underWay(s)
+	return writes > 0
+}
+
+// underWay returns how many reads and writes a device's driver has.
+func (b *bed) underWay(s loop.Status) (reads, writes int) {
+	b.Helper()
+	text := b.attr(s, "inflight")
+	if _, err := fmt.Sscan(text, &reads, &writes); err != nil {
+		b.Fatalf("parse %q: %v", text, err)
+	}
+	return reads, writes
 }
 
 // A service that is started again takes its device over, and nothing else.

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"math/rand/v2"
 	"os"
 	"strings"
@@ -66,13 +65,14 @@ func TestKernelRecoverKilled(t *testing.T) {
 	s = b.recover(s)
 	whole := time.Since(start)
 	again, refused := 0, 0
-	for i := range killTimes {
+	untilHit(t, "kill of a recovery half way", killTimes, leastHits, mostTries, func(i int) (hit bool) {
 		b.killServer(s)
 		if i%2 == 0 {
 			b.killRecovery(s, rand.N(whole))
 		} else {
 			b.killNewServer(s)
 		}
+		hit = b.stateOf(s).Recovering
 		r := b.run("recover", s.Device)
 		switch {
 		case r.status == 0:
@@ -90,9 +90,31 @@ func TestKernelRecoverKilled(t *testing.T) {
 		}
 		b.writeSector(s.Device, 4<<20-512)
 		s = b.list(s.Device)[0]
+		return hit
+	})
+	t.Logf("killed within %v: %d were recovered again, %d refused", whole, again, refused)
+	if !offered.Has(ublk.UBLK_F_QUIESCE) && refused == 0 {
+		t.Error("no recovery was refused on a kernel that crashes over a second one")
 	}
-	t.Logf("killed %d times within %v: %d were recovered again, %d refused", killTimes, whole, again, refused)
 	b.del(s.Device)
+}
+
+// deviceState is what a test reads in a device's state file.
+type deviceState struct {
+	Recovering bool
+	Status     loop.Status
+}
+
+// stateOf returns the state of a device as its last server has written it.
+func (b *bed) stateOf(s loop.Status) deviceState {
+	b.Helper()
+	data, err := os.ReadFile("/run/ublk-loop/" + fmtID(s) + ".json")
+	if err != nil {
+		b.Fatal(err)
+	}
+	var state deviceState
+	b.decode(string(data), &state)
+	return state
 }
 
 // killRecovery starts a recovery, and kills it and its server after a while.
@@ -118,15 +140,15 @@ func (b *bed) killNewServer(s loop.Status) {
 	}
 	waitUntil(b, "a recovery that has begun", func() bool {
 		for range 1000 { // nearly all the time: it is soon over
-			state, err := os.ReadFile("/run/ublk-loop/" + fmtID(s) + ".json")
-			if err == nil && bytes.Contains(state, []byte(`"recovering":true`)) {
+			if state := b.stateOf(s); state.Status.PID != s.PID {
+				_ = unix.Kill(state.Status.PID, unix.SIGKILL)
 				return true
 			}
 		}
 		return false
 	})
-	b.killServers()
 	_ = cmd.Wait()
+	b.killServers()
 }
 
 // killServers kills all servers, and waits for their end.
@@ -145,18 +167,21 @@ func (b *bed) killServers() {
 func TestKernelRecoverOutlivesItsCaller(t *testing.T) {
 	b := kernelBed(t)
 	s := b.add("--on-crash=reissue", b.image(4<<20))
-	for range 4 {
+	untilHit(t, "kill of who waits for a recovery", 4, 4, mostTries, func(int) (hit bool) {
 		b.killServer(s)
 		cmd := b.command("recover", s.Device)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		waitUntil(t, "a server that has its job", func() bool { return b.list(s.Device)[0].PID != 0 })
+		// From then on the server has its job.
+		waitUntil(t, "a server in the state file", func() bool { return b.stateOf(s).Status.PID != s.PID })
 		_ = syscall.Kill(-cmd.Process.Pid, unix.SIGKILL)
 		_ = cmd.Wait()
+		hit = !cmd.ProcessState.Exited()
 		waitUntil(t, "the recovery", func() bool { s = b.list(s.Device)[0]; return s.State == "live" && s.PID != 0 })
 		b.writeSector(s.Device, 512)
-	}
+		return hit
+	})
 	b.del(s.Device)
 }

@@ -225,14 +225,7 @@ func TestKernelResizeRefused(t *testing.T) {
 		return
 	}
 	s := b.add(b.image(4 << 20))
-	pidfd, err := unix.PidfdOpen(s.PID, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0); err != nil {
-		t.Fatal(err)
-	}
-	b.waitForEnd(pidfd)
+	b.killServer(s)
 	b.run("resize", s.Device).fails(t, 1, s.Device, "nobody serves it")
 	b.del(s.Device)
 	dev, err := b.ctl.Add(ublk.Options{Queues: 1, Depth: 1, Tag: 4711})

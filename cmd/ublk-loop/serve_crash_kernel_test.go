@@ -1,7 +1,11 @@
 package main
 
 import (
+	"fmt"
 	"math/rand/v2"
+	"os"
+	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -39,14 +43,18 @@ func TestKernelServeAgain(t *testing.T) {
 				b.waits(s)
 			}
 			data := randomBytes(4 << 20)
-			stored := make(chan error, 1)
-			go func() {
+			tid, stored := make(chan int, 1), make(chan error, 1)
+			go func() { // until a server comes; received below
+				runtime.LockOSThread()
+				defer runtime.UnlockOSThread()
 				_, err := unix.Pwrite(f, data, 0)
+				tid <- unix.Gettid()
 				if err == nil {
 					err = unix.Fsync(f)
 				}
 				stored <- err
 			}()
+			b.sleepsInKernel(<-tid)
 			m = b.serve()
 			if err := <-stored; err != nil {
 				t.Fatal(err)
@@ -56,6 +64,20 @@ func TestKernelServeAgain(t *testing.T) {
 			b.del("--force", one.Device, two.Device, fails.Device)
 		})
 	}
+}
+
+// sleepsInKernel waits until a thread of this process waits for what no signal
+// interrupts, as for I/O.
+func (b *bed) sleepsInKernel(tid int) {
+	b.Helper()
+	waitUntil(b, "a thread waits for I/O", func() bool {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/stat", tid))
+		if err != nil {
+			b.Fatal(err)
+		}
+		_, rest, _ := strings.Cut(string(stat), ") ")
+		return strings.HasPrefix(rest, "D")
+	})
 }
 
 func (b *bed) openExclusively(path string) int {
@@ -127,6 +149,9 @@ func TestKernelServeUnderLoad(t *testing.T) {
 	}
 	n := kills(b) / 2
 	for range n {
+		for _, l := range loads {
+			l.goesOn(b)
+		}
 		time.Sleep(rand.N(200 * time.Millisecond))
 		m.kill()
 		m = b.serve("--on-crash=reissue")
