@@ -4,7 +4,7 @@ GO ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 FUZZTIME ?= 30s
 
-.PHONY: help build build-snapshotter demo demo-container test soak test-unit bench bench-check bench-many bench-cipher lint vet fuzz abi clean
+.PHONY: help build build-snapshotter demo demo-container test soak test-unit mutants bench bench-check bench-many bench-cipher lint vet fuzz abi clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ soak: ## kill servers 100 times in each way, a thousand devices, minutes without
 
 test-unit: ## the tests that need no ublk
 	scripts/test.sh --unit
+
+mutants: ## put N=200 small faults into the source, one at a time, and list those that no test notices (SEED=, JOBS=, TIER=)
+	$(GO) run ./scripts/mutants $(if $(N),-n $(N)) $(if $(SEED),-seed $(SEED)) $(if $(JOBS),-jobs $(JOBS)) $(if $(TIER),-tier $(TIER))
 
 bench: ## measure beside the kernel's loop driver (FULL=1, PEERS=1; scripts/bench.sh --help)
 	scripts/bench.sh

@@ -1,0 +1,65 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+)
+
+// digest identifies everything that the tests of a package are built from: the sources and test data of each package of the
+// module that they import, the versions of other modules, and Go's. Results of one digest say nothing about another.
+func digest(ctx context.Context, p *pkg) (string, error) {
+	all, err := goList(ctx, "-deps", "-test", "./"+p.dir)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.New()
+	fmt.Fprintln(sum, runtime.Version(), runtime.GOARCH)
+	seen := map[string]bool{}
+	for _, l := range all {
+		if l.Module == nil || !l.Module.Main || l.Dir == "" || seen[l.Dir] {
+			continue
+		}
+		seen[l.Dir] = true
+		if err := addDirectory(sum, l.Dir); err != nil {
+			return "", err
+		}
+	}
+	for _, name := range []string{"go.mod", "go.sum"} {
+		if err := addFile(sum, name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", err
+		}
+	}
+	return hex.EncodeToString(sum.Sum(nil)[:8]), nil
+}
+
+// addDirectory adds the files of a package and its test data, without the packages below it.
+func addDirectory(sum hash.Hash, dir string) error {
+	return filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case entry.Type().IsRegular():
+			return addFile(sum, path)
+		case entry.IsDir() && path != dir && filepath.Dir(path) == dir && entry.Name() != "testdata":
+			return fs.SkipDir
+		}
+		return nil
+	})
+}
+
+func addFile(sum hash.Hash, path string) error {
+	src, err := os.ReadFile(path)
+	if err == nil {
+		fmt.Fprintln(sum, filepath.Base(path), len(src))
+		sum.Write(src)
+	}
+	return err
+}

@@ -1,0 +1,83 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// inGuest runs a test in the guest, whose standard output takes the profile behind the test's output.
+const inGuest = `cd /vm/tests && ./test "$@"
+status=$?
+echo "$0"
+[ ! -e /tmp/profile ] || grep -v ' 0$' /tmp/profile
+exit $status`
+
+const (
+	profileFollows = "== coverage profile"
+	bootTime       = time.Minute // for a guest to start and to end
+)
+
+// died is how vm.sh says that a guest that had started did not end well.
+var died = []string{"panicked", "ended without an exit status", "did not end within"}
+
+// buildKernel has the kernel in the cache, so that no test's time goes by while it is built.
+func buildKernel(ctx context.Context) error {
+	cmd := exec.CommandContext(ctx, filepath.Join("scripts", "vm-kernel.sh"), "uml")
+	cmd.Stderr = os.Stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("user-mode kernel: %w", err)
+	}
+	return nil
+}
+
+// launchInGuest runs a test as root of a user-mode kernel that exists for this test only.
+func launchInGuest(ctx context.Context, e *execution) ([]byte, error) {
+	flags := append([]string{"-test.timeout=" + e.limit.String()}, e.flags...)
+	if e.profile != "" {
+		flags = append(flags, "-test.coverprofile=/tmp/profile")
+	}
+	files := []string{"--file", e.binary + ":/vm/tests/test"}
+	if data := filepath.Join(e.pkg.dir, "testdata"); isDirectory(data) {
+		files = append(files, "--dir", data+":/vm/tests/testdata")
+	}
+	arguments := append([]string{"run", "uml", "--timeout", fmt.Sprint(int((e.limit + bootTime).Seconds())), "--console", os.DevNull}, files...)
+	arguments = append(arguments, "--", "env", "UBLK_LOOP_VM=1", "sh", "-c", inGuest, profileFollows)
+	out, err := finish(ctx, func(ctx context.Context) (*exec.Cmd, error) {
+		cmd := exec.CommandContext(ctx, filepath.Join("scripts", "vm.sh"), append(arguments, flags...)...)
+		cmd.Env = append(os.Environ(), "TMPDIR="+e.scratch)
+		cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) } // vm.sh then ends the guest
+		cmd.WaitDelay = bootTime
+		return cmd, nil
+	}, e.limit, 2*bootTime)
+	out, profile, _ := bytes.Cut(out, []byte(profileFollows+"\n"))
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.ExitCode() == exitNotStarted {
+		err = howEnded(out, err)
+	}
+	if err == nil && e.profile != "" {
+		err = os.WriteFile(e.profile, profile, 0o644)
+	}
+	return out, err
+}
+
+// howEnded tells a guest that died from one that did not start.
+func howEnded(out []byte, err error) error {
+	for _, how := range died {
+		if strings.Contains(string(out), "vm.sh: error: kernel uml "+how) {
+			return fmt.Errorf("%w: %s", errCaught, how)
+		}
+	}
+	return err
+}
+
+func isDirectory(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}

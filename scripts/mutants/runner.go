@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// progressEvery is how often a run says how far it is.
+const progressEvery = 20 * time.Second
+
+// runner runs mutants, several at once.
+type runner struct {
+	results *results
+
+	lock   sync.Mutex // of report and err
+	report *report
+	err    error
+}
+
+// runAll runs the tests against each mutant. It returns what it found even if an error ended the run.
+func runAll(ctx context.Context, o *options, chosen []*mutant, kept *results) (*report, error) {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	r := &runner{results: kept, report: &report{total: len(chosen), results: map[*mutant]*result{}}}
+	queue := make(chan *mutant, len(chosen))
+	for _, m := range chosen {
+		queue <- m
+	}
+	close(queue)
+	var workers sync.WaitGroup
+	for range max(1, o.jobs) {
+		workers.Go(func() { // ends with the queue, or when stop is called
+			for m := range queue {
+				if r.one(ctx, m) != nil {
+					stop()
+				}
+			}
+		})
+	}
+	finished := make(chan struct{})
+	go func() { // ends with the workers
+		workers.Wait()
+		close(finished)
+	}()
+	r.showProgress(finished)
+	return r.report, errors.Join(r.err, kept.prune())
+}
+
+// one runs one mutant on its tiers until one catches it, and keeps the result. It returns the error that ends the run.
+func (r *runner) one(ctx context.Context, m *mutant) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	found, err := r.runTiers(ctx, m)
+	r.lock.Lock()
+	defer r.lock.Unlock()
+	if err == nil {
+		r.report.results[m] = found
+	} else if r.err == nil {
+		r.err = fmt.Errorf("%s at %s:%d: %w", m.id(), m.file, m.line, err)
+	}
+	return err
+}
+
+func (r *runner) runTiers(ctx context.Context, m *mutant) (*result, error) {
+	found := &result{}
+	for _, covered := range m.covered {
+		t := covered.tier
+		if kept := r.results.load(m, t); kept != nil && !m.verbose {
+			found = kept
+		} else {
+			var err error
+			if found, err = t.try(ctx, m, covered.tests); err != nil {
+				return nil, err
+			}
+			if err := r.keep(ctx, m, t, found); err != nil {
+				return nil, err
+			}
+		}
+		if found.Caught {
+			break
+		}
+	}
+	return found, nil
+}
+
+// keep saves a result if the package is still as it was when the run began.
+func (r *runner) keep(ctx context.Context, m *mutant, t *tier, found *result) error {
+	now, err := digest(ctx, m.pkg)
+	if err != nil {
+		return err
+	}
+	if now != m.pkg.digest {
+		return fmt.Errorf("the source of %s changed during the run", m.pkg.dir)
+	}
+	return r.results.save(m, t, found)
+}
+
+func (r *runner) showProgress(finished chan struct{}) {
+	ticker := time.NewTicker(progressEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-finished:
+			return
+		case <-ticker.C:
+			r.lock.Lock()
+			fmt.Println("mutants:", r.report.progress())
+			r.lock.Unlock()
+		}
+	}
+}
