@@ -2,6 +2,7 @@ package oci
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net"
 	"net/http"
@@ -95,9 +96,8 @@ func serveFake(t *testing.T, d *fakeDevices, socket string) (stop func()) {
 	})
 }
 
-// attachWhile attaches an image, and calls a function between that and the look
-// at the device.
-func attachWhile(t *testing.T, meanwhile func(d *fakeDevices, stop func(), socket string)) (*attached, *fakeDevices, error) {
+// testImage returns an image, what asks for it, and the path of a socket for a server.
+func testImage(t *testing.T) (image *os.File, r *rootfs, socket string) {
 	t.Helper()
 	dir := t.TempDir()
 	path := filepath.Join(dir, "image")
@@ -108,12 +108,20 @@ func attachWhile(t *testing.T, meanwhile func(d *fakeDevices, stop func(), socke
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer image.Close()
-	r, err := parseRootfs(map[string]string{"dev.ublk-loop.rootfs.image": path})
+	t.Cleanup(func() { _ = image.Close() })
+	r, err = parseRootfs(map[string]string{"dev.ublk-loop.rootfs.image": path})
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, socket := &fakeDevices{node: path}, filepath.Join(dir, "socket")
+	return image, r, filepath.Join(dir, "socket")
+}
+
+// attachWhile attaches an image, and calls a function between that and the look
+// at the device.
+func attachWhile(t *testing.T, meanwhile func(d *fakeDevices, stop func(), socket string)) (*attached, *fakeDevices, error) {
+	t.Helper()
+	image, r, socket := testImage(t)
+	d := &fakeDevices{node: image.Name()}
 	stop := serveFake(t, d, socket)
 	t.Cleanup(stop)
 	m := &Maker{
@@ -172,5 +180,47 @@ func TestAttachLost(t *testing.T) {
 				t.Errorf("removed are devices of the inodes %d", d.removed)
 			}
 		})
+	}
+}
+
+// A device that does not appear is not waited for once its lease has ended.
+func TestAttachEndsWithItsLease(t *testing.T) {
+	image, r, socket := testImage(t)
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	end := make(chan struct{})
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := json.NewEncoder(w).Encode(loop.Status{Device: "/nothing"}); err != nil {
+			t.Error(err)
+		}
+		if err := http.NewResponseController(w).Flush(); err != nil {
+			t.Error(err)
+		}
+		<-end // of the lease, with the answer's
+	})}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(l) }()
+	m := &Maker{
+		Settings: &Settings{Socket: socket, AttachTimeout: time.Minute},
+		OpenDevice: func(ctx context.Context, _ string) error {
+			close(end)
+			select {
+			case <-ctx.Done():
+			case <-time.After(5 * time.Second):
+				t.Error("still waiting for the device")
+			}
+			return context.Cause(ctx)
+		},
+	}
+	if _, err := m.attach(image, r); !errors.Is(err, unix.ENODEV) {
+		t.Errorf("attach: %v", err)
+	}
+	if err := server.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+		t.Error(err)
 	}
 }

@@ -3,10 +3,13 @@ package oci
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -143,4 +146,52 @@ func TestSetRootOfLink(t *testing.T) {
 	if text, err := os.ReadFile(real); err != nil || string(text) != plainConfig {
 		t.Errorf("the bundle is %s, error %v", text, err)
 	}
+}
+
+// A writer waits for another of the same bundle, because both use one temporary name.
+func TestSetRootWaitsForAnotherWriter(t *testing.T) {
+	b, path := testBundle(t, plainConfig)
+	other, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if err := unix.Flock(int(other.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- b.setRoot("/new") }() // ends with the other's lock
+	for deadline := time.Now().Add(10 * time.Second); !isAwaited(t, other); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) || len(done) > 0 {
+			t.Fatal("nothing waits for the lock")
+		}
+	}
+	if text, err := os.ReadFile(path); err != nil || string(text) != plainConfig {
+		t.Errorf("while another writes it becomes %s, error %v", text, err)
+	}
+	if err := other.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// isAwaited reports whether a process waits for the lock of a file (proc_locks(5)).
+func isAwaited(t *testing.T, f *os.File) bool {
+	t.Helper()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		t.Fatal(err)
+	}
+	locks, err := os.ReadFile("/proc/locks")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(locks)) {
+		if strings.Contains(line, " -> ") && strings.Contains(line, fmt.Sprintf(":%d ", st.Ino)) {
+			return true
+		}
+	}
+	return false
 }

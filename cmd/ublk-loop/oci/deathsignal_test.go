@@ -17,6 +17,9 @@ func TestMain(m *testing.M) {
 	switch os.Getenv(testRole) {
 	case "wrapper":
 		os.Exit(executeElsewhere())
+	case "run":
+		fmt.Print((&Wrapper{Maker: Maker{Settings: &Settings{}}, Runtime: "/bin/echo"}).Run(os.Args[1:]))
+		os.Exit(1)
 	case "runtime":
 		fmt.Print(deathSignal)
 		os.Exit(0)

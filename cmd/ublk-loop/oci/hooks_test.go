@@ -81,8 +81,8 @@ func TestMountName(t *testing.T) {
 		"", ".", "..", "ns", "0000000000000001", "0000000000000001-", "1-" + random, "0000000000000001-" + random + "X",
 		"0000000000000001-" + strings.ToLower(random), "000000000000000g-" + random, "0000000000000001-ABCDEFGHIJKLMNOPQRSTUVW23/",
 	} {
-		if _, ours := mountAge(name); ours {
-			t.Errorf("%q is taken for a name", name)
+		if age, ours := mountAge(name); ours || age != 0 {
+			t.Errorf("%q is %s old, a name %t", name, age, ours)
 		}
 		if err := Poststop(name); !errors.Is(err, unix.EINVAL) {
 			t.Errorf("poststop %q: error %v", name, err)

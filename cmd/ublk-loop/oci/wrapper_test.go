@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -76,6 +77,34 @@ func TestReport(t *testing.T) {
 			}
 		} else if !strings.Contains(string(text), "level=error msg=\""+want) {
 			t.Errorf("the log has %s", text)
+		}
+	}
+}
+
+// The runtime gets its arguments as they are, unless a container is made whose root is to come from an image.
+func TestRunExecutesTheRuntime(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const image = `"annotations":{"dev.ublk-loop.rootfs.image":"/nothing"}`
+	for config, executed := range map[string]bool{
+		`{}`:              true,
+		`{` + image + `}`: false,
+		`{` + image + `,"root":{"path":"` + hooksDir + `/x/rootfs"}}`: true, // which a hook has made from the image
+		`{"root":{"path":"` + hooksDir + `/x/rootfs"}}`:               true,
+		`not JSON`: true, // which the runtime complains of
+	} {
+		bundle := t.TempDir()
+		if err := os.WriteFile(filepath.Join(bundle, "config.json"), []byte(config), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		arguments := []string{"create", "--bundle", bundle, "x"}
+		cmd := exec.Command(self, arguments...)
+		cmd.Env = append(os.Environ(), testRole+"=run")
+		out, err := cmd.Output()
+		if want := strings.Join(arguments, " ") + "\n"; (err == nil && string(out) == want) != executed {
+			t.Errorf("%s: %s, error %v", config, out, err)
 		}
 	}
 }
