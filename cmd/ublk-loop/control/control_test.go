@@ -576,6 +576,26 @@ func TestDescriptorsAreClosed(t *testing.T) {
 	}
 }
 
+// So are those that come with half a request, when the client goes without the rest.
+func TestDescriptorsOfHalfARequestAreClosed(t *testing.T) {
+	s := newStand(t)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	c := s.connect(t)
+	if _, _, err := c.WriteMsgUnix([]byte("POST /v1/dev"), unix.UnixRights(int(w.Fd())), nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(w.Close(), c.Close(), r.SetReadDeadline(time.Now().Add(5*time.Second))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("the server still has it: %v", err)
+	}
+}
+
 // Clients that say nothing take nothing from the others, and there are not more
 // of them than there may be.
 func TestManyConnections(t *testing.T) {
