@@ -166,6 +166,28 @@ func TestCompletionsComeBackInAnyNumber(t *testing.T) {
 	}
 }
 
+// A ring has the sizes that were asked for, with everything else that the kernel
+// grants.
+func TestSizes(t *testing.T) {
+	plain := newRing(t, Options{})
+	if got := plain.SQSpace(); got != 8 {
+		t.Errorf("by default there is room for %d entries", got)
+	}
+	if got := len(plain.cq.cqes); got != 16 {
+		t.Errorf("by default there is room for %d completions", got)
+	}
+	large := newRing(t, Options{Entries: 3, CQEntries: 60})
+	if got := large.SQSpace(); got != 4 {
+		t.Errorf("there is room for %d entries, not for 4", got)
+	}
+	if got := len(large.cq.cqes); got != 64 {
+		t.Errorf("there is room for %d completions, not for 64", got)
+	}
+	if got, want := large.Flags(), plain.Flags()|IORING_SETUP_CQSIZE; got != want {
+		t.Errorf("flags %#x, not %#x", got, want)
+	}
+}
+
 func TestQueueOverflowIsAnError(t *testing.T) {
 	r := newRing(t, Options{Entries: 2, CQEntries: 2})
 	var err error
