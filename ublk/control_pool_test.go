@@ -2,6 +2,7 @@ package ublk
 
 import (
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"testing"
 
@@ -90,7 +91,7 @@ func TestHungCommandsAreLimited(t *testing.T) {
 		done := make(chan error)
 		go func() { done <- c.Stop(1) }()
 		<-slow.stopping
-		slow.release <- ErrControlHung
+		slow.release <- fmt.Errorf("stop: %w", ErrControlHung)
 		if err := <-done; !errors.Is(err, ErrControlHung) {
 			t.Fatalf("error %v, want ErrControlHung", err)
 		}

@@ -2,6 +2,15 @@ package ublk
 
 import "testing"
 
+// Only reads and writes have a buffer.
+func TestHasData(t *testing.T) {
+	for op, want := range map[Op]bool{OpRead: true, OpWrite: true, OpFlush: false, OpDiscard: false, OpWriteZeroes: false, 17: false} {
+		if got := op.HasData(); got != want {
+			t.Errorf("%v has data: %v", op, got)
+		}
+	}
+}
+
 // The flags of a descriptor and their constants are in the same bits: each
 // one is seen, and none is taken for the operation.
 func TestDecodeSeesEachFlag(t *testing.T) {

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ring"
 )
 
 // kindOn returns a kind of thread with a number of CPUs.
@@ -29,14 +31,16 @@ func TestThreadsGrow(t *testing.T) {
 		{"a CPU", 1, 32, []int{1, 1, 2, 4, 8}},
 		{"four CPUs", 4, 32, []int{1, 1, 1, 1, 1, 1, 1, 1, 2}},
 		{"the deepest queues", 1, 4096, []int{1, 1, 1, 1, 1}},
+		{"queues that fill a ring", 1, 2, []int{1, 1, 2, 4, 8}},
 	} {
 		kind := kindOn(tt.cpus, tt.depth)
 		p := NewThreads(nil)
 		total := 0
 		for i, least := range tt.least {
 			n := p.nextSlots(kind)
-			if n < least || n > max(1, 2*total/tt.cpus+1) {
-				t.Errorf("%s: thread %d has %d slots, after %d in all; want %d at least", tt.name, i, n, total, least)
+			// A ring has up to twice the entries, by being rounded up.
+			if share := max(1, total/tt.cpus); n < least || n > 2*share-1 {
+				t.Errorf("%s: thread %d has %d slots, after %d in all; want %d at least, and less than twice %d", tt.name, i, n, total, least, share)
 			}
 			p.threads[kind] = append(p.threads[kind], &thread{pool: p, kind: kind, slots: make([]bool, n)})
 			total += n
@@ -59,6 +63,64 @@ func TestThreadsLimit(t *testing.T) {
 		if slots := n * bufferSlots(BufferAutoRegister, depth); slots > maxBuffers {
 			t.Errorf("depth %d: %d buffers, more than %d", depth, slots, maxBuffers)
 		}
+	}
+}
+
+// Each tag has its slots, and there are no others: a table has room for few queues.
+func TestBufferSlots(t *testing.T) {
+	for mode, want := range map[BufferMode]int{BufferCopy: 16, BufferRegister: 32, BufferAutoRegister: 32} {
+		if got := bufferSlots(mode, 16); got != want {
+			t.Errorf("%v: %d slots for 16 tags, want %d", mode, got, want)
+		}
+	}
+}
+
+// A table's slots begin empty: what this process has open is in none of them.
+func TestTablesBeginEmpty(t *testing.T) {
+	r, err := ring.New(ring.Options{Entries: 4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	th := &thread{ring: r, kind: kindOn(1, 4), slots: make([]bool, 2)}
+	if err := th.newTables(); err != nil {
+		t.Fatal(err)
+	}
+	for slot := range int32(len(th.slots) * maxFiles) {
+		sqe := r.GetSQE()
+		sqe.PrepFsync(slot, 0)
+		sqe.Flags |= ring.IOSQE_FIXED_FILE
+		if err := r.SubmitAndWait(1); err != nil {
+			t.Fatal(err)
+		}
+		if got := r.CQE(0).Res; got != -int32(unix.EBADF) {
+			t.Errorf("slot %d: result %d, want EBADF", slot, got)
+		}
+		r.CQAdvance(1)
+	}
+}
+
+// A thread whose ring cannot be registered is one that cannot be set up, but for
+// kernels that know no such thing.
+func TestRingIsNotRegistered(t *testing.T) {
+	runtime.LockOSThread() // which ends with the test: it has all registered rings that a thread may have
+	const most = 16        // IO_RINGFD_REG_MAX in io_uring/register.c
+	for range most {
+		r, err := ring.New(ring.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		if err := r.RegisterRingFD(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	th := &thread{kind: kindOn(1, 4), slots: make([]bool, 1)}
+	if err := th.newRing(); !errors.Is(err, unix.EBUSY) {
+		t.Errorf("error %v, want EBUSY", err)
+	}
+	if err := th.ring.Close(); err != nil {
+		t.Error(err)
 	}
 }
 

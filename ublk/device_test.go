@@ -1,0 +1,54 @@
+package ublk
+
+import (
+	"errors"
+	"slices"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// stubbornTransport does everything but stop a device, until it may.
+type stubbornTransport struct {
+	mayStop  bool
+	stopped  func()
+	commands []uint32
+}
+
+func (s *stubbornTransport) Do(cmd Command) error {
+	s.commands = append(s.commands, cmd.Op)
+	if cmd.Op != UBLK_U_CMD_STOP_DEV {
+		return nil
+	}
+	if !s.mayStop {
+		return unix.EINTR
+	}
+	s.stopped()
+	return nil
+}
+
+func (s *stubbornTransport) Close() error { return nil }
+
+// A device on threads with others that the driver does not stop is served on: it is
+// not deleted, and Close may be tried again.
+func TestCloseOfWhatDoesNotStop(t *testing.T) {
+	driver := &stubbornTransport{}
+	d := newDevice(NewControl(driver), Info{ID: 5, Queues: 1}, NewThreads(nil))
+	d.started = true // its queues end when it is stopped
+	driver.stopped = func() { close(d.done) }
+	for range 2 {
+		if err := d.Close(); !errors.Is(err, ErrServed) || !errors.Is(err, unix.EINTR) {
+			t.Errorf("error %v, want ErrServed and EINTR", err)
+		}
+	}
+	if slices.Contains(driver.commands, UBLK_U_CMD_DEL_DEV) {
+		t.Error("a device that is served is deleted")
+	}
+	driver.mayStop = true
+	if err := d.Close(); err != nil {
+		t.Error(err)
+	}
+	if want := []uint32{UBLK_U_CMD_STOP_DEV, UBLK_U_CMD_STOP_DEV, UBLK_U_CMD_STOP_DEV, UBLK_U_CMD_DEL_DEV}; !slices.Equal(driver.commands, want) {
+		t.Errorf("commands %#x, want %#x", driver.commands, want)
+	}
+}
