@@ -68,7 +68,7 @@ func TestReadHostileLUKS2(t *testing.T) {
 		{"key of 48 bytes", slot0("key_size", 48), ErrUnsupported},
 		{"key of 18446744073709551615 bytes", slot0("key_size", uint64(1<<64-1)), ErrUnsupported},
 		{"key_size", slot0("key_size", "64"), ErrDamaged},
-		{"priority", slot0("priority", 3), ErrDamaged},
+		{"keyslots.0.priority: not 0, 1 or 2", slot0("priority", 3), ErrDamaged},
 		{"stripes", func(r node) { r.at("keyslots", "0", "af")["stripes"] = 4001 }, ErrDamaged},
 		{"stripes", func(r node) { r.at("keyslots", "0", "af")["stripes"] = 0 }, ErrDamaged},
 

@@ -23,7 +23,7 @@ func TestLimitsAgainstHostileCosts(t *testing.T) {
 		change func(node)
 	}{
 		{"of memory", kdf0("memory", most)},
-		{"of memory", kdf0("memory", uint64(4<<20+1))},
+		{"argon2id takes 4096 MiB of memory, 4096 MiB are allowed", kdf0("memory", uint64(4<<20+1))},
 		{"of memory", kdf0("memory", uint64(1<<32+1024))}, // 1 MiB if truncated to 32 bits
 		{"5 cpus", kdf0("cpus", 5)},
 		{"258 cpus", func(r node) { kdf0("cpus", 258)(r); kdf0("memory", 64<<10)(r) }}, // 2 if truncated to 8 bits

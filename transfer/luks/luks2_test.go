@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"runtime"
+	"strings"
 	"testing"
 )
 
@@ -161,6 +162,11 @@ func TestReadOther(t *testing.T) {
 	}
 	_, err := image{luks2(t).data, fixtureSize - 1}.read()
 	expectErr(t, err, ErrTooSmall)
+	m := luks2(t)
+	m.size = luks2BinarySize
+	if _, err := m.read(); err == nil || !strings.HasSuffix(err.Error(), "a header of 16384 bytes at 0") {
+		t.Errorf("%v does not tell of the header", err)
+	}
 }
 
 // A JSON area of 4 MiB full of members uses at most a fixed multiple of its

@@ -31,9 +31,9 @@ func missing(i implementation) string {
 	case aesni:
 		needs = aesniFeatures()
 	case vaesAVX2:
-		needs = vaesAVX2Features()
+		needs = append(leaf7().vaesAVX2(), feature{"ymm state in XCR0", osSaves(xcr0YMM)})
 	case vaesAVX512:
-		needs = vaesAVX512Features()
+		needs = append(leaf7().vaesAVX512(), feature{"opmask and zmm state in XCR0", osSaves(xcr0ZMM)})
 	default:
 		return "another architecture"
 	}
@@ -51,37 +51,30 @@ func aesniFeatures() []feature {
 	return []feature{{"AES-NI", ecx>>25&1 == 1}}
 }
 
-func vaesAVX2Features() []feature {
-	ebx, ecx := leaf7()
+// features are the structured extended feature flags of leaf 7.
+type features struct{ ebx, ecx uint32 }
+
+func (f features) vaesAVX2() []feature {
 	return []feature{
-		{"ymm state in XCR0", osSaves(xcr0YMM)},
-		{"AVX2", ebx>>5&1 == 1},
-		{"VAES", ecx>>9&1 == 1},
-		{"VPCLMULQDQ", ecx>>10&1 == 1},
+		{"AVX2", f.ebx>>5&1 == 1},
+		{"VAES", f.ecx>>9&1 == 1},
+		{"VPCLMULQDQ", f.ecx>>10&1 == 1},
 	}
 }
 
-func vaesAVX512Features() []feature {
-	ebx, ecx := leaf7()
-	return []feature{
-		{"opmask and zmm state in XCR0", osSaves(xcr0ZMM)},
-		{"AVX2", ebx>>5&1 == 1},
-		{"AVX512F", ebx>>16&1 == 1},
-		{"AVX512BW", ebx>>30&1 == 1},
-		{"VAES", ecx>>9&1 == 1},
-		{"VPCLMULQDQ", ecx>>10&1 == 1},
-	}
+func (f features) vaesAVX512() []feature {
+	return append(f.vaesAVX2(), feature{"AVX512F", f.ebx>>16&1 == 1}, feature{"AVX512BW", f.ebx>>30&1 == 1})
 }
 
 // leaf7 returns the structured extended feature flags, or zero if the processor
 // has none: CPUID answers a leaf above the highest with the data of another
 // leaf.
-func leaf7() (ebx, ecx uint32) {
+func leaf7() features {
 	if highest, _, _, _ := cpuid(0, 0); highest < 7 {
-		return 0, 0
+		return features{}
 	}
-	_, ebx, ecx, _ = cpuid(7, 0)
-	return ebx, ecx
+	_, ebx, ecx, _ := cpuid(7, 0)
+	return features{ebx, ecx}
 }
 
 // osSaves reports whether the operating system saves all of the given state.

@@ -33,6 +33,26 @@ func TestDetectionAgreesWithTheKernel(t *testing.T) {
 	}
 }
 
+// Each flag is read from its own bit (Intel SDM volume 2A, CPUID), whatever this processor has.
+func TestFeatureBits(t *testing.T) {
+	bits := map[string]features{
+		"AVX2": {ebx: 1 << 5}, "AVX512F": {ebx: 1 << 16}, "AVX512BW": {ebx: 1 << 30},
+		"VAES": {ecx: 1 << 9}, "VPCLMULQDQ": {ecx: 1 << 10},
+	}
+	for bit := range 32 {
+		for _, f := range []features{{ebx: 1 << bit}, {ecx: 1 << bit}} {
+			for _, got := range f.vaesAVX512() {
+				if want := bits[got.name] == f; got.there != want {
+					t.Errorf("%+v: %s is %v", f, got.name, got.there)
+				}
+			}
+		}
+	}
+	if n := len(features{}.vaesAVX512()); n != len(bits) {
+		t.Errorf("%d features are needed, not %d", n, len(bits))
+	}
+}
+
 // cpuinfo returns the value of a name for the first processor.
 func cpuinfo(text []byte, name string) string {
 	line := regexp.MustCompile(`(?m)^` + name + `\s*:(.*)$`).FindSubmatch(text)
