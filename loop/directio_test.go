@@ -2,6 +2,7 @@ package loop
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -79,6 +80,49 @@ func TestDirectIOMemory(t *testing.T) {
 	wantHint(t, err, unix.EINVAL, path, "--direct-io=auto")
 }
 
+// A file that has no direct I/O does not become direct.
+func TestSetDirectRefused(t *testing.T) {
+	f, err := os.Open("/proc/self/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	b := &backing{fd: int(f.Fd())}
+	if err := b.setDirect(true); !errors.Is(err, unix.EINVAL) {
+		t.Errorf("error %v, want EINVAL", err)
+	}
+	if err := b.setDirect(false); err != nil {
+		t.Error(err)
+	}
+}
+
+// Both the first and the second sector have to be readable, but none beyond the device's end. What
+// ends beyond the largest offset is refused as direct I/O of a wrong alignment is.
+func TestReadSectors(t *testing.T) {
+	b, err := openFor(t, newFile(t, "file", 4096), Config{DirectIO: SwitchOff})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.sectorSize = 512
+	const end = uint64(1) << 63
+	for _, tt := range []struct {
+		what         string
+		offset, size uint64
+		want         error
+	}{
+		{"all can be read", 0, 4096, nil},
+		{"the third cannot", end - 1536, 4096, nil},
+		{"the second cannot", end - 1024, 4096, unix.EINVAL},
+		{"the second cannot, and is not the device's", end - 1024, 512, nil},
+		{"the first cannot", end - 512, 512, unix.EINVAL},
+	} {
+		b.offset, b.size = tt.offset, tt.size
+		if err := b.readSectors(); !errors.Is(err, tt.want) {
+			t.Errorf("%s: error %v, want %v", tt.what, err, tt.want)
+		}
+	}
+}
+
 // Direct I/O that needs more than the device's sectors and offset give is off
 // by auto, and an error by on. The file itself says what it needs.
 func TestDirectIOAlignment(t *testing.T) {
@@ -98,5 +142,5 @@ func TestDirectIOAlignment(t *testing.T) {
 	b.sectorSize, b.offset = align, uint64(align)/2
 	wantHint(t, b.tryDirect(), unix.EINVAL, "offset", "--direct-io=auto")
 	b.sectorSize, b.offset = align/2, 0
-	wantHint(t, b.tryDirect(), unix.EINVAL, "sectors", "--sector-size")
+	wantHint(t, b.tryDirect(), unix.EINVAL, fmt.Sprintf("sectors of %d bytes: it takes multiples of %d", align/2, align), "--sector-size")
 }

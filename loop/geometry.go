@@ -119,8 +119,14 @@ func (b *backing) allocationUnit() (uint32, error) {
 	if err := unix.Fstatfs(b.fd, &st); err != nil {
 		return 0, fmt.Errorf("ask for the file system: %w", err)
 	}
-	if n := st.Bsize; n >= 512 && n <= 1<<28 && n&(n-1) == 0 {
-		return uint32(n), nil
+	return unitOf(int64(st.Bsize)), nil
+}
+
+// unitOf returns a file system's block size, or 4096 for what is a network's or
+// a user's idea of a block.
+func unitOf(blockSize int64) uint32 {
+	if blockSize >= 512 && blockSize <= 1<<28 && blockSize&(blockSize-1) == 0 {
+		return uint32(blockSize)
 	}
-	return 4096, nil // a network's or a user's idea of a block
+	return 4096
 }

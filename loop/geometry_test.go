@@ -54,6 +54,18 @@ func TestExtent(t *testing.T) {
 	}
 }
 
+// What statfs(2) says is a unit of holes only if it can be a block.
+func TestUnitOf(t *testing.T) {
+	for blockSize, want := range map[int64]uint32{
+		512: 512, 1024: 1024, 4096: 4096, 65536: 65536, 1 << 28: 1 << 28,
+		0: 4096, -4096: 4096, 1: 4096, 256: 4096, 511: 4096, 513: 4096, 3000: 4096, 4097: 4096, 6144: 4096, 1 << 29: 4096, 1 << 40: 4096,
+	} {
+		if got := unitOf(blockSize); got != want {
+			t.Errorf("blocks of %d: unit %d, want %d", blockSize, got, want)
+		}
+	}
+}
+
 func TestSectorSize(t *testing.T) {
 	file, disk512, disk4K, disk16K := backing{fd: -1}, backing{isDisk: true}, backing{isDisk: true}, backing{isDisk: true}
 	disk512.queue.logicalBlockSize = 512

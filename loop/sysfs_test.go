@@ -160,6 +160,19 @@ func TestSysfsMissingDisk(t *testing.T) {
 	}
 }
 
+func TestParseNumber(t *testing.T) {
+	for text, want := range map[string]uint64{"0": 0, "4096": 4096, "0010": 10, "18446744073709551615": 1<<64 - 1} {
+		if got, err := parseNumber(text); err != nil || got != want {
+			t.Errorf("%q is %d, error %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"", "-1", "+1", "1_0", "0x10", "1 ", "18446744073709551616"} {
+		if got, err := parseNumber(text); !errors.Is(err, unix.EINVAL) {
+			t.Errorf("%q is %d, error %v", text, got, err)
+		}
+	}
+}
+
 func FuzzParseNumber(f *testing.F) {
 	for _, seed := range []string{"0", "4096", "-1", "18446744073709551615", "18446744073709551616", "", "+1", "1_0"} {
 		f.Add(seed)
