@@ -86,23 +86,8 @@ func moduleUsers(t *testing.T) string {
 	return strings.TrimSpace(string(data))
 }
 
-// cycles is how often a test adds and deletes a device: 250 times, or
-// UBLK_LOOP_CYCLES times.
-func cycles(t *testing.T) int {
-	t.Helper()
-	text := os.Getenv("UBLK_LOOP_CYCLES")
-	if text == "" {
-		return 250
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil || n <= 0 {
-		t.Fatalf("UBLK_LOOP_CYCLES=%q: error %v", text, err)
-	}
-	return n
-}
-
 func TestKernelManyCycles(t *testing.T) {
-	ctl := ublktest.Kernel(t)
+	ctl := ublktest.Kernel(t, ublktest.Plain)
 	path := sparseFile(t, mountTmpfs(t))
 	file := openPath(t, path)
 	cycle := func() {
@@ -117,7 +102,7 @@ func TestKernelManyCycles(t *testing.T) {
 	for range 10 {
 		cycle()
 	}
-	n := cycles(t)
+	n := ublktest.Repeats(t, "UBLK_LOOP_CYCLES", 100, 1000)
 	before, start := usageNow(t), time.Now()
 	for range n {
 		cycle()
@@ -139,13 +124,14 @@ func checkUnreferenced(t *testing.T) {
 // Cycles with I/O running: whoever has the device open gets errors once it is
 // gone, and nobody hangs.
 func TestKernelCyclesUnderLoad(t *testing.T) {
-	ctl := ublktest.Kernel(t)
+	ublktest.Require(t, ublktest.Plain)
+	ctl := ublktest.Kernel(t, ublktest.Plain)
 	path := sparseFile(t, mountTmpfs(t))
 	for range 5 {
 		cycleUnderLoad(t, ctl, path)
 	}
 	before := usageNow(t)
-	for range cycles(t) {
+	for range ublktest.Repeats(t, "UBLK_LOOP_CYCLES", 100, 1000) {
 		cycleUnderLoad(t, ctl, path)
 	}
 	compareUsage(t, before, usageNow(t))

@@ -182,6 +182,8 @@ func newFileOn(t testing.TB, disk, kind string) string {
 // A device has the queue limits of its backing's disk, but for what the table
 // above and the rules of expected say.
 func TestKernelLimits(t *testing.T) {
+	ublktest.Require(t, ublktest.EveryKernel)
+	ublktest.Require(t, ublktest.EveryKernel)
 	for _, c := range limitsCases {
 		for _, zeroCopy := range []Switch{SwitchAuto, SwitchOff} {
 			for _, direct := range []Switch{SwitchAuto, SwitchOff} {

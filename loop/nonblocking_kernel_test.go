@@ -17,6 +17,7 @@ import (
 // A flush, discard or write-zeroes that takes long on a file holds up no read
 // of the same queue.
 func TestKernelSlowFileHoldsNobodyUp(t *testing.T) {
+	ublktest.Require(t)
 	warmUpFUSE(t)
 	ctl := ublktest.Kernel(t)
 	inEachMode(t, ctl, func(t *testing.T, cfg Config) {

@@ -55,7 +55,7 @@ func inEachBufferMode(t *testing.T, ctl *ublk.Control, test func(t *testing.T, f
 // first that is sent and of one in the middle; and the next one is done.
 func TestKernelErrorsWithoutData(t *testing.T) {
 	warmUpFUSE(t)
-	ctl := ublktest.Kernel(t)
+	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
 	inEachBufferMode(t, ctl, func(t *testing.T, file *moody, disk *os.File, ops []string) {
 		for _, op := range ops {
 			for _, errno := range []syscall.Errno{unix.EIO, unix.ENOSPC, unix.ETIMEDOUT} {

@@ -152,8 +152,9 @@ func mountMoody(t *testing.T) (*moody, string) {
 // Parts of a request are put together; what can be tried again is; what can't
 // is the caller's errno, never a count that is too small.
 func TestKernelShortResultsAndErrors(t *testing.T) {
+	ublktest.Require(t, ublktest.EveryKernel)
 	warmUpFUSE(t)
-	ctl := ublktest.Kernel(t)
+	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
 	inEachMode(t, ctl, func(t *testing.T, cfg Config) {
 		file, path := mountMoody(t)
 		cfg.DirectIO = SwitchOff

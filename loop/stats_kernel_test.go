@@ -28,6 +28,7 @@ func opsSince(dev *Device, before *DeviceStats) map[ublk.Op][3]uint64 {
 
 // What has to be asked for again is a retry, and one request all the same.
 func TestKernelStatsRetries(t *testing.T) {
+	ublktest.Require(t)
 	warmUpFUSE(t)
 	ctl := ublktest.Kernel(t)
 	inEachMode(t, ctl, func(t *testing.T, cfg Config) {

@@ -30,10 +30,9 @@ UBLK_LOOP_DEVICES, how many devices a test has one server serve (120);
 UBLK_LOOP_CYCLES, how often a test adds and deletes a device in a row (250);
 UBLK_LOOP_CONTAINERD, the Debian suites whose containerd is tested (bookworm on 6.12, trixie elsewhere);
 UBLK_LOOP_SEED, the seed that a test of random operations has printed, to repeat them;
-UBLK_LOOP_LAYERS=1, for containerd's own test of a snapshotter with 128 layers, too, which takes minutes.
-In a virtual machine the tests find: UBLK_LOOP_VM=1, UBLK_LOOP_BIN (the built command), UBLK_LOOP_DISK (an empty disk of
+In a virtual machine the tests find: UBLK_LOOP_HAS (what the machine has, of ublktest's needs), UBLK_LOOP_BIN (the built command), UBLK_LOOP_DISK (an empty disk of
 2 GiB), and their package's testdata below the working directory; on the last of the kernels also UBLK_LOOP_ENGINES (a
-disk with container engines, of vm-engines.sh), and UBLK_LOOP_BETWEEN=1 on those between the first and the last.
+disk with container engines, of vm-engines.sh).
 USAGE
 }
 
@@ -163,16 +162,21 @@ start_tests() {
 	fi
 	local files=(--file "$binary:/vm/tests/$name.test" --file "$top/bin/ublk-loop:/usr/bin/ublk-loop")
 	[[ ! -d $2/testdata ]] || files+=(--dir "$2/testdata:/vm/tests/testdata")
-	local settings=(UBLK_LOOP_VM=1 UBLK_LOOP_BIN=/usr/bin/ublk-loop UBLK_LOOP_DISK=/dev/vda
+	local has=own,cpus,machine,disk,systemd,plain
+	local settings=(UBLK_LOOP_BIN=/usr/bin/ublk-loop UBLK_LOOP_DISK=/dev/vda
 		"UBLK_LOOP_KILLS=${UBLK_LOOP_KILLS:-}" "UBLK_LOOP_PRESSURE=${UBLK_LOOP_PRESSURE:-}" "UBLK_LOOP_DEVICES=${UBLK_LOOP_DEVICES:-}"
-		"UBLK_LOOP_LAYERS=${UBLK_LOOP_LAYERS:-}" "UBLK_LOOP_SEED=${UBLK_LOOP_SEED:-}" "UBLK_LOOP_CYCLES=${UBLK_LOOP_CYCLES:-}" UBLK_LOOP_SNAPSHOTTER=/usr/bin/ublk-loop-snapshotter UBLK_LOOP_CONTAINERD=/vm/containerd)
+		"UBLK_LOOP_SEED=${UBLK_LOOP_SEED:-}" "UBLK_LOOP_CYCLES=${UBLK_LOOP_CYCLES:-}" UBLK_LOOP_SNAPSHOTTER=/usr/bin/ublk-loop-snapshotter UBLK_LOOP_CONTAINERD=/vm/containerd)
 	# What an engine does with a container does not depend on the kernel: once is enough.
 	if [[ $kernel == "${kernels[-1]}" ]] && uses_engines "$2"; then
 		files+=(--image "$engines" --file "$top/bin/ublk-loop-snapshotter:/usr/bin/ublk-loop-snapshotter")
 		settings+=(UBLK_LOOP_ENGINES=/dev/vdb)
+		has+=,engines,snapshotter
 	fi
-	[[ $kernel == "${kernels[0]}" || $kernel == "${kernels[-1]}" ]] || settings+=(UBLK_LOOP_BETWEEN=1)
-	[[ $name != ublk-loop-snapshotter ]] || snapshotter_files "$kernel"
+	if [[ $name == ublk-loop-snapshotter ]]; then
+		snapshotter_files "$kernel"
+		has+=,snapshotter,containerd
+	fi
+	settings+=("UBLK_LOOP_HAS=$has")
 	"$here/vm.sh" run "$kernel" --timeout "$timeout" --disk 2G "${files[@]}" -- env --chdir=/vm/tests "${settings[@]}" "./$name.test" "${arguments[@]}"
 }
 

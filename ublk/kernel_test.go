@@ -47,7 +47,8 @@ func openDirect(t testing.TB, path string) *os.File {
 }
 
 func TestKernelRAMDisk(t *testing.T) {
-	ctl := ublktest.Kernel(t)
+	ublktest.Require(t, ublktest.EveryKernel)
+	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
 	disk := make(ramDisk, 8<<20)
 	dev := startRAMDisk(t, ctl, ublk.Options{}, disk)
 	f := openDirect(t, dev.BlockPath())

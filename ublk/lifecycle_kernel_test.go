@@ -49,8 +49,9 @@ func waitDone(t testing.TB, dev *ublk.Device) {
 }
 
 func TestKernelStartFailsWithAHandler(t *testing.T) {
-	ctl := ublktest.Kernel(t)
-	for failing := range min(2, runtime.NumCPU()) { // a device has a queue for each CPU
+	ublktest.Require(t, ublktest.CPUs)
+	ctl := ublktest.Kernel(t, ublktest.CPUs)
+	for failing := range 2 { // a device has a queue for each CPU
 		t.Run(fmt.Sprintf("queue %d", failing), func(t *testing.T) {
 			dev := addDevice(t, ctl, ublk.Options{})
 			err := dev.Start(targetFunc(func(q *ublk.Queue) (ublk.Handler, error) {
@@ -71,7 +72,8 @@ func TestKernelStartFailsWithAHandler(t *testing.T) {
 }
 
 func TestKernelStopByAnotherEndsTheServer(t *testing.T) {
-	ctl := ublktest.Kernel(t)
+	ublktest.Require(t, ublktest.EveryKernel)
+	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
 	dev := startRAMDisk(t, ctl, ublk.Options{}, make(ramDisk, 1<<20))
 	other, err := ublk.OpenControl()
 	if err != nil {
@@ -88,7 +90,8 @@ func TestKernelStopByAnotherEndsTheServer(t *testing.T) {
 }
 
 func TestKernelTryStopSparesAnOpenDevice(t *testing.T) {
-	ctl := ublktest.Kernel(t)
+	ublktest.Require(t, ublktest.EveryKernel)
+	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
 	dev := startRAMDisk(t, ctl, ublk.Options{}, make(ramDisk, 1<<20))
 	f := openDirect(t, dev.BlockPath())
 	err := ctl.TryStop(dev.Info().ID)
@@ -208,7 +211,8 @@ func TestKernelQueueBreaksInStop(t *testing.T) {
 // The error of one queue ends the device, and whoever waits for a request that
 // it had is told.
 func TestKernelFailingQueueEndsTheDevice(t *testing.T) {
-	ctl := ublktest.Kernel(t)
+	ublktest.Require(t, ublktest.EveryKernel)
+	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
 	dev := addDevice(t, ctl, ublk.Options{Mode: ublk.BufferCopy})
 	if err := dev.Start(flooding(ublk.OpWrite)); err != nil {
 		t.Fatal(err)
@@ -237,7 +241,8 @@ func TestKernelFailingQueueEndsTheDevice(t *testing.T) {
 }
 
 func TestKernelEachQueueHasItsThreadAndItsCPUs(t *testing.T) {
-	ctl := ublktest.Kernel(t)
+	ublktest.Require(t, ublktest.CPUs, ublktest.EveryKernel)
+	ctl := ublktest.Kernel(t, ublktest.CPUs, ublktest.EveryKernel)
 	var mu sync.Mutex
 	threads := map[int]int{}
 	cpus := map[int]unix.CPUSet{}
@@ -277,7 +282,8 @@ func TestKernelEachQueueHasItsThreadAndItsCPUs(t *testing.T) {
 }
 
 func TestKernelQueueLoopAllocatesNothing(t *testing.T) {
-	ctl := ublktest.Kernel(t)
+	ublktest.Require(t, ublktest.Plain)
+	ctl := ublktest.Kernel(t, ublktest.Plain)
 	dev := startRAMDisk(t, ctl, ublk.Options{Queues: 1}, make(ramDisk, 1<<20))
 	f := openDirect(t, dev.BlockPath())
 	fd, buf := int(f.Fd()), alignedBytes(t, 4096)
@@ -303,7 +309,8 @@ func TestKernelQueueLoopAllocatesNothing(t *testing.T) {
 // Every entry that a queue can have in flight has its memory before the device
 // starts: two a tag, of which the fetches take one.
 func TestKernelQueueReservesItsEntries(t *testing.T) {
-	ctl := ublktest.Kernel(t)
+	ublktest.Require(t, ublktest.EveryKernel)
+	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
 	const depth = 4096
 	before := ringRequests(t)
 	startRAMDisk(t, ctl, ublk.Options{Queues: 1, Depth: depth, MaxIOBytes: 4096, NoPartScan: true}, make(ramDisk, 1<<20))

@@ -12,7 +12,7 @@ import (
 // Each kernel of the matrix offers what it is known to: no less, which would
 // skip tests, and no more, which no test would try.
 func TestKernelOffers(t *testing.T) {
-	ctl := ublktest.Kernel(t)
+	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
 	features, err := ctl.Features()
 	if err != nil {
 		t.Fatal(err)

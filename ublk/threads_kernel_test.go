@@ -40,9 +40,9 @@ type sharing struct {
 	where   where
 }
 
-func share(t *testing.T) *sharing {
+func share(t *testing.T, needs ...ublktest.Need) *sharing {
 	return &sharing{
-		t, ublktest.Kernel(t), ublk.NewThreads(func(err error) { t.Error("a thread failed:", err) }),
+		t, ublktest.Kernel(t, needs...), ublk.NewThreads(func(err error) { t.Error("a thread failed:", err) }),
 		where{nil, &sync.Mutex{}, map[int]int{}},
 	}
 }
@@ -161,7 +161,8 @@ func pinned(t *testing.T) int {
 
 // The buffers of a queue go with it, though its thread stays.
 func TestKernelThreadsLetGoOfBuffers(t *testing.T) {
-	s := share(t)
+	ublktest.Require(t, ublktest.Machine)
+	s := share(t, ublktest.Machine)
 	for range 4 {
 		s.add(make(ramDisk, 1<<20))
 	}

@@ -31,17 +31,12 @@ type bed struct {
 	processes []*process
 }
 
-// newBed starts a server. At the end of the test there must be no device and no
-// mount that was not there before.
-func newBed(t testing.TB) *bed {
+// newBed starts a server, for a test that needs ublktest.Own: it writes
+// oci.SettingsPath. At the end of the test there must be no device and no mount
+// that was not there before.
+func newBed(t testing.TB, needs ...ublktest.Need) *bed {
 	t.Helper()
-	ublktest.Kernel(t)
-	if os.Getenv("UBLK_LOOP_VM") == "" {
-		t.Skipf("in a virtual machine only: it has a server of its own, and writes %s", oci.SettingsPath)
-	}
-	if os.Getenv("UBLK_LOOP_BETWEEN") != "" {
-		t.Skip("it is enough on the oldest and on the newest kernel")
-	}
+	ublktest.Kernel(t, needs...)
 	b := &bed{TB: t, dir: t.TempDir(), client: control.NewClient(control.DefaultSocket)}
 	b.images = filepath.Join(b.dir, "images")
 	b.mkdir(b.images, filepath.Dir(oci.SettingsPath), filepath.Dir(control.DefaultSocket))

@@ -13,13 +13,15 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop-snapshotter/snapshotter"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // A child shares what its parent has, until it writes, where the file system can
 // do that; and what is mounted is neither committed nor removed.
 func TestKernelSnapshotterShares(t *testing.T) {
+	ublktest.Require(t, ublktest.Own, ublktest.ScratchDisk, ublktest.OldestAndNewest)
 	ctx := context.Background()
-	b := newBed(t)
+	b := newBed(t, ublktest.Own, ublktest.ScratchDisk, ublktest.OldestAndNewest)
 	b.mountDisk()
 	settings := b.settings()
 	root := filepath.Join(os.Getenv("TMPDIR"), "own")

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // containerd is a daemon in a test, with the snapshotter as its plugin.
@@ -32,8 +34,8 @@ const (
 // eachContainerd runs a test with each version that there is.
 func eachContainerd(t *testing.T, test func(c *containerd)) {
 	dirs, err := filepath.Glob(filepath.Join(os.Getenv("UBLK_LOOP_CONTAINERD"), "*"))
-	if err != nil || os.Getenv("UBLK_LOOP_CONTAINERD") == "" || len(dirs) == 0 {
-		t.Skipf("no containerd below UBLK_LOOP_CONTAINERD=%q", os.Getenv("UBLK_LOOP_CONTAINERD"))
+	if err != nil || len(dirs) == 0 {
+		t.Fatalf("no containerd below UBLK_LOOP_CONTAINERD=%q", os.Getenv("UBLK_LOOP_CONTAINERD"))
 	}
 	for _, dir := range dirs {
 		t.Run(filepath.Base(dir), func(t *testing.T) { test(newContainerd(newBed(t), dir)) })
@@ -173,6 +175,8 @@ func (c *containerd) pid(id string) int {
 // TestKernelContainerd has containers come, end, be killed and go, with one
 // containerd: it and each container take seconds in emulation.
 func TestKernelContainerd(t *testing.T) {
+	ublktest.Require(t, ublktest.Own, ublktest.Containerd, ublktest.Snapshotter, ublktest.OldestAndNewest)
+	ublktest.Require(t, ublktest.Own, ublktest.Containerd, ublktest.Snapshotter, ublktest.OldestAndNewest)
 	eachContainerd(t, func(c *containerd) {
 		c.testLayers()
 		c.testImage()

@@ -6,7 +6,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"strconv"
 	"testing"
 	"time"
 
@@ -18,6 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // remote is a snapshotter that is another process.
@@ -47,8 +48,9 @@ func (b *bed) startRemote(ctx context.Context) *remote {
 // Wherever the snapshotter is killed, no device stays, and the next one goes on
 // with what there is.
 func TestCrashSnapshotter(t *testing.T) {
-	b := newBed(t)
-	for i := range kills(t) {
+	ublktest.Require(t, ublktest.Own, ublktest.Snapshotter, ublktest.OldestAndNewest, ublktest.Soak)
+	b := newBed(t, ublktest.Own, ublktest.Snapshotter, ublktest.OldestAndNewest, ublktest.Soak)
+	for i := range ublktest.Kills(t, 3, 6) {
 		r := b.startRemote(t.Context())
 		r.clear()
 		after := time.Duration(rand.Int64N(int64(2 * time.Second)))
@@ -69,19 +71,6 @@ func TestCrashSnapshotter(t *testing.T) {
 	r := b.startRemote(t.Context())
 	r.clear()
 	r.end(unix.SIGTERM)
-}
-
-// kills is how often a test kills something.
-func kills(t *testing.T) int {
-	text := os.Getenv("UBLK_LOOP_KILLS")
-	if text == "" {
-		return 6
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n
 }
 
 // work makes and removes snapshots until it can't. It calls begun when it has

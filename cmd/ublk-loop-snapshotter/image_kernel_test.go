@@ -12,13 +12,15 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop-snapshotter/snapshotter"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // An image that is written to is one snapshot's, what it is written stays, and
 // one that is read is for all.
 func TestKernelSnapshotterImage(t *testing.T) {
+	ublktest.Require(t, ublktest.Own, ublktest.OldestAndNewest)
 	ctx := context.Background()
-	b := newBed(t)
+	b := newBed(t, ublktest.Own, ublktest.OldestAndNewest)
 	settings := b.settings()
 	s, err := snapshotter.New(ctx, snapshotter.Options{Root: filepath.Join(b.dir, "own"), Size: 16 << 20, Settings: settings})
 	if err != nil {

@@ -8,17 +8,19 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	if os.Getenv("UBLK_LOOP_VM") != "" {
+	if ublktest.Promised(ublktest.Own) {
 		if err := makeRoot(); err != nil {
 			fmt.Fprintf(os.Stderr, "make a root directory: %v\n", err)
 			os.Exit(1)
 		}
 	}
-	if skip := flag.Lookup("test.skip").Value; os.Getenv("UBLK_LOOP_LAYERS") == "" {
+	if skip := flag.Lookup("test.skip").Value; testing.Short() {
 		// It takes minutes in emulation, and tests overlayfs.
 		_ = skip.Set(strings.TrimPrefix(skip.String()+"|/128LayersMount", "|"))
 	}

@@ -10,11 +10,13 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots/testsuite"
 
 	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop-snapshotter/snapshotter"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // containerd's own tests of a snapshotter.
 func TestKernelSnapshotterSuite(t *testing.T) {
-	b := newBed(t)
+	ublktest.Require(t, ublktest.Own, ublktest.ScratchDisk, ublktest.OldestAndNewest)
+	b := newBed(t, ublktest.Own, ublktest.ScratchDisk, ublktest.OldestAndNewest)
 	b.mountDisk()
 	testsuite.SnapshotterSuite(t, "ublk-loop", func(ctx context.Context, root string) (snapshots.Snapshotter, func() error, error) {
 		s, err := snapshotter.New(ctx, snapshotter.Options{

@@ -18,7 +18,8 @@ import (
 
 // Add, list and del, in every way that a device can be named.
 func TestKernelAddListDel(t *testing.T) {
-	b := kernelBed(t)
+	ublktest.Require(t, ublktest.EveryKernel)
+	b := kernelBed(t, ublktest.EveryKernel)
 	file := b.image(8 << 20)
 	out := b.ok("add", file)
 	device := strings.TrimSuffix(out, "\n")
@@ -114,7 +115,8 @@ func TestKernelListAssociated(t *testing.T) {
 
 // Each flag of add has an effect that can be seen.
 func TestKernelAddFlags(t *testing.T) {
-	b := kernelBed(t)
+	ublktest.Require(t, ublktest.CPUs)
+	b := kernelBed(t, ublktest.CPUs)
 	file := b.image(8 << 20)
 	for _, tt := range []struct {
 		args  []string
@@ -239,7 +241,8 @@ func (b *bed) firstByte(t *testing.T, s loop.Status, want byte) {
 
 // Zero copy is there if the kernel has it, and refused if not.
 func TestKernelZeroCopy(t *testing.T) {
-	b := kernelBed(t)
+	ublktest.Require(t, ublktest.EveryKernel)
+	b := kernelBed(t, ublktest.EveryKernel)
 	file := b.image(1 << 20)
 	var features featuresOutput
 	b.decode(b.ok("features", "--json"), &features)

@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // cri is containerd as Kubernetes uses it.
@@ -167,11 +169,9 @@ func (c *cri) container(pod, podFile, name string) string {
 // A pod's annotations reach its sandbox, too, which keeps its own root; each
 // container has that of the image.
 func TestKernelCRI(t *testing.T) {
-	dir, ok := engines(t) // which also mounts them, before the mounts are counted
-	if !ok {
-		t.Skip("there are no container engines here")
-	}
-	c := kernelBed(t).wrap("runc").cri(filepath.Dir(dir))
+	ublktest.Require(t, ublktest.Engines, ublktest.Snapshotter, ublktest.Once)
+	dir := engines(t) // which also mounts them, before the mounts are counted
+	c := kernelBed(t, ublktest.Engines, ublktest.Snapshotter, ublktest.Once).wrap("runc").cri(filepath.Dir(dir))
 	pod, file := c.pod("pod", c.imageWithMountPoints())
 	c.devicesAre(0)
 

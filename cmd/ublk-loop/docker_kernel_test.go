@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // docker is a daemon with a store of its own, and an image without a file in it.
@@ -109,11 +111,9 @@ func (d *docker) run(image string, args ...string) []string {
 }
 
 func TestKernelDocker(t *testing.T) {
-	dir, ok := engines(t) // which also mounts them, before the mounts are counted
-	if !ok {
-		t.Skip("there are no container engines here")
-	}
-	d := kernelBed(t).wrap("runc").docker(filepath.Dir(dir))
+	ublktest.Require(t, ublktest.Engines, ublktest.Once)
+	dir := engines(t) // which also mounts them, before the mounts are counted
+	d := kernelBed(t, ublktest.Engines, ublktest.Once).wrap("runc").docker(filepath.Dir(dir))
 
 	r := d.calls(d.run(d.image, "--rm", "empty", "sh", "-c", "cat /content /proc/mounts; exit 42")...)
 	if r.status != 42 || !strings.HasPrefix(r.out, "of the image\n") || !strings.Contains(r.out, " / squashfs ro,") {

@@ -12,15 +12,13 @@ import (
 // enginesMount is where the disk with container engines belongs (vm-engines.sh).
 const enginesMount = "/vm/engines"
 
-// engines reports whether there are container engines, and where.
-func engines(t testing.TB) (string, bool) {
+// engines mounts the disk with container engines, and returns where they are. It
+// is for tests that need ublktest.Engines.
+func engines(t testing.TB) string {
 	t.Helper()
 	disk := os.Getenv("UBLK_LOOP_ENGINES")
-	if disk == "" {
-		return "", false
-	}
 	if _, err := os.Stat(enginesMount + "/bin"); err == nil {
-		return enginesMount + "/bin", true
+		return enginesMount + "/bin"
 	}
 	if err := os.MkdirAll(enginesMount, 0o755); err != nil {
 		t.Fatal(err)
@@ -29,16 +27,13 @@ func engines(t testing.TB) (string, bool) {
 	if err := unix.Mount(disk, enginesMount, "erofs", unix.MS_RDONLY, ""); err != nil {
 		t.Fatal(err)
 	}
-	return enginesMount + "/bin", true
+	return enginesMount + "/bin"
 }
 
 // moreRuntimes are the other versions of the runtimes.
 func moreRuntimes(t testing.TB) []string {
 	t.Helper()
-	dir, ok := engines(t)
-	if !ok {
-		return nil
-	}
+	dir := engines(t)
 	programs, _ := filepath.Glob(dir + "/[rc]*un*-*")
 	if len(programs) == 0 {
 		t.Fatalf("no runtimes in %s", dir)

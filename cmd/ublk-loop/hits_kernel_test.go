@@ -4,18 +4,19 @@ import (
 	"math/rand/v2"
 	"testing"
 	"time"
+
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // Tests that kill or interrupt something at a random moment can come too late:
 // then the test has shown nothing. They try on until enough of them came in time.
-const (
-	// killTimes is how often each of these tests tries at least.
-	killTimes = 16
-	// leastHits is how many of the tries have to come in time.
-	leastHits = killTimes / 2
-	// mostTries ends a test in which too few come in time.
-	mostTries = 8 * killTimes
-)
+// kills returns how often such a test tries at least, how many of the tries have
+// to come in time, and after how many it gives up.
+func kills(t testing.TB) (times, least, most int) {
+	t.Helper()
+	times = ublktest.Kills(t, 8, 16)
+	return times, times / 2, 8 * times
+}
 
 // untilHit calls try with 0, 1, 2, … until it has been called times times and
 // has reported at least least times that it came in time. It fails the test if

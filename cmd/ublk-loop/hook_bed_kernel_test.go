@@ -28,23 +28,6 @@ func byHooks(test func(*wrapped)) func(*wrapped) {
 	}
 }
 
-// onOneKernel skips a test of what does not depend on the kernel, on all others.
-func onOneKernel(t *testing.T) {
-	t.Helper()
-	if os.Getenv("UBLK_LOOP_VM") != "" && os.Getenv("UBLK_LOOP_ENGINES") == "" {
-		t.Skip("it is enough on the kernel that has the container engines")
-	}
-}
-
-// onOldestAndNewest skips a test of what depends little on the kernel, on those
-// between.
-func onOldestAndNewest(t *testing.T) {
-	t.Helper()
-	if os.Getenv("UBLK_LOOP_BETWEEN") != "" {
-		t.Skip("it is enough on the oldest and on the newest kernel")
-	}
-}
-
 // precreateCommand returns the hook's call for a bundle, as an engine does it:
 // with nothing in the environment.
 func (w *wrapped) precreateCommand(bundle string) *exec.Cmd {

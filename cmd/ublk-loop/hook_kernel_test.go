@@ -11,11 +11,14 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // The mount of the hooks is in the host's namespace until the container has been
 // started, and the device goes with the container.
 func TestKernelHookLife(t *testing.T) {
+	ublktest.Require(t, ublktest.Engines, ublktest.OldestAndNewest)
 	everyRuntime(t, hooked, byHooks(func(w *wrapped) {
 		image := w.imageOf("ext4", rootTree(w, "of the image\n"))
 		bundle := w.bundle(asked{"image": image}, "sh", "-c", "cat /content /proc/mounts; exit 42")
@@ -65,7 +68,8 @@ func TestKernelHookLife(t *testing.T) {
 // A container that is created and never started: its mount is swept, and it still
 // starts, for it has its own.
 func TestKernelHookSweepsCreated(t *testing.T) {
-	onOneKernel(t)
+	ublktest.Require(t, ublktest.Once)
+	ublktest.Require(t, ublktest.Once)
 	eachRuntime(t, hooked, byHooks(func(w *wrapped) {
 		bundle := w.bundle(asked{"image": w.imageOf("squashfs", rootTree(w, "x"))}, "sleep", "1000")
 		w.precreate(bundle)
@@ -89,8 +93,8 @@ func TestKernelHookSweepsCreated(t *testing.T) {
 }
 
 func TestKernelHookRefused(t *testing.T) {
-	onOldestAndNewest(t)
-	w := kernelBed(t).wrap("runc", `attach_timeout = "5s"`)
+	ublktest.Require(t, ublktest.OldestAndNewest)
+	w := kernelBed(t, ublktest.OldestAndNewest).wrap("runc", `attach_timeout = "5s"`)
 	log := systemLog(t)
 	ask := func(a asked) string { return w.bundle(a, "true") }
 	image := w.imageOf("ext4", rootTree(w, "x"))
@@ -151,8 +155,8 @@ func (w *wrapped) readFile(path string) string {
 
 // The engine has gone before it gets the answer.
 func TestKernelHookEngineGone(t *testing.T) {
-	onOneKernel(t)
-	w := kernelBed(t).wrap("runc")
+	ublktest.Require(t, ublktest.Once)
+	w := kernelBed(t, ublktest.Once).wrap("runc")
 	r, out, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -177,8 +181,8 @@ func later(cmd *exec.Cmd, d time.Duration) *exec.Cmd {
 
 // What failed starts leave goes with the next start after some time, or by hand.
 func TestKernelHookSweep(t *testing.T) {
-	onOldestAndNewest(t)
-	w := kernelBed(t).wrap("crun", `sweep_after = "20m"`)
+	ublktest.Require(t, ublktest.OldestAndNewest)
+	w := kernelBed(t, ublktest.OldestAndNewest).wrap("crun", `sweep_after = "20m"`)
 	w.runtime = w.real
 	image := w.imageOf("ext4", rootTree(w, "x"))
 	ask := func() string { return w.bundle(asked{"image": image, "options": "rw"}, "true") }
@@ -235,7 +239,8 @@ func TestKernelHookSweep(t *testing.T) {
 
 // Other users do not get at what is mounted, and root of a user namespace does.
 func TestKernelHookUserNamespace(t *testing.T) {
-	onOneKernel(t)
+	ublktest.Require(t, ublktest.Once)
+	ublktest.Require(t, ublktest.Once)
 	eachRuntime(t, hooked, byHooks(func(w *wrapped) {
 		image := w.imageOf("ext4", rootTree(w, "x"))
 		const mapped = "x 0 100000 65536"
@@ -275,7 +280,8 @@ func TestKernelHookUserNamespace(t *testing.T) {
 
 // Copies of the mount, in namespaces that were made meanwhile, keep no device.
 func TestKernelHookCopies(t *testing.T) {
-	onOneKernel(t)
+	ublktest.Require(t, ublktest.Once)
+	ublktest.Require(t, ublktest.Once)
 	for _, propagation := range []string{"slave", "private", "unchanged"} {
 		t.Run(propagation, func(t *testing.T) {
 			w := kernelBed(t).wrap("crun")
@@ -318,7 +324,8 @@ func TestKernelHookCopies(t *testing.T) {
 // All that an annotation may ask for, and what is to be seen of it in the host's
 // namespace: one mount.
 func TestKernelHookOverlay(t *testing.T) {
-	onOneKernel(t)
+	ublktest.Require(t, ublktest.Once)
+	ublktest.Require(t, ublktest.Once)
 	eachRuntime(t, hooked, byHooks(func(w *wrapped) {
 		tree := w.TempDir()
 		if err := os.Rename(rootTree(w, "x"), tree+"/root"); err != nil {
@@ -341,8 +348,8 @@ func TestKernelHookOverlay(t *testing.T) {
 
 // A wrapper that stands in front of the runtime leaves a hook's root as it is.
 func TestKernelHookAndWrapper(t *testing.T) {
-	onOneKernel(t)
-	w := kernelBed(t).wrap("runc", `attach_timeout = "5s"`)
+	ublktest.Require(t, ublktest.Once)
+	w := kernelBed(t, ublktest.Once).wrap("runc", `attach_timeout = "5s"`)
 	bundle := w.bundle(asked{"image": w.imageOf("ext4", rootTree(w, "x")), "options": "rw"}, "cat", "/content")
 	w.precreate(bundle)
 	if out := w.runs("c", bundle); out != "x" {
@@ -353,14 +360,14 @@ func TestKernelHookAndWrapper(t *testing.T) {
 
 // The hook is killed at any moment, and leaves what is swept at most.
 func TestKernelHookKilled(t *testing.T) {
-	onOldestAndNewest(t)
-	w := kernelBed(t).wrap("runc")
+	ublktest.Require(t, ublktest.OldestAndNewest, ublktest.Soak)
+	w := kernelBed(t, ublktest.OldestAndNewest, ublktest.Soak).wrap("runc")
 	bundle := w.bundle(asked{"image": w.imageOf("ext4", rootTree(w, "x")), "options": "rw"}, "true")
 	full := w.runCommand(w.precreateCommand(bundle)).took
 	w.sweepAll()
 	w.nothingHooked()
 	t.Logf("a whole hook takes %s", full)
-	n := (kills(t) + 2) / 3
+	n := ublktest.Kills(t, 6, 10)
 	left := 0
 	untilHit(t, "kill of a hook", n, (n+1)/2, 8*n, func(int) (hit bool) {
 		cmd := w.precreateCommand(bundle)
@@ -383,8 +390,8 @@ func TestKernelHookKilled(t *testing.T) {
 
 // Many containers of one image, at once.
 func TestKernelHookParallel(t *testing.T) {
-	onOneKernel(t)
-	w := kernelBed(t).wrap("runc")
+	ublktest.Require(t, ublktest.Once)
+	w := kernelBed(t, ublktest.Once).wrap("runc")
 	systemLog(t)
 	const containers = 8
 	bundle := w.bundle(asked{"image": w.imageOf("squashfs", rootTree(w, "x")), "overlay": "tmpfs:1m"}, "true")

@@ -29,12 +29,12 @@ type bed struct {
 	ctl *ublk.Control
 }
 
-// kernelBed returns a bed. At the end of the test it fails if the test left a
-// device, a server or what ublktest.Kernel looks for.
-func kernelBed(t testing.TB) *bed {
+// kernelBed returns a bed for a test with these needs. At the end of the test it
+// fails if the test left a device, a server or what ublktest.Kernel looks for.
+func kernelBed(t testing.TB, needs ...ublktest.Need) *bed {
 	t.Helper()
 	b := &bed{TB: t, bin: os.Getenv("UBLK_LOOP_BIN")}
-	b.ctl = ublktest.Kernel(t)
+	b.ctl = ublktest.Kernel(t, needs...)
 	if b.bin == "" {
 		t.Skip("UBLK_LOOP_BIN does not name a binary to test")
 	}

@@ -10,16 +10,20 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // An add that is killed, whenever that is, leaves nothing, unless it has
 // printed the path: then whoever reads it knows.
 func TestKernelAddKilled(t *testing.T) {
-	b := kernelBed(t)
+	ublktest.Require(t, ublktest.Soak)
+	b := kernelBed(t, ublktest.Soak)
 	file := b.image(1 << 20)
 	before := things(t)
 	whole := b.timeOfAdd(file)
-	untilHit(t, "kill before the path is printed", killTimes, leastHits, mostTries, func(i int) bool {
+	times, least, most := kills(t)
+	untilHit(t, "kill before the path is printed", times, least, most, func(i int) bool {
 		sig := []syscall.Signal{unix.SIGKILL, unix.SIGINT, unix.SIGTERM, unix.SIGHUP}[i%4]
 		out := b.kill(file, sig, rand.N(whole*5/4))
 		if out != "" {
@@ -64,11 +68,13 @@ func (b *bed) kill(file string, sig syscall.Signal, after time.Duration) string 
 
 // An interrupted add is back when all is gone, and says what it was about.
 func TestKernelAddInterrupted(t *testing.T) {
-	b := kernelBed(t)
+	ublktest.Require(t, ublktest.Soak)
+	b := kernelBed(t, ublktest.Soak)
 	file := b.image(1 << 20)
 	before := things(t)
 	whole := b.timeOfAdd(file)
-	untilHit(t, "interrupt before add is done", killTimes, leastHits, mostTries, func(i int) bool {
+	times, least, most := kills(t)
+	untilHit(t, "interrupt before add is done", times, least, most, func(i int) bool {
 		hit := b.interruptAdd(file, moment(whole, i))
 		b.nothingSince(before)
 		return hit
@@ -108,11 +114,13 @@ func (b *bed) interruptAdd(file string, after time.Duration) (hit bool) {
 // A server that dies while add waits for it is an error, and what it has made
 // is removed.
 func TestKernelServerKilledInAdd(t *testing.T) {
-	b := kernelBed(t)
+	ublktest.Require(t, ublktest.Soak)
+	b := kernelBed(t, ublktest.Soak)
 	file := b.image(1 << 20)
 	before := things(t)
 	whole := b.timeOfAdd(file)
-	untilHit(t, "kill of a server that add waits for", killTimes, leastHits, mostTries, func(i int) bool {
+	times, least, most := kills(t)
+	untilHit(t, "kill of a server that add waits for", times, least, most, func(i int) bool {
 		hit := b.killServerOfAdd(file, moment(whole, i))
 		b.nothingSince(before)
 		return hit

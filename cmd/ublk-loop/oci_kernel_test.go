@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // runtimes are the real ones.
@@ -23,7 +25,8 @@ func eachRuntime(t *testing.T, settings string, test func(*wrapped)) {
 	withRuntimes(t, runtimes, settings, test)
 }
 
-// everyRuntime runs a test with all versions of the runtimes that there are.
+// everyRuntime runs a test with all versions of the runtimes. The test needs
+// ublktest.Engines.
 func everyRuntime(t *testing.T, settings string, test func(*wrapped)) {
 	withRuntimes(t, append(slices.Clone(runtimes), moreRuntimes(t)...), settings, test)
 }
@@ -62,6 +65,7 @@ func TestKernelOCIFileSystems(t *testing.T) {
 }
 
 func TestKernelOCILife(t *testing.T) {
+	ublktest.Require(t, ublktest.Engines, ublktest.OldestAndNewest)
 	everyRuntime(t, "", func(w *wrapped) {
 		image := w.imageOf("ext4", rootTree(w, "x"))
 
@@ -159,7 +163,8 @@ func TestKernelOCIRefused(t *testing.T) {
 
 // An image is one writer's, and another's as soon as he is gone.
 func TestKernelOCIReadWrite(t *testing.T) {
-	onOldestAndNewest(t)
+	ublktest.Require(t, ublktest.OldestAndNewest)
+	ublktest.Require(t, ublktest.OldestAndNewest)
 	eachRuntime(t, `attach_timeout = "10s"`, func(w *wrapped) {
 		image := w.imageOf("ext4", rootTree(w, "x"))
 		writing := func(command string) string {
@@ -192,9 +197,9 @@ func TestKernelOCIReadWrite(t *testing.T) {
 }
 
 func TestKernelOCIOverlay(t *testing.T) {
-	onOldestAndNewest(t)
+	ublktest.Require(t, ublktest.OldestAndNewest)
 	upper := t.TempDir()
-	w := kernelBed(t).wrap("crun", fmt.Sprintf("allowed_overlays = [%q]", upper), `attach_timeout = "5s"`)
+	w := kernelBed(t, ublktest.OldestAndNewest).wrap("crun", fmt.Sprintf("allowed_overlays = [%q]", upper), `attach_timeout = "5s"`)
 	tree := rootTree(w, "x")
 	if err := os.Rename(tree, tree+"s"); err != nil {
 		t.Fatal(err)
@@ -275,7 +280,8 @@ func (w *wrapped) refusesPlanted(ask asked, overlays string) {
 // Root of a container with a user namespace is nobody on the way to its root
 // directory.
 func TestKernelOCIUserNamespace(t *testing.T) {
-	onOldestAndNewest(t)
+	ublktest.Require(t, ublktest.OldestAndNewest)
+	ublktest.Require(t, ublktest.Engines, ublktest.OldestAndNewest)
 	everyRuntime(t, "", func(w *wrapped) {
 		for _, kind := range []string{"squashfs", "ext4"} {
 			dir := w.bundle(asked{"image": w.imageOf(kind, rootTree(w, "x"))}, "sh", "-c", "cat /content /proc/self/uid_map")
@@ -290,7 +296,8 @@ func TestKernelOCIUserNamespace(t *testing.T) {
 
 // Many containers of one image, at once.
 func TestKernelOCIParallel(t *testing.T) {
-	onOldestAndNewest(t)
+	ublktest.Require(t, ublktest.OldestAndNewest)
+	ublktest.Require(t, ublktest.OldestAndNewest)
 	eachRuntime(t, "", func(w *wrapped) {
 		image := w.imageOf("squashfs", rootTree(w, "x"))
 		const containers = 8
@@ -317,12 +324,13 @@ func TestKernelOCIParallel(t *testing.T) {
 
 // The call is killed at any moment.
 func TestKernelOCIKilled(t *testing.T) {
-	onOldestAndNewest(t)
+	ublktest.Require(t, ublktest.OldestAndNewest, ublktest.Soak)
+	ublktest.Require(t, ublktest.OldestAndNewest, ublktest.Soak)
 	eachRuntime(t, "", func(w *wrapped) {
 		image := w.imageOf("ext4", rootTree(w, "x"))
 		full := w.calls("run", "--bundle", w.bundle(asked{"image": image}, "true"), "c").took
 		w.Logf("a whole run takes %s", full)
-		n := kills(w)
+		n := ublktest.Kills(w, 8, 30)
 		untilHit(w, "kill of a call", n, (n+1)/2, 8*n, func(i int) (hit bool) {
 			cmd := w.call("run", "--bundle", w.bundle(asked{"image": image, "options": "rw"}, "sleep", "1000"), fmt.Sprint("k", i))
 			if err := cmd.Start(); err != nil {

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // What a root from an image adds to the start of a container: beside that of a
@@ -15,8 +17,8 @@ import (
 // measured is what comes before it. The three take turns, so that whatever else
 // the machine does meets all of them.
 func TestKernelOCIStartTime(t *testing.T) {
-	onOneKernel(t)
-	w := kernelBed(t).wrap("exit 0") // each device goes while the next one comes
+	ublktest.Require(t, ublktest.Plain, ublktest.Once)
+	w := kernelBed(t, ublktest.Plain, ublktest.Once).wrap("exit 0") // each device goes while the next one comes
 	image := w.imageOf("ext4", rootTree(w, "x"))
 	with, without := w.bundle(asked{"image": image}, "true"), w.bundle(nil, "true")
 	place := t.TempDir()
@@ -58,8 +60,8 @@ func TestKernelOCIStartTime(t *testing.T) {
 
 // How long the device is there after the container's last process, killed.
 func TestKernelOCIEndTime(t *testing.T) {
-	onOneKernel(t)
-	w := kernelBed(t).wrap("echo started; exec sleep 1000")
+	ublktest.Require(t, ublktest.Plain, ublktest.Once)
+	w := kernelBed(t, ublktest.Plain, ublktest.Once).wrap("echo started; exec sleep 1000")
 	bundle := w.bundle(asked{"image": w.imageOf("ext4", rootTree(w, "x"))}, "true")
 	times := make([]time.Duration, 20)
 	for i := range times {

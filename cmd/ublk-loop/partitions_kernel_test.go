@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // partitioned returns an image with two partitions.
@@ -27,7 +29,8 @@ func (b *bed) partitioned() string {
 
 // Partitions can be opened when add returns, without a wait, and stay.
 func TestKernelPartScan(t *testing.T) {
-	b := kernelBed(t)
+	ublktest.Require(t, ublktest.EveryKernel)
+	b := kernelBed(t, ublktest.EveryKernel)
 	file := b.partitioned()
 	for range 5 {
 		events := b.uevents()
@@ -55,7 +58,8 @@ func TestKernelPartScan(t *testing.T) {
 // Without the flag there are none, and nobody has looked: the kernel has read
 // nothing of the disk.
 func TestKernelNoPartScan(t *testing.T) {
-	b := kernelBed(t)
+	ublktest.Require(t, ublktest.EveryKernel)
+	b := kernelBed(t, ublktest.EveryKernel)
 	file := b.partitioned()
 	s := b.add(file)
 	time.Sleep(100 * time.Millisecond) // some kernels would look a moment later
@@ -103,7 +107,8 @@ func (b *bed) drain(socket int) []string {
 // Somebody who claims the device is waited for, not overtaken; a partition
 // that is open shows that there is no need to look.
 func TestKernelScanBusy(t *testing.T) {
-	b := kernelBed(t)
+	ublktest.Require(t, ublktest.EveryKernel)
+	b := kernelBed(t, ublktest.EveryKernel)
 	s := b.add("--partscan", b.image(1<<20)) // without partitions
 	defer b.del(s.Device)
 	claim, err := unix.Open(s.Device, unix.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC, 0)
@@ -133,7 +138,8 @@ func TestKernelScanBusy(t *testing.T) {
 
 // A partition is a file like others, and so is a device of our own.
 func TestKernelAttachPartition(t *testing.T) {
-	b := kernelBed(t)
+	ublktest.Require(t, ublktest.EveryKernel)
+	b := kernelBed(t, ublktest.EveryKernel)
 	file := b.partitioned()
 	below := b.add("-P", file)
 	above := b.add(below.Device + "p2")

@@ -30,7 +30,7 @@ type podman struct {
 // runtime, or by hooks: this machine's, or with "-trixie" that of another release.
 func (w *wrapped) podman(runtime, release string, byHooks bool) *podman {
 	w.Helper()
-	dir, _ := engines(w)
+	dir := engines(w)
 	store, err := os.MkdirTemp("", "podman") // which has to have a short name
 	if err != nil {
 		w.Fatal(err)

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // withPodman runs a test with podman, by some ways of giving a container its root:
@@ -20,10 +22,7 @@ import (
 func withPodman(t *testing.T, ways []string, test func(*podman)) {
 	for _, way := range ways {
 		t.Run(way, func(t *testing.T) {
-			dir, ok := engines(t) // which also mounts them, before the mounts are counted
-			if !ok {
-				t.Skip("there are no container engines here")
-			}
+			dir := engines(t) // which also mounts them, before the mounts are counted
 			how, program, _ := strings.Cut(way, "-")
 			runtime, release := program, ""
 			if i := strings.IndexByte(program, '-'); i > 0 {
@@ -36,6 +35,8 @@ func withPodman(t *testing.T, ways []string, test func(*podman)) {
 }
 
 func TestKernelPodmanLife(t *testing.T) {
+	ublktest.Require(t, ublktest.Engines, ublktest.Once)
+	ublktest.Require(t, ublktest.Engines, ublktest.Once)
 	withPodman(t, []string{"ublk-runc", "hooks-crun", "ublk-crun-trixie", "hooks-runc-trixie"}, func(p *podman) {
 		ask := asked{"image": p.image}
 		r := p.calls(append(p.container("run", ask, "--rm"), "sh", "-c", "cat /content /proc/mounts; exit 42")...)
@@ -83,6 +84,8 @@ func TestKernelPodmanLife(t *testing.T) {
 }
 
 func TestKernelPodmanFails(t *testing.T) {
+	ublktest.Require(t, ublktest.Engines, ublktest.Once)
+	ublktest.Require(t, ublktest.Engines, ublktest.Once)
 	withPodman(t, []string{"ublk-crun", "hooks-crun", "hooks-crun-trixie"}, func(p *podman) {
 		if r := p.fails(append(p.container("run", asked{"image": p.image}, "--rm"), "/not/there")...); r.status != 127 {
 			p.Errorf("a command that is not there: exit status %d: %s", r.status, r.err)
@@ -108,13 +111,15 @@ func TestKernelPodmanFails(t *testing.T) {
 
 // podman, the monitor that it starts, and the runtime are killed at any moment.
 func TestKernelPodmanKilled(t *testing.T) {
+	ublktest.Require(t, ublktest.Engines, ublktest.Once, ublktest.Soak)
+	ublktest.Require(t, ublktest.Engines, ublktest.Once, ublktest.Soak)
 	withPodman(t, []string{"ublk-crun", "hooks-runc"}, func(p *podman) {
 		run := func(name string) []string {
 			return append(p.container("run", asked{"image": p.image}, "--detach", "--name", name), "sleep", "1000")
 		}
 		full := p.calls(run("whole")...).took
 		p.does("rm", "--force", "--time", "0", "whole")
-		n := (kills(p) + 9) / 10
+		n := ublktest.Kills(p, 2, 3)
 		untilHit(p, "kill of podman or its monitor", n, (n+1)/2, 8*n, func(i int) (hit bool) {
 			name := fmt.Sprint("k", i)
 			cmd := p.command(run(name)...)
@@ -139,6 +144,8 @@ func TestKernelPodmanKilled(t *testing.T) {
 
 // Two containers at once, with what changes a container's view of its root.
 func TestKernelPodmanTwo(t *testing.T) {
+	ublktest.Require(t, ublktest.Engines, ublktest.Once)
+	ublktest.Require(t, ublktest.Engines, ublktest.Once)
 	withPodman(t, []string{"hooks-runc"}, func(p *podman) {
 		volume := p.TempDir()
 		ask := asked{"image": p.image, "overlay": "tmpfs:4m"}

@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,17 +17,15 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // pressureTime is how long a test keeps the machine short of memory: 15
-// seconds, or UBLK_LOOP_PRESSURE of them.
+// seconds, in a short run 5, or UBLK_LOOP_PRESSURE of them.
 func pressureTime(t testing.TB) time.Duration {
 	t.Helper()
-	seconds, err := strconv.Atoi(os.Getenv("UBLK_LOOP_PRESSURE"))
-	if err != nil {
-		seconds = 15
-	}
-	return time.Duration(seconds) * time.Second
+	return time.Duration(ublktest.Repeats(t, "UBLK_LOOP_PRESSURE", 5, 15)) * time.Second
 }
 
 // pressureGrace is how much longer it may take a slow machine until three
@@ -48,10 +45,8 @@ const freeMemory = 160 << 20
 // another file system, while somebody eats the memory that is left: it goes on,
 // nothing hangs, and the server is not what the OOM killer takes.
 func TestKernelMemoryPressure(t *testing.T) {
-	b := kernelBed(t)
-	if os.Getenv("UBLK_LOOP_VM") == "" {
-		t.Skip("it takes the machine's memory: only in a virtual machine")
-	}
+	ublktest.Require(t, ublktest.Own, ublktest.ScratchDisk, ublktest.Plain, ublktest.Soak)
+	b := kernelBed(t, ublktest.Own, ublktest.ScratchDisk, ublktest.Plain, ublktest.Soak)
 	for _, tt := range []struct {
 		name  string
 		flags []string

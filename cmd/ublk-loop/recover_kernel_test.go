@@ -16,18 +16,8 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/ublk"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
-
-// kills is how often a test of each way to recover kills a server: 30 times, or
-// UBLK_LOOP_KILLS times.
-func kills(t testing.TB) int {
-	t.Helper()
-	n, err := strconv.Atoi(os.Getenv("UBLK_LOOP_KILLS"))
-	if err != nil {
-		return 30
-	}
-	return n
-}
 
 // killServer kills the server of a device, and waits for its end and until init
 // has taken notice: until then the process has its number.
@@ -82,12 +72,13 @@ func (b *bed) whatever(t *testing.T, call func(b *bed, onCrash string, flags ...
 // With reissue nobody sees an error, with requeue some requests fail; none is
 // lost, and no old write comes after a new one.
 func TestKernelRecoverUnderLoad(t *testing.T) {
-	b := kernelBed(t)
+	ublktest.Require(t, ublktest.EveryKernel, ublktest.Soak)
+	b := kernelBed(t, ublktest.EveryKernel, ublktest.Soak)
 	b.whatever(t, func(b *bed, onCrash string, flags ...string) {
 		s := b.add(append(flags, b.image(loadBytes))...)
 		l := startLoad(b, s.Device)
 		var slowest, noticed time.Duration
-		n := kills(b) / 2
+		n := ublktest.Kills(b, 4, 15)
 		untilHit(b, "kill under load", n, n, 4*n, func(i int) (hit bool) {
 			l.goesOn(b)
 			time.Sleep(rand.N(200 * time.Millisecond))
@@ -121,7 +112,8 @@ func TestKernelRecoverUnderLoad(t *testing.T) {
 // A mounted file system does not notice: fio verifies what it wrote, and fsck
 // finds nothing.
 func TestKernelRecoverMounted(t *testing.T) {
-	b := kernelBed(t)
+	ublktest.Require(t, ublktest.EveryKernel, ublktest.Soak)
+	b := kernelBed(t, ublktest.EveryKernel, ublktest.Soak)
 	for _, zeroCopy := range []string{"auto", "off"} {
 		t.Run("zero copy "+zeroCopy, func(t *testing.T) { b.in(t).recoverMounted("--zero-copy", zeroCopy) })
 	}
@@ -134,7 +126,7 @@ func (b *bed) recoverMounted(flags ...string) {
 	dir := b.TempDir()
 	b.tool("mount", s.Device, dir)
 	defer func() { _ = unix.Unmount(dir, unix.MNT_DETACH) }()
-	n := kills(b) / 2
+	n := ublktest.Kills(b, 4, 15)
 	hits := 0
 	for runs := 0; hits < n; runs++ {
 		if runs > n {
@@ -205,7 +197,8 @@ func (b *bed) verify(path string) <-chan error {
 // Without arguments all that wait are recovered. The new server is confined as
 // the first one was, and ends as that.
 func TestKernelRecoverAll(t *testing.T) {
-	b := kernelBed(t)
+	ublktest.Require(t, ublktest.EveryKernel)
+	b := kernelBed(t, ublktest.EveryKernel)
 	before := things(t)
 	if out := b.ok("recover"); out != "" {
 		t.Errorf("with nothing to recover it prints %q", out)
@@ -326,11 +319,9 @@ func TestKernelRecoverNotRecoverable(t *testing.T) {
 // A write of the killed server that is still under way, below, when the driver
 // has forgotten that server: the next one is none before it has ended.
 func TestKernelRecoverWaitsForWrites(t *testing.T) {
-	b := kernelBed(t)
-	disk := os.Getenv("UBLK_LOOP_DISK")
-	if disk == "" {
-		t.Skip("UBLK_LOOP_DISK does not name a disk to write to")
-	}
+	ublktest.Require(t, ublktest.ScratchDisk, ublktest.EveryKernel)
+	b := kernelBed(t, ublktest.ScratchDisk, ublktest.EveryKernel)
+	disk := b.testDisk()
 	b.tool("modprobe", "dm_mod")
 	b.tool("dmsetup", "create", "held", "--noudevsync", "--table", "0 131072 linear "+disk+" 0")
 	defer b.tool("dmsetup", "remove", "--retry", "--noudevsync", "held")
@@ -398,7 +389,8 @@ func (b *bed) underWay(s loop.Status) (reads, writes int) {
 
 // A service that is started again takes its device over, and nothing else.
 func TestKernelAddTakesOver(t *testing.T) {
-	b := kernelBed(t)
+	ublktest.Require(t, ublktest.EveryKernel)
+	b := kernelBed(t, ublktest.EveryKernel)
 	file, key := b.image(8<<20), []string(nil)
 	path, _ := b.keyFile(64)
 	for _, encrypted := range []bool{false, true} {

@@ -17,7 +17,8 @@ import (
 
 // Of two that recover a device at once, one does.
 func TestKernelRecoverTwice(t *testing.T) {
-	b := kernelBed(t)
+	ublktest.Require(t, ublktest.EveryKernel)
+	b := kernelBed(t, ublktest.EveryKernel)
 	s := b.add("--on-crash=reissue", b.image(4<<20))
 	for range 5 {
 		b.killServer(s)
@@ -48,7 +49,8 @@ func TestKernelRecoverTwice(t *testing.T) {
 // but on a kernel that would crash over it, which is told, and del works, and
 // on one that may hang with it.
 func TestKernelRecoverKilled(t *testing.T) {
-	b := kernelBed(t)
+	ublktest.Require(t, ublktest.EveryKernel, ublktest.Soak)
+	b := kernelBed(t, ublktest.EveryKernel, ublktest.Soak)
 	offered, err := b.ctl.Features()
 	if err != nil {
 		t.Fatal(err)
@@ -65,7 +67,8 @@ func TestKernelRecoverKilled(t *testing.T) {
 	s = b.recover(s)
 	whole := time.Since(start)
 	again, refused := 0, 0
-	untilHit(t, "kill of a recovery half way", killTimes, leastHits, mostTries, func(i int) (hit bool) {
+	times, least, most := kills(t)
+	untilHit(t, "kill of a recovery half way", times, least, most, func(i int) (hit bool) {
 		b.killServer(s)
 		if i%2 == 0 {
 			b.killRecovery(s, rand.N(whole))
@@ -165,9 +168,10 @@ func (b *bed) killServers() {
 // The end of who wants a recovery is not that of the server: others use the
 // device.
 func TestKernelRecoverOutlivesItsCaller(t *testing.T) {
-	b := kernelBed(t)
+	ublktest.Require(t, ublktest.EveryKernel)
+	b := kernelBed(t, ublktest.EveryKernel)
 	s := b.add("--on-crash=reissue", b.image(4<<20))
-	untilHit(t, "kill of who waits for a recovery", 4, 4, mostTries, func(int) (hit bool) {
+	untilHit(t, "kill of who waits for a recovery", 4, 4, 32, func(int) (hit bool) {
 		b.killServer(s)
 		cmd := b.command("recover", s.Device)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/ublk"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // noticeLimit is how long the driver may take to notice that a server is gone. It
@@ -34,7 +35,7 @@ func (b *bed) awaitsServer(s loop.Status) time.Duration {
 // The driver notices the end of a server that had a request for every tag as soon
 // as that of another, and the next server answers these requests.
 func TestKernelRecoverWithAllTagsInUse(t *testing.T) {
-	b := kernelBed(t)
+	b := kernelBed(t, ublktest.EveryKernel)
 	offered, err := b.ctl.Features()
 	if err != nil {
 		t.Fatal(err)

@@ -5,12 +5,15 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // An encrypted device needs its key again, and takes no other: what would be
 // written through that is noise on the disk.
 func TestKernelRecoverTransfer(t *testing.T) {
-	b := kernelBed(t)
+	ublktest.Require(t, ublktest.Soak)
+	b := kernelBed(t, ublktest.Soak)
 	for _, tt := range []struct {
 		name    string
 		prepare func(b *bed, path, key string)

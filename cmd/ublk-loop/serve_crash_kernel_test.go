@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // served checks that devices are served by a server, and hold what they did.
@@ -28,7 +29,8 @@ func (m *many) serves(devices ...loop.Status) {
 // A server that is started again takes over what outlived the last, be that
 // killed or told to end, and I/O that waited goes on.
 func TestKernelServeAgain(t *testing.T) {
-	b := kernelBed(t)
+	ublktest.Require(t, ublktest.EveryKernel)
+	b := kernelBed(t, ublktest.EveryKernel)
 	for name, end := range map[string]func(*many){"killed": (*many).kill, "ended": (*many).stop} {
 		t.Run(name, func(t *testing.T) {
 			b := b.in(t)
@@ -138,7 +140,8 @@ func TestKernelForceStoppedServer(t *testing.T) {
 // Whoever starts the server again, nobody who uses its devices sees that it was
 // killed: no error, and each block holds what was written last.
 func TestKernelServeUnderLoad(t *testing.T) {
-	b := kernelBed(t)
+	ublktest.Require(t, ublktest.EveryKernel, ublktest.Soak)
+	b := kernelBed(t, ublktest.EveryKernel, ublktest.Soak)
 	m := b.serve("--on-crash=reissue")
 	var devices []loop.Status
 	var loads []*load
@@ -147,7 +150,7 @@ func TestKernelServeUnderLoad(t *testing.T) {
 		devices = append(devices, s)
 		loads = append(loads, startLoad(b, s.Device))
 	}
-	n := kills(b) / 2
+	n := ublktest.Kills(b, 4, 15)
 	for range n {
 		for _, l := range loads {
 			l.goesOn(b)

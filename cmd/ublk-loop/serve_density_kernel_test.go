@@ -26,8 +26,9 @@ const deviceKiB = 64
 // thread of its own, one more is attached as quickly as the first, and when
 // nothing happens the server does nothing.
 func TestKernelServeDensity(t *testing.T) {
-	b := kernelBed(t)
-	n := manyDevices(t)
+	ublktest.Require(t, ublktest.Plain, ublktest.Soak)
+	b := kernelBed(t, ublktest.Plain, ublktest.Soak)
+	n := ublktest.Repeats(t, "UBLK_LOOP_DEVICES", 120, 300)
 	m := b.serve()
 	client := control.NewClient(control.DefaultSocket)
 	file, err := loop.OpenPath(b.image(16 << 20))
@@ -79,19 +80,6 @@ func TestKernelServeDensity(t *testing.T) {
 		t.Errorf("%d threads more for %d devices", now-threads, n)
 	}
 	b.ok("del", "--all")
-}
-
-// manyDevices is how many devices the test of density makes.
-func manyDevices(t *testing.T) int {
-	text := os.Getenv("UBLK_LOOP_DEVICES")
-	if text == "" {
-		return 120
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n
 }
 
 // memory returns the server's PSS, in KiB.

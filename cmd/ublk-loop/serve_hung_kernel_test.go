@@ -9,13 +9,16 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // A device whose disk answers nobody any more holds up its own removal. The
 // others are served, added and removed meanwhile, the log says what hangs, and
 // when the disk is back all comes to its end.
 func TestKernelServeHungDevice(t *testing.T) {
-	b := kernelBed(t)
+	ublktest.Require(t, ublktest.ScratchDisk)
+	b := kernelBed(t, ublktest.ScratchDisk)
 	disk := b.testDisk()
 	b.tool("dmsetup", "create", "hangs", "--noudevsync", "--table", "0 2048 linear "+disk+" 0")
 	t.Cleanup(func() { b.tool("dmsetup", "remove", "--retry", "--noudevsync", "hangs") })

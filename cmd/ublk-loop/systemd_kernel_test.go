@@ -19,6 +19,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop/control"
 	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop/oci"
 	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 //go:embed systemd
@@ -37,12 +38,6 @@ const systemdPath = "/lib/systemd/systemd"
 // startSystemd starts systemd with our units, and waits until it answers.
 func (b *bed) startSystemd() *manager {
 	b.Helper()
-	if _, err := os.Stat(systemdPath); err != nil {
-		b.Skip("there is no systemd here")
-	}
-	if os.Getenv("UBLK_LOOP_VM") == "" {
-		b.Skip("a second systemd is for a virtual machine")
-	}
 	m := &manager{b: b, root: b.TempDir()}
 	m.writeUnits()
 	m.cmd = exec.Command("unshare", "--fork", "--kill-child", "--pid", "--mount", "--mount-proc",
@@ -187,7 +182,8 @@ func (m *manager) sweeps() {
 // when it is killed, or stopped, or restarted, and replaced by another program
 // at reload; I/O on its devices goes on through all of that.
 func TestKernelSystemd(t *testing.T) {
-	b := kernelBed(t)
+	ublktest.Require(t, ublktest.Own, ublktest.Systemd)
+	b := kernelBed(t, ublktest.Own, ublktest.Systemd)
 	m := b.startSystemd()
 	m.ctl("start", "ublk-loop.socket")
 	if st, err := os.Stat(control.DefaultSocket); err != nil || st.Mode().Perm() != 0o600 {
@@ -244,11 +240,8 @@ func TestKernelSystemd(t *testing.T) {
 // The snapshotter's unit starts the server's socket, is ready, and is started again
 // when it is killed.
 func TestKernelSystemdSnapshotter(t *testing.T) {
-	onOneKernel(t)
-	b := kernelBed(t)
-	if _, err := exec.LookPath(snapshotterProgram); err != nil {
-		t.Skip(err)
-	}
+	ublktest.Require(t, ublktest.Own, ublktest.Snapshotter, ublktest.Systemd, ublktest.Once)
+	b := kernelBed(t, ublktest.Own, ublktest.Snapshotter, ublktest.Systemd, ublktest.Once)
 	m := b.startSystemd()
 	const unit, socket, state = "ublk-loop-snapshotter.service", "/run/ublk-loop/snapshotter.sock", "/var/lib/ublk-loop/snapshotter"
 	t.Cleanup(func() {

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // pairLimit is how long an add and a del may take together, in emulation and
@@ -30,7 +32,8 @@ func (b *bed) startTime() time.Duration {
 // After any number of cycles nothing refers to the driver, which can be
 // unloaded; each takes well under a second.
 func TestKernelCycles(t *testing.T) {
-	b := kernelBed(t)
+	ublktest.Require(t, ublktest.Own, ublktest.Plain)
+	b := kernelBed(t, ublktest.Own, ublktest.Plain)
 	file := b.image(1 << 20)
 	before := things(t)
 	var all time.Duration
@@ -56,13 +59,9 @@ func TestKernelCycles(t *testing.T) {
 	b.del(file)
 }
 
-// unload unloads the driver. It skips the test where that is not this test's
-// to do, or cannot be done.
+// unload unloads the driver. The test needs ublktest.Own.
 func (b *bed) unload() {
 	b.Helper()
-	if os.Getenv("UBLK_LOOP_VM") == "" {
-		b.Skip("the driver is not unloaded on a machine that is in use")
-	}
 	if err := b.ctl.Close(); err != nil {
 		b.Fatal(err)
 	}

@@ -14,14 +14,15 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// testDisk returns the disk that tests may write to.
+// testDisk returns the disk that tests may write to. The test needs ublktest.ScratchDisk.
 func (b *bed) testDisk() string {
 	b.Helper()
 	disk := os.Getenv("UBLK_LOOP_DISK")
 	if disk == "" {
-		b.Skip("UBLK_LOOP_DISK names no disk to write to")
+		b.Fatal("UBLK_LOOP_DISK names no disk to write to")
 	}
 	return disk
 }
@@ -108,7 +109,8 @@ func randomBytes(n int) []byte {
 // What is written through ublk-loop is read through dm-crypt, by the table that
 // list prints, and the other way round: an ext4, for each key and sector size.
 func TestKernelTransferIsDMCrypt(t *testing.T) {
-	b := kernelBed(t)
+	ublktest.Require(t, ublktest.ScratchDisk)
+	b := kernelBed(t, ublktest.ScratchDisk)
 	b.tool("modprobe", "dm_crypt")
 	// With each key and sector size one of these: loop's TestKernelTransfer has
 	// all of them, against another implementation.
@@ -142,7 +144,8 @@ func TestKernelTransferIsDMCrypt(t *testing.T) {
 
 // A device without a transfer is dm's linear.
 func TestKernelNoTransferIsDMLinear(t *testing.T) {
-	b := kernelBed(t)
+	ublktest.Require(t, ublktest.ScratchDisk)
+	b := kernelBed(t, ublktest.ScratchDisk)
 	b.tool("modprobe", "dm_mod")
 	const size = 1 << 20
 	dev := b.add("--offset", "1M", "--sizelimit", fmt.Sprint(size), b.testDisk())
@@ -157,7 +160,8 @@ func TestKernelNoTransferIsDMLinear(t *testing.T) {
 
 // The same with cryptsetup, which makes the table of its own arguments.
 func TestKernelTransferIsCryptsetupPlain(t *testing.T) {
-	b := kernelBed(t)
+	ublktest.Require(t, ublktest.ScratchDisk)
+	b := kernelBed(t, ublktest.ScratchDisk)
 	b.tool("modprobe", "dm_crypt")
 	disk := b.testDisk()
 	const size = 256 << 10
@@ -247,7 +251,8 @@ func (b *bed) exchange(add []string, other otherWay) loop.Status {
 // A LUKS volume that cryptsetup made opens in ublk-loop, is written, and opens
 // in cryptsetup with what was written.
 func TestKernelLUKS(t *testing.T) {
-	b := kernelBed(t)
+	ublktest.Require(t, ublktest.ScratchDisk)
+	b := kernelBed(t, ublktest.ScratchDisk)
 	b.tool("modprobe", "dm_crypt")
 	b.tool("modprobe", "loop")
 	quick := []string{"--pbkdf-force-iterations", "4", "--pbkdf-memory", "32768"}

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // pulse writes to a device and reads back, one block after the other, and keeps
@@ -82,7 +83,8 @@ func (b *bed) end(p *pulse) {
 // program to the next, again and again: no I/O fails, nothing is lost, and the
 // process stays the same.
 func TestKernelUpgrade(t *testing.T) {
-	b := kernelBed(t)
+	ublktest.Require(t, ublktest.EveryKernel)
+	b := kernelBed(t, ublktest.EveryKernel)
 	m := b.serve("--on-crash=reissue")
 	var devices []loop.Status
 	var pulses []*pulse
@@ -171,7 +173,8 @@ func TestKernelUpgradeAndWatchdog(t *testing.T) {
 // A file that has no name any more is handed over, and what was said about how
 // long a device stays.
 func TestKernelUpgradeHandsOver(t *testing.T) {
-	b := kernelBed(t)
+	ublktest.Require(t, ublktest.EveryKernel)
+	b := kernelBed(t, ublktest.EveryKernel)
 	m := b.serve("--on-crash=reissue")
 	file := b.image(1 << 20)
 	s := b.add(file)

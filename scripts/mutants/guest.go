@@ -48,7 +48,7 @@ func launchInGuest(ctx context.Context, e *execution) ([]byte, error) {
 		files = append(files, "--dir", data+":/vm/tests/testdata")
 	}
 	arguments := append([]string{"run", "uml", "--timeout", fmt.Sprint(int((e.limit + bootTime).Seconds())), "--console", os.DevNull}, files...)
-	arguments = append(arguments, "--", "env", "UBLK_LOOP_VM=1", "sh", "-c", inGuest, profileFollows)
+	arguments = append(arguments, "--", "env", "UBLK_LOOP_HAS=own,plain", "sh", "-c", inGuest, profileFollows)
 	out, err := finish(ctx, func(ctx context.Context) (*exec.Cmd, error) {
 		cmd := exec.CommandContext(ctx, filepath.Join("scripts", "vm.sh"), append(arguments, flags...)...)
 		cmd.Env = append(os.Environ(), "TMPDIR="+e.scratch)

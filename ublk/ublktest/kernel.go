@@ -16,16 +16,18 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
-// Kernel says that a test needs the ublk driver, and skips it where there is
-// none, with the reason; where UBLK_LOOP_VM promises one, that is a failure.
-// At the end of the test it fails if the test left a device, a descriptor, a
-// task or a complaint of the kernel behind. It returns a Control for the test.
-func Kernel(t testing.TB) *ublk.Control {
+// Kernel says that a test needs the ublk driver, root, and what is listed. It
+// skips the test where something of that is missing, with the reason; if the
+// runner of the tests promises a driver, it fails the test instead. At the end
+// of the test it fails if the test left a device, a descriptor, a task or a
+// complaint of the kernel behind. It returns a Control for the test.
+func Kernel(t testing.TB, needs ...Need) *ublk.Control {
 	t.Helper()
+	Require(t, needs...)
 	ctl, err := ublk.OpenControl()
 	if err != nil {
 		skip := t.Skipf
-		if os.Getenv("UBLK_LOOP_VM") != "" {
+		if _, promised := os.LookupEnv(hasVariable); promised {
 			skip = t.Fatalf
 		}
 		skip("no ublk here: %v", err)

@@ -2,7 +2,6 @@ package ublktest
 
 import (
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -71,7 +70,7 @@ func Pinned(t testing.TB) (offers Offers, release string, ok bool) {
 		t.Fatal(err)
 	}
 	release = unix.ByteSliceToString(name.Release[:])
-	if os.Getenv("UBLK_LOOP_VM") == "" {
+	if !Promised(Own) {
 		return Offers{}, release, false
 	}
 	offers, ok = Matrix[series(release)]

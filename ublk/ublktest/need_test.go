@@ -1,0 +1,160 @@
+package ublktest
+
+import (
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// watched is a test that is looked at: what it emits, and how it ends.
+type watched struct {
+	testing.TB
+	said    []string
+	skipped bool
+	failed  bool
+}
+
+func (r *watched) Helper()                   {}
+func (r *watched) Failed() bool              { return r.failed }
+func (r *watched) Attr(key, value string)    { r.say(key + "=" + value) }
+func (r *watched) Log(args ...any)           { r.say(fmt.Sprint(args...)) }
+func (r *watched) Skip(args ...any)          { r.end(&r.skipped, fmt.Sprint(args...)) }
+func (r *watched) Skipf(f string, a ...any)  { r.Skip(fmt.Sprintf(f, a...)) }
+func (r *watched) Fatal(args ...any)         { r.end(&r.failed, fmt.Sprint(args...)) }
+func (r *watched) Fatalf(f string, a ...any) { r.Fatal(fmt.Sprintf(f, a...)) }
+func (r *watched) say(text string)           { r.said = append(r.said, text) }
+func (r *watched) end(how *bool, s string)   { *how = true; r.say(s); runtime.Goexit() }
+
+// record runs a test to its end, which may be in the middle.
+func record(t *testing.T, test func(t testing.TB)) *watched {
+	t.Helper()
+	r := &watched{TB: t}
+	done := make(chan struct{})
+	go func() { // received below
+		defer close(done)
+		test(r)
+	}()
+	<-done
+	return r
+}
+
+// expect compares what a test said and how it ended.
+func (r *watched) expect(t *testing.T, skipped, failed bool, said ...string) {
+	t.Helper()
+	if r.skipped != skipped || r.failed != failed || !slices.Equal(r.said, said) {
+		t.Errorf("skipped %v, failed %v, said %q; want %v, %v, %q", r.skipped, r.failed, r.said, skipped, failed, said)
+	}
+}
+
+func TestRequire(t *testing.T) {
+	others := "own,disk" // and as many CPUs as there are
+	if runtime.NumCPU() > 1 {
+		others += ",cpus"
+	}
+	if !hasRaceDetector() {
+		others += ",plain"
+	}
+	for _, c := range []struct {
+		name, has, declare string
+		needs              []Need
+		skipped            bool
+		said               []string
+	}{
+		{"all is there", others, "", []Need{Own, ScratchDisk, EveryKernel}, false, []string{"needs=own disk every-kernel"}},
+		{"nothing needed", others, "", nil, false, []string{"needs="}},
+		{"engines are missing", others, "", []Need{Own, Engines}, true, []string{"needs=own engines", "needs container engines (UBLK_LOOP_ENGINES)"}},
+		{"only declared", others, "1", []Need{Own}, true, []string{"needs=own", "declared only"}},
+		{"a place is no equipment", others, "", []Need{Once, Long, Soak, OldestAndNewest}, false, []string{"needs=once long soak oldest-and-newest"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Setenv(hasVariable, c.has)
+			t.Setenv(declareVariable, c.declare)
+			record(t, func(t testing.TB) { Require(t, c.needs...) }).expect(t, c.skipped, false, c.said...)
+		})
+	}
+}
+
+// A runner that promises what is not there, or keeps quiet of what is, is wrong.
+func TestContradiction(t *testing.T) {
+	cpus, plain := runtime.NumCPU() > 1, !hasRaceDetector()
+	for n, is := range map[Need]bool{CPUs: cpus, Plain: plain} {
+		if err := contradiction(n, is); err != nil {
+			t.Error(err)
+		}
+		if contradiction(n, !is) == nil {
+			t.Errorf("%s may be %v, which it is not", n, !is)
+		}
+	}
+	t.Setenv(hasVariable, map[bool]string{true: "own", false: "own,plain"}[plain])
+	if r := record(t, func(t testing.TB) { Require(t, Plain) }); !r.failed {
+		t.Errorf("a contradiction does not fail the test, which said %q", r.said)
+	}
+}
+
+func TestLacksHardware(t *testing.T) {
+	record(t, func(t testing.TB) { LacksHardware(t, "AVX-512") }).expect(t, true, false, "lacks=AVX-512", "this machine lacks AVX-512")
+}
+
+func TestRepeats(t *testing.T) {
+	want := 7
+	if testing.Short() {
+		want = 3
+	}
+	t.Setenv("UBLK_LOOP_KILLS", "")
+	if n := Kills(t, 3, 7); n != want {
+		t.Errorf("%d, want %d", n, want)
+	}
+	t.Setenv("UBLK_LOOP_KILLS", "100")
+	if n := Kills(t, 3, 7); n != 100 {
+		t.Errorf("%d, want 100", n)
+	}
+	for _, wrong := range []string{"0", "-1", "many"} {
+		t.Setenv("UBLK_LOOP_KILLS", wrong)
+		if r := record(t, func(t testing.TB) { Kills(t, 3, 7) }); !r.failed {
+			t.Errorf("%q is taken", wrong)
+		}
+	}
+}
+
+const moment = 5 * time.Millisecond
+
+func TestTimedOut(t *testing.T) {
+	never := make(chan int)
+	for name, wait := range map[string]func(t testing.TB){
+		"until":   func(t testing.TB) { Until(t, moment, "the end", func() bool { return false }) },
+		"receive": func(t testing.TB) { Receive(t, moment, "the end", never) },
+	} {
+		record(t, wait).expect(t, false, true, `timed-out="the end"`, "timed out after 5ms: waiting for the end")
+		// A time-out after another failure is no time-out alone.
+		r := record(t, func(t testing.TB) {
+			t.(*watched).failed = true
+			wait(t)
+		})
+		if r.expect(t, false, true, "timed out after 5ms: waiting for the end"); t.Failed() {
+			t.Error(name)
+		}
+	}
+	with := record(t, func(t testing.TB) {
+		Until(t, moment, "the end", func() bool { return false }, func() string { return "3 are left" })
+	})
+	if text := strings.Join(with.said, "\n"); !with.failed || !strings.Contains(text, "3 are left\n") {
+		t.Errorf("it said %q", text)
+	}
+}
+
+func TestWaitsEnd(t *testing.T) {
+	calls := 0
+	record(t, func(t testing.TB) {
+		Until(t, time.Minute, "three", func() bool { calls++; return calls == 3 })
+	}).expect(t, false, false)
+	c := make(chan int, 1)
+	c <- 5
+	record(t, func(t testing.TB) {
+		if v := Receive(t, time.Minute, "five", c); v != 5 {
+			t.Fatal(v)
+		}
+	}).expect(t, false, false)
+}
