@@ -120,6 +120,12 @@ func openKernelLog(t testing.TB) int {
 // complaints are what a healthy kernel does not say.
 var complaints = []string{"WARNING:", "BUG:", "Oops", "blocked for more than", "general protection", "UBSAN", "KASAN", "use-after-free"}
 
+// IsComplaint reports whether a line of the kernel's log says that something is
+// wrong with the kernel.
+func IsComplaint(line string) bool {
+	return slices.ContainsFunc(complaints, func(c string) bool { return strings.Contains(line, c) })
+}
+
 func checkKernelLog(t testing.TB, fd int) {
 	t.Helper()
 	defer func() { _ = unix.Close(fd) }()
@@ -132,11 +138,8 @@ func checkKernelLog(t testing.TB, fd int) {
 		if err != nil {
 			return // EAGAIN: the end
 		}
-		line := string(record[:n])
-		for _, c := range complaints {
-			if strings.Contains(line, c) {
-				t.Errorf("kernel log: %s", line)
-			}
+		if line := string(record[:n]); IsComplaint(line) {
+			t.Errorf("kernel log: %s", line)
 		}
 	}
 }

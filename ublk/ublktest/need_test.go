@@ -21,6 +21,7 @@ func (r *watched) Helper()                   {}
 func (r *watched) Failed() bool              { return r.failed }
 func (r *watched) Attr(key, value string)    { r.say(key + "=" + value) }
 func (r *watched) Log(args ...any)           { r.say(fmt.Sprint(args...)) }
+func (r *watched) Logf(f string, a ...any)   { r.say(fmt.Sprintf(f, a...)) }
 func (r *watched) Skip(args ...any)          { r.end(&r.skipped, fmt.Sprint(args...)) }
 func (r *watched) Skipf(f string, a ...any)  { r.Skip(fmt.Sprintf(f, a...)) }
 func (r *watched) Fatal(args ...any)         { r.end(&r.failed, fmt.Sprint(args...)) }

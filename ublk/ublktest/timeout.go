@@ -6,6 +6,12 @@ import (
 	"time"
 )
 
+// How the lines of TimedOut and Detail begin.
+const (
+	TimedOutPrefix = "timed out after "
+	DetailPrefix   = "detail: "
+)
+
 // TimedOut fails a test that has waited in vain for what is described. The runner
 // tries a test again if this is its only failure: a machine that shares its CPUs
 // stands still for seconds now and then.
@@ -15,7 +21,14 @@ func TimedOut(t testing.TB, after time.Duration, format string, args ...any) {
 	if !t.Failed() { // else it is not the only failure
 		t.Attr(AttrTimedOut, fmt.Sprintf("%q", what))
 	}
-	t.Fatalf("timed out after %v: waiting for %s", after, what)
+	t.Fatalf("%s%v: waiting for %s", TimedOutPrefix, after, what)
+}
+
+// Detail logs what explains a time-out that has failed the test. Any other line
+// behind it counts as a further failure.
+func Detail(t testing.TB, format string, args ...any) {
+	t.Helper()
+	t.Logf(DetailPrefix+format, args...)
 }
 
 // Until waits for a state that gives no event, and fails the test if it does not
@@ -27,7 +40,7 @@ func Until(t testing.TB, limit time.Duration, what string, ok func() bool, more 
 			continue
 		}
 		for _, text := range more {
-			t.Log(text())
+			Detail(t, "%s", text())
 		}
 		TimedOut(t, limit, "%s", what)
 	}

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
+)
+
+// kind is how tests run on a bed.
+type kind int
+
+const (
+	machine kind = iota // in QEMU
+	uml                 // in user-mode Linux
+	host                // on this machine's own kernel
+)
+
+// bed is a place where tests of the kernel run.
+type bed struct {
+	name   string // in the results: "7.3"
+	kernel string // for vm.sh
+	kind   kind
+	race   bool // with the race detector
+	has    needs
+	suites []string // the Debian suites whose containerd is tested
+}
+
+// umlKernel is the name of the user-mode kernel among those of kernels.txt.
+const umlKernel = "uml"
+
+// newBed describes a kernel of kernels.txt, a directory with a kernel, or "host".
+func newBed(kernel string) *bed {
+	b := &bed{name: filepath.Base(kernel), kernel: kernel, suites: []string{"trixie"}}
+	_, err := os.Stat(filepath.Join(kernel, "linux"))
+	switch {
+	case kernel == "host":
+		b.kind = host
+		b.has = needsOf(ublktest.Machine, ublktest.Plain)
+		if runtime.NumCPU() > 1 {
+			b.has[ublktest.CPUs] = true
+		}
+	case kernel == umlKernel || strings.Contains(kernel, "/") && err == nil:
+		b.kind = uml
+		b.suites = []string{"bookworm", "trixie"}
+		b.has = needsOf(ublktest.Own, ublktest.ScratchDisk, ublktest.Engines, ublktest.Containerd, ublktest.Snapshotter,
+			ublktest.Plain)
+	default:
+		b.has = needsOf(ublktest.Own, ublktest.CPUs, ublktest.Machine, ublktest.ScratchDisk, ublktest.Engines,
+			ublktest.Containerd, ublktest.Snapshotter, ublktest.Systemd, ublktest.Plain)
+	}
+	if suites := strings.Fields(os.Getenv("UBLK_LOOP_CONTAINERD")); len(suites) > 0 {
+		b.suites = suites
+	} else if kernel == "6.12" {
+		b.suites = []string{"bookworm"} // the oldest containerd is on the oldest kernel
+	}
+	return b
+}
+
+// withRace returns the same bed for code with the race detector.
+func (b *bed) withRace() *bed {
+	r := *b
+	r.name, r.race, r.has = b.name+"-race", true, needs{}
+	for need := range b.has {
+		if need != ublktest.Plain {
+			r.has[need] = true
+		}
+	}
+	return &r
+}
+
+// matrix returns the beds of a run that names none, best first: the user-mode
+// kernel, then the newest, and the oldest last. The host's own is beside them,
+// where it has ublk and we are root.
+func matrix(top string) ([]*bed, error) {
+	out, err := exec.Command(filepath.Join(top, "scripts/vm-kernel.sh"), "--list").Output()
+	if err != nil {
+		return nil, err
+	}
+	names := strings.Fields(string(out)) // the oldest first
+	slices.Reverse(names)
+	var beds []*bed
+	for _, name := range names {
+		beds = append(beds, newBed(name))
+	}
+	slices.SortStableFunc(beds, func(a, b *bed) int { return int(b.kind) - int(a.kind) })
+	if hostHasUblk() {
+		beds = append(beds, newBed("host"))
+	}
+	return beds, nil
+}
+
+func hostHasUblk() bool {
+	if os.Geteuid() != 0 {
+		return false
+	}
+	if _, err := os.Stat("/dev/ublk-control"); err == nil {
+		return true
+	}
+	return exec.Command("modprobe", "-q", "ublk_drv").Run() == nil
+}

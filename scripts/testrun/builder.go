@@ -1,0 +1,143 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// countVariables say how often tests repeat something.
+var countVariables = []string{"UBLK_LOOP_KILLS", "UBLK_LOOP_PRESSURE", "UBLK_LOOP_DEVICES", "UBLK_LOOP_CYCLES", "UBLK_LOOP_SEED"}
+
+// The beds of tests that need no kernel.
+const (
+	here  = "here"
+	arm64 = "arm64"
+)
+
+// builder makes jobs.
+type builder struct {
+	top      string
+	work     string // a directory of this run
+	supplies *supplies
+	limit    time.Duration // of a process
+	short    bool          // tests repeat things less often
+	run      string        // which tests, by their names
+	subtests string        // the part of it behind the first slash, with it
+	number   int           // of jobs
+}
+
+// on returns the job of some tests of a package on a bed.
+func (b *builder) on(bed *bed, tests []declared, expected time.Duration) *job {
+	k := &kernelJob{builder: b, bed: bed, pkg: tests[0].pkg, needs: needs{}}
+	byName := map[string]declared{}
+	for _, t := range tests {
+		k.tests = append(k.tests, t.name)
+		byName[t.name] = t
+		for need := range t.needs {
+			k.needs[need] = true
+		}
+	}
+	b.number++
+	j := &job{
+		title: bed.name + " " + k.pkg.Dir, bed: bed.name, pkg: k.pkg.Dir, planned: k.tests, expected: expected,
+		alone: bed.kind == host, console: filepath.Join(b.work, fmt.Sprint("console", b.number)),
+	}
+	j.command = func(ctx context.Context) (*exec.Cmd, error) { return k.command(ctx, j.console) }
+	j.rest = func(names []string) *job {
+		var left []declared
+		for _, name := range names {
+			left = append(left, byName[name])
+		}
+		return b.on(bed, left, expected)
+	}
+	return j
+}
+
+// here returns the job of the tests of a module that need no kernel, with more
+// arguments for go test.
+func (b *builder) here(module string, pkgs []*pkg, more ...string) *job {
+	race, env := raceArguments()
+	args := append([]string{"test", "-json", "-skip", kernelTests}, race...)
+	if b.run != "" {
+		args = append(args, "-run", b.run)
+	}
+	args = append(args, more...)
+	args = append(args, relative(module, pkgs)...)
+	j := b.goJob(here, module, args, env)
+	j.expected = 24 * time.Hour // before all others: it needs nothing that is not there
+	return j
+}
+
+// raceArguments turn the race detector on where there is a C compiler for it.
+func raceArguments() (args, env []string) {
+	if _, err := exec.LookPath("gcc"); err != nil {
+		return nil, []string{"CGO_ENABLED=0"}
+	}
+	return []string{"-race"}, []string{"CGO_ENABLED=1"}
+}
+
+// relative names packages below their module.
+func relative(module string, pkgs []*pkg) []string {
+	var dirs []string
+	for _, p := range pkgs {
+		dir := strings.TrimPrefix(strings.TrimPrefix(p.Dir, module), "/")
+		if module == "." {
+			dir = p.Dir
+		}
+		dirs = append(dirs, "./"+dir)
+	}
+	return dirs
+}
+
+// arm64 returns the job of packages with assembly code for that architecture, in
+// emulation, or nil where that cannot be.
+func (b *builder) arm64(module string, pkgs []*pkg, more ...string) *job {
+	emulator, err := exec.LookPath("qemu-aarch64")
+	if err != nil || len(pkgs) == 0 {
+		return nil
+	}
+	args := []string{"test", "-json", "-exec", emulator, "-skip", kernelTests}
+	if b.run != "" {
+		args = append(args, "-run", b.run)
+	}
+	args = append(append(args, more...), relative(module, pkgs)...)
+	return b.goJob(arm64, module, args, []string{"GOARCH=arm64", "CGO_ENABLED=0"})
+}
+
+// goJob runs go, which prints events, in a module's directory.
+func (b *builder) goJob(bed, module string, args, env []string) *job {
+	j := &job{title: bed + " " + module, bed: bed, pkgDir: b.pkgDir(module)}
+	j.command = func(ctx context.Context) (*exec.Cmd, error) {
+		cmd := exec.CommandContext(ctx, "go", args...)
+		cmd.Dir, cmd.Env = filepath.Join(b.top, module), append(os.Environ(), env...)
+		return cmd, nil
+	}
+	return j
+}
+
+// pkgDir returns what makes the directory of a package of its import path.
+func (b *builder) pkgDir(module string) func(string) string {
+	var prefix string
+	return func(importPath string) string {
+		if prefix == "" {
+			out, _ := b.supplies.run(module, nil, "go", "list", "-m")
+			prefix = out
+		}
+		rest := strings.TrimPrefix(strings.TrimPrefix(importPath, prefix), "/")
+		return filepath.Join(module, rest)
+	}
+}
+
+// fuzz returns the job of a fuzz test.
+func (b *builder) fuzz(p *pkg, name, time string) *job {
+	j := &job{title: "fuzz " + testName(p.Dir, name), bed: "fuzz", pkg: p.Dir, planned: []string{name}, plain: true}
+	j.command = func(ctx context.Context) (*exec.Cmd, error) {
+		return exec.CommandContext(ctx, filepath.Join(b.top, "scripts/fuzz.sh"), time, "./"+p.Dir, name), nil
+	}
+	return j
+}

@@ -1,0 +1,316 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// progressEvery is the time between two lines of progress.
+const progressEvery = 20 * time.Second
+
+// run is one run of the program.
+type run struct {
+	*options
+	top     string
+	out     io.Writer
+	pkgs    []*pkg
+	beds    []*bed
+	builder *builder
+	runner  *runner
+	tests   []declared
+	plan    plan
+}
+
+// execute runs what was asked for, and reports whether all is well.
+func execute(ctx context.Context, o *options, out io.Writer) (bool, error) {
+	started := time.Now()
+	top, err := os.Getwd()
+	if err != nil {
+		return false, err
+	}
+	work, err := os.MkdirTemp("", "ublk-loop-test.")
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = os.RemoveAll(work) }()
+	o.setCounts()
+	r := &run{options: o, top: top, out: out}
+	supplies := newSupplies(ctx, top, work, out)
+	r.builder = &builder{top: top, work: work, supplies: supplies, limit: o.limit, short: o.tier == quick, run: o.runText}
+	if i := strings.IndexByte(o.runText, '/'); i >= 0 {
+		r.builder.subtests = o.runText[i:]
+	}
+	r.runner = &runner{
+		out: out, ledger: newLedger(), times: readTimes(filepath.Join(o.cache, "tests", "times.json")),
+		started: started, underWay: supplies.underWay, current: map[*job]progress{},
+	}
+	if err := r.find(); err != nil {
+		return false, err
+	}
+	if !o.planOnly {
+		if err := r.openLedger(); err != nil {
+			return false, err
+		}
+	}
+	r.declare(ctx)
+	r.print()
+	if o.planOnly || ctx.Err() != nil {
+		return !o.planOnly || len(r.runner.ledger.all()) == 0, nil
+	}
+	r.runner.schedule(ctx, o.jobs, r.jobs(), progressEvery)
+	if ctx.Err() != nil {
+		return false, nil
+	}
+	r.runner.tryAgain(ctx, r.again, progressEvery)
+	return r.end()
+}
+
+// setCounts sets how often tests repeat something in a soak.
+func (o *options) setCounts() {
+	if o.tier != soak {
+		return
+	}
+	for name, value := range map[string]string{"UBLK_LOOP_KILLS": "100", "UBLK_LOOP_PRESSURE": "300", "UBLK_LOOP_DEVICES": "1000"} {
+		if os.Getenv(name) == "" {
+			_ = os.Setenv(name, value) // which fails only for a wrong name
+		}
+	}
+}
+
+// find finds the packages and the beds.
+func (r *run) find() error {
+	all, err := discover(r.top)
+	if err != nil {
+		return err
+	}
+	if r.pkgs, err = choose(all, r.packages); err != nil {
+		return err
+	}
+	if r.tier == unit {
+		return nil
+	}
+	if r.isExplicit() {
+		for _, name := range r.kernels {
+			r.beds = append(r.beds, newBed(name))
+		}
+		return nil
+	}
+	if r.beds, err = matrix(r.top); err != nil {
+		return fmt.Errorf("list kernels: %w", err)
+	}
+	if r.tier == full {
+		var beds []*bed
+		for _, b := range r.beds {
+			if beds = append(beds, b); b.kind == uml {
+				beds = append(beds, b.withRace())
+			}
+		}
+		r.beds = beds
+	}
+	return nil
+}
+
+// isExplicit reports whether all that they can run is to run on the kernels that
+// were named.
+func (r *run) isExplicit() bool { return len(r.kernels) > 0 && !r.tierGiven }
+
+// openLedger keeps the results for --resume. Where the state of the tree has no
+// name, they are not kept.
+func (r *run) openLedger() error {
+	key, err := treeKey(r.top)
+	if err != nil && r.resume {
+		return fmt.Errorf("resume: %w", err)
+	}
+	if err != nil {
+		return nil
+	}
+	key += "-" + string(r.tier)
+	for _, name := range countVariables {
+		key += "-" + os.Getenv(name)
+	}
+	return r.runner.ledger.open(filepath.Join(r.cache, "tests", "results", key+".json"), r.resume)
+}
+
+// declare has all tests of the kernel say what they need, and makes the plan.
+// Meanwhile what most runs need is fetched.
+func (r *run) declare(ctx context.Context) {
+	if r.tier == unit {
+		return
+	}
+	s := r.builder.supplies
+	if !r.planOnly {
+		for _, b := range r.beds {
+			if b.kind != host && (len(r.kernels) == 0 || r.isExplicit() || r.isNamed(b)) {
+				go func() { _, _ = s.kernel(b.kernel) }() // its error is that of the jobs that need it
+			}
+		}
+	}
+	for _, p := range r.pkgs {
+		if !p.kernel {
+			continue
+		}
+		binary, err := s.tests(p, false)
+		var tests []declared
+		if err == nil {
+			tests, err = declare(ctx, r.top, p, binary)
+		}
+		if err != nil && ctx.Err() == nil {
+			fmt.Fprintf(r.out, "FAIL  plan   %s\n%v\n", p.Dir, err)
+			r.runner.keep(result{Bed: "plan", Pkg: p.Dir, Leaves: []leaf{{How: failed}}})
+		}
+		for _, t := range tests {
+			if r.run == nil || r.run.MatchString(t.name) {
+				r.tests = append(r.tests, t)
+			}
+		}
+	}
+	r.makePlan()
+}
+
+func (r *run) makePlan() {
+	p := planner{tier: r.tier, beds: r.beds, explicit: r.isExplicit()}
+	r.plan = p.plan(r.tests)
+	if len(r.kernels) > 0 && !r.isExplicit() {
+		r.plan = r.plan.only(r.kernels)
+	}
+}
+
+// isNamed reports whether a bed is on one of the kernels that were named.
+func (r *run) isNamed(b *bed) bool {
+	for _, name := range r.kernels {
+		if name == b.name || name == b.kernel {
+			return true
+		}
+	}
+	return false
+}
+
+// print says what will run.
+func (r *run) print() {
+	if r.tier == unit {
+		return
+	}
+	for _, b := range r.beds {
+		var names []string
+		for _, p := range r.plan.placements {
+			if p.bed == b {
+				names = append(names, p.String())
+			}
+		}
+		fmt.Fprintf(r.out, "-- plan: %d tests on %s\n", len(names), b.name)
+		if r.planOnly {
+			fmt.Fprintln(r.out, "   "+strings.Join(names, "\n   "))
+		}
+	}
+	if n := len(r.plan.later); n > 0 {
+		fmt.Fprintf(r.out, "-- plan: %d tests are left to other tiers\n", n)
+	}
+}
+
+// jobs are all jobs of the run.
+func (r *run) jobs() []*job {
+	var jobs []*job
+	if len(r.kernels) == 0 && r.tier != soak {
+		jobs = r.hereJobs()
+	}
+	if len(r.kernels) == 0 && r.tier == full {
+		jobs = append(jobs, r.fuzzJobs()...)
+	}
+	var left []placement
+	for _, p := range r.plan.placements {
+		if !r.runner.ledger.has(result{Bed: p.bed.name, Pkg: p.pkg.Dir, Test: p.name}) {
+			left = append(left, p)
+		}
+	}
+	for _, g := range split(left, r.runner.times.expect, r.options.jobs) {
+		jobs = append(jobs, r.builder.on(g.bed, g.tests, g.expected()))
+	}
+	return jobs
+}
+
+// hereJobs are the tests that need no kernel, a job for each module.
+func (r *run) hereJobs() []*job {
+	byModule := map[string][]*pkg{}
+	var order []string
+	for _, p := range r.pkgs {
+		if byModule[p.module] == nil {
+			order = append(order, p.module)
+		}
+		byModule[p.module] = append(byModule[p.module], p)
+	}
+	var jobs []*job
+	for _, module := range order {
+		jobs = append(jobs, r.builder.here(module, byModule[module]))
+		var other []*pkg
+		for _, p := range byModule[module] {
+			if p.arm64 {
+				other = append(other, p)
+			}
+		}
+		if j := r.builder.arm64(module, other); j != nil {
+			jobs = append(jobs, j)
+		}
+	}
+	var left []*job
+	for _, j := range jobs {
+		if !r.runner.ledger.isDone(j.title) {
+			left = append(left, j)
+		}
+	}
+	return left
+}
+
+// fuzzTime is how long each fuzz test runs in a full run.
+const fuzzTime = "1m"
+
+func (r *run) fuzzJobs() []*job {
+	var jobs []*job
+	for _, p := range r.pkgs {
+		for _, name := range p.fuzz {
+			done := r.runner.ledger.has(result{Bed: "fuzz", Pkg: p.Dir, Test: name})
+			if !done && (r.run == nil || r.run.MatchString(name)) {
+				jobs = append(jobs, r.builder.fuzz(p, name, fuzzTime))
+			}
+		}
+	}
+	return jobs
+}
+
+// again returns the job that runs the test of a result once more.
+func (r *run) again(res result) *job {
+	for _, b := range r.beds {
+		if b.name != res.Bed {
+			continue
+		}
+		for _, t := range r.tests {
+			if t.pkg.Dir == res.Pkg && t.name == res.Test {
+				return r.builder.on(b, []declared{t}, 0)
+			}
+		}
+	}
+	i := slices.IndexFunc(r.pkgs, func(p *pkg) bool { return p.Dir == res.Pkg })
+	p, make := r.pkgs[i:i+1], r.builder.here
+	if res.Bed == arm64 {
+		make = r.builder.arm64
+	}
+	return make(p[0].module, p, "-count=1", "-run", "^"+res.Test+"$")
+}
+
+// end prints what came of the run.
+func (r *run) end() (bool, error) {
+	t := sum(r.runner.ledger.all())
+	t.nowhere = append(t.nowhere, r.plan.homeless...)
+	t.skipped += len(r.plan.homeless)
+	if r.isWhole() {
+		t.demand()
+	}
+	err := firstError(r.runner.ledger.close(), r.runner.times.write())
+	t.print(r.out, r.runner.unsteady)
+	return t.isGood(), err
+}

@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
+)
+
+// kernelJob runs tests of one package on one bed.
+type kernelJob struct {
+	*builder
+	bed   *bed
+	pkg   *pkg
+	tests []string
+	needs needs // the equipment that any of the tests needs
+}
+
+// Where things are in a virtual machine.
+const (
+	guestDir         = "/vm/tests"
+	guestProgram     = "/usr/bin/ublk-loop"
+	guestSnapshotter = "/usr/bin/ublk-loop-snapshotter"
+	guestContainerd  = "/vm/containerd"
+)
+
+// command waits for what the job needs, and returns its process.
+func (k *kernelJob) command(ctx context.Context, console string) (*exec.Cmd, error) {
+	binary, err := k.supplies.tests(k.pkg, k.bed.race)
+	if err != nil {
+		return nil, err
+	}
+	program, err := k.supplies.ublkLoop(k.bed.race)
+	if err != nil {
+		return nil, err
+	}
+	if k.bed.kind == host {
+		cmd := exec.CommandContext(ctx, binary, k.arguments()...)
+		cmd.Dir = filepath.Join(k.top, k.pkg.Dir)
+		cmd.Env = append(os.Environ(), "UBLK_LOOP_BIN="+program, "UBLK_LOOP_HAS="+k.has())
+		return cmd, nil
+	}
+	if _, err := k.supplies.kernel(k.bed.kernel); err != nil {
+		return nil, err
+	}
+	extra, err := k.extras()
+	if err != nil {
+		return nil, err
+	}
+	name := path.Base(k.pkg.Dir) + ".test"
+	args := []string{
+		"run", k.bed.kernel, "--timeout", seconds(k.limit), "--console", console, "--disk", "2G",
+		"--file", binary + ":" + guestDir + "/" + name, "--file", program + ":" + guestProgram,
+	}
+	args = append(append(args, extra...), "--", "env", "--chdir="+guestDir)
+	args = append(append(args, k.settings()...), "./"+name)
+	cmd := exec.CommandContext(ctx, filepath.Join(k.top, "scripts/vm.sh"), append(args, k.arguments()...)...)
+	return cmd, nil
+}
+
+func seconds(d time.Duration) string { return fmt.Sprint(int(d.Seconds())) }
+
+// extras are what the machine has besides the programs under test.
+func (k *kernelJob) extras() ([]string, error) {
+	var args []string
+	if data := filepath.Join(k.top, k.pkg.Dir, "testdata"); isDir(data) {
+		args = append(args, "--dir", data+":"+guestDir+"/testdata")
+	}
+	if k.needs[ublktest.Snapshotter] {
+		program, err := k.supplies.snapshotter()
+		if err != nil {
+			return nil, err
+		}
+		args = append(args, "--file", program+":"+guestSnapshotter)
+	}
+	if k.needs[ublktest.Engines] {
+		image, err := k.supplies.engines()
+		if err != nil {
+			return nil, err
+		}
+		args = append(args, "--image", image)
+	}
+	if k.needs[ublktest.Containerd] {
+		for _, suite := range k.bed.suites {
+			dir, err := k.supplies.containerd(suite)
+			if err != nil {
+				return nil, err
+			}
+			args = append(args, "--dir", dir+":"+guestContainerd+"/"+suite)
+		}
+	}
+	return args, nil
+}
+
+func isDir(path string) bool {
+	st, err := os.Stat(path)
+	return err == nil && st.IsDir()
+}
+
+// settings are the environment of the tests in a virtual machine.
+func (k *kernelJob) settings() []string {
+	settings := []string{
+		"UBLK_LOOP_HAS=" + k.has(), "UBLK_LOOP_BIN=" + guestProgram, "UBLK_LOOP_DISK=/dev/vda",
+		"UBLK_LOOP_SNAPSHOTTER=" + guestSnapshotter, "UBLK_LOOP_CONTAINERD=" + guestContainerd,
+	}
+	if k.needs[ublktest.Engines] {
+		settings = append(settings, "UBLK_LOOP_ENGINES=/dev/vdb")
+	}
+	for _, name := range countVariables {
+		if value := os.Getenv(name); value != "" {
+			settings = append(settings, name+"="+value)
+		}
+	}
+	return settings
+}
+
+// has is what the machine has. What takes a supply is there only if a test of
+// this job needs it.
+func (k *kernelJob) has() string {
+	has := needs{}
+	for need := range k.bed.has {
+		switch need {
+		case ublktest.Engines, ublktest.Containerd, ublktest.Snapshotter:
+			has[need] = k.needs[need]
+		default:
+			has[need] = true
+		}
+	}
+	for need, is := range has {
+		if !is {
+			delete(has, need)
+		}
+	}
+	return has.list()
+}
+
+// arguments are those of the test binary. With test2json's own verbosity each
+// line of output has its test.
+func (k *kernelJob) arguments() []string {
+	quoted := make([]string, len(k.tests))
+	for i, name := range k.tests {
+		quoted[i] = regexp.QuoteMeta(name)
+	}
+	pattern := "^(" + strings.Join(quoted, "|") + ")$" + k.subtests
+	args := []string{"-test.v=test2json", "-test.run", pattern, "-test.timeout", seconds(k.limit-time.Minute) + "s"}
+	if k.short {
+		args = append(args, "-test.short")
+	}
+	return args
+}

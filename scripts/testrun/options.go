@@ -1,0 +1,156 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const usage = `usage: test.sh [--unit | --tier TIER] [--kernel NAME|DIR|host]... [--run REGEX] [--package DIR]... [--resume] [--plan]
+
+Runs the Test... of all packages here, and their TestKernel... and TestCrash... on the kernels of kernels.txt: user-mode
+Linux, and virtual machines; and on this machine's own kernel ("host") if it has ublk and we are root.
+
+  --tier quick    (default) each test of the kernel on the first kernel that has what it needs, and what depends on the
+                  kernel on each
+  --tier full     everything on every kernel, once more in user-mode Linux with the race detector, each fuzz test for a
+                  minute
+  --tier soak     what repeats something, 100 times, with 1,000 devices, for 5 minutes without memory
+  --unit          only what needs no kernel; also --tier unit
+  --kernel NAME   only on this kernel, without the tests that need none; may be repeated. Without --tier: all that can run
+                  there
+  --run REGEX     only these of TestKernel... and TestCrash... (with --unit: of the others)
+  --package DIR   only this package (./loop), with /... also those below; may be repeated
+  --resume        leave out what an earlier run of this tier, of the same source, has passed
+  --plan          print which tests would run where, and run none
+
+A test that only took too long runs twice more, by itself: if it passes both times it counts as passed, and is named above
+the last line as unsteady. Any other failure fails the run. A test counts as skipped if it has run nowhere.
+
+Environment: JOBS, the number of processes with tests at once (the number of CPUs);
+UBLK_LOOP_TEST_TIMEOUT, the seconds that one of them may take;
+UBLK_LOOP_KILLS, how often a test kills something in each way;
+UBLK_LOOP_PRESSURE, the seconds for which a test keeps a machine short of memory, in each way;
+UBLK_LOOP_DEVICES, how many devices a test has one server serve;
+UBLK_LOOP_CONTAINERD, the Debian suites whose containerd is tested;
+UBLK_LOOP_CACHE, where kernels and the like are kept (~/.cache/ublk-loop).
+Tests find UBLK_LOOP_HAS (what the machine has, of ublktest's needs), UBLK_LOOP_BIN (the command), and for what they need
+UBLK_LOOP_DISK, UBLK_LOOP_ENGINES, UBLK_LOOP_SNAPSHOTTER and UBLK_LOOP_CONTAINERD.
+`
+
+// options are what the command line and the environment ask for.
+type options struct {
+	tier      tier
+	kernels   []string
+	packages  []string
+	run       *regexp.Regexp // nil for all
+	runText   string
+	resume    bool
+	planOnly  bool
+	tierGiven bool
+	jobs      int
+	limit     time.Duration
+	cache     string
+}
+
+// isWhole reports whether a run leaves out nothing, so that a test that it runs
+// nowhere is a fault.
+func (o *options) isWhole() bool {
+	return (o.tier == quick || o.tier == full) && len(o.kernels)+len(o.packages) == 0 && o.run == nil
+}
+
+func parse(args []string, out io.Writer) (*options, error) {
+	o := &options{tier: quick}
+	flags := flag.NewFlagSet("test.sh", flag.ContinueOnError)
+	flags.SetOutput(out)
+	flags.Usage = func() { fmt.Fprint(out, usage) }
+	tierName := flags.String("tier", "", "")
+	isUnit := flags.Bool("unit", false, "")
+	flags.Func("kernel", "", func(s string) error { o.kernels = append(o.kernels, s); return nil })
+	flags.Func("package", "", func(s string) error { o.packages = append(o.packages, s); return nil })
+	flags.StringVar(&o.runText, "run", "", "")
+	flags.BoolVar(&o.resume, "resume", false, "")
+	flags.BoolVar(&o.planOnly, "plan", false, "")
+	if err := flags.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			os.Exit(0)
+		}
+		return nil, err
+	}
+	err := o.check(*tierName, *isUnit, flags.Args())
+	if err != nil {
+		fmt.Fprintln(out, "test.sh: error:", err)
+	}
+	return o, err
+}
+
+func (o *options) check(tierName string, isUnit bool, rest []string) error {
+	if len(rest) > 0 {
+		return fmt.Errorf("argument %s: unknown", rest[0])
+	}
+	if isUnit && tierName != "" && tierName != string(unit) {
+		return fmt.Errorf("--unit and --tier %s: only one is possible", tierName)
+	}
+	if isUnit {
+		tierName = string(unit)
+	}
+	if tierName != "" {
+		o.tier, o.tierGiven = tier(tierName), true
+		if !slices.Contains([]tier{unit, quick, full, soak}, o.tier) {
+			return fmt.Errorf("--tier %s: not one of unit, quick, full, soak", tierName)
+		}
+	}
+	if o.tier == unit && len(o.kernels) > 0 {
+		return errors.New("--unit and --kernel: only one is possible")
+	}
+	if o.runText != "" {
+		name, _, _ := strings.Cut(o.runText, "/")
+		var err error
+		if o.run, err = regexp.Compile(name); err != nil {
+			return fmt.Errorf("--run: %w", err)
+		}
+	}
+	return o.environment()
+}
+
+// limits are how long a process with tests may take.
+var limits = map[tier]time.Duration{unit: 10 * time.Minute, quick: 20 * time.Minute, full: 50 * time.Minute, soak: 6 * time.Hour}
+
+func (o *options) environment() error {
+	o.jobs, o.limit = runtime.NumCPU(), limits[o.tier]
+	for name, set := range map[string]func(n int){
+		"JOBS":                   func(n int) { o.jobs = n },
+		"UBLK_LOOP_TEST_TIMEOUT": func(n int) { o.limit = time.Duration(n) * time.Second },
+	} {
+		text := os.Getenv(name)
+		if text == "" {
+			continue
+		}
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 {
+			return fmt.Errorf("%s is %q, want a number above 0", name, text)
+		}
+		set(n)
+	}
+	var err error
+	o.cache, err = cacheDir()
+	return err
+}
+
+// cacheDir is where kernels and the like are kept.
+func cacheDir() (string, error) {
+	if dir := os.Getenv("UBLK_LOOP_CACHE"); dir != "" {
+		return dir, nil
+	}
+	dir, err := os.UserCacheDir()
+	return filepath.Join(dir, "ublk-loop"), err
+}

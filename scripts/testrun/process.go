@@ -1,0 +1,67 @@
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+	"os/exec"
+	"syscall"
+	"time"
+)
+
+// inGroup gives a command a process group of its own, all of which ends when its
+// context does.
+func inGroup(cmd *exec.Cmd) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
+	cmd.WaitDelay = 10 * time.Second
+}
+
+// follow runs a command, whose output is the verbose output of a test binary for
+// a package or, without one, the events of go test, and returns the command's
+// error.
+func follow(ctx context.Context, cmd *exec.Cmd, pkg string, add func(event)) error {
+	inGroup(cmd)
+	read, write, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	cmd.Stdout, cmd.Stderr = write, write
+	if err := cmd.Start(); err != nil {
+		return firstError(err, read.Close(), write.Close())
+	}
+	_ = write.Close() // the command has it
+	var events io.Reader = read
+	wait := func() error { return nil }
+	if pkg != "" {
+		if events, wait, err = convert(ctx, read, pkg); err != nil {
+			return firstError(err, cmd.Cancel(), cmd.Wait())
+		}
+	}
+	readErr := readEvents(events, add)
+	cmdErr := cmd.Wait()
+	return firstError(cmdErr, readErr, wait(), read.Close())
+}
+
+// convert turns the output of a test binary into events.
+func convert(ctx context.Context, in *os.File, pkg string) (io.Reader, func() error, error) {
+	cmd := exec.CommandContext(ctx, "go", "tool", "test2json", "-t", "-p", pkg)
+	cmd.Stdin, cmd.Stderr = in, os.Stderr
+	// In a group of its own, it reads to the end of what is interrupted.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, nil, err
+	}
+	return out, cmd.Wait, cmd.Start()
+}
+
+// firstError returns the first error.
+func firstError(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

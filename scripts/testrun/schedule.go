@@ -1,0 +1,111 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"os/exec"
+	"slices"
+	"time"
+)
+
+// scheduler runs jobs, as many at once as there are slots, those that take
+// longest first. A job whose supplies are still on their way keeps no slot.
+type scheduler struct {
+	slots    int
+	work     func(ctx context.Context, j *job, cmd *exec.Cmd) (more []*job)
+	fail     func(j *job, err error) // a job that cannot have what it needs
+	progress func(running []*job, waiting int)
+	every    time.Duration // between two lines of progress
+}
+
+// ready is a job with its process, or why there is none.
+type ready struct {
+	job *job
+	cmd *exec.Cmd
+	err error
+}
+
+// end is a job that has ended, and those that come of it.
+type end struct {
+	job  *job
+	more []*job
+}
+
+// run runs all jobs, and those that come of them. It returns when all have ended,
+// or the context has and what ran has ended.
+func (s scheduler) run(ctx context.Context, jobs []*job) {
+	prepared, ended := make(chan ready), make(chan end)
+	pending := 0
+	prepare := func(jobs []*job) {
+		for _, j := range jobs {
+			pending++
+			go func() { // received below
+				cmd, err := j.command(ctx)
+				prepared <- ready{j, cmd, err}
+			}()
+		}
+	}
+	prepare(jobs)
+	ticker := time.NewTicker(s.every)
+	defer ticker.Stop()
+	var waiting []ready
+	running := &slots{number: s.slots}
+	for pending > 0 {
+		select {
+		case r := <-prepared:
+			if r.err != nil {
+				s.fail(r.job, r.err)
+				pending--
+				break
+			}
+			waiting = append(waiting, r)
+		case e := <-ended:
+			running.leave(e.job)
+			pending--
+			prepare(e.more)
+		case <-ticker.C:
+			s.progress(running.busy, pending-len(running.busy))
+		}
+		if ctx.Err() != nil {
+			pending -= len(waiting)
+			waiting = nil
+		}
+		for i := running.next(waiting); i >= 0; i = running.next(waiting) {
+			r := waiting[i]
+			waiting = slices.Delete(waiting, i, i+1)
+			running.take(r.job)
+			go func() { // received above
+				ended <- end{r.job, s.work(ctx, r.job, r.cmd)}
+			}()
+		}
+	}
+}
+
+// slots are the places for jobs that run.
+type slots struct {
+	number int
+	busy   []*job
+}
+
+// next returns which of the waiting jobs may start, -1 for none: the one that is
+// expected to take longest.
+func (s *slots) next(waiting []ready) int {
+	if len(s.busy) >= s.number {
+		return -1
+	}
+	best := -1
+	for i, r := range waiting {
+		if r.job.alone && slices.ContainsFunc(s.busy, func(j *job) bool { return j.bed == r.job.bed }) {
+			continue
+		}
+		if best < 0 || cmp.Less(waiting[best].job.expected, r.job.expected) {
+			best = i
+		}
+	}
+	return best
+}
+
+func (s *slots) take(j *job) { s.busy = append(s.busy, j) }
+func (s *slots) leave(j *job) {
+	s.busy = slices.DeleteFunc(s.busy, func(other *job) bool { return other == j })
+}

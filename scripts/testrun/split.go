@@ -1,0 +1,77 @@
+package main
+
+import (
+	"cmp"
+	"math"
+	"slices"
+	"time"
+)
+
+// group is the tests of one package that run together on a bed.
+type group struct {
+	bed     *bed
+	tests   []declared
+	seconds float64 // expected
+}
+
+// expected is how long the group's machine is expected to run.
+func (g group) expected() time.Duration {
+	return time.Duration((g.seconds + start[g.bed.kind]) * float64(time.Second))
+}
+
+// worthStarting is how many times longer than a machine's start the tests in it
+// take, at least, if a package's tests are split between machines.
+const worthStarting = 12
+
+// split makes groups of the placements such that none is much longer than what
+// the rest takes beside it, for some number of groups at once.
+func split(placements []placement, expect func(placement) float64, slots int) []group {
+	type where struct {
+		bed *bed
+		pkg *pkg
+	}
+	parts := map[where][]placement{}
+	var order []where
+	total := 0.0
+	for _, p := range placements {
+		w := where{p.bed, p.pkg}
+		if parts[w] == nil {
+			order = append(order, w)
+		}
+		parts[w] = append(parts[w], p)
+		total += expect(p)
+	}
+	var groups []group
+	for _, w := range order {
+		// A quarter of a slot's share leaves room to even things out at the end.
+		longest := max(total/float64(slots)/4, worthStarting*start[w.bed.kind])
+		groups = append(groups, pack(w.bed, parts[w], expect, longest)...)
+	}
+	slices.SortStableFunc(groups, func(a, b group) int { return cmp.Compare(b.seconds, a.seconds) })
+	return groups
+}
+
+// pack distributes the tests of one package on one bed over as few groups as stay
+// below a time: each test, the longest first, to the group that has least.
+func pack(bed *bed, tests []placement, expect func(placement) float64, longest float64) []group {
+	sum := 0.0
+	for _, p := range tests {
+		sum += expect(p)
+	}
+	groups := make([]group, max(1, int(math.Ceil(sum/longest))))
+	sorted := slices.Clone(tests)
+	slices.SortStableFunc(sorted, func(a, b placement) int { return cmp.Compare(expect(b), expect(a)) })
+	for _, p := range sorted {
+		least := 0
+		for i := range groups {
+			if groups[i].seconds < groups[least].seconds {
+				least = i
+			}
+		}
+		g := &groups[least]
+		g.bed = bed
+		g.tests = append(g.tests, p.declared)
+		g.seconds += expect(p)
+	}
+	return slices.DeleteFunc(groups, func(g group) bool { return len(g.tests) == 0 })
+}

@@ -1,0 +1,178 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// supplies are what jobs need to be fetched or built: kernels, programs, test
+// binaries. Each is made once, when the first job asks for it, and all that can
+// be made at the same time are. What cannot be had fails who asked for it.
+type supplies struct {
+	ctx  context.Context
+	top  string
+	work string // a directory of this run
+	log  io.Writer
+
+	mu    sync.Mutex // protects what is below
+	items map[string]*supply
+	now   map[string]bool // that are being made
+}
+
+type supply struct {
+	once sync.Once
+	path string
+	err  error
+}
+
+func newSupplies(ctx context.Context, top, work string, log io.Writer) *supplies {
+	return &supplies{ctx: ctx, top: top, work: work, log: log, items: map[string]*supply{}, now: map[string]bool{}}
+}
+
+// get returns a supply, which is made first if it is not there. It may take
+// minutes, for all who ask at the same time.
+func (s *supplies) get(name string, make func() (string, error)) (string, error) {
+	s.mu.Lock()
+	item := s.items[name]
+	if item == nil {
+		item = &supply{}
+		s.items[name] = item
+	}
+	s.mu.Unlock()
+	item.once.Do(func() {
+		s.making(name, true)
+		defer s.making(name, false)
+		if item.path, item.err = make(); item.err != nil {
+			item.err = fmt.Errorf("%s: %w", name, item.err)
+		}
+	})
+	return item.path, item.err
+}
+
+func (s *supplies) making(name string, is bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.now[name] = is; !is {
+		delete(s.now, name)
+	}
+}
+
+// underWay names what is being fetched or built.
+func (s *supplies) underWay() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Sorted(maps.Keys(s.now))
+}
+
+// run runs a program in a directory below the top. It returns what the program
+// prints, and in an error what it complains of.
+func (s *supplies) run(dir string, env []string, name string, args ...string) (string, error) {
+	cmd := exec.CommandContext(s.ctx, name, args...)
+	cmd.Dir, cmd.Env = filepath.Join(s.top, dir), append(os.Environ(), env...)
+	inGroup(cmd)
+	var out, complaints bytes.Buffer
+	cmd.Stdout = &out
+	cmd.Stderr = io.MultiWriter(&complaints, s.log)
+	if err := cmd.Run(); err != nil {
+		lines := strings.Split(strings.TrimSpace(complaints.String()), "\n")
+		return "", fmt.Errorf("%s: %w: %s", filepath.Base(name), err, lines[len(lines)-1])
+	}
+	return strings.TrimSpace(out.String()), nil
+}
+
+func (s *supplies) script(name string, args ...string) (string, error) {
+	return s.run(".", nil, filepath.Join(s.top, "scripts", name), args...)
+}
+
+// tools are the machine's programs that virtual machines and tests use.
+func (s *supplies) tools() (string, error) {
+	return s.get("tools", func() (string, error) { return s.script("setup.sh") })
+}
+
+// kernel fetches or builds a kernel, and makes the memory disk of its machines.
+func (s *supplies) kernel(name string) (string, error) {
+	return s.get("kernel "+name, func() (string, error) {
+		if _, err := s.tools(); err != nil {
+			return "", err
+		}
+		dir, err := s.script("vm-kernel.sh", name)
+		if err != nil {
+			return "", err
+		}
+		_, err = s.script("vm-initramfs.sh", dir)
+		return dir, err
+	})
+}
+
+// engines is the image with container engines.
+func (s *supplies) engines() (string, error) {
+	return s.get("container engines", func() (string, error) {
+		if _, err := s.tools(); err != nil {
+			return "", err
+		}
+		return s.script("vm-engines.sh")
+	})
+}
+
+// containerd is a directory with containerd of a Debian suite.
+func (s *supplies) containerd(suite string) (string, error) {
+	return s.get("containerd of "+suite, func() (string, error) {
+		if _, err := s.tools(); err != nil {
+			return "", err
+		}
+		return s.script("vm-containerd.sh", suite)
+	})
+}
+
+// withRace are the arguments of go build for a program with the race detector,
+// which runs where there are no shared libraries.
+var withRace = []string{"-race", "-tags", "netgo,osusergo", "-ldflags", "-linkmode external -extldflags -static"}
+
+// command builds a command of the tree as the Makefile does.
+func (s *supplies) command(target, program string) (string, error) {
+	return s.get(program, func() (string, error) {
+		_, err := s.run(".", nil, "make", "-s", target)
+		return filepath.Join(s.top, "bin", program), err
+	})
+}
+
+// ublkLoop is the command ublk-loop.
+func (s *supplies) ublkLoop(race bool) (string, error) {
+	if !race {
+		return s.command("build", "ublk-loop")
+	}
+	return s.get("ublk-loop with the race detector", func() (string, error) {
+		path := filepath.Join(s.work, "ublk-loop-race")
+		args := append([]string{"build", "-buildvcs=false", "-o", path}, withRace...)
+		_, err := s.run(".", []string{"CGO_ENABLED=1"}, "go", append(args, "./cmd/ublk-loop")...)
+		return path, err
+	})
+}
+
+// snapshotter is the command ublk-loop-snapshotter.
+func (s *supplies) snapshotter() (string, error) {
+	return s.command("build-snapshotter", "ublk-loop-snapshotter")
+}
+
+// tests is the test binary of a package.
+func (s *supplies) tests(p *pkg, race bool) (string, error) {
+	name := strings.ReplaceAll(p.Dir, "/", "-") + ".test"
+	args, env := []string{}, "CGO_ENABLED=0"
+	if race {
+		name, args, env = "race-"+name, withRace, "CGO_ENABLED=1"
+	}
+	path := filepath.Join(s.work, name)
+	return s.get("tests of "+p.Dir+map[bool]string{true: " with the race detector"}[race], func() (string, error) {
+		_, err := s.run(p.Dir, []string{env}, "go", append(append([]string{"test", "-c", "-o", path}, args...), ".")...)
+		return path, err
+	})
+}
