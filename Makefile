@@ -1,7 +1,7 @@
 # Every target does its own set-up; `make` alone lists them.
 GO ?= go
-# What `ublk-loop version` prints.
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+# What `ublk-loop version` prints. The checkout may belong to another user: git and Go's stamp of the commit then refuse.
+VERSION ?= $(shell git -c safe.directory='$(CURDIR)' describe --tags --always --dirty 2>/dev/null || echo unknown)
 FUZZTIME ?= 30s
 
 .PHONY: help build build-snapshotter demo demo-container test soak test-unit mutants bench bench-check bench-many bench-cipher lint vet fuzz abi clean
@@ -10,10 +10,10 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## bin/ublk-loop: one static binary
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ublk-loop ./cmd/ublk-loop
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ublk-loop ./cmd/ublk-loop
 
 build-snapshotter: ## bin/ublk-loop-snapshotter: containerd's part, with containerd's modules
-	CGO_ENABLED=0 $(GO) -C cmd/ublk-loop-snapshotter build -trimpath -ldflags '-s -w' -o $(CURDIR)/bin/ublk-loop-snapshotter .
+	CGO_ENABLED=0 $(GO) -C cmd/ublk-loop-snapshotter build -trimpath -buildvcs=false -ldflags '-s -w' -o $(CURDIR)/bin/ublk-loop-snapshotter .
 
 demo: build ## attach a real image, mount it, write and verify, detach; on this machine's ublk or in a VM
 	scripts/demo.sh

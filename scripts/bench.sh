@@ -51,7 +51,7 @@ choose() {
 
 build() {
 	make -s -C "$top" build
-	(cd "$here/bench" && CGO_ENABLED=0 go build -o "$top/bin/bench" .)
+	(cd "$here/bench" && CGO_ENABLED=0 go build -buildvcs=false -o "$top/bin/bench" .)
 }
 
 # Measure on this machine.
