@@ -4,7 +4,7 @@ GO ?= go
 VERSION ?= $(shell git -c safe.directory='$(CURDIR)' describe --tags --always --dirty 2>/dev/null || echo unknown)
 FUZZTIME ?= 30s
 
-.PHONY: help build build-snapshotter demo demo-container test soak test-unit mutants bench bench-check bench-many bench-cipher lint vet fuzz abi clean
+.PHONY: help build build-snapshotter demo demo-container test test-full soak test-unit mutants bench bench-check bench-many bench-cipher lint vet fuzz abi clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,12 +21,14 @@ demo: build ## attach a real image, mount it, write and verify, detach; on this 
 demo-container: build ## containers with their root from one image; on this machine's ublk or in a VM
 	scripts/demo-container.sh
 
-test: ## every test, on every kernel of the matrix
+test: ## all tests, each on the kernel where it says most; minutes
 	scripts/test.sh
 
-soak: ## kill servers 100 times in each way, a thousand devices, minutes without memory, on every kernel
-	UBLK_LOOP_KILLS=$${UBLK_LOOP_KILLS:-100} UBLK_LOOP_PRESSURE=$${UBLK_LOOP_PRESSURE:-300} UBLK_LOOP_DEVICES=$${UBLK_LOOP_DEVICES:-1000} UBLK_LOOP_TEST_TIMEOUT=7200 \
-		scripts/test.sh --package ./cmd/ublk-loop --run 'TestKernel(Recover|MemoryPressure|Serve)'
+test-full: ## every test on every kernel, and with the race detector; hours (TESTFLAGS='--kernel 6.12 --resume')
+	scripts/test.sh --tier full $(TESTFLAGS)
+
+soak: ## kill everything 100 times in each way, a thousand devices, minutes without memory; hours
+	scripts/test.sh --tier soak $(TESTFLAGS)
 
 test-unit: ## the tests that need no ublk
 	scripts/test.sh --unit
