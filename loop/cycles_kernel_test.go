@@ -154,13 +154,8 @@ func cycleUnderLoad(t *testing.T, ctl *ublk.Control, path string) {
 	if err := dev.Close(); err != nil {
 		t.Fatal(err)
 	}
-	select {
-	case err := <-ended:
-		if !isGone(err) {
-			t.Fatalf("I/O ended with %v", err)
-		}
-	case <-time.After(30 * time.Second):
-		t.Fatal("I/O hangs")
+	if err := ublktest.Receive(t, 30*time.Second, "the end of I/O", ended); !isGone(err) {
+		t.Fatalf("I/O ended with %v", err)
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // scsiDebugDisk makes a disk of 64 MiB in memory with some of the parameters of
@@ -93,9 +95,5 @@ func waitForMatch(t testing.TB, pattern string) string {
 
 func waitUntil(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%s: not after 30 seconds", what)
-		}
-	}
+	ublktest.Until(t, 30*time.Second, what, ok)
 }

@@ -37,13 +37,7 @@ func within(t *testing.T, what string, f func() error) error {
 	t.Helper()
 	result := make(chan error, 1)
 	go func() { result <- f() }()
-	select {
-	case err := <-result:
-		return err
-	case <-time.After(20 * time.Second):
-		t.Fatalf("%s hangs", what)
-		return nil
-	}
+	return ublktest.Receive(t, 20*time.Second, what, result)
 }
 
 func TestKernelFullFileSystemIsENOSPC(t *testing.T) {
@@ -150,12 +144,7 @@ func TestKernelPulledOutDisk(t *testing.T) {
 		if err := os.WriteFile(filepath.Join("/sys/block", filepath.Base(disk), "device/delete"), []byte("1"), 0); err != nil {
 			t.Fatal(err)
 		}
-		select {
-		case err := <-ended:
-			t.Logf("writes end with: %v", err)
-		case <-time.After(30 * time.Second):
-			t.Fatal("a write hangs")
-		}
+		t.Logf("writes end with: %v", ublktest.Receive(t, 30*time.Second, "the end of the writes", ended))
 	})
 }
 

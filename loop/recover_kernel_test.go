@@ -109,15 +109,13 @@ func TestKernelFailedQueueLeavesTheDevice(t *testing.T) {
 // of which there is no event.
 func waitQuiesced(t *testing.T, ctl *ublk.Control, id uint32) {
 	t.Helper()
-	for deadline := time.Now().Add(40 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	ublktest.Until(t, 40*time.Second, fmt.Sprintf("device %d, quiesced", id), func() bool {
 		info, err := ctl.Info(id)
-		if err != nil || time.Now().After(deadline) {
-			t.Fatalf("device %d is in state %v, error %v; want quiesced", id, info.State, err)
+		if err != nil {
+			t.Fatal(err)
 		}
-		if info.State == ublk.StateQuiesced {
-			return
-		}
-	}
+		return info.State == ublk.StateQuiesced
+	})
 }
 
 // While the driver has not noticed that the last server is gone, nothing has

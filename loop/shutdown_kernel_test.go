@@ -100,11 +100,7 @@ func TestKernelShutdownDuringALook(t *testing.T) {
 
 func waitClosed(t *testing.T, what string, done <-chan struct{}) {
 	t.Helper()
-	select {
-	case <-done:
-	case <-time.After(30 * time.Second):
-		t.Errorf("%s: not after 30 seconds", what)
-	}
+	ublktest.Receive(t, 30*time.Second, what, done)
 }
 
 // holdingTransport keeps a DEL_DEV until it is let go.

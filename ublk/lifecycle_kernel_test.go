@@ -41,11 +41,7 @@ func addDevice(t testing.TB, ctl *ublk.Control, opts ublk.Options) *ublk.Device 
 
 func waitDone(t testing.TB, dev *ublk.Device) {
 	t.Helper()
-	select {
-	case <-dev.Done():
-	case <-time.After(30 * time.Second):
-		t.Fatal("the device does not end")
-	}
+	ublktest.Receive(t, 30*time.Second, "the end of the device", dev.Done())
 }
 
 func TestKernelStartFailsWithAHandler(t *testing.T) {
@@ -164,12 +160,7 @@ func TestKernelQueueBreaksInStart(t *testing.T) {
 	if err := dev.Err(); err == nil || errors.Is(err, ublk.ErrKilled) {
 		t.Errorf("the device ended with %v, want the queue's error", err)
 	}
-	select {
-	case err := <-started:
-		t.Logf("Start: error %v", err)
-	case <-time.After(30 * time.Second):
-		t.Fatal("Start hangs")
-	}
+	t.Logf("Start: error %v", ublktest.Receive(t, 30*time.Second, "the end of Start", started))
 	if err := dev.Close(); err != nil {
 		t.Error(err)
 	}
@@ -197,12 +188,7 @@ func TestKernelQueueBreaksInStop(t *testing.T) {
 	if err := dev.Err(); err == nil || errors.Is(err, ublk.ErrKilled) {
 		t.Errorf("the device ended with %v, want the queue's error", err)
 	}
-	select {
-	case err := <-stopped:
-		t.Logf("Stop: error %v", err)
-	case <-time.After(30 * time.Second):
-		t.Fatal("Stop hangs")
-	}
+	t.Logf("Stop: error %v", ublktest.Receive(t, 30*time.Second, "the end of Stop", stopped))
 	if err := dev.Close(); err != nil {
 		t.Error(err)
 	}
@@ -230,13 +216,8 @@ func TestKernelFailingQueueEndsTheDevice(t *testing.T) {
 	if err := dev.Close(); err != nil {
 		t.Fatal(err)
 	}
-	select {
-	case err := <-written:
-		if !errors.Is(err, unix.EIO) {
-			t.Fatalf("write: error %v, want EIO", err)
-		}
-	case <-time.After(30 * time.Second):
-		t.Fatal("the write hangs")
+	if err := ublktest.Receive(t, 30*time.Second, "the end of the write", written); !errors.Is(err, unix.EIO) {
+		t.Fatalf("write: error %v, want EIO", err)
 	}
 }
 

@@ -101,14 +101,7 @@ const patience = time.Minute
 // until waits for what gives no event.
 func (b *bed) until(what string, ok func() bool, more ...func() string) {
 	b.Helper()
-	for deadline := time.Now().Add(patience); !ok(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			for _, m := range more {
-				b.Log(m())
-			}
-			b.Fatalf("%s: not after %s", what, patience)
-		}
-	}
+	ublktest.Until(b, patience, what, ok, more...)
 }
 
 // process is a program that runs beside the test.
@@ -141,7 +134,7 @@ func (b *bed) start(program string, args ...string) *process {
 func (b *bed) killAll() {
 	for _, p := range b.processes {
 		if p.end(unix.SIGKILL); b.Failed() {
-			b.Logf("%s says:\n%s", p.cmd.Path, p.errOut.String())
+			ublktest.Detail(b, "%s says:\n%s", p.cmd.Path, p.errOut.String())
 		}
 	}
 }

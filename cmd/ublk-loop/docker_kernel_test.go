@@ -78,7 +78,7 @@ func (w *wrapped) startDaemon(others, program string, args ...string) {
 		_ = daemon.Process.Signal(unix.SIGTERM)
 		_ = daemon.Wait()
 		if text, err := os.ReadFile(log.Name()); err == nil && w.Failed() {
-			w.Logf("log of %s:\n%s", program, text)
+			ublktest.Detail(w, "log of %s:\n%s", program, text)
 		}
 		_ = log.Close()
 		_ = os.RemoveAll(w.apart)

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // hooked are settings of a test with hooks, whose runtime nothing stands in front of.
@@ -153,7 +155,7 @@ func systemLog(t testing.TB) *hookLog {
 			if line == "" {
 				break
 			}
-			t.Logf("system log: %s", line)
+			ublktest.Detail(t, "system log: %s", line)
 		}
 		_ = socket.Close()
 		_ = os.Remove(path)

@@ -246,9 +246,5 @@ const waitLimit = 40 * time.Second
 // waitUntil waits for what gives no event.
 func waitUntil(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(waitLimit); !ok(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%s: not after %v", what, waitLimit)
-		}
-	}
+	ublktest.Until(t, waitLimit, what, ok)
 }

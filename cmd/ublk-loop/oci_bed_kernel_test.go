@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop/oci"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // wrapped is where a test runs containers with roots from images.
@@ -152,7 +153,7 @@ func (w *wrapped) devicesAre(n int) {
 	have := -1
 	defer func() {
 		if have != n {
-			w.Log(w.users())
+			ublktest.Detail(w, "%s", w.users())
 		}
 	}()
 	waitUntil(w, fmt.Sprintf("there are %d devices", n), func() bool {

@@ -52,7 +52,7 @@ func (b *bed) startSystemd() *manager {
 		_ = m.cmd.Wait()
 		if b.Failed() {
 			text, _ := os.ReadFile(filepath.Join(m.root, "service.log"))
-			b.Logf("%s", text)
+			ublktest.Detail(b, "%s", text)
 		}
 		for _, path := range []string{control.DefaultSocket, control.DefaultSocket + ".lock"} {
 			_ = os.Remove(path)

@@ -20,9 +20,9 @@ import (
 // testDisk returns the disk that tests may write to. The test needs ublktest.ScratchDisk.
 func (b *bed) testDisk() string {
 	b.Helper()
-	disk := os.Getenv("UBLK_LOOP_DISK")
-	if disk == "" {
-		b.Fatal("UBLK_LOOP_DISK names no disk to write to")
+	disk, err := filepath.EvalSymlinks(os.Getenv("UBLK_LOOP_DISK")) // as ublk-loop names it
+	if err != nil {
+		b.Fatalf("UBLK_LOOP_DISK: %v", err)
 	}
 	return disk
 }
