@@ -36,17 +36,18 @@ func TestKernelSlowFileHoldsNobodyUp(t *testing.T) {
 		}
 		for name, request := range requests {
 			t.Run(name, func(t *testing.T) {
-				file.gate = make(chan struct{})
-				defer func() { file.gate = nil }()
+				gate := make(chan struct{})
+				file.setGate(gate)
+				defer file.setGate(nil)
 				ended := make(chan error, 1)
 				go func() { ended <- request() }()
 				select {
-				case <-file.gate:
+				case <-gate:
 				case err := <-ended:
 					t.Fatalf("it ended, with %v, and never came to the file", err)
 				}
 				err := within(t, "a read beside it", func() error { _, err := f.ReadAt(mem, 0); return err })
-				file.gate <- struct{}{}
+				gate <- struct{}{}
 				if err := errors.Join(err, <-ended); err != nil {
 					t.Fatal(err)
 				}

@@ -1,6 +1,7 @@
 package loop
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"os"
@@ -87,9 +88,12 @@ func (m *moody) Allocate(context.Context, fs.FileHandle, uint64, uint64, uint32)
 }
 
 func (m *moody) pass() syscall.Errno {
-	if m.gate != nil {
-		m.gate <- struct{}{} // it has begun
-		<-m.gate             // it may end
+	m.mu.Lock()
+	gate := m.gate
+	m.mu.Unlock()
+	if gate != nil {
+		gate <- struct{}{} // it has begun
+		<-gate             // it may end
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -115,6 +119,27 @@ func (m *moody) answered() (passed, left int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.passed, len(m.next)
+}
+
+// setGate closes the gate, or with nil opens it.
+func (m *moody) setGate(gate chan struct{}) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.gate = gate
+}
+
+// content returns what the file has.
+func (m *moody) content() []byte {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return bytes.Clone(m.data)
+}
+
+// set puts bytes into the file.
+func (m *moody) set(off int, data []byte) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	copy(m.data[off:], data)
 }
 
 // behave sets how the file answers from now on.
@@ -182,15 +207,15 @@ func TestKernelShortResultsAndErrors(t *testing.T) {
 				copy(mem, want)
 				file.behave(tt.part, tt.errno, tt.times)
 				err := within(t, "write", func() error { _, err := disk.WriteAt(mem, 1<<20); return err })
-				checkMoody(t, "write", err, tt.want, transferred(t, cfg, file.data, 1<<20, len(mem), decrypt), want)
+				checkMoody(t, "write", err, tt.want, transferred(t, cfg, file.content(), 1<<20, len(mem), decrypt), want)
 				if tt.part > 0 {
 					// io_uring itself goes on with a read that was short, at
 					// the place where it began: FUSE leaves the position alone
 					// (fs/fuse/file.c, fuse_direct_read_iter, Linux 7.3).
 					return
 				}
-				copy(file.data[2<<20:], want)
-				copy(file.data[2<<20:], transferred(t, cfg, file.data, 2<<20, len(mem), encrypt))
+				file.set(2<<20, want)
+				file.set(2<<20, transferred(t, cfg, file.content(), 2<<20, len(mem), encrypt))
 				clear(mem)
 				file.behave(tt.part, tt.errno, tt.times)
 				err = within(t, "read", func() error { _, err := disk.ReadAt(mem, 2<<20); return err })

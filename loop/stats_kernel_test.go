@@ -112,23 +112,25 @@ func (e evenTagsHandler) Handle(req *ublk.Request) {
 // A request that the kernel completes by itself is in flight meanwhile, and a
 // flush is.
 func TestKernelStatsInFlight(t *testing.T) {
-	ctl := ublktest.Kernel(t)
+	ublktest.Require(t)
 	warmUpFUSE(t)
+	ctl := ublktest.Kernel(t)
 	file, path := mountMoody(t)
 	dev := attach(t, ctl, path, Config{DirectIO: SwitchOff})
-	file.gate = make(chan struct{})
+	gate := make(chan struct{})
+	file.setGate(gate)
 	disk := openFile(t, dev.Path(), os.O_RDWR|unix.O_DIRECT)
 	ended := make(chan error, 1)
 	go func() { ended <- disk.Sync() }()
-	<-file.gate // the flush has begun
+	<-gate // the flush has begun
 	if s := dev.Stats(); s.InFlight != 1 || s.InService != 1 {
 		t.Errorf("during a flush %d requests are in flight, %d of them served; want 1, 1", s.InFlight, s.InService)
 	}
-	file.gate <- struct{}{}
+	gate <- struct{}{}
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-	file.gate = nil // the removal may flush
+	file.setGate(nil) // the removal may flush
 	if s := dev.Stats(); s.InFlight != 0 {
 		t.Errorf("after a flush %d requests are in flight", s.InFlight)
 	}
