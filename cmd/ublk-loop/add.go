@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/loop"
 )
 
@@ -87,9 +88,9 @@ func (o *addOptions) addFlags(cmd *cobra.Command) {
 func (o *addOptions) checkAutoclear(cmd *cobra.Command) error {
 	switch {
 	case o.autoclear <= 0 && cmd.Flags().Changed("autoclear"):
-		return &usageError{fmt.Errorf("--autoclear %s: not a time", o.autoclear), helpHint(cmd)}
+		return report.Usage(fmt.Errorf("--autoclear %s: not a time", o.autoclear), helpHint(cmd))
 	case o.autoclear > 0 && (o.standalone || o.foreground || o.hasLogFile):
-		return &usageError{errors.New("--autoclear: only serve removes devices, and not with --standalone, --foreground or --log-file"), helpHint(cmd)}
+		return report.Usage(errors.New("--autoclear: only serve removes devices, and not with --standalone, --foreground or --log-file"), helpHint(cmd))
 	}
 	return nil
 }
@@ -101,23 +102,21 @@ func (a *app) runAdd(ctx context.Context, opts addOptions) error {
 	}
 	defer j.close()
 	if err := a.takeOver(j); err != nil {
-		return naming(err, "attach", j.Name)
+		return report.Name(err, "attach", j.Name)
 	}
 	if opts.foreground {
-		return naming(a.replace(j), "attach", j.Name)
+		return report.Name(a.replace(j), "attach", j.Name)
 	}
 	signal.Ignore(unix.SIGPIPE) // who reads no path gets no device
 	ctx, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second one ends this at once
 	srv, err := a.start(ctx, j)
-	for _, w := range j.Warnings {
-		fmt.Fprintf(a.errOut, "ublk-loop: warning: %s: %s\n", oneLine(j.Name), w)
-	}
+	report.Warnings(a.errOut, j.Name, j.Warnings)
 	if err != nil {
-		return naming(err, "attach", j.Name)
+		return report.Name(err, "attach", j.Name)
 	}
-	return naming(a.handOver(srv, opts.json), "attach", j.Name)
+	return report.Name(a.handOver(srv, opts.json), "attach", j.Name)
 }
 
 // takeOver makes the job that of a server for a device that waits for one, if
@@ -144,7 +143,7 @@ func (a *app) takeOver(j *job) error {
 func (a *app) handOver(srv server, asJSON bool) error {
 	status, err := srv.Ready()
 	if err == nil {
-		err = printDevice(a.out, status, asJSON)
+		err = report.Device(a.out, status, asJSON)
 	}
 	if err == nil {
 		err = srv.Stay()
@@ -165,7 +164,7 @@ func (o *addOptions) job() (*job, error) {
 	j := &job{Name: file.Name(), JSON: o.json, Standalone: o.standalone, Autoclear: o.autoclear, Foreground: o.foreground, file: file}
 	if j.key, j.Warnings, err = o.transfer.prepare(file, &o.config); err != nil {
 		j.close()
-		return nil, naming(err, "attach", j.Name)
+		return nil, report.Name(err, "attach", j.Name)
 	}
 	j.Config = o.config
 	if o.hasLogFile {

@@ -6,20 +6,13 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/ublk"
-)
-
-// Exit statuses.
-const (
-	exitDone   = 0
-	exitFailed = 1
-	exitUsage  = 2
 )
 
 // app is what the commands have of the world; tests give them another.
@@ -71,61 +64,15 @@ func newApp() *app {
 	}
 }
 
-// usageError is an error of the command line itself.
-type usageError struct {
-	err  error
-	hint string
-}
-
-// Error implements error.
-func (e *usageError) Error() string { return e.err.Error() }
-
-// Unwrap returns the error without what to do about it.
-func (e *usageError) Unwrap() error { return e.err }
-
-// errReported stands for errors that have been printed.
-var errReported = errors.New("reported")
-
-// run carries out a command line.
+// run carries out a command line, and returns the exit status.
 func (a *app) run(args []string) int {
 	cmd := newRootCommand(a)
 	cmd.SetArgs(args)
-	err := cmd.Execute()
-	var usage *usageError
-	switch {
-	case err == nil:
-		return exitDone
-	case errors.Is(err, errReported):
-	case errors.As(err, &usage):
-		printError(a.errOut, usage.err.Error(), usage.hint)
-		return exitUsage
-	default:
-		a.report(err)
-	}
-	return exitFailed
+	return report.Exit(a.errOut, cmd.Execute())
 }
 
 // report prints an error.
-func (a *app) report(err error) {
-	printError(a.errOut, err.Error(), hintFor(err))
-}
-
-// printError prints an error in the form that all of them have.
-func printError(w io.Writer, text, hint string) {
-	// Errors that were joined come as lines.
-	fmt.Fprintf(w, "ublk-loop: error: %s\n", oneLine(strings.ReplaceAll(text, "\n", "; ")))
-	if hint != "" {
-		fmt.Fprintf(w, "hint: %s\n", oneLine(hint))
-	}
-}
-
-// naming returns an error that says which object it is about.
-func naming(err error, what, object string) error {
-	if err == nil || strings.Contains(err.Error(), object) {
-		return err
-	}
-	return fmt.Errorf("%s %s: %w", what, object, err)
-}
+func (a *app) report(err error) { report.Error(a.errOut, err) }
 
 func newRootCommand(a *app) *cobra.Command {
 	root := &cobra.Command{
@@ -153,7 +100,7 @@ func checkCommand(args []string) error {
 	if len(args) > 0 {
 		err = fmt.Errorf("unknown command %q", args[0])
 	}
-	return &usageError{err, "see ublk-loop --help"}
+	return report.Usage(err, "see ublk-loop --help")
 }
 
 // flagError is what a wrong flag of a command is reported as.
@@ -162,7 +109,7 @@ func flagError(cmd *cobra.Command, err error) error {
 	if errors.As(err, &invalid) {
 		err = fmt.Errorf("--%s %q: %w", invalid.GetFlag().Name, invalid.GetValue(), errors.Unwrap(invalid))
 	}
-	return &usageError{err, helpHint(cmd)}
+	return report.Usage(err, helpHint(cmd))
 }
 
 func helpHint(cmd *cobra.Command) string { return "see " + cmd.CommandPath() + " --help" }
@@ -173,9 +120,9 @@ func arguments(low, high int, what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		switch {
 		case len(args) < low:
-			return &usageError{fmt.Errorf("%s: %s is missing", cmd.Name(), what), helpHint(cmd)}
+			return report.Usage(fmt.Errorf("%s: %s is missing", cmd.Name(), what), helpHint(cmd))
 		case high >= 0 && len(args) > high:
-			return &usageError{fmt.Errorf("%s: unexpected argument %q", cmd.Name(), args[high]), helpHint(cmd)}
+			return report.Usage(fmt.Errorf("%s: unexpected argument %q", cmd.Name(), args[high]), helpHint(cmd))
 		}
 		return nil
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"os"
 	"regexp"
 	"slices"
@@ -24,33 +23,6 @@ func TestUsage(t *testing.T) {
 	b.out.Reset()
 	if status := b.run([]string{"--help"}); status != 0 || !strings.Contains(b.out.String(), "features") {
 		t.Errorf("--help: exit status %d, output %s", status, &b.out)
-	}
-}
-
-func TestPrintError(t *testing.T) {
-	for _, tt := range []struct{ text, hint, want string }{
-		{"open /x: gone", "", "ublk-loop: error: open /x: gone\n"},
-		{"open /x: gone", "look", "ublk-loop: error: open /x: gone\nhint: look\n"},
-		{"open a\tb\x1b[31m: gone", "", `ublk-loop: error: open a\tb\x1b[31m: gone` + "\n"},
-		{`open "a\tb": gone`, "", `ublk-loop: error: open "a\tb": gone` + "\n"},
-		{errors.Join(errors.New("one"), errors.New("two")).Error(), "", "ublk-loop: error: one; two\n"},
-	} {
-		var out strings.Builder
-		printError(&out, tt.text, tt.hint)
-		if out.String() != tt.want {
-			t.Errorf("%q prints as %q, want %q", tt.text, out.String(), tt.want)
-		}
-	}
-}
-
-func TestOneLine(t *testing.T) {
-	for text, want := range map[string]string{
-		"/srv/disk image": "/srv/disk image", "/srv/платёж.img": "/srv/платёж.img", `a"b`: `a"b`,
-		"a\nb": `a\nb`, "a\"\x00": `a"\x00`, "\xff": `\xff`, "a\u202eb": `a\u202eb`,
-	} {
-		if got := oneLine(text); got != want {
-			t.Errorf("oneLine(%q) is %q, want %q", text, got, want)
-		}
 	}
 }
 

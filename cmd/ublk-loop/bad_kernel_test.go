@@ -144,18 +144,18 @@ func TestKernelURingDisabled(t *testing.T) {
 	b := kernelBed(t, ublktest.Own)
 	file := b.image(1 << 20)
 	before := things(t)
-	was, err := os.ReadFile(uringSwitch)
+	was, err := os.ReadFile("/proc/sys/kernel/io_uring_disabled")
 	if errors.Is(err, os.ErrNotExist) {
 		ublktest.Lacks(t, ublktest.URingSwitch)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(uringSwitch, []byte("2"), 0); err != nil {
+	if err := os.WriteFile("/proc/sys/kernel/io_uring_disabled", []byte("2"), 0); err != nil {
 		t.Fatal(err)
 	}
 	defer func() {
-		if err := os.WriteFile(uringSwitch, was, 0); err != nil {
+		if err := os.WriteFile("/proc/sys/kernel/io_uring_disabled", was, 0); err != nil {
 			t.Error(err)
 		}
 	}()

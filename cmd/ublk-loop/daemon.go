@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/loop"
 )
 
@@ -139,7 +140,6 @@ func onConfinedThread(execute func(warnings []string) error) error {
 
 // Why an add does not get its device.
 var (
-	errInterrupted = errors.New("interrupted") // by a signal
 	errServerEnded = errors.New("the server has ended")
 )
 
@@ -148,7 +148,7 @@ func whyDone(ctx context.Context) error {
 	if errors.Is(context.Cause(ctx), errServerEnded) {
 		return errServerEnded
 	}
-	return errInterrupted
+	return report.ErrInterrupted
 }
 
 // Ready implements server.

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/loop"
 )
 
@@ -43,8 +44,8 @@ func TestReady(t *testing.T) {
 			control.Close()
 		}
 		_, err := (&background{ctx: context.Background(), control: add}).Ready()
-		if err == nil || err.Error() != tt.want.Error() || hintFor(err) != tt.hint {
-			t.Errorf("%s: %v, hint %q", tt.name, err, hintFor(err))
+		if err == nil || err.Error() != tt.want.Error() || report.Hint(err) != tt.hint {
+			t.Errorf("%s: %v, hint %q", tt.name, err, report.Hint(err))
 		}
 	}
 }
@@ -56,7 +57,7 @@ func TestReadyIsCutShort(t *testing.T) {
 		cut  func(cancel context.CancelFunc, control *os.File)
 		want error
 	}{
-		{"signal", func(cancel context.CancelFunc, _ *os.File) { cancel() }, errInterrupted},
+		{"signal", func(cancel context.CancelFunc, _ *os.File) { cancel() }, report.ErrInterrupted},
 		{"end", func(_ context.CancelFunc, control *os.File) { control.Close() }, errServerEnded},
 	} {
 		add, control := socketFiles(t)
@@ -82,7 +83,7 @@ func TestReadyInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cut := time.AfterFunc(50*time.Millisecond, cancel)
 	defer cut.Stop()
-	if _, err := (&background{ctx: ctx, control: add}).Ready(); !errors.Is(err, errInterrupted) {
+	if _, err := (&background{ctx: ctx, control: add}).Ready(); !errors.Is(err, report.ErrInterrupted) {
 		t.Errorf("error %v", err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
@@ -23,7 +24,7 @@ func newDelCommand(a *app) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			opts.targets = args
 			if opts.all == (len(args) > 0) {
-				return &usageError{errors.New("del: either devices or --all"), helpHint(cmd)}
+				return report.Usage(errors.New("del: either devices or --all"), helpHint(cmd))
 			}
 			return a.runDel(opts)
 		},
@@ -52,10 +53,10 @@ func (a *app) runDel(opts delOptions) error {
 	ids := opts.ids(drv, try)
 	for _, id := range ids {
 		err := drv.Detach(id, loop.DetachOptions{Force: opts.force})
-		try(naming(err, "remove", ublk.BlockPath(id)))
+		try(report.Name(err, "remove", ublk.BlockPath(id)))
 	}
 	if failed {
-		return errReported
+		return report.ErrReported
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
@@ -67,7 +68,7 @@ func (a *app) runFeatures(release string, asJSON bool) error {
 	}
 	features := describeFeatures(release, offered)
 	if asJSON {
-		return printJSON(a.out, features)
+		return report.JSON(a.out, features)
 	}
 	return printFeatures(a.out, features)
 }
@@ -117,7 +118,7 @@ func printFeatures(out io.Writer, f featuresOutput) error {
 		if feature.Without != "" {
 			without = feature.Without
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", feature.Name, orDash(feature.Since), here, without)
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", feature.Name, report.OrDash(feature.Since), here, without)
 	}
 	return table.Flush()
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/ublk-loop/ublk-loop/internal/bytesize"
 	"github.com/ublk-loop/ublk-loop/loop"
 )
 
@@ -20,7 +21,7 @@ var _ pflag.Value = sizeFlag{}
 
 // Set implements pflag.Value.
 func (f sizeFlag) Set(text string) error {
-	bytes, err := parseSize(text)
+	bytes, err := bytesize.Parse(text)
 	*f.bytes = bytes
 	return err
 }
@@ -30,7 +31,7 @@ func (f sizeFlag) String() string {
 	if f.bytes == nil || *f.bytes == 0 {
 		return ""
 	}
-	return formatSize(*f.bytes)
+	return bytesize.Format(*f.bytes)
 }
 
 // Type implements pflag.Value.
@@ -44,14 +45,14 @@ type limitedSizeFlag struct {
 
 // Set implements pflag.Value.
 func (f limitedSizeFlag) Set(text string) error {
-	bytes, err := parseSize(text)
+	bytes, err := bytesize.Parse(text)
 	switch {
 	case err != nil:
 		return err
 	case bytes < f.low || bytes > f.high:
-		return fmt.Errorf("not from %s to %s", formatSize(f.low), formatSize(f.high))
+		return fmt.Errorf("not from %s to %s", bytesize.Format(f.low), bytesize.Format(f.high))
 	case bytes%f.unit != 0:
-		return fmt.Errorf("not a multiple of %s", formatSize(f.unit))
+		return fmt.Errorf("not a multiple of %s", bytesize.Format(f.unit))
 	}
 	*f.bytes = uint32(bytes)
 	return nil
@@ -68,7 +69,7 @@ type sectorFlag struct{ bytes *uint32 }
 
 // Set implements pflag.Value.
 func (f sectorFlag) Set(text string) error {
-	bytes, err := parseSize(text)
+	bytes, err := bytesize.Parse(text)
 	if err != nil {
 		return err
 	}

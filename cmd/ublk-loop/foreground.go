@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/loop"
 )
 
@@ -70,14 +71,14 @@ func (u *user) Ready(status loop.Status) error {
 			return err
 		}
 	}
-	if err := printDevice(u.out, &status, u.json); err != nil {
+	if err := report.Device(u.out, &status, u.json); err != nil {
 		return err
 	}
-	return notify(u.notify, fmt.Sprintf("READY=1\nSTATUS=%s is %s", status.Device, oneLine(status.File)))
+	return notify(u.notify, fmt.Sprintf("READY=1\nSTATUS=%s is %s", status.Device, report.OneLine(status.File)))
 }
 
 // Failed implements client.
-func (u *user) Failed(a answer) { printError(u.errOut, a.Error, a.Hint) }
+func (u *user) Failed(a answer) { report.Print(u.errOut, a.Error, a.Hint) }
 
 // Ending implements client.
 func (u *user) Ending() { _ = notify(u.notify, "STOPPING=1") }
@@ -108,12 +109,12 @@ func scanInChild(device string) error {
 // scanMain is the process that looks for partitions.
 func scanMain(args []string) int {
 	if len(args) != 1 {
-		printError(os.Stderr, scanCommand+": only add starts it", "")
-		return exitUsage
+		report.Print(os.Stderr, scanCommand+": only add starts it", "")
+		return report.ExitUsage
 	}
 	if err := openDevice(context.Background(), args[0], true); err != nil {
-		printError(os.Stderr, err.Error(), hintFor(err))
-		return exitFailed
+		report.Print(os.Stderr, err.Error(), report.Hint(err))
+		return report.ExitFailed
 	}
-	return exitDone
+	return report.ExitDone
 }

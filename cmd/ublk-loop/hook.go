@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop/oci"
+	"github.com/ublk-loop/ublk-loop/internal/report"
 )
 
 func newHookCommand(a *app) *cobra.Command {
@@ -21,7 +22,7 @@ func newHookCommand(a *app) *cobra.Command {
 			"precreate is for the engine's configuration, and names poststart and poststop to the runtime.\n" +
 			"sweep unmounts what precreate has mounted for containers that failed to start.",
 		Args: func(cmd *cobra.Command, args []string) error {
-			return &usageError{fmt.Errorf("%s: not one of precreate, poststart, poststop, sweep", cmd.Name()), helpHint(cmd)}
+			return report.Usage(fmt.Errorf("%s: not one of precreate, poststart, poststop, sweep", cmd.Name()), helpHint(cmd))
 		},
 		RunE: func(*cobra.Command, []string) error { return nil },
 	}
@@ -92,10 +93,10 @@ func (a *app) reportHook(err error) error {
 	if err == nil {
 		return nil
 	}
-	printError(a.errOut, err.Error(), "")
+	report.Print(a.errOut, err.Error(), "")
 	if log, logErr := syslog.New(syslog.LOG_DAEMON|syslog.LOG_ERR, "ublk-loop"); logErr == nil {
-		_ = log.Err(oneLine(err.Error()))
+		_ = log.Err(report.OneLine(err.Error()))
 		_ = log.Close()
 	}
-	return errReported
+	return report.ErrReported
 }

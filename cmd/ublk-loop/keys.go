@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/transfer"
 )
@@ -49,9 +50,9 @@ func (o *keyOptions) check(cmd *cobra.Command) error {
 	}
 	switch {
 	case len(places) > 1:
-		return &usageError{fmt.Errorf("--%s and --%s: one key, please", places[0], places[1]), helpHint(cmd)}
+		return report.Usage(fmt.Errorf("--%s and --%s: one key, please", places[0], places[1]), helpHint(cmd))
 	case o.strict && (!o.given["key-file"] || o.file == "-"):
-		return &usageError{errors.New("--strict-key: it is about the file of --key-file"), helpHint(cmd)}
+		return report.Usage(errors.New("--strict-key: it is about the file of --key-file"), helpHint(cmd))
 	}
 	return nil
 }
@@ -79,7 +80,7 @@ func (o *keyOptions) read(limit int) (key *transfer.Secret, warnings []string, e
 		key, warnings, err = o.readFile(limit)
 	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", oneLine(what), err)
+		return nil, nil, fmt.Errorf("%s: %w", report.OneLine(what), err)
 	}
 	return key, warnings, nil
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
@@ -29,7 +30,7 @@ func newListCommand(a *app) *cobra.Command {
 			opts.devices = args
 			opts.hasFile = cmd.Flags().Changed("associated")
 			if opts.json && opts.dmTable {
-				return &usageError{errors.New("--json and --dm-table: one form, please"), helpHint(cmd)}
+				return report.Usage(errors.New("--json and --dm-table: one form, please"), helpHint(cmd))
 			}
 			return a.runList(opts)
 		},
@@ -65,12 +66,12 @@ func (a *app) runList(opts listOptions) error {
 		}
 	}
 	if opts.dmTable {
-		return printDMTables(a.out, devices)
+		return report.DMTables(a.out, devices)
 	}
 	if opts.json {
-		return printJSON(a.out, append([]loop.Status{}, devices...)) // [], not null
+		return report.JSON(a.out, append([]loop.Status{}, devices...)) // [], not null
 	}
-	return printDevices(a.out, devices)
+	return report.DeviceTable(a.out, devices)
 }
 
 // parseDevices returns the ids that arguments stand for.
@@ -79,10 +80,8 @@ func parseDevices(args []string) ([]uint32, error) {
 	for _, arg := range args {
 		id, ok := deviceID(arg)
 		if !ok {
-			return nil, &usageError{
-				fmt.Errorf("list %s: neither a ublk device nor the number of one", arg),
-				"list --associated FILE lists the devices of a file",
-			}
+			return nil, report.Usage(fmt.Errorf("list %s: neither a ublk device nor the number of one", arg),
+				"list --associated FILE lists the devices of a file")
 		}
 		ids = append(ids, id)
 	}

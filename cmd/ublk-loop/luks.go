@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime/debug"
 
+	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/transfer"
 	"github.com/ublk-loop/ublk-loop/transfer/luks"
@@ -93,7 +94,7 @@ func (o *keyOptions) passphrase(name string) (*transfer.Secret, []string, error)
 	if o.isGiven() {
 		return o.read(maxPassphraseBytes)
 	}
-	pass, err := askPassphrase(fmt.Sprintf("Passphrase for %s: ", oneLine(name)))
+	pass, err := askPassphrase(fmt.Sprintf("Passphrase for %s: ", report.OneLine(name)))
 	if errors.Is(err, errNoTerminal) {
 		err = &loop.HintError{Err: err, Hint: "name the place of the passphrase with --key-file, which may be -"}
 	}

@@ -5,6 +5,8 @@ package main
 import (
 	"os"
 	"path/filepath"
+
+	"github.com/ublk-loop/ublk-loop/internal/report"
 )
 
 func main() {
@@ -19,7 +21,7 @@ func run(name string, args []string) int {
 	}
 	if runtime := runtimeNames[name]; runtime != "" {
 		newApp().becomeRuntime(runtime, args)
-		return exitFailed
+		return report.ExitFailed
 	}
 	if len(args) > 0 {
 		switch args[0] {

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop/control"
+	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/loop"
 )
 
@@ -38,16 +39,15 @@ func mountMain(args []string) int {
 	a := newApp()
 	req, err := parseMount(args)
 	if err != nil {
-		a.report(&usageError{err, "mount -t ublk-loop IMAGE DIRECTORY [-o OPTIONS]"})
-		return exitUsage
+		return report.Exit(a.errOut, report.Usage(err, "mount -t ublk-loop IMAGE DIRECTORY [-o OPTIONS]"))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	defer stop()
 	if err := req.carryOut(ctx, control.NewClient(control.DefaultSocket)); err != nil {
-		a.report(naming(err, "mount", req.image))
+		a.report(report.Name(err, "mount", req.image))
 		return exitMount
 	}
-	return exitDone
+	return report.ExitDone
 }
 
 // exitMount is how mount(8) ends when a mount has failed.

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop/oci"
+	"github.com/ublk-loop/ublk-loop/internal/report"
 )
 
 // runtimeNames are the names under which this program stands in for a runtime.
@@ -22,13 +23,13 @@ func newOCICommand(a *app) *cobra.Command {
 			"The same is done under the names ublk-runc and ublk-crun, for the runtimes of " + oci.SettingsPath + ".",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if runtime == "" {
-				return &usageError{fmt.Errorf("%s: --runtime is missing", cmd.Name()), helpHint(cmd)}
+				return report.Usage(fmt.Errorf("%s: --runtime is missing", cmd.Name()), helpHint(cmd))
 			}
 			return nil
 		},
 		RunE: func(_ *cobra.Command, args []string) error {
 			a.becomeRuntime(runtime, args)
-			return errReported
+			return report.ErrReported
 		},
 	}
 	cmd.Flags().StringVar(&runtime, "runtime", "", "execute `PROGRAM`, such as /usr/bin/runc, or the one of that name in the settings")
@@ -39,7 +40,7 @@ func newOCICommand(a *app) *cobra.Command {
 // show the first or the last.
 func (a *app) becomeRuntime(runtime string, args []string) {
 	if err := a.oci(runtime, args); err != nil {
-		printError(a.errOut, err.Error(), "")
+		report.Print(a.errOut, err.Error(), "")
 	}
 }
 

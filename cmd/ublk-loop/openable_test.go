@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/report"
 )
 
 // A node that comes later is waited for.
@@ -29,7 +31,7 @@ func TestOpenDeviceInterrupted(t *testing.T) {
 	defer time.AfterFunc(50*time.Millisecond, cancel).Stop()
 	start := time.Now()
 	err := openDevice(ctx, filepath.Join(t.TempDir(), "node"), false)
-	if took := time.Since(start); !errors.Is(err, errInterrupted) || took > openTimeout/2 {
+	if took := time.Since(start); !errors.Is(err, report.ErrInterrupted) || took > openTimeout/2 {
 		t.Errorf("error %v after %v", err, took)
 	}
 }

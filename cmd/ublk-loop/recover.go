@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
@@ -47,7 +48,7 @@ func (o *recoverOptions) checkKeys(cmd *cobra.Command) error {
 		return err
 	}
 	if o.keys.isGiven() && len(o.targets) != 1 {
-		return &usageError{errors.New("a key, and not one device that it is for"), helpHint(cmd)}
+		return report.Usage(errors.New("a key, and not one device that it is for"), helpHint(cmd))
 	}
 	return nil
 }
@@ -75,10 +76,10 @@ func (a *app) runRecover(ctx context.Context, opts recoverOptions) error {
 		return err
 	}
 	for _, device := range opts.devices(drv, devices, try) {
-		try(naming(a.recover(ctx, device, opts), "recover", device.Device))
+		try(report.Name(a.recover(ctx, device, opts), "recover", device.Device))
 	}
 	if failed {
-		return errReported
+		return report.ErrReported
 	}
 	return nil
 }
@@ -95,7 +96,7 @@ func (o *recoverOptions) devices(drv driver, devices []loop.Status, try func(err
 	}
 	for _, target := range o.targets {
 		ids, err := idsOf(drv, target)
-		try(naming(err, "recover", target))
+		try(report.Name(err, "recover", target))
 		for _, id := range ids {
 			device, found := byID[id]
 			if !found {
@@ -129,9 +130,7 @@ func (a *app) recover(ctx context.Context, device loop.Status, opts recoverOptio
 	}
 	defer j.close()
 	srv, err := a.start(ctx, j)
-	for _, w := range j.Warnings {
-		fmt.Fprintf(a.errOut, "ublk-loop: warning: %s: %s\n", device.Device, w)
-	}
+	report.Warnings(a.errOut, device.Device, j.Warnings)
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/ublk-loop/ublk-loop/internal/bytesize"
+	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
@@ -24,7 +26,7 @@ func newResizeCommand(a *app) *cobra.Command {
 			if len(args) > 1 {
 				var err error
 				if opts.size, err = parseNewSize(args[1]); err != nil {
-					return &usageError{err, helpHint(cmd)}
+					return report.Usage(err, helpHint(cmd))
 				}
 			}
 			return a.runResize(opts)
@@ -34,7 +36,7 @@ func newResizeCommand(a *app) *cobra.Command {
 
 // parseNewSize parses the size that a device shall have.
 func parseNewSize(text string) (uint64, error) {
-	size, err := parseSize(text)
+	size, err := bytesize.Parse(text)
 	if err == nil && size == 0 {
 		err = fmt.Errorf("a device has a sector at least")
 	}
@@ -53,18 +55,18 @@ func (a *app) runResize(opts resizeOptions) error {
 	defer func() { _ = drv.Close() }()
 	ids, err := idsOf(drv, opts.target)
 	if err != nil {
-		return naming(err, "resize", opts.target)
+		return report.Name(err, "resize", opts.target)
 	}
 	failed := false
 	for _, id := range ids {
 		err := drv.Resize(id, loop.ResizeOptions{Size: opts.size})
-		if err := naming(err, "resize", ublk.BlockPath(id)); err != nil {
+		if err := report.Name(err, "resize", ublk.BlockPath(id)); err != nil {
 			a.report(err)
 			failed = true
 		}
 	}
 	if failed {
-		return errReported
+		return report.ErrReported
 	}
 	return nil
 }

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop/control"
+	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
@@ -45,20 +46,20 @@ func manyMain(args []string) int {
 	_ = os.WriteFile("/proc/self/comm", []byte("ublk-loop"), 0)
 	j, err := receiveServeJob(args)
 	if err != nil {
-		printError(os.Stderr, err.Error(), "")
-		return exitUsage
+		report.Print(os.Stderr, err.Error(), "")
+		return report.ExitUsage
 	}
 	s := &manyServer{job: j, log: j.logger(), upgrade: make(chan chan<- error), failed: make(chan error, 1), ending: make(chan struct{})}
 	if err := s.run(stop); err != nil {
 		s.log.error("ended", err)
-		printError(os.Stderr, err.Error(), hintFor(err))
+		report.Print(os.Stderr, err.Error(), report.Hint(err))
 		if errors.Is(err, errThread) {
 			return exitCrashed
 		}
-		return exitFailed
+		return report.ExitFailed
 	}
 	s.log.info("ended")
-	return exitDone
+	return report.ExitDone
 }
 
 // run serves until a signal.
@@ -84,7 +85,7 @@ func (s *manyServer) run(stop <-chan os.Signal) error {
 	}
 	s.devices = loop.NewServer(s.ctl, loop.ServerOptions{Events: s, StopUnused: stopUnusedInChild, Looked: s.garbage.look})
 	s.api = &control.Server{
-		Devices: s.devices, Open: s.openPath, OnCrash: s.job.OnCrash, Describe: describeAdd, Hint: hintFor,
+		Devices: s.devices, Open: s.openPath, OnCrash: s.job.OnCrash, Describe: describeAdd, Hint: report.Hint,
 		Status: s.status, CanUpgrade: s.devices.CanEnd, Upgrade: s.askUpgrade, Done: s.garbage.collect,
 	}
 	s.recoverAll()

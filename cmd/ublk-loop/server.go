@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
@@ -37,8 +38,8 @@ func serverMain(args []string) int {
 	_ = os.WriteFile("/proc/self/comm", []byte("ublk-loop"), 0)
 	j, control, err := receiveJob(args)
 	if err != nil {
-		printError(os.Stderr, err.Error(), "")
-		return exitUsage
+		report.Print(os.Stderr, err.Error(), "")
+		return report.ExitUsage
 	}
 	var c client = &starter{control}
 	if j.Foreground {
@@ -46,9 +47,9 @@ func serverMain(args []string) int {
 		c = &user{out: os.Stdout, errOut: os.Stderr, notify: j.notify, json: j.JSON}
 	}
 	if err := serve(j, c, stop); err != nil {
-		return exitFailed
+		return report.ExitFailed
 	}
-	return exitDone
+	return report.ExitDone
 }
 
 // endSignals are the signals that end a server in order. That of a terminal
@@ -72,7 +73,7 @@ func serve(j *job, c client, stop <-chan os.Signal) error {
 	ctl, dev, err := attach(j)
 	if err != nil {
 		err = j.describe(err)
-		c.Failed(answer{Error: err.Error(), Hint: hintFor(err)})
+		c.Failed(answer{Error: err.Error(), Hint: report.Hint(err)})
 		return err
 	}
 	status := dev.Status()
@@ -85,7 +86,7 @@ func serve(j *job, c client, stop <-chan os.Signal) error {
 		logged("buffer_mode", status.BufferMode), loggedBool("direct_io", status.DirectIO))
 	err = j.ready(c, status)
 	if err != nil {
-		c.Failed(answer{Error: err.Error(), Hint: hintFor(err)})
+		c.Failed(answer{Error: err.Error(), Hint: report.Hint(err)})
 	} else {
 		quietGC()
 		program.giveBack()
@@ -104,17 +105,17 @@ func serve(j *job, c client, stop <-chan os.Signal) error {
 // describe says what a failed attempt was at.
 func (j *job) describe(err error) error {
 	if j.Recover != nil {
-		return naming(err, "recover", ublk.BlockPath(*j.Recover))
+		return report.Name(err, "recover", ublk.BlockPath(*j.Recover))
 	}
 	return describeAdd(err, j.Name, &j.Config)
 }
 
 // describeAdd says what a failed attempt to make a device of a file was at.
 func describeAdd(err error, file string, cfg *loop.Config) error {
-	err = naming(err, "attach", file)
+	err = report.Name(err, "attach", file)
 	switch {
 	case cfg.ID != nil && errors.Is(err, unix.EEXIST):
-		err = naming(err, "make", ublk.BlockPath(*cfg.ID))
+		err = report.Name(err, "make", ublk.BlockPath(*cfg.ID))
 		return &loop.HintError{Err: err, Hint: "that one is taken; without --id it is the first free one"}
 	case cfg.ZeroCopy == loop.SwitchOn && errors.Is(err, ublk.ErrNotSupported):
 		return &loop.HintError{Err: err, Hint: "leave --zero-copy out; ublk-loop features shows what the kernel has"}

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
@@ -36,8 +37,8 @@ func TestDescribe(t *testing.T) {
 		{loop.Config{}, fmt.Errorf("add device: %w", ublk.ErrNotSupported), "attach /x: add device: not supported by this kernel", ""},
 	} {
 		err := (&job{Name: "/x", Config: tt.config}).describe(tt.err)
-		if err.Error() != tt.want || hintFor(err) != tt.hint || !errors.Is(err, errors.Unwrap(tt.err)) {
-			t.Errorf("%v is described as %q, hint %q", tt.err, err, hintFor(err))
+		if err.Error() != tt.want || report.Hint(err) != tt.hint || !errors.Is(err, errors.Unwrap(tt.err)) {
+			t.Errorf("%v is described as %q, hint %q", tt.err, err, report.Hint(err))
 		}
 	}
 }

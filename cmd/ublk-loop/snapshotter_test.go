@@ -8,12 +8,14 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/report"
 )
 
 func TestFindSnapshotter(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "sbin")
 	beside, libexec := filepath.Join(dir, snapshotterProgram), filepath.Join(dir, "../libexec/ublk-loop", snapshotterProgram)
-	if _, err := findSnapshotter(dir); !errors.Is(err, unix.ENOENT) || hintFor(err) == "" {
+	if _, err := findSnapshotter(dir); !errors.Is(err, unix.ENOENT) || report.Hint(err) == "" {
 		t.Errorf("not installed: %v", err)
 	}
 	for _, program := range []string{libexec, beside} { // the last one is preferred
@@ -41,7 +43,7 @@ func TestSnapshotterArguments(t *testing.T) {
 		var got []string
 		a := newApp()
 		a.snapshotter = func(args []string) error { got = args; return nil }
-		if status := a.run(append([]string{"snapshotter"}, args...)); status != exitDone || !slices.Equal(got, args) {
+		if status := a.run(append([]string{"snapshotter"}, args...)); status != report.ExitDone || !slices.Equal(got, args) {
 			t.Errorf("%q: status %d, called with %q", args, status, got)
 		}
 	}

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+
+	"github.com/ublk-loop/ublk-loop/internal/report"
 )
 
 // supervise runs a server of many devices in another process, and another one
@@ -118,8 +120,8 @@ func (j *serveJob) start() (*os.Process, error) {
 // exitError returns nil for a server that has ended in order; why another has
 // not it has said itself.
 func exitError(code int) error {
-	if code == exitDone {
+	if code == report.ExitDone {
 		return nil
 	}
-	return errReported
+	return report.ErrReported
 }

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/transfer"
 )
 
@@ -70,7 +71,7 @@ func readLine(fd int) (*transfer.Secret, error) {
 	switch {
 	case err != nil:
 	case n == 0, line.Bytes()[n-1] == interruptKey:
-		err = errInterrupted
+		err = report.ErrInterrupted
 	case line.Bytes()[n-1] == '\n':
 		line.Truncate(n - 1)
 		return line, nil

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/transfer"
 )
 
@@ -55,8 +56,8 @@ func TestReadHidden(t *testing.T) {
 		{"wrong" + string(rune(killLine)) + "seccret" + strings.Repeat(string(rune(eraseKey)), 5) + "ret\n", "seret", nil},
 		{"\n", "", nil},
 		{"secret" + string(rune(eofKey)), "secret", nil},
-		{"sec" + string(rune(interruptKey)), "", errInterrupted},
-		{string(rune(eofKey)), "", errInterrupted},
+		{"sec" + string(rune(interruptKey)), "", report.ErrInterrupted},
+		{string(rune(eofKey)), "", report.ErrInterrupted},
 	} {
 		user, program := newTerminal(t)
 		before := lflag(t, program)

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop/control"
+	"github.com/ublk-loop/ublk-loop/internal/report"
 )
 
 type topOptions struct {
@@ -29,7 +30,7 @@ func newTopCommand(a *app) *cobra.Command {
 		Args: arguments(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if opts.interval < minInterval {
-				return &usageError{fmt.Errorf("--interval %s: less than %s", opts.interval, minInterval), helpHint(cmd)}
+				return report.Usage(fmt.Errorf("--interval %s: less than %s", opts.interval, minInterval), helpHint(cmd))
 			}
 			return a.runTop(cmd.Context(), opts, control.NewClient(opts.socket).Stats)
 		},

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop/control"
+	"github.com/ublk-loop/ublk-loop/internal/report"
 )
 
 // This file makes the text that top shows.
@@ -30,7 +31,7 @@ func topTable(before, after *snapshot) string {
 		fmt.Fprintf(&table, topFormat, strings.TrimPrefix(now.Device, "/dev/"),
 			fmt.Sprintf("%.0f", w.reads/seconds), fmt.Sprintf("%.0f", w.writes/seconds), fmt.Sprintf("%.0f", w.others/seconds),
 			fmt.Sprintf("%.1f", w.readBytes/1e6/seconds), fmt.Sprintf("%.1f", w.writtenBytes/1e6/seconds),
-			w.mean(), w.quantile(0.99, after.stats.Bounds), fmt.Sprint(now.InFlight), fmt.Sprint(errorsOf(now)), oneLine(now.File))
+			w.mean(), w.quantile(0.99, after.stats.Bounds), fmt.Sprint(now.InFlight), fmt.Sprint(errorsOf(now)), report.OneLine(now.File))
 	}
 	return table.String()
 }

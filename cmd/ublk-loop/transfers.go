@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/transfer"
 )
@@ -69,7 +70,7 @@ func (o *transferOptions) needless(flags []string, why string) error {
 }
 
 func usage(what, why string) error {
-	return &usageError{fmt.Errorf("%s: %s", what, why), "see ublk-loop add --help"}
+	return report.Usage(fmt.Errorf("%s: %s", what, why), "see ublk-loop add --help")
 }
 
 // prepare reads the key, and for LUKS what the transfer is. It returns a

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
@@ -46,23 +47,23 @@ func stopUnusedInChild(devices ...loop.Identity) error {
 func unusedMain(args []string) int {
 	ctl, err := ublk.OpenControl()
 	if err != nil {
-		printError(os.Stderr, err.Error(), "")
-		return exitFailed
+		report.Print(os.Stderr, err.Error(), "")
+		return report.ExitFailed
 	}
 	defer func() { _ = ctl.Close() }()
-	result := exitDone
+	result := report.ExitDone
 	for _, arg := range args {
 		device, err := parseIdentity(arg)
 		if err != nil {
-			printError(os.Stderr, unusedCommand+": only serve starts it", "")
-			return exitUsage
+			report.Print(os.Stderr, unusedCommand+": only serve starts it", "")
+			return report.ExitUsage
 		}
 		switch err := loop.StopUnused(ctl, device); {
 		case errors.Is(err, loop.ErrInUse):
 			result = exitInUse
 		case err != nil:
-			printError(os.Stderr, err.Error(), "")
-			return exitFailed
+			report.Print(os.Stderr, err.Error(), "")
+			return report.ExitFailed
 		}
 	}
 	return result

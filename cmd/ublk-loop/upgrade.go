@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop/control"
+	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/loop"
 )
 
@@ -42,7 +43,7 @@ func (a *app) runUpgrade(ctx context.Context, socket string) error {
 	defer cancel()
 	client := control.NewClient(socket)
 	if err := client.Upgrade(ctx); err != nil {
-		return naming(serverError(err), "upgrade", "the server")
+		return report.Name(serverError(err), "upgrade", "the server")
 	}
 	now, err := client.Status(ctx)
 	if err != nil {

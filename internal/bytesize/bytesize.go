@@ -1,4 +1,5 @@
-package main
+// Package bytesize reads and writes numbers of bytes as losetup(8) does.
+package bytesize
 
 import (
 	"errors"
@@ -15,24 +16,24 @@ const unitLetters = "KMGTPE"
 
 // Why a text is not a size.
 var (
-	errSizeEmpty    = errors.New("empty")
-	errSizeNegative = errors.New("negative")
-	errSizeNumber   = errors.New("not a number of bytes")
-	errSizeTooLarge = errors.New("2^63 bytes or more")
+	errEmpty    = errors.New("empty")
+	errNegative = errors.New("negative")
+	errNumber   = errors.New("not a number of bytes")
+	errTooLarge = errors.New("2^63 bytes or more")
 )
 
-// parseSize returns the bytes that a text stands for: a decimal number and
+// Parse returns the bytes that a text stands for: a decimal number and
 // nothing else, or K, M, G, T, P, E or KiB, MiB, … for powers of 1024, or KB,
 // MB, … for powers of 1000, as losetup(8) takes them.
-func parseSize(text string) (uint64, error) {
+func Parse(text string) (uint64, error) {
 	digits := len(text) - len(strings.TrimLeft(text, "0123456789"))
 	switch {
 	case text == "":
-		return 0, errSizeEmpty
+		return 0, errEmpty
 	case text[0] == '-':
-		return 0, errSizeNegative
+		return 0, errNegative
 	case digits == 0:
-		return 0, errSizeNumber
+		return 0, errNumber
 	}
 	factor, err := unitFactor(text[digits:])
 	if err != nil {
@@ -40,11 +41,11 @@ func parseSize(text string) (uint64, error) {
 	}
 	number, err := strconv.ParseUint(text[:digits], 10, 64)
 	if err != nil {
-		return 0, errSizeTooLarge // digits only: nothing else can be wrong
+		return 0, errTooLarge // digits only: nothing else can be wrong
 	}
 	high, bytes := bits.Mul64(number, factor)
 	if high != 0 || bytes > math.MaxInt64 {
-		return 0, errSizeTooLarge
+		return 0, errTooLarge
 	}
 	return bytes, nil
 }
@@ -73,9 +74,9 @@ func unitFactor(unit string) (uint64, error) {
 	return factor, nil
 }
 
-// formatSize returns the shortest text that parseSize makes the same number
+// Format returns the shortest text that Parse makes the same number
 // of, in powers of 1024.
-func formatSize(bytes uint64) string {
+func Format(bytes uint64) string {
 	unit := ""
 	for i := range unitLetters {
 		if bytes == 0 || bytes%1024 != 0 {

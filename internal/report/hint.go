@@ -1,4 +1,4 @@
-package main
+package report
 
 import (
 	"errors"
@@ -15,23 +15,23 @@ import (
 // nobody (Linux 6.6).
 const uringSwitch = "/proc/sys/kernel/io_uring_disabled"
 
-// hintFor returns what can be done about an error, "" if there is nothing to
+// Hint returns what can be done about an error, "" if there is nothing to
 // say.
-func hintFor(err error) string {
+func Hint(err error) string {
 	disabled, readErr := os.ReadFile(uringSwitch)
-	return hintHere(err, place{
+	return hintOn(err, host{
 		isRoot:        os.Geteuid() == 0,
 		uringDisabled: readErr == nil && strings.TrimSpace(string(disabled)) != "0",
 	})
 }
 
-// place is what a hint depends on besides the error.
-type place struct {
+// host is what a hint depends on besides the error.
+type host struct {
 	isRoot        bool
 	uringDisabled bool
 }
 
-func hintHere(err error, here place) string {
+func hintOn(err error, here host) string {
 	var withHint *loop.HintError
 	switch {
 	case errors.As(err, &withHint):

@@ -1,11 +1,11 @@
-package main
+package bytesize
 
 import (
 	"math"
 	"testing"
 )
 
-func TestParseSize(t *testing.T) {
+func TestParse(t *testing.T) {
 	for _, tt := range []struct {
 		text string
 		want uint64
@@ -37,14 +37,14 @@ func TestParseSize(t *testing.T) {
 		{"9223372036854775807", math.MaxInt64},
 		{"8796093022207M", 8796093022207 << 20},
 	} {
-		got, err := parseSize(tt.text)
+		got, err := Parse(tt.text)
 		if err != nil || got != tt.want {
-			t.Errorf("parseSize(%q) is %d, %v, want %d", tt.text, got, err, tt.want)
+			t.Errorf("Parse(%q) is %d, %v, want %d", tt.text, got, err, tt.want)
 		}
 	}
 }
 
-func TestParseSizeRefuses(t *testing.T) {
+func TestParseRefuses(t *testing.T) {
 	for _, tt := range []struct{ text, want string }{
 		{"", "empty"},
 		{"-1", "negative"},
@@ -75,13 +75,13 @@ func TestParseSizeRefuses(t *testing.T) {
 		{"99999999999999999999999999", "2^63 bytes or more"},
 		{"9007199254740992K", "2^63 bytes or more"},
 	} {
-		if got, err := parseSize(tt.text); err == nil || err.Error() != tt.want {
-			t.Errorf("parseSize(%q) is %d, %v, want the error %q", tt.text, got, err, tt.want)
+		if got, err := Parse(tt.text); err == nil || err.Error() != tt.want {
+			t.Errorf("Parse(%q) is %d, %v, want the error %q", tt.text, got, err, tt.want)
 		}
 	}
 }
 
-func TestFormatSize(t *testing.T) {
+func TestFormat(t *testing.T) {
 	for _, tt := range []struct {
 		bytes uint64
 		want  string
@@ -99,27 +99,27 @@ func TestFormatSize(t *testing.T) {
 		{1 << 60, "1E"},
 		{math.MaxInt64, "9223372036854775807"},
 	} {
-		if got := formatSize(tt.bytes); got != tt.want {
-			t.Errorf("formatSize(%d) is %q, want %q", tt.bytes, got, tt.want)
+		if got := Format(tt.bytes); got != tt.want {
+			t.Errorf("Format(%d) is %q, want %q", tt.bytes, got, tt.want)
 		}
 	}
 }
 
-func FuzzParseSize(f *testing.F) {
+func FuzzParse(f *testing.F) {
 	for _, text := range []string{"", "0", "1K", "1KiB", "1KB", "-1", "1Q", "8E", "9223372036854775808", "00001e"} {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		bytes, err := parseSize(text)
+		bytes, err := Parse(text)
 		if err != nil {
 			return
 		}
 		if bytes > math.MaxInt64 {
-			t.Fatalf("parseSize(%q) is %d", text, bytes)
+			t.Fatalf("Parse(%q) is %d", text, bytes)
 		}
-		again, err := parseSize(formatSize(bytes))
+		again, err := Parse(Format(bytes))
 		if err != nil || again != bytes {
-			t.Fatalf("parseSize(%q) is %d, which prints as %q, which is %d, %v", text, bytes, formatSize(bytes), again, err)
+			t.Fatalf("Parse(%q) is %d, which prints as %q, which is %d, %v", text, bytes, Format(bytes), again, err)
 		}
 	})
 }

@@ -1,4 +1,4 @@
-package main
+package report
 
 import (
 	"errors"
@@ -12,10 +12,10 @@ import (
 )
 
 func TestHints(t *testing.T) {
-	root, off := place{isRoot: true}, place{isRoot: true, uringDisabled: true}
+	root, off := host{isRoot: true}, host{isRoot: true, uringDisabled: true}
 	for _, tt := range []struct {
 		err  error
-		here place
+		here host
 		want string
 	}{
 		{errors.New("x"), root, ""},
@@ -28,12 +28,12 @@ func TestHints(t *testing.T) {
 		{ublk.ErrControlHung, root, "the kernel's log may say why: dmesg"},
 		{unix.ENOSYS, root, "the kernel has no io_uring, or a container's filter forbids it"},
 		{unix.EPERM, off, "io_uring is switched off: sysctl kernel.io_uring_disabled=0"},
-		{unix.EACCES, place{uringDisabled: true}, "run it as root"},
-		{unix.EACCES, place{}, "run it as root"},
-		{unix.EPERM, place{}, "run it as root"},
+		{unix.EACCES, host{uringDisabled: true}, "run it as root"},
+		{unix.EACCES, host{}, "run it as root"},
+		{unix.EPERM, host{}, "run it as root"},
 		{unix.EPERM, root, "a container needs the capability SYS_ADMIN, and its filters must let io_uring pass"},
 	} {
-		if got := hintHere(fmt.Errorf("try: %w", tt.err), tt.here); got != tt.want {
+		if got := hintOn(fmt.Errorf("try: %w", tt.err), tt.here); got != tt.want {
 			t.Errorf("%v, %+v: hint %q, want %q", tt.err, tt.here, got, tt.want)
 		}
 	}

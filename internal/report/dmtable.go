@@ -1,4 +1,4 @@
-package main
+package report
 
 import (
 	"errors"
@@ -10,9 +10,9 @@ import (
 	"github.com/ublk-loop/ublk-loop/transfer"
 )
 
-// printDMTables prints the tables with which dmsetup(8) makes the same disks,
+// DMTables prints the tables with which dmsetup(8) makes the same disks,
 // as dmsetup table does: with a name in front where there are more than one.
-func printDMTables(out io.Writer, devices []loop.Status) error {
+func DMTables(out io.Writer, devices []loop.Status) error {
 	for i := range devices {
 		table, err := dmTable(&devices[i])
 		if err != nil {
@@ -75,7 +75,7 @@ func dmBacking(d *loop.Status) string {
 	if d.FileIsDisk {
 		return d.FileDevice
 	}
-	return strings.ReplaceAll(oneLine(d.File), " ", `\ `)
+	return strings.ReplaceAll(OneLine(d.File), " ", `\ `)
 }
 
 // dmKeyDescription is what the key has to be called.

@@ -1,0 +1,51 @@
+package report
+
+import (
+	"errors"
+	"io"
+)
+
+// Exit statuses.
+const (
+	ExitDone   = 0
+	ExitFailed = 1
+	ExitUsage  = 2
+)
+
+// ErrReported stands for errors that have been printed.
+var ErrReported = errors.New("reported")
+
+// ErrInterrupted is returned for what a user has ended by a signal or a key.
+var ErrInterrupted = errors.New("interrupted")
+
+// UsageError is an error of the command line itself.
+type UsageError struct {
+	Err  error
+	Hint string
+}
+
+// Usage returns an error of the command line, with a hint.
+func Usage(err error, hint string) error { return &UsageError{err, hint} }
+
+// Error implements error.
+func (e *UsageError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the error without the hint.
+func (e *UsageError) Unwrap() error { return e.Err }
+
+// Exit prints the error that a command ends with, unless it has been printed, and
+// returns the exit status.
+func Exit(w io.Writer, err error) int {
+	var usage *UsageError
+	switch {
+	case err == nil:
+		return ExitDone
+	case errors.Is(err, ErrReported):
+	case errors.As(err, &usage):
+		Print(w, usage.Error(), usage.Hint)
+		return ExitUsage
+	default:
+		Error(w, err)
+	}
+	return ExitFailed
+}

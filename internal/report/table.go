@@ -1,0 +1,43 @@
+package report
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+	"text/tabwriter"
+
+	"github.com/ublk-loop/ublk-loop/internal/bytesize"
+	"github.com/ublk-loop/ublk-loop/loop"
+)
+
+// DeviceTable prints a table of devices, nothing for none.
+func DeviceTable(out io.Writer, devices []loop.Status) error {
+	if len(devices) == 0 {
+		return nil
+	}
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "DEVICE\tSTATE\tSIZE\tOFFSET\tSECTOR\tRO\tDIRECT-IO\tBUFFERS\tON-CRASH\tPID\tFILE")
+	for i := range devices {
+		d := &devices[i]
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\n",
+			d.Device, d.State, bytesize.Format(d.Size), bytesize.Format(d.Offset), d.Limits.LogicalBlockSize,
+			yesNo(d.ReadOnly), onOff(d.DirectIO), OrDash(d.BufferMode), OrDash(d.OnCrash), pidOf(d), OrDash(OneLine(d.File)))
+	}
+	return table.Flush()
+}
+
+func pidOf(d *loop.Status) string {
+	if d.PID == 0 {
+		return "-"
+	}
+	return strconv.Itoa(d.PID)
+}
+
+// Device prints a device as add does: its path, or all that is known of it.
+func Device(out io.Writer, device *loop.Status, asJSON bool) error {
+	if asJSON {
+		return JSON(out, device)
+	}
+	_, err := fmt.Fprintln(out, device.Device)
+	return err
+}
