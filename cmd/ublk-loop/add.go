@@ -108,9 +108,8 @@ func (a *app) runAdd(ctx context.Context, opts addOptions) error {
 		return report.Name(a.replace(j), "attach", j.Name)
 	}
 	signal.Ignore(unix.SIGPIPE) // who reads no path gets no device
-	ctx, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
+	ctx, stop := interruptible(ctx)
 	defer stop()
-	context.AfterFunc(ctx, stop) // a second one ends this at once
 	srv, err := a.start(ctx, j)
 	report.Warnings(a.errOut, j.Name, j.Warnings)
 	if err != nil {

@@ -8,14 +8,15 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime"
 	"strings"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ublk-loop/ublk-loop/internal/report"
+	"github.com/ublk-loop/ublk-loop/internal/confine"
+	"github.com/ublk-loop/ublk-loop/internal/eintr"
+	"github.com/ublk-loop/ublk-loop/internal/udev"
 	"github.com/ublk-loop/ublk-loop/loop"
 )
 
@@ -30,7 +31,7 @@ const selfPath = "/proc/self/exe"
 // with this process, too, however that ends. One that takes over a device stays
 // once it has: others use the device already.
 type background struct {
-	ctx     context.Context // done when the user has had enough
+	ctx     context.Context // from interruptible
 	process *os.Process
 	control *os.File
 	name    string
@@ -54,7 +55,7 @@ func startServer(ctx context.Context, j *job) (server, error) {
 		return nil, fmt.Errorf("start server: %w", err)
 	}
 	s := &background{ctx: ctx, process: process, control: ours, name: j.Name, recovers: j.Recover != nil}
-	j.Warnings = append(j.Warnings, protectFromOOM(process.Pid)...)
+	j.Warnings = append(j.Warnings, confine.ProtectFromOOM(process.Pid)...)
 	if err := j.send(ours); err != nil {
 		return nil, errors.Join(err, s.End())
 	}
@@ -78,7 +79,7 @@ func (j *job) startProcess(control *os.File) (*os.Process, error) {
 		return nil, err
 	}
 	defer func() { _ = null.Close() }()
-	if err := closeInherited(); err != nil {
+	if err := confine.CloseInherited(); err != nil {
 		return nil, err
 	}
 	files := []*os.File{null, null, null, control, j.file}
@@ -92,7 +93,7 @@ func (j *job) startProcess(control *os.File) (*os.Process, error) {
 		files = append(files, j.key)
 	}
 	var process *os.Process
-	err = onConfinedThread(func(warnings []string) error {
+	err = confine.OnThread(func(warnings []string) error {
 		j.Warnings = append(j.Warnings, warnings...)
 		var err error
 		process, err = os.StartProcess(selfPath, j.serverArgs(3), &os.ProcAttr{
@@ -122,33 +123,16 @@ func serverEnv(environ []string) []string {
 	return env
 }
 
-// onConfinedThread calls a function that executes the server, on a thread
-// that has been confined and then ends.
-func onConfinedThread(execute func(warnings []string) error) error {
-	result := make(chan error)
-	go func() {
-		// Never unlocked: the thread ends with this function.
-		runtime.LockOSThread()
-		warnings, err := confine()
-		if err == nil {
-			err = execute(warnings)
-		}
-		result <- err
-	}()
-	return <-result
-}
+// errServerEnded is returned by Ready if the server ends before it serves.
+var errServerEnded = errors.New("the server has ended")
 
-// Why an add does not get its device.
-var (
-	errServerEnded = errors.New("the server has ended")
-)
-
-// whyDone returns the error for a context that is done.
-func whyDone(ctx context.Context) error {
-	if errors.Is(context.Cause(ctx), errServerEnded) {
-		return errServerEnded
+// openUsable opens a new device for the first time. When it returns, others can
+// open the device and its partitions.
+func openUsable(ctx context.Context, device *loop.Status) error {
+	if device.PartScan {
+		return udev.OpenScanned(ctx, device.Device)
 	}
-	return report.ErrInterrupted
+	return udev.Open(ctx, device.Device)
 }
 
 // Ready implements server.
@@ -159,7 +143,7 @@ func (s *background) Ready() (*loop.Status, error) {
 	var a answer
 	switch {
 	case s.ctx.Err() != nil:
-		return nil, whyDone(s.ctx)
+		return nil, context.Cause(s.ctx)
 	case errors.Is(err, io.EOF), errors.Is(err, unix.ECONNRESET):
 		return nil, errServerEnded
 	case err != nil:
@@ -175,7 +159,7 @@ func (s *background) Ready() (*loop.Status, error) {
 		return a.Status, nil
 	}
 	return a.Status, s.whileServed(func(ctx context.Context) error {
-		return openDevice(ctx, a.Status.Device, a.Status.PartScan)
+		return openUsable(ctx, a.Status)
 	})
 }
 
@@ -198,7 +182,7 @@ func (s *background) whileServed(call func(context.Context) error) error {
 	s.stopReading()
 	<-ended
 	if err == nil && ctx.Err() != nil {
-		err = whyDone(ctx)
+		err = context.Cause(ctx)
 	}
 	return err
 }
@@ -218,7 +202,7 @@ func (s *background) End() error {
 		return s.process.Release()
 	}
 	var info unix.Siginfo
-	if err := ignoreEINTR(func() error {
+	if err := eintr.Repeat(func() error {
 		return unix.Waitid(unix.P_PID, s.process.Pid, &info, unix.WEXITED|unix.WNOWAIT, nil)
 	}); err != nil {
 		return fmt.Errorf("wait for the server: %w", err)
@@ -252,13 +236,4 @@ func removeRemains(pid int) error {
 		}
 	}
 	return nil
-}
-
-// ignoreEINTR calls a function until it is not interrupted.
-func ignoreEINTR(call func() error) error {
-	for {
-		if err := call(); !errors.Is(err, unix.EINTR) {
-			return err
-		}
-	}
 }

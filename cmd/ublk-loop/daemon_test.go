@@ -54,24 +54,24 @@ func TestReady(t *testing.T) {
 func TestReadyIsCutShort(t *testing.T) {
 	for _, tt := range []struct {
 		name string
-		cut  func(cancel context.CancelFunc, control *os.File)
+		cut  func(cancel context.CancelCauseFunc, control *os.File)
 		want error
 	}{
-		{"signal", func(cancel context.CancelFunc, _ *os.File) { cancel() }, report.ErrInterrupted},
-		{"end", func(_ context.CancelFunc, control *os.File) { control.Close() }, errServerEnded},
+		{"signal", func(cancel context.CancelCauseFunc, _ *os.File) { cancel(report.ErrInterrupted) }, report.ErrInterrupted},
+		{"end", func(_ context.CancelCauseFunc, control *os.File) { control.Close() }, errServerEnded},
 	} {
 		add, control := socketFiles(t)
 		node := t.TempDir() + "/node"
 		if err := json.NewEncoder(control).Encode(answer{Status: &loop.Status{Device: node}}); err != nil {
 			t.Fatal(err)
 		}
-		ctx, cancel := context.WithCancel(context.Background())
-		defer cancel()
+		ctx, cancel := context.WithCancelCause(context.Background())
+		defer cancel(nil)
 		cut := time.AfterFunc(50*time.Millisecond, func() { tt.cut(cancel, control) })
 		defer cut.Stop()
 		start := time.Now()
 		_, err := (&background{ctx: ctx, control: add}).Ready()
-		if !errors.Is(err, tt.want) || time.Since(start) > openTimeout/2 {
+		if !errors.Is(err, tt.want) || time.Since(start) > 5*time.Second {
 			t.Errorf("%s: %v after %v", tt.name, err, time.Since(start))
 		}
 	}
@@ -80,8 +80,8 @@ func TestReadyIsCutShort(t *testing.T) {
 // An add that was interrupted before its server said anything says so.
 func TestReadyInterrupted(t *testing.T) {
 	add, _ := socketFiles(t)
-	ctx, cancel := context.WithCancel(context.Background())
-	cut := time.AfterFunc(50*time.Millisecond, cancel)
+	ctx, cancel := context.WithCancelCause(context.Background())
+	cut := time.AfterFunc(50*time.Millisecond, func() { cancel(report.ErrInterrupted) })
 	defer cut.Stop()
 	if _, err := (&background{ctx: ctx, control: add}).Ready(); !errors.Is(err, report.ErrInterrupted) {
 		t.Errorf("error %v", err)

@@ -8,7 +8,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/confine"
 	"github.com/ublk-loop/ublk-loop/internal/report"
+	"github.com/ublk-loop/ublk-loop/internal/udev"
 	"github.com/ublk-loop/ublk-loop/loop"
 )
 
@@ -25,12 +27,12 @@ func replaceProcess(j *job) error {
 	}
 	defer func() { _ = control.Close() }()
 	defer func() { _ = writer.Close() }()
-	if err := closeInherited(); err != nil {
+	if err := confine.CloseInherited(); err != nil {
 		return err
 	}
-	oom := protectFromOOM(os.Getpid())
+	oom := confine.ProtectFromOOM(os.Getpid())
 	j.FileFD, j.LogFD, j.NotifyFD, j.KeyFD = inherit(j.file), inherit(j.log), inherit(j.notify), inherit(j.key)
-	return onConfinedThread(func(warnings []string) error {
+	return confine.OnThread(func(warnings []string) error {
 		j.Warnings = append(append(j.Warnings, warnings...), oom...)
 		// A pipe takes it all: a path and little more.
 		if err := j.send(writer); err != nil {
@@ -112,7 +114,7 @@ func scanMain(args []string) int {
 		report.Print(os.Stderr, scanCommand+": only add starts it", "")
 		return report.ExitUsage
 	}
-	if err := openDevice(context.Background(), args[0], true); err != nil {
+	if err := udev.OpenScanned(context.Background(), args[0]); err != nil {
 		report.Print(os.Stderr, err.Error(), report.Hint(err))
 		return report.ExitFailed
 	}

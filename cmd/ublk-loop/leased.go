@@ -12,7 +12,7 @@ import (
 
 // leased is a device of a server of many, held by a lease until it stays.
 type leased struct {
-	ctx    context.Context // done when the user has had enough
+	ctx    context.Context // from interruptible
 	client *control.Client
 	lease  *control.Lease
 	stay   time.Duration // at least, though nobody uses it; 0 for good
@@ -44,7 +44,7 @@ func startLeased(ctx context.Context, j *job, client *control.Client) (server, e
 	req := control.AddRequest{File: j.Name, Config: j.Config}
 	lease, err := client.Add(ctx, req, control.AddFiles{File: j.file, Key: j.key})
 	if ctx.Err() != nil {
-		err = whyDone(ctx)
+		err = context.Cause(ctx)
 	}
 	if err != nil {
 		return nil, serverError(err)
@@ -71,7 +71,7 @@ func (s *leased) Ready() (*loop.Status, error) {
 	}()
 	device := s.lease.Device
 	device.Autoclear = s.stay > 0 // once it stays
-	return &device, openDevice(ctx, device.Device, device.PartScan)
+	return &device, openUsable(ctx, &device)
 }
 
 // Stay implements server.

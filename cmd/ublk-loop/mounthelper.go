@@ -6,14 +6,12 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"os/signal"
 	"slices"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop/control"
 	"github.com/ublk-loop/ublk-loop/internal/report"
+	"github.com/ublk-loop/ublk-loop/internal/udev"
 	"github.com/ublk-loop/ublk-loop/loop"
 )
 
@@ -41,7 +39,7 @@ func mountMain(args []string) int {
 	if err != nil {
 		return report.Exit(a.errOut, report.Usage(err, "mount -t ublk-loop IMAGE DIRECTORY [-o OPTIONS]"))
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
+	ctx, stop := interruptible(context.Background())
 	defer stop()
 	if err := req.carryOut(ctx, control.NewClient(control.DefaultSocket)); err != nil {
 		a.report(report.Name(err, "mount", req.image))
@@ -142,7 +140,7 @@ func (r *mountRequest) mount(ctx context.Context, client *control.Client) error 
 		return serverError(err)
 	}
 	defer lease.Close()
-	if err := openDevice(ctx, lease.Device.Device, false); err != nil {
+	if err := udev.Open(ctx, lease.Device.Device); err != nil {
 		return err
 	}
 	if err := callMount(ctx, r.command(lease.Device.Device)...); err != nil {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"strings"
 
@@ -9,6 +8,7 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop/oci"
 	"github.com/ublk-loop/ublk-loop/internal/report"
+	"github.com/ublk-loop/ublk-loop/internal/udev"
 )
 
 // runtimeNames are the names under which this program stands in for a runtime.
@@ -60,7 +60,5 @@ func replaceWithRuntime(runtime string, args []string) error {
 
 // rootMaker returns what makes root directories by some settings.
 func rootMaker(settings *oci.Settings) oci.Maker {
-	return oci.Maker{Settings: settings, OpenDevice: func(ctx context.Context, path string) error {
-		return openDevice(ctx, path, false)
-	}}
+	return oci.Maker{Settings: settings, OpenDevice: udev.Open}
 }

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/udev"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
@@ -63,7 +64,7 @@ func TestKernelNoPartScan(t *testing.T) {
 	file := b.partitioned()
 	s := b.add(file)
 	time.Sleep(100 * time.Millisecond) // some kernels would look a moment later
-	if found := partitions(filepath.Base(s.Device)); len(found) > 0 {
+	if found := udev.Partitions(filepath.Base(s.Device)); len(found) > 0 {
 		t.Errorf("without --partscan there are %q", found)
 	}
 	if reads := strings.Fields(b.attr(s, "stat"))[0]; reads != "0" {
@@ -118,7 +119,7 @@ func TestKernelScanBusy(t *testing.T) {
 	start := time.Now()
 	release := time.AfterFunc(300*time.Millisecond, func() { _ = unix.Close(claim) })
 	defer release.Stop()
-	if err := openDevice(context.Background(), s.Device, true); err != nil {
+	if err := udev.OpenScanned(context.Background(), s.Device); err != nil {
 		t.Error(err)
 	}
 	if took := time.Since(start); took < 300*time.Millisecond || took > 8*time.Second {
@@ -131,7 +132,7 @@ func TestKernelScanBusy(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer p.Close()
-	if err := openDevice(context.Background(), parts.Device, true); err != nil {
+	if err := udev.OpenScanned(context.Background(), parts.Device); err != nil {
 		t.Errorf("with a partition open: %v", err)
 	}
 }

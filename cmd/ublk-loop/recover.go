@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os/signal"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/loop"
@@ -61,9 +59,8 @@ func (a *app) runRecover(ctx context.Context, opts recoverOptions) error {
 		return err
 	}
 	defer func() { _ = drv.Close() }()
-	ctx, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
+	ctx, stop := interruptible(ctx)
 	defer stop()
-	context.AfterFunc(ctx, stop) // a second one ends this at once
 	failed := false
 	try := func(err error) {
 		if err != nil {

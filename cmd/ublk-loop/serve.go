@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop/control"
+	"github.com/ublk-loop/ublk-loop/internal/confine"
 	"github.com/ublk-loop/ublk-loop/loop"
 )
 
@@ -92,16 +93,16 @@ func replaceWithMany(opts serveOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := closeInherited(); err != nil {
+	if err := confine.CloseInherited(); err != nil {
 		return err
 	}
-	oom := protectFromOOM(os.Getpid())
-	raiseFileLimit()
+	oom := confine.ProtectFromOOM(os.Getpid())
+	confine.RaiseFileLimit()
 	if opts.supervise {
 		j.Warnings = oom
 		return supervise(j)
 	}
-	return onConfinedThread(func(warnings []string) error {
+	return confine.OnThread(func(warnings []string) error {
 		j.Warnings = append(warnings, oom...)
 		return j.execute(selfPath)
 	})
@@ -239,17 +240,3 @@ func (j *serveJob) execute(program string) error {
 	err = unix.Exec(program, args, serverEnv(os.Environ()))
 	return fmt.Errorf("execute %s: %w", program, err)
 }
-
-// raiseFileLimit lets the server have as many descriptors open as the kernel
-// allows by default: five a device, and more with more queues. Who may not raise
-// the limit keeps it.
-func raiseFileLimit() {
-	var limit unix.Rlimit
-	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil || limit.Max >= fileLimit {
-		return // Go raises the soft limit to the hard one itself
-	}
-	_ = unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: fileLimit, Max: fileLimit})
-}
-
-// fileLimit is the kernel's own limit, fs.nr_open, where nobody has changed it.
-const fileLimit = 1 << 20

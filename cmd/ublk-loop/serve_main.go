@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop/control"
+	"github.com/ublk-loop/ublk-loop/internal/confine"
 	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/ublk"
@@ -22,13 +23,13 @@ import (
 
 // manyServer is the process that serves many devices.
 type manyServer struct {
-	job     *serveJob
-	log     *logger
-	ctl     *ublk.Control
-	devices *loop.Server
-	api     *control.Server
-	garbage garbage
-	queues  atomic.Int32 // of all devices
+	job       *serveJob
+	log       *logger
+	ctl       *ublk.Control
+	devices   *loop.Server
+	api       *control.Server
+	collector confine.Collector
+	queues    atomic.Int32 // of all devices
 	// upgrade takes where to say why another program could not take over.
 	upgrade chan chan<- error
 	failed  chan error    // takes why the devices of a thread hang
@@ -64,17 +65,17 @@ func manyMain(args []string) int {
 
 // run serves until a signal.
 func (s *manyServer) run(stop <-chan os.Signal) error {
-	if _, err := lockMemory(); err != nil {
+	if _, err := confine.LockMemory(); err != nil {
 		s.job.Warnings = append(s.job.Warnings, fmt.Sprintf("may wait for memory that its own devices have to free: %v", err))
 	}
-	if err := keepSecrets(); err != nil {
+	if err := confine.ForbidDumps(); err != nil {
 		return err
 	}
 	for _, w := range s.job.Warnings {
 		s.log.warn(w)
 	}
-	s.garbage.start()
-	makeRoom(runtime.NumCPU())
+	s.collector.Start()
+	confine.ReserveProcessors(runtime.NumCPU())
 	var err error
 	if s.ctl, err = ublk.OpenControl(); err != nil {
 		return err
@@ -83,10 +84,10 @@ func (s *manyServer) run(stop <-chan os.Signal) error {
 	if err != nil {
 		return errors.Join(err, s.ctl.Close())
 	}
-	s.devices = loop.NewServer(s.ctl, loop.ServerOptions{Events: s, StopUnused: stopUnusedInChild, Looked: s.garbage.look})
+	s.devices = loop.NewServer(s.ctl, loop.ServerOptions{Events: s, StopUnused: stopUnusedInChild, Looked: s.collector.CollectIfNeeded})
 	s.api = &control.Server{
 		Devices: s.devices, Open: s.openPath, OnCrash: s.job.OnCrash, Describe: describeAdd, Hint: report.Hint,
-		Status: s.status, CanUpgrade: s.devices.CanEnd, Upgrade: s.askUpgrade, Done: s.garbage.collect,
+		Status: s.status, CanUpgrade: s.devices.CanEnd, Upgrade: s.askUpgrade, Done: s.collector.Collect,
 	}
 	s.recoverAll()
 	api, metrics := s.api.HTTP(), s.api.MetricsHTTP()
@@ -250,7 +251,7 @@ var _ loop.Events = (*manyServer)(nil)
 // Serving implements loop.Events. There is room for one more device already when
 // that comes.
 func (s *manyServer) Serving(status loop.Status, recovered bool) {
-	makeRoom(runtime.NumCPU() + int(s.queues.Add(int32(status.Queues))))
+	confine.ReserveProcessors(runtime.NumCPU() + int(s.queues.Add(int32(status.Queues))))
 	message := "serving"
 	if recovered {
 		message = "recovered"

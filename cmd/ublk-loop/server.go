@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/confine"
 	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/ublk"
@@ -65,11 +66,11 @@ func endSignals() []os.Signal {
 // serve serves a device until a signal, its removal or its failure. Errors
 // have been reported or logged when it returns.
 func serve(j *job, c client, stop <-chan os.Signal) error {
-	program, err := lockMemory()
+	program, err := confine.LockMemory()
 	if err != nil {
 		j.Warnings = append(j.Warnings, fmt.Sprintf("may wait for memory that its own device has to free: %v", err))
 	}
-	makeRoom(cmp.Or(j.Config.Queues, runtime.NumCPU()))
+	confine.ReserveProcessors(cmp.Or(j.Config.Queues, runtime.NumCPU()))
 	ctl, dev, err := attach(j)
 	if err != nil {
 		err = j.describe(err)
@@ -77,7 +78,7 @@ func serve(j *job, c client, stop <-chan os.Signal) error {
 		return err
 	}
 	status := dev.Status()
-	makeRoom(status.Queues) // one that is taken over may have more
+	confine.ReserveProcessors(status.Queues) // one that is taken over may have more
 	log := j.logger(status.ID)
 	for _, w := range j.Warnings {
 		log.warn(w)
@@ -88,8 +89,8 @@ func serve(j *job, c client, stop <-chan os.Signal) error {
 	if err != nil {
 		c.Failed(answer{Error: err.Error(), Hint: report.Hint(err)})
 	} else {
-		quietGC()
-		program.giveBack()
+		confine.QuietGC()
+		program.GiveBack()
 		err = waitForEnd(dev, stop, log)
 	}
 	c.Ending()

@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/ublk-loop/ublk-loop/internal/confine"
 	"github.com/ublk-loop/ublk-loop/internal/report"
 )
 
@@ -98,7 +99,7 @@ func (j *serveJob) start() (*os.Process, error) {
 	j.SocketFD, j.RootFD, j.LockFD = place(j.socket), place(j.root), place(j.lock)
 	j.LogFD, j.NotifyFD, j.MetricsFD = place(j.log), place(j.notify), place(j.metrics)
 	var process *os.Process
-	err = onConfinedThread(func(warnings []string) error {
+	err = confine.OnThread(func(warnings []string) error {
 		next := *j
 		next.Warnings = append(warnings, j.Warnings...)
 		job, err := inMemory(&next)

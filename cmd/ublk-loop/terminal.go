@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/eintr"
 	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/transfer"
 )
@@ -64,7 +65,7 @@ func readLine(fd int) (*transfer.Secret, error) {
 		return nil, err
 	}
 	var n int
-	err = ignoreEINTR(func() (err error) {
+	err = eintr.Repeat(func() (err error) {
 		n, err = unix.Read(fd, line.Bytes())
 		return err
 	})

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/ublk-loop/ublk-loop/internal/confine"
 	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/transfer"
@@ -101,7 +102,7 @@ func (o *keyOptions) readRaw() (*transfer.Secret, []string, error) { return o.re
 
 // handOverKey returns a descriptor to read from what a function reads.
 func handOverKey(read func() (*transfer.Secret, []string, error)) (*os.File, []string, error) {
-	if err := keepSecrets(); err != nil {
+	if err := confine.ForbidDumps(); err != nil {
 		return nil, nil, err
 	}
 	key, warnings, err := read()

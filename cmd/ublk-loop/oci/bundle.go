@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/eintr"
 )
 
 // bundle is a container's config.json, and the directory that it is in.
@@ -64,7 +66,7 @@ func (b *bundle) restore() error { return b.write(b.text) }
 // once.
 func (b *bundle) write(text []byte) error {
 	dir := int(b.dir.Fd())
-	if err := ignoreEINTR(func() error { return unix.Flock(dir, unix.LOCK_EX) }); err != nil {
+	if err := eintr.Repeat(func() error { return unix.Flock(dir, unix.LOCK_EX) }); err != nil {
 		return fmt.Errorf("lock: %w", err)
 	}
 	defer func() { _ = unix.Flock(dir, unix.LOCK_UN) }()
@@ -108,13 +110,4 @@ func writeLike(dir int, name string, other *unix.Stat_t, text []byte) error {
 		err = f.Sync()
 	}
 	return errors.Join(err, f.Close())
-}
-
-// ignoreEINTR calls a function until it is not interrupted.
-func ignoreEINTR(call func() error) error {
-	for {
-		if err := call(); !errors.Is(err, unix.EINTR) {
-			return err
-		}
-	}
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/eintr"
 )
 
 // A mount of the hooks is below a directory of its own in hooksDir, whose name
@@ -163,7 +165,7 @@ func removeMount(name string) error {
 
 // unmount reports whether there was something to unmount.
 func unmount(path string) (bool, error) {
-	err := ignoreEINTR(func() error { return unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) })
+	err := eintr.Repeat(func() error { return unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) })
 	switch {
 	case err == nil:
 		return true, nil

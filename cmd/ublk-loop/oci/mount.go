@@ -5,11 +5,13 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/eintr"
 )
 
 // mount is mount(2).
 func mount(source, target, fsType string, flags uintptr, data string) error {
-	err := ignoreEINTR(func() error { return unix.Mount(source, target, fsType, flags, data) })
+	err := eintr.Repeat(func() error { return unix.Mount(source, target, fsType, flags, data) })
 	if err != nil {
 		return &os.PathError{Op: "mount " + fsType + " at", Path: target, Err: err}
 	}

@@ -6,6 +6,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/eintr"
 )
 
 // A container's file systems are mounted at the same places for all, in a
@@ -43,7 +45,7 @@ func makePlaces() error {
 		return err
 	}
 	defer func() { _ = lock.Close() }()
-	if err := ignoreEINTR(func() error { return unix.Flock(int(lock.Fd()), unix.LOCK_EX) }); err != nil {
+	if err := eintr.Repeat(func() error { return unix.Flock(int(lock.Fd()), unix.LOCK_EX) }); err != nil {
 		return fmt.Errorf("lock %s: %w", lockPath, err)
 	}
 	if err := mountPlaces(); err != nil {

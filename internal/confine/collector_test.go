@@ -1,4 +1,4 @@
-package main
+package confine
 
 import (
 	"math"
@@ -8,11 +8,11 @@ import (
 )
 
 // Garbage of requests and of looks at devices is collected once there is enough.
-func TestGarbage(t *testing.T) {
+func TestCollector(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(100))
 	defer debug.SetMemoryLimit(math.MaxInt64)
-	g := &garbage{}
-	g.start()
+	g := &Collector{}
+	g.Start()
 	defer g.later.Stop()
 	g.later.Reset(time.Hour)
 	if limit := debug.SetMemoryLimit(-1); limit != gcLimit {
@@ -20,14 +20,14 @@ func TestGarbage(t *testing.T) {
 	}
 	g.collectAll()
 	was := g.collected
-	g.look()
+	g.CollectIfNeeded()
 	if g.collected != was {
 		t.Error("collected though there is little")
 	}
 	for range garbageLimit >> 20 {
 		blackHole = make([]byte, 1<<20)
 	}
-	g.look()
+	g.CollectIfNeeded()
 	if g.collected == was {
 		t.Error("not collected though there is enough")
 	}

@@ -1,4 +1,4 @@
-package main
+package confine
 
 import (
 	"math"
@@ -79,7 +79,7 @@ func TestServingPackages(t *testing.T) {
 
 func TestQuietGC(t *testing.T) {
 	defer debug.SetMemoryLimit(math.MaxInt64)
-	quietGC()
+	QuietGC()
 	if percent := debug.SetGCPercent(100); percent != -1 {
 		t.Errorf("garbage is collected at %d %%", percent)
 	}

@@ -1,4 +1,4 @@
-package main
+package confine
 
 import (
 	"errors"
@@ -15,23 +15,23 @@ import (
 // This file keeps a server from waiting for memory: the page that it would
 // wait for may be one that its own device has to write first.
 
-// program is where this program is in memory.
-type program struct {
+// Program is where this program is in memory.
+type Program struct {
 	code, constants mapping
 	serving, other  []mapping // of code: what a server may need while it serves, and the rest
 }
 
-// lockMemory keeps in memory what the server has used once, from now on, and
+// LockMemory keeps in memory what the server has used once, from now on, and
 // the program's code that serves devices, used or not. Large mappings that Go
 // does not use stay without memory (MCL_ONFAULT in mlock2(2), Linux 4.4). It
 // needs CAP_IPC_LOCK.
-func lockMemory() (*program, error) {
+func LockMemory() (*Program, error) {
 	maps, err := os.Open("/proc/self/maps")
 	if err != nil {
 		return nil, fmt.Errorf("find the program's code: %w", err)
 	}
 	defer func() { _ = maps.Close() }()
-	p := &program{}
+	p := &Program{}
 	if p.code, p.constants, err = findCode(maps); err != nil {
 		return nil, err
 	}
@@ -48,10 +48,10 @@ func lockMemory() (*program, error) {
 	return p, nil
 }
 
-// giveBack gives back what of the program only its start has used. Constants
+// GiveBack gives back what of the program only its start has used. Constants
 // that are used again come back, and stay then (MADV_DONTNEED_LOCKED in
 // madvise(2), Linux 5.18, before which all stays).
-func (p *program) giveBack() {
+func (p *Program) GiveBack() {
 	if p == nil {
 		return
 	}
@@ -152,9 +152,9 @@ func splitCode(code mapping, page uintptr, function func(uintptr) string) (servi
 // garbage: far more than it uses, since no request makes any.
 const gcLimit = 128 << 20
 
-// quietGC ends garbage collection, which Go would otherwise do every two
+// QuietGC ends garbage collection, which Go would otherwise do every two
 // minutes though there is no garbage.
-func quietGC() {
+func QuietGC() {
 	debug.FreeOSMemory() // what setting up took
 	debug.SetGCPercent(-1)
 	debug.SetMemoryLimit(gcLimit)

@@ -1,4 +1,4 @@
-package main
+package confine
 
 import (
 	"runtime/debug"
@@ -15,31 +15,32 @@ const (
 	garbagePause = 2 * time.Second
 )
 
-// garbage collects what requests at a server's socket leave, and looks at devices
-// that nobody holds. Go's own collector is off there: it would run every two
-// minutes though I/O makes no garbage.
-type garbage struct {
+// Collector collects the garbage of a server of many devices: requests at its
+// socket make some, and so do looks at devices that nobody holds. Go's own
+// collector is off there because it would run every two minutes, though I/O makes
+// no garbage.
+type Collector struct {
 	mu        sync.Mutex // protects what is below
 	collected uint64     // bytes that had been allocated at the last collection
 	later     *time.Timer
 }
 
-// start ends Go's own collections.
-func (g *garbage) start() {
+// Start ends Go's own collections.
+func (g *Collector) Start() {
 	debug.SetGCPercent(-1)
 	debug.SetMemoryLimit(gcLimit) // for what makes garbage and does not say so
 	g.later = time.AfterFunc(garbagePause, g.collectAll)
 }
 
-// collect collects where enough has been allocated since the last time, or else
-// when there have been no requests for a while.
-func (g *garbage) collect() {
+// Collect is called after each request. It collects if enough has been allocated
+// since the last time, or else when there have been no requests for a while.
+func (g *Collector) Collect() {
 	g.later.Reset(garbagePause)
-	g.look()
+	g.CollectIfNeeded()
 }
 
-// look collects where enough has been allocated since the last time.
-func (g *garbage) look() {
+// CollectIfNeeded collects if enough has been allocated since the last time.
+func (g *Collector) CollectIfNeeded() {
 	g.mu.Lock()
 	enough := allocated()-g.collected >= garbageLimit
 	g.mu.Unlock()
@@ -48,7 +49,7 @@ func (g *garbage) look() {
 	}
 }
 
-func (g *garbage) collectAll() {
+func (g *Collector) collectAll() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	debug.FreeOSMemory()

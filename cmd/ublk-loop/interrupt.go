@@ -1,0 +1,22 @@
+package main
+
+import (
+	"context"
+	"os/signal"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/report"
+)
+
+// interruptible returns a context that the first SIGINT or SIGTERM ends, with
+// report.ErrInterrupted as its cause. A second signal ends the process at once.
+func interruptible(parent context.Context) (ctx context.Context, stop func()) {
+	signaled, ignore := signal.NotifyContext(parent, unix.SIGINT, unix.SIGTERM)
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(parent))
+	context.AfterFunc(signaled, func() {
+		ignore()
+		cancel(report.ErrInterrupted)
+	})
+	return ctx, ignore
+}

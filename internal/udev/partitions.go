@@ -1,0 +1,59 @@
+package udev
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// OpenScanned is Open for a device with partitions: the kernel looks for them, and
+// their nodes are there when it returns.
+func OpenScanned(ctx context.Context, path string) error {
+	w := &dirWatch{dir: filepath.Dir(path)}
+	defer w.close()
+	fd, err := openNode(ctx, w, path)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	return scanPartitions(ctx, w, fd, path)
+}
+
+// scanPartitions has the kernel read the partition table. EBUSY says that some
+// process has a partition open, so that the partitions are known already, or that
+// a process claims the whole device until it closes it: udev does both.
+func scanPartitions(ctx context.Context, w *dirWatch, fd int, path string) error {
+	name := filepath.Base(path)
+	err := w.until(ctx, func() error {
+		_, err := unix.IoctlRetInt(fd, unix.BLKRRPART)
+		if errors.Is(err, unix.EBUSY) && len(Partitions(name)) > 0 {
+			return nil
+		}
+		return err
+	}, unix.EBUSY)
+	if err != nil {
+		return fmt.Errorf("scan partitions of %s: %w", path, err)
+	}
+	for _, p := range Partitions(name) {
+		node := filepath.Join(filepath.Dir(path), p)
+		if err := w.until(ctx, func() error { return unix.Access(node, unix.F_OK) }, unix.ENOENT); err != nil {
+			return fmt.Errorf("find partition %s: %w", node, err)
+		}
+	}
+	return nil
+}
+
+// Partitions returns the names of a disk's partitions.
+func Partitions(disk string) []string {
+	paths, err := filepath.Glob("/sys/block/" + disk + "/" + disk + "p*")
+	if err != nil {
+		return nil
+	}
+	for i := range paths {
+		paths[i] = filepath.Base(paths[i])
+	}
+	return paths
+}

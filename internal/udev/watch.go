@@ -1,0 +1,87 @@
+package udev
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/eintr"
+)
+
+// dirWatch is woken when something in a directory is made or closed.
+type dirWatch struct {
+	dir    string
+	events *os.File // of inotify(7), nil before they are needed: to close it takes milliseconds
+}
+
+// start has events come from now on.
+func (w *dirWatch) start() error {
+	if w.events != nil {
+		return nil
+	}
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		return fmt.Errorf("watch %s: %w", w.dir, err)
+	}
+	if _, err := unix.InotifyAddWatch(fd, w.dir, unix.IN_CREATE|unix.IN_ATTRIB|unix.IN_CLOSE); err != nil {
+		_ = unix.Close(fd)
+		return fmt.Errorf("watch %s: %w", w.dir, err)
+	}
+	w.events = os.NewFile(uintptr(fd), w.dir)
+	return nil
+}
+
+func (w *dirWatch) close() {
+	if w.events != nil {
+		_ = w.events.Close()
+	}
+}
+
+// firstPause is how soon something is tried again without an event: that of a
+// close comes before the kernel has let go of what was closed (__fput in
+// fs/file_table.c), and nothing tells of that.
+const firstPause = time.Millisecond
+
+// until tries something, and for as long as it returns a given error again at
+// each event, and from time to time after one, not longer than openTimeout.
+func (w *dirWatch) until(ctx context.Context, try func() error, passing error) error {
+	if err := eintr.Repeat(try); !errors.Is(err, passing) {
+		return err
+	}
+	if err := w.start(); err != nil {
+		return err
+	}
+	deadline := time.Now().Add(openTimeout)
+	for pause := firstPause; ; pause *= 2 {
+		err := eintr.Repeat(try)
+		if !errors.Is(err, passing) {
+			return err
+		}
+		event := w.wait(ctx, min(pause, time.Until(deadline)))
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case time.Now().After(deadline):
+			return err
+		case event:
+			pause = firstPause
+		}
+	}
+}
+
+// wait waits for an event for a time, drops it, and reports whether there was
+// one.
+func (w *dirWatch) wait(ctx context.Context, d time.Duration) bool {
+	if err := w.events.SetReadDeadline(time.Now().Add(d)); err != nil {
+		return false
+	}
+	stop := context.AfterFunc(ctx, func() { _ = w.events.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	var buf [4096]byte
+	_, err := w.events.Read(buf[:])
+	return err == nil
+}
