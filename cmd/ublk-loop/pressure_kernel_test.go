@@ -160,7 +160,7 @@ func (b *bed) set(path, value string) {
 // hog locks all memory but freeMemory, until the returned function is called.
 func (b *bed) hog() (release func()) {
 	b.Helper()
-	available := availableMemory()
+	available := b.availableMemory()
 	if available <= freeMemory {
 		b.Fatalf("%d bytes of memory, too few to begin with", available)
 	}
@@ -226,4 +226,22 @@ func (b *bed) memoryGroup(limit string) string {
 	})
 	b.set(filepath.Join(group, "memory.max"), limit)
 	return group
+}
+
+// availableMemory returns how many bytes a process can take without harm
+// (MemAvailable in proc_meminfo(5)).
+func (b *bed) availableMemory() uint64 {
+	b.Helper()
+	text, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		b.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		var kib uint64
+		if n, _ := fmt.Sscanf(line, "MemAvailable: %d kB", &kib); n == 1 {
+			return kib << 10
+		}
+	}
+	b.Fatal("/proc/meminfo does not say what memory is available")
+	return 0
 }

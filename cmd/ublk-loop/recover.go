@@ -4,17 +4,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/spf13/cobra"
 
+	"github.com/ublk-loop/ublk-loop/internal/keysource"
 	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/transfer"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
 type recoverOptions struct {
 	targets    []string
-	keys       keyOptions
+	keys       keyFlags
 	logFile    string
 	hasLogFile bool // logFile is given
 }
@@ -45,7 +48,7 @@ func (o *recoverOptions) checkKeys(cmd *cobra.Command) error {
 	if err := o.keys.check(cmd); err != nil {
 		return err
 	}
-	if o.keys.isGiven() && len(o.targets) != 1 {
+	if o.keys.source.IsGiven() && len(o.targets) != 1 {
 		return report.Usage(errors.New("a key, and not one device that it is for"), helpHint(cmd))
 	}
 	return nil
@@ -151,7 +154,7 @@ func recoverJob(device loop.Status, opts recoverOptions) (*job, error) {
 		return nil, fmt.Errorf("recover %s: %w", device.Device, err)
 	}
 	j := &job{Name: file.Name(), Recover: &device.ID, file: file}
-	if j.key, j.Warnings, err = opts.keys.recoverKey(file, &device.Transfer); err != nil {
+	if j.key, j.Warnings, err = opts.key(file, &device.Transfer); err != nil {
 		j.close()
 		return nil, err
 	}
@@ -163,4 +166,17 @@ func recoverJob(device loop.Status, opts recoverOptions) (*job, error) {
 		return nil, err
 	}
 	return j, nil
+}
+
+// key returns a descriptor to read the key of a device's transfer from, nil for
+// none, and warnings.
+func (o *recoverOptions) key(file *os.File, c *loop.TransferConfig) (*os.File, []string, error) {
+	switch {
+	case c.LUKS != 0:
+		volume := &loop.Config{Offset: c.LUKSOffset}
+		return keysource.Pipe(func() (*transfer.Secret, []string, error) { return o.keys.source.Unlock(file, volume) })
+	case !o.keys.source.IsGiven():
+		return nil, nil, nil // the server says so where it needs one
+	}
+	return keysource.Pipe(o.keys.source.Key)
 }

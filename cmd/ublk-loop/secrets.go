@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/ublk-loop/ublk-loop/internal/confine"
+	"github.com/ublk-loop/ublk-loop/internal/keysource"
 	"github.com/ublk-loop/ublk-loop/transfer"
 )
 
@@ -15,7 +16,7 @@ func (j *job) receiveKey() (*transfer.Secret, error) {
 	if err := confine.ForbidDumps(); err != nil {
 		return nil, err
 	}
-	key, err := readKey(j.key, maxKeyBytes)
+	key, err := keysource.Read(j.key, keysource.MaxKeyBytes)
 	if err != nil {
 		return nil, fmt.Errorf("receive the key: %w", err)
 	}

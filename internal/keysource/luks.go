@@ -1,4 +1,4 @@
-package main
+package keysource
 
 import (
 	"bufio"
@@ -18,11 +18,11 @@ import (
 // default.
 const maxPassphraseBytes = 8 << 20
 
-// unlock opens a LUKS volume: it puts what the header says into the
+// Unlock opens a LUKS volume: it puts what the header says into the
 // configuration, and returns the volume's key. It is done here, in a process
 // that ends soon, and not in the server: deriving a key takes memory, up to
 // gigabytes, and leaves its traces there.
-func (o *keyOptions) unlock(file *os.File, c *loop.Config) (*transfer.Secret, []string, error) {
+func (s *Source) Unlock(file *os.File, c *loop.Config) (*transfer.Secret, []string, error) {
 	part, err := loop.OpenPart(file, c.Offset, c.SizeLimit)
 	if err != nil {
 		return nil, nil, err
@@ -32,7 +32,7 @@ func (o *keyOptions) unlock(file *os.File, c *loop.Config) (*transfer.Secret, []
 	if err != nil {
 		return nil, nil, err
 	}
-	pass, warnings, err := o.passphrase(file.Name())
+	pass, warnings, err := s.passphrase(file.Name())
 	if err != nil {
 		return nil, nil, err
 	}
@@ -90,9 +90,9 @@ func explainUnlock(err error) error {
 
 // passphrase returns the passphrase of a volume, from where the flags say, else
 // from the terminal.
-func (o *keyOptions) passphrase(name string) (*transfer.Secret, []string, error) {
-	if o.isGiven() {
-		return o.read(maxPassphraseBytes)
+func (s *Source) passphrase(name string) (*transfer.Secret, []string, error) {
+	if s.IsGiven() {
+		return s.read(maxPassphraseBytes)
 	}
 	pass, err := askPassphrase(fmt.Sprintf("Passphrase for %s: ", report.OneLine(name)))
 	if errors.Is(err, errNoTerminal) {

@@ -1,4 +1,4 @@
-package main
+package keysource
 
 import (
 	"errors"
@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -70,7 +71,11 @@ func TestReadHidden(t *testing.T) {
 			pass, err := readHidden(program)
 			read <- result{pass, err}
 		}()
-		waitUntil(t, "no echo", func() bool { return lflag(t, user)&unix.ECHO == 0 })
+		for deadline := time.Now().Add(10 * time.Second); lflag(t, user)&unix.ECHO != 0; time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatal("the echo is still on")
+			}
+		}
 		if _, err := user.WriteString(tt.typed); err != nil {
 			t.Fatal(err)
 		}

@@ -4,30 +4,28 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/ublk-loop/ublk-loop/internal/confine"
+	"github.com/ublk-loop/ublk-loop/internal/keysource"
 	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/transfer"
 )
 
-// maxKeyBytes is the longest key of any transfer.
-const maxKeyBytes = 512
-
 // transferOptions are the flags about the transfer that have a place of their
 // own only here; the others are in loop.TransferConfig.
 type transferOptions struct {
 	luks bool
-	keys keyOptions
+	keys keyFlags
 }
 
 // What has no effect without something else: flags, and what they need.
 var (
 	cipherFlags = []string{"iv-offset", "iv-large-sectors"}
-	keyFlags    = append([]string{"allow-discards"}, keyPlaces...)
+	needKey     = []string{"allow-discards", "key-file", "key-fd", "key-description"}
 )
 
 func (o *transferOptions) addFlags(f *pflag.FlagSet, c *loop.TransferConfig) {
@@ -51,8 +49,8 @@ func (o *transferOptions) check(cmd *cobra.Command, c *loop.TransferConfig) erro
 	case o.luks:
 		return o.needless(cipherFlags, "the header says it")
 	case isNone:
-		return o.needless(append(append([]string{}, keyFlags...), cipherFlags...), "it needs --transfer or --luks")
-	case !o.keys.isGiven():
+		return o.needless(slices.Concat(needKey, cipherFlags), "it needs --transfer or --luks")
+	case !o.keys.source.IsGiven():
 		return usage("--transfer "+c.Name+": the key is missing", "name its place with --key-file")
 	case c.Name == transfer.XOR:
 		return o.needless(cipherFlags, "xor does not count sectors")
@@ -79,55 +77,11 @@ func usage(what, why string) error {
 func (o *transferOptions) prepare(file *os.File, c *loop.Config) (*os.File, []string, error) {
 	switch {
 	case o.luks:
-		return handOverKey(func() (*transfer.Secret, []string, error) { return o.keys.unlock(file, c) })
+		return keysource.Pipe(func() (*transfer.Secret, []string, error) { return o.keys.source.Unlock(file, c) })
 	case c.Transfer.Name == "" || c.Transfer.Name == transfer.None:
 		return nil, nil, nil
 	}
-	return handOverKey(o.keys.readRaw)
-}
-
-// recoverKey is prepare for a device that was made with a transfer.
-func (o *keyOptions) recoverKey(file *os.File, c *loop.TransferConfig) (*os.File, []string, error) {
-	switch {
-	case c.LUKS != 0:
-		volume := &loop.Config{Offset: c.LUKSOffset}
-		return handOverKey(func() (*transfer.Secret, []string, error) { return o.unlock(file, volume) })
-	case !o.isGiven():
-		return nil, nil, nil // the server says so where it needs one
-	}
-	return handOverKey(o.readRaw)
-}
-
-func (o *keyOptions) readRaw() (*transfer.Secret, []string, error) { return o.read(maxKeyBytes) }
-
-// handOverKey returns a descriptor to read from what a function reads.
-func handOverKey(read func() (*transfer.Secret, []string, error)) (*os.File, []string, error) {
-	if err := confine.ForbidDumps(); err != nil {
-		return nil, nil, err
-	}
-	key, warnings, err := read()
-	if err != nil {
-		return nil, nil, err
-	}
-	defer key.Close()
-	pipe, err := pipeOf(key)
-	return pipe, warnings, err
-}
-
-// pipeOf returns a descriptor that a key can be read from, once. Meanwhile it
-// is in the kernel's memory, and in no file.
-func pipeOf(key *transfer.Secret) (*os.File, error) {
-	r, w, err := os.Pipe()
-	if err != nil {
-		return nil, fmt.Errorf("make pipe: %w", err)
-	}
-	// A pipe takes it all: a key is less than a page.
-	_, err = w.Write(key.Bytes())
-	if err = errors.Join(err, w.Close()); err != nil {
-		_ = r.Close()
-		return nil, fmt.Errorf("hand over the key: %w", err)
-	}
-	return r, nil
+	return keysource.Pipe(o.keys.source.Key)
 }
 
 // transferFlag is the name of a transfer.

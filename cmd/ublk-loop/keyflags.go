@@ -1,0 +1,57 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/ublk-loop/ublk-loop/internal/keysource"
+	"github.com/ublk-loop/ublk-loop/internal/report"
+)
+
+// keyFlags say where a key is. At most one place is given.
+type keyFlags struct {
+	source keysource.Source
+	given  map[string]bool // by flag
+}
+
+// keyPlaces are the flags that name the place of a key.
+var keyPlaces = []struct {
+	flag  string
+	place keysource.Place
+}{
+	{"key-file", keysource.File},
+	{"key-fd", keysource.Descriptor},
+	{"key-description", keysource.Keyring},
+}
+
+func (o *keyFlags) addFlags(f *pflag.FlagSet) {
+	s := &o.source
+	f.StringVar(&s.File, "key-file", "", "read the key, or the passphrase of a LUKS volume, from `FILE`, all of it (- for\nstandard input)")
+	f.IntVar(&s.FD, "key-fd", -1, "read it from an open descriptor, until its end")
+	f.StringVar(&s.Description, "key-description", "", "take it from the kernel's keyrings: the key of type user with the description `TEXT`")
+	f.BoolVar(&s.Strict, "strict-key", false, "refuse a key file that others can read, in place of a warning")
+}
+
+// check notes which flags are given. It refuses a flag that has no effect, and more
+// than one place.
+func (o *keyFlags) check(cmd *cobra.Command) error {
+	o.given = map[string]bool{}
+	cmd.Flags().Visit(func(flag *pflag.Flag) { o.given[flag.Name] = true })
+	var flags []string
+	for _, p := range keyPlaces {
+		if o.given[p.flag] {
+			flags = append(flags, p.flag)
+			o.source.Place = p.place
+		}
+	}
+	switch {
+	case len(flags) > 1:
+		return report.Usage(fmt.Errorf("--%s and --%s: one key, please", flags[0], flags[1]), helpHint(cmd))
+	case o.source.Strict && (!o.given["key-file"] || o.source.File == "-"):
+		return report.Usage(errors.New("--strict-key: it is about the file of --key-file"), helpHint(cmd))
+	}
+	return nil
+}

@@ -1,0 +1,142 @@
+package keysource
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/report"
+	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/transfer"
+)
+
+// MaxKeyBytes is the longest key of any transfer.
+const MaxKeyBytes = 512
+
+// Place is the kind of place that a key is in.
+type Place int
+
+// The places.
+const (
+	Nowhere    Place = iota
+	File             // Source.File
+	Descriptor       // Source.FD
+	Keyring          // the kernel's keyrings, by Source.Description
+)
+
+// Source says where a key is.
+type Source struct {
+	Place       Place
+	File        string // a path, or - for standard input
+	FD          int
+	Description string // of a key in the kernel's keyrings
+	// Strict refuses a file that other users can read. Without it that is worth a
+	// warning.
+	Strict bool
+}
+
+// IsGiven reports whether the source names a place.
+func (s *Source) IsGiven() bool { return s.Place != Nowhere }
+
+// Key returns the key of a transfer, and warnings.
+func (s *Source) Key() (*transfer.Secret, []string, error) { return s.read(MaxKeyBytes) }
+
+// read returns the key of at most limit bytes, and what is worth a warning.
+func (s *Source) read(limit int) (key *transfer.Secret, warnings []string, err error) {
+	var what string
+	switch {
+	case s.Place == Keyring:
+		what = "key " + s.Description
+		key, err = readKeyring(s.Description, limit)
+	case s.Place == Descriptor:
+		what = fmt.Sprintf("key of descriptor %d", s.FD)
+		key, err = readKeyFD(s.FD, limit)
+	case s.File == "-":
+		what = "key of standard input"
+		key, err = Read(os.Stdin, limit)
+	default:
+		what = "key file " + s.File
+		key, warnings, err = s.readFile(limit)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", report.OneLine(what), err)
+	}
+	return key, warnings, nil
+}
+
+func (s *Source) readFile(limit int) (*transfer.Secret, []string, error) {
+	f, err := os.Open(s.File)
+	if err != nil {
+		return nil, nil, errnoOf(err)
+	}
+	defer func() { _ = f.Close() }()
+	var warnings []string
+	exposed, err := othersCanRead(f)
+	switch {
+	case err != nil:
+		return nil, nil, err
+	case exposed != "" && s.Strict:
+		return nil, nil, &loop.HintError{Err: fmt.Errorf("%s: %w", exposed, unix.EACCES), Hint: "chmod 600 " + s.File}
+	case exposed != "":
+		warnings = []string{fmt.Sprintf("key file %s: %s", s.File, exposed)}
+	}
+	key, err := Read(f, limit)
+	return key, warnings, err
+}
+
+// othersCanRead says how others than root and we can read a file, "" if they
+// can't.
+func othersCanRead(f *os.File) (string, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return "", err
+	}
+	switch {
+	case st.Mode&unix.S_IFMT != unix.S_IFREG:
+		return "", nil // read once, by us
+	case st.Mode&0o077 != 0:
+		return fmt.Sprintf("others have access to it (mode %04o)", st.Mode&0o7777), nil
+	case st.Uid != 0 && int(st.Uid) != os.Geteuid():
+		return fmt.Sprintf("it belongs to another user (uid %d)", st.Uid), nil
+	}
+	return "", nil
+}
+
+func readKeyFD(fd, limit int) (*transfer.Secret, error) {
+	// One of our own, so that os may close it and the caller's is left alone.
+	own, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(own), "key")
+	defer func() { _ = f.Close() }()
+	return Read(f, limit)
+}
+
+// Read reads a key of at most limit bytes, to the end of a file.
+func Read(r io.Reader, limit int) (*transfer.Secret, error) {
+	key, err := transfer.ReadSecret(r, limit)
+	switch {
+	case errors.Is(err, transfer.ErrTooLong):
+		return nil, fmt.Errorf("more than %d bytes: %w", limit, unix.EINVAL)
+	case err != nil:
+		return nil, errnoOf(err)
+	case len(key.Bytes()) == 0:
+		key.Close()
+		return nil, fmt.Errorf("empty: %w", unix.EINVAL)
+	}
+	return key, nil
+}
+
+// errnoOf returns the errno of an error that names its file, which is named
+// already.
+func errnoOf(err error) error {
+	var errno unix.Errno
+	if errors.As(err, &errno) {
+		return errno
+	}
+	return err
+}
