@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/identity"
 	"github.com/ublk-loop/ublk-loop/transfer"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
@@ -184,7 +185,7 @@ func (d *Device) writeState(cfg *Config) error {
 	if err != nil {
 		return err
 	}
-	s := state{Version: stateVersion, StartTime: start, FileBirth: birthTime(d.b.fd), Config: *cfg, Status: &d.status}
+	s := state{Version: stateVersion, StartTime: start, FileBirth: identity.Birth(d.b.fd), Config: *cfg, Status: &d.status}
 	if d.transfer != nil {
 		s.KeyCheck = keyCheck(&cfg.Transfer, d.transfer, d.b.transferSize)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/identity"
 	"github.com/ublk-loop/ublk-loop/ublk"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
@@ -49,7 +50,7 @@ func readQueue(t testing.TB, disk string) attributes {
 	if err := unix.Stat(disk, &st); err != nil {
 		t.Fatal(err)
 	}
-	dir := "/sys/dev/block/" + majMin(st.Rdev)
+	dir := "/sys/dev/block/" + identity.MajMin(st.Rdev)
 	if _, err := os.Stat(dir + "/queue"); err != nil {
 		dir += "/.." // the disk of a partition
 	}

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/identity"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
@@ -16,7 +17,7 @@ func (d *Device) describe(cfg *Config) Status {
 	info := d.dev.Info()
 	return Status{
 		ID: info.ID, Device: d.dev.BlockPath(), PID: os.Getpid(),
-		File: d.b.path, FileDevice: majMin(d.b.device()), FileInode: d.b.ino, FileIsDisk: d.b.isDisk,
+		File: d.b.path, FileDevice: identity.MajMin(d.b.device()), FileInode: d.b.ino, FileIsDisk: d.b.isDisk,
 		Size: d.b.size, Offset: d.b.offset, SizeLimit: cfg.SizeLimit,
 		ReadOnly: d.b.readOnly, DirectIO: d.b.direct, BufferMode: d.dev.Mode().String(),
 		PartScan: cfg.PartScan, Autoclear: cfg.Autoclear, OnCrash: string(onCrashOf(info.Features)), Queues: int(info.Queues), Depth: int(info.Depth),
@@ -31,8 +32,6 @@ func (b *backing) device() uint64 {
 	}
 	return b.dev
 }
-
-func majMin(dev uint64) string { return fmt.Sprintf("%d:%d", unix.Major(dev), unix.Minor(dev)) }
 
 // blockNumber returns a block device's major:minor, empty when it is gone.
 func blockNumber(id uint32) string {
@@ -152,8 +151,8 @@ func afterCrash(f ublk.Features) ublk.State {
 // Find returns the ids of our devices that a file or disk is attached to, by
 // device and inode.
 func Find(ctl *ublk.Control, file *os.File) ([]uint32, error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(int(file.Fd()), &st); err != nil {
+	wanted, err := identity.Of(file)
+	if err != nil {
 		return nil, fmt.Errorf("find %s: %w", file.Name(), err)
 	}
 	list, err := List(ctl)
@@ -162,22 +161,14 @@ func Find(ctl *ublk.Control, file *os.File) ([]uint32, error) {
 	}
 	var ids []uint32
 	for _, s := range list {
-		if s.isMadeOf(&st) {
+		if s.file().HasNumbersOf(wanted) {
 			ids = append(ids, s.ID)
 		}
 	}
 	return ids, nil
 }
 
-// isMadeOf reports whether something is the file or disk of the device. The two
-// are told apart first: FileDevice is the file system's number for a file, which
-// is that of the disk below it.
-func (s *Status) isMadeOf(st *unix.Stat_t) bool {
-	switch st.Mode & unix.S_IFMT {
-	case unix.S_IFREG:
-		return !s.FileIsDisk && s.FileDevice == majMin(st.Dev) && s.FileInode == st.Ino
-	case unix.S_IFBLK:
-		return s.FileIsDisk && s.FileDevice == majMin(st.Rdev)
-	}
-	return false
+// file returns what the device's file or disk is known by, but for its birth.
+func (s *Status) file() identity.File {
+	return identity.File{IsDisk: s.FileIsDisk, Device: s.FileDevice, Inode: s.FileInode}
 }

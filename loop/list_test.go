@@ -4,13 +4,15 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/identity"
 )
 
 // A file and the disk that its file system is on have a number in common.
 func TestIsMadeOf(t *testing.T) {
 	disk, other := unix.Mkdev(254, 1), unix.Mkdev(254, 2)
-	file := Status{FileDevice: majMin(disk), FileInode: 12}
-	onDisk := Status{FileDevice: majMin(disk), FileInode: 12, FileIsDisk: true}
+	file := Status{FileDevice: identity.MajMin(disk), FileInode: 12}
+	onDisk := Status{FileDevice: identity.MajMin(disk), FileInode: 12, FileIsDisk: true}
 	for _, tt := range []struct {
 		name                 string
 		st                   unix.Stat_t
@@ -25,9 +27,9 @@ func TestIsMadeOf(t *testing.T) {
 		{"the node of another disk, on the file's file system", unix.Stat_t{Mode: unix.S_IFBLK, Dev: disk, Ino: 12, Rdev: other}, false, false},
 		{"a directory", unix.Stat_t{Mode: unix.S_IFDIR, Dev: disk, Ino: 12}, false, false},
 	} {
-		if file.isMadeOf(&tt.st) != tt.ofTheFile || onDisk.isMadeOf(&tt.st) != tt.ofTheDisk {
+		if file.file().HasNumbersOf(identity.FromStat(&tt.st)) != tt.ofTheFile || onDisk.file().HasNumbersOf(identity.FromStat(&tt.st)) != tt.ofTheDisk {
 			t.Errorf("%s: a device of the file is made of it: %v, one of the disk: %v; want %v, %v", tt.name,
-				file.isMadeOf(&tt.st), onDisk.isMadeOf(&tt.st), tt.ofTheFile, tt.ofTheDisk)
+				file.file().HasNumbersOf(identity.FromStat(&tt.st)), onDisk.file().HasNumbersOf(identity.FromStat(&tt.st)), tt.ofTheFile, tt.ofTheDisk)
 		}
 	}
 }

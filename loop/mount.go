@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/identity"
 )
 
 // fileDisk returns the number of the disk that holds the file. Most file
@@ -85,7 +87,7 @@ func aloneInBtrfs(sysfs *os.Root, dev uint64) bool {
 			continue
 		}
 		number, err := sysfs.ReadFile(path.Join(dir, disks[0].Name(), "dev"))
-		if err == nil && strings.TrimSpace(string(number)) == majMin(dev) {
+		if err == nil && strings.TrimSpace(string(number)) == identity.MajMin(dev) {
 			return true
 		}
 	}

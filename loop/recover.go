@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/identity"
 	"github.com/ublk-loop/ublk-loop/transfer"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
@@ -175,13 +176,15 @@ func (s *state) checkBacking(file *os.File, size uint64) error {
 	if err := unix.Fstat(int(file.Fd()), &st); err != nil {
 		return fmt.Errorf("stat %s: %w", file.Name(), err)
 	}
-	born := birthTime(int(file.Fd()))
-	if !s.Status.isMadeOf(&st) || st.Mode&unix.S_IFMT == unix.S_IFREG && born != s.FileBirth {
+	found, err := identity.Of(file)
+	if err != nil {
+		return err
+	}
+	if !found.Is(s.file()) {
 		return fmt.Errorf("%s is another file than the device was made of: %w", file.Name(), unix.ESTALE)
 	}
 	total := uint64(st.Size)
 	if st.Mode&unix.S_IFMT == unix.S_IFBLK {
-		var err error
 		if total, err = diskSize(procPath(int(file.Fd()))); err != nil {
 			return err
 		}
@@ -193,16 +196,11 @@ func (s *state) checkBacking(file *os.File, size uint64) error {
 	return nil
 }
 
-// birthTime returns when a file was made, in nanoseconds, 0 where the file
-// system does not know. An inode number is soon that of another file; the two
-// together are not.
-func birthTime(fd int) int64 {
-	var stx unix.Statx_t
-	err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_BTIME, &stx)
-	if err != nil || stx.Mask&unix.STATX_BTIME == 0 {
-		return 0
-	}
-	return stx.Btime.Sec*int64(time.Second) + int64(stx.Btime.Nsec)
+// file returns what the device's file or disk is known by.
+func (s *state) file() identity.File {
+	f := s.Status.file()
+	f.Birth = s.FileBirth
+	return f
 }
 
 // configFor returns the configuration that makes of the file what the last

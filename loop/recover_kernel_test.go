@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/identity"
 	"github.com/ublk-loop/ublk-loop/ublk"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
@@ -169,6 +170,6 @@ func describeAsOfAnother(d *Device, cfg *Config) error {
 	}
 	d.status = d.describe(cfg)
 	d.status.PID = 0
-	saved := state{Version: stateVersion, FileBirth: birthTime(d.b.fd), Config: *cfg, Status: &d.status}
+	saved := state{Version: stateVersion, FileBirth: identity.Birth(d.b.fd), Config: *cfg, Status: &d.status}
 	return errors.Join(d.dev.SetParams(params), saved.write(), d.b.close())
 }

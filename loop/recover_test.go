@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/identity"
 	"github.com/ublk-loop/ublk-loop/ublk"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
@@ -23,8 +24,8 @@ func stateOf(t *testing.T, path string) *state {
 	}
 	f := openPath(t, path)
 	return &state{
-		FileBirth: birthTime(int(f.Fd())),
-		Status:    &Status{File: path, FileDevice: majMin(st.Dev), FileInode: st.Ino, Offset: 512, Size: 4096},
+		FileBirth: identity.Birth(int(f.Fd())),
+		Status:    &Status{File: path, FileDevice: identity.MajMin(st.Dev), FileInode: st.Ino, Offset: 512, Size: 4096},
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/identity"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
@@ -124,7 +125,7 @@ func (s *state) backingSize() (uint64, error) {
 	}
 	for _, path := range fds {
 		var st unix.Stat_t
-		if unix.Stat(path, &st) != nil || !s.Status.isMadeOf(&st) {
+		if unix.Stat(path, &st) != nil || !s.Status.file().HasNumbersOf(identity.FromStat(&st)) {
 			continue
 		}
 		if st.Mode&unix.S_IFMT == unix.S_IFREG {

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/identity"
 )
 
 // sysfsDisk reads the attributes of a disk or partition in /sys/dev/block. The
@@ -26,7 +28,7 @@ type sysfsDisk struct {
 // fs.ErrNotExist if sysfs has none. A partition's queue is that of its disk,
 // the directory above (block/partitions/core.c, add_partition).
 func findDisk(root *os.Root, dev uint64) (*sysfsDisk, error) {
-	d := &sysfsDisk{root: root, dir: "dev/block/" + majMin(dev)}
+	d := &sysfsDisk{root: root, dir: "dev/block/" + identity.MajMin(dev)}
 	if _, err := root.Stat(d.dir); err != nil {
 		return nil, err
 	}

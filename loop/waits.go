@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/identity"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
@@ -28,11 +29,11 @@ func Waits(ctl *ublk.Control, file *os.File, cfg *Config) (bool, error) {
 	case err != nil:
 		return false, err
 	}
-	var st unix.Stat_t
-	if err := unix.Fstat(int(file.Fd()), &st); err != nil {
-		return false, fmt.Errorf("stat %s: %w", file.Name(), err)
+	found, err := identity.Of(file)
+	if err != nil {
+		return false, err
 	}
-	if !saved.Status.isMadeOf(&st) || !saved.isConfig(cfg) {
+	if !saved.Status.file().HasNumbersOf(found) || !saved.isConfig(cfg) {
 		err := fmt.Errorf("%s waits for a server, and was made otherwise: %w", ublk.BlockPath(*cfg.ID), unix.EEXIST)
 		return false, hint(err, "recover it with what it was made of, or remove it with del")
 	}

@@ -14,9 +14,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop/control"
-	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop/oci"
-	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/internal/oci"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
@@ -25,7 +24,7 @@ type bed struct {
 	testing.TB
 	dir    string // of the test, on tmpfs
 	images string // the allowed directory
-	client *control.Client
+	client *client.Client
 	server *process
 
 	processes []*process
@@ -37,9 +36,9 @@ type bed struct {
 func newBed(t testing.TB, needs ...ublktest.Need) *bed {
 	t.Helper()
 	ublktest.Kernel(t, needs...)
-	b := &bed{TB: t, dir: t.TempDir(), client: control.NewClient(control.DefaultSocket)}
+	b := &bed{TB: t, dir: t.TempDir(), client: client.New(client.DefaultSocket)}
 	b.images = filepath.Join(b.dir, "images")
-	b.mkdir(b.images, filepath.Dir(oci.SettingsPath), filepath.Dir(control.DefaultSocket))
+	b.mkdir(b.images, filepath.Dir(oci.SettingsPath), filepath.Dir(client.DefaultSocket))
 	b.write(oci.SettingsPath, fmt.Sprintf("allowed_images = [%q]\nattach_timeout = \"60s\"\n", b.images))
 	before := mounts(t)
 	t.Cleanup(b.killAll) // after all that is below
@@ -75,7 +74,7 @@ func (b *bed) settings() *oci.Settings {
 }
 
 // devices returns those of the server.
-func (b *bed) devices() []loop.Status {
+func (b *bed) devices() []client.Device {
 	b.Helper()
 	list, err := b.client.Devices(context.Background())
 	if err != nil {
@@ -87,7 +86,7 @@ func (b *bed) devices() []loop.Status {
 // devicesAre waits until the server has a number of devices.
 func (b *bed) devicesAre(n int) {
 	b.Helper()
-	var list []loop.Status
+	var list []client.Device
 	b.until(fmt.Sprintf("there are %d devices", n), func() bool {
 		list = b.devices()
 		return len(list) == n

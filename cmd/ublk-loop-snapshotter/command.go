@@ -7,7 +7,7 @@ import (
 	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
 
-	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop/oci"
+	"github.com/ublk-loop/ublk-loop/internal/oci"
 )
 
 // errUsage is what errors of the command line wrap.

@@ -8,8 +8,8 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop-snapshotter/snapshotter"
-	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop/control"
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
@@ -41,7 +41,7 @@ func TestKernelSnapshotterNumber(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	lease, err := b.client.Add(ctx, control.AddRequest{File: other}, control.AddFiles{File: file})
+	lease, err := b.client.Add(ctx, client.AddRequest{File: other}, client.Files{File: file})
 	if err != nil {
 		t.Fatal(err)
 	}

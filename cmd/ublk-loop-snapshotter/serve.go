@@ -14,7 +14,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop-snapshotter/snapshotter"
-	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop/oci"
+	"github.com/ublk-loop/ublk-loop/internal/oci"
 )
 
 // serve answers containerd until the context is done.

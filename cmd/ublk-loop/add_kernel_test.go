@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
@@ -120,9 +120,9 @@ func TestKernelAddFlags(t *testing.T) {
 	file := b.image(8 << 20)
 	for _, tt := range []struct {
 		args  []string
-		check func(t *testing.T, s loop.Status)
+		check func(t *testing.T, s client.Device)
 	}{
-		{[]string{"--read-only"}, func(t *testing.T, s loop.Status) {
+		{[]string{"--read-only"}, func(t *testing.T, s client.Device) {
 			b.expect(t, s, "ro", "1")
 			if err := os.WriteFile(s.Device, []byte("x"), 0); err == nil {
 				t.Error("it can be written to")
@@ -131,7 +131,7 @@ func TestKernelAddFlags(t *testing.T) {
 				t.Errorf("the file is open with %#o", flags)
 			}
 		}},
-		{[]string{}, func(t *testing.T, s loop.Status) {
+		{[]string{}, func(t *testing.T, s client.Device) {
 			b.expect(t, s, "ro", "0")
 			b.expect(t, s, "queue/logical_block_size", "512")
 			b.expectQueues(t, s, runtime.NumCPU())
@@ -139,34 +139,34 @@ func TestKernelAddFlags(t *testing.T) {
 				t.Errorf("the file is open with %#o", flags)
 			}
 		}},
-		{[]string{"--offset", "512K"}, func(t *testing.T, s loop.Status) {
+		{[]string{"--offset", "512K"}, func(t *testing.T, s client.Device) {
 			b.expect(t, s, "size", "15360")
 			b.firstByte(t, s, 0) // the 1024th sector: its number modulo 256
 		}},
-		{[]string{"-o", "1536"}, func(t *testing.T, s loop.Status) { b.firstByte(t, s, 3) }},
-		{[]string{"--sizelimit", "1MiB"}, func(t *testing.T, s loop.Status) { b.expect(t, s, "size", "2048") }},
-		{[]string{"--sizelimit", "1G"}, func(t *testing.T, s loop.Status) { b.expect(t, s, "size", "16384") }},
-		{[]string{"--sector-size", "4K"}, func(t *testing.T, s loop.Status) {
+		{[]string{"-o", "1536"}, func(t *testing.T, s client.Device) { b.firstByte(t, s, 3) }},
+		{[]string{"--sizelimit", "1MiB"}, func(t *testing.T, s client.Device) { b.expect(t, s, "size", "2048") }},
+		{[]string{"--sizelimit", "1G"}, func(t *testing.T, s client.Device) { b.expect(t, s, "size", "16384") }},
+		{[]string{"--sector-size", "4K"}, func(t *testing.T, s client.Device) {
 			b.expect(t, s, "queue/logical_block_size", "4096")
 		}},
-		{[]string{"-b1024"}, func(t *testing.T, s loop.Status) { b.expect(t, s, "queue/logical_block_size", "1024") }},
-		{[]string{"--queues", "1"}, func(t *testing.T, s loop.Status) { b.expectQueues(t, s, 1) }},
-		{[]string{"--queues", "2"}, func(t *testing.T, s loop.Status) { b.expectQueues(t, s, min(2, runtime.NumCPU())) }},
-		{[]string{"--depth", "17"}, func(t *testing.T, s loop.Status) {
+		{[]string{"-b1024"}, func(t *testing.T, s client.Device) { b.expect(t, s, "queue/logical_block_size", "1024") }},
+		{[]string{"--queues", "1"}, func(t *testing.T, s client.Device) { b.expectQueues(t, s, 1) }},
+		{[]string{"--queues", "2"}, func(t *testing.T, s client.Device) { b.expectQueues(t, s, min(2, runtime.NumCPU())) }},
+		{[]string{"--depth", "17"}, func(t *testing.T, s client.Device) {
 			b.expect(t, s, "mq/0/nr_tags", "17")
 			if s.Depth != 17 {
 				t.Errorf("depth is %d", s.Depth)
 			}
 		}},
-		{[]string{"--max-io", "64K"}, func(t *testing.T, s loop.Status) { b.expect(t, s, "queue/max_hw_sectors_kb", "64") }},
-		{[]string{"--max-io", "128K", "--zero-copy=off"}, func(t *testing.T, s loop.Status) {
+		{[]string{"--max-io", "64K"}, func(t *testing.T, s client.Device) { b.expect(t, s, "queue/max_hw_sectors_kb", "64") }},
+		{[]string{"--max-io", "128K", "--zero-copy=off"}, func(t *testing.T, s client.Device) {
 			b.expect(t, s, "queue/max_hw_sectors_kb", "128")
 			if s.BufferMode != "copy" {
 				t.Errorf("buffer mode is %s", s.BufferMode)
 			}
 		}},
-		{[]string{"--max-io", "8M"}, func(t *testing.T, s loop.Status) { b.expect(t, s, "queue/max_hw_sectors_kb", "8192") }},
-		{[]string{"--id", "77"}, func(t *testing.T, s loop.Status) {
+		{[]string{"--max-io", "8M"}, func(t *testing.T, s client.Device) { b.expect(t, s, "queue/max_hw_sectors_kb", "8192") }},
+		{[]string{"--id", "77"}, func(t *testing.T, s client.Device) {
 			if s.ID != 77 || s.Device != "/dev/ublkb77" {
 				t.Errorf("device is %d, %s", s.ID, s.Device)
 			}
@@ -181,7 +181,7 @@ func TestKernelAddFlags(t *testing.T) {
 	}
 }
 
-func (b *bed) expect(t *testing.T, s loop.Status, attr, want string) {
+func (b *bed) expect(t *testing.T, s client.Device, attr, want string) {
 	t.Helper()
 	if got := b.attr(s, attr); got != want {
 		t.Errorf("%s is %s, want %s", attr, got, want)
@@ -189,7 +189,7 @@ func (b *bed) expect(t *testing.T, s loop.Status, attr, want string) {
 }
 
 // expectQueues counts the queues that the kernel has, and their threads.
-func (b *bed) expectQueues(t *testing.T, s loop.Status, want int) {
+func (b *bed) expectQueues(t *testing.T, s client.Device, want int) {
 	t.Helper()
 	queues, err := filepath.Glob("/sys/block/" + filepath.Base(s.Device) + "/mq/*")
 	if err != nil || len(queues) != want || s.Queues != want {
@@ -198,7 +198,7 @@ func (b *bed) expectQueues(t *testing.T, s loop.Status, want int) {
 }
 
 // fileFlags returns the flags that the server opened the file with.
-func (b *bed) fileFlags(t *testing.T, s loop.Status) int {
+func (b *bed) fileFlags(t *testing.T, s client.Device) int {
 	t.Helper()
 	links, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", s.PID))
 	if err != nil {
@@ -226,7 +226,7 @@ func (b *bed) fileFlags(t *testing.T, s loop.Status) int {
 	return 0
 }
 
-func (b *bed) firstByte(t *testing.T, s loop.Status, want byte) {
+func (b *bed) firstByte(t *testing.T, s client.Device, want byte) {
 	t.Helper()
 	f, err := os.Open(s.Device)
 	if err != nil {

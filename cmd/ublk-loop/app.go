@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/ublk"
@@ -36,7 +37,7 @@ type app struct {
 
 // driver is the kernel's driver, as far as the commands go.
 type driver interface {
-	List() ([]loop.Status, error)
+	List() ([]client.Device, error)
 	Find(file *os.File) ([]uint32, error)
 	Waits(file *os.File, cfg *loop.Config) (bool, error)
 	Detach(id uint32, opts loop.DetachOptions) error
@@ -49,7 +50,7 @@ type driver interface {
 // unless it is told to stay.
 type server interface {
 	// Ready waits until the device can be opened.
-	Ready() (*loop.Status, error)
+	Ready() (*client.Device, error)
 	// Stay makes the server outlive this process.
 	Stay() error
 	// End waits until nothing is left of a server that was not told to stay.

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/internal/confine"
 	"github.com/ublk-loop/ublk-loop/internal/eintr"
 	"github.com/ublk-loop/ublk-loop/internal/udev"
@@ -128,15 +129,20 @@ var errServerEnded = errors.New("the server has ended")
 
 // openUsable opens a new device for the first time. When it returns, others can
 // open the device and its partitions.
-func openUsable(ctx context.Context, device *loop.Status) error {
+func openUsable(ctx context.Context, device *client.Device) error {
+	open := udev.Open
 	if device.PartScan {
-		return udev.OpenScanned(ctx, device.Device)
+		open = udev.OpenScanned
 	}
-	return udev.Open(ctx, device.Device)
+	disk, err := open(ctx, device.Device)
+	if err != nil {
+		return err
+	}
+	return disk.Close()
 }
 
 // Ready implements server.
-func (s *background) Ready() (*loop.Status, error) {
+func (s *background) Ready() (*client.Device, error) {
 	stop := context.AfterFunc(s.ctx, s.stopReading)
 	defer stop()
 	line, err := bufio.NewReader(s.control).ReadBytes('\n')

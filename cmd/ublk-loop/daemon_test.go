@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/internal/report"
-	"github.com/ublk-loop/ublk-loop/loop"
 )
 
 func TestServerEnv(t *testing.T) {
@@ -62,7 +62,7 @@ func TestReadyIsCutShort(t *testing.T) {
 	} {
 		add, control := socketFiles(t)
 		node := t.TempDir() + "/node"
-		if err := json.NewEncoder(control).Encode(answer{Status: &loop.Status{Device: node}}); err != nil {
+		if err := json.NewEncoder(control).Encode(answer{Status: &client.Device{Device: node}}); err != nil {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithCancelCause(context.Background())

@@ -8,7 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
@@ -43,7 +43,7 @@ func TestKernelDelInUse(t *testing.T) {
 }
 
 // inUse checks that del refuses a device and changes nothing.
-func (b *bed) inUse(s loop.Status) {
+func (b *bed) inUse(s client.Device) {
 	b.Helper()
 	for _, args := range [][]string{{"del", s.Device}, {"del", s.File}, {"del", "--all"}} {
 		r := b.run(args...)
@@ -61,7 +61,7 @@ func (b *bed) inUse(s loop.Status) {
 // Several at once: one that is in use does not keep the others.
 func TestKernelDelSeveral(t *testing.T) {
 	b := kernelBed(t)
-	var devices []loop.Status
+	var devices []client.Device
 	for range 3 {
 		devices = append(devices, b.add(b.image(1<<20)))
 	}

@@ -9,13 +9,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/loop"
 )
 
 func delBench() *bench {
 	b := newBench()
 	for id := range uint32(4) {
-		b.drv.devices = append(b.drv.devices, loop.Status{ID: id, FileInode: uint64(id % 2)})
+		b.drv.devices = append(b.drv.devices, client.Device{ID: id, FileInode: uint64(id % 2)})
 	}
 	return b
 }

@@ -3,25 +3,25 @@ package main
 import (
 	"testing"
 
-	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/client"
 )
 
 func TestDMTable(t *testing.T) {
-	disk := loop.Status{
+	disk := client.Device{
 		ID: 3, Device: "/dev/ublkb3", Size: 1 << 20, Offset: 4096,
-		File: "/dev/sda", FileDevice: "8:0", FileIsDisk: true, Transfer: loop.TransferConfig{Name: "none"},
+		File: "/dev/sda", FileDevice: "8:0", FileIsDisk: true, Transfer: client.Transfer{Name: "none"},
 	}
 	crypt := disk
-	crypt.Transfer = loop.TransferConfig{Name: "aes-xts-plain64", KeyBytes: 64, SectorSize: 512}
+	crypt.Transfer = client.Transfer{Name: "aes-xts-plain64", KeyBytes: 64, SectorSize: 512}
 	large := crypt
-	large.Transfer = loop.TransferConfig{
+	large.Transfer = client.Transfer{
 		Name: "aes-xts-plain64", KeyBytes: 32, SectorSize: 4096, IVOffset: 8, IVLargeSectors: true, AllowDiscards: true,
 		LUKS: 2, UUID: "a-b",
 	}
 	file := crypt
 	file.File, file.FileDevice, file.FileIsDisk = "/srv/a b", "254:1", false
 	for _, tt := range []struct {
-		d    loop.Status
+		d    client.Device
 		want string
 	}{
 		{disk, "0 2048 linear 8:0 8"},
@@ -30,13 +30,13 @@ func TestDMTable(t *testing.T) {
 		{file, `0 2048 crypt aes-xts-plain64 :64:user:ublk-loop:3 0 /srv/a\ b 8`},
 	} {
 		b := newBench()
-		b.drv.devices = []loop.Status{tt.d}
+		b.drv.devices = []client.Device{tt.d}
 		b.check(t, []string{"list", "--dm-table"}, 0, tt.want+"\n", "")
 	}
 	b := newBench()
 	second := crypt
 	second.ID = 4
-	b.drv.devices = []loop.Status{disk, second}
+	b.drv.devices = []client.Device{disk, second}
 	b.check(t, []string{"list", "--dm-table"}, 0,
 		"ublkb3: 0 2048 linear 8:0 8\nublkb4: 0 2048 crypt aes-xts-plain64 :64:user:ublk-loop:4 0 8:0 8\n", "")
 	b.drv.devices[1].Transfer.Name = "xor"

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
@@ -18,7 +19,7 @@ import (
 // fakeDriver has devices, and removes them. Their FileInode tells which file
 // they are made of.
 type fakeDriver struct {
-	devices  []loop.Status
+	devices  []client.Device
 	features ublk.Features
 	err      error            // what every call returns
 	refuse   map[uint32]error // what Detach or Resize of a device returns
@@ -30,7 +31,7 @@ type fakeDriver struct {
 
 var _ driver = (*fakeDriver)(nil)
 
-func (d *fakeDriver) List() ([]loop.Status, error) { return slices.Clone(d.devices), d.err }
+func (d *fakeDriver) List() ([]client.Device, error) { return slices.Clone(d.devices), d.err }
 
 func (d *fakeDriver) Find(file *os.File) ([]uint32, error) {
 	var st unix.Stat_t
@@ -59,7 +60,7 @@ func (d *fakeDriver) Detach(id uint32, opts loop.DetachOptions) error {
 	} else if err := d.refuse[id]; err != nil {
 		return err
 	}
-	d.devices = slices.DeleteFunc(d.devices, func(s loop.Status) bool { return s.ID == id })
+	d.devices = slices.DeleteFunc(d.devices, func(s client.Device) bool { return s.ID == id })
 	return nil
 }
 
@@ -94,14 +95,14 @@ func (d *fakeDriver) ids() []uint32 {
 
 // fakeServer becomes ready, or does not.
 type fakeServer struct {
-	status        loop.Status
+	status        client.Device
 	err           error
 	stayed, ended bool
 }
 
 var _ server = (*fakeServer)(nil)
 
-func (s *fakeServer) Ready() (*loop.Status, error) { return &s.status, s.err }
+func (s *fakeServer) Ready() (*client.Device, error) { return &s.status, s.err }
 
 func (s *fakeServer) Stay() error {
 	s.stayed = true
@@ -190,21 +191,21 @@ func (b *bench) check(t *testing.T, args []string, wantStatus int, wantOut, want
 
 // someDevices are two devices: a live one, and a dead one of which nothing is
 // known but what the driver says.
-func someDevices() []loop.Status {
-	return []loop.Status{
+func someDevices() []client.Device {
+	return []client.Device{
 		{
 			ID: 0, Device: "/dev/ublkb0", MajMin: "259:0", State: "live", PID: 4711,
 			File: "/srv/disk image", FileDevice: "8:1", FileInode: 1,
 			Size: 64 << 20, Offset: 1 << 20, SizeLimit: 64 << 20, ReadOnly: true, DirectIO: true,
 			BufferMode: "auto-register", PartScan: true, OnCrash: "reissue", Queues: 2, Depth: 128,
-			Transfer: loop.TransferConfig{
+			Transfer: client.Transfer{
 				Name: "aes-xts-plain64", KeyBytes: 64, SectorSize: 4096, IVOffset: 8, IVLargeSectors: true, AllowDiscards: true,
 			},
-			Limits: loop.Limits{LogicalBlockSize: 4096, PhysicalBlockSize: 4096, MaxIOBytes: 1 << 20, FUA: true},
+			Limits: client.Limits{LogicalBlockSize: 4096, PhysicalBlockSize: 4096, MaxIOBytes: 1 << 20, FUA: true},
 		},
 		{
 			ID: 12, Device: "/dev/ublkb12", State: "dead", Size: 1536, Queues: 1, Depth: 64,
-			Limits: loop.Limits{LogicalBlockSize: 512, PhysicalBlockSize: 512},
+			Limits: client.Limits{LogicalBlockSize: 512, PhysicalBlockSize: 512},
 		},
 	}
 }

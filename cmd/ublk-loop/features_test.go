@@ -9,8 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop/control"
-	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/ublk"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
@@ -111,7 +110,7 @@ func TestJSONDocumented(t *testing.T) {
 	for _, row := range regexp.MustCompile("(?m)^\\| `([^`]+)` \\|").FindAllStringSubmatch(string(text), -1) {
 		documented[row[1]] = false
 	}
-	for _, v := range []any{loop.Status{}, loop.Limits{}, loop.TransferConfig{}, featuresOutput{}, featureOutput{}, control.StatsReply{}, control.DeviceStats{}, control.OpStats{}} {
+	for _, v := range []any{client.Device{}, client.Limits{}, client.Transfer{}, featuresOutput{}, featureOutput{}, client.Stats{}, client.DeviceStats{}, client.OpStats{}} {
 		for field := range reflect.TypeOf(v).Fields() {
 			key, _, _ := strings.Cut(field.Tag.Get("json"), ",")
 			if _, found := documented[key]; !found {

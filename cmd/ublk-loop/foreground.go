@@ -8,10 +8,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/internal/confine"
 	"github.com/ublk-loop/ublk-loop/internal/report"
-	"github.com/ublk-loop/ublk-loop/internal/udev"
-	"github.com/ublk-loop/ublk-loop/loop"
 )
 
 // replaceProcess makes this process a server: it executes this program again
@@ -63,11 +62,11 @@ type user struct {
 	json   bool
 }
 
-var _ client = (*user)(nil)
+var _ requester = (*user)(nil)
 
-// Ready implements client. A server must not open its own device, so another
+// Ready implements requester. A server must not open its own device, so another
 // process looks for partitions.
-func (u *user) Ready(status loop.Status) error {
+func (u *user) Ready(status client.Device) error {
 	if status.PartScan {
 		if err := scanInChild(status.Device); err != nil {
 			return err
@@ -79,10 +78,10 @@ func (u *user) Ready(status loop.Status) error {
 	return notify(u.notify, fmt.Sprintf("READY=1\nSTATUS=%s is %s", status.Device, report.OneLine(status.File)))
 }
 
-// Failed implements client.
+// Failed implements requester.
 func (u *user) Failed(a answer) { report.Print(u.errOut, a.Error, a.Hint) }
 
-// Ending implements client.
+// Ending implements requester.
 func (u *user) Ending() { _ = notify(u.notify, "STOPPING=1") }
 
 // scanCommand is the name of the command that looks for partitions. It is for
@@ -114,7 +113,7 @@ func scanMain(args []string) int {
 		report.Print(os.Stderr, scanCommand+": only add starts it", "")
 		return report.ExitUsage
 	}
-	if err := udev.OpenScanned(context.Background(), args[0]); err != nil {
+	if err := openUsable(context.Background(), &client.Device{Device: args[0], PartScan: true}); err != nil {
 		report.Print(os.Stderr, err.Error(), report.Hint(err))
 		return report.ExitFailed
 	}

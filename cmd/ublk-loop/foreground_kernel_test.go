@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/client"
 )
 
 // inForeground is a server in the foreground.
@@ -105,7 +105,7 @@ func TestKernelForegroundDel(t *testing.T) {
 			break
 		}
 	}
-	var s loop.Status
+	var s client.Device
 	b.decode(text, &s)
 	if s.File != file || s.PID != f.cmd.Process.Pid {
 		t.Errorf("status is %+v", s)

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/loop"
 )
 
@@ -44,9 +45,9 @@ type job struct {
 // answer is what a server says once, as a line of JSON: what its device is, or
 // why there is none.
 type answer struct {
-	Status *loop.Status `json:"status,omitempty"`
-	Error  string       `json:"error,omitempty"`
-	Hint   string       `json:"hint,omitempty"`
+	Status *client.Device `json:"status,omitempty"`
+	Error  string         `json:"error,omitempty"`
+	Hint   string         `json:"hint,omitempty"`
 }
 
 // stay is what a server is told by who started it, who else would end it by

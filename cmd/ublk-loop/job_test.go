@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/loop"
 )
 
@@ -88,7 +89,7 @@ func TestReceiveJobRefuses(t *testing.T) {
 
 // A server says one line, which tells a device from an error.
 func TestAnswer(t *testing.T) {
-	for _, a := range []answer{{Status: &loop.Status{ID: 3}}, {Error: "no\nroom", Hint: "make some"}} {
+	for _, a := range []answer{{Status: &client.Device{ID: 3}}, {Error: "no\nroom", Hint: "make some"}} {
 		line, err := json.Marshal(a)
 		if err != nil || bytes.Contains(line, []byte("\n")) {
 			t.Fatalf("%s, %v", line, err)

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"os"
 
+	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/internal/wire"
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
@@ -24,7 +26,10 @@ func openKernel() (driver, error) {
 }
 
 // List implements driver.
-func (k *kernel) List() ([]loop.Status, error) { return loop.List(k.ctl) }
+func (k *kernel) List() ([]client.Device, error) {
+	list, err := loop.List(k.ctl)
+	return wire.Devices(list), err
+}
 
 // Find implements driver.
 func (k *kernel) Find(file *os.File) ([]uint32, error) { return loop.Find(k.ctl, file) }

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/ublk"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
@@ -173,9 +173,9 @@ func (r result) fails(t testing.TB, status int, texts ...string) {
 }
 
 // add attaches a file and returns the device's status.
-func (b *bed) add(args ...string) loop.Status {
+func (b *bed) add(args ...string) client.Device {
 	b.Helper()
-	var s loop.Status
+	var s client.Device
 	b.decode(b.ok(append([]string{"add", "--json"}, args...)...), &s)
 	return s
 }
@@ -188,9 +188,9 @@ func (b *bed) del(args ...string) {
 	}
 }
 
-func (b *bed) list(args ...string) []loop.Status {
+func (b *bed) list(args ...string) []client.Device {
 	b.Helper()
-	var list []loop.Status
+	var list []client.Device
 	b.decode(b.ok(append([]string{"list", "--json"}, args...)...), &list)
 	return list
 }
@@ -220,7 +220,7 @@ func (b *bed) image(size int64) string {
 }
 
 // attr returns an attribute of a device's disk in sysfs.
-func (b *bed) attr(s loop.Status, name string) string {
+func (b *bed) attr(s client.Device, name string) string {
 	b.Helper()
 	data, err := os.ReadFile(filepath.Join("/sys/block", filepath.Base(s.Device), name))
 	if err != nil {

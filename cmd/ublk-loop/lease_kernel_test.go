@@ -12,22 +12,21 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop/control"
-	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/client"
 )
 
 // holder is a client that holds a lease.
 type holder struct {
 	b      *bed
 	cmd    *exec.Cmd
-	device loop.Status
+	device client.Device
 }
 
 // lease asks for a device with a lease, by curl.
 func (m *many) lease(file string, config string) *holder {
 	m.b.Helper()
 	body := fmt.Sprintf(`{"file":%q,"lease":true,"config":{%s}}`, file, config)
-	h := &holder{b: m.b, cmd: exec.Command("curl", "-sSfN", "--unix-socket", control.DefaultSocket, "-d", body, "http://x/v1/devices")}
+	h := &holder{b: m.b, cmd: exec.Command("curl", "-sSfN", "--unix-socket", client.DefaultSocket, "-d", body, "http://x/v1/devices")}
 	out, err := h.cmd.StdoutPipe()
 	if err != nil {
 		m.b.Fatal(err)
@@ -54,7 +53,7 @@ func (h *holder) drop() {
 }
 
 // isGone waits for the end of a device, for as long as a container's may take.
-func (b *bed) isGone(s loop.Status) {
+func (b *bed) isGone(s client.Device) {
 	b.Helper()
 	waitUntil(b, s.Device+" is gone", func() bool { return len(b.list()) == 0 })
 	if _, err := os.Stat(s.Device); !os.IsNotExist(err) {
@@ -138,7 +137,7 @@ func TestKernelLeaseOfNobody(t *testing.T) {
 	b.serve()
 	for range 10 {
 		body := fmt.Sprintf(`{"file":%q,"lease":true}`, b.image(1<<20))
-		cmd := exec.Command("curl", "-sN", "--unix-socket", control.DefaultSocket, "-d", body, "http://x/v1/devices")
+		cmd := exec.Command("curl", "-sN", "--unix-socket", client.DefaultSocket, "-d", body, "http://x/v1/devices")
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}

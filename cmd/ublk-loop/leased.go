@@ -6,15 +6,16 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop/control"
+	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/internal/wire"
 	"github.com/ublk-loop/ublk-loop/loop"
 )
 
 // leased is a device of a server of many, held by a lease until it stays.
 type leased struct {
 	ctx    context.Context // from interruptible
-	client *control.Client
-	lease  *control.Lease
+	client *client.Client
+	lease  *client.Lease
 	stay   time.Duration // at least, though nobody uses it; 0 for good
 }
 
@@ -29,9 +30,9 @@ func startSomewhere(ctx context.Context, j *job) (server, error) {
 	if j.Standalone || j.Recover != nil || j.log != nil {
 		return startServer(ctx, j)
 	}
-	srv, err := startLeased(ctx, j, control.NewClient(control.DefaultSocket))
+	srv, err := startLeased(ctx, j, client.New(client.DefaultSocket))
 	switch {
-	case !errors.Is(err, control.ErrNoServer):
+	case !errors.Is(err, client.ErrNoServer):
 		return srv, err
 	case j.Autoclear > 0:
 		return nil, &loop.HintError{Err: fmt.Errorf("autoclear: %w", err), Hint: startServe}
@@ -40,33 +41,21 @@ func startSomewhere(ctx context.Context, j *job) (server, error) {
 }
 
 // startLeased asks a server of many for the device.
-func startLeased(ctx context.Context, j *job, client *control.Client) (server, error) {
-	req := control.AddRequest{File: j.Name, Config: j.Config}
-	lease, err := client.Add(ctx, req, control.AddFiles{File: j.file, Key: j.key})
-	if ctx.Err() != nil {
-		err = context.Cause(ctx)
-	}
+func startLeased(ctx context.Context, j *job, c *client.Client) (server, error) {
+	req := client.AddRequest{File: j.Name, Config: wire.RequestConfig(&j.Config)}
+	lease, err := c.Add(ctx, req, client.Files{File: j.file, Key: j.key})
 	if err != nil {
-		return nil, serverError(err)
+		return nil, err
 	}
-	return &leased{ctx: ctx, client: client, lease: lease, stay: j.Autoclear}, nil
-}
-
-// serverError returns an error of a server as one that has happened here.
-func serverError(err error) error {
-	var e *control.ServerError
-	if !errors.As(err, &e) {
-		return err
-	}
-	return &loop.HintError{Err: e, Hint: e.Hint}
+	return &leased{ctx: ctx, client: c, lease: lease, stay: j.Autoclear}, nil
 }
 
 // Ready implements server.
-func (s *leased) Ready() (*loop.Status, error) {
+func (s *leased) Ready() (*client.Device, error) {
 	ctx, cancel := context.WithCancelCause(s.ctx)
 	defer cancel(nil)
 	go func() { // until the lease ends, or this process
-		s.lease.Wait()
+		<-s.lease.Ended()
 		cancel(errServerEnded)
 	}()
 	device := s.lease.Device
@@ -78,7 +67,7 @@ func (s *leased) Ready() (*loop.Status, error) {
 func (s *leased) Stay() error {
 	defer s.lease.Close()
 	if err := s.lease.Keep(s.ctx, s.stay); err != nil {
-		return fmt.Errorf("keep the device: %w", serverError(err))
+		return fmt.Errorf("keep the device: %w", err)
 	}
 	return nil
 }
@@ -87,8 +76,8 @@ func (s *leased) Stay() error {
 func (s *leased) End() error {
 	defer s.lease.Close()
 	err := s.client.Remove(context.WithoutCancel(s.ctx), s.lease.Device.ID, true)
-	if errors.Is(err, control.ErrNoServer) {
+	if errors.Is(err, client.ErrNoServer) {
 		return errServerEnded
 	}
-	return serverError(err)
+	return err
 }

@@ -7,8 +7,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/internal/report"
-	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
@@ -69,7 +69,7 @@ func (a *app) runList(opts listOptions) error {
 		return report.DMTables(a.out, devices)
 	}
 	if opts.json {
-		return report.JSON(a.out, append([]loop.Status{}, devices...)) // [], not null
+		return report.JSON(a.out, append([]client.Device{}, devices...)) // [], not null
 	}
 	return report.DeviceTable(a.out, devices)
 }
@@ -89,10 +89,10 @@ func parseDevices(args []string) ([]uint32, error) {
 }
 
 // selectDevices returns those with the ids, all of which there must be.
-func selectDevices(devices []loop.Status, ids []uint32) ([]loop.Status, error) {
-	selected := slices.DeleteFunc(slices.Clone(devices), func(d loop.Status) bool { return !slices.Contains(ids, d.ID) })
+func selectDevices(devices []client.Device, ids []uint32) ([]client.Device, error) {
+	selected := slices.DeleteFunc(slices.Clone(devices), func(d client.Device) bool { return !slices.Contains(ids, d.ID) })
 	for _, id := range ids {
-		if !slices.ContainsFunc(selected, func(d loop.Status) bool { return d.ID == id }) {
+		if !slices.ContainsFunc(selected, func(d client.Device) bool { return d.ID == id }) {
 			return nil, fmt.Errorf("list %s: no such device of ublk-loop", ublk.BlockPath(id))
 		}
 	}
@@ -100,10 +100,10 @@ func selectDevices(devices []loop.Status, ids []uint32) ([]loop.Status, error) {
 }
 
 // associated returns those that a file is attached to.
-func associated(drv driver, devices []loop.Status, path string) ([]loop.Status, error) {
+func associated(drv driver, devices []client.Device, path string) ([]client.Device, error) {
 	ids, err := findFile(drv, path)
 	if err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(slices.Clone(devices), func(d loop.Status) bool { return !slices.Contains(ids, d.ID) }), nil
+	return slices.DeleteFunc(slices.Clone(devices), func(d client.Device) bool { return !slices.Contains(ids, d.ID) }), nil
 }

@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/client"
 )
 
 const (
@@ -60,7 +60,7 @@ func TestListAssociated(t *testing.T) {
 	if err := unix.Stat(path, &st); err != nil {
 		t.Fatal(err)
 	}
-	b.drv.devices = []loop.Status{
+	b.drv.devices = []client.Device{
 		{ID: 1, Device: "/dev/ublkb1", State: "live", FileInode: st.Ino, File: "/elsewhere"},
 		{ID: 2, Device: "/dev/ublkb2", State: "live", FileInode: st.Ino + 1, File: path},
 	}
@@ -77,7 +77,7 @@ func TestListAssociated(t *testing.T) {
 		if status := b.run([]string{"list", "-j", path, "--json"}); status != 0 {
 			t.Fatalf("exit status %d: %s", status, &b.errOut)
 		}
-		var got []loop.Status
+		var got []client.Device
 		if err := json.Unmarshal(b.out.Bytes(), &got); err != nil {
 			t.Fatal(err)
 		}

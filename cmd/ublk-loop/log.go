@@ -5,7 +5,8 @@ import (
 	"time"
 
 	"go.uber.org/zap/zapcore"
-	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/report"
 )
 
 // logger is a server's log. It is zap's core without package zap, which
@@ -30,7 +31,7 @@ func newServerLogger(file *os.File) *logger {
 		EncodeTime: zapcore.RFC3339NanoTimeEncoder, EncodeLevel: zapcore.LowercaseLevelEncoder,
 	}
 	encoder := zapcore.NewJSONEncoder(config)
-	if isTerminal(file) {
+	if report.IsTerminal(file) {
 		encoder = zapcore.NewConsoleEncoder(config)
 	}
 	// One write a line, so that several servers can share a file.
@@ -66,9 +67,4 @@ func loggedBool(key string, value bool) zapcore.Field {
 		f.Integer = 1
 	}
 	return f
-}
-
-func isTerminal(file *os.File) bool {
-	_, err := unix.IoctlGetTermios(int(file.Fd()), unix.TCGETS)
-	return err == nil
 }

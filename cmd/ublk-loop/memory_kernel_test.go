@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
@@ -34,7 +34,7 @@ func TestKernelIdleMemory(t *testing.T) {
 }
 
 // memory returns the sums over a server's mappings, in KiB (proc_pid_smaps(5)).
-func (b *bed) memory(s loop.Status) map[string]int {
+func (b *bed) memory(s client.Device) map[string]int {
 	b.Helper()
 	sums := map[string]int{}
 	for line := range strings.Lines(b.proc(s, "smaps_rollup")) {

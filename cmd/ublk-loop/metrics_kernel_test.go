@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/client"
 )
 
 // opCount is what the metrics say of an operation of a device.
@@ -31,7 +31,7 @@ func metric(text, name string) int {
 }
 
 // counts returns what the server's metrics say of a device's operations.
-func (m *many) counts(s loop.Status) map[string]opCount {
+func (m *many) counts(s client.Device) map[string]opCount {
 	m.b.Helper()
 	text := m.curl("-f", "http://x/metrics")
 	counts := map[string]opCount{}
@@ -45,7 +45,7 @@ func (m *many) counts(s loop.Status) map[string]opCount {
 }
 
 // checkCounts compares what has been counted since, by operation.
-func (m *many) checkCounts(s loop.Status, before, want map[string]opCount) {
+func (m *many) checkCounts(s client.Device, before, want map[string]opCount) {
 	m.b.Helper()
 	for op, now := range m.counts(s) {
 		was := before[op]
@@ -56,7 +56,7 @@ func (m *many) checkCounts(s loop.Status, before, want map[string]opCount) {
 }
 
 // directDisk is a device opened past the page cache, and memory for it.
-func (b *bed) directDisk(s loop.Status) (*os.File, []byte) {
+func (b *bed) directDisk(s client.Device) (*os.File, []byte) {
 	b.Helper()
 	f, err := os.OpenFile(s.Device, os.O_RDWR|unix.O_DIRECT, 0)
 	if err != nil {
@@ -108,7 +108,7 @@ func TestKernelMetrics(t *testing.T) {
 }
 
 // checkFailing reads what a device's file has no more.
-func (m *many) checkFailing(s loop.Status, image string) {
+func (m *many) checkFailing(s client.Device, image string) {
 	m.b.Helper()
 	disk, mem := m.b.directDisk(s)
 	if err := os.Truncate(image, 4<<20); err != nil {
@@ -125,7 +125,7 @@ func (m *many) checkFailing(s loop.Status, image string) {
 }
 
 // checkOthers looks at what is no counter of an operation.
-func (m *many) checkOthers(s loop.Status, image string) {
+func (m *many) checkOthers(s client.Device, image string) {
 	m.b.Helper()
 	name := filepath.Base(s.Device)
 	text := m.curl("-f", "http://x/metrics")

@@ -9,9 +9,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop/control"
+	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/internal/report"
-	"github.com/ublk-loop/ublk-loop/internal/udev"
+	"github.com/ublk-loop/ublk-loop/internal/wire"
 	"github.com/ublk-loop/ublk-loop/loop"
 )
 
@@ -41,7 +41,7 @@ func mountMain(args []string) int {
 	}
 	ctx, stop := interruptible(context.Background())
 	defer stop()
-	if err := req.carryOut(ctx, control.NewClient(control.DefaultSocket)); err != nil {
+	if err := req.carryOut(ctx, client.New(client.DefaultSocket)); err != nil {
 		a.report(report.Name(err, "mount", req.image))
 		return exitMount
 	}
@@ -115,36 +115,34 @@ func (r *mountRequest) takeOptions(list string) error {
 }
 
 // carryOut does what mount(8) wants, which has its helper called for a remount, too.
-func (r *mountRequest) carryOut(ctx context.Context, client *control.Client) error {
+func (r *mountRequest) carryOut(ctx context.Context, c *client.Client) error {
 	switch {
 	case r.fake:
 		return nil
 	case r.remount:
 		return callMount(ctx, r.again()...)
 	}
-	return r.mount(ctx, client)
+	return r.mount(ctx, c)
 }
 
 // mount mounts the image on a device that lasts as long as the mount.
-func (r *mountRequest) mount(ctx context.Context, client *control.Client) error {
+func (r *mountRequest) mount(ctx context.Context, c *client.Client) error {
 	file, err := loop.OpenPath(r.image)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = file.Close() }()
-	lease, err := client.Add(ctx, control.AddRequest{File: file.Name(), Config: r.config}, control.AddFiles{File: file})
-	if errors.Is(err, control.ErrNoServer) {
+	held, err := c.Attach(ctx, client.AddRequest{File: file.Name(), Config: wire.RequestConfig(&r.config)}, client.Files{File: file})
+	if errors.Is(err, client.ErrNoServer) {
 		return &loop.HintError{Err: err, Hint: startServe}
 	}
 	if err != nil {
-		return serverError(err)
-	}
-	defer lease.Close()
-	if err := udev.Open(ctx, lease.Device.Device); err != nil {
 		return err
 	}
-	if err := callMount(ctx, r.command(lease.Device.Device)...); err != nil {
-		return fmt.Errorf("%s: %w", lease.Device.Device, err)
+	defer held.Close()
+	device := held.Device.Device
+	if err := callMount(ctx, r.command(device)...); err != nil {
+		return fmt.Errorf("%s: %w", device, err)
 	}
 	return nil
 }

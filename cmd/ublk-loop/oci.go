@@ -6,9 +6,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop/oci"
+	"github.com/ublk-loop/ublk-loop/internal/oci"
 	"github.com/ublk-loop/ublk-loop/internal/report"
-	"github.com/ublk-loop/ublk-loop/internal/udev"
 )
 
 // runtimeNames are the names under which this program stands in for a runtime.
@@ -60,5 +59,5 @@ func replaceWithRuntime(runtime string, args []string) error {
 
 // rootMaker returns what makes root directories by some settings.
 func rootMaker(settings *oci.Settings) oci.Maker {
-	return oci.Maker{Settings: settings, OpenDevice: udev.Open}
+	return oci.Maker{Settings: settings}
 }

@@ -119,7 +119,7 @@ func TestKernelScanBusy(t *testing.T) {
 	start := time.Now()
 	release := time.AfterFunc(300*time.Millisecond, func() { _ = unix.Close(claim) })
 	defer release.Stop()
-	if err := udev.OpenScanned(context.Background(), s.Device); err != nil {
+	if err := scan(s.Device); err != nil {
 		t.Error(err)
 	}
 	if took := time.Since(start); took < 300*time.Millisecond || took > 8*time.Second {
@@ -132,7 +132,7 @@ func TestKernelScanBusy(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer p.Close()
-	if err := udev.OpenScanned(context.Background(), parts.Device); err != nil {
+	if err := scan(parts.Device); err != nil {
 		t.Errorf("with a partition open: %v", err)
 	}
 }
@@ -176,4 +176,13 @@ func (b *bed) roundTripPartition(device, file string) {
 	if bytes.Index(content, data) != 5<<20 {
 		b.Errorf("what was written is at %d of the image", bytes.Index(content, data))
 	}
+}
+
+// scan has the kernel look for the partitions of a device.
+func scan(path string) error {
+	disk, err := udev.OpenScanned(context.Background(), path)
+	if err != nil {
+		return err
+	}
+	return disk.Close()
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/internal/keysource"
 	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/loop"
@@ -85,9 +86,9 @@ func (a *app) runRecover(ctx context.Context, opts recoverOptions) error {
 }
 
 // devices returns what to recover. It gives try what it cannot find.
-func (o *recoverOptions) devices(drv driver, devices []loop.Status, try func(error)) []loop.Status {
-	byID := map[uint32]loop.Status{}
-	var wanted []loop.Status
+func (o *recoverOptions) devices(drv driver, devices []client.Device, try func(error)) []client.Device {
+	byID := map[uint32]client.Device{}
+	var wanted []client.Device
 	for i := range devices {
 		byID[devices[i].ID] = devices[i]
 		if len(o.targets) == 0 && devices[i].State == ublk.StateQuiesced.String() {
@@ -123,7 +124,7 @@ func idsOf(drv driver, target string) ([]uint32, error) {
 }
 
 // recover starts a server for a device, and waits until I/O goes on.
-func (a *app) recover(ctx context.Context, device loop.Status, opts recoverOptions) error {
+func (a *app) recover(ctx context.Context, device client.Device, opts recoverOptions) error {
 	j, err := recoverJob(device, opts)
 	if err != nil {
 		return err
@@ -144,7 +145,7 @@ func (a *app) recover(ctx context.Context, device loop.Status, opts recoverOptio
 
 // recoverJob opens the file that a device was made of, by its path: the server
 // finds out whether that still is the file.
-func recoverJob(device loop.Status, opts recoverOptions) (*job, error) {
+func recoverJob(device client.Device, opts recoverOptions) (*job, error) {
 	if device.File == "" {
 		err := fmt.Errorf("nothing tells what it was made of: %w", ublk.ErrNotRecoverable)
 		return nil, &loop.HintError{Err: err, Hint: "remove it with del"}
@@ -170,7 +171,7 @@ func recoverJob(device loop.Status, opts recoverOptions) (*job, error) {
 
 // key returns a descriptor to read the key of a device's transfer from, nil for
 // none, and warnings.
-func (o *recoverOptions) key(file *os.File, c *loop.TransferConfig) (*os.File, []string, error) {
+func (o *recoverOptions) key(file *os.File, c *client.Transfer) (*os.File, []string, error) {
 	switch {
 	case c.LUKS != 0:
 		volume := &loop.Config{Offset: c.LUKSOffset}

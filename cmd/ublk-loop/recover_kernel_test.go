@@ -14,14 +14,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/ublk"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // killServer kills the server of a device, and waits for its end and until init
 // has taken notice: until then the process has its number.
-func (b *bed) killServer(s loop.Status) {
+func (b *bed) killServer(s client.Device) {
 	b.Helper()
 	pidfd, err := unix.PidfdOpen(s.PID, 0)
 	if err != nil {
@@ -35,7 +35,7 @@ func (b *bed) killServer(s loop.Status) {
 }
 
 // recover recovers a device and returns its status.
-func (b *bed) recover(s loop.Status) loop.Status {
+func (b *bed) recover(s client.Device) client.Device {
 	b.Helper()
 	out := b.ok("recover", s.Device)
 	now := b.list(s.Device)[0]
@@ -49,7 +49,7 @@ func (b *bed) recover(s loop.Status) loop.Status {
 }
 
 // waits checks that a device waits for a server.
-func (b *bed) waits(s loop.Status) {
+func (b *bed) waits(s client.Device) {
 	b.Helper()
 	list := b.list(s.Device)
 	if list[0].State != "quiesced" || list[0].PID != 0 || list[0].OnCrash != s.OnCrash {
@@ -148,7 +148,7 @@ func (b *bed) recoverMounted(flags ...string) {
 // killWhile kills the server of a device and recovers it until what runs has
 // ended without an error. It returns the device's status, and how many of the
 // kills did not come after that.
-func (b *bed) killWhile(ended <-chan error, s loop.Status) (loop.Status, int) {
+func (b *bed) killWhile(ended <-chan error, s client.Device) (client.Device, int) {
 	b.Helper()
 	for hits := 0; ; hits++ {
 		select {
@@ -203,7 +203,7 @@ func TestKernelRecoverAll(t *testing.T) {
 	if out := b.ok("recover"); out != "" {
 		t.Errorf("with nothing to recover it prints %q", out)
 	}
-	var devices []loop.Status
+	var devices []client.Device
 	for _, flags := range [][]string{{"--on-crash=requeue"}, {"--on-crash=fail"}, {"--on-crash=reissue", "--read-only"}, {"--on-crash=reissue"}} {
 		devices = append(devices, b.add(append(flags, b.image(4<<20))...))
 	}
@@ -371,14 +371,14 @@ func TestKernelRecoverWaitsForWrites(t *testing.T) {
 }
 
 // inflight reports whether a device has a write under way.
-func (b *bed) inflight(s loop.Status) bool {
+func (b *bed) inflight(s client.Device) bool {
 	b.Helper()
 	_, writes := b.underWay(s)
 	return writes > 0
 }
 
 // underWay returns how many reads and writes a device's driver has.
-func (b *bed) underWay(s loop.Status) (reads, writes int) {
+func (b *bed) underWay(s client.Device) (reads, writes int) {
 	b.Helper()
 	text := b.attr(s, "inflight")
 	if _, err := fmt.Sscan(text, &reads, &writes); err != nil {

@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/ublk"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
@@ -105,11 +105,11 @@ func TestKernelRecoverKilled(t *testing.T) {
 // deviceState is what a test reads in a device's state file.
 type deviceState struct {
 	Recovering bool
-	Status     loop.Status
+	Status     client.Device
 }
 
 // stateOf returns the state of a device as its last server has written it.
-func (b *bed) stateOf(s loop.Status) deviceState {
+func (b *bed) stateOf(s client.Device) deviceState {
 	b.Helper()
 	data, err := os.ReadFile("/run/ublk-loop/" + fmtID(s) + ".json")
 	if err != nil {
@@ -121,7 +121,7 @@ func (b *bed) stateOf(s loop.Status) deviceState {
 }
 
 // killRecovery starts a recovery, and kills it and its server after a while.
-func (b *bed) killRecovery(s loop.Status, after time.Duration) {
+func (b *bed) killRecovery(s client.Device, after time.Duration) {
 	b.Helper()
 	cmd := b.command("recover", s.Device)
 	if err := cmd.Start(); err != nil {
@@ -135,7 +135,7 @@ func (b *bed) killRecovery(s loop.Status, after time.Duration) {
 
 // killNewServer starts a recovery, and kills its server alone in the midst of
 // it: who waits for that must not remove the device, as it does after an add.
-func (b *bed) killNewServer(s loop.Status) {
+func (b *bed) killNewServer(s client.Device) {
 	b.Helper()
 	cmd := b.command("recover", s.Device)
 	if err := cmd.Start(); err != nil {

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/loop"
 )
 
@@ -23,7 +24,7 @@ func recoverBench(t *testing.T) (*bench, string) {
 	}
 	b.byDevice = map[uint32]*fakeServer{}
 	for id, state := range []string{"live", "quiesced", "dead", "quiesced", "live"} {
-		device := loop.Status{
+		device := client.Device{
 			ID: uint32(id), Device: "/dev/ublkb" + string(rune('0'+id)), State: state, File: path, FileInode: st.Ino, PID: 100 + id,
 		}
 		b.drv.devices = append(b.drv.devices, device)

@@ -7,7 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/ublk"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
@@ -19,7 +19,7 @@ const noticeLimit = 15 * time.Second
 
 // awaitsServer waits until the driver has noticed that the server of a device is
 // gone, of which there is no event, and returns how long that took.
-func (b *bed) awaitsServer(s loop.Status) time.Duration {
+func (b *bed) awaitsServer(s client.Device) time.Duration {
 	b.Helper()
 	start := time.Now()
 	waitUntil(b, "the driver has noticed the server's end", func() bool {

@@ -8,7 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/ublk"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
@@ -44,7 +44,7 @@ func (b *bed) truncate(path string, size int64) {
 
 // hasSize checks a device's size as its users see it, as list does, and as its
 // state file does.
-func (b *bed) hasSize(s loop.Status, want uint64) {
+func (b *bed) hasSize(s client.Device, want uint64) {
 	b.Helper()
 	f, err := os.Open(s.Device)
 	if err != nil {
@@ -61,7 +61,7 @@ func (b *bed) hasSize(s loop.Status, want uint64) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	var state struct{ Status loop.Status }
+	var state struct{ Status client.Device }
 	b.decode(string(data), &state)
 	if state.Status.Size != want || state.Status.PID != s.PID {
 		b.Errorf("the state has %d bytes and process %d, want %d and %d", state.Status.Size, state.Status.PID, want, s.PID)
@@ -189,7 +189,7 @@ func TestKernelResize(t *testing.T) {
 	b.run("resize", s.Device).fails(t, 1, s.Device, "no such device")
 }
 
-func fmtID(s loop.Status) string { return filepath.Base(s.Device)[len("ublkb"):] }
+func fmtID(s client.Device) string { return filepath.Base(s.Device)[len("ublkb"):] }
 
 // alignedPage returns memory that direct I/O takes.
 func alignedPage(t testing.TB) []byte {

@@ -12,8 +12,9 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
-	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop/control"
+	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/internal/confine"
+	"github.com/ublk-loop/ublk-loop/internal/control"
 	"github.com/ublk-loop/ublk-loop/loop"
 )
 
@@ -77,7 +78,7 @@ func newServeCommand(a *app) *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
-	f.StringVar(&opts.socket, "socket", control.DefaultSocket, "listen at `PATH`, unless the service manager has a socket for this")
+	f.StringVar(&opts.socket, "socket", client.DefaultSocket, "listen at `PATH`, unless the service manager has a socket for this")
 	f.Var(onCrashFlag{&opts.onCrash}, "on-crash", "what devices get that are added without (reissue where something starts the server\nagain: a service manager, or --supervise; else fail)")
 	f.BoolVar(&opts.supervise, "supervise", false, "serve in another process, and start it again when it was killed")
 	f.StringVar(&opts.logFile, "log-file", "", "append the log to `FILE`, as lines of JSON")

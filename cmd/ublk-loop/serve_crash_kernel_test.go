@@ -11,12 +11,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // served checks that devices are served by a server, and hold what they did.
-func (m *many) serves(devices ...loop.Status) {
+func (m *many) serves(devices ...client.Device) {
 	m.b.Helper()
 	for _, d := range devices {
 		list := m.b.list(d.Device)
@@ -41,7 +42,7 @@ func TestKernelServeAgain(t *testing.T) {
 			g := b.openExclusively(two.Device)
 			defer func() { _, _ = unix.Close(f), unix.Close(g) }()
 			end(m)
-			for _, s := range []loop.Status{one, two} {
+			for _, s := range []client.Device{one, two} {
 				b.waits(s)
 			}
 			data := randomBytes(4 << 20)
@@ -143,7 +144,7 @@ func TestKernelServeUnderLoad(t *testing.T) {
 	ublktest.Require(t, ublktest.EveryKernel, ublktest.Soak)
 	b := kernelBed(t, ublktest.EveryKernel, ublktest.Soak)
 	m := b.serve("--on-crash=reissue")
-	var devices []loop.Status
+	var devices []client.Device
 	var loads []*load
 	for _, zeroCopy := range []string{"auto", "off"} {
 		s := b.add("--zero-copy", zeroCopy, b.image(loadBytes))

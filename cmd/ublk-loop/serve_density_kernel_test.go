@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop/control"
+	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
@@ -30,7 +30,7 @@ func TestKernelServeDensity(t *testing.T) {
 	b := kernelBed(t, ublktest.Plain, ublktest.Soak)
 	n := ublktest.Repeats(t, "UBLK_LOOP_DEVICES", 120, 300)
 	m := b.serve()
-	client := control.NewClient(control.DefaultSocket)
+	c := client.New(client.DefaultSocket)
 	file, err := loop.OpenPath(b.image(16 << 20))
 	if err != nil {
 		t.Fatal(err)
@@ -40,8 +40,8 @@ func TestKernelServeDensity(t *testing.T) {
 		times := make([]time.Duration, devices)
 		for i := range times {
 			start := m.cpuTime()
-			lease, err := client.Add(context.Background(),
-				control.AddRequest{File: file.Name(), Config: loop.Config{ReadOnly: true, Queues: 2, Depth: 32, MaxIOBytes: 16 << 10}}, control.AddFiles{File: file})
+			lease, err := c.Add(context.Background(),
+				client.AddRequest{File: file.Name(), Config: client.Config{ReadOnly: true, Queues: 2, Depth: 32, MaxIOBytes: 16 << 10}}, client.Files{File: file})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -85,7 +85,7 @@ func TestKernelServeDensity(t *testing.T) {
 // memory returns the server's PSS, in KiB.
 func (m *many) memory() int {
 	m.b.Helper()
-	return m.b.memory(loop.Status{PID: m.pid()})["Pss:"]
+	return m.b.memory(client.Device{PID: m.pid()})["Pss:"]
 }
 
 // kernelMemory returns what the kernel has in slabs, stacks and page tables, in

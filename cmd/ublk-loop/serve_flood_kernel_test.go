@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop/control"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
@@ -31,7 +32,7 @@ func TestKernelServeFlooded(t *testing.T) {
 	for kind := range kinds {
 		group.Go(func() {
 			for range clients / kinds {
-				c, err := net.DialTimeout("unix", control.DefaultSocket, 10*time.Second)
+				c, err := net.DialTimeout("unix", client.DefaultSocket, 10*time.Second)
 				if err != nil {
 					continue // refused
 				}

@@ -10,8 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop/control"
-	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/client"
 )
 
 // many is a server of many devices, in a test.
@@ -79,7 +78,7 @@ func (m *many) pid() int { return m.cmd.Process.Pid }
 
 // try runs curl at the server's socket.
 func (m *many) try(args ...string) (string, error) {
-	out, err := exec.Command("curl", append([]string{"-s", "-S", "--unix-socket", control.DefaultSocket}, args...)...).CombinedOutput()
+	out, err := exec.Command("curl", append([]string{"-s", "-S", "--unix-socket", client.DefaultSocket}, args...)...).CombinedOutput()
 	return string(out), err
 }
 
@@ -93,7 +92,7 @@ func (m *many) curl(args ...string) string {
 }
 
 // works checks that a device takes data, and gives it back.
-func (b *bed) works(s loop.Status) {
+func (b *bed) works(s client.Device) {
 	b.Helper()
 	data := randomBytes(int(s.Size))
 	b.store(s.Device, data)
@@ -104,7 +103,7 @@ func TestKernelServe(t *testing.T) {
 	b := kernelBed(t)
 	m := b.serve()
 	first, second := b.add(b.image(8<<20)), b.add(b.image(8<<20))
-	for _, s := range []loop.Status{first, second} {
+	for _, s := range []client.Device{first, second} {
 		if s.PID != m.pid() || s.Autoclear {
 			t.Errorf("%s: process %d, autoclear %v; want %d, false", s.Device, s.PID, s.Autoclear, m.pid())
 		}
@@ -126,7 +125,7 @@ func TestKernelServe(t *testing.T) {
 	if list := b.list(); len(list) != 0 {
 		t.Errorf("after the server's end list shows %+v", list)
 	}
-	if _, err := os.Stat(control.DefaultSocket); !os.IsNotExist(err) {
+	if _, err := os.Stat(client.DefaultSocket); !os.IsNotExist(err) {
 		t.Errorf("after the server's end its socket: error %v", err)
 	}
 }
@@ -138,7 +137,7 @@ func TestKernelServeUnshared(t *testing.T) {
 	image, dir := b.image(16<<20), t.TempDir()
 	b.tool("mkfs.ext4", "-q", "-F", image)
 	script := `"$0" serve >/dev/null 2>&1 & server=$!
-		until curl -sf --unix-socket ` + control.DefaultSocket + ` http://x/v1/server >/dev/null; do sleep 0.05; done
+		until curl -sf --unix-socket ` + client.DefaultSocket + ` http://x/v1/server >/dev/null; do sleep 0.05; done
 		"$0" add "$1" && mount /dev/ublkb0 "$2" && echo $server`
 	out := strings.Fields(b.tool("unshare", "--mount", "sh", "-c", script, b.bin, image, dir))
 	pid, err := strconv.Atoi(out[len(out)-1])

@@ -13,17 +13,19 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/internal/confine"
 	"github.com/ublk-loop/ublk-loop/internal/report"
+	"github.com/ublk-loop/ublk-loop/internal/wire"
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
-// client is who wants the device that a server serves.
-type client interface {
+// requester is who wants the device that a server serves.
+type requester interface {
 	// Ready says that the device can be used. After an error the server
 	// ends: nobody wants the device any more.
-	Ready(loop.Status) error
+	Ready(client.Device) error
 	// Failed says why there is no device.
 	Failed(answer)
 	// Ending says that the device is going.
@@ -42,12 +44,12 @@ func serverMain(args []string) int {
 		report.Print(os.Stderr, err.Error(), "")
 		return report.ExitUsage
 	}
-	var c client = &starter{control}
+	var r requester = &starter{control}
 	if j.Foreground {
 		_ = control.Close()
-		c = &user{out: os.Stdout, errOut: os.Stderr, notify: j.notify, json: j.JSON}
+		r = &user{out: os.Stdout, errOut: os.Stderr, notify: j.notify, json: j.JSON}
 	}
-	if err := serve(j, c, stop); err != nil {
+	if err := serve(j, r, stop); err != nil {
 		return report.ExitFailed
 	}
 	return report.ExitDone
@@ -65,7 +67,7 @@ func endSignals() []os.Signal {
 
 // serve serves a device until a signal, its removal or its failure. Errors
 // have been reported or logged when it returns.
-func serve(j *job, c client, stop <-chan os.Signal) error {
+func serve(j *job, r requester, stop <-chan os.Signal) error {
 	program, err := confine.LockMemory()
 	if err != nil {
 		j.Warnings = append(j.Warnings, fmt.Sprintf("may wait for memory that its own device has to free: %v", err))
@@ -74,10 +76,11 @@ func serve(j *job, c client, stop <-chan os.Signal) error {
 	ctl, dev, err := attach(j)
 	if err != nil {
 		err = j.describe(err)
-		c.Failed(answer{Error: err.Error(), Hint: report.Hint(err)})
+		r.Failed(answer{Error: err.Error(), Hint: report.Hint(err)})
 		return err
 	}
-	status := dev.Status()
+	served := dev.Status()
+	status := wire.Device(&served)
 	confine.ReserveProcessors(status.Queues) // one that is taken over may have more
 	log := j.logger(status.ID)
 	for _, w := range j.Warnings {
@@ -85,15 +88,15 @@ func serve(j *job, c client, stop <-chan os.Signal) error {
 	}
 	log.info("serving", logged("device", status.Device), logged("file", status.File),
 		logged("buffer_mode", status.BufferMode), loggedBool("direct_io", status.DirectIO))
-	err = j.ready(c, status)
+	err = j.ready(r, status)
 	if err != nil {
-		c.Failed(answer{Error: err.Error(), Hint: report.Hint(err)})
+		r.Failed(answer{Error: err.Error(), Hint: report.Hint(err)})
 	} else {
 		confine.QuietGC()
 		program.GiveBack()
 		err = waitForEnd(dev, stop, log)
 	}
-	c.Ending()
+	r.Ending()
 	err = errors.Join(err, dev.Close(), ctl.Close())
 	if err != nil {
 		log.error("ended", err)
@@ -171,11 +174,11 @@ type starter struct {
 	control *os.File
 }
 
-var _ client = (*starter)(nil)
+var _ requester = (*starter)(nil)
 
-// Ready implements client. It returns an error if add ends without telling the
+// Ready implements requester. It returns an error if add ends without telling the
 // server to stay.
-func (s *starter) Ready(status loop.Status) error {
+func (s *starter) Ready(status client.Device) error {
 	if err := s.say(answer{Status: &status}); err != nil {
 		return err
 	}
@@ -186,10 +189,10 @@ func (s *starter) Ready(status loop.Status) error {
 	return s.control.Close()
 }
 
-// Failed implements client.
+// Failed implements requester.
 func (s *starter) Failed(a answer) { _ = s.say(a) }
 
-// Ending implements client.
+// Ending implements requester.
 func (s *starter) Ending() {}
 
 func (s *starter) say(a answer) error {

@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/client"
 )
 
 // Flags of /proc/PID/stat (include/linux/sched.h) that PR_SET_IO_FLUSHER sets.
@@ -38,7 +38,7 @@ func TestKernelServerProcess(t *testing.T) {
 	cmd.Env = append(os.Environ(), "SECRET=x", "GODEBUG=madvdontneed=1")
 	r := b.runCommand(cmd)
 	r.succeeds(t)
-	var s loop.Status
+	var s client.Device
 	b.decode(r.out, &s)
 	b.checkServer(s)
 	for fd := range 3 {
@@ -67,7 +67,7 @@ func TestKernelForegroundProcess(t *testing.T) {
 
 // checkServer checks what a server is like in the background and in the
 // foreground.
-func (b *bed) checkServer(s loop.Status) {
+func (b *bed) checkServer(s client.Device) {
 	b.Helper()
 	b.checkLink(s, "cwd", "/")
 	b.checkLink(s, "root", "/")
@@ -137,7 +137,7 @@ func (b *bed) checkTask(dir string) {
 
 // checkDescriptors checks that a server has nothing open but what it serves
 // with.
-func (b *bed) checkDescriptors(s loop.Status) {
+func (b *bed) checkDescriptors(s client.Device) {
 	b.Helper()
 	links, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", s.PID))
 	if err != nil {
@@ -155,7 +155,7 @@ func (b *bed) checkDescriptors(s loop.Status) {
 	}
 }
 
-func (b *bed) proc(s loop.Status, file string) string {
+func (b *bed) proc(s client.Device, file string) string {
 	b.Helper()
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", s.PID, file))
 	if err != nil {
@@ -164,7 +164,7 @@ func (b *bed) proc(s loop.Status, file string) string {
 	return string(data)
 }
 
-func (b *bed) checkLink(s loop.Status, name, want string) {
+func (b *bed) checkLink(s client.Device, name, want string) {
 	b.Helper()
 	if got, err := os.Readlink(fmt.Sprintf("/proc/%d/%s", s.PID, name)); err != nil || got != want {
 		b.Errorf("%s is %s, want %s: %v", name, got, want, err)
@@ -213,7 +213,7 @@ func TestKernelServerCapabilities(t *testing.T) {
 		cmd := exec.Command("sh", "-c", `ulimit -l 0; exec "$0" add --json --zero-copy=$1 "$2"`, b.bin, mode, file)
 		r := b.runCommand(cmd)
 		r.succeeds(t)
-		var s loop.Status
+		var s client.Device
 		b.decode(r.out, &s)
 		b.roundTripSmall(s.Device)
 		b.del(s.Device)

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/ublk"
@@ -59,7 +60,7 @@ func TestStarter(t *testing.T) {
 	for word, ok := range map[string]bool{stay: true, "": false, "sta": false, "stop\n": false} {
 		add, control := socketFiles(t)
 		result := make(chan error, 1)
-		go func() { result <- (&starter{control}).Ready(loop.Status{ID: 3}) }()
+		go func() { result <- (&starter{control}).Ready(client.Device{ID: 3}) }()
 		if _, err := add.Read(make([]byte, 4096)); err != nil {
 			t.Fatal(err)
 		}
@@ -73,7 +74,7 @@ func TestStarter(t *testing.T) {
 	}
 	add, control := socketFiles(t)
 	add.Close()
-	if err := (&starter{control}).Ready(loop.Status{}); err == nil {
+	if err := (&starter{control}).Ready(client.Device{}); err == nil {
 		t.Error("ready for nobody")
 	}
 }

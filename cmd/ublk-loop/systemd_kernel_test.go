@@ -16,8 +16,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop/control"
-	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop/oci"
+	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/internal/oci"
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
@@ -54,7 +54,7 @@ func (b *bed) startSystemd() *manager {
 			text, _ := os.ReadFile(filepath.Join(m.root, "service.log"))
 			ublktest.Detail(b, "%s", text)
 		}
-		for _, path := range []string{control.DefaultSocket, control.DefaultSocket + ".lock"} {
+		for _, path := range []string{client.DefaultSocket, client.DefaultSocket + ".lock"} {
 			_ = os.Remove(path)
 		}
 	})
@@ -186,7 +186,7 @@ func TestKernelSystemd(t *testing.T) {
 	b := kernelBed(t, ublktest.Own, ublktest.Systemd)
 	m := b.startSystemd()
 	m.ctl("start", "ublk-loop.socket")
-	if st, err := os.Stat(control.DefaultSocket); err != nil || st.Mode().Perm() != 0o600 {
+	if st, err := os.Stat(client.DefaultSocket); err != nil || st.Mode().Perm() != 0o600 {
 		t.Fatalf("the socket: %v, error %v", st, err)
 	}
 	if m.mainPID() != 0 {
@@ -226,8 +226,8 @@ func TestKernelSystemd(t *testing.T) {
 		blocks := p.blocks.Load()
 		waitUntil(t, step.name+": I/O goes on", func() bool { return p.blocks.Load() > blocks+2 })
 	}
-	var server control.ServerStatus
-	out, err := exec.Command("curl", "-sSf", "--unix-socket", control.DefaultSocket, "http://x/v1/server").Output()
+	var server client.ServerStatus
+	out, err := exec.Command("curl", "-sSf", "--unix-socket", client.DefaultSocket, "http://x/v1/server").Output()
 	if err != nil || json.Unmarshal(out, &server) != nil || server.Devices != 1 {
 		t.Errorf("the server: %+v, error %v", server, err)
 	}
@@ -249,7 +249,7 @@ func TestKernelSystemdSnapshotter(t *testing.T) {
 		_ = os.RemoveAll(state)
 	})
 	m.ctl("start", unit)
-	for _, path := range []string{control.DefaultSocket, socket} {
+	for _, path := range []string{client.DefaultSocket, socket} {
 		if st, err := os.Stat(path); err != nil || st.Mode() != os.ModeSocket|0o600 {
 			t.Errorf("%s: %v, error %v", path, st, err)
 		}

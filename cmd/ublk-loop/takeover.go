@@ -1,6 +1,7 @@
 package main
 
 import (
+	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
@@ -24,8 +25,8 @@ func (j *job) device(ctl *ublk.Control) (*loop.Device, error) {
 
 // ready tells the client that the device can be used. A device that was taken
 // over is used already, whatever has become of who wanted that.
-func (j *job) ready(c client, status loop.Status) error {
-	err := c.Ready(status)
+func (j *job) ready(r requester, status client.Device) error {
+	err := r.Ready(status)
 	if j.Recover != nil {
 		return nil
 	}

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
@@ -231,7 +232,7 @@ type otherWay struct {
 
 // exchange has a file system made and written through ublk-loop, read and
 // written by the other way, and read through ublk-loop again.
-func (b *bed) exchange(add []string, other otherWay) loop.Status {
+func (b *bed) exchange(add []string, other otherWay) client.Device {
 	b.Helper()
 	dev := b.add(add...)
 	b.tool("mkfs.ext4", "-q", "-F", dev.Device)

@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
-	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop/control"
+	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/loop"
 )
@@ -33,7 +33,7 @@ func newUpgradeCommand(a *app) *cobra.Command {
 		Args: arguments(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.runUpgrade(cmd.Context(), socket) },
 	}
-	cmd.Flags().StringVar(&socket, "socket", control.DefaultSocket, "the server's socket is at `PATH`")
+	cmd.Flags().StringVar(&socket, "socket", client.DefaultSocket, "the server's socket is at `PATH`")
 	return cmd
 }
 
@@ -41,11 +41,11 @@ func newUpgradeCommand(a *app) *cobra.Command {
 func (a *app) runUpgrade(ctx context.Context, socket string) error {
 	ctx, cancel := context.WithTimeout(ctx, upgradeTimeout)
 	defer cancel()
-	client := control.NewClient(socket)
-	if err := client.Upgrade(ctx); err != nil {
-		return report.Name(serverError(err), "upgrade", "the server")
+	c := client.New(socket)
+	if err := c.Upgrade(ctx); err != nil {
+		return report.Name(err, "upgrade", "the server")
 	}
-	now, err := client.Status(ctx)
+	now, err := c.Status(ctx)
 	if err != nil {
 		return fmt.Errorf("upgrade the server: ask the new one: %w", err)
 	}
@@ -66,8 +66,8 @@ func (s *manyServer) askUpgrade() error {
 }
 
 // status is what the server says of itself.
-func (s *manyServer) status() control.ServerStatus {
-	return control.ServerStatus{
+func (s *manyServer) status() client.ServerStatus {
+	return client.ServerStatus{
 		Version: moduleVersion(), PID: os.Getpid(), Generation: s.job.Generation, Devices: s.devices.Len(),
 	}
 }

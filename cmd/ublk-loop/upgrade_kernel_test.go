@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
@@ -25,7 +26,7 @@ type pulse struct {
 	ended   chan error
 }
 
-func (b *bed) pulse(s loop.Status) *pulse {
+func (b *bed) pulse(s client.Device) *pulse {
 	p := &pulse{stop: make(chan struct{}), ended: make(chan error, 1)}
 	// Claimed, as a mount does: before Linux 7.0 a plain open is not seen from
 	// another pid namespace.
@@ -86,7 +87,7 @@ func TestKernelUpgrade(t *testing.T) {
 	ublktest.Require(t, ublktest.EveryKernel)
 	b := kernelBed(t, ublktest.EveryKernel)
 	m := b.serve("--on-crash=reissue")
-	var devices []loop.Status
+	var devices []client.Device
 	var pulses []*pulse
 	for range 9 {
 		s := b.add("--queues=2", "--depth=32", "--direct-io=off", b.image(1<<20))

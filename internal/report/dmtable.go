@@ -6,13 +6,14 @@ import (
 	"io"
 	"strings"
 
+	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/transfer"
 )
 
 // DMTables prints the tables with which dmsetup(8) makes the same disks,
 // as dmsetup table does: with a name in front where there are more than one.
-func DMTables(out io.Writer, devices []loop.Status) error {
+func DMTables(out io.Writer, devices []client.Device) error {
 	for i := range devices {
 		table, err := dmTable(&devices[i])
 		if err != nil {
@@ -32,7 +33,7 @@ func DMTables(out io.Writer, devices []loop.Status) error {
 // Documentation/admin-guide/device-mapper/dm-crypt.rst of the kernel. The key
 // is named, not shown: dm-crypt looks for it in the kernel's keyrings, and
 // refuses the table where it is not.
-func dmTable(d *loop.Status) (string, error) {
+func dmTable(d *client.Device) (string, error) {
 	target := ""
 	t := &d.Transfer
 	switch t.Name {
@@ -51,7 +52,7 @@ func dmTable(d *loop.Status) (string, error) {
 }
 
 // dmOptions returns the optional arguments, and their number in front.
-func dmOptions(t *loop.TransferConfig) string {
+func dmOptions(t *client.Transfer) string {
 	var options []string
 	if t.AllowDiscards {
 		options = append(options, "allow_discards")
@@ -71,7 +72,7 @@ func dmOptions(t *loop.TransferConfig) string {
 // dmBacking names what is behind a device: a disk by its number. Of a file
 // device mapper makes nothing, whose path stands for the loop device of it that
 // somebody has to make.
-func dmBacking(d *loop.Status) string {
+func dmBacking(d *client.Device) string {
 	if d.FileIsDisk {
 		return d.FileDevice
 	}
@@ -79,7 +80,7 @@ func dmBacking(d *loop.Status) string {
 }
 
 // dmKeyDescription is what the key has to be called.
-func dmKeyDescription(d *loop.Status) string {
+func dmKeyDescription(d *client.Device) string {
 	if d.Transfer.UUID != "" {
 		return "ublk-loop:" + d.Transfer.UUID
 	}

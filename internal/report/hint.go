@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
@@ -33,7 +34,10 @@ type host struct {
 
 func hintOn(err error, here host) string {
 	var withHint *loop.HintError
+	var ofServer *client.ServerError
 	switch {
+	case errors.As(err, &ofServer):
+		return ofServer.Hint
 	case errors.As(err, &withHint):
 		return withHint.Hint
 	case errors.Is(err, ublk.ErrNoDriver):

@@ -6,12 +6,12 @@ import (
 	"strconv"
 	"text/tabwriter"
 
+	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/internal/bytesize"
-	"github.com/ublk-loop/ublk-loop/loop"
 )
 
 // DeviceTable prints a table of devices, nothing for none.
-func DeviceTable(out io.Writer, devices []loop.Status) error {
+func DeviceTable(out io.Writer, devices []client.Device) error {
 	if len(devices) == 0 {
 		return nil
 	}
@@ -26,7 +26,7 @@ func DeviceTable(out io.Writer, devices []loop.Status) error {
 	return table.Flush()
 }
 
-func pidOf(d *loop.Status) string {
+func pidOf(d *client.Device) string {
 	if d.PID == 0 {
 		return "-"
 	}
@@ -34,7 +34,7 @@ func pidOf(d *loop.Status) string {
 }
 
 // Device prints a device as add does: its path, or all that is known of it.
-func Device(out io.Writer, device *loop.Status, asJSON bool) error {
+func Device(out io.Writer, device *client.Device, asJSON bool) error {
 	if asJSON {
 		return JSON(out, device)
 	}

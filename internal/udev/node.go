@@ -3,6 +3,7 @@ package udev
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -14,20 +15,16 @@ import (
 // keep the kernel from looking for partitions.
 const openTimeout = 10 * time.Second
 
-// Open opens a new device once, so that others can open it too. It waits until the
-// device's node is there. A server must not call it for its own device.
-func Open(ctx context.Context, path string) error {
+// Open opens a new device for the first time, so that others can open it too. It waits
+// until the device's node is there. A server must not call it for its own device.
+func Open(ctx context.Context, path string) (*os.File, error) {
 	w := &dirWatch{dir: filepath.Dir(path)}
 	defer w.close()
-	fd, err := openNode(ctx, w, path)
-	if err != nil {
-		return err
-	}
-	return unix.Close(fd)
+	return w.open(ctx, path)
 }
 
-// openNode opens a node as soon as it is there.
-func openNode(ctx context.Context, w *dirWatch, path string) (int, error) {
+// open opens a node as soon as it is there.
+func (w *dirWatch) open(ctx context.Context, path string) (*os.File, error) {
 	fd := -1
 	err := w.until(ctx, func() error {
 		var err error
@@ -35,7 +32,7 @@ func openNode(ctx context.Context, w *dirWatch, path string) (int, error) {
 		return err
 	}, unix.ENOENT)
 	if err != nil {
-		return -1, fmt.Errorf("open %s: %w", path, err)
+		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
-	return fd, nil
+	return os.NewFile(uintptr(fd), path), nil
 }

@@ -16,9 +16,11 @@ func TestOpenWaits(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "node")
 	made := time.AfterFunc(50*time.Millisecond, func() { _ = os.WriteFile(path, nil, 0o600) })
 	defer made.Stop()
-	if err := Open(context.Background(), path); err != nil {
-		t.Error(err)
+	f, err := Open(context.Background(), path)
+	if err != nil {
+		t.Fatal(err)
 	}
+	f.Close()
 	if _, err := os.Stat(path); err != nil {
 		t.Errorf("it did not wait: %v", err)
 	}
@@ -28,7 +30,7 @@ func TestOpenInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer time.AfterFunc(50*time.Millisecond, cancel).Stop()
 	start := time.Now()
-	err := Open(ctx, filepath.Join(t.TempDir(), "node"))
+	_, err := Open(ctx, filepath.Join(t.TempDir(), "node"))
 	if took := time.Since(start); !errors.Is(err, context.Canceled) || took > openTimeout/2 {
 		t.Errorf("error %v after %v", err, took)
 	}
@@ -45,7 +47,7 @@ func TestOpenError(t *testing.T) {
 	if err := os.Symlink(path, path); err != nil {
 		t.Fatal(err)
 	}
-	err := Open(context.Background(), path)
+	_, err := Open(context.Background(), path)
 	if !errors.Is(err, unix.ELOOP) || err.Error() != "open "+path+": too many levels of symbolic links" {
 		t.Errorf("error %v", err)
 	}

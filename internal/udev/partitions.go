@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
@@ -11,24 +12,27 @@ import (
 
 // OpenScanned is Open for a device with partitions: the kernel looks for them, and
 // their nodes are there when it returns.
-func OpenScanned(ctx context.Context, path string) error {
+func OpenScanned(ctx context.Context, path string) (*os.File, error) {
 	w := &dirWatch{dir: filepath.Dir(path)}
 	defer w.close()
-	fd, err := openNode(ctx, w, path)
+	disk, err := w.open(ctx, path)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer func() { _ = unix.Close(fd) }()
-	return scanPartitions(ctx, w, fd, path)
+	if err := scanPartitions(ctx, w, disk); err != nil {
+		return nil, errors.Join(err, disk.Close())
+	}
+	return disk, nil
 }
 
 // scanPartitions has the kernel read the partition table. EBUSY says that some
 // process has a partition open, so that the partitions are known already, or that
 // a process claims the whole device until it closes it: udev does both.
-func scanPartitions(ctx context.Context, w *dirWatch, fd int, path string) error {
+func scanPartitions(ctx context.Context, w *dirWatch, disk *os.File) error {
+	path := disk.Name()
 	name := filepath.Base(path)
 	err := w.until(ctx, func() error {
-		_, err := unix.IoctlRetInt(fd, unix.BLKRRPART)
+		_, err := unix.IoctlRetInt(int(disk.Fd()), unix.BLKRRPART)
 		if errors.Is(err, unix.EBUSY) && len(Partitions(name)) > 0 {
 			return nil
 		}

@@ -10,18 +10,16 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
-	"golang.org/x/sys/unix"
 
-	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop/control"
-	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop/oci"
-	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/internal/oci"
 )
 
 // errTimeout is why an attach ends that takes too long.
 var errTimeout = errors.New("not within attach_timeout")
 
-// errLost is why an attach ends whose device somebody removes each time.
-var errLost = fmt.Errorf("the new device has gone, or the server has ended: %w", unix.ENODEV)
+// errInUse is why a device is not removed.
+var errInUse = errors.New("device is in use")
 
 // retryPause is how soon a file or a device that is in use is tried again: the
 // server tells nobody that one has become free.
@@ -30,15 +28,15 @@ const retryPause = 50 * time.Millisecond
 // devices are those of snapshots. The server's list is what there is; here is
 // what keeps them from going.
 type devices struct {
-	client   *control.Client
+	client   *client.Client
 	settings *oci.Settings
 
 	mu   sync.Mutex // protects what is below; not held during a request
-	held map[string]*hold
+	held map[string]*client.Held
 }
 
 func newDevices(s *oci.Settings) *devices {
-	return &devices{client: control.NewClient(s.Socket), settings: s, held: map[string]*hold{}}
+	return &devices{client: client.New(s.Socket), settings: s, held: map[string]*client.Held{}}
 }
 
 // wanted is a device that a snapshot is to have.
@@ -53,9 +51,9 @@ type wanted struct {
 
 // attach returns a snapshot's device, which it has until release or close, and
 // has open until one of these.
-func (d *devices) attach(ctx context.Context, w *wanted) (*hold, error) {
-	if h := d.hold(ctx, w.id); h != nil {
-		if h.pin != nil || h.keepOpen(ctx, d.client) {
+func (d *devices) attach(ctx context.Context, w *wanted) (*client.Held, error) {
+	if h := d.lasting(ctx, w.id); h != nil {
+		if h.Disk() != nil || h.Reopen(ctx) == nil {
 			return h, nil
 		}
 		d.drop(w.id)
@@ -70,27 +68,27 @@ func (d *devices) attach(ctx context.Context, w *wanted) (*hold, error) {
 	return h, nil
 }
 
-// hold returns what keeps a snapshot's device, nil where nothing does any more:
-// the server may have ended in between.
-func (d *devices) hold(ctx context.Context, id string) *hold {
+// lasting returns a snapshot's device if this process holds it still, nil if it does
+// not: the server may have ended in between.
+func (d *devices) lasting(ctx context.Context, id string) *client.Held {
 	d.mu.Lock()
 	h := d.held[id]
 	d.mu.Unlock()
-	if h == nil || h.lasts(ctx, d.client) {
+	if h == nil || !h.IsLost(ctx) {
 		return h
 	}
 	d.drop(id)
 	return nil
 }
 
-// drop ends what keeps a snapshot's device.
+// drop lets a snapshot's device go.
 func (d *devices) drop(id string) {
 	d.mu.Lock()
 	h := d.held[id]
 	delete(d.held, id)
 	d.mu.Unlock()
 	if h != nil {
-		h.end()
+		h.Close()
 	}
 }
 
@@ -99,7 +97,7 @@ func (d *devices) close() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for id, h := range d.held {
-		h.end()
+		h.Close()
 		delete(d.held, id)
 	}
 }
@@ -107,15 +105,14 @@ func (d *devices) close() {
 // acquire makes a device. A file that is in use may be that of a device which
 // is just going, or that of the snapshot's own, from before a restart. A device
 // that goes before it is open is made again.
-func (d *devices) acquire(ctx context.Context, w *wanted) (*hold, error) {
+func (d *devices) acquire(ctx context.Context, w *wanted) (*client.Held, error) {
+	bounded, cancel := context.WithTimeoutCause(ctx, d.settings.AttachTimeout, errTimeout)
+	defer cancel()
+	req := client.AddRequest{File: w.file.Name(), Config: client.Config{ReadOnly: w.readOnly}}
 	late := errTimeout
-	for deadline := time.Now().Add(d.settings.AttachTimeout); time.Now().Before(deadline); {
-		h, err := d.lease(ctx, w, deadline)
-		if err == nil && !h.keepOpen(ctx, d.client) {
-			h.end()
-			err = errLost
-		}
-		if !isConflict(err) && !errors.Is(err, errLost) {
+	for bounded.Err() == nil {
+		h, err := d.client.Attach(bounded, req, client.Files{File: w.file})
+		if !isConflict(err) && !errors.Is(err, client.ErrLost) {
 			return h, err
 		}
 		late = err
@@ -131,55 +128,41 @@ func (d *devices) acquire(ctx context.Context, w *wanted) (*hold, error) {
 	return nil, late
 }
 
-// lease has the server make a device. The lease outlasts the request.
-func (d *devices) lease(ctx context.Context, w *wanted, deadline time.Time) (*hold, error) {
-	same, err := sameFile(w.file)
-	if err != nil {
-		return nil, err
-	}
-	lasting, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	stop := context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })
-	defer stop()
-	timer := time.AfterFunc(time.Until(deadline), func() { cancel(errTimeout) })
-	defer timer.Stop()
-	req := control.AddRequest{File: w.file.Name(), Config: loop.Config{ReadOnly: w.readOnly}}
-	lease, err := d.client.Add(lasting, req, control.AddFiles{File: w.file})
-	if err == nil && lasting.Err() != nil {
-		lease.Close()
-		err = lasting.Err()
-	}
-	if err != nil {
-		if lasting.Err() != nil {
-			err = context.Cause(lasting)
-		}
-		cancel(nil)
-		return nil, err
-	}
-	return newLeaseHold(lease, cancel, same), nil
-}
-
 // find looks for a device of a file, and keeps it by having it open. It returns
 // nil for none.
-func (d *devices) find(ctx context.Context, w *wanted) (*hold, error) {
-	list, err := d.client.Devices(ctx)
-	if err != nil {
-		return nil, err
-	}
-	same, err := sameFile(w.file)
+func (d *devices) find(ctx context.Context, w *wanted) (*client.Held, error) {
+	list, err := d.devicesOf(ctx, w.file)
 	if err != nil {
 		return nil, err
 	}
 	for i := range list {
-		if list[i].ReadOnly != w.readOnly || !same(&list[i]) {
+		if list[i].ReadOnly != w.readOnly {
 			continue
 		}
-		h := &hold{device: list[i], same: same}
-		if h.keepOpen(ctx, d.client) {
+		if h, err := d.client.Open(ctx, list[i]); err == nil {
 			return h, nil
 		}
-		h.end()
 	}
 	return nil, nil
+}
+
+// devicesOf returns the server's devices of a file.
+func (d *devices) devicesOf(ctx context.Context, file *os.File) ([]client.Device, error) {
+	list, err := d.client.Devices(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var devices []client.Device
+	for i := range list {
+		isOf, err := list[i].IsOf(file)
+		if err != nil {
+			return nil, err
+		}
+		if isOf {
+			devices = append(devices, list[i])
+		}
+	}
+	return devices, nil
 }
 
 // release removes a snapshot's device, and returns when it is gone. It returns an
@@ -195,7 +178,7 @@ func (d *devices) release(ctx context.Context, w *wanted, patience time.Duration
 		case gone:
 			return nil
 		case time.Now().After(deadline):
-			return fmt.Errorf("detach snapshot %s: %w: %w", w.id, loop.ErrInUse, errdefs.ErrFailedPrecondition)
+			return fmt.Errorf("detach snapshot %s: %w: %w", w.id, errInUse, errdefs.ErrFailedPrecondition)
 		}
 		if err := pause(ctx); err != nil {
 			return err
@@ -206,19 +189,18 @@ func (d *devices) release(ctx context.Context, w *wanted, patience time.Duration
 // remove tries to remove a snapshot's device, and reports whether there is none
 // any more.
 func (d *devices) remove(ctx context.Context, w *wanted) (bool, error) {
-	h := d.hold(ctx, w.id)
-	if h == nil || h.lease == nil {
+	h := d.lasting(ctx, w.id)
+	if h == nil || !h.IsLeased() {
 		d.drop(w.id)
 		return d.isGone(ctx, w)
 	}
 	// The number is this device's for as long as the lease lasts. What was mounted
 	// by it meanwhile is so still.
-	h.closePin()
-	err := d.client.Remove(ctx, h.device.ID, false)
+	err := h.Remove(ctx)
 	switch {
 	case isConflict(err):
 		return false, nil
-	case err != nil && !hasStatus(err, http.StatusNotFound):
+	case err != nil && !client.HasStatus(err, http.StatusNotFound):
 		return false, err
 	}
 	d.drop(w.id)
@@ -232,33 +214,16 @@ func (d *devices) isGone(ctx context.Context, w *wanted) (bool, error) {
 	if !w.own || w.readOnly {
 		return true, nil
 	}
-	list, err := d.client.Devices(ctx)
-	if err != nil {
-		return false, err
-	}
-	same, err := sameFile(w.file)
-	if err != nil {
-		return false, err
-	}
-	for i := range list {
-		if same(&list[i]) {
-			return false, nil
-		}
-	}
-	return true, nil
+	list, err := d.devicesOf(ctx, w.file)
+	return len(list) == 0, err
 }
 
-func isConflict(err error) bool { return hasStatus(err, http.StatusConflict) }
-
-func hasStatus(err error, status int) bool {
-	var refused *control.ServerError
-	return errors.As(err, &refused) && refused.Status == status
-}
+func isConflict(err error) bool { return client.HasStatus(err, http.StatusConflict) }
 
 // worded returns an error as containerd knows it.
 func worded(err error) error {
 	switch {
-	case errors.Is(err, control.ErrNoServer), errors.Is(err, errTimeout), errors.Is(err, errLost), isConflict(err):
+	case errors.Is(err, client.ErrNoServer), errors.Is(err, errTimeout), errors.Is(err, client.ErrLost), isConflict(err):
 		return fmt.Errorf("%w: %w", err, errdefs.ErrUnavailable)
 	}
 	return err

@@ -15,7 +15,7 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"golang.org/x/sys/unix"
 
-	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop/control"
+	"github.com/ublk-loop/ublk-loop/internal/control"
 	"github.com/ublk-loop/ublk-loop/loop"
 )
 
@@ -174,7 +174,7 @@ func TestNumberLost(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	other := &loop.Status{Device: mounts[0].Source, FileInode: 1, ReadOnly: true}
+	other := &loop.Status{Device: mounts[0].Source, FileDevice: "8:0", FileInode: 1, ReadOnly: true}
 	d.change(func() { d.devices[0] = other })
 	again, err := s.Mounts(ctx, "a")
 	if err != nil || again[0].Source == mounts[0].Source || !isOpen(t, again[0].Source) || isOpen(t, mounts[0].Source) {

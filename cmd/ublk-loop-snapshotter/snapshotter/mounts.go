@@ -10,7 +10,7 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots/storage"
 	"github.com/containerd/errdefs"
 
-	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop/oci"
+	"github.com/ublk-loop/ublk-loop/internal/oci"
 )
 
 // Mounts returns how an active snapshot or a view is mounted, and attaches its
@@ -31,11 +31,11 @@ func (s *Snapshotter) mounts(ctx context.Context, key string) ([]mount.Mount, er
 	if err != nil {
 		return nil, err
 	}
-	fsType, options, err := src.options.For(h.pin)
+	fsType, options, err := src.options.For(h.Disk())
 	if err != nil {
 		return nil, fmt.Errorf("mount %s: %w", src.file.Name(), err)
 	}
-	return []mount.Mount{{Type: fsType, Source: h.device.Device, Options: options}}, nil
+	return []mount.Mount{{Type: fsType, Source: h.Device.Device, Options: options}}, nil
 }
 
 // source is what a snapshot's device is made of.

@@ -1,0 +1,93 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+)
+
+// Client asks a server, by a connection for each request.
+type Client struct {
+	socket string
+}
+
+// New returns a client of the server at a socket.
+func New(socket string) *Client { return &Client{socket} }
+
+// Remove removes a device, and returns when nothing of it is left.
+func (c *Client) Remove(ctx context.Context, id uint32, force bool) error {
+	path := DevicePath(id)
+	if force {
+		path += "?force=true"
+	}
+	resp, err := c.send(ctx, http.MethodDelete, path, nil, nil)
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
+}
+
+// Devices returns all devices of the server.
+func (c *Client) Devices(ctx context.Context) ([]Device, error) {
+	var list []Device
+	err := c.get(ctx, "/v1/devices", &list)
+	return list, err
+}
+
+// Device returns one of the server's devices.
+func (c *Client) Device(ctx context.Context, id uint32) (Device, error) {
+	var s Device
+	err := c.get(ctx, DevicePath(id), &s)
+	return s, err
+}
+
+// Status returns what the server says of itself.
+func (c *Client) Status(ctx context.Context) (ServerStatus, error) {
+	var s ServerStatus
+	err := c.get(ctx, "/v1/server", &s)
+	return s, err
+}
+
+// Stats returns what the server's devices have done.
+func (c *Client) Stats(ctx context.Context) (Stats, error) {
+	var s Stats
+	err := c.get(ctx, "/v1/stats", &s)
+	return s, err
+}
+
+func (c *Client) get(ctx context.Context, path string, v any) error {
+	resp, err := c.send(ctx, http.MethodGet, path, nil, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	return readAnswer(json.NewDecoder(resp.Body), v)
+}
+
+// Upgrade has the server's program take its place anew, and returns when the
+// old one is no more; the new one answers what comes next.
+func (c *Client) Upgrade(ctx context.Context) error {
+	resp, err := c.send(ctx, http.MethodPost, "/v1/upgrade", nil, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	answers := json.NewDecoder(resp.Body)
+	var s ServerStatus
+	if err := readAnswer(answers, &s); err != nil {
+		return err
+	}
+	var failure ErrorReply
+	if answers.Decode(&failure) != nil {
+		return ctx.Err() // the connection's end
+	}
+	return &ServerError{http.StatusInternalServerError, failure}
+}
+
+func readAnswer(d *json.Decoder, v any) error {
+	if err := d.Decode(v); err != nil {
+		return fmt.Errorf("read the server's answer: %w", err)
+	}
+	return nil
+}

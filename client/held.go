@@ -1,0 +1,180 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/identity"
+	"github.com/ublk-loop/ublk-loop/internal/udev"
+)
+
+// Held is a device that this process has open. The driver gives no number away whose
+// disk is open, so that what is mounted by the number is this device or nothing,
+// whatever becomes of the lease. A Held is not for several goroutines at once.
+//
+//	Attach or Open -> Release -> Reopen, Remove or Close
+type Held struct {
+	Device Device
+	client *Client
+	lease  *Lease // nil for a device that another process has made
+	disk   *os.File
+}
+
+// Attach asks for a device with a lease, as Add does, and opens it as soon as its node
+// is there. It returns an error that wraps ErrLost if the device is gone by then.
+func (c *Client) Attach(ctx context.Context, req AddRequest, files Files) (*Held, error) {
+	lease, err := c.Add(ctx, req, files)
+	if err != nil {
+		return nil, err
+	}
+	h := &Held{Device: lease.Device, client: c, lease: lease}
+	if err := h.Reopen(ctx); err != nil {
+		h.Close()
+		return nil, err
+	}
+	return h, nil
+}
+
+// Open opens a device that is there. It returns an error that wraps ErrLost if the
+// device is not there any more.
+func (c *Client) Open(ctx context.Context, device Device) (*Held, error) {
+	h := &Held{Device: device, client: c}
+	if err := h.Reopen(ctx); err != nil {
+		h.Close()
+		return nil, err
+	}
+	return h, nil
+}
+
+// Disk returns the open device, nil after Release.
+func (h *Held) Disk() *os.File { return h.disk }
+
+// IsLeased reports whether the device is leased by this process.
+func (h *Held) IsLeased() bool { return h.lease != nil }
+
+// Release closes the device, so that it can be removed.
+func (h *Held) Release() {
+	_ = h.disk.Close() // of nil: an error, and no more
+	h.disk = nil
+}
+
+// Reopen opens the device again after Release. It returns an error that wraps ErrLost
+// if the device has gone.
+func (h *Held) Reopen(ctx context.Context) error {
+	disk, err := h.open(ctx)
+	if err == nil {
+		h.disk = disk
+		err = h.checkNumber(ctx)
+	}
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case errors.Is(err, ErrLost):
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrLost, err)
+}
+
+// open opens the device. A node that is not there yet is waited for only while the
+// server has the device.
+func (h *Held) open(ctx context.Context) (*os.File, error) {
+	disk, err := os.Open(h.Device.Device)
+	if !errors.Is(err, unix.ENOENT) {
+		return disk, err
+	}
+	if err := h.checkNumber(ctx); err != nil {
+		return nil, err
+	}
+	ctx, cancel := h.whileLeased(ctx)
+	defer cancel()
+	return udev.Open(ctx, h.Device.Device)
+}
+
+// whileLeased returns a context that ends with the lease, too.
+func (h *Held) whileLeased(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	if h.lease == nil {
+		return ctx, func() { cancel(nil) }
+	}
+	go func() { // until the returned function is called
+		select {
+		case <-h.lease.ended:
+			cancel(ErrLost)
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() { cancel(nil) }
+}
+
+// checkNumber returns an error that wraps ErrLost unless the server's device of the
+// number is this one, or one just like it. The lease alone does not say: the removal of
+// a device ends no lease.
+func (h *Held) checkNumber(ctx context.Context) error {
+	now, err := h.client.Device(ctx, h.Device.ID)
+	switch {
+	case HasStatus(err, http.StatusNotFound):
+		return ErrLost
+	case err != nil:
+		return err
+	case !now.hasContentOf(&h.Device):
+		return ErrLost
+	}
+	return nil
+}
+
+// IsLost reports whether the device has gone. While the server of a leased device does
+// not answer, the device counts as there.
+func (h *Held) IsLost(ctx context.Context) bool {
+	if h.LeaseHasEnded() {
+		return true
+	}
+	err := h.checkNumber(ctx)
+	return errors.Is(err, ErrLost) || err != nil && h.lease == nil
+}
+
+// LeaseHasEnded reports whether the device had a lease that has ended.
+func (h *Held) LeaseHasEnded() bool {
+	if h.lease == nil {
+		return false
+	}
+	select {
+	case <-h.lease.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// Remove releases and removes a leased device, and returns when nothing of it is left.
+// It returns an error that HasStatus of 409 if the device is in use: it is leased still.
+// A device whose lease has ended is left to the server, because its number may be
+// another's.
+func (h *Held) Remove(ctx context.Context) error {
+	h.Release()
+	if h.lease == nil || h.LeaseHasEnded() {
+		return nil
+	}
+	return h.client.Remove(ctx, h.Device.ID, false)
+}
+
+// Close releases the device and ends its lease: the device goes as soon as nobody uses
+// it.
+func (h *Held) Close() {
+	h.Release()
+	if h.lease != nil {
+		h.lease.Close()
+	}
+}
+
+// IsOf reports whether the device is made of a file or disk.
+func (d *Device) IsOf(file *os.File) (bool, error) {
+	f, err := identity.Of(file)
+	return err == nil && d.identity().HasNumbersOf(f), err
+}

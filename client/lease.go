@@ -1,0 +1,96 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"time"
+)
+
+// Lease is a device that is tied to a connection.
+type Lease struct {
+	Device Device
+	client *Client
+	body   io.ReadCloser
+	cancel context.CancelCauseFunc
+	ended  chan struct{} // closed when the server has ended the lease, or Close has
+}
+
+// Add asks for a device with a lease. The context bounds the request only: the lease
+// lasts until Close, or until the server ends it. Add returns an error that wraps
+// ErrNoServer if there is no server, and the cause of the context if that is done.
+func (c *Client) Add(ctx context.Context, req AddRequest, files Files) (*Lease, error) {
+	lasting, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })
+	lease, err := c.add(lasting, req, files)
+	if !stop() && err == nil {
+		_ = lease.body.Close()
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		if lasting.Err() != nil {
+			err = context.Cause(lasting)
+		}
+		cancel(nil)
+		return nil, err
+	}
+	lease.cancel = cancel
+	go func() { // until the server ends the lease, or Close does, which waits
+		_, _ = io.Copy(io.Discard, lease.body)
+		close(lease.ended)
+	}()
+	return lease, nil
+}
+
+// add returns a lease that lasts as long as the context.
+func (c *Client) add(ctx context.Context, req AddRequest, files Files) (*Lease, error) {
+	req.Lease = true
+	req.Descriptors = []string{FileDescriptor}
+	sent := []*os.File{files.File}
+	if files.Key != nil {
+		req.Descriptors = append(req.Descriptors, KeyDescriptor)
+		sent = append(sent, files.Key)
+	}
+	resp, err := c.send(ctx, http.MethodPost, "/v1/devices", req, sent)
+	if errors.Is(err, io.EOF) && files.Key == nil {
+		// The server has been replaced before it read the request, or has crashed: a
+		// device with a lease does not outlive that.
+		resp, err = c.send(ctx, http.MethodPost, "/v1/devices", req, sent)
+	}
+	if err != nil {
+		return nil, err
+	}
+	l := &Lease{client: c, body: resp.Body, ended: make(chan struct{})}
+	if err := readAnswer(json.NewDecoder(resp.Body), &l.Device); err != nil {
+		_ = resp.Body.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// Ended returns a channel that is closed when the lease has ended.
+func (l *Lease) Ended() <-chan struct{} { return l.ended }
+
+// Keep makes the device stay, whatever becomes of the lease: for some time, after
+// which it goes as soon as nobody uses it, or with 0 for good.
+func (l *Lease) Keep(ctx context.Context, d time.Duration) error {
+	path := DevicePath(l.Device.ID) + "/keep"
+	if d > 0 {
+		path += "?for=" + d.String()
+	}
+	resp, err := l.client.send(ctx, http.MethodPost, path, nil, nil)
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
+}
+
+// Close ends the lease: the device goes as soon as nobody uses it.
+func (l *Lease) Close() {
+	l.cancel(nil)
+	_ = l.body.Close()
+	<-l.ended
+}

@@ -1,0 +1,92 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// send sends a request, with files, and returns the answer to one that has
+// succeeded.
+func (c *Client) send(ctx context.Context, method, path string, v any, files []*os.File) (*http.Response, error) {
+	var body bytes.Buffer
+	if v != nil {
+		if err := json.NewEncoder(&body).Encode(v); err != nil {
+			return nil, err
+		}
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://ublk-loop"+path, &body)
+	if err != nil {
+		return nil, err
+	}
+	transport := &http.Transport{
+		DisableKeepAlives: true,
+		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return c.dial(ctx, files) },
+	}
+	resp, err := transport.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode < 300 {
+		return resp, nil
+	}
+	defer func() { _ = resp.Body.Close() }()
+	e := &ServerError{Status: resp.StatusCode}
+	if err := json.NewDecoder(resp.Body).Decode(&e.ErrorReply); err != nil || e.Message == "" {
+		e.Message = "the server answers " + resp.Status
+	}
+	return nil, e
+}
+
+func (c *Client) dial(ctx context.Context, files []*os.File) (net.Conn, error) {
+	var d net.Dialer
+	connected, err := d.DialContext(ctx, "unix", c.socket)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ECONNREFUSED) {
+		return nil, fmt.Errorf("connect to %s: %w", c.socket, ErrNoServer)
+	}
+	if err != nil {
+		return nil, err
+	}
+	unixConn, ok := connected.(*net.UnixConn)
+	if !ok {
+		return nil, errors.Join(unix.EPROTOTYPE, connected.Close())
+	}
+	return &sender{UnixConn: unixConn, files: files}, nil
+}
+
+// sender is a connection of the client's side, which sends descriptors along
+// with the first bytes.
+type sender struct {
+	*net.UnixConn
+	mu    sync.Mutex
+	files []*os.File // what is still to be sent
+}
+
+// Write implements net.Conn.
+func (s *sender) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	files := s.files
+	s.files = nil
+	s.mu.Unlock()
+	if len(files) == 0 {
+		return s.UnixConn.Write(p)
+	}
+	fds := make([]int, len(files))
+	for i, f := range files {
+		fds[i] = int(f.Fd())
+	}
+	n, _, err := s.WriteMsgUnix(p, unix.UnixRights(fds...), nil)
+	if err == nil && n < len(p) {
+		more, err := s.UnixConn.Write(p[n:])
+		return n + more, err
+	}
+	return n, err
+}

@@ -1,0 +1,103 @@
+package control
+
+import (
+	"errors"
+	"net"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/client"
+)
+
+// conn is a connection of the server's side, which takes the descriptors that
+// come along with what is read. They are the connection's until somebody takes
+// them.
+type conn struct {
+	*net.UnixConn
+	uid uint32 // of the process that connected
+	// ended is called once, when the connection is closed.
+	ended func()
+	once  sync.Once
+
+	mu  sync.Mutex // protects what is below
+	fds []int
+}
+
+// newConn returns a connection whose peer is known (SO_PEERCRED in unix(7)).
+func newConn(c *net.UnixConn, ended func()) (*conn, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var cred *unix.Ucred
+	var credErr error
+	if err := raw.Control(func(fd uintptr) {
+		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	}); err != nil {
+		return nil, err
+	}
+	if credErr != nil {
+		return nil, os.NewSyscallError("getsockopt", credErr)
+	}
+	return &conn{UnixConn: c, uid: cred.Uid, ended: ended}, nil
+}
+
+// Read implements net.Conn. What has no room among the ancillary data the
+// kernel closes.
+func (c *conn) Read(p []byte) (int, error) {
+	oob := make([]byte, unix.CmsgSpace(client.MaxDescriptors*4))
+	n, oobn, _, _, err := c.ReadMsgUnix(p, oob)
+	if oobn > 0 {
+		err = errors.Join(err, c.keep(oob[:oobn]))
+	}
+	return n, err
+}
+
+// keep takes down the descriptors of ancillary data (SCM_RIGHTS in unix(7)),
+// which are closed on exec.
+func (c *conn) keep(oob []byte) error {
+	messages, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i := range messages {
+		fds, err := unix.ParseUnixRights(&messages[i])
+		if err != nil {
+			continue // of another kind
+		}
+		c.fds = append(c.fds, fds...)
+	}
+	if len(c.fds) > client.MaxDescriptors {
+		closeAll(c.fds)
+		c.fds = nil
+		return errors.New("too many descriptors")
+	}
+	return nil
+}
+
+// take returns the descriptors that have come, and gives them away.
+func (c *conn) take() []int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	fds := c.fds
+	c.fds = nil
+	return fds
+}
+
+// Close implements net.Conn.
+func (c *conn) Close() error {
+	closeAll(c.take())
+	err := c.UnixConn.Close()
+	c.once.Do(c.ended)
+	return err
+}
+
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		_ = unix.Close(fd)
+	}
+}

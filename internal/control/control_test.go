@@ -1,0 +1,654 @@
+package control
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/loop"
+)
+
+// fakeDevices are devices that are only in a list.
+type fakeDevices struct {
+	mu       sync.Mutex
+	devices  map[uint32]loop.Status
+	configs  []loop.Config
+	content  string // of the last file
+	key      string // of the last device
+	addErr   error
+	gone     int           // devices that were removed
+	adding   chan struct{} // where not nil, Add waits for its end
+	released chan uint32
+	stats    []loop.DeviceStats
+}
+
+func (d *fakeDevices) Add(file *os.File, cfg loop.Config) (loop.Status, error) {
+	if d.adding != nil {
+		<-d.adding
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if cfg.Key != nil {
+		d.key = string(cfg.Key.Bytes())
+		cfg.Key.Close()
+	}
+	if d.addErr != nil {
+		return loop.Status{}, d.addErr
+	}
+	content, err := os.ReadFile(fmt.Sprintf("/proc/self/fd/%d", file.Fd()))
+	if err != nil {
+		return loop.Status{}, err
+	}
+	d.content = string(content)
+	s := loop.Status{ID: uint32(len(d.devices)), File: file.Name(), Autoclear: cfg.Autoclear}
+	d.devices[s.ID] = s
+	d.configs = append(d.configs, cfg)
+	return s, nil
+}
+
+// fail makes Add fail from now on.
+func (d *fakeDevices) fail(err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.addErr = err
+}
+
+func (d *fakeDevices) Keep(id uint32) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s, found := d.devices[id]
+	if !found {
+		return unix.ENODEV
+	}
+	s.Autoclear = false
+	d.devices[id] = s
+	return nil
+}
+
+func (d *fakeDevices) Release(id uint32) { d.released <- id }
+
+func (d *fakeDevices) Remove(id uint32, opts loop.DetachOptions) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if _, found := d.devices[id]; !found {
+		return unix.ENODEV
+	}
+	if !opts.Force {
+		return loop.ErrInUse
+	}
+	delete(d.devices, id)
+	d.gone++
+	return nil
+}
+
+// removed returns how many devices have been removed since the last time.
+func (d *fakeDevices) removed() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n := d.gone
+	d.gone = 0
+	return n
+}
+
+func (d *fakeDevices) Devices() []loop.Status {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	list := []loop.Status{}
+	for _, s := range d.devices {
+		list = append(list, s)
+	}
+	return list
+}
+
+func (d *fakeDevices) Stats() []loop.DeviceStats {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.stats
+}
+
+// stand is a server of fake devices, and where it listens.
+type stand struct {
+	devices *fakeDevices
+	socket  string
+}
+
+func newStand(t *testing.T) *stand { return newStandWith(t, nil, headerTimeout) }
+
+// newStandWith returns one that makes each device when it is told to, and waits
+// that long for what a client has to say.
+func newStandWith(t *testing.T, adding chan struct{}, patience time.Duration) *stand {
+	t.Helper()
+	s := &stand{
+		devices: &fakeDevices{devices: map[uint32]loop.Status{}, adding: adding, released: make(chan uint32, 100)},
+		socket:  filepath.Join(t.TempDir(), "s"),
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: s.socket, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	api := &Server{
+		Devices: s.devices, Open: loop.OpenPath, OnCrash: loop.CrashReissue,
+		Describe: func(err error, file string, _ *loop.Config) error { return fmt.Errorf("attach %s: %w", file, err) },
+		Hint:     func(err error) string { return "about " + err.Error() },
+		Status:   func() client.ServerStatus { return client.ServerStatus{Version: "v1"} },
+	}
+	h := api.HTTP()
+	h.ReadHeaderTimeout, h.IdleTimeout = patience, max(h.IdleTimeout, patience)
+	served := make(chan error, 1)
+	go func() { served <- Serve(h, l) }()
+	t.Cleanup(func() {
+		if err := errors.Join(h.Close(), <-served); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// send sends what a client would, and returns what comes back until the end of
+// the connection.
+func (s *stand) send(t *testing.T, text string) (status int, body string) {
+	t.Helper()
+	c := s.connect(t)
+	if _, err := io.WriteString(c, text); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		t.Fatalf("%.100q: %v", text, err)
+	}
+	data, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatalf("%.100q: %v", text, err)
+	}
+	return resp.StatusCode, string(data)
+}
+
+func (s *stand) connect(t *testing.T) *net.UnixConn {
+	t.Helper()
+	c, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: s.socket, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+func post(body string) string {
+	return fmt.Sprintf("POST /v1/devices HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+}
+
+func request(method, path string) string {
+	return method + " " + path + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+}
+
+// file makes a file.
+func file(t *testing.T, content string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestRequests(t *testing.T) {
+	s := newStand(t)
+	path := file(t, "content")
+	for _, tt := range []struct {
+		request string
+		status  int
+		body    string // a part of it
+	}{
+		{post(fmt.Sprintf(`{"file":%q,"config":{"read_only":true}}`, path)), 201, `"id":0`},
+		{request("GET", "/v1/devices"), 200, `[{"id":0`},
+		{request("GET", "/v1/devices/0"), 200, `{"id":0`},
+		{request("GET", "/v1/devices/1"), 404, "/dev/ublkb1"},
+		{request("GET", "/v1/devices/x"), 400, "not a number"},
+		{request("POST", "/v1/devices/0/keep"), 204, ""},
+		{request("POST", "/v1/devices/7/keep"), 404, `"hint":"about`},
+		{request("POST", "/v1/devices/0/keep?for=x"), 400, "not a time"},
+		{request("POST", "/v1/devices/0/keep?for=-1s"), 400, "not a time"},
+		{request("POST", "/v1/devices/0/keep?for=1s"), 404, "nobody holds a lease"},
+		{request("DELETE", "/v1/devices/0"), 409, "in use"},
+		{request("DELETE", "/v1/devices/0?force=true"), 204, ""},
+		{request("DELETE", "/v1/devices/0?force=true"), 404, "no such device"},
+		{request("GET", "/"), 404, ""},
+		{request("PUT", "/v1/devices"), 405, ""},
+		{post(`{"file":"/nonexistent"}`), 400, "/nonexistent"},
+		{post(`{"file":"relative"}`), 400, "relative"},
+		{post(`{"file":"/x","flie":1}`), 400, "flie"},
+		{post(`{"file":"/x","config":{"offset":-1}}`), 400, "offset"},
+		{post(`{"file":"/x"} {"file":"/y"}`), 400, "more than one"},
+		{post(`{"file":"/x"`), 400, "EOF"},
+		{post(`{"file":"/x","descriptors":["file"]}`), 400, "0 came"},
+		{post(strings.Repeat(" ", maxBody+1)), 413, "65536"},
+		{post(fmt.Sprintf(`{"file":%q}`, t.TempDir())), 400, "is a directory"},
+		{"GET /v1/devices HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 2*maxHeader) + "\r\n\r\n", 431, ""},
+	} {
+		status, body := s.send(t, tt.request)
+		if status != tt.status || !strings.Contains(body, tt.body) {
+			t.Errorf("%.80q: %d %s, want %d with %q", tt.request, status, body, tt.status, tt.body)
+		}
+	}
+	if cfg := s.devices.configs[0]; !cfg.ReadOnly || cfg.OnCrash != loop.CrashReissue || s.devices.content != "content" {
+		t.Errorf("made with %+v of a file with %q", cfg, s.devices.content)
+	}
+	if n := len(s.devices.Devices()); n != 0 {
+		t.Errorf("%d devices are left", n)
+	}
+}
+
+// A file that others write to, too, cannot outlive the server.
+func TestOnCrashOfShared(t *testing.T) {
+	s := newStand(t)
+	path := file(t, "")
+	for config, want := range map[string]loop.OnCrash{
+		`{}`:                                loop.CrashReissue,
+		`{"shared":true}`:                   "",
+		`{"shared":true,"read_only":true}`:  loop.CrashReissue,
+		`{"shared":true,"on_crash":"fail"}`: loop.CrashFail,
+	} {
+		if status, body := s.send(t, post(fmt.Sprintf(`{"file":%q,"config":%s}`, path, config))); status != 201 {
+			t.Fatalf("%s: status %d %s", config, status, body)
+		}
+		if got := s.devices.configs[len(s.devices.configs)-1].OnCrash; got != want {
+			t.Errorf("%s: on crash %q, want %q", config, got, want)
+		}
+	}
+}
+
+func TestFailedAdd(t *testing.T) {
+	s := newStand(t)
+	for err, status := range map[error]int{
+		unix.EINVAL: 400, unix.EBUSY: 409, unix.EEXIST: 409, unix.ENOMEM: 500, loop.ErrInUse: 409,
+	} {
+		s.devices.fail(err)
+		path := file(t, "")
+		got, body := s.send(t, post(fmt.Sprintf(`{"file":%q,"lease":true}`, path)))
+		var e client.ErrorReply
+		if json.Unmarshal([]byte(body), &e) != nil || got != status || e.Message != "attach "+path+": "+err.Error() {
+			t.Errorf("%v: %d %s, want %d", err, got, body, status)
+		}
+	}
+	if len(s.devices.released) != 0 {
+		t.Error("a lease ended that there was not")
+	}
+}
+
+// The client opens the file, and reads the key; the server has them by
+// descriptor. The lease ends with the connection.
+func TestClient(t *testing.T) {
+	s := newStand(t)
+	c := client.New(s.socket)
+	path := file(t, "content")
+	f, err := loop.OpenPath(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	key, err := os.Open(file(t, "secret"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = key.Close() }()
+	lease, err := c.Add(context.Background(), client.AddRequest{File: path}, client.Files{File: f, Key: key})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := s.devices
+	if d.content != "content" || d.key != "secret" || !d.configs[0].Autoclear || d.configs[0].OnCrash != "" || lease.Device.File != path {
+		t.Errorf("content %q, key %q, config %+v, device %+v", d.content, d.key, d.configs[0], lease.Device)
+	}
+	select {
+	case <-d.released:
+		t.Fatal("the lease has ended")
+	case <-time.After(50 * time.Millisecond):
+	}
+	if list, err := c.Devices(context.Background()); err != nil || len(list) != 1 || list[0].File != path {
+		t.Errorf("devices are %+v, error %v", list, err)
+	}
+	if one, err := c.Device(context.Background(), lease.Device.ID); err != nil || one.File != path {
+		t.Errorf("the device is %+v, error %v", one, err)
+	}
+	if err := lease.Keep(context.Background(), 0); err != nil || d.Devices()[0].Autoclear {
+		t.Errorf("keep: error %v, %+v", err, d.Devices())
+	}
+	lease.Close()
+	if id := <-d.released; id != lease.Device.ID {
+		t.Errorf("lease of device %d has ended, want %d", id, lease.Device.ID)
+	}
+	<-lease.Ended()
+	if err := c.Remove(context.Background(), 0, true); err != nil {
+		t.Error(err)
+	}
+	var e *client.ServerError
+	if err := c.Remove(context.Background(), 0, true); !errors.As(err, &e) || e.Status != 404 || e.Hint == "" {
+		t.Errorf("removed again: error %v", err)
+	}
+	if _, err := c.Device(context.Background(), 0); !errors.As(err, &e) || e.Status != 404 {
+		t.Errorf("a device that was removed: error %v", err)
+	}
+}
+
+// A device that is kept for a time is nobody's after that, not before.
+func TestKeepForATime(t *testing.T) {
+	s := newStand(t)
+	f, err := loop.OpenPath(file(t, ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	lease, err := client.New(s.socket).Add(context.Background(), client.AddRequest{File: f.Name()}, client.Files{File: f})
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	if err := lease.Keep(context.Background(), 200*time.Millisecond); err != nil {
+		t.Fatal(err)
+	}
+	lease.Close()
+	<-s.devices.released
+	if d := time.Since(start); d < 200*time.Millisecond {
+		t.Errorf("released after %v", d)
+	}
+	select {
+	case <-s.devices.released:
+		t.Error("released twice")
+	case <-time.After(50 * time.Millisecond):
+	}
+}
+
+// What a client sends behind its request does not keep a lease from its end.
+func TestLeaseAndMore(t *testing.T) {
+	s := newStand(t)
+	c := s.connect(t)
+	if _, err := io.WriteString(c, post(fmt.Sprintf(`{"file":%q,"lease":true}`, file(t, "")))+"\n"); err != nil {
+		t.Fatal(err)
+	}
+	if resp, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil || resp.StatusCode != 201 {
+		t.Fatalf("%+v, error %v", resp, err)
+	}
+	if _, err := io.WriteString(c, "more"); err != nil {
+		t.Fatal(err)
+	}
+	_ = c.Close()
+	select {
+	case <-s.devices.released:
+	case <-time.After(30 * time.Second):
+		t.Error("the device is not released")
+	}
+}
+
+// A device stays while it has a holder, or until the latest of the times for which
+// it was asked to.
+func TestLeaseForATime(t *testing.T) {
+	soon, later := time.Now().Add(-time.Second), time.Now().Add(time.Hour)
+	var l leases
+	tie := l.begin(1, &net.UnixConn{}, time.Time{})
+	l.extend(1, soon)
+	if l.expire(1, tie) {
+		t.Error("over with its holder there")
+	}
+	if !l.end(1, tie) {
+		t.Error("not over when the holder goes after that time")
+	}
+	tie = l.begin(1, &net.UnixConn{}, time.Time{})
+	l.extend(1, later)
+	l.extend(1, soon)
+	if l.end(1, tie) || l.expire(1, tie) {
+		t.Error("over before the later time")
+	}
+}
+
+// What the next server is told of: connections that last, and times.
+func TestHolders(t *testing.T) {
+	ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := os.NewFile(uintptr(ends[1]), "client")
+	until := time.Now().Add(300 * time.Millisecond)
+	d := &fakeDevices{released: make(chan uint32, 10)}
+	s := &Server{Devices: d}
+	for id, h := range map[uint32]Holder{1: {Conn: os.NewFile(uintptr(ends[0]), "server")}, 2: {Until: until}} {
+		if err := s.Adopt(id, h); err != nil {
+			t.Fatal(err)
+		}
+	}
+	held, err := s.Holders()
+	if err != nil || len(held) != 2 || held[1].Conn == nil || held[2].Conn != nil || !held[2].Until.Equal(until) {
+		t.Errorf("holders %+v, error %v", held, err)
+	}
+	_ = held[1].Conn.Close()
+	if id := <-d.released; id != 2 || time.Now().Before(until) {
+		t.Errorf("device %d is released, %v before its time", id, time.Until(until))
+	}
+	_ = client.Close()
+	if id := <-d.released; id != 1 {
+		t.Errorf("device %d is released, want 1", id)
+	}
+}
+
+// What was a lease of a device that is gone ends no lease of the next with its
+// id, neither with its connection nor when its time is over.
+func TestLeaseOfAnotherDevice(t *testing.T) {
+	for _, kept := range []bool{false, true} {
+		var l leases
+		old := l.begin(1, &net.UnixConn{}, time.Time{})
+		if kept && l.extend(1, time.Now()) != old {
+			t.Fatal("the lease is not there")
+		}
+		next := l.begin(1, &net.UnixConn{}, time.Time{}) // the id is another's
+		if l.end(1, old) || l.expire(1, old) {
+			t.Errorf("kept %v: the other device is nobody's", kept)
+		}
+		if !l.end(1, next) {
+			t.Errorf("kept %v: its own lease does not end", kept)
+		}
+	}
+}
+
+// A server that ends without an answer is asked again, once: after an upgrade there
+// is another.
+func TestClientAsksAgain(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "s")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	f, err := loop.OpenPath(file(t, ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	for _, answers := range []int{1, 2} { // none, and the last
+		go func() {
+			for i := range 2 {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				_, _ = http.ReadRequest(bufio.NewReader(c))
+				if i == answers-1 && answers == 2 {
+					_, _ = io.WriteString(c, "HTTP/1.1 201 Created\r\nContent-Length: 8\r\n\r\n{\"id\":7}")
+				}
+				_ = c.Close()
+			}
+		}()
+		lease, err := client.New(socket).Add(context.Background(), client.AddRequest{File: f.Name()}, client.Files{File: f})
+		switch {
+		case answers == 1 && !errors.Is(err, io.EOF):
+			t.Errorf("without an answer: %v", err)
+		case answers == 2 && (err != nil || lease.Device.ID != 7):
+			t.Errorf("asked again: %+v, error %v", lease, err)
+		}
+	}
+}
+
+func TestClientWithoutServer(t *testing.T) {
+	nobody := func(socket string) {
+		t.Helper()
+		if err := client.New(socket).Remove(context.Background(), 0, false); !errors.Is(err, client.ErrNoServer) {
+			t.Errorf("error %v, want client.ErrNoServer", err)
+		}
+	}
+	socket := filepath.Join(t.TempDir(), "s")
+	nobody(socket)
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.SetUnlinkOnClose(false)
+	_ = l.Close()
+	nobody(socket) // it is there still
+}
+
+// A client that has gone before its answer came: nobody knows of the device.
+func TestClientGone(t *testing.T) {
+	adding := make(chan struct{})
+	s := newStandWith(t, adding, headerTimeout)
+	for _, lease := range []bool{true, false} {
+		c := s.connect(t)
+		if _, err := io.WriteString(c, post(fmt.Sprintf(`{"file":%q,"lease":%v}`, file(t, ""), lease))); err != nil {
+			t.Fatal(err)
+		}
+		_ = c.Close()
+		adding <- struct{}{}
+		for deadline := time.Now().Add(5 * time.Second); s.devices.removed() == 0; time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatal("a device that nobody knows of is left")
+			}
+		}
+	}
+}
+
+// Descriptors that nobody asked for are closed.
+func TestDescriptorsAreClosed(t *testing.T) {
+	s := newStand(t)
+	for _, tt := range []struct {
+		announced []string
+		sent      int
+	}{
+		{nil, 1}, {nil, 40}, {[]string{"file", "file"}, 2}, {[]string{"key"}, 2}, {[]string{"else"}, 1}, {[]string{"key"}, 1}, {[]string{"file", "key", "file"}, 3},
+	} {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		names, err := json.Marshal(tt.announced)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := s.connect(t)
+		fds := slices.Repeat([]int{int(w.Fd())}, tt.sent)
+		text := post(fmt.Sprintf(`{"file":"/x","descriptors":%s}`, names))
+		if _, _, err := c.WriteMsgUnix([]byte(text), unix.UnixRights(fds...), nil); err != nil {
+			t.Fatal(err)
+		}
+		_ = w.Close()
+		if resp, err := http.ReadResponse(bufio.NewReader(c), nil); err == nil && resp.StatusCode != 400 {
+			t.Errorf("%+v: status %d", tt, resp.StatusCode)
+		}
+		// The pipe's other end is closed once the server has none of it.
+		_ = r.SetReadDeadline(time.Now().Add(5 * time.Second))
+		if _, err := r.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+			t.Errorf("%+v: the server still has it: %v", tt, err)
+		}
+		_ = r.Close()
+	}
+}
+
+// So are those that come with half a request, when the client goes without the rest.
+func TestDescriptorsOfHalfARequestAreClosed(t *testing.T) {
+	s := newStand(t)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	c := s.connect(t)
+	if _, _, err := c.WriteMsgUnix([]byte("POST /v1/dev"), unix.UnixRights(int(w.Fd())), nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(w.Close(), c.Close(), r.SetReadDeadline(time.Now().Add(5*time.Second))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("the server still has it: %v", err)
+	}
+}
+
+// Clients that say nothing take nothing from the others, and there are not more
+// of them than there may be.
+func TestManyConnections(t *testing.T) {
+	// All of them are there for as long as that takes.
+	s := newStandWith(t, nil, time.Hour)
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	const more = 100
+	if limit.Cur < 2*(maxConns+more)+100 {
+		t.Skipf("this process may have %d files open", limit.Cur)
+	}
+	var conns []*net.UnixConn
+	for range maxConns - 1 {
+		conns = append(conns, s.connect(t))
+	}
+	last := s.connect(t) // which stays, too
+	if _, err := io.WriteString(last, "GET /v1/devices HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if resp, err := http.ReadResponse(bufio.NewReader(last), nil); err != nil || resp.StatusCode != 200 {
+		t.Fatalf("beside %d silent connections: %v, error %v", len(conns), resp, err)
+	}
+	conns = append(conns, last)
+	for range more {
+		c := s.connect(t)
+		_ = c.SetReadDeadline(time.Now().Add(30 * time.Second))
+		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, io.EOF) && !errors.Is(err, unix.ECONNRESET) {
+			t.Fatalf("one too many is not closed: %v", err)
+		}
+	}
+	for _, c := range conns {
+		_ = c.Close()
+	}
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
+		c := s.connect(t)
+		_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
+		if _, err := io.WriteString(c, request("GET", "/v1/devices")); err == nil {
+			if _, err := http.ReadResponse(bufio.NewReader(c), nil); err == nil {
+				return
+			}
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("no connection after the others have gone")
+		}
+	}
+}
+
+func TestMayUse(t *testing.T) {
+	self := uint32(os.Geteuid())
+	if !mayUse(0) || !mayUse(self) || mayUse(self+1) {
+		t.Errorf("root %v, self %v, another %v", mayUse(0), mayUse(self), mayUse(self+1))
+	}
+}

@@ -1,0 +1,80 @@
+package control
+
+import (
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/wire"
+	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/ublk"
+)
+
+func (s *Server) list(w http.ResponseWriter, _ *http.Request) {
+	_ = reply(w, http.StatusOK, wire.Devices(s.Devices.Devices()))
+}
+
+func (s *Server) get(w http.ResponseWriter, r *http.Request) {
+	id, err := pathID(r)
+	if err != nil {
+		s.fail(w, statusOf(err), err)
+		return
+	}
+	for _, device := range s.Devices.Devices() {
+		if device.ID == id {
+			_ = reply(w, http.StatusOK, wire.Device(&device))
+			return
+		}
+	}
+	s.fail(w, http.StatusNotFound, fmt.Errorf("%s: not a device of this server", ublk.BlockPath(id)))
+}
+
+func (s *Server) remove(w http.ResponseWriter, r *http.Request) {
+	id, err := pathID(r)
+	if err == nil {
+		s.changing.enter()
+		defer s.changing.leave()
+		err = s.Devices.Remove(id, loop.DetachOptions{Force: r.URL.Query().Get("force") == "true"})
+	}
+	s.answer(w, err)
+}
+
+// keep makes a leased device stay, for good or for a time.
+func (s *Server) keep(w http.ResponseWriter, r *http.Request) {
+	id, err := pathID(r)
+	if err == nil {
+		err = s.keepFor(id, r.URL.Query().Get("for"))
+	}
+	s.answer(w, err)
+}
+
+// keepFor makes a device stay for a time, "" for good.
+func (s *Server) keepFor(id uint32, text string) error {
+	s.changing.enter()
+	defer s.changing.leave()
+	if text == "" {
+		return s.Devices.Keep(id)
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil || d <= 0 {
+		return fmt.Errorf("for %q: not a time: %w", text, unix.EINVAL)
+	}
+	until := time.Now().Add(d)
+	tie := s.leases.extend(id, until)
+	if tie == nil {
+		return fmt.Errorf("%s: nobody holds a lease of it: %w", ublk.BlockPath(id), unix.ENODEV)
+	}
+	s.expireAt(id, tie, until)
+	return nil
+}
+
+func pathID(r *http.Request) (uint32, error) {
+	id, err := strconv.ParseUint(r.PathValue("id"), 10, 32)
+	if err != nil {
+		return 0, fmt.Errorf("device %q: not a number: %w", r.PathValue("id"), unix.EINVAL)
+	}
+	return uint32(id), nil
+}

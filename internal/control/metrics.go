@@ -1,0 +1,119 @@
+package control
+
+import (
+	"io"
+	"log" //nolint:depguard // http.Server takes no other
+	"net/http"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/ublk"
+)
+
+// opMetrics are what is counted of each operation of a device.
+var opMetrics = []struct {
+	name, help string
+	of         func(*ublk.OpStats) uint64
+}{
+	{"ublk_loop_requests_total", "Requests completed, those that failed among them.", func(o *ublk.OpStats) uint64 { return o.Requests }},
+	{"ublk_loop_request_bytes_total", "Bytes of the requests completed.", func(o *ublk.OpStats) uint64 { return o.Bytes }},
+	{"ublk_loop_request_errors_total", "Requests that failed.", func(o *ublk.OpStats) uint64 { return o.Errors }},
+}
+
+// deviceMetrics are what is known of a device as a whole.
+var deviceMetrics = []struct {
+	name, kind, help string
+	of               func(*loop.DeviceStats) uint64
+}{
+	{"ublk_loop_requests_in_flight", "gauge", "Requests that somebody waits for.", func(d *loop.DeviceStats) uint64 { return uint64(d.InFlight) }},
+	{"ublk_loop_retries_total", "counter", "Parts of requests that were asked of the file again.", func(d *loop.DeviceStats) uint64 { return d.Retries }},
+	{"ublk_loop_register_fallbacks_total", "counter", "Requests whose pages the driver could not register by itself.", func(d *loop.DeviceStats) uint64 { return d.Fallbacks }},
+}
+
+// writeMetrics writes what a server says of itself and of its devices.
+func writeMetrics(e *exposition, status client.ServerStatus, devices []loop.DeviceStats) {
+	e.family("ublk_loop_build_info", "gauge", "1, with the version of the server.")
+	e.sample("", 1, "version", status.Version)
+	e.family("ublk_loop_devices", "gauge", "Devices of the server.")
+	e.sample("", float64(len(devices)))
+	e.family("ublk_loop_device_info", "gauge", "1, with what the device is made of.")
+	for i := range devices {
+		d := &devices[i].Device
+		e.sample("", 1, "device", deviceLabel(d), "id", strconv.FormatUint(uint64(d.ID), 10), "file", d.File,
+			"buffer_mode", d.BufferMode, "transfer", d.Transfer.Name)
+	}
+	for _, m := range opMetrics {
+		e.family(m.name, "counter", m.help)
+		eachOp(devices, func(device, op string, stats *ublk.OpStats) {
+			e.sample("", float64(m.of(stats)), "device", device, "op", op)
+		})
+	}
+	for _, m := range deviceMetrics {
+		e.family(m.name, m.kind, m.help)
+		for i := range devices {
+			e.sample("", float64(m.of(&devices[i])), "device", deviceLabel(&devices[i].Device))
+		}
+	}
+	writeDurations(e, devices)
+}
+
+// writeDurations writes the histograms of those operations that have one: two
+// dozen lines each are much where most have had no request.
+func writeDurations(e *exposition, devices []loop.DeviceStats) {
+	e.family("ublk_loop_request_duration_seconds", "histogram", "How long the requests took that were timed.")
+	bounds := durationBounds()
+	eachOp(devices, func(device, op string, stats *ublk.OpStats) {
+		count := stats.Duration.Count()
+		if count == 0 {
+			return
+		}
+		below := uint64(0)
+		for i, bound := range bounds {
+			below += stats.Duration.Buckets[i]
+			e.sample("_bucket", float64(below), "device", device, "op", op, "le", strconv.FormatFloat(bound, 'g', -1, 64))
+		}
+		e.sample("_bucket", float64(count), "device", device, "op", op, "le", "+Inf")
+		e.sample("_sum", stats.Duration.Sum.Seconds(), "device", device, "op", op)
+		e.sample("_count", float64(count), "device", device, "op", op)
+	})
+}
+
+func eachOp(devices []loop.DeviceStats, f func(device, op string, stats *ublk.OpStats)) {
+	for i := range devices {
+		for _, counted := range countedOps {
+			f(deviceLabel(&devices[i].Device), counted.name, &devices[i].Ops[counted.op])
+		}
+	}
+}
+
+// deviceLabel returns the name that other programs' metrics have for a disk.
+func deviceLabel(d *loop.Status) string { return filepath.Base(d.Device) }
+
+func (s *Server) metrics(w http.ResponseWriter, _ *http.Request) {
+	var e exposition
+	writeMetrics(&e, s.Status(), s.Devices.Stats())
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(replyTimeout))
+	w.Header().Set("Content-Type", expositionType)
+	_, _ = w.Write(e.Bytes())
+}
+
+// MetricsHTTP returns a server of the metrics and nothing else, to anybody.
+func (s *Server) MetricsHTTP() *http.Server {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
+		s.metrics(w, r)
+		if s.Done != nil {
+			s.Done()
+		}
+	})
+	return &http.Server{
+		Handler:        mux,
+		ReadTimeout:    headerTimeout, // a body is of no interest
+		IdleTimeout:    idleTimeout,
+		MaxHeaderBytes: maxHeader,
+		ErrorLog:       log.New(io.Discard, "", 0),
+	}
+}

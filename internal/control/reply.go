@@ -1,0 +1,51 @@
+package control
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/ublk"
+)
+
+// answer says that something is done, or why it is not.
+func (s *Server) answer(w http.ResponseWriter, err error) {
+	if err != nil {
+		s.fail(w, statusOf(err), err)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// fail says why a request has failed.
+func (s *Server) fail(w http.ResponseWriter, status int, err error) {
+	_ = reply(w, status, client.ErrorReply{Message: err.Error(), Hint: s.Hint(err)})
+}
+
+// statusOf returns the status of HTTP that an error has.
+func statusOf(err error) int {
+	switch {
+	case errors.Is(err, unix.ENODEV):
+		return http.StatusNotFound
+	case errors.Is(err, loop.ErrInUse), errors.Is(err, unix.EEXIST), errors.Is(err, unix.EBUSY),
+		errors.Is(err, ublk.ErrNotRecoverable):
+		return http.StatusConflict
+	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOENT), errors.Is(err, unix.EISDIR):
+		return http.StatusBadRequest
+	}
+	return http.StatusInternalServerError
+}
+
+// reply answers with JSON, on a line.
+func reply(w http.ResponseWriter, status int, v any) error {
+	ctl := http.NewResponseController(w)
+	_ = ctl.SetWriteDeadline(time.Now().Add(replyTimeout))
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	return json.NewEncoder(w).Encode(v)
+}

@@ -1,0 +1,59 @@
+package control
+
+import (
+	"net/http"
+
+	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/ublk"
+)
+
+// countedOps are the operations that are counted, by the names that they have
+// in what a server says.
+var countedOps = []struct {
+	op   ublk.Op
+	name string
+}{
+	{ublk.OpRead, "read"},
+	{ublk.OpWrite, "write"},
+	{ublk.OpFlush, "flush"},
+	{ublk.OpDiscard, "discard"},
+	{ublk.OpWriteZeroes, "write_zeroes"},
+}
+
+// durationBounds returns the bounds of the buckets, in seconds.
+func durationBounds() []float64 {
+	bounds := make([]float64, ublk.DurationBuckets-1)
+	for i := range bounds {
+		bounds[i] = ublk.DurationBound(i).Seconds()
+	}
+	return bounds
+}
+
+// statsOf puts what devices have done in the form of the protocol.
+func statsOf(devices []loop.DeviceStats) client.Stats {
+	reply := client.Stats{Bounds: durationBounds(), Devices: make([]client.DeviceStats, len(devices))}
+	for i := range devices {
+		reply.Devices[i] = deviceStats(&devices[i])
+	}
+	return reply
+}
+
+func deviceStats(d *loop.DeviceStats) client.DeviceStats {
+	s := client.DeviceStats{
+		ID: d.Device.ID, Device: d.Device.Device, File: d.Device.File,
+		InFlight: d.InFlight, Retries: d.Retries, Fallbacks: d.Fallbacks,
+	}
+	for _, counted := range countedOps {
+		c := &d.Ops[counted.op]
+		s.Ops = append(s.Ops, client.OpStats{
+			Op: counted.name, Requests: c.Requests, Bytes: c.Bytes, Errors: c.Errors,
+			Seconds: c.Duration.Sum.Seconds(), Buckets: c.Duration.Buckets[:],
+		})
+	}
+	return s
+}
+
+func (s *Server) stats(w http.ResponseWriter, _ *http.Request) {
+	_ = reply(w, http.StatusOK, statsOf(s.Devices.Stats()))
+}

@@ -1,0 +1,164 @@
+package top
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/internal/report"
+)
+
+// snapshot is what devices had done at a time.
+type snapshot struct {
+	at    time.Time
+	stats client.Stats
+}
+
+const rowFormat = "%-11s %9s %9s %9s %10s %10s %8s %8s %6s %8s  %s\n"
+
+// table returns a table of what devices did between two times.
+func table(before, after *snapshot) string {
+	var text strings.Builder
+	fmt.Fprintf(&text, rowFormat, "DEVICE", "READ/s", "WRITE/s", "OTHER/s", "READ-MB/s", "WRITE-MB/s", "MEAN", "P99", "FLIGHT", "ERRORS", "FILE")
+	seconds := after.at.Sub(before.at).Seconds()
+	for i := range after.stats.Devices {
+		now := &after.stats.Devices[i]
+		w := workSince(before.find(now), now)
+		fmt.Fprintf(&text, rowFormat, strings.TrimPrefix(now.Device, "/dev/"),
+			fmt.Sprintf("%.0f", w.reads/seconds), fmt.Sprintf("%.0f", w.writes/seconds), fmt.Sprintf("%.0f", w.others/seconds),
+			fmt.Sprintf("%.1f", w.readBytes/1e6/seconds), fmt.Sprintf("%.1f", w.writtenBytes/1e6/seconds),
+			w.mean(), w.quantile(0.99, after.stats.Bounds), fmt.Sprint(now.InFlight), fmt.Sprint(errorsOf(now)), report.OneLine(now.File))
+	}
+	return text.String()
+}
+
+// work is what a device has done in some time.
+type work struct {
+	reads, writes, others   float64 // requests
+	readBytes, writtenBytes float64
+	seconds                 float64  // that those requests took that were timed
+	buckets                 []uint64 // how many took how long
+}
+
+// workSince returns what a device has done since, all that it has done where
+// that is not known.
+func workSince(before, now *client.DeviceStats) *work {
+	w := &work{}
+	for i := range now.Ops {
+		op := &now.Ops[i]
+		was := &client.OpStats{Buckets: make([]uint64, len(op.Buckets))}
+		if before != nil {
+			was = &before.Ops[i]
+		}
+		w.add(was, op)
+	}
+	return w
+}
+
+func (w *work) add(was, op *client.OpStats) {
+	requests, bytes := float64(op.Requests-was.Requests), float64(op.Bytes-was.Bytes)
+	switch op.Op {
+	case "read":
+		w.reads, w.readBytes = requests, bytes
+	case "write":
+		w.writes, w.writtenBytes = requests, bytes
+	default:
+		w.others += requests
+	}
+	w.seconds += op.Seconds - was.Seconds
+	if w.buckets == nil {
+		w.buckets = make([]uint64, len(op.Buckets))
+	}
+	for i := range op.Buckets {
+		w.buckets[i] += op.Buckets[i] - was.Buckets[i]
+	}
+}
+
+func (w *work) timed() uint64 {
+	n := uint64(0)
+	for _, b := range w.buckets {
+		n += b
+	}
+	return n
+}
+
+// mean returns how long a request took, of those that were timed.
+func (w *work) mean() string {
+	if w.timed() == 0 {
+		return "-"
+	}
+	return formatSeconds(w.seconds / float64(w.timed()))
+}
+
+// quantile returns how long a part of the requests took at most, as
+// Prometheus' histogram_quantile estimates it: within a bucket they are taken
+// for evenly spread.
+func (w *work) quantile(part float64, bounds []float64) string {
+	rank, below, low := part*float64(w.timed()), 0.0, 0.0
+	if rank == 0 {
+		return "-"
+	}
+	for i, bound := range bounds[:min(len(bounds), len(w.buckets))] {
+		n := float64(w.buckets[i])
+		if below+n >= rank {
+			return formatSeconds(low + (bound-low)*(rank-below)/n)
+		}
+		below, low = below+n, bound
+	}
+	return ">" + formatSeconds(low)
+}
+
+// formatSeconds writes a time with three digits.
+func formatSeconds(s float64) string {
+	for _, unit := range []struct {
+		seconds float64
+		name    string
+	}{{1, "s"}, {1e-3, "ms"}} {
+		if s >= unit.seconds {
+			return fmt.Sprintf("%.3g", s/unit.seconds) + unit.name
+		}
+	}
+	return fmt.Sprintf("%.3gus", s*1e6)
+}
+
+func errorsOf(d *client.DeviceStats) uint64 {
+	n := uint64(0)
+	for i := range d.Ops {
+		n += d.Ops[i].Errors
+	}
+	return n
+}
+
+// find returns what the snapshot has of a device, nil if that is of another one:
+// with its number, or in another server's time.
+func (s *snapshot) find(now *client.DeviceStats) *client.DeviceStats {
+	i := slices.IndexFunc(s.stats.Devices, func(d client.DeviceStats) bool { return d.ID == now.ID })
+	if i < 0 {
+		return nil
+	}
+	was := &s.stats.Devices[i]
+	if was.File != now.File || len(was.Ops) != len(now.Ops) {
+		return nil
+	}
+	for i := range now.Ops {
+		if !precedes(&was.Ops[i], &now.Ops[i]) {
+			return nil
+		}
+	}
+	return was
+}
+
+// precedes reports whether no counter has become less.
+func precedes(was, now *client.OpStats) bool {
+	if was.Op != now.Op || was.Requests > now.Requests || was.Bytes > now.Bytes || len(was.Buckets) != len(now.Buckets) {
+		return false
+	}
+	for i := range now.Buckets {
+		if was.Buckets[i] > now.Buckets[i] {
+			return false
+		}
+	}
+	return true
+}

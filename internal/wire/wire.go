@@ -1,0 +1,51 @@
+// Package wire converts between the types of package loop and those of the protocol
+// and of JSON, which are package client's.
+package wire
+
+import (
+	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/loop"
+)
+
+// Config returns the configuration that a request asks for. A request says nothing of
+// the key, which comes by itself, nor of Autoclear, which is its lease.
+func Config(c *client.Config) loop.Config {
+	return loop.Config{
+		ID: c.ID, ReadOnly: c.ReadOnly, Offset: c.Offset, SizeLimit: c.SizeLimit, SectorSize: c.SectorSize,
+		DirectIO: loop.Switch(c.DirectIO), ZeroCopy: loop.Switch(c.ZeroCopy), PartScan: c.PartScan,
+		Queues: c.Queues, Depth: c.Depth, MaxIOBytes: c.MaxIOBytes, Transfer: loop.TransferConfig(c.Transfer),
+		OnCrash: loop.OnCrash(c.OnCrash), Shared: c.Shared,
+	}
+}
+
+// RequestConfig is the inverse of Config.
+func RequestConfig(c *loop.Config) client.Config {
+	return client.Config{
+		ID: c.ID, ReadOnly: c.ReadOnly, Offset: c.Offset, SizeLimit: c.SizeLimit, SectorSize: c.SectorSize,
+		DirectIO: string(c.DirectIO), ZeroCopy: string(c.ZeroCopy), PartScan: c.PartScan,
+		Queues: c.Queues, Depth: c.Depth, MaxIOBytes: c.MaxIOBytes, Transfer: client.Transfer(c.Transfer),
+		OnCrash: string(c.OnCrash), Shared: c.Shared,
+	}
+}
+
+// Device returns what programs see of a device.
+func Device(s *loop.Status) client.Device {
+	return client.Device{
+		ID: s.ID, Device: s.Device, MajMin: s.MajMin, State: s.State, PID: s.PID,
+		File: s.File, FileDevice: s.FileDevice, FileInode: s.FileInode, FileIsDisk: s.FileIsDisk,
+		Size: s.Size, Offset: s.Offset, SizeLimit: s.SizeLimit,
+		ReadOnly: s.ReadOnly, DirectIO: s.DirectIO, BufferMode: s.BufferMode,
+		PartScan: s.PartScan, Autoclear: s.Autoclear, OnCrash: s.OnCrash, Queues: s.Queues, Depth: s.Depth,
+		Transfer: client.Transfer(s.Transfer), Limits: client.Limits(s.Limits),
+	}
+}
+
+// Devices returns what programs see of some devices. It returns an empty list, not nil,
+// for none.
+func Devices(list []loop.Status) []client.Device {
+	devices := make([]client.Device, len(list))
+	for i := range list {
+		devices[i] = Device(&list[i])
+	}
+	return devices
+}

@@ -1,0 +1,79 @@
+package wire
+
+import (
+	"reflect"
+	"testing"
+
+	"github.com/ublk-loop/ublk-loop/loop"
+)
+
+// fill gives each field of a struct another value than its zero value.
+func fill(t *testing.T, v reflect.Value) {
+	t.Helper()
+	for i := range v.NumField() {
+		switch f := v.Field(i); f.Kind() {
+		case reflect.Bool:
+			f.SetBool(true)
+		case reflect.String:
+			f.SetString(v.Type().Field(i).Name)
+		case reflect.Int, reflect.Int64:
+			f.SetInt(int64(i + 1))
+		case reflect.Uint32, reflect.Uint64:
+			f.SetUint(uint64(i + 1))
+		case reflect.Struct:
+			fill(t, f)
+		case reflect.Pointer:
+			f.Set(reflect.New(f.Type().Elem()))
+		default:
+			t.Fatalf("%s: no value for a %s", v.Type().Field(i).Name, f.Kind())
+		}
+	}
+}
+
+// zeroFields returns the fields of a struct that have their zero value.
+func zeroFields(v reflect.Value, path string) []string {
+	var zero []string
+	for i := range v.NumField() {
+		name := path + v.Type().Field(i).Name
+		switch f := v.Field(i); {
+		case f.Kind() == reflect.Struct:
+			zero = append(zero, zeroFields(f, name+".")...)
+		case f.IsZero():
+			zero = append(zero, name)
+		}
+	}
+	return zero
+}
+
+// A configuration is the same after a request has taken it to a server, but for what
+// a request does not say.
+func TestConfigForgetsNoField(t *testing.T) {
+	var want loop.Config
+	fill(t, reflect.ValueOf(&want).Elem())
+	want.Key, want.Autoclear, want.ManyDevices = nil, false, false
+	asked := RequestConfig(&want)
+	if zero := zeroFields(reflect.ValueOf(asked), ""); len(zero) > 0 {
+		t.Errorf("a request has no %q", zero)
+	}
+	if got := Config(&asked); !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v\nbecomes\n%+v", want, got)
+	}
+}
+
+// All that is known of a device is in what programs see.
+func TestDeviceForgetsNoField(t *testing.T) {
+	var status loop.Status
+	fill(t, reflect.ValueOf(&status).Elem())
+	device := Device(&status)
+	if zero := zeroFields(reflect.ValueOf(device), ""); len(zero) > 0 {
+		t.Errorf("programs do not see %q", zero)
+	}
+	a, b := reflect.ValueOf(status), reflect.ValueOf(device)
+	for i := range a.NumField() {
+		name := a.Type().Field(i).Name
+		seen := b.FieldByName(name)
+		if !seen.IsValid() || !reflect.DeepEqual(a.Field(i).Interface(), seen.Convert(a.Field(i).Type()).Interface()) {
+			t.Errorf("%s: %+v is seen as %+v", name, a.Field(i), seen)
+		}
+	}
+}
