@@ -27,6 +27,9 @@ func (e *ServerError) Error() string { return e.Message }
 type ErrorReply struct {
 	Message string `json:"error"`
 	Hint    string `json:"hint,omitempty"`
+	// Template is the hint with each setting in braces, for programs that have other
+	// names for settings than the protocol. It is empty if the hint names none.
+	Template string `json:"hint_template,omitempty"`
 }
 
 // HasStatus reports whether an error is a server's, with a status of HTTP.

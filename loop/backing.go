@@ -6,6 +6,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/hint"
 )
 
 // backing is the open file or disk behind a device. Its fields are fixed by
@@ -44,7 +46,7 @@ type backing struct {
 // (OpenPath), as cfg wants it. It returns an error that wraps EBUSY when
 // another holds it (a writer, a mount), EROFS, EACCES or EPERM when it cannot
 // be written to, EINVAL for a size, offset or sector size that do not go
-// together; where something can be done about it, a *HintError.
+// together; where something can be done about it, a *hint.Error.
 func openBacking(file *os.File, cfg *Config) (*backing, error) {
 	b := &backing{fd: -1, path: file.Name(), readOnly: cfg.ReadOnly, maxIOAsked: cfg.MaxIOBytes != 0, allowDiscards: cfg.Transfer.AllowDiscards}
 	if err := b.open(file, cfg); err != nil {
@@ -135,11 +137,11 @@ func (b *backing) explainOpen(file *os.File, err error) error {
 		return err
 	}
 	if b.isDisk && errors.Is(err, unix.EBUSY) {
-		return hint(fmt.Errorf("mounted or in use: %w", err), "unmount it, attach it with --read-only, or insist with --shared")
+		return hint.Add(fmt.Errorf("mounted or in use: %w", err), "unmount it, attach it with {read_only}, or insist with {shared}")
 	}
 	if fd, roErr := reopen(file, unix.O_RDONLY); roErr == nil {
 		_ = unix.Close(fd)
-		return hint(err, "attach it with --read-only")
+		return hint.Add(err, "attach it with {read_only}")
 	}
 	return err
 }
@@ -155,7 +157,7 @@ func (b *backing) checkWritable() error {
 	}
 	err := b.probePunchHole()
 	if errors.Is(err, unix.ETXTBSY) {
-		return hint(fmt.Errorf("in use as swap space: %w", err), "attach it with --read-only")
+		return hint.Add(fmt.Errorf("in use as swap space: %w", err), "attach it with {read_only}")
 	}
 	b.punchHole = err == nil
 	return nil
@@ -172,9 +174,9 @@ func (b *backing) checkDiskWritable() error {
 	case err != nil:
 		return fmt.Errorf("ask for write protection: %w", err)
 	case protected != 0:
-		return hint(fmt.Errorf("write-protected: %w", unix.EROFS), "attach it with --read-only")
+		return hint.Add(fmt.Errorf("write-protected: %w", unix.EROFS), "attach it with {read_only}")
 	case b.queue.zoned:
-		return hint(fmt.Errorf("zoned, takes writes in sequence only: %w", unix.EOPNOTSUPP), "attach it with --read-only")
+		return hint.Add(fmt.Errorf("zoned, takes writes in sequence only: %w", unix.EOPNOTSUPP), "attach it with {read_only}")
 	case b.queue.discardMaxBytes == 0:
 		return nil
 	}

@@ -24,36 +24,36 @@ type refusal struct {
 var readOnly = &Config{ReadOnly: true}
 
 var refusals = []refusal{
-	{"mounted disk", mountedDisk, Config{}, unix.EBUSY, "--read-only", readOnly},
-	{"disk of a mounted partition", diskOfMountedPartition, Config{}, unix.EBUSY, "--read-only", readOnly},
-	{"write-protected disk", func(t *testing.T) string { return scsiDebugDisk(t, "wp=1") }, Config{}, unix.EROFS, "--read-only", readOnly},
+	{"mounted disk", mountedDisk, Config{}, unix.EBUSY, "{read_only}", readOnly},
+	{"disk of a mounted partition", diskOfMountedPartition, Config{}, unix.EBUSY, "{read_only}", readOnly},
+	{"write-protected disk", func(t *testing.T) string { return scsiDebugDisk(t, "wp=1") }, Config{}, unix.EROFS, "{read_only}", readOnly},
 	{"disk made read-only", func(t *testing.T) string {
 		disk := nullDisk(t, 64, nil)
 		run(t, "blockdev", "--setro", disk)
 		return disk
-	}, Config{}, unix.EROFS, "--read-only", readOnly},
+	}, Config{}, unix.EROFS, "{read_only}", readOnly},
 	{"zoned disk", func(t *testing.T) string {
 		return nullDisk(t, 64, map[string]string{"zoned": "1", "zone_size": "4", "discard": "0"})
-	}, Config{}, unix.EOPNOTSUPP, "--read-only", readOnly},
+	}, Config{}, unix.EOPNOTSUPP, "{read_only}", readOnly},
 	{"disk of swap space", func(t *testing.T) string {
 		disk := nullDisk(t, 64, nil)
 		swapTo(t, disk)
 		return disk
-	}, Config{}, unix.EBUSY, "--read-only", readOnly},
-	{"sectors below the disk's", disk4K, Config{SectorSize: 512}, unix.EINVAL, "--sector-size 4096", &Config{}},
+	}, Config{}, unix.EBUSY, "{read_only}", readOnly},
+	{"sectors below the disk's", disk4K, Config{SectorSize: 512}, unix.EINVAL, "{sector_size=4096}", &Config{}},
 	{"odd offset for the disk", disk4K, Config{Offset: 512}, unix.EINVAL, "", &Config{Offset: 4096}},
 	{"file of a read-only file system", func(t *testing.T) string {
 		path := newFileOn(t, nullDisk(t, 64, nil), "ext4")
 		run(t, "mount", "-o", "remount,ro", filepath.Dir(path))
 		return path
-	}, Config{}, unix.EROFS, "--read-only", readOnly},
+	}, Config{}, unix.EROFS, "{read_only}", readOnly},
 	{"swap file", func(t *testing.T) string {
 		path := newFileOn(t, nullDisk(t, 64, nil), "ext4")
 		swapTo(t, path)
 		return path
-	}, Config{}, unix.ETXTBSY, "--read-only", readOnly},
-	{"direct I/O of less than the disk's sectors", fileOn4K, Config{DirectIO: SwitchOn}, unix.EINVAL, "--sector-size 4096", &Config{SectorSize: 4096, DirectIO: SwitchOn}},
-	{"direct I/O at an offset within the disk's sectors", fileOn4K, Config{DirectIO: SwitchOn, SectorSize: 512, Offset: 512}, unix.EINVAL, "--sector-size 4096", &Config{Offset: 512}},
+	}, Config{}, unix.ETXTBSY, "{read_only}", readOnly},
+	{"direct I/O of less than the disk's sectors", fileOn4K, Config{DirectIO: SwitchOn}, unix.EINVAL, "{sector_size=4096}", &Config{SectorSize: 4096, DirectIO: SwitchOn}},
+	{"direct I/O at an offset within the disk's sectors", fileOn4K, Config{DirectIO: SwitchOn, SectorSize: 512, Offset: 512}, unix.EINVAL, "{sector_size=4096}", &Config{Offset: 512}},
 }
 
 func TestKernelBackingRefuses(t *testing.T) {
@@ -89,7 +89,7 @@ func TestKernelBackingClaimsDisk(t *testing.T) {
 		t.Errorf("another disk: %+v", b)
 	}
 	_, err = openFor(t, disk, Config{})
-	wantHint(t, err, unix.EBUSY, disk, "--shared")
+	wantHint(t, err, unix.EBUSY, disk, "{shared}")
 	if f, err := os.OpenFile(disk, os.O_RDWR|unix.O_EXCL, 0); err == nil {
 		_ = f.Close()
 		t.Error("another can claim it")

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/hint"
 )
 
 // openFor opens a file as a backing for a test.
@@ -19,9 +21,9 @@ func openFor(t testing.TB, path string, cfg Config) (*backing, error) {
 	return b, err
 }
 
-// wantHint checks an error's errno, its object and its hint; an empty hint
+// wantHint checks an error's errno, its object and its hint; an empty one
 // stands for none.
-func wantHint(t testing.TB, err, want error, path, hint string) {
+func wantHint(t testing.TB, err, want error, path, wanted string) {
 	t.Helper()
 	if !errors.Is(err, want) {
 		t.Errorf("error %v, want %v", err, want)
@@ -30,12 +32,12 @@ func wantHint(t testing.TB, err, want error, path, hint string) {
 	if !strings.Contains(err.Error(), path) {
 		t.Errorf("error %q lacks the path %s", err, path)
 	}
-	var h *HintError
+	var h *hint.Error
 	switch {
-	case errors.As(err, &h) != (hint != ""):
-		t.Errorf("error %q: hint %v, want %q", err, h, hint)
-	case h != nil && !strings.Contains(h.Hint, hint):
-		t.Errorf("hint %q lacks %q", h.Hint, hint)
+	case errors.As(err, &h) != (wanted != ""):
+		t.Errorf("error %q: hint %v, want %q", err, h, wanted)
+	case h != nil && !strings.Contains(h.Hint, wanted):
+		t.Errorf("hint %q lacks %q", h.Hint, wanted)
 	case h != nil && strings.Contains(err.Error(), h.Hint):
 		t.Errorf("error %q has the hint in it", err)
 	}
@@ -95,7 +97,7 @@ func TestBackingUnwritable(t *testing.T) {
 	}
 	for path, want := range map[string]error{"/proc/sys/kernel/ostype": unix.EACCES, program: unix.ETXTBSY} {
 		_, err := openFor(t, path, Config{})
-		wantHint(t, err, want, path, "--read-only")
+		wantHint(t, err, want, path, "{read_only}")
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
@@ -138,7 +139,7 @@ func stop(ctl *ublk.Control, id uint32, server *deviceServer, force bool) error 
 	// The driver waits for requests that the server does not answer.
 	if server == nil || server.many {
 		err := fmt.Errorf("remove %s: its requests have no answer: %w", ublk.BlockPath(id), unix.ETIMEDOUT)
-		return hint(err, "the disk below may hang, see dmesg")
+		return hint.Add(err, "the disk below may hang, see dmesg")
 	}
 	if err := server.kill(); err != nil {
 		return fmt.Errorf("kill server of %s: %w", ublk.BlockPath(id), err)

@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/hint"
 )
 
 // chooseDirect decides between direct and buffered I/O. Auto is direct where
@@ -31,23 +33,23 @@ func (b *backing) chooseDirect(want Switch) error {
 func (b *backing) tryDirect() error {
 	align, err := b.directAlignment()
 	if err != nil {
-		return hint(err, "use --direct-io=auto or off")
+		return hint.Add(err, "use {direct_io=auto} or off")
 	}
 	if b.sectorSize%align != 0 {
 		err := fmt.Errorf("sectors of %d bytes: it takes multiples of %d: %w", b.sectorSize, align, unix.EINVAL)
-		return hint(err, "use --sector-size %d, or --direct-io=auto", align)
+		return hint.Add(err, "use {sector_size=%d}, or {direct_io=auto}", align)
 	}
 	if b.offset%uint64(align) != 0 {
 		err := fmt.Errorf("offset %d: it takes multiples of %d: %w", b.offset, align, unix.EINVAL)
-		return hint(err, "use --direct-io=auto or off")
+		return hint.Add(err, "use {direct_io=auto} or off")
 	}
 	if err := b.setDirect(true); err != nil {
-		return hint(fmt.Errorf("not here: %w", err), "use --direct-io=auto or off")
+		return hint.Add(fmt.Errorf("not here: %w", err), "use {direct_io=auto} or off")
 	}
 	if err := b.readSectors(); err != nil {
 		_ = b.setDirect(false)
 		err := fmt.Errorf("sectors of %d bytes: refused: %w", b.sectorSize, err)
-		return hint(err, "use --sector-size %d, or --direct-io=auto", maxSectorSize)
+		return hint.Add(err, "use {sector_size=%d}, or {direct_io=auto}", maxSectorSize)
 	}
 	return nil
 }

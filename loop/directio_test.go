@@ -22,7 +22,7 @@ func TestDirectIO(t *testing.T) {
 				if want != SwitchOn {
 					t.Fatalf("%q, sectors of %d: %v", want, sector, err)
 				}
-				wantHint(t, err, unix.EINVAL, path, "--direct-io=auto")
+				wantHint(t, err, unix.EINVAL, path, "{direct_io=auto}")
 				continue
 			}
 			direct[want] = b.direct
@@ -77,7 +77,7 @@ func TestDirectIOMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = openFor(t, path, Config{SectorSize: 4096, DirectIO: SwitchOn})
-	wantHint(t, err, unix.EINVAL, path, "--direct-io=auto")
+	wantHint(t, err, unix.EINVAL, path, "{direct_io=auto}")
 }
 
 // A file that has no direct I/O does not become direct.
@@ -140,7 +140,7 @@ func TestDirectIOAlignment(t *testing.T) {
 		t.Errorf("sectors and offset of %d: %v", align, err)
 	}
 	b.sectorSize, b.offset = align, uint64(align)/2
-	wantHint(t, b.tryDirect(), unix.EINVAL, "offset", "--direct-io=auto")
+	wantHint(t, b.tryDirect(), unix.EINVAL, "offset", "{direct_io=auto}")
 	b.sectorSize, b.offset = align/2, 0
-	wantHint(t, b.tryDirect(), unix.EINVAL, fmt.Sprintf("sectors of %d bytes: it takes multiples of %d", align/2, align), "--sector-size")
+	wantHint(t, b.tryDirect(), unix.EINVAL, fmt.Sprintf("sectors of %d bytes: it takes multiples of %d", align/2, align), "{sector_size")
 }

@@ -1,6 +1,10 @@
 package loop
 
-import "errors"
+import (
+	"errors"
+
+	"github.com/ublk-loop/ublk-loop/internal/hint"
+)
 
 var (
 	// ErrForeign is returned for a ublk device that another program made.
@@ -10,3 +14,7 @@ var (
 	// ErrInUse is returned by Detach for a device that somebody has open.
 	ErrInUse = errors.New("device is in use")
 )
+
+// HintError is an error that its reader can do something about. Its hint names fields
+// of Config in braces, in lower case: {read_only}, {direct_io=auto}.
+type HintError = hint.Error

@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/hint"
 )
 
 // maxSectorSize is the largest logical block that every kernel takes: the
@@ -47,10 +49,10 @@ func (b *backing) chooseSectorSize(cfg *Config, total uint64) (uint32, error) {
 		return 0, fmt.Errorf("sectors of %d bytes: not 512, 1024, 2048 or 4096: %w", size, unix.EINVAL)
 	case b.isDisk && size < own:
 		err := fmt.Errorf("sectors of %d bytes: the disk's own have %d: %w", size, own, unix.EINVAL)
-		return 0, hint(err, "use --sector-size %d, or leave it out", own)
+		return 0, hint.Add(err, "use {sector_size=%d}, or leave it out", own)
 	case cfg.SectorSize != 0 && cfg.Transfer.SectorSize != 0 && cfg.SectorSize != cfg.Transfer.SectorSize:
 		err := fmt.Errorf("sectors of %d bytes: the transfer's have %d: %w", size, cfg.Transfer.SectorSize, unix.EINVAL)
-		return 0, hint(err, "leave --sector-size out")
+		return 0, hint.Add(err, "leave {sector_size} out")
 	}
 	return size, nil
 }
@@ -107,7 +109,7 @@ func extent(total, offset, limit uint64, sectorSize uint32) (uint64, error) {
 		return 0, fmt.Errorf("%d bytes: less than a sector of %d: %w", size, sector, unix.EINVAL)
 	case whole != size:
 		err := fmt.Errorf("%d bytes: not a multiple of the sector size %d: %w", size, sector, unix.EINVAL)
-		return 0, hint(err, "leave the last %d bytes out with --sizelimit %d", size-whole, whole)
+		return 0, hint.Add(err, "leave the last %d bytes out with {sizelimit=%d}", size-whole, whole)
 	}
 	return size, nil
 }

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
@@ -31,7 +32,7 @@ func (s *Server) CanEnd() error {
 		return nil
 	}
 	err := fmt.Errorf("%s: %w", strings.Join(others, ", "), ublk.ErrNotRecoverable)
-	return hint(err, "only devices with --on-crash=reissue, and without a key, outlive their server unharmed; remove others first")
+	return hint.Add(err, "only devices with {on_crash=reissue}, and without a key, outlive their server unharmed; remove others first")
 }
 
 // Files returns descriptors of the files and disks of the server's devices, by id,

@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/hint"
 )
 
 // lock keeps other writers out of a file: one that is written to is locked for
@@ -22,9 +24,9 @@ func (b *backing) lock(cfg *Config) error {
 	err := flock(b.fd, how|unix.LOCK_NB)
 	switch {
 	case errors.Is(err, unix.EWOULDBLOCK):
-		return hint(fmt.Errorf("already in use by %s: %w", holder, unix.EBUSY), "insist with --shared")
+		return hint.Add(fmt.Errorf("already in use by %s: %w", holder, unix.EBUSY), "insist with {shared}")
 	case err != nil:
-		return hint(fmt.Errorf("lock: %w", err), "do without the lock with --shared")
+		return hint.Add(fmt.Errorf("lock: %w", err), "do without the lock with {shared}")
 	}
 	return nil
 }

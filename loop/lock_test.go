@@ -34,7 +34,7 @@ func TestLock(t *testing.T) {
 				}
 				return
 			}
-			wantHint(t, err, tt.want, path, "--shared")
+			wantHint(t, err, tt.want, path, "{shared}")
 			if err := first.close(); err != nil {
 				t.Fatal(err)
 			}

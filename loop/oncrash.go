@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
@@ -60,7 +61,7 @@ func (c *Config) crashFeatures() (ublk.Features, error) {
 	features, err := c.OnCrash.features()
 	if err == nil && features != 0 && c.Shared && !c.ReadOnly {
 		err = fmt.Errorf("on crash %s, of a file that is shared with other writers: %w", c.OnCrash, unix.EINVAL)
-		return 0, hint(err, "leave out --shared or --on-crash")
+		return 0, hint.Add(err, "leave out {shared} or {on_crash}")
 	}
 	return features, err
 }

@@ -8,6 +8,8 @@ import (
 	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/hint"
 )
 
 // OpenPath finds the file or disk at path, once: what it returns is the object
@@ -82,7 +84,7 @@ func openOPath(path string) (int, error) {
 		case errors.Is(err, unix.ENOSYS):
 			return unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
 		case errors.Is(err, unix.ELOOP):
-			return -1, hint(err, "name the file itself, not a link to an open descriptor")
+			return -1, hint.Add(err, "name the file itself, not a link to an open descriptor")
 		}
 		return fd, err
 	}

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/internal/identity"
 	"github.com/ublk-loop/ublk-loop/transfer"
 	"github.com/ublk-loop/ublk-loop/ublk"
@@ -96,7 +97,7 @@ func recoverDevice(ctl *ublk.Control, id uint32, file *os.File, opts RecoverOpti
 	if errors.Is(err, ublk.ErrServed) {
 		// Its queues have their tags, though no requests: the driver does not
 		// give these back before this process ends.
-		return nil, hint(err, "it can be recovered when this server has ended")
+		return nil, hint.Add(err, "it can be recovered when this server has ended")
 	}
 	if err != nil {
 		return nil, errors.Join(err, d.closeTransfer(), b.close())
@@ -123,11 +124,11 @@ func recoverable(ctl *ublk.Control, id uint32) (*state, error) {
 		return nil, err
 	}
 	if !info.Features.Recoverable() || info.State == ublk.StateDead {
-		return nil, hint(ublk.ErrNotRecoverable, "remove it with del; add --on-crash=reissue makes one that is recoverable")
+		return nil, hint.Add(ublk.ErrNotRecoverable, "remove it with del; add {on_crash=reissue} makes one that is recoverable")
 	}
 	if saved == nil {
 		err := fmt.Errorf("nothing tells what it was made of: %w", ublk.ErrNotRecoverable)
-		return nil, hint(err, "remove it with del")
+		return nil, hint.Add(err, "remove it with del")
 	}
 	return saved, checkInterrupted(ctl, saved)
 }
@@ -166,7 +167,7 @@ func checkInterrupted(ctl *ublk.Control, saved *state) error {
 		return nil
 	}
 	err = fmt.Errorf("an earlier recovery has ended half way: %w", ublk.ErrNotRecoverable)
-	return hint(err, "remove it with del; before Linux 6.16 another attempt may crash the kernel")
+	return hint.Add(err, "remove it with del; before Linux 6.16 another attempt may crash the kernel")
 }
 
 // checkBacking returns an error for another object than the device was made
@@ -230,7 +231,7 @@ func openFreed(file *os.File, cfg *Config) (*backing, error) {
 		case !errors.Is(err, unix.EBUSY):
 			return b, err
 		case time.Now().After(deadline):
-			return nil, hint(err, "end what uses it, and recover again")
+			return nil, hint.Add(err, "end what uses it, and recover again")
 		}
 		if _, err := waitEvent(-1, pause); err != nil {
 			return nil, err

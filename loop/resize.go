@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/internal/identity"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
@@ -77,7 +78,7 @@ func resize(ctl *ublk.Control, id uint32, opts ResizeOptions) error {
 func updateSize(ctl *ublk.Control, id uint32, size uint64) error {
 	err := ctl.UpdateSize(id, size>>9)
 	if errors.Is(err, ublk.ErrNotSupported) {
-		return hint(ublk.ErrNotSupported, "it takes Linux 6.16 (UPDATE_SIZE); del the device and add it again")
+		return hint.Add(ublk.ErrNotSupported, "it takes Linux 6.16 (UPDATE_SIZE); del the device and add it again")
 	}
 	return err
 }
@@ -102,10 +103,10 @@ func resizedTo(asked, total uint64, s *Status, sectorSize uint32) (uint64, error
 	case whole == 0:
 		return 0, fmt.Errorf("%d bytes: less than a sector of %d: %w", size, sector, unix.EINVAL)
 	case size > room:
-		return 0, hint(fmt.Errorf("%d bytes: the file has %d: %w", size, room, unix.EINVAL), "truncate --size makes a file larger")
+		return 0, hint.Add(fmt.Errorf("%d bytes: the file has %d: %w", size, room, unix.EINVAL), "truncate --size makes a file larger")
 	case size%sector != 0:
 		err := fmt.Errorf("%d bytes: not a multiple of the sector size %d: %w", size, sector, unix.EINVAL)
-		return 0, hint(err, "%d is one", whole)
+		return 0, hint.Add(err, "%d is one", whole)
 	}
 	return size, nil
 }

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/hint"
 )
 
 func TestResizedTo(t *testing.T) {
@@ -54,7 +56,7 @@ func TestResizedToRefuses(t *testing.T) {
 		if !errors.Is(err, unix.EINVAL) {
 			t.Errorf("%s: error %v, want EINVAL", tt.name, err)
 		}
-		var h *HintError
+		var h *hint.Error
 		if text := ""; errors.As(err, &h) {
 			text = h.Hint
 			if tt.hint == "" || !strings.Contains(text, tt.hint) {

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/transfer"
 )
 
@@ -45,7 +46,7 @@ func (c *TransferConfig) check(cfg *Config) error {
 	}
 	if cfg.ZeroCopy == SwitchOn {
 		err := fmt.Errorf("zero copy with transfer %s, which works on a copy: %w", c.Name, unix.EINVAL)
-		return hint(err, "leave --zero-copy out")
+		return hint.Add(err, "leave {zero_copy} out")
 	}
 	return nil
 }
@@ -75,7 +76,7 @@ func (b *backing) newTransfer(cfg *Config) (transfer.Transfer, error) {
 	})
 	cfg.Key = nil
 	if errors.Is(err, transfer.ErrNoKey) {
-		err = hint(err, "give it with --key-file; no copy of it is kept")
+		err = hint.Add(err, "give it with {key}; no copy of it is kept")
 	}
 	return t, err
 }

@@ -70,9 +70,9 @@ func TestTransferRefuses(t *testing.T) {
 		want error
 		hint string
 	}{
-		{"zero copy", Config{ZeroCopy: SwitchOn, Transfer: TransferConfig{Name: transfer.XOR}}, testKey, unix.EINVAL, "--zero-copy"},
+		{"zero copy", Config{ZeroCopy: SwitchOn, Transfer: TransferConfig{Name: transfer.XOR}}, testKey, unix.EINVAL, "{zero_copy}"},
 		{"a key for nothing", Config{}, testKey, unix.EINVAL, ""},
-		{"no key", Config{Transfer: TransferConfig{Name: transfer.XOR}}, nil, transfer.ErrNoKey, "--key-file"},
+		{"no key", Config{Transfer: TransferConfig{Name: transfer.XOR}}, nil, transfer.ErrNoKey, "{key}"},
 		{"a short key", Config{Transfer: TransferConfig{Name: transfer.AESXTSPlain64}}, testKey[:31], transfer.ErrKey, ""},
 		{"equal halves", Config{Transfer: TransferConfig{Name: transfer.AESXTSPlain64}}, make([]byte, 64), transfer.ErrKey, ""},
 		{"unknown", Config{Transfer: TransferConfig{Name: "rot13"}}, testKey, transfer.ErrUnknown, ""},

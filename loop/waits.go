@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/internal/identity"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
@@ -35,7 +36,7 @@ func Waits(ctl *ublk.Control, file *os.File, cfg *Config) (bool, error) {
 	}
 	if !saved.Status.file().HasNumbersOf(found) || !saved.isConfig(cfg) {
 		err := fmt.Errorf("%s waits for a server, and was made otherwise: %w", ublk.BlockPath(*cfg.ID), unix.EEXIST)
-		return false, hint(err, "recover it with what it was made of, or remove it with del")
+		return false, hint.Add(err, "recover it with what it was made of, or remove it with del")
 	}
 	return true, nil
 }

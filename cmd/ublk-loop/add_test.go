@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/loop"
 )
 
@@ -56,7 +57,7 @@ func outdent(text string) string {
 func TestAddFails(t *testing.T) {
 	path := someFile(t)
 	b := newBench()
-	b.srv.err = &loop.HintError{Err: errors.New("open " + path + ": empty"), Hint: "fill it"}
+	b.srv.err = &hint.Error{Err: errors.New("open " + path + ": empty"), Hint: "fill it"}
 	b.check(t, []string{"add", path}, 1, "", "ublk-loop: error: open "+path+": empty\nhint: fill it\n")
 	if b.srv.stayed || !b.srv.ended {
 		t.Errorf("stayed %v, ended %v", b.srv.stayed, b.srv.ended)

@@ -42,7 +42,7 @@ func TestKernelBadInput(t *testing.T) {
 		{[]string{"add", empty}, 1, []string{empty, "empty"}},
 		{[]string{"add", fifo}, 1, []string{fifo, "FIFO"}},
 		{[]string{"add", "/dev/null"}, 1, []string{"/dev/null", "character device"}},
-		{[]string{"add", odd}, 1, []string{odd, "not a multiple of the sector size 512", "hint: --sizelimit 1048576"}},
+		{[]string{"add", odd}, 1, []string{odd, "not a multiple of the sector size 512", "hint: --sizelimit=1048576"}},
 		{[]string{"add", "-b4096", "-o512", file}, 1, []string{file, "offset 512", "sector size 4096"}},
 		{[]string{"add", "--offset=100", file}, 1, []string{file, "offset 100", "sector size"}},
 		{[]string{"add", "--offset=1M", file}, 1, []string{file, "offset 1048576"}},

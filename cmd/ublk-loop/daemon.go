@@ -17,6 +17,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/internal/confine"
 	"github.com/ublk-loop/ublk-loop/internal/eintr"
+	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/internal/udev"
 	"github.com/ublk-loop/ublk-loop/loop"
 )
@@ -159,7 +160,7 @@ func (s *background) Ready() (*client.Device, error) {
 		return nil, fmt.Errorf("read the server's answer: %w", err)
 	}
 	if a.Status == nil {
-		return nil, &loop.HintError{Err: errors.New(a.Error), Hint: a.Hint}
+		return nil, &hint.Error{Err: errors.New(a.Error), Hint: a.Hint}
 	}
 	if s.recovers {
 		return a.Status, nil

@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/internal/wire"
-	"github.com/ublk-loop/ublk-loop/loop"
 )
 
 // leased is a device of a server of many, held by a lease until it stays.
@@ -35,7 +35,7 @@ func startSomewhere(ctx context.Context, j *job) (server, error) {
 	case !errors.Is(err, client.ErrNoServer):
 		return srv, err
 	case j.Autoclear > 0:
-		return nil, &loop.HintError{Err: fmt.Errorf("autoclear: %w", err), Hint: startServe}
+		return nil, &hint.Error{Err: fmt.Errorf("autoclear: %w", err), Hint: startServe}
 	}
 	return startServer(ctx, j)
 }

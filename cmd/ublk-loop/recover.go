@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/internal/keysource"
 	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/loop"
@@ -148,7 +149,7 @@ func (a *app) recover(ctx context.Context, device client.Device, opts recoverOpt
 func recoverJob(device client.Device, opts recoverOptions) (*job, error) {
 	if device.File == "" {
 		err := fmt.Errorf("nothing tells what it was made of: %w", ublk.ErrNotRecoverable)
-		return nil, &loop.HintError{Err: err, Hint: "remove it with del"}
+		return nil, &hint.Error{Err: err, Hint: "remove it with del"}
 	}
 	file, err := loop.OpenPath(device.File)
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/client"
-	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/internal/hint"
 )
 
 // recoverBench has the devices 0 to 4 of one file: 1 and 3 wait for a server.
@@ -72,7 +72,7 @@ func TestRecover(t *testing.T) {
 // Each device is told of, whatever became of the one before.
 func TestRecoverSomeFail(t *testing.T) {
 	b, _ := recoverBench(t)
-	b.byDevice[1] = failing(&loop.HintError{Err: errors.New("recover /dev/ublkb1: too small"), Hint: "why"})
+	b.byDevice[1] = failing(&hint.Error{Err: errors.New("recover /dev/ublkb1: too small"), Hint: "why"})
 	b.check(t, []string{"recover"}, 1, "/dev/ublkb3: recovered, served by process 103\n",
 		"ublk-loop: error: recover /dev/ublkb1: too small\nhint: why\n")
 	if srv := b.byDevice[1]; srv.stayed || !srv.ended {

@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
@@ -75,7 +75,7 @@ func TestResizeErrors(t *testing.T) {
 		t.Errorf("resized %v", b.drv.resized)
 	}
 	b.drv.refuse = map[uint32]error{
-		2: &loop.HintError{Err: fmt.Errorf("resize /dev/ublkb2: %w", ublk.ErrNotSupported), Hint: "what to do"},
+		2: &hint.Error{Err: fmt.Errorf("resize /dev/ublkb2: %w", ublk.ErrNotSupported), Hint: "what to do"},
 	}
 	b.check(t, []string{"resize", "2"}, 1, "",
 		"ublk-loop: error: resize /dev/ublkb2: not supported by this kernel\nhint: what to do\n")

@@ -86,7 +86,7 @@ func (s *manyServer) run(stop <-chan os.Signal) error {
 	}
 	s.devices = loop.NewServer(s.ctl, loop.ServerOptions{Events: s, StopUnused: stopUnusedInChild, Looked: s.collector.CollectIfNeeded})
 	s.api = &control.Server{
-		Devices: s.devices, Open: s.openPath, OnCrash: s.job.OnCrash, Describe: describeAdd, Hint: report.Hint,
+		Devices: s.devices, Open: s.openPath, OnCrash: s.job.OnCrash, Describe: describeAdd, Hint: report.Template,
 		Status: s.status, CanUpgrade: s.devices.CanEnd, Upgrade: s.askUpgrade, Done: s.collector.Collect,
 	}
 	s.recoverAll()

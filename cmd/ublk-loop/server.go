@@ -15,6 +15,7 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/internal/confine"
+	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/internal/wire"
 	"github.com/ublk-loop/ublk-loop/loop"
@@ -120,9 +121,9 @@ func describeAdd(err error, file string, cfg *loop.Config) error {
 	switch {
 	case cfg.ID != nil && errors.Is(err, unix.EEXIST):
 		err = report.Name(err, "make", ublk.BlockPath(*cfg.ID))
-		return &loop.HintError{Err: err, Hint: "that one is taken; without --id it is the first free one"}
+		return &hint.Error{Err: err, Hint: "that one is taken; without {id} it is the first free one"}
 	case cfg.ZeroCopy == loop.SwitchOn && errors.Is(err, ublk.ErrNotSupported):
-		return &loop.HintError{Err: err, Hint: "leave --zero-copy out; ublk-loop features shows what the kernel has"}
+		return &hint.Error{Err: err, Hint: "leave {zero_copy} out; ublk-loop features shows what the kernel has"}
 	}
 	return err
 }

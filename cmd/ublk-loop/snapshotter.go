@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
-	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/internal/hint"
 )
 
 // snapshotterProgram is a program of its own: containerd's modules would make
@@ -57,7 +57,7 @@ func findSnapshotter(dir string) (string, error) {
 			return "", &os.PathError{Op: "execute", Path: program, Err: err}
 		}
 	}
-	return "", &loop.HintError{
+	return "", &hint.Error{
 		Err:  fmt.Errorf("find %s in %s: %w", snapshotterProgram, strings.Join(places, ", "), unix.ENOENT),
 		Hint: "it is installed by itself: make build-snapshotter, and install bin/" + snapshotterProgram + " there",
 	}

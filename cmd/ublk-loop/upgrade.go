@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/internal/report"
-	"github.com/ublk-loop/ublk-loop/loop"
 )
 
 // freezeTimeout bounds how long an upgrade waits for devices that are being added
@@ -85,7 +85,7 @@ func (s *manyServer) replace() error {
 	}
 	defer func() { _ = program.Close() }()
 	if err := s.api.Freeze(freezeTimeout); err != nil {
-		return &loop.HintError{Err: err, Hint: "try again; if something hangs, the log says what"}
+		return &hint.Error{Err: err, Hint: "try again; if something hangs, the log says what"}
 	}
 	defer s.api.Thaw()
 	if err := s.devices.CanEnd(); err != nil {

@@ -232,6 +232,8 @@ func TestRequests(t *testing.T) {
 		{post(`{"file":"/nonexistent"}`), 400, "/nonexistent"},
 		{post(`{"file":"relative"}`), 400, "relative"},
 		{post(`{"file":"/x","flie":1}`), 400, "flie"},
+		{post(`{"file":"/x","config":{"many_devices":true}}`), 400, "many_devices"},
+		{post(`{"file":"/x","config":{"autoclear":true}}`), 400, "autoclear"},
 		{post(`{"file":"/x","config":{"offset":-1}}`), 400, "offset"},
 		{post(`{"file":"/x"} {"file":"/y"}`), 400, "more than one"},
 		{post(`{"file":"/x"`), 400, "EOF"},
@@ -287,6 +289,24 @@ func TestFailedAdd(t *testing.T) {
 	}
 	if len(s.devices.released) != 0 {
 		t.Error("a lease ended that there was not")
+	}
+}
+
+// A hint names fields of the request. A program with other names for settings, as the
+// command, finds them in the template.
+func TestHintNamesFields(t *testing.T) {
+	s := &Server{Hint: func(err error) string { return err.Error() }}
+	for template, want := range map[string]client.ErrorReply{
+		"attach it with {read_only}":         {Hint: "attach it with read_only", Template: "attach it with {read_only}"},
+		"use {direct_io=auto} or off":        {Hint: "use direct_io=auto or off", Template: "use {direct_io=auto} or off"},
+		"give it with {key}":                 {Hint: "give it with the descriptor key", Template: "give it with {key}"},
+		"unmount it; {force} removes it":     {Hint: "unmount it; force=true removes it", Template: "unmount it; {force} removes it"},
+		"the disk below may hang, see dmesg": {Hint: "the disk below may hang, see dmesg"},
+	} {
+		want.Message = template
+		if got := s.errorReply(errors.New(template)); got != want {
+			t.Errorf("%q: %+v, want %+v", template, got, want)
+		}
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
@@ -24,7 +25,29 @@ func (s *Server) answer(w http.ResponseWriter, err error) {
 
 // fail says why a request has failed.
 func (s *Server) fail(w http.ResponseWriter, status int, err error) {
-	_ = reply(w, status, client.ErrorReply{Message: err.Error(), Hint: s.Hint(err)})
+	_ = reply(w, status, s.errorReply(err))
+}
+
+// errorReply puts an error in the words of the protocol.
+func (s *Server) errorReply(err error) client.ErrorReply {
+	reply := client.ErrorReply{Message: err.Error()}
+	template := s.Hint(err)
+	reply.Hint = hint.Render(template, protocolName)
+	if hint.HasSettings(template) {
+		reply.Template = template
+	}
+	return reply
+}
+
+// protocolName returns what names a setting in a request.
+func protocolName(name, assigned string) string {
+	switch name {
+	case "key":
+		return "the descriptor key"
+	case "force":
+		return "force=true"
+	}
+	return name + assigned
 }
 
 // statusOf returns the status of HTTP that an error has.

@@ -34,7 +34,8 @@ type Server struct {
 	OnCrash loop.OnCrash
 	// Describe says what a failed request for a device was at.
 	Describe func(err error, file string, cfg *loop.Config) error
-	// Hint returns what can be done about an error, "" for nothing.
+	// Hint returns what can be done about an error, with settings in braces as package
+	// hint has them, or an empty text.
 	Hint func(error) string
 	// Status is what the server says of itself.
 	Status func() client.ServerStatus

@@ -4,8 +4,6 @@ import (
 	"encoding/json"
 	"net/http"
 	"time"
-
-	"github.com/ublk-loop/ublk-loop/client"
 )
 
 func (s *Server) status(w http.ResponseWriter, _ *http.Request) {
@@ -24,7 +22,7 @@ func (s *Server) upgrade(w http.ResponseWriter, _ *http.Request) {
 	}
 	err := s.Upgrade()
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(replyTimeout))
-	_ = json.NewEncoder(w).Encode(client.ErrorReply{Message: err.Error(), Hint: s.Hint(err)})
+	_ = json.NewEncoder(w).Encode(s.errorReply(err))
 }
 
 // Freeze waits until nobody changes devices, and lets nobody, until Thaw. It

@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime/debug"
 
+	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/transfer"
@@ -83,7 +84,7 @@ func useVolume(v *luks.Volume, c *loop.Config, total uint64) {
 // explainUnlock adds what can be done about an error of a key.
 func explainUnlock(err error) error {
 	if errors.Is(err, luks.ErrLimit) {
-		return &loop.HintError{Err: err, Hint: "the key needs more memory than is free, or the header asks for too much work"}
+		return &hint.Error{Err: err, Hint: "the key needs more memory than is free, or the header asks for too much work"}
 	}
 	return err
 }
@@ -96,7 +97,7 @@ func (s *Source) passphrase(name string) (*transfer.Secret, []string, error) {
 	}
 	pass, err := askPassphrase(fmt.Sprintf("Passphrase for %s: ", report.OneLine(name)))
 	if errors.Is(err, errNoTerminal) {
-		err = &loop.HintError{Err: err, Hint: "name the place of the passphrase with --key-file, which may be -"}
+		err = &hint.Error{Err: err, Hint: "name the place of the passphrase with {key}, which may be -"}
 	}
 	return pass, nil, err
 }

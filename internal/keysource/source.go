@@ -8,8 +8,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/internal/report"
-	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/transfer"
 )
 
@@ -79,7 +79,7 @@ func (s *Source) readFile(limit int) (*transfer.Secret, []string, error) {
 	case err != nil:
 		return nil, nil, err
 	case exposed != "" && s.Strict:
-		return nil, nil, &loop.HintError{Err: fmt.Errorf("%s: %w", exposed, unix.EACCES), Hint: "chmod 600 " + s.File}
+		return nil, nil, &hint.Error{Err: fmt.Errorf("%s: %w", exposed, unix.EACCES), Hint: "chmod 600 " + s.File}
 	case exposed != "":
 		warnings = []string{fmt.Sprintf("key file %s: %s", s.File, exposed)}
 	}

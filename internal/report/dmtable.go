@@ -7,7 +7,7 @@ import (
 	"strings"
 
 	"github.com/ublk-loop/ublk-loop/client"
-	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/transfer"
 )
 
@@ -43,7 +43,7 @@ func dmTable(d *client.Device) (string, error) {
 		target = fmt.Sprintf("crypt %s :%d:user:%s %d %s %d%s", t.Name, t.KeyBytes, dmKeyDescription(d),
 			t.IVOffset, dmBacking(d), d.Offset>>transfer.SectorShift, dmOptions(t))
 	default:
-		return "", &loop.HintError{
+		return "", &hint.Error{
 			Err:  fmt.Errorf("list %s: device mapper has no %s: %w", d.Device, t.Name, errors.ErrUnsupported),
 			Hint: "name the other devices",
 		}

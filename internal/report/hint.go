@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"errors"
 	"os"
 	"strings"
@@ -8,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
@@ -16,9 +18,20 @@ import (
 // nobody (Linux 6.6).
 const uringSwitch = "/proc/sys/kernel/io_uring_disabled"
 
-// Hint returns what can be done about an error, "" if there is nothing to
-// say.
+// Hint returns what can be done about an error, in the words of the command line. It
+// returns an empty text if there is nothing to say.
 func Hint(err error) string {
+	return hint.Render(Template(err), func(name, assigned string) string {
+		if name == "key" {
+			name = "key-file"
+		}
+		return "--" + strings.ReplaceAll(name, "_", "-") + assigned
+	})
+}
+
+// Template returns what can be done about an error, with settings in braces as package
+// hint has them.
+func Template(err error) string {
 	disabled, readErr := os.ReadFile(uringSwitch)
 	return hintOn(err, host{
 		isRoot:        os.Geteuid() == 0,
@@ -33,17 +46,17 @@ type host struct {
 }
 
 func hintOn(err error, here host) string {
-	var withHint *loop.HintError
+	var withHint *hint.Error
 	var ofServer *client.ServerError
 	switch {
 	case errors.As(err, &ofServer):
-		return ofServer.Hint
+		return cmp.Or(ofServer.Template, ofServer.Hint)
 	case errors.As(err, &withHint):
 		return withHint.Hint
 	case errors.Is(err, ublk.ErrNoDriver):
 		return "load it with modprobe ublk_drv (CONFIG_BLK_DEV_UBLK; in Ubuntu it is in linux-modules-extra)"
 	case errors.Is(err, loop.ErrInUse):
-		return "unmount it or end what has it open; --force removes it all the same"
+		return "unmount it or end what has it open; {force} removes it all the same"
 	case errors.Is(err, loop.ErrForeign):
 		return "remove it with the program that made it"
 	case errors.Is(err, ublk.ErrControlHung):

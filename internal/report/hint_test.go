@@ -7,6 +7,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
@@ -20,10 +22,10 @@ func TestHints(t *testing.T) {
 	}{
 		{errors.New("x"), root, ""},
 		{unix.EIO, root, ""},
-		{&loop.HintError{Err: unix.EPERM, Hint: "do this"}, off, "do this"},
-		{fmt.Errorf("open: %w", &loop.HintError{Err: unix.EPERM, Hint: "do this"}), root, "do this"},
+		{&hint.Error{Err: unix.EPERM, Hint: "do this"}, off, "do this"},
+		{fmt.Errorf("open: %w", &hint.Error{Err: unix.EPERM, Hint: "do this"}), root, "do this"},
 		{ublk.ErrNoDriver, root, "load it with modprobe ublk_drv (CONFIG_BLK_DEV_UBLK; in Ubuntu it is in linux-modules-extra)"},
-		{loop.ErrInUse, root, "unmount it or end what has it open; --force removes it all the same"},
+		{loop.ErrInUse, root, "unmount it or end what has it open; {force} removes it all the same"},
 		{loop.ErrForeign, root, "remove it with the program that made it"},
 		{ublk.ErrControlHung, root, "the kernel's log may say why: dmesg"},
 		{unix.ENOSYS, root, "the kernel has no io_uring, or a container's filter forbids it"},
@@ -35,6 +37,25 @@ func TestHints(t *testing.T) {
 	} {
 		if got := hintOn(fmt.Errorf("try: %w", tt.err), tt.here); got != tt.want {
 			t.Errorf("%v, %+v: hint %q, want %q", tt.err, tt.here, got, tt.want)
+		}
+	}
+}
+
+// The user of the command reads of flags, whoever found the error.
+func TestHintNamesFlags(t *testing.T) {
+	for _, tt := range []struct {
+		err  error
+		want string
+	}{
+		{&hint.Error{Err: unix.EBUSY, Hint: "attach it with {read_only}"}, "attach it with --read-only"},
+		{&hint.Error{Err: unix.EINVAL, Hint: "use {sector_size=4096}, or {direct_io=auto}"}, "use --sector-size=4096, or --direct-io=auto"},
+		{&hint.Error{Err: unix.EINVAL, Hint: "give it with {key}"}, "give it with --key-file"},
+		{loop.ErrInUse, "unmount it or end what has it open; --force removes it all the same"},
+		{&client.ServerError{ErrorReply: client.ErrorReply{Hint: "use direct_io=auto", Template: "use {direct_io=auto}"}}, "use --direct-io=auto"},
+		{&client.ServerError{ErrorReply: client.ErrorReply{Hint: "of an older server: use --direct-io=auto"}}, "of an older server: use --direct-io=auto"},
+	} {
+		if got := Hint(tt.err); got != tt.want {
+			t.Errorf("%#v: hint %q, want %q", tt.err, got, tt.want)
 		}
 	}
 }
