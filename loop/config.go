@@ -16,43 +16,40 @@ const (
 // default.
 type Config struct {
 	// ID is the device's number; nil for the first free one.
-	ID *uint32 `json:"id,omitempty"`
+	ID *uint32
 	// ReadOnly makes the device read-only and opens the file so.
-	ReadOnly bool `json:"read_only"`
+	ReadOnly bool
 	// Offset is where in the file the device starts, in bytes: a multiple of
 	// the sector size.
-	Offset uint64 `json:"offset"`
+	Offset uint64
 	// SizeLimit is the largest size of the device, in bytes; 0 for none.
-	SizeLimit uint64 `json:"sizelimit"`
+	SizeLimit uint64
 	// SectorSize is the device's logical block size in bytes: 512, 1024, 2048
 	// or 4096. 0 means 512 for a file, a disk's own for a disk.
-	SectorSize uint32 `json:"sector_size"`
+	SectorSize uint32
 	// DirectIO says whether I/O bypasses the page cache of the file.
-	DirectIO Switch `json:"direct_io"`
+	DirectIO Switch
 	// ZeroCopy says whether the backing file's I/O uses the pages of the
 	// requests themselves.
-	ZeroCopy Switch `json:"zero_copy"`
+	ZeroCopy Switch
 	// PartScan makes the kernel look for partitions.
-	PartScan bool `json:"partscan"`
+	PartScan bool
 	// Queues and Depth are those of ublk.Options.
-	Queues int `json:"queues"`
-	Depth  int `json:"depth"`
+	Queues int
+	Depth  int
 	// MaxIOBytes is the largest request, whatever the backing device takes. 0
 	// means the backing device's, and 256 KiB at most where the driver copies.
-	MaxIOBytes uint32 `json:"max_io_bytes"`
+	MaxIOBytes uint32
 	// Transfer is how the file's bytes differ from the device's.
-	Transfer TransferConfig `json:"transfer"`
+	Transfer TransferConfig
 	// Key is the transfer's, nil where that has none. Attach takes it over and
 	// closes it, whatever comes of it. It is in no state.
-	Key *transfer.Secret `json:"-"`
+	Key *transfer.Secret
 	// OnCrash says what becomes of the device when its server is killed.
-	OnCrash OnCrash `json:"on_crash,omitempty"`
+	OnCrash OnCrash
 	// Shared attaches a file though another writer holds it.
-	Shared bool `json:"shared"`
+	Shared bool
 	// Autoclear says that the device is to be removed once nobody uses it, by
 	// its Server.
-	Autoclear bool `json:"autoclear,omitempty"`
-	// ManyDevices says that the process serves other devices, too: it neither
-	// ends with this one, nor is it to be ended for it.
-	ManyDevices bool `json:"many_devices,omitempty"`
+	Autoclear bool
 }

@@ -9,6 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/internal/hint"
+	"github.com/ublk-loop/ublk-loop/loop/internal/process"
+	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
@@ -33,7 +35,7 @@ func Detach(ctl *ublk.Control, id uint32, opts DetachOptions) error {
 		return err
 	}
 	if server != nil {
-		defer server.close()
+		defer server.Close()
 	}
 	if err := server.end(ctl, was, opts.Force); err != nil {
 		return err
@@ -45,14 +47,14 @@ func Detach(ctl *ublk.Control, id uint32, opts DetachOptions) error {
 // was and its server, nil for none: of that, or of a device that is gone. A
 // server that ends by it changes the state in its turn.
 func stopOurs(ctl *ublk.Control, id uint32, force bool) (*ublk.Info, *deviceServer, error) {
-	lock, err := lockState(id)
+	lock, err := statefile.Acquire(id)
 	if err != nil {
 		return nil, nil, err
 	}
-	defer lock.release()
+	defer lock.Release()
 	info, err := ctl.Info(id)
 	if errors.Is(err, unix.ENODEV) {
-		return nil, nil, removeState(id)
+		return nil, nil, statefile.Remove(id)
 	}
 	if err != nil {
 		return nil, nil, err
@@ -66,7 +68,7 @@ func stopOurs(ctl *ublk.Control, id uint32, force bool) (*ublk.Info, *deviceServ
 	}
 	if err := stop(ctl, id, server, force); err != nil && !errors.Is(err, unix.ENODEV) {
 		if server != nil {
-			server.close()
+			server.Close()
 		}
 		return nil, nil, err
 	}
@@ -76,11 +78,11 @@ func stopOurs(ctl *ublk.Control, id uint32, force bool) (*ublk.Info, *deviceServ
 // deleteRest removes what a server has not: all of it where the server was
 // killed, nothing where it ended in order.
 func deleteRest(ctl *ublk.Control, was ublk.Info) error {
-	lock, err := lockState(was.ID)
+	lock, err := statefile.Acquire(was.ID)
 	if err != nil {
 		return err
 	}
-	defer lock.release()
+	defer lock.Release()
 	return deleteSame(ctl, was)
 }
 
@@ -94,7 +96,7 @@ func deleteSame(ctl *ublk.Control, was ublk.Info) error {
 	if err != nil {
 		return err
 	}
-	if err := removeState(was.ID); err != nil {
+	if err := statefile.Remove(was.ID); err != nil {
 		return err
 	}
 	err = ctl.Delete(was.ID)
@@ -106,7 +108,7 @@ func deleteSame(ctl *ublk.Control, was ublk.Info) error {
 
 // deviceServer is the process that serves a device, another than this one.
 type deviceServer struct {
-	*process
+	*process.Process
 	many bool // it has other devices, too
 }
 
@@ -117,11 +119,11 @@ func serverOf(id uint32) (*deviceServer, error) {
 	if err != nil || saved == nil || saved.Status.PID == os.Getpid() {
 		return nil, err
 	}
-	p, err := openProcess(saved.Status.PID, saved.StartTime)
+	p, err := process.Open(saved.Status.PID, saved.StartTime)
 	if err != nil || p == nil {
 		return nil, err
 	}
-	return &deviceServer{p, saved.Config.ManyDevices}, nil
+	return &deviceServer{p, saved.ManyDevices}, nil
 }
 
 // stop removes the disk: after it nobody can open it any more.
@@ -141,7 +143,7 @@ func stop(ctl *ublk.Control, id uint32, server *deviceServer, force bool) error 
 		err := fmt.Errorf("remove %s: its requests have no answer: %w", ublk.BlockPath(id), unix.ETIMEDOUT)
 		return hint.Add(err, "the disk below may hang, see dmesg")
 	}
-	if err := server.kill(); err != nil {
+	if err := server.Kill(); err != nil {
 		return fmt.Errorf("kill server of %s: %w", ublk.BlockPath(id), err)
 	}
 	return <-stopped
@@ -160,10 +162,10 @@ func (s *deviceServer) end(ctl *ublk.Control, was *ublk.Info, force bool) error 
 	case !force || s.many:
 		return fmt.Errorf("remove %s: wait for its server: %w", ublk.BlockPath(was.ID), unix.ETIMEDOUT)
 	}
-	if err := s.kill(); err != nil {
+	if err := s.Kill(); err != nil {
 		return fmt.Errorf("kill server of %s: %w", ublk.BlockPath(was.ID), err)
 	}
-	_, err = s.wait(serverTimeout)
+	_, err = s.Wait(serverTimeout)
 	return err
 }
 
@@ -171,7 +173,7 @@ func (s *deviceServer) end(ctl *ublk.Control, was *ublk.Info, force bool) error 
 // that it has for that.
 func (s *deviceServer) waitFor(ctl *ublk.Control, was *ublk.Info) (bool, error) {
 	if !s.many {
-		return s.wait(serverTimeout)
+		return s.Wait(serverTimeout)
 	}
 	deadline := time.Now().Add(serverTimeout)
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
@@ -188,7 +190,7 @@ func (s *deviceServer) waitFor(ctl *ublk.Control, was *ublk.Info) (bool, error) 
 			return err == nil, err
 		}
 		// Its end would be the device's, too: what is left is removed then.
-		if ended, err := s.wait(pause); ended || err != nil {
+		if ended, err := s.Wait(pause); ended || err != nil {
 			return ended, err
 		}
 	}

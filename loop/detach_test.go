@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
 	"github.com/ublk-loop/ublk-loop/ublk"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
@@ -17,8 +18,8 @@ const unusedID = 1<<20 - 1
 // needState skips a test where the state of devices is another user's.
 func needState(t *testing.T) {
 	t.Helper()
-	if err := unix.Access(stateDir, unix.W_OK); errors.Is(err, unix.EACCES) {
-		t.Skipf("%s: %v", stateDir, err)
+	if err := unix.Access(statefile.Dir, unix.W_OK); errors.Is(err, unix.EACCES) {
+		t.Skipf("%s: %v", statefile.Dir, err)
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/internal/identity"
+	"github.com/ublk-loop/ublk-loop/loop/internal/process"
+	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
 	"github.com/ublk-loop/ublk-loop/transfer"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
@@ -45,6 +47,7 @@ type Device struct {
 	b        *backing
 	transfer transfer.Transfer // nil for none
 	status   Status
+	many     bool // the process serves other devices, too
 	closed   atomic.Bool
 	// background is what ends by itself once closed is set. It uses b.
 	background sync.WaitGroup
@@ -70,7 +73,7 @@ func attachOn(ctl *ublk.Control, file *os.File, cfg Config, shared *threads) (*D
 	if err != nil {
 		return nil, err
 	}
-	d := &Device{b: b}
+	d := &Device{b: b, many: shared != nil}
 	if d.transfer, err = b.newTransfer(&cfg); err != nil {
 		return nil, errors.Join(fmt.Errorf("open %s: %w", b.path, err), b.close())
 	}
@@ -142,11 +145,11 @@ func (d *Device) start(cfg *Config, t ublk.Target) error {
 // a device is never there without saying what for. Until it is open it has its
 // id only for as long as nobody removes it, as del does with the lock.
 func (d *Device) prepare(cfg *Config) error {
-	lock, err := lockState(d.ID())
+	lock, err := statefile.Acquire(d.ID())
 	if err != nil {
 		return err
 	}
-	defer lock.release()
+	defer lock.Release()
 	if _, err := d.now(); err != nil {
 		return err
 	}
@@ -181,11 +184,11 @@ func (d *Device) isOther(info *ublk.Info) bool { return info.Tag != d.dev.Info()
 
 // writeState is called with the lock of the state.
 func (d *Device) writeState(cfg *Config) error {
-	start, err := startTime(os.Getpid())
+	start, err := process.StartTime(os.Getpid())
 	if err != nil {
 		return err
 	}
-	s := state{Version: stateVersion, StartTime: start, FileBirth: identity.Birth(d.b.fd), Config: *cfg, Status: &d.status}
+	s := state{StartTime: start, FileBirth: identity.Birth(d.b.fd), ManyDevices: d.many, Config: *cfg, Status: &d.status}
 	if d.transfer != nil {
 		s.KeyCheck = keyCheck(&cfg.Transfer, d.transfer, d.b.transferSize)
 	}
@@ -213,11 +216,11 @@ func (d *Device) Status() Status {
 // keep takes from the device that it goes when nobody uses it. It returns an
 // error that wraps ENODEV for one that has no disk any more.
 func (d *Device) keep() error {
-	lock, err := lockState(d.ID())
+	lock, err := statefile.Acquire(d.ID())
 	if err != nil {
 		return err
 	}
-	defer lock.release()
+	defer lock.Release()
 	info, err := d.now()
 	if err != nil {
 		return err
@@ -279,9 +282,9 @@ func (d *Device) close() error {
 
 // remove stops the device and removes all of it.
 func (d *Device) remove() error {
-	lock, err := lockState(d.ID())
+	lock, err := statefile.Acquire(d.ID())
 	if err == nil {
-		defer lock.release()
+		defer lock.Release()
 	}
 	end := d.dev.End()
 	if errors.Is(end, ublk.ErrServed) {
@@ -302,9 +305,9 @@ func (d *Device) removeRest() error {
 	case err == nil && d.isOther(&info):
 		return d.dev.Leave()
 	case errors.Is(err, unix.ENODEV): // who gets the id next writes a state with the lock that we have
-		return errors.Join(removeState(d.ID()), d.dev.Leave())
+		return errors.Join(statefile.Remove(d.ID()), d.dev.Leave())
 	}
-	return errors.Join(removeState(d.ID()), d.dev.Close())
+	return errors.Join(statefile.Remove(d.ID()), d.dev.Close())
 }
 
 // closeTransfer wipes the key, once no queue is there to use it.

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
 	"github.com/ublk-loop/ublk-loop/ublk"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
@@ -49,12 +50,12 @@ func (r *replaceable) replace(t *testing.T) {
 	if _, err := r.ctl.Add(ublk.Options{ID: &id, Mode: ublk.BufferCopy, Tag: newTag()}); err != nil {
 		t.Fatal(err)
 	}
-	other := state{Version: stateVersion, Status: &Status{ID: id, File: "/another"}}
+	other := state{Status: &Status{ID: id, File: "/another"}}
 	if err := other.write(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := removeState(id); err != nil {
+		if err := statefile.Remove(id); err != nil {
 			t.Error(err)
 		}
 	})
@@ -86,7 +87,7 @@ func TestKernelStartOfWhatWasReplaced(t *testing.T) {
 func TestKernelRemoveOfWhatIsGone(t *testing.T) {
 	r := addReplaceable(t)
 	id := r.dev.ID()
-	left := state{Version: stateVersion, Status: &Status{ID: id}}
+	left := state{Status: &Status{ID: id}}
 	if err := errors.Join(r.ctl.Delete(id), left.write()); err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +98,7 @@ func TestKernelRemoveOfWhatIsGone(t *testing.T) {
 	if slices.ContainsFunc(r.fake.Commands()[before:], func(cmd ublk.Command) bool { return cmd.Op == ublk.UBLK_U_CMD_DEL_DEV }) {
 		t.Error("another device may have been deleted")
 	}
-	if _, err := os.Stat(statePath(id)); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(statefile.Path(id)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("its state: %v", err)
 	}
 }
@@ -106,11 +107,11 @@ func TestKernelRemoveOfWhatIsGone(t *testing.T) {
 func TestKernelStartKeepsTheID(t *testing.T) {
 	r := addReplaceable(t)
 	id := r.dev.ID()
-	lock, err := lockState(id) // as del has
+	lock, err := statefile.Acquire(id) // as del has
 	if err != nil {
 		t.Fatal(err)
 	}
-	release := sync.OnceFunc(lock.release)
+	release := sync.OnceFunc(lock.Release)
 	defer release()
 	before := len(r.fake.Commands())
 	started := make(chan error)

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/internal/identity"
+	"github.com/ublk-loop/ublk-loop/loop/internal/process"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
@@ -79,7 +80,7 @@ func Waiting(ctl *ublk.Control) ([]Status, error) {
 		if s.State != ublk.StateQuiesced.String() && s.PID != os.Getpid() {
 			continue
 		}
-		if saved, err := readState(s.ID); err == nil && saved != nil && saved.Config.ManyDevices {
+		if saved, err := readState(s.ID); err == nil && saved != nil && saved.ManyDevices {
 			waiting = append(waiting, s)
 		}
 	}
@@ -103,7 +104,7 @@ func statusOf(ctl *ublk.Control, info ublk.Info) (Status, error) {
 		s.PID = pidOf(&info)
 	} else {
 		s = *saved.Status
-		if now, err := startTime(s.PID); err != nil || now != saved.StartTime {
+		if now, err := process.StartTime(s.PID); err != nil || now != saved.StartTime {
 			s.PID = 0
 		}
 	}
@@ -134,7 +135,7 @@ func pidOf(info *ublk.Info) int {
 	case ublk.StateLive:
 		pid = int(info.ServerPID)
 	}
-	if pid <= 0 || !exists(pid) {
+	if pid <= 0 || !process.Exists(pid) {
 		return 0
 	}
 	return pid

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
@@ -200,11 +201,11 @@ func (d *Device) identity() Identity {
 // It returns an error that wraps ErrInUse for one that somebody has open for
 // longer than udev looks at a disk.
 func StopUnused(ctl *ublk.Control, device Identity) error {
-	lock, err := lockState(device.ID) // with which its server waits until it gives the id free
+	lock, err := statefile.Acquire(device.ID) // with which its server waits until it gives the id free
 	if err != nil {
 		return err
 	}
-	defer lock.release()
+	defer lock.Release()
 	info, err := ctl.Info(device.ID)
 	switch {
 	case err != nil:

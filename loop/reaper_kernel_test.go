@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
 	"github.com/ublk-loop/ublk-loop/ublk"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
@@ -140,7 +141,7 @@ func TestKernelKeepOfWhatIsRemoved(t *testing.T) {
 	path := sparseFile(t, mountTmpfs(t))
 	s, _ := lookingServer(t, ctl)
 	d, id := addTo(t, s, path, nil)
-	lock, err := lockState(id) // with it nothing of the device is removed but the disk
+	lock, err := statefile.Acquire(id) // with it nothing of the device is removed but the disk
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,7 +150,7 @@ func TestKernelKeepOfWhatIsRemoved(t *testing.T) {
 	}
 	kept := make(chan error)
 	go func() { kept <- s.Keep(id) }() // received below
-	lock.release()
+	lock.Release()
 	if err := <-kept; !errors.Is(err, unix.ENODEV) {
 		t.Errorf("keep: error %v, want ENODEV", err)
 	}

@@ -10,6 +10,8 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/internal/identity"
+	"github.com/ublk-loop/ublk-loop/loop/internal/process"
+	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
 	"github.com/ublk-loop/ublk-loop/transfer"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
@@ -28,8 +30,6 @@ type RecoverOptions struct {
 	// Key is that of the device's transfer, nil for none. Recover closes it,
 	// whatever comes of it.
 	Key *transfer.Secret
-	// ManyDevices is that of Config.
-	ManyDevices bool
 }
 
 // Recover takes over one of our devices, whose server has ended without
@@ -54,11 +54,11 @@ func recoverOn(ctl *ublk.Control, id uint32, file *os.File, opts RecoverOptions,
 	if opts.Key != nil {
 		defer opts.Key.Close()
 	}
-	lock, err := lockState(id)
+	lock, err := statefile.Acquire(id)
 	if err != nil {
 		return nil, err
 	}
-	defer lock.release()
+	defer lock.Release()
 	d, err := recoverDevice(ctl, id, file, opts, shared)
 	if err != nil {
 		return nil, fmt.Errorf("recover %s: %w", ublk.BlockPath(id), err)
@@ -84,7 +84,7 @@ func recoverDevice(ctl *ublk.Control, id uint32, file *os.File, opts RecoverOpti
 	if err != nil {
 		return nil, err
 	}
-	d := &Device{b: b, status: *saved.Status}
+	d := &Device{b: b, many: shared != nil, status: *saved.Status}
 	if d.transfer, err = b.newTransfer(&cfg); err != nil {
 		return nil, errors.Join(err, b.close())
 	}
@@ -92,7 +92,7 @@ func recoverDevice(ctl *ublk.Control, id uint32, file *os.File, opts RecoverOpti
 	d.status.Size = b.size
 	d.status.Limits = limitsOf(&params)
 	if err = saved.checkKey(d); err == nil {
-		err = d.takeOver(ctl, saved, opts.ManyDevices, shared)
+		err = d.takeOver(ctl, saved, shared)
 	}
 	if errors.Is(err, ublk.ErrServed) {
 		// Its queues have their tags, though no requests: the driver does not
@@ -139,12 +139,12 @@ func checkEnded(info *ublk.Info, saved *state) error {
 	if info.State != ublk.StateLive || saved == nil || saved.Status.PID == os.Getpid() {
 		return nil
 	}
-	server, err := openProcess(saved.Status.PID, saved.StartTime)
+	server, err := process.Open(saved.Status.PID, saved.StartTime)
 	if err != nil || server == nil {
 		return err
 	}
-	defer server.close()
-	ended, err := server.wait(endingTimeout)
+	defer server.Close()
+	ended, err := server.Wait(endingTimeout)
 	if err == nil && !ended {
 		err = fmt.Errorf("process %d: %w", saved.Status.PID, ErrServed)
 	}
@@ -243,11 +243,11 @@ func openFreed(file *os.File, cfg *Config) (*backing, error) {
 // is never there without saying whose it is. What it said comes back where the
 // driver has changed nothing. The wait for the driver comes before all of that:
 // who is killed in it has not begun.
-func (d *Device) takeOver(ctl *ublk.Control, saved *state, many bool, shared *threads) error {
+func (d *Device) takeOver(ctl *ublk.Control, saved *state, shared *threads) error {
 	s := *saved
-	s.Config.ManyDevices = many
+	s.ManyDevices = d.many
 	var err error
-	if s.StartTime, err = startTime(d.status.PID); err != nil {
+	if s.StartTime, err = process.StartTime(d.status.PID); err != nil {
 		return err
 	}
 	if err := ctl.AwaitServerEnd(d.status.ID); err != nil {

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/internal/identity"
+	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
 	"github.com/ublk-loop/ublk-loop/ublk"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
@@ -156,7 +157,7 @@ func TestKernelRecoverMarksNothingTooEarly(t *testing.T) {
 	if err := <-recovered; err == nil {
 		t.Error("a device that is gone was recovered")
 	}
-	if err := removeState(id); err != nil {
+	if err := statefile.Remove(id); err != nil {
 		t.Error(err)
 	}
 }
@@ -170,6 +171,6 @@ func describeAsOfAnother(d *Device, cfg *Config) error {
 	}
 	d.status = d.describe(cfg)
 	d.status.PID = 0
-	saved := state{Version: stateVersion, FileBirth: identity.Birth(d.b.fd), Config: *cfg, Status: &d.status}
+	saved := state{FileBirth: identity.Birth(d.b.fd), Config: *cfg, Status: &d.status}
 	return errors.Join(d.dev.SetParams(params), saved.write(), d.b.close())
 }

@@ -11,6 +11,8 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/internal/identity"
+	"github.com/ublk-loop/ublk-loop/loop/internal/process"
+	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
@@ -37,11 +39,11 @@ func Resize(ctl *ublk.Control, id uint32, opts ResizeOptions) error {
 }
 
 func resize(ctl *ublk.Control, id uint32, opts ResizeOptions) error {
-	lock, err := lockState(id)
+	lock, err := statefile.Acquire(id)
 	if err != nil {
 		return err
 	}
-	defer lock.release()
+	defer lock.Release()
 	info, err := ctl.Info(id)
 	if err != nil {
 		return err
@@ -113,7 +115,7 @@ func resizedTo(asked, total uint64, s *Status, sectorSize uint32) (uint64, error
 
 // isServed reports whether the process of the state is there.
 func (s *state) isServed() bool {
-	now, err := startTime(s.Status.PID)
+	now, err := process.StartTime(s.Status.PID)
 	return err == nil && now == s.StartTime
 }
 

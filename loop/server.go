@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
 	"github.com/ublk-loop/ublk-loop/transfer"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
@@ -116,7 +117,6 @@ func (s *Server) guard(device, what string) (done func()) {
 // Add makes a device of a file, as Attach does. One with cfg.Autoclear has a
 // holder, the caller, and stays until Release, however long nobody uses it.
 func (s *Server) Add(file *os.File, cfg Config) (Status, error) {
-	cfg.ManyDevices = true
 	came, err := s.begin(cfg.Key)
 	if err != nil {
 		return Status{}, err
@@ -265,24 +265,24 @@ func (s *Server) stop(d *served, force bool) error {
 // lock. It returns an error that wraps ENODEV for one that has ended.
 func (s *Server) stopWith(d *served, stop func(id uint32) error) error {
 	id := d.dev.ID()
-	lock, err := lockState(id)
+	lock, err := statefile.Acquire(id)
 	if err != nil {
 		return err
 	}
 	if d.dev.isDone() {
-		lock.release()
+		lock.Release()
 		return fmt.Errorf("%s: %w", d.dev.Path(), unix.ENODEV)
 	}
 	stopped := make(chan error, 1) // of a goroutine that ends with the driver's answer
 	go func() { stopped <- stop(id) }()
 	select {
 	case err = <-stopped:
-		lock.release()
+		lock.Release()
 	case <-time.After(slowAfter):
 		// By now the driver has found the device, whose requests have no answer.
 		// Who wants to change it need not wait for that.
 		s.countStops(d, 1)
-		lock.release()
+		lock.Release()
 		if err = <-stopped; err != nil {
 			s.countStops(d, -1)
 		}
@@ -379,7 +379,7 @@ func (s *Server) Recover(id uint32, file *os.File, key *transfer.Secret) (Status
 		return Status{}, fmt.Errorf("recover %s: %w", ublk.BlockPath(id), ErrServed)
 	}
 	defer s.guard(ublk.BlockPath(id), "recover")()
-	dev, err := recoverOn(s.ctl, id, file, RecoverOptions{Key: key, ManyDevices: true}, s.threads)
+	dev, err := recoverOn(s.ctl, id, file, RecoverOptions{Key: key}, s.threads)
 	if err != nil {
 		return Status{}, err
 	}

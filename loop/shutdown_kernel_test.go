@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
 	"github.com/ublk-loop/ublk-loop/ublk"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
@@ -76,7 +77,7 @@ func TestKernelShutdownDuringALook(t *testing.T) {
 	dir := mountTmpfs(t)
 	looked, id := addTo(t, s, sparseFile(t, dir), nil)
 	other, _ := addTo(t, s, sparseFile(t, t.TempDir()), nil)
-	lock, err := lockState(id) // for which a look waits
+	lock, err := statefile.Acquire(id) // for which a look waits
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +90,7 @@ func TestKernelShutdownDuringALook(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- s.Shutdown() }() // received below
 	waitClosed(t, "the end of the other device", other.gone)
-	lock.release()
+	lock.Release()
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}

@@ -1,92 +1,87 @@
 package loop
 
 import (
-	"encoding/json"
-	"errors"
-	"fmt"
-	"os"
-	"path/filepath"
-	"strconv"
+	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
 )
 
-// stateDir holds a file N.json for each of our devices. The driver knows what
-// exists; a file only says what it is for.
-const stateDir = "/run/ublk-loop"
-
-// stateVersion is the format of a state file. A file of another version is
-// ignored.
-const stateVersion = 1
-
-// state is the content of a state file.
+// state is what is kept of a device besides what the driver knows.
 type state struct {
-	Version   int    `json:"version"`
-	StartTime uint64 `json:"pid_start_time"` // of Status.PID, in clock ticks since boot
-	// FileBirth is when the file was made, see birthTime.
-	FileBirth int64 `json:"file_birth,omitempty"`
-	// KeyCheck tells the transfer's key from others, see keyCheck.
-	KeyCheck string `json:"key_check,omitempty"`
-	// Recovering says that Status.PID has begun to take over the device, and
-	// has not come to its end.
-	Recovering bool    `json:"recovering,omitempty"`
-	Config     Config  `json:"config"`
-	Status     *Status `json:"status"`
+	StartTime   uint64 // of Status.PID, in clock ticks since boot
+	FileBirth   int64  // when the file was made, see identity.File
+	KeyCheck    string // tells the transfer's key from others, see keyCheck
+	Recovering  bool   // Status.PID has begun to take over the device, and has not finished
+	ManyDevices bool   // Status.PID has other devices, too
+	Config      Config
+	Status      *Status
 }
 
-func statePath(id uint32) string {
-	return filepath.Join(stateDir, strconv.FormatUint(uint64(id), 10)+".json")
-}
-
-// newStatePath is where a state is written before it takes its place, by who
-// holds the stateLock.
-func newStatePath(id uint32) string { return statePath(id) + ".new" }
-
-// write puts the state in its place at once: a reader sees the old file, the
-// new one or none.
+// write keeps the state. The caller has the lock of the device.
 func (s *state) write() error {
-	if err := os.MkdirAll(stateDir, 0o700); err != nil {
-		return fmt.Errorf("make state directory: %w", err)
-	}
-	data, err := json.Marshal(s)
-	if err != nil {
-		return fmt.Errorf("write state: %w", err)
-	}
-	id := s.Status.ID
-	if err := os.WriteFile(newStatePath(id), append(data, '\n'), 0o600); err != nil {
-		return fmt.Errorf("write state: %w", err)
-	}
-	if err := os.Rename(newStatePath(id), statePath(id)); err != nil {
-		return fmt.Errorf("write state: %w", err)
-	}
-	return nil
+	r := s.record()
+	return r.Write()
 }
 
-// readState returns what a device is for, nil when nothing is known.
+// readState returns what a device is for, nil if nothing is known.
 func readState(id uint32) (*state, error) {
-	data, err := os.ReadFile(statePath(id))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
+	r, err := statefile.Read(id)
+	if err != nil || r == nil {
+		return nil, err
 	}
-	if err != nil {
-		return nil, fmt.Errorf("read state: %w", err)
-	}
-	return parseState(data, id), nil
+	return stateFrom(r), nil
 }
 
-// parseState returns nil for a file that is not a state of device id.
-func parseState(data []byte, id uint32) *state {
-	var s state
-	if json.Unmarshal(data, &s) != nil || s.Version != stateVersion || s.Status == nil || s.Status.ID != id {
-		return nil
+// record returns the state in the form that it has on disk. The key is nowhere.
+func (s *state) record() statefile.Record {
+	return statefile.Record{
+		StartTime: s.StartTime, FileBirth: s.FileBirth, KeyCheck: s.KeyCheck, Recovering: s.Recovering,
+		Config: recordConfig(&s.Config, s.ManyDevices), Status: recordStatus(s.Status),
 	}
-	return &s
 }
 
-// removeState removes what is kept of a device, an unfinished write included.
-func removeState(id uint32) error {
-	for _, path := range []string{newStatePath(id), statePath(id)} {
-		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("remove state: %w", err)
-		}
+// stateFrom is the inverse of record.
+func stateFrom(r *statefile.Record) *state {
+	return &state{
+		StartTime: r.StartTime, FileBirth: r.FileBirth, KeyCheck: r.KeyCheck, Recovering: r.Recovering,
+		ManyDevices: r.Config.ManyDevices, Config: configFrom(&r.Config), Status: statusFrom(r.Status),
 	}
-	return nil
+}
+
+func recordConfig(c *Config, many bool) statefile.Config {
+	return statefile.Config{
+		ID: c.ID, ReadOnly: c.ReadOnly, Offset: c.Offset, SizeLimit: c.SizeLimit, SectorSize: c.SectorSize,
+		DirectIO: string(c.DirectIO), ZeroCopy: string(c.ZeroCopy), PartScan: c.PartScan,
+		Queues: c.Queues, Depth: c.Depth, MaxIOBytes: c.MaxIOBytes, Transfer: statefile.Transfer(c.Transfer),
+		OnCrash: string(c.OnCrash), Shared: c.Shared, Autoclear: c.Autoclear, ManyDevices: many,
+	}
+}
+
+func configFrom(c *statefile.Config) Config {
+	return Config{
+		ID: c.ID, ReadOnly: c.ReadOnly, Offset: c.Offset, SizeLimit: c.SizeLimit, SectorSize: c.SectorSize,
+		DirectIO: Switch(c.DirectIO), ZeroCopy: Switch(c.ZeroCopy), PartScan: c.PartScan,
+		Queues: c.Queues, Depth: c.Depth, MaxIOBytes: c.MaxIOBytes, Transfer: TransferConfig(c.Transfer),
+		OnCrash: OnCrash(c.OnCrash), Shared: c.Shared, Autoclear: c.Autoclear,
+	}
+}
+
+func recordStatus(s *Status) *statefile.Status {
+	return &statefile.Status{
+		ID: s.ID, Device: s.Device, MajMin: s.MajMin, State: s.State, PID: s.PID,
+		File: s.File, FileDevice: s.FileDevice, FileInode: s.FileInode, FileIsDisk: s.FileIsDisk,
+		Size: s.Size, Offset: s.Offset, SizeLimit: s.SizeLimit,
+		ReadOnly: s.ReadOnly, DirectIO: s.DirectIO, BufferMode: s.BufferMode,
+		PartScan: s.PartScan, Autoclear: s.Autoclear, OnCrash: s.OnCrash, Queues: s.Queues, Depth: s.Depth,
+		Transfer: statefile.Transfer(s.Transfer), Limits: statefile.Limits(s.Limits),
+	}
+}
+
+func statusFrom(s *statefile.Status) *Status {
+	return &Status{
+		ID: s.ID, Device: s.Device, MajMin: s.MajMin, State: s.State, PID: s.PID,
+		File: s.File, FileDevice: s.FileDevice, FileInode: s.FileInode, FileIsDisk: s.FileIsDisk,
+		Size: s.Size, Offset: s.Offset, SizeLimit: s.SizeLimit,
+		ReadOnly: s.ReadOnly, DirectIO: s.DirectIO, BufferMode: s.BufferMode,
+		PartScan: s.PartScan, Autoclear: s.Autoclear, OnCrash: s.OnCrash, Queues: s.Queues, Depth: s.Depth,
+		Transfer: TransferConfig(s.Transfer), Limits: Limits(s.Limits),
+	}
 }

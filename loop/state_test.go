@@ -1,60 +1,99 @@
 package loop
 
 import (
-	"bytes"
 	"encoding/json"
+	"os"
+	"reflect"
 	"testing"
+
+	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
 )
 
-func TestParseState(t *testing.T) {
-	good, err := json.Marshal(&state{Version: stateVersion, StartTime: 5, Status: &Status{ID: 3, PID: 9, File: "/f"}})
+// A state is the same after it has been on disk, but for the key, which never is there.
+func TestStateForgetsNoField(t *testing.T) {
+	var want state
+	fillFields(t, reflect.ValueOf(&want).Elem())
+	want.Config.Key = nil
+	data, err := json.Marshal(want.record())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s := parseState(good, 3); s == nil || s.StartTime != 5 || s.Status.PID != 9 || s.Status.File != "/f" {
-		t.Fatalf("parsed %+v", s)
+	var r statefile.Record
+	if err := json.Unmarshal(data, &r); err != nil {
+		t.Fatal(err)
 	}
-	for name, data := range map[string][]byte{
-		"empty":           nil,
-		"cut off":         good[:len(good)/2],
-		"another version": bytes.Replace(good, []byte(`"version":1`), []byte(`"version":2`), 1),
-		"no status":       []byte(`{"version":1}`),
-		"another device":  bytes.Replace(good, []byte(`"id":3`), []byte(`"id":4`), 1),
-	} {
-		if s := parseState(data, 3); s != nil {
-			t.Errorf("%s: parsed %+v", name, s)
+	if got := stateFrom(&r); !reflect.DeepEqual(got, &want) {
+		t.Errorf("%+v, %+v\nbecomes\n%+v, %+v", want, want.Status, got, got.Status)
+	}
+}
+
+// fillFields gives each field of a struct another value than its zero value.
+func fillFields(t *testing.T, v reflect.Value) {
+	t.Helper()
+	for i := range v.NumField() {
+		switch f := v.Field(i); f.Kind() {
+		case reflect.Bool:
+			f.SetBool(true)
+		case reflect.String:
+			f.SetString(v.Type().Field(i).Name)
+		case reflect.Int, reflect.Int64:
+			f.SetInt(int64(i + 1))
+		case reflect.Uint32, reflect.Uint64:
+			f.SetUint(uint64(i + 1))
+		case reflect.Struct:
+			fillFields(t, f)
+		case reflect.Pointer:
+			f.Set(reflect.New(f.Type().Elem()))
+			if f.Elem().Kind() == reflect.Struct && f.Type().Elem().Name() == "Status" {
+				fillFields(t, f.Elem())
+			}
+		default:
+			t.Fatalf("%s: no value for a %s", v.Type().Field(i).Name, f.Kind())
 		}
 	}
 }
 
-func FuzzParseState(f *testing.F) {
-	f.Add([]byte(`{"version":1,"status":{"id":3}}`))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		if s := parseState(data, 3); s != nil && (s.Status == nil || s.Status.ID != 3) {
-			t.Fatalf("parsed %+v", s)
-		}
-	})
-}
-
-func TestParseStartTime(t *testing.T) {
-	const rest = " S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242 20"
-	for name, stat := range map[string]string{
-		"plain":                  "1 (cat)" + rest,
-		"spaces":                 "1 (a b c)" + rest,
-		"parentheses and digits": "1 (x) S 1 2 (y)" + rest,
-	} {
-		if n, err := parseStartTime([]byte(stat)); err != nil || n != 4242 {
-			t.Errorf("%s: %d, error %v; want 4242", name, n, err)
-		}
+// A file that an earlier version has written says what it said to that.
+func TestStateOfEarlierVersion(t *testing.T) {
+	data, err := os.ReadFile("testdata/state-2026-11.json")
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, stat := range []string{"", "1 (cat) S 1", "1 (cat)"} {
-		if n, err := parseStartTime([]byte(stat)); err == nil {
-			t.Errorf("%q: %d without an error", stat, n)
-		}
+	var r statefile.Record
+	if err := json.Unmarshal(data, &r); err != nil {
+		t.Fatal(err)
 	}
-}
-
-func FuzzParseStartTime(f *testing.F) {
-	f.Add([]byte("1 (cat) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242 20"))
-	f.Fuzz(func(_ *testing.T, stat []byte) { _, _ = parseStartTime(stat) })
+	five := uint32(5)
+	encrypted := TransferConfig{
+		Name: "aes-xts-plain64", KeyBytes: 64, SectorSize: 4096, IVOffset: 8, IVLargeSectors: true, AllowDiscards: true,
+		LUKS: 2, UUID: "3f1c", LUKSOffset: 1 << 20,
+	}
+	want := &state{
+		StartTime: 4242, FileBirth: 1700000000123456789, KeyCheck: "01234567", Recovering: true, ManyDevices: true,
+		Config: Config{
+			ID: &five, ReadOnly: true, Offset: 16777216, SizeLimit: 1 << 30, SectorSize: 4096, DirectIO: SwitchOn, ZeroCopy: SwitchOff,
+			PartScan: true, Queues: 2, Depth: 64, MaxIOBytes: 65536, Transfer: encrypted, OnCrash: CrashReissue, Shared: true, Autoclear: true,
+		},
+		Status: &Status{
+			ID: 5, Device: "/dev/ublkb5", MajMin: "259:5", State: "live", PID: 4711, File: "/srv/disk image", FileDevice: "8:1", FileInode: 12,
+			FileIsDisk: true, Size: 1 << 30, Offset: 16777216, SizeLimit: 1 << 30, ReadOnly: true, DirectIO: true, BufferMode: "copy",
+			PartScan: true, Autoclear: true, OnCrash: "reissue", Queues: 2, Depth: 64, Transfer: encrypted,
+			Limits: Limits{
+				LogicalBlockSize: 4096, PhysicalBlockSize: 4096, MinimumIOSize: 4096, OptimalIOSize: 65536, MaxIOBytes: 65536, ChunkBytes: 131072,
+				VirtBoundaryMask: 4095, DMAAlignment: 511, MaxSegments: 128, MaxSegmentSize: 65536, DiscardGranularity: 4096, DiscardAlignment: 512,
+				DiscardMaxBytes: 1 << 30, WriteZeroesMaxBytes: 1 << 29, Rotational: true, WriteCache: true, FUA: true,
+			},
+		},
+	}
+	got := stateFrom(&r)
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("it says\n%+v, %+v\nnot\n%+v, %+v", got, got.Status, want, want.Status)
+	}
+	// And that version reads what is written now: the format has not changed.
+	again := got.record()
+	again.Version = 1
+	written, err := json.Marshal(again)
+	if err != nil || string(written)+"\n" != string(data) {
+		t.Errorf("written again it is\n%s\nnot\n%s", written, data)
+	}
 }

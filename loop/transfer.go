@@ -14,23 +14,23 @@ import (
 // The zero value says that they don't. Sizes are in bytes.
 type TransferConfig struct {
 	// Name is one of package transfer's; the empty string means transfer.None.
-	Name string `json:"name"`
+	Name string
 	// KeyBytes is the length of the key, which is filled in by Attach.
-	KeyBytes int `json:"key_bytes"`
+	KeyBytes int
 	// SectorSize is how many bytes are encrypted at a time. 0 means the
 	// device's sector size, which is never smaller.
-	SectorSize uint32 `json:"sector_size"`
+	SectorSize uint32
 	// IVOffset and IVLargeSectors are those of transfer.Options.
-	IVOffset       uint64 `json:"iv_offset"`
-	IVLargeSectors bool   `json:"iv_large_sectors"`
+	IVOffset       uint64
+	IVLargeSectors bool
 	// AllowDiscards lets discards through, which show where nothing is stored.
-	AllowDiscards bool `json:"allow_discards"`
+	AllowDiscards bool
 	// LUKS is the version of the header that all of this is from, 0 for none,
 	// and UUID what that says.
-	LUKS int    `json:"luks"`
-	UUID string `json:"luks_uuid"`
+	LUKS int
+	UUID string
 	// LUKSOffset is where in the file the header is, in bytes.
-	LUKSOffset uint64 `json:"luks_offset"`
+	LUKSOffset uint64
 }
 
 // isNone reports whether the device has its file's bytes.

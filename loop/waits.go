@@ -46,7 +46,7 @@ func Waits(ctl *ublk.Control, file *os.File, cfg *Config) (bool, error) {
 func (s *state) isConfig(cfg *Config) bool {
 	was, is := s.Config, *cfg
 	for _, c := range []*Config{&was, &is} {
-		c.ID, c.Key, c.Transfer.KeyBytes, c.ManyDevices = nil, nil, 0, false
+		c.ID, c.Key, c.Transfer.KeyBytes = nil, nil, 0
 	}
 	return was == is
 }

@@ -1,4 +1,4 @@
-package loop
+package statefile
 
 import (
 	"os"
@@ -9,7 +9,7 @@ import (
 
 // However many want it: one holds it at a time, none is left out, and no file
 // is left behind.
-func TestStateLock(t *testing.T) {
+func TestLock(t *testing.T) {
 	dir := t.TempDir()
 	path, counter := filepath.Join(dir, "0.lock"), filepath.Join(t.TempDir(), "counter")
 	if err := os.WriteFile(counter, []byte("0"), 0o600); err != nil {
@@ -40,7 +40,7 @@ func TestStateLock(t *testing.T) {
 // and another takes its place.
 func countUnderLock(path, counter string, rounds int) error {
 	for range rounds {
-		l, err := lockPathOf(path)
+		l, err := lockFile(path)
 		if err != nil {
 			return err
 		}
@@ -55,7 +55,7 @@ func countUnderLock(path, counter string, rounds int) error {
 		if err := os.WriteFile(counter, []byte(strconv.Itoa(n+1)), 0o600); err != nil {
 			return err
 		}
-		l.release()
+		l.Release()
 	}
 	return nil
 }

@@ -1,4 +1,6 @@
-package loop
+// Package process holds on to another process, whose number may be a third one's by
+// the time that it is used.
+package process
 
 import (
 	"bytes"
@@ -11,9 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// startTime returns when a process began, in clock ticks since boot: with its
+// StartTime returns when a process began, in clock ticks since boot: with its
 // number it names the process for good (proc_pid_stat(5), field 22).
-func startTime(pid int) (uint64, error) {
+func StartTime(pid int) (uint64, error) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0, err
@@ -31,21 +33,21 @@ func parseStartTime(stat []byte) (uint64, error) {
 	return strconv.ParseUint(string(fields[19]), 10, 64)
 }
 
-// exists reports whether there is a process with a number, be it one that has
+// Exists reports whether there is a process with a number, be it one that has
 // ended and not been waited for.
-func exists(pid int) bool {
-	_, err := startTime(pid)
+func Exists(pid int) bool {
+	_, err := StartTime(pid)
 	return err == nil
 }
 
-// process is a server, held so that its number cannot come to mean another.
-type process struct {
+// Process is a process, held so that its number cannot come to mean another.
+type Process struct {
 	pidfd int
 }
 
-// openProcess returns the process with a number and a start time, nil when
+// Open returns the process with a number and a start time, nil when
 // there is none any more.
-func openProcess(pid int, start uint64) (*process, error) {
+func Open(pid int, start uint64) (*Process, error) {
 	fd, err := unix.PidfdOpen(pid, 0)
 	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL) {
 		return nil, nil
@@ -53,15 +55,15 @@ func openProcess(pid int, start uint64) (*process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open process %d: %w", pid, err)
 	}
-	if now, err := startTime(pid); err != nil || now != start {
+	if now, err := StartTime(pid); err != nil || now != start {
 		return nil, unix.Close(fd)
 	}
-	return &process{pidfd: fd}, nil
+	return &Process{pidfd: fd}, nil
 }
 
-// wait waits for the end of the process, for d at most, and reports whether it
+// Wait waits for the end of the process, for d at most, and reports whether it
 // came.
-func (p *process) wait(d time.Duration) (bool, error) {
+func (p *Process) Wait(d time.Duration) (bool, error) {
 	deadline := time.Now().Add(d)
 	for {
 		fds := []unix.PollFd{{Fd: int32(p.pidfd), Events: unix.POLLIN}}
@@ -72,7 +74,8 @@ func (p *process) wait(d time.Duration) (bool, error) {
 	}
 }
 
-// kill ends the process at once.
-func (p *process) kill() error { return unix.PidfdSendSignal(p.pidfd, unix.SIGKILL, nil, 0) }
+// Kill ends the process at once.
+func (p *Process) Kill() error { return unix.PidfdSendSignal(p.pidfd, unix.SIGKILL, nil, 0) }
 
-func (p *process) close() { _ = unix.Close(p.pidfd) }
+// Close lets go of the process.
+func (p *Process) Close() { _ = unix.Close(p.pidfd) }

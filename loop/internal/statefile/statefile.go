@@ -1,0 +1,96 @@
+// Package statefile keeps on disk what a device is for: a file N.json in /run/ublk-loop for
+// each of our devices. The driver knows which devices exist; a record only says what
+// they are for. It has types of its own, so that the format stays what it is: servers of
+// other versions read it.
+package statefile
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+)
+
+// Dir has the records, and the locks beside them.
+const Dir = "/run/ublk-loop"
+
+// version is the format of a record. A file of another version is ignored.
+const version = 1
+
+// Record is the content of a file.
+type Record struct {
+	Version   int    `json:"version"`
+	StartTime uint64 `json:"pid_start_time"` // of Status.PID, in clock ticks since boot
+	// FileBirth is when the file was made (identity.File).
+	FileBirth int64 `json:"file_birth,omitempty"`
+	// KeyCheck tells the key of the transfer from others.
+	KeyCheck string `json:"key_check,omitempty"`
+	// Recovering says that Status.PID has begun to take over the device, and has not
+	// finished.
+	Recovering bool    `json:"recovering,omitempty"`
+	Config     Config  `json:"config"`
+	Status     *Status `json:"status"`
+}
+
+// Path returns where the record of a device is.
+func Path(id uint32) string {
+	return filepath.Join(Dir, strconv.FormatUint(uint64(id), 10)+".json")
+}
+
+// newPath is where a state is written before it takes its place, by who
+// holds the Lock.
+func newPath(id uint32) string { return Path(id) + ".new" }
+
+// Write puts the record in its place at once: a reader sees the old file, the
+// new one or none.
+func (r *Record) Write() error {
+	if err := os.MkdirAll(Dir, 0o700); err != nil {
+		return fmt.Errorf("make state directory: %w", err)
+	}
+	r.Version = version
+	data, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("write state: %w", err)
+	}
+	id := r.Status.ID
+	if err := os.WriteFile(newPath(id), append(data, '\n'), 0o600); err != nil {
+		return fmt.Errorf("write state: %w", err)
+	}
+	if err := os.Rename(newPath(id), Path(id)); err != nil {
+		return fmt.Errorf("write state: %w", err)
+	}
+	return nil
+}
+
+// Read returns what is kept of a device, nil if nothing is.
+func Read(id uint32) (*Record, error) {
+	data, err := os.ReadFile(Path(id))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read state: %w", err)
+	}
+	return parse(data, id), nil
+}
+
+// parse returns nil for a file that is not a state of device id.
+func parse(data []byte, id uint32) *Record {
+	var r Record
+	if json.Unmarshal(data, &r) != nil || r.Version != version || r.Status == nil || r.Status.ID != id {
+		return nil
+	}
+	return &r
+}
+
+// Remove removes what is kept of a device, an unfinished write included.
+func Remove(id uint32) error {
+	for _, path := range []string{newPath(id), Path(id)} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("remove state: %w", err)
+		}
+	}
+	return nil
+}
