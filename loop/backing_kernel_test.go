@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/ublk"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
@@ -70,7 +71,7 @@ func TestKernelBackingRefuses(t *testing.T) {
 			if err != nil {
 				t.Fatalf("with %+v: %v", *tt.instead, err)
 			}
-			if err := b.close(); err != nil {
+			if err := b.Close(); err != nil {
 				t.Error(err)
 			}
 		})
@@ -85,7 +86,7 @@ func TestKernelBackingClaimsDisk(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !b.isDisk || !b.direct || b.size != 64<<20 {
+	if !b.IsDisk || !b.Direct || b.Size != 64<<20 {
 		t.Errorf("another disk: %+v", b)
 	}
 	_, err = openFor(t, disk, Config{})
@@ -100,11 +101,11 @@ func TestKernelBackingClaimsDisk(t *testing.T) {
 			t.Errorf("%+v: %v", cfg, err)
 			continue
 		}
-		if err := second.close(); err != nil {
+		if err := second.Close(); err != nil {
 			t.Error(err)
 		}
 	}
-	if err := b.close(); err != nil {
+	if err := b.Close(); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := openFor(t, disk, Config{}); err != nil {
@@ -132,13 +133,13 @@ func TestKernelBackingDirect(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if b.direct != tt.want || hasDirectFlag(t, b.fd) != tt.want {
-				t.Errorf("%+v: direct %v, want %v", tt.cfg, b.direct, tt.want)
+			if b.Direct != tt.want || hasDirectFlag(t, b.FD) != tt.want {
+				t.Errorf("%+v: direct %v, want %v", tt.cfg, b.Direct, tt.want)
 			}
-			if !b.punchHole {
-				t.Error("no holes")
+			if p, err := b.Params(ublk.BufferCopy, 1<<20); err != nil || p.Discard.MaxSectors == 0 {
+				t.Errorf("no holes, error %v", err)
 			}
-			if err := b.close(); err != nil {
+			if err := b.Close(); err != nil {
 				t.Error(err)
 			}
 		})

@@ -1,15 +1,18 @@
 package loop
 
-import "github.com/ublk-loop/ublk-loop/transfer"
+import (
+	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
+	"github.com/ublk-loop/ublk-loop/transfer"
+)
 
 // Switch is a choice that can be left to us.
-type Switch string
+type Switch = backing.Switch
 
 // The values of a Switch. The empty string means SwitchAuto.
 const (
-	SwitchAuto Switch = "auto" // on where it can be had
-	SwitchOn   Switch = "on"   // an error where it cannot be had
-	SwitchOff  Switch = "off"
+	SwitchAuto = backing.SwitchAuto // on if possible
+	SwitchOn   = backing.SwitchOn   // an error if not possible
+	SwitchOff  = backing.SwitchOff
 )
 
 // Config says what device to make of a file. The zero value of a field is its

@@ -124,7 +124,7 @@ func attachMode(t *testing.T, ctl *ublk.Control, path string, m mode, wrap ...fu
 	}
 	d := &Device{b: b}
 	cfg := Config{Queues: m.queues}
-	if d.dev, err = ctl.Add(ublk.Options{Mode: m.zeroCopy, Queues: m.queues, MaxIOBytes: b.maxIOBytes(m.zeroCopy, &cfg), Tag: newTag(), NoPartScan: true, Threads: m.threads}); err != nil {
+	if d.dev, err = ctl.Add(ublk.Options{Mode: m.zeroCopy, Queues: m.queues, MaxIOBytes: b.MaxIOBytes(m.zeroCopy), Tag: newTag(), NoPartScan: true, Threads: m.threads}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -252,7 +252,7 @@ func (s *subject) largestRequest() {
 }
 
 func (s *subject) edges() {
-	sector := int(s.dev.b.sectorSize)
+	sector := int(s.dev.b.SectorSize)
 	for _, off := range []int64{0, deviceSize - int64(sector)} {
 		data := slices.Clone(random(s.mem[:sector]))
 		s.write(s.mem[:sector], off)
@@ -282,7 +282,7 @@ func (s *subject) fua() {
 
 func (s *subject) limits() Limits {
 	s.t.Helper()
-	p, err := s.dev.b.params(s.dev.dev.Mode(), s.dev.dev.Info().MaxIOBytes)
+	p, err := s.dev.b.Params(s.dev.dev.Mode(), s.dev.dev.Info().MaxIOBytes)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -316,7 +316,7 @@ func (s *subject) discard() {
 	if err := blockIoctl(s.disk, unix.BLKDISCARD, 8<<20, 2<<20); err != nil {
 		s.t.Fatal(err)
 	}
-	if after := s.blocks(); !s.dev.b.isDisk && before-after < 2<<20/512*9/10 {
+	if after := s.blocks(); !s.dev.b.IsDisk && before-after < 2<<20/512*9/10 {
 		s.t.Fatalf("a discard of 2 MiB freed %d bytes", (before-after)*512)
 	}
 	s.equal("read", s.read(1<<20, 8<<20), make([]byte, 1<<20))
@@ -326,7 +326,7 @@ func (s *subject) zeroesWithUnmap() {
 	s.fillRange(8<<20, 1<<20)
 	before := s.blocks()
 	err := unix.Fallocate(int(s.disk.Fd()), punchHole, 8<<20, 1<<20)
-	if s.dev.b.isDisk && s.limits().WriteZeroesMaxBytes == 0 && errors.Is(err, unix.EOPNOTSUPP) {
+	if s.dev.b.IsDisk && s.limits().WriteZeroesMaxBytes == 0 && errors.Is(err, unix.EOPNOTSUPP) {
 		return // not announced, since the disk behind cannot do it
 	}
 	if err != nil {
@@ -334,7 +334,7 @@ func (s *subject) zeroesWithUnmap() {
 	}
 	s.equal("read", s.read(1<<20, 8<<20), make([]byte, 1<<20))
 	s.equal("file", s.fileBytes(8<<20, 1<<20), make([]byte, 1<<20))
-	if after := s.blocks(); !s.dev.b.isDisk && before-after < 1<<20/512*9/10 {
+	if after := s.blocks(); !s.dev.b.IsDisk && before-after < 1<<20/512*9/10 {
 		s.t.Fatalf("unmapping 1 MiB freed %d bytes", (before-after)*512)
 	}
 }
@@ -347,7 +347,7 @@ func (s *subject) zeroesWithoutUnmap() {
 	}
 	s.equal("read", s.read(1<<20, 8<<20), make([]byte, 1<<20))
 	s.equal("file", s.fileBytes(8<<20, 1<<20), make([]byte, 1<<20))
-	if after := s.blocks(); !s.dev.b.isDisk && after < before {
+	if after := s.blocks(); !s.dev.b.IsDisk && after < before {
 		s.t.Fatalf("zeroing in place freed %d bytes", (before-after)*512)
 	}
 }
@@ -355,7 +355,7 @@ func (s *subject) zeroesWithoutUnmap() {
 // model does random operations on the device and on memory, and compares.
 func (s *subject) model() {
 	const size, start = 1 << 20, 10 << 20
-	sector := int(s.dev.b.sectorSize)
+	sector := int(s.dev.b.SectorSize)
 	source := seeded(s.t)
 	r := rand.New(source)
 	model := s.read(size, start)

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/internal/identity"
+	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
 	"github.com/ublk-loop/ublk-loop/loop/internal/process"
 	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
 	"github.com/ublk-loop/ublk-loop/transfer"
@@ -44,7 +45,7 @@ func isOurs(info *ublk.Info) bool { return info.Tag&tagMask == tagMark }
 // Device is a file or disk that this process serves as a block device.
 type Device struct {
 	dev      *ublk.Device
-	b        *backing
+	b        *backing.Backing
 	transfer transfer.Transfer // nil for none
 	status   Status
 	many     bool // the process serves other devices, too
@@ -74,22 +75,22 @@ func attachOn(ctl *ublk.Control, file *os.File, cfg Config, shared *threads) (*D
 		return nil, err
 	}
 	d := &Device{b: b, many: shared != nil}
-	if d.transfer, err = b.newTransfer(&cfg); err != nil {
-		return nil, errors.Join(fmt.Errorf("open %s: %w", b.path, err), b.close())
+	if d.transfer, err = newTransfer(b, &cfg); err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s: %w", b.Path, err), b.Close())
 	}
 	if d.dev, err = addDevice(ctl, b, &cfg, shared); err != nil {
-		return nil, errors.Join(err, d.closeTransfer(), b.close())
+		return nil, errors.Join(err, d.closeTransfer(), b.Close())
 	}
 	if err := d.start(&cfg, &target{b: b, transfer: d.transfer}); err != nil {
 		return nil, errors.Join(err, d.remove())
 	}
-	d.dropCached()
+	d.background.Go(func() { d.b.DropCache(d.closed.Load) })
 	return d, nil
 }
 
 // addDevice adds a device in the best buffer mode that the kernel offers and
 // the configuration allows.
-func addDevice(ctl *ublk.Control, b *backing, cfg *Config, shared *threads) (*ublk.Device, error) {
+func addDevice(ctl *ublk.Control, b *backing.Backing, cfg *Config, shared *threads) (*ublk.Device, error) {
 	modes, err := bufferModes(cfg)
 	if err != nil {
 		return nil, err
@@ -101,7 +102,7 @@ func addDevice(ctl *ublk.Control, b *backing, cfg *Config, shared *threads) (*ub
 	for _, mode := range modes {
 		opts := ublk.Options{
 			ID: cfg.ID, Queues: cfg.Queues, Depth: cfg.Depth, Mode: mode,
-			MaxIOBytes: b.maxIOBytes(mode, cfg), Tag: newTag(), NoPartScan: !cfg.PartScan,
+			MaxIOBytes: b.MaxIOBytes(mode), Tag: newTag(), NoPartScan: !cfg.PartScan,
 			Features: features, Threads: shared.of(b),
 		}
 		var dev *ublk.Device
@@ -154,7 +155,7 @@ func (d *Device) prepare(cfg *Config) error {
 		return err
 	}
 	info := d.dev.Info()
-	params, err := d.b.params(d.dev.Mode(), info.MaxIOBytes)
+	params, err := d.b.Params(d.dev.Mode(), info.MaxIOBytes)
 	if err != nil {
 		return err
 	}
@@ -188,9 +189,9 @@ func (d *Device) writeState(cfg *Config) error {
 	if err != nil {
 		return err
 	}
-	s := state{StartTime: start, FileBirth: identity.Birth(d.b.fd), ManyDevices: d.many, Config: *cfg, Status: &d.status}
+	s := state{StartTime: start, FileBirth: identity.Birth(d.b.FD), ManyDevices: d.many, Config: *cfg, Status: &d.status}
 	if d.transfer != nil {
-		s.KeyCheck = keyCheck(&cfg.Transfer, d.transfer, d.b.transferSize)
+		s.KeyCheck = keyCheck(&cfg.Transfer, d.transfer, d.b.TransferSize)
 	}
 	return s.write()
 }
@@ -275,7 +276,7 @@ func (d *Device) Close() error {
 
 func (d *Device) close() error {
 	if d.Err() != nil && d.isRecoverable() {
-		return errors.Join(d.dev.Leave(), d.closeTransfer(), d.b.close())
+		return errors.Join(d.dev.Leave(), d.closeTransfer(), d.b.Close())
 	}
 	return d.remove()
 }
@@ -291,9 +292,9 @@ func (d *Device) remove() error {
 		return end // with all that its queues may need
 	}
 	if end == nil && d.Err() == nil {
-		d.b.unlock()
+		d.b.Unlock()
 	}
-	return errors.Join(err, end, d.removeRest(), d.closeTransfer(), d.b.close())
+	return errors.Join(err, end, d.removeRest(), d.closeTransfer(), d.b.Close())
 }
 
 // removeRest removes a device that has ended, and its state before that: then

@@ -3,6 +3,7 @@ package loop
 import (
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
 	"github.com/ublk-loop/ublk-loop/ring"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
@@ -23,7 +24,7 @@ func (h *handler) discard(req *ublk.Request) {
 		// Where the command would block the kernel runs it on a worker thread
 		// (Linux 6.12, block/ioctl.c, blkdev_cmd_discard).
 		sqe := h.sqe(req, stepRange)
-		sqe.PrepURingCmd(h.file, BLOCK_URING_CMD_DISCARD)
+		sqe.PrepURingCmd(h.file, backing.BLOCK_URING_CMD_DISCARD)
 		sqe.Addr = h.position(req)
 		sqe.Addr3 = req.Bytes()
 		onBacking(sqe)

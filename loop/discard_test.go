@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
 	"github.com/ublk-loop/ublk-loop/ring"
 	"github.com/ublk-loop/ublk-loop/ublk"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
@@ -60,7 +61,7 @@ func (r ranged) results() []int32 {
 
 func (r ranged) serve(t *testing.T) *ublktest.Disk {
 	t.Helper()
-	d, _ := serveFile(t, together, func(b *backing) { b.isDisk = r.isDisk })
+	d, _ := serveFile(t, together, func(b *backing.Backing) { b.IsDisk = r.isDisk })
 	return d
 }
 
@@ -72,7 +73,7 @@ func stepOf(e ring.SQE) string {
 		return fmt.Sprintf("another file: %+v", e)
 	case e.Opcode == ring.IORING_OP_FSYNC && e.OpFlags == ring.IORING_FSYNC_DATASYNC && e.Off == 0 && e.Len == 0:
 		return "sync"
-	case e.Opcode == ring.IORING_OP_URING_CMD && e.Off == uint64(BLOCK_URING_CMD_DISCARD) && e.Addr == start && e.Addr3 == n:
+	case e.Opcode == ring.IORING_OP_URING_CMD && e.Off == uint64(backing.BLOCK_URING_CMD_DISCARD) && e.Addr == start && e.Addr3 == n:
 		return "discard"
 	case e.Opcode != ring.IORING_OP_FALLOCATE || e.Off != start || e.Addr != n:
 		return fmt.Sprintf("%+v", e)
@@ -201,7 +202,7 @@ func TestDiscardRefused(t *testing.T) {
 func TestRangeOfTerabytes(t *testing.T) {
 	for _, isDisk := range []bool{false, true} {
 		for _, op := range []ublk.Op{ublk.OpDiscard, ublk.OpWriteZeroes} {
-			d, _ := serveFile(t, together, func(b *backing) { b.isDisk = isDisk })
+			d, _ := serveFile(t, together, func(b *backing.Backing) { b.IsDisk = isDisk })
 			r := d.Do(ublktest.Request{Op: op, StartSector: 1 << 40, Sectors: 0xfffffff8, Answers: answers(0)})
 			wantResult(t, r, 0, 1)
 			const start, n = testOffset + 1<<49, 0xfffffff8 << 9
@@ -226,7 +227,7 @@ func TestRangeReal(t *testing.T) {
 		}
 		t.Run(r.name, func(t *testing.T) {
 			f := memoryFile(t, bytes.Repeat([]byte{0xee}, 64<<10))
-			d := ublktest.NewDisk(t, alone, &target{b: &backing{fd: int(f.Fd())}})
+			d := ublktest.NewDisk(t, alone, &target{b: &backing.Backing{FD: int(f.Fd())}})
 			req := r.request()
 			req.StartSector, req.Sectors = 32, 32 // of 4 pages of 4 KiB
 			before := blocks(t, f)
@@ -276,7 +277,7 @@ func TestRangeRealErrno(t *testing.T) {
 				fd   int
 				want unix.Errno
 			}{{int(sealed.Fd()), unix.EPERM}, {writer, unix.ESPIPE}} {
-				d := ublktest.NewDisk(t, alone, &target{b: &backing{fd: tt.fd}})
+				d := ublktest.NewDisk(t, alone, &target{b: &backing.Backing{FD: tt.fd}})
 				if got := d.Do(r.request()).Result; got != failed(tt.want) {
 					t.Errorf("result %d, want %v", got, tt.want)
 				}

@@ -5,6 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
 	"github.com/ublk-loop/ublk-loop/ring"
 	"github.com/ublk-loop/ublk-loop/ublk"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
@@ -23,7 +24,7 @@ func wantSync(t *testing.T, e ring.SQE) {
 func TestFlush(t *testing.T) {
 	for _, depth := range []int{alone, together} {
 		for _, readOnly := range []bool{false, true} {
-			d, _ := serveFile(t, depth, func(b *backing) { b.readOnly = readOnly })
+			d, _ := serveFile(t, depth, func(b *backing.Backing) { b.ReadOnly = readOnly })
 			r := d.Do(ublktest.Request{Op: ublk.OpFlush})
 			wantResult(t, r, 0, 1)
 			wantSync(t, r.Entries[0])
@@ -54,6 +55,6 @@ func TestFlushInterrupted(t *testing.T) {
 // The kernel's own word that there is nothing to sync is no success.
 func TestFlushRealErrno(t *testing.T) {
 	_, writer := pipe(t)
-	d := ublktest.NewDisk(t, alone, &target{b: &backing{fd: writer}})
+	d := ublktest.NewDisk(t, alone, &target{b: &backing.Backing{FD: writer}})
 	wantResult(t, d.Do(ublktest.Request{Op: ublk.OpFlush}), failed(unix.EINVAL), 1)
 }

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
 	"github.com/ublk-loop/ublk-loop/ring"
 	"github.com/ublk-loop/ublk-loop/ublk"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
@@ -85,7 +86,7 @@ func wantResult(t *testing.T, r ublktest.Reply, result int32, operations int) {
 }
 
 func TestHandlerRefusesUnknownOperations(t *testing.T) {
-	d := ublktest.NewDisk(t, together, &target{b: &backing{fd: int(memoryFile(t, nil).Fd())}})
+	d := ublktest.NewDisk(t, together, &target{b: &backing.Backing{FD: int(memoryFile(t, nil).Fd())}})
 	for _, op := range []ublk.Op{4, 6, 10, 255} {
 		wantResult(t, d.Do(ublktest.Request{Op: op, Sectors: 1}), failed(unix.EOPNOTSUPP), 0)
 	}
@@ -95,7 +96,7 @@ func TestHandlerRefusesUnknownOperations(t *testing.T) {
 // the next one with its tag.
 func TestHandlerForgetsTheLastRequest(t *testing.T) {
 	content := pattern(4096)
-	d := ublktest.NewDisk(t, together, &target{b: &backing{fd: int(memoryFile(t, content).Fd())}})
+	d := ublktest.NewDisk(t, together, &target{b: &backing.Backing{FD: int(memoryFile(t, content).Fd())}})
 	for range 2 * together { // each tag, and again
 		r := d.Do(ublktest.Request{
 			Op: ublk.OpRead, Sectors: 8,

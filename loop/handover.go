@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/internal/hint"
+	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
@@ -58,9 +59,9 @@ func (d *Device) reopenPath() (*os.File, error) {
 	if d.removed {
 		return nil, fmt.Errorf("%s: %w", d.Path(), unix.ENODEV)
 	}
-	fd, err := unix.Open(procPath(d.b.fd), unix.O_PATH|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open(backing.ProcPath(d.b.FD), unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("open %s again: %w", d.b.path, err)
+		return nil, fmt.Errorf("open %s again: %w", d.b.Path, err)
 	}
-	return os.NewFile(uintptr(fd), d.b.path), nil
+	return os.NewFile(uintptr(fd), d.b.Path), nil
 }

@@ -28,7 +28,7 @@ func keyCheck(c *TransferConfig, t transfer.Transfer, sectorSize uint32) string 
 // checkKey refuses another key than the device was made with: through it, what
 // is written next would be noise on the disk.
 func (s *state) checkKey(d *Device) error {
-	if s.KeyCheck == "" || s.KeyCheck == keyCheck(&s.Config.Transfer, d.transfer, d.b.transferSize) {
+	if s.KeyCheck == "" || s.KeyCheck == keyCheck(&s.Config.Transfer, d.transfer, d.b.TransferSize) {
 		return nil
 	}
 	return fmt.Errorf("another key than the device was made with: %w", unix.EKEYREJECTED)

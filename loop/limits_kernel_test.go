@@ -241,13 +241,13 @@ func (c *limitsCase) expected(t testing.TB, disk attributes, dev *Device) attrib
 		want.limit(t, name, fmt.Sprint(1<<32-number(t, want["logical_block_size"])))
 	}
 	switch {
-	case !mode.ZeroCopy() || !dev.b.direct:
+	case !mode.ZeroCopy() || !dev.b.Direct:
 		// What pages requests have does not matter: the driver's defaults.
 		want = want.with(attributes{"max_segments": "65535", "max_segment_size": "4294967295", "virt_boundary_mask": "0", "dma_alignment": "3"})
 	case want["virt_boundary_mask"] != "0":
 		want["max_segment_size"] = "4294967295"
 	}
-	if !dev.b.direct {
+	if !dev.b.Direct {
 		// The page cache is volatile whatever the disk is.
 		want["write_cache"], want["fua"] = "write back", "1"
 	}

@@ -18,20 +18,12 @@ func (d *Device) describe(cfg *Config) Status {
 	info := d.dev.Info()
 	return Status{
 		ID: info.ID, Device: d.dev.BlockPath(), PID: os.Getpid(),
-		File: d.b.path, FileDevice: identity.MajMin(d.b.device()), FileInode: d.b.ino, FileIsDisk: d.b.isDisk,
-		Size: d.b.size, Offset: d.b.offset, SizeLimit: cfg.SizeLimit,
-		ReadOnly: d.b.readOnly, DirectIO: d.b.direct, BufferMode: d.dev.Mode().String(),
+		File: d.b.Path, FileDevice: identity.MajMin(d.b.DeviceNumber()), FileInode: d.b.Ino, FileIsDisk: d.b.IsDisk,
+		Size: d.b.Size, Offset: d.b.Offset, SizeLimit: cfg.SizeLimit,
+		ReadOnly: d.b.ReadOnly, DirectIO: d.b.Direct, BufferMode: d.dev.Mode().String(),
 		PartScan: cfg.PartScan, Autoclear: cfg.Autoclear, OnCrash: string(onCrashOf(info.Features)), Queues: int(info.Queues), Depth: int(info.Depth),
-		Transfer: d.b.describeTransfer(cfg),
+		Transfer: describeTransfer(d.b, cfg),
 	}
-}
-
-// device returns the number of the disk, or that of the file's file system.
-func (b *backing) device() uint64 {
-	if b.isDisk {
-		return b.rdev
-	}
-	return b.dev
 }
 
 // blockNumber returns a block device's major:minor, empty when it is gone.

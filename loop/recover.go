@@ -10,6 +10,7 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/internal/identity"
+	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
 	"github.com/ublk-loop/ublk-loop/loop/internal/process"
 	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
 	"github.com/ublk-loop/ublk-loop/transfer"
@@ -85,11 +86,11 @@ func recoverDevice(ctl *ublk.Control, id uint32, file *os.File, opts RecoverOpti
 		return nil, err
 	}
 	d := &Device{b: b, many: shared != nil, status: *saved.Status}
-	if d.transfer, err = b.newTransfer(&cfg); err != nil {
-		return nil, errors.Join(err, b.close())
+	if d.transfer, err = newTransfer(b, &cfg); err != nil {
+		return nil, errors.Join(err, b.Close())
 	}
 	d.status.PID = os.Getpid()
-	d.status.Size = b.size
+	d.status.Size = b.Size
 	d.status.Limits = limitsOf(&params)
 	if err = saved.checkKey(d); err == nil {
 		err = d.takeOver(ctl, saved, shared)
@@ -100,9 +101,9 @@ func recoverDevice(ctl *ublk.Control, id uint32, file *os.File, opts RecoverOpti
 		return nil, hint.Add(err, "it can be recovered when this server has ended")
 	}
 	if err != nil {
-		return nil, errors.Join(err, d.closeTransfer(), b.close())
+		return nil, errors.Join(err, d.closeTransfer(), b.Close())
 	}
-	d.dropCached()
+	d.background.Go(func() { d.b.DropCache(d.closed.Load) })
 	return d, nil
 }
 
@@ -186,7 +187,7 @@ func (s *state) checkBacking(file *os.File, size uint64) error {
 	}
 	total := uint64(st.Size)
 	if st.Mode&unix.S_IFMT == unix.S_IFBLK {
-		if total, err = diskSize(procPath(int(file.Fd()))); err != nil {
+		if total, err = diskSize(backing.ProcPath(int(file.Fd()))); err != nil {
 			return err
 		}
 	}
@@ -221,13 +222,13 @@ func (s *state) configFor(p *ublk.Params) Config {
 }
 
 // openFreed opens the file or disk once the last server has let go of it.
-func openFreed(file *os.File, cfg *Config) (*backing, error) {
+func openFreed(file *os.File, cfg *Config) (*backing.Backing, error) {
 	deadline := time.Now().Add(backingTimeout)
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
 		b, err := openBacking(file, cfg)
 		switch {
-		case err == nil && b.size != cfg.SizeLimit:
-			return nil, errors.Join(fmt.Errorf("%s has become smaller: %w", b.path, unix.EINVAL), b.close())
+		case err == nil && b.Size != cfg.SizeLimit:
+			return nil, errors.Join(fmt.Errorf("%s has become smaller: %w", b.Path, unix.EINVAL), b.Close())
 		case !errors.Is(err, unix.EBUSY):
 			return b, err
 		case time.Now().After(deadline):

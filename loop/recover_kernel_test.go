@@ -165,12 +165,12 @@ func TestKernelRecoverMarksNothingTooEarly(t *testing.T) {
 // describeAsOfAnother gives a device its parameters, and the state of one whose
 // server is gone; the file is free.
 func describeAsOfAnother(d *Device, cfg *Config) error {
-	params, err := d.b.params(d.dev.Mode(), d.dev.Info().MaxIOBytes)
+	params, err := d.b.Params(d.dev.Mode(), d.dev.Info().MaxIOBytes)
 	if err != nil {
 		return err
 	}
 	d.status = d.describe(cfg)
 	d.status.PID = 0
-	saved := state{FileBirth: identity.Birth(d.b.fd), Config: *cfg, Status: &d.status}
-	return errors.Join(d.dev.SetParams(params), saved.write(), d.b.close())
+	saved := state{FileBirth: identity.Birth(d.b.FD), Config: *cfg, Status: &d.status}
+	return errors.Join(d.dev.SetParams(params), saved.write(), d.b.Close())
 }

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
 	"github.com/ublk-loop/ublk-loop/ring"
 	"github.com/ublk-loop/ublk-loop/ublk"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
@@ -44,10 +45,10 @@ func request(op ublk.Op, results ...int32) ublktest.Request {
 
 // serveFile serves a file in memory that is longer than what the tests use, or a
 // change of that backing.
-func serveFile(t *testing.T, depth int, change func(*backing)) (*ublktest.Disk, *os.File) {
+func serveFile(t *testing.T, depth int, change func(*backing.Backing)) (*ublktest.Disk, *os.File) {
 	t.Helper()
 	f := memoryFile(t, bytes.Repeat([]byte("0123456789abcde"), 4096))
-	b := &backing{fd: int(f.Fd()), offset: testOffset}
+	b := &backing.Backing{FD: int(f.Fd()), Offset: testOffset}
 	if change != nil {
 		change(b)
 	}
@@ -232,7 +233,7 @@ func TestDirectGoesOnAtASector(t *testing.T) {
 		{2048, answers(2048, 2048), []uint64{0, 2048}, testBytes},
 	} {
 		for _, op := range []ublk.Op{ublk.OpRead, ublk.OpWrite} {
-			d, _ := serveFile(t, together, func(b *backing) { b.direct, b.sectorSize = true, tt.sector })
+			d, _ := serveFile(t, together, func(b *backing.Backing) { b.Direct, b.SectorSize = true, tt.sector })
 			r := d.Do(request(op, tt.results...))
 			wantResult(t, r, tt.want, len(tt.offs))
 			for i, e := range r.Entries {
@@ -303,7 +304,7 @@ func TestDataSideBySide(t *testing.T) {
 
 func TestReadOnlyRefusesWrites(t *testing.T) {
 	for _, depth := range []int{alone, together} {
-		d, f := serveFile(t, depth, func(b *backing) { b.readOnly = true })
+		d, f := serveFile(t, depth, func(b *backing.Backing) { b.ReadOnly = true })
 		before := content(t, f)
 		for _, op := range []ublk.Op{ublk.OpWrite, ublk.OpDiscard, ublk.OpWriteZeroes} {
 			wantResult(t, d.Do(request(op)), failed(unix.EROFS), 0)

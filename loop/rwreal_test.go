@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
 	"github.com/ublk-loop/ublk-loop/ublk"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
@@ -57,7 +58,7 @@ func TestDataRealErrno(t *testing.T) {
 	for _, tt := range failing {
 		t.Run(tt.name, func(t *testing.T) {
 			for _, depth := range []int{alone, together} {
-				d := ublktest.NewDisk(t, depth, &target{b: &backing{fd: tt.open(t)}})
+				d := ublktest.NewDisk(t, depth, &target{b: &backing.Backing{FD: tt.open(t)}})
 				for range 2 {
 					req := ublktest.Request{Op: tt.op, Sectors: 16, Data: pattern(8192)}
 					r := d.Do(req)
@@ -79,7 +80,7 @@ func TestDataRealParts(t *testing.T) {
 		want := pattern(3*4096 - 512)
 		rest := want[1000:]
 		write(t, writer, want[:1000])
-		d := ublktest.NewDisk(t, depth, &target{b: &backing{fd: reader}})
+		d := ublktest.NewDisk(t, depth, &target{b: &backing.Backing{FD: reader}})
 		r := d.Do(ublktest.Request{Op: ublk.OpRead, Sectors: uint32(len(want) / 512), Ended: func(int32) {
 			n := min(4096, len(rest))
 			write(t, writer, rest[:n])
@@ -92,7 +93,7 @@ func TestDataRealParts(t *testing.T) {
 
 		reader, writer = pipe(t)
 		var got []byte
-		d = ublktest.NewDisk(t, depth, &target{b: &backing{fd: writer}})
+		d = ublktest.NewDisk(t, depth, &target{b: &backing.Backing{FD: writer}})
 		r = d.Do(ublktest.Request{Op: ublk.OpWrite, Sectors: uint32(len(want) / 512), Data: want, Ended: func(int32) {
 			got = append(got, drain(t, reader)...)
 		}})

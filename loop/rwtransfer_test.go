@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
 	"github.com/ublk-loop/ublk-loop/transfer"
 	"github.com/ublk-loop/ublk-loop/ublk"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
@@ -30,7 +31,7 @@ func TestTransferOnce(t *testing.T) {
 	for _, depth := range []int{alone, together} {
 		tr := xor(t)
 		f := memoryFile(t, bytes.Repeat([]byte("0123456789abcde"), 4096))
-		d := ublktest.NewDisk(t, depth, &target{b: &backing{fd: int(f.Fd()), offset: testOffset}, transfer: tr})
+		d := ublktest.NewDisk(t, depth, &target{b: &backing.Backing{FD: int(f.Fd()), Offset: testOffset}, transfer: tr})
 		stored := pattern(testBytes)
 		tr.Encrypt(stored, testStart)
 		for _, results := range [][]int32{nil, answers(failed(unix.EINTR), failed(unix.EAGAIN), failed(unix.EINTR))} {
@@ -61,7 +62,7 @@ func clearRange(t *testing.T, f *os.File) {
 func TestTransferInParts(t *testing.T) {
 	tr := xor(t)
 	reader, writer := pipe(t)
-	d := ublktest.NewDisk(t, together, &target{b: &backing{fd: reader}, transfer: tr})
+	d := ublktest.NewDisk(t, together, &target{b: &backing.Backing{FD: reader}, transfer: tr})
 	stored := pattern(testBytes)
 	tr.Encrypt(stored, testStart)
 	rest := stored[700:]

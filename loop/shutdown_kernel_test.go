@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
 	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
 	"github.com/ublk-loop/ublk-loop/ublk"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
@@ -132,7 +133,7 @@ func TestKernelServerClosesAtLeisure(t *testing.T) {
 	s.close()
 	taken := make(chan error, 1)
 	go func() { // received below
-		_, err := s.take(&Device{dev: dev, b: &backing{fd: -1}}, false)
+		_, err := s.take(&Device{dev: dev, b: &backing.Backing{FD: -1}}, false)
 		taken <- err
 	}()
 	<-h.deleting

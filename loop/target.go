@@ -3,6 +3,7 @@ package loop
 import (
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
 	"github.com/ublk-loop/ublk-loop/ring"
 	"github.com/ublk-loop/ublk-loop/transfer"
 	"github.com/ublk-loop/ublk-loop/ublk"
@@ -10,22 +11,22 @@ import (
 
 // target answers a device's requests from its backing file.
 type target struct {
-	b        *backing
+	b        *backing.Backing
 	transfer transfer.Transfer // nil for none
 }
 
 // NewHandler implements ublk.Target.
 func (t *target) NewHandler(q *ublk.Queue) (ublk.Handler, error) {
-	file, err := q.RegisterFile(t.b.fd)
+	file, err := q.RegisterFile(t.b.FD)
 	if err != nil {
 		return nil, err
 	}
 	h := &handler{
-		file: file, offset: t.b.offset, isDisk: t.b.isDisk, readOnly: t.b.readOnly,
+		file: file, offset: t.b.Offset, isDisk: t.b.IsDisk, readOnly: t.b.ReadOnly,
 		transfer: t.transfer, blockMask: ^uint32(0),
 	}
-	if t.b.direct {
-		h.blockMask = ^(t.b.sectorSize - 1)
+	if t.b.Direct {
+		h.blockMask = ^(t.b.SectorSize - 1)
 	}
 	h.tags = make([]progress, q.Depth())
 	return h, nil

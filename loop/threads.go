@@ -3,6 +3,7 @@ package loop
 import (
 	"sync"
 
+	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
@@ -20,13 +21,13 @@ func newThreads(failed func(error)) *threads {
 }
 
 // of returns the threads for a device; nil, from nil, for its own.
-func (t *threads) of(b *backing) *ublk.Threads {
+func (t *threads) of(b *backing.Backing) *ublk.Threads {
 	if t == nil {
 		return nil
 	}
-	disk := b.dev
-	if b.isDisk {
-		disk = b.rdev
+	disk := b.Dev
+	if b.IsDisk {
+		disk = b.Rdev
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()

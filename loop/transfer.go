@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/internal/hint"
+	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
 	"github.com/ublk-loop/ublk-loop/transfer"
 )
 
@@ -51,19 +52,8 @@ func (c *TransferConfig) check(cfg *Config) error {
 	return nil
 }
 
-// sectorSizeOn returns the transform's sector size, given the device's.
-func (c *TransferConfig) sectorSizeOn(device uint32) uint32 {
-	switch {
-	case c.isNone():
-		return 0
-	case c.SectorSize == 0:
-		return device
-	}
-	return c.SectorSize
-}
-
 // newTransfer makes the transform, which takes the key over; nil for none.
-func (b *backing) newTransfer(cfg *Config) (transfer.Transfer, error) {
+func newTransfer(b *backing.Backing, cfg *Config) (transfer.Transfer, error) {
 	c := &cfg.Transfer
 	if c.isNone() {
 		return nil, nil
@@ -72,7 +62,7 @@ func (b *backing) newTransfer(cfg *Config) (transfer.Transfer, error) {
 		c.KeyBytes = len(cfg.Key.Bytes())
 	}
 	t, err := transfer.New(c.Name, cfg.Key, transfer.Options{
-		SectorSize: b.transferSize, IVOffset: c.IVOffset, IVLargeSectors: c.IVLargeSectors,
+		SectorSize: b.TransferSize, IVOffset: c.IVOffset, IVLargeSectors: c.IVLargeSectors,
 	})
 	cfg.Key = nil
 	if errors.Is(err, transfer.ErrNoKey) {
@@ -83,11 +73,11 @@ func (b *backing) newTransfer(cfg *Config) (transfer.Transfer, error) {
 
 // describeTransfer returns what list shows of the transform, with what was left
 // to us filled in.
-func (b *backing) describeTransfer(cfg *Config) TransferConfig {
+func describeTransfer(b *backing.Backing, cfg *Config) TransferConfig {
 	c := cfg.Transfer
 	if c.isNone() {
 		c.Name = transfer.None
 	}
-	c.SectorSize = b.transferSize
+	c.SectorSize = b.TransferSize
 	return c
 }

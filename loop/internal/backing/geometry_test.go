@@ -1,4 +1,4 @@
-package loop
+package backing
 
 import (
 	"errors"
@@ -67,13 +67,13 @@ func TestUnitOf(t *testing.T) {
 }
 
 func TestSectorSize(t *testing.T) {
-	file, disk512, disk4K, disk16K := backing{fd: -1}, backing{isDisk: true}, backing{isDisk: true}, backing{isDisk: true}
+	file, disk512, disk4K, disk16K := Backing{FD: -1}, Backing{IsDisk: true}, Backing{IsDisk: true}, Backing{IsDisk: true}
 	disk512.queue.logicalBlockSize = 512
 	disk4K.queue.logicalBlockSize = 4096
 	disk16K.queue.logicalBlockSize = 16384
 	for _, tt := range []struct {
 		name  string
-		b     *backing
+		b     *Backing
 		asked uint32
 		want  uint32 // 0 for EINVAL
 	}{
@@ -94,7 +94,7 @@ func TestSectorSize(t *testing.T) {
 		{"16K disk", &disk16K, 0, 0},
 		{"16K disk", &disk16K, 4096, 0},
 	} {
-		got, err := tt.b.chooseSectorSize(&Config{SectorSize: tt.asked}, 1<<20)
+		got, err := tt.b.chooseSectorSize(&Options{SectorSize: tt.asked}, 1<<20)
 		switch {
 		case tt.want == 0 && !errors.Is(err, unix.EINVAL):
 			t.Errorf("%s, asked for %d: %d, error %v, want EINVAL", tt.name, tt.asked, got, err)
@@ -122,32 +122,32 @@ func TestSectorSizeOfImage(t *testing.T) {
 		name string
 		at   []int64 // where signatures are
 		size int64
-		cfg  Config
+		o    Options
 		want uint32
 	}{
-		{"no table", nil, 1 << 20, Config{}, 512},
-		{"table of 512-byte sectors", []int64{512}, 1 << 20, Config{}, 512},
-		{"table of 4096-byte sectors", []int64{4096}, 1 << 20, Config{}, 4096},
-		{"both", []int64{512, 4096}, 1 << 20, Config{}, 512},
-		{"asked for", []int64{4096}, 1 << 20, Config{SectorSize: 1024}, 1024},
-		{"read-only", []int64{4096}, 1 << 20, Config{ReadOnly: true}, 4096},
-		{"an odd size", []int64{4096}, 1<<20 + 512, Config{}, 512},
-		{"at an offset", []int64{8192 + 4096}, 1 << 20, Config{Offset: 8192}, 4096},
-		{"elsewhere", []int64{4096}, 1 << 20, Config{Offset: 8192}, 512},
-		{"an odd offset", []int64{512 + 4096}, 1 << 20, Config{Offset: 512}, 512},
-		{"a short file", nil, 4096, Config{}, 512},
+		{"no table", nil, 1 << 20, Options{}, 512},
+		{"table of 512-byte sectors", []int64{512}, 1 << 20, Options{}, 512},
+		{"table of 4096-byte sectors", []int64{4096}, 1 << 20, Options{}, 4096},
+		{"both", []int64{512, 4096}, 1 << 20, Options{}, 512},
+		{"asked for", []int64{4096}, 1 << 20, Options{SectorSize: 1024}, 1024},
+		{"read-only", []int64{4096}, 1 << 20, Options{ReadOnly: true}, 4096},
+		{"an odd size", []int64{4096}, 1<<20 + 512, Options{}, 512},
+		{"at an offset", []int64{8192 + 4096}, 1 << 20, Options{Offset: 8192}, 4096},
+		{"elsewhere", []int64{4096}, 1 << 20, Options{Offset: 8192}, 512},
+		{"an odd offset", []int64{512 + 4096}, 1 << 20, Options{Offset: 512}, 512},
+		{"a short file", nil, 4096, Options{}, 512},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			path := newFile(t, "image", tt.size)
 			for _, at := range tt.at {
 				writeAt(t, path, gptSignature, at)
 			}
-			b, err := openFor(t, path, tt.cfg)
+			b, err := openFor(t, path, tt.o)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if b.sectorSize != tt.want {
-				t.Errorf("sectors of %d bytes, want %d", b.sectorSize, tt.want)
+			if b.SectorSize != tt.want {
+				t.Errorf("sectors of %d bytes, want %d", b.SectorSize, tt.want)
 			}
 		})
 	}

@@ -1,4 +1,4 @@
-package loop
+package backing
 
 import (
 	"errors"
@@ -58,7 +58,7 @@ func (s *fakeSysfs) root() *os.Root {
 
 // limits reads the limits of the disk 8:minor.
 func (s *fakeSysfs) limits(minor uint32) (queueLimits, error) {
-	b := &backing{isDisk: true, rdev: unix.Mkdev(8, minor)}
+	b := &Backing{IsDisk: true, Rdev: unix.Mkdev(8, minor)}
 	return b.readLimits(s.dir)
 }
 
@@ -146,11 +146,11 @@ func TestSysfsMissingDisk(t *testing.T) {
 	if _, err := s.limits(0); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a disk: error %v, want ErrNotExist", err)
 	}
-	file := &backing{fd: -1, dev: unix.Mkdev(8, 0)}
+	file := &Backing{FD: -1, Dev: unix.Mkdev(8, 0)}
 	if got, err := file.readLimits(s.dir); err != nil || got != defaultLimits() {
 		t.Errorf("a file: %+v, error %v", got, err)
 	}
-	anonymous := &backing{fd: -1, dev: unix.Mkdev(0, 40)}
+	anonymous := &Backing{FD: -1, Dev: unix.Mkdev(0, 40)}
 	if got, err := anonymous.readLimits(s.dir); err != nil || got != defaultLimits() {
 		t.Errorf("a file of no disk: %+v, error %v", got, err)
 	}

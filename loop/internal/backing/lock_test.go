@@ -1,4 +1,4 @@
-package loop
+package backing
 
 import (
 	"testing"
@@ -7,11 +7,11 @@ import (
 )
 
 func TestLock(t *testing.T) {
-	write, read := Config{}, Config{ReadOnly: true}
-	sharedWrite, sharedRead := Config{Shared: true}, Config{Shared: true, ReadOnly: true}
+	write, read := Options{}, Options{ReadOnly: true}
+	sharedWrite, sharedRead := Options{Shared: true}, Options{Shared: true, ReadOnly: true}
 	for _, tt := range []struct {
 		name          string
-		first, second Config
+		first, second Options
 		want          error
 	}{
 		{"two writers", write, write, unix.EBUSY},
@@ -35,7 +35,7 @@ func TestLock(t *testing.T) {
 				return
 			}
 			wantHint(t, err, tt.want, path, "{shared}")
-			if err := first.close(); err != nil {
+			if err := first.Close(); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := openFor(t, path, tt.second); err != nil {

@@ -1,4 +1,4 @@
-package loop
+package backing
 
 import (
 	"errors"
@@ -13,7 +13,7 @@ import (
 // the file system takes every request that the device can send, which is a
 // question of the sector size and the offset; on is an error where it does
 // not. Status tells which it became.
-func (b *backing) chooseDirect(want Switch) error {
+func (b *Backing) chooseDirect(want Switch) error {
 	switch want {
 	case SwitchOff:
 		return nil
@@ -22,7 +22,7 @@ func (b *backing) chooseDirect(want Switch) error {
 		return fmt.Errorf("direct I/O %q: not auto, on or off: %w", want, unix.EINVAL)
 	}
 	err := b.tryDirect()
-	b.direct = err == nil
+	b.Direct = err == nil
 	if err != nil && want == SwitchOn {
 		return fmt.Errorf("direct I/O: %w", err)
 	}
@@ -30,17 +30,17 @@ func (b *backing) chooseDirect(want Switch) error {
 }
 
 // tryDirect makes the descriptor a direct one, or says why it cannot be.
-func (b *backing) tryDirect() error {
+func (b *Backing) tryDirect() error {
 	align, err := b.directAlignment()
 	if err != nil {
 		return hint.Add(err, "use {direct_io=auto} or off")
 	}
-	if b.sectorSize%align != 0 {
-		err := fmt.Errorf("sectors of %d bytes: it takes multiples of %d: %w", b.sectorSize, align, unix.EINVAL)
+	if b.SectorSize%align != 0 {
+		err := fmt.Errorf("sectors of %d bytes: it takes multiples of %d: %w", b.SectorSize, align, unix.EINVAL)
 		return hint.Add(err, "use {sector_size=%d}, or {direct_io=auto}", align)
 	}
-	if b.offset%uint64(align) != 0 {
-		err := fmt.Errorf("offset %d: it takes multiples of %d: %w", b.offset, align, unix.EINVAL)
+	if b.Offset%uint64(align) != 0 {
+		err := fmt.Errorf("offset %d: it takes multiples of %d: %w", b.Offset, align, unix.EINVAL)
 		return hint.Add(err, "use {direct_io=auto} or off")
 	}
 	if err := b.setDirect(true); err != nil {
@@ -48,7 +48,7 @@ func (b *backing) tryDirect() error {
 	}
 	if err := b.readSectors(); err != nil {
 		_ = b.setDirect(false)
-		err := fmt.Errorf("sectors of %d bytes: refused: %w", b.sectorSize, err)
+		err := fmt.Errorf("sectors of %d bytes: refused: %w", b.SectorSize, err)
 		return hint.Add(err, "use {sector_size=%d}, or {direct_io=auto}", maxSectorSize)
 	}
 	return nil
@@ -61,9 +61,9 @@ func (b *backing) tryDirect() error {
 // file itself. Two file systems that do not answer take O_DIRECT but do not
 // mean it: tmpfs (Linux 6.6), whose page cache is all there is, and btrfs,
 // which buffers what is not a multiple of its blocks (check_direct_IO).
-func (b *backing) directAlignment() (uint32, error) {
+func (b *Backing) directAlignment() (uint32, error) {
 	var stx unix.Statx_t
-	err := unix.Statx(b.fd, "", unix.AT_EMPTY_PATH, unix.STATX_DIOALIGN, &stx)
+	err := unix.Statx(b.FD, "", unix.AT_EMPTY_PATH, unix.STATX_DIOALIGN, &stx)
 	if err == nil && stx.Mask&unix.STATX_DIOALIGN != 0 {
 		if stx.Dio_offset_align == 0 || stx.Dio_mem_align == 0 {
 			return 0, fmt.Errorf("not for this file: %w", unix.EINVAL)
@@ -71,11 +71,11 @@ func (b *backing) directAlignment() (uint32, error) {
 		b.memAlign = stx.Dio_mem_align
 		return stx.Dio_offset_align, nil
 	}
-	if b.isDisk {
+	if b.IsDisk {
 		return b.queue.logicalBlockSize, nil
 	}
 	var st unix.Statfs_t
-	if err := unix.Fstatfs(b.fd, &st); err != nil {
+	if err := unix.Fstatfs(b.FD, &st); err != nil {
 		return 0, fmt.Errorf("ask for the file system: %w", err)
 	}
 	switch st.Type {
@@ -89,8 +89,8 @@ func (b *backing) directAlignment() (uint32, error) {
 
 // setDirect turns O_DIRECT on or off. A second open would need a second claim
 // on a disk; the kernel asks the same of both (setfl in fs/fcntl.c, do_dentry_open).
-func (b *backing) setDirect(on bool) error {
-	flags, err := unix.FcntlInt(uintptr(b.fd), unix.F_GETFL, 0)
+func (b *Backing) setDirect(on bool) error {
+	flags, err := unix.FcntlInt(uintptr(b.FD), unix.F_GETFL, 0)
 	if err != nil {
 		return err
 	}
@@ -98,22 +98,22 @@ func (b *backing) setDirect(on bool) error {
 	if on {
 		flags |= unix.O_DIRECT
 	}
-	_, err = unix.FcntlInt(uintptr(b.fd), unix.F_SETFL, flags)
+	_, err = unix.FcntlInt(uintptr(b.FD), unix.F_SETFL, flags)
 	return err
 }
 
 // readSectors reads the first and the second sector, one by one, which fails
 // where direct I/O needs more alignment than a sector's. An error that says
 // anything else, of a bad sector say, is the device's own business later.
-func (b *backing) readSectors() error {
+func (b *Backing) readSectors() error {
 	page, err := unix.Mmap(-1, 0, maxSectorSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
 	if err != nil {
 		return fmt.Errorf("map a page: %w", err)
 	}
 	defer func() { _ = unix.Munmap(page) }()
-	sector := uint64(b.sectorSize)
-	for at := uint64(0); at < min(b.size, 2*sector); at += sector {
-		_, err := unix.Pread(b.fd, page[:sector], int64(b.offset+at))
+	sector := uint64(b.SectorSize)
+	for at := uint64(0); at < min(b.Size, 2*sector); at += sector {
+		_, err := unix.Pread(b.FD, page[:sector], int64(b.Offset+at))
 		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
 			return err
 		}

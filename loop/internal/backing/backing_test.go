@@ -1,4 +1,4 @@
-package loop
+package backing
 
 import (
 	"errors"
@@ -12,11 +12,11 @@ import (
 )
 
 // openFor opens a file as a backing for a test.
-func openFor(t testing.TB, path string, cfg Config) (*backing, error) {
+func openFor(t testing.TB, path string, o Options) (*Backing, error) {
 	t.Helper()
-	b, err := openBacking(openPath(t, path), &cfg)
+	b, err := Open(openPath(t, path), &o)
 	if err == nil {
-		t.Cleanup(func() { _ = b.close() })
+		t.Cleanup(func() { _ = b.Close() })
 	}
 	return b, err
 }
@@ -45,7 +45,7 @@ func wantHint(t testing.TB, err, want error, path, wanted string) {
 
 func TestBackingIsTheFile(t *testing.T) {
 	path := newFile(t, "file", 1<<20)
-	b, err := openFor(t, path, Config{Offset: 4096, SizeLimit: 8192})
+	b, err := openFor(t, path, Options{Offset: 4096, SizeLimit: 8192})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,20 +53,20 @@ func TestBackingIsTheFile(t *testing.T) {
 	if err := unix.Stat(path, &st); err != nil {
 		t.Fatal(err)
 	}
-	if b.path != path || b.isDisk || b.dev != st.Dev || b.ino != st.Ino || b.readOnly {
+	if b.Path != path || b.IsDisk || b.Dev != st.Dev || b.Ino != st.Ino || b.ReadOnly {
 		t.Errorf("another file: %+v", b)
 	}
-	if b.offset != 4096 || b.size != 8192 || b.sectorSize != 512 {
-		t.Errorf("another part of it: offset %d, size %d, sector %d", b.offset, b.size, b.sectorSize)
+	if b.Offset != 4096 || b.Size != 8192 || b.SectorSize != 512 {
+		t.Errorf("another part of it: offset %d, size %d, sector %d", b.Offset, b.Size, b.SectorSize)
 	}
-	flags, err := unix.FcntlInt(uintptr(b.fd), unix.F_GETFL, 0)
+	flags, err := unix.FcntlInt(uintptr(b.FD), unix.F_GETFL, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if flags&unix.O_ACCMODE != unix.O_RDWR || (flags&unix.O_DIRECT != 0) != b.direct {
-		t.Errorf("open flags %#x, direct %v", flags, b.direct)
+	if flags&unix.O_ACCMODE != unix.O_RDWR || (flags&unix.O_DIRECT != 0) != b.Direct {
+		t.Errorf("open flags %#x, direct %v", flags, b.Direct)
 	}
-	if fdFlags, err := unix.FcntlInt(uintptr(b.fd), unix.F_GETFD, 0); err != nil || fdFlags&unix.FD_CLOEXEC == 0 {
+	if fdFlags, err := unix.FcntlInt(uintptr(b.FD), unix.F_GETFD, 0); err != nil || fdFlags&unix.FD_CLOEXEC == 0 {
 		t.Errorf("not close-on-exec: %#x, %v", fdFlags, err)
 	}
 }
@@ -76,11 +76,11 @@ func TestBackingReadOnly(t *testing.T) {
 	if err := os.Chmod(path, 0o400); err != nil {
 		t.Fatal(err)
 	}
-	b, err := openFor(t, path, Config{ReadOnly: true})
+	b, err := openFor(t, path, Options{ReadOnly: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := unix.Pwrite(b.fd, []byte("x"), 0); !errors.Is(err, unix.EBADF) {
+	if _, err := unix.Pwrite(b.FD, []byte("x"), 0); !errors.Is(err, unix.EBADF) {
 		t.Errorf("write to it: %v, want EBADF", err)
 	}
 	if b.punchHole {
@@ -96,7 +96,7 @@ func TestBackingUnwritable(t *testing.T) {
 		t.Fatal(err)
 	}
 	for path, want := range map[string]error{"/proc/sys/kernel/ostype": unix.EACCES, program: unix.ETXTBSY} {
-		_, err := openFor(t, path, Config{})
+		_, err := openFor(t, path, Options{})
 		wantHint(t, err, want, path, "{read_only}")
 	}
 }
@@ -104,16 +104,16 @@ func TestBackingUnwritable(t *testing.T) {
 // After an error nothing is left open.
 func TestBackingErrorClosesFile(t *testing.T) {
 	path := newFile(t, "file", 1<<20)
-	for _, cfg := range []Config{{Offset: 1}, {SectorSize: 513}, {DirectIO: "perhaps"}} {
-		if _, err := openFor(t, path, cfg); !errors.Is(err, unix.EINVAL) {
-			t.Fatalf("%+v: error %v, want EINVAL", cfg, err)
+	for _, o := range []Options{{Offset: 1}, {SectorSize: 513}, {DirectIO: "perhaps"}} {
+		if _, err := openFor(t, path, o); !errors.Is(err, unix.EINVAL) {
+			t.Fatalf("%+v: error %v, want EINVAL", o, err)
 		}
 	}
-	b, err := openFor(t, path, Config{}) // a file left open would hold its lock
+	b, err := openFor(t, path, Options{}) // a file left open would hold its lock
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(b.close(), b.close()); err != nil {
+	if err := errors.Join(b.Close(), b.Close()); err != nil {
 		t.Errorf("close, and again: %v", err)
 	}
 }
@@ -124,14 +124,14 @@ func TestBackingPunchHole(t *testing.T) {
 	if err := os.WriteFile(path, []byte(strings.Repeat("x", 1536)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	b, err := openFor(t, path, Config{DirectIO: SwitchOff})
+	b, err := openFor(t, path, Options{DirectIO: SwitchOff})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if data, err := os.ReadFile(path); err != nil || string(data) != strings.Repeat("x", 1536) {
 		t.Errorf("the file holds %q (%v)", data, err)
 	}
-	if err := unix.Fallocate(b.fd, punchHole, 0, 512); (err == nil) != b.punchHole {
+	if err := unix.Fallocate(b.FD, holeMode, 0, 512); (err == nil) != b.punchHole {
 		t.Errorf("punchHole is %v, a hole says %v", b.punchHole, err)
 	}
 }

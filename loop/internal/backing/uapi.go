@@ -4,7 +4,7 @@
 // later), and the _IOC encoding of asm-generic/ioctl.h. abi_test.go compares
 // what is here with what a C compiler made of those headers (testdata/abi.txt).
 
-package loop
+package backing
 
 // The parts of a command number.
 const (

@@ -1,4 +1,4 @@
-package loop
+package backing
 
 import (
 	"errors"
@@ -53,9 +53,9 @@ func defaultLimits() queueLimits {
 
 // readLimits returns the limits of the disk, or of that under the file system
 // of the file. Sysfs is mounted at root.
-func (b *backing) readLimits(root string) (queueLimits, error) {
+func (b *Backing) readLimits(root string) (queueLimits, error) {
 	lim, err := b.readSysfs(root)
-	if !b.isDisk && errors.Is(err, fs.ErrNotExist) {
+	if !b.IsDisk && errors.Is(err, fs.ErrNotExist) {
 		return defaultLimits(), nil
 	}
 	if err != nil {
@@ -64,14 +64,14 @@ func (b *backing) readLimits(root string) (queueLimits, error) {
 	return lim, nil
 }
 
-func (b *backing) readSysfs(dir string) (queueLimits, error) {
+func (b *Backing) readSysfs(dir string) (queueLimits, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return queueLimits{}, err
 	}
 	defer func() { _ = root.Close() }()
-	dev := b.rdev
-	if !b.isDisk {
+	dev := b.Rdev
+	if !b.IsDisk {
 		if dev, err = b.fileDisk(root); err != nil {
 			return queueLimits{}, err
 		}
@@ -122,12 +122,12 @@ const (
 	copyMaxIOBytes  = 256 << 10
 )
 
-// maxIOBytes returns what to give ublk.Options.MaxIOBytes: what cfg says, else
+// MaxIOBytes returns what to give ublk.Options.MaxIOBytes: what was asked for, else
 // the largest request of the backing's disk, in whole pages. Any mode without
 // zero copy counts as copy mode.
-func (b *backing) maxIOBytes(mode ublk.BufferMode, cfg *Config) uint32 {
-	if cfg.MaxIOBytes != 0 {
-		return cfg.MaxIOBytes
+func (b *Backing) MaxIOBytes(mode ublk.BufferMode) uint32 {
+	if b.maxIOAsked != 0 {
+		return b.maxIOAsked
 	}
 	limit := uint64(maxIOBytesLimit)
 	if !mode.ZeroCopy() {
@@ -138,33 +138,33 @@ func (b *backing) maxIOBytes(mode ublk.BufferMode, cfg *Config) uint32 {
 	return uint32(max((size+page-1)/page*page, page))
 }
 
-// params returns what describes the device to the block layer, given the
+// Params returns what describes the device to the block layer, given the
 // driver's word on the largest request (ublk.Info.MaxIOBytes).
 //
 // What a request looks like in memory is of interest only where its own pages
 // go to the disk, which is zero copy with direct I/O. In copy mode they end in
 // a page-aligned buffer of ours, in buffered I/O in the page cache.
-func (b *backing) params(mode ublk.BufferMode, maxIOBytes uint32) (ublk.Params, error) {
+func (b *Backing) Params(mode ublk.BufferMode, maxIOBytes uint32) (ublk.Params, error) {
 	if maxIOBytes>>9 < minMaxSectors {
-		return ublk.Params{}, fmt.Errorf("%s: largest request of %d bytes: below a page: %w", b.path, maxIOBytes, unix.EINVAL)
+		return ublk.Params{}, fmt.Errorf("%s: largest request of %d bytes: below a page: %w", b.Path, maxIOBytes, unix.EINVAL)
 	}
-	physical := max(b.sectorSize, pow2Divisor(b.queue.physicalBlockSize))
+	physical := max(b.SectorSize, pow2Divisor(b.queue.physicalBlockSize))
 	p := ublk.Params{
-		DevSectors:        b.size >> 9,
-		LogicalBlockSize:  b.sectorSize,
+		DevSectors:        b.Size >> 9,
+		LogicalBlockSize:  b.SectorSize,
 		PhysicalBlockSize: physical,
 		IOMin:             preferredSize(b.queue.minimumIOSize, physical),
 		IOOpt:             preferredSize(b.queue.optimalIOSize, physical),
 		MaxSectors:        b.maxSectors(maxIOBytes),
 		ChunkSectors:      b.chunkSectors(),
-		ReadOnly:          b.readOnly,
+		ReadOnly:          b.ReadOnly,
 		Rotational:        b.queue.rotational,
 	}
 	p.VolatileCache, p.FUA = b.cache()
-	if mode.ZeroCopy() && b.direct {
+	if mode.ZeroCopy() && b.Direct {
 		b.addMemoryLimits(&p)
 	}
-	if !b.readOnly {
+	if !b.ReadOnly {
 		p.Discard, p.MaxWriteZeroesSectors = b.discards()
 	}
 	return p, nil
@@ -177,20 +177,20 @@ const minMaxSectors = 8
 // maxSectors returns the largest request, in whole blocks: the disk's, or what
 // was asked for. Of a larger one than the disk takes the kernel makes several
 // below us, which costs less than several above.
-func (b *backing) maxSectors(maxIOBytes uint32) uint32 {
+func (b *Backing) maxSectors(maxIOBytes uint32) uint32 {
 	size := maxIOBytes
-	if !b.maxIOAsked {
+	if b.maxIOAsked == 0 {
 		size = uint32(min(b.queue.maxHWBytes, uint64(maxIOBytes)))
 	}
-	size -= size % b.sectorSize
+	size -= size % b.SectorSize
 	return max(size>>9, minMaxSectors)
 }
 
 // chunkSectors returns the disk's chunk if one of the device's is one of the
 // disk's. A file's blocks are anywhere on the disk.
-func (b *backing) chunkSectors() uint32 {
+func (b *Backing) chunkSectors() uint32 {
 	chunk := b.queue.chunkBytes
-	if !b.isDisk || chunk == 0 || (b.queue.start+b.offset)%chunk != 0 || chunk%uint64(b.sectorSize) != 0 {
+	if !b.IsDisk || chunk == 0 || (b.queue.start+b.Offset)%chunk != 0 || chunk%uint64(b.SectorSize) != 0 {
 		return 0
 	}
 	return uint32(chunk >> 9)
@@ -200,8 +200,8 @@ func (b *backing) chunkSectors() uint32 {
 // itself can say that they are not: a page cache and a file system's metadata
 // always need them. Direct writes with RWF_DSYNC become what the disk has, so
 // FUA is as it says; others are then written and flushed in one operation.
-func (b *backing) cache() (volatileCache, fua bool) {
-	if b.isDisk && b.direct {
+func (b *Backing) cache() (volatileCache, fua bool) {
+	if b.IsDisk && b.Direct {
 		return b.queue.writeCache, b.queue.writeCache && b.queue.fua
 	}
 	return true, true
@@ -211,7 +211,7 @@ func (b *backing) cache() (volatileCache, fua bool) {
 // boundary mask is not in sysfs, and stands for the block layer's default;
 // with a virtual boundary segments have no largest size (Linux 7.3,
 // include/uapi/linux/ublk_cmd.h, struct ublk_param_segment).
-func (b *backing) addMemoryLimits(p *ublk.Params) {
+func (b *Backing) addMemoryLimits(p *ublk.Params) {
 	p.VirtBoundaryMask = b.queue.virtBoundaryMask
 	p.DMAAlignment = min(max(b.queue.dmaAlignment, max(b.memAlign, 1)-1), uint32(unix.Getpagesize())-1)
 	if b.queue.maxSegments == 0 {
@@ -239,36 +239,36 @@ const maxHoleBytes = math.MaxUint32
 // turned off (discard_max_bytes) are not announced. With a transfer it is as
 // with dm-crypt: discards where they are allowed, and zeroes are written, since
 // those of the backing would read as something else.
-func (b *backing) discards() (discard ublk.DiscardParams, zeroesSectors uint32) {
+func (b *Backing) discards() (discard ublk.DiscardParams, zeroesSectors uint32) {
 	discardMax, zeroesMax := b.queue.discardMaxBytes, b.queue.writeZeroesMaxBytes
 	granularity, start := b.queue.discardGranularity, b.queue.discardAlignment
-	if b.isDisk && !b.ringDiscard {
+	if b.IsDisk && !b.ringDiscard {
 		discardMax = 0
 	}
-	if !b.isDisk {
+	if !b.IsDisk {
 		discardMax, zeroesMax = 0, 0
 		if b.punchHole {
 			discardMax, zeroesMax = maxHoleBytes, maxHoleBytes
 		}
 		granularity, start = b.blockSize, 0
 	}
-	if b.transferSize != 0 {
+	if b.TransferSize != 0 {
 		zeroesMax = 0
 		if !b.allowDiscards {
 			discardMax = 0
 		}
 	}
 	if discard.MaxSectors = b.holeSectors(discardMax); discard.MaxSectors != 0 {
-		discard.Granularity = max(granularity, b.sectorSize)
-		discard.Alignment = shiftAlignment(start, discard.Granularity, b.offset)
+		discard.Granularity = max(granularity, b.SectorSize)
+		discard.Alignment = shiftAlignment(start, discard.Granularity, b.Offset)
 	}
 	return discard, b.holeSectors(zeroesMax)
 }
 
 // holeSectors caps the largest discard or write-zeroes request, in whole blocks.
-func (b *backing) holeSectors(size uint64) uint32 {
+func (b *Backing) holeSectors(size uint64) uint32 {
 	size = min(size, maxHoleBytes)
-	size -= size % uint64(b.sectorSize)
+	size -= size % uint64(b.SectorSize)
 	return uint32(size >> 9)
 }
 

@@ -1,4 +1,4 @@
-package loop
+package backing
 
 import (
 	"errors"
@@ -12,13 +12,13 @@ import (
 // 6.12), by one of no bytes: who knows the command says EINVAL to that
 // (blk_validate_byte_range in block/ioctl.c), who does not, EOPNOTSUPP. Whatever
 // else is said, there are no discards then.
-func (b *backing) probeDiscard() (bool, error) {
+func (b *Backing) probeDiscard() (bool, error) {
 	r, err := ring.New(ring.Options{})
 	if err != nil {
 		return false, err
 	}
 	defer func() { _ = r.Close() }()
-	r.GetSQE().PrepURingCmd(int32(b.fd), BLOCK_URING_CMD_DISCARD)
+	r.GetSQE().PrepURingCmd(int32(b.FD), BLOCK_URING_CMD_DISCARD)
 	if err := r.SubmitAndWait(1); err != nil {
 		return false, err
 	}

@@ -1,4 +1,4 @@
-package loop
+package backing
 
 import (
 	"errors"
@@ -27,7 +27,7 @@ func OpenPath(path string) (*os.File, error) {
 	if err != nil {
 		return nil, pathError(path, err)
 	}
-	name, err := os.Readlink(procPath(fd))
+	name, err := os.Readlink(ProcPath(fd))
 	if err != nil {
 		_ = unix.Close(fd)
 		return nil, pathError(path, fmt.Errorf("resolve: %w", err))
@@ -113,14 +113,14 @@ func checkKind(fd int) error {
 	}
 }
 
-// procPath names an open descriptor so that it can be opened again.
-func procPath(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
+// ProcPath names an open descriptor so that it can be opened again.
+func ProcPath(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
 
 // reopen opens the object of an O_PATH descriptor for I/O.
 func reopen(file *os.File, flags int) (int, error) {
 	defer runtime.KeepAlive(file)
 	for {
-		fd, err := unix.Open(procPath(int(file.Fd())), flags|unix.O_CLOEXEC, 0)
+		fd, err := unix.Open(ProcPath(int(file.Fd())), flags|unix.O_CLOEXEC, 0)
 		if !errors.Is(err, unix.EINTR) {
 			return fd, err
 		}

@@ -1,4 +1,4 @@
-package loop
+package backing
 
 import (
 	"errors"
@@ -17,7 +17,7 @@ func TestDirectIO(t *testing.T) {
 	for _, sector := range []uint32{512, 1024, 2048, 4096} {
 		direct := map[Switch]bool{}
 		for _, want := range []Switch{"", SwitchAuto, SwitchOn, SwitchOff} {
-			b, err := openFor(t, path, Config{DirectIO: want, SectorSize: sector})
+			b, err := openFor(t, path, Options{DirectIO: want, SectorSize: sector})
 			if err != nil {
 				if want != SwitchOn {
 					t.Fatalf("%q, sectors of %d: %v", want, sector, err)
@@ -25,11 +25,11 @@ func TestDirectIO(t *testing.T) {
 				wantHint(t, err, unix.EINVAL, path, "{direct_io=auto}")
 				continue
 			}
-			direct[want] = b.direct
-			if got := hasDirectFlag(t, b.fd); got != b.direct {
-				t.Errorf("%q, sectors of %d: O_DIRECT %v, direct %v", want, sector, got, b.direct)
+			direct[want] = b.Direct
+			if got := hasDirectFlag(t, b.FD); got != b.Direct {
+				t.Errorf("%q, sectors of %d: O_DIRECT %v, direct %v", want, sector, got, b.Direct)
 			}
-			if err := b.close(); err != nil {
+			if err := b.Close(); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -63,20 +63,20 @@ func TestDirectIOMemory(t *testing.T) {
 	if err := errors.Join(os.WriteFile(path, nil, 0o600), os.Truncate(path, 1<<20)); err != nil {
 		t.Fatal(err)
 	}
-	b, err := openFor(t, path, Config{SectorSize: 4096})
+	b, err := openFor(t, path, Options{SectorSize: 4096})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if b.direct || hasDirectFlag(t, b.fd) {
+	if b.Direct || hasDirectFlag(t, b.FD) {
 		t.Error("auto is direct")
 	}
 	if !b.punchHole {
 		t.Error("tmpfs takes no holes")
 	}
-	if err := b.close(); err != nil {
+	if err := b.Close(); err != nil {
 		t.Fatal(err)
 	}
-	_, err = openFor(t, path, Config{SectorSize: 4096, DirectIO: SwitchOn})
+	_, err = openFor(t, path, Options{SectorSize: 4096, DirectIO: SwitchOn})
 	wantHint(t, err, unix.EINVAL, path, "{direct_io=auto}")
 }
 
@@ -87,7 +87,7 @@ func TestSetDirectRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	b := &backing{fd: int(f.Fd())}
+	b := &Backing{FD: int(f.Fd())}
 	if err := b.setDirect(true); !errors.Is(err, unix.EINVAL) {
 		t.Errorf("error %v, want EINVAL", err)
 	}
@@ -99,11 +99,11 @@ func TestSetDirectRefused(t *testing.T) {
 // Both the first and the second sector have to be readable, but none beyond the device's end. What
 // ends beyond the largest offset is refused as direct I/O of a wrong alignment is.
 func TestReadSectors(t *testing.T) {
-	b, err := openFor(t, newFile(t, "file", 4096), Config{DirectIO: SwitchOff})
+	b, err := openFor(t, newFile(t, "file", 4096), Options{DirectIO: SwitchOff})
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.sectorSize = 512
+	b.SectorSize = 512
 	const end = uint64(1) << 63
 	for _, tt := range []struct {
 		what         string
@@ -116,7 +116,7 @@ func TestReadSectors(t *testing.T) {
 		{"the second cannot, and is not the device's", end - 1024, 512, nil},
 		{"the first cannot", end - 512, 512, unix.EINVAL},
 	} {
-		b.offset, b.size = tt.offset, tt.size
+		b.Offset, b.Size = tt.offset, tt.size
 		if err := b.readSectors(); !errors.Is(err, tt.want) {
 			t.Errorf("%s: error %v, want %v", tt.what, err, tt.want)
 		}
@@ -127,7 +127,7 @@ func TestReadSectors(t *testing.T) {
 // by auto, and an error by on. The file itself says what it needs.
 func TestDirectIOAlignment(t *testing.T) {
 	path := newFile(t, "file", 1<<20)
-	b, err := openFor(t, path, Config{DirectIO: SwitchOff})
+	b, err := openFor(t, path, Options{DirectIO: SwitchOff})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,12 +135,12 @@ func TestDirectIOAlignment(t *testing.T) {
 	if err != nil || align <= 1 {
 		t.Skipf("the file system here does not say what it needs: %d, %v", align, err)
 	}
-	b.sectorSize, b.offset = align, uint64(align)
+	b.SectorSize, b.Offset = align, uint64(align)
 	if err := b.tryDirect(); err != nil {
 		t.Errorf("sectors and offset of %d: %v", align, err)
 	}
-	b.sectorSize, b.offset = align, uint64(align)/2
+	b.SectorSize, b.Offset = align, uint64(align)/2
 	wantHint(t, b.tryDirect(), unix.EINVAL, "offset", "{direct_io=auto}")
-	b.sectorSize, b.offset = align/2, 0
+	b.SectorSize, b.Offset = align/2, 0
 	wantHint(t, b.tryDirect(), unix.EINVAL, fmt.Sprintf("sectors of %d bytes: it takes multiples of %d", align/2, align), "{sector_size")
 }

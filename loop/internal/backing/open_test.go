@@ -1,4 +1,4 @@
-package loop
+package backing
 
 import (
 	"errors"
@@ -99,12 +99,12 @@ func TestOpenPathFollowsOnce(t *testing.T) {
 	if err := errors.Join(os.Remove(link), os.Symlink(other, link), os.Rename(other, found)); err != nil {
 		t.Fatal(err)
 	}
-	b, err := openBacking(f, &Config{})
+	b, err := Open(f, &Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = b.close() }()
-	if b.size != 4096 {
-		t.Errorf("size %d: another file was opened", b.size)
+	defer func() { _ = b.Close() }()
+	if b.Size != 4096 {
+		t.Errorf("size %d: another file was opened", b.Size)
 	}
 }

@@ -1,4 +1,4 @@
-package loop
+package backing
 
 import (
 	"errors"
@@ -13,45 +13,45 @@ import (
 // driver allows a page (ublk_validate_params).
 const maxSectorSize = 4096
 
-// place decides which part of the backing is the device, and its sector size.
-func (b *backing) place(cfg *Config) error {
-	total, err := unix.Seek(b.fd, 0, unix.SEEK_END) // of a disk too (blkdev_llseek)
+// lay decides which part of the backing is the device, and its sector size.
+func (b *Backing) lay(o *Options) error {
+	total, err := unix.Seek(b.FD, 0, unix.SEEK_END) // of a disk too (blkdev_llseek)
 	if err != nil {
 		return fmt.Errorf("ask for the size: %w", err)
 	}
 	if b.blockSize, err = b.allocationUnit(); err != nil {
 		return err
 	}
-	if b.sectorSize, err = b.chooseSectorSize(cfg, uint64(total)); err != nil {
+	if b.SectorSize, err = b.chooseSectorSize(o, uint64(total)); err != nil {
 		return err
 	}
-	b.transferSize = cfg.Transfer.sectorSizeOn(b.sectorSize)
-	b.offset = cfg.Offset
-	b.size, err = extent(uint64(total), cfg.Offset, cfg.SizeLimit, b.sectorSize)
+	b.TransferSize = o.Transfer.sectorSizeOn(b.SectorSize)
+	b.Offset = o.Offset
+	b.Size, err = extent(uint64(total), o.Offset, o.SizeLimit, b.SectorSize)
 	return err
 }
 
 // chooseSectorSize returns the sector size that was asked for, else the disk's
 // own, or the transfer's if that is larger; for a file 512, or 4096 if its
 // partition table is made for that.
-func (b *backing) chooseSectorSize(cfg *Config, total uint64) (uint32, error) {
-	size, own := cfg.SectorSize, b.queue.logicalBlockSize
+func (b *Backing) chooseSectorSize(o *Options, total uint64) (uint32, error) {
+	size, own, transfer := o.SectorSize, b.queue.logicalBlockSize, o.Transfer.sectorSizeOn(0)
 	switch {
-	case size == 0 && b.isDisk:
-		size = max(own, cfg.Transfer.SectorSize)
-	case size == 0 && !cfg.Transfer.isNone():
-		size = max(512, cfg.Transfer.SectorSize)
+	case size == 0 && b.IsDisk:
+		size = max(own, transfer)
+	case size == 0 && o.Transfer != nil:
+		size = max(512, transfer)
 	case size == 0:
-		return b.fileSectorSize(cfg.Offset, total), nil
+		return b.fileSectorSize(o.Offset, total), nil
 	}
 	switch {
 	case size < 512 || size > maxSectorSize || size&(size-1) != 0:
 		return 0, fmt.Errorf("sectors of %d bytes: not 512, 1024, 2048 or 4096: %w", size, unix.EINVAL)
-	case b.isDisk && size < own:
+	case b.IsDisk && size < own:
 		err := fmt.Errorf("sectors of %d bytes: the disk's own have %d: %w", size, own, unix.EINVAL)
 		return 0, hint.Add(err, "use {sector_size=%d}, or leave it out", own)
-	case cfg.SectorSize != 0 && cfg.Transfer.SectorSize != 0 && cfg.SectorSize != cfg.Transfer.SectorSize:
-		err := fmt.Errorf("sectors of %d bytes: the transfer's have %d: %w", size, cfg.Transfer.SectorSize, unix.EINVAL)
+	case o.SectorSize != 0 && transfer != 0 && o.SectorSize != transfer:
+		err := fmt.Errorf("sectors of %d bytes: the transfer's have %d: %w", size, transfer, unix.EINVAL)
 		return 0, hint.Add(err, "leave {sector_size} out")
 	}
 	return size, nil
@@ -63,7 +63,7 @@ const gptSignature = "EFI PART"
 
 // fileSectorSize returns 4096 for the image of a disk with such sectors, whose
 // partitions nobody finds otherwise, else 512.
-func (b *backing) fileSectorSize(offset, total uint64) uint32 {
+func (b *Backing) fileSectorSize(offset, total uint64) uint32 {
 	if offset > total || offset%4096 != 0 || total%4096 != 0 {
 		return 512
 	}
@@ -75,10 +75,10 @@ func (b *backing) fileSectorSize(offset, total uint64) uint32 {
 
 // holds reports whether the backing has a text at an offset. What cannot be
 // read is not there.
-func (b *backing) holds(text string, offset uint64) bool {
+func (b *Backing) holds(text string, offset uint64) bool {
 	buf := make([]byte, len(text))
 	for {
-		n, err := unix.Pread(b.fd, buf, int64(offset))
+		n, err := unix.Pread(b.FD, buf, int64(offset))
 		if !errors.Is(err, unix.EINTR) {
 			return err == nil && n == len(text) && string(buf) == text
 		}
@@ -116,9 +116,9 @@ func extent(total, offset, limit uint64, sectorSize uint32) (uint64, error) {
 
 // allocationUnit returns the block size of the file system, which holes have
 // to fit to free anything.
-func (b *backing) allocationUnit() (uint32, error) {
+func (b *Backing) allocationUnit() (uint32, error) {
 	var st unix.Statfs_t
-	if err := unix.Fstatfs(b.fd, &st); err != nil {
+	if err := unix.Fstatfs(b.FD, &st); err != nil {
 		return 0, fmt.Errorf("ask for the file system: %w", err)
 	}
 	return unitOf(int64(st.Bsize)), nil

@@ -1,4 +1,4 @@
-package loop
+package backing
 
 import (
 	"bufio"
@@ -19,9 +19,9 @@ import (
 // systems have that of their disk; a btrfs has one of its own for each
 // subvolume, and is looked up by its mount. It returns fs.ErrNotExist when
 // there is no disk, or none alone.
-func (b *backing) fileDisk(sysfs *os.Root) (uint64, error) {
-	if unix.Major(b.dev) != 0 {
-		return b.dev, nil
+func (b *Backing) fileDisk(sysfs *os.Root) (uint64, error) {
+	if unix.Major(b.Dev) != 0 {
+		return b.Dev, nil
 	}
 	source, err := b.mountSource()
 	if err != nil {
@@ -38,9 +38,9 @@ func (b *backing) fileDisk(sysfs *os.Root) (uint64, error) {
 }
 
 // mountSource returns what the mount of a btrfs file was made of.
-func (b *backing) mountSource() (string, error) {
+func (b *Backing) mountSource() (string, error) {
 	var stx unix.Statx_t
-	err := unix.Statx(b.fd, "", unix.AT_EMPTY_PATH, unix.STATX_MNT_ID, &stx)
+	err := unix.Statx(b.FD, "", unix.AT_EMPTY_PATH, unix.STATX_MNT_ID, &stx)
 	if err != nil || stx.Mask&unix.STATX_MNT_ID == 0 {
 		return "", fs.ErrNotExist
 	}

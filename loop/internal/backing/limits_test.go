@@ -1,4 +1,4 @@
-package loop
+package backing
 
 import (
 	"errors"
@@ -12,9 +12,9 @@ import (
 )
 
 // oddBacking is the disk of oddLimits, directly.
-func oddBacking() *backing {
-	return &backing{
-		path: "/dev/sda", isDisk: true, direct: true, ringDiscard: true, sectorSize: 1024, size: 1 << 30,
+func oddBacking() *Backing {
+	return &Backing{
+		Path: "/dev/sda", IsDisk: true, Direct: true, ringDiscard: true, SectorSize: 1024, Size: 1 << 30,
 		memAlign: 16, blockSize: 4096, queue: oddLimits(),
 	}
 }
@@ -38,87 +38,87 @@ func TestLimits(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		mode   ublk.BufferMode
-		change func(b *backing)
+		change func(b *Backing)
 		want   func(p *ublk.Params)
 	}{
 		{"zero copy", ublk.BufferAutoRegister, nil, nil},
 		{"zero copy by command", ublk.BufferRegister, nil, nil},
 		{"copy", ublk.BufferCopy, nil, withoutMemoryLimits},
-		{"buffered", ublk.BufferAutoRegister, func(b *backing) { b.direct = false }, func(p *ublk.Params) {
+		{"buffered", ublk.BufferAutoRegister, func(b *Backing) { b.Direct = false }, func(p *ublk.Params) {
 			withoutMemoryLimits(p)
 			p.VolatileCache, p.FUA = true, true
 		}},
-		{"write cache", ublk.BufferAutoRegister, func(b *backing) { b.queue.writeCache = true }, func(p *ublk.Params) {
+		{"write cache", ublk.BufferAutoRegister, func(b *Backing) { b.queue.writeCache = true }, func(p *ublk.Params) {
 			p.VolatileCache, p.FUA = true, true
 		}},
-		{"write cache without FUA", ublk.BufferAutoRegister, func(b *backing) { b.queue.writeCache, b.queue.fua = true, false }, func(p *ublk.Params) {
+		{"write cache without FUA", ublk.BufferAutoRegister, func(b *Backing) { b.queue.writeCache, b.queue.fua = true, false }, func(p *ublk.Params) {
 			p.VolatileCache = true
 		}},
-		{"read-only", ublk.BufferAutoRegister, func(b *backing) { b.readOnly = true }, func(p *ublk.Params) {
+		{"read-only", ublk.BufferAutoRegister, func(b *Backing) { b.ReadOnly = true }, func(p *ublk.Params) {
 			p.ReadOnly, p.Discard, p.MaxWriteZeroesSectors = true, ublk.DiscardParams{}, 0
 		}},
-		{"larger sectors", ublk.BufferAutoRegister, func(b *backing) { b.sectorSize, b.queue.physicalBlockSize = 4096, 512 }, func(p *ublk.Params) {
+		{"larger sectors", ublk.BufferAutoRegister, func(b *Backing) { b.SectorSize, b.queue.physicalBlockSize = 4096, 512 }, func(p *ublk.Params) {
 			p.LogicalBlockSize, p.PhysicalBlockSize = 4096, 4096
 			p.MaxSectors = 248
 		}},
-		{"an offset of a chunk", ublk.BufferAutoRegister, func(b *backing) { b.offset = 384 << 9 }, nil},
-		{"an offset within a chunk", ublk.BufferAutoRegister, func(b *backing) { b.offset = 8192 }, func(p *ublk.Params) {
+		{"an offset of a chunk", ublk.BufferAutoRegister, func(b *Backing) { b.Offset = 384 << 9 }, nil},
+		{"an offset within a chunk", ublk.BufferAutoRegister, func(b *Backing) { b.Offset = 8192 }, func(p *ublk.Params) {
 			p.ChunkSectors, p.Discard.Alignment = 0, 24576-8192
 		}},
-		{"a partition within a chunk", ublk.BufferAutoRegister, func(b *backing) { b.queue.start, b.queue.discardAlignment = 1<<20, 3584 }, func(p *ublk.Params) {
+		{"a partition within a chunk", ublk.BufferAutoRegister, func(b *Backing) { b.queue.start, b.queue.discardAlignment = 1<<20, 3584 }, func(p *ublk.Params) {
 			p.ChunkSectors, p.Discard.Alignment = 0, 3584
 		}},
-		{"a partition and an offset that make a chunk", ublk.BufferAutoRegister, func(b *backing) {
-			b.queue.start, b.offset, b.queue.discardAlignment = 382<<9, 1024, 512
+		{"a partition and an offset that make a chunk", ublk.BufferAutoRegister, func(b *Backing) {
+			b.queue.start, b.Offset, b.queue.discardAlignment = 382<<9, 1024, 512
 		}, func(p *ublk.Params) {
 			p.Discard.Alignment = 512 + 24576 - 1024
 		}},
-		{"a chunk of odd sectors", ublk.BufferAutoRegister, func(b *backing) { b.queue.chunkBytes = 383 << 9 }, func(p *ublk.Params) {
+		{"a chunk of odd sectors", ublk.BufferAutoRegister, func(b *Backing) { b.queue.chunkBytes = 383 << 9 }, func(p *ublk.Params) {
 			p.ChunkSectors = 0
 		}},
-		{"no virtual boundary", ublk.BufferAutoRegister, func(b *backing) { b.queue.virtBoundaryMask = 0 }, func(p *ublk.Params) {
+		{"no virtual boundary", ublk.BufferAutoRegister, func(b *Backing) { b.queue.virtBoundaryMask = 0 }, func(p *ublk.Params) {
 			p.VirtBoundaryMask, p.Segments.MaxSegmentSize = 0, 12288
 		}},
-		{"segments not known", ublk.BufferAutoRegister, func(b *backing) { b.queue.maxSegments = 0 }, func(p *ublk.Params) {
+		{"segments not known", ublk.BufferAutoRegister, func(b *Backing) { b.queue.maxSegments = 0 }, func(p *ublk.Params) {
 			p.Segments = ublk.SegmentParams{}
 		}},
-		{"memory alignment of the queue", ublk.BufferAutoRegister, func(b *backing) { b.memAlign, b.queue.dmaAlignment = 4, 511 }, func(p *ublk.Params) {
+		{"memory alignment of the queue", ublk.BufferAutoRegister, func(b *Backing) { b.memAlign, b.queue.dmaAlignment = 4, 511 }, func(p *ublk.Params) {
 			p.DMAAlignment = 511
 		}},
-		{"memory alignment not known", ublk.BufferAutoRegister, func(b *backing) { b.memAlign = 0 }, func(p *ublk.Params) {
+		{"memory alignment not known", ublk.BufferAutoRegister, func(b *Backing) { b.memAlign = 0 }, func(p *ublk.Params) {
 			p.DMAAlignment = 7
 		}},
-		{"optimal size of a USB bridge", ublk.BufferAutoRegister, func(b *backing) { b.queue.optimalIOSize = 65535 << 9 }, func(p *ublk.Params) {
+		{"optimal size of a USB bridge", ublk.BufferAutoRegister, func(b *Backing) { b.queue.optimalIOSize = 65535 << 9 }, func(p *ublk.Params) {
 			p.IOOpt = 0
 		}},
-		{"the smallest request", ublk.BufferAutoRegister, func(b *backing) { b.queue.maxHWBytes = 1024 }, func(p *ublk.Params) {
+		{"the smallest request", ublk.BufferAutoRegister, func(b *Backing) { b.queue.maxHWBytes = 1024 }, func(p *ublk.Params) {
 			p.MaxSectors = 8
 		}},
-		{"larger requests than the driver's", ublk.BufferAutoRegister, func(b *backing) { b.queue.maxHWBytes = 1 << 40 }, func(p *ublk.Params) {
+		{"larger requests than the driver's", ublk.BufferAutoRegister, func(b *Backing) { b.queue.maxHWBytes = 1 << 40 }, func(p *ublk.Params) {
 			p.MaxSectors = 2048
 		}},
-		{"discards beyond 32 bits", ublk.BufferAutoRegister, func(b *backing) { b.queue.discardMaxBytes = 1 << 40 }, func(p *ublk.Params) {
+		{"discards beyond 32 bits", ublk.BufferAutoRegister, func(b *Backing) { b.queue.discardMaxBytes = 1 << 40 }, func(p *ublk.Params) {
 			p.Discard.MaxSectors = math.MaxUint32>>9 - 1
 		}},
-		{"zeroes beyond 32 bits", ublk.BufferAutoRegister, func(b *backing) { b.queue.writeZeroesMaxBytes = math.MaxUint64 }, func(p *ublk.Params) {
+		{"zeroes beyond 32 bits", ublk.BufferAutoRegister, func(b *Backing) { b.queue.writeZeroesMaxBytes = math.MaxUint64 }, func(p *ublk.Params) {
 			p.MaxWriteZeroesSectors = math.MaxUint32>>9 - 1
 		}},
-		{"no discards", ublk.BufferAutoRegister, func(b *backing) { b.queue.discardMaxBytes = 0 }, func(p *ublk.Params) {
+		{"no discards", ublk.BufferAutoRegister, func(b *Backing) { b.queue.discardMaxBytes = 0 }, func(p *ublk.Params) {
 			p.Discard = ublk.DiscardParams{}
 		}},
-		{"no zeroes", ublk.BufferAutoRegister, func(b *backing) { b.queue.writeZeroesMaxBytes = 0 }, func(p *ublk.Params) {
+		{"no zeroes", ublk.BufferAutoRegister, func(b *Backing) { b.queue.writeZeroesMaxBytes = 0 }, func(p *ublk.Params) {
 			p.MaxWriteZeroesSectors = 0
 		}},
-		{"a file", ublk.BufferAutoRegister, func(b *backing) { b.isDisk, b.punchHole, b.offset = false, true, 1024 }, func(p *ublk.Params) {
+		{"a file", ublk.BufferAutoRegister, func(b *Backing) { b.IsDisk, b.punchHole, b.Offset = false, true, 1024 }, func(p *ublk.Params) {
 			p.ChunkSectors = 0
 			p.VolatileCache, p.FUA = true, true
 			p.Discard = ublk.DiscardParams{MaxSectors: math.MaxUint32>>9 - 1, Granularity: 4096, Alignment: 3072}
 			p.MaxWriteZeroesSectors = math.MaxUint32>>9 - 1
 		}},
-		{"no discards from a ring", ublk.BufferAutoRegister, func(b *backing) { b.ringDiscard = false }, func(p *ublk.Params) {
+		{"no discards from a ring", ublk.BufferAutoRegister, func(b *Backing) { b.ringDiscard = false }, func(p *ublk.Params) {
 			p.Discard = ublk.DiscardParams{}
 		}},
-		{"a file without holes", ublk.BufferAutoRegister, func(b *backing) { b.isDisk = false }, func(p *ublk.Params) {
+		{"a file without holes", ublk.BufferAutoRegister, func(b *Backing) { b.IsDisk = false }, func(p *ublk.Params) {
 			p.ChunkSectors = 0
 			p.VolatileCache, p.FUA = true, true
 			p.Discard, p.MaxWriteZeroesSectors = ublk.DiscardParams{}, 0
@@ -132,7 +132,7 @@ func TestLimits(t *testing.T) {
 			if tt.want != nil {
 				tt.want(&want)
 			}
-			got, err := b.params(tt.mode, 1<<20)
+			got, err := b.Params(tt.mode, 1<<20)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -150,8 +150,8 @@ func withoutMemoryLimits(p *ublk.Params) {
 
 // A file of no disk has limits, too.
 func TestLimitsDefault(t *testing.T) {
-	b := &backing{sectorSize: 512, size: 1 << 20, blockSize: 4096, direct: true, queue: defaultLimits()}
-	got, err := b.params(ublk.BufferAutoRegister, 1<<20)
+	b := &Backing{SectorSize: 512, Size: 1 << 20, blockSize: 4096, Direct: true, queue: defaultLimits()}
+	got, err := b.Params(ublk.BufferAutoRegister, 1<<20)
 	want := ublk.Params{
 		DevSectors: 2048, LogicalBlockSize: 512, PhysicalBlockSize: 512, MaxSectors: 2048,
 		DMAAlignment: 511, VolatileCache: true, FUA: true,
@@ -163,7 +163,7 @@ func TestLimitsDefault(t *testing.T) {
 }
 
 func TestLimitsTooSmall(t *testing.T) {
-	if _, err := oddBacking().params(ublk.BufferCopy, 4095); !errors.Is(err, unix.EINVAL) {
+	if _, err := oddBacking().Params(ublk.BufferCopy, 4095); !errors.Is(err, unix.EINVAL) {
 		t.Errorf("error %v, want EINVAL", err)
 	}
 }
@@ -187,8 +187,8 @@ func TestMaxIOBytes(t *testing.T) {
 		{"less than a page", ublk.BufferCopy, 512, 0, page},
 		{"asked for", ublk.BufferCopy, 1 << 20, 2 << 20, 2 << 20},
 	} {
-		b := &backing{queue: queueLimits{maxHWBytes: tt.hw}}
-		if got := b.maxIOBytes(tt.mode, &Config{MaxIOBytes: tt.asked}); got != tt.want {
+		b := &Backing{maxIOAsked: tt.asked, queue: queueLimits{maxHWBytes: tt.hw}}
+		if got := b.MaxIOBytes(tt.mode); got != tt.want {
 			t.Errorf("%s: %d, want %d", tt.name, got, tt.want)
 		}
 	}
@@ -197,18 +197,18 @@ func TestMaxIOBytes(t *testing.T) {
 // A size that is asked for is the device's, though it is more than the disk's.
 func TestMaxSectors(t *testing.T) {
 	for _, tt := range []struct {
-		asked bool
+		asked uint32
 		hw    uint64
 		limit uint32
 		want  uint32
 	}{
-		{false, 127 << 10, 128 << 10, 254},
-		{true, 127 << 10, 128 << 10, 256},
-		{true, 1 << 20, 128 << 10, 256},
-		{false, 1 << 40, 32 << 20, 65536},
-		{false, 512, 4096, 8},
+		{0, 127 << 10, 128 << 10, 254},
+		{128 << 10, 127 << 10, 128 << 10, 256},
+		{128 << 10, 1 << 20, 128 << 10, 256},
+		{0, 1 << 40, 32 << 20, 65536},
+		{0, 512, 4096, 8},
 	} {
-		b := &backing{maxIOAsked: tt.asked, sectorSize: 512, queue: queueLimits{maxHWBytes: tt.hw}}
+		b := &Backing{maxIOAsked: tt.asked, SectorSize: 512, queue: queueLimits{maxHWBytes: tt.hw}}
 		if got := b.maxSectors(tt.limit); got != tt.want {
 			t.Errorf("%+v: %d sectors", tt, got)
 		}
@@ -250,9 +250,9 @@ func FuzzLimits(f *testing.F) {
 	f.Add(uint32(0), uint32(0), uint64(0), uint64(0), uint32(0), uint64(0), uint32(0), uint32(0), uint8(255))
 	f.Fuzz(func(t *testing.T, pbs, opt uint32, hw, chunk uint64, granularity uint32, discard uint64, dma, segment uint32, bits uint8) {
 		b := oddBacking()
-		b.sectorSize = 512 << (bits & 3)
-		b.isDisk, b.direct, b.readOnly, b.punchHole = bits&4 != 0, bits&8 != 0, bits&16 != 0, bits&32 != 0
-		b.offset = uint64(b.sectorSize) * (chunk & 0xff)
+		b.SectorSize = 512 << (bits & 3)
+		b.IsDisk, b.Direct, b.ReadOnly, b.punchHole = bits&4 != 0, bits&8 != 0, bits&16 != 0, bits&32 != 0
+		b.Offset = uint64(b.SectorSize) * (chunk & 0xff)
 		q := &b.queue
 		q.physicalBlockSize = 512 << (pbs & 7)
 		q.minimumIOSize, q.optimalIOSize = opt^pbs, opt
@@ -267,8 +267,8 @@ func FuzzLimits(f *testing.F) {
 		if bits&128 != 0 {
 			mode = ublk.BufferAutoRegister
 		}
-		limit := b.maxIOBytes(mode, &Config{})
-		p, err := b.params(mode, limit)
+		limit := b.MaxIOBytes(mode)
+		p, err := b.Params(mode, limit)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,4 +1,4 @@
-package loop
+package backing
 
 import (
 	"errors"
@@ -13,15 +13,15 @@ import (
 // us alone, one that is only read against writers. The lock (flock(2)) belongs
 // to the open descriptor and ends with it, however the process ends. A disk is
 // claimed by its open instead, see reopen.
-func (b *backing) lock(cfg *Config) error {
-	if b.isDisk || cfg.Shared {
+func (b *Backing) lock(o *Options) error {
+	if b.IsDisk || o.Shared {
 		return nil
 	}
 	how, holder := unix.LOCK_EX, "another reader or writer"
-	if b.readOnly {
+	if b.ReadOnly {
 		how, holder = unix.LOCK_SH, "a writer"
 	}
-	err := flock(b.fd, how|unix.LOCK_NB)
+	err := flock(b.FD, how|unix.LOCK_NB)
 	switch {
 	case errors.Is(err, unix.EWOULDBLOCK):
 		return hint.Add(fmt.Errorf("already in use by %s: %w", holder, unix.EBUSY), "insist with {shared}")
@@ -31,12 +31,12 @@ func (b *backing) lock(cfg *Config) error {
 	return nil
 }
 
-// unlock drops the lock, of a backing on which nothing is under way. Its close is
+// Unlock drops the lock, of a backing on which nothing is under way. Its close is
 // not enough at once: up to Linux 6.12 a ring keeps what was in its table until
 // all has ended that was under way on it then, on other files too.
-func (b *backing) unlock() {
-	if !b.isDisk {
-		_ = flock(b.fd, unix.LOCK_UN)
+func (b *Backing) Unlock() {
+	if !b.IsDisk {
+		_ = flock(b.FD, unix.LOCK_UN)
 	}
 }
 
