@@ -172,10 +172,10 @@ func (r *reaper) tryStop(d *served, id uint32) error {
 func (r *reaper) ask(unknown []*served) {
 	r.asking.Lock()
 	defer r.asking.Unlock()
-	var devices []Identity
+	var devices []TaggedID
 	for _, d := range unknown {
 		if r.s.isAutoclear(d) {
-			devices = append(devices, d.dev.identity())
+			devices = append(devices, d.dev.taggedID())
 		}
 	}
 	if len(devices) > 0 {
@@ -184,23 +184,23 @@ func (r *reaper) ask(unknown []*served) {
 	}
 }
 
-// Identity tells a device from the next one with its id.
-type Identity struct {
+// TaggedID tells a device from the next one with its id.
+type TaggedID struct {
 	ID  uint32
 	Tag uint64 // what the driver keeps with the device
 }
 
-// identity returns the device's.
-func (d *Device) identity() Identity {
+// taggedID returns the device's.
+func (d *Device) taggedID() TaggedID {
 	info := d.dev.Info()
-	return Identity{info.ID, info.Tag}
+	return TaggedID{info.ID, info.Tag}
 }
 
 // StopUnused removes the disk of a device of ours that nobody uses: its server
 // then removes the rest. One that is gone is no error, whatever has its id now.
 // It returns an error that wraps ErrInUse for one that somebody has open for
 // longer than udev looks at a disk.
-func StopUnused(ctl *ublk.Control, device Identity) error {
+func StopUnused(ctl *ublk.Control, device TaggedID) error {
 	lock, err := statefile.Acquire(device.ID) // with which its server waits until it gives the id free
 	if err != nil {
 		return err

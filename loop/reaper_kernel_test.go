@@ -34,8 +34,8 @@ func addTo(t *testing.T, s *Server, path string, id *uint32) (*served, uint32) {
 func TestKernelLookAtADeviceThatWasReplaced(t *testing.T) {
 	ctl := ublktest.Kernel(t)
 	// As if another process were slow: what it is told to stop it does after this.
-	var told []Identity
-	s := NewServer(ctl, ServerOptions{StopUnused: func(devices ...Identity) error {
+	var told []TaggedID
+	s := NewServer(ctl, ServerOptions{StopUnused: func(devices ...TaggedID) error {
 		told = append(told, devices...)
 		return nil
 	}})
@@ -57,7 +57,7 @@ func TestKernelLookAtADeviceThatWasReplaced(t *testing.T) {
 	if err := s.stop(was, true); err != nil {
 		t.Error(err)
 	}
-	for _, device := range append(told, was.dev.identity()) {
+	for _, device := range append(told, was.dev.taggedID()) {
 		if err := StopUnused(ctl, device); err != nil {
 			t.Error(err)
 		}
@@ -65,7 +65,7 @@ func TestKernelLookAtADeviceThatWasReplaced(t *testing.T) {
 	if info, err := ctl.Info(id); err != nil || info.State != ublk.StateLive {
 		t.Fatalf("the next device with its id: state %v, error %v", info.State, err)
 	}
-	if err := StopUnused(ctl, is.dev.identity()); err != nil {
+	if err := StopUnused(ctl, is.dev.taggedID()); err != nil {
 		t.Fatal(err)
 	}
 	<-is.gone
@@ -80,7 +80,7 @@ func lookingServer(t *testing.T, ctl *ublk.Control) (*Server, *atomic.Int32) {
 	t.Helper()
 	looks := new(atomic.Int32)
 	s := NewServer(ctl, ServerOptions{
-		StopUnused: func(devices ...Identity) error {
+		StopUnused: func(devices ...TaggedID) error {
 			for _, device := range devices {
 				_ = StopUnused(ctl, device) // in use: the next look tells
 			}

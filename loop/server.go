@@ -38,7 +38,7 @@ type ServerOptions struct {
 	// process, and waits for it. A server must not open its own devices, which
 	// that has to before Linux 7.0. Without it (nil) devices count as in use
 	// where the driver does not say otherwise.
-	StopUnused func(devices ...Identity) error
+	StopUnused func(devices ...TaggedID) error
 	// Looked is called each time that the server has looked whether devices
 	// with Config.Autoclear are in use still, nil for nobody. Such looks make
 	// garbage without end: it is for who has turned Go's collector off.
@@ -101,7 +101,7 @@ func (noEvents) Slow(_, _ string)     {}
 func (noEvents) Failed(error)         {}
 
 // countAsUsed is a StopUnused that cannot look.
-func countAsUsed(devices ...Identity) error {
+func countAsUsed(devices ...TaggedID) error {
 	return fmt.Errorf("remove %s: nobody can tell who uses it: %w", ublk.BlockPath(devices[0].ID), ErrInUse)
 }
 
@@ -256,7 +256,7 @@ func (s *Server) stop(d *served, force bool) error {
 	if errors.Is(err, unix.EBUSY) || errors.Is(err, ublk.ErrNotSupported) {
 		// Whether it is mounted, or only looked at, is for another process to
 		// find out.
-		err = s.opts.StopUnused(d.dev.identity())
+		err = s.opts.StopUnused(d.dev.taggedID())
 	}
 	return ignoreGone(err)
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/daemon"
 	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/loop"
 )
@@ -100,28 +101,28 @@ func (a *app) runAdd(ctx context.Context, opts addOptions) error {
 	if err != nil {
 		return err
 	}
-	defer j.close()
-	if err := a.takeOver(j); err != nil {
+	defer j.Close()
+	if err := a.recoverIfWaiting(j); err != nil {
 		return report.Name(err, "attach", j.Name)
 	}
 	if opts.foreground {
-		return report.Name(a.replace(j), "attach", j.Name)
+		return report.Name(a.become(j), "attach", j.Name)
 	}
 	signal.Ignore(unix.SIGPIPE) // who reads no path gets no device
 	ctx, stop := interruptible(ctx)
 	defer stop()
-	srv, err := a.start(ctx, j)
+	pending, err := a.start(ctx, j)
 	report.Warnings(a.errOut, j.Name, j.Warnings)
 	if err != nil {
 		return report.Name(err, "attach", j.Name)
 	}
-	return report.Name(a.handOver(srv, opts.json), "attach", j.Name)
+	return report.Name(a.keepOncePrinted(pending, opts.json), "attach", j.Name)
 }
 
-// takeOver makes the job that of a server for a device that waits for one, if
-// that is what was asked for: a service that is started again gives the command
-// that it gave the first time.
-func (a *app) takeOver(j *job) error {
+// recoverIfWaiting makes the job a recovery, if the device that was asked for is there and
+// waits for a server: a service that is started again gives the command that it gave the
+// first time.
+func (a *app) recoverIfWaiting(j *daemon.Job) error {
 	if j.Config.ID == nil || j.Config.OnCrash == "" || j.Config.OnCrash == loop.CrashFail {
 		return nil
 	}
@@ -130,47 +131,50 @@ func (a *app) takeOver(j *job) error {
 		return err
 	}
 	defer func() { _ = drv.Close() }()
-	waits, err := drv.Waits(j.file, &j.Config)
+	waits, err := drv.Waits(j.File, &j.Config)
 	if waits {
 		j.Recover = j.Config.ID
 	}
 	return err
 }
 
-// handOver lets a server stay once its device has been printed: whoever made
-// it then knows of it. Otherwise nothing is left of it.
-func (a *app) handOver(srv server, asJSON bool) error {
-	status, err := srv.Ready()
+// keepOncePrinted keeps a device once it has been printed, because its user knows of it
+// then. Otherwise nothing is left of it.
+func (a *app) keepOncePrinted(pending daemon.Pending, asJSON bool) error {
+	device, err := pending.Ready()
 	if err == nil {
-		err = report.Device(a.out, status, asJSON)
+		err = report.Device(a.out, device, asJSON)
 	}
 	if err == nil {
-		err = srv.Stay()
+		err = pending.Keep()
 	}
 	if err != nil {
-		return errors.Join(err, srv.End())
+		return errors.Join(err, pending.Abandon())
 	}
 	return nil
 }
 
 // job opens what the options name. What is wrong with a path is found here,
 // where the working directory is the caller's.
-func (o *addOptions) job() (*job, error) {
+func (o *addOptions) job() (*daemon.Job, error) {
 	file, err := loop.OpenPath(o.file)
 	if err != nil {
 		return nil, err
 	}
-	j := &job{Name: file.Name(), JSON: o.json, Standalone: o.standalone, Autoclear: o.autoclear, Foreground: o.foreground, file: file}
-	if j.key, j.Warnings, err = o.transfer.prepare(file, &o.config); err != nil {
-		j.close()
+	j := &daemon.Job{
+		Name: file.Name(), JSON: o.json, Standalone: o.standalone, Autoclear: o.autoclear, Foreground: o.foreground,
+		NotifySocket: os.Getenv("NOTIFY_SOCKET"), File: file,
+	}
+	if j.Key, j.Warnings, err = o.transfer.prepare(file, &o.config); err != nil {
+		j.Close()
 		return nil, report.Name(err, "attach", j.Name)
 	}
 	j.Config = o.config
 	if o.hasLogFile {
-		err = j.openLog(o.logFile)
+		err = j.OpenLog(o.logFile)
 	}
 	if err != nil {
-		j.close()
+		j.Close()
 		return nil, err
 	}
 	return j, nil

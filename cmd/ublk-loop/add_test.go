@@ -145,7 +145,7 @@ func TestAddForeground(t *testing.T) {
 	b := newBench()
 	log := filepath.Join(t.TempDir(), "log")
 	b.check(t, []string{"add", "--foreground", "--json", "--log-file", log, path}, 0, "", "")
-	if !b.job.Foreground || !b.job.JSON || b.job.log == nil {
+	if !b.job.Foreground || !b.job.JSON || b.job.Log == nil {
 		t.Errorf("job is %+v", b.job)
 	}
 	if b.srv.stayed || b.srv.ended {

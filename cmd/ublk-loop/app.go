@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/internal/daemon"
 	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/ublk"
@@ -22,13 +23,13 @@ type app struct {
 	// open opens the driver. It returns an error that wraps ublk.ErrNoDriver
 	// where there is none.
 	open func() (driver, error)
-	// start starts a server in the background, replace makes this process
-	// one and does not return unless that fails.
-	start   func(context.Context, *job) (server, error)
-	replace func(*job) error
+	// start has a device made in the background. become makes this process its
+	// server, and does not return unless that fails.
+	start  func(context.Context, *daemon.Job) (daemon.Pending, error)
+	become func(*daemon.Job) error
 	// serve makes this process a server of many devices, or supervises one, and
 	// does not return before that ends.
-	serve func(serveOptions) error
+	serve func(daemon.ServeOptions) error
 	// oci makes this process a container runtime, likewise.
 	oci func(runtime string, args []string) error
 	// snapshotter makes this process that of containerd, likewise.
@@ -46,21 +47,10 @@ type driver interface {
 	Close() error
 }
 
-// server is a process that serves a device. It ends, and its device with it,
-// unless it is told to stay.
-type server interface {
-	// Ready waits until the device can be opened.
-	Ready() (*client.Device, error)
-	// Stay makes the server outlive this process.
-	Stay() error
-	// End waits until nothing is left of a server that was not told to stay.
-	End() error
-}
-
 func newApp() *app {
 	return &app{
 		out: os.Stdout, errOut: os.Stderr,
-		open: openKernel, start: startSomewhere, replace: replaceProcess, serve: replaceWithMany, oci: replaceWithRuntime,
+		open: openKernel, start: daemon.Start, become: daemon.BecomeSingle, serve: daemon.Serve, oci: replaceWithRuntime,
 		snapshotter: replaceWithSnapshotter,
 	}
 }

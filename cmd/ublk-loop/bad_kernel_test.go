@@ -64,9 +64,9 @@ func TestKernelBadInput(t *testing.T) {
 		{[]string{"del", dir + "/missing"}, 1, []string{dir + "/missing", "no such file"}},
 		{[]string{"del", dir}, 1, []string{dir, "is a directory"}},
 		{[]string{"list", "-j", dir + "/missing"}, 1, []string{dir + "/missing", "no such file"}},
-		{[]string{serverCommand}, 2, []string{"only add starts it"}},
-		{[]string{serverCommand, "7"}, 2, []string{"only add starts it"}},
-		{[]string{scanCommand}, 2, []string{"only add starts it"}},
+		{[]string{"server-of-add"}, 2, []string{"only add starts it"}},
+		{[]string{"server-of-add", "7"}, 2, []string{"only add starts it"}},
+		{[]string{"scan-of-add"}, 2, []string{"only add starts it"}},
 	} {
 		b.run(tt.args...).fails(t, tt.status, tt.texts...)
 		b.nothingSince(before)

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/internal/daemon"
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
@@ -100,16 +101,16 @@ type fakeServer struct {
 	stayed, ended bool
 }
 
-var _ server = (*fakeServer)(nil)
+var _ daemon.Pending = (*fakeServer)(nil)
 
 func (s *fakeServer) Ready() (*client.Device, error) { return &s.status, s.err }
 
-func (s *fakeServer) Stay() error {
+func (s *fakeServer) Keep() error {
 	s.stayed = true
 	return nil
 }
 
-func (s *fakeServer) End() error {
+func (s *fakeServer) Abandon() error {
 	s.ended = true
 	return nil
 }
@@ -122,16 +123,16 @@ type bench struct {
 	app
 	drv         *fakeDriver
 	srv         *fakeServer
-	job         *job // what a server was started with
+	job         *daemon.Job // what a server was started with
 	key         string
-	jobs        []*job
+	jobs        []*daemon.Job
 	startErr    error                  // what starting one fails with
 	byDevice    map[uint32]*fakeServer // those that recover a device, srv for the others
 	out, errOut bytes.Buffer
 }
 
 // deviceOf returns the device that a job is to recover.
-func deviceOf(j *job) uint32 {
+func deviceOf(j *daemon.Job) uint32 {
 	if j.Recover == nil {
 		return maxID + 1
 	}
@@ -147,7 +148,7 @@ func newBench() *bench {
 		}
 		return b.drv, nil
 	}
-	b.app.start = func(_ context.Context, j *job) (server, error) {
+	b.app.start = func(_ context.Context, j *daemon.Job) (daemon.Pending, error) {
 		b.jobs = append(b.jobs, j)
 		if err := b.take(j); err != nil {
 			return nil, err
@@ -157,17 +158,17 @@ func newBench() *bench {
 		}
 		return b.srv, b.startErr
 	}
-	b.app.replace = b.take
+	b.app.become = b.take
 	return b
 }
 
 // take keeps a job, as a server would, and its key.
-func (b *bench) take(j *job) error {
+func (b *bench) take(j *daemon.Job) error {
 	b.job = j
-	if j.key == nil {
+	if j.Key == nil {
 		return nil
 	}
-	key, err := io.ReadAll(j.key)
+	key, err := io.ReadAll(j.Key)
 	b.key = string(key)
 	return err
 }

@@ -79,7 +79,7 @@ func servers(t testing.TB) []int {
 	for _, path := range paths {
 		cmdline, err := os.ReadFile(path)
 		words := strings.Split(string(cmdline), "\x00")
-		if err != nil || len(words) < 2 || words[0] != "ublk-loop" || words[1] != serverCommand && words[1] != manyCommand {
+		if err != nil || len(words) < 2 || words[0] != "ublk-loop" || words[1] != "server-of-add" && words[1] != "server-of-serve" {
 			continue // gone, or another
 		}
 		pid, err := strconv.Atoi(strings.Split(path, "/")[2])

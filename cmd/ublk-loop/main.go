@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/ublk-loop/ublk-loop/internal/daemon"
 	"github.com/ublk-loop/ublk-loop/internal/report"
 )
 
@@ -23,17 +24,9 @@ func run(name string, args []string) int {
 		newApp().becomeRuntime(runtime, args)
 		return report.ExitFailed
 	}
-	if len(args) > 0 {
-		switch args[0] {
-		case serverCommand:
-			return serverMain(args[1:])
-		case scanCommand:
-			return scanMain(args[1:])
-		case manyCommand:
-			return manyMain(args[1:])
-		case unusedCommand:
-			return unusedMain(args[1:])
-		}
+	p := daemon.Program{Version: moduleVersion(), Out: os.Stdout, Err: os.Stderr}
+	if status, isRole := p.Run(args); isRole {
+		return status
 	}
 	return newApp().run(args)
 }

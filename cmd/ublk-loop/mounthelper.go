@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/internal/daemon"
 	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/internal/wire"
@@ -135,7 +136,7 @@ func (r *mountRequest) mount(ctx context.Context, c *client.Client) error {
 	defer func() { _ = file.Close() }()
 	held, err := c.Attach(ctx, client.AddRequest{File: file.Name(), Config: wire.RequestConfig(&r.config)}, client.Files{File: file})
 	if errors.Is(err, client.ErrNoServer) {
-		return &hint.Error{Err: err, Hint: startServe}
+		return &hint.Error{Err: err, Hint: daemon.HintStartServe}
 	}
 	if err != nil {
 		return err

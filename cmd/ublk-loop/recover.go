@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/internal/daemon"
 	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/internal/keysource"
 	"github.com/ublk-loop/ublk-loop/internal/report"
@@ -130,23 +131,23 @@ func (a *app) recover(ctx context.Context, device client.Device, opts recoverOpt
 	if err != nil {
 		return err
 	}
-	defer j.close()
-	srv, err := a.start(ctx, j)
+	defer j.Close()
+	pending, err := a.start(ctx, j)
 	report.Warnings(a.errOut, device.Device, j.Warnings)
 	if err != nil {
 		return err
 	}
-	status, err := srv.Ready()
+	served, err := pending.Ready()
 	if err != nil {
-		return errors.Join(err, srv.End())
+		return errors.Join(err, pending.Abandon())
 	}
-	fmt.Fprintf(a.out, "%s: recovered, served by process %d\n", status.Device, status.PID)
-	return srv.Stay()
+	fmt.Fprintf(a.out, "%s: recovered, served by process %d\n", served.Device, served.PID)
+	return pending.Keep()
 }
 
 // recoverJob opens the file that a device was made of, by its path: the server
 // finds out whether that still is the file.
-func recoverJob(device client.Device, opts recoverOptions) (*job, error) {
+func recoverJob(device client.Device, opts recoverOptions) (*daemon.Job, error) {
 	if device.File == "" {
 		err := fmt.Errorf("nothing tells what it was made of: %w", ublk.ErrNotRecoverable)
 		return nil, &hint.Error{Err: err, Hint: "remove it with del"}
@@ -155,16 +156,16 @@ func recoverJob(device client.Device, opts recoverOptions) (*job, error) {
 	if err != nil {
 		return nil, fmt.Errorf("recover %s: %w", device.Device, err)
 	}
-	j := &job{Name: file.Name(), Recover: &device.ID, file: file}
-	if j.key, j.Warnings, err = opts.key(file, &device.Transfer); err != nil {
-		j.close()
+	j := &daemon.Job{Name: file.Name(), Recover: &device.ID, File: file}
+	if j.Key, j.Warnings, err = opts.key(file, &device.Transfer); err != nil {
+		j.Close()
 		return nil, err
 	}
 	if opts.hasLogFile {
-		err = j.openLog(opts.logFile)
+		err = j.OpenLog(opts.logFile)
 	}
 	if err != nil {
-		j.close()
+		j.Close()
 		return nil, err
 	}
 	return j, nil

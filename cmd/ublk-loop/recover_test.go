@@ -63,8 +63,8 @@ func TestRecover(t *testing.T) {
 				t.Errorf("recover %q: server of %d stayed %v, ended %v", tt.args, id, srv.stayed, srv.ended)
 			}
 		}
-		if b.job.Name != path || b.job.log != nil || !b.drv.closed {
-			t.Errorf("recover %q: job for %s, log %v, driver closed %v", tt.args, b.job.Name, b.job.log, b.drv.closed)
+		if b.job.Name != path || b.job.Log != nil || !b.drv.closed {
+			t.Errorf("recover %q: job for %s, log %v, driver closed %v", tt.args, b.job.Name, b.job.Log, b.drv.closed)
 		}
 	}
 }
@@ -118,7 +118,7 @@ func TestRecoverFileWithLog(t *testing.T) {
 	if got, want := b.recovered(), []uint32{0, 1, 2, 3, 4}; !slices.Equal(got, want) {
 		t.Errorf("recovered %v, want %v", got, want)
 	}
-	if _, err := os.Stat(log); err != nil || b.job.log == nil {
+	if _, err := os.Stat(log); err != nil || b.job.Log == nil {
 		t.Errorf("no log: %v", err)
 	}
 }

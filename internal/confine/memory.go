@@ -100,7 +100,10 @@ var notServing = []string{
 	"crypto/tls", "crypto/x509", "crypto/ecdsa", "crypto/ecdh", "crypto/elliptic", "crypto/hpke", "crypto/rsa", "crypto/dsa",
 	"crypto/internal/fips140/bigmod", "crypto/internal/fips140/edwards25519", "crypto/internal/fips140/mlkem",
 	"crypto/internal/fips140/nistec", "crypto/internal/fips140/rsa", "crypto/internal/fips140/tls12", "crypto/internal/fips140/tls13",
-	"github.com/spf13", "github.com/BurntSushi", "golang.org/x/crypto/argon2", "golang.org/x/crypto/blake2b", "github.com/ublk-loop/ublk-loop/cmd", "github.com/ublk-loop/ublk-loop/transfer/luks",
+	"github.com/spf13", "github.com/BurntSushi", "golang.org/x/crypto/argon2", "golang.org/x/crypto/blake2b", "github.com/ublk-loop/ublk-loop/transfer/luks",
+	"github.com/ublk-loop/ublk-loop/client", "github.com/ublk-loop/ublk-loop/internal/control", "github.com/ublk-loop/ublk-loop/internal/keysource",
+	"github.com/ublk-loop/ublk-loop/internal/oci",
+	"github.com/ublk-loop/ublk-loop/internal/top", "github.com/ublk-loop/ublk-loop/internal/udev", "github.com/ublk-loop/ublk-loop/internal/wire",
 }
 
 // isServing reports whether a function is one that a server may need while it

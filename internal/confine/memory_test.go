@@ -70,7 +70,7 @@ func TestServingPackages(t *testing.T) {
 			t.Errorf("package %s serves, and is not locked", p)
 		}
 	}
-	for _, f := range []string{"main.serve", "runtime.mallocgc", ""} {
+	for _, f := range []string{"main.main", "github.com/ublk-loop/ublk-loop/internal/daemon.(*single).serve", "runtime.mallocgc", ""} {
 		if !isServing(f) {
 			t.Errorf("%q serves, and is not locked", f)
 		}

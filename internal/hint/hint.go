@@ -5,14 +5,15 @@ package hint
 
 import (
 	"fmt"
-	"regexp"
+	"slices"
+	"strings"
 )
 
 // Error is an error that its reader can do something about. Error leaves the hint out:
 // the command prints it on a line of its own.
 type Error struct {
 	Err error
-	// Hint says what to do. Settings stand in braces, by the names of Settings, with or
+	// Hint says what to do. Settings stand in braces, by the names of settings, with or
 	// without a value: "use {sector_size=4096}, or leave {direct_io} out".
 	Hint string
 }
@@ -31,18 +32,44 @@ func Add(err error, format string, args ...any) error {
 	return &Error{Err: err, Hint: fmt.Sprintf(format, args...)}
 }
 
-// setting is a setting in a hint, and its value with an equals sign before it. Other
-// braces may be part of a file's name.
-var setting = regexp.MustCompile(`\{(id|read_only|sizelimit|sector_size|direct_io|zero_copy|on_crash|shared|key|force)(=[^{}]*)?\}`)
+// settings are the names that stand for a setting in braces. Other braces may be part of
+// a file's name.
+var settings = []string{
+	"direct_io", "force", "id", "key", "on_crash", "read_only", "sector_size", "shared", "sizelimit", "zero_copy",
+}
 
 // Render returns a hint in the words of an interface. A function returns what names a
 // setting there; assigned is its value with an equals sign before it, or empty.
 func Render(hint string, word func(name, assigned string) string) string {
-	return setting.ReplaceAllStringFunc(hint, func(text string) string {
-		parts := setting.FindStringSubmatch(text)
-		return word(parts[1], parts[2])
-	})
+	var b strings.Builder
+	for {
+		before, name, assigned, after, found := cutSetting(hint)
+		b.WriteString(before)
+		if !found {
+			return b.String()
+		}
+		b.WriteString(word(name, assigned))
+		hint = after
+	}
 }
 
 // HasSettings reports whether a hint names settings.
-func HasSettings(hint string) bool { return setting.MatchString(hint) }
+func HasSettings(hint string) bool {
+	_, _, _, _, found := cutSetting(hint)
+	return found
+}
+
+// cutSetting returns the first setting of a hint, and what is before and after it.
+func cutSetting(hint string) (before, name, assigned, after string, found bool) {
+	for start := range len(hint) {
+		if hint[start] != '{' {
+			continue
+		}
+		inside, after, closed := strings.Cut(hint[start+1:], "}")
+		end := strings.IndexByte(inside+"=", '=')
+		if closed && slices.Contains(settings, inside[:end]) {
+			return hint[:start], inside[:end], inside[end:], after, true
+		}
+	}
+	return hint, "", "", "", false
+}

@@ -1,15 +1,12 @@
-package main
+package daemon
 
 import (
 	"errors"
 	"fmt"
 	"os"
 	"os/signal"
-	"strconv"
-	"syscall"
 	"time"
 
-	"github.com/ublk-loop/ublk-loop/internal/confine"
 	"github.com/ublk-loop/ublk-loop/internal/report"
 )
 
@@ -17,13 +14,12 @@ import (
 // whenever that has been killed or has crashed: it takes the devices over. It
 // ends with a server that ends by itself, as that does, and is told to by the
 // signals that end one.
-func supervise(j *serveJob) error {
+func supervise(l *launch, log *logger) error {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, endSignals()...)
-	log := j.logger()
 	for pause := time.Duration(0); ; pause = nextPause(pause) {
 		started := time.Now()
-		ended, err := j.superviseOne(signals)
+		ended, err := superviseOne(l, signals)
 		if err != nil {
 			return err
 		}
@@ -54,8 +50,8 @@ func nextPause(last time.Duration) time.Duration {
 }
 
 // superviseOne starts a server and waits for its end. Signals go to it.
-func (j *serveJob) superviseOne(signals <-chan os.Signal) (*os.ProcessState, error) {
-	process, err := j.start()
+func superviseOne(l *launch, signals <-chan os.Signal) (*os.ProcessState, error) {
+	process, err := l.start(os.Stderr)
 	if err != nil {
 		return nil, fmt.Errorf("start server: %w", err)
 	}
@@ -78,44 +74,6 @@ func (j *serveJob) superviseOne(signals <-chan os.Signal) (*os.ProcessState, err
 			return e.state, e.err
 		}
 	}
-}
-
-// start starts a process with the job. The job's descriptors stay open here,
-// for the next one.
-func (j *serveJob) start() (*os.Process, error) {
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = null.Close() }()
-	files := []*os.File{null, null, os.Stderr}
-	place := func(f *os.File) int {
-		if f == nil {
-			return -1
-		}
-		files = append(files, f)
-		return len(files) - 1
-	}
-	j.SocketFD, j.RootFD, j.LockFD = place(j.socket), place(j.root), place(j.lock)
-	j.LogFD, j.NotifyFD, j.MetricsFD = place(j.log), place(j.notify), place(j.metrics)
-	var process *os.Process
-	err = confine.OnThread(func(warnings []string) error {
-		next := *j
-		next.Warnings = append(warnings, j.Warnings...)
-		job, err := inMemory(&next)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = job.Close() }()
-		args := []string{"ublk-loop", manyCommand, strconv.Itoa(place(job))}
-		process, err = os.StartProcess(selfPath, args, &os.ProcAttr{
-			Dir: "/", Env: serverEnv(os.Environ()), Files: files,
-			// So that a terminal's signals come from here, and once.
-			Sys: &syscall.SysProcAttr{Setsid: true},
-		})
-		return err
-	})
-	return process, err
 }
 
 // exitError returns nil for a server that has ended in order; why another has

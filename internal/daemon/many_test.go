@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"errors"
@@ -11,7 +11,7 @@ import (
 // A server whose devices hang for want of a thread ends, whatever else goes on,
 // however many threads fail.
 func TestServeEndsWhenAThreadFails(t *testing.T) {
-	s := &manyServer{job: &serveJob{}, failed: make(chan error, 1)}
+	s := &many{task: &manyTask{}, failed: make(chan error, 1)}
 	for range 3 {
 		s.Failed(unix.EBADF)
 	}

@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"bufio"
@@ -8,32 +8,25 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/internal/confine"
-	"github.com/ublk-loop/ublk-loop/internal/eintr"
 	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/internal/udev"
-	"github.com/ublk-loop/ublk-loop/loop"
 )
-
-// selfPath is this program, even if another has taken its place meanwhile.
-const selfPath = "/proc/self/exe"
 
 // background is a server in a process of its own, until it stays.
 //
-//	startServer -> Ready -> Stay, or in between: End
+//	startInBackground -> Ready -> Keep, or in between: Abandon
 //
 // The server ends when its end of control says that ours is closed, so it ends
 // with this process, too, however that ends. One that takes over a device stays
 // once it has: others use the device already.
 type background struct {
-	ctx     context.Context // from interruptible
+	ctx     context.Context // is done, with a cause, when the user has had enough
 	process *os.Process
 	control *os.File
 	name    string
@@ -42,24 +35,25 @@ type background struct {
 	recovers bool
 }
 
-var _ server = (*background)(nil)
+var _ Pending = (*background)(nil)
 
-// startServer starts a server in the background.
-func startServer(ctx context.Context, j *job) (server, error) {
+// startInBackground starts a server in the background.
+func startInBackground(ctx context.Context, j *Job) (Pending, error) {
 	ours, theirs, err := socketPair()
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = theirs.Close() }()
-	process, err := j.startProcess(theirs)
+	process, told, err := j.launch(descriptors{controlFile: theirs}).startSilently(theirs)
 	if err != nil {
 		_ = ours.Close()
 		return nil, fmt.Errorf("start server: %w", err)
 	}
 	s := &background{ctx: ctx, process: process, control: ours, name: j.Name, recovers: j.Recover != nil}
+	// Before the server hears what to do: it is safe before it has a device.
 	j.Warnings = append(j.Warnings, confine.ProtectFromOOM(process.Pid)...)
-	if err := j.send(ours); err != nil {
-		return nil, errors.Join(err, s.End())
+	if _, err := ours.Write(told); err != nil {
+		return nil, errors.Join(fmt.Errorf("tell the server its task: %w", err), s.Abandon())
 	}
 	return s, nil
 }
@@ -71,58 +65,6 @@ func socketPair() (ours, theirs *os.File, err error) {
 		return nil, nil, fmt.Errorf("make sockets: %w", err)
 	}
 	return os.NewFile(uintptr(fds[0]), "server"), os.NewFile(uintptr(fds[1]), "control"), nil
-}
-
-// startProcess starts the server's process, with nothing of the caller's but
-// what the job names.
-func (j *job) startProcess(control *os.File) (*os.Process, error) {
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = null.Close() }()
-	if err := confine.CloseInherited(); err != nil {
-		return nil, err
-	}
-	files := []*os.File{null, null, null, control, j.file}
-	j.FileFD, j.LogFD, j.NotifyFD, j.KeyFD = 4, -1, -1, -1
-	if j.log != nil {
-		j.LogFD = len(files)
-		files = append(files, j.log)
-	}
-	if j.key != nil {
-		j.KeyFD = len(files)
-		files = append(files, j.key)
-	}
-	var process *os.Process
-	err = confine.OnThread(func(warnings []string) error {
-		j.Warnings = append(j.Warnings, warnings...)
-		var err error
-		process, err = os.StartProcess(selfPath, j.serverArgs(3), &os.ProcAttr{
-			Dir: "/", Env: serverEnv(os.Environ()), Files: files,
-			Sys: &syscall.SysProcAttr{Setsid: true},
-		})
-		return err
-	})
-	return process, err
-}
-
-// serverArgs returns the arguments of a server that reads its job from a
-// descriptor.
-func (j *job) serverArgs(control int) []string {
-	return []string{"ublk-loop", serverCommand, fmt.Sprint(control), j.Name}
-}
-
-// serverEnv leaves of an environment what the Go runtime reads. The rest is
-// the caller's affair.
-func serverEnv(environ []string) []string {
-	env := []string{}
-	for _, v := range environ {
-		if strings.HasPrefix(v, "GO") {
-			env = append(env, v)
-		}
-	}
-	return env
 }
 
 // errServerEnded is returned by Ready if the server ends before it serves.
@@ -142,7 +84,7 @@ func openUsable(ctx context.Context, device *client.Device) error {
 	return disk.Close()
 }
 
-// Ready implements server.
+// Ready implements Pending.
 func (s *background) Ready() (*client.Device, error) {
 	stop := context.AfterFunc(s.ctx, s.stopReading)
 	defer stop()
@@ -159,14 +101,14 @@ func (s *background) Ready() (*client.Device, error) {
 	if err := json.Unmarshal(line, &a); err != nil {
 		return nil, fmt.Errorf("read the server's answer: %w", err)
 	}
-	if a.Status == nil {
+	if a.Device == nil {
 		return nil, &hint.Error{Err: errors.New(a.Error), Hint: a.Hint}
 	}
 	if s.recovers {
-		return a.Status, nil
+		return a.Device, nil
 	}
-	return a.Status, s.whileServed(func(ctx context.Context) error {
-		return openUsable(ctx, a.Status)
+	return a.Device, s.whileServed(func(ctx context.Context) error {
+		return openUsable(ctx, a.Device)
 	})
 }
 
@@ -194,53 +136,10 @@ func (s *background) whileServed(call func(context.Context) error) error {
 	return err
 }
 
-// Stay implements server.
-func (s *background) Stay() error {
+// Keep implements Pending.
+func (s *background) Keep() error {
 	if _, err := io.WriteString(s.control, stay); err != nil {
 		return errServerEnded // nothing else keeps it from hearing
 	}
 	return errors.Join(s.control.Close(), s.process.Release())
-}
-
-// End implements server.
-func (s *background) End() error {
-	_ = s.control.Close()
-	if s.recovers {
-		return s.process.Release()
-	}
-	var info unix.Siginfo
-	if err := eintr.Repeat(func() error {
-		return unix.Waitid(unix.P_PID, s.process.Pid, &info, unix.WEXITED|unix.WNOWAIT, nil)
-	}); err != nil {
-		return fmt.Errorf("wait for the server: %w", err)
-	}
-	var err error
-	if info.Code != cldExited {
-		err = removeRemains(s.process.Pid)
-	}
-	_, waitErr := s.process.Wait()
-	return errors.Join(err, waitErr)
-}
-
-// cldExited is the si_code of a process that ended by itself (sigaction(2)).
-const cldExited = 1
-
-// removeRemains removes the device of a server that was killed. The server has
-// not been waited for, so that its number still is its own.
-func removeRemains(pid int) error {
-	drv, err := openKernel()
-	if err != nil {
-		return err
-	}
-	defer func() { _ = drv.Close() }()
-	devices, err := drv.List()
-	if err != nil {
-		return err
-	}
-	for i := range devices {
-		if devices[i].PID == pid {
-			return drv.Detach(devices[i].ID, loop.DetachOptions{Force: true})
-		}
-	}
-	return nil
 }

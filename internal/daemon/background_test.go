@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"context"
@@ -62,7 +62,7 @@ func TestReadyIsCutShort(t *testing.T) {
 	} {
 		add, control := socketFiles(t)
 		node := t.TempDir() + "/node"
-		if err := json.NewEncoder(control).Encode(answer{Status: &client.Device{Device: node}}); err != nil {
+		if err := json.NewEncoder(control).Encode(answer{Device: &client.Device{Device: node}}); err != nil {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithCancelCause(context.Background())

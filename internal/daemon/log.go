@@ -1,7 +1,8 @@
-package main
+package daemon
 
 import (
 	"os"
+	"runtime/debug"
 	"time"
 
 	"go.uber.org/zap/zapcore"
@@ -67,4 +68,14 @@ func loggedBool(key string, value bool) zapcore.Field {
 		f.Integer = 1
 	}
 	return f
+}
+
+// serverLogger returns the log of a server of many devices: a file that was asked for,
+// else standard error.
+func serverLogger(file *os.File) *logger {
+	if file == nil {
+		return newServerLogger(os.Stderr)
+	}
+	_ = debug.SetCrashOutput(file, debug.CrashOptions{})
+	return newServerLogger(file)
 }

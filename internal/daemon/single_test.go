@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"errors"
@@ -37,7 +37,7 @@ func TestDescribe(t *testing.T) {
 		},
 		{loop.Config{}, fmt.Errorf("add device: %w", ublk.ErrNotSupported), "attach /x: add device: not supported by this kernel", ""},
 	} {
-		err := (&job{Name: "/x", Config: tt.config}).describe(tt.err)
+		err := (&single{task: singleTask{Name: "/x"}, config: tt.config}).describe(tt.err)
 		if err.Error() != tt.want || report.Hint(err) != tt.hint || !errors.Is(err, errors.Unwrap(tt.err)) {
 			t.Errorf("%v is described as %q, hint %q", tt.err, err, report.Hint(err))
 		}
@@ -80,8 +80,7 @@ func TestStarter(t *testing.T) {
 }
 
 func TestLoggerOfNobody(t *testing.T) {
-	j := &job{}
-	if j.logger(1).core.Enabled(5) {
+	if (&single{}).logger(1).core.Enabled(5) {
 		t.Error("a server in the background logs")
 	}
 }

@@ -1,24 +1,25 @@
-package main
+package daemon
 
 import (
 	"fmt"
+	"os"
 
 	"github.com/ublk-loop/ublk-loop/internal/confine"
 	"github.com/ublk-loop/ublk-loop/internal/keysource"
 	"github.com/ublk-loop/ublk-loop/transfer"
 )
 
-// receiveKey returns the key that the job's descriptor has, nil for none.
-func (j *job) receiveKey() (*transfer.Secret, error) {
-	if j.key == nil {
+// receiveKey returns the key that a descriptor has, nil for no descriptor.
+func receiveKey(f *os.File) (*transfer.Secret, error) {
+	if f == nil {
 		return nil, nil
 	}
 	if err := confine.ForbidDumps(); err != nil {
 		return nil, err
 	}
-	key, err := keysource.Read(j.key, keysource.MaxKeyBytes)
+	key, err := keysource.Read(f, keysource.MaxKeyBytes)
 	if err != nil {
 		return nil, fmt.Errorf("receive the key: %w", err)
 	}
-	return key, j.key.Close()
+	return key, f.Close()
 }

@@ -1,0 +1,48 @@
+package daemon
+
+import (
+	"fmt"
+	"runtime"
+
+	"github.com/ublk-loop/ublk-loop/internal/confine"
+	"github.com/ublk-loop/ublk-loop/loop"
+)
+
+var _ loop.Events = (*many)(nil)
+
+// Serving implements loop.Events. There is room for one more device already when
+// that comes.
+func (s *many) Serving(status loop.Status, recovered bool) {
+	confine.ReserveProcessors(runtime.NumCPU() + int(s.queues.Add(int32(status.Queues))))
+	message := "serving"
+	if recovered {
+		message = "recovered"
+	}
+	s.log.of(status.ID).info(message, logged("device", status.Device), logged("file", status.File),
+		logged("buffer_mode", status.BufferMode), loggedBool("direct_io", status.DirectIO))
+}
+
+// Ended implements loop.Events.
+func (s *many) Ended(status loop.Status, err error) {
+	s.queues.Add(-int32(status.Queues))
+	if err != nil {
+		s.log.of(status.ID).error("ended", err)
+		return
+	}
+	s.log.of(status.ID).info("ended")
+}
+
+// Slow implements loop.Events. The other devices are served on, and commands
+// about them are not held up.
+func (s *many) Slow(device, what string) {
+	s.log.warn(fmt.Sprintf("%s %s: takes long; the disk below may hang, or the kernel has lost a command: "+
+		"dmesg, and echo w > /proc/sysrq-trigger, show what is blocked", what, device))
+}
+
+// Failed implements loop.Events.
+func (s *many) Failed(err error) {
+	select {
+	case s.failed <- err:
+	default: // one is enough to end for
+	}
+}

@@ -1,0 +1,167 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/confine"
+	"github.com/ublk-loop/ublk-loop/internal/control"
+	"github.com/ublk-loop/ublk-loop/internal/report"
+	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/ublk"
+)
+
+// many is the process that serves many devices.
+type many struct {
+	version   string // of this program
+	task      *manyTask
+	files     descriptors
+	last      predecessor
+	log       *logger
+	ctl       *ublk.Control
+	devices   *loop.Server
+	api       *control.Server
+	collector confine.Collector
+	queues    atomic.Int32 // of all devices
+	// upgrade takes where to say why another program could not take over.
+	upgrade chan chan<- error
+	failed  chan error    // takes why the devices of a thread hang
+	ending  chan struct{} // closed when the server is about to end
+}
+
+// runMany is that process, from its exec on.
+func (p *Program) runMany(args []string) int {
+	// A panic is a crash by a signal then, which a supervisor tells from an end
+	// that was meant.
+	debug.SetTraceback("crash")
+	signal.Ignore(unix.SIGPIPE)
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, endSignals()...)
+	nameProcess()
+	task, files, err := receiveMany(args)
+	if err != nil {
+		report.Print(p.Err, err.Error(), "")
+		return report.ExitUsage
+	}
+	s := newMany(p.Version, task, files)
+	if err := s.run(stop); err != nil {
+		s.log.error("ended", err)
+		report.Error(p.Err, err)
+		if errors.Is(err, errThread) {
+			return exitCrashed
+		}
+		return report.ExitFailed
+	}
+	s.log.info("ended")
+	return report.ExitDone
+}
+
+func newMany(version string, task *manyTask, files descriptors) *many {
+	return &many{
+		version: version, task: task, last: takePredecessor(task, files), files: files, log: serverLogger(files[logFile]),
+		upgrade: make(chan chan<- error), failed: make(chan error, 1), ending: make(chan struct{}),
+	}
+}
+
+// run serves until a signal.
+func (s *many) run(stop <-chan os.Signal) error {
+	if _, err := confine.LockMemory(); err != nil {
+		s.task.Warnings = append(s.task.Warnings, fmt.Sprintf("may wait for memory that its own devices have to free: %v", err))
+	}
+	if err := confine.ForbidDumps(); err != nil {
+		return err
+	}
+	for _, w := range s.task.Warnings {
+		s.log.warn(w)
+	}
+	s.collector.Start()
+	confine.ReserveProcessors(runtime.NumCPU())
+	var err error
+	if s.ctl, err = ublk.OpenControl(); err != nil {
+		return err
+	}
+	listener, err := listenerOf(s.files[socketFile])
+	if err != nil {
+		return errors.Join(err, s.ctl.Close())
+	}
+	s.devices = loop.NewServer(s.ctl, loop.ServerOptions{Events: s, StopUnused: stopUnusedInChild, Looked: s.collector.CollectIfNeeded})
+	s.api = &control.Server{
+		Devices: s.devices, Open: s.openPath, OnCrash: s.task.OnCrash, Describe: describeAdd, Hint: report.Template,
+		Status: s.status, CanUpgrade: s.devices.CanEnd, Upgrade: s.askUpgrade, Done: s.collector.Collect,
+	}
+	s.recoverAll()
+	api, metrics := s.api.HTTP(), s.api.MetricsHTTP()
+	served := make(chan error, 1)
+	go func() { served <- control.Serve(api, listener) }()
+	if err := s.serveMetrics(metrics); err != nil {
+		s.log.error("no metrics", err)
+	}
+	s.log.info("ready", logged("socket", listener.Addr().String()), logged("version", s.version))
+	if err = notify(s.files[notifyFile], "READY=1"); err == nil {
+		err = s.wait(stop, served)
+	}
+	close(s.ending)
+	if errors.Is(err, errThread) {
+		return err // what hangs ends with the process, and what takes its place needs the rest
+	}
+	_ = notify(s.files[notifyFile], "STOPPING=1")
+	removeSocket(s.task.Socket)
+	// Requests that are under way are refused or come to their end first.
+	return errors.Join(err, s.devices.Shutdown(), api.Close(), metrics.Close(), s.ctl.Close())
+}
+
+// serveMetrics answers at the address of --metrics, if there is one, until h is
+// closed. Devices are served on whatever becomes of that.
+func (s *many) serveMetrics(h *http.Server) error {
+	if s.files[metricsFile] == nil {
+		return nil
+	}
+	listener, err := net.FileListener(s.files[metricsFile])
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	go func() {
+		if err := control.ServeMetrics(h, listener); err != nil {
+			s.log.error("no metrics", err)
+		}
+	}()
+	s.log.info("metrics", logged("address", listener.Addr().String()))
+	return nil
+}
+
+// errThread is what the server ends with when a thread of several devices has
+// failed.
+var errThread = errors.New("a thread has failed")
+
+// wait returns when the server is to end. Until then it tells the service
+// manager, as often as that wants, that there is somebody who can.
+func (s *many) wait(stop <-chan os.Signal, served <-chan error) error {
+	due, end := s.watchdog()
+	defer end()
+	for {
+		select {
+		case <-due:
+			s.alive()
+		case err := <-served:
+			return err
+		case err := <-s.failed:
+			return fmt.Errorf("%w: %w", errThread, err)
+		case failed := <-s.upgrade:
+			err := s.replace()
+			s.log.error("not upgraded", err)
+			failed <- err
+		case sig := <-stop:
+			s.log.info("ending", logged("why", sig.String()))
+			return nil
+		}
+	}
+}

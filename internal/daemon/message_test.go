@@ -1,0 +1,146 @@
+package daemon
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// pass has a message take a task and files to a role in this process. The numbers are
+// those of duplicates, because a role owns what it is passed.
+func pass(t *testing.T, task any, files descriptors, to any) descriptors {
+	t.Helper()
+	text, err := encode(task, files)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var m message
+	if err := json.Unmarshal(text, &m); err != nil {
+		t.Fatal(err)
+	}
+	for name, fd := range m.Descriptors {
+		if m.Descriptors[name], err = unix.Dup(fd); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if text, err = json.Marshal(&m); err != nil {
+		t.Fatal(err)
+	}
+	passed, err := receive(singleRole, []string{strconv.Itoa(messageFD(t, append(text, '\n')))}, to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return passed
+}
+
+// messageFD returns a descriptor of its own with a message.
+func messageFD(t *testing.T, text []byte) int {
+	t.Helper()
+	f, err := inMemory(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	return duplicate(t, f)
+}
+
+func duplicate(t *testing.T, f *os.File) int {
+	t.Helper()
+	fd, err := unix.Dup(int(f.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fd
+}
+
+// A role gets the files by their names, and inherits them no further.
+func TestMessage(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	var got map[string]int
+	passed := pass(t, map[string]int{"x": 3}, descriptors{"out": w, "none": nil}, &got)
+	w.Close()
+	if got["x"] != 3 || len(passed) != 1 || passed["out"] == nil {
+		t.Fatalf("task %v, descriptors %v", got, passed)
+	}
+	if flags, err := unix.FcntlInt(passed["out"].Fd(), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC == 0 {
+		t.Errorf("it is inherited on: %#x, %v", flags, err)
+	}
+	if _, err := io.WriteString(passed["out"], "hello"); err != nil {
+		t.Fatal(err)
+	}
+	passed.close()
+	buf := make([]byte, 5)
+	if _, err := io.ReadFull(r, buf); err != nil || string(buf) != "hello" {
+		t.Errorf("read %q, error %v", buf, err)
+	}
+}
+
+// What comes in a stream after a message is read from its beginning, however long the
+// message is.
+func TestMessageIsReadWhole(t *testing.T) {
+	for n := range 1600 {
+		ours, theirs, err := socketPair()
+		if err != nil {
+			t.Fatal(err)
+		}
+		fd := duplicate(t, theirs)
+		// The stream itself is passed, as a server's control descriptor is.
+		if _, err := fmt.Fprintf(ours, `{"task":%q,"descriptors":{"control":%d}}`+"\n", strings.Repeat("x", n), fd); err != nil {
+			t.Fatal(err)
+		}
+		var task string
+		files, err := receive(singleRole, []string{strconv.Itoa(fd)}, &task)
+		if err != nil || len(task) != n {
+			t.Fatalf("%d of %d bytes, error %v", len(task), n, err)
+		}
+		if _, err := io.WriteString(ours, stay); err != nil {
+			t.Fatal(err)
+		}
+		word := make([]byte, len(stay))
+		if _, err := io.ReadFull(files[controlFile], word); err != nil || string(word) != stay {
+			t.Fatalf("a task of %d bytes: after the message comes %q, error %v", n, word, err)
+		}
+		for _, f := range []*os.File{ours, theirs, files[controlFile]} {
+			_ = f.Close()
+		}
+	}
+}
+
+func TestReceiveRefuses(t *testing.T) {
+	for _, args := range [][]string{{}, {""}, {"-1"}, {"x"}, {"60000"}, {fmt.Sprint(messageFD(t, []byte("{}\n")))}, {fmt.Sprint(messageFD(t, []byte("no end")))}} {
+		var task singleTask
+		if _, err := receive(singleRole, args, &task); err == nil || !strings.HasPrefix(err.Error(), "server-of-add: only add starts it") {
+			t.Errorf("receive(%q): %v", args, err)
+		}
+	}
+}
+
+// Each file keeps its number in a new process, and nothing else is open there.
+func TestTableKeepsNumbers(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	l := &launch{files: descriptors{"one": w, "none": nil}}
+	table := l.table(nil, nil, os.Stderr, r)
+	for fd, f := range table {
+		if f != nil && int(f.Fd()) != fd {
+			t.Errorf("number %d is to be %d", f.Fd(), fd)
+		}
+	}
+	if table[w.Fd()] != w || table[r.Fd()] != r || table[2] != os.Stderr {
+		t.Errorf("the table is %v", table)
+	}
+}

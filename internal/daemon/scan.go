@@ -1,0 +1,38 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/internal/report"
+)
+
+// scanTask names the device that the scan role looks for partitions of.
+type scanTask struct {
+	Device string `json:"device"`
+}
+
+// scanInChild looks for the partitions of a device in another process, and
+// waits for it.
+func scanInChild(device string) error {
+	l := &launch{role: scanRole, task: func([]string) any { return scanTask{device} }}
+	if err := callFailed(l.call()); err != nil {
+		return fmt.Errorf("scan partitions of %s: %w", device, err)
+	}
+	return nil
+}
+
+// runScan is the process that looks for partitions.
+func (p *Program) runScan(args []string) int {
+	var task scanTask
+	if _, err := receive(scanRole, args, &task); err != nil {
+		report.Print(p.Err, err.Error(), "")
+		return report.ExitUsage
+	}
+	if err := openUsable(context.Background(), &client.Device{Device: task.Device, PartScan: true}); err != nil {
+		report.Error(p.Err, err)
+		return report.ExitFailed
+	}
+	return report.ExitDone
+}

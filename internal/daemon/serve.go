@@ -1,0 +1,101 @@
+package daemon
+
+import (
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/confine"
+	"github.com/ublk-loop/ublk-loop/loop"
+)
+
+// ServeOptions are for a server of many devices.
+type ServeOptions struct {
+	Socket     string
+	OnCrash    loop.OnCrash // of devices that are added without; empty for the default
+	LogFile    string
+	HasLogFile bool // LogFile is given
+	Supervise  bool
+	Metrics    string // HOST:PORT, empty for none
+	// Getenv returns what the service manager has put into the environment.
+	Getenv func(string) string
+}
+
+// Serve makes this process a server of many devices, on a confined thread, or the
+// supervisor of one. It returns only if that fails, or when a supervised server has ended.
+func Serve(o ServeOptions) error {
+	task, files, err := o.open()
+	if err != nil {
+		return err
+	}
+	if err := confine.CloseInherited(); err != nil {
+		return err
+	}
+	task.Warnings = confine.ProtectFromOOM(os.Getpid())
+	confine.RaiseFileLimit()
+	l := launchMany(task, files)
+	if o.Supervise {
+		return supervise(l, serverLogger(files[logFile]))
+	}
+	return l.become()
+}
+
+// launchMany returns how a server of many devices is started.
+func launchMany(task *manyTask, files descriptors) *launch {
+	return &launch{role: manyRole, files: files, task: func(warnings []string) any {
+		told := *task
+		told.Warnings = append(warnings, task.Warnings...)
+		return told
+	}}
+}
+
+// open opens what the options name.
+func (o *ServeOptions) open() (*manyTask, descriptors, error) {
+	t, files := &manyTask{OnCrash: o.OnCrash}, descriptors{}
+	var err error
+	if t.Program, err = os.Executable(); err != nil {
+		return nil, nil, fmt.Errorf("find this program: %w", err)
+	}
+	if files[notifyFile], err = openNotify(o.Getenv("NOTIFY_SOCKET")); err != nil {
+		return nil, nil, err
+	}
+	if t.OnCrash == "" {
+		t.OnCrash = loop.CrashFail
+		if files[notifyFile] != nil || o.Supervise {
+			t.OnCrash = loop.CrashReissue
+		}
+	}
+	if t.Watchdog, err = watchdogPeriod(o.Getenv, os.Getpid()); err != nil {
+		return nil, nil, err
+	}
+	if files[rootFile], err = openRoot(); err != nil {
+		return nil, nil, err
+	}
+	if o.HasLogFile {
+		if files[logFile], err = openLogFile(o.LogFile); err != nil {
+			return nil, nil, err
+		}
+	}
+	if o.Metrics != "" {
+		if files[metricsFile], err = listenTCP(o.Metrics); err != nil {
+			return nil, nil, err
+		}
+	}
+	if files[socketFile], err = activatedSocket(o.Getenv, os.Getpid()); err != nil || files[socketFile] != nil {
+		return t, files, err
+	}
+	t.Socket = o.Socket
+	files[lockFile], files[socketFile], err = listen(o.Socket)
+	return t, files, err
+}
+
+// openRoot returns the root directory, from which files can be found later,
+// whatever is mounted by then.
+func openRoot() (*os.File, error) {
+	fd, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open /: %w", err)
+	}
+	return os.NewFile(uintptr(fd), "/"), nil
+}

@@ -1,0 +1,163 @@
+package daemon
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/internal/confine"
+	"github.com/ublk-loop/ublk-loop/internal/report"
+	"github.com/ublk-loop/ublk-loop/internal/wire"
+	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/ublk"
+)
+
+// single is the process that serves one device.
+type single struct {
+	task      singleTask
+	config    loop.Config
+	files     descriptors
+	requester requester
+}
+
+// runSingle is that process, from its exec on.
+func (p *Program) runSingle(args []string) int {
+	signal.Ignore(unix.SIGPIPE) // a broken output is no reason to end
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, endSignals()...)
+	nameProcess()
+	s := &single{}
+	var err error
+	if s.files, err = receive(singleRole, args, &s.task); err != nil {
+		report.Print(p.Err, err.Error(), "")
+		return report.ExitUsage
+	}
+	s.config = s.task.config()
+	if s.task.Foreground {
+		s.requester = &user{out: p.Out, errOut: p.Err, notify: s.files[notifyFile], json: s.task.JSON}
+	} else {
+		s.requester = &starter{s.files[controlFile]}
+	}
+	if err := s.serve(stop); err != nil {
+		return report.ExitFailed
+	}
+	return report.ExitDone
+}
+
+// serve serves a device until a signal, its removal or its failure. Errors
+// have been reported or logged when it returns.
+func (s *single) serve(stop <-chan os.Signal) error {
+	program, err := confine.LockMemory()
+	if err != nil {
+		s.task.Warnings = append(s.task.Warnings, fmt.Sprintf("may wait for memory that its own device has to free: %v", err))
+	}
+	confine.ReserveProcessors(cmp.Or(s.config.Queues, runtime.NumCPU()))
+	ctl, dev, err := s.attach()
+	if err != nil {
+		s.fail(s.describe(err))
+		return err
+	}
+	status := dev.Status()
+	confine.ReserveProcessors(status.Queues) // one that is taken over may have more
+	log := s.logger(status.ID)
+	for _, w := range s.task.Warnings {
+		log.warn(w)
+	}
+	log.info("serving", logged("device", status.Device), logged("file", status.File),
+		logged("buffer_mode", status.BufferMode), loggedBool("direct_io", status.DirectIO))
+	if err = s.announce(wire.Device(&status)); err != nil {
+		s.fail(err)
+	} else {
+		confine.QuietGC()
+		program.GiveBack()
+		err = waitForEnd(dev, stop, log)
+	}
+	s.requester.Ending()
+	err = errors.Join(err, dev.Close(), ctl.Close())
+	if err != nil {
+		log.error("ended", err)
+		return err
+	}
+	log.info("ended")
+	return nil
+}
+
+// fail tells the requester why there is no device.
+func (s *single) fail(err error) {
+	s.requester.Failed(answer{Error: err.Error(), Hint: report.Hint(err)})
+}
+
+// announce tells the requester that the device can be used. A device that was taken over
+// is in use already, whatever has become of the requester.
+func (s *single) announce(device client.Device) error {
+	err := s.requester.Ready(device)
+	if s.task.Recover != nil {
+		return nil
+	}
+	return err
+}
+
+// attach opens the driver and the device. The file is not needed after that.
+func (s *single) attach() (*ublk.Control, *loop.Device, error) {
+	ctl, err := ublk.OpenControl()
+	if err != nil {
+		return nil, nil, err
+	}
+	file := s.files[backingFile]
+	dev, err := s.open(ctl, file)
+	if err != nil {
+		return nil, nil, errors.Join(err, ctl.Close())
+	}
+	if err := file.Close(); err != nil {
+		return nil, nil, errors.Join(err, dev.Close(), ctl.Close())
+	}
+	return ctl, dev, nil
+}
+
+// open makes the device that the task is about, or takes it over.
+func (s *single) open(ctl *ublk.Control, file *os.File) (*loop.Device, error) {
+	key, err := receiveKey(s.files[keyFile])
+	if err != nil {
+		return nil, err
+	}
+	if s.task.Recover != nil {
+		return loop.Recover(ctl, *s.task.Recover, file, loop.RecoverOptions{Key: key})
+	}
+	cfg := s.config
+	cfg.Key = key
+	return loop.Attach(ctl, file, cfg)
+}
+
+// waitForEnd returns when the device has ended, or is to end.
+func waitForEnd(dev *loop.Device, stop <-chan os.Signal, log *logger) error {
+	select {
+	case <-dev.Done():
+		log.info("ending", logged("why", "the device was removed"))
+		return dev.Err()
+	case s := <-stop:
+		log.info("ending", logged("why", s.String()))
+		return nil
+	}
+}
+
+// logger returns the server's log: a file that was asked for, standard error
+// in the foreground, else none.
+func (s *single) logger(id uint32) *logger {
+	file := s.files[logFile]
+	switch {
+	case file != nil:
+		// The story of a crash goes there, too.
+		_ = debug.SetCrashOutput(file, debug.CrashOptions{})
+		return newLogger(file, id)
+	case s.task.Foreground:
+		return newLogger(os.Stderr, id)
+	}
+	return noLogger()
+}

@@ -1,0 +1,68 @@
+package daemon
+
+import "github.com/ublk-loop/ublk-loop/loop"
+
+// singleTask is what a server of one device is to do.
+type singleTask struct {
+	Name       string     `json:"name"`
+	Config     taskConfig `json:"config"`
+	Recover    *uint32    `json:"recover,omitempty"`
+	Foreground bool       `json:"foreground"`
+	JSON       bool       `json:"json"`
+	Warnings   []string   `json:"warnings"`
+}
+
+// taskConfig is loop.Config as JSON. The key comes as a descriptor, and only a server of
+// many devices removes one that nobody uses.
+type taskConfig struct {
+	ID         *uint32      `json:"id,omitempty"`
+	ReadOnly   bool         `json:"read_only"`
+	Offset     uint64       `json:"offset"`
+	SizeLimit  uint64       `json:"sizelimit"`
+	SectorSize uint32       `json:"sector_size"`
+	DirectIO   loop.Switch  `json:"direct_io"`
+	ZeroCopy   loop.Switch  `json:"zero_copy"`
+	PartScan   bool         `json:"partscan"`
+	Queues     int          `json:"queues"`
+	Depth      int          `json:"depth"`
+	MaxIOBytes uint32       `json:"max_io_bytes"`
+	Transfer   taskTransfer `json:"transfer"`
+	OnCrash    loop.OnCrash `json:"on_crash"`
+	Shared     bool         `json:"shared"`
+}
+
+// taskTransfer is loop.TransferConfig as JSON.
+type taskTransfer struct {
+	Name           string `json:"name"`
+	KeyBytes       int    `json:"key_bytes"`
+	SectorSize     uint32 `json:"sector_size"`
+	IVOffset       uint64 `json:"iv_offset"`
+	IVLargeSectors bool   `json:"iv_large_sectors"`
+	AllowDiscards  bool   `json:"allow_discards"`
+	LUKS           int    `json:"luks"`
+	UUID           string `json:"luks_uuid"`
+	LUKSOffset     uint64 `json:"luks_offset"`
+}
+
+// singleTaskOf returns the task of a job's server.
+func singleTaskOf(j *Job) *singleTask {
+	c := &j.Config
+	return &singleTask{
+		Name: j.Name, Recover: j.Recover, Foreground: j.Foreground, JSON: j.JSON, Warnings: j.Warnings,
+		Config: taskConfig{
+			ID: c.ID, ReadOnly: c.ReadOnly, Offset: c.Offset, SizeLimit: c.SizeLimit, SectorSize: c.SectorSize,
+			DirectIO: c.DirectIO, ZeroCopy: c.ZeroCopy, PartScan: c.PartScan, Queues: c.Queues, Depth: c.Depth,
+			MaxIOBytes: c.MaxIOBytes, Transfer: taskTransfer(c.Transfer), OnCrash: c.OnCrash, Shared: c.Shared,
+		},
+	}
+}
+
+// config returns the configuration that the task asks for.
+func (t *singleTask) config() loop.Config {
+	c := &t.Config
+	return loop.Config{
+		ID: c.ID, ReadOnly: c.ReadOnly, Offset: c.Offset, SizeLimit: c.SizeLimit, SectorSize: c.SectorSize,
+		DirectIO: c.DirectIO, ZeroCopy: c.ZeroCopy, PartScan: c.PartScan, Queues: c.Queues, Depth: c.Depth,
+		MaxIOBytes: c.MaxIOBytes, Transfer: loop.TransferConfig(c.Transfer), OnCrash: c.OnCrash, Shared: c.Shared,
+	}
+}
