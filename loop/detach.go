@@ -18,6 +18,13 @@ import (
 // it has nothing left to do but to close what it has open.
 const serverTimeout = 20 * time.Second
 
+// firstPause and longestPause bound the time between two attempts at something that the
+// kernel tells nobody of.
+const (
+	firstPause   = time.Millisecond
+	longestPause = 200 * time.Millisecond
+)
+
 // DetachOptions say how to remove a device.
 type DetachOptions struct {
 	// Force removes a device that is in use, and kills a server that does

@@ -17,31 +17,6 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
-// The driver keeps 64 bits with a device. Ours are marked by the upper half,
-// "ubl" and a version; the lower half is the server's process, known before
-// there is a state file, and above its 22 bits (PID_MAX_LIMIT in
-// linux/threads.h) a count, which tells a device from the next of the process
-// with the same id.
-const (
-	tagMark    = 0x75626c01 << 32
-	tagMask    = 0xffffffff << 32
-	tagPIDBits = 22
-)
-
-// tagCount counts the devices of this process, modulo what a tag has room for.
-var tagCount atomic.Uint32
-
-// newTag returns the mark of another device of this process.
-func newTag() uint64 {
-	return tagMark | uint64(tagCount.Add(1)<<tagPIDBits|uint32(os.Getpid()))
-}
-
-// tagPID returns the process that made a device of ours.
-func tagPID(tag uint64) int { return int(tag & (1<<tagPIDBits - 1)) }
-
-// isOurs reports whether a device was made by ublk-loop.
-func isOurs(info *ublk.Info) bool { return info.Tag&tagMask == tagMark }
-
 // Device is a file or disk that this process serves as a block device.
 type Device struct {
 	dev      *ublk.Device
@@ -180,9 +155,6 @@ func (d *Device) now() (ublk.Info, error) {
 	return info, err
 }
 
-// isOther reports whether something with the device's id is not the device.
-func (d *Device) isOther(info *ublk.Info) bool { return info.Tag != d.dev.Info().Tag }
-
 // writeState is called with the lock of the state.
 func (d *Device) writeState(cfg *Config) error {
 	start, err := process.StartTime(os.Getpid())
@@ -214,32 +186,6 @@ func (d *Device) Status() Status {
 	return s
 }
 
-// keep takes from the device that it goes when nobody uses it. It returns an
-// error that wraps ENODEV for one that has no disk any more.
-func (d *Device) keep() error {
-	lock, err := statefile.Acquire(d.ID())
-	if err != nil {
-		return err
-	}
-	defer lock.Release()
-	info, err := d.now()
-	if err != nil {
-		return err
-	}
-	if d.isDone() || info.State != ublk.StateLive {
-		return fmt.Errorf("keep %s: it has been removed: %w", d.Path(), unix.ENODEV)
-	}
-	saved, err := readState(d.ID())
-	if err != nil {
-		return err
-	}
-	if saved == nil {
-		return fmt.Errorf("keep %s: its state is gone: %w", d.Path(), unix.ENOENT)
-	}
-	saved.Config.Autoclear, saved.Status.Autoclear = false, false
-	return saved.write()
-}
-
 // Done returns a channel that is closed when the device is served no more.
 func (d *Device) Done() <-chan struct{} { return d.dev.Done() }
 
@@ -255,66 +201,3 @@ func (d *Device) isDone() bool {
 // Err returns why the device ended, nil for an orderly end, once Done is
 // closed.
 func (d *Device) Err() error { return d.dev.Err() }
-
-// Close stops the device, waits until its last request is answered, and
-// removes all of it. A device that outlives its server (OnCrash) and has failed
-// is left to another, as if this process had been killed. It may be called
-// again, which after an error that wraps ublk.ErrServed is another attempt: the
-// device is as it was then.
-func (d *Device) Close() error {
-	d.closed.Store(true)
-	d.background.Wait()
-	d.closing.Lock()
-	defer d.closing.Unlock()
-	if d.removed {
-		return nil
-	}
-	err := d.close()
-	d.removed = !errors.Is(err, ublk.ErrServed)
-	return err
-}
-
-func (d *Device) close() error {
-	if d.Err() != nil && d.isRecoverable() {
-		return errors.Join(d.dev.Leave(), d.closeTransfer(), d.b.Close())
-	}
-	return d.remove()
-}
-
-// remove stops the device and removes all of it.
-func (d *Device) remove() error {
-	lock, err := statefile.Acquire(d.ID())
-	if err == nil {
-		defer lock.Release()
-	}
-	end := d.dev.End()
-	if errors.Is(end, ublk.ErrServed) {
-		return end // with all that its queues may need
-	}
-	if end == nil && d.Err() == nil {
-		d.b.Unlock()
-	}
-	return errors.Join(err, end, d.removeRest(), d.closeTransfer(), d.b.Close())
-}
-
-// removeRest removes a device that has ended, and its state before that: then
-// the id can be another's. It may be so already, where somebody else has removed
-// the device, and is left alone then.
-func (d *Device) removeRest() error {
-	info, err := d.dev.Now()
-	switch {
-	case err == nil && d.isOther(&info):
-		return d.dev.Leave()
-	case errors.Is(err, unix.ENODEV): // who gets the id next writes a state with the lock that we have
-		return errors.Join(statefile.Remove(d.ID()), d.dev.Leave())
-	}
-	return errors.Join(statefile.Remove(d.ID()), d.dev.Close())
-}
-
-// closeTransfer wipes the key, once no queue is there to use it.
-func (d *Device) closeTransfer() error {
-	if d.transfer == nil {
-		return nil
-	}
-	return d.transfer.Close()
-}

@@ -3,57 +3,25 @@ package loop
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
-	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/udev"
+	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
-
-// passingUse is how long a use of the device may last that is no mount: long
-// enough for the look that udev takes at a device after each writer's close.
-const passingUse = 3 * time.Second
 
 // stopUnused removes the disk unless somebody has it open. An opener that does
 // not hold the device as a mount does is given a moment to finish.
 func stopUnused(ctl *ublk.Control, id uint32) error {
 	path := ublk.BlockPath(id)
-	watch, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
-	if err != nil {
-		return fmt.Errorf("watch %s: %w", path, err)
+	err := udev.OutlastLook(path, func() error { return tryStop(ctl, id) }, func() bool { return isClaimed(path) })
+	if errors.Is(err, unix.EBUSY) {
+		return fmt.Errorf("remove %s: %w", path, ErrInUse)
 	}
-	defer func() { _ = unix.Close(watch) }()
-	// Without a node there is no event; the deadline then bounds the wait.
-	_, _ = unix.InotifyAddWatch(watch, path, unix.IN_CLOSE)
-	deadline := time.Now().Add(passingUse)
-	for pause := firstPause; ; pause = min(2*pause, longestPause) {
-		err := tryStop(ctl, id)
-		if !errors.Is(err, unix.EBUSY) {
-			return err
-		}
-		if isClaimed(path) || time.Now().After(deadline) {
-			return fmt.Errorf("remove %s: %w", path, ErrInUse)
-		}
-		dropEvents(watch) // that of our own look
-		event, err := waitEvent(watch, pause)
-		if err != nil {
-			return err
-		}
-		if event {
-			pause = firstPause
-		}
-	}
+	return err
 }
-
-// The event of a close comes before the driver knows of the close (__fput in
-// fs/file_table.c), and nothing tells of that: so there is another try some
-// time after each.
-const (
-	firstPause   = time.Millisecond
-	longestPause = 200 * time.Millisecond
-)
 
 // tryStop stops a device that nobody has open: the driver sees to that where it
 // can (Linux 7.0), else a look at all processes must do, between which and the
@@ -106,23 +74,24 @@ func isOpen(path string) (bool, error) {
 	return false, nil
 }
 
-// waitEvent waits for an inotify event for a time, and reports whether there is
-// one.
-func waitEvent(fd int, d time.Duration) (bool, error) {
-	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-	n, err := unix.Poll(fds, int(d.Milliseconds()))
-	if err != nil && !errors.Is(err, unix.EINTR) {
-		return false, os.NewSyscallError("poll", err)
+// StopUnused removes the disk of a device of ours that nobody uses: its server
+// then removes the rest. One that is gone is no error, whatever has its id now.
+// It returns an error that wraps ErrInUse for one that somebody has open for
+// longer than udev looks at a disk.
+func StopUnused(ctl *ublk.Control, device TaggedID) error {
+	lock, err := statefile.Acquire(device.ID) // with which its server waits until it gives the id free
+	if err != nil {
+		return err
 	}
-	return n > 0, nil
-}
-
-// dropEvents reads what events there are.
-func dropEvents(fd int) {
-	var buf [4096]byte
-	for {
-		if n, err := unix.Read(fd, buf[:]); n <= 0 || err != nil {
-			return // EAGAIN: no more
-		}
+	defer lock.Release()
+	info, err := ctl.Info(device.ID)
+	switch {
+	case err != nil:
+		return ignoreGone(err)
+	case !isOurs(&info):
+		return ErrForeign
+	case info.Tag != device.Tag:
+		return nil
 	}
+	return ignoreGone(stopUnused(ctl, device.ID))
 }

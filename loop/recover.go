@@ -234,9 +234,7 @@ func openFreed(file *os.File, cfg *Config) (*backing.Backing, error) {
 		case time.Now().After(deadline):
 			return nil, hint.Add(err, "end what uses it, and recover again")
 		}
-		if _, err := waitEvent(-1, pause); err != nil {
-			return nil, err
-		}
+		<-time.After(pause)
 	}
 }
 

@@ -6,29 +6,12 @@ import (
 	"os"
 	"slices"
 	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
 	"github.com/ublk-loop/ublk-loop/transfer"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
-
-// Events are told what becomes of a Server's devices. They are called by
-// several goroutines, and must not call the Server.
-type Events interface {
-	// Serving: the device can be used; recovered says that it was before.
-	Serving(s Status, recovered bool)
-	// Ended: the device is served no more. err says what went wrong, nil for an
-	// orderly end.
-	Ended(s Status, err error)
-	// Slow: what is done to a device has taken ten seconds, and goes on.
-	Slow(device, what string)
-	// Failed: a thread of several devices has. They hang until this process
-	// ends, which it should at once.
-	Failed(err error)
-}
 
 // ServerOptions say how a Server does what it does.
 type ServerOptions struct {
@@ -39,10 +22,10 @@ type ServerOptions struct {
 	// that has to before Linux 7.0. Without it (nil) devices count as in use
 	// where the driver does not say otherwise.
 	StopUnused func(devices ...TaggedID) error
-	// Looked is called each time that the server has looked whether devices
-	// with Config.Autoclear are in use still, nil for nobody. Such looks make
+	// Checked is called each time that the server has checked whether devices
+	// with Config.Autoclear are in use still, nil for nobody. Such checks make
 	// garbage without end: it is for who has turned Go's collector off.
-	Looked func()
+	Checked func()
 }
 
 // Server serves any number of devices in this process.
@@ -85,33 +68,17 @@ func NewServer(ctl *ublk.Control, opts ServerOptions) *Server {
 	if opts.StopUnused == nil {
 		opts.StopUnused = countAsUsed
 	}
-	if opts.Looked == nil {
-		opts.Looked = func() {}
+	if opts.Checked == nil {
+		opts.Checked = func() {}
 	}
 	s := &Server{ctl: ctl, opts: opts, threads: newThreads(opts.Events.Failed), devices: map[uint32]*served{}}
 	s.reap = newReaper(s)
 	return s
 }
 
-type noEvents struct{}
-
-func (noEvents) Serving(Status, bool) {}
-func (noEvents) Ended(Status, error)  {}
-func (noEvents) Slow(_, _ string)     {}
-func (noEvents) Failed(error)         {}
-
 // countAsUsed is a StopUnused that cannot look.
 func countAsUsed(devices ...TaggedID) error {
 	return fmt.Errorf("remove %s: nobody can tell who uses it: %w", ublk.BlockPath(devices[0].ID), ErrInUse)
-}
-
-// slowAfter is how long something may take before somebody is told.
-const slowAfter = 10 * time.Second
-
-// guard tells of what has not ended, by a call of what it returns, in time.
-func (s *Server) guard(device, what string) (done func()) {
-	timer := time.AfterFunc(slowAfter, func() { s.opts.Events.Slow(device, what) })
-	return func() { timer.Stop() }
 }
 
 // Add makes a device of a file, as Attach does. One with cfg.Autoclear has a
@@ -231,137 +198,6 @@ func (s *Server) all() []*served {
 	return list
 }
 
-// Remove removes a device, as Detach does, and returns when nothing of it is
-// left. It returns an error that wraps ErrInUse for one that somebody has open,
-// unless forced, and ENODEV for one that is not the server's.
-func (s *Server) Remove(id uint32, opts DetachOptions) error {
-	d, err := s.find(id)
-	if err != nil {
-		return err
-	}
-	if err := s.stop(d, opts.Force); err != nil {
-		return err
-	}
-	<-d.gone
-	return d.err
-}
-
-// stop removes a device's disk, by which its queues end.
-func (s *Server) stop(d *served, force bool) error {
-	defer s.guard(d.dev.Path(), "stop")()
-	if force {
-		return ignoreGone(s.stopWith(d, s.ctl.Stop))
-	}
-	err := s.stopWith(d, s.ctl.TryStop)
-	if errors.Is(err, unix.EBUSY) || errors.Is(err, ublk.ErrNotSupported) {
-		// Whether it is mounted, or only looked at, is for another process to
-		// find out.
-		err = s.opts.StopUnused(d.dev.taggedID())
-	}
-	return ignoreGone(err)
-}
-
-// stopWith stops a device by its id, which is its own until its end has the
-// lock. It returns an error that wraps ENODEV for one that has ended.
-func (s *Server) stopWith(d *served, stop func(id uint32) error) error {
-	id := d.dev.ID()
-	lock, err := statefile.Acquire(id)
-	if err != nil {
-		return err
-	}
-	if d.dev.isDone() {
-		lock.Release()
-		return fmt.Errorf("%s: %w", d.dev.Path(), unix.ENODEV)
-	}
-	stopped := make(chan error, 1) // of a goroutine that ends with the driver's answer
-	go func() { stopped <- stop(id) }()
-	select {
-	case err = <-stopped:
-		lock.Release()
-	case <-time.After(slowAfter):
-		// By now the driver has found the device, whose requests have no answer.
-		// Who wants to change it need not wait for that.
-		s.countStops(d, 1)
-		lock.Release()
-		if err = <-stopped; err != nil {
-			s.countStops(d, -1)
-		}
-	}
-	return err
-}
-
-// ignoreGone drops the error that says that a device is gone, as it should be.
-func ignoreGone(err error) error {
-	if errors.Is(err, unix.ENODEV) {
-		return nil
-	}
-	return err
-}
-
-// Release tells that the holder of a device with Config.Autoclear is gone. The
-// device is removed as soon as nobody uses it: which is to say, since the
-// driver tells nobody of a last close, that this is looked for, at once at
-// first, and in the end twice a second.
-func (s *Server) Release(id uint32) {
-	s.mu.Lock()
-	d := s.devices[id]
-	released := d != nil && d.autoclear
-	s.mu.Unlock()
-	if released {
-		s.reap.add(d)
-	}
-}
-
-// Keep makes a device with Config.Autoclear one without: it then stays until it
-// is removed, also after its Release. It returns an error that wraps ENODEV for
-// one that is not the server's, or is about to be no more.
-func (s *Server) Keep(id uint32) error {
-	d, err := s.find(id)
-	if err != nil {
-		return err
-	}
-	// Before the lock of the state, under which this is asked for.
-	was := s.setAutoclear(d, false)
-	held := s.reap.settle(d)
-	err = d.dev.keep()
-	if err == nil && s.isStopping(d) {
-		err = fmt.Errorf("keep %s: it is being removed: %w", d.dev.Path(), unix.ENODEV)
-	}
-	if err != nil && was {
-		s.setAutoclear(d, true)
-		if held {
-			s.reap.add(d)
-		}
-	}
-	return err
-}
-
-func (s *Server) isAutoclear(d *served) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return d.autoclear
-}
-
-// setAutoclear returns what it was.
-func (s *Server) setAutoclear(d *served, autoclear bool) (was bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	was, d.autoclear = d.autoclear, autoclear
-	return was
-}
-
-func (s *Server) countStops(d *served, n int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	d.stops += n
-}
-
-func (s *Server) isStopping(d *served) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return d.stops > 0
-}
-
 // Recover takes over a device that waits for a server, as the function of that
 // name does. One with Config.Autoclear has a holder then, as after Add. It
 // returns an error that wraps ErrServed for one that this server has.
@@ -384,45 +220,4 @@ func (s *Server) Recover(id uint32, file *os.File, key *transfer.Secret) (Status
 		return Status{}, err
 	}
 	return s.take(dev, true)
-}
-
-// Shutdown removes all devices that nobody uses, and returns when nothing of
-// them is left. Those in use that outlive a server (Config.OnCrash) are served
-// until the process ends, and then wait for another; those in use that do not
-// are removed like those that nobody uses, so that what was written to them is
-// in their files.
-func (s *Server) Shutdown() error {
-	s.close()
-	var ends sync.WaitGroup
-	devices := s.all()
-	errs := make([]error, len(devices))
-	for i, d := range devices {
-		ends.Go(func() { errs[i] = s.end(d) })
-	}
-	ends.Wait()
-	s.coming.Wait() // of which none becomes a device any more
-	s.reap.done.Wait()
-	return errors.Join(errs...)
-}
-
-// end removes a device, unless it is in use and outlives the server.
-func (s *Server) end(d *served) error {
-	outlives := d.dev.isRecoverable()
-	err := s.stop(d, !outlives)
-	if outlives && errors.Is(err, ErrInUse) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	<-d.gone
-	return d.err
-}
-
-// close has what would add or remove devices end.
-func (s *Server) close() {
-	s.mu.Lock()
-	s.closed = true
-	s.mu.Unlock()
-	s.reap.close()
 }

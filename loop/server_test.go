@@ -30,7 +30,7 @@ func TestServerWithoutStopUnused(t *testing.T) {
 	if err := s.opts.StopUnused(TaggedID{ID: 3}); !errors.Is(err, ErrInUse) {
 		t.Errorf("error %v, want ErrInUse", err)
 	}
-	s.opts.Looked()
+	s.opts.Checked()
 }
 
 // The end of a device that had an id does not concern the next one that has it.

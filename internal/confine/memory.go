@@ -103,7 +103,7 @@ var notServing = []string{
 	"github.com/spf13", "github.com/BurntSushi", "golang.org/x/crypto/argon2", "golang.org/x/crypto/blake2b", "github.com/ublk-loop/ublk-loop/transfer/luks",
 	"github.com/ublk-loop/ublk-loop/client", "github.com/ublk-loop/ublk-loop/internal/control", "github.com/ublk-loop/ublk-loop/internal/keysource",
 	"github.com/ublk-loop/ublk-loop/internal/oci",
-	"github.com/ublk-loop/ublk-loop/internal/top", "github.com/ublk-loop/ublk-loop/internal/udev", "github.com/ublk-loop/ublk-loop/internal/wire",
+	"github.com/ublk-loop/ublk-loop/internal/top", "github.com/ublk-loop/ublk-loop/internal/wire",
 }
 
 // isServing reports whether a function is one that a server may need while it

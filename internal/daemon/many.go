@@ -93,7 +93,7 @@ func (s *many) run(stop <-chan os.Signal) error {
 	if err != nil {
 		return errors.Join(err, s.ctl.Close())
 	}
-	s.devices = loop.NewServer(s.ctl, loop.ServerOptions{Events: s, StopUnused: stopUnusedInChild, Looked: s.collector.CollectIfNeeded})
+	s.devices = loop.NewServer(s.ctl, loop.ServerOptions{Events: s, StopUnused: stopUnusedInChild, Checked: s.collector.CollectIfNeeded})
 	s.api = &control.Server{
 		Devices: s.devices, Open: s.openPath, OnCrash: s.task.OnCrash, Describe: describeAdd, Hint: report.Template,
 		Status: s.status, CanUpgrade: s.devices.CanEnd, Upgrade: s.askUpgrade, Done: s.collector.Collect,

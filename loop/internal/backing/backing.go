@@ -70,7 +70,7 @@ func (b *Backing) open(file *os.File, o *Options) error {
 	if b.queue, err = b.readLimits("/sys"); err != nil {
 		return err
 	}
-	if err := b.lay(o); err != nil {
+	if err := b.setExtent(o); err != nil {
 		return err
 	}
 	if err := b.checkWritable(); err != nil {

@@ -86,7 +86,7 @@ func lookingServer(t *testing.T, ctl *ublk.Control) (*Server, *atomic.Int32) {
 			}
 			return nil
 		},
-		Looked: func() { looks.Add(1) },
+		Checked: func() { looks.Add(1) },
 	})
 	t.Cleanup(func() {
 		if err := s.Shutdown(); err != nil {

@@ -50,3 +50,24 @@ func (s *state) isConfig(cfg *Config) bool {
 	}
 	return was == is
 }
+
+// Waiting returns our devices that wait for a server of many, in place of one
+// that has ended: those that a Server is to take over by itself. It is called
+// before this process serves any: one that it is said to serve was served by a
+// program that has executed this one.
+func Waiting(ctl *ublk.Control) ([]Status, error) {
+	list, err := List(ctl)
+	if err != nil {
+		return nil, err
+	}
+	var waiting []Status
+	for _, s := range list {
+		if s.State != ublk.StateQuiesced.String() && s.PID != os.Getpid() {
+			continue
+		}
+		if saved, err := readState(s.ID); err == nil && saved != nil && saved.ManyDevices {
+			waiting = append(waiting, s)
+		}
+	}
+	return waiting, nil
+}

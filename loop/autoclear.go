@@ -2,43 +2,45 @@ package loop
 
 import (
 	"errors"
+	"fmt"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
-// longestReap is the longest time between two looks whether a device is in use
-// still, of which the kernel tells nobody: neither a close nor an unmount makes
-// an event that reaches a server (__bdev_release in block/bdev.c calls nothing
-// of the ublk driver).
-const longestReap = 500 * time.Millisecond
+// autoclearInterval is the longest time between two checks whether a device is still in
+// use. The kernel tells nobody of that: neither a close nor an unmount makes an event that
+// reaches a server (__bdev_release in block/bdev.c calls nothing of the ublk driver).
+const autoclearInterval = 500 * time.Millisecond
 
 // reaper stops devices that nobody holds, once nobody uses them. Its goroutine
 // exists while there are any.
 type reaper struct {
 	s    *Server
-	wake chan struct{} // something is to be looked at now
+	wake chan struct{} // something is to be checked now
 
 	mu     sync.Mutex // protects what is below
-	held   map[*served]*look
+	held   map[*served]*schedule
 	runs   bool
 	closed bool
 	done   sync.WaitGroup // of the goroutine
 
-	// asking is held while another process looks. It is taken before all other locks.
+	// asking is held while another process checks. It is taken before all other locks.
 	asking sync.Mutex
 }
 
-// look is when a device is looked at.
-type look struct {
+// schedule is when a device is checked.
+type schedule struct {
 	next  time.Time
 	pause time.Duration // after it
 }
 
 func newReaper(s *Server) *reaper {
-	return &reaper{s: s, wake: make(chan struct{}, 1), held: map[*served]*look{}}
+	return &reaper{s: s, wake: make(chan struct{}, 1), held: map[*served]*schedule{}}
 }
 
 // add has a device removed once nobody uses it.
@@ -48,7 +50,7 @@ func (r *reaper) add(d *served) {
 	if r.closed {
 		return
 	}
-	r.held[d] = &look{next: time.Now(), pause: firstPause}
+	r.held[d] = &schedule{next: time.Now(), pause: firstPause}
 	if !r.runs {
 		r.runs = true
 		r.done.Add(1)
@@ -70,7 +72,7 @@ func (r *reaper) settle(d *served) (held bool) {
 	return held
 }
 
-// alarm makes the goroutine look.
+// alarm makes the goroutine check at once.
 func (r *reaper) alarm() {
 	select {
 	case r.wake <- struct{}{}:
@@ -93,7 +95,7 @@ func (r *reaper) isClosed() bool {
 	return r.closed
 }
 
-// run looks at the devices, each at its time, until there is none.
+// run checks the devices, each at its time, until there is none.
 func (r *reaper) run() {
 	defer r.done.Done()
 	timer := time.NewTimer(0)
@@ -105,7 +107,7 @@ func (r *reaper) run() {
 		}
 		if len(due) > 0 {
 			r.stop(due)
-			r.s.opts.Looked()
+			r.s.opts.Checked()
 		}
 		timer.Reset(time.Until(next))
 		select {
@@ -115,7 +117,7 @@ func (r *reaper) run() {
 	}
 }
 
-// due returns the devices to look at now, and when to look again. A zero time
+// due returns the devices to check now, and when to check again. A zero time
 // says that there is nothing more to do: the goroutine ends.
 func (r *reaper) due(now time.Time) (due []*served, next time.Time) {
 	r.mu.Lock()
@@ -128,7 +130,7 @@ func (r *reaper) due(now time.Time) (due []*served, next time.Time) {
 		if !l.next.After(now) {
 			due = append(due, d)
 			l.next = now.Add(l.pause)
-			l.pause = min(2*l.pause, longestReap)
+			l.pause = min(2*l.pause, autoclearInterval)
 		}
 		if next.IsZero() || l.next.Before(next) {
 			next = l.next
@@ -179,41 +181,85 @@ func (r *reaper) ask(unknown []*served) {
 		}
 	}
 	if len(devices) > 0 {
-		// In use, or gone meanwhile: the next look tells.
+		// In use, or gone meanwhile: the next check tells.
 		_ = r.s.opts.StopUnused(devices...)
 	}
 }
 
-// TaggedID tells a device from the next one with its id.
-type TaggedID struct {
-	ID  uint32
-	Tag uint64 // what the driver keeps with the device
+// Release tells that the holder of a device with Config.Autoclear is gone. The
+// device is removed as soon as nobody uses it: which is to say, since the
+// driver tells nobody of a last close, that this is looked for, at once at
+// first, and in the end twice a second.
+func (s *Server) Release(id uint32) {
+	s.mu.Lock()
+	d := s.devices[id]
+	released := d != nil && d.autoclear
+	s.mu.Unlock()
+	if released {
+		s.reap.add(d)
+	}
 }
 
-// taggedID returns the device's.
-func (d *Device) taggedID() TaggedID {
-	info := d.dev.Info()
-	return TaggedID{info.ID, info.Tag}
+// Keep makes a device with Config.Autoclear one without: it then stays until it
+// is removed, also after its Release. It returns an error that wraps ENODEV for
+// one that is not the server's, or is about to be no more.
+func (s *Server) Keep(id uint32) error {
+	d, err := s.find(id)
+	if err != nil {
+		return err
+	}
+	// Before the lock of the state, under which this is asked for.
+	was := s.setAutoclear(d, false)
+	held := s.reap.settle(d)
+	err = d.dev.keep()
+	if err == nil && s.isStopping(d) {
+		err = fmt.Errorf("keep %s: it is being removed: %w", d.dev.Path(), unix.ENODEV)
+	}
+	if err != nil && was {
+		s.setAutoclear(d, true)
+		if held {
+			s.reap.add(d)
+		}
+	}
+	return err
 }
 
-// StopUnused removes the disk of a device of ours that nobody uses: its server
-// then removes the rest. One that is gone is no error, whatever has its id now.
-// It returns an error that wraps ErrInUse for one that somebody has open for
-// longer than udev looks at a disk.
-func StopUnused(ctl *ublk.Control, device TaggedID) error {
-	lock, err := statefile.Acquire(device.ID) // with which its server waits until it gives the id free
+func (s *Server) isAutoclear(d *served) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return d.autoclear
+}
+
+// setAutoclear returns what it was.
+func (s *Server) setAutoclear(d *served, autoclear bool) (was bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	was, d.autoclear = d.autoclear, autoclear
+	return was
+}
+
+// keep takes from the device that it goes when nobody uses it. It returns an
+// error that wraps ENODEV for one that has no disk any more.
+func (d *Device) keep() error {
+	lock, err := statefile.Acquire(d.ID())
 	if err != nil {
 		return err
 	}
 	defer lock.Release()
-	info, err := ctl.Info(device.ID)
-	switch {
-	case err != nil:
-		return ignoreGone(err)
-	case !isOurs(&info):
-		return ErrForeign
-	case info.Tag != device.Tag:
-		return nil
+	info, err := d.now()
+	if err != nil {
+		return err
 	}
-	return ignoreGone(stopUnused(ctl, device.ID))
+	if d.isDone() || info.State != ublk.StateLive {
+		return fmt.Errorf("keep %s: it has been removed: %w", d.Path(), unix.ENODEV)
+	}
+	saved, err := readState(d.ID())
+	if err != nil {
+		return err
+	}
+	if saved == nil {
+		return fmt.Errorf("keep %s: its state is gone: %w", d.Path(), unix.ENOENT)
+	}
+	saved.Config.Autoclear, saved.Status.Autoclear = false, false
+	return saved.write()
 }
