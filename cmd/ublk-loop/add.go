@@ -33,8 +33,8 @@ func newAddCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "add FILE",
 		Short: "Attach a file, a partition or a disk, and print the path of its device",
-		Long: "Attach a file, a partition or a disk. When add returns, the device, whose path it\n" +
-			"prints, can be opened; a process in the background serves it until del.",
+		Long: "Attach a file, a partition or a disk, and print the path of its device. The device can\n" +
+			"be opened when add returns. A process in the background serves it until del.",
 		Args: arguments(1, 1, "FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			opts.file = args[0]
@@ -58,31 +58,34 @@ const (
 	maxIO     = 32 << 20
 )
 
+// autoclearDefault is the time of --autoclear without one.
+const autoclearDefault = "10s"
+
 func (o *addOptions) addFlags(cmd *cobra.Command) {
 	f, c := cmd.Flags(), &o.config
 	page := uint64(os.Getpagesize())
 	f.SortFlags = false
 	c.DirectIO, c.ZeroCopy = loop.SwitchAuto, loop.SwitchAuto
-	f.VarP(idFlag{&c.ID}, "id", "n", "make /dev/ublkbN (the first free one)")
-	f.BoolVarP(&c.ReadOnly, "read-only", "r", false, "make a read-only device, open the file read-only")
-	f.VarP(sizeFlag{&c.Offset}, "offset", "o", "start this far into the file")
-	f.Var(sizeFlag{&c.SizeLimit}, "sizelimit", "end this far behind the start, if the file does not before (0 for no limit)")
-	f.VarP(sectorFlag{&c.SectorSize}, "sector-size", "b", "logical block size: 512, 1024, 2048 or 4096 (a disk's own, for a file 512,\nor 4096 if its partition table is made for that)")
-	f.Var(switchFlag{&c.DirectIO}, "direct-io", "bypass the page cache of the file: where that can be had, or\nelse fail, or don't")
-	f.BoolVarP(&c.PartScan, "partscan", "P", false, "look for partitions")
-	f.VarP(countFlag{&c.Queues, maxQueues}, "queues", "q", "number of queues (one a CPU, which is also the most)")
-	f.VarP(countFlag{&c.Depth, maxDepth}, "depth", "d", "requests that a queue takes at once (128, or 64 without zero copy)")
-	f.Var(limitedSizeFlag{&c.MaxIOBytes, page, maxIO, page}, "max-io", "size of the largest request (the disk's, or 256K at most without zero copy)")
-	f.Var(switchFlag{&c.ZeroCopy}, "zero-copy", "use the pages of the requests themselves: where that can be had, or\nelse fail, or don't")
+	f.VarP(idFlag{&c.ID}, "id", "n", "make /dev/ublkbN (default: the first free number)")
+	f.BoolVarP(&c.ReadOnly, "read-only", "r", false, "make a read-only device, and open the file read-only")
+	f.VarP(sizeFlag{&c.Offset}, "offset", "o", "start of the device in the file")
+	f.Var(sizeFlag{&c.SizeLimit}, "sizelimit", "maximum size of the device (0: to the end of the file)")
+	f.VarP(sectorFlag{&c.SectorSize}, "sector-size", "b", "logical block size: 512, 1024, 2048 or 4096 (default: the disk's; for a file 512,\nor 4096 if its partition table is made for 4096)")
+	f.Var(switchFlag{&c.DirectIO}, "direct-io", "direct I/O: auto (if possible), on (fail if not), off")
+	f.BoolVarP(&c.PartScan, "partscan", "P", false, "let the kernel look for partitions")
+	f.VarP(countFlag{&c.Queues, maxQueues}, "queues", "q", "number of queues (default and maximum: one for each CPU)")
+	f.VarP(countFlag{&c.Depth, maxDepth}, "depth", "d", "requests that a queue takes at once (default: 128, or 64 without zero copy)")
+	f.Var(limitedSizeFlag{&c.MaxIOBytes, page, maxIO, page}, "max-io", "size of the largest request (default: the disk's, and at most 256K without zero\ncopy)")
+	f.Var(switchFlag{&c.ZeroCopy}, "zero-copy", "use the pages of requests in place: auto (if possible), on (fail if\nnot), off")
 	o.transfer.addFlags(f, &c.Transfer)
-	f.Var(onCrashFlag{&c.OnCrash}, "on-crash", "when the server is killed: remove the disk (fail, the default), or keep it for\nrecover, and fail or repeat the requests that the server had")
-	f.BoolVar(&c.Shared, "shared", false, "attach it though another uses it")
-	f.DurationVar(&o.autoclear, "autoclear", 0, "remove the device when nobody uses it any more, but not within the first `TIME`,\n10s if it is not given (needs serve)")
-	f.Lookup("autoclear").NoOptDefVal, f.Lookup("autoclear").DefValue = "10s", ""
-	f.BoolVar(&o.standalone, "standalone", false, "serve in a process of its own, though serve runs (so does --log-file)")
+	f.Var(onCrashFlag{&c.OnCrash}, "on-crash", "when the server is killed: remove the disk (fail, the default), or keep it for\nrecover, and fail (requeue) or repeat (reissue) the requests that the server had")
+	f.BoolVar(&c.Shared, "shared", false, "attach a file that another process uses")
+	f.DurationVar(&o.autoclear, "autoclear", 0, "remove the device when it is no longer in use, but not within the first `TIME`\n(needs serve)")
+	f.Lookup("autoclear").NoOptDefVal = autoclearDefault
+	f.BoolVar(&o.standalone, "standalone", false, "serve in a separate process even if serve runs (implied by --log-file)")
 	f.BoolVar(&o.foreground, "foreground", false, "serve in this process, until SIGINT or SIGTERM")
-	f.BoolVar(&o.json, "json", false, "print what list --json does, in place of the path")
-	f.StringVar(&o.logFile, "log-file", "", "append the server's log to `FILE`, as lines of JSON")
+	f.BoolVar(&o.json, "json", false, "print the device as list --json does, instead of its path")
+	f.StringVar(&o.logFile, "log-file", "", "append the server's log to `FILE`, as JSON lines")
 }
 
 // checkAutoclear refuses it where there is no server of many.
@@ -112,11 +115,10 @@ func (a *app) runAdd(ctx context.Context, opts addOptions) error {
 	ctx, stop := interruptible(ctx)
 	defer stop()
 	pending, err := a.start(ctx, j)
-	report.Warnings(a.errOut, j.Name, j.Warnings)
 	if err != nil {
 		return report.Name(err, "attach", j.Name)
 	}
-	return report.Name(a.keepOncePrinted(pending, opts.json), "attach", j.Name)
+	return report.Name(a.keepOncePrinted(pending, j), "attach", j.Name)
 }
 
 // recoverIfWaiting makes the job a recovery, if the device that was asked for is there and
@@ -140,10 +142,11 @@ func (a *app) recoverIfWaiting(j *daemon.Job) error {
 
 // keepOncePrinted keeps a device once it has been printed, because its user knows of it
 // then. Otherwise nothing is left of it.
-func (a *app) keepOncePrinted(pending daemon.Pending, asJSON bool) error {
+func (a *app) keepOncePrinted(pending daemon.Pending, j *daemon.Job) error {
 	device, err := pending.Ready()
 	if err == nil {
-		err = report.Device(a.out, device, asJSON)
+		report.Warnings(a.errOut, j.Name, j.Warnings)
+		err = report.Device(a.out, device, j.JSON)
 	}
 	if err == nil {
 		err = pending.Keep()

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/daemon"
 	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/loop"
 )
@@ -209,4 +211,19 @@ func TestAddUsage(t *testing.T) {
 			t.Errorf("add %q: a server was started", tt.args)
 		}
 	}
+}
+
+// What a server lacks is worth a warning if there is one. An add that fails says why, and
+// no more.
+func TestAddWarnings(t *testing.T) {
+	path := someFile(t)
+	b := newBench()
+	start := b.app.start
+	b.app.start = func(ctx context.Context, j *daemon.Job) (daemon.Pending, error) {
+		j.Warnings = append(j.Warnings, "not safe")
+		return start(ctx, j)
+	}
+	b.check(t, []string{"add", path}, 0, "\n", "ublk-loop: warning: "+path+": not safe\n")
+	b.srv.err = errors.New("no driver")
+	b.check(t, []string{"add", path}, 1, "", "ublk-loop: error: attach "+path+": no driver\n")
 }

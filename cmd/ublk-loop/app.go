@@ -68,13 +68,13 @@ func (a *app) report(err error) { report.Error(a.errOut, err) }
 func newRootCommand(a *app) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "ublk-loop",
-		Short: "Make a block device of a file, a partition or a disk",
-		Long: "ublk-loop makes a block device, /dev/ublkbN, of a file, a partition or a disk,\n" +
+		Short: "Make a block device from a file, a partition or a disk",
+		Long: "ublk-loop makes a block device, /dev/ublkbN, from a file, a partition or a disk,\n" +
 			"through the kernel's ublk driver and io_uring.",
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          func(_ *cobra.Command, args []string) error { return checkCommand(args) },
-		RunE:          func(*cobra.Command, []string) error { return checkCommand(nil) },
+		RunE:          func(cmd *cobra.Command, _ []string) error { return helpOnError(cmd) },
 	}
 	root.SetOut(a.out)
 	root.SetErr(a.errOut)
@@ -84,14 +84,21 @@ func newRootCommand(a *app) *cobra.Command {
 	return root
 }
 
-// checkCommand refuses what is left of the command line when it names no
-// command.
+// checkCommand refuses a first argument that names no command.
 func checkCommand(args []string) error {
-	err := errors.New("no command")
-	if len(args) > 0 {
-		err = fmt.Errorf("unknown command %q", args[0])
+	if len(args) == 0 {
+		return nil
 	}
-	return report.Usage(err, "see ublk-loop --help")
+	return report.Usage(fmt.Errorf("unknown command %q", args[0]), "see ublk-loop --help")
+}
+
+// helpOnError shows the help where errors are shown, because no command was given.
+func helpOnError(cmd *cobra.Command) error {
+	cmd.SetOut(cmd.ErrOrStderr())
+	if err := cmd.Help(); err != nil {
+		return err
+	}
+	return report.ErrNoCommand
 }
 
 // flagError is what a wrong flag of a command is reported as.

@@ -14,7 +14,6 @@ import (
 func TestUsage(t *testing.T) {
 	b := newBench()
 	see := "\nhint: see ublk-loop --help\n"
-	b.check(t, nil, 2, "", "ublk-loop: error: no command"+see)
 	b.check(t, []string{"nonsense"}, 2, "", `ublk-loop: error: unknown command "nonsense"`+see)
 	b.check(t, []string{"-x"}, 2, "", "ublk-loop: error: unknown shorthand flag: 'x' in -x"+see)
 	b.check(t, []string{"--json"}, 2, "", "ublk-loop: error: unknown flag: --json"+see)
@@ -23,6 +22,27 @@ func TestUsage(t *testing.T) {
 	b.out.Reset()
 	if status := b.run([]string{"--help"}); status != 0 || !strings.Contains(b.out.String(), "features") {
 		t.Errorf("--help: exit status %d, output %s", status, &b.out)
+	}
+}
+
+// Whoever gives no command sees the help, and a status that says that nothing was done.
+func TestNoCommand(t *testing.T) {
+	b := newBench()
+	status := b.run(nil)
+	if status != 2 || b.out.Len() > 0 || !strings.Contains(b.errOut.String(), "Available Commands:") || strings.Contains(b.errOut.String(), "error:") {
+		t.Errorf("exit status %d, output %q, errors %q", status, &b.out, &b.errOut)
+	}
+}
+
+// Help names what a flag takes, in words for users, and no default that is none.
+func TestHelpOfFlags(t *testing.T) {
+	for _, cmd := range newRootCommand(&newBench().app).Commands() {
+		usage := cmd.Flags().FlagUsages()
+		for _, unwanted := range []string{"(default )", "(default -1)", " int ", " uint ", " string ", " duration "} {
+			if strings.Contains(usage, unwanted) {
+				t.Errorf("the help of %s has %q:\n%s", cmd.Name(), unwanted, usage)
+			}
+		}
 	}
 }
 

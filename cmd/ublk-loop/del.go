@@ -20,7 +20,7 @@ func newDelCommand(a *app) *cobra.Command {
 	var opts delOptions
 	cmd := &cobra.Command{
 		Use:   "del DEVICE|ID|FILE...",
-		Short: "Remove devices, by their path, their number or the file they were made of",
+		Short: "Remove devices by path, number or attached file",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			opts.targets = args
 			if opts.all == (len(args) > 0) {
@@ -29,8 +29,8 @@ func newDelCommand(a *app) *cobra.Command {
 			return a.runDel(opts)
 		},
 	}
-	cmd.Flags().BoolVar(&opts.all, "all", false, "remove every device of ublk-loop")
-	cmd.Flags().BoolVar(&opts.force, "force", false, "remove a device that is in use, too: its users get errors")
+	cmd.Flags().BoolVar(&opts.all, "all", false, "remove all devices of ublk-loop")
+	cmd.Flags().BoolVar(&opts.force, "force", false, "also remove a device in use: its users get errors")
 	return cmd
 }
 

@@ -43,5 +43,5 @@ func TestDMTable(t *testing.T) {
 	b.check(t, []string{"list", "--dm-table", "4"}, 1, "",
 		"ublk-loop: error: list /dev/ublkb3: device mapper has no xor: unsupported operation\nhint: name the other devices\n")
 	b.check(t, []string{"list", "--dm-table", "--json"}, 2, "",
-		"ublk-loop: error: --json and --dm-table: one form, please\nhint: see ublk-loop list --help\n")
+		"ublk-loop: error: --json and --dm-table are mutually exclusive\nhint: see ublk-loop list --help\n")
 }

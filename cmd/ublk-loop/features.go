@@ -46,7 +46,7 @@ func newFeaturesCommand(a *app) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "features",
-		Short: "Show what this kernel's ublk driver offers, and what each missing feature costs",
+		Short: "Show what the ublk driver of this kernel offers, and what each missing feature costs",
 		Args:  arguments(0, 0, ""),
 		RunE: func(*cobra.Command, []string) error {
 			return a.runFeatures(kernelRelease(), asJSON)

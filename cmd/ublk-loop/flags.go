@@ -164,3 +164,22 @@ func (f switchFlag) String() string {
 
 // Type implements pflag.Value.
 func (f switchFlag) Type() string { return "auto|on|off" }
+
+// fdFlag is the number of an open descriptor.
+type fdFlag struct{ fd *int }
+
+// Set implements pflag.Value.
+func (f fdFlag) Set(text string) error {
+	fd, err := parseCount(text, math.MaxInt32)
+	if err != nil {
+		return fmt.Errorf("not the number of a descriptor")
+	}
+	*f.fd = fd
+	return nil
+}
+
+// String implements pflag.Value.
+func (f fdFlag) String() string { return "" }
+
+// Type implements pflag.Value.
+func (f fdFlag) Type() string { return "N" }

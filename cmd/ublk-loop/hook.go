@@ -28,12 +28,12 @@ func newHookCommand(a *app) *cobra.Command {
 	}
 	cmd.AddCommand(
 		&cobra.Command{
-			Use: "precreate", Short: "Mount the image, and put that into the configuration that comes on standard input",
+			Use: "precreate", Short: "Mount the image, and set it as the root in the configuration from standard input",
 			Args: arguments(0, 0, ""),
 			RunE: func(*cobra.Command, []string) error { return a.reportHook(a.precreate()) },
 		},
 		&cobra.Command{
-			Use: "poststart NAME", Short: "Unmount what precreate has mounted; the container has its own",
+			Use: "poststart NAME", Short: "Unmount what precreate has mounted: the container has its own mount",
 			Args: arguments(1, 1, "NAME"),
 			RunE: func(_ *cobra.Command, args []string) error {
 				// The container runs: it is not to be stopped for a mount that is swept later.
@@ -42,7 +42,7 @@ func newHookCommand(a *app) *cobra.Command {
 			},
 		},
 		&cobra.Command{
-			Use: "poststop NAME", Short: "Unmount what precreate has mounted, if it still is",
+			Use: "poststop NAME", Short: "Unmount what precreate has mounted, if it is still mounted",
 			Args: arguments(1, 1, "NAME"),
 			RunE: func(_ *cobra.Command, args []string) error { return a.reportHook(oci.Poststop(args[0])) },
 		},
@@ -67,7 +67,7 @@ func newSweepCommand() *cobra.Command {
 			return oci.Sweep(age)
 		},
 	}
-	cmd.Flags().DurationVar(&age, "older-than", 0, "sweep what is older than `TIME` (sweep_after of "+oci.SettingsPath+")")
+	cmd.Flags().DurationVar(&age, "older-than", 0, "sweep mounts older than `TIME` (default: sweep_after of "+oci.SettingsPath+")")
 	return cmd
 }
 

@@ -29,10 +29,10 @@ var keyPlaces = []struct {
 
 func (o *keyFlags) addFlags(f *pflag.FlagSet) {
 	s := &o.source
-	f.StringVar(&s.File, "key-file", "", "read the key, or the passphrase of a LUKS volume, from `FILE`, all of it (- for\nstandard input)")
-	f.IntVar(&s.FD, "key-fd", -1, "read it from an open descriptor, until its end")
-	f.StringVar(&s.Description, "key-description", "", "take it from the kernel's keyrings: the key of type user with the description `TEXT`")
-	f.BoolVar(&s.Strict, "strict-key", false, "refuse a key file that others can read, in place of a warning")
+	f.StringVar(&s.File, "key-file", "", "read the key, or the passphrase of a LUKS volume, from the whole of `FILE` (-: standard\ninput)")
+	f.Var(fdFlag{&s.FD}, "key-fd", "read the key from the open descriptor N, to its end")
+	f.StringVar(&s.Description, "key-description", "", "take the key of type user with the description `TEXT` from the kernel's keyrings")
+	f.BoolVar(&s.Strict, "strict-key", false, "refuse a key file that other users can read, instead of a warning")
 }
 
 // check notes which flags are given. It refuses a flag that has no effect, and more
@@ -49,9 +49,9 @@ func (o *keyFlags) check(cmd *cobra.Command) error {
 	}
 	switch {
 	case len(flags) > 1:
-		return report.Usage(fmt.Errorf("--%s and --%s: one key, please", flags[0], flags[1]), helpHint(cmd))
+		return report.Usage(fmt.Errorf("--%s and --%s are mutually exclusive", flags[0], flags[1]), helpHint(cmd))
 	case o.source.Strict && (!o.given["key-file"] || o.source.File == "-"):
-		return report.Usage(errors.New("--strict-key: it is about the file of --key-file"), helpHint(cmd))
+		return report.Usage(errors.New("--strict-key needs the path of a file with --key-file"), helpHint(cmd))
 	}
 	return nil
 }

@@ -30,14 +30,14 @@ func newListCommand(a *app) *cobra.Command {
 			opts.devices = args
 			opts.hasFile = cmd.Flags().Changed("associated")
 			if opts.json && opts.dmTable {
-				return report.Usage(errors.New("--json and --dm-table: one form, please"), helpHint(cmd))
+				return report.Usage(errors.New("--json and --dm-table are mutually exclusive"), helpHint(cmd))
 			}
 			return a.runList(opts)
 		},
 	}
-	cmd.Flags().StringVarP(&opts.associated, "associated", "j", "", "only the devices that `FILE` is attached to")
+	cmd.Flags().StringVarP(&opts.associated, "associated", "j", "", "list only the devices of `FILE`")
 	cmd.Flags().BoolVar(&opts.json, "json", false, "print JSON")
-	cmd.Flags().BoolVar(&opts.dmTable, "dm-table", false, "print the tables that make the same disks with dmsetup, but for the keys")
+	cmd.Flags().BoolVar(&opts.dmTable, "dm-table", false, "print tables that make the same disks with dmsetup, without the keys")
 	return cmd
 }
 

@@ -58,7 +58,7 @@ const exitMount = 32
 //	IMAGE DIRECTORY [-sfnv] [-N NAMESPACE] [-o OPTIONS] [-t TYPE.SUBTYPE]
 func parseMount(args []string) (*mountRequest, error) {
 	if len(args) < 2 {
-		return nil, errors.New(mountHelper + ": an image and a directory, please")
+		return nil, errors.New(mountHelper + ": needs an image and a directory")
 	}
 	req := &mountRequest{image: args[0], dir: args[1]}
 	for i := 2; i < len(args); i++ {

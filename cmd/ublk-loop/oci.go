@@ -17,8 +17,8 @@ func newOCICommand(a *app) *cobra.Command {
 	var runtime string
 	cmd := &cobra.Command{
 		Use:   "oci --runtime PROGRAM -- ARGUMENTS...",
-		Short: "Execute a container runtime, with a root from an image where the bundle asks for one",
-		Long: "Execute a container runtime, with a root from an image where the bundle asks for one.\n" +
+		Short: "Execute a container runtime, with a root from an image if the bundle asks for one",
+		Long: "Execute a container runtime, with a root from an image if the bundle asks for one.\n" +
 			"The same is done under the names ublk-runc and ublk-crun, for the runtimes of " + oci.SettingsPath + ".",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if runtime == "" {
@@ -31,7 +31,7 @@ func newOCICommand(a *app) *cobra.Command {
 			return report.ErrReported
 		},
 	}
-	cmd.Flags().StringVar(&runtime, "runtime", "", "execute `PROGRAM`, such as /usr/bin/runc, or the one of that name in the settings")
+	cmd.Flags().StringVar(&runtime, "runtime", "", "execute `PROGRAM`: a path such as /usr/bin/runc, or a name in the settings")
 	return cmd
 }
 

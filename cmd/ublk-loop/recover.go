@@ -31,7 +31,7 @@ func newRecoverCommand(a *app) *cobra.Command {
 		Use:   "recover [DEVICE|ID|FILE...]",
 		Short: "Start new servers for devices whose servers were killed",
 		Long: "Start a new server for each device that was added with --on-crash=requeue or\n" +
-			"reissue and has lost its own. Its I/O, which waits, goes on.",
+			"reissue and has lost its server. The I/O that waits for it continues.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			opts.targets = args
 			opts.hasLogFile = cmd.Flags().Changed("log-file")
@@ -41,7 +41,7 @@ func newRecoverCommand(a *app) *cobra.Command {
 			return a.runRecover(cmd.Context(), opts)
 		},
 	}
-	cmd.Flags().StringVar(&opts.logFile, "log-file", "", "append the new servers' log to `FILE`, as lines of JSON")
+	cmd.Flags().StringVar(&opts.logFile, "log-file", "", "append the logs of the new servers to `FILE`, as JSON lines")
 	opts.keys.addFlags(cmd.Flags())
 	return cmd
 }
@@ -52,7 +52,7 @@ func (o *recoverOptions) checkKeys(cmd *cobra.Command) error {
 		return err
 	}
 	if o.keys.source.IsGiven() && len(o.targets) != 1 {
-		return report.Usage(errors.New("a key, and not one device that it is for"), helpHint(cmd))
+		return report.Usage(errors.New("key options need exactly one device"), helpHint(cmd))
 	}
 	return nil
 }
@@ -133,7 +133,6 @@ func (a *app) recover(ctx context.Context, device client.Device, opts recoverOpt
 	}
 	defer j.Close()
 	pending, err := a.start(ctx, j)
-	report.Warnings(a.errOut, device.Device, j.Warnings)
 	if err != nil {
 		return err
 	}
@@ -141,6 +140,7 @@ func (a *app) recover(ctx context.Context, device client.Device, opts recoverOpt
 	if err != nil {
 		return errors.Join(err, pending.Abandon())
 	}
+	report.Warnings(a.errOut, device.Device, j.Warnings)
 	fmt.Fprintf(a.out, "%s: recovered, served by process %d\n", served.Device, served.PID)
 	return pending.Keep()
 }

@@ -19,7 +19,7 @@ type resizeOptions struct {
 func newResizeCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "resize DEVICE|ID|FILE [SIZE]",
-		Short: "Give a device in use the new size of its file, or another",
+		Short: "Resize a device, by default to the size of its file",
 		Args:  arguments(1, 2, "DEVICE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			opts := resizeOptions{target: args[0]}
@@ -38,7 +38,7 @@ func newResizeCommand(a *app) *cobra.Command {
 func parseNewSize(text string) (uint64, error) {
 	size, err := bytesize.Parse(text)
 	if err == nil && size == 0 {
-		err = fmt.Errorf("a device has a sector at least")
+		err = fmt.Errorf("a device has at least one sector")
 	}
 	if err != nil {
 		return 0, fmt.Errorf("resize: size %q: %w", text, err)

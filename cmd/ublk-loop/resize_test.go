@@ -66,7 +66,7 @@ func TestResizeErrors(t *testing.T) {
 		{nil, "ublk-loop: error: resize: DEVICE is missing\n" + help},
 		{[]string{"0", "1", "2"}, "ublk-loop: error: resize: unexpected argument \"2\"\n" + help},
 		{[]string{"0", "1x"}, "ublk-loop: error: resize: size \"1x\": unknown unit \"x\"\n" + help},
-		{[]string{"0", "0"}, "ublk-loop: error: resize: size \"0\": a device has a sector at least\n" + help},
+		{[]string{"0", "0"}, "ublk-loop: error: resize: size \"0\": a device has at least one sector\n" + help},
 		{[]string{"0", ""}, "ublk-loop: error: resize: size \"\": empty\n" + help},
 	} {
 		b.check(t, append([]string{"resize"}, tt.args...), 2, "", tt.want)

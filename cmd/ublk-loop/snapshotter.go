@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -20,12 +21,23 @@ const snapshotterProgram = "ublk-loop-snapshotter"
 func newSnapshotterCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "snapshotter [flags]",
-		Short: "Give containerd its snapshots as block devices",
-		Long: "Give containerd its snapshots as block devices of ublk-loop serve.\n" +
-			"The program " + snapshotterProgram + " does it; flags are its.",
+		Short: "Provide containerd with snapshots on block devices",
+		Long: "Provide containerd with snapshots on block devices of ublk-loop serve.\n" +
+			"This executes the program " + snapshotterProgram + ", which is installed separately\n" +
+			"and describes its own flags.",
 		DisableFlagParsing: true, // that program has them
-		RunE:               func(_ *cobra.Command, args []string) error { return a.snapshotter(args) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			err := a.snapshotter(args)
+			if errors.Is(err, unix.ENOENT) && asksForHelp(args) {
+				return cmd.Help() // the program that has the rest of it is not installed
+			}
+			return err
+		},
 	}
+}
+
+func asksForHelp(args []string) bool {
+	return slices.ContainsFunc(args, func(arg string) bool { return arg == "--help" || arg == "-h" || arg == "help" })
 }
 
 // replaceWithSnapshotter executes the snapshotter. It returns only if that

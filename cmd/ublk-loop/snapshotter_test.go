@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -46,5 +47,21 @@ func TestSnapshotterArguments(t *testing.T) {
 		if status := a.run(append([]string{"snapshotter"}, args...)); status != report.ExitDone || !slices.Equal(got, args) {
 			t.Errorf("%q: status %d, called with %q", args, status, got)
 		}
+	}
+}
+
+// Help is there though the program is not.
+func TestSnapshotterHelpWithoutProgram(t *testing.T) {
+	b := newBench()
+	b.snapshotter = func([]string) error { _, err := findSnapshotter("/nonexistent"); return err }
+	for _, arg := range []string{"--help", "-h"} {
+		b.out.Reset()
+		b.errOut.Reset()
+		if status := b.run([]string{"snapshotter", arg}); status != 0 || !strings.Contains(b.out.String(), snapshotterProgram) || b.errOut.Len() > 0 {
+			t.Errorf("%s: exit status %d, output %q, errors %q", arg, status, &b.out, &b.errOut)
+		}
+	}
+	if status := b.run([]string{"snapshotter"}); status != 1 || !strings.Contains(b.errOut.String(), "hint: ") {
+		t.Errorf("exit status %d, errors %q", status, &b.errOut)
 	}
 }

@@ -24,9 +24,9 @@ func newTopCommand(a *app) *cobra.Command {
 	var opts topOptions
 	cmd := &cobra.Command{
 		Use:   "top",
-		Short: "Show what the devices of serve do, again and again",
-		Long: "Show what the devices of serve do, again and again: requests and bytes a second,\n" +
-			"how long requests take, how many are in flight and how many have failed.",
+		Short: "Show repeatedly what the devices of serve do",
+		Long: "Show repeatedly what the devices of serve do: requests and bytes per second, how long\n" +
+			"requests take, how many are in flight and how many have failed.",
 		Args: arguments(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if opts.interval < minInterval {
@@ -37,8 +37,8 @@ func newTopCommand(a *app) *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
-	f.DurationVarP(&opts.interval, "interval", "d", time.Second, "show the mean of so long a `TIME` (500ms, 1s, 1m)")
-	f.VarP(countFlag{&opts.count, 1 << 30}, "count", "n", "end after so many tables")
-	f.StringVar(&opts.socket, "socket", client.DefaultSocket, "the server's socket is at `PATH`")
+	f.DurationVarP(&opts.interval, "interval", "d", time.Second, "average over this `TIME` (500ms, 1s, 1m)")
+	f.VarP(countFlag{&opts.count, 1 << 30}, "count", "n", "end after this number of tables")
+	f.StringVar(&opts.socket, "socket", client.DefaultSocket, "path of the server's socket, `PATH`")
 	return cmd
 }

@@ -29,12 +29,12 @@ var (
 )
 
 func (o *transferOptions) addFlags(f *pflag.FlagSet, c *loop.TransferConfig) {
-	f.Var(transferFlag{&c.Name}, "transfer", "what the file's bytes are made of the device's with")
-	f.BoolVar(&o.luks, "luks", false, "open a LUKS volume: the transfer and its key come from the header")
+	f.Var(transferFlag{&c.Name}, "transfer", "transform applied between device and file")
+	f.BoolVar(&o.luks, "luks", false, "open a LUKS volume: the header has the transfer and its key")
 	o.keys.addFlags(f)
-	f.Uint64Var(&c.IVOffset, "iv-offset", 0, "number of the first sector of 512 bytes, for a part of a larger disk")
-	f.BoolVar(&c.IVLargeSectors, "iv-large-sectors", false, "count in sectors of --sector-size, not of 512 bytes")
-	f.BoolVar(&c.AllowDiscards, "allow-discards", false, "let discards through, which show what is not in use")
+	f.Uint64Var(&c.IVOffset, "iv-offset", 0, "number of the first sector, in `SECTORS` of 512 bytes, for a part of a larger disk")
+	f.BoolVar(&c.IVLargeSectors, "iv-large-sectors", false, "count sectors of --sector-size instead of 512 bytes")
+	f.BoolVar(&c.AllowDiscards, "allow-discards", false, "pass discards to the file; they reveal which blocks are unused")
 }
 
 // check refuses flags that have no effect.

@@ -83,16 +83,16 @@ func TestAddTransferUsage(t *testing.T) {
 		{[]string{"--allow-discards"}, "--allow-discards: it needs --transfer or --luks"},
 		{[]string{"--iv-offset", "8"}, "--iv-offset: it needs --transfer or --luks"},
 		{[]string{"--iv-large-sectors"}, "--iv-large-sectors: it needs --transfer or --luks"},
-		{[]string{"--strict-key"}, "--strict-key: it is about the file of --key-file"},
-		{[]string{"--luks", "--strict-key", "--key-fd", "0"}, "--strict-key: it is about the file of --key-file"},
-		{[]string{"--luks", "--strict-key", "--key-file", "-"}, "--strict-key: it is about the file of --key-file"},
+		{[]string{"--strict-key"}, "--strict-key needs the path of a file with --key-file"},
+		{[]string{"--luks", "--strict-key", "--key-fd", "0"}, "--strict-key needs the path of a file with --key-file"},
+		{[]string{"--luks", "--strict-key", "--key-file", "-"}, "--strict-key needs the path of a file with --key-file"},
 		{[]string{"--luks", "--transfer", "aes-xts-plain64"}, "--luks and --transfer: the header says what the transfer is"},
 		{[]string{"--luks", "--iv-offset", "8"}, "--iv-offset: the header says it"},
 		{[]string{"--luks", "--iv-large-sectors"}, "--iv-large-sectors: the header says it"},
 		{[]string{"--transfer", "xor", "--key-file", key, "--iv-offset", "8"}, "--iv-offset: xor does not count sectors"},
 		{[]string{"--transfer", "xor", "--key-file", key, "--iv-large-sectors"}, "--iv-large-sectors: xor does not count sectors"},
-		{[]string{"--transfer", "xor", "--key-file", key, "--key-fd", "0"}, "--key-file and --key-fd: one key, please"},
-		{[]string{"--luks", "--key-description", "k", "--key-fd", "0"}, "--key-fd and --key-description: one key, please"},
+		{[]string{"--transfer", "xor", "--key-file", key, "--key-fd", "0"}, "--key-file and --key-fd are mutually exclusive"},
+		{[]string{"--luks", "--key-description", "k", "--key-fd", "0"}, "--key-fd and --key-description are mutually exclusive"},
 	} {
 		b := newBench()
 		b.check(t, append([]string{"add", "x"}, tt.args...), 2, "", "ublk-loop: error: "+tt.want+"\nhint: see ublk-loop add --help\n")

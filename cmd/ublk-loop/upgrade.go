@@ -18,13 +18,13 @@ func newUpgradeCommand(a *app) *cobra.Command {
 	var socket string
 	cmd := &cobra.Command{
 		Use:   "upgrade",
-		Short: "Have the program of serve, as it is now, take the running one's place",
-		Long: "Have the program of serve, as it is now, take the running one's place: in the same\n" +
-			"process, with the same devices, whose I/O waits for that.",
+		Short: "Replace the running server with the installed binary; devices stay",
+		Long: "Replace the running server with the binary that is installed now. The process and its\n" +
+			"devices stay; I/O waits for the new binary.",
 		Args: arguments(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.runUpgrade(cmd.Context(), socket) },
 	}
-	cmd.Flags().StringVar(&socket, "socket", client.DefaultSocket, "the server's socket is at `PATH`")
+	cmd.Flags().StringVar(&socket, "socket", client.DefaultSocket, "path of the server's socket, `PATH`")
 	return cmd
 }
 

@@ -17,7 +17,7 @@ var version string
 func newVersionCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
-		Short: "Print the version, and what it was built with and runs on",
+		Short: "Print the version, the Go version, and the kernel",
 		Args:  arguments(0, 0, ""),
 		RunE: func(*cobra.Command, []string) error {
 			return runVersion(a.out, moduleVersion(), kernelRelease())

@@ -15,6 +15,10 @@ const (
 // ErrReported stands for errors that have been printed.
 var ErrReported = errors.New("reported")
 
+// ErrNoCommand stands for a command line without a command, whose user has been shown the
+// help.
+var ErrNoCommand = errors.New("no command")
+
 // ErrInterrupted is returned for what a user has ended by a signal or a key.
 var ErrInterrupted = errors.New("interrupted")
 
@@ -41,6 +45,8 @@ func Exit(w io.Writer, err error) int {
 	case err == nil:
 		return ExitDone
 	case errors.Is(err, ErrReported):
+	case errors.Is(err, ErrNoCommand):
+		return ExitUsage
 	case errors.As(err, &usage):
 		Print(w, usage.Error(), usage.Hint)
 		return ExitUsage
