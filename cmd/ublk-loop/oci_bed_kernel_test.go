@@ -15,7 +15,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop/oci"
 	"github.com/ublk-loop/ublk-loop/internal/oci"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )

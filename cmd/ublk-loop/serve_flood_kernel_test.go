@@ -10,7 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/client"
-	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop/control"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
