@@ -1,0 +1,144 @@
+package ublk
+
+import (
+	"errors"
+	"os"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ring"
+)
+
+// Each result that a handler gives comes to the driver as it is, with the tag's
+// buffer.
+func TestQueueCommits(t *testing.T) {
+	b := onBench(t, BufferCopy, "/dev/null")
+	for _, tt := range []struct {
+		op            Op
+		errno, result int32
+	}{
+		{OpRead, 0, 4096}, {OpWrite, 0, 4096}, {OpFlush, 0, 0}, {OpDiscard, 0, 0}, {OpWriteZeroes, 0, 0},
+		{OpRead, -5, -5}, {OpWrite, -28, -28}, {OpFlush, -5, -5}, {OpDiscard, -28, -28}, {OpWriteZeroes, -5, -5},
+	} {
+		for tag := range benchDepth {
+			if err := b.deliver(tag, tt.op, 0); err != nil {
+				t.Fatal(err)
+			}
+			if b.inService != 1 {
+				t.Errorf("%d requests are in service, want 1", b.inService)
+			}
+			b.reqs[tag].Complete(tt.errno)
+			b.wantCommands(command{
+				op: UBLK_U_IO_COMMIT_AND_FETCH_REQ, kind: kindFetch, tag: uint16(tag), result: tt.result,
+				addr: b.bufs.address(uint16(tag)),
+			})
+		}
+	}
+	if b.inService != 0 || len(b.handled) != 10*benchDepth {
+		t.Errorf("%d requests are in service, %d were handled", b.inService, len(b.handled))
+	}
+}
+
+// A buffer is the tag's alone, and reached from any byte on.
+func TestQueueBuffers(t *testing.T) {
+	b := onBench(t, BufferCopy, "/dev/null")
+	first, _ := b.reqs[0].Buffer(0)
+	for tag := range benchDepth {
+		if err := b.deliver(tag, OpRead, 0); err != nil {
+			t.Fatal(err)
+		}
+		req := &b.reqs[tag]
+		addr, index := req.Buffer(512)
+		if want := first + uint64(tag)*8192 + 512; addr != want || uint32(index) != b.BufferSlot(tag) || index != uint16(benchDepth+tag) {
+			t.Errorf("tag %d: address %#x in slot %d, want %#x", tag, addr, index, want)
+		}
+		if data := req.Data(); len(data) != 4096 || uint64(uintptr(unsafe.Pointer(&data[0]))) != addr-512 {
+			t.Errorf("tag %d: %d bytes of data elsewhere", tag, len(data))
+		}
+	}
+}
+
+// A queue ends with its last tag, not before, and any other answer to a fetch is
+// an error.
+func TestQueueEnds(t *testing.T) {
+	b := onBench(t, BufferCopy, "/dev/null")
+	if err := b.complete(kindFetch, &b.reqs[0], -int32(unix.EINVAL)); !errors.Is(err, unix.EINVAL) {
+		t.Errorf("a fetch that fails: error %v, want EINVAL", err)
+	}
+	for tag := range benchDepth {
+		if len(b.ends) > 0 {
+			t.Fatalf("it has ended before tag %d has", tag)
+		}
+		if err := b.complete(kindFetch, &b.reqs[tag], UBLK_IO_RES_ABORT); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(b.ends) != 1 || <-b.ends != nil {
+		t.Error("it has not ended in order")
+	}
+	if b.thread.queues[1] != nil || b.thread.leaving || b.bufs.arena != nil {
+		t.Error("it has left something, or taken the other queue with it")
+	}
+}
+
+// Where the driver does not take the fetches, that is the error, and the queue
+// ends when all of them have.
+func TestQueueIsRefused(t *testing.T) {
+	b := onBench(t, BufferCopy, t.TempDir()+"/file") // has no commands
+	if err := b.fetchAll(); !errors.Is(err, unix.EOPNOTSUPP) {
+		t.Fatalf("error %v, want EOPNOTSUPP", err)
+	}
+	if n := b.thread.ring.CQReady(); n != benchDepth {
+		t.Fatalf("%d completions, want %d", n, benchDepth)
+	}
+	for i := range uint32(benchDepth) {
+		cqe := b.thread.ring.CQE(i)
+		if err := b.thread.complete(cqe.UserData, cqe.Res); err != nil {
+			t.Errorf("fetch %d: %v", i, err)
+		}
+	}
+	if len(b.ends) != 1 || <-b.ends != nil {
+		t.Error("it has not ended")
+	}
+	if err := onBench(t, BufferCopy, "/dev/null").fetchAll(); err != nil {
+		t.Errorf("of a driver that takes them: error %v", err)
+	}
+}
+
+// A queue has eight files, and those of another queue on its thread are others.
+func TestQueueRegistersFiles(t *testing.T) {
+	b := onBench(t, BufferCopy, "/dev/null")
+	for i := range int32(maxFiles) {
+		index, err := b.RegisterFile(int(os.Stdin.Fd()))
+		if err != nil || index != maxFiles+i {
+			t.Errorf("file %d: index %d, error %v; want %d", i, index, err, maxFiles+i)
+		}
+	}
+	if _, err := b.RegisterFile(int(os.Stdin.Fd())); !errors.Is(err, unix.ENFILE) {
+		t.Errorf("one more: error %v, want ENFILE", err)
+	}
+}
+
+// Only a request that was alone from its beginning to its operation is left to
+// the kernel.
+func TestCompleteAfterOthers(t *testing.T) {
+	for _, tt := range []struct {
+		alone              bool
+		inService, sampled int
+		want               bool
+	}{{true, 1, 0, true}, {true, 2, 1, true}, {true, 2, 0, false}, {true, 3, 1, false}, {false, 1, 0, false}} {
+		b := onBench(t, BufferCopy, "/dev/null")
+		if err := b.deliver(0, OpRead, 0); err != nil {
+			t.Fatal(err)
+		}
+		req := &b.reqs[0]
+		req.alone, b.inService, b.sampled = tt.alone, tt.inService, tt.sampled
+		sqe := req.SQE()
+		req.CompleteAfter(sqe)
+		if req.linked != tt.want || sqe.Flags&ring.IOSQE_IO_LINK != 0 != tt.want {
+			t.Errorf("%+v: linked %v, flags %#x", tt, req.linked, sqe.Flags)
+		}
+	}
+}

@@ -1,0 +1,106 @@
+package ublk
+
+import (
+	"errors"
+	"slices"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ring"
+)
+
+// In BufferRegister the pages of what has data are registered before the handler
+// sees it, and unregistered before its commit, which comes in any case.
+func TestQueueRegisters(t *testing.T) {
+	for _, mode := range []BufferMode{BufferRegister, BufferAutoRegister} {
+		t.Run(mode.String(), func(t *testing.T) {
+			b := onBench(t, mode, "/dev/null")
+			slot := uint64(b.bufs.first) + benchDepth
+			auto := uint64(0)
+			if mode == BufferAutoRegister {
+				auto = (uint64(b.bufs.first) + 2) | UBLK_AUTO_BUF_REG_FALLBACK<<16
+			}
+			for _, op := range []Op{OpRead, OpWrite} {
+				for errno, result := range map[int32]int32{0: 4096, -5: -5} {
+					b.handled = nil
+					if err := b.deliver(2, op, flagNeedRegister); err != nil || len(b.handled) > 0 {
+						t.Fatalf("error %v, handled %d before its pages are there", err, b.handled)
+					}
+					b.wantCommands(command{op: UBLK_U_IO_REGISTER_IO_BUF, kind: kindRegister, tag: 2, addr: slot + 2})
+					if err := b.complete(kindRegister, &b.reqs[2], 0); err != nil || !slices.Equal(b.handled, []int{2}) {
+						t.Fatalf("error %v, handled %d", err, b.handled)
+					}
+					if _, index := b.reqs[2].Buffer(0); uint64(index) != slot+2 {
+						t.Errorf("the pages are in slot %d, want %d", index, slot+2)
+					}
+					sqe := b.reqs[2].SQE()
+					b.reqs[2].CompleteAfter(sqe)
+					if sqe.Flags != 0 || b.reqs[2].linked {
+						t.Error("left to the kernel, with pages that are to be unregistered")
+					}
+					b.reqs[2].Complete(errno)
+					b.wantCommands(
+						command{
+							op: UBLK_U_IO_UNREGISTER_IO_BUF, kind: kindUnregister, tag: 2, addr: slot + 2,
+							flags: ring.IOSQE_IO_HARDLINK | ring.IOSQE_CQE_SKIP_SUCCESS,
+						},
+						command{op: UBLK_U_IO_COMMIT_AND_FETCH_REQ, kind: kindFetch, tag: 2, result: result, auto: auto},
+					)
+				}
+			}
+			if err := b.complete(kindUnregister, &b.reqs[2], -22); !errors.Is(err, unix.EINVAL) {
+				t.Errorf("pages that stay registered: error %v, want EINVAL", err)
+			}
+		})
+	}
+}
+
+// A request whose pages cannot be registered fails with the reason, and the next
+// one with its tag is none the worse.
+func TestQueueRegisterFails(t *testing.T) {
+	for _, mode := range []BufferMode{BufferRegister, BufferAutoRegister} {
+		t.Run(mode.String(), func(t *testing.T) {
+			b := onBench(t, mode, "/dev/null")
+			if err := b.deliver(1, OpWrite, flagNeedRegister); err != nil {
+				t.Fatal(err)
+			}
+			b.commands()
+			if err := b.complete(kindRegister, &b.reqs[1], -int32(unix.ENOMEM)); err != nil || len(b.handled) > 0 {
+				t.Fatalf("error %v, handled %d", err, b.handled)
+			}
+			got := b.commands()
+			if len(got) != 1 || got[0].op != UBLK_U_IO_COMMIT_AND_FETCH_REQ || got[0].result != -int32(unix.ENOMEM) {
+				t.Errorf("the driver was told %+v, want a commit with ENOMEM alone", got)
+			}
+			if n := b.counters.ops[OpWrite].errors.Load(); n != 1 || b.inService != 0 {
+				t.Errorf("%d errors are counted, %d in service, want 1 and 0", n, b.inService)
+			}
+		})
+	}
+}
+
+// What has no pages, or has them registered, goes to the handler at once.
+func TestQueueRegistersNothing(t *testing.T) {
+	for _, tt := range []struct {
+		mode  BufferMode
+		op    Op
+		flags Flags
+	}{
+		{BufferCopy, OpRead, flagNeedRegister}, {BufferCopy, OpFlush, 0},
+		{BufferRegister, OpFlush, 0}, {BufferRegister, OpDiscard, 0}, {BufferRegister, OpWriteZeroes, 0},
+		{BufferAutoRegister, OpRead, 0}, {BufferAutoRegister, OpWrite, FlagFUA}, {BufferAutoRegister, OpDiscard, 0},
+	} {
+		b := onBench(t, tt.mode, "/dev/null")
+		if err := b.deliver(0, tt.op, tt.flags); err != nil || len(b.handled) != 1 {
+			t.Errorf("%v, %v: error %v, handled %d times", tt.mode, tt.op, err, len(b.handled))
+		}
+		if _, index := b.reqs[0].Buffer(0); index != b.bufs.first {
+			t.Errorf("%v, %v: slot %d, want %d", tt.mode, tt.op, index, b.bufs.first)
+		}
+		b.reqs[0].Complete(-1)
+		if got := b.commands(); len(got) != 1 || got[0].op != UBLK_U_IO_COMMIT_AND_FETCH_REQ {
+			t.Errorf("%v, %v: the driver was told %+v", tt.mode, tt.op, got)
+		}
+	}
+}
