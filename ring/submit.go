@@ -112,10 +112,7 @@ func (r *Ring) submit(wait uint32, timeout *waitTimeout) error {
 		n, errno := r.enter(pending, wait, timeout)
 		switch errno {
 		case 0:
-			if n < pending {
-				continue
-			}
-			if r.CQReady() >= wait {
+			if n >= pending && r.CQReady() >= wait {
 				return r.checkOverflow()
 			}
 		case unix.EINTR, unix.EAGAIN, unix.EBUSY:
@@ -130,8 +127,8 @@ func (r *Ring) submit(wait uint32, timeout *waitTimeout) error {
 		default:
 			return fmt.Errorf("enter io_uring: %w", errno)
 		}
-		// Where fewer completions than that are there, the kernel does not say
-		// that the time is over (io_cqring_wait in io_uring/wait.c).
+		// Where some completions are there, but fewer than wait, the kernel does
+		// not say that the time is over (io_cqring_wait in io_uring/wait.c).
 		if timeout.isOver() {
 			return fmt.Errorf("enter io_uring: %w", unix.ETIME)
 		}

@@ -21,10 +21,18 @@ const faulty = 77
 // for faulty completions. It does so until the thread ends, with the test.
 func failEnters(t *testing.T, errno unix.Errno) {
 	t.Helper()
+	const minComplete = 2
+	answerEnters(t, errno, minComplete, faulty)
+}
+
+// answerEnters makes the kernel answer every io_uring_enter of this thread that
+// has a value as an argument, and do nothing: with an errno, or with 0.
+func answerEnters(t *testing.T, errno unix.Errno, arg, value uint32) {
+	t.Helper()
 	runtime.LockOSThread()
 	const (
-		number = 0        // offsetof(struct seccomp_data, nr)
-		wait   = 16 + 8*2 // args[2] of the system call, its lower half
+		number = 0  // offsetof(struct seccomp_data, nr)
+		args   = 16 // offsetof(struct seccomp_data, args), of 8 bytes each
 		load   = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS
 		equal  = unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K
 		answer = unix.BPF_RET | unix.BPF_K
@@ -32,8 +40,8 @@ func failEnters(t *testing.T, errno unix.Errno) {
 	filter := []unix.SockFilter{
 		{Code: load, K: number},
 		{Code: equal, K: unix.SYS_IO_URING_ENTER, Jf: 3},
-		{Code: load, K: wait},
-		{Code: equal, K: faulty, Jf: 1},
+		{Code: load, K: args + 8*arg}, // its lower half
+		{Code: equal, K: value, Jf: 1},
 		{Code: answer, K: unix.SECCOMP_RET_ERRNO | uint32(errno)},
 		{Code: answer, K: unix.SECCOMP_RET_ALLOW},
 	}
@@ -103,6 +111,19 @@ func TestEnterThatFails(t *testing.T) {
 				t.Errorf("error %v, want %v", err, want)
 			}
 		})
+	}
+}
+
+// What the kernel has not taken is handed over again before an enter returns.
+func TestEnterThatTakesNothing(t *testing.T) {
+	r := newRing(t, Options{Entries: 2, SingleIssuer: true})
+	const toSubmit = 1
+	answerEnters(t, 0, toSubmit, 2)
+	r.GetSQE().PrepNop()
+	r.GetSQE().PrepNop()
+	err := enters(t, "an enter with a timeout", func() error { return r.SubmitAndWaitTimeout(0, 20*time.Millisecond) })
+	if !errors.Is(err, unix.ETIME) || r.SQSpace() != 0 {
+		t.Errorf("error %v, room for %d entries; want ETIME and none", err, r.SQSpace())
 	}
 }
 

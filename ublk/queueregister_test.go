@@ -49,6 +49,13 @@ func TestQueueRegisters(t *testing.T) {
 					)
 				}
 			}
+			if err := b.deliver(2, OpFlush, 0); err != nil {
+				t.Fatal(err)
+			}
+			b.reqs[2].Complete(0)
+			if got := b.commands(); len(got) != 1 || got[0].op != UBLK_U_IO_COMMIT_AND_FETCH_REQ {
+				t.Errorf("a flush with the same tag: the driver was told %+v, want a commit", got)
+			}
 			if err := b.complete(kindUnregister, &b.reqs[2], -22); !errors.Is(err, unix.EINVAL) {
 				t.Errorf("pages that stay registered: error %v, want EINVAL", err)
 			}
