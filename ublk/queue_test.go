@@ -2,6 +2,7 @@ package ublk
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"testing"
 	"unsafe"
@@ -139,6 +140,27 @@ func TestCompleteAfterOthers(t *testing.T) {
 		req.CompleteAfter(sqe)
 		if req.linked != tt.want || sqe.Flags&ring.IOSQE_IO_LINK != 0 != tt.want {
 			t.Errorf("%+v: linked %v, flags %#x", tt, req.linked, sqe.Flags)
+		}
+	}
+}
+
+// A handler that is not told of results has nothing left to the kernel.
+func TestCompleteAfterWithoutDone(t *testing.T) {
+	b := onBench(t, BufferCopy, "/dev/null")
+	b.done = nil
+	if err := b.deliver(0, OpRead, 0); err != nil {
+		t.Fatal(err)
+	}
+	if b.reqs[0].alone {
+		t.Error("it may be left to the kernel")
+	}
+}
+
+// An error that wraps no errno, or that of success, is no success.
+func TestResultIsNoSuccess(t *testing.T) {
+	for _, err := range []error{errors.New("bad"), unix.Errno(0), fmt.Errorf("bad: %w", unix.Errno(0))} {
+		if got := Result(err); got != -int32(unix.EIO) {
+			t.Errorf("%v: result %d, want EIO", err, got)
 		}
 	}
 }

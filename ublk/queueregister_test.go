@@ -17,6 +17,9 @@ func TestQueueRegisters(t *testing.T) {
 		t.Run(mode.String(), func(t *testing.T) {
 			b := onBench(t, mode, "/dev/null")
 			slot := uint64(b.bufs.first) + benchDepth
+			if most := 2 * bufferSlots(mode, benchDepth); slot+benchDepth > uint64(most) {
+				t.Errorf("slots up to %d of a table of %d", slot+benchDepth, most)
+			}
 			auto := uint64(0)
 			if mode == BufferAutoRegister {
 				auto = (uint64(b.bufs.first) + 2) | UBLK_AUTO_BUF_REG_FALLBACK<<16

@@ -1,0 +1,60 @@
+package ublk
+
+import (
+	"errors"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// failEnters makes the kernel fail every io_uring_enter of this thread, which
+// ends with the test.
+func failEnters(t *testing.T, errno unix.Errno) {
+	t.Helper()
+	const answer = unix.BPF_RET | unix.BPF_K
+	filter := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS}, // the number of the system call
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.SYS_IO_URING_ENTER, Jf: 1},
+		{Code: answer, K: unix.SECCOMP_RET_ERRNO | uint32(errno)},
+		{Code: answer, K: unix.SECCOMP_RET_ALLOW},
+	}
+	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	err := unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&program)), 0, 0)
+	if errors.Is(err, unix.EINVAL) {
+		t.Skip("this kernel has no filters of system calls")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Where the ring takes no more entries, the handler gets one that goes nowhere,
+// and the thread ends with the reason.
+func TestThreadWithABrokenRing(t *testing.T) {
+	b := onBench(t, BufferCopy, "/dev/null")
+	failEnters(t, unix.EIO)
+	for b.thread.ring.SQSpace() > 0 {
+		b.thread.sqe().PrepNop()
+	}
+	if b.thread.broken != nil {
+		t.Fatalf("broken before it is full: %v", b.thread.broken)
+	}
+	sqe := b.thread.sqe()
+	if sqe == nil || sqe != &b.thread.spare || !errors.Is(b.thread.broken, unix.EIO) {
+		t.Errorf("entry %p, error %v; want the spare one and EIO", sqe, b.thread.broken)
+	}
+}
+
+// Both entries of every tag fit in the ring, beside what its worker threads have
+// not let go of: a linked pair is never taken in two.
+func TestRingHasRoomForEveryTag(t *testing.T) {
+	for _, depth := range []int{1, 2, 7, 64, 128, 4096} {
+		if n := entriesOf(depth); n < 2*depth+workersOf(depth) || workersOf(depth) < 1 {
+			t.Errorf("%d entries for %d tags", n, depth)
+		}
+	}
+}
