@@ -283,6 +283,7 @@ func TestResultIsTheTrueErrno(t *testing.T) {
 		{fmt.Errorf("write: %w", unix.EIO), -5},
 		{errors.New("something else"), -5},
 		{unix.Errno(524), -5},
+		{unix.Errno(0), -5}, // an error is no success
 	} {
 		if got := ublk.Result(tt.err); got != tt.want {
 			t.Errorf("%v: %d, want %d", tt.err, got, tt.want)

@@ -2,7 +2,6 @@ package ublk
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"testing"
 	"unsafe"
@@ -153,14 +152,5 @@ func TestCompleteAfterWithoutDone(t *testing.T) {
 	}
 	if b.reqs[0].alone {
 		t.Error("it may be left to the kernel")
-	}
-}
-
-// An error that wraps no errno, or that of success, is no success.
-func TestResultIsNoSuccess(t *testing.T) {
-	for _, err := range []error{errors.New("bad"), unix.Errno(0), fmt.Errorf("bad: %w", unix.Errno(0))} {
-		if got := Result(err); got != -int32(unix.EIO) {
-			t.Errorf("%v: result %d, want EIO", err, got)
-		}
 	}
 }

@@ -1,6 +1,7 @@
 package ublktest
 
 import (
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -38,14 +39,27 @@ func (f *charFake) OpenChar(uint32) (int, error) {
 // takeCommands makes what OpenChar returned take commands. The kernel has done
 // that for /dev/null since Linux 6.2 (uring_cmd_null in drivers/char/mem.c).
 func (f *charFake) takeCommands() error {
-	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open /dev/null: %w", err)
 	}
-	defer func() { _ = unix.Close(null) }()
+	return f.become(fd)
+}
+
+// refuseCommands makes what OpenChar returned refuse commands, with EOPNOTSUPP.
+func (f *charFake) refuseCommands() error {
+	fd, err := unix.MemfdCreate("ublkc", unix.MFD_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("make a file: %w", err)
+	}
+	return f.become(fd)
+}
+
+// become makes what OpenChar returned another file, whose descriptor it closes.
+func (f *charFake) become(fd int) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return unix.Dup3(null, f.char, unix.O_CLOEXEC)
+	return errors.Join(unix.Dup3(fd, f.char, unix.O_CLOEXEC), unix.Close(fd))
 }
 
 // Do implements ublk.Transport.

@@ -21,13 +21,14 @@ import (
 // sends one. It sees every entry of the target's handler before the kernel does,
 // and the result in every commit.
 type Disk struct {
-	t     testing.TB
-	dev   *ublk.Device
-	char  *charFake
-	sq    *submissions // the queue's thread's until that has ended
-	tags  []*tag
-	idle  chan *tag
-	fault atomic.Pointer[error] // the first thing that must not happen
+	t      testing.TB
+	dev    *ublk.Device
+	char   *charFake
+	sq     *submissions // the queue's thread's until that has ended
+	tags   []*tag
+	idle   chan *tag
+	broken bool                  // its end is an error
+	fault  atomic.Pointer[error] // the first thing that must not happen
 }
 
 // Request is what a test sends.
@@ -103,7 +104,7 @@ func (d *Disk) close() {
 	if err := d.dev.Leave(); err != nil {
 		d.t.Errorf("leave: %v", err)
 	}
-	if err := d.dev.Err(); err != nil && !errors.Is(err, ublk.ErrKilled) {
+	if err := d.dev.Err(); err != nil && !errors.Is(err, ublk.ErrKilled) && !d.broken {
 		d.t.Errorf("the device ended with %v", err)
 	}
 	if err := d.fault.Load(); err != nil {
@@ -137,6 +138,25 @@ func (d *Disk) Begin(req Request) (wait func() Reply) {
 		d.idle <- tag
 		return reply
 	}
+}
+
+// Break has the driver refuse commands, and sends a request whose commit it so
+// refuses. It returns why the device has ended then.
+func (d *Disk) Break(req Request) error {
+	d.t.Helper()
+	if err := d.char.refuseCommands(); err != nil {
+		d.t.Fatal(err)
+	}
+	d.broken = true
+	if err := await(d, d.idle, "no tag is free").begin(req); err != nil {
+		d.t.Fatal(err)
+	}
+	select {
+	case <-d.dev.Done():
+	case <-time.After(waitLimit):
+		d.t.Fatal("a device whose commands are refused goes on")
+	}
+	return d.dev.Err()
 }
 
 // await receives from a channel, or fails the test with what its silence means.
