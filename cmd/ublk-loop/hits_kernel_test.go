@@ -20,12 +20,12 @@ func kills(t testing.TB) (times, least, most int) {
 
 // untilHit calls try with 0, 1, 2, … until it has been called times times and
 // has reported at least least times that it came in time. It fails the test if
-// that takes more than most tries.
+// that takes more than most tries, or if none of the first 2 × times came in time.
 func untilHit(t testing.TB, what string, times, least, most int, try func(i int) (hit bool)) {
 	t.Helper()
 	hits := 0
 	for i := 0; i < times || hits < least; i++ {
-		if i >= most {
+		if i >= most || hits == 0 && i >= 2*times {
 			t.Fatalf("%s: %d of %d tries came in time, want %d", what, hits, i, least)
 		}
 		if try(i) {
