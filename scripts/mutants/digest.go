@@ -11,24 +11,16 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 )
 
 // digest identifies everything that the tests of a package are built from: the sources and test data of each package of the
 // module that they import, the versions of other modules, and Go's. Results of one digest say nothing about another.
-func digest(ctx context.Context, p *pkg) (string, error) {
-	all, err := goList(ctx, "-deps", "-test", "./"+p.dir)
-	if err != nil {
-		return "", err
-	}
+func digest(directories []string) (string, error) {
 	sum := sha256.New()
 	fmt.Fprintln(sum, runtime.Version(), runtime.GOARCH)
-	seen := map[string]bool{}
-	for _, l := range all {
-		if l.Module == nil || !l.Module.Main || l.Dir == "" || seen[l.Dir] {
-			continue
-		}
-		seen[l.Dir] = true
-		if err := addDirectory(sum, l.Dir); err != nil {
+	for _, dir := range directories {
+		if err := addDirectory(sum, dir); err != nil {
 			return "", err
 		}
 	}
@@ -38,6 +30,21 @@ func digest(ctx context.Context, p *pkg) (string, error) {
 		}
 	}
 	return hex.EncodeToString(sum.Sum(nil)[:8]), nil
+}
+
+// directoriesOf returns those of the module's packages that the tests of a package import.
+func directoriesOf(ctx context.Context, dir string) ([]string, error) {
+	all, err := goList(ctx, "-deps", "-test", "./"+dir)
+	if err != nil {
+		return nil, err
+	}
+	var directories []string
+	for _, l := range all {
+		if l.Module != nil && l.Module.Main && l.Dir != "" && !slices.Contains(directories, l.Dir) {
+			directories = append(directories, l.Dir)
+		}
+	}
+	return directories, nil
 }
 
 // addDirectory adds the files of a package and its test data, without the packages below it.

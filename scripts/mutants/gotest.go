@@ -31,7 +31,7 @@ func writeOverlay(m *mutant, dir string) (string, error) {
 
 // build builds the tests of a package.
 func build(ctx context.Context, p *pkg, binary string, flags ...string) error {
-	cmd := exec.CommandContext(ctx, "go", append(append([]string{"test", "-c", "-o", binary}, flags...), "./"+p.dir)...)
+	cmd := exec.CommandContext(ctx, "go", append(append([]string{"test", "-c", "-ldflags=-s -w", "-o", binary}, flags...), "./"+p.dir)...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build the tests of %s: %w:\n%s", p.dir, err, out)

@@ -113,7 +113,11 @@ func TestDigest(t *testing.T) {
 		if err := os.WriteFile(change.file, []byte(change.text), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		sum, err := digest(t.Context(), &pkg{dir: "loop"})
+		directories, err := directoriesOf(t.Context(), "loop")
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum, err := digest(directories)
 		if err != nil {
 			t.Fatal(err)
 		}

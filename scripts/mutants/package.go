@@ -34,7 +34,8 @@ type pkg struct {
 	fset      *token.FileSet
 	info      *types.Info
 	importer  types.Importer
-	digest    string // of everything that its tests are built from
+	tested    []string // directories of what its tests are built from
+	digest    string   // of what is in them
 }
 
 // listed is what `go list -json` says of a package.
@@ -75,7 +76,10 @@ func load(ctx context.Context, pattern string) ([]*pkg, error) {
 		}
 		p, err := parse(l, dir, exports)
 		if err == nil {
-			p.digest, err = digest(ctx, p)
+			p.tested, err = directoriesOf(ctx, dir)
+		}
+		if err == nil {
+			p.digest, err = digest(p.tested)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("load %s: %w", dir, err)

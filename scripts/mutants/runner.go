@@ -76,7 +76,7 @@ func (r *runner) runTiers(ctx context.Context, m *mutant) (*result, error) {
 			if found, err = t.try(ctx, m, covered.tests); err != nil {
 				return nil, err
 			}
-			if err := r.keep(ctx, m, t, found); err != nil {
+			if err := r.keep(m, t, found); err != nil {
 				return nil, err
 			}
 		}
@@ -88,8 +88,8 @@ func (r *runner) runTiers(ctx context.Context, m *mutant) (*result, error) {
 }
 
 // keep saves a result if the package is still as it was when the run began.
-func (r *runner) keep(ctx context.Context, m *mutant, t *tier, found *result) error {
-	now, err := digest(ctx, m.pkg)
+func (r *runner) keep(m *mutant, t *tier, found *result) error {
+	now, err := digest(m.pkg.tested)
 	if err != nil {
 		return err
 	}
