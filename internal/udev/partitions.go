@@ -27,7 +27,10 @@ func OpenScanned(ctx context.Context, path string) (*os.File, error) {
 
 // scanPartitions has the kernel read the partition table. EBUSY says that some
 // process has a partition open, so that the partitions are known already, or that
-// a process claims the whole device until it closes it: udev does both.
+// a process claims the whole device until it closes it: udev does both. EINVAL says
+// that the driver's own scan, which a worker thread makes since Linux 6.19, has not
+// begun: until it has, GD_SUPPRESS_PART_SCAN is set (ublk_ctrl_start_dev in
+// drivers/block/ublk_drv.c).
 func scanPartitions(ctx context.Context, w *dirWatch, disk *os.File) error {
 	path := disk.Name()
 	name := filepath.Base(path)
@@ -37,7 +40,7 @@ func scanPartitions(ctx context.Context, w *dirWatch, disk *os.File) error {
 			return nil
 		}
 		return err
-	}, unix.EBUSY)
+	}, unix.EBUSY, unix.EINVAL)
 	if err != nil {
 		return fmt.Errorf("scan partitions of %s: %w", path, err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -46,10 +47,13 @@ func (w *dirWatch) close() {
 // fs/file_table.c), and nothing tells of that.
 const firstPause = time.Millisecond
 
-// until tries something, and for as long as it returns a given error again at
-// each event, and from time to time after one, not longer than openTimeout.
-func (w *dirWatch) until(ctx context.Context, try func() error, passing error) error {
-	if err := eintr.Repeat(try); !errors.Is(err, passing) {
+// until tries something. As long as it returns one of the passing errors, until
+// repeats it at each event, and from time to time after one, for up to openTimeout.
+func (w *dirWatch) until(ctx context.Context, try func() error, passing ...error) error {
+	passes := func(err error) bool {
+		return slices.ContainsFunc(passing, func(p error) bool { return errors.Is(err, p) })
+	}
+	if err := eintr.Repeat(try); !passes(err) {
 		return err
 	}
 	if err := w.start(); err != nil {
@@ -58,7 +62,7 @@ func (w *dirWatch) until(ctx context.Context, try func() error, passing error) e
 	deadline := time.Now().Add(openTimeout)
 	for pause := firstPause; ; pause *= 2 {
 		err := eintr.Repeat(try)
-		if !errors.Is(err, passing) {
+		if !passes(err) {
 			return err
 		}
 		event := w.wait(ctx, min(pause, time.Until(deadline)))
