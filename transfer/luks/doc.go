@@ -12,12 +12,13 @@
 // with a key of 256 or 512 bits. A passphrase unlocks the key through pbkdf2,
 // argon2i or argon2id. The package refuses everything else with an error that
 // names it: other ciphers, integrity, unfinished reencryption, detached headers,
-// unknown requirements. It ignores tokens.
+// unknown requirements. It uses no tokens.
 //
 // # Hostile headers
 //
 // Anyone can write a header. The package checks every size and offset against
-// the others and against the device before it uses them. Memory is limited by
+// the others and against the device before it uses them. It refuses what the
+// specification forbids also in objects that it does not use. Memory is limited by
 // the largest header that the specification allows (4 MiB), and the cost of
 // unlocking by Limits.
 //

@@ -4,8 +4,10 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // An object is a JSON object of LUKS2 metadata (LUKS2 3). Its methods decode
@@ -58,17 +60,28 @@ func (o object) object(name string) object {
 	return inner
 }
 
-// text returns a member that is a string.
+// text returns a member that is a non-empty string.
 func (o object) text(name string) string {
 	var s string
 	o.decode(name, "a string", &s)
+	if s == "" {
+		o.fail(name, "an empty string")
+	}
 	return s
 }
 
 // texts returns a member that is an array of strings.
 func (o object) texts(name string) []string {
+	var pointers []*string // nil for JSON's null
+	o.decode(name, "an array of strings", &pointers)
 	var s []string
-	o.decode(name, "an array of strings", &s)
+	for _, p := range pointers {
+		if p == nil {
+			o.fail(name, "not an array of strings")
+			return nil
+		}
+		s = append(s, *p)
+	}
 	return s
 }
 
@@ -91,10 +104,12 @@ func (o object) decimal(name string) uint64 {
 	return n
 }
 
-// binary returns a member that is Base64 data.
+// binary returns a member that is Base64 data. It refuses the line breaks that
+// encoding/base64 ignores.
 func (o object) binary(name string) []byte {
-	b, err := base64.StdEncoding.DecodeString(o.text(name))
-	if err != nil {
+	s := o.text(name)
+	b, err := base64.StdEncoding.Strict().DecodeString(s)
+	if err != nil || strings.ContainsAny(s, "\r\n") {
 		o.fail(name, "not Base64")
 	}
 	return b
@@ -114,6 +129,17 @@ func (o object) ids() []int {
 	}
 	slices.Sort(ids)
 	return ids
+}
+
+// only sets the error of the tree if the object has members other than names.
+// cryptsetup refuses such members in the parameters of a key derivation,
+// because they contradict the type.
+func (o object) only(names ...string) {
+	for _, name := range slices.Sorted(maps.Keys(o.members)) {
+		if !slices.Contains(names, name) {
+			o.fail(name, "not a member of this type")
+		}
+	}
 }
 
 // check sets the error of the tree to err unless it has one, and returns the

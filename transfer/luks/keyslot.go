@@ -1,9 +1,7 @@
 package luks
 
 import (
-	"cmp"
 	"crypto/aes"
-	"fmt"
 	"hash"
 	"io"
 	"slices"
@@ -22,16 +20,6 @@ type keyslot struct {
 	// is set, kdf and hash are incomplete.
 	refused error
 }
-
-// An area contains the split and encrypted key of a keyslot.
-type area struct {
-	offset, size uint64 // bytes, from the start of the device
-	keySize      int    // of the area's own encryption with cipherXTS, bytes
-}
-
-// materialSize returns the size of the split key in bytes. For both key sizes
-// it is a whole number of sectors.
-func materialSize(keySize int) uint64 { return uint64(keySize) * stripes }
 
 // unlock writes the volume key into key. The error wraps ErrWrongPassphrase, or
 // says why the keyslot could not be tried (LUKS1 4.3, LUKS2 4.3). On error, the
@@ -73,25 +61,6 @@ func decrypt(material, key []byte) error {
 	for s := range slices.Chunk(material, sector) {
 		c.Decrypt(s, s, number)
 		number++
-	}
-	return nil
-}
-
-// checkAreas returns an error unless the areas of the slots lie between start
-// and end and do not overlap, for a volume key of keySize bytes (LUKS2 2.3).
-func checkAreas(slots []keyslot, keySize int, start, end uint64) error {
-	byOffset := slices.Clone(slots)
-	slices.SortFunc(byOffset, func(a, b keyslot) int { return cmp.Compare(a.area.offset, b.area.offset) })
-	for _, s := range byOffset {
-		a := s.area
-		switch {
-		case a.offset < start || a.offset > end || a.size > end-a.offset:
-			return fmt.Errorf("%w: keyslot %d lies outside of the keyslots area, or in another one", ErrDamaged, s.id)
-		case a.offset%sector != 0 || a.size < materialSize(keySize):
-			return fmt.Errorf("%w: keyslot %d has %d bytes at %d for a key of %d",
-				ErrDamaged, s.id, a.size, a.offset, keySize)
-		}
-		start = a.offset + a.size
 	}
 	return nil
 }

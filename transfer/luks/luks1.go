@@ -93,8 +93,12 @@ func (h *Header) luks1Slots(b []byte, hashSpec string) error {
 	if len(h.slots) == 0 {
 		return ErrNoKeyslot
 	}
+	areas := map[int]area{}
+	for _, s := range h.slots {
+		areas[s.id] = s.area
+	}
 	// The header has two sectors; the second is not full.
-	return checkAreas(h.slots, h.volume.KeySize, 2*sector, h.volume.Offset)
+	return checkAreas(areas, 2*sector, h.volume.Offset)
 }
 
 // luks1Slot reads an active keyslot (LUKS1 3.1, figure 2).

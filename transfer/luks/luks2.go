@@ -118,8 +118,8 @@ func copySize(b []byte, offset uint64) (uint64, error) {
 // parseCopy checks the checksum of a whole copy and parses the copy (LUKS2
 // 2.1).
 func parseCopy(b []byte) (luks2Copy, error) {
-	var text [3]string
-	for i, field := range [][]byte{b[24:72], b[72:104], b[168:208]} {
+	var text [4]string // label, checksum algorithm, UUID, subsystem
+	for i, field := range [][]byte{b[24:72], b[72:104], b[168:208], b[208:256]} {
 		var err error
 		if text[i], err = cString(field); err != nil {
 			return luks2Copy{}, err
@@ -138,8 +138,8 @@ func parseCopy(b []byte) (luks2Copy, error) {
 	}, err
 }
 
-// checkSum checks the checksum over a whole copy. The checksum field itself
-// counts as zero.
+// checkSum checks the checksum over a whole copy, and the padding before and
+// after it. The checksum field itself counts as zero.
 func checkSum(b []byte, algorithm string) error {
 	newHash, err := hashNamed(algorithm)
 	if err != nil {
@@ -150,8 +150,14 @@ func checkSum(b []byte, algorithm string) error {
 	h.Write(b[:start])
 	h.Write(make([]byte, end-start))
 	h.Write(b[end:])
-	if sum := h.Sum(nil); !bytes.Equal(sum, b[start:][:len(sum)]) {
+	sum := h.Sum(nil)
+	if !bytes.Equal(sum, b[start:][:len(sum)]) {
 		return fmt.Errorf("%w: wrong checksum", ErrDamaged)
+	}
+	for _, padding := range [][]byte{b[264:start], b[start+len(sum) : end], b[end:luks2BinarySize]} {
+		if len(bytes.Trim(padding, "\x00")) != 0 {
+			return fmt.Errorf("%w: padding that is not zero", ErrDamaged)
+		}
 	}
 	return nil
 }

@@ -6,8 +6,10 @@ import "fmt"
 func readKDF(o object) (kdf, error) {
 	switch kind := o.text("type"); kind {
 	case "pbkdf2":
+		o.only("type", "salt", "hash", "iterations")
 		return readPBKDF2(o)
 	case "argon2i", "argon2id":
+		o.only("type", "salt", "time", "memory", "cpus")
 		p := argon2Params{
 			kind: kind, salt: o.binary("salt"),
 			passes: o.number("time"), memory: o.number("memory"), cpus: o.number("cpus"),

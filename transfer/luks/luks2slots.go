@@ -20,21 +20,24 @@ func (h *Header) readKeyslots(root object, segment string) error {
 	priorities := map[int]uint64{}
 	for _, id := range keyslots.ids() {
 		o := keyslots.object(strconv.Itoa(id))
-		if !slices.Contains(bound, strconv.Itoa(id)) || o.text("type") != "luks2" {
+		if o.text("type") != "luks2" {
 			continue
-		}
-		if err := h.volume.setKeySize(o); err != nil {
-			return err
 		}
 		s, err := readKeyslot(o, id, d)
 		if err != nil {
 			return err
 		}
+		if !slices.Contains(bound, strconv.Itoa(id)) {
+			continue
+		}
+		if err := h.volume.setKeySize(o); err != nil {
+			return err
+		}
+		if err := s.area.checkMaterial(id, h.volume.KeySize); err != nil {
+			return err
+		}
 		h.slots = append(h.slots, s)
 		priorities[id] = readPriority(o)
-	}
-	if *root.err != nil {
-		return *root.err
 	}
 	if len(h.slots) == 0 {
 		return ErrNoKeyslot
@@ -88,12 +91,10 @@ func readKeyslot(o object, id int, d digest) (keyslot, error) {
 		af.fail("stripes", fmt.Sprintf("not %d", stripes))
 	}
 	s.area.keySize, s.refused = readAreaCipher(at)
-	if s.refused == nil {
-		s.hash, s.refused = readSplitter(af)
-	}
-	if s.refused == nil {
-		s.kdf, s.refused = readKDF(o.object("kdf"))
-	}
+	splitter, err := readSplitter(af)
+	s.hash, s.refused = splitter, cmp.Or(s.refused, err)
+	derivation, err := readKDF(o.object("kdf"))
+	s.kdf, s.refused = derivation, cmp.Or(s.refused, err)
 	return s, *o.err
 }
 
@@ -101,8 +102,8 @@ func readKeyslot(o object, id int, d digest) (keyslot, error) {
 // (LUKS2 3.2.3).
 func readAreaCipher(o object) (int, error) {
 	kind, cipher, size := o.text("type"), o.text("encryption"), o.number("key_size")
-	if kind != "raw" {
-		return 0, fmt.Errorf("area of type %s: %w", printable(kind), ErrUnsupported)
+	if kind != "raw" { // the only type that LUKS2 3.2.1 allows
+		o.fail("type", printable(kind)+", not raw")
 	}
 	if err := checkCipher(cipher); err != nil {
 		return 0, err
@@ -113,8 +114,8 @@ func readAreaCipher(o object) (int, error) {
 // readSplitter returns the hash of an anti-forensic splitter (LUKS2 3.2.4).
 func readSplitter(o object) (func() hash.Hash, error) {
 	kind, name := o.text("type"), o.text("hash")
-	if kind != "luks1" {
-		return nil, fmt.Errorf("anti-forensic splitter of type %s: %w", printable(kind), ErrUnsupported)
+	if kind != "luks1" { // the only type of LUKS2 3.2.4
+		o.fail("type", printable(kind)+", not luks1")
 	}
 	return hashNamed(name)
 }

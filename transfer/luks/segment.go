@@ -3,7 +3,7 @@ package luks
 import (
 	"fmt"
 	"slices"
-	"strconv"
+	"strings"
 )
 
 // readSegment sets the fields that the only segment describes, and returns the
@@ -13,10 +13,14 @@ func (v *Volume) readSegment(segments object) (name string, err error) {
 	if *segments.err == nil && len(ids) != 1 {
 		return "", fmt.Errorf("%d data segments, only 1: %w", len(ids), ErrUnsupported)
 	}
-	if len(ids) == 1 {
-		name = strconv.Itoa(ids[0])
+	name = "0"
+	if !segments.has(name) { // cryptsetup counts segments from 0, without gaps
+		segments.fail(name, "missing")
 	}
 	s := segments.object(name)
+	if err := checkFlags(s); err != nil {
+		return "", err
+	}
 	if kind := s.text("type"); *s.err == nil && kind != "crypt" {
 		return "", fmt.Errorf("segment of type %s: only crypt: %w", printable(kind), ErrUnsupported)
 	}
@@ -24,9 +28,7 @@ func (v *Volume) readSegment(segments object) (name string, err error) {
 	v.Cipher = printable(cipher)
 	v.Offset, v.IVOffset = s.decimal("offset"), s.decimal("iv_tweak")
 	if s.text("size") != "dynamic" {
-		if v.Size = s.decimal("size"); v.Size == 0 {
-			s.fail("size", "zero")
-		}
+		v.Size = s.decimal("size")
 	}
 	sectorSize := s.number("sector_size")
 	if *s.err != nil {
@@ -39,6 +41,20 @@ func (v *Volume) readSegment(segments object) (name string, err error) {
 		return "", err
 	}
 	return name, v.setSectorSize(sectorSize)
+}
+
+// checkFlags returns an error if a flag of the only segment belongs to a
+// reencryption. A backup segment needs another segment before it (LUKS2 3.3).
+func checkFlags(segment object) error {
+	for _, flag := range segment.optionalTexts("flags") {
+		switch {
+		case flag == "in-reencryption":
+			return errReencryption
+		case strings.HasPrefix(flag, "backup-"):
+			segment.fail("flags", "backup of no other segment")
+		}
+	}
+	return *segment.err
 }
 
 // setSectorSize checks and sets the sector size. Like dm-crypt, it checks that
