@@ -70,7 +70,7 @@ func (o *addOptions) addFlags(cmd *cobra.Command) {
 	f.BoolVarP(&c.ReadOnly, "read-only", "r", false, "make a read-only device, and open the file read-only")
 	f.VarP(sizeFlag{&c.Offset}, "offset", "o", "start of the device in the file")
 	f.Var(sizeFlag{&c.SizeLimit}, "sizelimit", "maximum size of the device (0: to the end of the file)")
-	f.VarP(sectorFlag{&c.SectorSize}, "sector-size", "b", "logical block size: 512, 1024, 2048 or 4096 (default: the disk's; for a file 512,\nor 4096 if its partition table is made for 4096)")
+	f.VarP(sectorFlag{&c.SectorSize}, "sector-size", "b", "logical block size: 512, 1024, 2048 or 4096 (default: the disk's; for a file that\nof its partition table, or 512)")
 	f.Var(switchFlag{&c.DirectIO}, "direct-io", "direct I/O: auto (if possible), on (fail if not), off")
 	f.BoolVarP(&c.PartScan, "partscan", "P", false, "let the kernel look for partitions")
 	f.VarP(countFlag{&c.Queues, maxQueues}, "queues", "q", "number of queues (default and maximum: one for each CPU)")

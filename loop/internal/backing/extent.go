@@ -8,10 +8,6 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/hint"
 )
 
-// maxSectorSize is the largest logical block that every kernel takes: the
-// driver allows a page (ublk_validate_params).
-const maxSectorSize = 4096
-
 // setExtent decides which part of the backing is the device, and its sector size.
 func (b *Backing) setExtent(o *Options) error {
 	total, err := unix.Seek(b.FD, 0, unix.SEEK_END) // of a disk too (blkdev_llseek)

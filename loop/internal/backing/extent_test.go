@@ -3,7 +3,6 @@ package backing
 import (
 	"errors"
 	"math"
-	"os"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -101,54 +100,5 @@ func TestSectorSize(t *testing.T) {
 		case tt.want != 0 && (err != nil || got != tt.want):
 			t.Errorf("%s, asked for %d: %d, error %v, want %d", tt.name, tt.asked, got, err, tt.want)
 		}
-	}
-}
-
-func writeAt(t *testing.T, path, text string, at int64) {
-	t.Helper()
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = f.Close() }()
-	if _, err := f.WriteAt([]byte(text), at); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// The image of a disk with 4096-byte sectors gets such sectors.
-func TestSectorSizeOfImage(t *testing.T) {
-	for _, tt := range []struct {
-		name string
-		at   []int64 // where signatures are
-		size int64
-		o    Options
-		want uint32
-	}{
-		{"no table", nil, 1 << 20, Options{}, 512},
-		{"table of 512-byte sectors", []int64{512}, 1 << 20, Options{}, 512},
-		{"table of 4096-byte sectors", []int64{4096}, 1 << 20, Options{}, 4096},
-		{"both", []int64{512, 4096}, 1 << 20, Options{}, 512},
-		{"asked for", []int64{4096}, 1 << 20, Options{SectorSize: 1024}, 1024},
-		{"read-only", []int64{4096}, 1 << 20, Options{ReadOnly: true}, 4096},
-		{"an odd size", []int64{4096}, 1<<20 + 512, Options{}, 512},
-		{"at an offset", []int64{8192 + 4096}, 1 << 20, Options{Offset: 8192}, 4096},
-		{"elsewhere", []int64{4096}, 1 << 20, Options{Offset: 8192}, 512},
-		{"an odd offset", []int64{512 + 4096}, 1 << 20, Options{Offset: 512}, 512},
-		{"a short file", nil, 4096, Options{}, 512},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			path := newFile(t, "image", tt.size)
-			for _, at := range tt.at {
-				writeAt(t, path, gptSignature, at)
-			}
-			b, err := openFor(t, path, tt.o)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if b.SectorSize != tt.want {
-				t.Errorf("sectors of %d bytes, want %d", b.SectorSize, tt.want)
-			}
-		})
 	}
 }

@@ -50,7 +50,7 @@ func TestTransferSectorSizes(t *testing.T) {
 func TestTransferHidesPartitionTable(t *testing.T) {
 	o := Options{Transfer: &Transfer{}}
 	path := newFile(t, "image", 1<<20)
-	writeAt(t, path, gptSignature, 4096)
+	writeAt(t, path, newTable(256), 4096)
 	b, err := openFor(t, path, o)
 	if err != nil {
 		t.Fatal(err)

@@ -1,0 +1,151 @@
+package backing
+
+import (
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"os"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// A table is the header of a partition table, as a partitioning tool writes it
+// for a disk of some sectors.
+type table []byte
+
+// newTable makes a table.
+func newTable(sectors uint64) table {
+	h := make(table, gptHeaderSize)
+	copy(h, gptSignature)
+	binary.LittleEndian.PutUint32(h[8:], 0x10000)
+	binary.LittleEndian.PutUint32(h[12:], gptHeaderSize)
+	binary.LittleEndian.PutUint64(h[24:], 1)
+	binary.LittleEndian.PutUint64(h[32:], sectors-1)
+	binary.LittleEndian.PutUint64(h[40:], 34)
+	binary.LittleEndian.PutUint64(h[48:], sectors-34)
+	binary.LittleEndian.PutUint64(h[72:], 2)
+	binary.LittleEndian.PutUint32(h[80:], 128)
+	binary.LittleEndian.PutUint32(h[84:], 128)
+	return h.seal()
+}
+
+// seal corrects the checksum, over as many bytes as the header says that it has.
+func (h table) seal() table {
+	clear(h[16:20])
+	length := min(binary.LittleEndian.Uint32(h[12:]), gptHeaderSize)
+	binary.LittleEndian.PutUint32(h[16:], crc32.ChecksumIEEE(h[:length]))
+	return h
+}
+
+// with sets a field of 8 bytes and corrects the checksum.
+func (h table) with(at int, value uint64) table {
+	binary.LittleEndian.PutUint64(h[at:], value)
+	return h.seal()
+}
+
+// writeAt writes into a file.
+func writeAt(t *testing.T, path string, b []byte, at int64) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	if _, err := f.WriteAt(b, at); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The image of a disk gets the disk's sectors.
+func TestSectorSizeOfImage(t *testing.T) {
+	const mib = 1 << 20
+	at := func(offset int64, h table) map[int64]table { return map[int64]table{offset: h} }
+	for _, tt := range []struct {
+		name   string
+		tables map[int64]table
+		size   int64
+		o      Options
+		want   uint32
+	}{
+		{"no table", nil, mib, Options{}, 512},
+		{"for 512", at(512, newTable(2048)), mib, Options{}, 512},
+		{"for 1024", at(1024, newTable(1024)), mib, Options{}, 1024},
+		{"for 2048", at(2048, newTable(512)), mib, Options{}, 2048},
+		{"for 4096", at(4096, newTable(256)), mib, Options{}, 4096},
+		{"for 512 and 4096", map[int64]table{512: newTable(2048), 4096: newTable(256)}, mib, Options{}, 512},
+		{"a wrong one for 512", map[int64]table{512: newTable(2048).with(24, 2), 4096: newTable(256)}, mib, Options{}, 4096},
+		{"asked for", at(4096, newTable(256)), mib, Options{SectorSize: 1024}, 1024},
+		{"read-only", at(4096, newTable(256)), mib, Options{ReadOnly: true}, 4096},
+		{"at an offset", at(8192+4096, newTable(254)), mib, Options{Offset: 8192}, 4096},
+		{"elsewhere", at(4096, newTable(256)), mib, Options{Offset: 8192}, 512},
+		{"a short file", nil, 4096, Options{}, 512},
+		{"only a signature", at(4096, table(gptSignature)), mib, Options{}, 512},
+		{"the second copy", at(4096, newTable(256).with(24, 255)), mib, Options{}, 512},
+		{"sectors past the end", at(4096, newTable(256).with(48, 256)), mib, Options{}, 512},
+		{"sectors up to the end", at(4096, newTable(256).with(48, 255)), mib, Options{}, 4096},
+		{"sectors past the limit", at(4096, newTable(256)), mib, Options{SizeLimit: mib / 2}, 512},
+		{"no sectors", at(4096, newTable(256).with(40, 250)), mib, Options{}, 512},
+		{"a larger file", at(4096, newTable(256)), 2 * mib, Options{}, 4096},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			path := newFile(t, "image", tt.size)
+			for at, h := range tt.tables {
+				writeAt(t, path, h, at)
+			}
+			b, err := openFor(t, path, tt.o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if b.SectorSize != tt.want {
+				t.Errorf("sectors of %d bytes, want %d", b.SectorSize, tt.want)
+			}
+		})
+	}
+}
+
+// A change of any byte of a header, and a size of the header that does not fit
+// the sector, make it no table.
+func TestSectorSizeOfDamagedTable(t *testing.T) {
+	path := newFile(t, "image", 1<<20)
+	refuse := func(what string, n uint32, h table) {
+		t.Run(fmt.Sprint(what, n), func(t *testing.T) {
+			writeAt(t, path, h, 4096)
+			b, err := openFor(t, path, Options{})
+			if err != nil || b.SectorSize != 512 {
+				t.Errorf("%+v, %v", b, err)
+			}
+		})
+	}
+	for i := range gptHeaderSize {
+		h := newTable(256)
+		h[i] ^= 0x80
+		refuse("byte", uint32(i), h)
+	}
+	for _, length := range []uint32{0, 91, 4097, 1<<32 - 1} {
+		h := newTable(256)
+		binary.LittleEndian.PutUint32(h[12:], length)
+		refuse("length", length, h.seal())
+	}
+}
+
+// A file that does not consist of its partition table's sectors is refused, with
+// what to do: with other sectors, its partitions would be missing.
+func TestSectorSizeOfImageWithRest(t *testing.T) {
+	path := newFile(t, "image", 1<<20+512)
+	writeAt(t, path, newTable(256), 4096)
+	_, err := openFor(t, path, Options{})
+	wantHint(t, err, unix.EINVAL, "partition table of sectors of 4096 bytes", "{sizelimit=1048576}")
+	for want, o := range map[uint32]Options{4096: {SizeLimit: 1 << 20}, 512: {SectorSize: 512}} {
+		t.Run(fmt.Sprint(want), func(t *testing.T) {
+			b, err := openFor(t, path, o)
+			if err != nil || b.SectorSize != want {
+				t.Errorf("%+v, %v", b, err)
+			}
+		})
+	}
+	writeAt(t, path, newTable(256), 512+4096)
+	writeAt(t, path, make([]byte, 512), 4096)
+	_, err = openFor(t, path, Options{Offset: 512})
+	wantHint(t, err, unix.EINVAL, "offset 512: not a multiple of the sector size 4096", "{sector_size=512}")
+}
