@@ -28,7 +28,12 @@ func openBundle(c *call) *bundle {
 	if c.config != "" {
 		path = c.config
 	}
-	text, err := os.ReadFile(path)
+	f, err := os.Open(path)
+	if err != nil {
+		return nil
+	}
+	defer func() { _ = f.Close() }()
+	text, err := readConfig(f)
 	if err != nil {
 		return nil
 	}

@@ -41,9 +41,10 @@ func TestOpenBundle(t *testing.T) {
 	} else {
 		other.close()
 	}
-	for _, config := range []string{``, `[]`, `{"annotations":[]}`, `{"annotations":{"a":1}}`, `{`} {
+	tooLong := `{` + strings.Repeat(" ", configLimit) + `}`
+	for _, config := range []string{tooLong, ``, `[]`, `{"annotations":[]}`, `{"annotations":{"a":1}}`, `{`} {
 		if b, _ := testBundle(t, config); b != nil {
-			t.Errorf("%s: %+v", config, b)
+			t.Errorf("%.20s: a bundle", config)
 		}
 	}
 	if b := openBundle(&call{bundle: "/nothing"}); b != nil {

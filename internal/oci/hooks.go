@@ -29,6 +29,16 @@ type Hooks struct {
 // configLimit bounds a configuration, in bytes.
 const configLimit = 64 << 20
 
+// readConfig reads a configuration. It returns EFBIG above configLimit, because
+// the size of a sparse file costs nothing.
+func readConfig(in io.Reader) ([]byte, error) {
+	text, err := io.ReadAll(io.LimitReader(in, configLimit+1))
+	if err == nil && len(text) > configLimit {
+		err = unix.EFBIG
+	}
+	return text, err
+}
+
 // hookTimeout is how long a runtime waits for a hook, in seconds.
 const hookTimeout = 30
 
@@ -38,12 +48,9 @@ const hookTimeout = 30
 func (h *Hooks) Precreate(in io.Reader, out io.Writer) error { return Worded(h.precreate(in, out)) }
 
 func (h *Hooks) precreate(in io.Reader, out io.Writer) error {
-	text, err := io.ReadAll(io.LimitReader(in, configLimit+1))
+	text, err := readConfig(in)
 	if err != nil {
 		return fmt.Errorf("read the configuration: %w", err)
-	}
-	if len(text) > configLimit {
-		return fmt.Errorf("read the configuration: %w", unix.EFBIG)
 	}
 	c, err := parseConfig(text)
 	if err != nil {
