@@ -101,14 +101,3 @@ func (c *Control) Delete(id uint32) error {
 	}
 	return err
 }
-
-// queueAffinity returns the CPUs that the driver maps to a queue
-// (UBLK_U_CMD_GET_QUEUE_AFFINITY).
-func (c *Control) queueAffinity(id uint32, queue uint16) (unix.CPUSet, error) {
-	var set unix.CPUSet
-	err := c.device("get queue affinity of", id, Command{
-		Op: UBLK_U_CMD_GET_QUEUE_AFFINITY, Data: uint64(queue),
-		Buf: bytesOf(&set), Timeout: commandTimeout,
-	})
-	return set, err
-}

@@ -45,7 +45,7 @@ type thread struct {
 
 // threadKind is what queues have in common that can share a thread.
 type threadKind struct {
-	cpus  unix.CPUSet // whose requests come to the queue
+	cpus  cpuMask // whose requests come to the queue
 	depth int
 	mode  BufferMode
 	// untrusted: the driver must not trust the thread (loseTrust).
@@ -82,7 +82,7 @@ func (t *thread) run() {
 
 // setUp makes all that the thread needs before its first queue.
 func (t *thread) setUp() error {
-	if err := t.pin(); err != nil {
+	if err := t.kind.cpus.pin(); err != nil {
 		return err
 	}
 	if err := t.newRing(); err != nil {
@@ -95,15 +95,6 @@ func (t *thread) setUp() error {
 		return loseTrust()
 	}
 	return nil
-}
-
-// pin binds the thread to its queues' CPUs.
-func (t *thread) pin() error {
-	err := unix.SchedSetaffinity(0, &t.kind.cpus)
-	if errors.Is(err, unix.EINVAL) {
-		return nil // none of them is allowed here (cpuset) or online
-	}
-	return wrap("set affinity", err)
 }
 
 // workersOf is how many worker threads of a ring carry out a queue's operations

@@ -88,7 +88,7 @@ func (p *Threads) nextSlots(kind threadKind) int {
 		total += len(t.slots)
 	}
 	each := entriesOf(kind.depth)
-	want := max(1, total/max(1, kind.cpus.Count()))
+	want := max(1, total/max(1, kind.cpus.count()))
 	if want == 1 {
 		return 1
 	}

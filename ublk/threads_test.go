@@ -13,10 +13,11 @@ import (
 
 // kindOn returns a kind of thread with a number of CPUs.
 func kindOn(cpus, depth int) threadKind {
-	kind := threadKind{depth: depth, mode: BufferAutoRegister}
+	kind, numbers := threadKind{depth: depth, mode: BufferAutoRegister}, []int(nil)
 	for cpu := range cpus {
-		kind.cpus.Set(cpu)
+		numbers = append(numbers, cpu)
 	}
+	kind.cpus = maskOf(cpus, numbers...)
 	return kind
 }
 
