@@ -2,6 +2,7 @@ package keysource
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -49,7 +50,7 @@ func (s *Source) Unlock(file *os.File, c *loop.Config) (*transfer.Secret, []stri
 	debug.FreeOSMemory() // what was derived from a passphrase, and a lot of it
 	if err != nil {
 		key.Close()
-		return nil, nil, explainUnlock(err)
+		return nil, nil, explainUnlock(err, pass.Bytes())
 	}
 	useVolume(&volume, c, uint64(part.Size()))
 	return key, warnings, nil
@@ -81,10 +82,14 @@ func useVolume(v *luks.Volume, c *loop.Config, total uint64) {
 	c.Transfer.UUID = v.UUID
 }
 
-// explainUnlock adds what can be done about an error of a key.
-func explainUnlock(err error) error {
-	if errors.Is(err, luks.ErrLimit) {
-		return &hint.Error{Err: err, Hint: "the key needs more memory than is free, or the header asks for too much work"}
+// explainUnlock adds what can be done about an error of a passphrase.
+func explainUnlock(err error, pass []byte) error {
+	switch {
+	case errors.Is(err, luks.ErrLimit):
+		return hint.Add(err, "the key needs more memory than is free, or the header asks for too much work")
+	case errors.Is(err, luks.ErrWrongPassphrase) && bytes.HasSuffix(pass, []byte("\n")):
+		return hint.Add(err, "the passphrase that was read ends with a newline, which is a part of it: "+
+			"leave the newline out, as printf %%s does")
 	}
 	return err
 }

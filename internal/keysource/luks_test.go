@@ -1,9 +1,18 @@
 package keysource
 
 import (
+	"compress/gzip"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/transfer/luks"
 )
@@ -38,6 +47,80 @@ func TestParseAvailable(t *testing.T) {
 	} {
 		if got := parseAvailable(strings.NewReader(text)); got != want {
 			t.Errorf("%q: %d, want %d", text, got, want)
+		}
+	}
+}
+
+// A passphrase with a newline, as echo writes it, is wrong for a reason that is
+// hard to see.
+func TestExplainUnlock(t *testing.T) {
+	wrong := fmt.Errorf("x: %w", luks.ErrWrongPassphrase)
+	for _, tt := range []struct {
+		err  error
+		pass string
+		want string // in the hint; "" for none
+	}{
+		{wrong, "secret\n", "ends with a newline"},
+		{wrong, "secret\r\n", "ends with a newline"},
+		{wrong, "\n", "printf %s"},
+		{wrong, "sec\nret", ""},
+		{wrong, "secret", ""},
+		{unix.EIO, "secret\n", ""},
+		{luks.ErrLimit, "secret\n", "more memory"},
+		{fmt.Errorf("%w (not tried: %w)", wrong, luks.ErrLimit), "secret\n", "more memory"},
+	} {
+		err := explainUnlock(tt.err, []byte(tt.pass))
+		var h *hint.Error
+		got := ""
+		if errors.As(err, &h) {
+			got = h.Hint
+		}
+		if !errors.Is(err, tt.err) || !strings.Contains(got, tt.want) || (got == "") != (tt.want == "") {
+			t.Errorf("%v of %q: %v, hint %q, want %q", tt.err, tt.pass, err, got, tt.want)
+		}
+		if strings.Contains(err.Error()+got, "secret") {
+			t.Errorf("the passphrase is in %v, or in %q", err, got)
+		}
+	}
+}
+
+// Unlock reads a passphrase with all that the file has, and says so if the
+// passphrase is wrong because of that.
+func TestUnlockWithNewline(t *testing.T) {
+	compressed, err := os.Open("../../transfer/luks/testdata/luks1-sha256-256.img.gz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = compressed.Close() }()
+	z, err := gzip.NewReader(compressed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := io.ReadAll(z)
+	if err != nil {
+		t.Fatal(err)
+	}
+	image, pass := filepath.Join(t.TempDir(), "image"), filepath.Join(t.TempDir(), "pass")
+	if err := errors.Join(os.WriteFile(image, data, 0o600), os.Truncate(image, 4<<20)); err != nil {
+		t.Fatal(err)
+	}
+	file, err := loop.OpenPath(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = file.Close() }()
+	for text, wanted := range map[string]bool{"second passphrase": false, "second passphrase\n": true} {
+		if err := os.WriteFile(pass, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		source := Source{Place: File, File: pass}
+		key, _, err := source.Unlock(file, &loop.Config{})
+		var h *hint.Error
+		if got := errors.As(err, &h) && strings.Contains(h.Hint, "newline"); got != wanted || errors.Is(err, luks.ErrWrongPassphrase) != wanted {
+			t.Errorf("%q: error %v, hint %t", text, err, got)
+		}
+		if err == nil {
+			key.Close()
 		}
 	}
 }
