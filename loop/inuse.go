@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/internal/udev"
+	"github.com/ublk-loop/ublk-loop/loop/internal/process"
 	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
@@ -60,6 +61,9 @@ func isOpen(path string) (bool, error) {
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil {
 		return false, nil // no node, nobody opened it by this one
+	}
+	if err := process.CheckProc(); err != nil {
+		return false, fmt.Errorf("find users of %s: %w", path, err)
 	}
 	fds, err := filepath.Glob("/proc/[0-9]*/fd/*")
 	if err != nil {

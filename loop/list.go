@@ -61,6 +61,9 @@ func List(ctl *ublk.Control) ([]Status, error) {
 // statusOf joins what the driver says of a device with what its state file
 // does; the driver's word counts.
 func statusOf(ctl *ublk.Control, info ublk.Info) (Status, error) {
+	if err := process.CheckProc(); err != nil { // each server would look dead
+		return Status{}, err
+	}
 	params, err := ctl.Params(info.ID)
 	if err != nil {
 		return Status{}, err

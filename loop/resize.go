@@ -55,6 +55,9 @@ func resize(ctl *ublk.Control, id uint32, opts ResizeOptions) error {
 	if err != nil {
 		return err
 	}
+	if err := process.CheckProc(); err != nil { // the server would look dead
+		return err
+	}
 	if saved == nil || !saved.isServed() || info.State != ublk.StateLive {
 		return fmt.Errorf("nobody serves it: %w", unix.ENODEV)
 	}

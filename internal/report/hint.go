@@ -36,6 +36,7 @@ func Template(err error) string {
 	return hintOn(err, host{
 		isRoot:        os.Geteuid() == 0,
 		uringDisabled: readErr == nil && strings.TrimSpace(string(disabled)) != "0",
+		noProc:        errors.Is(unix.Access("/proc/self", unix.F_OK), unix.ENOENT),
 	})
 }
 
@@ -43,6 +44,7 @@ func Template(err error) string {
 type host struct {
 	isRoot        bool
 	uringDisabled bool
+	noProc        bool
 }
 
 func hintOn(err error, here host) string {
@@ -53,6 +55,8 @@ func hintOn(err error, here host) string {
 		return cmp.Or(ofServer.Template, ofServer.Hint)
 	case errors.As(err, &withHint):
 		return withHint.Hint
+	case here.noProc && errors.Is(err, unix.ENOENT):
+		return "mount /proc: mount -t proc proc /proc"
 	case errors.Is(err, ublk.ErrNoDriver):
 		return "load it with modprobe ublk_drv (CONFIG_BLK_DEV_UBLK; in Ubuntu it is in linux-modules-extra)"
 	case errors.Is(err, loop.ErrInUse):

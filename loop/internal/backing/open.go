@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/internal/hint"
+	"github.com/ublk-loop/ublk-loop/loop/internal/process"
 )
 
 // OpenPath finds the file or disk at path, once: what it returns is the object
@@ -30,6 +31,9 @@ func OpenPath(path string) (*os.File, error) {
 	name, err := os.Readlink(ProcPath(fd))
 	if err != nil {
 		_ = unix.Close(fd)
+		if noProc := process.CheckProc(); noProc != nil {
+			err = noProc
+		}
 		return nil, pathError(path, fmt.Errorf("resolve: %w", err))
 	}
 	return os.NewFile(uintptr(fd), name), nil

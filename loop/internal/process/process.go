@@ -13,6 +13,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// ErrNoProc is returned if /proc is not mounted. It wraps ENOENT. Without /proc a
+// process that lives looks like a process that has ended.
+var ErrNoProc = fmt.Errorf("/proc is not mounted: %w", unix.ENOENT)
+
+// CheckProc returns ErrNoProc if /proc does not describe processes.
+func CheckProc() error {
+	if _, err := os.Stat("/proc/self/stat"); errors.Is(err, unix.ENOENT) {
+		return ErrNoProc
+	}
+	return nil
+}
+
 // StartTime returns when a process began, in clock ticks since boot: with its
 // number it names the process for good (proc_pid_stat(5), field 22).
 func StartTime(pid int) (uint64, error) {
@@ -55,7 +67,11 @@ func Open(pid int, start uint64) (*Process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open process %d: %w", pid, err)
 	}
-	if now, err := StartTime(pid); err != nil || now != start {
+	now, err := StartTime(pid)
+	if noProc := CheckProc(); noProc != nil {
+		return nil, errors.Join(noProc, unix.Close(fd))
+	}
+	if err != nil || now != start {
 		return nil, unix.Close(fd)
 	}
 	return &Process{pidfd: fd}, nil

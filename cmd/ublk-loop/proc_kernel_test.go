@@ -1,0 +1,50 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// withoutProc returns the command, run where /proc is not mounted.
+func (b *bed) withoutProc(args ...string) *exec.Cmd {
+	script := `mount -t tmpfs none /proc && exec "$@"`
+	cmd := exec.Command("sh", append([]string{"-c", script, "sh", b.bin}, args...)...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
+	return cmd
+}
+
+// Without /proc, servers look dead and devices look unused. Each command that
+// depends on it fails and says what to do, and leaves the devices alone.
+func TestKernelWithoutProc(t *testing.T) {
+	b := kernelBed(t)
+	image := b.image(1 << 20)
+	dev := b.add(image)
+	disk, err := os.Open(dev.Device)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{
+		{"add", b.image(1 << 20)},
+		{"list"},
+		{"list", dev.Device},
+		{"resize", dev.Device},
+		{"recover", dev.Device},
+		{"serve"},
+		{"add", "--foreground", b.image(1 << 20)},
+	} {
+		b.runCommand(b.withoutProc(args...)).fails(t, 1, "/proc", "hint: mount /proc: mount -t proc proc /proc")
+	}
+	// Since Linux 7.0 the driver itself looks for users of a device.
+	b.runCommand(b.withoutProc("del", dev.Device)).fails(t, 1)
+	if err := disk.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if list := b.list(); len(list) != 1 || list[0].State != "live" {
+		t.Errorf("devices %+v, want one that is live", list)
+	}
+	b.del(dev.Device)
+}
