@@ -28,16 +28,22 @@ func (d descriptors) close() {
 // message is what a process is told when it starts.
 type message struct {
 	Task json.RawMessage `json:"task"`
-	// Descriptors are the numbers of open descriptors, by name.
-	Descriptors map[string]int `json:"descriptors"`
+	// Descriptors are open in the process, by name.
+	Descriptors map[string]descriptor `json:"descriptors"`
+}
+
+// descriptor is an open file in a message.
+type descriptor struct {
+	FD   int    `json:"fd"`
+	Path string `json:"path"` // the name that the file has in Go
 }
 
 // encode returns a message as a line of JSON.
 func encode(task any, files descriptors) ([]byte, error) {
-	m := message{Descriptors: map[string]int{}}
+	m := message{Descriptors: map[string]descriptor{}}
 	for name, f := range files {
 		if f != nil {
-			m.Descriptors[name] = int(f.Fd())
+			m.Descriptors[name] = descriptor{int(f.Fd()), f.Name()}
 		}
 	}
 	var err error
@@ -106,12 +112,12 @@ func decode(r role, f *os.File, text []byte, task any) (descriptors, error) {
 		return nil, errors.Join(r.notForUsers(err), f.Close())
 	}
 	files := descriptors{}
-	for name, fd := range m.Descriptors {
-		if f != nil && fd == int(f.Fd()) {
+	for name, d := range m.Descriptors {
+		if f != nil && d.FD == int(f.Fd()) {
 			files[name], f = f, nil
 			continue
 		}
-		files[name] = received(fd, name)
+		files[name] = received(d.FD, d.Path)
 	}
 	if f != nil {
 		_ = f.Close()

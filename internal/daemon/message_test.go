@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -24,10 +25,11 @@ func pass(t *testing.T, task any, files descriptors, to any) descriptors {
 	if err := json.Unmarshal(text, &m); err != nil {
 		t.Fatal(err)
 	}
-	for name, fd := range m.Descriptors {
-		if m.Descriptors[name], err = unix.Dup(fd); err != nil {
+	for name, d := range m.Descriptors {
+		if d.FD, err = unix.Dup(d.FD); err != nil {
 			t.Fatal(err)
 		}
+		m.Descriptors[name] = d
 	}
 	if text, err = json.Marshal(&m); err != nil {
 		t.Fatal(err)
@@ -61,16 +63,23 @@ func duplicate(t *testing.T, f *os.File) int {
 
 // A role gets the files by their names, and inherits them no further.
 func TestMessage(t *testing.T) {
-	r, w, err := os.Pipe()
+	r, err := os.OpenFile(filepath.Join(t.TempDir(), "a b"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer r.Close()
+	w, err := os.OpenFile(r.Name(), os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
 	var got map[string]int
 	passed := pass(t, map[string]int{"x": 3}, descriptors{"out": w, "none": nil}, &got)
 	w.Close()
 	if got["x"] != 3 || len(passed) != 1 || passed["out"] == nil {
 		t.Fatalf("task %v, descriptors %v", got, passed)
+	}
+	if passed["out"].Name() != w.Name() {
+		t.Errorf("it is named %q, was %q", passed["out"].Name(), w.Name())
 	}
 	if flags, err := unix.FcntlInt(passed["out"].Fd(), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC == 0 {
 		t.Errorf("it is inherited on: %#x, %v", flags, err)
@@ -95,7 +104,7 @@ func TestMessageIsReadWhole(t *testing.T) {
 		}
 		fd := duplicate(t, theirs)
 		// The stream itself is passed, as a server's control descriptor is.
-		if _, err := fmt.Fprintf(ours, `{"task":%q,"descriptors":{"control":%d}}`+"\n", strings.Repeat("x", n), fd); err != nil {
+		if _, err := fmt.Fprintf(ours, `{"task":%q,"descriptors":{"control":{"fd":%d}}}`+"\n", strings.Repeat("x", n), fd); err != nil {
 			t.Fatal(err)
 		}
 		var task string
