@@ -1,0 +1,69 @@
+package e2e
+
+import (
+	"errors"
+	"os"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
+)
+
+// Without recovery requests fail at once and the disk goes; with it they wait,
+// until del fails them.
+func TestKernelCrashedServer(t *testing.T) {
+	ublktest.Require(t, ublktest.EveryKernel)
+	b := kernelBed(t, ublktest.EveryKernel)
+	for _, tt := range []struct{ onCrash, state string }{{"fail", "dead"}, {"requeue", "quiesced"}, {"reissue", "quiesced"}} {
+		t.Run(tt.onCrash, func(t *testing.T) { b.in(t).crash(tt.onCrash, tt.state) })
+	}
+}
+
+func (b *bed) crash(onCrash, state string) {
+	b.Helper()
+	s := b.add("--on-crash", onCrash, b.image(4<<20))
+	f, err := os.OpenFile(s.Device, os.O_RDWR|unix.O_DIRECT, 0)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer f.Close()
+	b.killServer(s)
+	ended, page := make(chan error, 1), alignedPage(b)
+	go func() { // until the device goes; received below
+		_, err := f.ReadAt(page, 0)
+		ended <- err
+	}()
+	waits := false
+	select {
+	case err = <-ended:
+	case <-time.After(2 * time.Second):
+		waits = true
+	}
+	if waits != (onCrash != "fail") {
+		b.Errorf("a request waits: %v, or ends with %v", waits, err)
+	}
+	if now := b.list(s.Device)[0]; now.State != state {
+		b.Errorf("the device is %+v", now)
+	}
+	if waits {
+		b.run("del", s.Device).fails(b, 1, s.Device, "in use", "hint: --force")
+		start := time.Now()
+		b.ok("del", "--force", s.Device)
+		err = <-ended
+		b.Logf("del --force took %v", time.Since(start))
+	}
+	if !errors.Is(err, unix.EIO) && !errors.Is(err, unix.ENXIO) && !errors.Is(err, unix.ENODEV) {
+		b.Errorf("the request ends with %v", err)
+	}
+	f.Close()
+	b.del(s.Device)
+	// And one that nobody uses.
+	s = b.add("--on-crash", onCrash, s.File)
+	b.killServer(s)
+	b.del(s.Device)
+	if list := b.list(); len(list) > 0 {
+		b.Errorf("left are %+v", list)
+	}
+}

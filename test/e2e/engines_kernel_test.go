@@ -1,0 +1,43 @@
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// enginesMount is where the disk with container engines belongs (vm-engines.sh).
+const enginesMount = "/vm/engines"
+
+// engines mounts the disk with container engines, and returns where they are. It
+// is for tests that need ublktest.Engines.
+func engines(t testing.TB) string {
+	t.Helper()
+	disk := os.Getenv("UBLK_LOOP_ENGINES")
+	if _, err := os.Stat(enginesMount + "/bin"); err == nil {
+		return enginesMount + "/bin"
+	}
+	if err := os.MkdirAll(enginesMount, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	// For as long as the machine is there.
+	if err := unix.Mount(disk, enginesMount, "erofs", unix.MS_RDONLY, ""); err != nil {
+		t.Fatal(err)
+	}
+	return enginesMount + "/bin"
+}
+
+// moreRuntimes are the other versions of the runtimes.
+func moreRuntimes(t testing.TB) []string {
+	t.Helper()
+	dir := engines(t)
+	programs, _ := filepath.Glob(dir + "/[rc]*un*-*")
+	if len(programs) == 0 {
+		t.Fatalf("no runtimes in %s", dir)
+	}
+	slices.Sort(programs)
+	return programs
+}

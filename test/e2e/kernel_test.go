@@ -1,0 +1,250 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/ublk"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
+)
+
+// The tests of this file's kind execute the command (UBLK_LOOP_BIN) as a user
+// does, on a real kernel.
+
+// bed is where a test runs the command.
+type bed struct {
+	testing.TB
+	bin string
+	ctl *ublk.Control
+}
+
+// kernelBed returns a bed for a test with these needs. At the end of the test it
+// fails if the test left a device, a server or what ublktest.Kernel looks for.
+func kernelBed(t testing.TB, needs ...ublktest.Need) *bed {
+	t.Helper()
+	b := &bed{TB: t, bin: os.Getenv("UBLK_LOOP_BIN")}
+	b.ctl = ublktest.Kernel(t, needs...)
+	if b.bin == "" {
+		t.Skip("UBLK_LOOP_BIN does not name a binary to test")
+	}
+	before := things(t)
+	t.Cleanup(func() {
+		b.nothingSince(before)
+		// A failed test must not fail the next.
+		_, _ = exec.Command(b.bin, "del", "--all", "--force").CombinedOutput()
+	})
+	return b
+}
+
+// in returns the bed for a subtest.
+func (b *bed) in(t testing.TB) *bed { return &bed{t, b.bin, b.ctl} }
+
+// things are what an add leaves when it succeeds and must not when it fails.
+func things(t testing.TB) []string {
+	t.Helper()
+	var found []string
+	for _, pattern := range []string{"/sys/class/ublk-char/*", "/sys/block/ublkb*", "/dev/ublk[bc]*", "/run/ublk-loop/*", "/run/ublk-loop/.*"} {
+		paths, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found = append(found, paths...)
+	}
+	for _, pid := range servers(t) {
+		found = append(found, fmt.Sprintf("server %d", pid))
+	}
+	slices.Sort(found)
+	return found
+}
+
+// servers returns the processes that serve devices.
+func servers(t testing.TB) []int {
+	t.Helper()
+	paths, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pids []int
+	for _, path := range paths {
+		cmdline, err := os.ReadFile(path)
+		words := strings.Split(string(cmdline), "\x00")
+		if err != nil || len(words) < 2 || words[0] != "ublk-loop" || words[1] != "server-of-add" && words[1] != "server-of-serve" {
+			continue // gone, or another
+		}
+		pid, err := strconv.Atoi(strings.Split(path, "/")[2])
+		if err != nil {
+			t.Fatal(err)
+		}
+		pids = append(pids, pid)
+	}
+	return pids
+}
+
+// nothingSince fails the test if something has come since. It does not wait:
+// what the command says to be done is done.
+func (b *bed) nothingSince(before []string) {
+	b.Helper()
+	for _, thing := range things(b) {
+		if !slices.Contains(before, thing) {
+			b.Errorf("left behind: %s", thing)
+		}
+	}
+}
+
+// result is what came of a command.
+type result struct {
+	args   []string
+	status int
+	out    string
+	err    string
+	took   time.Duration
+	cpu    time.Duration
+}
+
+// command returns the command, to be run by the caller.
+func (b *bed) command(args ...string) *exec.Cmd { return exec.Command(b.bin, args...) }
+
+func (b *bed) run(args ...string) result {
+	b.Helper()
+	return b.runCommand(b.command(args...))
+}
+
+func (b *bed) runCommand(cmd *exec.Cmd) result {
+	b.Helper()
+	var out, errOut bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errOut
+	start := time.Now()
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		b.Fatal(err)
+	}
+	took, state := time.Since(start), cmd.ProcessState
+	return result{cmd.Args[1:], state.ExitCode(), out.String(), errOut.String(), took, state.UserTime() + state.SystemTime()}
+}
+
+// ok runs the command, which has to succeed without complaint, and returns
+// what it prints.
+func (b *bed) ok(args ...string) string {
+	b.Helper()
+	r := b.run(args...)
+	r.succeeds(b)
+	return r.out
+}
+
+func (r result) succeeds(t testing.TB) {
+	t.Helper()
+	if r.status != 0 || r.err != "" {
+		t.Fatalf("ublk-loop %q: exit status %d\n%s%s", r.args, r.status, r.out, r.err)
+	}
+}
+
+// fails checks the form of a failure, and that it is about something: texts
+// that have to be in its first line, or after a newline in its hint.
+func (r result) fails(t testing.TB, status int, texts ...string) {
+	t.Helper()
+	if r.status != status || r.out != "" {
+		t.Errorf("ublk-loop %q: exit status %d, want %d, output %q, errors %q", r.args, r.status, status, r.out, r.err)
+	}
+	if !strings.HasPrefix(r.err, "ublk-loop: error: ") || strings.Count(r.err, "\n") > 2 {
+		t.Errorf("ublk-loop %q: errors are\n%s", r.args, r.err)
+	}
+	line, hint, _ := strings.Cut(r.err, "\n")
+	for _, text := range texts {
+		where := line
+		if wanted, isHint := strings.CutPrefix(text, "hint: "); isHint {
+			where, text = hint, wanted
+		}
+		if !strings.Contains(where, text) {
+			t.Errorf("ublk-loop %q: %q lacks %q", r.args, where, text)
+		}
+	}
+}
+
+// add attaches a file and returns the device's status.
+func (b *bed) add(args ...string) client.Device {
+	b.Helper()
+	var s client.Device
+	b.decode(b.ok(append([]string{"add", "--json"}, args...)...), &s)
+	return s
+}
+
+// del removes a device.
+func (b *bed) del(args ...string) {
+	b.Helper()
+	if out := b.ok(append([]string{"del"}, args...)...); out != "" {
+		b.Errorf("del %q prints %q", args, out)
+	}
+}
+
+func (b *bed) list(args ...string) []client.Device {
+	b.Helper()
+	var list []client.Device
+	b.decode(b.ok(append([]string{"list", "--json"}, args...)...), &list)
+	return list
+}
+
+func (b *bed) decode(text string, v any) {
+	b.Helper()
+	if err := json.Unmarshal([]byte(text), v); err != nil {
+		b.Fatalf("%v: %s", err, text)
+	}
+}
+
+// image makes a file of some bytes, all but the first MiB of it a hole.
+func (b *bed) image(size int64) string {
+	b.Helper()
+	path := filepath.Join(b.TempDir(), "disk.img")
+	data := make([]byte, min(size, 1<<20))
+	for i := range data {
+		data[i] = byte(i >> 9)
+	}
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		b.Fatal(err)
+	}
+	if err := os.Truncate(path, size); err != nil {
+		b.Fatal(err)
+	}
+	return path
+}
+
+// attr returns an attribute of a device's disk in sysfs.
+func (b *bed) attr(s client.Device, name string) string {
+	b.Helper()
+	data, err := os.ReadFile(filepath.Join("/sys/block", filepath.Base(s.Device), name))
+	if err != nil {
+		b.Fatal(err)
+	}
+	return strings.TrimSpace(string(data))
+}
+
+// tool runs another program.
+func (b *bed) tool(name string, args ...string) string {
+	b.Helper()
+	out, err := exec.Command(name, args...).CombinedOutput()
+	if err != nil {
+		b.Fatalf("%s %q: %v\n%s", name, args, err, out)
+	}
+	return string(out)
+}
+
+// waitLimit is far more than anything takes that a test waits for, on an emulated
+// machine that shares its CPU with three others.
+const waitLimit = 40 * time.Second
+
+// waitUntil waits for what gives no event.
+func waitUntil(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	ublktest.Until(t, waitLimit, what, ok)
+}

@@ -1,0 +1,182 @@
+package e2e
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/client"
+)
+
+// holder is a client that holds a lease.
+type holder struct {
+	b      *bed
+	cmd    *exec.Cmd
+	device client.Device
+}
+
+// lease asks for a device with a lease, by curl.
+func (m *many) lease(file string, config string) *holder {
+	m.b.Helper()
+	body := fmt.Sprintf(`{"file":%q,"lease":true,"config":{%s}}`, file, config)
+	h := &holder{b: m.b, cmd: exec.Command("curl", "-sSfN", "--unix-socket", client.DefaultSocket, "-d", body, "http://x/v1/devices")}
+	out, err := h.cmd.StdoutPipe()
+	if err != nil {
+		m.b.Fatal(err)
+	}
+	if err := h.cmd.Start(); err != nil {
+		m.b.Fatal(err)
+	}
+	line, err := bufio.NewReader(out).ReadBytes('\n')
+	if err == nil {
+		err = json.Unmarshal(line, &h.device)
+	}
+	if err != nil {
+		_ = h.cmd.Process.Kill()
+		m.b.Fatalf("lease of %s: %v: %s", file, err, line)
+	}
+	m.b.Cleanup(h.drop)
+	return h
+}
+
+// drop ends the lease, as the end of its holder does.
+func (h *holder) drop() {
+	_ = h.cmd.Process.Kill()
+	_ = h.cmd.Wait()
+}
+
+// isGone waits for the end of a device, for as long as a container's may take.
+func (b *bed) isGone(s client.Device) {
+	b.Helper()
+	waitUntil(b, s.Device+" is gone", func() bool { return len(b.list()) == 0 })
+	if _, err := os.Stat(s.Device); !os.IsNotExist(err) {
+		b.Errorf("%s: error %v", s.Device, err)
+	}
+}
+
+func TestKernelLease(t *testing.T) {
+	b := kernelBed(t)
+	m := b.serve()
+	image := b.image(8 << 20)
+	b.tool("mkfs.ext4", "-q", "-F", image)
+
+	// Not used at all.
+	h := m.lease(image, "")
+	if !h.device.Autoclear || !b.list()[0].Autoclear {
+		t.Errorf("a leased device: %+v", h.device)
+	}
+	b.works(m.lease(b.image(1<<20), "").device)
+	h.drop()
+	waitUntil(t, "one device is left", func() bool { return len(b.list()) == 1 })
+
+	// Mounted: it stays for as long as that, and goes then.
+	h = m.lease(image, "")
+	dir := t.TempDir()
+	b.tool("mount", h.device.Device, dir)
+	h.drop()
+	file := filepath.Join(dir, "file")
+	data := randomBytes(1 << 20)
+	for range 20 { // many looks whether it is in use
+		if err := os.WriteFile(file, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		unix.Sync()
+	}
+	if len(b.list()) != 2 {
+		t.Fatal("a device that is mounted is gone")
+	}
+	b.tool("umount", dir)
+	waitUntil(t, "one device is left", func() bool { return len(b.list()) == 1 })
+
+	// Open in a process that never mounts it.
+	h = m.lease(image, "")
+	f, err := os.Open(h.device.Device)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.drop()
+	if _, err := f.Read(make([]byte, 4096)); err != nil {
+		t.Errorf("read of a device whose holder is gone: %v", err)
+	}
+	if len(b.list()) != 2 {
+		t.Fatal("a device that is open is gone")
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	waitUntil(t, "one device is left", func() bool { return len(b.list()) == 1 })
+}
+
+// A device that a holder keeps is no longer his.
+func TestKernelLeaseKept(t *testing.T) {
+	b := kernelBed(t)
+	m := b.serve()
+	h := m.lease(b.image(1<<20), "")
+	m.curl("-f", "-X", "POST", fmt.Sprintf("http://x/v1/devices/%d/keep", h.device.ID))
+	if s := b.list()[0]; s.Autoclear {
+		t.Error("list shows that it goes when nobody uses it")
+	}
+	h.drop()
+	other := m.lease(b.image(1<<20), "")
+	other.drop()
+	waitUntil(t, "the other is gone", func() bool { return len(b.list()) == 1 })
+	m.curl("-f", "-X", "DELETE", fmt.Sprintf("http://x/v1/devices/%d", h.device.ID))
+	b.isGone(h.device)
+}
+
+// The holder is gone before the server has an answer for it.
+func TestKernelLeaseOfNobody(t *testing.T) {
+	b := kernelBed(t)
+	b.serve()
+	for range 10 {
+		body := fmt.Sprintf(`{"file":%q,"lease":true}`, b.image(1<<20))
+		cmd := exec.Command("curl", "-sN", "--unix-socket", client.DefaultSocket, "-d", body, "http://x/v1/devices")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		waitUntil(t, "the device is on its way", func() bool {
+			paths, _ := filepath.Glob("/sys/class/ublk-char/*")
+			return len(paths) > 0
+		})
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		waitUntil(t, "nothing is left", func() bool {
+			paths, _ := filepath.Glob("/sys/class/ublk-char/*")
+			return len(paths) == 0
+		})
+	}
+}
+
+// A device with autoclear has a time in which to be used, and goes after its
+// last close.
+func TestKernelAutoclear(t *testing.T) {
+	b := kernelBed(t)
+	image := b.image(16 << 20)
+	b.run("add", "--autoclear", image).fails(t, 1, "no server", "hint: start ublk-loop serve")
+	b.run("add", "--autoclear", "--standalone", image).fails(t, 2, "--autoclear")
+	b.serve()
+	b.tool("mkfs.ext4", "-q", "-F", image)
+	s := b.add("--autoclear", image)
+	dir := t.TempDir()
+	b.tool("mount", s.Device, dir)
+	unused := b.add("--autoclear=100ms", b.image(1<<20))
+	if !s.Autoclear || !unused.Autoclear {
+		t.Errorf("add says: %+v, %+v", s, unused)
+	}
+	waitUntil(t, "what nobody uses is gone", func() bool { return len(b.list()) == 1 })
+	b.tool("umount", dir)
+	start := time.Now()
+	for len(b.list()) > 0 {
+		if time.Since(start) > 20*time.Second {
+			t.Fatal("it is there still, 20 seconds after the last close")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}

@@ -1,0 +1,48 @@
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
+)
+
+// idlePSS is the most memory that an idle device may take, in KiB.
+const idlePSS = 6 << 10
+
+// A server with zero copy has no buffers, and is small.
+func TestKernelIdleMemory(t *testing.T) {
+	ublktest.Require(t, ublktest.Plain)
+	b := kernelBed(t, ublktest.Plain)
+	s := b.add("--queues=2", "--depth=128", b.image(64<<20))
+	defer b.del(s.Device)
+	if s.BufferMode == "copy" {
+		ublktest.Lacks(t, ublktest.ZeroCopy)
+	}
+	var rollup map[string]int
+	// When add returns, the server has yet to give back what setting up took.
+	waitUntil(t, fmt.Sprintf("at most %d KiB", idlePSS), func() bool {
+		rollup = b.memory(s)
+		return rollup["Pss:"] <= idlePSS
+	})
+	t.Logf("%d KiB, %d of them in huge pages", rollup["Pss:"], rollup["AnonHugePages:"])
+	if rollup["Pss:"] == 0 || rollup["Locked:"] == 0 {
+		t.Errorf("none of it is locked: %v", rollup)
+	}
+}
+
+// memory returns the sums over a server's mappings, in KiB (proc_pid_smaps(5)).
+func (b *bed) memory(s client.Device) map[string]int {
+	b.Helper()
+	sums := map[string]int{}
+	for line := range strings.Lines(b.proc(s, "smaps_rollup")) {
+		var name string
+		var kib int
+		if n, _ := fmt.Sscan(line, &name, &kib); n == 2 {
+			sums[name] = kib
+		}
+	}
+	return sums
+}

@@ -1,0 +1,183 @@
+package e2e
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/client"
+)
+
+// opCount is what the metrics say of an operation of a device.
+type opCount struct{ requests, bytes, errors int }
+
+// metric returns a value of the metrics, 0 where there is none.
+func metric(text, name string) int {
+	for line := range strings.Lines(text) {
+		if value, found := strings.CutPrefix(line, name+" "); found {
+			n, err := strconv.Atoi(strings.TrimSpace(value))
+			if err == nil {
+				return n
+			}
+		}
+	}
+	return 0
+}
+
+// counts returns what the server's metrics say of a device's operations.
+func (m *many) counts(s client.Device) map[string]opCount {
+	m.b.Helper()
+	text := m.curl("-f", "http://x/metrics")
+	counts := map[string]opCount{}
+	for _, op := range []string{"read", "write", "flush", "discard", "write_zeroes"} {
+		of := func(name string) int {
+			return metric(text, fmt.Sprintf(`ublk_loop_%s{device=%q,op=%q}`, name, filepath.Base(s.Device), op))
+		}
+		counts[op] = opCount{of("requests_total"), of("request_bytes_total"), of("request_errors_total")}
+	}
+	return counts
+}
+
+// checkCounts compares what has been counted since, by operation.
+func (m *many) checkCounts(s client.Device, before, want map[string]opCount) {
+	m.b.Helper()
+	for op, now := range m.counts(s) {
+		was := before[op]
+		if got := (opCount{now.requests - was.requests, now.bytes - was.bytes, now.errors - was.errors}); got != want[op] {
+			m.b.Errorf("%s, %s: requests, bytes, errors: %d, want %d", s.BufferMode, op, got, want[op])
+		}
+	}
+}
+
+// directDisk is a device opened past the page cache, and memory for it.
+func (b *bed) directDisk(s client.Device) (*os.File, []byte) {
+	b.Helper()
+	f, err := os.OpenFile(s.Device, os.O_RDWR|unix.O_DIRECT, 0)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = f.Close() })
+	mem, err := unix.Mmap(-1, 0, 64<<10, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = unix.Munmap(mem) })
+	return f, mem
+}
+
+// The metrics count each request once, with its bytes, in each buffer mode.
+func TestKernelMetrics(t *testing.T) {
+	b := kernelBed(t)
+	m := b.serve()
+	for _, zeroCopy := range []string{"auto", "off"} {
+		t.Run("zero copy "+zeroCopy, func(t *testing.T) {
+			b := b.in(t)
+			m := &many{b: b, cmd: m.cmd}
+			image := b.image(8 << 20)
+			s := b.add("--zero-copy="+zeroCopy, "--direct-io=off", image)
+			t.Cleanup(func() { b.del(s.Device) }) // when the test has closed it
+			disk, mem := b.directDisk(s)
+			before := m.counts(s)
+			for i := range int64(300) { // more than are left to the kernel in a row
+				if _, err := disk.WriteAt(mem[:4096], i*4096); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for i := range int64(20) {
+				if _, err := disk.ReadAt(mem, i<<16); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := disk.Sync(); err != nil {
+				t.Fatal(err)
+			}
+			b.tool("blkdiscard", "--force", "--offset", "1M", "--length", "1M", s.Device)
+			m.checkCounts(s, before, map[string]opCount{
+				"write": {300, 300 * 4096, 0}, "read": {20, 20 << 16, 0}, "flush": {1, 0, 0}, "discard": {1, 1 << 20, 0},
+			})
+			m.checkFailing(s, image)
+			m.checkOthers(s, image)
+		})
+	}
+}
+
+// checkFailing reads what a device's file has no more.
+func (m *many) checkFailing(s client.Device, image string) {
+	m.b.Helper()
+	disk, mem := m.b.directDisk(s)
+	if err := os.Truncate(image, 4<<20); err != nil {
+		m.b.Fatal(err)
+	}
+	before := m.counts(s)
+	if _, err := disk.ReadAt(mem, 6<<20); err == nil {
+		m.b.Error("what the file has no more can be read")
+	}
+	m.checkCounts(s, before, map[string]opCount{"read": {1, 64 << 10, 1}})
+	if err := os.Truncate(image, 8<<20); err != nil {
+		m.b.Fatal(err)
+	}
+}
+
+// checkOthers looks at what is no counter of an operation.
+func (m *many) checkOthers(s client.Device, image string) {
+	m.b.Helper()
+	name := filepath.Base(s.Device)
+	text := m.curl("-f", "http://x/metrics")
+	for _, want := range []string{
+		"\nublk_loop_devices 1\n", "\nublk_loop_build_info{version=",
+		fmt.Sprintf("ublk_loop_device_info{device=%q,id=\"%d\",file=%q,buffer_mode=%q,transfer=\"none\"} 1\n", name, s.ID, image, s.BufferMode),
+		fmt.Sprintf("ublk_loop_requests_in_flight{device=%q} 0\n", name),
+	} {
+		if !strings.Contains(text, want) {
+			m.b.Errorf("the metrics lack %s:\n%s", want, text)
+		}
+	}
+	for _, op := range []string{"write", "flush", "discard"} {
+		if n := metric(text, fmt.Sprintf(`ublk_loop_request_duration_seconds_count{device=%q,op=%q}`, name, op)); n == 0 {
+			m.b.Errorf("no %s has been timed", op)
+		}
+	}
+	if top := m.b.ok("top", "--count=1", "--interval=100ms"); !strings.Contains(top, "\n"+name+" ") || !strings.Contains(top, image) {
+		m.b.Errorf("top shows\n%s", top)
+	}
+}
+
+// Over TCP there are metrics where that was asked for, and after an upgrade, and
+// nothing else.
+func TestKernelMetricsOverTCP(t *testing.T) {
+	b := kernelBed(t)
+	b.tool("ip", "link", "set", "lo", "up")
+	address := freeAddress(t)
+	m := b.serve("--on-crash=reissue", "--metrics", address)
+	s := b.add(b.image(1 << 20))
+	for range 2 {
+		if text := b.tool("curl", "-s", "-S", "-f", "http://"+address+"/metrics"); !strings.Contains(text, filepath.Base(s.Device)) {
+			t.Errorf("the metrics lack %s:\n%s", s.Device, text)
+		}
+		for _, path := range []string{"/v1/devices", "/v1/stats", "/"} {
+			if code := b.tool("curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "http://"+address+path); code != "404" {
+				t.Errorf("%s answers %s", path, code)
+			}
+		}
+		b.ok("upgrade")
+	}
+	b.run("serve", "--socket", filepath.Join(t.TempDir(), "s"), "--metrics", address).fails(t, 1, address)
+	m.serves(s)
+}
+
+// freeAddress returns one that nobody listens at.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}

@@ -1,0 +1,75 @@
+package e2e
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// mount(8) finds the helper by its name; umount(8) is all that it takes to be
+// rid of the device.
+func TestKernelMountHelper(t *testing.T) {
+	b := kernelBed(t)
+	const link = "/sbin/mount.ublk-loop"
+	if err := os.Symlink(b.bin, link); err != nil {
+		t.Skipf("cannot be installed: %v", err)
+	}
+	t.Cleanup(func() { _ = os.Remove(link) })
+	image, dir := b.image(16<<20), t.TempDir()
+	b.tool("mkfs.ext4", "-q", "-F", image)
+
+	mount := func(args ...string) (string, error) {
+		cmd := exec.Command("mount", append([]string{"-t", "ublk-loop"}, args...)...)
+		var out bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &out, &out
+		err := cmd.Run()
+		return out.String(), err
+	}
+	if out, err := mount(image, dir); err == nil || !strings.Contains(out, "no server") || !strings.Contains(out, "hint: start") {
+		t.Errorf("without a server: error %v, %q", err, out)
+	}
+	b.serve()
+	for _, options := range []string{"rw,noatime", "ro"} {
+		if out, err := mount("-o", options, image, dir); err != nil {
+			t.Fatalf("mount -o %s: %v\n%s", options, err, out)
+		}
+		s := b.list()[0]
+		if s.File != image || !s.Autoclear || s.ReadOnly != (options == "ro") {
+			t.Errorf("mount -o %s makes %+v", options, s)
+		}
+		err := os.WriteFile(filepath.Join(dir, "file"), []byte(options), 0o600)
+		if (err == nil) != (options != "ro") {
+			t.Errorf("mount -o %s: write: %v", options, err)
+		}
+		if options != "ro" {
+			remounts(b, mount, image, dir)
+		}
+		b.tool("umount", dir)
+		b.isGone(s)
+	}
+	// Not a file system: nothing is left.
+	if out, err := mount(b.image(1<<20), dir); err == nil {
+		t.Errorf("what is no file system is mounted: %s", out)
+	}
+	waitUntil(t, "nothing is left", func() bool { return len(b.list()) == 0 })
+}
+
+// remounts checks that a remount is one, of the device that there is.
+func remounts(b *bed, mount func(...string) (string, error), image, dir string) {
+	b.Helper()
+	for _, how := range []string{"ro", "rw"} {
+		if out, err := mount("-o", "remount,"+how, image, dir); err != nil {
+			b.Errorf("remount %s: %v\n%s", how, err, out)
+		}
+		err := os.WriteFile(filepath.Join(dir, "file"), nil, 0o600)
+		if (err == nil) != (how == "rw") {
+			b.Errorf("remounted %s: write: %v", how, err)
+		}
+		if n := len(b.list()); n != 1 {
+			b.Errorf("%d devices after a remount", n)
+		}
+	}
+}

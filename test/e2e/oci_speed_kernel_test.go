@@ -1,0 +1,135 @@
+package e2e
+
+import (
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
+)
+
+// What a root from an image adds to the start of a container: beside that of a
+// bundle without, and beside the kernel's loop device in a namespace made by a
+// shell. The runtime is a program that does nothing, so that all that is
+// measured is what comes before it. The three take turns, so that whatever else
+// the machine does meets all of them.
+func TestKernelOCIStartTime(t *testing.T) {
+	ublktest.Require(t, ublktest.Plain, ublktest.Once)
+	w := kernelBed(t, ublktest.Plain, ublktest.Once).wrap("exit 0") // each device goes while the next one comes
+	image := w.imageOf("ext4", rootTree(w, "x"))
+	with, without := w.bundle(asked{"image": image}, "true"), w.bundle(nil, "true")
+	place := t.TempDir()
+	w.tool("modprobe", "loop")
+	create := func(bundle string) func() {
+		return func() {
+			if r := w.calls("create", "--bundle", bundle, "c"); r.status != 0 {
+				t.Errorf("create: exit status %d: %s", r.status, r.err)
+			}
+		}
+	}
+	ways := []func(){
+		create(with),
+		create(without),
+		func() {
+			cmd := exec.Command("unshare", "-m", "sh", "-c", `mount -o loop,ro "$1" "$2" && exec sh -c "exit 0"`, "sh", image, place)
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Errorf("loop: %v: %s", err, out)
+			}
+		},
+	}
+	for _, many := range []struct {
+		name   string
+		atOnce int
+		rounds int
+	}{{"alone", 1, 20}, {"20 at once", 20, 2}} {
+		times := measure(ways, many.rounds, many.atOnce)
+		add, bare, loop := times[0], times[1], times[2]
+		w.report(many.name+", ublk-runc create, with an image", add)
+		w.report(many.name+", ublk-runc create, without", bare)
+		w.report(many.name+", unshare, mount -o loop", loop)
+		// Alone on its machine it is 1.0 to 1.3 times that; two emulated CPUs
+		// that share one suit the loop device, which needs no other process.
+		if limit := 3*median(loop) + median(bare); median(add) > limit {
+			t.Errorf("%s: a start takes %s, more than %s", many.name, median(add), limit)
+		}
+	}
+}
+
+// How long the device is there after the container's last process, killed.
+func TestKernelOCIEndTime(t *testing.T) {
+	ublktest.Require(t, ublktest.Plain, ublktest.Once)
+	w := kernelBed(t, ublktest.Plain, ublktest.Once).wrap("echo started; exec sleep 1000")
+	bundle := w.bundle(asked{"image": w.imageOf("ext4", rootTree(w, "x"))}, "true")
+	times := make([]time.Duration, 20)
+	for i := range times {
+		cmd := w.call("run", "--bundle", bundle, "c")
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := out.Read(make([]byte, 10)); err != nil {
+			t.Fatal(err)
+		}
+		// It may have been looked at a few times, so that the next look is late.
+		time.Sleep(time.Duration(i) * 50 * time.Millisecond)
+		start := time.Now()
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		waitUntil(t, "the device is gone", func() bool {
+			paths, _ := filepath.Glob("/sys/block/ublkb*")
+			return len(paths) == 0
+		})
+		times[i] = time.Since(start)
+	}
+	slices.Sort(times)
+	w.report("from kill -9 to the device's end", times)
+	if m := median(times); m > time.Second {
+		t.Errorf("a device goes after %s", m)
+	}
+}
+
+// measure runs each of some functions in turns, some at once of each, and returns
+// how long each of them has taken, shortest first.
+func measure(ways []func(), rounds, atOnce int) [][]time.Duration {
+	times := make([][]time.Duration, len(ways))
+	for range rounds {
+		for i, way := range ways {
+			times[i] = append(times[i], measureAtOnce(way, atOnce)...)
+		}
+	}
+	for _, t := range times {
+		slices.Sort(t)
+	}
+	return times
+}
+
+// measureAtOnce returns how long some runs of a function take, all at the same
+// time.
+func measureAtOnce(run func(), n int) []time.Duration {
+	times := make([]time.Duration, n)
+	var running sync.WaitGroup
+	for i := range times {
+		running.Go(func() {
+			start := time.Now()
+			run()
+			times[i] = time.Since(start)
+		})
+	}
+	running.Wait()
+	return times
+}
+
+func median(sorted []time.Duration) time.Duration { return sorted[len(sorted)/2] }
+
+// report logs the median and the 99th percentile, which of so few is the
+// longest.
+func (w *wrapped) report(what string, sorted []time.Duration) {
+	w.Helper()
+	w.Logf("%s: median %s, p99 %s", what, median(sorted).Round(time.Millisecond), sorted[len(sorted)-1].Round(time.Millisecond))
+}

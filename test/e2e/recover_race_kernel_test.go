@@ -1,0 +1,191 @@
+package e2e
+
+import (
+	"math/rand/v2"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/ublk"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
+)
+
+// Of two that recover a device at once, one does.
+func TestKernelRecoverTwice(t *testing.T) {
+	ublktest.Require(t, ublktest.EveryKernel)
+	b := kernelBed(t, ublktest.EveryKernel)
+	s := b.add("--on-crash=reissue", b.image(4<<20))
+	for range 5 {
+		b.killServer(s)
+		const times = 3
+		results := make(chan result, times)
+		for range times {
+			go func() { results <- b.run("recover", s.Device) }() // received below
+		}
+		won := 0
+		for range times {
+			r := <-results
+			if r.status == 0 {
+				won++
+				continue
+			}
+			r.fails(t, 1, s.Device, "is served")
+		}
+		if won != 1 || len(servers(t)) != 1 {
+			t.Errorf("%d have recovered it, servers %v", won, servers(t))
+		}
+		s = b.list(s.Device)[0]
+		b.writeSector(s.Device, 4<<20-512)
+	}
+	b.del(s.Device)
+}
+
+// A recovery that is killed, with the server that it starts, can be done again:
+// but on a kernel that would crash over it, which is told, and del works, and
+// on one that may hang with it.
+func TestKernelRecoverKilled(t *testing.T) {
+	ublktest.Require(t, ublktest.EveryKernel, ublktest.Soak)
+	b := kernelBed(t, ublktest.EveryKernel, ublktest.Soak)
+	offered, err := b.ctl.Features()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if offered.Has(ublk.UBLK_F_QUIESCE) && !offered.Has(ublk.UBLK_F_SHMEM_ZC) {
+		// Before Linux 7.1 the driver may never end the commands of one that was
+		// killed (docs/kernels.md).
+		ublktest.Lacks(t, ublktest.SafeRecovery)
+	}
+	file := b.image(4 << 20)
+	s := b.add("--on-crash=reissue", file)
+	b.killServer(s)
+	start := time.Now()
+	s = b.recover(s)
+	whole := time.Since(start)
+	again, refused := 0, 0
+	times, least, most := kills(t)
+	untilHit(t, "kill of a recovery half way", times, least, most, func(i int) (hit bool) {
+		b.killServer(s)
+		if i%2 == 0 {
+			b.killRecovery(s, rand.N(whole))
+		} else {
+			b.killNewServer(s)
+		}
+		hit = b.stateOf(s).Recovering
+		r := b.run("recover", s.Device)
+		switch {
+		case r.status == 0:
+			again++
+		case strings.Contains(r.err, "is served"):
+			// It had come to its end, and its server was not killed.
+		default:
+			refused++
+			r.fails(t, 1, s.Device, "half way", "hint: del")
+			if offered.Has(ublk.UBLK_F_QUIESCE) {
+				t.Errorf("refused on a kernel that can: %s", r.err)
+			}
+			b.del(s.Device)
+			s = b.add("--on-crash=reissue", file)
+		}
+		b.writeSector(s.Device, 4<<20-512)
+		s = b.list(s.Device)[0]
+		return hit
+	})
+	t.Logf("killed within %v: %d were recovered again, %d refused", whole, again, refused)
+	if !offered.Has(ublk.UBLK_F_QUIESCE) && refused == 0 {
+		t.Error("no recovery was refused on a kernel that crashes over a second one")
+	}
+	b.del(s.Device)
+}
+
+// deviceState is what a test reads in a device's state file.
+type deviceState struct {
+	Recovering bool
+	Status     client.Device
+}
+
+// stateOf returns the state of a device as its last server has written it.
+func (b *bed) stateOf(s client.Device) deviceState {
+	b.Helper()
+	data, err := os.ReadFile("/run/ublk-loop/" + fmtID(s) + ".json")
+	if err != nil {
+		b.Fatal(err)
+	}
+	var state deviceState
+	b.decode(string(data), &state)
+	return state
+}
+
+// killRecovery starts a recovery, and kills it and its server after a while.
+func (b *bed) killRecovery(s client.Device, after time.Duration) {
+	b.Helper()
+	cmd := b.command("recover", s.Device)
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	time.Sleep(after)
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	b.killServers()
+}
+
+// killNewServer starts a recovery, and kills its server alone in the midst of
+// it: who waits for that must not remove the device, as it does after an add.
+func (b *bed) killNewServer(s client.Device) {
+	b.Helper()
+	cmd := b.command("recover", s.Device)
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	waitUntil(b, "a recovery that has begun", func() bool {
+		for range 1000 { // nearly all the time: it is soon over
+			if state := b.stateOf(s); state.Status.PID != s.PID {
+				_ = unix.Kill(state.Status.PID, unix.SIGKILL)
+				return true
+			}
+		}
+		return false
+	})
+	_ = cmd.Wait()
+	b.killServers()
+}
+
+// killServers kills all servers, and waits for their end.
+func (b *bed) killServers() {
+	b.Helper()
+	for _, pid := range servers(b) {
+		if pidfd, err := unix.PidfdOpen(pid, 0); err == nil {
+			_ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
+			b.waitForEnd(pidfd)
+		}
+	}
+}
+
+// The end of who wants a recovery is not that of the server: others use the
+// device.
+func TestKernelRecoverOutlivesItsCaller(t *testing.T) {
+	ublktest.Require(t, ublktest.EveryKernel)
+	b := kernelBed(t, ublktest.EveryKernel)
+	s := b.add("--on-crash=reissue", b.image(4<<20))
+	untilHit(t, "kill of who waits for a recovery", 4, 4, 32, func(int) (hit bool) {
+		b.killServer(s)
+		cmd := b.command("recover", s.Device)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		// From then on the server has its job.
+		waitUntil(t, "a server in the state file", func() bool { return b.stateOf(s).Status.PID != s.PID })
+		_ = syscall.Kill(-cmd.Process.Pid, unix.SIGKILL)
+		_ = cmd.Wait()
+		hit = !cmd.ProcessState.Exited()
+		waitUntil(t, "the recovery", func() bool { s = b.list(s.Device)[0]; return s.State == "live" && s.PID != 0 })
+		b.writeSector(s.Device, 512)
+		return hit
+	})
+	b.del(s.Device)
+}

@@ -1,0 +1,81 @@
+package e2e
+
+import (
+	"os"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/ublk"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
+)
+
+// noticeLimit is how long the driver may take to notice that a server is gone. It
+// takes milliseconds, or before Linux 6.16 the block layer's 30 seconds if every
+// tag of a queue had a request: this is between the two.
+const noticeLimit = 15 * time.Second
+
+// awaitsServer waits until the driver has noticed that the server of a device is
+// gone, of which there is no event, and returns how long that took.
+func (b *bed) awaitsServer(s client.Device) time.Duration {
+	b.Helper()
+	start := time.Now()
+	waitUntil(b, "the driver has noticed the server's end", func() bool {
+		info, err := b.ctl.Info(s.ID)
+		if err != nil {
+			b.Fatal(err)
+		}
+		return info.State != ublk.StateLive
+	})
+	return time.Since(start)
+}
+
+// The driver notices the end of a server that had a request for every tag as soon
+// as that of another, and the next server answers these requests.
+func TestKernelRecoverWithAllTagsInUse(t *testing.T) {
+	b := kernelBed(t, ublktest.EveryKernel)
+	offered, err := b.ctl.Features()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const depth = 4
+	s := b.add("--on-crash=reissue", "--queues=1", "--depth=4", b.image(4<<20))
+	// An open may read, and keep the other opens waiting.
+	f, err := os.OpenFile(s.Device, os.O_RDONLY|unix.O_DIRECT, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for range 3 {
+		if err := unix.Kill(s.PID, unix.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		answers := make(chan error, depth)
+		for i := range int64(depth) {
+			page := alignedPage(t)
+			go func() { // received below
+				_, err := f.ReadAt(page, i*8192)
+				answers <- err
+			}()
+		}
+		waitUntil(t, "a request for every tag", func() bool { reads, _ := b.underWay(s); return reads == depth })
+		b.killServer(s)
+		took := b.awaitsServer(s)
+		t.Logf("noticed after %v", took)
+		if offered.Has(ublk.UBLK_F_QUIESCE) && took > noticeLimit {
+			t.Errorf("the driver notices the server's end after %v", took)
+		}
+		s = b.recover(s)
+		for range depth {
+			if err := <-answers; err != nil {
+				t.Errorf("a read that waited: %v", err)
+			}
+		}
+	}
+	if err := f.Close(); err != nil {
+		t.Error(err)
+	}
+	b.del(s.Device)
+}

@@ -1,0 +1,234 @@
+package e2e
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// A key is in no place where others look, and in the server's memory only where
+// it is locked and left out of dumps.
+func TestKernelKeyStaysSecret(t *testing.T) {
+	b := kernelBed(t)
+	file, key := b.keyFile(64)
+	log := filepath.Join(t.TempDir(), "log")
+	image := b.image(8 << 20)
+	dev := b.add("--transfer", "aes-xts-plain64", "--key-file", file, "--log-file", log, image)
+	b.store(dev.Device, randomBytes(1<<20))
+	halves := [][]byte{key[:32], key[32:]}
+	places := map[string]string{"list": b.ok("list", "--json") + b.ok("list", "--dm-table")}
+	for _, path := range []string{
+		log, fmt.Sprintf("/run/ublk-loop/%d.json", dev.ID),
+		fmt.Sprintf("/proc/%d/cmdline", dev.PID), fmt.Sprintf("/proc/%d/environ", dev.PID),
+	} {
+		content, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		places[path] = string(content)
+	}
+	for place, content := range places {
+		for _, half := range halves {
+			if strings.Contains(content, string(half)) || strings.Contains(content, fmt.Sprintf("%x", half)) {
+				t.Errorf("the key is in %s", place)
+			}
+		}
+	}
+	if limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", dev.PID)); err != nil || !bytes.Contains(limits, []byte("Max core file size        0                    0")) {
+		t.Errorf("it may dump its core: error %v\n%s", err, limits)
+	}
+	// Who may do all that a server may looks into one without a key.
+	plain := b.add(b.image(1 << 20))
+	defer b.del(plain.Device)
+	look := []string{"--bounding-set", "-sys_ptrace", "head", "-c0"}
+	b.tool("setpriv", append(look, fmt.Sprintf("/proc/%d/mem", plain.PID))...)
+	if out, err := exec.Command("setpriv", append(look, fmt.Sprintf("/proc/%d/mem", dev.PID))...).CombinedOutput(); err == nil {
+		t.Errorf("another process may look into it: %s", out)
+	}
+	copies := 0
+	for _, m := range memoryOf(t, dev.PID) {
+		for _, half := range halves {
+			n := bytes.Count(m.content, half)
+			copies += n
+			if n > 0 && !(m.flags["lo"] && m.flags["dd"]) {
+				t.Errorf("the key is in %s, which is not locked or in dumps: %v", m.name, m.flags)
+			}
+		}
+	}
+	if copies == 0 {
+		t.Error("the key is nowhere: the test does not see the server's memory")
+	}
+	b.del(dev.Device)
+}
+
+// region is a mapping of a process.
+type region struct {
+	name    string
+	flags   map[string]bool // VmFlags of proc_pid_smaps(5)
+	content []byte
+}
+
+// memoryOf returns what a process can write to.
+func memoryOf(t *testing.T, pid int) []region {
+	t.Helper()
+	smaps, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	mem := openMemory(t, pid)
+	var regions []region
+	for line := range strings.Lines(string(smaps)) {
+		fields := strings.Fields(line)
+		if low, high, isRange := addressRange(fields[0]); isRange {
+			regions = append(regions, region{name: strings.TrimSpace(line)})
+			if strings.HasPrefix(fields[1], "rw") && high-low <= 1<<30 {
+				regions[len(regions)-1].content = readRange(mem, low, high)
+			}
+		}
+		if fields[0] == "VmFlags:" {
+			flags := map[string]bool{}
+			for _, flag := range fields[1:] {
+				flags[flag] = true
+			}
+			regions[len(regions)-1].flags = flags
+		}
+	}
+	return regions
+}
+
+func openMemory(t *testing.T, pid int) *os.File {
+	t.Helper()
+	mem, err := os.Open(fmt.Sprintf("/proc/%d/mem", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = mem.Close() })
+	return mem
+}
+
+func addressRange(text string) (low, high int64, ok bool) {
+	first, last, found := strings.Cut(text, "-")
+	low, lowErr := strconv.ParseInt(first, 16, 64)
+	high, highErr := strconv.ParseInt(last, 16, 64)
+	return low, high, found && lowErr == nil && highErr == nil
+}
+
+// readRange returns what of a range is there: in a mapping there may be holes.
+func readRange(mem *os.File, low, high int64) []byte {
+	content := make([]byte, high-low)
+	page := int64(os.Getpagesize())
+	if _, err := mem.ReadAt(content, low); err == nil {
+		return content
+	}
+	for at := low; at < high; at += page {
+		_, _ = mem.ReadAt(content[at-low:at-low+page], at)
+	}
+	return content
+}
+
+// The places of a key other than a file.
+func TestKernelKeyPlaces(t *testing.T) {
+	b := kernelBed(t)
+	file, key := b.keyFile(64)
+	image := b.image(8 << 20)
+	data := randomBytes(8 << 20)
+	transfer := []string{"add", "--json", "--transfer", "aes-xts-plain64", image}
+	dev := b.add("--transfer", "aes-xts-plain64", "--key-file", file, image)
+	b.store(dev.Device, data)
+	b.del(dev.Device)
+	check := func(what string, r result) {
+		t.Helper()
+		r.succeeds(t)
+		var d struct{ Device string }
+		b.decode(r.out, &d)
+		t.Log(what)
+		b.holds(d.Device, data)
+		b.del(d.Device)
+	}
+
+	stdin := b.command(append(transfer, "--key-file", "-")...)
+	stdin.Stdin = bytes.NewReader(key)
+	check("standard input", b.runCommand(stdin))
+
+	f, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	fd := b.command(append(transfer, "--key-fd", "3")...)
+	fd.ExtraFiles = []*os.File{f}
+	check("a descriptor", b.runCommand(fd))
+
+	b.run(append(transfer, "--key-description", "ublk-loop:test")...).fails(t, 1, image, "key ublk-loop:test", "not available")
+	id, err := unix.AddKey("user", "ublk-loop:test", key, unix.KEY_SPEC_USER_SESSION_KEYRING)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _, _ = unix.KeyctlInt(unix.KEYCTL_UNLINK, id, unix.KEY_SPEC_USER_SESSION_KEYRING, 0, 0) }()
+	check("the keyring", b.run(append(transfer, "--key-description", "ublk-loop:test")...))
+}
+
+// What cannot work attaches nothing, and says why.
+func TestKernelTransferRefuses(t *testing.T) {
+	b := kernelBed(t)
+	image := b.image(8 << 20)
+	short, _ := b.keyFile(31)
+	equal := filepath.Join(t.TempDir(), "equal")
+	if err := os.WriteFile(equal, make([]byte, 64), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	good, _ := b.keyFile(64)
+	odd := b.image(4<<20 + 512)
+	for _, tt := range []struct {
+		args  []string
+		texts []string
+	}{
+		{[]string{"--key-file", short, image}, []string{image, "31 bytes", "32 nor 64"}},
+		{[]string{"--key-file", equal, image}, []string{image, "halves are equal"}},
+		{[]string{"--key-file", good, "--zero-copy=on", image}, []string{image, "zero copy", "hint: --zero-copy"}},
+		{[]string{"--key-file", good, "--sector-size", "4096", "--offset", "512", image}, []string{image, "offset 512", "4096"}},
+		{[]string{"--key-file", good, "--sector-size", "4096", "--sizelimit", "512", image}, []string{image, "limit 512", "4096"}},
+		{[]string{"--key-file", good, "--sector-size", "4096", odd}, []string{odd, "not a multiple", "hint: --sizelimit"}},
+		{[]string{"--key-file", good, "--sector-size", "4096", "--iv-offset", "7", image}, []string{image, "iv offset 7"}},
+	} {
+		b.run(append([]string{"add", "--transfer", "aes-xts-plain64"}, tt.args...)...).fails(t, 1, tt.texts...)
+	}
+}
+
+// A server that has ended takes the key with it.
+func TestKernelForegroundTransfer(t *testing.T) {
+	b := kernelBed(t)
+	file, _ := b.keyFile(64)
+	image := b.image(8 << 20)
+	data := randomBytes(8 << 20)
+	add := []string{"--transfer", "aes-xts-plain64", "--key-file", file, image}
+	dev := b.add(add...)
+	b.store(dev.Device, data)
+	b.del(dev.Device)
+	cmd := b.command(append([]string{"add", "--foreground"}, add...)...)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var path string
+	if _, err := fmt.Fscanln(out, &path); err != nil {
+		t.Fatal(err)
+	}
+	b.holds(path, data)
+	if err := cmd.Process.Signal(unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+}

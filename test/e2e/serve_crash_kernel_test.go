@@ -1,0 +1,170 @@
+package e2e
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
+)
+
+// served checks that devices are served by a server, and hold what they did.
+func (m *many) serves(devices ...client.Device) {
+	m.b.Helper()
+	for _, d := range devices {
+		list := m.b.list(d.Device)
+		if list[0].PID != m.pid() || list[0].State != "live" {
+			m.b.Errorf("%s: %s, process %d; want live, %d", d.Device, list[0].State, list[0].PID, m.pid())
+		}
+	}
+}
+
+// A server that is started again takes over what outlived the last, be that
+// killed or told to end, and I/O that waited goes on.
+func TestKernelServeAgain(t *testing.T) {
+	ublktest.Require(t, ublktest.EveryKernel)
+	b := kernelBed(t, ublktest.EveryKernel)
+	for name, end := range map[string]func(*many){"killed": (*many).kill, "ended": (*many).stop} {
+		t.Run(name, func(t *testing.T) {
+			b := b.in(t)
+			m := b.serve("--on-crash=reissue")
+			one, two := b.add(b.image(4<<20)), b.add(b.image(4<<20))
+			fails := b.add("--on-crash=fail", b.image(4<<20))
+			f := b.openExclusively(one.Device)
+			g := b.openExclusively(two.Device)
+			defer func() { _, _ = unix.Close(f), unix.Close(g) }()
+			end(m)
+			for _, s := range []client.Device{one, two} {
+				b.waits(s)
+			}
+			data := randomBytes(4 << 20)
+			tid, stored := make(chan int, 1), make(chan error, 1)
+			go func() { // until a server comes; received below
+				runtime.LockOSThread()
+				defer runtime.UnlockOSThread()
+				_, err := unix.Pwrite(f, data, 0)
+				tid <- unix.Gettid()
+				if err == nil {
+					err = unix.Fsync(f)
+				}
+				stored <- err
+			}()
+			b.sleepsInKernel(<-tid)
+			m = b.serve()
+			if err := <-stored; err != nil {
+				t.Fatal(err)
+			}
+			m.serves(one, two)
+			b.holds(one.Device, data)
+			b.del("--force", one.Device, two.Device, fails.Device)
+		})
+	}
+}
+
+// sleepsInKernel waits until a thread of this process waits for what no signal
+// interrupts, as for I/O.
+func (b *bed) sleepsInKernel(tid int) {
+	b.Helper()
+	waitUntil(b, "a thread waits for I/O", func() bool {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/stat", tid))
+		if err != nil {
+			b.Fatal(err)
+		}
+		_, rest, _ := strings.Cut(string(stat), ") ")
+		return strings.HasPrefix(rest, "D")
+	})
+}
+
+func (b *bed) openExclusively(path string) int {
+	b.Helper()
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_EXCL|unix.O_CLOEXEC, 0)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return fd
+}
+
+// The lease of a device ends with its server. Another that takes it over
+// removes it when nobody uses it.
+func TestKernelServeAgainWithoutHolder(t *testing.T) {
+	b := kernelBed(t)
+	m := b.serve("--on-crash=reissue")
+	h := m.lease(b.image(1<<20), "")
+	used := m.lease(b.image(1<<20), "")
+	f := b.openExclusively(used.device.Device)
+	m.kill()
+	m = b.serve()
+	waitUntil(t, "the one that nobody uses is gone", func() bool { return len(b.list()) == 1 })
+	m.serves(used.device)
+	if err := unix.Close(f); err != nil {
+		t.Fatal(err)
+	}
+	b.isGone(used.device)
+	_ = h
+}
+
+// A server that does not run holds up a forced removal no longer than it has
+// time for its end.
+func TestKernelForceStoppedServer(t *testing.T) {
+	b := kernelBed(t)
+	s := b.add("--standalone", b.image(1<<20))
+	fd := b.openExclusively(s.Device)
+	defer func() { _ = unix.Close(fd) }()
+	if err := unix.Kill(s.PID, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	failed := make(chan error, 1)
+	go func() {
+		_, err := unix.Pwrite(fd, make([]byte, 4096), 0)
+		if err == nil {
+			err = unix.Fsync(fd)
+		}
+		failed <- err
+	}()
+	waitUntil(t, "the write is under way", func() bool {
+		return b.attr(s, "inflight") != "0        0"
+	})
+	b.del("--force", s.Device)
+	if err := <-failed; err == nil {
+		t.Error("a write that no server had a part in has succeeded")
+	}
+}
+
+// Whoever starts the server again, nobody who uses its devices sees that it was
+// killed: no error, and each block holds what was written last.
+func TestKernelServeUnderLoad(t *testing.T) {
+	ublktest.Require(t, ublktest.EveryKernel, ublktest.Soak)
+	b := kernelBed(t, ublktest.EveryKernel, ublktest.Soak)
+	m := b.serve("--on-crash=reissue")
+	var devices []client.Device
+	var loads []*load
+	for _, zeroCopy := range []string{"auto", "off"} {
+		s := b.add("--zero-copy", zeroCopy, b.image(loadBytes))
+		devices = append(devices, s)
+		loads = append(loads, startLoad(b, s.Device))
+	}
+	n := ublktest.Kills(b, 4, 15)
+	for range n {
+		for _, l := range loads {
+			l.goesOn(b)
+		}
+		time.Sleep(rand.N(200 * time.Millisecond))
+		m.kill()
+		m = b.serve("--on-crash=reissue")
+	}
+	m.serves(devices...)
+	for _, l := range loads {
+		failed := l.end(b)
+		t.Logf("%d kills, %d writes, %d requests failed", n, l.wrote.Load(), failed)
+		if failed > 0 {
+			t.Errorf("%d requests failed", failed)
+		}
+	}
+}

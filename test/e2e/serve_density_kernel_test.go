@@ -1,0 +1,175 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
+)
+
+// deviceKiB is the most user memory that a further device of 2 queues and depth
+// 32 may take, in KiB.
+const deviceKiB = 64
+
+// Many devices in one server, on one file: each costs little memory and no
+// thread of its own, one more is attached as quickly as the first, and when
+// nothing happens the server does nothing.
+func TestKernelServeDensity(t *testing.T) {
+	ublktest.Require(t, ublktest.Plain, ublktest.Soak)
+	b := kernelBed(t, ublktest.Plain, ublktest.Soak)
+	n := ublktest.Repeats(t, "UBLK_LOOP_DEVICES", 120, 300)
+	m := b.serve()
+	c := client.New(client.DefaultSocket)
+	file, err := loop.OpenPath(b.image(16 << 20))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = file.Close() }()
+	add := func(devices int) (cpu time.Duration) {
+		times := make([]time.Duration, devices)
+		for i := range times {
+			start := m.cpuTime()
+			lease, err := c.Add(context.Background(),
+				client.AddRequest{File: file.Name(), Config: client.Config{ReadOnly: true, Queues: 2, Depth: 32, MaxIOBytes: 16 << 10}}, client.Files{File: file})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := lease.Keep(context.Background(), 0); err != nil {
+				t.Fatal(err)
+			}
+			lease.Close()
+			times[i] = m.cpuTime() - start
+		}
+		slices.Sort(times)
+		return median(times)
+	}
+	add(1)
+	threads := m.threads()
+	early := add(n / 3)
+	m.isIdle()
+	before, kernel := m.memory(), kernelMemory(t)
+	late := add(n - n/3)
+	m.isIdle()
+	t.Logf("%d devices: CPU time of an attach %v among the first third, %v later", n, early, late)
+	if late > 2*early { // of the medians: a machine that is shared has moments
+		t.Error("an attach takes longer the more devices there are")
+	}
+	each := (m.memory() - before) / (n - n/3)
+	t.Logf("%d KiB and %.2f threads a device, %d KiB of the kernel's", each, float64(m.threads()-threads)/float64(n),
+		(kernelMemory(t)-kernel)/(n-n/3))
+	copies := b.list("0")[0].BufferMode == "copy"
+	ublktest.CheckAbility(t, ublktest.ZeroCopy, !copies)
+	if copies {
+		t.Logf("without zero copy its buffers are the most of it")
+	} else if each > deviceKiB {
+		t.Errorf("a device takes %d KiB, more than %d", each, deviceKiB)
+	}
+	// Queues share threads; Go keeps a few for whoever comes back from the kernel.
+	if now := m.threads(); now > threads+n/4+64 {
+		t.Errorf("%d threads more for %d devices", now-threads, n)
+	}
+	b.ok("del", "--all")
+}
+
+// memory returns the server's PSS, in KiB.
+func (m *many) memory() int {
+	m.b.Helper()
+	return m.b.memory(client.Device{PID: m.pid()})["Pss:"]
+}
+
+// kernelMemory returns what the kernel has in slabs, stacks and page tables, in
+// KiB: that of all devices, and what else changes at the time.
+func kernelMemory(t *testing.T) int {
+	t.Helper()
+	data, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	total := 0
+	for line := range strings.Lines(string(data)) {
+		var kib int
+		if fields := strings.Fields(line); slices.Contains([]string{"SUnreclaim:", "KernelStack:", "PageTables:"}, fields[0]) {
+			if kib, err = strconv.Atoi(fields[1]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		total += kib
+	}
+	return total
+}
+
+func (m *many) threads() int {
+	m.b.Helper()
+	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", m.pid()))
+	if err != nil {
+		m.b.Fatal(err)
+	}
+	return len(tasks)
+}
+
+// cpuTime returns how long the server has been on a CPU: its clock, by the
+// number that clock_getcpuclockid(3) gives it.
+func (m *many) cpuTime() time.Duration {
+	m.b.Helper()
+	const schedClock = 2 // CPUCLOCK_SCHED in linux/posix-timers_types.h
+	var ts unix.Timespec
+	if err := unix.ClockGettime(int32(^m.pid()<<3|schedClock), &ts); err != nil {
+		m.b.Fatal(err)
+	}
+	return time.Duration(ts.Nano())
+}
+
+// isIdle waits until the server has nothing left to do, and checks that it then
+// does nothing: a thread that is woken, or that calls the kernel and waits, is
+// switched to.
+func (m *many) isIdle() {
+	m.b.Helper()
+	was := m.switches()
+	for quiet, start := 0, time.Now(); quiet < 3; {
+		if time.Since(start) > time.Minute {
+			m.b.Fatal("the server was never idle for three seconds of a minute")
+		}
+		time.Sleep(time.Second)
+		now := m.switches()
+		quiet++
+		if now != was {
+			quiet = 0
+		}
+		was = now
+	}
+}
+
+// switches returns how often the kernel has switched from one of the server's
+// threads.
+func (m *many) switches() int {
+	m.b.Helper()
+	total := 0
+	paths, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", m.pid()))
+	if err != nil {
+		m.b.Fatal(err)
+	}
+	for _, path := range paths {
+		data, _ := os.ReadFile(path) // nothing of a thread that has ended
+		for line := range strings.Lines(string(data)) {
+			if _, count, found := strings.Cut(line, "voluntary_ctxt_switches:"); found {
+				n, err := strconv.Atoi(strings.TrimSpace(count))
+				if err != nil {
+					m.b.Fatal(err)
+				}
+				total += n
+			}
+		}
+	}
+	return total
+}

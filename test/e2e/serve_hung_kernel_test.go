@@ -1,0 +1,79 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
+)
+
+// A device whose disk answers nobody any more holds up its own removal. The
+// others are served, added and removed meanwhile, the log says what hangs, and
+// when the disk is back all comes to its end.
+func TestKernelServeHungDevice(t *testing.T) {
+	ublktest.Require(t, ublktest.ScratchDisk)
+	b := kernelBed(t, ublktest.ScratchDisk)
+	disk := b.testDisk()
+	b.tool("dmsetup", "create", "hangs", "--noudevsync", "--table", "0 2048 linear "+disk+" 0")
+	t.Cleanup(func() { b.tool("dmsetup", "remove", "--retry", "--noudevsync", "hangs") })
+	path := "/dev/" + strings.TrimSpace(b.tool("dmsetup", "info", "-c", "--noheadings", "-o", "blkdevname", "hangs"))
+	log := t.TempDir() + "/log"
+	b.serve("--log-file", log)
+	hangs, works := b.add(path), b.add(b.image(1<<20))
+	b.tool("dmsetup", "suspend", "--noflush", "--nolockfs", "--noudevsync", "hangs")
+	resumed := false
+	resume := func() {
+		if !resumed {
+			resumed = true
+			b.tool("dmsetup", "resume", "--noudevsync", "hangs")
+		}
+	}
+	t.Cleanup(resume)
+	// A page in the device's cache, which its removal has to write.
+	f, err := os.OpenFile(hangs.Device, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Write(randomBytes(1 << 20)); err != nil {
+		t.Fatal(err)
+	}
+	closed := make(chan error, 1) // the last close writes it, too
+	go func() { closed <- f.Close() }()
+	waitUntil(t, "the write is under way", func() bool { return b.attr(hangs, "inflight") != "0        0" })
+	removed := make(chan result, 1)
+	go func() {
+		cmd := exec.Command("curl", "-sSf", "-X", "DELETE", "--max-time", "60", "--unix-socket", "/run/ublk-loop/control.sock",
+			fmt.Sprintf("http://x/v1/devices/%d?force=true", hangs.ID))
+		removed <- b.runCommand(cmd)
+	}()
+	until := time.Now().Add(12 * time.Second)
+	for n := 0; time.Now().Before(until); n++ {
+		b.works(works)
+		other := b.add(b.image(1 << 20))
+		b.del(other.Device)
+		if n == 0 {
+			select {
+			case r := <-removed:
+				t.Fatalf("a device whose page cannot be written is removed: %+v", r)
+			default:
+			}
+		}
+	}
+	waitUntil(t, "the log says what hangs", func() bool {
+		text, err := os.ReadFile(log)
+		return err == nil && strings.Contains(string(text), "stop "+hangs.Device+": takes long")
+	})
+	resume()
+	if r := <-removed; r.status != 0 {
+		t.Errorf("removed after the disk was back: %+v", r)
+	}
+	<-closed //nolint:errcheck // an error where the removal was first
+	b.del(works.Device)
+	unix.Sync()
+}

@@ -1,0 +1,156 @@
+package e2e
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/client"
+)
+
+// many is a server of many devices, in a test.
+type many struct {
+	b      *bed
+	cmd    *exec.Cmd
+	errOut bytes.Buffer
+	ended  chan error
+}
+
+// serve starts a server of many devices, and waits until it answers. At the end
+// of the test it is told to end, and has to in order.
+func (b *bed) serve(args ...string) *many {
+	b.Helper()
+	return b.serveIn(nil, args...)
+}
+
+// serveIn starts a server with more in its environment.
+func (b *bed) serveIn(env []string, args ...string) *many {
+	b.Helper()
+	m := &many{b: b, cmd: withEnv(b.command(append([]string{"serve"}, args...)...), env...), ended: make(chan error, 1)}
+	m.cmd.Stderr = &m.errOut
+	if err := m.cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	go func() { m.ended <- m.cmd.Wait() }()
+	b.Cleanup(func() {
+		if m.cmd != nil {
+			m.stop()
+		}
+	})
+	waitUntil(b, "the server answers", func() bool {
+		_, err := m.try("-f", "http://x/v1/devices")
+		return err == nil
+	})
+	return m
+}
+
+// stop ends the server, which has to end in order.
+func (m *many) stop() {
+	m.b.Helper()
+	if err := m.cmd.Process.Signal(unix.SIGTERM); err != nil {
+		m.b.Error(err)
+	}
+	if err := <-m.ended; err != nil {
+		m.b.Errorf("the server: %v\n%s", err, m.errOut.String())
+	}
+	m.cmd = nil
+}
+
+// kill ends the server as a crash would.
+func (m *many) kill() {
+	m.b.Helper()
+	if err := m.cmd.Process.Kill(); err != nil {
+		m.b.Error(err)
+	}
+	if err := <-m.ended; err == nil {
+		m.b.Error("a server that was killed has ended in order")
+	}
+	m.cmd = nil
+}
+
+// pid returns the server's process.
+func (m *many) pid() int { return m.cmd.Process.Pid }
+
+// try runs curl at the server's socket.
+func (m *many) try(args ...string) (string, error) {
+	out, err := exec.Command("curl", append([]string{"-s", "-S", "--unix-socket", client.DefaultSocket}, args...)...).CombinedOutput()
+	return string(out), err
+}
+
+func (m *many) curl(args ...string) string {
+	m.b.Helper()
+	out, err := m.try(args...)
+	if err != nil {
+		m.b.Fatalf("curl %q: %v\n%s", args, err, out)
+	}
+	return out
+}
+
+// works checks that a device takes data, and gives it back.
+func (b *bed) works(s client.Device) {
+	b.Helper()
+	data := randomBytes(int(s.Size))
+	b.store(s.Device, data)
+	b.holds(s.Device, data)
+}
+
+func TestKernelServe(t *testing.T) {
+	b := kernelBed(t)
+	m := b.serve()
+	first, second := b.add(b.image(8<<20)), b.add(b.image(8<<20))
+	for _, s := range []client.Device{first, second} {
+		if s.PID != m.pid() || s.Autoclear {
+			t.Errorf("%s: process %d, autoclear %v; want %d, false", s.Device, s.PID, s.Autoclear, m.pid())
+		}
+		b.works(s)
+	}
+	alone := b.add("--standalone", b.image(8<<20))
+	if alone.PID == m.pid() {
+		t.Error("a device that was to have its own server is served by the other")
+	}
+	if n := len(b.list()); n != 3 {
+		t.Errorf("list shows %d devices, want 3", n)
+	}
+	b.del(first.Device, alone.Device)
+	if list := b.list(); len(list) != 1 || list[0].ID != second.ID {
+		t.Errorf("list shows %+v, want %s", list, second.Device)
+	}
+	b.works(second)
+	m.stop()
+	if list := b.list(); len(list) != 0 {
+		t.Errorf("after the server's end list shows %+v", list)
+	}
+	if _, err := os.Stat(client.DefaultSocket); !os.IsNotExist(err) {
+		t.Errorf("after the server's end its socket: error %v", err)
+	}
+}
+
+// A server outlives the namespace of mounts that it was started in, and what is
+// mounted there on its own device: it keeps neither.
+func TestKernelServeUnshared(t *testing.T) {
+	b := kernelBed(t)
+	image, dir := b.image(16<<20), t.TempDir()
+	b.tool("mkfs.ext4", "-q", "-F", image)
+	script := `"$0" serve >/dev/null 2>&1 & server=$!
+		until curl -sf --unix-socket ` + client.DefaultSocket + ` http://x/v1/server >/dev/null; do sleep 0.05; done
+		"$0" add "$1" && mount /dev/ublkb0 "$2" && echo $server`
+	out := strings.Fields(b.tool("unshare", "--mount", "sh", "-c", script, b.bin, image, dir))
+	pid, err := strconv.Atoi(out[len(out)-1])
+	if err != nil {
+		t.Fatalf("%q: %v", out, err)
+	}
+	defer func() { _ = unix.Kill(pid, unix.SIGTERM) }()
+	b.del(b.list()[0].Device) // its mount went with the namespace
+	// With the namespace went the mounts by which the server found files. A
+	// client that finds them itself is served.
+	b.works(b.add(image))
+	if err := unix.Kill(pid, unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	waitUntil(t, "the server has ended", func() bool { return len(things(t)) == 0 })
+}

@@ -1,0 +1,195 @@
+package e2e
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
+)
+
+// pulse writes to a device and reads back, one block after the other, and keeps
+// the longest time that one took.
+type pulse struct {
+	longest atomic.Int64 // nanoseconds
+	blocks  atomic.Int64
+	stop    chan struct{}
+	ended   chan error
+}
+
+func (b *bed) pulse(s client.Device) *pulse {
+	p := &pulse{stop: make(chan struct{}), ended: make(chan error, 1)}
+	// Claimed, as a mount does: before Linux 7.0 a plain open is not seen from
+	// another pid namespace.
+	fd, err := unix.Open(s.Device, unix.O_RDWR|unix.O_DIRECT|unix.O_EXCL|unix.O_CLOEXEC, 0)
+	if err != nil {
+		b.Fatal(err)
+	}
+	mem, err := unix.Mmap(-1, 0, 8192, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	if err != nil {
+		b.Fatal(err)
+	}
+	go func() {
+		defer func() { _, _ = unix.Munmap(mem), unix.Close(fd) }()
+		p.ended <- p.run(fd, mem[:4096], mem[4096:], int64(s.Size)/4096)
+	}()
+	return p
+}
+
+func (p *pulse) run(fd int, out, in []byte, n int64) error {
+	for i := int64(0); ; i++ {
+		select {
+		case <-p.stop:
+			return nil
+		default:
+		}
+		for j := range out {
+			out[j] = byte(i + int64(j))
+		}
+		start := time.Now()
+		if _, err := unix.Pwrite(fd, out, i%n*4096); err != nil {
+			return fmt.Errorf("write: %w", err)
+		}
+		if _, err := unix.Pread(fd, in, i%n*4096); err != nil {
+			return fmt.Errorf("read: %w", err)
+		}
+		p.longest.Store(max(p.longest.Load(), int64(time.Since(start))))
+		if string(in) != string(out) {
+			return fmt.Errorf("block %d holds something else", i%n)
+		}
+		p.blocks.Add(1)
+		time.Sleep(time.Millisecond) // leaves the machine to the others
+	}
+}
+
+// end ends it, and checks that no I/O failed.
+func (b *bed) end(p *pulse) {
+	b.Helper()
+	close(p.stop)
+	if err := <-p.ended; err != nil {
+		b.Error(err)
+	}
+}
+
+// Ten devices under I/O, one of them mounted, and a lease, are handed from one
+// program to the next, again and again: no I/O fails, nothing is lost, and the
+// process stays the same.
+func TestKernelUpgrade(t *testing.T) {
+	ublktest.Require(t, ublktest.EveryKernel)
+	b := kernelBed(t, ublktest.EveryKernel)
+	m := b.serve("--on-crash=reissue")
+	var devices []client.Device
+	var pulses []*pulse
+	for range 9 {
+		s := b.add("--queues=2", "--depth=32", "--direct-io=off", b.image(1<<20))
+		devices = append(devices, s)
+		pulses = append(pulses, b.pulse(s))
+	}
+	image := b.image(16 << 20)
+	b.tool("mkfs.ext4", "-q", "-F", image)
+	mounted := b.add(image)
+	devices = append(devices, mounted)
+	dir := t.TempDir()
+	b.tool("mount", mounted.Device, dir)
+	h := m.lease(b.image(1<<20), "")
+	for generation := range 3 {
+		data := randomBytes(1 << 20)
+		file := filepath.Join(dir, "file")
+		if err := os.WriteFile(file, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if out := b.ok("upgrade"); !strings.HasSuffix(out, fmt.Sprintf("process %d, 11 devices\n", m.pid())) {
+			t.Errorf("upgrade %d prints %q", generation, out)
+		}
+		m.serves(append(devices, h.device)...)
+		b.holds(file, data)
+		for _, p := range pulses {
+			was := p.blocks.Load()
+			waitUntil(t, "I/O goes on", func() bool { return p.blocks.Load() > was })
+		}
+	}
+	longest := time.Duration(0)
+	for _, p := range pulses {
+		longest = max(longest, time.Duration(p.longest.Load()))
+		b.end(p)
+	}
+	t.Logf("the longest write and read with three upgrades: %v", longest)
+	// The lease is the new server's.
+	h.drop()
+	waitUntil(t, "the leased device is gone", func() bool { return len(b.list()) == len(devices) })
+	b.tool("umount", dir)
+	b.tool("e2fsck", "-fn", mounted.Device)
+}
+
+// A device that would not outlive it is in the way.
+func TestKernelUpgradeRefused(t *testing.T) {
+	b := kernelBed(t)
+	b.run("upgrade").fails(t, 1, "no server")
+	m := b.serve("--on-crash=reissue")
+	s := b.add("--on-crash=fail", b.image(1<<20))
+	b.run("upgrade").fails(t, 1, s.Device, "hint: --on-crash=reissue")
+	b.works(s)
+	m.serves(s)
+	b.del(s.Device)
+	b.ok("upgrade")
+	// Its key would be nobody's.
+	key, _ := b.keyFile(64)
+	s = b.add("--on-crash=reissue", "--transfer=aes-xts-plain64", "--key-file="+key, b.image(1<<20))
+	b.run("upgrade").fails(t, 1, s.Device+" (without its key)")
+	b.del(s.Device)
+}
+
+// The service manager is told that there is somebody as soon as there is, so that
+// a program that takes another's place has as long for its next word as that had.
+func TestKernelUpgradeAndWatchdog(t *testing.T) {
+	b := kernelBed(t)
+	name := filepath.Join(t.TempDir(), "notify")
+	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: name, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer manager.Close()
+	// Hours: none of what comes is due.
+	m := b.serveIn([]string{"NOTIFY_SOCKET=" + name, "WATCHDOG_USEC=36000000000"})
+	start := []string{"WATCHDOG=1", "READY=1", "WATCHDOG=1"}
+	for _, want := range start {
+		b.notified(manager, want)
+	}
+	b.ok("upgrade")
+	for _, want := range append([]string{"WATCHDOG=1"}, start...) {
+		b.notified(manager, want)
+	}
+	m.stop()
+}
+
+// A file that has no name any more is handed over, and what was said about how
+// long a device stays.
+func TestKernelUpgradeHandsOver(t *testing.T) {
+	ublktest.Require(t, ublktest.EveryKernel)
+	b := kernelBed(t, ublktest.EveryKernel)
+	m := b.serve("--on-crash=reissue")
+	file := b.image(1 << 20)
+	s := b.add(file)
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	unused := b.add("--autoclear=1h", b.image(1<<20))
+	p := b.pulse(s)
+	for range 2 {
+		b.ok("upgrade")
+		blocks := p.blocks.Load()
+		waitUntil(t, "I/O goes on", func() bool { return p.blocks.Load() > blocks+2 })
+	}
+	b.end(p)
+	m.serves(s, unused)
+	b.del(unused.Device)
+	b.del(s.Device)
+}
