@@ -32,6 +32,28 @@ type fakeDevices struct {
 	// asked is called with the number of a look at the devices, before the answer.
 	asked func(look int)
 	looks int
+
+	calls sync.WaitGroup // of asked
+}
+
+// onLook sets what is called at each look from now on.
+func (d *fakeDevices) onLook(asked func(look int)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.asked = asked
+}
+
+// look calls what is to be called at a look. It must not hold the mutex then.
+func (d *fakeDevices) look() {
+	d.mu.Lock()
+	d.looks++
+	look, asked := d.looks, d.asked
+	d.calls.Add(1)
+	d.mu.Unlock()
+	defer d.calls.Done()
+	if asked != nil {
+		asked(look)
+	}
 }
 
 func (d *fakeDevices) Add(file *os.File, cfg loop.Config) (loop.Status, error) {
@@ -61,9 +83,7 @@ func (d *fakeDevices) Remove(_ uint32, opts loop.DetachOptions) error {
 }
 
 func (d *fakeDevices) Devices() []loop.Status {
-	if d.looks++; d.asked != nil {
-		d.asked(d.looks)
-	}
+	d.look()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.device == nil {
@@ -120,9 +140,10 @@ func attachWhile(t *testing.T, look int, meanwhile func(d *fakeDevices, stop fun
 	}
 	defer file.Close()
 	d, socket := &fakeDevices{node: filepath.Join(dir, "node")}, filepath.Join(dir, "socket")
+	t.Cleanup(d.calls.Wait) // before the directory goes in which they make the node
 	stop := serveFake(t, d, socket)
 	t.Cleanup(stop)
-	d.asked = func(n int) {
+	d.onLook(func(n int) {
 		if n == look {
 			meanwhile(d, stop, socket)
 		}
@@ -131,7 +152,7 @@ func attachWhile(t *testing.T, look int, meanwhile func(d *fakeDevices, stop fun
 				t.Error(err)
 			}
 		}
-	}
+	})
 	req := client.AddRequest{File: path, Config: client.Config{ReadOnly: true}}
 	h, err := client.New(socket).Attach(context.Background(), req, client.Files{File: file})
 	return h, d, err
@@ -201,7 +222,7 @@ func TestOpen(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer first.Close()
-	d.asked = nil
+	d.onLook(nil)
 	c := client.New(filepath.Join(filepath.Dir(d.node), "socket"))
 	h, err := c.Open(context.Background(), first.Device)
 	if err != nil {
