@@ -23,19 +23,30 @@ import (
 // serveEnv names the file that a copy of this test program shall serve.
 const serveEnv = "UBLK_LOOP_TEST_SERVE"
 
-// TestServerProcess is no test: it is the server that others start and kill.
-func TestServerProcess(t *testing.T) {
+func TestMain(m *testing.M) {
 	path := os.Getenv(serveEnv)
 	if path == "" {
-		t.Skip("only run by other tests")
+		os.Exit(m.Run())
 	}
+	if err := serveUntilStopped(path); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// serveUntilStopped is the server that tests start and kill.
+func serveUntilStopped(path string) error {
 	ctl, err := ublk.OpenControl()
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
-	dev, err := Attach(ctl, openPath(t, path), Config{})
+	file, err := OpenPath(path)
 	if err != nil {
-		t.Fatal(err)
+		return err
+	}
+	dev, err := Attach(ctl, file, Config{})
+	if err != nil {
+		return err
 	}
 	fmt.Println("device", dev.ID())
 	stop := make(chan os.Signal, 1)
@@ -44,15 +55,13 @@ func TestServerProcess(t *testing.T) {
 	case <-stop:
 	case <-dev.Done():
 	}
-	if err := dev.Close(); err != nil {
-		t.Fatal(err)
-	}
+	return dev.Close()
 }
 
 // startServer serves a file in a process of its own.
 func startServer(t *testing.T, path string) (*exec.Cmd, uint32) {
 	t.Helper()
-	cmd := exec.Command(os.Args[0], "-test.run=^TestServerProcess$")
+	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), serveEnv+"="+path)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()

@@ -7,13 +7,26 @@ import (
 	"testing"
 
 	"golang.org/x/crypto/xts"
+
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // forEachImplementation runs a test with every implementation that this machine
 // has, not only with New's choice.
 func forEachImplementation(t *testing.T, test func(t *testing.T, impl implementation)) {
 	t.Helper()
-	for impl := generic; impl <= armv8; impl++ {
+	forImplementations(t, generic, test)
+}
+
+// forOwnImplementations leaves out x/crypto's.
+func forOwnImplementations(t *testing.T, test func(t *testing.T, impl implementation)) {
+	t.Helper()
+	forImplementations(t, generic+1, test)
+}
+
+func forImplementations(t *testing.T, first implementation, test func(t *testing.T, impl implementation)) {
+	t.Helper()
+	for impl := first; impl <= armv8; impl++ {
 		t.Run(impl.String(), func(t *testing.T) {
 			skipMissing(t, impl)
 			test(t, impl)
@@ -24,7 +37,7 @@ func forEachImplementation(t *testing.T, test func(t *testing.T, impl implementa
 func skipMissing(t testing.TB, impl implementation) {
 	t.Helper()
 	if lacks := missing(impl); lacks != "" {
-		t.Skipf("%v cannot run here, for want of: %s", impl, lacks)
+		ublktest.MachineLacks(t, lacks)
 	}
 }
 

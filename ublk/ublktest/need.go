@@ -111,10 +111,10 @@ func Require(t testing.TB, needs ...Need) {
 	}
 }
 
-// LacksHardware skips a test for which this machine lacks something that it has or has
+// MachineLacks skips a test for which this machine lacks something that it has or has
 // not for good, such as an instruction of its CPU. Any other skipped test that no
 // machine of a full run can run fails that run.
-func LacksHardware(t testing.TB, what string) {
+func MachineLacks(t testing.TB, what string) {
 	t.Helper()
 	t.Attr(AttrLacks, what)
 	t.Skipf("this machine lacks %s", what)

@@ -95,8 +95,8 @@ func TestContradiction(t *testing.T) {
 	}
 }
 
-func TestLacksHardware(t *testing.T) {
-	record(t, func(t testing.TB) { LacksHardware(t, "AVX-512") }).expect(t, true, false, "lacks=AVX-512", "this machine lacks AVX-512")
+func TestMachineLacks(t *testing.T) {
+	record(t, func(t testing.TB) { MachineLacks(t, "AVX-512") }).expect(t, true, false, "lacks=AVX-512", "this machine lacks AVX-512")
 }
 
 func TestRepeats(t *testing.T) {
