@@ -65,7 +65,7 @@ func execute(ctx context.Context, o *options, out io.Writer) (bool, error) {
 	}
 	r.runner.schedule(ctx, o.jobs, r.jobs(), progressEvery)
 	if ctx.Err() != nil {
-		return false, nil
+		return false, firstError(r.runner.ledger.close(), r.runner.times.write())
 	}
 	r.runner.tryAgain(ctx, r.again, progressEvery)
 	return r.end()

@@ -2,9 +2,12 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -43,9 +46,22 @@ func follow(ctx context.Context, cmd *exec.Cmd, pkg string, add func(event)) err
 	return firstError(cmdErr, readErr, wait(), read.Close())
 }
 
+// test2json is the path of Go's program of that name.
+var test2json = sync.OnceValues(func() (string, error) {
+	out, err := exec.Command("go", "tool", "-n", "test2json").Output()
+	if err != nil {
+		return "", fmt.Errorf("find test2json: %w", err)
+	}
+	return strings.TrimSpace(string(out)), nil
+})
+
 // convert turns the output of a test binary into events.
 func convert(ctx context.Context, in *os.File, pkg string) (io.Reader, func() error, error) {
-	cmd := exec.CommandContext(ctx, "go", "tool", "test2json", "-t", "-p", pkg)
+	program, err := test2json()
+	if err != nil {
+		return nil, nil, err
+	}
+	cmd := exec.CommandContext(ctx, program, "-t", "-p", pkg)
 	cmd.Stdin, cmd.Stderr = in, os.Stderr
 	// In a group of its own, it reads to the end of what is interrupted.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
