@@ -144,8 +144,8 @@ func TestTableKeepsNumbers(t *testing.T) {
 	defer w.Close()
 	l := &launch{files: descriptors{"one": w, "none": nil}}
 	table := l.table(nil, nil, os.Stderr, r)
-	for fd, f := range table {
-		if f != nil && int(f.Fd()) != fd {
+	for fd, f := range table[3:] {
+		if fd += 3; f != nil && int(f.Fd()) != fd {
 			t.Errorf("number %d is to be %d", f.Fd(), fd)
 		}
 	}
