@@ -74,17 +74,9 @@ func newMany(version string, task *manyTask, files descriptors) *many {
 
 // run serves until a signal.
 func (s *many) run(stop <-chan os.Signal) error {
-	if _, err := confine.LockMemory(); err != nil {
-		s.task.Warnings = append(s.task.Warnings, fmt.Sprintf("may wait for memory that its own devices have to free: %v", err))
-	}
-	if err := confine.ForbidDumps(); err != nil {
+	if err := s.prepare(); err != nil {
 		return err
 	}
-	for _, w := range s.task.Warnings {
-		s.log.warn(w)
-	}
-	s.collector.Start()
-	confine.ReserveProcessors(runtime.NumCPU())
 	var err error
 	if s.ctl, err = ublk.OpenControl(); err != nil {
 		return err
@@ -117,6 +109,22 @@ func (s *many) run(stop <-chan os.Signal) error {
 	removeSocket(s.task.Socket)
 	// Requests that are under way are refused or come to their end first.
 	return errors.Join(err, s.devices.Shutdown(), api.Close(), metrics.Close(), s.ctl.Close())
+}
+
+// prepare has the process be one that serves, before it has a device or a key.
+func (s *many) prepare() error {
+	if _, err := confine.LockMemory(); err != nil {
+		s.task.Warnings = append(s.task.Warnings, fmt.Sprintf("may wait for memory that its own devices have to free: %v", err))
+	}
+	if err := confine.ForbidDumps(); err != nil {
+		return err
+	}
+	for _, w := range s.task.Warnings {
+		s.log.warn(w)
+	}
+	s.collector.Start()
+	confine.ReserveProcessors(runtime.NumCPU())
+	return nil
 }
 
 // serveMetrics answers at the address of --metrics, if there is one, until h is
