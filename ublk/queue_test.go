@@ -19,8 +19,16 @@ func TestQueueCommits(t *testing.T) {
 		op            Op
 		errno, result int32
 	}{
-		{OpRead, 0, 4096}, {OpWrite, 0, 4096}, {OpFlush, 0, 0}, {OpDiscard, 0, 0}, {OpWriteZeroes, 0, 0},
-		{OpRead, -5, -5}, {OpWrite, -28, -28}, {OpFlush, -5, -5}, {OpDiscard, -28, -28}, {OpWriteZeroes, -5, -5},
+		{OpRead, 0, 4096},
+		{OpWrite, 0, 4096},
+		{OpFlush, 0, 0},
+		{OpDiscard, 0, 0},
+		{OpWriteZeroes, 0, 0},
+		{OpRead, -5, -5},
+		{OpWrite, -28, -28},
+		{OpFlush, -5, -5},
+		{OpDiscard, -28, -28},
+		{OpWriteZeroes, -5, -5},
 	} {
 		for tag := range benchDepth {
 			if err := b.deliver(tag, tt.op, 0); err != nil {

@@ -97,9 +97,14 @@ func TestQueueRegistersNothing(t *testing.T) {
 		op    Op
 		flags Flags
 	}{
-		{BufferCopy, OpRead, flagNeedRegister}, {BufferCopy, OpFlush, 0},
-		{BufferRegister, OpFlush, 0}, {BufferRegister, OpDiscard, 0}, {BufferRegister, OpWriteZeroes, 0},
-		{BufferAutoRegister, OpRead, 0}, {BufferAutoRegister, OpWrite, FlagFUA}, {BufferAutoRegister, OpDiscard, 0},
+		{BufferCopy, OpRead, flagNeedRegister},
+		{BufferCopy, OpFlush, 0},
+		{BufferRegister, OpFlush, 0},
+		{BufferRegister, OpDiscard, 0},
+		{BufferRegister, OpWriteZeroes, 0},
+		{BufferAutoRegister, OpRead, 0},
+		{BufferAutoRegister, OpWrite, FlagFUA},
+		{BufferAutoRegister, OpDiscard, 0},
 	} {
 		b := onBench(t, tt.mode, "/dev/null")
 		if err := b.deliver(0, tt.op, tt.flags); err != nil || len(b.handled) != 1 {

@@ -1,0 +1,92 @@
+package ublk
+
+import (
+	"fmt"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// Options says what device to add. The zero value is a device with the first
+// free id, one queue a CPU, 128 tags a queue, and the fastest buffer mode.
+type Options struct {
+	// ID is the device's number, below 2^20; nil for the first free one.
+	ID *uint32
+	// Queues is the number of queues, 1 to 4096; the driver makes no more than
+	// there are CPUs. 0 means one a CPU.
+	Queues int
+	// Depth is the number of tags of a queue, 1 to 4096. 0 means 128, and 64
+	// in copy mode.
+	Depth int
+	// MaxIOBytes is the largest request, rounded down to a page: from a page
+	// to 32 MiB. 0 means 1 MiB, and 256 KiB in copy mode, where each tag has
+	// a buffer of that size in memory.
+	MaxIOBytes uint32
+	// Mode is where the bytes of requests live. A mode that the kernel does
+	// not offer is an error, BufferDefault takes the best that it offers.
+	Mode BufferMode
+	// NoPartScan keeps the kernel from looking for partitions when the device
+	// starts. Where the driver cannot be told so (UBLK_F_NO_AUTO_PART_SCAN,
+	// Linux 7.0) the queues' threads give up CAP_SYS_ADMIN for it, and a later
+	// BLKRRPART fails with EINVAL.
+	NoPartScan bool
+	// Features are further ones to ask for: those among UBLK_F_… that change
+	// nothing for a server. The driver leaves out those it does not know.
+	Features Features
+	// Tag is kept with the device by the driver, to know one's own by.
+	Tag uint64
+	// Threads serve the queues, together with those of other devices; nil for a
+	// thread of its own for each queue.
+	Threads *Threads
+}
+
+const (
+	defaultDepth      = 128
+	defaultMaxIOBytes = 1 << 20
+	// Copy mode pins depth × size bytes a queue: 16 MiB with these.
+	defaultCopyDepth      = 64
+	defaultCopyMaxIOBytes = 256 << 10
+	maxIOBytesLimit       = 1 << UBLK_IO_BUF_BITS
+)
+
+func (o *Options) validate() error {
+	switch {
+	case o.Queues < 0 || o.Queues > UBLK_MAX_NR_QUEUES:
+		return fmt.Errorf("%d queues: not from 1 to %d: %w", o.Queues, UBLK_MAX_NR_QUEUES, unix.EINVAL)
+	case o.Depth < 0 || o.Depth > UBLK_MAX_QUEUE_DEPTH:
+		return fmt.Errorf("queue depth %d: not from 1 to %d: %w", o.Depth, UBLK_MAX_QUEUE_DEPTH, unix.EINVAL)
+	case o.MaxIOBytes != 0 && (o.MaxIOBytes < uint32(unix.Getpagesize()) || o.MaxIOBytes > maxIOBytesLimit):
+		return fmt.Errorf("largest request of %d bytes: not from a page to %d: %w", o.MaxIOBytes, maxIOBytesLimit, unix.EINVAL)
+	}
+	return nil
+}
+
+// info returns what ADD_DEV is given for a mode.
+func (o *Options) info(mode BufferMode) *ublksrvCtrlDevInfo {
+	info := &ublksrvCtrlDevInfo{
+		DevID:         anyDevice,
+		NrHwQueues:    uint16(orDefault(o.Queues, min(runtime.NumCPU(), UBLK_MAX_NR_QUEUES))),
+		MaxIOBufBytes: orDefault(o.MaxIOBytes, defaultMaxIOBytes),
+		QueueDepth:    uint16(orDefault(o.Depth, defaultDepth)),
+		Flags:         uint64(mode.features() | o.Features),
+		UblksrvFlags:  o.Tag,
+	}
+	if mode == BufferCopy {
+		info.MaxIOBufBytes = orDefault(o.MaxIOBytes, defaultCopyMaxIOBytes)
+		info.QueueDepth = uint16(orDefault(o.Depth, defaultCopyDepth))
+	}
+	if o.NoPartScan {
+		info.Flags |= UBLK_F_NO_AUTO_PART_SCAN
+	}
+	if o.ID != nil {
+		info.DevID = *o.ID
+	}
+	return info
+}
+
+func orDefault[T int | uint32](v, def T) T {
+	if v == 0 {
+		return def
+	}
+	return v
+}
