@@ -12,6 +12,12 @@ const (
 	AESXTSPlain64 = "aes-xts-plain64" // dm-crypt's spelling
 )
 
+// Names returns the names of all transforms.
+func Names() []string { return []string{None, XOR, AESXTSPlain64} }
+
+// MaxKeyBytes is the length of the longest key of any transform.
+const MaxKeyBytes = 512
+
 // SectorShift is the base-2 logarithm of the unit of sector numbers: 512 bytes,
 // as in the kernel. The size of a transform's own sectors does not change this
 // unit.

@@ -77,7 +77,7 @@ func (a *app) precreate() error {
 	signal.Ignore(unix.SIGPIPE)
 	settings, err := oci.ReadSettings(oci.SettingsPath)
 	if err != nil {
-		return oci.Worded(err)
+		return oci.Reword(err)
 	}
 	program, err := os.Executable()
 	if err != nil {

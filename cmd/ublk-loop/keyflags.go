@@ -19,8 +19,8 @@ type keyFlags struct {
 
 // keyPlaces are the flags that name the place of a key.
 var keyPlaces = []struct {
-	flag  string
-	place keysource.Place
+	flag string
+	kind keysource.Kind
 }{
 	{"key-file", keysource.File},
 	{"key-fd", keysource.Descriptor},
@@ -44,7 +44,7 @@ func (o *keyFlags) check(cmd *cobra.Command) error {
 	for _, p := range keyPlaces {
 		if o.given[p.flag] {
 			flags = append(flags, p.flag)
-			o.source.Place = p.place
+			o.source.Kind = p.kind
 		}
 	}
 	switch {

@@ -48,7 +48,7 @@ func (a *app) becomeRuntime(runtime string, args []string) {
 func replaceWithRuntime(runtime string, args []string) error {
 	settings, err := oci.ReadSettings(oci.SettingsPath)
 	if err != nil {
-		return oci.Worded(err)
+		return oci.Reword(err)
 	}
 	if !strings.Contains(runtime, "/") {
 		runtime = settings.Runtime(runtime)

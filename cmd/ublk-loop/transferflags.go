@@ -1,10 +1,10 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -91,12 +91,13 @@ var _ pflag.Value = transferFlag{}
 
 // Set implements pflag.Value.
 func (f transferFlag) Set(text string) error {
-	switch text {
-	case transfer.None, transfer.XOR, transfer.AESXTSPlain64:
-		*f.name = text
-		return nil
+	names := transfer.Names()
+	if !slices.Contains(names, text) {
+		last := len(names) - 1
+		return fmt.Errorf("not %s or %s", strings.Join(names[:last], ", "), names[last])
 	}
-	return errors.New("not none, xor or aes-xts-plain64")
+	*f.name = text
+	return nil
 }
 
 // String implements pflag.Value.
@@ -108,4 +109,4 @@ func (f transferFlag) String() string {
 }
 
 // Type implements pflag.Value.
-func (f transferFlag) Type() string { return "none|xor|aes-xts-plain64" }
+func (f transferFlag) Type() string { return strings.Join(transfer.Names(), "|") }

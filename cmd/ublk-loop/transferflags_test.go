@@ -8,8 +8,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/ublk-loop/ublk-loop/internal/keysource"
 	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/transfer"
 )
 
 // The tests' keys are the right number of bytes and no others.
@@ -102,7 +102,7 @@ func TestAddTransferUsage(t *testing.T) {
 func TestKeyFile(t *testing.T) {
 	path := someFile(t)
 	good, open := someKey(t, key32, 0o600), someKey(t, key32, 0o644)
-	empty, long := someKey(t, "", 0o600), someKey(t, strings.Repeat("k", keysource.MaxKeyBytes+1), 0o600)
+	empty, long := someKey(t, "", 0o600), someKey(t, strings.Repeat("k", transfer.MaxKeyBytes+1), 0o600)
 	missing := filepath.Join(t.TempDir(), "none")
 	said := func(text string) string { return "ublk-loop: error: attach " + path + ": key file " + text }
 	for _, tt := range []struct {

@@ -17,6 +17,9 @@ import (
 	"github.com/ublk-loop/ublk-loop/transfer"
 )
 
+// maxBody is the largest body of a request, in bytes: a path and little more.
+const maxBody = 64 << 10
+
 // decode reads a request's body.
 func decode(w http.ResponseWriter, r *http.Request, v any) (int, error) {
 	ctl := http.NewResponseController(w)
@@ -58,7 +61,7 @@ func (s *Server) open(r *http.Request, req *client.AddRequest) (*os.File, *trans
 	if f == nil {
 		return file, nil, nil
 	}
-	key, err := transfer.ReadSecret(f, maxKey)
+	key, err := transfer.ReadSecret(f, transfer.MaxKeyBytes)
 	if err != nil {
 		_ = file.Close()
 		return nil, nil, fmt.Errorf("read the key: %w", err)

@@ -17,7 +17,7 @@ func receiveKey(f *os.File) (*transfer.Secret, error) {
 	if err := confine.ForbidDumps(); err != nil {
 		return nil, err
 	}
-	key, err := keysource.Read(f, keysource.MaxKeyBytes)
+	key, err := keysource.Read(f, transfer.MaxKeyBytes)
 	if err != nil {
 		return nil, fmt.Errorf("receive the key: %w", err)
 	}

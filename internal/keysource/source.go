@@ -13,23 +13,20 @@ import (
 	"github.com/ublk-loop/ublk-loop/transfer"
 )
 
-// MaxKeyBytes is the longest key of any transfer.
-const MaxKeyBytes = 512
+// Kind is where a key is.
+type Kind int
 
-// Place is the kind of place that a key is in.
-type Place int
-
-// The places.
+// The kinds.
 const (
-	Nowhere    Place = iota
-	File             // Source.File
-	Descriptor       // Source.FD
-	Keyring          // the kernel's keyrings, by Source.Description
+	Nowhere    Kind = iota
+	File            // Source.File
+	Descriptor      // Source.FD
+	Keyring         // the kernel's keyrings, by Source.Description
 )
 
 // Source says where a key is.
 type Source struct {
-	Place       Place
+	Kind        Kind
 	File        string // a path, or - for standard input
 	FD          int
 	Description string // of a key in the kernel's keyrings
@@ -39,19 +36,19 @@ type Source struct {
 }
 
 // IsGiven reports whether the source names a place.
-func (s *Source) IsGiven() bool { return s.Place != Nowhere }
+func (s *Source) IsGiven() bool { return s.Kind != Nowhere }
 
 // Key returns the key of a transfer, and warnings.
-func (s *Source) Key() (*transfer.Secret, []string, error) { return s.read(MaxKeyBytes) }
+func (s *Source) Key() (*transfer.Secret, []string, error) { return s.read(transfer.MaxKeyBytes) }
 
 // read returns the key of at most limit bytes, and what is worth a warning.
 func (s *Source) read(limit int) (key *transfer.Secret, warnings []string, err error) {
 	var what string
 	switch {
-	case s.Place == Keyring:
+	case s.Kind == Keyring:
 		what = "key " + s.Description
 		key, err = readKeyring(s.Description, limit)
-	case s.Place == Descriptor:
+	case s.Kind == Descriptor:
 		what = fmt.Sprintf("key of descriptor %d", s.FD)
 		key, err = readKeyFD(s.FD, limit)
 	case s.File == "-":

@@ -45,7 +45,7 @@ const hookTimeout = 30
 // Precreate reads a container's configuration and writes it anew, with a root from
 // an image where that is asked for. A failure leaves nothing, and has written
 // nothing or a part.
-func (h *Hooks) Precreate(in io.Reader, out io.Writer) error { return Worded(h.precreate(in, out)) }
+func (h *Hooks) Precreate(in io.Reader, out io.Writer) error { return Reword(h.precreate(in, out)) }
 
 func (h *Hooks) precreate(in io.Reader, out io.Writer) error {
 	text, err := readConfig(in)

@@ -20,7 +20,7 @@ type Wrapper struct {
 // that fails, or something before, which has left nothing then.
 func (w *Wrapper) Run(args []string) error {
 	c := parseCall(args)
-	err := Worded(w.run(&c, args))
+	err := Reword(w.run(&c, args))
 	c.report(err)
 	return err
 }

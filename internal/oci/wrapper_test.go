@@ -14,11 +14,11 @@ import (
 
 // TestWorded checks the words that podman looks for.
 func TestWorded(t *testing.T) {
-	if Worded(nil) != nil {
+	if Reword(nil) != nil {
 		t.Error("nil is an error")
 	}
 	for _, errno := range []unix.Errno{unix.ENOENT, unix.EACCES, unix.EPERM} {
-		err := Worded(errors.Join(&os.PathError{Op: "open", Path: "/x", Err: errno}))
+		err := Reword(errors.Join(&os.PathError{Op: "open", Path: "/x", Err: errno}))
 		if strings.Contains(err.Error(), errno.Error()) || !strings.HasPrefix(err.Error(), "open /x: ") || !errors.Is(err, errno) {
 			t.Errorf("%v is %v", errno, err)
 		}

@@ -60,7 +60,7 @@ func (d *devices) attach(ctx context.Context, w *wanted) (*client.Held, error) {
 	}
 	h, err := d.acquire(ctx, w)
 	if err != nil {
-		return nil, fmt.Errorf("attach %s: %w", w.file.Name(), worded(err))
+		return nil, fmt.Errorf("attach %s: %w", w.file.Name(), reworded(err))
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -174,7 +174,7 @@ func (d *devices) release(ctx context.Context, w *wanted, patience time.Duration
 		gone, err := d.remove(ctx, w)
 		switch {
 		case err != nil:
-			return fmt.Errorf("detach snapshot %s: %w", w.id, worded(err))
+			return fmt.Errorf("detach snapshot %s: %w", w.id, reworded(err))
 		case gone:
 			return nil
 		case time.Now().After(deadline):
@@ -220,8 +220,8 @@ func (d *devices) isGone(ctx context.Context, w *wanted) (bool, error) {
 
 func isConflict(err error) bool { return client.HasStatus(err, http.StatusConflict) }
 
-// worded returns an error as containerd knows it.
-func worded(err error) error {
+// reworded returns an error as containerd knows it.
+func reworded(err error) error {
 	switch {
 	case errors.Is(err, client.ErrNoServer), errors.Is(err, errTimeout), errors.Is(err, client.ErrLost), isConflict(err):
 		return fmt.Errorf("%w: %w", err, errdefs.ErrUnavailable)
