@@ -113,7 +113,7 @@ func TestUnlockWithNewline(t *testing.T) {
 		if err := os.WriteFile(pass, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		source := Source{Place: File, File: pass}
+		source := Source{Kind: File, File: pass}
 		key, _, err := source.Unlock(file, &loop.Config{})
 		var h *hint.Error
 		if got := errors.As(err, &h) && strings.Contains(h.Hint, "newline"); got != wanted || errors.Is(err, luks.ErrWrongPassphrase) != wanted {
