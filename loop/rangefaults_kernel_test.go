@@ -33,8 +33,10 @@ func inEachBufferMode(t *testing.T, ctl *ublk.Control, test func(t *testing.T, f
 	t.Helper()
 	all := []string{"flush", "discard", "write-zeroes", "write-zeroes in place"}
 	for _, m := range []mode{
-		{zeroCopy: ublk.BufferCopy}, {zeroCopy: ublk.BufferRegister},
-		{zeroCopy: ublk.BufferAutoRegister}, {zeroCopy: ublk.BufferAutoRegister, fallback: true},
+		{zeroCopy: ublk.BufferCopy},
+		{zeroCopy: ublk.BufferRegister},
+		{zeroCopy: ublk.BufferAutoRegister},
+		{zeroCopy: ublk.BufferAutoRegister, fallback: true},
 	} {
 		m.direct, m.sector, m.queues = SwitchOff, 512, 1
 		t.Run(m.String(), func(t *testing.T) {

@@ -4,8 +4,9 @@ import (
 	"errors"
 	"runtime"
 
-	"github.com/ublk-loop/ublk-loop/ring"
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ring"
 )
 
 // workersOf is how many worker threads of a ring carry out a queue's operations

@@ -103,9 +103,13 @@ func TestDigest(t *testing.T) {
 	module(t)
 	seen := map[string]string{}
 	for _, change := range []struct{ file, text string }{
-		{"loop/x_test.go", "package loop\n"}, {"loop/testdata/deep/x", "x"}, {"loop/testdata/deep/x", "y"},
-		{"ring/ring.go", "package ring\n"}, {"loop/y.go", "package loop\n\nimport _ \"example.com/module/ring\"\n"},
-		{"ring/ring.go", "package ring\n\nvar X int\n"}, {"go.sum", "\n"},
+		{"loop/x_test.go", "package loop\n"},
+		{"loop/testdata/deep/x", "x"},
+		{"loop/testdata/deep/x", "y"},
+		{"ring/ring.go", "package ring\n"},
+		{"loop/y.go", "package loop\n\nimport _ \"example.com/module/ring\"\n"},
+		{"ring/ring.go", "package ring\n\nvar X int\n"},
+		{"go.sum", "\n"},
 	} {
 		if err := os.MkdirAll(filepath.Dir(change.file), 0o755); err != nil {
 			t.Fatal(err)

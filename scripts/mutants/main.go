@@ -74,7 +74,7 @@ func run(ctx context.Context, o *options) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(work)
+	defer func() { _ = os.RemoveAll(work) }()
 	packages, err := load(ctx, o.packages)
 	if err != nil {
 		return err

@@ -92,7 +92,7 @@ func (t *tier) cover(ctx context.Context, p *pkg) ([]*test, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	binary := filepath.Join(dir, "test")
 	if err := build(ctx, p, binary, "-cover"); err != nil {
 		return nil, err
@@ -168,7 +168,7 @@ func (t *tier) coverOne(ctx context.Context, p *pkg, binary, name string) (*test
 	if err != nil {
 		return nil, err
 	}
-	defer in.Close()
+	defer func() { _ = in.Close() }()
 	blocks, err := readProfile(in, p)
 	return &test{Name: name, Took: took, Blocks: blocks}, err
 }
@@ -181,7 +181,7 @@ func (t *tier) execute(ctx context.Context, e *execution) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	e.scratch = dir
 	return t.launch(ctx, e)
 }

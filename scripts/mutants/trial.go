@@ -26,7 +26,7 @@ func (t *tier) try(ctx context.Context, m *mutant, tests []*test) (*result, erro
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	overlay, err := writeOverlay(m, dir)
 	if err != nil {
 		return nil, err

@@ -60,16 +60,21 @@ func (r *runner) failAll(j *job, names []string) {
 	}
 }
 
+// begin counts a job as running until the returned function is called.
+func (r *runner) begin(j *job) (end func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.current[j] = progress{since: time.Now()}
+	return func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		delete(r.current, j)
+	}
+}
+
 // work runs a job. It returns what is left to run of it.
 func (r *runner) work(ctx context.Context, j *job, cmd *exec.Cmd) []*job {
-	r.mu.Lock()
-	r.current[j] = progress{since: time.Now()}
-	r.mu.Unlock()
-	defer func() {
-		r.mu.Lock()
-		delete(r.current, j)
-		r.mu.Unlock()
-	}()
+	defer r.begin(j)()
 	if j.plain {
 		r.workPlain(ctx, j, cmd)
 		return nil

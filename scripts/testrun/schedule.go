@@ -70,15 +70,21 @@ func (s scheduler) run(ctx context.Context, jobs []*job) {
 			pending -= len(waiting)
 			waiting = nil
 		}
-		for i := running.next(waiting); i >= 0; i = running.next(waiting) {
-			r := waiting[i]
-			waiting = slices.Delete(waiting, i, i+1)
-			running.take(r.job)
-			go func() { // received above
-				ended <- end{r.job, s.work(ctx, r.job, r.cmd)}
-			}()
-		}
+		waiting = s.start(ctx, running, waiting, ended)
 	}
+}
+
+// start starts each waiting job that has a slot, and returns the others.
+func (s scheduler) start(ctx context.Context, running *slots, waiting []ready, ended chan<- end) []ready {
+	for i := running.next(waiting); i >= 0; i = running.next(waiting) {
+		r := waiting[i]
+		waiting = slices.Delete(waiting, i, i+1)
+		running.take(r.job)
+		go func() { // received by run
+			ended <- end{r.job, s.work(ctx, r.job, r.cmd)}
+		}()
+	}
+	return waiting
 }
 
 // slots are the places for jobs that run.

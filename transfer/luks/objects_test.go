@@ -47,7 +47,7 @@ func TestReadContradictions(t *testing.T) {
 		return otherKeyslot(func(slot, _ node) { slot[name] = value })
 	}
 	area := func(name string, value any) func(node) {
-		return otherKeyslot(func(slot, _ node) { slot["area"].(node)[name] = value })
+		return otherKeyslot(func(slot, _ node) { area, _ := slot["area"].(node); area[name] = value })
 	}
 	digest := func(name string, value any) func(node) {
 		return otherKeyslot(func(_, digest node) { digest[name] = value })

@@ -131,7 +131,9 @@ func TestTimedOut(t *testing.T) {
 		record(t, wait).expect(t, false, true, `timed-out="the end"`, "timed out after 5ms: waiting for the end")
 		// A time-out after another failure is no time-out alone.
 		r := record(t, func(t testing.TB) {
-			t.(*watched).failed = true
+			if w, ok := t.(*watched); ok {
+				w.failed = true
+			}
 			wait(t)
 		})
 		if r.expect(t, false, true, "timed out after 5ms: waiting for the end"); t.Failed() {

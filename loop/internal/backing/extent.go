@@ -62,7 +62,7 @@ func (b *Backing) allocationUnit() (uint32, error) {
 	if err := unix.Fstatfs(b.FD, &st); err != nil {
 		return 0, fmt.Errorf("ask for the file system: %w", err)
 	}
-	return unitOf(int64(st.Bsize)), nil
+	return unitOf(st.Bsize), nil
 }
 
 // unitOf returns a file system's block size, or 4096 for what is a network's or
