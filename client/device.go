@@ -8,8 +8,10 @@ type Device struct {
 	ID     uint32 `json:"id"`
 	Device string `json:"device"`  // /dev/ublkbN
 	MajMin string `json:"maj:min"` // of the block device, empty when it is gone
-	State  string `json:"state"`   // live, dead, …: the driver's word
-	PID    int    `json:"pid"`     // of the server, 0 when it is gone
+	// DiskSequence tells the block device from others with its number, 0 when it is gone.
+	DiskSequence uint64 `json:"diskseq"`
+	State        string `json:"state"` // live, dead, …: the driver's word
+	PID          int    `json:"pid"`   // of the server, 0 when it is gone
 
 	File       string `json:"file"`         // absolute path when it was attached
 	FileDevice string `json:"file_maj:min"` // of the file system, or of a disk itself
@@ -70,6 +72,15 @@ type Limits struct {
 // identity returns what the device's file is known by, as far as a server says.
 func (d *Device) identity() identity.File {
 	return identity.File{IsDisk: d.FileIsDisk, Device: d.FileDevice, Inode: d.FileInode}
+}
+
+// isOrLike reports whether other is the device, or if a server says too little, one just
+// like it.
+func (d *Device) isOrLike(other *Device) bool {
+	if d.DiskSequence != 0 && other.DiskSequence != 0 {
+		return d.DiskSequence == other.DiskSequence
+	}
+	return d.hasContentOf(other)
 }
 
 // hasContentOf reports whether two devices are of the same part of the same file, and

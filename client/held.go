@@ -69,7 +69,7 @@ func (h *Held) Reopen(ctx context.Context) error {
 	disk, err := h.open(ctx)
 	if err == nil {
 		h.disk = disk
-		err = h.checkNumber(ctx)
+		err = errors.Join(h.checkSequence(), h.checkNumber(ctx))
 	}
 	switch {
 	case err == nil:
@@ -114,7 +114,7 @@ func (h *Held) whileLeased(ctx context.Context) (context.Context, context.Cancel
 }
 
 // checkNumber returns an error that wraps ErrLost unless the server's device of the
-// number is this one, or one just like it. The lease alone does not say: the removal of
+// number is this one. The lease alone does not say: the removal of
 // a device ends no lease.
 func (h *Held) checkNumber(ctx context.Context) error {
 	now, err := h.client.Device(ctx, h.Device.ID)
@@ -123,10 +123,23 @@ func (h *Held) checkNumber(ctx context.Context) error {
 		return ErrLost
 	case err != nil:
 		return err
-	case !now.hasContentOf(&h.Device):
+	case !now.isOrLike(&h.Device):
 		return ErrLost
 	}
 	return nil
+}
+
+// checkSequence returns an error that wraps ErrLost if what is open by the device's name
+// is another disk.
+func (h *Held) checkSequence() error {
+	if h.Device.DiskSequence == 0 {
+		return nil
+	}
+	n, err := identity.Sequence(h.disk)
+	if err == nil && n != h.Device.DiskSequence {
+		err = ErrLost
+	}
+	return err
 }
 
 // IsLost reports whether the device has gone. While the server of a leased device does

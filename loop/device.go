@@ -9,7 +9,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ublk-loop/ublk-loop/internal/identity"
 	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
 	"github.com/ublk-loop/ublk-loop/loop/internal/process"
 	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
@@ -161,7 +160,7 @@ func (d *Device) writeState(cfg *Config) error {
 	if err != nil {
 		return err
 	}
-	s := state{StartTime: start, FileBirth: identity.Birth(d.b.FD), ManyDevices: d.many, Config: *cfg, Status: &d.status}
+	s := state{StartTime: start, FileBirth: d.b.Identity.Birth, FileDisk: d.b.Identity.Disk, ManyDevices: d.many, Config: *cfg, Status: &d.status}
 	if d.transfer != nil {
 		s.KeyCheck = keyCheck(&cfg.Transfer, d.transfer, d.b.TransferSize)
 	}
@@ -182,7 +181,7 @@ func (d *Device) Status() Status {
 		s.Size = params.DevSectors << 9
 	}
 	s.State = ublk.StateLive.String()
-	s.MajMin = blockNumber(s.ID)
+	s.MajMin, s.DiskSequence = blockNumber(s.ID), blockSequence(s.ID)
 	return s
 }
 

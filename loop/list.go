@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -28,7 +29,21 @@ func (d *Device) describe(cfg *Config) Status {
 
 // blockNumber returns a block device's major:minor, empty when it is gone.
 func blockNumber(id uint32) string {
-	data, err := os.ReadFile(fmt.Sprintf("/sys/block/ublkb%d/dev", id))
+	return blockAttribute(id, "dev")
+}
+
+// blockSequence returns a block device's sequence number, 0 when it is gone.
+func blockSequence(id uint32) uint64 {
+	n, err := strconv.ParseUint(blockAttribute(id, "diskseq"), 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// blockAttribute returns an attribute of a block device, empty when it is gone.
+func blockAttribute(id uint32, name string) string {
+	data, err := os.ReadFile(fmt.Sprintf("/sys/block/ublkb%d/%s", id, name))
 	if err != nil {
 		return ""
 	}
@@ -87,7 +102,7 @@ func statusOf(ctl *ublk.Control, info ublk.Info) (Status, error) {
 	}
 	s.ID = info.ID
 	s.Device = ublk.BlockPath(info.ID)
-	s.MajMin = blockNumber(info.ID)
+	s.MajMin, s.DiskSequence = blockNumber(info.ID), blockSequence(info.ID)
 	s.State = state.String()
 	s.Size = params.DevSectors << 9
 	s.ReadOnly = params.ReadOnly

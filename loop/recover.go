@@ -85,11 +85,19 @@ func recoverDevice(ctl *ublk.Control, id uint32, file *os.File, opts RecoverOpti
 	if err != nil {
 		return nil, err
 	}
+	// The descriptor that was checked names a disk by its number, which may have come
+	// to mean another. Now that it is open, the disk stays.
+	if err := saved.checkIdentity(b.Identity, b.Path); err != nil {
+		return nil, errors.Join(err, b.Close())
+	}
 	d := &Device{b: b, many: shared != nil, status: *saved.Status}
 	if d.transfer, err = newTransfer(b, &cfg); err != nil {
 		return nil, errors.Join(err, b.Close())
 	}
 	d.status.PID = os.Getpid()
+	if b.IsDisk {
+		d.status.File, d.status.FileDevice = b.Path, b.Identity.Device // it may have got others
+	}
 	d.status.Size = b.Size
 	d.status.Limits = limitsOf(&params)
 	if err = saved.checkKey(d); err == nil {
@@ -182,12 +190,12 @@ func (s *state) checkBacking(file *os.File, size uint64) error {
 	if err != nil {
 		return err
 	}
-	if !found.Is(s.file()) {
-		return fmt.Errorf("%s is another file than the device was made of: %w", file.Name(), unix.ESTALE)
+	if err := s.checkIdentity(found, file.Name()); err != nil {
+		return err
 	}
 	total := uint64(st.Size)
 	if st.Mode&unix.S_IFMT == unix.S_IFBLK {
-		if total, err = diskSize(backing.ProcPath(int(file.Fd()))); err != nil {
+		if total, err = s.diskSize(backing.ProcPath(int(file.Fd()))); err != nil {
 			return err
 		}
 	}
@@ -198,10 +206,23 @@ func (s *state) checkBacking(file *os.File, size uint64) error {
 	return nil
 }
 
+// checkIdentity returns an error that wraps ESTALE for another object than the device
+// was made of.
+func (s *state) checkIdentity(found identity.File, name string) error {
+	switch {
+	case found.Is(s.file()):
+		return nil
+	case !found.IsDisk:
+		return fmt.Errorf("%s is another file than the device was made of: %w", name, unix.ESTALE)
+	}
+	err := fmt.Errorf("%s is another disk than the device was made of: %w", name, unix.ESTALE)
+	return hint.Add(err, "a name or number alone tells no disk: remove it with del {force}")
+}
+
 // file returns what the device's file or disk is known by.
 func (s *state) file() identity.File {
 	f := s.Status.file()
-	f.Birth = s.FileBirth
+	f.Birth, f.Disk = s.FileBirth, s.FileDisk
 	return f
 }
 

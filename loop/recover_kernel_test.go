@@ -10,7 +10,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ublk-loop/ublk-loop/internal/identity"
 	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
 	"github.com/ublk-loop/ublk-loop/ublk"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
@@ -171,6 +170,6 @@ func describeAsOfAnother(d *Device, cfg *Config) error {
 	}
 	d.status = d.describe(cfg)
 	d.status.PID = 0
-	saved := state{FileBirth: identity.Birth(d.b.FD), Config: *cfg, Status: &d.status}
+	saved := state{FileBirth: d.b.Identity.Birth, FileDisk: d.b.Identity.Disk, Config: *cfg, Status: &d.status}
 	return errors.Join(d.dev.SetParams(params), saved.write(), d.b.Close())
 }

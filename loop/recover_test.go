@@ -19,14 +19,13 @@ import (
 // byte 512 on.
 func stateOf(t *testing.T, path string) *state {
 	t.Helper()
-	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err != nil {
+	is, err := identity.Of(openPath(t, path))
+	if err != nil {
 		t.Fatal(err)
 	}
-	f := openPath(t, path)
 	return &state{
-		FileBirth: identity.Birth(int(f.Fd())),
-		Status:    &Status{File: path, FileDevice: identity.MajMin(st.Dev), FileInode: st.Ino, Offset: 512, Size: 4096},
+		FileBirth: is.Birth, FileDisk: is.Disk,
+		Status: &Status{File: path, FileDevice: is.Device, FileInode: is.Inode, Offset: 512, Size: 4096},
 	}
 }
 
@@ -53,7 +52,7 @@ func TestCheckBacking(t *testing.T) {
 	}
 	for name, change := range map[string]func(*state){
 		"another inode":       func(s *state) { s.Status.FileInode++ },
-		"another file system": func(s *state) { s.Status.FileDevice = "0:0" },
+		"another file system": func(s *state) { s.Status.FileDevice, s.FileDisk = "0:0", identity.Disk{} },
 		"the inode of a file that was removed": func(s *state) {
 			if s.FileBirth == 0 {
 				t.Log("the file system has no birth times")

@@ -137,17 +137,26 @@ func (s *state) backingSize() (uint64, error) {
 		if st.Mode&unix.S_IFMT == unix.S_IFREG {
 			return uint64(st.Size), nil
 		}
-		return diskSize(path)
+		return s.diskSize(path)
 	}
 	return 0, fmt.Errorf("find %s with the server, process %d: %w", s.Status.File, s.Status.PID, unix.ENOENT)
 }
 
-// diskSize returns the size of the disk that a path leads to.
-func diskSize(path string) (uint64, error) {
+// diskSize returns the size of the device's disk, to whose node a path leads. It
+// returns an error that wraps ESTALE if the number of the node is another disk's now.
+func (s *state) diskSize(path string) (uint64, error) {
 	disk, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return 0, err
 	}
+	defer func() { _ = disk.Close() }()
+	found, err := identity.Of(disk)
+	if err != nil {
+		return 0, err
+	}
+	if err := s.checkIdentity(found, s.Status.File); err != nil {
+		return 0, err
+	}
 	size, err := disk.Seek(0, unix.SEEK_END)
-	return uint64(size), errors.Join(err, disk.Close())
+	return uint64(size), err
 }

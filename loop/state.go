@@ -1,6 +1,7 @@
 package loop
 
 import (
+	"github.com/ublk-loop/ublk-loop/internal/identity"
 	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
 )
 
@@ -8,6 +9,7 @@ import (
 type state struct {
 	StartTime   uint64 // of Status.PID, in clock ticks since boot
 	FileBirth   int64  // when the file was made, see identity.File
+	FileDisk    identity.Disk
 	KeyCheck    string // tells the transfer's key from others, see keyCheck
 	Recovering  bool   // Status.PID has begun to take over the device, and has not finished
 	ManyDevices bool   // Status.PID has other devices, too
@@ -33,7 +35,7 @@ func readState(id uint32) (*state, error) {
 // record returns the state in the form that it has on disk. The key is nowhere.
 func (s *state) record() statefile.Record {
 	return statefile.Record{
-		StartTime: s.StartTime, FileBirth: s.FileBirth, KeyCheck: s.KeyCheck, Recovering: s.Recovering,
+		StartTime: s.StartTime, FileBirth: s.FileBirth, FileDisk: statefile.Disk(s.FileDisk), KeyCheck: s.KeyCheck, Recovering: s.Recovering,
 		Config: recordConfig(&s.Config, s.ManyDevices), Status: recordStatus(s.Status),
 	}
 }
@@ -41,7 +43,7 @@ func (s *state) record() statefile.Record {
 // stateFrom is the inverse of record.
 func stateFrom(r *statefile.Record) *state {
 	return &state{
-		StartTime: r.StartTime, FileBirth: r.FileBirth, KeyCheck: r.KeyCheck, Recovering: r.Recovering,
+		StartTime: r.StartTime, FileBirth: r.FileBirth, FileDisk: identity.Disk(r.FileDisk), KeyCheck: r.KeyCheck, Recovering: r.Recovering,
 		ManyDevices: r.Config.ManyDevices, Config: configFrom(&r.Config), Status: statusFrom(r.Status),
 	}
 }
@@ -66,7 +68,7 @@ func configFrom(c *statefile.Config) Config {
 
 func recordStatus(s *Status) *statefile.Status {
 	return &statefile.Status{
-		ID: s.ID, Device: s.Device, MajMin: s.MajMin, State: s.State, PID: s.PID,
+		ID: s.ID, Device: s.Device, MajMin: s.MajMin, DiskSequence: s.DiskSequence, State: s.State, PID: s.PID,
 		File: s.File, FileDevice: s.FileDevice, FileInode: s.FileInode, FileIsDisk: s.FileIsDisk,
 		Size: s.Size, Offset: s.Offset, SizeLimit: s.SizeLimit,
 		ReadOnly: s.ReadOnly, DirectIO: s.DirectIO, BufferMode: s.BufferMode,
@@ -77,7 +79,7 @@ func recordStatus(s *Status) *statefile.Status {
 
 func statusFrom(s *statefile.Status) *Status {
 	return &Status{
-		ID: s.ID, Device: s.Device, MajMin: s.MajMin, State: s.State, PID: s.PID,
+		ID: s.ID, Device: s.Device, MajMin: s.MajMin, DiskSequence: s.DiskSequence, State: s.State, PID: s.PID,
 		File: s.File, FileDevice: s.FileDevice, FileInode: s.FileInode, FileIsDisk: s.FileIsDisk,
 		Size: s.Size, Offset: s.Offset, SizeLimit: s.SizeLimit,
 		ReadOnly: s.ReadOnly, DirectIO: s.DirectIO, BufferMode: s.BufferMode,

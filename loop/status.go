@@ -7,8 +7,10 @@ type Status struct {
 	ID     uint32
 	Device string // /dev/ublkbN
 	MajMin string // of the block device, empty when it is gone
-	State  string // live, dead, …: the driver's word
-	PID    int    // of the server, 0 when it is gone
+	// DiskSequence tells the block device from others with its number, 0 when it is gone.
+	DiskSequence uint64
+	State        string // live, dead, …: the driver's word
+	PID          int    // of the server, 0 when it is gone
 
 	File       string // absolute path when it was attached
 	FileDevice string // of the file system, or of a disk itself

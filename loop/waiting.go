@@ -34,7 +34,7 @@ func Waits(ctl *ublk.Control, file *os.File, cfg *Config) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if !saved.Status.file().HasNumbersOf(found) || !saved.isConfig(cfg) {
+	if !found.Is(saved.file()) && !found.HasNumbersOf(saved.file()) || !saved.isConfig(cfg) {
 		err := fmt.Errorf("%s waits for a server, and was made otherwise: %w", ublk.BlockPath(*cfg.ID), unix.EEXIST)
 		return false, hint.Add(err, "recover it with what it was made of, or remove it with del")
 	}

@@ -5,6 +5,7 @@ package identity
 import (
 	"fmt"
 	"os"
+	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -20,22 +21,41 @@ type File struct {
 	// Birth is when a file was made, in nanoseconds, 0 if the file system does not
 	// know. The number of an inode is soon another file's; the two together are not.
 	Birth int64
+	// Disk is the disk itself, or the one that has the number of a file's file system.
+	// Nothing is known of the disk of a file system without one, or of several.
+	Disk Disk
 }
 
 // Of returns the identity of an open file or disk, be it open for its path only.
 func Of(file *os.File) (File, error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(int(file.Fd()), &st); err != nil {
-		return File{}, fmt.Errorf("stat %s: %w", file.Name(), err)
-	}
-	f := FromStat(&st)
-	if !f.IsDisk {
-		f.Birth = Birth(int(file.Fd()))
+	f, err := OfDescriptor(int(file.Fd()))
+	runtime.KeepAlive(file)
+	if err != nil {
+		return File{}, fmt.Errorf("identify %s: %w", file.Name(), err)
 	}
 	return f, nil
 }
 
-// FromStat returns the identity of a file or disk without its birth. What is neither
+// OfDescriptor is Of for a descriptor.
+func OfDescriptor(fd int) (File, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return File{}, fmt.Errorf("stat: %w", err)
+	}
+	f := FromStat(&st)
+	var err error
+	if f.IsDisk {
+		f.Disk, err = diskOf(fd, st.Rdev)
+		return f, err
+	}
+	f.Birth = birth(fd)
+	if unix.Major(st.Dev) != 0 {
+		f.Disk, err = diskNumbered("/sys", st.Dev) // the file has it open
+	}
+	return f, err
+}
+
+// FromStat returns the identity of a file or disk by its numbers alone. What is neither
 // has none, which is no file's.
 func FromStat(st *unix.Stat_t) File {
 	switch st.Mode & unix.S_IFMT {
@@ -53,15 +73,22 @@ func (f File) HasNumbersOf(other File) bool {
 	return f.Device != "" && f.IsDisk == other.IsDisk && f.Device == other.Device && (f.IsDisk || f.Inode == other.Inode)
 }
 
-// Is reports whether two files or disks are the same. If only one of two births is
-// known, the files are not.
-func (f File) Is(other File) bool {
-	return f.HasNumbersOf(other) && (f.IsDisk || f.Birth == other.Birth)
+// Is reports whether f is the file or disk that was once known as was. If only one of
+// two births is known, the files are not the same. A disk may have got another number
+// if its Disk tells that it is the same.
+func (f File) Is(was File) bool {
+	switch {
+	case f.IsDisk != was.IsDisk || !f.Disk.is(was.Disk):
+		return false
+	case f.Disk.Sequence == 0 || was.Disk.Sequence == 0:
+		return f.HasNumbersOf(was) && (f.IsDisk || f.Birth == was.Birth)
+	}
+	return f.IsDisk || f.Inode == was.Inode && f.Birth == was.Birth
 }
 
-// Birth returns when an open file was made, in nanoseconds, 0 if the file system does
+// birth returns when an open file was made, in nanoseconds, 0 if the file system does
 // not know.
-func Birth(fd int) int64 {
+func birth(fd int) int64 {
 	var stx unix.Statx_t
 	err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_BTIME, &stx)
 	if err != nil || stx.Mask&unix.STATX_BTIME == 0 {

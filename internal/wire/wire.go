@@ -31,7 +31,7 @@ func RequestConfig(c *loop.Config) client.Config {
 // Device returns what programs see of a device.
 func Device(s *loop.Status) client.Device {
 	return client.Device{
-		ID: s.ID, Device: s.Device, MajMin: s.MajMin, State: s.State, PID: s.PID,
+		ID: s.ID, Device: s.Device, MajMin: s.MajMin, DiskSequence: s.DiskSequence, State: s.State, PID: s.PID,
 		File: s.File, FileDevice: s.FileDevice, FileInode: s.FileInode, FileIsDisk: s.FileIsDisk,
 		Size: s.Size, Offset: s.Offset, SizeLimit: s.SizeLimit,
 		ReadOnly: s.ReadOnly, DirectIO: s.DirectIO, BufferMode: s.BufferMode,

@@ -3,16 +3,19 @@ package e2e
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/loop"
 )
 
 // holder is a client that holds a lease.
@@ -179,4 +182,41 @@ func TestKernelAutoclear(t *testing.T) {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
+}
+
+// A device that was removed is lost to who held it, though another of the same file has
+// its number and name.
+func TestKernelHeldDeviceReplaced(t *testing.T) {
+	b := kernelBed(t)
+	m := b.serve()
+	defer m.stop()
+	path := b.image(4 << 20)
+	file, err := loop.OpenPath(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	held, err := client.New(client.DefaultSocket).Attach(t.Context(), client.AddRequest{File: path}, client.Files{File: file})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	held.Release()
+	if err := held.Reopen(t.Context()); err != nil {
+		t.Fatalf("the device itself: %v", err)
+	}
+	held.Release()
+	b.del(held.Device.Device)
+	other := b.add("--id", strconv.FormatUint(uint64(held.Device.ID), 10), path)
+	if other.Device != held.Device.Device || other.DiskSequence == held.Device.DiskSequence {
+		t.Fatalf("%s has sequence %d, was %s with %d", other.Device, other.DiskSequence, held.Device.Device, held.Device.DiskSequence)
+	}
+	if !held.IsLost(t.Context()) {
+		t.Error("the server says that it is there")
+	}
+	if err := held.Reopen(t.Context()); !errors.Is(err, client.ErrLost) {
+		t.Errorf("error %v, want ErrLost", err)
+	}
+	held.Release()
+	b.del(other.Device)
 }

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/internal/hint"
+	"github.com/ublk-loop/ublk-loop/internal/identity"
 )
 
 // Backing is the open file or disk behind a device. Its fields are fixed by
@@ -21,6 +22,8 @@ type Backing struct {
 
 	Dev, Ino uint64 // identity: st_dev and st_ino
 	Rdev     uint64 // st_rdev, of a disk
+	// Identity tells the object from others that have its numbers at other times.
+	Identity identity.File
 
 	SectorSize   uint32 // logical block size of the device made of it
 	TransferSize uint32 // sector size of the transfer, at most sectorSize; 0 for none
@@ -125,7 +128,8 @@ func (b *Backing) reopen(file *os.File, o *Options) error {
 	if st.Dev != b.Dev || st.Ino != b.Ino || st.Rdev != b.Rdev {
 		return fmt.Errorf("another object than was found: %w", unix.ESTALE)
 	}
-	return nil
+	b.Identity, err = identity.OfDescriptor(b.FD)
+	return err
 }
 
 // explainOpen adds what can be done about an open that failed.

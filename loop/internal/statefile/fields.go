@@ -22,13 +22,24 @@ type Config struct {
 	ManyDevices bool `json:"many_devices,omitempty"`
 }
 
+// Disk is an identity.Disk.
+type Disk struct {
+	Sequence uint64 `json:"sequence,omitempty"`
+	Start    uint64 `json:"start,omitempty"` // of a partition, in sectors of 512 bytes
+	Size     uint64 `json:"size,omitempty"`
+	Name     string `json:"dm_name,omitempty"`
+	UUID     string `json:"dm_uuid,omitempty"`
+}
+
 // Status is what the device is.
 type Status struct {
 	ID     uint32 `json:"id"`
 	Device string `json:"device"`  // /dev/ublkbN
 	MajMin string `json:"maj:min"` // of the block device, empty when it is gone
-	State  string `json:"state"`   // live, dead, …: the driver's word
-	PID    int    `json:"pid"`     // of the server, 0 when it is gone
+	// DiskSequence tells the block device from others with its number, 0 when it is gone.
+	DiskSequence uint64 `json:"diskseq,omitempty"`
+	State        string `json:"state"` // live, dead, …: the driver's word
+	PID          int    `json:"pid"`   // of the server, 0 when it is gone
 
 	File       string `json:"file"`         // absolute path when it was attached
 	FileDevice string `json:"file_maj:min"` // of the file system, or of a disk itself

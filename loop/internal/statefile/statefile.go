@@ -25,6 +25,8 @@ type Record struct {
 	StartTime uint64 `json:"pid_start_time"` // of Status.PID, in clock ticks since boot
 	// FileBirth is when the file was made (identity.File).
 	FileBirth int64 `json:"file_birth,omitempty"`
+	// FileDisk tells the disk, or the disk of the file's file system, from others.
+	FileDisk Disk `json:"file_disk,omitzero"`
 	// KeyCheck tells the key of the transfer from others.
 	KeyCheck string `json:"key_check,omitempty"`
 	// Recovering says that Status.PID has begun to take over the device, and has not
