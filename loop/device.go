@@ -23,7 +23,9 @@ type Device struct {
 	transfer transfer.Transfer // nil for none
 	status   Status
 	many     bool // the process serves other devices, too
-	closed   atomic.Bool
+	// copyReason is Status.CopyReason of a device that was made here.
+	copyReason string
+	closed     atomic.Bool
 	// background is what ends by itself once closed is set. It uses b.
 	background sync.WaitGroup
 
@@ -52,7 +54,7 @@ func attachOn(ctl *ublk.Control, file *os.File, cfg Config, shared *threads) (*D
 	if d.transfer, err = newTransfer(b, &cfg); err != nil {
 		return nil, errors.Join(fmt.Errorf("open %s: %w", b.Path, err), b.Close())
 	}
-	if d.dev, err = addDevice(ctl, b, &cfg, shared); err != nil {
+	if d.dev, d.copyReason, err = addDevice(ctl, b, &cfg, shared); err != nil {
 		return nil, errors.Join(err, d.closeTransfer(), b.Close())
 	}
 	if err := d.start(&cfg, &target{b: b, transfer: d.transfer}); err != nil {
@@ -63,17 +65,17 @@ func attachOn(ctl *ublk.Control, file *os.File, cfg Config, shared *threads) (*D
 }
 
 // addDevice adds a device in the best buffer mode that the kernel offers and
-// the configuration allows.
-func addDevice(ctl *ublk.Control, b *backing.Backing, cfg *Config, shared *threads) (*ublk.Device, error) {
-	modes, err := bufferModes(cfg)
+// the configuration allows, and returns Status.CopyReason with it.
+func addDevice(ctl *ublk.Control, b *backing.Backing, cfg *Config, shared *threads) (*ublk.Device, string, error) {
+	may, err := chooseBuffers(b, cfg)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	features, err := cfg.crashFeatures()
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	for _, mode := range modes {
+	for _, mode := range may.modes {
 		opts := ublk.Options{
 			ID: cfg.ID, Queues: cfg.Queues, Depth: cfg.Depth, Mode: mode,
 			MaxIOBytes: b.MaxIOBytes(mode), Tag: newTag(), NoPartScan: !cfg.PartScan,
@@ -81,31 +83,13 @@ func addDevice(ctl *ublk.Control, b *backing.Backing, cfg *Config, shared *threa
 		}
 		var dev *ublk.Device
 		if dev, err = ctl.Add(opts); err == nil {
-			return dev, checkCrashFeatures(dev, features)
+			return dev, may.reasonFor(mode), checkCrashFeatures(dev, features)
 		}
 		if !errors.Is(err, ublk.ErrNotSupported) {
-			return nil, err
+			return nil, "", err
 		}
 	}
-	return nil, err
-}
-
-// bufferModes lists the modes that a wish for zero copy allows, best first. A
-// transfer needs the copy to work on.
-func bufferModes(cfg *Config) ([]ublk.BufferMode, error) {
-	zeroCopy := cfg.ZeroCopy
-	if !cfg.Transfer.isNone() {
-		zeroCopy = SwitchOff
-	}
-	switch zeroCopy {
-	case SwitchOn:
-		return []ublk.BufferMode{ublk.BufferAutoRegister, ublk.BufferRegister}, nil
-	case SwitchOff:
-		return []ublk.BufferMode{ublk.BufferCopy}, nil
-	case SwitchAuto, "":
-		return []ublk.BufferMode{ublk.BufferAutoRegister, ublk.BufferRegister, ublk.BufferCopy}, nil
-	}
-	return nil, fmt.Errorf("zero copy %q: not auto, on or off: %w", zeroCopy, unix.EINVAL)
+	return nil, "", err
 }
 
 // start describes an added device to the driver and to list, and starts it.

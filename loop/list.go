@@ -21,7 +21,7 @@ func (d *Device) describe(cfg *Config) Status {
 		ID: info.ID, Device: d.dev.BlockPath(), PID: os.Getpid(),
 		File: d.b.Path, FileDevice: identity.MajMin(d.b.DeviceNumber()), FileInode: d.b.Ino, FileIsDisk: d.b.IsDisk,
 		Size: d.b.Size, Offset: d.b.Offset, SizeLimit: cfg.SizeLimit,
-		ReadOnly: d.b.ReadOnly, DirectIO: d.b.Direct, BufferMode: d.dev.Mode().String(),
+		ReadOnly: d.b.ReadOnly, DirectIO: d.b.Direct, BufferMode: d.dev.Mode().String(), CopyReason: d.copyReason,
 		PartScan: cfg.PartScan, Autoclear: cfg.Autoclear, OnCrash: string(onCrashOf(info.Features)), Queues: int(info.Queues), Depth: int(info.Depth),
 		Transfer: describeTransfer(d.b, cfg),
 	}

@@ -63,7 +63,7 @@ func TestKernelFailedQueueLeavesTheDevice(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := &Device{b: b}
-	if d.dev, err = addDevice(ctl, b, &cfg, nil); err != nil {
+	if d.dev, _, err = addDevice(ctl, b, &cfg, nil); err != nil {
 		t.Fatal(err)
 	}
 	id := d.ID()
@@ -132,7 +132,7 @@ func TestKernelRecoverMarksNothingTooEarly(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := &Device{b: b}
-	if d.dev, err = addDevice(ctl, b, &cfg, nil); err != nil {
+	if d.dev, _, err = addDevice(ctl, b, &cfg, nil); err != nil {
 		t.Fatal(err)
 	}
 	id := d.ID()

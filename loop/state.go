@@ -71,7 +71,7 @@ func recordStatus(s *Status) *statefile.Status {
 		ID: s.ID, Device: s.Device, MajMin: s.MajMin, DiskSequence: s.DiskSequence, State: s.State, PID: s.PID,
 		File: s.File, FileDevice: s.FileDevice, FileInode: s.FileInode, FileIsDisk: s.FileIsDisk,
 		Size: s.Size, Offset: s.Offset, SizeLimit: s.SizeLimit,
-		ReadOnly: s.ReadOnly, DirectIO: s.DirectIO, BufferMode: s.BufferMode,
+		ReadOnly: s.ReadOnly, DirectIO: s.DirectIO, BufferMode: s.BufferMode, CopyReason: s.CopyReason,
 		PartScan: s.PartScan, Autoclear: s.Autoclear, OnCrash: s.OnCrash, Queues: s.Queues, Depth: s.Depth,
 		Transfer: statefile.Transfer(s.Transfer), Limits: statefile.Limits(s.Limits),
 	}
@@ -82,7 +82,7 @@ func statusFrom(s *statefile.Status) *Status {
 		ID: s.ID, Device: s.Device, MajMin: s.MajMin, DiskSequence: s.DiskSequence, State: s.State, PID: s.PID,
 		File: s.File, FileDevice: s.FileDevice, FileInode: s.FileInode, FileIsDisk: s.FileIsDisk,
 		Size: s.Size, Offset: s.Offset, SizeLimit: s.SizeLimit,
-		ReadOnly: s.ReadOnly, DirectIO: s.DirectIO, BufferMode: s.BufferMode,
+		ReadOnly: s.ReadOnly, DirectIO: s.DirectIO, BufferMode: s.BufferMode, CopyReason: s.CopyReason,
 		PartScan: s.PartScan, Autoclear: s.Autoclear, OnCrash: s.OnCrash, Queues: s.Queues, Depth: s.Depth,
 		Transfer: TransferConfig(s.Transfer), Limits: Limits(s.Limits),
 	}

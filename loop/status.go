@@ -23,6 +23,7 @@ type Status struct {
 	ReadOnly   bool
 	DirectIO   bool
 	BufferMode string // copy, register, auto-register
+	CopyReason string // why BufferMode is copy, one of the constants; empty if it is not
 	PartScan   bool
 	Autoclear  bool   // goes when nobody uses it
 	OnCrash    string // fail, requeue, reissue

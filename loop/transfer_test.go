@@ -45,9 +45,9 @@ func TestTransferRefuses(t *testing.T) {
 
 func TestTransferNeedsCopy(t *testing.T) {
 	for _, zeroCopy := range []Switch{"", SwitchAuto, SwitchOff} {
-		modes, err := bufferModes(&Config{ZeroCopy: zeroCopy, Transfer: TransferConfig{Name: transfer.XOR}})
-		if err != nil || len(modes) != 1 || modes[0] != ublk.BufferCopy {
-			t.Errorf("zero copy %q: modes %v, error %v", zeroCopy, modes, err)
+		may, err := chooseBuffers(nil, &Config{ZeroCopy: zeroCopy, Transfer: TransferConfig{Name: transfer.XOR}})
+		if err != nil || len(may.modes) != 1 || may.modes[0] != ublk.BufferCopy {
+			t.Errorf("zero copy %q: modes %v, error %v", zeroCopy, may.modes, err)
 		}
 	}
 }

@@ -76,7 +76,7 @@ func (o *addOptions) addFlags(cmd *cobra.Command) {
 	f.VarP(countFlag{&c.Queues, maxQueues}, "queues", "q", "number of queues (default and maximum: one for each CPU)")
 	f.VarP(countFlag{&c.Depth, maxDepth}, "depth", "d", "requests that a queue takes at once (default: 128, or 64 without zero copy)")
 	f.Var(limitedSizeFlag{&c.MaxIOBytes, page, maxIO, page}, "max-io", "size of the largest request (default: the disk's, and at most 256K without zero\ncopy)")
-	f.Var(switchFlag{&c.ZeroCopy}, "zero-copy", "use the pages of requests in place: auto (if possible), on (fail if\nnot), off")
+	f.Var(switchFlag{&c.ZeroCopy}, "zero-copy", "use the pages of requests in place: auto (if possible and safe), on\n(fail if not possible), off. On is a risk over a disk that checks what\nit stores: data that changes while it is written may become unreadable")
 	o.transfer.addFlags(f, &c.Transfer)
 	f.Var(onCrashFlag{&c.OnCrash}, "on-crash", "when the server is killed: remove the disk (fail, the default), or keep it for\nrecover, and fail (requeue) or repeat (reissue) the requests that the server had")
 	f.BoolVar(&c.Shared, "shared", false, "attach a file that another process uses")
@@ -173,6 +173,7 @@ func (o *addOptions) job() (*daemon.Job, error) {
 		return nil, report.Name(err, "attach", j.Name)
 	}
 	j.Config = o.config
+	j.Warnings = append(j.Warnings, o.checksumWarnings(file)...)
 	if o.hasLogFile {
 		err = j.OpenLog(o.logFile)
 	}
@@ -181,4 +182,19 @@ func (o *addOptions) job() (*daemon.Job, error) {
 		return nil, err
 	}
 	return j, nil
+}
+
+// checksumWarnings says what zero copy risks, if it is insisted on.
+func (o *addOptions) checksumWarnings(file *os.File) []string {
+	if o.config.ZeroCopy != loop.SwitchOn || o.config.DirectIO == loop.SwitchOff || o.config.ReadOnly {
+		return nil
+	}
+	checksummer, err := loop.Checksummer(file)
+	switch {
+	case err != nil:
+		return []string{err.Error()}
+	case checksummer == "":
+		return nil
+	}
+	return []string{fmt.Sprintf("%s checks what it stores: with zero copy, a page that changes while it is written cannot be read again", checksummer)}
 }

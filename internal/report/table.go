@@ -8,6 +8,7 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/internal/bytesize"
+	"github.com/ublk-loop/ublk-loop/loop"
 )
 
 // DeviceTable prints a table of devices, nothing for none.
@@ -21,9 +22,17 @@ func DeviceTable(out io.Writer, devices []client.Device) error {
 		d := &devices[i]
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\n",
 			d.Device, d.State, bytesize.Format(d.Size), bytesize.Format(d.Offset), d.Limits.LogicalBlockSize,
-			yesNo(d.ReadOnly), onOff(d.DirectIO), OrDash(d.BufferMode), OrDash(d.OnCrash), pidOf(d), OrDash(OneLine(d.File)))
+			yesNo(d.ReadOnly), onOff(d.DirectIO), buffersOf(d), OrDash(d.OnCrash), pidOf(d), OrDash(OneLine(d.File)))
 	}
 	return table.Flush()
+}
+
+// buffersOf returns the buffer mode. A copy that the device's disk needs has its reason.
+func buffersOf(d *client.Device) string {
+	if d.CopyReason == loop.CopyChecksums {
+		return d.BufferMode + " (" + d.CopyReason + ")"
+	}
+	return OrDash(d.BufferMode)
 }
 
 func pidOf(d *client.Device) string {

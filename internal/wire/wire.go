@@ -34,7 +34,7 @@ func Device(s *loop.Status) client.Device {
 		ID: s.ID, Device: s.Device, MajMin: s.MajMin, DiskSequence: s.DiskSequence, State: s.State, PID: s.PID,
 		File: s.File, FileDevice: s.FileDevice, FileInode: s.FileInode, FileIsDisk: s.FileIsDisk,
 		Size: s.Size, Offset: s.Offset, SizeLimit: s.SizeLimit,
-		ReadOnly: s.ReadOnly, DirectIO: s.DirectIO, BufferMode: s.BufferMode,
+		ReadOnly: s.ReadOnly, DirectIO: s.DirectIO, BufferMode: s.BufferMode, CopyReason: s.CopyReason,
 		PartScan: s.PartScan, Autoclear: s.Autoclear, OnCrash: s.OnCrash, Queues: s.Queues, Depth: s.Depth,
 		Transfer: client.Transfer(s.Transfer), Limits: client.Limits(s.Limits),
 	}

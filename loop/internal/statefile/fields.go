@@ -52,6 +52,7 @@ type Status struct {
 	ReadOnly   bool   `json:"read_only"`
 	DirectIO   bool   `json:"direct_io"`
 	BufferMode string `json:"buffer_mode"` // copy, register, auto-register
+	CopyReason string `json:"copy_reason,omitempty"`
 	PartScan   bool   `json:"partscan"`
 	Autoclear  bool   `json:"autoclear"` // goes when nobody uses it
 	OnCrash    string `json:"on_crash"`  // fail, requeue, reissue

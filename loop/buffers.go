@@ -1,0 +1,64 @@
+package loop
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
+	"github.com/ublk-loop/ublk-loop/ublk"
+)
+
+// The values of Status.CopyReason.
+const (
+	CopyAsked     = "asked"     // Config.ZeroCopy is off
+	CopyTransfer  = "transfer"  // the transfer needs a copy to work on
+	CopyKernel    = "kernel"    // the driver offers no zero copy
+	CopyChecksums = "checksums" // the disk or file system checks what it stores, see Checksummer
+)
+
+// Checksummer returns the name of the disk, or the type of the file system, that checks
+// what is stored in the object of OpenPath, empty if there is none. Zero copy with direct
+// I/O stores wrong checksums there: of pages that change while they are written.
+var Checksummer = backing.Checksummer
+
+// buffers are the buffer modes that a device may have.
+type buffers struct {
+	modes  []ublk.BufferMode // best first
+	reason string            // why zero copy is not among them
+}
+
+// reasonFor returns Status.CopyReason of a device in one of the modes.
+func (b *buffers) reasonFor(mode ublk.BufferMode) string {
+	switch {
+	case mode.ZeroCopy():
+		return ""
+	case b.reason == "":
+		return CopyKernel
+	}
+	return b.reason
+}
+
+// chooseBuffers returns the modes that a wish for zero copy allows on a backing.
+func chooseBuffers(b *backing.Backing, cfg *Config) (*buffers, error) {
+	zero := []ublk.BufferMode{ublk.BufferAutoRegister, ublk.BufferRegister}
+	onlyCopy := []ublk.BufferMode{ublk.BufferCopy}
+	switch {
+	case cfg.ZeroCopy != SwitchOn && cfg.ZeroCopy != SwitchOff && cfg.ZeroCopy != SwitchAuto && cfg.ZeroCopy != "":
+		return nil, fmt.Errorf("zero copy %q: not auto, on or off: %w", cfg.ZeroCopy, unix.EINVAL)
+	case !cfg.Transfer.isNone():
+		return &buffers{onlyCopy, CopyTransfer}, nil
+	case cfg.ZeroCopy == SwitchOff:
+		return &buffers{onlyCopy, CopyAsked}, nil
+	case cfg.ZeroCopy == SwitchOn:
+		return &buffers{modes: zero}, nil
+	}
+	checksummer, err := b.Checksummer()
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", b.Path, err)
+	}
+	if checksummer != "" {
+		return &buffers{onlyCopy, CopyChecksums}, nil
+	}
+	return &buffers{modes: append(zero, onlyCopy...)}, nil
+}

@@ -1,0 +1,153 @@
+package e2e
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// checkingDisk makes a disk whose driver computes a checksum of what is written, and
+// which compares it: one request at a time, so that pages wait with their checksums.
+func (b *bed) checkingDisk() string {
+	b.Helper()
+	b.tool("modprobe", "sd_mod")
+	b.tool("modprobe", "scsi_debug", "dev_size_mb=64", "dix=1", "dif=1", "max_queue=1", "ndelay=500000")
+	b.Cleanup(func() {
+		waitUntil(b.TB, "scsi_debug unused", func() bool {
+			count, err := os.ReadFile("/sys/module/scsi_debug/refcnt")
+			return err == nil && strings.TrimSpace(string(count)) == "0"
+		})
+		b.tool("rmmod", "scsi_debug")
+	})
+	var disk string
+	waitUntil(b.TB, "a disk of scsi_debug", func() bool {
+		found, err := filepath.Glob("/sys/bus/pseudo/drivers/scsi_debug/adapter*/host*/target*/*/block/*/integrity/format")
+		if err != nil || len(found) != 1 {
+			return false
+		}
+		disk = "/dev/" + filepath.Base(filepath.Dir(filepath.Dir(found[0])))
+		f, err := os.Open(disk)
+		if err == nil {
+			_ = f.Close()
+		}
+		return err == nil
+	})
+	return disk
+}
+
+// churnSyncs is how often churn stores what changes.
+const churnSyncs = 20
+
+// churn maps pages of a file or disk and changes them without end while it stores them.
+// It returns how many of the syncs have failed with EIO.
+func (b *bed) churn(path string) (failed int) {
+	b.Helper()
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = unix.Close(fd) }()
+	const size, stride = 64 * 2 * 4096, 2 * 4096 // every second page: a request for each
+	pages, err := unix.Mmap(fd, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		b.Fatal(err)
+	}
+	var stop atomic.Bool
+	stopped := make(chan struct{})
+	go func() { // until the syncs are done; waited for below
+		defer close(stopped)
+		for i := byte(1); !stop.Load(); i++ {
+			for at := 0; at < size; at += stride {
+				pages[at+int(i)] = i
+			}
+			// The server may have the same processor.
+			_ = unix.Nanosleep(&unix.Timespec{Nsec: 100_000}, nil)
+		}
+	}()
+	for range churnSyncs {
+		switch err := unix.Fdatasync(fd); {
+		case errors.Is(err, unix.EIO):
+			failed++
+		case err != nil:
+			b.Errorf("sync: %v", err)
+		}
+	}
+	stop.Store(true)
+	<-stopped
+	if err := unix.Munmap(pages); err != nil {
+		b.Error(err)
+	}
+	return failed
+}
+
+// Pages that change while they are written are stored with the right checksums. Who
+// insists on zero copy is told of the risk: how many syncs fail then depends on the
+// number of processors.
+func TestKernelChecksums(t *testing.T) {
+	b := kernelBed(t)
+	disk := b.checkingDisk()
+	for _, tt := range []struct {
+		name, flag, reason string
+		risk               bool
+	}{
+		{"auto", "--zero-copy=auto", "checksums", false},
+		{"buffered", "--direct-io=off", "", false},
+		{"off", "--zero-copy=off", "asked", false},
+		{"on", "--zero-copy=on", "", true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b := b.in(t)
+			r := b.run("add", tt.flag, disk)
+			path := strings.TrimSpace(r.out)
+			if warned := strings.Contains(r.err, "checks what it stores"); r.status != 0 || warned != tt.risk {
+				t.Errorf("exit status %d, warnings %q", r.status, r.err)
+			}
+			s := b.list(path)[0]
+			if s.CopyReason != tt.reason || (s.BufferMode == "copy") != (tt.reason != "") {
+				t.Errorf("buffers %s, copied because of %q, want %q", s.BufferMode, s.CopyReason, tt.reason)
+			}
+			failed := b.churn(path)
+			t.Logf("%d of %d syncs failed", failed, churnSyncs)
+			if failed > 0 && !tt.risk {
+				t.Errorf("%d of %d syncs failed", failed, churnSyncs)
+			}
+			b.del(path)
+		})
+	}
+}
+
+// Btrfs checks what it stores, too, but copies it before: a file on it keeps zero copy,
+// and can be read.
+func TestKernelChecksumsOfBtrfs(t *testing.T) {
+	b := kernelBed(t)
+	b.tool("modprobe", "btrfs")
+	disk := b.loopDisk("", b.image(256<<20))
+	b.tool("mkfs.btrfs", "-q", "-f", disk)
+	dir := t.TempDir()
+	b.tool("mount", disk, dir)
+	defer b.tool("umount", dir)
+	path := filepath.Join(dir, "image")
+	if err := os.WriteFile(path, make([]byte, 4<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := b.add("-b", "4096", "--direct-io=on", path)
+	if s.CopyReason != "" && s.CopyReason != "kernel" || !s.DirectIO {
+		t.Errorf("direct I/O %v, copied because of %q", s.DirectIO, s.CopyReason)
+	}
+	if failed := b.churn(s.Device); failed > 0 {
+		t.Errorf("%d of %d syncs failed", failed, churnSyncs)
+	}
+	b.del(s.Device)
+	b.tool("sync")
+	if err := os.WriteFile("/proc/sys/vm/drop_caches", []byte("1"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.ReadFile(path); err != nil {
+		t.Errorf("what was stored: %v", err)
+	}
+}
