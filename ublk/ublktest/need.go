@@ -24,7 +24,7 @@ const (
 	// of one process in parallel.
 	CPUs Need = "cpus"
 	// Machine is an x86 machine with its devices, real or emulated. User-mode
-	// Linux has no vm.stat_refresh, for example.
+	// Linux has no vm.stat_refresh, for example, and stands still without memory.
 	Machine Need = "machine"
 	// ScratchDisk is a disk of 2 GiB to write to, UBLK_LOOP_DISK.
 	ScratchDisk Need = "disk"
