@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // A disk is a file that cryptsetup formats, with files for passphrases.
@@ -20,7 +22,7 @@ type disk struct {
 func newDisk(t *testing.T, size int64) disk {
 	t.Helper()
 	if _, err := exec.LookPath("cryptsetup"); err != nil {
-		t.Skip("cryptsetup is not installed")
+		ublktest.MachineLacks(t, "cryptsetup")
 	}
 	d := disk{t, filepath.Join(t.TempDir(), "disk.img")}
 	if err := os.WriteFile(d.path, nil, 0o600); err != nil {
@@ -115,7 +117,8 @@ func TestCryptsetupFormats(t *testing.T) {
 			passphrase := d.file("first", first)
 			out, err := d.try("luksFormat "+options, "--key-file", passphrase)
 			if err != nil && strings.Contains(options, "ripemd160") {
-				t.Skipf("cryptsetup does not have the hash here: %s", out)
+				t.Log(out)
+				ublktest.MachineLacks(t, "a cryptsetup with "+options)
 			} else if err != nil {
 				t.Fatalf("%v\n%s", err, out)
 			}
@@ -146,7 +149,8 @@ func TestCryptsetupRefused(t *testing.T) {
 			d := newDisk(t, 32<<20)
 			// Some formats need kernel modules or device mapper.
 			if out, err := d.try("luksFormat "+options, "--key-file", d.file("first", first)); err != nil {
-				t.Skipf("cryptsetup can't make it here: %v: %s", err, out)
+				t.Log(err, out)
+				ublktest.MachineLacks(t, "a kernel or cryptsetup with "+text)
 			}
 			_, err := refusal(d.open())
 			expectErr(t, err, ErrUnsupported)
@@ -197,7 +201,8 @@ func TestCryptsetupReencryption(t *testing.T) {
 	passphrase := d.file("1", first)
 	d.run("luksFormat --type luks2"+cheapPBKDF2, "--key-file", passphrase)
 	if out, err := d.try("reencrypt --init-only"+cheapPBKDF2, "--key-file", passphrase); err != nil {
-		t.Skipf("cryptsetup can't reencrypt here: %v: %s", err, out)
+		t.Log(err, out)
+		ublktest.MachineLacks(t, "a cryptsetup that reencrypts a file")
 	}
 	_, err := refusal(d.open())
 	expectErr(t, err, errReencryption)
