@@ -164,9 +164,7 @@ func (b *bed) recoverChanged(tt *changedDisk) {
 	m := b.serve()
 	s := b.add(add...)
 	b.Cleanup(func() { _ = b.run("del", "--force", s.Device) }) // a failed test must not fail the next
-	if err := unix.Kill(s.PID, unix.SIGSTOP); err != nil {
-		b.Fatal(err)
-	}
+	b.suspend(s)
 	wrote := b.waitingWrite(s)
 	m.kill()
 	tt.change(b, path)

@@ -1,7 +1,11 @@
 package e2e
 
 import (
+	"fmt"
 	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -32,6 +36,23 @@ func (b *bed) awaitsServer(s client.Device) time.Duration {
 	return time.Since(start)
 }
 
+// suspend stops a server. A thread that runs when the signal is sent stops a
+// moment later, and may still answer a request, so suspend waits for each thread.
+func (b *bed) suspend(s client.Device) {
+	b.Helper()
+	if err := unix.Kill(s.PID, unix.SIGSTOP); err != nil {
+		b.Fatal(err)
+	}
+	waitUntil(b, "all threads of the server have stopped", func() bool {
+		tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", s.PID))
+		return err == nil && len(tasks) > 0 && !slices.ContainsFunc(tasks, func(path string) bool {
+			stat, err := os.ReadFile(path)
+			_, state, _ := strings.Cut(string(stat), ") ")
+			return err == nil && !strings.HasPrefix(state, "T")
+		})
+	})
+}
+
 // The driver notices the end of a server that had a request for every tag as soon
 // as that of another, and the next server answers these requests.
 func TestKernelRecoverWithAllTagsInUse(t *testing.T) {
@@ -49,9 +70,7 @@ func TestKernelRecoverWithAllTagsInUse(t *testing.T) {
 	}
 	defer f.Close()
 	for range 3 {
-		if err := unix.Kill(s.PID, unix.SIGSTOP); err != nil {
-			t.Fatal(err)
-		}
+		b.suspend(s)
 		answers := make(chan error, depth)
 		for i := range int64(depth) {
 			page := alignedPage(t)

@@ -117,9 +117,7 @@ func TestKernelForceStoppedServer(t *testing.T) {
 	s := b.add("--standalone", b.image(1<<20))
 	fd := b.openExclusively(s.Device)
 	defer func() { _ = unix.Close(fd) }()
-	if err := unix.Kill(s.PID, unix.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	b.suspend(s)
 	failed := make(chan error, 1)
 	go func() {
 		_, err := unix.Pwrite(fd, make([]byte, 4096), 0)
