@@ -188,6 +188,41 @@ func TestSizes(t *testing.T) {
 	}
 }
 
+// Without IORING_SETUP_NO_SQARRAY, as before Linux 6.6, the kernel finds entries by an array of indices.
+func TestIndirectionArray(t *testing.T) {
+	const entries = 4
+	p := &ioUringParams{}
+	fd, err := ioURingSetup(entries, p)
+	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) {
+		t.Skipf("no io_uring here: %v", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := mapRing(fd, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	seen := map[uint64]int{}
+	for id := range uint64(entries) {
+		sqe := r.GetSQE()
+		sqe.PrepNop()
+		sqe.UserData = id
+	}
+	if err := r.SubmitAndWait(entries); err != nil {
+		t.Fatal(err)
+	}
+	for i := range r.CQReady() {
+		seen[r.CQE(i).UserData]++
+	}
+	for id := range uint64(entries) {
+		if seen[id] != 1 {
+			t.Errorf("entry %d completed %d times", id, seen[id])
+		}
+	}
+}
+
 func TestQueueOverflowIsAnError(t *testing.T) {
 	r := newRing(t, Options{Entries: 2, CQEntries: 2})
 	var err error

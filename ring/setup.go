@@ -51,6 +51,11 @@ func New(opts Options) (*Ring, error) {
 	if err != nil {
 		return nil, fmt.Errorf("set up io_uring: %w", err)
 	}
+	return mapRing(fd, p)
+}
+
+// mapRing makes a Ring of what the kernel has set up, and closes that on failure.
+func mapRing(fd int, p *ioUringParams) (*Ring, error) {
 	r := &Ring{fd: fd, enterFD: fd, flags: p.Flags, features: p.Features}
 	if p.Features&IORING_FEAT_NO_IOWAIT != 0 {
 		// An idle server waits for requests, not for a disk.
