@@ -3,6 +3,7 @@ package backing
 import (
 	"errors"
 	"math"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -62,6 +63,13 @@ func TestUnitOf(t *testing.T) {
 		if got := unitOf(blockSize); got != want {
 			t.Errorf("blocks of %d: unit %d, want %d", blockSize, got, want)
 		}
+	}
+}
+
+func TestExtentSaysWhatDoesNotFit(t *testing.T) {
+	_, err := extent(8192, 100, 0, 512)
+	if want := "offset 100: not a multiple of the sector size 512"; err == nil || !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("error %v, want %q", err, want)
 	}
 }
 
