@@ -3,6 +3,7 @@ package ublk
 import (
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -39,6 +40,8 @@ func TestCloseOfWhatDoesNotStop(t *testing.T) {
 	for range 2 {
 		if err := d.Close(); !errors.Is(err, ErrServed) || !errors.Is(err, unix.EINTR) {
 			t.Errorf("error %v, want ErrServed and EINTR", err)
+		} else if want := "still served by this process: "; !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("error %q does not begin with %q", err, want)
 		}
 	}
 	if slices.Contains(driver.commands, UBLK_U_CMD_DEL_DEV) {

@@ -2,7 +2,9 @@ package ublk_test
 
 import (
 	"errors"
+	"math/bits"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -94,6 +96,25 @@ func TestRecoverWaitsForTheDriver(t *testing.T) {
 	fake.Set(id, ublk.StateQuiesced, 1)
 	if err := <-recovered; err != nil {
 		t.Fatal(err)
+	}
+}
+
+// The driver is asked less and less often.
+func TestAwaitServerEndPauses(t *testing.T) {
+	fake := &ublktest.Fake{Offers: offersRecovery}
+	ctl, id := described(t, fake, reissue)
+	fake.Set(id, ublk.StateLive, 1)
+	asked := sent(fake, ublk.UBLK_U_CMD_GET_DEV_INFO)
+	started := time.Now()
+	end := time.AfterFunc(200*time.Millisecond, func() { fake.Set(id, ublk.StateQuiesced, 1) })
+	defer end.Stop()
+	if err := ctl.AwaitServerEnd(id); err != nil {
+		t.Fatal(err)
+	}
+	// The pauses are of 1 ms, 2 ms, 4 ms … 100 ms.
+	took := int(time.Since(started).Milliseconds())
+	if n, most := sent(fake, ublk.UBLK_U_CMD_GET_DEV_INFO)-asked, bits.Len(uint(took))+took/100+2; n > most {
+		t.Errorf("the driver was asked %d times in %d ms, want %d at most", n, took, most)
 	}
 }
 
