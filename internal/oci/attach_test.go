@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"bytes"
 	"errors"
 	"net"
 	"net/http"
@@ -150,4 +151,15 @@ func TestAttachInUse(t *testing.T) {
 		t.Fatalf("in use for a moment: %v", err)
 	}
 	a.end()
+}
+
+// A device has to hold the file system that is requested, if one is.
+func TestProbeOfAnotherFileSystem(t *testing.T) {
+	device := bytes.NewReader(append([]byte("hsqs"), make([]byte, probeSize)...))
+	for fsType, want := range map[string]string{"": "", squashfs: "", ext4: "holds squashfs, not ext4"} {
+		fs, err := (&rootfs{fsType: fsType}).probe(device)
+		if fs.kind != squashfs || (err == nil) != (want == "") || err != nil && err.Error() != want {
+			t.Errorf("%q: %+v, error %v, want %q", fsType, fs, err, want)
+		}
+	}
 }

@@ -77,6 +77,9 @@ func TestMountName(t *testing.T) {
 	if age, ours := mountAge(early); !ours || age < 5*time.Second || age > time.Minute {
 		t.Errorf("%s is %s old, a name %t", early, age, ours)
 	}
+	if _, ours := mountAge("7fffffffffffffff-" + random); !ours {
+		t.Error("the latest time is none of a name")
+	}
 	for _, name := range []string{
 		"", ".", "..", "ns", "0000000000000001", "0000000000000001-", "1-" + random, "0000000000000001-" + random + "X",
 		"0000000000000001-" + strings.ToLower(random), "000000000000000g-" + random, "0000000000000001-ABCDEFGHIJKLMNOPQRSTUVW23/",

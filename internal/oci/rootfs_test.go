@@ -130,6 +130,16 @@ func FuzzParseRootfs(f *testing.F) {
 	})
 }
 
+func TestMountOptionsSaysWhatIsNotThere(t *testing.T) {
+	o, err := parseOptions("ro,norecovery")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := o.forFS(fileSystem{kind: ext4}); err == nil || !strings.HasPrefix(err.Error(), "ext4 has no option norecovery") {
+		t.Errorf("error %v", err)
+	}
+}
+
 func TestMountOptions(t *testing.T) {
 	for _, tt := range []struct {
 		options string
