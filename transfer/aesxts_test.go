@@ -82,6 +82,23 @@ func encryptsAsOther(t testing.TB, key []byte, sector uint64, n int, opts Option
 	return bytes.Equal(buf, plain)
 }
 
+// Close wipes the round keys: nothing can be encrypted with them afterwards.
+func TestAESXTSCloseWipes(t *testing.T) {
+	x, err := New(AESXTSPlain64, newSecret(t, bytes.Repeat([]byte("0123456789abcdef\x00"), 4)[:64]), Options{SectorSize: 512})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := x.Close(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if recover() == nil {
+			t.Error("it encrypts after Close")
+		}
+	}()
+	x.Encrypt(make([]byte, 512), 0)
+}
+
 func TestTransfersAllocateNothing(t *testing.T) {
 	key := make([]byte, 64)
 	_, _ = rand.Read(key)

@@ -81,6 +81,8 @@ func leaf7() features {
 // Instructions that use state which is not saved fault.
 func osSaves(state uint32) bool {
 	_, _, ecx, _ := cpuid(1, 0)
-	osxsave, avx := ecx>>27&1 == 1, ecx>>28&1 == 1
-	return osxsave && avx && xgetbv()&state == state
+	return hasXGETBV(ecx) && xgetbv()&state == state
 }
+
+// hasXGETBV reports whether the flags of leaf 1 have OSXSAVE and AVX.
+func hasXGETBV(ecx uint32) bool { return ecx>>27&1 == 1 && ecx>>28&1 == 1 }

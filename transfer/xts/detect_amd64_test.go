@@ -48,6 +48,12 @@ func TestFeatureBits(t *testing.T) {
 			}
 		}
 	}
+	const osxsave, avx = 1 << 27, 1 << 28
+	for ecx, want := range map[uint32]bool{osxsave | avx: true, ^uint32(osxsave): false, ^uint32(avx): false, 0: false} {
+		if got := hasXGETBV(ecx); got != want {
+			t.Errorf("flags %#x: XGETBV is there: %v", ecx, got)
+		}
+	}
 	if n := len(features{}.vaesAVX512()); n != len(bits) {
 		t.Errorf("%d features are needed, not %d", n, len(bits))
 	}

@@ -180,14 +180,14 @@ func TestPanics(t *testing.T) {
 		wiped := newPair(t, impl, newSource(t).bytes(64))
 		wiped.Wipe()
 		for want, cases := range map[string][]func(){
-			"sector size of 0 bytes":                   {func() { p.Encrypt(make([]byte, 512), 0, 0, 1) }, func() { p.Decrypt(nil, 0, 0, 1) }},
-			"sector size of -512 bytes":                {func() { p.Encrypt(make([]byte, 512), -512, 0, 1) }, func() { p.Decrypt(nil, -512, 0, 1) }},
-			"sector size of 520 bytes":                 {func() { p.Encrypt(make([]byte, 520), 520, 0, 1) }, func() { p.Decrypt(nil, 520, 0, 1) }},
-			"sector size of 16777232 bytes":            {func() { p.Encrypt(nil, 1<<24+16, 0, 1) }, func() { p.Decrypt(nil, 1<<24+16, 0, 1) }},
-			"1000 bytes is not a whole number":         {func() { p.Encrypt(make([]byte, 1000), 512, 0, 1) }, func() { p.Decrypt(make([]byte, 1000), 512, 0, 1) }},
-			"used before New or after Wipe":            {func() { wiped.Encrypt(nil, 512, 0, 1) }, func() { new(Cipher).Decrypt(nil, 512, 0, 1) }},
-			"719 bytes of memory for round keys":       {func() { _, _ = newCipher(impl, make([]byte, 719), newSource(t).bytes(32)) }},
-			"0 bytes of memory for round keys, Schedu": {func() { _, _ = newCipher(impl, nil, newSource(t).bytes(64)) }},
+			"sector size of 0 bytes":           {func() { p.Encrypt(make([]byte, 512), 0, 0, 1) }, func() { p.Decrypt(nil, 0, 0, 1) }},
+			"sector size of -512 bytes":        {func() { p.Encrypt(make([]byte, 512), -512, 0, 1) }, func() { p.Decrypt(nil, -512, 0, 1) }},
+			"sector size of 520 bytes":         {func() { p.Encrypt(make([]byte, 520), 520, 0, 1) }, func() { p.Decrypt(nil, 520, 0, 1) }},
+			"sector size of 16777232 bytes":    {func() { p.Encrypt(nil, 1<<24+16, 0, 1) }, func() { p.Decrypt(nil, 1<<24+16, 0, 1) }},
+			"1000 bytes is not a whole number": {func() { p.Encrypt(make([]byte, 1000), 512, 0, 1) }, func() { p.Decrypt(make([]byte, 1000), 512, 0, 1) }},
+			"used before New or after Wipe":    {func() { wiped.Encrypt(nil, 512, 0, 1) }, func() { new(Cipher).Decrypt(nil, 512, 0, 1) }},
+			fmt.Sprint("719 bytes of memory for round keys, ScheduleSize is ", ScheduleSize): {func() { _, _ = newCipher(impl, make([]byte, 719), newSource(t).bytes(32)) }},
+			"0 bytes of memory for round keys, Schedu":                                       {func() { _, _ = newCipher(impl, nil, newSource(t).bytes(64)) }},
 		} {
 			for i, run := range cases {
 				if got := panicOf(run); !strings.Contains(got, want) {
