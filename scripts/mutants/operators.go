@@ -150,10 +150,12 @@ func isBoolean(t types.Type) bool {
 	return ok && basic.Info()&types.IsBoolean != 0
 }
 
+// unordered are functions for which the order of their arguments means nothing.
+var unordered = map[string]bool{"min": true, "max": true, "errors.Join": true}
+
 // arguments adds two neighbours of one type in each other's place.
 func (f *finder) arguments(n *ast.CallExpr) {
-	callee := types.ExprString(n.Fun)
-	if f.info.Types[n.Fun].IsType() || callee == "min" || callee == "max" || n.Ellipsis.IsValid() {
+	if f.info.Types[n.Fun].IsType() || unordered[types.ExprString(n.Fun)] || n.Ellipsis.IsValid() {
 		return
 	}
 	for i := 1; i < len(n.Args); i++ {
