@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -139,6 +140,23 @@ func (b *bed) checkTask(dir string) {
 // with.
 func (b *bed) checkDescriptors(s client.Device) {
 	b.Helper()
+	// The server closes the socket to its starter a moment after the starter has
+	// ended, of which there is no event.
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		left := b.unknownDescriptors(s)
+		if len(left) == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			b.Errorf("the server has open: %q", left)
+			return
+		}
+	}
+}
+
+// unknownDescriptors returns what a server has open without a need.
+func (b *bed) unknownDescriptors(s client.Device) (left []string) {
+	b.Helper()
 	links, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", s.PID))
 	if err != nil {
 		b.Fatal(err)
@@ -150,9 +168,10 @@ func (b *bed) checkDescriptors(s client.Device) {
 	for _, link := range links {
 		target, err := os.Readlink(link)
 		if fd := filepath.Base(link); err == nil && fd > "2" && !slices.Contains(known, target) {
-			b.Errorf("descriptor %s is open on %s", fd, target)
+			left = append(left, fd+" on "+target)
 		}
 	}
+	return left
 }
 
 func (b *bed) proc(s client.Device, file string) string {
