@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -84,6 +85,9 @@ func changedDisks() []changedDisk {
 	return []changedDisk{
 		{name: "another file", disk: func(b *bed) string { twoFiles(b); return below }, change: func(b *bed, disk string) { b.rebind(disk, other) }},
 		{name: "a partition elsewhere", disk: partitioned, change: func(b *bed, _ string) {
+			waitUntil(b, "the killed server's ring has let go of the partition", func() bool {
+				return exec.Command("blockdev", "--rereadpt", below).Run() == nil
+			})
 			b.tool("sh", "-c", `echo "start=8192,size=8192" | sfdisk -q "$0"`, below)
 		}},
 		{name: "a partition of another disk", disk: partitioned, change: func(b *bed, _ string) {
