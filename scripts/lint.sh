@@ -25,6 +25,9 @@ tool() {
 # Run a check. After a failure the next checks still run.
 check() { "$@" || status=1; }
 
+# Print each package of the module here that has more than 30 files besides tests.
+large_packages() { go list -f '{{len .GoFiles}} {{.ImportPath}}' ./... | awk '$1 > 30 { print $2 ": " $1 " files, more than 30" }'; }
+
 # Lint the Go module in directory $1.
 lint_go() {
 	local linter
@@ -47,6 +50,7 @@ status=0
 top=$(realpath "$here/..")
 for module in "$top" "$top/scripts/bench" "$top/cmd/ublk-loop-snapshotter"; do
 	lint_go "$module"
+	check test -z "$(large_packages | tee /dev/stderr)"
 	check go mod tidy -diff
 done
 cd "$top"

@@ -13,9 +13,11 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/internal/confine"
+	"github.com/ublk-loop/ublk-loop/internal/keysource"
 	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/internal/wire"
 	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/transfer"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
@@ -160,4 +162,19 @@ func (s *single) logger(id uint32) *logger {
 		return newLogger(os.Stderr, id)
 	}
 	return noLogger()
+}
+
+// receiveKey returns the key that a descriptor has, nil for no descriptor.
+func receiveKey(f *os.File) (*transfer.Secret, error) {
+	if f == nil {
+		return nil, nil
+	}
+	if err := confine.ForbidDumps(); err != nil {
+		return nil, err
+	}
+	key, err := keysource.Read(f, transfer.MaxKeyBytes)
+	if err != nil {
+		return nil, fmt.Errorf("receive the key: %w", err)
+	}
+	return key, f.Close()
 }
