@@ -72,13 +72,15 @@ func (f *finder) text(n ast.Node) string { return string(f.src[f.offset(n.Pos())
 
 // around is what shows a literal with its surroundings: the expression or simple statement that it is in.
 func around(n ast.Node, stack []ast.Node) ast.Node {
-	if len(stack) == 0 {
+	for i := len(stack) - 1; i >= 0; i-- {
+		switch parent := stack[i].(type) {
+		case *ast.UnaryExpr, *ast.ParenExpr:
+			continue
+		case *ast.BinaryExpr, *ast.CallExpr, *ast.IndexExpr, *ast.SliceExpr, *ast.KeyValueExpr,
+			*ast.AssignStmt, *ast.ReturnStmt, *ast.ValueSpec:
+			return parent
+		}
 		return n
-	}
-	switch parent := stack[len(stack)-1].(type) {
-	case *ast.BinaryExpr, *ast.CallExpr, *ast.IndexExpr, *ast.SliceExpr, *ast.KeyValueExpr,
-		*ast.AssignStmt, *ast.ReturnStmt, *ast.ValueSpec:
-		return parent
 	}
 	return n
 }

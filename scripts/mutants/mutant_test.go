@@ -59,6 +59,9 @@ func TestOperators(t *testing.T) {
 		"return a < b, nil": {
 			"boundary: a < b -> a <= b", "negated: a < b -> a >= b",
 		},
+		"a = -1\nreturn ok, nil": {
+			"removed: a = -1 ->", "operand alone: -1 -> 1", "constant: a = -1 -> a = -2", "constant: a = -1 -> a = -0", "negated: ok -> !ok",
+		},
 		"return a == b && ok, nil": {
 			"logic: a == b && ok -> a == b || ok", "negated: a == b -> a != b",
 		},
