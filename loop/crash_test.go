@@ -125,7 +125,6 @@ func writeRecords(path string, mem []byte, round, least uint64, begun func()) (u
 // What was flushed, or written with FUA, before the server was killed is in
 // the file; the device is then shown dead, and can be removed.
 func TestCrashKeepsWhatWasSynced(t *testing.T) {
-	ublktest.Require(t, ublktest.EveryKernel)
 	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
 	path := sparseFile(t, fileSystem(t, "ext4"))
 	mem := alignedMemory(t, 4096)

@@ -124,7 +124,6 @@ func checkUnreferenced(t *testing.T) {
 // Cycles with I/O running: whoever has the device open gets errors once it is
 // gone, and nobody hangs.
 func TestKernelCyclesUnderLoad(t *testing.T) {
-	ublktest.Require(t, ublktest.Plain)
 	ctl := ublktest.Kernel(t, ublktest.Plain)
 	path := sparseFile(t, mountTmpfs(t))
 	for range 5 {

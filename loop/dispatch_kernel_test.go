@@ -45,7 +45,6 @@ func (c ioCount) minus(d ioCount) ioCount {
 // as many bytes out as in, from one page to the largest request. Merging is
 // turned off on both, so that an operation of either is a request.
 func TestKernelDispatchesEachRequestOnceAndWhole(t *testing.T) {
-	ublktest.Require(t, ublktest.EveryKernel)
 	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
 	for _, zeroCopy := range []Switch{SwitchOn, SwitchOff} {
 		t.Run("zero copy "+string(zeroCopy), func(t *testing.T) {
@@ -114,7 +113,6 @@ func flushes(t *testing.T, disk string) int {
 // the device is a FUA write and then a flush (block/fops.c): two flushes of
 // the disk below, where a write and a flush are one.
 func TestKernelFUAIsSynchronous(t *testing.T) {
-	ublktest.Require(t, ublktest.EveryKernel)
 	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
 	inEachMode(t, ctl, func(t *testing.T, cfg Config) {
 		disk := nullDisk(t, 64, map[string]string{"cache_size": "8"})
@@ -176,7 +174,6 @@ func attach(t testing.TB, ctl *ublk.Control, path string, cfg Config) *Device {
 
 // No request makes the server allocate, in any operation.
 func TestKernelRequestsAllocateNothing(t *testing.T) {
-	ublktest.Require(t, ublktest.Plain)
 	ctl := ublktest.Kernel(t, ublktest.Plain)
 	inEachMode(t, ctl, func(t *testing.T, cfg Config) {
 		cfg.Queues = 1

@@ -41,7 +41,6 @@ func within(t *testing.T, what string, f func() error) error {
 }
 
 func TestKernelFullFileSystemIsENOSPC(t *testing.T) {
-	ublktest.Require(t, ublktest.EveryKernel)
 	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
 	inEachMode(t, ctl, func(t *testing.T, cfg Config) {
 		dir := t.TempDir()

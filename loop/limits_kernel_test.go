@@ -184,7 +184,6 @@ func newFileOn(t testing.TB, disk, kind string) string {
 // above and the rules of expected say.
 func TestKernelLimits(t *testing.T) {
 	ublktest.Require(t, ublktest.EveryKernel)
-	ublktest.Require(t, ublktest.EveryKernel)
 	for _, c := range limitsCases {
 		for _, zeroCopy := range []Switch{SwitchAuto, SwitchOff} {
 			for _, direct := range []Switch{SwitchAuto, SwitchOff} {

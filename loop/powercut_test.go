@@ -16,7 +16,6 @@ import (
 // What was flushed, or written with FUA, is on the medium: it is there after
 // the disk below the file system stopped taking writes, as in a power cut.
 func TestCrashPowerCut(t *testing.T) {
-	ublktest.Require(t, ublktest.EveryKernel)
 	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
 	for _, direct := range []Switch{SwitchOff, SwitchOn} {
 		t.Run("direct "+string(direct), func(t *testing.T) {

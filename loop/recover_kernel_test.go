@@ -53,7 +53,6 @@ func (b breakingHandler) Handle(req *ublk.Request) {
 // A queue that fails leaves a recoverable device as a crash does: the request
 // that it had waits, and the next server carries it out.
 func TestKernelFailedQueueLeavesTheDevice(t *testing.T) {
-	ublktest.Require(t, ublktest.EveryKernel)
 	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
 	path := sparseFile(t, mountTmpfs(t))
 	file := openPath(t, path)

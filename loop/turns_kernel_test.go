@@ -41,7 +41,6 @@ func (c countedHandler) Done(req *ublk.Request, res int32) {
 // A read or write that is alone is completed by the kernel, without a turn of
 // ours, wherever a command need not unregister its pages first.
 func TestKernelLoneRequestTakesNoTurn(t *testing.T) {
-	ublktest.Require(t, ublktest.EveryKernel)
 	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
 	disk := nullDisk(t, 64, nil)
 	for mode, own := range map[ublk.BufferMode]bool{ublk.BufferAutoRegister: true, ublk.BufferCopy: true, ublk.BufferRegister: false} {

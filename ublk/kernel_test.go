@@ -47,7 +47,6 @@ func openDirect(t testing.TB, path string) *os.File {
 }
 
 func TestKernelRAMDisk(t *testing.T) {
-	ublktest.Require(t, ublktest.EveryKernel)
 	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
 	disk := make(ramDisk, 8<<20)
 	dev := startRAMDisk(t, ctl, ublk.Options{}, disk)

@@ -45,7 +45,6 @@ func waitDone(t testing.TB, dev *ublk.Device) {
 }
 
 func TestKernelStartFailsWithAHandler(t *testing.T) {
-	ublktest.Require(t, ublktest.CPUs)
 	ctl := ublktest.Kernel(t, ublktest.CPUs)
 	for failing := range 2 { // a device has a queue for each CPU
 		t.Run(fmt.Sprintf("queue %d", failing), func(t *testing.T) {
@@ -68,7 +67,6 @@ func TestKernelStartFailsWithAHandler(t *testing.T) {
 }
 
 func TestKernelStopByAnotherEndsTheServer(t *testing.T) {
-	ublktest.Require(t, ublktest.EveryKernel)
 	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
 	dev := startRAMDisk(t, ctl, ublk.Options{}, make(ramDisk, 1<<20))
 	other, err := ublk.OpenControl()
@@ -86,7 +84,6 @@ func TestKernelStopByAnotherEndsTheServer(t *testing.T) {
 }
 
 func TestKernelTryStopSparesAnOpenDevice(t *testing.T) {
-	ublktest.Require(t, ublktest.EveryKernel)
 	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
 	dev := startRAMDisk(t, ctl, ublk.Options{}, make(ramDisk, 1<<20))
 	f := openDirect(t, dev.BlockPath())
@@ -197,7 +194,6 @@ func TestKernelQueueBreaksInStop(t *testing.T) {
 // The error of one queue ends the device, and whoever waits for a request that
 // it had is told.
 func TestKernelFailingQueueEndsTheDevice(t *testing.T) {
-	ublktest.Require(t, ublktest.EveryKernel)
 	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
 	dev := addDevice(t, ctl, ublk.Options{Mode: ublk.BufferCopy})
 	if err := dev.Start(flooding(ublk.OpWrite)); err != nil {
@@ -222,7 +218,6 @@ func TestKernelFailingQueueEndsTheDevice(t *testing.T) {
 }
 
 func TestKernelEachQueueHasItsThreadAndItsCPUs(t *testing.T) {
-	ublktest.Require(t, ublktest.CPUs, ublktest.EveryKernel)
 	ctl := ublktest.Kernel(t, ublktest.CPUs, ublktest.EveryKernel)
 	var mu sync.Mutex
 	threads := map[int]int{}
@@ -263,7 +258,6 @@ func TestKernelEachQueueHasItsThreadAndItsCPUs(t *testing.T) {
 }
 
 func TestKernelQueueLoopAllocatesNothing(t *testing.T) {
-	ublktest.Require(t, ublktest.Plain)
 	ctl := ublktest.Kernel(t, ublktest.Plain)
 	dev := startRAMDisk(t, ctl, ublk.Options{Queues: 1}, make(ramDisk, 1<<20))
 	f := openDirect(t, dev.BlockPath())
@@ -290,7 +284,6 @@ func TestKernelQueueLoopAllocatesNothing(t *testing.T) {
 // Every entry that a queue can have in flight has its memory before the device
 // starts: two a tag, of which the fetches take one.
 func TestKernelQueueReservesItsEntries(t *testing.T) {
-	ublktest.Require(t, ublktest.EveryKernel)
 	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
 	const depth = 4096
 	before := ringRequests(t)

@@ -161,7 +161,6 @@ func pinned(t *testing.T) int {
 
 // The buffers of a queue go with it, though its thread stays.
 func TestKernelThreadsLetGoOfBuffers(t *testing.T) {
-	ublktest.Require(t, ublktest.Machine)
 	s := share(t, ublktest.Machine)
 	for range 4 {
 		s.add(make(ramDisk, 1<<20))

@@ -19,7 +19,6 @@ import (
 // A child shares what its parent has, until it writes, where the file system can
 // do that; and what is mounted is neither committed nor removed.
 func TestKernelSnapshotterShares(t *testing.T) {
-	ublktest.Require(t, ublktest.Own, ublktest.ScratchDisk, ublktest.OldestAndNewest)
 	ctx := context.Background()
 	b := newBed(t, ublktest.Own, ublktest.ScratchDisk, ublktest.OldestAndNewest)
 	b.mountDisk()

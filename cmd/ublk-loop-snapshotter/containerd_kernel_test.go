@@ -176,7 +176,6 @@ func (c *containerd) pid(id string) int {
 // containerd: it and each container take seconds in emulation.
 func TestKernelContainerd(t *testing.T) {
 	ublktest.Require(t, ublktest.Own, ublktest.Containerd, ublktest.Snapshotter, ublktest.OldestAndNewest)
-	ublktest.Require(t, ublktest.Own, ublktest.Containerd, ublktest.Snapshotter, ublktest.OldestAndNewest)
 	eachContainerd(t, func(c *containerd) {
 		c.testLayers()
 		c.testImage()

@@ -48,7 +48,6 @@ func (b *bed) startRemote(ctx context.Context) *remote {
 // Wherever the snapshotter is killed, no device stays, and the next one goes on
 // with what there is.
 func TestCrashSnapshotter(t *testing.T) {
-	ublktest.Require(t, ublktest.Own, ublktest.Snapshotter, ublktest.OldestAndNewest, ublktest.Soak)
 	b := newBed(t, ublktest.Own, ublktest.Snapshotter, ublktest.OldestAndNewest, ublktest.Soak)
 	for i := range ublktest.Kills(t, 3, 6) {
 		r := b.startRemote(t.Context())

@@ -18,7 +18,6 @@ import (
 // An image that is written to is one snapshot's, what it is written stays, and
 // one that is read is for all.
 func TestKernelSnapshotterImage(t *testing.T) {
-	ublktest.Require(t, ublktest.Own, ublktest.OldestAndNewest)
 	ctx := context.Background()
 	b := newBed(t, ublktest.Own, ublktest.OldestAndNewest)
 	settings := b.settings()

@@ -15,7 +15,6 @@ import (
 
 // containerd's own tests of a snapshotter.
 func TestKernelSnapshotterSuite(t *testing.T) {
-	ublktest.Require(t, ublktest.Own, ublktest.ScratchDisk, ublktest.OldestAndNewest)
 	b := newBed(t, ublktest.Own, ublktest.ScratchDisk, ublktest.OldestAndNewest)
 	b.mountDisk()
 	testsuite.SnapshotterSuite(t, "ublk-loop", func(ctx context.Context, root string) (snapshots.Snapshotter, func() error, error) {

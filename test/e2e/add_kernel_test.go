@@ -18,7 +18,6 @@ import (
 
 // Add, list and del, in every way that a device can be named.
 func TestKernelAddListDel(t *testing.T) {
-	ublktest.Require(t, ublktest.EveryKernel)
 	b := kernelBed(t, ublktest.EveryKernel)
 	file := b.image(8 << 20)
 	out := b.ok("add", file)
@@ -115,7 +114,6 @@ func TestKernelListAssociated(t *testing.T) {
 
 // Each flag of add has an effect that can be seen.
 func TestKernelAddFlags(t *testing.T) {
-	ublktest.Require(t, ublktest.CPUs)
 	b := kernelBed(t, ublktest.CPUs)
 	file := b.image(8 << 20)
 	for _, tt := range []struct {
@@ -241,7 +239,6 @@ func (b *bed) firstByte(t *testing.T, s client.Device, want byte) {
 
 // Zero copy is there if the kernel has it, and refused if not.
 func TestKernelZeroCopy(t *testing.T) {
-	ublktest.Require(t, ublktest.EveryKernel)
 	b := kernelBed(t, ublktest.EveryKernel)
 	file := b.image(1 << 20)
 	var features struct {

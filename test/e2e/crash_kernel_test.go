@@ -15,7 +15,6 @@ import (
 // Without recovery requests fail at once and the disk goes; with it they wait,
 // until del fails them.
 func TestKernelCrashedServer(t *testing.T) {
-	ublktest.Require(t, ublktest.EveryKernel)
 	b := kernelBed(t, ublktest.EveryKernel)
 	for _, tt := range []struct{ onCrash, state string }{{"fail", "dead"}, {"requeue", "quiesced"}, {"reissue", "quiesced"}} {
 		t.Run(tt.onCrash, func(t *testing.T) { b.in(t).crash(tt.onCrash, tt.state) })

@@ -171,7 +171,7 @@ func (c *cri) container(pod, podFile, name string) string {
 func TestKernelCRI(t *testing.T) {
 	ublktest.Require(t, ublktest.Engines, ublktest.Snapshotter, ublktest.Once)
 	dir := engines(t) // which also mounts them, before the mounts are counted
-	c := kernelBed(t, ublktest.Engines, ublktest.Snapshotter, ublktest.Once).wrap("runc").cri(filepath.Dir(dir))
+	c := kernelBed(t).wrap("runc").cri(filepath.Dir(dir))
 	pod, file := c.pod("pod", c.imageWithMountPoints())
 	c.devicesAre(0)
 

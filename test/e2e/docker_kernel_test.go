@@ -113,7 +113,7 @@ func (d *docker) run(image string, args ...string) []string {
 func TestKernelDocker(t *testing.T) {
 	ublktest.Require(t, ublktest.Engines, ublktest.Once)
 	dir := engines(t) // which also mounts them, before the mounts are counted
-	d := kernelBed(t, ublktest.Engines, ublktest.Once).wrap("runc").docker(filepath.Dir(dir))
+	d := kernelBed(t).wrap("runc").docker(filepath.Dir(dir))
 
 	r := d.calls(d.run(d.image, "--rm", "empty", "sh", "-c", "cat /content /proc/mounts; exit 42")...)
 	if r.status != 42 || !strings.HasPrefix(r.out, "of the image\n") || !strings.Contains(r.out, " / squashfs ro,") {

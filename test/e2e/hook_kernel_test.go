@@ -69,7 +69,6 @@ func TestKernelHookLife(t *testing.T) {
 // starts, for it has its own.
 func TestKernelHookSweepsCreated(t *testing.T) {
 	ublktest.Require(t, ublktest.Once)
-	ublktest.Require(t, ublktest.Once)
 	eachRuntime(t, hooked, byHooks(func(w *wrapped) {
 		bundle := w.bundle(asked{"image": w.imageOf("squashfs", rootTree(w, "x"))}, "sleep", "1000")
 		w.precreate(bundle)
@@ -93,7 +92,6 @@ func TestKernelHookSweepsCreated(t *testing.T) {
 }
 
 func TestKernelHookRefused(t *testing.T) {
-	ublktest.Require(t, ublktest.OldestAndNewest)
 	w := kernelBed(t, ublktest.OldestAndNewest).wrap("runc", `attach_timeout = "5s"`)
 	log := systemLog(t)
 	ask := func(a asked) string { return w.bundle(a, "true") }
@@ -155,7 +153,6 @@ func (w *wrapped) readFile(path string) string {
 
 // The engine has gone before it gets the answer.
 func TestKernelHookEngineGone(t *testing.T) {
-	ublktest.Require(t, ublktest.Once)
 	w := kernelBed(t, ublktest.Once).wrap("runc")
 	r, out, err := os.Pipe()
 	if err != nil {
@@ -181,7 +178,6 @@ func later(cmd *exec.Cmd, d time.Duration) *exec.Cmd {
 
 // What failed starts leave goes with the next start after some time, or by hand.
 func TestKernelHookSweep(t *testing.T) {
-	ublktest.Require(t, ublktest.OldestAndNewest)
 	w := kernelBed(t, ublktest.OldestAndNewest).wrap("crun", `sweep_after = "20m"`)
 	w.runtime = w.real
 	image := w.imageOf("ext4", rootTree(w, "x"))
@@ -240,7 +236,6 @@ func TestKernelHookSweep(t *testing.T) {
 // Other users do not get at what is mounted, and root of a user namespace does.
 func TestKernelHookUserNamespace(t *testing.T) {
 	ublktest.Require(t, ublktest.Once)
-	ublktest.Require(t, ublktest.Once)
 	eachRuntime(t, hooked, byHooks(func(w *wrapped) {
 		image := w.imageOf("ext4", rootTree(w, "x"))
 		const mapped = "x 0 100000 65536"
@@ -280,7 +275,6 @@ func TestKernelHookUserNamespace(t *testing.T) {
 
 // Copies of the mount, in namespaces that were made meanwhile, keep no device.
 func TestKernelHookCopies(t *testing.T) {
-	ublktest.Require(t, ublktest.Once)
 	ublktest.Require(t, ublktest.Once)
 	for _, propagation := range []string{"slave", "private", "unchanged"} {
 		t.Run(propagation, func(t *testing.T) {
@@ -325,7 +319,6 @@ func TestKernelHookCopies(t *testing.T) {
 // namespace: one mount.
 func TestKernelHookOverlay(t *testing.T) {
 	ublktest.Require(t, ublktest.Once)
-	ublktest.Require(t, ublktest.Once)
 	eachRuntime(t, hooked, byHooks(func(w *wrapped) {
 		tree := w.TempDir()
 		if err := os.Rename(rootTree(w, "x"), tree+"/root"); err != nil {
@@ -348,7 +341,6 @@ func TestKernelHookOverlay(t *testing.T) {
 
 // A wrapper that stands in front of the runtime leaves a hook's root as it is.
 func TestKernelHookAndWrapper(t *testing.T) {
-	ublktest.Require(t, ublktest.Once)
 	w := kernelBed(t, ublktest.Once).wrap("runc", `attach_timeout = "5s"`)
 	bundle := w.bundle(asked{"image": w.imageOf("ext4", rootTree(w, "x")), "options": "rw"}, "cat", "/content")
 	w.precreate(bundle)
@@ -360,7 +352,6 @@ func TestKernelHookAndWrapper(t *testing.T) {
 
 // The hook is killed at any moment, and leaves what is swept at most.
 func TestKernelHookKilled(t *testing.T) {
-	ublktest.Require(t, ublktest.OldestAndNewest, ublktest.Soak)
 	w := kernelBed(t, ublktest.OldestAndNewest, ublktest.Soak).wrap("runc")
 	bundle := w.bundle(asked{"image": w.imageOf("ext4", rootTree(w, "x")), "options": "rw"}, "true")
 	full := w.runCommand(w.precreateCommand(bundle)).took
@@ -390,7 +381,6 @@ func TestKernelHookKilled(t *testing.T) {
 
 // Many containers of one image, at once.
 func TestKernelHookParallel(t *testing.T) {
-	ublktest.Require(t, ublktest.Once)
 	w := kernelBed(t, ublktest.Once).wrap("runc")
 	systemLog(t)
 	const containers = 8

@@ -17,7 +17,6 @@ import (
 // An add that is killed, whenever that is, leaves nothing, unless it has
 // printed the path: then whoever reads it knows.
 func TestKernelAddKilled(t *testing.T) {
-	ublktest.Require(t, ublktest.Soak)
 	b := kernelBed(t, ublktest.Soak)
 	file := b.image(1 << 20)
 	before := things(t)
@@ -68,7 +67,6 @@ func (b *bed) kill(file string, sig syscall.Signal, after time.Duration) string 
 
 // An interrupted add is back when all is gone, and says what it was about.
 func TestKernelAddInterrupted(t *testing.T) {
-	ublktest.Require(t, ublktest.Soak)
 	b := kernelBed(t, ublktest.Soak)
 	file := b.image(1 << 20)
 	before := things(t)
@@ -114,7 +112,6 @@ func (b *bed) interruptAdd(file string, after time.Duration) (hit bool) {
 // A server that dies while add waits for it is an error, and what it has made
 // is removed.
 func TestKernelServerKilledInAdd(t *testing.T) {
-	ublktest.Require(t, ublktest.Soak)
 	b := kernelBed(t, ublktest.Soak)
 	file := b.image(1 << 20)
 	before := things(t)

@@ -14,7 +14,6 @@ const idlePSS = 6 << 10
 
 // A server with zero copy has no buffers, and is small.
 func TestKernelIdleMemory(t *testing.T) {
-	ublktest.Require(t, ublktest.Plain)
 	b := kernelBed(t, ublktest.Plain)
 	s := b.add("--queues=2", "--depth=128", b.image(64<<20))
 	defer b.del(s.Device)

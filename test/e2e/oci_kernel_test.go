@@ -164,7 +164,6 @@ func TestKernelOCIRefused(t *testing.T) {
 // An image is one writer's, and another's as soon as he is gone.
 func TestKernelOCIReadWrite(t *testing.T) {
 	ublktest.Require(t, ublktest.OldestAndNewest)
-	ublktest.Require(t, ublktest.OldestAndNewest)
 	eachRuntime(t, `attach_timeout = "10s"`, func(w *wrapped) {
 		image := w.imageOf("ext4", rootTree(w, "x"))
 		writing := func(command string) string {
@@ -197,7 +196,6 @@ func TestKernelOCIReadWrite(t *testing.T) {
 }
 
 func TestKernelOCIOverlay(t *testing.T) {
-	ublktest.Require(t, ublktest.OldestAndNewest)
 	upper := t.TempDir()
 	w := kernelBed(t, ublktest.OldestAndNewest).wrap("crun", fmt.Sprintf("allowed_overlays = [%q]", upper), `attach_timeout = "5s"`)
 	tree := rootTree(w, "x")
@@ -280,7 +278,6 @@ func (w *wrapped) refusesPlanted(ask asked, overlays string) {
 // Root of a container with a user namespace is nobody on the way to its root
 // directory.
 func TestKernelOCIUserNamespace(t *testing.T) {
-	ublktest.Require(t, ublktest.OldestAndNewest)
 	ublktest.Require(t, ublktest.Engines, ublktest.OldestAndNewest)
 	everyRuntime(t, "", func(w *wrapped) {
 		for _, kind := range []string{"squashfs", "ext4"} {
@@ -296,7 +293,6 @@ func TestKernelOCIUserNamespace(t *testing.T) {
 
 // Many containers of one image, at once.
 func TestKernelOCIParallel(t *testing.T) {
-	ublktest.Require(t, ublktest.OldestAndNewest)
 	ublktest.Require(t, ublktest.OldestAndNewest)
 	eachRuntime(t, "", func(w *wrapped) {
 		image := w.imageOf("squashfs", rootTree(w, "x"))
@@ -324,7 +320,6 @@ func TestKernelOCIParallel(t *testing.T) {
 
 // The call is killed at any moment.
 func TestKernelOCIKilled(t *testing.T) {
-	ublktest.Require(t, ublktest.OldestAndNewest, ublktest.Soak)
 	ublktest.Require(t, ublktest.OldestAndNewest, ublktest.Soak)
 	eachRuntime(t, "", func(w *wrapped) {
 		image := w.imageOf("ext4", rootTree(w, "x"))

@@ -17,7 +17,6 @@ import (
 // measured is what comes before it. The three take turns, so that whatever else
 // the machine does meets all of them.
 func TestKernelOCIStartTime(t *testing.T) {
-	ublktest.Require(t, ublktest.Plain, ublktest.Once)
 	w := kernelBed(t, ublktest.Plain, ublktest.Once).wrap("exit 0") // each device goes while the next one comes
 	image := w.imageOf("ext4", rootTree(w, "x"))
 	with, without := w.bundle(asked{"image": image}, "true"), w.bundle(nil, "true")
@@ -60,7 +59,6 @@ func TestKernelOCIStartTime(t *testing.T) {
 
 // How long the device is there after the container's last process, killed.
 func TestKernelOCIEndTime(t *testing.T) {
-	ublktest.Require(t, ublktest.Plain, ublktest.Once)
 	w := kernelBed(t, ublktest.Plain, ublktest.Once).wrap("echo started; exec sleep 1000")
 	bundle := w.bundle(asked{"image": w.imageOf("ext4", rootTree(w, "x"))}, "true")
 	times := make([]time.Duration, 20)

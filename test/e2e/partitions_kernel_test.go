@@ -30,7 +30,6 @@ func (b *bed) partitioned() string {
 
 // Partitions can be opened when add returns, without a wait, and stay.
 func TestKernelPartScan(t *testing.T) {
-	ublktest.Require(t, ublktest.EveryKernel)
 	b := kernelBed(t, ublktest.EveryKernel)
 	file := b.partitioned()
 	for range 5 {
@@ -59,7 +58,6 @@ func TestKernelPartScan(t *testing.T) {
 // Without the flag there are none, and nobody has looked: the kernel has read
 // nothing of the disk.
 func TestKernelNoPartScan(t *testing.T) {
-	ublktest.Require(t, ublktest.EveryKernel)
 	b := kernelBed(t, ublktest.EveryKernel)
 	file := b.partitioned()
 	s := b.add(file)
@@ -108,7 +106,6 @@ func (b *bed) drain(socket int) []string {
 // Somebody who claims the device is waited for, not overtaken; a partition
 // that is open shows that there is no need to look.
 func TestKernelScanBusy(t *testing.T) {
-	ublktest.Require(t, ublktest.EveryKernel)
 	b := kernelBed(t, ublktest.EveryKernel)
 	s := b.add("--partscan", b.image(1<<20)) // without partitions
 	defer b.del(s.Device)
@@ -139,7 +136,6 @@ func TestKernelScanBusy(t *testing.T) {
 
 // A partition is a file like others, and so is a device of our own.
 func TestKernelAttachPartition(t *testing.T) {
-	ublktest.Require(t, ublktest.EveryKernel)
 	b := kernelBed(t, ublktest.EveryKernel)
 	file := b.partitioned()
 	below := b.add("-P", file)

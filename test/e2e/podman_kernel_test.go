@@ -36,7 +36,6 @@ func withPodman(t *testing.T, ways []string, test func(*podman)) {
 
 func TestKernelPodmanLife(t *testing.T) {
 	ublktest.Require(t, ublktest.Engines, ublktest.Once)
-	ublktest.Require(t, ublktest.Engines, ublktest.Once)
 	withPodman(t, []string{"ublk-runc", "hooks-crun", "ublk-crun-trixie", "hooks-runc-trixie"}, func(p *podman) {
 		ask := asked{"image": p.image}
 		r := p.calls(append(p.container("run", ask, "--rm"), "sh", "-c", "cat /content /proc/mounts; exit 42")...)
@@ -85,7 +84,6 @@ func TestKernelPodmanLife(t *testing.T) {
 
 func TestKernelPodmanFails(t *testing.T) {
 	ublktest.Require(t, ublktest.Engines, ublktest.Once)
-	ublktest.Require(t, ublktest.Engines, ublktest.Once)
 	withPodman(t, []string{"ublk-crun", "hooks-crun", "hooks-crun-trixie"}, func(p *podman) {
 		if r := p.fails(append(p.container("run", asked{"image": p.image}, "--rm"), "/not/there")...); r.status != 127 {
 			p.Errorf("a command that is not there: exit status %d: %s", r.status, r.err)
@@ -111,7 +109,6 @@ func TestKernelPodmanFails(t *testing.T) {
 
 // podman, the monitor that it starts, and the runtime are killed at any moment.
 func TestKernelPodmanKilled(t *testing.T) {
-	ublktest.Require(t, ublktest.Engines, ublktest.Once, ublktest.Soak)
 	ublktest.Require(t, ublktest.Engines, ublktest.Once, ublktest.Soak)
 	withPodman(t, []string{"ublk-crun", "hooks-runc"}, func(p *podman) {
 		run := func(name string) []string {
@@ -144,7 +141,6 @@ func TestKernelPodmanKilled(t *testing.T) {
 
 // Two containers at once, with what changes a container's view of its root.
 func TestKernelPodmanTwo(t *testing.T) {
-	ublktest.Require(t, ublktest.Engines, ublktest.Once)
 	ublktest.Require(t, ublktest.Engines, ublktest.Once)
 	withPodman(t, []string{"hooks-runc"}, func(p *podman) {
 		volume := p.TempDir()

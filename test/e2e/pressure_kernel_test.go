@@ -45,7 +45,6 @@ const freeMemory = 160 << 20
 // another file system, while somebody eats the memory that is left: it goes on,
 // nothing hangs, and the server is not what the OOM killer takes.
 func TestKernelMemoryPressure(t *testing.T) {
-	ublktest.Require(t, ublktest.Own, ublktest.ScratchDisk, ublktest.Plain, ublktest.Soak)
 	b := kernelBed(t, ublktest.Own, ublktest.Machine, ublktest.ScratchDisk, ublktest.Plain, ublktest.Soak)
 	for _, tt := range []struct {
 		name  string

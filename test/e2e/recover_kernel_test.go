@@ -72,7 +72,6 @@ func (b *bed) whatever(t *testing.T, call func(b *bed, onCrash string, flags ...
 // With reissue nobody sees an error, with requeue some requests fail; none is
 // lost, and no old write comes after a new one.
 func TestKernelRecoverUnderLoad(t *testing.T) {
-	ublktest.Require(t, ublktest.EveryKernel, ublktest.Soak)
 	b := kernelBed(t, ublktest.EveryKernel, ublktest.Soak)
 	b.whatever(t, func(b *bed, onCrash string, flags ...string) {
 		s := b.add(append(flags, b.image(loadBytes))...)
@@ -112,7 +111,6 @@ func TestKernelRecoverUnderLoad(t *testing.T) {
 // A mounted file system does not notice: fio verifies what it wrote, and fsck
 // finds nothing.
 func TestKernelRecoverMounted(t *testing.T) {
-	ublktest.Require(t, ublktest.EveryKernel, ublktest.Soak)
 	b := kernelBed(t, ublktest.EveryKernel, ublktest.Soak)
 	for _, zeroCopy := range []string{"auto", "off"} {
 		t.Run("zero copy "+zeroCopy, func(t *testing.T) { b.in(t).recoverMounted("--zero-copy", zeroCopy) })
@@ -197,7 +195,6 @@ func (b *bed) verify(path string) <-chan error {
 // Without arguments all that wait are recovered. The new server is confined as
 // the first one was, and ends as that.
 func TestKernelRecoverAll(t *testing.T) {
-	ublktest.Require(t, ublktest.EveryKernel)
 	b := kernelBed(t, ublktest.EveryKernel)
 	before := things(t)
 	if out := b.ok("recover"); out != "" {
@@ -319,7 +316,6 @@ func TestKernelRecoverNotRecoverable(t *testing.T) {
 // A write of the killed server that is still under way, below, when the driver
 // has forgotten that server: the next one is none before it has ended.
 func TestKernelRecoverWaitsForWrites(t *testing.T) {
-	ublktest.Require(t, ublktest.ScratchDisk, ublktest.EveryKernel)
 	b := kernelBed(t, ublktest.ScratchDisk, ublktest.EveryKernel)
 	disk := b.testDisk()
 	b.tool("modprobe", "dm_mod")
@@ -389,7 +385,6 @@ func (b *bed) underWay(s client.Device) (reads, writes int) {
 
 // A service that is started again takes its device over, and nothing else.
 func TestKernelAddTakesOver(t *testing.T) {
-	ublktest.Require(t, ublktest.EveryKernel)
 	b := kernelBed(t, ublktest.EveryKernel)
 	file, key := b.image(8<<20), []string(nil)
 	path, _ := b.keyFile(64)

@@ -17,7 +17,6 @@ import (
 
 // Of two that recover a device at once, one does.
 func TestKernelRecoverTwice(t *testing.T) {
-	ublktest.Require(t, ublktest.EveryKernel)
 	b := kernelBed(t, ublktest.EveryKernel)
 	s := b.add("--on-crash=reissue", b.image(4<<20))
 	for range 5 {
@@ -49,7 +48,6 @@ func TestKernelRecoverTwice(t *testing.T) {
 // but on a kernel that would crash over it, which is told, and del works, and
 // on one that may hang with it.
 func TestKernelRecoverKilled(t *testing.T) {
-	ublktest.Require(t, ublktest.EveryKernel, ublktest.Soak)
 	b := kernelBed(t, ublktest.EveryKernel, ublktest.Soak)
 	offered, err := b.ctl.Features()
 	if err != nil {
@@ -168,7 +166,6 @@ func (b *bed) killServers() {
 // The end of who wants a recovery is not that of the server: others use the
 // device.
 func TestKernelRecoverOutlivesItsCaller(t *testing.T) {
-	ublktest.Require(t, ublktest.EveryKernel)
 	b := kernelBed(t, ublktest.EveryKernel)
 	s := b.add("--on-crash=reissue", b.image(4<<20))
 	untilHit(t, "kill of who waits for a recovery", 4, 4, 32, func(int) (hit bool) {

@@ -12,7 +12,6 @@ import (
 // An encrypted device needs its key again, and takes no other: what would be
 // written through that is noise on the disk.
 func TestKernelRecoverTransfer(t *testing.T) {
-	ublktest.Require(t, ublktest.Soak)
 	b := kernelBed(t, ublktest.Soak)
 	for _, tt := range []struct {
 		name    string

@@ -70,7 +70,6 @@ func (b *bed) hasSize(s client.Device, want uint64) {
 
 // A file system grows while it is mounted, up to the new end of its file.
 func TestKernelResizeMounted(t *testing.T) {
-	ublktest.Require(t, ublktest.EveryKernel)
 	b := kernelBed(t, ublktest.EveryKernel)
 	if !b.canResize() {
 		return
@@ -140,7 +139,6 @@ func (b *bed) writeSector(device string, at int64) {
 // A device grows and shrinks to what is asked for, by offset, limit and name,
 // and with users; what cannot be is refused and changes nothing.
 func TestKernelResize(t *testing.T) {
-	ublktest.Require(t, ublktest.EveryKernel)
 	b := kernelBed(t, ublktest.EveryKernel)
 	if !b.canResize() {
 		return
@@ -204,7 +202,6 @@ func alignedPage(t testing.TB) []byte {
 
 // A disk that becomes larger is followed as a file is.
 func TestKernelResizeDisk(t *testing.T) {
-	ublktest.Require(t, ublktest.EveryKernel)
 	b := kernelBed(t, ublktest.EveryKernel)
 	if !b.canResize() {
 		return
@@ -252,7 +249,6 @@ func TestKernelResizeRefused(t *testing.T) {
 
 // Many at once: the last one is what list and the state show.
 func TestKernelResizeAtOnce(t *testing.T) {
-	ublktest.Require(t, ublktest.EveryKernel)
 	b := kernelBed(t, ublktest.EveryKernel)
 	if !b.canResize() {
 		return

@@ -29,7 +29,6 @@ func (m *many) serves(devices ...client.Device) {
 // A server that is started again takes over what outlived the last, be that
 // killed or told to end, and I/O that waited goes on.
 func TestKernelServeAgain(t *testing.T) {
-	ublktest.Require(t, ublktest.EveryKernel)
 	b := kernelBed(t, ublktest.EveryKernel)
 	for name, end := range map[string]func(*many){"killed": (*many).kill, "ended": (*many).stop} {
 		t.Run(name, func(t *testing.T) {
@@ -138,7 +137,6 @@ func TestKernelForceStoppedServer(t *testing.T) {
 // Whoever starts the server again, nobody who uses its devices sees that it was
 // killed: no error, and each block holds what was written last.
 func TestKernelServeUnderLoad(t *testing.T) {
-	ublktest.Require(t, ublktest.EveryKernel, ublktest.Soak)
 	b := kernelBed(t, ublktest.EveryKernel, ublktest.Soak)
 	m := b.serve("--on-crash=reissue")
 	var devices []client.Device

@@ -26,7 +26,6 @@ const deviceKiB = 64
 // thread of its own, one more is attached as quickly as the first, and when
 // nothing happens the server does nothing.
 func TestKernelServeDensity(t *testing.T) {
-	ublktest.Require(t, ublktest.Plain, ublktest.Soak)
 	b := kernelBed(t, ublktest.Plain, ublktest.Soak)
 	n := ublktest.Repeats(t, "UBLK_LOOP_DEVICES", 120, 300)
 	m := b.serve()

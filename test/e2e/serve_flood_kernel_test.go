@@ -16,7 +16,6 @@ import (
 // Ten thousand clients, most of which say nothing or never end, do not reach
 // the I/O, and the server answers when they have gone.
 func TestKernelServeFlooded(t *testing.T) {
-	ublktest.Require(t, ublktest.Plain)
 	b := kernelBed(t, ublktest.Plain)
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 20000, Max: 20000}); err != nil {
 		t.Skipf("cannot have 20000 files open: %v", err)

@@ -17,7 +17,6 @@ import (
 // others are served, added and removed meanwhile, the log says what hangs, and
 // when the disk is back all comes to its end.
 func TestKernelServeHungDevice(t *testing.T) {
-	ublktest.Require(t, ublktest.ScratchDisk)
 	b := kernelBed(t, ublktest.ScratchDisk)
 	disk := b.testDisk()
 	b.tool("dmsetup", "create", "hangs", "--noudevsync", "--table", "0 2048 linear "+disk+" 0")

@@ -32,7 +32,6 @@ func (b *bed) startTime() time.Duration {
 // After any number of cycles nothing refers to the driver, which can be
 // unloaded; each takes well under a second.
 func TestKernelCycles(t *testing.T) {
-	ublktest.Require(t, ublktest.Own, ublktest.Plain)
 	b := kernelBed(t, ublktest.Own, ublktest.Plain)
 	file := b.image(1 << 20)
 	before := things(t)

@@ -109,7 +109,6 @@ func randomBytes(n int) []byte {
 // What is written through ublk-loop is read through dm-crypt, by the table that
 // list prints, and the other way round: an ext4, for each key and sector size.
 func TestKernelTransferIsDMCrypt(t *testing.T) {
-	ublktest.Require(t, ublktest.ScratchDisk)
 	b := kernelBed(t, ublktest.ScratchDisk)
 	b.tool("modprobe", "dm_crypt")
 	// With each key and sector size one of these: loop's TestKernelTransfer has
@@ -144,7 +143,6 @@ func TestKernelTransferIsDMCrypt(t *testing.T) {
 
 // A device without a transfer is dm's linear.
 func TestKernelNoTransferIsDMLinear(t *testing.T) {
-	ublktest.Require(t, ublktest.ScratchDisk)
 	b := kernelBed(t, ublktest.ScratchDisk)
 	b.tool("modprobe", "dm_mod")
 	const size = 1 << 20
@@ -160,7 +158,6 @@ func TestKernelNoTransferIsDMLinear(t *testing.T) {
 
 // The same with cryptsetup, which makes the table of its own arguments.
 func TestKernelTransferIsCryptsetupPlain(t *testing.T) {
-	ublktest.Require(t, ublktest.ScratchDisk)
 	b := kernelBed(t, ublktest.ScratchDisk)
 	b.tool("modprobe", "dm_crypt")
 	disk := b.testDisk()
@@ -251,7 +248,6 @@ func (b *bed) exchange(add []string, other otherWay) client.Device {
 // A LUKS volume that cryptsetup made opens in ublk-loop, is written, and opens
 // in cryptsetup with what was written.
 func TestKernelLUKS(t *testing.T) {
-	ublktest.Require(t, ublktest.ScratchDisk)
 	b := kernelBed(t, ublktest.ScratchDisk)
 	b.tool("modprobe", "dm_crypt")
 	b.tool("modprobe", "loop")

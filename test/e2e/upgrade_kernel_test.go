@@ -83,7 +83,6 @@ func (b *bed) end(p *pulse) {
 // program to the next, again and again: no I/O fails, nothing is lost, and the
 // process stays the same.
 func TestKernelUpgrade(t *testing.T) {
-	ublktest.Require(t, ublktest.EveryKernel)
 	b := kernelBed(t, ublktest.EveryKernel)
 	m := b.serve("--on-crash=reissue")
 	var devices []client.Device
@@ -173,7 +172,6 @@ func TestKernelUpgradeAndWatchdog(t *testing.T) {
 // A file that has no name any more is handed over, and what was said about how
 // long a device stays.
 func TestKernelUpgradeHandsOver(t *testing.T) {
-	ublktest.Require(t, ublktest.EveryKernel)
 	b := kernelBed(t, ublktest.EveryKernel)
 	m := b.serve("--on-crash=reissue")
 	file := b.image(1 << 20)
