@@ -54,6 +54,9 @@ func Example() {
 	if err := writeDurably(dev.BlockPath(), hello); err != nil {
 		log.Fatal(err)
 	}
+	if err := dev.Close(); err != nil { // the handlers have ended: the memory is ours again
+		log.Fatal(err)
+	}
 	fmt.Println(bytes.HasPrefix(disk, hello))
 }
 
