@@ -140,7 +140,8 @@ func choose(all []*pkg, asked []string) ([]*pkg, error) {
 	}
 	var chosen []*pkg
 	for _, dir := range asked {
-		dir, below := strings.CutSuffix(filepath.Clean(dir), "/...")
+		dir, below := strings.CutSuffix("./"+filepath.Clean(dir), "/...")
+		dir = filepath.Clean(dir)
 		n := len(chosen)
 		for _, p := range all {
 			if p.Dir == dir || below && (dir == "." || strings.HasPrefix(p.Dir, dir+"/")) {

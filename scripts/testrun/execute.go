@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 )
@@ -29,7 +28,6 @@ type run struct {
 
 // execute runs what was asked for, and reports whether all is well.
 func execute(ctx context.Context, o *options, out io.Writer) (bool, error) {
-	started := time.Now()
 	top, err := os.Getwd()
 	if err != nil {
 		return false, err
@@ -40,16 +38,7 @@ func execute(ctx context.Context, o *options, out io.Writer) (bool, error) {
 	}
 	defer func() { _ = os.RemoveAll(work) }()
 	o.setCounts()
-	r := &run{options: o, top: top, out: out}
-	supplies := newSupplies(ctx, top, work, out)
-	r.builder = &builder{top: top, work: work, supplies: supplies, limit: o.limit, short: o.tier == quick, run: o.runText}
-	if i := strings.IndexByte(o.runText, '/'); i >= 0 {
-		r.builder.subtests = o.runText[i:]
-	}
-	r.runner = &runner{
-		out: out, ledger: newLedger(), times: readTimes(filepath.Join(o.cache, "tests", "times.json")),
-		started: started, underWay: supplies.underWay, current: map[*job]progress{},
-	}
+	r := newRun(ctx, o, top, work, out)
 	if err := r.find(); err != nil {
 		return false, err
 	}
@@ -69,6 +58,20 @@ func execute(ctx context.Context, o *options, out io.Writer) (bool, error) {
 	}
 	r.runner.tryAgain(ctx, r.again, progressEvery)
 	return r.end()
+}
+
+func newRun(ctx context.Context, o *options, top, work string, out io.Writer) *run {
+	r := &run{options: o, top: top, out: out}
+	supplies := newSupplies(ctx, top, work, out)
+	r.builder = &builder{top: top, work: work, supplies: supplies, limit: o.limit, short: o.tier == quick, run: o.runText}
+	if i := strings.IndexByte(o.runText, '/'); i >= 0 {
+		r.builder.subtests = o.runText[i:]
+	}
+	r.runner = &runner{
+		out: out, ledger: newLedger(), times: readTimes(filepath.Join(o.cache, "tests", "times.json")),
+		started: time.Now(), underWay: supplies.underWay, current: map[*job]progress{},
+	}
+	return r
 }
 
 // setCounts sets how often tests repeat something in a soak.
@@ -211,79 +214,6 @@ func (r *run) print() {
 	if n := len(r.plan.later); n > 0 {
 		fmt.Fprintf(r.out, "-- plan: %d tests are left to other tiers\n", n)
 	}
-}
-
-// jobs are all jobs of the run.
-func (r *run) jobs() []*job {
-	var jobs []*job
-	if len(r.kernels) == 0 && r.tier != soak {
-		jobs = r.hereJobs()
-	}
-	if len(r.kernels) == 0 && r.tier == full {
-		jobs = append(jobs, r.fuzzJobs()...)
-	}
-	var left []placement
-	for _, p := range r.plan.placements {
-		if !r.runner.ledger.has(result{Bed: p.bed.name, Pkg: p.pkg.Dir, Test: p.name}) {
-			left = append(left, p)
-		}
-	}
-	for _, g := range split(left, r.runner.times.expect, r.options.jobs) {
-		jobs = append(jobs, r.builder.on(g.bed, g.tests, g.expected()))
-	}
-	return jobs
-}
-
-// hereJobs are the tests that need no kernel, a job for each module.
-func (r *run) hereJobs() []*job {
-	byModule := map[string][]*pkg{}
-	var order []string
-	for _, p := range r.pkgs {
-		if byModule[p.module] == nil {
-			order = append(order, p.module)
-		}
-		byModule[p.module] = append(byModule[p.module], p)
-	}
-	var jobs []*job
-	for _, module := range order {
-		jobs = append(jobs, r.builder.here(module, byModule[module]))
-		var other []*pkg
-		for _, p := range byModule[module] {
-			if p.arm64 {
-				other = append(other, p)
-			}
-		}
-		if j := r.builder.arm64(module, other); j != nil {
-			jobs = append(jobs, j)
-		}
-	}
-	var left []*job
-	for _, j := range jobs {
-		if !r.runner.ledger.isDone(j.title) {
-			left = append(left, j)
-		}
-	}
-	return left
-}
-
-// again returns the job that runs the test of a result once more.
-func (r *run) again(res result) *job {
-	for _, b := range r.beds {
-		if b.name != res.Bed {
-			continue
-		}
-		for _, t := range r.tests {
-			if t.pkg.Dir == res.Pkg && t.name == res.Test {
-				return r.builder.on(b, []declared{t}, 0)
-			}
-		}
-	}
-	i := slices.IndexFunc(r.pkgs, func(p *pkg) bool { return p.Dir == res.Pkg })
-	p, make := r.pkgs[i:i+1], r.builder.here
-	if res.Bed == arm64 {
-		make = r.builder.arm64
-	}
-	return make(p[0].module, p, "-count=1", "-run", "^"+res.Test+"$")
 }
 
 // end prints what came of the run.

@@ -100,21 +100,30 @@ func (r *runner) work(ctx context.Context, j *job, cmd *exec.Cmd) []*job {
 	onlyTime := s.death.isOnlyTime(j.console)
 	s.finish(err != nil && onlyTime)
 	missing := j.missing(seen)
-	cameUp := len(missing) < len(j.planned) || j.planned == nil
-	if err != nil && !bad && cameUp && (!onlyTime || len(missing) == 0) {
-		s.text.WriteString(err.Error() + "\n")
-		s.failPackage(key{pkg: j.pkg})
+	if err != nil && !bad {
+		r.blame(j, s, err, missing, onlyTime)
 	}
-	switch {
-	case len(missing) > 0:
-		if onlyTime && !bad {
-			r.callUnsteady(j.bed + " machine")
-		}
+	if len(missing) > 0 {
 		return r.goOn(j, s, err, missing, onlyTime)
-	case err == nil && !bad && j.planned == nil:
+	}
+	if err == nil && !bad && j.planned == nil {
 		r.ledger.finish(j.title)
 	}
 	return nil
+}
+
+// blame finds what has failed if a process did and no test did: its package, or
+// its machine that took too long while further tests were to come. If no test ran
+// at all, goOn decides.
+func (r *runner) blame(j *job, s *stream, err error, missing []string, onlyTime bool) {
+	cameUp := len(missing) < len(j.planned) || j.planned == nil
+	switch {
+	case onlyTime && len(missing) > 0:
+		r.callUnsteady(j.bed + " machine")
+	case cameUp:
+		s.text.WriteString(err.Error() + "\n")
+		s.failPackage(key{pkg: j.pkg})
+	}
 }
 
 // goOn does with the tests that a job did not come to what is possible: if it has

@@ -104,7 +104,7 @@ func TestTryAgain(t *testing.T) {
 		{"a time-out that passes twice", timedOut("TestA"), []string{passing("TestA"), passing("TestA")}, 1, "7.3 loop.TestA", 2},
 		{"a time-out that passes once", timedOut("TestA"), []string{passing("TestA"), timedOut("TestA")}, 0, "", 2},
 		{"a time-out with another failure then", timedOut("TestA"), []string{failing("TestA", "    a_test.go:1: wrong")}, 0, "", 1},
-		{"a time-out that is skipped then", timedOut("TestA"), []string{"printf '=== RUN   TestA\\n--- SKIP: TestA (0.00s)\\n'"}, 0, "", 1},
+		{"a time-out that is skipped then", timedOut("TestA"), []string{"printf '=== RUN   TestA\\n--- SKIP: TestA (0.00s)\\n';"}, 0, "", 1},
 		{"a time-out whose process dies then", timedOut("TestA"), []string{begins("TestA") + panics}, 0, "", 1},
 		{"go's limit", begins("TestA") + tooSlow, []string{passing("TestA"), passing("TestA")}, 1, "7.3 loop.TestA", 2},
 		{"wrong data", failing("TestA", "    a_test.go:1: wrong"), nil, 0, "", 0},

@@ -35,17 +35,8 @@ type end struct {
 // or the context has and what ran has ended.
 func (s scheduler) run(ctx context.Context, jobs []*job) {
 	prepared, ended := make(chan ready), make(chan end)
-	pending := 0
-	prepare := func(jobs []*job) {
-		for _, j := range jobs {
-			pending++
-			go func() { // received below
-				cmd, err := j.command(ctx)
-				prepared <- ready{j, cmd, err}
-			}()
-		}
-	}
-	prepare(jobs)
+	pending := len(jobs)
+	prepare(ctx, jobs, prepared)
 	ticker := time.NewTicker(s.every)
 	defer ticker.Stop()
 	var waiting []ready
@@ -53,16 +44,18 @@ func (s scheduler) run(ctx context.Context, jobs []*job) {
 	for pending > 0 {
 		select {
 		case r := <-prepared:
-			if r.err != nil {
-				s.fail(r.job, r.err)
-				pending--
+			if r.err == nil {
+				waiting = append(waiting, r)
 				break
 			}
-			waiting = append(waiting, r)
+			pending--
+			if ctx.Err() == nil {
+				s.fail(r.job, r.err)
+			}
 		case e := <-ended:
 			running.leave(e.job)
-			pending--
-			prepare(e.more)
+			pending += len(e.more) - 1
+			prepare(ctx, e.more, prepared)
 		case <-ticker.C:
 			s.progress(running.busy, pending-len(running.busy))
 		}
@@ -85,6 +78,16 @@ func (s scheduler) start(ctx context.Context, running *slots, waiting []ready, e
 		}()
 	}
 	return waiting
+}
+
+// prepare has jobs get what they need, and hands them on when they have it.
+func prepare(ctx context.Context, jobs []*job, prepared chan<- ready) {
+	for _, j := range jobs {
+		go func() { // received by run
+			cmd, err := j.command(ctx)
+			prepared <- ready{j, cmd, err}
+		}()
+	}
 }
 
 // slots are the places for jobs that run.

@@ -1,0 +1,58 @@
+package main
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
+)
+
+// A machine has what takes a supply only if a test needs it.
+func TestGuest(t *testing.T) {
+	b := &builder{limit: 10 * time.Minute, short: true, subtests: "/direct"}
+	k := &kernelJob{builder: b, bed: newBed("7.3"), pkg: &pkg{Dir: "loop"}, tests: []string{"TestKernelA", "TestKernelB"}, needs: needsOf(ublktest.ScratchDisk)}
+	if has := k.has(); has != "cpus,disk,machine,own,plain,systemd" {
+		t.Errorf("it has %s", has)
+	}
+	for _, name := range countVariables {
+		t.Setenv(name, "")
+	}
+	t.Setenv("UBLK_LOOP_KILLS", "100")
+	settings := k.settings()
+	if !slices.Contains(settings, "UBLK_LOOP_KILLS=100") || slices.ContainsFunc(settings, func(s string) bool {
+		return strings.HasPrefix(s, "UBLK_LOOP_ENGINES=") || strings.HasPrefix(s, "UBLK_LOOP_DEVICES=")
+	}) {
+		t.Errorf("settings are %q", settings)
+	}
+	k.needs[ublktest.Engines] = true
+	if has := k.has(); !strings.Contains(has, "engines") || !slices.Contains(k.settings(), "UBLK_LOOP_ENGINES=/dev/vdb") {
+		t.Errorf("with engines it has %s, settings %q", has, k.settings())
+	}
+	want := []string{"-test.v=test2json", "-test.run", "^(TestKernelA|TestKernelB)$/direct", "-test.timeout", "540s", "-test.short"}
+	if got := k.arguments(); !slices.Equal(got, want) {
+		t.Errorf("arguments are %q, want %q", got, want)
+	}
+}
+
+func TestBeds(t *testing.T) {
+	t.Setenv("UBLK_LOOP_CONTAINERD", "")
+	dir := tree(t, map[string]string{"linux": ""})
+	for kernel, want := range map[string]struct {
+		kind   kind
+		cpus   bool
+		suites string
+	}{
+		"7.3": {machine, true, "trixie"}, "6.12": {machine, true, "bookworm"}, "uml": {uml, false, "bookworm trixie"},
+		dir: {uml, false, "bookworm trixie"}, t.TempDir(): {machine, true, "trixie"},
+	} {
+		b := newBed(kernel)
+		if b.kind != want.kind || b.has[ublktest.CPUs] != want.cpus || strings.Join(b.suites, " ") != want.suites {
+			t.Errorf("%s: %+v", kernel, b)
+		}
+	}
+	if r := newBed("uml").withRace(); r.has[ublktest.Plain] || !r.has[ublktest.Own] || r.name != "uml-race" || r.kernel != "uml" {
+		t.Errorf("with the race detector: %+v", r)
+	}
+}
