@@ -17,7 +17,7 @@ import (
 // measured is what comes before it. The three take turns, so that whatever else
 // the machine does meets all of them.
 func TestKernelOCIStartTime(t *testing.T) {
-	w := kernelBed(t, ublktest.Plain, ublktest.Once).wrap("exit 0") // each device goes while the next one comes
+	w := kernelBed(t, ublktest.CPUs, ublktest.Plain, ublktest.Once, ublktest.Long).wrap("exit 0") // each device goes while the next one comes
 	image := w.imageOf("ext4", rootTree(w, "x"))
 	with, without := w.bundle(asked{"image": image}, "true"), w.bundle(nil, "true")
 	place := t.TempDir()
