@@ -7,15 +7,15 @@ import (
 	"net/http"
 )
 
-// Client asks a server, by a connection for each request.
+// Client sends requests to a server. Each request has a connection of its own.
 type Client struct {
 	socket string
 }
 
-// New returns a client of the server at a socket.
+// New returns a client of the server that listens at socket.
 func New(socket string) *Client { return &Client{socket} }
 
-// Remove removes a device, and returns when nothing of it is left.
+// Remove removes a device, and returns when the device is completely gone.
 func (c *Client) Remove(ctx context.Context, id uint32, force bool) error {
 	path := DevicePath(id)
 	if force {
@@ -42,14 +42,14 @@ func (c *Client) Device(ctx context.Context, id uint32) (Device, error) {
 	return s, err
 }
 
-// Status returns what the server says of itself.
+// Status returns the status of the server itself.
 func (c *Client) Status(ctx context.Context) (ServerStatus, error) {
 	var s ServerStatus
 	err := c.get(ctx, "/v1/server", &s)
 	return s, err
 }
 
-// Stats returns what the server's devices have done.
+// Stats returns the counters of the server's devices.
 func (c *Client) Stats(ctx context.Context) (Stats, error) {
 	var s Stats
 	err := c.get(ctx, "/v1/stats", &s)
@@ -65,8 +65,8 @@ func (c *Client) get(ctx context.Context, path string, v any) error {
 	return readAnswer(json.NewDecoder(resp.Body), v)
 }
 
-// Upgrade has the server's program take its place anew, and returns when the
-// old one is no more; the new one answers what comes next.
+// Upgrade replaces the running server with the installed program. It returns when the
+// old program has ended and the new one answers requests.
 func (c *Client) Upgrade(ctx context.Context) error {
 	resp, err := c.send(ctx, http.MethodPost, "/v1/upgrade", nil, nil)
 	if err != nil {

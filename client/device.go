@@ -2,15 +2,16 @@ package client
 
 import "github.com/ublk-loop/ublk-loop/internal/identity"
 
-// Device is what is known of a device of ublk-loop. Its JSON is documented in
-// docs/json.md and stable; sizes are in bytes.
+// Device describes a device of ublk-loop. Its JSON is stable and documented in
+// docs/json.md. Sizes are in bytes.
 type Device struct {
 	ID     uint32 `json:"id"`
 	Device string `json:"device"`  // /dev/ublkbN
 	MajMin string `json:"maj:min"` // of the block device, empty when it is gone
-	// DiskSequence tells the block device from others with its number, 0 when it is gone.
+	// DiskSequence distinguishes the block device from others that have had its number. It
+	// is 0 when the block device is gone.
 	DiskSequence uint64 `json:"diskseq"`
-	State        string `json:"state"` // live, dead, …: the driver's word
+	State        string `json:"state"` // the driver's state: live, dead, …
 	PID          int    `json:"pid"`   // of the server, 0 when it is gone
 
 	File       string `json:"file"`         // absolute path when it was attached
@@ -26,7 +27,7 @@ type Device struct {
 	BufferMode string `json:"buffer_mode"` // copy, register, auto-register
 	CopyReason string `json:"copy_reason"` // asked, transfer, kernel, checksums; empty if BufferMode is not copy
 	PartScan   bool   `json:"partscan"`
-	Autoclear  bool   `json:"autoclear"` // goes when nobody uses it
+	Autoclear  bool   `json:"autoclear"` // removed when it is no longer in use
 	OnCrash    string `json:"on_crash"`  // fail, requeue, reissue
 	Queues     int    `json:"queues"`
 	Depth      int    `json:"depth"`

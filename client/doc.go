@@ -1,15 +1,15 @@
-// Package client is for programs that have devices made by a running ublk-loop serve.
+// Package client asks a running ublk-loop serve for devices.
 //
 //	c := client.New(client.DefaultSocket)
 //	held, err := c.Attach(ctx, client.AddRequest{File: path}, client.Files{File: file})
 //	mount held.Device.Device …
 //	held.Close() // the device goes with its last user
 //
-// A device that was added with a lease belongs to the connection: it goes as soon as
-// the client has closed that, or has ended, and nobody uses the device. Attach keeps
-// the device open besides, so that its number cannot become another device's before it
-// is mounted.
+// A device with a lease belongs to a connection. The server removes the device when the
+// connection has ended, because the client closed it or died, and the device is no
+// longer in use. Attach also keeps the device open, so that its number cannot become
+// another device's before the caller mounts it.
 //
-// The types are the protocol's (docs/serve.md, docs/json.md). They are not those of
-// package loop, which a client does without.
+// The types mirror the protocol (docs/serve.md, docs/json.md). They are independent of
+// package loop, so that a client need not link it.
 package client

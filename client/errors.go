@@ -7,23 +7,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrNoServer is returned when nobody listens at a socket.
+// ErrNoServer is returned when no server listens at the socket.
 var ErrNoServer = errors.New("no server")
 
-// ErrLost is returned for a device that has gone: it was removed, or its server has
-// ended. Its number may be another device's.
+// ErrLost is returned when the device was removed or its server has ended. Another device
+// may have its number.
 var ErrLost = fmt.Errorf("the device has gone, or the server has ended: %w", unix.ENODEV)
 
-// ServerError is a server's own error.
+// ServerError is an error that the server answered with.
 type ServerError struct {
-	Status int // of HTTP
+	Status int // HTTP status
 	ErrorReply
 }
 
 // Error implements error.
 func (e *ServerError) Error() string { return e.Message }
 
-// ErrorReply says why a request has failed.
+// ErrorReply says why a request failed.
 type ErrorReply struct {
 	Message string `json:"error"`
 	Hint    string `json:"hint,omitempty"`
@@ -32,7 +32,7 @@ type ErrorReply struct {
 	Template string `json:"hint_template,omitempty"`
 }
 
-// HasStatus reports whether an error is a server's, with a status of HTTP.
+// HasStatus reports whether err is a ServerError with the given HTTP status.
 func HasStatus(err error, status int) bool {
 	var refused *ServerError
 	return errors.As(err, &refused) && refused.Status == status

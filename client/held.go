@@ -13,9 +13,9 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/udev"
 )
 
-// Held is a device that this process has open. The driver gives no number away whose
-// disk is open, so that what is mounted by the number is this device or nothing,
-// whatever becomes of the lease. A Held is not for several goroutines at once.
+// Held is a device that this process keeps open. The driver does not reuse the number of
+// an open disk. A mount by the number therefore gets this device or fails, even when the
+// lease has ended. A Held is not safe for concurrent use.
 //
 //	Attach or Open -> Release -> Reopen, Remove or Close
 type Held struct {
@@ -25,8 +25,8 @@ type Held struct {
 	disk   *os.File
 }
 
-// Attach asks for a device with a lease, as Add does, and opens it as soon as its node
-// is there. It returns an error that wraps ErrLost if the device is gone by then.
+// Attach asks for a device with a lease, as Add does, and opens it when its node exists.
+// It returns an error that wraps ErrLost if the device is gone by then.
 func (c *Client) Attach(ctx context.Context, req AddRequest, files Files) (*Held, error) {
 	lease, err := c.Add(ctx, req, files)
 	if err != nil {
@@ -40,8 +40,8 @@ func (c *Client) Attach(ctx context.Context, req AddRequest, files Files) (*Held
 	return h, nil
 }
 
-// Open opens a device that is there. It returns an error that wraps ErrLost if the
-// device is not there any more.
+// Open opens an existing device. It returns an error that wraps ErrLost if the device is
+// gone.
 func (c *Client) Open(ctx context.Context, device Device) (*Held, error) {
 	h := &Held{Device: device, client: c}
 	if err := h.Reopen(ctx); err != nil {
@@ -59,7 +59,7 @@ func (h *Held) IsLeased() bool { return h.lease != nil }
 
 // Release closes the device, so that it can be removed.
 func (h *Held) Release() {
-	_ = h.disk.Close() // of nil: an error, and no more
+	_ = h.disk.Close() // Close of a nil file only returns an error
 	h.disk = nil
 }
 
@@ -82,8 +82,8 @@ func (h *Held) Reopen(ctx context.Context) error {
 	return fmt.Errorf("%w: %w", ErrLost, err)
 }
 
-// open opens the device. A node that is not there yet is waited for only while the
-// server has the device.
+// open opens the device. It waits for a missing node only while the server has the
+// device.
 func (h *Held) open(ctx context.Context) (*os.File, error) {
 	disk, err := os.Open(h.Device.Device)
 	if !errors.Is(err, unix.ENOENT) {
@@ -97,7 +97,7 @@ func (h *Held) open(ctx context.Context) (*os.File, error) {
 	return udev.Open(ctx, h.Device.Device)
 }
 
-// whileLeased returns a context that ends with the lease, too.
+// whileLeased returns a context that also ends when the lease does.
 func (h *Held) whileLeased(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	if h.lease == nil {
@@ -113,9 +113,9 @@ func (h *Held) whileLeased(ctx context.Context) (context.Context, context.Cancel
 	return ctx, func() { cancel(nil) }
 }
 
-// checkNumber returns an error that wraps ErrLost unless the server's device of the
-// number is this one. The lease alone does not say: the removal of
-// a device ends no lease.
+// checkNumber returns an error that wraps ErrLost unless the server's device with this
+// number is this one. The lease alone is no proof, because the removal of a device does
+// not end its lease.
 func (h *Held) checkNumber(ctx context.Context) error {
 	now, err := h.client.Device(ctx, h.Device.ID)
 	switch {
@@ -129,8 +129,8 @@ func (h *Held) checkNumber(ctx context.Context) error {
 	return nil
 }
 
-// checkSequence returns an error that wraps ErrLost if what is open by the device's name
-// is another disk.
+// checkSequence returns an error that wraps ErrLost if the device's name led to another
+// disk.
 func (h *Held) checkSequence() error {
 	if h.Device.DiskSequence == 0 {
 		return nil
@@ -165,10 +165,10 @@ func (h *Held) LeaseHasEnded() bool {
 	}
 }
 
-// Remove releases and removes a leased device, and returns when nothing of it is left.
-// It returns an error that HasStatus of 409 if the device is in use: it is leased still.
-// A device whose lease has ended is left to the server, because its number may be
-// another's.
+// Remove releases and removes a leased device, and returns when the device is completely
+// gone. If the device is in use, Remove returns an error with HTTP status 409, and the
+// device stays leased. Remove leaves a device whose lease has ended to the server, because
+// another device may have its number.
 func (h *Held) Remove(ctx context.Context) error {
 	h.Release()
 	if h.lease == nil || h.LeaseHasEnded() {
@@ -177,8 +177,8 @@ func (h *Held) Remove(ctx context.Context) error {
 	return h.client.Remove(ctx, h.Device.ID, false)
 }
 
-// Close releases the device and ends its lease: the device goes as soon as nobody uses
-// it.
+// Close releases the device and ends its lease. The server then removes the device when
+// it is no longer in use.
 func (h *Held) Close() {
 	h.Release()
 	if h.lease != nil {
@@ -186,7 +186,7 @@ func (h *Held) Close() {
 	}
 }
 
-// IsOf reports whether the device is made of a file or disk.
+// IsOf reports whether the device serves this file or disk.
 func (d *Device) IsOf(file *os.File) (bool, error) {
 	f, err := identity.Of(file)
 	return err == nil && d.identity().HasNumbersOf(f), err

@@ -21,7 +21,7 @@ type Lease struct {
 
 // Add asks for a device with a lease. The context bounds the request only: the lease
 // lasts until Close, or until the server ends it. Add returns an error that wraps
-// ErrNoServer if there is no server, and the cause of the context if that is done.
+// ErrNoServer if there is no server, and the context's cause if the context is done.
 func (c *Client) Add(ctx context.Context, req AddRequest, files Files) (*Lease, error) {
 	lasting, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })
@@ -56,8 +56,8 @@ func (c *Client) add(ctx context.Context, req AddRequest, files Files) (*Lease, 
 	}
 	resp, err := c.send(ctx, http.MethodPost, "/v1/devices", req, sent)
 	if errors.Is(err, io.EOF) && files.Key == nil {
-		// The server has been replaced before it read the request, or has crashed: a
-		// device with a lease does not outlive that.
+		// The server was replaced or crashed before it answered. In both cases a device
+		// with a lease does not outlive the connection, so that it is safe to ask again.
 		resp, err = c.send(ctx, http.MethodPost, "/v1/devices", req, sent)
 	}
 	if err != nil {
@@ -74,8 +74,9 @@ func (c *Client) add(ctx context.Context, req AddRequest, files Files) (*Lease, 
 // Ended returns a channel that is closed when the lease has ended.
 func (l *Lease) Ended() <-chan struct{} { return l.ended }
 
-// Keep makes the device stay, whatever becomes of the lease: for some time, after
-// which it goes as soon as nobody uses it, or with 0 for good.
+// Keep makes the device outlive its lease. With a positive d the server removes the
+// device after that time, once the device is no longer in use. With 0 it stays until it
+// is removed.
 func (l *Lease) Keep(ctx context.Context, d time.Duration) error {
 	path := DevicePath(l.Device.ID) + "/keep"
 	if d > 0 {
@@ -88,7 +89,7 @@ func (l *Lease) Keep(ctx context.Context, d time.Duration) error {
 	return resp.Body.Close()
 }
 
-// Close ends the lease: the device goes as soon as nobody uses it.
+// Close ends the lease. The server then removes the device when it is no longer in use.
 func (l *Lease) Close() {
 	l.cancel(nil)
 	_ = l.body.Close()

@@ -18,7 +18,7 @@ var costs = map[ublk.Features]string{
 	ublk.UBLK_F_SUPPORT_ZERO_COPY:     "the driver copies every byte once more (--zero-copy=on is refused)",
 	ublk.UBLK_F_AUTO_BUF_REG:          "with zero copy, two more commands a request",
 	ublk.UBLK_F_SAFE_STOP_DEV:         "del looks for users of a device in /proc, and may miss one that comes meanwhile",
-	ublk.UBLK_F_NO_AUTO_PART_SCAN:     "without --partscan nobody can have the device scanned for partitions later (BLKRRPART)",
+	ublk.UBLK_F_NO_AUTO_PART_SCAN:     "a device added without --partscan cannot be scanned for partitions later (BLKRRPART)",
 	ublk.UBLK_F_USER_RECOVERY:         "no device outlives its server (--on-crash=requeue and reissue are refused)",
 	ublk.UBLK_F_USER_RECOVERY_REISSUE: "--on-crash=reissue is refused",
 	ublk.UBLK_F_UPDATE_SIZE:           "a device keeps its size (resize is refused)",

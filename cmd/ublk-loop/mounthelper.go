@@ -32,9 +32,9 @@ type mountRequest struct {
 	config     loop.Config
 }
 
-// mountMain attaches an image with a lease, mounts it, and drops the lease: the
-// device goes when nobody has it mounted or open any more. Whatever dies on the
-// way, nothing is left.
+// mountMain attaches an image with a lease, mounts it, and drops the lease. The server
+// then removes the device when it is neither mounted nor open. If this process or the
+// server dies on the way, no device is left.
 func mountMain(args []string) int {
 	a := newApp()
 	req, err := parseMount(args)

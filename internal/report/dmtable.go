@@ -69,9 +69,9 @@ func dmOptions(t *client.Transfer) string {
 	return fmt.Sprintf(" %d %s", len(options), strings.Join(options, " "))
 }
 
-// dmBacking names what is behind a device: a disk by its number. Of a file
-// device mapper makes nothing, whose path stands for the loop device of it that
-// somebody has to make.
+// dmBacking names the disk or file behind a device. A disk is named by its number.
+// Device mapper takes no files, so that a file's path stands for a loop device that the
+// administrator has to make of the file.
 func dmBacking(d *client.Device) string {
 	if d.FileIsDisk {
 		return d.FileDevice

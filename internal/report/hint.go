@@ -14,8 +14,8 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
-// uringSwitch is 0 where everybody may use io_uring, 1 for a group, 2 for
-// nobody (Linux 6.6).
+// uringSwitch holds 0 if all users may use io_uring, 1 if only a group may, and 2 if
+// io_uring is disabled (Linux 6.6).
 const uringSwitch = "/proc/sys/kernel/io_uring_disabled"
 
 // Hint returns what can be done about an error, in the words of the command line. It
