@@ -415,4 +415,13 @@ func (w *wrapped) pid(id string) int {
 }
 
 // forget deletes a container.
-func (w *wrapped) forget(id string) { _ = w.calls("delete", "--force", id) }
+func (w *wrapped) forget(id string) {
+	w.Helper()
+	// All versions of a runtime keep their containers in one directory. A deletion may
+	// fail while the last process of the container still ends.
+	waitUntil(w, "the runtime has deleted container "+id, func() bool {
+		_ = w.calls("delete", "--force", id)
+		kept, err := filepath.Glob("/run/[rc]*un*/" + id)
+		return err == nil && len(kept) == 0
+	})
+}
