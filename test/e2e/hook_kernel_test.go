@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -360,13 +359,13 @@ func TestKernelHookKilled(t *testing.T) {
 	t.Logf("a whole hook takes %s", full)
 	n := ublktest.Kills(t, 6, 10)
 	left := 0
-	untilHit(t, "kill of a hook", n, (n+1)/2, 8*n, func(int) (hit bool) {
+	ublktest.UntilHit(t, "kill of a hook", n, (n+1)/2, 8*n, func(i int) (hit bool) {
 		cmd := w.precreateCommand(bundle)
 		cmd.Stdout = nil
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(rand.N(full * 5 / 4))
+		time.Sleep(ublktest.Moment(full, i))
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 		if dirs, _ := filepath.Glob(hooksMount + "/*"); len(dirs) > 0 {

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"bytes"
-	"math/rand/v2"
 	"os/exec"
 	"strings"
 	"syscall"
@@ -22,9 +21,9 @@ func TestKernelAddKilled(t *testing.T) {
 	before := things(t)
 	whole := b.timeOfAdd(file)
 	times, least, most := kills(t)
-	untilHit(t, "kill before the path is printed", times, least, most, func(i int) bool {
+	ublktest.UntilHit(t, "kill before the path is printed", times, least, most, func(i int) bool {
 		sig := []syscall.Signal{unix.SIGKILL, unix.SIGINT, unix.SIGTERM, unix.SIGHUP}[i%4]
-		out := b.kill(file, sig, rand.N(whole*5/4))
+		out := b.kill(file, sig, ublktest.Moment(whole, i))
 		if out != "" {
 			b.del(file)
 		}
@@ -72,8 +71,8 @@ func TestKernelAddInterrupted(t *testing.T) {
 	before := things(t)
 	whole := b.timeOfAdd(file)
 	times, least, most := kills(t)
-	untilHit(t, "interrupt before add is done", times, least, most, func(i int) bool {
-		hit := b.interruptAdd(file, moment(whole, i))
+	ublktest.UntilHit(t, "interrupt before add is done", times, least, most, func(i int) bool {
+		hit := b.interruptAdd(file, ublktest.Moment(whole, i))
 		b.nothingSince(before)
 		return hit
 	})
@@ -117,8 +116,8 @@ func TestKernelServerKilledInAdd(t *testing.T) {
 	before := things(t)
 	whole := b.timeOfAdd(file)
 	times, least, most := kills(t)
-	untilHit(t, "kill of a server that add waits for", times, least, most, func(i int) bool {
-		hit := b.killServerOfAdd(file, moment(whole, i))
+	ublktest.UntilHit(t, "kill of a server that add waits for", times, least, most, func(i int) bool {
+		hit := b.killServerOfAdd(file, ublktest.Moment(whole, i))
 		b.nothingSince(before)
 		return hit
 	})
@@ -175,4 +174,12 @@ func TestKernelParallel(t *testing.T) {
 		}
 	}
 	b.nothingSince(before)
+}
+
+// kills returns how often a test kills something at least, how many of the tries
+// have to come in time, and after how many it gives up.
+func kills(t testing.TB) (times, least, most int) {
+	t.Helper()
+	times = ublktest.Kills(t, 8, 16)
+	return times, times / 2, 8 * times
 }

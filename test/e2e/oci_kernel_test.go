@@ -3,7 +3,6 @@ package e2e
 import (
 	"fmt"
 	"maps"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -326,12 +325,12 @@ func TestKernelOCIKilled(t *testing.T) {
 		full := w.calls("run", "--bundle", w.bundle(asked{"image": image}, "true"), "c").took
 		w.Logf("a whole run takes %s", full)
 		n := ublktest.Kills(w, 8, 30)
-		untilHit(w, "kill of a call", n, (n+1)/2, 8*n, func(i int) (hit bool) {
+		ublktest.UntilHit(w, "kill of a call", n, (n+1)/2, 8*n, func(i int) (hit bool) {
 			cmd := w.call("run", "--bundle", w.bundle(asked{"image": image, "options": "rw"}, "sleep", "1000"), fmt.Sprint("k", i))
 			if err := cmd.Start(); err != nil {
 				w.Fatal(err)
 			}
-			time.Sleep(rand.N(full * 5 / 4))
+			time.Sleep(ublktest.Moment(full, i))
 			_ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL)
 			_ = cmd.Wait()
 			w.forget(fmt.Sprint("k", i))

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -117,14 +116,14 @@ func TestKernelPodmanKilled(t *testing.T) {
 		full := p.calls(run("whole")...).took
 		p.does("rm", "--force", "--time", "0", "whole")
 		n := ublktest.Kills(p, 2, 3)
-		untilHit(p, "kill of podman or its monitor", n, (n+1)/2, 8*n, func(i int) (hit bool) {
+		ublktest.UntilHit(p, "kill of podman or its monitor", n, (n+1)/2, 8*n, func(i int) (hit bool) {
 			name := fmt.Sprint("k", i)
 			cmd := p.command(run(name)...)
 			cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 			if err := cmd.Start(); err != nil {
 				p.Fatal(err)
 			}
-			time.Sleep(rand.N(full * 5 / 4))
+			time.Sleep(ublktest.Moment(full, i))
 			monitors := processesNamed(p, "conmon")
 			for _, pid := range append(monitors, -cmd.Process.Pid) {
 				_ = unix.Kill(pid, unix.SIGKILL)

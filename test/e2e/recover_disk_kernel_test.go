@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"bytes"
+	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -29,6 +31,12 @@ func (b *bed) loopDisk(path, file string) string {
 func (b *bed) rebind(path, file string) {
 	b.Helper()
 	b.tool("losetup", "-d", path)
+	// The kernel unbinds it when its last user closes it: a killed server's ring does
+	// that after the process's end.
+	waitUntil(b, "the loop device is free", func() bool {
+		_, err := os.Stat(filepath.Join("/sys/block", filepath.Base(path), "loop"))
+		return errors.Is(err, fs.ErrNotExist)
+	})
 	b.tool("losetup", "-P", path, file)
 }
 

@@ -78,7 +78,7 @@ func TestKernelRecoverUnderLoad(t *testing.T) {
 		l := startLoad(b, s.Device)
 		var slowest, noticed time.Duration
 		n := ublktest.Kills(b, 4, 15)
-		untilHit(b, "kill under load", n, n, 4*n, func(i int) (hit bool) {
+		ublktest.UntilHit(b, "kill under load", n, n, 4*n, func(i int) (hit bool) {
 			l.goesOn(b)
 			time.Sleep(rand.N(200 * time.Millisecond))
 			failed := l.failed.Load()

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"math/rand/v2"
 	"os"
 	"strings"
 	"syscall"
@@ -66,10 +65,10 @@ func TestKernelRecoverKilled(t *testing.T) {
 	whole := time.Since(start)
 	again, refused := 0, 0
 	times, least, most := kills(t)
-	untilHit(t, "kill of a recovery half way", times, least, most, func(i int) (hit bool) {
+	ublktest.UntilHit(t, "kill of a recovery half way", times, least, most, func(i int) (hit bool) {
 		b.killServer(s)
 		if i%2 == 0 {
-			b.killRecovery(s, rand.N(whole))
+			b.killRecovery(s, ublktest.Moment(whole, i/2))
 		} else {
 			b.killNewServer(s)
 		}
@@ -168,7 +167,7 @@ func (b *bed) killServers() {
 func TestKernelRecoverOutlivesItsCaller(t *testing.T) {
 	b := kernelBed(t, ublktest.EveryKernel)
 	s := b.add("--on-crash=reissue", b.image(4<<20))
-	untilHit(t, "kill of who waits for a recovery", 4, 4, 32, func(int) (hit bool) {
+	ublktest.UntilHit(t, "kill of who waits for a recovery", 4, 4, 32, func(int) (hit bool) {
 		b.killServer(s)
 		cmd := b.command("recover", s.Device)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
