@@ -140,8 +140,8 @@ func (c *containerd) ctr(args ...string) string {
 // runs runs a container to its end, and removes it.
 func (c *containerd) runs(script string, flags ...string) string {
 	c.Helper()
-	args := append([]string{"run", "--rm"}, flags...)
-	return c.ctr(append(args, imageName, "short", "sh", "-c", script)...)
+	args := slices.Concat(flags, []string{imageName, "short", "sh", "-c", script})
+	return c.printed([]string{"run", "--rm"}, args...)
 }
 
 // sleeps starts a container that does nothing.
@@ -153,7 +153,21 @@ func (c *containerd) sleeps(id string, flags ...string) {
 // exec runs a script in a container.
 func (c *containerd) exec(id, script string) string {
 	c.Helper()
-	return c.ctr("task", "exec", "--exec-id", "e", id, "sh", "-c", script)
+	return c.printed([]string{"task", "exec"}, "--exec-id", "e", id, "sh", "-c", script)
+}
+
+// printed calls ctr for a process to its end, and returns what the process printed.
+// The shim writes that to a file: ctr loses the output of a process that ends before
+// ctr has opened its pipes.
+func (c *containerd) printed(command []string, args ...string) string {
+	c.Helper()
+	log := filepath.Join(c.TempDir(), "log")
+	c.ctr(slices.Concat(command, []string{"--log-uri", "file://" + log}, args)...)
+	text, err := os.ReadFile(log)
+	if err != nil {
+		c.Fatal(err)
+	}
+	return string(text)
 }
 
 // pid returns the first process of a container.
@@ -193,7 +207,7 @@ func (c *containerd) testLayers() {
 		c.Errorf("a container prints %s", out)
 	}
 	c.devicesAre(0)
-	if out := c.ctr("run", imageName, "kept", "sh", "-c", "cat /second; echo again >>/second"); out != "" {
+	if out := c.printed([]string{"run"}, imageName, "kept", "sh", "-c", "cat /second; echo again >>/second"); out != "" {
 		c.Errorf("another's file: %q", out)
 	}
 	c.devicesAre(1) // for as long as the container is there
@@ -279,7 +293,7 @@ func (c *containerd) testSnapshotterKilled() {
 		_, err := c.try("snapshot", "mounts", "/x", "kept")
 		return err == nil
 	})
-	if out := c.ctr("task", "start", "kept"); out != "again\n" {
+	if out := c.printed([]string{"task", "start"}, "kept"); out != "again\n" {
 		c.Errorf("at its second start a container finds %q", out)
 	}
 	if out := c.ctr("snapshot", "mounts", "/x", "running"); !strings.Contains(out, " "+mounted+" ") {
@@ -302,7 +316,7 @@ func (c *containerd) testServerStopped() {
 		c.Errorf("started without a server: %v: %s", err, out)
 	}
 	c.serve()
-	if out := c.ctr("task", "start", "kept"); out != "again\nagain\n" {
+	if out := c.printed([]string{"task", "start"}, "kept"); out != "again\nagain\n" {
 		c.Errorf("at its third start a container finds %q", out)
 	}
 }
