@@ -46,8 +46,8 @@ func isSize(text string) bool {
 }
 
 // openOverlayDir finds a directory that is to take writes (O_PATH in open(2)). It
-// returns an error that wraps EINVAL for what is inside of another: a container
-// writes there.
+// returns an error that wraps EINVAL for what is inside of another, because a
+// container writes there, and EPERM for one that other users can pass.
 func openOverlayDir(dirs []string, path string) (*os.File, error) {
 	for _, dir := range dirs {
 		rel, err := filepath.Rel(dir, path)
@@ -60,5 +60,13 @@ func openOverlayDir(dirs []string, path string) (*os.File, error) {
 			}
 		}
 	}
-	return openAllowed(dirs, path, unix.O_DIRECTORY)
+	dir, err := openAllowed(dirs, path, unix.O_DIRECTORY)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkPrivate(dir); err != nil {
+		_ = dir.Close()
+		return nil, err
+	}
+	return dir, nil
 }

@@ -106,7 +106,8 @@ func TestOpenWritablePlanted(t *testing.T) {
 // writes of another.
 func TestOpenOverlayDir(t *testing.T) {
 	top := t.TempDir()
-	makeDirs(t, top, 0o755, "a/b/upper/c", "a/b/work/work", "a/uppermost", "upper/x")
+	makeDirs(t, top, 0o755, "a", "upper")
+	makeDirs(t, top, 0o700, "a/b", "a/b/upper", "a/b/upper/c", "a/b/work/work", "a/uppermost", "upper/x")
 	for path, want := range map[string]error{
 		"a/b": nil, "a/uppermost": nil,
 		"a/b/upper": unix.EINVAL, "a/b/upper/c": unix.EINVAL, "a/b/work/work": unix.EINVAL, "a/b/work/nothing": unix.EINVAL,

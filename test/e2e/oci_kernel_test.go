@@ -221,7 +221,7 @@ func TestKernelOCIOverlay(t *testing.T) {
 	// A directory takes writes for one container at a time, and keeps them.
 	var ask asked
 	for _, kind := range []string{"ext4", "squashfs"} {
-		if err := os.Mkdir(upper+"/"+kind, 0o755); err != nil {
+		if err := os.Mkdir(upper+"/"+kind, 0o700); err != nil {
 			t.Fatal(err)
 		}
 		ask = asked{"image": w.images + "/" + kind + ".img", "subdir": "/root", "overlay": "dir:" + upper + "/" + kind}
@@ -261,7 +261,7 @@ func (w *wrapped) refusesPlanted(ask asked, overlays string) {
 	w.refuses(trapped(dir+"/upper/trap"), `"upper" on the way`)
 	for _, name := range []string{"upper", "work"} {
 		dir := filepath.Join(overlays, "planted-"+name)
-		if err := os.Mkdir(dir, 0o755); err != nil {
+		if err := os.Mkdir(dir, 0o700); err != nil {
 			w.Fatal(err)
 		}
 		if err := os.Symlink(target, filepath.Join(dir, name)); err != nil {
