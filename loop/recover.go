@@ -242,7 +242,8 @@ func (s *state) configFor(p *ublk.Params) Config {
 	return cfg
 }
 
-// openFreed opens the file or disk once the last server has let go of it.
+// openFreed opens the file or disk once the last server, and the holder of a lease on the
+// file, have let go of it.
 func openFreed(file *os.File, cfg *Config) (*backing.Backing, error) {
 	deadline := time.Now().Add(backingTimeout)
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
@@ -250,7 +251,7 @@ func openFreed(file *os.File, cfg *Config) (*backing.Backing, error) {
 		switch {
 		case err == nil && b.Size != cfg.SizeLimit:
 			return nil, errors.Join(fmt.Errorf("%s has become smaller: %w", b.Path, unix.EINVAL), b.Close())
-		case !errors.Is(err, unix.EBUSY):
+		case !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.EAGAIN):
 			return b, err
 		case time.Now().After(deadline):
 			return nil, hint.Add(err, "end what uses it, and recover again")

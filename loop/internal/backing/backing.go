@@ -48,7 +48,7 @@ type Backing struct {
 // Open opens, locks and describes the object of an O_PATH descriptor
 // (OpenPath), as o wants it. It returns an error that wraps EBUSY when
 // another holds it (a writer, a mount), EROFS, EACCES or EPERM when it cannot
-// be written to, EINVAL for a size, offset or sector size that do not go
+// be written to, EAGAIN when another program has a lease on it, EINVAL for a size, offset or sector size that do not go
 // together; where something can be done about it, a *hint.Error.
 func Open(file *os.File, o *Options) (*Backing, error) {
 	b := &Backing{FD: -1, Path: file.Name(), ReadOnly: o.ReadOnly, maxIOAsked: o.MaxIOBytes, allowDiscards: o.Transfer != nil && o.Transfer.AllowDiscards}
@@ -134,7 +134,7 @@ func (b *Backing) reopen(file *os.File, o *Options) error {
 
 // explainOpen adds what can be done about an open that failed.
 func (b *Backing) explainOpen(file *os.File, err error) error {
-	if b.ReadOnly {
+	if b.ReadOnly || errors.Is(err, unix.EAGAIN) {
 		return err
 	}
 	if b.IsDisk && errors.Is(err, unix.EBUSY) {

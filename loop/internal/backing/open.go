@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/eintr"
 	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/loop/internal/process"
 )
@@ -120,15 +121,49 @@ func checkKind(fd int) error {
 // ProcPath names an open descriptor so that it can be opened again.
 func ProcPath(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
 
-// reopen opens the object of an O_PATH descriptor for I/O.
+// reopen opens the object of an O_PATH descriptor for I/O. It does not wait for the
+// holder of a lease on a file (F_SETLEASE in fcntl(2)), which any owner of the file may
+// be for 45 seconds: it returns an error that wraps EAGAIN.
 func reopen(file *os.File, flags int) (int, error) {
 	defer runtime.KeepAlive(file)
-	for {
-		fd, err := unix.Open(ProcPath(int(file.Fd())), flags|unix.O_CLOEXEC, 0)
-		if !errors.Is(err, unix.EINTR) {
-			return fd, err
-		}
+	path := ProcPath(int(file.Fd()))
+	var st unix.Stat_t
+	if err := unix.Fstat(int(file.Fd()), &st); err != nil {
+		return -1, fmt.Errorf("stat: %w", err)
 	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return openFile(path, flags)
+	}
+	fd, err := openFile(path, flags|unix.O_NONBLOCK)
+	if errors.Is(err, unix.EAGAIN) {
+		err := fmt.Errorf("another program has a lease on it, and is asked to give it up: %w", err)
+		return -1, hint.Add(err, "try again; the kernel ends the lease after /proc/sys/fs/lease-break-time")
+	}
+	if err != nil {
+		return -1, err
+	}
+	// With the flag, io_uring fails what would wait.
+	if err := clearNonblock(fd); err != nil {
+		_ = unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+func openFile(path string, flags int) (fd int, err error) {
+	err = eintr.Repeat(func() error {
+		fd, err = unix.Open(path, flags|unix.O_CLOEXEC, 0)
+		return err
+	})
+	return fd, err
+}
+
+func clearNonblock(fd int) error {
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	if err == nil {
+		_, err = unix.FcntlInt(uintptr(fd), unix.F_SETFL, flags&^unix.O_NONBLOCK)
+	}
+	return err
 }
 
 // reopenQuietly is reopen for a file whose access time stays as it is: a read
