@@ -136,7 +136,7 @@ func recoverable(ctl *ublk.Control, id uint32) (*state, error) {
 		return nil, hint.Add(ublk.ErrNotRecoverable, "remove it with del; add {on_crash=reissue} makes one that is recoverable")
 	}
 	if saved == nil {
-		err := fmt.Errorf("nothing tells what it was made of: %w", ublk.ErrNotRecoverable)
+		err := fmt.Errorf("its file is unknown: %w", ublk.ErrNotRecoverable)
 		return nil, hint.Add(err, "remove it with del")
 	}
 	return saved, checkInterrupted(ctl, saved)

@@ -25,7 +25,7 @@ type addOptions struct {
 	foreground bool
 	json       bool
 	logFile    string
-	hasLogFile bool // logFile is given
+	hasLogFile bool // --log-file is given
 }
 
 func newAddCommand(a *app) *cobra.Command {
@@ -58,7 +58,7 @@ const (
 	maxIO     = 32 << 20
 )
 
-// autoclearDefault is the time of --autoclear without one.
+// autoclearDefault is the time that --autoclear without a value stands for.
 const autoclearDefault = "10s"
 
 func (o *addOptions) addFlags(cmd *cobra.Command) {
@@ -88,7 +88,8 @@ func (o *addOptions) addFlags(cmd *cobra.Command) {
 	f.StringVar(&o.logFile, "log-file", "", "append the server's log to `FILE`, as JSON lines")
 }
 
-// checkAutoclear refuses it where there is no server of many.
+// checkAutoclear refuses --autoclear if it is not positive, or if serve would not serve
+// the device.
 func (o *addOptions) checkAutoclear(cmd *cobra.Command) error {
 	switch {
 	case o.autoclear <= 0 && cmd.Flags().Changed("autoclear"):
@@ -111,7 +112,7 @@ func (a *app) runAdd(ctx context.Context, opts addOptions) error {
 	if opts.foreground {
 		return report.Name(a.become(j), "attach", j.Name)
 	}
-	signal.Ignore(unix.SIGPIPE) // who reads no path gets no device
+	signal.Ignore(unix.SIGPIPE) // a caller that does not read the path gets no device
 	ctx, stop := interruptible(ctx)
 	defer stop()
 	pending, err := a.start(ctx, j)
@@ -121,9 +122,9 @@ func (a *app) runAdd(ctx context.Context, opts addOptions) error {
 	return report.Name(a.keepOncePrinted(pending, j), "attach", j.Name)
 }
 
-// recoverIfWaiting makes the job a recovery, if the device that was asked for is there and
-// waits for a server: a service that is started again gives the command that it gave the
-// first time.
+// recoverIfWaiting turns the job into a recovery if the requested device exists and waits
+// for a server. A service that is restarted repeats its first command, and so gets its
+// device back.
 func (a *app) recoverIfWaiting(j *daemon.Job) error {
 	if j.Config.ID == nil || j.Config.OnCrash == "" || j.Config.OnCrash == loop.CrashFail {
 		return nil
@@ -140,8 +141,8 @@ func (a *app) recoverIfWaiting(j *daemon.Job) error {
 	return err
 }
 
-// keepOncePrinted keeps a device once it has been printed, because its user knows of it
-// then. Otherwise nothing is left of it.
+// keepOncePrinted keeps the device once its path is printed, because the user knows of
+// the device then. On any earlier error the device is removed.
 func (a *app) keepOncePrinted(pending daemon.Pending, j *daemon.Job) error {
 	device, err := pending.Ready()
 	if err == nil {
@@ -157,8 +158,8 @@ func (a *app) keepOncePrinted(pending daemon.Pending, j *daemon.Job) error {
 	return nil
 }
 
-// job opens what the options name. What is wrong with a path is found here,
-// where the working directory is the caller's.
+// job opens the files that the options name. The caller opens them, because a relative
+// path refers to its working directory.
 func (o *addOptions) job() (*daemon.Job, error) {
 	file, err := loop.OpenPath(o.file)
 	if err != nil {
@@ -184,7 +185,8 @@ func (o *addOptions) job() (*daemon.Job, error) {
 	return j, nil
 }
 
-// checksumWarnings says what zero copy risks, if it is insisted on.
+// checksumWarnings describes the risk of --zero-copy=on over a disk that checks what it
+// stores.
 func (o *addOptions) checksumWarnings(file *os.File) []string {
 	if o.config.ZeroCopy != loop.SwitchOn || o.config.DirectIO == loop.SwitchOff || o.config.ReadOnly {
 		return nil

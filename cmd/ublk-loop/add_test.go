@@ -39,7 +39,7 @@ func TestAdd(t *testing.T) {
 	if b.job.Name != path {
 		t.Errorf("the job is for %s", b.job.Name)
 	}
-	want := listedJSON[2 : len(listedJSON)-2] // one, and not in an array
+	want := listedJSON[2 : len(listedJSON)-2] // list prints an array, add its one element
 	b.check(t, []string{"add", "--json", path}, 0, outdent(want), "")
 }
 
@@ -55,7 +55,7 @@ func outdent(text string) string {
 	return string(out)
 }
 
-// A server whose device nobody can use, or hears of, does not stay.
+// When add fails, the server ends and the device does not stay.
 func TestAddFails(t *testing.T) {
 	path := someFile(t)
 	b := newBench()
@@ -93,7 +93,7 @@ func TestAddBadFile(t *testing.T) {
 	}
 }
 
-// Each flag is in the job, whichever way it is written.
+// Each flag reaches the job, in its long and its short form.
 func TestAddFlags(t *testing.T) {
 	path := someFile(t)
 	seven := uint32(7)
@@ -158,7 +158,7 @@ func TestAddForeground(t *testing.T) {
 	}
 }
 
-// Bad values are wrong usage, found before anything is opened.
+// Bad values are usage errors, which are found before any file is opened.
 func TestAddUsage(t *testing.T) {
 	help := "\nhint: see ublk-loop add --help\n"
 	sectors := "not 512, 1024, 2048 or 4096"
@@ -213,8 +213,7 @@ func TestAddUsage(t *testing.T) {
 	}
 }
 
-// What a server lacks is worth a warning if there is one. An add that fails says why, and
-// no more.
+// A successful add prints the server's warnings. A failed add prints only its error.
 func TestAddWarnings(t *testing.T) {
 	path := someFile(t)
 	b := newBench()

@@ -12,9 +12,10 @@ import (
 	"github.com/ublk-loop/ublk-loop/loop"
 )
 
-// This file has the types of add's flags. Each refuses what its device would.
+// This file has the types of add's flags. Each type refuses the values that the device
+// would refuse.
 
-// sizeFlag is a number of bytes, with a unit.
+// sizeFlag is a number of bytes, with an optional unit.
 type sizeFlag struct{ bytes *uint64 }
 
 var _ pflag.Value = sizeFlag{}
@@ -37,7 +38,7 @@ func (f sizeFlag) String() string {
 // Type implements pflag.Value.
 func (f sizeFlag) Type() string { return "BYTES" }
 
-// limitedSizeFlag is a size from low to high that is a multiple of unit.
+// limitedSizeFlag is a number of bytes from low to high, a multiple of unit.
 type limitedSizeFlag struct {
 	bytes           *uint32
 	low, high, unit uint64
@@ -64,7 +65,7 @@ func (f limitedSizeFlag) String() string { return "" }
 // Type implements pflag.Value.
 func (f limitedSizeFlag) Type() string { return "BYTES" }
 
-// sectorFlag is a sector size.
+// sectorFlag is a logical block size.
 type sectorFlag struct{ bytes *uint32 }
 
 // Set implements pflag.Value.
@@ -141,7 +142,7 @@ func parseCount(text string, high int) (int, error) {
 	return int(number), err
 }
 
-// switchFlag is a choice that can be left to us.
+// switchFlag is auto, on or off.
 type switchFlag struct{ value *loop.Switch }
 
 // Set implements pflag.Value.
@@ -165,7 +166,7 @@ func (f switchFlag) String() string {
 // Type implements pflag.Value.
 func (f switchFlag) Type() string { return "auto|on|off" }
 
-// fdFlag is the number of an open descriptor.
+// fdFlag is the number of an open file descriptor.
 type fdFlag struct{ fd *int }
 
 // Set implements pflag.Value.

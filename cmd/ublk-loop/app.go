@@ -17,26 +17,26 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
-// app is what the commands have of the world; tests give them another.
+// app is the environment of the commands. Tests replace its parts.
 type app struct {
 	out, errOut io.Writer
-	// open opens the driver. It returns an error that wraps ublk.ErrNoDriver
-	// where there is none.
+	// open opens the driver. It returns an error that wraps ublk.ErrNoDriver if the
+	// driver is not loaded.
 	open func() (driver, error)
-	// start has a device made in the background. become makes this process its
-	// server, and does not return unless that fails.
+	// start starts a server in the background. become turns this process into the server,
+	// and returns only an error.
 	start  func(context.Context, *daemon.Job) (daemon.Pending, error)
 	become func(*daemon.Job) error
-	// serve makes this process a server of many devices, or supervises one, and
-	// does not return before that ends.
+	// serve turns this process into a server of many devices, or into the supervisor of
+	// one. It returns when the server ends.
 	serve func(daemon.ServeOptions) error
-	// oci makes this process a container runtime, likewise.
+	// oci executes a container runtime in this process, and returns only an error.
 	oci func(runtime string, args []string) error
-	// snapshotter makes this process that of containerd, likewise.
+	// snapshotter executes the snapshotter in this process, and returns only an error.
 	snapshotter func(args []string) error
 }
 
-// driver is the kernel's driver, as far as the commands go.
+// driver is the part of the kernel's driver that the commands use.
 type driver interface {
 	List() ([]client.Device, error)
 	Find(file *os.File) ([]uint32, error)
@@ -84,7 +84,7 @@ func newRootCommand(a *app) *cobra.Command {
 	return root
 }
 
-// checkCommand refuses a first argument that names no command.
+// checkCommand refuses a first argument that is not a command.
 func checkCommand(args []string) error {
 	if len(args) == 0 {
 		return nil
@@ -92,7 +92,7 @@ func checkCommand(args []string) error {
 	return report.Usage(fmt.Errorf("unknown command %q", args[0]), "see ublk-loop --help")
 }
 
-// helpOnError shows the help where errors are shown, because no command was given.
+// helpOnError prints the help to standard error, because the command is missing.
 func helpOnError(cmd *cobra.Command) error {
 	cmd.SetOut(cmd.ErrOrStderr())
 	if err := cmd.Help(); err != nil {
@@ -101,7 +101,7 @@ func helpOnError(cmd *cobra.Command) error {
 	return report.ErrNoCommand
 }
 
-// flagError is what a wrong flag of a command is reported as.
+// flagError rewords the error of an invalid flag.
 func flagError(cmd *cobra.Command, err error) error {
 	var invalid *pflag.InvalidValueError
 	if errors.As(err, &invalid) {
@@ -112,8 +112,8 @@ func flagError(cmd *cobra.Command, err error) error {
 
 func helpHint(cmd *cobra.Command) string { return "see " + cmd.CommandPath() + " --help" }
 
-// arguments checks the number of a command's arguments: at least low, and at
-// most high unless that is negative.
+// arguments checks the number of a command's arguments: at least low, and at most high
+// unless high is negative.
 func arguments(low, high int, what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		switch {

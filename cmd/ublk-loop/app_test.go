@@ -25,7 +25,7 @@ func TestUsage(t *testing.T) {
 	}
 }
 
-// Whoever gives no command sees the help, and a status that says that nothing was done.
+// Without a command, the program prints its help to standard error and exits with 2.
 func TestNoCommand(t *testing.T) {
 	b := newBench()
 	status := b.run(nil)
@@ -34,7 +34,8 @@ func TestNoCommand(t *testing.T) {
 	}
 }
 
-// Help names what a flag takes, in words for users, and no default that is none.
+// Help names a flag's value in the user's words, and shows no empty or meaningless
+// default.
 func TestHelpOfFlags(t *testing.T) {
 	for _, cmd := range newRootCommand(&newBench().app).Commands() {
 		usage := cmd.Flags().FlagUsages()
@@ -59,7 +60,7 @@ func TestManual(t *testing.T) {
 		name := regexp.MustCompile(`[a-z]+`).FindString(section)
 		described[name] = manualFlags(section)
 	}
-	delete(described, "completion") // cobra's
+	delete(described, "completion") // made by cobra
 	for _, cmd := range newRootCommand(&newBench().app).Commands() {
 		if got, want := described[cmd.Name()], commandFlags(cmd); !slices.Equal(got, want) {
 			t.Errorf("%s: the manual has the flags %q, the command %q", cmd.Name(), got, want)
@@ -71,8 +72,8 @@ func TestManual(t *testing.T) {
 	}
 }
 
-// manualFlags returns the flags that a section has paragraphs of, with their
-// short names.
+// manualFlags returns the flags that have a paragraph in the section, with their short
+// names.
 func manualFlags(section string) []string {
 	flags := []string{}
 	heading := regexp.MustCompile(`(?m)^\.TP\n\.BR? (?:(\\-[a-zA-Z]) ", " )?(\\-\\-[a-z\\-]+)`)
@@ -83,7 +84,7 @@ func manualFlags(section string) []string {
 	return flags
 }
 
-// commandFlags returns the flags of a command and of those below it.
+// commandFlags returns the flags of a command and of its subcommands.
 func commandFlags(cmd *cobra.Command) []string {
 	flags := []string{}
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {

@@ -24,7 +24,7 @@ func newDelCommand(a *app) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			opts.targets = args
 			if opts.all == (len(args) > 0) {
-				return report.Usage(errors.New("del: either devices or --all"), helpHint(cmd))
+				return report.Usage(errors.New("del: give either devices or --all"), helpHint(cmd))
 			}
 			return a.runDel(opts)
 		},
@@ -37,7 +37,7 @@ func newDelCommand(a *app) *cobra.Command {
 func (a *app) runDel(opts delOptions) error {
 	drv, err := a.open()
 	if errors.Is(err, ublk.ErrNoDriver) && !opts.all && allDevices(opts.targets) {
-		return nil // without a driver they are all gone
+		return nil // without a driver no device exists
 	}
 	if err != nil {
 		return err
@@ -61,8 +61,8 @@ func (a *app) runDel(opts delOptions) error {
 	return nil
 }
 
-// ids returns the ids of the devices to remove. It gives try what it cannot
-// find.
+// ids returns the ids of the devices to remove. It passes the error of each target that
+// it cannot find to try.
 func (o *delOptions) ids(drv driver, try func(error)) []uint32 {
 	var ids []uint32
 	for _, target := range o.targets {

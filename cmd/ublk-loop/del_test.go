@@ -46,7 +46,7 @@ func TestDel(t *testing.T) {
 	}
 }
 
-// All devices that a file is attached to go.
+// del FILE removes all devices of a file.
 func TestDelFile(t *testing.T) {
 	b := delBench()
 	path := filepath.Join(t.TempDir(), "file")
@@ -57,7 +57,7 @@ func TestDelFile(t *testing.T) {
 	if err := unix.Stat(path, &st); err != nil {
 		t.Fatal(err)
 	}
-	b.check(t, []string{"del", path}, 0, "", "") // nothing is made of it
+	b.check(t, []string{"del", path}, 0, "", "") // the file has no device
 	b.drv.devices[1].FileInode = st.Ino
 	b.drv.devices[2].FileInode = st.Ino
 	b.check(t, []string{"del", path}, 0, "", "")
@@ -66,7 +66,7 @@ func TestDelFile(t *testing.T) {
 	}
 }
 
-// What fails does not keep the rest from being done, and is all reported.
+// del continues after an error, and reports all errors.
 func TestDelErrors(t *testing.T) {
 	b := delBench()
 	b.drv.refuse = map[uint32]error{
@@ -91,7 +91,7 @@ func TestDelErrors(t *testing.T) {
 	}
 }
 
-// Without a driver there are no devices.
+// Without a driver, no device exists: del of a device succeeds, and del of a file fails.
 func TestDelWithoutDriver(t *testing.T) {
 	b := newBench()
 	b.drv = nil
@@ -104,7 +104,7 @@ func TestDelWithoutDriver(t *testing.T) {
 
 func TestDelUsage(t *testing.T) {
 	b := newBench()
-	want := "ublk-loop: error: del: either devices or --all\nhint: see ublk-loop del --help\n"
+	want := "ublk-loop: error: del: give either devices or --all\nhint: see ublk-loop del --help\n"
 	b.check(t, []string{"del"}, 2, "", want)
 	b.check(t, []string{"del", "--all", "0"}, 2, "", want)
 	b.check(t, []string{"del", "--force"}, 2, "", want)

@@ -13,12 +13,12 @@ import (
 	"github.com/ublk-loop/ublk-loop/loop"
 )
 
-// This file finds out which devices an argument stands for.
+// This file translates arguments to devices.
 
-// maxID is the largest number that the driver gives a device.
+// maxID is the largest device number that the driver gives.
 const maxID = 1<<20 - 1
 
-// parseID parses the number of a device, written as it is printed.
+// parseID parses a device number in its printed form, without leading zeros.
 func parseID(text string) (uint32, bool) {
 	id, err := strconv.ParseUint(text, 10, 32)
 	if err != nil || id > maxID || strconv.FormatUint(id, 10) != text {
@@ -27,7 +27,7 @@ func parseID(text string) (uint32, bool) {
 	return uint32(id), true
 }
 
-// allDevices reports whether arguments all name devices, and no files.
+// allDevices reports whether every argument names a device, not a file.
 func allDevices(args []string) bool {
 	for _, arg := range args {
 		if _, ok := deviceID(arg); !ok {
@@ -37,8 +37,8 @@ func allDevices(args []string) bool {
 	return true
 }
 
-// deviceID returns the id that an argument stands for: a number, /dev/ublkbN,
-// /dev/ublkcN, or whatever path leads to such a disk.
+// deviceID returns the id of the device that an argument names: a number, /dev/ublkbN,
+// /dev/ublkcN, or any other path to such a disk.
 func deviceID(arg string) (uint32, bool) {
 	if id, ok := parseID(arg); ok {
 		return id, true
@@ -54,7 +54,7 @@ func deviceID(arg string) (uint32, bool) {
 	return diskID(path)
 }
 
-// diskID returns the id of the ublk disk that a path leads to.
+// diskID returns the id of the ublk disk at a path.
 func diskID(path string) (uint32, bool) {
 	var st unix.Stat_t
 	if unix.Stat(path, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFBLK {
@@ -71,8 +71,8 @@ func diskID(path string) (uint32, bool) {
 	return parseID(number)
 }
 
-// findFile returns the ids of the devices that a file is attached to. A file
-// that has been removed is known by the path that it had.
+// findFile returns the ids of the devices of a file. It finds a removed file by its
+// former path.
 func findFile(drv driver, path string) ([]uint32, error) {
 	file, err := loop.OpenPath(path)
 	if errors.Is(err, unix.ENOENT) {
@@ -85,8 +85,8 @@ func findFile(drv driver, path string) ([]uint32, error) {
 	return drv.Find(file)
 }
 
-// findPath returns the ids of the devices that were made of what had a path,
-// and the given error for none.
+// findPath returns the ids of the devices whose file had this path. If no device had it,
+// findPath returns the error none.
 func findPath(drv driver, path string, none error) ([]uint32, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {

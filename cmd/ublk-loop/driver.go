@@ -10,7 +10,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
-// kernel is the running kernel's ublk driver.
+// kernel is the ublk driver of the running kernel.
 type kernel struct {
 	ctl *ublk.Control
 }

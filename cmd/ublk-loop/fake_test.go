@@ -17,15 +17,14 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
-// fakeDriver has devices, and removes them. Their FileInode tells which file
-// they are made of.
+// fakeDriver has devices and removes them. FileInode identifies a device's file.
 type fakeDriver struct {
 	devices  []client.Device
 	features ublk.Features
-	err      error            // what every call returns
-	refuse   map[uint32]error // what Detach or Resize of a device returns
+	err      error            // error of every call
+	refuse   map[uint32]error // errors of Detach and Resize, by device
 	forced   []uint32
-	waits    map[uint32]bool // what Waits returns of a device
+	waits    map[uint32]bool // results of Waits, by device
 	resized  []resized
 	closed   bool
 }
@@ -65,7 +64,7 @@ func (d *fakeDriver) Detach(id uint32, opts loop.DetachOptions) error {
 	return nil
 }
 
-// resized is a size that a device was given.
+// resized records one resize.
 type resized struct {
 	id   uint32
 	size uint64
@@ -94,7 +93,7 @@ func (d *fakeDriver) ids() []uint32 {
 	return ids
 }
 
-// fakeServer becomes ready, or does not.
+// fakeServer becomes ready, or fails with err.
 type fakeServer struct {
 	status        client.Device
 	err           error
@@ -115,23 +114,23 @@ func (s *fakeServer) Abandon() error {
 	return nil
 }
 
-// failing returns a server that does not come to serve.
+// failing returns a server that fails to become ready.
 func failing(err error) *fakeServer { return &fakeServer{err: err} }
 
-// bench is an app among fakes.
+// bench is an app whose parts are fakes.
 type bench struct {
 	app
 	drv         *fakeDriver
 	srv         *fakeServer
-	job         *daemon.Job // what a server was started with
+	job         *daemon.Job // the last job that a server was started with
 	key         string
 	jobs        []*daemon.Job
-	startErr    error                  // what starting one fails with
-	byDevice    map[uint32]*fakeServer // those that recover a device, srv for the others
+	startErr    error                  // error of start
+	byDevice    map[uint32]*fakeServer // servers that recover a device; srv serves the others
 	out, errOut bytes.Buffer
 }
 
-// deviceOf returns the device that a job is to recover.
+// deviceOf returns the device that the job recovers, or maxID + 1.
 func deviceOf(j *daemon.Job) uint32 {
 	if j.Recover == nil {
 		return maxID + 1
@@ -162,7 +161,7 @@ func newBench() *bench {
 	return b
 }
 
-// take keeps a job, as a server would, and its key.
+// take stores a job and its key, as a server would.
 func (b *bench) take(j *daemon.Job) error {
 	b.job = j
 	if j.Key == nil {
@@ -173,7 +172,7 @@ func (b *bench) take(j *daemon.Job) error {
 	return err
 }
 
-// check runs a command line and compares all that it prints.
+// check runs a command line and compares its exit status and all its output.
 func (b *bench) check(t *testing.T, args []string, wantStatus int, wantOut, wantErr string) {
 	t.Helper()
 	b.out.Reset()
@@ -190,8 +189,8 @@ func (b *bench) check(t *testing.T, args []string, wantStatus int, wantOut, want
 	}
 }
 
-// someDevices are two devices: a live one, and a dead one of which nothing is
-// known but what the driver says.
+// someDevices returns a live device, and a dead one of which only the driver's data is
+// known.
 func someDevices() []client.Device {
 	return []client.Device{
 		{

@@ -12,8 +12,8 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
-// A cost is what is lost where a feature is missing. Features that are not
-// here are not used.
+// costs says what a missing feature costs. The program does not use features that have no
+// entry.
 var costs = map[ublk.Features]string{
 	ublk.UBLK_F_SUPPORT_ZERO_COPY:     "the driver copies every byte once more (--zero-copy=on is refused)",
 	ublk.UBLK_F_AUTO_BUF_REG:          "with zero copy, two more commands a request",
@@ -25,7 +25,7 @@ var costs = map[ublk.Features]string{
 	ublk.UBLK_F_CMD_IOCTL_ENCODE:      "nothing works: the commands have other numbers",
 }
 
-// featuresOutput is what features --json prints.
+// featuresOutput is the output of features --json.
 type featuresOutput struct {
 	Kernel     string          `json:"kernel"`
 	Features   string          `json:"features"` // all bits, as a hexadecimal number
@@ -39,7 +39,7 @@ type featureOutput struct {
 	Since   string `json:"since"` // "" for a bit that this program does not know
 	Offered bool   `json:"offered"`
 	Used    bool   `json:"used"`
-	Without string `json:"without"` // what is lost without it, "" for nothing
+	Without string `json:"without"` // cost of a missing feature, "" if there is none
 }
 
 func newFeaturesCommand(a *app) *cobra.Command {
@@ -95,7 +95,7 @@ func describeFeatures(release string, offered ublk.Features) featuresOutput {
 	return out
 }
 
-// bestMode returns the buffer mode that --zero-copy=auto gives.
+// bestMode returns the buffer mode of --zero-copy=auto.
 func bestMode(offered ublk.Features) ublk.BufferMode {
 	switch {
 	case !offered.Has(ublk.UBLK_F_SUPPORT_ZERO_COPY):

@@ -51,7 +51,7 @@ bit40                   -      yes   -
 	}
 }
 
-// printFeaturesOf runs features on a driver that offers some.
+// printFeaturesOf runs features on a driver that offers these features.
 func (b *bench) printFeaturesOf(release string, offered ublk.Features, asJSON bool) error {
 	b.drv.features = offered
 	return b.runFeatures(release, asJSON)
@@ -100,7 +100,7 @@ func TestBestMode(t *testing.T) {
 	}
 }
 
-// docs/json.md has each key, and no others.
+// docs/json.md describes each key, and no others.
 func TestJSONDocumented(t *testing.T) {
 	text, err := os.ReadFile("../../docs/json.md")
 	if err != nil {
@@ -126,7 +126,7 @@ func TestJSONDocumented(t *testing.T) {
 	}
 }
 
-// A driver that offers a zero copy which devices do not get has none.
+// features does not show zero copy if the driver offers it but refuses it to devices.
 func TestFeaturesAsksADevice(t *testing.T) {
 	const copyOnly = ublk.UBLK_F_CMD_IOCTL_ENCODE
 	for _, tt := range []struct{ offers, withheld, want ublk.Features }{

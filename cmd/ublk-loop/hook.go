@@ -36,7 +36,8 @@ func newHookCommand(a *app) *cobra.Command {
 			Use: "poststart NAME", Short: "Unmount what precreate has mounted: the container has its own mount",
 			Args: arguments(1, 1, "NAME"),
 			RunE: func(_ *cobra.Command, args []string) error {
-				// The container runs: it is not to be stopped for a mount that is swept later.
+				// A failure must not stop the running container. sweep removes the mount
+				// later.
 				_ = a.reportHook(oci.Poststart(args[0], os.Stdin))
 				return nil
 			},
@@ -71,8 +72,8 @@ func newSweepCommand() *cobra.Command {
 	return cmd
 }
 
-// precreate carries out the hook of that name. An engine that is gone when it
-// gets the answer is an error, so that nothing stays mounted for it.
+// precreate carries out the hook precreate. If the engine has ended and cannot read the
+// answer, precreate fails, so that no mount stays.
 func (a *app) precreate() error {
 	signal.Ignore(unix.SIGPIPE)
 	settings, err := oci.ReadSettings(oci.SettingsPath)
@@ -87,8 +88,8 @@ func (a *app) precreate() error {
 	return h.Precreate(os.Stdin, a.out)
 }
 
-// reportHook prints an error on one line, and writes it to the system's log where
-// there is one: podman drops what its hooks print.
+// reportHook prints an error on one line, and also writes it to the system log, if there
+// is one. podman discards the output of its hooks.
 func (a *app) reportHook(err error) error {
 	if err == nil {
 		return nil

@@ -9,8 +9,8 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/report"
 )
 
-// interruptible returns a context that the first SIGINT or SIGTERM ends, with
-// report.ErrInterrupted as its cause. A second signal ends the process at once.
+// interruptible returns a context that ends at the first SIGINT or SIGTERM, with the
+// cause report.ErrInterrupted. A second signal ends the process at once.
 func interruptible(parent context.Context) (ctx context.Context, stop func()) {
 	signaled, ignore := signal.NotifyContext(parent, unix.SIGINT, unix.SIGTERM)
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(parent))

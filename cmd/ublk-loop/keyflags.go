@@ -11,13 +11,13 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/report"
 )
 
-// keyFlags say where a key is. At most one place is given.
+// keyFlags names the place of a key. At most one place may be given.
 type keyFlags struct {
 	source keysource.Source
-	given  map[string]bool // by flag
+	given  map[string]bool // names of the given flags
 }
 
-// keyPlaces are the flags that name the place of a key.
+// keyPlaces lists the flags that name the place of a key.
 var keyPlaces = []struct {
 	flag string
 	kind keysource.Kind
@@ -35,7 +35,7 @@ func (o *keyFlags) addFlags(f *pflag.FlagSet) {
 	f.BoolVar(&s.Strict, "strict-key", false, "refuse a key file that other users can read, instead of a warning")
 }
 
-// check notes which flags are given. It refuses a flag that has no effect, and more
+// check records which flags are given. It refuses a flag that has no effect, and more
 // than one place.
 func (o *keyFlags) check(cmd *cobra.Command) error {
 	o.given = map[string]bool{}

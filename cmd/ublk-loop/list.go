@@ -14,8 +14,8 @@ import (
 
 type listOptions struct {
 	devices    []string
-	associated string // a file
-	hasFile    bool   // associated is given
+	associated string // the file of --associated
+	hasFile    bool   // --associated is given
 	json       bool
 	dmTable    bool
 }
@@ -69,18 +69,18 @@ func (a *app) runList(opts listOptions) error {
 		return report.DMTables(a.out, devices)
 	}
 	if opts.json {
-		return report.JSON(a.out, append([]client.Device{}, devices...)) // [], not null
+		return report.JSON(a.out, append([]client.Device{}, devices...)) // an empty list prints [], not null
 	}
 	return report.DeviceTable(a.out, devices)
 }
 
-// parseDevices returns the ids that arguments stand for.
+// parseDevices returns the ids of the devices that the arguments name.
 func parseDevices(args []string) ([]uint32, error) {
 	var ids []uint32
 	for _, arg := range args {
 		id, ok := deviceID(arg)
 		if !ok {
-			return nil, report.Usage(fmt.Errorf("list %s: neither a ublk device nor the number of one", arg),
+			return nil, report.Usage(fmt.Errorf("list %s: neither a ublk device nor a device number", arg),
 				"list --associated FILE lists the devices of a file")
 		}
 		ids = append(ids, id)
@@ -88,7 +88,8 @@ func parseDevices(args []string) ([]uint32, error) {
 	return ids, nil
 }
 
-// selectDevices returns those with the ids, all of which there must be.
+// selectDevices returns the devices with these ids. It returns an error if an id has no
+// device.
 func selectDevices(devices []client.Device, ids []uint32) ([]client.Device, error) {
 	selected := slices.DeleteFunc(slices.Clone(devices), func(d client.Device) bool { return !slices.Contains(ids, d.ID) })
 	for _, id := range ids {
@@ -99,7 +100,7 @@ func selectDevices(devices []client.Device, ids []uint32) ([]client.Device, erro
 	return selected, nil
 }
 
-// associated returns those that a file is attached to.
+// associated returns the devices of the file at path.
 func associated(drv driver, devices []client.Device, path string) ([]client.Device, error) {
 	ids, err := findFile(drv, path)
 	if err != nil {

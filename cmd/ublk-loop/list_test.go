@@ -39,7 +39,7 @@ func TestListErrors(t *testing.T) {
 	b.drv.devices = someDevices()
 	b.check(t, []string{"list", "0", "3"}, 1, "", "ublk-loop: error: list /dev/ublkb3: no such device of ublk-loop\n")
 	b.check(t, []string{"list", "disk.img"}, 2, "",
-		"ublk-loop: error: list disk.img: neither a ublk device nor the number of one\nhint: list --associated FILE lists the devices of a file\n")
+		"ublk-loop: error: list disk.img: neither a ublk device nor a device number\nhint: list --associated FILE lists the devices of a file\n")
 	b.check(t, []string{"list", "--associated", "/nonexistent/x"}, 1, "",
 		"ublk-loop: error: open /nonexistent/x: no such file or directory\n")
 	b.drv.err = unix.EIO
@@ -49,7 +49,7 @@ func TestListErrors(t *testing.T) {
 		"hint: load it with modprobe ublk_drv (CONFIG_BLK_DEV_UBLK; in Ubuntu it is in linux-modules-extra)\n")
 }
 
-// A file is found by what it is; one that is gone by its path.
+// list finds a file by its identity, and a removed file by its path.
 func TestListAssociated(t *testing.T) {
 	b := newBench()
 	path := filepath.Join(t.TempDir(), "file")

@@ -1,5 +1,5 @@
-// Command ublk-loop makes a block device of a file, a partition or a disk,
-// through the kernel's ublk driver.
+// Command ublk-loop makes a block device from a file, a partition or a disk, through the
+// kernel's ublk driver.
 package main
 
 import (
@@ -14,8 +14,8 @@ func main() {
 	os.Exit(run(filepath.Base(os.Args[0]), os.Args[1:]))
 }
 
-// run carries out the command line, by the name that the program was called by,
-// and returns the exit status.
+// run carries out the command line and returns the exit status. The name of the program
+// selects the role.
 func run(name string, args []string) int {
 	if name == mountHelper {
 		return mountMain(args)

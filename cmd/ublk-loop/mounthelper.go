@@ -17,18 +17,18 @@ import (
 	"github.com/ublk-loop/ublk-loop/loop"
 )
 
-// mountHelper is the name under which mount(8) executes this program for
-// `mount -t ublk-loop IMAGE DIRECTORY`.
+// mountHelper is the name by which mount(8) executes this program for `mount -t ublk-loop
+// IMAGE DIRECTORY`.
 const mountHelper = "mount.ublk-loop"
 
-// mountRequest is what mount(8) asks its helper for.
+// mountRequest is the request of mount(8).
 type mountRequest struct {
 	image, dir string
-	fsType     string   // "" for what mount(8) finds
+	fsType     string   // "" if mount(8) detects the file system
 	options    []string // for the file system
 	flags      []string // for mount(8)
-	remount    bool     // of what is mounted: the device is there
-	fake       bool     // nothing is to be mounted
+	remount    bool     // change the options of a mount; its device exists
+	fake       bool     // do not mount
 	config     loop.Config
 }
 
@@ -50,10 +50,11 @@ func mountMain(args []string) int {
 	return report.ExitDone
 }
 
-// exitMount is how mount(8) ends when a mount has failed.
+// exitMount is the exit status of mount(8) for a failed mount.
 const exitMount = 32
 
-// parseMount reads what mount(8) gives its helper (mount(8), EXTERNAL HELPERS):
+// parseMount parses the arguments that mount(8) gives a helper (mount(8), EXTERNAL
+// HELPERS):
 //
 //	IMAGE DIRECTORY [-sfnv] [-N NAMESPACE] [-o OPTIONS] [-t TYPE.SUBTYPE]
 func parseMount(args []string) (*mountRequest, error) {
@@ -83,7 +84,7 @@ func parseMount(args []string) (*mountRequest, error) {
 	return req, nil
 }
 
-// takeOptions keeps what is for the device, and passes the rest on.
+// takeOptions keeps the options of the device, and passes the others on to mount(8).
 func (r *mountRequest) takeOptions(list string) error {
 	for option := range strings.SplitSeq(list, ",") {
 		name, value, _ := strings.Cut(option, "=")
@@ -105,7 +106,7 @@ func (r *mountRequest) takeOptions(list string) error {
 		case "remount":
 			r.remount = true
 			r.options = append(r.options, option)
-		case "loop": // what fstab says for another driver
+		case "loop": // an option of the kernel's loop driver in fstab
 		default:
 			r.options = append(r.options, option)
 		}
@@ -116,7 +117,8 @@ func (r *mountRequest) takeOptions(list string) error {
 	return nil
 }
 
-// carryOut does what mount(8) wants, which has its helper called for a remount, too.
+// carryOut carries out the request: a fake mount, a remount or a mount. mount(8) also
+// calls its helper for a remount.
 func (r *mountRequest) carryOut(ctx context.Context, c *client.Client) error {
 	switch {
 	case r.fake:
@@ -127,7 +129,7 @@ func (r *mountRequest) carryOut(ctx context.Context, c *client.Client) error {
 	return r.mount(ctx, c)
 }
 
-// mount mounts the image on a device that lasts as long as the mount.
+// mount mounts the image on a device that exists as long as the mount.
 func (r *mountRequest) mount(ctx context.Context, c *client.Client) error {
 	file, err := loop.OpenPath(r.image)
 	if err != nil {
@@ -149,9 +151,10 @@ func (r *mountRequest) mount(ctx context.Context, c *client.Client) error {
 	return nil
 }
 
-// callMount calls mount(8).
+// callMount executes mount(8).
 func callMount(ctx context.Context, args ...string) error {
-	// Not by the caller's PATH: mount(8) takes that from its helpers.
+	// An absolute path is needed, because mount(8) removes PATH from the environment of
+	// its helpers.
 	program, err := exec.LookPath("/bin/mount")
 	if err != nil {
 		return err
@@ -164,7 +167,7 @@ func callMount(ctx context.Context, args ...string) error {
 	return nil
 }
 
-// command returns the arguments of the mount(8) that mounts a device.
+// command returns the arguments of mount(8) for mounting the device.
 func (r *mountRequest) command(device string) []string {
 	args := slices.Clone(r.flags)
 	if r.fsType != "" {
@@ -173,8 +176,7 @@ func (r *mountRequest) command(device string) []string {
 	return append(append(args, r.optionArgs()...), "--", device, r.dir)
 }
 
-// again returns the arguments of the mount(8) that mounts what is mounted with
-// other options, without its helper (-i).
+// again returns the arguments of mount(8) for a remount, without its helper (-i).
 func (r *mountRequest) again() []string {
 	return append(append(append(slices.Clone(r.flags), "-i"), r.optionArgs()...), "--", r.dir)
 }

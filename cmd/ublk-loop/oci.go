@@ -10,7 +10,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/report"
 )
 
-// runtimeNames are the names under which this program stands in for a runtime.
+// runtimeNames maps the names of this program to the runtimes that it stands in for.
 var runtimeNames = map[string]string{"ublk-runc": "runc", "ublk-crun": "crun"}
 
 func newOCICommand(a *app) *cobra.Command {
@@ -19,7 +19,7 @@ func newOCICommand(a *app) *cobra.Command {
 		Use:   "oci --runtime PROGRAM -- ARGUMENTS...",
 		Short: "Execute a container runtime, with a root from an image if the bundle asks for one",
 		Long: "Execute a container runtime, with a root from an image if the bundle asks for one.\n" +
-			"The same is done under the names ublk-runc and ublk-crun, for the runtimes of " + oci.SettingsPath + ".",
+			"Called as ublk-runc or ublk-crun, this program executes that runtime of " + oci.SettingsPath + ".",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if runtime == "" {
 				return report.Usage(fmt.Errorf("%s: --runtime is missing", cmd.Name()), helpHint(cmd))
@@ -35,16 +35,16 @@ func newOCICommand(a *app) *cobra.Command {
 	return cmd
 }
 
-// becomeRuntime returns only if that fails, which it tells on one line: engines
-// show the first or the last.
+// becomeRuntime returns only if it fails. It prints the error on one line, because
+// engines show only the first or the last line.
 func (a *app) becomeRuntime(runtime string, args []string) {
 	if err := a.oci(runtime, args); err != nil {
 		report.Print(a.errOut, err.Error(), "")
 	}
 }
 
-// replaceWithRuntime executes a runtime: the program at a path, or the one that
-// has the name in the settings. It returns only if that fails.
+// replaceWithRuntime executes a runtime, given by its path or by its name in the
+// settings. It returns only an error.
 func replaceWithRuntime(runtime string, args []string) error {
 	settings, err := oci.ReadSettings(oci.SettingsPath)
 	if err != nil {
@@ -57,7 +57,7 @@ func replaceWithRuntime(runtime string, args []string) error {
 	return w.Run(args)
 }
 
-// rootMaker returns what makes root directories by some settings.
+// rootMaker returns the maker of root directories for these settings.
 func rootMaker(settings *oci.Settings) oci.Maker {
 	return oci.Maker{Settings: settings}
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/loop"
 )
 
-// onCrashFlag is what becomes of a device whose server is killed.
+// onCrashFlag is the policy for a device whose server is killed.
 type onCrashFlag struct{ value *loop.OnCrash }
 
 var _ pflag.Value = onCrashFlag{}

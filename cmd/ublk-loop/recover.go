@@ -22,7 +22,7 @@ type recoverOptions struct {
 	targets    []string
 	keys       keyFlags
 	logFile    string
-	hasLogFile bool // logFile is given
+	hasLogFile bool // --log-file is given
 }
 
 func newRecoverCommand(a *app) *cobra.Command {
@@ -46,7 +46,7 @@ func newRecoverCommand(a *app) *cobra.Command {
 	return cmd
 }
 
-// checkKeys refuses a key of more than one device.
+// checkKeys refuses a key for more than one device.
 func (o *recoverOptions) checkKeys(cmd *cobra.Command) error {
 	if err := o.keys.check(cmd); err != nil {
 		return err
@@ -57,8 +57,8 @@ func (o *recoverOptions) checkKeys(cmd *cobra.Command) error {
 	return nil
 }
 
-// runRecover recovers the devices that are named, or each that waits for a
-// server. It says of each what it did.
+// runRecover recovers the named devices, or each device that waits for a server. It
+// reports each result.
 func (a *app) runRecover(ctx context.Context, opts recoverOptions) error {
 	drv, err := a.open()
 	if err != nil {
@@ -87,7 +87,8 @@ func (a *app) runRecover(ctx context.Context, opts recoverOptions) error {
 	return nil
 }
 
-// devices returns what to recover. It gives try what it cannot find.
+// devices returns the devices to recover. It passes the error of each target that it
+// cannot find to try.
 func (o *recoverOptions) devices(drv driver, devices []client.Device, try func(error)) []client.Device {
 	byID := map[uint32]client.Device{}
 	var wanted []client.Device
@@ -112,20 +113,19 @@ func (o *recoverOptions) devices(drv driver, devices []client.Device, try func(e
 	return wanted
 }
 
-// idsOf returns the ids of the devices that an argument stands for, one at
-// least.
+// idsOf returns the ids of the devices that an argument names, at least one.
 func idsOf(drv driver, target string) ([]uint32, error) {
 	if id, ok := deviceID(target); ok {
 		return []uint32{id}, nil
 	}
 	ids, err := findFile(drv, target)
 	if err == nil && len(ids) == 0 {
-		err = errors.New("no device is made of it")
+		err = errors.New("it has no device")
 	}
 	return ids, err
 }
 
-// recover starts a server for a device, and waits until I/O goes on.
+// recover starts a server for the device, and waits until I/O continues.
 func (a *app) recover(ctx context.Context, device client.Device, opts recoverOptions) error {
 	j, err := recoverJob(device, opts)
 	if err != nil {
@@ -145,11 +145,11 @@ func (a *app) recover(ctx context.Context, device client.Device, opts recoverOpt
 	return pending.Keep()
 }
 
-// recoverJob opens the file that a device was made of, by its path: the server
-// finds out whether that still is the file.
+// recoverJob opens the device's file by its path. The server checks that the path still
+// leads to the same file.
 func recoverJob(device client.Device, opts recoverOptions) (*daemon.Job, error) {
 	if device.File == "" {
-		err := fmt.Errorf("nothing tells what it was made of: %w", ublk.ErrNotRecoverable)
+		err := fmt.Errorf("its file is unknown: %w", ublk.ErrNotRecoverable)
 		return nil, &hint.Error{Err: err, Hint: "remove it with del"}
 	}
 	file, err := loop.OpenPath(device.File)
@@ -171,15 +171,15 @@ func recoverJob(device client.Device, opts recoverOptions) (*daemon.Job, error) 
 	return j, nil
 }
 
-// key returns a descriptor to read the key of a device's transfer from, nil for
-// none, and warnings.
+// key returns a descriptor to read the key of the device's transfer from, or nil without
+// a key, and warnings.
 func (o *recoverOptions) key(file *os.File, c *client.Transfer) (*os.File, []string, error) {
 	switch {
 	case c.LUKS != 0:
 		volume := &loop.Config{Offset: c.LUKSOffset}
 		return keysource.Pipe(func() (*transfer.Secret, []string, error) { return o.keys.source.Unlock(file, volume) })
 	case !o.keys.source.IsGiven():
-		return nil, nil, nil // the server says so where it needs one
+		return nil, nil, nil // the server reports a missing key
 	}
 	return keysource.Pipe(o.keys.source.Key)
 }

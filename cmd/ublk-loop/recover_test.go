@@ -13,7 +13,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/hint"
 )
 
-// recoverBench has the devices 0 to 4 of one file: 1 and 3 wait for a server.
+// recoverBench has the devices 0 to 4 of one file. Devices 1 and 3 wait for a server.
 func recoverBench(t *testing.T) (*bench, string) {
 	t.Helper()
 	b := newBench()
@@ -33,7 +33,7 @@ func recoverBench(t *testing.T) (*bench, string) {
 	return b, path
 }
 
-// recovered returns the devices that servers were started for.
+// recovered returns the devices for which a server was started.
 func (b *bench) recovered() []uint32 {
 	var ids []uint32
 	for _, j := range b.jobs {
@@ -49,7 +49,7 @@ func TestRecover(t *testing.T) {
 		want []uint32
 		out  string
 	}{
-		{nil, []uint32{1, 3}, one + three}, // those that wait for one
+		{nil, []uint32{1, 3}, one + three}, // all that wait for a server
 		{[]string{"3"}, []uint32{3}, three},
 		{[]string{"/dev/ublkb3", "/dev/ublkc1"}, []uint32{3, 1}, three + one},
 	} {
@@ -69,7 +69,7 @@ func TestRecover(t *testing.T) {
 	}
 }
 
-// Each device is told of, whatever became of the one before.
+// recover reports each device, and continues after an error.
 func TestRecoverSomeFail(t *testing.T) {
 	b, _ := recoverBench(t)
 	b.byDevice[1] = failing(&hint.Error{Err: errors.New("recover /dev/ublkb1: too small"), Hint: "why"})
@@ -91,12 +91,12 @@ func TestRecoverErrors(t *testing.T) {
 		"ublk-loop: error: recover /dev/ublkb1: open /nonexistent/x: no such file or directory\n")
 	b.drv.devices[1].File = "" // its state is lost
 	b.check(t, []string{"recover", "1"}, 1, "",
-		"ublk-loop: error: recover /dev/ublkb1: nothing tells what it was made of: not recoverable\nhint: remove it with del\n")
+		"ublk-loop: error: recover /dev/ublkb1: its file is unknown: not recoverable\nhint: remove it with del\n")
 	other := filepath.Join(filepath.Dir(path), "other")
 	if err := os.WriteFile(other, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	b.check(t, []string{"recover", other}, 1, "", "ublk-loop: error: recover "+other+": no device is made of it\n")
+	b.check(t, []string{"recover", other}, 1, "", "ublk-loop: error: recover "+other+": it has no device\n")
 	if len(b.jobs) > 0 {
 		t.Errorf("servers were started for %v", b.recovered())
 	}
@@ -107,8 +107,8 @@ func TestRecoverErrors(t *testing.T) {
 		"hint: load it with modprobe ublk_drv (CONFIG_BLK_DEV_UBLK; in Ubuntu it is in linux-modules-extra)\n")
 }
 
-// A file stands for all devices that are made of it, and a log is kept where
-// it is wanted.
+// recover FILE recovers all devices of the file, and --log-file names the log of their
+// servers.
 func TestRecoverFileWithLog(t *testing.T) {
 	b, path := recoverBench(t)
 	log := filepath.Join(t.TempDir(), "log")
@@ -123,7 +123,7 @@ func TestRecoverFileWithLog(t *testing.T) {
 	}
 }
 
-// What waits is taken over, whoever asks for it.
+// add recovers a device with the same --id that waits for a server.
 func TestAddTakesOver(t *testing.T) {
 	path := someFile(t)
 	for _, tt := range []struct {

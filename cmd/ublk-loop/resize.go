@@ -13,7 +13,7 @@ import (
 
 type resizeOptions struct {
 	target string
-	size   uint64 // 0: that of the file
+	size   uint64 // 0: the size of the file
 }
 
 func newResizeCommand(a *app) *cobra.Command {
@@ -34,7 +34,7 @@ func newResizeCommand(a *app) *cobra.Command {
 	}
 }
 
-// parseNewSize parses the size that a device shall have.
+// parseNewSize parses the new size of a device.
 func parseNewSize(text string) (uint64, error) {
 	size, err := bytesize.Parse(text)
 	if err == nil && size == 0 {
@@ -46,7 +46,7 @@ func parseNewSize(text string) (uint64, error) {
 	return size, nil
 }
 
-// runResize resizes a device, or each that a file is attached to.
+// runResize resizes one device, or each device of a file.
 func (a *app) runResize(opts resizeOptions) error {
 	drv, err := a.open()
 	if err != nil {

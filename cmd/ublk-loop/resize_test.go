@@ -34,15 +34,14 @@ func TestResize(t *testing.T) {
 	}
 }
 
-// All devices that a file is attached to are resized, whatever one of them
-// says.
+// resize FILE resizes all devices of a file, and continues after an error.
 func TestResizeFile(t *testing.T) {
 	b := delBench()
 	path := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	b.check(t, []string{"resize", path}, 1, "", fmt.Sprintf("ublk-loop: error: resize %s: no device is made of it\n", path))
+	b.check(t, []string{"resize", path}, 1, "", fmt.Sprintf("ublk-loop: error: resize %s: it has no device\n", path))
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil {
 		t.Fatal(err)

@@ -14,8 +14,8 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/hint"
 )
 
-// snapshotterProgram is a program of its own: containerd's modules would make
-// this one twice as large.
+// snapshotterProgram is a separate program, because containerd's modules would double the
+// size of this one.
 const snapshotterProgram = "ublk-loop-snapshotter"
 
 func newSnapshotterCommand(a *app) *cobra.Command {
@@ -25,11 +25,11 @@ func newSnapshotterCommand(a *app) *cobra.Command {
 		Long: "Provide containerd with snapshots on block devices of ublk-loop serve.\n" +
 			"This executes the program " + snapshotterProgram + ", which is installed separately\n" +
 			"and describes its own flags.",
-		DisableFlagParsing: true, // that program has them
+		DisableFlagParsing: true, // the flags belong to the executed program
 		RunE: func(cmd *cobra.Command, args []string) error {
 			err := a.snapshotter(args)
 			if errors.Is(err, unix.ENOENT) && asksForHelp(args) {
-				return cmd.Help() // the program that has the rest of it is not installed
+				return cmd.Help() // the program that describes its flags is not installed
 			}
 			return err
 		},
@@ -40,8 +40,7 @@ func asksForHelp(args []string) bool {
 	return slices.ContainsFunc(args, func(arg string) bool { return arg == "--help" || arg == "-h" || arg == "help" })
 }
 
-// replaceWithSnapshotter executes the snapshotter. It returns only if that
-// fails.
+// replaceWithSnapshotter executes the snapshotter. It returns only an error.
 func replaceWithSnapshotter(args []string) error {
 	self, err := os.Executable()
 	if err != nil {
@@ -54,9 +53,9 @@ func replaceWithSnapshotter(args []string) error {
 	return &os.PathError{Op: "execute", Path: program, Err: unix.Exec(program, append([]string{snapshotterProgram}, args...), os.Environ())}
 }
 
-// findSnapshotter looks for the snapshotter where this program is, and where
-// programs are that only others call. It returns an error that wraps ENOENT
-// where it is not installed.
+// findSnapshotter looks for the snapshotter in this program's directory, and in the
+// directories for programs that users do not call. It returns an error that wraps ENOENT
+// if the snapshotter is not installed.
 func findSnapshotter(dir string) (string, error) {
 	places := []string{dir, filepath.Join(dir, "../libexec/ublk-loop"), "/usr/libexec/ublk-loop"}
 	for _, place := range places {
@@ -71,6 +70,6 @@ func findSnapshotter(dir string) (string, error) {
 	}
 	return "", &hint.Error{
 		Err:  fmt.Errorf("find %s in %s: %w", snapshotterProgram, strings.Join(places, ", "), unix.ENOENT),
-		Hint: "it is installed by itself: make build-snapshotter, and install bin/" + snapshotterProgram + " there",
+		Hint: "it is a separate program: run make build-snapshotter, and install bin/" + snapshotterProgram + " there",
 	}
 }

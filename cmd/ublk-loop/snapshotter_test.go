@@ -19,7 +19,7 @@ func TestFindSnapshotter(t *testing.T) {
 	if _, err := findSnapshotter(dir); !errors.Is(err, unix.ENOENT) || report.Hint(err) == "" {
 		t.Errorf("not installed: %v", err)
 	}
-	for _, program := range []string{libexec, beside} { // the last one is preferred
+	for _, program := range []string{libexec, beside} { // the later one has precedence
 		if err := os.MkdirAll(filepath.Dir(program), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -38,7 +38,7 @@ func TestFindSnapshotter(t *testing.T) {
 	}
 }
 
-// Flags are the program's, help among them.
+// All flags reach the program, including --help.
 func TestSnapshotterArguments(t *testing.T) {
 	for _, args := range [][]string{{}, {"--help"}, {"--root", "/x", "--size=1G"}} {
 		var got []string
@@ -50,7 +50,7 @@ func TestSnapshotterArguments(t *testing.T) {
 	}
 }
 
-// Help is there though the program is not.
+// Help works without the program.
 func TestSnapshotterHelpWithoutProgram(t *testing.T) {
 	b := newBench()
 	b.snapshotter = func([]string) error { _, err := findSnapshotter("/nonexistent"); return err }

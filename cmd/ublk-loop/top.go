@@ -14,10 +14,10 @@ import (
 type topOptions struct {
 	socket   string
 	interval time.Duration
-	count    int // of tables, 0 for no end
+	count    int // number of tables, 0 for no limit
 }
 
-// minInterval keeps top from being a load of its own.
+// minInterval limits the load that top itself causes.
 const minInterval = 100 * time.Millisecond
 
 func newTopCommand(a *app) *cobra.Command {

@@ -15,14 +15,14 @@ import (
 	"github.com/ublk-loop/ublk-loop/transfer"
 )
 
-// transferOptions are the flags about the transfer that have a place of their
-// own only here; the others are in loop.TransferConfig.
+// transferOptions holds the flags of the transfer that loop.TransferConfig has no fields
+// for.
 type transferOptions struct {
 	luks bool
 	keys keyFlags
 }
 
-// What has no effect without something else: flags, and what they need.
+// These flags have no effect without another flag.
 var (
 	cipherFlags = []string{"iv-offset", "iv-large-sectors"}
 	needKey     = []string{"allow-discards", "key-file", "key-fd", "key-description"}
@@ -45,20 +45,20 @@ func (o *transferOptions) check(cmd *cobra.Command, c *loop.TransferConfig) erro
 	isNone := c.Name == transfer.None || c.Name == ""
 	switch {
 	case o.luks && o.keys.given["transfer"]:
-		return usage("--luks and --transfer", "the header says what the transfer is")
+		return usage("--luks and --transfer", "the header defines the transfer")
 	case o.luks:
-		return o.needless(cipherFlags, "the header says it")
+		return o.needless(cipherFlags, "the header defines it")
 	case isNone:
 		return o.needless(slices.Concat(needKey, cipherFlags), "it needs --transfer or --luks")
 	case !o.keys.source.IsGiven():
-		return usage("--transfer "+c.Name+": the key is missing", "name its place with --key-file")
+		return usage("--transfer "+c.Name+": the key is missing", "give it with --key-file")
 	case c.Name == transfer.XOR:
 		return o.needless(cipherFlags, "xor does not count sectors")
 	}
 	return nil
 }
 
-// needless refuses the first of some flags that is given.
+// needless refuses the first given flag of the list.
 func (o *transferOptions) needless(flags []string, why string) error {
 	for _, name := range flags {
 		if o.keys.given[name] {
@@ -72,8 +72,8 @@ func usage(what, why string) error {
 	return report.Usage(fmt.Errorf("%s: %s", what, why), "see ublk-loop add --help")
 }
 
-// prepare reads the key, and for LUKS what the transfer is. It returns a
-// descriptor to read the key from, nil for none, and warnings.
+// prepare reads the key, and for LUKS also the transfer's options. It returns a
+// descriptor to read the key from, or nil without a key, and warnings.
 func (o *transferOptions) prepare(file *os.File, c *loop.Config) (*os.File, []string, error) {
 	switch {
 	case o.luks:

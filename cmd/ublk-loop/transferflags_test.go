@@ -12,7 +12,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/transfer"
 )
 
-// The tests' keys are the right number of bytes and no others.
+// The test's keys have exactly the number of bytes that a transfer takes.
 var (
 	key32 = strings.Repeat("k", 16) + strings.Repeat("K", 16)
 	key64 = strings.Repeat("k", 32) + strings.Repeat("K", 32)
@@ -30,7 +30,7 @@ func someKey(t *testing.T, content string, mode os.FileMode) string {
 	return path
 }
 
-// A key goes to the server, and into nothing that is written or shown.
+// The key reaches the server, and appears in no output and in no other field.
 func TestAddTransfer(t *testing.T) {
 	path, key := someFile(t), someKey(t, key64, 0o600)
 	for _, tt := range []struct {
@@ -51,7 +51,7 @@ func TestAddTransfer(t *testing.T) {
 		for _, foreground := range []bool{false, true} {
 			b := newBench()
 			args := append([]string{"add", path}, tt.args...)
-			out := "\n" // the path of the fake's device
+			out := "\n" // the empty path of the fake device
 			if foreground {
 				args, out = append(args, "--foreground"), ""
 			}
@@ -74,8 +74,8 @@ func TestAddTransferUsage(t *testing.T) {
 		want string
 	}{
 		{[]string{"--transfer", "rot13"}, `--transfer "rot13": not none, xor or aes-xts-plain64`},
-		{[]string{"--transfer", "xor"}, "--transfer xor: the key is missing: name its place with --key-file"},
-		{[]string{"--transfer", "aes-xts-plain64"}, "--transfer aes-xts-plain64: the key is missing: name its place with --key-file"},
+		{[]string{"--transfer", "xor"}, "--transfer xor: the key is missing: give it with --key-file"},
+		{[]string{"--transfer", "aes-xts-plain64"}, "--transfer aes-xts-plain64: the key is missing: give it with --key-file"},
 		{[]string{"--transfer", "none", "--key-file", key}, "--key-file: it needs --transfer or --luks"},
 		{[]string{"--key-file", key}, "--key-file: it needs --transfer or --luks"},
 		{[]string{"--key-fd", "0"}, "--key-fd: it needs --transfer or --luks"},
@@ -86,9 +86,9 @@ func TestAddTransferUsage(t *testing.T) {
 		{[]string{"--strict-key"}, "--strict-key needs the path of a file with --key-file"},
 		{[]string{"--luks", "--strict-key", "--key-fd", "0"}, "--strict-key needs the path of a file with --key-file"},
 		{[]string{"--luks", "--strict-key", "--key-file", "-"}, "--strict-key needs the path of a file with --key-file"},
-		{[]string{"--luks", "--transfer", "aes-xts-plain64"}, "--luks and --transfer: the header says what the transfer is"},
-		{[]string{"--luks", "--iv-offset", "8"}, "--iv-offset: the header says it"},
-		{[]string{"--luks", "--iv-large-sectors"}, "--iv-large-sectors: the header says it"},
+		{[]string{"--luks", "--transfer", "aes-xts-plain64"}, "--luks and --transfer: the header defines the transfer"},
+		{[]string{"--luks", "--iv-offset", "8"}, "--iv-offset: the header defines it"},
+		{[]string{"--luks", "--iv-large-sectors"}, "--iv-large-sectors: the header defines it"},
 		{[]string{"--transfer", "xor", "--key-file", key, "--iv-offset", "8"}, "--iv-offset: xor does not count sectors"},
 		{[]string{"--transfer", "xor", "--key-file", key, "--iv-large-sectors"}, "--iv-large-sectors: xor does not count sectors"},
 		{[]string{"--transfer", "xor", "--key-file", key, "--key-fd", "0"}, "--key-file and --key-fd are mutually exclusive"},

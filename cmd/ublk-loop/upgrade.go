@@ -11,7 +11,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/report"
 )
 
-// upgradeTimeout bounds how long a new server may take to answer.
+// upgradeTimeout bounds the time until the new server answers.
 const upgradeTimeout = time.Minute
 
 func newUpgradeCommand(a *app) *cobra.Command {
@@ -28,7 +28,8 @@ func newUpgradeCommand(a *app) *cobra.Command {
 	return cmd
 }
 
-// runUpgrade asks a server to make place, and waits for the next.
+// runUpgrade asks the server to execute the installed program, and waits until the new
+// server answers.
 func (a *app) runUpgrade(ctx context.Context, socket string) error {
 	ctx, cancel := context.WithTimeout(ctx, upgradeTimeout)
 	defer cancel()

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// version is set by the linker (-X main.version=…); a build without that has
-// the module's.
+// version is set by the linker (-X main.version=…). Builds without the option have the
+// version of the module.
 var version string
 
 func newVersionCommand(a *app) *cobra.Command {
