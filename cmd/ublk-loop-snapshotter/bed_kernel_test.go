@@ -19,10 +19,10 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// bed is where a test has a server of devices, and images.
+// bed is a test with a server of devices and a directory for images.
 type bed struct {
 	testing.TB
-	dir    string // of the test, on tmpfs
+	dir    string // the test's directory, on tmpfs
 	images string // the allowed directory
 	client *client.Client
 	server *process
@@ -30,9 +30,8 @@ type bed struct {
 	processes []*process
 }
 
-// newBed starts a server, for a test that needs ublktest.Own: it writes
-// oci.SettingsPath. At the end of the test there must be no device and no mount
-// that was not there before.
+// newBed starts a server. The test needs ublktest.Own, because newBed writes
+// oci.SettingsPath. At its end the test must have left no device and no mount.
 func newBed(t testing.TB, needs ...ublktest.Need) *bed {
 	t.Helper()
 	ublktest.Kernel(t, needs...)
@@ -41,7 +40,7 @@ func newBed(t testing.TB, needs ...ublktest.Need) *bed {
 	b.mkdir(b.images, filepath.Dir(oci.SettingsPath), filepath.Dir(client.DefaultSocket))
 	b.write(oci.SettingsPath, fmt.Sprintf("allowed_images = [%q]\nattach_timeout = \"60s\"\n", b.images))
 	before := mounts(t)
-	t.Cleanup(b.killAll) // after all that is below
+	t.Cleanup(b.killAll) // runs after the cleanups below
 	b.serve()
 	t.Cleanup(func() {
 		b.devicesAre(0)
@@ -63,7 +62,7 @@ func (b *bed) serve() {
 	})
 }
 
-// settings are those of the snapshotter.
+// settings reads the settings of the snapshotter.
 func (b *bed) settings() *oci.Settings {
 	b.Helper()
 	s, err := oci.ReadSettings(oci.SettingsPath)
@@ -73,7 +72,7 @@ func (b *bed) settings() *oci.Settings {
 	return s
 }
 
-// devices returns those of the server.
+// devices returns the devices of the server.
 func (b *bed) devices() []client.Device {
 	b.Helper()
 	list, err := b.client.Devices(context.Background())
@@ -83,7 +82,7 @@ func (b *bed) devices() []client.Device {
 	return list
 }
 
-// devicesAre waits until the server has a number of devices.
+// devicesAre waits until the server has n devices.
 func (b *bed) devicesAre(n int) {
 	b.Helper()
 	var list []client.Device
@@ -93,11 +92,11 @@ func (b *bed) devicesAre(n int) {
 	}, func() string { return fmt.Sprintf("%+v", list) })
 }
 
-// patience is how long something may take that takes seconds at most, on a
-// machine that is emulated and shared.
+// patience bounds an operation that takes seconds at most, on an emulated and shared
+// machine.
 const patience = time.Minute
 
-// until waits for what gives no event.
+// until waits for a condition that causes no event.
 func (b *bed) until(what string, ok func() bool, more ...func() string) {
 	b.Helper()
 	ublktest.Until(b, patience, what, ok, more...)
@@ -108,15 +107,15 @@ type process struct {
 	b      *bed
 	cmd    *exec.Cmd
 	errOut bytes.Buffer
-	done   chan struct{} // closed when it has ended
+	done   chan struct{} // closed when the process has ended
 }
 
-// start starts a program, which is killed at the test's end at the latest.
+// start starts a program, and kills it at the end of the test.
 func (b *bed) start(program string, args ...string) *process {
 	b.Helper()
 	p := &process{b: b, cmd: exec.Command(program, args...), done: make(chan struct{})}
 	p.cmd.Stderr = &p.errOut
-	p.cmd.WaitDelay = time.Second // what it has started may keep its output
+	p.cmd.WaitDelay = time.Second // its children may keep its output open
 	if err := p.cmd.Start(); err != nil {
 		b.Fatal(err)
 	}
@@ -128,8 +127,8 @@ func (b *bed) start(program string, args ...string) *process {
 	return p
 }
 
-// killAll ends what still runs, and shows what all have said where the test has
-// failed.
+// killAll ends all processes that still run. If the test has failed, it prints their
+// output.
 func (b *bed) killAll() {
 	for _, p := range b.processes {
 		if p.end(unix.SIGKILL); b.Failed() {
@@ -138,7 +137,7 @@ func (b *bed) killAll() {
 	}
 }
 
-// end sends a signal, and waits for the end.
+// end sends a signal to the process, and waits for its end.
 func (p *process) end(sig unix.Signal) {
 	_ = p.cmd.Process.Signal(sig)
 	<-p.done
@@ -160,7 +159,7 @@ func (b *bed) write(path, text string) {
 	}
 }
 
-// tool runs a program to its end, with success.
+// tool runs a program, which must succeed, and returns its output.
 func (b *bed) tool(name string, args ...string) string {
 	b.Helper()
 	out, err := exec.Command(name, args...).CombinedOutput()
@@ -170,7 +169,7 @@ func (b *bed) tool(name string, args ...string) string {
 	return string(out)
 }
 
-// mounts returns where something is mounted in this namespace.
+// mounts returns all mount points of this namespace.
 func mounts(t testing.TB) []string {
 	t.Helper()
 	text, err := os.ReadFile("/proc/self/mountinfo")

@@ -16,8 +16,8 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// A child shares what its parent has, until it writes, where the file system can
-// do that; and what is mounted is neither committed nor removed.
+// A child shares its parent's blocks until it writes, if the file system can do that. A
+// mounted snapshot can be neither committed nor removed.
 func TestKernelSnapshotterShares(t *testing.T) {
 	ctx := context.Background()
 	b := newBed(t, ublktest.Own, ublktest.ScratchDisk, ublktest.OldestAndNewest)
@@ -83,7 +83,7 @@ func TestKernelSnapshotterShares(t *testing.T) {
 	}
 }
 
-// mounted mounts what a snapshotter has returned.
+// mounted mounts the snapshot that the snapshotter returned.
 func (b *bed) mounted(m []mount.Mount, err error) string {
 	b.Helper()
 	dir := b.TempDir()
@@ -96,7 +96,7 @@ func (b *bed) mounted(m []mount.Mount, err error) string {
 	return dir
 }
 
-// free returns the free bytes of a file system, when all is written.
+// free writes all data to disk, and returns the free bytes of the file system.
 func (b *bed) free(path string) int64 {
 	b.Helper()
 	unix.Sync()

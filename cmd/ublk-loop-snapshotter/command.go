@@ -10,12 +10,12 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/oci"
 )
 
-// errUsage is what errors of the command line wrap.
+// errUsage is wrapped by all errors of the command line.
 var errUsage = errors.New("see ublk-loop snapshotter --help")
 
 func usage(err error) error { return fmt.Errorf("%w; %w", err, errUsage) }
 
-// options are those of the command line.
+// options holds the flags of the command line.
 type options struct {
 	root, address, size string
 }
@@ -25,8 +25,8 @@ func newCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "snapshotter",
 		Short: "Give containerd its snapshots as block devices",
-		Long: "Give containerd its snapshots as block devices of ublk-loop serve: a proxy plugin of\n" +
-			"type snapshot. Where the server is, and where images may be, is in " + oci.SettingsPath + ".",
+		Long: "Give containerd its snapshots as block devices of ublk-loop serve, as a proxy plugin of\n" +
+			"type snapshot. The settings in " + oci.SettingsPath + " name the server's\nsocket and the directories of images.",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if err := cobra.NoArgs(cmd, args); err != nil {
 				return usage(err)
@@ -40,13 +40,13 @@ func newCommand() *cobra.Command {
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
 	cmd.CompletionOptions.DisableDefaultCmd = true
 	flags := cmd.Flags()
-	flags.StringVar(&o.root, "root", "/var/lib/ublk-loop/snapshotter", "keep everything in `DIRECTORY`")
+	flags.StringVar(&o.root, "root", "/var/lib/ublk-loop/snapshotter", "keep all files in `DIRECTORY`")
 	flags.StringVar(&o.address, "address", "/run/ublk-loop/snapshotter.sock", "listen at the unix socket `PATH`")
-	flags.StringVar(&o.size, "size", "10G", "make file systems of `BYTES`; files take what is written to them")
+	flags.StringVar(&o.size, "size", "10G", "size of new file systems, in `BYTES`; their files are sparse")
 	return cmd
 }
 
-// bytes returns the size that was given.
+// bytes returns the value of --size.
 func (o *options) bytes() (int64, error) {
 	n, err := units.RAMInBytes(o.size)
 	if err != nil {

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// Wrong usage is told from what fails.
+// Wrong usage and other failures have different exit statuses.
 func TestExitStatus(t *testing.T) {
 	root := filepath.Join(t.TempDir(), "root")
 	for _, tt := range []struct {

@@ -15,23 +15,23 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// containerd is a daemon in a test, with the snapshotter as its plugin.
+// containerd is a daemon that a test started, with the snapshotter as its plugin.
 type containerd struct {
 	*bed
-	programs    string // the directory of containerd, ctr and the shim
+	programs    string // the directory with containerd, ctr and the shim
 	address     string
 	daemon      *process
 	snapshotter *process
 }
 
-// Where the snapshotter listens, and what it is called there.
+// These are the snapshotter's socket and its name in containerd.
 const (
 	snapshotterSocket = "/run/ublk-loop/snapshotter.sock"
 	snapshotterName   = "ublk-loop"
-	stateDir          = "/run/containerd-test" // of containerd
+	stateDir          = "/run/containerd-test" // containerd's state directory
 )
 
-// eachContainerd runs a test with each version that there is.
+// eachContainerd runs a test with each installed version of containerd.
 func eachContainerd(t *testing.T, test func(c *containerd)) {
 	dirs, err := filepath.Glob(filepath.Join(os.Getenv("UBLK_LOOP_CONTAINERD"), "*"))
 	if err != nil || len(dirs) == 0 {
@@ -42,7 +42,7 @@ func eachContainerd(t *testing.T, test func(c *containerd)) {
 	}
 }
 
-// newContainerd starts both daemons, and imports an image.
+// newContainerd starts the snapshotter and containerd, and imports an image.
 func newContainerd(b *bed, programs string) *containerd {
 	b.Helper()
 	c := &containerd{bed: b, programs: programs, address: stateDir + ".sock"}
@@ -68,7 +68,7 @@ address = "`+snapshotterSocket+`"
 
 func (c *containerd) program(name string) string { return filepath.Join(c.programs, name) }
 
-// startSnapshotter starts the snapshotter with the privileges that its unit has.
+// startSnapshotter starts the snapshotter with the privileges of its systemd unit.
 func (c *containerd) startSnapshotter() {
 	c.Helper()
 	c.snapshotter = c.start("setpriv", "--bounding-set=-all,+dac_override,+dac_read_search", "--no-new-privs",
@@ -76,7 +76,7 @@ func (c *containerd) startSnapshotter() {
 	c.until("the snapshotter listens", func() bool { return unix.Access(snapshotterSocket, unix.F_OK) == nil })
 }
 
-// cleanUp removes what a test has left, image and all, and ends both daemons.
+// cleanUp removes all that a test has left, including the image, and ends both daemons.
 func (c *containerd) cleanUp() {
 	for _, id := range strings.Fields(c.ctr("task", "ls", "-q")) {
 		c.ctr("task", "rm", "-f", id)
@@ -87,11 +87,11 @@ func (c *containerd) cleanUp() {
 	c.devicesAre(0)
 	c.daemon.end(unix.SIGTERM)
 	c.snapshotter.end(unix.SIGTERM)
-	// Of the shims, which remove it when containerd does not any more.
+	// The shims' files: a shim outlives containerd and removes its files last.
 	_ = os.RemoveAll(stateDir)
 }
 
-// baseLayer is what a container needs.
+// baseLayer returns the files that a container needs.
 func baseLayer(b *bed) layer {
 	b.Helper()
 	busybox, err := os.ReadFile("/usr/bin/busybox")
@@ -108,11 +108,11 @@ func baseLayer(b *bed) layer {
 	return l
 }
 
-// try calls ctr.
+// try calls ctr, which may fail.
 func (c *containerd) try(args ...string) (string, error) {
 	cmd := exec.Command(c.program("ctr"), append([]string{"--address", c.address}, args...)...)
 	cmd.Env = append(os.Environ(), "CONTAINERD_SNAPSHOTTER="+snapshotterName)
-	// The shim keeps what it was given.
+	// A file, not a pipe: the shim keeps the output open.
 	out, err := os.Create(filepath.Join(c.TempDir(), "out"))
 	if err != nil {
 		c.Fatal(err)
@@ -127,7 +127,7 @@ func (c *containerd) try(args ...string) (string, error) {
 	return string(text), runErr
 }
 
-// ctr calls ctr, with success.
+// ctr calls ctr, which must succeed.
 func (c *containerd) ctr(args ...string) string {
 	c.Helper()
 	out, err := c.try(args...)
@@ -137,14 +137,14 @@ func (c *containerd) ctr(args ...string) string {
 	return out
 }
 
-// runs runs a container to its end, and removes it.
+// runs runs a container to its end, removes it, and returns its output.
 func (c *containerd) runs(script string, flags ...string) string {
 	c.Helper()
 	args := slices.Concat(flags, []string{imageName, "short", "sh", "-c", script})
 	return c.printed([]string{"run", "--rm"}, args...)
 }
 
-// sleeps starts a container that does nothing.
+// sleeps starts a container that only sleeps.
 func (c *containerd) sleeps(id string, flags ...string) {
 	c.Helper()
 	c.ctr(append(append([]string{"run", "--detach"}, flags...), imageName, id, "sleep", "10000")...)
@@ -170,7 +170,7 @@ func (c *containerd) printed(command []string, args ...string) string {
 	return string(text)
 }
 
-// pid returns the first process of a container.
+// pid returns the pid of the container's first process.
 func (c *containerd) pid(id string) int {
 	c.Helper()
 	for line := range strings.Lines(c.ctr("task", "ls")) {
@@ -186,8 +186,9 @@ func (c *containerd) pid(id string) int {
 	return 0
 }
 
-// TestKernelContainerd has containers come, end, be killed and go, with one
-// containerd: it and each container take seconds in emulation.
+// TestKernelContainerd makes, ends, kills and removes containers of one containerd. It
+// shares the daemon, because containerd and each container take seconds to start in
+// emulation.
 func TestKernelContainerd(t *testing.T) {
 	ublktest.Require(t, ublktest.Own, ublktest.Containerd, ublktest.Snapshotter, ublktest.OldestAndNewest)
 	eachContainerd(t, func(c *containerd) {
@@ -199,7 +200,8 @@ func TestKernelContainerd(t *testing.T) {
 	})
 }
 
-// Layers, a container that writes, others that do not see it.
+// testLayers checks a container that writes, and that the next container does not see its
+// data.
 func (c *containerd) testLayers() {
 	c.Helper()
 	out := c.runs("cat /content; grep ' / ' /proc/mounts; echo x >/second && cat /second")
@@ -210,11 +212,11 @@ func (c *containerd) testLayers() {
 	if out := c.printed([]string{"run"}, imageName, "kept", "sh", "-c", "cat /second; echo again >>/second"); out != "" {
 		c.Errorf("another's file: %q", out)
 	}
-	c.devicesAre(1) // for as long as the container is there
+	c.devicesAre(1) // the container keeps its device while it exists
 }
 
-// An image file in the place of layers, and a container of it that is killed
-// with its shim.
+// testImage checks a container whose root is an image file instead of layers, and one
+// that is killed with its shim.
 func (c *containerd) testImage() {
 	c.Helper()
 	image := filepath.Join(c.images, "root.squashfs")
@@ -236,16 +238,16 @@ func (c *containerd) testImage() {
 		if out, err := c.try("run", "--rm", "--snapshotter-label", label(path), imageName, "refused", "cat", "/content"); err == nil || !strings.Contains(out, "ublk-loop.image") {
 			c.Errorf("image %q: %v: %s", path, err, out)
 		}
-		_, _ = c.try("container", "rm", "refused") // which has been made before its snapshot
+		_, _ = c.try("container", "rm", "refused") // containerd made the container before its snapshot was refused
 	}
 	if out := c.ctr("snapshot", "ls"); strings.Contains(out, "refused") {
 		c.Errorf("snapshots are\n%s", out)
 	}
 }
 
-// killAll kills the process of a container and its shim, and waits until
-// containerd has seen that. It gives itself 5 seconds then to unmount the root
-// directory, which may be too few in emulation.
+// killAll kills the process of a container and its shim, and waits until containerd has
+// noticed. containerd then has 5 seconds to unmount the root directory, which can be too
+// short in emulation.
 func (c *containerd) killAll(id string) {
 	c.Helper()
 	pid := c.pid(id)
@@ -253,7 +255,7 @@ func (c *containerd) killAll(id string) {
 	if err != nil {
 		c.Fatal(err)
 	}
-	_, rest, _ := strings.Cut(string(stat), ") ") // state, parent
+	_, rest, _ := strings.Cut(string(stat), ") ") // skips to state and parent
 	shim, err := strconv.Atoi(strings.Fields(rest)[1])
 	if err != nil || pid <= 1 || shim <= 1 {
 		c.Fatalf("container %s is process %d, child of %d: %v", id, pid, shim, err)
@@ -274,18 +276,18 @@ func (c *containerd) killAll(id string) {
 	})
 }
 
-// A container goes on without the snapshotter, and what was stopped starts with
-// the next one.
+// testSnapshotterKilled checks that a container continues while the snapshotter is dead,
+// and that the next snapshotter can start the stopped containers.
 func (c *containerd) testSnapshotterKilled() {
 	c.Helper()
 	c.sleeps("running")
 	c.exec("running", "echo before >/second")
 	c.devicesAre(2)
 	c.snapshotter.end(unix.SIGKILL)
-	c.devicesAre(1) // that is mounted
+	c.devicesAre(1) // the device of the running container is mounted
 	mounted := c.devices()[0].Device
 	c.exec("running", "echo after >>/second; sync")
-	if err := os.Remove(snapshotterSocket); err != nil { // for startSnapshotter waits for it
+	if err := os.Remove(snapshotterSocket); err != nil { // startSnapshotter waits for the new socket
 		c.Fatal(err)
 	}
 	c.startSnapshotter()
@@ -303,12 +305,12 @@ func (c *containerd) testSnapshotterKilled() {
 		c.Errorf("a container that went on finds %q", out)
 	}
 	c.ctr("task", "rm", "--force", "running")
-	c.devicesAre(2) // by the new snapshotter
+	c.devicesAre(2) // attached by the new snapshotter
 	c.ctr("container", "rm", "running")
 	c.devicesAre(1)
 }
 
-// The server of devices goes and comes.
+// testServerStopped stops the server of devices and starts it again.
 func (c *containerd) testServerStopped() {
 	c.Helper()
 	c.server.end(unix.SIGTERM)
@@ -321,8 +323,8 @@ func (c *containerd) testServerStopped() {
 	}
 }
 
-// A snapshot of a container is no device, a view of that is one until it is
-// unmounted, though it was removed before.
+// testCommit checks that a committed snapshot has no device. A view of it has a device
+// until it is unmounted, even if the view was removed before.
 func (c *containerd) testCommit() {
 	c.Helper()
 	c.ctr("snapshot", "commit", "saved", "kept")
@@ -337,12 +339,12 @@ func (c *containerd) testCommit() {
 	if err := os.WriteFile(filepath.Join(dir, "new"), nil, 0o600); err == nil {
 		c.Error("a view can be written to")
 	}
-	_, _ = c.try("snapshot", "rm", "shown") // which containerd may have done already: nothing refers to it
+	_, _ = c.try("snapshot", "rm", "shown") // containerd may have removed it already, because nothing refers to it
 	if _, err := os.ReadFile(filepath.Join(dir, "second")); err != nil || len(c.devices()) != 1 {
 		c.Errorf("a view that is mounted: %v, %d devices", err, len(c.devices()))
 	}
 	c.tool("umount", dir)
-	// containerd tries again when it removes another.
+	// Removing another snapshot makes containerd try again.
 	_, _ = c.try("snapshot", "prepare", "last")
 	_, _ = c.try("snapshot", "rm", "last")
 	c.devicesAre(0)

@@ -21,7 +21,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// remote is a snapshotter that is another process.
+// remote is a snapshotter in another process.
 type remote struct {
 	snapshots.Snapshotter
 	*process
@@ -45,8 +45,8 @@ func (b *bed) startRemote(ctx context.Context) *remote {
 	return r
 }
 
-// Wherever the snapshotter is killed, no device stays, and the next one goes on
-// with what there is.
+// Wherever the snapshotter is killed, no device stays, and the next snapshotter continues
+// with the existing files.
 func TestCrashSnapshotter(t *testing.T) {
 	b := newBed(t, ublktest.Own, ublktest.Snapshotter, ublktest.OldestAndNewest, ublktest.Soak)
 	for i := range ublktest.Kills(t, 3, 6) {
@@ -54,7 +54,7 @@ func TestCrashSnapshotter(t *testing.T) {
 		r.clear()
 		after := time.Duration(rand.Int64N(int64(2 * time.Second)))
 		var timer *time.Timer
-		n, err := r.work(func() { // there is a device
+		n, err := r.work(func() { // the first device exists
 			timer = time.AfterFunc(after, func() { _ = r.cmd.Process.Kill() })
 		})
 		if timer == nil || timer.Stop() {
@@ -72,8 +72,8 @@ func TestCrashSnapshotter(t *testing.T) {
 	r.end(unix.SIGTERM)
 }
 
-// work makes and removes snapshots until it can't. It calls begun when it has
-// made the first.
+// work makes and removes snapshots until a call fails. It calls begun when the first
+// snapshot exists.
 func (r *remote) work(begun func()) (round int, err error) {
 	for ; ; round++ {
 		name := func(s string) string { return fmt.Sprintf("%s%d", s, round) }
@@ -97,7 +97,8 @@ func (r *remote) work(begun func()) (round int, err error) {
 	}
 }
 
-// clear removes all snapshots, children first, and checks that nothing is left.
+// clear removes all snapshots, children first, and checks that no file and no device is
+// left.
 func (r *remote) clear() {
 	r.b.Helper()
 	for left := -1; left != 0; {
@@ -105,7 +106,7 @@ func (r *remote) clear() {
 		err := r.Walk(r.ctx, func(_ context.Context, info snapshots.Info) error {
 			names = append(names, info.Name)
 			if info.Kind != snapshots.KindCommitted {
-				_, err := r.Mounts(r.ctx, info.Name) // each has its file
+				_, err := r.Mounts(r.ctx, info.Name) // each snapshot must have its file
 				return err
 			}
 			return nil

@@ -15,8 +15,8 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// An image that is written to is one snapshot's, what it is written stays, and
-// one that is read is for all.
+// A writable image belongs to one snapshot, and keeps the written data. Any number of
+// snapshots can share a read-only image.
 func TestKernelSnapshotterImage(t *testing.T) {
 	ctx := context.Background()
 	b := newBed(t, ublktest.Own, ublktest.OldestAndNewest)

@@ -12,7 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// logger writes lines of JSON, as ublk-loop serve does.
+// logger writes JSON lines, like ublk-loop serve.
 type logger struct{ core zapcore.Core }
 
 func newLogger(file *os.File) *logger {
@@ -24,13 +24,14 @@ func newLogger(file *os.File) *logger {
 
 func (l *logger) info(message string) { l.write(zapcore.InfoLevel, message, nil) }
 
-// write drops its own error: there is nowhere to tell of it.
+// write drops its own error, because there is no other place to report it.
 func (l *logger) write(level zapcore.Level, message string, fields []zapcore.Field) {
 	_ = l.core.Write(zapcore.Entry{Level: level, Time: time.Now(), Message: message}, fields)
 }
 
-// failures answers a request, and logs why it has failed. What containerd asks
-// for to see whether it is there, and what it tries again, is no failure.
+// failures answers a request, and logs its error. It does not log the errors that
+// containerd expects: a missing or existing snapshot, and a request that containerd
+// repeats.
 func (l *logger) failures(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 	reply, err := handler(ctx, req)
 	switch status.Code(err) {

@@ -1,6 +1,6 @@
-// Command ublk-loop-snapshotter gives containerd its snapshots as block devices.
-// It is a module of its own, so that containerd's modules are none of
-// ublk-loop's; "ublk-loop snapshotter" executes it.
+// Command ublk-loop-snapshotter gives containerd its snapshots as block devices. It is a
+// separate module, so that ublk-loop does not depend on containerd's modules. "ublk-loop
+// snapshotter" executes it.
 package main
 
 import (
@@ -15,17 +15,17 @@ import (
 )
 
 func main() {
-	unix.Umask(0o077) // nothing that is made is anybody else's
+	unix.Umask(0o077) // all files are accessible to this user only
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
 	defer stop()
 	if err := newCommand().ExecuteContext(ctx); err != nil {
-		// Errors that were joined come as lines.
+		// joined errors are separated by newlines
 		fmt.Fprintf(os.Stderr, "ublk-loop: error: snapshotter: %s\n", strings.ReplaceAll(err.Error(), "\n", "; "))
 		os.Exit(exitStatus(err))
 	}
 }
 
-// exitStatus is that of ublk-loop: 1 for what failed, 2 for wrong usage.
+// exitStatus returns the exit status of ublk-loop: 2 for wrong usage, 1 for other errors.
 func exitStatus(err error) int {
 	if errors.Is(err, errUsage) {
 		return 2

@@ -21,14 +21,14 @@ func TestMain(m *testing.M) {
 		}
 	}
 	if skip := flag.Lookup("test.skip").Value; testing.Short() {
-		// It takes minutes in emulation, and tests overlayfs.
+		// This test takes minutes in emulation, and tests overlayfs.
 		_ = skip.Set(strings.TrimPrefix(skip.String()+"|/128LayersMount", "|"))
 	}
 	os.Exit(m.Run())
 }
 
-// makeRoot has the root directory of the test's machine not be the initramfs
-// itself, which has no pivot_root(2), but a mount of it.
+// makeRoot makes the root directory a bind mount of the initramfs, because pivot_root(2)
+// does not work on the initramfs itself.
 func makeRoot() error {
 	if err := unix.Mount("/", "/mnt", "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
 		return fmt.Errorf("bind: %w", err)
@@ -42,5 +42,5 @@ func makeRoot() error {
 	if err := unix.Chroot("."); err != nil {
 		return err
 	}
-	return unix.Mount("", "/", "", unix.MS_SHARED|unix.MS_REC, "") // as systemd has it
+	return unix.Mount("", "/", "", unix.MS_SHARED|unix.MS_REC, "") // systemd also makes the root shared
 }

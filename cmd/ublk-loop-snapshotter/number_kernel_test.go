@@ -14,8 +14,8 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// What containerd was told to mount is nobody else's device, though the server has
-// ended meanwhile and another makes devices.
+// A mount that containerd got never refers to another device, even if the server has
+// ended and its successor makes devices.
 func TestKernelSnapshotterNumber(t *testing.T) {
 	ctx := context.Background()
 	b := newBed(t, ublktest.Own, ublktest.OldestAndNewest)

@@ -11,11 +11,11 @@ import (
 	"strings"
 )
 
-// imageName is what the tests' image is called.
+// imageName is the name of the tests' image.
 const imageName = "example.org/busybox:1"
 
-// archiveImage makes an archive with an image of several layers, in the layout of
-// the OCI (image-layout.md of its image specification), for ctr image import.
+// archiveImage makes an archive of an image with several layers, in the OCI layout
+// (image-layout.md of the image specification), for ctr image import.
 func (b *bed) archiveImage(layers ...layer) string {
 	b.Helper()
 	a := &archive{b, layer{}}
@@ -45,7 +45,7 @@ func (b *bed) archiveImage(layers ...layer) string {
 	return path
 }
 
-// archive is what becomes a file.
+// archive collects the files of an archive.
 type archive struct {
 	b     *bed
 	files layer
@@ -72,8 +72,8 @@ func encoded(b *bed, v any) []byte {
 	return text
 }
 
-// layer is a directory tree: the content of files by name. One that begins with
-// "-> " is a link, a name that ends with / is a directory.
+// layer is a directory tree: it maps names to the content of files. Content that begins
+// with "-> " is a link. A name that ends with / is a directory.
 type layer map[string]string
 
 func (l layer) tar(b *bed) []byte {
@@ -99,7 +99,7 @@ func (l layer) tar(b *bed) []byte {
 	return out.Bytes()
 }
 
-// unpack makes a directory of it.
+// unpack writes the layer into a new directory.
 func (l layer) unpack(b *bed) string {
 	b.Helper()
 	dir := b.TempDir()

@@ -17,7 +17,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/oci"
 )
 
-// serve answers containerd until the context is done.
+// serve answers containerd's requests until the context is done.
 func serve(ctx context.Context, o *options) (err error) {
 	size, err := o.bytes()
 	if err != nil {
@@ -39,14 +39,14 @@ func serve(ctx context.Context, o *options) (err error) {
 	return answer(ctx, s, l)
 }
 
-// answer answers requests, and those that have come when the context is done,
-// before it returns.
+// answer answers requests until the context is done. Before it returns, it finishes the
+// requests that have arrived.
 func answer(ctx context.Context, s *snapshotter.Snapshotter, l net.Listener) error {
 	log := newLogger(os.Stderr)
 	server := grpc.NewServer(grpc.UnaryInterceptor(log.failures))
 	snapshotsapi.RegisterSnapshotsServer(server, snapshotservice.FromSnapshotter(s))
 	stopped := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() { // waited for below, if it runs
+	stop := context.AfterFunc(ctx, func() { // the code below waits for it, if it runs
 		server.GracefulStop()
 		close(stopped)
 	})
@@ -62,8 +62,8 @@ func answer(ctx context.Context, s *snapshotter.Snapshotter, l net.Listener) err
 	return err
 }
 
-// listen listens at a socket of nobody else's. What a process has left there
-// that was killed is replaced.
+// listen listens at path, if no other process does. It replaces the socket of a process
+// that was killed.
 func listen(path string) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, err
@@ -86,8 +86,8 @@ func listen(path string) (net.Listener, error) {
 	return l, nil
 }
 
-// notifyReady tells the service manager that requests are answered (sd_notify(3)),
-// nobody if there is none.
+// notifyReady tells the service manager, if there is one, that the snapshotter answers
+// requests (sd_notify(3)).
 func notifyReady(socket string) error {
 	if socket == "" {
 		return nil

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The socket is root's alone. One that a killed process has left is replaced, one
-// that somebody listens at, and what is no socket, are not.
+// Only root can use the socket. listen replaces the socket of a killed process. It does
+// not replace a socket that another process listens at, nor a file that is not a socket.
 func TestListen(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "made")
 	path := filepath.Join(dir, "s.sock")
@@ -80,7 +80,7 @@ func TestCommandLine(t *testing.T) {
 		cmd.SetOut(io.Discard)
 		cmd.SetErr(io.Discard)
 		ctx, cancel := context.WithCancel(context.Background())
-		cancel() // should it serve
+		cancel() // serve ends at once if it accepts the arguments
 		if err := cmd.ExecuteContext(ctx); err == nil {
 			t.Errorf("%q is accepted", args)
 		}

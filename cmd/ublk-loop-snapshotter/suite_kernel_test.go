@@ -13,7 +13,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// containerd's own tests of a snapshotter.
+// The snapshotter passes containerd's own tests of snapshotters.
 func TestKernelSnapshotterSuite(t *testing.T) {
 	b := newBed(t, ublktest.Own, ublktest.ScratchDisk, ublktest.OldestAndNewest)
 	b.mountDisk()
@@ -28,8 +28,8 @@ func TestKernelSnapshotterSuite(t *testing.T) {
 	})
 }
 
-// mountDisk has temporary files on the disk of the machine, as xfs,
-// where files can share blocks.
+// mountDisk puts temporary files on the machine's disk, formatted as xfs, on which files
+// can share blocks.
 func (b *bed) mountDisk() {
 	b.Helper()
 	disk, dir := os.Getenv("UBLK_LOOP_DISK"), filepath.Join(b.dir, "disk")

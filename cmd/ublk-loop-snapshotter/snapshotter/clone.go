@@ -10,13 +10,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// copyChunk is how many bytes are copied between two looks at whether that is
-// still wanted.
+// copyChunk is the number of bytes that are copied between two checks of the context.
 const copyChunk = 64 << 20
 
-// clone makes a new file the same as another of the same file system: it shares
-// its blocks where the file system can do that (xfs, btrfs), and has its holes
-// elsewhere.
+// clone copies a file to a new file of the same file system. The copy shares the blocks
+// if the file system supports that (xfs, btrfs). Otherwise it gets the same holes.
 func clone(ctx context.Context, to, from *os.File) error {
 	err := unix.IoctlFileClone(int(to.Fd()), int(from.Fd()))
 	if isUnsupported(err) {
@@ -28,8 +26,8 @@ func clone(ctx context.Context, to, from *os.File) error {
 	return nil
 }
 
-// isUnsupported reports whether an error says that a file system has no such
-// operation: each has its own word for it.
+// isUnsupported reports whether an error means that the file system lacks the operation.
+// File systems use different errors for that.
 func isUnsupported(err error) bool {
 	for _, errno := range []unix.Errno{unix.EOPNOTSUPP, unix.ENOTTY, unix.EXDEV, unix.EINVAL, unix.ENOSYS} {
 		if errors.Is(err, errno) {
@@ -39,7 +37,7 @@ func isUnsupported(err error) bool {
 	return false
 }
 
-// copyData copies what is not a hole.
+// copyData copies all data, but not the holes.
 func copyData(ctx context.Context, to, from *os.File) error {
 	info, err := from.Stat()
 	if err != nil {
@@ -51,7 +49,7 @@ func copyData(ctx context.Context, to, from *os.File) error {
 	for end := int64(0); ; {
 		start, err := unix.Seek(int(from.Fd()), end, unix.SEEK_DATA)
 		switch {
-		case errors.Is(err, unix.ENXIO): // nothing but a hole follows
+		case errors.Is(err, unix.ENXIO): // only a hole follows
 			return nil
 		case err != nil:
 			return fmt.Errorf("find data: %w", err)
@@ -65,7 +63,7 @@ func copyData(ctx context.Context, to, from *os.File) error {
 	}
 }
 
-// copyRange copies some bytes, within the kernel where it can.
+// copyRange copies a range of bytes, within the kernel if possible.
 func copyRange(ctx context.Context, to, from *os.File, start, end int64) error {
 	for start < end {
 		if err := ctx.Err(); err != nil {
@@ -82,7 +80,7 @@ func copyRange(ctx context.Context, to, from *os.File, start, end int64) error {
 		case err != nil:
 			return err
 		case n == 0:
-			return io.ErrUnexpectedEOF // somebody has made it shorter
+			return io.ErrUnexpectedEOF // the file was truncated meanwhile
 		}
 		start += int64(n)
 	}

@@ -9,9 +9,9 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// Commit makes an active snapshot one that others begin with. It returns an
-// error that wraps errdefs.ErrFailedPrecondition for one whose device is in use
-// for attach_timeout from now on, and for an image.
+// Commit turns an active snapshot into a parent. It returns an error that wraps
+// errdefs.ErrFailedPrecondition if the device stays in use for attach_timeout, or if the
+// snapshot is an image.
 func (s *Snapshotter) Commit(ctx context.Context, name, key string, opts ...snapshots.Opt) error {
 	defer s.requests.lock(key)()
 	labels, err := labelsOf(opts)
@@ -45,7 +45,8 @@ func (s *Snapshotter) commit(ctx context.Context, name, key string, opts []snaps
 	})
 }
 
-// detachForCommit ends the device of an active snapshot, and returns its id.
+// detachForCommit removes the device of an active snapshot, and returns the snapshot's
+// id.
 func (s *Snapshotter) detachForCommit(ctx context.Context, key string) (string, error) {
 	id, info, _, err := s.get(ctx, key)
 	switch {
@@ -54,7 +55,7 @@ func (s *Snapshotter) detachForCommit(ctx context.Context, key string) (string, 
 	case info.Kind != snapshots.KindActive:
 		return "", fmt.Errorf("it is not active: %w", errdefs.ErrFailedPrecondition)
 	case isImage(info.Labels):
-		return "", fmt.Errorf("it is an image of the host's: %w", errdefs.ErrFailedPrecondition)
+		return "", fmt.Errorf("it is an image of the host: %w", errdefs.ErrFailedPrecondition)
 	}
 	file, err := s.dir.openPath(fileOf(id))
 	if err != nil {

@@ -13,12 +13,12 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// Prepare makes an active snapshot, with the content of its parent.
+// Prepare makes an active snapshot with the content of its parent.
 func (s *Snapshotter) Prepare(ctx context.Context, key, parent string, opts ...snapshots.Opt) ([]mount.Mount, error) {
 	return s.create(ctx, &creation{snapshots.KindActive, key, parent, opts})
 }
 
-// View makes a snapshot that shows its parent, read-only.
+// View makes a read-only snapshot of its parent.
 func (s *Snapshotter) View(ctx context.Context, key, parent string, opts ...snapshots.Opt) ([]mount.Mount, error) {
 	return s.create(ctx, &creation{snapshots.KindView, key, parent, opts})
 }
@@ -30,7 +30,8 @@ type creation struct {
 	opts        []snapshots.Opt
 }
 
-// create makes a snapshot and its device. One that gets no device is none.
+// create makes a snapshot and its device. If the device fails, create removes the
+// snapshot again.
 func (s *Snapshotter) create(ctx context.Context, c *creation) ([]mount.Mount, error) {
 	defer s.requests.lock(c.key)()
 	labels, err := labelsOf(c.opts)
@@ -56,7 +57,7 @@ func (s *Snapshotter) create(ctx context.Context, c *creation) ([]mount.Mount, e
 	return mounts, nil
 }
 
-// labelsOf returns the labels that options give.
+// labelsOf returns the labels that the options set.
 func labelsOf(opts []snapshots.Opt) (map[string]string, error) {
 	var info snapshots.Info
 	for _, opt := range opts {
@@ -67,8 +68,8 @@ func labelsOf(opts []snapshots.Opt) (map[string]string, error) {
 	return info.Labels, nil
 }
 
-// createFile makes an active snapshot and its file, the copy of its parent's.
-// The metadata is not locked while that is made.
+// createFile makes an active snapshot and its file, a copy of its parent's. It does not
+// lock the metadata while it copies.
 func (s *Snapshotter) createFile(ctx context.Context, c *creation) error {
 	parentID, name, err := s.parentFile(ctx, c.parent)
 	if err != nil {
@@ -85,12 +86,12 @@ func (s *Snapshotter) createFile(ctx context.Context, c *creation) error {
 	}
 	defer func() { _ = to.Close() }()
 	if err = clone(ctx, to, from); err == nil {
-		err = to.Sync() // while nobody waits for it
+		err = to.Sync() // before the transaction, so that no other request waits for it
 	}
 	if err == nil {
 		err = s.record(ctx, c, func(created *storage.Snapshot) error {
 			if len(created.ParentIDs) > 0 && created.ParentIDs[0] != parentID {
-				return fmt.Errorf("parent %s has become another: %w", c.parent, errdefs.ErrUnavailable)
+				return fmt.Errorf("parent %s was replaced: %w", c.parent, errdefs.ErrUnavailable)
 			}
 			return s.dir.finish(to, fileOf(created.ID))
 		})
@@ -101,7 +102,7 @@ func (s *Snapshotter) createFile(ctx context.Context, c *creation) error {
 	return nil
 }
 
-// nextName returns the name of a file to be made that no other has.
+// nextName returns the unique name of a new file.
 func (s *Snapshotter) nextName() string { return fmt.Sprintf("%d", s.made.Add(1)) }
 
 func ignoreNotExist(err error) error {
@@ -111,8 +112,8 @@ func ignoreNotExist(err error) error {
 	return err
 }
 
-// parentFile returns the id of a parent, and its file: the empty file system for
-// no parent.
+// parentFile returns the id of a parent and the name of its file. Without a parent, it
+// returns the empty file system.
 func (s *Snapshotter) parentFile(ctx context.Context, parent string) (id, name string, err error) {
 	if parent == "" {
 		name, err = s.scratch.file(ctx)
@@ -125,8 +126,8 @@ func (s *Snapshotter) parentFile(ctx context.Context, parent string) (id, name s
 	return id, fileOf(id), err
 }
 
-// record makes a snapshot in the metadata, unless a function that may be nil
-// fails.
+// record adds a snapshot to the metadata. If finish is not nil and fails, the snapshot is
+// not added.
 func (s *Snapshotter) record(ctx context.Context, c *creation, finish func(*storage.Snapshot) error) error {
 	return s.metadata.WithTransaction(ctx, true, func(ctx context.Context) error {
 		created, err := storage.CreateSnapshot(ctx, c.kind, c.key, c.parent, c.opts...)

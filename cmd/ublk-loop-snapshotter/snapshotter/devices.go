@@ -15,23 +15,23 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/oci"
 )
 
-// errTimeout is why an attach ends that takes too long.
+// errTimeout ends an attach that takes too long.
 var errTimeout = errors.New("not within attach_timeout")
 
-// errInUse is why a device is not removed.
+// errInUse is the error of a device that cannot be removed because it is in use.
 var errInUse = errors.New("device is in use")
 
-// retryPause is how soon a file or a device that is in use is tried again: the
-// server tells nobody that one has become free.
+// retryPause is the pause before another try with a file or device that is in use. The
+// server does not report when either becomes free.
 const retryPause = 50 * time.Millisecond
 
-// devices are those of snapshots. The server's list is what there is; here is
-// what keeps them from going.
+// devices holds the devices of snapshots. The server's list is authoritative; held keeps
+// the leases.
 type devices struct {
 	client   *client.Client
 	settings *oci.Settings
 
-	mu   sync.Mutex // protects what is below; not held during a request
+	mu   sync.Mutex // protects held; not held during a request
 	held map[string]*client.Held
 }
 
@@ -39,18 +39,18 @@ func newDevices(s *oci.Settings) *devices {
 	return &devices{client: client.New(s.Socket), settings: s, held: map[string]*client.Held{}}
 }
 
-// wanted is a device that a snapshot is to have.
+// wanted describes the device that a snapshot needs.
 type wanted struct {
-	id       string // of the snapshot
+	id       string // id of the snapshot
 	file     *os.File
 	readOnly bool
-	// own says that nobody else attaches the file: a device of it is this
-	// snapshot's, whoever has made it.
+	// own says that only this snapshot uses the file. Any device of the file is then the
+	// snapshot's, whichever process made it.
 	own bool
 }
 
-// attach returns a snapshot's device, which it has until release or close, and
-// has open until one of these.
+// attach returns a snapshot's device. The snapshotter keeps the device leased and open
+// until release or close.
 func (d *devices) attach(ctx context.Context, w *wanted) (*client.Held, error) {
 	if h := d.lasting(ctx, w.id); h != nil {
 		if h.Disk() != nil || h.Reopen(ctx) == nil {
@@ -68,8 +68,8 @@ func (d *devices) attach(ctx context.Context, w *wanted) (*client.Held, error) {
 	return h, nil
 }
 
-// lasting returns a snapshot's device if this process holds it still, nil if it does
-// not: the server may have ended in between.
+// lasting returns a snapshot's device if this process still holds it, and nil otherwise.
+// The server may have ended meanwhile.
 func (d *devices) lasting(ctx context.Context, id string) *client.Held {
 	d.mu.Lock()
 	h := d.held[id]
@@ -81,7 +81,7 @@ func (d *devices) lasting(ctx context.Context, id string) *client.Held {
 	return nil
 }
 
-// drop lets a snapshot's device go.
+// drop closes a snapshot's device.
 func (d *devices) drop(id string) {
 	d.mu.Lock()
 	h := d.held[id]
@@ -92,7 +92,7 @@ func (d *devices) drop(id string) {
 	}
 }
 
-// close drops all.
+// close closes all devices.
 func (d *devices) close() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -102,9 +102,9 @@ func (d *devices) close() {
 	}
 }
 
-// acquire makes a device. A file that is in use may be that of a device which
-// is just going, or that of the snapshot's own, from before a restart. A device
-// that goes before it is open is made again.
+// acquire makes a device. If the file is in use, its user may be a device that is about
+// to go, or the snapshot's own device from before a restart. If a new device goes before
+// it is open, acquire makes another.
 func (d *devices) acquire(ctx context.Context, w *wanted) (*client.Held, error) {
 	bounded, cancel := context.WithTimeoutCause(ctx, d.settings.AttachTimeout, errTimeout)
 	defer cancel()
@@ -128,8 +128,8 @@ func (d *devices) acquire(ctx context.Context, w *wanted) (*client.Held, error) 
 	return nil, late
 }
 
-// find looks for a device of a file, and keeps it by having it open. It returns
-// nil for none.
+// find looks for a device of the file and keeps it by opening it. It returns nil if there
+// is no device.
 func (d *devices) find(ctx context.Context, w *wanted) (*client.Held, error) {
 	list, err := d.devicesOf(ctx, w.file)
 	if err != nil {
@@ -165,9 +165,9 @@ func (d *devices) devicesOf(ctx context.Context, file *os.File) ([]client.Device
 	return devices, nil
 }
 
-// release removes a snapshot's device, and returns when it is gone. It returns an
-// error that wraps errdefs.ErrFailedPrecondition for one that is in use for a
-// given time from now on. What is held by this process remains so then.
+// release removes a snapshot's device, and returns when it is gone. It returns an error
+// that wraps errdefs.ErrFailedPrecondition if the device stays in use for the time
+// patience. This process then still holds the device.
 func (d *devices) release(ctx context.Context, w *wanted, patience time.Duration) error {
 	deadline := time.Now().Add(patience)
 	for {
@@ -186,16 +186,15 @@ func (d *devices) release(ctx context.Context, w *wanted, patience time.Duration
 	}
 }
 
-// remove tries to remove a snapshot's device, and reports whether there is none
-// any more.
+// remove tries to remove a snapshot's device, and reports whether it is gone.
 func (d *devices) remove(ctx context.Context, w *wanted) (bool, error) {
 	h := d.lasting(ctx, w.id)
 	if h == nil || !h.IsLeased() {
 		d.drop(w.id)
 		return d.isGone(ctx, w)
 	}
-	// The number is this device's for as long as the lease lasts. What was mounted
-	// by it meanwhile is so still.
+	// The number belongs to this device while the lease lasts. A mount by the number is
+	// therefore a mount of this device.
 	err := h.Remove(ctx)
 	switch {
 	case isConflict(err):
@@ -207,9 +206,9 @@ func (d *devices) remove(ctx context.Context, w *wanted) (bool, error) {
 	return true, nil
 }
 
-// isGone reports whether the device of a snapshot that was once leased has gone,
-// as it does by itself when nobody uses it. One that is read-only is of no
-// interest: it changes nothing.
+// isGone reports whether the device of a snapshot without a lease is gone. The server
+// removes such a device when it is no longer in use. A read-only device does not matter,
+// because it cannot change the file.
 func (d *devices) isGone(ctx context.Context, w *wanted) (bool, error) {
 	if !w.own || w.readOnly {
 		return true, nil
@@ -220,7 +219,7 @@ func (d *devices) isGone(ctx context.Context, w *wanted) (bool, error) {
 
 func isConflict(err error) bool { return client.HasStatus(err, http.StatusConflict) }
 
-// reworded returns an error as containerd knows it.
+// reworded wraps the error with the one that containerd expects.
 func reworded(err error) error {
 	switch {
 	case errors.Is(err, client.ErrNoServer), errors.Is(err, errTimeout), errors.Is(err, client.ErrLost), isConflict(err):
@@ -229,7 +228,7 @@ func reworded(err error) error {
 	return err
 }
 
-// pause waits until something can be tried again.
+// pause waits for retryPause, or until the context is done.
 func pause(ctx context.Context) error {
 	select {
 	case <-ctx.Done():

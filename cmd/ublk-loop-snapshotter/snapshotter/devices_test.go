@@ -19,14 +19,14 @@ import (
 	"github.com/ublk-loop/ublk-loop/loop"
 )
 
-// fakeDevices has a few numbers for devices. Their nodes are files.
+// fakeDevices is a driver with few device numbers. The device nodes are files.
 type fakeDevices struct {
 	dir string
 
-	mu      sync.Mutex // protects what is below
+	mu      sync.Mutex // protects the fields below
 	devices [2]*loop.Status
 	removed []loop.Status
-	inUse   bool // what Remove says
+	inUse   bool // Remove returns an error
 }
 
 func (d *fakeDevices) Add(file *os.File, cfg loop.Config) (loop.Status, error) {
@@ -48,7 +48,8 @@ func (d *fakeDevices) Add(file *os.File, cfg loop.Config) (loop.Status, error) {
 	return loop.Status{}, unix.ENOSPC
 }
 
-// Remove removes for a client, not for a server that ends while it answers.
+// Remove accepts removals by a client only, not those of a server that ends while it
+// answers.
 func (d *fakeDevices) Remove(id uint32, opts loop.DetachOptions) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -79,15 +80,15 @@ func (d *fakeDevices) Release(uint32)            {}
 func (d *fakeDevices) Keep(uint32) error         { return nil }
 func (d *fakeDevices) Stats() []loop.DeviceStats { return nil }
 
-// change changes the devices.
+// change calls f with the lock held.
 func (d *fakeDevices) change(f func()) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	f()
 }
 
-// with returns a snapshotter with a server of devices that are files, a label that
-// asks for an image, and what ends the server and all leases with it.
+// with returns a snapshotter with a server whose devices are files, a label that names an
+// image, and a function that ends the server and with it all leases.
 func with(t *testing.T) (s *Snapshotter, d *fakeDevices, label snapshots.Opt, stop func()) {
 	t.Helper()
 	s, o := without(t)
@@ -113,7 +114,7 @@ func serveFake(t *testing.T, d *fakeDevices, socket string) (stop func()) {
 		Hint:     func(error) string { return "" },
 	}).HTTP()
 	done := make(chan error)
-	go func() { done <- control.Serve(h, l) }() // waited for by stop
+	go func() { done <- control.Serve(h, l) }() // stop waits for it
 	stop = sync.OnceFunc(func() {
 		if err := errors.Join(h.Close(), <-done); err != nil && !errors.Is(err, http.ErrServerClosed) {
 			t.Error(err)
@@ -123,7 +124,7 @@ func serveFake(t *testing.T, d *fakeDevices, socket string) (stop func()) {
 	return stop
 }
 
-// isOpen reports whether this process has a file open.
+// isOpen reports whether this process has the file open.
 func isOpen(t *testing.T, path string) bool {
 	t.Helper()
 	fds, err := filepath.Glob("/proc/self/fd/*")
@@ -136,8 +137,9 @@ func isOpen(t *testing.T, path string) bool {
 	})
 }
 
-// A device is open from the moment that its number is told until its removal is
-// tried, whatever becomes of the server: until then the number is not another's.
+// The snapshotter keeps a device open from the time that containerd gets its number until
+// the snapshotter tries to remove it, even if the server ends. So the number cannot
+// become another device's.
 func TestNumberStays(t *testing.T) {
 	ctx := context.Background()
 	s, d, label, stop := with(t)
@@ -165,8 +167,8 @@ func TestNumberStays(t *testing.T) {
 	}
 }
 
-// A snapshot whose device has gone gets another one: its number may be another
-// client's by then, which is not removed either.
+// A snapshot whose device is gone gets another device. The old number may belong to
+// another client's device, which must not be removed.
 func TestNumberLost(t *testing.T) {
 	ctx := context.Background()
 	s, d, label, _ := with(t)

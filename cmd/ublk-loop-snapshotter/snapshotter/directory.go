@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The names in the directory.
+// These are the names in the directory.
 const (
 	snapshotsDir  = "snapshots"
 	unfinishedTag = "new-"
@@ -21,13 +21,13 @@ const (
 // fileOf returns the name of a snapshot's file.
 func fileOf(id string) string { return filepath.Join(snapshotsDir, id) }
 
-// directory is where all files are. Nothing outside of it is reached.
+// directory holds all files. It reaches no file outside of it.
 type directory struct {
 	*os.Root
 	lock *os.File
 }
 
-// openDirectory opens a directory, which is this process's until close.
+// openDirectory opens a directory and locks it for this process until close.
 func openDirectory(path string) (*directory, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, err
@@ -49,7 +49,7 @@ func openDirectory(path string) (*directory, error) {
 	return d, nil
 }
 
-// checkOwner refuses a directory in which somebody else could put files.
+// checkOwner refuses a directory to which other users have access.
 func (d *directory) checkOwner() error {
 	f, err := d.Open(".")
 	if err != nil {
@@ -72,7 +72,7 @@ func (d *directory) claim() error {
 		return err
 	}
 	if err := unix.Flock(int(d.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return fmt.Errorf("another process does: %w", err)
+		return fmt.Errorf("another process uses it: %w", err)
 	}
 	return nil
 }
@@ -88,12 +88,12 @@ func (d *directory) close() error {
 // path returns the absolute path of a name.
 func (d *directory) path(name string) string { return filepath.Join(d.Name(), name) }
 
-// unfinished makes a file that is nobody's yet.
+// unfinished makes a file with a temporary name.
 func (d *directory) unfinished(what string) (*os.File, error) {
 	return d.OpenFile(unfinishedTag+what, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 }
 
-// finish gives a file its name, when its content is on the disk.
+// finish writes a file to disk, and then gives it its final name.
 func (d *directory) finish(f *os.File, name string) error {
 	if err := f.Sync(); err != nil {
 		return err
@@ -104,7 +104,7 @@ func (d *directory) finish(f *os.File, name string) error {
 	return d.sync(filepath.Dir(name))
 }
 
-// sync writes a file or the names of a directory to the disk.
+// sync writes a file, or the names of a directory, to disk.
 func (d *directory) sync(name string) error {
 	f, err := d.Open(name)
 	if err != nil {
@@ -114,7 +114,7 @@ func (d *directory) sync(name string) error {
 	return f.Sync()
 }
 
-// usage returns what a file takes on the disk.
+// usage returns the disk usage of a file.
 func (d *directory) usage(name string) (snapshots.Usage, error) {
 	f, err := d.openPath(name)
 	if err != nil {
@@ -128,12 +128,13 @@ func (d *directory) usage(name string) (snapshots.Usage, error) {
 	return snapshots.Usage{Inodes: 1, Size: st.Blocks * 512}, nil
 }
 
-// openPath finds a file (O_PATH in open(2)).
+// openPath opens a file with O_PATH, for its identity only (open(2)).
 func (d *directory) openPath(name string) (*os.File, error) {
 	return d.OpenFile(name, unix.O_PATH, 0)
 }
 
-// removeAllBut removes the files of a directory whose names are not to be kept.
+// removeAllBut removes the files of a directory, except those for which keep returns
+// true.
 func (d *directory) removeAllBut(name string, keep func(name string) bool) error {
 	f, err := d.Open(name)
 	if err != nil {
@@ -150,5 +151,5 @@ func (d *directory) removeAllBut(name string, keep func(name string) bool) error
 	return errors.Join(errs...)
 }
 
-// isFinished reports whether a name is one of a file that is somebody's.
+// isFinished reports whether a file has its final name.
 func isFinished(name string) bool { return !strings.HasPrefix(name, unfinishedTag) }

@@ -1,32 +1,33 @@
-// Package snapshotter gives containerd its snapshots as block devices, each of
+// Package snapshotter gives containerd its snapshots as block devices. Each device serves
 // an image file that ublk-loop serve has attached.
 //
-//	Prepare  clone of the parent's file -> device -> mount of it, read-write
-//	Commit   end of the device; the file is a parent from then on
-//	View     device of the parent's file itself, read-only
-//	Remove   end of the device, then of the file
+//	Prepare  clones the parent's file, attaches it and mounts the device read-write
+//	Commit   removes the device; the file becomes a parent
+//	View     attaches the parent's file itself, read-only
+//	Remove   removes the device, then the file
 //
-// containerd tells nobody of an unmount, so a device is there from Prepare or
-// View to Commit or Remove. It is leased: where this process ends, however it
-// does, the device goes as soon as it is not mounted. Mounts attaches it anew
-// then, after a restart of the machine too, or finds the one that is still
-// mounted. It is open besides, from then until its removal is tried, since
-// containerd mounts by its number, which the driver gives away only when nobody
-// has the disk open.
+// containerd does not report an unmount. Therefore a device exists from Prepare or View
+// until Commit or Remove. The device is leased: when this process ends for any reason,
+// the server removes the device once it is unmounted. Mounts then attaches the file
+// again, also after a restart of the machine, or finds the device that is still mounted.
+// From then until the snapshotter tries to remove the device, the snapshotter also keeps
+// it open: containerd mounts by the device's number, and the driver does not reuse the
+// number of an open disk.
 //
-// In the place of layers a snapshot can be an image file of the host's, which
-// labels name. Who writes labels may be anybody who may start a container, so
-// they name images below directories of the settings only, and mount options of
-// a list, as the annotations of package oci do. Whoever makes an image for a
-// registry writes labels as well, those of its layers: they name nothing.
+// Instead of layers, a snapshot can have an image file of the host, which labels name.
+// Anyone who may start a container may write labels. Therefore images must be below
+// directories that the settings name, and mount options must be on a list, as for the
+// annotations of package oci. The author of an image in a registry also writes labels, on
+// its layers. These labels cannot name a file.
 //
-// What is where, below one directory that is root's alone:
+// All files are below one directory, to which only root has access:
 //
-//	metadata.db   names, parents and labels, by containerd's package storage
-//	snapshots/ID  the file of a snapshot that is active or committed
-//	scratch-SIZE  an empty file system: the parent of those without one
-//	new-*         what is still being made; nobody's after a restart
-//	lock          held by the one process that uses the directory
+//	metadata.db   names, parents and labels, written by containerd's package storage
+//	snapshots/ID  the file of an active or committed snapshot
+//	scratch-SIZE  an empty file system, the parent of snapshots without a parent
+//	new-*         unfinished files, which the next start removes
+//	lock          locked by the one process that uses the directory
 //
-// Requests for one snapshot wait for each other, those for others do not.
+// Requests for the same snapshot run one after the other. Requests for different
+// snapshots do not wait for each other.
 package snapshotter

@@ -9,31 +9,31 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/oci"
 )
 
-// The labels that have an image file in the place of layers. containerd hands
-// those on that begin with containerd.io/snapshot/.
+// These labels ask for an image file instead of layers. containerd passes labels on whose
+// names begin with containerd.io/snapshot/.
 const (
 	labelPrefix = "containerd.io/snapshot/ublk-loop."
-	// ImageLabel names the file by its absolute path.
+	// ImageLabel holds the absolute path of the image file.
 	ImageLabel = labelPrefix + "image"
-	// OptionsLabel says how it is mounted: read-only without it.
+	// OptionsLabel holds the mount options. Without it the mount is read-only.
 	OptionsLabel = labelPrefix + "options"
 
-	// refLabel is on what is unpacked, as what it will be: containerd sets it
-	// itself (unpack in core/unpack/unpacker.go, 2.2.9; since 1.6 at least), over
-	// what the image says.
+	// refLabel names the final snapshot while a layer is unpacked. containerd sets it
+	// itself and overrides the image's value (unpack in core/unpack/unpacker.go, 2.2.9;
+	// since 1.6 at least).
 	refLabel = "containerd.io/snapshot.ref"
 )
 
-// image is what labels ask for.
+// image is an image that labels ask for.
 type image struct {
 	path    string
 	options *oci.MountOptions
 }
 
-// imageOf returns the image that labels ask for, nil for none. It returns an
-// error that wraps errdefs.ErrInvalidArgument for labels that are wrong, and
-// errdefs.ErrPermissionDenied for those of a layer: its labels are annotations of
-// a manifest, whose author may name no file of the host's.
+// imageOf returns the image that the labels ask for, or nil. It returns an error that
+// wraps errdefs.ErrInvalidArgument if the labels are wrong. It returns an error that
+// wraps errdefs.ErrPermissionDenied for labels on a layer, because these are annotations
+// of a manifest, whose author must not name a file of the host.
 func imageOf(labels map[string]string) (*image, error) {
 	for key := range labels {
 		if strings.HasPrefix(key, labelPrefix) && key != ImageLabel && key != OptionsLabel {
@@ -45,7 +45,7 @@ func imageOf(labels map[string]string) (*image, error) {
 	_, isLayer := labels[refLabel]
 	switch {
 	case isLayer && (isImage || hasOptions):
-		return nil, fmt.Errorf("label %s*: a layer of an image cannot be a file of the host's: %w", labelPrefix, errdefs.ErrPermissionDenied)
+		return nil, fmt.Errorf("label %s*: a layer of an image cannot be a file of the host: %w", labelPrefix, errdefs.ErrPermissionDenied)
 	case hasOptions && !isImage:
 		return nil, fmt.Errorf("label %s without %s: %w", OptionsLabel, ImageLabel, errdefs.ErrInvalidArgument)
 	case !isImage:
@@ -58,10 +58,10 @@ func imageOf(labels map[string]string) (*image, error) {
 	return &image{path, options}, nil
 }
 
-// isImage reports whether a snapshot is of an image.
+// isImage reports whether the labels ask for an image.
 func isImage(labels map[string]string) bool { _, is := labels[ImageLabel]; return is }
 
-// sameImage reports whether labels ask for the same.
+// sameImage reports whether both labels ask for the same image and options.
 func sameImage(a, b map[string]string) bool {
 	for _, labels := range []map[string]string{a, b} {
 		for key := range labels {

@@ -13,14 +13,14 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/oci"
 )
 
-// Mounts returns how an active snapshot or a view is mounted, and attaches its
-// device where that has gone.
+// Mounts returns the mounts of an active snapshot or a view. It attaches the device again
+// if the device is gone.
 func (s *Snapshotter) Mounts(ctx context.Context, key string) ([]mount.Mount, error) {
 	defer s.requests.lock(key)()
 	return s.mounts(ctx, key)
 }
 
-// mounts is Mounts with the lock of the snapshot held.
+// mounts is Mounts for a caller that holds the lock of the snapshot.
 func (s *Snapshotter) mounts(ctx context.Context, key string) ([]mount.Mount, error) {
 	src, err := s.source(ctx, key)
 	if err != nil {
@@ -38,13 +38,13 @@ func (s *Snapshotter) mounts(ctx context.Context, key string) ([]mount.Mount, er
 	return []mount.Mount{{Type: fsType, Source: h.Device.Device, Options: options}}, nil
 }
 
-// source is what a snapshot's device is made of.
+// source is the file of a snapshot's device, with its mount options.
 type source struct {
 	wanted
 	options *oci.MountOptions
 }
 
-// source finds the file of an active snapshot or a view. The caller closes it.
+// source finds the file of an active snapshot or a view. The caller must close the file.
 func (s *Snapshotter) source(ctx context.Context, key string) (*source, error) {
 	var info snapshots.Info
 	var snapshot storage.Snapshot
@@ -68,7 +68,7 @@ func (s *Snapshotter) source(ctx context.Context, key string) (*source, error) {
 	return s.ownSource(ctx, &snapshot)
 }
 
-// imageSource finds an image of the host's. A view of it is read-only.
+// imageSource finds an image file of the host. A view of it is read-only.
 func (s *Snapshotter) imageSource(snapshot *storage.Snapshot, img *image) (*source, error) {
 	if snapshot.Kind == snapshots.KindView && !img.options.ReadOnly() {
 		return nil, fmt.Errorf("label %s: a view cannot be written to: %w", OptionsLabel, errdefs.ErrInvalidArgument)
@@ -80,7 +80,7 @@ func (s *Snapshotter) imageSource(snapshot *storage.Snapshot, img *image) (*sour
 	return &source{wanted{id: snapshot.ID, file: f, readOnly: img.options.ReadOnly()}, img.options}, nil
 }
 
-// ownSource finds the file of an active snapshot, or that of a view's parent.
+// ownSource finds the file of an active snapshot, or the file of a view's parent.
 func (s *Snapshotter) ownSource(ctx context.Context, snapshot *storage.Snapshot) (*source, error) {
 	view := snapshot.Kind == snapshots.KindView
 	name, mode := fileOf(snapshot.ID), "rw"

@@ -11,14 +11,14 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// removePatience is how long Remove waits for a device that is in use, by udev
-// perhaps: containerd collects its garbage meanwhile, and tries again later.
+// removePatience is the time that Remove waits for a device in use. The user may be udev.
+// containerd collects garbage meanwhile, and tries again later.
 const removePatience = time.Second
 
-// Remove removes a snapshot. It returns an error that wraps
-// errdefs.ErrFailedPrecondition for one whose device is in use, and for a parent.
-// A view's or an image's device of a process that has ended is not looked for: it
-// goes when it is unmounted.
+// Remove removes a snapshot. It returns an error that wraps errdefs.ErrFailedPrecondition
+// if the device is in use, or if the snapshot is a parent. Remove does not look for the
+// read-only or image device of an earlier process: the server removes such a device when
+// it is unmounted.
 func (s *Snapshotter) Remove(ctx context.Context, key string) error {
 	defer s.requests.lock(key)()
 	id, info, _, err := s.get(ctx, key)
@@ -34,7 +34,7 @@ func (s *Snapshotter) Remove(ctx context.Context, key string) error {
 	return nil
 }
 
-// erase removes a snapshot whose device nobody uses.
+// erase removes a snapshot whose device is gone.
 func (s *Snapshotter) erase(ctx context.Context, key string) error {
 	var id string
 	err := s.metadata.WithTransaction(ctx, true, func(ctx context.Context) error {
@@ -46,12 +46,13 @@ func (s *Snapshotter) erase(ctx context.Context, key string) error {
 		return err
 	}
 	s.devices.drop(id)
-	// It is nobody's now; where this fails, Cleanup tries again.
+	// The file no longer belongs to a snapshot. If the removal fails, Cleanup tries
+	// again.
 	_ = s.dir.Remove(fileOf(id))
 	return nil
 }
 
-// detachForRemove ends the device of a snapshot.
+// detachForRemove removes the device of a snapshot.
 func (s *Snapshotter) detachForRemove(ctx context.Context, id string, info *snapshots.Info) error {
 	w := wanted{id: id, readOnly: true}
 	switch {
@@ -68,19 +69,19 @@ func (s *Snapshotter) detachForRemove(ctx context.Context, id string, info *snap
 	return s.devices.release(ctx, &w, removePatience)
 }
 
-// Cleanup removes files that are no snapshot's.
+// Cleanup removes files that belong to no snapshot.
 func (s *Snapshotter) Cleanup(ctx context.Context) error {
-	// A file gets its name in a transaction, so that none is new now.
+	// A file gets its name within a transaction, so that no file is new here.
 	return s.metadata.WithTransaction(ctx, true, func(ctx context.Context) error {
 		known, err := storage.IDMap(ctx)
-		if err != nil && !errdefs.IsNotFound(err) { // there was no snapshot yet
+		if err != nil && !errdefs.IsNotFound(err) { // there has never been a snapshot
 			return err
 		}
 		return s.dir.removeAllBut(snapshotsDir, func(id string) bool { return known[id] != "" })
 	})
 }
 
-// removeUnfinished removes what a process left that has ended.
+// removeUnfinished removes the files that an earlier process left unfinished.
 func (s *Snapshotter) removeUnfinished(ctx context.Context) error {
 	return errors.Join(s.dir.removeAllBut(".", isFinished), s.Cleanup(ctx))
 }

@@ -2,20 +2,21 @@ package snapshotter
 
 import "sync"
 
-// requests are what goes on at the moment. The zero value is none.
+// requests serializes the requests for each snapshot. The zero value is ready for use.
 type requests struct {
-	mu    sync.Mutex // protects what is below
+	mu    sync.Mutex // protects byKey and each users
 	byKey map[string]*request
 }
 
-// request is for a snapshot. Its lock is taken without that of requests.
+// request is the lock of one snapshot. The lock of requests must not be held while mu is
+// taken.
 type request struct {
 	mu    sync.Mutex
-	users int // that have the lock or wait for it
+	users int // number of requests that hold the lock or wait for it
 }
 
-// lock waits for the end of all requests for a snapshot, and returns what ends
-// this one.
+// lock waits until no other request for the snapshot runs. The returned function unlocks
+// it.
 func (r *requests) lock(key string) (unlock func()) {
 	r.mu.Lock()
 	if r.byKey == nil {

@@ -10,14 +10,14 @@ import (
 	"sync"
 )
 
-// scratch is the empty file system that snapshots without a parent begin with.
+// scratch is the empty file system that snapshots without a parent start from.
 type scratch struct {
 	dir  *directory
 	size int64
-	mu   sync.Mutex // held while it is made
+	mu   sync.Mutex // held while the file system is made
 }
 
-// file returns the name of its file, which it makes at the first call.
+// file returns the name of the file system's file. The first call makes the file.
 func (s *scratch) file(ctx context.Context) (string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -42,7 +42,7 @@ func (s *scratch) make(ctx context.Context, name string) error {
 		return err
 	}
 	if err = call(ctx, "mke2fs", append(s.flags(), f.Name())...); err == nil {
-		// No layer has it.
+		// No layer has this directory.
 		err = call(ctx, "debugfs", "-w", "-R", "rmdir lost+found", f.Name())
 	}
 	if err != nil {
@@ -51,17 +51,17 @@ func (s *scratch) make(ctx context.Context, name string) error {
 	return s.dir.finish(f, name)
 }
 
-// smallJournal is the size of journals, in MiB: what was in them is copied to
-// children, too. mke2fs makes them smaller by itself for file systems below
-// smallJournalFrom bytes.
+// smallJournal is the size of a journal, in MiB. A small journal matters, because
+// children also get a copy of the journal's data. For file systems below smallJournalFrom
+// bytes, mke2fs chooses a smaller journal by itself.
 const (
 	smallJournal     = "16"
 	smallJournalFrom = 256 << 20
 )
 
-// flags are those of mke2fs. A new file is zero already, so that nothing need be
-// made so: not by mke2fs, which writes the journal, nor by the kernel later, to
-// each of the copies. Nothing is reserved for root, and nothing for growth.
+// flags returns the flags of mke2fs. A new file is already zero. Therefore neither
+// mke2fs, which writes the journal, nor later the kernel, in each copy, has to zero
+// anything. No space is reserved for root or for growth.
 func (s *scratch) flags() []string {
 	flags := []string{"-q", "-F", "-t", "ext4", "-b", "4096", "-m", "0", "-O", "^resize_inode", "-E", "lazy_itable_init=0,lazy_journal_init=1,root_owner=0:0"}
 	if s.size >= smallJournalFrom {

@@ -16,21 +16,20 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/oci"
 )
 
-// Options are for New.
+// Options are the options of New.
 type Options struct {
-	// Root is the directory that has everything. It is made if it is not there;
-	// nobody but this process's user may have access to it.
+	// Root is the directory of all files. New makes it if it does not exist. Only the
+	// user of this process may have access to it.
 	Root string
-	// Size is that of the file system of snapshots without a parent, and so of
-	// their children, in bytes: a multiple of 4096, 8 MiB at least. A file takes
-	// what was written to it.
+	// Size is the size in bytes of the file system of a snapshot without a parent, and of
+	// its children: a multiple of 4096, at least 8 MiB. The files are sparse.
 	Size int64
-	// Settings say where the server is, how long to wait for it, and where
-	// images may be.
+	// Settings has the server's socket, the time to wait for a device, and the
+	// directories of images.
 	Settings *oci.Settings
 }
 
-// minSize is the smallest Size: ext4 with a journal.
+// minSize is the smallest Size: ext4 needs it for its journal.
 const minSize = 8 << 20
 
 func (o *Options) validate() error {
@@ -51,7 +50,7 @@ type Snapshotter struct {
 	devices  *devices
 	settings *oci.Settings
 	requests requests
-	made     atomic.Uint64 // files since the start
+	made     atomic.Uint64 // number of files made since the start
 	closing  sync.Once
 }
 
@@ -60,9 +59,9 @@ var (
 	_ snapshots.Cleaner     = (*Snapshotter)(nil)
 )
 
-// New returns a snapshotter. It returns an error that wraps EWOULDBLOCK while
-// another process uses the directory, EPERM for a directory that is not this
-// user's alone, os.ErrInvalid for options that are wrong.
+// New returns a snapshotter. It returns an error that wraps EWOULDBLOCK while another
+// process uses the directory, EPERM if other users have access to the directory, and
+// os.ErrInvalid if the options are invalid.
 func New(ctx context.Context, o Options) (*Snapshotter, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
@@ -84,8 +83,8 @@ func New(ctx context.Context, o Options) (*Snapshotter, error) {
 	return s, nil
 }
 
-// Close ends the leases of all devices: those that are mounted stay until they
-// are not, as after the end of the process.
+// Close ends the leases of all devices. Mounted devices stay until they are unmounted, as
+// after the end of the process.
 func (s *Snapshotter) Close() error {
 	var err error
 	s.closing.Do(func() {
@@ -98,14 +97,14 @@ func (s *Snapshotter) Close() error {
 	return err
 }
 
-// Stat returns what is known of a snapshot.
+// Stat returns the metadata of a snapshot.
 func (s *Snapshotter) Stat(ctx context.Context, key string) (snapshots.Info, error) {
 	_, info, _, err := s.get(ctx, key)
 	return info, err
 }
 
-// get returns the id of a snapshot, what is known of it, and what it took when
-// it was committed.
+// get returns the id and the metadata of a snapshot, and its disk usage at the time of
+// its commit.
 func (s *Snapshotter) get(ctx context.Context, key string) (id string, info snapshots.Info, usage snapshots.Usage, err error) {
 	err = s.metadata.WithTransaction(ctx, false, func(ctx context.Context) error {
 		id, info, usage, err = storage.GetInfo(ctx, key)
@@ -114,7 +113,7 @@ func (s *Snapshotter) get(ctx context.Context, key string) (id string, info snap
 	return id, info, usage, err
 }
 
-// Update changes labels, but for those that say what a snapshot is of.
+// Update changes labels, except those that name an image.
 func (s *Snapshotter) Update(ctx context.Context, info snapshots.Info, fieldpaths ...string) (snapshots.Info, error) {
 	defer s.requests.lock(info.Name)()
 	var updated snapshots.Info
@@ -134,8 +133,8 @@ func (s *Snapshotter) Update(ctx context.Context, info snapshots.Info, fieldpath
 	return updated, err
 }
 
-// Usage returns what the file of a snapshot takes on the disk. What files of a
-// chain share on a file system that can do that counts for each of them.
+// Usage returns the disk usage of a snapshot's file. It counts blocks that several files
+// share for each of them.
 func (s *Snapshotter) Usage(ctx context.Context, key string) (snapshots.Usage, error) {
 	id, info, usage, err := s.get(ctx, key)
 	if err != nil || info.Kind != snapshots.KindActive || isImage(info.Labels) {
@@ -144,11 +143,11 @@ func (s *Snapshotter) Usage(ctx context.Context, key string) (snapshots.Usage, e
 	return s.dir.usage(fileOf(id))
 }
 
-// Walk calls a function for each snapshot, of which there may be none.
+// Walk calls fn for each snapshot.
 func (s *Snapshotter) Walk(ctx context.Context, fn snapshots.WalkFunc, filters ...string) error {
 	return s.metadata.WithTransaction(ctx, false, func(ctx context.Context) error {
 		if _, err := storage.IDMap(ctx); errdefs.IsNotFound(err) {
-			return nil // there has been none yet
+			return nil // there has never been a snapshot
 		}
 		return storage.WalkInfo(ctx, fn, filters...)
 	})

@@ -18,7 +18,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/oci"
 )
 
-// without returns a snapshotter without a server of devices.
+// without returns a snapshotter without a server.
 func without(t *testing.T) (*Snapshotter, Options) {
 	t.Helper()
 	dir := t.TempDir()
@@ -38,7 +38,7 @@ func without(t *testing.T) (*Snapshotter, Options) {
 	return s, o
 }
 
-// files returns the names of all files of snapshots, and of unfinished ones.
+// files returns the names of all finished and unfinished files of snapshots.
 func files(t *testing.T, root string) []string {
 	t.Helper()
 	finished, err := filepath.Glob(filepath.Join(root, "snapshots/*"))
@@ -52,14 +52,14 @@ func files(t *testing.T, root string) []string {
 	return append(finished, unfinished...)
 }
 
-// A snapshot that gets no device is none.
+// If Prepare gets no device, it leaves no snapshot.
 func TestWithoutServer(t *testing.T) {
 	ctx := context.Background()
 	s, o := without(t)
 	if err := os.WriteFile(s.dir.path("scratch-8388608"), make([]byte, minSize), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for range 2 { // of one name
+	for range 2 { // the failed first call must not keep the name
 		if _, err := s.Prepare(ctx, "a", ""); !errdefs.IsUnavailable(err) {
 			t.Errorf("prepare: %v", err)
 		}
@@ -95,7 +95,7 @@ func TestImageLabels(t *testing.T) {
 	if _, err := s.View(ctx, "a", "", snapshots.WithLabels(map[string]string{ImageLabel: image, OptionsLabel: "rw"})); !errdefs.IsInvalidArgument(err) {
 		t.Errorf("a view that can be written to: %v", err)
 	}
-	// As far as the server.
+	// These get as far as asking the server.
 	if _, err := s.Prepare(ctx, "a", "", snapshots.WithLabels(map[string]string{ImageLabel: image, OptionsLabel: "rw"})); !errdefs.IsUnavailable(err) {
 		t.Errorf("an image that is allowed: %v", err)
 	}
@@ -105,8 +105,8 @@ func TestImageLabels(t *testing.T) {
 	}
 }
 
-// Annotations of an image's layers come as labels, with the one that containerd
-// sets: they name no file of the host's.
+// The annotations of an image's layers arrive as labels, together with the label that
+// containerd sets. They must not name a file of the host.
 func TestImageLabelsOfLayers(t *testing.T) {
 	ctx := context.Background()
 	s, o := without(t)
@@ -144,7 +144,7 @@ func recorded(t *testing.T, s *Snapshotter, c *creation) {
 	}
 }
 
-// Labels that are not ours change, the image does not.
+// Update changes foreign labels, but not the image.
 func TestUpdateLabels(t *testing.T) {
 	ctx := context.Background()
 	s, _ := without(t)
@@ -173,7 +173,7 @@ func TestUpdateLabels(t *testing.T) {
 	}
 }
 
-// Files of no snapshot go, at a start and at a cleanup; others stay.
+// The start and Cleanup remove files that belong to no snapshot, and keep the others.
 func TestCleanup(t *testing.T) {
 	ctx := context.Background()
 	s, o := without(t)
@@ -196,7 +196,7 @@ func TestCleanup(t *testing.T) {
 	if err := s.Cleanup(ctx); err != nil {
 		t.Error(err)
 	}
-	if left := files(t, o.Root); len(left) != 2 { // one that is being made
+	if left := files(t, o.Root); len(left) != 2 { // one of them is unfinished
 		t.Errorf("after a cleanup there are %q", left)
 	}
 	make("snapshots/3")
@@ -237,7 +237,7 @@ func TestNewRefuses(t *testing.T) {
 	}
 }
 
-// A copy has the same content, and holes where there are some.
+// A copy has the same content and the same holes.
 func TestCopyData(t *testing.T) {
 	ctx := context.Background()
 	dir := t.TempDir()
@@ -279,7 +279,7 @@ func TestCopyData(t *testing.T) {
 	}
 }
 
-// The empty file system takes little of the disk, whatever its size.
+// The empty file system takes little disk space, whatever its size.
 func TestScratch(t *testing.T) {
 	for _, program := range []string{"mke2fs", "debugfs", "e2fsck"} {
 		if _, err := exec.LookPath(program); err != nil {
@@ -308,9 +308,9 @@ func TestScratch(t *testing.T) {
 func TestRequests(t *testing.T) {
 	var r requests
 	unlock := r.lock("a")
-	r.lock("b")() // does not wait
+	r.lock("b")() // must not wait
 	second := make(chan struct{})
-	go func() { // waited for below
+	go func() { // the code below waits for it
 		defer close(second)
 		r.lock("a")()
 	}()
