@@ -33,11 +33,11 @@ func (s *background) Abandon() error {
 	return errors.Join(err, waitErr)
 }
 
-// cldExited is the si_code of a process that ended by itself (sigaction(2)).
+// cldExited is the si_code of a process that exited (sigaction(2)).
 const cldExited = 1
 
-// removeRemains removes the device of a server that was killed. The server has
-// not been waited for, so that its number still is its own.
+// removeRemains removes the device of a killed server. The caller has not yet waited for
+// the process, so that its pid still belongs to it.
 func removeRemains(pid int) error {
 	ctl, err := ublk.OpenControl()
 	if err != nil {

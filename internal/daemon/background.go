@@ -18,20 +18,20 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/udev"
 )
 
-// background is a server in a process of its own, until it stays.
+// background is a server in a process of its own, from its start until it stays.
 //
 //	startInBackground -> Ready -> Keep, or in between: Abandon
 //
-// The server ends when its end of control says that ours is closed, so it ends
-// with this process, too, however that ends. One that takes over a device stays
-// once it has: others use the device already.
+// The server ends when this process closes its end of control, and therefore also when
+// this process ends for any reason. A server that takes over a device stays as soon as it
+// has the device, because the device already has users.
 type background struct {
-	ctx     context.Context // is done, with a cause, when the user has had enough
+	ctx     context.Context // done when the user interrupts, with the cause
 	process *os.Process
 	control *os.File
 	name    string
-	// recovers says that the device was there before the server, and stays
-	// after it, and this process is not asked.
+	// recovers says that the server takes over an existing device. Such a server stays
+	// without being told to.
 	recovers bool
 }
 
@@ -50,7 +50,8 @@ func startInBackground(ctx context.Context, j *Job) (Pending, error) {
 		return nil, fmt.Errorf("start server: %w", err)
 	}
 	s := &background{ctx: ctx, process: process, control: ours, name: j.Name, recovers: j.Recover != nil}
-	// Before the server hears what to do: it is safe before it has a device.
+	// The server does not know its task yet, so that it is protected before it has a
+	// device.
 	j.Warnings = append(j.Warnings, confine.ProtectFromOOM(process.Pid)...)
 	if _, err := ours.Write(told); err != nil {
 		return nil, errors.Join(fmt.Errorf("tell the server its task: %w", err), s.Abandon())
@@ -70,7 +71,7 @@ func socketPair() (ours, theirs *os.File, err error) {
 // errServerEnded is returned by Ready if the server ends before it serves.
 var errServerEnded = errors.New("the server has ended")
 
-// openUsable opens a new device for the first time. When it returns, others can
+// openUsable opens a new device for the first time. When it returns, other programs can
 // open the device and its partitions.
 func openUsable(ctx context.Context, device *client.Device) error {
 	open := udev.Open
@@ -112,16 +113,15 @@ func (s *background) Ready() (*client.Device, error) {
 	})
 }
 
-// stopReading makes what reads from control return.
+// stopReading ends a blocked read from control.
 func (s *background) stopReading() { _ = s.control.SetReadDeadline(time.Unix(1, 0)) }
 
-// whileServed calls a function with a context that is done when the server
-// has ended, too.
+// whileServed calls a function with a context that also ends when the server ends.
 func (s *background) whileServed(call func(context.Context) error) error {
 	ctx, cancel := context.WithCancelCause(s.ctx)
 	defer cancel(nil)
 	ended := make(chan struct{})
-	go func() { // until the end of this function, which waits for it
+	go func() { // this function waits for it
 		defer close(ended)
 		if _, err := s.control.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
 			cancel(errServerEnded)
@@ -139,7 +139,7 @@ func (s *background) whileServed(call func(context.Context) error) error {
 // Keep implements Pending.
 func (s *background) Keep() error {
 	if _, err := io.WriteString(s.control, stay); err != nil {
-		return errServerEnded // nothing else keeps it from hearing
+		return errServerEnded // the write fails only if the server has ended
 	}
 	return errors.Join(s.control.Close(), s.process.Release())
 }

@@ -24,7 +24,7 @@ func TestServerEnv(t *testing.T) {
 	}
 }
 
-// What a server says, or that it says nothing, is the result of Ready.
+// Ready returns the server's answer, or an error if the server ends without one.
 func TestReady(t *testing.T) {
 	for _, tt := range []struct {
 		name, text string
@@ -50,7 +50,7 @@ func TestReady(t *testing.T) {
 	}
 }
 
-// Both a signal and the end of the server end the wait for a node.
+// Both a signal and the end of the server end the wait for the device node.
 func TestReadyIsCutShort(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -77,7 +77,7 @@ func TestReadyIsCutShort(t *testing.T) {
 	}
 }
 
-// An add that was interrupted before its server said anything says so.
+// An interrupt before the server's answer makes Ready return ErrInterrupted.
 func TestReadyInterrupted(t *testing.T) {
 	add, _ := socketFiles(t)
 	ctx, cancel := context.WithCancelCause(context.Background())

@@ -11,7 +11,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
-// describe says what a failed attempt was at.
+// describe adds the failed operation and its object to an error.
 func (s *single) describe(err error) error {
 	if s.task.Recover != nil {
 		return report.Name(err, "recover", ublk.BlockPath(*s.task.Recover))
@@ -19,15 +19,15 @@ func (s *single) describe(err error) error {
 	return describeAdd(err, s.task.Name, &s.config)
 }
 
-// describeAdd says what a failed attempt to make a device of a file was at.
+// describeAdd does the same for the error of making a device from a file.
 func describeAdd(err error, file string, cfg *loop.Config) error {
 	err = report.Name(err, "attach", file)
 	switch {
 	case cfg.ID != nil && errors.Is(err, unix.EEXIST):
 		err = report.Name(err, "make", ublk.BlockPath(*cfg.ID))
-		return &hint.Error{Err: err, Hint: "that one is taken; without {id} it is the first free one"}
+		return &hint.Error{Err: err, Hint: "this number is taken; without {id} the device gets the first free number"}
 	case cfg.ZeroCopy == loop.SwitchOn && errors.Is(err, ublk.ErrNotSupported):
-		return &hint.Error{Err: err, Hint: "leave {zero_copy} out; ublk-loop features shows what the kernel has"}
+		return &hint.Error{Err: err, Hint: "omit {zero_copy}; ublk-loop features shows what the kernel offers"}
 	}
 	return err
 }

@@ -43,6 +43,6 @@ func (s *many) Slow(device, what string) {
 func (s *many) Failed(err error) {
 	select {
 	case s.failed <- err:
-	default: // one is enough to end for
+	default: // one error is enough to end the server
 	}
 }

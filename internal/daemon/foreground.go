@@ -24,8 +24,8 @@ func BecomeSingle(j *Job) error {
 	return j.launch(descriptors{notifyFile: manager}).become()
 }
 
-// user is the requester of a server in the foreground: whoever reads its output,
-// and the service manager.
+// user is the requester of a server in the foreground: the reader of its output, and the
+// service manager.
 type user struct {
 	out    io.Writer
 	errOut io.Writer

@@ -8,22 +8,23 @@ import (
 	"github.com/ublk-loop/ublk-loop/loop"
 )
 
-// Job is what the caller wants a server of one device for.
+// Job describes a server of one device that the caller needs.
 type Job struct {
 	Name       string // path of the file
 	Config     loop.Config
-	Recover    *uint32 // the device to take over, nil to make one
+	Recover    *uint32 // the device to take over, nil to make a new one
 	Standalone bool    // in a process of its own
-	// Autoclear is how long the device stays though nobody uses it; 0 for good.
+	// Autoclear is the time for which the device stays even if it is not in use; 0 for
+	// ever.
 	Autoclear    time.Duration
 	Foreground   bool
 	JSON         bool
-	Warnings     []string // of protections that are not available
-	NotifySocket string   // of the service manager, for a foreground server; empty for none
+	Warnings     []string // of unavailable protections
+	NotifySocket string   // the service manager's, for a foreground server; empty for none
 
 	File *os.File // from loop.OpenPath
 	Log  *os.File // nil for none
-	Key  *os.File // the transfer's key, to be read to its end; nil for none
+	Key  *os.File // the transfer's key, which the server reads to its end; nil for none
 }
 
 // Close closes the files of the job.
@@ -35,7 +36,7 @@ func (j *Job) Close() {
 	}
 }
 
-// OpenLog opens the file that the server's log is appended to.
+// OpenLog opens the log file, to which the server appends.
 func (j *Job) OpenLog(path string) error {
 	var err error
 	j.Log, err = openLogFile(path)
@@ -50,17 +51,17 @@ func openLogFile(path string) (*os.File, error) {
 	return f, nil
 }
 
-// The names of the descriptors of a server of one device.
+// These are the names of the descriptors of a server of one device.
 const (
-	controlFile = "control" // where it answers, unless it is in the foreground
+	controlFile = "control" // for the answer, except in the foreground
 	backingFile = "file"
 	logFile     = "log"
 	notifyFile  = "notify"
 	keyFile     = "key"
 )
 
-// launch returns how a server of the job is started. It notes the warnings of the start
-// in the job.
+// launch returns how to start a server for the job. The start adds its warnings to the
+// job.
 func (j *Job) launch(more descriptors) *launch {
 	files := descriptors{backingFile: j.File, logFile: j.Log, keyFile: j.Key}
 	for name, f := range more {

@@ -7,8 +7,8 @@ import (
 	"github.com/ublk-loop/ublk-loop/loop"
 )
 
-// A server is told all of a configuration, but for the key, which comes as a descriptor,
-// and what only a server of many devices does.
+// The server gets every field of the configuration, except the key, which it gets as a
+// descriptor, and the options that only a server of many devices implements.
 func TestTaskForgetsNoField(t *testing.T) {
 	var want loop.Config
 	fill(t, reflect.ValueOf(&want).Elem())
@@ -26,7 +26,7 @@ func TestTaskForgetsNoField(t *testing.T) {
 	}
 }
 
-// fill gives each field of a struct another value than its zero value.
+// fill sets each field of a struct to a value other than its zero value.
 func fill(t *testing.T, v reflect.Value) {
 	t.Helper()
 	for i := range v.NumField() {

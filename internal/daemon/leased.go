@@ -10,12 +10,12 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/wire"
 )
 
-// leased is a device of a server of many, held by a lease until it stays.
+// leased is a device of a server of many, which a lease holds until Keep.
 type leased struct {
-	ctx    context.Context // is done, with a cause, when the user has had enough
+	ctx    context.Context // done when the user interrupts, with the cause
 	client *client.Client
 	lease  *client.Lease
-	stay   time.Duration // at least, though nobody uses it; 0 for good
+	stay   time.Duration // minimum time after Keep, even if the device is not in use; 0 for ever
 }
 
 var _ Pending = (*leased)(nil)
@@ -34,12 +34,12 @@ func startLeased(ctx context.Context, j *Job, c *client.Client) (Pending, error)
 func (s *leased) Ready() (*client.Device, error) {
 	ctx, cancel := context.WithCancelCause(s.ctx)
 	defer cancel(nil)
-	go func() { // until the lease ends, or this process
+	go func() { // until the lease or this process ends
 		<-s.lease.Ended()
 		cancel(errServerEnded)
 	}()
 	device := s.lease.Device
-	device.Autoclear = s.stay > 0 // once it stays
+	device.Autoclear = s.stay > 0 // true once it is kept
 	return &device, openUsable(ctx, &device)
 }
 

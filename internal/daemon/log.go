@@ -10,21 +10,21 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/report"
 )
 
-// logger is a server's log. It is zap's core without package zap, which
-// links an HTTP server into each of our processes, 1.5 MiB of its memory.
+// logger is a server's log. It uses zap's core without package zap, because zap links an
+// HTTP server into each process, which takes 1.5 MiB of its memory.
 type logger struct {
 	core zapcore.Core
 }
 
-// newLogger returns the log about a device, each line of which carries its id.
+// newLogger returns the log of one device. Each line has the device's id.
 func newLogger(file *os.File, id uint32) *logger { return newServerLogger(file).of(id) }
 
-// of returns the part of a log that is about a device.
+// of returns a log whose lines have the device's id.
 func (l *logger) of(id uint32) *logger {
 	return &logger{l.core.With([]zapcore.Field{{Key: "id", Type: zapcore.Uint32Type, Integer: int64(id)}})}
 }
 
-// newServerLogger returns a log for people on a terminal, of lines of JSON
+// newServerLogger returns a log that is readable text on a terminal, and JSON lines
 // elsewhere.
 func newServerLogger(file *os.File) *logger {
 	config := zapcore.EncoderConfig{
@@ -35,11 +35,11 @@ func newServerLogger(file *os.File) *logger {
 	if report.IsTerminal(file) {
 		encoder = zapcore.NewConsoleEncoder(config)
 	}
-	// One write a line, so that several servers can share a file.
+	// Each line is one write, so that several servers can share a file.
 	return &logger{zapcore.NewCore(encoder, zapcore.Lock(file), zapcore.InfoLevel)}
 }
 
-// noLogger returns a log that goes nowhere.
+// noLogger returns a log that discards all lines.
 func noLogger() *logger { return &logger{zapcore.NewNopCore()} }
 
 func (l *logger) info(message string, fields ...zapcore.Field) {
@@ -52,12 +52,12 @@ func (l *logger) error(message string, err error) {
 	l.write(zapcore.ErrorLevel, message, []zapcore.Field{logged("error", err.Error())})
 }
 
-// write drops its own error: there is nowhere to tell of it.
+// write drops its own error, because there is no other place to report it.
 func (l *logger) write(level zapcore.Level, message string, fields []zapcore.Field) {
 	_ = l.core.Write(zapcore.Entry{Level: level, Time: time.Now(), Message: message}, fields)
 }
 
-// logged returns a field of a line of the log.
+// logged returns a field of a log line.
 func logged(key, value string) zapcore.Field {
 	return zapcore.Field{Key: key, Type: zapcore.StringType, String: value}
 }
@@ -70,8 +70,8 @@ func loggedBool(key string, value bool) zapcore.Field {
 	return f
 }
 
-// serverLogger returns the log of a server of many devices: a file that was asked for,
-// else standard error.
+// serverLogger returns the log of a server of many devices: the given file, or standard
+// error.
 func serverLogger(file *os.File) *logger {
 	if file == nil {
 		return newServerLogger(os.Stderr)

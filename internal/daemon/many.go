@@ -31,17 +31,17 @@ type many struct {
 	devices   *loop.Server
 	api       *control.Server
 	collector confine.Collector
-	queues    atomic.Int32 // of all devices
-	// upgrade takes where to say why another program could not take over.
+	queues    atomic.Int32 // number of queues of all devices
+	// upgrade receives a channel for each request to upgrade. The channel takes the error
+	// of a failed upgrade.
 	upgrade chan chan<- error
-	failed  chan error    // takes why the devices of a thread hang
-	ending  chan struct{} // closed when the server is about to end
+	failed  chan error    // takes the error of a failed thread, whose devices hang
+	ending  chan struct{} // closed before the server ends
 }
 
-// runMany is that process, from its exec on.
+// runMany is the main function of the process that serves many devices.
 func (p *Program) runMany(args []string) int {
-	// A panic is a crash by a signal then, which a supervisor tells from an end
-	// that was meant.
+	// A panic then ends the process by a signal. A supervisor takes that for a crash.
 	debug.SetTraceback("crash")
 	signal.Ignore(unix.SIGPIPE)
 	stop := make(chan os.Signal, 1)
@@ -72,7 +72,7 @@ func newMany(version string, task *manyTask, files descriptors) *many {
 	}
 }
 
-// run serves until a signal.
+// run serves until a signal arrives.
 func (s *many) run(stop <-chan os.Signal) error {
 	if err := s.prepare(); err != nil {
 		return err
@@ -95,7 +95,7 @@ func (s *many) run(stop <-chan os.Signal) error {
 	served := make(chan error, 1)
 	go func() { served <- control.Serve(api, listener) }()
 	if err := s.serveMetrics(metrics); err != nil {
-		s.log.error("no metrics", err)
+		s.log.error("serve metrics", err)
 	}
 	s.log.info("ready", logged("socket", listener.Addr().String()), logged("version", s.version))
 	if err = notify(s.files[notifyFile], "READY=1"); err == nil {
@@ -103,18 +103,18 @@ func (s *many) run(stop <-chan os.Signal) error {
 	}
 	close(s.ending)
 	if errors.Is(err, errThread) {
-		return err // what hangs ends with the process, and what takes its place needs the rest
+		return err // hung requests end with the process, and the next server needs the rest
 	}
 	_ = notify(s.files[notifyFile], "STOPPING=1")
 	removeSocket(s.task.Socket)
-	// Requests that are under way are refused or come to their end first.
+	// Running requests finish or are refused before the connections close.
 	return errors.Join(err, s.devices.Shutdown(), api.Close(), metrics.Close(), s.ctl.Close())
 }
 
-// prepare has the process be one that serves, before it has a device or a key.
+// prepare protects the process before it has a device or a key.
 func (s *many) prepare() error {
 	if _, err := confine.LockMemory(); err != nil {
-		s.task.Warnings = append(s.task.Warnings, fmt.Sprintf("may wait for memory that its own devices have to free: %v", err))
+		s.task.Warnings = append(s.task.Warnings, fmt.Sprintf("the server may wait for memory that its own devices have to free: %v", err))
 	}
 	if err := confine.ForbidDumps(); err != nil {
 		return err
@@ -127,8 +127,8 @@ func (s *many) prepare() error {
 	return nil
 }
 
-// serveMetrics answers at the address of --metrics, if there is one, until h is
-// closed. Devices are served on whatever becomes of that.
+// serveMetrics answers at the address of --metrics, if one is given, until h is closed.
+// Its failure does not affect the devices.
 func (s *many) serveMetrics(h *http.Server) error {
 	if s.files[metricsFile] == nil {
 		return nil
@@ -139,19 +139,18 @@ func (s *many) serveMetrics(h *http.Server) error {
 	}
 	go func() {
 		if err := control.ServeMetrics(h, listener); err != nil {
-			s.log.error("no metrics", err)
+			s.log.error("serve metrics", err)
 		}
 	}()
 	s.log.info("metrics", logged("address", listener.Addr().String()))
 	return nil
 }
 
-// errThread is what the server ends with when a thread of several devices has
-// failed.
+// errThread ends the server when a thread of several devices has failed.
 var errThread = errors.New("a thread has failed")
 
-// wait returns when the server is to end. Until then it tells the service
-// manager, as often as that wants, that there is somebody who can.
+// wait returns when the server has to end. Until then it pings the service manager's
+// watchdog, if there is one.
 func (s *many) wait(stop <-chan os.Signal, served <-chan error) error {
 	due, end := s.watchdog()
 	defer end()
@@ -165,7 +164,7 @@ func (s *many) wait(stop <-chan os.Signal, served <-chan error) error {
 			return fmt.Errorf("%w: %w", errThread, err)
 		case failed := <-s.upgrade:
 			err := s.replace()
-			s.log.error("not upgraded", err)
+			s.log.error("upgrade", err)
 			failed <- err
 		case sig := <-stop:
 			s.log.info("ending", logged("why", sig.String()))

@@ -8,8 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A server whose devices hang for want of a thread ends, whatever else goes on,
-// however many threads fail.
+// The server ends when a thread of devices fails, also if several threads fail.
 func TestServeEndsWhenAThreadFails(t *testing.T) {
 	s := &many{task: &manyTask{}, failed: make(chan error, 1)}
 	for range 3 {
@@ -21,15 +20,15 @@ func TestServeEndsWhenAThreadFails(t *testing.T) {
 	}
 }
 
-// The supervisor starts another for one that was killed, or that had to end so
-// that its devices can be taken over; not for one that could not do its work.
+// The supervisor restarts a server that was killed, or that ended so that another can
+// take over its devices. It does not restart a server that ended with another error.
 func TestSupervisedCrash(t *testing.T) {
 	for script, want := range map[string]bool{"exit 0": false, "exit 1": false, "exit 2": false, "exit 4": true, "kill -9 $$": true} {
 		cmd := exec.Command("sh", "-c", script)
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		_ = cmd.Wait() // its status is what counts
+		_ = cmd.Wait() // the test looks at the exit status
 		if got := crashed(cmd.ProcessState); got != want {
 			t.Errorf("%s: crashed %v, want %v", script, got, want)
 		}

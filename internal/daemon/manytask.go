@@ -11,29 +11,30 @@ import (
 	"github.com/ublk-loop/ublk-loop/loop"
 )
 
-// manyTask is what a server of many devices is to do.
+// manyTask is the task of a server of many devices.
 type manyTask struct {
 	OnCrash  loop.OnCrash  `json:"on_crash"`
-	Watchdog time.Duration `json:"watchdog"` // how often the manager wants to hear, 0 for never
-	Socket   string        `json:"socket"`   // to be removed at the end, "" for the manager's
-	Program  string        `json:"program"`  // what an upgrade executes
+	Watchdog time.Duration `json:"watchdog"` // interval of pings to the service manager, 0 for none
+	Socket   string        `json:"socket"`   // path to remove at the end, "" for the service manager's socket
+	Program  string        `json:"program"`  // the program to execute at an upgrade
 	Warnings []string      `json:"warnings"`
-	// Generation is how many servers there were in this process before, by upgrades.
+	// Generation counts the earlier servers in this process, which upgrades have
+	// replaced.
 	Generation int `json:"generation"`
-	// Until is when a device of the last one may go, by its id.
+	// Until has the earliest removal time of each of the last server's devices, by id.
 	Until map[uint32]time.Time `json:"until"`
 }
 
-// The names of the descriptors of a server of many devices, beside logFile and
+// These are the names of the descriptors of a server of many devices, beside logFile and
 // notifyFile.
 const (
 	socketFile  = "socket"  // listens
-	rootFile    = "root"    // the directory that paths are looked up from
-	lockFile    = "lock"    // held while the socket is this server's
+	rootFile    = "root"    // the directory in which paths are looked up
+	lockFile    = "lock"    // locked while this server owns the socket
 	metricsFile = "metrics" // listens on TCP
-	// What the last server had of a device, with the device's id behind it.
-	leaseFile  = "lease/" // the connection of its lease
-	deviceFile = "file/"  // its file or disk
+	// Descriptors of the last server's devices: the name is a prefix and the device's id.
+	leaseFile  = "lease/" // the connection of the device's lease
+	deviceFile = "file/"  // the device's file or disk
 )
 
 // receiveMany returns the task of a server of many devices, and its descriptors.
@@ -51,13 +52,13 @@ func receiveMany(args []string) (*manyTask, descriptors, error) {
 	return task, files, err
 }
 
-// predecessor is what the last server had of its devices, by id.
+// predecessor holds the leases and the files of the last server's devices, by id.
 type predecessor struct {
 	holders map[uint32]control.Holder
 	files   map[uint32]*os.File
 }
 
-// takePredecessor takes from the descriptors what the last server had.
+// takePredecessor returns the leases and files that the last server has passed.
 func takePredecessor(task *manyTask, files descriptors) predecessor {
 	p := predecessor{map[uint32]control.Holder{}, map[uint32]*os.File{}}
 	for id, until := range task.Until {
@@ -78,7 +79,7 @@ func takePredecessor(task *manyTask, files descriptors) predecessor {
 	return p
 }
 
-// deviceOf returns the device that a descriptor is about.
+// deviceOf returns the id of the device that a descriptor belongs to.
 func deviceOf(name, prefix string) (uint32, bool) {
 	text, found := strings.CutPrefix(name, prefix)
 	if !found {
@@ -88,7 +89,7 @@ func deviceOf(name, prefix string) (uint32, bool) {
 	return uint32(id), err == nil
 }
 
-// passOn puts into a task, and beside its descriptors, what the next server gets.
+// passOn adds the leases and files for the next server to its task and descriptors.
 func (p *predecessor) passOn(task *manyTask, files descriptors) {
 	task.Until = map[uint32]time.Time{}
 	for id, h := range p.holders {
@@ -100,11 +101,11 @@ func (p *predecessor) passOn(task *manyTask, files descriptors) {
 	}
 }
 
-// close closes the descriptors of devices that nobody has taken over. The holders of
-// leases see it.
+// close closes the descriptors of devices that this server did not take over. The lease
+// holders notice it.
 func (p *predecessor) close() {
 	for _, h := range p.holders {
-		_ = h.Conn.Close() // of nil, or closed already: an error, and no more
+		_ = h.Conn.Close() // Close of a nil or closed file only returns an error
 	}
 	for _, f := range p.files {
 		_ = f.Close()

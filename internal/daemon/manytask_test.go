@@ -13,7 +13,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/loop"
 )
 
-// pipeEnd returns a descriptor.
+// pipeEnd returns a new descriptor.
 func pipeEnd(t *testing.T) *os.File {
 	t.Helper()
 	r, w, err := os.Pipe()
@@ -24,7 +24,7 @@ func pipeEnd(t *testing.T) *os.File {
 	return r
 }
 
-// inode returns what tells an open file from others.
+// inode returns the inode number of an open file.
 func inode(t *testing.T, f *os.File) uint64 {
 	t.Helper()
 	var st unix.Stat_t
@@ -34,7 +34,7 @@ func inode(t *testing.T, f *os.File) uint64 {
 	return st.Ino
 }
 
-// The next server gets what the last one had, by device.
+// The next server gets the leases and files of the last one, by device.
 func TestPredecessor(t *testing.T) {
 	until := time.Now().Add(time.Hour).Round(0)
 	lease, file := pipeEnd(t), pipeEnd(t)
@@ -59,7 +59,8 @@ func TestPredecessor(t *testing.T) {
 	}
 }
 
-// A server of an earlier version executes this program with its own form of a task.
+// At an upgrade, a server of an earlier version executes this program with the earlier
+// form of a task.
 func TestTaskOfEarlierVersion(t *testing.T) {
 	files := map[string]*os.File{}
 	fd := func(name string) int {
@@ -98,7 +99,7 @@ func TestTaskOfEarlierVersion(t *testing.T) {
 	}
 }
 
-// The oldest servers know of no metrics.
+// The task of the oldest servers has no metrics.
 func TestTaskWithoutMetrics(t *testing.T) {
 	const text = `{"socket_fd":-1,"root_fd":-1,"lock_fd":-1,"log_fd":-1,"notify_fd":-1}` + "\n"
 	_, files, err := receiveMany([]string{fmt.Sprint(messageFD(t, []byte(text)))})

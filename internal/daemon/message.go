@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// descriptors are open files that one process passes to another, by name. A nil file is
+// descriptors are open files, by name, that one process passes to another. A nil file is
 // not passed.
 type descriptors map[string]*os.File
 
@@ -25,17 +25,17 @@ func (d descriptors) close() {
 	}
 }
 
-// message is what a process is told when it starts.
+// message is the input of a started process.
 type message struct {
 	Task json.RawMessage `json:"task"`
-	// Descriptors are open in the process, by name.
+	// Descriptors are the open files of the process, by name.
 	Descriptors map[string]descriptor `json:"descriptors"`
 }
 
 // descriptor is an open file in a message.
 type descriptor struct {
 	FD   int    `json:"fd"`
-	Path string `json:"path"` // the name that the file has in Go
+	Path string `json:"path"` // the name of the os.File
 }
 
 // encode returns a message as a line of JSON.
@@ -54,8 +54,8 @@ func encode(task any, files descriptors) ([]byte, error) {
 	return append(text, '\n'), err
 }
 
-// inMemory returns an anonymous file with a message, to be read from its start. A pipe
-// might not take all of it, and there is no reader before the exec.
+// inMemory writes a message to an anonymous file, and returns the file at its start. A
+// pipe might not take the whole message, because its reader exists only after the exec.
 func inMemory(text []byte) (*os.File, error) {
 	fd, err := unix.MemfdCreate("task", unix.MFD_CLOEXEC)
 	if err != nil {
@@ -71,8 +71,8 @@ func inMemory(text []byte) (*os.File, error) {
 	return f, nil
 }
 
-// receive reads the message that is in the descriptor which the first argument of a role
-// names. No process inherits what it returns.
+// receive reads the message of a role from the descriptor that the first argument names.
+// The returned files are closed at an exec.
 func receive(r role, args []string, task any) (descriptors, error) {
 	f, text, err := receiveText(r, args)
 	if err != nil {
@@ -81,7 +81,7 @@ func receive(r role, args []string, task any) (descriptors, error) {
 	return decode(r, f, text, task)
 }
 
-// receiveText returns the line of a message, and the file that it comes in.
+// receiveText returns the line of a message, and the file that it was read from.
 func receiveText(r role, args []string) (*os.File, []byte, error) {
 	if len(args) == 0 {
 		return nil, nil, r.notForUsers(nil)
@@ -91,8 +91,8 @@ func receiveText(r role, args []string) (*os.File, []byte, error) {
 		return nil, nil, r.notForUsers(nil)
 	}
 	f := received(int(fd), "task")
-	// The whole line: a json.Decoder may leave the end of the line for the next reader.
-	// A stream has nothing behind the line before that is answered.
+	// This reads only the line: a json.Decoder could leave the end of the line for the
+	// next reader. A stream has no data behind the line until this process answers.
 	text, err := bufio.NewReader(f).ReadBytes('\n')
 	if err != nil {
 		return nil, nil, errors.Join(r.notForUsers(err), f.Close())
@@ -100,8 +100,8 @@ func receiveText(r role, args []string) (*os.File, []byte, error) {
 	return f, text, nil
 }
 
-// decode reads a message that has come in a file. The file is closed, unless it is one of
-// the descriptors itself.
+// decode decodes a message that was read from f. It closes f, unless f is one of the
+// descriptors.
 func decode(r role, f *os.File, text []byte, task any) (descriptors, error) {
 	var m message
 	err := json.Unmarshal(text, &m)
@@ -125,8 +125,8 @@ func decode(r role, f *os.File, text []byte, task any) (descriptors, error) {
 	return files, nil
 }
 
-// received returns a descriptor that this process was started with, and has it closed
-// at the next exec. It returns nil for a negative number.
+// received returns a descriptor that this process was started with, and marks it
+// close-on-exec. It returns nil for a negative number.
 func received(fd int, name string) *os.File {
 	if fd < 0 {
 		return nil

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pass has a message take a task and files to a role in this process. The numbers are
-// those of duplicates, because a role owns what it is passed.
+// pass passes a task and files to a role in this process. It duplicates the descriptors,
+// because a role owns those that it receives.
 func pass(t *testing.T, task any, files descriptors, to any) descriptors {
 	t.Helper()
 	text, err := encode(task, files)
@@ -41,7 +41,7 @@ func pass(t *testing.T, task any, files descriptors, to any) descriptors {
 	return passed
 }
 
-// messageFD returns a descriptor of its own with a message.
+// messageFD returns a new descriptor with a message.
 func messageFD(t *testing.T, text []byte) int {
 	t.Helper()
 	f, err := inMemory(text)
@@ -61,7 +61,7 @@ func duplicate(t *testing.T, f *os.File) int {
 	return fd
 }
 
-// A role gets the files by their names, and inherits them no further.
+// A role gets the files by their names, and does not pass them on at an exec.
 func TestMessage(t *testing.T) {
 	r, err := os.OpenFile(filepath.Join(t.TempDir(), "a b"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -94,8 +94,8 @@ func TestMessage(t *testing.T) {
 	}
 }
 
-// What comes in a stream after a message is read from its beginning, however long the
-// message is.
+// A role reads the whole message from a stream, however long it is, and nothing behind
+// it.
 func TestMessageIsReadWhole(t *testing.T) {
 	for n := range 1600 {
 		ours, theirs, err := socketPair()
@@ -103,7 +103,7 @@ func TestMessageIsReadWhole(t *testing.T) {
 			t.Fatal(err)
 		}
 		fd := duplicate(t, theirs)
-		// The stream itself is passed, as a server's control descriptor is.
+		// The stream itself is one of the descriptors, like a server's control.
 		if _, err := fmt.Fprintf(ours, `{"task":%q,"descriptors":{"control":{"fd":%d}}}`+"\n", strings.Repeat("x", n), fd); err != nil {
 			t.Fatal(err)
 		}
@@ -134,7 +134,7 @@ func TestReceiveRefuses(t *testing.T) {
 	}
 }
 
-// Each file keeps its number in a new process, and nothing else is open there.
+// A new process has each file under its number, and no other open file.
 func TestTableKeepsNumbers(t *testing.T) {
 	r, w, err := os.Pipe()
 	if err != nil {

@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openNotify connects to the service manager's socket (sd_notify(3)), nil for
-// none. A name that starts with @ is that of an abstract socket.
+// openNotify connects to the service manager's socket (sd_notify(3)). It returns nil if
+// name is empty. A name that starts with @ denotes an abstract socket.
 func openNotify(name string) (*os.File, error) {
 	if name == "" {
 		return nil, nil
@@ -24,7 +24,7 @@ func openNotify(name string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), name), nil
 }
 
-// notify tells the service manager something, nobody if there is none.
+// notify sends a state to the service manager, if there is one.
 func notify(manager *os.File, state string) error {
 	if manager == nil {
 		return nil

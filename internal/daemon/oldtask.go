@@ -8,8 +8,8 @@ import (
 	"github.com/ublk-loop/ublk-loop/loop"
 )
 
-// oldManyTask is the task of versions before messages had a table of descriptors. Such a
-// server executes this program at an upgrade. A number is -1 for none.
+// oldManyTask is the task of versions whose messages had no table of descriptors. Such a
+// server executes this program at an upgrade. The number -1 means no descriptor.
 type oldManyTask struct {
 	OnCrash    loop.OnCrash         `json:"on_crash"`
 	SocketFD   int                  `json:"socket_fd"`
@@ -28,7 +28,7 @@ type oldManyTask struct {
 	Files      map[uint32]int       `json:"files"`
 }
 
-// isOldTask reports whether a message is the task itself.
+// isOldTask reports whether a message is such a task.
 func isOldTask(text []byte) bool {
 	var keys struct {
 		SocketFD *int `json:"socket_fd"`
@@ -36,9 +36,9 @@ func isOldTask(text []byte) bool {
 	return json.Unmarshal(text, &keys) == nil && keys.SocketFD != nil
 }
 
-// receiveOldTask reads such a message.
+// receiveOldTask decodes such a task.
 func receiveOldTask(text []byte) (*manyTask, descriptors, error) {
-	old := oldManyTask{MetricsFD: -1} // the oldest know of no metrics
+	old := oldManyTask{MetricsFD: -1} // the oldest versions have no metrics
 	if err := json.Unmarshal(text, &old); err != nil {
 		return nil, nil, manyRole.notForUsers(err)
 	}

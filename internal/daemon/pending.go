@@ -9,7 +9,8 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/hint"
 )
 
-// Pending is a device that is being made. It goes with this process, unless it is kept.
+// Pending is a device in the making. Unless it is kept, it is removed when this process
+// ends.
 //
 //	Start -> Ready -> Keep, or in between: Abandon
 type Pending interface {
@@ -17,16 +18,16 @@ type Pending interface {
 	Ready() (*client.Device, error)
 	// Keep makes the device outlive this process.
 	Keep() error
-	// Abandon removes a device that was not kept, and waits until nothing of it is left.
+	// Abandon removes a device that was not kept, and waits until it is completely gone.
 	Abandon() error
 }
 
-// HintStartServe says what to do if there is no server of many devices.
+// HintStartServe is the hint if no server of many devices runs.
 const HintStartServe = "start ublk-loop serve, or the unit ublk-loop.socket"
 
-// Start has a device served by the server of many devices, if there is one and it can,
-// or else by a process of its own. The context ends, with a cause, when the user does not
-// want the device any more.
+// Start asks the server of many devices for the device. If no such server runs, or it
+// cannot serve the device, Start starts a process for it. The context ends, with a cause,
+// when the user interrupts.
 func Start(ctx context.Context, j *Job) (Pending, error) {
 	if j.Standalone || j.Recover != nil || j.Log != nil {
 		return startInBackground(ctx, j)

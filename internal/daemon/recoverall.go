@@ -8,8 +8,8 @@ import (
 	"github.com/ublk-loop/ublk-loop/loop"
 )
 
-// recoverAll takes over the devices of a server that is no more. What goes wrong
-// of one is logged, and concerns no other.
+// recoverAll takes over the devices of a server that has ended. It logs the error of a
+// device and continues with the others.
 func (s *many) recoverAll() {
 	waiting, err := loop.Waiting(s.ctl)
 	if err != nil {
@@ -21,7 +21,7 @@ func (s *many) recoverAll() {
 		go func() {
 			defer func() { done <- struct{}{} }()
 			if err := s.recover(&waiting[i]); err != nil {
-				s.log.of(waiting[i].ID).error("not recovered", err)
+				s.log.of(waiting[i].ID).error("recover", err)
 			}
 		}()
 	}
@@ -54,8 +54,8 @@ func (s *many) recover(device *loop.Status) error {
 	return nil
 }
 
-// fileOf returns a device's file: the one that the last server had, where that has
-// handed it over, or what has its name.
+// fileOf returns the file of a device: the one that the last server passed on, or else
+// the file at its path.
 func (s *many) fileOf(device *loop.Status) (*os.File, error) {
 	handed := s.last.files[device.ID]
 	if handed == nil {
@@ -68,7 +68,7 @@ func (s *many) fileOf(device *loop.Status) (*os.File, error) {
 	return os.NewFile(uintptr(fd), device.File), nil
 }
 
-// openPath opens a file as of the root that serve was started with.
+// openPath opens a file below the root directory that serve was started with.
 func (s *many) openPath(path string) (*os.File, error) {
 	return loop.OpenPathIn(s.files[rootFile], path)
 }

@@ -10,31 +10,31 @@ import (
 	"github.com/ublk-loop/ublk-loop/client"
 )
 
-// requester is who wants the device that a server serves.
+// requester represents the user or program that wants the server's device.
 type requester interface {
-	// Ready says that the device can be used. After an error the server
-	// ends: nobody wants the device any more.
+	// Ready reports that the device can be used. If it returns an error, the server ends,
+	// because the device is no longer wanted.
 	Ready(client.Device) error
-	// Failed says why there is no device.
+	// Failed reports why there is no device.
 	Failed(answer)
-	// Ending says that the device is going.
+	// Ending reports that the device is about to go.
 	Ending()
 }
 
-// answer is what a server in the background says once, as a line of JSON: what its device
-// is, or why there is none.
+// answer is the one message of a server in the background, a line of JSON: its device, or
+// an error.
 type answer struct {
 	Device *client.Device `json:"status,omitempty"`
 	Error  string         `json:"error,omitempty"`
 	Hint   string         `json:"hint,omitempty"`
 }
 
-// stay is what a server hears after its answer. Without it the server ends with the
-// process that started it, because the control descriptor is closed.
+// stay tells the server to outlive its starter. Without it the server ends when the
+// process that started it closes the control descriptor.
 const stay = "stay\n"
 
-// starter is the requester of a server in the background: the add that waits at
-// the other end of a socket.
+// starter is the requester of a server in the background: the add at the other end of
+// control.
 type starter struct {
 	control *os.File
 }
@@ -49,7 +49,7 @@ func (s *starter) Ready(device client.Device) error {
 	}
 	word := make([]byte, len(stay))
 	if _, err := io.ReadFull(s.control, word); err != nil || string(word) != stay {
-		return errors.New("add has ended before it could use the device")
+		return errors.New("add ended before it could use the device")
 	}
 	return s.control.Close()
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/client"
 )
 
-// A server says one line, which tells a device from an error.
+// An answer is one line, from which a device and an error can be told apart.
 func TestAnswer(t *testing.T) {
 	for _, a := range []answer{{Device: &client.Device{ID: 3}}, {Error: "no\nroom", Hint: "make some"}} {
 		line, err := json.Marshal(a)

@@ -5,14 +5,14 @@ import (
 	"io"
 )
 
-// role is what a process is there for. Its name is the first argument of the process.
+// role is the purpose of a process. Its name is the first argument of the process.
 type role struct {
 	name    string
-	starter string // the command that starts it
+	starter string // the command that starts the role
 }
 
-// The roles. Their names stay, because a server executes the program of the next version
-// by them.
+// A role's name must not change, because a server executes the program of the next
+// version by it.
 var (
 	singleRole = role{"server-of-add", "add"}
 	manyRole   = role{"server-of-serve", "serve"}
@@ -20,7 +20,7 @@ var (
 	unusedRole = role{"unused-of-serve", "serve"}
 )
 
-// notForUsers is the error of a role that a user has asked for.
+// notForUsers is the error when a user names a role.
 func (r role) notForUsers(cause error) error {
 	if cause == nil {
 		return fmt.Errorf("%s: only %s starts it", r.name, r.starter)
@@ -28,19 +28,19 @@ func (r role) notForUsers(cause error) error {
 	return fmt.Errorf("%s: only %s starts it: %w", r.name, r.starter, cause)
 }
 
-// Exit statuses of roles, beside those of package report.
+// These are the exit statuses of roles, beside those of package report.
 const (
-	exitInUse   = 3 // of unused: a device is in use
-	exitCrashed = 4 // of many: the devices need another server
+	exitInUse   = 3 // role unused: a device is in use
+	exitCrashed = 4 // role many: another server must take over the devices
 )
 
-// Program is what the roles know of this program.
+// Program is the information that roles need about this program.
 type Program struct {
 	Version  string
 	Out, Err io.Writer
 }
 
-// Run plays a role if the arguments of the process name one, and returns the exit
+// Run plays the role that the arguments of the process name, if any, and returns the exit
 // status.
 func (p *Program) Run(args []string) (status int, isRole bool) {
 	if len(args) == 0 {

@@ -8,13 +8,12 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/report"
 )
 
-// scanTask names the device that the scan role looks for partitions of.
+// scanTask names the device whose partitions the role scan looks for.
 type scanTask struct {
 	Device string `json:"device"`
 }
 
-// scanInChild looks for the partitions of a device in another process, and
-// waits for it.
+// scanInChild looks for the partitions of a device in a child process, and waits for it.
 func scanInChild(device string) error {
 	l := &launch{role: scanRole, task: func([]string) any { return scanTask{device} }}
 	if err := callFailed(l.call()); err != nil {
@@ -23,7 +22,7 @@ func scanInChild(device string) error {
 	return nil
 }
 
-// runScan is the process that looks for partitions.
+// runScan is the main function of the process that looks for partitions.
 func (p *Program) runScan(args []string) int {
 	var task scanTask
 	if _, err := receive(scanRole, args, &task); err != nil {

@@ -10,20 +10,21 @@ import (
 	"github.com/ublk-loop/ublk-loop/loop"
 )
 
-// ServeOptions are for a server of many devices.
+// ServeOptions are the options of a server of many devices.
 type ServeOptions struct {
 	Socket     string
-	OnCrash    loop.OnCrash // of devices that are added without; empty for the default
+	OnCrash    loop.OnCrash // of devices added without --on-crash; empty for the default
 	LogFile    string
 	HasLogFile bool // LogFile is given
 	Supervise  bool
 	Metrics    string // HOST:PORT, empty for none
-	// Getenv returns what the service manager has put into the environment.
+	// Getenv reads the environment, in which the service manager passes its settings.
 	Getenv func(string) string
 }
 
 // Serve makes this process a server of many devices, on a confined thread, or the
-// supervisor of one. It returns only if that fails, or when a supervised server has ended.
+// supervisor of one. It returns only if that fails, or when a supervised server has
+// ended.
 func Serve(o ServeOptions) error {
 	task, files, err := o.open()
 	if err != nil {
@@ -41,7 +42,7 @@ func Serve(o ServeOptions) error {
 	return l.become()
 }
 
-// launchMany returns how a server of many devices is started.
+// launchMany returns how to start a server of many devices.
 func launchMany(task *manyTask, files descriptors) *launch {
 	return &launch{role: manyRole, files: files, task: func(warnings []string) any {
 		told := *task
@@ -50,7 +51,7 @@ func launchMany(task *manyTask, files descriptors) *launch {
 	}}
 }
 
-// open opens what the options name.
+// open opens the files and sockets of the options.
 func (o *ServeOptions) open() (*manyTask, descriptors, error) {
 	t, files := &manyTask{OnCrash: o.OnCrash}, descriptors{}
 	var err error
@@ -90,8 +91,8 @@ func (o *ServeOptions) open() (*manyTask, descriptors, error) {
 	return t, files, err
 }
 
-// openRoot returns the root directory, from which files can be found later,
-// whatever is mounted by then.
+// openRoot returns the root directory, in which the server later finds files
+// independently of mounts made meanwhile.
 func openRoot() (*os.File, error) {
 	fd, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {

@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// endSignals are the signals that end a server in order. That of a terminal
-// which closes is none where the caller has it ignored (nohup).
+// endSignals returns the signals that end a server in order. A closing terminal does not
+// end a server whose caller ignores SIGHUP (nohup).
 func endSignals() []os.Signal {
 	signals := []os.Signal{unix.SIGINT, unix.SIGTERM}
 	if !signal.Ignored(unix.SIGHUP) {
@@ -17,6 +17,6 @@ func endSignals() []os.Signal {
 	return signals
 }
 
-// nameProcess has ps show the name of the program. The path that was executed ends in
-// exe.
+// nameProcess makes ps show the program's name. Without it ps shows "exe", from the
+// executed path.
 func nameProcess() { _ = os.WriteFile("/proc/self/comm", []byte("ublk-loop"), 0) }

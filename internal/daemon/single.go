@@ -29,9 +29,9 @@ type single struct {
 	requester requester
 }
 
-// runSingle is that process, from its exec on.
+// runSingle is the main function of that process.
 func (p *Program) runSingle(args []string) int {
-	signal.Ignore(unix.SIGPIPE) // a broken output is no reason to end
+	signal.Ignore(unix.SIGPIPE) // a closed output must not end the server
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, endSignals()...)
 	nameProcess()
@@ -53,12 +53,12 @@ func (p *Program) runSingle(args []string) int {
 	return report.ExitDone
 }
 
-// serve serves a device until a signal, its removal or its failure. Errors
-// have been reported or logged when it returns.
+// serve serves a device until a signal, its removal or its failure. It reports or logs
+// every error before it returns.
 func (s *single) serve(stop <-chan os.Signal) error {
 	program, err := confine.LockMemory()
 	if err != nil {
-		s.task.Warnings = append(s.task.Warnings, fmt.Sprintf("may wait for memory that its own device has to free: %v", err))
+		s.task.Warnings = append(s.task.Warnings, fmt.Sprintf("the server may wait for memory that its own device has to free: %v", err))
 	}
 	confine.ReserveProcessors(cmp.Or(s.config.Queues, runtime.NumCPU()))
 	ctl, dev, err := s.attach()
@@ -67,7 +67,7 @@ func (s *single) serve(stop <-chan os.Signal) error {
 		return err
 	}
 	status := dev.Status()
-	confine.ReserveProcessors(status.Queues) // one that is taken over may have more
+	confine.ReserveProcessors(status.Queues) // a recovered device may have more queues
 	log := s.logger(status.ID)
 	for _, w := range s.task.Warnings {
 		log.warn(w)
@@ -91,13 +91,13 @@ func (s *single) serve(stop <-chan os.Signal) error {
 	return nil
 }
 
-// fail tells the requester why there is no device.
+// fail reports to the requester why there is no device.
 func (s *single) fail(err error) {
 	s.requester.Failed(answer{Error: err.Error(), Hint: report.Hint(err)})
 }
 
-// announce tells the requester that the device can be used. A device that was taken over
-// is in use already, whatever has become of the requester.
+// announce reports to the requester that the device can be used. Its error does not
+// matter for a recovered device, which already has users.
 func (s *single) announce(device client.Device) error {
 	err := s.requester.Ready(device)
 	if s.task.Recover != nil {
@@ -106,7 +106,8 @@ func (s *single) announce(device client.Device) error {
 	return err
 }
 
-// attach opens the driver and the device. The file is not needed after that.
+// attach opens the driver and the device. It closes the file, which is not needed
+// afterwards.
 func (s *single) attach() (*ublk.Control, *loop.Device, error) {
 	ctl, err := ublk.OpenControl()
 	if err != nil {
@@ -123,7 +124,7 @@ func (s *single) attach() (*ublk.Control, *loop.Device, error) {
 	return ctl, dev, nil
 }
 
-// open makes the device that the task is about, or takes it over.
+// open makes the task's device, or takes it over.
 func (s *single) open(ctl *ublk.Control, file *os.File) (*loop.Device, error) {
 	key, err := receiveKey(s.files[keyFile])
 	if err != nil {
@@ -137,7 +138,7 @@ func (s *single) open(ctl *ublk.Control, file *os.File) (*loop.Device, error) {
 	return loop.Attach(ctl, file, cfg)
 }
 
-// waitForEnd returns when the device has ended, or is to end.
+// waitForEnd returns when the device has ended or a signal arrives.
 func waitForEnd(dev *loop.Device, stop <-chan os.Signal, log *logger) error {
 	select {
 	case <-dev.Done():
@@ -149,13 +150,13 @@ func waitForEnd(dev *loop.Device, stop <-chan os.Signal, log *logger) error {
 	}
 }
 
-// logger returns the server's log: a file that was asked for, standard error
-// in the foreground, else none.
+// logger returns the server's log: the given file, or in the foreground standard error,
+// or none.
 func (s *single) logger(id uint32) *logger {
 	file := s.files[logFile]
 	switch {
 	case file != nil:
-		// The story of a crash goes there, too.
+		// A crash report also goes to the file.
 		_ = debug.SetCrashOutput(file, debug.CrashOptions{})
 		return newLogger(file, id)
 	case s.task.Foreground:
@@ -164,7 +165,7 @@ func (s *single) logger(id uint32) *logger {
 	return noLogger()
 }
 
-// receiveKey returns the key that a descriptor has, nil for no descriptor.
+// receiveKey reads the key from a descriptor. It returns nil without a descriptor.
 func receiveKey(f *os.File) (*transfer.Secret, error) {
 	if f == nil {
 		return nil, nil

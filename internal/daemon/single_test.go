@@ -27,13 +27,13 @@ func TestDescribe(t *testing.T) {
 		{
 			loop.Config{ID: &five},
 			fmt.Errorf("add device: %w", unix.EEXIST),
-			"make /dev/ublkb5: attach /x: add device: file exists", "that one is taken; without --id it is the first free one",
+			"make /dev/ublkb5: attach /x: add device: file exists", "this number is taken; without --id the device gets the first free number",
 		},
 		{loop.Config{ID: &five}, fmt.Errorf("add device: %w", unix.EIO), "attach /x: add device: input/output error", ""},
 		{
 			loop.Config{ZeroCopy: loop.SwitchOn},
 			fmt.Errorf("add device: %w", ublk.ErrNotSupported),
-			"attach /x: add device: not supported by this kernel", "leave --zero-copy out; ublk-loop features shows what the kernel has",
+			"attach /x: add device: not supported by this kernel", "omit --zero-copy; ublk-loop features shows what the kernel offers",
 		},
 		{loop.Config{}, fmt.Errorf("add device: %w", ublk.ErrNotSupported), "attach /x: add device: not supported by this kernel", ""},
 	} {
@@ -55,7 +55,7 @@ func socketFiles(t *testing.T) (add, server *os.File) {
 	return add, server
 }
 
-// A server goes on only if it is told to.
+// A server stays only if its starter tells it to.
 func TestStarter(t *testing.T) {
 	for word, ok := range map[string]bool{stay: true, "": false, "sta": false, "stop\n": false} {
 		add, control := socketFiles(t)

@@ -2,7 +2,7 @@ package daemon
 
 import "github.com/ublk-loop/ublk-loop/loop"
 
-// singleTask is what a server of one device is to do.
+// singleTask is the task of a server of one device.
 type singleTask struct {
 	Name       string     `json:"name"`
 	Config     taskConfig `json:"config"`
@@ -12,8 +12,8 @@ type singleTask struct {
 	Warnings   []string   `json:"warnings"`
 }
 
-// taskConfig is loop.Config as JSON. The key comes as a descriptor, and only a server of
-// many devices removes one that nobody uses.
+// taskConfig is loop.Config as JSON. It lacks the key, which the server gets as a
+// descriptor, and autoclear, which only a server of many devices implements.
 type taskConfig struct {
 	ID         *uint32      `json:"id,omitempty"`
 	ReadOnly   bool         `json:"read_only"`
@@ -44,7 +44,7 @@ type taskTransfer struct {
 	LUKSOffset     uint64 `json:"luks_offset"`
 }
 
-// singleTaskOf returns the task of a job's server.
+// singleTaskOf returns the task for a job's server.
 func singleTaskOf(j *Job) *singleTask {
 	c := &j.Config
 	return &singleTask{
@@ -57,7 +57,7 @@ func singleTaskOf(j *Job) *singleTask {
 	}
 }
 
-// config returns the configuration that the task asks for.
+// config returns the configuration of the task's device.
 func (t *singleTask) config() loop.Config {
 	c := &t.Config
 	return loop.Config{

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// activatedSocket returns the socket that the service manager listens at for
-// this process (sd_listen_fds(3)), nil for none.
+// activatedSocket returns the socket at which the service manager listens for this
+// process (sd_listen_fds(3)), or nil.
 func activatedSocket(getenv func(string) string, pid int) (*os.File, error) {
 	if getenv("LISTEN_PID") != strconv.Itoa(pid) {
 		return nil, nil
@@ -23,9 +23,9 @@ func activatedSocket(getenv func(string) string, pid int) (*os.File, error) {
 	return received(3, "socket"), nil // SD_LISTEN_FDS_START
 }
 
-// listen makes a socket at a path that only its owner may connect to, in place
-// of one that a server has left which is no more. The lock says whether there
-// is one: it ends with the server, however that ends.
+// listen makes a socket at a path to which only its owner may connect. It replaces the
+// socket of a server that has ended. The lock shows whether that server still runs,
+// because the kernel releases the lock when the server ends for any reason.
 func listen(path string) (lock, socket *os.File, err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, nil, fmt.Errorf("make socket: %w", err)
@@ -35,7 +35,7 @@ func listen(path string) (lock, socket *os.File, err error) {
 		return nil, nil, fmt.Errorf("make socket: %w", err)
 	}
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("listen at %s: another server does: %w", path, err), lock.Close())
+		return nil, nil, errors.Join(fmt.Errorf("listen at %s: another server listens there: %w", path, err), lock.Close())
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, nil, errors.Join(err, lock.Close())
@@ -45,7 +45,7 @@ func listen(path string) (lock, socket *os.File, err error) {
 	if err != nil {
 		return nil, nil, errors.Join(err, lock.Close())
 	}
-	l.SetUnlinkOnClose(false) // it is the server's, not this listener's
+	l.SetUnlinkOnClose(false) // the server removes the socket, not this listener
 	socket, err = l.File()
 	return lock, socket, errors.Join(err, l.Close())
 }
@@ -77,8 +77,8 @@ func listenerOf(socket *os.File) (*net.UnixListener, error) {
 	return unixListener, nil
 }
 
-// removeSocket removes a socket that is not the service manager's, while the
-// lock still says whose it is.
+// removeSocket removes a socket that this server made. The caller still holds the lock,
+// so that the socket cannot be another server's.
 func removeSocket(path string) {
 	if path == "" {
 		return

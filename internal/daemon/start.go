@@ -13,21 +13,21 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/confine"
 )
 
-// selfPath is this program, even if another has taken its place meanwhile.
+// selfPath leads to the running program, even if its file was replaced.
 const selfPath = "/proc/self/exe"
 
-// launch is a role to be played by another process, or by this one from now on.
+// launch describes how to start a role in another process, or in this one.
 type launch struct {
 	role  role
 	files descriptors
-	// task returns the task, given warnings of protections that are not available.
+	// task returns the task. Its argument are the warnings of unavailable protections.
 	task func(warnings []string) any
-	name string // what ps shows behind the role
+	name string // the name that ps shows after the role
 }
 
-// start starts a confined server in a process and a session of its own, with nothing of
-// this process's but its files and standard error. The message is there when the process
-// starts.
+// start starts a confined server in a process and session of its own. The process
+// inherits only the files of the launch and standard error. The message is complete
+// before the process starts.
 func (l *launch) start(errOut *os.File) (*os.Process, error) {
 	var process *os.Process
 	err := confine.OnThread(func(warnings []string) error {
@@ -42,8 +42,8 @@ func (l *launch) start(errOut *os.File) (*os.Process, error) {
 	return process, err
 }
 
-// startSilently is start for a process that waits for its message at a stream, one of the
-// files. It returns the message.
+// startSilently starts a process that waits for its message at stream, one of the files.
+// It returns the message, which the caller has to send.
 func (l *launch) startSilently(stream *os.File) (process *os.Process, text []byte, err error) {
 	err = confine.OnThread(func(warnings []string) error {
 		if text, err = encode(l.task(warnings), l.files); err != nil {
@@ -55,7 +55,7 @@ func (l *launch) startSilently(stream *os.File) (process *os.Process, text []byt
 	return process, text, err
 }
 
-// startConfined starts a process with what the calling thread has.
+// startConfined starts a process with the privileges of the calling thread.
 func (l *launch) startConfined(told, errOut *os.File) (*os.Process, error) {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
@@ -67,18 +67,18 @@ func (l *launch) startConfined(told, errOut *os.File) (*os.Process, error) {
 	}
 	return os.StartProcess(selfPath, l.args(told), &os.ProcAttr{
 		Dir: "/", Env: serverEnv(os.Environ()), Files: l.table(null, null, errOut, told),
-		Sys: &syscall.SysProcAttr{Setsid: true}, // so that no signal of a terminal reaches it
+		Sys: &syscall.SysProcAttr{Setsid: true}, // no signal of a terminal reaches it
 	})
 }
 
-// become makes this process a confined server: it executes this program again. It returns
+// become makes this process a confined server by executing this program again. It returns
 // only if that fails.
 func (l *launch) become() error {
 	return confine.OnThread(func(warnings []string) error { return l.execute(selfPath, warnings) })
 }
 
-// execute executes a program in place of this one, with what the calling thread has. It
-// returns only if that fails, with nothing changed.
+// execute replaces this program with another, with the privileges of the calling thread.
+// It returns only an error, and has changed nothing then.
 func (l *launch) execute(program string, warnings []string) error {
 	told, err := l.inMemory(warnings)
 	if err != nil {
@@ -92,8 +92,8 @@ func (l *launch) execute(program string, warnings []string) error {
 	return fmt.Errorf("execute %s: %w", program, err)
 }
 
-// call has a short-lived child do its task, and waits for its end. The child does what a
-// server must not do itself, with the privileges of the server.
+// call runs a task in a child process, and waits for its end. The child has the server's
+// privileges, and does the operations that a server must not do itself.
 func (l *launch) call() (*os.ProcessState, error) {
 	told, err := l.inMemory(nil)
 	if err != nil {
@@ -125,7 +125,7 @@ func (l *launch) args(told *os.File) []string {
 	return args
 }
 
-// open returns the files that are there.
+// open returns the files that are not nil.
 func (l *launch) open() []*os.File {
 	var files []*os.File
 	for _, f := range l.files {
@@ -136,8 +136,8 @@ func (l *launch) open() []*os.File {
 	return files
 }
 
-// table returns the files of a new process. Each keeps its number, so that a message
-// says the same to a new process and to a program that takes this one's place.
+// table returns the files of a new process. Each file keeps its number, so that one
+// message suits both a new process and a program that replaces this one.
 func (l *launch) table(in, out, errOut, told *os.File) []*os.File {
 	table := []*os.File{in, out, errOut}
 	for _, f := range append(l.open(), told) {
@@ -159,8 +159,7 @@ func setCloseOnExec(files []*os.File, on bool) {
 	}
 }
 
-// serverEnv leaves of an environment what the Go runtime reads. The rest is
-// the caller's affair.
+// serverEnv returns the variables that the Go runtime reads, and drops the others.
 func serverEnv(environ []string) []string {
 	env := []string{}
 	for _, v := range environ {
@@ -171,7 +170,7 @@ func serverEnv(environ []string) []string {
 	return env
 }
 
-// callFailed returns why a child has not done its task, nil if it has.
+// callFailed returns the error of a child, or nil if the child succeeded.
 func callFailed(state *os.ProcessState, err error) error {
 	if err == nil && !state.Success() {
 		err = errors.New(state.String())

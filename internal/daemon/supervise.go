@@ -10,10 +10,10 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/report"
 )
 
-// supervise runs a server of many devices in another process, and another one
-// whenever that has been killed or has crashed: it takes the devices over. It
-// ends with a server that ends by itself, as that does, and is told to by the
-// signals that end one.
+// supervise runs a server of many devices in another process. If the server crashes or is
+// killed, supervise starts another server, which takes over the devices. If the server
+// ends in any other way, supervise ends with the same result. It passes the end signals
+// on to the server.
 func supervise(l *launch, log *logger) error {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, endSignals()...)
@@ -26,7 +26,7 @@ func supervise(l *launch, log *logger) error {
 		if !crashed(ended) {
 			return exitError(ended.ExitCode())
 		}
-		log.error("server", fmt.Errorf("%s; another takes its place", ended))
+		log.error("server", fmt.Errorf("%s; starting another server", ended))
 		if time.Since(started) > longestRestart {
 			pause = 0
 		}
@@ -38,18 +38,18 @@ func supervise(l *launch, log *logger) error {
 	}
 }
 
-// crashed reports whether a server has left its devices to another.
+// crashed reports whether a server has left its devices for another server.
 func crashed(ended *os.ProcessState) bool { return !ended.Exited() || ended.ExitCode() == exitCrashed }
 
-// longestRestart is the longest time between two servers, where one after the
-// other does not live for as long.
+// longestRestart limits the pause between two servers. A server that runs for longer
+// resets the pause.
 const longestRestart = 5 * time.Second
 
 func nextPause(last time.Duration) time.Duration {
 	return min(max(2*last, 10*time.Millisecond), longestRestart)
 }
 
-// superviseOne starts a server and waits for its end. Signals go to it.
+// superviseOne starts a server and waits for its end. It passes signals on to the server.
 func superviseOne(l *launch, signals <-chan os.Signal) (*os.ProcessState, error) {
 	process, err := l.start(os.Stderr)
 	if err != nil {
@@ -60,7 +60,7 @@ func superviseOne(l *launch, signals <-chan os.Signal) (*os.ProcessState, error)
 		err   error
 	}
 	ended := make(chan end, 1)
-	go func() { // until the end of the process, which is waited for below
+	go func() { // the code below waits for it
 		state, err := process.Wait()
 		ended <- end{state, err}
 	}()
@@ -76,8 +76,8 @@ func superviseOne(l *launch, signals <-chan os.Signal) (*os.ProcessState, error)
 	}
 }
 
-// exitError returns nil for a server that has ended in order; why another has
-// not it has said itself.
+// exitError returns nil if a server ended in order. Otherwise the server has already
+// reported its error.
 func exitError(code int) error {
 	if code == report.ExitDone {
 		return nil

@@ -9,7 +9,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
-// unusedTask names the devices that the unused role stops if nobody uses them.
+// unusedTask names the devices that the role unused stops if they are not in use.
 type unusedTask struct {
 	Devices []unusedDevice `json:"devices"`
 }
@@ -20,8 +20,8 @@ type unusedDevice struct {
 	Tag uint64 `json:"tag"`
 }
 
-// stopUnusedInChild is loop.StopUnused in another process: a server must not open its own
-// devices.
+// stopUnusedInChild calls loop.StopUnused in another process, because a server must not
+// open its own devices.
 func stopUnusedInChild(devices ...loop.TaggedID) error {
 	var task unusedTask
 	for _, d := range devices {
@@ -33,12 +33,12 @@ func stopUnusedInChild(devices ...loop.TaggedID) error {
 		return loop.ErrInUse
 	}
 	if err := callFailed(state, err); err != nil {
-		return fmt.Errorf("stop devices that nobody uses: %w", err)
+		return fmt.Errorf("stop unused devices: %w", err)
 	}
 	return nil
 }
 
-// runUnused is the process that stops devices which nobody uses.
+// runUnused is the main function of the process that stops unused devices.
 func (p *Program) runUnused(args []string) int {
 	var task unusedTask
 	if _, err := receive(unusedRole, args, &task); err != nil {

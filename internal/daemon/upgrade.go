@@ -13,13 +13,12 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/hint"
 )
 
-// freezeTimeout bounds how long an upgrade waits for devices that are being added
-// or removed. Meanwhile nobody else is served, nor the service manager told that
-// the server is alive.
+// freezeTimeout bounds the time that an upgrade waits for running additions and removals
+// of devices. During this time the server answers no other request and does not ping the
+// service manager.
 const freezeTimeout = 5 * time.Second
 
-// askUpgrade has another program take this one's place. It returns only if that
-// can't be.
+// askUpgrade replaces this program with the installed one. It returns only if that fails.
 func (s *many) askUpgrade() error {
 	failed := make(chan error, 1)
 	select {
@@ -30,19 +29,19 @@ func (s *many) askUpgrade() error {
 	}
 }
 
-// status is what the server says of itself.
+// status returns the status of the server itself.
 func (s *many) status() client.ServerStatus {
 	return client.ServerStatus{
 		Version: s.version, PID: os.Getpid(), Generation: s.task.Generation, Devices: s.devices.Len(),
 	}
 }
 
-// replace executes the program of serve in this one's place. It returns only if
-// that can't be, with nothing changed.
+// replace executes the program of serve in place of this one. It returns only an error,
+// and has changed nothing then.
 //
-// The kernel ends the queues with this program's threads, as it does when a
-// process is killed: that is better tried, in all kernels, than to end the
-// queues first, over which Linux 6.12 may lose a request for good.
+// The kernel ends the queues together with this program's threads, as when a process is
+// killed. That path is better tested in all kernels. Ending the queues first is no
+// alternative, because Linux 6.12 may then lose a request for good.
 func (s *many) replace() error {
 	program, err := s.openProgram()
 	if err != nil {
@@ -68,11 +67,11 @@ func (s *many) replace() error {
 	files := maps.Clone(s.files)
 	own.passOn(&next, files)
 	s.log.info("ending", logged("why", "upgrade"))
-	s.alive() // the next has as long as this one had
+	s.alive() // gives the next program the full watchdog interval
 	return launchMany(&next, files).execute(fmt.Sprintf("/proc/self/fd/%d", program.Fd()), nil)
 }
 
-// openProgram opens the program that serve was started as, as it is now.
+// openProgram opens the program at the path from which serve was started.
 func (s *many) openProgram() (*os.File, error) {
 	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT}
 	fd, err := unix.Openat2(int(s.files[rootFile].Fd()), s.task.Program, &how)

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// watchdog tells the service manager that the server is alive, and returns what
-// says when to tell it again, until end is called.
+// watchdog pings the service manager's watchdog once. The returned channel says when the
+// next pings are due, until end is called.
 func (s *many) watchdog() (due <-chan time.Time, end func()) {
 	if s.task.Watchdog == 0 {
 		return nil, func() {}
@@ -19,7 +19,7 @@ func (s *many) watchdog() (due <-chan time.Time, end func()) {
 	return ticker.C, ticker.Stop
 }
 
-// alive tells the service manager that the server is, if that wants to know.
+// alive pings the service manager's watchdog, if there is one.
 func (s *many) alive() {
 	if s.task.Watchdog == 0 {
 		return
@@ -29,9 +29,9 @@ func (s *many) alive() {
 	}
 }
 
-// watchdogPeriod returns how often the service manager wants to hear from this
-// process, 0 for never: twice in the time after which it would end it
-// (sd_watchdog_enabled(3)).
+// watchdogPeriod returns the interval between pings: half of the time after which the
+// service manager ends a silent process (sd_watchdog_enabled(3)). It returns 0 if the
+// service manager expects no pings.
 func watchdogPeriod(getenv func(string) string, pid int) (time.Duration, error) {
 	text := getenv("WATCHDOG_USEC")
 	if owner := getenv("WATCHDOG_PID"); text == "" || owner != "" && owner != strconv.Itoa(pid) {
