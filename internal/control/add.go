@@ -12,7 +12,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/loop"
 )
 
-// add makes a device. One with a lease it keeps until the client is gone.
+// add makes a device. If the device has a lease, add keeps it until the client has gone.
 func (s *Server) add(w http.ResponseWriter, r *http.Request) {
 	var req client.AddRequest
 	if status, err := decode(w, r, &req); err != nil {
@@ -27,7 +27,9 @@ func (s *Server) add(w http.ResponseWriter, r *http.Request) {
 	defer func() { _ = file.Close() }()
 	cfg := wire.Config(&req.Config)
 	cfg.Key, cfg.Autoclear = key, req.Lease
-	// Others cannot outlive a server without help, or not at all (loop.Config).
+	// The default does not apply to devices with a key, which need help to outlive a
+	// server, nor to files with other writers, whose devices cannot outlive it
+	// (loop.Config).
 	if writers := cfg.Shared && !cfg.ReadOnly; cfg.OnCrash == "" && key == nil && !writers {
 		cfg.OnCrash = s.OnCrash
 	}
@@ -37,19 +39,20 @@ func (s *Server) add(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// waitForEnd waits until a client that has its answer is gone. The connection is
-// read for that, as net/http looks for its end no more once more has come.
+// waitForEnd waits until a client that has got its answer closes the connection. It reads
+// the connection itself, because net/http stops watching for the end once the client
+// sends more data.
 func waitForEnd(w http.ResponseWriter) {
 	c, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {
-		return // not of HTTP/1: there is no such client
+		return // only clients of HTTP/1 have leases
 	}
 	_, _ = io.Copy(io.Discard, c)
 	_ = c.Close()
 }
 
-// create makes a device and tells the client of it. It returns the lease that ties
-// the device to the connection, nil for none.
+// create makes a device and sends it to the client. It returns the lease that ties the
+// device to the connection, or nil.
 func (s *Server) create(w http.ResponseWriter, r *http.Request, file *os.File, cfg *loop.Config) (device uint32, tie *lease) {
 	s.changing.enter()
 	defer s.changing.leave()
@@ -60,12 +63,13 @@ func (s *Server) create(w http.ResponseWriter, r *http.Request, file *os.File, c
 	}
 	w.Header().Set("Location", client.DevicePath(made.ID))
 	if cfg.Autoclear {
-		// Before the client knows of it, and asks for more.
-		c, _ := r.Context().Value(connKey{}).(*conn) // the handler has looked
+		// The lease must exist before the client knows of the device and sends further
+		// requests.
+		c, _ := r.Context().Value(connKey{}).(*conn) // set for every request, see handler
 		tie = s.leases.begin(made.ID, c.UnixConn, time.Time{})
 	}
 	if err := tell(w, &made); err != nil {
-		// Nobody knows of it.
+		// The client does not know of the device.
 		if tie != nil {
 			s.leases.end(made.ID, tie)
 		}
@@ -75,8 +79,7 @@ func (s *Server) create(w http.ResponseWriter, r *http.Request, file *os.File, c
 	return made.ID, tie
 }
 
-// tell sends a client its device, at once: it returns an error where the client
-// has gone.
+// tell sends a device to the client at once. It returns an error if the client has gone.
 func tell(w http.ResponseWriter, device *loop.Status) error {
 	if err := reply(w, http.StatusCreated, wire.Device(device)); err != nil {
 		return err

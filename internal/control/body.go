@@ -17,10 +17,11 @@ import (
 	"github.com/ublk-loop/ublk-loop/transfer"
 )
 
-// maxBody is the largest body of a request, in bytes: a path and little more.
+// maxBody is the maximum size of a request's body in bytes. A body holds little more than
+// a path.
 const maxBody = 64 << 10
 
-// decode reads a request's body.
+// decode decodes a request's body. With an error it returns the HTTP status.
 func decode(w http.ResponseWriter, r *http.Request, v any) (int, error) {
 	ctl := http.NewResponseController(w)
 	_ = ctl.SetReadDeadline(time.Now().Add(bodyTimeout))
@@ -43,7 +44,7 @@ func decode(w http.ResponseWriter, r *http.Request, v any) (int, error) {
 	return 0, nil
 }
 
-// open returns the file of a request, and its key, nil for none.
+// open returns the file of a request, and its key or nil.
 func (s *Server) open(r *http.Request, req *client.AddRequest) (*os.File, *transfer.Secret, error) {
 	received, err := descriptors(r, req)
 	if err != nil {
@@ -69,9 +70,9 @@ func (s *Server) open(r *http.Request, req *client.AddRequest) (*os.File, *trans
 	return file, key, nil
 }
 
-// descriptors returns what has come with a request, by what it is for.
+// descriptors returns the descriptors that were sent with a request, by purpose.
 func descriptors(r *http.Request, req *client.AddRequest) (map[string]*os.File, error) {
-	c, _ := r.Context().Value(connKey{}).(*conn) // the handler has looked
+	c, _ := r.Context().Value(connKey{}).(*conn) // set for every request, see handler
 	fds := c.take()
 	valid := filepath.IsAbs(req.File) && len(fds) == len(req.Descriptors)
 	for i, what := range req.Descriptors {

@@ -11,21 +11,21 @@ import (
 	"github.com/ublk-loop/ublk-loop/client"
 )
 
-// conn is a connection of the server's side, which takes the descriptors that
-// come along with what is read. They are the connection's until somebody takes
-// them.
+// conn is a connection of the server, which receives the descriptors that are sent with
+// the data. conn owns them until take.
 type conn struct {
 	*net.UnixConn
-	uid uint32 // of the process that connected
+	uid uint32 // of the connected process
 	// ended is called once, when the connection is closed.
 	ended func()
 	once  sync.Once
 
-	mu  sync.Mutex // protects what is below
+	mu  sync.Mutex // protects fds
 	fds []int
 }
 
-// newConn returns a connection whose peer is known (SO_PEERCRED in unix(7)).
+// newConn returns a connection, and asks the kernel for its peer's user (SO_PEERCRED in
+// unix(7)).
 func newConn(c *net.UnixConn, ended func()) (*conn, error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
@@ -55,8 +55,8 @@ func (c *conn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// keep takes down the descriptors of ancillary data (SCM_RIGHTS in unix(7)),
-// which are closed on exec.
+// keep stores the descriptors of ancillary data (SCM_RIGHTS in unix(7)), and marks them
+// close-on-exec.
 func (c *conn) keep(oob []byte) error {
 	messages, err := unix.ParseSocketControlMessage(oob)
 	if err != nil {
@@ -67,7 +67,7 @@ func (c *conn) keep(oob []byte) error {
 	for i := range messages {
 		fds, err := unix.ParseUnixRights(&messages[i])
 		if err != nil {
-			continue // of another kind
+			continue // not a message with descriptors
 		}
 		c.fds = append(c.fds, fds...)
 	}
@@ -79,7 +79,7 @@ func (c *conn) keep(oob []byte) error {
 	return nil
 }
 
-// take returns the descriptors that have come, and gives them away.
+// take returns the received descriptors. The caller owns them.
 func (c *conn) take() []int {
 	c.mu.Lock()
 	defer c.mu.Unlock()

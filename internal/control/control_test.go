@@ -23,16 +23,16 @@ import (
 	"github.com/ublk-loop/ublk-loop/loop"
 )
 
-// fakeDevices are devices that are only in a list.
+// fakeDevices keeps devices in a list only.
 type fakeDevices struct {
 	mu       sync.Mutex
 	devices  map[uint32]loop.Status
 	configs  []loop.Config
-	content  string // of the last file
-	key      string // of the last device
+	content  string // content of the last device's file
+	key      string // key of the last device
 	addErr   error
-	gone     int           // devices that were removed
-	adding   chan struct{} // where not nil, Add waits for its end
+	gone     int           // number of removed devices
+	adding   chan struct{} // if not nil, Add waits until it can receive from it
 	released chan uint32
 	stats    []loop.DeviceStats
 }
@@ -61,7 +61,7 @@ func (d *fakeDevices) Add(file *os.File, cfg loop.Config) (loop.Status, error) {
 	return s, nil
 }
 
-// fail makes Add fail from now on.
+// fail makes all further calls of Add fail.
 func (d *fakeDevices) fail(err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -96,7 +96,7 @@ func (d *fakeDevices) Remove(id uint32, opts loop.DetachOptions) error {
 	return nil
 }
 
-// removed returns how many devices have been removed since the last time.
+// removed returns the number of devices that were removed since the last call.
 func (d *fakeDevices) removed() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -121,7 +121,7 @@ func (d *fakeDevices) Stats() []loop.DeviceStats {
 	return d.stats
 }
 
-// stand is a server of fake devices, and where it listens.
+// stand is a server of fake devices and its socket.
 type stand struct {
 	devices *fakeDevices
 	socket  string
@@ -129,8 +129,8 @@ type stand struct {
 
 func newStand(t *testing.T) *stand { return newStandWith(t, nil, headerTimeout) }
 
-// newStandWith returns one that makes each device when it is told to, and waits
-// that long for what a client has to say.
+// newStandWith returns a server that waits for adding before it makes a device. patience
+// is its limit for a client's header.
 func newStandWith(t *testing.T, adding chan struct{}, patience time.Duration) *stand {
 	t.Helper()
 	s := &stand{
@@ -159,8 +159,7 @@ func newStandWith(t *testing.T, adding chan struct{}, patience time.Duration) *s
 	return s
 }
 
-// send sends what a client would, and returns what comes back until the end of
-// the connection.
+// send sends a client's text, and returns the answer when the connection has ended.
 func (s *stand) send(t *testing.T, text string) (status int, body string) {
 	t.Helper()
 	c := s.connect(t)
@@ -196,7 +195,7 @@ func request(method, path string) string {
 	return method + " " + path + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 }
 
-// file makes a file.
+// file makes a file and returns its path.
 func file(t *testing.T, content string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "file")
@@ -212,7 +211,7 @@ func TestRequests(t *testing.T) {
 	for _, tt := range []struct {
 		request string
 		status  int
-		body    string // a part of it
+		body    string // a part of the body
 	}{
 		{post(fmt.Sprintf(`{"file":%q,"config":{"read_only":true}}`, path)), 201, `"id":0`},
 		{request("GET", "/v1/devices"), 200, `[{"id":0`},
@@ -223,7 +222,7 @@ func TestRequests(t *testing.T) {
 		{request("POST", "/v1/devices/7/keep"), 404, `"hint":"about`},
 		{request("POST", "/v1/devices/0/keep?for=x"), 400, "not a time"},
 		{request("POST", "/v1/devices/0/keep?for=-1s"), 400, "not a time"},
-		{request("POST", "/v1/devices/0/keep?for=1s"), 404, "nobody holds a lease"},
+		{request("POST", "/v1/devices/0/keep?for=1s"), 404, "it has no lease"},
 		{request("DELETE", "/v1/devices/0"), 409, "in use"},
 		{request("DELETE", "/v1/devices/0?force=true"), 204, ""},
 		{request("DELETE", "/v1/devices/0?force=true"), 404, "no such device"},
@@ -255,7 +254,8 @@ func TestRequests(t *testing.T) {
 	}
 }
 
-// A file that others write to, too, cannot outlive the server.
+// A device of a file with other writers does not get the server's default of on_crash,
+// because it cannot outlive the server.
 func TestOnCrashOfShared(t *testing.T) {
 	s := newStand(t)
 	path := file(t, "")
@@ -292,8 +292,8 @@ func TestFailedAdd(t *testing.T) {
 	}
 }
 
-// A hint names fields of the request. A program with other names for settings, as the
-// command, finds them in the template.
+// A hint names fields of the request. The template lets a program use its own names for
+// settings, as the command does.
 func TestHintNamesFields(t *testing.T) {
 	s := &Server{Hint: func(err error) string { return err.Error() }}
 	for template, want := range map[string]client.ErrorReply{
@@ -310,8 +310,8 @@ func TestHintNamesFields(t *testing.T) {
 	}
 }
 
-// The client opens the file, and reads the key; the server has them by
-// descriptor. The lease ends with the connection.
+// The client opens the file and reads the key, and the server gets both as descriptors.
+// The lease ends with the connection.
 func TestClient(t *testing.T) {
 	s := newStand(t)
 	c := client.New(s.socket)
@@ -368,7 +368,7 @@ func TestClient(t *testing.T) {
 	}
 }
 
-// A device that is kept for a time is nobody's after that, not before.
+// A device that is kept for a time becomes free after that time, not before.
 func TestKeepForATime(t *testing.T) {
 	s := newStand(t)
 	f, err := loop.OpenPath(file(t, ""))
@@ -396,7 +396,8 @@ func TestKeepForATime(t *testing.T) {
 	}
 }
 
-// What a client sends behind its request does not keep a lease from its end.
+// A lease ends with its connection even if the client has sent more data after its
+// request.
 func TestLeaseAndMore(t *testing.T) {
 	s := newStand(t)
 	c := s.connect(t)
@@ -417,8 +418,8 @@ func TestLeaseAndMore(t *testing.T) {
 	}
 }
 
-// A device stays while it has a holder, or until the latest of the times for which
-// it was asked to.
+// A device stays while its lease has a connection, and until the latest time that keep
+// asked for.
 func TestLeaseForATime(t *testing.T) {
 	soon, later := time.Now().Add(-time.Second), time.Now().Add(time.Hour)
 	var l leases
@@ -438,7 +439,7 @@ func TestLeaseForATime(t *testing.T) {
 	}
 }
 
-// What the next server is told of: connections that last, and times.
+// The next server gets the open connections and the times of leases.
 func TestHolders(t *testing.T) {
 	ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
 	if err != nil {
@@ -467,8 +468,8 @@ func TestHolders(t *testing.T) {
 	}
 }
 
-// What was a lease of a device that is gone ends no lease of the next with its
-// id, neither with its connection nor when its time is over.
+// A lease of a removed device does not end the lease of the next device with the same id,
+// neither when its connection closes nor when its time runs out.
 func TestLeaseOfAnotherDevice(t *testing.T) {
 	for _, kept := range []bool{false, true} {
 		var l leases
@@ -476,7 +477,7 @@ func TestLeaseOfAnotherDevice(t *testing.T) {
 		if kept && l.extend(1, time.Now()) != old {
 			t.Fatal("the lease is not there")
 		}
-		next := l.begin(1, &net.UnixConn{}, time.Time{}) // the id is another's
+		next := l.begin(1, &net.UnixConn{}, time.Time{}) // the next device gets the id
 		if l.end(1, old) || l.expire(1, old) {
 			t.Errorf("kept %v: the other device is nobody's", kept)
 		}
@@ -486,8 +487,8 @@ func TestLeaseOfAnotherDevice(t *testing.T) {
 	}
 }
 
-// A server that ends without an answer is asked again, once: after an upgrade there
-// is another.
+// If a server ends without an answer, the client asks once more: after an upgrade another
+// server may answer.
 func TestClientAsksAgain(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "s")
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
@@ -500,7 +501,7 @@ func TestClientAsksAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = f.Close() }()
-	for _, answers := range []int{1, 2} { // none, and the last
+	for _, answers := range []int{1, 2} { // 1: no answer; 2: an answer to the second request
 		go func() {
 			for i := range 2 {
 				c, err := l.Accept()
@@ -539,10 +540,10 @@ func TestClientWithoutServer(t *testing.T) {
 	}
 	l.SetUnlinkOnClose(false)
 	_ = l.Close()
-	nobody(socket) // it is there still
+	nobody(socket) // the socket still exists
 }
 
-// A client that has gone before its answer came: nobody knows of the device.
+// If the client goes before it gets its answer, the server removes the device.
 func TestClientGone(t *testing.T) {
 	adding := make(chan struct{})
 	s := newStandWith(t, adding, headerTimeout)
@@ -561,7 +562,7 @@ func TestClientGone(t *testing.T) {
 	}
 }
 
-// Descriptors that nobody asked for are closed.
+// The server closes descriptors that a request did not announce.
 func TestDescriptorsAreClosed(t *testing.T) {
 	s := newStand(t)
 	for _, tt := range []struct {
@@ -588,7 +589,8 @@ func TestDescriptorsAreClosed(t *testing.T) {
 		if resp, err := http.ReadResponse(bufio.NewReader(c), nil); err == nil && resp.StatusCode != 400 {
 			t.Errorf("%+v: status %d", tt, resp.StatusCode)
 		}
-		// The pipe's other end is closed once the server has none of it.
+		// A pipe reports its end when the server has closed all descriptors of the other
+		// end.
 		_ = r.SetReadDeadline(time.Now().Add(5 * time.Second))
 		if _, err := r.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 			t.Errorf("%+v: the server still has it: %v", tt, err)
@@ -597,7 +599,8 @@ func TestDescriptorsAreClosed(t *testing.T) {
 	}
 }
 
-// So are those that come with half a request, when the client goes without the rest.
+// The server also closes descriptors that come with an incomplete request, when the
+// client goes.
 func TestDescriptorsOfHalfARequestAreClosed(t *testing.T) {
 	s := newStand(t)
 	r, w, err := os.Pipe()
@@ -617,10 +620,10 @@ func TestDescriptorsOfHalfARequestAreClosed(t *testing.T) {
 	}
 }
 
-// Clients that say nothing take nothing from the others, and there are not more
-// of them than there may be.
+// Silent clients do not block other clients. The server accepts at most maxConns
+// connections.
 func TestManyConnections(t *testing.T) {
-	// All of them are there for as long as that takes.
+	// The silent connections must last until the end of the test.
 	s := newStandWith(t, nil, time.Hour)
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
@@ -634,7 +637,7 @@ func TestManyConnections(t *testing.T) {
 	for range maxConns - 1 {
 		conns = append(conns, s.connect(t))
 	}
-	last := s.connect(t) // which stays, too
+	last := s.connect(t) // another connection that lasts
 	if _, err := io.WriteString(last, "GET /v1/devices HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}

@@ -42,7 +42,7 @@ func (s *Server) remove(w http.ResponseWriter, r *http.Request) {
 	s.answer(w, err)
 }
 
-// keep makes a leased device stay, for good or for a time.
+// keep makes a leased device stay, for ever or for a time.
 func (s *Server) keep(w http.ResponseWriter, r *http.Request) {
 	id, err := pathID(r)
 	if err == nil {
@@ -51,7 +51,7 @@ func (s *Server) keep(w http.ResponseWriter, r *http.Request) {
 	s.answer(w, err)
 }
 
-// keepFor makes a device stay for a time, "" for good.
+// keepFor makes a device stay for a time, or for ever if text is empty.
 func (s *Server) keepFor(id uint32, text string) error {
 	s.changing.enter()
 	defer s.changing.leave()
@@ -65,7 +65,7 @@ func (s *Server) keepFor(id uint32, text string) error {
 	until := time.Now().Add(d)
 	tie := s.leases.extend(id, until)
 	if tie == nil {
-		return fmt.Errorf("%s: nobody holds a lease of it: %w", ublk.BlockPath(id), unix.ENODEV)
+		return fmt.Errorf("%s: it has no lease: %w", ublk.BlockPath(id), unix.ENODEV)
 	}
 	s.expireAt(id, tie, until)
 	return nil

@@ -1,8 +1,8 @@
-// Package control is the server's side of the protocol that package client speaks: HTTP
-// with JSON over a unix socket, which curl can drive, and with descriptors in ancillary
-// data, so that the server need not look for a client's files. It also keeps leases and
-// answers scrapers of metrics. It converts the protocol's types to package loop's and
-// back, and opens no device itself.
+// Package control is the server side of the protocol of package client: HTTP with JSON
+// over a unix socket. curl can speak it. A client can pass descriptors as ancillary data,
+// so that the server does not have to find the client's files. The package also keeps
+// leases and serves metrics. It converts between the types of the protocol and those of
+// package loop, and opens no device itself.
 //
 //	POST   /v1/devices          client.AddRequest -> 201 client.Device
 //	GET    /v1/devices                            -> 200 []client.Device
@@ -14,15 +14,15 @@
 //	POST   /v1/upgrade                            -> 202 client.ServerStatus
 //	GET    /metrics                               -> 200 for Prometheus, as text
 //
-// An error comes as client.ErrorReply, with 400 for a request that is wrong, 403 for a
-// client that is neither root nor the server's user, 404 for a device that the
-// server does not have, 409 for one that is in use or an id that is taken, 413
-// for a body of more than 64 KiB, 500 for the rest.
+// An error is a client.ErrorReply. Its status is 400 for an invalid request, 403 for a
+// client that is neither root nor the server's user, 404 for an unknown device, 409 for a
+// device in use or a taken id, 413 for a body of more than 64 KiB, and 500 for other
+// errors.
 //
-// The answer to an upgrade ends, by the end of the connection, when the old
-// program is no more. A client.ErrorReply on a second line says that it goes on.
+// The answer to an upgrade ends with the connection, when the old program has ended. If
+// the upgrade fails, a client.ErrorReply follows on a second line.
 //
-// A device that was added with a lease belongs to the connection: the answer to
-// POST does not end before that. When the client has closed it, the device goes
-// as soon as nobody uses it; keep makes it stay instead, for good or for a time.
+// A device with a lease belongs to its connection: the answer to POST does not end while
+// the lease lasts. When the client has closed the connection, the server removes the
+// device as soon as it is not in use. keep makes the device stay, for ever or for a time.
 package control

@@ -11,21 +11,20 @@ import (
 // (https://prometheus.io/docs/instrumenting/exposition_formats).
 const expositionType = "text/plain; version=0.0.4; charset=utf-8"
 
-// exposition is metrics in that format.
+// exposition builds metrics in that format.
 type exposition struct {
 	bytes.Buffer
-	name string // of the last family
+	name string // name of the current family
 }
 
-// family begins the metrics of a name. Help has neither backslashes nor
-// newlines.
+// family begins a family of metrics. help must contain neither backslashes nor newlines.
 func (e *exposition) family(name, kind, help string) {
 	e.name = name
 	fmt.Fprintf(e, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, kind)
 }
 
-// sample adds a metric of the family: its value, and pairs of a label and what
-// that is. A suffix to the name is part of a histogram.
+// sample adds a metric of the family with its value. labels are pairs of a name and a
+// value. suffix names a part of a histogram.
 func (e *exposition) sample(suffix string, value float64, labels ...string) {
 	e.WriteString(e.name + suffix)
 	for i := 0; i < len(labels); i += 2 {
@@ -43,8 +42,8 @@ func (e *exposition) sample(suffix string, value float64, labels ...string) {
 
 var labelEscapes = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
 
-// labelValue returns a text as it is between quotes. The format takes UTF-8
-// only; a file's name can be anything.
+// labelValue returns text in the form that it has between quotes. The format allows only
+// UTF-8, while a file name can have any bytes.
 func labelValue(text string) string {
 	return labelEscapes.Replace(strings.ToValidUTF8(text, "\uFFFD"))
 }

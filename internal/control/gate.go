@@ -8,16 +8,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// gate lets any number of goroutines in, until it is closed: then nobody is
-// inside.
+// gate lets any number of goroutines in while it is open, and none while it is closed.
 type gate struct {
-	mu     sync.Mutex // protects what is below
+	mu     sync.Mutex // protects the fields below
 	inside int
-	empty  chan struct{} // closed by the last one inside; nil where nobody waits for that
-	closed chan struct{} // closed when the gate opens again; nil while it is open
+	empty  chan struct{} // closed by the last goroutine that leaves; nil if no goroutine waits for it
+	closed chan struct{} // closed when the gate opens again; nil while the gate is open
 }
 
-// enter waits until the gate is open. The caller calls leave.
+// enter waits until the gate is open, and enters. The caller must call leave.
 func (g *gate) enter() {
 	for {
 		g.mu.Lock()
@@ -42,8 +41,9 @@ func (g *gate) leave() {
 	}
 }
 
-// close lets nobody in any more, until open. It returns an error that wraps EBUSY,
-// with the gate open, where somebody stays inside for longer than patience.
+// close closes the gate until open, and waits until all goroutines have left. It returns
+// an error that wraps EBUSY, and opens the gate again, if that takes longer than
+// patience.
 func (g *gate) close(patience time.Duration) error {
 	empty := g.shut()
 	if empty == nil {
@@ -58,8 +58,8 @@ func (g *gate) close(patience time.Duration) error {
 	}
 }
 
-// shut closes the gate, and returns what the last one inside closes, nil where
-// nobody is.
+// shut closes the gate. The last goroutine that leaves closes the returned channel. shut
+// returns nil if no goroutine is inside.
 func (g *gate) shut() <-chan struct{} {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -71,7 +71,7 @@ func (g *gate) shut() <-chan struct{} {
 	return g.empty
 }
 
-// open lets in who waits.
+// open opens the gate for those who wait.
 func (g *gate) open() {
 	g.mu.Lock()
 	defer g.mu.Unlock()

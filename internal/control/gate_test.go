@@ -14,7 +14,7 @@ func TestGate(t *testing.T) {
 	if err := g.close(time.Millisecond); !errors.Is(err, unix.EBUSY) {
 		t.Fatalf("closed with somebody inside: %v", err)
 	}
-	g.enter() // open again
+	g.enter() // the gate is open again
 	g.leave()
 	closed := make(chan error)
 	go func() { closed <- g.close(time.Minute) }()
@@ -23,7 +23,7 @@ func TestGate(t *testing.T) {
 	}
 	entered := make(chan struct{})
 	go func() { g.enter(); close(entered) }()
-	g.leave() // the last one inside
+	g.leave() // the last goroutine leaves
 	if err := <-closed; err != nil {
 		t.Fatal(err)
 	}

@@ -10,14 +10,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Holder is who a device is there for, for the server's successor.
+// Holder holds a device for a client. The server passes it to its successor.
 type Holder struct {
-	Conn  *os.File  // the connection, nil where it has ended
-	Until time.Time // the device stays at least so long
+	Conn  *os.File  // the client's connection, nil if it has ended
+	Until time.Time // earliest removal of the device
 }
 
-// Holders returns those of all devices. With a descriptor of its own a connection
-// stays when this server closes its.
+// Holders returns the holders of all devices, by id. They have duplicates of the
+// connections' descriptors, so that a connection survives when this server closes its
+// own.
 func (s *Server) Holders() (map[uint32]Holder, error) {
 	s.leases.mu.Lock()
 	defer s.leases.mu.Unlock()
@@ -37,9 +38,9 @@ func (s *Server) Holders() (map[uint32]Holder, error) {
 	return all, errors.Join(errs...)
 }
 
-// Adopt takes over a lease from the last server's Holders, whose descriptor it
-// closes. The lease is this server's from then on, until the client has closed
-// the connection: what it still sends is of no interest.
+// Adopt takes over a lease from the last server's Holders, and closes the descriptor of
+// the Holder. The lease lasts until the client closes the connection. Adopt ignores any
+// data that the client still sends.
 func (s *Server) Adopt(id uint32, h Holder) error {
 	var conn *net.UnixConn
 	if h.Conn != nil {
@@ -57,7 +58,7 @@ func (s *Server) Adopt(id uint32, h Holder) error {
 	if conn == nil {
 		return nil
 	}
-	go func() { // until the client has gone, or this process
+	go func() { // until the client or this process ends
 		_, _ = io.Copy(io.Discard, conn)
 		s.endLease(id, tie)
 		_ = conn.Close()

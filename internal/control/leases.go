@@ -6,24 +6,23 @@ import (
 	"time"
 )
 
-// leases are what ties devices to connections, by device. An id may be another
-// device's when a lease of it ends: the lease then is no longer here.
+// leases maps devices to their leases. A removed lease may still end after another device
+// has got its id; byID then no longer has that lease.
 type leases struct {
-	mu   sync.Mutex // protects what is below
+	mu   sync.Mutex // protects byID and each lease
 	byID map[uint32]*lease
 }
 
-// lease ties a device to a connection, and has it stay until some time.
+// lease ties a device to a connection, and keeps it at least until a time.
 type lease struct {
-	conn  *net.UnixConn // nil when it has ended
+	conn  *net.UnixConn // nil after its end
 	until time.Time
 }
 
-// isOver reports whether the device is nobody's.
+// isOver reports whether the lease has run out.
 func (l *lease) isOver() bool { return l.conn == nil && !time.Now().Before(l.until) }
 
-// begin ties a device to a connection, nil for one that has ended, and has it stay
-// until some time.
+// begin makes a lease. c is nil if the connection has ended already.
 func (l *leases) begin(id uint32, c *net.UnixConn, until time.Time) *lease {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -35,8 +34,8 @@ func (l *leases) begin(id uint32, c *net.UnixConn, until time.Time) *lease {
 	return tie
 }
 
-// end ends a lease's connection, and reports whether the device is nobody's by
-// that.
+// end marks the connection of a lease as ended, and reports whether the device is now
+// free.
 func (l *leases) end(id uint32, tie *lease) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -44,9 +43,9 @@ func (l *leases) end(id uint32, tie *lease) bool {
 	return tie.isOver() && l.remove(id, tie)
 }
 
-// extend has a leased device stay until some time, whatever becomes of the
-// connection. The caller calls expire then. It returns nil where it has no
-// lease.
+// extend keeps a leased device at least until a time, even if its connection ends. The
+// caller must call expire at that time. extend returns nil if the device has no lease
+// with a connection.
 func (l *leases) extend(id uint32, until time.Time) *lease {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -60,15 +59,15 @@ func (l *leases) extend(id uint32, until time.Time) *lease {
 	return tie
 }
 
-// expire reports, when the time is over for which a device stays, whether it is
-// nobody's by that.
+// expire reports whether the lease has run out and the device is now free.
 func (l *leases) expire(id uint32, tie *lease) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return tie.isOver() && l.remove(id, tie)
 }
 
-// remove reports whether the lease was there. The lock is held.
+// remove removes a lease, and reports whether byID still had it. The caller holds the
+// lock.
 func (l *leases) remove(id uint32, tie *lease) bool {
 	if l.byID[id] != tie {
 		return false
@@ -77,14 +76,15 @@ func (l *leases) remove(id uint32, tie *lease) bool {
 	return true
 }
 
-// endLease ends a lease with its connection.
+// endLease ends a lease when its connection has ended, and releases the device if it is
+// free.
 func (s *Server) endLease(id uint32, tie *lease) {
 	if s.leases.end(id, tie) {
 		s.Devices.Release(id)
 	}
 }
 
-// expireAt looks after a lease when the time is over for which its device stays.
+// expireAt releases the device at a time, if it is free then.
 func (s *Server) expireAt(id uint32, tie *lease, until time.Time) {
 	time.AfterFunc(time.Until(until), func() {
 		if s.leases.expire(id, tie) {

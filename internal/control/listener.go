@@ -6,12 +6,12 @@ import (
 	"sync/atomic"
 )
 
-// maxConns is how many clients may be connected: as many as a server may have
-// leased devices, and then some.
+// maxConns limits the number of connected clients. It exceeds the number of devices with
+// leases that a server can have.
 const maxConns = 4096
 
-// listener accepts the connections of those who may use the server, as many as
-// there may be. It closes others at once.
+// listener accepts at most maxConns connections of permitted users. It closes others at
+// once.
 type listener struct {
 	*net.UnixListener
 	conns atomic.Int32
@@ -39,7 +39,6 @@ func (l *listener) Accept() (net.Conn, error) {
 	}
 }
 
-// mayUse reports whether a process of a user may use the server: root, and the
-// server's own user. The socket's mode says the same; this holds whatever
-// becomes of that.
+// mayUse reports whether a user may use the server: root, or the server's own user. The
+// socket's mode enforces the same rule; this check holds even if the mode changes.
 func mayUse(uid uint32) bool { return uid == 0 || int(uid) == os.Geteuid() }

@@ -13,33 +13,33 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
-// opMetrics are what is counted of each operation of a device.
+// opMetrics lists the counters of each operation of a device.
 var opMetrics = []struct {
 	name, help string
 	of         func(*ublk.OpStats) uint64
 }{
-	{"ublk_loop_requests_total", "Requests completed, those that failed among them.", func(o *ublk.OpStats) uint64 { return o.Requests }},
-	{"ublk_loop_request_bytes_total", "Bytes of the requests completed.", func(o *ublk.OpStats) uint64 { return o.Bytes }},
+	{"ublk_loop_requests_total", "Completed requests, including those that failed.", func(o *ublk.OpStats) uint64 { return o.Requests }},
+	{"ublk_loop_request_bytes_total", "Bytes of the completed requests.", func(o *ublk.OpStats) uint64 { return o.Bytes }},
 	{"ublk_loop_request_errors_total", "Requests that failed.", func(o *ublk.OpStats) uint64 { return o.Errors }},
 }
 
-// deviceMetrics are what is known of a device as a whole.
+// deviceMetrics lists the metrics of a device as a whole.
 var deviceMetrics = []struct {
 	name, kind, help string
 	of               func(*loop.DeviceStats) uint64
 }{
-	{"ublk_loop_requests_in_flight", "gauge", "Requests that somebody waits for.", func(d *loop.DeviceStats) uint64 { return uint64(d.InFlight) }},
-	{"ublk_loop_retries_total", "counter", "Parts of requests that were asked of the file again.", func(d *loop.DeviceStats) uint64 { return d.Retries }},
-	{"ublk_loop_register_fallbacks_total", "counter", "Requests whose pages the driver could not register by itself.", func(d *loop.DeviceStats) uint64 { return d.Fallbacks }},
+	{"ublk_loop_requests_in_flight", "gauge", "Requests in flight.", func(d *loop.DeviceStats) uint64 { return uint64(d.InFlight) }},
+	{"ublk_loop_retries_total", "counter", "Operations on the file that were repeated.", func(d *loop.DeviceStats) uint64 { return d.Retries }},
+	{"ublk_loop_register_fallbacks_total", "counter", "Requests whose pages the driver could not register without a command.", func(d *loop.DeviceStats) uint64 { return d.Fallbacks }},
 }
 
-// writeMetrics writes what a server says of itself and of its devices.
+// writeMetrics writes the metrics of the server and of its devices.
 func writeMetrics(e *exposition, status client.ServerStatus, devices []loop.DeviceStats) {
 	e.family("ublk_loop_build_info", "gauge", "1, with the version of the server.")
 	e.sample("", 1, "version", status.Version)
 	e.family("ublk_loop_devices", "gauge", "Devices of the server.")
 	e.sample("", float64(len(devices)))
-	e.family("ublk_loop_device_info", "gauge", "1, with what the device is made of.")
+	e.family("ublk_loop_device_info", "gauge", "1, with the device's file, buffer mode and transfer.")
 	for i := range devices {
 		d := &devices[i].Device
 		e.sample("", 1, "device", deviceLabel(d), "id", strconv.FormatUint(uint64(d.ID), 10), "file", d.File,
@@ -60,10 +60,11 @@ func writeMetrics(e *exposition, status client.ServerStatus, devices []loop.Devi
 	writeDurations(e, devices)
 }
 
-// writeDurations writes the histograms of those operations that have one: two
-// dozen lines each are much where most have had no request.
+// writeDurations writes the histograms of operations with timed requests. It omits the
+// others, because a histogram takes two dozen lines, and most operations have had no
+// request.
 func writeDurations(e *exposition, devices []loop.DeviceStats) {
-	e.family("ublk_loop_request_duration_seconds", "histogram", "How long the requests took that were timed.")
+	e.family("ublk_loop_request_duration_seconds", "histogram", "Durations of the timed requests.")
 	bounds := durationBounds()
 	eachOp(devices, func(device, op string, stats *ublk.OpStats) {
 		count := stats.Duration.Count()
@@ -89,7 +90,7 @@ func eachOp(devices []loop.DeviceStats, f func(device, op string, stats *ublk.Op
 	}
 }
 
-// deviceLabel returns the name that other programs' metrics have for a disk.
+// deviceLabel returns the disk's name, as the metrics of other programs have it.
 func deviceLabel(d *loop.Status) string { return filepath.Base(d.Device) }
 
 func (s *Server) metrics(w http.ResponseWriter, _ *http.Request) {
@@ -100,7 +101,7 @@ func (s *Server) metrics(w http.ResponseWriter, _ *http.Request) {
 	_, _ = w.Write(e.Bytes())
 }
 
-// MetricsHTTP returns a server of the metrics and nothing else, to anybody.
+// MetricsHTTP returns a server that serves only the metrics, to all clients.
 func (s *Server) MetricsHTTP() *http.Server {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
@@ -111,7 +112,7 @@ func (s *Server) MetricsHTTP() *http.Server {
 	})
 	return &http.Server{
 		Handler:        mux,
-		ReadTimeout:    headerTimeout, // a body is of no interest
+		ReadTimeout:    headerTimeout, // requests have no body
 		IdleTimeout:    idleTimeout,
 		MaxHeaderBytes: maxHeader,
 		ErrorLog:       log.New(io.Discard, "", 0),

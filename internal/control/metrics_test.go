@@ -22,7 +22,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
-// someStats are those of two devices, one of which has done nothing.
+// someStats returns the counters of two devices, one of which has had no request.
 func someStats() []loop.DeviceStats {
 	busy := loop.DeviceStats{
 		Device: loop.Status{
@@ -72,13 +72,13 @@ func TestMetrics(t *testing.T) {
 	if t.Failed() {
 		t.Log(text)
 	}
-	// 22 of a bound, all, their sum and count.
+	// Each operation has 22 buckets, +Inf, the sum and the count.
 	if n := strings.Count(text, "\nublk_loop_request_duration_seconds"); n != 25 {
 		t.Errorf("%d lines of durations, want those of one operation, 25", n)
 	}
 }
 
-// Prometheus' own parser finds in the text what was put there.
+// Prometheus' own parser reads the same metrics from the text.
 func TestMetricsFormat(t *testing.T) {
 	parser := expfmt.NewTextParser(model.UTF8Validation)
 	families, err := parser.TextToMetricFamilies(&someMetrics().Buffer)
@@ -101,7 +101,7 @@ func TestMetricsFormat(t *testing.T) {
 	}
 }
 
-// docs/metrics.md has each metric, and no others.
+// docs/metrics.md describes each metric, and no others.
 func TestMetricsDocumented(t *testing.T) {
 	text, err := os.ReadFile("../../docs/metrics.md")
 	if err != nil {
@@ -125,7 +125,7 @@ func familyNames() []string {
 	return names
 }
 
-// What docs/grafana.json asks for is there: names and labels.
+// The metrics have all names and labels that docs/grafana.json uses.
 func TestDashboard(t *testing.T) {
 	data, err := os.ReadFile("../../docs/grafana.json")
 	if err != nil {
@@ -157,7 +157,7 @@ func TestDashboard(t *testing.T) {
 	}
 }
 
-// eachQuery calls f for the expressions of panels and variables.
+// eachQuery calls f for each expression of a panel or a variable.
 func eachQuery(v any, f func(query string)) {
 	switch v := v.(type) {
 	case []any:
@@ -194,7 +194,7 @@ func TestStatsEndpoints(t *testing.T) {
 	}
 }
 
-// Over TCP there are the metrics, and nothing else.
+// The TCP server serves the metrics, and nothing else.
 func TestMetricsOverTCP(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -237,14 +237,14 @@ func TestMetricsOverTCP(t *testing.T) {
 	}
 }
 
-// One client more than there may be is turned away, until another has gone.
+// The server refuses one client more than the maximum, until another client has gone.
 func TestFewScrapers(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	accepted := make(chan net.Conn, maxScrapers+1)
-	go func() { // until the listener is closed
+	go func() { // ends when the listener is closed
 		limited := &scrapeListener{Listener: l}
 		for {
 			c, err := limited.Accept()
@@ -282,7 +282,7 @@ func TestFewScrapers(t *testing.T) {
 	if err := first.Close(); err != nil {
 		t.Fatal(err)
 	}
-	_ = first.Close() // again counts once
+	_ = first.Close() // a second Close counts only once
 	dial()
 	if c := <-accepted; c == nil {
 		t.Error("none is served when another has gone")

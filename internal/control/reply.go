@@ -14,7 +14,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
-// answer says that something is done, or why it is not.
+// answer sends the result of a request.
 func (s *Server) answer(w http.ResponseWriter, err error) {
 	if err != nil {
 		s.fail(w, statusOf(err), err)
@@ -23,12 +23,12 @@ func (s *Server) answer(w http.ResponseWriter, err error) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// fail says why a request has failed.
+// fail sends the error of a request.
 func (s *Server) fail(w http.ResponseWriter, status int, err error) {
 	_ = reply(w, status, s.errorReply(err))
 }
 
-// errorReply puts an error in the words of the protocol.
+// errorReply returns an error in the terms of the protocol.
 func (s *Server) errorReply(err error) client.ErrorReply {
 	reply := client.ErrorReply{Message: err.Error()}
 	template := s.Hint(err)
@@ -39,7 +39,7 @@ func (s *Server) errorReply(err error) client.ErrorReply {
 	return reply
 }
 
-// protocolName returns what names a setting in a request.
+// protocolName returns the name of a setting in a request.
 func protocolName(name, assigned string) string {
 	switch name {
 	case "key":
@@ -50,7 +50,7 @@ func protocolName(name, assigned string) string {
 	return name + assigned
 }
 
-// statusOf returns the status of HTTP that an error has.
+// statusOf returns the HTTP status for an error.
 func statusOf(err error) int {
 	switch {
 	case errors.Is(err, unix.ENODEV):
@@ -64,7 +64,7 @@ func statusOf(err error) int {
 	return http.StatusInternalServerError
 }
 
-// reply answers with JSON, on a line.
+// reply sends v as one line of JSON.
 func reply(w http.ResponseWriter, status int, v any) error {
 	ctl := http.NewResponseController(w)
 	_ = ctl.SetWriteDeadline(time.Now().Add(replyTimeout))

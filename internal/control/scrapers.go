@@ -8,11 +8,11 @@ import (
 	"sync/atomic"
 )
 
-// maxScrapers is how many clients may read the metrics over TCP at a time:
-// anybody may, and the server's memory is locked.
+// maxScrapers limits the number of clients that read the metrics over TCP at the same
+// time. Any client may connect, and the server's memory is locked.
 const maxScrapers = 16
 
-// ServeMetrics answers what comes by a listener of TCP, until h is closed.
+// ServeMetrics answers the connections of a TCP listener until h is closed.
 func ServeMetrics(h *http.Server, l net.Listener) error {
 	err := h.Serve(&scrapeListener{Listener: l})
 	if errors.Is(err, http.ErrServerClosed) {
@@ -21,7 +21,7 @@ func ServeMetrics(h *http.Server, l net.Listener) error {
 	return err
 }
 
-// scrapeListener is a listener that closes what comes while it has enough connections.
+// scrapeListener closes new connections while it has maxScrapers connections.
 type scrapeListener struct {
 	net.Listener
 	conns atomic.Int32
@@ -42,7 +42,7 @@ func (l *scrapeListener) Accept() (net.Conn, error) {
 	}
 }
 
-// scrapeConn is one of its connections.
+// scrapeConn is a connection of a scrapeListener.
 type scrapeConn struct {
 	net.Conn
 	listener *scrapeListener

@@ -14,7 +14,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/loop"
 )
 
-// Devices is what a server serves: loop.Server, but for tests.
+// Devices is the interface of loop.Server. Tests implement it, too.
 type Devices interface {
 	Add(file *os.File, cfg loop.Config) (loop.Status, error)
 	Keep(id uint32) error
@@ -26,31 +26,32 @@ type Devices interface {
 
 // Server answers requests about devices.
 type Server struct {
-	// Devices are what the requests are about.
+	// Devices are the served devices.
 	Devices Devices
 	// Open opens a file by its path, as loop.OpenPath does.
 	Open func(path string) (*os.File, error)
-	// OnCrash is what becomes of devices whose request does not say.
+	// OnCrash is the default for devices whose request does not set it.
 	OnCrash loop.OnCrash
-	// Describe says what a failed request for a device was at.
+	// Describe adds the operation and its object to the error of a failed request for a
+	// device.
 	Describe func(err error, file string, cfg *loop.Config) error
-	// Hint returns what can be done about an error, with settings in braces as package
-	// hint has them, or an empty text.
+	// Hint returns the hint for an error, or an empty text. The hint has settings in
+	// braces, as in package hint.
 	Hint func(error) string
-	// Status is what the server says of itself.
+	// Status returns the status of the server itself.
 	Status func() client.ServerStatus
-	// CanUpgrade returns why no other program can take this one's place.
+	// CanUpgrade returns an error if no other program can replace this one.
 	CanUpgrade func() error
-	// Upgrade has one take it. It returns only if that can't be.
+	// Upgrade replaces this program. It returns only an error.
 	Upgrade func() error
-	// Done is called after each request, when its answer is on its way.
+	// Done is called after each request, when its answer has been sent.
 	Done func()
 
 	leases   leases
-	changing gate // inside is who changes devices
+	changing gate // entered by requests that change devices
 }
 
-// How long a client may take for its part.
+// These limit the time and the size of a client's requests.
 const (
 	headerTimeout = 10 * time.Second
 	bodyTimeout   = 10 * time.Second
@@ -59,7 +60,7 @@ const (
 	maxHeader     = 16 << 10
 )
 
-// connKey is what a request's context has its conn under.
+// connKey is the key of the conn in a request's context.
 type connKey struct{}
 
 // HTTP returns the server of the protocol, for Serve.
@@ -76,7 +77,7 @@ func (s *Server) HTTP() *http.Server {
 	}
 }
 
-// Serve answers what comes by a listener of a unix socket, until h is closed.
+// Serve answers the connections of a unix listener until h is closed.
 func Serve(h *http.Server, l *net.UnixListener) error {
 	err := h.Serve(&listener{UnixListener: l})
 	if errors.Is(err, http.ErrServerClosed) {

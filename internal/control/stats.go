@@ -8,8 +8,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
-// countedOps are the operations that are counted, by the names that they have
-// in what a server says.
+// countedOps lists the counted operations, with their names in metrics and replies.
 var countedOps = []struct {
 	op   ublk.Op
 	name string
@@ -21,7 +20,7 @@ var countedOps = []struct {
 	{ublk.OpWriteZeroes, "write_zeroes"},
 }
 
-// durationBounds returns the bounds of the buckets, in seconds.
+// durationBounds returns the upper bounds of the buckets, in seconds.
 func durationBounds() []float64 {
 	bounds := make([]float64, ublk.DurationBuckets-1)
 	for i := range bounds {
@@ -30,7 +29,7 @@ func durationBounds() []float64 {
 	return bounds
 }
 
-// statsOf puts what devices have done in the form of the protocol.
+// statsOf converts the counters of devices to the form of the protocol.
 func statsOf(devices []loop.DeviceStats) client.Stats {
 	reply := client.Stats{Bounds: durationBounds(), Devices: make([]client.DeviceStats, len(devices))}
 	for i := range devices {

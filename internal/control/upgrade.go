@@ -15,8 +15,8 @@ func (s *Server) upgrade(w http.ResponseWriter, _ *http.Request) {
 		s.fail(w, statusOf(err), err)
 		return
 	}
-	// The answer first: there may be nobody to give it later. Its end, by that
-	// of the connection, tells the client that this program is no more.
+	// The answer must be sent first, because this program may not exist later. The end of
+	// the connection tells the client that this program has ended.
 	if reply(w, http.StatusAccepted, s.Status()) != nil || http.NewResponseController(w).Flush() != nil {
 		return
 	}
@@ -25,10 +25,11 @@ func (s *Server) upgrade(w http.ResponseWriter, _ *http.Request) {
 	_ = json.NewEncoder(w).Encode(s.errorReply(err))
 }
 
-// Freeze waits until nobody changes devices, and lets nobody, until Thaw. It
-// returns an error that wraps EBUSY where that takes longer than patience: a
-// disk that hangs may hold up one device for ever, and must not hold up others.
+// Freeze waits until no request changes devices, and then blocks such requests until
+// Thaw. It returns an error that wraps EBUSY if that takes longer than patience. A
+// hanging disk may block the request for one device for ever, and must not block other
+// devices.
 func (s *Server) Freeze(patience time.Duration) error { return s.changing.close(patience) }
 
-// Thaw ends Freeze.
+// Thaw undoes Freeze.
 func (s *Server) Thaw() { s.changing.open() }
