@@ -7,14 +7,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// keptCapabilities are what a server needs: the first for the driver's
-// commands, the second for registered buffers of more than RLIMIT_MEMLOCK, the
-// third for a backing file of another owner.
+// keptCapabilities are the capabilities that a server needs: the first for the driver's
+// commands, the second for registered buffers of more than RLIMIT_MEMLOCK, the third for
+// a backing file of another owner.
 var keptCapabilities = []int{unix.CAP_SYS_ADMIN, unix.CAP_IPC_LOCK, unix.CAP_DAC_OVERRIDE}
 
-// dropCapabilities leaves the thread, and what it executes, no capabilities
-// but some. A program that root executes gets those of the bounding set, that
-// of another user the ambient ones (capabilities(7)).
+// dropCapabilities drops all capabilities of the calling thread except keep, also for the
+// programs that the thread executes. A program of root gets the capabilities of the
+// bounding set, a program of another user gets the ambient ones (capabilities(7)).
 func dropCapabilities(keep []int) error {
 	if err := dropBoundingSet(keep); err != nil {
 		return err
@@ -46,9 +46,9 @@ func dropCapabilities(keep []int) error {
 	return nil
 }
 
-// dropBoundingSet empties the bounding set but for some. The kernel says with
-// EINVAL where its capabilities end. A caller without CAP_SETPCAP, such as a
-// container's root, has been limited by somebody else.
+// dropBoundingSet drops all capabilities of the bounding set except keep. The kernel
+// returns EINVAL for the first number that is not a capability. A caller without
+// CAP_SETPCAP, such as a container's root, already runs with limited capabilities.
 func dropBoundingSet(keep []int) error {
 	kept := map[int]bool{}
 	for _, c := range keep {

@@ -8,38 +8,37 @@ import (
 )
 
 const (
-	// garbageLimit is how much, in bytes, may be allocated between two
-	// collections.
+	// garbageLimit is the number of bytes that may be allocated between two collections.
 	garbageLimit = 8 << 20
-	// garbagePause is how long after the last request the rest is collected.
+	// garbagePause is the time between the last request and the final collection.
 	garbagePause = 2 * time.Second
 )
 
-// Collector collects the garbage of a server of many devices: requests at its
-// socket make some, and so do looks at devices that nobody holds. Go's own
-// collector is off there because it would run every two minutes, though I/O makes
-// no garbage.
+// Collector collects the garbage of a server of many devices. Requests at its socket make
+// garbage, and so do checks of devices that are not in use. The server switches Go's own
+// collector off, because it would run every two minutes although I/O makes no garbage.
 type Collector struct {
-	mu        sync.Mutex // protects what is below
-	collected uint64     // bytes that had been allocated at the last collection
+	mu        sync.Mutex // protects collected
+	collected uint64     // bytes allocated before the last collection
 	later     *time.Timer
 }
 
-// Start ends Go's own collections.
+// Start switches Go's own collector off.
 func (g *Collector) Start() {
 	debug.SetGCPercent(-1)
-	debug.SetMemoryLimit(gcLimit) // for what makes garbage and does not say so
+	debug.SetMemoryLimit(gcLimit) // a safety limit, for garbage of code that does not call Collect
 	g.later = time.AfterFunc(garbagePause, g.collectAll)
 }
 
-// Collect is called after each request. It collects if enough has been allocated
-// since the last time, or else when there have been no requests for a while.
+// Collect must be called after each request. It collects if enough bytes have been
+// allocated since the last collection. Otherwise it lets a collection follow when no
+// request has come for garbagePause.
 func (g *Collector) Collect() {
 	g.later.Reset(garbagePause)
 	g.CollectIfNeeded()
 }
 
-// CollectIfNeeded collects if enough has been allocated since the last time.
+// CollectIfNeeded collects if enough bytes have been allocated since the last collection.
 func (g *Collector) CollectIfNeeded() {
 	g.mu.Lock()
 	enough := allocated()-g.collected >= garbageLimit
@@ -56,7 +55,7 @@ func (g *Collector) collectAll() {
 	g.collected = allocated()
 }
 
-// allocated returns how many bytes have been allocated since the process began.
+// allocated returns the number of bytes that the process has allocated since its start.
 func allocated() uint64 {
 	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
 	metrics.Read(sample)

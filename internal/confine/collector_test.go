@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Garbage of requests and of looks at devices is collected once there is enough.
+// Garbage is collected once there is enough of it.
 func TestCollector(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(100))
 	defer debug.SetMemoryLimit(math.MaxInt64)

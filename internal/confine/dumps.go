@@ -6,16 +6,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ForbidDumps is called before a process has a key: the process then leaves no
-// core dump, and another process of the same user can't look into it (ptrace(2),
-// PR_SET_DUMPABLE in prctl(2)). The key's own memory is locked and left out of
-// dumps besides (transfer.Secret); what is derived from a passphrase is not.
+// ForbidDumps must be called before the process has a key. The process then leaves no
+// core dump, and other processes of the same user cannot read its memory (ptrace(2),
+// PR_SET_DUMPABLE in prctl(2)). The key's own memory is also locked and excluded from
+// dumps (transfer.Secret). The intermediate values of a passphrase are not.
 func ForbidDumps() error {
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
 		return fmt.Errorf("switch core dumps off: %w", err)
 	}
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return fmt.Errorf("keep others out: %w", err)
+		return fmt.Errorf("make the process undumpable: %w", err)
 	}
 	return nil
 }

@@ -12,19 +12,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// This file keeps a server from waiting for memory: the page that it would
-// wait for may be one that its own device has to write first.
+// This file keeps a server from waiting for memory. The kernel may free memory by writing
+// a page to the server's own device, so that the server would wait for itself.
 
-// Program is where this program is in memory.
+// Program records the places of this program in memory.
 type Program struct {
 	code, constants mapping
-	serving, other  []mapping // of code: what a server may need while it serves, and the rest
+	serving, other  []mapping // parts of code: serving may run while the server serves, other does not
 }
 
-// LockMemory keeps in memory what the server has used once, from now on, and
-// the program's code that serves devices, used or not. Large mappings that Go
-// does not use stay without memory (MCL_ONFAULT in mlock2(2), Linux 4.4). It
-// needs CAP_IPC_LOCK.
+// LockMemory locks the pages that the server has used or will use, and the part of the
+// program's code that serves devices, used or not. Large mappings that Go does not use
+// get no memory (MCL_ONFAULT in mlock2(2), Linux 4.4). It needs CAP_IPC_LOCK.
 func LockMemory() (*Program, error) {
 	maps, err := os.Open("/proc/self/maps")
 	if err != nil {
@@ -48,9 +47,9 @@ func LockMemory() (*Program, error) {
 	return p, nil
 }
 
-// GiveBack gives back what of the program only its start has used. Constants
-// that are used again come back, and stay then (MADV_DONTNEED_LOCKED in
-// madvise(2), Linux 5.18, before which all stays).
+// GiveBack frees the pages of the program that only its start has used. Constants that
+// are used again become resident and locked again (MADV_DONTNEED_LOCKED in madvise(2),
+// Linux 5.18). Older kernels keep all pages.
 func (p *Program) GiveBack() {
 	if p == nil {
 		return
@@ -60,10 +59,10 @@ func (p *Program) GiveBack() {
 	}
 }
 
-// mapping is a part of this process's memory.
+// mapping is a range of this process's memory.
 type mapping struct{ start, end uintptr }
 
-// advise is madvise(2).
+// advise calls madvise(2).
 func (m mapping) advise(advice uintptr) error {
 	if _, _, errno := unix.Syscall(unix.SYS_MADVISE, m.start, m.end-m.start, advice); errno != 0 {
 		return errno
@@ -71,8 +70,8 @@ func (m mapping) advise(advice uintptr) error {
 	return nil
 }
 
-// findCode returns where the first mapping that can be executed is, which in a
-// static program is its code, and the next, its constants (proc_pid_maps(5)).
+// findCode returns the first executable mapping, which in a static program is its code,
+// and the mapping after it, which has its constants (proc_pid_maps(5)).
 func findCode(maps io.Reader) (code, constants mapping, err error) {
 	text, err := io.ReadAll(maps)
 	if err != nil {
@@ -93,8 +92,8 @@ func findCode(maps io.Reader) (code, constants mapping, err error) {
 	return code, constants, fmt.Errorf("find the program's code: %w", unix.ENOENT)
 }
 
-// notServing are the packages, and those below them, that only commands and
-// requests at the socket of serve need: half of the program.
+// notServing lists packages that only commands, and requests at the socket of serve,
+// need. With the packages below them they are half of the program.
 var notServing = []string{
 	"net", "mime", "vendor", "html", "regexp", "text", "compress", "math/big", "encoding/asn1", "encoding/pem",
 	"crypto/tls", "crypto/x509", "crypto/ecdsa", "crypto/ecdh", "crypto/elliptic", "crypto/hpke", "crypto/rsa", "crypto/dsa",
@@ -106,8 +105,8 @@ var notServing = []string{
 	"github.com/ublk-loop/ublk-loop/internal/top", "github.com/ublk-loop/ublk-loop/internal/wire",
 }
 
-// isServing reports whether a function is one that a server may need while it
-// serves. Functions without a package are the runtime's.
+// isServing reports whether a server may call the function while it serves. Functions
+// without a package belong to the runtime.
 func isServing(function string) bool {
 	for _, p := range notServing {
 		rest, found := strings.CutPrefix(function, p)
@@ -118,21 +117,22 @@ func isServing(function string) bool {
 	return true
 }
 
-// functionAt returns the name of the function that an address is in, "" for
-// none.
+// functionAt returns the name of the function at an address, or "".
 func functionAt(pc uintptr) string {
 	f := runtime.FuncForPC(pc)
 	if f == nil {
 		return ""
 	}
-	// At its entry it is itself, elsewhere what it has inlined there.
+	// The entry belongs to the function itself, other addresses may belong to inlined
+	// functions.
 	return runtime.FuncForPC(f.Entry()).Name()
 }
 
-// splitCode tells the pages of code with functions that a server may need while
-// it serves from the others. The linker puts those of a package side by side, so
-// the ends of a page tell. The first function of the next page stands for the last
-// of this one: to find a function takes a microsecond.
+// splitCode splits code into the pages with functions that a server may call while it
+// serves, and the other pages. The linker places the functions of a package next to each
+// other, so that both ends of a page are enough to tell. The first function of the next
+// page stands for the last function of this page. It takes a microsecond to find a
+// function.
 func splitCode(code mapping, page uintptr, function func(uintptr) string) (serving, other []mapping) {
 	serves := isServing(function(code.start))
 	for start := code.start; start < code.end; start += page {
@@ -151,14 +151,14 @@ func splitCode(code mapping, page uintptr, function func(uintptr) string) (servi
 	return serving, other
 }
 
-// gcLimit is how much memory, in bytes, a server may have before Go collects
-// garbage: far more than it uses, since no request makes any.
+// gcLimit is the number of bytes that a server may allocate before Go collects garbage.
+// It is far more than a server uses, because requests make no garbage.
 const gcLimit = 128 << 20
 
-// QuietGC ends garbage collection, which Go would otherwise do every two
-// minutes though there is no garbage.
+// QuietGC switches garbage collection off. Otherwise Go would collect every two minutes,
+// although there is no garbage.
 func QuietGC() {
-	debug.FreeOSMemory() // what setting up took
+	debug.FreeOSMemory() // garbage of the start
 	debug.SetGCPercent(-1)
 	debug.SetMemoryLimit(gcLimit)
 }

@@ -39,7 +39,7 @@ func TestSplitCode(t *testing.T) {
 	}
 }
 
-// Who has inlined a function is who has its code.
+// The code of an inlined function belongs to its caller.
 func TestFunctionAt(t *testing.T) {
 	pc, _, _, ok := runtime.Caller(0)
 	if name := functionAt(pc); !ok || !strings.HasSuffix(name, ".TestFunctionAt") {
@@ -58,8 +58,7 @@ func inlinedPC() uintptr {
 	return pc
 }
 
-// What serves a device is locked: the packages that loop and the log are made
-// of.
+// The packages that loop and the log depend on are locked.
 func TestServingPackages(t *testing.T) {
 	out, err := exec.Command("go", "list", "-deps", "../../loop", "go.uber.org/zap/zapcore").Output()
 	if err != nil {

@@ -10,24 +10,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// keptMounts are what a server needs of a file hierarchy; what is mounted
-// below one of them it does not.
+// keptMounts are the mounts that a server needs. It does not need the mounts below them.
 var keptMounts = []string{"/", "/proc", "/sys", "/dev", "/run", "/run/ublk-loop"}
 
-// isKept reports whether a mount stays. A container may have single nodes
-// mounted in its /dev.
+// isKept reports whether a mount stays. A container may have single device nodes mounted
+// in /dev.
 func isKept(mountPoint string) bool {
 	return slices.Contains(keptMounts, mountPoint) || strings.HasPrefix(mountPoint, "/dev/ublk")
 }
 
-// unshareMounts gives the calling thread a mount namespace of its own without
-// any mount that a server has no use for. A server in somebody's namespace, or
-// in a full copy, would keep file systems from being unmounted, at worst the
-// one on its own device.
+// unshareMounts gives the calling thread a mount namespace with only the mounts that a
+// server needs. In the caller's namespace, or in a full copy of it, a server would keep
+// file systems from being unmounted, and possibly the one on its own device.
 //
-// In a chroot that is no mount the mounts around it are out of reach, so that
-// a copy could not be emptied; there the server stays in the caller's
-// namespace, whose unmounts reach it.
+// In a chroot that is not a mount point, the mounts outside of it are out of reach and
+// could not be detached from a copy. The server then stays in the caller's namespace, and
+// sees its unmounts.
 func unshareMounts() error {
 	isMount, err := isMountRoot("/")
 	if err != nil || !isMount {
@@ -36,7 +34,7 @@ func unshareMounts() error {
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 		return fmt.Errorf("make a mount namespace: %w", err)
 	}
-	// First of all: what is shared would be unmounted everywhere.
+	// This must come first, because an unmount of a shared mount affects all namespaces.
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
 	}
@@ -54,9 +52,9 @@ func isMountRoot(path string) (bool, error) {
 	return stx.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0, nil
 }
 
-// detachMounts detaches all mounts but those that are kept. An unmount takes
-// along what is below it, and may bring to light what was hidden; so it goes
-// on until nothing changes.
+// detachMounts detaches all mounts except the kept ones. An unmount also removes the
+// mounts below, and may uncover a hidden mount. Therefore detachMounts repeats until
+// nothing changes.
 func detachMounts(list func() ([]byte, error), unmount func(string) error) error {
 	for {
 		table, err := list()
@@ -79,8 +77,7 @@ func detachMounts(list func() ([]byte, error), unmount func(string) error) error
 	}
 }
 
-// mountPoints returns where the mounts of a /proc/PID/mountinfo are, parents
-// before children:
+// mountPoints returns the mount points in a /proc/PID/mountinfo, parents before children:
 //
 //	36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw
 func mountPoints(mountinfo []byte) []string {
@@ -94,7 +91,7 @@ func mountPoints(mountinfo []byte) []string {
 	return points
 }
 
-// mountEscapes are the characters that mountinfo has as octal numbers
+// mountEscapes decodes the characters that mountinfo writes as octal numbers
 // (fs/proc_namespace.c, mangle).
 var mountEscapes = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`, `\043`, "#")
 

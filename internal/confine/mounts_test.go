@@ -12,12 +12,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fakeMounts is a mount table of paths. The later of two at the same place, or
-// of one above, hides the earlier.
+// fakeMounts is a mount table. A mount hides earlier mounts at the same path and below
+// it.
 type fakeMounts struct {
 	paths []string
 	calls []string
-	stuck string // what cannot be unmounted
+	stuck string // path that cannot be unmounted
 }
 
 func (m *fakeMounts) list() ([]byte, error) {
@@ -28,8 +28,7 @@ func (m *fakeMounts) list() ([]byte, error) {
 	return table.Bytes(), nil
 }
 
-// unmount takes away the last mount at a path, with those below that came
-// later.
+// unmount removes the last mount at a path, and the later mounts below it.
 func (m *fakeMounts) unmount(path string) error {
 	m.calls = append(m.calls, path)
 	last := -1

@@ -8,9 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ProtectFromOOM keeps the OOM killer from a process: killing a server would
-// free little, and fail the I/O of all that use its device. It returns a
-// warning where that cannot be had (it needs CAP_SYS_RESOURCE).
+// ProtectFromOOM keeps the OOM killer from killing a process. Killing a server would free
+// little memory, and fail the I/O of all users of its device. It returns a warning if it
+// fails; it needs CAP_SYS_RESOURCE.
 func ProtectFromOOM(pid int) []string {
 	err := os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), []byte("-1000"), 0)
 	if err != nil {
@@ -19,8 +19,8 @@ func ProtectFromOOM(pid int) []string {
 	return nil
 }
 
-// CloseInherited has what the caller left open closed by the next exec, be it
-// a lock or the other end of somebody's pipe.
+// CloseInherited marks all descriptors of the caller close-on-exec, so that the next exec
+// closes inherited locks and pipes.
 func CloseInherited() error {
 	if err := unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return fmt.Errorf("mark descriptors: %w", err)
@@ -28,16 +28,16 @@ func CloseInherited() error {
 	return nil
 }
 
-// RaiseFileLimit lets the server have as many descriptors open as the kernel
-// allows by default: five a device, and more with more queues. Who may not raise
-// the limit keeps it.
+// RaiseFileLimit raises the limit of open descriptors to the kernel's default maximum. A
+// device needs five descriptors, and more with more queues. Without the privilege to
+// raise the limit, it stays.
 func RaiseFileLimit() {
 	var limit unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil || limit.Max >= fileLimit {
-		return // Go raises the soft limit to the hard one itself
+		return // Go itself raises the soft limit to the hard limit
 	}
 	_ = unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: fileLimit, Max: fileLimit})
 }
 
-// fileLimit is the kernel's own limit, fs.nr_open, where nobody has changed it.
+// fileLimit is the kernel's default of fs.nr_open.
 const fileLimit = 1 << 20

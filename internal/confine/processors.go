@@ -5,15 +5,16 @@ import (
 	"runtime"
 )
 
-// maxProcs is how many queues may be on their way back from the kernel without
-// one waiting for another. Far more are at work only where there are far more
+// maxProcs limits the number of queues that can return from the kernel at the same time
+// without waiting for each other. More queues can be busy only on machines with far more
 // CPUs.
 var maxProcs = max(64, 4*runtime.NumCPU())
 
-// ReserveProcessors lets that many queues be in the kernel, or come back from it, without
-// anything else that waits for one of Go's "processors". A queue that waits in the
-// kernel keeps its own until Go notices, which takes up to 20 ms where nothing else
-// happens. The number grows in steps: a change stops all of them for a moment.
+// ReserveProcessors raises GOMAXPROCS, so that this number of queues can wait in the
+// kernel or return from it without delaying other goroutines. A queue that waits in the
+// kernel keeps one of Go's "processors" until Go notices, which takes up to 20 ms on an
+// otherwise idle process. The number grows in steps, because each change stops all
+// processors for a moment.
 func ReserveProcessors(queues int) {
 	wanted := min(1<<bits.Len(uint(queues)), maxProcs)
 	if wanted > runtime.GOMAXPROCS(0) {

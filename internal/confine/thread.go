@@ -7,11 +7,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// confine gives the calling thread the privileges and the surroundings that a
-// server starts with. The thread, or a child of it, then executes the server's
-// program, all of whose threads inherit them: Go starts threads before main. The
-// caller has locked the thread and lets it end. The warnings name protections
-// that are not available.
+// confine gives the calling thread the privileges and the surroundings of a server. The
+// thread or a child of it then executes the server's program, and all threads of the
+// program inherit them. The program cannot do this itself, because Go starts threads
+// before main. The caller must have locked the thread and let it end. The warnings name
+// protections that are not available.
 func confine() (warnings []string, err error) {
 	if err := unix.Unshare(unix.CLONE_FS); err != nil {
 		return nil, fmt.Errorf("leave the working directory: %w", err)
@@ -23,13 +23,14 @@ func confine() (warnings []string, err error) {
 		return nil, fmt.Errorf("change to /: %w", err)
 	}
 	unix.Umask(0o077)
-	// The memory that the server allocates must not be waited for by writes
-	// to its own device (Linux 5.6; needs CAP_SYS_RESOURCE).
+	// While the server allocates memory, the kernel must not write to the server's own
+	// device to free some (Linux 5.6; needs CAP_SYS_RESOURCE).
 	if err := unix.Prctl(unix.PR_SET_IO_FLUSHER, 1, 0, 0, 0); err != nil {
 		warnings = append(warnings, fmt.Sprintf("not an I/O flusher, may deadlock without free memory: %v", err))
 	}
-	// Go's heap would begin with a huge page, 2 MiB of which a server uses a
-	// part. Buffers ask for theirs (Linux 6.18, before which nothing changes).
+	// Otherwise Go's heap would begin with a huge page of 2 MiB, of which a server uses
+	// only a part. Buffers ask for huge pages explicitly (Linux 6.18; earlier kernels
+	// ignore the option).
 	_ = unix.Prctl(unix.PR_SET_THP_DISABLE, 1, unix.PR_THP_DISABLE_EXCEPT_ADVISED, 0, 0)
 	if err := unblockSignals(); err != nil {
 		return nil, err
@@ -50,12 +51,12 @@ func unblockSignals() error {
 	return nil
 }
 
-// OnThread calls a function that executes a server on a confined thread, which
-// then ends.
+// OnThread calls execute, which executes a server, on a confined thread. The thread ends
+// afterwards.
 func OnThread(execute func(warnings []string) error) error {
 	result := make(chan error)
 	go func() {
-		// Never unlocked: the thread ends with this function.
+		// Without an unlock, the thread ends with this goroutine.
 		runtime.LockOSThread()
 		warnings, err := confine()
 		if err == nil {
