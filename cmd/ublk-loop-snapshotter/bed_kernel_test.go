@@ -38,7 +38,7 @@ func newBed(t testing.TB, needs ...ublktest.Need) *bed {
 	b := &bed{TB: t, dir: t.TempDir(), client: client.New(client.DefaultSocket)}
 	b.images = filepath.Join(b.dir, "images")
 	b.mkdir(b.images, filepath.Dir(oci.SettingsPath), filepath.Dir(client.DefaultSocket))
-	b.write(oci.SettingsPath, fmt.Sprintf("allowed_images = [%q]\nattach_timeout = \"60s\"\n", b.images))
+	b.write(oci.SettingsPath, fmt.Sprintf("allowed_images = [%[1]q]\nwritable_images = [%[1]q]\nattach_timeout = \"60s\"\n", b.images))
 	before := mounts(t)
 	t.Cleanup(b.killAll) // runs after the cleanups below
 	b.serve()

@@ -84,7 +84,7 @@ func (a *app) precreate() error {
 	if err != nil {
 		return fmt.Errorf("find this program: %w", err)
 	}
-	h := &oci.Hooks{Maker: rootMaker(settings), Program: program}
+	h := &oci.Hooks{Maker: rootMaker(settings, oci.HandlerHook), Program: program}
 	return h.Precreate(os.Stdin, a.out)
 }
 

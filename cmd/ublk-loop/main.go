@@ -20,7 +20,7 @@ func run(name string, args []string) int {
 	if name == mountHelper {
 		return mountMain(args)
 	}
-	if runtime := runtimeNames[name]; runtime != "" {
+	if runtime, standsIn := runtimeName(name); standsIn {
 		newApp().becomeRuntime(runtime, args)
 		return report.ExitFailed
 	}

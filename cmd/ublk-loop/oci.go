@@ -10,8 +10,13 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/report"
 )
 
-// runtimeNames maps the names of this program to the runtimes that it stands in for.
-var runtimeNames = map[string]string{"ublk-runc": "runc", "ublk-crun": "crun"}
+// runtimeName returns the name of the runtime that this program stands in for under
+// its own name: runc for ublk-runc, runc-trusted for ublk-runc-trusted.
+func runtimeName(own string) (name string, standsIn bool) {
+	name, ours := strings.CutPrefix(own, "ublk-")
+	plain, _, _ := strings.Cut(name, "-")
+	return name, ours && (plain == "runc" || plain == "crun")
+}
 
 func newOCICommand(a *app) *cobra.Command {
 	var runtime string
@@ -50,14 +55,15 @@ func replaceWithRuntime(runtime string, args []string) error {
 	if err != nil {
 		return oci.Reword(err)
 	}
+	handler := oci.HandlerOCI
 	if !strings.Contains(runtime, "/") {
-		runtime = settings.Runtime(runtime)
+		handler, runtime = runtime, settings.Runtime(runtime)
 	}
-	w := &oci.Wrapper{Maker: rootMaker(settings), Runtime: runtime}
+	w := &oci.Wrapper{Maker: rootMaker(settings, handler), Runtime: runtime}
 	return w.Run(args)
 }
 
-// rootMaker returns the maker of root directories for these settings.
-func rootMaker(settings *oci.Settings) oci.Maker {
-	return oci.Maker{Settings: settings}
+// rootMaker returns what makes root directories for the containers of a handler.
+func rootMaker(settings *oci.Settings, handler string) oci.Maker {
+	return oci.Maker{Settings: settings, Requester: oci.Requester{Handler: handler}}
 }

@@ -79,8 +79,8 @@ func TestOpenWritableImage(t *testing.T) {
 		readOnly error // with the option ro
 		written  error // with rw
 	}{
-		{nil, "images/c.img", nil, nil},
-		{nil, "other/d.img", errNotAllowed, errNotAllowed},
+		{nil, "images/c.img", nil, unix.EPERM}, // the default
+		{nil, "other/d.img", errNotAllowed, unix.EPERM},
 		{[]string{}, "images/data/a.img", nil, unix.EPERM},
 		{[]string{dir + "/images/data/"}, "images/data/a.img", nil, nil},
 		{[]string{dir + "/other", dir + "/images/data"}, "images/data/a.img", nil, nil},
@@ -91,13 +91,13 @@ func TestOpenWritableImage(t *testing.T) {
 		{[]string{dir + "/images/data"}, "images/data/all/c.img", unix.ELOOP, unix.ELOOP},
 		{[]string{dir + "/other"}, "other/d.img", errNotAllowed, errNotAllowed},
 	} {
-		s := &Settings{AllowedImages: []string{dir + "/images"}, WritableImages: tt.writable}
+		s := &Settings{Lists: Lists{AllowedImages: []string{dir + "/images"}, WritableImages: tt.writable}}
 		for value, want := range map[string]error{"ro": tt.readOnly, "rw": tt.written} {
 			o, err := ParseOptions(value)
 			if err != nil {
 				t.Fatal(err)
 			}
-			f, err := s.OpenImage(dir+"/"+tt.path, o)
+			f, err := s.OpenImage(dir+"/"+tt.path, o, Requester{})
 			if !errors.Is(err, want) || want == nil && err != nil {
 				t.Errorf("%s of %s, with writable_images %q: error %v, want %v", value, tt.path, tt.writable, err, want)
 			}

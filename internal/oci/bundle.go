@@ -19,6 +19,7 @@ type bundle struct {
 	name   string // in dir
 	text   []byte
 	config *config // of the text
+	owner  uint32  // the user who can change the text
 }
 
 // openBundle reads the bundle of a call. It returns nil for one that cannot be
@@ -45,7 +46,24 @@ func openBundle(c *call) *bundle {
 	if err != nil {
 		return nil
 	}
-	return &bundle{dir, filepath.Base(path), text, cfg}
+	owner, err := ownerOf(dir, f)
+	if err != nil {
+		_ = dir.Close()
+		return nil
+	}
+	return &bundle{dir, filepath.Base(path), text, cfg, owner}
+}
+
+// ownerOf returns the user who can change a configuration: the owner of its
+// directory, or if that is root, the owner of the file.
+func ownerOf(dir, file *os.File) (uint32, error) {
+	var st unix.Stat_t
+	for _, f := range []*os.File{dir, file} {
+		if err := unix.Fstat(int(f.Fd()), &st); err != nil || st.Uid != 0 {
+			return st.Uid, err
+		}
+	}
+	return st.Uid, nil
 }
 
 func (b *bundle) close() { _ = b.dir.Close() }

@@ -10,24 +10,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// OpenImage finds an image (O_PATH in open(2)) below one of AllowedImages, with
-// no link on the way from there. It returns an error that wraps EINVAL for what
-// is not a regular file, EPERM for one that is not to be written to.
-func (s *Settings) OpenImage(path string, o *MountOptions) (*os.File, error) {
-	return s.openImage(path, &o.o)
+// OpenImage finds an image (O_PATH in open(2)) below one of the directories that the
+// requester may use, with no link on the way from there. It returns an error that
+// wraps EINVAL for what is not a regular file, EPERM for one that is not to be
+// written to.
+func (s *Settings) OpenImage(path string, o *MountOptions, who Requester) (*os.File, error) {
+	return s.openImage(path, &o.o, who)
 }
 
-func (s *Settings) openImage(path string, o *mountOptions) (*os.File, error) {
-	if !o.readOnly && !s.mayWrite(path) {
+func (s *Settings) openImage(path string, o *mountOptions, who Requester) (*os.File, error) {
+	if !o.readOnly && !s.mayWrite(path, who) {
 		return nil, fmt.Errorf("%s: option rw: below no directory of writable_images: %w", path, unix.EPERM)
 	}
-	return openImage(s.AllowedImages, path)
-}
-
-// mayWrite reports whether the image at a path may be written to. It is where its
-// path says, or is not found: no link is followed.
-func (s *Settings) mayWrite(path string) bool {
-	return s.WritableImages == nil || slices.ContainsFunc(s.WritableImages, func(dir string) bool { return isBelow(dir, path) })
+	return openInAll(s.lists(who, allowedImages), path)
 }
 
 // MountOptions are how an image is to be mounted by somebody else: containerd.

@@ -10,6 +10,8 @@ import (
 // Maker makes root directories of containers.
 type Maker struct {
 	Settings *Settings
+	// Requester is for whom.
+	Requester Requester
 }
 
 // makeRoot makes the root directory that annotations ask for, at rootPlace in a
@@ -21,7 +23,7 @@ func (m *Maker) makeRoot(annotations map[string]string, use func() error) (*atta
 	if err != nil {
 		return nil, err
 	}
-	image, err := m.Settings.openImage(r.image, &r.options)
+	image, err := m.Settings.openImage(r.image, &r.options, m.Requester)
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/BurntSushi/toml"
@@ -20,12 +21,13 @@ const SettingsPath = "/etc/ublk-loop/oci.toml"
 type Settings struct {
 	// Runtimes are the programs behind ublk-NAME.
 	Runtimes map[string]string `toml:"runtimes"`
-	// AllowedImages are the directories below which images may be. With none
-	// there is no image that a container may have.
-	AllowedImages []string `toml:"allowed_images"`
-	// WritableImages are the directories below which those images are that may be
-	// written to; nil for all of AllowedImages, empty for none.
-	WritableImages []string `toml:"writable_images"`
+	// Lists apply to every container for which no other lists are given. Without
+	// a list there is no image that a container may have, or write to.
+	Lists
+	// Handlers and Owners are lists for the containers of one handler, and of one
+	// owner of bundles, by his number.
+	Handlers map[string]Lists `toml:"handlers"`
+	Owners   map[string]Lists `toml:"owners"`
 	// AllowedOverlays are the directories below which those may be that take
 	// what a container writes. They must not be below AllowedImages: a
 	// container could make its own image there.
@@ -65,17 +67,11 @@ func (s *Settings) validate() error {
 			return fmt.Errorf("runtime %s: %q: not an absolute path: %w", name, program, unix.EINVAL)
 		}
 	}
-	for key, dirs := range map[string][]string{
-		"allowed_images": s.AllowedImages, "writable_images": s.WritableImages, "allowed_overlays": s.AllowedOverlays,
-	} {
-		for _, dir := range dirs {
-			if !filepath.IsAbs(dir) {
-				return fmt.Errorf("%s: %q: not an absolute path: %w", key, dir, unix.EINVAL)
-			}
-		}
+	if err := errors.Join(s.validateLists(), checkDirs("allowed_overlays", s.AllowedOverlays)); err != nil {
+		return err
 	}
 	for _, dir := range s.AllowedOverlays {
-		for _, images := range s.AllowedImages {
+		for _, images := range s.allAllowed() {
 			if isBelow(images, dir) || isBelow(dir, images) {
 				return fmt.Errorf("allowed_overlays: %q: containers could write images of %q there: %w", dir, images, unix.EINVAL)
 			}
@@ -96,10 +92,14 @@ func isBelow(dir, path string) bool {
 	return err == nil && filepath.IsLocal(rel)
 }
 
-// Runtime returns the program behind ublk-NAME.
+// Runtime returns the program behind ublk-NAME. NAME can be that of another runtime
+// and a word of the administrator's: "runc-trusted".
 func (s *Settings) Runtime(name string) string {
-	if program := s.Runtimes[name]; program != "" {
-		return program
+	plain, _, _ := strings.Cut(name, "-")
+	for _, name := range []string{name, plain} {
+		if program := s.Runtimes[name]; program != "" {
+			return program
+		}
 	}
-	return "/usr/bin/" + name
+	return "/usr/bin/" + plain
 }

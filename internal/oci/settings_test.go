@@ -40,13 +40,23 @@ attach_timeout = "1.5s"
 sweep_after = "3m"
 [runtimes]
 runc = "/opt/runc"
+[handlers.runc-data]
+writable_images = ["/var/lib/images/data"]
+[owners.1000]
+allowed_images = []
 `)
 	want := &Settings{
-		Runtimes: map[string]string{"runc": "/opt/runc"}, AllowedImages: []string{"/var/lib/images/"}, WritableImages: []string{},
+		Runtimes: map[string]string{"runc": "/opt/runc"}, Lists: Lists{AllowedImages: []string{"/var/lib/images/"}, WritableImages: []string{}},
+		Handlers: map[string]Lists{"runc-data": {WritableImages: []string{"/var/lib/images/data"}}}, Owners: map[string]Lists{"1000": {AllowedImages: []string{}}},
 		AllowedOverlays: []string{"/var/lib/overlays"}, Socket: "/run/x.sock", AttachTimeout: 1500 * time.Millisecond, SweepAfter: 3 * time.Minute,
 	}
-	if err != nil || !reflect.DeepEqual(got, want) || got.Runtime("runc") != "/opt/runc" {
-		t.Errorf("%+v, error %v", got, err)
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Fatalf("%+v, error %v", got, err)
+	}
+	for name, program := range map[string]string{"runc": "/opt/runc", "runc-data": "/opt/runc", "crun": "/usr/bin/crun", "crun-a-b": "/usr/bin/crun"} {
+		if got := got.Runtime(name); got != program {
+			t.Errorf("runtime %s is %s, want %s", name, got, program)
+		}
 	}
 }
 
@@ -62,6 +72,18 @@ func TestReadSettingsRefuses(t *testing.T) {
 		`attach_timeout = "0s"`:       "attach_timeout",
 		`attach_timeout = "soon"`:     "soon",
 		`socket = `:                   "oci.toml",
+
+		"[handlers.rucn]\nallowed_images = []":                                   "handlers.rucn",
+		"[handlers.hook]\nallowed_images = [\"x\"]":                              "handlers.hook",
+		"[handlers.hook]\nallowed_overlays = []":                                 "allowed_overlays",
+		"[owners.anna]\nallowed_images = []":                                     "owners.anna",
+		"[owners.-1]\nallowed_images = []":                                       "owners.-1",
+		"[owners.01]\nallowed_images = []":                                       "owners.01",
+		"[owners.4294967296]\nallowed_images = []":                               "owners.4294967296",
+		"[owners.0]\nwritable_images = [\"x\"]":                                  "owners.0",
+		"allowed_overlays = [\"/v\"]\n[owners.0]\nallowed_images = [\"/v/w\"]":   "allowed_overlays",
+		"allowed_overlays = [\"/v\"]\n[handlers.oci]\nallowed_images = [\"/v\"]": "allowed_overlays",
+
 		"allowed_images = [\"/v\"]\nallowed_overlays = [\"/v/w\"]":  "allowed_overlays",
 		"allowed_images = [\"/v/w\"]\nallowed_overlays = [\"/v/\"]": "allowed_overlays",
 	} {

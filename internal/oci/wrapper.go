@@ -78,6 +78,7 @@ func (w *Wrapper) execute(args []string) error {
 // start makes a container's root directory, and executes the runtime in its
 // namespace.
 func (w *Wrapper) start(b *bundle, args []string) error {
+	w.Requester.Owner = &b.owner
 	_, err := w.makeRoot(b.config.Annotations, func() error {
 		if err := b.setRoot(rootPlace); err != nil {
 			return err

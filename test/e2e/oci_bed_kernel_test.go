@@ -40,7 +40,8 @@ const hooksMount = "/run/ublk-loop-oci/hooks"
 // wrap returns a place for containers of a runtime: "runc", "crun", the path of
 // one of these, or the text of a shell script that stands in for one. All mounts
 // are shared, as systemd has them. Without a setting of attach_timeout there is
-// more time for a device than many at once take on a busy machine.
+// more time for a device than many at once take on a busy machine, and without one of
+// writable_images all images may be written to.
 func (b *bed) wrap(runtime string, settings ...string) *wrapped {
 	b.Helper()
 	b.tool("mount", "--make-rshared", "/")
@@ -65,7 +66,10 @@ func (b *bed) wrap(runtime string, settings ...string) *wrapped {
 	}
 	more := strings.Join(settings, "\n")
 	if !strings.Contains(more, "attach_timeout") {
-		more += "\nattach_timeout = \"2m\""
+		more = "attach_timeout = \"2m\"\n" + more
+	}
+	if !strings.Contains(more, "writable_images") {
+		more = fmt.Sprintf("writable_images = [%q]\n%s", w.images, more)
 	}
 	text := fmt.Sprintf("allowed_images = [%q]\n%s\n[runtimes]\n%s = %q\n", w.images, more, name, program)
 	b.write(oci.SettingsPath, text, 0o644)

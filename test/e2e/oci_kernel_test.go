@@ -160,6 +160,30 @@ func TestKernelOCIRefused(t *testing.T) {
 	w.server = w.serve()
 }
 
+// A handler and an owner of bundles have lists of their own; without a list no image
+// may be written to.
+func TestKernelOCIWritable(t *testing.T) {
+	w := kernelBed(t, ublktest.Once).wrap("runc", `
+writable_images = []
+[handlers.runc-data]
+writable_images = ["/"]
+[owners.1000]
+allowed_images = ["/nothing"]`)
+	image := w.imageOf("ext4", rootTree(w, "x"))
+	rw := asked{"image": image, "options": "rw"}
+	w.refuses(w.bundle(rw, "true"), image, "writable_images")
+	owned := w.bundle(rw, "true")
+	if err := os.Chown(owned, 1000, 1000); err != nil {
+		t.Fatal(err)
+	}
+	w.runtime = filepath.Join(w.TempDir(), "ublk-runc-data")
+	if err := os.Symlink(w.bin, w.runtime); err != nil {
+		t.Fatal(err)
+	}
+	w.runs("c", w.bundle(rw, "true"))
+	w.refuses(owned, image, "below no directory")
+}
+
 // An image is one writer's, and another's as soon as he is gone.
 func TestKernelOCIReadWrite(t *testing.T) {
 	ublktest.Require(t, ublktest.OldestAndNewest)

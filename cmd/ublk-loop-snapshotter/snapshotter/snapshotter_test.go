@@ -24,7 +24,7 @@ func without(t *testing.T) (*Snapshotter, Options) {
 	dir := t.TempDir()
 	o := Options{
 		Root: filepath.Join(dir, "own"), Size: minSize,
-		Settings: &oci.Settings{Socket: filepath.Join(dir, "none.sock"), AttachTimeout: time.Second, AllowedImages: []string{dir}},
+		Settings: &oci.Settings{Socket: filepath.Join(dir, "none.sock"), AttachTimeout: time.Second, Lists: oci.Lists{AllowedImages: []string{dir}, WritableImages: []string{dir}}},
 	}
 	s, err := New(context.Background(), o)
 	if err != nil {
@@ -99,9 +99,17 @@ func TestImageLabels(t *testing.T) {
 	if _, err := s.Prepare(ctx, "a", "", snapshots.WithLabels(map[string]string{ImageLabel: image, OptionsLabel: "rw"})); !errdefs.IsUnavailable(err) {
 		t.Errorf("an image that is allowed: %v", err)
 	}
-	s.settings.WritableImages = []string{}
-	if _, err := s.Prepare(ctx, "a", "", snapshots.WithLabels(map[string]string{ImageLabel: image, OptionsLabel: "rw"})); !errdefs.IsInvalidArgument(err) {
-		t.Errorf("an image that is not to be written to: %v", err)
+	for _, change := range []func(){
+		func() { s.settings.WritableImages = nil },
+		func() {
+			s.settings.WritableImages = s.settings.AllowedImages
+			s.settings.Handlers = map[string]oci.Lists{oci.HandlerSnapshotter: {WritableImages: []string{}}}
+		},
+	} {
+		change()
+		if _, err := s.Prepare(ctx, "a", "", snapshots.WithLabels(map[string]string{ImageLabel: image, OptionsLabel: "rw"})); !errdefs.IsInvalidArgument(err) {
+			t.Errorf("an image that is not to be written to: %v", err)
+		}
 	}
 }
 

@@ -1,0 +1,103 @@
+package oci
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// An image is in each list that is given for its requester, or in the general list
+// if there is none.
+func TestListsOfRequesters(t *testing.T) {
+	dir := t.TempDir()
+	makeDirs(t, dir, 0o755, "all/a", "all/b", "mine")
+	for _, f := range []string{"all/a/1", "all/b/2", "mine/3"} {
+		if err := os.WriteFile(filepath.Join(dir, f), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	in := func(names ...string) []string {
+		dirs := []string{}
+		for _, name := range names {
+			dirs = append(dirs, dir+"/"+name)
+		}
+		return dirs
+	}
+	s := &Settings{
+		Lists: Lists{AllowedImages: in("all"), WritableImages: in("all/a")},
+		Handlers: map[string]Lists{
+			"runc-none":   {AllowedImages: in(), WritableImages: in()},
+			"runc-read":   {WritableImages: in()},
+			"runc-write":  {WritableImages: in("all")},
+			"runc-narrow": {AllowedImages: in("all/b")},
+		},
+		Owners: map[string]Lists{"0": {}, "1000": {AllowedImages: in("mine", "all/b"), WritableImages: in("mine", "all/b")}},
+	}
+	root, anna, other := uint32(0), uint32(1000), uint32(1001)
+	for _, tt := range []struct {
+		who         Requester
+		read, write string // the images that may be read and written, of 1, 2 and 3
+	}{
+		{Requester{}, "12", "1"},
+		{Requester{Handler: "runc", Owner: &root}, "12", "1"},
+		{Requester{Handler: "runc", Owner: &other}, "12", "1"},
+		{Requester{Handler: "runc-none", Owner: &root}, "", ""},
+		{Requester{Handler: "runc-read"}, "12", ""},
+		{Requester{Handler: "runc-write", Owner: &other}, "12", "12"},
+		{Requester{Handler: "runc-narrow"}, "2", ""},
+		{Requester{Handler: "runc", Owner: &anna}, "23", "23"},
+		{Requester{Handler: "runc-read", Owner: &anna}, "23", ""},
+		{Requester{Handler: "runc-write", Owner: &anna}, "23", "2"},
+		{Requester{Handler: "runc-narrow", Owner: &anna}, "2", "2"},
+		{Requester{Handler: "runc-none", Owner: &anna}, "", ""},
+	} {
+		for option, want := range map[string]string{"ro": tt.read, "rw": tt.write} {
+			o, err := ParseOptions(option)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := ""
+			for _, name := range []string{"all/a/1", "all/b/2", "mine/3"} {
+				f, err := s.OpenImage(filepath.Join(dir, name), o, tt.who)
+				switch {
+				case err == nil:
+					got += filepath.Base(name)
+					_ = f.Close()
+				case !errors.Is(err, errNotAllowed) && !errors.Is(err, unix.EPERM):
+					t.Errorf("%s: error %v", name, err)
+				}
+			}
+			if got != want {
+				t.Errorf("handler %q, owner %v: %s opens %q, want %q", tt.who.Handler, tt.who.Owner, option, got, want)
+			}
+		}
+	}
+}
+
+// The owner of a bundle is the user who can change what it asks for.
+func TestBundleOwner(t *testing.T) {
+	type owners struct {
+		dir, file int
+		want      uint32
+	}
+	self := os.Geteuid()
+	cases := []owners{{self, self, uint32(self)}}
+	if self == 0 { // who alone can give files away
+		cases = append(cases, owners{1000, 0, 1000}, owners{0, 1000, 1000}, owners{1000, 1001, 1000})
+	}
+	for _, tt := range cases {
+		dir := t.TempDir()
+		path := filepath.Join(dir, "config.json")
+		if err := errors.Join(os.WriteFile(path, []byte("{}"), 0o600), os.Chown(path, tt.file, 0), os.Chown(dir, tt.dir, 0)); err != nil {
+			t.Fatal(err)
+		}
+		b := openBundle(&call{bundle: dir})
+		if b == nil || b.owner != tt.want {
+			t.Fatalf("directory of %d, file of %d: %+v, want owner %d", tt.dir, tt.file, b, tt.want)
+		}
+		b.close()
+	}
+}
