@@ -23,6 +23,9 @@ func (m *Maker) makeRoot(annotations map[string]string, use func() error) (*atta
 	if err != nil {
 		return nil, err
 	}
+	if err := m.Settings.checkOverlay(r.overlay); err != nil {
+		return nil, err
+	}
 	image, err := m.Settings.openImage(r.image, &r.options, m.Requester)
 	if err != nil {
 		return nil, err

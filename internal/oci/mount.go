@@ -92,8 +92,5 @@ func (m *Maker) openOverlay(o overlay) (*os.File, error) {
 	if o.kind == overlayDir {
 		return openOverlayDir(m.Settings.AllowedOverlays, o.dir)
 	}
-	if err := mount("ublk-loop", writePlace, "tmpfs", unix.MS_NODEV, "mode=700,size="+o.size); err != nil {
-		return nil, err
-	}
-	return os.OpenFile(writePlace, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	return mountTmpfs(o.size)
 }

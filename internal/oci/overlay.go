@@ -12,7 +12,7 @@ import (
 // overlay is what takes the writes that an image does not.
 type overlay struct {
 	kind string // "", overlayTmpfs or overlayDir
-	size string // of a tmpfs, as tmpfs(5) takes it
+	size uint64 // of a tmpfs, in bytes
 	dir  string // an absolute path
 }
 
@@ -28,21 +28,12 @@ func parseOverlay(value string) (overlay, error) {
 	kind, rest, _ := strings.Cut(value, ":")
 	switch kind {
 	case overlayTmpfs:
-		if !isSize(rest) {
-			return overlay{}, fmt.Errorf("the size is not a number of bytes, with k, m or g behind it: %w", unix.EINVAL)
-		}
-		return overlay{kind: kind, size: rest}, nil
+		size, err := parseTmpfsSize(rest)
+		return overlay{kind: kind, size: size}, err
 	case overlayDir:
 		return overlay{kind: kind, dir: rest}, checkPath(rest)
 	}
 	return overlay{}, fmt.Errorf("not one of none, tmpfs:SIZE, dir:PATH: %w", unix.EINVAL)
-}
-
-// isSize reports whether a text is a size for tmpfs that bounds it: 0 does not.
-func isSize(text string) bool {
-	digits := strings.TrimRight(text, "kKmMgG")
-	return len(text)-len(digits) <= 1 && digits != "" && len(digits) <= 12 &&
-		strings.Trim(digits, "0123456789") == "" && strings.Trim(digits, "0") != ""
 }
 
 // openOverlayDir finds a directory that is to take writes (O_PATH in open(2)). It

@@ -32,6 +32,9 @@ type Settings struct {
 	// what a container writes. They must not be below AllowedImages: a
 	// container could make its own image there.
 	AllowedOverlays []string `toml:"allowed_overlays"`
+	// TmpfsLimit is the largest tmpfs that takes what a container writes, 0 for an
+	// eighth of the machine's memory.
+	TmpfsLimit Size `toml:"tmpfs_limit"`
 	// Socket is that of the server.
 	Socket string `toml:"socket"`
 	// AttachTimeout bounds how long a container waits for its device.

@@ -38,6 +38,7 @@ allowed_overlays = ["/var/lib/overlays"]
 socket = "/run/x.sock"
 attach_timeout = "1.5s"
 sweep_after = "3m"
+tmpfs_limit = "64m"
 [runtimes]
 runc = "/opt/runc"
 [handlers.runc-data]
@@ -48,7 +49,7 @@ allowed_images = []
 	want := &Settings{
 		Runtimes: map[string]string{"runc": "/opt/runc"}, Lists: Lists{AllowedImages: []string{"/var/lib/images/"}, WritableImages: []string{}},
 		Handlers: map[string]Lists{"runc-data": {WritableImages: []string{"/var/lib/images/data"}}}, Owners: map[string]Lists{"1000": {AllowedImages: []string{}}},
-		AllowedOverlays: []string{"/var/lib/overlays"}, Socket: "/run/x.sock", AttachTimeout: 1500 * time.Millisecond, SweepAfter: 3 * time.Minute,
+		AllowedOverlays: []string{"/var/lib/overlays"}, Socket: "/run/x.sock", AttachTimeout: 1500 * time.Millisecond, SweepAfter: 3 * time.Minute, TmpfsLimit: 64 << 20,
 	}
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Fatalf("%+v, error %v", got, err)
@@ -62,16 +63,19 @@ allowed_images = []
 
 func TestReadSettingsRefuses(t *testing.T) {
 	for text, why := range map[string]string{
-		`allowed_image = ["/x"]`:      "allowed_image",
-		"[runtimes]\nrunc = \"runc\"": "runc",
-		"[runtime]\nrunc = \"/x\"":    "runtime",
-		`allowed_images = ["x"]`:      "allowed_images",
-		`allowed_images = "/x"`:       "allowed_images",
-		`writable_images = ["x"]`:     "writable_images",
-		`allowed_overlays = ["x"]`:    "allowed_overlays",
-		`attach_timeout = "0s"`:       "attach_timeout",
-		`attach_timeout = "soon"`:     "soon",
-		`socket = `:                   "oci.toml",
+		`allowed_image = ["/x"]`:       "allowed_image",
+		"[runtimes]\nrunc = \"runc\"":  "runc",
+		"[runtime]\nrunc = \"/x\"":     "runtime",
+		`allowed_images = ["x"]`:       "allowed_images",
+		`allowed_images = "/x"`:        "allowed_images",
+		`writable_images = ["x"]`:      "writable_images",
+		`allowed_overlays = ["x"]`:     "allowed_overlays",
+		`attach_timeout = "0s"`:        "attach_timeout",
+		`attach_timeout = "soon"`:      "soon",
+		`socket = `:                    "oci.toml",
+		`tmpfs_limit = "0"`:            "tmpfs_limit",
+		`tmpfs_limit = "50%"`:          "tmpfs_limit",
+		`tmpfs_limit = "99999999999g"`: "tmpfs_limit",
 
 		"[handlers.rucn]\nallowed_images = []":                                   "handlers.rucn",
 		"[handlers.hook]\nallowed_images = [\"x\"]":                              "handlers.hook",

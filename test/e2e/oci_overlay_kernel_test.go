@@ -6,6 +6,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -75,5 +77,27 @@ func TestKernelOCIOverlayPrivate(t *testing.T) {
 	var st unix.Stat_t
 	if err := unix.Stat(owned+"/upper", &st); !errors.Is(err, unix.ENOENT) {
 		t.Errorf("something was made in a directory that is refused: error %v", err)
+	}
+}
+
+// A tmpfs takes no more memory than the settings say, neither by its size nor by the
+// number of its files.
+func TestKernelOCITmpfsLimit(t *testing.T) {
+	ublktest.Require(t, ublktest.Once)
+	w := kernelBed(t).wrap("runc", `tmpfs_limit = "1m"`)
+	image := w.imageOf("squashfs", rootTree(w, "x"))
+	ask := func(size string) string {
+		return w.bundle(asked{"image": image, "overlay": "tmpfs:" + size}, "sh", "-c",
+			"i=0; while [ $i -lt 5000 ] && true >/f$i; do i=$((i+1)); done 2>/dev/null; echo $i")
+	}
+	for _, size := range []string{"1025k", "99g", "8589934591g"} {
+		w.refuses(ask(size), "tmpfs_limit")
+	}
+	for _, size := range []string{"8589934592g", "17179869184g", "17179869185g", "999999999999g"} { // 0 and 1g of what the kernel sees
+		w.refuses(ask(size), "2^63 bytes or more")
+	}
+	out := w.runs("c", ask("1m"))
+	if files, err := strconv.Atoi(strings.TrimSpace(out)); err != nil || files < 1024 || files > 1024+1<<20/4096 {
+		t.Errorf("the container has made %q files", out)
 	}
 }
