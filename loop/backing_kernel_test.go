@@ -136,7 +136,7 @@ func TestKernelBackingDirect(t *testing.T) {
 			if b.Direct != tt.want || hasDirectFlag(t, b.FD) != tt.want {
 				t.Errorf("%+v: direct %v, want %v", tt.cfg, b.Direct, tt.want)
 			}
-			if p, err := b.Params(ublk.BufferCopy, 1<<20); err != nil || p.Discard.MaxSectors == 0 {
+			if p, err := b.Params(ublk.BufferCopy, 1<<20); err != nil || p.Discard.MaxBytes == 0 {
 				t.Errorf("no holes, error %v", err)
 			}
 			if err := b.Close(); err != nil {

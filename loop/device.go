@@ -162,7 +162,7 @@ func (d *Device) Path() string { return d.dev.BlockPath() }
 func (d *Device) Status() Status {
 	s := d.status
 	if params, err := d.dev.Params(); err == nil {
-		s.Size = params.DevSectors << 9
+		s.Size = params.Size
 	}
 	s.State = ublk.StateLive.String()
 	s.MajMin, s.DiskSequence = blockNumber(s.ID), blockSequence(s.ID)

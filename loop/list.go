@@ -104,7 +104,7 @@ func statusOf(ctl *ublk.Control, info ublk.Info) (Status, error) {
 	s.Device = ublk.BlockPath(info.ID)
 	s.MajMin, s.DiskSequence = blockNumber(info.ID), blockSequence(info.ID)
 	s.State = state.String()
-	s.Size = params.DevSectors << 9
+	s.Size = params.Size
 	s.ReadOnly = params.ReadOnly
 	s.OnCrash = string(onCrashOf(info.Features))
 	s.Queues, s.Depth = int(info.Queues), int(info.Depth)

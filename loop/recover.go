@@ -76,7 +76,7 @@ func recoverDevice(ctl *ublk.Control, id uint32, file *os.File, opts RecoverOpti
 	if err != nil {
 		return nil, err
 	}
-	if err := saved.checkBacking(file, params.DevSectors<<9); err != nil {
+	if err := saved.checkBacking(file, params.Size); err != nil {
 		return nil, err
 	}
 	cfg := saved.configFor(&params)
@@ -234,7 +234,7 @@ func (s *state) configFor(p *ublk.Params) Config {
 	if own := cfg.Transfer.SectorSize; own != 0 && own < cfg.SectorSize {
 		cfg.SectorSize = 0 // the disk's own, which nobody asked for
 	}
-	cfg.SizeLimit = p.DevSectors << 9
+	cfg.SizeLimit = p.Size
 	cfg.DirectIO = SwitchOff
 	if s.Status.DirectIO {
 		cfg.DirectIO = SwitchOn

@@ -81,7 +81,7 @@ func resize(ctl *ublk.Control, id uint32, opts ResizeOptions) error {
 }
 
 func updateSize(ctl *ublk.Control, id uint32, size uint64) error {
-	err := ctl.UpdateSize(id, size>>9)
+	err := ctl.UpdateSize(id, size)
 	if errors.Is(err, ublk.ErrNotSupported) {
 		return hint.Add(ublk.ErrNotSupported, "it takes Linux 6.16 (UPDATE_SIZE); del the device and add it again")
 	}

@@ -110,7 +110,7 @@ func startNeighbour(t *testing.T, ctl *ublk.Control, m mode, target ublk.Target)
 			t.Error(err)
 		}
 	})
-	if err := dev.SetParams(ublk.Params{DevSectors: 2048}); err != nil {
+	if err := dev.SetParams(ublk.Params{Size: 1 << 20}); err != nil {
 		t.Fatal(err)
 	}
 	if err := dev.Start(target); err != nil {

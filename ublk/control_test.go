@@ -219,12 +219,12 @@ func TestParamsRoundTrip(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := ublk.Params{
-		DevSectors: 80, LogicalBlockSize: 4096, PhysicalBlockSize: 8192, IOMin: 8192, IOOpt: 65536,
-		MaxSectors: 1024, ChunkSectors: 256, VirtBoundaryMask: 4095, DMAAlignment: 511,
+		Size: 40960, LogicalBlockSize: 4096, PhysicalBlockSize: 8192, IOMin: 8192, IOOpt: 65536,
+		MaxIOBytes: 1 << 19, ChunkBytes: 128 << 10, VirtBoundaryMask: 4095, DMAAlignment: 511,
 		Segments: ublk.SegmentParams{MaxSegments: 33, MaxSegmentSize: 65536, BoundaryMask: 0xffffffff},
 		ReadOnly: true, Rotational: true, VolatileCache: true, FUA: true,
-		Discard:               ublk.DiscardParams{MaxSectors: 64, Granularity: 8192, Alignment: 4096},
-		MaxWriteZeroesSectors: 128,
+		Discard:             ublk.DiscardParams{MaxBytes: 32768, Granularity: 8192, Alignment: 4096},
+		MaxWriteZeroesBytes: 65536,
 	}
 	if err := dev.SetParams(want); err != nil {
 		t.Fatal(err)
@@ -239,17 +239,26 @@ func TestParamsRoundTrip(t *testing.T) {
 }
 
 func TestSetParamsRefusesWhatMakesNoSense(t *testing.T) {
-	good := ublk.Params{DevSectors: 16}
+	good := ublk.Params{Size: 8192}
 	for name, change := range map[string]func(*ublk.Params){
-		"no sectors":             func(p *ublk.Params) { p.DevSectors = 0 },
+		"no bytes":               func(p *ublk.Params) { p.Size = 0 },
 		"block below a sector":   func(p *ublk.Params) { p.LogicalBlockSize = 256 },
 		"block no power of two":  func(p *ublk.Params) { p.LogicalBlockSize = 1536 },
-		"not a multiple":         func(p *ublk.Params) { p.LogicalBlockSize = 4096; p.DevSectors = 17 },
+		"not a multiple":         func(p *ublk.Params) { p.LogicalBlockSize = 4096; p.Size = 17 << 9 },
 		"physical below logical": func(p *ublk.Params) { p.PhysicalBlockSize = 1 << 31; p.PhysicalBlockSize += 512 },
 		"odd io_min":             func(p *ublk.Params) { p.IOMin = 3000 },
 		"odd io_opt":             func(p *ublk.Params) { p.IOOpt = 3000 },
-		"max below a page":       func(p *ublk.Params) { p.MaxSectors = 7 },
-		"max above the buffers":  func(p *ublk.Params) { p.MaxSectors = 2049 },
+		"max below a page":       func(p *ublk.Params) { p.MaxIOBytes = 7 << 9 },
+		"max above the buffers":  func(p *ublk.Params) { p.MaxIOBytes = 2049 << 9 },
+		"max of odd bytes":       func(p *ublk.Params) { p.MaxIOBytes = 4097 },
+		"size of odd bytes":      func(p *ublk.Params) { p.Size = 8191 },
+		"odd chunk":              func(p *ublk.Params) { p.ChunkBytes = 511 },
+		"chunk within a block":   func(p *ublk.Params) { p.LogicalBlockSize = 4096; p.ChunkBytes = 512 },
+		"huge chunk":             func(p *ublk.Params) { p.ChunkBytes = 1 << 41 },
+		"odd discards":           func(p *ublk.Params) { p.Discard.MaxBytes = 1000 },
+		"huge discards":          func(p *ublk.Params) { p.Discard.MaxBytes = 1 << 41 },
+		"odd zeroes":             func(p *ublk.Params) { p.MaxWriteZeroesBytes = 1000 },
+		"huge zeroes":            func(p *ublk.Params) { p.MaxWriteZeroesBytes = 1 << 41 },
 		"FUA without a cache":    func(p *ublk.Params) { p.FUA = true },
 		"odd DMA mask":           func(p *ublk.Params) { p.DMAAlignment = 4 },
 		"small segments":         func(p *ublk.Params) { p.Segments = ublk.SegmentParams{MaxSegments: 1, MaxSegmentSize: 512} },

@@ -44,7 +44,7 @@ func Example() {
 	}
 	defer dev.Close()
 	disk := make(ramDisk, 8<<20)
-	if err := dev.SetParams(ublk.Params{DevSectors: uint64(len(disk)) / 512}); err != nil {
+	if err := dev.SetParams(ublk.Params{Size: uint64(len(disk))}); err != nil {
 		log.Fatal(err)
 	}
 	if err := dev.Start(disk); err != nil {

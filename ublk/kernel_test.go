@@ -27,7 +27,7 @@ func startRAMDisk(t testing.TB, ctl *ublk.Control, opts ublk.Options, disk ramDi
 			t.Errorf("close: %v", err)
 		}
 	})
-	if err := dev.SetParams(ublk.Params{DevSectors: uint64(len(disk)) / 512}); err != nil {
+	if err := dev.SetParams(ublk.Params{Size: uint64(len(disk))}); err != nil {
 		t.Fatal(err)
 	}
 	if err := dev.Start(disk); err != nil {

@@ -33,7 +33,7 @@ func addDevice(t testing.TB, ctl *ublk.Control, opts ublk.Options) *ublk.Device 
 			t.Errorf("close: %v", err)
 		}
 	})
-	if err := dev.SetParams(ublk.Params{DevSectors: 2048}); err != nil {
+	if err := dev.SetParams(ublk.Params{Size: 1 << 20}); err != nil {
 		t.Fatal(err)
 	}
 	return dev

@@ -79,7 +79,7 @@ func TestKernelSlowRequestAmongMany(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = dev.Close() }()
-	if err := dev.SetParams(ublk.Params{DevSectors: 2048}); err != nil {
+	if err := dev.SetParams(ublk.Params{Size: 1 << 20}); err != nil {
 		t.Fatal(err)
 	}
 	if err := dev.Start(pipeTarget{r}); err != nil {

@@ -3,6 +3,7 @@ package ublk
 import (
 	"errors"
 	"fmt"
+	"math"
 	"math/bits"
 )
 
@@ -10,12 +11,11 @@ import (
 const sectorShift = 9
 
 // Params describes a device to the block layer: its size, its queue limits and
-// what it can do. Sizes are in bytes, sectors are 512 bytes. The zero value of
-// a limit leaves the block layer's default.
+// what it can do. All sizes are in bytes. The zero value of a limit leaves the
+// block layer's default.
 type Params struct {
-	// DevSectors is the device's size: not 0, a multiple of the logical
-	// block size.
-	DevSectors uint64
+	// Size is the device's size: not 0, a multiple of LogicalBlockSize.
+	Size uint64
 	// LogicalBlockSize is the smallest unit of I/O: a power of two from 512
 	// to the page size. 0 means 512.
 	LogicalBlockSize uint32
@@ -26,11 +26,12 @@ type Params struct {
 	// IOMin and IOOpt are the preferred smallest and the optimal size of
 	// I/O: powers of two up to 256 MiB, 0 for none.
 	IOMin, IOOpt uint32
-	// MaxSectors is the largest request: from 8 to the device's
-	// MaxIOBytes/512. 0 means the latter.
-	MaxSectors uint32
-	// ChunkSectors is a boundary that no request crosses.
-	ChunkSectors uint32
+	// MaxIOBytes is the largest request: a multiple of 512, from 4096 to the
+	// device's Info.MaxIOBytes. 0 means the latter.
+	MaxIOBytes uint32
+	// ChunkBytes is a boundary that no read or write crosses: a multiple of
+	// LogicalBlockSize, below 2 TiB.
+	ChunkBytes uint64
 	// VirtBoundaryMask is the mask of an address boundary between a
 	// request's segments (4095 for NVMe).
 	VirtBoundaryMask uint64
@@ -46,8 +47,9 @@ type Params struct {
 	FUA           bool // FUA writes are sent; needs VolatileCache
 
 	Discard DiscardParams
-	// MaxWriteZeroesSectors is the largest write-zeroes request, 0 for none.
-	MaxWriteZeroesSectors uint32
+	// MaxWriteZeroesBytes is the largest write-zeroes request: a multiple of
+	// 512, below 2 TiB, 0 for none.
+	MaxWriteZeroesBytes uint64
 }
 
 // SegmentParams limit the segments of a request. They are set together or,
@@ -58,33 +60,60 @@ type SegmentParams struct {
 	BoundaryMask   uint64 // 2^n-1, at least 4095
 }
 
-// DiscardParams describe discards. MaxSectors 0 means that there are none.
+// DiscardParams describe discards. MaxBytes 0 means that there are none.
 type DiscardParams struct {
-	MaxSectors  uint32
-	Granularity uint32 // bytes
-	Alignment   uint32 // bytes
+	MaxBytes    uint64 // the largest request: a multiple of 512, below 2 TiB
+	Granularity uint32
+	Alignment   uint32
 }
 
 // validate refuses what the driver would refuse with a bare EINVAL, and what
 // it would take though it makes no sense. maxIOBytes is the device's.
 func (p *Params) validate(maxIOBytes uint32) error {
 	switch {
-	case p.DevSectors == 0:
-		return errors.New("a device of no sectors")
+	case p.Size == 0:
+		return errors.New("a device of no bytes")
 	case !isPow2(p.LogicalBlockSize) || p.LogicalBlockSize < 512:
 		return fmt.Errorf("logical block size %d: not a power of two from 512", p.LogicalBlockSize)
-	case p.DevSectors%uint64(p.LogicalBlockSize>>sectorShift) != 0:
-		return fmt.Errorf("%d sectors: not a multiple of the logical block size %d", p.DevSectors, p.LogicalBlockSize)
+	case p.Size%uint64(p.LogicalBlockSize) != 0:
+		return fmt.Errorf("%d bytes: not a multiple of the logical block size %d", p.Size, p.LogicalBlockSize)
 	case !isPow2(p.PhysicalBlockSize) || p.PhysicalBlockSize < p.LogicalBlockSize:
 		return fmt.Errorf("physical block size %d: not a power of two from the logical block size", p.PhysicalBlockSize)
 	case p.IOMin != 0 && !isPow2(p.IOMin), p.IOOpt != 0 && !isPow2(p.IOOpt):
 		return fmt.Errorf("I/O sizes %d and %d: not powers of two", p.IOMin, p.IOOpt)
-	case p.MaxSectors < 8 || p.MaxSectors > maxIOBytes>>sectorShift:
-		return fmt.Errorf("max sectors %d: not from 8 to %d", p.MaxSectors, maxIOBytes>>sectorShift)
 	case p.FUA && !p.VolatileCache:
 		return errors.New("FUA without a volatile cache")
 	}
+	if err := p.validateRequests(maxIOBytes); err != nil {
+		return err
+	}
 	return p.validateSegments()
+}
+
+// validateRequests checks the sizes that the driver takes in sectors.
+func (p *Params) validateRequests(maxIOBytes uint32) error {
+	if p.MaxIOBytes < minMaxIOBytes || p.MaxIOBytes > maxIOBytes || !isSectors(uint64(p.MaxIOBytes)) {
+		return fmt.Errorf("largest request of %d bytes: not a multiple of 512 from %d to %d", p.MaxIOBytes, minMaxIOBytes, maxIOBytes)
+	}
+	switch {
+	case !isSectors(p.ChunkBytes) || p.ChunkBytes%uint64(p.LogicalBlockSize) != 0:
+		return fmt.Errorf("chunks of %d bytes: not a multiple of the logical block size %d below 2 TiB", p.ChunkBytes, p.LogicalBlockSize)
+	case !isSectors(p.Discard.MaxBytes):
+		return fmt.Errorf("largest discard of %d bytes: not a multiple of 512 below 2 TiB", p.Discard.MaxBytes)
+	case !isSectors(p.MaxWriteZeroesBytes):
+		return fmt.Errorf("largest write-zeroes request of %d bytes: not a multiple of 512 below 2 TiB", p.MaxWriteZeroesBytes)
+	}
+	return nil
+}
+
+// minMaxIOBytes is the least that the driver takes as the largest request: a
+// page of 4096 bytes (ublk_validate_params in drivers/block/ublk_drv.c).
+const minMaxIOBytes = 4096
+
+// isSectors reports whether a size is a number of sectors that fits the driver's
+// 32 bits.
+func isSectors(size uint64) bool {
+	return size%(1<<sectorShift) == 0 && size>>sectorShift <= math.MaxUint32
 }
 
 func (p *Params) validateSegments() error {
@@ -108,8 +137,8 @@ func (p *Params) setDefaults(maxIOBytes uint32) {
 		p.LogicalBlockSize = 512
 	}
 	p.PhysicalBlockSize = max(p.PhysicalBlockSize, p.LogicalBlockSize)
-	if p.MaxSectors == 0 {
-		p.MaxSectors = maxIOBytes >> sectorShift
+	if p.MaxIOBytes == 0 {
+		p.MaxIOBytes = maxIOBytes
 	}
 }
 
@@ -122,19 +151,19 @@ func (p *Params) encode() *ublkParams {
 		PhysicalBsShift:  shift(p.PhysicalBlockSize),
 		IOMinShift:       shift(p.IOMin),
 		IOOptShift:       shift(p.IOOpt),
-		MaxSectors:       p.MaxSectors,
-		ChunkSectors:     p.ChunkSectors,
-		DevSectors:       p.DevSectors,
+		MaxSectors:       p.MaxIOBytes >> sectorShift,
+		ChunkSectors:     uint32(p.ChunkBytes >> sectorShift),
+		DevSectors:       p.Size >> sectorShift,
 		VirtBoundaryMask: p.VirtBoundaryMask,
 	}}
-	if p.Discard.MaxSectors != 0 || p.MaxWriteZeroesSectors != 0 {
+	if p.Discard.MaxBytes != 0 || p.MaxWriteZeroesBytes != 0 {
 		u.Types |= UBLK_PARAM_TYPE_DISCARD
 		u.Discard = ublkParamDiscard{
 			DiscardAlignment:      p.Discard.Alignment,
 			DiscardGranularity:    max(p.Discard.Granularity, p.LogicalBlockSize),
-			MaxDiscardSectors:     p.Discard.MaxSectors,
+			MaxDiscardSectors:     uint32(p.Discard.MaxBytes >> sectorShift),
 			MaxDiscardSegments:    1,
-			MaxWriteZeroesSectors: p.MaxWriteZeroesSectors,
+			MaxWriteZeroesSectors: uint32(p.MaxWriteZeroesBytes >> sectorShift),
 		}
 	}
 	if p.DMAAlignment != 0 {
@@ -168,26 +197,29 @@ func (p *Params) attrs() uint32 {
 
 // paramsOf is the inverse of encode.
 func paramsOf(u *ublkParams) Params {
-	b := &u.Basic
+	b, d := &u.Basic, &u.Discard
 	return Params{
-		DevSectors:            b.DevSectors,
-		LogicalBlockSize:      1 << b.LogicalBsShift,
-		PhysicalBlockSize:     1 << b.PhysicalBsShift,
-		IOMin:                 unshift(b.IOMinShift),
-		IOOpt:                 unshift(b.IOOptShift),
-		MaxSectors:            b.MaxSectors,
-		ChunkSectors:          b.ChunkSectors,
-		VirtBoundaryMask:      b.VirtBoundaryMask,
-		DMAAlignment:          u.DMA.Alignment,
-		Segments:              SegmentParams{u.Seg.MaxSegments, u.Seg.MaxSegmentSize, u.Seg.SegBoundaryMask},
-		ReadOnly:              b.Attrs&UBLK_ATTR_READ_ONLY != 0,
-		Rotational:            b.Attrs&UBLK_ATTR_ROTATIONAL != 0,
-		VolatileCache:         b.Attrs&UBLK_ATTR_VOLATILE_CACHE != 0,
-		FUA:                   b.Attrs&UBLK_ATTR_FUA != 0,
-		Discard:               DiscardParams{u.Discard.MaxDiscardSectors, u.Discard.DiscardGranularity, u.Discard.DiscardAlignment},
-		MaxWriteZeroesSectors: u.Discard.MaxWriteZeroesSectors,
+		Size:                b.DevSectors << sectorShift,
+		LogicalBlockSize:    1 << b.LogicalBsShift,
+		PhysicalBlockSize:   1 << b.PhysicalBsShift,
+		IOMin:               unshift(b.IOMinShift),
+		IOOpt:               unshift(b.IOOptShift),
+		MaxIOBytes:          b.MaxSectors << sectorShift,
+		ChunkBytes:          bytesOfSectors(b.ChunkSectors),
+		VirtBoundaryMask:    b.VirtBoundaryMask,
+		DMAAlignment:        u.DMA.Alignment,
+		Segments:            SegmentParams{u.Seg.MaxSegments, u.Seg.MaxSegmentSize, u.Seg.SegBoundaryMask},
+		ReadOnly:            b.Attrs&UBLK_ATTR_READ_ONLY != 0,
+		Rotational:          b.Attrs&UBLK_ATTR_ROTATIONAL != 0,
+		VolatileCache:       b.Attrs&UBLK_ATTR_VOLATILE_CACHE != 0,
+		FUA:                 b.Attrs&UBLK_ATTR_FUA != 0,
+		Discard:             DiscardParams{bytesOfSectors(d.MaxDiscardSectors), d.DiscardGranularity, d.DiscardAlignment},
+		MaxWriteZeroesBytes: bytesOfSectors(d.MaxWriteZeroesSectors),
 	}
 }
+
+// bytesOfSectors returns the bytes of some sectors.
+func bytesOfSectors(n uint32) uint64 { return uint64(n) << sectorShift }
 
 func isPow2(n uint32) bool { return n != 0 && n&(n-1) == 0 }
 

@@ -18,7 +18,7 @@ func described(t *testing.T, fake *ublktest.Fake, features ublk.Features) (*ublk
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := dev.SetParams(ublk.Params{DevSectors: 16}); err != nil {
+	if err := dev.SetParams(ublk.Params{Size: 8192}); err != nil {
 		t.Fatal(err)
 	}
 	return ctl, dev.Info().ID
@@ -39,21 +39,24 @@ func TestUpdateSize(t *testing.T) {
 	fake := &ublktest.Fake{Offers: offersAuto | ublk.UBLK_F_UPDATE_SIZE}
 	ctl, id := described(t, fake, 0)
 	// Without a disk older drivers crash.
-	if err := ctl.UpdateSize(id, 8); !errors.Is(err, unix.ENODEV) {
+	if err := ctl.UpdateSize(id, 4096); !errors.Is(err, unix.ENODEV) {
 		t.Errorf("without a disk: error %v, want ENODEV", err)
 	}
 	if n := sent(fake, ublk.UBLK_U_CMD_UPDATE_SIZE); n != 0 {
 		t.Errorf("without a disk: %d commands were sent", n)
 	}
 	fake.Set(id, ublk.StateLive, 1)
-	if err := ctl.UpdateSize(id, 8); err != nil {
+	if err := ctl.UpdateSize(id, 4096); err != nil {
 		t.Fatal(err)
 	}
 	p, err := ctl.Params(id)
-	if err != nil || p.DevSectors != 8 {
-		t.Errorf("%d sectors, error %v; want 8", p.DevSectors, err)
+	if err != nil || p.Size != 4096 {
+		t.Errorf("%d bytes, error %v; want 4096", p.Size, err)
 	}
-	if err := ctl.UpdateSize(id+1, 8); !errors.Is(err, unix.ENODEV) {
+	if err := ctl.UpdateSize(id, 4097); !errors.Is(err, unix.EINVAL) {
+		t.Errorf("a part of a sector: error %v, want EINVAL", err)
+	}
+	if err := ctl.UpdateSize(id+1, 4096); !errors.Is(err, unix.ENODEV) {
 		t.Errorf("without a device: error %v, want ENODEV", err)
 	}
 }
@@ -62,7 +65,7 @@ func TestUpdateSizeIsNotInOlderDrivers(t *testing.T) {
 	fake := &ublktest.Fake{Offers: offersAuto}
 	ctl, id := described(t, fake, 0)
 	fake.Set(id, ublk.StateLive, 1)
-	if err := ctl.UpdateSize(id, 8); !errors.Is(err, ublk.ErrNotSupported) {
+	if err := ctl.UpdateSize(id, 4096); !errors.Is(err, ublk.ErrNotSupported) {
 		t.Errorf("error %v, want ErrNotSupported", err)
 	}
 }

@@ -145,18 +145,18 @@ func (b *Backing) MaxIOBytes(mode ublk.BufferMode) uint32 {
 // go to the disk, which is zero copy with direct I/O. In copy mode they end in
 // a page-aligned buffer of ours, in buffered I/O in the page cache.
 func (b *Backing) Params(mode ublk.BufferMode, maxIOBytes uint32) (ublk.Params, error) {
-	if maxIOBytes>>9 < minMaxSectors {
+	if maxIOBytes < minMaxIOBytes {
 		return ublk.Params{}, fmt.Errorf("%s: largest request of %d bytes: below a page: %w", b.Path, maxIOBytes, unix.EINVAL)
 	}
 	physical := max(b.SectorSize, pow2Divisor(b.queue.physicalBlockSize))
 	p := ublk.Params{
-		DevSectors:        b.Size >> 9,
+		Size:              b.Size,
 		LogicalBlockSize:  b.SectorSize,
 		PhysicalBlockSize: physical,
 		IOMin:             preferredSize(b.queue.minimumIOSize, physical),
 		IOOpt:             preferredSize(b.queue.optimalIOSize, physical),
-		MaxSectors:        b.maxSectors(maxIOBytes),
-		ChunkSectors:      b.chunkSectors(),
+		MaxIOBytes:        b.maxRequest(maxIOBytes),
+		ChunkBytes:        b.chunk(),
 		ReadOnly:          b.ReadOnly,
 		Rotational:        b.queue.rotational,
 	}
@@ -165,35 +165,35 @@ func (b *Backing) Params(mode ublk.BufferMode, maxIOBytes uint32) (ublk.Params, 
 		b.addMemoryLimits(&p)
 	}
 	if !b.ReadOnly {
-		p.Discard, p.MaxWriteZeroesSectors = b.discards()
+		p.Discard, p.MaxWriteZeroesBytes = b.discards()
 	}
 	return p, nil
 }
 
-// minMaxSectors is the least that the driver takes for max_sectors: a page's
-// (ublk_validate_params).
-const minMaxSectors = 8
+// minMaxIOBytes is the least that the driver takes as the largest request: a
+// page of 4096 bytes (ublk_validate_params).
+const minMaxIOBytes = 4096
 
-// maxSectors returns the largest request, in whole blocks: the disk's, or what
+// maxRequest returns the largest request, in whole blocks: the disk's, or what
 // was asked for. Of a larger one than the disk takes the kernel makes several
 // below us, which costs less than several above.
-func (b *Backing) maxSectors(maxIOBytes uint32) uint32 {
+func (b *Backing) maxRequest(maxIOBytes uint32) uint32 {
 	size := maxIOBytes
 	if b.maxIOAsked == 0 {
 		size = uint32(min(b.queue.maxHWBytes, uint64(maxIOBytes)))
 	}
 	size -= size % b.SectorSize
-	return max(size>>9, minMaxSectors)
+	return max(size, minMaxIOBytes)
 }
 
-// chunkSectors returns the disk's chunk if one of the device's is one of the
+// chunk returns the disk's chunk if one of the device's is one of the
 // disk's. A file's blocks are anywhere on the disk.
-func (b *Backing) chunkSectors() uint32 {
+func (b *Backing) chunk() uint64 {
 	chunk := b.queue.chunkBytes
 	if !b.IsDisk || chunk == 0 || (b.queue.start+b.Offset)%chunk != 0 || chunk%uint64(b.SectorSize) != 0 {
 		return 0
 	}
-	return uint32(chunk >> 9)
+	return chunk
 }
 
 // cache returns whether flushes and FUA writes are of use. Only the disk
@@ -239,7 +239,7 @@ const maxHoleBytes = math.MaxUint32
 // turned off (discard_max_bytes) are not announced. With a transfer it is as
 // with dm-crypt: discards where they are allowed, and zeroes are written, since
 // those of the backing would read as something else.
-func (b *Backing) discards() (discard ublk.DiscardParams, zeroesSectors uint32) {
+func (b *Backing) discards() (discard ublk.DiscardParams, maxZeroes uint64) {
 	discardMax, zeroesMax := b.queue.discardMaxBytes, b.queue.writeZeroesMaxBytes
 	granularity, start := b.queue.discardGranularity, b.queue.discardAlignment
 	if b.IsDisk && !b.ringDiscard {
@@ -258,18 +258,17 @@ func (b *Backing) discards() (discard ublk.DiscardParams, zeroesSectors uint32) 
 			discardMax = 0
 		}
 	}
-	if discard.MaxSectors = b.holeSectors(discardMax); discard.MaxSectors != 0 {
+	if discard.MaxBytes = b.holeBytes(discardMax); discard.MaxBytes != 0 {
 		discard.Granularity = max(granularity, b.SectorSize)
 		discard.Alignment = shiftAlignment(start, discard.Granularity, b.Offset)
 	}
-	return discard, b.holeSectors(zeroesMax)
+	return discard, b.holeBytes(zeroesMax)
 }
 
-// holeSectors caps the largest discard or write-zeroes request, in whole blocks.
-func (b *Backing) holeSectors(size uint64) uint32 {
+// holeBytes caps the largest discard or write-zeroes request, in whole blocks.
+func (b *Backing) holeBytes(size uint64) uint64 {
 	size = min(size, maxHoleBytes)
-	size -= size % uint64(b.SectorSize)
-	return uint32(size >> 9)
+	return size - size%uint64(b.SectorSize)
 }
 
 // shiftAlignment returns where the first unit starts in what is offset bytes

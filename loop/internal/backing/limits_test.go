@@ -22,15 +22,15 @@ func oddBacking() *Backing {
 // oddParams are what describes it to the driver, with zero copy.
 func oddParams() ublk.Params {
 	return ublk.Params{
-		DevSectors: 1 << 21, LogicalBlockSize: 1024, PhysicalBlockSize: 8192,
+		Size: 1 << 30, LogicalBlockSize: 1024, PhysicalBlockSize: 8192,
 		IOMin: 16384, IOOpt: 65536, // of 3 × 65536
-		MaxSectors: 254, ChunkSectors: 384,
+		MaxIOBytes: 254 << 9, ChunkBytes: 384 << 9,
 		VirtBoundaryMask: 4095, DMAAlignment: 15,
 		Segments:   ublk.SegmentParams{MaxSegments: 13, MaxSegmentSize: math.MaxUint32, BoundaryMask: math.MaxUint32},
 		Rotational: true,
-		Discard:    ublk.DiscardParams{MaxSectors: 49152, Granularity: 24576},
+		Discard:    ublk.DiscardParams{MaxBytes: 49152 << 9, Granularity: 24576},
 
-		MaxWriteZeroesSectors: 1 << 21,
+		MaxWriteZeroesBytes: 1 << 30,
 	}
 }
 
@@ -55,18 +55,18 @@ func TestLimits(t *testing.T) {
 			p.VolatileCache = true
 		}},
 		{"read-only", ublk.BufferAutoRegister, func(b *Backing) { b.ReadOnly = true }, func(p *ublk.Params) {
-			p.ReadOnly, p.Discard, p.MaxWriteZeroesSectors = true, ublk.DiscardParams{}, 0
+			p.ReadOnly, p.Discard, p.MaxWriteZeroesBytes = true, ublk.DiscardParams{}, 0
 		}},
 		{"larger sectors", ublk.BufferAutoRegister, func(b *Backing) { b.SectorSize, b.queue.physicalBlockSize = 4096, 512 }, func(p *ublk.Params) {
 			p.LogicalBlockSize, p.PhysicalBlockSize = 4096, 4096
-			p.MaxSectors = 248
+			p.MaxIOBytes = 248 << 9
 		}},
 		{"an offset of a chunk", ublk.BufferAutoRegister, func(b *Backing) { b.Offset = 384 << 9 }, nil},
 		{"an offset within a chunk", ublk.BufferAutoRegister, func(b *Backing) { b.Offset = 8192 }, func(p *ublk.Params) {
-			p.ChunkSectors, p.Discard.Alignment = 0, 24576-8192
+			p.ChunkBytes, p.Discard.Alignment = 0, 24576-8192
 		}},
 		{"a partition within a chunk", ublk.BufferAutoRegister, func(b *Backing) { b.queue.start, b.queue.discardAlignment = 1<<20, 3584 }, func(p *ublk.Params) {
-			p.ChunkSectors, p.Discard.Alignment = 0, 3584
+			p.ChunkBytes, p.Discard.Alignment = 0, 3584
 		}},
 		{"a partition and an offset that make a chunk", ublk.BufferAutoRegister, func(b *Backing) {
 			b.queue.start, b.Offset, b.queue.discardAlignment = 382<<9, 1024, 512
@@ -74,7 +74,7 @@ func TestLimits(t *testing.T) {
 			p.Discard.Alignment = 512 + 24576 - 1024
 		}},
 		{"a chunk of odd sectors", ublk.BufferAutoRegister, func(b *Backing) { b.queue.chunkBytes = 383 << 9 }, func(p *ublk.Params) {
-			p.ChunkSectors = 0
+			p.ChunkBytes = 0
 		}},
 		{"no virtual boundary", ublk.BufferAutoRegister, func(b *Backing) { b.queue.virtBoundaryMask = 0 }, func(p *ublk.Params) {
 			p.VirtBoundaryMask, p.Segments.MaxSegmentSize = 0, 12288
@@ -92,36 +92,36 @@ func TestLimits(t *testing.T) {
 			p.IOOpt = 0
 		}},
 		{"the smallest request", ublk.BufferAutoRegister, func(b *Backing) { b.queue.maxHWBytes = 1024 }, func(p *ublk.Params) {
-			p.MaxSectors = 8
+			p.MaxIOBytes = 4096
 		}},
 		{"larger requests than the driver's", ublk.BufferAutoRegister, func(b *Backing) { b.queue.maxHWBytes = 1 << 40 }, func(p *ublk.Params) {
-			p.MaxSectors = 2048
+			p.MaxIOBytes = 1 << 20
 		}},
 		{"discards beyond 32 bits", ublk.BufferAutoRegister, func(b *Backing) { b.queue.discardMaxBytes = 1 << 40 }, func(p *ublk.Params) {
-			p.Discard.MaxSectors = math.MaxUint32>>9 - 1
+			p.Discard.MaxBytes = (math.MaxUint32>>9 - 1) << 9
 		}},
 		{"zeroes beyond 32 bits", ublk.BufferAutoRegister, func(b *Backing) { b.queue.writeZeroesMaxBytes = math.MaxUint64 }, func(p *ublk.Params) {
-			p.MaxWriteZeroesSectors = math.MaxUint32>>9 - 1
+			p.MaxWriteZeroesBytes = (math.MaxUint32>>9 - 1) << 9
 		}},
 		{"no discards", ublk.BufferAutoRegister, func(b *Backing) { b.queue.discardMaxBytes = 0 }, func(p *ublk.Params) {
 			p.Discard = ublk.DiscardParams{}
 		}},
 		{"no zeroes", ublk.BufferAutoRegister, func(b *Backing) { b.queue.writeZeroesMaxBytes = 0 }, func(p *ublk.Params) {
-			p.MaxWriteZeroesSectors = 0
+			p.MaxWriteZeroesBytes = 0
 		}},
 		{"a file", ublk.BufferAutoRegister, func(b *Backing) { b.IsDisk, b.punchHole, b.Offset = false, true, 1024 }, func(p *ublk.Params) {
-			p.ChunkSectors = 0
+			p.ChunkBytes = 0
 			p.VolatileCache, p.FUA = true, true
-			p.Discard = ublk.DiscardParams{MaxSectors: math.MaxUint32>>9 - 1, Granularity: 4096, Alignment: 3072}
-			p.MaxWriteZeroesSectors = math.MaxUint32>>9 - 1
+			p.Discard = ublk.DiscardParams{MaxBytes: (math.MaxUint32>>9 - 1) << 9, Granularity: 4096, Alignment: 3072}
+			p.MaxWriteZeroesBytes = (math.MaxUint32>>9 - 1) << 9
 		}},
 		{"no discards from a ring", ublk.BufferAutoRegister, func(b *Backing) { b.ringDiscard = false }, func(p *ublk.Params) {
 			p.Discard = ublk.DiscardParams{}
 		}},
 		{"a file without holes", ublk.BufferAutoRegister, func(b *Backing) { b.IsDisk = false }, func(p *ublk.Params) {
-			p.ChunkSectors = 0
+			p.ChunkBytes = 0
 			p.VolatileCache, p.FUA = true, true
-			p.Discard, p.MaxWriteZeroesSectors = ublk.DiscardParams{}, 0
+			p.Discard, p.MaxWriteZeroesBytes = ublk.DiscardParams{}, 0
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -153,7 +153,7 @@ func TestLimitsDefault(t *testing.T) {
 	b := &Backing{SectorSize: 512, Size: 1 << 20, blockSize: 4096, Direct: true, queue: defaultLimits()}
 	got, err := b.Params(ublk.BufferAutoRegister, 1<<20)
 	want := ublk.Params{
-		DevSectors: 2048, LogicalBlockSize: 512, PhysicalBlockSize: 512, MaxSectors: 2048,
+		Size: 1 << 20, LogicalBlockSize: 512, PhysicalBlockSize: 512, MaxIOBytes: 1 << 20,
 		DMAAlignment: 511, VolatileCache: true, FUA: true,
 	}
 	if err != nil || got != want {
@@ -195,22 +195,22 @@ func TestMaxIOBytes(t *testing.T) {
 }
 
 // A size that is asked for is the device's, though it is more than the disk's.
-func TestMaxSectors(t *testing.T) {
+func TestMaxRequest(t *testing.T) {
 	for _, tt := range []struct {
 		asked uint32
 		hw    uint64
 		limit uint32
 		want  uint32
 	}{
-		{0, 127 << 10, 128 << 10, 254},
-		{128 << 10, 127 << 10, 128 << 10, 256},
-		{128 << 10, 1 << 20, 128 << 10, 256},
-		{0, 1 << 40, 32 << 20, 65536},
-		{0, 512, 4096, 8},
+		{0, 127 << 10, 128 << 10, 127 << 10},
+		{128 << 10, 127 << 10, 128 << 10, 128 << 10},
+		{128 << 10, 1 << 20, 128 << 10, 128 << 10},
+		{0, 1 << 40, 32 << 20, 32 << 20},
+		{0, 512, 4096, 4096},
 	} {
 		b := &Backing{maxIOAsked: tt.asked, SectorSize: 512, queue: queueLimits{maxHWBytes: tt.hw}}
-		if got := b.maxSectors(tt.limit); got != tt.want {
-			t.Errorf("%+v: %d sectors", tt, got)
+		if got := b.maxRequest(tt.limit); got != tt.want {
+			t.Errorf("%+v: %d bytes", tt, got)
 		}
 	}
 }
@@ -220,23 +220,23 @@ func TestMaxSectors(t *testing.T) {
 func checkParams(t testing.TB, p *ublk.Params, maxIOBytes uint32) {
 	t.Helper()
 	isPow2 := func(n uint64) bool { return n != 0 && n&(n-1) == 0 }
-	block := p.LogicalBlockSize >> 9
+	block := uint64(p.LogicalBlockSize)
 	for what, ok := range map[string]bool{
-		"device size":         p.DevSectors != 0 && p.DevSectors%uint64(block) == 0,
+		"device size":         p.Size != 0 && p.Size%block == 0,
 		"logical block size":  isPow2(uint64(p.LogicalBlockSize)) && p.LogicalBlockSize >= 512 && p.LogicalBlockSize <= 4096,
 		"physical block size": isPow2(uint64(p.PhysicalBlockSize)) && p.PhysicalBlockSize >= p.LogicalBlockSize && p.PhysicalBlockSize <= 1<<28,
 		"minimum I/O size":    p.IOMin == 0 || isPow2(uint64(p.IOMin)) && p.IOMin >= p.PhysicalBlockSize && p.IOMin <= 1<<28,
 		"optimal I/O size":    p.IOOpt == 0 || isPow2(uint64(p.IOOpt)) && p.IOOpt >= p.PhysicalBlockSize && p.IOOpt <= 1<<28,
-		"max sectors":         p.MaxSectors >= 8 && p.MaxSectors <= maxIOBytes>>9 && p.MaxSectors%block == 0,
-		"chunk sectors":       p.ChunkSectors%block == 0,
+		"largest request":     p.MaxIOBytes >= 4096 && p.MaxIOBytes <= maxIOBytes && uint64(p.MaxIOBytes)%block == 0,
+		"chunk":               p.ChunkBytes%block == 0,
 		"DMA alignment":       isPow2(uint64(p.DMAAlignment)+1) && p.DMAAlignment < 4096,
 		"segments":            p.Segments.MaxSegments == 0 || p.Segments.MaxSegmentSize >= 4096 && isPow2(p.Segments.BoundaryMask+1) && p.Segments.BoundaryMask >= 4095,
 		"virtual boundary":    p.VirtBoundaryMask == 0 || p.Segments.MaxSegments == 0 || p.Segments.MaxSegmentSize == math.MaxUint32,
-		"discard":             p.Discard.MaxSectors == 0 || p.Discard.Granularity >= p.LogicalBlockSize && p.Discard.Alignment < p.Discard.Granularity,
-		"discard size":        p.Discard.MaxSectors <= math.MaxUint32>>9 && p.Discard.MaxSectors%block == 0,
-		"write-zeroes size":   p.MaxWriteZeroesSectors <= math.MaxUint32>>9 && p.MaxWriteZeroesSectors%block == 0,
+		"discard":             p.Discard.MaxBytes == 0 || p.Discard.Granularity >= p.LogicalBlockSize && p.Discard.Alignment < p.Discard.Granularity,
+		"discard size":        p.Discard.MaxBytes <= math.MaxUint32 && p.Discard.MaxBytes%block == 0,
+		"write-zeroes size":   p.MaxWriteZeroesBytes <= math.MaxUint32 && p.MaxWriteZeroesBytes%block == 0,
 		"FUA":                 !p.FUA || p.VolatileCache,
-		"read-only":           !p.ReadOnly || p.Discard.MaxSectors == 0 && p.MaxWriteZeroesSectors == 0,
+		"read-only":           !p.ReadOnly || p.Discard.MaxBytes == 0 && p.MaxWriteZeroesBytes == 0,
 	} {
 		if !ok {
 			t.Errorf("%s: the kernel refuses %+v", what, *p)

@@ -70,11 +70,11 @@ func TestTransferLimits(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if (p.Discard.MaxSectors != 0) != allowed {
+			if (p.Discard.MaxBytes != 0) != allowed {
 				t.Errorf("%s, discards allowed %v: %+v", name, allowed, p.Discard)
 			}
-			if p.MaxWriteZeroesSectors != 0 {
-				t.Errorf("%s: write-zeroes of %d sectors", name, p.MaxWriteZeroesSectors)
+			if p.MaxWriteZeroesBytes != 0 {
+				t.Errorf("%s: write-zeroes of %d bytes", name, p.MaxWriteZeroesBytes)
 			}
 		}
 	}
