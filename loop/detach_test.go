@@ -9,6 +9,7 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
 	"github.com/ublk-loop/ublk-loop/ublk"
+	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
@@ -26,7 +27,7 @@ func needState(t *testing.T) {
 // fakeDevice returns a driver with one device, which has a tag.
 func fakeDevice(t *testing.T, tag uint64) (*ublktest.Fake, *ublk.Control) {
 	t.Helper()
-	fake := &ublktest.Fake{Offers: ublk.UBLK_F_CMD_IOCTL_ENCODE}
+	fake := &ublktest.Fake{Offers: uapi.UBLK_F_CMD_IOCTL_ENCODE}
 	ctl := ublk.NewControl(fake)
 	id := uint32(unusedID)
 	if _, err := ctl.Add(ublk.Options{ID: &id, Mode: ublk.BufferCopy, Tag: tag}); err != nil {
@@ -59,12 +60,12 @@ func TestDeleteSame(t *testing.T) {
 		left int
 	}{
 		{"a device", nil, nil, 0},
-		{"one that goes meanwhile", map[uint32]error{ublk.UBLK_U_CMD_DEL_DEV: unix.ENODEV}, nil, 1},
-		{"one that is open somewhere", map[uint32]error{ublk.UBLK_U_CMD_DEL_DEV: unix.EINTR}, nil, 1},
-		{"one that can't be deleted", map[uint32]error{ublk.UBLK_U_CMD_DEL_DEV: unix.EPERM}, unix.EPERM, 1},
-		{"one whose deletion hangs", map[uint32]error{ublk.UBLK_U_CMD_DEL_DEV: ublk.ErrControlHung}, ublk.ErrControlHung, 1},
-		{"one that is gone", map[uint32]error{ublk.UBLK_U_CMD_GET_DEV_INFO: unix.ENODEV}, nil, 1},
-		{"one of which nothing is told", map[uint32]error{ublk.UBLK_U_CMD_GET_DEV_INFO: unix.EPERM}, unix.EPERM, 1},
+		{"one that goes meanwhile", map[uint32]error{uapi.UBLK_U_CMD_DEL_DEV: unix.ENODEV}, nil, 1},
+		{"one that is open somewhere", map[uint32]error{uapi.UBLK_U_CMD_DEL_DEV: unix.EINTR}, nil, 1},
+		{"one that can't be deleted", map[uint32]error{uapi.UBLK_U_CMD_DEL_DEV: unix.EPERM}, unix.EPERM, 1},
+		{"one whose deletion hangs", map[uint32]error{uapi.UBLK_U_CMD_DEL_DEV: ublk.ErrControlHung}, ublk.ErrControlHung, 1},
+		{"one that is gone", map[uint32]error{uapi.UBLK_U_CMD_GET_DEV_INFO: unix.ENODEV}, nil, 1},
+		{"one of which nothing is told", map[uint32]error{uapi.UBLK_U_CMD_GET_DEV_INFO: unix.EPERM}, unix.EPERM, 1},
 	} {
 		tag := newTag()
 		fake, ctl := fakeDevice(t, tag)
@@ -81,7 +82,7 @@ func TestDeleteSame(t *testing.T) {
 
 // The same goes for a server that removes its own device.
 func TestNowIsOfTheDevice(t *testing.T) {
-	fake := &ublktest.Fake{Offers: ublk.UBLK_F_CMD_IOCTL_ENCODE}
+	fake := &ublktest.Fake{Offers: uapi.UBLK_F_CMD_IOCTL_ENCODE}
 	own := ublk.NewControl(fake)
 	id := uint32(unusedID)
 	dev, err := own.Add(ublk.Options{ID: &id, Mode: ublk.BufferCopy, Tag: newTag()})

@@ -12,6 +12,7 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
 	"github.com/ublk-loop/ublk-loop/ublk"
+	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
@@ -27,7 +28,7 @@ type replaceable struct {
 func addReplaceable(t *testing.T) *replaceable {
 	t.Helper()
 	ublktest.Kernel(t) // for the state, which is of all processes
-	r := &replaceable{fake: &ublktest.Fake{Offers: ublk.UBLK_F_CMD_IOCTL_ENCODE}, cfg: Config{ZeroCopy: SwitchOff}}
+	r := &replaceable{fake: &ublktest.Fake{Offers: uapi.UBLK_F_CMD_IOCTL_ENCODE}, cfg: Config{ZeroCopy: SwitchOff}}
 	r.ctl = ublk.NewControl(r.fake)
 	b, err := openBacking(openPath(t, sparseFile(t, t.TempDir())), &r.cfg)
 	if err != nil {
@@ -74,7 +75,7 @@ func TestKernelStartOfWhatWasReplaced(t *testing.T) {
 		t.Errorf("remove: %v", err)
 	}
 	for _, cmd := range r.fake.Commands()[before:] {
-		if cmd.Op != ublk.UBLK_U_CMD_GET_DEV_INFO {
+		if cmd.Op != uapi.UBLK_U_CMD_GET_DEV_INFO {
 			t.Errorf("the next device got command %#x", cmd.Op)
 		}
 	}
@@ -95,7 +96,7 @@ func TestKernelRemoveOfWhatIsGone(t *testing.T) {
 	if err := r.dev.remove(); err != nil {
 		t.Errorf("remove: %v", err)
 	}
-	if slices.ContainsFunc(r.fake.Commands()[before:], func(cmd ublk.Command) bool { return cmd.Op == ublk.UBLK_U_CMD_DEL_DEV }) {
+	if slices.ContainsFunc(r.fake.Commands()[before:], func(cmd ublk.Command) bool { return cmd.Op == uapi.UBLK_U_CMD_DEL_DEV }) {
 		t.Error("another device may have been deleted")
 	}
 	if _, err := os.Stat(statefile.Path(id)); !errors.Is(err, os.ErrNotExist) {

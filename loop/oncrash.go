@@ -8,6 +8,7 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/ublk"
+	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
 
 // OnCrash is what becomes of a device, and of the requests that its server had,
@@ -36,9 +37,9 @@ func (c OnCrash) features() (ublk.Features, error) {
 	case CrashFail, "":
 		return 0, nil
 	case CrashRequeue:
-		return ublk.UBLK_F_USER_RECOVERY, nil
+		return uapi.UBLK_F_USER_RECOVERY, nil
 	case CrashReissue:
-		return ublk.UBLK_F_USER_RECOVERY | ublk.UBLK_F_USER_RECOVERY_REISSUE, nil
+		return uapi.UBLK_F_USER_RECOVERY | uapi.UBLK_F_USER_RECOVERY_REISSUE, nil
 	}
 	return 0, fmt.Errorf("on crash %q: not fail, requeue or reissue: %w", string(c), unix.EINVAL)
 }
@@ -48,7 +49,7 @@ func onCrashOf(f ublk.Features) OnCrash {
 	switch {
 	case !f.Recoverable():
 		return CrashFail
-	case f.Has(ublk.UBLK_F_USER_RECOVERY_REISSUE):
+	case f.Has(uapi.UBLK_F_USER_RECOVERY_REISSUE):
 		return CrashReissue
 	}
 	return CrashRequeue

@@ -7,12 +7,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/ublk"
+	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 func TestOnCrash(t *testing.T) {
-	const requeue = ublk.Features(ublk.UBLK_F_USER_RECOVERY)
-	const reissue = requeue | ublk.UBLK_F_USER_RECOVERY_REISSUE
+	const requeue = ublk.Features(uapi.UBLK_F_USER_RECOVERY)
+	const reissue = requeue | uapi.UBLK_F_USER_RECOVERY_REISSUE
 	for _, tt := range []struct {
 		wish OnCrash
 		want ublk.Features
@@ -25,7 +26,7 @@ func TestOnCrash(t *testing.T) {
 	} {
 		cfg := Config{OnCrash: tt.wish}
 		got, err := cfg.crashFeatures()
-		if err != nil || got != tt.want || onCrashOf(got|ublk.UBLK_F_AUTO_BUF_REG) != tt.is {
+		if err != nil || got != tt.want || onCrashOf(got|uapi.UBLK_F_AUTO_BUF_REG) != tt.is {
 			t.Errorf("%q: features %v, error %v, which is %q; want %v", tt.wish, got, err, onCrashOf(got), tt.want)
 		}
 	}
@@ -33,8 +34,8 @@ func TestOnCrash(t *testing.T) {
 
 // A device that does not get what it was asked for does not stay.
 func TestOnCrashIsNotSilentlyLost(t *testing.T) {
-	const reissue = ublk.Features(ublk.UBLK_F_USER_RECOVERY | ublk.UBLK_F_USER_RECOVERY_REISSUE)
-	for _, offers := range []ublk.Features{0, ublk.UBLK_F_USER_RECOVERY, reissue} {
+	const reissue = ublk.Features(uapi.UBLK_F_USER_RECOVERY | uapi.UBLK_F_USER_RECOVERY_REISSUE)
+	for _, offers := range []ublk.Features{0, uapi.UBLK_F_USER_RECOVERY, reissue} {
 		fake := &ublktest.Fake{Offers: offers}
 		dev, err := ublk.NewControl(fake).Add(ublk.Options{Features: reissue})
 		if err != nil {

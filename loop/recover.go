@@ -15,6 +15,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
 	"github.com/ublk-loop/ublk-loop/transfer"
 	"github.com/ublk-loop/ublk-loop/ublk"
+	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
 
 // What a recovery waits for, where no event tells of it.
@@ -172,7 +173,7 @@ func checkInterrupted(ctl *ublk.Control, saved *state) error {
 	if err != nil && !errors.Is(err, ublk.ErrNotSupported) {
 		return err
 	}
-	if offered.Has(ublk.UBLK_F_QUIESCE) {
+	if offered.Has(uapi.UBLK_F_QUIESCE) {
 		return nil
 	}
 	err = fmt.Errorf("an earlier recovery has ended half way: %w", ublk.ErrNotRecoverable)

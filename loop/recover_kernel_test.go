@@ -12,6 +12,7 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
 	"github.com/ublk-loop/ublk-loop/ublk"
+	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
@@ -122,7 +123,7 @@ func waitQuiesced(t *testing.T, ctl *ublk.Control, id uint32) {
 // begun: who is killed then leaves a device that can be recovered.
 func TestKernelRecoverMarksNothingTooEarly(t *testing.T) {
 	ublktest.Kernel(t) // for the state, which is of all processes
-	fake := &ublktest.Fake{Offers: ublk.UBLK_F_CMD_IOCTL_ENCODE | ublk.UBLK_F_USER_RECOVERY | ublk.UBLK_F_USER_RECOVERY_REISSUE}
+	fake := &ublktest.Fake{Offers: uapi.UBLK_F_CMD_IOCTL_ENCODE | uapi.UBLK_F_USER_RECOVERY | uapi.UBLK_F_USER_RECOVERY_REISSUE}
 	ctl := ublk.NewControl(fake)
 	file := openPath(t, sparseFile(t, t.TempDir()))
 	cfg := Config{OnCrash: CrashReissue, ZeroCopy: SwitchOff}

@@ -12,6 +12,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/identity"
 	"github.com/ublk-loop/ublk-loop/loop/internal/process"
 	"github.com/ublk-loop/ublk-loop/ublk"
+	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
@@ -110,10 +111,10 @@ func TestCheckInterrupted(t *testing.T) {
 		offers     ublk.Features
 		refused    bool
 	}{
-		{false, ublk.UBLK_F_USER_RECOVERY, false},
-		{true, ublk.UBLK_F_USER_RECOVERY, true},
+		{false, uapi.UBLK_F_USER_RECOVERY, false},
+		{true, uapi.UBLK_F_USER_RECOVERY, true},
 		{true, 0, true}, // a driver that cannot say
-		{true, ublk.UBLK_F_USER_RECOVERY | ublk.UBLK_F_QUIESCE, false},
+		{true, uapi.UBLK_F_USER_RECOVERY | uapi.UBLK_F_QUIESCE, false},
 	} {
 		ctl := ublk.NewControl(&ublktest.Fake{Offers: tt.offers})
 		err := checkInterrupted(ctl, &state{Recovering: tt.recovering})

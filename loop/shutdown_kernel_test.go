@@ -11,6 +11,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
 	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
 	"github.com/ublk-loop/ublk-loop/ublk"
+	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
@@ -114,7 +115,7 @@ type holdingTransport struct {
 }
 
 func (h *holdingTransport) Do(cmd ublk.Command) error {
-	if cmd.Op == ublk.UBLK_U_CMD_DEL_DEV {
+	if cmd.Op == uapi.UBLK_U_CMD_DEL_DEV {
 		close(h.deleting)
 		<-h.release
 	}
@@ -125,7 +126,7 @@ func (h *holdingTransport) Do(cmd ublk.Command) error {
 // asks for the others.
 func TestKernelServerClosesAtLeisure(t *testing.T) {
 	ublktest.Kernel(t) // for the state, which is of all processes
-	h := &holdingTransport{ublktest.Fake{Offers: ublk.UBLK_F_CMD_IOCTL_ENCODE}, make(chan struct{}), make(chan struct{})}
+	h := &holdingTransport{ublktest.Fake{Offers: uapi.UBLK_F_CMD_IOCTL_ENCODE}, make(chan struct{}), make(chan struct{})}
 	ctl := ublk.NewControl(h)
 	dev, err := ctl.Add(ublk.Options{Mode: ublk.BufferCopy})
 	if err != nil {

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Compiles the kernel's headers with a C compiler and writes the result to
-# {ring,ublk,loop/internal/backing}/testdata/abi.txt: the value of every constant, the size of
+# {ring,ublk/uapi,loop/internal/backing}/testdata/abi.txt: the value of every constant, the size of
 # every struct and the offset and size of every field that uapi.go declares.
 #
 # usage: scripts/gen-abi.sh [--check] [DIR]
@@ -19,7 +19,7 @@
 
 set -eu
 export LC_ALL=C
-packages='ring ublk loop/internal/backing'
+packages='ring ublk/uapi loop/internal/backing'
 suite=trixie-backports
 
 die() {

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/ring"
+	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
 
 // bench is a queue on this thread, whose commands go to a file in place of
@@ -52,7 +53,7 @@ func onBench(t *testing.T, mode BufferMode, commands string) *bench {
 	d := &Device{charFD: fd, counters: newCounters(1), info: Info{MaxIOBytes: 8192}}
 	b.Queue = &Queue{
 		dev: d, id: 3, depth: benchDepth, mode: mode, thread: th, slot: 1, ended: b.ends,
-		counters: d.counters[0], descs: make([]ublksrvIODesc, benchDepth), reqs: make([]Request, benchDepth),
+		counters: d.counters[0], descs: make([]uapi.IODesc, benchDepth), reqs: make([]Request, benchDepth),
 	}
 	th.queues[1] = b.Queue
 	for tag := range b.reqs {
@@ -111,7 +112,7 @@ func (b *bench) commands() []command {
 		if sqe.Opcode != ring.IORING_OP_URING_CMD {
 			continue
 		}
-		cmd := (*ublksrvIOCmd)(sqe.Payload())
+		cmd := (*uapi.IOCmd)(sqe.Payload())
 		if cmd.QID != b.id || sqe.Fd != int32(b.dev.charFD) || uint16(sqe.UserData>>16) != b.slot || uint16(sqe.UserData) != cmd.Tag {
 			b.t.Errorf("a command of another queue or tag: %+v", *cmd)
 		}
@@ -129,8 +130,8 @@ func (b *bench) commands() []command {
 
 // deliver has the driver deliver a request.
 func (b *bench) deliver(tag int, op Op, flags Flags) error {
-	b.descs[tag] = ublksrvIODesc{OpFlags: uint32(op) | uint32(flags), NrSectors: 8, StartSector: 80}
-	return b.complete(kindFetch, &b.reqs[tag], UBLK_IO_RES_OK)
+	b.descs[tag] = uapi.IODesc{OpFlags: uint32(op) | uint32(flags), NrSectors: 8, StartSector: 80}
+	return b.complete(kindFetch, &b.reqs[tag], uapi.UBLK_IO_RES_OK)
 }
 
 func (b *bench) wantCommands(want ...command) {

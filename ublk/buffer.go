@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/ring"
+	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
 
 // This file decides where a request's bytes live. Its unsafe code turns mapped
@@ -55,9 +56,9 @@ func (m BufferMode) ZeroCopy() bool { return m == BufferRegister || m == BufferA
 func (m BufferMode) features() Features {
 	switch m {
 	case BufferRegister:
-		return UBLK_F_SUPPORT_ZERO_COPY
+		return uapi.UBLK_F_SUPPORT_ZERO_COPY
 	case BufferAutoRegister:
-		return UBLK_F_SUPPORT_ZERO_COPY | UBLK_F_AUTO_BUF_REG
+		return uapi.UBLK_F_SUPPORT_ZERO_COPY | uapi.UBLK_F_AUTO_BUF_REG
 	}
 	return 0
 }
@@ -150,13 +151,13 @@ func (b *buffers) free() {
 }
 
 // descriptors views a queue's mapping of /dev/ublkcN as its I/O descriptors.
-func descriptors(mem []byte, depth int) []ublksrvIODesc {
-	return unsafe.Slice((*ublksrvIODesc)(unsafe.Pointer(&mem[0])), depth)
+func descriptors(mem []byte, depth int) []uapi.IODesc {
+	return unsafe.Slice((*uapi.IODesc)(unsafe.Pointer(&mem[0])), depth)
 }
 
 // descriptorBytes is the length of a queue's mapping, and its distance from
 // that of the queue before it when depth is the driver's largest.
 func descriptorBytes(depth int) int {
 	page := unix.Getpagesize()
-	return (depth*int(unsafe.Sizeof(ublksrvIODesc{})) + page - 1) / page * page
+	return (depth*int(unsafe.Sizeof(uapi.IODesc{})) + page - 1) / page * page
 }

@@ -7,6 +7,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
 
 // This file has one method a control command. Its unsafe casts view a struct
@@ -26,17 +28,17 @@ func (c *Control) device(what string, id uint32, cmd Command) error {
 }
 
 // addDev is UBLK_U_CMD_ADD_DEV; info comes back as the driver changed it.
-func (c *Control) addDev(info *ublksrvCtrlDevInfo) error {
-	cmd := Command{Op: UBLK_U_CMD_ADD_DEV, DevID: info.DevID, QueueID: noQueue, Buf: bytesOf(info), Timeout: commandTimeout}
+func (c *Control) addDev(info *uapi.CtrlDevInfo) error {
+	cmd := Command{Op: uapi.UBLK_U_CMD_ADD_DEV, DevID: info.DevID, QueueID: noQueue, Buf: bytesOf(info), Timeout: commandTimeout}
 	return wrap("add device", c.do(cmd))
 }
 
 // Info returns what the driver knows of device id. It returns an error that
 // wraps ENODEV when there is none.
 func (c *Control) Info(id uint32) (Info, error) {
-	var info ublksrvCtrlDevInfo
+	var info uapi.CtrlDevInfo
 	err := c.device("get information on", id,
-		Command{Op: UBLK_U_CMD_GET_DEV_INFO, Buf: bytesOf(&info), Timeout: commandTimeout})
+		Command{Op: uapi.UBLK_U_CMD_GET_DEV_INFO, Buf: bytesOf(&info), Timeout: commandTimeout})
 	if err != nil {
 		return Info{}, err
 	}
@@ -44,18 +46,18 @@ func (c *Control) Info(id uint32) (Info, error) {
 }
 
 // setParams is UBLK_U_CMD_SET_PARAMS: once, before the device is started.
-func (c *Control) setParams(id uint32, p *ublkParams) error {
+func (c *Control) setParams(id uint32, p *uapi.Params) error {
 	p.Len = uint32(unsafe.Sizeof(*p))
 	return c.device("set parameters of", id,
-		Command{Op: UBLK_U_CMD_SET_PARAMS, Buf: bytesOf(p), Timeout: commandTimeout})
+		Command{Op: uapi.UBLK_U_CMD_SET_PARAMS, Buf: bytesOf(p), Timeout: commandTimeout})
 }
 
 // Params returns the parameters of device id as the driver has them.
 func (c *Control) Params(id uint32) (Params, error) {
-	var p ublkParams
+	var p uapi.Params
 	p.Len = uint32(unsafe.Sizeof(p))
 	err := c.device("get parameters of", id,
-		Command{Op: UBLK_U_CMD_GET_PARAMS, Buf: bytesOf(&p), Timeout: commandTimeout})
+		Command{Op: uapi.UBLK_U_CMD_GET_PARAMS, Buf: bytesOf(&p), Timeout: commandTimeout})
 	if err != nil {
 		return Params{}, err
 	}
@@ -70,20 +72,20 @@ const startTimeout = 2 * time.Minute
 // up to Linux 6.18 for the partition scan, which reads from the device.
 func (c *Control) startDev(id uint32) error {
 	return c.device("start", id,
-		Command{Op: UBLK_U_CMD_START_DEV, Data: uint64(unix.Getpid()), Timeout: startTimeout})
+		Command{Op: uapi.UBLK_U_CMD_START_DEV, Data: uint64(unix.Getpid()), Timeout: startTimeout})
 }
 
 // Stop removes the disk of device id (UBLK_U_CMD_STOP_DEV): its dirty pages
 // are written first, so it takes as long as its I/O takes and its server must
 // go on serving. Then the driver ends the server's fetches.
 func (c *Control) Stop(id uint32) error {
-	return c.device("stop", id, Command{Op: UBLK_U_CMD_STOP_DEV})
+	return c.device("stop", id, Command{Op: uapi.UBLK_U_CMD_STOP_DEV})
 }
 
 // TryStop is Stop for a device that nobody has open. It returns an error that
 // wraps EBUSY when somebody has, and ErrNotSupported before Linux 7.0.
 func (c *Control) TryStop(id uint32) error {
-	err := c.device("stop", id, Command{Op: UBLK_U_CMD_TRY_STOP_DEV})
+	err := c.device("stop", id, Command{Op: uapi.UBLK_U_CMD_TRY_STOP_DEV})
 	if isNotSupported(err) {
 		return fmt.Errorf("stop device %d unless in use: %w", id, ErrNotSupported)
 	}
@@ -95,7 +97,7 @@ func (c *Control) TryStop(id uint32) error {
 // the device is gone but somebody still has it open or mapped, whose close
 // will free the rest.
 func (c *Control) Delete(id uint32) error {
-	err := c.device("delete", id, Command{Op: UBLK_U_CMD_DEL_DEV, Timeout: lingerTimeout})
+	err := c.device("delete", id, Command{Op: uapi.UBLK_U_CMD_DEL_DEV, Timeout: lingerTimeout})
 	if errors.Is(err, unix.EINTR) {
 		return fmt.Errorf("delete device %d: %w", id, ErrLingers)
 	}

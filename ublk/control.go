@@ -26,7 +26,7 @@ const lingerTimeout = time.Second
 // Command is one command to /dev/ublk-control: the fields of struct
 // ublksrv_ctrl_cmd that vary.
 type Command struct {
-	Op      uint32 // UBLK_U_CMD_…
+	Op      uint32 // uapi.UBLK_U_CMD_…
 	DevID   uint32 // ^0 for none
 	QueueID uint16 // ^0 for none
 	Data    uint64 // the inline argument

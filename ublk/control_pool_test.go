@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
 
 // slowTransport keeps a STOP_DEV until it is let go.
@@ -17,7 +19,7 @@ type slowTransport struct {
 }
 
 func (t *slowTransport) Do(cmd Command) error {
-	if cmd.Op == UBLK_U_CMD_STOP_DEV {
+	if cmd.Op == uapi.UBLK_U_CMD_STOP_DEV {
 		t.stopping <- struct{}{}
 		return <-t.release
 	}

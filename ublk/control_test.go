@@ -9,13 +9,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/ublk"
+	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 const (
-	offersCopy     = ublk.UBLK_F_CMD_IOCTL_ENCODE
-	offersRegister = offersCopy | ublk.UBLK_F_SUPPORT_ZERO_COPY
-	offersAuto     = offersRegister | ublk.UBLK_F_AUTO_BUF_REG
+	offersCopy     = uapi.UBLK_F_CMD_IOCTL_ENCODE
+	offersRegister = offersCopy | uapi.UBLK_F_SUPPORT_ZERO_COPY
+	offersAuto     = offersRegister | uapi.UBLK_F_AUTO_BUF_REG
 )
 
 func id(n uint32) *uint32 { return &n }
@@ -137,7 +138,7 @@ func TestCloseDeletesOnceAndIsSafeAgain(t *testing.T) {
 	}
 	n := 0
 	for _, cmd := range fake.Commands() {
-		if cmd.Op == ublk.UBLK_U_CMD_DEL_DEV {
+		if cmd.Op == uapi.UBLK_U_CMD_DEL_DEV {
 			n++
 		}
 	}
@@ -150,7 +151,7 @@ func TestCloseDeletesOnceAndIsSafeAgain(t *testing.T) {
 }
 
 func TestErrorsKeepTheirErrno(t *testing.T) {
-	fake := &ublktest.Fake{Offers: offersAuto, Fail: map[uint32]error{ublk.UBLK_U_CMD_ADD_DEV: unix.EPERM}}
+	fake := &ublktest.Fake{Offers: offersAuto, Fail: map[uint32]error{uapi.UBLK_U_CMD_ADD_DEV: unix.EPERM}}
 	ctl := ublk.NewControl(fake)
 	if _, err := ctl.Add(ublk.Options{}); !errors.Is(err, unix.EPERM) {
 		t.Errorf("add: error %v, want EPERM", err)
@@ -163,7 +164,7 @@ func TestErrorsKeepTheirErrno(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		fake := &ublktest.Fake{Fail: map[uint32]error{ublk.UBLK_U_CMD_TRY_STOP_DEV: unknown}}
+		fake := &ublktest.Fake{Fail: map[uint32]error{uapi.UBLK_U_CMD_TRY_STOP_DEV: unknown}}
 		if err := ublk.NewControl(fake).TryStop(dev.Info().ID); !errors.Is(err, ublk.ErrNotSupported) {
 			t.Errorf("try stop with %d: error %v, want ErrNotSupported", unknown, err)
 		}
@@ -171,7 +172,7 @@ func TestErrorsKeepTheirErrno(t *testing.T) {
 }
 
 func TestHungCommandEndsTheControl(t *testing.T) {
-	fake := &ublktest.Fake{Fail: map[uint32]error{ublk.UBLK_U_CMD_GET_DEV_INFO: ublk.ErrControlHung}}
+	fake := &ublktest.Fake{Fail: map[uint32]error{uapi.UBLK_U_CMD_GET_DEV_INFO: ublk.ErrControlHung}}
 	ctl := ublk.NewControl(fake)
 	for range 2 {
 		if _, err := ctl.Info(0); !errors.Is(err, ublk.ErrControlHung) {

@@ -7,6 +7,8 @@ import (
 	"math/bits"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
 
 // A cpuMask is a set of CPUs in the driver's form: a bit for each CPU, in words
@@ -29,7 +31,7 @@ func (c *Control) queueAffinity(id uint32, queue uint16) (cpuMask, error) {
 	for size := smallestCPUMask; ; size *= 2 {
 		buf := make([]byte, size)
 		err := c.device("get queue affinity of", id, Command{
-			Op: UBLK_U_CMD_GET_QUEUE_AFFINITY, Data: uint64(queue),
+			Op: uapi.UBLK_U_CMD_GET_QUEUE_AFFINITY, Data: uint64(queue),
 			Buf: buf, Timeout: commandTimeout,
 		})
 		switch {

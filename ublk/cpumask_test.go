@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
 
 // maskOf returns the mask of some CPUs, for a machine with fewer than size of
@@ -31,7 +33,7 @@ type manyCPUs struct {
 func (d *manyCPUs) Do(cmd Command) error {
 	d.asked++
 	switch {
-	case cmd.Op != UBLK_U_CMD_GET_QUEUE_AFFINITY:
+	case cmd.Op != uapi.UBLK_U_CMD_GET_QUEUE_AFFINITY:
 		return unix.EOPNOTSUPP
 	case 8*len(cmd.Buf) < d.possible, len(cmd.Buf)%8 != 0, len(cmd.Buf) > 1<<16-1, cmd.Data >= uint64(d.possible):
 		return unix.EINVAL

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/ublk"
+	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
@@ -19,7 +20,7 @@ func TestDeleteFails(t *testing.T) {
 		unix.EPERM:  {unix.EPERM, unix.EPERM},
 		unix.EBUSY:  {unix.EBUSY, unix.EBUSY},
 	} {
-		fake := &ublktest.Fake{Offers: offersAuto, Fail: map[uint32]error{ublk.UBLK_U_CMD_DEL_DEV: errno}}
+		fake := &ublktest.Fake{Offers: offersAuto, Fail: map[uint32]error{uapi.UBLK_U_CMD_DEL_DEV: errno}}
 		ctl := ublk.NewControl(fake)
 		dev, err := ctl.Add(ublk.Options{})
 		if err != nil {

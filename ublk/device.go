@@ -6,6 +6,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
 
 // Device is a block device served by this process.
@@ -67,7 +69,7 @@ func (c *Control) add(opts Options, mode BufferMode) (*Device, error) {
 		return nil, err
 	}
 	d := newDevice(c, infoOf(raw), opts.Threads)
-	d.untrusted = opts.NoPartScan && !d.info.Features.Has(UBLK_F_NO_AUTO_PART_SCAN)
+	d.untrusted = opts.NoPartScan && !d.info.Features.Has(uapi.UBLK_F_NO_AUTO_PART_SCAN)
 	if d.mode != mode {
 		return nil, d.Close()
 	}

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
 
 // stubbornTransport does everything but stop a device, until it may.
@@ -18,7 +20,7 @@ type stubbornTransport struct {
 
 func (s *stubbornTransport) Do(cmd Command) error {
 	s.commands = append(s.commands, cmd.Op)
-	if cmd.Op != UBLK_U_CMD_STOP_DEV {
+	if cmd.Op != uapi.UBLK_U_CMD_STOP_DEV {
 		return nil
 	}
 	if !s.mayStop {
@@ -44,14 +46,14 @@ func TestCloseOfWhatDoesNotStop(t *testing.T) {
 			t.Errorf("error %q does not begin with %q", err, want)
 		}
 	}
-	if slices.Contains(driver.commands, UBLK_U_CMD_DEL_DEV) {
+	if slices.Contains(driver.commands, uapi.UBLK_U_CMD_DEL_DEV) {
 		t.Error("a device that is served is deleted")
 	}
 	driver.mayStop = true
 	if err := d.Close(); err != nil {
 		t.Error(err)
 	}
-	if want := []uint32{UBLK_U_CMD_STOP_DEV, UBLK_U_CMD_STOP_DEV, UBLK_U_CMD_STOP_DEV, UBLK_U_CMD_DEL_DEV}; !slices.Equal(driver.commands, want) {
+	if want := []uint32{uapi.UBLK_U_CMD_STOP_DEV, uapi.UBLK_U_CMD_STOP_DEV, uapi.UBLK_U_CMD_STOP_DEV, uapi.UBLK_U_CMD_DEL_DEV}; !slices.Equal(driver.commands, want) {
 		t.Errorf("commands %#x, want %#x", driver.commands, want)
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
 
 // Features is the set of UBLK_F_ bits that a driver offers or a device has.
@@ -18,34 +20,34 @@ func (f Features) Has(bits Features) bool { return f&bits == bits }
 // A Feature is what one bit of Features means.
 type Feature struct {
 	Bit   Features
-	Name  string // the kernel's, without UBLK_F_
+	Name  string // the kernel's, without uapi.UBLK_F_
 	Since string // the kernel release that brought it, or made it work
 }
 
 // KnownFeatures lists the features by bit, each with the kernel release that
 // has it (from the history of linux/ublk_cmd.h).
 var KnownFeatures = []Feature{
-	{UBLK_F_SUPPORT_ZERO_COPY, "SUPPORT_ZERO_COPY", "6.15"},
-	{UBLK_F_URING_CMD_COMP_IN_TASK, "URING_CMD_COMP_IN_TASK", "6.0"},
-	{UBLK_F_NEED_GET_DATA, "NEED_GET_DATA", "6.0"},
-	{UBLK_F_USER_RECOVERY, "USER_RECOVERY", "6.1"},
-	{UBLK_F_USER_RECOVERY_REISSUE, "USER_RECOVERY_REISSUE", "6.1"},
-	{UBLK_F_UNPRIVILEGED_DEV, "UNPRIVILEGED_DEV", "6.3"},
-	{UBLK_F_CMD_IOCTL_ENCODE, "CMD_IOCTL_ENCODE", "6.4"},
-	{UBLK_F_USER_COPY, "USER_COPY", "6.5"},
-	{UBLK_F_ZONED, "ZONED", "6.6"},
-	{UBLK_F_USER_RECOVERY_FAIL_IO, "USER_RECOVERY_FAIL_IO", "6.13"},
-	{UBLK_F_UPDATE_SIZE, "UPDATE_SIZE", "6.16"},
-	{UBLK_F_AUTO_BUF_REG, "AUTO_BUF_REG", "6.16"},
-	{UBLK_F_QUIESCE, "QUIESCE", "6.16"},
-	{UBLK_F_PER_IO_DAEMON, "PER_IO_DAEMON", "6.16"},
-	{UBLK_F_BUF_REG_OFF_DAEMON, "BUF_REG_OFF_DAEMON", "6.17"},
-	{UBLK_F_BATCH_IO, "BATCH_IO", "7.0"},
-	{UBLK_F_INTEGRITY, "INTEGRITY", "7.0"},
-	{UBLK_F_SAFE_STOP_DEV, "SAFE_STOP_DEV", "7.0"},
-	{UBLK_F_NO_AUTO_PART_SCAN, "NO_AUTO_PART_SCAN", "7.0"},
-	{UBLK_F_SHMEM_ZC, "SHMEM_ZC", "7.1"},
-	{UBLK_F_IO_DESC_SIZE, "IO_DESC_SIZE", "7.3"},
+	{uapi.UBLK_F_SUPPORT_ZERO_COPY, "SUPPORT_ZERO_COPY", "6.15"},
+	{uapi.UBLK_F_URING_CMD_COMP_IN_TASK, "URING_CMD_COMP_IN_TASK", "6.0"},
+	{uapi.UBLK_F_NEED_GET_DATA, "NEED_GET_DATA", "6.0"},
+	{uapi.UBLK_F_USER_RECOVERY, "USER_RECOVERY", "6.1"},
+	{uapi.UBLK_F_USER_RECOVERY_REISSUE, "USER_RECOVERY_REISSUE", "6.1"},
+	{uapi.UBLK_F_UNPRIVILEGED_DEV, "UNPRIVILEGED_DEV", "6.3"},
+	{uapi.UBLK_F_CMD_IOCTL_ENCODE, "CMD_IOCTL_ENCODE", "6.4"},
+	{uapi.UBLK_F_USER_COPY, "USER_COPY", "6.5"},
+	{uapi.UBLK_F_ZONED, "ZONED", "6.6"},
+	{uapi.UBLK_F_USER_RECOVERY_FAIL_IO, "USER_RECOVERY_FAIL_IO", "6.13"},
+	{uapi.UBLK_F_UPDATE_SIZE, "UPDATE_SIZE", "6.16"},
+	{uapi.UBLK_F_AUTO_BUF_REG, "AUTO_BUF_REG", "6.16"},
+	{uapi.UBLK_F_QUIESCE, "QUIESCE", "6.16"},
+	{uapi.UBLK_F_PER_IO_DAEMON, "PER_IO_DAEMON", "6.16"},
+	{uapi.UBLK_F_BUF_REG_OFF_DAEMON, "BUF_REG_OFF_DAEMON", "6.17"},
+	{uapi.UBLK_F_BATCH_IO, "BATCH_IO", "7.0"},
+	{uapi.UBLK_F_INTEGRITY, "INTEGRITY", "7.0"},
+	{uapi.UBLK_F_SAFE_STOP_DEV, "SAFE_STOP_DEV", "7.0"},
+	{uapi.UBLK_F_NO_AUTO_PART_SCAN, "NO_AUTO_PART_SCAN", "7.0"},
+	{uapi.UBLK_F_SHMEM_ZC, "SHMEM_ZC", "7.1"},
+	{uapi.UBLK_F_IO_DESC_SIZE, "IO_DESC_SIZE", "7.3"},
 }
 
 // String lists the names of the bits, unknown ones by number.
@@ -72,7 +74,7 @@ func featureName(bit int) string {
 func (c *Control) Features() (Features, error) {
 	var f uint64
 	err := c.do(Command{
-		Op: UBLK_U_CMD_GET_FEATURES, DevID: anyDevice, QueueID: noQueue,
+		Op: uapi.UBLK_U_CMD_GET_FEATURES, DevID: anyDevice, QueueID: noQueue,
 		Buf: bytesOf(&f), Timeout: commandTimeout,
 	})
 	// A driver without the command looks for device ^0 first.

@@ -1,16 +1,20 @@
 package ublk
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/ublk-loop/ublk-loop/ublk/uapi"
+)
 
 // State is where the driver sees a device.
 type State uint16
 
 // The states of a device (linux/ublk_cmd.h).
 const (
-	StateDead     State = UBLK_S_DEV_DEAD     // no disk: not started, stopped, or its server is gone
-	StateLive     State = UBLK_S_DEV_LIVE     // served
-	StateQuiesced State = UBLK_S_DEV_QUIESCED // its server is gone, I/O waits for another
-	StateFailIO   State = UBLK_S_DEV_FAIL_IO  // its server is gone, I/O fails until another comes
+	StateDead     State = uapi.UBLK_S_DEV_DEAD     // no disk: not started, stopped, or its server is gone
+	StateLive     State = uapi.UBLK_S_DEV_LIVE     // served
+	StateQuiesced State = uapi.UBLK_S_DEV_QUIESCED // its server is gone, I/O waits for another
+	StateFailIO   State = uapi.UBLK_S_DEV_FAIL_IO  // its server is gone, I/O fails until another comes
 )
 
 // String returns the state as list shows it.
@@ -42,7 +46,7 @@ type Info struct {
 	OwnerGID   uint32
 }
 
-func infoOf(u *ublksrvCtrlDevInfo) Info {
+func infoOf(u *uapi.CtrlDevInfo) Info {
 	return Info{
 		ID:         u.DevID,
 		State:      State(u.State),

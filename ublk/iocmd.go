@@ -1,6 +1,9 @@
 package ublk
 
-import "github.com/ublk-loop/ublk-loop/ring"
+import (
+	"github.com/ublk-loop/ublk-loop/ring"
+	"github.com/ublk-loop/ublk-loop/ublk/uapi"
+)
 
 // This file fills the commands that a queue sends to /dev/ublkcN. Its unsafe
 // casts lay a struct over the 16 bytes that an entry carries for a driver; the
@@ -8,14 +11,14 @@ import "github.com/ublk-loop/ublk-loop/ring"
 
 // autoBufFallback asks the driver to deliver a request unregistered rather
 // than fail it, in the place that ublk_auto_buf_reg.flags has in an address.
-const autoBufFallback = UBLK_AUTO_BUF_REG_FALLBACK << 16
+const autoBufFallback = uapi.UBLK_AUTO_BUF_REG_FALLBACK << 16
 
 // ioCommand sends a fetch, or a commit and fetch, for a request's tag.
 func (q *Queue) ioCommand(op uint32, req *Request, result int32) {
 	sqe := q.thread.sqe()
 	sqe.PrepURingCmd(int32(q.dev.charFD), op)
 	sqe.UserData = q.userData(kindFetch, req.tag)
-	cmd := (*ublksrvIOCmd)(sqe.Payload())
+	cmd := (*uapi.IOCmd)(sqe.Payload())
 	cmd.QID = q.id
 	cmd.Tag = req.tag
 	cmd.Result = result
@@ -32,7 +35,7 @@ func (q *Queue) ioCommand(op uint32, req *Request, result int32) {
 func (q *Queue) bufferCommand(op uint32, req *Request) *ring.SQE {
 	sqe := q.thread.sqe()
 	sqe.PrepURingCmd(int32(q.dev.charFD), op)
-	cmd := (*ublksrvIOCmd)(sqe.Payload())
+	cmd := (*uapi.IOCmd)(sqe.Payload())
 	cmd.QID = q.id
 	cmd.Tag = req.tag
 	cmd.Addr = uint64(req.bufIndex)

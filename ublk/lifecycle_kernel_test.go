@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/ublk"
+	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
@@ -92,7 +93,7 @@ func TestKernelTryStopSparesAnOpenDevice(t *testing.T) {
 	if ferr != nil {
 		t.Fatal(ferr)
 	}
-	if !features.Has(ublk.UBLK_F_SAFE_STOP_DEV) {
+	if !features.Has(uapi.UBLK_F_SAFE_STOP_DEV) {
 		if !errors.Is(err, ublk.ErrNotSupported) {
 			t.Fatalf("error %v, want ErrNotSupported", err)
 		}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/ring"
 	"github.com/ublk-loop/ublk-loop/ublk"
+	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
@@ -38,7 +39,7 @@ func TestKernelOffers(t *testing.T) {
 	}
 	defer func() { _ = r.Close() }()
 	ublktest.CheckAbility(t, ublktest.LinkedCommands, r.Features()&ring.IORING_FEAT_NO_IOWAIT != 0)
-	ublktest.CheckAbility(t, ublktest.UpdateSize, features.Has(ublk.UBLK_F_UPDATE_SIZE))
+	ublktest.CheckAbility(t, ublktest.UpdateSize, features.Has(uapi.UBLK_F_UPDATE_SIZE))
 }
 
 // hasMode reports whether the kernel has a buffer mode, by adding a device.

@@ -5,6 +5,8 @@ import (
 	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
 
 // Options says what device to add. The zero value is a device with the first
@@ -46,15 +48,15 @@ const (
 	// Copy mode pins depth × size bytes a queue: 16 MiB with these.
 	defaultCopyDepth      = 64
 	defaultCopyMaxIOBytes = 256 << 10
-	maxIOBytesLimit       = 1 << UBLK_IO_BUF_BITS
+	maxIOBytesLimit       = 1 << uapi.UBLK_IO_BUF_BITS
 )
 
 func (o *Options) validate() error {
 	switch {
-	case o.Queues < 0 || o.Queues > UBLK_MAX_NR_QUEUES:
-		return fmt.Errorf("%d queues: not from 1 to %d: %w", o.Queues, UBLK_MAX_NR_QUEUES, unix.EINVAL)
-	case o.Depth < 0 || o.Depth > UBLK_MAX_QUEUE_DEPTH:
-		return fmt.Errorf("queue depth %d: not from 1 to %d: %w", o.Depth, UBLK_MAX_QUEUE_DEPTH, unix.EINVAL)
+	case o.Queues < 0 || o.Queues > uapi.UBLK_MAX_NR_QUEUES:
+		return fmt.Errorf("%d queues: not from 1 to %d: %w", o.Queues, uapi.UBLK_MAX_NR_QUEUES, unix.EINVAL)
+	case o.Depth < 0 || o.Depth > uapi.UBLK_MAX_QUEUE_DEPTH:
+		return fmt.Errorf("queue depth %d: not from 1 to %d: %w", o.Depth, uapi.UBLK_MAX_QUEUE_DEPTH, unix.EINVAL)
 	case o.MaxIOBytes != 0 && (o.MaxIOBytes < uint32(unix.Getpagesize()) || o.MaxIOBytes > maxIOBytesLimit):
 		return fmt.Errorf("largest request of %d bytes: not from a page to %d: %w", o.MaxIOBytes, maxIOBytesLimit, unix.EINVAL)
 	}
@@ -62,10 +64,10 @@ func (o *Options) validate() error {
 }
 
 // info returns what ADD_DEV is given for a mode.
-func (o *Options) info(mode BufferMode) *ublksrvCtrlDevInfo {
-	info := &ublksrvCtrlDevInfo{
+func (o *Options) info(mode BufferMode) *uapi.CtrlDevInfo {
+	info := &uapi.CtrlDevInfo{
 		DevID:         anyDevice,
-		NrHwQueues:    uint16(orDefault(o.Queues, min(runtime.NumCPU(), UBLK_MAX_NR_QUEUES))),
+		NrHwQueues:    uint16(orDefault(o.Queues, min(runtime.NumCPU(), uapi.UBLK_MAX_NR_QUEUES))),
 		MaxIOBufBytes: orDefault(o.MaxIOBytes, defaultMaxIOBytes),
 		QueueDepth:    uint16(orDefault(o.Depth, defaultDepth)),
 		Flags:         uint64(mode.features() | o.Features),
@@ -76,7 +78,7 @@ func (o *Options) info(mode BufferMode) *ublksrvCtrlDevInfo {
 		info.QueueDepth = uint16(orDefault(o.Depth, defaultCopyDepth))
 	}
 	if o.NoPartScan {
-		info.Flags |= UBLK_F_NO_AUTO_PART_SCAN
+		info.Flags |= uapi.UBLK_F_NO_AUTO_PART_SCAN
 	}
 	if o.ID != nil {
 		info.DevID = *o.ID

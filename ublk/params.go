@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math"
 	"math/bits"
+
+	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
 
 // sectorShift is the binary logarithm of a sector's 512 bytes.
@@ -123,9 +125,9 @@ func (p *Params) validateSegments() error {
 		return fmt.Errorf("DMA alignment mask %#x: not a power of two less one", p.DMAAlignment)
 	case s.MaxSegments == 0:
 		return nil
-	case s.MaxSegmentSize < UBLK_MIN_SEGMENT_SIZE:
-		return fmt.Errorf("max segment size %d: below %d", s.MaxSegmentSize, UBLK_MIN_SEGMENT_SIZE)
-	case s.BoundaryMask&(s.BoundaryMask+1) != 0 || s.BoundaryMask < UBLK_MIN_SEGMENT_SIZE-1:
+	case s.MaxSegmentSize < uapi.UBLK_MIN_SEGMENT_SIZE:
+		return fmt.Errorf("max segment size %d: below %d", s.MaxSegmentSize, uapi.UBLK_MIN_SEGMENT_SIZE)
+	case s.BoundaryMask&(s.BoundaryMask+1) != 0 || s.BoundaryMask < uapi.UBLK_MIN_SEGMENT_SIZE-1:
 		return fmt.Errorf("segment boundary mask %#x: not a power of two less one from 4095", s.BoundaryMask)
 	}
 	return nil
@@ -144,8 +146,8 @@ func (p *Params) setDefaults(maxIOBytes uint32) {
 
 // encode returns the parameters as the driver takes them, after setDefaults
 // and validate.
-func (p *Params) encode() *ublkParams {
-	u := &ublkParams{Types: UBLK_PARAM_TYPE_BASIC, Basic: ublkParamBasic{
+func (p *Params) encode() *uapi.Params {
+	u := &uapi.Params{Types: uapi.UBLK_PARAM_TYPE_BASIC, Basic: uapi.ParamBasic{
 		Attrs:            p.attrs(),
 		LogicalBsShift:   shift(p.LogicalBlockSize),
 		PhysicalBsShift:  shift(p.PhysicalBlockSize),
@@ -157,8 +159,8 @@ func (p *Params) encode() *ublkParams {
 		VirtBoundaryMask: p.VirtBoundaryMask,
 	}}
 	if p.Discard.MaxBytes != 0 || p.MaxWriteZeroesBytes != 0 {
-		u.Types |= UBLK_PARAM_TYPE_DISCARD
-		u.Discard = ublkParamDiscard{
+		u.Types |= uapi.UBLK_PARAM_TYPE_DISCARD
+		u.Discard = uapi.ParamDiscard{
 			DiscardAlignment:      p.Discard.Alignment,
 			DiscardGranularity:    max(p.Discard.Granularity, p.LogicalBlockSize),
 			MaxDiscardSectors:     uint32(p.Discard.MaxBytes >> sectorShift),
@@ -167,12 +169,12 @@ func (p *Params) encode() *ublkParams {
 		}
 	}
 	if p.DMAAlignment != 0 {
-		u.Types |= UBLK_PARAM_TYPE_DMA_ALIGN
+		u.Types |= uapi.UBLK_PARAM_TYPE_DMA_ALIGN
 		u.DMA.Alignment = p.DMAAlignment
 	}
 	if s := p.Segments; s.MaxSegments != 0 {
-		u.Types |= UBLK_PARAM_TYPE_SEGMENT
-		u.Seg = ublkParamSegment{MaxSegments: s.MaxSegments, MaxSegmentSize: s.MaxSegmentSize, SegBoundaryMask: s.BoundaryMask}
+		u.Types |= uapi.UBLK_PARAM_TYPE_SEGMENT
+		u.Seg = uapi.ParamSegment{MaxSegments: s.MaxSegments, MaxSegmentSize: s.MaxSegmentSize, SegBoundaryMask: s.BoundaryMask}
 	}
 	return u
 }
@@ -183,10 +185,10 @@ func (p *Params) attrs() uint32 {
 		set bool
 		bit uint32
 	}{
-		{p.ReadOnly, UBLK_ATTR_READ_ONLY},
-		{p.Rotational, UBLK_ATTR_ROTATIONAL},
-		{p.VolatileCache, UBLK_ATTR_VOLATILE_CACHE},
-		{p.FUA, UBLK_ATTR_FUA},
+		{p.ReadOnly, uapi.UBLK_ATTR_READ_ONLY},
+		{p.Rotational, uapi.UBLK_ATTR_ROTATIONAL},
+		{p.VolatileCache, uapi.UBLK_ATTR_VOLATILE_CACHE},
+		{p.FUA, uapi.UBLK_ATTR_FUA},
 	} {
 		if a.set {
 			attrs |= a.bit
@@ -196,7 +198,7 @@ func (p *Params) attrs() uint32 {
 }
 
 // paramsOf is the inverse of encode.
-func paramsOf(u *ublkParams) Params {
+func paramsOf(u *uapi.Params) Params {
 	b, d := &u.Basic, &u.Discard
 	return Params{
 		Size:                b.DevSectors << sectorShift,
@@ -209,10 +211,10 @@ func paramsOf(u *ublkParams) Params {
 		VirtBoundaryMask:    b.VirtBoundaryMask,
 		DMAAlignment:        u.DMA.Alignment,
 		Segments:            SegmentParams{u.Seg.MaxSegments, u.Seg.MaxSegmentSize, u.Seg.SegBoundaryMask},
-		ReadOnly:            b.Attrs&UBLK_ATTR_READ_ONLY != 0,
-		Rotational:          b.Attrs&UBLK_ATTR_ROTATIONAL != 0,
-		VolatileCache:       b.Attrs&UBLK_ATTR_VOLATILE_CACHE != 0,
-		FUA:                 b.Attrs&UBLK_ATTR_FUA != 0,
+		ReadOnly:            b.Attrs&uapi.UBLK_ATTR_READ_ONLY != 0,
+		Rotational:          b.Attrs&uapi.UBLK_ATTR_ROTATIONAL != 0,
+		VolatileCache:       b.Attrs&uapi.UBLK_ATTR_VOLATILE_CACHE != 0,
+		FUA:                 b.Attrs&uapi.UBLK_ATTR_FUA != 0,
 		Discard:             DiscardParams{bytesOfSectors(d.MaxDiscardSectors), d.DiscardGranularity, d.DiscardAlignment},
 		MaxWriteZeroesBytes: bytesOfSectors(d.MaxWriteZeroesSectors),
 	}

@@ -6,6 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/ring"
+	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
 
 // Queue is one queue of a device: depth tags, which a thread serves.
@@ -20,7 +21,7 @@ type Queue struct {
 
 	bufs    *buffers
 	mapped  []byte // the descriptors' memory
-	descs   []ublksrvIODesc
+	descs   []uapi.IODesc
 	reqs    []Request
 	handler Handler
 	done    Completer // handler, where it is one
@@ -88,8 +89,8 @@ func (q *Queue) setUp(target Target) error {
 }
 
 func (q *Queue) mapDescriptors() error {
-	offset := int64(q.id) * int64(descriptorBytes(UBLK_MAX_QUEUE_DEPTH))
-	mem, err := unix.Mmap(q.dev.charFD, UBLKSRV_CMD_BUF_OFFSET+offset, descriptorBytes(q.depth),
+	offset := int64(q.id) * int64(descriptorBytes(uapi.UBLK_MAX_QUEUE_DEPTH))
+	mem, err := unix.Mmap(q.dev.charFD, uapi.UBLKSRV_CMD_BUF_OFFSET+offset, descriptorBytes(q.depth),
 		unix.PROT_READ, unix.MAP_SHARED|unix.MAP_POPULATE)
 	if err != nil {
 		return fmt.Errorf("map descriptors: %w", err)
@@ -103,7 +104,7 @@ func (q *Queue) mapDescriptors() error {
 // at once or keeps it, so after one enter all are known to be fetched.
 func (q *Queue) fetchAll() error {
 	for tag := range q.reqs {
-		q.ioCommand(UBLK_U_IO_FETCH_REQ, &q.reqs[tag], 0)
+		q.ioCommand(uapi.UBLK_U_IO_FETCH_REQ, &q.reqs[tag], 0)
 	}
 	q.armed = q.depth
 	r := q.thread.ring
@@ -152,8 +153,8 @@ func (q *Queue) complete(kind uint64, req *Request, res int32) error {
 // fetched handles the end of a fetch: a request, or the end of the tag.
 func (q *Queue) fetched(req *Request, res int32) error {
 	switch {
-	case res == UBLK_IO_RES_OK:
-	case res == UBLK_IO_RES_ABORT || q.refused:
+	case res == uapi.UBLK_IO_RES_OK:
+	case res == uapi.UBLK_IO_RES_ABORT || q.refused:
 		q.disarm()
 		return nil
 	default:
@@ -193,7 +194,7 @@ func (q *Queue) register(req *Request) {
 	}
 	req.bufIndex = q.bufs.first + uint16(q.depth) + req.tag
 	req.byCommand = true
-	sqe := q.bufferCommand(UBLK_U_IO_REGISTER_IO_BUF, req)
+	sqe := q.bufferCommand(uapi.UBLK_U_IO_REGISTER_IO_BUF, req)
 	sqe.UserData = q.userData(kindRegister, req.tag)
 }
 
@@ -201,13 +202,13 @@ func (q *Queue) register(req *Request) {
 func (q *Queue) commit(req *Request, result int32) {
 	q.count(req, result)
 	if req.byCommand {
-		sqe := q.bufferCommand(UBLK_U_IO_UNREGISTER_IO_BUF, req)
+		sqe := q.bufferCommand(uapi.UBLK_U_IO_UNREGISTER_IO_BUF, req)
 		sqe.UserData = q.userData(kindUnregister, req.tag)
 		// In order, and whatever its result: without a commit the tag is lost.
 		sqe.Flags = ring.IOSQE_IO_HARDLINK | ring.IOSQE_CQE_SKIP_SUCCESS
 	}
 	q.inService--
-	q.ioCommand(UBLK_U_IO_COMMIT_AND_FETCH_REQ, req, result)
+	q.ioCommand(uapi.UBLK_U_IO_COMMIT_AND_FETCH_REQ, req, result)
 }
 
 // commitUnregistered is commit for a request whose pages never were in the

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/ring"
+	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
 
 // Each result that a handler gives comes to the driver as it is, with the tag's
@@ -39,7 +40,7 @@ func TestQueueCommits(t *testing.T) {
 			}
 			b.reqs[tag].Complete(tt.errno)
 			b.wantCommands(command{
-				op: UBLK_U_IO_COMMIT_AND_FETCH_REQ, kind: kindFetch, tag: uint16(tag), result: tt.result,
+				op: uapi.UBLK_U_IO_COMMIT_AND_FETCH_REQ, kind: kindFetch, tag: uint16(tag), result: tt.result,
 				addr: b.bufs.address(uint16(tag)),
 			})
 		}
@@ -79,7 +80,7 @@ func TestQueueEnds(t *testing.T) {
 		if len(b.ends) > 0 {
 			t.Fatalf("it has ended before tag %d has", tag)
 		}
-		if err := b.complete(kindFetch, &b.reqs[tag], UBLK_IO_RES_ABORT); err != nil {
+		if err := b.complete(kindFetch, &b.reqs[tag], uapi.UBLK_IO_RES_ABORT); err != nil {
 			t.Fatal(err)
 		}
 	}

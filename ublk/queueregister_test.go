@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/ring"
+	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
 
 // In BufferRegister the pages of what has data are registered before the handler
@@ -22,7 +23,7 @@ func TestQueueRegisters(t *testing.T) {
 			}
 			auto := uint64(0)
 			if mode == BufferAutoRegister {
-				auto = (uint64(b.bufs.first) + 2) | UBLK_AUTO_BUF_REG_FALLBACK<<16
+				auto = (uint64(b.bufs.first) + 2) | uapi.UBLK_AUTO_BUF_REG_FALLBACK<<16
 			}
 			for _, op := range []Op{OpRead, OpWrite} {
 				for errno, result := range map[int32]int32{0: 4096, -5: -5} {
@@ -30,7 +31,7 @@ func TestQueueRegisters(t *testing.T) {
 					if err := b.deliver(2, op, flagNeedRegister); err != nil || len(b.handled) > 0 {
 						t.Fatalf("error %v, handled %d before its pages are there", err, b.handled)
 					}
-					b.wantCommands(command{op: UBLK_U_IO_REGISTER_IO_BUF, kind: kindRegister, tag: 2, addr: slot + 2})
+					b.wantCommands(command{op: uapi.UBLK_U_IO_REGISTER_IO_BUF, kind: kindRegister, tag: 2, addr: slot + 2})
 					if err := b.complete(kindRegister, &b.reqs[2], 0); err != nil || !slices.Equal(b.handled, []int{2}) {
 						t.Fatalf("error %v, handled %d", err, b.handled)
 					}
@@ -45,10 +46,10 @@ func TestQueueRegisters(t *testing.T) {
 					b.reqs[2].Complete(errno)
 					b.wantCommands(
 						command{
-							op: UBLK_U_IO_UNREGISTER_IO_BUF, kind: kindUnregister, tag: 2, addr: slot + 2,
+							op: uapi.UBLK_U_IO_UNREGISTER_IO_BUF, kind: kindUnregister, tag: 2, addr: slot + 2,
 							flags: ring.IOSQE_IO_HARDLINK | ring.IOSQE_CQE_SKIP_SUCCESS,
 						},
-						command{op: UBLK_U_IO_COMMIT_AND_FETCH_REQ, kind: kindFetch, tag: 2, result: result, auto: auto},
+						command{op: uapi.UBLK_U_IO_COMMIT_AND_FETCH_REQ, kind: kindFetch, tag: 2, result: result, auto: auto},
 					)
 				}
 			}
@@ -56,7 +57,7 @@ func TestQueueRegisters(t *testing.T) {
 				t.Fatal(err)
 			}
 			b.reqs[2].Complete(0)
-			if got := b.commands(); len(got) != 1 || got[0].op != UBLK_U_IO_COMMIT_AND_FETCH_REQ {
+			if got := b.commands(); len(got) != 1 || got[0].op != uapi.UBLK_U_IO_COMMIT_AND_FETCH_REQ {
 				t.Errorf("a flush with the same tag: the driver was told %+v, want a commit", got)
 			}
 			if err := b.complete(kindUnregister, &b.reqs[2], -22); !errors.Is(err, unix.EINVAL) {
@@ -80,7 +81,7 @@ func TestQueueRegisterFails(t *testing.T) {
 				t.Fatalf("error %v, handled %d", err, b.handled)
 			}
 			got := b.commands()
-			if len(got) != 1 || got[0].op != UBLK_U_IO_COMMIT_AND_FETCH_REQ || got[0].result != -int32(unix.ENOMEM) {
+			if len(got) != 1 || got[0].op != uapi.UBLK_U_IO_COMMIT_AND_FETCH_REQ || got[0].result != -int32(unix.ENOMEM) {
 				t.Errorf("the driver was told %+v, want a commit with ENOMEM alone", got)
 			}
 			if n := b.counters.ops[OpWrite].errors.Load(); n != 1 || b.inService != 0 {
@@ -114,7 +115,7 @@ func TestQueueRegistersNothing(t *testing.T) {
 			t.Errorf("%v, %v: slot %d, want %d", tt.mode, tt.op, index, b.bufs.first)
 		}
 		b.reqs[0].Complete(-1)
-		if got := b.commands(); len(got) != 1 || got[0].op != UBLK_U_IO_COMMIT_AND_FETCH_REQ {
+		if got := b.commands(); len(got) != 1 || got[0].op != uapi.UBLK_U_IO_COMMIT_AND_FETCH_REQ {
 			t.Errorf("%v, %v: the driver was told %+v", tt.mode, tt.op, got)
 		}
 	}

@@ -7,11 +7,13 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
 
 // Recoverable reports whether a device with these features outlives its server
 // (UBLK_F_USER_RECOVERY): its I/O waits until another takes over.
-func (f Features) Recoverable() bool { return f.Has(UBLK_F_USER_RECOVERY) }
+func (f Features) Recoverable() bool { return f.Has(uapi.UBLK_F_USER_RECOVERY) }
 
 // freeTimeout bounds the wait until the driver has given up on the server that
 // is gone. That takes a moment, but before Linux 6.16 up to the block layer's
@@ -49,7 +51,7 @@ func (c *Control) Recover(id uint32, opts RecoverOptions) (*Device, error) {
 	}
 	d := newDevice(c, info, opts.Threads)
 	d.recovers = true
-	d.untrusted = opts.NoPartScan && !d.info.Features.Has(UBLK_F_NO_AUTO_PART_SCAN)
+	d.untrusted = opts.NoPartScan && !d.info.Features.Has(uapi.UBLK_F_NO_AUTO_PART_SCAN)
 	return d, nil
 }
 
@@ -86,7 +88,7 @@ func (c *Control) startRecovery(id uint32) error {
 	deadline := time.Now().Add(freeTimeout)
 	for pause := time.Millisecond; ; pause = min(2*pause, longestFreePause) {
 		err := c.device("start recovery of", id,
-			Command{Op: UBLK_U_CMD_START_USER_RECOVERY, Timeout: commandTimeout})
+			Command{Op: uapi.UBLK_U_CMD_START_USER_RECOVERY, Timeout: commandTimeout})
 		if !errors.Is(err, unix.EBUSY) || time.Now().After(deadline) {
 			return err
 		}
@@ -109,7 +111,7 @@ func waitPause(d time.Duration) error {
 // tags, I/O goes on.
 func (c *Control) endRecovery(id uint32) error {
 	return c.device("end recovery of", id,
-		Command{Op: UBLK_U_CMD_END_USER_RECOVERY, Data: uint64(unix.Getpid()), Timeout: commandTimeout})
+		Command{Op: uapi.UBLK_U_CMD_END_USER_RECOVERY, Data: uint64(unix.Getpid()), Timeout: commandTimeout})
 }
 
 // Leave ends the service of a device as the end of this process would: at

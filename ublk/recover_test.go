@@ -9,12 +9,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/ublk"
+	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 const (
-	offersRecovery = offersAuto | ublk.UBLK_F_USER_RECOVERY | ublk.UBLK_F_USER_RECOVERY_REISSUE
-	reissue        = ublk.UBLK_F_USER_RECOVERY | ublk.UBLK_F_USER_RECOVERY_REISSUE
+	offersRecovery = offersAuto | uapi.UBLK_F_USER_RECOVERY | uapi.UBLK_F_USER_RECOVERY_REISSUE
+	reissue        = uapi.UBLK_F_USER_RECOVERY | uapi.UBLK_F_USER_RECOVERY_REISSUE
 )
 
 // A recovered device is what it was: nothing of it is chosen anew.
@@ -65,7 +66,7 @@ func TestRecoverRefusesWhatDoesNotOutliveItsServer(t *testing.T) {
 			if _, err := ctl.Recover(id, ublk.RecoverOptions{}); !errors.Is(err, ublk.ErrNotRecoverable) {
 				t.Errorf("error %v, want ErrNotRecoverable", err)
 			}
-			if n := sent(fake, ublk.UBLK_U_CMD_START_USER_RECOVERY); n != 0 {
+			if n := sent(fake, uapi.UBLK_U_CMD_START_USER_RECOVERY); n != 0 {
 				t.Errorf("%d commands were sent", n)
 			}
 		})
@@ -86,7 +87,7 @@ func TestRecoverWaitsForTheDriver(t *testing.T) {
 		_, err := ctl.Recover(id, ublk.RecoverOptions{})
 		recovered <- err
 	}()
-	for sent(fake, ublk.UBLK_U_CMD_START_USER_RECOVERY) < 3 {
+	for sent(fake, uapi.UBLK_U_CMD_START_USER_RECOVERY) < 3 {
 		select {
 		case err := <-recovered:
 			t.Fatalf("it does not wait: error %v", err)
@@ -104,7 +105,7 @@ func TestAwaitServerEndPauses(t *testing.T) {
 	fake := &ublktest.Fake{Offers: offersRecovery}
 	ctl, id := described(t, fake, reissue)
 	fake.Set(id, ublk.StateLive, 1)
-	asked := sent(fake, ublk.UBLK_U_CMD_GET_DEV_INFO)
+	asked := sent(fake, uapi.UBLK_U_CMD_GET_DEV_INFO)
 	started := time.Now()
 	end := time.AfterFunc(200*time.Millisecond, func() { fake.Set(id, ublk.StateQuiesced, 1) })
 	defer end.Stop()
@@ -113,7 +114,7 @@ func TestAwaitServerEndPauses(t *testing.T) {
 	}
 	// The pauses are of 1 ms, 2 ms, 4 ms … 100 ms.
 	took := int(time.Since(started).Milliseconds())
-	if n, most := sent(fake, ublk.UBLK_U_CMD_GET_DEV_INFO)-asked, bits.Len(uint(took))+took/100+2; n > most {
+	if n, most := sent(fake, uapi.UBLK_U_CMD_GET_DEV_INFO)-asked, bits.Len(uint(took))+took/100+2; n > most {
 		t.Errorf("the driver was asked %d times in %d ms, want %d at most", n, took, most)
 	}
 }
@@ -124,7 +125,7 @@ func TestAwaitServerEnd(t *testing.T) {
 	fake.Set(id, ublk.StateLive, 1)
 	waited := make(chan error)
 	go func() { waited <- ctl.AwaitServerEnd(id) }() // received below
-	for sent(fake, ublk.UBLK_U_CMD_GET_DEV_INFO) < 3 {
+	for sent(fake, uapi.UBLK_U_CMD_GET_DEV_INFO) < 3 {
 		select {
 		case err := <-waited:
 			t.Fatalf("it does not wait: error %v", err)

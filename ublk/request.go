@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/ublk-loop/ublk-loop/ring"
+	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
 
 // Op is what a request wants.
@@ -12,11 +13,11 @@ type Op uint8
 
 // The operations of a device that is not zoned (linux/ublk_cmd.h).
 const (
-	OpRead        Op = UBLK_IO_OP_READ
-	OpWrite       Op = UBLK_IO_OP_WRITE
-	OpFlush       Op = UBLK_IO_OP_FLUSH
-	OpDiscard     Op = UBLK_IO_OP_DISCARD
-	OpWriteZeroes Op = UBLK_IO_OP_WRITE_ZEROES
+	OpRead        Op = uapi.UBLK_IO_OP_READ
+	OpWrite       Op = uapi.UBLK_IO_OP_WRITE
+	OpFlush       Op = uapi.UBLK_IO_OP_FLUSH
+	OpDiscard     Op = uapi.UBLK_IO_OP_DISCARD
+	OpWriteZeroes Op = uapi.UBLK_IO_OP_WRITE_ZEROES
 )
 
 // String returns the operation's name.
@@ -45,12 +46,12 @@ type Flags uint32
 
 // The flags that a handler may act on; the others are hints.
 const (
-	FlagFUA     Flags = UBLK_IO_F_FUA     // on the medium before it completes
-	FlagNoUnmap Flags = UBLK_IO_F_NOUNMAP // write zeroes, and keep the space allocated
+	FlagFUA     Flags = uapi.UBLK_IO_F_FUA     // on the medium before it completes
+	FlagNoUnmap Flags = uapi.UBLK_IO_F_NOUNMAP // write zeroes, and keep the space allocated
 )
 
 // flagNeedRegister says that the driver could not register a request's pages.
-const flagNeedRegister Flags = UBLK_IO_F_NEED_REG_BUF
+const flagNeedRegister Flags = uapi.UBLK_IO_F_NEED_REG_BUF
 
 // Request is one request of the block layer, valid from the call of
 // [Handler.Handle] until Complete. Its methods are called on the queue's
@@ -75,7 +76,7 @@ type Request struct {
 }
 
 // decode reads a request's descriptor, once, and is the only place that does.
-func (req *Request) decode(d *ublksrvIODesc) {
+func (req *Request) decode(d *uapi.IODesc) {
 	word := d.OpFlags
 	req.Op = Op(word & 0xff)
 	req.Flags = Flags(word &^ 0xff)

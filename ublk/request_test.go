@@ -1,6 +1,10 @@
 package ublk
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/ublk-loop/ublk-loop/ublk/uapi"
+)
 
 // Only reads and writes have a buffer.
 func TestHasData(t *testing.T) {
@@ -16,7 +20,7 @@ func TestHasData(t *testing.T) {
 func TestDecodeSeesEachFlag(t *testing.T) {
 	for bit := 8; bit < 32; bit++ {
 		var req Request
-		req.decode(&ublksrvIODesc{OpFlags: 1<<bit | UBLK_IO_OP_WRITE_ZEROES, NrSectors: 8, StartSector: 1 << 40})
+		req.decode(&uapi.IODesc{OpFlags: 1<<bit | uapi.UBLK_IO_OP_WRITE_ZEROES, NrSectors: 8, StartSector: 1 << 40})
 		if req.Op != OpWriteZeroes || req.Flags != 1<<bit {
 			t.Errorf("bit %d: operation %v, flags %#x", bit, req.Op, req.Flags)
 		}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
 
 // UpdateSize gives the disk of device id a new size in bytes, a multiple of 512,
@@ -28,7 +30,7 @@ func (c *Control) UpdateSize(id uint32, size uint64) error {
 	if info.State == StateDead {
 		return fmt.Errorf("resize device %d: it has no disk: %w", id, unix.ENODEV)
 	}
-	err = c.device("resize", id, Command{Op: UBLK_U_CMD_UPDATE_SIZE, Data: size >> sectorShift, Timeout: commandTimeout})
+	err = c.device("resize", id, Command{Op: uapi.UBLK_U_CMD_UPDATE_SIZE, Data: size >> sectorShift, Timeout: commandTimeout})
 	if isNotSupported(err) {
 		return fmt.Errorf("resize device %d: %w", id, ErrNotSupported)
 	}

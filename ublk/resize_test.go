@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/ublk"
+	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
@@ -36,13 +37,13 @@ func sent(fake *ublktest.Fake, op uint32) int {
 }
 
 func TestUpdateSize(t *testing.T) {
-	fake := &ublktest.Fake{Offers: offersAuto | ublk.UBLK_F_UPDATE_SIZE}
+	fake := &ublktest.Fake{Offers: offersAuto | uapi.UBLK_F_UPDATE_SIZE}
 	ctl, id := described(t, fake, 0)
 	// Without a disk older drivers crash.
 	if err := ctl.UpdateSize(id, 4096); !errors.Is(err, unix.ENODEV) {
 		t.Errorf("without a disk: error %v, want ENODEV", err)
 	}
-	if n := sent(fake, ublk.UBLK_U_CMD_UPDATE_SIZE); n != 0 {
+	if n := sent(fake, uapi.UBLK_U_CMD_UPDATE_SIZE); n != 0 {
 		t.Errorf("without a disk: %d commands were sent", n)
 	}
 	fake.Set(id, ublk.StateLive, 1)

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/ring"
+	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
 
 const controlPath = "/dev/ublk-control"
@@ -19,7 +20,7 @@ const cancelTimeout = 5 * time.Second
 
 // uringTransport sends commands through a ring of its own.
 //
-// Its unsafe casts lay a ublksrvCtrlCmd over an entry's payload, which has 80
+// Its unsafe casts lay a uapi.CtrlCmd over an entry's payload, which has 80
 // bytes on this ring for the struct's 32, and pass the address of arg, which
 // is mapped memory that Go does not move.
 //
@@ -153,7 +154,7 @@ func (u *uringControl) prepare(cmd Command) {
 	sqe := u.r.GetSQE()
 	sqe.PrepURingCmd(int32(u.fd), cmd.Op)
 	sqe.UserData = dataCommand
-	header := (*ublksrvCtrlCmd)(sqe.Payload128())
+	header := (*uapi.CtrlCmd)(sqe.Payload128())
 	header.DevID = cmd.DevID
 	header.QueueID = cmd.QueueID
 	header.Data[0] = cmd.Data

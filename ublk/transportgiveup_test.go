@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/ring"
+	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
 
 // controlOn returns a control whose commands go to a file in place of
@@ -53,7 +54,7 @@ func holdBack(t *testing.T, u *uringControl, userData uint64) {
 func TestControlCommandEnds(t *testing.T) {
 	u := controlOn(t, "/dev/null")
 	for _, timeout := range []time.Duration{0, time.Minute} {
-		if err := u.do(Command{Op: UBLK_U_CMD_GET_FEATURES, Buf: make([]byte, 8), Timeout: timeout}); err != nil {
+		if err := u.do(Command{Op: uapi.UBLK_U_CMD_GET_FEATURES, Buf: make([]byte, 8), Timeout: timeout}); err != nil {
 			t.Errorf("timeout %v: error %v", timeout, err)
 		}
 	}
@@ -65,7 +66,7 @@ func TestControlCommandEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = file.Close() })
-	if err := controlOn(t, file.Name()).do(Command{Op: UBLK_U_CMD_DEL_DEV}); !errors.Is(err, unix.EOPNOTSUPP) {
+	if err := controlOn(t, file.Name()).do(Command{Op: uapi.UBLK_U_CMD_DEL_DEV}); !errors.Is(err, unix.EOPNOTSUPP) {
 		t.Errorf("a command that fails: error %v, want EOPNOTSUPP", err)
 	}
 }
@@ -74,7 +75,7 @@ func TestControlCommandEnds(t *testing.T) {
 func TestControlCommandInterrupted(t *testing.T) {
 	u := controlOn(t, "/dev/null")
 	holdBack(t, u, dataCommand) // with whose end the command ends, too
-	err := u.do(Command{Op: UBLK_U_CMD_DEL_DEV, Timeout: time.Millisecond})
+	err := u.do(Command{Op: uapi.UBLK_U_CMD_DEL_DEV, Timeout: time.Millisecond})
 	if !errors.Is(err, unix.ECANCELED) {
 		t.Errorf("error %v, want ECANCELED", err)
 	}
@@ -85,7 +86,7 @@ func TestControlCommandGivenUp(t *testing.T) {
 	t.Parallel() // it takes cancelTimeout
 	u := controlOn(t, "/dev/null")
 	holdBack(t, u, ^uint64(0)) // which nobody cancels
-	err := u.do(Command{Op: UBLK_U_CMD_DEL_DEV, Timeout: time.Millisecond})
+	err := u.do(Command{Op: uapi.UBLK_U_CMD_DEL_DEV, Timeout: time.Millisecond})
 	if !errors.Is(err, ErrControlHung) {
 		t.Errorf("error %v, want ErrControlHung", err)
 	}
@@ -95,7 +96,7 @@ func TestControlCommandGivenUp(t *testing.T) {
 func TestTransportThatGaveUp(t *testing.T) {
 	tr := &uringTransport{calls: make(chan call), ended: make(chan struct{})}
 	close(tr.ended)
-	if err := tr.Do(Command{Op: UBLK_U_CMD_ADD_DEV}); !errors.Is(err, ErrControlHung) {
+	if err := tr.Do(Command{Op: uapi.UBLK_U_CMD_ADD_DEV}); !errors.Is(err, ErrControlHung) {
 		t.Errorf("error %v, want ErrControlHung", err)
 	}
 }

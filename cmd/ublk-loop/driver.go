@@ -8,6 +8,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/wire"
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/ublk"
+	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
 
 // kernel is the ublk driver of the running kernel.
@@ -57,12 +58,12 @@ func (k *kernel) Close() error { return k.ctl.Close() }
 // is made to find out.
 func (k *kernel) Features() (ublk.Features, error) {
 	offered, err := k.ctl.Features()
-	if err != nil || !offered.Has(ublk.UBLK_F_SUPPORT_ZERO_COPY) || offered.Has(ublk.UBLK_F_AUTO_BUF_REG) {
+	if err != nil || !offered.Has(uapi.UBLK_F_SUPPORT_ZERO_COPY) || offered.Has(uapi.UBLK_F_AUTO_BUF_REG) {
 		return offered, err
 	}
 	dev, err := k.ctl.Add(ublk.Options{Queues: 1, Depth: 1, Mode: ublk.BufferRegister})
 	if errors.Is(err, ublk.ErrNotSupported) {
-		return offered &^ ublk.UBLK_F_SUPPORT_ZERO_COPY, nil
+		return offered &^ uapi.UBLK_F_SUPPORT_ZERO_COPY, nil
 	}
 	if err != nil {
 		return 0, err

@@ -10,19 +10,20 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/ublk"
+	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
 
 // costs says what a missing feature costs. The program does not use features that have no
 // entry.
 var costs = map[ublk.Features]string{
-	ublk.UBLK_F_SUPPORT_ZERO_COPY:     "the driver copies every byte once more (--zero-copy=on is refused)",
-	ublk.UBLK_F_AUTO_BUF_REG:          "with zero copy, two more commands a request",
-	ublk.UBLK_F_SAFE_STOP_DEV:         "del looks for users of a device in /proc, and may miss one that comes meanwhile",
-	ublk.UBLK_F_NO_AUTO_PART_SCAN:     "a device added without --partscan cannot be scanned for partitions later (BLKRRPART)",
-	ublk.UBLK_F_USER_RECOVERY:         "no device outlives its server (--on-crash=requeue and reissue are refused)",
-	ublk.UBLK_F_USER_RECOVERY_REISSUE: "--on-crash=reissue is refused",
-	ublk.UBLK_F_UPDATE_SIZE:           "a device keeps its size (resize is refused)",
-	ublk.UBLK_F_CMD_IOCTL_ENCODE:      "nothing works: the commands have other numbers",
+	uapi.UBLK_F_SUPPORT_ZERO_COPY:     "the driver copies every byte once more (--zero-copy=on is refused)",
+	uapi.UBLK_F_AUTO_BUF_REG:          "with zero copy, two more commands a request",
+	uapi.UBLK_F_SAFE_STOP_DEV:         "del looks for users of a device in /proc, and may miss one that comes meanwhile",
+	uapi.UBLK_F_NO_AUTO_PART_SCAN:     "a device added without --partscan cannot be scanned for partitions later (BLKRRPART)",
+	uapi.UBLK_F_USER_RECOVERY:         "no device outlives its server (--on-crash=requeue and reissue are refused)",
+	uapi.UBLK_F_USER_RECOVERY_REISSUE: "--on-crash=reissue is refused",
+	uapi.UBLK_F_UPDATE_SIZE:           "a device keeps its size (resize is refused)",
+	uapi.UBLK_F_CMD_IOCTL_ENCODE:      "nothing works: the commands have other numbers",
 }
 
 // featuresOutput is the output of features --json.
@@ -98,9 +99,9 @@ func describeFeatures(release string, offered ublk.Features) featuresOutput {
 // bestMode returns the buffer mode of --zero-copy=auto.
 func bestMode(offered ublk.Features) ublk.BufferMode {
 	switch {
-	case !offered.Has(ublk.UBLK_F_SUPPORT_ZERO_COPY):
+	case !offered.Has(uapi.UBLK_F_SUPPORT_ZERO_COPY):
 		return ublk.BufferCopy
-	case !offered.Has(ublk.UBLK_F_AUTO_BUF_REG):
+	case !offered.Has(uapi.UBLK_F_AUTO_BUF_REG):
 		return ublk.BufferRegister
 	}
 	return ublk.BufferAutoRegister

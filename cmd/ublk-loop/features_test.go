@@ -11,12 +11,13 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/ublk"
+	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 func TestFeatures(t *testing.T) {
 	b := newBench()
-	offered := ublk.Features(ublk.UBLK_F_SUPPORT_ZERO_COPY|ublk.UBLK_F_CMD_IOCTL_ENCODE) | 1<<40
+	offered := ublk.Features(uapi.UBLK_F_SUPPORT_ZERO_COPY|uapi.UBLK_F_CMD_IOCTL_ENCODE) | 1<<40
 	if err := b.printFeaturesOf("6.15.1", offered, false); err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +60,7 @@ func (b *bench) printFeaturesOf(release string, offered ublk.Features, asJSON bo
 
 func TestFeaturesJSON(t *testing.T) {
 	b := newBench()
-	if err := b.printFeaturesOf("7.3", ublk.UBLK_F_SUPPORT_ZERO_COPY|ublk.UBLK_F_AUTO_BUF_REG, true); err != nil {
+	if err := b.printFeaturesOf("7.3", uapi.UBLK_F_SUPPORT_ZERO_COPY|uapi.UBLK_F_AUTO_BUF_REG, true); err != nil {
 		t.Fatal(err)
 	}
 	var got featuresOutput
@@ -90,9 +91,9 @@ func TestFeaturesErrors(t *testing.T) {
 func TestBestMode(t *testing.T) {
 	for offered, want := range map[ublk.Features]ublk.BufferMode{
 		0:                             ublk.BufferCopy,
-		ublk.UBLK_F_AUTO_BUF_REG:      ublk.BufferCopy,
-		ublk.UBLK_F_SUPPORT_ZERO_COPY: ublk.BufferRegister,
-		ublk.UBLK_F_SUPPORT_ZERO_COPY | ublk.UBLK_F_AUTO_BUF_REG: ublk.BufferAutoRegister,
+		uapi.UBLK_F_AUTO_BUF_REG:      ublk.BufferCopy,
+		uapi.UBLK_F_SUPPORT_ZERO_COPY: ublk.BufferRegister,
+		uapi.UBLK_F_SUPPORT_ZERO_COPY | uapi.UBLK_F_AUTO_BUF_REG: ublk.BufferAutoRegister,
 	} {
 		if got := bestMode(offered); got != want {
 			t.Errorf("bestMode(%v) is %v, want %v", offered, got, want)
@@ -128,11 +129,11 @@ func TestJSONDocumented(t *testing.T) {
 
 // features does not show zero copy if the driver offers it but refuses it to devices.
 func TestFeaturesAsksADevice(t *testing.T) {
-	const copyOnly = ublk.UBLK_F_CMD_IOCTL_ENCODE
+	const copyOnly = uapi.UBLK_F_CMD_IOCTL_ENCODE
 	for _, tt := range []struct{ offers, withheld, want ublk.Features }{
 		{copyOnly, 0, copyOnly},
-		{copyOnly | ublk.UBLK_F_SUPPORT_ZERO_COPY, 0, copyOnly | ublk.UBLK_F_SUPPORT_ZERO_COPY},
-		{copyOnly | ublk.UBLK_F_SUPPORT_ZERO_COPY, ublk.UBLK_F_SUPPORT_ZERO_COPY, copyOnly},
+		{copyOnly | uapi.UBLK_F_SUPPORT_ZERO_COPY, 0, copyOnly | uapi.UBLK_F_SUPPORT_ZERO_COPY},
+		{copyOnly | uapi.UBLK_F_SUPPORT_ZERO_COPY, uapi.UBLK_F_SUPPORT_ZERO_COPY, copyOnly},
 	} {
 		fake := &ublktest.Fake{Offers: tt.offers, Withheld: tt.withheld}
 		got, err := (&kernel{ublk.NewControl(fake)}).Features()

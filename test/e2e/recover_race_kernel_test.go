@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/client"
-	"github.com/ublk-loop/ublk-loop/ublk"
+	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
@@ -52,7 +52,7 @@ func TestKernelRecoverKilled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if offered.Has(ublk.UBLK_F_QUIESCE) && !offered.Has(ublk.UBLK_F_SHMEM_ZC) {
+	if offered.Has(uapi.UBLK_F_QUIESCE) && !offered.Has(uapi.UBLK_F_SHMEM_ZC) {
 		// Before Linux 7.1 the driver may never end the commands of one that was
 		// killed (docs/kernels.md).
 		ublktest.Lacks(t, ublktest.SafeRecovery)
@@ -82,7 +82,7 @@ func TestKernelRecoverKilled(t *testing.T) {
 		default:
 			refused++
 			r.fails(t, 1, s.Device, "half way", "hint: del")
-			if offered.Has(ublk.UBLK_F_QUIESCE) {
+			if offered.Has(uapi.UBLK_F_QUIESCE) {
 				t.Errorf("refused on a kernel that can: %s", r.err)
 			}
 			b.del(s.Device)
@@ -93,7 +93,7 @@ func TestKernelRecoverKilled(t *testing.T) {
 		return hit
 	})
 	t.Logf("killed within %v: %d were recovered again, %d refused", whole, again, refused)
-	if !offered.Has(ublk.UBLK_F_QUIESCE) && refused == 0 {
+	if !offered.Has(uapi.UBLK_F_QUIESCE) && refused == 0 {
 		t.Error("no recovery was refused on a kernel that crashes over a second one")
 	}
 	b.del(s.Device)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/ublk"
+	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
@@ -83,7 +84,7 @@ func TestKernelRecoverWithAllTagsInUse(t *testing.T) {
 		b.killServer(s)
 		took := b.awaitsServer(s)
 		t.Logf("noticed after %v", took)
-		if offered.Has(ublk.UBLK_F_QUIESCE) && took > noticeLimit {
+		if offered.Has(uapi.UBLK_F_QUIESCE) && took > noticeLimit {
 			t.Errorf("the driver notices the server's end after %v", took)
 		}
 		s = b.recover(s)

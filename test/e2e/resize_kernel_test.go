@@ -10,6 +10,7 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/ublk"
+	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
@@ -21,7 +22,7 @@ func (b *bed) canResize() bool {
 	if err != nil {
 		b.Fatal(err)
 	}
-	has := offered.Has(ublk.UBLK_F_UPDATE_SIZE)
+	has := offered.Has(uapi.UBLK_F_UPDATE_SIZE)
 	ublktest.CheckAbility(b, ublktest.UpdateSize, has)
 	if has {
 		return true

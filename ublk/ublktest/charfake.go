@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/ublk"
+	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
 
 // charFake is a Fake with character devices. One is a file in memory of the size
@@ -26,7 +27,7 @@ func (f *charFake) OpenChar(uint32) (int, error) {
 		return -1, fmt.Errorf("make descriptors: %w", err)
 	}
 	const bytes = 24 // of a descriptor
-	if err := unix.Ftruncate(fd, bytes*ublk.UBLK_MAX_QUEUE_DEPTH); err != nil {
+	if err := unix.Ftruncate(fd, bytes*uapi.UBLK_MAX_QUEUE_DEPTH); err != nil {
 		_ = unix.Close(fd)
 		return -1, fmt.Errorf("make descriptors: %w", err)
 	}
@@ -65,9 +66,9 @@ func (f *charFake) become(fd int) error {
 // Do implements ublk.Transport.
 func (f *charFake) Do(cmd ublk.Command) error {
 	switch cmd.Op {
-	case ublk.UBLK_U_CMD_GET_QUEUE_AFFINITY: // no CPU: the thread is bound to none
+	case uapi.UBLK_U_CMD_GET_QUEUE_AFFINITY: // no CPU: the thread is bound to none
 		return nil
-	case ublk.UBLK_U_CMD_START_DEV:
+	case uapi.UBLK_U_CMD_START_DEV:
 		f.Set(cmd.DevID, ublk.StateLive, int32(cmd.Data))
 		return nil
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/ring"
 	"github.com/ublk-loop/ublk-loop/ublk"
+	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
 
 // Disk is a device without a driver, in copy mode: a target serves it on a
@@ -63,7 +64,7 @@ const waitLimit = 20 * time.Second
 func NewDisk(t testing.TB, depth int, target ublk.Target) *Disk {
 	t.Helper()
 	needRing(t)
-	d := &Disk{t: t, idle: make(chan *tag, depth), char: &charFake{Fake: Fake{Offers: ublk.UBLK_F_CMD_IOCTL_ENCODE}}}
+	d := &Disk{t: t, idle: make(chan *tag, depth), char: &charFake{Fake: Fake{Offers: uapi.UBLK_F_CMD_IOCTL_ENCODE}}}
 	for range depth {
 		tag, err := newTag()
 		if err != nil {

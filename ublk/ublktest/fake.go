@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/ublk"
+	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
 
 // Fake is a driver for tests that need no kernel: it takes one command at a
@@ -36,7 +37,7 @@ type fakeDevice struct {
 }
 
 // Where the fields of struct ublksrv_ctrl_dev_info are that the fake knows
-// (ublk/testdata/abi.txt).
+// (ublk/uapi/testdata/abi.txt).
 const (
 	infoQueues = 0
 	infoState  = 4
@@ -102,13 +103,13 @@ func (f *Fake) Do(cmd ublk.Command) error {
 		return err
 	}
 	switch cmd.Op {
-	case ublk.UBLK_U_CMD_GET_FEATURES:
+	case uapi.UBLK_U_CMD_GET_FEATURES:
 		if f.Offers == 0 {
 			return unix.ENODEV
 		}
 		binary.NativeEndian.PutUint64(cmd.Buf, uint64(f.Offers))
 		return nil
-	case ublk.UBLK_U_CMD_ADD_DEV:
+	case uapi.UBLK_U_CMD_ADD_DEV:
 		return f.add(cmd)
 	}
 	d := f.devices[cmd.DevID]
@@ -149,7 +150,7 @@ func (d *fakeDevice) startRecovery() error {
 	switch {
 	case !ublk.Features(e.Uint64(d.info[infoFlags:])).Recoverable():
 		return unix.EINVAL
-	case e.Uint16(d.info[infoState:]) != ublk.UBLK_S_DEV_QUIESCED:
+	case e.Uint16(d.info[infoState:]) != uapi.UBLK_S_DEV_QUIESCED:
 		return unix.EBUSY
 	}
 	return nil
@@ -157,22 +158,22 @@ func (d *fakeDevice) startRecovery() error {
 
 func (f *Fake) toDevice(d *fakeDevice, cmd ublk.Command) error {
 	switch cmd.Op {
-	case ublk.UBLK_U_CMD_GET_DEV_INFO:
+	case uapi.UBLK_U_CMD_GET_DEV_INFO:
 		copy(cmd.Buf, d.info)
-	case ublk.UBLK_U_CMD_SET_PARAMS:
+	case uapi.UBLK_U_CMD_SET_PARAMS:
 		d.params = slices.Clone(cmd.Buf)
-	case ublk.UBLK_U_CMD_GET_PARAMS:
+	case uapi.UBLK_U_CMD_GET_PARAMS:
 		copy(cmd.Buf, d.params)
-	case ublk.UBLK_U_CMD_UPDATE_SIZE:
-		if !f.Offers.Has(ublk.UBLK_F_UPDATE_SIZE) {
+	case uapi.UBLK_U_CMD_UPDATE_SIZE:
+		if !f.Offers.Has(uapi.UBLK_F_UPDATE_SIZE) {
 			return unix.EOPNOTSUPP
 		}
 		binary.NativeEndian.PutUint64(d.params[paramsSectors:], cmd.Data)
-	case ublk.UBLK_U_CMD_START_USER_RECOVERY:
+	case uapi.UBLK_U_CMD_START_USER_RECOVERY:
 		return d.startRecovery()
-	case ublk.UBLK_U_CMD_STOP_DEV:
-		binary.NativeEndian.PutUint16(d.info[infoState:], ublk.UBLK_S_DEV_DEAD)
-	case ublk.UBLK_U_CMD_DEL_DEV:
+	case uapi.UBLK_U_CMD_STOP_DEV:
+		binary.NativeEndian.PutUint16(d.info[infoState:], uapi.UBLK_S_DEV_DEAD)
+	case uapi.UBLK_U_CMD_DEL_DEV:
 		delete(f.devices, cmd.DevID)
 	default:
 		return unix.EOPNOTSUPP

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/ublk"
+	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
 
 // An Ability is something that tests need and that not every kernel has.
@@ -43,13 +44,13 @@ type Offers struct {
 }
 
 const (
-	features6_12 = ublk.UBLK_F_URING_CMD_COMP_IN_TASK | ublk.UBLK_F_NEED_GET_DATA |
-		ublk.UBLK_F_USER_RECOVERY | ublk.UBLK_F_USER_RECOVERY_REISSUE | ublk.UBLK_F_UNPRIVILEGED_DEV |
-		ublk.UBLK_F_CMD_IOCTL_ENCODE | ublk.UBLK_F_USER_COPY | ublk.UBLK_F_ZONED
-	features6_18 = features6_12 | ublk.UBLK_F_SUPPORT_ZERO_COPY | ublk.UBLK_F_USER_RECOVERY_FAIL_IO | ublk.UBLK_F_UPDATE_SIZE | ublk.UBLK_F_AUTO_BUF_REG |
-		ublk.UBLK_F_QUIESCE | ublk.UBLK_F_PER_IO_DAEMON | ublk.UBLK_F_BUF_REG_OFF_DAEMON
-	features7_3 = features6_18 | ublk.UBLK_F_BATCH_IO | ublk.UBLK_F_INTEGRITY | ublk.UBLK_F_SAFE_STOP_DEV |
-		ublk.UBLK_F_NO_AUTO_PART_SCAN | ublk.UBLK_F_SHMEM_ZC | ublk.UBLK_F_IO_DESC_SIZE
+	features6_12 = uapi.UBLK_F_URING_CMD_COMP_IN_TASK | uapi.UBLK_F_NEED_GET_DATA |
+		uapi.UBLK_F_USER_RECOVERY | uapi.UBLK_F_USER_RECOVERY_REISSUE | uapi.UBLK_F_UNPRIVILEGED_DEV |
+		uapi.UBLK_F_CMD_IOCTL_ENCODE | uapi.UBLK_F_USER_COPY | uapi.UBLK_F_ZONED
+	features6_18 = features6_12 | uapi.UBLK_F_SUPPORT_ZERO_COPY | uapi.UBLK_F_USER_RECOVERY_FAIL_IO | uapi.UBLK_F_UPDATE_SIZE | uapi.UBLK_F_AUTO_BUF_REG |
+		uapi.UBLK_F_QUIESCE | uapi.UBLK_F_PER_IO_DAEMON | uapi.UBLK_F_BUF_REG_OFF_DAEMON
+	features7_3 = features6_18 | uapi.UBLK_F_BATCH_IO | uapi.UBLK_F_INTEGRITY | uapi.UBLK_F_SAFE_STOP_DEV |
+		uapi.UBLK_F_NO_AUTO_PART_SCAN | uapi.UBLK_F_SHMEM_ZC | uapi.UBLK_F_IO_DESC_SIZE
 )
 
 // Matrix is what each kernel of the matrix offers, by the first two numbers of

@@ -9,6 +9,7 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/ring"
 	"github.com/ublk-loop/ublk-loop/ublk"
+	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
 
 // recorded is the target of a Disk's device.
@@ -147,7 +148,7 @@ func (r *recorder) begin(t *tag, req *ublk.Request) {
 func (r *recorder) look(t *tag, req *ublk.Request) {
 	var last *ring.SQE // of the handler, in this call
 	for sqe := range r.sq.next() {
-		if sqe.Opcode == ring.IORING_OP_URING_CMD && uint32(sqe.Off) == ublk.UBLK_U_IO_COMMIT_AND_FETCH_REQ {
+		if sqe.Opcode == ring.IORING_OP_URING_CMD && uint32(sqe.Off) == uapi.UBLK_U_IO_COMMIT_AND_FETCH_REQ {
 			r.committed(t, sqe, last)
 			continue
 		}

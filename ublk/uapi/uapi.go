@@ -1,4 +1,6 @@
-// Kernel names stay verbatim in this file; the rest of the package has Go names.
+// Package uapi has the structures, constants and command numbers of the ublk
+// driver, under the kernel's names. Package ublk has Go names for what a server
+// needs; this package is for feature bits that have none there, and for tools.
 //
 // Source: include/uapi/linux/ublk_cmd.h of Linux 7.3, and the _IOC encoding of
 // asm-generic/ioctl.h. abi_test.go compares every constant, command number,
@@ -7,8 +9,7 @@
 // a field is the Go name in snake case, or its abi tag.
 //
 // A sector is 512 bytes everywhere, whatever the device's logical block size.
-
-package ublk
+package uapi
 
 import (
 	"reflect"
@@ -38,39 +39,39 @@ func ior[T any](typ, nr uint32) uint32 { return ioc[T](_IOC_READ, typ, nr) }
 // iowr is C's _IOWR: a command that gives the kernel a T and gets it back.
 func iowr[T any](typ, nr uint32) uint32 { return ioc[T](_IOC_READ|_IOC_WRITE, typ, nr) }
 
-// Control commands, sent to /dev/ublk-control with a ublksrvCtrlCmd.
+// Control commands, sent to /dev/ublk-control with a CtrlCmd.
 var (
-	UBLK_U_CMD_GET_QUEUE_AFFINITY  = ior[ublksrvCtrlCmd]('u', 0x01)
-	UBLK_U_CMD_GET_DEV_INFO        = ior[ublksrvCtrlCmd]('u', 0x02)
-	UBLK_U_CMD_ADD_DEV             = iowr[ublksrvCtrlCmd]('u', 0x04)
-	UBLK_U_CMD_DEL_DEV             = iowr[ublksrvCtrlCmd]('u', 0x05)
-	UBLK_U_CMD_START_DEV           = iowr[ublksrvCtrlCmd]('u', 0x06)
-	UBLK_U_CMD_STOP_DEV            = iowr[ublksrvCtrlCmd]('u', 0x07)
-	UBLK_U_CMD_SET_PARAMS          = iowr[ublksrvCtrlCmd]('u', 0x08)
-	UBLK_U_CMD_GET_PARAMS          = ior[ublksrvCtrlCmd]('u', 0x09)
-	UBLK_U_CMD_START_USER_RECOVERY = iowr[ublksrvCtrlCmd]('u', 0x10)
-	UBLK_U_CMD_END_USER_RECOVERY   = iowr[ublksrvCtrlCmd]('u', 0x11)
-	UBLK_U_CMD_GET_DEV_INFO2       = ior[ublksrvCtrlCmd]('u', 0x12)
-	UBLK_U_CMD_GET_FEATURES        = ior[ublksrvCtrlCmd]('u', 0x13)
-	UBLK_U_CMD_DEL_DEV_ASYNC       = ior[ublksrvCtrlCmd]('u', 0x14)
-	UBLK_U_CMD_UPDATE_SIZE         = iowr[ublksrvCtrlCmd]('u', 0x15)
-	UBLK_U_CMD_QUIESCE_DEV         = iowr[ublksrvCtrlCmd]('u', 0x16)
-	UBLK_U_CMD_TRY_STOP_DEV        = iowr[ublksrvCtrlCmd]('u', 0x17)
-	UBLK_U_CMD_REG_BUF             = iowr[ublksrvCtrlCmd]('u', 0x18)
-	UBLK_U_CMD_UNREG_BUF           = iowr[ublksrvCtrlCmd]('u', 0x19)
+	UBLK_U_CMD_GET_QUEUE_AFFINITY  = ior[CtrlCmd]('u', 0x01)
+	UBLK_U_CMD_GET_DEV_INFO        = ior[CtrlCmd]('u', 0x02)
+	UBLK_U_CMD_ADD_DEV             = iowr[CtrlCmd]('u', 0x04)
+	UBLK_U_CMD_DEL_DEV             = iowr[CtrlCmd]('u', 0x05)
+	UBLK_U_CMD_START_DEV           = iowr[CtrlCmd]('u', 0x06)
+	UBLK_U_CMD_STOP_DEV            = iowr[CtrlCmd]('u', 0x07)
+	UBLK_U_CMD_SET_PARAMS          = iowr[CtrlCmd]('u', 0x08)
+	UBLK_U_CMD_GET_PARAMS          = ior[CtrlCmd]('u', 0x09)
+	UBLK_U_CMD_START_USER_RECOVERY = iowr[CtrlCmd]('u', 0x10)
+	UBLK_U_CMD_END_USER_RECOVERY   = iowr[CtrlCmd]('u', 0x11)
+	UBLK_U_CMD_GET_DEV_INFO2       = ior[CtrlCmd]('u', 0x12)
+	UBLK_U_CMD_GET_FEATURES        = ior[CtrlCmd]('u', 0x13)
+	UBLK_U_CMD_DEL_DEV_ASYNC       = ior[CtrlCmd]('u', 0x14)
+	UBLK_U_CMD_UPDATE_SIZE         = iowr[CtrlCmd]('u', 0x15)
+	UBLK_U_CMD_QUIESCE_DEV         = iowr[CtrlCmd]('u', 0x16)
+	UBLK_U_CMD_TRY_STOP_DEV        = iowr[CtrlCmd]('u', 0x17)
+	UBLK_U_CMD_REG_BUF             = iowr[CtrlCmd]('u', 0x18)
+	UBLK_U_CMD_UNREG_BUF           = iowr[CtrlCmd]('u', 0x19)
 )
 
-// I/O commands, sent to /dev/ublkcN: those for one tag with a ublksrvIOCmd,
-// the batch commands (…_IO_CMDS) with a ublkBatchIO.
+// I/O commands, sent to /dev/ublkcN: those for one tag with a IOCmd,
+// the batch commands (…_IO_CMDS) with a BatchIO.
 var (
-	UBLK_U_IO_FETCH_REQ            = iowr[ublksrvIOCmd]('u', 0x20)
-	UBLK_U_IO_COMMIT_AND_FETCH_REQ = iowr[ublksrvIOCmd]('u', 0x21)
-	UBLK_U_IO_NEED_GET_DATA        = iowr[ublksrvIOCmd]('u', 0x22)
-	UBLK_U_IO_REGISTER_IO_BUF      = iowr[ublksrvIOCmd]('u', 0x23)
-	UBLK_U_IO_UNREGISTER_IO_BUF    = iowr[ublksrvIOCmd]('u', 0x24)
-	UBLK_U_IO_PREP_IO_CMDS         = iowr[ublkBatchIO]('u', 0x25)
-	UBLK_U_IO_COMMIT_IO_CMDS       = iowr[ublkBatchIO]('u', 0x26)
-	UBLK_U_IO_FETCH_IO_CMDS        = iowr[ublkBatchIO]('u', 0x27)
+	UBLK_U_IO_FETCH_REQ            = iowr[IOCmd]('u', 0x20)
+	UBLK_U_IO_COMMIT_AND_FETCH_REQ = iowr[IOCmd]('u', 0x21)
+	UBLK_U_IO_NEED_GET_DATA        = iowr[IOCmd]('u', 0x22)
+	UBLK_U_IO_REGISTER_IO_BUF      = iowr[IOCmd]('u', 0x23)
+	UBLK_U_IO_UNREGISTER_IO_BUF    = iowr[IOCmd]('u', 0x24)
+	UBLK_U_IO_PREP_IO_CMDS         = iowr[BatchIO]('u', 0x25)
+	UBLK_U_IO_COMMIT_IO_CMDS       = iowr[BatchIO]('u', 0x26)
+	UBLK_U_IO_FETCH_IO_CMDS        = iowr[BatchIO]('u', 0x27)
 )
 
 // Results of an I/O command. ABORT, which is -ENODEV, means that the tag must
@@ -141,7 +142,7 @@ const (
 	UBLK_F_IO_DESC_SIZE           = 1 << 20
 )
 
-// Device states, ublksrvCtrlDevInfo.State.
+// Device states, CtrlDevInfo.State.
 const (
 	UBLK_S_DEV_DEAD     = 0
 	UBLK_S_DEV_LIVE     = 1
@@ -149,7 +150,7 @@ const (
 	UBLK_S_DEV_FAIL_IO  = 3
 )
 
-// Operations, the low 8 bits of ublksrvIODesc.OpFlags.
+// Operations, the low 8 bits of IODesc.OpFlags.
 const (
 	UBLK_IO_OP_READ           = 0
 	UBLK_IO_OP_WRITE          = 1
@@ -166,7 +167,7 @@ const (
 	UBLK_IO_OP_REPORT_ZONES   = 18
 )
 
-// Flags of an operation, in place in ublksrvIODesc.OpFlags: compare them with
+// Flags of an operation, in place in IODesc.OpFlags: compare them with
 // the whole word, not with what C's ublksrv_get_flags has shifted.
 const (
 	UBLK_IO_F_FAILFAST_DEV       = 1 << 8
@@ -183,17 +184,17 @@ const (
 
 // Flags in the arguments of commands.
 const (
-	UBLK_AUTO_BUF_REG_FALLBACK = 1 << 0 // ublkAutoBufReg.Flags
+	UBLK_AUTO_BUF_REG_FALLBACK = 1 << 0 // AutoBufReg.Flags
 	UBLK_AUTO_BUF_REG_F_MASK   = UBLK_AUTO_BUF_REG_FALLBACK
 
-	UBLK_BATCH_F_HAS_ZONE_LBA          = 1 << 0 // ublkBatchIO.Flags
+	UBLK_BATCH_F_HAS_ZONE_LBA          = 1 << 0 // BatchIO.Flags
 	UBLK_BATCH_F_HAS_BUF_ADDR          = 1 << 1
 	UBLK_BATCH_F_AUTO_BUF_REG_FALLBACK = 1 << 2
 
-	UBLK_SHMEM_BUF_READ_ONLY = 1 << 0 // ublkShmemBufReg.Flags
+	UBLK_SHMEM_BUF_READ_ONLY = 1 << 0 // ShmemBufReg.Flags
 )
 
-// The parts of ublksrvIODesc.Addr with UBLK_IO_F_SHMEM_ZC: a byte offset in
+// The parts of IODesc.Addr with UBLK_IO_F_SHMEM_ZC: a byte offset in
 // the low bits, above it the index of the registered buffer.
 const (
 	UBLK_SHMEM_ZC_OFF_MASK = 0xffffffff
@@ -201,7 +202,7 @@ const (
 	UBLK_SHMEM_ZC_IDX_MASK = 0xffff
 )
 
-// Which parts of a ublkParams are valid, ublkParams.Types.
+// Which parts of a Params are valid, Params.Types.
 const (
 	UBLK_PARAM_TYPE_BASIC     = 1 << 0
 	UBLK_PARAM_TYPE_DISCARD   = 1 << 1
@@ -212,7 +213,7 @@ const (
 	UBLK_PARAM_TYPE_INTEGRITY = 1 << 6
 )
 
-// Attributes of a device, ublkParamBasic.Attrs.
+// Attributes of a device, ParamBasic.Attrs.
 const (
 	UBLK_ATTR_READ_ONLY      = 1 << 0
 	UBLK_ATTR_ROTATIONAL     = 1 << 1
@@ -220,9 +221,9 @@ const (
 	UBLK_ATTR_FUA            = 1 << 3
 )
 
-// ublksrvCtrlCmd is struct ublksrv_ctrl_cmd of linux/ublk_cmd.h: the payload of
+// CtrlCmd is struct ublksrv_ctrl_cmd of linux/ublk_cmd.h: the payload of
 // every control command.
-type ublksrvCtrlCmd struct {
+type CtrlCmd struct {
 	_          structs.HostLayout
 	DevID      uint32    // ^0 where ADD_DEV shall choose
 	QueueID    uint16    // ^0 unless the command is for a queue
@@ -234,9 +235,9 @@ type ublksrvCtrlCmd struct {
 	Reserved   uint32
 }
 
-// ublksrvCtrlDevInfo is struct ublksrv_ctrl_dev_info of linux/ublk_cmd.h: what
+// CtrlDevInfo is struct ublksrv_ctrl_dev_info of linux/ublk_cmd.h: what
 // ADD_DEV asks for and the kernel grants.
-type ublksrvCtrlDevInfo struct {
+type CtrlDevInfo struct {
 	_             structs.HostLayout
 	NrHwQueues    uint16
 	QueueDepth    uint16 // tags of a queue
@@ -254,9 +255,9 @@ type ublksrvCtrlDevInfo struct {
 	Reserved2     uint64
 }
 
-// ublksrvIODesc is struct ublksrv_io_desc of linux/ublk_cmd.h: a request, in
+// IODesc is struct ublksrv_io_desc of linux/ublk_cmd.h: a request, in
 // memory shared with the kernel, indexed by tag.
-type ublksrvIODesc struct {
+type IODesc struct {
 	_           structs.HostLayout
 	OpFlags     uint32 // UBLK_IO_OP_* in bits 0 to 7, UBLK_IO_F_* in bits 8 to 31
 	NrSectors   uint32 // sectors; or nr_zones of UBLK_IO_OP_REPORT_ZONES
@@ -264,9 +265,9 @@ type ublksrvIODesc struct {
 	Addr        uint64 // the server's buffer, given with the tag
 }
 
-// ublksrvIOCmd is struct ublksrv_io_cmd of linux/ublk_cmd.h: the payload of a
+// IOCmd is struct ublksrv_io_cmd of linux/ublk_cmd.h: the payload of a
 // command for one tag.
-type ublksrvIOCmd struct {
+type IOCmd struct {
 	_      structs.HostLayout
 	QID    uint16 `abi:"q_id"`
 	Tag    uint16
@@ -274,9 +275,9 @@ type ublksrvIOCmd struct {
 	Addr   uint64 // buffer address or index; or zone_append_lba
 }
 
-// ublkAutoBufReg is struct ublk_auto_buf_reg of linux/ublk_cmd.h. It travels in
+// AutoBufReg is struct ublk_auto_buf_reg of linux/ublk_cmd.h. It travels in
 // the address of a fetch command's SQE, first member in the lowest bits.
-type ublkAutoBufReg struct {
+type AutoBufReg struct {
 	_         structs.HostLayout
 	Index     uint16 // slot in the ring's buffer table
 	Flags     uint8  // UBLK_AUTO_BUF_REG_*
@@ -284,18 +285,18 @@ type ublkAutoBufReg struct {
 	Reserved1 uint32
 }
 
-// ublkElemHeader is struct ublk_elem_header of linux/ublk_cmd.h: one element of
+// ElemHeader is struct ublk_elem_header of linux/ublk_cmd.h: one element of
 // a batch command's buffer. The optional members follow it, 8 bytes each.
-type ublkElemHeader struct {
+type ElemHeader struct {
 	_        structs.HostLayout
 	Tag      uint16
 	BufIndex uint16 // slot in the ring's buffer table, with UBLK_F_AUTO_BUF_REG
 	Result   int32  // bytes or a negated errno, for a commit
 }
 
-// ublkBatchIO is struct ublk_batch_io of linux/ublk_cmd.h: the payload of a
+// BatchIO is struct ublk_batch_io of linux/ublk_cmd.h: the payload of a
 // batch command.
-type ublkBatchIO struct {
+type BatchIO struct {
 	_         structs.HostLayout
 	QID       uint16 `abi:"q_id"`
 	Flags     uint16 // UBLK_BATCH_F_*
@@ -305,9 +306,9 @@ type ublkBatchIO struct {
 	Reserved2 uint64
 }
 
-// ublkShmemBufReg is struct ublk_shmem_buf_reg of linux/ublk_cmd.h: the buffer
+// ShmemBufReg is struct ublk_shmem_buf_reg of linux/ublk_cmd.h: the buffer
 // of UBLK_U_CMD_REG_BUF.
-type ublkShmemBufReg struct {
+type ShmemBufReg struct {
 	_        structs.HostLayout
 	Addr     uint64
 	Len      uint64 // bytes, a multiple of the page size
@@ -315,9 +316,9 @@ type ublkShmemBufReg struct {
 	Reserved uint32
 }
 
-// ublkParamBasic is struct ublk_param_basic of linux/ublk_cmd.h. A shift is the
+// ParamBasic is struct ublk_param_basic of linux/ublk_cmd.h. A shift is the
 // binary logarithm of a size in bytes.
-type ublkParamBasic struct {
+type ParamBasic struct {
 	_                structs.HostLayout
 	Attrs            uint32 // UBLK_ATTR_*
 	LogicalBsShift   uint8
@@ -330,8 +331,8 @@ type ublkParamBasic struct {
 	VirtBoundaryMask uint64 // bytes - 1
 }
 
-// ublkParamDiscard is struct ublk_param_discard of linux/ublk_cmd.h.
-type ublkParamDiscard struct {
+// ParamDiscard is struct ublk_param_discard of linux/ublk_cmd.h.
+type ParamDiscard struct {
 	_                     structs.HostLayout
 	DiscardAlignment      uint32 // bytes
 	DiscardGranularity    uint32 // bytes
@@ -341,8 +342,8 @@ type ublkParamDiscard struct {
 	Reserved0             uint16
 }
 
-// ublkParamDevt is struct ublk_param_devt of linux/ublk_cmd.h; only read.
-type ublkParamDevt struct {
+// ParamDevt is struct ublk_param_devt of linux/ublk_cmd.h; only read.
+type ParamDevt struct {
 	_         structs.HostLayout
 	CharMajor uint32
 	CharMinor uint32
@@ -350,8 +351,8 @@ type ublkParamDevt struct {
 	DiskMinor uint32
 }
 
-// ublkParamZoned is struct ublk_param_zoned of linux/ublk_cmd.h.
-type ublkParamZoned struct {
+// ParamZoned is struct ublk_param_zoned of linux/ublk_cmd.h.
+type ParamZoned struct {
 	_                    structs.HostLayout
 	MaxOpenZones         uint32
 	MaxActiveZones       uint32
@@ -359,16 +360,16 @@ type ublkParamZoned struct {
 	Reserved             [20]uint8
 }
 
-// ublkParamDMAAlign is struct ublk_param_dma_align of linux/ublk_cmd.h.
-type ublkParamDMAAlign struct {
+// ParamDMAAlign is struct ublk_param_dma_align of linux/ublk_cmd.h.
+type ParamDMAAlign struct {
 	_         structs.HostLayout
 	Alignment uint32 // a mask: bytes - 1
 	Pad       [4]uint8
 }
 
-// ublkParamSegment is struct ublk_param_segment of linux/ublk_cmd.h. None of
+// ParamSegment is struct ublk_param_segment of linux/ublk_cmd.h. None of
 // the three may be 0.
-type ublkParamSegment struct {
+type ParamSegment struct {
 	_               structs.HostLayout
 	SegBoundaryMask uint64 // bytes - 1
 	MaxSegmentSize  uint32 // bytes
@@ -376,8 +377,8 @@ type ublkParamSegment struct {
 	Pad             [2]uint8
 }
 
-// ublkParamIntegrity is struct ublk_param_integrity of linux/ublk_cmd.h.
-type ublkParamIntegrity struct {
+// ParamIntegrity is struct ublk_param_integrity of linux/ublk_cmd.h.
+type ParamIntegrity struct {
 	_                    structs.HostLayout
 	Flags                uint32 // LBMD_PI_CAP_* of linux/fs.h
 	MaxIntegritySegments uint16 // 0 for no limit
@@ -389,18 +390,18 @@ type ublkParamIntegrity struct {
 	Pad                  [5]uint8
 }
 
-// ublkParams is struct ublk_params of linux/ublk_cmd.h: the buffer of
+// Params is struct ublk_params of linux/ublk_cmd.h: the buffer of
 // SET_PARAMS and GET_PARAMS.
-type ublkParams struct {
+type Params struct {
 	_         structs.HostLayout
 	Len       uint32 // bytes of this struct
 	Types     uint32 // UBLK_PARAM_TYPE_*
-	Basic     ublkParamBasic
-	Discard   ublkParamDiscard
-	Devt      ublkParamDevt
-	Zoned     ublkParamZoned
-	DMA       ublkParamDMAAlign
+	Basic     ParamBasic
+	Discard   ParamDiscard
+	Devt      ParamDevt
+	Zoned     ParamZoned
+	DMA       ParamDMAAlign
 	_         [4]uint8 // the compiler's padding in C
-	Seg       ublkParamSegment
-	Integrity ublkParamIntegrity
+	Seg       ParamSegment
+	Integrity ParamIntegrity
 }

@@ -1,4 +1,4 @@
-package ublk
+package uapi
 
 import (
 	"testing"
@@ -9,22 +9,22 @@ import (
 func TestUAPI(t *testing.T) {
 	abicheck.Check(t, abicheck.Compiled{
 		Structs: []any{
-			ublksrvCtrlCmd{},
-			ublksrvCtrlDevInfo{},
-			ublksrvIODesc{},
-			ublksrvIOCmd{},
-			ublkAutoBufReg{},
-			ublkElemHeader{},
-			ublkBatchIO{},
-			ublkShmemBufReg{},
-			ublkParamBasic{},
-			ublkParamDiscard{},
-			ublkParamDevt{},
-			ublkParamZoned{},
-			ublkParamDMAAlign{},
-			ublkParamSegment{},
-			ublkParamIntegrity{},
-			ublkParams{},
+			CtrlCmd{},
+			CtrlDevInfo{},
+			IODesc{},
+			IOCmd{},
+			AutoBufReg{},
+			ElemHeader{},
+			BatchIO{},
+			ShmemBufReg{},
+			ParamBasic{},
+			ParamDiscard{},
+			ParamDevt{},
+			ParamZoned{},
+			ParamDMAAlign{},
+			ParamSegment{},
+			ParamIntegrity{},
+			Params{},
 		},
 		Vars: map[string]any{
 			"UBLK_U_CMD_GET_QUEUE_AFFINITY":  UBLK_U_CMD_GET_QUEUE_AFFINITY,
