@@ -17,27 +17,30 @@ import (
 // BufferMode says how a handler reaches the bytes of a request.
 type BufferMode int
 
-// The buffer modes, from slowest to fastest.
+// The buffer modes. In the zero-copy modes only the kernel reaches the bytes, by
+// [Request.Forward] or an entry of the ring: their handlers are Completers.
 const (
-	// BufferDefault is the fastest mode that the kernel offers.
-	BufferDefault BufferMode = iota
-	// BufferCopy: the driver copies between the request and a buffer of
-	// ours. Every kernel has it, and it is the only mode in which a handler
-	// sees the bytes ([Request.Data]).
-	BufferCopy
-	// BufferRegister: the request's own pages are put in the ring's buffer
-	// table by a command before the handler is called (Linux 6.15).
+	// BufferCopy: the driver copies between the request and a buffer of ours.
+	// Every kernel has it, and it is the only mode in which a handler sees the
+	// bytes ([Request.Data]).
+	BufferCopy BufferMode = iota
+	// BufferRegister is zero copy: a command puts the request's own pages in the
+	// ring's buffer table before the handler is called (Linux 6.15).
 	BufferRegister
-	// BufferAutoRegister: the driver puts them there as it delivers the
-	// request; where it has no memory for that, a command does (Linux 6.16).
+	// BufferAutoRegister is zero copy: the driver puts the pages there as it
+	// delivers the request. If it has no memory for that, a command does
+	// (Linux 6.16).
 	BufferAutoRegister
+	// BufferFastest is the fastest mode that the kernel offers, zero copy
+	// if it can.
+	BufferFastest
 )
 
 // String returns the mode's name.
 func (m BufferMode) String() string {
 	switch m {
-	case BufferDefault:
-		return "default"
+	case BufferFastest:
+		return "fastest"
 	case BufferCopy:
 		return "copy"
 	case BufferRegister:

@@ -19,26 +19,30 @@ const (
 	offersAuto     = offersRegister | uapi.UBLK_F_AUTO_BUF_REG
 )
 
+// noMode is no mode that a device has.
+const noMode ublk.BufferMode = -1
+
 func id(n uint32) *uint32 { return &n }
 
 func TestAddTakesTheBestModeThatTheDriverGives(t *testing.T) {
 	for _, tt := range []struct {
 		offers ublk.Features
 		wish   ublk.BufferMode
-		want   ublk.BufferMode // BufferDefault: ErrNotSupported
+		want   ublk.BufferMode // noMode: ErrNotSupported
 	}{
-		{offersCopy, ublk.BufferDefault, ublk.BufferCopy},
-		{offersRegister, ublk.BufferDefault, ublk.BufferRegister},
-		{offersAuto, ublk.BufferDefault, ublk.BufferAutoRegister},
+		{offersCopy, ublk.BufferFastest, ublk.BufferCopy},
+		{offersRegister, ublk.BufferFastest, ublk.BufferRegister},
+		{offersAuto, ublk.BufferFastest, ublk.BufferAutoRegister},
+		{offersAuto, 0, ublk.BufferCopy}, // what Options{} says
 		{offersAuto, ublk.BufferCopy, ublk.BufferCopy},
 		{offersAuto, ublk.BufferRegister, ublk.BufferRegister},
-		{offersRegister, ublk.BufferAutoRegister, ublk.BufferDefault},
-		{offersCopy, ublk.BufferRegister, ublk.BufferDefault},
+		{offersRegister, ublk.BufferAutoRegister, noMode},
+		{offersCopy, ublk.BufferRegister, noMode},
 	} {
 		t.Run(fmt.Sprintf("%v of %v", tt.wish, tt.offers), func(t *testing.T) {
 			fake := &ublktest.Fake{Offers: tt.offers}
 			dev, err := ublk.NewControl(fake).Add(ublk.Options{Mode: tt.wish})
-			if tt.want == ublk.BufferDefault {
+			if tt.want == noMode {
 				if !errors.Is(err, ublk.ErrNotSupported) {
 					t.Fatalf("error %v, want ErrNotSupported", err)
 				}
@@ -67,6 +71,7 @@ func TestAddDefaultsAndReadsBackWhatTheDriverMade(t *testing.T) {
 		depth uint16
 		maxIO uint32
 	}{
+		{"nothing asked for", ublk.Options{}, 64, 256 << 10},
 		{"zero copy", ublk.Options{Mode: ublk.BufferAutoRegister}, 128, 1 << 20},
 		{"copy", ublk.Options{Mode: ublk.BufferCopy}, 64, 256 << 10},
 		{"given", ublk.Options{Mode: ublk.BufferCopy, Depth: 7, MaxIOBytes: 12345}, 7, 12288},

@@ -54,7 +54,7 @@ func (c *Control) Add(opts Options) (*Device, error) {
 
 // modesToTry lists the modes that fulfil a wish, best first.
 func modesToTry(wish BufferMode) []BufferMode {
-	if wish == BufferDefault {
+	if wish == BufferFastest {
 		return []BufferMode{BufferAutoRegister, BufferRegister, BufferCopy}
 	}
 	return []BufferMode{wish}

@@ -13,6 +13,9 @@ var (
 	ErrNoDriver = errors.New("the ublk driver is not loaded")
 	// ErrNotSupported is returned when the driver lacks what was asked for.
 	ErrNotSupported = errors.New("not supported by this kernel")
+	// ErrNeedsCopy is returned by Start for a device of a zero-copy mode whose
+	// handler is no Completer: it has no way to a request's bytes.
+	ErrNeedsCopy = errors.New("the handler needs copy mode")
 	// ErrControlHung is returned for a command that the kernel did not answer
 	// in time, nor let itself be interrupted, and for all commands after 16 of
 	// these: the process can do nothing more about its devices then, which go

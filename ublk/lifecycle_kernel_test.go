@@ -67,6 +67,17 @@ func TestKernelStartFailsWithAHandler(t *testing.T) {
 	}
 }
 
+// A handler that cannot reach a request's bytes does not get a device whose
+// requests it would complete without them.
+func TestKernelZeroCopyNeedsACompleter(t *testing.T) {
+	ctl := ublktest.Kernel(t)
+	dev := addDevice(t, ctl, ublk.Options{Mode: ublk.BufferFastest})
+	err := dev.Start(make(ramDisk, 1<<20))
+	if zeroCopy := dev.Mode().ZeroCopy(); zeroCopy != errors.Is(err, ublk.ErrNeedsCopy) || !zeroCopy && err != nil {
+		t.Fatalf("start in mode %v: error %v", dev.Mode(), err)
+	}
+}
+
 func TestKernelStopByAnotherEndsTheServer(t *testing.T) {
 	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
 	dev := startRAMDisk(t, ctl, ublk.Options{}, make(ramDisk, 1<<20))

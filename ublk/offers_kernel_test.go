@@ -30,7 +30,7 @@ func TestKernelOffers(t *testing.T) {
 	if !hasMode(t, ctl, ublk.BufferCopy) {
 		t.Error("a kernel without copy mode")
 	}
-	best := addDevice(t, ctl, ublk.Options{}).Mode()
+	best := addDevice(t, ctl, ublk.Options{Mode: ublk.BufferFastest}).Mode()
 	ublktest.CheckAbility(t, ublktest.AutoRegister, best == ublk.BufferAutoRegister)
 	ublktest.CheckAbility(t, ublktest.ZeroCopy, best.ZeroCopy())
 	r, err := ring.New(ring.Options{})

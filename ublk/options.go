@@ -10,22 +10,24 @@ import (
 )
 
 // Options says what device to add. The zero value is a device with the first
-// free id, one queue a CPU, 128 tags a queue, and the fastest buffer mode.
+// free id, one queue a CPU, 64 tags a queue, and copy mode, which any handler
+// can serve.
 type Options struct {
 	// ID is the device's number, below 2^20; nil for the first free one.
 	ID *uint32
 	// Queues is the number of queues, 1 to 4096; the driver makes no more than
 	// there are CPUs. 0 means one a CPU.
 	Queues int
-	// Depth is the number of tags of a queue, 1 to 4096. 0 means 128, and 64
-	// in copy mode.
+	// Depth is the number of tags of a queue, 1 to 4096. 0 means 64 in copy
+	// mode, else 128.
 	Depth int
 	// MaxIOBytes is the largest request, rounded down to a page: from a page
-	// to 32 MiB. 0 means 1 MiB, and 256 KiB in copy mode, where each tag has
-	// a buffer of that size in memory.
+	// to 32 MiB. 0 means 256 KiB in copy mode, where each tag has a buffer of
+	// that size in memory, else 1 MiB.
 	MaxIOBytes uint32
-	// Mode is where the bytes of requests live. A mode that the kernel does
-	// not offer is an error, BufferDefault takes the best that it offers.
+	// Mode is where the bytes of requests live. Add fails if the kernel does
+	// not offer the mode. Device.Start fails in a zero-copy mode if a handler
+	// is no Completer, since it would not see a request's bytes.
 	Mode BufferMode
 	// NoPartScan keeps the kernel from looking for partitions when the device
 	// starts. Where the driver cannot be told so (UBLK_F_NO_AUTO_PART_SCAN,

@@ -85,6 +85,9 @@ func (q *Queue) setUp(target Target) error {
 		return err
 	}
 	q.done, _ = q.handler.(Completer)
+	if q.done == nil && q.mode.ZeroCopy() {
+		return fmt.Errorf("buffer mode %v: %w", q.mode, ErrNeedsCopy)
+	}
 	return nil
 }
 

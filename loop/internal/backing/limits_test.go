@@ -183,7 +183,6 @@ func TestMaxIOBytes(t *testing.T) {
 		{"the driver's", ublk.BufferAutoRegister, 1 << 40, 0, 32 << 20},
 		{"copied", ublk.BufferCopy, 1 << 20, 0, 256 << 10},
 		{"copied, small", ublk.BufferCopy, 128 << 10, 0, 128 << 10},
-		{"not known yet", ublk.BufferDefault, 1 << 20, 0, 256 << 10},
 		{"less than a page", ublk.BufferCopy, 512, 0, page},
 		{"asked for", ublk.BufferCopy, 1 << 20, 2 << 20, 2 << 20},
 	} {
