@@ -27,7 +27,6 @@ func (h *handler) discard(req *ublk.Request) {
 		sqe.PrepURingCmd(h.file, backing.BLOCK_URING_CMD_DISCARD)
 		sqe.Addr = h.position(req)
 		sqe.Addr3 = req.Bytes()
-		onBacking(sqe)
 		if h.tags[req.Tag()].onWorker {
 			sqe.Flags |= ring.IOSQE_ASYNC
 		}
@@ -52,7 +51,6 @@ func (h *handler) writeZeroes(req *ublk.Request) {
 func (h *handler) fallocate(req *ublk.Request, s step, mode uint32) {
 	sqe := h.sqe(req, s)
 	sqe.PrepFallocate(h.file, mode, h.position(req), req.Bytes())
-	onBacking(sqe)
 }
 
 // rangeDone handles the result of a step of a discard or write-zeroes.

@@ -13,7 +13,6 @@ import (
 func (h *handler) sync(req *ublk.Request) {
 	sqe := h.sqe(req, stepSync)
 	sqe.PrepFsync(h.file, ring.IORING_FSYNC_DATASYNC)
-	onBacking(sqe)
 }
 
 func (h *handler) syncDone(req *ublk.Request, res int32) {

@@ -19,7 +19,6 @@ func (h *handler) prepRead(sqe *ring.SQE, req *ublk.Request) {
 	done := h.tags[req.Tag()].done
 	addr, index := req.Buffer(done)
 	sqe.PrepReadFixed(h.file, addr, uint32(req.Bytes())-done, h.position(req)+uint64(done), index)
-	onBacking(sqe)
 }
 
 func (h *handler) write(req *ublk.Request) {
@@ -46,7 +45,6 @@ func (h *handler) prepWrite(sqe *ring.SQE, req *ublk.Request) {
 	done := h.tags[req.Tag()].done
 	addr, index := req.Buffer(done)
 	sqe.PrepWriteFixed(h.file, addr, uint32(req.Bytes())-done, h.position(req)+uint64(done), index, rwFlags)
-	onBacking(sqe)
 }
 
 // dataDone handles the result of a read or write: all of it, the errno, or a

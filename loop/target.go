@@ -34,9 +34,9 @@ func (t *target) NewHandler(q *ublk.Queue) (ublk.Handler, error) {
 
 // handler serves one queue.
 type handler struct {
-	file      int32  // the backing file, in the ring's table
-	offset    uint64 // where in the backing file the device starts
-	blockMask uint32 // clears the part of a count that direct I/O can't resume in
+	file      ring.File // the backing file, in the ring's table
+	offset    uint64    // where in the backing file the device starts
+	blockMask uint32    // clears the part of a count that direct I/O can't resume in
 	isDisk    bool
 	readOnly  bool
 	transfer  transfer.Transfer // nil for none
@@ -99,9 +99,6 @@ func (h *handler) sqe(req *ublk.Request, s step) *ring.SQE {
 	h.tags[req.Tag()].step = s
 	return req.SQE()
 }
-
-// onBacking makes a filled entry find its file in the ring's table.
-func onBacking(sqe *ring.SQE) { sqe.Flags = ring.IOSQE_FIXED_FILE }
 
 // position returns where in the backing file a request starts, in bytes.
 func (h *handler) position(req *ublk.Request) uint64 { return h.offset + req.Offset() }

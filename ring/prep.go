@@ -2,56 +2,64 @@ package ring
 
 import "unsafe"
 
-// Each Prep function fills an entry that GetSQE has just returned. The caller
-// sets user_data and flags. A file is a descriptor, or with IOSQE_FIXED_FILE an
-// index into the ring's file table.
+// Each Prep function fills an entry that GetSQE has just returned, which is all
+// zero. It sets the flag that belongs to the file. The caller adds other flags
+// (|=) and sets user_data.
 
-func (s *SQE) prep(op uint8, fd int32, addr uint64, n uint32, off uint64) {
+// rw fills what reads and writes have in common.
+func (s *SQE) rw(op uint8, f File, addr uint64, n uint32, off uint64, index uint16) {
 	s.Opcode = op
-	s.Fd = fd
+	s.setFile(f)
 	s.Addr = addr
 	s.Len = n
 	s.Off = off
+	s.BufIndex = index
 }
 
 // PrepNop fills an entry that does nothing and completes with 0.
 func (s *SQE) PrepNop() {
-	s.prep(IORING_OP_NOP, -1, 0, 0, 0)
+	s.Opcode = IORING_OP_NOP
+	s.Fd = -1
 }
 
 // PrepReadFixed fills a read of n bytes at byte off of a file into registered
 // buffer index. addr is the memory address for a buffer of the caller, and the
 // offset in the request for pages of a request that a driver registered.
-func (s *SQE) PrepReadFixed(fd int32, addr uint64, n uint32, off uint64, index uint16) {
-	s.prep(IORING_OP_READ_FIXED, fd, addr, n, off)
-	s.BufIndex = index
+func (s *SQE) PrepReadFixed(f File, addr uint64, n uint32, off uint64, index uint16) {
+	s.rw(IORING_OP_READ_FIXED, f, addr, n, off, index)
 }
 
 // PrepWriteFixed is PrepReadFixed for a write. rwFlags are RWF_ flags of
 // pwritev2(2).
-func (s *SQE) PrepWriteFixed(fd int32, addr uint64, n uint32, off uint64, index uint16, rwFlags uint32) {
-	s.prep(IORING_OP_WRITE_FIXED, fd, addr, n, off)
-	s.BufIndex = index
+func (s *SQE) PrepWriteFixed(f File, addr uint64, n uint32, off uint64, index uint16, rwFlags uint32) {
+	s.rw(IORING_OP_WRITE_FIXED, f, addr, n, off, index)
 	s.OpFlags = rwFlags
 }
 
 // PrepFsync fills an fsync of a file, or an fdatasync with
 // IORING_FSYNC_DATASYNC. The kernel runs it on a worker thread.
-func (s *SQE) PrepFsync(fd int32, fsyncFlags uint32) {
-	s.prep(IORING_OP_FSYNC, fd, 0, 0, 0)
+func (s *SQE) PrepFsync(f File, fsyncFlags uint32) {
+	s.Opcode = IORING_OP_FSYNC
+	s.setFile(f)
 	s.OpFlags = fsyncFlags
 }
 
 // PrepFallocate fills a fallocate(2) of n bytes at byte off. The kernel runs
 // it on a worker thread.
-func (s *SQE) PrepFallocate(fd int32, mode uint32, off, n uint64) {
-	s.prep(IORING_OP_FALLOCATE, fd, n, mode, off)
+func (s *SQE) PrepFallocate(f File, mode uint32, off, n uint64) {
+	s.Opcode = IORING_OP_FALLOCATE
+	s.setFile(f)
+	s.Len = mode
+	s.Off = off
+	s.Addr = n
 }
 
 // PrepURingCmd fills a command to the driver of a file (Linux 5.19). Write its
 // payload to [SQE.Payload] or [SQE.Payload128].
-func (s *SQE) PrepURingCmd(fd int32, cmdOp uint32) {
-	s.prep(IORING_OP_URING_CMD, fd, 0, 0, uint64(cmdOp))
+func (s *SQE) PrepURingCmd(f File, cmdOp uint32) {
+	s.Opcode = IORING_OP_URING_CMD
+	s.setFile(f)
+	s.Off = uint64(cmdOp)
 }
 
 // Payload returns the 16 payload bytes of an entry. They are the entry's own
@@ -69,8 +77,9 @@ func (s *SQE) Payload128() unsafe.Pointer {
 
 // PrepPollAdd fills one poll(2) of a file for events. Its result is the events
 // that occurred.
-func (s *SQE) PrepPollAdd(fd int32, events uint32) {
-	s.prep(IORING_OP_POLL_ADD, fd, 0, 0, 0)
+func (s *SQE) PrepPollAdd(f File, events uint32) {
+	s.Opcode = IORING_OP_POLL_ADD
+	s.setFile(f)
 	s.OpFlags = events
 }
 
@@ -79,5 +88,7 @@ func (s *SQE) PrepPollAdd(fd int32, events uint32) {
 // EALREADY if the operation has begun. In the last case the kernel interrupts
 // the operation if possible. Both entries complete.
 func (s *SQE) PrepCancel(userData uint64) {
-	s.prep(IORING_OP_ASYNC_CANCEL, -1, userData, 0, 0)
+	s.Opcode = IORING_OP_ASYNC_CANCEL
+	s.Fd = -1
+	s.Addr = userData
 }

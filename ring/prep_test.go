@@ -11,7 +11,7 @@ import (
 func TestPrep(t *testing.T) {
 	r := newRing(t, Options{})
 	f := scratchFile(t)
-	fd, buf := int32(f.Fd()), offHeap(t, 4096)
+	file, buf := FD(int(f.Fd())), offHeap(t, 4096)
 	if err := r.RegisterBuffers([][]byte{nil, buf}); err != nil {
 		t.Fatal(err)
 	}
@@ -20,17 +20,17 @@ func TestPrep(t *testing.T) {
 		prep func(*SQE)
 		want int32
 	}{
-		{"read", func(s *SQE) { s.PrepReadFixed(fd, address(buf)+512, 1024, 4096, 1) }, 1024},
-		{"read into no buffer", func(s *SQE) { s.PrepReadFixed(fd, address(buf), 512, 0, 0) }, -int32(unix.EFAULT)},
-		{"read behind the end", func(s *SQE) { s.PrepReadFixed(fd, address(buf), 4096, 8192, 1) }, 0},
-		{"synchronous write", func(s *SQE) { s.PrepWriteFixed(fd, address(buf), 512, 512, 1, unix.RWF_DSYNC) }, 512},
-		{"write with an unknown flag", func(s *SQE) { s.PrepWriteFixed(fd, address(buf), 512, 0, 1, 1<<31) }, -int32(unix.EOPNOTSUPP)},
-		{"fdatasync", func(s *SQE) { s.PrepFsync(fd, IORING_FSYNC_DATASYNC) }, 0},
-		{"sync with an unknown flag", func(s *SQE) { s.PrepFsync(fd, 1<<31) }, -int32(unix.EINVAL)},
-		{"longer file", func(s *SQE) { s.PrepFallocate(fd, 0, 8192, 512) }, 0},
-		{"allocation of nothing", func(s *SQE) { s.PrepFallocate(fd, 0, 8192, 0) }, -int32(unix.EINVAL)},
-		{"unknown allocation", func(s *SQE) { s.PrepFallocate(fd, 1<<30, 0, 512) }, -int32(unix.EOPNOTSUPP)},
-		{"no file", func(s *SQE) { s.PrepFsync(-1, 0) }, -int32(unix.EBADF)},
+		{"read", func(s *SQE) { s.PrepReadFixed(file, address(buf)+512, 1024, 4096, 1) }, 1024},
+		{"read into no buffer", func(s *SQE) { s.PrepReadFixed(file, address(buf), 512, 0, 0) }, -int32(unix.EFAULT)},
+		{"read behind the end", func(s *SQE) { s.PrepReadFixed(file, address(buf), 4096, 8192, 1) }, 0},
+		{"synchronous write", func(s *SQE) { s.PrepWriteFixed(file, address(buf), 512, 512, 1, unix.RWF_DSYNC) }, 512},
+		{"write with an unknown flag", func(s *SQE) { s.PrepWriteFixed(file, address(buf), 512, 0, 1, 1<<31) }, -int32(unix.EOPNOTSUPP)},
+		{"fdatasync", func(s *SQE) { s.PrepFsync(file, IORING_FSYNC_DATASYNC) }, 0},
+		{"sync with an unknown flag", func(s *SQE) { s.PrepFsync(file, 1<<31) }, -int32(unix.EINVAL)},
+		{"longer file", func(s *SQE) { s.PrepFallocate(file, 0, 8192, 512) }, 0},
+		{"allocation of nothing", func(s *SQE) { s.PrepFallocate(file, 0, 8192, 0) }, -int32(unix.EINVAL)},
+		{"unknown allocation", func(s *SQE) { s.PrepFallocate(file, 1<<30, 0, 512) }, -int32(unix.EOPNOTSUPP)},
+		{"no file", func(s *SQE) { s.PrepFsync(File{}, 0) }, -int32(unix.EBADF)},
 		{"nothing to cancel", func(s *SQE) { s.PrepCancel(1234) }, -int32(unix.ENOENT)},
 	} {
 		tt.prep(r.GetSQE())
@@ -76,12 +76,11 @@ func TestUpdateFileOfASlot(t *testing.T) {
 		if err := r.UpdateFile(slot, int32(f.Fd())); err != nil {
 			t.Fatal(err)
 		}
-		for other := range int32(3) {
+		for other := range uint32(3) {
 			sqe := r.GetSQE()
-			sqe.PrepFsync(other, 0)
-			sqe.Flags = IOSQE_FIXED_FILE
+			sqe.PrepFsync(FixedFile(other), 0)
 			want := int32(0)
-			if other != int32(slot) {
+			if other != slot {
 				want = -int32(unix.EBADF)
 			}
 			if got := do(t, r, 1)[0]; got != want {

@@ -105,14 +105,14 @@ func TestSQEIsZeroedForEachUse(t *testing.T) {
 				prep func(*SQE)
 				want int32
 			}{
-				{"fdatasync", func(s *SQE) { s.PrepFsync(int32(f.Fd()), IORING_FSYNC_DATASYNC) }, 0},
-				{"write after fdatasync", func(s *SQE) { s.PrepWriteFixed(int32(f.Fd()), addr, 4096, 0, 0, 0) }, 4096},
+				{"fdatasync", func(s *SQE) { s.PrepFsync(FD(int(f.Fd())), IORING_FSYNC_DATASYNC) }, 0},
+				{"write after fdatasync", func(s *SQE) { s.PrepWriteFixed(FD(int(f.Fd())), addr, 4096, 0, 0, 0) }, 4096},
 				{"command", func(s *SQE) {
-					s.PrepURingCmd(int32(f.Fd()), 0xffff)
+					s.PrepURingCmd(FD(int(f.Fd())), 0xffff)
 					payload := (*[2]uint64)(s.Payload())
 					payload[0], payload[1] = ^uint64(0), ^uint64(0)
 				}, -int32(unix.EOPNOTSUPP)},
-				{"read after command", func(s *SQE) { s.PrepReadFixed(int32(f.Fd()), addr, 4096, 4096, 0) }, 4096},
+				{"read after command", func(s *SQE) { s.PrepReadFixed(FD(int(f.Fd())), addr, 4096, 4096, 0) }, 4096},
 			}
 			for _, step := range steps {
 				step.prep(r.GetSQE())
@@ -273,7 +273,7 @@ func TestWaitTimesOut(t *testing.T) {
 			}
 			// An enter that also submits does not report that its wait timed
 			// out.
-			r.GetSQE().PrepPollAdd(int32(quietFD(t)), unix.POLLIN)
+			r.GetSQE().PrepPollAdd(FD(quietFD(t)), unix.POLLIN)
 			if err := r.SubmitAndWaitTimeout(1, 20*time.Millisecond); !errors.Is(err, unix.ETIME) {
 				t.Fatalf("with an entry: error %v, want ETIME", err)
 			}
@@ -324,9 +324,7 @@ func TestRegisterFilesFillsEachSlot(t *testing.T) {
 		t.Fatal(err)
 	}
 	for slot, want := range []int32{-int32(unix.EBADF), 4096} {
-		sqe := r.GetSQE()
-		sqe.PrepReadFixed(int32(slot), address(buf), 4096, 0, 0)
-		sqe.Flags = IOSQE_FIXED_FILE
+		r.GetSQE().PrepReadFixed(FixedFile(uint32(slot)), address(buf), 4096, 0, 0)
 		if got := do(t, r, 1)[0]; got != want {
 			t.Errorf("read of slot %d: result %d, want %d", slot, got, want)
 		}
@@ -334,11 +332,13 @@ func TestRegisterFilesFillsEachSlot(t *testing.T) {
 	if err := r.UpdateFile(0, int32(f.Fd())); err != nil {
 		t.Fatal(err)
 	}
-	sqe := r.GetSQE()
-	sqe.PrepReadFixed(0, address(buf), 4096, 0, 0)
-	sqe.Flags = IOSQE_FIXED_FILE
+	r.GetSQE().PrepReadFixed(FixedFile(0), address(buf), 4096, 0, 0)
 	if got := do(t, r, 1)[0]; got != 4096 {
 		t.Errorf("read of an updated slot: result %d, want 4096", got)
+	}
+	r.GetSQE().PrepReadFixed(File{}, address(buf), 4096, 0, 0)
+	if got := do(t, r, 1)[0]; got != -int32(unix.EBADF) {
+		t.Errorf("read of no file: result %d, want EBADF", got)
 	}
 	if err := r.UnregisterFiles(); err != nil {
 		t.Fatal(err)
@@ -356,7 +356,7 @@ func TestUpdateBufferOfASparseTable(t *testing.T) {
 		t.Fatal(err)
 	}
 	read := func() int32 {
-		r.GetSQE().PrepReadFixed(int32(f.Fd()), address(buf), 4096, 0, 3)
+		r.GetSQE().PrepReadFixed(FD(int(f.Fd())), address(buf), 4096, 0, 3)
 		return do(t, r, 1)[0]
 	}
 	if got := read(); got != -int32(unix.EFAULT) {

@@ -146,7 +146,7 @@ func TestEnterInterrupted(t *testing.T) {
 		_, _ = unix.Write(fd, []byte{1, 1, 1, 1, 1, 1, 1, 1})
 		sent <- n
 	}()
-	r.GetSQE().PrepPollAdd(int32(fd), unix.POLLIN)
+	r.GetSQE().PrepPollAdd(FD(fd), unix.POLLIN)
 	err = r.SubmitAndWait(1)
 	if n := <-sent; err != nil || n != 100 {
 		t.Errorf("error %v with %d signals", err, n)

@@ -32,7 +32,7 @@ func (c *crowd) Handle(req *ublk.Request) {
 		c.pending++
 	}
 	sqe := req.SQE()
-	sqe.PrepFsync(-1, 0) // EBADF
+	sqe.PrepFsync(ring.File{}, 0) // EBADF
 	c.pending++
 	req.CompleteAfter(sqe)
 }

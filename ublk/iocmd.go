@@ -16,7 +16,7 @@ const autoBufFallback = uapi.UBLK_AUTO_BUF_REG_FALLBACK << 16
 // ioCommand sends a fetch, or a commit and fetch, for a request's tag.
 func (q *Queue) ioCommand(op uint32, req *Request, result int32) {
 	sqe := q.thread.sqe()
-	sqe.PrepURingCmd(int32(q.dev.charFD), op)
+	sqe.PrepURingCmd(ring.FD(q.dev.charFD), op)
 	sqe.UserData = q.userData(kindFetch, req.tag)
 	cmd := (*uapi.IOCmd)(sqe.Payload())
 	cmd.QID = q.id
@@ -34,7 +34,7 @@ func (q *Queue) ioCommand(op uint32, req *Request, result int32) {
 // table at req.bufIndex, or out of it.
 func (q *Queue) bufferCommand(op uint32, req *Request) *ring.SQE {
 	sqe := q.thread.sqe()
-	sqe.PrepURingCmd(int32(q.dev.charFD), op)
+	sqe.PrepURingCmd(ring.FD(q.dev.charFD), op)
 	cmd := (*uapi.IOCmd)(sqe.Payload())
 	cmd.QID = q.id
 	cmd.Tag = req.tag

@@ -25,7 +25,7 @@ func (t pipeTarget) NewHandler(q *ublk.Queue) (ublk.Handler, error) {
 	return &pipeHandler{file}, err
 }
 
-type pipeHandler struct{ file int32 }
+type pipeHandler struct{ file ring.File }
 
 func (h *pipeHandler) Handle(req *ublk.Request) {
 	if req.StartSector != 0 {
@@ -35,7 +35,6 @@ func (h *pipeHandler) Handle(req *ublk.Request) {
 	sqe := req.SQE()
 	addr, index := req.Buffer(0)
 	sqe.PrepReadFixed(h.file, addr, uint32(req.Bytes()), 0, index)
-	sqe.Flags = ring.IOSQE_FIXED_FILE
 	req.CompleteAfter(sqe)
 }
 

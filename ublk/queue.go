@@ -50,15 +50,14 @@ func (q *Queue) Mode() BufferMode { return q.mode }
 func (q *Queue) Ring() *ring.Ring { return q.thread.ring }
 
 // RegisterFile puts a descriptor in the ring's file table, one of eight at
-// most, and returns its index for entries with IOSQE_FIXED_FILE. It is there
-// until the queue ends.
-func (q *Queue) RegisterFile(fd int) (int32, error) {
+// most, and returns its slot. It is there until the queue ends.
+func (q *Queue) RegisterFile(fd int) (ring.File, error) {
 	if q.files == maxFiles {
-		return -1, fmt.Errorf("register a file of queue %d: %w", q.id, unix.ENFILE)
+		return ring.File{}, fmt.Errorf("register a file of queue %d: %w", q.id, unix.ENFILE)
 	}
-	index := q.firstFile() + q.files
+	slot := uint32(q.firstFile() + q.files)
 	q.files++
-	return int32(index), q.thread.ring.UpdateFile(uint32(index), int32(fd))
+	return ring.FixedFile(slot), q.thread.ring.UpdateFile(slot, int32(fd))
 }
 
 // BufferSlot returns which slot of the ring's buffer table is a tag's.
@@ -208,7 +207,7 @@ func (q *Queue) commit(req *Request, result int32) {
 		sqe := q.bufferCommand(uapi.UBLK_U_IO_UNREGISTER_IO_BUF, req)
 		sqe.UserData = q.userData(kindUnregister, req.tag)
 		// In order, and whatever its result: without a commit the tag is lost.
-		sqe.Flags = ring.IOSQE_IO_HARDLINK | ring.IOSQE_CQE_SKIP_SUCCESS
+		sqe.Flags |= ring.IOSQE_IO_HARDLINK | ring.IOSQE_CQE_SKIP_SUCCESS
 	}
 	q.inService--
 	q.ioCommand(uapi.UBLK_U_IO_COMMIT_AND_FETCH_REQ, req, result)

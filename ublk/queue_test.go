@@ -119,10 +119,10 @@ func TestQueueIsRefused(t *testing.T) {
 // A queue has eight files, and those of another queue on its thread are others.
 func TestQueueRegistersFiles(t *testing.T) {
 	b := onBench(t, BufferCopy, "/dev/null")
-	for i := range int32(maxFiles) {
-		index, err := b.RegisterFile(int(os.Stdin.Fd()))
-		if err != nil || index != maxFiles+i {
-			t.Errorf("file %d: index %d, error %v; want %d", i, index, err, maxFiles+i)
+	for i := range uint32(maxFiles) {
+		file, err := b.RegisterFile(int(os.Stdin.Fd()))
+		if err != nil || file != ring.FixedFile(maxFiles+i) {
+			t.Errorf("file %d: %v, error %v; want slot %d", i, file, err, maxFiles+i)
 		}
 	}
 	if _, err := b.RegisterFile(int(os.Stdin.Fd())); !errors.Is(err, unix.ENFILE) {

@@ -83,6 +83,6 @@ func (t *thread) newTables() error {
 // armWake makes the ring wait for wakeFD, too.
 func (t *thread) armWake() {
 	sqe := t.sqe()
-	sqe.PrepPollAdd(int32(t.wakeFD), unix.POLLIN)
+	sqe.PrepPollAdd(ring.FD(t.wakeFD), unix.POLLIN)
 	sqe.UserData = kindWake << 32
 }

@@ -87,10 +87,8 @@ func TestTablesBeginEmpty(t *testing.T) {
 	if err := th.newTables(); err != nil {
 		t.Fatal(err)
 	}
-	for slot := range int32(len(th.slots) * maxFiles) {
-		sqe := r.GetSQE()
-		sqe.PrepFsync(slot, 0)
-		sqe.Flags |= ring.IOSQE_FIXED_FILE
+	for slot := range uint32(len(th.slots) * maxFiles) {
+		r.GetSQE().PrepFsync(ring.FixedFile(slot), 0)
 		if err := r.SubmitAndWait(1); err != nil {
 			t.Fatal(err)
 		}

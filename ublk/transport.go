@@ -152,7 +152,7 @@ func (u *uringControl) do(cmd Command) error {
 
 func (u *uringControl) prepare(cmd Command) {
 	sqe := u.r.GetSQE()
-	sqe.PrepURingCmd(int32(u.fd), cmd.Op)
+	sqe.PrepURingCmd(ring.FD(u.fd), cmd.Op)
 	sqe.UserData = dataCommand
 	header := (*uapi.CtrlCmd)(sqe.Payload128())
 	header.DevID = cmd.DevID

@@ -46,7 +46,7 @@ func holdBack(t *testing.T, u *uringControl, userData uint64) {
 	}
 	t.Cleanup(func() { _ = unix.Close(fd) })
 	sqe := u.r.GetSQE()
-	sqe.PrepPollAdd(int32(fd), unix.POLLIN)
+	sqe.PrepPollAdd(ring.FD(fd), unix.POLLIN)
 	sqe.UserData = userData
 	sqe.Flags = ring.IOSQE_IO_LINK
 }

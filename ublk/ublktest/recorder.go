@@ -87,7 +87,7 @@ func (r *recorder) Handle(req *ublk.Request) {
 		r.end(t, req)
 	}
 	sqe := req.SQE()
-	sqe.PrepPollAdd(int32(t.wake), unix.POLLIN)
+	sqe.PrepPollAdd(ring.FD(t.wake), unix.POLLIN)
 }
 
 // end tells the test of the end of a request.
@@ -179,9 +179,10 @@ func (r *recorder) substitute(t *tag, sqe *ring.SQE, req *ublk.Request) {
 	answer := t.req.Answers[0]
 	t.req.Answers, t.answer = t.req.Answers[1:], &answer
 	was := *sqe
-	*sqe = ring.SQE{UserData: was.UserData, Flags: was.Flags &^ ring.IOSQE_FIXED_FILE}
+	*sqe = ring.SQE{UserData: was.UserData}
+	defer func() { sqe.Flags |= was.Flags &^ ring.IOSQE_FIXED_FILE }()
 	if answer < 0 {
-		sqe.PrepPollAdd(-1, unix.POLLIN) // EBADF
+		sqe.PrepPollAdd(ring.File{}, unix.POLLIN) // EBADF
 		return
 	}
 	sqe.PrepNop()

@@ -18,7 +18,7 @@ func (b *Backing) probeDiscard() (bool, error) {
 		return false, err
 	}
 	defer func() { _ = r.Close() }()
-	r.GetSQE().PrepURingCmd(int32(b.FD), BLOCK_URING_CMD_DISCARD)
+	r.GetSQE().PrepURingCmd(ring.FD(b.FD), BLOCK_URING_CMD_DISCARD)
 	if err := r.SubmitAndWait(1); err != nil {
 		return false, err
 	}
