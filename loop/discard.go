@@ -19,7 +19,7 @@ const (
 func (h *handler) discard(req *ublk.Request) {
 	switch {
 	case h.readOnly:
-		req.Complete(-int32(unix.EROFS))
+		req.Complete(unix.EROFS)
 	case h.isDisk:
 		// Where the command would block the kernel runs it on a worker thread
 		// (Linux 6.12, block/ioctl.c, blkdev_cmd_discard).
@@ -40,7 +40,7 @@ func (h *handler) discard(req *ublk.Request) {
 func (h *handler) writeZeroes(req *ublk.Request) {
 	switch {
 	case h.readOnly:
-		req.Complete(-int32(unix.EROFS))
+		req.Complete(unix.EROFS)
 	case req.Flags&ublk.FlagNoUnmap != 0:
 		h.fallocate(req, stepRange, zeroRange)
 	default:
@@ -69,13 +69,13 @@ func (h *handler) rangeDone(req *ublk.Request, res int32) {
 		// operations that it has.
 		h.fallocate(req, stepPunch, punchHole)
 	case res < 0:
-		req.Complete(res)
+		req.CompleteErrno(res)
 	case s == stepPunch:
 		h.fallocate(req, stepAllocate, allocate)
 	case req.Flags&ublk.FlagFUA != 0:
 		h.sync(req)
 	default:
-		req.Complete(0)
+		req.Complete(nil)
 	}
 }
 

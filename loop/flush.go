@@ -21,5 +21,5 @@ func (h *handler) syncDone(req *ublk.Request, res int32) {
 		h.sync(req)
 		return
 	}
-	req.Complete(res)
+	req.CompleteErrno(res)
 }

@@ -23,7 +23,7 @@ func (h *handler) prepRead(sqe *ring.SQE, req *ublk.Request) {
 
 func (h *handler) write(req *ublk.Request) {
 	if h.readOnly {
-		req.Complete(-int32(unix.EROFS))
+		req.Complete(unix.EROFS)
 		return
 	}
 	if h.transfer != nil {
@@ -61,13 +61,13 @@ func (h *handler) dataDone(req *ublk.Request, res int32) {
 			h.transfer.Decrypt(req.Data(), req.StartSector)
 			req.Worked()
 		}
-		req.Complete(0)
+		req.Complete(nil)
 		return
 	}
 	done &= h.blockMask
 	if done <= p.done {
 		// Nothing more comes: the file ends here, cut short behind our back.
-		req.Complete(-int32(unix.EIO))
+		req.Complete(unix.EIO)
 		return
 	}
 	p.done = done
@@ -86,7 +86,7 @@ func (h *handler) dataFailed(req *ublk.Request, res int32) {
 		p.onWorker = true
 		h.again(req)
 	default:
-		req.Complete(res)
+		req.CompleteErrno(res)
 	}
 }
 

@@ -78,7 +78,7 @@ func (h *handler) Handle(req *ublk.Request) {
 	case ublk.OpWriteZeroes:
 		h.writeZeroes(req)
 	default:
-		req.Complete(-int32(unix.EOPNOTSUPP))
+		req.Complete(unix.EOPNOTSUPP)
 	}
 }
 

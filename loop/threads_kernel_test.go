@@ -100,7 +100,7 @@ func (n neighbour) NewHandler(q *ublk.Queue) (ublk.Handler, error) {
 // answerer completes every request at once, in every mode.
 type answerer struct{}
 
-func (answerer) Handle(req *ublk.Request)  { req.Complete(0) }
+func (answerer) Handle(req *ublk.Request)  { req.Complete(nil) }
 func (answerer) Done(*ublk.Request, int32) {}
 
 // startNeighbour starts a device whose queues can share threads with those of

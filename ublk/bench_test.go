@@ -89,7 +89,7 @@ func (b *bench) view() {
 }
 
 func (b *bench) Handle(req *Request)          { b.handled = append(b.handled, req.Tag()) }
-func (b *bench) Done(req *Request, res int32) { req.Complete(min(res, 0)) }
+func (b *bench) Done(req *Request, res int32) { req.CompleteErrno(min(res, 0)) }
 
 // command is what a queue tells the driver.
 type command struct {

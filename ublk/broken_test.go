@@ -13,7 +13,7 @@ import (
 // A device whose queue fails ends, and says why: whoever made it is told.
 func TestQueueErrorEndsTheDevice(t *testing.T) {
 	for _, depth := range []int{1, 4} {
-		d := ublktest.NewDisk(t, depth, ublk.HandlerFunc(func(req *ublk.Request) { req.Complete(0) }))
+		d := ublktest.NewDisk(t, depth, ublk.HandlerFunc(func(req *ublk.Request) { req.Complete(nil) }))
 		for range 3 {
 			if r := d.Do(ublktest.Request{Op: ublk.OpFlush}); r.Result != 0 {
 				t.Fatalf("result %d", r.Result)

@@ -40,7 +40,7 @@ func (c *crowd) Handle(req *ublk.Request) {
 func (c *crowd) Done(req *ublk.Request, res int32) {
 	c.result = min(c.result, res)
 	if c.pending--; c.pending == 0 {
-		req.Complete(c.result)
+		req.CompleteErrno(c.result)
 	}
 }
 

@@ -297,11 +297,15 @@ func TestResultIsTheTrueErrno(t *testing.T) {
 		{unix.ENOSPC, -28},
 		{fmt.Errorf("write: %w", unix.EIO), -5},
 		{errors.New("something else"), -5},
+		{unix.Errno(0), -5},
 		{unix.Errno(524), -5},
 		{unix.Errno(0), -5}, // an error is no success
 	} {
 		if got := ublk.Result(tt.err); got != tt.want {
 			t.Errorf("%v: %d, want %d", tt.err, got, tt.want)
 		}
+	}
+	if n := testing.AllocsPerRun(100, func() { ublk.Result(unix.EROFS) }); n != 0 {
+		t.Errorf("the result of a bare errno takes %v allocations", n)
 	}
 }

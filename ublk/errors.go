@@ -41,9 +41,19 @@ var (
 // errno that the error wraps, -EIO when it wraps none. Errno numbers that the
 // kernel keeps to itself (512 and up) become -EIO too.
 func Result(err error) int32 {
-	var errno unix.Errno
-	if errors.As(err, &errno) && errno > 0 && errno < 512 {
-		return -int32(errno)
+	errno, bare := err.(unix.Errno) //nolint:errorlint // a bare errno takes no allocation, and errors.As does
+	if !bare {
+		errno = wrappedErrno(err)
 	}
-	return -int32(unix.EIO)
+	if errno == 0 || errno >= 512 {
+		errno = unix.EIO
+	}
+	return -int32(errno)
+}
+
+// wrappedErrno returns the errno that an error wraps, 0 for none.
+func wrappedErrno(err error) unix.Errno {
+	var errno unix.Errno
+	_ = errors.As(err, &errno)
+	return errno
 }

@@ -25,10 +25,10 @@ func (d ramDisk) Handle(req *ublk.Request) {
 		copy(d[req.Offset():], req.Data())
 	case ublk.OpFlush: // memory has no cache
 	default:
-		req.Complete(-int32(unix.EOPNOTSUPP))
+		req.Complete(unix.EOPNOTSUPP)
 		return
 	}
-	req.Complete(0)
+	req.Complete(nil)
 }
 
 // A RAM disk of 8 MiB, written and read back.

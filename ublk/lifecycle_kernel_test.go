@@ -143,7 +143,7 @@ type flood struct {
 
 func (f flood) Handle(req *ublk.Request) {
 	if req.Op != f.op {
-		req.Complete(0)
+		req.Complete(nil)
 		return
 	}
 	for range 64 * f.q.Depth() {

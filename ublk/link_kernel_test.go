@@ -29,7 +29,7 @@ type pipeHandler struct{ file ring.File }
 
 func (h *pipeHandler) Handle(req *ublk.Request) {
 	if req.StartSector != 0 {
-		req.Complete(0)
+		req.Complete(nil)
 		return
 	}
 	sqe := req.SQE()
@@ -40,10 +40,10 @@ func (h *pipeHandler) Handle(req *ublk.Request) {
 
 func (h *pipeHandler) Done(req *ublk.Request, res int32) {
 	if uint64(res) != req.Bytes() {
-		req.Complete(-int32(unix.EIO))
+		req.Complete(unix.EIO)
 		return
 	}
-	req.Complete(0)
+	req.Complete(nil)
 }
 
 // waitInFlight waits until a device has a read under way.

@@ -38,7 +38,7 @@ func TestQueueCommits(t *testing.T) {
 			if b.inService != 1 {
 				t.Errorf("%d requests are in service, want 1", b.inService)
 			}
-			b.reqs[tag].Complete(tt.errno)
+			b.reqs[tag].CompleteErrno(tt.errno)
 			b.wantCommands(command{
 				op: uapi.UBLK_U_IO_COMMIT_AND_FETCH_REQ, kind: kindFetch, tag: uint16(tag), result: tt.result,
 				addr: b.bufs.address(uint16(tag)),

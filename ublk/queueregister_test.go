@@ -43,7 +43,7 @@ func TestQueueRegisters(t *testing.T) {
 					if sqe.Flags != 0 || b.reqs[2].linked {
 						t.Error("left to the kernel, with pages that are to be unregistered")
 					}
-					b.reqs[2].Complete(errno)
+					b.reqs[2].CompleteErrno(errno)
 					b.wantCommands(
 						command{
 							op: uapi.UBLK_U_IO_UNREGISTER_IO_BUF, kind: kindUnregister, tag: 2, addr: slot + 2,
@@ -56,7 +56,7 @@ func TestQueueRegisters(t *testing.T) {
 			if err := b.deliver(2, OpFlush, 0); err != nil {
 				t.Fatal(err)
 			}
-			b.reqs[2].Complete(0)
+			b.reqs[2].Complete(nil)
 			if got := b.commands(); len(got) != 1 || got[0].op != uapi.UBLK_U_IO_COMMIT_AND_FETCH_REQ {
 				t.Errorf("a flush with the same tag: the driver was told %+v, want a commit", got)
 			}
@@ -114,7 +114,7 @@ func TestQueueRegistersNothing(t *testing.T) {
 		if _, index := b.reqs[0].Buffer(0); index != b.bufs.first {
 			t.Errorf("%v, %v: slot %d, want %d", tt.mode, tt.op, index, b.bufs.first)
 		}
-		b.reqs[0].Complete(-1)
+		b.reqs[0].CompleteErrno(-1)
 		if got := b.commands(); len(got) != 1 || got[0].op != uapi.UBLK_U_IO_COMMIT_AND_FETCH_REQ {
 			t.Errorf("%v, %v: the driver was told %+v", tt.mode, tt.op, got)
 		}

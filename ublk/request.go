@@ -153,10 +153,21 @@ func (req *Request) Retried() { req.q.counters.retries.Add(1) }
 // bytes, so that what ends in this turn ends later than it began.
 func (req *Request) Worked() { req.q.thread.clock = 0 }
 
-// Complete ends the request and makes its tag ready for another: 0 says that
-// all of it is done, a negated errno why not. There is nothing between: the
-// driver takes a short count for success where it does not copy.
-func (req *Request) Complete(errno int32) {
+// Complete ends the request and makes its tag ready for another: nil says that
+// all of it is done, an error that it is not. The caller gets the errno that the
+// error wraps, EIO if it wraps none ([Result]).
+func (req *Request) Complete(err error) {
+	if err != nil {
+		req.CompleteErrno(Result(err))
+		return
+	}
+	req.CompleteErrno(0)
+}
+
+// CompleteErrno is Complete with 0 for success or a negated errno. There is no
+// result for a part of a request: the driver takes a short count for success
+// in the zero-copy modes.
+func (req *Request) CompleteErrno(errno int32) {
 	result := errno
 	if errno == 0 && req.Op.HasData() {
 		result = int32(req.Sectors << sectorShift)

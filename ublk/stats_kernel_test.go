@@ -50,12 +50,12 @@ func TestKernelQueueStats(t *testing.T) {
 // slowZeroes takes a millisecond for a read, and fails writes.
 func slowZeroes(req *ublk.Request) {
 	if req.Op == ublk.OpWrite {
-		req.Complete(-int32(unix.EIO))
+		req.Complete(unix.EIO)
 		return
 	}
 	for start := time.Now(); time.Since(start) < time.Millisecond; {
 		runtime.Gosched()
 	}
 	clear(req.Data())
-	req.Complete(0)
+	req.Complete(nil)
 }

@@ -21,10 +21,10 @@ func TestDiskCarriesRequests(t *testing.T) {
 		case ublk.OpWrite:
 			copy(at, req.Data())
 		default:
-			req.Complete(-int32(unix.ENOSPC))
+			req.Complete(unix.ENOSPC)
 			return
 		}
-		req.Complete(0)
+		req.Complete(nil)
 	}))
 	data := bytes.Repeat([]byte("data"), 1024)
 	if r := d.Do(ublktest.Request{Op: ublk.OpWrite, StartSector: 3, Sectors: 8, Data: data}); r.Result != 4096 {
