@@ -24,7 +24,7 @@ func (h *handler) discard(req *ublk.Request) {
 		// Where the command would block the kernel runs it on a worker thread
 		// (Linux 6.12, block/ioctl.c, blkdev_cmd_discard).
 		sqe := h.sqe(req, stepRange)
-		sqe.PrepURingCmd(h.file, backing.BLOCK_URING_CMD_DISCARD)
+		sqe.PrepURingCmd(h.file.File, backing.BLOCK_URING_CMD_DISCARD)
 		sqe.Addr = h.position(req)
 		sqe.Addr3 = req.Bytes()
 		if h.tags[req.Tag()].onWorker {
@@ -50,7 +50,7 @@ func (h *handler) writeZeroes(req *ublk.Request) {
 
 func (h *handler) fallocate(req *ublk.Request, s step, mode uint32) {
 	sqe := h.sqe(req, s)
-	sqe.PrepFallocate(h.file, mode, h.position(req), req.Bytes())
+	sqe.PrepFallocate(h.file.File, mode, h.position(req), req.Bytes())
 }
 
 // rangeDone handles the result of a step of a discard or write-zeroes.

@@ -12,7 +12,7 @@ import (
 // so fdatasync covers all that a later read needs.
 func (h *handler) sync(req *ublk.Request) {
 	sqe := h.sqe(req, stepSync)
-	sqe.PrepFsync(h.file, ring.IORING_FSYNC_DATASYNC)
+	sqe.PrepFsync(h.file.File, ring.IORING_FSYNC_DATASYNC)
 }
 
 func (h *handler) syncDone(req *ublk.Request, res int32) {

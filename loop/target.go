@@ -21,26 +21,23 @@ func (t *target) NewHandler(q *ublk.Queue) (ublk.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &handler{
-		file: file, offset: t.b.Offset, isDisk: t.b.IsDisk, readOnly: t.b.ReadOnly,
-		transfer: t.transfer, blockMask: ^uint32(0),
-	}
 	if t.b.Direct {
-		h.blockMask = ^(t.b.SectorSize - 1)
+		file.Block = t.b.SectorSize
 	}
-	h.tags = make([]progress, q.Depth())
-	return h, nil
+	return &handler{
+		file: file, offset: t.b.Offset, isDisk: t.b.IsDisk, readOnly: t.b.ReadOnly,
+		transfer: t.transfer, tags: make([]progress, q.Depth()),
+	}, nil
 }
 
 // handler serves one queue.
 type handler struct {
-	file      ring.File // the backing file, in the ring's table
-	offset    uint64    // where in the backing file the device starts
-	blockMask uint32    // clears the part of a count that direct I/O can't resume in
-	isDisk    bool
-	readOnly  bool
-	transfer  transfer.Transfer // nil for none
-	tags      []progress
+	file     ublk.File // the backing file
+	offset   uint64    // where in the backing file the device starts
+	isDisk   bool
+	readOnly bool
+	transfer transfer.Transfer // nil for none
+	tags     []progress
 }
 
 var _ ublk.Completer = (*handler)(nil)
@@ -48,15 +45,14 @@ var _ ublk.Completer = (*handler)(nil)
 // progress is how far a tag's request is.
 type progress struct {
 	step     step
-	onWorker bool   // what is left of the request is for a worker thread
-	done     uint32 // bytes of a read or write
+	onWorker bool // a discard that only a worker thread can do
 }
 
 // step is what a request waits for.
 type step uint8
 
 const (
-	stepData     step = iota // a read or write
+	stepRead     step = iota // a read that is decrypted next
 	stepRange                // a discard or write-zeroes
 	stepPunch                // the hole that precedes an allocation
 	stepAllocate             // the allocation that keeps a hole's space
@@ -85,8 +81,8 @@ func (h *handler) Handle(req *ublk.Request) {
 // Done implements ublk.Completer.
 func (h *handler) Done(req *ublk.Request, res int32) {
 	switch h.tags[req.Tag()].step {
-	case stepData:
-		h.dataDone(req, res)
+	case stepRead:
+		h.readDone(req, res)
 	case stepSync:
 		h.syncDone(req, res)
 	default:

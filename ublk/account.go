@@ -34,7 +34,7 @@ func (q *Queue) begin(req *Request) {
 // other waits for a turn of this thread, but for those of the sample. Those do
 // not count, so that it makes no difference to others.
 func (q *Queue) isAlone(req *Request) bool {
-	if !q.thread.linkable || q.inService-q.sampled > 1 || q.done == nil || !req.Op.HasData() || req.byCommand {
+	if !q.thread.linkable || q.inService-q.sampled > 1 || !q.hasDone || !req.Op.HasData() || req.byCommand {
 		return false
 	}
 	if q.lone++; q.lone%timeEvery == 0 {

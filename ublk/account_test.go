@@ -101,7 +101,7 @@ func TestCountersShareNoCacheLine(t *testing.T) {
 // One in so many is timed, and while it is served the others are no less alone.
 func TestIsAlone(t *testing.T) {
 	q, _ := counting()
-	q.done = nobody{}
+	q.hasDone = true
 	if q.isAlone(&Request{q: q, Op: OpRead}) {
 		t.Error("one is left to a kernel that forgets what it is to do then")
 	}
@@ -134,12 +134,6 @@ func TestIsAlone(t *testing.T) {
 		t.Error("one of two is alone")
 	}
 }
-
-// nobody is a Completer that does nothing.
-type nobody struct{}
-
-func (nobody) Handle(*Request)      {}
-func (nobody) Done(*Request, int32) {}
 
 // What a request's counting costs, one that is timed.
 func BenchmarkCount(b *testing.B) {

@@ -59,7 +59,7 @@ func onBench(t *testing.T, mode BufferMode, commands string) *bench {
 	for tag := range b.reqs {
 		b.reqs[tag].q, b.reqs[tag].tag = b.Queue, uint16(tag)
 	}
-	b.handler, b.done = b, b
+	b.handler, b.done, b.hasDone = b, b, true
 	if b.bufs, err = newBuffers(th.ring, mode, 1, benchDepth, 8192); err != nil {
 		t.Fatal(err)
 	}

@@ -1,5 +1,11 @@
 package ublk
 
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
 // Target serves a device.
 type Target interface {
 	// NewHandler returns what serves one queue. It is called on the queue's
@@ -14,11 +20,30 @@ type Handler interface {
 	Handle(*Request)
 }
 
-// Completer is a Handler that uses the queue's ring.
+// Completer is a Handler that has the kernel read or write for it.
 type Completer interface {
 	Handler
-	// Done is told the result of an entry from [Request.SQE].
+	// Done is told the result of a [Request.Forward], or of an entry from
+	// [Request.SQE].
 	Done(req *Request, result int32)
+}
+
+// Watcher is a Completer that stands between a queue and the operations of
+// [Request.Forward], for tests of what a file can answer.
+type Watcher interface {
+	Completer
+	// Forwarded is told an operation's result before the queue acts on it. The
+	// queue acts in the call of act, on this result or another.
+	Forwarded(req *Request, result int32, act func(result int32))
+}
+
+// noCompleter takes the results of a handler that is no Completer: there are none.
+type noCompleter struct{}
+
+func (noCompleter) Handle(*Request) {}
+
+func (noCompleter) Done(req *Request, _ int32) {
+	req.q.thread.broken = fmt.Errorf("a result of a handler without Done: %w", unix.EINVAL)
 }
 
 // A HandlerFunc is a Target whose queues all have the same Handler.

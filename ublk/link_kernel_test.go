@@ -9,7 +9,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ublk-loop/ublk-loop/ring"
 	"github.com/ublk-loop/ublk-loop/ublk"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
@@ -25,25 +24,14 @@ func (t pipeTarget) NewHandler(q *ublk.Queue) (ublk.Handler, error) {
 	return &pipeHandler{file}, err
 }
 
-type pipeHandler struct{ file ring.File }
+type pipeHandler struct{ file ublk.File }
 
 func (h *pipeHandler) Handle(req *ublk.Request) {
 	if req.StartSector != 0 {
 		req.Complete(nil)
 		return
 	}
-	sqe := req.SQE()
-	addr, index := req.Buffer(0)
-	sqe.PrepReadFixed(h.file, addr, uint32(req.Bytes()), 0, index)
-	req.CompleteAfter(sqe)
-}
-
-func (h *pipeHandler) Done(req *ublk.Request, res int32) {
-	if uint64(res) != req.Bytes() {
-		req.Complete(unix.EIO)
-		return
-	}
-	req.Complete(nil)
+	req.ForwardAndComplete(h.file, 0)
 }
 
 // waitInFlight waits until a device has a read under way.

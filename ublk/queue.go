@@ -24,7 +24,9 @@ type Queue struct {
 	descs   []uapi.IODesc
 	reqs    []Request
 	handler Handler
-	done    Completer // handler, where it is one
+	done    Completer // handler, or noCompleter
+	hasDone bool      // handler is a Completer
+	watcher Watcher   // handler, if it is one
 	files   int       // of the queue's slots of the file table, those that are taken
 	armed   int       // tags whose end the driver has not announced
 	refused bool      // the driver does not take the queue's fetches
@@ -49,17 +51,6 @@ func (q *Queue) Mode() BufferMode { return q.mode }
 // its queues'.
 func (q *Queue) Ring() *ring.Ring { return q.thread.ring }
 
-// RegisterFile puts a descriptor in the ring's file table, one of eight at
-// most, and returns its slot. It is there until the queue ends.
-func (q *Queue) RegisterFile(fd int) (ring.File, error) {
-	if q.files == maxFiles {
-		return ring.File{}, fmt.Errorf("register a file of queue %d: %w", q.id, unix.ENFILE)
-	}
-	slot := uint32(q.firstFile() + q.files)
-	q.files++
-	return ring.FixedFile(slot), q.thread.ring.UpdateFile(slot, int32(fd))
-}
-
 // BufferSlot returns which slot of the ring's buffer table is a tag's.
 func (q *Queue) BufferSlot(tag int) uint32 { return uint32(q.bufs.first) + uint32(tag) }
 
@@ -83,9 +74,12 @@ func (q *Queue) setUp(target Target) error {
 	if q.handler, err = target.NewHandler(q); err != nil {
 		return err
 	}
-	q.done, _ = q.handler.(Completer)
-	if q.done == nil && q.mode.ZeroCopy() {
-		return fmt.Errorf("buffer mode %v: %w", q.mode, ErrNeedsCopy)
+	q.watcher, _ = q.handler.(Watcher)
+	if q.done, q.hasDone = q.handler.(Completer); !q.hasDone {
+		q.done = noCompleter{}
+		if q.mode.ZeroCopy() {
+			return fmt.Errorf("buffer mode %v: %w", q.mode, ErrNeedsCopy)
+		}
 	}
 	return nil
 }
@@ -132,12 +126,18 @@ func (q *Queue) userData(kind uint64, tag uint16) uint64 {
 func (q *Queue) complete(kind uint64, req *Request, res int32) error {
 	switch kind {
 	case kindTarget:
+		q.done.Done(req, res)
+	case kindForward:
 		if req.linked {
 			// The link is broken, the request not complete after all.
 			req.linked = false
 			q.inService++
 		}
-		q.done.Done(req, res)
+		if q.watcher != nil {
+			q.watcher.Forwarded(req, res, func(res int32) { q.forwarded(req, res) })
+			break
+		}
+		q.forwarded(req, res)
 	case kindFetch:
 		return q.fetched(req, res)
 	case kindRegister:

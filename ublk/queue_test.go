@@ -121,7 +121,7 @@ func TestQueueRegistersFiles(t *testing.T) {
 	b := onBench(t, BufferCopy, "/dev/null")
 	for i := range uint32(maxFiles) {
 		file, err := b.RegisterFile(int(os.Stdin.Fd()))
-		if err != nil || file != ring.FixedFile(maxFiles+i) {
+		if err != nil || file.File != ring.FixedFile(maxFiles+i) {
 			t.Errorf("file %d: %v, error %v; want slot %d", i, file, err, maxFiles+i)
 		}
 	}
@@ -132,7 +132,7 @@ func TestQueueRegistersFiles(t *testing.T) {
 
 // Only a request that was alone from its beginning to its operation is left to
 // the kernel.
-func TestCompleteAfterOthers(t *testing.T) {
+func TestForwardAndCompleteAfterOthers(t *testing.T) {
 	for _, tt := range []struct {
 		alone              bool
 		inService, sampled int
@@ -144,8 +144,8 @@ func TestCompleteAfterOthers(t *testing.T) {
 		}
 		req := &b.reqs[0]
 		req.alone, b.inService, b.sampled = tt.alone, tt.inService, tt.sampled
-		sqe := req.SQE()
-		req.CompleteAfter(sqe)
+		sqe := req.sendForward(0)
+		req.completeAfter(sqe)
 		if req.linked != tt.want || sqe.Flags&ring.IOSQE_IO_LINK != 0 != tt.want {
 			t.Errorf("%+v: linked %v, flags %#x", tt, req.linked, sqe.Flags)
 		}
@@ -153,9 +153,9 @@ func TestCompleteAfterOthers(t *testing.T) {
 }
 
 // A handler that is not told of results has nothing left to the kernel.
-func TestCompleteAfterWithoutDone(t *testing.T) {
+func TestForwardAndCompleteWithoutDone(t *testing.T) {
 	b := onBench(t, BufferCopy, "/dev/null")
-	b.done = nil
+	b.hasDone = false
 	if err := b.deliver(0, OpRead, 0); err != nil {
 		t.Fatal(err)
 	}

@@ -68,8 +68,9 @@ type Request struct {
 	// byCommand: a command has put its pages in the ring's table, and another is
 	// to take them out.
 	byCommand bool
-	linked    bool // its commit is in the ring, behind an entry of the handler
-	alone     bool // CompleteAfter may do that
+	forward   forward
+	linked    bool // its commit is in the ring, behind the entry of forward
+	alone     bool // the kernel may complete it by itself
 	sampled   bool // it may not, so that the request is timed
 	counted   bool
 	begun     time.Duration // the time of its thread at which it came, 0 for unknown
@@ -110,7 +111,7 @@ func (req *Request) Data() []byte {
 
 // Buffer returns what a _FIXED operation of the queue's ring takes to reach the
 // request's bytes from byte off on: an address and the index of a registered
-// buffer. It is the same in every mode.
+// buffer. It is the same in every mode. [Request.Forward] needs no Buffer.
 func (req *Request) Buffer(off uint32) (addr uint64, index uint16) {
 	return req.q.bufs.address(req.tag) + uint64(off), req.bufIndex
 }
@@ -124,15 +125,15 @@ func (req *Request) SQE() *ring.SQE {
 	return sqe
 }
 
-// CompleteAfter lets the kernel complete the request as soon as an entry of
-// [Request.SQE], a filled read or write of all its bytes, has done all of them:
-// the result then takes no turn of this thread. [Completer.Done] is told of the
-// entry only when it failed or fell short, or where this was not to be had.
+// completeAfter lets the kernel complete the request as soon as an entry of
+// sendForward, which is for all of its bytes, has done all of them: the result then
+// takes no turn of this thread. The queue is told of the entry only when it failed
+// or fell short, or where this was not to be had.
 //
 // It saves a turn where the queue has nothing else to do, and costs a little
 // where turns are shared, so it is done for a request that no other waits
 // beside: but not for one in 128 of these, by which they are timed.
-func (req *Request) CompleteAfter(sqe *ring.SQE) {
+func (req *Request) completeAfter(sqe *ring.SQE) {
 	q := req.q
 	if !req.alone || q.inService-q.sampled > 1 || q.thread.ring.SQSpace() == 0 {
 		return

@@ -10,7 +10,7 @@ type Stats struct {
 	Ops [opCount]OpStats // by Op; those of numbers that are no Op stay zero
 	// InService is the number of requests that the handlers had, when each queue
 	// last waited for more. A request that the kernel completes by itself
-	// (Request.CompleteAfter) is not among them.
+	// (Request.ForwardAndComplete) is not among them.
 	InService int
 	// Retries counts what handlers had to ask for again (Request.Retried).
 	Retries uint64
@@ -29,7 +29,7 @@ type OpStats struct {
 	Errors   uint64 // how many of them failed
 	// Duration has the time from a request's turn of the queue's thread to that
 	// of its result, of those with two such turns. The others the kernel
-	// completes by itself (Request.CompleteAfter); one in 128 of them is not left
+	// completes by itself (Request.ForwardAndComplete); one in 128 of them is not left
 	// to it, so as to be timed.
 	Duration Histogram
 }

@@ -194,6 +194,7 @@ func (t *thread) serve() error {
 const (
 	kindFetch = iota
 	kindTarget
+	kindForward
 	kindRegister
 	kindUnregister
 	kindWake

@@ -42,9 +42,10 @@ type recorder struct {
 	handler ublk.Handler
 	done    ublk.Completer // handler, where it is one
 	sq      *submissions
+	acting  bool // the queue acts on an operation's result
 }
 
-var _ ublk.Completer = (*recorder)(nil)
+var _ ublk.Watcher = (*recorder)(nil)
 
 // tag is what a Disk keeps for a tag. replies, requests and wake connect the
 // test with the queue's thread; the rest is the latter's.
@@ -112,10 +113,27 @@ func (r *recorder) end(t *tag, req *ublk.Request) {
 // the handler has ended.
 func (r *recorder) Done(req *ublk.Request, res int32) {
 	t := r.disk.tags[req.Tag()]
-	if !t.busy {
+	switch {
+	case !t.busy:
 		r.begin(t, req)
-		return
+	case r.acting: // the end of a Forward, whose operations Forwarded has seen
+		r.done.Done(req, res)
+	default:
+		r.ended(t, req, res, func(res int32) { r.done.Done(req, res) })
 	}
+}
+
+// Forwarded implements ublk.Watcher: an operation of a Forward has ended.
+func (r *recorder) Forwarded(req *ublk.Request, res int32, act func(int32)) {
+	r.ended(r.disk.tags[req.Tag()], req, res, func(res int32) {
+		r.acting = true
+		defer func() { r.acting = false }()
+		act(res)
+	})
+}
+
+// ended gives the result of an operation, or what stands for it, to who acts on it.
+func (r *recorder) ended(t *tag, req *ublk.Request, res int32, act func(int32)) {
 	if t.commit != nil && !t.reply.Linked {
 		r.disk.fail("%v: an operation ended after the commit", t.req.Op)
 	}
@@ -128,7 +146,7 @@ func (r *recorder) Done(req *ublk.Request, res int32) {
 		t.req.Ended(res)
 	}
 	r.sq.skip()
-	r.done.Done(req, res)
+	act(res)
 	r.look(t, req)
 }
 

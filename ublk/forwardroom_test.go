@@ -10,14 +10,11 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// crowd is a handler that does much for a request before what decides of it, and
-// leaves some room in the ring.
+// crowd is a handler that fills the ring with entries that do nothing before it
+// forwards a request to no file, and leaves some room.
 type crowd struct {
 	q    *ublk.Queue
 	room int // entries that are left for the commit
-
-	pending int
-	result  int32
 }
 
 func (c *crowd) NewHandler(q *ublk.Queue) (ublk.Handler, error) {
@@ -26,27 +23,17 @@ func (c *crowd) NewHandler(q *ublk.Queue) (ublk.Handler, error) {
 }
 
 func (c *crowd) Handle(req *ublk.Request) {
-	c.result = 0
 	for c.q.Ring().SQSpace() > c.room+1 {
 		req.SQE().PrepNop()
-		c.pending++
 	}
-	sqe := req.SQE()
-	sqe.PrepFsync(ring.File{}, 0) // EBADF
-	c.pending++
-	req.CompleteAfter(sqe)
+	req.ForwardAndComplete(ublk.File{}, 0) // EBADF
 }
 
-func (c *crowd) Done(req *ublk.Request, res int32) {
-	c.result = min(c.result, res)
-	if c.pending--; c.pending == 0 {
-		req.CompleteErrno(c.result)
-	}
-}
+func (c *crowd) Done(*ublk.Request, int32) {}
 
 // A commit that is linked to an operation is submitted with it: where there is no
 // room for both, the kernel would carry out the commit of one that fails.
-func TestCompleteAfterNeedsRoom(t *testing.T) {
+func TestForwardAndCompleteNeedsRoom(t *testing.T) {
 	for room, linked := range []bool{false, true, true} {
 		d := ublktest.NewDisk(t, 1, &crowd{room: room})
 		for range 3 {

@@ -1,0 +1,149 @@
+package ublk
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ring"
+)
+
+// File is a file that a queue has registered ([Queue.RegisterFile]). Its ring.File
+// is for entries that a handler fills itself ([Request.SQE]).
+type File struct {
+	ring.File
+	// Block is what a position in the file must be a multiple of, in bytes, when
+	// Forward goes on after a short result. RegisterFile sets it to 1, or to 4096
+	// for a file with O_DIRECT.
+	Block uint32
+}
+
+// directBlock is a block that direct I/O takes on any disk.
+const directBlock = 4096
+
+// RegisterFile puts a descriptor in the ring's file table, one of eight at most.
+// It is there until the queue ends; the caller may close its descriptor.
+func (q *Queue) RegisterFile(fd int) (File, error) {
+	if q.files == maxFiles {
+		return File{}, fmt.Errorf("register a file of queue %d: %w", q.id, unix.ENFILE)
+	}
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	if err != nil {
+		return File{}, fmt.Errorf("register a file of queue %d: %w", q.id, err)
+	}
+	slot := uint32(q.firstFile() + q.files)
+	if err := q.thread.ring.UpdateFile(slot, int32(fd)); err != nil {
+		return File{}, err
+	}
+	q.files++
+	file := File{ring.FixedFile(slot), 1}
+	if flags&unix.O_DIRECT != 0 {
+		file.Block = directBlock
+	}
+	return file, nil
+}
+
+// forward is how far the kernel is with a request's read or write of a file.
+type forward struct {
+	file      File
+	off       uint64 // in the file, of the request's first byte
+	done      uint32 // bytes
+	onWorker  bool   // what is left of it is for the ring's worker threads
+	completes bool   // its result is the request's
+}
+
+// Forward has the kernel carry out a read or write: of all the request's bytes, at
+// byte off of a file. An FUA write is on the medium when it is done. Forward goes on
+// after a short result, EINTR and EAGAIN. [Completer.Done] is told the result once:
+// 0 when all bytes are done, else a negated errno.
+func (req *Request) Forward(file File, off uint64) {
+	if !req.Op.HasData() {
+		req.Complete(unix.EOPNOTSUPP)
+		return
+	}
+	req.forward = forward{file: file, off: off}
+	req.sendForward(0)
+}
+
+// ForwardAndComplete is Forward that completes the request with the result, without
+// a call of Done. It is faster: the kernel may complete the request by itself.
+func (req *Request) ForwardAndComplete(file File, off uint64) {
+	if !req.Op.HasData() {
+		req.Complete(unix.EOPNOTSUPP)
+		return
+	}
+	req.forward = forward{file: file, off: off, completes: true}
+	req.completeAfter(req.sendForward(0))
+}
+
+// sendForward asks for what is left.
+func (req *Request) sendForward(flags uint8) *ring.SQE {
+	f := &req.forward
+	addr, index := req.Buffer(f.done)
+	n, off := uint32(req.Bytes())-f.done, f.off+uint64(f.done)
+	sqe := req.q.thread.sqe()
+	if req.Op == OpRead {
+		sqe.PrepReadFixed(f.file.File, addr, n, off, index)
+	} else {
+		var rwFlags uint32
+		if req.Flags&FlagFUA != 0 {
+			rwFlags = unix.RWF_DSYNC
+		}
+		sqe.PrepWriteFixed(f.file.File, addr, n, off, index, rwFlags)
+	}
+	sqe.UserData = req.q.userData(kindForward, req.tag)
+	sqe.Flags |= flags
+	if f.onWorker {
+		sqe.Flags |= ring.IOSQE_ASYNC
+	}
+	return sqe
+}
+
+// forwarded handles the result of what sendForward has asked for. After EAGAIN one
+// of the ring's worker threads does what is left: it can wait for what was short.
+func (q *Queue) forwarded(req *Request, res int32) {
+	f := &req.forward
+	switch {
+	case res >= 0:
+		q.forwardedBytes(req, uint32(res))
+	case res == -int32(unix.EINTR):
+		req.sendAgain()
+	case res == -int32(unix.EAGAIN) && !f.onWorker:
+		f.onWorker = true
+		req.sendAgain()
+	default:
+		q.endForward(req, res)
+	}
+}
+
+// forwardedBytes handles a count, which may be short.
+func (q *Queue) forwardedBytes(req *Request, n uint32) {
+	f := &req.forward
+	done := f.done + n
+	if uint64(done) == req.Bytes() {
+		q.endForward(req, 0)
+		return
+	}
+	done -= done % max(f.file.Block, 1)
+	if done <= f.done {
+		// The file has no more bytes there: somebody has cut it short.
+		q.endForward(req, -int32(unix.EIO))
+		return
+	}
+	f.done = done
+	req.sendAgain()
+}
+
+func (req *Request) sendAgain() {
+	req.Retried()
+	req.sendForward(0)
+}
+
+// endForward ends the forwarding of a request with 0 or a negated errno.
+func (q *Queue) endForward(req *Request, errno int32) {
+	if req.forward.completes {
+		req.CompleteErrno(errno)
+		return
+	}
+	q.done.Done(req, errno)
+}
