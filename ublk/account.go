@@ -25,7 +25,7 @@ func (q *Queue) begin(req *Request) {
 		req.begun = q.thread.now()
 	}
 	q.handler.Handle(req)
-	if req.alone && !req.linked {
+	if req.alone && req.state == stateHandler {
 		req.begun = q.thread.now()
 	}
 }

@@ -16,6 +16,9 @@ var (
 	// ErrNeedsCopy is returned by Start for a device of a zero-copy mode whose
 	// handler is no Completer: it has no way to a request's bytes.
 	ErrNeedsCopy = errors.New("the handler needs copy mode")
+	// ErrCompleted is what a device ends with when its handler completes a
+	// request that it does not have: a second time, or after Async.
+	ErrCompleted = errors.New("the handler does not have the request")
 	// ErrControlHung is returned for a command that the kernel did not answer
 	// in time, nor let itself be interrupted, and for all commands after 16 of
 	// these: the process can do nothing more about its devices then, which go

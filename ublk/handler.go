@@ -16,7 +16,8 @@ type Target interface {
 // Handler serves the requests of one queue, on its thread: it is never called
 // twice at once, and must not block.
 type Handler interface {
-	// Handle begins a request, which ends by one Complete, now or later.
+	// Handle begins a request, which ends by one Complete, now or later. Other
+	// goroutines complete it by [Request.Async].
 	Handle(*Request)
 }
 

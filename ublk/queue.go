@@ -19,17 +19,19 @@ type Queue struct {
 	slot   uint16       // the queue's place on its thread
 	ended  chan<- error // takes the queue's end
 
-	bufs    *buffers
-	mapped  []byte // the descriptors' memory
-	descs   []uapi.IODesc
-	reqs    []Request
-	handler Handler
-	done    Completer // handler, or noCompleter
-	hasDone bool      // handler is a Completer
-	watcher Watcher   // handler, if it is one
-	files   int       // of the queue's slots of the file table, those that are taken
-	armed   int       // tags whose end the driver has not announced
-	refused bool      // the driver does not take the queue's fetches
+	bufs         *buffers
+	mapped       []byte // the descriptors' memory
+	descs        []uapi.IODesc
+	reqs         []Request
+	handler      Handler
+	done         Completer     // handler, or noCompleter
+	hasDone      bool          // handler is a Completer
+	watcher      Watcher       // handler, if it is one
+	files        int           // of the queue's slots of the file table, those that are taken
+	async        *asyncQueue   // nil until a request is given to other goroutines
+	asyncResults []asyncResult // of a turn
+	armed        int           // tags whose end the driver has not announced
+	refused      bool          // the driver does not take the queue's fetches
 	// inService is the number of requests without a result.
 	inService int
 	counters  *counters
@@ -67,10 +69,20 @@ func (q *Queue) setUp(target Target) error {
 	if err := q.mapDescriptors(); err != nil {
 		return err
 	}
+	q.newRequests()
+	return q.setUpHandler(target)
+}
+
+func (q *Queue) newRequests() {
 	q.reqs = make([]Request, q.depth)
 	for tag := range q.reqs {
 		q.reqs[tag].q, q.reqs[tag].tag = q, uint16(tag)
 	}
+}
+
+// setUpHandler makes the queue's handler.
+func (q *Queue) setUpHandler(target Target) error {
+	var err error
 	if q.handler, err = target.NewHandler(q); err != nil {
 		return err
 	}
@@ -128,9 +140,9 @@ func (q *Queue) complete(kind uint64, req *Request, res int32) error {
 	case kindTarget:
 		q.done.Done(req, res)
 	case kindForward:
-		if req.linked {
+		if req.state == stateLinked {
 			// The link is broken, the request not complete after all.
-			req.linked = false
+			req.state = stateHandler
 			q.inService++
 		}
 		if q.watcher != nil {
@@ -165,7 +177,7 @@ func (q *Queue) fetched(req *Request, res int32) error {
 	req.decode(&q.descs[req.tag])
 	req.bufIndex = q.bufs.first + req.tag
 	req.byCommand = false
-	req.linked, req.counted, req.begun = false, false, 0
+	req.state, req.counted, req.begun = stateHandler, false, 0
 	q.inService++
 	if q.needsRegister(req) {
 		req.begun = q.thread.now()
@@ -202,6 +214,9 @@ func (q *Queue) register(req *Request) {
 
 // commit returns a request's result and fetches its tag again.
 func (q *Queue) commit(req *Request, result int32) {
+	if !req.leaveHandler(stateDriver) {
+		return
+	}
 	q.count(req, result)
 	if req.byCommand {
 		sqe := q.bufferCommand(uapi.UBLK_U_IO_UNREGISTER_IO_BUF, req)
@@ -252,7 +267,11 @@ func (q *Queue) unmap() {
 		_ = unix.Munmap(q.mapped)
 		q.mapped, q.descs = nil, nil
 	}
-	if q.bufs != nil {
+	switch {
+	case q.bufs == nil:
+	case q.async != nil:
+		q.async.end(q.bufs)
+	default:
 		q.bufs.free()
 	}
 }

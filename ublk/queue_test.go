@@ -146,8 +146,8 @@ func TestForwardAndCompleteAfterOthers(t *testing.T) {
 		req.alone, b.inService, b.sampled = tt.alone, tt.inService, tt.sampled
 		sqe := req.sendForward(0)
 		req.completeAfter(sqe)
-		if req.linked != tt.want || sqe.Flags&ring.IOSQE_IO_LINK != 0 != tt.want {
-			t.Errorf("%+v: linked %v, flags %#x", tt, req.linked, sqe.Flags)
+		if (req.state == stateLinked) != tt.want || sqe.Flags&ring.IOSQE_IO_LINK != 0 != tt.want {
+			t.Errorf("%+v: linked %v, flags %#x", tt, req.state == stateLinked, sqe.Flags)
 		}
 	}
 }

@@ -53,9 +53,23 @@ const (
 // flagNeedRegister says that the driver could not register a request's pages.
 const flagNeedRegister Flags = uapi.UBLK_IO_F_NEED_REG_BUF
 
+// requestState is who has a request.
+//
+//	driver -> handler -> linked  (the kernel completes it) -> driver, or handler again if the link breaks
+//	          handler -> async   (another goroutine completes it) -> handler
+//	          handler -> driver  (Complete)
+type requestState uint8
+
+const (
+	stateDriver  requestState = iota // its tag is armed
+	stateHandler                     // the handler, or an operation that its result goes to
+	stateLinked                      // its commit is in the ring, behind the entry of forward
+	stateAsync                       // [Request.Async]
+)
+
 // Request is one request of the block layer, valid from the call of
 // [Handler.Handle] until Complete. Its methods are called on the queue's
-// thread only.
+// thread only; [Request.Async] is for other goroutines.
 type Request struct {
 	Op          Op
 	Flags       Flags
@@ -69,7 +83,7 @@ type Request struct {
 	// to take them out.
 	byCommand bool
 	forward   forward
-	linked    bool // its commit is in the ring, behind the entry of forward
+	state     requestState
 	alone     bool // the kernel may complete it by itself
 	sampled   bool // it may not, so that the request is timed
 	counted   bool
@@ -143,8 +157,19 @@ func (req *Request) completeAfter(sqe *ring.SQE) {
 	// takes the commit with it, whose completion is then left out as that of a
 	// success is (io_uring_enter(2); req_set_fail in io_uring/io_uring.h).
 	sqe.Flags |= ring.IOSQE_IO_LINK | ring.IOSQE_CQE_SKIP_SUCCESS
-	req.linked = true
 	q.commit(req, int32(req.Bytes()))
+	req.state = stateLinked
+}
+
+// leaveHandler takes the request from the handler. A request that the handler does
+// not have ends the device: what is done to it would be done to another one.
+func (req *Request) leaveHandler(to requestState) bool {
+	if req.state != stateHandler {
+		req.q.thread.broken = fmt.Errorf("complete tag %d: %w", req.tag, ErrCompleted)
+		return false
+	}
+	req.state = to
+	return true
 }
 
 // Retried counts that a part of the request is done again.

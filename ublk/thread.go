@@ -35,7 +35,7 @@ type thread struct {
 	linkable bool     // the kernel keeps what a linked command says
 	woken    bool     // there are jobs, or killed is set
 	leaving  bool     // its last queue has ended
-	broken   error    // why the ring takes no more entries
+	broken   error    // why the thread cannot go on
 	spare    ring.SQE // the entry handed out then
 
 	epoch time.Time     // the thread's start
@@ -183,7 +183,7 @@ func (t *thread) serve() error {
 			}
 		}
 		if t.broken != nil {
-			return fmt.Errorf("submit: %w", t.broken)
+			return t.broken
 		}
 	}
 	return nil
@@ -225,6 +225,11 @@ func (t *thread) look() error {
 		return ErrKilled
 	}
 	t.armWake()
+	for _, q := range t.queues {
+		if q != nil {
+			q.takeAsync()
+		}
+	}
 	for {
 		select {
 		case job := <-t.jobs:
@@ -244,11 +249,11 @@ func (t *thread) sqe() *ring.SQE {
 		return sqe
 	}
 	if err := t.ring.Submit(); err != nil {
-		t.broken = err
+		t.broken = fmt.Errorf("submit: %w", err)
 	} else if sqe := t.ring.GetSQE(); sqe != nil {
 		return sqe
 	} else {
-		t.broken = unix.ENOSPC
+		t.broken = fmt.Errorf("submit: %w", unix.ENOSPC)
 	}
 	t.spare = ring.SQE{}
 	return &t.spare

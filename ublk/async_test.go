@@ -1,0 +1,146 @@
+package ublk
+
+import (
+	"errors"
+	"math/rand/v2"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Many goroutines complete requests at once, in any order, each of them once. The
+// bytes that they write are what the queue commits next.
+func TestAsyncManyGoroutines(t *testing.T) {
+	const depth, workers, rounds = 64, 32, 20000
+	requests := make(chan AsyncRequest, depth)
+	var left sync.WaitGroup
+	left.Add(rounds)
+	handed := 0
+	q := serveNull(t, depth, HandlerFunc(func(req *Request) {
+		if handed++; handed <= rounds {
+			requests <- req.Async()
+		}
+	}))
+	for range workers {
+		go func() {
+			for r := range requests {
+				for i := range r.Data() {
+					r.Data()[i] = byte(i)
+				}
+				if rand.IntN(4) == 0 {
+					runtime.Gosched()
+				}
+				if !r.Complete(nil) {
+					t.Error("a request does not take its result")
+				}
+				if r.Complete(unix.EIO) {
+					t.Error("a request takes a second result")
+				}
+				left.Done()
+			}
+		}()
+	}
+	done := make(chan struct{})
+	go func() { left.Wait(); close(done) }()
+	within(t, done, "all requests are completed")
+	close(requests)
+	if s := settled(t, q, func(s Stats) bool { return s.InService == depth }); s.Ops[OpRead].Errors != 0 {
+		t.Errorf("%d requests have failed, none should", s.Ops[OpRead].Errors)
+	}
+}
+
+// settled waits until a queue's statistics are what is expected.
+func settled(t *testing.T, q *nullQueue, ok func(Stats) bool) Stats {
+	t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		s := q.dev.Stats()
+		if ok(s) || time.Now().After(deadline) {
+			if !ok(s) {
+				t.Errorf("the queue does not come to rest: %+v", s)
+			}
+			return s
+		}
+		runtime.Gosched()
+	}
+}
+
+// A result that comes when the queue is gone is refused, and its buffer stays in
+// memory until then.
+func TestAsyncAfterTheEnd(t *testing.T) {
+	requests := make(chan AsyncRequest, 1)
+	q := serveNull(t, 1, HandlerFunc(func(req *Request) { requests <- req.Async() }))
+	r := within(t, requests, "a request")
+	bufs := q.bufs
+	if err := q.kill(); !errors.Is(err, ErrKilled) {
+		t.Fatalf("the queue ends with %v", err)
+	}
+	r.Data()[nullRequestBytes-1] = 1 // mapped still, or this is a fault
+	if bufs.arena == nil {
+		t.Error("the buffers are gone while a goroutine has one")
+	}
+	if r.Complete(nil) {
+		t.Error("a queue that has ended takes a result")
+	}
+	if bufs.arena != nil {
+		t.Error("the buffers are in memory after the last request")
+	}
+	if r.Complete(nil) {
+		t.Error("a second result is taken after the end")
+	}
+}
+
+// A queue whose goroutines have all completed frees its buffers at its end.
+func TestAsyncNothingOutAtTheEnd(t *testing.T) {
+	requests := make(chan AsyncRequest, 1)
+	n := 0
+	q := serveNull(t, 1, HandlerFunc(func(req *Request) {
+		if n++; n == 1 {
+			requests <- req.Async()
+		}
+	}))
+	if !within(t, requests, "a request").Complete(unix.ENOSPC) {
+		t.Error("the result is not taken")
+	}
+	settled(t, q, func(s Stats) bool { return s.Ops[OpRead].Errors == 1 })
+	bufs := q.bufs
+	if err := q.kill(); !errors.Is(err, ErrKilled) {
+		t.Fatalf("the queue ends with %v", err)
+	}
+	if bufs.arena != nil {
+		t.Error("the buffers are in memory")
+	}
+}
+
+// A handler that completes a request that it has given away, or completed, ends the
+// device: another request may have the tag by then.
+func TestCompletedTwice(t *testing.T) {
+	for name, handle := range map[string]HandlerFunc{
+		"complete, complete": func(req *Request) { req.Complete(nil); req.Complete(nil) },
+		"async, complete":    func(req *Request) { req.Async(); req.Complete(nil) },
+		"complete, async": func(req *Request) {
+			req.Complete(nil)
+			if req.Async().Complete(nil) {
+				t.Error("a request that was completed takes another result")
+			}
+		},
+		"async, async": func(req *Request) { req.Async(); req.Async() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			q := serveNull(t, 1, handle)
+			if err := within(t, q.ends, "the queue's end"); !errors.Is(err, ErrCompleted) {
+				t.Errorf("the queue ends with %v, want ErrCompleted", err)
+			}
+		})
+	}
+}
+
+// What a zero AsyncRequest stands for cannot be completed.
+func TestAsyncZero(t *testing.T) {
+	if (AsyncRequest{}).Complete(nil) {
+		t.Error("no request takes a result")
+	}
+}
