@@ -92,3 +92,8 @@ func (s *SQE) PrepCancel(userData uint64) {
 	s.Fd = -1
 	s.Addr = userData
 }
+
+// Address returns where memory outside the Go heap is, as _FIXED operations take it.
+func Address(mem []byte) uint64 {
+	return uint64(uintptr(unsafe.Pointer(unsafe.SliceData(mem))))
+}

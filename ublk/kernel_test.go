@@ -3,7 +3,6 @@ package ublk_test
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"os"
 	"testing"
@@ -74,30 +73,6 @@ func TestKernelRAMDisk(t *testing.T) {
 	}
 	if !bytes.Equal(disk[1<<20:1<<20+64<<10], data) {
 		t.Fatal("the disk holds other bytes than were written")
-	}
-}
-
-// The package's example does what it says.
-func TestKernelExample(t *testing.T) {
-	ublktest.Kernel(t)
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	stdout := os.Stdout
-	os.Stdout = w
-	Example()
-	os.Stdout = stdout
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	printed, err := io.ReadAll(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if string(printed) != "true\n" {
-		t.Fatalf("the example prints %q", printed)
 	}
 }
 
