@@ -17,6 +17,12 @@ import (
 // after it.
 var ErrOverflow = errors.New("io_uring completion queue overflow")
 
+// ErrLinkCut is returned by functions that enter the kernel if it takes an entry
+// without the entry that is linked behind it: because it has no memory
+// ([Ring.Reserve]), or because the caller submits before the link's last entry.
+// The second entry would not wait for the first. The ring cannot be used after it.
+var ErrLinkCut = errors.New("io_uring takes a link in two parts")
+
 // submissionQueue is the writer's side of the SQ. Entries from sqeHead to
 // sqeTail are filled and not yet published.
 type submissionQueue struct {
@@ -26,6 +32,7 @@ type submissionQueue struct {
 	mask, entries    uint32
 	shift            uint32 // 1 for entries of 128 bytes, which take two elements of sqes
 	sqeHead, sqeTail uint32
+	taken            uint32 // kHead, as it was last read
 }
 
 func (sq *submissionQueue) init(m *mappings, p *ioUringParams) {
@@ -50,12 +57,10 @@ func (sq *submissionQueue) init(m *mappings, p *ioUringParams) {
 // then submit first. The caller can fill the entry until the next call that
 // enters the kernel. That call submits the entry, filled or not.
 func (r *Ring) GetSQE() *SQE {
-	sq := &r.sq
-	// Acquire: the kernel has read an entry before it moves the head past it.
-	// Only after that does GetSQE overwrite the entry.
-	if sq.sqeTail-sq.kHead.Load() >= sq.entries {
+	if !r.HasSpace(1) {
 		return nil
 	}
+	sq := &r.sq
 	i := (sq.sqeTail & sq.mask) << sq.shift
 	sqe := &sq.sqes[i]
 	*sqe = SQE{}
@@ -66,9 +71,32 @@ func (r *Ring) GetSQE() *SQE {
 	return sqe
 }
 
+// HasSpace reports whether GetSQE can return n more entries before a submit.
+func (r *Ring) HasSpace(n uint32) bool {
+	sq := &r.sq
+	if sq.entries-(sq.sqeTail-sq.taken) >= n {
+		return true
+	}
+	return sq.entries-sq.pending() >= n
+}
+
 // SQSpace returns how many more entries GetSQE can return before a submit.
-func (r *Ring) SQSpace() int {
-	return int(r.sq.entries - (r.sq.sqeTail - r.sq.kHead.Load()))
+func (r *Ring) SQSpace() int { return int(r.sq.entries - r.sq.pending()) }
+
+// pending returns how many entries the kernel has not taken.
+//
+// Acquire: the kernel has read an entry before it moves the head past it. Only
+// after that does GetSQE overwrite the entry.
+func (sq *submissionQueue) pending() uint32 {
+	sq.taken = sq.kHead.Load()
+	return sq.sqeTail - sq.taken
+}
+
+// isCut reports whether the entry before end, the last of those that the kernel
+// takes in one submit, is linked to an entry behind it.
+func (sq *submissionQueue) isCut(end uint32) bool {
+	last := &sq.sqes[((end-1)&sq.mask)<<sq.shift]
+	return last.Flags&(IOSQE_IO_LINK|IOSQE_IO_HARDLINK) != 0
 }
 
 // flush publishes the filled entries and returns how many entries the kernel
@@ -80,7 +108,7 @@ func (sq *submissionQueue) flush() uint32 {
 		// that covers them (liburing, __io_uring_flush_sq).
 		sq.kTail.Store(sq.sqeTail)
 	}
-	return sq.sqeTail - sq.kHead.Load()
+	return sq.pending()
 }
 
 // Submit passes the filled entries to the kernel without waiting, and runs
@@ -109,9 +137,15 @@ func (r *Ring) SubmitAndWaitTimeout(n uint32, d time.Duration) error {
 func (r *Ring) submit(wait uint32, timeout *waitTimeout) error {
 	for {
 		pending := r.sq.flush()
+		if pending > 0 && r.sq.isCut(r.sq.sqeTail) {
+			return ErrLinkCut
+		}
 		n, errno := r.enter(pending, wait, timeout)
 		switch errno {
 		case 0:
+			if n > 0 && n < pending && r.sq.isCut(r.sq.taken+n) {
+				return ErrLinkCut
+			}
 			if n >= pending && r.CQReady() >= wait {
 				return r.checkOverflow()
 			}

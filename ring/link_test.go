@@ -1,0 +1,87 @@
+package ring
+
+import (
+	"errors"
+	"testing"
+)
+
+// link fills n entries that do nothing, all but the last linked to the next.
+func link(r *Ring, n int) {
+	for i := range n {
+		sqe := r.GetSQE()
+		sqe.PrepNop()
+		if i < n-1 {
+			sqe.Flags |= IOSQE_IO_LINK
+		}
+	}
+}
+
+// A link that is submitted whole is carried out.
+func TestLinkIsWhole(t *testing.T) {
+	for name, opts := range allOptions {
+		t.Run(name, func(t *testing.T) {
+			opts.Entries = 4
+			r := newRing(t, opts)
+			link(r, 3) // of an odd number of entries, wide ones too
+			for _, res := range do(t, r, 3) {
+				if res != 0 {
+					t.Errorf("result %d, want 0", res)
+				}
+			}
+		})
+	}
+}
+
+// An entry that is submitted before the one that is linked behind it is an error.
+func TestLinkIsCutByTheCaller(t *testing.T) {
+	for _, flag := range []uint8{IOSQE_IO_LINK, IOSQE_IO_HARDLINK} {
+		r := newRing(t, Options{})
+		sqe := r.GetSQE()
+		sqe.PrepNop()
+		sqe.Flags |= flag
+		if err := r.Submit(); !errors.Is(err, ErrLinkCut) {
+			t.Errorf("flag %#x: error %v, want ErrLinkCut", flag, err)
+		}
+		if n := r.CQReady(); n != 0 {
+			t.Errorf("flag %#x: %d entries were carried out", flag, n)
+		}
+	}
+}
+
+// A submit of which the kernel takes the first part of a link is an error, as is one
+// that it cuts for want of memory.
+func TestLinkIsCutByTheKernel(t *testing.T) {
+	for name, opts := range allOptions {
+		t.Run(name, func(t *testing.T) {
+			opts.Entries = 4
+			r := newRing(t, opts)
+			link(r, 3)
+			// The kernel sees two of them.
+			r.sq.sqeHead = r.sq.sqeTail
+			r.sq.kTail.Store(r.sq.sqeTail - 1)
+			if err := r.Submit(); !errors.Is(err, ErrLinkCut) {
+				t.Errorf("error %v, want ErrLinkCut", err)
+			}
+		})
+	}
+}
+
+// There is space for what the kernel has not taken, whatever was known before.
+func TestHasSpace(t *testing.T) {
+	r := newRing(t, Options{Entries: 4})
+	for round := range 3 {
+		for filled := range uint32(5) {
+			for n := range uint32(6) {
+				if got, want := r.HasSpace(n), filled+n <= 4; got != want {
+					t.Errorf("round %d: space for %d beside %d of 4: %v", round, n, filled, got)
+				}
+			}
+			if sqe := r.GetSQE(); (sqe != nil) != (filled < 4) {
+				t.Errorf("round %d: entry %d of 4: %v", round, filled, sqe)
+			} else if sqe != nil {
+				sqe.PrepNop()
+			}
+		}
+		do(t, r, 4)
+	}
+}
