@@ -12,8 +12,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// Depths of a queue: in that of one tag the kernel commits a request that
-// succeeds by itself, as far as it can, in the other the handler does.
+// Depths of a queue, in which a request is alone or beside another.
 const (
 	alone    = 1
 	together = 2

@@ -61,7 +61,6 @@ const (
 
 // Handle implements ublk.Handler.
 func (h *handler) Handle(req *ublk.Request) {
-	h.tags[req.Tag()] = progress{}
 	switch req.Op {
 	case ublk.OpRead:
 		h.read(req)
@@ -70,6 +69,7 @@ func (h *handler) Handle(req *ublk.Request) {
 	case ublk.OpFlush:
 		h.sync(req)
 	case ublk.OpDiscard:
+		h.tags[req.Tag()] = progress{}
 		h.discard(req)
 	case ublk.OpWriteZeroes:
 		h.writeZeroes(req)

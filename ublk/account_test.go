@@ -28,8 +28,14 @@ func TestCount(t *testing.T) {
 		{OpWriteZeroes, 0, time.Second},
 		{opCount, 0, time.Second}, // no operation that there is
 	} {
-		q.count(&Request{Op: tt.op, Sectors: 8, begun: tt.begun}, tt.result)
+		req := &Request{Op: tt.op, Sectors: 8, begun: tt.begun}
+		q.count(req)
+		q.countEnd(req, tt.result)
 	}
+	if n := d.Stats().Ops[OpRead].Requests; n != 0 {
+		t.Errorf("%d reads are published in the turn that has them", n)
+	}
+	q.endTurn()
 	s := d.Stats()
 	for op, want := range map[Op][4]uint64{
 		OpRead: {2, 8192, 1, 2}, OpWrite: {1, 4096, 0, 0}, OpFlush: {}, OpDiscard: {}, OpWriteZeroes: {1, 4096, 0, 1},
@@ -44,24 +50,13 @@ func TestCount(t *testing.T) {
 	}
 }
 
-// A request that was left to the kernel and comes back is one all the same.
-func TestCountOnce(t *testing.T) {
-	q, d := counting()
-	req := &Request{Op: OpWrite, Sectors: 8}
-	q.count(req, 4096)
-	q.count(req, -int32(unix.ENOSPC))
-	if c := d.Stats().Ops[OpWrite]; c.Requests != 1 || c.Bytes != 4096 || c.Errors != 1 {
-		t.Errorf("counted %d requests, %d bytes, %d errors; want 1, 4096, 1", c.Requests, c.Bytes, c.Errors)
-	}
-}
-
 // What is begun and ended in one turn took time, too.
 func TestCountWithinATurn(t *testing.T) {
 	q, d := counting()
 	begun := q.thread.now()
 	for time.Since(q.thread.epoch) < begun+10*time.Millisecond {
 	}
-	q.count(&Request{Op: OpRead, begun: begun}, 0)
+	q.countEnd(&Request{Op: OpRead, begun: begun}, 0)
 	if sum := d.Stats().Ops[OpRead].Duration.Sum; sum < 10*time.Millisecond {
 		t.Errorf("what took 10 ms and more counts as %v", sum)
 	}
@@ -78,7 +73,9 @@ func TestStatsMeanwhile(t *testing.T) {
 	})
 	for i := range n {
 		q.inService = i & 1
-		q.count(&Request{Op: OpRead, Sectors: 1, begun: 1}, 0)
+		req := &Request{Op: OpRead, Sectors: 1, begun: 1}
+		q.count(req)
+		q.countEnd(req, 0)
 		q.endTurn()
 	}
 	reader.Wait()
@@ -98,42 +95,80 @@ func TestCountersShareNoCacheLine(t *testing.T) {
 	}
 }
 
-// One in so many is timed, and while it is served the others are no less alone.
-func TestIsAlone(t *testing.T) {
-	q, _ := counting()
-	q.hasDone = true
-	if q.isAlone(&Request{q: q, Op: OpRead}) {
-		t.Error("one is left to a kernel that forgets what it is to do then")
-	}
-	q.thread.linkable = true
-	alone := 0
-	var sampled []*Request
-	q.inService = 1
-	for range 10 * timeEvery {
-		req := &Request{q: q, Op: OpRead}
-		if q.isAlone(req) {
-			alone++
-			continue
+// One in so many is timed, and no request whose commit cannot be linked is left to
+// the kernel.
+func TestMayLink(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		req  Request
+		keep bool // the kernel keeps what a linked command says
+		want int  // of 1280
+	}{
+		{"read", Request{Op: OpRead}, true, 1270},
+		{"write", Request{Op: OpWrite}, true, 1270},
+		{"registered by command", Request{Op: OpRead, byCommand: true}, true, 0},
+		{"an older kernel", Request{Op: OpRead}, false, 0},
+	} {
+		q, _ := counting()
+		q.thread.linkable = tt.keep
+		n := 0
+		for range 10 * timeEvery {
+			if q.mayLink(&tt.req) {
+				n++
+			}
 		}
-		sampled = append(sampled, req)
-		q.inService++
-	}
-	if alone != 10*(timeEvery-1) {
-		t.Errorf("%d of %d are left to the kernel", alone, 10*timeEvery)
-	}
-	for _, req := range sampled {
-		q.count(req, 0)
-	}
-	if q.sampled != 0 {
-		t.Errorf("%d are a sample when all have ended", q.sampled)
-	}
-	if q.isAlone(&Request{q: q, Op: OpFlush}) {
-		t.Error("a flush is left to the kernel")
-	}
-	if q.inService = 2; q.isAlone(&Request{q: q, Op: OpRead}) {
-		t.Error("one of two is alone")
+		if n != tt.want {
+			t.Errorf("%s: %d of 1280 are left to the kernel, want %d", tt.name, n, tt.want)
+		}
 	}
 }
+
+// The requests that are timed are those that take a turn at their end.
+func TestTimed(t *testing.T) {
+	const n = 1000
+	for _, tt := range []struct {
+		name  string
+		alone bool
+		want  uint64
+	}{{"the kernel completes", true, n / timeEvery}, {"Done completes", false, n}} {
+		t.Run(tt.name, func(t *testing.T) {
+			h := &untimed{fd: fileOf(t, pattern(nullRequestBytes)), alone: tt.alone, n: n}
+			q := serveNull(t, 1, h)
+			s := settled(t, q, func(s Stats) bool { return s.Ops[OpRead].Requests == n && s.InService == 1 })
+			if !q.thread.linkable {
+				tt.want = n
+			}
+			if got := s.Ops[OpRead].Duration.Count(); got != tt.want || s.Ops[OpRead].Errors != 0 {
+				t.Errorf("%d of %d requests are timed, %d have failed; want %d, 0", got, n, s.Ops[OpRead].Errors, tt.want)
+			}
+		})
+	}
+}
+
+// untimed forwards n requests and keeps the next.
+type untimed struct {
+	fd, n int
+	alone bool
+	file  File
+}
+
+func (u *untimed) NewHandler(q *Queue) (Handler, error) {
+	var err error
+	u.file, err = q.RegisterFile(u.fd)
+	return u, err
+}
+
+func (u *untimed) Handle(req *Request) {
+	switch u.n--; {
+	case u.n < 0:
+	case u.alone:
+		req.ForwardAndComplete(u.file, 0)
+	default:
+		req.Forward(u.file, 0)
+	}
+}
+
+func (*untimed) Done(req *Request, res int32) { req.CompleteErrno(res) }
 
 // What a request's counting costs, one that is timed.
 func BenchmarkCount(b *testing.B) {
@@ -141,7 +176,7 @@ func BenchmarkCount(b *testing.B) {
 	req := &Request{Op: OpRead, Sectors: 8, begun: 1}
 	q.thread.now()
 	for b.Loop() {
-		req.counted = false
-		q.count(req, 4096)
+		q.count(req)
+		q.countEnd(req, 4096)
 	}
 }

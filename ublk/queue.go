@@ -35,9 +35,10 @@ type Queue struct {
 	// inService is the number of requests without a result.
 	inService int
 	counters  *counters
-	published int  // inService, as the counters have it
-	lone      uint // requests that the kernel could complete by itself
-	sampled   int  // of inService, those that are only there to be timed
+	published int            // inService, as the counters have it
+	tallies   [opCount]tally // of all turns
+	tallied   uint8          // bits of the operations whose tally has changed in this turn
+	linkable  uint           // requests that the kernel could complete by itself
 }
 
 // ID returns the queue's number.
@@ -142,7 +143,7 @@ func (q *Queue) complete(kind uint64, req *Request, res int32) error {
 	case kindForward:
 		if req.state == stateLinked {
 			// The link is broken, the request not complete after all.
-			req.state = stateHandler
+			req.state = stateBroken
 			q.inService++
 		}
 		if q.watcher != nil {
@@ -177,7 +178,7 @@ func (q *Queue) fetched(req *Request, res int32) error {
 	req.decode(&q.descs[req.tag])
 	req.bufIndex = q.bufs.first + req.tag
 	req.byCommand = false
-	req.state, req.counted, req.begun = stateHandler, false, 0
+	req.state, req.begun = stateHandler, 0
 	q.inService++
 	if q.needsRegister(req) {
 		req.begun = q.thread.now()
@@ -214,11 +215,16 @@ func (q *Queue) register(req *Request) {
 
 // commit returns a request's result and fetches its tag again.
 func (q *Queue) commit(req *Request, result int32) {
+	counted := req.state == stateBroken
 	if !req.leaveHandler(stateDriver) {
 		return
 	}
-	q.count(req, result)
+	if !counted {
+		q.count(req)
+	}
+	q.countEnd(req, result)
 	if req.byCommand {
+		q.thread.room(2)
 		sqe := q.bufferCommand(uapi.UBLK_U_IO_UNREGISTER_IO_BUF, req)
 		sqe.UserData = q.userData(kindUnregister, req.tag)
 		// In order, and whatever its result: without a commit the tag is lost.
@@ -248,6 +254,7 @@ func (q *Queue) disarm() {
 // drop takes the queue off its thread, with all that it has there. It has
 // nothing in flight.
 func (q *Queue) drop() {
+	q.endTurn()
 	// So that the handler's files are free at once.
 	for i := range q.files {
 		_ = q.thread.ring.UpdateFile(uint32(q.firstFile()+i), -1)

@@ -130,36 +130,62 @@ func TestQueueRegistersFiles(t *testing.T) {
 	}
 }
 
-// Only a request that was alone from its beginning to its operation is left to
-// the kernel.
-func TestForwardAndCompleteAfterOthers(t *testing.T) {
-	for _, tt := range []struct {
-		alone              bool
-		inService, sampled int
-		want               bool
-	}{{true, 1, 0, true}, {true, 2, 1, true}, {true, 2, 0, false}, {true, 3, 1, false}, {false, 1, 0, false}} {
+// What ForwardAndComplete leaves to the kernel has the commit behind it in the ring,
+// and is committed again by a turn of the thread if the link breaks.
+func TestForwardAndCompleteLinks(t *testing.T) {
+	for _, res := range []int32{nullRequestBytes / 2, -int32(unix.EIO)} {
 		b := onBench(t, BufferCopy, "/dev/null")
+		b.thread.linkable = true // whatever the kernel: the test plays it
 		if err := b.deliver(0, OpRead, 0); err != nil {
 			t.Fatal(err)
 		}
 		req := &b.reqs[0]
-		req.alone, b.inService, b.sampled = tt.alone, tt.inService, tt.sampled
-		sqe := req.sendForward(0)
-		req.completeAfter(sqe)
-		if (req.state == stateLinked) != tt.want || sqe.Flags&ring.IOSQE_IO_LINK != 0 != tt.want {
-			t.Errorf("%+v: linked %v, flags %#x", tt, req.state == stateLinked, sqe.Flags)
+		req.ForwardAndComplete(File{}, 0)
+		commit := command{op: uapi.UBLK_U_IO_COMMIT_AND_FETCH_REQ, kind: kindFetch, result: nullRequestBytes, addr: b.bufs.address(0)}
+		b.wantCommands(commit)
+		if req.state != stateLinked || b.inService != 0 || req.begun != 0 {
+			t.Errorf("state %d, %d in service, timed from %v; want %d, 0, 0", req.state, b.inService, req.begun, stateLinked)
+		}
+		if err := b.complete(kindForward, req, res); err != nil {
+			t.Fatal(err)
+		}
+		if res > 0 { // the rest is asked for, and of no file
+			if err := b.complete(kindForward, req, -int32(unix.EIO)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		commit.result = -int32(unix.EIO)
+		b.wantCommands(commit)
+		b.endTurn()
+		if s := b.dev.Stats(); s.Ops[OpRead].Requests != 1 || s.Ops[OpRead].Errors != 1 || s.InService != 0 {
+			t.Errorf("counted %+v", s.Ops[OpRead])
 		}
 	}
 }
 
-// A handler that is not told of results has nothing left to the kernel.
-func TestForwardAndCompleteWithoutDone(t *testing.T) {
+// One request in so many is not left to the kernel, nor one for which the ring has no
+// room.
+func TestForwardAndCompleteDoesNotLink(t *testing.T) {
 	b := onBench(t, BufferCopy, "/dev/null")
-	b.hasDone = false
-	if err := b.deliver(0, OpRead, 0); err != nil {
-		t.Fatal(err)
-	}
-	if b.reqs[0].alone {
-		t.Error("it may be left to the kernel")
+	b.thread.linkable = true
+	for what, prepare := range map[string]func(){
+		"of the sample": func() { b.linkable = timeEvery - 1 },
+		"in a full ring": func() {
+			for b.thread.ring.SQSpace() > 1 {
+				b.thread.sqe().PrepNop()
+			}
+		},
+	} {
+		if err := b.deliver(0, OpRead, 0); err != nil {
+			t.Fatal(err)
+		}
+		prepare()
+		b.reqs[0].ForwardAndComplete(File{}, 0)
+		b.wantCommands()
+		if req := &b.reqs[0]; req.state != stateHandler || req.begun == 0 {
+			t.Errorf("%s: state %d, timed from %v", what, req.state, req.begun)
+		}
+		b.reqs[0].Complete(nil)
+		b.commands()
 	}
 }

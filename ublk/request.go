@@ -55,15 +55,17 @@ const flagNeedRegister Flags = uapi.UBLK_IO_F_NEED_REG_BUF
 
 // requestState is who has a request.
 //
-//	driver -> handler -> linked  (the kernel completes it) -> driver, or handler again if the link breaks
-//	          handler -> async   (another goroutine completes it) -> handler
-//	          handler -> driver  (Complete)
+//	driver -> handler -> driver                          Complete
+//	          handler -> linked -> driver                the kernel completes it
+//	                     linked -> broken -> driver      its link breaks: Complete after all
+//	          handler -> async -> handler -> driver      another goroutine completes it
 type requestState uint8
 
 const (
 	stateDriver  requestState = iota // its tag is armed
 	stateHandler                     // the handler, or an operation that its result goes to
 	stateLinked                      // its commit is in the ring, behind the entry of forward
+	stateBroken                      // the handler's again, and counted already
 	stateAsync                       // [Request.Async]
 )
 
@@ -84,10 +86,7 @@ type Request struct {
 	byCommand bool
 	forward   forward
 	state     requestState
-	alone     bool // the kernel may complete it by itself
-	sampled   bool // it may not, so that the request is timed
-	counted   bool
-	begun     time.Duration // the time of its thread at which it came, 0 for unknown
+	begun     time.Duration // when it came, by its thread's clock; 0 if it is not timed
 }
 
 // decode reads a request's descriptor, once, and is the only place that does.
@@ -139,37 +138,19 @@ func (req *Request) SQE() *ring.SQE {
 	return sqe
 }
 
-// completeAfter lets the kernel complete the request as soon as an entry of
-// sendForward, which is for all of its bytes, has done all of them: the result then
-// takes no turn of this thread. The queue is told of the entry only when it failed
-// or fell short, or where this was not to be had.
-//
-// It saves a turn where the queue has nothing else to do, and costs a little
-// where turns are shared, so it is done for a request that no other waits
-// beside: but not for one in 128 of these, by which they are timed.
-func (req *Request) completeAfter(sqe *ring.SQE) {
-	q := req.q
-	if !req.alone || q.inService-q.sampled > 1 || q.thread.ring.SQSpace() == 0 {
-		return
-	}
-	// The kernel takes both entries in one submit: there is room for the
-	// second, and memory (entriesOf). A short result breaks the link, too, and
-	// takes the commit with it, whose completion is then left out as that of a
-	// success is (io_uring_enter(2); req_set_fail in io_uring/io_uring.h).
-	sqe.Flags |= ring.IOSQE_IO_LINK | ring.IOSQE_CQE_SKIP_SUCCESS
-	q.commit(req, int32(req.Bytes()))
-	req.state = stateLinked
-}
-
 // leaveHandler takes the request from the handler. A request that the handler does
 // not have ends the device: what is done to it would be done to another one.
 func (req *Request) leaveHandler(to requestState) bool {
-	if req.state != stateHandler {
-		req.q.thread.broken = fmt.Errorf("complete tag %d: %w", req.tag, ErrCompleted)
+	if req.state != stateHandler && req.state != stateBroken {
+		req.notTheHandlers()
 		return false
 	}
 	req.state = to
 	return true
+}
+
+func (req *Request) notTheHandlers() {
+	req.q.thread.broken = fmt.Errorf("complete tag %d: %w", req.tag, ErrCompleted)
 }
 
 // Retried counts that a part of the request is done again.

@@ -27,10 +27,10 @@ type OpStats struct {
 	Requests uint64 // that have been completed, those that failed among them
 	Bytes    uint64 // of all these requests
 	Errors   uint64 // how many of them failed
-	// Duration has the time from a request's turn of the queue's thread to that
-	// of its result, of those with two such turns. The others the kernel
-	// completes by itself (Request.ForwardAndComplete); one in 128 of them is not left
-	// to it, so as to be timed.
+	// Duration is the time from the turn of the queue's thread in which a request
+	// comes to the turn in which its result does. Of the reads and writes that the
+	// kernel completes by itself (Request.ForwardAndComplete) it has a sample, one in
+	// 128. What a Completer's Handle completes is not timed. All others are.
 	Duration Histogram
 }
 
@@ -70,15 +70,6 @@ func newCounters(queues int) []*counters {
 		list[i] = &counters{}
 	}
 	return list
-}
-
-// of returns the counters of a request's operation, nil for one that there is
-// no Op of.
-func (c *counters) of(req *Request) *opCounters {
-	if req.Op >= opCount {
-		return nil
-	}
-	return &c.ops[req.Op]
 }
 
 func (c *counters) addTo(sum *Stats) {

@@ -240,25 +240,6 @@ func (t *thread) look() error {
 	}
 }
 
-// sqe returns a free entry. When the ring is full it first hands over what is
-// there: the kernel takes all of it, so there is room then. Where it does not,
-// the ring is broken and serve ends; until then the entry is one that goes
-// nowhere.
-func (t *thread) sqe() *ring.SQE {
-	if sqe := t.ring.GetSQE(); sqe != nil {
-		return sqe
-	}
-	if err := t.ring.Submit(); err != nil {
-		t.broken = fmt.Errorf("submit: %w", err)
-	} else if sqe := t.ring.GetSQE(); sqe != nil {
-		return sqe
-	} else {
-		t.broken = fmt.Errorf("submit: %w", unix.ENOSPC)
-	}
-	t.spare = ring.SQE{}
-	return &t.spare
-}
-
 // remove takes a queue that has nothing in flight off the thread. With its last
 // queue the thread ends.
 func (t *thread) remove(q *Queue) {

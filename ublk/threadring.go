@@ -2,6 +2,7 @@ package ublk
 
 import (
 	"errors"
+	"fmt"
 	"runtime"
 
 	"golang.org/x/sys/unix"
@@ -14,14 +15,14 @@ import (
 // thread (io_wq_create in io_uring/io-wq.c), and no more than there are entries.
 func workersOf(depth int) int { return min(2*depth, 4*runtime.NumCPU()) }
 
-// entriesOf is how many entries a queue has in flight at most. A tag has two,
-// those of a turn are submitted together. The kernel has the memory for all of
-// them before the device starts: a pair that is linked must not be taken in two,
-// the second then waits for nothing.
+// entriesOf is how many entries a queue has in flight at most: two a tag, submitted
+// together, and those that worker threads carry out. A worker lets go of an entry only
+// some time after its completion (io_wq_free_work in io_uring/io_uring.c), when the tag
+// may have its next two already.
 //
-// It needs more than that for those that its worker threads carry out: a worker
-// lets go of an entry only some time after its completion (io_wq_free_work in
-// io_uring/io_uring.c), when the tag may have its next two already.
+// The kernel has the memory for all of them before the device starts (Ring.Reserve).
+// With too little it could take the first entry of a link without the second, which
+// would then wait for nothing: the ring ends with ErrLinkCut.
 func entriesOf(depth int) int { return 2*depth + workersOf(depth) }
 
 // newRing makes the ring. The entry that waits for wakeFD has its memory before
@@ -85,4 +86,33 @@ func (t *thread) armWake() {
 	sqe := t.sqe()
 	sqe.PrepPollAdd(ring.FD(t.wakeFD), unix.POLLIN)
 	sqe.UserData = kindWake << 32
+}
+
+// sqe returns a free entry. When the ring is full it first hands over what is
+// there: the kernel takes all of it, so there is room then. Where it does not,
+// the ring is broken and serve ends; until then the entry is one that goes
+// nowhere.
+func (t *thread) sqe() *ring.SQE {
+	if sqe := t.ring.GetSQE(); sqe != nil {
+		return sqe
+	}
+	if err := t.ring.Submit(); err != nil {
+		t.broken = fmt.Errorf("submit: %w", err)
+	} else if sqe := t.ring.GetSQE(); sqe != nil {
+		return sqe
+	} else {
+		t.broken = fmt.Errorf("submit: %w", unix.ENOSPC)
+	}
+	t.spare = ring.SQE{}
+	return &t.spare
+}
+
+// room makes room in the ring for n entries that must be submitted together.
+func (t *thread) room(n uint32) {
+	if t.ring.HasSpace(n) {
+		return
+	}
+	if err := t.ring.Submit(); err != nil {
+		t.broken = fmt.Errorf("submit: %w", err)
+	}
 }

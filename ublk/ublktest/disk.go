@@ -59,8 +59,7 @@ type Reply struct {
 const waitLimit = 20 * time.Second
 
 // NewDisk makes a device with a queue of a depth, and has a target serve it until
-// the end of the test. [ublk.Request.ForwardAndComplete] has an effect in a queue of
-// depth 1 only.
+// the end of the test.
 func NewDisk(t testing.TB, depth int, target ublk.Target) *Disk {
 	t.Helper()
 	needRing(t)
