@@ -1,5 +1,10 @@
 // Package ublk makes block devices that this process serves, through Linux's
-// ublk driver. It knows nothing of what is behind a device; a [Handler] does.
+// ublk driver. It knows nothing of what is behind a device.
+//
+// [Serve] makes a device and serves it. What answers its requests is a [Target]:
+// a [Disk] over an io.ReaderAt, or a [Handler] of one's own. A handler copies bytes
+// ([Request.Data]), has the kernel read or write a file ([Request.Forward]), or
+// gives requests to other goroutines ([Request.Async]).
 //
 // # Protocol
 //
@@ -23,12 +28,13 @@
 // A queue is served by one goroutine on one locked thread with one ring, since
 // the driver binds a tag to the task that fetched it: its own thread, or one of
 // several queues ([Threads]). Handlers run there. There is no lock, no allocation
-// and no other goroutine between a request and its result. [Control] may be used
-// by any number of goroutines.
+// and no other goroutine between a request and its result, except for Async.
+// [Control] may be used by any number of goroutines. Each queue's thread needs one of
+// Go's processors: GOMAXPROCS should exceed their number.
 //
 // # Limits
 //
-// Sizes are in bytes unless the name says sectors, which are 512 bytes
-// whatever the device's logical block size is. It serves privileged devices
-// only; zoned devices and integrity data are left out.
+// Sizes are in bytes unless the name says sectors, which are 512 bytes whatever
+// the device's logical block size is. The package serves privileged devices only,
+// and neither zoned devices nor integrity data.
 package ublk
