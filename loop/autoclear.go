@@ -2,13 +2,9 @@ package loop
 
 import (
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
-	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
@@ -17,40 +13,38 @@ import (
 // reaches a server (__bdev_release in block/bdev.c calls nothing of the ublk driver).
 const autoclearInterval = 500 * time.Millisecond
 
-// reaper stops devices that nobody holds, once nobody uses them. Its goroutine
-// exists while there are any.
+// reaper stops the released devices of a Server, once nobody uses them (lifetime).
+//
+//	rests ──> schedule ──> runs ──> no device is released, or the server is closed ──> rests
+//
+// It has a goroutine while it runs, which takes a device for removal only under the
+// lock of the device's state, and only while it is released.
 type reaper struct {
 	s    *Server
-	wake chan struct{} // something is to be checked now
+	wake chan struct{}  // something is to be checked now
+	done sync.WaitGroup // of the goroutine
+	runs bool           // protected by Server.mu
 
-	mu     sync.Mutex // protects what is below
-	held   map[*served]*schedule
-	runs   bool
-	closed bool
-	done   sync.WaitGroup // of the goroutine
-
-	// asking is held while another process checks. It is taken before all other locks.
+	// asking is held while another process checks.
 	asking sync.Mutex
 }
 
-// schedule is when a device is checked.
-type schedule struct {
+// checks are when a device is checked.
+type checks struct {
 	next  time.Time
 	pause time.Duration // after it
 }
 
 func newReaper(s *Server) *reaper {
-	return &reaper{s: s, wake: make(chan struct{}, 1), held: map[*served]*schedule{}}
+	return &reaper{s: s, wake: make(chan struct{}, 1)}
 }
 
-// add has a device removed once nobody uses it.
-func (r *reaper) add(d *served) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.closed {
+// schedule has a released device checked from now on. The caller holds Server.mu.
+func (r *reaper) schedule(d *served) {
+	if r.s.closed {
 		return
 	}
-	r.held[d] = &schedule{next: time.Now(), pause: firstPause}
+	d.checks = checks{next: time.Now(), pause: firstPause}
 	if !r.runs {
 		r.runs = true
 		r.done.Add(1)
@@ -59,20 +53,13 @@ func (r *reaper) add(d *served) {
 	r.alarm()
 }
 
-// settle returns when nothing that has been found out of a device is acted upon
-// any more, and reports whether it was to be removed.
-func (r *reaper) settle(d *served) (held bool) {
-	r.mu.Lock()
-	_, held = r.held[d]
-	r.mu.Unlock()
-	if held {
-		r.asking.Lock()
-		defer r.asking.Unlock()
-	}
-	return held
+// settle returns when the other process has done what it was told to.
+func (r *reaper) settle() {
+	r.asking.Lock()
+	defer r.asking.Unlock()
 }
 
-// alarm makes the goroutine check at once.
+// alarm makes the goroutine check at once, or end.
 func (r *reaper) alarm() {
 	select {
 	case r.wake <- struct{}{}:
@@ -80,22 +67,8 @@ func (r *reaper) alarm() {
 	}
 }
 
-// close has the goroutine end with the device that it is at. It does not wait
-// for that, which may take as long as the driver does.
-func (r *reaper) close() {
-	r.mu.Lock()
-	r.closed = true
-	r.mu.Unlock()
-	r.alarm()
-}
-
-func (r *reaper) isClosed() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.closed
-}
-
-// run checks the devices, each at its time, until there is none.
+// run checks the devices, each at its time, until there is none. It ends with the
+// device that it is at when the server is closed: Shutdown waits for that.
 func (r *reaper) run() {
 	defer r.done.Done()
 	timer := time.NewTimer(0)
@@ -120,23 +93,22 @@ func (r *reaper) run() {
 // due returns the devices to check now, and when to check again. A zero time
 // says that there is nothing more to do: the goroutine ends.
 func (r *reaper) due(now time.Time) (due []*served, next time.Time) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for d, l := range r.held {
-		if d.dev.isDone() || !r.s.isAutoclear(d) {
-			delete(r.held, d)
+	r.s.mu.Lock()
+	defer r.s.mu.Unlock()
+	for _, d := range r.s.devices {
+		if d.lifetime != released || d.dev.isDone() {
 			continue
 		}
-		if !l.next.After(now) {
+		if c := &d.checks; !c.next.After(now) {
 			due = append(due, d)
-			l.next = now.Add(l.pause)
-			l.pause = min(2*l.pause, autoclearInterval)
+			c.next = now.Add(c.pause)
+			c.pause = min(2*c.pause, autoclearInterval)
 		}
-		if next.IsZero() || l.next.Before(next) {
-			next = l.next
+		if next.IsZero() || d.checks.next.Before(next) {
+			next = d.checks.next
 		}
 	}
-	if next.IsZero() || r.closed {
+	if next.IsZero() || r.s.closed {
 		r.runs = false
 		return nil, time.Time{}
 	}
@@ -148,7 +120,7 @@ func (r *reaper) due(now time.Time) (due []*served, next time.Time) {
 func (r *reaper) stop(due []*served) {
 	var unknown []*served
 	for _, d := range due {
-		if r.isClosed() {
+		if r.s.isClosed() {
 			return
 		}
 		err := r.s.stopWith(d, func(id uint32) error { return r.tryStop(d, id) })
@@ -156,15 +128,15 @@ func (r *reaper) stop(due []*served) {
 			unknown = append(unknown, d)
 		}
 	}
-	if len(unknown) > 0 && !r.isClosed() {
+	if len(unknown) > 0 && !r.s.isClosed() {
 		r.ask(unknown)
 	}
 }
 
-// tryStop stops a device that nobody uses, unless it is kept meanwhile: the
-// caller has the lock under which that is made so.
+// tryStop stops a released device that nobody uses. The caller has the lock of its
+// state, which Keep waits for.
 func (r *reaper) tryStop(d *served, id uint32) error {
-	if !r.s.isAutoclear(d) {
+	if r.s.lifetime(d) != released {
 		return nil
 	}
 	return r.s.ctl.TryStop(id)
@@ -176,7 +148,7 @@ func (r *reaper) ask(unknown []*served) {
 	defer r.asking.Unlock()
 	var devices []TaggedID
 	for _, d := range unknown {
-		if r.s.isAutoclear(d) {
+		if r.s.lifetime(d) == released {
 			devices = append(devices, d.dev.taggedID())
 		}
 	}
@@ -184,82 +156,4 @@ func (r *reaper) ask(unknown []*served) {
 		// In use, or gone meanwhile: the next check tells.
 		_ = r.s.opts.StopUnused(devices...)
 	}
-}
-
-// Release tells that the holder of a device with Config.Autoclear is gone. The
-// device is removed as soon as nobody uses it: which is to say, since the
-// driver tells nobody of a last close, that this is looked for, at once at
-// first, and in the end twice a second.
-func (s *Server) Release(id uint32) {
-	s.mu.Lock()
-	d := s.devices[id]
-	released := d != nil && d.autoclear
-	s.mu.Unlock()
-	if released {
-		s.reap.add(d)
-	}
-}
-
-// Keep makes a device with Config.Autoclear one without: it then stays until it
-// is removed, also after its Release. It returns an error that wraps ENODEV for
-// one that is not the server's, or is about to be no more.
-func (s *Server) Keep(id uint32) error {
-	d, err := s.find(id)
-	if err != nil {
-		return err
-	}
-	// Before the lock of the state, under which this is asked for.
-	was := s.setAutoclear(d, false)
-	held := s.reap.settle(d)
-	err = d.dev.keep()
-	if err == nil && s.isStopping(d) {
-		err = fmt.Errorf("keep %s: it is being removed: %w", d.dev.Path(), unix.ENODEV)
-	}
-	if err != nil && was {
-		s.setAutoclear(d, true)
-		if held {
-			s.reap.add(d)
-		}
-	}
-	return err
-}
-
-func (s *Server) isAutoclear(d *served) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return d.autoclear
-}
-
-// setAutoclear returns what it was.
-func (s *Server) setAutoclear(d *served, autoclear bool) (was bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	was, d.autoclear = d.autoclear, autoclear
-	return was
-}
-
-// keep takes from the device that it goes when nobody uses it. It returns an
-// error that wraps ENODEV for one that has no disk any more.
-func (d *Device) keep() error {
-	lock, err := statefile.Acquire(d.ID())
-	if err != nil {
-		return err
-	}
-	defer lock.Release()
-	info, err := d.now()
-	if err != nil {
-		return err
-	}
-	if d.isDone() || info.State != ublk.StateLive {
-		return fmt.Errorf("keep %s: it has been removed: %w", d.Path(), unix.ENODEV)
-	}
-	saved, err := readState(d.ID())
-	if err != nil {
-		return err
-	}
-	if saved == nil {
-		return fmt.Errorf("keep %s: its state is gone: %w", d.Path(), unix.ENOENT)
-	}
-	saved.Config.Autoclear, saved.Status.Autoclear = false, false
-	return saved.write()
 }

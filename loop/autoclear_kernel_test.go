@@ -98,8 +98,8 @@ func lookingServer(t *testing.T, ctl *ublk.Control) (*Server, *atomic.Int32) {
 
 // looksFor reports whether a server looks for the end of any device's use.
 func (r *reaper) looksFor() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.s.mu.Lock()
+	defer r.s.mu.Unlock()
 	return r.runs
 }
 

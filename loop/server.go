@@ -55,8 +55,9 @@ type served struct {
 	err  error         // why it ended; read after gone
 
 	// Protected by Server.mu.
-	autoclear bool // it goes when nobody uses it
-	stops     int  // how many are at stopping it, or have, without the lock of its state
+	lifetime lifetime
+	checks   checks // while it is released
+	stops    int    // how many stops are under way, or have stopped it, without the lock of its state
 }
 
 // NewServer returns a server without devices. It uses ctl, which the caller
@@ -115,7 +116,7 @@ func (s *Server) begin(key *transfer.Secret) (came func(), err error) {
 // take keeps a device from now on.
 func (s *Server) take(dev *Device, recovered bool) (Status, error) {
 	status := dev.Status()
-	d := &served{dev: dev, autoclear: status.Autoclear, gone: make(chan struct{})}
+	d := &served{dev: dev, lifetime: lifetimeOf(&status), gone: make(chan struct{})}
 	switch {
 	case s.enter(d, status, recovered):
 		return status, nil
@@ -173,7 +174,7 @@ func (s *Server) Devices() []Status {
 	list := []Status{}
 	for _, d := range s.all() {
 		status := d.dev.Status()
-		status.Autoclear = s.isAutoclear(d)
+		status.Autoclear = s.lifetime(d) != kept
 		list = append(list, status)
 	}
 	return list

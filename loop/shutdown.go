@@ -124,10 +124,17 @@ func (s *Server) end(d *served) error {
 	return d.err
 }
 
-// close has what would add or remove devices end.
+// close has what would add or remove devices end. It does not wait for the reaper,
+// which may take as long as the driver does.
 func (s *Server) close() {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.closed = true
-	s.mu.Unlock()
-	s.reap.close()
+	s.reap.alarm()
+}
+
+func (s *Server) isClosed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
 }

@@ -87,9 +87,9 @@ func TestKernelShutdownDuringALook(t *testing.T) {
 	}
 	s.Release(id)
 	waitUntil(t, "a look", func() bool {
-		s.reap.mu.Lock()
-		defer s.reap.mu.Unlock()
-		return s.reap.held[looked].pause > firstPause
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return looked.checks.pause > firstPause
 	})
 	ended := make(chan error, 1)
 	go func() { ended <- s.Shutdown() }() // received below
