@@ -5,6 +5,7 @@ import (
 	"os"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -154,10 +155,59 @@ func TestKernelKeepOfWhatIsRemoved(t *testing.T) {
 	if err := <-kept; !errors.Is(err, unix.ENODEV) {
 		t.Errorf("keep: error %v, want ENODEV", err)
 	}
+	if now := s.lifetime(d); now != leased {
+		t.Errorf("it has lifetime %d, want %d as before", now, leased)
+	}
 	<-d.gone
 	if err := d.dev.keep(); !errors.Is(err, unix.ENODEV) {
 		t.Errorf("keep of one that has ended: error %v, want ENODEV", err)
 	}
+}
+
+// Who keeps a device that another process looks at waits for what that does: it was
+// told to stop the device before.
+func TestKernelKeepWaitsForALook(t *testing.T) {
+	var s *Server
+	var d *served
+	answer := make(chan error, 1)
+	s = NewServer(ublktest.Kernel(t), ServerOptions{StopUnused: func(...TaggedID) error {
+		go func() { answer <- s.Keep(d.dev.ID()) }() // received below
+		waitUntil(t, "Keep has begun", func() bool { return s.lifetime(d) == kept })
+		select {
+		case err := <-answer:
+			t.Errorf("kept, with error %v, before the other process has answered", err)
+		case <-time.After(200 * time.Millisecond):
+		}
+		return nil
+	}})
+	d, _ = addTo(t, s, sparseFile(t, mountTmpfs(t)), nil)
+	s.mu.Lock()
+	d.lifetime = released // but the server itself does not look
+	s.mu.Unlock()
+	s.reap.ask([]*served{d})
+	if err := <-answer; err != nil {
+		t.Errorf("keep: %v", err)
+	}
+	if err := s.Shutdown(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A device that cannot be kept goes on as it was: released, it is looked at again.
+func TestKernelKeepFails(t *testing.T) {
+	s, _ := lookingServer(t, ublktest.Kernel(t))
+	d, id := addTo(t, s, sparseFile(t, mountTmpfs(t)), nil)
+	s.mu.Lock()
+	d.lifetime = released // but nobody looks
+	d.stops = 1           // as if it were being stopped
+	s.mu.Unlock()
+	if err := s.Keep(id); !errors.Is(err, unix.ENODEV) {
+		t.Errorf("keep: error %v, want ENODEV", err)
+	}
+	if now := s.lifetime(d); now != released {
+		t.Errorf("it has lifetime %d, want %d as before", now, released)
+	}
+	waitClosed(t, "the end of a device that nobody uses", d.gone)
 }
 
 // A device that is kept while it is being looked at stays.
