@@ -10,13 +10,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// errNotAllowed is returned for a path that is below no directory of the
-// settings.
-var errNotAllowed = errors.New("below no directory that the settings allow")
+// errNotAllowed is returned for a path that is not below a directory of the settings.
+var errNotAllowed = errors.New("not below a directory that the settings allow")
 
-// openAllowed finds what is at a path below one of some directories (O_PATH in
-// open(2)). From the directory on there may be no link, so that a path leads
-// nowhere else, whoever changes what is there meanwhile.
+// openAllowed opens a path below one of the directories dirs, with O_PATH (open(2)). The
+// part of the path below the directory must not contain links. Therefore the path cannot
+// lead elsewhere, even if other users change the directory meanwhile.
 func openAllowed(dirs []string, path string, flags uint64) (*os.File, error) {
 	for _, dir := range dirs {
 		rel, err := filepath.Rel(dir, path)
@@ -37,8 +36,8 @@ func openAllowed(dirs []string, path string, flags uint64) (*os.File, error) {
 	return nil, fmt.Errorf("%s: %w", path, errNotAllowed)
 }
 
-// openBelow is open(2) for a path that has to stay below a directory, without a
-// link on the way (openat2(2), Linux 5.6).
+// openBelow opens a path that stays below a directory and contains no link (openat2(2),
+// Linux 5.6).
 func openBelow(dir *os.File, path string, how unix.OpenHow) (fd uintptr, err error) {
 	how.Flags |= unix.O_CLOEXEC
 	how.Resolve |= unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS
@@ -46,18 +45,18 @@ func openBelow(dir *os.File, path string, how unix.OpenHow) (fd uintptr, err err
 	for {
 		fd, err := unix.Openat2(int(dir.Fd()), path, &how)
 		switch {
-		case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN): // a rename came between
+		case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN): // EAGAIN: a concurrent rename
 			continue
 		case errors.Is(err, unix.ELOOP):
-			return 0, fmt.Errorf("a link is on the way: %w", err)
+			return 0, fmt.Errorf("the path contains a link: %w", err)
 		case errors.Is(err, unix.EXDEV):
-			return 0, fmt.Errorf("leads elsewhere: %w", err)
+			return 0, fmt.Errorf("the path leaves the directory: %w", err)
 		}
 		return uintptr(fd), err
 	}
 }
 
-// openImage finds an image, which is a regular file.
+// openImage opens an image, which must be a regular file.
 func openImage(dirs []string, path string) (*os.File, error) {
 	f, err := openAllowed(dirs, path, 0)
 	if err != nil {

@@ -34,7 +34,7 @@ func TestOpenImage(t *testing.T) {
 	}
 	allowed := []string{filepath.Join(dir, "images") + "/", filepath.Join(dir, "linked")}
 	for path, want := range map[string]error{
-		"images/a.img": nil, "images/sub/b.img": nil, "linked/a.img": nil, // the administrator's own link
+		"images/a.img": nil, "images/sub/b.img": nil, "linked/a.img": nil, // a link of the administrator
 		"imagesx/c.img": errNotAllowed, "outside/d.img": errNotAllowed, "images": errNotAllowed, "images/../outside/d.img": errNotAllowed,
 		"images/in": unix.ELOOP, "images/out": unix.ELOOP, "images/dir/d.img": unix.ELOOP, "images/abs": unix.ELOOP, "images/fd/0": unix.ELOOP,
 		"images/sub": unix.EINVAL, "images/fifo": unix.EINVAL,
@@ -59,7 +59,7 @@ func TestOpenImage(t *testing.T) {
 	}
 }
 
-// What may be written to is a part of what is allowed.
+// WritableImages restricts writing to a part of the allowed images.
 func TestOpenWritableImage(t *testing.T) {
 	dir := t.TempDir()
 	makeDirs(t, dir, 0o755, "images/data", "images/database", "other")
@@ -77,7 +77,7 @@ func TestOpenWritableImage(t *testing.T) {
 		writable []string
 		path     string
 		readOnly error // with the option ro
-		written  error // with rw
+		written  error // with the option rw
 	}{
 		{nil, "images/c.img", nil, unix.EPERM}, // the default
 		{nil, "other/d.img", errNotAllowed, unix.EPERM},

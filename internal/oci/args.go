@@ -6,30 +6,30 @@ import (
 	"strings"
 )
 
-// call is a runtime's command line, as far as it matters here.
+// call holds the parts of a runtime's command line that this package needs.
 type call struct {
-	command   string // "" for none
+	command   string // "" if there is none
 	bundle    string // a directory
-	config    string // of crun: in place of the bundle's config.json; "" for that
-	log       string // "" for none
+	config    string // crun's replacement for the bundle's config.json; "" if there is none
+	log       string // "" if there is none
 	logFormat string
 }
 
-// makesContainer reports whether the runtime will read the bundle.
+// makesContainer reports whether the runtime makes a container from the bundle.
 func (c *call) makesContainer() bool { return c.command == "create" || c.command == "run" }
 
-// plainFlags are those without a value that have to be known: of others only the
-// start could be given.
+// plainFlags lists the flags without a value. The list is needed because flags may be
+// abbreviated.
 var plainFlags = []string{
 	"debug", "systemd-cgroup", "help", "version", "usage",
 	"detach", "keep", "no-pivot", "no-new-keyring", "no-subreaper", "no-mount-fallback",
 }
 
-// plainLetters are the short ones of those.
+// plainLetters are their short forms.
 const plainLetters = "dhvV?"
 
-// parseCall finds its way through the flags of runc and crun, which are in
-// Go's style in the one and in GNU's in the other.
+// parseCall parses the command lines of runc and crun. runc has flags in the style of Go,
+// crun in the style of GNU.
 func parseCall(args []string) call {
 	c := call{bundle: "."}
 	var other string
@@ -52,7 +52,7 @@ func parseCall(args []string) call {
 		"bundle": &c.bundle, "b": &c.bundle, "config": &c.config, "f": &c.config,
 		"console-socket": &other, "pidfd-socket": &other, "pid-file": &other, "preserve-fds": &other,
 	})
-	// runc takes flags behind the container's id, too; crun refuses such a call.
+	// runc also accepts flags after the container's id; crun refuses such a call.
 	for rest = rest[1:]; len(rest) > 0 && rest[0] != flagsEnd; {
 		if isFlag(rest[0]) {
 			rest = scanFlags(rest, values)
@@ -63,13 +63,13 @@ func parseCall(args []string) call {
 	return c
 }
 
-// flagsEnd has all that follows be arguments.
+// flagsEnd makes all following arguments positional.
 const flagsEnd = "--"
 
 func isFlag(arg string) bool { return len(arg) > 1 && arg[0] == '-' }
 
-// scanFlags takes the values of flags until the first argument that is none,
-// and returns what is left from there, with flagsEnd.
+// scanFlags stores the values of flags until the first positional argument, and returns
+// the rest of the arguments from there, including flagsEnd.
 func scanFlags(args []string, values map[string]*string) []string {
 	for len(args) > 0 && isFlag(args[0]) && args[0] != flagsEnd {
 		target, value, given := findFlag(args[0], values)
@@ -88,8 +88,8 @@ func scanFlags(args []string, values map[string]*string) []string {
 	return args
 }
 
-// findFlag returns where the value of a flag goes, nil for one that has none,
-// and the value where it is a part of the argument.
+// findFlag returns the variable for the value of a flag, or nil for a flag without a
+// value. It also returns the value if the argument contains it.
 func findFlag(arg string, values map[string]*string) (target *string, value string, given bool) {
 	text, isLong := strings.CutPrefix(arg[1:], "-")
 	name, value, given := strings.Cut(text, "=")
@@ -102,8 +102,8 @@ func findFlag(arg string, values map[string]*string) (target *string, value stri
 	if slices.Contains(plainFlags, name) {
 		return nil, "", false
 	}
-	// Short flags in a row, unless a letter is none: then it is a long flag that
-	// is not known here, and has one dash.
+	// These are combined short flags. If a letter is unknown, the argument is an unknown
+	// long flag with one dash.
 	for i := range len(text) {
 		if target := values[text[i:i+1]]; target != nil {
 			return target, text[i+1:], i+1 < len(text)
@@ -115,7 +115,7 @@ func findFlag(arg string, values map[string]*string) (target *string, value stri
 	return nil, "", false
 }
 
-// completed returns the only flag that starts so, as getopt_long(3) does.
+// completed returns the only flag that begins with start, as getopt_long(3) does.
 func completed(start string, values map[string]*string) string {
 	found := ""
 	names := slices.Clone(plainFlags)

@@ -12,25 +12,25 @@ import (
 	"github.com/ublk-loop/ublk-loop/client"
 )
 
-// errTimeout is why an attach ends that takes too long.
+// errTimeout ends an attach that takes too long.
 var errTimeout = errors.New("not within attach_timeout")
 
-// retryPause is how soon an image that is in use is tried again: the server
-// tells nobody that one has become free.
+// retryPause is the pause before another try with an image in use. The server does not
+// report when an image becomes free.
 const retryPause = 50 * time.Millisecond
 
-// endTimeout bounds how long a failed call waits for the end of its device,
-// which ends without it, too.
+// endTimeout bounds the time that a failed call waits for the removal of its device. The
+// server removes the device in any case.
 const endTimeout = 5 * time.Second
 
-// attached is a device that goes with this process, unless it is mounted.
+// attached is a device that is removed when this process ends, unless it is mounted then.
 type attached struct {
 	*client.Held
 	fs fileSystem
 }
 
-// attach has the server make a device of an image, and looks what is on it. It returns
-// an error that wraps ENODEV for a device that has gone meanwhile.
+// attach asks the server for a device of the image, and detects its file system. It
+// returns an error that wraps ENODEV if the device has gone meanwhile.
 func (m *Maker) attach(image *os.File, r *rootfs) (*attached, error) {
 	ctx, cancel := context.WithTimeoutCause(context.Background(), m.Settings.AttachTimeout, errTimeout)
 	defer cancel()
@@ -53,8 +53,9 @@ func (m *Maker) attach(image *os.File, r *rootfs) (*attached, error) {
 	return a, nil
 }
 
-// acquire attaches an image. One that is in use may be the image of a container that
-// has just ended, whose device is still going.
+// acquire asks the server for a device of the image. If the image is in use, its user may
+// be a container that has just ended, whose device is about to go. acquire then tries
+// again.
 func (m *Maker) acquire(ctx context.Context, image *os.File, readOnly bool) (*client.Held, error) {
 	c := client.New(m.Settings.Socket)
 	req := client.AddRequest{File: image.Name(), Config: client.Config{ReadOnly: readOnly}}
@@ -78,7 +79,7 @@ func (m *Maker) acquire(ctx context.Context, image *os.File, readOnly bool) (*cl
 	}
 }
 
-// probe looks what a device holds, and whether that is what is asked for.
+// probe detects the file system of a device, and compares it with the requested type.
 func (r *rootfs) probe(device io.ReaderAt) (fileSystem, error) {
 	fs, err := probe(device)
 	if err == nil && r.fsType != "" && r.fsType != fs.kind {
@@ -87,7 +88,7 @@ func (r *rootfs) probe(device io.ReaderAt) (fileSystem, error) {
 	return fs, err
 }
 
-// end removes the device, and returns when it is gone, in general.
+// end removes the device. It usually returns when the device is gone.
 func (a *attached) end() {
 	defer a.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), endTimeout)

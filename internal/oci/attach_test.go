@@ -20,13 +20,13 @@ import (
 	"github.com/ublk-loop/ublk-loop/loop"
 )
 
-// fakeDevices has one number for a device, whose node is a file.
+// fakeDevices has room for one device, whose node is a file.
 type fakeDevices struct {
 	node string
 
-	mu      sync.Mutex // protects what is below
+	mu      sync.Mutex // protects the fields below
 	device  *loop.Status
-	removed []uint64 // the files' inodes
+	removed []uint64 // inodes of the files
 }
 
 func (d *fakeDevices) Add(file *os.File, cfg loop.Config) (loop.Status, error) {
@@ -43,7 +43,8 @@ func (d *fakeDevices) Add(file *os.File, cfg loop.Config) (loop.Status, error) {
 	return *d.device, nil
 }
 
-// Remove removes for a client, not for a server that ends while it answers.
+// Remove accepts removals by a client only, not those of a server that ends while it
+// answers.
 func (d *fakeDevices) Remove(_ uint32, opts loop.DetachOptions) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -68,8 +69,8 @@ func (d *fakeDevices) Release(uint32)            {}
 func (d *fakeDevices) Keep(uint32) error         { return nil }
 func (d *fakeDevices) Stats() []loop.DeviceStats { return nil }
 
-// serveFake starts a server of devices at a socket, and returns what ends it, and
-// all leases with it.
+// serveFake starts a server of devices at a socket. The returned function ends the server
+// and with it all leases.
 func serveFake(t *testing.T, d *fakeDevices, socket string) (stop func()) {
 	t.Helper()
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
@@ -82,7 +83,7 @@ func serveFake(t *testing.T, d *fakeDevices, socket string) (stop func()) {
 		Hint:     func(error) string { return "" },
 	}).HTTP()
 	done := make(chan error)
-	go func() { done <- control.Serve(h, l) }() // waited for by stop
+	go func() { done <- control.Serve(h, l) }() // stop waits for it
 	return sync.OnceFunc(func() {
 		if err := errors.Join(h.Close(), <-done); err != nil && !errors.Is(err, http.ErrServerClosed) {
 			t.Error(err)
@@ -90,9 +91,9 @@ func serveFake(t *testing.T, d *fakeDevices, socket string) (stop func()) {
 	})
 }
 
-// A device is open when it is to be mounted, and is removed if it is not.
+// A device is open before it is mounted, and is removed if it is not mounted.
 func TestAttach(t *testing.T) {
-	for content, want := range map[string]string{"hsqs": "", "else": "holds no file system"} {
+	for content, want := range map[string]string{"hsqs": "", "else": "does not hold ext4"} {
 		dir := t.TempDir()
 		path := filepath.Join(dir, "image")
 		if err := os.WriteFile(path, append([]byte(content), make([]byte, probeSize)...), 0o600); err != nil {
@@ -126,7 +127,7 @@ func TestAttach(t *testing.T) {
 	}
 }
 
-// An image that is in use is tried again until its device has gone.
+// attach tries an image in use again until its device has gone.
 func TestAttachInUse(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "image")
@@ -153,7 +154,7 @@ func TestAttachInUse(t *testing.T) {
 	a.end()
 }
 
-// A device has to hold the file system that is requested, if one is.
+// The device must have the requested file system, if one is requested.
 func TestProbeOfAnotherFileSystem(t *testing.T) {
 	device := bytes.NewReader(append([]byte("hsqs"), make([]byte, probeSize)...))
 	for fsType, want := range map[string]string{"": "", squashfs: "", ext4: "holds squashfs, not ext4"} {

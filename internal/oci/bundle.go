@@ -13,17 +13,17 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/eintr"
 )
 
-// bundle is a container's config.json, and the directory that it is in.
+// bundle is a container's config.json, with its directory.
 type bundle struct {
 	dir    *os.File
-	name   string // in dir
+	name   string // file name in dir
 	text   []byte
-	config *config // of the text
+	config *config // parsed text
 	owner  uint32  // the user who can change the text
 }
 
-// openBundle reads the bundle of a call. It returns nil for one that cannot be
-// read, which is the runtime's to complain of.
+// openBundle reads the bundle of a call. It returns nil if the bundle cannot be read,
+// because the runtime then reports the error.
 func openBundle(c *call) *bundle {
 	path := filepath.Join(c.bundle, "config.json")
 	if c.config != "" {
@@ -68,7 +68,7 @@ func ownerOf(dir, file *os.File) (uint32, error) {
 
 func (b *bundle) close() { _ = b.dir.Close() }
 
-// setRoot has the container's root be at a path.
+// setRoot sets the path of the container's root.
 func (b *bundle) setRoot(path string) error {
 	text, err := editConfig(b.text, func(c object) error { return c.setRoot(path) })
 	if err == nil {
@@ -80,13 +80,12 @@ func (b *bundle) setRoot(path string) error {
 	return nil
 }
 
-// restore has config.json be what it was.
+// restore restores the original config.json.
 func (b *bundle) restore() error { return b.write(b.text) }
 
-// write puts a text in the configuration's place: at each moment there is the
-// old one or the new one, whole. The directory is locked meanwhile, so that
-// the new one's name can be a fixed one, which a killed writer leaves at most
-// once.
+// write replaces the configuration atomically. The directory is locked meanwhile, so that
+// the name of the new file can be fixed. Therefore a killed writer leaves at most one
+// such file.
 func (b *bundle) write(text []byte) error {
 	dir := int(b.dir.Fd())
 	if err := eintr.Repeat(func() error { return unix.Flock(dir, unix.LOCK_EX) }); err != nil {
@@ -112,7 +111,7 @@ func (b *bundle) write(text []byte) error {
 	return unix.Fsync(dir)
 }
 
-// writeLike makes a file that belongs to whom another does.
+// writeLike makes a file with the owner and mode of another.
 func writeLike(dir int, name string, other *unix.Stat_t, text []byte) error {
 	if err := unix.Unlinkat(dir, name, 0); err != nil && !errors.Is(err, unix.ENOENT) {
 		return err

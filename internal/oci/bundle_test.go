@@ -52,7 +52,7 @@ func TestOpenBundle(t *testing.T) {
 	}
 }
 
-// All but the path stays, numbers and unknown fields included.
+// Only the path changes. Numbers and unknown fields stay.
 func TestWithRoot(t *testing.T) {
 	for config, want := range map[string]string{
 		plainConfig:                `{"annotations":{"a":"<b>&\u2028"},"ociVersion":"1.2.0","root":{"path":"/new","readonly":true,"x":[1,null]},"x-new":{"big":12345678901234567890,"n":1.50}}`,
@@ -74,7 +74,7 @@ func TestWithRoot(t *testing.T) {
 
 func TestSetRoot(t *testing.T) {
 	b, path := testBundle(t, plainConfig)
-	// What a writer that was killed leaves is in nobody's way.
+	// The remains of a killed writer do not disturb the next one.
 	if err := os.WriteFile(filepath.Join(filepath.Dir(path), ".config.json.ublk-loop"), []byte("x"), 0o400); err != nil {
 		t.Fatal(err)
 	}
@@ -106,8 +106,8 @@ func TestSetRoot(t *testing.T) {
 	}
 }
 
-// A write that fails leaves what was there, and nothing else: here one that the
-// limit of a file's size stops in its middle.
+// A failed write leaves the old file and no other. Here the limit of the file size makes
+// the write fail in the middle.
 func TestSetRootFails(t *testing.T) {
 	b, path := testBundle(t, plainConfig)
 	var old unix.Rlimit
@@ -149,7 +149,8 @@ func TestSetRootOfLink(t *testing.T) {
 	}
 }
 
-// A writer waits for another of the same bundle, because both use one temporary name.
+// A writer waits for another writer of the same bundle, because both use one temporary
+// name.
 func TestSetRootWaitsForAnotherWriter(t *testing.T) {
 	b, path := testBundle(t, plainConfig)
 	other, err := os.Open(filepath.Dir(path))
@@ -161,7 +162,7 @@ func TestSetRootWaitsForAnotherWriter(t *testing.T) {
 		t.Fatal(err)
 	}
 	done := make(chan error, 1)
-	go func() { done <- b.setRoot("/new") }() // ends with the other's lock
+	go func() { done <- b.setRoot("/new") }() // ends when the other lock ends
 	for deadline := time.Now().Add(10 * time.Second); !isAwaited(t, other); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) || len(done) > 0 {
 			t.Fatal("nothing waits for the lock")
@@ -178,7 +179,7 @@ func TestSetRootWaitsForAnotherWriter(t *testing.T) {
 	}
 }
 
-// isAwaited reports whether a process waits for the lock of a file (proc_locks(5)).
+// isAwaited reports whether a process waits for a lock on the file (proc_locks(5)).
 func isAwaited(t *testing.T, f *os.File) bool {
 	t.Helper()
 	var st unix.Stat_t

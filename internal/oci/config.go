@@ -8,8 +8,8 @@ import (
 	"slices"
 )
 
-// config is what matters here of a container's configuration (config.json of the
-// OCI runtime specification).
+// config holds the parts of a container's configuration that this package needs
+// (config.json of the OCI runtime specification).
 type config struct {
 	Annotations map[string]string `json:"annotations"`
 	Root        struct {
@@ -26,18 +26,18 @@ func parseConfig(text []byte) (*config, error) {
 	return c, nil
 }
 
-// wantsImage reports whether the container's root is to come from an image.
+// wantsImage reports whether the container asks for a root from an image.
 func (c *config) wantsImage() bool {
 	_, wanted := c.Annotations[imageAnnotation]
 	return wanted && !c.isSandbox()
 }
 
-// sandboxTypes are the annotations by which containerd and CRI-O tell a pod's
+// sandboxTypes are the annotations with which containerd and CRI-O distinguish a pod's
 // sandbox from its containers.
 var sandboxTypes = []string{"io.kubernetes.cri.container-type", "io.kubernetes.cri-o.ContainerType"}
 
-// isSandbox reports whether this is a pod's sandbox: a container, too, which gets
-// the annotations of the pod, and whose program is in an image of the engine's.
+// isSandbox reports whether the container is a pod's sandbox. A sandbox also gets the
+// pod's annotations, but its program comes from an image of the engine.
 func (c *config) isSandbox() bool {
 	return slices.ContainsFunc(sandboxTypes, func(key string) bool { return c.Annotations[key] == "sandbox" })
 }
@@ -45,8 +45,8 @@ func (c *config) isSandbox() bool {
 // hasHookRoot reports whether the hooks have already supplied the root.
 func (c *config) hasHookRoot() bool { return isBelow(hooksDir, c.Root.Path) }
 
-// object is a configuration, or a part of one, that is to change. Whatever else
-// is in there stays, known or not.
+// object is a configuration, or a part of it, that this package edits. All other fields
+// stay, known or unknown.
 type object map[string]json.RawMessage
 
 // hook is an entry of a configuration's hooks.
@@ -56,7 +56,7 @@ type hook struct {
 	Timeout int      `json:"timeout"` // in seconds
 }
 
-// editConfig returns a configuration with a change.
+// editConfig returns the configuration with an edit applied.
 func editConfig(text []byte, edit func(object) error) ([]byte, error) {
 	var c object
 	if err := json.Unmarshal(text, &c); err != nil {
@@ -71,7 +71,7 @@ func editConfig(text []byte, edit func(object) error) ([]byte, error) {
 	return plainJSON(c)
 }
 
-// setRoot has the container's root be at a path.
+// setRoot sets the path of the container's root.
 func (o object) setRoot(path string) error {
 	return o.editMember("root", func(root object) error {
 		var err error
@@ -80,7 +80,7 @@ func (o object) setRoot(path string) error {
 	})
 }
 
-// addHook adds an entry to those of a moment in the container's life.
+// addHook appends a hook to the hooks of a moment in the container's life.
 func (o object) addHook(moment string, h hook) error {
 	return o.editMember("hooks", func(hooks object) error {
 		var entries []json.RawMessage
@@ -98,7 +98,7 @@ func (o object) addHook(moment string, h hook) error {
 	})
 }
 
-// editMember changes an object in this one, which is made if it is not there.
+// editMember edits a member object. It makes the member if it does not exist.
 func (o object) editMember(name string, edit func(object) error) error {
 	var member object
 	if o[name] != nil {
@@ -117,7 +117,7 @@ func (o object) editMember(name string, edit func(object) error) error {
 	return err
 }
 
-// plainJSON is json.Marshal that leaves <, > and & as they are.
+// plainJSON is json.Marshal without the escapes for <, > and &.
 func plainJSON(v any) ([]byte, error) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)

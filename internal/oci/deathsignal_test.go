@@ -10,7 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// testRole is the variable that has this program be something else than its tests.
+// testRole is the environment variable that makes this program play a role instead of
+// running its tests.
 const testRole = "UBLK_LOOP_OCI_TEST"
 
 func TestMain(m *testing.M) {
@@ -27,26 +28,26 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// executeElsewhere executes a runtime, which is this program again, by another
-// thread than the main one.
+// executeElsewhere executes a runtime, which is this program again, from a thread other
+// than the main one.
 func executeElsewhere() int {
 	if err := os.Setenv(testRole, "runtime"); err != nil {
 		return 1
 	}
-	runtime.LockOSThread() // the main thread
+	runtime.LockOSThread() // occupies the main thread
 	failed := make(chan error)
 	go func() { failed <- (&Wrapper{Runtime: "/proc/self/exe"}).execute(nil) }()
 	fmt.Print(<-failed)
 	return 1
 }
 
-// A runtime gets the signal at its parent's end that the wrapper was to get.
+// The runtime gets the same signal at its parent's end as the wrapper would have got.
 func TestExecuteKeepsDeathSignal(t *testing.T) {
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	runtime.LockOSThread() // whose end would be the parent's
+	runtime.LockOSThread() // the signal is sent when the starting thread ends
 	defer runtime.UnlockOSThread()
 	for _, signal := range []unix.Signal{unix.SIGKILL, 0} {
 		cmd := exec.Command(self)

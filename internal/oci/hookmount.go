@@ -14,23 +14,23 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/eintr"
 )
 
-// A mount of the hooks is below a directory of its own in hooksDir, whose name
-// tells when it was made, and which nobody else may pass: unlike the wrapper's
-// mounts it can be seen by all, for as long as the container is being made. How
-// it reaches other namespaces is as the system has it, so that its end reaches
-// them as well.
+// The hooks make each mount below its own directory in hooksDir. The name of the
+// directory contains the time of the mount, and other users cannot pass the directory.
+// Unlike the wrapper's mounts, these mounts are visible to all processes while the
+// container is being made. They have the system's propagation, so that their unmount
+// reaches all namespaces that they have reached.
 //
-// In that directory are:
+// The directory contains:
 const (
-	hookRoot  = "rootfs" // the mount, and after that an empty directory
-	hookEmpty = "empty"  // what takes its place, for a moment
-	hookPID   = "pid"    // of the container's first process, once it has started
+	hookRoot  = "rootfs" // the mount, and later an empty directory
+	hookEmpty = "empty"  // replaces the mount point during a rename
+	hookPID   = "pid"    // pid of the container's first process, once it has started
 )
 
-// randomLength is that of rand.Text, of RFC 4648's base32 alphabet.
+// randomLength is the length of rand.Text, which uses the base32 alphabet of RFC 4648.
 const randomLength = 26
 
-// mountName returns a new name of a hook's mount.
+// mountName returns a new name for a hook's mount.
 func mountName() (string, error) {
 	now, err := uptime()
 	if err != nil {
@@ -39,9 +39,9 @@ func mountName() (string, error) {
 	return fmt.Sprintf("%016x-%s", now.Milliseconds(), rand.Text()), nil
 }
 
-// mountAge returns how old the hook's mount of a name is, false for a name that is
-// none. It does not count the time in which the machine slept, nor does it depend
-// on the clock being right; hooksDir does not outlive the machine's run.
+// mountAge returns the age of a hook's mount by its name, and false for a name of another
+// form. The age does not include the time that the machine slept, and does not depend on
+// the wall clock. hooksDir does not survive a restart of the machine.
 func mountAge(name string) (time.Duration, bool) {
 	made, random, ok := strings.Cut(name, "-")
 	if !ok || len(made) != 16 || len(random) != randomLength || strings.Trim(random, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") != "" {
@@ -63,8 +63,8 @@ func uptime() (time.Duration, error) {
 	return time.Duration(ts.Nano()), nil
 }
 
-// openTree returns the mount at rootPlace in the namespace of the calling thread,
-// as one that is nowhere yet.
+// openTree returns a detached copy of the mount at rootPlace in the namespace of the
+// calling thread.
 func openTree() (*os.File, error) {
 	fd, err := unix.OpenTree(unix.AT_FDCWD, rootPlace, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 	if err != nil {
@@ -73,7 +73,7 @@ func openTree() (*os.File, error) {
 	return os.NewFile(uintptr(fd), rootPlace), nil
 }
 
-// placeTree puts a mount at the place of a name, in one step. A failure leaves
+// placeTree attaches a detached mount under a name, in one step. If it fails, it leaves
 // nothing.
 func placeTree(tree *os.File, name string, p passage) error {
 	err := makeDir(hooksDir, placeMode)
@@ -95,19 +95,19 @@ func placeTree(tree *os.File, name string, p passage) error {
 	return nil
 }
 
-// hookMountPath is where the mount of a name is.
+// hookMountPath returns the path of the mount with a name.
 func hookMountPath(name string) string { return hooksDir + "/" + name + "/" + hookRoot }
 
-// passage is who may pass the directory that leads to a mount. Nobody else may: the
-// image's setuid programs are there for whoever gets to them.
+// passage says who may pass the directory that leads to a mount. Other users must not,
+// because they could execute the image's setuid programs.
 type passage struct {
 	mode  os.FileMode
 	group int
 }
 
-// passage returns who has to get to the container's mount: its root, who is nobody
-// here if it has a user namespace, so that its group may pass. It returns an error
-// that wraps EOPNOTSUPP where that group is not known.
+// passage returns who must reach the container's mount: the container's root. In a user
+// namespace that is an ordinary user of the host, so that its group may pass. passage
+// returns an error that wraps EOPNOTSUPP if the group is unknown.
 func (c *config) passage() (passage, error) {
 	u, err := c.userNamespace()
 	if err != nil || u == nil {
@@ -128,28 +128,28 @@ func (p passage) make(path string) error {
 	return os.Chmod(path, p.mode)
 }
 
-// leaveMount unmounts, and leaves an empty directory for as long as the container
-// runs: runc goes to its root directory, here, before it enters the container (the
-// working directory of commandTemplate, in libcontainer/container_linux.go).
+// leaveMount unmounts, and leaves an empty directory while the container runs. runc
+// changes to the root directory on the host before it enters the container (the working
+// directory of commandTemplate, in libcontainer/container_linux.go).
 func leaveMount(name string) error {
 	mounted, err := unmount(hookMountPath(name))
 	if err != nil || !mounted {
 		return err
 	}
-	// In another namespace there may still be a copy of the mount. It ends with the
-	// directory that it is at.
+	// Another namespace may still have a copy of the mount. The copy ends when its mount
+	// point is removed.
 	empty := hooksDir + "/" + name + "/" + hookEmpty
 	if err := os.Mkdir(empty, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return err
 	}
-	if err := unix.Rename(empty, hookMountPath(name)); err != nil { // os.Rename replaces no directory
+	if err := unix.Rename(empty, hookMountPath(name)); err != nil { // os.Rename does not replace a directory
 		return &os.LinkError{Op: "rename", Old: empty, New: hookMountPath(name), Err: err}
 	}
 	return nil
 }
 
-// removeMount removes all that there is of a mount. A container that has been
-// created has its own, as its root.
+// removeMount removes a mount and its directory. A created container keeps its own mount
+// as its root.
 func removeMount(name string) error {
 	if _, err := unmount(hookMountPath(name)); err != nil {
 		return err
@@ -163,29 +163,29 @@ func removeMount(name string) error {
 	return nil
 }
 
-// unmount reports whether there was something to unmount.
+// unmount unmounts path, and reports whether it was mounted.
 func unmount(path string) (bool, error) {
 	err := eintr.Repeat(func() error { return unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) })
 	switch {
 	case err == nil:
 		return true, nil
-	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.EINVAL): // nothing is there, or mounted
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.EINVAL): // path does not exist, or is not mounted
 		return false, nil
 	}
 	return false, &os.PathError{Op: "unmount", Path: path, Err: err}
 }
 
-// started notes down the first process of a container that has been started.
+// started records the pid of a started container's first process.
 func started(name string, pid int) error {
-	// The mount may have been swept before the start.
+	// Sweep may have removed the directory before the start.
 	if err := os.MkdirAll(hookMountPath(name), 0o700); err != nil {
 		return err
 	}
 	return os.WriteFile(hooksDir+"/"+name+"/"+hookPID, []byte(strconv.Itoa(pid)), 0o600)
 }
 
-// runs reports whether a container's first process is there. Another one of the
-// same number keeps an empty directory, and no more.
+// runs reports whether a container's first process exists. If another process has the
+// same pid, only an empty directory stays longer.
 func runs(name string) bool {
 	text, err := os.ReadFile(hooksDir + "/" + name + "/" + hookPID)
 	if err != nil {

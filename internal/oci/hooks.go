@@ -11,26 +11,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Hooks are what an engine calls in a container's life, where the runtime is not
-// stood in for.
+// Hooks are called by an engine in a container's life, if this program does not stand in
+// for the runtime.
 //
-//	precreate: attach and mount, for all to see -> the runtime makes the container,
+//	precreate: attach and mount, visible to all -> the runtime makes the container,
 //	whose own mount keeps the device -> poststart: unmount -> poststop: remove an
 //	empty directory
 //
-// The mount of a container that never started goes with poststop, which not every
-// runtime calls then, or when it is swept. Nothing else is kept.
+// If a container fails to start, poststop removes its mount. Some runtimes do not call
+// poststop then, so that Sweep removes the mount. The hooks keep no other state.
 type Hooks struct {
 	Maker
-	// Program is this program, for the runtime to call: an absolute path.
+	// Program is the absolute path of this program, which the runtime calls.
 	Program string
 }
 
-// configLimit bounds a configuration, in bytes.
+// configLimit is the maximum size of a configuration, in bytes.
 const configLimit = 64 << 20
 
-// readConfig reads a configuration. It returns EFBIG above configLimit, because
-// the size of a sparse file costs nothing.
+// readConfig reads a configuration. It returns EFBIG above configLimit, because a sparse
+// file can be huge at no cost.
 func readConfig(in io.Reader) ([]byte, error) {
 	text, err := io.ReadAll(io.LimitReader(in, configLimit+1))
 	if err == nil && len(text) > configLimit {
@@ -39,12 +39,12 @@ func readConfig(in io.Reader) ([]byte, error) {
 	return text, err
 }
 
-// hookTimeout is how long a runtime waits for a hook, in seconds.
+// hookTimeout is the time that a runtime waits for a hook, in seconds.
 const hookTimeout = 30
 
-// Precreate reads a container's configuration and writes it anew, with a root from
-// an image where that is asked for. A failure leaves nothing, and has written
-// nothing or a part.
+// Precreate reads a container's configuration and writes it again, with a root from an
+// image if the configuration asks for one. If it fails, it leaves no mount and no device,
+// and has written nothing or only a part.
 func (h *Hooks) Precreate(in io.Reader, out io.Writer) error { return Reword(h.precreate(in, out)) }
 
 func (h *Hooks) precreate(in io.Reader, out io.Writer) error {
@@ -60,7 +60,8 @@ func (h *Hooks) precreate(in io.Reader, out io.Writer) error {
 		_, err = out.Write(text)
 		return err
 	}
-	// Before the attach: what is swept may be what has the image.
+	// The sweep comes before the attach, because a mount that it removes may use the
+	// image.
 	_ = Sweep(h.Settings.SweepAfter)
 	if err := h.supply(text, c, out); err != nil {
 		return fmt.Errorf("rootfs image unavailable: %w", err)
@@ -83,12 +84,12 @@ func (h *Hooks) supply(text []byte, c *config, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	// The name's time is that of the mount, however long the device took.
+	// The name's time is the time of the mount, however long the attach took.
 	name, err := mountName()
 	if err == nil {
 		err = placeTree(tree, name, pass)
 	}
-	_ = tree.Close() // the mount is placed, or ends
+	_ = tree.Close() // a placed mount stays, another one ends
 	if err == nil {
 		err = h.tell(text, name, out)
 		if err != nil {
@@ -103,7 +104,7 @@ func (h *Hooks) supply(text []byte, c *config, out io.Writer) error {
 	return nil
 }
 
-// tell writes the configuration with the mount of a name.
+// tell writes the configuration with the mount as its root.
 func (h *Hooks) tell(text []byte, name string, out io.Writer) error {
 	text, err := editConfig(text, func(c object) error {
 		if err := c.setRoot(hookMountPath(name)); err != nil {
@@ -124,9 +125,9 @@ func (h *Hooks) tell(text []byte, name string, out io.Writer) error {
 	return err
 }
 
-// Poststart unmounts what Precreate has given a name; the container has its own
-// mount. The container's state is read. It returns an error that wraps EINVAL for a
-// name that Precreate does not give.
+// Poststart unmounts the mount with a name that Precreate gave. The container has its own
+// mount then. Poststart reads the container's state from in. It returns an error that
+// wraps EINVAL for any other name.
 func Poststart(name string, in io.Reader) error {
 	if err := checkName(name); err != nil {
 		return err
@@ -139,14 +140,14 @@ func Poststart(name string, in io.Reader) error {
 		err = started(name, state.PID)
 	}
 	if err != nil {
-		err = fmt.Errorf("note down that the container has started: %w", err)
+		err = fmt.Errorf("record that the container has started: %w", err)
 	}
 	return errors.Join(err, leaveMount(name))
 }
 
-// Poststop removes what there is of a mount that Precreate has given a name. One
-// that is gone is success. It returns an error that wraps EINVAL for a name that
-// Precreate does not give.
+// Poststop removes the mount with a name that Precreate gave, and its directory. It
+// succeeds if they are already gone. It returns an error that wraps EINVAL for any other
+// name.
 func Poststop(name string) error {
 	if err := checkName(name); err != nil {
 		return err
@@ -156,14 +157,14 @@ func Poststop(name string) error {
 
 func checkName(name string) error {
 	if _, ours := mountAge(name); !ours {
-		return fmt.Errorf("mount %q: not of a hook: %w", name, unix.EINVAL)
+		return fmt.Errorf("mount %q: not a mount of a hook: %w", name, unix.EINVAL)
 	}
 	return nil
 }
 
-// Sweep unmounts the mounts of Precreate that have an age, and so are of containers
-// that have failed to start, and removes what is left of those that run no more. It
-// returns the first error, after having tried all.
+// Sweep removes the mounts of Precreate that are older than age, because their containers
+// have failed to start. It also removes the directories of containers that no longer run.
+// It tries all, and returns the first error.
 func Sweep(age time.Duration) error {
 	entries, err := os.ReadDir(hooksDir)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A configuration that asks for nothing goes through as it is; what is none, and a
-// request that cannot be met, give nothing.
+// A configuration that asks for no image passes unchanged. An invalid configuration and a
+// request that fails give no output.
 func TestPrecreate(t *testing.T) {
 	const image = `{"annotations":{"dev.ublk-loop.rootfs.image":"/nothing"}}`
 	h := &Hooks{Maker: Maker{Settings: &Settings{}}, Program: "/x"}
@@ -35,7 +35,7 @@ func TestPrecreate(t *testing.T) {
 	}
 }
 
-// The runtime calls the later hooks, behind those that there are.
+// The runtime calls the later hooks after the existing hooks.
 func TestTell(t *testing.T) {
 	const (
 		name   = "N"

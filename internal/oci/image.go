@@ -10,27 +10,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// OpenImage finds an image (O_PATH in open(2)) below one of the directories that the
-// requester may use, with no link on the way from there. It returns an error that
-// wraps EINVAL for what is not a regular file, EPERM for one that is not to be
-// written to.
+// OpenImage opens an image below one of the directories that the requester may use, with
+// O_PATH (open(2)). The path below that directory must not contain links. It returns an
+// error that wraps EINVAL if the image is not a regular file, and EPERM if the options ask
+// for writes that the settings do not allow.
 func (s *Settings) OpenImage(path string, o *MountOptions, who Requester) (*os.File, error) {
 	return s.openImage(path, &o.o, who)
 }
 
 func (s *Settings) openImage(path string, o *mountOptions, who Requester) (*os.File, error) {
 	if !o.readOnly && !s.mayWrite(path, who) {
-		return nil, fmt.Errorf("%s: option rw: below no directory of writable_images: %w", path, unix.EPERM)
+		return nil, fmt.Errorf("%s: option rw: not below a directory of writable_images: %w", path, unix.EPERM)
 	}
 	return openInAll(s.lists(who, allowedImages), path)
 }
 
-// MountOptions are how an image is to be mounted by somebody else: containerd.
+// MountOptions are the options for a mount that another program, containerd, makes.
 type MountOptions struct{ o mountOptions }
 
-// ParseOptions reads a comma-separated list of the options that a container may
-// ask for, "" for the defaults. It returns an error that wraps EINVAL for
-// others.
+// ParseOptions parses a comma-separated list of mount options. An empty list stands for
+// the defaults. It returns an error that wraps EINVAL for an option that a container must
+// not ask for.
 func ParseOptions(value string) (*MountOptions, error) {
 	if value == "" {
 		value = "ro"
@@ -42,13 +42,13 @@ func ParseOptions(value string) (*MountOptions, error) {
 	return &MountOptions{o}, nil
 }
 
-// ReadOnly reports whether the image is not to be written to.
+// ReadOnly reports whether the options make the mount read-only.
 func (m *MountOptions) ReadOnly() bool { return m.o.readOnly }
 
-// For looks what a device holds, and returns the type of the file system and
-// its options in the words of mount(8). It returns an error that wraps
-// EMEDIUMTYPE for none that is known, EROFS for one that cannot be written to,
-// EINVAL for one that lacks an option.
+// For detects the file system of a device, and returns its type and its options in the
+// syntax of mount(8). It returns an error that wraps EMEDIUMTYPE for an unknown file
+// system, EROFS if the options ask for writes to a read-only file system, and EINVAL if
+// the file system lacks an option.
 func (m *MountOptions) For(device io.ReaderAt) (fsType string, options []string, err error) {
 	fs, err := probe(device)
 	if err != nil {

@@ -14,10 +14,10 @@ type Maker struct {
 	Requester Requester
 }
 
-// makeRoot makes the root directory that annotations ask for, at rootPlace in a
-// mount namespace of its own, and calls a function there. It returns the device,
-// which goes with its lease unless it is still mounted then. A failure, the
-// function's too, leaves nothing.
+// makeRoot makes the root directory that the annotations ask for, at rootPlace in a new
+// mount namespace, and calls a function there. It returns the device. The server removes
+// the device after the end of the lease, when it is not mounted. If makeRoot or the
+// function fails, nothing is left.
 func (m *Maker) makeRoot(annotations map[string]string, use func() error) (*attached, error) {
 	r, err := parseRootfs(annotations)
 	if err != nil {
@@ -38,7 +38,7 @@ func (m *Maker) makeRoot(annotations map[string]string, use func() error) (*atta
 	if err = makePlaces(); err == nil {
 		err = inNamespace(func() error {
 			err := m.mountAll(r, a.Device.Device, a.fs)
-			a.Release() // the mount has it
+			a.Release() // the mount keeps the device in use
 			if err != nil {
 				return fmt.Errorf("%s: %w", r.image, err)
 			}
@@ -52,15 +52,14 @@ func (m *Maker) makeRoot(annotations map[string]string, use func() error) (*atta
 	return a, nil
 }
 
-// inNamespace calls a function on a thread with a mount namespace of its own. If
-// the function executes a program, it is the program's. How mounts of the
-// caller's namespace reach each other stays: a container may want that of its
-// volumes.
+// inNamespace calls a function on a thread with a new mount namespace. If the function
+// executes a program, the program gets the namespace. The propagation of the caller's
+// mounts stays, because a container may need it for its volumes.
 func inNamespace(call func() error) error {
 	result := make(chan error)
 	go func() {
-		// Never unlocked: the thread ends with this function, and the
-		// namespace with the thread.
+		// Without an unlock, the thread ends with this function, and the namespace with
+		// the thread.
 		runtime.LockOSThread()
 		err := unix.Unshare(unix.CLONE_NEWNS)
 		if err != nil {

@@ -9,7 +9,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/eintr"
 )
 
-// mount is mount(2).
+// mount calls mount(2).
 func mount(source, target, fsType string, flags uintptr, data string) error {
 	err := eintr.Repeat(func() error { return unix.Mount(source, target, fsType, flags, data) })
 	if err != nil {
@@ -18,8 +18,8 @@ func mount(source, target, fsType string, flags uintptr, data string) error {
 	return nil
 }
 
-// mountAll mounts the root directory of a container from a device, in the
-// namespace of the calling thread.
+// mountAll mounts the root directory of a container from a device, in the namespace of
+// the calling thread.
 func (m *Maker) mountAll(r *rootfs, device string, fs fileSystem) error {
 	flags, data, err := r.options.forFS(fs)
 	if err != nil {
@@ -47,8 +47,8 @@ func (m *Maker) mountAll(r *rootfs, device string, fs fileSystem) error {
 	return m.mountOverlay(r)
 }
 
-// bindSubdir shows a directory of an image at a place. The image is not to be
-// trusted with links.
+// bindSubdir binds a directory of an image to a place. It follows no links, because the
+// image is not trusted.
 func bindSubdir(image, subdir, place string) error {
 	f, err := openAllowed([]string{image}, image+"/"+subdir, unix.O_DIRECTORY)
 	if err != nil {
@@ -58,8 +58,8 @@ func bindSubdir(image, subdir, place string) error {
 	return bind(f, place)
 }
 
-// bind shows an open directory at a place, and nothing that is mounted below
-// it elsewhere later.
+// bind binds an open directory to a place. Later mounts below the directory do not appear
+// at the place.
 func bind(dir *os.File, place string) error {
 	if err := mount(fmt.Sprintf("/proc/self/fd/%d", dir.Fd()), place, "", unix.MS_BIND, ""); err != nil {
 		return err
@@ -67,7 +67,7 @@ func bind(dir *os.File, place string) error {
 	return mount("", place, "", unix.MS_PRIVATE, "")
 }
 
-// mountOverlay puts what can be written to over what cannot.
+// mountOverlay mounts an overlay with a writable directory over the read-only image.
 func (m *Maker) mountOverlay(r *rootfs) error {
 	dir, err := m.openOverlay(r.overlay)
 	if err != nil {
@@ -81,13 +81,13 @@ func (m *Maker) mountOverlay(r *rootfs) error {
 	defer w.close()
 	data := "lowerdir=" + lowerPlace + "," + w.data()
 	if r.overlay.kind == overlayDir {
-		data += ",index=on" // so that a directory that is in use is refused
+		data += ",index=on" // makes the kernel refuse a directory that is in use
 	}
 	return mount("overlay", rootPlace, "overlay", r.options.flags, data)
 }
 
-// openOverlay opens the directory that takes writes. One of the host's is found in
-// this namespace: an overlay takes no other.
+// openOverlay opens the directory for the overlay's writes. A directory of the host is
+// opened in this namespace, because an overlay accepts no other.
 func (m *Maker) openOverlay(o overlay) (*os.File, error) {
 	if o.kind == overlayDir {
 		return openOverlayDir(m.Settings.AllowedOverlays, o.dir)

@@ -10,32 +10,31 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/eintr"
 )
 
-// A container's file systems are mounted at the same places for all, in a
-// namespace of its own each time. The places are on a tmpfs that is private
-// everywhere, so that what is mounted there is seen nowhere else, although
-// all other mounts may be shared. They stay: to remove the directory of a
-// mount detaches the mount, in whichever namespace it is.
+// All containers' file systems are mounted at the same places, each in a namespace of its
+// own. The places are on a tmpfs that is private in all namespaces, so that a mount there
+// appears in no other namespace, even if all other mounts are shared. The places are
+// never removed, because removing a mount point would detach the mounts on it in all
+// namespaces.
 const (
 	baseDir   = "/run/ublk-loop-oci"
 	lockPath  = baseDir + "/lock"
 	placesDir = baseDir + "/ns"
 
-	imagePlace = placesDir + "/image" // all of an image, a directory of which is wanted
-	lowerPlace = placesDir + "/lower" // what is below an overlay
-	writePlace = placesDir + "/rw"    // what an overlay writes to
+	imagePlace = placesDir + "/image" // a whole image, if only one of its directories is needed
+	lowerPlace = placesDir + "/lower" // the lower directory of an overlay
+	writePlace = placesDir + "/rw"    // the upper and work directory of an overlay
 	rootPlace  = placesDir + "/rootfs"
 )
 
-// hooksDir is where the hooks put root directories for a moment, in the host's
+// hooksDir is where the hooks mount root directories temporarily, in the host's
 // namespace.
 const hooksDir = baseDir + "/hooks"
 
-// The directories let pass whoever knows the way: root of a container with a
-// user namespace is nobody here.
+// placeMode lets other users pass the directories, because the root of a container with a
+// user namespace is an ordinary user of the host.
 const placeMode = 0o711
 
-// makePlaces makes the places, in the namespace of the caller, where they are
-// not there yet.
+// makePlaces makes the places that do not exist yet, in the caller's namespace.
 func makePlaces() error {
 	if err := makeDir(baseDir, placeMode); err != nil {
 		return err
@@ -59,8 +58,8 @@ func makePlaces() error {
 	return nil
 }
 
-// mountPlaces mounts the tmpfs of the places. It is shared at first where its
-// parent is, and may have stayed so if its maker was killed.
+// mountPlaces mounts the tmpfs of the places. A new mount below a shared mount is shared
+// too, and an existing one may have stayed shared if its maker was killed.
 func mountPlaces() error {
 	if err := makeDir(placesDir, placeMode); err != nil {
 		return err
@@ -78,9 +77,9 @@ func mountPlaces() error {
 	return mount("", placesDir, "", unix.MS_PRIVATE, "")
 }
 
-// unmountPlaces unmounts what is at the places, in the namespace of the calling
-// thread. Not their tmpfs: what is mounted on that is private, but that itself is
-// mounted on what may be shared, and its end would reach all namespaces.
+// unmountPlaces unmounts the mounts at the places, in the namespace of the calling
+// thread. It keeps the tmpfs of the places: mounts on it are private, but the tmpfs
+// itself may be on a shared mount, so that its unmount would reach all namespaces.
 func unmountPlaces() {
 	for _, place := range []string{rootPlace, writePlace, lowerPlace, imagePlace} {
 		_ = unix.Unmount(place, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
@@ -95,9 +94,9 @@ func isMountRoot(path string) (bool, error) {
 	return stx.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0, nil
 }
 
-// makeDir makes a directory that has a mode whatever the umask is. One that
-// something is mounted on has the mode of that: where the caller is itself in a
-// namespace from here, it is a container's.
+// makeDir makes a directory with a mode that does not depend on the umask. A mount point
+// keeps the mode of its mount: if the caller is itself in such a namespace, the mount is
+// a container's.
 func makeDir(path string, mode os.FileMode) error {
 	if err := os.Mkdir(path, mode); err != nil && !errors.Is(err, os.ErrExist) {
 		return err

@@ -8,24 +8,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mountOptions are how a file system is to be mounted.
+// mountOptions are the options for mounting a file system.
 type mountOptions struct {
 	readOnly bool
-	flags    uintptr  // but for read-only
-	special  []string // of the file system's own
+	flags    uintptr  // without read-only
+	special  []string // options of the file system
 }
 
-// optionFlags are the options that all file systems have. Not nodev, nosuid and
-// noexec: crun, and runc for a read-only root, mount the container's root anew
-// without. noNewPrivileges of the bundle and the device cgroup stay.
+// optionFlags are the options of all file systems. nodev, nosuid and noexec are not among
+// them: crun, and runc for a read-only root, mount the container's root again without
+// them. The bundle's noNewPrivileges and the device cgroup remain in force.
 var optionFlags = map[string]uintptr{
 	"noatime": unix.MS_NOATIME, "nodiratime": unix.MS_NODIRATIME, "relatime": unix.MS_RELATIME,
 	"strictatime": unix.MS_STRICTATIME, "lazytime": unix.MS_LAZYTIME,
 	"sync": unix.MS_SYNCHRONOUS, "dirsync": unix.MS_DIRSYNC,
 }
 
-// specialOptions are those of some file systems. None lets an image do harm
-// outside of its container: errors=panic would.
+// specialOptions are the options of particular file systems. None of them lets an image
+// do harm outside of its container, as errors=panic would.
 var specialOptions = map[string][]string{
 	"discard": {ext4, xfs}, "nodiscard": {ext4, xfs},
 	"noload": {ext4}, errorsContinue: {ext4}, errorsReadOnly: {ext4},
@@ -38,7 +38,7 @@ const (
 )
 
 func parseOptions(value string) (mountOptions, error) {
-	// Until the runtime has its own mount of it, an image has no device nodes.
+	// Until the runtime makes its own mount, the image's device nodes are unusable.
 	o := mountOptions{readOnly: true, flags: unix.MS_NODEV}
 	given := strings.Split(value, ",")
 	if slices.Contains(given, "rw") {
@@ -81,15 +81,16 @@ func (o *mountOptions) forFS(fs fileSystem) (uintptr, string, error) {
 	}
 	switch fs.kind {
 	case ext4:
-		// An image may ask for a panic, in its superblock.
+		// The image's superblock may ask for a panic.
 		if !slices.Contains(data, errorsContinue) {
 			add(errorsReadOnly)
 		}
 		if o.readOnly && fs.dirty {
-			add("noload") // the journal cannot be replayed
+			add("noload") // a read-only mount cannot replay the journal
 		}
 	case xfs:
-		// Copies of an image have the same, and each container attaches its own.
+		// Copies of an image have the same UUID, and each container attaches its own
+		// copy.
 		add("nouuid")
 	}
 	flags := o.flags

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// overlay is what takes the writes that an image does not.
+// overlay describes where a container's writes go if the image is read-only.
 type overlay struct {
 	kind string // "", overlayTmpfs or overlayDir
 	size uint64 // of a tmpfs, in bytes
@@ -36,9 +36,10 @@ func parseOverlay(value string) (overlay, error) {
 	return overlay{}, fmt.Errorf("not one of none, tmpfs:SIZE, dir:PATH: %w", unix.EINVAL)
 }
 
-// openOverlayDir finds a directory that is to take writes (O_PATH in open(2)). It
-// returns an error that wraps EINVAL for what is inside of another, because a
-// container writes there, and EPERM for one that other users can pass.
+// openOverlayDir opens a directory for writes of an overlay, with O_PATH (open(2)). It
+// returns an error that wraps EINVAL if the directory is inside of another overlay's
+// directory, because a container writes there. It returns an error that wraps EPERM if
+// other users can pass the directory.
 func openOverlayDir(dirs []string, path string) (*os.File, error) {
 	for _, dir := range dirs {
 		rel, err := filepath.Rel(dir, path)
@@ -47,7 +48,7 @@ func openOverlayDir(dirs []string, path string) (*os.File, error) {
 		}
 		for _, name := range strings.Split(rel, "/") {
 			if name == upperName || name == workName {
-				return nil, fmt.Errorf("%s: %q on the way would be inside of another overlay: %w", path, name, unix.EINVAL)
+				return nil, fmt.Errorf("%s: the path could be inside of another overlay because it contains %q: %w", path, name, unix.EINVAL)
 			}
 		}
 	}

@@ -7,10 +7,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// checkPrivate refuses a directory that other users can pass. Root of a container
-// makes setuid programs and device nodes in the overlay below it, and a user who
-// reaches them on the host becomes root. A POSIX ACL shows in the mode: the group's
-// bits are its mask. It returns an error that wraps EPERM.
+// checkPrivate refuses a directory that other users can pass. Root of a container can
+// make setuid programs and device nodes in the overlay below it, and a user who reaches
+// them on the host becomes root. The mode also covers POSIX ACLs, because the group's
+// bits are their mask. checkPrivate returns an error that wraps EPERM.
 func checkPrivate(dir *os.File) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(dir.Fd()), &st); err != nil {

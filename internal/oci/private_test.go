@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A directory takes a container's writes only if no other user can pass it.
+// A directory can take a container's writes only if no other user can pass it.
 func TestOpenOverlayDirPrivate(t *testing.T) {
 	top := t.TempDir()
 	makeDirs(t, top, 0o755, "overlays")
@@ -28,13 +28,14 @@ func TestOpenOverlayDirPrivate(t *testing.T) {
 	}
 }
 
-// The owner of a directory passes it, whatever its mode.
+// A directory of another owner is refused, whatever its mode, because the owner can pass
+// it.
 func TestCheckPrivateOwner(t *testing.T) {
 	dir := t.TempDir()
 	makeDirs(t, dir, 0o700, "x")
 	other := os.Geteuid() + 1
 	if err := os.Chown(dir+"/x", other, -1); errors.Is(err, unix.EPERM) {
-		// Without root, / has another owner.
+		// A test without root uses /, which has another owner.
 		dir = "/"
 	} else if err != nil {
 		t.Fatal(err)

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The file systems that an image may hold.
+// These are the supported file systems.
 const (
 	ext4     = "ext4"
 	xfs      = "xfs"
@@ -17,16 +17,17 @@ const (
 	squashfs = "squashfs"
 )
 
-// fileSystem is what an image holds.
+// fileSystem is the file system of an image.
 type fileSystem struct {
 	kind  string
-	dirty bool // ext4's journal is to be replayed
+	dirty bool // ext4's journal needs a replay
 }
 
-// probeSize is how much of an image tells: all superblocks are in there.
+// probeSize is the size of the part of an image that contains all superblocks.
 const probeSize = 4096
 
-// ext4's superblock, at 1024 (fs/ext4/ext4.h): s_magic, s_feature_incompat.
+// These describe ext4's superblock, at 1024 (fs/ext4/ext4.h): s_magic,
+// s_feature_incompat.
 const (
 	ext4Magic    = 0xEF53
 	ext4MagicAt  = 1024 + 0x38
@@ -40,8 +41,8 @@ const (
 	erofsMagicAt = 1024
 )
 
-// probe finds out which file system there is. It returns an error that wraps
-// EMEDIUMTYPE for none that it knows.
+// probe detects the file system. It returns an error that wraps EMEDIUMTYPE for an
+// unknown one.
 func probe(r io.ReaderAt) (fileSystem, error) {
 	var b [probeSize]byte
 	n, err := r.ReadAt(b[:], 0)
@@ -60,5 +61,5 @@ func probe(r io.ReaderAt) (fileSystem, error) {
 	case le.Uint16(b[ext4MagicAt:]) == ext4Magic:
 		return fileSystem{kind: ext4, dirty: le.Uint32(b[ext4Incompat:])&ext4Recover != 0}, nil
 	}
-	return fileSystem{}, fmt.Errorf("holds no file system of ext4, xfs, erofs, squashfs: %w", unix.EMEDIUMTYPE)
+	return fileSystem{}, fmt.Errorf("does not hold ext4, xfs, erofs or squashfs: %w", unix.EMEDIUMTYPE)
 }

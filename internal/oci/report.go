@@ -10,11 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// report writes an error to the runtime's log, where engines look for it. The
-// error goes to standard error as well, so that a log that cannot be written
-// to is no loss.
+// report writes an error to the runtime's log, where engines look for it. The error also
+// goes to standard error, so that an unwritable log does not matter.
 func (c *call) report(err error) {
-	path := strings.TrimPrefix(c.log, "file:") // as crun has it
+	path := strings.TrimPrefix(c.log, "file:") // crun's form of a path
 	if path == "" || strings.HasPrefix(path, "journald:") || strings.HasPrefix(path, "syslog:") {
 		return
 	}

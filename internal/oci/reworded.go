@@ -2,9 +2,9 @@ package oci
 
 import "strings"
 
-// engineWords puts errors of the kernel in words that podman does not look for: in
-// what a runtime says it takes some for those of the container's command, and
-// ends with 126 or 127 (getOCIRuntimeError in libpod/oci_util.go).
+// engineWords replaces the kernel's words for some errors. podman searches a runtime's
+// messages for these words, takes the error for one of the container's command, and exits
+// with 126 or 127 (getOCIRuntimeError in libpod/oci_util.go).
 var engineWords = strings.NewReplacer(
 	"no such file or directory", "not there",
 	"permission denied", "access refused",
@@ -12,11 +12,11 @@ var engineWords = strings.NewReplacer(
 	"executable file not found in", "no program in",
 )
 
-// reworded is an error in such words.
+// reworded is an error with replaced words.
 type reworded struct{ err error }
 
-// Reword returns an error that says the same in words that no engine takes for
-// another failure, nil for nil.
+// Reword returns an error with the same meaning, in words that no engine takes for
+// another failure. It returns nil for nil.
 func Reword(err error) error {
 	if err == nil {
 		return nil
@@ -27,5 +27,5 @@ func Reword(err error) error {
 // Error implements error.
 func (w *reworded) Error() string { return engineWords.Replace(w.err.Error()) }
 
-// Unwrap returns the error in its own words.
+// Unwrap returns the original error.
 func (w *reworded) Unwrap() error { return w.err }

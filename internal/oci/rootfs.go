@@ -9,28 +9,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// prefix is that of the annotations; the one of the image is what asks for a
-// root directory at all.
+// prefix is the prefix of the annotations. imageAnnotation is the annotation that asks
+// for a root directory.
 const (
 	prefix          = "dev.ublk-loop.rootfs."
 	imageAnnotation = prefix + "image"
 )
 
-// rootfs is what a bundle asks for.
+// rootfs is the root directory that a bundle asks for.
 type rootfs struct {
 	image   string // an absolute path
-	fsType  string // "" for what the image holds
+	fsType  string // "" to detect it
 	options mountOptions
 	overlay overlay
-	subdir  string // in the image, "" for all of it
+	subdir  string // directory in the image, "" for the image's root
 }
 
-// fsTypes are the file systems that there are.
+// fsTypes lists the supported file systems.
 var fsTypes = []string{ext4, xfs, erofs, squashfs}
 
-// parseRootfs returns what annotations ask for. It returns an error that wraps
-// EINVAL for a value that is none, and for a key that is unknown: whoever
-// wrote it expects something of it.
+// parseRootfs parses the annotations. It returns an error that wraps EINVAL for an
+// invalid value and for an unknown key, because its author expects an effect.
 func parseRootfs(annotations map[string]string) (*rootfs, error) {
 	r := &rootfs{}
 	values := map[string]string{"options": "ro", "fstype": "auto", "overlay": "none", "subdir": "/"}
@@ -59,7 +58,7 @@ func (r *rootfs) parseImage(value string) error {
 	return checkPath(value)
 }
 
-// checkPath refuses what is not the plain absolute name of something.
+// checkPath refuses a path that is not absolute and clean.
 func checkPath(path string) error {
 	if !filepath.IsAbs(path) || filepath.Clean(path) != path || path == "/" || strings.ContainsRune(path, 0) {
 		return fmt.Errorf("not a plain absolute path: %w", unix.EINVAL)
@@ -90,7 +89,7 @@ func (r *rootfs) parseOverlay(value string) error {
 		return err
 	}
 	if r.overlay.kind != "" && !r.options.readOnly {
-		return fmt.Errorf("the image itself is written to, with the option rw: %w", unix.EINVAL)
+		return fmt.Errorf("no overlay is possible with the option rw: %w", unix.EINVAL)
 	}
 	return nil
 }

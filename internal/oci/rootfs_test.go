@@ -107,8 +107,8 @@ func TestParseRootfsRefuses(t *testing.T) {
 	}
 }
 
-// Whatever is accepted, no text of it can end an option of mount(2) early, and
-// each path is one.
+// No accepted text can end an option of mount(2) early, and every accepted path is a
+// clean absolute path.
 func FuzzParseRootfs(f *testing.F) {
 	f.Add("/i/a.img", "auto", "ro,noatime", "tmpfs:1m", "/usr")
 	f.Add("/i/../a", "xfs", "rw", "dir:/x", "/")
@@ -149,7 +149,7 @@ func TestMountOptions(t *testing.T) {
 	for _, tt := range []struct {
 		options string
 		fs      fileSystem
-		data    string // "error" for one
+		data    string // "error" for an error
 	}{
 		{"ro", fileSystem{kind: squashfs}, ""},
 		{"ro", fileSystem{kind: erofs}, ""},

@@ -14,38 +14,37 @@ import (
 	"github.com/ublk-loop/ublk-loop/client"
 )
 
-// SettingsPath is where the settings are.
+// SettingsPath is the path of the settings.
 const SettingsPath = "/etc/ublk-loop/oci.toml"
 
-// Settings are the administrator's.
+// Settings are the administrator's settings.
 type Settings struct {
-	// Runtimes are the programs behind ublk-NAME.
+	// Runtimes maps NAME to the program that ublk-NAME executes.
 	Runtimes map[string]string `toml:"runtimes"`
-	// Lists apply to every container for which no other lists are given. Without
-	// a list there is no image that a container may have, or write to.
+	// Lists apply to every container that has no other lists. Without a list, containers
+	// can have no image, or can write to no image.
 	Lists
-	// Handlers and Owners are lists for the containers of one handler, and of one
-	// owner of bundles, by his number.
+	// Handlers and Owners have other lists, for the containers of a handler and for the
+	// bundles of an owner, by his number.
 	Handlers map[string]Lists `toml:"handlers"`
 	Owners   map[string]Lists `toml:"owners"`
-	// AllowedOverlays are the directories below which those may be that take
-	// what a container writes. They must not be below AllowedImages: a
-	// container could make its own image there.
+	// AllowedOverlays are the directories that containers' writes may go to. They must
+	// not be below AllowedImages, because a container could make an image there.
 	AllowedOverlays []string `toml:"allowed_overlays"`
-	// TmpfsLimit is the largest tmpfs that takes what a container writes, 0 for an
+	// TmpfsLimit is the maximum size of a tmpfs for containers' writes. 0 stands for an
 	// eighth of the machine's memory.
 	TmpfsLimit Size `toml:"tmpfs_limit"`
-	// Socket is that of the server.
+	// Socket is the path of the server's socket.
 	Socket string `toml:"socket"`
-	// AttachTimeout bounds how long a container waits for its device.
+	// AttachTimeout bounds the time that a container waits for its device.
 	AttachTimeout time.Duration `toml:"attach_timeout"`
-	// SweepAfter is how long the hooks' mounts stay of which nobody has said
-	// that the container has started: longer than it may take to create one.
+	// SweepAfter is the age at which Sweep removes a hook's mount whose container is not
+	// known to have started. It must exceed the time to create a container.
 	SweepAfter time.Duration `toml:"sweep_after"`
 }
 
-// ReadSettings reads the settings of a file. Without the file it returns the
-// defaults; a key that it does not know is an error.
+// ReadSettings reads the settings from a file. Without the file it returns the defaults.
+// An unknown key is an error.
 func ReadSettings(path string) (*Settings, error) {
 	s := &Settings{Socket: client.DefaultSocket, AttachTimeout: 10 * time.Second, SweepAfter: time.Minute}
 	meta, err := toml.DecodeFile(path, s)
@@ -76,27 +75,27 @@ func (s *Settings) validate() error {
 	for _, dir := range s.AllowedOverlays {
 		for _, images := range s.allAllowed() {
 			if isBelow(images, dir) || isBelow(dir, images) {
-				return fmt.Errorf("allowed_overlays: %q: containers could write images of %q there: %w", dir, images, unix.EINVAL)
+				return fmt.Errorf("allowed_overlays: %q: containers could make images for %q there: %w", dir, images, unix.EINVAL)
 			}
 		}
 	}
 	if s.AttachTimeout <= 0 {
-		return fmt.Errorf("attach_timeout: %s: not a time to wait: %w", s.AttachTimeout, unix.EINVAL)
+		return fmt.Errorf("attach_timeout: %s: not a positive time: %w", s.AttachTimeout, unix.EINVAL)
 	}
 	if s.SweepAfter <= 0 {
-		return fmt.Errorf("sweep_after: %s: not a time to wait: %w", s.SweepAfter, unix.EINVAL)
+		return fmt.Errorf("sweep_after: %s: not a positive time: %w", s.SweepAfter, unix.EINVAL)
 	}
 	return nil
 }
 
-// isBelow reports whether a path is a directory's, or below it.
+// isBelow reports whether path is dir or below it.
 func isBelow(dir, path string) bool {
 	rel, err := filepath.Rel(dir, path)
 	return err == nil && filepath.IsLocal(rel)
 }
 
-// Runtime returns the program behind ublk-NAME. NAME can be that of another runtime
-// and a word of the administrator's: "runc-trusted".
+// Runtime returns the program that ublk-NAME executes. NAME can be the name of another
+// runtime with a suffix of the administrator's: "runc-trusted".
 func (s *Settings) Runtime(name string) string {
 	plain, _, _ := strings.Cut(name, "-")
 	for _, name := range []string{name, plain} {

@@ -13,19 +13,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// userNamespace is that of a container, in which root is somebody else.
+// userNamespace is a container's user namespace, in which root is an ordinary user of the
+// host.
 type userNamespace struct {
-	path   string // of another's, "" for one that the runtime makes
+	path   string // path of an existing namespace, "" if the runtime makes a new one
 	groups []idMapping
 }
 
-// idMapping says whom some of a user namespace's users or groups are outside.
+// idMapping maps ids of a user namespace to ids of the host. It omits the number of ids.
 type idMapping struct {
 	ContainerID uint32 `json:"containerID"`
 	HostID      uint32 `json:"hostID"`
 }
 
-// userNamespace returns the container's, nil where it has none of its own.
+// userNamespace returns the container's user namespace, or nil if the container has none.
 func (c *config) userNamespace() (*userNamespace, error) {
 	var linux struct {
 		Namespaces []struct {
@@ -47,16 +48,16 @@ func (c *config) userNamespace() (*userNamespace, error) {
 	return nil, nil
 }
 
-// rootGroup returns the group, here, of group 0 there. It returns an error that
-// wraps EOPNOTSUPP where that is not known.
+// rootGroup returns the host's group for group 0 of the namespace. It returns an error
+// that wraps EOPNOTSUPP if the group is unknown.
 func (u *userNamespace) rootGroup() (int, error) {
 	groups := u.groups
 	if u.path != "" {
-		// What the configuration says of another's is not so: podman, which does not
-		// know either, writes that 0 is 0.
+		// The configuration does not describe an existing namespace: podman does not know
+		// it either, and writes that 0 maps to 0.
 		var err error
 		if groups, err = groupsAt(u.path); err != nil {
-			return 0, fmt.Errorf("whom the user namespace %s has for root is not known, use ublk-runc or ublk-crun: %w", u.path, err)
+			return 0, fmt.Errorf("the root group of the user namespace %s is unknown, use ublk-runc or ublk-crun: %w", u.path, err)
 		}
 	}
 	i := slices.IndexFunc(groups, func(m idMapping) bool { return m.ContainerID == 0 && m.HostID != math.MaxUint32 })
@@ -66,11 +67,11 @@ func (u *userNamespace) rootGroup() (int, error) {
 	return int(groups[i].HostID), nil
 }
 
-// processNamespace is where a process has its user namespace (proc_pid_ns(5)).
+// processNamespace matches the path of a process's user namespace (proc_pid_ns(5)).
 var processNamespace = regexp.MustCompile(`^(/proc/[1-9][0-9]*)/ns/user$`)
 
-// groupsAt returns the groups of the user namespace at a path. It returns an error
-// that wraps EOPNOTSUPP for a path that is no process's.
+// groupsAt returns the group mappings of the user namespace at a path. It returns an
+// error that wraps EOPNOTSUPP if the path does not name a process's namespace.
 func groupsAt(path string) ([]idMapping, error) {
 	process := processNamespace.FindStringSubmatch(path)
 	if process == nil {

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// inGroup starts a process whose user namespace has one group, and returns where
-// that namespace is, and whom the group is here.
+// inGroup starts a process whose user namespace has one group. It returns the path of the
+// namespace and the host's group.
 func inGroup(t *testing.T, id int) (path string, group int) {
 	t.Helper()
 	group = os.Getgid()
@@ -38,8 +38,8 @@ func inGroup(t *testing.T, id int) (path string, group int) {
 	return fmt.Sprintf("/proc/%d/ns/user", cmd.Process.Pid), group
 }
 
-// joining is a configuration as podman writes it for a container that is to be in a
-// namespace that there is.
+// joining returns a configuration as podman writes it for a container that joins an
+// existing namespace.
 func joining(path string) string {
 	const format = `{"linux":{"namespaces":[{"type":"user","path":%q}],"gidMappings":[{"containerID":0,"hostID":0,"size":1}]}}`
 	return fmt.Sprintf(format, path)
@@ -79,11 +79,11 @@ func TestPassage(t *testing.T) {
 	for _, path := range []string{"/run/x", "/proc/self/ns/user", "/proc/1/../1/ns/user", "/proc/0/ns/user"} {
 		check(joining(path), "refused")
 	}
-	check(joining("/proc/4194305/ns/user"), failed) // more than there can be
+	check(joining("/proc/4194305/ns/user"), failed) // larger than any pid
 }
 
-// The group of another's namespace is that which it has, whatever a configuration
-// says.
+// The group of an existing namespace comes from the namespace, not from the
+// configuration.
 func TestPassageToAnother(t *testing.T) {
 	for id, known := range map[int]bool{0: true, 1: false} {
 		path, group := inGroup(t, id)

@@ -12,12 +12,12 @@ import (
 // Wrapper stands in for a runtime.
 type Wrapper struct {
 	Maker
-	// Runtime is the program that is stood in for.
+	// Runtime is the program that Wrapper stands in for.
 	Runtime string
 }
 
-// Run carries out a call of the runtime, by executing it. It returns only if
-// that fails, or something before, which has left nothing then.
+// Run carries out a call of the runtime, and executes the runtime. It returns only an
+// error, and has left nothing then.
 func (w *Wrapper) Run(args []string) error {
 	c := parseCall(args)
 	err := Reword(w.run(&c, args))
@@ -43,8 +43,9 @@ func (w *Wrapper) run(c *call, args []string) error {
 	return fmt.Errorf("rootfs image unavailable: %w", w.start(b, args))
 }
 
-// checkRuntime refuses this program itself, which would go on for ever, and
-// what cannot be executed: that is better known before anything is done.
+// checkRuntime refuses this program itself, because it would execute itself for ever. It
+// also refuses a program that cannot be executed, so that this error comes before any
+// mount.
 func (w *Wrapper) checkRuntime() error {
 	self, err := os.Stat("/proc/self/exe")
 	if err != nil {
@@ -63,8 +64,8 @@ func (w *Wrapper) checkRuntime() error {
 	return nil
 }
 
-// execute replaces this program by the runtime. All that is open here closes
-// by that, and all that the caller has opened stays.
+// execute replaces this program with the runtime. The exec closes the files that this
+// program has opened, and keeps those of the caller.
 func (w *Wrapper) execute(args []string) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -75,8 +76,7 @@ func (w *Wrapper) execute(args []string) error {
 	return fmt.Errorf("execute %s: %w", w.Runtime, err)
 }
 
-// start makes a container's root directory, and executes the runtime in its
-// namespace.
+// start makes a container's root directory, and executes the runtime in its namespace.
 func (w *Wrapper) start(b *bundle, args []string) error {
 	w.Requester.Owner = &b.owner
 	_, err := w.makeRoot(b.config.Annotations, func() error {

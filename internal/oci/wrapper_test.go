@@ -25,7 +25,7 @@ func TestWorded(t *testing.T) {
 	}
 }
 
-// What cannot be executed is known before anything is done.
+// An error of the runtime's path comes before any other action.
 func TestRunWithoutRuntime(t *testing.T) {
 	self, err := os.Executable()
 	if err != nil {
@@ -47,7 +47,7 @@ func TestRunWithoutRuntime(t *testing.T) {
 	}
 }
 
-// A failure is in the runtime's log as well.
+// The runtime's log also gets the error.
 func TestReport(t *testing.T) {
 	dir := t.TempDir()
 	bundle := filepath.Join(dir, "bundle")
@@ -59,7 +59,7 @@ func TestReport(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := &Wrapper{Maker: Maker{Settings: &Settings{}}, Runtime: "/bin/sh"}
-	const want = "rootfs image unavailable: /nothing: below no directory that the settings allow"
+	const want = "rootfs image unavailable: /nothing: not below a directory that the settings allow"
 	for _, format := range []string{"json", "text"} {
 		path := filepath.Join(dir, format)
 		err := w.Run([]string{"--log=" + path, "--log-format", format, "create", "--bundle", bundle, "x"})
@@ -81,7 +81,8 @@ func TestReport(t *testing.T) {
 	}
 }
 
-// The runtime gets its arguments as they are, unless a container is made whose root is to come from an image.
+// The runtime gets its arguments unchanged, except for a container whose root has to come
+// from an image.
 func TestRunExecutesTheRuntime(t *testing.T) {
 	self, err := os.Executable()
 	if err != nil {
@@ -91,9 +92,9 @@ func TestRunExecutesTheRuntime(t *testing.T) {
 	for config, executed := range map[string]bool{
 		`{}`:              true,
 		`{` + image + `}`: false,
-		`{` + image + `,"root":{"path":"` + hooksDir + `/x/rootfs"}}`: true, // which a hook has made from the image
+		`{` + image + `,"root":{"path":"` + hooksDir + `/x/rootfs"}}`: true, // a hook has already made this root from the image
 		`{"root":{"path":"` + hooksDir + `/x/rootfs"}}`:               true,
-		`not JSON`: true, // which the runtime complains of
+		`not JSON`: true, // the runtime reports this error
 	} {
 		bundle := t.TempDir()
 		if err := os.WriteFile(filepath.Join(bundle, "config.json"), []byte(config), 0o600); err != nil {

@@ -8,20 +8,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The directories that an overlay has in the one that takes its writes.
+// These are the directories that an overlay needs in the directory for its writes.
 const (
-	upperName = "upper" // what a container sees of its writes
-	workName  = "work"  // the kernel's
+	upperName = "upper" // the container's written files
+	workName  = "work"  // used by the kernel
 )
 
-// writable are these directories, open. Whatever somebody puts in their places,
-// before or after, is not what is written to: a container may have had its hands
-// there, and paths are followed outside of it.
+// writable holds these directories open. Writes go to these directories even if another
+// program replaces them by links or mounts. That matters, because a container may have
+// written there, and paths are resolved outside of it.
 type writable struct{ upper, work *os.File }
 
-// openWritable opens them in a directory, and makes what is not there. The upper
-// one is what a container sees of its root directory itself, so it gets mode and
-// owner of the lower one.
+// openWritable opens the directories in dir, and makes those that do not exist. The
+// container sees the upper directory as its root directory. Therefore a new upper
+// directory gets the mode and the owner of lower.
 func openWritable(lower string, dir *os.File) (*writable, error) {
 	var st unix.Stat_t
 	if err := unix.Stat(lower, &st); err != nil {
@@ -43,8 +43,8 @@ func openWritable(lower string, dir *os.File) (*writable, error) {
 	return w, nil
 }
 
-// openOrMake opens a directory in another one, and reports whether it has made it.
-// It returns an error that wraps ELOOP for a link, EXDEV for a mount.
+// openOrMake opens a directory in dir, and reports whether it made the directory. It
+// returns an error that wraps ELOOP for a link and EXDEV for a mount.
 func openOrMake(dir *os.File, name string) (f *os.File, made bool, err error) {
 	path := dir.Name() + "/" + name
 	err = unix.Mkdirat(int(dir.Fd()), name, 0o700)
@@ -70,13 +70,13 @@ func makeLike(f *os.File, other *unix.Stat_t) error {
 	return nil
 }
 
-// data are the options of an overlay that name the directories, for as long as
-// they are open.
+// data returns the mount options of an overlay that name the directories. They are valid
+// while the directories are open.
 func (w *writable) data() string {
 	return fmt.Sprintf("upperdir=/proc/self/fd/%d,workdir=/proc/self/fd/%d", w.upper.Fd(), w.work.Fd())
 }
 
 func (w *writable) close() {
 	_ = w.work.Close()
-	_ = w.upper.Close() // of one that was not opened: an error, and no more
+	_ = w.upper.Close() // Close of a nil file only returns an error
 }

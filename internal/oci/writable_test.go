@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openPath opens a directory as an overlay's is.
+// openPath opens a directory in the same way as an overlay's directory.
 func openPath(t *testing.T, path string) *os.File {
 	t.Helper()
 	dir, err := os.OpenFile(path, unix.O_PATH|unix.O_DIRECTORY, 0)
@@ -21,7 +21,7 @@ func openPath(t *testing.T, path string) *os.File {
 	return dir
 }
 
-// makeDirs makes directories of a mode below one.
+// makeDirs makes directories with a mode below top.
 func makeDirs(t *testing.T, top string, mode os.FileMode, names ...string) {
 	t.Helper()
 	for _, name := range names {
@@ -41,7 +41,8 @@ func modeOf(t *testing.T, path string) os.FileMode {
 	return info.Mode() &^ os.ModeDir
 }
 
-// The upper directory is as the lower one when it is made, and stays as it is.
+// A new upper directory gets the attributes of the lower one. An existing one keeps its
+// own.
 func TestOpenWritable(t *testing.T) {
 	top := t.TempDir()
 	makeDirs(t, top, 0o700, "dir")
@@ -65,8 +66,8 @@ func TestOpenWritable(t *testing.T) {
 	}
 }
 
-// What a container may have put in the places of an overlay's directories is not
-// followed, and nothing is changed where it leads.
+// Links that a container may have put in the places of an overlay's directories are not
+// followed, and their targets do not change.
 func TestOpenWritablePlanted(t *testing.T) {
 	for _, name := range []string{upperName, workName} {
 		for to, want := range map[string]error{
@@ -102,8 +103,7 @@ func TestOpenWritablePlanted(t *testing.T) {
 	}
 }
 
-// A directory that a container may have made, with whatever is in it, takes no
-// writes of another.
+// A directory inside of another overlay, which a container may have made, is refused.
 func TestOpenOverlayDir(t *testing.T) {
 	top := t.TempDir()
 	makeDirs(t, top, 0o755, "a", "upper")
@@ -119,7 +119,7 @@ func TestOpenOverlayDir(t *testing.T) {
 		}
 		_ = f.Close()
 	}
-	// The administrator's own directories have whatever names he likes.
+	// The administrator's own directories may have any name.
 	f, err := openOverlayDir([]string{top + "/upper"}, top+"/upper/x")
 	if err != nil {
 		t.Error(err)

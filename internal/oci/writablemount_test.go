@@ -7,9 +7,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A file system that is mounted on one of an overlay's directories takes no
-// writes: the overlay is on the file system that it was given. /proc is mounted
-// on a directory of / wherever tests run.
+// A mount on one of an overlay's directories is refused, because the overlay must stay on
+// the file system of the given directory. /proc is mounted on a directory of / wherever
+// tests run.
 func TestOpenWritableMounted(t *testing.T) {
 	var root, proc unix.Stat_t
 	if err := errors.Join(unix.Stat("/", &root), unix.Stat("/proc", &proc)); err != nil {

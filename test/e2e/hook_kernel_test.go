@@ -112,7 +112,7 @@ func TestKernelHookRefused(t *testing.T) {
 	refused(ask(asked{"image": image}), "no server")
 	w.server = w.serve()
 	refused(ask(asked{"image": w.images + "/nothing"}), "not there")
-	refused(ask(asked{"image": w.bin}), "below no directory")
+	refused(ask(asked{"image": w.bin}), "not below a directory")
 	refused(ask(asked{"image": w.images + "/zeros.img"}), "no file system")
 	refused(ask(asked{"image": image, "options": "suid"}), "suid")
 	refused(ask(asked{"image": image, "subdir": "/nothing"}), "not there")

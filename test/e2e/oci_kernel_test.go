@@ -126,7 +126,7 @@ func TestKernelOCIRefused(t *testing.T) {
 	w.refuses(ask(asked{"image": w.images + "/nothing"}), w.images+"/nothing", "not there")
 	outside := filepath.Join(w.TempDir(), "ext4.img")
 	w.tool("cp", image, outside)
-	w.refuses(ask(asked{"image": outside}), outside, "below no directory")
+	w.refuses(ask(asked{"image": outside}), outside, "not below a directory")
 	if err := os.Symlink(outside, w.images+"/link.img"); err != nil {
 		t.Fatal(err)
 	}
@@ -140,7 +140,7 @@ func TestKernelOCIRefused(t *testing.T) {
 	w.refuses(ask(asked{"image": image, "optoins": "ro"}), "optoins")
 	w.refuses(ask(asked{"image": image, "subdir": "/nothing"}), "not there")
 	w.refuses(ask(asked{"image": image, "subdir": "/content"}), "/content")
-	w.refuses(ask(asked{"image": image, "overlay": "dir:" + w.TempDir()}), "below no directory")
+	w.refuses(ask(asked{"image": image, "overlay": "dir:" + w.TempDir()}), "not below a directory")
 	// A file system that the kernel refuses.
 	broken := w.images + "/broken.img"
 	w.tool("cp", image, broken)
@@ -291,7 +291,7 @@ func (w *wrapped) refusesPlanted(ask asked, overlays string) {
 		if err := os.Symlink(target, filepath.Join(dir, name)); err != nil {
 			w.Fatal(err)
 		}
-		w.refuses(trapped(dir), dir+"/"+name, "a link is on the way")
+		w.refuses(trapped(dir), dir+"/"+name, "the path contains a link")
 	}
 	if entries, err := os.ReadDir(target); err != nil || len(entries) > 0 {
 		w.Errorf("outside there is %q, error %v", entries, err)
