@@ -93,7 +93,7 @@ func serveFake(t *testing.T, d *fakeDevices, socket string) (stop func()) {
 
 // A device is open before it is mounted, and is removed if it is not mounted.
 func TestAttach(t *testing.T) {
-	for content, want := range map[string]string{"hsqs": "", "else": "does not hold ext4"} {
+	for content, want := range map[string]string{"hsqs": "", "else": "no file system"} {
 		dir := t.TempDir()
 		path := filepath.Join(dir, "image")
 		if err := os.WriteFile(path, append([]byte(content), make([]byte, probeSize)...), 0o600); err != nil {

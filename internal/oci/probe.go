@@ -61,5 +61,5 @@ func probe(r io.ReaderAt) (fileSystem, error) {
 	case le.Uint16(b[ext4MagicAt:]) == ext4Magic:
 		return fileSystem{kind: ext4, dirty: le.Uint32(b[ext4Incompat:])&ext4Recover != 0}, nil
 	}
-	return fileSystem{}, fmt.Errorf("does not hold ext4, xfs, erofs or squashfs: %w", unix.EMEDIUMTYPE)
+	return fileSystem{}, fmt.Errorf("has no file system of type ext4, xfs, erofs or squashfs: %w", unix.EMEDIUMTYPE)
 }

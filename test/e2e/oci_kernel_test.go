@@ -282,7 +282,7 @@ func (w *wrapped) refusesPlanted(ask asked, overlays string) {
 		a["overlay"] = "dir:" + dir
 		return w.bundle(a, "sh", "-c", "echo x >/escaped")
 	}
-	w.refuses(trapped(dir+"/upper/trap"), `"upper" on the way`)
+	w.refuses(trapped(dir+"/upper/trap"), `contains "upper"`)
 	for _, name := range []string{"upper", "work"} {
 		dir := filepath.Join(overlays, "planted-"+name)
 		if err := os.Mkdir(dir, 0o700); err != nil {
