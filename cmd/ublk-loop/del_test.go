@@ -75,7 +75,7 @@ func TestDelErrors(t *testing.T) {
 		2: fmt.Errorf("remove /dev/ublkb2: %w", loop.ErrForeign),
 	}
 	want := "ublk-loop: error: remove /dev/ublkb0: device is in use\n" +
-		"hint: unmount it or end what has it open; --force removes it all the same\n" +
+		"hint: unmount it or end the processes that have it open; --force removes it anyway\n" +
 		"ublk-loop: error: remove /dev/ublkb1: input/output error\n" +
 		"ublk-loop: error: remove /dev/ublkb2: not a device of ublk-loop\n" +
 		"hint: remove it with the program that made it\n"

@@ -41,7 +41,7 @@ func TestDMTable(t *testing.T) {
 		"ublkb3: 0 2048 linear 8:0 8\nublkb4: 0 2048 crypt aes-xts-plain64 :64:user:ublk-loop:4 0 8:0 8\n", "")
 	b.drv.devices[1].Transfer.Name = "xor"
 	b.check(t, []string{"list", "--dm-table", "4"}, 1, "",
-		"ublk-loop: error: list /dev/ublkb3: device mapper has no xor: unsupported operation\nhint: name the other devices\n")
+		"ublk-loop: error: list /dev/ublkb3: device mapper has no xor: unsupported operation\nhint: list the other devices by name\n")
 	b.check(t, []string{"list", "--dm-table", "--json"}, 2, "",
 		"ublk-loop: error: --json and --dm-table are mutually exclusive\nhint: see ublk-loop list --help\n")
 }

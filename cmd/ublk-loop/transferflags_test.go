@@ -111,11 +111,11 @@ func TestKeyFile(t *testing.T) {
 		errors string
 	}{
 		{[]string{"--key-file", good}, 0, ""},
-		{[]string{"--key-file", open}, 0, "ublk-loop: warning: " + path + ": key file " + open + ": others have access to it (mode 0644)\n"},
+		{[]string{"--key-file", open}, 0, "ublk-loop: warning: " + path + ": key file " + open + ": other users have access to it (mode 0644)\n"},
 		{
 			[]string{"--key-file", open, "--strict-key"},
 			1,
-			said(open+": others have access to it (mode 0644): permission denied\nhint: chmod 600 ") + open + "\n",
+			said(open+": other users have access to it (mode 0644): permission denied\nhint: chmod 600 ") + open + "\n",
 		},
 		{[]string{"--key-file", empty}, 1, said(empty + ": empty: invalid argument\n")},
 		{[]string{"--key-file", long}, 1, said(long + ": more than 512 bytes: invalid argument\n")},

@@ -9,12 +9,12 @@ import (
 	"github.com/ublk-loop/ublk-loop/transfer"
 )
 
-// keyrings are where a key is looked for (keyrings(7)): what the session has,
-// which most often includes the user's, and then the user's.
+// keyrings lists the keyrings to search (keyrings(7)): first the session's, which usually
+// includes the user's, then the user's.
 var keyrings = []int{unix.KEY_SPEC_SESSION_KEYRING, unix.KEY_SPEC_USER_KEYRING, unix.KEY_SPEC_USER_SESSION_KEYRING}
 
-// readKeyring returns the payload of a key of type user: of logon keys, which
-// only the kernel can read, nobody gets it.
+// readKeyring returns the payload of a key of type user. It cannot read a key of type
+// logon, because only the kernel can.
 func readKeyring(description string, limit int) (*transfer.Secret, error) {
 	id, err := findKey(description)
 	if err != nil {
@@ -39,8 +39,8 @@ func readKeyring(description string, limit int) (*transfer.Secret, error) {
 	return key, nil
 }
 
-// findKey returns the id of a key. It only looks: request_key(2) would have the
-// kernel start a program for what is not there.
+// findKey returns the id of a key. It only searches, because request_key(2) would make
+// the kernel start a program for a missing key.
 func findKey(description string) (id int, err error) {
 	for _, ring := range keyrings {
 		id, err = unix.KeyctlSearch(ring, "user", description, 0)

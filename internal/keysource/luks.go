@@ -16,14 +16,14 @@ import (
 	"github.com/ublk-loop/ublk-loop/transfer/luks"
 )
 
-// maxPassphraseBytes is the longest content of a key file, as cryptsetup's
-// default.
+// maxPassphraseBytes is the maximum size of a key file with a passphrase. It is
+// cryptsetup's default.
 const maxPassphraseBytes = 8 << 20
 
-// Unlock opens a LUKS volume: it puts what the header says into the
-// configuration, and returns the volume's key. It is done here, in a process
-// that ends soon, and not in the server: deriving a key takes memory, up to
-// gigabytes, and leaves its traces there.
+// Unlock opens a LUKS volume: it copies the header's settings to the configuration, and
+// returns the volume's key. The caller must be a short-lived process, not the server,
+// because deriving a key takes memory, up to gigabytes, and leaves intermediate values
+// there.
 func (s *Source) Unlock(file *os.File, c *loop.Config) (*transfer.Secret, []string, error) {
 	part, err := loop.OpenPart(file, c.Offset, c.SizeLimit)
 	if err != nil {
@@ -47,7 +47,7 @@ func (s *Source) Unlock(file *os.File, c *loop.Config) (*transfer.Secret, []stri
 		return nil, nil, err
 	}
 	err = header.Unlock(part, pass.Bytes(), luks.Limits{Memory: availableMemory()}, key.Bytes())
-	debug.FreeOSMemory() // what was derived from a passphrase, and a lot of it
+	debug.FreeOSMemory() // memory of the key derivation, possibly much
 	if err != nil {
 		key.Close()
 		return nil, nil, explainUnlock(err, pass.Bytes())
@@ -56,7 +56,7 @@ func (s *Source) Unlock(file *os.File, c *loop.Config) (*transfer.Secret, []stri
 	return key, warnings, nil
 }
 
-// readHeader reads a header that can be used.
+// readHeader reads the header, and checks that its volume is supported.
 func readHeader(part *loop.Part) (*luks.Header, luks.Volume, error) {
 	header, err := luks.Read(part, part.Size())
 	if err != nil {
@@ -66,9 +66,9 @@ func readHeader(part *loop.Part) (*luks.Header, luks.Volume, error) {
 	return header, volume, err
 }
 
-// useVolume makes a device's configuration that of a volume in the part of the
-// file that it was about, of total bytes. One that goes to the end of the file
-// grows with it.
+// useVolume changes a device's configuration from the part of the file with the header to
+// the volume in that part. total is the size of the part in bytes. A volume that reaches
+// the end of the file gets no size limit, so that it grows with the file.
 func useVolume(v *luks.Volume, c *loop.Config, total uint64) {
 	c.Transfer.LUKSOffset = c.Offset
 	c.Offset += v.Offset
@@ -82,33 +82,33 @@ func useVolume(v *luks.Volume, c *loop.Config, total uint64) {
 	c.Transfer.UUID = v.UUID
 }
 
-// explainUnlock adds what can be done about an error of a passphrase.
+// explainUnlock adds a hint to an error of Unlock.
 func explainUnlock(err error, pass []byte) error {
 	switch {
 	case errors.Is(err, luks.ErrLimit):
 		return hint.Add(err, "the key needs more memory than is free, or the header asks for too much work")
 	case errors.Is(err, luks.ErrWrongPassphrase) && bytes.HasSuffix(pass, []byte("\n")):
-		return hint.Add(err, "the passphrase that was read ends with a newline, which is a part of it: "+
-			"leave the newline out, as printf %%s does")
+		return hint.Add(err, "the passphrase ends with a newline, which counts as a part of it: "+
+			"write it without the newline, as printf %%s does")
 	}
 	return err
 }
 
-// passphrase returns the passphrase of a volume, from where the flags say, else
-// from the terminal.
+// passphrase returns the passphrase of a volume, from the given source or else from the
+// terminal.
 func (s *Source) passphrase(name string) (*transfer.Secret, []string, error) {
 	if s.IsGiven() {
 		return s.read(maxPassphraseBytes)
 	}
 	pass, err := askPassphrase(fmt.Sprintf("Passphrase for %s: ", report.OneLine(name)))
 	if errors.Is(err, errNoTerminal) {
-		err = &hint.Error{Err: err, Hint: "name the place of the passphrase with {key}, which may be -"}
+		err = &hint.Error{Err: err, Hint: "give the passphrase with {key}, where - is standard input"}
 	}
 	return pass, nil, err
 }
 
-// availableMemory returns how many bytes a process can take without harm, 0
-// where the kernel does not say (MemAvailable in proc_meminfo(5)).
+// availableMemory returns the number of bytes that a process can use without swapping, or
+// 0 if it is unknown (MemAvailable in proc_meminfo(5)).
 func availableMemory() uint64 {
 	f, err := os.Open("/proc/meminfo")
 	if err != nil {

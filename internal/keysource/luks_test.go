@@ -21,9 +21,9 @@ func TestUseVolume(t *testing.T) {
 	v := luks.Volume{Version: 2, UUID: "u", Offset: 4096, Size: 8192, SectorSize: 512, IVOffset: 8}
 	for _, tt := range []struct {
 		offset, limit, total uint64
-		want                 uint64 // size limit
+		want                 uint64 // expected size limit
 	}{
-		{1 << 20, 0, 4096 + 8192, 0}, // to the end, wherever that will be
+		{1 << 20, 0, 4096 + 8192, 0}, // a volume that reaches the end of the file has no limit
 		{1 << 20, 0, 4096 + 8192 + 100, 8192},
 		{1 << 20, 4096 + 8192, 4096 + 8192, 8192},
 	} {
@@ -51,14 +51,14 @@ func TestParseAvailable(t *testing.T) {
 	}
 }
 
-// A passphrase with a newline, as echo writes it, is wrong for a reason that is
-// hard to see.
+// Unlock explains a wrong passphrase that ends with a newline, as echo writes it, because
+// the cause is hard to see.
 func TestExplainUnlock(t *testing.T) {
 	wrong := fmt.Errorf("x: %w", luks.ErrWrongPassphrase)
 	for _, tt := range []struct {
 		err  error
 		pass string
-		want string // in the hint; "" for none
+		want string // a part of the hint, "" for no hint
 	}{
 		{wrong, "secret\n", "ends with a newline"},
 		{wrong, "secret\r\n", "ends with a newline"},
@@ -84,8 +84,8 @@ func TestExplainUnlock(t *testing.T) {
 	}
 }
 
-// Unlock reads a passphrase with all that the file has, and says so if the
-// passphrase is wrong because of that.
+// Unlock takes the whole file for the passphrase, and mentions a final newline if the
+// passphrase is wrong.
 func TestUnlockWithNewline(t *testing.T) {
 	compressed, err := os.Open("../../transfer/luks/testdata/luks1-sha256-256.img.gz")
 	if err != nil {

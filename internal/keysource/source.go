@@ -13,35 +13,35 @@ import (
 	"github.com/ublk-loop/ublk-loop/transfer"
 )
 
-// Kind is where a key is.
+// Kind is the kind of a key's source.
 type Kind int
 
-// The kinds.
+// These are the kinds.
 const (
 	Nowhere    Kind = iota
 	File            // Source.File
 	Descriptor      // Source.FD
-	Keyring         // the kernel's keyrings, by Source.Description
+	Keyring         // the kernel's keyrings, see Source.Description
 )
 
-// Source says where a key is.
+// Source describes where a key is.
 type Source struct {
 	Kind        Kind
-	File        string // a path, or - for standard input
+	File        string // a path, or "-" for standard input
 	FD          int
-	Description string // of a key in the kernel's keyrings
-	// Strict refuses a file that other users can read. Without it that is worth a
-	// warning.
+	Description string // description of a key in the kernel's keyrings
+	// Strict refuses a key file that other users can read. Without Strict such a file
+	// only causes a warning.
 	Strict bool
 }
 
-// IsGiven reports whether the source names a place.
+// IsGiven reports whether the source has a key.
 func (s *Source) IsGiven() bool { return s.Kind != Nowhere }
 
 // Key returns the key of a transfer, and warnings.
 func (s *Source) Key() (*transfer.Secret, []string, error) { return s.read(transfer.MaxKeyBytes) }
 
-// read returns the key of at most limit bytes, and what is worth a warning.
+// read returns the key, which has at most limit bytes, and warnings.
 func (s *Source) read(limit int) (key *transfer.Secret, warnings []string, err error) {
 	var what string
 	switch {
@@ -84,8 +84,8 @@ func (s *Source) readFile(limit int) (*transfer.Secret, []string, error) {
 	return key, warnings, err
 }
 
-// othersCanRead says how others than root and we can read a file, "" if they
-// can't.
+// othersCanRead says why users other than root and this one can read a file. It returns
+// "" if they cannot.
 func othersCanRead(f *os.File) (string, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
@@ -93,9 +93,9 @@ func othersCanRead(f *os.File) (string, error) {
 	}
 	switch {
 	case st.Mode&unix.S_IFMT != unix.S_IFREG:
-		return "", nil // read once, by us
+		return "", nil // a pipe or the like, which only this process reads
 	case st.Mode&0o077 != 0:
-		return fmt.Sprintf("others have access to it (mode %04o)", st.Mode&0o7777), nil
+		return fmt.Sprintf("other users have access to it (mode %04o)", st.Mode&0o7777), nil
 	case st.Uid != 0 && int(st.Uid) != os.Geteuid():
 		return fmt.Sprintf("it belongs to another user (uid %d)", st.Uid), nil
 	}
@@ -103,7 +103,7 @@ func othersCanRead(f *os.File) (string, error) {
 }
 
 func readKeyFD(fd, limit int) (*transfer.Secret, error) {
-	// One of our own, so that os may close it and the caller's is left alone.
+	// A duplicate, because Close would otherwise close the caller's descriptor.
 	own, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
 	if err != nil {
 		return nil, err
@@ -113,7 +113,7 @@ func readKeyFD(fd, limit int) (*transfer.Secret, error) {
 	return Read(f, limit)
 }
 
-// Read reads a key of at most limit bytes, to the end of a file.
+// Read reads a key of at most limit bytes until the end of the file.
 func Read(r io.Reader, limit int) (*transfer.Secret, error) {
 	key, err := transfer.ReadSecret(r, limit)
 	switch {
@@ -128,8 +128,8 @@ func Read(r io.Reader, limit int) (*transfer.Secret, error) {
 	return key, nil
 }
 
-// errnoOf returns the errno of an error that names its file, which is named
-// already.
+// errnoOf returns the errno of an error without the file's name, because the caller adds
+// the name.
 func errnoOf(err error) error {
 	var errno unix.Errno
 	if errors.As(err, &errno) {

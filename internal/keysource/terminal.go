@@ -13,16 +13,16 @@ import (
 	"github.com/ublk-loop/ublk-loop/transfer"
 )
 
-// errNoTerminal is what askPassphrase returns where nobody can be asked.
+// errNoTerminal is returned by askPassphrase if the process has no terminal.
 var errNoTerminal = errors.New("no passphrase, and no terminal to ask for it")
 
-// terminalPath is the process's terminal, whatever its standard input is.
+// terminalPath leads to the process's terminal, independently of standard input.
 const terminalPath = "/dev/tty"
 
-// maxLine is the longest line that a terminal takes (N_TTY_BUF_SIZE).
+// maxLine is the maximum length of a line from a terminal (N_TTY_BUF_SIZE).
 const maxLine = 4096
 
-// askPassphrase asks for a line that is not shown.
+// askPassphrase asks for a line that the terminal does not show.
 func askPassphrase(prompt string) (*transfer.Secret, error) {
 	tty, err := os.OpenFile(terminalPath, os.O_RDWR, 0)
 	if err != nil {
@@ -35,8 +35,8 @@ func askPassphrase(prompt string) (*transfer.Secret, error) {
 	return readHidden(tty)
 }
 
-// readHidden reads a line from a terminal with its echo switched off, which is
-// on again when it returns, an interrupt included.
+// readHidden reads a line from a terminal without echo. It restores the terminal before
+// it returns, also after an interrupt.
 func readHidden(tty *os.File) (*transfer.Secret, error) {
 	fd := int(tty.Fd())
 	before, err := unix.IoctlGetTermios(fd, unix.TCGETS)
@@ -44,7 +44,7 @@ func readHidden(tty *os.File) (*transfer.Secret, error) {
 		return nil, fmt.Errorf("%w: %w", errNoTerminal, err)
 	}
 	hidden := *before
-	// Without signals an interrupt is a character of the line, and ends it.
+	// Without ISIG an interrupt is a character, which ends the line (VEOL).
 	hidden.Lflag = hidden.Lflag&^(unix.ECHO|unix.ISIG) | unix.ICANON | unix.ECHONL
 	hidden.Iflag |= unix.ICRNL
 	hidden.Cc[unix.VEOL] = interruptKey
@@ -58,7 +58,7 @@ func readHidden(tty *os.File) (*transfer.Secret, error) {
 // interruptKey is Ctrl-C.
 const interruptKey = 3
 
-// readLine reads a line, without its end.
+// readLine reads a line, and removes its end.
 func readLine(fd int) (*transfer.Secret, error) {
 	line, err := transfer.NewSecret(maxLine)
 	if err != nil {
@@ -76,7 +76,7 @@ func readLine(fd int) (*transfer.Secret, error) {
 	case line.Bytes()[n-1] == '\n':
 		line.Truncate(n - 1)
 		return line, nil
-	default: // ended by Ctrl-D
+	default: // Ctrl-D ended the line
 		line.Truncate(n)
 		return line, nil
 	}

@@ -14,7 +14,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/transfer"
 )
 
-// newTerminal returns the two ends of a terminal: who types, and the program.
+// newTerminal returns the two ends of a terminal: the user's and the program's.
 func newTerminal(t *testing.T) (user, program *os.File) {
 	t.Helper()
 	user, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
@@ -98,7 +98,7 @@ func TestReadHidden(t *testing.T) {
 	}
 }
 
-// drain returns what a terminal shows, to a mark.
+// drain returns the terminal's output until a mark.
 func drain(t *testing.T, user, program *os.File) string {
 	t.Helper()
 	const mark = "#"

@@ -11,8 +11,8 @@ import (
 	"github.com/ublk-loop/ublk-loop/transfer"
 )
 
-// DMTables prints the tables with which dmsetup(8) makes the same disks,
-// as dmsetup table does: with a name in front where there are more than one.
+// DMTables prints tables with which dmsetup(8) makes the same disks, in the format of
+// dmsetup table. If there are several tables, each has its name in front.
 func DMTables(out io.Writer, devices []client.Device) error {
 	for i := range devices {
 		table, err := dmTable(&devices[i])
@@ -29,10 +29,10 @@ func DMTables(out io.Writer, devices []client.Device) error {
 	return nil
 }
 
-// dmTable returns the line for one device: linear or crypt, see
-// Documentation/admin-guide/device-mapper/dm-crypt.rst of the kernel. The key
-// is named, not shown: dm-crypt looks for it in the kernel's keyrings, and
-// refuses the table where it is not.
+// dmTable returns the line for one device, with the target linear or crypt
+// (Documentation/admin-guide/device-mapper/dm-crypt.rst of the kernel). The line has the
+// name of the key, not the key. dm-crypt looks for the name in the kernel's keyrings, and
+// refuses the table if the key is missing.
 func dmTable(d *client.Device) (string, error) {
 	target := ""
 	t := &d.Transfer
@@ -45,13 +45,13 @@ func dmTable(d *client.Device) (string, error) {
 	default:
 		return "", &hint.Error{
 			Err:  fmt.Errorf("list %s: device mapper has no %s: %w", d.Device, t.Name, errors.ErrUnsupported),
-			Hint: "name the other devices",
+			Hint: "list the other devices by name",
 		}
 	}
 	return fmt.Sprintf("0 %d %s", d.Size>>transfer.SectorShift, target), nil
 }
 
-// dmOptions returns the optional arguments, and their number in front.
+// dmOptions returns the optional arguments, with their number in front.
 func dmOptions(t *client.Transfer) string {
 	var options []string
 	if t.AllowDiscards {
@@ -79,7 +79,7 @@ func dmBacking(d *client.Device) string {
 	return strings.ReplaceAll(OneLine(d.File), " ", `\ `)
 }
 
-// dmKeyDescription is what the key has to be called.
+// dmKeyDescription returns the description of the key in the kernel's keyrings.
 func dmKeyDescription(d *client.Device) string {
 	if d.Transfer.UUID != "" {
 		return "ublk-loop:" + d.Transfer.UUID

@@ -1,3 +1,3 @@
-// Package report is what the command tells its user: exit statuses, errors with
-// hints, JSON and tables. Hints name settings as flags here, and only here.
+// Package report prints the command's results for its user: exit statuses, errors with
+// hints, JSON and tables. Only this package translates a hint's settings to flags.
 package report

@@ -6,27 +6,27 @@ import (
 	"strings"
 )
 
-// Error prints an error, and a hint if something can be done about it.
+// Error prints an error, and its hint if it has one.
 func Error(w io.Writer, err error) { Print(w, err.Error(), Hint(err)) }
 
-// Print prints the text of an error, and a hint if it is not empty.
+// Print prints the text of an error, and a hint unless it is empty.
 func Print(w io.Writer, text, hint string) {
-	// Joined errors come as lines.
+	// joined errors are separated by newlines
 	fmt.Fprintf(w, "ublk-loop: error: %s\n", OneLine(strings.ReplaceAll(text, "\n", "; ")))
 	if hint != "" {
 		fmt.Fprintf(w, "hint: %s\n", OneLine(hint))
 	}
 }
 
-// Warnings prints what is worth a warning about an object.
+// Warnings prints warnings about an object.
 func Warnings(out io.Writer, object string, warnings []string) {
 	for _, w := range warnings {
 		fmt.Fprintf(out, "ublk-loop: warning: %s: %s\n", OneLine(object), w)
 	}
 }
 
-// Name returns an error that says what was done to which object. An error that
-// names the object stays as it is.
+// Name adds an operation and its object to an error. It does not change an error that
+// names the object already.
 func Name(err error, what, object string) error {
 	if err == nil || strings.Contains(err.Error(), object) {
 		return err

@@ -5,21 +5,20 @@ import (
 	"io"
 )
 
-// Exit statuses.
+// These are the exit statuses.
 const (
 	ExitDone   = 0
 	ExitFailed = 1
 	ExitUsage  = 2
 )
 
-// ErrReported stands for errors that have been printed.
+// ErrReported stands for errors that are already printed.
 var ErrReported = errors.New("reported")
 
-// ErrNoCommand stands for a command line without a command, whose user has been shown the
-// help.
+// ErrNoCommand stands for a command line without a command. The help is already printed.
 var ErrNoCommand = errors.New("no command")
 
-// ErrInterrupted is returned for what a user has ended by a signal or a key.
+// ErrInterrupted is returned when the user ends an operation by a signal or a key.
 var ErrInterrupted = errors.New("interrupted")
 
 // UsageError is an error of the command line itself.

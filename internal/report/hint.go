@@ -18,8 +18,8 @@ import (
 // io_uring is disabled (Linux 6.6).
 const uringSwitch = "/proc/sys/kernel/io_uring_disabled"
 
-// Hint returns what can be done about an error, in the words of the command line. It
-// returns an empty text if there is nothing to say.
+// Hint returns the hint for an error, with settings as flags. It returns an empty text if
+// there is no hint.
 func Hint(err error) string {
 	return hint.Render(Template(err), func(name, assigned string) string {
 		if name == "key" {
@@ -29,8 +29,7 @@ func Hint(err error) string {
 	})
 }
 
-// Template returns what can be done about an error, with settings in braces as package
-// hint has them.
+// Template returns the hint for an error, with settings in braces as in package hint.
 func Template(err error) string {
 	disabled, readErr := os.ReadFile(uringSwitch)
 	return hintOn(err, host{
@@ -40,7 +39,7 @@ func Template(err error) string {
 	})
 }
 
-// host is what a hint depends on besides the error.
+// host describes the machine and process, on which hints depend, too.
 type host struct {
 	isRoot        bool
 	uringDisabled bool
@@ -60,13 +59,13 @@ func hintOn(err error, here host) string {
 	case errors.Is(err, ublk.ErrNoDriver):
 		return "load it with modprobe ublk_drv (CONFIG_BLK_DEV_UBLK; in Ubuntu it is in linux-modules-extra)"
 	case errors.Is(err, loop.ErrInUse):
-		return "unmount it or end what has it open; {force} removes it all the same"
+		return "unmount it or end the processes that have it open; {force} removes it anyway"
 	case errors.Is(err, loop.ErrForeign):
 		return "remove it with the program that made it"
 	case errors.Is(err, ublk.ErrControlHung):
 		return "the kernel's log may say why: dmesg"
 	case errors.Is(err, unix.ENOSYS):
-		return "the kernel has no io_uring, or a container's filter forbids it"
+		return "the kernel lacks io_uring, or a container's filter forbids it"
 	case !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EACCES):
 		return ""
 	case here.uringDisabled && errors.Is(err, unix.EPERM):
@@ -74,5 +73,5 @@ func hintOn(err error, here host) string {
 	case !here.isRoot:
 		return "run it as root"
 	}
-	return "a container needs the capability SYS_ADMIN, and its filters must let io_uring pass"
+	return "a container needs the capability SYS_ADMIN, and its filters must allow io_uring"
 }

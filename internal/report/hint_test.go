@@ -25,10 +25,10 @@ func TestHints(t *testing.T) {
 		{&hint.Error{Err: unix.EPERM, Hint: "do this"}, off, "do this"},
 		{fmt.Errorf("open: %w", &hint.Error{Err: unix.EPERM, Hint: "do this"}), root, "do this"},
 		{ublk.ErrNoDriver, root, "load it with modprobe ublk_drv (CONFIG_BLK_DEV_UBLK; in Ubuntu it is in linux-modules-extra)"},
-		{loop.ErrInUse, root, "unmount it or end what has it open; {force} removes it all the same"},
+		{loop.ErrInUse, root, "unmount it or end the processes that have it open; {force} removes it anyway"},
 		{loop.ErrForeign, root, "remove it with the program that made it"},
 		{ublk.ErrControlHung, root, "the kernel's log may say why: dmesg"},
-		{unix.ENOSYS, root, "the kernel has no io_uring, or a container's filter forbids it"},
+		{unix.ENOSYS, root, "the kernel lacks io_uring, or a container's filter forbids it"},
 		{unix.ENOENT, root, ""},
 		{unix.ENOENT, host{isRoot: true, noProc: true}, "mount /proc: mount -t proc proc /proc"},
 		{unix.EIO, host{isRoot: true, noProc: true}, ""},
@@ -36,7 +36,7 @@ func TestHints(t *testing.T) {
 		{unix.EACCES, host{uringDisabled: true}, "run it as root"},
 		{unix.EACCES, host{}, "run it as root"},
 		{unix.EPERM, host{}, "run it as root"},
-		{unix.EPERM, root, "a container needs the capability SYS_ADMIN, and its filters must let io_uring pass"},
+		{unix.EPERM, root, "a container needs the capability SYS_ADMIN, and its filters must allow io_uring"},
 	} {
 		if got := hintOn(fmt.Errorf("try: %w", tt.err), tt.here); got != tt.want {
 			t.Errorf("%v, %+v: hint %q, want %q", tt.err, tt.here, got, tt.want)
@@ -44,7 +44,7 @@ func TestHints(t *testing.T) {
 	}
 }
 
-// The user of the command reads of flags, whoever found the error.
+// The command's user sees flags, whichever process found the error.
 func TestHintNamesFlags(t *testing.T) {
 	for _, tt := range []struct {
 		err  error
@@ -53,7 +53,7 @@ func TestHintNamesFlags(t *testing.T) {
 		{&hint.Error{Err: unix.EBUSY, Hint: "attach it with {read_only}"}, "attach it with --read-only"},
 		{&hint.Error{Err: unix.EINVAL, Hint: "use {sector_size=4096}, or {direct_io=auto}"}, "use --sector-size=4096, or --direct-io=auto"},
 		{&hint.Error{Err: unix.EINVAL, Hint: "give it with {key}"}, "give it with --key-file"},
-		{loop.ErrInUse, "unmount it or end what has it open; --force removes it all the same"},
+		{loop.ErrInUse, "unmount it or end the processes that have it open; --force removes it anyway"},
 		{&client.ServerError{ErrorReply: client.ErrorReply{Hint: "use direct_io=auto", Template: "use {direct_io=auto}"}}, "use --direct-io=auto"},
 		{&client.ServerError{ErrorReply: client.ErrorReply{Hint: "of an older server: use --direct-io=auto"}}, "of an older server: use --direct-io=auto"},
 	} {

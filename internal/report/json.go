@@ -5,7 +5,7 @@ import (
 	"io"
 )
 
-// JSON prints a value as JSON that people can read as well.
+// JSON prints a value as indented JSON.
 func JSON(out io.Writer, v any) error {
 	enc := json.NewEncoder(out)
 	enc.SetEscapeHTML(false)

@@ -11,7 +11,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/loop"
 )
 
-// DeviceTable prints a table of devices, nothing for none.
+// DeviceTable prints a table of devices. It prints nothing if there are none.
 func DeviceTable(out io.Writer, devices []client.Device) error {
 	if len(devices) == 0 {
 		return nil
@@ -27,7 +27,8 @@ func DeviceTable(out io.Writer, devices []client.Device) error {
 	return table.Flush()
 }
 
-// buffersOf returns the buffer mode. A copy that the device's disk needs has its reason.
+// buffersOf returns the buffer mode. It adds the reason for copying if the disk requires
+// it.
 func buffersOf(d *client.Device) string {
 	if d.CopyReason == loop.CopyChecksums {
 		return d.BufferMode + " (" + d.CopyReason + ")"
@@ -42,7 +43,7 @@ func pidOf(d *client.Device) string {
 	return strconv.Itoa(d.PID)
 }
 
-// Device prints a device as add does: its path, or all that is known of it.
+// Device prints a device as add does: its path, or as JSON all its fields.
 func Device(out io.Writer, device *client.Device, asJSON bool) error {
 	if asJSON {
 		return JSON(out, device)

@@ -6,8 +6,8 @@ import (
 	"unicode"
 )
 
-// OneLine returns a text with escapes for what a terminal does not show as it is:
-// the name of a file may hold anything.
+// OneLine replaces characters that a terminal does not print by escapes, because a file
+// name may contain any bytes.
 func OneLine(text string) string {
 	if strings.IndexFunc(text, func(r rune) bool { return !unicode.IsPrint(r) || r == unicode.ReplacementChar }) < 0 {
 		return text
@@ -16,7 +16,7 @@ func OneLine(text string) string {
 	return strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`)
 }
 
-// OrDash returns a text, and a dash for an empty one.
+// OrDash returns the text, or a dash if it is empty.
 func OrDash(text string) string {
 	if text == "" {
 		return "-"

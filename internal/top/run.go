@@ -1,4 +1,4 @@
-// Package top shows again and again what the devices of a server do.
+// Package top shows repeatedly what the devices of a server do.
 package top
 
 import (
@@ -10,14 +10,14 @@ import (
 	"github.com/ublk-loop/ublk-loop/client"
 )
 
-// Options say how often, and how many times.
+// Options are the interval and the number of tables.
 type Options struct {
 	Interval time.Duration
-	Count    int // of tables, 0 for no end
+	Count    int // number of tables, 0 for no limit
 }
 
-// Run prints a table of each interval: on a terminal in place of the last
-// one, elsewhere below it.
+// Run prints a table for each interval. On a terminal each table replaces the last one;
+// otherwise it follows below.
 func Run(ctx context.Context, out io.Writer, opts Options, stats func(context.Context) (client.Stats, error)) error {
 	before, err := takeSnapshot(ctx, stats)
 	if err != nil {
@@ -43,7 +43,7 @@ func Run(ctx context.Context, out io.Writer, opts Options, stats func(context.Co
 func takeSnapshot(ctx context.Context, stats func(context.Context) (client.Stats, error)) (snapshot, error) {
 	reply, err := stats(ctx)
 	if err != nil {
-		return snapshot{}, fmt.Errorf("ask what devices do: %w", err)
+		return snapshot{}, fmt.Errorf("get the statistics of the devices: %w", err)
 	}
 	return snapshot{time.Now(), reply}, nil
 }

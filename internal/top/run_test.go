@@ -9,7 +9,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/client"
 )
 
-// Elsewhere than on a terminal the tables come one below the other.
+// Without a terminal, the tables follow one below the other.
 func TestRun(t *testing.T) {
 	var out strings.Builder
 	reads := uint64(0)

@@ -11,8 +11,8 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/report"
 )
 
-// newScreen returns a function that shows one text after the other: on a
-// terminal each in place of the last, elsewhere below it.
+// newScreen returns a function that shows a text. On a terminal each text replaces the
+// last one; otherwise it follows below.
 func newScreen(out io.Writer) func(text string) error {
 	before, between := "", "\n"
 	arrange := func(text string) string { return text }
@@ -30,7 +30,7 @@ func newScreen(out io.Writer) func(text string) error {
 	}
 }
 
-// terminalSize returns how much room a terminal has.
+// terminalSize returns the size of a terminal.
 func terminalSize(f *os.File) (rows, columns int) {
 	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
 	if err != nil || size.Row == 0 || size.Col == 0 {
@@ -39,17 +39,17 @@ func terminalSize(f *os.File) (rows, columns int) {
 	return int(size.Row), int(size.Col)
 }
 
-// What a terminal does with its screen (ECMA-48).
+// These are control sequences of terminals (ECMA-48).
 const (
 	clearScreen  = "\x1b[2J"
 	cursorHome   = "\x1b[H"
-	clearLine    = "\x1b[K" // from the cursor on
+	clearLine    = "\x1b[K" // from the cursor to the end of the line
 	clearBelow   = "\x1b[J"
-	reservedRows = 1 // where the cursor ends
+	reservedRows = 1 // for the cursor
 )
 
-// onScreen returns what makes a terminal show a text, as far as there is room,
-// in place of what it shows.
+// onScreen returns the output that replaces a terminal's content with text, cut to the
+// terminal's size.
 func onScreen(text string, rows, columns int) string {
 	var b strings.Builder
 	b.WriteString(cursorHome)

@@ -10,7 +10,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/report"
 )
 
-// snapshot is what devices had done at a time.
+// snapshot holds the devices' counters at a time.
 type snapshot struct {
 	at    time.Time
 	stats client.Stats
@@ -18,7 +18,7 @@ type snapshot struct {
 
 const rowFormat = "%-11s %9s %9s %9s %10s %10s %8s %8s %6s %8s  %s\n"
 
-// table returns a table of what devices did between two times.
+// table returns a table of the work between two snapshots.
 func table(before, after *snapshot) string {
 	var text strings.Builder
 	fmt.Fprintf(&text, rowFormat, "DEVICE", "READ/s", "WRITE/s", "OTHER/s", "READ-MB/s", "WRITE-MB/s", "MEAN", "P99", "FLIGHT", "ERRORS", "FILE")
@@ -34,16 +34,16 @@ func table(before, after *snapshot) string {
 	return text.String()
 }
 
-// work is what a device has done in some time.
+// work is the work of a device between two snapshots.
 type work struct {
-	reads, writes, others   float64 // requests
+	reads, writes, others   float64 // numbers of requests
 	readBytes, writtenBytes float64
-	seconds                 float64  // that those requests took that were timed
-	buckets                 []uint64 // how many took how long
+	seconds                 float64  // total duration of the timed requests
+	buckets                 []uint64 // number of timed requests in each bucket of durations
 }
 
-// workSince returns what a device has done since, all that it has done where
-// that is not known.
+// workSince returns the work of a device since before, or since the device's start if
+// before is nil.
 func workSince(before, now *client.DeviceStats) *work {
 	w := &work{}
 	for i := range now.Ops {
@@ -84,7 +84,7 @@ func (w *work) timed() uint64 {
 	return n
 }
 
-// mean returns how long a request took, of those that were timed.
+// mean returns the mean duration of the timed requests.
 func (w *work) mean() string {
 	if w.timed() == 0 {
 		return "-"
@@ -92,9 +92,8 @@ func (w *work) mean() string {
 	return formatSeconds(w.seconds / float64(w.timed()))
 }
 
-// quantile returns how long a part of the requests took at most, as
-// Prometheus' histogram_quantile estimates it: within a bucket they are taken
-// for evenly spread.
+// quantile estimates the duration that the given part of the requests did not exceed. As
+// Prometheus' histogram_quantile does, it assumes an even distribution within a bucket.
 func (w *work) quantile(part float64, bounds []float64) string {
 	rank, below, low := part*float64(w.timed()), 0.0, 0.0
 	if rank == 0 {
@@ -110,7 +109,7 @@ func (w *work) quantile(part float64, bounds []float64) string {
 	return ">" + formatSeconds(low)
 }
 
-// formatSeconds writes a time with three digits.
+// formatSeconds formats a duration with three digits.
 func formatSeconds(s float64) string {
 	for _, unit := range []struct {
 		seconds float64
@@ -131,8 +130,8 @@ func errorsOf(d *client.DeviceStats) uint64 {
 	return n
 }
 
-// find returns what the snapshot has of a device, nil if that is of another one:
-// with its number, or in another server's time.
+// find returns the snapshot's counters of a device. It returns nil if the snapshot's
+// device with the id is another device, or an earlier server's.
 func (s *snapshot) find(now *client.DeviceStats) *client.DeviceStats {
 	i := slices.IndexFunc(s.stats.Devices, func(d client.DeviceStats) bool { return d.ID == now.ID })
 	if i < 0 {
@@ -150,7 +149,7 @@ func (s *snapshot) find(now *client.DeviceStats) *client.DeviceStats {
 	return was
 }
 
-// precedes reports whether no counter has become less.
+// precedes reports whether no counter has decreased.
 func precedes(was, now *client.OpStats) bool {
 	if was.Op != now.Op || was.Requests > now.Requests || was.Bytes > now.Bytes || len(was.Buckets) != len(now.Buckets) {
 		return false

@@ -8,8 +8,8 @@ import (
 	"github.com/ublk-loop/ublk-loop/client"
 )
 
-// statsOf are those of a device that has had reads, each of 4096 bytes, and so
-// many in each bucket.
+// statsOf returns the counters of a device with reads of 4096 bytes each, and with the
+// given buckets.
 func statsOf(reads uint64, buckets ...uint64) client.DeviceStats {
 	d := client.DeviceStats{ID: 0, Device: "/dev/ublkb0", File: "/srv/disk.img", InFlight: 7}
 	for _, op := range []string{"read", "write", "flush", "discard", "write_zeroes"} {
@@ -42,7 +42,7 @@ func TestTable(t *testing.T) {
 	}
 }
 
-// Counters that have gone back are those of another device, or another server.
+// If a counter has decreased, it belongs to another device or to an earlier server.
 func TestTableAfterRestart(t *testing.T) {
 	for name, before := range map[string]client.DeviceStats{
 		"less":         statsOf(500),
