@@ -1,4 +1,4 @@
-// Package bytesize reads and writes numbers of bytes as losetup(8) does.
+// Package bytesize parses and formats numbers of bytes as losetup(8) does.
 package bytesize
 
 import (
@@ -10,11 +10,11 @@ import (
 	"strings"
 )
 
-// unitLetters are the units of sizes, each a thousand of the one before it, or
-// 1024. The next would be more than a size can be.
+// unitLetters are the units of sizes. Each unit is 1000 or 1024 times the one before it.
+// The next unit would exceed the maximum size.
 const unitLetters = "KMGTPE"
 
-// Why a text is not a size.
+// These errors say why a text is not a size.
 var (
 	errEmpty    = errors.New("empty")
 	errNegative = errors.New("negative")
@@ -22,9 +22,9 @@ var (
 	errTooLarge = errors.New("2^63 bytes or more")
 )
 
-// Parse returns the bytes that a text stands for: a decimal number and
-// nothing else, or K, M, G, T, P, E or KiB, MiB, … for powers of 1024, or KB,
-// MB, … for powers of 1000, as losetup(8) takes them.
+// Parse parses a number of bytes: a decimal number, with an optional unit. K, M, G, T, P,
+// E and KiB, MiB, … are powers of 1024, and KB, MB, … are powers of 1000, as in
+// losetup(8).
 func Parse(text string) (uint64, error) {
 	digits := len(text) - len(strings.TrimLeft(text, "0123456789"))
 	switch {
@@ -41,7 +41,7 @@ func Parse(text string) (uint64, error) {
 	}
 	number, err := strconv.ParseUint(text[:digits], 10, 64)
 	if err != nil {
-		return 0, errTooLarge // digits only: nothing else can be wrong
+		return 0, errTooLarge // the number has only digits, so that it must be too large
 	}
 	high, bytes := bits.Mul64(number, factor)
 	if high != 0 || bytes > math.MaxInt64 {
@@ -50,7 +50,7 @@ func Parse(text string) (uint64, error) {
 	return bytes, nil
 }
 
-// unitFactor returns what a unit multiplies by.
+// unitFactor returns the number of bytes of a unit.
 func unitFactor(unit string) (uint64, error) {
 	if unit == "" {
 		return 1, nil
@@ -74,8 +74,8 @@ func unitFactor(unit string) (uint64, error) {
 	return factor, nil
 }
 
-// Format returns the shortest text that Parse makes the same number
-// of, in powers of 1024.
+// Format returns the shortest text in powers of 1024 that Parse turns into the same
+// number.
 func Format(bytes uint64) string {
 	unit := ""
 	for i := range unitLetters {

@@ -1,4 +1,4 @@
-// Package eintr repeats system calls that a signal has interrupted.
+// Package eintr repeats system calls that a signal interrupts.
 package eintr
 
 import (
@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Repeat calls a function until a signal does not interrupt it.
+// Repeat calls a function again while it returns EINTR.
 func Repeat(call func() error) error {
 	for {
 		if err := call(); !errors.Is(err, unix.EINTR) {

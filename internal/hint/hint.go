@@ -1,6 +1,6 @@
-// Package hint has errors that their reader can do something about. What to do is
-// said without the words of an interface: a setting stands in braces, and the command
-// makes a flag of it, the server a field of its protocol.
+// Package hint has errors with a hint for the user. Hints are independent of the
+// interface: they have settings in braces, from which the command makes flags and the
+// server makes fields of its protocol.
 package hint
 
 import (
@@ -9,22 +9,22 @@ import (
 	"strings"
 )
 
-// Error is an error that its reader can do something about. Error leaves the hint out:
-// the command prints it on a line of its own.
+// Error is an error with a hint. The error's text does not include the hint, because the
+// command prints the hint on a line of its own.
 type Error struct {
 	Err error
-	// Hint says what to do. Settings stand in braces, by the names of settings, with or
-	// without a value: "use {sector_size=4096}, or leave {direct_io} out".
+	// Hint says what the user can do. Settings are in braces, with or without a value:
+	// "use {sector_size=4096}, or omit {direct_io}".
 	Hint string
 }
 
 // Error returns the error without the hint.
 func (e *Error) Error() string { return e.Err.Error() }
 
-// Unwrap returns the error that the hint is for.
+// Unwrap returns the error without the hint.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Add adds a hint to an error, nothing to nil.
+// Add adds a hint to an error. It returns nil for nil.
 func Add(err error, format string, args ...any) error {
 	if err == nil {
 		return nil
@@ -32,14 +32,14 @@ func Add(err error, format string, args ...any) error {
 	return &Error{Err: err, Hint: fmt.Sprintf(format, args...)}
 }
 
-// settings are the names that stand for a setting in braces. Other braces may be part of
-// a file's name.
+// settings lists the settings that can be in braces. Other braces may belong to a file
+// name.
 var settings = []string{
 	"direct_io", "force", "id", "key", "on_crash", "read_only", "sector_size", "shared", "sizelimit", "zero_copy",
 }
 
-// Render returns a hint in the words of an interface. A function returns what names a
-// setting there; assigned is its value with an equals sign before it, or empty.
+// Render returns a hint in the terms of an interface. word returns the interface's name
+// of a setting; assigned is an equals sign and the setting's value, or empty.
 func Render(hint string, word func(name, assigned string) string) string {
 	var b strings.Builder
 	for {
@@ -59,7 +59,7 @@ func HasSettings(hint string) bool {
 	return found
 }
 
-// cutSetting returns the first setting of a hint, and what is before and after it.
+// cutSetting returns the first setting of a hint, and the text before and after it.
 func cutSetting(hint string) (before, name, assigned, after string, found bool) {
 	for start := range len(hint) {
 		if hint[start] != '{' {

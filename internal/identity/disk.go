@@ -12,40 +12,40 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Disk is what tells a disk or partition from others that have its number at other
-// times. The zero value says that nothing is known but the number.
+// Disk distinguishes a disk or partition from others that have the same number at other
+// times. The zero value means that only the number is known.
 type Disk struct {
-	// Sequence is the disk's sequence number. The kernel gives each disk another, and
-	// another to a loop device that is bound anew, or to a drive with another medium
-	// (Linux 5.15). A partition has its disk's.
+	// Sequence is the disk's sequence number. The kernel gives a new number to each disk,
+	// to a loop device that is bound again, and to a drive whose medium changes (Linux
+	// 5.15). A partition has its disk's number.
 	Sequence uint64
-	// Start and Size are those of a partition, in sectors of 512 bytes. They are 0 for
-	// a whole disk.
+	// Start and Size describe a partition, in sectors of 512 bytes. They are 0 for a
+	// whole disk.
 	Start, Size uint64
-	// Name and UUID are those of a device-mapper device. The UUID is empty if its maker
-	// gave it none.
+	// Name and UUID describe a device-mapper device. The UUID is empty if its maker gave
+	// it none.
 	Name, UUID string
 }
 
-// is reports whether d is the disk that was once known as was. A partition that has
-// grown at its end is the same one.
+// is reports whether d is the disk that was once recorded as was. A partition stays the
+// same when it grows at its end.
 func (d Disk) is(was Disk) bool {
 	if d.Sequence == 0 || was.Sequence == 0 {
-		return true // the numbers are all there is
+		return true // only the numbers are known
 	}
 	return (d.Sequence == was.Sequence || d.isMappedAs(was)) && d.Start == was.Start && d.Size >= was.Size
 }
 
 // isMappedAs reports whether two device-mapper devices have the same name and UUID. A
-// volume that is deactivated and activated again has a new sequence number. A name
-// without a UUID says nothing.
+// volume that is deactivated and activated again gets a new sequence number. A name
+// without a UUID proves nothing.
 func (d Disk) isMappedAs(was Disk) bool {
 	return d.UUID != "" && d.UUID == was.UUID && d.Name == was.Name
 }
 
-// diskOf returns what tells an open disk, whose number is dev, from others. Sysfs knows
-// disks by their number only, so what it says counts if it is about the disk that is
-// open. Nothing can be asked of a disk that is open for its path only: then it is the
+// diskOf returns the Disk of an open disk with the number dev. Sysfs finds disks only by
+// their number, so that its data counts only if it describes the open disk. The kernel
+// answers no question about a disk that is open with O_PATH. diskOf then describes the
 // disk that has the number at the moment.
 func diskOf(fd int, dev uint64) (Disk, error) {
 	d, err := diskNumbered("/sys", dev)
@@ -64,7 +64,7 @@ func diskOf(fd int, dev uint64) (Disk, error) {
 	return d, nil
 }
 
-// Sequence returns the sequence number of an open disk, 0 if the kernel has none.
+// Sequence returns the sequence number of an open disk, or 0 if the kernel has none.
 func Sequence(disk *os.File) (uint64, error) {
 	n, err := sequenceOf(int(disk.Fd()))
 	if err != nil {
@@ -73,8 +73,7 @@ func Sequence(disk *os.File) (uint64, error) {
 	return n, nil
 }
 
-// sequenceOf returns an error that wraps EBADF for a disk that is open for its path
-// only.
+// sequenceOf returns an error that wraps EBADF if the disk is open with O_PATH.
 func sequenceOf(fd int) (uint64, error) {
 	var n uint64
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.BLKGETDISKSEQ, uintptr(unsafe.Pointer(&n)))
@@ -87,15 +86,15 @@ func sequenceOf(fd int) (uint64, error) {
 	return 0, fmt.Errorf("ask for the disk sequence: %w", errno)
 }
 
-// diskNumbered returns what sysfs, mounted at root, says of the disk that has a number.
-// It returns the zero value for what is no disk.
+// diskNumbered returns the Disk with a number, from sysfs mounted at root. It returns the
+// zero value if no disk has the number.
 func diskNumbered(root string, dev uint64) (Disk, error) {
 	dir := path.Join(root, "dev/block", MajMin(dev))
 	disk := dir
 	var d Disk
 	a := attributes{}
 	if _, err := os.Stat(dir + "/partition"); err == nil {
-		// Not path.Join: dir is a link, whose target has the disk above it.
+		// Not path.Join: dir is a link, and the parent of its target is the disk.
 		disk = dir + "/.."
 		d.Start, d.Size = a.number(dir+"/start"), a.number(dir+"/size")
 	}
@@ -104,7 +103,7 @@ func diskNumbered(root string, dev uint64) (Disk, error) {
 	return d, a.err
 }
 
-// attributes reads attributes of sysfs. The first error counts; one that is not there is
+// attributes reads attributes of sysfs, and keeps the first error. A missing attribute is
 // empty or 0.
 type attributes struct{ err error }
 

@@ -39,7 +39,7 @@ func TestDiskIs(t *testing.T) {
 	}
 }
 
-// Numbers are no identity where there is a better one.
+// A disk's sequence number counts more than its number.
 func TestIsByDisk(t *testing.T) {
 	disk := File{IsDisk: true, Device: "7:0", Disk: Disk{Sequence: 3}}
 	file := File{Device: "7:0", Inode: 12, Birth: 5, Disk: Disk{Sequence: 3}}

@@ -1,5 +1,5 @@
-// Package identity tells files and disks apart. A name is never an identity: it may
-// be another file's by the time that it is looked up again.
+// Package identity distinguishes files and disks. It never uses names, because a name may
+// lead to another file at the next lookup.
 package identity
 
 import (
@@ -11,22 +11,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// File is what a file or a disk is known by.
+// File is the identity of a file or a disk.
 type File struct {
 	IsDisk bool
-	// Device is the number of a disk, or of the file system that a file is in, as
-	// "major:minor".
+	// Device is the number of a disk, or of the file system of a file, as "major:minor".
 	Device string
 	Inode  uint64 // of a file
-	// Birth is when a file was made, in nanoseconds, 0 if the file system does not
-	// know. The number of an inode is soon another file's; the two together are not.
+	// Birth is the creation time of a file in nanoseconds, or 0 if the file system does
+	// not record it. The kernel soon reuses the number of an inode, but not together with
+	// the creation time.
 	Birth int64
-	// Disk is the disk itself, or the one that has the number of a file's file system.
-	// Nothing is known of the disk of a file system without one, or of several.
+	// Disk is the disk itself, or the disk of a file's file system. It is the zero value
+	// if the file system has no disk or several disks.
 	Disk Disk
 }
 
-// Of returns the identity of an open file or disk, be it open for its path only.
+// Of returns the identity of an open file or disk, which may be open with O_PATH.
 func Of(file *os.File) (File, error) {
 	f, err := OfDescriptor(int(file.Fd()))
 	runtime.KeepAlive(file)
@@ -50,13 +50,13 @@ func OfDescriptor(fd int) (File, error) {
 	}
 	f.Birth = birth(fd)
 	if unix.Major(st.Dev) != 0 {
-		f.Disk, err = diskNumbered("/sys", st.Dev) // the file has it open
+		f.Disk, err = diskNumbered("/sys", st.Dev) // the open file keeps its disk's number
 	}
 	return f, err
 }
 
-// FromStat returns the identity of a file or disk by its numbers alone. What is neither
-// has none, which is no file's.
+// FromStat returns the identity of a file or disk by its numbers alone. For other file
+// types it returns the zero value, which is no file's identity.
 func FromStat(st *unix.Stat_t) File {
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
@@ -68,14 +68,14 @@ func FromStat(st *unix.Stat_t) File {
 }
 
 // HasNumbersOf reports whether two files or disks have the same numbers. A file and a
-// disk never do: the number of a file system is that of the disk below it.
+// disk never do, although the number of a file system is the number of its disk.
 func (f File) HasNumbersOf(other File) bool {
 	return f.Device != "" && f.IsDisk == other.IsDisk && f.Device == other.Device && (f.IsDisk || f.Inode == other.Inode)
 }
 
-// Is reports whether f is the file or disk that was once known as was. If only one of
-// two births is known, the files are not the same. A disk may have got another number
-// if its Disk tells that it is the same.
+// Is reports whether f is the file or disk that was once recorded as was. If only one of
+// two births is known, the files are not the same. A disk may have a new number if its
+// Disk proves that it is the same.
 func (f File) Is(was File) bool {
 	switch {
 	case f.IsDisk != was.IsDisk || !f.Disk.is(was.Disk):
@@ -86,8 +86,8 @@ func (f File) Is(was File) bool {
 	return f.IsDisk || f.Inode == was.Inode && f.Birth == was.Birth
 }
 
-// birth returns when an open file was made, in nanoseconds, 0 if the file system does
-// not know.
+// birth returns the creation time of an open file in nanoseconds, or 0 if the file system
+// does not record it.
 func birth(fd int) int64 {
 	var stx unix.Statx_t
 	err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_BTIME, &stx)
@@ -97,5 +97,5 @@ func birth(fd int) int64 {
 	return stx.Btime.Sec*int64(time.Second) + int64(stx.Btime.Nsec)
 }
 
-// MajMin writes the number of a device as sysfs does.
+// MajMin formats the number of a device as sysfs does.
 func MajMin(dev uint64) string { return fmt.Sprintf("%d:%d", unix.Major(dev), unix.Minor(dev)) }

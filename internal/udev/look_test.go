@@ -11,7 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// busy returns EBUSY until some number of calls, and then nil.
+// busy returns a function that returns EBUSY before call number until, and nil from then
+// on.
 func busy(until int, calls *int) func() error {
 	return func() error {
 		if *calls++; *calls < until {
@@ -23,7 +24,7 @@ func busy(until int, calls *int) func() error {
 
 func never() bool { return false }
 
-// A device that is only looked at can be removed soon after.
+// OutlastLook succeeds soon after udev has closed the device.
 func TestOutlastLook(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "node")
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
@@ -37,8 +38,8 @@ func TestOutlastLook(t *testing.T) {
 	}
 }
 
-// The close of whoever looks ends a long pause, though the device is free only a moment
-// later, of which nothing tells.
+// A close ends a long pause, although the device becomes free only a moment after the
+// event.
 func TestOutlastLookSeesTheClose(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "node")
 	f, err := os.Create(path)
@@ -47,7 +48,7 @@ func TestOutlastLookSeesTheClose(t *testing.T) {
 	}
 	const moment = 20 * time.Millisecond
 	var closed atomic.Int64
-	defer time.AfterFunc(time.Second, func() { // by then the pauses are the longest
+	defer time.AfterFunc(time.Second, func() { // by then the pauses have their maximum
 		closed.Store(time.Now().UnixNano())
 		_ = f.Close()
 	}).Stop()
@@ -65,7 +66,8 @@ func TestOutlastLookSeesTheClose(t *testing.T) {
 	}
 }
 
-// What is held for longer, or has another error, is not waited for.
+// OutlastLook does not wait if the device is held for longer, or if try returns another
+// error.
 func TestOutlastLookDoesNotWait(t *testing.T) {
 	calls := 0
 	if err := OutlastLook("/nothing", busy(5, &calls), func() bool { return true }); !errors.Is(err, unix.EBUSY) || calls != 1 {
@@ -78,7 +80,7 @@ func TestOutlastLookDoesNotWait(t *testing.T) {
 	}
 }
 
-// A use that lasts is no look.
+// OutlastLook gives up if the use lasts too long for udev.
 func TestOutlastLookGivesUp(t *testing.T) {
 	start := time.Now()
 	err := OutlastLook("/nothing", func() error { return unix.EBUSY }, never)

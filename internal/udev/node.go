@@ -10,20 +10,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openTimeout bounds how long the nodes of a new device may take to come,
-// where something other than the kernel makes them, and how long somebody may
-// keep the kernel from looking for partitions.
+// openTimeout bounds the time until the nodes of a new device appear, if a program other
+// than the kernel makes them. It also bounds the time that another process may keep the
+// kernel from reading the partition table.
 const openTimeout = 10 * time.Second
 
-// Open opens a new device for the first time, so that others can open it too. It waits
-// until the device's node is there. A server must not call it for its own device.
+// Open opens a new device for the first time. After that, other programs can open it,
+// too. Open waits until the device's node exists. A server must not call it for its own
+// device.
 func Open(ctx context.Context, path string) (*os.File, error) {
 	w := &dirWatch{dir: filepath.Dir(path)}
 	defer w.close()
 	return w.open(ctx, path)
 }
 
-// open opens a node as soon as it is there.
+// open waits until a node exists, and opens it.
 func (w *dirWatch) open(ctx context.Context, path string) (*os.File, error) {
 	fd := -1
 	err := w.until(ctx, func() error {

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A node that comes later is waited for.
+// Open waits for a node that appears late.
 func TestOpenWaits(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "node")
 	made := time.AfterFunc(50*time.Millisecond, func() { _ = os.WriteFile(path, nil, 0o600) })

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// OpenScanned is Open for a device with partitions: the kernel looks for them, and
-// their nodes are there when it returns.
+// OpenScanned is Open for a device with partitions. When it returns, the kernel has read
+// the partition table and the partitions' nodes exist.
 func OpenScanned(ctx context.Context, path string) (*os.File, error) {
 	w := &dirWatch{dir: filepath.Dir(path)}
 	defer w.close()
@@ -25,12 +25,11 @@ func OpenScanned(ctx context.Context, path string) (*os.File, error) {
 	return disk, nil
 }
 
-// scanPartitions has the kernel read the partition table. EBUSY says that some
-// process has a partition open, so that the partitions are known already, or that
-// a process claims the whole device until it closes it: udev does both. EINVAL says
-// that the driver's own scan, which a worker thread makes since Linux 6.19, has not
-// begun: until it has, GD_SUPPRESS_PART_SCAN is set (ublk_ctrl_start_dev in
-// drivers/block/ublk_drv.c).
+// scanPartitions makes the kernel read the partition table. EBUSY means that a process
+// has a partition open, so that the partitions are already known, or that a process
+// claims the whole device until it closes it. udev does both. EINVAL means that the
+// driver's own scan has not begun: a worker thread makes it since Linux 6.19, and until
+// then GD_SUPPRESS_PART_SCAN is set (ublk_ctrl_start_dev in drivers/block/ublk_drv.c).
 func scanPartitions(ctx context.Context, w *dirWatch, disk *os.File) error {
 	path := disk.Name()
 	name := filepath.Base(path)

@@ -13,13 +13,13 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/eintr"
 )
 
-// dirWatch is woken when something in a directory is made or closed.
+// dirWatch waits for files in a directory that are made or closed.
 type dirWatch struct {
 	dir    string
-	events *os.File // of inotify(7), nil before they are needed: to close it takes milliseconds
+	events *os.File // of inotify(7); nil until needed, because closing it takes milliseconds
 }
 
-// start has events come from now on.
+// start begins to watch the directory.
 func (w *dirWatch) start() error {
 	if w.events != nil {
 		return nil
@@ -42,13 +42,13 @@ func (w *dirWatch) close() {
 	}
 }
 
-// firstPause is how soon something is tried again without an event: that of a
-// close comes before the kernel has let go of what was closed (__fput in
-// fs/file_table.c), and nothing tells of that.
+// firstPause is the first pause before another try without an event. The event of a close
+// comes before the kernel has released the closed file (__fput in fs/file_table.c), and
+// no event announces the release.
 const firstPause = time.Millisecond
 
-// until tries something. As long as it returns one of the passing errors, until
-// repeats it at each event, and from time to time after one, for up to openTimeout.
+// until calls try until it returns nil or an error that is not one of passing. It calls
+// try again at each event, and from time to time after an event, for at most openTimeout.
 func (w *dirWatch) until(ctx context.Context, try func() error, passing ...error) error {
 	passes := func(err error) bool {
 		return slices.ContainsFunc(passing, func(p error) bool { return errors.Is(err, p) })
@@ -77,8 +77,7 @@ func (w *dirWatch) until(ctx context.Context, try func() error, passing ...error
 	}
 }
 
-// wait waits for an event for a time, drops it, and reports whether there was
-// one.
+// wait waits at most d for an event, drops it, and reports whether there was one.
 func (w *dirWatch) wait(ctx context.Context, d time.Duration) bool {
 	if err := w.events.SetReadDeadline(time.Now().Add(d)); err != nil {
 		return false

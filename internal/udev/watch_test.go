@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What a close lets go of is free only after the event of the close, of which
-// nothing tells.
+// until tries again after the event of a close, because the closed file is free only
+// after the event.
 func TestWatchTriesAfterTheEvent(t *testing.T) {
 	dir := t.TempDir()
 	w := &dirWatch{dir: dir}
@@ -20,7 +20,7 @@ func TestWatchTriesAfterTheEvent(t *testing.T) {
 	tries := 0
 	start := time.Now()
 	err := w.until(context.Background(), func() error {
-		if tries++; tries <= 2 { // the first is before anything is watched
+		if tries++; tries <= 2 { // the first try comes before the watch
 			return errors.Join(os.WriteFile(filepath.Join(dir, "event"), nil, 0o600), unix.EBUSY)
 		}
 		if time.Since(start) < 50*time.Millisecond {
@@ -45,7 +45,8 @@ func TestWatchError(t *testing.T) {
 	}
 }
 
-// A watch costs an add more than all else it waits for.
+// until makes no watch unless it has to wait, because a watch costs an add more time than
+// everything else.
 func TestWatchOnlyWhereNeeded(t *testing.T) {
 	w := &dirWatch{dir: t.TempDir()}
 	defer w.close()

@@ -1,5 +1,5 @@
-// Package wire converts between the types of package loop and those of the protocol
-// and of JSON, which are package client's.
+// Package wire converts between the types of package loop and those of package client,
+// which the protocol and the JSON output use.
 package wire
 
 import (
@@ -7,8 +7,8 @@ import (
 	"github.com/ublk-loop/ublk-loop/loop"
 )
 
-// Config returns the configuration that a request asks for. A request says nothing of
-// the key, which comes by itself, nor of Autoclear, which is its lease.
+// Config returns the configuration that a request asks for. It lacks the key, which is
+// sent separately, and Autoclear, which follows from the request's lease.
 func Config(c *client.Config) loop.Config {
 	return loop.Config{
 		ID: c.ID, ReadOnly: c.ReadOnly, Offset: c.Offset, SizeLimit: c.SizeLimit, SectorSize: c.SectorSize,
@@ -28,7 +28,7 @@ func RequestConfig(c *loop.Config) client.Config {
 	}
 }
 
-// Device returns what programs see of a device.
+// Device returns the description of a device for other programs.
 func Device(s *loop.Status) client.Device {
 	return client.Device{
 		ID: s.ID, Device: s.Device, MajMin: s.MajMin, DiskSequence: s.DiskSequence, State: s.State, PID: s.PID,
@@ -40,8 +40,8 @@ func Device(s *loop.Status) client.Device {
 	}
 }
 
-// Devices returns what programs see of some devices. It returns an empty list, not nil,
-// for none.
+// Devices returns the descriptions of devices. It returns an empty list, not nil, if
+// there are none.
 func Devices(list []loop.Status) []client.Device {
 	devices := make([]client.Device, len(list))
 	for i := range list {

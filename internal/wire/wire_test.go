@@ -7,7 +7,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/loop"
 )
 
-// fill gives each field of a struct another value than its zero value.
+// fill sets each field of a struct to a value other than its zero value.
 func fill(t *testing.T, v reflect.Value) {
 	t.Helper()
 	for i := range v.NumField() {
@@ -30,7 +30,7 @@ func fill(t *testing.T, v reflect.Value) {
 	}
 }
 
-// zeroFields returns the fields of a struct that have their zero value.
+// zeroFields returns the names of the fields that have their zero value.
 func zeroFields(v reflect.Value, path string) []string {
 	var zero []string
 	for i := range v.NumField() {
@@ -45,8 +45,8 @@ func zeroFields(v reflect.Value, path string) []string {
 	return zero
 }
 
-// A configuration is the same after a request has taken it to a server, but for what
-// a request does not say.
+// A configuration survives the conversion to a request and back, except for the fields
+// that a request lacks.
 func TestConfigForgetsNoField(t *testing.T) {
 	var want loop.Config
 	fill(t, reflect.ValueOf(&want).Elem())
@@ -60,7 +60,7 @@ func TestConfigForgetsNoField(t *testing.T) {
 	}
 }
 
-// All that is known of a device is in what programs see.
+// The description of a device has all fields.
 func TestDeviceForgetsNoField(t *testing.T) {
 	var status loop.Status
 	fill(t, reflect.ValueOf(&status).Elem())
