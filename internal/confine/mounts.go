@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/mountpoint"
 )
 
 // keptMounts are the mounts that a server needs. It does not need the mounts below them.
@@ -27,7 +29,7 @@ func isKept(mountPoint string) bool {
 // could not be detached from a copy. The server then stays in the caller's namespace, and
 // sees its unmounts.
 func unshareMounts() error {
-	isMount, err := isMountRoot("/")
+	isMount, err := mountpoint.Is("/")
 	if err != nil || !isMount {
 		return err
 	}
@@ -42,14 +44,6 @@ func unshareMounts() error {
 		func() ([]byte, error) { return os.ReadFile("/proc/thread-self/mountinfo") },
 		func(path string) error { return unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) },
 	)
-}
-
-func isMountRoot(path string) (bool, error) {
-	var stx unix.Statx_t
-	if err := unix.Statx(unix.AT_FDCWD, path, 0, 0, &stx); err != nil {
-		return false, fmt.Errorf("look at %s: %w", path, err)
-	}
-	return stx.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0, nil
 }
 
 // detachMounts detaches all mounts except the kept ones. An unmount also removes the

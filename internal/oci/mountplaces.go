@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/internal/eintr"
+	"github.com/ublk-loop/ublk-loop/internal/mountpoint"
 )
 
 // All containers' file systems are mounted at the same places, each in a namespace of its
@@ -64,7 +65,7 @@ func mountPlaces() error {
 	if err := makeDir(placesDir, placeMode); err != nil {
 		return err
 	}
-	isMount, err := isMountRoot(placesDir)
+	isMount, err := mountpoint.Is(placesDir)
 	if err != nil {
 		return err
 	}
@@ -86,14 +87,6 @@ func unmountPlaces() {
 	}
 }
 
-func isMountRoot(path string) (bool, error) {
-	var stx unix.Statx_t
-	if err := unix.Statx(unix.AT_FDCWD, path, 0, 0, &stx); err != nil {
-		return false, fmt.Errorf("look at %s: %w", path, err)
-	}
-	return stx.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0, nil
-}
-
 // makeDir makes a directory with a mode that does not depend on the umask. A mount point
 // keeps the mode of its mount: if the caller is itself in such a namespace, the mount is
 // a container's.
@@ -101,7 +94,7 @@ func makeDir(path string, mode os.FileMode) error {
 	if err := os.Mkdir(path, mode); err != nil && !errors.Is(err, os.ErrExist) {
 		return err
 	}
-	isMount, err := isMountRoot(path)
+	isMount, err := mountpoint.Is(path)
 	if err != nil || isMount {
 		return err
 	}

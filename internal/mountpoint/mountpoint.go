@@ -1,0 +1,17 @@
+// Package mountpoint tells mount points from other paths.
+package mountpoint
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// Is reports whether path is the root of a mount.
+func Is(path string) (bool, error) {
+	var stx unix.Statx_t
+	if err := unix.Statx(unix.AT_FDCWD, path, 0, 0, &stx); err != nil {
+		return false, fmt.Errorf("stat %s: %w", path, err)
+	}
+	return stx.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0, nil
+}
