@@ -10,8 +10,8 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/report"
 )
 
-// runtimeName returns the name of the runtime that this program stands in for under
-// its own name: runc for ublk-runc, runc-trusted for ublk-runc-trusted.
+// runtimeName returns the name of the runtime that this program stands in for, given the
+// program's own name: runc for ublk-runc, runc-trusted for ublk-runc-trusted.
 func runtimeName(own string) (name string, standsIn bool) {
 	name, ours := strings.CutPrefix(own, "ublk-")
 	plain, _, _ := strings.Cut(name, "-")
@@ -63,7 +63,7 @@ func replaceWithRuntime(runtime string, args []string) error {
 	return w.Run(args)
 }
 
-// rootMaker returns what makes root directories for the containers of a handler.
+// rootMaker returns the maker of root directories for the containers of a handler.
 func rootMaker(settings *oci.Settings, handler string) oci.Maker {
 	return oci.Maker{Settings: settings, Requester: oci.Requester{Handler: handler}}
 }

@@ -54,8 +54,8 @@ func openBundle(c *call) *bundle {
 	return &bundle{dir, filepath.Base(path), text, cfg, owner}
 }
 
-// ownerOf returns the user who can change a configuration: the owner of its
-// directory, or if that is root, the owner of the file.
+// ownerOf returns the user who can change a configuration: the owner of its directory, or
+// if that is root, the owner of the file.
 func ownerOf(dir, file *os.File) (uint32, error) {
 	var st unix.Stat_t
 	for _, f := range []*os.File{dir, file} {

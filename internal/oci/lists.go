@@ -11,31 +11,32 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Lists are the directories below which images may be. A nil list is not given.
+// Lists are the directories of images. A nil list means that the settings do not have the
+// list.
 type Lists struct {
 	AllowedImages []string `toml:"allowed_images"`
-	// WritableImages is a part of the allowed images: those that a container may
+	// WritableImages lists the directories of those allowed images that a container may
 	// write to.
 	WritableImages []string `toml:"writable_images"`
 }
 
-// Handlers that are not the name of a runtime.
+// These handlers are not named for a runtime.
 const (
 	HandlerOCI         = "oci" // ublk-loop oci --runtime PATH
 	HandlerHook        = "hook"
 	HandlerSnapshotter = "snapshotter"
 )
 
-// Requester is whoever asks for an image.
+// Requester identifies the origin of a request for an image.
 type Requester struct {
-	// Handler is the name of the runtime that this program stands in for, or one
-	// of the constants.
+	// Handler is the name of the runtime that this program stands in for, or one of the
+	// constants.
 	Handler string
 	// Owner is the user who owns the bundle, nil if there is no bundle.
 	Owner *uint32
 }
 
-// sections returns the lists that are given for a requester alone.
+// sections returns the lists for the requester's handler and owner.
 func (s *Settings) sections(who Requester) []Lists {
 	sections := []Lists{s.Handlers[who.Handler]}
 	if who.Owner != nil {
@@ -44,8 +45,8 @@ func (s *Settings) sections(who Requester) []Lists {
 	return sections
 }
 
-// lists returns the lists of one kind that apply to a requester. An image has to be
-// in each. The general list applies if no other does.
+// lists returns the lists of one kind that apply to a requester. An image must be in each
+// list. The general list applies only if no other list does.
 func (s *Settings) lists(who Requester, kind func(Lists) []string) [][]string {
 	var lists [][]string
 	for _, section := range s.sections(who) {
@@ -62,8 +63,8 @@ func (s *Settings) lists(who Requester, kind func(Lists) []string) [][]string {
 func allowedImages(l Lists) []string  { return l.AllowedImages }
 func writableImages(l Lists) []string { return l.WritableImages }
 
-// mayWrite reports whether the image at a path may be written to. The image is
-// where its path says, or it is not found, because no link is followed.
+// mayWrite reports whether the settings allow writes to the image at a path. The path
+// alone decides, because openAllowed follows no link.
 func (s *Settings) mayWrite(path string, who Requester) bool {
 	for _, list := range s.lists(who, writableImages) {
 		if !slices.ContainsFunc(list, func(dir string) bool { return isBelow(dir, path) }) {
@@ -73,7 +74,7 @@ func (s *Settings) mayWrite(path string, who Requester) bool {
 	return true
 }
 
-// openInAll opens an image that has to be in each of some lists.
+// openInAll opens an image that must be in each of the lists.
 func openInAll(lists [][]string, path string) (*os.File, error) {
 	var image *os.File
 	for _, list := range lists {
@@ -89,14 +90,14 @@ func openInAll(lists [][]string, path string) (*os.File, error) {
 	return image, nil
 }
 
-// validateLists refuses a list of relative paths, and one that would never apply.
+// validateLists refuses lists with relative paths, and lists that could never apply.
 func (s *Settings) validateLists() error {
 	if err := s.Lists.validate(); err != nil {
 		return err
 	}
 	for name, lists := range s.Handlers {
 		if !s.isHandler(name) {
-			return fmt.Errorf("handlers.%s: no runtime of this name, and not one of oci, hook, snapshotter: %w", name, unix.EINVAL)
+			return fmt.Errorf("handlers.%s: neither a runtime nor one of oci, hook, snapshotter: %w", name, unix.EINVAL)
 		}
 		if err := lists.validate(); err != nil {
 			return fmt.Errorf("handlers.%s: %w", name, err)
@@ -104,7 +105,7 @@ func (s *Settings) validateLists() error {
 	}
 	for owner, lists := range s.Owners {
 		if number, err := strconv.ParseUint(owner, 10, 32); err != nil || strconv.FormatUint(number, 10) != owner {
-			return fmt.Errorf("owners.%s: not the number of a user: %w", owner, unix.EINVAL)
+			return fmt.Errorf("owners.%s: not a user number: %w", owner, unix.EINVAL)
 		}
 		if err := lists.validate(); err != nil {
 			return fmt.Errorf("owners.%s: %w", owner, err)
@@ -132,14 +133,14 @@ func checkDirs(key string, dirs []string) error {
 	return nil
 }
 
-// isHandler reports whether a requester can have a handler of this name.
+// isHandler reports whether a requester can have a handler with this name.
 func (s *Settings) isHandler(name string) bool {
 	runtime, _, _ := strings.Cut(name, "-")
 	return s.Runtimes[name] != "" || slices.Contains([]string{"runc", "crun", HandlerOCI, HandlerHook, HandlerSnapshotter}, name) ||
 		slices.Contains([]string{"runc", "crun"}, runtime)
 }
 
-// allAllowed returns the directories of images of all requesters.
+// allAllowed returns the directories of all requesters' images.
 func (s *Settings) allAllowed() []string {
 	dirs := slices.Clone(s.AllowedImages)
 	for _, sections := range []map[string]Lists{s.Handlers, s.Owners} {

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An image is in each list that is given for its requester, or in the general list
-// if there is none.
+// An image must be in each list for its requester, or in the general list if there is
+// none.
 func TestListsOfRequesters(t *testing.T) {
 	dir := t.TempDir()
 	makeDirs(t, dir, 0o755, "all/a", "all/b", "mine")
@@ -39,7 +39,7 @@ func TestListsOfRequesters(t *testing.T) {
 	root, anna, other := uint32(0), uint32(1000), uint32(1001)
 	for _, tt := range []struct {
 		who         Requester
-		read, write string // the images that may be read and written, of 1, 2 and 3
+		read, write string // the images of 1, 2 and 3 that may be read and written
 	}{
 		{Requester{}, "12", "1"},
 		{Requester{Handler: "runc", Owner: &root}, "12", "1"},
@@ -77,7 +77,7 @@ func TestListsOfRequesters(t *testing.T) {
 	}
 }
 
-// The owner of a bundle is the user who can change what it asks for.
+// The owner of a bundle is the user who can change the bundle.
 func TestBundleOwner(t *testing.T) {
 	type owners struct {
 		dir, file int
@@ -85,7 +85,7 @@ func TestBundleOwner(t *testing.T) {
 	}
 	self := os.Geteuid()
 	cases := []owners{{self, self, uint32(self)}}
-	if self == 0 { // who alone can give files away
+	if self == 0 { // only root can change the owner of a file
 		cases = append(cases, owners{1000, 0, 1000}, owners{0, 1000, 1000}, owners{1000, 1001, 1000})
 	}
 	for _, tt := range cases {
