@@ -27,17 +27,3 @@ func CloseInherited() error {
 	}
 	return nil
 }
-
-// RaiseFileLimit raises the limit of open descriptors to the kernel's default maximum. A
-// device needs five descriptors, and more with more queues. Without the privilege to
-// raise the limit, it stays.
-func RaiseFileLimit() {
-	var limit unix.Rlimit
-	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil || limit.Max >= fileLimit {
-		return // Go itself raises the soft limit to the hard limit
-	}
-	_ = unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: fileLimit, Max: fileLimit})
-}
-
-// fileLimit is the kernel's default of fs.nr_open.
-const fileLimit = 1 << 20

@@ -12,7 +12,10 @@ import (
 // program inherit them. The program cannot do this itself, because Go starts threads
 // before main. The caller must have locked the thread and let it end. The warnings name
 // protections that are not available.
-func confine() (warnings []string, err error) {
+func confine(m Manager) (warnings []string, err error) {
+	if err := resetInherited(m); err != nil {
+		return nil, err
+	}
 	if err := unix.Unshare(unix.CLONE_FS); err != nil {
 		return nil, fmt.Errorf("leave the working directory: %w", err)
 	}
@@ -53,12 +56,12 @@ func unblockSignals() error {
 
 // OnThread calls execute, which executes a server, on a confined thread. The thread ends
 // afterwards.
-func OnThread(execute func(warnings []string) error) error {
+func OnThread(m Manager, execute func(warnings []string) error) error {
 	result := make(chan error)
 	go func() {
 		// Without an unlock, the thread ends with this goroutine.
 		runtime.LockOSThread()
-		warnings, err := confine()
+		warnings, err := confine(m)
 		if err == nil {
 			err = execute(warnings)
 		}

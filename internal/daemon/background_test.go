@@ -15,7 +15,7 @@ import (
 )
 
 func TestServerEnv(t *testing.T) {
-	got := serverEnv([]string{"HOME=/root", "GODEBUG=x=1", "SECRET=GO", "GOTRACEBACK=all", "NOTIFY_SOCKET=/x"})
+	got := serverEnv([]string{"HOME=/root", "GODEBUG=x=1", "SECRET=GO", "GOTRACEBACK=all", "GOGC=1", "GOMEMLIMIT=1MiB", "GOMAXPROCS=1", "GO=x", "NOTIFY_SOCKET=/x"})
 	if want := []string{"GODEBUG=x=1", "GOTRACEBACK=all"}; !slices.Equal(got, want) {
 		t.Errorf("environment %q, want %q", got, want)
 	}

@@ -26,15 +26,24 @@ type ServeOptions struct {
 // supervisor of one. It returns only if that fails, or when a supervised server has
 // ended.
 func Serve(o ServeOptions) error {
+	unix.Umask(0o077) // also of the socket's directory and the log
 	task, files, err := o.open()
 	if err != nil {
 		return err
 	}
+	err = o.run(task, files)
+	if err != nil {
+		removeSocket(task.Socket)
+	}
+	return err
+}
+
+// run makes this process the server, or its supervisor.
+func (o *ServeOptions) run(task *manyTask, files descriptors) error {
 	if err := confine.CloseInherited(); err != nil {
 		return err
 	}
 	task.Warnings = confine.ProtectFromOOM(os.Getpid())
-	confine.RaiseFileLimit()
 	l := launchMany(task, files)
 	if o.Supervise {
 		return supervise(l, serverLogger(files[logFile]))

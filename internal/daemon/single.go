@@ -45,6 +45,7 @@ func (p *Program) runSingle(args []string) int {
 	if s.task.Foreground {
 		s.requester = &user{out: p.Out, errOut: p.Err, notify: s.files[notifyFile], json: s.task.JSON}
 	} else {
+		signal.Notify(stop, unix.SIGHUP) // the starter's terminal is not the server's
 		s.requester = &starter{s.files[controlFile]}
 	}
 	if err := s.serve(stop); err != nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -25,12 +26,15 @@ type launch struct {
 	name string // the name that ps shows after the role
 }
 
+// manager reports whether a service manager starts the role.
+func (l *launch) manager() confine.Manager { return confine.Manager(l.files[notifyFile] != nil) }
+
 // start starts a confined server in a process and session of its own. The process
 // inherits only the files of the launch and standard error. The message is complete
 // before the process starts.
 func (l *launch) start(errOut *os.File) (*os.Process, error) {
 	var process *os.Process
-	err := confine.OnThread(func(warnings []string) error {
+	err := confine.OnThread(l.manager(), func(warnings []string) error {
 		told, err := l.inMemory(warnings)
 		if err != nil {
 			return err
@@ -45,7 +49,7 @@ func (l *launch) start(errOut *os.File) (*os.Process, error) {
 // startSilently starts a process that waits for its message at stream, one of the files.
 // It returns the message, which the caller has to send.
 func (l *launch) startSilently(stream *os.File) (process *os.Process, text []byte, err error) {
-	err = confine.OnThread(func(warnings []string) error {
+	err = confine.OnThread(l.manager(), func(warnings []string) error {
 		if text, err = encode(l.task(warnings), l.files); err != nil {
 			return err
 		}
@@ -74,7 +78,7 @@ func (l *launch) startConfined(told, errOut *os.File) (*os.Process, error) {
 // become makes this process a confined server by executing this program again. It returns
 // only if that fails.
 func (l *launch) become() error {
-	return confine.OnThread(func(warnings []string) error { return l.execute(selfPath, warnings) })
+	return confine.OnThread(l.manager(), func(warnings []string) error { return l.execute(selfPath, warnings) })
 }
 
 // execute replaces this program with another, with the privileges of the calling thread.
@@ -159,11 +163,15 @@ func setCloseOnExec(files []*os.File, on bool) {
 	}
 }
 
-// serverEnv returns the variables that the Go runtime reads, and drops the others.
+// keptVariables serve to diagnose a server. The other variables of the Go runtime
+// (GOGC, GOMEMLIMIT, GOMAXPROCS) would tune the server for another program.
+var keptVariables = []string{"GODEBUG", "GOTRACEBACK", "GOCOVERDIR", "GORACE"}
+
+// serverEnv returns the variables that a server keeps.
 func serverEnv(environ []string) []string {
 	env := []string{}
 	for _, v := range environ {
-		if strings.HasPrefix(v, "GO") {
+		if name, _, _ := strings.Cut(v, "="); slices.Contains(keptVariables, name) {
 			env = append(env, v)
 		}
 	}

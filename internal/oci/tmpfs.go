@@ -52,7 +52,7 @@ func (s *Settings) tmpfsLimit() (uint64, error) {
 	if err := unix.Sysinfo(&info); err != nil {
 		return 0, fmt.Errorf("get the size of the memory: %w", err)
 	}
-	return uint64(info.Totalram) * uint64(info.Unit) / memoryShare, nil
+	return info.Totalram * uint64(info.Unit) / memoryShare, nil
 }
 
 // checkOverlay refuses a tmpfs that exceeds the limit. It returns an error that wraps

@@ -12,7 +12,7 @@ func TestCheckOverlay(t *testing.T) {
 	if err := unix.Sysinfo(&info); err != nil {
 		t.Fatal(err)
 	}
-	eighth := uint64(info.Totalram) * uint64(info.Unit) / 8
+	eighth := info.Totalram * uint64(info.Unit) / 8
 	for _, tt := range []struct {
 		limit Size
 		kind  string

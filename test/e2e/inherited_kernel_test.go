@@ -1,0 +1,295 @@
+package e2e
+
+import (
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
+)
+
+// portrait is what a process has inherited, or would pass on, by name.
+type portrait map[string]string
+
+// portrayed are the lines of /proc/PID/status that belong to a portrait.
+var portrayed = []string{
+	"Umask", "Uid", "Gid", "Groups", "SigBlk", "SigIgn", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp",
+	"Speculation_Store_Bypass", "SpeculationIndirectBranch", "THP_enabled", "Cpus_allowed", "Mems_allowed",
+}
+
+// The flags of /proc/PID/stat (include/linux/sched.h) that are inherited or asked for.
+const inheritedFlags = pfMemallocNoIO | pfLocalThrottle | pfMCEProcess
+
+// pfMCEProcess says that a process has its own policy for machine checks
+// (PF_MCE_PROCESS, PR_MCE_KILL in prctl(2)).
+const pfMCEProcess = 0x00000080
+
+// portray looks at a process.
+func (b *bed) portray(pid int) portrait {
+	b.Helper()
+	p := portrait{}
+	read := func(name string) string {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pid, name))
+		if err != nil {
+			b.Fatal(err)
+		}
+		return string(text)
+	}
+	for line := range strings.Lines(read("limits")) {
+		p["limit "+strings.TrimSpace(line[:26])] = strings.Join(strings.Fields(line[26:]), " ")
+	}
+	for line := range strings.Lines(read("status")) {
+		if name, value, _ := strings.Cut(line, ":"); slices.Contains(portrayed, name) {
+			p[name] = strings.TrimSpace(value)
+		}
+	}
+	for _, name := range []string{"coredump_filter", "personality", "oom_score_adj", "timerslack_ns", "environ"} {
+		p[name] = strings.TrimSpace(read(name))
+	}
+	if text, err := os.ReadFile(fmt.Sprintf("/proc/%d/ksm_stat", pid)); err == nil { // where the kernel merges pages
+		_, any, _ := strings.Cut(string(text), "ksm_merge_any:")
+		p["merging"], _, _ = strings.Cut(any, "\n")
+	}
+	for _, name := range []string{"cwd", "root"} {
+		target, err := os.Readlink(fmt.Sprintf("/proc/%d/%s", pid, name))
+		if err != nil {
+			b.Fatal(err)
+		}
+		p[name] = target
+	}
+	b.portrayThread(p, pid, read("stat"))
+	return p
+}
+
+// portrayThread adds what only threads have.
+func (b *bed) portrayThread(p portrait, tid int, stat string) {
+	b.Helper()
+	var flags uint64
+	if _, err := fmt.Sscan(strings.Fields(stat[strings.LastIndexByte(stat, ')'):])[7], &flags); err != nil {
+		b.Fatal(err)
+	}
+	p["flags"] = fmt.Sprintf("%#x", flags&inheritedFlags)
+	attr, err := unix.SchedGetAttr(tid, 0)
+	if err != nil {
+		b.Fatal(err)
+	}
+	p["scheduler"] = fmt.Sprintf("policy %d, flags %d, nice %d, priority %d, clamp %d to %d",
+		attr.Policy, attr.Flags, attr.Nice, attr.Priority, attr.Util_min, attr.Util_max)
+	priority, _, errno := unix.Syscall(unix.SYS_IOPRIO_GET, ioprioWhoProcess, uintptr(tid), 0)
+	if errno != 0 {
+		b.Fatal(errno)
+	}
+	p["io priority"] = fmt.Sprint(priority)
+}
+
+// differ returns the names and values in which two portraits differ.
+func (p portrait) differ(other portrait) []string {
+	var found []string
+	for _, name := range slices.Sorted(maps.Keys(p)) {
+		if p[name] != other[name] {
+			found = append(found, fmt.Sprintf("%s: %q, %q", name, p[name], other[name]))
+		}
+	}
+	return found
+}
+
+// drop drops signals from a line of /proc/PID/status, which has to have them.
+func (p portrait) drop(t *testing.T, name string, signals uint64) {
+	t.Helper()
+	set, err := strconv.ParseUint(p[name], 16, 64)
+	if err != nil || set&signals != signals {
+		t.Errorf("%s is %s, without %#x: error %v", name, p[name], signals, err)
+	}
+	p[name] = fmt.Sprintf("%016x", set&^signals)
+}
+
+// odd returns a bed whose command starts from a process with some or all set oddly.
+func (b *bed) odd(how string) *bed {
+	b.Helper()
+	path := filepath.Join(b.TempDir(), "odd")
+	b.write(path, fmt.Sprintf("#!/bin/sh\n%s=%s exec %s %s \"$@\"\n", oddVariable, how, b.self(), b.bin), 0o755)
+	return &bed{b.TB, path, b.ctl}
+}
+
+// self returns the path of this program.
+func (b *bed) self() string {
+	b.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		b.Fatal(err)
+	}
+	return self
+}
+
+// A server has nothing of what its starter was given.
+func TestKernelInherited(t *testing.T) {
+	ublktest.Require(t, ublktest.OldestAndNewest)
+	b := kernelBed(t)
+	for name, serve := range map[string]func(*bed) (client.Device, func()){
+		"add": func(b *bed) (client.Device, func()) {
+			s := b.add("--on-crash=reissue", b.image(8<<20))
+			return s, func() { b.del(s.Device) }
+		},
+		"foreground": func(b *bed) (client.Device, func()) {
+			f, device := b.foreground(nil, b.image(8<<20))
+			return b.list(device)[0], func() {
+				b.del(device)
+				f.end()
+			}
+		},
+		"recover": func(b *bed) (client.Device, func()) {
+			s := b.add("--on-crash=reissue", b.image(8<<20))
+			b.killServer(s)
+			return b.recover(s), func() { b.del(s.Device) }
+		},
+		"serve": func(b *bed) (client.Device, func()) {
+			m := b.serve()
+			return b.add(b.image(8 << 20)), m.stop
+		},
+		"supervise": func(b *bed) (client.Device, func()) {
+			m := b.serve("--supervise")
+			return b.add(b.image(8 << 20)), m.stop
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := b.in(t)
+			var portraits []portrait
+			for _, b := range []*bed{b, b.odd(oddAll)} {
+				s, end := serve(b)
+				portraits = append(portraits, b.portray(s.PID))
+				b.works(s) // a write behind oddFile, among others
+				end()
+			}
+			if name != "add" && name != "recover" {
+				// In the foreground, nohup(1) goes on to count.
+				portraits[1].drop(t, "SigIgn", 1<<(unix.SIGHUP-1))
+			}
+			if found := portraits[0].differ(portraits[1]); len(found) > 0 {
+				t.Errorf("of a clean and an odd starter, the server has\n%s", strings.Join(found, "\n"))
+			}
+		})
+	}
+}
+
+// A limit that would fail I/O and cannot be raised is refused.
+func TestKernelInheritedRefused(t *testing.T) {
+	b := kernelBed(t, ublktest.Once)
+	file := b.image(8 << 20)
+	limited := b.odd(oddLimited)
+	before := things(t)
+	for _, args := range [][]string{{"add", file}, {"add", "--foreground", file}, {"serve"}, {"serve", "--supervise"}} {
+		limited.run(args...).fails(t, 1, "the size of files (RLIMIT_FSIZE)", "limited to 1048576")
+		b.nothingSince(before)
+	}
+}
+
+// A service manager has set the scheduling and the size of dumps on purpose.
+func TestKernelInheritedFromManager(t *testing.T) {
+	b := kernelBed(t, ublktest.Once)
+	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: "@ublk-loop-test", Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer manager.Close()
+	file := b.image(8 << 20)
+	var portraits []portrait
+	for _, b := range []*bed{b, b.odd(oddAll)} {
+		f, device := b.foreground([]string{"NOTIFY_SOCKET=@ublk-loop-test"}, file)
+		portraits = append(portraits, b.portray(f.cmd.Process.Pid))
+		b.del(device)
+		f.end()
+	}
+	portraits[1].drop(t, "SigIgn", 1<<(unix.SIGHUP-1))
+	for name, kept := range map[string]string{"io priority": fmt.Sprint(ioprioBestEffort7), "limit Max core file size": "1048576 1048576 bytes"} {
+		if portraits[1][name] != kept {
+			t.Errorf("%s is %s, want %s", name, portraits[1][name], kept)
+		}
+		portraits[1][name] = portraits[0][name]
+	}
+	if !strings.HasPrefix(portraits[1]["scheduler"], "policy 2,") {
+		t.Errorf("scheduler is %s", portraits[1]["scheduler"])
+	}
+	for _, name := range []string{"scheduler", "timerslack_ns", "Cpus_allowed"} { // the second depends on the first
+		portraits[1][name] = portraits[0][name]
+	}
+	if found := portraits[0].differ(portraits[1]); len(found) > 0 {
+		t.Errorf("of a clean and an odd manager, the server has\n%s", strings.Join(found, "\n"))
+	}
+}
+
+// The helper of mount(8) makes no server, and the mount is the same.
+func TestKernelInheritedMount(t *testing.T) {
+	b := kernelBed(t, ublktest.OldestAndNewest)
+	helper := filepath.Join(t.TempDir(), "mount.ublk-loop")
+	if err := os.Symlink(b.bin, helper); err != nil {
+		t.Fatal(err)
+	}
+	image, dir := b.image(16<<20), t.TempDir()
+	b.tool("mkfs.ext4", "-q", "-F", image)
+	m := b.serve()
+	before := b.portray(m.pid())
+	var options []string
+	for _, odd := range []string{"", oddAll} {
+		cmd := withEnv(exec.Command(b.self(), helper, image, dir, "-o", "noatime"), oddVariable+"="+odd)
+		if odd == "" {
+			cmd = exec.Command(helper, image, dir, "-o", "noatime")
+		}
+		b.runCommand(cmd).succeeds(t)
+		text, err := os.ReadFile("/proc/self/mounts")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(text)) {
+			if fields := strings.Fields(line); fields[1] == dir {
+				options = append(options, strings.Join(fields[1:], " "))
+			}
+		}
+		b.write(filepath.Join(dir, "file"), strings.Repeat("x", 2*oddFile), 0o600)
+		s := b.list()[0]
+		b.tool("umount", dir)
+		b.isGone(s)
+	}
+	if len(options) != 2 || options[0] != options[1] {
+		t.Errorf("mounts are %q", options)
+	}
+	if found := before.differ(b.portray(m.pid())); len(found) > 0 {
+		t.Errorf("the server has changed:\n%s", strings.Join(found, "\n"))
+	}
+}
+
+// A runtime gets from the wrapper what the wrapper was given, because the container is
+// the starter's.
+func TestKernelInheritedByRuntime(t *testing.T) {
+	w := kernelBed(t, ublktest.OldestAndNewest).wrap("exec sleep 1000")
+	image := w.imageOf("squashfs", rootTree(w, "x"))
+	var portraits []portrait
+	for _, program := range []string{w.real, w.wrapper} {
+		cmd := withEnv(exec.Command(w.self(), program, "create", "--bundle", w.bundle(asked{"image": image}, "true"), "c"), oddVariable+"="+oddAll)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		comm := fmt.Sprintf("/proc/%d/comm", cmd.Process.Pid)
+		waitUntil(t, "the runtime runs", func() bool { return w.readFile(comm) == "sleep\n" })
+		portraits = append(portraits, w.portray(cmd.Process.Pid))
+		if err := cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		_ = cmd.Wait() // it was killed
+	}
+	// Go's runtime keeps of ignored and blocked signals what docs/containers.md says.
+	portraits[0].drop(t, "SigIgn", 1<<(unix.SIGTERM-1)|1<<(unix.SIGUSR1-1)|1<<(unix.SIGPIPE-1)|1<<(unix.SIGXFSZ-1))
+	portraits[0].drop(t, "SigBlk", 1<<(unix.SIGTERM-1))
+	if found := portraits[0].differ(portraits[1]); len(found) > 0 {
+		t.Errorf("without and with the wrapper, the runtime has\n%s", strings.Join(found, "\n"))
+	}
+}
