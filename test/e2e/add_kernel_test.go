@@ -16,7 +16,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// Add, list and del, in every way that a device can be named.
+// A device can be added, listed and removed, under each of its names.
 func TestKernelAddListDel(t *testing.T) {
 	b := kernelBed(t, ublktest.EveryKernel)
 	file := b.image(8 << 20)
@@ -46,7 +46,7 @@ func TestKernelAddListDel(t *testing.T) {
 	names := []string{device, fmt.Sprint(id), fmt.Sprintf("/dev/ublkc%d", id), file}
 	for i, name := range names {
 		b.del(name)
-		b.del(name) // again: it is gone
+		b.del(name) // the device is gone, and del succeeds again
 		if left := b.list(); len(left) > 0 {
 			t.Fatalf("del %s leaves %+v", name, left)
 		}
@@ -56,8 +56,7 @@ func TestKernelAddListDel(t *testing.T) {
 	}
 }
 
-// roundTrip writes to a device and finds it in the file, and the other way
-// round.
+// roundTrip writes to the device and reads from the file, and the other way round.
 func (b *bed) roundTrip(device, file string) {
 	b.Helper()
 	data := bytes.Repeat([]byte("ublk-loop "), 51200)
@@ -85,7 +84,7 @@ func (b *bed) roundTrip(device, file string) {
 	}
 }
 
-// A file is known by what it is, under any name.
+// list finds a file by its identity, under any name.
 func TestKernelListAssociated(t *testing.T) {
 	b := kernelBed(t)
 	file, other := b.image(1<<20), b.image(1<<20)
@@ -102,17 +101,17 @@ func TestKernelListAssociated(t *testing.T) {
 		t.Errorf("list of two: %+v", list)
 	}
 	b.run("list", "/dev/ublkb999").fails(t, 1, "/dev/ublkb999")
-	b.del(file) // both of them
+	b.del(file) // both devices
 	if list := b.list(); len(list) != 1 || list[0].ID != third.ID {
 		t.Errorf("left are %+v", list)
 	}
 	if err := os.Remove(other); err != nil {
 		t.Fatal(err)
 	}
-	b.del(other) // by its path, which is all that is left
+	b.del(other) // by the path, because the file is gone
 }
 
-// Each flag of add has an effect that can be seen.
+// Each flag of add has a visible effect.
 func TestKernelAddFlags(t *testing.T) {
 	b := kernelBed(t, ublktest.CPUs)
 	file := b.image(8 << 20)
@@ -139,7 +138,7 @@ func TestKernelAddFlags(t *testing.T) {
 		}},
 		{[]string{"--offset", "512K"}, func(t *testing.T, s client.Device) {
 			b.expect(t, s, "size", "15360")
-			b.firstByte(t, s, 0) // the 1024th sector: its number modulo 256
+			b.firstByte(t, s, 0) // first byte of sector 1024: its number modulo 256
 		}},
 		{[]string{"-o", "1536"}, func(t *testing.T, s client.Device) { b.firstByte(t, s, 3) }},
 		{[]string{"--sizelimit", "1MiB"}, func(t *testing.T, s client.Device) { b.expect(t, s, "size", "2048") }},
@@ -186,7 +185,7 @@ func (b *bed) expect(t *testing.T, s client.Device, attr, want string) {
 	}
 }
 
-// expectQueues counts the queues that the kernel has, and their threads.
+// expectQueues checks the numbers of the kernel's queues and of the server's threads.
 func (b *bed) expectQueues(t *testing.T, s client.Device, want int) {
 	t.Helper()
 	queues, err := filepath.Glob("/sys/block/" + filepath.Base(s.Device) + "/mq/*")
@@ -195,7 +194,7 @@ func (b *bed) expectQueues(t *testing.T, s client.Device, want int) {
 	}
 }
 
-// fileFlags returns the flags that the server opened the file with.
+// fileFlags returns the flags with which the server opened the file.
 func (b *bed) fileFlags(t *testing.T, s client.Device) int {
 	t.Helper()
 	links, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", s.PID))
@@ -237,7 +236,8 @@ func (b *bed) firstByte(t *testing.T, s client.Device, want byte) {
 	}
 }
 
-// Zero copy is there if the kernel has it, and refused if not.
+// A device uses zero copy if the kernel supports it. Otherwise add refuses
+// --zero-copy=on.
 func TestKernelZeroCopy(t *testing.T) {
 	b := kernelBed(t, ublktest.EveryKernel)
 	file := b.image(1 << 20)
@@ -264,7 +264,7 @@ func TestKernelZeroCopy(t *testing.T) {
 	b.del(file)
 }
 
-// Direct I/O is what list says, and what the file is open for.
+// list shows whether a device uses direct I/O, and the file is open accordingly.
 func TestKernelDirectIO(t *testing.T) {
 	b := kernelBed(t)
 	file := filepath.Join(b.fileSystem(), "direct.img")
@@ -281,7 +281,7 @@ func TestKernelDirectIO(t *testing.T) {
 	b.run("add", "--direct-io=on", b.image(1<<20)).fails(t, 1, "disk.img", "direct I/O", "hint: --direct-io") // tmpfs
 }
 
-// fileSystem returns where an ext4 is mounted, on a device of our own.
+// fileSystem mounts an ext4 on a new device, and returns the mount point.
 func (b *bed) fileSystem() string {
 	b.Helper()
 	s := b.add(b.image(64 << 20))
@@ -293,12 +293,12 @@ func (b *bed) fileSystem() string {
 	return dir
 }
 
-// The log is JSON, one object a line, each with the device's id.
+// The log has one JSON object a line, each with the device's id.
 func TestKernelLogFile(t *testing.T) {
 	b := kernelBed(t)
 	log := filepath.Join(t.TempDir(), "log")
 	file := b.image(1 << 20)
-	for range 2 { // it is appended to
+	for range 2 { // the second server appends to the log
 		b.add("--log-file", log, "--id", "5", file)
 		b.del(file)
 	}
@@ -322,7 +322,8 @@ func TestKernelLogFile(t *testing.T) {
 	}
 }
 
-// What cannot be printed leaves nothing: nobody would know of it.
+// If add cannot print the path, it leaves no device, because its user would not know of
+// the device.
 func TestKernelAddWithoutOutput(t *testing.T) {
 	b := kernelBed(t)
 	before := things(t)

@@ -13,8 +13,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// What cannot be done is said with the name of what it was to be done to, and
-// changes nothing.
+// Bad input is an error that names its object, and changes nothing.
 func TestKernelBadInput(t *testing.T) {
 	b := kernelBed(t)
 	dir := t.TempDir()
@@ -76,7 +75,7 @@ func TestKernelBadInput(t *testing.T) {
 	}
 }
 
-// A disk that is mounted, or in use otherwise, is left alone.
+// add refuses a disk that is mounted or otherwise in use.
 func TestKernelBadDisk(t *testing.T) {
 	b := kernelBed(t)
 	dir := b.fileSystem()
@@ -90,7 +89,7 @@ func TestKernelBadDisk(t *testing.T) {
 	}
 }
 
-// A user who is not root is told so.
+// A user without root's rights gets an error that says so.
 func TestKernelNoPermission(t *testing.T) {
 	b := kernelBed(t)
 	file := filepath.Join(b.publicDir(), "disk.img")
@@ -124,7 +123,7 @@ func TestKernelNoPermission(t *testing.T) {
 	}
 }
 
-// publicDir returns a directory that every user may read.
+// publicDir returns a directory that all users may read.
 func (b *bed) publicDir() string {
 	b.Helper()
 	dir, err := os.MkdirTemp("", "ublk-loop-test-")
@@ -138,7 +137,7 @@ func (b *bed) publicDir() string {
 	return dir
 }
 
-// Where io_uring is switched off, the hint says what to switch.
+// If io_uring is disabled, the hint names the sysctl.
 func TestKernelURingDisabled(t *testing.T) {
 	b := kernelBed(t, ublktest.Own)
 	file := b.image(1 << 20)
@@ -164,7 +163,7 @@ func TestKernelURingDisabled(t *testing.T) {
 	b.nothingSince(before)
 }
 
-// Without the driver the hint says how to have it, and all devices are gone.
+// Without the driver, the hint says how to load it, and del finds all devices gone.
 func TestKernelNoDriver(t *testing.T) {
 	b := kernelBed(t, ublktest.Own)
 	file := b.image(1 << 20)

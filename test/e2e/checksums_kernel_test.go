@@ -11,8 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// checkingDisk makes a disk whose driver computes a checksum of what is written, and
-// which compares it: one request at a time, so that pages wait with their checksums.
+// checkingDisk makes a disk whose driver computes a checksum of each page, and which
+// verifies it. The disk handles one request at a time, so that pages wait with their
+// checksums.
 func (b *bed) checkingDisk() string {
 	b.Helper()
 	b.tool("modprobe", "sd_mod")
@@ -40,11 +41,11 @@ func (b *bed) checkingDisk() string {
 	return disk
 }
 
-// churnSyncs is how often churn stores what changes.
+// churnSyncs is the number of syncs that churn makes.
 const churnSyncs = 20
 
-// churn maps pages of a file or disk and changes them without end while it stores them.
-// It returns how many of the syncs have failed with EIO.
+// churn maps pages of a file or disk, and changes them all the time while it syncs them.
+// It returns the number of syncs that failed with EIO.
 func (b *bed) churn(path string) (failed int) {
 	b.Helper()
 	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
@@ -52,20 +53,20 @@ func (b *bed) churn(path string) (failed int) {
 		b.Fatal(err)
 	}
 	defer func() { _ = unix.Close(fd) }()
-	const size, stride = 64 * 2 * 4096, 2 * 4096 // every second page: a request for each
+	const size, stride = 64 * 2 * 4096, 2 * 4096 // every second page, so that each is a request
 	pages, err := unix.Mmap(fd, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		b.Fatal(err)
 	}
 	var stop atomic.Bool
 	stopped := make(chan struct{})
-	go func() { // until the syncs are done; waited for below
+	go func() { // ends after the syncs; the code below waits for it
 		defer close(stopped)
 		for i := byte(1); !stop.Load(); i++ {
 			for at := 0; at < size; at += stride {
 				pages[at+int(i)] = i
 			}
-			// The server may have the same processor.
+			// The server may run on the same processor.
 			_ = unix.Nanosleep(&unix.Timespec{Nsec: 100_000}, nil)
 		}
 	}()
@@ -85,9 +86,9 @@ func (b *bed) churn(path string) (failed int) {
 	return failed
 }
 
-// Pages that change while they are written are stored with the right checksums. Who
-// insists on zero copy is told of the risk: how many syncs fail then depends on the
-// number of processors.
+// Pages that change while they are written are stored with correct checksums.
+// --zero-copy=on causes a warning. How many syncs fail with it depends on the number of
+// processors, so that the test does not check that.
 func TestKernelChecksums(t *testing.T) {
 	b := kernelBed(t)
 	disk := b.checkingDisk()
@@ -121,8 +122,8 @@ func TestKernelChecksums(t *testing.T) {
 	}
 }
 
-// Btrfs checks what it stores, too, but copies it before: a file on it keeps zero copy,
-// and can be read.
+// Btrfs also verifies checksums, but it copies pages before it computes them. A file on
+// Btrfs keeps zero copy, and stays readable.
 func TestKernelChecksumsOfBtrfs(t *testing.T) {
 	b := kernelBed(t)
 	b.tool("modprobe", "btrfs")

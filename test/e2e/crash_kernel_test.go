@@ -12,7 +12,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// Without recovery requests fail at once and the disk goes; with it they wait,
+// Without recovery, requests fail at once and the disk goes. With recovery, they wait
 // until del fails them.
 func TestKernelCrashedServer(t *testing.T) {
 	b := kernelBed(t, ublktest.EveryKernel)
@@ -54,14 +54,15 @@ func (b *bed) crash(onCrash, state string) {
 		err = <-ended
 		b.Logf("del --force took %v", time.Since(start))
 	}
-	// A disk that is gone already has no sectors, so a read from it is at its end.
+	// A disk that is already gone has no sectors, so that a read returns the end of the
+	// file.
 	gone := !waits && errors.Is(err, io.EOF)
 	if !gone && !errors.Is(err, unix.EIO) && !errors.Is(err, unix.ENXIO) && !errors.Is(err, unix.ENODEV) {
 		b.Errorf("the request ends with %v", err)
 	}
 	f.Close()
 	b.del(s.Device)
-	// And one that nobody uses.
+	// The same for a device that is not in use.
 	s = b.add("--on-crash", onCrash, s.File)
 	b.killServer(s)
 	b.del(s.Device)

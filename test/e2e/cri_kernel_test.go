@@ -18,7 +18,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// cri is containerd as Kubernetes uses it.
+// cri is containerd in the configuration of Kubernetes.
 type cri struct {
 	*wrapped
 	dir    string
@@ -26,13 +26,14 @@ type cri struct {
 	socket string
 }
 
-// criImage is the engine's image for containers and sandboxes: it sleeps.
+// criImage is the engine's image of containers and sandboxes. Its command sleeps.
 const criImage = "localhost/box:1"
 
-// cri starts containerd, with a runtime class of ours as docs/containers.md has it.
+// cri starts containerd with a runtime class for ublk-loop, as docs/containers.md
+// describes.
 func (w *wrapped) cri(engines string) *cri {
 	w.Helper()
-	dir, err := os.MkdirTemp("", "cri") // which has to have a short name
+	dir, err := os.MkdirTemp("", "cri") // the length of a socket's path is limited
 	if err != nil {
 		w.Fatal(err)
 	}
@@ -62,7 +63,8 @@ BinaryName = %[4]q
 	return c
 }
 
-// hostFiles makes the files of the host that a sandbox in its network copies.
+// hostFiles makes the files of the host that the engine copies for a sandbox in the
+// host's network.
 func (w *wrapped) hostFiles() {
 	w.Helper()
 	for _, path := range []string{"/etc/hosts", "/etc/resolv.conf"} {
@@ -73,7 +75,7 @@ func (w *wrapped) hostFiles() {
 	}
 }
 
-// archive makes an archive, as docker save does, of criImage.
+// archive makes an archive of criImage in the format of docker save.
 func (c *cri) archive() string {
 	c.Helper()
 	layer := c.dir + "/layer.tar"
@@ -108,7 +110,7 @@ func (c *cri) archive() string {
 	return path
 }
 
-// calls calls crictl.
+// calls calls crictl, which may fail.
 func (c *cri) calls(args ...string) result {
 	c.Helper()
 	return c.outlived(exec.Command(c.client, append([]string{
@@ -116,8 +118,8 @@ func (c *cri) calls(args ...string) result {
 	}, args...)...))
 }
 
-// does calls crictl, which has to succeed, and returns what it prints, without the
-// space around.
+// does calls crictl, which must succeed, and returns its output without surrounding
+// space.
 func (c *cri) does(args ...string) string {
 	c.Helper()
 	r := c.calls(args...)
@@ -127,7 +129,7 @@ func (c *cri) does(args ...string) string {
 	return strings.TrimSpace(r.out)
 }
 
-// file writes an object to a file, for crictl.
+// file writes an object to a file for crictl.
 func (c *cri) file(name string, object any) string {
 	c.Helper()
 	text, err := json.Marshal(object)
@@ -139,8 +141,8 @@ func (c *cri) file(name string, object any) string {
 	return path
 }
 
-// pod starts a pod, in the host's network, whose annotations ask for an image, and
-// returns its name and its file.
+// pod starts a pod in the host's network, with annotations that ask for an image. It
+// returns the pod's id and file.
 func (c *cri) pod(name, image string) (id, file string) {
 	c.Helper()
 	const hostNetwork = 2 // NODE in api.proto of CRI
@@ -153,7 +155,7 @@ func (c *cri) pod(name, image string) (id, file string) {
 	return c.does("runp", "--runtime", "ublk", file), file
 }
 
-// container makes a container in a pod, and returns its name.
+// container makes a container in a pod, and returns its id.
 func (c *cri) container(pod, podFile, name string) string {
 	c.Helper()
 	file := c.file(name, map[string]any{
@@ -166,11 +168,11 @@ func (c *cri) container(pod, podFile, name string) string {
 	return c.does("create", pod, file, podFile)
 }
 
-// A pod's annotations reach its sandbox, too, which keeps its own root; each
-// container has that of the image.
+// A pod's annotations also reach its sandbox, which keeps its own root. Each container
+// gets the root from the image.
 func TestKernelCRI(t *testing.T) {
 	ublktest.Require(t, ublktest.Engines, ublktest.Snapshotter, ublktest.Once)
-	dir := engines(t) // which also mounts them, before the mounts are counted
+	dir := engines(t) // mounts the engines before the test counts mounts
 	c := kernelBed(t).wrap("runc").cri(filepath.Dir(dir))
 	pod, file := c.pod("pod", c.imageWithMountPoints())
 	c.devicesAre(0)

@@ -12,8 +12,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
-// A device that is open or mounted is left as it is, unless that is insisted
-// on.
+// del refuses a device that is open or mounted, unless --force is given.
 func TestKernelDelInUse(t *testing.T) {
 	b := kernelBed(t)
 	file := b.image(64 << 20)
@@ -58,7 +57,7 @@ func (b *bed) inUse(s client.Device) {
 	}
 }
 
-// Several at once: one that is in use does not keep the others.
+// del of several devices removes the others if one of them is in use.
 func TestKernelDelSeveral(t *testing.T) {
 	b := kernelBed(t)
 	var devices []client.Device
@@ -78,7 +77,7 @@ func TestKernelDelSeveral(t *testing.T) {
 	b.del(devices[0].Device, devices[1].File, devices[2].Device)
 }
 
-// A server that was killed leaves a device that list shows and del removes.
+// list shows the device of a killed server, and del removes it.
 func TestKernelDelDead(t *testing.T) {
 	b := kernelBed(t)
 	file := b.image(1 << 20)
@@ -132,7 +131,7 @@ func TestKernelServerSignal(t *testing.T) {
 	}
 }
 
-// A device of another program is neither shown nor touched.
+// The device of another program is neither listed nor changed.
 func TestKernelForeign(t *testing.T) {
 	b := kernelBed(t)
 	file := b.image(1 << 20)
@@ -159,7 +158,7 @@ func TestKernelForeign(t *testing.T) {
 	b.run("add", "--id", path[len("/dev/ublkb"):], file).fails(t, 1, file, path, "hint: --id")
 }
 
-// An opener as short as udev's does not keep a device from being removed.
+// A short opener, such as udev, does not prevent the removal of a device.
 func TestKernelDelShortOpener(t *testing.T) {
 	b := kernelBed(t)
 	file := b.image(1 << 20)

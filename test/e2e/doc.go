@@ -1,4 +1,4 @@
-// Package e2e has the tests that run the programs as a user does, on a real kernel: the
-// command (UBLK_LOOP_BIN), and container engines and systemd with it. It knows the
-// programs by what they print, and by package client.
+// Package e2e has the tests that run the programs on a real kernel, as a user does: the
+// command (UBLK_LOOP_BIN), and container engines and systemd with it. The tests use only
+// the programs' output and package client.
 package e2e

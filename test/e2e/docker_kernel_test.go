@@ -14,19 +14,19 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// docker is a daemon with a store of its own, and an image without a file in it.
+// docker is a daemon with its own store, and an engine image without files.
 type docker struct {
 	*wrapped
 	client string
 	socket string
-	image  string // for the containers' root
+	image  string // the image for the containers' root
 }
 
-// docker starts a daemon, of the programs in a directory, whose containers may have
-// their roots by ublk-runc.
+// docker starts a daemon with the programs in a directory. Its containers may get their
+// roots by ublk-runc.
 func (w *wrapped) docker(engines string) *docker {
 	w.Helper()
-	dir, err := os.MkdirTemp("", "docker") // which has to have a short name
+	dir, err := os.MkdirTemp("", "docker") // the length of a socket's path is limited
 	if err != nil {
 		w.Fatal(err)
 	}
@@ -49,8 +49,7 @@ func (w *wrapped) docker(engines string) *docker {
 	return d
 }
 
-// imageWithMountPoints makes an image that is not written to, with the files that
-// engines mount something on.
+// imageWithMountPoints makes a read-only image with the files on which engines mount.
 func (w *wrapped) imageWithMountPoints() string {
 	w.Helper()
 	tree := rootTree(w, "of the image\n")
@@ -60,8 +59,8 @@ func (w *wrapped) imageWithMountPoints() string {
 	return w.imageOf("squashfs", tree)
 }
 
-// startDaemon starts an engine that finds others in a directory, and which ends
-// with the test.
+// startDaemon starts an engine, which finds its other programs in a directory. The engine
+// ends with the test.
 func (w *wrapped) startDaemon(others, program string, args ...string) {
 	w.Helper()
 	log, err := os.Create(filepath.Join(w.TempDir(), "log"))
@@ -85,13 +84,13 @@ func (w *wrapped) startDaemon(others, program string, args ...string) {
 	})
 }
 
-// calls calls docker.
+// calls calls docker, which may fail.
 func (d *docker) calls(args ...string) result {
 	d.Helper()
 	return d.outlived(exec.Command(d.client, append([]string{"--host", d.socket}, args...)...))
 }
 
-// does calls docker, which has to succeed, and returns what it prints.
+// does calls docker, which must succeed, and returns its output.
 func (d *docker) does(args ...string) string {
 	d.Helper()
 	r := d.calls(args...)
@@ -101,8 +100,8 @@ func (d *docker) does(args ...string) string {
 	return r.out
 }
 
-// run returns the arguments of run for a container whose root is an image, with a
-// command behind them.
+// run returns the arguments of docker run for a container with a root from an image,
+// followed by a command.
 func (d *docker) run(image string, args ...string) []string {
 	return append([]string{
 		"run", "--runtime", "ublk-runc", "--network", "none",
@@ -112,7 +111,7 @@ func (d *docker) run(image string, args ...string) []string {
 
 func TestKernelDocker(t *testing.T) {
 	ublktest.Require(t, ublktest.Engines, ublktest.Once)
-	dir := engines(t) // which also mounts them, before the mounts are counted
+	dir := engines(t) // mounts the engines before the test counts mounts
 	d := kernelBed(t).wrap("runc").docker(filepath.Dir(dir))
 
 	r := d.calls(d.run(d.image, "--rm", "empty", "sh", "-c", "cat /content /proc/mounts; exit 42")...)

@@ -9,11 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// enginesMount is where the disk with container engines belongs (vm-engines.sh).
+// enginesMount is the mount point of the disk with container engines (vm-engines.sh).
 const enginesMount = "/vm/engines"
 
-// engines mounts the disk with container engines, and returns where they are. It
-// is for tests that need ublktest.Engines.
+// engines mounts the disk with container engines, and returns the directory of the
+// programs. The test needs ublktest.Engines.
 func engines(t testing.TB) string {
 	t.Helper()
 	disk := os.Getenv("UBLK_LOOP_ENGINES")
@@ -23,14 +23,14 @@ func engines(t testing.TB) string {
 	if err := os.MkdirAll(enginesMount, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	// For as long as the machine is there.
+	// The mount stays until the machine ends.
 	if err := unix.Mount(disk, enginesMount, "erofs", unix.MS_RDONLY, ""); err != nil {
 		t.Fatal(err)
 	}
 	return enginesMount + "/bin"
 }
 
-// moreRuntimes are the other versions of the runtimes.
+// moreRuntimes returns the other versions of the runtimes.
 func moreRuntimes(t testing.TB) []string {
 	t.Helper()
 	dir := engines(t)

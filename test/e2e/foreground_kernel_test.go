@@ -25,7 +25,8 @@ type inForeground struct {
 	errOut bytes.Buffer
 }
 
-// foreground starts a server and waits for what it prints when it is ready.
+// foreground starts a server, and returns the line that the server prints when it is
+// ready.
 func (b *bed) foreground(env []string, args ...string) (*inForeground, string) {
 	b.Helper()
 	f := &inForeground{bed: b, cmd: b.command(append([]string{"add", "--foreground"}, args...)...)}
@@ -46,7 +47,7 @@ func (b *bed) foreground(env []string, args ...string) (*inForeground, string) {
 	return f, f.lines.Text()
 }
 
-// end waits for the end, and checks that it was an orderly one.
+// end waits for the end of the server, which must be orderly.
 func (f *inForeground) end() {
 	f.bed.Helper()
 	killer := time.AfterFunc(20*time.Second, func() { _ = f.cmd.Process.Kill() })
@@ -66,8 +67,7 @@ func (f *inForeground) signal(sig os.Signal) {
 	}
 }
 
-// A server in the foreground is the process that was started, and ends in
-// order with a signal.
+// A server in the foreground is the started process, and ends in order at a signal.
 func TestKernelForeground(t *testing.T) {
 	b := kernelBed(t)
 	file := b.image(8 << 20)
@@ -92,12 +92,12 @@ func TestKernelForeground(t *testing.T) {
 	}
 }
 
-// It ends when its device is removed.
+// A server in the foreground ends when its device is removed.
 func TestKernelForegroundDel(t *testing.T) {
 	b := kernelBed(t)
 	file := b.image(1 << 20)
 	f, _ := b.foreground(nil, "--json", file)
-	// The first line of JSON is not all of it.
+	// foreground has read the first line of the JSON.
 	text := "{"
 	for f.lines.Scan() {
 		text += f.lines.Text()
@@ -110,11 +110,11 @@ func TestKernelForegroundDel(t *testing.T) {
 	if s.File != file || s.PID != f.cmd.Process.Pid {
 		t.Errorf("status is %+v", s)
 	}
-	b.run("del", s.Device).succeeds(t) // which waits for a process that we have not waited for
+	b.run("del", s.Device).succeeds(t) // the ended server is a zombie until end
 	f.end()
 }
 
-// The service manager hears when the device can be used, and when it goes.
+// The service manager hears when the device is usable, and when it goes.
 func TestKernelForegroundNotify(t *testing.T) {
 	b := kernelBed(t)
 	file := b.image(1 << 20)
@@ -151,7 +151,7 @@ func (b *bed) notified(manager *net.UnixConn, want string) {
 	}
 }
 
-// Partitions are there before the path is printed, too.
+// Partitions exist before the path is printed.
 func TestKernelForegroundPartScan(t *testing.T) {
 	b := kernelBed(t)
 	f, device := b.foreground(nil, "-P", b.partitioned())
@@ -164,7 +164,7 @@ func TestKernelForegroundPartScan(t *testing.T) {
 	f.end()
 }
 
-// Its log may have a reader who goes away.
+// A server survives the end of the reader of its log.
 func TestKernelForegroundBrokenLog(t *testing.T) {
 	b := kernelBed(t)
 	reader, writer, err := os.Pipe()
@@ -188,7 +188,7 @@ func TestKernelForegroundBrokenLog(t *testing.T) {
 	f.end()
 }
 
-// What cannot be attached is an error as in the background.
+// An error in the foreground is the same as in the background.
 func TestKernelForegroundError(t *testing.T) {
 	b := kernelBed(t)
 	before := things(t)

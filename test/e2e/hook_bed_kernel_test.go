@@ -17,10 +17,11 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// hooked are settings of a test with hooks, whose runtime nothing stands in front of.
+// hooked is the settings of a test that uses hooks, and therefore calls the runtime
+// directly.
 const hooked = `attach_timeout = "20s"`
 
-// byHooks makes such a test of one.
+// byHooks adapts a test to hooks.
 func byHooks(test func(*wrapped)) func(*wrapped) {
 	return func(w *wrapped) {
 		w.Helper()
@@ -30,8 +31,8 @@ func byHooks(test func(*wrapped)) func(*wrapped) {
 	}
 }
 
-// precreateCommand returns the hook's call for a bundle, as an engine does it:
-// with nothing in the environment.
+// precreateCommand returns the call of the hook precreate for a bundle. As in an engine,
+// the environment is empty.
 func (w *wrapped) precreateCommand(bundle string) *exec.Cmd {
 	w.Helper()
 	text, err := os.ReadFile(filepath.Join(bundle, "config.json"))
@@ -44,7 +45,7 @@ func (w *wrapped) precreateCommand(bundle string) *exec.Cmd {
 	return cmd
 }
 
-// precreate has a bundle go through the hook.
+// precreate applies the hook precreate to a bundle.
 func (w *wrapped) precreate(bundle string) {
 	w.Helper()
 	r := w.runCommand(w.precreateCommand(bundle))
@@ -52,7 +53,7 @@ func (w *wrapped) precreate(bundle string) {
 	w.write(filepath.Join(bundle, "config.json"), r.out, 0o600)
 }
 
-// hookDirs are the directories in which the hooks have something mounted, or had.
+// hookDirs returns the directories of the hooks' mounts, which must be as many as wanted.
 func (w *wrapped) hookDirs(want int) []string {
 	w.Helper()
 	dirs, err := filepath.Glob(hooksMount + "/*")
@@ -80,13 +81,14 @@ func (w *wrapped) hookMounts() int {
 	return n
 }
 
-// sweepAll takes what the hooks have left.
+// sweepAll removes all that the hooks have left.
 func (w *wrapped) sweepAll() {
 	w.Helper()
 	w.ok("hook", "sweep", "--older-than", "0s")
 }
 
-// inUserNamespace gives a bundle's container one, whose root is 100000 here.
+// inUserNamespace gives a bundle's container a user namespace, whose root is the host's
+// user 100000.
 func (w *wrapped) inUserNamespace(bundle string) {
 	w.Helper()
 	w.editBundle(bundle, func(config map[string]any) {
@@ -98,7 +100,8 @@ func (w *wrapped) inUserNamespace(bundle string) {
 	})
 }
 
-// userNamespace makes one, until the end of the test, and returns where it is.
+// userNamespace makes a user namespace that lasts until the end of the test, and returns
+// its path.
 func (w *wrapped) userNamespace() string {
 	w.Helper()
 	cmd := exec.Command("cat")
@@ -118,8 +121,8 @@ func (w *wrapped) userNamespace() string {
 	return fmt.Sprintf("/proc/%d/ns/user", cmd.Process.Pid)
 }
 
-// joinsUserNamespace has a bundle's container be in one that there is, as podman
-// writes it down, which does not know whom it has for root.
+// joinsUserNamespace makes a bundle's container join an existing user namespace. It uses
+// podman's form of the configuration, which does not contain the real mapping.
 func (w *wrapped) joinsUserNamespace(bundle, path string) {
 	w.Helper()
 	w.editBundle(bundle, func(config map[string]any) {
@@ -131,13 +134,13 @@ func (w *wrapped) joinsUserNamespace(bundle, path string) {
 	})
 }
 
-// hookLog is the system's, in which hooks say why they have failed.
+// hookLog is the system log, to which hooks write their errors.
 type hookLog struct {
 	testing.TB
 	socket *net.UnixConn
 }
 
-// systemLog is in syslogd's place. If the test fails it prints what comes.
+// systemLog replaces syslogd. If the test fails, it prints all lines.
 func systemLog(t testing.TB) *hookLog {
 	t.Helper()
 	const path = "/dev/log"
@@ -163,7 +166,7 @@ func systemLog(t testing.TB) *hookLog {
 	return l
 }
 
-// line waits for a line of the hooks: podman's monitor has others.
+// line waits for a line of the hooks, and skips those of podman's monitor.
 func (l *hookLog) line() string {
 	l.Helper()
 	for {
@@ -177,7 +180,7 @@ func (l *hookLog) line() string {
 	}
 }
 
-// next returns a line that comes within some time, "" for none.
+// next returns the next line, or "" if none comes within d.
 func (l *hookLog) next(d time.Duration) string {
 	line := make([]byte, 4096)
 	if err := l.socket.SetReadDeadline(time.Now().Add(d + time.Millisecond)); err != nil {

@@ -14,8 +14,8 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// The mount of the hooks is in the host's namespace until the container has been
-// started, and the device goes with the container.
+// The hooks' mount is in the host's namespace until the container has started. The device
+// goes with the container.
 func TestKernelHookLife(t *testing.T) {
 	ublktest.Require(t, ublktest.Engines, ublktest.OldestAndNewest)
 	everyRuntime(t, hooked, byHooks(func(w *wrapped) {
@@ -35,7 +35,7 @@ func TestKernelHookLife(t *testing.T) {
 		}
 		w.nothingLeft()
 
-		// For writing, and killed.
+		// A writable root, and a killed container.
 		sleeping := w.bundle(asked{"image": image, "options": "rw"}, "sleep", "1000")
 		w.precreate(sleeping)
 		if r := w.calls("create", "-b", sleeping, "c"); r.status != 0 {
@@ -64,8 +64,8 @@ func TestKernelHookLife(t *testing.T) {
 	}))
 }
 
-// A container that is created and never started: its mount is swept, and it still
-// starts, for it has its own.
+// The mount of a created container that has not been started is swept. The container can
+// still start, because it has its own mount.
 func TestKernelHookSweepsCreated(t *testing.T) {
 	ublktest.Require(t, ublktest.Once)
 	eachRuntime(t, hooked, byHooks(func(w *wrapped) {
@@ -117,7 +117,7 @@ func TestKernelHookRefused(t *testing.T) {
 	refused(ask(asked{"image": image, "options": "suid"}), "suid")
 	refused(ask(asked{"image": image, "subdir": "/nothing"}), "not there")
 
-	// An image that another writes to.
+	// An image that another container writes to.
 	w.precreate(ask(asked{"image": image, "options": "rw"}))
 	r := w.runCommand(w.precreateCommand(ask(asked{"image": image, "options": "rw"})))
 	r.fails(t, 1, "in use")
@@ -126,13 +126,13 @@ func TestKernelHookRefused(t *testing.T) {
 	w.sweepAll()
 	w.nothingHooked()
 
-	// What asks for nothing is not changed.
+	// A configuration that asks for no image is not changed.
 	plain := ask(nil)
 	if r := w.runCommand(w.precreateCommand(plain)); r.status != 0 || r.out != w.readFile(plain+"/config.json") {
 		t.Errorf("exit status %d, output %s", r.status, r.out)
 	}
 	w.run("hook", "poststop", "../ns").fails(t, 1, "../ns")
-	// The container runs: that is not to end because of a mount.
+	// A failing poststart must not end the running container.
 	if r := w.run("hook", "poststart", "../ns"); r.status != 0 || !strings.Contains(r.err, "../ns") {
 		t.Errorf("exit status %d: %s", r.status, r.err)
 	}
@@ -150,7 +150,7 @@ func (w *wrapped) readFile(path string) string {
 	return string(text)
 }
 
-// The engine has gone before it gets the answer.
+// If the engine ends before it reads the answer, the hook leaves nothing.
 func TestKernelHookEngineGone(t *testing.T) {
 	w := kernelBed(t, ublktest.Once).wrap("runc")
 	r, out, err := os.Pipe()
@@ -168,14 +168,14 @@ func TestKernelHookEngineGone(t *testing.T) {
 	w.nothingHooked()
 }
 
-// later has a command run with a clock that is ahead (time_namespaces(7)).
+// later returns a command that runs with a clock that is ahead (time_namespaces(7)).
 func later(cmd *exec.Cmd, d time.Duration) *exec.Cmd {
 	ahead := exec.Command("unshare", append([]string{"--time", "--fork", "--monotonic", fmt.Sprint(int(d.Seconds()))}, cmd.Args...)...)
 	ahead.Env, ahead.Dir, ahead.Stdin = cmd.Env, cmd.Dir, cmd.Stdin
 	return ahead
 }
 
-// What failed starts leave goes with the next start after some time, or by hand.
+// The remains of failed starts are removed at a later start, or by hand.
 func TestKernelHookSweep(t *testing.T) {
 	w := kernelBed(t, ublktest.OldestAndNewest).wrap("crun", `sweep_after = "20m"`)
 	w.runtime = w.real
@@ -188,7 +188,7 @@ func TestKernelHookSweep(t *testing.T) {
 		t.Errorf("%d mounts are left, of one that is young", n)
 	}
 
-	// Directories that are no hook's are not touched, whatever is mounted there.
+	// Directories with other names are not changed, even if they are mount points.
 	for _, name := range []string{"other", strings.ReplaceAll(filepath.Base(old), "-", "_"), filepath.Base(old) + "x"} {
 		path := filepath.Join(hooksMount, name)
 		if err := os.MkdirAll(path+"/rootfs", 0o755); err != nil {
@@ -200,7 +200,7 @@ func TestKernelHookSweep(t *testing.T) {
 			_ = os.RemoveAll(path)
 		}()
 	}
-	// The next start has the image.
+	// The next start gets the image.
 	bundle := ask()
 	r := w.runCommand(later(w.precreateCommand(bundle), 21*time.Minute))
 	r.succeeds(t)
@@ -214,7 +214,8 @@ func TestKernelHookSweep(t *testing.T) {
 	w.runs("c", bundle)
 	w.devicesAre(0)
 
-	// By hand, with what a killed hook may leave: directories without a mount.
+	// A sweep by hand also removes what a killed hook may leave: directories without a
+	// mount.
 	w.precreate(ask())
 	for _, n := range []string{"A", "B"} {
 		dir := filepath.Join(hooksMount, fmt.Sprintf("%016x-%s", 1, strings.Repeat(n, 26)))
@@ -232,7 +233,7 @@ func TestKernelHookSweep(t *testing.T) {
 	w.devicesAre(0)
 }
 
-// Other users do not get at what is mounted, and root of a user namespace does.
+// Other users cannot reach the mount, but root of the user namespace can.
 func TestKernelHookUserNamespace(t *testing.T) {
 	ublktest.Require(t, ublktest.Once)
 	eachRuntime(t, hooked, byHooks(func(w *wrapped) {
@@ -259,7 +260,7 @@ func TestKernelHookUserNamespace(t *testing.T) {
 			}
 			w.nothingLeft()
 		}
-		// One of which nothing is known but where it is.
+		// A path that does not name a process leaves the namespace's mapping unknown.
 		bound := w.TempDir() + "/namespace"
 		w.write(bound, "", 0o600)
 		w.tool("mount", "--bind", w.userNamespace(), bound)
@@ -272,7 +273,7 @@ func TestKernelHookUserNamespace(t *testing.T) {
 	}))
 }
 
-// Copies of the mount, in namespaces that were made meanwhile, keep no device.
+// Copies of the mount in other namespaces keep no device in use.
 func TestKernelHookCopies(t *testing.T) {
 	ublktest.Require(t, ublktest.Once)
 	for _, propagation := range []string{"slave", "private", "unchanged"} {
@@ -304,7 +305,7 @@ func TestKernelHookCopies(t *testing.T) {
 				}
 			}
 			defer w.forget("c")
-			// Before poststop.
+			// The container is killed before poststop.
 			pid := w.pid("c")
 			if pid <= 1 || unix.Kill(pid, unix.SIGKILL) != nil {
 				t.Fatalf("process %d", pid)
@@ -314,8 +315,7 @@ func TestKernelHookCopies(t *testing.T) {
 	}
 }
 
-// All that an annotation may ask for, and what is to be seen of it in the host's
-// namespace: one mount.
+// The host's namespace has one mount, whatever options the annotations ask for.
 func TestKernelHookOverlay(t *testing.T) {
 	ublktest.Require(t, ublktest.Once)
 	eachRuntime(t, hooked, byHooks(func(w *wrapped) {
@@ -338,7 +338,7 @@ func TestKernelHookOverlay(t *testing.T) {
 	}))
 }
 
-// A wrapper that stands in front of the runtime leaves a hook's root as it is.
+// A wrapper in front of the runtime does not change a root from the hooks.
 func TestKernelHookAndWrapper(t *testing.T) {
 	w := kernelBed(t, ublktest.Once).wrap("runc", `attach_timeout = "5s"`)
 	bundle := w.bundle(asked{"image": w.imageOf("ext4", rootTree(w, "x")), "options": "rw"}, "cat", "/content")
@@ -349,7 +349,7 @@ func TestKernelHookAndWrapper(t *testing.T) {
 	w.nothingLeft()
 }
 
-// The hook is killed at any moment, and leaves what is swept at most.
+// A hook that is killed at any moment leaves only what a sweep removes.
 func TestKernelHookKilled(t *testing.T) {
 	w := kernelBed(t, ublktest.OldestAndNewest, ublktest.Soak).wrap("runc")
 	bundle := w.bundle(asked{"image": w.imageOf("ext4", rootTree(w, "x")), "options": "rw"}, "true")
@@ -378,7 +378,7 @@ func TestKernelHookKilled(t *testing.T) {
 	t.Logf("something was left %d times", left)
 }
 
-// Many containers of one image, at once.
+// Many containers of one image start at the same time.
 func TestKernelHookParallel(t *testing.T) {
 	w := kernelBed(t, ublktest.Once).wrap("runc")
 	systemLog(t)

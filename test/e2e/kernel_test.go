@@ -19,18 +19,18 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// The tests of this file's kind execute the command (UBLK_LOOP_BIN) as a user
-// does, on a real kernel.
+// The tests in this package execute the command (UBLK_LOOP_BIN) as a user does, on a real
+// kernel.
 
-// bed is where a test runs the command.
+// bed is the environment of a test that runs the command.
 type bed struct {
 	testing.TB
 	bin string
 	ctl *ublk.Control
 }
 
-// kernelBed returns a bed for a test with these needs. At the end of the test it
-// fails if the test left a device, a server or what ublktest.Kernel looks for.
+// kernelBed returns a bed for a test with these needs. At the end of the test it fails
+// the test if a device, a server or a leak that ublktest.Kernel checks for is left.
 func kernelBed(t testing.TB, needs ...ublktest.Need) *bed {
 	t.Helper()
 	b := &bed{TB: t, bin: os.Getenv("UBLK_LOOP_BIN")}
@@ -41,16 +41,16 @@ func kernelBed(t testing.TB, needs ...ublktest.Need) *bed {
 	before := things(t)
 	t.Cleanup(func() {
 		b.nothingSince(before)
-		// A failed test must not fail the next.
+		// A failed test must not make the next one fail.
 		_, _ = exec.Command(b.bin, "del", "--all", "--force").CombinedOutput()
 	})
 	return b
 }
 
-// in returns the bed for a subtest.
+// in returns the bed of a subtest.
 func (b *bed) in(t testing.TB) *bed { return &bed{t, b.bin, b.ctl} }
 
-// things are what an add leaves when it succeeds and must not when it fails.
+// things returns the files that a successful add makes. A failed add must not leave any.
 func things(t testing.TB) []string {
 	t.Helper()
 	var found []string
@@ -80,7 +80,7 @@ func servers(t testing.TB) []int {
 		cmdline, err := os.ReadFile(path)
 		words := strings.Split(string(cmdline), "\x00")
 		if err != nil || len(words) < 2 || words[0] != "ublk-loop" || words[1] != "server-of-add" && words[1] != "server-of-serve" {
-			continue // gone, or another
+			continue // the process has ended, or is another program
 		}
 		pid, err := strconv.Atoi(strings.Split(path, "/")[2])
 		if err != nil {
@@ -91,8 +91,8 @@ func servers(t testing.TB) []int {
 	return pids
 }
 
-// nothingSince fails the test if something has come since. It does not wait:
-// what the command says to be done is done.
+// nothingSince fails the test if new things exist. It does not wait, because the command
+// must have finished its work.
 func (b *bed) nothingSince(before []string) {
 	b.Helper()
 	for _, thing := range things(b) {
@@ -102,7 +102,7 @@ func (b *bed) nothingSince(before []string) {
 	}
 }
 
-// result is what came of a command.
+// result is the result of a command.
 type result struct {
 	args   []string
 	status int
@@ -112,7 +112,7 @@ type result struct {
 	cpu    time.Duration
 }
 
-// command returns the command, to be run by the caller.
+// command returns a command for the caller to run.
 func (b *bed) command(args ...string) *exec.Cmd { return exec.Command(b.bin, args...) }
 
 func (b *bed) run(args ...string) result {
@@ -134,8 +134,7 @@ func (b *bed) runCommand(cmd *exec.Cmd) result {
 	return result{cmd.Args[1:], state.ExitCode(), out.String(), errOut.String(), took, state.UserTime() + state.SystemTime()}
 }
 
-// ok runs the command, which has to succeed without complaint, and returns
-// what it prints.
+// ok runs the command, which must succeed without a warning, and returns its output.
 func (b *bed) ok(args ...string) string {
 	b.Helper()
 	r := b.run(args...)
@@ -150,8 +149,8 @@ func (r result) succeeds(t testing.TB) {
 	}
 }
 
-// fails checks the form of a failure, and that it is about something: texts
-// that have to be in its first line, or after a newline in its hint.
+// fails checks the form of an error. texts must be in its first line, or after the prefix
+// "hint: " in its hint.
 func (r result) fails(t testing.TB, status int, texts ...string) {
 	t.Helper()
 	if r.status != status || r.out != "" {
@@ -172,7 +171,7 @@ func (r result) fails(t testing.TB, status int, texts ...string) {
 	}
 }
 
-// add attaches a file and returns the device's status.
+// add attaches a file and returns the device.
 func (b *bed) add(args ...string) client.Device {
 	b.Helper()
 	var s client.Device
@@ -202,7 +201,7 @@ func (b *bed) decode(text string, v any) {
 	}
 }
 
-// image makes a file of some bytes, all but the first MiB of it a hole.
+// image makes a file of size bytes. All but its first MiB is a hole.
 func (b *bed) image(size int64) string {
 	b.Helper()
 	path := filepath.Join(b.TempDir(), "disk.img")
@@ -229,7 +228,7 @@ func (b *bed) attr(s client.Device, name string) string {
 	return strings.TrimSpace(string(data))
 }
 
-// tool runs another program.
+// tool runs another program, which must succeed, and returns its output.
 func (b *bed) tool(name string, args ...string) string {
 	b.Helper()
 	out, err := exec.Command(name, args...).CombinedOutput()
@@ -239,11 +238,11 @@ func (b *bed) tool(name string, args ...string) string {
 	return string(out)
 }
 
-// waitLimit is far more than anything takes that a test waits for, on an emulated
-// machine that shares its CPU with three others.
+// waitLimit exceeds the time of every operation that a test waits for, even on an
+// emulated machine that shares its CPU with three others.
 const waitLimit = 40 * time.Second
 
-// waitUntil waits for what gives no event.
+// waitUntil waits for a condition that causes no event.
 func waitUntil(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	ublktest.Until(t, waitLimit, what, ok)

@@ -13,8 +13,8 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// An add that is killed, whenever that is, leaves nothing, unless it has
-// printed the path: then whoever reads it knows.
+// An add that is killed at any moment leaves nothing, unless it has printed the path. Its
+// reader then knows of the device.
 func TestKernelAddKilled(t *testing.T) {
 	b := kernelBed(t, ublktest.Soak)
 	file := b.image(1 << 20)
@@ -27,14 +27,14 @@ func TestKernelAddKilled(t *testing.T) {
 		if out != "" {
 			b.del(file)
 		}
-		// Who is killed cannot wait for the server, which ends by itself.
+		// The killed add could not wait for its server, which ends by itself.
 		waitUntil(t, "the end of the servers", func() bool { return len(servers(t)) == 0 })
 		b.nothingSince(before)
 		return out == ""
 	})
 }
 
-// timeOfAdd returns how long an add takes that finds all in memory.
+// timeOfAdd returns the time of an add whose files are in the page cache.
 func (b *bed) timeOfAdd(file string) time.Duration {
 	b.Helper()
 	least := time.Hour
@@ -47,8 +47,8 @@ func (b *bed) timeOfAdd(file string) time.Duration {
 	return least
 }
 
-// kill starts an add in a process group of its own, kills all of that a while
-// later, and returns what it printed.
+// kill starts an add in its own process group, kills the group after a time, and returns
+// the output.
 func (b *bed) kill(file string, sig syscall.Signal, after time.Duration) string {
 	b.Helper()
 	var out bytes.Buffer
@@ -64,7 +64,7 @@ func (b *bed) kill(file string, sig syscall.Signal, after time.Duration) string 
 	return out.String()
 }
 
-// An interrupted add is back when all is gone, and says what it was about.
+// An interrupted add ends when everything is removed, and names the file in its error.
 func TestKernelAddInterrupted(t *testing.T) {
 	b := kernelBed(t, ublktest.Soak)
 	file := b.image(1 << 20)
@@ -78,8 +78,8 @@ func TestKernelAddInterrupted(t *testing.T) {
 	})
 }
 
-// interruptAdd interrupts an add some time after it has a server, removes the
-// device if add was done by then, and reports whether it was not.
+// interruptAdd interrupts an add some time after the start of its server. It reports
+// whether the interrupt came before the end of add, and removes the device otherwise.
 func (b *bed) interruptAdd(file string, after time.Duration) (hit bool) {
 	b.Helper()
 	cmd := b.command("add", file)
@@ -101,15 +101,14 @@ func (b *bed) interruptAdd(file string, after time.Duration) (hit bool) {
 		}
 		return true
 	case out.Len() > 0:
-		b.del(file) // after all was said and done
+		b.del(file) // add had finished
 	default:
 		b.Errorf("it ends with %v\n%s", err, &errOut)
 	}
 	return false
 }
 
-// A server that dies while add waits for it is an error, and what it has made
-// is removed.
+// If the server dies while add waits for it, add fails and leaves nothing.
 func TestKernelServerKilledInAdd(t *testing.T) {
 	b := kernelBed(t, ublktest.Soak)
 	file := b.image(1 << 20)
@@ -123,8 +122,8 @@ func TestKernelServerKilledInAdd(t *testing.T) {
 	})
 }
 
-// killServerOfAdd kills the server of an add some time after it has come, removes
-// the device if add was done by then, and reports whether it was not.
+// killServerOfAdd kills the server of an add some time after the start of the server. It
+// reports whether the kill came before the end of add, and removes the device otherwise.
 func (b *bed) killServerOfAdd(file string, after time.Duration) (hit bool) {
 	b.Helper()
 	cmd := b.command("add", file)
@@ -147,7 +146,7 @@ func (b *bed) killServerOfAdd(file string, after time.Duration) (hit bool) {
 	return true
 }
 
-// Adds and dels that run at the same time do not get in each other's way.
+// Concurrent adds and dels do not disturb each other.
 func TestKernelParallel(t *testing.T) {
 	b := kernelBed(t)
 	before := things(t)
@@ -176,8 +175,8 @@ func TestKernelParallel(t *testing.T) {
 	b.nothingSince(before)
 }
 
-// kills returns how often a test kills something at least, how many of the tries
-// have to come in time, and after how many it gives up.
+// kills returns how many kills a test makes at least, how many of them must come in time,
+// and after how many the test gives up.
 func kills(t testing.TB) (times, least, most int) {
 	t.Helper()
 	times = ublktest.Kills(t, 8, 16)

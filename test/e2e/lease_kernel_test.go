@@ -25,7 +25,7 @@ type holder struct {
 	device client.Device
 }
 
-// lease asks for a device with a lease, by curl.
+// lease asks for a device with a lease, with curl.
 func (m *many) lease(file string, config string) *holder {
 	m.b.Helper()
 	body := fmt.Sprintf(`{"file":%q,"lease":true,"config":{%s}}`, file, config)
@@ -49,13 +49,13 @@ func (m *many) lease(file string, config string) *holder {
 	return h
 }
 
-// drop ends the lease, as the end of its holder does.
+// drop ends the lease by ending its holder.
 func (h *holder) drop() {
 	_ = h.cmd.Process.Kill()
 	_ = h.cmd.Wait()
 }
 
-// isGone waits for the end of a device, for as long as a container's may take.
+// isGone waits for the removal of a device.
 func (b *bed) isGone(s client.Device) {
 	b.Helper()
 	waitUntil(b, s.Device+" is gone", func() bool { return len(b.list()) == 0 })
@@ -70,7 +70,7 @@ func TestKernelLease(t *testing.T) {
 	image := b.image(8 << 20)
 	b.tool("mkfs.ext4", "-q", "-F", image)
 
-	// Not used at all.
+	// A device that is never used goes with its lease.
 	h := m.lease(image, "")
 	if !h.device.Autoclear || !b.list()[0].Autoclear {
 		t.Errorf("a leased device: %+v", h.device)
@@ -79,14 +79,14 @@ func TestKernelLease(t *testing.T) {
 	h.drop()
 	waitUntil(t, "one device is left", func() bool { return len(b.list()) == 1 })
 
-	// Mounted: it stays for as long as that, and goes then.
+	// A mounted device stays until it is unmounted.
 	h = m.lease(image, "")
 	dir := t.TempDir()
 	b.tool("mount", h.device.Device, dir)
 	h.drop()
 	file := filepath.Join(dir, "file")
 	data := randomBytes(1 << 20)
-	for range 20 { // many looks whether it is in use
+	for range 20 { // the server checks many times whether the device is in use
 		if err := os.WriteFile(file, data, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -98,7 +98,7 @@ func TestKernelLease(t *testing.T) {
 	b.tool("umount", dir)
 	waitUntil(t, "one device is left", func() bool { return len(b.list()) == 1 })
 
-	// Open in a process that never mounts it.
+	// A device stays while a process has it open without a mount.
 	h = m.lease(image, "")
 	f, err := os.Open(h.device.Device)
 	if err != nil {
@@ -117,7 +117,7 @@ func TestKernelLease(t *testing.T) {
 	waitUntil(t, "one device is left", func() bool { return len(b.list()) == 1 })
 }
 
-// A device that a holder keeps is no longer his.
+// A kept device no longer depends on its holder.
 func TestKernelLeaseKept(t *testing.T) {
 	b := kernelBed(t)
 	m := b.serve()
@@ -134,7 +134,7 @@ func TestKernelLeaseKept(t *testing.T) {
 	b.isGone(h.device)
 }
 
-// The holder is gone before the server has an answer for it.
+// If the holder goes before the server answers, the device goes.
 func TestKernelLeaseOfNobody(t *testing.T) {
 	b := kernelBed(t)
 	b.serve()
@@ -157,8 +157,7 @@ func TestKernelLeaseOfNobody(t *testing.T) {
 	}
 }
 
-// A device with autoclear has a time in which to be used, and goes after its
-// last close.
+// A device with autoclear stays for a time, and then goes after its last close.
 func TestKernelAutoclear(t *testing.T) {
 	b := kernelBed(t)
 	image := b.image(16 << 20)
@@ -184,8 +183,8 @@ func TestKernelAutoclear(t *testing.T) {
 	}
 }
 
-// A device that was removed is lost to who held it, though another of the same file has
-// its number and name.
+// A holder notices that its device was removed, even if another device of the same file
+// has the same number and name.
 func TestKernelHeldDeviceReplaced(t *testing.T) {
 	b := kernelBed(t)
 	m := b.serve()

@@ -13,23 +13,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// load are writers of a device that each know what they wrote: a block holds
-// what was written last, or if that failed, this or what may have been there
-// before.
+// load writes to a device and verifies it. A block must hold the last successful write,
+// or a failed write that came after it.
 type load struct {
 	stop   atomic.Bool
 	done   chan error
-	failed atomic.Int64 // reads and writes that ended with EIO
+	failed atomic.Int64 // number of reads and writes that failed with EIO
 	wrote  atomic.Int64
 }
 
 const (
 	loaders      = 8
-	loaderBlocks = 64 // of each
+	loaderBlocks = 64 // blocks of each writer
 	loadBytes    = loaders * loaderBlocks * 4096
 )
 
-// startLoad starts writers; end stops them.
+// startLoad starts the writers. end stops them.
 func startLoad(t testing.TB, device string) *load {
 	t.Helper()
 	l := &load{done: make(chan error, loaders)}
@@ -47,7 +46,7 @@ func startLoad(t testing.TB, device string) *load {
 	return l
 }
 
-// end stops the writers and returns how many requests failed with EIO.
+// end stops the writers, and returns the number of requests that failed with EIO.
 func (l *load) end(t testing.TB) int64 {
 	t.Helper()
 	l.stop.Store(true)
@@ -59,17 +58,16 @@ func (l *load) end(t testing.TB) int64 {
 	return l.failed.Load()
 }
 
-// goesOn waits until each writer may have ended one write more, so that what
-// comes next comes in the midst of writes.
+// goesOn waits until each writer may have finished another write, so that the next action
+// happens while writes are running.
 func (l *load) goesOn(t testing.TB) {
 	t.Helper()
 	was := l.wrote.Load()
 	waitUntil(t, "the writers go on", func() bool { return l.wrote.Load() >= was+loaders })
 }
 
-// block is what a writer knows of a block: that it holds the last write that
-// succeeded, or one of those that have failed since, any of which the device may
-// have carried out.
+// block records the possible contents of a block: the last successful write, and the
+// failed writes since then, each of which the device may have carried out.
 type block struct {
 	last   uint64
 	failed []uint64
@@ -91,7 +89,7 @@ func (l *load) run(f *os.File, page []byte, writer uint64) error {
 		case errors.Is(err, unix.EIO):
 			l.failed.Add(1)
 			blocks[i].failed = append(blocks[i].failed, number)
-			continue // what it holds is not known before the next write
+			continue // the content is uncertain until the next write
 		case err != nil:
 			return err
 		}
@@ -109,7 +107,7 @@ func (l *load) run(f *os.File, page []byte, writer uint64) error {
 	return nil
 }
 
-// check reads a block that has been written.
+// check reads a block and compares it, if it has been written.
 func (l *load) check(f *os.File, page []byte, writer, i uint64, want *block) error {
 	if want.last == 0 {
 		return nil
@@ -131,7 +129,7 @@ func (l *load) check(f *os.File, page []byte, writer, i uint64, want *block) err
 	return nil
 }
 
-// stamp fills a page with who writes it, and the number of the write.
+// stamp fills a page with the writer and the number of the write.
 func stamp(page []byte, writer, number uint64) {
 	for off := 0; off < len(page); off += 16 {
 		binary.NativeEndian.PutUint64(page[off:], writer)

@@ -9,10 +9,10 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// idlePSS is the most memory that an idle device may take, in KiB.
+// idlePSS is the maximum memory of an idle device, in KiB.
 const idlePSS = 6 << 10
 
-// A server with zero copy has no buffers, and is small.
+// A server with zero copy has no buffers and takes little memory.
 func TestKernelIdleMemory(t *testing.T) {
 	b := kernelBed(t, ublktest.Plain)
 	s := b.add("--queues=2", "--depth=128", b.image(64<<20))
@@ -21,7 +21,7 @@ func TestKernelIdleMemory(t *testing.T) {
 		ublktest.Lacks(t, ublktest.ZeroCopy)
 	}
 	var rollup map[string]int
-	// When add returns, the server has yet to give back what setting up took.
+	// When add returns, the server has not yet freed the memory of its start.
 	waitUntil(t, fmt.Sprintf("at most %d KiB", idlePSS), func() bool {
 		rollup = b.memory(s)
 		return rollup["Pss:"] <= idlePSS

@@ -14,10 +14,10 @@ import (
 	"github.com/ublk-loop/ublk-loop/client"
 )
 
-// opCount is what the metrics say of an operation of a device.
+// opCount holds the counters of an operation of a device.
 type opCount struct{ requests, bytes, errors int }
 
-// metric returns a value of the metrics, 0 where there is none.
+// metric returns the value of a metric, or 0 if it does not exist.
 func metric(text, name string) int {
 	for line := range strings.Lines(text) {
 		if value, found := strings.CutPrefix(line, name+" "); found {
@@ -30,7 +30,7 @@ func metric(text, name string) int {
 	return 0
 }
 
-// counts returns what the server's metrics say of a device's operations.
+// counts returns the counters of a device's operations from the server's metrics.
 func (m *many) counts(s client.Device) map[string]opCount {
 	m.b.Helper()
 	text := m.curl("-f", "http://x/metrics")
@@ -44,7 +44,7 @@ func (m *many) counts(s client.Device) map[string]opCount {
 	return counts
 }
 
-// checkCounts compares what has been counted since, by operation.
+// checkCounts compares the increase of the counters, by operation.
 func (m *many) checkCounts(s client.Device, before, want map[string]opCount) {
 	m.b.Helper()
 	for op, now := range m.counts(s) {
@@ -55,7 +55,7 @@ func (m *many) checkCounts(s client.Device, before, want map[string]opCount) {
 	}
 }
 
-// directDisk is a device opened past the page cache, and memory for it.
+// directDisk opens a device for direct I/O, and returns it with suitable memory.
 func (b *bed) directDisk(s client.Device) (*os.File, []byte) {
 	b.Helper()
 	f, err := os.OpenFile(s.Device, os.O_RDWR|unix.O_DIRECT, 0)
@@ -71,7 +71,7 @@ func (b *bed) directDisk(s client.Device) (*os.File, []byte) {
 	return f, mem
 }
 
-// The metrics count each request once, with its bytes, in each buffer mode.
+// In each buffer mode, the metrics count each request once, with its bytes.
 func TestKernelMetrics(t *testing.T) {
 	b := kernelBed(t)
 	m := b.serve()
@@ -81,10 +81,10 @@ func TestKernelMetrics(t *testing.T) {
 			m := &many{b: b, cmd: m.cmd}
 			image := b.image(8 << 20)
 			s := b.add("--zero-copy="+zeroCopy, "--direct-io=off", image)
-			t.Cleanup(func() { b.del(s.Device) }) // when the test has closed it
+			t.Cleanup(func() { b.del(s.Device) }) // after the test has closed the device
 			disk, mem := b.directDisk(s)
 			before := m.counts(s)
-			for i := range int64(300) { // more than are left to the kernel in a row
+			for i := range int64(300) { // more than the kernel completes in a row on its own
 				if _, err := disk.WriteAt(mem[:4096], i*4096); err != nil {
 					t.Fatal(err)
 				}
@@ -107,7 +107,7 @@ func TestKernelMetrics(t *testing.T) {
 	}
 }
 
-// checkFailing reads what a device's file has no more.
+// checkFailing reads beyond the new end of a device's file.
 func (m *many) checkFailing(s client.Device, image string) {
 	m.b.Helper()
 	disk, mem := m.b.directDisk(s)
@@ -124,7 +124,7 @@ func (m *many) checkFailing(s client.Device, image string) {
 	}
 }
 
-// checkOthers looks at what is no counter of an operation.
+// checkOthers checks the metrics that do not belong to an operation.
 func (m *many) checkOthers(s client.Device, image string) {
 	m.b.Helper()
 	name := filepath.Base(s.Device)
@@ -148,8 +148,7 @@ func (m *many) checkOthers(s client.Device, image string) {
 	}
 }
 
-// Over TCP there are metrics where that was asked for, and after an upgrade, and
-// nothing else.
+// The TCP server of --metrics has only the metrics, and survives an upgrade.
 func TestKernelMetricsOverTCP(t *testing.T) {
 	b := kernelBed(t)
 	b.tool("ip", "link", "set", "lo", "up")
@@ -171,7 +170,7 @@ func TestKernelMetricsOverTCP(t *testing.T) {
 	m.serves(s)
 }
 
-// freeAddress returns one that nobody listens at.
+// freeAddress returns an unused address.
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
