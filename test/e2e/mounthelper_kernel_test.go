@@ -9,8 +9,7 @@ import (
 	"testing"
 )
 
-// mount(8) finds the helper by its name; umount(8) is all that it takes to be
-// rid of the device.
+// mount(8) finds the helper by its name, and umount(8) alone makes the device go.
 func TestKernelMountHelper(t *testing.T) {
 	b := kernelBed(t)
 	const link = "/sbin/mount.ublk-loop"
@@ -50,14 +49,14 @@ func TestKernelMountHelper(t *testing.T) {
 		b.tool("umount", dir)
 		b.isGone(s)
 	}
-	// Not a file system: nothing is left.
+	// If the image has no file system, no device is left.
 	if out, err := mount(b.image(1<<20), dir); err == nil {
 		t.Errorf("what is no file system is mounted: %s", out)
 	}
 	waitUntil(t, "nothing is left", func() bool { return len(b.list()) == 0 })
 }
 
-// remounts checks that a remount is one, of the device that there is.
+// remounts checks that a remount uses the existing device.
 func remounts(b *bed, mount func(...string) (string, error), image, dir string) {
 	b.Helper()
 	for _, how := range []string{"ro", "rw"} {

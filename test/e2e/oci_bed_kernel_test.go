@@ -19,29 +19,28 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// wrapped is where a test runs containers with roots from images.
+// wrapped is the environment of a test that runs containers with roots from images.
 type wrapped struct {
 	*bed
 	server  *many
-	runtime string // what is called: the wrapper, or where hooks are tested the real one
-	wrapper string // as which ublk-loop is called
-	real    string // the program behind it
+	runtime string // the called program: the wrapper, or the real runtime in a test of hooks
+	wrapper string // name by which ublk-loop is called
+	real    string // the runtime behind it
 	images  string // the allowed directory
 	mounts  []string
-	apart   string // a directory whose mounts are the engine's; "" for none
+	apart   string // directory whose mounts belong to the engine; "" if there is none
 }
 
-// placesMount is where the tmpfs is that stays.
+// placesMount is the mount point of the tmpfs that stays.
 const placesMount = "/run/ublk-loop-oci/ns"
 
-// hooksMount is where the hooks mount.
+// hooksMount is the directory of the hooks' mounts.
 const hooksMount = "/run/ublk-loop-oci/hooks"
 
-// wrap returns a place for containers of a runtime: "runc", "crun", the path of
-// one of these, or the text of a shell script that stands in for one. All mounts
-// are shared, as systemd has them. Without a setting of attach_timeout there is
-// more time for a device than many at once take on a busy machine, and without one of
-// writable_images all images may be written to.
+// wrap returns an environment for containers of a runtime: "runc", "crun", the path of a
+// runtime, or the text of a shell script that stands in for a runtime. All mounts are
+// shared, as with systemd. The default attach_timeout allows for many devices at once on
+// a busy machine. By default all images may be written to.
 func (b *bed) wrap(runtime string, settings ...string) *wrapped {
 	b.Helper()
 	b.tool("mount", "--make-rshared", "/")
@@ -76,7 +75,7 @@ func (b *bed) wrap(runtime string, settings ...string) *wrapped {
 	b.Cleanup(func() { _ = os.Remove(oci.SettingsPath) })
 	w.server = b.serve()
 	w.mounts = hostMounts(b)
-	b.Cleanup(func() { // what a test that failed has left is not to fail the next
+	b.Cleanup(func() { // remains of a failed test must not make the next one fail
 		w.killContainers()
 		_ = w.run("hook", "sweep", "--older-than", "0s")
 	})
@@ -91,7 +90,7 @@ func (b *bed) write(path, text string, mode os.FileMode) {
 	}
 }
 
-// hostMounts returns the mounts of this namespace, but for what stays.
+// hostMounts returns the mounts of this namespace, except those that always stay.
 func hostMounts(t testing.TB) []string {
 	t.Helper()
 	text, err := os.ReadFile("/proc/self/mountinfo")
@@ -108,16 +107,15 @@ func hostMounts(t testing.TB) []string {
 	return mounts
 }
 
-// nothingLeft waits for the end of all devices, and checks that nothing else is
-// left either.
+// nothingLeft waits until all devices are gone, and checks that nothing else is left.
 func (w *wrapped) nothingLeft() {
 	w.Helper()
-	if w.server.cmd != nil { // else it has ended, as it must, with all of its devices
+	if w.server.cmd != nil { // otherwise the server has ended, and all its devices with it
 		w.devicesAre(0)
 	}
 	w.noTraces()
-	// A runtime mounts directories of its own for a moment, and leaves one when it
-	// is killed before it unmounts that.
+	// A runtime makes mounts of its own for a moment. It leaves one if it is killed
+	// before it unmounts it.
 	mounts := slices.DeleteFunc(hostMounts(w), func(path string) bool {
 		name, _, _ := strings.Cut(filepath.Base(path), ".")
 		return (name == "crun" || name == "runc") && unix.Unmount(path, unix.MNT_DETACH) == nil ||
@@ -128,8 +126,9 @@ func (w *wrapped) nothingLeft() {
 	}
 }
 
-// noTraces waits until no device has anything here. A server lists one only once
-// it is made: a client that was killed may have just asked for it.
+// noTraces waits until no trace of a device is left. The server's list is not enough,
+// because the server lists a device only when it is complete, and a killed client may
+// have just asked for one.
 func (w *wrapped) noTraces() {
 	w.Helper()
 	var traces []string
@@ -151,7 +150,7 @@ func (w *wrapped) noTraces() {
 	})
 }
 
-// devicesAre waits until the server has a number of devices.
+// devicesAre waits until the server has n devices.
 func (w *wrapped) devicesAre(n int) {
 	w.Helper()
 	have := -1
@@ -168,7 +167,7 @@ func (w *wrapped) devicesAre(n int) {
 	})
 }
 
-// killContainers kills all processes that have a device for their root.
+// killContainers kills all processes whose root is a device.
 func (w *wrapped) killContainers() {
 	paths, _ := filepath.Glob("/proc/[0-9]*")
 	for _, path := range paths {
@@ -189,15 +188,15 @@ func hasDeviceRoot(mounts []byte) bool {
 	return false
 }
 
-// users explains why there are other devices than expected: all processes, and
-// which of them has a device mounted or open.
+// users explains an unexpected number of devices: it lists all processes, and marks those
+// that have a device mounted or open.
 func (w *wrapped) users() string {
 	text := "the server's log:\n" + w.server.errOut.String()
 	paths, _ := filepath.Glob("/proc/[0-9]*")
 	for _, path := range paths {
 		cmdline, _ := os.ReadFile(path + "/cmdline")
 		if len(cmdline) == 0 {
-			continue // of the kernel
+			continue // a thread of the kernel
 		}
 		text += fmt.Sprintf("%s: %q", path, cmdline)
 		mounts, _ := os.ReadFile(path + "/mounts")
@@ -218,7 +217,8 @@ func (w *wrapped) users() string {
 	return text
 }
 
-// rootTree makes a directory with what a container needs, and a file.
+// rootTree makes a directory with the programs that a container needs, and a file with
+// the content.
 func rootTree(t testing.TB, content string) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "tree")
@@ -243,7 +243,7 @@ func rootTree(t testing.TB, content string) string {
 	return dir
 }
 
-// imageOf makes an image of a directory, among those that are allowed.
+// imageOf makes an image of a directory, in the allowed directory.
 func (w *wrapped) imageOf(kind, tree string) string {
 	w.Helper()
 	path := filepath.Join(w.images, kind+".img")
@@ -268,11 +268,11 @@ func (w *wrapped) imageOf(kind, tree string) string {
 	return path
 }
 
-// asked is what a bundle asks for.
+// asked holds the annotations of a bundle.
 type asked map[string]string
 
-// bundle makes a bundle whose container runs a command. Annotations are given
-// without their prefix.
+// bundle makes a bundle whose container runs a command. The names of the annotations lack
+// their prefix.
 func (w *wrapped) bundle(wanted asked, command ...string) string {
 	w.Helper()
 	dir := w.TempDir()
@@ -294,7 +294,7 @@ func (w *wrapped) bundle(wanted asked, command ...string) string {
 	return dir
 }
 
-// editBundle changes the configuration of a bundle.
+// editBundle edits the configuration of a bundle.
 func (w *wrapped) editBundle(dir string, edit func(config map[string]any)) {
 	w.Helper()
 	path := filepath.Join(dir, "config.json")
@@ -324,8 +324,8 @@ func (w *wrapped) calls(args ...string) result {
 	return w.outlived(w.call(args...))
 }
 
-// outlived runs a command that a container may outlive, so that the output goes to
-// files.
+// outlived runs a command that starts a process which may outlive it. The output goes to
+// files, because a pipe would stay open.
 func (w *wrapped) outlived(cmd *exec.Cmd) result {
 	w.Helper()
 	var files []*os.File
@@ -352,7 +352,7 @@ func (w *wrapped) outlived(cmd *exec.Cmd) result {
 	return r
 }
 
-// runs runs a container to its end, with success.
+// runs runs a container to its end, which must succeed, and returns its output.
 func (w *wrapped) runs(id, bundle string) string {
 	w.Helper()
 	r := w.calls("run", "--bundle", bundle, id)
@@ -362,8 +362,8 @@ func (w *wrapped) runs(id, bundle string) string {
 	return r.out
 }
 
-// refuses checks that a container is refused, in one line about something, and
-// that the bundle is as it was.
+// refuses checks that a container is refused, that the error is one line with the texts,
+// and that the bundle is unchanged.
 func (w *wrapped) refuses(bundle string, texts ...string) {
 	w.Helper()
 	before := w.readAll(bundle)
@@ -388,7 +388,7 @@ func (w *wrapped) refuses(bundle string, texts ...string) {
 	w.nothingLeft()
 }
 
-// readAll returns names and content of the files of a bundle.
+// readAll returns the names and contents of a bundle's files.
 func (w *wrapped) readAll(bundle string) []byte {
 	w.Helper()
 	entries, err := os.ReadDir(bundle)
@@ -403,7 +403,7 @@ func (w *wrapped) readAll(bundle string) []byte {
 	return all
 }
 
-// pid returns the first process of a container.
+// pid returns the pid of a container's first process.
 func (w *wrapped) pid(id string) int {
 	w.Helper()
 	var state struct {
@@ -422,7 +422,7 @@ func (w *wrapped) pid(id string) int {
 func (w *wrapped) forget(id string) {
 	w.Helper()
 	// All versions of a runtime keep their containers in one directory. A deletion may
-	// fail while the last process of the container still ends.
+	// fail while the last process of the container is ending.
 	waitUntil(w, "the runtime has deleted container "+id, func() bool {
 		_ = w.calls("delete", "--force", id)
 		kept, err := filepath.Glob("/run/[rc]*un*/" + id)

@@ -16,10 +16,10 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// runtimes are the real ones.
+// runtimes are the real runtimes.
 var runtimes = []string{"runc", "crun"}
 
-// eachRuntime runs a test with each runtime that there is.
+// eachRuntime runs a test with each runtime.
 func eachRuntime(t *testing.T, settings string, test func(*wrapped)) {
 	withRuntimes(t, runtimes, settings, test)
 }
@@ -41,7 +41,8 @@ func withRuntimes(t *testing.T, runtimes []string, settings string, test func(*w
 	}
 }
 
-// Each file system; the container sees the image as its root, the host nothing.
+// With each file system, the container sees the image as its root, and the host sees no
+// mount.
 func TestKernelOCIFileSystems(t *testing.T) {
 	eachRuntime(t, "", func(w *wrapped) {
 		tree := rootTree(w, "of the image\n")
@@ -74,7 +75,8 @@ func TestKernelOCILife(t *testing.T) {
 		}
 		w.nothingLeft()
 
-		// create, start, kill, delete; killed without delete; duplicate id.
+		// A container is created, started and killed without a deletion. Then its id is
+		// used again.
 		sleeping := w.bundle(asked{"image": image}, "sleep", "1000")
 		if r := w.calls("create", "--bundle", sleeping, "c"); r.status != 0 {
 			w.Fatalf("create: %s", r.err)
@@ -100,7 +102,7 @@ func TestKernelOCILife(t *testing.T) {
 		w.nothingLeft()
 		w.forget("c")
 
-		// In order.
+		// The same with a deletion.
 		if r := w.calls("create", "--bundle", sleeping, "c"); r.status != 0 {
 			w.Fatalf("create: %s", r.err)
 		}
@@ -147,7 +149,7 @@ func TestKernelOCIRefused(t *testing.T) {
 	w.tool("dd", "if=/dev/zero", "of="+broken, "bs=1", "seek=1104", "count=16", "conv=notrunc", "status=none")
 	w.tool("dd", "if=/dev/urandom", "of="+broken, "bs=4", "seek=257", "count=2", "conv=notrunc", "status=none")
 	w.refuses(ask(asked{"image": broken}), broken, "mount ext4")
-	// The end of one that fails is not that of those that are being made.
+	// A call that fails must not unmount the places of calls that are running.
 	if mounts, err := os.ReadFile("/proc/self/mounts"); err != nil || !strings.Contains(string(mounts), " "+placesMount+" tmpfs ") {
 		t.Errorf("the places are unmounted, error %v", err)
 	}
@@ -160,8 +162,8 @@ func TestKernelOCIRefused(t *testing.T) {
 	w.server = w.serve()
 }
 
-// A handler and an owner of bundles have lists of their own; without a list no image
-// may be written to.
+// A handler and an owner of bundles have lists of their own. Without a list, no image may
+// be written to.
 func TestKernelOCIWritable(t *testing.T) {
 	w := kernelBed(t, ublktest.Once).wrap("runc", `
 writable_images = []
@@ -184,7 +186,8 @@ allowed_images = ["/nothing"]`)
 	w.refuses(owned, image, "below no directory")
 }
 
-// An image is one writer's, and another's as soon as he is gone.
+// An image has one writer at a time. The next writer gets it as soon as the previous one
+// has ended.
 func TestKernelOCIReadWrite(t *testing.T) {
 	ublktest.Require(t, ublktest.OldestAndNewest)
 	eachRuntime(t, `attach_timeout = "10s"`, func(w *wrapped) {
@@ -193,7 +196,7 @@ func TestKernelOCIReadWrite(t *testing.T) {
 			return w.bundle(asked{"image": image, "options": "rw,noatime"}, "sh", "-c", command)
 		}
 		w.runs("a", writing("echo kept >/file"))
-		for range 5 { // at once
+		for range 5 { // at the same time
 			if out := w.runs("a", writing("cat /file; grep ' / ext4 rw,.*noatime' /proc/mounts >/dev/null || cat /proc/mounts")); out != "kept\n" {
 				w.Errorf("the container prints %q", out)
 			}
@@ -206,7 +209,8 @@ func TestKernelOCIReadWrite(t *testing.T) {
 			w.Errorf("a second writer: exit status %d: %s", r.status, r.err)
 		}
 		w.devicesAre(1)
-		// A copy made now has a journal that a read-only mount cannot replay.
+		// A copy that is made meanwhile has a journal that a read-only mount cannot
+		// replay.
 		unclean := w.images + "/unclean.img"
 		w.tool("cp", image, unclean)
 		if out := w.runs("c", w.bundle(asked{"image": unclean}, "grep", "-o", "norecovery", "/proc/mounts")); out != "norecovery\n" {
@@ -242,7 +246,7 @@ func TestKernelOCIOverlay(t *testing.T) {
 			w.nothingLeft()
 		}
 	}
-	// A directory takes writes for one container at a time, and keeps them.
+	// A directory takes the writes of one container at a time, and keeps them.
 	var ask asked
 	for _, kind := range []string{"ext4", "squashfs"} {
 		if err := os.Mkdir(upper+"/"+kind, 0o700); err != nil {
@@ -254,7 +258,7 @@ func TestKernelOCIOverlay(t *testing.T) {
 			t.Errorf("the container prints %q", out)
 		}
 	}
-	// What is in it belongs to the image.
+	// The content of the directory belongs to one image.
 	w.tool("tune2fs", "-f", "-U", "random", w.images+"/ext4.img")
 	w.refuses(w.bundle(asked{"image": w.images + "/ext4.img", "subdir": "/root", "overlay": "dir:" + upper + "/ext4"}, "true"), "mount overlay", "stale")
 	if r := w.calls("create", "--bundle", w.bundle(ask, "sleep", "1000"), "c"); r.status != 0 {
@@ -269,8 +273,8 @@ func TestKernelOCIOverlay(t *testing.T) {
 	w.refusesPlanted(ask, upper)
 }
 
-// refusesPlanted checks that what a container, or somebody else, has put into a
-// directory for overlays leads another container nowhere.
+// refusesPlanted checks that links in a directory for overlays, which a container or
+// another user has made, lead no other container elsewhere.
 func (w *wrapped) refusesPlanted(ask asked, overlays string) {
 	w.Helper()
 	target := w.TempDir()
@@ -298,8 +302,8 @@ func (w *wrapped) refusesPlanted(ask asked, overlays string) {
 	}
 }
 
-// Root of a container with a user namespace is nobody on the way to its root
-// directory.
+// The root of a container with a user namespace, an ordinary user of the host, can pass
+// the path to the root directory.
 func TestKernelOCIUserNamespace(t *testing.T) {
 	ublktest.Require(t, ublktest.Engines, ublktest.OldestAndNewest)
 	everyRuntime(t, "", func(w *wrapped) {
@@ -314,7 +318,7 @@ func TestKernelOCIUserNamespace(t *testing.T) {
 	})
 }
 
-// Many containers of one image, at once.
+// Many containers of one image start at the same time.
 func TestKernelOCIParallel(t *testing.T) {
 	ublktest.Require(t, ublktest.OldestAndNewest)
 	eachRuntime(t, "", func(w *wrapped) {
@@ -341,7 +345,7 @@ func TestKernelOCIParallel(t *testing.T) {
 	})
 }
 
-// The call is killed at any moment.
+// A call that is killed at any moment leaves nothing.
 func TestKernelOCIKilled(t *testing.T) {
 	ublktest.Require(t, ublktest.OldestAndNewest, ublktest.Soak)
 	eachRuntime(t, "", func(w *wrapped) {
@@ -358,7 +362,7 @@ func TestKernelOCIKilled(t *testing.T) {
 			_ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL)
 			_ = cmd.Wait()
 			w.forget(fmt.Sprint("k", i))
-			// One that the runtime has started and not yet taken down itself.
+			// The runtime may have started a container that it has not yet ended itself.
 			w.killContainers()
 			w.nothingLeft()
 			return !cmd.ProcessState.Exited()
@@ -367,7 +371,7 @@ func TestKernelOCIKilled(t *testing.T) {
 	})
 }
 
-// What makes no container of an image reaches the runtime as it is.
+// A call that makes no container from an image reaches the runtime unchanged.
 func TestKernelOCIPassesThrough(t *testing.T) {
 	w := kernelBed(t).wrap(`
 for a in "$0" "$@"; do echo "[$a]"; done
@@ -382,8 +386,8 @@ exit 7
 	if err != nil {
 		t.Fatal(err)
 	}
-	// printed is what the script prints of its arguments, a variable and its
-	// descriptors. The shell has opened the script as one more.
+	// printed returns the script's output: its arguments, a variable and its descriptors.
+	// The shell has opened the script as one more descriptor.
 	printed := func(args []string, variable, descriptors string) string {
 		text := "[" + filepath.Join(filepath.Dir(w.runtime), "script") + "]\n"
 		for _, a := range args {

@@ -16,7 +16,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// openToAll makes a directory that every user can pass, and so are those above it.
+// openToAll makes a directory that all users can pass, and makes its parents passable.
 func openToAll(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -26,16 +26,16 @@ func openToAll(t *testing.T) string {
 	return dir
 }
 
-// Root of a container leaves a setuid program in its overlay. No local user reaches
-// it, and a directory in which one would is refused.
+// Root of a container leaves a setuid program in its overlay. No local user can reach it,
+// and a directory in which a local user could is refused.
 func TestKernelOCIOverlayPrivate(t *testing.T) {
 	ublktest.Require(t, ublktest.Once)
 	overlays := openToAll(t)
 	w := kernelBed(t).wrap("runc", fmt.Sprintf("allowed_overlays = [%q]", overlays))
 	tree := rootTree(w, "x")
-	w.tool("cp", w.bin, tree+"/bin/ublk-loop") // which lists devices for root only
+	w.tool("cp", w.bin, tree+"/bin/ublk-loop") // lists devices for root only
 	image := w.imageOf("squashfs", tree)
-	// becomesRoot reports whether user 65534 is root by the program in a directory.
+	// becomesRoot reports whether the program in a directory makes user 65534 root.
 	becomesRoot := func(dir string) bool {
 		cmd := exec.Command(filepath.Join(dir, "upper/ublk-loop"), "list")
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
@@ -80,7 +80,7 @@ func TestKernelOCIOverlayPrivate(t *testing.T) {
 	}
 }
 
-// A tmpfs takes no more memory than the settings say, neither by its size nor by the
+// A tmpfs takes no more memory than the settings allow, neither by its size nor by the
 // number of its files.
 func TestKernelOCITmpfsLimit(t *testing.T) {
 	ublktest.Require(t, ublktest.Once)
@@ -93,7 +93,7 @@ func TestKernelOCITmpfsLimit(t *testing.T) {
 	for _, size := range []string{"1025k", "99g", "8589934591g"} {
 		w.refuses(ask(size), "tmpfs_limit")
 	}
-	for _, size := range []string{"8589934592g", "17179869184g", "17179869185g", "999999999999g"} { // 0 and 1g of what the kernel sees
+	for _, size := range []string{"8589934592g", "17179869184g", "17179869185g", "999999999999g"} { // the kernel would take the second for 0 and the third for 1g
 		w.refuses(ask(size), "2^63 bytes or more")
 	}
 	out := w.runs("c", ask("1m"))

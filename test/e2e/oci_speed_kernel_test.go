@@ -11,11 +11,11 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// What a root from an image adds to the start of a container: beside that of a
-// bundle without, and beside the kernel's loop device in a namespace made by a
-// shell. The runtime is a program that does nothing, so that all that is
-// measured is what comes before it. The three take turns, so that whatever else
-// the machine does meets all of them.
+// This test measures the time that a root from an image adds to the start of a container.
+// It compares the start with that of a bundle without an image, and with the kernel's
+// loop device in a namespace that a shell makes. The runtime is a program that does
+// nothing, so that only the time before it counts. The three take turns, so that other
+// load on the machine affects all of them.
 func TestKernelOCIStartTime(t *testing.T) {
 	w := kernelBed(t, ublktest.CPUs, ublktest.Plain, ublktest.Once, ublktest.Long).wrap("exit 0") // each device goes while the next one comes
 	image := w.imageOf("ext4", rootTree(w, "x"))
@@ -49,15 +49,17 @@ func TestKernelOCIStartTime(t *testing.T) {
 		w.report(many.name+", ublk-runc create, with an image", add)
 		w.report(many.name+", ublk-runc create, without", bare)
 		w.report(many.name+", unshare, mount -o loop", loop)
-		// Alone on its machine it is 1.0 to 1.3 times that; two emulated CPUs
-		// that share one suit the loop device, which needs no other process.
+		// On an otherwise idle machine the time is 1.0 to 1.3 times that of the loop
+		// device. Two emulated CPUs that share one favour the loop device, which needs no
+		// other process.
 		if limit := 3*median(loop) + median(bare); median(add) > limit {
 			t.Errorf("%s: a start takes %s, more than %s", many.name, median(add), limit)
 		}
 	}
 }
 
-// How long the device is there after the container's last process, killed.
+// This test measures the time from the end of the container's last process, which is
+// killed, to the end of the device.
 func TestKernelOCIEndTime(t *testing.T) {
 	w := kernelBed(t, ublktest.Plain, ublktest.Once).wrap("echo started; exec sleep 1000")
 	bundle := w.bundle(asked{"image": w.imageOf("ext4", rootTree(w, "x"))}, "true")
@@ -74,7 +76,8 @@ func TestKernelOCIEndTime(t *testing.T) {
 		if _, err := out.Read(make([]byte, 10)); err != nil {
 			t.Fatal(err)
 		}
-		// It may have been looked at a few times, so that the next look is late.
+		// The server may have checked the device a few times already, so that its next
+		// check is late.
 		time.Sleep(time.Duration(i) * 50 * time.Millisecond)
 		start := time.Now()
 		_ = cmd.Process.Kill()
@@ -92,8 +95,8 @@ func TestKernelOCIEndTime(t *testing.T) {
 	}
 }
 
-// measure runs each of some functions in turns, some at once of each, and returns
-// how long each of them has taken, shortest first.
+// measure runs each function in turn for a number of rounds, atOnce of them in parallel.
+// It returns the times of each function, shortest first.
 func measure(ways []func(), rounds, atOnce int) [][]time.Duration {
 	times := make([][]time.Duration, len(ways))
 	for range rounds {
@@ -107,8 +110,7 @@ func measure(ways []func(), rounds, atOnce int) [][]time.Duration {
 	return times
 }
 
-// measureAtOnce returns how long some runs of a function take, all at the same
-// time.
+// measureAtOnce returns the times of n parallel calls of a function.
 func measureAtOnce(run func(), n int) []time.Duration {
 	times := make([]time.Duration, n)
 	var running sync.WaitGroup
@@ -125,8 +127,7 @@ func measureAtOnce(run func(), n int) []time.Duration {
 
 func median(sorted []time.Duration) time.Duration { return sorted[len(sorted)/2] }
 
-// report logs the median and the 99th percentile, which of so few is the
-// longest.
+// report logs the median and the 99th percentile, which is the longest of so few times.
 func (w *wrapped) report(what string, sorted []time.Duration) {
 	w.Helper()
 	w.Logf("%s: median %s, p99 %s", what, median(sorted).Round(time.Millisecond), sorted[len(sorted)-1].Round(time.Millisecond))

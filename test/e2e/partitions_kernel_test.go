@@ -28,7 +28,7 @@ func (b *bed) partitioned() string {
 	return file
 }
 
-// Partitions can be opened when add returns, without a wait, and stay.
+// Partitions can be opened when add returns, and stay.
 func TestKernelPartScan(t *testing.T) {
 	b := kernelBed(t, ublktest.EveryKernel)
 	file := b.partitioned()
@@ -47,7 +47,7 @@ func TestKernelPartScan(t *testing.T) {
 			t.Error("list does not say it")
 		}
 		b.drain(events)
-		time.Sleep(200 * time.Millisecond) // for what must not come
+		time.Sleep(200 * time.Millisecond) // for events that must not come
 		if late := b.drain(events); len(late) > 0 {
 			t.Errorf("after add: %q", late)
 		}
@@ -55,13 +55,12 @@ func TestKernelPartScan(t *testing.T) {
 	}
 }
 
-// Without the flag there are none, and nobody has looked: the kernel has read
-// nothing of the disk.
+// Without --partscan there are no partitions, and the kernel has not read the disk.
 func TestKernelNoPartScan(t *testing.T) {
 	b := kernelBed(t, ublktest.EveryKernel)
 	file := b.partitioned()
 	s := b.add(file)
-	time.Sleep(100 * time.Millisecond) // some kernels would look a moment later
+	time.Sleep(100 * time.Millisecond) // some kernels would scan a moment later
 	if found := udev.Partitions(filepath.Base(s.Device)); len(found) > 0 {
 		t.Errorf("without --partscan there are %q", found)
 	}
@@ -71,7 +70,7 @@ func TestKernelNoPartScan(t *testing.T) {
 	b.del(file)
 }
 
-// uevents returns a socket that hears of each disk and partition that the
+// uevents returns a socket that receives an event for each disk and partition that the
 // kernel makes or removes.
 func (b *bed) uevents() int {
 	b.Helper()
@@ -86,7 +85,7 @@ func (b *bed) uevents() int {
 	return fd
 }
 
-// drain returns the events of disks so far.
+// drain returns the disks' events so far.
 func (b *bed) drain(socket int) []string {
 	b.Helper()
 	var events []string
@@ -94,7 +93,7 @@ func (b *bed) drain(socket int) []string {
 	for {
 		n, err := unix.Read(socket, buf)
 		if err != nil {
-			return events // EAGAIN: no more
+			return events // EAGAIN: no more events
 		}
 		event, _, _ := bytes.Cut(buf[:n], []byte{0})
 		if bytes.Contains(event, []byte("/block/ublkb")) {
@@ -103,8 +102,8 @@ func (b *bed) drain(socket int) []string {
 	}
 }
 
-// Somebody who claims the device is waited for, not overtaken; a partition
-// that is open shows that there is no need to look.
+// A scan waits until no other process claims the device. A process with an open partition
+// shows that no scan is needed.
 func TestKernelScanBusy(t *testing.T) {
 	b := kernelBed(t, ublktest.EveryKernel)
 	s := b.add("--partscan", b.image(1<<20)) // without partitions
@@ -134,7 +133,8 @@ func TestKernelScanBusy(t *testing.T) {
 	}
 }
 
-// A partition is a file like others, and so is a device of our own.
+// A partition of a disk can be attached, and also a partition of another device of
+// ublk-loop.
 func TestKernelAttachPartition(t *testing.T) {
 	b := kernelBed(t, ublktest.EveryKernel)
 	file := b.partitioned()
@@ -145,15 +145,15 @@ func TestKernelAttachPartition(t *testing.T) {
 	}
 	b.run("del", below.Device).fails(t, 1, below.Device, "in use", "hint: --force")
 	b.roundTripPartition(above.Device, file)
-	b.del(below.Device + "p2") // the file of the one above, not the device below
+	b.del(below.Device + "p2") // removes the device whose file is the partition, not the device below
 	if list := b.list(); len(list) != 1 || list[0].ID != below.ID {
 		t.Errorf("left are %+v", list)
 	}
 	b.del(file)
 }
 
-// roundTripPartition writes to a device on the second partition and finds it
-// in the image.
+// roundTripPartition writes to the device of the second partition, and reads from the
+// image.
 func (b *bed) roundTripPartition(device, file string) {
 	b.Helper()
 	data := bytes.Repeat([]byte("partition "), 512)
@@ -174,7 +174,7 @@ func (b *bed) roundTripPartition(device, file string) {
 	}
 }
 
-// scan has the kernel look for the partitions of a device.
+// scan makes the kernel look for the partitions of a device.
 func scan(path string) error {
 	disk, err := udev.OpenScanned(context.Background(), path)
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop/hooks.d"
 )
 
-// podman is an engine with a store of its own.
+// podman is an engine with its own store.
 type podman struct {
 	*wrapped
 	program string
@@ -24,12 +24,13 @@ type podman struct {
 	log     *hookLog
 }
 
-// podman returns an engine that gives containers their roots by the wrapper of a
-// runtime, or by hooks: this machine's, or with "-trixie" that of another release.
+// podman returns an engine whose containers get their roots from the wrapper of a
+// runtime, or from hooks. The programs are this machine's, or with "-trixie" those of
+// another release.
 func (w *wrapped) podman(runtime, release string, byHooks bool) *podman {
 	w.Helper()
 	dir := engines(w)
-	store, err := os.MkdirTemp("", "podman") // which has to have a short name
+	store, err := os.MkdirTemp("", "podman") // the length of a socket's path is limited
 	if err != nil {
 		w.Fatal(err)
 	}
@@ -46,7 +47,7 @@ func (w *wrapped) podman(runtime, release string, byHooks bool) *podman {
 		p.runtime = runtime
 		w.write(hooksDir+"/ublk-loop.json", strings.ReplaceAll(hooks.Podman, "/usr/bin/ublk-loop", w.bin), 0o644)
 	}
-	// None has a network, but podman wants to know what would make one.
+	// The containers have no network, but podman requires a network backend.
 	helpers, network := "/", "cni"
 	if release != "" {
 		helpers, network = filepath.Join(dir, "..", release[1:]), "netavark"
@@ -65,7 +66,7 @@ network_backend = %q
 `, dir+"/conmon"+release, hooksDir, helpers, runtime, w.real, runtime, w.wrapper, network), 0o644)
 	tree := rootTree(w, "of the image\n")
 	w.tool("chmod", "1777", tree+"/tmp")
-	// What podman mounts something on, and which an image that is not written to has to have.
+	// podman mounts on these files, so that a read-only image must have them.
 	for _, name := range []string{"etc/hosts", "etc/hostname", "etc/resolv.conf", "etc/mtab", "run/.containerenv"} {
 		w.write(filepath.Join(tree, name), "", 0o644)
 	}
@@ -77,7 +78,7 @@ network_backend = %q
 	return p
 }
 
-// calls calls podman.
+// calls calls podman, which may fail.
 func (p *podman) calls(args ...string) result {
 	p.Helper()
 	return p.outlived(p.command(args...))
@@ -101,7 +102,7 @@ func processesNamed(t testing.TB, name string) (pids []int) {
 		t.Fatal(err)
 	}
 	for _, path := range paths {
-		text, _ := os.ReadFile(path) // nothing of a process that has ended
+		text, _ := os.ReadFile(path) // nothing if the process has ended
 		if strings.TrimSpace(string(text)) != name {
 			continue
 		}
@@ -114,7 +115,7 @@ func processesNamed(t testing.TB, name string) (pids []int) {
 	return pids
 }
 
-// does calls podman, which has to succeed, and returns what it prints.
+// does calls podman, which must succeed, and returns its output.
 func (p *podman) does(args ...string) string {
 	p.Helper()
 	r := p.calls(args...)
@@ -124,8 +125,8 @@ func (p *podman) does(args ...string) string {
 	return r.out
 }
 
-// container returns the arguments of run and create for a container that asks for
-// something, without its command.
+// container returns the arguments of podman run or create for a container with
+// annotations, without the container's command.
 func (p *podman) container(verb string, ask asked, flags ...string) []string {
 	args := []string{verb, "--network", "none", "--security-opt", "seccomp=unconfined"}
 	for name, value := range ask {
@@ -134,7 +135,7 @@ func (p *podman) container(verb string, ask asked, flags ...string) []string {
 	return append(append(args, flags...), "--rootfs", p.dir+"/empty")
 }
 
-// kills kills the processes of a container: the first one, "Pid", or "ConmonPid".
+// kills kills processes of a container: "Pid" is the first one, "ConmonPid" its monitor.
 func (p *podman) kills(name string, which ...string) {
 	p.Helper()
 	format := ""
@@ -156,8 +157,8 @@ func (p *podman) kills(name string, which ...string) {
 	}
 }
 
-// fails runs what has to fail, and sweeps what a runtime that does not say so may
-// leave.
+// fails calls podman, which must fail, and sweeps the mount that may be left by a runtime
+// that does not call poststop then.
 func (p *podman) fails(args ...string) result {
 	p.Helper()
 	r := p.calls(args...)

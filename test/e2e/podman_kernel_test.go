@@ -14,14 +14,14 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// withPodman runs a test with podman, by some ways of giving a container its root:
-// "ublk-runc" and "hooks-runc", and the same with crun; with "-trixie" all programs
-// are those of that release. A call takes seconds in emulation, so that each test
-// has the ways that are likeliest to tell.
+// withPodman runs a test with podman and some ways of giving a container its root:
+// "ublk-runc" and "hooks-runc", and the same with crun. With "-trixie" all programs come
+// from that release. A call takes seconds in emulation, so that each test has only the
+// ways that are most likely to fail.
 func withPodman(t *testing.T, ways []string, test func(*podman)) {
 	for _, way := range ways {
 		t.Run(way, func(t *testing.T) {
-			dir := engines(t) // which also mounts them, before the mounts are counted
+			dir := engines(t) // mounts the engines before the test counts mounts
 			how, program, _ := strings.Cut(way, "-")
 			runtime, release := program, ""
 			if i := strings.IndexByte(program, '-'); i > 0 {
@@ -96,7 +96,7 @@ func TestKernelPodmanFails(t *testing.T) {
 				p.Errorf("exit status %d: %s", r.status, r.err)
 			}
 			told := r.err
-			if !strings.HasPrefix(p.runtime, "ublk-") { // podman drops what the hook says
+			if !strings.HasPrefix(p.runtime, "ublk-") { // podman discards the output of hooks
 				told = p.log.line()
 			}
 			if !strings.Contains(told, "rootfs image unavailable: ") || !strings.Contains(told, text) {
@@ -106,7 +106,7 @@ func TestKernelPodmanFails(t *testing.T) {
 	})
 }
 
-// podman, the monitor that it starts, and the runtime are killed at any moment.
+// podman, its monitor and the runtime are killed at any moment, and nothing is left.
 func TestKernelPodmanKilled(t *testing.T) {
 	ublktest.Require(t, ublktest.Engines, ublktest.Once, ublktest.Soak)
 	withPodman(t, []string{"ublk-crun", "hooks-runc"}, func(p *podman) {
@@ -138,7 +138,8 @@ func TestKernelPodmanKilled(t *testing.T) {
 	})
 }
 
-// Two containers at once, with what changes a container's view of its root.
+// Two containers run at the same time, with options that change a container's view of its
+// root.
 func TestKernelPodmanTwo(t *testing.T) {
 	ublktest.Require(t, ublktest.Engines, ublktest.Once)
 	withPodman(t, []string{"hooks-runc"}, func(p *podman) {
@@ -159,7 +160,7 @@ func TestKernelPodmanTwo(t *testing.T) {
 		if n := p.hookMounts(); n != 0 {
 			p.Errorf("%d mounts of hooks after the start", n)
 		}
-		// What is mounted in a volume is seen in the containers that run.
+		// A new mount in a volume appears in the running containers.
 		if err := os.Mkdir(volume+"/sub", 0o755); err != nil {
 			p.Fatal(err)
 		}

@@ -21,29 +21,30 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// pressureTime is how long a test keeps the machine short of memory: 15
-// seconds, in a short run 5, or UBLK_LOOP_PRESSURE of them.
+// pressureTime is the time for which a test keeps the machine short of memory: 15
+// seconds, in a short run 5, or UBLK_LOOP_PRESSURE seconds.
 func pressureTime(t testing.TB) time.Duration {
 	t.Helper()
 	return time.Duration(ublktest.Repeats(t, "UBLK_LOOP_PRESSURE", 5, 15)) * time.Second
 }
 
-// pressureGrace is how much longer it may take a slow machine until three
-// eaters of memory have been killed.
+// pressureGrace is the additional time that a slow machine may need until the kernel has
+// killed three eaters of memory.
 const pressureGrace = 2 * time.Minute
 
-// hungAfter is how long, in seconds, a task may wait without a break before the
-// kernel says so. On an emulated machine that has half of a CPU, writing back what
-// a writer has made dirty takes 20.
+// hungAfter is the time in seconds for which a task may wait without a break before the
+// kernel reports it. On an emulated machine with half of a CPU, the writeback of a
+// writer's dirty pages takes 20 seconds.
 const hungAfter = "60"
 
-// freeMemory is what the machine has left for everything but the test's hog:
-// with the kernel's own part, about what a machine of 256 MiB has.
+// freeMemory is the memory that the test's hog leaves for everything else. With the
+// kernel's own memory it is about what a machine of 256 MiB has.
 const freeMemory = 160 << 20
 
-// Dirty pages up to the limit, of a file system on a device whose file is on
-// another file system, while somebody eats the memory that is left: it goes on,
-// nothing hangs, and the server is not what the OOM killer takes.
+// A writer fills the page cache with dirty pages up to the limit, on a file system on a
+// device whose file is on another file system. At the same time other processes eat the
+// remaining memory. The writer makes progress, nothing hangs, and the OOM killer does not
+// kill the server.
 func TestKernelMemoryPressure(t *testing.T) {
 	b := kernelBed(t, ublktest.Own, ublktest.Machine, ublktest.ScratchDisk, ublktest.Plain, ublktest.Soak)
 	for _, tt := range []struct {
@@ -110,9 +111,10 @@ func (b *bed) underPressure(limit string, flags ...string) {
 	b.tool("e2fsck", "-f", "-n", s.Device)
 }
 
-// watchKernelLog follows the kernel's log from now on; what it returns ends that,
-// and returns the lines that have one of the texts in them. Its own end would
-// overwrite its beginning: each kill for want of memory fills eight kilobytes.
+// watchKernelLog follows the kernel's log. The returned function stops it, and returns
+// the lines that contain one of the texts. The test cannot read the log at its end,
+// because new messages overwrite old ones: each kill by the OOM killer logs eight
+// kilobytes.
 func (b *bed) watchKernelLog(texts ...string) (stop func() []string) {
 	b.Helper()
 	log, err := os.OpenFile("/dev/kmsg", os.O_RDONLY|unix.O_NONBLOCK, 0)
@@ -148,7 +150,7 @@ func (b *bed) watchKernelLog(texts ...string) (stop func() []string) {
 	}
 }
 
-// set writes a setting of the kernel's.
+// set writes a setting of the kernel.
 func (b *bed) set(path, value string) {
 	b.Helper()
 	if err := os.WriteFile(path, []byte(value), 0); err != nil {
@@ -156,7 +158,7 @@ func (b *bed) set(path, value string) {
 	}
 }
 
-// hog locks all memory but freeMemory, until the returned function is called.
+// hog locks all memory except freeMemory, until the returned function is called.
 func (b *bed) hog() (release func()) {
 	b.Helper()
 	available := b.availableMemory()
@@ -174,21 +176,21 @@ func (b *bed) hog() (release func()) {
 	}
 }
 
-// eat runs processes that take memory without end, one after the other, and
-// counts those that the kernel killed.
+// eat runs processes that allocate memory without end, one after the other, and counts
+// those that the kernel kills.
 func eat(ctx context.Context, killed *atomic.Int64) {
 	for ctx.Err() == nil {
 		cmd := exec.CommandContext(ctx, "sh", "-c", "echo 1000 >/proc/self/oom_score_adj; exec busybox tail /dev/zero")
-		_ = cmd.Run() // until it is killed
-		// Without an exit status: it has ended by a signal, which is not ours.
+		_ = cmd.Run() // runs until it is killed
+		// Without an exit status, a signal has killed it, and the test sends none.
 		if ctx.Err() == nil && cmd.ProcessState != nil && cmd.ProcessState.ExitCode() == -1 {
 			killed.Add(1)
 		}
 	}
 }
 
-// writeUntil writes a file again and again, and returns how often it was all
-// on the device. The writer may be in a cgroup with a memory limit.
+// writeUntil writes a file again and again, and returns how many times the file was
+// completely on the device. The writer may be in a cgroup with a memory limit.
 func (b *bed) writeUntil(path, limit string, enough func() bool) (rounds int) {
 	b.Helper()
 	script := `dd if=/dev/zero of="$0" bs=1M count=96 conv=notrunc,fsync 2>&1`
@@ -207,7 +209,7 @@ func (b *bed) writeUntil(path, limit string, enough func() bool) (rounds int) {
 	return rounds
 }
 
-// memoryGroup makes a cgroup with a limit.
+// memoryGroup makes a cgroup with a memory limit.
 func (b *bed) memoryGroup(limit string) string {
 	b.Helper()
 	root := b.TempDir()
@@ -227,7 +229,7 @@ func (b *bed) memoryGroup(limit string) string {
 	return group
 }
 
-// availableMemory returns how many bytes a process can take without harm
+// availableMemory returns the number of bytes that a process can use without swapping
 // (MemAvailable in proc_meminfo(5)).
 func (b *bed) availableMemory() uint64 {
 	b.Helper()

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// withoutProc returns the command, run where /proc is not mounted.
+// withoutProc returns a call of the command in a namespace without /proc.
 func (b *bed) withoutProc(args ...string) *exec.Cmd {
 	script := `mount -t tmpfs none /proc && exec "$@"`
 	cmd := exec.Command("sh", append([]string{"-c", script, "sh", b.bin}, args...)...)
@@ -17,8 +17,8 @@ func (b *bed) withoutProc(args ...string) *exec.Cmd {
 	return cmd
 }
 
-// Without /proc, servers look dead and devices look unused. Each command that
-// depends on it fails and says what to do, and leaves the devices alone.
+// Without /proc, servers would look dead and devices unused. Each command that depends on
+// /proc fails with a hint, and does not change the devices.
 func TestKernelWithoutProc(t *testing.T) {
 	b := kernelBed(t)
 	image := b.image(1 << 20)

@@ -15,7 +15,8 @@ import (
 	"github.com/ublk-loop/ublk-loop/client"
 )
 
-// loopDisk binds a file to the kernel's loop device at a path, "" for a free one.
+// loopDisk binds a file to a loop device of the kernel. An empty path stands for a free
+// device.
 func (b *bed) loopDisk(path, file string) string {
 	b.Helper()
 	b.tool("modprobe", "loop")
@@ -27,12 +28,12 @@ func (b *bed) loopDisk(path, file string) string {
 	return path
 }
 
-// rebind gives a loop device another file.
+// rebind binds a loop device to another file.
 func (b *bed) rebind(path, file string) {
 	b.Helper()
 	b.tool("losetup", "-d", path)
-	// The kernel unbinds it when its last user closes it: a killed server's ring does
-	// that after the process's end.
+	// The kernel unbinds the device when its last user closes it. The ring of a killed
+	// server does that after the end of the process.
 	waitUntil(b, "the loop device is free", func() bool {
 		_, err := os.Stat(filepath.Join("/sys/block", filepath.Base(path), "loop"))
 		return errors.Is(err, fs.ErrNotExist)
@@ -40,7 +41,7 @@ func (b *bed) rebind(path, file string) {
 	b.tool("losetup", "-P", path, file)
 }
 
-// mapped makes a device-mapper device of a table.
+// mapped makes a device-mapper device from a table.
 func (b *bed) mapped(args ...string) string {
 	b.Helper()
 	b.tool("modprobe", "dm_mod")
@@ -50,7 +51,7 @@ func (b *bed) mapped(args ...string) string {
 	return "/dev/" + strings.TrimSpace(b.tool("dmsetup", "info", "-c", "--noheadings", "-o", "blkdevname", name))
 }
 
-// remapped removes the device of mapped, and makes another with the same number.
+// remapped removes the device of mapped, and makes another one with the same number.
 func (b *bed) remapped(args ...string) {
 	b.Helper()
 	const name = "ublk-loop-recover"
@@ -58,16 +59,16 @@ func (b *bed) remapped(args ...string) {
 	b.tool("dmsetup", append([]string{"create", "--noudevsync", name}, args...)...)
 }
 
-// changedDisk is a disk, which another takes the place of while its server is away.
+// changedDisk is a disk that another disk replaces while the server is away.
 type changedDisk struct {
 	name   string
 	disk   func(b *bed) string
 	change func(b *bed, disk string)
-	same   bool // the administrator means the same disk
+	same   bool // the administrator considers both the same disk
 	text   string
 }
 
-// linear is the table of 4 MiB of a disk from a sector on.
+// linear returns a table for 4 MiB of a disk, from a sector on.
 func linear(disk, start string) string { return "0 8192 linear " + disk + " " + start }
 
 func changedDisks() []changedDisk {
@@ -121,7 +122,7 @@ func changedDisks() []changedDisk {
 			}
 			return path
 		}, change: func(b *bed, path string) {
-			// A killed server's ring lets go of the file after the process's end.
+			// The ring of a killed server closes the file after the end of the process.
 			waitUntil(b.TB, "unmounted", func() bool { return unix.Unmount(filepath.Dir(path), 0) == nil })
 			b.tool("cp", fileOf(b, below), other)
 			b.rebind(below, other)
@@ -136,8 +137,9 @@ func fileOf(b *bed, disk string) string {
 	return strings.TrimSpace(b.tool("losetup", "--noheadings", "-O", "BACK-FILE", disk))
 }
 
-// waitingWrite writes to a device whose server is stopped. The result comes when the write
-// has an answer. It is direct: sync(2), which sfdisk calls, does not wait for it.
+// waitingWrite writes to a device whose server is stopped. The channel receives the
+// result of the write. The write is direct, so that sync(2), which sfdisk calls, does not
+// wait for it.
 func (b *bed) waitingWrite(s client.Device) <-chan error {
 	b.Helper()
 	page, err := unix.Mmap(-1, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
@@ -151,7 +153,7 @@ func (b *bed) waitingWrite(s client.Device) <-chan error {
 		b.Fatal(err)
 	}
 	wrote := make(chan error, 1)
-	go func() { // received by the caller
+	go func() { // the caller receives the result
 		_, err := unix.Pwrite(fd, page, 0)
 		_ = unix.Close(fd)
 		wrote <- err
@@ -160,8 +162,8 @@ func (b *bed) waitingWrite(s client.Device) <-chan error {
 	return wrote
 }
 
-// Requests that wait go to the disk that they were sent to, or nowhere: what has its
-// name and number by then may be another disk.
+// Waiting requests go to the disk that they were sent to, or fail. Another disk may have
+// its name and number by then.
 func TestKernelRecoverAnotherDisk(t *testing.T) {
 	b := kernelBed(t)
 	for _, tt := range changedDisks() {
@@ -175,7 +177,7 @@ func (b *bed) recoverChanged(tt *changedDisk) {
 	add := []string{"--id", "5", "--on-crash=reissue", "--direct-io=off", path}
 	m := b.serve()
 	s := b.add(add...)
-	b.Cleanup(func() { _ = b.run("del", "--force", s.Device) }) // a failed test must not fail the next
+	b.Cleanup(func() { _ = b.run("del", "--force", s.Device) }) // a failed test must not make the next one fail
 	b.suspend(s)
 	wrote := b.waitingWrite(s)
 	m.kill()
@@ -197,7 +199,7 @@ func (b *bed) recoverChanged(tt *changedDisk) {
 	}
 	b.run("recover", s.Device).fails(b.TB, 1, s.Device, path, text)
 	b.run(append([]string{"add"}, add...)...).fails(b.TB, 1, s.Device, path, text)
-	m = b.serve() // takes over what it can
+	m = b.serve() // takes over all devices that it can
 	b.waits(s)
 	m.stop()
 	b.waits(s)

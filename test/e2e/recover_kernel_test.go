@@ -19,8 +19,8 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// killServer kills the server of a device, and waits for its end and until init
-// has taken notice: until then the process has its number.
+// killServer kills the server of a device. It waits for the end of the process, and until
+// init has reaped it, because the pid stays in use until then.
 func (b *bed) killServer(s client.Device) {
 	b.Helper()
 	pidfd, err := unix.PidfdOpen(s.PID, 0)
@@ -34,7 +34,7 @@ func (b *bed) killServer(s client.Device) {
 	waitUntil(b, "init waits for the server", func() bool { return errors.Is(unix.Kill(s.PID, 0), unix.ESRCH) })
 }
 
-// recover recovers a device and returns its status.
+// recover recovers a device and returns its new status.
 func (b *bed) recover(s client.Device) client.Device {
 	b.Helper()
 	out := b.ok("recover", s.Device)
@@ -57,7 +57,7 @@ func (b *bed) waits(s client.Device) {
 	}
 }
 
-// whatever calls a function for each way to recover, in both buffer modes.
+// whatever calls a function for both recovery policies and both buffer modes.
 func (b *bed) whatever(t *testing.T, call func(b *bed, onCrash string, flags ...string)) {
 	for _, onCrash := range []string{"requeue", "reissue"} {
 		for _, zeroCopy := range []string{"auto", "off"} {
@@ -68,9 +68,9 @@ func (b *bed) whatever(t *testing.T, call func(b *bed, onCrash string, flags ...
 	}
 }
 
-// Servers are killed at random moments under writers that check what they read.
-// With reissue nobody sees an error, with requeue some requests fail; none is
-// lost, and no old write comes after a new one.
+// Servers are killed at random moments while writers verify their data. With reissue no
+// request fails. With requeue some requests fail. In both cases no write is lost, and no
+// old write overwrites a newer one.
 func TestKernelRecoverUnderLoad(t *testing.T) {
 	b := kernelBed(t, ublktest.EveryKernel, ublktest.Soak)
 	b.whatever(t, func(b *bed, onCrash string, flags ...string) {
@@ -84,19 +84,20 @@ func TestKernelRecoverUnderLoad(t *testing.T) {
 			failed := l.failed.Load()
 			b.killServer(s)
 			b.waits(s)
-			if i%2 == 0 { // else the recovery waits for the driver
+			if i%2 == 0 { // otherwise the recovery waits for the driver
 				noticed = max(noticed, b.awaitsServer(s))
 			}
 			start := time.Now()
 			s = b.recover(s)
 			slowest = max(slowest, time.Since(start))
 			l.goesOn(b)
-			// With reissue nothing but the writers' progress tells.
+			// With reissue only the writers' progress shows a hit.
 			return onCrash == "reissue" || l.failed.Load() > failed
 		})
 		failed := l.end(b)
-		// A recovery is the work of two processes beside all of the writers, so its
-		// time is that of the machine. What waits in it is the driver.
+		// A recovery is the work of two processes beside all writers, so that its time
+		// depends on the machine. The wait for the driver, which is a part of it, does
+		// not.
 		b.Logf("%d writes, %d requests failed, slowest recovery %v; the driver has noticed within %v", l.wrote.Load(), failed, slowest, noticed)
 		if noticed > noticeLimit {
 			b.Errorf("the driver has noticed a server's end after %v", noticed)
@@ -108,8 +109,8 @@ func TestKernelRecoverUnderLoad(t *testing.T) {
 	})
 }
 
-// A mounted file system does not notice: fio verifies what it wrote, and fsck
-// finds nothing.
+// A mounted file system does not notice a recovery: fio verifies its data, and fsck finds
+// no error.
 func TestKernelRecoverMounted(t *testing.T) {
 	b := kernelBed(t, ublktest.EveryKernel, ublktest.Soak)
 	for _, zeroCopy := range []string{"auto", "off"} {
@@ -143,9 +144,9 @@ func (b *bed) recoverMounted(flags ...string) {
 	b.tool("e2fsck", "-fn", s.File)
 }
 
-// killWhile kills the server of a device and recovers it until what runs has
-// ended without an error. It returns the device's status, and how many of the
-// kills did not come after that.
+// killWhile kills the server of a device and recovers the device until a program has
+// ended without an error. It returns the device's status, and the number of kills that
+// came before the end.
 func (b *bed) killWhile(ended <-chan error, s client.Device) (client.Device, int) {
 	b.Helper()
 	for hits := 0; ; hits++ {
@@ -164,14 +165,14 @@ func (b *bed) killWhile(ended <-chan error, s client.Device) (client.Device, int
 				b.Fatal(err)
 			}
 			return b.recover(s), hits
-		default: // what it does next waits for the recovery
+		default: // the program's next I/O waits for the recovery
 		}
 		s = b.recover(s)
 	}
 }
 
-// verify starts fio, which writes a file and verifies what it wrote, and returns
-// where its error comes.
+// verify starts fio, which writes a file and verifies it. The channel receives fio's
+// error.
 func (b *bed) verify(path string) <-chan error {
 	b.Helper()
 	var out bytes.Buffer
@@ -182,7 +183,7 @@ func (b *bed) verify(path string) <-chan error {
 		b.Fatal(err)
 	}
 	ended := make(chan error, 1)
-	go func() { // received by the caller
+	go func() { // the caller receives the result
 		err := fio.Wait()
 		if err != nil {
 			err = fmt.Errorf("fio: %w\n%s", err, &out)
@@ -192,8 +193,8 @@ func (b *bed) verify(path string) <-chan error {
 	return ended
 }
 
-// Without arguments all that wait are recovered. The new server is confined as
-// the first one was, and ends as that.
+// Without arguments, recover recovers all waiting devices. The new server is confined
+// like the first one, and ends in the same way.
 func TestKernelRecoverAll(t *testing.T) {
 	b := kernelBed(t, ublktest.EveryKernel)
 	before := things(t)
@@ -227,7 +228,7 @@ func TestKernelRecoverAll(t *testing.T) {
 		if err != nil || int(info.ServerPID) != is.PID {
 			t.Errorf("device %d: the driver has process %d, list %d, error %v", i, info.ServerPID, is.PID, err)
 		}
-		was.PID = is.PID // all else is as it was
+		was.PID = is.PID // all other fields are unchanged
 		if was != is {
 			t.Errorf("device %d was %+v\nis %+v", i, was, is)
 		}
@@ -245,7 +246,7 @@ func TestKernelRecoverAll(t *testing.T) {
 	b.nothingSince(before)
 }
 
-// What cannot or need not be recovered is refused and stays as it is.
+// recover refuses a device that it cannot or need not recover, and does not change it.
 func TestKernelRecoverRefused(t *testing.T) {
 	b := kernelBed(t)
 	s := b.add("--on-crash=reissue", "--offset", "1M", b.image(4<<20))
@@ -292,7 +293,8 @@ func TestKernelRecoverRefused(t *testing.T) {
 	b.run("recover", s.Device).fails(t, 1, s.Device, "no such device")
 }
 
-// A device that was added without is told apart, and so is one without a state.
+// recover distinguishes a device that was added without --on-crash, and a device without
+// a state file.
 func TestKernelRecoverNotRecoverable(t *testing.T) {
 	b := kernelBed(t)
 	s := b.add(b.image(1 << 20))
@@ -313,8 +315,8 @@ func TestKernelRecoverNotRecoverable(t *testing.T) {
 	b.del(s.Device)
 }
 
-// A write of the killed server that is still under way, below, when the driver
-// has forgotten that server: the next one is none before it has ended.
+// A write of the killed server may still be running on the disk below when the driver has
+// noticed the server's end. The next server does not start before that write has ended.
 func TestKernelRecoverWaitsForWrites(t *testing.T) {
 	b := kernelBed(t, ublktest.ScratchDisk, ublktest.EveryKernel)
 	disk := b.testDisk()
@@ -331,16 +333,16 @@ func TestKernelRecoverWaitsForWrites(t *testing.T) {
 	b.tool("dmsetup", "suspend", "--noflush", "--nolockfs", "--noudevsync", "held")
 	page, wrote := alignedPage(t), make(chan error, 1)
 	stamp(page, 1, 1)
-	go func() { // until the disk goes on; received below
+	go func() { // until the disk continues; received below
 		_, err := f.WriteAt(page, 4096)
 		wrote <- err
 	}()
-	// Given to the server, by it to the disk, and there is no event of that.
+	// There is no event when the server has sent the write to the disk.
 	waitUntil(t, "a write", func() bool { return b.inflight(s) })
 	time.Sleep(200 * time.Millisecond)
 	b.killServer(s)
 	waitUntil(t, "the end for the driver", func() bool { info, err := b.ctl.Info(s.ID); return err == nil && info.State == ublk.StateQuiesced })
-	// What tells of it is the claim on the disk, which the ring still has.
+	// The claim on the disk, which the ring still holds, shows that the write is running.
 	if fd, err := unix.Open(held, unix.O_RDWR|unix.O_EXCL|unix.O_CLOEXEC, 0); !errors.Is(err, unix.EBUSY) {
 		t.Errorf("open the disk for oneself: descriptor %d, error %v; want EBUSY", fd, err)
 	}
@@ -366,14 +368,14 @@ func TestKernelRecoverWaitsForWrites(t *testing.T) {
 	b.del(s.Device)
 }
 
-// inflight reports whether a device has a write under way.
+// inflight reports whether a write to the device is running.
 func (b *bed) inflight(s client.Device) bool {
 	b.Helper()
 	_, writes := b.underWay(s)
 	return writes > 0
 }
 
-// underWay returns how many reads and writes a device's driver has.
+// underWay returns the numbers of reads and writes that the device's driver has.
 func (b *bed) underWay(s client.Device) (reads, writes int) {
 	b.Helper()
 	text := b.attr(s, "inflight")
@@ -383,7 +385,7 @@ func (b *bed) underWay(s client.Device) (reads, writes int) {
 	return reads, writes
 }
 
-// A service that is started again takes its device over, and nothing else.
+// A service that is restarted takes over its own device, and no other.
 func TestKernelAddTakesOver(t *testing.T) {
 	b := kernelBed(t, ublktest.EveryKernel)
 	file, key := b.image(8<<20), []string(nil)
@@ -397,7 +399,7 @@ func TestKernelAddTakesOver(t *testing.T) {
 		data := randomBytes(1 << 20)
 		b.store(s.Device, data)
 		b.killServer(s)
-		// The driver may not have noticed yet: that is waited for.
+		// The driver may not have noticed the server's end yet; add waits for that.
 		now := b.add(add...)
 		if now.PID == s.PID || now.ID != 7 || now.State != "live" {
 			t.Errorf("taken over: %+v", now)
@@ -416,7 +418,7 @@ func TestKernelAddTakesOver(t *testing.T) {
 	}
 }
 
-// foregroundTakesOver starts a service for a device that waits, and kills it.
+// foregroundTakesOver starts a service for a waiting device, and kills it.
 func (b *bed) foregroundTakesOver(add []string) {
 	b.Helper()
 	cmd := b.command(append([]string{"add", "--foreground"}, add...)...)

@@ -14,7 +14,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// Of two that recover a device at once, one does.
+// If several processes recover a device at the same time, exactly one succeeds.
 func TestKernelRecoverTwice(t *testing.T) {
 	b := kernelBed(t, ublktest.EveryKernel)
 	s := b.add("--on-crash=reissue", b.image(4<<20))
@@ -43,9 +43,9 @@ func TestKernelRecoverTwice(t *testing.T) {
 	b.del(s.Device)
 }
 
-// A recovery that is killed, with the server that it starts, can be done again:
-// but on a kernel that would crash over it, which is told, and del works, and
-// on one that may hang with it.
+// A recovery that is killed together with its server can be repeated. On a kernel that
+// would crash, recover refuses with an error, and del works. The test does not run on
+// kernels that may hang.
 func TestKernelRecoverKilled(t *testing.T) {
 	b := kernelBed(t, ublktest.EveryKernel, ublktest.Soak)
 	offered, err := b.ctl.Features()
@@ -53,8 +53,8 @@ func TestKernelRecoverKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	if offered.Has(uapi.UBLK_F_QUIESCE) && !offered.Has(uapi.UBLK_F_SHMEM_ZC) {
-		// Before Linux 7.1 the driver may never end the commands of one that was
-		// killed (docs/kernels.md).
+		// Before Linux 7.1 the driver may never end the commands of a killed recovery
+		// (docs/kernels.md).
 		ublktest.Lacks(t, ublktest.SafeRecovery)
 	}
 	file := b.image(4 << 20)
@@ -78,7 +78,7 @@ func TestKernelRecoverKilled(t *testing.T) {
 		case r.status == 0:
 			again++
 		case strings.Contains(r.err, "is served"):
-			// It had come to its end, and its server was not killed.
+			// The recovery had finished, and its server was not killed.
 		default:
 			refused++
 			r.fails(t, 1, s.Device, "half way", "hint: del")
@@ -99,13 +99,13 @@ func TestKernelRecoverKilled(t *testing.T) {
 	b.del(s.Device)
 }
 
-// deviceState is what a test reads in a device's state file.
+// deviceState holds the parts of a device's state file that tests read.
 type deviceState struct {
 	Recovering bool
 	Status     client.Device
 }
 
-// stateOf returns the state of a device as its last server has written it.
+// stateOf returns the state that the device's last server has written.
 func (b *bed) stateOf(s client.Device) deviceState {
 	b.Helper()
 	data, err := os.ReadFile("/run/ublk-loop/" + fmtID(s) + ".json")
@@ -117,7 +117,7 @@ func (b *bed) stateOf(s client.Device) deviceState {
 	return state
 }
 
-// killRecovery starts a recovery, and kills it and its server after a while.
+// killRecovery starts a recovery, and kills it and its server after a time.
 func (b *bed) killRecovery(s client.Device, after time.Duration) {
 	b.Helper()
 	cmd := b.command("recover", s.Device)
@@ -130,8 +130,8 @@ func (b *bed) killRecovery(s client.Device, after time.Duration) {
 	b.killServers()
 }
 
-// killNewServer starts a recovery, and kills its server alone in the midst of
-// it: who waits for that must not remove the device, as it does after an add.
+// killNewServer starts a recovery, and kills only its server while the recovery is
+// running. The recovery must not remove the device, as add would.
 func (b *bed) killNewServer(s client.Device) {
 	b.Helper()
 	cmd := b.command("recover", s.Device)
@@ -139,7 +139,7 @@ func (b *bed) killNewServer(s client.Device) {
 		b.Fatal(err)
 	}
 	waitUntil(b, "a recovery that has begun", func() bool {
-		for range 1000 { // nearly all the time: it is soon over
+		for range 1000 { // most of the time, because the recovery is soon over
 			if state := b.stateOf(s); state.Status.PID != s.PID {
 				_ = unix.Kill(state.Status.PID, unix.SIGKILL)
 				return true
@@ -162,8 +162,8 @@ func (b *bed) killServers() {
 	}
 }
 
-// The end of who wants a recovery is not that of the server: others use the
-// device.
+// The end of a recovery's caller does not end the server, because the device has other
+// users.
 func TestKernelRecoverOutlivesItsCaller(t *testing.T) {
 	b := kernelBed(t, ublktest.EveryKernel)
 	s := b.add("--on-crash=reissue", b.image(4<<20))
@@ -174,7 +174,7 @@ func TestKernelRecoverOutlivesItsCaller(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		// From then on the server has its job.
+		// From here on, the server has its task.
 		waitUntil(t, "a server in the state file", func() bool { return b.stateOf(s).Status.PID != s.PID })
 		_ = syscall.Kill(-cmd.Process.Pid, unix.SIGKILL)
 		_ = cmd.Wait()

@@ -17,13 +17,13 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// noticeLimit is how long the driver may take to notice that a server is gone. It
-// takes milliseconds, or before Linux 6.16 the block layer's 30 seconds if every
-// tag of a queue had a request: this is between the two.
+// noticeLimit bounds the time in which the driver notices the end of a server. The driver
+// takes milliseconds, or before Linux 6.16 the block layer's 30 seconds if every tag of a
+// queue had a request. noticeLimit is between the two.
 const noticeLimit = 15 * time.Second
 
-// awaitsServer waits until the driver has noticed that the server of a device is
-// gone, of which there is no event, and returns how long that took.
+// awaitsServer waits until the driver has noticed the end of a device's server, which
+// causes no event. It returns the time that this took.
 func (b *bed) awaitsServer(s client.Device) time.Duration {
 	b.Helper()
 	start := time.Now()
@@ -37,8 +37,8 @@ func (b *bed) awaitsServer(s client.Device) time.Duration {
 	return time.Since(start)
 }
 
-// suspend stops a server. A thread that runs when the signal is sent stops a
-// moment later, and may still answer a request, so suspend waits for each thread.
+// suspend stops a server. A thread that is running when the signal is sent stops a moment
+// later, and may still answer a request. Therefore suspend waits for each thread.
 func (b *bed) suspend(s client.Device) {
 	b.Helper()
 	if err := unix.Kill(s.PID, unix.SIGSTOP); err != nil {
@@ -54,8 +54,8 @@ func (b *bed) suspend(s client.Device) {
 	})
 }
 
-// The driver notices the end of a server that had a request for every tag as soon
-// as that of another, and the next server answers these requests.
+// If a server has a request for every tag, the driver notices its end as soon as that of
+// any other server, and the next server answers the requests.
 func TestKernelRecoverWithAllTagsInUse(t *testing.T) {
 	b := kernelBed(t, ublktest.EveryKernel)
 	offered, err := b.ctl.Features()
@@ -64,7 +64,7 @@ func TestKernelRecoverWithAllTagsInUse(t *testing.T) {
 	}
 	const depth = 4
 	s := b.add("--on-crash=reissue", "--queues=1", "--depth=4", b.image(4<<20))
-	// An open may read, and keep the other opens waiting.
+	// The open may read, and would delay the other opens.
 	f, err := os.OpenFile(s.Device, os.O_RDONLY|unix.O_DIRECT, 0)
 	if err != nil {
 		t.Fatal(err)

@@ -9,15 +9,15 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// An encrypted device needs its key again, and takes no other: what would be
-// written through that is noise on the disk.
+// An encrypted device needs its key again, and accepts no other key, through which it
+// would write noise to the disk.
 func TestKernelRecoverTransfer(t *testing.T) {
 	b := kernelBed(t, ublktest.Soak)
 	for _, tt := range []struct {
 		name    string
 		prepare func(b *bed, path, key string)
 		add     []string
-		wrong   string // what is said to another key
+		wrong   string // a part of the error for another key
 	}{
 		{"plain", func(*bed, string, string) {}, []string{"--transfer", "aes-xts-plain64"}, "another key than the device was made with"},
 		{"LUKS", func(b *bed, path, key string) {
@@ -55,8 +55,8 @@ func TestKernelRecoverTransfer(t *testing.T) {
 	b.del(plain.Device)
 }
 
-// Of the state of an encrypted device nobody learns more than a word that tells
-// its key from others.
+// The state file of an xor device has no check of the key, because the check would reveal
+// the key.
 func TestKernelStateHasNoKey(t *testing.T) {
 	b := kernelBed(t)
 	key, _ := b.keyFile(64)

@@ -14,8 +14,8 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// canResize reports whether the driver offers it. Where it does not, resize
-// says so and changes nothing.
+// canResize reports whether the driver can resize. If not, it checks that resize fails
+// with an error and changes nothing.
 func (b *bed) canResize() bool {
 	b.Helper()
 	offered, err := b.ctl.Features()
@@ -43,8 +43,7 @@ func (b *bed) truncate(path string, size int64) {
 	}
 }
 
-// hasSize checks a device's size as its users see it, as list does, and as its
-// state file does.
+// hasSize checks the device's size as its users, list and its state file show it.
 func (b *bed) hasSize(s client.Device, want uint64) {
 	b.Helper()
 	f, err := os.Open(s.Device)
@@ -69,7 +68,7 @@ func (b *bed) hasSize(s client.Device, want uint64) {
 	}
 }
 
-// A file system grows while it is mounted, up to the new end of its file.
+// A mounted file system grows up to the new end of its file.
 func TestKernelResizeMounted(t *testing.T) {
 	b := kernelBed(t, ublktest.EveryKernel)
 	if !b.canResize() {
@@ -104,7 +103,7 @@ func (b *bed) growMounted(flags ...string) {
 	}
 	b.hasSize(s, is)
 	b.tool("resize2fs", s.Device)
-	// More than fits without the new space, in a file of known content.
+	// Write more than fits without the new space, and verify it.
 	b.tool("fio", "--name=w", "--filename="+dir+"/after", "--size=96M", "--rw=write", "--bs=256k", "--verify=crc32c",
 		"--do_verify=1", "--verify_fatal=1", "--end_fsync=1", "--direct=1")
 	if got, err := os.ReadFile(dir + "/before"); err != nil || !bytes.Equal(got, data) {
@@ -137,8 +136,8 @@ func (b *bed) writeSector(device string, at int64) {
 	}
 }
 
-// A device grows and shrinks to what is asked for, by offset, limit and name,
-// and with users; what cannot be is refused and changes nothing.
+// A device grows and shrinks as requested, by offset, limit and name, and while it has
+// users. An impossible resize fails and changes nothing.
 func TestKernelResize(t *testing.T) {
 	b := kernelBed(t, ublktest.EveryKernel)
 	if !b.canResize() {
@@ -153,7 +152,7 @@ func TestKernelResize(t *testing.T) {
 	defer opened.Close()
 	b.hasSize(s, 4*mib)
 	b.ok("resize", s.Device)
-	b.hasSize(s, 4*mib) // by the limit
+	b.hasSize(s, 4*mib) // the limit
 	b.ok("resize", s.File, "15M")
 	b.hasSize(s, 15*mib)
 	for _, tt := range []struct{ size, hint string }{
@@ -175,7 +174,7 @@ func TestKernelResize(t *testing.T) {
 	if _, err := opened.WriteAt(page, mib); err != nil {
 		t.Errorf("write before the new end: %v", err)
 	}
-	// The file is cut, and found by what the server has, not by its name.
+	// The server finds the truncated file by its descriptor, not by its name.
 	b.truncate(s.File, 4*mib)
 	if err := os.Rename(s.File, s.File+".moved"); err != nil {
 		t.Fatal(err)
@@ -190,7 +189,7 @@ func TestKernelResize(t *testing.T) {
 
 func fmtID(s client.Device) string { return filepath.Base(s.Device)[len("ublkb"):] }
 
-// alignedPage returns memory that direct I/O takes.
+// alignedPage returns memory that suits direct I/O.
 func alignedPage(t testing.TB) []byte {
 	t.Helper()
 	mem, err := unix.Mmap(-1, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
@@ -201,7 +200,7 @@ func alignedPage(t testing.TB) []byte {
 	return mem
 }
 
-// A disk that becomes larger is followed as a file is.
+// A device follows a growing disk in the same way as a growing file.
 func TestKernelResizeDisk(t *testing.T) {
 	b := kernelBed(t, ublktest.EveryKernel)
 	if !b.canResize() {
@@ -218,8 +217,8 @@ func TestKernelResizeDisk(t *testing.T) {
 	b.del(under.Device)
 }
 
-// A device without a server, of another program, or that is going keeps its
-// size, and none of it disturbs the kernel.
+// resize does not change a device without a server, a device of another program, or a
+// device that is being removed, and does not disturb the kernel.
 func TestKernelResizeRefused(t *testing.T) {
 	b := kernelBed(t)
 	if !b.canResize() {
@@ -237,7 +236,7 @@ func TestKernelResizeRefused(t *testing.T) {
 	if err := dev.Close(); err != nil {
 		t.Fatal(err)
 	}
-	for range 8 { // at the same time as its removal
+	for range 8 { // concurrent with its removal
 		s := b.add(b.image(4 << 20))
 		resize := b.command("resize", s.Device, "2M")
 		if err := resize.Start(); err != nil {
@@ -248,7 +247,7 @@ func TestKernelResizeRefused(t *testing.T) {
 	}
 }
 
-// Many at once: the last one is what list and the state show.
+// After many concurrent resizes, list and the state file show the last one.
 func TestKernelResizeAtOnce(t *testing.T) {
 	b := kernelBed(t, ublktest.EveryKernel)
 	if !b.canResize() {
@@ -257,7 +256,7 @@ func TestKernelResizeAtOnce(t *testing.T) {
 	s := b.add(b.image(16 << 20))
 	results := make(chan result)
 	for i := range 8 {
-		go func() { // until its command has ended; its result is received below
+		go func() { // until its command has ended; received below
 			results <- b.run("resize", s.Device, string(rune('1'+i))+"M")
 		}()
 	}

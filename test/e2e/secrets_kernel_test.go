@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A key is in no place where others look, and in the server's memory only where
-// it is locked and left out of dumps.
+// The key is in no place where other users can read it. In the server's memory it is only
+// in pages that are locked and excluded from dumps.
 func TestKernelKeyStaysSecret(t *testing.T) {
 	b := kernelBed(t)
 	file, key := b.keyFile(64)
@@ -44,7 +44,8 @@ func TestKernelKeyStaysSecret(t *testing.T) {
 	if limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", dev.PID)); err != nil || !bytes.Contains(limits, []byte("Max core file size        0                    0")) {
 		t.Errorf("it may dump its core: error %v\n%s", err, limits)
 	}
-	// Who may do all that a server may looks into one without a key.
+	// A process with the server's capabilities can read the memory of a server without a
+	// key.
 	plain := b.add(b.image(1 << 20))
 	defer b.del(plain.Device)
 	look := []string{"--bounding-set", "-sys_ptrace", "head", "-c0"}
@@ -75,7 +76,7 @@ type region struct {
 	content []byte
 }
 
-// memoryOf returns what a process can write to.
+// memoryOf returns the writable mappings of a process.
 func memoryOf(t *testing.T, pid int) []region {
 	t.Helper()
 	smaps, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps", pid))
@@ -120,7 +121,7 @@ func addressRange(text string) (low, high int64, ok bool) {
 	return low, high, found && lowErr == nil && highErr == nil
 }
 
-// readRange returns what of a range is there: in a mapping there may be holes.
+// readRange returns the content of a range, which may have holes.
 func readRange(mem *os.File, low, high int64) []byte {
 	content := make([]byte, high-low)
 	page := int64(os.Getpagesize())
@@ -133,7 +134,7 @@ func readRange(mem *os.File, low, high int64) []byte {
 	return content
 }
 
-// The places of a key other than a file.
+// Each place of a key works, not only a file.
 func TestKernelKeyPlaces(t *testing.T) {
 	b := kernelBed(t)
 	file, key := b.keyFile(64)
@@ -175,7 +176,7 @@ func TestKernelKeyPlaces(t *testing.T) {
 	check("the keyring", b.run(append(transfer, "--key-description", "ublk-loop:test")...))
 }
 
-// What cannot work attaches nothing, and says why.
+// An impossible transfer attaches nothing, and its error says why.
 func TestKernelTransferRefuses(t *testing.T) {
 	b := kernelBed(t)
 	image := b.image(8 << 20)
@@ -202,7 +203,7 @@ func TestKernelTransferRefuses(t *testing.T) {
 	}
 }
 
-// A server that has ended takes the key with it.
+// After the end of a server its device needs the key again.
 func TestKernelForegroundTransfer(t *testing.T) {
 	b := kernelBed(t)
 	file, _ := b.keyFile(64)

@@ -15,7 +15,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// served checks that devices are served by a server, and hold what they did.
+// serves checks that the server serves the devices.
 func (m *many) serves(devices ...client.Device) {
 	m.b.Helper()
 	for _, d := range devices {
@@ -26,8 +26,8 @@ func (m *many) serves(devices ...client.Device) {
 	}
 }
 
-// A server that is started again takes over what outlived the last, be that
-// killed or told to end, and I/O that waited goes on.
+// A restarted server takes over the devices that outlived the last server, whether it was
+// killed or stopped. Waiting I/O continues.
 func TestKernelServeAgain(t *testing.T) {
 	b := kernelBed(t, ublktest.EveryKernel)
 	for name, end := range map[string]func(*many){"killed": (*many).kill, "ended": (*many).stop} {
@@ -67,8 +67,8 @@ func TestKernelServeAgain(t *testing.T) {
 	}
 }
 
-// sleepsInKernel waits until a thread of this process waits for what no signal
-// interrupts, as for I/O.
+// sleepsInKernel waits until a thread of this process is in an uninterruptible sleep, as
+// during I/O.
 func (b *bed) sleepsInKernel(tid int) {
 	b.Helper()
 	waitUntil(b, "a thread waits for I/O", func() bool {
@@ -90,8 +90,8 @@ func (b *bed) openExclusively(path string) int {
 	return fd
 }
 
-// The lease of a device ends with its server. Another that takes it over
-// removes it when nobody uses it.
+// A lease ends with its server. The next server takes over the device, and removes it
+// when it is not in use.
 func TestKernelServeAgainWithoutHolder(t *testing.T) {
 	b := kernelBed(t)
 	m := b.serve("--on-crash=reissue")
@@ -109,8 +109,7 @@ func TestKernelServeAgainWithoutHolder(t *testing.T) {
 	_ = h
 }
 
-// A server that does not run holds up a forced removal no longer than it has
-// time for its end.
+// A stopped server delays a forced removal only until its time to end is over.
 func TestKernelForceStoppedServer(t *testing.T) {
 	b := kernelBed(t)
 	s := b.add("--standalone", b.image(1<<20))
@@ -134,8 +133,8 @@ func TestKernelForceStoppedServer(t *testing.T) {
 	}
 }
 
-// Whoever starts the server again, nobody who uses its devices sees that it was
-// killed: no error, and each block holds what was written last.
+// Users of devices do not notice that the server was killed, whoever restarts it: no
+// request fails, and each block has its last write.
 func TestKernelServeUnderLoad(t *testing.T) {
 	b := kernelBed(t, ublktest.EveryKernel, ublktest.Soak)
 	m := b.serve("--on-crash=reissue")

@@ -18,13 +18,13 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// deviceKiB is the most user memory that a further device of 2 queues and depth
-// 32 may take, in KiB.
+// deviceKiB is the maximum user memory in KiB of each further device with 2 queues and
+// depth 32.
 const deviceKiB = 64
 
-// Many devices in one server, on one file: each costs little memory and no
-// thread of its own, one more is attached as quickly as the first, and when
-// nothing happens the server does nothing.
+// Many devices in one server cost little memory each and no threads of their own.
+// Attaching another one stays as quick as the first. The server is idle when its devices
+// are. All devices share one file.
 func TestKernelServeDensity(t *testing.T) {
 	b := kernelBed(t, ublktest.Plain, ublktest.Soak)
 	n := ublktest.Repeats(t, "UBLK_LOOP_DEVICES", 120, 300)
@@ -61,7 +61,7 @@ func TestKernelServeDensity(t *testing.T) {
 	late := add(n - n/3)
 	m.isIdle()
 	t.Logf("%d devices: CPU time of an attach %v among the first third, %v later", n, early, late)
-	if late > 2*early { // of the medians: a machine that is shared has moments
+	if late > 2*early { // medians, because a shared machine has slow moments
 		t.Error("an attach takes longer the more devices there are")
 	}
 	each := (m.memory() - before) / (n - n/3)
@@ -74,7 +74,8 @@ func TestKernelServeDensity(t *testing.T) {
 	} else if each > deviceKiB {
 		t.Errorf("a device takes %d KiB, more than %d", each, deviceKiB)
 	}
-	// Queues share threads; Go keeps a few for whoever comes back from the kernel.
+	// Queues share threads. Go keeps a few more threads for goroutines that return from
+	// the kernel.
 	if now := m.threads(); now > threads+n/4+64 {
 		t.Errorf("%d threads more for %d devices", now-threads, n)
 	}
@@ -87,8 +88,8 @@ func (m *many) memory() int {
 	return m.b.memory(client.Device{PID: m.pid()})["Pss:"]
 }
 
-// kernelMemory returns what the kernel has in slabs, stacks and page tables, in
-// KiB: that of all devices, and what else changes at the time.
+// kernelMemory returns the kernel's memory in slabs, stacks and page tables, in KiB. That
+// includes all devices, and anything else that changes meanwhile.
 func kernelMemory(t *testing.T) int {
 	t.Helper()
 	data, err := os.ReadFile("/proc/meminfo")
@@ -117,8 +118,8 @@ func (m *many) threads() int {
 	return len(tasks)
 }
 
-// cpuTime returns how long the server has been on a CPU: its clock, by the
-// number that clock_getcpuclockid(3) gives it.
+// cpuTime returns the CPU time of the server, from the clock that clock_getcpuclockid(3)
+// would return.
 func (m *many) cpuTime() time.Duration {
 	m.b.Helper()
 	const schedClock = 2 // CPUCLOCK_SCHED in linux/posix-timers_types.h
@@ -129,9 +130,9 @@ func (m *many) cpuTime() time.Duration {
 	return time.Duration(ts.Nano())
 }
 
-// isIdle waits until the server has nothing left to do, and checks that it then
-// does nothing: a thread that is woken, or that calls the kernel and waits, is
-// switched to.
+// isIdle waits until the server has finished its work, and checks that it then does
+// nothing. It counts context switches, which every wakeup and every waiting system call
+// cause.
 func (m *many) isIdle() {
 	m.b.Helper()
 	was := m.switches()
@@ -149,8 +150,7 @@ func (m *many) isIdle() {
 	}
 }
 
-// switches returns how often the kernel has switched from one of the server's
-// threads.
+// switches returns the number of context switches of the server's threads.
 func (m *many) switches() int {
 	m.b.Helper()
 	total := 0
@@ -159,7 +159,7 @@ func (m *many) switches() int {
 		m.b.Fatal(err)
 	}
 	for _, path := range paths {
-		data, _ := os.ReadFile(path) // nothing of a thread that has ended
+		data, _ := os.ReadFile(path) // nothing if the thread has ended
 		for line := range strings.Lines(string(data)) {
 			if _, count, found := strings.Cut(line, "voluntary_ctxt_switches:"); found {
 				n, err := strconv.Atoi(strings.TrimSpace(count))

@@ -13,8 +13,8 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// Ten thousand clients, most of which say nothing or never end, do not reach
-// the I/O, and the server answers when they have gone.
+// Ten thousand clients, most of which are silent or never end, do not affect the I/O. The
+// server answers when they have gone.
 func TestKernelServeFlooded(t *testing.T) {
 	b := kernelBed(t, ublktest.Plain)
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 20000, Max: 20000}); err != nil {
@@ -34,7 +34,8 @@ func TestKernelServeFlooded(t *testing.T) {
 				if err != nil {
 					continue // refused
 				}
-				// A server that closes at once may be too quick for these.
+				// The writes may fail, because a server that closes at once may be
+				// faster.
 				_, _ = io.WriteString(c, []string{
 					"",
 					"POST /v1/devices HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n",

@@ -13,9 +13,9 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// A device whose disk answers nobody any more holds up its own removal. The
-// others are served, added and removed meanwhile, the log says what hangs, and
-// when the disk is back all comes to its end.
+// A device whose disk hangs delays only its own removal. Meanwhile other devices are
+// served, added and removed, and the log says what hangs. When the disk continues,
+// everything finishes.
 func TestKernelServeHungDevice(t *testing.T) {
 	b := kernelBed(t, ublktest.ScratchDisk)
 	disk := b.testDisk()
@@ -34,7 +34,7 @@ func TestKernelServeHungDevice(t *testing.T) {
 		}
 	}
 	t.Cleanup(resume)
-	// A page in the device's cache, which its removal has to write.
+	// The device's page cache has a dirty page, which its removal has to write.
 	f, err := os.OpenFile(hangs.Device, os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)

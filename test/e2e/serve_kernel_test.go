@@ -13,7 +13,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/client"
 )
 
-// many is a server of many devices, in a test.
+// many is a server of many devices.
 type many struct {
 	b      *bed
 	cmd    *exec.Cmd
@@ -21,14 +21,14 @@ type many struct {
 	ended  chan error
 }
 
-// serve starts a server of many devices, and waits until it answers. At the end
-// of the test it is told to end, and has to in order.
+// serve starts a server of many devices, and waits until it answers. The end of the test
+// stops the server, which must end in order.
 func (b *bed) serve(args ...string) *many {
 	b.Helper()
 	return b.serveIn(nil, args...)
 }
 
-// serveIn starts a server with more in its environment.
+// serveIn starts a server with additional environment variables.
 func (b *bed) serveIn(env []string, args ...string) *many {
 	b.Helper()
 	m := &many{b: b, cmd: withEnv(b.command(append([]string{"serve"}, args...)...), env...), ended: make(chan error, 1)}
@@ -49,7 +49,7 @@ func (b *bed) serveIn(env []string, args ...string) *many {
 	return m
 }
 
-// stop ends the server, which has to end in order.
+// stop stops the server, which must end in order.
 func (m *many) stop() {
 	m.b.Helper()
 	if err := m.cmd.Process.Signal(unix.SIGTERM); err != nil {
@@ -61,7 +61,7 @@ func (m *many) stop() {
 	m.cmd = nil
 }
 
-// kill ends the server as a crash would.
+// kill kills the server, as a crash would.
 func (m *many) kill() {
 	m.b.Helper()
 	if err := m.cmd.Process.Kill(); err != nil {
@@ -73,10 +73,10 @@ func (m *many) kill() {
 	m.cmd = nil
 }
 
-// pid returns the server's process.
+// pid returns the server's pid.
 func (m *many) pid() int { return m.cmd.Process.Pid }
 
-// try runs curl at the server's socket.
+// try calls curl with the server's socket.
 func (m *many) try(args ...string) (string, error) {
 	out, err := exec.Command("curl", append([]string{"-s", "-S", "--unix-socket", client.DefaultSocket}, args...)...).CombinedOutput()
 	return string(out), err
@@ -91,7 +91,7 @@ func (m *many) curl(args ...string) string {
 	return out
 }
 
-// works checks that a device takes data, and gives it back.
+// works checks that a device stores data.
 func (b *bed) works(s client.Device) {
 	b.Helper()
 	data := randomBytes(int(s.Size))
@@ -130,8 +130,8 @@ func TestKernelServe(t *testing.T) {
 	}
 }
 
-// A server outlives the namespace of mounts that it was started in, and what is
-// mounted there on its own device: it keeps neither.
+// A server outlives the mount namespace in which it was started, and the mount of its own
+// device there, because it keeps neither.
 func TestKernelServeUnshared(t *testing.T) {
 	b := kernelBed(t)
 	image, dir := b.image(16<<20), t.TempDir()
@@ -145,9 +145,9 @@ func TestKernelServeUnshared(t *testing.T) {
 		t.Fatalf("%q: %v", out, err)
 	}
 	defer func() { _ = unix.Kill(pid, unix.SIGTERM) }()
-	b.del(b.list()[0].Device) // its mount went with the namespace
-	// With the namespace went the mounts by which the server found files. A
-	// client that finds them itself is served.
+	b.del(b.list()[0].Device) // its mount has ended with the namespace
+	// The mounts through which the server found files have ended with the namespace. A
+	// client that opens its file itself is still served.
 	b.works(b.add(image))
 	if err := unix.Kill(pid, unix.SIGTERM); err != nil {
 		t.Fatal(err)

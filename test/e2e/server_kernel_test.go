@@ -15,25 +15,25 @@ import (
 	"github.com/ublk-loop/ublk-loop/client"
 )
 
-// Flags of /proc/PID/stat (include/linux/sched.h) that PR_SET_IO_FLUSHER sets.
+// PR_SET_IO_FLUSHER sets these flags of /proc/PID/stat (include/linux/sched.h).
 const (
 	pfMemallocNoIO  = 0x00080000
 	pfLocalThrottle = 0x00100000
 )
 
-// A server is its own master, holds nothing that it does not need, and each of
-// its threads has what only an exec can give to all.
+// A server is a session leader, holds nothing that it does not need, and all its threads
+// have the properties that only an exec can give to all.
 func TestKernelServerProcess(t *testing.T) {
 	b := kernelBed(t)
 	file := b.image(8 << 20)
-	// What a caller may have lying about.
+	// A caller may have other files open.
 	lock, err := os.CreateTemp(t.TempDir(), "lock")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer lock.Close()
 	cmd := exec.Command("sh", "-c", `ulimit -c 0; trap "" TERM INT HUP; umask 0; exec "$0" add --json "$1"`, b.bin, file)
-	// More than the server has of its own, which take the first numbers.
+	// More files than the server has itself, so that they also have the lowest numbers.
 	cmd.ExtraFiles = slices.Repeat([]*os.File{lock}, 16)
 	cmd.Dir = t.TempDir()
 	cmd.Env = append(os.Environ(), "SECRET=x", "GODEBUG=madvdontneed=1")
@@ -52,7 +52,7 @@ func TestKernelServerProcess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.PidfdSendSignal(pidfd, unix.SIGTERM, nil, 0); err != nil { // which was ignored
+	if err := unix.PidfdSendSignal(pidfd, unix.SIGTERM, nil, 0); err != nil { // the starting shell ignored SIGTERM
 		t.Fatal(err)
 	}
 	b.waitForEnd(pidfd)
@@ -66,8 +66,7 @@ func TestKernelForegroundProcess(t *testing.T) {
 	f.end()
 }
 
-// checkServer checks what a server is like in the background and in the
-// foreground.
+// checkServer checks the properties of a server in the background or in the foreground.
 func (b *bed) checkServer(s client.Device) {
 	b.Helper()
 	b.checkLink(s, "cwd", "/")
@@ -92,7 +91,7 @@ func (b *bed) checkServer(s client.Device) {
 	}
 	needed := []string{"/", "/proc", "/sys", "/dev", "/run", "/run/ublk-loop"}
 	for line := range strings.Lines(b.proc(s, "mountinfo")) {
-		// A container may have single nodes mounted in its /dev.
+		// A container may have single device nodes mounted in /dev.
 		if point := strings.Fields(line)[4]; !slices.Contains(needed, point) && !strings.HasPrefix(point, "/dev/ublk") {
 			b.Errorf("it holds the mount %s", point)
 		}
@@ -106,7 +105,7 @@ func (b *bed) checkServer(s client.Device) {
 	}
 }
 
-// checkTask checks what each thread has of its own.
+// checkTask checks the properties of a thread.
 func (b *bed) checkTask(dir string) {
 	b.Helper()
 	stat, err := os.ReadFile(filepath.Join(dir, "stat"))
@@ -136,12 +135,11 @@ func (b *bed) checkTask(dir string) {
 	}
 }
 
-// checkDescriptors checks that a server has nothing open but what it serves
-// with.
+// checkDescriptors checks that a server has only the open files that it needs.
 func (b *bed) checkDescriptors(s client.Device) {
 	b.Helper()
-	// The server closes the socket to its starter a moment after the starter has
-	// ended, of which there is no event.
+	// The server closes the socket to its starter a moment after the starter has ended,
+	// which causes no event.
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
 		left := b.unknownDescriptors(s)
 		if len(left) == 0 {
@@ -154,7 +152,7 @@ func (b *bed) checkDescriptors(s client.Device) {
 	}
 }
 
-// unknownDescriptors returns what a server has open without a need.
+// unknownDescriptors returns the open files that a server does not need.
 func (b *bed) unknownDescriptors(s client.Device) (left []string) {
 	b.Helper()
 	links, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", s.PID))
@@ -190,10 +188,10 @@ func (b *bed) checkLink(s client.Device, name, want string) {
 	}
 }
 
-// A server keeps no file system from being unmounted but that of its file.
+// A server prevents the unmount of its file's file system, but of no other.
 func TestKernelServerMounts(t *testing.T) {
 	b := kernelBed(t)
-	below := b.fileSystem() // /dev/ublkbN: a server that held it could not be removed
+	below := b.fileSystem() // /dev/ublkbN: a server that held the mount could not be removed
 	other := t.TempDir()
 	b.tool("mount", "-t", "tmpfs", "none", other)
 	nested := filepath.Join(other, "nested")
@@ -214,14 +212,14 @@ func TestKernelServerMounts(t *testing.T) {
 		t.Errorf("unmount of the file's file system: %v", err)
 	}
 	b.tool("umount", below)
-	b.del(disk.Device) // its mount has no holder left
+	b.del(disk.Device) // nothing holds its mount
 	b.tool("mount", "-t", "tmpfs", "none", below)
 	b.del(s.Device)
 	b.tool("umount", home)
 }
 
-// A file's owner, and a user's limit on locked memory, are no obstacles to
-// root; the capabilities that see to that are kept.
+// Root can attach a file of another owner, and is not bound by the user's limit on locked
+// memory, because the server keeps the capabilities for that.
 func TestKernelServerCapabilities(t *testing.T) {
 	b := kernelBed(t)
 	file := b.image(1 << 20)
@@ -251,7 +249,7 @@ func (b *bed) roundTripSmall(device string) {
 	}
 }
 
-// In a chroot, where the mounts around are out of reach, add works as well.
+// add also works in a chroot, in which the outer mounts are out of reach.
 func TestKernelChroot(t *testing.T) {
 	b := kernelBed(t)
 	root := t.TempDir()
@@ -277,7 +275,7 @@ func TestKernelChroot(t *testing.T) {
 	}
 }
 
-// A namespace of mounts ends with its processes, of which a server is none.
+// A mount namespace ends with its processes, and a server is not one of them.
 func TestKernelUnshared(t *testing.T) {
 	b := kernelBed(t)
 	file := b.image(1 << 20)
@@ -285,6 +283,6 @@ func TestKernelUnshared(t *testing.T) {
 	below := b.add(b.image(64 << 20))
 	b.tool("mkfs.ext4", "-q", below.Device)
 	b.tool("unshare", "--mount", "sh", "-c", `mount "$0" "$1" && "$2" add "$3"`, below.Device, dir, b.bin, file)
-	b.del(below.Device) // nobody has it mounted any more
+	b.del(below.Device) // its mount has ended with the namespace
 	b.del(file)
 }

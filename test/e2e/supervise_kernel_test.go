@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A supervised server that is killed gets a successor, which serves on; a
-// signal to the supervisor ends both.
+// A killed server gets a successor, which continues to serve. A signal to the supervisor
+// ends both.
 func TestKernelSupervise(t *testing.T) {
 	b := kernelBed(t)
 	m := b.serve("--supervise")
@@ -16,7 +16,7 @@ func TestKernelSupervise(t *testing.T) {
 		t.Fatalf("served by process %d of supervisor %d, on crash %s", s.PID, m.pid(), s.OnCrash)
 	}
 	p := b.pulse(s)
-	// By SIGABRT Go's runtime ends a program as a panic does.
+	// SIGABRT ends a Go program in the same way as a panic.
 	for _, how := range []unix.Signal{unix.SIGKILL, unix.SIGABRT, unix.SIGKILL, unix.SIGABRT, unix.SIGKILL} {
 		was := b.list()[0].PID
 		if err := unix.Kill(was, how); err != nil {

@@ -22,17 +22,17 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// manager is systemd, as the first process of a namespace of its own.
+// manager is systemd, as the first process of a pid namespace.
 type manager struct {
 	b    *bed
 	cmd  *exec.Cmd
-	root string // where the units are
-	pid  int    // systemd's
+	root string // directory of the units
+	pid  int    // pid of systemd
 }
 
 const systemdPath = "/lib/systemd/systemd"
 
-// startSystemd starts systemd with our units, and waits until it answers.
+// startSystemd starts systemd with ublk-loop's units, and waits until it answers.
 func (b *bed) startSystemd() *manager {
 	b.Helper()
 	m := &manager{b: b, root: b.TempDir()}
@@ -45,7 +45,7 @@ func (b *bed) startSystemd() *manager {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() {
-		_ = m.cmd.Process.Kill() // and with it all that it has started
+		_ = m.cmd.Process.Kill() // also kills all processes that it has started
 		_ = m.cmd.Wait()
 		if b.Failed() {
 			text, _ := os.ReadFile(filepath.Join(m.root, "service.log"))
@@ -62,14 +62,14 @@ func (b *bed) startSystemd() *manager {
 	return m
 }
 
-// systemctl returns a command for systemd, from inside its namespaces: it
-// answers no process that it cannot see.
+// systemctl returns a call of systemctl inside systemd's namespaces, because systemd does
+// not answer a process that it cannot see.
 func (m *manager) systemctl(args ...string) *exec.Cmd {
 	return exec.Command("nsenter", append([]string{"--target", strconv.Itoa(m.pid), "--pid", "--mount", "systemctl"}, args...)...)
 }
 
-// writeUnits writes our units, with the place of the binary and the times of a
-// test, and what they are made to depend on.
+// writeUnits writes ublk-loop's units with the path of the binary and short times, and
+// the units that they depend on.
 func (m *manager) writeUnits() {
 	m.b.Helper()
 	files := map[string]string{}
@@ -119,14 +119,13 @@ func (m *manager) propertyOf(unit, name string) string {
 	return strings.TrimSpace(m.ctl("show", "--property="+name, "--value", unit))
 }
 
-// mainPID returns the service's process, 0 for none.
+// mainPID returns the pid of the service, or 0.
 func (m *manager) mainPID() int {
 	m.b.Helper()
 	return m.outside(m.property("MainPID"))
 }
 
-// outside returns the number that a process of systemd's namespace has here, 0
-// for none.
+// outside returns the pid outside of systemd's namespace for a pid inside, or 0.
 func (m *manager) outside(inside string) int {
 	m.b.Helper()
 	paths, err := filepath.Glob("/proc/[0-9]*/status")
@@ -134,7 +133,7 @@ func (m *manager) outside(inside string) int {
 		m.b.Fatal(err)
 	}
 	for _, path := range paths {
-		status, _ := os.ReadFile(path) // nothing of a process that has ended
+		status, _ := os.ReadFile(path) // nothing if the process has ended
 		for line := range strings.Lines(string(status)) {
 			pids, found := strings.CutPrefix(line, "NSpid:")
 			if f := strings.Fields(pids); found && len(f) == 2 && f[1] == inside {
@@ -156,7 +155,7 @@ func (m *manager) signal(s unix.Signal) {
 	}
 }
 
-// The sweeper takes what a hook has left.
+// sweeps checks that the sweeper's timer removes what a hook has left.
 func (m *manager) sweeps() {
 	m.b.Helper()
 	dir := filepath.Join(hooksMount, fmt.Sprintf("%016x-%s", 1, strings.Repeat("A", 26)))
@@ -175,9 +174,9 @@ func (m *manager) sweeps() {
 	}
 }
 
-// The units as they are: the socket starts the service, which is started again
-// when it is killed, or stopped, or restarted, and replaced by another program
-// at reload; I/O on its devices goes on through all of that.
+// With the shipped units, the socket starts the service. systemd restarts the service
+// when it was killed, stopped or restarted, and a reload replaces its program. I/O
+// continues in all cases.
 func TestKernelSystemd(t *testing.T) {
 	b := kernelBed(t, ublktest.Own, ublktest.Systemd)
 	m := b.startSystemd()
@@ -205,7 +204,7 @@ func TestKernelSystemd(t *testing.T) {
 	for _, step := range []struct {
 		name string
 		do   func()
-		same bool // the process stays
+		same bool // the pid does not change
 	}{
 		{"killed", func() { m.signal(unix.SIGKILL) }, false},
 		{"reloaded", func() { m.ctl("reload", "ublk-loop.service") }, true},
@@ -233,8 +232,8 @@ func TestKernelSystemd(t *testing.T) {
 	b.isGone(s)
 }
 
-// The snapshotter's unit starts the server's socket, is ready, and is started again
-// when it is killed.
+// The snapshotter's unit starts the server's socket, becomes ready, and is restarted when
+// it is killed.
 func TestKernelSystemdSnapshotter(t *testing.T) {
 	b := kernelBed(t, ublktest.Own, ublktest.Snapshotter, ublktest.Systemd, ublktest.Once)
 	m := b.startSystemd()

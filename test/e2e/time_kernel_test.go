@@ -12,12 +12,12 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// pairLimit is how long an add and a del may take together, in emulation and
-// at the fastest, beyond ten times what the command takes to do nothing: how busy
-// the machine is is not of interest.
+// pairLimit is the maximum time of an add and a del together, in emulation and in the
+// fastest of many cycles, beyond ten times the command's start time. The start time
+// accounts for other load on the machine.
 const pairLimit = time.Second
 
-// startTime returns how long the command takes, at the fastest, to do nothing.
+// startTime returns the shortest time that the command takes to do nothing.
 func (b *bed) startTime() time.Duration {
 	b.Helper()
 	fastest := time.Hour
@@ -29,8 +29,8 @@ func (b *bed) startTime() time.Duration {
 	return fastest
 }
 
-// After any number of cycles nothing refers to the driver, which can be
-// unloaded; each takes well under a second.
+// After any number of cycles nothing refers to the driver, so that it can be unloaded.
+// Each cycle takes well under a second.
 func TestKernelCycles(t *testing.T) {
 	b := kernelBed(t, ublktest.Own, ublktest.Plain)
 	file := b.image(1 << 20)
@@ -64,7 +64,7 @@ func (b *bed) unload() {
 	if err := b.ctl.Close(); err != nil {
 		b.Fatal(err)
 	}
-	// The last release of a device is the kernel's, a moment after its end.
+	// The kernel releases a device a moment after the device's end.
 	waitUntil(b, "no reference to ublk_drv", func() bool {
 		count, err := os.ReadFile("/sys/module/ublk_drv/refcnt")
 		return err == nil && strings.TrimSpace(string(count)) == "0"

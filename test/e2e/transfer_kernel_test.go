@@ -20,14 +20,14 @@ import (
 // testDisk returns the disk that tests may write to. The test needs ublktest.ScratchDisk.
 func (b *bed) testDisk() string {
 	b.Helper()
-	disk, err := filepath.EvalSymlinks(os.Getenv("UBLK_LOOP_DISK")) // as ublk-loop names it
+	disk, err := filepath.EvalSymlinks(os.Getenv("UBLK_LOOP_DISK")) // the path that ublk-loop shows
 	if err != nil {
 		b.Fatalf("UBLK_LOOP_DISK: %v", err)
 	}
 	return disk
 }
 
-// keyFile makes a key of n bytes, in a file.
+// keyFile makes a file with a random key of n bytes.
 func (b *bed) keyFile(n int) (path string, key []byte) {
 	b.Helper()
 	key = make([]byte, n)
@@ -39,7 +39,7 @@ func (b *bed) keyFile(n int) (path string, key []byte) {
 	return path, key
 }
 
-// dm runs a program that makes mapped devices, where no udev is.
+// dm runs a program that makes device-mapper devices, on a machine without udev.
 func (b *bed) dm(name string, args ...string) string {
 	b.Helper()
 	cmd := exec.Command(name, args...)
@@ -53,8 +53,8 @@ func (b *bed) dm(name string, args ...string) string {
 
 const mapped = "ublk-loop-test"
 
-// mapTable makes a mapped device of a table that names a key. It is gone when
-// the returned function has been called.
+// mapTable makes a device-mapper device from a table that names a key. The returned
+// function removes the device.
 func (b *bed) mapTable(table string, key []byte) (path string, remove func()) {
 	b.Helper()
 	_, rest, _ := strings.Cut(table, ":user:")
@@ -72,8 +72,7 @@ func (b *bed) mapTable(table string, key []byte) (path string, remove func()) {
 	return "/dev/mapper/" + mapped, func() { b.dm("dmsetup", "remove", "--retry", mapped) }
 }
 
-// store writes a device's beginning, past the page cache of whoever reads it
-// next.
+// store writes the beginning of a device, and leaves nothing in the page cache.
 func (b *bed) store(path string, data []byte) {
 	b.Helper()
 	f, err := os.OpenFile(path, os.O_WRONLY|unix.O_EXCL, 0)
@@ -106,13 +105,13 @@ func randomBytes(n int) []byte {
 	return data
 }
 
-// What is written through ublk-loop is read through dm-crypt, by the table that
-// list prints, and the other way round: an ext4, for each key and sector size.
+// dm-crypt with the table that list prints reads the data that ublk-loop has written, and
+// the other way round. The data is an ext4, for each key size and sector size.
 func TestKernelTransferIsDMCrypt(t *testing.T) {
 	b := kernelBed(t, ublktest.ScratchDisk)
 	b.tool("modprobe", "dm_crypt")
-	// With each key and sector size one of these: loop's TestKernelTransfer has
-	// all of them, against another implementation.
+	// Each combination of key and sector size has one of these. loop's TestKernelTransfer
+	// covers all of them, against another implementation.
 	extras := [][]string{nil, {"--iv-large-sectors", "--iv-offset", "4096"}, {"--iv-offset", "8", "--allow-discards"}}
 	for i, sectorSize := range []int{512, 1024, 2048, 4096} {
 		for j, keyBytes := range []int{32, 64} {
@@ -141,7 +140,7 @@ func TestKernelTransferIsDMCrypt(t *testing.T) {
 	}
 }
 
-// A device without a transfer is dm's linear.
+// A device without a transfer is equivalent to dm's linear target.
 func TestKernelNoTransferIsDMLinear(t *testing.T) {
 	b := kernelBed(t, ublktest.ScratchDisk)
 	b.tool("modprobe", "dm_mod")
@@ -156,7 +155,7 @@ func TestKernelNoTransferIsDMLinear(t *testing.T) {
 	b.holds("/dev/mapper/"+mapped, data)
 }
 
-// The same with cryptsetup, which makes the table of its own arguments.
+// cryptsetup, which makes the table from its own arguments, is also compatible.
 func TestKernelTransferIsCryptsetupPlain(t *testing.T) {
 	b := kernelBed(t, ublktest.ScratchDisk)
 	b.tool("modprobe", "dm_crypt")
@@ -194,7 +193,7 @@ func TestKernelTransferIsCryptsetupPlain(t *testing.T) {
 	}
 }
 
-// A tree is what is in a file system on a disk.
+// writeTree makes files on a disk's file system.
 func (b *bed) writeTree(disk, name string) []byte {
 	b.Helper()
 	data := randomBytes(3<<20 + 17)
@@ -220,14 +219,14 @@ func (b *bed) mounted(disk string, use func(dir string)) {
 	use(dir)
 }
 
-// otherWay opens a disk as the kernel does.
+// otherWay opens a disk with the kernel.
 type otherWay struct {
 	open  func() (path string)
 	close func()
 }
 
-// exchange has a file system made and written through ublk-loop, read and
-// written by the other way, and read through ublk-loop again.
+// exchange makes and writes a file system through ublk-loop, reads and writes it the
+// other way, and reads it through ublk-loop again.
 func (b *bed) exchange(add []string, other otherWay) client.Device {
 	b.Helper()
 	dev := b.add(add...)
@@ -245,8 +244,8 @@ func (b *bed) exchange(add []string, other otherWay) client.Device {
 	return dev
 }
 
-// A LUKS volume that cryptsetup made opens in ublk-loop, is written, and opens
-// in cryptsetup with what was written.
+// ublk-loop opens a LUKS volume of cryptsetup and writes to it, and cryptsetup reads
+// that.
 func TestKernelLUKS(t *testing.T) {
 	b := kernelBed(t, ublktest.ScratchDisk)
 	b.tool("modprobe", "dm_crypt")
@@ -285,7 +284,7 @@ func TestKernelLUKS(t *testing.T) {
 			}
 			b.run("add", "--luks", "--key-fd", "0", path).fails(t, 1, path, "descriptor 0", "empty")
 			if tt.format == nil {
-				return // argon2's default takes 10 seconds here, each time
+				return // argon2's default takes 10 seconds each time
 			}
 			b.opensAtOffset(path, file)
 			other, _ := b.keyFile(48)
@@ -294,9 +293,8 @@ func TestKernelLUKS(t *testing.T) {
 	}
 }
 
-// opensAtOffset looks for the volume of a file in another one, behind
-// something else, with the first copy of its header overwritten if there are
-// two.
+// opensAtOffset opens a volume that is at an offset in another file. If the volume has
+// two copies of its header, the first copy is overwritten.
 func (b *bed) opensAtOffset(path, keyFile string) {
 	b.Helper()
 	dev := b.add("--luks", "--key-file", keyFile, "--read-only", path)
@@ -348,7 +346,7 @@ func (b *bed) holdsHead(device string, want []byte) {
 	b.del(device)
 }
 
-// Without a place for the passphrase it is asked for, on the terminal.
+// Without a key option, add asks for the passphrase on the terminal.
 func TestKernelLUKSPassphrase(t *testing.T) {
 	b := kernelBed(t)
 	image := b.image(32 << 20)

@@ -16,8 +16,8 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// pulse writes to a device and reads back, one block after the other, and keeps
-// the longest time that one took.
+// pulse writes and reads back one block after the other, and records the longest time
+// that a block took.
 type pulse struct {
 	longest atomic.Int64 // nanoseconds
 	blocks  atomic.Int64
@@ -27,8 +27,8 @@ type pulse struct {
 
 func (b *bed) pulse(s client.Device) *pulse {
 	p := &pulse{stop: make(chan struct{}), ended: make(chan error, 1)}
-	// Claimed, as a mount does: before Linux 7.0 a plain open is not seen from
-	// another pid namespace.
+	// The exclusive open claims the device like a mount. Before Linux 7.0 a plain open is
+	// invisible from another pid namespace.
 	fd, err := unix.Open(s.Device, unix.O_RDWR|unix.O_DIRECT|unix.O_EXCL|unix.O_CLOEXEC, 0)
 	if err != nil {
 		b.Fatal(err)
@@ -66,11 +66,11 @@ func (p *pulse) run(fd int, out, in []byte, n int64) error {
 			return fmt.Errorf("block %d holds something else", i%n)
 		}
 		p.blocks.Add(1)
-		time.Sleep(time.Millisecond) // leaves the machine to the others
+		time.Sleep(time.Millisecond) // leaves time for other processes
 	}
 }
 
-// end ends it, and checks that no I/O failed.
+// end ends the pulse, and checks that no I/O failed.
 func (b *bed) end(p *pulse) {
 	b.Helper()
 	close(p.stop)
@@ -79,9 +79,8 @@ func (b *bed) end(p *pulse) {
 	}
 }
 
-// Ten devices under I/O, one of them mounted, and a lease, are handed from one
-// program to the next, again and again: no I/O fails, nothing is lost, and the
-// process stays the same.
+// One program after the other takes over ten devices under I/O, one of them mounted, and
+// a lease. No I/O fails, no data is lost, and the process stays the same.
 func TestKernelUpgrade(t *testing.T) {
 	b := kernelBed(t, ublktest.EveryKernel)
 	m := b.serve("--on-crash=reissue")
@@ -121,14 +120,14 @@ func TestKernelUpgrade(t *testing.T) {
 		b.end(p)
 	}
 	t.Logf("the longest write and read with three upgrades: %v", longest)
-	// The lease is the new server's.
+	// The new server has the lease.
 	h.drop()
 	waitUntil(t, "the leased device is gone", func() bool { return len(b.list()) == len(devices) })
 	b.tool("umount", dir)
 	b.tool("e2fsck", "-fn", mounted.Device)
 }
 
-// A device that would not outlive it is in the way.
+// An upgrade is refused if a device would not outlive the server.
 func TestKernelUpgradeRefused(t *testing.T) {
 	b := kernelBed(t)
 	b.run("upgrade").fails(t, 1, "no server")
@@ -139,15 +138,15 @@ func TestKernelUpgradeRefused(t *testing.T) {
 	m.serves(s)
 	b.del(s.Device)
 	b.ok("upgrade")
-	// Its key would be nobody's.
+	// The next server would not have its key.
 	key, _ := b.keyFile(64)
 	s = b.add("--on-crash=reissue", "--transfer=aes-xts-plain64", "--key-file="+key, b.image(1<<20))
 	b.run("upgrade").fails(t, 1, s.Device+" (without its key)")
 	b.del(s.Device)
 }
 
-// The service manager is told that there is somebody as soon as there is, so that
-// a program that takes another's place has as long for its next word as that had.
+// The new program pings the watchdog as soon as it starts, so that it has the full
+// interval until its next ping.
 func TestKernelUpgradeAndWatchdog(t *testing.T) {
 	b := kernelBed(t)
 	name := filepath.Join(t.TempDir(), "notify")
@@ -156,7 +155,7 @@ func TestKernelUpgradeAndWatchdog(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer manager.Close()
-	// Hours: none of what comes is due.
+	// Hours, so that no regular ping comes.
 	m := b.serveIn([]string{"NOTIFY_SOCKET=" + name, "WATCHDOG_USEC=36000000000"})
 	start := []string{"WATCHDOG=1", "READY=1", "WATCHDOG=1"}
 	for _, want := range start {
@@ -169,8 +168,8 @@ func TestKernelUpgradeAndWatchdog(t *testing.T) {
 	m.stop()
 }
 
-// A file that has no name any more is handed over, and what was said about how
-// long a device stays.
+// The next program gets a file that no longer has a name, and the time until which a
+// device stays.
 func TestKernelUpgradeHandsOver(t *testing.T) {
 	b := kernelBed(t, ublktest.EveryKernel)
 	m := b.serve("--on-crash=reissue")
