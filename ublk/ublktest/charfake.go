@@ -10,12 +10,12 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
 
-// charFake is a Fake with character devices. One is a file in memory of the size
-// of a queue's descriptors, which are mapped first; takeCommands then makes the
-// same descriptor one of /dev/null, which takes commands.
+// charFake is a Fake with character devices. A character device is first a file in memory
+// with the size of a queue's descriptors, which the queue maps. takeCommands then turns
+// the same descriptor into one of /dev/null, which accepts commands.
 type charFake struct {
 	Fake
-	char int // what OpenChar returned last; protected by mu
+	char int // the last result of OpenChar; protected by mu
 }
 
 var _ ublk.CharOpener = (*charFake)(nil)
@@ -26,7 +26,7 @@ func (f *charFake) OpenChar(uint32) (int, error) {
 	if err != nil {
 		return -1, fmt.Errorf("make descriptors: %w", err)
 	}
-	const bytes = 24 // of a descriptor
+	const bytes = 24 // size of a descriptor
 	if err := unix.Ftruncate(fd, bytes*uapi.UBLK_MAX_QUEUE_DEPTH); err != nil {
 		_ = unix.Close(fd)
 		return -1, fmt.Errorf("make descriptors: %w", err)
@@ -37,8 +37,8 @@ func (f *charFake) OpenChar(uint32) (int, error) {
 	return fd, nil
 }
 
-// takeCommands makes what OpenChar returned take commands. The kernel has done
-// that for /dev/null since Linux 6.2 (uring_cmd_null in drivers/char/mem.c).
+// takeCommands makes the last result of OpenChar accept commands. /dev/null accepts
+// commands since Linux 6.2 (uring_cmd_null in drivers/char/mem.c).
 func (f *charFake) takeCommands() error {
 	fd, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -47,7 +47,7 @@ func (f *charFake) takeCommands() error {
 	return f.become(fd)
 }
 
-// refuseCommands makes what OpenChar returned refuse commands, with EOPNOTSUPP.
+// refuseCommands makes the last result of OpenChar refuse commands, with EOPNOTSUPP.
 func (f *charFake) refuseCommands() error {
 	fd, err := unix.MemfdCreate("ublkc", unix.MFD_CLOEXEC)
 	if err != nil {
@@ -56,7 +56,7 @@ func (f *charFake) refuseCommands() error {
 	return f.become(fd)
 }
 
-// become makes what OpenChar returned another file, whose descriptor it closes.
+// become replaces the last result of OpenChar by another file, and closes fd.
 func (f *charFake) become(fd int) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -66,7 +66,7 @@ func (f *charFake) become(fd int) error {
 // Do implements ublk.Transport.
 func (f *charFake) Do(cmd ublk.Command) error {
 	switch cmd.Op {
-	case uapi.UBLK_U_CMD_GET_QUEUE_AFFINITY: // no CPU: the thread is bound to none
+	case uapi.UBLK_U_CMD_GET_QUEUE_AFFINITY: // no CPU, so that the thread stays unbound
 		return nil
 	case uapi.UBLK_U_CMD_START_DEV:
 		f.Set(cmd.DevID, ublk.StateLive, int32(cmd.Data))

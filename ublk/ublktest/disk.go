@@ -14,52 +14,52 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
 
-// Disk is a device without a driver, in copy mode: a target serves it on a
-// queue's thread with a real ring, and a test sends the requests.
+// Disk is a device without a driver, in copy mode. A target serves it on a queue's thread
+// with a real ring, and a test sends the requests.
 //
-// The queue's commands go to /dev/null, which answers each at once with 0: the
-// queue takes that for another request. A Disk holds that request until the test
-// sends one. It sees every entry of the target's handler before the kernel does,
-// and the result in every commit.
+// The queue's commands go to /dev/null, which answers each command at once with 0. The
+// queue takes that for another request. A Disk holds that request back until the test
+// sends one. It sees every entry of the target's handler before the kernel does, and the
+// result in every commit.
 type Disk struct {
 	t      testing.TB
 	dev    *ublk.Device
 	char   *charFake
-	sq     *submissions // the queue's thread's until that has ended
+	sq     *submissions // used by the queue's thread until that has ended
 	tags   []*tag
 	idle   chan *tag
-	broken bool                  // its end is an error
-	fault  atomic.Pointer[error] // the first thing that must not happen
+	broken bool                  // the device has to end with an error
+	fault  atomic.Pointer[error] // the first violation that was found
 }
 
-// Request is what a test sends.
+// Request is a request of a test.
 type Request struct {
 	Op          ublk.Op
 	Flags       ublk.Flags
-	StartSector uint64 // 512 bytes each
+	StartSector uint64 // in units of 512 bytes
 	Sectors     uint32
-	Data        []byte // the bytes of a write
+	Data        []byte // data of a write
 
-	// Answers are the results of the handler's operations, in order. An operation
-	// that has an answer is not carried out.
+	// Answers are the results of the handler's operations, in order. An operation with an
+	// answer is not carried out.
 	Answers []int32
-	// Ended is called when an operation has ended, before the handler is told.
+	// Ended is called when an operation has ended, before the handler gets the result.
 	Ended func(result int32)
 }
 
 // Reply is the end of a request.
 type Reply struct {
-	Result  int32      // in the commit: the bytes of a read or write, 0, or a negated errno
-	Data    []byte     // the bytes of a read that succeeded
-	Entries []ring.SQE // what the handler asked of the ring, in order
+	Result  int32      // the committed result: the bytes of a read or write, 0, or a negated errno
+	Data    []byte     // data of a successful read
+	Entries []ring.SQE // the handler's entries, in order
 	Linked  bool       // the kernel carried out the commit without a turn of the queue
 }
 
-// waitLimit bounds the wait for what happens at once or never.
+// waitLimit bounds the wait for an event that comes at once or never.
 const waitLimit = 20 * time.Second
 
-// NewDisk makes a device with a queue of a depth, and has a target serve it until
-// the end of the test.
+// NewDisk makes a device with one queue, and lets a target serve it until the end of the
+// test.
 func NewDisk(t testing.TB, depth int, target ublk.Target) *Disk {
 	t.Helper()
 	needRing(t)
@@ -85,7 +85,7 @@ func NewDisk(t testing.TB, depth int, target ublk.Target) *Disk {
 	return d
 }
 
-// needRing skips a test where the kernel has no io_uring, or forbids it.
+// needRing skips a test if the kernel has no io_uring or forbids it.
 func needRing(t testing.TB) {
 	t.Helper()
 	r, err := ring.New(ring.Options{})
@@ -115,7 +115,7 @@ func (d *Disk) close() {
 	}
 }
 
-// Stats returns those of the device.
+// Stats returns the counters of the device.
 func (d *Disk) Stats() ublk.Stats { return d.dev.Stats() }
 
 // Do sends a request and waits for its end.
@@ -140,8 +140,8 @@ func (d *Disk) Begin(req Request) (wait func() Reply) {
 	}
 }
 
-// Break has the driver refuse commands, and sends a request whose commit it so
-// refuses. It returns why the device has ended then.
+// Break makes the driver refuse commands, and sends a request whose commit is refused. It
+// returns the error with which the device then ended.
 func (d *Disk) Break(req Request) error {
 	d.t.Helper()
 	if err := d.char.refuseCommands(); err != nil {
@@ -159,7 +159,8 @@ func (d *Disk) Break(req Request) error {
 	return d.dev.Err()
 }
 
-// await receives from a channel, or fails the test with what its silence means.
+// await receives from a channel. If nothing comes, it fails the test with the message
+// silence.
 func await[T any](d *Disk, c <-chan T, silence string) T {
 	d.t.Helper()
 	select {
@@ -176,7 +177,8 @@ func await[T any](d *Disk, c <-chan T, silence string) T {
 	panic("unreachable")
 }
 
-// fail fails the test at its end: the queue's thread cannot do that itself.
+// fail records a failure, with which the test fails at its end. The queue's thread cannot
+// fail the test itself.
 func (d *Disk) fail(format string, args ...any) {
 	err := fmt.Errorf(format, args...)
 	d.fault.CompareAndSwap(nil, &err)

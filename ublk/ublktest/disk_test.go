@@ -10,7 +10,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// TestDiskCarriesRequests sends requests to a handler in memory.
+// A handler in memory serves the requests of a test.
 func TestDiskCarriesRequests(t *testing.T) {
 	memory := make([]byte, 64<<10)
 	d := ublktest.NewDisk(t, 2, ublk.HandlerFunc(func(req *ublk.Request) {

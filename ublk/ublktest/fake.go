@@ -12,20 +12,20 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
 
-// Fake is a driver for tests that need no kernel: it takes one command at a
-// time, as ublk.Transport, records it, and keeps the devices that are added.
-// It has no /dev/ublkcN, so nothing can be served: a Disk has one.
+// Fake is a driver for tests without the kernel. As a ublk.Transport it accepts one
+// command at a time, records it, and keeps the added devices. It has no /dev/ublkcN, so
+// that it cannot serve devices; a Disk can.
 type Fake struct {
-	// Offers is what it answers to GET_FEATURES and leaves in a device's
-	// flags. 0 makes it a driver without GET_FEATURES.
+	// Offers is the answer to GET_FEATURES and the maximum of a device's flags. With 0
+	// the driver has no GET_FEATURES.
 	Offers ublk.Features
-	// Withheld is what it offers and leaves out of a device all the same, as
-	// drivers before Linux 6.15 do with zero copy.
+	// Withheld is offered but missing in a device's flags, as zero copy is in drivers
+	// before Linux 6.15.
 	Withheld ublk.Features
-	// Fail makes a command fail with an error, by its number.
+	// Fail maps the number of a command to its error.
 	Fail map[uint32]error
 
-	mu       sync.Mutex // protects what is below
+	mu       sync.Mutex // protects the fields below
 	commands []ublk.Command
 	devices  map[uint32]*fakeDevice
 	closed   bool
@@ -36,7 +36,7 @@ type fakeDevice struct {
 	params []byte
 }
 
-// Where the fields of struct ublksrv_ctrl_dev_info are that the fake knows
+// These are the offsets of the fields of struct ublksrv_ctrl_dev_info that the fake uses
 // (ublk/uapi/testdata/abi.txt).
 const (
 	infoQueues = 0
@@ -45,7 +45,7 @@ const (
 	infoDevID  = 12
 	infoPID    = 16
 	infoFlags  = 24
-	// In struct ublk_params.
+	// offset in struct ublk_params
 	paramsSectors = 24
 
 	anyFakeID   = ^uint32(0)
@@ -53,8 +53,8 @@ const (
 	fakePage    = 4096
 )
 
-// Set makes a device of some state, with a server's process, as if it had been
-// started, or its server had gone.
+// Set sets the state and the server's process of a device, as if it had been started or
+// had lost its server.
 func (f *Fake) Set(id uint32, state ublk.State, pid int32) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -63,7 +63,7 @@ func (f *Fake) Set(id uint32, state ublk.State, pid int32) {
 	binary.NativeEndian.PutUint32(info[infoPID:], uint32(pid))
 }
 
-// Commands returns the commands that came, in order.
+// Commands returns the received commands in order.
 func (f *Fake) Commands() []ublk.Command {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -144,7 +144,7 @@ func (f *Fake) add(cmd ublk.Command) error {
 	return nil
 }
 
-// startRecovery answers as ublk_ctrl_start_recovery does.
+// startRecovery answers like ublk_ctrl_start_recovery.
 func (d *fakeDevice) startRecovery() error {
 	e := binary.NativeEndian
 	switch {

@@ -6,11 +6,10 @@ import (
 	"time"
 )
 
-// UntilHit is for tests that kill or interrupt something at a random moment, and
-// have shown nothing if that came too late. It calls try with 0, 1, 2, … until it
-// has been called times times and has reported at least least times that it came
-// in time. It fails the test if that takes more than most tries, or if none of the
-// first 2 × times came in time.
+// UntilHit repeats a test that kills or interrupts an operation at a random moment, and
+// that proves nothing if the moment comes too late. It calls try with 0, 1, 2, … until it
+// has made times calls and at least least of them reported a hit. It fails the test after
+// most calls, or if none of the first 2 × times calls reported a hit.
 func UntilHit(t testing.TB, what string, times, least, most int, try func(i int) (hit bool)) {
 	t.Helper()
 	hits := 0
@@ -25,7 +24,7 @@ func UntilHit(t testing.TB, what string, times, least, most int, try func(i int)
 	t.Logf("%s: %d tries came in time, at least %d had to", what, hits, least)
 }
 
-// Moment returns a random time for try number i within what something takes. What
-// is to be hit may be a small part of that, at its start: of five tries in a row
-// each takes half of the time of the one before.
+// Moment returns a random time within the whole duration of an operation, for try number
+// i. The part that a test wants to hit may be short and at the start. Therefore each of
+// five tries in a row has half of the range of the one before.
 func Moment(whole time.Duration, i int) time.Duration { return rand.N(whole>>(i%5) + 1) }

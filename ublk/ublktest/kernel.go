@@ -1,4 +1,4 @@
-// Package ublktest helps the tests of ublk and of what is built on it.
+// Package ublktest helps to test ublk and the packages that are built on it.
 package ublktest
 
 import (
@@ -16,11 +16,10 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
-// Kernel says that a test needs the ublk driver, root, and what is listed. It
-// skips the test where something of that is missing, with the reason; if the
-// runner of the tests promises a driver, it fails the test instead. At the end
-// of the test it fails if the test left a device, a descriptor, a task or a
-// complaint of the kernel behind. It returns a Control for the test.
+// Kernel says that a test needs the ublk driver, root and the listed needs. It skips the
+// test if one of them is missing, and says which. If the runner of the tests promises a
+// driver, it fails the test instead. At its end the test fails if it has left a device, a
+// descriptor, a task or a complaint of the kernel. Kernel returns a Control for the test.
 func Kernel(t testing.TB, needs ...Need) *ublk.Control {
 	t.Helper()
 	Require(t, needs...)
@@ -44,7 +43,7 @@ func Kernel(t testing.TB, needs ...Need) *ublk.Control {
 	return ctl
 }
 
-// leftovers lists what a test must not add to.
+// leftovers lists the things that a test must not leave behind.
 func leftovers(t testing.TB) map[string][]string {
 	t.Helper()
 	found := map[string][]string{}
@@ -67,8 +66,8 @@ func leftovers(t testing.TB) map[string][]string {
 	return found
 }
 
-// targets names descriptors by what they are open on, without Go's own, which
-// come when they are first needed.
+// targets returns the names of the files that descriptors are open on. It omits Go's own
+// descriptors, which Go opens when it first needs them.
 func targets(fds []string) []string {
 	var names []string
 	for _, fd := range fds {
@@ -81,8 +80,8 @@ func targets(fds []string) []string {
 	return names
 }
 
-// checkNothingLeft compares what is there with what was. The kernel lets go of
-// some of it a moment after the last close, which has no event to wait for.
+// checkNothingLeft compares the leftovers with those before the test. The kernel releases
+// some a moment after the last close, which causes no event.
 func checkNothingLeft(t testing.TB, before map[string][]string) {
 	t.Helper()
 	deadline := time.Now().Add(20 * time.Second)
@@ -117,11 +116,10 @@ func openKernelLog(t testing.TB) int {
 	return fd
 }
 
-// complaints are what a healthy kernel does not say.
+// complaints are texts that a healthy kernel does not log.
 var complaints = []string{"WARNING:", "BUG:", "Oops", "blocked for more than", "general protection", "UBSAN", "KASAN", "use-after-free"}
 
-// IsComplaint reports whether a line of the kernel's log says that something is
-// wrong with the kernel.
+// IsComplaint reports whether a line of the kernel's log shows a fault of the kernel.
 func IsComplaint(line string) bool {
 	return slices.ContainsFunc(complaints, func(c string) bool { return strings.Contains(line, c) })
 }
@@ -133,7 +131,7 @@ func checkKernelLog(t testing.TB, fd int) {
 	for {
 		n, err := unix.Read(fd, record)
 		if errors.Is(err, unix.EPIPE) {
-			continue // overwritten records were skipped
+			continue // new records have overwritten old ones
 		}
 		if err != nil {
 			return // EAGAIN: the end

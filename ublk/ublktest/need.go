@@ -10,56 +10,57 @@ import (
 	"testing"
 )
 
-// Need is what a test of the kernel needs beside the driver and root, or says
-// where it is worth running. The runner of the tests (scripts/testrun) reads the
-// needs before it starts any machine, and plans with them.
+// Need is a requirement of a kernel test besides the driver and root, or says on which
+// kernels the test is worth running. The runner of the tests (scripts/testrun) reads the
+// needs before it starts any machine, and uses them for its plan.
 type Need string
 
-// What the machine must have. A test is skipped where it is missing.
+// The machine must fulfil these needs. Otherwise the test is skipped.
 const (
-	// Own is a machine for this test alone: the test unloads the driver, uses up
+	// Own is a machine for this test alone, because the test unloads the driver, uses up
 	// the memory, or changes settings of the system.
 	Own Need = "own"
-	// CPUs is more than one CPU. User-mode Linux has one, and never runs threads
-	// of one process in parallel.
+	// CPUs is more than one CPU. User-mode Linux has only one, and never runs threads of
+	// a process in parallel.
 	CPUs Need = "cpus"
-	// Machine is an x86 machine with its devices, real or emulated. User-mode
-	// Linux has no vm.stat_refresh, for example, and stands still without memory.
+	// Machine is an x86 machine with its devices, real or emulated. User-mode Linux lacks
+	// vm.stat_refresh, for example, and hangs without free memory.
 	Machine Need = "machine"
-	// ScratchDisk is a disk of 2 GiB to write to, UBLK_LOOP_DISK.
+	// ScratchDisk is a writable disk of 2 GiB, UBLK_LOOP_DISK.
 	ScratchDisk Need = "disk"
 	// Engines is the disk with container engines, UBLK_LOOP_ENGINES.
 	Engines Need = "engines"
-	// Containerd is containerd of one or more Debian suites, in directories below
+	// Containerd is containerd from one or more Debian suites, in directories below
 	// UBLK_LOOP_CONTAINERD.
 	Containerd Need = "containerd"
 	// Snapshotter is the program ublk-loop-snapshotter, UBLK_LOOP_SNAPSHOTTER.
 	Snapshotter Need = "snapshotter"
-	// Systemd is a systemd that can be started in namespaces of its own.
+	// Systemd is a systemd that runs in its own namespaces.
 	Systemd Need = "systemd"
-	// Plain is code without the race detector, which changes how much memory and
-	// time everything takes.
+	// Plain is a build without the race detector, which changes the use of memory and
+	// time.
 	Plain Need = "plain"
 )
 
-// Where a test is worth running. These never skip a test that was asked for.
+// These needs tell the runner on which kernels a test is worth running. They never skip a
+// test that was asked for.
 const (
-	// EveryKernel is for a test whose result depends on the kernel, such as its
-	// buffer modes, limits, recovery, upgrade, resize, partitions and crashes:
-	// it runs on each kernel in every run.
+	// EveryKernel is for a test whose result depends on the kernel, such as a test of
+	// buffer modes, limits, recovery, upgrade, resize, partitions or crashes. Every run
+	// has it on each kernel.
 	EveryKernel Need = "every-kernel"
-	// OldestAndNewest is for a test that depends little on the kernel: the full
-	// run leaves out the kernels between.
+	// OldestAndNewest is for a test that depends little on the kernel. The full run omits
+	// the kernels in between.
 	OldestAndNewest Need = "oldest-and-newest"
-	// Once is for a test that does not depend on the kernel: it runs on one.
+	// Once is for a test that does not depend on the kernel. It runs on one kernel.
 	Once Need = "once"
-	// Long is for a test that takes minutes: only the full run has it.
+	// Long is for a test that takes minutes. Only the full run has it.
 	Long Need = "long"
-	// Soak is for a test that repeats something, and can do so for hours.
+	// Soak is for a test that repeats an operation, and can do so for hours.
 	Soak Need = "soak"
 )
 
-// why says what is missing on a machine without something.
+// why describes what a machine lacks.
 var why = map[Need]string{
 	Own:         "a machine of its own",
 	CPUs:        "more than one CPU",
@@ -72,28 +73,28 @@ var why = map[Need]string{
 	Plain:       "code without the race detector",
 }
 
-// IsEquipment reports whether a test with this need is skipped where the machine
-// lacks it.
+// IsEquipment reports whether a machine that lacks the need skips the test.
 func (n Need) IsEquipment() bool { return why[n] != "" }
 
-// Keys of the attributes that tests emit for the runner.
+// These are the keys of attributes that tests emit for the runner.
 const (
 	// AttrNeeds has the needs of a test, separated by spaces.
 	AttrNeeds = "needs"
-	// AttrTimedOut has what a test has waited for in vain.
+	// AttrTimedOut has the event that a test has waited for in vain.
 	AttrTimedOut = "timed-out"
-	// AttrLacks has what this machine lacks, and no machine of the run may have.
+	// AttrLacks has what this machine lacks, which may be lacking on all machines of the
+	// run.
 	AttrLacks = "lacks"
 )
 
-// The variables by which the runner speaks to tests.
+// The runner communicates with tests through these variables.
 const (
-	hasVariable     = "UBLK_LOOP_HAS"     // what the machine has, separated by commas
-	declareVariable = "UBLK_LOOP_DECLARE" // set: tests declare what they need, and run nothing
+	hasVariable     = "UBLK_LOOP_HAS"     // equipment of the machine, separated by commas
+	declareVariable = "UBLK_LOOP_DECLARE" // if set, tests only declare their needs
 )
 
-// Require declares what a test needs, and skips it where that is missing. It is
-// for tests that do something before they call Kernel, which does the same.
+// Require declares the needs of a test, and skips the test if one is missing. It is for
+// tests that do something before they call Kernel, which includes Require.
 func Require(t testing.TB, needs ...Need) {
 	t.Helper()
 	words := make([]string, len(needs))
@@ -111,22 +112,22 @@ func Require(t testing.TB, needs ...Need) {
 	}
 }
 
-// MachineLacks skips a test for which this machine lacks something that it has or has
-// not for good, such as an instruction of its CPU. Any other skipped test that no
-// machine of a full run can run fails that run.
+// MachineLacks skips a test because this machine permanently lacks something, such as an
+// instruction of its CPU. A full run fails if all its machines skip a test for any other
+// reason.
 func MachineLacks(t testing.TB, what string) {
 	t.Helper()
 	t.Attr(AttrLacks, what)
 	t.Skipf("this machine lacks %s", what)
 }
 
-// Promised reports whether the runner says that this machine has something.
+// Promised reports whether the runner says that this machine fulfils a need.
 func Promised(n Need) bool {
 	return os.Getenv(declareVariable) == "" && slices.Contains(strings.Split(os.Getenv(hasVariable), ","), string(n))
 }
 
-// has reports whether this machine has something: what the runner says that it
-// has, or without the runner what can be seen.
+// has reports whether this machine fulfils a need. It asks the runner, or without a
+// runner checks the machine itself.
 func has(t testing.TB, n Need) bool {
 	t.Helper()
 	if _, promised := os.LookupEnv(hasVariable); !promised {
@@ -139,8 +140,8 @@ func has(t testing.TB, n Need) bool {
 	return is
 }
 
-// contradiction returns an error if the runner says something else than what can
-// be seen: a test would be skipped, or run, for a wrong reason.
+// contradiction returns an error if the runner contradicts what this process can see. The
+// test would then be skipped or run for a wrong reason.
 func contradiction(n Need, is bool) error {
 	switch {
 	case n == CPUs && is != (runtime.NumCPU() > 1):

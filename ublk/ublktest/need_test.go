@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// watched is a test that is looked at: what it emits, and how it ends.
+// watched records the output and the end of a test.
 type watched struct {
 	testing.TB
 	said    []string
@@ -29,7 +29,7 @@ func (r *watched) Fatalf(f string, a ...any) { r.Fatal(fmt.Sprintf(f, a...)) }
 func (r *watched) say(text string)           { r.said = append(r.said, text) }
 func (r *watched) end(how *bool, s string)   { *how = true; r.say(s); runtime.Goexit() }
 
-// record runs a test to its end, which may be in the middle.
+// record runs a test to its end, which may be in the middle of the function.
 func record(t *testing.T, test func(t testing.TB)) *watched {
 	t.Helper()
 	r := &watched{TB: t}
@@ -42,7 +42,7 @@ func record(t *testing.T, test func(t testing.TB)) *watched {
 	return r
 }
 
-// expect compares what a test said and how it ended.
+// expect compares the output and the end of a test.
 func (r *watched) expect(t *testing.T, skipped, failed bool, said ...string) {
 	t.Helper()
 	if r.skipped != skipped || r.failed != failed || !slices.Equal(r.said, said) {
@@ -51,7 +51,7 @@ func (r *watched) expect(t *testing.T, skipped, failed bool, said ...string) {
 }
 
 func TestRequire(t *testing.T) {
-	others := "own,disk" // and as many CPUs as there are
+	others := "own,disk" // and as many CPUs as the machine has
 	if runtime.NumCPU() > 1 {
 		others += ",cpus"
 	}
@@ -78,7 +78,8 @@ func TestRequire(t *testing.T) {
 	}
 }
 
-// A runner that promises what is not there, or keeps quiet of what is, is wrong.
+// A runner is wrong if it promises equipment that is missing, or does not mention
+// existing equipment.
 func TestContradiction(t *testing.T) {
 	cpus, plain := runtime.NumCPU() > 1, !hasRaceDetector()
 	for n, is := range map[Need]bool{CPUs: cpus, Plain: plain} {
@@ -129,7 +130,7 @@ func TestTimedOut(t *testing.T) {
 		"receive": func(t testing.TB) { Receive(t, moment, "the end", never) },
 	} {
 		record(t, wait).expect(t, false, true, `timed-out="the end"`, "timed out after 5ms: waiting for the end")
-		// A time-out after another failure is no time-out alone.
+		// A time-out after another failure is not the only failure.
 		r := record(t, func(t testing.TB) {
 			if w, ok := t.(*watched); ok {
 				w.failed = true

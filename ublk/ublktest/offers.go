@@ -12,24 +12,24 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
 
-// An Ability is something that tests need and that not every kernel has.
+// Ability is something that tests need and that some kernels lack.
 type Ability string
 
-// The abilities that some kernels of the matrix lack.
+// Some kernels of the matrix lack these abilities.
 const (
-	ZeroCopy Ability = "zero copy" // buffers registered by command
+	ZeroCopy Ability = "zero copy" // buffers that a command registers
 	// AutoRegister is the mode in which the driver registers buffers by itself.
 	AutoRegister Ability = "automatic registration of buffers"
 	UpdateSize   Ability = "another size for a device in use"
-	// LinkedCommands are commands whose content is kept when they are submitted
-	// behind another entry.
+	// LinkedCommands are commands whose payload is kept when they are submitted behind
+	// another entry.
 	LinkedCommands Ability = "linked commands"
-	// SafeRecovery is a recovery that can be killed at any moment and done again
-	// or refused: it never hangs.
+	// SafeRecovery is a recovery that can be killed at any moment, and then repeated or
+	// refused. It never hangs.
 	SafeRecovery Ability = "recovery that can be killed"
 )
 
-// Abilities that all kernels of the matrix have.
+// All kernels of the matrix have these abilities.
 const (
 	CountsCachedPages Ability = "cachestat(2)"
 	URingSwitch       Ability = "sysctl kernel.io_uring_disabled"
@@ -37,9 +37,9 @@ const (
 
 // Offers is what a kernel of the matrix (scripts/kernels.txt) is known to offer.
 type Offers struct {
-	// Features are those of the driver.
+	// Features are the driver's features.
 	Features ublk.Features
-	// Abilities are those that tests may otherwise be skipped for.
+	// Abilities are the other abilities that tests may be skipped for.
 	Abilities []Ability
 }
 
@@ -53,17 +53,17 @@ const (
 		uapi.UBLK_F_NO_AUTO_PART_SCAN | uapi.UBLK_F_SHMEM_ZC | uapi.UBLK_F_IO_DESC_SIZE
 )
 
-// Matrix is what each kernel of the matrix offers, by the first two numbers of
-// its release.
+// Matrix has the offers of each kernel of the matrix, by the first two numbers of its
+// release.
 var Matrix = map[string]Offers{
 	"6.12": {features6_12, []Ability{SafeRecovery, CountsCachedPages, URingSwitch}},
-	// A recovery that is killed may hang (docs/kernels.md).
+	// A killed recovery may hang (docs/kernels.md).
 	"6.18": {features6_18, []Ability{ZeroCopy, AutoRegister, UpdateSize, LinkedCommands, CountsCachedPages, URingSwitch}},
 	"7.3":  {features7_3, []Ability{ZeroCopy, AutoRegister, UpdateSize, LinkedCommands, SafeRecovery, CountsCachedPages, URingSwitch}},
 }
 
-// Pinned returns what the running kernel is known to offer. It reports false for
-// one that is not of the matrix, and on a machine that the tests did not choose.
+// Pinned returns the known offers of the running kernel. ok is false if the kernel is not
+// in the matrix, or if the tests did not choose the machine.
 func Pinned(t testing.TB) (offers Offers, release string, ok bool) {
 	t.Helper()
 	var name unix.Utsname
@@ -78,7 +78,7 @@ func Pinned(t testing.TB) (offers Offers, release string, ok bool) {
 	return offers, release, ok
 }
 
-// series returns the first two numbers of a release: 6.12 of 6.12.117+deb13.
+// series returns the first two numbers of a release: 6.12 for 6.12.117+deb13.
 func series(release string) string {
 	major, rest, _ := strings.Cut(release, ".")
 	end := strings.IndexFunc(rest, func(r rune) bool { return r < '0' || r > '9' })
@@ -88,8 +88,8 @@ func series(release string) string {
 	return major + "." + rest
 }
 
-// Lacks skips a test because the kernel lacks an ability. On a kernel of the
-// matrix that is known to have it, the test fails instead.
+// Lacks skips a test because the kernel lacks an ability. If the kernel is in the matrix
+// and known to have the ability, the test fails instead.
 func Lacks(t testing.TB, ability Ability) {
 	t.Helper()
 	offers, release, _ := Pinned(t)
@@ -99,8 +99,8 @@ func Lacks(t testing.TB, ability Ability) {
 	t.Skipf("Linux %s has no %s", release, ability)
 }
 
-// CheckAbility fails a test where an ability that was found, or not, is not what
-// the running kernel is known to have.
+// CheckAbility fails a test if an ability was found or missing in contradiction to the
+// known offers of the running kernel.
 func CheckAbility(t testing.TB, ability Ability, found bool) {
 	t.Helper()
 	offers, release, ok := Pinned(t)
@@ -109,5 +109,5 @@ func CheckAbility(t testing.TB, ability Ability, found bool) {
 	}
 }
 
-// String lists what is offered.
+// String lists the offers.
 func (o Offers) String() string { return fmt.Sprintf("%v; %q", o.Features, o.Abilities) }

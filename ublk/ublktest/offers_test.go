@@ -19,7 +19,7 @@ func TestSeries(t *testing.T) {
 	}
 }
 
-// What each kernel of the matrix offers is known.
+// Matrix has the same kernels as scripts/kernels.txt.
 func TestMatrixIsThatOfTheScripts(t *testing.T) {
 	text, err := os.ReadFile("../../scripts/kernels.txt")
 	if err != nil {

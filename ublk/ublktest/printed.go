@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// Printed returns what a function prints, such as an example.
+// Printed returns the output of a function, such as an example.
 func Printed(t testing.TB, f func()) string {
 	t.Helper()
 	r, w, err := os.Pipe()

@@ -35,31 +35,31 @@ func (r *recorded) NewHandler(q *ublk.Queue) (ublk.Handler, error) {
 	return rec, r.disk.char.takeCommands()
 }
 
-// recorder stands between a queue and the handler that a test is about. All of
-// it is the queue's thread's.
+// recorder stands between a queue and the tested handler. Only the queue's thread uses
+// it.
 type recorder struct {
 	disk    *Disk
 	handler ublk.Handler
-	done    ublk.Completer // handler, where it is one
+	done    ublk.Completer // the handler, if it is a Completer
 	sq      *submissions
-	acting  bool // the queue acts on an operation's result
+	acting  bool // the queue is acting on an operation's result
 }
 
 var _ ublk.Watcher = (*recorder)(nil)
 
-// tag is what a Disk keeps for a tag. replies, requests and wake connect the
-// test with the queue's thread; the rest is the latter's.
+// tag is the state of a Disk's tag. replies, requests and wake connect the test with the
+// queue's thread. Only the queue's thread uses the other fields.
 type tag struct {
-	wake     int // an eventfd: requests has one
+	wake     int // an eventfd that signals a request in requests
 	requests chan Request
 	replies  chan Reply
 
 	busy   bool // the handler has req
 	req    Request
 	reply  Reply
-	flying int    // operations of the handler that have not ended
+	flying int    // the handler's unfinished operations
 	commit *int32 // the result that the queue has committed
-	answer *int32 // the result that the flying operation is to have
+	answer *int32 // the answer for the unfinished operation
 }
 
 func newTag() (*tag, error) {
@@ -91,7 +91,7 @@ func (r *recorder) Handle(req *ublk.Request) {
 	sqe.PrepPollAdd(ring.FD(t.wake), unix.POLLIN)
 }
 
-// end tells the test of the end of a request.
+// end sends the end of a request to the test.
 func (r *recorder) end(t *tag, req *ublk.Request) {
 	switch {
 	case t.commit == nil:
@@ -100,7 +100,7 @@ func (r *recorder) end(t *tag, req *ublk.Request) {
 	case t.flying > 0 && !t.reply.Linked:
 		r.disk.fail("%v: committed while an operation was in flight", t.req.Op)
 	}
-	req.Op, req.Sectors = t.req.Op, t.req.Sectors // for Data, which the driver copies only now
+	req.Op, req.Sectors = t.req.Op, t.req.Sectors // for Data, because the driver copies the data only now
 	t.reply.Result = *t.commit
 	if req.Op == ublk.OpRead && *t.commit >= 0 {
 		t.reply.Data = slices.Clone(req.Data())
@@ -132,12 +132,12 @@ func (r *recorder) Forwarded(req *ublk.Request, res int32, act func(int32)) {
 	})
 }
 
-// ended gives the result of an operation, or what stands for it, to who acts on it.
+// ended passes the result of an operation, or the test's answer, to act.
 func (r *recorder) ended(t *tag, req *ublk.Request, res int32, act func(int32)) {
 	if t.commit != nil && !t.reply.Linked {
 		r.disk.fail("%v: an operation ended after the commit", t.req.Op)
 	}
-	t.commit, t.reply.Linked = nil, false // a link that is broken takes the commit with it
+	t.commit, t.reply.Linked = nil, false // a broken link also cancels the commit
 	t.flying--
 	if t.answer != nil {
 		res, t.answer = *t.answer, nil
@@ -150,7 +150,7 @@ func (r *recorder) ended(t *tag, req *ublk.Request, res int32, act func(int32)) 
 	r.look(t, req)
 }
 
-// begin gives the handler the test's request.
+// begin passes the test's request to the handler.
 func (r *recorder) begin(t *tag, req *ublk.Request) {
 	var count [8]byte
 	_, _ = unix.Read(t.wake, count[:])
@@ -162,9 +162,9 @@ func (r *recorder) begin(t *tag, req *ublk.Request) {
 	r.look(t, req)
 }
 
-// look looks at the entries that a call of the handler has made.
+// look examines the entries that a call of the handler has made.
 func (r *recorder) look(t *tag, req *ublk.Request) {
-	var last *ring.SQE // of the handler, in this call
+	var last *ring.SQE // the handler's last entry in this call
 	for sqe := range r.sq.next() {
 		if sqe.Opcode == ring.IORING_OP_URING_CMD && uint32(sqe.Off) == uapi.UBLK_U_IO_COMMIT_AND_FETCH_REQ {
 			r.committed(t, sqe, last)
@@ -179,7 +179,7 @@ func (r *recorder) look(t *tag, req *ublk.Request) {
 	}
 }
 
-// committed looks at a commit, behind the handler's last entry.
+// committed records a commit. last is the handler's last entry before it.
 func (r *recorder) committed(t *tag, sqe, last *ring.SQE) {
 	if t.commit != nil {
 		r.disk.fail("%v: a second commit", t.req.Op)
@@ -191,8 +191,8 @@ func (r *recorder) committed(t *tag, sqe, last *ring.SQE) {
 	t.reply.Linked = last != nil && last.Flags&ring.IOSQE_IO_LINK != 0
 }
 
-// substitute has an operation that fails, or one that does nothing, stand for
-// the one that a test has an answer for.
+// substitute replaces an operation for which the test has an answer, by one that fails or
+// one that does nothing.
 func (r *recorder) substitute(t *tag, sqe *ring.SQE, req *ublk.Request) {
 	answer := t.req.Answers[0]
 	t.req.Answers, t.answer = t.req.Answers[1:], &answer
@@ -200,7 +200,7 @@ func (r *recorder) substitute(t *tag, sqe *ring.SQE, req *ublk.Request) {
 	*sqe = ring.SQE{UserData: was.UserData}
 	defer func() { sqe.Flags |= was.Flags &^ ring.IOSQE_FIXED_FILE }()
 	if answer < 0 || t.reply.Linked && uint64(answer) != req.Bytes() {
-		sqe.PrepPollAdd(ring.File{}, unix.POLLIN) // EBADF, which breaks a link as a short result does
+		sqe.PrepPollAdd(ring.File{}, unix.POLLIN) // EBADF, which breaks a link like a short result
 		return
 	}
 	sqe.PrepNop()

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// Repeats returns how often a test repeats something, or for how many seconds:
-// the value of a variable, else one number for a short run and one for others.
+// Repeats returns the number of repetitions, or of seconds, of a test: the value of a
+// variable, or else a default for a short run and one for other runs.
 func Repeats(t testing.TB, variable string, short, long int) int {
 	t.Helper()
 	text := os.Getenv(variable)
@@ -24,8 +24,8 @@ func Repeats(t testing.TB, variable string, short, long int) int {
 	return n
 }
 
-// Kills returns how often a test kills something in each way: UBLK_LOOP_KILLS
-// times.
+// Kills returns how many times a test kills something in each way, by default or from
+// UBLK_LOOP_KILLS.
 func Kills(t testing.TB, short, long int) int {
 	t.Helper()
 	return Repeats(t, "UBLK_LOOP_KILLS", short, long)

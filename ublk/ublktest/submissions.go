@@ -13,13 +13,13 @@ import (
 	"github.com/ublk-loop/ublk-loop/ring"
 )
 
-// submissions are the entries of a ring's submission queue, through a mapping of
-// its own. Only the ring's thread uses it.
+// submissions maps the entries of a ring's submission queue once more. Only the ring's
+// thread uses it.
 type submissions struct {
 	r       *ring.Ring
 	mem     []byte
 	entries uint32
-	seen    uint32 // how many entries the ring had handed out when it was last looked at
+	seen    uint32 // number of entries that the ring had handed out at the last look
 }
 
 func watchSubmissions(r *ring.Ring) (*submissions, error) {
@@ -36,16 +36,16 @@ func watchSubmissions(r *ring.Ring) (*submissions, error) {
 
 func (s *submissions) close() { _ = unix.Munmap(s.mem) }
 
-// skip leaves out what has been handed out so far.
+// skip ignores the entries that the ring has handed out so far.
 func (s *submissions) skip() { s.seen = s.tail() }
 
-// next returns the entries that have been handed out since.
+// next returns the entries that the ring has handed out since the last look.
 func (s *submissions) next() iter.Seq[*ring.SQE] {
 	return func(yield func(*ring.SQE) bool) {
 		for tail := s.tail(); s.seen != tail; {
 			at := uintptr(s.seen%s.entries) * unsafe.Sizeof(ring.SQE{})
 			s.seen++
-			// The mapping holds entries of this size, from its start on.
+			// The mapping consists of entries of this size.
 			if !yield((*ring.SQE)(unsafe.Pointer(&s.mem[at]))) {
 				return
 			}
@@ -53,18 +53,18 @@ func (s *submissions) next() iter.Seq[*ring.SQE] {
 	}
 }
 
-// tail returns how many entries the ring has handed out.
+// tail returns the number of entries that the ring has handed out.
 func (s *submissions) tail() uint32 { return s.told("SqHead") + s.entries - uint32(s.r.SQSpace()) }
 
-// told returns a number that the kernel tells of the ring
-// (io_uring_show_fdinfo in io_uring/fdinfo.c). It tells none while one of its own
-// threads has the ring's lock.
+// told returns a number from the kernel's information about the ring
+// (io_uring_show_fdinfo in io_uring/fdinfo.c). The kernel omits the number while one of
+// its own threads holds the ring's lock; told then asks again.
 func (s *submissions) told(name string) uint32 {
 	path := fmt.Sprintf("/proc/self/fdinfo/%d", s.r.FD())
 	for {
 		info, err := os.ReadFile(path)
 		if err != nil {
-			panic(err) // a ring that is open has this file
+			panic(err) // an open ring has this file
 		}
 		if _, rest, found := strings.Cut(string(info), "\n"+name+":"); found {
 			line, _, _ := strings.Cut(rest, "\n")

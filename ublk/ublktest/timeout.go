@@ -6,33 +6,33 @@ import (
 	"time"
 )
 
-// How the lines of TimedOut and Detail begin.
+// These are the prefixes of the lines of TimedOut and Detail.
 const (
 	TimedOutPrefix = "timed out after "
 	DetailPrefix   = "detail: "
 )
 
-// TimedOut fails a test that has waited in vain for what is described. The runner
-// tries a test again if this is its only failure: a machine that shares its CPUs
-// stands still for seconds now and then.
+// TimedOut fails a test that has waited in vain. The runner repeats a test if this is its
+// only failure, because a machine that shares its CPUs stands still for seconds now and
+// then.
 func TimedOut(t testing.TB, after time.Duration, format string, args ...any) {
 	t.Helper()
 	what := fmt.Sprintf(format, args...)
-	if !t.Failed() { // else it is not the only failure
+	if !t.Failed() { // otherwise it is not the only failure
 		t.Attr(AttrTimedOut, fmt.Sprintf("%q", what))
 	}
 	t.Fatalf("%s%v: waiting for %s", TimedOutPrefix, after, what)
 }
 
-// Detail logs what explains a time-out that has failed the test. Any other line
-// behind it counts as a further failure.
+// Detail logs a line that explains a time-out. Any other line after the time-out counts
+// as a further failure.
 func Detail(t testing.TB, format string, args ...any) {
 	t.Helper()
 	t.Logf(DetailPrefix+format, args...)
 }
 
-// Until waits for a state that gives no event, and fails the test if it does not
-// come within a time. More functions say what to print in that case.
+// Until waits for a state that causes no event, and fails the test if the state does not
+// come within a time. The functions more return additional text for that failure.
 func Until(t testing.TB, limit time.Duration, what string, ok func() bool, more ...func() string) {
 	t.Helper()
 	for deadline := time.Now().Add(limit); !ok(); time.Sleep(5 * time.Millisecond) {
@@ -46,8 +46,8 @@ func Until(t testing.TB, limit time.Duration, what string, ok func() bool, more 
 	}
 }
 
-// Receive waits for a value, and fails the test if none comes within a time. A
-// channel that is closed gives the zero value.
+// Receive waits for a value, and fails the test if none comes within a time. A closed
+// channel gives the zero value.
 func Receive[T any](t testing.TB, limit time.Duration, what string, from <-chan T) T {
 	t.Helper()
 	timer := time.NewTimer(limit)
