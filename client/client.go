@@ -80,7 +80,7 @@ func (c *Client) Upgrade(ctx context.Context) error {
 	}
 	var failure ErrorReply
 	if answers.Decode(&failure) != nil {
-		return ctx.Err() // the connection's end
+		return ctx.Err() // the connection has ended
 	}
 	return &ServerError{http.StatusInternalServerError, failure}
 }

@@ -37,17 +37,17 @@ type Device struct {
 	Limits Limits `json:"limits"`
 }
 
-// Transfer says how the bytes of a device differ from those of its file.
+// Transfer describes how the bytes of a device differ from those of its file.
 type Transfer struct {
 	Name           string `json:"name"`        // none, xor, aes-xts-plain64
 	KeyBytes       int    `json:"key_bytes"`   // length of the key
-	SectorSize     uint32 `json:"sector_size"` // how many bytes are encrypted at a time
+	SectorSize     uint32 `json:"sector_size"` // number of bytes that are encrypted as a unit
 	IVOffset       uint64 `json:"iv_offset"`   // in sectors of 512 bytes
 	IVLargeSectors bool   `json:"iv_large_sectors"`
 	AllowDiscards  bool   `json:"allow_discards"`
 	LUKS           int    `json:"luks"` // version of the header, 0 for none
 	UUID           string `json:"luks_uuid"`
-	LUKSOffset     uint64 `json:"luks_offset"` // where in the file the header is
+	LUKSOffset     uint64 `json:"luks_offset"` // offset of the header in the file
 }
 
 // Limits are the queue limits of a device, named as in sysfs (queue/…).
@@ -71,13 +71,13 @@ type Limits struct {
 	FUA                 bool   `json:"fua"`
 }
 
-// identity returns what the device's file is known by, as far as a server says.
+// identity returns the identity of the device's file, as far as the server reports it.
 func (d *Device) identity() identity.File {
 	return identity.File{IsDisk: d.FileIsDisk, Device: d.FileDevice, Inode: d.FileInode}
 }
 
-// isOrLike reports whether other is the device, or if a server says too little, one just
-// like it.
+// isOrLike reports whether other is the same device. If the server reports too little for
+// that, it reports whether other has the same content.
 func (d *Device) isOrLike(other *Device) bool {
 	if d.DiskSequence != 0 && other.DiskSequence != 0 {
 		return d.DiskSequence == other.DiskSequence
@@ -85,8 +85,8 @@ func (d *Device) isOrLike(other *Device) bool {
 	return d.hasContentOf(other)
 }
 
-// hasContentOf reports whether two devices are of the same part of the same file, and
-// can be written to alike.
+// hasContentOf reports whether both devices serve the same part of the same file, with
+// the same access.
 func (d *Device) hasContentOf(other *Device) bool {
 	return d.identity().HasNumbersOf(other.identity()) && d.ReadOnly == other.ReadOnly &&
 		d.Offset == other.Offset && d.SizeLimit == other.SizeLimit && d.Transfer == other.Transfer

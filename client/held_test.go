@@ -22,28 +22,29 @@ import (
 	"github.com/ublk-loop/ublk-loop/loop"
 )
 
-// fakeDevices has one number for a device, whose node is a file.
+// fakeDevices has room for one device, whose node is a file.
 type fakeDevices struct {
 	node string
 
-	mu      sync.Mutex // protects what is below
+	mu      sync.Mutex // protects the fields below
 	device  *loop.Status
-	removed []uint64 // the files' inodes
-	// asked is called with the number of a look at the devices, before the answer.
+	removed []uint64 // inodes of the files
+	// asked is called at each look at the devices, with the number of the look, before
+	// the answer.
 	asked func(look int)
 	looks int
 
-	calls sync.WaitGroup // of asked
+	calls sync.WaitGroup // running calls of asked
 }
 
-// onLook sets what is called at each look from now on.
+// onLook sets the function that is called at each look.
 func (d *fakeDevices) onLook(asked func(look int)) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.asked = asked
 }
 
-// look calls what is to be called at a look. It must not hold the mutex then.
+// look calls asked without holding the mutex.
 func (d *fakeDevices) look() {
 	d.mu.Lock()
 	d.looks++
@@ -70,7 +71,8 @@ func (d *fakeDevices) Add(file *os.File, cfg loop.Config) (loop.Status, error) {
 	return *d.device, nil
 }
 
-// Remove removes for a client, not for a server that ends while it answers.
+// Remove accepts removals by a client only, not those of a server that ends while it
+// answers.
 func (d *fakeDevices) Remove(_ uint32, opts loop.DetachOptions) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -92,7 +94,7 @@ func (d *fakeDevices) Devices() []loop.Status {
 	return []loop.Status{*d.device}
 }
 
-// become makes the number another device's, or nobody's.
+// become gives the number to another device, or to none.
 func (d *fakeDevices) become(device *loop.Status) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -103,8 +105,8 @@ func (d *fakeDevices) Release(uint32)            {}
 func (d *fakeDevices) Keep(uint32) error         { return nil }
 func (d *fakeDevices) Stats() []loop.DeviceStats { return nil }
 
-// serveFake starts a server of devices at a socket, and returns what ends it, and
-// all leases with it.
+// serveFake starts a server of devices at a socket. The returned function ends the server
+// and with it all leases.
 func serveFake(t *testing.T, d *fakeDevices, socket string) (stop func()) {
 	t.Helper()
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
@@ -117,7 +119,7 @@ func serveFake(t *testing.T, d *fakeDevices, socket string) (stop func()) {
 		Hint:     func(error) string { return "" },
 	}).HTTP()
 	done := make(chan error)
-	go func() { done <- control.Serve(h, l) }() // waited for by stop
+	go func() { done <- control.Serve(h, l) }() // stop waits for it
 	return sync.OnceFunc(func() {
 		if err := errors.Join(h.Close(), <-done); err != nil && !errors.Is(err, http.ErrServerClosed) {
 			t.Error(err)
@@ -125,8 +127,8 @@ func serveFake(t *testing.T, d *fakeDevices, socket string) (stop func()) {
 	})
 }
 
-// attachWhile attaches a file, and calls a function during a look at the device: the
-// first, after which the node comes, or the second, when it is open.
+// attachWhile attaches a file, and calls a function during one look at the device: during
+// the first, after which the node appears, or during the second, when the device is open.
 func attachWhile(t *testing.T, look int, meanwhile func(d *fakeDevices, stop func(), socket string)) (*client.Held, *fakeDevices, error) {
 	t.Helper()
 	dir := t.TempDir()
@@ -140,7 +142,7 @@ func attachWhile(t *testing.T, look int, meanwhile func(d *fakeDevices, stop fun
 	}
 	defer file.Close()
 	d, socket := &fakeDevices{node: filepath.Join(dir, "node")}, filepath.Join(dir, "socket")
-	t.Cleanup(d.calls.Wait) // before the directory goes in which they make the node
+	t.Cleanup(d.calls.Wait) // before the removal of the directory, in which they make the node
 	stop := serveFake(t, d, socket)
 	t.Cleanup(stop)
 	d.onLook(func(n int) {
@@ -158,8 +160,8 @@ func attachWhile(t *testing.T, look int, meanwhile func(d *fakeDevices, stop fun
 	return h, d, err
 }
 
-// A device is open when it is to be mounted, which nothing that is executed inherits,
-// and closed after its removal.
+// A device is open before it is mounted, with close-on-exec, and closed after its
+// removal.
 func TestAttach(t *testing.T) {
 	h, d, err := attachWhile(t, 0, nil)
 	if err != nil {
@@ -187,8 +189,8 @@ func TestAttach(t *testing.T) {
 	h.Close()
 }
 
-// The number of a device that has gone is another's, which is not taken for it,
-// nor removed.
+// If the device has gone and another device has its number, Attach neither returns nor
+// removes the other device.
 func TestAttachLost(t *testing.T) {
 	other := &loop.Status{FileDevice: "8:0", FileInode: 1, ReadOnly: true}
 	for name, meanwhile := range map[string]func(d *fakeDevices, stop func(), socket string){
@@ -215,7 +217,8 @@ func TestAttachLost(t *testing.T) {
 	}
 }
 
-// A device that is there can be held without a lease, and is lost with its server.
+// A client can hold an existing device without a lease. It loses the device when the
+// server ends.
 func TestOpen(t *testing.T) {
 	first, d, err := attachWhile(t, 0, nil)
 	if err != nil {
@@ -241,7 +244,7 @@ func TestOpen(t *testing.T) {
 	}
 }
 
-// A node that does not come is not waited for once the lease has ended.
+// Attach stops waiting for the node when the lease has ended.
 func TestAttachEndsWithItsLease(t *testing.T) {
 	dir := t.TempDir()
 	file, err := os.Open(dir)
@@ -263,7 +266,7 @@ func TestAttachEndsWithItsLease(t *testing.T) {
 			t.Error(err)
 		}
 		if r.Method == http.MethodPost {
-			<-asked // then the answer ends, and the lease with it
+			<-asked // then the answer ends, and with it the lease
 		} else {
 			close(asked)
 		}

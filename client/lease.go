@@ -16,7 +16,7 @@ type Lease struct {
 	client *Client
 	body   io.ReadCloser
 	cancel context.CancelCauseFunc
-	ended  chan struct{} // closed when the server has ended the lease, or Close has
+	ended  chan struct{} // closed when the server or Close has ended the lease
 }
 
 // Add asks for a device with a lease. The context bounds the request only: the lease
@@ -38,7 +38,7 @@ func (c *Client) Add(ctx context.Context, req AddRequest, files Files) (*Lease, 
 		return nil, err
 	}
 	lease.cancel = cancel
-	go func() { // until the server ends the lease, or Close does, which waits
+	go func() { // until the server or Close ends the lease; Close waits for it
 		_, _ = io.Copy(io.Discard, lease.body)
 		close(lease.ended)
 	}()

@@ -5,27 +5,29 @@ import (
 	"os"
 )
 
-// DefaultSocket is where clients look for a server.
+// DefaultSocket is the default path of the server's socket.
 const DefaultSocket = "/run/ublk-loop/control.sock"
 
 // AddRequest asks for a device.
 type AddRequest struct {
-	// File is the absolute path of the file or disk. The server looks it up
-	// from its own root, as of its start, unless it comes as a descriptor.
+	// File is the absolute path of the file or disk. Unless the request has a descriptor
+	// for it, the server looks the path up in the root directory that it had at its
+	// start.
 	File   string `json:"file"`
 	Config Config `json:"config"`
 	// Lease ties the device to the connection.
 	Lease bool `json:"lease"`
-	// Descriptors says what comes with the request's first byte, in order:
-	// "file" is the file, opened with O_PATH; "key" is read to its end for the
-	// transfer's key. Others and more than MaxDescriptors are refused.
+	// Descriptors says what the descriptors are that come with the request's first byte,
+	// in order. "file" is the file, opened with O_PATH. "key" is a file that the server
+	// reads to its end for the transfer's key. The server refuses others, and more than
+	// MaxDescriptors.
 	Descriptors []string `json:"descriptors,omitempty"`
 }
 
-// MaxDescriptors is how many descriptors may come with a request.
+// MaxDescriptors is the maximum number of descriptors in a request.
 const MaxDescriptors = 2
 
-// What a descriptor is for.
+// These are the purposes of descriptors.
 const (
 	FileDescriptor = "file"
 	KeyDescriptor  = "key"
@@ -34,8 +36,8 @@ const (
 // DevicePath returns the path of a device in the protocol.
 func DevicePath(id uint32) string { return fmt.Sprintf("/v1/devices/%d", id) }
 
-// Files are what goes to the server with an AddRequest.
+// Files are the open files of an AddRequest.
 type Files struct {
 	File *os.File // from loop.OpenPath
-	Key  *os.File // to be read to its end, nil for none
+	Key  *os.File // the server reads it to its end; nil for none
 }

@@ -14,8 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// send sends a request, with files, and returns the answer to one that has
-// succeeded.
+// send sends a request with files. It returns the answer if the request succeeded.
 func (c *Client) send(ctx context.Context, method, path string, v any, files []*os.File) (*http.Response, error) {
 	var body bytes.Buffer
 	if v != nil {
@@ -62,12 +61,11 @@ func (c *Client) dial(ctx context.Context, files []*os.File) (net.Conn, error) {
 	return &sender{UnixConn: unixConn, files: files}, nil
 }
 
-// sender is a connection of the client's side, which sends descriptors along
-// with the first bytes.
+// sender is a connection of the client, which sends descriptors with the first bytes.
 type sender struct {
 	*net.UnixConn
 	mu    sync.Mutex
-	files []*os.File // what is still to be sent
+	files []*os.File // the files that are not yet sent
 }
 
 // Write implements net.Conn.

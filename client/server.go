@@ -1,10 +1,10 @@
 package client
 
-// ServerStatus is what a server says of itself.
+// ServerStatus is the status of the server itself.
 type ServerStatus struct {
 	Version string `json:"version"`
 	PID     int    `json:"pid"`
-	// Generation is how many upgrades there were in the life of the process.
+	// Generation is the number of upgrades in the life of the process.
 	Generation int `json:"generation"`
 	Devices    int `json:"devices"`
 }

@@ -1,14 +1,13 @@
 package client
 
-// Stats is what a server's devices have done.
+// Stats has the counters of the server's devices.
 type Stats struct {
-	// Bounds are the longest durations of the buckets, in seconds; the last
-	// bucket has none.
+	// Bounds are the upper bounds of the buckets, in seconds. The last bucket has none.
 	Bounds  []float64     `json:"bounds"`
 	Devices []DeviceStats `json:"devices"`
 }
 
-// DeviceStats is what one of them has done since its server serves it.
+// DeviceStats has the counters of a device since its server has served it.
 type DeviceStats struct {
 	ID        uint32    `json:"id"`
 	Device    string    `json:"device"`
@@ -19,14 +18,14 @@ type DeviceStats struct {
 	Ops       []OpStats `json:"ops"`
 }
 
-// OpStats is the part of DeviceStats that is about one operation.
+// OpStats has the counters of one operation of a device.
 type OpStats struct {
 	Op       string `json:"op"`
 	Requests uint64 `json:"requests"`
 	Bytes    uint64 `json:"bytes"`
 	Errors   uint64 `json:"errors"`
-	// Seconds is the sum of the durations, and Buckets how many there are of
-	// each.
+	// Seconds is the sum of the durations. Buckets has the number of durations in each
+	// bucket.
 	Seconds float64  `json:"seconds"`
 	Buckets []uint64 `json:"buckets"`
 }
