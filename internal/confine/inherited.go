@@ -8,11 +8,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// resetInherited gives the calling thread the attributes of a process that nobody has
-// changed, where an exec would keep those of the starter: what a shell was given is not
-// meant for a server (execve(2), prctl(2), getrlimit(2), sched(7)). The attributes that
-// are left out stay on purpose: see docs/serve.md. It needs CAP_SYS_RESOURCE,
-// CAP_SYS_NICE and CAP_SETPCAP, and returns an error only if a limit would fail I/O.
+// resetInherited gives the calling thread the default attributes of a process. An exec
+// would keep the attributes of the starter, which are not meant for a server (execve(2),
+// prctl(2), getrlimit(2), sched(7)). docs/serve.md lists the attributes that stay on
+// purpose. It needs CAP_SYS_RESOURCE, CAP_SYS_NICE and CAP_SETPCAP, and returns an error
+// only if a limit would fail I/O.
 func resetInherited(m Manager) error {
 	if err := resetLimits(m); err != nil {
 		return err
@@ -20,30 +20,30 @@ func resetInherited(m Manager) error {
 	if m != Managed {
 		resetScheduling()
 	}
-	resetProcess() // the kernel takes a timer slack only for an ordinary scheduling policy
+	resetProcess() // the kernel accepts a timer slack only with an ordinary scheduling policy
 	return nil
 }
 
 // Manager says whether a service manager has set up this process.
 type Manager bool
 
-// The scheduling and the core limit of a managed process are those of its unit.
+// A managed process keeps the scheduling and the core limit of its unit.
 const (
 	Managed   Manager = true
 	Unmanaged Manager = false
 )
 
-// limit is what a server has of a resource.
+// limit is a server's limit of a resource.
 type limit struct {
 	resource  int
-	name      string // for a limit that fails I/O
+	name      string // set if the limit can fail I/O
 	soft, max uint64
 }
 
 const unlimited = unix.RLIM_INFINITY
 
 // serverLimits are the limits of a server. The size of the stack is finite, because the
-// kernel lays out memory otherwise for an unlimited one.
+// kernel chooses another memory layout for an unlimited stack.
 var serverLimits = []limit{
 	{unix.RLIMIT_AS, "the address space (RLIMIT_AS)", unlimited, unlimited},
 	{unix.RLIMIT_CPU, "the CPU time (RLIMIT_CPU)", unlimited, unlimited},
@@ -53,7 +53,7 @@ var serverLimits = []limit{
 	{unix.RLIMIT_MEMLOCK, "", unlimited, unlimited},
 	{unix.RLIMIT_MSGQUEUE, "", messageQueueBytes, messageQueueBytes},
 	{unix.RLIMIT_NICE, "", 0, 0},
-	{unix.RLIMIT_NPROC, "", unlimited, unlimited}, // also of io_uring's threads
+	{unix.RLIMIT_NPROC, "", unlimited, unlimited}, // also limits io_uring's threads
 	{unix.RLIMIT_RSS, "", unlimited, unlimited},
 	{unix.RLIMIT_RTPRIO, "", 0, 0},
 	{unix.RLIMIT_RTTIME, "", unlimited, unlimited},
@@ -61,8 +61,8 @@ var serverLimits = []limit{
 	{unix.RLIMIT_STACK, "", stackBytes, unlimited},
 }
 
-// coreLimit leaves it to the administrator to raise the soft limit: a dump has data of
-// the disk.
+// coreLimit lets the administrator raise the soft limit. The soft limit is 0, because a
+// core dump contains data of the disk.
 var coreLimit = limit{unix.RLIMIT_CORE, "", 0, unlimited}
 
 // These are the kernel's defaults.
@@ -100,7 +100,7 @@ func raiseFileLimit() {
 }
 
 // set sets a limit as far as the privileges allow. It returns an error that wraps EPERM
-// if a limit that fails I/O stays.
+// if the old limit stays and can fail I/O.
 func (l *limit) set() error {
 	wanted := unix.Rlimit{Cur: l.soft, Max: l.max}
 	err := unix.Setrlimit(l.resource, &wanted)
@@ -109,32 +109,32 @@ func (l *limit) set() error {
 	}
 	var has unix.Rlimit
 	if err := unix.Getrlimit(l.resource, &has); err != nil {
-		return fmt.Errorf("look at a limit: %w", err)
+		return fmt.Errorf("get a limit: %w", err)
 	}
 	if l.name != "" && has.Max < l.max {
 		return fmt.Errorf("%s is limited to %d, which would fail I/O, and the limit cannot be raised: %w", l.name, has.Max, err)
 	}
-	// Best effort: without the privilege, the soft limit goes as far as the hard one.
+	// Without the privilege, the soft limit can be raised up to the hard limit.
 	_ = unix.Setrlimit(l.resource, &unix.Rlimit{Cur: min(l.soft, has.Max), Max: has.Max})
 	return nil
 }
 
-// resetProcess resets what is neither a limit nor scheduling. A kernel without one of
-// these has nothing to reset.
+// resetProcess resets the attributes that are neither limits nor scheduling. It ignores
+// errors, because a kernel without an attribute has nothing to reset.
 func resetProcess() {
 	_, _, _ = unix.Syscall(unix.SYS_PERSONALITY, 0, 0, 0)
 	_ = unix.Prctl(unix.PR_SET_SECUREBITS, 0, 0, 0, 0)
 	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, timerSlack, 0, 0, 0)
 	_ = unix.Prctl(unix.PR_MCE_KILL, unix.PR_MCE_KILL_CLEAR, 0, 0, 0)
 	// The kernel would merge pages of the server with those of other processes, and a
-	// write to one would then need memory.
+	// write to such a page would then need memory.
 	_ = unix.Prctl(unix.PR_SET_MEMORY_MERGE, 0, 0, 0, 0)
 	_ = os.WriteFile("/proc/self/coredump_filter", []byte(coreFilter), 0)
 }
 
 // resetScheduling resets the policies for CPUs, disks and memory.
 func resetScheduling() {
-	// The util clamp is reset by the value -1, where the kernel has one.
+	// The value -1 resets the util clamp, if the kernel has one.
 	attr := unix.SchedAttr{
 		Size: unix.SizeofSchedAttr, Policy: unix.SCHED_NORMAL, Flags: unix.SCHED_FLAG_UTIL_CLAMP, Util_min: math.MaxUint32, Util_max: math.MaxUint32,
 	}
@@ -148,11 +148,11 @@ func resetScheduling() {
 	_ = unix.SetMemPolicy(unix.MPOL_DEFAULT, &unix.CPUSet{})
 }
 
-// maxCPUs is the largest number of CPUs that a mask is made for.
+// maxCPUs is the maximum number of CPUs in a mask.
 const maxCPUs = 1 << 18
 
-// resetAffinity allows all CPUs. The kernel leaves out those that it does not have, and
-// those that the cgroup does not allow.
+// resetAffinity allows all CPUs. The kernel omits the CPUs that it lacks and those that
+// the cgroup forbids.
 func resetAffinity() {
 	set := unix.NewCPUSet(maxCPUs)
 	set.Fill()

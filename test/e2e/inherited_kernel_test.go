@@ -18,23 +18,24 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// portrait is what a process has inherited, or would pass on, by name.
+// portrait maps the names of a process's inherited attributes to their values.
 type portrait map[string]string
 
-// portrayed are the lines of /proc/PID/status that belong to a portrait.
+// portrayed lists the lines of /proc/PID/status that belong to a portrait.
 var portrayed = []string{
 	"Umask", "Uid", "Gid", "Groups", "SigBlk", "SigIgn", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp",
 	"Speculation_Store_Bypass", "SpeculationIndirectBranch", "THP_enabled", "Cpus_allowed", "Mems_allowed",
 }
 
-// The flags of /proc/PID/stat (include/linux/sched.h) that are inherited or asked for.
+// inheritedFlags are the flags of /proc/PID/stat (include/linux/sched.h) that a process
+// inherits or asks for.
 const inheritedFlags = pfMemallocNoIO | pfLocalThrottle | pfMCEProcess
 
-// pfMCEProcess says that a process has its own policy for machine checks
-// (PF_MCE_PROCESS, PR_MCE_KILL in prctl(2)).
+// pfMCEProcess says that a process has its own policy for machine checks (PF_MCE_PROCESS,
+// PR_MCE_KILL in prctl(2)).
 const pfMCEProcess = 0x00000080
 
-// portray looks at a process.
+// portray returns the portrait of a process.
 func (b *bed) portray(pid int) portrait {
 	b.Helper()
 	p := portrait{}
@@ -56,7 +57,7 @@ func (b *bed) portray(pid int) portrait {
 	for _, name := range []string{"coredump_filter", "personality", "oom_score_adj", "timerslack_ns", "environ"} {
 		p[name] = strings.TrimSpace(read(name))
 	}
-	if text, err := os.ReadFile(fmt.Sprintf("/proc/%d/ksm_stat", pid)); err == nil { // where the kernel merges pages
+	if text, err := os.ReadFile(fmt.Sprintf("/proc/%d/ksm_stat", pid)); err == nil { // if the kernel can merge pages
 		_, any, _ := strings.Cut(string(text), "ksm_merge_any:")
 		p["merging"], _, _ = strings.Cut(any, "\n")
 	}
@@ -71,7 +72,7 @@ func (b *bed) portray(pid int) portrait {
 	return p
 }
 
-// portrayThread adds what only threads have.
+// portrayThread adds the attributes of a thread.
 func (b *bed) portrayThread(p portrait, tid int, stat string) {
 	b.Helper()
 	var flags uint64
@@ -103,7 +104,7 @@ func (p portrait) differ(other portrait) []string {
 	return found
 }
 
-// drop drops signals from a line of /proc/PID/status, which has to have them.
+// drop removes signals from a line of /proc/PID/status, which must have them.
 func (p portrait) drop(t *testing.T, name string, signals uint64) {
 	t.Helper()
 	set, err := strconv.ParseUint(p[name], 16, 64)
@@ -113,7 +114,8 @@ func (p portrait) drop(t *testing.T, name string, signals uint64) {
 	p[name] = fmt.Sprintf("%016x", set&^signals)
 }
 
-// odd returns a bed whose command starts from a process with some or all set oddly.
+// odd returns a bed whose command starts from a process with unusual attributes: all or
+// some.
 func (b *bed) odd(how string) *bed {
 	b.Helper()
 	path := filepath.Join(b.TempDir(), "odd")
@@ -131,7 +133,7 @@ func (b *bed) self() string {
 	return self
 }
 
-// A server has nothing of what its starter was given.
+// A server keeps none of its starter's unusual attributes.
 func TestKernelInherited(t *testing.T) {
 	ublktest.Require(t, ublktest.OldestAndNewest)
 	b := kernelBed(t)
@@ -167,11 +169,11 @@ func TestKernelInherited(t *testing.T) {
 			for _, b := range []*bed{b, b.odd(oddAll)} {
 				s, end := serve(b)
 				portraits = append(portraits, b.portray(s.PID))
-				b.works(s) // a write behind oddFile, among others
+				b.works(s) // one of the writes is beyond oddFile
 				end()
 			}
 			if name != "add" && name != "recover" {
-				// In the foreground, nohup(1) goes on to count.
+				// nohup(1) remains effective for a server in the foreground.
 				portraits[1].drop(t, "SigIgn", 1<<(unix.SIGHUP-1))
 			}
 			if found := portraits[0].differ(portraits[1]); len(found) > 0 {
@@ -181,7 +183,7 @@ func TestKernelInherited(t *testing.T) {
 	}
 }
 
-// A limit that would fail I/O and cannot be raised is refused.
+// A server refuses to start with a limit that would fail I/O and that it cannot raise.
 func TestKernelInheritedRefused(t *testing.T) {
 	b := kernelBed(t, ublktest.Once)
 	file := b.image(8 << 20)
@@ -193,7 +195,7 @@ func TestKernelInheritedRefused(t *testing.T) {
 	}
 }
 
-// A service manager has set the scheduling and the size of dumps on purpose.
+// A server keeps the scheduling and the core limit that a service manager has set.
 func TestKernelInheritedFromManager(t *testing.T) {
 	b := kernelBed(t, ublktest.Once)
 	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: "@ublk-loop-test", Net: "unixgram"})
@@ -227,7 +229,7 @@ func TestKernelInheritedFromManager(t *testing.T) {
 	}
 }
 
-// The helper of mount(8) makes no server, and the mount is the same.
+// The helper of mount(8) starts no server, and makes the same mount in both cases.
 func TestKernelInheritedMount(t *testing.T) {
 	b := kernelBed(t, ublktest.OldestAndNewest)
 	helper := filepath.Join(t.TempDir(), "mount.ublk-loop")
@@ -267,8 +269,8 @@ func TestKernelInheritedMount(t *testing.T) {
 	}
 }
 
-// A runtime gets from the wrapper what the wrapper was given, because the container is
-// the starter's.
+// A runtime gets the attributes of the wrapper's starter, because the container belongs
+// to the starter.
 func TestKernelInheritedByRuntime(t *testing.T) {
 	w := kernelBed(t, ublktest.OldestAndNewest).wrap("exec sleep 1000")
 	image := w.imageOf("squashfs", rootTree(w, "x"))
@@ -286,7 +288,7 @@ func TestKernelInheritedByRuntime(t *testing.T) {
 		}
 		_ = cmd.Wait() // it was killed
 	}
-	// Go's runtime keeps of ignored and blocked signals what docs/containers.md says.
+	// Go's runtime keeps the ignored and blocked signals that docs/containers.md lists.
 	portraits[0].drop(t, "SigIgn", 1<<(unix.SIGTERM-1)|1<<(unix.SIGUSR1-1)|1<<(unix.SIGPIPE-1)|1<<(unix.SIGXFSZ-1))
 	portraits[0].drop(t, "SigBlk", 1<<(unix.SIGTERM-1))
 	if found := portraits[0].differ(portraits[1]); len(found) > 0 {

@@ -10,12 +10,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// oddVariable makes this program change all that a process inherits, and then execute
-// the program that its arguments name. Its value is one of these.
+// oddVariable makes this program change all attributes that a process inherits, and then
+// execute the program that its arguments name. These are its values.
 const (
 	oddVariable = "UBLK_LOOP_TEST_ODD"
 	oddAll      = "all"
-	oddLimited  = "limited" // only the size of files, without the privilege to raise it
+	oddLimited  = "limited" // only the limit of the file size, without the privilege to raise it
 )
 
 func init() {
@@ -38,10 +38,10 @@ func init() {
 	os.Exit(1)
 }
 
-// oddFile is the largest file that an odd process may write.
+// oddFile is the maximum file size that an odd process may write.
 const oddFile = 1 << 20
 
-// oddLimits hurt a server, and leave the command alone.
+// oddLimits disturb a server, but not the command.
 var oddLimits = map[int]uint64{
 	unix.RLIMIT_AS: 8 << 30, unix.RLIMIT_CORE: 1 << 20, unix.RLIMIT_CPU: 1000, unix.RLIMIT_DATA: 4 << 30, unix.RLIMIT_FSIZE: oddFile,
 	unix.RLIMIT_LOCKS: 10, unix.RLIMIT_MEMLOCK: 64 << 10, unix.RLIMIT_MSGQUEUE: 1, unix.RLIMIT_NICE: 20, unix.RLIMIT_NOFILE: 64,
@@ -49,7 +49,7 @@ var oddLimits = map[int]uint64{
 	unix.RLIMIT_SIGPENDING: 100, unix.RLIMIT_STACK: unix.RLIM_INFINITY,
 }
 
-// Numbers that package unix lacks.
+// Package unix lacks these numbers.
 const (
 	addrNoRandomize    = 0x0040000 // personality(2)
 	noSetuidFixup      = 1 << 2    // SECBIT_NO_SETUID_FIXUP, capabilities(7)
@@ -60,7 +60,7 @@ const (
 	mceKill, killEarly = unix.PR_MCE_KILL_SET, unix.PR_MCE_KILL_EARLY
 )
 
-// beOdd changes the calling thread and its process.
+// beOdd changes the attributes of the calling thread and its process.
 func beOdd() error {
 	signal.Ignore(unix.SIGHUP, unix.SIGINT, unix.SIGTERM, unix.SIGCHLD, unix.SIGUSR1, unix.SIGPIPE, unix.SIGXFSZ)
 	unix.Umask(0o777)
@@ -68,7 +68,7 @@ func beOdd() error {
 	steps := []struct {
 		what string
 		do   func() error
-		may  bool // fail, on a kernel without it
+		may  bool // may fail, because some kernels lack it
 	}{
 		{"filter", func() error { return os.WriteFile("/proc/self/coredump_filter", []byte("0x7f"), 0) }, false},
 		{"oom_score_adj", func() error { return os.WriteFile("/proc/self/oom_score_adj", []byte("500"), 0) }, false},
@@ -103,7 +103,7 @@ func beOdd() error {
 	return nil
 }
 
-// beLimited limits the size of files for good.
+// beLimited limits the file size for ever.
 func beLimited() error {
 	if err := syscall.Setrlimit(unix.RLIMIT_FSIZE, &syscall.Rlimit{Cur: oddFile, Max: oddFile}); err != nil {
 		return err
