@@ -23,7 +23,7 @@ type portrait map[string]string
 
 // portrayed lists the lines of /proc/PID/status that belong to a portrait.
 var portrayed = []string{
-	"Umask", "Uid", "Gid", "Groups", "SigBlk", "SigIgn", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp",
+	"Umask", "Uid", "Gid", "Groups", "SigIgn", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp",
 	"Speculation_Store_Bypass", "SpeculationIndirectBranch", "THP_enabled", "Cpus_allowed", "Mems_allowed",
 }
 
@@ -54,6 +54,7 @@ func (b *bed) portray(pid int) portrait {
 			p[name] = strings.TrimSpace(value)
 		}
 	}
+	p["SigBlk"] = b.blockedSignals(pid)
 	for _, name := range []string{"coredump_filter", "personality", "oom_score_adj", "timerslack_ns", "environ"} {
 		p[name] = strings.TrimSpace(read(name))
 	}
@@ -70,6 +71,30 @@ func (b *bed) portray(pid int) portrait {
 	}
 	b.portrayThread(p, pid, read("stat"))
 	return p
+}
+
+// blockedSignals returns the signals that all threads of a process block. Go blocks all
+// signals of a thread for a moment, while the thread makes another.
+func (b *bed) blockedSignals(pid int) string {
+	b.Helper()
+	all := ^uint64(0)
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
+	if err != nil || len(tasks) == 0 {
+		b.Fatalf("tasks are %q: %v", tasks, err)
+	}
+	for _, task := range tasks {
+		text, err := os.ReadFile(task)
+		_, line, found := strings.Cut(string(text), "\nSigBlk:")
+		if err != nil || !found {
+			continue // it has ended
+		}
+		var blocked uint64
+		if _, err := fmt.Sscanf(line, "%x", &blocked); err != nil {
+			b.Fatalf("%s: %v", task, err)
+		}
+		all &= blocked
+	}
+	return fmt.Sprintf("%016x", all)
 }
 
 // portrayThread adds the attributes of a thread.
