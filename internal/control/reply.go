@@ -10,6 +10,7 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/internal/hint"
+	"github.com/ublk-loop/ublk-loop/internal/rawname"
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
@@ -30,8 +31,8 @@ func (s *Server) fail(w http.ResponseWriter, status int, err error) {
 
 // errorReply returns an error in the terms of the protocol.
 func (s *Server) errorReply(err error) client.ErrorReply {
-	reply := client.ErrorReply{Message: err.Error()}
-	template := s.Hint(err)
+	reply := client.ErrorReply{Message: rawname.Text(err.Error())}
+	template := rawname.Text(s.Hint(err))
 	reply.Hint = hint.Render(template, protocolName)
 	if hint.HasSettings(template) {
 		reply.Template = template

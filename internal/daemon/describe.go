@@ -6,6 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/internal/hint"
+	"github.com/ublk-loop/ublk-loop/internal/rawname"
 	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/ublk"
@@ -16,7 +17,7 @@ func (s *single) describe(err error) error {
 	if s.task.Recover != nil {
 		return report.Name(err, "recover", ublk.BlockPath(*s.task.Recover))
 	}
-	return describeAdd(err, s.task.Name, &s.config)
+	return describeAdd(err, rawname.Name(s.task.Name, s.task.NameBytes), &s.config)
 }
 
 // describeAdd does the same for the error of making a device from a file.

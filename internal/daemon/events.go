@@ -18,8 +18,7 @@ func (s *many) Serving(status loop.Status, recovered bool) {
 	if recovered {
 		message = "recovered"
 	}
-	s.log.of(status.ID).info(message, logged("device", status.Device), logged("file", status.File),
-		logged("buffer_mode", status.BufferMode), loggedBool("direct_io", status.DirectIO))
+	s.log.of(status.ID).info(message, loggedDevice(&status)...)
 }
 
 // Ended implements loop.Events.

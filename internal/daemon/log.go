@@ -1,13 +1,16 @@
 package daemon
 
 import (
+	"encoding/base64"
 	"os"
 	"runtime/debug"
 	"time"
 
 	"go.uber.org/zap/zapcore"
 
+	"github.com/ublk-loop/ublk-loop/internal/rawname"
 	"github.com/ublk-loop/ublk-loop/internal/report"
+	"github.com/ublk-loop/ublk-loop/loop"
 )
 
 // logger is a server's log. It uses zap's core without package zap, because zap links an
@@ -49,17 +52,26 @@ func (l *logger) info(message string, fields ...zapcore.Field) {
 func (l *logger) warn(message string) { l.write(zapcore.WarnLevel, message, nil) }
 
 func (l *logger) error(message string, err error) {
-	l.write(zapcore.ErrorLevel, message, []zapcore.Field{logged("error", err.Error())})
+	l.write(zapcore.ErrorLevel, message, []zapcore.Field{logged("error", rawname.Text(err.Error()))})
 }
 
 // write drops its own error, because there is no other place to report it.
 func (l *logger) write(level zapcore.Level, message string, fields []zapcore.Field) {
-	_ = l.core.Write(zapcore.Entry{Level: level, Time: time.Now(), Message: message}, fields)
+	_ = l.core.Write(zapcore.Entry{Level: level, Time: time.Now(), Message: rawname.Text(message)}, fields)
 }
 
 // logged returns a field of a log line.
 func logged(key, value string) zapcore.Field {
 	return zapcore.Field{Key: key, Type: zapcore.StringType, String: value}
+}
+
+// loggedDevice returns the fields that say what a device is.
+func loggedDevice(s *loop.Status) []zapcore.Field {
+	fields := []zapcore.Field{logged("device", s.Device), logged("file", s.File)}
+	if bytes := rawname.Bytes(s.File); bytes != nil {
+		fields = append(fields, logged("file_bytes", base64.StdEncoding.EncodeToString(bytes)))
+	}
+	return append(fields, logged("buffer_mode", s.BufferMode), loggedBool("direct_io", s.DirectIO))
 }
 
 func loggedBool(key string, value bool) zapcore.Field {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/ublk-loop/ublk-loop/internal/control"
+	"github.com/ublk-loop/ublk-loop/internal/rawname"
 	"github.com/ublk-loop/ublk-loop/loop"
 )
 
@@ -17,7 +18,10 @@ type manyTask struct {
 	Watchdog time.Duration `json:"watchdog"` // interval of pings to the service manager, 0 for none
 	Socket   string        `json:"socket"`   // path to remove at the end, "" for the service manager's socket
 	Program  string        `json:"program"`  // the program to execute at an upgrade
-	Warnings []string      `json:"warnings"`
+	// SocketBytes and ProgramBytes are there for paths that are not UTF-8.
+	SocketBytes  []byte   `json:"socket_bytes,omitempty"`
+	ProgramBytes []byte   `json:"program_bytes,omitempty"`
+	Warnings     []string `json:"warnings"`
 	// Generation counts the earlier servers in this process, which upgrades have
 	// replaced.
 	Generation int `json:"generation"`
@@ -49,6 +53,7 @@ func receiveMany(args []string) (*manyTask, descriptors, error) {
 	}
 	task := &manyTask{}
 	files, err := decode(manyRole, f, text, task)
+	task.Socket, task.Program = rawname.Name(task.Socket, task.SocketBytes), rawname.Name(task.Program, task.ProgramBytes)
 	return task, files, err
 }
 

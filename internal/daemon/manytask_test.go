@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"reflect"
+	"strconv"
 	"testing"
 	"time"
 
@@ -105,5 +106,23 @@ func TestTaskWithoutMetrics(t *testing.T) {
 	_, files, err := receiveMany([]string{fmt.Sprint(messageFD(t, []byte(text)))})
 	if err != nil || files[metricsFile] != nil {
 		t.Errorf("metrics at %v, error %v", files[metricsFile], err)
+	}
+}
+
+// Paths that are not UTF-8 reach the next process as they are.
+func TestPathsOfTask(t *testing.T) {
+	const socket, program = "/run/caf\xe9.sock", "/opt/\xff/ublk-loop"
+	told, err := launchMany(&manyTask{Socket: socket, Program: program}, nil).inMemory(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.Dup(int(told.Fd())) // receiveMany closes it
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer told.Close()
+	task, files, err := receiveMany([]string{strconv.Itoa(fd)})
+	if err != nil || task.Socket != socket || task.Program != program || len(files) != 0 {
+		t.Errorf("%+v, %v, error %v", task, files, err)
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/rawname"
 )
 
 // descriptors are open files, by name, that one process passes to another. A nil file is
@@ -36,6 +38,8 @@ type message struct {
 type descriptor struct {
 	FD   int    `json:"fd"`
 	Path string `json:"path"` // the name of the os.File
+	// PathBytes is there for a path that is not UTF-8 (package rawname).
+	PathBytes []byte `json:"path_bytes,omitempty"`
 }
 
 // encode returns a message as a line of JSON.
@@ -43,7 +47,7 @@ func encode(task any, files descriptors) ([]byte, error) {
 	m := message{Descriptors: map[string]descriptor{}}
 	for name, f := range files {
 		if f != nil {
-			m.Descriptors[name] = descriptor{int(f.Fd()), f.Name()}
+			m.Descriptors[name] = descriptor{int(f.Fd()), f.Name(), rawname.Bytes(f.Name())}
 		}
 	}
 	var err error
@@ -117,7 +121,7 @@ func decode(r role, f *os.File, text []byte, task any) (descriptors, error) {
 			files[name], f = f, nil
 			continue
 		}
-		files[name] = received(d.FD, d.Path)
+		files[name] = received(d.FD, rawname.Name(d.Path, d.PathBytes))
 	}
 	if f != nil {
 		_ = f.Close()

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/internal/confine"
+	"github.com/ublk-loop/ublk-loop/internal/rawname"
 	"github.com/ublk-loop/ublk-loop/loop"
 )
 
@@ -56,6 +57,7 @@ func launchMany(task *manyTask, files descriptors) *launch {
 	return &launch{role: manyRole, files: files, task: func(warnings []string) any {
 		told := *task
 		told.Warnings = append(warnings, task.Warnings...)
+		told.SocketBytes, told.ProgramBytes = rawname.Bytes(told.Socket), rawname.Bytes(told.Program)
 		return told
 	}}
 }

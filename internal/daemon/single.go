@@ -14,6 +14,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/internal/confine"
 	"github.com/ublk-loop/ublk-loop/internal/keysource"
+	"github.com/ublk-loop/ublk-loop/internal/rawname"
 	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/internal/wire"
 	"github.com/ublk-loop/ublk-loop/loop"
@@ -73,8 +74,7 @@ func (s *single) serve(stop <-chan os.Signal) error {
 	for _, w := range s.task.Warnings {
 		log.warn(w)
 	}
-	log.info("serving", logged("device", status.Device), logged("file", status.File),
-		logged("buffer_mode", status.BufferMode), loggedBool("direct_io", status.DirectIO))
+	log.info("serving", loggedDevice(&status)...)
 	if err = s.announce(wire.Device(&status)); err != nil {
 		s.fail(err)
 	} else {
@@ -94,7 +94,7 @@ func (s *single) serve(stop <-chan os.Signal) error {
 
 // fail reports to the requester why there is no device.
 func (s *single) fail(err error) {
-	s.requester.Failed(answer{Error: err.Error(), Hint: report.Hint(err)})
+	s.requester.Failed(answer{Error: rawname.Text(err.Error()), Hint: rawname.Text(report.Hint(err))})
 }
 
 // announce reports to the requester that the device can be used. Its error does not

@@ -1,10 +1,14 @@
 package daemon
 
-import "github.com/ublk-loop/ublk-loop/loop"
+import (
+	"github.com/ublk-loop/ublk-loop/internal/rawname"
+	"github.com/ublk-loop/ublk-loop/loop"
+)
 
 // singleTask is the task of a server of one device.
 type singleTask struct {
 	Name       string     `json:"name"`
+	NameBytes  []byte     `json:"name_bytes,omitempty"` // of a name that is not UTF-8
 	Config     taskConfig `json:"config"`
 	Recover    *uint32    `json:"recover,omitempty"`
 	Foreground bool       `json:"foreground"`
@@ -48,7 +52,7 @@ type taskTransfer struct {
 func singleTaskOf(j *Job) *singleTask {
 	c := &j.Config
 	return &singleTask{
-		Name: j.Name, Recover: j.Recover, Foreground: j.Foreground, JSON: j.JSON, Warnings: j.Warnings,
+		Name: j.Name, NameBytes: rawname.Bytes(j.Name), Recover: j.Recover, Foreground: j.Foreground, JSON: j.JSON, Warnings: j.Warnings,
 		Config: taskConfig{
 			ID: c.ID, ReadOnly: c.ReadOnly, Offset: c.Offset, SizeLimit: c.SizeLimit, SectorSize: c.SectorSize,
 			DirectIO: c.DirectIO, ZeroCopy: c.ZeroCopy, PartScan: c.PartScan, Queues: c.Queues, Depth: c.Depth,

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 )
@@ -106,6 +107,9 @@ func (h *Hooks) supply(text []byte, c *config, out io.Writer) error {
 
 // tell writes the configuration with the mount as its root.
 func (h *Hooks) tell(text []byte, name string, out io.Writer) error {
+	if !utf8.ValidString(h.Program) {
+		return fmt.Errorf("program %q: not UTF-8, so that JSON cannot name it: %w", h.Program, unix.EINVAL)
+	}
 	text, err := editConfig(text, func(c object) error {
 		if err := c.setRoot(hookMountPath(name)); err != nil {
 			return err

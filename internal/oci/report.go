@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/rawname"
 )
 
 // report writes an error to the runtime's log, where engines look for it. The error also
@@ -31,5 +33,5 @@ func (c *call) report(err error) {
 		Level string `json:"level"`
 		Msg   string `json:"msg"`
 		Time  string `json:"time"`
-	}{"error", err.Error(), now})
+	}{"error", rawname.Text(err.Error()), now})
 }

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 )
@@ -62,6 +63,10 @@ func (r *rootfs) parseImage(value string) error {
 func checkPath(path string) error {
 	if !filepath.IsAbs(path) || filepath.Clean(path) != path || path == "/" || strings.ContainsRune(path, 0) {
 		return fmt.Errorf("not a plain absolute path: %w", unix.EINVAL)
+	}
+	// JSON has this in place of what is not UTF-8, so that the path would be another.
+	if strings.ContainsRune(path, utf8.RuneError) {
+		return fmt.Errorf("not UTF-8: %w", unix.EINVAL)
 	}
 	return nil
 }

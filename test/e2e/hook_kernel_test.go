@@ -141,11 +141,11 @@ func TestKernelHookRefused(t *testing.T) {
 	}
 }
 
-func (w *wrapped) readFile(path string) string {
-	w.Helper()
+func (b *bed) readFile(path string) string {
+	b.Helper()
 	text, err := os.ReadFile(path)
 	if err != nil {
-		w.Fatal(err)
+		b.Fatal(err)
 	}
 	return string(text)
 }

@@ -1,0 +1,90 @@
+package client
+
+import (
+	"bytes"
+	"encoding/json"
+
+	"github.com/ublk-loop/ublk-loop/internal/rawname"
+)
+
+// A file's name need not be UTF-8. The types with a member file have a second member,
+// file_bytes, for such a name (docs/json.md). Programs in Go see only File.
+
+// plainDevice is Device without its methods.
+type plainDevice Device
+
+type deviceJSON struct {
+	plainDevice
+	FileBytes []byte `json:"file_bytes,omitempty"`
+}
+
+// MarshalJSON implements json.Marshaler.
+func (d Device) MarshalJSON() ([]byte, error) {
+	return marshal(deviceJSON{plainDevice(d), rawname.Bytes(d.File)})
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (d *Device) UnmarshalJSON(text []byte) error {
+	v := deviceJSON{plainDevice: plainDevice(*d)}
+	err := json.Unmarshal(text, &v)
+	*d = Device(v.plainDevice)
+	d.File = rawname.Name(d.File, v.FileBytes)
+	return err
+}
+
+// plainDeviceStats is DeviceStats without its methods.
+type plainDeviceStats DeviceStats
+
+type deviceStatsJSON struct {
+	plainDeviceStats
+	FileBytes []byte `json:"file_bytes,omitempty"`
+}
+
+// MarshalJSON implements json.Marshaler.
+func (s DeviceStats) MarshalJSON() ([]byte, error) {
+	return marshal(deviceStatsJSON{plainDeviceStats(s), rawname.Bytes(s.File)})
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (s *DeviceStats) UnmarshalJSON(text []byte) error {
+	v := deviceStatsJSON{plainDeviceStats: plainDeviceStats(*s)}
+	err := json.Unmarshal(text, &v)
+	*s = DeviceStats(v.plainDeviceStats)
+	s.File = rawname.Name(s.File, v.FileBytes)
+	return err
+}
+
+// plainAddRequest is AddRequest without its methods.
+type plainAddRequest AddRequest
+
+type addRequestJSON struct {
+	plainAddRequest
+	FileBytes []byte `json:"file_bytes,omitempty"`
+}
+
+// MarshalJSON implements json.Marshaler.
+func (r AddRequest) MarshalJSON() ([]byte, error) {
+	return marshal(addRequestJSON{plainAddRequest(r), rawname.Bytes(r.File)})
+}
+
+// UnmarshalJSON implements json.Unmarshaler. It refuses unknown members, because only a
+// server reads requests, and a member that it does not know would have no effect.
+func (r *AddRequest) UnmarshalJSON(text []byte) error {
+	v := addRequestJSON{plainAddRequest: plainAddRequest(*r)}
+	dec := json.NewDecoder(bytes.NewReader(text))
+	dec.DisallowUnknownFields()
+	err := dec.Decode(&v)
+	*r = AddRequest(v.plainAddRequest)
+	r.File = rawname.Name(r.File, v.FileBytes)
+	return err
+}
+
+// marshal is json.Marshal without the escapes for <, > and &, which the encoder of the
+// whole text adds if it wants them.
+func marshal(v any) ([]byte, error) {
+	var text bytes.Buffer
+	enc := json.NewEncoder(&text)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(v)
+	return text.Bytes(), err
+}

@@ -1,0 +1,48 @@
+// Package rawname carries names through JSON. A name in Linux is a string of bytes, and
+// a string in JSON is UTF-8.
+//
+// The member KEY has the name as it is if it is UTF-8. Otherwise KEY has U+FFFD for each
+// wrong byte, for people, and a member KEY_bytes has the whole name in base64, for
+// programs. A reader takes KEY_bytes if it is there. Messages for people have \xNN for
+// each wrong byte.
+package rawname
+
+import (
+	"fmt"
+	"strings"
+	"unicode/utf8"
+)
+
+// Bytes returns the value of KEY_bytes: nil for a name that needs none.
+func Bytes(name string) []byte {
+	if utf8.ValidString(name) {
+		return nil
+	}
+	return []byte(name)
+}
+
+// Name returns the name that the members KEY and KEY_bytes stand for.
+func Name(text string, bytes []byte) string {
+	if len(bytes) > 0 {
+		return string(bytes)
+	}
+	return text
+}
+
+// Text returns a message in UTF-8.
+func Text(message string) string {
+	if utf8.ValidString(message) {
+		return message
+	}
+	var text strings.Builder
+	for len(message) > 0 {
+		r, n := utf8.DecodeRuneInString(message)
+		if r == utf8.RuneError && n == 1 {
+			fmt.Fprintf(&text, `\x%02x`, message[0])
+		} else {
+			text.WriteString(message[:n])
+		}
+		message = message[n:]
+	}
+	return text.String()
+}

@@ -1,0 +1,23 @@
+package statefile
+
+import (
+	"encoding/json"
+	"reflect"
+	"testing"
+)
+
+// Names that are not UTF-8 are the same when they are read back: one is compared with
+// that of a disk, the other is opened.
+func TestNames(t *testing.T) {
+	r := Record{
+		Version: version, FileDisk: Disk{Sequence: 3, Name: "vg\xe9", UUID: "LVM-\xff"},
+		Status: &Status{ID: 1, File: "/caf\xe9.img"},
+	}
+	data, err := json.Marshal(&r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := parse(data, 1); got == nil || !reflect.DeepEqual(*got, r) {
+		t.Errorf("%s is read as %+v", data, got)
+	}
+}
