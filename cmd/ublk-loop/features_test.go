@@ -120,6 +120,22 @@ func TestJSONDocumented(t *testing.T) {
 			documented[key] = true
 		}
 	}
+	for _, v := range []any{client.Device{File: "\xff"}, client.DeviceStats{File: "\xff"}} { // with the keys of such a name
+		var keys map[string]json.RawMessage
+		text, err := json.Marshal(v)
+		if err == nil {
+			err = json.Unmarshal(text, &keys)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for key := range keys {
+			if _, found := documented[key]; !found {
+				t.Errorf("%T: docs/json.md lacks %q", v, key)
+			}
+			documented[key] = true
+		}
+	}
 	for key, exists := range documented {
 		if !exists {
 			t.Errorf("docs/json.md has %q, which there is not", key)
