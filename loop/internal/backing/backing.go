@@ -11,8 +11,8 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/identity"
 )
 
-// Backing is the open file or disk behind a device. Its fields are fixed by
-// Open; sizes and offsets are in bytes.
+// Backing is the open file or disk of a device. Open sets its fields, which do not
+// change. Sizes and offsets are in bytes.
 type Backing struct {
 	FD       int    // O_RDWR or O_RDONLY, O_CLOEXEC, O_DIRECT if direct; -1 when closed
 	Path     string // absolute, links resolved
@@ -22,34 +22,35 @@ type Backing struct {
 
 	Dev, Ino uint64 // identity: st_dev and st_ino
 	Rdev     uint64 // st_rdev, of a disk
-	// Identity tells the object from others that have its numbers at other times.
+	// Identity distinguishes the object from others that have the same numbers at other
+	// times.
 	Identity identity.File
 
-	SectorSize   uint32 // logical block size of the device made of it
-	TransferSize uint32 // sector size of the transfer, at most sectorSize; 0 for none
-	Offset, Size uint64 // where in the backing the device starts; how long it is
+	SectorSize   uint32 // logical block size of the device
+	TransferSize uint32 // sector size of the transfer, at most SectorSize; 0 without a transfer
+	Offset, Size uint64 // start of the device in the backing, and its size
 
 	// punchHole says that fallocate(FALLOC_FL_PUNCH_HOLE) works on a file.
 	punchHole bool
-	// ringDiscard says that a disk takes discards from a ring.
+	// ringDiscard says that a disk accepts discards from a ring.
 	ringDiscard bool
 	// blockSize is the unit in which a file's space is allocated.
 	blockSize uint32
-	// memAlign is what O_DIRECT asks of an address; 0 when it is not known.
+	// memAlign is the alignment of addresses that O_DIRECT requires; 0 if it is unknown.
 	memAlign uint32
-	// allowDiscards says that a transfer does not keep discards back.
+	// allowDiscards says that a transfer passes discards on.
 	allowDiscards bool
 	// maxIOAsked is Options.MaxIOBytes.
 	maxIOAsked uint32
-	// queue are the limits of the disk, or of the disk under the file system.
+	// queue has the limits of the disk, or of the disk under the file system.
 	queue queueLimits
 }
 
-// Open opens, locks and describes the object of an O_PATH descriptor
-// (OpenPath), as o wants it. It returns an error that wraps EBUSY when
-// another holds it (a writer, a mount), EROFS, EACCES or EPERM when it cannot
-// be written to, EAGAIN when another program has a lease on it, EINVAL for a size, offset or sector size that do not go
-// together; where something can be done about it, a *hint.Error.
+// Open opens, locks and describes the object of an O_PATH descriptor (OpenPath). It
+// returns an error that wraps EBUSY if the object is in use (by a writer or a mount),
+// EROFS, EACCES or EPERM if it cannot be written to, EAGAIN if another program has a
+// lease on it, and EINVAL if its size, the offset and the sector size do not fit
+// together. If the user can do something about the error, it is a *hint.Error.
 func Open(file *os.File, o *Options) (*Backing, error) {
 	b := &Backing{FD: -1, Path: file.Name(), ReadOnly: o.ReadOnly, maxIOAsked: o.MaxIOBytes, allowDiscards: o.Transfer != nil && o.Transfer.AllowDiscards}
 	if err := b.open(file, o); err != nil {
@@ -82,7 +83,7 @@ func (b *Backing) open(file *os.File, o *Options) error {
 	return b.chooseDirect(o.DirectIO)
 }
 
-// Close closes the backing, and drops its lock by that.
+// Close closes the backing, and so releases its lock.
 func (b *Backing) Close() error {
 	if b.FD < 0 {
 		return nil
@@ -92,7 +93,7 @@ func (b *Backing) Close() error {
 	return err
 }
 
-// identify takes down what the object is.
+// identify records the identity of the object.
 func (b *Backing) identify(file *os.File) error {
 	if err := checkKind(int(file.Fd())); err != nil {
 		return err
@@ -106,9 +107,9 @@ func (b *Backing) identify(file *os.File) error {
 	return nil
 }
 
-// reopen opens the object for I/O. A disk that is written to is claimed
-// (O_EXCL, bd_prepare_to_claim in block/bdev.c): a mounted one, or one that
-// another has claimed, is EBUSY.
+// reopen opens the object for I/O. It claims a disk that is to be written to (O_EXCL,
+// bd_prepare_to_claim in block/bdev.c). If the disk is mounted or otherwise claimed, the
+// open fails with EBUSY.
 func (b *Backing) reopen(file *os.File, o *Options) error {
 	flags := unix.O_RDWR
 	switch {
@@ -126,13 +127,13 @@ func (b *Backing) reopen(file *os.File, o *Options) error {
 		return fmt.Errorf("stat: %w", err)
 	}
 	if st.Dev != b.Dev || st.Ino != b.Ino || st.Rdev != b.Rdev {
-		return fmt.Errorf("another object than was found: %w", unix.ESTALE)
+		return fmt.Errorf("the object was replaced meanwhile: %w", unix.ESTALE)
 	}
 	b.Identity, err = identity.OfDescriptor(b.FD)
 	return err
 }
 
-// explainOpen adds what can be done about an open that failed.
+// explainOpen adds a hint to an error of an open.
 func (b *Backing) explainOpen(file *os.File, err error) error {
 	if b.ReadOnly || errors.Is(err, unix.EAGAIN) {
 		return err
@@ -147,8 +148,8 @@ func (b *Backing) explainOpen(file *os.File, err error) error {
 	return err
 }
 
-// checkWritable finds out what a read-write open does not tell: a disk that is
-// write-protected or written to in sequence only, a file that is swapped to.
+// checkWritable detects obstacles that a read-write open does not report: a disk that is
+// write-protected or zoned, and a file that is swap space.
 func (b *Backing) checkWritable() error {
 	switch {
 	case b.IsDisk:
@@ -164,8 +165,8 @@ func (b *Backing) checkWritable() error {
 	return nil
 }
 
-// checkDiskWritable refuses a disk whose writes would fail one by one. Opening
-// a write-protected disk succeeds; blkdev_write_iter in block/fops.c fails.
+// checkDiskWritable refuses a disk on which every write would fail. The open of a
+// write-protected disk succeeds, but blkdev_write_iter in block/fops.c fails.
 func (b *Backing) checkDiskWritable() error {
 	if b.ReadOnly {
 		return nil
@@ -173,7 +174,7 @@ func (b *Backing) checkDiskWritable() error {
 	protected, err := unix.IoctlGetUint32(b.FD, unix.BLKROGET)
 	switch {
 	case err != nil:
-		return fmt.Errorf("ask for write protection: %w", err)
+		return fmt.Errorf("get write protection: %w", err)
 	case protected != 0:
 		return hint.Add(fmt.Errorf("write-protected: %w", unix.EROFS), "attach it with {read_only}")
 	case b.queue.zoned:
@@ -185,9 +186,9 @@ func (b *Backing) checkDiskWritable() error {
 	return err
 }
 
-// probePunchHole punches a hole where there is nothing, in the first block
-// past the end, which changes neither size nor content. Whatever fails, be it
-// that the end is the largest offset of the file system, leaves discards out.
+// probePunchHole punches a hole in the first block behind the end of the file, which
+// changes neither size nor content. After any error, for example because the end is the
+// largest offset of the file system, the device has no discards.
 func (b *Backing) probePunchHole() error {
 	var st unix.Stat_t
 	if err := unix.Fstat(b.FD, &st); err != nil {
@@ -197,7 +198,7 @@ func (b *Backing) probePunchHole() error {
 	return unix.Fallocate(b.FD, holeMode, (st.Size+block-1)/block*block, block)
 }
 
-// DeviceNumber returns the number of the disk, or that of the file's file system.
+// DeviceNumber returns the number of the disk, or of the file's file system.
 func (b *Backing) DeviceNumber() uint64 {
 	if b.IsDisk {
 		return b.Rdev
@@ -205,5 +206,5 @@ func (b *Backing) DeviceNumber() uint64 {
 	return b.Dev
 }
 
-// holeMode is the mode of fallocate(2) that gives space back and keeps the size.
+// holeMode is the mode of fallocate(2) that frees space and keeps the size.
 const holeMode = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE

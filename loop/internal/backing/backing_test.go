@@ -21,8 +21,8 @@ func openFor(t testing.TB, path string, o Options) (*Backing, error) {
 	return b, err
 }
 
-// wantHint checks an error's errno, its object and its hint; an empty one
-// stands for none.
+// wantHint checks an error's errno, path and hint. An empty hint means that there must be
+// none.
 func wantHint(t testing.TB, err, want error, path, wanted string) {
 	t.Helper()
 	if !errors.Is(err, want) {
@@ -88,8 +88,8 @@ func TestBackingReadOnly(t *testing.T) {
 	}
 }
 
-// A file that cannot be written to, whoever we are: a sysctl that nobody can
-// set, and the program that runs.
+// These files cannot be written to, not even by root: a constant sysctl, and the running
+// program.
 func TestBackingUnwritable(t *testing.T) {
 	program, err := os.Executable()
 	if err != nil {
@@ -101,7 +101,7 @@ func TestBackingUnwritable(t *testing.T) {
 	}
 }
 
-// After an error nothing is left open.
+// After an error no file stays open.
 func TestBackingErrorClosesFile(t *testing.T) {
 	path := newFile(t, "file", 1<<20)
 	for _, o := range []Options{{Offset: 1}, {SectorSize: 513}, {DirectIO: "perhaps"}} {
@@ -109,7 +109,7 @@ func TestBackingErrorClosesFile(t *testing.T) {
 			t.Fatalf("%+v: error %v, want EINVAL", o, err)
 		}
 	}
-	b, err := openFor(t, path, Options{}) // a file left open would hold its lock
+	b, err := openFor(t, path, Options{}) // a file that stayed open would hold its lock
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +118,7 @@ func TestBackingErrorClosesFile(t *testing.T) {
 	}
 }
 
-// The probe for holes changes nothing of a file, and tells the truth.
+// The probe for holes does not change the file, and its result is correct.
 func TestBackingPunchHole(t *testing.T) {
 	path := newFile(t, "file", 0)
 	if err := os.WriteFile(path, []byte(strings.Repeat("x", 1536)), 0o600); err != nil {

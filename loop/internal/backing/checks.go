@@ -14,16 +14,17 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/identity"
 )
 
-// A disk or file system that checks what it stores computes a checksum of a page before
-// the page is written. If the page changes in between, the checksum is wrong, and so is
-// every later read. Pages under way change as a rule: a file is mapped and written to, a
-// file system writes to a buffer again. The kernel lets writers wait for such a disk
-// (BLK_FEAT_STABLE_WRITES), but a ublk device cannot ask for that before its disk is
-// added, when the disk's own page cache is told. So the driver's copy has to do.
+// A disk or file system that verifies checksums computes the checksum of a page before it
+// writes the page. If the page changes in between, the checksum is wrong, and every later
+// read fails. It is normal that pages change while they are written: a process writes to
+// a mapped file, or a file system to a buffer. The kernel makes writers wait if the disk
+// requires it (BLK_FEAT_STABLE_WRITES), but a ublk device cannot require it before its
+// disk is added, which is when the page cache of the disk is set up. Therefore the driver
+// must copy the pages.
 
-// Checksummer returns the name of the disk, or the type of the file system, that checks
-// what is stored in the object of OpenPath, empty if there is none. The page cache
-// copies: with buffered I/O this is of no concern.
+// Checksummer returns the name of the disk, or the type of the file system, that verifies
+// checksums of the data of an OpenPath object. It returns "" if there is none. Buffered
+// I/O is not affected, because the page cache copies the data.
 func Checksummer(file *os.File) (string, error) {
 	defer runtime.KeepAlive(file)
 	b := &Backing{FD: int(file.Fd()), Path: file.Name()}
@@ -33,7 +34,8 @@ func Checksummer(file *os.File) (string, error) {
 	return b.checksummer("/sys")
 }
 
-// Checksummer is the function of that name for what is open, with direct I/O.
+// Checksummer is the function Checksummer for an open backing. Without direct I/O or
+// writes it returns "".
 func (b *Backing) Checksummer() (string, error) {
 	if !b.Direct || b.ReadOnly {
 		return "", nil
@@ -41,7 +43,7 @@ func (b *Backing) Checksummer() (string, error) {
 	return b.checksummer("/sys")
 }
 
-// checksummer has sysfs mounted at dir.
+// checksummer is Checksummer with sysfs mounted at dir.
 func (b *Backing) checksummer(dir string) (string, error) {
 	if name, err := b.checksummingFileSystem(); name != "" || err != nil {
 		return name, err
@@ -60,7 +62,7 @@ func (b *Backing) checksummer(dir string) (string, error) {
 		name, err = checksumDisk(root, "dev/block/"+identity.MajMin(dev))
 	}
 	if !b.IsDisk && errors.Is(err, fs.ErrNotExist) {
-		return "", nil // no disk below the file system
+		return "", nil // the file system has no disk
 	}
 	if err != nil {
 		return "", fmt.Errorf("look for checksums: %w", err)
@@ -68,9 +70,10 @@ func (b *Backing) checksummer(dir string) (string, error) {
 	return name, nil
 }
 
-// checksumFileSystems check the data of files, and take direct writes as they are. Btrfs
-// is not among them: it copies what it computes a checksum of (Linux 6.15, which is the
-// first with zero copy). Magic numbers are those of the file systems' own sources.
+// checksumFileSystems lists file systems that verify checksums of file data but do not
+// copy direct writes. Btrfs is not among them, because it copies the data before it
+// computes the checksum (Linux 6.15, the first version with zero copy). The magic numbers
+// come from the sources of the file systems.
 var checksumFileSystems = map[int64]string{
 	0xca451a4e: "bcachefs",
 	0x2fc12fc1: "zfs",
@@ -83,13 +86,13 @@ func (b *Backing) checksummingFileSystem() (string, error) {
 	}
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(b.FD, &st); err != nil {
-		return "", fmt.Errorf("ask for the file system: %w", err)
+		return "", fmt.Errorf("get the file system: %w", err)
 	}
 	return checksumFileSystems[st.Type], nil
 }
 
-// checksumDisk returns the name of the disk in a directory of sysfs, or of the first
-// below it, that checks what it stores, empty if none does.
+// checksumDisk returns the name of the disk in a directory of sysfs, or of the first disk
+// below it, that verifies checksums. It returns "" if there is none.
 func checksumDisk(root *os.Root, dir string) (string, error) {
 	d := &sysfsDisk{root: root, dir: dir}
 	disk := dir
@@ -116,8 +119,9 @@ func checksumDisk(root *os.Root, dir string) (string, error) {
 	return "", nil
 }
 
-// names returns the names in a directory, none for one that is not there. Root.FS does not
-// take "..", by which a partition's disk is found.
+// names returns the names in a directory. It returns none if the directory does not
+// exist. Root.FS cannot be used, because it refuses "..", which leads from a partition to
+// its disk.
 func names(root *os.Root, dir string) ([]string, error) {
 	f, err := root.Open(dir)
 	if errors.Is(err, fs.ErrNotExist) {

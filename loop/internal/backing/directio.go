@@ -9,10 +9,9 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/hint"
 )
 
-// chooseDirect decides between direct and buffered I/O. Auto is direct where
-// the file system takes every request that the device can send, which is a
-// question of the sector size and the offset; on is an error where it does
-// not. Status tells which it became.
+// chooseDirect decides between direct and buffered I/O. Auto chooses direct I/O if the
+// file system accepts every request that the device can send, which depends on the sector
+// size and the offset. On returns an error if it does not. Status shows the choice.
 func (b *Backing) chooseDirect(want Switch) error {
 	switch want {
 	case SwitchOff:
@@ -29,22 +28,22 @@ func (b *Backing) chooseDirect(want Switch) error {
 	return nil
 }
 
-// tryDirect makes the descriptor a direct one, or says why it cannot be.
+// tryDirect switches the descriptor to direct I/O, or returns why that is impossible.
 func (b *Backing) tryDirect() error {
 	align, err := b.directAlignment()
 	if err != nil {
 		return hint.Add(err, "use {direct_io=auto} or off")
 	}
 	if b.SectorSize%align != 0 {
-		err := fmt.Errorf("sectors of %d bytes: it takes multiples of %d: %w", b.SectorSize, align, unix.EINVAL)
+		err := fmt.Errorf("sectors of %d bytes: the file needs multiples of %d: %w", b.SectorSize, align, unix.EINVAL)
 		return hint.Add(err, "use {sector_size=%d}, or {direct_io=auto}", align)
 	}
 	if b.Offset%uint64(align) != 0 {
-		err := fmt.Errorf("offset %d: it takes multiples of %d: %w", b.Offset, align, unix.EINVAL)
+		err := fmt.Errorf("offset %d: the file needs multiples of %d: %w", b.Offset, align, unix.EINVAL)
 		return hint.Add(err, "use {direct_io=auto} or off")
 	}
 	if err := b.setDirect(true); err != nil {
-		return hint.Add(fmt.Errorf("not here: %w", err), "use {direct_io=auto} or off")
+		return hint.Add(fmt.Errorf("switch it on: %w", err), "use {direct_io=auto} or off")
 	}
 	if err := b.readSectors(); err != nil {
 		_ = b.setDirect(false)
@@ -54,19 +53,19 @@ func (b *Backing) tryDirect() error {
 	return nil
 }
 
-// directAlignment returns the unit of offsets and lengths of direct I/O, 1 if
-// the kernel does not say, and an error if there is no direct I/O.
+// directAlignment returns the unit of offsets and lengths of direct I/O. It returns 1 if
+// the kernel does not report the unit, and an error if there is no direct I/O.
 //
-// STATX_DIOALIGN (Linux 6.1; ext4, xfs, f2fs, block devices) says it for the
-// file itself. Two file systems that do not answer take O_DIRECT but do not
-// mean it: tmpfs (Linux 6.6), whose page cache is all there is, and btrfs,
-// which buffers what is not a multiple of its blocks (check_direct_IO).
+// STATX_DIOALIGN (Linux 6.1; ext4, xfs, f2fs, block devices) reports the unit for the
+// file itself. Two file systems that do not report it accept O_DIRECT without doing
+// direct I/O: tmpfs (Linux 6.6), which has only the page cache, and btrfs, which buffers
+// requests that are not a multiple of its blocks (check_direct_IO).
 func (b *Backing) directAlignment() (uint32, error) {
 	var stx unix.Statx_t
 	err := unix.Statx(b.FD, "", unix.AT_EMPTY_PATH, unix.STATX_DIOALIGN, &stx)
 	if err == nil && stx.Mask&unix.STATX_DIOALIGN != 0 {
 		if stx.Dio_offset_align == 0 || stx.Dio_mem_align == 0 {
-			return 0, fmt.Errorf("not for this file: %w", unix.EINVAL)
+			return 0, fmt.Errorf("not supported for this file: %w", unix.EINVAL)
 		}
 		b.memAlign = stx.Dio_mem_align
 		return stx.Dio_offset_align, nil
@@ -76,19 +75,20 @@ func (b *Backing) directAlignment() (uint32, error) {
 	}
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(b.FD, &st); err != nil {
-		return 0, fmt.Errorf("ask for the file system: %w", err)
+		return 0, fmt.Errorf("get the file system: %w", err)
 	}
 	switch st.Type {
 	case unix.TMPFS_MAGIC, unix.RAMFS_MAGIC, unix.HUGETLBFS_MAGIC:
-		return 0, fmt.Errorf("a file in memory: %w", unix.EINVAL)
+		return 0, fmt.Errorf("the file is in memory: %w", unix.EINVAL)
 	case unix.BTRFS_SUPER_MAGIC:
 		return b.blockSize, nil
 	}
 	return 1, nil
 }
 
-// setDirect turns O_DIRECT on or off. A second open would need a second claim
-// on a disk; the kernel asks the same of both (setfl in fs/fcntl.c, do_dentry_open).
+// setDirect switches O_DIRECT on or off. A second open is no alternative, because it
+// would need a second claim on a disk. The kernel makes the same checks in both cases
+// (setfl in fs/fcntl.c, do_dentry_open).
 func (b *Backing) setDirect(on bool) error {
 	flags, err := unix.FcntlInt(uintptr(b.FD), unix.F_GETFL, 0)
 	if err != nil {
@@ -102,9 +102,9 @@ func (b *Backing) setDirect(on bool) error {
 	return err
 }
 
-// readSectors reads the first and the second sector, one by one, which fails
-// where direct I/O needs more alignment than a sector's. An error that says
-// anything else, of a bad sector say, is the device's own business later.
+// readSectors reads the first and the second sector separately. That fails if direct I/O
+// needs a larger alignment than a sector. It ignores any other error, for example of a
+// bad sector, because the device reports it later.
 func (b *Backing) readSectors() error {
 	page, err := unix.Mmap(-1, 0, maxSectorSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
 	if err != nil {

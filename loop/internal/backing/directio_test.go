@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Whatever the file system here can do, on is direct or an error with a hint,
-// auto is direct where on is possible, and off is buffered.
+// On any file system, on gives direct I/O or an error with a hint, auto gives direct I/O
+// if on is possible, and off gives buffered I/O.
 func TestDirectIO(t *testing.T) {
 	path := newFile(t, "file", 1<<20)
 	for _, sector := range []uint32{512, 1024, 2048, 4096} {
@@ -48,7 +48,7 @@ func hasDirectFlag(t *testing.T, fd int) bool {
 	return flags&unix.O_DIRECT != 0
 }
 
-// tmpfs takes O_DIRECT (Linux 6.6) and does not mean it.
+// tmpfs accepts O_DIRECT (Linux 6.6) without doing direct I/O.
 func TestDirectIOMemory(t *testing.T) {
 	dir, err := os.MkdirTemp("/dev/shm", "ublk-loop-test")
 	if err != nil {
@@ -80,7 +80,7 @@ func TestDirectIOMemory(t *testing.T) {
 	wantHint(t, err, unix.EINVAL, path, "{direct_io=auto}")
 }
 
-// A file that has no direct I/O does not become direct.
+// A file without direct I/O cannot be switched to it.
 func TestSetDirectRefused(t *testing.T) {
 	f, err := os.Open("/proc/self/stat")
 	if err != nil {
@@ -96,8 +96,9 @@ func TestSetDirectRefused(t *testing.T) {
 	}
 }
 
-// Both the first and the second sector have to be readable, but none beyond the device's end. What
-// ends beyond the largest offset is refused as direct I/O of a wrong alignment is.
+// Both the first and the second sector must be readable, but no sector beyond the
+// device's end. A sector that ends beyond the largest offset is refused like direct I/O
+// with a wrong alignment.
 func TestReadSectors(t *testing.T) {
 	b, err := openFor(t, newFile(t, "file", 4096), Options{DirectIO: SwitchOff})
 	if err != nil {
@@ -123,8 +124,8 @@ func TestReadSectors(t *testing.T) {
 	}
 }
 
-// Direct I/O that needs more than the device's sectors and offset give is off
-// by auto, and an error by on. The file itself says what it needs.
+// If direct I/O needs a larger alignment than the device's sectors and offset have, auto
+// chooses buffered I/O, and on fails. The file itself reports the alignment.
 func TestDirectIOAlignment(t *testing.T) {
 	path := newFile(t, "file", 1<<20)
 	b, err := openFor(t, path, Options{DirectIO: SwitchOff})
@@ -142,5 +143,5 @@ func TestDirectIOAlignment(t *testing.T) {
 	b.SectorSize, b.Offset = align, uint64(align)/2
 	wantHint(t, b.tryDirect(), unix.EINVAL, "offset", "{direct_io=auto}")
 	b.SectorSize, b.Offset = align/2, 0
-	wantHint(t, b.tryDirect(), unix.EINVAL, fmt.Sprintf("sectors of %d bytes: it takes multiples of %d", align/2, align), "{sector_size")
+	wantHint(t, b.tryDirect(), unix.EINVAL, fmt.Sprintf("sectors of %d bytes: the file needs multiples of %d", align/2, align), "{sector_size")
 }

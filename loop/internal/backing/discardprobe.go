@@ -8,10 +8,10 @@ import (
 	"github.com/ublk-loop/ublk-loop/ring"
 )
 
-// probeDiscard finds out whether a disk takes discards from a ring (Linux
-// 6.12), by one of no bytes: who knows the command says EINVAL to that
-// (blk_validate_byte_range in block/ioctl.c), who does not, EOPNOTSUPP. Whatever
-// else is said, there are no discards then.
+// probeDiscard finds out whether a disk accepts discards from a ring (Linux 6.12). It
+// sends a discard of no bytes. A kernel with the command answers EINVAL
+// (blk_validate_byte_range in block/ioctl.c), and a kernel without it answers EOPNOTSUPP.
+// Any other answer also means that there are no discards.
 func (b *Backing) probeDiscard() (bool, error) {
 	r, err := ring.New(ring.Options{})
 	if err != nil {

@@ -1,6 +1,7 @@
-// Package backing is the file or disk behind a device: how it is found, opened, locked
-// and identified, which part of it is the device, and what limits it gives the device.
+// Package backing is the file or disk behind a device. It finds, opens, locks and
+// identifies the file, decides which part of it is the device, and which limits it gives
+// the device.
 //
-// Nothing here knows of a device's life or of its requests. A name is looked up once
-// (OpenPath); all that follows works on the object that was found.
+// The package knows nothing of a device's life or of its requests. It looks a name up
+// only once (OpenPath). Everything else works on the object that was found.
 package backing

@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The number of calls for a file does not grow with a size that costs nothing:
-// the largest file takes as many as a file of a TiB.
+// The number of calls for a file does not grow with the size of a sparse file: the
+// largest file takes as many calls as a file of a TiB.
 func TestDropCacheOfSparseFile(t *testing.T) {
 	fd, err := unix.MemfdCreate("sparse", unix.MFD_CLOEXEC)
 	if err != nil {
@@ -28,8 +28,8 @@ func TestDropCacheOfSparseFile(t *testing.T) {
 	}
 }
 
-// The parts of a file leave nothing out, and the last has no end: the rest of a
-// file keeps pages too.
+// The parts cover the whole file, and the last part has no end, because the rest of the
+// file has cached pages, too.
 func TestDropParts(t *testing.T) {
 	for _, size := range []uint64{1, 1 << 30, 1<<30 + 1, 3<<30 + 5, 1 << 40, 1<<40 + 1, 8191 << 50, 1<<63 - 1} {
 		next, open := int64(0), false

@@ -8,11 +8,11 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/hint"
 )
 
-// setExtent decides which part of the backing is the device, and its sector size.
+// setExtent determines which part of the backing is the device, and its sector size.
 func (b *Backing) setExtent(o *Options) error {
-	total, err := unix.Seek(b.FD, 0, unix.SEEK_END) // of a disk too (blkdev_llseek)
+	total, err := unix.Seek(b.FD, 0, unix.SEEK_END) // also works for a disk (blkdev_llseek)
 	if err != nil {
-		return fmt.Errorf("ask for the size: %w", err)
+		return fmt.Errorf("get the size: %w", err)
 	}
 	if b.blockSize, err = b.allocationUnit(); err != nil {
 		return err
@@ -26,8 +26,8 @@ func (b *Backing) setExtent(o *Options) error {
 	return err
 }
 
-// extent returns the size of the device that starts at offset in a backing of
-// total bytes, and ends at its end or after sizeLimit bytes, if that is not 0.
+// extent returns the size of the device that starts at offset in a backing of total
+// bytes. The device ends with the backing, or after sizeLimit bytes if that is not 0.
 func extent(total, offset, sizeLimit uint64, sectorSize uint32) (uint64, error) {
 	sector := uint64(sectorSize)
 	switch {
@@ -55,18 +55,18 @@ func extent(total, offset, sizeLimit uint64, sectorSize uint32) (uint64, error) 
 	return size, nil
 }
 
-// allocationUnit returns the block size of the file system, which holes have
-// to fit to free anything.
+// allocationUnit returns the block size of the file system. Only holes of whole blocks
+// free space.
 func (b *Backing) allocationUnit() (uint32, error) {
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(b.FD, &st); err != nil {
-		return 0, fmt.Errorf("ask for the file system: %w", err)
+		return 0, fmt.Errorf("get the file system: %w", err)
 	}
 	return unitOf(st.Bsize), nil
 }
 
-// unitOf returns a file system's block size, or 4096 for what is a network's or
-// a user's idea of a block.
+// unitOf returns a file system's block size. It returns 4096 for file systems in user
+// space or on a network, whose value may be meaningless.
 func unitOf(blockSize int64) uint32 {
 	if blockSize >= 512 && blockSize <= 1<<28 && blockSize&(blockSize-1) == 0 {
 		return uint32(blockSize)

@@ -54,7 +54,7 @@ func TestExtent(t *testing.T) {
 	}
 }
 
-// What statfs(2) says is a unit of holes only if it can be a block.
+// The value of statfs(2) is the unit of holes only if it can be a block size.
 func TestUnitOf(t *testing.T) {
 	for blockSize, want := range map[int64]uint32{
 		512: 512, 1024: 1024, 4096: 4096, 65536: 65536, 1 << 28: 1 << 28,

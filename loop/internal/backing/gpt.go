@@ -11,17 +11,17 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/hint"
 )
 
-// The header of a GUID partition table (UEFI 2.10, 5.3.2).
+// These describe the header of a GUID partition table (UEFI 2.10, 5.3.2).
 const (
 	gptSignature = "EFI PART"
 	// gptHeaderSize is the smallest size of a header in bytes.
 	gptHeaderSize = 92
 )
 
-// tableSectorSize returns the sector size of the disk of which the file is an
-// image: the size for which the file has a GUID partition table, or 512 without
-// a table. It returns an error if the device cannot have that size, because its
-// partitions would be missing with any other size.
+// tableSectorSize returns the sector size of the disk of which the file is an image: the
+// size for which the file has a GUID partition table, or 512 without a table. It returns
+// an error if the device cannot have that size, because its partitions would be missing
+// with any other size.
 func (b *Backing) tableSectorSize(o *Options, total uint64) (uint32, error) {
 	if o.Offset >= total {
 		return 512, nil

@@ -10,11 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A table is the header of a partition table, as a partitioning tool writes it
-// for a disk of some sectors.
+// table is the header of a partition table, as a partitioning tool writes it.
 type table []byte
 
-// newTable makes a table.
+// newTable makes a table for a disk with a number of sectors.
 func newTable(sectors uint64) table {
 	h := make(table, gptHeaderSize)
 	copy(h, gptSignature)
@@ -30,7 +29,7 @@ func newTable(sectors uint64) table {
 	return h.seal()
 }
 
-// seal corrects the checksum, over as many bytes as the header says that it has.
+// seal corrects the checksum over the length in the header.
 func (h table) seal() table {
 	clear(h[16:20])
 	length := min(binary.LittleEndian.Uint32(h[12:]), gptHeaderSize)
@@ -104,8 +103,8 @@ func TestSectorSizeOfImage(t *testing.T) {
 	}
 }
 
-// A change of any byte of a header, and a size of the header that does not fit
-// the sector, make it no table.
+// After a change of any byte, or with a size that does not fit the sector, a header does
+// not count as a table.
 func TestSectorSizeOfDamagedTable(t *testing.T) {
 	path := newFile(t, "image", 1<<20)
 	refuse := func(what string, n uint32, h table) {
@@ -129,8 +128,8 @@ func TestSectorSizeOfDamagedTable(t *testing.T) {
 	}
 }
 
-// A file that does not consist of its partition table's sectors is refused, with
-// what to do: with other sectors, its partitions would be missing.
+// A file that does not consist of whole sectors of its partition table is refused with a
+// hint, because its partitions would be missing with any other sector size.
 func TestSectorSizeOfImageWithRest(t *testing.T) {
 	path := newFile(t, "image", 1<<20+512)
 	writeAt(t, path, newTable(256), 4096)

@@ -23,7 +23,7 @@ func leased(t *testing.T, kind int) string {
 	return path
 }
 
-// The holder of a lease has 45 seconds to give it up. An open does not wait for that.
+// An open does not wait for the holder of a lease, who has 45 seconds to give it up.
 func TestOpenDoesNotWaitForLeases(t *testing.T) {
 	for name, tt := range map[string]struct {
 		lease int
@@ -35,7 +35,7 @@ func TestOpenDoesNotWaitForLeases(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := leased(t, tt.lease)
-			opened := make(chan error, 1) // of a goroutine that ends with the lease
+			opened := make(chan error, 1) // its goroutine ends with the lease
 			file := openPath(t, path)
 			go func() { opened <- tt.open(file) }()
 			select {
@@ -48,7 +48,8 @@ func TestOpenDoesNotWaitForLeases(t *testing.T) {
 	}
 }
 
-// What is open waits as ever: io_uring fails what would wait on a file that is not to.
+// An opened file is in blocking mode, because io_uring would fail operations that have to
+// wait otherwise.
 func TestOpenedWaits(t *testing.T) {
 	b, err := openFor(t, newFile(t, "file", 1<<20), Options{})
 	if err != nil {

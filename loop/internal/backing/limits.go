@@ -13,19 +13,19 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
-// queueLimits are the limits of a disk's queue, named and counted as sysfs
-// does, but for sizes, which are all in bytes. See docs/limits.md.
+// queueLimits are the limits of a disk's queue, with the names and units of sysfs, except
+// that all sizes are in bytes. See docs/limits.md.
 type queueLimits struct {
 	logicalBlockSize  uint32
 	physicalBlockSize uint32
 	minimumIOSize     uint32
 	optimalIOSize     uint32
-	maxHWBytes        uint64 // the largest request
+	maxHWBytes        uint64 // size of the largest request
 	chunkBytes        uint64 // a boundary that requests do not cross; 0 for none
 	start             uint64 // of a partition, on its disk
 	virtBoundaryMask  uint64
 	dmaAlignment      uint32 // mask
-	maxSegments       uint32 // 0 when not known
+	maxSegments       uint32 // 0 if unknown
 	maxSegmentSize    uint32
 
 	discardGranularity  uint32
@@ -39,8 +39,8 @@ type queueLimits struct {
 	zoned      bool
 }
 
-// defaultLimits are those of a file whose file system has no disk (tmpfs, NFS,
-// a btrfs of many): what the block layer takes for unset, and a mebibyte.
+// defaultLimits are the limits for a file whose file system has no disk (tmpfs, NFS) or
+// several (btrfs): the block layer's defaults, and requests of a mebibyte.
 func defaultLimits() queueLimits {
 	return queueLimits{
 		logicalBlockSize: 512,
@@ -51,8 +51,8 @@ func defaultLimits() queueLimits {
 	}
 }
 
-// readLimits returns the limits of the disk, or of that under the file system
-// of the file. Sysfs is mounted at root.
+// readLimits returns the limits of the disk, or of the disk under the file system of the
+// file. Sysfs is mounted at root.
 func (b *Backing) readLimits(root string) (queueLimits, error) {
 	lim, err := b.readSysfs(root)
 	if !b.IsDisk && errors.Is(err, fs.ErrNotExist) {
@@ -83,8 +83,8 @@ func (b *Backing) readSysfs(dir string) (queueLimits, error) {
 	return disk.limits()
 }
 
-// limits reads a disk's limits. Attributes that came late have the value that
-// the block layer used before: dma_alignment 5.17, virt_boundary_mask 5.12.
+// limits reads a disk's limits. Attributes that older kernels lack default to the value
+// that the block layer used before: dma_alignment 5.17, virt_boundary_mask 5.12.
 func (d *sysfsDisk) limits() (queueLimits, error) {
 	lim := queueLimits{
 		logicalBlockSize:    d.number("logical_block_size", 512),
@@ -107,24 +107,24 @@ func (d *sysfsDisk) limits() (queueLimits, error) {
 	}
 	if d.isPartition() {
 		lim.start = d.ownNumber("start") << 9
-		// Of a whole disk this attribute shows alignment_offset
+		// For a whole disk this attribute shows alignment_offset
 		// (disk_discard_alignment_show in block/genhd.c).
 		lim.discardAlignment = uint32(min(d.ownNumber("discard_alignment"), math.MaxUint32))
 	}
 	return lim, d.err
 }
 
-// maxIOBytesLimit and copyMaxIOBytes bound the largest request of a device:
-// the driver's own limit (UBLK_IO_BUF_BITS), and what a tag of copy mode, each
-// of which has a buffer of that size in memory, is worth.
+// maxIOBytesLimit and copyMaxIOBytes bound the largest request of a device. The first is
+// the driver's own limit (UBLK_IO_BUF_BITS). The second is a compromise for copy mode, in
+// which each tag has a buffer of that size in memory.
 const (
 	maxIOBytesLimit = 32 << 20
 	copyMaxIOBytes  = 256 << 10
 )
 
-// MaxIOBytes returns what to give ublk.Options.MaxIOBytes: what was asked for, else
-// the largest request of the backing's disk, in whole pages. Any mode without
-// zero copy counts as copy mode.
+// MaxIOBytes returns the value for ublk.Options.MaxIOBytes: the configured size, or the
+// largest request of the backing's disk, in whole pages. Any mode without zero copy
+// counts as copy mode.
 func (b *Backing) MaxIOBytes(mode ublk.BufferMode) uint32 {
 	if b.maxIOAsked != 0 {
 		return b.maxIOAsked
@@ -138,12 +138,12 @@ func (b *Backing) MaxIOBytes(mode ublk.BufferMode) uint32 {
 	return uint32(max((size+page-1)/page*page, page))
 }
 
-// Params returns what describes the device to the block layer, given the
-// driver's word on the largest request (ublk.Info.MaxIOBytes).
+// Params returns the device's parameters for the block layer. maxIOBytes is the largest
+// request that the driver allows (ublk.Info.MaxIOBytes).
 //
-// What a request looks like in memory is of interest only where its own pages
-// go to the disk, which is zero copy with direct I/O. In copy mode they end in
-// a page-aligned buffer of ours, in buffered I/O in the page cache.
+// The form of a request's pages matters only if the pages themselves go to the disk,
+// which is zero copy with direct I/O. In copy mode the data is in a page-aligned buffer
+// of the server, and with buffered I/O in the page cache.
 func (b *Backing) Params(mode ublk.BufferMode, maxIOBytes uint32) (ublk.Params, error) {
 	if maxIOBytes < minMaxIOBytes {
 		return ublk.Params{}, fmt.Errorf("%s: largest request of %d bytes: below a page: %w", b.Path, maxIOBytes, unix.EINVAL)
@@ -170,13 +170,13 @@ func (b *Backing) Params(mode ublk.BufferMode, maxIOBytes uint32) (ublk.Params, 
 	return p, nil
 }
 
-// minMaxIOBytes is the least that the driver takes as the largest request: a
-// page of 4096 bytes (ublk_validate_params).
+// minMaxIOBytes is the smallest maximum that the driver accepts: a page of 4096 bytes
+// (ublk_validate_params).
 const minMaxIOBytes = 4096
 
-// maxRequest returns the largest request, in whole blocks: the disk's, or what
-// was asked for. Of a larger one than the disk takes the kernel makes several
-// below us, which costs less than several above.
+// maxRequest returns the size of the largest request, in whole blocks: the disk's or the
+// configured one. If it exceeds the disk's, the kernel splits requests below the device,
+// which costs less than splitting them above it.
 func (b *Backing) maxRequest(maxIOBytes uint32) uint32 {
 	size := maxIOBytes
 	if b.maxIOAsked == 0 {
@@ -186,8 +186,9 @@ func (b *Backing) maxRequest(maxIOBytes uint32) uint32 {
 	return max(size, minMaxIOBytes)
 }
 
-// chunk returns the disk's chunk if one of the device's is one of the
-// disk's. A file's blocks are anywhere on the disk.
+// chunk returns the disk's chunk size if the boundaries of the device's chunks are those
+// of the disk's. For a file it returns 0, because a file's blocks can be anywhere on the
+// disk.
 func (b *Backing) chunk() uint64 {
 	chunk := b.queue.chunkBytes
 	if !b.IsDisk || chunk == 0 || (b.queue.start+b.Offset)%chunk != 0 || chunk%uint64(b.SectorSize) != 0 {
@@ -196,10 +197,10 @@ func (b *Backing) chunk() uint64 {
 	return chunk
 }
 
-// cache returns whether flushes and FUA writes are of use. Only the disk
-// itself can say that they are not: a page cache and a file system's metadata
-// always need them. Direct writes with RWF_DSYNC become what the disk has, so
-// FUA is as it says; others are then written and flushed in one operation.
+// cache returns whether the device needs flushes and FUA writes. Only the disk itself can
+// say that it does not: a page cache and a file system's metadata always need them.
+// Direct writes with RWF_DSYNC use the disk's own FUA, so that FUA is as the disk says.
+// Other backings write and flush in one operation.
 func (b *Backing) cache() (volatileCache, fua bool) {
 	if b.IsDisk && b.Direct {
 		return b.queue.writeCache, b.queue.writeCache && b.queue.fua
@@ -207,10 +208,10 @@ func (b *Backing) cache() (volatileCache, fua bool) {
 	return true, true
 }
 
-// addMemoryLimits adds the limits of the pages that a request consists of. The
-// boundary mask is not in sysfs, and stands for the block layer's default;
-// with a virtual boundary segments have no largest size (Linux 7.3,
-// include/uapi/linux/ublk_cmd.h, struct ublk_param_segment).
+// addMemoryLimits adds the limits of the pages of a request. Sysfs does not have the
+// boundary mask, so that the block layer's default stands for it. With a virtual
+// boundary, segments have no maximum size (Linux 7.3, include/uapi/linux/ublk_cmd.h,
+// struct ublk_param_segment).
 func (b *Backing) addMemoryLimits(p *ublk.Params) {
 	p.VirtBoundaryMask = b.queue.virtBoundaryMask
 	p.DMAAlignment = min(max(b.queue.dmaAlignment, max(b.memAlign, 1)-1), uint32(unix.Getpagesize())-1)
@@ -230,15 +231,15 @@ func (b *Backing) addMemoryLimits(p *ublk.Params) {
 // minSegmentSize is the driver's UBLK_MIN_SEGMENT_SIZE.
 const minSegmentSize = 4096
 
-// maxHoleBytes is the largest discard and write-zeroes request: kernels before
-// 6.11 lose the bits above 32 of its length in bytes.
+// maxHoleBytes is the largest discard and write-zeroes request: kernels before 6.11 lose
+// the bits above 32 of its length in bytes.
 const maxHoleBytes = math.MaxUint32
 
-// discards returns what discards and zeroes the backing takes: a disk what it
-// says, a file any where it takes holes. Discards that the administrator has
-// turned off (discard_max_bytes) are not announced. With a transfer it is as
-// with dm-crypt: discards where they are allowed, and zeroes are written, since
-// those of the backing would read as something else.
+// discards returns which discards and write-zeroes the backing supports. A disk reports
+// that itself; a file supports all if it supports holes. Discards that the administrator
+// has switched off (discard_max_bytes) are not announced. A transfer behaves like
+// dm-crypt: discards are announced if they are allowed, and write-zeroes are not, because
+// zeroes of the backing would be decrypted to something else.
 func (b *Backing) discards() (discard ublk.DiscardParams, maxZeroes uint64) {
 	discardMax, zeroesMax := b.queue.discardMaxBytes, b.queue.writeZeroesMaxBytes
 	granularity, start := b.queue.discardGranularity, b.queue.discardAlignment
@@ -265,22 +266,23 @@ func (b *Backing) discards() (discard ublk.DiscardParams, maxZeroes uint64) {
 	return discard, b.holeBytes(zeroesMax)
 }
 
-// holeBytes caps the largest discard or write-zeroes request, in whole blocks.
+// holeBytes limits the largest discard or write-zeroes request, in whole blocks.
 func (b *Backing) holeBytes(size uint64) uint64 {
 	size = min(size, maxHoleBytes)
 	return size - size%uint64(b.SectorSize)
 }
 
-// shiftAlignment returns where the first unit starts in what is offset bytes
-// into something whose first unit starts at start, as the kernel does for a
+// shiftAlignment returns the start of the first unit in a part at offset bytes of an
+// object whose own first unit starts at start. The kernel computes the same for a
 // partition (queue_limit_discard_alignment in block/blk-settings.c).
 func shiftAlignment(start, granularity uint32, offset uint64) uint32 {
 	unit := uint64(granularity)
 	return uint32((unit + uint64(start)%unit - offset%unit) % unit)
 }
 
-// preferredSize returns a preferred I/O size as the driver takes it, a power
-// of two up to 2^28: the largest that divides it, 0 if that is below a block.
+// preferredSize returns a preferred I/O size in the driver's form, a power of two up to
+// 2^28: the largest power of two that divides size. It returns 0 if that is smaller than
+// a block.
 func preferredSize(size, block uint32) uint32 {
 	size = min(pow2Divisor(size), 1<<28)
 	if size < block {

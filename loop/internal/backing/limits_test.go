@@ -11,7 +11,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
-// oddBacking is the disk of oddLimits, directly.
+// oddBacking is the disk of oddLimits, with direct I/O.
 func oddBacking() *Backing {
 	return &Backing{
 		Path: "/dev/sda", IsDisk: true, Direct: true, ringDiscard: true, SectorSize: 1024, Size: 1 << 30,
@@ -19,11 +19,11 @@ func oddBacking() *Backing {
 	}
 }
 
-// oddParams are what describes it to the driver, with zero copy.
+// oddParams are the driver's parameters for oddBacking, with zero copy.
 func oddParams() ublk.Params {
 	return ublk.Params{
 		Size: 1 << 30, LogicalBlockSize: 1024, PhysicalBlockSize: 8192,
-		IOMin: 16384, IOOpt: 65536, // of 3 × 65536
+		IOMin: 16384, IOOpt: 65536, // the disk's is 3 × 65536
 		MaxIOBytes: 254 << 9, ChunkBytes: 384 << 9,
 		VirtBoundaryMask: 4095, DMAAlignment: 15,
 		Segments:   ublk.SegmentParams{MaxSegments: 13, MaxSegmentSize: math.MaxUint32, BoundaryMask: math.MaxUint32},
@@ -148,7 +148,7 @@ func withoutMemoryLimits(p *ublk.Params) {
 	p.VirtBoundaryMask, p.DMAAlignment, p.Segments = 0, 0, ublk.SegmentParams{}
 }
 
-// A file of no disk has limits, too.
+// A file system without a disk has default limits.
 func TestLimitsDefault(t *testing.T) {
 	b := &Backing{SectorSize: 512, Size: 1 << 20, blockSize: 4096, Direct: true, queue: defaultLimits()}
 	got, err := b.Params(ublk.BufferAutoRegister, 1<<20)
@@ -193,7 +193,7 @@ func TestMaxIOBytes(t *testing.T) {
 	}
 }
 
-// A size that is asked for is the device's, though it is more than the disk's.
+// A configured size applies even if it exceeds the disk's.
 func TestMaxRequest(t *testing.T) {
 	for _, tt := range []struct {
 		asked uint32
@@ -214,8 +214,8 @@ func TestMaxRequest(t *testing.T) {
 	}
 }
 
-// checkParams checks what the driver (ublk_validate_params) and the block layer
-// (blk_validate_limits) ask of parameters, and that bytes don't get lost.
+// checkParams makes the checks of the driver (ublk_validate_params) and of the block
+// layer (blk_validate_limits), and checks that no bytes get lost.
 func checkParams(t testing.TB, p *ublk.Params, maxIOBytes uint32) {
 	t.Helper()
 	isPow2 := func(n uint64) bool { return n != 0 && n&(n-1) == 0 }
@@ -243,7 +243,7 @@ func checkParams(t testing.TB, p *ublk.Params, maxIOBytes uint32) {
 	}
 }
 
-// Whatever a disk says of itself, the kernel takes what we make of it.
+// The kernel accepts the parameters for any disk.
 func FuzzLimits(f *testing.F) {
 	f.Add(uint32(8192), uint32(196608), uint64(127<<10), uint64(384<<9), uint32(24576), uint64(1<<40), uint32(7), uint32(512), uint8(0))
 	f.Add(uint32(0), uint32(0), uint64(0), uint64(0), uint32(0), uint64(0), uint32(0), uint32(0), uint8(255))

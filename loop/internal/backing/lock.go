@@ -9,10 +9,10 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/hint"
 )
 
-// lock keeps other writers out of a file: one that is written to is locked for
-// us alone, one that is only read against writers. The lock (flock(2)) belongs
-// to the open descriptor and ends with it, however the process ends. A disk is
-// claimed by its open instead, see reopen.
+// lock keeps other writers away from a file. A file that is written to is locked
+// exclusively, and a file that is only read is locked against writers. The lock
+// (flock(2)) belongs to the open file description and ends with it, however the process
+// ends. A disk is claimed at its open instead, see reopen.
 func (b *Backing) lock(o *Options) error {
 	if b.IsDisk || o.Shared {
 		return nil
@@ -31,9 +31,9 @@ func (b *Backing) lock(o *Options) error {
 	return nil
 }
 
-// Unlock drops the lock, of a backing on which nothing is under way. Its close is
-// not enough at once: up to Linux 6.12 a ring keeps what was in its table until
-// all has ended that was under way on it then, on other files too.
+// Unlock releases the lock of a backing without running operations. Closing the backing
+// does not release the lock at once: up to Linux 6.12 a ring keeps the files of its table
+// until all operations that were running then have ended, including those on other files.
 func (b *Backing) Unlock() {
 	if !b.IsDisk {
 		_ = flock(b.FD, unix.LOCK_UN)

@@ -15,10 +15,9 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/identity"
 )
 
-// fileDisk returns the number of the disk that holds the file. Most file
-// systems have that of their disk; a btrfs has one of its own for each
-// subvolume, and is looked up by its mount. It returns fs.ErrNotExist when
-// there is no disk, or none alone.
+// fileDisk returns the number of the disk of the file. Most file systems have the number
+// of their disk. A btrfs has a number for each subvolume, and its disk is found by its
+// mount. fileDisk returns fs.ErrNotExist if there is no disk or more than one.
 func (b *Backing) fileDisk(sysfs *os.Root) (uint64, error) {
 	if unix.Major(b.Dev) != 0 {
 		return b.Dev, nil
@@ -37,7 +36,7 @@ func (b *Backing) fileDisk(sysfs *os.Root) (uint64, error) {
 	return st.Rdev, nil
 }
 
-// mountSource returns what the mount of a btrfs file was made of.
+// mountSource returns the source of the mount of a btrfs file.
 func (b *Backing) mountSource() (string, error) {
 	var stx unix.Statx_t
 	err := unix.Statx(b.FD, "", unix.AT_EMPTY_PATH, unix.STATX_MNT_ID, &stx)
@@ -75,7 +74,7 @@ func findBtrfsSource(mounts io.Reader, id uint64) (string, error) {
 	return "", fs.ErrNotExist
 }
 
-// aloneInBtrfs reports whether a disk is the only one of its btrfs.
+// aloneInBtrfs reports whether a disk is the only disk of its btrfs.
 func aloneInBtrfs(sysfs *os.Root, dev uint64) bool {
 	systems, err := fs.Glob(sysfs.FS(), "fs/btrfs/*/devices")
 	if err != nil {

@@ -14,13 +14,13 @@ import (
 	"github.com/ublk-loop/ublk-loop/loop/internal/process"
 )
 
-// OpenPath finds the file or disk at path, once: what it returns is the object
-// itself (an O_PATH descriptor), whatever a link or a directory on the way is
-// changed to later. The Name of the result is the object's absolute path with
-// every link resolved. It takes no lock and neither reads nor writes.
+// OpenPath finds the file or disk at path. It resolves the path once: the result is the
+// object itself (an O_PATH descriptor), even if a link or a directory of the path changes
+// later. The Name of the result is the object's absolute path with every link resolved.
+// OpenPath takes no lock and neither reads nor writes.
 //
-// It returns EISDIR for a directory, EINVAL for what else is neither a regular
-// file nor a block device, ELOOP for a link of /proc/PID/fd (/dev/stdin).
+// It returns EISDIR for a directory, EINVAL for other types that are neither a regular
+// file nor a block device, and ELOOP for a link of /proc/PID/fd (/dev/stdin).
 func OpenPath(path string) (*os.File, error) {
 	fd, err := openOPath(path)
 	if err == nil {
@@ -40,10 +40,9 @@ func OpenPath(path string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), name), nil
 }
 
-// OpenPathIn is OpenPath for a path below a directory that is taken for the
-// root, as chroot(2) does: what is mounted there is found whatever namespace
-// this process is in (RESOLVE_IN_ROOT in openat2(2), Linux 5.6). The Name of
-// the result is the path.
+// OpenPathIn is OpenPath for a path below the directory root, which counts as /, as in
+// chroot(2). It finds the mounts below root whatever namespace this process is in
+// (RESOLVE_IN_ROOT in openat2(2), Linux 5.6). The Name of the result is the path.
 func OpenPathIn(root *os.File, path string) (*os.File, error) {
 	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
 	defer runtime.KeepAlive(root)
@@ -60,7 +59,7 @@ func OpenPathIn(root *os.File, path string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), path), nil
 }
 
-// checkFile closes a descriptor of what cannot be attached.
+// checkFile closes a descriptor if its object cannot be attached.
 func checkFile(fd int) error {
 	err := checkKind(fd)
 	if err != nil {
@@ -69,7 +68,7 @@ func checkFile(fd int) error {
 	return err
 }
 
-// pathError names the object of an error as the user did, absolutely.
+// pathError adds the user's path to an error, as an absolute path.
 func pathError(path string, err error) error {
 	if abs, absErr := filepath.Abs(path); absErr == nil {
 		path = abs
@@ -77,8 +76,8 @@ func pathError(path string, err error) error {
 	return fmt.Errorf("open %s: %w", path, err)
 }
 
-// openOPath opens path without opening what is there (openat2(2); Linux 5.6,
-// and plain open where a container's filter does not know it).
+// openOPath opens a path with O_PATH (openat2(2); Linux 5.6). It uses a plain open if a
+// container's filter does not know openat2.
 func openOPath(path string) (int, error) {
 	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_MAGICLINKS}
 	for {
@@ -95,7 +94,7 @@ func openOPath(path string) (int, error) {
 	}
 }
 
-// kindNames are what cannot be attached.
+// kindNames names the file types that cannot be attached.
 var kindNames = map[uint32]string{
 	unix.S_IFIFO:  "a FIFO",
 	unix.S_IFCHR:  "a character device",
@@ -118,12 +117,12 @@ func checkKind(fd int) error {
 	}
 }
 
-// ProcPath names an open descriptor so that it can be opened again.
+// ProcPath returns a path with which an open descriptor can be opened again.
 func ProcPath(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
 
 // reopen opens the object of an O_PATH descriptor for I/O. It does not wait for the
-// holder of a lease on a file (F_SETLEASE in fcntl(2)), which any owner of the file may
-// be for 45 seconds: it returns an error that wraps EAGAIN.
+// holder of a lease on the file (F_SETLEASE in fcntl(2)). Any owner of the file can hold
+// a lease for 45 seconds. reopen then returns an error that wraps EAGAIN.
 func reopen(file *os.File, flags int) (int, error) {
 	defer runtime.KeepAlive(file)
 	path := ProcPath(int(file.Fd()))
@@ -136,13 +135,13 @@ func reopen(file *os.File, flags int) (int, error) {
 	}
 	fd, err := openFile(path, flags|unix.O_NONBLOCK)
 	if errors.Is(err, unix.EAGAIN) {
-		err := fmt.Errorf("another program has a lease on it, and is asked to give it up: %w", err)
+		err := fmt.Errorf("another program has a lease on it, and was asked to give it up: %w", err)
 		return -1, hint.Add(err, "try again; the kernel ends the lease after /proc/sys/fs/lease-break-time")
 	}
 	if err != nil {
 		return -1, err
 	}
-	// With the flag, io_uring fails what would wait.
+	// With the flag, io_uring would fail operations that have to wait.
 	if err := clearNonblock(fd); err != nil {
 		_ = unix.Close(fd)
 		return -1, err
@@ -166,10 +165,10 @@ func clearNonblock(fd int) error {
 	return err
 }
 
-// reopenQuietly is reopen for a file whose access time stays as it is: a read
-// of the device would otherwise be a write to the file system, too. That is
-// refused for a file of another owner without CAP_FOWNER (open(2)), and does
-// without then.
+// reopenQuietly is reopen without updates of the file's access time, because otherwise
+// each read of the device would also write to the file system. The kernel refuses that
+// for a file of another owner without CAP_FOWNER (open(2)); reopenQuietly then opens the
+// file normally.
 func reopenQuietly(file *os.File, flags int) (int, error) {
 	fd, err := reopen(file, flags|unix.O_NOATIME)
 	if errors.Is(err, unix.EPERM) {

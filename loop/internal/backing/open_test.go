@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// newFile makes a sparse file of some bytes.
+// newFile makes a sparse file of a size.
 func newFile(t testing.TB, name string, size int64) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
@@ -57,7 +57,7 @@ func TestOpenPathRefuses(t *testing.T) {
 	for _, tt := range []struct {
 		path string
 		want error
-		text string // that the error has besides the path
+		text string // a text in the error besides the path
 	}{
 		{dir, unix.EISDIR, "is a directory"},
 		{link, unix.EISDIR, "is a directory"},
@@ -84,8 +84,8 @@ func TestOpenPathRefuses(t *testing.T) {
 	}
 }
 
-// A link that is changed, or a file that is replaced, after OpenPath is
-// another object: what was found is opened.
+// If a link changes or a file is replaced after OpenPath, the object that was found is
+// opened.
 func TestOpenPathFollowsOnce(t *testing.T) {
 	found, other := newFile(t, "found", 4096), newFile(t, "other", 8192)
 	link := filepath.Join(t.TempDir(), "link")

@@ -1,17 +1,17 @@
 package backing
 
-// Switch is a choice that can be left to us.
+// Switch is auto, on or off.
 type Switch string
 
-// The values of a Switch. The empty string means SwitchAuto.
+// These are the values of a Switch. The empty string means SwitchAuto.
 const (
 	SwitchAuto Switch = "auto" // on if possible
 	SwitchOn   Switch = "on"   // an error if not possible
 	SwitchOff  Switch = "off"
 )
 
-// Options say which part of a file or disk is a device, and how it is opened. They are
-// those of loop.Config.
+// Options say which part of a file or disk is the device, and how to open it. loop.Config
+// describes them.
 type Options struct {
 	ReadOnly   bool
 	Shared     bool
@@ -23,14 +23,14 @@ type Options struct {
 	Transfer   *Transfer // nil if the device has the bytes of the file
 }
 
-// Transfer is what matters of a transfer here.
+// Transfer has the options of a transfer that affect the backing.
 type Transfer struct {
-	SectorSize    uint32 // 0 for the device's
+	SectorSize    uint32 // 0 for the device's sector size
 	AllowDiscards bool
 }
 
-// sectorSizeOn returns the transfer's sector size, given the device's; 0 for no
-// transfer.
+// sectorSizeOn returns the transfer's sector size, given the device's. It returns 0
+// without a transfer.
 func (t *Transfer) sectorSizeOn(device uint32) uint32 {
 	switch {
 	case t == nil:

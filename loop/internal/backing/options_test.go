@@ -16,7 +16,7 @@ func TestTransferSectorSizes(t *testing.T) {
 	for _, tt := range []struct {
 		name           string
 		b              *Backing
-		asked, own     uint32 // of the device, of the transfer
+		asked, own     uint32 // sector sizes of the device and of the transfer
 		device, cipher uint32 // 0 for EINVAL
 	}{
 		{"file", &file, 0, 0, 512, 512},
@@ -46,7 +46,7 @@ func TestTransferSectorSizes(t *testing.T) {
 	}
 }
 
-// The image of a disk is not looked into through a cipher.
+// A partition table behind a cipher does not count.
 func TestTransferHidesPartitionTable(t *testing.T) {
 	o := Options{Transfer: &Transfer{}}
 	path := newFile(t, "image", 1<<20)

@@ -8,15 +8,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Part is a part of a file or disk, to be read.
+// Part is a readable part of a file or disk.
 type Part struct {
 	*io.SectionReader
 	file *os.File
 }
 
-// OpenPart opens what of the object of OpenPath a device would be made of that
-// starts offset bytes into it, and ends with it or after limit bytes, if that
-// is not 0. It returns EINVAL for an offset that is not below the size.
+// OpenPart opens the part of an object of OpenPath that a device would serve. The part
+// starts at offset bytes. It ends with the object, or after limit bytes if limit is not
+// 0. OpenPart returns EINVAL for an offset that is not below the size.
 func OpenPart(file *os.File, offset, limit uint64) (*Part, error) {
 	p, err := openPart(file, offset, limit)
 	if err != nil {

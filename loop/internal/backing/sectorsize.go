@@ -9,15 +9,15 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/hint"
 )
 
-// maxSectorSize is the largest logical block that every kernel takes: the
-// driver allows a page (ublk_validate_params).
+// maxSectorSize is the largest logical block size of all kernels: the driver allows a
+// page (ublk_validate_params).
 const maxSectorSize = 4096
 
-// sectorSizes are the logical blocks that a device can have.
+// sectorSizes are the possible logical block sizes of a device.
 var sectorSizes = []uint32{512, 1024, 2048, maxSectorSize}
 
-// chooseSectorSize returns the sector size that was asked for, else the disk's
-// own, or the transfer's if that is larger; for a file that of its partition
+// chooseSectorSize returns the configured sector size. The default for a disk is its own,
+// or the transfer's if that is larger. The default for a file is that of its partition
 // table, or 512.
 func (b *Backing) chooseSectorSize(o *Options, total uint64) (uint32, error) {
 	size, own, transfer := o.SectorSize, b.queue.logicalBlockSize, o.Transfer.sectorSizeOn(0)
@@ -34,7 +34,7 @@ func (b *Backing) chooseSectorSize(o *Options, total uint64) (uint32, error) {
 		return 0, fmt.Errorf("sectors of %d bytes: not 512, 1024, 2048 or 4096: %w", size, unix.EINVAL)
 	case b.IsDisk && size < own:
 		err := fmt.Errorf("sectors of %d bytes: the disk's own have %d: %w", size, own, unix.EINVAL)
-		return 0, hint.Add(err, "use {sector_size=%d}, or leave it out", own)
+		return 0, hint.Add(err, "use {sector_size=%d}, or omit it", own)
 	case o.SectorSize != 0 && transfer != 0 && o.SectorSize != transfer:
 		err := fmt.Errorf("sectors of %d bytes: the transfer's have %d: %w", size, transfer, unix.EINVAL)
 		return 0, hint.Add(err, "leave {sector_size} out")

@@ -14,19 +14,19 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/identity"
 )
 
-// sysfsDisk reads the attributes of a disk or partition in /sys/dev/block. The
-// first attribute that does not read as it should is its error; one that is
-// not there, in an older kernel say, has a default.
+// sysfsDisk reads the attributes of a disk or partition in /sys/dev/block. It records the
+// first attribute that it cannot parse as its error. A missing attribute, for example in
+// an older kernel, has a default.
 type sysfsDisk struct {
-	root  *os.Root // of sysfs
+	root  *os.Root // the root of sysfs
 	dir   string   // dev/block/MAJ:MIN
-	queue string   // where its queue/ is: dir, or the disk of the partition
+	queue string   // the directory queue/: in dir, or for a partition in its disk
 	err   error
 }
 
-// findDisk returns the disk with a device number, an error that wraps
-// fs.ErrNotExist if sysfs has none. A partition's queue is that of its disk,
-// the directory above (block/partitions/core.c, add_partition).
+// findDisk returns the disk with a device number. It returns an error that wraps
+// fs.ErrNotExist if sysfs does not have it. A partition has the queue of its disk, which
+// is the directory above (block/partitions/core.c, add_partition).
 func findDisk(root *os.Root, dev uint64) (*sysfsDisk, error) {
 	d := &sysfsDisk{root: root, dir: "dev/block/" + identity.MajMin(dev)}
 	if _, err := root.Stat(d.dir); err != nil {
@@ -47,7 +47,7 @@ func (d *sysfsDisk) isPartition() bool {
 	return err == nil
 }
 
-// text returns an attribute without its newline, def if it is not there.
+// text returns an attribute without its newline, or def if the attribute is missing.
 func (d *sysfsDisk) text(name, def string) string {
 	raw, err := d.root.ReadFile(name)
 	switch {
@@ -60,7 +60,7 @@ func (d *sysfsDisk) text(name, def string) string {
 	return strings.TrimSpace(string(raw))
 }
 
-// number returns an attribute of the queue, capped to 32 bits.
+// number returns an attribute of the queue, limited to 32 bits.
 func (d *sysfsDisk) number(name string, def uint32) uint32 {
 	return uint32(min(d.number64(name, uint64(def)), 1<<32-1))
 }
@@ -92,8 +92,8 @@ func (d *sysfsDisk) fail(err error) {
 	}
 }
 
-// parseNumber reads an attribute's number: decimal, as block/blk-sysfs.c
-// prints all of them.
+// parseNumber parses an attribute's number. block/blk-sysfs.c prints all numbers as
+// decimal.
 func parseNumber(text string) (uint64, error) {
 	n, err := strconv.ParseUint(text, 10, 64)
 	if err != nil {

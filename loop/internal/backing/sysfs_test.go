@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fakeSysfs is a directory laid out like /sys.
+// fakeSysfs is a directory with the layout of /sys.
 type fakeSysfs struct {
 	t   testing.TB
 	dir string
@@ -26,8 +26,8 @@ func newSysfs(t testing.TB) *fakeSysfs {
 	return s
 }
 
-// disk adds a disk or partition: a directory of attributes, and the link to it
-// from its number.
+// disk adds a disk or partition: a directory of attributes, and the link to it by its
+// number.
 func (s *fakeSysfs) disk(number, where string, attrs map[string]string) {
 	s.t.Helper()
 	for name, value := range attrs {
@@ -62,7 +62,7 @@ func (s *fakeSysfs) limits(minor uint32) (queueLimits, error) {
 	return b.readLimits(s.dir)
 }
 
-// oddDisk has an odd value in every attribute.
+// oddDisk returns attributes with unusual values.
 func oddDisk() map[string]string {
 	return map[string]string{
 		"queue/logical_block_size":     "1024",
@@ -87,7 +87,7 @@ func oddDisk() map[string]string {
 	}
 }
 
-// oddLimits are those of oddDisk.
+// oddLimits are the limits of oddDisk.
 func oddLimits() queueLimits {
 	return queueLimits{
 		logicalBlockSize: 1024, physicalBlockSize: 8192, minimumIOSize: 16384, optimalIOSize: 196608,
@@ -106,7 +106,7 @@ func TestSysfsDisk(t *testing.T) {
 	}
 }
 
-// A partition has its disk's queue, and a start and discard alignment of its own.
+// A partition has its disk's queue, but its own start and discard alignment.
 func TestSysfsPartition(t *testing.T) {
 	s := newSysfs(t)
 	s.disk("8:0", "devices/pci0/sda", oddDisk())
@@ -118,7 +118,8 @@ func TestSysfsPartition(t *testing.T) {
 	}
 }
 
-// A kernel without some attributes has what it did before it had them.
+// On a kernel without some attributes, they have the values from before their
+// introduction.
 func TestSysfsMissingAttributes(t *testing.T) {
 	s := newSysfs(t)
 	s.disk("8:0", "devices/sda", map[string]string{"queue/logical_block_size": "4096"})
@@ -140,7 +141,7 @@ func TestSysfsBadAttribute(t *testing.T) {
 	}
 }
 
-// A disk has to be in sysfs; a file's may be anywhere.
+// A disk must be in sysfs. A file need not have a disk.
 func TestSysfsMissingDisk(t *testing.T) {
 	s := newSysfs(t)
 	if _, err := s.limits(0); !errors.Is(err, fs.ErrNotExist) {

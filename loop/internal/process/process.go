@@ -1,5 +1,4 @@
-// Package process holds on to another process, whose number may be a third one's by
-// the time that it is used.
+// Package process refers to another process safely, even if its pid may be reused.
 package process
 
 import (
@@ -13,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrNoProc is returned if /proc is not mounted. It wraps ENOENT. Without /proc a
-// process that lives looks like a process that has ended.
+// ErrNoProc is returned if /proc is not mounted. It wraps ENOENT. Without /proc a running
+// process looks like one that has ended.
 var ErrNoProc = fmt.Errorf("/proc is not mounted: %w", unix.ENOENT)
 
 // CheckProc returns ErrNoProc if /proc does not describe processes.
@@ -25,8 +24,8 @@ func CheckProc() error {
 	return nil
 }
 
-// StartTime returns when a process began, in clock ticks since boot: with its
-// number it names the process for good (proc_pid_stat(5), field 22).
+// StartTime returns when a process started, in clock ticks since boot. Together with the
+// pid it identifies the process for ever (proc_pid_stat(5), field 22).
 func StartTime(pid int) (uint64, error) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -35,8 +34,8 @@ func StartTime(pid int) (uint64, error) {
 	return parseStartTime(data)
 }
 
-// parseStartTime finds field 22 behind the command, field 2, which may hold
-// spaces and parentheses.
+// parseStartTime finds field 22. Field 2, the command, may contain spaces and
+// parentheses.
 func parseStartTime(stat []byte) (uint64, error) {
 	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
 	if len(fields) < 20 {
@@ -45,20 +44,18 @@ func parseStartTime(stat []byte) (uint64, error) {
 	return strconv.ParseUint(string(fields[19]), 10, 64)
 }
 
-// Exists reports whether there is a process with a number, be it one that has
-// ended and not been waited for.
+// Exists reports whether a process with a pid exists, including a zombie.
 func Exists(pid int) bool {
 	_, err := StartTime(pid)
 	return err == nil
 }
 
-// Process is a process, held so that its number cannot come to mean another.
+// Process is a reference to a process that stays valid when the pid is reused.
 type Process struct {
 	pidfd int
 }
 
-// Open returns the process with a number and a start time, nil when
-// there is none any more.
+// Open returns the process with a pid and a start time, or nil if it has ended.
 func Open(pid int, start uint64) (*Process, error) {
 	fd, err := unix.PidfdOpen(pid, 0)
 	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL) {
@@ -77,8 +74,7 @@ func Open(pid int, start uint64) (*Process, error) {
 	return &Process{pidfd: fd}, nil
 }
 
-// Wait waits for the end of the process, for d at most, and reports whether it
-// came.
+// Wait waits at most d for the end of the process, and reports whether it has ended.
 func (p *Process) Wait(d time.Duration) (bool, error) {
 	deadline := time.Now().Add(d)
 	for {
@@ -90,8 +86,8 @@ func (p *Process) Wait(d time.Duration) (bool, error) {
 	}
 }
 
-// Kill ends the process at once.
+// Kill kills the process.
 func (p *Process) Kill() error { return unix.PidfdSendSignal(p.pidfd, unix.SIGKILL, nil, 0) }
 
-// Close lets go of the process.
+// Close releases the reference.
 func (p *Process) Close() { _ = unix.Close(p.pidfd) }

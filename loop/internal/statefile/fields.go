@@ -1,7 +1,7 @@
 package statefile
 
-// Config is what the device was asked to be. The zero value of a field is the default
-// of that time.
+// Config is the configuration with which the device was made. The zero value of a field
+// is the default of that time.
 type Config struct {
 	ID         *uint32  `json:"id,omitempty"`
 	ReadOnly   bool     `json:"read_only"`
@@ -18,7 +18,7 @@ type Config struct {
 	OnCrash    string   `json:"on_crash,omitempty"`
 	Shared     bool     `json:"shared"`
 	Autoclear  bool     `json:"autoclear,omitempty"`
-	// ManyDevices says that the server has other devices, too.
+	// ManyDevices says that the server also has other devices.
 	ManyDevices bool `json:"many_devices,omitempty"`
 }
 
@@ -31,14 +31,15 @@ type Disk struct {
 	UUID     string `json:"dm_uuid,omitempty"`
 }
 
-// Status is what the device is.
+// Status is the status of the device.
 type Status struct {
 	ID     uint32 `json:"id"`
 	Device string `json:"device"`  // /dev/ublkbN
 	MajMin string `json:"maj:min"` // of the block device, empty when it is gone
-	// DiskSequence tells the block device from others with its number, 0 when it is gone.
+	// DiskSequence distinguishes the block device from others that have had its number.
+	// It is 0 when the block device is gone.
 	DiskSequence uint64 `json:"diskseq,omitempty"`
-	State        string `json:"state"` // live, dead, …: the driver's word
+	State        string `json:"state"` // the driver's state: live, dead, …
 	PID          int    `json:"pid"`   // of the server, 0 when it is gone
 
 	File       string `json:"file"`         // absolute path when it was attached
@@ -54,7 +55,7 @@ type Status struct {
 	BufferMode string `json:"buffer_mode"` // copy, register, auto-register
 	CopyReason string `json:"copy_reason,omitempty"`
 	PartScan   bool   `json:"partscan"`
-	Autoclear  bool   `json:"autoclear"` // goes when nobody uses it
+	Autoclear  bool   `json:"autoclear"` // removed when it is no longer in use
 	OnCrash    string `json:"on_crash"`  // fail, requeue, reissue
 	Queues     int    `json:"queues"`
 	Depth      int    `json:"depth"`
@@ -64,17 +65,17 @@ type Status struct {
 	Limits Limits `json:"limits"`
 }
 
-// Transfer says how the bytes of a device differ from those of its file.
+// Transfer describes how the bytes of a device differ from those of its file.
 type Transfer struct {
 	Name           string `json:"name"`        // none, xor, aes-xts-plain64
 	KeyBytes       int    `json:"key_bytes"`   // length of the key
-	SectorSize     uint32 `json:"sector_size"` // how many bytes are encrypted at a time
+	SectorSize     uint32 `json:"sector_size"` // number of bytes that are encrypted as a unit
 	IVOffset       uint64 `json:"iv_offset"`   // in sectors of 512 bytes
 	IVLargeSectors bool   `json:"iv_large_sectors"`
 	AllowDiscards  bool   `json:"allow_discards"`
 	LUKS           int    `json:"luks"` // version of the header, 0 for none
 	UUID           string `json:"luks_uuid"`
-	LUKSOffset     uint64 `json:"luks_offset"` // where in the file the header is
+	LUKSOffset     uint64 `json:"luks_offset"` // offset of the header in the file
 }
 
 // Limits are the queue limits of a device, named as in sysfs (queue/…).

@@ -12,10 +12,10 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/eintr"
 )
 
-// Lock is held by who changes what a device is: its size, its server, that
-// it exists. Several processes may want to at once, and each reads the state
-// before it writes it. The lock (flock(2) of a file beside the state) ends with
-// its holder, however that ends.
+// Lock must be held to change a device: its size, its server or its existence. Several
+// processes may want that at the same time, and each reads the state before it writes it.
+// The lock (flock(2) of a file beside the state) ends with its holder, however the holder
+// ends.
 type Lock struct {
 	file *os.File
 	path string
@@ -25,7 +25,7 @@ func lockPath(id uint32) string {
 	return filepath.Join(Dir, strconv.FormatUint(uint64(id), 10)+".lock")
 }
 
-// Acquire waits until nobody else changes a device.
+// Acquire waits until no other process changes the device, and locks it.
 func Acquire(id uint32) (*Lock, error) {
 	if err := os.MkdirAll(Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make state directory: %w", err)
@@ -37,8 +37,8 @@ func Acquire(id uint32) (*Lock, error) {
 	return l, nil
 }
 
-// lockFile locks the file at a path. Its last holder has removed it, so the
-// one that was waited for may be another by then.
+// lockFile locks the file at a path. The last holder has removed the file, so that the
+// locked file may no longer be the one at the path. lockFile then tries again.
 func lockFile(path string) (*Lock, error) {
 	for {
 		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC, 0o600)
@@ -61,8 +61,8 @@ func lockFile(path string) (*Lock, error) {
 	}
 }
 
-// Release lets the next one in. The file goes first: nothing of a device is to
-// be left.
+// Release lets the next process in. It removes the file first, because a device must
+// leave no file.
 func (l *Lock) Release() {
 	_ = os.Remove(l.path)
 	_ = l.file.Close()

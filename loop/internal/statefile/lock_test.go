@@ -7,8 +7,7 @@ import (
 	"testing"
 )
 
-// However many want it: one holds it at a time, none is left out, and no file
-// is left behind.
+// Only one process holds the lock at a time, each gets it, and no file is left.
 func TestLock(t *testing.T) {
 	dir := t.TempDir()
 	path, counter := filepath.Join(dir, "0.lock"), filepath.Join(t.TempDir(), "counter")
@@ -36,8 +35,8 @@ func TestLock(t *testing.T) {
 	}
 }
 
-// countUnderLock adds to the number in a file, as state is changed: it is read,
-// and another takes its place.
+// countUnderLock increments the number in a file, in the same way as a state is changed:
+// it reads the file and replaces it.
 func countUnderLock(path, counter string, rounds int) error {
 	for range rounds {
 		l, err := lockFile(path)

@@ -1,7 +1,7 @@
-// Package statefile keeps on disk what a device is for: a file N.json in /run/ublk-loop for
-// each of our devices. The driver knows which devices exist; a record only says what
-// they are for. It has types of its own, so that the format stays what it is: servers of
-// other versions read it.
+// Package statefile keeps the purpose of each device on disk: a file N.json in
+// /run/ublk-loop. The driver knows which devices exist; a record only says what they are
+// for. The package has its own types, so that the format does not change by accident:
+// servers of other versions read it.
 package statefile
 
 import (
@@ -13,7 +13,7 @@ import (
 	"strconv"
 )
 
-// Dir has the records, and the locks beside them.
+// Dir is the directory of the records and of their locks.
 const Dir = "/run/ublk-loop"
 
 // version is the format of a record. A file of another version is ignored.
@@ -23,11 +23,11 @@ const version = 1
 type Record struct {
 	Version   int    `json:"version"`
 	StartTime uint64 `json:"pid_start_time"` // of Status.PID, in clock ticks since boot
-	// FileBirth is when the file was made (identity.File).
+	// FileBirth is the creation time of the file (identity.File).
 	FileBirth int64 `json:"file_birth,omitempty"`
-	// FileDisk tells the disk, or the disk of the file's file system, from others.
+	// FileDisk identifies the disk, or the disk of the file's file system.
 	FileDisk Disk `json:"file_disk,omitzero"`
-	// KeyCheck tells the key of the transfer from others.
+	// KeyCheck distinguishes the key of the transfer from other keys.
 	KeyCheck string `json:"key_check,omitempty"`
 	// Recovering says that Status.PID has begun to take over the device, and has not
 	// finished.
@@ -36,17 +36,16 @@ type Record struct {
 	Status     *Status `json:"status"`
 }
 
-// Path returns where the record of a device is.
+// Path returns the path of a device's record.
 func Path(id uint32) string {
 	return filepath.Join(Dir, strconv.FormatUint(uint64(id), 10)+".json")
 }
 
-// newPath is where a state is written before it takes its place, by who
-// holds the Lock.
+// newPath returns the path at which the holder of the Lock writes a new state, before it
+// replaces the old one.
 func newPath(id uint32) string { return Path(id) + ".new" }
 
-// Write puts the record in its place at once: a reader sees the old file, the
-// new one or none.
+// Write replaces the record atomically: a reader sees the old file, the new file or none.
 func (r *Record) Write() error {
 	if err := os.MkdirAll(Dir, 0o700); err != nil {
 		return fmt.Errorf("make state directory: %w", err)
@@ -66,7 +65,7 @@ func (r *Record) Write() error {
 	return nil
 }
 
-// Read returns what is kept of a device, nil if nothing is.
+// Read returns the record of a device, or nil if there is none.
 func Read(id uint32) (*Record, error) {
 	data, err := os.ReadFile(Path(id))
 	if errors.Is(err, os.ErrNotExist) {
@@ -78,7 +77,7 @@ func Read(id uint32) (*Record, error) {
 	return parse(data, id), nil
 }
 
-// parse returns nil for a file that is not a state of device id.
+// parse returns nil for a file that is not a record of device id.
 func parse(data []byte, id uint32) *Record {
 	var r Record
 	if json.Unmarshal(data, &r) != nil || r.Version != version || r.Status == nil || r.Status.ID != id {
@@ -87,7 +86,7 @@ func parse(data []byte, id uint32) *Record {
 	return &r
 }
 
-// Remove removes what is kept of a device, an unfinished write included.
+// Remove removes the record of a device, and an unfinished write.
 func Remove(id uint32) error {
 	for _, path := range []string{newPath(id), Path(id)} {
 		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
