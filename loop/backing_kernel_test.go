@@ -11,14 +11,14 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// refusal is a backing that cannot be opened as it is wanted to.
+// refusal is a backing that Open refuses.
 type refusal struct {
 	name string
-	make func(t *testing.T) string // returns the path
+	make func(t *testing.T) string // makes the backing, and returns its path
 	cfg  Config
 	want error
 	hint string
-	// instead is how it can be opened, nil for not at all.
+	// instead is a configuration with which Open succeeds, nil if there is none.
 	instead *Config
 }
 
@@ -78,7 +78,7 @@ func TestKernelBackingRefuses(t *testing.T) {
 	}
 }
 
-// A disk that is attached for writing is ours alone.
+// No other process can write to a disk that is attached for writing.
 func TestKernelBackingClaimsDisk(t *testing.T) {
 	ublktest.Kernel(t)
 	disk := nullDisk(t, 64, nil)
@@ -113,7 +113,7 @@ func TestKernelBackingClaimsDisk(t *testing.T) {
 	}
 }
 
-// Direct I/O is what auto chooses on a file system that says it can.
+// Auto chooses direct I/O on a file system that supports it.
 func TestKernelBackingDirect(t *testing.T) {
 	ublktest.Kernel(t)
 	for _, tt := range []struct {
@@ -164,7 +164,7 @@ func diskOfMountedPartition(t *testing.T) string {
 	return disk
 }
 
-// swapTo makes swap space of a disk or file.
+// swapTo makes a disk or file swap space.
 func swapTo(t *testing.T, path string) {
 	t.Helper()
 	if err := os.Chmod(path, 0o600); err != nil {
@@ -175,8 +175,8 @@ func swapTo(t *testing.T, path string) {
 	t.Cleanup(func() { run(t, "swapoff", path) })
 }
 
-// Reading a device does not change when its file was read last, which would
-// be a write to the file system for each read.
+// Reads of a device do not change its file's access time, because each read would then
+// cause a write to the file system.
 func TestKernelReadsKeepTheAccessTime(t *testing.T) {
 	ctl := ublktest.Kernel(t)
 	dir := fileSystem(t, "ext4")

@@ -9,26 +9,27 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
-// The values of Status.CopyReason.
+// These are the values of Status.CopyReason.
 const (
 	CopyAsked     = "asked"     // Config.ZeroCopy is off
 	CopyTransfer  = "transfer"  // the transfer needs a copy to work on
 	CopyKernel    = "kernel"    // the driver offers no zero copy
-	CopyChecksums = "checksums" // the disk or file system checks what it stores, see Checksummer
+	CopyChecksums = "checksums" // the disk or file system verifies checksums, see Checksummer
 )
 
-// Checksummer returns the name of the disk, or the type of the file system, that checks
-// what is stored in the object of OpenPath, empty if there is none. Zero copy with direct
-// I/O stores wrong checksums there: of pages that change while they are written.
+// Checksummer returns the name of the disk, or the type of the file system, that verifies
+// checksums of the data of an OpenPath object. It returns "" if there is none. With zero
+// copy and direct I/O such a disk stores wrong checksums of pages that change while they
+// are written.
 var Checksummer = backing.Checksummer
 
-// buffers are the buffer modes that a device may have.
+// buffers holds the buffer modes that a device may have.
 type buffers struct {
 	modes  []ublk.BufferMode // best first
-	reason string            // why zero copy is not among them
+	reason string            // why zero copy is not among the modes
 }
 
-// reasonFor returns Status.CopyReason of a device in one of the modes.
+// reasonFor returns Status.CopyReason for a device in one of the modes.
 func (b *buffers) reasonFor(mode ublk.BufferMode) string {
 	switch {
 	case mode.ZeroCopy():
@@ -39,7 +40,7 @@ func (b *buffers) reasonFor(mode ublk.BufferMode) string {
 	return b.reason
 }
 
-// chooseBuffers returns the modes that a wish for zero copy allows on a backing.
+// chooseBuffers returns the modes that Config.ZeroCopy allows for a backing.
 func chooseBuffers(b *backing.Backing, cfg *Config) (*buffers, error) {
 	zero := []ublk.BufferMode{ublk.BufferAutoRegister, ublk.BufferRegister}
 	onlyCopy := []ublk.BufferMode{ublk.BufferCopy}

@@ -12,9 +12,9 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// A device that writes past the page cache leaves nothing of its file there, be
-// it from before or from what attaching has looked at. One that only reads leaves
-// it to others.
+// A device that writes with direct I/O leaves no pages of its file in the page cache,
+// neither older ones nor those that attaching has read. A read-only device leaves the
+// page cache alone.
 func TestKernelDropsCachedPages(t *testing.T) {
 	ctl := ublktest.Kernel(t)
 	path := filepath.Join(fileSystem(t, "ext4"), "image")
@@ -47,8 +47,8 @@ func TestKernelDropsCachedPages(t *testing.T) {
 	}
 }
 
-// cachedPages returns how many pages of a file the page cache has (cachestat(2),
-// Linux 6.5).
+// cachedPages returns the number of a file's pages in the page cache (cachestat(2), Linux
+// 6.5).
 func cachedPages(t *testing.T, file *os.File) uint64 {
 	t.Helper()
 	var stat unix.Cachestat_t
@@ -62,7 +62,7 @@ func cachedPages(t *testing.T, file *os.File) uint64 {
 	return stat.Cache
 }
 
-// readAll returns what a device has.
+// readAll returns the content of a device.
 func readAll(t *testing.T, dev *Device) []byte {
 	t.Helper()
 	data, err := os.ReadFile(dev.Path())

@@ -9,11 +9,11 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
-// Close stops the device, waits until its last request is answered, and
-// removes all of it. A device that outlives its server (OnCrash) and has failed
-// is left to another, as if this process had been killed. It may be called
-// again, which after an error that wraps ublk.ErrServed is another attempt: the
-// device is as it was then.
+// Close stops the device, waits until its last request is answered, and removes the
+// device completely. If a device that outlives its server (OnCrash) has failed, Close
+// leaves it to the next server, as if this process had been killed. Close may be called
+// again. After an error that wraps ublk.ErrServed the device is unchanged, and the next
+// call tries again.
 func (d *Device) Close() error {
 	d.closed.Store(true)
 	d.background.Wait()
@@ -34,7 +34,7 @@ func (d *Device) close() error {
 	return d.remove()
 }
 
-// remove stops the device and removes all of it.
+// remove stops the device and removes it completely.
 func (d *Device) remove() error {
 	lock, err := statefile.Acquire(d.ID())
 	if err == nil {
@@ -42,7 +42,7 @@ func (d *Device) remove() error {
 	}
 	end := d.dev.End()
 	if errors.Is(end, ublk.ErrServed) {
-		return end // with all that its queues may need
+		return end // the queues still run, and keep all that they may need
 	}
 	if end == nil && d.Err() == nil {
 		d.b.Unlock()
@@ -50,21 +50,21 @@ func (d *Device) remove() error {
 	return errors.Join(err, end, d.removeRest(), d.closeTransfer(), d.b.Close())
 }
 
-// removeRest removes a device that has ended, and its state before that: then
-// the id can be another's. It may be so already, where somebody else has removed
-// the device, and is left alone then.
+// removeRest removes a device that has ended. It removes the state first, because
+// afterwards another device can get the id. If another process has already removed the
+// device, another device may have the id, and removeRest leaves that device alone.
 func (d *Device) removeRest() error {
 	info, err := d.dev.Now()
 	switch {
 	case err == nil && d.isOther(&info):
 		return d.dev.Leave()
-	case errors.Is(err, unix.ENODEV): // who gets the id next writes a state with the lock that we have
+	case errors.Is(err, unix.ENODEV): // the next device with the id writes its state under the lock that the caller holds
 		return errors.Join(statefile.Remove(d.ID()), d.dev.Leave())
 	}
 	return errors.Join(statefile.Remove(d.ID()), d.dev.Close())
 }
 
-// closeTransfer wipes the key, once no queue is there to use it.
+// closeTransfer wipes the key, after the last queue that uses it has ended.
 func (d *Device) closeTransfer() error {
 	if d.transfer == nil {
 		return nil

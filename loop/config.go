@@ -5,54 +5,55 @@ import (
 	"github.com/ublk-loop/ublk-loop/transfer"
 )
 
-// Switch is a choice that can be left to us.
+// Switch is auto, on or off.
 type Switch = backing.Switch
 
-// The values of a Switch. The empty string means SwitchAuto.
+// These are the values of a Switch. The empty string means SwitchAuto.
 const (
 	SwitchAuto = backing.SwitchAuto // on if possible
 	SwitchOn   = backing.SwitchOn   // an error if not possible
 	SwitchOff  = backing.SwitchOff
 )
 
-// Config says what device to make of a file. The zero value of a field is its
+// Config describes the device to make of a file. The zero value of a field is its
 // default.
 type Config struct {
-	// ID is the device's number; nil for the first free one.
+	// ID is the device's number; nil means the first free number.
 	ID *uint32
-	// ReadOnly makes the device read-only and opens the file so.
+	// ReadOnly makes the device read-only, and opens the file read-only.
 	ReadOnly bool
-	// Offset is where in the file the device starts, in bytes: a multiple of
+	// Offset is the start of the device in the file, in bytes. It must be a multiple of
 	// the sector size.
 	Offset uint64
-	// SizeLimit is the largest size of the device, in bytes; 0 for none.
+	// SizeLimit is the maximum size of the device, in bytes; 0 means no limit.
 	SizeLimit uint64
-	// SectorSize is the device's logical block size in bytes: 512, 1024, 2048
-	// or 4096. 0 means 512 for a file, a disk's own for a disk.
+	// SectorSize is the device's logical block size in bytes: 512, 1024, 2048 or 4096. 0
+	// means the disk's own for a disk, and for a file that of its partition table, or
+	// 512.
 	SectorSize uint32
 	// DirectIO says whether I/O bypasses the page cache of the file.
 	DirectIO Switch
-	// ZeroCopy says whether the backing file's I/O uses the pages of the
-	// requests themselves.
+	// ZeroCopy says whether the I/O of the backing file uses the pages of the requests
+	// directly.
 	ZeroCopy Switch
 	// PartScan makes the kernel look for partitions.
 	PartScan bool
-	// Queues and Depth are those of ublk.Options.
+	// Queues and Depth have the same meaning as in ublk.Options.
 	Queues int
 	Depth  int
-	// MaxIOBytes is the largest request, whatever the backing device takes. 0
-	// means the backing device's, and 256 KiB at most where the driver copies.
+	// MaxIOBytes is the size of the largest request, even if the backing device takes
+	// less. 0 means the backing device's maximum, but at most 256 KiB if the driver
+	// copies.
 	MaxIOBytes uint32
-	// Transfer is how the file's bytes differ from the device's.
+	// Transfer describes how the file's bytes differ from the device's.
 	Transfer TransferConfig
-	// Key is the transfer's, nil where that has none. Attach takes it over and
-	// closes it, whatever comes of it. It is in no state.
+	// Key is the key of the transfer, nil if the transfer has none. Attach takes
+	// ownership and closes it, even if it fails. The state file does not contain the key.
 	Key *transfer.Secret
-	// OnCrash says what becomes of the device when its server is killed.
+	// OnCrash says what happens to the device when its server is killed.
 	OnCrash OnCrash
-	// Shared attaches a file though another writer holds it.
+	// Shared attaches a file even if another writer holds it.
 	Shared bool
-	// Autoclear says that the device is to be removed once nobody uses it, by
-	// its Server.
+	// Autoclear makes the Server remove the device when it is no longer in use.
 	Autoclear bool
 }

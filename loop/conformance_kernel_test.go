@@ -19,17 +19,17 @@ import (
 
 const deviceSize = 16 << 20
 
-// subject is a device under test: what is attached to what.
+// subject is a device under test, with its file.
 type subject struct {
 	t      *testing.T
 	dev    *Device
-	disk   *os.File // the device, direct
-	file   *os.File // what is behind it
-	offset int64    // where in file the device starts
+	disk   *os.File // the device, opened for direct I/O
+	file   *os.File // the device's file
+	offset int64    // start of the device in file
 	mem    []byte   // aligned memory of 1 MiB
 }
 
-// conformance is what every mode must do alike.
+// conformance lists the behaviour that every mode must have.
 var conformance = map[string]func(*subject){
 	"reads what the file holds":         (*subject).readsTheFile,
 	"writes reach the file":             (*subject).writesReachTheFile,
@@ -43,14 +43,14 @@ var conformance = map[string]func(*subject){
 	"random operations match the model": (*subject).model,
 }
 
-// mode is one way to run a device.
+// mode is a way to run a device.
 type mode struct {
 	zeroCopy ublk.BufferMode
-	fallback bool // the driver finds its slots of the buffer table taken
+	fallback bool // the driver finds its slots of the buffer table in use
 	direct   Switch
 	sector   uint32
 	queues   int
-	threads  *ublk.Threads // nil for the device's own
+	threads  *ublk.Threads // nil for threads of its own
 }
 
 func (m mode) String() string {
@@ -61,9 +61,9 @@ func (m mode) String() string {
 	return fmt.Sprintf("%s, direct %s, sectors of %d, %d queues", name, m.direct, m.sector, m.queues)
 }
 
-// modes are all that are tested: each buffer mode with and without direct I/O,
-// and the rest varied along. directSector is the smallest sector size that the
-// backing takes direct I/O in, 0 for none.
+// modes returns all tested modes: each buffer mode with and without direct I/O, combined
+// with various other options. directSector is the smallest sector size for which the
+// backing supports direct I/O, 0 if it has no direct I/O.
 func modes(directSector uint32) []mode {
 	var list []mode
 	for i, buffers := range []mode{
@@ -111,8 +111,8 @@ func conform(t *testing.T, ctl *ublk.Control, path string, m mode) {
 	}
 }
 
-// attachMode attaches a file in exactly one mode, or skips where the kernel
-// does not offer it. The target is put into those given.
+// attachMode attaches a file in exactly one mode, or skips the test if the kernel does
+// not offer the mode. wrap can replace the target.
 func attachMode(t *testing.T, ctl *ublk.Control, path string, m mode, wrap ...func(ublk.Target) ublk.Target) *subject {
 	t.Helper()
 	needMode(t, ctl, m.zeroCopy)
@@ -147,7 +147,7 @@ func attachMode(t *testing.T, ctl *ublk.Control, path string, m mode, wrap ...fu
 	return s
 }
 
-// needMode skips a test where the kernel does not offer a buffer mode.
+// needMode skips a test if the kernel does not offer a buffer mode.
 func needMode(t *testing.T, ctl *ublk.Control, mode ublk.BufferMode) {
 	t.Helper()
 	if !offers(t, ctl, mode) {
@@ -157,7 +157,7 @@ func needMode(t *testing.T, ctl *ublk.Control, mode ublk.BufferMode) {
 	}
 }
 
-// offers reports whether the kernel has a buffer mode, by adding a device.
+// offers reports whether the kernel offers a buffer mode. It adds a device to find out.
 func offers(t *testing.T, ctl *ublk.Control, mode ublk.BufferMode) bool {
 	t.Helper()
 	dev, err := ctl.Add(ublk.Options{Mode: mode})
@@ -173,8 +173,8 @@ func offers(t *testing.T, ctl *ublk.Control, mode ublk.BufferMode) bool {
 	return true
 }
 
-// occupied is a target whose queues have every other slot of their buffer
-// table taken, so that the driver must leave the registration to a command.
+// occupied is a target that uses every other slot of its queues' buffer tables, so that
+// the driver must leave the registration to a command.
 type occupied struct {
 	ublk.Target
 	page []byte
@@ -189,8 +189,8 @@ func (o occupied) NewHandler(q *ublk.Queue) (ublk.Handler, error) {
 	return o.Target.NewHandler(q)
 }
 
-// fileBytes returns what the backing holds behind a range of the device. For
-// a device with direct I/O the page cache is dropped first.
+// fileBytes returns the backing's content behind a range of the device. It drops the page
+// cache first, for a device with direct I/O.
 func (s *subject) fileBytes(off int64, n int) []byte {
 	s.t.Helper()
 	_ = unix.Fadvise(int(s.file.Fd()), 0, 0, unix.FADV_DONTNEED)
@@ -296,7 +296,7 @@ func (s *subject) fillRange(off int64, n int) {
 	}
 }
 
-// blocks returns how much space the file takes, in units of 512 bytes.
+// blocks returns the space that the file takes, in units of 512 bytes.
 func (s *subject) blocks() int64 {
 	s.t.Helper()
 	if err := s.file.Sync(); err != nil {
@@ -326,7 +326,7 @@ func (s *subject) zeroesWithUnmap() {
 	before := s.blocks()
 	err := unix.Fallocate(int(s.disk.Fd()), punchHole, 8<<20, 1<<20)
 	if s.dev.b.IsDisk && s.limits().WriteZeroesMaxBytes == 0 && errors.Is(err, unix.EOPNOTSUPP) {
-		return // not announced, since the disk behind cannot do it
+		return // not announced, because the backing disk cannot do it
 	}
 	if err != nil {
 		s.t.Fatal(err)
@@ -351,7 +351,7 @@ func (s *subject) zeroesWithoutUnmap() {
 	}
 }
 
-// model does random operations on the device and on memory, and compares.
+// model does random operations on the device and on memory, and compares both.
 func (s *subject) model() {
 	const size, start = 1 << 20, 10 << 20
 	sector := int(s.dev.b.SectorSize)
@@ -383,7 +383,7 @@ func (s *subject) model() {
 	s.equal(fmt.Sprintf("the file, from %d on", start), s.fileBytes(start, size), model)
 }
 
-// backings make what a device can be attached to, of 32 MiB or more.
+// backings make files and disks of at least 32 MiB for a device.
 var backings = map[string]struct {
 	directSector uint32
 	make         func(*testing.T) string

@@ -20,7 +20,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// serveEnv names the file that a copy of this test program shall serve.
+// serveEnv names the file that a copy of this test program must serve.
 const serveEnv = "UBLK_LOOP_TEST_SERVE"
 
 func TestMain(m *testing.M) {
@@ -58,7 +58,7 @@ func serveUntilStopped(path string) error {
 	return dev.Close()
 }
 
-// startServer serves a file in a process of its own.
+// startServer serves a file in another process.
 func startServer(t *testing.T, path string) (*exec.Cmd, uint32) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
@@ -88,7 +88,7 @@ func startServer(t *testing.T, path string) (*exec.Cmd, uint32) {
 	return nil, 0
 }
 
-// record is block i of round n of a crash test.
+// record fills mem with the record for block i in round n of a crash test.
 func record(mem []byte, i, n uint64) []byte {
 	for off := 0; off < len(mem); off += 16 {
 		binary.LittleEndian.PutUint64(mem[off:], i)
@@ -97,9 +97,9 @@ func record(mem []byte, i, n uint64) []byte {
 	return mem
 }
 
-// writeRecords writes a record to block after block, each followed by a flush
-// or with FUA, until the device fails; it returns how many were durable. It
-// calls begun when least are.
+// writeRecords writes records to successive blocks, each followed by a flush or with FUA,
+// until the device fails. It returns how many were durable. It calls begun when least of
+// them are durable.
 func writeRecords(path string, mem []byte, round, least uint64, begun func()) (uint64, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|unix.O_DIRECT, 0)
 	if err != nil {
@@ -122,8 +122,8 @@ func writeRecords(path string, mem []byte, round, least uint64, begun func()) (u
 	}
 }
 
-// What was flushed, or written with FUA, before the server was killed is in
-// the file; the device is then shown dead, and can be removed.
+// Data that was flushed, or written with FUA, before the server was killed is in the
+// file. The device is then dead, and can be removed.
 func TestCrashKeepsWhatWasSynced(t *testing.T) {
 	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
 	path := sparseFile(t, fileSystem(t, "ext4"))
@@ -154,7 +154,7 @@ func checkRecords(t *testing.T, path string, durable, round uint64) {
 	defer f.Close()
 	got, want := make([]byte, 4096), make([]byte, 4096)
 	first := uint64(0)
-	if durable > 4095 { // older ones, and the one under way, are overwritten
+	if durable > 4095 { // newer records have overwritten the older ones, and the last one may be unfinished
 		first = durable - 4095
 	}
 	for i := first; i < durable; i++ {
@@ -167,8 +167,7 @@ func checkRecords(t *testing.T, path string, durable, round uint64) {
 	}
 }
 
-// removeDead checks what list says of a device whose server is gone, and
-// removes it.
+// removeDead checks that list shows a device without a server, and removes the device.
 func removeDead(t *testing.T, ctl *ublk.Control, id uint32) {
 	t.Helper()
 	list, err := List(ctl)
@@ -183,7 +182,8 @@ func removeDead(t *testing.T, ctl *ublk.Control, id uint32) {
 	}
 }
 
-// Detach waits for the server of another process, and finds it gone.
+// Detach waits for the server in another process to end, and succeeds if the server has
+// already ended.
 func TestKernelDetachFromAnotherProcess(t *testing.T) {
 	ctl := ublktest.Kernel(t)
 	path := sparseFile(t, mountTmpfs(t))
@@ -196,7 +196,7 @@ func TestKernelDetachFromAnotherProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	start := time.Now()
-	for range 2 { // a device that is gone is no error
+	for range 2 { // Detach succeeds again when the device is gone
 		if err := Detach(ctl, id, DetachOptions{}); err != nil {
 			t.Fatal(err)
 		}

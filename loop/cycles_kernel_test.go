@@ -17,7 +17,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// usage is what add and del must not use up.
+// usage is the resources that repeated adds and dels must not use up.
 type usage struct {
 	fds, threads, mappings int
 	goHeap                 uint64
@@ -66,8 +66,8 @@ func residentKiB(t *testing.T) int {
 	return pages * os.Getpagesize() / 1024
 }
 
-// compareUsage allows for what Go's runtime keeps from one cycle to the next:
-// a few threads and mappings, never something for each of hundreds of cycles.
+// compareUsage checks that usage has not grown. It tolerates the threads and mappings
+// that Go's runtime keeps, which are few even after hundreds of cycles.
 func compareUsage(t *testing.T, before, after usage) {
 	t.Helper()
 	if after.fds > before.fds || after.threads > before.threads+4 || after.mappings > before.mappings+40 ||
@@ -112,8 +112,8 @@ func TestKernelManyCycles(t *testing.T) {
 	checkUnreferenced(t)
 }
 
-// checkUnreferenced fails when something still holds the driver but the
-// control device that the test has open itself.
+// checkUnreferenced fails the test if anything other than the test's own control device
+// refers to the driver.
 func checkUnreferenced(t *testing.T) {
 	t.Helper()
 	if n := moduleUsers(t); n != "0" && n != "1" {
@@ -121,8 +121,8 @@ func checkUnreferenced(t *testing.T) {
 	}
 }
 
-// Cycles with I/O running: whoever has the device open gets errors once it is
-// gone, and nobody hangs.
+// While I/O runs, the device is removed again and again. Its users get errors, and
+// nothing hangs.
 func TestKernelCyclesUnderLoad(t *testing.T) {
 	ctl := ublktest.Kernel(t, ublktest.Plain)
 	path := sparseFile(t, mountTmpfs(t))
@@ -158,9 +158,8 @@ func cycleUnderLoad(t *testing.T, ctl *ublk.Control, path string) {
 	}
 }
 
-// isGone reports whether an error is what I/O gets from a disk that was
-// removed: a request that was under way, an open, or a write behind the end of
-// what by then is no sector long.
+// isGone reports whether an error comes from I/O to a removed disk: a request that was
+// running, an open, or a write behind the end, because the removed disk has size 0.
 func isGone(err error) bool {
 	for _, errno := range []unix.Errno{unix.EIO, unix.ENXIO, unix.ENODEV, unix.ENOENT, unix.ENOSPC} {
 		if errors.Is(err, errno) {
@@ -170,8 +169,8 @@ func isGone(err error) bool {
 	return false
 }
 
-// writeUntilError writes to a device until that fails, and tells running what
-// became of the first write.
+// writeUntilError writes to a device until a write fails. It sends the result of the
+// first write to running.
 func writeUntilError(path string, running chan<- error) error {
 	f, err := os.OpenFile(path, os.O_RDWR|unix.O_DIRECT, 0)
 	if err != nil {
@@ -194,7 +193,8 @@ func writeUntilError(path string, running chan<- error) error {
 	return err
 }
 
-// An opener that comes and goes all the time, as udev does, holds nothing up.
+// A program that opens and closes the device all the time, as udev does, does not delay
+// the removal.
 func TestKernelOpenersInTheMiddle(t *testing.T) {
 	ctl := ublktest.Kernel(t)
 	path := sparseFile(t, mountTmpfs(t))
@@ -235,8 +235,8 @@ func TestKernelOpenersInTheMiddle(t *testing.T) {
 	<-ended
 }
 
-// openAll opens what matches, reads a page of each, and closes it. It returns how
-// many it has read.
+// openAll opens the files that match, reads a page of each, and closes them. It returns
+// the number of successful reads.
 func openAll(pattern string) int64 {
 	paths, _ := filepath.Glob(pattern)
 	read := int64(0)

@@ -14,28 +14,28 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
-// serverTimeout bounds how long a server may take to end once its device has:
-// it has nothing left to do but to close what it has open.
+// serverTimeout bounds the time between the end of a device and the end of its server,
+// which then only has to close its files.
 const serverTimeout = 20 * time.Second
 
-// firstPause and longestPause bound the time between two attempts at something that the
-// kernel tells nobody of.
+// firstPause and longestPause bound the pauses between attempts at an operation when the
+// kernel does not report the awaited state.
 const (
 	firstPause   = time.Millisecond
 	longestPause = 200 * time.Millisecond
 )
 
-// DetachOptions say how to remove a device.
+// DetachOptions are the options of Detach.
 type DetachOptions struct {
-	// Force removes a device that is in use, and kills a server that does
-	// not end. Users of the device get errors.
+	// Force removes a device that is in use, and kills a server that does not end. Users
+	// of the device get errors.
 	Force bool
 }
 
-// Detach removes one of our devices, whoever serves it: the disk, then by the
-// driver's word the server, then the rest. A device that is gone is no error.
-// It returns an error that wraps ErrInUse for a device that somebody has open,
-// unless forced, and ErrForeign for another program's.
+// Detach removes a device of ublk-loop, whichever process serves it: first the disk,
+// whose end makes the driver end the server, then the rest. It succeeds if the device is
+// gone. It returns an error that wraps ErrInUse if the device is open and Force is not
+// set, and ErrForeign for another program's device.
 func Detach(ctl *ublk.Control, id uint32, opts DetachOptions) error {
 	was, server, err := stopOurs(ctl, id, opts.Force)
 	if err != nil || was == nil {
@@ -50,9 +50,9 @@ func Detach(ctl *ublk.Control, id uint32, opts DetachOptions) error {
 	return deleteRest(ctl, *was)
 }
 
-// stopOurs removes the disk of one of our devices, and returns what the device
-// was and its server, nil for none: of that, or of a device that is gone. A
-// server that ends by it changes the state in its turn.
+// stopOurs removes the disk of a device of ublk-loop. It returns the device's info before
+// that, and its server or nil. If the device was already gone, it returns nil for both. A
+// server that ends because of the stop changes the state after this.
 func stopOurs(ctl *ublk.Control, id uint32, force bool) (*ublk.Info, *deviceServer, error) {
 	lock, err := statefile.Acquire(id)
 	if err != nil {
@@ -82,8 +82,8 @@ func stopOurs(ctl *ublk.Control, id uint32, force bool) (*ublk.Info, *deviceServ
 	return &info, server, nil
 }
 
-// deleteRest removes what a server has not: all of it where the server was
-// killed, nothing where it ended in order.
+// deleteRest removes what the server has left: everything if the server was killed,
+// nothing if it ended in order.
 func deleteRest(ctl *ublk.Control, was ublk.Info) error {
 	lock, err := statefile.Acquire(was.ID)
 	if err != nil {
@@ -93,8 +93,8 @@ func deleteRest(ctl *ublk.Control, was ublk.Info) error {
 	return deleteSame(ctl, was)
 }
 
-// deleteSame removes a device and its state, unless the id is that of another
-// device by then, which has another tag. The caller has the lock of the state.
+// deleteSame removes a device and its state, unless another device has the id by now,
+// which its tag shows. The caller holds the lock of the state.
 func deleteSame(ctl *ublk.Control, was ublk.Info) error {
 	now, err := ctl.Info(was.ID)
 	if errors.Is(err, unix.ENODEV) || err == nil && now.Tag != was.Tag {
@@ -113,14 +113,14 @@ func deleteSame(ctl *ublk.Control, was ublk.Info) error {
 	return nil
 }
 
-// deviceServer is the process that serves a device, another than this one.
+// deviceServer is another process that serves a device.
 type deviceServer struct {
 	*process.Process
-	many bool // it has other devices, too
+	many bool // the server also has other devices
 }
 
-// serverOf returns the server of a device, nil when there is none or when it is
-// this process.
+// serverOf returns the server of a device. It returns nil if there is none, or if this
+// process is the server.
 func serverOf(id uint32) (*deviceServer, error) {
 	saved, err := readState(id)
 	if err != nil || saved == nil || saved.Status.PID == os.Getpid() {
@@ -133,12 +133,12 @@ func serverOf(id uint32) (*deviceServer, error) {
 	return &deviceServer{p, saved.ManyDevices}, nil
 }
 
-// stop removes the disk: after it nobody can open it any more.
+// stop removes the disk, so that the device can no longer be opened.
 func stop(ctl *ublk.Control, id uint32, server *deviceServer, force bool) error {
 	if !force {
 		return stopUnused(ctl, id)
 	}
-	stopped := make(chan error, 1) // of a goroutine that ends with the driver's answer
+	stopped := make(chan error, 1) // its goroutine ends with the driver's answer
 	go func() { stopped <- ctl.Stop(id) }()
 	select {
 	case err := <-stopped:
@@ -147,7 +147,7 @@ func stop(ctl *ublk.Control, id uint32, server *deviceServer, force bool) error 
 	}
 	// The driver waits for requests that the server does not answer.
 	if server == nil || server.many {
-		err := fmt.Errorf("remove %s: its requests have no answer: %w", ublk.BlockPath(id), unix.ETIMEDOUT)
+		err := fmt.Errorf("remove %s: its requests are not answered: %w", ublk.BlockPath(id), unix.ETIMEDOUT)
 		return hint.Add(err, "the disk below may hang, see dmesg")
 	}
 	if err := server.Kill(); err != nil {
@@ -156,8 +156,8 @@ func stop(ctl *ublk.Control, id uint32, server *deviceServer, force bool) error 
 	return <-stopped
 }
 
-// end waits for the end of the server of a device that has been stopped, or of
-// what it has of the device.
+// end waits until the server of a stopped device has ended, or, if the server has other
+// devices, until it has released the device.
 func (s *deviceServer) end(ctl *ublk.Control, was *ublk.Info, force bool) error {
 	if s == nil {
 		return nil
@@ -176,8 +176,8 @@ func (s *deviceServer) end(ctl *ublk.Control, was *ublk.Info, force bool) error 
 	return err
 }
 
-// waitFor reports whether the server has ended with the device, within the time
-// that it has for that.
+// waitFor reports whether the server has ended, or has released the device, within
+// serverTimeout.
 func (s *deviceServer) waitFor(ctl *ublk.Control, was *ublk.Info) (bool, error) {
 	if !s.many {
 		return s.Wait(serverTimeout)
@@ -191,12 +191,13 @@ func (s *deviceServer) waitFor(ctl *ublk.Control, was *ublk.Info) (bool, error) 
 		case err != nil, time.Now().After(deadline):
 			return false, err
 		}
-		// The driver keeps a device that somebody has open still. The server
-		// has done its part once it has removed the state.
+		// The driver keeps a device while it is still open. The server has done its part
+		// when it has removed the state.
 		if saved, err := readState(was.ID); err != nil || saved == nil {
 			return err == nil, err
 		}
-		// Its end would be the device's, too: what is left is removed then.
+		// If the server ends, it can no longer release the device, and the caller removes
+		// the rest.
 		if ended, err := s.Wait(pause); ended || err != nil {
 			return ended, err
 		}

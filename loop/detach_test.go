@@ -13,10 +13,10 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// unusedID is an id that no device of this machine has: the largest there is.
+// unusedID is an id that no device of this machine has, because it is the maximum.
 const unusedID = 1<<20 - 1
 
-// needState skips a test where the state of devices is another user's.
+// needState skips a test if the state directory belongs to another user.
 func needState(t *testing.T) {
 	t.Helper()
 	if err := unix.Access(statefile.Dir, unix.W_OK); errors.Is(err, unix.EACCES) {
@@ -24,7 +24,7 @@ func needState(t *testing.T) {
 	}
 }
 
-// fakeDevice returns a driver with one device, which has a tag.
+// fakeDevice returns a driver with one device with a tag.
 func fakeDevice(t *testing.T, tag uint64) (*ublktest.Fake, *ublk.Control) {
 	t.Helper()
 	fake := &ublktest.Fake{Offers: uapi.UBLK_F_CMD_IOCTL_ENCODE}
@@ -36,8 +36,8 @@ func fakeDevice(t *testing.T, tag uint64) (*ublktest.Fake, *ublk.Control) {
 	return fake, ctl
 }
 
-// Who removes what is left of a device does not remove the next one with its id,
-// however alike they are.
+// The removal of a device's rest does not remove the next device with its id, however
+// similar it is.
 func TestDeleteSameLeavesTheNext(t *testing.T) {
 	tag := newTag()
 	for _, other := range []uint64{newTag(), tag + 1, tag ^ 1<<63, 0} {
@@ -80,7 +80,7 @@ func TestDeleteSame(t *testing.T) {
 	}
 }
 
-// The same goes for a server that removes its own device.
+// The same is true for a server that removes its own device.
 func TestNowIsOfTheDevice(t *testing.T) {
 	fake := &ublktest.Fake{Offers: uapi.UBLK_F_CMD_IOCTL_ENCODE}
 	own := ublk.NewControl(fake)

@@ -22,20 +22,20 @@ type Device struct {
 	b        *backing.Backing
 	transfer transfer.Transfer // nil for none
 	status   Status
-	many     bool // the process serves other devices, too
-	// copyReason is Status.CopyReason of a device that was made here.
+	many     bool // the process also serves other devices
+	// copyReason is Status.CopyReason of a new device.
 	copyReason string
 	closed     atomic.Bool
-	// background is what ends by itself once closed is set. It uses b.
+	// background waits for goroutines that use b. They end when closed is set.
 	background sync.WaitGroup
 
-	closing sync.Mutex // protects what is below
-	removed bool       // Close has nothing more to do
+	closing sync.Mutex // protects removed
+	removed bool       // Close has finished
 }
 
-// Attach makes a device of a file from OpenPath and serves it. When it returns
-// nil the device can be opened; after an error nothing of it is left. The
-// caller keeps file and may close it; cfg.Key is closed in any case.
+// Attach makes a device of a file from OpenPath and serves it. When it returns nil, the
+// device can be opened. After an error, the device is completely removed. The caller
+// keeps file and may close it. Attach closes cfg.Key in any case.
 func Attach(ctl *ublk.Control, file *os.File, cfg Config) (*Device, error) {
 	return attachOn(ctl, file, cfg, nil)
 }
@@ -64,8 +64,8 @@ func attachOn(ctl *ublk.Control, file *os.File, cfg Config, shared *threads) (*D
 	return d, nil
 }
 
-// addDevice adds a device in the best buffer mode that the kernel offers and
-// the configuration allows, and returns Status.CopyReason with it.
+// addDevice adds a device in the best buffer mode that the kernel offers and the
+// configuration allows. It also returns Status.CopyReason.
 func addDevice(ctl *ublk.Control, b *backing.Backing, cfg *Config, shared *threads) (*ublk.Device, string, error) {
 	may, err := chooseBuffers(b, cfg)
 	if err != nil {
@@ -92,7 +92,7 @@ func addDevice(ctl *ublk.Control, b *backing.Backing, cfg *Config, shared *threa
 	return nil, "", err
 }
 
-// start describes an added device to the driver and to list, and starts it.
+// start writes the state and parameters of an added device, and starts the device.
 func (d *Device) start(cfg *Config, t ublk.Target) error {
 	if err := d.prepare(cfg); err != nil {
 		return err
@@ -100,9 +100,9 @@ func (d *Device) start(cfg *Config, t ublk.Target) error {
 	return d.dev.Start(t)
 }
 
-// prepare describes an added device. The state is written before it is started:
-// a device is never there without saying what for. Until it is open it has its
-// id only for as long as nobody removes it, as del does with the lock.
+// prepare writes the state and parameters of an added device. The state is written before
+// the start, so that every device says what it is for. Until the device is open, another
+// process, such as del, can remove it and so free its id. The lock excludes that.
 func (d *Device) prepare(cfg *Config) error {
 	lock, err := statefile.Acquire(d.ID())
 	if err != nil {
@@ -128,17 +128,17 @@ func (d *Device) prepare(cfg *Config) error {
 	return d.dev.Open()
 }
 
-// now returns what the driver tells of the device. It returns an error that
-// wraps ENODEV where the device has been removed, whoever has its id by then.
+// now returns the driver's info about the device. It returns an error that wraps ENODEV
+// if the device was removed, even if another device has its id.
 func (d *Device) now() (ublk.Info, error) {
 	info, err := d.dev.Now()
 	if err == nil && d.isOther(&info) {
-		err = fmt.Errorf("%s is another device by now: %w", d.Path(), unix.ENODEV)
+		err = fmt.Errorf("%s is another device now: %w", d.Path(), unix.ENODEV)
 	}
 	return info, err
 }
 
-// writeState is called with the lock of the state.
+// writeState writes the state. The caller holds the lock of the state.
 func (d *Device) writeState(cfg *Config) error {
 	start, err := process.StartTime(os.Getpid())
 	if err != nil {
@@ -157,8 +157,9 @@ func (d *Device) ID() uint32 { return d.dev.Info().ID }
 // Path returns the block device's path.
 func (d *Device) Path() string { return d.dev.BlockPath() }
 
-// Status returns what `list` shows of the device, as of its start but for the
-// size: another process may have changed that (Resize), so it is the driver's.
+// Status returns the device's status at its start, as list shows it, with the current
+// size. The size comes from the driver, because another process may have changed it
+// (Resize).
 func (d *Device) Status() Status {
 	s := d.status
 	if params, err := d.dev.Params(); err == nil {
@@ -169,7 +170,7 @@ func (d *Device) Status() Status {
 	return s
 }
 
-// Done returns a channel that is closed when the device is served no more.
+// Done returns a channel that is closed when the device is no longer served.
 func (d *Device) Done() <-chan struct{} { return d.dev.Done() }
 
 func (d *Device) isDone() bool {
@@ -181,6 +182,6 @@ func (d *Device) isDone() bool {
 	}
 }
 
-// Err returns why the device ended, nil for an orderly end, once Done is
+// Err returns why the device ended, or nil for an orderly end. It is valid when Done is
 // closed.
 func (d *Device) Err() error { return d.dev.Err() }

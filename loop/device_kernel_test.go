@@ -16,8 +16,8 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// replaceable is a device on its way, of a driver in which it can be deleted and
-// another one added at any point.
+// replaceable is a device that is being made. Its driver lets the test delete the device
+// and add another one at any point.
 type replaceable struct {
 	fake *ublktest.Fake
 	ctl  *ublk.Control
@@ -27,7 +27,7 @@ type replaceable struct {
 
 func addReplaceable(t *testing.T) *replaceable {
 	t.Helper()
-	ublktest.Kernel(t) // for the state, which is of all processes
+	ublktest.Kernel(t) // for the state directory, which all processes share
 	r := &replaceable{fake: &ublktest.Fake{Offers: uapi.UBLK_F_CMD_IOCTL_ENCODE}, cfg: Config{ZeroCopy: SwitchOff}}
 	r.ctl = ublk.NewControl(r.fake)
 	b, err := openBacking(openPath(t, sparseFile(t, t.TempDir())), &r.cfg)
@@ -41,7 +41,8 @@ func addReplaceable(t *testing.T) *replaceable {
 	return r
 }
 
-// replace has another process remove the device, and a third add one with its id.
+// replace acts as two other processes: one removes the device, another adds a device with
+// the same id.
 func (r *replaceable) replace(t *testing.T) {
 	t.Helper()
 	id := r.dev.ID()
@@ -62,8 +63,8 @@ func (r *replaceable) replace(t *testing.T) {
 	})
 }
 
-// A device that was removed on its way, and whose id another has got, ends
-// without an effect on that.
+// The start of a device that was removed, and whose id another device has got, fails and
+// does not affect the other device.
 func TestKernelStartOfWhatWasReplaced(t *testing.T) {
 	r := addReplaceable(t)
 	r.replace(t)
@@ -84,7 +85,8 @@ func TestKernelStartOfWhatWasReplaced(t *testing.T) {
 	}
 }
 
-// One that was only removed leaves no state, and does not delete what may come.
+// If the device was only removed, its removal deletes the state, but does not delete a
+// device that may come later.
 func TestKernelRemoveOfWhatIsGone(t *testing.T) {
 	r := addReplaceable(t)
 	id := r.dev.ID()
@@ -104,11 +106,12 @@ func TestKernelRemoveOfWhatIsGone(t *testing.T) {
 	}
 }
 
-// Once a device is on its way, who wants to remove it waits until it is open.
+// While a device is being started, other processes that want to remove it wait until it
+// is open.
 func TestKernelStartKeepsTheID(t *testing.T) {
 	r := addReplaceable(t)
 	id := r.dev.ID()
-	lock, err := statefile.Acquire(id) // as del has
+	lock, err := statefile.Acquire(id) // del holds this lock
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +134,7 @@ func TestKernelStartKeepsTheID(t *testing.T) {
 	}
 }
 
-// waitsForLock reports whether somebody waits for a lock.
+// waitsForLock reports whether any process waits for a file lock.
 func waitsForLock(t *testing.T) bool {
 	t.Helper()
 	locks, err := os.ReadFile("/proc/locks")
@@ -141,8 +144,7 @@ func waitsForLock(t *testing.T) bool {
 	return strings.Contains(string(locks), "->")
 }
 
-// A device that is about to be started has its id for good: one that deletes it
-// does not make room for another.
+// A prepared device keeps its id: deleting it does not free the id for another device.
 func TestKernelPreparedDeviceKeepsItsID(t *testing.T) {
 	ctl := ublktest.Kernel(t)
 	cfg := Config{ZeroCopy: SwitchOff}

@@ -8,21 +8,21 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
-// The modes of fallocate(2) that are used. None changes the file's size.
+// These are the used modes of fallocate(2). None of them changes the file's size.
 const (
 	punchHole = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
 	zeroRange = unix.FALLOC_FL_ZERO_RANGE | unix.FALLOC_FL_KEEP_SIZE
 	allocate  = unix.FALLOC_FL_KEEP_SIZE
 )
 
-// discard gives the range's space back.
+// discard frees the space of the range.
 func (h *handler) discard(req *ublk.Request) {
 	switch {
 	case h.readOnly:
 		req.Complete(unix.EROFS)
 	case h.isDisk:
-		// Where the command would block the kernel runs it on a worker thread
-		// (Linux 6.12, block/ioctl.c, blkdev_cmd_discard).
+		// If the command would block, the kernel runs it on a worker thread (Linux 6.12,
+		// block/ioctl.c, blkdev_cmd_discard).
 		sqe := h.sqe(req, stepRange)
 		sqe.PrepURingCmd(h.file.File, backing.BLOCK_URING_CMD_DISCARD)
 		sqe.Addr = h.position(req)
@@ -35,8 +35,8 @@ func (h *handler) discard(req *ublk.Request) {
 	}
 }
 
-// writeZeroes makes the range read as zeroes, and gives its space back unless
-// the request forbids that.
+// writeZeroes makes the range read as zeroes. It frees the range's space unless the
+// request forbids that.
 func (h *handler) writeZeroes(req *ublk.Request) {
 	switch {
 	case h.readOnly:
@@ -59,14 +59,14 @@ func (h *handler) rangeDone(req *ublk.Request, res int32) {
 	switch {
 	case res == -int32(unix.EINTR):
 		req.Retried()
-		h.Handle(req) // every step can be done twice
+		h.Handle(req) // every step can be repeated
 	case res == -int32(unix.EOPNOTSUPP) && h.refusedNowait(req):
 		h.tags[req.Tag()].onWorker = true
 		req.Retried()
 		h.discard(req)
 	case res < 0 && s == stepRange && h.zeroesInPlace(req) && res == -int32(unix.EOPNOTSUPP):
-		// A file system without ZERO_RANGE, such as tmpfs: the same from two
-		// operations that it has.
+		// A file system such as tmpfs lacks ZERO_RANGE. Two other operations have the
+		// same effect.
 		h.fallocate(req, stepPunch, punchHole)
 	case res < 0:
 		req.CompleteErrno(res)
@@ -79,17 +79,16 @@ func (h *handler) rangeDone(req *ublk.Request, res int32) {
 	}
 }
 
-// refusedNowait reports whether the request is a discard that a disk may only
-// have refused because the command must not block: so do many targets of device
-// mapper, and zram (submit_bio_noacct in block/blk-core.c). On a worker thread it
-// may.
+// refusedNowait reports whether the request is a discard that a disk may have refused
+// only because the command must not block. Many targets of device mapper, and zram, do
+// that (submit_bio_noacct in block/blk-core.c). A worker thread may block.
 func (h *handler) refusedNowait(req *ublk.Request) bool {
 	p := &h.tags[req.Tag()]
 	return h.isDisk && req.Op == ublk.OpDiscard && p.step == stepRange && !p.onWorker
 }
 
-// zeroesInPlace reports whether the request is one that ZERO_RANGE was for, on
-// a file. On a disk the kernel writes zeroes where the disk has no command.
+// zeroesInPlace reports whether the request used ZERO_RANGE on a file. On a disk the
+// kernel itself writes zeroes if the disk has no command for that.
 func (h *handler) zeroesInPlace(req *ublk.Request) bool {
 	return !h.isDisk && req.Op == ublk.OpWriteZeroes && req.Flags&ublk.FlagNoUnmap != 0
 }

@@ -15,17 +15,17 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// ranged is a request that changes a range, and what it is made of.
+// ranged is a request that changes a range, with the expected operations.
 type ranged struct {
 	name   string
 	op     ublk.Op
 	flags  ublk.Flags
 	isDisk bool
-	zero   bool     // without ZERO_RANGE
-	steps  []string // as stepOf names them
+	zero   bool     // the file lacks ZERO_RANGE
+	steps  []string // names from stepOf
 }
 
-// rangeds are all ways through a request that changes a range.
+// rangeds lists all paths of requests that change a range.
 var rangeds = []ranged{
 	{"discard", ublk.OpDiscard, 0, false, false, []string{"punch"}},
 	{"discard of a disk", ublk.OpDiscard, 0, true, false, []string{"discard"}},
@@ -49,8 +49,7 @@ func (r ranged) request(results ...int32) ublktest.Request {
 	return ublktest.Request{Op: r.op, Flags: r.flags, StartSector: testStart, Sectors: testBytes / 512, Answers: results}
 }
 
-// results are answers of steps that succeed, but for ZERO_RANGE where there is
-// none.
+// results returns successful answers for all steps, except for a missing ZERO_RANGE.
 func (r ranged) results() []int32 {
 	list := make([]int32, len(r.steps))
 	if r.zero {
@@ -65,7 +64,8 @@ func (r ranged) serve(t *testing.T) *ublktest.Disk {
 	return d
 }
 
-// stepOf names an operation on the tests' range, or says what is wrong with it.
+// stepOf returns the name of an operation on the tests' range, or describes what is wrong
+// with it.
 func stepOf(e ring.SQE) string {
 	const start, n = testAt, testBytes
 	switch {
@@ -100,7 +100,7 @@ func wantSteps(t *testing.T, r ublktest.Reply, result int32, steps ...string) {
 	}
 }
 
-// inEachRange runs a test for every way through a request.
+// inEachRange runs a test for each path of a request.
 func inEachRange(t *testing.T, test func(*testing.T, ranged)) {
 	t.Helper()
 	for _, r := range rangeds {
@@ -118,7 +118,7 @@ func TestRangeSteps(t *testing.T) {
 	})
 }
 
-// Each errno, from each step, is the caller's, and the last thing that is done.
+// Any errno from any step becomes the request's result, and no further step follows.
 func TestRangeErrno(t *testing.T) {
 	inEachRange(t, func(t *testing.T, r ranged) {
 		d := r.serve(t)
@@ -126,10 +126,10 @@ func TestRangeErrno(t *testing.T) {
 		for step := range r.steps {
 			for _, errno := range append(errnos, unix.EAGAIN, unix.EOPNOTSUPP) {
 				if r.op == ublk.OpWriteZeroes && r.flags&ublk.FlagNoUnmap != 0 && !r.isDisk && step == 0 && errno == unix.EOPNOTSUPP {
-					continue // which is what the other steps are for
+					continue // the other steps handle this
 				}
 				if r.steps[0] == "discard" && errno == unix.EOPNOTSUPP {
-					continue // it may be for the thread only
+					continue // the test of the worker thread covers this
 				}
 				results := r.results()[:step+1]
 				results[step] = failed(errno)
@@ -142,8 +142,8 @@ func TestRangeErrno(t *testing.T) {
 	})
 }
 
-// A request that is interrupted in some step begins again, or goes on with that
-// step: but it does all of them.
+// After an interrupted step, the request starts again or repeats the step. In both cases
+// it carries out all steps.
 func TestRangeInterrupted(t *testing.T) {
 	inEachRange(t, func(t *testing.T, r ranged) {
 		d := r.serve(t)
@@ -164,8 +164,8 @@ func TestRangeInterrupted(t *testing.T) {
 	})
 }
 
-// A disk that does not take a discard from a thread that must not block is asked
-// on a worker thread, once.
+// If a disk refuses a discard without blocking, the discard is repeated once on a worker
+// thread.
 func TestDiscardRefused(t *testing.T) {
 	r := rangeds[1]
 	if r.name != "discard of a disk" {
@@ -198,7 +198,7 @@ func TestDiscardRefused(t *testing.T) {
 	}
 }
 
-// A discard can be longer than 32 bits say.
+// A discard can be longer than 32 bits can express.
 func TestRangeOfTerabytes(t *testing.T) {
 	for _, isDisk := range []bool{false, true} {
 		for _, op := range []ublk.Op{ublk.OpDiscard, ublk.OpWriteZeroes} {
@@ -218,8 +218,8 @@ func TestRangeOfTerabytes(t *testing.T) {
 	}
 }
 
-// The kernel does what is asked, and nothing beside it: a file in memory is one
-// that has no ZERO_RANGE.
+// The kernel carries out the request, and changes nothing else. A file in memory lacks
+// ZERO_RANGE.
 func TestRangeReal(t *testing.T) {
 	for _, r := range rangeds {
 		if r.isDisk {
@@ -229,7 +229,7 @@ func TestRangeReal(t *testing.T) {
 			f := memoryFile(t, bytes.Repeat([]byte{0xee}, 64<<10))
 			d := ublktest.NewDisk(t, alone, &target{b: &backing.Backing{FD: int(f.Fd())}})
 			req := r.request()
-			req.StartSector, req.Sectors = 32, 32 // of 4 pages of 4 KiB
+			req.StartSector, req.Sectors = 32, 32 // in a file of 4 pages of 4 KiB
 			before := blocks(t, f)
 			if got := d.Do(req).Result; got != 0 {
 				t.Errorf("result %d", got)
@@ -263,7 +263,8 @@ func blocks(t *testing.T, f *os.File) int64 {
 	return st.Blocks
 }
 
-// The kernel's own errors, from the first step and from a later one.
+// The kernel's own errors, from the first step and from later steps, become the request's
+// result.
 func TestRangeRealErrno(t *testing.T) {
 	for _, r := range rangeds {
 		if r.isDisk {

@@ -11,21 +11,21 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// scsiDebugDisk makes a disk of 64 MiB in memory with some of the parameters of
-// scsi_debug (drivers/scsi/scsi_debug.c).
+// scsiDebugDisk makes a disk of 64 MiB in memory with parameters of scsi_debug
+// (drivers/scsi/scsi_debug.c).
 func scsiDebugDisk(t testing.TB, params ...string) string {
 	t.Helper()
 	run(t, "modprobe", "sd_mod")
 	run(t, "modprobe", append([]string{"scsi_debug", "dev_size_mb=64", "delay=0"}, params...)...)
-	// Not modprobe -r: without scsi_mod, which that unloads too, hosts are
-	// numbered from 0 again, and 7.3 still has a workqueue of that name.
+	// Not modprobe -r, because that also unloads scsi_mod. Then the hosts are numbered
+	// from 0 again, and 7.3 still has a workqueue with the old name.
 	t.Cleanup(func() { unload(t, "scsi_debug") })
 	const disks = "/sys/bus/pseudo/drivers/scsi_debug/adapter*/host*/target*/*/block/*"
 	return waitForDisk(t, filepath.Join("/dev", filepath.Base(waitForMatch(t, disks))))
 }
 
-// unload removes a module once nothing holds it: the kernel's own thread may
-// still look for partitions on the disk of a test that was quick to end.
+// unload removes a module when it is no longer in use. A thread of the kernel may still
+// look for partitions on the disk of a short test.
 func unload(t testing.TB, module string) {
 	t.Helper()
 	waitUntil(t, module+" unused", func() bool {
@@ -38,7 +38,7 @@ func unload(t testing.TB, module string) {
 	run(t, "rmmod", module)
 }
 
-// partition makes the only partition of a disk, from a sector on.
+// partition makes the only partition of a disk, from sector start on.
 func partition(t testing.TB, disk, start string) string {
 	t.Helper()
 	run(t, "sh", "-c", `echo "start=$1" | sfdisk -q "$0"`, disk, start)
@@ -49,7 +49,7 @@ func partition(t testing.TB, disk, start string) string {
 	return waitForDisk(t, name)
 }
 
-// mappedDisk makes a device-mapper device of a table.
+// mappedDisk makes a device-mapper device from a table.
 func mappedDisk(t testing.TB, table string) string {
 	t.Helper()
 	run(t, "modprobe", "dm_mod")
@@ -60,12 +60,12 @@ func mappedDisk(t testing.TB, table string) string {
 		t.Fatalf("dmsetup create: %v\n%s\n%s", err, table, out)
 	}
 	t.Cleanup(func() { run(t, "dmsetup", "remove", "--retry", "--noudevsync", name) })
-	// /dev/mapper is udev's, the node beside it the kernel's.
+	// udev makes the name in /dev/mapper, the kernel makes this node.
 	node := run(t, "dmsetup", "info", "-c", "--noheadings", "-o", "blkdevname", name)
 	return waitForDisk(t, "/dev/"+strings.TrimSpace(node))
 }
 
-// waitForDisk waits until a disk that was made a moment ago can be read.
+// waitForDisk waits until a new disk can be read.
 func waitForDisk(t testing.TB, path string) string {
 	t.Helper()
 	waitUntil(t, path, func() bool {
@@ -78,8 +78,8 @@ func waitForDisk(t testing.TB, path string) string {
 	return path
 }
 
-// waitForMatch waits until there is one path that matches: SCSI disks are
-// found by a thread of the kernel, after the module is loaded.
+// waitForMatch waits for a path that matches. A thread of the kernel finds SCSI disks
+// after the module is loaded.
 func waitForMatch(t testing.TB, pattern string) string {
 	t.Helper()
 	var paths []string

@@ -17,7 +17,8 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// ioCount is what a disk has completed (Documentation/block/stat.rst).
+// ioCount is the number of requests that a disk has completed
+// (Documentation/block/stat.rst).
 type ioCount struct {
 	reads, readSectors, writes, writeSectors uint64
 }
@@ -41,9 +42,9 @@ func (c ioCount) minus(d ioCount) ioCount {
 	return ioCount{c.reads - d.reads, c.readSectors - d.readSectors, c.writes - d.writes, c.writeSectors - d.writeSectors}
 }
 
-// Each request goes to the backing disk once and whole: as many operations and
-// as many bytes out as in, from one page to the largest request. Merging is
-// turned off on both, so that an operation of either is a request.
+// Each request goes to the backing disk once and whole, from one page to the largest
+// request: both disks have the same number of operations and of bytes. Merging is
+// switched off on both disks, so that each operation is a request.
 func TestKernelDispatchesEachRequestOnceAndWhole(t *testing.T) {
 	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
 	for _, zeroCopy := range []Switch{SwitchOn, SwitchOff} {
@@ -65,8 +66,8 @@ func TestKernelDispatchesEachRequestOnceAndWhole(t *testing.T) {
 	}
 }
 
-// countRequests makes ten writes and ten reads of a size and compares what both
-// disks did.
+// countRequests makes ten writes and ten reads of a size, and compares the counters of
+// both disks.
 func countRequests(t *testing.T, f *os.File, backing, device string, mem []byte) {
 	t.Helper()
 	const n = 10
@@ -82,8 +83,8 @@ func countRequests(t *testing.T, f *os.File, backing, device string, mem []byte)
 	sectors := uint64(n * len(mem) / 512)
 	want := ioCount{n, sectors, n, sectors}
 	var in, out ioCount
-	// The last request is counted after whoever waits for it has been woken
-	// (__blk_mq_end_request in block/blk-mq.c). One too many stays one.
+	// The kernel counts a request after it has woken the waiting process
+	// (__blk_mq_end_request in block/blk-mq.c). A surplus request does not vanish.
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
 		in, out = countIO(t, device).minus(inBefore), countIO(t, backing).minus(outBefore)
 		if in == want && out == want || time.Now().After(deadline) {
@@ -95,7 +96,7 @@ func countRequests(t *testing.T, f *os.File, backing, device string, mem []byte)
 	}
 }
 
-// flushes returns how many flushes a disk has completed.
+// flushes returns the number of flushes that a disk has completed.
 func flushes(t *testing.T, disk string) int {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join("/sys/block", filepath.Base(disk), "stat"))
@@ -109,9 +110,9 @@ func flushes(t *testing.T, disk string) int {
 	return n
 }
 
-// A FUA write reaches the file as a synchronous one. A write with RWF_DSYNC to
-// the device is a FUA write and then a flush (block/fops.c): two flushes of
-// the disk below, where a write and a flush are one.
+// A FUA write reaches the file as a synchronous write. A write with RWF_DSYNC to the
+// device is a FUA write followed by a flush (block/fops.c), which causes two flushes of
+// the disk below. A write and a flush cause one.
 func TestKernelFUAIsSynchronous(t *testing.T) {
 	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
 	inEachMode(t, ctl, func(t *testing.T, cfg Config) {
@@ -120,8 +121,8 @@ func TestKernelFUAIsSynchronous(t *testing.T) {
 		dev := attach(t, ctl, disk, cfg)
 		f := openFile(t, dev.Path(), os.O_RDWR|unix.O_DIRECT)
 		mem := alignedMemory(t, 4096)
-		// It is given time until as many as it should be are counted: that is
-		// after the write has returned. One too many stays one.
+		// The kernel counts the flushes after the write has returned, so that the test
+		// waits until it finds as many as expected. A surplus flush does not vanish.
 		write := func(flags, want int) int {
 			before := flushes(t, disk)
 			if _, err := unix.Pwritev2(int(f.Fd()), [][]byte{mem}, 0, flags); err != nil {
@@ -152,7 +153,7 @@ func noMerges(t *testing.T, disk string) {
 	}
 }
 
-// attach attaches a path for a test, a transfer with the tests' key.
+// attach attaches a path for a test. A transfer gets the tests' key.
 func attach(t testing.TB, ctl *ublk.Control, path string, cfg Config) *Device {
 	t.Helper()
 	if !cfg.Transfer.isNone() {
@@ -163,7 +164,7 @@ func attach(t testing.TB, ctl *ublk.Control, path string, cfg Config) *Device {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = file.Close() // the device has its own
+	_ = file.Close() // the device has its own descriptor
 	t.Cleanup(func() {
 		if err := dev.Close(); err != nil {
 			t.Errorf("close: %v", err)
@@ -172,7 +173,7 @@ func attach(t testing.TB, ctl *ublk.Control, path string, cfg Config) *Device {
 	return dev
 }
 
-// No request makes the server allocate, in any operation.
+// No operation makes the server allocate memory.
 func TestKernelRequestsAllocateNothing(t *testing.T) {
 	ctl := ublktest.Kernel(t, ublktest.Plain)
 	inEachMode(t, ctl, func(t *testing.T, cfg Config) {
@@ -182,7 +183,7 @@ func TestKernelRequestsAllocateNothing(t *testing.T) {
 		fd, mem := int(f.Fd()), alignedMemory(t, 4096)
 		zero := func(off int64) error { return unix.Fallocate(fd, punchHole, off, 4096) }
 		if !cfg.Transfer.isNone() {
-			zero = func(int64) error { return nil } // it has no write-zeroes
+			zero = func(int64) error { return nil } // a transfer has no write-zeroes
 		}
 		const rounds = 500
 		var before, after runtime.MemStats

@@ -2,21 +2,21 @@
 //
 // # What is durable when
 //
-// A write is complete when the backing file has it: in its page cache, or with
-// direct I/O on the device below. A flush is an fdatasync of the backing file
-// and an FUA write is made with RWF_DSYNC, so what either completes is on the
-// medium as far as the file system below promises for fdatasync(2).
+// A write is complete when the backing file has it: in its page cache, or with direct I/O
+// on the device below. A flush is an fdatasync of the backing file, and a FUA write is a
+// write with RWF_DSYNC. When either completes, the data is on the medium, as far as the
+// file system below guarantees that for fdatasync(2).
 //
 // # What discard and write-zeroes do
 //
 // On a file both punch a hole: the range reads as zeroes and takes no space. A
-// write-zeroes that wants its space kept zeroes the range in place. On a disk a
-// discard is a discard, whatever its blocks read as afterwards, and a
-// write-zeroes is the disk's own. What the backing cannot do is not announced.
+// write-zeroes that has to keep the space zeroes the range in place. On a disk a discard
+// is a discard, and its blocks may read as anything afterwards. A write-zeroes is the
+// disk's own. The device does not announce operations that the backing lacks.
 //
-// # A request's way
+// # The path of a request
 //
-// One entry on the queue's own ring a request, whole: what the kernel gave as
-// one request goes to the backing file as one operation. Only a short result
-// makes another, for the rest. A result is all of the request or an errno.
+// A request is one entry on the queue's own ring, so that each request of the kernel
+// becomes one operation on the backing file. Only after a short result does another entry
+// follow, for the rest. The result is the whole request or an errno.
 package loop

@@ -2,18 +2,18 @@ package loop
 
 import "time"
 
-// Events are told what becomes of a Server's devices. They are called by
-// several goroutines, and must not call the Server.
+// Events receives the events of a Server's devices. Several goroutines call it. It must
+// not call the Server.
 type Events interface {
-	// Serving: the device can be used; recovered says that it was before.
+	// Serving reports that the device can be used. recovered says that it existed before.
 	Serving(s Status, recovered bool)
-	// Ended: the device is served no more. err says what went wrong, nil for an
-	// orderly end.
+	// Ended reports that the device is no longer served. err is nil after an orderly end.
 	Ended(s Status, err error)
-	// Slow: what is done to a device has taken ten seconds, and goes on.
+	// Slow reports that an operation on a device has taken ten seconds, and is still
+	// running.
 	Slow(device, what string)
-	// Failed: a thread of several devices has. They hang until this process
-	// ends, which it should at once.
+	// Failed reports that a thread of several devices has failed. The devices hang until
+	// this process ends, which it should do at once.
 	Failed(err error)
 }
 
@@ -24,10 +24,11 @@ func (noEvents) Ended(Status, error)  {}
 func (noEvents) Slow(_, _ string)     {}
 func (noEvents) Failed(error)         {}
 
-// slowAfter is how long something may take before somebody is told.
+// slowAfter is the duration after which an operation is reported as slow.
 const slowAfter = 10 * time.Second
 
-// guard tells of what has not ended, by a call of what it returns, in time.
+// guard reports an operation as slow unless the returned function is called within
+// slowAfter.
 func (s *Server) guard(device, what string) (done func()) {
 	timer := time.AfterFunc(slowAfter, func() { s.opts.Events.Slow(device, what) })
 	return func() { timer.Stop() }

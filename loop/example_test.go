@@ -13,7 +13,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// A file that is a disk for a while.
+// This example serves a file as a disk for a while.
 func ExampleAttach() {
 	path := filepath.Join(os.TempDir(), "loop-example.img")
 	image := make([]byte, 1<<20)

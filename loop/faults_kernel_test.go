@@ -32,7 +32,7 @@ func inEachMode(t *testing.T, ctl *ublk.Control, test func(*testing.T, Config)) 
 	})
 }
 
-// within fails a test whose operation does not return.
+// within fails a test if an operation does not return.
 func within(t *testing.T, what string, f func() error) error {
 	t.Helper()
 	result := make(chan error, 1)
@@ -75,7 +75,7 @@ func TestKernelTruncatedFileIsEIO(t *testing.T) {
 				dev := attach(t, ctl, path, cfg)
 				f := openFile(t, dev.Path(), os.O_RDWR|unix.O_DIRECT)
 				mem := alignedMemory(t, 64<<10)
-				// The end is inside a sector, so that a read gets a part of one.
+				// The end is inside a sector, so that a read gets a part of a sector.
 				if err := os.Truncate(path, 1<<20+700); err != nil {
 					t.Fatal(err)
 				}
@@ -99,7 +99,7 @@ func TestKernelTruncatedFileIsEIO(t *testing.T) {
 func TestKernelFailingDiskIsEIO(t *testing.T) {
 	ctl := ublktest.Kernel(t)
 	inEachMode(t, ctl, func(t *testing.T, cfg Config) {
-		// 1 MiB that works, 1 MiB that fails, and the rest.
+		// The first MiB works, the second fails, and the rest works.
 		below := nullDisk(t, 64, nil)
 		disk := mappedDisk(t, fmt.Sprintf("0 2048 linear %s 0\n2048 2048 error\n4096 4096 linear %s 4096", below, below))
 		dev := attach(t, ctl, disk, cfg)
@@ -119,7 +119,7 @@ func TestKernelFailingDiskIsEIO(t *testing.T) {
 	})
 }
 
-// A disk that goes away under load: every request ends, with an error.
+// When a disk is removed under load, every request ends with an error.
 func TestKernelPulledOutDisk(t *testing.T) {
 	ctl := ublktest.Kernel(t)
 	inEachMode(t, ctl, func(t *testing.T, cfg Config) {
@@ -147,13 +147,13 @@ func TestKernelPulledOutDisk(t *testing.T) {
 	})
 }
 
-// dm-flakey fails everything for a time, and then works again: so must the
-// device, in each operation.
+// dm-flakey fails all requests for a time, and then works again. Each operation of the
+// device must do the same.
 func TestKernelFlakyDiskRecovers(t *testing.T) {
 	ctl := ublktest.Kernel(t)
 	run(t, "modprobe", "dm-flakey")
 	inEachMode(t, ctl, func(t *testing.T, cfg Config) {
-		below := nullDisk(t, 64, map[string]string{"cache_size": "8"}) // takes flushes
+		below := nullDisk(t, 64, map[string]string{"cache_size": "8"}) // accepts flushes
 		table := "0 131072 flakey " + below + " 0 "
 		disk := mappedDisk(t, table+"3600 0")
 		name := strings.TrimSpace(run(t, "dmsetup", "info", "-c", "--noheadings", "-o", "name"))
@@ -179,7 +179,8 @@ func TestKernelFlakyDiskRecovers(t *testing.T) {
 				}
 			}
 		}
-		// A refusal would be no error to who discards (blk_ioctl_discard in block/ioctl.c).
+		// A refusal would not be an error for the caller of a discard (blk_ioctl_discard
+		// in block/ioctl.c).
 		if s := dev.dev.Stats().Ops[ublk.OpDiscard]; s.Requests != 3 || s.Errors != 1 {
 			t.Errorf("%d of %d discards failed, want 1 of 3", s.Errors, s.Requests)
 		}

@@ -11,8 +11,8 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// fio writes the whole device in random order and reads it back, checking a
-// checksum in every block.
+// fio writes the whole device in random order, reads it back, and verifies a checksum in
+// every block.
 func TestKernelFioVerifies(t *testing.T) {
 	ctl := ublktest.Kernel(t)
 	inEachMode(t, ctl, func(t *testing.T, cfg Config) {
@@ -30,8 +30,8 @@ func TestKernelFioVerifies(t *testing.T) {
 	})
 }
 
-// A file system on the device holds a tree of files over an unmount, and its
-// checker finds nothing to say.
+// A file system on the device keeps a tree of files after an unmount, and its checker
+// finds no error.
 func TestKernelFileSystems(t *testing.T) {
 	ctl := ublktest.Kernel(t)
 	for _, fs := range []struct {
@@ -63,7 +63,7 @@ func TestKernelFileSystems(t *testing.T) {
 	}
 }
 
-// fillTree mounts a file system and makes files in it; it returns their sums.
+// fillTree mounts a file system and makes files in it. It returns their checksums.
 func fillTree(t *testing.T, kind, disk string) map[string][32]byte {
 	t.Helper()
 	dir := t.TempDir()
@@ -80,7 +80,7 @@ func fillTree(t *testing.T, kind, disk string) map[string][32]byte {
 		if err := os.WriteFile(path, data, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if i%7 == 0 { // space that comes free is given back and used again
+		if i%7 == 0 { // freed space is discarded and used again
 			if err := os.Remove(path); err != nil {
 				t.Fatal(err)
 			}

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// run runs a program and returns what it prints.
+// run runs a program, which must succeed, and returns its output.
 func run(t testing.TB, name string, args ...string) string {
 	t.Helper()
 	out, err := exec.Command(name, args...).CombinedOutput()
@@ -44,7 +44,7 @@ func alignedMemory(t testing.TB, n int) []byte {
 	return mem
 }
 
-// blockIoctl is an ioctl of a block device that takes a range.
+// blockIoctl calls an ioctl of a block device with a range.
 func blockIoctl(f *os.File, req uint, start, n uint64) error {
 	r := [2]uint64{start, n}
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), uintptr(req), uintptr(unsafe.Pointer(&r)))
@@ -56,7 +56,7 @@ func blockIoctl(f *os.File, req uint, start, n uint64) error {
 
 var nullDisks atomic.Int32
 
-// nullDisk makes a disk of some MiB in memory, with attributes of null_blk.
+// nullDisk makes a disk of mib MiB in memory with attributes of null_blk.
 func nullDisk(t testing.TB, mib int, attrs map[string]string) string {
 	t.Helper()
 	run(t, "modprobe", "null_blk", "nr_devices=0")
@@ -89,7 +89,7 @@ func nullDisk(t testing.TB, mib int, attrs map[string]string) string {
 	return "/dev/" + name
 }
 
-// fileSystem makes a file system on a disk of its own and mounts it.
+// fileSystem makes a file system on a new disk and mounts it.
 func fileSystem(t testing.TB, kind string) string {
 	t.Helper()
 	if kind != "ext4" {

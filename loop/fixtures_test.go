@@ -13,7 +13,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
 )
 
-// newFile makes a file of a size, all of it a hole.
+// newFile makes a file of a size, which is one hole.
 func newFile(t testing.TB, name string, size int64) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
@@ -56,8 +56,8 @@ func hasDirectFlag(t *testing.T, fd int) bool {
 	return flags&unix.O_DIRECT != 0
 }
 
-// wantHint checks an error's errno, its object and its hint; an empty one
-// stands for none.
+// wantHint checks an error's errno, path and hint. An empty hint means that there must be
+// none.
 func wantHint(t testing.TB, err, want error, path, wanted string) {
 	t.Helper()
 	if !errors.Is(err, want) {

@@ -7,9 +7,9 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
-// sync puts on the medium what was written: the answer to a flush, and the
-// last step of a change of a range that has FUA. The backing file never grows,
-// so fdatasync covers all that a later read needs.
+// sync writes data to the medium. It is the answer to a flush, and the last step of a FUA
+// request that changes a range. The backing file never grows, so that fdatasync covers
+// everything that a later read needs.
 func (h *handler) sync(req *ublk.Request) {
 	sqe := h.sqe(req, stepSync)
 	sqe.PrepFsync(h.file.File, ring.IORING_FSYNC_DATASYNC)

@@ -11,7 +11,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// wantSync checks that an operation puts a file's data on the medium.
+// wantSync checks that an operation is an fdatasync of the file.
 func wantSync(t *testing.T, e ring.SQE) {
 	t.Helper()
 	if e.Opcode != ring.IORING_OP_FSYNC || e.OpFlags != ring.IORING_FSYNC_DATASYNC ||
@@ -20,7 +20,7 @@ func wantSync(t *testing.T, e ring.SQE) {
 	}
 }
 
-// A flush is one fdatasync, and has its result: of a device that only reads, too.
+// A flush is one fdatasync, and has its result. That is also true for a read-only device.
 func TestFlush(t *testing.T) {
 	for _, depth := range []int{alone, together} {
 		for _, readOnly := range []bool{false, true} {
@@ -52,7 +52,7 @@ func TestFlushInterrupted(t *testing.T) {
 	wantResult(t, r, failed(unix.EIO), 2)
 }
 
-// The kernel's own word that there is nothing to sync is no success.
+// An error of the kernel's own fdatasync becomes the result of the flush.
 func TestFlushRealErrno(t *testing.T) {
 	_, writer := pipe(t)
 	d := ublktest.NewDisk(t, alone, &target{b: &backing.Backing{FD: writer}})

@@ -12,13 +12,13 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// Depths of a queue, in which a request is alone or beside another.
+// These are depths of a queue, in which a request is alone or beside another one.
 const (
 	alone    = 1
 	together = 2
 )
 
-// errnos are what a backing fails with, and no reason to try again.
+// errnos are errors of a backing that do not lead to another try.
 var errnos = []unix.Errno{
 	unix.EIO, unix.ENOSPC, unix.EDQUOT, unix.EROFS, unix.EPERM, unix.EFBIG, unix.EBADF, unix.EINVAL,
 	unix.ENODEV, unix.ENXIO, unix.ESTALE, unix.ETIMEDOUT, unix.ENOMEM, unix.ECANCELED, unix.EREMOTEIO, unix.EILSEQ,
@@ -46,7 +46,7 @@ func seal(t testing.TB, f *os.File, seals int) {
 	}
 }
 
-// pattern returns n bytes, none like the one before.
+// pattern returns n bytes, each different from the one before.
 func pattern(n int) []byte {
 	p := make([]byte, n)
 	for i := range p {
@@ -55,13 +55,13 @@ func pattern(n int) []byte {
 	return p
 }
 
-// answers are results that operations are to have.
+// answers returns the results that operations have to get.
 func answers(results ...int32) []int32 { return results }
 
-// failed is the result of an operation that fails.
+// failed returns the result of a failed operation.
 func failed(errno unix.Errno) int32 { return -int32(errno) }
 
-// linkable reports whether the kernel can be left a commit.
+// linkable reports whether the kernel can carry out a linked commit.
 func linkable(t testing.TB) bool {
 	t.Helper()
 	r, err := ring.New(ring.Options{})
@@ -72,8 +72,7 @@ func linkable(t testing.TB) bool {
 	return r.Features()&ring.IORING_FEAT_NO_IOWAIT != 0
 }
 
-// wantResult checks the result of a request and of how many operations it was
-// made.
+// wantResult checks the result of a request and its number of operations.
 func wantResult(t *testing.T, r ublktest.Reply, result int32, operations int) {
 	t.Helper()
 	if r.Result != result {
@@ -91,12 +90,11 @@ func TestHandlerRefusesUnknownOperations(t *testing.T) {
 	}
 }
 
-// TestHandlerForgetsTheLastRequest checks that nothing of a request is left for
-// the next one with its tag.
+// A request does not affect the next request with its tag.
 func TestHandlerForgetsTheLastRequest(t *testing.T) {
 	content := pattern(4096)
 	d := ublktest.NewDisk(t, together, &target{b: &backing.Backing{FD: int(memoryFile(t, content).Fd())}})
-	for range 2 * together { // each tag, and again
+	for range 2 * together { // each tag twice
 		r := d.Do(ublktest.Request{
 			Op: ublk.OpRead, Sectors: 8,
 			Answers: answers(512, failed(unix.EAGAIN), 1024, failed(unix.EIO)),

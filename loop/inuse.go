@@ -13,8 +13,8 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
-// stopUnused removes the disk unless somebody has it open. An opener that does
-// not hold the device as a mount does is given a moment to finish.
+// stopUnused removes the disk unless it is in use. It waits a moment for an opener that
+// does not claim the device, as a mount would.
 func stopUnused(ctl *ublk.Control, id uint32) error {
 	path := ublk.BlockPath(id)
 	err := udev.OutlastLook(path, func() error { return tryStop(ctl, id) }, func() bool { return isClaimed(path) })
@@ -24,9 +24,9 @@ func stopUnused(ctl *ublk.Control, id uint32) error {
 	return err
 }
 
-// tryStop stops a device that nobody has open: the driver sees to that where it
-// can (Linux 7.0), else a look at all processes must do, between which and the
-// stop somebody may come.
+// tryStop stops a device that is not open. The driver checks that if it can (Linux 7.0).
+// Otherwise tryStop looks at all processes, and a process may still open the device
+// between the look and the stop.
 func tryStop(ctl *ublk.Control, id uint32) error {
 	err := ctl.TryStop(id)
 	if !errors.Is(err, ublk.ErrNotSupported) {
@@ -42,8 +42,8 @@ func tryStop(ctl *ublk.Control, id uint32) error {
 	return ctl.Stop(id)
 }
 
-// isClaimed reports whether a device is mounted, or held in the same way by
-// device mapper, swap or another exclusive opener.
+// isClaimed reports whether a device is mounted, or claimed in the same way by device
+// mapper, swap or another exclusive opener.
 func isClaimed(path string) bool {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err == nil {
@@ -52,15 +52,15 @@ func isClaimed(path string) bool {
 	return errors.Is(err, unix.EBUSY)
 }
 
-// isOpen reports whether a block device is claimed, or open in any process
-// that can be looked into.
+// isOpen reports whether a block device is claimed, or open in any process that this
+// process can inspect.
 func isOpen(path string) (bool, error) {
 	if isClaimed(path) {
 		return true, nil
 	}
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil {
-		return false, nil // no node, nobody opened it by this one
+		return false, nil // no process has opened a missing node
 	}
 	if err := process.CheckProc(); err != nil {
 		return false, fmt.Errorf("find users of %s: %w", path, err)
@@ -78,12 +78,12 @@ func isOpen(path string) (bool, error) {
 	return false, nil
 }
 
-// StopUnused removes the disk of a device of ours that nobody uses: its server
-// then removes the rest. One that is gone is no error, whatever has its id now.
-// It returns an error that wraps ErrInUse for one that somebody has open for
-// longer than udev looks at a disk.
+// StopUnused removes the disk of a device of ublk-loop that is not in use. The device's
+// server then removes the rest. StopUnused succeeds if the device is gone, even if
+// another device has its id. It returns an error that wraps ErrInUse if the device stays
+// open for longer than udev would keep it open.
 func StopUnused(ctl *ublk.Control, device TaggedID) error {
-	lock, err := statefile.Acquire(device.ID) // with which its server waits until it gives the id free
+	lock, err := statefile.Acquire(device.ID) // the device's server needs the lock before it frees the id
 	if err != nil {
 		return err
 	}

@@ -16,7 +16,8 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// queueAttributes are what a device has in common with its backing's disk.
+// queueAttributes are the attributes that a device should share with the disk of its
+// backing.
 var queueAttributes = []string{
 	"logical_block_size", "physical_block_size", "minimum_io_size", "optimal_io_size",
 	"max_hw_sectors_kb", "chunk_sectors",
@@ -25,17 +26,17 @@ var queueAttributes = []string{
 	"rotational", "write_cache", "fua",
 }
 
-// attributes are those of a queue, by name.
+// attributes maps the names of a queue's attributes to their values.
 type attributes map[string]string
 
-// with returns the attributes with some changed: pairs of name and value.
+// with returns a copy of the attributes with changes.
 func (a attributes) with(changes attributes) attributes {
 	a = maps.Clone(a)
 	maps.Copy(a, changes)
 	return a
 }
 
-// limit lowers an attribute to a largest value.
+// limit lowers an attribute to a maximum.
 func (a attributes) limit(t testing.TB, name, most string) {
 	t.Helper()
 	if number(t, a[name]) > number(t, most) {
@@ -43,7 +44,7 @@ func (a attributes) limit(t testing.TB, name, most string) {
 	}
 }
 
-// readQueue reads the attributes of a disk or partition.
+// readQueue reads the queue attributes of a disk or partition.
 func readQueue(t testing.TB, disk string) attributes {
 	t.Helper()
 	var st unix.Stat_t
@@ -52,7 +53,7 @@ func readQueue(t testing.TB, disk string) attributes {
 	}
 	dir := "/sys/dev/block/" + identity.MajMin(st.Rdev)
 	if _, err := os.Stat(dir + "/queue"); err != nil {
-		dir += "/.." // the disk of a partition
+		dir += "/.." // the disk of the partition
 	}
 	queue := attributes{}
 	for _, name := range queueAttributes {
@@ -65,13 +66,14 @@ func readQueue(t testing.TB, disk string) attributes {
 	return queue
 }
 
-// limitsCase is a backing and what of its queue is another in the device's.
+// limitsCase is a backing, with the differences between its queue and the device's.
 type limitsCase struct {
 	name   string
 	disk   func(t *testing.T) string              // makes the disk
 	file   func(t *testing.T, disk string) string // makes the backing, nil for the disk itself
 	config Config
-	// differ is what differs by the driver's interface, each with its reason.
+	// differ has the attributes that the driver's interface cannot express, each with its
+	// reason.
 	differ attributes
 }
 
@@ -110,8 +112,8 @@ var limitsCases = []limitsCase{
 	{
 		name: "dm-stripe",
 		disk: func(t *testing.T) string { return newStripes(t) },
-		// The minimum and optimal size are 24 and 48 sectors, not powers of
-		// two: of 3 × 4096 and 3 × 8192 that is left.
+		// The minimum and the optimal size are 24 and 48 sectors, which are not powers of
+		// two. Of 3 × 4096 and 3 × 8192 the powers of two remain.
 		differ: attributes{"minimum_io_size": "4096", "optimal_io_size": "8192"},
 	},
 	{
@@ -124,8 +126,8 @@ var limitsCases = []limitsCase{
 		name: "ext4",
 		disk: oddSCSIDisk,
 		file: func(t *testing.T, disk string) string { return newFileOn(t, disk, "ext4") },
-		// Holes are the file system's, of its blocks, up to 2^32-512 bytes;
-		// so is the cache.
+		// The file system decides about holes, in units of its blocks, up to 2^32-512
+		// bytes. It also decides about the cache.
 		differ: fileHoles.with(oddOptimum),
 	},
 	{
@@ -143,18 +145,18 @@ var limitsCases = []limitsCase{
 	},
 }
 
-// oddOptimum is what the driver can be told of an optimal size of 3 × 65536,
-// which is not a power of two.
+// oddOptimum is what the driver can express of an optimal size of 3 × 65536, which is not
+// a power of two.
 var oddOptimum = attributes{"optimal_io_size": "65536"}
 
-// fileHoles are the attributes of a file's holes and cache.
+// fileHoles has the attributes that follow from a file's holes and cache.
 var fileHoles = attributes{
 	"discard_granularity": "4096", "discard_max_bytes": "4294966784", "discard_max_hw_bytes": "4294966784",
 	"write_zeroes_max_bytes": "4294966784", "write_cache": "write back", "fua": "1",
 }
 
-// oddSCSIDisk has 4096-byte physical blocks, an optimal size of 384 sectors
-// and discards of 48.
+// oddSCSIDisk has 4096-byte physical blocks, an optimal size of 384 sectors, and discards
+// in units of 48 sectors.
 func oddSCSIDisk(t *testing.T) string {
 	return scsiDebugDisk(t, "physblk_exp=3", "opt_blks=384", "opt_xferlen_exp=7",
 		"lbpu=1", "lbpws=1", "unmap_granularity=48", "unmap_alignment=5", "unmap_max_blocks=65536")
@@ -180,8 +182,8 @@ func newFileOn(t testing.TB, disk, kind string) string {
 	return path
 }
 
-// A device has the queue limits of its backing's disk, but for what the table
-// above and the rules of expected say.
+// A device has the queue limits of its backing's disk, except for the differences in the
+// table above and the rules of expected.
 func TestKernelLimits(t *testing.T) {
 	ublktest.Require(t, ublktest.EveryKernel)
 	for _, c := range limitsCases {
@@ -225,29 +227,29 @@ func (c *limitsCase) check(t *testing.T, ctl *ublk.Control, disk, path string, c
 	}
 }
 
-// expected returns what a device's queue is to be like, given the disk's.
+// expected returns the attributes that a device's queue must have, given the disk's.
 func (c *limitsCase) expected(t testing.TB, disk attributes, dev *Device) attributes {
 	t.Helper()
 	want := disk.with(c.differ)
 	mode := dev.dev.Mode()
-	limit := "32768" // the driver's largest request, in KiB
+	limit := "32768" // the driver's maximum for a request, in KiB
 	if !mode.ZeroCopy() {
 		limit = "256"
 	}
 	want.limit(t, "max_hw_sectors_kb", limit)
 	for _, name := range []string{"discard_max_bytes", "discard_max_hw_bytes", "write_zeroes_max_bytes"} {
-		// 32 bits, in whole sectors.
+		// Sizes have 32 bits, and are whole sectors.
 		want.limit(t, name, fmt.Sprint(1<<32-number(t, want["logical_block_size"])))
 	}
 	switch {
 	case !mode.ZeroCopy() || !dev.b.Direct:
-		// What pages requests have does not matter: the driver's defaults.
+		// The form of a request's pages does not matter: the driver's defaults apply.
 		want = want.with(attributes{"max_segments": "65535", "max_segment_size": "4294967295", "virt_boundary_mask": "0", "dma_alignment": "3"})
 	case want["virt_boundary_mask"] != "0":
 		want["max_segment_size"] = "4294967295"
 	}
 	if !dev.b.Direct {
-		// The page cache is volatile whatever the disk is.
+		// The page cache is volatile, whatever the disk is.
 		want["write_cache"], want["fua"] = "write back", "1"
 	}
 	return want

@@ -27,12 +27,13 @@ func (d *Device) describe(cfg *Config) Status {
 	}
 }
 
-// blockNumber returns a block device's major:minor, empty when it is gone.
+// blockNumber returns a block device's major:minor, or "" if the block device is gone.
 func blockNumber(id uint32) string {
 	return blockAttribute(id, "dev")
 }
 
-// blockSequence returns a block device's sequence number, 0 when it is gone.
+// blockSequence returns a block device's sequence number, or 0 if the block device is
+// gone.
 func blockSequence(id uint32) uint64 {
 	n, err := strconv.ParseUint(blockAttribute(id, "diskseq"), 10, 64)
 	if err != nil {
@@ -41,7 +42,8 @@ func blockSequence(id uint32) uint64 {
 	return n
 }
 
-// blockAttribute returns an attribute of a block device, empty when it is gone.
+// blockAttribute returns an attribute of a block device, or "" if the block device is
+// gone.
 func blockAttribute(id uint32, name string) string {
 	data, err := os.ReadFile(fmt.Sprintf("/sys/block/ublkb%d/%s", id, name))
 	if err != nil {
@@ -50,7 +52,7 @@ func blockAttribute(id uint32, name string) string {
 	return strings.TrimSpace(string(data))
 }
 
-// List returns our devices by id, those among them whose server is gone.
+// List returns the devices of ublk-loop by id, including those whose server has ended.
 func List(ctl *ublk.Control) ([]Status, error) {
 	infos, err := ctl.List()
 	if err != nil {
@@ -73,10 +75,10 @@ func List(ctl *ublk.Control) ([]Status, error) {
 	return list, nil
 }
 
-// statusOf joins what the driver says of a device with what its state file
-// does; the driver's word counts.
+// statusOf combines the driver's data and the state file of a device. The driver's data
+// has precedence.
 func statusOf(ctl *ublk.Control, info ublk.Info) (Status, error) {
-	if err := process.CheckProc(); err != nil { // each server would look dead
+	if err := process.CheckProc(); err != nil { // without /proc every server would look dead
 		return Status{}, err
 	}
 	params, err := ctl.Params(info.ID)
@@ -98,7 +100,7 @@ func statusOf(ctl *ublk.Control, info ublk.Info) (Status, error) {
 		}
 	}
 	if s.PID == 0 && state == ublk.StateLive {
-		state = afterCrash(info.Features) // the driver is about to notice
+		state = afterCrash(info.Features) // the driver is about to notice the server's end
 	}
 	s.ID = info.ID
 	s.Device = ublk.BlockPath(info.ID)
@@ -112,10 +114,10 @@ func statusOf(ctl *ublk.Control, info ublk.Info) (Status, error) {
 	return s, nil
 }
 
-// pidOf returns the process of a device that has no state, 0 for none. Of a
-// device that has been started, also by another process than added it, it is
-// the driver's word. Before that it is the tag's, which stays that of who added
-// the device: the driver takes none at a recovery.
+// pidOf returns the server of a device without a state file, or 0. For a started device
+// the driver knows the server, even if another process has added the device. Before the
+// start the tag names the process that added the device. The tag never changes, because
+// the driver does not accept a new one at a recovery.
 func pidOf(info *ublk.Info) int {
 	pid := 0
 	switch info.State {
@@ -138,8 +140,7 @@ func afterCrash(f ublk.Features) ublk.State {
 	return ublk.StateDead
 }
 
-// Find returns the ids of our devices that a file or disk is attached to, by
-// device and inode.
+// Find returns the ids of the devices of a file or disk, by device and inode.
 func Find(ctl *ublk.Control, file *os.File) ([]uint32, error) {
 	wanted, err := identity.Of(file)
 	if err != nil {
@@ -158,7 +159,7 @@ func Find(ctl *ublk.Control, file *os.File) ([]uint32, error) {
 	return ids, nil
 }
 
-// file returns what the device's file or disk is known by, but for its birth.
+// file returns the identity of the device's file or disk, without its birth.
 func (s *Status) file() identity.File {
 	return identity.File{IsDisk: s.FileIsDisk, Device: s.FileDevice, Inode: s.FileInode}
 }

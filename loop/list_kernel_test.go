@@ -9,8 +9,8 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// The devices of the files on a disk are not devices of the disk: who removes
-// those would lose the others.
+// The devices of files on a disk are not devices of the disk. A removal of the disk's
+// devices must not remove them.
 func TestKernelFindTellsDiskFromItsFiles(t *testing.T) {
 	ctl := ublktest.Kernel(t)
 	disk := nullDisk(t, 320, nil)

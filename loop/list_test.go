@@ -8,7 +8,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/identity"
 )
 
-// A file and the disk that its file system is on have a number in common.
+// A file and the disk of its file system have a number in common.
 func TestIsMadeOf(t *testing.T) {
 	disk, other := unix.Mkdev(254, 1), unix.Mkdev(254, 2)
 	file := Status{FileDevice: identity.MajMin(disk), FileInode: 12}

@@ -14,8 +14,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// A flush, discard or write-zeroes that takes long on a file holds up no read
-// of the same queue.
+// A slow flush, discard or write-zeroes on a file does not delay reads of the same queue.
 func TestKernelSlowFileHoldsNobodyUp(t *testing.T) {
 	ublktest.Require(t)
 	warmUpFUSE(t)
@@ -32,7 +31,7 @@ func TestKernelSlowFileHoldsNobodyUp(t *testing.T) {
 			"zeroes":  func() error { return unix.Fallocate(int(f.Fd()), punchHole, 1<<20, 1<<20) },
 		}
 		if !cfg.Transfer.isNone() {
-			delete(requests, "zeroes") // it has no write-zeroes
+			delete(requests, "zeroes") // a transfer has no write-zeroes
 		}
 		for name, request := range requests {
 			t.Run(name, func(t *testing.T) {
@@ -56,7 +55,7 @@ func TestKernelSlowFileHoldsNobodyUp(t *testing.T) {
 	})
 }
 
-// The same for a write, a flush or a write-zeroes on a disk.
+// The same is true for a slow write, flush or write-zeroes on a disk.
 func TestKernelSlowDiskHoldsNobodyUp(t *testing.T) {
 	ctl := ublktest.Kernel(t)
 	run(t, "modprobe", "dm-delay")
@@ -95,8 +94,8 @@ func TestKernelSlowDiskHoldsNobodyUp(t *testing.T) {
 	})
 }
 
-// releaseDelayed has dm-delay pass on at once what it has delayed, as it does
-// when it is suspended (delay_presuspend in drivers/md/dm-delay.c).
+// releaseDelayed makes dm-delay pass all delayed requests on at once, as it does when it
+// is suspended (delay_presuspend in drivers/md/dm-delay.c).
 func releaseDelayed(t *testing.T) {
 	t.Helper()
 	name := strings.TrimSpace(run(t, "dmsetup", "info", "-c", "--noheadings", "-o", "name"))
@@ -104,7 +103,7 @@ func releaseDelayed(t *testing.T) {
 	run(t, "dmsetup", "resume", "--noudevsync", name)
 }
 
-// waitInFlight waits until a disk's driver has a request, of whatever kind.
+// waitInFlight waits until a disk's driver has any request.
 func waitInFlight(t *testing.T, disk string) {
 	t.Helper()
 	queues, err := filepath.Glob("/sys/kernel/debug/block/" + filepath.Base(disk) + "/hctx*/busy")

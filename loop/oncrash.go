@@ -11,27 +11,26 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
 
-// OnCrash is what becomes of a device, and of the requests that its server had,
-// when the server ends without removing it. The empty string means CrashFail.
+// OnCrash says what happens to a device, and to the requests that its server had, when
+// the server ends without removing the device. The empty string means CrashFail.
 type OnCrash string
 
-// The values of an OnCrash. With those but the first, requests wait for as long
-// as there is no server: Recover makes another, Detach fails them.
+// These are the values of an OnCrash. With all but the first, requests wait while there
+// is no server. Recover starts another server, and Detach fails the requests.
 const (
 	// CrashFail removes the disk. Its requests fail with EIO.
 	CrashFail OnCrash = "fail"
-	// CrashRequeue keeps the disk. Requests that the server had not been
-	// given wait, those that it had fail with EIO: whether they were carried
-	// out is not known (UBLK_F_USER_RECOVERY, Linux 6.1).
+	// CrashRequeue keeps the disk. Requests that the server had not yet received wait.
+	// The requests that it had fail with EIO, because it is unknown whether they were
+	// carried out (UBLK_F_USER_RECOVERY, Linux 6.1).
 	CrashRequeue OnCrash = "requeue"
-	// CrashReissue keeps the disk, and all requests wait: those that the
-	// server had are given to the next, so that some are carried out twice,
-	// which for a file is the same as once (UBLK_F_USER_RECOVERY_REISSUE,
-	// Linux 6.1).
+	// CrashReissue keeps the disk, and all requests wait. The next server gets the
+	// requests that the last one had, so that some are carried out twice. For a file that
+	// has the same effect as once (UBLK_F_USER_RECOVERY_REISSUE, Linux 6.1).
 	CrashReissue OnCrash = "reissue"
 )
 
-// features returns what the driver is asked for.
+// features returns the features to request from the driver.
 func (c OnCrash) features() (ublk.Features, error) {
 	switch c {
 	case CrashFail, "":
@@ -44,7 +43,7 @@ func (c OnCrash) features() (ublk.Features, error) {
 	return 0, fmt.Errorf("on crash %q: not fail, requeue or reissue: %w", string(c), unix.EINVAL)
 }
 
-// onCrashOf returns what a device's features stand for.
+// onCrashOf returns the policy that a device's features implement.
 func onCrashOf(f ublk.Features) OnCrash {
 	switch {
 	case !f.Recoverable():
@@ -55,19 +54,19 @@ func onCrashOf(f ublk.Features) OnCrash {
 	return CrashRequeue
 }
 
-// crashFeatures returns what the driver is asked for. A file that is not locked
-// is refused: a server that was killed may still have writes under way, and the
-// end of them, which the next has to wait for, is the end of its lock.
+// crashFeatures returns the features to request from the driver. It refuses a file
+// without a lock: writes of a killed server may still be running, and only the end of its
+// lock tells the next server that they have ended.
 func (c *Config) crashFeatures() (ublk.Features, error) {
 	features, err := c.OnCrash.features()
 	if err == nil && features != 0 && c.Shared && !c.ReadOnly {
 		err = fmt.Errorf("on crash %s, of a file that is shared with other writers: %w", c.OnCrash, unix.EINVAL)
-		return 0, hint.Add(err, "leave out {shared} or {on_crash}")
+		return 0, hint.Add(err, "omit {shared} or {on_crash}")
 	}
 	return features, err
 }
 
-// checkCrashFeatures removes a new device that lacks what it was asked for.
+// checkCrashFeatures removes a new device that lacks requested features.
 func checkCrashFeatures(dev *ublk.Device, want ublk.Features) error {
 	if dev.Info().Features.Has(want) {
 		return nil

@@ -32,7 +32,7 @@ func TestOnCrash(t *testing.T) {
 	}
 }
 
-// A device that does not get what it was asked for does not stay.
+// A device without the requested features does not stay.
 func TestOnCrashIsNotSilentlyLost(t *testing.T) {
 	const reissue = ublk.Features(uapi.UBLK_F_USER_RECOVERY | uapi.UBLK_F_USER_RECOVERY_REISSUE)
 	for _, offers := range []ublk.Features{0, uapi.UBLK_F_USER_RECOVERY, reissue} {
@@ -64,7 +64,7 @@ func TestOnCrashRefuses(t *testing.T) {
 	}
 	for _, cfg := range []Config{
 		{OnCrash: CrashFail, Shared: true},
-		{OnCrash: CrashReissue, Shared: true, ReadOnly: true}, // which has no writes under way
+		{OnCrash: CrashReissue, Shared: true, ReadOnly: true}, // has no writes that could be running
 	} {
 		if _, err := cfg.crashFeatures(); err != nil {
 			t.Errorf("%+v: %v", cfg, err)

@@ -13,8 +13,8 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// What was flushed, or written with FUA, is on the medium: it is there after
-// the disk below the file system stopped taking writes, as in a power cut.
+// Data that was flushed, or written with FUA, is on the medium: it exists after the disk
+// below the file system has stopped accepting writes, as in a power cut.
 func TestCrashPowerCut(t *testing.T) {
 	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
 	for _, direct := range []Switch{SwitchOff, SwitchOn} {
@@ -49,7 +49,7 @@ func TestCrashPowerCut(t *testing.T) {
 	}
 }
 
-// writeSome writes records in both durable ways and returns how many.
+// writeSome writes records in both durable ways, and returns their number.
 func writeSome(t *testing.T, f *os.File, mem []byte) uint64 {
 	t.Helper()
 	const n = 40
@@ -71,8 +71,8 @@ func writeSome(t *testing.T, f *os.File, mem []byte) uint64 {
 	return n
 }
 
-// reloadMapped gives a device-mapper device another table at once, without
-// writing anything first.
+// reloadMapped gives a device-mapper device another table at once, without flushing any
+// data first.
 func reloadMapped(t *testing.T, disk, table string) {
 	t.Helper()
 	name := strings.TrimSpace(run(t, "dmsetup", "info", "-c", "--noheadings", "-o", "name"))

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// seedEnv names the seed with which random operations are repeated.
+// seedEnv names the variable with a seed, which repeats random operations.
 const seedEnv = "UBLK_LOOP_SEED"
 
 // seeded returns a source of random numbers for a test, and logs its seed.
@@ -38,10 +38,10 @@ func fill(p []byte, source *rand.ChaCha8) []byte {
 	return p
 }
 
-// random fills memory with bytes that no other place holds.
+// random fills memory with unique bytes.
 func random(p []byte) []byte { return fill(p, sourceOf(rand.Uint64())) }
 
-// firstDifference describes where two ranges of bytes begin to differ.
+// firstDifference describes the first difference between two byte slices.
 func firstDifference(got, want []byte) string {
 	for i := range min(len(got), len(want)) {
 		if got[i] != want[i] {
@@ -51,7 +51,7 @@ func firstDifference(got, want []byte) string {
 	return fmt.Sprintf("%d bytes, want %d", len(got), len(want))
 }
 
-// A seed gives the same bytes and numbers again.
+// A seed always gives the same bytes and numbers.
 func TestSeedRepeats(t *testing.T) {
 	t.Setenv(seedEnv, "42")
 	a, b := seeded(t), seeded(t)

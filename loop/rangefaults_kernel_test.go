@@ -15,8 +15,8 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// without are the operations of a disk that carry no data, by what the file
-// behind it is asked for.
+// without lists the operations of a disk that carry no data, by the operation on the
+// backing file.
 var without = map[string]func(*os.File) error{
 	"flush":   func(f *os.File) error { return f.Sync() },
 	"discard": func(f *os.File) error { return blockIoctl(f, unix.BLKDISCARD, 8<<20, 1<<20) },
@@ -26,9 +26,8 @@ var without = map[string]func(*os.File) error{
 	"write-zeroes in place": func(f *os.File) error { return blockIoctl(f, unix.BLKZEROOUT, 8<<20, 1<<20) },
 }
 
-// inEachBufferMode runs a test with a disk in each buffer mode that the kernel
-// offers, and with a transfer: that has no write-zeroes. The file behind it is a
-// moody one.
+// inEachBufferMode runs a test with a disk in each buffer mode that the kernel offers,
+// and with a transfer, which has no write-zeroes. The backing is a moody file.
 func inEachBufferMode(t *testing.T, ctl *ublk.Control, test func(t *testing.T, file *moody, disk *os.File, ops []string)) {
 	t.Helper()
 	all := []string{"flush", "discard", "write-zeroes", "write-zeroes in place"}
@@ -53,8 +52,8 @@ func inEachBufferMode(t *testing.T, ctl *ublk.Control, test func(t *testing.T, f
 	})
 }
 
-// What a flush, a discard or a write-zeroes fails with is the caller's, of the
-// first that is sent and of one in the middle; and the next one is done.
+// An error of a flush, discard or write-zeroes reaches the caller, both for the first
+// request and for a later one. The next request succeeds.
 func TestKernelErrorsWithoutData(t *testing.T) {
 	warmUpFUSE(t)
 	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
@@ -78,14 +77,14 @@ func TestKernelErrorsWithoutData(t *testing.T) {
 	})
 }
 
-// A file without ZERO_RANGE is asked for a hole and then for its space: what the
-// one or the other fails with is the caller's.
+// On a file without ZERO_RANGE, a write-zeroes in place first punches a hole and then
+// allocates its space. An error of either operation reaches the caller.
 func TestKernelErrorsOfLaterSteps(t *testing.T) {
 	warmUpFUSE(t)
 	ctl := ublktest.Kernel(t)
 	inEachBufferMode(t, ctl, func(t *testing.T, file *moody, disk *os.File, ops []string) {
 		if len(ops) < len(without) {
-			return // it has no write-zeroes
+			return // a transfer has no write-zeroes
 		}
 		const no = unix.EOPNOTSUPP
 		for _, tt := range []struct {
@@ -109,8 +108,7 @@ func TestKernelErrorsOfLaterSteps(t *testing.T) {
 	})
 }
 
-// A discard that the block layer makes several requests of fails when one of them
-// does.
+// If the block layer splits a discard, it fails when one of the parts fails.
 func TestKernelErrorOfOneDiscardOfMany(t *testing.T) {
 	warmUpFUSE(t)
 	ctl := ublktest.Kernel(t)
@@ -134,8 +132,8 @@ func TestKernelErrorOfOneDiscardOfMany(t *testing.T) {
 	})
 }
 
-// A file system that is full has no space for what is to read as zeroes and stay
-// allocated; what gives space back works there.
+// On a full file system a write-zeroes in place fails, because there is no space to
+// allocate. Operations that free space succeed.
 func TestKernelFullFileSystemHasNoSpaceForZeroes(t *testing.T) {
 	ctl := ublktest.Kernel(t)
 	for _, zeroCopy := range []Switch{SwitchOn, SwitchOff} {

@@ -18,36 +18,36 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
 
-// What a recovery waits for, where no event tells of it.
+// These bound the waits of a recovery for states that cause no event.
 const (
-	// endingTimeout bounds the wait for a server that is on its way out.
+	// endingTimeout bounds the wait for a server that is about to end.
 	endingTimeout = 500 * time.Millisecond
-	// backingTimeout bounds the wait for what a server that was killed has
-	// under way on the file.
+	// backingTimeout bounds the wait for a killed server's running operations on the
+	// file.
 	backingTimeout = 20 * time.Second
 )
 
-// RecoverOptions say how a device is taken over.
+// RecoverOptions are the options of Recover.
 type RecoverOptions struct {
-	// Key is that of the device's transfer, nil for none. Recover closes it,
-	// whatever comes of it.
+	// Key is the key of the device's transfer, nil if there is none. Recover closes it,
+	// even if it fails.
 	Key *transfer.Secret
 }
 
-// Recover takes over one of our devices, whose server has ended without
-// removing it, in this process: file, from OpenPath, is what it was made of.
-// When it returns nil the device's I/O goes on; after an error the device is
-// as it was. The caller keeps file and may close it.
+// Recover makes this process the server of a device of ublk-loop whose server has ended
+// without removing the device. file, from OpenPath, must be the device's file. When
+// Recover returns nil, the device's I/O continues. After an error, the device is
+// unchanged. The caller keeps file and may close it.
 //
-// It waits until all that the last server had under way on the file has ended,
-// for 20 seconds at most: none of its writes may come after ours. The end of
-// its lock, which belongs to its ring as well, tells of that.
+// Recover waits for at most 20 seconds until all operations of the last server on the
+// file have ended, because none of its writes may come after those of this server. The
+// end of the server's lock, which also belongs to the server's ring, shows that.
 //
-// It returns an error that wraps ErrServed while the device has a server,
-// ublk.ErrNotRecoverable for a device without OnCrash, ESTALE for another file
-// than the device's, EINVAL for one that has become too small, EBUSY for one
-// that another uses, ErrForeign for another program's device, transfer.ErrNoKey
-// where a key is needed, EKEYREJECTED for another than the device was made with.
+// Recover returns an error that wraps ErrServed while the device has a server,
+// ublk.ErrNotRecoverable for a device without OnCrash, ESTALE if file is not the device's
+// file, EINVAL if the file has become too small, EBUSY if another process uses the file,
+// ErrForeign for another program's device, transfer.ErrNoKey if a key is missing, and
+// EKEYREJECTED if the key is not the device's.
 func Recover(ctl *ublk.Control, id uint32, file *os.File, opts RecoverOptions) (*Device, error) {
 	return recoverOn(ctl, id, file, opts, nil)
 }
@@ -86,8 +86,8 @@ func recoverDevice(ctl *ublk.Control, id uint32, file *os.File, opts RecoverOpti
 	if err != nil {
 		return nil, err
 	}
-	// The descriptor that was checked names a disk by its number, which may have come
-	// to mean another. Now that it is open, the disk stays.
+	// The descriptor that was checked names a disk by its number, and another disk may
+	// have got the number. The opened disk cannot change any more.
 	if err := saved.checkIdentity(b.Identity, b.Path); err != nil {
 		return nil, errors.Join(err, b.Close())
 	}
@@ -97,7 +97,7 @@ func recoverDevice(ctl *ublk.Control, id uint32, file *os.File, opts RecoverOpti
 	}
 	d.status.PID = os.Getpid()
 	if b.IsDisk {
-		d.status.File, d.status.FileDevice = b.Path, b.Identity.Device // it may have got others
+		d.status.File, d.status.FileDevice = b.Path, b.Identity.Device // the disk may have a new path and number
 	}
 	d.status.Size = b.Size
 	d.status.Limits = limitsOf(&params)
@@ -105,8 +105,8 @@ func recoverDevice(ctl *ublk.Control, id uint32, file *os.File, opts RecoverOpti
 		err = d.takeOver(ctl, saved, shared)
 	}
 	if errors.Is(err, ublk.ErrServed) {
-		// Its queues have their tags, though no requests: the driver does not
-		// give these back before this process ends.
+		// The queues hold tags, even without requests. The driver does not return the
+		// tags before this process ends.
 		return nil, hint.Add(err, "it can be recovered when this server has ended")
 	}
 	if err != nil {
@@ -116,8 +116,7 @@ func recoverDevice(ctl *ublk.Control, id uint32, file *os.File, opts RecoverOpti
 	return d, nil
 }
 
-// recoverable returns what a device is for, if it is one that another server
-// can take over.
+// recoverable returns the state of a device that another server can take over.
 func recoverable(ctl *ublk.Control, id uint32) (*state, error) {
 	info, err := ctl.Info(id)
 	if err != nil {
@@ -143,8 +142,8 @@ func recoverable(ctl *ublk.Control, id uint32) (*state, error) {
 	return saved, checkInterrupted(ctl, saved)
 }
 
-// checkEnded returns an error while a device has a server. One that is said to
-// be this process is a program that this one has taken the place of.
+// checkEnded returns an error while a device has a server. If the state names this
+// process, the server was a program that this one has replaced.
 func checkEnded(info *ublk.Info, saved *state) error {
 	if info.State != ublk.StateLive || saved == nil || saved.Status.PID == os.Getpid() {
 		return nil
@@ -161,10 +160,9 @@ func checkEnded(info *ublk.Info, saved *state) error {
 	return err
 }
 
-// checkInterrupted refuses a device of which a recovery has ended half way, on
-// a kernel that crashes over it: ublk.Control.Recover says how. The kernels
-// that forget a server when it goes, not when the next comes, can quiesce a
-// device, too.
+// checkInterrupted refuses a device whose recovery was interrupted, on a kernel that
+// would crash (see ublk.Control.Recover). Kernels that forget a server when it ends, not
+// when the next one comes, are safe. They also support UBLK_F_QUIESCE, which shows them.
 func checkInterrupted(ctl *ublk.Control, saved *state) error {
 	if !saved.Recovering {
 		return nil
@@ -180,8 +178,8 @@ func checkInterrupted(ctl *ublk.Control, saved *state) error {
 	return hint.Add(err, "remove it with del; before Linux 6.16 another attempt may crash the kernel")
 }
 
-// checkBacking returns an error for another object than the device was made
-// of, and for one that has become too small for it.
+// checkBacking returns an error if file is not the device's file, or has become too
+// small.
 func (s *state) checkBacking(file *os.File, size uint64) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(file.Fd()), &st); err != nil {
@@ -201,14 +199,14 @@ func (s *state) checkBacking(file *os.File, size uint64) error {
 		}
 	}
 	if total < s.Status.Offset || total-s.Status.Offset < size {
-		return fmt.Errorf("%s has %d bytes, too few for a device of %d from %d on: %w",
+		return fmt.Errorf("%s has %d bytes, too few for a device of %d bytes at offset %d: %w",
 			file.Name(), total, size, s.Status.Offset, unix.EINVAL)
 	}
 	return nil
 }
 
-// checkIdentity returns an error that wraps ESTALE for another object than the device
-// was made of.
+// checkIdentity returns an error that wraps ESTALE if the object is not the device's file
+// or disk.
 func (s *state) checkIdentity(found identity.File, name string) error {
 	switch {
 	case found.Is(s.file()):
@@ -217,23 +215,23 @@ func (s *state) checkIdentity(found identity.File, name string) error {
 		return fmt.Errorf("%s is another file than the device was made of: %w", name, unix.ESTALE)
 	}
 	err := fmt.Errorf("%s is another disk than the device was made of: %w", name, unix.ESTALE)
-	return hint.Add(err, "a name or number alone tells no disk: remove it with del {force}")
+	return hint.Add(err, "a name or number does not identify a disk: remove the device with del {force}")
 }
 
-// file returns what the device's file or disk is known by.
+// file returns the identity of the device's file or disk.
 func (s *state) file() identity.File {
 	f := s.Status.file()
 	f.Birth, f.Disk = s.FileBirth, s.FileDisk
 	return f
 }
 
-// configFor returns the configuration that makes of the file what the last
-// server made of it.
+// configFor returns the configuration with which this server gets the same device from
+// the file as the last server.
 func (s *state) configFor(p *ublk.Params) Config {
 	cfg := s.Config
 	cfg.SectorSize = p.LogicalBlockSize
 	if own := cfg.Transfer.SectorSize; own != 0 && own < cfg.SectorSize {
-		cfg.SectorSize = 0 // the disk's own, which nobody asked for
+		cfg.SectorSize = 0 // the disk's own size, which the configuration did not request
 	}
 	cfg.SizeLimit = p.Size
 	cfg.DirectIO = SwitchOff
@@ -243,8 +241,8 @@ func (s *state) configFor(p *ublk.Params) Config {
 	return cfg
 }
 
-// openFreed opens the file or disk once the last server, and the holder of a lease on the
-// file, have let go of it.
+// openFreed opens the file or disk when the last server, and the holder of a lease on the
+// file, have released it.
 func openFreed(file *os.File, cfg *Config) (*backing.Backing, error) {
 	deadline := time.Now().Add(backingTimeout)
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
@@ -255,16 +253,16 @@ func openFreed(file *os.File, cfg *Config) (*backing.Backing, error) {
 		case !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.EAGAIN):
 			return b, err
 		case time.Now().After(deadline):
-			return nil, hint.Add(err, "end what uses it, and recover again")
+			return nil, hint.Add(err, "end the program that uses it, and recover again")
 		}
 		<-time.After(pause)
 	}
 }
 
-// takeOver makes this process the server. The state says so before: a device
-// is never there without saying whose it is. What it said comes back where the
-// driver has changed nothing. The wait for the driver comes before all of that:
-// who is killed in it has not begun.
+// takeOver makes this process the server. It writes the state first, so that the state
+// always names the server. If the driver has changed nothing, takeOver restores the old
+// state. It waits for the driver before all that: if this process is killed during the
+// wait, the recovery has not begun.
 func (d *Device) takeOver(ctl *ublk.Control, saved *state, shared *threads) error {
 	s := *saved
 	s.ManyDevices = d.many

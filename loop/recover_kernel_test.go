@@ -16,8 +16,8 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// breaking is a target whose first write breaks the queue: it puts more in
-// flight than the completion queue holds.
+// breaking is a target whose first write breaks the queue: it starts more operations than
+// the completion queue holds.
 type breaking struct {
 	ublk.Target
 	broken *atomic.Bool
@@ -51,8 +51,8 @@ func (b breakingHandler) Handle(req *ublk.Request) {
 	}
 }
 
-// A queue that fails leaves a recoverable device as a crash does: the request
-// that it had waits, and the next server carries it out.
+// A queue that fails leaves a recoverable device in the same state as a crash: its
+// request waits, and the next server carries it out.
 func TestKernelFailedQueueLeavesTheDevice(t *testing.T) {
 	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
 	path := sparseFile(t, mountTmpfs(t))
@@ -67,7 +67,7 @@ func TestKernelFailedQueueLeavesTheDevice(t *testing.T) {
 		t.Fatal(err)
 	}
 	id := d.ID()
-	t.Cleanup(func() { _ = Detach(ctl, id, DetachOptions{Force: true}) }) // a failed test must not fail the next
+	t.Cleanup(func() { _ = Detach(ctl, id, DetachOptions{Force: true}) }) // a failed test must not make the next one fail
 	if err := d.start(&cfg, breaking{&target{b: b}, new(atomic.Bool)}); err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +86,7 @@ func TestKernelFailedQueueLeavesTheDevice(t *testing.T) {
 	if err := d.Close(); err != nil {
 		t.Fatal(err)
 	}
-	waitQuiesced(t, ctl, id) // this process, which was the server, has not ended
+	waitQuiesced(t, ctl, id) // this process, the server, has not ended
 	next, err := Recover(ctl, id, file, RecoverOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -106,8 +106,8 @@ func TestKernelFailedQueueLeavesTheDevice(t *testing.T) {
 	}
 }
 
-// waitQuiesced waits until the driver has noticed that a device has no server,
-// of which there is no event.
+// waitQuiesced waits until the driver has noticed that a device has no server, which
+// causes no event.
 func waitQuiesced(t *testing.T, ctl *ublk.Control, id uint32) {
 	t.Helper()
 	ublktest.Until(t, 40*time.Second, fmt.Sprintf("device %d, quiesced", id), func() bool {
@@ -119,10 +119,10 @@ func waitQuiesced(t *testing.T, ctl *ublk.Control, id uint32) {
 	})
 }
 
-// While the driver has not noticed that the last server is gone, nothing has
-// begun: who is killed then leaves a device that can be recovered.
+// A recovery has not begun until the driver has noticed the end of the last server. If it
+// is killed before that, the device can still be recovered.
 func TestKernelRecoverMarksNothingTooEarly(t *testing.T) {
-	ublktest.Kernel(t) // for the state, which is of all processes
+	ublktest.Kernel(t) // for the state directory, which all processes share
 	fake := &ublktest.Fake{Offers: uapi.UBLK_F_CMD_IOCTL_ENCODE | uapi.UBLK_F_USER_RECOVERY | uapi.UBLK_F_USER_RECOVERY_REISSUE}
 	ctl := ublk.NewControl(fake)
 	file := openPath(t, sparseFile(t, t.TempDir()))
@@ -161,8 +161,8 @@ func TestKernelRecoverMarksNothingTooEarly(t *testing.T) {
 	}
 }
 
-// describeAsOfAnother gives a device its parameters, and the state of one whose
-// server is gone; the file is free.
+// describeAsOfAnother gives a device its parameters, and the state of a device whose
+// server has ended. The file is not locked.
 func describeAsOfAnother(d *Device, cfg *Config) error {
 	params, err := d.b.Params(d.dev.Mode(), d.dev.Info().MaxIOBytes)
 	if err != nil {

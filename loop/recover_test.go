@@ -16,8 +16,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// stateOf is the state of a device of 4096 bytes that is made of a file, from
-// byte 512 on.
+// stateOf returns the state of a device of 4096 bytes that starts at byte 512 of a file.
 func stateOf(t *testing.T, path string) *state {
 	t.Helper()
 	is, err := identity.Of(openPath(t, path))
@@ -69,8 +68,8 @@ func TestCheckBacking(t *testing.T) {
 	}
 }
 
-// A device has a server while the process of its state runs and the driver
-// knows of no end.
+// A device has a server while the process in its state runs and the driver has not
+// noticed its end.
 func TestCheckEnded(t *testing.T) {
 	cmd := exec.Command("sleep", "1000")
 	if err := cmd.Start(); err != nil {
@@ -96,7 +95,7 @@ func TestCheckEnded(t *testing.T) {
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	if err := checkEnded(live, saved); err != nil { // not waited for
+	if err := checkEnded(live, saved); err != nil { // a zombie counts as ended
 		t.Errorf("a server that was killed: %v", err)
 	}
 	_ = cmd.Wait()
@@ -113,7 +112,7 @@ func TestCheckInterrupted(t *testing.T) {
 	}{
 		{false, uapi.UBLK_F_USER_RECOVERY, false},
 		{true, uapi.UBLK_F_USER_RECOVERY, true},
-		{true, 0, true}, // a driver that cannot say
+		{true, 0, true}, // a driver without GET_FEATURES
 		{true, uapi.UBLK_F_USER_RECOVERY | uapi.UBLK_F_QUIESCE, false},
 	} {
 		ctl := ublk.NewControl(&ublktest.Fake{Offers: tt.offers})
@@ -124,11 +123,11 @@ func TestCheckInterrupted(t *testing.T) {
 	}
 }
 
-// Without a state the server is known by the tag, and by the driver once it has
-// started: after a recovery the tag is that of a process of the past.
+// Without a state file, the tag names the server of a device that has not started, and
+// the driver names it afterwards. After a recovery the tag names an earlier process.
 func TestPIDOf(t *testing.T) {
 	own := os.Getpid()
-	const none = 1 << 30 // above the largest number of a process
+	const none = 1 << 30 // exceeds the largest pid
 	for _, tt := range []struct {
 		state  ublk.State
 		driver int32
@@ -140,7 +139,7 @@ func TestPIDOf(t *testing.T) {
 		{ublk.StateLive, int32(own), none, own},
 		{ublk.StateLive, int32(own), 1, own},
 		{ublk.StateLive, -1, uint64(own), 0},
-		{ublk.StateQuiesced, int32(own), uint64(own), 0}, // both are of the last one
+		{ublk.StateQuiesced, int32(own), uint64(own), 0}, // both numbers belong to the last server
 	} {
 		info := &ublk.Info{State: tt.state, ServerPID: tt.driver, Tag: tagMark | tt.tag}
 		if got := pidOf(info); got != tt.want {

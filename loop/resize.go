@@ -16,21 +16,20 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
-// ResizeOptions say what size a device gets.
+// ResizeOptions are the options of Resize.
 type ResizeOptions struct {
-	// Size in bytes, whatever limit the device was made with. 0 means all of
-	// the file from the device's offset on, up to that limit.
+	// Size is the new size in bytes; it may exceed the SizeLimit of the device. 0 means
+	// the rest of the file from the device's offset on, up to that limit.
 	Size uint64
 }
 
-// Resize gives one of our devices a new size while it is in use, whoever serves
-// it. Users see it at once; what a smaller device has behind its new end can be
-// read again when it has grown again, unless the file has been cut.
+// Resize gives a device of ublk-loop a new size while it is in use, whichever process
+// serves it. Users see the new size at once. Data behind the new end of a smaller device
+// reappears when the device grows again, unless the file was truncated.
 //
-// It returns an error that wraps EINVAL for a size that is not one of whole
-// sectors, or that the file does not have; ublk.ErrNotSupported before Linux
-// 6.16; ENODEV for a device that is gone or whose server is; ErrForeign for
-// another program's.
+// Resize returns an error that wraps EINVAL if the size is not a number of whole sectors
+// or exceeds the file, ublk.ErrNotSupported before Linux 6.16, ENODEV if the device or
+// its server is gone, and ErrForeign for another program's device.
 func Resize(ctl *ublk.Control, id uint32, opts ResizeOptions) error {
 	if err := resize(ctl, id, opts); err != nil {
 		return fmt.Errorf("resize %s: %w", ublk.BlockPath(id), err)
@@ -55,11 +54,11 @@ func resize(ctl *ublk.Control, id uint32, opts ResizeOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := process.CheckProc(); err != nil { // the server would look dead
+	if err := process.CheckProc(); err != nil { // without /proc the server would look dead
 		return err
 	}
 	if saved == nil || !saved.isServed() || info.State != ublk.StateLive {
-		return fmt.Errorf("nobody serves it: %w", unix.ENODEV)
+		return fmt.Errorf("it has no server: %w", unix.ENODEV)
 	}
 	params, err := ctl.Params(id)
 	if err != nil {
@@ -83,13 +82,13 @@ func resize(ctl *ublk.Control, id uint32, opts ResizeOptions) error {
 func updateSize(ctl *ublk.Control, id uint32, size uint64) error {
 	err := ctl.UpdateSize(id, size)
 	if errors.Is(err, ublk.ErrNotSupported) {
-		return hint.Add(ublk.ErrNotSupported, "it takes Linux 6.16 (UPDATE_SIZE); del the device and add it again")
+		return hint.Add(ublk.ErrNotSupported, "resize needs Linux 6.16 (UPDATE_SIZE); remove the device with del and add it again")
 	}
 	return err
 }
 
-// resizedTo returns the size that a device gets in a backing of total bytes:
-// the one that is asked for, or for 0 what add would give it.
+// resizedTo returns the new size of a device in a backing of total bytes: the size asked
+// for, or for 0 the size that add would give.
 func resizedTo(asked, total uint64, s *Status, sectorSize uint32) (uint64, error) {
 	sector := uint64(sectorSize)
 	if total <= s.Offset {
@@ -111,19 +110,19 @@ func resizedTo(asked, total uint64, s *Status, sectorSize uint32) (uint64, error
 		return 0, hint.Add(fmt.Errorf("%d bytes: the file has %d: %w", size, room, unix.EINVAL), "truncate --size makes a file larger")
 	case size%sector != 0:
 		err := fmt.Errorf("%d bytes: not a multiple of the sector size %d: %w", size, sector, unix.EINVAL)
-		return 0, hint.Add(err, "%d is one", whole)
+		return 0, hint.Add(err, "the next smaller multiple is %d", whole)
 	}
 	return size, nil
 }
 
-// isServed reports whether the process of the state is there.
+// isServed reports whether the server in the state exists.
 func (s *state) isServed() bool {
 	now, err := process.StartTime(s.Status.PID)
 	return err == nil && now == s.StartTime
 }
 
-// backingSize returns the size that the file or disk has now, which the server
-// has open. It is found there, whatever has become of its name.
+// backingSize returns the current size of the file or disk. It finds the file among the
+// server's open files, so that the file's name does not matter.
 func (s *state) backingSize() (uint64, error) {
 	fds, err := filepath.Glob("/proc/" + strconv.Itoa(s.Status.PID) + "/fd/*")
 	if err != nil {
@@ -142,8 +141,8 @@ func (s *state) backingSize() (uint64, error) {
 	return 0, fmt.Errorf("find %s with the server, process %d: %w", s.Status.File, s.Status.PID, unix.ENOENT)
 }
 
-// diskSize returns the size of the device's disk, to whose node a path leads. It
-// returns an error that wraps ESTALE if the number of the node is another disk's now.
+// diskSize returns the size of the device's disk, whose node is at path. It returns an
+// error that wraps ESTALE if the number of the node belongs to another disk now.
 func (s *state) diskSize(path string) (uint64, error) {
 	disk, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {

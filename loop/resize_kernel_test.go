@@ -9,7 +9,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// A server knows of a size that somebody else gave its device.
+// A server sees the new size when another process resizes its device.
 func TestKernelResizeIsSeenByTheServer(t *testing.T) {
 	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
 	path := sparseFile(t, mountTmpfs(t))

@@ -42,9 +42,9 @@ func TestResizedToRefuses(t *testing.T) {
 	}{
 		{"beyond the end", 8704, 8192, 0, 0, 512, "truncate"},
 		{"beyond the end, by the offset", 7680, 8192, 1024, 0, 512, "truncate"},
-		{"no sectors asked for", 1000, 8192, 0, 0, 512, "512 is one"},
-		{"no sectors of 4096", 6144, 8192, 0, 0, 4096, "4096 is one"},
-		{"the file has no whole sectors", 0, 8200, 0, 0, 512, "8192 is one"},
+		{"no sectors asked for", 1000, 8192, 0, 0, 512, "multiple is 512"},
+		{"no sectors of 4096", 6144, 8192, 0, 0, 4096, "multiple is 4096"},
+		{"the file has no whole sectors", 0, 8200, 0, 0, 512, "multiple is 8192"},
 		{"less than a sector", 100, 8192, 0, 0, 512, ""},
 		{"the file is empty", 0, 0, 0, 0, 512, ""},
 		{"the file was cut to the offset", 0, 1024, 1024, 0, 512, ""},

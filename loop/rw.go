@@ -29,8 +29,9 @@ func (h *handler) write(req *ublk.Request) {
 		return
 	}
 	if h.transfer != nil {
-		// In the driver's copy, which is this request's alone, and once:
-		// a write that goes on after a short result is encrypted already.
+		// The data is encrypted once, in the driver's copy, which belongs to this request
+		// alone. When a write continues after a short result, its data is already
+		// encrypted.
 		h.transfer.Encrypt(req.Data(), req.StartSector)
 		req.Worked()
 	}

@@ -14,8 +14,8 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// Where the requests of these tests are: 8 sectors in the middle of a device
-// whose file has something before it.
+// The requests of these tests are 8 sectors in the middle of a device that does not start
+// at the beginning of its file.
 const (
 	testOffset = 3 * 4096
 	testStart  = 5
@@ -23,8 +23,8 @@ const (
 	testAt     = testOffset + testStart*512 // in the file
 )
 
-// inEachDepth runs a test for a read and a write in queues in which a request is
-// alone and in which it may not be.
+// inEachDepth runs a test for a read and a write, in a queue where a request is alone and
+// in a queue where it may not be.
 func inEachDepth(t *testing.T, test func(t *testing.T, op ublk.Op, depth int)) {
 	t.Helper()
 	for _, op := range []ublk.Op{ublk.OpRead, ublk.OpWrite} {
@@ -43,8 +43,8 @@ func request(op ublk.Op, results ...int32) ublktest.Request {
 	return req
 }
 
-// serveFile serves a file in memory that is longer than what the tests use, or a
-// change of that backing.
+// serveFile serves a file in memory that is longer than the tests' range. change may
+// change the backing.
 func serveFile(t *testing.T, depth int, change func(*backing.Backing)) (*ublktest.Disk, *os.File) {
 	t.Helper()
 	f := memoryFile(t, bytes.Repeat([]byte("0123456789abcde"), 4096))
@@ -55,7 +55,7 @@ func serveFile(t *testing.T, depth int, change func(*backing.Backing)) (*ublktes
 	return ublktest.NewDisk(t, depth, &target{b: b}), f
 }
 
-// content returns what a file has in the tests' range.
+// content returns the file's content in the tests' range.
 func content(t *testing.T, f *os.File) []byte {
 	t.Helper()
 	p := make([]byte, testBytes)
@@ -65,8 +65,8 @@ func content(t *testing.T, f *os.File) []byte {
 	return p
 }
 
-// A request that succeeds is one operation on all of its bytes, and is left to
-// the kernel.
+// A successful request is one operation on all its bytes, and the kernel carries out its
+// commit.
 func TestDataIsOneOperation(t *testing.T) {
 	inEachDepth(t, func(t *testing.T, op ublk.Op, depth int) {
 		d, f := serveFile(t, depth, nil)
@@ -90,7 +90,7 @@ func TestDataIsOneOperation(t *testing.T) {
 	})
 }
 
-// The largest start that the block layer has does not wrap around.
+// The largest sector number of the block layer does not overflow.
 func TestDataFarOut(t *testing.T) {
 	inEachDepth(t, func(t *testing.T, op ublk.Op, depth int) {
 		d, _ := serveFile(t, depth, nil)
@@ -104,7 +104,7 @@ func TestDataFarOut(t *testing.T) {
 	})
 }
 
-// A FUA write is a synchronous one, each part of it, and nothing else is.
+// Each part of a FUA write is synchronous, and no other write is.
 func TestWriteFUA(t *testing.T) {
 	for _, depth := range []int{alone, together} {
 		d, _ := serveFile(t, depth, nil)
@@ -135,7 +135,8 @@ func TestWriteFUA(t *testing.T) {
 	}
 }
 
-// Every errno is the caller's, at once: at the beginning and behind a part.
+// Any errno becomes the request's result at once, for the first operation and for a later
+// one.
 func TestDataErrno(t *testing.T) {
 	inEachDepth(t, func(t *testing.T, op ublk.Op, depth int) {
 		d, f := serveFile(t, depth, nil)
@@ -156,7 +157,7 @@ func TestDataErrno(t *testing.T) {
 	})
 }
 
-// What is short is gone on with behind it, whatever the count.
+// After a short result, the request continues behind it, whatever the number of bytes.
 func TestDataShort(t *testing.T) {
 	for _, op := range []ublk.Op{ublk.OpRead, ublk.OpWrite} {
 		d, f := serveFile(t, together, nil)
@@ -176,7 +177,7 @@ func TestDataShort(t *testing.T) {
 			}
 			operations := len(parts)
 			if done < testBytes {
-				operations++ // the rest, for which the file is asked
+				operations++ // an operation for the rest
 			}
 			wantResult(t, r, testBytes, operations)
 			if op == ublk.OpRead && done < testBytes && !bytes.Equal(r.Data[done:], was[done:]) {
@@ -189,12 +190,12 @@ func TestDataShort(t *testing.T) {
 	}
 }
 
-// A file that was cut short has nothing behind its end, which is an error, be it
-// for all of a request or for a part of it.
+// A read behind the end of a truncated file fails, whether all or only a part of it is
+// behind the end.
 func TestReadBehindTheEnd(t *testing.T) {
 	for _, depth := range []int{alone, together} {
 		for _, tt := range []struct {
-			left       int64 // of the range
+			left       int64 // bytes that are left of the range
 			operations int
 		}{{0, 1}, {-4096, 1}, {1, 2}, {512, 2}, {700, 2}, {testBytes - 1, 2}} {
 			d, f := serveFile(t, depth, nil)
@@ -206,15 +207,15 @@ func TestReadBehindTheEnd(t *testing.T) {
 	}
 }
 
-// A write that gets nowhere is an error, too.
+// A write without progress fails.
 func TestWriteWithoutProgress(t *testing.T) {
 	d, _ := serveFile(t, together, nil)
 	wantResult(t, d.Do(request(ublk.OpWrite, 0)), failed(unix.EIO), 1)
 	wantResult(t, d.Do(request(ublk.OpWrite, 100, 0)), failed(unix.EIO), 2)
 }
 
-// Direct I/O goes on at a sector, so it does the part of one again; what is less
-// than a sector is no progress.
+// Direct I/O continues at a sector boundary and repeats a partial sector. Less than a
+// sector is no progress.
 func TestDirectGoesOnAtASector(t *testing.T) {
 	for _, tt := range []struct {
 		sector  uint32
@@ -242,7 +243,7 @@ func TestDirectGoesOnAtASector(t *testing.T) {
 	}
 }
 
-// An operation that was interrupted is done again, as often as it takes.
+// An interrupted operation is repeated as often as necessary.
 func TestDataInterrupted(t *testing.T) {
 	inEachDepth(t, func(t *testing.T, op ublk.Op, depth int) {
 		d, f := serveFile(t, depth, nil)
@@ -258,8 +259,8 @@ func TestDataInterrupted(t *testing.T) {
 	})
 }
 
-// What cannot be had at once is asked for on a worker thread, which can wait for
-// it, once: and what is left of the request there, too.
+// If an operation would block, it is repeated once on a worker thread, which can block.
+// The rest of the request follows there.
 func TestDataAgain(t *testing.T) {
 	inEachDepth(t, func(t *testing.T, op ublk.Op, depth int) {
 		d, _ := serveFile(t, depth, nil)
@@ -285,7 +286,7 @@ func TestDataAgain(t *testing.T) {
 	})
 }
 
-// Two requests in flight have nothing to do with each other.
+// Two requests in flight do not affect each other.
 func TestDataSideBySide(t *testing.T) {
 	d, f := serveFile(t, together, nil)
 	first := request(ublk.OpRead, 512, failed(unix.EAGAIN), 700)

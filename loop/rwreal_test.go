@@ -12,16 +12,16 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// The kernel itself fails what these tests ask of it, or does a part of it. In a
-// queue of depth 1 that breaks the link between an operation and its commit.
+// In these tests the kernel itself fails an operation, or carries it out partially. In a
+// queue of depth 1 that breaks the link between the operation and its commit.
 
-// fails says what a read or write of a file ends with.
+// fails is a read or write that must fail.
 type fails struct {
 	name   string
 	op     ublk.Op
 	open   func(*testing.T) int
 	want   unix.Errno
-	before int // operations that do a part
+	before int // number of partial operations before the failure
 }
 
 var failing = []fails{
@@ -52,8 +52,8 @@ func sealedFile(seals int, size int) func(*testing.T) int {
 	}
 }
 
-// A request that the kernel fails is failed, once, with the kernel's errno,
-// whoever was to commit it.
+// If the kernel fails an operation, the request fails once, with the kernel's errno, with
+// or without a linked commit.
 func TestDataRealErrno(t *testing.T) {
 	for _, tt := range failing {
 		t.Run(tt.name, func(t *testing.T) {
@@ -72,8 +72,8 @@ func TestDataRealErrno(t *testing.T) {
 	}
 }
 
-// What the kernel does in parts becomes whole, in order: a pipe takes and gives
-// as much as fits.
+// Partial operations of the kernel add up to the whole request, in order. A pipe
+// transfers as much as fits.
 func TestDataRealParts(t *testing.T) {
 	for _, depth := range []int{alone, together} {
 		reader, writer := pipe(t)
@@ -104,7 +104,7 @@ func TestDataRealParts(t *testing.T) {
 	}
 }
 
-// drain returns what a pipe has.
+// drain returns the content of a pipe.
 func drain(t *testing.T, fd int) []byte {
 	t.Helper()
 	p := make([]byte, 8192)
@@ -127,7 +127,7 @@ func write(t *testing.T, fd int, p []byte) {
 	}
 }
 
-// pipe returns a pipe that nobody waits for, with room for a page.
+// pipe returns a non-blocking pipe with room for a page.
 func pipe(t *testing.T) (reader, writer int) {
 	t.Helper()
 	var fds [2]int

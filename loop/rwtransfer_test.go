@@ -13,7 +13,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// xor returns a transfer that a test can undo by itself.
+// xor returns a transfer that a test can undo itself.
 func xor(t *testing.T) transfer.Transfer {
 	t.Helper()
 	tr, err := transfer.New(transfer.XOR, secretOf(t, []byte{0x5c, 0xa7, 0x11}), transfer.Options{SectorSize: 512})
@@ -24,9 +24,9 @@ func xor(t *testing.T) transfer.Transfer {
 	return tr
 }
 
-// A write is encrypted once, however often it is done, and a read decrypted once,
-// when all of it is there. The bytes of a read pass this process, so that nobody
-// else can end it.
+// A write is encrypted once, however often it is repeated. A read is decrypted once, when
+// it is complete. The kernel cannot commit a read by itself, because this process must
+// decrypt the data.
 func TestTransferOnce(t *testing.T) {
 	for _, depth := range []int{alone, together} {
 		tr := xor(t)
@@ -57,8 +57,7 @@ func clearRange(t *testing.T, f *os.File) {
 	}
 }
 
-// The parts of a read are decrypted together, those that a file is asked for and
-// those that came before.
+// The parts of a read are decrypted together when the read is complete.
 func TestTransferInParts(t *testing.T) {
 	tr := xor(t)
 	reader, writer := pipe(t)
@@ -68,7 +67,7 @@ func TestTransferInParts(t *testing.T) {
 	rest := stored[700:]
 	write(t, writer, stored[:700])
 	req := request(ublk.OpRead)
-	req.Ended = func(int32) { // a short count says that the pipe is empty
+	req.Ended = func(int32) { // a short count means that the pipe is empty
 		n := min(1000, len(rest))
 		write(t, writer, rest[:n])
 		rest = rest[n:]

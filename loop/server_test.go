@@ -8,7 +8,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
-// A server that has ended makes no device, and keeps no key of one.
+// A server that was shut down makes no device, and closes the key of a refused one.
 func TestServerAfterShutdown(t *testing.T) {
 	s := NewServer(nil, ServerOptions{})
 	if err := s.Shutdown(); err != nil {
@@ -24,7 +24,7 @@ func TestServerAfterShutdown(t *testing.T) {
 	}
 }
 
-// Without somebody who looks, a device counts as in use.
+// Without StopUnused, a device counts as in use.
 func TestServerWithoutStopUnused(t *testing.T) {
 	s := NewServer(nil, ServerOptions{})
 	if err := s.opts.StopUnused(TaggedID{ID: 3}); !errors.Is(err, ErrInUse) {
@@ -33,7 +33,7 @@ func TestServerWithoutStopUnused(t *testing.T) {
 	s.opts.Checked()
 }
 
-// The end of a device that had an id does not concern the next one that has it.
+// The end of a device does not affect the next device with its id.
 func TestServerDropsNoOther(t *testing.T) {
 	s := NewServer(nil, ServerOptions{})
 	was, is := &served{}, &served{}

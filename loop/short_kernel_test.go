@@ -17,18 +17,18 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// moody is a file that answers reads and writes as a test tells it: with an
-// error first, or with a part of what was asked.
+// moody is a file that answers reads and writes as a test demands: with an error first,
+// or with a part of the request.
 type moody struct {
 	fs.Inode
 	mu    sync.Mutex
 	data  []byte
-	part  int           // answer with so many bytes at most, 0 for all
-	errno syscall.Errno // answer with this error ...
-	times int           // ... so many times
-	gate  chan struct{} // what changes no data waits here, after saying so
-	// next are what the next operations that change no data end with, 0 for
-	// success; passed is how many there were.
+	part  int           // maximum number of bytes in an answer, 0 for no maximum
+	errno syscall.Errno // the answer is this error ...
+	times int           // ... this number of times
+	gate  chan struct{} // operations without data announce themselves here, and wait
+	// next are the results of the next operations without data, 0 for success. passed
+	// counts these operations.
 	next   []syscall.Errno
 	passed int
 }
@@ -42,8 +42,8 @@ var (
 	_ fs.NodeAllocater = (*moody)(nil)
 )
 
-// Open makes every read and write come here, past the page cache, which would
-// make whole what we give in parts.
+// Open makes every read and write reach the file, because the page cache would complete
+// partial answers.
 func (m *moody) Open(context.Context, uint32) (fs.FileHandle, uint32, syscall.Errno) {
 	return nil, fuse.FOPEN_DIRECT_IO, 0
 }
@@ -53,7 +53,7 @@ func (m *moody) Getattr(_ context.Context, _ fs.FileHandle, out *fuse.AttrOut) s
 	return 0
 }
 
-// answer returns how many of n bytes to do, or the error to give.
+// answer returns the number of bytes to transfer, or an error.
 func (m *moody) answer(n int) (int, syscall.Errno) {
 	if m.times > 0 {
 		m.times--
@@ -80,7 +80,7 @@ func (m *moody) Write(_ context.Context, _ fs.FileHandle, data []byte, off int64
 	return uint32(copy(m.data[off:], data[:n])), errno
 }
 
-// Fsync and Allocate take as long as the gate is closed.
+// Fsync and Allocate wait while the gate is closed.
 func (m *moody) Fsync(context.Context, fs.FileHandle, uint32) syscall.Errno { return m.pass() }
 
 func (m *moody) Allocate(context.Context, fs.FileHandle, uint64, uint64, uint32) syscall.Errno {
@@ -92,8 +92,8 @@ func (m *moody) pass() syscall.Errno {
 	gate := m.gate
 	m.mu.Unlock()
 	if gate != nil {
-		gate <- struct{}{} // it has begun
-		<-gate             // it may end
+		gate <- struct{}{} // has begun
+		<-gate             // may end
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -106,50 +106,51 @@ func (m *moody) pass() syscall.Errno {
 	return errno
 }
 
-// answerNext sets what the next operations that change no data end with, and
-// counts them from here on.
+// answerNext sets the results of the next operations without data, and resets their
+// counter.
 func (m *moody) answerNext(errnos ...syscall.Errno) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.next, m.passed = errnos, 0
 }
 
-// answered returns how many there were, and how many answers are left.
+// answered returns the number of operations without data, and the number of results that
+// are left.
 func (m *moody) answered() (passed, left int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.passed, len(m.next)
 }
 
-// setGate closes the gate, or with nil opens it.
+// setGate closes the gate, or opens it if gate is nil.
 func (m *moody) setGate(gate chan struct{}) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.gate = gate
 }
 
-// content returns what the file has.
+// content returns the content of the file.
 func (m *moody) content() []byte {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return bytes.Clone(m.data)
 }
 
-// set puts bytes into the file.
+// set changes bytes of the file.
 func (m *moody) set(off int, data []byte) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	copy(m.data[off:], data)
 }
 
-// behave sets how the file answers from now on.
+// behave sets how the file answers.
 func (m *moody) behave(part int, errno syscall.Errno, times int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.part, m.errno, m.times = part, errno, times
 }
 
-// mountMoody mounts a file system with one moody file and returns its path.
+// mountMoody mounts a file system with one moody file, and returns its path.
 func mountMoody(t *testing.T) (*moody, string) {
 	t.Helper()
 	if _, err := os.Stat("/dev/fuse"); err != nil {
@@ -174,8 +175,8 @@ func mountMoody(t *testing.T) (*moody, string) {
 	return file, filepath.Join(dir, "file")
 }
 
-// Parts of a request are put together; what can be tried again is; what can't
-// is the caller's errno, never a count that is too small.
+// Partial results add up to the whole request. A temporary error leads to another try.
+// Any other error becomes the caller's errno, never a byte count that is too small.
 func TestKernelShortResultsAndErrors(t *testing.T) {
 	ublktest.Require(t, ublktest.EveryKernel)
 	warmUpFUSE(t)
@@ -209,9 +210,9 @@ func TestKernelShortResultsAndErrors(t *testing.T) {
 				err := within(t, "write", func() error { _, err := disk.WriteAt(mem, 1<<20); return err })
 				checkMoody(t, "write", err, tt.want, transferred(t, cfg, file.content(), 1<<20, len(mem), decrypt), want)
 				if tt.part > 0 {
-					// io_uring itself goes on with a read that was short, at
-					// the place where it began: FUSE leaves the position alone
-					// (fs/fuse/file.c, fuse_direct_read_iter, Linux 7.3).
+					// io_uring itself continues a short read, but at its start, because
+					// FUSE does not advance the position (fs/fuse/file.c,
+					// fuse_direct_read_iter, Linux 7.3).
 					return
 				}
 				file.set(2<<20, want)
@@ -225,7 +226,7 @@ func TestKernelShortResultsAndErrors(t *testing.T) {
 	})
 }
 
-// warmUpFUSE makes the library open the pipes that it keeps from then on.
+// warmUpFUSE makes the library open the pipes that it then keeps.
 func warmUpFUSE(t *testing.T) {
 	t.Helper()
 	_, path := mountMoody(t)

@@ -12,9 +12,9 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
-// Remove removes a device, as Detach does, and returns when nothing of it is
-// left. It returns an error that wraps ErrInUse for one that somebody has open,
-// unless forced, and ENODEV for one that is not the server's.
+// Remove removes a device, as Detach does, and returns when the device is completely
+// gone. It returns an error that wraps ErrInUse if the device is open and Force is not
+// set, and ENODEV if the server does not have the device.
 func (s *Server) Remove(id uint32, opts DetachOptions) error {
 	d, err := s.find(id)
 	if err != nil {
@@ -27,7 +27,7 @@ func (s *Server) Remove(id uint32, opts DetachOptions) error {
 	return d.err
 }
 
-// stop removes a device's disk, by which its queues end.
+// stop removes a device's disk. That ends its queues.
 func (s *Server) stop(d *served, force bool) error {
 	defer s.guard(d.dev.Path(), "stop")()
 	if force {
@@ -35,15 +35,15 @@ func (s *Server) stop(d *served, force bool) error {
 	}
 	err := s.stopWith(d, s.ctl.TryStop)
 	if errors.Is(err, unix.EBUSY) || errors.Is(err, ublk.ErrNotSupported) {
-		// Whether it is mounted, or only looked at, is for another process to
-		// find out.
+		// Another process has to find out whether the device is mounted or only opened by
+		// udev.
 		err = s.opts.StopUnused(d.dev.taggedID())
 	}
 	return ignoreGone(err)
 }
 
-// stopWith stops a device by its id, which is its own until its end has the
-// lock. It returns an error that wraps ENODEV for one that has ended.
+// stopWith stops a device by its id. The device keeps its id until its end gets the lock
+// of the state. stopWith returns an error that wraps ENODEV if the device has ended.
 func (s *Server) stopWith(d *served, stop func(id uint32) error) error {
 	id := d.dev.ID()
 	lock, err := statefile.Acquire(id)
@@ -54,14 +54,14 @@ func (s *Server) stopWith(d *served, stop func(id uint32) error) error {
 		lock.Release()
 		return fmt.Errorf("%s: %w", d.dev.Path(), unix.ENODEV)
 	}
-	stopped := make(chan error, 1) // of a goroutine that ends with the driver's answer
+	stopped := make(chan error, 1) // its goroutine ends with the driver's answer
 	go func() { stopped <- stop(id) }()
 	select {
 	case err = <-stopped:
 		lock.Release()
 	case <-time.After(slowAfter):
-		// By now the driver has found the device, whose requests have no answer.
-		// Who wants to change it need not wait for that.
+		// The driver has found the device by now, but its requests are not answered.
+		// Other changes of the device need not wait for that.
 		s.countStops(d, 1)
 		lock.Release()
 		if err = <-stopped; err != nil {
@@ -71,7 +71,7 @@ func (s *Server) stopWith(d *served, stop func(id uint32) error) error {
 	return err
 }
 
-// ignoreGone drops the error that says that a device is gone, as it should be.
+// ignoreGone drops the error of a device that is already gone.
 func ignoreGone(err error) error {
 	if errors.Is(err, unix.ENODEV) {
 		return nil
@@ -91,11 +91,10 @@ func (s *Server) isStopping(d *served) bool {
 	return d.stops > 0
 }
 
-// Shutdown removes all devices that nobody uses, and returns when nothing of
-// them is left. Those in use that outlive a server (Config.OnCrash) are served
-// until the process ends, and then wait for another; those in use that do not
-// are removed like those that nobody uses, so that what was written to them is
-// in their files.
+// Shutdown removes all devices that are not in use, and returns when they are completely
+// gone. A device in use that outlives its server (Config.OnCrash) is served until the
+// process ends, and then waits for another server. Any other device in use is removed
+// like an unused one, so that its written data reaches its file.
 func (s *Server) Shutdown() error {
 	s.close()
 	var ends sync.WaitGroup
@@ -105,7 +104,7 @@ func (s *Server) Shutdown() error {
 		ends.Go(func() { errs[i] = s.end(d) })
 	}
 	ends.Wait()
-	s.coming.Wait() // of which none becomes a device any more
+	s.coming.Wait() // none of them becomes a device any more
 	s.reap.done.Wait()
 	return errors.Join(errs...)
 }
@@ -124,8 +123,8 @@ func (s *Server) end(d *served) error {
 	return d.err
 }
 
-// close has what would add or remove devices end. It does not wait for the reaper,
-// which may take as long as the driver does.
+// close prevents further additions, and stops the reaper. It does not wait for the
+// reaper, which may wait for the driver.
 func (s *Server) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

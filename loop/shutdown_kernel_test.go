@@ -15,8 +15,8 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// A device that is on its way when its server ends has left nothing when that
-// has: the process ends next.
+// A device that is being made when its server shuts down is completely gone after the
+// shutdown, because the process then ends.
 func TestKernelShutdownWaitsForAdds(t *testing.T) {
 	ctl := ublktest.Kernel(t)
 	path := sparseFile(t, t.TempDir())
@@ -32,8 +32,8 @@ func TestKernelShutdownWaitsForAdds(t *testing.T) {
 	})
 }
 
-// shutDownInAdd ends a server some time after it began to add a device, and reports
-// whether there was something of the device and the add had not come to its end.
+// shutDownInAdd shuts a server down some time after it began to add a device. It reports
+// whether the add had made a part of the device but had not finished.
 func shutDownInAdd(t *testing.T, ctl *ublk.Control, path string, after time.Duration) (hit bool) {
 	t.Helper()
 	s := NewServer(ctl, ServerOptions{})
@@ -60,7 +60,7 @@ func shutDownInAdd(t *testing.T, ctl *ublk.Control, path string, after time.Dura
 	return begun && err != nil
 }
 
-// traces are the files that there are of devices.
+// traces returns the files that devices leave.
 func traces(t *testing.T) []string {
 	t.Helper()
 	var found []string
@@ -74,14 +74,13 @@ func traces(t *testing.T) []string {
 	return found
 }
 
-// A server that ends does not wait for a look at one device before it removes
-// the others.
+// Shutdown does not wait for a check of one device before it removes the others.
 func TestKernelShutdownDuringALook(t *testing.T) {
 	s := NewServer(ublktest.Kernel(t), ServerOptions{})
 	dir := mountTmpfs(t)
 	looked, id := addTo(t, s, sparseFile(t, dir), nil)
 	other, _ := addTo(t, s, sparseFile(t, t.TempDir()), nil)
-	lock, err := statefile.Acquire(id) // for which a look waits
+	lock, err := statefile.Acquire(id) // a check waits for this lock
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,7 +107,7 @@ func waitClosed(t *testing.T, what string, done <-chan struct{}) {
 	ublktest.Receive(t, 30*time.Second, what, done)
 }
 
-// holdingTransport keeps a DEL_DEV until it is let go.
+// holdingTransport delays a DEL_DEV until it is released.
 type holdingTransport struct {
 	ublktest.Fake
 	deleting, release chan struct{}
@@ -122,10 +121,10 @@ func (h *holdingTransport) Do(cmd ublk.Command) error {
 	return h.Fake.Do(cmd)
 }
 
-// A device that comes when the server ends is removed without holding up who
-// asks for the others.
+// A device that is added while the server shuts down is removed, and its removal does not
+// delay requests about other devices.
 func TestKernelServerClosesAtLeisure(t *testing.T) {
-	ublktest.Kernel(t) // for the state, which is of all processes
+	ublktest.Kernel(t) // for the state directory, which all processes share
 	h := &holdingTransport{ublktest.Fake{Offers: uapi.UBLK_F_CMD_IOCTL_ENCODE}, make(chan struct{}), make(chan struct{})}
 	ctl := ublk.NewControl(h)
 	dev, err := ctl.Add(ublk.Options{Mode: ublk.BufferCopy})
@@ -141,7 +140,7 @@ func TestKernelServerClosesAtLeisure(t *testing.T) {
 	}()
 	<-h.deleting
 	counted := make(chan struct{})
-	go func() { // until it is known how many there are
+	go func() { // until the devices are counted
 		s.Len()
 		close(counted)
 	}()
@@ -152,7 +151,7 @@ func TestKernelServerClosesAtLeisure(t *testing.T) {
 	}
 }
 
-// A server does not wait for itself to let go of a device.
+// A server does not recover its own device, because it would wait for itself.
 func TestKernelServerRecoversNoneOfItsOwn(t *testing.T) {
 	s := NewServer(ublktest.Kernel(t), ServerOptions{})
 	defer func() {
@@ -174,7 +173,7 @@ func TestKernelServerRecoversNoneOfItsOwn(t *testing.T) {
 	}
 }
 
-// A device that could not be stopped is not given up: its next Close tries again.
+// If a device could not be stopped, the next Close tries again.
 func TestKernelCloseTriesAgain(t *testing.T) {
 	ctl := ublktest.Kernel(t)
 	own, err := ublk.OpenControl()
@@ -186,7 +185,7 @@ func TestKernelCloseTriesAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := own.Close(); err != nil { // without which nothing can be stopped
+	if err := own.Close(); err != nil { // without it nothing can be stopped
 		t.Error(err)
 	}
 	for range 2 {

@@ -5,25 +5,25 @@ import (
 	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
 )
 
-// state is what is kept of a device besides what the driver knows.
+// state is the data of a device that the driver does not keep.
 type state struct {
 	StartTime   uint64 // of Status.PID, in clock ticks since boot
-	FileBirth   int64  // when the file was made, see identity.File
+	FileBirth   int64  // time when the file was made, see identity.File
 	FileDisk    identity.Disk
-	KeyCheck    string // tells the transfer's key from others, see keyCheck
+	KeyCheck    string // check of the transfer's key, see keyCheck
 	Recovering  bool   // Status.PID has begun to take over the device, and has not finished
-	ManyDevices bool   // Status.PID has other devices, too
+	ManyDevices bool   // Status.PID also has other devices
 	Config      Config
 	Status      *Status
 }
 
-// write keeps the state. The caller has the lock of the device.
+// write writes the state. The caller holds the lock of the device.
 func (s *state) write() error {
 	r := s.record()
 	return r.Write()
 }
 
-// readState returns what a device is for, nil if nothing is known.
+// readState returns the state of a device, or nil if there is none.
 func readState(id uint32) (*state, error) {
 	r, err := statefile.Read(id)
 	if err != nil || r == nil {
@@ -32,7 +32,7 @@ func readState(id uint32) (*state, error) {
 	return stateFrom(r), nil
 }
 
-// record returns the state in the form that it has on disk. The key is nowhere.
+// record returns the state in its form on disk. It does not contain the key.
 func (s *state) record() statefile.Record {
 	return statefile.Record{
 		StartTime: s.StartTime, FileBirth: s.FileBirth, FileDisk: statefile.Disk(s.FileDisk), KeyCheck: s.KeyCheck, Recovering: s.Recovering,

@@ -9,7 +9,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
 )
 
-// A state is the same after it has been on disk, but for the key, which never is there.
+// A state survives being written and read, except for the key, which is never written.
 func TestStateForgetsNoField(t *testing.T) {
 	var want state
 	fillFields(t, reflect.ValueOf(&want).Elem())
@@ -27,7 +27,7 @@ func TestStateForgetsNoField(t *testing.T) {
 	}
 }
 
-// fillFields gives each field of a struct another value than its zero value.
+// fillFields sets each field of a struct to a value other than its zero value.
 func fillFields(t *testing.T, v reflect.Value) {
 	t.Helper()
 	for i := range v.NumField() {
@@ -53,7 +53,7 @@ func fillFields(t *testing.T, v reflect.Value) {
 	}
 }
 
-// A file that an earlier version has written says what it said to that.
+// This version reads the file of an earlier version with the same meaning.
 func TestStateOfEarlierVersion(t *testing.T) {
 	data, err := os.ReadFile("testdata/state-2026-11.json")
 	if err != nil {
@@ -89,7 +89,8 @@ func TestStateOfEarlierVersion(t *testing.T) {
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("it says\n%+v, %+v\nnot\n%+v, %+v", got, got.Status, want, want.Status)
 	}
-	// And that version reads what is written now: the format has not changed.
+	// The earlier version can read the files of this version, because the format is
+	// unchanged.
 	again := got.record()
 	again.Version = 1
 	written, err := json.Marshal(again)

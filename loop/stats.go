@@ -8,25 +8,25 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
-// DeviceStats are what a device has done since this process serves it.
+// DeviceStats has the counters of a device since this process has served it.
 type DeviceStats struct {
 	ublk.Stats
-	Device Status // as of its start
-	// InFlight is how many requests somebody waits for.
+	Device Status // at its start
+	// InFlight is the number of requests in flight.
 	InFlight int
 }
 
-// Stats returns what the device has done so far. It takes no lock, and sends no
-// command to the driver.
+// Stats returns the device's counters. It takes no lock, and sends no command to the
+// driver.
 func (d *Device) Stats() DeviceStats {
 	s := DeviceStats{Stats: d.dev.Stats(), Device: d.status}
-	// The disk knows of requests that the kernel completes by itself, the queues
-	// of flushes.
+	// The disk counts requests that the kernel completes by itself, but no flushes. The
+	// queues count flushes.
 	s.InFlight = max(s.InService, inFlight(d.Path()))
 	return s
 }
 
-// Stats returns what each device has done, by id.
+// Stats returns the counters of each device, by id.
 func (s *Server) Stats() []DeviceStats {
 	list := []DeviceStats{}
 	for _, d := range s.all() {
@@ -35,12 +35,12 @@ func (s *Server) Stats() []DeviceStats {
 	return list
 }
 
-// inFlight returns how many reads and writes a disk has under way
-// (Documentation/ABI/stable/sysfs-block), 0 where that is not known.
+// inFlight returns the number of reads and writes in flight to a disk
+// (Documentation/ABI/stable/sysfs-block), or 0 if it is unknown.
 func inFlight(disk string) int {
 	text, err := os.ReadFile(filepath.Join("/sys/block", filepath.Base(disk), "inflight"))
 	if err != nil {
-		return 0 // it is on its way out
+		return 0 // the disk is being removed
 	}
 	var reads, writes int
 	if _, err := fmt.Sscan(string(text), &reads, &writes); err != nil {

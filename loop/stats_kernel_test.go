@@ -13,7 +13,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// opsSince returns what the operations of a device have counted since.
+// opsSince returns the increase of the counters of a device's operations.
 func opsSince(dev *Device, before *DeviceStats) map[ublk.Op][3]uint64 {
 	ops := map[ublk.Op][3]uint64{}
 	now := dev.Stats()
@@ -26,7 +26,7 @@ func opsSince(dev *Device, before *DeviceStats) map[ublk.Op][3]uint64 {
 	return ops
 }
 
-// What has to be asked for again is a retry, and one request all the same.
+// A repeated operation counts as a retry, and its request counts once.
 func TestKernelStatsRetries(t *testing.T) {
 	ublktest.Require(t)
 	warmUpFUSE(t)
@@ -56,8 +56,8 @@ func TestKernelStatsRetries(t *testing.T) {
 	})
 }
 
-// Each request whose pages the driver could not register is a fallback, and no
-// other is.
+// Each request whose pages the driver could not register counts as a fallback, and no
+// other request does.
 func TestKernelStatsFallbacks(t *testing.T) {
 	ctl := ublktest.Kernel(t)
 	m := subjectMode(ublk.BufferAutoRegister)
@@ -109,8 +109,7 @@ func (e evenTagsHandler) Handle(req *ublk.Request) {
 	e.Completer.Handle(req)
 }
 
-// A request that the kernel completes by itself is in flight meanwhile, and a
-// flush is.
+// A request that the kernel completes by itself counts as in flight, and so does a flush.
 func TestKernelStatsInFlight(t *testing.T) {
 	ublktest.Require(t)
 	warmUpFUSE(t)
@@ -135,7 +134,7 @@ func TestKernelStatsInFlight(t *testing.T) {
 		t.Errorf("after a flush %d requests are in flight", s.InFlight)
 	}
 	mem := alignedMemory(t, 4096)
-	file.mu.Lock() // a read waits for that
+	file.mu.Lock() // a read waits for it
 	unlock := sync.OnceFunc(file.mu.Unlock)
 	t.Cleanup(unlock)
 	go func() {
@@ -149,8 +148,8 @@ func TestKernelStatsInFlight(t *testing.T) {
 	}
 }
 
-// Of the requests that are left to the kernel few are timed, and these do not
-// keep the others from it, however many there are at once.
+// Few of the requests that the kernel completes by itself are timed. The timed ones do
+// not prevent the others from being completed in this way, whatever the depth.
 func TestKernelStatsSample(t *testing.T) {
 	ctl := ublktest.Kernel(t)
 	for _, depth := range []int{1, 32} {

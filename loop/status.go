@@ -2,15 +2,16 @@ package loop
 
 import "github.com/ublk-loop/ublk-loop/ublk"
 
-// Status is what is known of one of our devices. Sizes are in bytes.
+// Status describes a device of ublk-loop. Sizes are in bytes.
 type Status struct {
 	ID     uint32
 	Device string // /dev/ublkbN
-	MajMin string // of the block device, empty when it is gone
-	// DiskSequence tells the block device from others with its number, 0 when it is gone.
+	MajMin string // of the block device, empty if it is gone
+	// DiskSequence distinguishes the block device from others that have had its number.
+	// It is 0 if the block device is gone.
 	DiskSequence uint64
-	State        string // live, dead, …: the driver's word
-	PID          int    // of the server, 0 when it is gone
+	State        string // the driver's state: live, dead, …
+	PID          int    // of the server, 0 if it has ended
 
 	File       string // absolute path when it was attached
 	FileDevice string // of the file system, or of a disk itself
@@ -23,9 +24,9 @@ type Status struct {
 	ReadOnly   bool
 	DirectIO   bool
 	BufferMode string // copy, register, auto-register
-	CopyReason string // why BufferMode is copy, one of the constants; empty if it is not
+	CopyReason string // a constant, if BufferMode is copy; otherwise empty
 	PartScan   bool
-	Autoclear  bool   // goes when nobody uses it
+	Autoclear  bool   // removed when it is no longer in use
 	OnCrash    string // fail, requeue, reissue
 	Queues     int
 	Depth      int
@@ -56,7 +57,7 @@ type Limits struct {
 	FUA                 bool
 }
 
-// limitsOf names a device's parameters as sysfs does.
+// limitsOf returns a device's parameters under their names in sysfs.
 func limitsOf(p *ublk.Params) Limits {
 	return Limits{
 		LogicalBlockSize:    p.LogicalBlockSize,

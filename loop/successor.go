@@ -12,13 +12,12 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
-// This file has what a server's process does before another takes its place.
+// This file prepares a server's process for being replaced by another program.
 
-// CanEnd returns nil if all devices outlive the process without harm: what they
-// have under way then, and what comes, waits for another that takes them over.
-// It returns an error that wraps ublk.ErrNotRecoverable where there are others
-// than those of CrashReissue, or one with a transfer, whose key ends with the
-// process.
+// CanEnd returns nil if all devices outlive the process unharmed: their running and new
+// requests wait for the next server. It returns an error that wraps
+// ublk.ErrNotRecoverable if a device does not have CrashReissue, or has a transfer, whose
+// key ends with the process.
 func (s *Server) CanEnd() error {
 	var others []string
 	for _, d := range s.all() {
@@ -36,10 +35,10 @@ func (s *Server) CanEnd() error {
 	return hint.Add(err, "only devices with {on_crash=reissue}, and without a key, outlive their server unharmed; remove others first")
 }
 
-// Files returns descriptors of the files and disks of the server's devices, by id,
-// for the Recover of another process: it finds them by these though their names
-// are others' by then, or nobody's. They are O_PATH, with neither lock nor claim.
-// A device that is about to end may have none.
+// Files returns descriptors of the files and disks of the server's devices, by id, for
+// Recover in another process. With them the other process finds the files even if they
+// have been renamed or removed. They are O_PATH descriptors, without a lock or claim. A
+// device that is about to end may be missing.
 func (s *Server) Files() map[uint32]*os.File {
 	files := map[uint32]*os.File{}
 	for _, d := range s.all() {
@@ -50,7 +49,7 @@ func (s *Server) Files() map[uint32]*os.File {
 	return files
 }
 
-// reopenPath returns a descriptor for OpenPath's purposes of the device's file.
+// reopenPath returns another O_PATH descriptor of the device's file, like OpenPath.
 func (d *Device) reopenPath() (*os.File, error) {
 	if !d.closing.TryLock() {
 		return nil, fmt.Errorf("%s: about to end: %w", d.Path(), unix.ENODEV)

@@ -33,7 +33,7 @@ func (t *target) NewHandler(q *ublk.Queue) (ublk.Handler, error) {
 // handler serves one queue.
 type handler struct {
 	file     ublk.File // the backing file
-	offset   uint64    // where in the backing file the device starts
+	offset   uint64    // start of the device in the backing file
 	isDisk   bool
 	readOnly bool
 	transfer transfer.Transfer // nil for none
@@ -42,20 +42,20 @@ type handler struct {
 
 var _ ublk.Completer = (*handler)(nil)
 
-// progress is how far a tag's request is.
+// progress is the state of a tag's request.
 type progress struct {
 	step     step
 	onWorker bool // a discard that only a worker thread can do
 }
 
-// step is what a request waits for.
+// step is the operation that a request waits for.
 type step uint8
 
 const (
-	stepRead     step = iota // a read that is decrypted next
+	stepRead     step = iota // a read that must be decrypted
 	stepRange                // a discard or write-zeroes
-	stepPunch                // the hole that precedes an allocation
-	stepAllocate             // the allocation that keeps a hole's space
+	stepPunch                // the hole before an allocation
+	stepAllocate             // the allocation of a hole's space
 	stepSync                 // an fdatasync, the last step
 )
 
@@ -96,5 +96,5 @@ func (h *handler) sqe(req *ublk.Request, s step) *ring.SQE {
 	return req.SQE()
 }
 
-// position returns where in the backing file a request starts, in bytes.
+// position returns the request's start in the backing file, in bytes.
 func (h *handler) position(req *ublk.Request) uint64 { return h.offset + req.Offset() }

@@ -7,8 +7,8 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
-// threads are those of a Server's devices. Devices share some whose files are on
-// the same disk or file system: where that hangs, it hangs for all of them.
+// threads holds the threads of a Server's devices. Devices share threads if their files
+// are on the same disk or file system: if that hangs, all of them hang anyway.
 type threads struct {
 	failed func(error)
 
@@ -20,7 +20,8 @@ func newThreads(failed func(error)) *threads {
 	return &threads{failed: failed, disks: map[uint64]*ublk.Threads{}}
 }
 
-// of returns the threads for a device; nil, from nil, for its own.
+// of returns the threads for a device. With a nil receiver it returns nil, for threads of
+// the device's own.
 func (t *threads) of(b *backing.Backing) *ublk.Threads {
 	if t == nil {
 		return nil

@@ -15,7 +15,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// onThreads is a target that takes down its queues' threads.
+// onThreads is a target that records its queues' threads.
 type onThreads struct {
 	ublk.Target
 	mu   *sync.Mutex
@@ -33,7 +33,7 @@ func recordThreads(target ublk.Target) onThreads {
 	return onThreads{target, &sync.Mutex{}, map[int]bool{}}
 }
 
-// have reports whether all of these threads are among those taken down.
+// have reports whether all these threads are recorded.
 func (o onThreads) have(tids map[int]bool) bool {
 	for tid := range tids {
 		if !o.tids[tid] {
@@ -43,8 +43,8 @@ func (o onThreads) have(tids map[int]bool) bool {
 	return true
 }
 
-// A device whose queues share their threads with other devices' does all that
-// one with its own does.
+// A device that shares its queues' threads with other devices behaves like a device with
+// threads of its own.
 func TestKernelConformanceOnSharedThreads(t *testing.T) {
 	ctl := ublktest.Kernel(t)
 	path := sparseFile(t, fileSystem(t, "ext4"))
@@ -77,8 +77,8 @@ func TestKernelConformanceOnSharedThreads(t *testing.T) {
 	}
 }
 
-// neighbour is a target whose slots of a ring's buffer table are all taken, so
-// that what belongs into another's would find no room in them.
+// neighbour is a target that uses all slots of its ring's buffer table, so that another
+// device's buffers would not fit if they were put there.
 type neighbour struct {
 	zeroCopy bool
 	page     []byte
@@ -103,8 +103,7 @@ type answerer struct{}
 func (answerer) Handle(req *ublk.Request)  { req.Complete(nil) }
 func (answerer) Done(*ublk.Request, int32) {}
 
-// startNeighbour starts a device whose queues can share threads with those of
-// attachMode.
+// startNeighbour starts a device whose queues can share threads with those of attachMode.
 func startNeighbour(t *testing.T, ctl *ublk.Control, m mode, target ublk.Target) {
 	t.Helper()
 	dev, err := ctl.Add(ublk.Options{Mode: m.zeroCopy, Queues: m.queues, NoPartScan: true, Threads: m.threads})
@@ -124,8 +123,8 @@ func startNeighbour(t *testing.T, ctl *ublk.Control, m mode, target ublk.Target)
 	}
 }
 
-// Each device on shared threads has its own file, and leaves nothing there when
-// it is removed: a file that is unlinked then gives its space back.
+// Each device on shared threads has its own file, and its removal leaves no reference to
+// the file. Therefore an unlinked file then frees its space.
 func TestKernelSharedThreadsKeepFilesApart(t *testing.T) {
 	ctl := ublktest.Kernel(t)
 	s := NewServer(ctl, ServerOptions{})
@@ -190,7 +189,7 @@ func addReadOnly(t *testing.T, s *Server, path string) {
 	}
 }
 
-// usedBlocks returns how many blocks of 4096 bytes of a tmpfs are in use.
+// usedBlocks returns the number of used blocks of 4096 bytes in a tmpfs.
 func usedBlocks(t *testing.T, dir string) int {
 	t.Helper()
 	var st unix.Statfs_t

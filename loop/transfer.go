@@ -11,48 +11,49 @@ import (
 	"github.com/ublk-loop/ublk-loop/transfer"
 )
 
-// TransferConfig says how the bytes of a device differ from those of its file.
-// The zero value says that they don't. Sizes are in bytes.
+// TransferConfig describes how the bytes of a device differ from those of its file. The
+// zero value means that they do not differ. Sizes are in bytes.
 type TransferConfig struct {
-	// Name is one of package transfer's; the empty string means transfer.None.
+	// Name is a name of package transfer; the empty string means transfer.None.
 	Name string
-	// KeyBytes is the length of the key, which is filled in by Attach.
+	// KeyBytes is the length of the key. Attach sets it.
 	KeyBytes int
-	// SectorSize is how many bytes are encrypted at a time. 0 means the
+	// SectorSize is the number of bytes that are encrypted as a unit. 0 means the
 	// device's sector size, which is never smaller.
 	SectorSize uint32
-	// IVOffset and IVLargeSectors are those of transfer.Options.
+	// IVOffset and IVLargeSectors have the same meaning as in transfer.Options.
 	IVOffset       uint64
 	IVLargeSectors bool
-	// AllowDiscards lets discards through, which show where nothing is stored.
+	// AllowDiscards passes discards on, which reveals where nothing is stored.
 	AllowDiscards bool
-	// LUKS is the version of the header that all of this is from, 0 for none,
-	// and UUID what that says.
+	// LUKS is the version of the header that this configuration comes from, 0 if there is
+	// none. UUID is the header's UUID.
 	LUKS int
 	UUID string
-	// LUKSOffset is where in the file the header is, in bytes.
+	// LUKSOffset is the offset of the header in the file, in bytes.
 	LUKSOffset uint64
 }
 
-// isNone reports whether the device has its file's bytes.
+// isNone reports whether the device has the same bytes as its file.
 func (c *TransferConfig) isNone() bool { return c.Name == "" || c.Name == transfer.None }
 
-// check refuses what goes together with no other part of the configuration.
+// check refuses combinations that contradict the rest of the configuration.
 func (c *TransferConfig) check(cfg *Config) error {
 	if c.isNone() {
 		if cfg.Key != nil {
-			return fmt.Errorf("a key, and no transfer that takes it: %w", unix.EINVAL)
+			return fmt.Errorf("a key without a transfer: %w", unix.EINVAL)
 		}
 		return nil
 	}
 	if cfg.ZeroCopy == SwitchOn {
-		err := fmt.Errorf("zero copy with transfer %s, which works on a copy: %w", c.Name, unix.EINVAL)
+		err := fmt.Errorf("zero copy is not possible with transfer %s: %w", c.Name, unix.EINVAL)
 		return hint.Add(err, "leave {zero_copy} out")
 	}
 	return nil
 }
 
-// newTransfer makes the transform, which takes the key over; nil for none.
+// newTransfer makes the transfer, which takes ownership of the key. It returns nil
+// without a transfer.
 func newTransfer(b *backing.Backing, cfg *Config) (transfer.Transfer, error) {
 	c := &cfg.Transfer
 	if c.isNone() {
@@ -66,13 +67,12 @@ func newTransfer(b *backing.Backing, cfg *Config) (transfer.Transfer, error) {
 	})
 	cfg.Key = nil
 	if errors.Is(err, transfer.ErrNoKey) {
-		err = hint.Add(err, "give it with {key}; no copy of it is kept")
+		err = hint.Add(err, "give it with {key}; ublk-loop keeps no copy")
 	}
 	return t, err
 }
 
-// describeTransfer returns what list shows of the transform, with what was left
-// to us filled in.
+// describeTransfer returns the transfer as list shows it, with the defaults filled in.
 func describeTransfer(b *backing.Backing, cfg *Config) TransferConfig {
 	c := cfg.Transfer
 	if c.isNone() {

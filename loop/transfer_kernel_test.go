@@ -16,7 +16,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// testKey is the key of every test with a transfer.
+// testKey is the key of all tests with a transfer.
 var testKey = []byte("the first half of a key is not .. the second half of the key ...")
 
 func secretOf(t testing.TB, content []byte) *transfer.Secret {
@@ -37,9 +37,9 @@ const (
 	decrypt direction = false
 )
 
-// transferred returns what a configuration's transfer makes of n bytes of a
-// device, by code that shares nothing with it: aes-xts-plain64 as dm-crypt's
-// documentation has it (Documentation/admin-guide/device-mapper/dm-crypt.rst).
+// transferred returns n bytes of a device after a configuration's transfer. Its code is
+// independent of the tested code: it implements aes-xts-plain64 as the documentation of
+// dm-crypt describes it (Documentation/admin-guide/device-mapper/dm-crypt.rst).
 func transferred(t testing.TB, cfg Config, device []byte, off, n int, to direction) []byte {
 	t.Helper()
 	out := bytes.Clone(device[off : off+n])
@@ -69,7 +69,7 @@ func transferred(t testing.TB, cfg Config, device []byte, off, n int, to directi
 	return out
 }
 
-// plainCopy returns a file with the first n bytes of a device, from its file.
+// plainCopy returns a file with the decrypted first n bytes of a device's file.
 func plainCopy(t *testing.T, cfg Config, path string, n int) string {
 	t.Helper()
 	file, err := os.ReadFile(path)
@@ -83,8 +83,8 @@ func plainCopy(t *testing.T, cfg Config, path string, n int) string {
 	return plain
 }
 
-// What a device with a transfer holds, and what is in its file, are what the
-// transform says, for every request size and way of counting.
+// A device with a transfer and its file have the contents that the transfer defines, for
+// every request size and way of counting sectors.
 func TestKernelTransfer(t *testing.T) {
 	ctl := ublktest.Kernel(t)
 	const offset, size = 1 << 20, 512 << 10
@@ -133,7 +133,7 @@ func TestKernelTransfer(t *testing.T) {
 	}
 }
 
-// The end of a device is that of its key, too.
+// The end of a device wipes its key.
 func TestKernelTransferIsWiped(t *testing.T) {
 	ctl := ublktest.Kernel(t)
 	cfg := Config{Transfer: TransferConfig{Name: transfer.AESXTSPlain64}}
@@ -150,8 +150,8 @@ func TestKernelTransferIsWiped(t *testing.T) {
 	dev.transfer.Encrypt(make([]byte, 512), 0)
 }
 
-// A disk of larger sectors than those that it is encrypted in: an old volume
-// that was copied to it.
+// The disk has larger sectors than those that are encrypted. That happens when an old
+// volume is copied to a new disk.
 func TestKernelTransferOnLargeSectors(t *testing.T) {
 	ctl := ublktest.Kernel(t)
 	backing := nullDisk(t, 64, map[string]string{"blocksize": "4096"})
@@ -173,8 +173,8 @@ func TestKernelTransferOnLargeSectors(t *testing.T) {
 	}
 }
 
-// As with dm-crypt, discards have to be allowed, and zeroes that the backing
-// would write read as something else.
+// As with dm-crypt, discards must be allowed. The device announces no write-zeroes,
+// because zeroes of the backing would be decrypted to something else.
 func TestKernelTransferDiscards(t *testing.T) {
 	ctl := ublktest.Kernel(t)
 	for allowed, want := range map[bool]bool{false: false, true: true} {

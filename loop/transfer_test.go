@@ -33,7 +33,7 @@ func TestTransferRefuses(t *testing.T) {
 				tt.cfg.Key = secretOf(t, tt.key)
 			}
 			key := tt.cfg.Key
-			// Nothing of this comes to the driver.
+			// Attach fails before it uses the driver.
 			_, err := Attach(nil, openPath(t, path), tt.cfg)
 			wantHint(t, err, tt.want, path, tt.hint)
 			if key != nil && key.Bytes() != nil {

@@ -8,15 +8,15 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// timedRequests returns how many reads and writes of a device had a turn of its
-// thread at their end: only those are timed.
+// timedRequests returns how many reads and writes of a device ended in a turn of its
+// thread. Only those are timed.
 func timedRequests(dev *Device) uint64 {
 	ops := dev.dev.Stats().Ops
 	return ops[ublk.OpRead].Duration.Count() + ops[ublk.OpWrite].Duration.Count()
 }
 
-// A read or write that is alone is completed by the kernel, without a turn of
-// ours, wherever a command need not unregister its pages first.
+// The kernel completes a lone read or write without a turn of the queue's thread, unless
+// a command has to unregister its pages first.
 func TestKernelLoneRequestTakesNoTurn(t *testing.T) {
 	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
 	disk := nullDisk(t, 64, nil)
@@ -41,8 +41,8 @@ func TestKernelLoneRequestTakesNoTurn(t *testing.T) {
 	}
 }
 
-// keepsLinked reports whether the kernel keeps what a linked command says, so
-// that a request's commit may be one.
+// keepsLinked reports whether the kernel keeps the payload of a linked command, so that a
+// request's commit can be linked.
 func keepsLinked(t *testing.T) bool {
 	t.Helper()
 	r, err := ring.New(ring.Options{})

@@ -12,13 +12,13 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
-// Waits reports whether device cfg.ID is one that Attach was asked for with the
-// same file and configuration, and that waits for a server (OnCrash): Recover
-// then does what Attach cannot. It is for who starts a service again.
+// Waits reports whether device cfg.ID waits for a server (OnCrash) and was attached with
+// the same file and configuration. Recover then does what Attach cannot. Waits is for a
+// service that is started again.
 //
-// It returns false where Attach has its own answer: no such device, one that is
-// served, another program's, one that nobody can recover. It returns an error
-// that wraps EEXIST for one that waits and is to be something else.
+// It returns false if Attach has an answer of its own: the device does not exist, is
+// served, belongs to another program, or cannot be recovered. It returns an error that
+// wraps EEXIST if the device waits but has another file or configuration.
 func Waits(ctl *ublk.Control, file *os.File, cfg *Config) (bool, error) {
 	if features, err := cfg.OnCrash.features(); cfg.ID == nil || err != nil || features == 0 {
 		return false, nil
@@ -35,14 +35,14 @@ func Waits(ctl *ublk.Control, file *os.File, cfg *Config) (bool, error) {
 		return false, err
 	}
 	if !found.Is(saved.file()) && !found.HasNumbersOf(saved.file()) || !saved.isConfig(cfg) {
-		err := fmt.Errorf("%s waits for a server, and was made otherwise: %w", ublk.BlockPath(*cfg.ID), unix.EEXIST)
-		return false, hint.Add(err, "recover it with what it was made of, or remove it with del")
+		err := fmt.Errorf("%s waits for a server, and has another file or configuration: %w", ublk.BlockPath(*cfg.ID), unix.EEXIST)
+		return false, hint.Add(err, "repeat the add that made it, or remove it with del")
 	}
 	return true, nil
 }
 
-// isConfig reports whether the device was made with a configuration. What
-// Attach fills in, and the key, which is compared later, count for nothing.
+// isConfig reports whether the device was made with a configuration. It ignores the
+// fields that Attach sets, and the key, which is checked later.
 func (s *state) isConfig(cfg *Config) bool {
 	was, is := s.Config, *cfg
 	for _, c := range []*Config{&was, &is} {
@@ -51,10 +51,9 @@ func (s *state) isConfig(cfg *Config) bool {
 	return was == is
 }
 
-// Waiting returns our devices that wait for a server of many, in place of one
-// that has ended: those that a Server is to take over by itself. It is called
-// before this process serves any: one that it is said to serve was served by a
-// program that has executed this one.
+// Waiting returns the devices that a Server has to take over by itself: those that have
+// lost a server of many devices. It must be called before this process serves a device.
+// If the state names this process, the server was a program that has executed this one.
 func Waiting(ctl *ublk.Control) ([]Status, error) {
 	list, err := List(ctl)
 	if err != nil {

@@ -10,7 +10,7 @@ func TestIsConfig(t *testing.T) {
 	id, other := uint32(1), uint32(2)
 	base := Config{ID: &id, Offset: 512, OnCrash: CrashReissue, Transfer: TransferConfig{Name: transfer.AESXTSPlain64}}
 	s := state{Config: base}
-	s.Config.ID = &other // the same number elsewhere in memory is the same
+	s.Config.ID = &other // an equal number at another address is the same id
 	s.Config.Transfer.KeyBytes = 64
 	same := base
 	same.Key = secretOf(t, testKey)

@@ -19,7 +19,7 @@ func TestKernelRecoverTransfer(t *testing.T) {
 		add     []string
 		wrong   string // a part of the error for another key
 	}{
-		{"plain", func(*bed, string, string) {}, []string{"--transfer", "aes-xts-plain64"}, "another key than the device was made with"},
+		{"plain", func(*bed, string, string) {}, []string{"--transfer", "aes-xts-plain64"}, "not the key that the device was made with"},
 		{"LUKS", func(b *bed, path, key string) {
 			b.dm("cryptsetup", "luksFormat", "--batch-mode", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000", "--key-file", key, path)
 		}, []string{"--luks"}, "wrong passphrase"},
@@ -50,7 +50,7 @@ func TestKernelRecoverTransfer(t *testing.T) {
 	plain := b.add("--on-crash", "reissue", b.image(1<<20))
 	b.killServer(plain)
 	key, _ := b.keyFile(64)
-	b.run("recover", "--key-file", key, plain.Device).fails(t, 1, plain.Device, "a key, and no transfer that takes it")
+	b.run("recover", "--key-file", key, plain.Device).fails(t, 1, plain.Device, "a key without a transfer")
 	b.recover(plain)
 	b.del(plain.Device)
 }

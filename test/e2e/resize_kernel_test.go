@@ -156,11 +156,11 @@ func TestKernelResize(t *testing.T) {
 	b.ok("resize", s.File, "15M")
 	b.hasSize(s, 15*mib)
 	for _, tt := range []struct{ size, hint string }{
-		{"15728639", "hint: 15724544 is one"},
+		{"15728639", "hint: the next smaller multiple is 15724544"},
 		{"16M", "hint: truncate"},
 		{"15732736", "hint: truncate"},
 		{"512", ""},
-		{"4097", "hint: 4096 is one"},
+		{"4097", "hint: the next smaller multiple is 4096"},
 	} {
 		b.run("resize", s.Device, tt.size).fails(t, 1, s.Device, "invalid argument", tt.hint)
 	}
@@ -226,7 +226,7 @@ func TestKernelResizeRefused(t *testing.T) {
 	}
 	s := b.add(b.image(4 << 20))
 	b.killServer(s)
-	b.run("resize", s.Device).fails(t, 1, s.Device, "nobody serves it")
+	b.run("resize", s.Device).fails(t, 1, s.Device, "it has no server")
 	b.del(s.Device)
 	dev, err := b.ctl.Add(ublk.Options{Queues: 1, Depth: 1, Tag: 4711})
 	if err != nil {
