@@ -1,0 +1,94 @@
+package table
+
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+)
+
+// A key from the text is in a Secret, and printed by its name.
+func TestKeyInText(t *testing.T) {
+	for _, digits := range []string{hexKey, strings.ToUpper(hexKey), hexKey[:64]} {
+		text := []byte("0 8 crypt aes-xts-plain64 " + digits + " 0 /dev/a 0")
+		if _, err := Parse(text, Options{}); !errors.Is(err, ErrKeyInText) {
+			t.Errorf("without KeysInText: %v", err)
+		}
+		s, err := Parse(text, Options{KeysInText: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := hex.DecodeString(digits)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, ok := s.Tables[0].Lines[0].Target.(*Crypt)
+		if !ok {
+			t.Fatalf("target %T", s.Tables[0].Lines[0].Target)
+		}
+		if got := c.Key.Secret.Bytes(); !bytes.Equal(got, want) {
+			t.Errorf("key %x", got)
+		}
+		for name, printed := range map[string]string{"lines": s.Tables[0].String(), "concise": s.Concise()} {
+			if strings.Contains(printed, digits[32:]) || !strings.Contains(printed, ":user:ublk-loop ") {
+				t.Errorf("%s: %s", name, printed)
+			}
+		}
+		s.Close()
+		if c.Key.Secret != nil {
+			t.Error("key is not closed")
+		}
+	}
+}
+
+// The key of a table that is refused after the key was read is closed, in the
+// concise format too, and the copy of the text is wiped.
+func TestKeyOfRefusedTable(t *testing.T) {
+	for _, text := range []string{
+		"0 8 crypt aes-xts-plain64 $H x /dev/a 0",
+		"0 9 crypt aes-xts-plain64 $H 0 /dev/a 0 1 sector_size:4096",
+		"0 8 crypt aes-xts-plain64 $H 0 /dev/a 0\n8 8 nope",
+		"a,,,,0 8 crypt aes-xts-plain64 $H 0 /dev/a 0;b,,,,0 8 zero",
+	} {
+		before := lockedBytes(t)
+		for range 8 {
+			if _, err := Parse([]byte(withDevices(text, "", "")), Options{KeysInText: true}); err == nil {
+				t.Fatalf("%q is accepted", text)
+			}
+		}
+		if after := lockedBytes(t); after != before {
+			t.Errorf("%q: %d bytes of locked memory are left", text, after-before)
+		}
+	}
+}
+
+// The copy of a concise text is wiped.
+func TestConciseWipesItsCopy(t *testing.T) {
+	text := []byte("a,,,,0 8 crypt aes-xts-plain64 " + hexKey + " 0 /dev/a 0")
+	p := parser{opts: Options{KeysInText: true}, stack: &Stack{}}
+	if err := p.concise(text); err != nil {
+		t.Fatal(err)
+	}
+	defer p.stack.Close()
+	if all := p.split.buf[:cap(p.split.buf)]; len(all) < len(text) || !bytes.Equal(all, make([]byte, len(all))) {
+		t.Errorf("left: %q", all)
+	}
+}
+
+// lockedBytes returns how much memory of the process is locked.
+func lockedBytes(t *testing.T) int {
+	t.Helper()
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(status), "VmLck:")
+	var kib int
+	if _, err := fmt.Sscan(rest, &kib); err != nil {
+		t.Fatal(err)
+	}
+	return kib << 10
+}

@@ -1,0 +1,67 @@
+package table
+
+import (
+	"strconv"
+	"strings"
+)
+
+// String returns the line as dmsetup table prints it: without keys, and with a
+// space after the target also if it has no arguments.
+func (l *Line) String() string {
+	b := strconv.AppendUint(nil, l.Start, 10)
+	b = append(b, ' ')
+	b = strconv.AppendUint(b, l.Length, 10)
+	b = append(b, ' ')
+	b = append(b, l.Target.Type()...)
+	b = append(b, ' ')
+	return string(l.Target.arguments(b))
+}
+
+// String returns the lines of a table as dmsetup table prints them.
+func (t *Table) String() string {
+	var b strings.Builder
+	for i := range t.Lines {
+		b.WriteString(t.Lines[i].String())
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
+
+// Concise returns the stack in the concise format, as dmsetup table --concise
+// prints it, which dmsetup create --concise takes. Tables need names.
+func (s *Stack) Concise() string {
+	var b strings.Builder
+	for i := range s.Tables {
+		t := &s.Tables[i]
+		if i > 0 {
+			b.WriteByte(';')
+		}
+		writeEscaped(&b, t.Name)
+		b.WriteByte(',')
+		writeEscaped(&b, t.UUID)
+		b.WriteByte(',')
+		if t.Minor != NoMinor {
+			b.WriteString(strconv.Itoa(t.Minor))
+		}
+		if t.ReadOnly {
+			b.WriteString(",ro")
+		} else {
+			b.WriteString(",rw")
+		}
+		for i := range t.Lines {
+			b.WriteByte(',')
+			writeEscaped(&b, t.Lines[i].String())
+		}
+	}
+	return b.String()
+}
+
+// writeEscaped writes text so that dmsetup takes it as one field.
+func writeEscaped(b *strings.Builder, s string) {
+	for i := range len(s) {
+		if strings.IndexByte(`,;\`, s[i]) >= 0 {
+			b.WriteByte('\\')
+		}
+		b.WriteByte(s[i])
+	}
+}

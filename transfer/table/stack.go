@@ -1,0 +1,100 @@
+package table
+
+import "strconv"
+
+// Limits. MaxText is in bytes.
+const (
+	MaxText   = 1 << 20
+	MaxTables = 256
+	MaxLines  = 16384 // in all tables of a stack
+	MaxDepth  = 32    // tables between the device and a file or disk
+)
+
+// MaxSectors is the size of the largest device: 2^63-1 bytes, as for the
+// kernel (dm_table_add_target in drivers/md/dm-table.c).
+const MaxSectors = (1<<63 - 1) >> 9
+
+// A Stack is a sequence of tables, each of which may use those before it. The
+// last is the device. A stack that Parse has returned does not change.
+type Stack struct {
+	Tables   []Table
+	resolver *resolver
+}
+
+// Table returns the number of the table that a device of a line is; ok is
+// false for a device outside of the stack.
+func (s *Stack) Table(device string) (i int, ok bool) { return s.resolver.table(device) }
+
+// Close wipes the keys that were in the text.
+func (s *Stack) Close() {
+	for i := range s.Tables {
+		for _, l := range s.Tables[i].Lines {
+			if c, ok := l.Target.(*Crypt); ok {
+				c.Key.Close()
+			}
+		}
+	}
+}
+
+// A Table is a named device of a stack.
+type Table struct {
+	Name     string // empty for the only table of dmsetup's lines
+	UUID     string // may be empty
+	Minor    int    // NoMinor if the text has none
+	ReadOnly bool
+	Lines    []Line
+}
+
+// NoMinor is the minor number of a table without one.
+const NoMinor = -1
+
+// A Line maps a range of a table. Start and Length are in sectors of 512 bytes.
+type Line struct {
+	Start, Length uint64
+	Target        Target
+}
+
+// Sectors returns the size of a table in sectors of 512 bytes.
+func (t *Table) Sectors() uint64 {
+	if len(t.Lines) == 0 {
+		return 0
+	}
+	last := &t.Lines[len(t.Lines)-1]
+	return last.Start + last.Length
+}
+
+// A Target says what a range of a table is made of. It is one of *Linear,
+// *Striped, *Zero, *ErrorTarget and *Crypt.
+type Target interface {
+	// Type returns the name of the target.
+	Type() string
+	// Areas returns the parts of devices that a line of length sectors maps to.
+	Areas(length uint64) []Area
+	// arguments appends the arguments, as dmsetup prints them.
+	arguments(b []byte) []byte
+	// check refuses a target in a line of length sectors.
+	check(length uint64) error
+	// block returns the smallest logical block for the target, in bytes.
+	block() uint32
+}
+
+// An Area is a part of a device, in sectors of 512 bytes.
+type Area struct {
+	Device string // a path, or MAJOR:MINOR
+	Start  uint64
+	Length uint64
+}
+
+// A Location is a sector of a device.
+type Location struct {
+	Device string
+	Start  uint64
+}
+
+func (l *Location) area(length uint64) Area { return Area{l.Device, l.Start, length} }
+
+func (l *Location) arguments(b []byte) []byte {
+	b = append(b, l.Device...)
+	b = append(b, ' ')
+	return strconv.AppendUint(b, l.Start, 10)
+}
