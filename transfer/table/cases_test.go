@@ -38,6 +38,7 @@ var accepted = []struct{ text, printed string }{
 	{"00 08 linear $A 16376", "0 8 linear $A 16376"},
 	{"  0\t8 \v\f linear   $A 0\t\r\n", "0 8 linear $A 0"},
 	{"# comment\n\n  # another\n0 8 linear $A 0 # 1\n", "0 8 linear $A 0"},
+	{"#a,b\n0 8 linear $A 0", "0 8 linear $A 0"},
 	{"0 8 linear $A 0# 1", "0 8 linear $A 0"},
 	{"0 8 linear $A 0\n8 1 linear $A 100\n9 7 linear $A 200", ""},
 	{"0 8 linear $B 8", ""},
@@ -61,6 +62,10 @@ var accepted = []struct{ text, printed string }{
 	{"0 8 crypt aes-xts-plain64 $K 0 $A 0 01 allow_discards", "0 8 crypt aes-xts-plain64 $K 0 $A 0 1 allow_discards"},
 	{"0 8 crypt aes-xts-plain64 $K 0 $A 0 1 ALLOW_Discards", "0 8 crypt aes-xts-plain64 $K 0 $A 0 1 allow_discards"},
 	{"0 8 crypt aes-xts-plain64 $K 0 $A 0 2 allow_discards allow_discards", "0 8 crypt aes-xts-plain64 $K 0 $A 0 1 allow_discards"},
+	{
+		"0 8 crypt aes-xts-plain64 $K 0 $A 0 9" + strings.Repeat(" high_priority", 9),
+		"0 8 crypt aes-xts-plain64 $K 0 $A 0 1 high_priority",
+	},
 	{"0 8 crypt aes-xts-plain64 $K 0 $A 0 1 sector_size:512", "0 8 crypt aes-xts-plain64 $K 0 $A 0"},
 	{"0 8 crypt aes-xts-plain64 $K 0 $A 0 1 sector_size:1024", ""},
 	{"0 8 crypt aes-xts-plain64 $K 0 $A 0 1 sector_size:04096", "0 8 crypt aes-xts-plain64 $K 0 $A 0 1 sector_size:4096"},

@@ -25,6 +25,7 @@ var acceptedStacks = []struct{ text, printed string }{
 	{"a,,9,,,0 8 zero,,,8 8 error", "a,,9,rw,0 8 zero ,8 8 error "},
 	{"a,,9,,0 8 zero # x,8 8 error", "a,,9,rw,0 8 zero ,8 8 error "},
 	{"a+b-.:=@_1,#u,,rw,0 8 zero ", ""},
+	{"a0189+-.:=@_bzABYZ,#zZ,,rw,0 8 zero ", ""},
 	{"\\a\\+,,,,0 8 \\zero", "a+,,,rw,0 8 zero "},
 	{"a,,,rw,0 8 linear $A 0", ""},
 	{"base,,4,ro,0 64 linear $A 0;top,,,ro,0 64 linear $M:4 0", ""},
@@ -163,6 +164,26 @@ func TestConciseRefusesSecondMinor(t *testing.T) {
 	}
 }
 
+// oddStack has each character that the concise format escapes, in a path that
+// contains no others.
+const oddStack, oddPath = `a,,,rw,0 8 linear /tmp/a\,b\;c\\d 0`, `/tmp/a,b;c\d`
+
+func TestConciseEscapes(t *testing.T) {
+	s, err := Parse([]byte(oddStack), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := s.Devices(); len(got) != 1 || got[0] != oddPath {
+		t.Errorf("devices %q", got)
+	}
+	if got := s.Concise(); got != oddStack {
+		t.Errorf("printed as %s", got)
+	}
+	if got, want := s.Tables[0].String(), "0 8 linear "+oddPath+" 0\n"; got != want {
+		t.Errorf("lines %q", got)
+	}
+}
+
 // Each error says where it is.
 func TestErrorMessages(t *testing.T) {
 	for text, want := range map[string]string{
@@ -182,6 +203,7 @@ func TestErrorMessages(t *testing.T) {
 		"0 8 crypt " + hexKey + " aes-xts-plain64 0 /dev/a 0":                                 "line 1: crypt: cipher (not shown): unsupported operation",
 		"0 8 " + hexKey: "line 1: (not shown): unknown target: invalid",
 		"a,,,,0 8 zero;" + strings.Repeat("n", 64) + " ,,,,0 8 zero": `name "` + strings.Repeat("n", 64) + `"...: has other characters than letters, digits and +-.:=@_: invalid`,
+		"a,,;":           "table a: 3 fields, not NAME,UUID,MINOR,FLAGS,LINE: wrong syntax",
 		"a,,,x,0 8 zero": `table a: flags "x": neither rw nor ro: wrong syntax`,
 		"a,,,,0 8 zero;b,,,,0 8 linear /dev/mapper/c 0;c,,,,0 8 zero": `table b: line 1: linear: device "/dev/mapper/c": a later table: no such file or directory`,
 		"a,,,,0 8 zero;b,,,,0 8 zero":                                 "table a: not used by a later table: invalid",
@@ -189,6 +211,39 @@ func TestErrorMessages(t *testing.T) {
 		_, err := Parse([]byte(text), Options{})
 		if err == nil || err.Error() != want {
 			t.Errorf("%q:\n got %v\nwant %s", text, err, want)
+		}
+	}
+}
+
+// The parts of an error are in its fields.
+func TestErrorFields(t *testing.T) {
+	_, err := Parse([]byte("top,,,,0 8 zero,8 8 linear /dev/sda x"), Options{})
+	var e *StackError
+	if !errors.As(err, &e) {
+		t.Fatal(err)
+	}
+	if e.Table != "top" || e.Line != 2 || e.Target != "linear" || e.Argument != `start "x"` || !errors.Is(e.Err, ErrInvalid) {
+		t.Errorf("error %+v", e)
+	}
+}
+
+// Text in an error is truncated, and what may be a key is left out.
+func TestQuoted(t *testing.T) {
+	for text, want := range map[string]string{
+		strings.Repeat("x", 64):              `"` + strings.Repeat("x", 64) + `"`,
+		strings.Repeat("x", 65):              `"` + strings.Repeat("x", 64) + `"...`,
+		"\x1b\n":                             `"\x1b\n"`,
+		strings.Repeat("a", 20):              `"` + strings.Repeat("a", 20) + `"`,
+		strings.Repeat("a", 20) + "za":       `"` + strings.Repeat("a", 20) + `za"`,
+		strings.Repeat("f", 21):              "(not shown)",
+		strings.Repeat("F0", 11):             "(not shown)",
+		"z" + strings.Repeat("9", 21):        "(not shown)",
+		strings.Repeat("9", 21) + "z":        "(not shown)",
+		strings.Repeat("0123456789g", 3):     `"` + strings.Repeat("0123456789g", 3) + `"`,
+		"/images/" + strings.Repeat("b", 32): `"/images/` + strings.Repeat("b", 32) + `"`,
+	} {
+		if got := quoted(text); got != want {
+			t.Errorf("%s is quoted as %s", text, got)
 		}
 	}
 }

@@ -90,3 +90,18 @@ func TestNullCharacter(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+// The kernel computes the number of arguments of striped modulo 2^32. This
+// number of stripes needs as many arguments as one.
+func TestTooManyStripes(t *testing.T) {
+	_, err := Parse([]byte("0 4294967298 striped 2147483649 2 /dev/a 0"), Options{})
+	if !errors.Is(err, ErrInvalid) {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestLongestName(t *testing.T) {
+	if _, err := Parse([]byte(strings.Repeat("n", 127)+","+strings.Repeat("u", 128)+",,,0 8 zero"), Options{}); err != nil {
+		t.Error(err)
+	}
+}

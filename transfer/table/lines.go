@@ -91,7 +91,7 @@ func (p *parser) parseLine(line []byte) (l Line, name string, err error) {
 // parseRange reads START LENGTH.
 func (l *Line) parseRange(w *words) (err error) {
 	for _, word := range w.rest[:2] {
-		if len(bytes.Trim(word, "0123456789")) > 0 {
+		if !isDigits(string(word)) {
 			return fmt.Errorf("not START LENGTH TARGET: %w", ErrSyntax)
 		}
 	}

@@ -69,7 +69,7 @@ func (w *words) location() (Location, error) {
 
 // parseNumber reads a decimal number without a sign.
 func parseNumber(s string, bits int) (uint64, error) {
-	if s == "" || strings.Trim(s, "0123456789") != "" {
+	if !isDigits(s) {
 		return 0, fmt.Errorf("not a decimal number: %w", ErrInvalid)
 	}
 	n, err := strconv.ParseUint(s, 10, bits)
@@ -88,10 +88,7 @@ const (
 // DeviceNumber returns the numbers of a device that is MAJOR:MINOR; ok is
 // false for a path.
 func DeviceNumber(device string) (major, minor uint32, ok bool) {
-	left, right, found := strings.Cut(device, ":")
-	if !found || left == "" || right == "" || strings.Trim(left+right, "0123456789") != "" {
-		return 0, 0, false
-	}
+	left, right, _ := strings.Cut(device, ":")
 	a, errA := strconv.ParseUint(left, 10, 32)
 	b, errB := strconv.ParseUint(right, 10, 32)
 	return uint32(a), uint32(b), errA == nil && errB == nil && a <= maxMajor && b <= maxMinor
@@ -101,8 +98,8 @@ func DeviceNumber(device string) (major, minor uint32, ok bool) {
 // returns EOVERFLOW for numbers that the kernel cannot have, as the kernel
 // does (dm_devt_from_path in drivers/md/dm-table.c).
 func normalDevice(s string) (string, error) {
-	left, right, found := strings.Cut(s, ":")
-	if !found || left == "" || right == "" || strings.Trim(left+right, "0123456789") != "" {
+	left, right, _ := strings.Cut(s, ":")
+	if !isDigits(left) || !isDigits(right) {
 		return s, nil
 	}
 	major, minor, ok := DeviceNumber(s)
@@ -111,6 +108,9 @@ func normalDevice(s string) (string, error) {
 	}
 	return fmt.Sprintf("%d:%d", major, minor), nil
 }
+
+// isDigits reports whether a text has digits, and nothing else.
+func isDigits(s string) bool { return s != "" && strings.Trim(s, "0123456789") == "" }
 
 // checkWord refuses characters that would mean different things to dmsetup, to
 // the kernel and to a terminal.
