@@ -50,6 +50,30 @@ func TestEquivalents(t *testing.T) {
 	}
 }
 
+// A change of the source must not leave an entry without its code, which would end each
+// run with an error.
+func TestEquivalentsOfTheTree(t *testing.T) {
+	t.Chdir("../..")
+	packages, err := load(t.Context(), defaultPackages)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []*mutant
+	for _, p := range packages {
+		all = append(all, p.mutants()...)
+	}
+	e, err := readEquivalents("scripts/mutants/equivalent.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.mark(all, packages); err != nil {
+		t.Error(err)
+	}
+	if len(all) < 1000 || len(e.reasons) == 0 {
+		t.Errorf("%d mutants, %d of them listed", len(all), len(e.reasons))
+	}
+}
+
 func TestReport(t *testing.T) {
 	module(t)
 	_, all := load1(t)
