@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop-snapshotter/snapshotter"
+	"github.com/ublk-loop/ublk-loop/internal/oci"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
@@ -33,43 +34,8 @@ func TestKernelSnapshotterShares(t *testing.T) {
 	for i := range data {
 		data[i] = byte(i>>10) | 1
 	}
-	dir := b.mounted(s.Prepare(ctx, "active", ""))
-	if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
-		t.Errorf("a snapshot without a parent has %v, error %v", entries, err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "data"), data, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	wait := settings.AttachTimeout
-	settings.AttachTimeout = time.Second
-	if err := s.Commit(ctx, "parent", "active"); !errdefs.IsFailedPrecondition(err) {
-		t.Errorf("commit while mounted: %v", err)
-	}
-	settings.AttachTimeout = wait
-	if err := s.Remove(ctx, "active"); !errdefs.IsFailedPrecondition(err) {
-		t.Errorf("remove while mounted: %v", err)
-	}
-	b.tool("umount", dir)
-	if err := s.Commit(ctx, "parent", "active"); err != nil {
-		t.Fatal(err)
-	}
-	parent, err := s.Usage(ctx, "parent")
-	if err != nil || parent.Size < int64(len(data)) || parent.Size > 3*int64(len(data)) {
-		t.Errorf("the parent takes %d bytes, error %v", parent.Size, err)
-	}
-
-	before := b.free(root)
-	dir = b.mounted(s.Prepare(ctx, "child", "parent"))
-	if took := before - b.free(root); took > int64(len(data))/4 {
-		t.Errorf("a child of a parent with %d bytes takes %d", len(data), took)
-	}
-	if got, err := os.ReadFile(filepath.Join(dir, "data")); err != nil || string(got) != string(data) {
-		t.Errorf("the child has other data, error %v", err)
-	}
-	b.tool("umount", dir)
-	if usage, err := s.Usage(ctx, "child"); err != nil || usage.Size < int64(len(data)) || usage.Inodes != 1 {
-		t.Errorf("the child takes %+v, error %v", usage, err)
-	}
+	b.makesParent(s, settings, data)
+	b.sharesWithChild(s, root, data)
 	for _, key := range []string{"child", "parent"} {
 		if err := s.Remove(ctx, key); err != nil {
 			t.Error(err)
@@ -80,6 +46,54 @@ func TestKernelSnapshotterShares(t *testing.T) {
 	}
 	if names, err := os.ReadDir(filepath.Join(root, "snapshots")); err != nil || len(names) > 0 {
 		t.Errorf("files are left: %v, %v", names, err)
+	}
+}
+
+// makesParent commits a snapshot with data, which is refused while it is mounted.
+func (b *bed) makesParent(s *snapshotter.Snapshotter, settings *oci.Settings, data []byte) {
+	b.Helper()
+	ctx := context.Background()
+	dir := b.mounted(s.Prepare(ctx, "active", ""))
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
+		b.Errorf("a snapshot without a parent has %v, error %v", entries, err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "data"), data, 0o600); err != nil {
+		b.Fatal(err)
+	}
+	wait := settings.AttachTimeout
+	settings.AttachTimeout = time.Second
+	if err := s.Commit(ctx, "parent", "active"); !errdefs.IsFailedPrecondition(err) {
+		b.Errorf("commit while mounted: %v", err)
+	}
+	settings.AttachTimeout = wait
+	if err := s.Remove(ctx, "active"); !errdefs.IsFailedPrecondition(err) {
+		b.Errorf("remove while mounted: %v", err)
+	}
+	b.tool("umount", dir)
+	if err := s.Commit(ctx, "parent", "active"); err != nil {
+		b.Fatal(err)
+	}
+	parent, err := s.Usage(ctx, "parent")
+	if err != nil || parent.Size < int64(len(data)) || parent.Size > 3*int64(len(data)) {
+		b.Errorf("the parent takes %d bytes, error %v", parent.Size, err)
+	}
+}
+
+// sharesWithChild checks that a child of the parent has its data, and takes little space.
+func (b *bed) sharesWithChild(s *snapshotter.Snapshotter, root string, data []byte) {
+	b.Helper()
+	ctx := context.Background()
+	before := b.free(root)
+	dir := b.mounted(s.Prepare(ctx, "child", "parent"))
+	if took := before - b.free(root); took > int64(len(data))/4 {
+		b.Errorf("a child of a parent with %d bytes takes %d", len(data), took)
+	}
+	if got, err := os.ReadFile(filepath.Join(dir, "data")); err != nil || string(got) != string(data) {
+		b.Errorf("the child has other data, error %v", err)
+	}
+	b.tool("umount", dir)
+	if usage, err := s.Usage(ctx, "child"); err != nil || usage.Size < int64(len(data)) || usage.Inodes != 1 {
+		b.Errorf("the child takes %+v, error %v", usage, err)
 	}
 }
 

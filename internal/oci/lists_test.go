@@ -9,12 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An image must be in each list for its requester, or in the general list if there is
-// none.
-func TestListsOfRequesters(t *testing.T) {
-	dir := t.TempDir()
+// listed makes three images in a directory, and returns settings with lists of them.
+func listed(t *testing.T, dir string) *Settings {
+	t.Helper()
 	makeDirs(t, dir, 0o755, "all/a", "all/b", "mine")
-	for _, f := range []string{"all/a/1", "all/b/2", "mine/3"} {
+	for _, f := range listedImages {
 		if err := os.WriteFile(filepath.Join(dir, f), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -26,7 +25,7 @@ func TestListsOfRequesters(t *testing.T) {
 		}
 		return dirs
 	}
-	s := &Settings{
+	return &Settings{
 		Lists: Lists{AllowedImages: in("all"), WritableImages: in("all/a")},
 		Handlers: map[string]Lists{
 			"runc-none":   {AllowedImages: in(), WritableImages: in()},
@@ -36,6 +35,36 @@ func TestListsOfRequesters(t *testing.T) {
 		},
 		Owners: map[string]Lists{"0": {}, "1000": {AllowedImages: in("mine", "all/b"), WritableImages: in("mine", "all/b")}},
 	}
+}
+
+var listedImages = []string{"all/a/1", "all/b/2", "mine/3"}
+
+// opened returns the numbers of the images that a requester can open with an option.
+func (s *Settings) opened(t *testing.T, dir, option string, who Requester) string {
+	t.Helper()
+	o, err := ParseOptions(option)
+	if err != nil {
+		t.Fatal(err)
+	}
+	numbers := ""
+	for _, name := range listedImages {
+		f, err := s.OpenImage(filepath.Join(dir, name), o, who)
+		switch {
+		case err == nil:
+			numbers += filepath.Base(name)
+			_ = f.Close()
+		case !errors.Is(err, errNotAllowed) && !errors.Is(err, unix.EPERM):
+			t.Errorf("%s: error %v", name, err)
+		}
+	}
+	return numbers
+}
+
+// An image must be in each list for its requester, or in the general list if there is
+// none.
+func TestListsOfRequesters(t *testing.T) {
+	dir := t.TempDir()
+	s := listed(t, dir)
 	root, anna, other := uint32(0), uint32(1000), uint32(1001)
 	for _, tt := range []struct {
 		who         Requester
@@ -55,22 +84,7 @@ func TestListsOfRequesters(t *testing.T) {
 		{Requester{Handler: "runc-none", Owner: &anna}, "", ""},
 	} {
 		for option, want := range map[string]string{"ro": tt.read, "rw": tt.write} {
-			o, err := ParseOptions(option)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got := ""
-			for _, name := range []string{"all/a/1", "all/b/2", "mine/3"} {
-				f, err := s.OpenImage(filepath.Join(dir, name), o, tt.who)
-				switch {
-				case err == nil:
-					got += filepath.Base(name)
-					_ = f.Close()
-				case !errors.Is(err, errNotAllowed) && !errors.Is(err, unix.EPERM):
-					t.Errorf("%s: error %v", name, err)
-				}
-			}
-			if got != want {
+			if got := s.opened(t, dir, option, tt.who); got != want {
 				t.Errorf("handler %q, owner %v: %s opens %q, want %q", tt.who.Handler, tt.who.Owner, option, got, want)
 			}
 		}

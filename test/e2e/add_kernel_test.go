@@ -111,14 +111,14 @@ func TestKernelListAssociated(t *testing.T) {
 	b.del(other) // by the path, because the file is gone
 }
 
-// Each flag of add has a visible effect.
-func TestKernelAddFlags(t *testing.T) {
-	b := kernelBed(t, ublktest.CPUs)
-	file := b.image(8 << 20)
-	for _, tt := range []struct {
-		args  []string
-		check func(t *testing.T, s client.Device)
-	}{
+// addFlag is flags of add, and a check of their effect.
+type addFlag struct {
+	args  []string
+	check func(t *testing.T, s client.Device)
+}
+
+func (b *bed) addFlags() []addFlag {
+	return []addFlag{
 		{[]string{"--read-only"}, func(t *testing.T, s client.Device) {
 			b.expect(t, s, "ro", "1")
 			if err := os.WriteFile(s.Device, []byte("x"), 0); err == nil {
@@ -168,7 +168,14 @@ func TestKernelAddFlags(t *testing.T) {
 				t.Errorf("device is %d, %s", s.ID, s.Device)
 			}
 		}},
-	} {
+	}
+}
+
+// Each flag of add has a visible effect.
+func TestKernelAddFlags(t *testing.T) {
+	b := kernelBed(t, ublktest.CPUs)
+	file := b.image(8 << 20)
+	for _, tt := range b.addFlags() {
 		t.Run(strings.Join(tt.args, " "), func(t *testing.T) {
 			b := b.in(t)
 			s := b.add(append(tt.args, file)...)

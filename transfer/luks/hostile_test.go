@@ -11,122 +11,125 @@ import (
 
 const huge = "18446744073709551615"
 
-// The metadata is well-formed, its checksum is correct, and its content is
-// wrong.
+// refusedLUKS2 is a change to the metadata of both copies, so that the second copy cannot
+// help, and the resulting error.
+type refusedLUKS2 struct {
+	what   string // a part of the error
+	change func(root node)
+	want   error
+}
+
+var hostileLUKS2 = []refusedLUKS2{
+	{"config", func(r node) { delete(r, "config") }, ErrDamaged},
+	{"keyslots", func(r node) { delete(r, "keyslots") }, ErrDamaged},
+	{"keyslots", func(r node) { r["keyslots"] = []int{} }, ErrDamaged},
+	{"digests", func(r node) { delete(r, "digests") }, ErrDamaged},
+	{"segments", func(r node) { r["segments"] = nil }, ErrDamaged},
+	{"0 data segments", func(r node) { r["segments"] = node{}; digest0("segments", []string{})(r) }, ErrUnsupported},
+
+	{"JSON area of", func(r node) { r.at("config")["json_size"] = "16384" }, ErrDamaged},
+	{"json_size", func(r node) { r.at("config")["json_size"] = 12288 }, ErrDamaged},
+	{"keyslots area of", func(r node) { r.at("config")["keyslots_size"] = huge }, ErrDamaged},
+	{"keyslots area of", func(r node) { r.at("config")["keyslots_size"] = "18446744073709547520" }, ErrDamaged},
+	{"keyslots area of", func(r node) { r.at("config")["keyslots_size"] = "524289" }, ErrDamaged},
+	{"keyslots area of", func(r node) { r.at("config")["keyslots_size"] = "1019904" }, ErrDamaged},
+
+	{"keyslot 0 lies outside", area0("offset", "0"), ErrDamaged},
+	{"keyslot 0 lies outside", area0("offset", "28672"), ErrDamaged},
+	{"keyslot 0 lies outside", area0("offset", "557056"), ErrDamaged},
+	{"keyslot 0 lies outside", area0("offset", huge), ErrDamaged},
+	{"keyslot 0 lies outside", area0("offset", "18446744073709551104"), ErrDamaged},
+	{"keyslot 0 lies outside", area0("size", huge), ErrDamaged},
+	{"keyslot 0 lies outside", area0("size", "524800"), ErrDamaged},
+	{"keyslot 0 has", area0("size", "255999"), ErrDamaged},
+	{"keyslot 0 has", area0("size", "0"), ErrDamaged},
+	{"keyslot 0 has", area0("offset", "32769"), ErrDamaged},
+	{"area.offset", area0("offset", "-1"), ErrDamaged},
+	{"area.offset", area0("offset", "+32768"), ErrDamaged},
+	{"area.offset", area0("offset", "0x8000"), ErrDamaged},
+	{"area.offset", area0("offset", "3_2768"), ErrDamaged},
+	{"area.offset", area0("offset", "18446744073709551616"), ErrDamaged},
+	{"area.offset", area0("offset", 32768), ErrDamaged},
+	{"area.key_size", area0("key_size", -1), ErrDamaged},
+	{"area.key_size", area0("key_size", 1.5), ErrDamaged},
+	{"area.key_size", area0("key_size", "64"), ErrDamaged},
+	{"lies outside", func(r node) {
+		k := r.at("keyslots")
+		k["1"] = k["0"]
+		r.at("digests", "0")["keyslots"] = []string{"0", "1"}
+	}, ErrDamaged},
+
+	{"keyslots.x", func(r node) { r.at("keyslots")["x"] = node{"type": "other"} }, ErrDamaged},
+	{"keyslots.32", func(r node) { r.at("keyslots")["32"] = node{"type": "other"} }, ErrDamaged},
+	{"keyslots.00", func(r node) { r.at("keyslots")["00"] = node{"type": "other"} }, ErrDamaged},
+	{"keyslots.-1", func(r node) { r.at("keyslots")["-1"] = node{"type": "other"} }, ErrDamaged},
+	{"type", func(r node) { delete(r.at("keyslots", "0"), "type") }, ErrDamaged},
+	{"type", func(r node) { r.at("keyslots", "0")["TYPE"] = "luks2"; delete(r.at("keyslots", "0"), "type") }, ErrDamaged},
+	{"key of 48 bytes", slot0("key_size", 48), ErrUnsupported},
+	{"key of 4294967295 bytes", slot0("key_size", uint64(1<<32-1)), ErrUnsupported},
+	{"key_size", slot0("key_size", "64"), ErrDamaged},
+	{"keyslots.0.priority: not 0, 1 or 2", slot0("priority", 3), ErrDamaged},
+	{"stripes", func(r node) { r.at("keyslots", "0", "af")["stripes"] = 4001 }, ErrDamaged},
+	{"stripes", func(r node) { r.at("keyslots", "0", "af")["stripes"] = 0 }, ErrDamaged},
+
+	{"argon2id with 0 passes", kdf0("time", 0), ErrDamaged},
+	{"argon2id with", kdf0("memory", 15), ErrDamaged},
+	{"argon2id with", kdf0("cpus", 0), ErrDamaged},
+	{"salt of 1 bytes", kdf0("salt", "AA=="), ErrDamaged},
+	{"salt: not Base64", kdf0("salt", "?"), ErrDamaged},
+	{"kdf.time", kdf0("time", 1e99), ErrDamaged},
+	{"kdf.memory", kdf0("memory", nil), ErrDamaged},
+
+	{"3 digests", func(r node) { d := r.at("digests"); d["1"], d["2"] = d["0"], d["0"] }, ErrDamaged},
+	{"0 digests", func(r node) { r.at("digests", "0")["segments"] = []string{} }, ErrDamaged},
+	{"digest: an empty string", digest0("digest", ""), ErrDamaged},
+	{"digest: 19 bytes", digest0("digest", base64.StdEncoding.EncodeToString(make([]byte, 19))), ErrDamaged},
+	{"pbkdf2 with 0", digest0("iterations", 0), ErrDamaged},
+	{"hash md5", digest0("hash", "md5"), ErrUnsupported},
+	{"digest of type sha", digest0("type", "sha"), ErrUnsupported},
+	{"keyslots: not an array", digest0("keyslots", "0"), ErrDamaged},
+	{ErrNoKeyslot.Error(), slot0("type", "luks3"), ErrNoKeyslot},
+
+	{"cipher serpent-xts-plain64: only aes-xts-plain64", segment0("encryption", "serpent-xts-plain64"), ErrUnsupported},
+	{"cipher aes-cbc-essiv:sha256:", segment0("encryption", "aes-cbc-essiv:sha256"), ErrUnsupported},
+	{"cipher aes-xts-plain:", segment0("encryption", "aes-xts-plain"), ErrUnsupported},
+	{`cipher "\x1b[2J`, segment0("encryption", "\x1b[2J"+strings.Repeat("x", 5000)), ErrUnsupported},
+	{"cipher \"xxx", segment0("encryption", strings.Repeat("x", 5000)), ErrUnsupported},
+	{"segment of type linear", segment0("type", "linear"), ErrUnsupported},
+	{"integrity", segment0("integrity", node{"type": "hmac(sha256)"}), ErrUnsupported},
+	{"sector size 520", segment0("sector_size", 520), ErrUnsupported},
+	{"sector size 8192", segment0("sector_size", 8192), ErrUnsupported},
+	{"sector size 0", segment0("sector_size", 0), ErrUnsupported},
+	{"in sectors of 512", segment0("offset", "1048577"), ErrDamaged},
+	{"in sectors of 512", segment0("size", "513"), ErrDamaged},
+	{"size: zero", segment0("size", "0"), ErrDamaged},
+	{"size: not a decimal", segment0("size", "Dynamic"), ErrDamaged},
+	{"detached header", segment0("offset", "0"), ErrUnsupported},
+	{"keyslots area of", segment0("offset", "512"), ErrDamaged},
+	{"keyslots area of", segment0("offset", "556544"), ErrDamaged},
+	{ErrTooSmall.Error(), segment0("offset", "18446744073709551104"), ErrTooSmall},
+	{ErrTooSmall.Error(), segment0("offset", "2097152"), ErrTooSmall},
+	{ErrTooSmall.Error(), segment0("size", "1049088"), ErrTooSmall},
+	{ErrTooSmall.Error(), segment0("size", "18446744073709551104"), ErrTooSmall},
+	{"in sectors of 4096", func(r node) { r.at("segments", "0")["sector_size"] = 4096; segment0("iv_tweak", "4")(r) }, ErrDamaged},
+	{"in sectors of 4096", func(r node) { r.at("segments", "0")["sector_size"] = 4096; segment0("size", "512")(r) }, ErrDamaged},
+	{"2 data segments", func(r node) { s := r.at("segments"); s["1"] = s["0"] }, ErrUnsupported},
+
+	{"reencryption", require("online-reencrypt-v2"), ErrUnsupported},
+	{"reencryption", require("online-reencrypt"), ErrUnsupported},
+	{"reencryption", require("online-reencrypt-v9", "later"), ErrUnsupported},
+	{"reencryption", require("offline-reencrypt"), ErrUnsupported},
+	{"requirement inline-hw-tags", require("inline-hw-tags"), ErrUnsupported},
+	{"requirement later", func(r node) { r.at("config")["requirements"] = []string{"later"} }, ErrUnsupported},
+	{"config.requirements", func(r node) { r.at("config")["requirements"] = "later" }, ErrDamaged},
+	{"config.requirements", func(r node) { r.at("config")["requirements"] = nil }, ErrDamaged},
+	{"mandatory", func(r node) { r.at("config")["requirements"] = node{"mandatory": 1} }, ErrDamaged},
+	{"reencryption", func(r node) { r.at("keyslots")["1"] = node{"type": "reencrypt"} }, ErrUnsupported},
+}
+
+// The metadata is well-formed, its checksum is correct, and its content is wrong.
 func TestReadHostileLUKS2(t *testing.T) {
-	// edit changes both copies, so the second copy cannot help.
-	tests := []struct {
-		what   string
-		change func(root node)
-		want   error
-	}{
-		{"config", func(r node) { delete(r, "config") }, ErrDamaged},
-		{"keyslots", func(r node) { delete(r, "keyslots") }, ErrDamaged},
-		{"keyslots", func(r node) { r["keyslots"] = []int{} }, ErrDamaged},
-		{"digests", func(r node) { delete(r, "digests") }, ErrDamaged},
-		{"segments", func(r node) { r["segments"] = nil }, ErrDamaged},
-		{"0 data segments", func(r node) { r["segments"] = node{}; digest0("segments", []string{})(r) }, ErrUnsupported},
-
-		{"JSON area of", func(r node) { r.at("config")["json_size"] = "16384" }, ErrDamaged},
-		{"json_size", func(r node) { r.at("config")["json_size"] = 12288 }, ErrDamaged},
-		{"keyslots area of", func(r node) { r.at("config")["keyslots_size"] = huge }, ErrDamaged},
-		{"keyslots area of", func(r node) { r.at("config")["keyslots_size"] = "18446744073709547520" }, ErrDamaged},
-		{"keyslots area of", func(r node) { r.at("config")["keyslots_size"] = "524289" }, ErrDamaged},
-		{"keyslots area of", func(r node) { r.at("config")["keyslots_size"] = "1019904" }, ErrDamaged},
-
-		{"keyslot 0 lies outside", area0("offset", "0"), ErrDamaged},
-		{"keyslot 0 lies outside", area0("offset", "28672"), ErrDamaged},
-		{"keyslot 0 lies outside", area0("offset", "557056"), ErrDamaged},
-		{"keyslot 0 lies outside", area0("offset", huge), ErrDamaged},
-		{"keyslot 0 lies outside", area0("offset", "18446744073709551104"), ErrDamaged},
-		{"keyslot 0 lies outside", area0("size", huge), ErrDamaged},
-		{"keyslot 0 lies outside", area0("size", "524800"), ErrDamaged},
-		{"keyslot 0 has", area0("size", "255999"), ErrDamaged},
-		{"keyslot 0 has", area0("size", "0"), ErrDamaged},
-		{"keyslot 0 has", area0("offset", "32769"), ErrDamaged},
-		{"area.offset", area0("offset", "-1"), ErrDamaged},
-		{"area.offset", area0("offset", "+32768"), ErrDamaged},
-		{"area.offset", area0("offset", "0x8000"), ErrDamaged},
-		{"area.offset", area0("offset", "3_2768"), ErrDamaged},
-		{"area.offset", area0("offset", "18446744073709551616"), ErrDamaged},
-		{"area.offset", area0("offset", 32768), ErrDamaged},
-		{"area.key_size", area0("key_size", -1), ErrDamaged},
-		{"area.key_size", area0("key_size", 1.5), ErrDamaged},
-		{"area.key_size", area0("key_size", "64"), ErrDamaged},
-		{"lies outside", func(r node) {
-			k := r.at("keyslots")
-			k["1"] = k["0"]
-			r.at("digests", "0")["keyslots"] = []string{"0", "1"}
-		}, ErrDamaged},
-
-		{"keyslots.x", func(r node) { r.at("keyslots")["x"] = node{"type": "other"} }, ErrDamaged},
-		{"keyslots.32", func(r node) { r.at("keyslots")["32"] = node{"type": "other"} }, ErrDamaged},
-		{"keyslots.00", func(r node) { r.at("keyslots")["00"] = node{"type": "other"} }, ErrDamaged},
-		{"keyslots.-1", func(r node) { r.at("keyslots")["-1"] = node{"type": "other"} }, ErrDamaged},
-		{"type", func(r node) { delete(r.at("keyslots", "0"), "type") }, ErrDamaged},
-		{"type", func(r node) { r.at("keyslots", "0")["TYPE"] = "luks2"; delete(r.at("keyslots", "0"), "type") }, ErrDamaged},
-		{"key of 48 bytes", slot0("key_size", 48), ErrUnsupported},
-		{"key of 4294967295 bytes", slot0("key_size", uint64(1<<32-1)), ErrUnsupported},
-		{"key_size", slot0("key_size", "64"), ErrDamaged},
-		{"keyslots.0.priority: not 0, 1 or 2", slot0("priority", 3), ErrDamaged},
-		{"stripes", func(r node) { r.at("keyslots", "0", "af")["stripes"] = 4001 }, ErrDamaged},
-		{"stripes", func(r node) { r.at("keyslots", "0", "af")["stripes"] = 0 }, ErrDamaged},
-
-		{"argon2id with 0 passes", kdf0("time", 0), ErrDamaged},
-		{"argon2id with", kdf0("memory", 15), ErrDamaged},
-		{"argon2id with", kdf0("cpus", 0), ErrDamaged},
-		{"salt of 1 bytes", kdf0("salt", "AA=="), ErrDamaged},
-		{"salt: not Base64", kdf0("salt", "?"), ErrDamaged},
-		{"kdf.time", kdf0("time", 1e99), ErrDamaged},
-		{"kdf.memory", kdf0("memory", nil), ErrDamaged},
-
-		{"3 digests", func(r node) { d := r.at("digests"); d["1"], d["2"] = d["0"], d["0"] }, ErrDamaged},
-		{"0 digests", func(r node) { r.at("digests", "0")["segments"] = []string{} }, ErrDamaged},
-		{"digest: an empty string", digest0("digest", ""), ErrDamaged},
-		{"digest: 19 bytes", digest0("digest", base64.StdEncoding.EncodeToString(make([]byte, 19))), ErrDamaged},
-		{"pbkdf2 with 0", digest0("iterations", 0), ErrDamaged},
-		{"hash md5", digest0("hash", "md5"), ErrUnsupported},
-		{"digest of type sha", digest0("type", "sha"), ErrUnsupported},
-		{"keyslots: not an array", digest0("keyslots", "0"), ErrDamaged},
-		{ErrNoKeyslot.Error(), slot0("type", "luks3"), ErrNoKeyslot},
-
-		{"cipher serpent-xts-plain64: only aes-xts-plain64", segment0("encryption", "serpent-xts-plain64"), ErrUnsupported},
-		{"cipher aes-cbc-essiv:sha256:", segment0("encryption", "aes-cbc-essiv:sha256"), ErrUnsupported},
-		{"cipher aes-xts-plain:", segment0("encryption", "aes-xts-plain"), ErrUnsupported},
-		{`cipher "\x1b[2J`, segment0("encryption", "\x1b[2J"+strings.Repeat("x", 5000)), ErrUnsupported},
-		{"cipher \"xxx", segment0("encryption", strings.Repeat("x", 5000)), ErrUnsupported},
-		{"segment of type linear", segment0("type", "linear"), ErrUnsupported},
-		{"integrity", segment0("integrity", node{"type": "hmac(sha256)"}), ErrUnsupported},
-		{"sector size 520", segment0("sector_size", 520), ErrUnsupported},
-		{"sector size 8192", segment0("sector_size", 8192), ErrUnsupported},
-		{"sector size 0", segment0("sector_size", 0), ErrUnsupported},
-		{"in sectors of 512", segment0("offset", "1048577"), ErrDamaged},
-		{"in sectors of 512", segment0("size", "513"), ErrDamaged},
-		{"size: zero", segment0("size", "0"), ErrDamaged},
-		{"size: not a decimal", segment0("size", "Dynamic"), ErrDamaged},
-		{"detached header", segment0("offset", "0"), ErrUnsupported},
-		{"keyslots area of", segment0("offset", "512"), ErrDamaged},
-		{"keyslots area of", segment0("offset", "556544"), ErrDamaged},
-		{ErrTooSmall.Error(), segment0("offset", "18446744073709551104"), ErrTooSmall},
-		{ErrTooSmall.Error(), segment0("offset", "2097152"), ErrTooSmall},
-		{ErrTooSmall.Error(), segment0("size", "1049088"), ErrTooSmall},
-		{ErrTooSmall.Error(), segment0("size", "18446744073709551104"), ErrTooSmall},
-		{"in sectors of 4096", func(r node) { r.at("segments", "0")["sector_size"] = 4096; segment0("iv_tweak", "4")(r) }, ErrDamaged},
-		{"in sectors of 4096", func(r node) { r.at("segments", "0")["sector_size"] = 4096; segment0("size", "512")(r) }, ErrDamaged},
-		{"2 data segments", func(r node) { s := r.at("segments"); s["1"] = s["0"] }, ErrUnsupported},
-
-		{"reencryption", require("online-reencrypt-v2"), ErrUnsupported},
-		{"reencryption", require("online-reencrypt"), ErrUnsupported},
-		{"reencryption", require("online-reencrypt-v9", "later"), ErrUnsupported},
-		{"reencryption", require("offline-reencrypt"), ErrUnsupported},
-		{"requirement inline-hw-tags", require("inline-hw-tags"), ErrUnsupported},
-		{"requirement later", func(r node) { r.at("config")["requirements"] = []string{"later"} }, ErrUnsupported},
-		{"config.requirements", func(r node) { r.at("config")["requirements"] = "later" }, ErrDamaged},
-		{"config.requirements", func(r node) { r.at("config")["requirements"] = nil }, ErrDamaged},
-		{"mandatory", func(r node) { r.at("config")["requirements"] = node{"mandatory": 1} }, ErrDamaged},
-		{"reencryption", func(r node) { r.at("keyslots")["1"] = node{"type": "reencrypt"} }, ErrUnsupported},
-	}
-	for _, test := range tests {
+	for _, test := range hostileLUKS2 {
 		_, err := refusal(luks2(t).edit(t, test.change))
 		expectErr(t, err, test.want)
 		if err != nil && !strings.Contains(err.Error(), test.what) || err != nil && len(err.Error()) > 400 {

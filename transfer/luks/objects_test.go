@@ -40,86 +40,85 @@ func token(id string, members node) func(node) {
 	return func(root node) { root.at("tokens")[id] = members }
 }
 
-// The objects contradict each other, or lack members that each object must
-// have.
+func slot31(name string, value any) func(node) {
+	return otherKeyslot(func(slot, _ node) { slot[name] = value })
+}
+
+func area31(name string, value any) func(node) {
+	return otherKeyslot(func(slot, _ node) { area, _ := slot["area"].(node); area[name] = value })
+}
+
+func digest31(name string, value any) func(node) {
+	return otherKeyslot(func(_, digest node) { digest[name] = value })
+}
+
+var contradictions = []refusedLUKS2{
+	{"digests.0.keyslots: 7 does not exist", digest0("keyslots", []string{"0", "7"}), ErrDamaged},
+	{"digests.0.segments: 7 does not exist", digest0("segments", []string{"0", "7"}), ErrDamaged},
+	{"digests.0.keyslots: 00 does not exist", digest0("keyslots", []string{"0", "00"}), ErrDamaged},
+	{"digests.0.keyslots: 0 occurs twice", digest0("keyslots", []string{"0", "0"}), ErrDamaged},
+	{"digests.0.keyslots: not an array", digest0("keyslots", []any{"0", nil}), ErrDamaged},
+	{"digests.0.keyslots: not an array", digest0("keyslots", []any{"0", 0}), ErrDamaged},
+	{"digests.31.keyslots: 7 does not exist", digest31("keyslots", []string{"31", "7"}), ErrDamaged},
+	{"digests.31.segments: 7 does not exist", digest31("segments", []string{"7"}), ErrDamaged},
+	{"digests.31.segments", digest31("segments", nil), ErrDamaged},
+	{"digests.31.salt: not Base64", digest31("salt", "AA=\n="), ErrDamaged},
+	{"digests.31.digest", digest31("digest", 1), ErrDamaged},
+	{"digests.31.hash", digest31("hash", ""), ErrDamaged},
+	{"digests.31.iterations", digest31("iterations", "1"), ErrDamaged},
+	{"digests.31.type", digest31("type", ""), ErrDamaged},
+	{"keyslots.0: 0 digests", digest0("keyslots", []string{}), ErrDamaged},
+	{"keyslots.31: 0 digests", digest31("keyslots", []string{}), ErrDamaged},
+	{"keyslots.31: 2 digests", func(r node) { otherKeyslot(nil)(r); digest0("keyslots", []string{"0", "31"})(r) }, ErrDamaged},
+
+	{"keyslots.31.key_size", slot31("key_size", nil), ErrDamaged},
+	{"keyslots.0.key_size: not a number of 32 bits", slot0("key_size", 1<<32), ErrDamaged},
+	{"keyslots.31.priority", slot31("priority", 3), ErrDamaged},
+	{"keyslots.31.area", slot31("area", nil), ErrDamaged},
+	{"keyslots.31.area.type", area31("type", ""), ErrDamaged},
+	{"keyslots.31.area.offset", area31("offset", 548864), ErrDamaged},
+	{"keyslots.31.area.size", area31("size", nil), ErrDamaged},
+	{"keyslot 31 lies outside", area31("offset", "552961"), ErrDamaged},
+	{"keyslot 31 lies outside", area31("offset", "290815"), ErrDamaged}, // the last byte of keyslot 0
+	{"keyslot 31 has 0 bytes", area31("size", "0"), ErrDamaged},
+
+	{"keyslots.0.area.type: none", area0("type", "none"), ErrDamaged},
+	{"keyslots.0.af.type: luks2", func(r node) { r.at("keyslots", "0", "af")["type"] = "luks2" }, ErrDamaged},
+	{"keyslots.0.kdf.iterations", kdf0("iterations", 1000), ErrDamaged},
+	{"keyslots.0.kdf.cpus", func(r node) {
+		r.at("keyslots", "0")["kdf"] = node{"type": "pbkdf2", "hash": "sha256", "iterations": 1000, "cpus": 1, "salt": "AA=="}
+	}, ErrDamaged},
+	{"stripes", func(r node) { // a keyslot of another key
+		otherKeyslot(nil)(r)
+		r.at("keyslots", "0", "af")["stripes"] = 1
+		digest0("keyslots", []string{"31"})(r)
+		r.at("digests")["31"] = otherDigest("0")
+	}, ErrDamaged},
+
+	{"segments.0.flags", segment0("flags", "x"), ErrDamaged},
+	{"segments.0.flags", segment0("flags", []any{"x", 1}), ErrDamaged},
+	{"segments.0.flags", segment0("flags", nil), ErrDamaged},
+	{"segments.0.flags: backup", segment0("flags", []string{"backup-final"}), ErrDamaged},
+	{"reencryption", segment0("flags", []string{"in-reencryption"}), ErrUnsupported},
+	{"segments.0: missing", func(r node) {
+		r["segments"] = node{"7": r.at("segments")["0"]}
+		digest0("segments", []string{"7"})(r)
+	}, ErrDamaged},
+
+	{"tokens: not an object", func(r node) { delete(r, "tokens") }, ErrDamaged},
+	{"tokens.x", token("x", node{"type": "other", "keyslots": []string{}}), ErrDamaged},
+	{"tokens.0.type", token("0", node{"type": 1, "keyslots": []string{}}), ErrDamaged},
+	{"tokens.0.keyslots", token("0", node{"type": "other"}), ErrDamaged},
+	{"tokens.0.keyslots: 7 does not exist", token("0", node{"type": "other", "keyslots": []string{"7"}}), ErrDamaged},
+
+	{"config.flags", func(r node) { r.at("config")["flags"] = "allow-discards" }, ErrDamaged},
+	{"config.flags", func(r node) { r.at("config")["flags"] = []int{1} }, ErrDamaged},
+	{"keyslots area of 134221824 bytes", func(r node) { r.at("config")["keyslots_size"] = "134221824"; segment0("offset", "268435456")(r) }, ErrDamaged},
+}
+
+// The objects contradict each other, or lack members that each object must have.
 func TestReadContradictions(t *testing.T) {
-	slot := func(name string, value any) func(node) {
-		return otherKeyslot(func(slot, _ node) { slot[name] = value })
-	}
-	area := func(name string, value any) func(node) {
-		return otherKeyslot(func(slot, _ node) { area, _ := slot["area"].(node); area[name] = value })
-	}
-	digest := func(name string, value any) func(node) {
-		return otherKeyslot(func(_, digest node) { digest[name] = value })
-	}
-	tests := []struct {
-		what   string
-		change func(root node)
-		want   error
-	}{
-		{"digests.0.keyslots: 7 does not exist", digest0("keyslots", []string{"0", "7"}), ErrDamaged},
-		{"digests.0.segments: 7 does not exist", digest0("segments", []string{"0", "7"}), ErrDamaged},
-		{"digests.0.keyslots: 00 does not exist", digest0("keyslots", []string{"0", "00"}), ErrDamaged},
-		{"digests.0.keyslots: 0 occurs twice", digest0("keyslots", []string{"0", "0"}), ErrDamaged},
-		{"digests.0.keyslots: not an array", digest0("keyslots", []any{"0", nil}), ErrDamaged},
-		{"digests.0.keyslots: not an array", digest0("keyslots", []any{"0", 0}), ErrDamaged},
-		{"digests.31.keyslots: 7 does not exist", digest("keyslots", []string{"31", "7"}), ErrDamaged},
-		{"digests.31.segments: 7 does not exist", digest("segments", []string{"7"}), ErrDamaged},
-		{"digests.31.segments", digest("segments", nil), ErrDamaged},
-		{"digests.31.salt: not Base64", digest("salt", "AA=\n="), ErrDamaged},
-		{"digests.31.digest", digest("digest", 1), ErrDamaged},
-		{"digests.31.hash", digest("hash", ""), ErrDamaged},
-		{"digests.31.iterations", digest("iterations", "1"), ErrDamaged},
-		{"digests.31.type", digest("type", ""), ErrDamaged},
-		{"keyslots.0: 0 digests", digest0("keyslots", []string{}), ErrDamaged},
-		{"keyslots.31: 0 digests", digest("keyslots", []string{}), ErrDamaged},
-		{"keyslots.31: 2 digests", func(r node) { otherKeyslot(nil)(r); digest0("keyslots", []string{"0", "31"})(r) }, ErrDamaged},
-
-		{"keyslots.31.key_size", slot("key_size", nil), ErrDamaged},
-		{"keyslots.0.key_size: not a number of 32 bits", slot0("key_size", 1<<32), ErrDamaged},
-		{"keyslots.31.priority", slot("priority", 3), ErrDamaged},
-		{"keyslots.31.area", slot("area", nil), ErrDamaged},
-		{"keyslots.31.area.type", area("type", ""), ErrDamaged},
-		{"keyslots.31.area.offset", area("offset", 548864), ErrDamaged},
-		{"keyslots.31.area.size", area("size", nil), ErrDamaged},
-		{"keyslot 31 lies outside", area("offset", "552961"), ErrDamaged},
-		{"keyslot 31 lies outside", area("offset", "290815"), ErrDamaged}, // the last byte of keyslot 0
-		{"keyslot 31 has 0 bytes", area("size", "0"), ErrDamaged},
-
-		{"keyslots.0.area.type: none", area0("type", "none"), ErrDamaged},
-		{"keyslots.0.af.type: luks2", func(r node) { r.at("keyslots", "0", "af")["type"] = "luks2" }, ErrDamaged},
-		{"keyslots.0.kdf.iterations", kdf0("iterations", 1000), ErrDamaged},
-		{"keyslots.0.kdf.cpus", func(r node) {
-			r.at("keyslots", "0")["kdf"] = node{"type": "pbkdf2", "hash": "sha256", "iterations": 1000, "cpus": 1, "salt": "AA=="}
-		}, ErrDamaged},
-		{"stripes", func(r node) { // a keyslot of another key
-			otherKeyslot(nil)(r)
-			r.at("keyslots", "0", "af")["stripes"] = 1
-			digest0("keyslots", []string{"31"})(r)
-			r.at("digests")["31"] = otherDigest("0")
-		}, ErrDamaged},
-
-		{"segments.0.flags", segment0("flags", "x"), ErrDamaged},
-		{"segments.0.flags", segment0("flags", []any{"x", 1}), ErrDamaged},
-		{"segments.0.flags", segment0("flags", nil), ErrDamaged},
-		{"segments.0.flags: backup", segment0("flags", []string{"backup-final"}), ErrDamaged},
-		{"reencryption", segment0("flags", []string{"in-reencryption"}), ErrUnsupported},
-		{"segments.0: missing", func(r node) {
-			r["segments"] = node{"7": r.at("segments")["0"]}
-			digest0("segments", []string{"7"})(r)
-		}, ErrDamaged},
-
-		{"tokens: not an object", func(r node) { delete(r, "tokens") }, ErrDamaged},
-		{"tokens.x", token("x", node{"type": "other", "keyslots": []string{}}), ErrDamaged},
-		{"tokens.0.type", token("0", node{"type": 1, "keyslots": []string{}}), ErrDamaged},
-		{"tokens.0.keyslots", token("0", node{"type": "other"}), ErrDamaged},
-		{"tokens.0.keyslots: 7 does not exist", token("0", node{"type": "other", "keyslots": []string{"7"}}), ErrDamaged},
-
-		{"config.flags", func(r node) { r.at("config")["flags"] = "allow-discards" }, ErrDamaged},
-		{"config.flags", func(r node) { r.at("config")["flags"] = []int{1} }, ErrDamaged},
-		{"keyslots area of 134221824 bytes", func(r node) { r.at("config")["keyslots_size"] = "134221824"; segment0("offset", "268435456")(r) }, ErrDamaged},
-	}
-	for _, test := range tests {
+	for _, test := range contradictions {
 		m := luks2(t).edit(t, test.change)
 		m.size = 512 << 20
 		_, err := refusal(m)

@@ -14,15 +14,18 @@ import (
 
 const key4096 = "699da0620ebb5e2dda9901ec8d58a22a09ae9129978d74ea35c34080819155de"
 
-func TestUnlock(t *testing.T) {
-	tests := []struct {
-		name   string
-		image  image
-		volume Volume
-		key    string
-		opens  []string
-		wrong  []string // the first belongs to a removed keyslot
-	}{
+// opening is an image with its volume, its key and passphrases.
+type opening struct {
+	name   string
+	image  image
+	volume Volume
+	key    string
+	opens  []string
+	wrong  []string // the first belongs to a removed keyslot
+}
+
+func openings(t *testing.T) []opening {
+	return []opening{
 		{
 			"LUKS1, sha256, 256 bits, first keyslot removed", luks1Short(t),
 			Volume{
@@ -64,7 +67,10 @@ func TestUnlock(t *testing.T) {
 			[]string{first},
 		},
 	}
-	for _, test := range tests {
+}
+
+func TestUnlock(t *testing.T) {
+	for _, test := range openings(t) {
 		t.Run(test.name, func(t *testing.T) {
 			if _, v := test.image.mustRead(t); v != test.volume {
 				t.Errorf("volume\n%+v, want\n%+v", v, test.volume)

@@ -34,96 +34,102 @@ func oddParams() ublk.Params {
 	}
 }
 
+// oddLimit is a mode or a change of oddBacking, and the change of its parameters.
+type oddLimit struct {
+	name   string
+	mode   ublk.BufferMode
+	change func(b *Backing)
+	want   func(p *ublk.Params)
+}
+
+// oddLimitCases are the cases of TestLimits.
+var oddLimitCases = []oddLimit{
+	{"zero copy", ublk.BufferAutoRegister, nil, nil},
+	{"zero copy by command", ublk.BufferRegister, nil, nil},
+	{"copy", ublk.BufferCopy, nil, withoutMemoryLimits},
+	{"buffered", ublk.BufferAutoRegister, func(b *Backing) { b.Direct = false }, func(p *ublk.Params) {
+		withoutMemoryLimits(p)
+		p.VolatileCache, p.FUA = true, true
+	}},
+	{"write cache", ublk.BufferAutoRegister, func(b *Backing) { b.queue.writeCache = true }, func(p *ublk.Params) {
+		p.VolatileCache, p.FUA = true, true
+	}},
+	{"write cache without FUA", ublk.BufferAutoRegister, func(b *Backing) { b.queue.writeCache, b.queue.fua = true, false }, func(p *ublk.Params) {
+		p.VolatileCache = true
+	}},
+	{"read-only", ublk.BufferAutoRegister, func(b *Backing) { b.ReadOnly = true }, func(p *ublk.Params) {
+		p.ReadOnly, p.Discard, p.MaxWriteZeroesBytes = true, ublk.DiscardParams{}, 0
+	}},
+	{"larger sectors", ublk.BufferAutoRegister, func(b *Backing) { b.SectorSize, b.queue.physicalBlockSize = 4096, 512 }, func(p *ublk.Params) {
+		p.LogicalBlockSize, p.PhysicalBlockSize = 4096, 4096
+		p.MaxIOBytes = 248 << 9
+	}},
+	{"an offset of a chunk", ublk.BufferAutoRegister, func(b *Backing) { b.Offset = 384 << 9 }, nil},
+	{"an offset within a chunk", ublk.BufferAutoRegister, func(b *Backing) { b.Offset = 8192 }, func(p *ublk.Params) {
+		p.ChunkBytes, p.Discard.Alignment = 0, 24576-8192
+	}},
+	{"a partition within a chunk", ublk.BufferAutoRegister, func(b *Backing) { b.queue.start, b.queue.discardAlignment = 1<<20, 3584 }, func(p *ublk.Params) {
+		p.ChunkBytes, p.Discard.Alignment = 0, 3584
+	}},
+	{"a partition and an offset that make a chunk", ublk.BufferAutoRegister, func(b *Backing) {
+		b.queue.start, b.Offset, b.queue.discardAlignment = 382<<9, 1024, 512
+	}, func(p *ublk.Params) {
+		p.Discard.Alignment = 512 + 24576 - 1024
+	}},
+	{"a chunk of odd sectors", ublk.BufferAutoRegister, func(b *Backing) { b.queue.chunkBytes = 383 << 9 }, func(p *ublk.Params) {
+		p.ChunkBytes = 0
+	}},
+	{"no virtual boundary", ublk.BufferAutoRegister, func(b *Backing) { b.queue.virtBoundaryMask = 0 }, func(p *ublk.Params) {
+		p.VirtBoundaryMask, p.Segments.MaxSegmentSize = 0, 12288
+	}},
+	{"segments not known", ublk.BufferAutoRegister, func(b *Backing) { b.queue.maxSegments = 0 }, func(p *ublk.Params) {
+		p.Segments = ublk.SegmentParams{}
+	}},
+	{"memory alignment of the queue", ublk.BufferAutoRegister, func(b *Backing) { b.memAlign, b.queue.dmaAlignment = 4, 511 }, func(p *ublk.Params) {
+		p.DMAAlignment = 511
+	}},
+	{"memory alignment not known", ublk.BufferAutoRegister, func(b *Backing) { b.memAlign = 0 }, func(p *ublk.Params) {
+		p.DMAAlignment = 7
+	}},
+	{"optimal size of a USB bridge", ublk.BufferAutoRegister, func(b *Backing) { b.queue.optimalIOSize = 65535 << 9 }, func(p *ublk.Params) {
+		p.IOOpt = 0
+	}},
+	{"the smallest request", ublk.BufferAutoRegister, func(b *Backing) { b.queue.maxHWBytes = 1024 }, func(p *ublk.Params) {
+		p.MaxIOBytes = 4096
+	}},
+	{"larger requests than the driver's", ublk.BufferAutoRegister, func(b *Backing) { b.queue.maxHWBytes = 1 << 40 }, func(p *ublk.Params) {
+		p.MaxIOBytes = 1 << 20
+	}},
+	{"discards beyond 32 bits", ublk.BufferAutoRegister, func(b *Backing) { b.queue.discardMaxBytes = 1 << 40 }, func(p *ublk.Params) {
+		p.Discard.MaxBytes = (math.MaxUint32>>9 - 1) << 9
+	}},
+	{"zeroes beyond 32 bits", ublk.BufferAutoRegister, func(b *Backing) { b.queue.writeZeroesMaxBytes = math.MaxUint64 }, func(p *ublk.Params) {
+		p.MaxWriteZeroesBytes = (math.MaxUint32>>9 - 1) << 9
+	}},
+	{"no discards", ublk.BufferAutoRegister, func(b *Backing) { b.queue.discardMaxBytes = 0 }, func(p *ublk.Params) {
+		p.Discard = ublk.DiscardParams{}
+	}},
+	{"no zeroes", ublk.BufferAutoRegister, func(b *Backing) { b.queue.writeZeroesMaxBytes = 0 }, func(p *ublk.Params) {
+		p.MaxWriteZeroesBytes = 0
+	}},
+	{"a file", ublk.BufferAutoRegister, func(b *Backing) { b.IsDisk, b.punchHole, b.Offset = false, true, 1024 }, func(p *ublk.Params) {
+		p.ChunkBytes = 0
+		p.VolatileCache, p.FUA = true, true
+		p.Discard = ublk.DiscardParams{MaxBytes: (math.MaxUint32>>9 - 1) << 9, Granularity: 4096, Alignment: 3072}
+		p.MaxWriteZeroesBytes = (math.MaxUint32>>9 - 1) << 9
+	}},
+	{"no discards from a ring", ublk.BufferAutoRegister, func(b *Backing) { b.ringDiscard = false }, func(p *ublk.Params) {
+		p.Discard = ublk.DiscardParams{}
+	}},
+	{"a file without holes", ublk.BufferAutoRegister, func(b *Backing) { b.IsDisk = false }, func(p *ublk.Params) {
+		p.ChunkBytes = 0
+		p.VolatileCache, p.FUA = true, true
+		p.Discard, p.MaxWriteZeroesBytes = ublk.DiscardParams{}, 0
+	}},
+}
+
 func TestLimits(t *testing.T) {
-	for _, tt := range []struct {
-		name   string
-		mode   ublk.BufferMode
-		change func(b *Backing)
-		want   func(p *ublk.Params)
-	}{
-		{"zero copy", ublk.BufferAutoRegister, nil, nil},
-		{"zero copy by command", ublk.BufferRegister, nil, nil},
-		{"copy", ublk.BufferCopy, nil, withoutMemoryLimits},
-		{"buffered", ublk.BufferAutoRegister, func(b *Backing) { b.Direct = false }, func(p *ublk.Params) {
-			withoutMemoryLimits(p)
-			p.VolatileCache, p.FUA = true, true
-		}},
-		{"write cache", ublk.BufferAutoRegister, func(b *Backing) { b.queue.writeCache = true }, func(p *ublk.Params) {
-			p.VolatileCache, p.FUA = true, true
-		}},
-		{"write cache without FUA", ublk.BufferAutoRegister, func(b *Backing) { b.queue.writeCache, b.queue.fua = true, false }, func(p *ublk.Params) {
-			p.VolatileCache = true
-		}},
-		{"read-only", ublk.BufferAutoRegister, func(b *Backing) { b.ReadOnly = true }, func(p *ublk.Params) {
-			p.ReadOnly, p.Discard, p.MaxWriteZeroesBytes = true, ublk.DiscardParams{}, 0
-		}},
-		{"larger sectors", ublk.BufferAutoRegister, func(b *Backing) { b.SectorSize, b.queue.physicalBlockSize = 4096, 512 }, func(p *ublk.Params) {
-			p.LogicalBlockSize, p.PhysicalBlockSize = 4096, 4096
-			p.MaxIOBytes = 248 << 9
-		}},
-		{"an offset of a chunk", ublk.BufferAutoRegister, func(b *Backing) { b.Offset = 384 << 9 }, nil},
-		{"an offset within a chunk", ublk.BufferAutoRegister, func(b *Backing) { b.Offset = 8192 }, func(p *ublk.Params) {
-			p.ChunkBytes, p.Discard.Alignment = 0, 24576-8192
-		}},
-		{"a partition within a chunk", ublk.BufferAutoRegister, func(b *Backing) { b.queue.start, b.queue.discardAlignment = 1<<20, 3584 }, func(p *ublk.Params) {
-			p.ChunkBytes, p.Discard.Alignment = 0, 3584
-		}},
-		{"a partition and an offset that make a chunk", ublk.BufferAutoRegister, func(b *Backing) {
-			b.queue.start, b.Offset, b.queue.discardAlignment = 382<<9, 1024, 512
-		}, func(p *ublk.Params) {
-			p.Discard.Alignment = 512 + 24576 - 1024
-		}},
-		{"a chunk of odd sectors", ublk.BufferAutoRegister, func(b *Backing) { b.queue.chunkBytes = 383 << 9 }, func(p *ublk.Params) {
-			p.ChunkBytes = 0
-		}},
-		{"no virtual boundary", ublk.BufferAutoRegister, func(b *Backing) { b.queue.virtBoundaryMask = 0 }, func(p *ublk.Params) {
-			p.VirtBoundaryMask, p.Segments.MaxSegmentSize = 0, 12288
-		}},
-		{"segments not known", ublk.BufferAutoRegister, func(b *Backing) { b.queue.maxSegments = 0 }, func(p *ublk.Params) {
-			p.Segments = ublk.SegmentParams{}
-		}},
-		{"memory alignment of the queue", ublk.BufferAutoRegister, func(b *Backing) { b.memAlign, b.queue.dmaAlignment = 4, 511 }, func(p *ublk.Params) {
-			p.DMAAlignment = 511
-		}},
-		{"memory alignment not known", ublk.BufferAutoRegister, func(b *Backing) { b.memAlign = 0 }, func(p *ublk.Params) {
-			p.DMAAlignment = 7
-		}},
-		{"optimal size of a USB bridge", ublk.BufferAutoRegister, func(b *Backing) { b.queue.optimalIOSize = 65535 << 9 }, func(p *ublk.Params) {
-			p.IOOpt = 0
-		}},
-		{"the smallest request", ublk.BufferAutoRegister, func(b *Backing) { b.queue.maxHWBytes = 1024 }, func(p *ublk.Params) {
-			p.MaxIOBytes = 4096
-		}},
-		{"larger requests than the driver's", ublk.BufferAutoRegister, func(b *Backing) { b.queue.maxHWBytes = 1 << 40 }, func(p *ublk.Params) {
-			p.MaxIOBytes = 1 << 20
-		}},
-		{"discards beyond 32 bits", ublk.BufferAutoRegister, func(b *Backing) { b.queue.discardMaxBytes = 1 << 40 }, func(p *ublk.Params) {
-			p.Discard.MaxBytes = (math.MaxUint32>>9 - 1) << 9
-		}},
-		{"zeroes beyond 32 bits", ublk.BufferAutoRegister, func(b *Backing) { b.queue.writeZeroesMaxBytes = math.MaxUint64 }, func(p *ublk.Params) {
-			p.MaxWriteZeroesBytes = (math.MaxUint32>>9 - 1) << 9
-		}},
-		{"no discards", ublk.BufferAutoRegister, func(b *Backing) { b.queue.discardMaxBytes = 0 }, func(p *ublk.Params) {
-			p.Discard = ublk.DiscardParams{}
-		}},
-		{"no zeroes", ublk.BufferAutoRegister, func(b *Backing) { b.queue.writeZeroesMaxBytes = 0 }, func(p *ublk.Params) {
-			p.MaxWriteZeroesBytes = 0
-		}},
-		{"a file", ublk.BufferAutoRegister, func(b *Backing) { b.IsDisk, b.punchHole, b.Offset = false, true, 1024 }, func(p *ublk.Params) {
-			p.ChunkBytes = 0
-			p.VolatileCache, p.FUA = true, true
-			p.Discard = ublk.DiscardParams{MaxBytes: (math.MaxUint32>>9 - 1) << 9, Granularity: 4096, Alignment: 3072}
-			p.MaxWriteZeroesBytes = (math.MaxUint32>>9 - 1) << 9
-		}},
-		{"no discards from a ring", ublk.BufferAutoRegister, func(b *Backing) { b.ringDiscard = false }, func(p *ublk.Params) {
-			p.Discard = ublk.DiscardParams{}
-		}},
-		{"a file without holes", ublk.BufferAutoRegister, func(b *Backing) { b.IsDisk = false }, func(p *ublk.Params) {
-			p.ChunkBytes = 0
-			p.VolatileCache, p.FUA = true, true
-			p.Discard, p.MaxWriteZeroesBytes = ublk.DiscardParams{}, 0
-		}},
-	} {
+	for _, tt := range oddLimitCases {
 		t.Run(tt.name, func(t *testing.T) {
 			b, want := oddBacking(), oddParams()
 			if tt.change != nil {
