@@ -57,3 +57,22 @@ func TestCloseOfWhatDoesNotStop(t *testing.T) {
 		t.Errorf("commands %#x, want %#x", driver.commands, want)
 	}
 }
+
+// A device starts once, and nothing opens it again after that.
+func TestStartOnce(t *testing.T) {
+	d := newDevice(NewControl(&stubbornTransport{}), Info{ID: 5}, nil)
+	var err error
+	if d.charFD, err = unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Start(nil); err != nil {
+		t.Fatal(err)
+	}
+	<-d.Done() // a device without queues ends at once
+	if err := d.Start(nil); !errors.Is(err, unix.EBUSY) {
+		t.Errorf("start again: error %v, want EBUSY", err)
+	}
+	if err := d.Open(); !errors.Is(err, unix.EBUSY) {
+		t.Errorf("open after the start: error %v, want EBUSY", err)
+	}
+}

@@ -6,6 +6,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
 
 // failEnters makes the kernel fail every io_uring_enter of this thread, which
@@ -56,5 +58,36 @@ func TestRingHasRoomForEveryTag(t *testing.T) {
 		if n := entriesOf(depth); n < 2*depth+workersOf(depth) || workersOf(depth) < 1 {
 			t.Errorf("%d entries for %d tags", n, depth)
 		}
+	}
+}
+
+// Completions of one queue in a row are one turn of it, which ends when those of
+// another queue follow.
+func TestTurnEndsWithAnotherQueue(t *testing.T) {
+	b := onBench(t, BufferCopy, "/dev/null")
+	other := &Queue{dev: b.dev, depth: 1, thread: b.thread, counters: newCounters(1)[0], handler: HandlerFunc(func(*Request) {})}
+	other.bufs = b.bufs
+	other.descs = []uapi.IODesc{{OpFlags: uint32(OpFlush)}}
+	other.newRequests()
+	b.thread.queues[0] = other
+	deliver := func(q *Queue, tag uint16) {
+		t.Helper()
+		if err := b.thread.complete(q.userData(kindFetch, tag), uapi.UBLK_IO_RES_OK); err != nil {
+			t.Fatal(err)
+		}
+	}
+	inService := func(want int64) {
+		t.Helper()
+		if n := b.counters.inService.Load(); n != want {
+			t.Errorf("%d requests are published, want %d", n, want)
+		}
+	}
+	deliver(b.Queue, 0)
+	deliver(b.Queue, 1)
+	inService(0)
+	deliver(other, 0)
+	inService(2)
+	if b.thread.current != other {
+		t.Error("the turn is not the other queue's")
 	}
 }
