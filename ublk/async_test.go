@@ -93,6 +93,38 @@ func TestAsyncAfterTheEnd(t *testing.T) {
 	}
 }
 
+// Goroutines complete requests while the queue ends: each result is taken or refused,
+// and the last one frees the buffers.
+func TestAsyncWhileItEnds(t *testing.T) {
+	const depth = 64
+	for range 20 {
+		requests := make(chan AsyncRequest, depth)
+		q := serveNull(t, depth, HandlerFunc(func(req *Request) { requests <- req.Async() }))
+		bufs := q.bufs
+		var start, end sync.WaitGroup
+		start.Add(1)
+		for range depth {
+			r := within(t, requests, "a request")
+			end.Go(func() {
+				start.Wait()
+				r.Data()[0] = 1
+				r.Complete(nil)
+			})
+		}
+		start.Done()
+		if err := q.kill(); !errors.Is(err, ErrKilled) {
+			t.Fatalf("the queue ends with %v", err)
+		}
+		end.Wait()
+		for len(requests) > 0 {
+			(<-requests).Complete(nil)
+		}
+		if bufs.arena != nil {
+			t.Fatal("the buffers are in memory after the last request")
+		}
+	}
+}
+
 // A queue whose goroutines have all completed frees its buffers at its end.
 func TestAsyncNothingOutAtTheEnd(t *testing.T) {
 	requests := make(chan AsyncRequest, 1)
