@@ -15,10 +15,10 @@ const autoclearInterval = 500 * time.Millisecond
 
 // reaper stops the released devices of a Server, once nobody uses them (lifetime).
 //
-//	rests ──> schedule ──> runs ──> no device is released, or the server is closed ──> rests
+//	rests ──> schedule ──> runs ──> no device to check, or the server is closed ──> rests
 //
-// It has a goroutine while it runs, which takes a device for removal only under the
-// lock of the device's state, and only while it is released.
+// It has a goroutine while it runs. The goroutine stops a device only under the lock of
+// the device's state, and only if the device is released and no Keep is under way.
 type reaper struct {
 	s    *Server
 	wake chan struct{}  // something is to be checked now
@@ -96,7 +96,7 @@ func (r *reaper) due(now time.Time) (due []*served, next time.Time) {
 	r.s.mu.Lock()
 	defer r.s.mu.Unlock()
 	for _, d := range r.s.devices {
-		if d.lifetime != released || d.dev.isDone() {
+		if !d.isReaped() || d.dev.isDone() {
 			continue
 		}
 		if c := &d.checks; !c.next.After(now) {
@@ -136,7 +136,7 @@ func (r *reaper) stop(due []*served) {
 // tryStop stops a released device that nobody uses. The caller has the lock of its
 // state, which Keep waits for.
 func (r *reaper) tryStop(d *served, id uint32) error {
-	if r.s.lifetime(d) != released {
+	if !r.s.isReaped(d) {
 		return nil
 	}
 	return r.s.ctl.TryStop(id)
@@ -148,7 +148,7 @@ func (r *reaper) ask(unknown []*served) {
 	defer r.asking.Unlock()
 	var devices []TaggedID
 	for _, d := range unknown {
-		if r.s.lifetime(d) == released {
+		if r.s.isReaped(d) {
 			devices = append(devices, d.dev.taggedID())
 		}
 	}

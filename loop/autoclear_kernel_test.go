@@ -117,6 +117,10 @@ func TestKernelKeepAfterRelease(t *testing.T) {
 	}
 	s.Release(id)
 	waitUntil(t, "a look at a device in use", func() bool { return looks.Load() > 1 })
+	s.beginKeep(d)
+	waitUntil(t, "no looks during a Keep", func() bool { return !s.reap.looksFor() })
+	s.endKeep(d, unix.ENODEV)
+	waitUntil(t, "looks after a Keep that fails", s.reap.looksFor)
 	if err := s.Keep(id); err != nil {
 		t.Error(err)
 	}
@@ -172,7 +176,7 @@ func TestKernelKeepWaitsForALook(t *testing.T) {
 	answer := make(chan error, 1)
 	s = NewServer(ublktest.Kernel(t), ServerOptions{StopUnused: func(...TaggedID) error {
 		go func() { answer <- s.Keep(d.dev.ID()) }() // received below
-		waitUntil(t, "Keep has begun", func() bool { return s.lifetime(d) == kept })
+		waitUntil(t, "Keep has begun", func() bool { return s.isKeeping(d) })
 		select {
 		case err := <-answer:
 			t.Errorf("kept, with error %v, before the other process has answered", err)
@@ -193,10 +197,80 @@ func TestKernelKeepWaitsForALook(t *testing.T) {
 	}
 }
 
+// isKeeping reports whether a Keep of a device is under way.
+func (s *Server) isKeeping(d *served) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return d.keeping > 0
+}
+
+// A holder that leaves while a Keep is under way leaves the device to the end of that:
+// it is removed if the Keep fails, and stays if it succeeds.
+func TestKernelReleaseDuringKeep(t *testing.T) {
+	for name, stops := range map[string]int{"fails": 1, "succeeds": 0} {
+		t.Run(name, func(t *testing.T) {
+			ctl := ublktest.Kernel(t)
+			path := sparseFile(t, mountTmpfs(t))
+			s, _ := lookingServer(t, ctl)
+			d, id := addTo(t, s, path, nil)
+			lock, err := statefile.Acquire(id) // for which Keep waits
+			if err != nil {
+				t.Fatal(err)
+			}
+			answer := make(chan error, 1)
+			go func() { answer <- s.Keep(id) }() // received below
+			waitUntil(t, "Keep has begun", func() bool { return s.isKeeping(d) })
+			s.Release(id)
+			if s.reap.looksFor() {
+				t.Error("it is looked at while it is being kept")
+			}
+			s.countStops(d, stops)
+			lock.Release()
+			if err := <-answer; (err != nil) != (stops > 0) {
+				t.Errorf("keep: error %v", err)
+			}
+			if stops > 0 {
+				waitClosed(t, "the end of a device that nobody uses", d.gone)
+			} else if s.lifetime(d) != kept || s.reap.looksFor() {
+				t.Errorf("it has lifetime %d, want %d; it is looked at: %v", s.lifetime(d), kept, s.reap.looksFor())
+			}
+		})
+	}
+}
+
+// Two may keep a device at once. When one of them fails, the reaper still leaves the
+// device alone for the other, and a success lasts.
+func TestKernelKeepTwice(t *testing.T) {
+	ctl := ublktest.Kernel(t)
+	path := sparseFile(t, mountTmpfs(t))
+	s, _ := lookingServer(t, ctl)
+	d, id := addTo(t, s, path, nil)
+	s.beginKeep(d) // the other
+	s.Release(id)
+	s.countStops(d, 1) // as if it were being stopped
+	if err := s.Keep(id); !errors.Is(err, unix.ENODEV) {
+		t.Errorf("keep: error %v, want ENODEV", err)
+	}
+	if s.reap.looksFor() {
+		t.Error("it is looked at while it is being kept")
+	}
+	s.countStops(d, -1)
+	s.endKeep(d, nil)
+	s.countStops(d, 1)
+	if err := s.Keep(id); !errors.Is(err, unix.ENODEV) {
+		t.Errorf("keep again: error %v, want ENODEV", err)
+	}
+	if s.lifetime(d) != kept || s.isKeeping(d) || s.reap.looksFor() {
+		t.Errorf("it has lifetime %d, want %d; it is looked at: %v", s.lifetime(d), kept, s.reap.looksFor())
+	}
+}
+
 // A device that cannot be kept goes on as it was: released, it is looked at again.
 func TestKernelKeepFails(t *testing.T) {
-	s, _ := lookingServer(t, ublktest.Kernel(t))
-	d, id := addTo(t, s, sparseFile(t, mountTmpfs(t)), nil)
+	ctl := ublktest.Kernel(t)
+	path := sparseFile(t, mountTmpfs(t))
+	s, _ := lookingServer(t, ctl)
+	d, id := addTo(t, s, path, nil)
 	s.mu.Lock()
 	d.lifetime = released // but nobody looks
 	d.stops = 1           // as if it were being stopped

@@ -9,29 +9,30 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
-// lifetime is how long a device stays that a Server has.
+// lifetime says how long a device of a Server stays.
 //
-//	Add, Recover ──> kept <─────── Keep ───────┐
-//	         └─────> leased ──> Release ──> released ──> nobody uses it ┐
-//	                   └─────── Keep ──> kept                           v
-//	kept, leased, released ──> Remove, Shutdown, its own end ──────> gone
+//	Add, Recover ──> kept
+//	         └─────> leased ──> Release ──> released ──> nobody uses it ──> gone
+//	leased, released ──> Keep ──> kept
+//	kept, leased, released ──> Remove, Shutdown, its own end ──> gone
 //
-// Keep goes to kept at once, so that the reaper stops the device no more, and back
-// when it is too late. Release has no effect on a device that is kept.
+// Keep takes time: it waits for checks that have begun, and writes the state. Until
+// Keep ends, the lifetime is what it was, Release may change it, and the reaper leaves
+// the device alone (served.keeping). A Keep that fails changes nothing.
 //
-// Who stops a device or writes its state holds the lock of its state, with one
-// exception: a stop that the driver does not answer within slowAfter goes on without
-// (served.stops), and Keep comes too late then. The order of locks is reaper.asking,
-// the lock of a state, Server.mu; none but the last is held for a change of lifetime.
+// A goroutine that stops a device or writes its state holds the lock of its state,
+// with one exception: a stop that the driver does not answer within slowAfter goes on
+// without the lock (served.stops), and Keep comes too late for it. The order of locks
+// is reaper.asking, the lock of a state, Server.mu.
 type lifetime uint8
 
 const (
 	kept     lifetime = iota // until it is removed
-	leased                   // Config.Autoclear, and somebody holds it
-	released                 // Config.Autoclear, and nobody does: until nobody uses it
+	leased                   // Config.Autoclear: until its holder releases it
+	released                 // Config.Autoclear: until nobody uses it
 )
 
-// lifetimeOf returns that of a device that comes.
+// lifetimeOf returns the lifetime of a new device.
 func lifetimeOf(s *Status) lifetime {
 	if s.Autoclear {
 		return leased
@@ -39,73 +40,81 @@ func lifetimeOf(s *Status) lifetime {
 	return kept
 }
 
-// lifetime returns a device's.
+// lifetime returns the lifetime of a device.
 func (s *Server) lifetime(d *served) lifetime {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return d.lifetime
 }
 
-// Release tells that the holder of a device with Config.Autoclear is gone. The
-// device is removed as soon as nobody uses it: which is to say, since the
-// driver tells nobody of a last close, that this is looked for, at once at
-// first, and in the end twice a second.
+// Release tells the server that the holder of a device with Config.Autoclear is gone.
+// The server removes the device as soon as nobody uses it. The driver reports no last
+// close, so the server checks: at once at first, and in the end twice a second.
 func (s *Server) Release(id uint32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if d := s.devices[id]; d != nil && d.lifetime == leased {
-		s.release(d)
+	d := s.devices[id]
+	if d == nil || d.lifetime != leased {
+		return
+	}
+	d.lifetime = released
+	if d.isReaped() {
+		s.reap.schedule(d)
 	}
 }
 
-// release has a device removed once nobody uses it. The caller holds Server.mu.
-func (s *Server) release(d *served) {
-	d.lifetime = released
-	s.reap.schedule(d)
-}
-
-// Keep makes a device with Config.Autoclear one without: it then stays until it
-// is removed, also after its Release. It returns an error that wraps ENODEV for
-// one that is not the server's, or is about to be no more.
+// Keep makes a device with Config.Autoclear one without: it stays until it is removed,
+// even after Release. Keep returns an error that wraps ENODEV for a device that the
+// server does not have, or that is being removed.
 func (s *Server) Keep(id uint32) error {
 	d, err := s.find(id)
 	if err != nil {
 		return err
 	}
-	was := s.keep(d)
-	if was == released {
+	if s.beginKeep(d) == released {
 		s.reap.settle()
 	}
 	err = d.dev.keep()
 	if err == nil && s.isStopping(d) {
 		err = fmt.Errorf("keep %s: it is being removed: %w", d.dev.Path(), unix.ENODEV)
 	}
-	if err != nil {
-		s.unkeep(d, was)
-	}
+	s.endKeep(d, err)
 	return err
 }
 
-// keep returns what the device's lifetime was.
-func (s *Server) keep(d *served) (was lifetime) {
+// beginKeep makes the reaper leave a device alone, and returns the device's lifetime.
+func (s *Server) beginKeep(d *served) lifetime {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	was, d.lifetime = d.lifetime, kept
-	return was
+	d.keeping++
+	return d.lifetime
 }
 
-// unkeep undoes keep.
-func (s *Server) unkeep(d *served, was lifetime) {
+// endKeep ends what beginKeep began.
+func (s *Server) endKeep(d *served, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	d.lifetime = was
-	if was == released {
-		s.release(d)
+	d.keeping--
+	if err == nil {
+		d.lifetime = kept
+	}
+	if d.isReaped() {
+		s.reap.schedule(d)
 	}
 }
 
-// keep takes from the device that it goes when nobody uses it. It returns an
-// error that wraps ENODEV for one that has no disk any more.
+// isReaped reports whether the reaper may stop a device.
+func (s *Server) isReaped(d *served) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return d.isReaped()
+}
+
+// isReaped is [Server.isReaped] for a caller that holds Server.mu.
+func (d *served) isReaped() bool { return d.lifetime == released && d.keeping == 0 }
+
+// keep writes to the state that the device stays when nobody uses it. It returns an
+// error that wraps ENODEV for a device that has lost its disk.
 func (d *Device) keep() error {
 	lock, err := statefile.Acquire(d.ID())
 	if err != nil {

@@ -56,8 +56,9 @@ type served struct {
 
 	// Protected by Server.mu.
 	lifetime lifetime
+	keeping  int    // calls of Keep that have not ended
 	checks   checks // while it is released
-	stops    int    // how many stops are under way, or have stopped it, without the lock of its state
+	stops    int    // stops without the lock of its state that are under way or have stopped it
 }
 
 // NewServer returns a server without devices. It uses ctl, which the caller
