@@ -1,0 +1,224 @@
+package filelock
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/identity"
+)
+
+var (
+	file = identity.File{Device: "8:1", Inode: 12, Birth: 5}
+	disk = identity.File{IsDisk: true, Device: "8:0", Disk: identity.Disk{Sequence: 3}}
+	// part is on disk, from sector 8 to 23.
+	part = identity.File{IsDisk: true, Device: "8:1", Disk: identity.Disk{Sequence: 3, Start: 8, Size: 16}}
+)
+
+// want checks an error of a test, nil for none.
+func want(t *testing.T, err, want error) {
+	t.Helper()
+	if !errors.Is(err, want) || want == nil && err != nil {
+		t.Errorf("error %v, want %v", err, want)
+	}
+}
+
+// held locks a range until the test ends.
+func held(t *testing.T, dir string, object identity.File, r Range, mode Mode) *Lock {
+	t.Helper()
+	l, err := Acquire(dir, object, r, mode)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.drop)
+	return l
+}
+
+func TestAcquire(t *testing.T) {
+	later := file
+	later.Birth++
+	all := Range{}
+	for name, tt := range map[string]struct {
+		object identity.File
+		r      Range
+		mode   Mode
+		second identity.File
+		other  Range
+		how    Mode
+		want   error
+	}{
+		"two writers":                   {file, all, Exclusive, file, all, Exclusive, unix.EBUSY},
+		"a reader beside a writer":      {file, all, Exclusive, file, all, Shared, unix.EBUSY},
+		"a writer beside a reader":      {file, all, Shared, file, all, Exclusive, unix.EBUSY},
+		"two readers":                   {file, all, Shared, file, all, Shared, nil},
+		"the next file of that number":  {file, all, Exclusive, later, all, Exclusive, nil},
+		"a range beside a range":        {file, Range{0, 4096}, Exclusive, file, Range{4096, 4096}, Exclusive, nil},
+		"a range that begins in it":     {file, Range{0, 4097}, Exclusive, file, Range{4096, 512}, Exclusive, unix.EBUSY},
+		"the rest of it":                {file, Range{0, 4096}, Exclusive, file, Range{4096, 0}, Exclusive, nil},
+		"the last bytes of a rest":      {file, Range{4096, 0}, Exclusive, file, Range{1<<63 - 512, 511}, Exclusive, unix.EBUSY},
+		"the disk of a partition":       {part, all, Exclusive, disk, all, Exclusive, unix.EBUSY},
+		"the disk before the partition": {part, all, Exclusive, disk, Range{0, 4096}, Exclusive, nil},
+		"the disk behind the partition": {part, all, Exclusive, disk, Range{24 * 512, 512}, Exclusive, nil},
+		"the partition's last sector":   {part, all, Exclusive, disk, Range{23 * 512, 512}, Exclusive, unix.EBUSY},
+		"the end of the partition only": {part, Range{512, 0}, Exclusive, disk, Range{8 * 512, 512}, Exclusive, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "locks")
+			first := held(t, dir, tt.object, tt.r, tt.mode)
+			second, err := Acquire(dir, tt.second, tt.other, tt.how)
+			want(t, err, tt.want)
+			if tt.want != nil {
+				want(t, first.Release(), nil)
+				if second, err = Acquire(dir, tt.second, tt.other, tt.how); err != nil {
+					t.Fatalf("after the first is released: %v", err)
+				}
+				first = nil
+			}
+			want(t, second.Release(), nil)
+			if first != nil {
+				want(t, first.Release(), nil)
+			}
+			if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+				t.Errorf("left are %v, error %v", left, err)
+			}
+		})
+	}
+}
+
+// registered returns what the table of a ring has of a lock.
+func registered(t *testing.T, l *Lock) *os.File {
+	t.Helper()
+	fd, err := unix.FcntlInt(uintptr(l.RingFD()), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ring := os.NewFile(uintptr(fd), "ring")
+	t.Cleanup(func() { _ = ring.Close() })
+	return ring
+}
+
+// A ring outlives its process until its last operation has ended.
+func TestRingKeepsLock(t *testing.T) {
+	for name, end := range map[string]func(*Lock) error{
+		"released": (*Lock).Release,
+		"killed":   func(l *Lock) error { l.drop(); return nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			l := held(t, dir, file, Range{}, Exclusive)
+			ring := registered(t, l)
+			want(t, end(l), nil)
+			_, err := Acquire(dir, file, Range{}, Exclusive)
+			want(t, err, unix.EBUSY)
+			if err := ring.Close(); err != nil {
+				t.Fatal(err)
+			}
+			held(t, dir, file, Range{}, Exclusive)
+		})
+	}
+}
+
+// A ring that still has the lock in its table does not keep it if nothing is under way.
+func TestIdle(t *testing.T) {
+	dir := t.TempDir()
+	l := held(t, dir, file, Range{}, Exclusive)
+	registered(t, l)
+	l.Idle()
+	_, err := Acquire(dir, file, Range{}, Exclusive)
+	want(t, err, unix.EBUSY)
+	want(t, l.Release(), nil)
+	held(t, dir, file, Range{}, Exclusive)
+}
+
+// From one program to the next in its place, nobody else gets the lock. The next one has it
+// when the rings of the last have ended.
+func TestAdopt(t *testing.T) {
+	dir := t.TempDir()
+	l := held(t, dir, file, Range{}, Exclusive)
+	ring := registered(t, l)
+	passed, err := l.Pass()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.drop() // as the exec does
+	_, err = Acquire(dir, file, Range{}, Exclusive)
+	want(t, err, unix.EBUSY)
+	_, err = Adopt(dir, file, Range{}, Exclusive, passed)
+	want(t, err, unix.EBUSY)
+	if err := ring.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, err = Acquire(dir, file, Range{}, Exclusive)
+	want(t, err, unix.EBUSY)
+	_, err = Adopt(dir, disk, Range{}, Exclusive, passed)
+	want(t, err, unix.ESTALE)
+	next, err := Adopt(dir, file, Range{}, Exclusive, passed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = Acquire(dir, file, Range{}, Exclusive)
+	want(t, err, unix.EBUSY)
+	want(t, next.Release(), nil)
+	held(t, dir, file, Range{}, Exclusive)
+}
+
+// What a killed server has left is removed, and not what another has.
+func TestForget(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "locks")
+	want(t, Forget(dir, file), nil)
+	held(t, dir, file, Range{}, Exclusive).drop()
+	second := held(t, dir, disk, Range{}, Exclusive)
+	for _, object := range []identity.File{file, disk, part} {
+		want(t, Forget(dir, object), nil)
+	}
+	left, err := os.ReadDir(dir)
+	if err != nil || len(left) != 1 || left[0].Name() != second.name {
+		t.Errorf("left are %v, error %v; want %s", left, err, second.name)
+	}
+}
+
+// Only root opens what is locked.
+func TestOnlyOwnerOpensLocks(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "locks")
+	l := held(t, dir, file, Range{}, Exclusive)
+	for path, mode := range map[string]os.FileMode{dir: os.ModeDir | 0o700, filepath.Join(dir, l.name): 0o600} {
+		if info, err := os.Stat(path); err != nil || info.Mode() != mode {
+			t.Errorf("%s: %v, error %v", path, info.Mode(), err)
+		}
+	}
+}
+
+// However many come and go at once: what one has locked nobody removes, and nothing is left.
+func TestAcquireAtOnce(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "locks")
+	const readers, rounds = 4, 300
+	done := make(chan error)
+	for range readers {
+		go func() { done <- comeAndGo(dir, rounds) }() // until its rounds are over; received below
+	}
+	for range readers {
+		want(t, <-done, nil)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("left are %v, error %v", left, err)
+	}
+}
+
+func comeAndGo(dir string, rounds int) error {
+	for range rounds {
+		l, err := Acquire(dir, file, Range{}, Shared)
+		if err != nil {
+			return err
+		}
+		if err := l.isFor(l.holder); err != nil {
+			return err
+		}
+		if err := l.Release(); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,89 @@
+package filelock
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/identity"
+)
+
+// Range is a part of a file or disk, in bytes.
+type Range struct {
+	Offset, Length uint64 // a Length of 0 reaches to the end, wherever that will be
+}
+
+// sectors are a range of bytes in the file of an object. Each byte stands for 512 bytes of
+// the object.
+type sectors struct {
+	start, length int64 // a length of 0 reaches to the end
+}
+
+const (
+	// sectorBits is the size of what a byte stands for. A lock has at most 2^63 bytes.
+	sectorBits = 9
+	// objectSectors is the largest number of sectors of an object of 2^63 bytes. The locks
+	// of rings are behind it.
+	objectSectors = 1 << (63 - sectorBits)
+)
+
+// everything is the whole file of an object.
+var everything = sectors{}
+
+// unlocked is the mode that ends a lock.
+const unlocked Mode = unix.F_UNLCK
+
+// sectorsOf returns where the lock of a range is. A partition is a part of its disk.
+func sectorsOf(object identity.File, r Range) sectors {
+	start, end := r.Offset>>sectorBits, uint64(objectSectors)
+	if r.Length != 0 {
+		end = (r.Offset + r.Length + 1<<sectorBits - 1) >> sectorBits
+	}
+	if part := object.Disk; object.IsDisk && part.Size != 0 {
+		start += part.Start
+		end = part.Start + min(end, part.Size)
+	}
+	return sectors{int64(start), int64(min(end, objectSectors) - start)}
+}
+
+// ofRings returns where the lock of the rings is.
+func (s sectors) ofRings() sectors { return sectors{s.start + objectSectors, s.length} }
+
+// nameOf returns the name of an object's file: what identifies the object. A disk without
+// a sequence number is known by its number.
+func nameOf(object identity.File) string {
+	switch {
+	case !object.IsDisk:
+		return fmt.Sprintf("file-%s-%d-%d", object.Device, object.Inode, object.Birth)
+	case object.Disk.Sequence != 0:
+		return fmt.Sprintf("disk-%d", object.Disk.Sequence)
+	}
+	return "disk-" + object.Device
+}
+
+// lock locks or unlocks a range for an open file (F_OFD_SETLK in fcntl(2)). It returns an
+// error that wraps EBUSY if another has a lock that is in the way.
+func lock(f *os.File, at sectors, mode Mode) error {
+	l := at.flock(mode)
+	err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &l)
+	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
+		return unix.EBUSY
+	}
+	return err
+}
+
+// isLocked reports whether others than the open file have a lock of any range.
+func isLocked(f *os.File) (bool, error) {
+	l := everything.flock(Exclusive)
+	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &l); err != nil {
+		return false, fmt.Errorf("look for locks: %w", err)
+	}
+	return Mode(l.Type) != unlocked, nil
+}
+
+func (s sectors) flock(mode Mode) unix.Flock_t {
+	return unix.Flock_t{Type: int16(mode), Whence: io.SeekStart, Start: s.start, Len: s.length}
+}
