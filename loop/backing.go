@@ -5,6 +5,7 @@ import (
 	"os"
 
 	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
+	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
 )
 
 // Part is a readable part of a file or disk.
@@ -31,18 +32,39 @@ func OpenPart(file *os.File, offset, limit uint64) (*Part, error) {
 	return backing.OpenPart(file, offset, limit)
 }
 
+// Passed is what a server leaves open of a device's file or disk for the program that
+// takes its place.
+type Passed = backing.Passed
+
 // openBacking opens an object of OpenPath for a configuration. It returns the errors of
 // backing.Open.
 func openBacking(file *os.File, cfg *Config) (*backing.Backing, error) {
-	if err := cfg.Transfer.check(cfg); err != nil {
-		return nil, fmt.Errorf("open %s: %w", file.Name(), err)
+	o, err := cfg.backingOptions(file.Name())
+	if err != nil {
+		return nil, err
 	}
-	o := backing.Options{
-		ReadOnly: cfg.ReadOnly, Shared: cfg.Shared, Offset: cfg.Offset, SizeLimit: cfg.SizeLimit, SectorSize: cfg.SectorSize,
-		DirectIO: cfg.DirectIO, MaxIOBytes: cfg.MaxIOBytes,
+	return backing.Open(file, o)
+}
+
+// backingOptions returns the part of a configuration that is about the object of a name.
+func (c *Config) backingOptions(name string) (*backing.Options, error) {
+	if err := c.Transfer.check(c); err != nil {
+		return nil, fmt.Errorf("open %s: %w", name, err)
 	}
-	if t := &cfg.Transfer; !t.isNone() {
+	o := &backing.Options{
+		LockDir:  statefile.LockDir,
+		ReadOnly: c.ReadOnly, Shared: c.Shared, Offset: c.Offset, SizeLimit: c.SizeLimit, SectorSize: c.SectorSize,
+		DirectIO: c.DirectIO, MaxIOBytes: c.MaxIOBytes,
+	}
+	if t := &c.Transfer; !t.isNone() {
 		o.Transfer = &backing.Transfer{SectorSize: t.SectorSize, AllowDiscards: t.AllowDiscards}
 	}
-	return backing.Open(file, &o)
+	return o, nil
+}
+
+// LockedByOthers reports whether a program has a lock on the file of OpenPath (flock(2),
+// fcntl(2)) in the way of a device that only reads or that writes. Such a lock keeps
+// ublk-loop from nothing: any user who may read the file can have it.
+func LockedByOthers(file *os.File, readOnly bool) (bool, error) {
+	return backing.LockedByOthers(file, readOnly)
 }

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/internal/hint"
+	"github.com/ublk-loop/ublk-loop/loop/internal/filelock"
 	"github.com/ublk-loop/ublk-loop/loop/internal/process"
 	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
 	"github.com/ublk-loop/ublk-loop/ublk"
@@ -103,7 +104,7 @@ func deleteSame(ctl *ublk.Control, was ublk.Info) error {
 	if err != nil {
 		return err
 	}
-	if err := statefile.Remove(was.ID); err != nil {
+	if err := removeState(was.ID); err != nil {
 		return err
 	}
 	err = ctl.Delete(was.ID)
@@ -111,6 +112,19 @@ func deleteSame(ctl *ublk.Control, was ublk.Info) error {
 		return err
 	}
 	return nil
+}
+
+// removeState removes the state of a device whose server was killed, and the lock of its
+// file.
+func removeState(id uint32) error {
+	saved, err := readState(id)
+	if err != nil {
+		return err
+	}
+	if saved != nil {
+		err = filelock.Forget(statefile.LockDir, saved.file())
+	}
+	return errors.Join(err, statefile.Remove(id))
 }
 
 // deviceServer is another process that serves a device.

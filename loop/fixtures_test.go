@@ -40,7 +40,12 @@ func openPath(t testing.TB, path string) *os.File {
 // openFor opens a file as a backing for a test.
 func openFor(t testing.TB, path string, cfg Config) (*backing.Backing, error) {
 	t.Helper()
-	b, err := openBacking(openPath(t, path), &cfg)
+	o, err := cfg.backingOptions(path)
+	if err != nil {
+		return nil, err
+	}
+	o.LockDir = t.TempDir()
+	b, err := backing.Open(openPath(t, path), o)
 	if err == nil {
 		t.Cleanup(func() { _ = b.Close() })
 	}

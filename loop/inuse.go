@@ -70,12 +70,23 @@ func isOpen(path string) (bool, error) {
 		return false, err
 	}
 	for _, fd := range fds {
-		var open unix.Stat_t
-		if unix.Stat(fd, &open) == nil && open.Mode&unix.S_IFMT == unix.S_IFBLK && open.Rdev == st.Rdev {
+		if open, err := statOpen(fd); err == nil && open.Mode&unix.S_IFMT == unix.S_IFBLK && open.Rdev == st.Rdev {
 			return true, nil
 		}
 	}
 	return false, nil
+}
+
+// statOpen returns the numbers of what another process has open, by a path in /proc. It
+// does not ask the file system, which may not answer.
+func statOpen(path string) (st unix.Stat_t, err error) {
+	var stx unix.Statx_t
+	if err := unix.Statx(unix.AT_FDCWD, path, unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE|unix.STATX_INO|unix.STATX_SIZE, &stx); err != nil {
+		return st, err
+	}
+	st.Mode, st.Ino, st.Size = uint32(stx.Mode), stx.Ino, int64(stx.Size)
+	st.Dev, st.Rdev = unix.Mkdev(stx.Dev_major, stx.Dev_minor), unix.Mkdev(stx.Rdev_major, stx.Rdev_minor)
+	return st, nil
 }
 
 // StopUnused removes the disk of a device of ublk-loop that is not in use. The device's

@@ -32,6 +32,10 @@ type RecoverOptions struct {
 	// Key is the key of the device's transfer, nil if there is none. Recover closes it,
 	// even if it fails.
 	Key *transfer.Secret
+	// Passed is what the program had open of the device that this one has taken the
+	// place of, nil for none. Then the file is not opened again. It is the device's
+	// from then on, unless there is an error.
+	Passed *Passed
 }
 
 // Recover makes this process the server of a device of ublk-loop whose server has ended
@@ -41,7 +45,7 @@ type RecoverOptions struct {
 //
 // Recover waits for at most 20 seconds until all operations of the last server on the
 // file have ended, because none of its writes may come after those of this server. The
-// end of the server's lock, which also belongs to the server's ring, shows that.
+// end of the lock of the server's rings shows that.
 //
 // Recover returns an error that wraps ErrServed while the device has a server,
 // ublk.ErrNotRecoverable for a device without OnCrash, ESTALE if file is not the device's
@@ -82,18 +86,18 @@ func recoverDevice(ctl *ublk.Control, id uint32, file *os.File, opts RecoverOpti
 	}
 	cfg := saved.configFor(&params)
 	cfg.Key = opts.Key
-	b, err := openFreed(file, &cfg)
+	b, giveBack, err := openFreed(file, &cfg, opts.Passed)
 	if err != nil {
 		return nil, err
 	}
 	// The descriptor that was checked names a disk by its number, and another disk may
 	// have got the number. The opened disk cannot change any more.
 	if err := saved.checkIdentity(b.Identity, b.Path); err != nil {
-		return nil, errors.Join(err, b.Close())
+		return nil, errors.Join(err, giveBack())
 	}
 	d := &Device{b: b, many: shared != nil, status: *saved.Status}
 	if d.transfer, err = newTransfer(b, &cfg); err != nil {
-		return nil, errors.Join(err, b.Close())
+		return nil, errors.Join(err, giveBack())
 	}
 	d.status.PID = os.Getpid()
 	if b.IsDisk {
@@ -110,7 +114,7 @@ func recoverDevice(ctl *ublk.Control, id uint32, file *os.File, opts RecoverOpti
 		return nil, hint.Add(err, "it can be recovered when this server has ended")
 	}
 	if err != nil {
-		return nil, errors.Join(err, d.closeTransfer(), b.Close())
+		return nil, errors.Join(err, d.closeTransfer(), giveBack())
 	}
 	d.background.Go(func() { d.b.DropCache(d.closed.Load) })
 	return d, nil
@@ -239,24 +243,6 @@ func (s *state) configFor(p *ublk.Params) Config {
 		cfg.DirectIO = SwitchOn
 	}
 	return cfg
-}
-
-// openFreed opens the file or disk when the last server, and the holder of a lease on the
-// file, have released it.
-func openFreed(file *os.File, cfg *Config) (*backing.Backing, error) {
-	deadline := time.Now().Add(backingTimeout)
-	for pause := firstPause; ; pause = min(2*pause, longestPause) {
-		b, err := openBacking(file, cfg)
-		switch {
-		case err == nil && b.Size != cfg.SizeLimit:
-			return nil, errors.Join(fmt.Errorf("%s has become smaller: %w", b.Path, unix.EINVAL), b.Close())
-		case !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.EAGAIN):
-			return b, err
-		case time.Now().After(deadline):
-			return nil, hint.Add(err, "end the program that uses it, and recover again")
-		}
-		<-time.After(pause)
-	}
 }
 
 // takeOver makes this process the server. It writes the state first, so that the state

@@ -129,14 +129,15 @@ func (s *state) backingSize() (uint64, error) {
 		return 0, err
 	}
 	for _, path := range fds {
-		var st unix.Stat_t
-		if unix.Stat(path, &st) != nil || !s.Status.file().HasNumbersOf(identity.FromStat(&st)) {
+		st, err := statOpen(path)
+		if err != nil || !s.Status.file().HasNumbersOf(identity.FromStat(&st)) {
 			continue
 		}
-		if st.Mode&unix.S_IFMT == unix.S_IFREG {
-			return uint64(st.Size), nil
+		if st.Mode&unix.S_IFMT != unix.S_IFREG {
+			return s.diskSize(path)
 		}
-		return s.diskSize(path)
+		err = unix.Stat(path, &st) // what it has grown to elsewhere too
+		return uint64(st.Size), err
 	}
 	return 0, fmt.Errorf("find %s with the server, process %d: %w", s.Status.File, s.Status.PID, unix.ENOENT)
 }

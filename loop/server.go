@@ -203,21 +203,21 @@ func (s *Server) all() []*served {
 // Recover takes over a device that waits for a server, as the function of that
 // name does. One with Config.Autoclear has a holder then, as after Add. It
 // returns an error that wraps ErrServed for one that this server has.
-func (s *Server) Recover(id uint32, file *os.File, key *transfer.Secret) (Status, error) {
-	came, err := s.begin(key)
+func (s *Server) Recover(id uint32, file *os.File, opts RecoverOptions) (Status, error) {
+	came, err := s.begin(opts.Key)
 	if err != nil {
 		return Status{}, err
 	}
 	defer came()
 	// The driver would have it waited for, and it is this process that has the file.
 	if d, err := s.find(id); err == nil && !d.dev.isDone() {
-		if key != nil {
-			key.Close()
+		if opts.Key != nil {
+			opts.Key.Close()
 		}
 		return Status{}, fmt.Errorf("recover %s: %w", ublk.BlockPath(id), ErrServed)
 	}
 	defer s.guard(ublk.BlockPath(id), "recover")()
-	dev, err := recoverOn(s.ctl, id, file, RecoverOptions{Key: key}, s.threads)
+	dev, err := recoverOn(s.ctl, id, file, opts, s.threads)
 	if err != nil {
 		return Status{}, err
 	}

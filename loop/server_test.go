@@ -19,7 +19,7 @@ func TestServerAfterShutdown(t *testing.T) {
 		t.Errorf("add: error %v, key closed: %v", err, key.Bytes() == nil)
 	}
 	key = secretOf(t, testKey)
-	if _, err := s.Recover(0, openPath(t, os.Args[0]), key); !errors.Is(err, ublk.ErrClosed) || key.Bytes() != nil {
+	if _, err := s.Recover(0, openPath(t, os.Args[0]), RecoverOptions{Key: key}); !errors.Is(err, ublk.ErrClosed) || key.Bytes() != nil {
 		t.Errorf("recover: error %v, key closed: %v", err, key.Bytes() == nil)
 	}
 }

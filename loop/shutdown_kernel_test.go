@@ -165,7 +165,7 @@ func TestKernelServerRecoversNoneOfItsOwn(t *testing.T) {
 		t.Fatal(err)
 	}
 	key := secretOf(t, testKey)
-	if _, err := s.Recover(status.ID, openPath(t, path), key); !errors.Is(err, ErrServed) || key.Bytes() != nil {
+	if _, err := s.Recover(status.ID, openPath(t, path), RecoverOptions{Key: key}); !errors.Is(err, ErrServed) || key.Bytes() != nil {
 		t.Errorf("error %v, want ErrServed; key closed: %v", err, key.Bytes() == nil)
 	}
 	if err := s.Remove(status.ID, DetachOptions{Force: true}); err != nil {

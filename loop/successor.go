@@ -2,13 +2,9 @@ package loop
 
 import (
 	"fmt"
-	"os"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/ublk-loop/ublk-loop/internal/hint"
-	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
@@ -35,32 +31,24 @@ func (s *Server) CanEnd() error {
 	return hint.Add(err, "only devices with {on_crash=reissue}, and without a key, outlive their server unharmed; remove others first")
 }
 
-// Files returns descriptors of the files and disks of the server's devices, by id, for
-// Recover in another process. With them the other process finds the files even if they
-// have been renamed or removed. They are O_PATH descriptors, without a lock or claim. A
-// device that is about to end may be missing.
-func (s *Server) Files() map[uint32]*os.File {
-	files := map[uint32]*os.File{}
+// Pass returns what the server has open of its devices, by id, for the Recover of the
+// program that takes the place of this one. It stays the server's. A device that is about
+// to end may have none.
+func (s *Server) Pass() map[uint32]Passed {
+	all := map[uint32]Passed{}
 	for _, d := range s.all() {
-		if f, err := d.dev.reopenPath(); err == nil {
-			files[d.dev.ID()] = f
+		if passed, found := d.dev.pass(); found {
+			all[d.dev.ID()] = passed
 		}
 	}
-	return files
+	return all
 }
 
-// reopenPath returns another O_PATH descriptor of the device's file, like OpenPath.
-func (d *Device) reopenPath() (*os.File, error) {
+// pass returns what is open of the device's file, if the device is not about to end.
+func (d *Device) pass() (Passed, bool) {
 	if !d.closing.TryLock() {
-		return nil, fmt.Errorf("%s: about to end: %w", d.Path(), unix.ENODEV)
+		return Passed{}, false
 	}
 	defer d.closing.Unlock()
-	if d.removed {
-		return nil, fmt.Errorf("%s: %w", d.Path(), unix.ENODEV)
-	}
-	fd, err := unix.Open(backing.ProcPath(d.b.FD), unix.O_PATH|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("open %s again: %w", d.b.Path, err)
-	}
-	return os.NewFile(uintptr(fd), d.b.Path), nil
+	return d.b.Pass(), !d.removed
 }

@@ -21,6 +21,12 @@ func (t *target) NewHandler(q *ublk.Queue) (ublk.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
+	if t.b.Lock != nil {
+		// A ring outlives its process until its last operation has ended, and the lock with it.
+		if _, err := q.RegisterFile(t.b.Lock.RingFD()); err != nil {
+			return nil, err
+		}
+	}
 	if t.b.Direct {
 		file.Block = t.b.SectorSize
 	}

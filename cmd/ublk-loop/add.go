@@ -175,6 +175,7 @@ func (o *addOptions) job() (*daemon.Job, error) {
 	}
 	j.Config = o.config
 	j.Warnings = append(j.Warnings, o.checksumWarnings(file)...)
+	j.Warnings = append(j.Warnings, o.lockWarnings(file)...)
 	if o.hasLogFile {
 		err = j.OpenLog(o.logFile)
 	}
@@ -199,4 +200,22 @@ func (o *addOptions) checksumWarnings(file *os.File) []string {
 		return nil
 	}
 	return []string{fmt.Sprintf("%s checks what it stores: with zero copy, a page that changes while it is written cannot be read again", checksummer)}
+}
+
+// lockWarnings says that another program has a lock on the file. Such a lock keeps no device
+// from the file, because every user who may read the file can have it.
+func (o *addOptions) lockWarnings(file *os.File) []string {
+	if o.config.Shared {
+		return nil
+	}
+	locked, err := loop.LockedByOthers(file, o.config.ReadOnly)
+	switch {
+	case errors.Is(err, unix.EAGAIN): // of a lease, which add reports
+		return nil
+	case err != nil:
+		return []string{err.Error()}
+	case !locked:
+		return nil
+	}
+	return []string{"another program has locked the file, and may write to it"}
 }

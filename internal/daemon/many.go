@@ -26,6 +26,7 @@ type many struct {
 	task      *manyTask
 	files     descriptors
 	last      predecessor
+	takeovers takeovers
 	log       *logger
 	ctl       *ublk.Control
 	devices   *loop.Server

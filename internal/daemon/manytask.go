@@ -1,13 +1,8 @@
 package daemon
 
 import (
-	"fmt"
-	"os"
-	"strconv"
-	"strings"
 	"time"
 
-	"github.com/ublk-loop/ublk-loop/internal/control"
 	"github.com/ublk-loop/ublk-loop/internal/rawname"
 	"github.com/ublk-loop/ublk-loop/loop"
 )
@@ -37,8 +32,10 @@ const (
 	lockFile    = "lock"    // locked while this server owns the socket
 	metricsFile = "metrics" // listens on TCP
 	// Descriptors of the last server's devices: the name is a prefix and the device's id.
-	leaseFile  = "lease/" // the connection of the device's lease
-	deviceFile = "file/"  // the device's file or disk
+	leaseFile      = "lease/"  // the connection of the device's lease
+	openFile       = "open/"   // the device's file or disk, as the last server had it open
+	deviceLockFile = "locked/" // the lock of that
+	deviceFile     = "file/"   // the device's file or disk, of earlier versions: open for its path only
 )
 
 // receiveMany returns the task of a server of many devices, and its descriptors.
@@ -55,64 +52,4 @@ func receiveMany(args []string) (*manyTask, descriptors, error) {
 	files, err := decode(manyRole, f, text, task)
 	task.Socket, task.Program = rawname.Name(task.Socket, task.SocketBytes), rawname.Name(task.Program, task.ProgramBytes)
 	return task, files, err
-}
-
-// predecessor holds the leases and the files of the last server's devices, by id.
-type predecessor struct {
-	holders map[uint32]control.Holder
-	files   map[uint32]*os.File
-}
-
-// takePredecessor returns the leases and files that the last server has passed.
-func takePredecessor(task *manyTask, files descriptors) predecessor {
-	p := predecessor{map[uint32]control.Holder{}, map[uint32]*os.File{}}
-	for id, until := range task.Until {
-		p.holders[id] = control.Holder{Until: until}
-	}
-	for name, f := range files {
-		if id, found := deviceOf(name, leaseFile); found {
-			h := p.holders[id]
-			h.Conn = f
-			p.holders[id] = h
-			delete(files, name)
-		}
-		if id, found := deviceOf(name, deviceFile); found {
-			p.files[id] = f
-			delete(files, name)
-		}
-	}
-	return p
-}
-
-// deviceOf returns the id of the device that a descriptor belongs to.
-func deviceOf(name, prefix string) (uint32, bool) {
-	text, found := strings.CutPrefix(name, prefix)
-	if !found {
-		return 0, false
-	}
-	id, err := strconv.ParseUint(text, 10, 32)
-	return uint32(id), err == nil
-}
-
-// passOn adds the leases and files for the next server to its task and descriptors.
-func (p *predecessor) passOn(task *manyTask, files descriptors) {
-	task.Until = map[uint32]time.Time{}
-	for id, h := range p.holders {
-		task.Until[id] = h.Until
-		files[fmt.Sprint(leaseFile, id)] = h.Conn
-	}
-	for id, f := range p.files {
-		files[fmt.Sprint(deviceFile, id)] = f
-	}
-}
-
-// close closes the descriptors of devices that this server did not take over. The lease
-// holders notice it.
-func (p *predecessor) close() {
-	for _, h := range p.holders {
-		_ = h.Conn.Close() // Close of a nil or closed file only returns an error
-	}
-	for _, f := range p.files {
-		_ = f.Close()
-	}
 }

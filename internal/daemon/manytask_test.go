@@ -10,55 +10,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ublk-loop/ublk-loop/internal/control"
 	"github.com/ublk-loop/ublk-loop/loop"
 )
-
-// pipeEnd returns a new descriptor.
-func pipeEnd(t *testing.T) *os.File {
-	t.Helper()
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _, _ = r.Close(), w.Close() })
-	return r
-}
-
-// inode returns the inode number of an open file.
-func inode(t *testing.T, f *os.File) uint64 {
-	t.Helper()
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		t.Fatal(err)
-	}
-	return st.Ino
-}
-
-// The next server gets the leases and files of the last one, by device.
-func TestPredecessor(t *testing.T) {
-	until := time.Now().Add(time.Hour).Round(0)
-	lease, file := pipeEnd(t), pipeEnd(t)
-	own := predecessor{
-		holders: map[uint32]control.Holder{3: {Conn: lease, Until: until}, 4: {Until: until}},
-		files:   map[uint32]*os.File{3: file},
-	}
-	task, files := &manyTask{OnCrash: loop.CrashReissue, Generation: 2}, descriptors{lockFile: pipeEnd(t), logFile: nil}
-	own.passOn(task, files)
-	var told manyTask
-	passed := pass(t, task, files, &told)
-	next := takePredecessor(&told, passed)
-	defer next.close()
-	if told.OnCrash != loop.CrashReissue || told.Generation != 2 || len(passed) != 1 || passed[lockFile] == nil {
-		t.Errorf("task %+v, descriptors %v", told, passed)
-	}
-	if len(next.holders) != 2 || len(next.files) != 1 || next.holders[4].Conn != nil || !next.holders[4].Until.Equal(until) || !next.holders[3].Until.Equal(until) {
-		t.Fatalf("holders %+v, files %+v", next.holders, next.files)
-	}
-	if inode(t, next.holders[3].Conn) != inode(t, lease) || inode(t, next.files[3]) != inode(t, file) {
-		t.Error("the descriptors are other files")
-	}
-}
 
 // At an upgrade, a server of an earlier version executes this program with the earlier
 // form of a task.
@@ -95,7 +48,7 @@ func TestTaskOfEarlierVersion(t *testing.T) {
 	if passed[logFile] != nil || passed[metricsFile] != nil {
 		t.Errorf("there are a log %v and metrics %v", passed[logFile], passed[metricsFile])
 	}
-	if inode(t, last.holders[3].Conn) != inode(t, files["lease"]) || last.holders[4].Conn != nil || !last.holders[4].Until.Equal(four) || inode(t, last.files[3]) != inode(t, files["file"]) {
+	if inode(t, last[3].holder.Conn) != inode(t, files["lease"]) || last[4].holder.Conn != nil || !last[4].holder.Until.Equal(four) || inode(t, last[3].path) != inode(t, files["file"]) {
 		t.Errorf("the last server had %+v", last)
 	}
 }

@@ -2,70 +2,102 @@ package daemon
 
 import (
 	"os"
-
-	"golang.org/x/sys/unix"
+	"sync"
+	"time"
 
 	"github.com/ublk-loop/ublk-loop/loop"
 )
 
-// recoverAll takes over the devices of a server that has ended. It logs the error of a
-// device and continues with the others.
+const (
+	// recoverPatience bounds the time for which a device that cannot be taken over delays
+	// the start of the server.
+	recoverPatience = 10 * time.Second
+	// firstRetry and longestRetry bound the time between two attempts to take over a
+	// device.
+	firstRetry   = time.Second
+	longestRetry = 30 * time.Second
+)
+
+// takeovers are the devices that this server is to take over, and has not yet.
+type takeovers struct {
+	mu   sync.Mutex // protects what is below
+	byID map[uint32]*takeover
+}
+
+// recoverAll takes over the devices of a server that has ended. If it cannot take over a
+// device, it logs the error and tries again until the server ends, without a delay for the
+// others.
 func (s *many) recoverAll() {
 	waiting, err := loop.Waiting(s.ctl)
 	if err != nil {
 		s.log.error("recover", err)
 		return
 	}
-	done := make(chan struct{})
-	for i := range waiting {
-		go func() {
-			defer func() { done <- struct{}{} }()
-			if err := s.recover(&waiting[i]); err != nil {
-				s.log.of(waiting[i].ID).error("recover", err)
-			}
-		}()
+	tried := make(chan struct{}, len(waiting))
+	for _, t := range s.beginTakeovers(waiting) {
+		go s.takeOver(t, func() { tried <- struct{}{} })
 	}
 	due, end := s.watchdog()
 	defer end()
-	for n := 0; n < len(waiting); {
+	patience := time.After(recoverPatience)
+	for range waiting {
 		select {
-		case <-done:
-			n++
+		case <-tried:
 		case <-due:
 			s.alive()
+		case <-patience:
+			return
 		}
 	}
+}
+
+// beginTakeovers returns a takeover of each device. What the last server had of other
+// devices is closed.
+func (s *many) beginTakeovers(devices []loop.Status) []*takeover {
+	s.takeovers.mu.Lock()
+	defer s.takeovers.mu.Unlock()
+	s.takeovers.byID = map[uint32]*takeover{}
+	var list []*takeover
+	for i := range devices {
+		t := newTakeover(&devices[i], s.last.take(devices[i].ID))
+		s.takeovers.byID[devices[i].ID] = t
+		list = append(list, t)
+	}
 	s.last.close()
+	return list
 }
 
-func (s *many) recover(device *loop.Status) error {
-	file, err := s.fileOf(device)
-	if err != nil {
-		return err
+// takeOver tries to take over a device until it has, until that cannot be, or until the
+// server ends. It calls tried after the first attempt.
+func (s *many) takeOver(t *takeover, tried func()) {
+	defer s.endTakeover(t)
+	told := ""
+	for pause := firstRetry; ; pause = min(2*pause, longestRetry) {
+		err := t.attempt(s)
+		if tried != nil {
+			tried()
+			tried = nil
+		}
+		if err != nil && err.Error() != told {
+			told = err.Error()
+			s.log.of(t.device.ID).error("recover", err)
+		}
+		if err == nil || isFinal(err) {
+			return
+		}
+		select {
+		case <-s.ending:
+			return
+		case <-time.After(pause):
+		}
 	}
-	defer func() { _ = file.Close() }()
-	if _, err = s.devices.Recover(device.ID, file, nil); err != nil {
-		return err
-	}
-	if holder, held := s.last.holders[device.ID]; held {
-		return s.api.Adopt(device.ID, holder)
-	}
-	s.devices.Release(device.ID)
-	return nil
 }
 
-// fileOf returns the file of a device: the one that the last server passed on, or else
-// the file at its path.
-func (s *many) fileOf(device *loop.Status) (*os.File, error) {
-	handed := s.last.files[device.ID]
-	if handed == nil {
-		return s.openPath(device.File)
-	}
-	fd, err := unix.FcntlInt(handed.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		return nil, os.NewSyscallError("fcntl", err)
-	}
-	return os.NewFile(uintptr(fd), device.File), nil
+func (s *many) endTakeover(t *takeover) {
+	s.takeovers.mu.Lock()
+	delete(s.takeovers.byID, t.device.ID)
+	s.takeovers.mu.Unlock()
+	t.close()
 }
 
 // openPath opens a file below the root directory that serve was started with.

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/internal/control"
 	"github.com/ublk-loop/ublk-loop/internal/hint"
 )
 
@@ -55,20 +56,34 @@ func (s *many) replace() error {
 	if err := s.devices.CanEnd(); err != nil {
 		return err
 	}
+	p := predecessor{}
+	thaw, err := s.takeovers.freeze(freezeTimeout, p)
+	if err != nil {
+		return err
+	}
+	defer thaw()
+	holders, err := s.api.Holders()
+	defer closeHolders(holders)
+	if err != nil {
+		return fmt.Errorf("keep leases: %w", err)
+	}
+	p.addOwn(s.devices.Pass(), holders)
 	next := *s.task
 	next.Generation++
 	next.Warnings = nil
-	var own predecessor
-	defer func() { own.close() }()
-	if own.holders, err = s.api.Holders(); err != nil {
-		return fmt.Errorf("keep leases: %w", err)
-	}
-	own.files = s.devices.Files()
 	files := maps.Clone(s.files)
-	own.passOn(&next, files)
+	p.passOn(&next, files)
 	s.log.info("ending", logged("why", "upgrade"))
 	s.alive() // gives the next program the full watchdog interval
 	return launchMany(&next, files).execute(fmt.Sprintf("/proc/self/fd/%d", program.Fd()), nil)
+}
+
+func closeHolders(holders map[uint32]control.Holder) {
+	for _, h := range holders {
+		if h.Conn != nil {
+			_ = h.Conn.Close()
+		}
+	}
 }
 
 // openProgram opens the program at the path from which serve was started.

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -277,17 +278,10 @@ func TestKernelRecoverRefused(t *testing.T) {
 	b.run("recover").fails(t, 1, s.Device, s.File, "too few")
 	b.waits(s)
 	b.truncate(s.File, 4<<20)
-	writer, err := os.Open(s.File)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer writer.Close()
-	if err := unix.Flock(int(writer.Fd()), unix.LOCK_EX); err != nil {
-		t.Fatal(err)
-	}
-	b.run("recover", s.Device).fails(t, 1, s.Device, "in use", "hint: recover again")
+	other := b.add(s.File)
+	b.run("recover", s.Device).fails(t, 1, s.Device, "in use", "hint: end the program that uses it")
 	b.waits(s)
-	writer.Close()
+	b.del(other.Device)
 	s = b.recover(s)
 	b.del(s.Device)
 	b.run("recover", s.Device).fails(t, 1, s.Device, "no such device")
@@ -319,18 +313,65 @@ func TestKernelRecoverNotRecoverable(t *testing.T) {
 // noticed the server's end. The next server does not start before that write has ended.
 func TestKernelRecoverWaitsForWrites(t *testing.T) {
 	b := kernelBed(t, ublktest.ScratchDisk, ublktest.EveryKernel)
+	t.Run("disk", func(t *testing.T) {
+		b.in(t).recoverWaits(func(held string) string { return held })
+	})
+	t.Run("file", func(t *testing.T) {
+		b := b.in(t)
+		b.recoverWaits(func(held string) string {
+			b.tool("mkfs.ext4", "-q", "-F", held)
+			dir := t.TempDir()
+			b.tool("mount", held, dir)
+			t.Cleanup(func() { b.tool("umount", dir) })
+			image := filepath.Join(dir, "image")
+			b.tool("dd", "if=/dev/zero", "of="+image, "bs=1M", "count=8", "conv=fsync") // with all its blocks
+			return image
+		})
+	})
+}
+
+// locks returns the files that have locks of files and disks.
+func (b *bed) locks() []string {
+	b.Helper()
+	paths, err := filepath.Glob("/run/ublk-loop/locks/*")
+	if err != nil {
+		b.Fatal(err)
+	}
+	return paths
+}
+
+// isLocked reports whether somebody has a lock in a file of locks.
+func (b *bed) isLocked(path string) bool {
+	b.Helper()
+	l := unix.Flock_t{Type: unix.F_WRLCK}
+	if err := unix.FcntlFlock(b.reader(path).Fd(), unix.F_OFD_GETLK, &l); err != nil {
+		b.Fatal(err)
+	}
+	return l.Type != unix.F_UNLCK
+}
+
+// recoverWaits has a server killed that writes to what setUp makes of a disk.
+func (b *bed) recoverWaits(setUp func(held string) (backing string)) {
+	t := b.TB
 	disk := b.testDisk()
 	b.tool("modprobe", "dm_mod")
 	b.tool("dmsetup", "create", "held", "--noudevsync", "--table", "0 131072 linear "+disk+" 0")
-	defer b.tool("dmsetup", "remove", "--retry", "--noudevsync", "held")
+	b.Cleanup(func() { b.tool("dmsetup", "remove", "--retry", "--noudevsync", "held") })
 	held := "/dev/" + strings.TrimSpace(b.tool("dmsetup", "info", "-c", "--noheadings", "-o", "blkdevname", "held"))
-	s := b.add("--zero-copy=off", "--on-crash=reissue", held)
+	s := b.add("--zero-copy=off", "--on-crash=reissue", setUp(held))
 	f, err := os.OpenFile(s.Device, os.O_RDWR|unix.O_DIRECT, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	b.tool("dmsetup", "suspend", "--noflush", "--nolockfs", "--noudevsync", "held")
+	// From here on, writes to the disk take as long as the test wants, and reads do not.
+	b.tool("modprobe", "dm_delay")
+	mapTo := func(table string) {
+		b.tool("dmsetup", "load", "held", "--table", "0 131072 "+table)
+		b.tool("dmsetup", "suspend", "--nolockfs", "--noudevsync", "held")
+		b.tool("dmsetup", "resume", "--noudevsync", "held")
+	}
+	mapTo(fmt.Sprintf("delay %s 0 0 %s 0 60000", disk, disk))
 	page, wrote := alignedPage(t), make(chan error, 1)
 	stamp(page, 1, 1)
 	go func() { // until the disk continues; received below
@@ -342,9 +383,9 @@ func TestKernelRecoverWaitsForWrites(t *testing.T) {
 	time.Sleep(200 * time.Millisecond)
 	b.killServer(s)
 	waitUntil(t, "the end for the driver", func() bool { info, err := b.ctl.Info(s.ID); return err == nil && info.State == ublk.StateQuiesced })
-	// The claim on the disk, which the ring still holds, shows that the write is running.
-	if fd, err := unix.Open(held, unix.O_RDWR|unix.O_EXCL|unix.O_CLOEXEC, 0); !errors.Is(err, unix.EBUSY) {
-		t.Errorf("open the disk for oneself: descriptor %d, error %v; want EBUSY", fd, err)
+	// The ring has the lock still.
+	if locks := b.locks(); len(locks) != 1 || !b.isLocked(locks[0]) {
+		t.Errorf("locks while a write is under way: %q", locks)
 	}
 	recovered := make(chan result, 1)
 	go func() { recovered <- b.run("recover", s.Device) }() // received below
@@ -354,7 +395,7 @@ func TestKernelRecoverWaitsForWrites(t *testing.T) {
 		recovered <- r
 	case <-time.After(2 * time.Second):
 	}
-	b.tool("dmsetup", "resume", "--noudevsync", "held")
+	mapTo("linear " + disk + " 0")
 	r := <-recovered
 	r.succeeds(t)
 	if err := <-wrote; err != nil {

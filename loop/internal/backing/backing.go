@@ -9,12 +9,13 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/internal/identity"
+	"github.com/ublk-loop/ublk-loop/loop/internal/filelock"
 )
 
 // Backing is the open file or disk of a device. Open sets its fields, which do not
 // change. Sizes and offsets are in bytes.
 type Backing struct {
-	FD       int    // O_RDWR or O_RDONLY, O_CLOEXEC, O_DIRECT if direct; -1 when closed
+	FD       int    // of File; -1 when closed
 	Path     string // absolute, links resolved
 	IsDisk   bool   // a block device: a disk, a partition, a dm or md device
 	ReadOnly bool
@@ -29,6 +30,11 @@ type Backing struct {
 	SectorSize   uint32 // logical block size of the device
 	TransferSize uint32 // sector size of the transfer, at most SectorSize; 0 without a transfer
 	Offset, Size uint64 // start of the device in the backing, and its size
+
+	// File is open O_RDWR or O_RDONLY, O_CLOEXEC, and O_DIRECT if direct; nil when closed.
+	File *os.File
+	// Lock keeps other servers out; nil for Options.Shared, and for a disk that is only read.
+	Lock *filelock.Lock
 
 	// punchHole says that fallocate(FALLOC_FL_PUNCH_HOLE) works on a file.
 	punchHole bool
@@ -52,12 +58,16 @@ type Backing struct {
 // lease on it, and EINVAL if its size, the offset and the sector size do not fit
 // together. If the user can do something about the error, it is a *hint.Error.
 func Open(file *os.File, o *Options) (*Backing, error) {
-	b := &Backing{FD: -1, Path: file.Name(), ReadOnly: o.ReadOnly, maxIOAsked: o.MaxIOBytes, allowDiscards: o.Transfer != nil && o.Transfer.AllowDiscards}
+	b := newBacking(file, o)
 	if err := b.open(file, o); err != nil {
 		_ = b.Close()
 		return nil, fmt.Errorf("open %s: %w", b.Path, err)
 	}
 	return b, nil
+}
+
+func newBacking(file *os.File, o *Options) *Backing {
+	return &Backing{FD: -1, Path: file.Name(), ReadOnly: o.ReadOnly, maxIOAsked: o.MaxIOBytes, allowDiscards: o.Transfer != nil && o.Transfer.AllowDiscards}
 }
 
 func (b *Backing) open(file *os.File, o *Options) error {
@@ -67,7 +77,12 @@ func (b *Backing) open(file *os.File, o *Options) error {
 	if err := b.reopen(file, o); err != nil {
 		return err
 	}
-	if err := b.lock(o); err != nil {
+	return b.describe(o, nil)
+}
+
+// describe locks what is open, and finds out what a device can be made of it.
+func (b *Backing) describe(o *Options, passed *os.File) error {
+	if err := b.lock(o, passed); err != nil {
 		return err
 	}
 	var err error
@@ -85,13 +100,19 @@ func (b *Backing) open(file *os.File, o *Options) error {
 
 // Close closes the backing, and so releases its lock.
 func (b *Backing) Close() error {
-	if b.FD < 0 {
-		return nil
+	var err error
+	if b.File != nil {
+		err = b.File.Close()
 	}
-	err := unix.Close(b.FD)
-	b.FD = -1
+	if b.Lock != nil {
+		err = errors.Join(err, b.Lock.Release())
+	}
+	b.FD, b.File, b.Lock = -1, nil, nil
 	return err
 }
+
+// use has the backing work on an open file.
+func (b *Backing) use(file *os.File) { b.File, b.FD = file, int(file.Fd()) }
 
 // identify records the identity of the object.
 func (b *Backing) identify(file *os.File) error {
@@ -118,10 +139,11 @@ func (b *Backing) reopen(file *os.File, o *Options) error {
 	case b.IsDisk && !o.Shared:
 		flags |= unix.O_EXCL
 	}
-	var err error
-	if b.FD, err = reopenQuietly(file, flags); err != nil {
+	fd, err := reopenQuietly(file, flags)
+	if err != nil {
 		return b.explainOpen(file, err)
 	}
+	b.use(os.NewFile(uintptr(fd), b.Path))
 	var st unix.Stat_t
 	if err := unix.Fstat(b.FD, &st); err != nil {
 		return fmt.Errorf("stat: %w", err)

@@ -14,12 +14,16 @@ import (
 // openFor opens a file as a backing for a test.
 func openFor(t testing.TB, path string, o Options) (*Backing, error) {
 	t.Helper()
+	o.LockDir = locksOf(path)
 	b, err := Open(openPath(t, path), &o)
 	if err == nil {
 		t.Cleanup(func() { _ = b.Close() })
 	}
 	return b, err
 }
+
+// locksOf returns a directory for the locks of what is at a path.
+func locksOf(path string) string { return path + ".locks" }
 
 // wantHint checks an error's errno, path and hint. An empty hint means that there must be
 // none.

@@ -29,9 +29,12 @@ func TestOpenDoesNotWaitForLeases(t *testing.T) {
 		lease int
 		open  func(*os.File) error
 	}{
-		"a writer": {unix.F_RDLCK, func(f *os.File) error { _, err := Open(f, &Options{}); return err }},
-		"a reader": {unix.F_WRLCK, func(f *os.File) error { _, err := Open(f, &Options{ReadOnly: true}); return err }},
-		"a part":   {unix.F_WRLCK, func(f *os.File) error { _, err := OpenPart(f, 0, 0); return err }},
+		"a writer": {unix.F_RDLCK, func(f *os.File) error { _, err := Open(f, &Options{LockDir: locksOf(f.Name())}); return err }},
+		"a reader": {unix.F_WRLCK, func(f *os.File) error {
+			_, err := Open(f, &Options{ReadOnly: true, LockDir: locksOf(f.Name())})
+			return err
+		}},
+		"a part": {unix.F_WRLCK, func(f *os.File) error { _, err := OpenPart(f, 0, 0); return err }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := leased(t, tt.lease)

@@ -3,47 +3,93 @@ package backing
 import (
 	"errors"
 	"fmt"
+	"os"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/eintr"
 	"github.com/ublk-loop/ublk-loop/internal/hint"
+	"github.com/ublk-loop/ublk-loop/loop/internal/filelock"
 )
 
-// lock keeps other writers away from a file. A file that is written to is locked
-// exclusively, and a file that is only read is locked against writers. The lock
-// (flock(2)) belongs to the open file description and ends with it, however the process
-// ends. A disk is claimed at its open instead, see reopen.
-func (b *Backing) lock(o *Options) error {
-	if b.IsDisk || o.Shared {
+// lock keeps other servers out: a file or disk that is written to is locked for us alone, a
+// file that is only read against writers. passed is the lock of the program whose place
+// this one has taken, nil for none. A disk is claimed by its open too, see reopen.
+func (b *Backing) lock(o *Options, passed *os.File) error {
+	if o.Shared || b.IsDisk && b.ReadOnly {
 		return nil
 	}
-	how, holder := unix.LOCK_EX, "another reader or writer"
+	mode, holder := filelock.Exclusive, "another reader or writer"
 	if b.ReadOnly {
-		how, holder = unix.LOCK_SH, "a writer"
+		mode, holder = filelock.Shared, "a writer"
 	}
-	err := flock(b.FD, how|unix.LOCK_NB)
+	var err error
+	if passed != nil {
+		b.Lock, err = filelock.Adopt(o.LockDir, b.Identity, filelock.Range{}, mode, passed)
+	} else {
+		b.Lock, err = filelock.Acquire(o.LockDir, b.Identity, filelock.Range{}, mode)
+	}
 	switch {
-	case errors.Is(err, unix.EWOULDBLOCK):
+	case errors.Is(err, unix.EBUSY):
 		return hint.Add(fmt.Errorf("already in use by %s: %w", holder, unix.EBUSY), "insist with {shared}")
 	case err != nil:
-		return hint.Add(fmt.Errorf("lock: %w", err), "do without the lock with {shared}")
+		return hint.Add(err, "do without the lock with {shared}")
+	}
+	if !b.IsDisk {
+		b.tellOthers()
 	}
 	return nil
+}
+
+// tellOthers takes the lock that other programs ask for. If one of them has it, the server
+// does without: a user who may only read the file could keep the server out by it.
+func (b *Backing) tellOthers() { _ = flock(b.FD, b.flockMode()) }
+
+func (b *Backing) flockMode() int {
+	if b.ReadOnly {
+		return unix.LOCK_SH
+	}
+	return unix.LOCK_EX
 }
 
 // Unlock releases the lock of a backing without running operations. Closing the backing
 // does not release the lock at once: up to Linux 6.12 a ring keeps the files of its table
 // until all operations that were running then have ended, including those on other files.
 func (b *Backing) Unlock() {
+	if b.Lock != nil {
+		b.Lock.Idle()
+	}
 	if !b.IsDisk {
 		_ = flock(b.FD, unix.LOCK_UN)
 	}
 }
 
-func flock(fd, how int) error {
-	for {
-		if err := unix.Flock(fd, how); !errors.Is(err, unix.EINTR) {
-			return err
-		}
+// LockedByOthers reports whether a program has a lock on the file of OpenPath that says
+// that it reads or writes there (flock(2), fcntl(2)), in the way of a device that only
+// reads or that writes. It is of no concern of a disk.
+func LockedByOthers(file *os.File, readOnly bool) (bool, error) {
+	if err := checkKind(int(file.Fd())); err != nil {
+		return false, err
 	}
+	fd, err := reopenQuietly(file, unix.O_RDONLY)
+	if err != nil {
+		return false, err
+	}
+	b := &Backing{ReadOnly: readOnly}
+	b.use(os.NewFile(uintptr(fd), file.Name()))
+	defer func() { _ = b.Close() }()
+	if err := flock(b.FD, b.flockMode()); errors.Is(err, unix.EWOULDBLOCK) {
+		return true, nil
+	}
+	l := unix.Flock_t{Type: unix.F_WRLCK}
+	if readOnly {
+		l.Type = unix.F_RDLCK
+	}
+	err = unix.FcntlFlock(uintptr(b.FD), unix.F_OFD_GETLK, &l)
+	return err == nil && l.Type != unix.F_UNLCK, err
+}
+
+// flock locks or unlocks an open file, without a wait.
+func flock(fd, how int) error {
+	return eintr.Repeat(func() error { return unix.Flock(fd, how|unix.LOCK_NB) })
 }

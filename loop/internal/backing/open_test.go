@@ -99,7 +99,7 @@ func TestOpenPathFollowsOnce(t *testing.T) {
 	if err := errors.Join(os.Remove(link), os.Symlink(other, link), os.Rename(other, found)); err != nil {
 		t.Fatal(err)
 	}
-	b, err := Open(f, &Options{})
+	b, err := Open(f, &Options{LockDir: locksOf(found)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ const (
 // Options say which part of a file or disk is the device, and how to open it. loop.Config
 // describes them.
 type Options struct {
+	LockDir    string // the directory of package filelock
 	ReadOnly   bool
 	Shared     bool
 	Offset     uint64

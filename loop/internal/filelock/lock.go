@@ -15,6 +15,7 @@ import (
 // Mode says who else may have a range.
 type Mode int16
 
+// The modes.
 const (
 	Exclusive Mode = unix.F_WRLCK // no other lock
 	Shared    Mode = unix.F_RDLCK // other shared locks
@@ -41,8 +42,8 @@ func Acquire(dir string, object identity.File, r Range, mode Mode) (*Lock, error
 }
 
 // Adopt takes over a lock from the program whose place this one has taken: passed is its
-// Pass, which belongs to the lock from then on, unless Adopt returns an error. It returns an
-// error that wraps EBUSY while the rings of that program work on the object.
+// Holder, which belongs to the lock from then on, unless Adopt returns an error. It returns
+// an error that wraps EBUSY while the rings of that program work on the object.
 func Adopt(dir string, object identity.File, r Range, mode Mode, passed *os.File) (*Lock, error) {
 	return acquire(dir, object, passed, func(l *Lock) error {
 		at := sectorsOf(object, r)
@@ -55,10 +56,7 @@ func Adopt(dir string, object identity.File, r Range, mode Mode, passed *os.File
 
 // acquire opens the file of an object, and has take lock ranges of it.
 func acquire(dir string, object identity.File, passed *os.File, take func(*Lock) error) (*Lock, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make the directory of locks: %w", err)
-	}
-	turn, err := waitForTurn(dir)
+	turn, err := takeTurn(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -91,11 +89,7 @@ func (l *Lock) open() (*os.File, error) {
 
 // isFor returns an error that wraps ESTALE if a file is not the one of the lock.
 func (l *Lock) isFor(passed *os.File) error {
-	is, err := passed.Stat()
-	if err != nil {
-		return err
-	}
-	if want, err := os.Stat(filepath.Join(l.dir, l.name)); err != nil || !os.SameFile(is, want) {
+	if !isAt(passed, filepath.Join(l.dir, l.name)) {
 		return fmt.Errorf("the lock that was passed is another file's: %w", unix.ESTALE)
 	}
 	return nil
@@ -104,14 +98,14 @@ func (l *Lock) isFor(passed *os.File) error {
 // RingFD returns a descriptor to be registered with each ring that works on the object.
 func (l *Lock) RingFD() int { return int(l.rings.Fd()) }
 
-// Pass returns a descriptor for Adopt, which keeps the lock when this process closes its
-// own.
-func (l *Lock) Pass() (*os.File, error) {
-	fd, err := unix.FcntlInt(l.holder.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		return nil, os.NewSyscallError("fcntl", err)
-	}
-	return os.NewFile(uintptr(fd), l.name), nil
+// Holder returns what has the lock. The program that takes the place of this one gets it
+// for Adopt.
+func (l *Lock) Holder() *os.File { return l.holder }
+
+// Disown undoes Adopt: the Holder is the caller's again.
+func (l *Lock) Disown() {
+	l.holder = nil
+	l.drop()
 }
 
 // Idle says that no ring works on the object. The close of a ring does not at once: up to
@@ -121,7 +115,7 @@ func (l *Lock) Idle() { _ = lock(l.rings, everything, unlocked) }
 
 // Release ends the lock. The file is removed if nobody else has a lock in it.
 func (l *Lock) Release() error {
-	turn, err := waitForTurn(l.dir)
+	turn, err := takeTurn(l.dir)
 	if err != nil {
 		l.drop()
 		return err
@@ -134,7 +128,7 @@ func (l *Lock) Release() error {
 	return removeUnused(l.holder, filepath.Join(l.dir, l.name))
 }
 
-// drop closes what is open. A lock that was passed stays with the other descriptor.
+// drop closes what is open.
 func (l *Lock) drop() {
 	for _, f := range []*os.File{l.holder, l.rings} {
 		if f != nil {
@@ -146,14 +140,12 @@ func (l *Lock) drop() {
 // Forget removes the file of an object whose server was killed, unless somebody has a lock
 // in it.
 func Forget(dir string, object identity.File) error {
-	turn, err := waitForTurn(dir)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
+	turn, err := takeTurn(dir)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = turn.Close() }()
+	defer func() { _ = os.Remove(dir) }()
 	path := filepath.Join(dir, nameOf(object))
 	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if errors.Is(err, os.ErrNotExist) {
@@ -175,18 +167,40 @@ func removeUnused(f *os.File, path string) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("remove a lock: %w", err)
 	}
+	_ = os.Remove(filepath.Dir(path)) // unless it has others
 	return nil
 }
 
-// waitForTurn waits until no other process opens or removes files of locks. The turn ends
-// with the close of the result.
-func waitForTurn(dir string) (*os.File, error) {
-	d, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+// takeTurn makes the directory, and waits until no other process opens or removes files of
+// locks. The turn ends with the close of the result.
+func takeTurn(dir string) (*os.File, error) {
+	for {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, fmt.Errorf("make the directory of locks: %w", err)
+		}
+		d, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // the last lock was released in between
+		}
+		if err != nil {
+			return nil, fmt.Errorf("open the directory of locks: %w", err)
+		}
+		if err := eintr.Repeat(func() error { return unix.Flock(int(d.Fd()), unix.LOCK_EX) }); err != nil {
+			return nil, errors.Join(fmt.Errorf("wait for other locks: %w", err), d.Close())
+		}
+		if isAt(d, dir) {
+			return d, nil
+		}
+		_ = d.Close() // another has removed it, and its turn is nobody's
+	}
+}
+
+// isAt reports whether an open file is what a path names.
+func isAt(f *os.File, path string) bool {
+	is, err := f.Stat()
 	if err != nil {
-		return nil, fmt.Errorf("open the directory of locks: %w", err)
+		return false
 	}
-	if err := eintr.Repeat(func() error { return unix.Flock(int(d.Fd()), unix.LOCK_EX) }); err != nil {
-		return nil, errors.Join(fmt.Errorf("wait for other locks: %w", err), d.Close())
-	}
-	return d, nil
+	there, err := os.Stat(path)
+	return err == nil && os.SameFile(is, there)
 }

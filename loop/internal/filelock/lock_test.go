@@ -37,6 +37,14 @@ func held(t *testing.T, dir string, object identity.File, r Range, mode Mode) *L
 	return l
 }
 
+// nothingIn checks that no lock is left, and no directory.
+func nothingIn(t *testing.T, dir string) {
+	t.Helper()
+	if left, err := os.ReadDir(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("left are %v, error %v", left, err)
+	}
+}
+
 func TestAcquire(t *testing.T) {
 	later := file
 	later.Birth++
@@ -81,9 +89,7 @@ func TestAcquire(t *testing.T) {
 			if first != nil {
 				want(t, first.Release(), nil)
 			}
-			if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
-				t.Errorf("left are %v, error %v", left, err)
-			}
+			nothingIn(t, dir)
 		})
 	}
 }
@@ -139,12 +145,9 @@ func TestAdopt(t *testing.T) {
 	dir := t.TempDir()
 	l := held(t, dir, file, Range{}, Exclusive)
 	ring := registered(t, l)
-	passed, err := l.Pass()
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.drop() // as the exec does
-	_, err = Acquire(dir, file, Range{}, Exclusive)
+	passed := l.Holder()
+	l.Disown() // as the exec does
+	_, err := Acquire(dir, file, Range{}, Exclusive)
 	want(t, err, unix.EBUSY)
 	_, err = Adopt(dir, file, Range{}, Exclusive, passed)
 	want(t, err, unix.EBUSY)
@@ -159,8 +162,12 @@ func TestAdopt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	next.Disown()
 	_, err = Acquire(dir, file, Range{}, Exclusive)
 	want(t, err, unix.EBUSY)
+	if next, err = Adopt(dir, file, Range{}, Exclusive, passed); err != nil {
+		t.Fatal(err)
+	}
 	want(t, next.Release(), nil)
 	held(t, dir, file, Range{}, Exclusive)
 }
@@ -169,6 +176,7 @@ func TestAdopt(t *testing.T) {
 func TestForget(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "locks")
 	want(t, Forget(dir, file), nil)
+	nothingIn(t, dir)
 	held(t, dir, file, Range{}, Exclusive).drop()
 	second := held(t, dir, disk, Range{}, Exclusive)
 	for _, object := range []identity.File{file, disk, part} {
@@ -202,9 +210,7 @@ func TestAcquireAtOnce(t *testing.T) {
 	for range readers {
 		want(t, <-done, nil)
 	}
-	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
-		t.Errorf("left are %v, error %v", left, err)
-	}
+	nothingIn(t, dir)
 }
 
 func comeAndGo(dir string, rounds int) error {

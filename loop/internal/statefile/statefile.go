@@ -16,6 +16,9 @@ import (
 // Dir is the directory of the records and of their locks.
 const Dir = "/run/ublk-loop"
 
+// LockDir has the locks of files and disks (package filelock).
+const LockDir = Dir + "/locks"
+
 // version is the format of a record. A file of another version is ignored.
 const version = 1
 

@@ -1,0 +1,110 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/transfer"
+	"github.com/ublk-loop/ublk-loop/ublk"
+)
+
+// takeover is a device that another server had, and that this one is to have.
+type takeover struct {
+	device *loop.Status
+	busy   chan struct{} // has room for one: who attempts to take over, or an upgrade
+	had    had           // what is left of the other server, of whoever is in busy
+}
+
+func newTakeover(device *loop.Status, had had) *takeover {
+	return &takeover{device: device, busy: make(chan struct{}, 1), had: had}
+}
+
+// attempt tries to take over the device.
+func (t *takeover) attempt(s *many) error {
+	t.busy <- struct{}{}
+	defer t.leave()
+	file, done, err := t.file(s)
+	if err != nil {
+		return err
+	}
+	defer done()
+	_, err = s.devices.Recover(t.device.ID, file, loop.RecoverOptions{Passed: t.had.passed})
+	if err == nil || errors.Is(err, loop.ErrServed) {
+		t.had.passed = nil // it is the device's
+	}
+	if err != nil {
+		return err
+	}
+	if t.had.holder == nil {
+		s.devices.Release(t.device.ID)
+		return nil
+	}
+	holder := *t.had.holder
+	t.had.holder = nil
+	return s.api.Adopt(t.device.ID, holder)
+}
+
+func (t *takeover) leave() { <-t.busy }
+
+// close closes what is left of the other server.
+func (t *takeover) close() {
+	t.busy <- struct{}{}
+	defer t.leave()
+	t.had.close()
+}
+
+// file returns the device's file: the one that the last server has passed, or else the file
+// at its path.
+func (t *takeover) file(s *many) (file *os.File, done func(), err error) {
+	switch {
+	case t.had.passed != nil:
+		return t.had.passed.File, func() {}, nil
+	case t.had.path != nil:
+		return t.had.path, func() {}, nil
+	}
+	file, err = s.openPath(t.device.File)
+	return file, func() { _ = file.Close() }, err
+}
+
+// isFinal reports whether another attempt would fail too.
+func isFinal(err error) bool {
+	for _, final := range []error{
+		unix.ENODEV, unix.EKEYREJECTED, transfer.ErrNoKey, ublk.ErrClosed, ublk.ErrNotRecoverable, loop.ErrServed, loop.ErrForeign,
+	} {
+		if errors.Is(err, final) {
+			return true
+		}
+	}
+	return false
+}
+
+// freeze waits until no attempt is under way, and lets none begin until thaw is called. It
+// returns an error that wraps EBUSY, and names the device, if an attempt takes longer than
+// patience. It adds to p what is left of the other server.
+func (ts *takeovers) freeze(patience time.Duration, p predecessor) (thaw func(), err error) {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	var held []*takeover
+	thaw = func() {
+		for _, t := range held {
+			t.leave()
+		}
+	}
+	over := time.After(patience)
+	for id, t := range ts.byID {
+		select {
+		case t.busy <- struct{}{}:
+			held = append(held, t)
+			p[id] = t.had
+		case <-over:
+			thaw()
+			return nil, fmt.Errorf("%s is being recovered: %w", ublk.BlockPath(id), unix.EBUSY)
+		}
+	}
+	return thaw, nil
+}

@@ -1,0 +1,43 @@
+package loop
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/hint"
+	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
+)
+
+// openFreed opens the file or disk once the last server, and the holder of a lease on the
+// file, have let go of it, or takes over what has been passed. giveBack undoes that.
+func openFreed(file *os.File, cfg *Config, passed *Passed) (b *backing.Backing, giveBack func() error, err error) {
+	deadline := time.Now().Add(backingTimeout)
+	for pause := firstPause; ; pause = min(2*pause, longestPause) {
+		b, giveBack, err = openOrAdopt(file, cfg, passed)
+		switch {
+		case err == nil && b.Size != cfg.SizeLimit:
+			return nil, nil, errors.Join(fmt.Errorf("%s has become smaller: %w", b.Path, unix.EINVAL), giveBack())
+		case !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.EAGAIN):
+			return b, giveBack, err
+		case time.Now().After(deadline):
+			return nil, nil, hint.Add(err, "end the program that uses it, and recover again")
+		}
+		<-time.After(pause)
+	}
+}
+
+func openOrAdopt(file *os.File, cfg *Config, passed *Passed) (b *backing.Backing, giveBack func() error, err error) {
+	if passed == nil {
+		b, err = openBacking(file, cfg)
+		return b, func() error { return b.Close() }, err
+	}
+	o, err := cfg.backingOptions(file.Name())
+	if err == nil {
+		b, err = backing.Adopt(*passed, o)
+	}
+	return b, func() error { b.Disown(); return nil }, err
+}

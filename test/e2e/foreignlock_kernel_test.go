@@ -1,0 +1,156 @@
+package e2e
+
+import (
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
+)
+
+// reader opens a file as a user does who may only read it.
+func (b *bed) reader(path string) *os.File {
+	b.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = f.Close() })
+	return f
+}
+
+// Whoever may read a file may lock it (flock(2)). That is worth a warning, and keeps no
+// device from the file.
+func TestKernelAddWithForeignLock(t *testing.T) {
+	b := kernelBed(t)
+	const warning = "another program has locked the file"
+	for name, tt := range map[string]struct {
+		args   []string
+		lock   int
+		warned bool
+	}{
+		"exclusive":             {nil, unix.LOCK_EX, true},
+		"exclusive, read-only":  {[]string{"--read-only"}, unix.LOCK_EX, true},
+		"shared":                {nil, unix.LOCK_SH, true},
+		"shared, read-only":     {[]string{"--read-only"}, unix.LOCK_SH, false},
+		"exclusive, and shared": {[]string{"--shared"}, unix.LOCK_EX, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := b.in(t)
+			image := b.image(1 << 20)
+			if err := unix.Flock(int(b.reader(image).Fd()), tt.lock); err != nil {
+				t.Fatal(err)
+			}
+			r := b.run(append(append([]string{"add"}, tt.args...), image)...)
+			if r.status != 0 {
+				t.Fatalf("add: %+v", r)
+			}
+			if strings.Contains(r.err, warning) != tt.warned {
+				t.Errorf("warned %v, want %v: %q", !tt.warned, tt.warned, r.err)
+			}
+			b.del(strings.TrimSpace(r.out))
+		})
+	}
+}
+
+// A user who waits for the lock of a file gets it from a server that was killed, and not
+// from one that is replaced. Neither keeps the next server from the device.
+func TestKernelForeignLockBetweenServers(t *testing.T) {
+	b := kernelBed(t, ublktest.EveryKernel)
+	m := b.serve("--on-crash=reissue")
+	s := b.add(b.image(1 << 20))
+	user, locked := b.reader(s.File), make(chan error, 1)
+	go func() { locked <- unix.Flock(int(user.Fd()), unix.LOCK_EX) }() // received below
+	p := b.pulse(s)
+	for range 3 {
+		b.ok("upgrade")
+		blocks := p.blocks.Load()
+		waitUntil(t, "I/O goes on", func() bool { return p.blocks.Load() > blocks+2 })
+	}
+	select {
+	case err := <-locked:
+		t.Errorf("between two programs of a server, a user gets the lock, error %v", err)
+		locked <- err
+	default:
+	}
+	m.kill()
+	if err := <-locked; err != nil {
+		t.Fatal(err)
+	}
+	m = b.serve("--on-crash=reissue")
+	blocks := p.blocks.Load()
+	waitUntil(t, "I/O goes on", func() bool { return p.blocks.Load() > blocks+2 })
+	b.end(p)
+	m.serves(s)
+	b.del(s.Device)
+}
+
+// What a server cannot take over at its start it takes over later. It serves the rest
+// meanwhile.
+func TestKernelServeTriesAgain(t *testing.T) {
+	b := kernelBed(t)
+	m := b.serve("--on-crash=reissue")
+	missing, works := b.add(b.image(1<<20)), b.add(b.image(1<<20))
+	p := b.pulse(missing)
+	m.kill()
+	moved := missing.File + ".moved"
+	if err := os.Rename(missing.File, moved); err != nil {
+		t.Fatal(err)
+	}
+	log := t.TempDir() + "/log"
+	started := time.Now()
+	m = b.serve("--on-crash=reissue", "--log-file", log)
+	m.serves(works)
+	b.works(works)
+	if now := b.list(missing.Device)[0]; now.State != "quiesced" {
+		t.Errorf("without its file, the device is %s after %v", now.State, time.Since(started))
+	}
+	if text, err := os.ReadFile(log); err != nil || !strings.Contains(string(text), missing.File) {
+		t.Errorf("the log, error %v, does not name %s: %s", err, missing.File, text)
+	}
+	// The next program tries on.
+	b.ok("upgrade")
+	if err := os.Rename(moved, missing.File); err != nil {
+		t.Fatal(err)
+	}
+	blocks := p.blocks.Load()
+	waitUntil(t, "I/O goes on", func() bool { return p.blocks.Load() > blocks+2 })
+	b.end(p)
+	m.serves(works, missing)
+	b.del("--all")
+}
+
+// A second server of a file is refused, whatever it is called, until the first has ended.
+func TestKernelFileHasOneServer(t *testing.T) {
+	b := kernelBed(t)
+	image := b.image(1 << 20)
+	link := image + ".link"
+	if err := os.Link(image, link); err != nil {
+		t.Fatal(err)
+	}
+	for _, first := range [][]string{{}, {"--read-only"}} {
+		s := b.add(append(first, image)...)
+		b.run("add", link).fails(t, 1, link, "already in use", "hint: --shared")
+		if len(first) > 0 {
+			b.del(b.add("--read-only", link).Device)
+		}
+		b.del(s.Device)
+		b.del(b.add(link).Device)
+	}
+	s := b.add(image)
+	b.killServer(s)
+	var next client.Device
+	waitUntil(t, "the killed server has let go", func() bool {
+		r := b.run("add", "--json", link)
+		if r.status == 0 {
+			b.decode(r.out, &next)
+		}
+		return r.status == 0
+	})
+	b.del(next.Device)
+	b.del(s.Device)
+}
