@@ -2,7 +2,6 @@ package keysource
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -10,41 +9,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/ptytest"
 	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/transfer"
 )
-
-// newTerminal returns the two ends of a terminal: the user's and the program's.
-func newTerminal(t *testing.T) (user, program *os.File) {
-	t.Helper()
-	user, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Skipf("no terminals here: %v", err)
-	}
-	t.Cleanup(func() { _ = user.Close() })
-	if err := unix.IoctlSetPointerInt(int(user.Fd()), unix.TIOCSPTLCK, 0); err != nil {
-		t.Fatal(err)
-	}
-	number, err := unix.IoctlGetInt(int(user.Fd()), unix.TIOCGPTN)
-	if err != nil {
-		t.Fatal(err)
-	}
-	program, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = program.Close() })
-	return user, program
-}
-
-func lflag(t *testing.T, f *os.File) uint32 {
-	t.Helper()
-	state, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return state.Lflag
-}
 
 func TestReadHidden(t *testing.T) {
 	const killLine, eraseKey, eofKey = 0x15, 0x7f, 4
@@ -60,8 +28,8 @@ func TestReadHidden(t *testing.T) {
 		{"sec" + string(rune(interruptKey)), "", report.ErrInterrupted},
 		{string(rune(eofKey)), "", report.ErrInterrupted},
 	} {
-		user, program := newTerminal(t)
-		before := lflag(t, program)
+		user, program := ptytest.New(t)
+		before := ptytest.LocalFlags(t, program)
 		type result struct {
 			pass *transfer.Secret
 			err  error
@@ -71,7 +39,7 @@ func TestReadHidden(t *testing.T) {
 			pass, err := readHidden(program)
 			read <- result{pass, err}
 		}()
-		for deadline := time.Now().Add(10 * time.Second); lflag(t, user)&unix.ECHO != 0; time.Sleep(time.Millisecond) {
+		for deadline := time.Now().Add(10 * time.Second); ptytest.LocalFlags(t, user)&unix.ECHO != 0; time.Sleep(time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatal("the echo is still on")
 			}
@@ -89,7 +57,7 @@ func TestReadHidden(t *testing.T) {
 			}
 			r.pass.Close()
 		}
-		if after := lflag(t, program); after != before {
+		if after := ptytest.LocalFlags(t, program); after != before {
 			t.Errorf("%q: the terminal is left as %#x, was %#x", tt.typed, after, before)
 		}
 		if shown := drain(t, user, program); strings.ContainsAny(shown, "secrt") {

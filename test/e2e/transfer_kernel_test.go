@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/internal/ptytest"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
@@ -351,7 +352,7 @@ func TestKernelLUKSPassphrase(t *testing.T) {
 	b := kernelBed(t)
 	image := b.image(32 << 20)
 	b.dm("sh", "-c", `printf %s "pass phrase" | cryptsetup luksFormat --type luks1 --batch-mode --pbkdf-force-iterations 1000 --key-file - "$1"`, "sh", image)
-	user, program := newTerminal(t)
+	user, program := ptytest.New(t)
 	cmd := b.command("add", "--luks", image)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 3}
 	cmd.ExtraFiles = []*os.File{program}
@@ -362,7 +363,7 @@ func TestKernelLUKSPassphrase(t *testing.T) {
 	if want := "Passphrase for " + image + ": "; err != nil || string(asked[:n]) != want {
 		t.Errorf("asked %q, error %v, want %q", asked[:n], err, want)
 	}
-	waitUntil(t, "no echo", func() bool { return lflag(t, user)&unix.ECHO == 0 })
+	waitUntil(t, "no echo", func() bool { return ptytest.LocalFlags(t, user)&unix.ECHO == 0 })
 	if _, err := user.WriteString("pass phrase\n"); err != nil {
 		t.Fatal(err)
 	}

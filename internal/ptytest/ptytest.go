@@ -1,4 +1,5 @@
-package e2e
+// Package ptytest makes terminals for tests.
+package ptytest
 
 import (
 	"fmt"
@@ -8,8 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// newTerminal returns the two ends of a terminal: the user's and the program's.
-func newTerminal(t *testing.T) (user, program *os.File) {
+// New returns the two ends of a terminal: the user's and the program's. It skips the test
+// if the machine has no terminals.
+func New(t testing.TB) (user, program *os.File) {
 	t.Helper()
 	user, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
@@ -31,9 +33,10 @@ func newTerminal(t *testing.T) (user, program *os.File) {
 	return user, program
 }
 
-func lflag(t *testing.T, f *os.File) uint32 {
+// LocalFlags returns the local flags of a terminal, such as ECHO (termios(3)).
+func LocalFlags(t testing.TB, terminal *os.File) uint32 {
 	t.Helper()
-	state, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	state, err := unix.IoctlGetTermios(int(terminal.Fd()), unix.TCGETS)
 	if err != nil {
 		t.Fatal(err)
 	}
