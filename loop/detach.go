@@ -180,8 +180,11 @@ func (s *deviceServer) end(ctl *ublk.Control, was *ublk.Info, force bool) error 
 	switch {
 	case err != nil || ended:
 		return err
-	case !force || s.many:
-		return fmt.Errorf("remove %s: wait for its server: %w", ublk.BlockPath(was.ID), unix.ETIMEDOUT)
+	case s.many:
+		return fmt.Errorf("remove %s: the disk is gone, but its server still has the device: %w", ublk.BlockPath(was.ID), unix.ETIMEDOUT)
+	case !force:
+		err := fmt.Errorf("remove %s: the disk is gone, but its server has not ended: %w", ublk.BlockPath(was.ID), unix.ETIMEDOUT)
+		return hint.Add(err, "{force} kills the server")
 	}
 	if err := s.Kill(); err != nil {
 		return fmt.Errorf("kill server of %s: %w", ublk.BlockPath(was.ID), err)

@@ -75,8 +75,11 @@ func resize(ctl *ublk.Control, id uint32, opts ResizeOptions) error {
 	if err := updateSize(ctl, id, size); err != nil {
 		return err
 	}
+	// The device has its size, whatever becomes of this: the size in the state is for
+	// people, and everything else asks the driver.
 	saved.Status.Size = size
-	return saved.write()
+	_ = saved.write()
+	return nil
 }
 
 func updateSize(ctl *ublk.Control, id uint32, size uint64) error {

@@ -151,15 +151,19 @@ func (r *mountRequest) mount(ctx context.Context, c *client.Client) error {
 	return nil
 }
 
-// callMount executes mount(8).
+// callMount executes mount(8), and waits for it even if the user interrupts this process:
+// then the exit status tells whether the image is mounted.
 func callMount(ctx context.Context, args ...string) error {
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
 	// An absolute path is needed, because mount(8) removes PATH from the environment of
 	// its helpers.
 	program, err := exec.LookPath("/bin/mount")
 	if err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, program, args...)
+	cmd := exec.Command(program, args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("mount(8): %w", err)

@@ -35,6 +35,8 @@ type fakeDevices struct {
 	adding   chan struct{} // if not nil, Add waits until it can receive from it
 	released chan uint32
 	stats    []loop.DeviceStats
+	// canUpgrade is the reason to refuse an upgrade, set before the requests.
+	canUpgrade error
 }
 
 func (d *fakeDevices) Add(file *os.File, cfg loop.Config) (loop.Status, error) {
@@ -147,6 +149,8 @@ func newStandWith(t *testing.T, adding chan struct{}, patience time.Duration) *s
 		Hint:     func(err error) string { return "about " + err.Error() },
 		Status:   func() client.ServerStatus { return client.ServerStatus{Version: "v1"} },
 	}
+	api.CanUpgrade = func() error { return s.devices.canUpgrade }
+	api.Upgrade = func() error { return unix.ENOEXEC }
 	h := api.HTTP()
 	h.ReadHeaderTimeout, h.IdleTimeout = patience, max(h.IdleTimeout, patience)
 	served := make(chan error, 1)
@@ -289,6 +293,20 @@ func TestFailedAdd(t *testing.T) {
 	}
 	if len(s.devices.released) != 0 {
 		t.Error("a lease ended that there was not")
+	}
+}
+
+// An upgrade that fails is an error for the client at each stage.
+func TestUpgradeFails(t *testing.T) {
+	s := newStand(t)
+	err := client.New(s.socket).Upgrade(context.Background())
+	if !client.HasStatus(err, 500) || err.Error() != unix.ENOEXEC.Error() {
+		t.Errorf("after the first answer: %v", err)
+	}
+	s = newStand(t)
+	s.devices.canUpgrade = loop.ErrInUse
+	if err := client.New(s.socket).Upgrade(context.Background()); !client.HasStatus(err, 409) {
+		t.Errorf("before it: %v", err)
 	}
 }
 

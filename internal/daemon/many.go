@@ -32,7 +32,9 @@ type many struct {
 	devices   *loop.Server
 	api       *control.Server
 	collector confine.Collector
-	queues    atomic.Int32 // number of queues of all devices
+	// unrecovered is for the status of the server.
+	unrecovered unrecovered
+	queues      atomic.Int32 // number of queues of all devices
 	// upgrade receives a channel for each request to upgrade. The channel takes the error
 	// of a failed upgrade.
 	upgrade chan chan<- error

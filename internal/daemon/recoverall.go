@@ -74,6 +74,7 @@ func (s *many) takeOver(t *takeover, tried func()) {
 	told := ""
 	for pause := firstRetry; ; pause = min(2*pause, longestRetry) {
 		err := t.attempt(s)
+		s.unrecovered.note(t.device.ID, err)
 		if tried != nil {
 			tried()
 			tried = nil

@@ -12,6 +12,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/internal/control"
 	"github.com/ublk-loop/ublk-loop/internal/hint"
+	"github.com/ublk-loop/ublk-loop/loop"
 )
 
 // freezeTimeout bounds the time that an upgrade waits for running additions and removals
@@ -32,8 +33,13 @@ func (s *many) askUpgrade() error {
 
 // status returns the status of the server itself.
 func (s *many) status() client.ServerStatus {
+	devices, err := loop.List(s.ctl)
+	if err != nil {
+		s.log.error("list", err) // without devices, none is unrecovered
+	}
 	return client.ServerStatus{
 		Version: s.version, PID: os.Getpid(), Generation: s.task.Generation, Devices: s.devices.Len(),
+		Unrecovered: s.unrecovered.among(devices),
 	}
 }
 

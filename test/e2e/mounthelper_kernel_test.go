@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -71,4 +72,27 @@ func remounts(b *bed, mount func(...string) (string, error), image, dir string) 
 			b.Errorf("%d devices after a remount", n)
 		}
 	}
+}
+
+// An interrupt during mount(8) does not make the exit status wrong. Here it comes when the
+// image is mounted and mount(8) has not ended.
+func TestKernelMountHelperInterrupted(t *testing.T) {
+	b := kernelBed(t)
+	dir := t.TempDir()
+	helper, script, target := filepath.Join(dir, "mount.ublk-loop"), filepath.Join(dir, "script"), filepath.Join(dir, "target")
+	if err := errors.Join(os.Symlink(b.bin, helper), os.Mkdir(target, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	b.tool("cp", "/bin/mount", filepath.Join(dir, "mount"))
+	b.write(script, "#!/bin/sh\n"+dir+`/mount "$@"; status=$?; kill -INT $PPID
+i=0; while [ $i -lt 50 ]; do i=$((i+1)); sleep 0.01; done; exit $status`, 0o755)
+	image := b.image(16 << 20)
+	b.tool("mkfs.ext4", "-q", "-F", image)
+	b.serve()
+	out := b.tool("unshare", "--mount", "sh", "-c", `mount --bind "$1" /bin/mount && "$2" "$3" "$4" >&2; echo "status $?"
+		grep -q " $4 ext4 " /proc/self/mounts && echo mounted; true`, "sh", script, helper, image, target)
+	if out != "status 0\nmounted\n" {
+		t.Errorf("the helper says %q", out)
+	}
+	waitUntil(t, "nothing is left", func() bool { return len(b.list()) == 0 })
 }

@@ -145,6 +145,46 @@ func TestKernelUpgradeRefused(t *testing.T) {
 	b.del(s.Device)
 }
 
+// unrecovered returns the devices that the server could not take over.
+func (m *many) unrecovered() []client.Unrecovered {
+	m.b.Helper()
+	var status client.ServerStatus
+	m.b.decode(m.curl("-f", "http://x/v1/server"), &status)
+	return status.Unrecovered
+}
+
+// An upgrade fails if the next program cannot serve a device, and names that device. The
+// others are served.
+func TestKernelUpgradeLosesADevice(t *testing.T) {
+	b := kernelBed(t, ublktest.EveryKernel)
+	m := b.serve("--on-crash=reissue")
+	file := b.image(1 << 20)
+	kept, lost := b.add(b.image(1<<20)), b.add(file)
+	pulse := b.pulse(kept)
+	if err := os.Truncate(file, 4096); err != nil {
+		t.Fatal(err)
+	}
+	r := b.run("upgrade")
+	if want := fmt.Sprintf("process %d, 1 devices\n", m.pid()); r.status != 1 || !strings.HasSuffix(r.out, want) {
+		t.Errorf("exit status %d, output %q, want %q", r.status, r.out, want)
+	}
+	if !strings.Contains(r.err, lost.Device) || !strings.Contains(r.err, "too few") || strings.Contains(r.err, kept.Device) ||
+		!strings.Contains(r.err, fmt.Sprintf("hint: its I/O waits; once the cause is gone, the server or ublk-loop recover %d", lost.ID)) {
+		t.Errorf("errors are %q", r.err)
+	}
+	if left := m.unrecovered(); len(left) != 1 || left[0].ID != lost.ID || !strings.Contains(left[0].Error, "too few") {
+		t.Errorf("the server says %+v", left)
+	}
+	b.end(pulse)
+	m.serves(kept)
+	if err := os.Truncate(file, 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	waitUntil(t, "the server recovers the device", func() bool { return len(m.unrecovered()) == 0 })
+	b.works(b.list(lost.Device)[0])
+	b.del(lost.Device)
+}
+
 // The new program pings the watchdog as soon as it starts, so that it has the full
 // interval until its next ping.
 func TestKernelUpgradeAndWatchdog(t *testing.T) {
