@@ -70,13 +70,13 @@ func (o *addOptions) addFlags(cmd *cobra.Command) {
 	f.BoolVarP(&c.ReadOnly, "read-only", "r", false, "make a read-only device, and open the file read-only")
 	f.VarP(sizeFlag{&c.Offset}, "offset", "o", "start of the device in the file")
 	f.Var(sizeFlag{&c.SizeLimit}, "sizelimit", "maximum size of the device (0: to the end of the file)")
-	f.VarP(sectorFlag{&c.SectorSize}, "sector-size", "b", "logical block size: 512, 1024, 2048 or 4096 (default: the disk's; for a file that\nof its partition table, or 512)")
+	f.VarP(sectorFlag{&c.SectorSize}, "sector-size", "b", "logical block size: 512, 1024, 2048 or 4096 (default: the disk's, or for a\nfile that of its partition table, or 512)")
 	f.Var(switchFlag{&c.DirectIO}, "direct-io", "direct I/O: auto (if possible), on (fail if not), off")
 	f.BoolVarP(&c.PartScan, "partscan", "P", false, "let the kernel look for partitions")
 	f.VarP(countFlag{&c.Queues, maxQueues}, "queues", "q", "number of queues (default and maximum: one for each CPU)")
 	f.VarP(countFlag{&c.Depth, maxDepth}, "depth", "d", "requests that a queue takes at once (default: 128, or 64 without zero copy)")
-	f.Var(limitedSizeFlag{&c.MaxIOBytes, page, maxIO, page}, "max-io", "size of the largest request (default: the disk's, and at most 256K without zero\ncopy)")
-	f.Var(switchFlag{&c.ZeroCopy}, "zero-copy", "use the pages of requests in place: auto (if possible and safe), on\n(fail if not possible), off. On is a risk over a disk that checks what\nit stores: data that changes while it is written may become unreadable")
+	f.Var(limitedSizeFlag{&c.MaxIOBytes, page, maxIO, page}, "max-io", "size of the largest request (default: the disk's, but at most 256K without\nzero copy)")
+	f.Var(switchFlag{&c.ZeroCopy}, "zero-copy", "use the pages of requests in place: auto (if possible and safe), on\n(fail if not possible), off. On is a risk over a disk that verifies\nchecksums: data that changes while it is written may become unreadable")
 	o.transfer.addFlags(f, &c.Transfer)
 	f.Var(onCrashFlag{&c.OnCrash}, "on-crash", "when the server is killed: remove the disk (fail, the default), or keep it for\nrecover, and fail (requeue) or repeat (reissue) the requests that the server had")
 	f.BoolVar(&c.Shared, "shared", false, "attach a file that another process uses")
@@ -199,7 +199,7 @@ func (o *addOptions) checksumWarnings(file *os.File) []string {
 	case checksummer == "":
 		return nil
 	}
-	return []string{fmt.Sprintf("%s checks what it stores: with zero copy, a page that changes while it is written cannot be read again", checksummer)}
+	return []string{fmt.Sprintf("%s verifies checksums: with zero copy, a page that changes while it is written becomes unreadable", checksummer)}
 }
 
 // lockWarnings says that another program has a lock on the file. Such a lock keeps no device

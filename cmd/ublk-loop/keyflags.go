@@ -17,8 +17,8 @@ type keyFlags struct {
 	given  map[string]bool // names of the given flags
 }
 
-// keyPlaces lists the flags that name the place of a key.
-var keyPlaces = []struct {
+// keySources lists the flags that name the source of a key.
+var keySources = []struct {
 	flag string
 	kind keysource.Kind
 }{
@@ -41,7 +41,7 @@ func (o *keyFlags) check(cmd *cobra.Command) error {
 	o.given = map[string]bool{}
 	cmd.Flags().Visit(func(flag *pflag.Flag) { o.given[flag.Name] = true })
 	var flags []string
-	for _, p := range keyPlaces {
+	for _, p := range keySources {
 		if o.given[p.flag] {
 			flags = append(flags, p.flag)
 			o.source.Kind = p.kind

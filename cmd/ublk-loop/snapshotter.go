@@ -57,9 +57,9 @@ func replaceWithSnapshotter(args []string) error {
 // directories for programs that users do not call. It returns an error that wraps ENOENT
 // if the snapshotter is not installed.
 func findSnapshotter(dir string) (string, error) {
-	places := []string{dir, filepath.Join(dir, "../libexec/ublk-loop"), "/usr/libexec/ublk-loop"}
-	for _, place := range places {
-		program := filepath.Join(place, snapshotterProgram)
+	dirs := []string{dir, filepath.Join(dir, "../libexec/ublk-loop"), "/usr/libexec/ublk-loop"}
+	for _, dir := range dirs {
+		program := filepath.Join(dir, snapshotterProgram)
 		err := unix.Access(program, unix.X_OK)
 		if err == nil {
 			return program, nil
@@ -69,7 +69,7 @@ func findSnapshotter(dir string) (string, error) {
 		}
 	}
 	return "", &hint.Error{
-		Err:  fmt.Errorf("find %s in %s: %w", snapshotterProgram, strings.Join(places, ", "), unix.ENOENT),
+		Err:  fmt.Errorf("find %s in %s: %w", snapshotterProgram, strings.Join(dirs, ", "), unix.ENOENT),
 		Hint: "it is a separate program: run make build-snapshotter, and install bin/" + snapshotterProgram + " there",
 	}
 }

@@ -29,7 +29,7 @@ func newUpgradeCommand(a *app) *cobra.Command {
 		Args: arguments(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.runUpgrade(cmd.Context(), socket) },
 	}
-	cmd.Flags().StringVar(&socket, "socket", client.DefaultSocket, "path of the server's socket, `PATH`")
+	cmd.Flags().StringVar(&socket, "socket", client.DefaultSocket, "`PATH` of the server's socket")
 	return cmd
 }
 

@@ -105,7 +105,7 @@ func TestKernelChecksums(t *testing.T) {
 			b := b.in(t)
 			r := b.run("add", tt.flag, disk)
 			path := strings.TrimSpace(r.out)
-			if warned := strings.Contains(r.err, "checks what it stores"); r.status != 0 || warned != tt.risk {
+			if warned := strings.Contains(r.err, "verifies checksums"); r.status != 0 || warned != tt.risk {
 				t.Errorf("exit status %d, warnings %q", r.status, r.err)
 			}
 			s := b.list(path)[0]
