@@ -7,8 +7,8 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/rawname"
 )
 
-// A file's name need not be UTF-8. The types with a member file have a second member,
-// file_bytes, for such a name (docs/json.md). Programs in Go see only File.
+// A file name need not be UTF-8. For other names, the types with a member file have a
+// second member, file_bytes (docs/json.md). Go programs see only File.
 
 // plainDevice is Device without its methods.
 type plainDevice Device
@@ -79,8 +79,8 @@ func (r *AddRequest) UnmarshalJSON(text []byte) error {
 	return err
 }
 
-// marshal is json.Marshal without the escapes for <, > and &, which the encoder of the
-// whole text adds if it wants them.
+// marshal is json.Marshal without the escapes for <, > and &. The encoder of the whole
+// text adds them if it has to.
 func marshal(v any) ([]byte, error) {
 	var text bytes.Buffer
 	enc := json.NewEncoder(&text)

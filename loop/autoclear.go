@@ -8,38 +8,41 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
-// autoclearInterval is the longest time between two checks whether a device is still in
-// use. The kernel tells nobody of that: neither a close nor an unmount makes an event that
-// reaches a server (__bdev_release in block/bdev.c calls nothing of the ublk driver).
+// autoclearInterval is the maximum time between two checks whether a device is still in
+// use. The kernel does not report the end of the use: neither a close nor an unmount
+// causes an event that reaches a server (__bdev_release in block/bdev.c calls no function
+// of the ublk driver).
 const autoclearInterval = 500 * time.Millisecond
 
-// reaper stops the released devices of a Server, once nobody uses them (lifetime).
+// reaper stops the released devices of a Server when they are no longer in use
+// (lifetime).
 //
 //	rests ──> schedule ──> runs ──> no device to check, or the server is closed ──> rests
 //
 // It has a goroutine while it runs. The goroutine stops a device only under the lock of
-// the device's state, and only if the device is released and no Keep is under way.
+// the device's state, and only if the device is released and no Keep is running.
 type reaper struct {
 	s    *Server
-	wake chan struct{}  // something is to be checked now
-	done sync.WaitGroup // of the goroutine
+	wake chan struct{}  // receives when a device must be checked now
+	done sync.WaitGroup // waits for the goroutine
 	runs bool           // protected by Server.mu
 
-	// asking is held while another process checks.
+	// asking is held while another process checks devices.
 	asking sync.Mutex
 }
 
-// checks are when a device is checked.
+// checks says when a device is checked.
 type checks struct {
 	next  time.Time
-	pause time.Duration // after it
+	pause time.Duration // time until the check after next
 }
 
 func newReaper(s *Server) *reaper {
 	return &reaper{s: s, wake: make(chan struct{}, 1)}
 }
 
-// schedule has a released device checked from now on. The caller holds Server.mu.
+// schedule makes the reaper check a released device at once and then repeatedly. The
+// caller holds Server.mu.
 func (r *reaper) schedule(d *served) {
 	if r.s.closed {
 		return
@@ -53,7 +56,7 @@ func (r *reaper) schedule(d *served) {
 	r.alarm()
 }
 
-// settle returns when the other process has done what it was told to.
+// settle waits until the other process has finished its check.
 func (r *reaper) settle() {
 	r.asking.Lock()
 	defer r.asking.Unlock()
@@ -63,12 +66,12 @@ func (r *reaper) settle() {
 func (r *reaper) alarm() {
 	select {
 	case r.wake <- struct{}{}:
-	default: // it is about to
+	default: // an alarm is already pending
 	}
 }
 
-// run checks the devices, each at its time, until there is none. It ends with the
-// device that it is at when the server is closed: Shutdown waits for that.
+// run checks each device at its time, until there is no device to check. When the server
+// is closed, run finishes the check of one device and ends. Shutdown waits for that.
 func (r *reaper) run() {
 	defer r.done.Done()
 	timer := time.NewTimer(0)
@@ -90,8 +93,8 @@ func (r *reaper) run() {
 	}
 }
 
-// due returns the devices to check now, and when to check again. A zero time
-// says that there is nothing more to do: the goroutine ends.
+// due returns the devices to check now, and the time of the next check. A zero time means
+// that there is nothing to check, and the goroutine ends.
 func (r *reaper) due(now time.Time) (due []*served, next time.Time) {
 	r.s.mu.Lock()
 	defer r.s.mu.Unlock()
@@ -115,8 +118,8 @@ func (r *reaper) due(now time.Time) (due []*served, next time.Time) {
 	return due, next
 }
 
-// stop stops those that nobody uses. Where the driver can't tell, another
-// process looks, at all of them.
+// stop stops the devices that are not in use. If the driver cannot tell, another process
+// checks all these devices.
 func (r *reaper) stop(due []*served) {
 	var unknown []*served
 	for _, d := range due {
@@ -133,8 +136,8 @@ func (r *reaper) stop(due []*served) {
 	}
 }
 
-// tryStop stops a released device that nobody uses. The caller has the lock of its
-// state, which Keep waits for.
+// tryStop stops a released device that is not in use. The caller holds the lock of its
+// state, for which Keep waits.
 func (r *reaper) tryStop(d *served, id uint32) error {
 	if !r.s.isReaped(d) {
 		return nil
@@ -142,7 +145,7 @@ func (r *reaper) tryStop(d *served, id uint32) error {
 	return r.s.ctl.TryStop(id)
 }
 
-// ask has another process stop those that nobody uses.
+// ask makes another process stop the devices that are not in use.
 func (r *reaper) ask(unknown []*served) {
 	r.asking.Lock()
 	defer r.asking.Unlock()
@@ -153,7 +156,7 @@ func (r *reaper) ask(unknown []*served) {
 		}
 	}
 	if len(devices) > 0 {
-		// In use, or gone meanwhile: the next check tells.
+		// An error means that a device is in use or gone; the next check will tell.
 		_ = r.s.opts.StopUnused(devices...)
 	}
 }

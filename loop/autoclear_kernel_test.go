@@ -14,7 +14,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// addTo adds a device of a file to a server, with an id or, for nil, any.
+// addTo adds a device of a file to a server. A nil id stands for any id.
 func addTo(t *testing.T, s *Server, path string, id *uint32) (*served, uint32) {
 	t.Helper()
 	file := openPath(t, path)
@@ -30,11 +30,11 @@ func addTo(t *testing.T, s *Server, path string, id *uint32) (*served, uint32) {
 	return d, status.ID
 }
 
-// A look at a device that has ended meanwhile, or a stop of it, does nothing to
-// the next device with its id.
+// If a device has ended during a check or a stop, the next device with its id is not
+// affected.
 func TestKernelLookAtADeviceThatWasReplaced(t *testing.T) {
 	ctl := ublktest.Kernel(t)
-	// As if another process were slow: what it is told to stop it does after this.
+	// This acts as a slow process: it stops the devices later.
 	var told []TaggedID
 	s := NewServer(ctl, ServerOptions{StopUnused: func(devices ...TaggedID) error {
 		told = append(told, devices...)
@@ -75,15 +75,15 @@ func TestKernelLookAtADeviceThatWasReplaced(t *testing.T) {
 	}
 }
 
-// lookingServer is a server that looks by itself whether devices are in use, and
-// how often it has looked.
+// lookingServer returns a server that itself checks whether devices are in use, and the
+// number of its checks.
 func lookingServer(t *testing.T, ctl *ublk.Control) (*Server, *atomic.Int32) {
 	t.Helper()
 	looks := new(atomic.Int32)
 	s := NewServer(ctl, ServerOptions{
 		StopUnused: func(devices ...TaggedID) error {
 			for _, device := range devices {
-				_ = StopUnused(ctl, device) // in use: the next look tells
+				_ = StopUnused(ctl, device) // in use: the next check will tell
 			}
 			return nil
 		},
@@ -97,15 +97,15 @@ func lookingServer(t *testing.T, ctl *ublk.Control) (*Server, *atomic.Int32) {
 	return s, looks
 }
 
-// looksFor reports whether a server looks for the end of any device's use.
+// looksFor reports whether the reaper runs.
 func (r *reaper) looksFor() bool {
 	r.s.mu.Lock()
 	defer r.s.mu.Unlock()
 	return r.runs
 }
 
-// A device whose holder has gone can be kept while it is in use, and nobody looks
-// at it any more.
+// A device whose holder has gone can be kept while it is in use. The server then no
+// longer checks it.
 func TestKernelKeepAfterRelease(t *testing.T) {
 	ctl := ublktest.Kernel(t)
 	path := sparseFile(t, mountTmpfs(t))
@@ -134,19 +134,19 @@ func TestKernelKeepAfterRelease(t *testing.T) {
 	if saved, err := readState(id); err != nil || saved == nil || saved.Config.Autoclear {
 		t.Errorf("it has the state %+v, error %v", saved, err)
 	}
-	s.Release(id) // that of a holder who has kept it
+	s.Release(id) // the release by a holder that has kept the device
 	if s.reap.looksFor() {
 		t.Error("it is looked at again")
 	}
 }
 
-// A device that has lost its disk is not kept, nor is one that has ended.
+// A device that has lost its disk, or has ended, cannot be kept.
 func TestKernelKeepOfWhatIsRemoved(t *testing.T) {
 	ctl := ublktest.Kernel(t)
 	path := sparseFile(t, mountTmpfs(t))
 	s, _ := lookingServer(t, ctl)
 	d, id := addTo(t, s, path, nil)
-	lock, err := statefile.Acquire(id) // with it nothing of the device is removed but the disk
+	lock, err := statefile.Acquire(id) // with the lock held, only the device's disk is removed
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,8 +168,8 @@ func TestKernelKeepOfWhatIsRemoved(t *testing.T) {
 	}
 }
 
-// Who keeps a device that another process looks at waits for what that does: it was
-// told to stop the device before.
+// If another process is checking a device, Keep waits for the result, because that
+// process was told to stop the device before.
 func TestKernelKeepWaitsForALook(t *testing.T) {
 	var s *Server
 	var d *served
@@ -186,7 +186,7 @@ func TestKernelKeepWaitsForALook(t *testing.T) {
 	}})
 	d, _ = addTo(t, s, sparseFile(t, mountTmpfs(t)), nil)
 	s.mu.Lock()
-	d.lifetime = released // but the server itself does not look
+	d.lifetime = released // but the server itself does not check
 	s.mu.Unlock()
 	s.reap.ask([]*served{d})
 	if err := <-answer; err != nil {
@@ -197,15 +197,15 @@ func TestKernelKeepWaitsForALook(t *testing.T) {
 	}
 }
 
-// isKeeping reports whether a Keep of a device is under way.
+// isKeeping reports whether a Keep of a device is running.
 func (s *Server) isKeeping(d *served) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return d.keeping > 0
 }
 
-// A holder that leaves while a Keep is under way leaves the device to the end of that:
-// it is removed if the Keep fails, and stays if it succeeds.
+// If the holder leaves while a Keep is running, the result of Keep decides: the device is
+// removed if Keep fails, and stays if it succeeds.
 func TestKernelReleaseDuringKeep(t *testing.T) {
 	for name, stops := range map[string]int{"fails": 1, "succeeds": 0} {
 		t.Run(name, func(t *testing.T) {
@@ -213,7 +213,7 @@ func TestKernelReleaseDuringKeep(t *testing.T) {
 			path := sparseFile(t, mountTmpfs(t))
 			s, _ := lookingServer(t, ctl)
 			d, id := addTo(t, s, path, nil)
-			lock, err := statefile.Acquire(id) // for which Keep waits
+			lock, err := statefile.Acquire(id) // Keep waits for this lock
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -238,14 +238,14 @@ func TestKernelReleaseDuringKeep(t *testing.T) {
 	}
 }
 
-// Two may keep a device at once. When one of them fails, the reaper still leaves the
-// device alone for the other, and a success lasts.
+// Two goroutines may keep a device at the same time. If one of them fails, the reaper
+// still leaves the device to the other, and a success lasts.
 func TestKernelKeepTwice(t *testing.T) {
 	ctl := ublktest.Kernel(t)
 	path := sparseFile(t, mountTmpfs(t))
 	s, _ := lookingServer(t, ctl)
 	d, id := addTo(t, s, path, nil)
-	s.beginKeep(d) // the other
+	s.beginKeep(d) // the other goroutine
 	s.Release(id)
 	s.countStops(d, 1) // as if it were being stopped
 	if err := s.Keep(id); !errors.Is(err, unix.ENODEV) {
@@ -265,14 +265,14 @@ func TestKernelKeepTwice(t *testing.T) {
 	}
 }
 
-// A device that cannot be kept goes on as it was: released, it is looked at again.
+// A failed Keep changes nothing: a released device is checked again.
 func TestKernelKeepFails(t *testing.T) {
 	ctl := ublktest.Kernel(t)
 	path := sparseFile(t, mountTmpfs(t))
 	s, _ := lookingServer(t, ctl)
 	d, id := addTo(t, s, path, nil)
 	s.mu.Lock()
-	d.lifetime = released // but nobody looks
+	d.lifetime = released // but the reaper does not run
 	d.stops = 1           // as if it were being stopped
 	s.mu.Unlock()
 	if err := s.Keep(id); !errors.Is(err, unix.ENODEV) {
@@ -284,7 +284,7 @@ func TestKernelKeepFails(t *testing.T) {
 	waitClosed(t, "the end of a device that nobody uses", d.gone)
 }
 
-// A device that is kept while it is being looked at stays.
+// A device that is kept during a check stays.
 func TestKernelKeepDuringALook(t *testing.T) {
 	ctl := ublktest.Kernel(t)
 	path := sparseFile(t, mountTmpfs(t))
@@ -293,7 +293,7 @@ func TestKernelKeepDuringALook(t *testing.T) {
 	if err := s.Keep(id); err != nil {
 		t.Fatal(err)
 	}
-	s.reap.stop([]*served{d}) // as found before
+	s.reap.stop([]*served{d}) // due before the Keep
 	s.reap.ask([]*served{d})
 	if info, err := ctl.Info(id); err != nil || info.State != ublk.StateLive {
 		t.Errorf("it is in state %v, error %v", info.State, err)

@@ -12,24 +12,24 @@ import (
 // lifetime says how long a device of a Server stays.
 //
 //	Add, Recover ──> kept
-//	         └─────> leased ──> Release ──> released ──> nobody uses it ──> gone
+//	         └─────> leased ──> Release ──> released ──> not in use ──> gone
 //	leased, released ──> Keep ──> kept
 //	kept, leased, released ──> Remove, Shutdown, its own end ──> gone
 //
-// Keep takes time: it waits for checks that have begun, and writes the state. Until
-// Keep ends, the lifetime is what it was, Release may change it, and the reaper leaves
-// the device alone (served.keeping). A Keep that fails changes nothing.
+// Keep takes time, because it waits for running checks and writes the state. Until Keep
+// ends, the lifetime stays as it was, Release may change it, and the reaper leaves the
+// device alone (served.keeping). A Keep that fails changes nothing.
 //
-// A goroutine that stops a device or writes its state holds the lock of its state,
-// with one exception: a stop that the driver does not answer within slowAfter goes on
-// without the lock (served.stops), and Keep comes too late for it. The order of locks
-// is reaper.asking, the lock of a state, Server.mu.
+// A goroutine that stops a device or writes its state holds the lock of its state, with
+// one exception: a stop that the driver does not answer within slowAfter continues
+// without the lock (served.stops), and Keep comes too late for it. The order of locks is
+// reaper.asking, the lock of a state, Server.mu.
 type lifetime uint8
 
 const (
 	kept     lifetime = iota // until it is removed
 	leased                   // Config.Autoclear: until its holder releases it
-	released                 // Config.Autoclear: until nobody uses it
+	released                 // Config.Autoclear: until it is no longer in use
 )
 
 // lifetimeOf returns the lifetime of a new device.
@@ -47,9 +47,10 @@ func (s *Server) lifetime(d *served) lifetime {
 	return d.lifetime
 }
 
-// Release tells the server that the holder of a device with Config.Autoclear is gone.
-// The server removes the device as soon as nobody uses it. The driver reports no last
-// close, so the server checks: at once at first, and in the end twice a second.
+// Release tells the server that the holder of a device with Config.Autoclear is gone. The
+// server removes the device when it is no longer in use. The driver does not report the
+// last close, so that the server checks: at once, then less and less often, and in the
+// end twice a second.
 func (s *Server) Release(id uint32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -63,9 +64,9 @@ func (s *Server) Release(id uint32) {
 	}
 }
 
-// Keep makes a device with Config.Autoclear one without: it stays until it is removed,
-// even after Release. Keep returns an error that wraps ENODEV for a device that the
-// server does not have, or that is being removed.
+// Keep ends Config.Autoclear for a device: it stays until it is removed, even after
+// Release. Keep returns an error that wraps ENODEV if the server does not have the
+// device, or if the device is being removed.
 func (s *Server) Keep(id uint32) error {
 	d, err := s.find(id)
 	if err != nil {
@@ -90,7 +91,7 @@ func (s *Server) beginKeep(d *served) lifetime {
 	return d.lifetime
 }
 
-// endKeep ends what beginKeep began.
+// endKeep is the counterpart of beginKeep. err is the result of the Keep.
 func (s *Server) endKeep(d *served, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -113,7 +114,7 @@ func (s *Server) isReaped(d *served) bool {
 // isReaped is [Server.isReaped] for a caller that holds Server.mu.
 func (d *served) isReaped() bool { return d.lifetime == released && d.keeping == 0 }
 
-// keep writes to the state that the device stays when nobody uses it. It returns an
+// keep writes to the state that the device stays when it is not in use. It returns an
 // error that wraps ENODEV for a device that has lost its disk.
 func (d *Device) keep() error {
 	lock, err := statefile.Acquire(d.ID())

@@ -12,8 +12,9 @@ import (
 	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
 )
 
-// openFreed opens the file or disk once the last server, and the holder of a lease on the
-// file, have let go of it, or takes over what has been passed. giveBack undoes that.
+// openFreed opens the file or disk when the last server, and the holder of a lease on the
+// file, have released it. If files were passed, it takes them over instead. giveBack
+// undoes that.
 func openFreed(file *os.File, cfg *Config, passed *Passed) (b *backing.Backing, giveBack func() error, err error) {
 	deadline := time.Now().Add(backingTimeout)
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {

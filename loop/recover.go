@@ -32,9 +32,9 @@ type RecoverOptions struct {
 	// Key is the key of the device's transfer, nil if there is none. Recover closes it,
 	// even if it fails.
 	Key *transfer.Secret
-	// Passed is what the program had open of the device that this one has taken the
-	// place of, nil for none. Then the file is not opened again. It is the device's
-	// from then on, unless there is an error.
+	// Passed has the open files of the program that this one has replaced, or is nil.
+	// With Passed, the file is not opened again. The device owns Passed, unless Recover
+	// returns an error.
 	Passed *Passed
 }
 

@@ -13,18 +13,18 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
-// ServerOptions say how a Server does what it does.
+// ServerOptions are the options of NewServer.
 type ServerOptions struct {
-	// Events is told of what happens, nil for nobody.
+	// Events receives the server's events; it may be nil.
 	Events Events
-	// StopUnused calls the function of that name for devices in another
-	// process, and waits for it. A server must not open its own devices, which
-	// that has to before Linux 7.0. Without it (nil) devices count as in use
-	// where the driver does not say otherwise.
+	// StopUnused calls the function StopUnused for devices in another process, and waits
+	// for it. Before Linux 7.0 StopUnused has to open the devices, and a server must not
+	// open its own devices. If the option is nil, devices count as in use when the driver
+	// cannot tell.
 	StopUnused func(devices ...TaggedID) error
-	// Checked is called each time that the server has checked whether devices
-	// with Config.Autoclear are in use still, nil for nobody. Such checks make
-	// garbage without end: it is for who has turned Go's collector off.
+	// Checked is called after each check whether devices with Config.Autoclear are still
+	// in use; it may be nil. These checks make garbage again and again, which matters to
+	// a caller that has switched Go's collector off.
 	Checked func()
 }
 
@@ -32,37 +32,37 @@ type ServerOptions struct {
 //
 //	NewServer -> Add, Recover, Remove, Release, … -> Shutdown
 //
-// A device ends by Remove or Shutdown, by the hand of another process (Detach),
-// or when it fails; one with Config.Autoclear also when nobody uses it. Methods
-// may be called by several goroutines.
+// A device ends by Remove or Shutdown, by Detach in another process, or when it fails. A
+// device with Config.Autoclear also ends when it is no longer in use. Methods are safe
+// for concurrent use.
 type Server struct {
 	ctl  *ublk.Control
 	opts ServerOptions
 	reap *reaper
-	// threads serve the devices' queues.
+	// threads serves the devices' queues.
 	threads *threads
 
-	mu      sync.Mutex // protects what is below
+	mu      sync.Mutex // protects the fields below
 	devices map[uint32]*served
 	closed  bool
-	coming  sync.WaitGroup // devices that are being made or taken over; none is added once closed is set
+	coming  sync.WaitGroup // devices that are being made or taken over; closed prevents new ones
 }
 
-// served is a device that a Server has.
+// served is a device of a Server.
 type served struct {
 	dev  *Device
-	gone chan struct{} // closed when nothing of it is left
-	err  error         // why it ended; read after gone
+	gone chan struct{} // closed when the device is completely gone
+	err  error         // result of the device; valid after gone
 
-	// Protected by Server.mu.
+	// Server.mu protects these fields.
 	lifetime lifetime
 	keeping  int    // calls of Keep that have not ended
 	checks   checks // while it is released
 	stops    int    // stops without the lock of its state that are under way or have stopped it
 }
 
-// NewServer returns a server without devices. It uses ctl, which the caller
-// closes after Shutdown.
+// NewServer returns a server without devices. It uses ctl, which the caller must close
+// after Shutdown.
 func NewServer(ctl *ublk.Control, opts ServerOptions) *Server {
 	if opts.Events == nil {
 		opts.Events = noEvents{}
@@ -78,13 +78,13 @@ func NewServer(ctl *ublk.Control, opts ServerOptions) *Server {
 	return s
 }
 
-// countAsUsed is a StopUnused that cannot look.
+// countAsUsed is a StopUnused that cannot check devices.
 func countAsUsed(devices ...TaggedID) error {
-	return fmt.Errorf("remove %s: nobody can tell who uses it: %w", ublk.BlockPath(devices[0].ID), ErrInUse)
+	return fmt.Errorf("remove %s: its users cannot be determined: %w", ublk.BlockPath(devices[0].ID), ErrInUse)
 }
 
-// Add makes a device of a file, as Attach does. One with cfg.Autoclear has a
-// holder, the caller, and stays until Release, however long nobody uses it.
+// Add makes a device of a file, as Attach does. With cfg.Autoclear the caller holds the
+// device, and the device stays at least until Release.
 func (s *Server) Add(file *os.File, cfg Config) (Status, error) {
 	came, err := s.begin(cfg.Key)
 	if err != nil {
@@ -99,8 +99,8 @@ func (s *Server) Add(file *os.File, cfg Config) (Status, error) {
 	return s.take(dev, false)
 }
 
-// begin announces a device: Shutdown waits until the returned function is called.
-// Without it the key is closed.
+// begin announces a new device, and Shutdown waits until the returned function is called.
+// If the server is closed, begin closes the key.
 func (s *Server) begin(key *transfer.Secret) (came func(), err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -114,7 +114,7 @@ func (s *Server) begin(key *transfer.Secret) (came func(), err error) {
 	return s.coming.Done, nil
 }
 
-// take keeps a device from now on.
+// take adds a device to the server.
 func (s *Server) take(dev *Device, recovered bool) (Status, error) {
 	status := dev.Status()
 	d := &served{dev: dev, lifetime: lifetimeOf(&status), gone: make(chan struct{})}
@@ -122,12 +122,12 @@ func (s *Server) take(dev *Device, recovered bool) (Status, error) {
 	case s.enter(d, status, recovered):
 		return status, nil
 	case recovered:
-		return Status{}, ublk.ErrClosed // as after Shutdown: it waits for another once the process has ended
+		return Status{}, ublk.ErrClosed // as after Shutdown, the device waits for the next server when the process has ended
 	}
 	return Status{}, errors.Join(ublk.ErrClosed, dev.Close())
 }
 
-// enter has a device served, unless the server is closed.
+// enter makes the server serve a device, unless the server is closed.
 func (s *Server) enter(d *served, status Status, recovered bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -140,7 +140,7 @@ func (s *Server) enter(d *served, status Status, recovered bool) bool {
 	return true
 }
 
-// watch owns a device: it removes what is left of it when it ends.
+// watch owns a device, and removes it when it ends.
 func (s *Server) watch(d *served, status Status) {
 	<-d.dev.Done()
 	d.err = errors.Join(d.dev.Err(), d.dev.Close())
@@ -149,7 +149,8 @@ func (s *Server) watch(d *served, status Status) {
 	close(d.gone)
 }
 
-// drop forgets a device that is gone. Its id may be that of another by now.
+// drop removes a device that is gone from the list. Its id may belong to another device
+// by now.
 func (s *Server) drop(d *served, id uint32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -158,8 +159,8 @@ func (s *Server) drop(d *served, id uint32) {
 	}
 }
 
-// find returns a device of this server. It returns an error that wraps ENODEV
-// where it has none with that id.
+// find returns a device of this server. It returns an error that wraps ENODEV if the
+// server has no device with the id.
 func (s *Server) find(id uint32) (*served, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -170,7 +171,7 @@ func (s *Server) find(id uint32) (*served, error) {
 	return d, nil
 }
 
-// Devices returns what the server serves, by id.
+// Devices returns the devices that the server serves, by id.
 func (s *Server) Devices() []Status {
 	list := []Status{}
 	for _, d := range s.all() {
@@ -181,7 +182,7 @@ func (s *Server) Devices() []Status {
 	return list
 }
 
-// Len returns how many devices the server has.
+// Len returns the number of the server's devices.
 func (s *Server) Len() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -200,16 +201,17 @@ func (s *Server) all() []*served {
 	return list
 }
 
-// Recover takes over a device that waits for a server, as the function of that
-// name does. One with Config.Autoclear has a holder then, as after Add. It
-// returns an error that wraps ErrServed for one that this server has.
+// Recover takes over a device that waits for a server, as the function Recover does. With
+// Config.Autoclear the caller holds the device, as after Add. It returns an error that
+// wraps ErrServed if this server has the device.
 func (s *Server) Recover(id uint32, file *os.File, opts RecoverOptions) (Status, error) {
 	came, err := s.begin(opts.Key)
 	if err != nil {
 		return Status{}, err
 	}
 	defer came()
-	// The driver would have it waited for, and it is this process that has the file.
+	// Without this check the recovery would wait for this process, which has the file
+	// open.
 	if d, err := s.find(id); err == nil && !d.dev.isDone() {
 		if opts.Key != nil {
 			opts.Key.Close()

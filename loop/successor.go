@@ -31,9 +31,9 @@ func (s *Server) CanEnd() error {
 	return hint.Add(err, "only devices with {on_crash=reissue}, and without a key, outlive their server unharmed; remove others first")
 }
 
-// Pass returns what the server has open of its devices, by id, for the Recover of the
-// program that takes the place of this one. It stays the server's. A device that is about
-// to end may have none.
+// Pass returns the open files of the server's devices, by id, for Recover in the program
+// that replaces this one. The server still owns them. A device that is about to end may
+// be missing.
 func (s *Server) Pass() map[uint32]Passed {
 	all := map[uint32]Passed{}
 	for _, d := range s.all() {
@@ -44,7 +44,7 @@ func (s *Server) Pass() map[uint32]Passed {
 	return all
 }
 
-// pass returns what is open of the device's file, if the device is not about to end.
+// pass returns the open files of the device, unless the device is about to end.
 func (d *Device) pass() (Passed, bool) {
 	if !d.closing.TryLock() {
 		return Passed{}, false

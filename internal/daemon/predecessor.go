@@ -11,14 +11,14 @@ import (
 	"github.com/ublk-loop/ublk-loop/loop"
 )
 
-// had is what the last server had of a device.
+// had holds the last server's leavings of a device.
 type had struct {
-	holder *control.Holder // who the device is there for; nil if it has no lease
-	passed *loop.Passed    // what was open; nil after a server that was killed
-	path   *os.File        // the file, open for its path only; from an earlier version
+	holder *control.Holder // the client that holds the device; nil if it has no lease
+	passed *loop.Passed    // open files; nil if the last server was killed
+	path   *os.File        // the file, opened with O_PATH, from an earlier version
 }
 
-// close closes the descriptors. The holder of a lease notices it.
+// close closes the descriptors. The lease holder notices it.
 func (h *had) close() {
 	if h.holder != nil && h.holder.Conn != nil {
 		_ = h.holder.Conn.Close()
@@ -31,7 +31,7 @@ func (h *had) close() {
 	}
 }
 
-// predecessor is what the last server had, by device.
+// predecessor maps devices to what the last server has left of them.
 type predecessor map[uint32]had
 
 // takePredecessor returns what the last server has passed.
@@ -53,7 +53,7 @@ func takePredecessor(task *manyTask, files descriptors) predecessor {
 	return p
 }
 
-// add adds a descriptor with a prefix of a name.
+// add adds a descriptor, whose name has this prefix.
 func (h *had) add(prefix string, f *os.File) {
 	if h.passed == nil && (prefix == openFile || prefix == deviceLockFile) {
 		h.passed = &loop.Passed{}
@@ -87,7 +87,7 @@ func deviceOf(name string) (id uint32, prefix string, found bool) {
 	return 0, "", false
 }
 
-// passOn adds what the next server gets to its task and descriptors.
+// passOn adds everything for the next server to its task and descriptors.
 func (p predecessor) passOn(task *manyTask, files descriptors) {
 	task.Until = map[uint32]time.Time{}
 	for id, h := range p {
@@ -103,7 +103,7 @@ func (p predecessor) passOn(task *manyTask, files descriptors) {
 	}
 }
 
-// addOwn adds what this server has of its devices.
+// addOwn adds this server's open files and holders.
 func (p predecessor) addOwn(passed map[uint32]loop.Passed, holders map[uint32]control.Holder) {
 	for id, own := range passed {
 		h := had{passed: &own}
@@ -114,14 +114,14 @@ func (p predecessor) addOwn(passed map[uint32]loop.Passed, holders map[uint32]co
 	}
 }
 
-// take returns what there was of a device, which is the caller's then.
+// take removes and returns the entry of a device. The caller owns it.
 func (p predecessor) take(id uint32) had {
 	h := p[id]
 	delete(p, id)
 	return h
 }
 
-// close closes all that was not taken.
+// close closes all remaining entries.
 func (p predecessor) close() {
 	for id, h := range p {
 		h.close()

@@ -32,7 +32,7 @@ func inode(t *testing.T, f *os.File) uint64 {
 	return st.Ino
 }
 
-// The next server gets what the last one had, by device.
+// The next server gets the leases and files of the last one, by device.
 func TestPredecessor(t *testing.T) {
 	until := time.Now().Add(time.Hour).Round(0)
 	lease, file, lock, path := pipeEnd(t), pipeEnd(t), pipeEnd(t), pipeEnd(t)

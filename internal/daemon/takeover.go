@@ -13,11 +13,11 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
-// takeover is a device that another server had, and that this one is to have.
+// takeover is a device of another server that this server has to take over.
 type takeover struct {
 	device *loop.Status
-	busy   chan struct{} // has room for one: who attempts to take over, or an upgrade
-	had    had           // what is left of the other server, of whoever is in busy
+	busy   chan struct{} // capacity 1; filled by a running attempt or an upgrade
+	had    had           // what is left of the other server; owned by whoever has filled busy
 }
 
 func newTakeover(device *loop.Status, had had) *takeover {
@@ -35,7 +35,7 @@ func (t *takeover) attempt(s *many) error {
 	defer done()
 	_, err = s.devices.Recover(t.device.ID, file, loop.RecoverOptions{Passed: t.had.passed})
 	if err == nil || errors.Is(err, loop.ErrServed) {
-		t.had.passed = nil // it is the device's
+		t.had.passed = nil // the device owns it
 	}
 	if err != nil {
 		return err
@@ -58,8 +58,8 @@ func (t *takeover) close() {
 	t.had.close()
 }
 
-// file returns the device's file: the one that the last server has passed, or else the file
-// at its path.
+// file returns the device's file: the one that the last server has passed, or else the
+// one at its path.
 func (t *takeover) file(s *many) (file *os.File, done func(), err error) {
 	switch {
 	case t.had.passed != nil:
@@ -71,7 +71,7 @@ func (t *takeover) file(s *many) (file *os.File, done func(), err error) {
 	return file, func() { _ = file.Close() }, err
 }
 
-// isFinal reports whether another attempt would fail too.
+// isFinal reports whether another attempt would also fail.
 func isFinal(err error) bool {
 	for _, final := range []error{
 		unix.ENODEV, unix.EKEYREJECTED, transfer.ErrNoKey, ublk.ErrClosed, ublk.ErrNotRecoverable, loop.ErrServed, loop.ErrForeign,
@@ -83,8 +83,8 @@ func isFinal(err error) bool {
 	return false
 }
 
-// freeze waits until no attempt is under way, and lets none begin until thaw is called. It
-// returns an error that wraps EBUSY, and names the device, if an attempt takes longer than
+// freeze waits until no attempt is running, and lets none begin until thaw is called. It
+// returns an error that wraps EBUSY and names the device, if an attempt takes longer than
 // patience. It adds to p what is left of the other server.
 func (ts *takeovers) freeze(patience time.Duration, p predecessor) (thaw func(), err error) {
 	ts.mu.Lock()

@@ -1,10 +1,10 @@
-// Package rawname carries names through JSON. A name in Linux is a string of bytes, and
-// a string in JSON is UTF-8.
+// Package rawname carries names through JSON. A name in Linux is a string of bytes, but a
+// string in JSON is UTF-8.
 //
-// The member KEY has the name as it is if it is UTF-8. Otherwise KEY has U+FFFD for each
+// If the name is UTF-8, the member KEY has the name. Otherwise KEY has U+FFFD for each
 // wrong byte, for people, and a member KEY_bytes has the whole name in base64, for
-// programs. A reader takes KEY_bytes if it is there. Messages for people have \xNN for
-// each wrong byte.
+// programs. A reader prefers KEY_bytes. Messages for people have \xNN for each wrong
+// byte.
 package rawname
 
 import (
@@ -13,7 +13,7 @@ import (
 	"unicode/utf8"
 )
 
-// Bytes returns the value of KEY_bytes: nil for a name that needs none.
+// Bytes returns the value of KEY_bytes, or nil for a name in UTF-8.
 func Bytes(name string) []byte {
 	if utf8.ValidString(name) {
 		return nil
@@ -21,7 +21,7 @@ func Bytes(name string) []byte {
 	return []byte(name)
 }
 
-// Name returns the name that the members KEY and KEY_bytes stand for.
+// Name returns the name for the members KEY and KEY_bytes.
 func Name(text string, bytes []byte) string {
 	if len(bytes) > 0 {
 		return string(bytes)

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// A name is the same after JSON, and JSON of names that are UTF-8 has no more members.
+// Names survive JSON. For names in UTF-8, the JSON has no additional member.
 func TestJSON(t *testing.T) {
 	type object struct {
 		File      string `json:"file"`

@@ -12,7 +12,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// reader opens a file as a user does who may only read it.
+// reader opens a file read-only, like a user who may only read it.
 func (b *bed) reader(path string) *os.File {
 	b.Helper()
 	f, err := os.Open(path)
@@ -23,8 +23,8 @@ func (b *bed) reader(path string) *os.File {
 	return f
 }
 
-// Whoever may read a file may lock it (flock(2)). That is worth a warning, and keeps no
-// device from the file.
+// Any user who may read a file may lock it (flock(2)). add warns of such a lock, but
+// attaches the file.
 func TestKernelAddWithForeignLock(t *testing.T) {
 	b := kernelBed(t)
 	const warning = "another program has locked the file"
@@ -57,8 +57,9 @@ func TestKernelAddWithForeignLock(t *testing.T) {
 	}
 }
 
-// A user who waits for the lock of a file gets it from a server that was killed, and not
-// from one that is replaced. Neither keeps the next server from the device.
+// A user who waits for the lock of a file gets it from a server that was killed, but not
+// from one that is replaced. In neither case does the user keep the next server from the
+// device.
 func TestKernelForeignLockBetweenServers(t *testing.T) {
 	b := kernelBed(t, ublktest.EveryKernel)
 	m := b.serve("--on-crash=reissue")
@@ -89,8 +90,8 @@ func TestKernelForeignLockBetweenServers(t *testing.T) {
 	b.del(s.Device)
 }
 
-// What a server cannot take over at its start it takes over later. It serves the rest
-// meanwhile.
+// A server later takes over a device that it could not take over at its start. Meanwhile
+// it serves the other devices.
 func TestKernelServeTriesAgain(t *testing.T) {
 	b := kernelBed(t)
 	m := b.serve("--on-crash=reissue")
@@ -112,7 +113,7 @@ func TestKernelServeTriesAgain(t *testing.T) {
 	if text, err := os.ReadFile(log); err != nil || !strings.Contains(string(text), missing.File) {
 		t.Errorf("the log, error %v, does not name %s: %s", err, missing.File, text)
 	}
-	// The next program tries on.
+	// The next program also tries again.
 	b.ok("upgrade")
 	if err := os.Rename(moved, missing.File); err != nil {
 		t.Fatal(err)
@@ -124,7 +125,8 @@ func TestKernelServeTriesAgain(t *testing.T) {
 	b.del("--all")
 }
 
-// A second server of a file is refused, whatever it is called, until the first has ended.
+// A second server of a file is refused under any name of the file, until the first has
+// ended.
 func TestKernelFileHasOneServer(t *testing.T) {
 	b := kernelBed(t)
 	image := b.image(1 << 20)

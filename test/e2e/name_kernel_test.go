@@ -13,7 +13,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// oddNames are names that are not UTF-8, or that JSON and a terminal escape.
+// oddNames are file names that are not UTF-8, or that JSON and a terminal escape.
 var oddNames = []string{"caf\xe9.img", "\xff\xfe\xed\xa0\x80", "a\nb\"c\\ <&>\ufffd.img"}
 
 // oddlyNamed makes a file with an odd name.
@@ -24,13 +24,13 @@ func (b *bed) oddlyNamed(name string) string {
 	return path
 }
 
-// jsonName is a name in JSON, as a program in any language reads it.
+// jsonName is a name in JSON, in the form that a program in any language reads.
 type jsonName struct {
 	File  string `json:"file"`
 	Bytes string `json:"file_bytes"`
 }
 
-// named checks that each object of a JSON text names a file.
+// named checks that a JSON object names a file.
 func (b *bed) named(what, text, file string) {
 	b.Helper()
 	if !utf8.ValidString(text) {
@@ -64,7 +64,7 @@ func (b *bed) first(text string) string {
 	return string(list[0])
 }
 
-// A device of a file with any name is listed, found, recovered and removed by it.
+// list, recover and del accept any file name.
 func TestKernelNames(t *testing.T) {
 	b := kernelBed(t, ublktest.OldestAndNewest)
 	for _, name := range oddNames {
@@ -80,14 +80,14 @@ func TestKernelNames(t *testing.T) {
 		b.killServer(s)
 		b.ok("recover", file)
 		b.works(s)
-		if err := os.Remove(file); err != nil { // then only its name leads to the device
+		if err := os.Remove(file); err != nil { // then only the name leads to the device
 			t.Fatal(err)
 		}
 		b.del(file)
 	}
 }
 
-// statusOf returns the status in the state of a device.
+// statusOf returns the status in a device's state file.
 func (b *bed) statusOf(s client.Device) string {
 	b.Helper()
 	var state struct{ Status json.RawMessage }
@@ -95,7 +95,7 @@ func (b *bed) statusOf(s client.Device) string {
 	return string(state.Status)
 }
 
-// The same with one server, whose protocol carries names too.
+// The protocol of a server of many devices also carries any file name.
 func TestKernelNamesOfServe(t *testing.T) {
 	b := kernelBed(t, ublktest.OldestAndNewest)
 	for _, name := range oddNames {

@@ -7,14 +7,15 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/identity"
 )
 
-// Passed is what a program leaves open of a backing for the program that takes its place:
-// so the file is not closed, which some files do not answer, and never without its lock.
+// Passed has the open files of a backing that a program passes to the program that
+// replaces it. So the file stays open, which matters because some files cannot be opened
+// again, and it stays locked.
 type Passed struct {
 	File *os.File // Backing.File
-	Lock *os.File // of Backing.Lock; nil for none
+	Lock *os.File // the holder of Backing.Lock; nil without a lock
 }
 
-// Pass returns what the backing leaves to the next program. It stays the backing's.
+// Pass returns the open files for the next program. The backing still owns them.
 func (b *Backing) Pass() Passed {
 	p := Passed{File: b.File}
 	if b.Lock != nil {
@@ -23,7 +24,7 @@ func (b *Backing) Pass() Passed {
 	return p
 }
 
-// Close closes what no backing has taken over.
+// Close closes the files if no backing has taken them over.
 func (p Passed) Close() {
 	for _, f := range []*os.File{p.File, p.Lock} {
 		if f != nil {
@@ -32,9 +33,9 @@ func (p Passed) Close() {
 	}
 }
 
-// Adopt is Open for what the last program of this process had open, with the same options.
-// The files are the backing's from then on, unless Adopt returns an error. It returns an
-// error that wraps EBUSY while that program's rings work on the object.
+// Adopt is Open for the open files of the last program in this process, with the same
+// options. The backing owns the files, unless Adopt returns an error. Adopt returns an
+// error that wraps EBUSY while the rings of the last program work on the object.
 func Adopt(p Passed, o *Options) (*Backing, error) {
 	b := newBacking(p.File, o)
 	if err := b.adopt(p, o); err != nil {
@@ -56,7 +57,7 @@ func (b *Backing) adopt(p Passed, o *Options) error {
 	return b.describe(o, p.Lock)
 }
 
-// Disown undoes Adopt: what was passed is the caller's again.
+// Disown undoes Adopt: the caller owns the passed files again.
 func (b *Backing) Disown() {
 	if b.Lock != nil {
 		b.Lock.Disown()

@@ -12,9 +12,10 @@ import (
 	"github.com/ublk-loop/ublk-loop/loop/internal/filelock"
 )
 
-// lock keeps other servers out: a file or disk that is written to is locked for us alone, a
-// file that is only read against writers. passed is the lock of the program whose place
-// this one has taken, nil for none. A disk is claimed by its open too, see reopen.
+// lock keeps other servers away. A file or disk that is written to is locked exclusively,
+// and a file that is only read is locked against writers. passed is the lock of the
+// program that this one has replaced, or nil. A disk is also claimed at its open, see
+// reopen.
 func (b *Backing) lock(o *Options, passed *os.File) error {
 	if o.Shared || b.IsDisk && b.ReadOnly {
 		return nil
@@ -33,7 +34,7 @@ func (b *Backing) lock(o *Options, passed *os.File) error {
 	case errors.Is(err, unix.EBUSY):
 		return hint.Add(fmt.Errorf("already in use by %s: %w", holder, unix.EBUSY), "insist with {shared}")
 	case err != nil:
-		return hint.Add(err, "do without the lock with {shared}")
+		return hint.Add(err, "use {shared} to do without the lock")
 	}
 	if !b.IsDisk {
 		b.tellOthers()
@@ -41,8 +42,9 @@ func (b *Backing) lock(o *Options, passed *os.File) error {
 	return nil
 }
 
-// tellOthers takes the lock that other programs ask for. If one of them has it, the server
-// does without: a user who may only read the file could keep the server out by it.
+// tellOthers takes the lock that other programs check. If one of them has it, the server
+// continues without it, because otherwise a user who may only read the file could block
+// the server.
 func (b *Backing) tellOthers() { _ = flock(b.FD, b.flockMode()) }
 
 func (b *Backing) flockMode() int {
@@ -64,9 +66,9 @@ func (b *Backing) Unlock() {
 	}
 }
 
-// LockedByOthers reports whether a program has a lock on the file of OpenPath that says
-// that it reads or writes there (flock(2), fcntl(2)), in the way of a device that only
-// reads or that writes. It is of no concern of a disk.
+// LockedByOthers reports whether another program has locked the file of OpenPath in a way
+// that conflicts with a device (flock(2), fcntl(2)). For a read-only device only locks of
+// writers conflict. It returns false for a disk.
 func LockedByOthers(file *os.File, readOnly bool) (bool, error) {
 	if err := checkKind(int(file.Fd())); err != nil {
 		return false, err
@@ -89,7 +91,7 @@ func LockedByOthers(file *os.File, readOnly bool) (bool, error) {
 	return err == nil && l.Type != unix.F_UNLCK, err
 }
 
-// flock locks or unlocks an open file, without a wait.
+// flock locks or unlocks an open file without waiting.
 func flock(fd, how int) error {
 	return eintr.Repeat(func() error { return unix.Flock(fd, how|unix.LOCK_NB) })
 }

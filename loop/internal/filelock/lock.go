@@ -12,25 +12,26 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/identity"
 )
 
-// Mode says who else may have a range.
+// Mode says which other locks a range allows.
 type Mode int16
 
-// The modes.
+// These are the modes.
 const (
-	Exclusive Mode = unix.F_WRLCK // no other lock
-	Shared    Mode = unix.F_RDLCK // other shared locks
+	Exclusive Mode = unix.F_WRLCK // allows no other lock
+	Shared    Mode = unix.F_RDLCK // allows other shared locks
 )
 
 // Lock is a lock on a range of a file or disk.
 type Lock struct {
 	dir    string
-	name   string   // in dir
-	holder *os.File // has the lock that belongs to the process
-	rings  *os.File // has the lock that belongs to the rings
+	name   string   // file name in dir
+	holder *os.File // holds the lock of the process
+	rings  *os.File // holds the lock of the rings
 }
 
-// Acquire locks a range of an object, in a directory that it makes. It returns an error
-// that wraps EBUSY if another server has a part of the range, or still works on it.
+// Acquire locks a range of an object. It makes dir if necessary. It returns an error that
+// wraps EBUSY if another server has a part of the range, or if its operations on it are
+// still running.
 func Acquire(dir string, object identity.File, r Range, mode Mode) (*Lock, error) {
 	return acquire(dir, object, nil, func(l *Lock) error {
 		at := sectorsOf(object, r)
@@ -41,20 +42,20 @@ func Acquire(dir string, object identity.File, r Range, mode Mode) (*Lock, error
 	})
 }
 
-// Adopt takes over a lock from the program whose place this one has taken: passed is its
-// Holder, which belongs to the lock from then on, unless Adopt returns an error. It returns
-// an error that wraps EBUSY while the rings of that program work on the object.
+// Adopt takes over a lock from the program that this one has replaced. passed is that
+// lock's Holder. The new lock owns it, unless Adopt returns an error. Adopt returns an
+// error that wraps EBUSY while the rings of the old program work on the object.
 func Adopt(dir string, object identity.File, r Range, mode Mode, passed *os.File) (*Lock, error) {
 	return acquire(dir, object, passed, func(l *Lock) error {
 		at := sectorsOf(object, r)
-		if err := lock(l.holder, at, mode); err != nil { // it has been, by the same holder
+		if err := lock(l.holder, at, mode); err != nil { // the same holder has already locked it
 			return err
 		}
 		return lock(l.rings, at.ofRings(), mode)
 	})
 }
 
-// acquire opens the file of an object, and has take lock ranges of it.
+// acquire opens the file of an object, and calls take to lock ranges of it.
 func acquire(dir string, object identity.File, passed *os.File, take func(*Lock) error) (*Lock, error) {
 	turn, err := takeTurn(dir)
 	if err != nil {
@@ -75,7 +76,7 @@ func acquire(dir string, object identity.File, passed *os.File, take func(*Lock)
 	}
 	if err != nil {
 		if passed != nil {
-			l.holder = nil // it is still the caller's
+			l.holder = nil // the caller still owns it
 		}
 		l.drop()
 		return nil, fmt.Errorf("lock: %w", err)
@@ -87,33 +88,34 @@ func (l *Lock) open() (*os.File, error) {
 	return os.OpenFile(filepath.Join(l.dir, l.name), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 }
 
-// isFor returns an error that wraps ESTALE if a file is not the one of the lock.
+// isFor returns an error that wraps ESTALE if passed is not the file of the lock.
 func (l *Lock) isFor(passed *os.File) error {
 	if !isAt(passed, filepath.Join(l.dir, l.name)) {
-		return fmt.Errorf("the lock that was passed is another file's: %w", unix.ESTALE)
+		return fmt.Errorf("the passed lock belongs to another file: %w", unix.ESTALE)
 	}
 	return nil
 }
 
-// RingFD returns a descriptor to be registered with each ring that works on the object.
+// RingFD returns a descriptor for registration with each ring that works on the object.
 func (l *Lock) RingFD() int { return int(l.rings.Fd()) }
 
-// Holder returns what has the lock. The program that takes the place of this one gets it
-// for Adopt.
+// Holder returns the file that holds the lock of the process. The program that replaces
+// this one gets it for Adopt.
 func (l *Lock) Holder() *os.File { return l.holder }
 
-// Disown undoes Adopt: the Holder is the caller's again.
+// Disown undoes Adopt: the caller owns the Holder again.
 func (l *Lock) Disown() {
 	l.holder = nil
 	l.drop()
 }
 
-// Idle says that no ring works on the object. The close of a ring does not at once: up to
-// Linux 6.12 a ring keeps what was in its table until all has ended that was under way on
-// it at the time, on other objects too.
+// Idle releases the lock of the rings, because no ring works on the object. Closing a
+// ring does not release it at once: up to Linux 6.12 a ring keeps the files of its table
+// until all operations that were running then have ended, including those on other
+// objects.
 func (l *Lock) Idle() { _ = lock(l.rings, everything, unlocked) }
 
-// Release ends the lock. The file is removed if nobody else has a lock in it.
+// Release releases the lock. It removes the file if no other lock is in it.
 func (l *Lock) Release() error {
 	turn, err := takeTurn(l.dir)
 	if err != nil {
@@ -128,7 +130,7 @@ func (l *Lock) Release() error {
 	return removeUnused(l.holder, filepath.Join(l.dir, l.name))
 }
 
-// drop closes what is open.
+// drop closes the files of the lock.
 func (l *Lock) drop() {
 	for _, f := range []*os.File{l.holder, l.rings} {
 		if f != nil {
@@ -137,8 +139,7 @@ func (l *Lock) drop() {
 	}
 }
 
-// Forget removes the file of an object whose server was killed, unless somebody has a lock
-// in it.
+// Forget removes the file of an object whose server was killed, unless it has a lock.
 func Forget(dir string, object identity.File) error {
 	turn, err := takeTurn(dir)
 	if err != nil {
@@ -158,7 +159,7 @@ func Forget(dir string, object identity.File) error {
 	return removeUnused(f, path)
 }
 
-// removeUnused removes an open file of locks if it has none. The caller has the turn.
+// removeUnused removes an open file without locks. The caller has the turn.
 func removeUnused(f *os.File, path string) error {
 	used, err := isLocked(f)
 	if err != nil || used {
@@ -167,12 +168,12 @@ func removeUnused(f *os.File, path string) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("remove a lock: %w", err)
 	}
-	_ = os.Remove(filepath.Dir(path)) // unless it has others
+	_ = os.Remove(filepath.Dir(path)) // fails if the directory has other files
 	return nil
 }
 
-// takeTurn makes the directory, and waits until no other process opens or removes files of
-// locks. The turn ends with the close of the result.
+// takeTurn makes the directory, and waits until no other process opens or removes files
+// of locks. Closing the result ends the turn.
 func takeTurn(dir string) (*os.File, error) {
 	for {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -180,7 +181,7 @@ func takeTurn(dir string) (*os.File, error) {
 		}
 		d, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 		if errors.Is(err, os.ErrNotExist) {
-			continue // the last lock was released in between
+			continue // the last lock was released meanwhile
 		}
 		if err != nil {
 			return nil, fmt.Errorf("open the directory of locks: %w", err)
@@ -191,11 +192,11 @@ func takeTurn(dir string) (*os.File, error) {
 		if isAt(d, dir) {
 			return d, nil
 		}
-		_ = d.Close() // another has removed it, and its turn is nobody's
+		_ = d.Close() // another process has removed the directory, so that this turn is worthless
 	}
 }
 
-// isAt reports whether an open file is what a path names.
+// isAt reports whether path leads to the open file.
 func isAt(f *os.File, path string) bool {
 	is, err := f.Stat()
 	if err != nil {

@@ -18,7 +18,7 @@ var (
 	part = identity.File{IsDisk: true, Device: "8:1", Disk: identity.Disk{Sequence: 3, Start: 8, Size: 16}}
 )
 
-// want checks an error of a test, nil for none.
+// want compares an error with the expected one, or with nil.
 func want(t *testing.T, err, want error) {
 	t.Helper()
 	if !errors.Is(err, want) || want == nil && err != nil {
@@ -37,7 +37,7 @@ func held(t *testing.T, dir string, object identity.File, r Range, mode Mode) *L
 	return l
 }
 
-// nothingIn checks that no lock is left, and no directory.
+// nothingIn checks that neither a lock nor the directory is left.
 func nothingIn(t *testing.T, dir string) {
 	t.Helper()
 	if left, err := os.ReadDir(dir); !errors.Is(err, os.ErrNotExist) {
@@ -94,7 +94,7 @@ func TestAcquire(t *testing.T) {
 	}
 }
 
-// registered returns what the table of a ring has of a lock.
+// registered returns a duplicate of the lock's descriptor, as the table of a ring has it.
 func registered(t *testing.T, l *Lock) *os.File {
 	t.Helper()
 	fd, err := unix.FcntlInt(uintptr(l.RingFD()), unix.F_DUPFD_CLOEXEC, 0)
@@ -106,7 +106,8 @@ func registered(t *testing.T, l *Lock) *os.File {
 	return ring
 }
 
-// A ring outlives its process until its last operation has ended.
+// A ring keeps the lock until its last operation has ended, even after the end of its
+// process.
 func TestRingKeepsLock(t *testing.T) {
 	for name, end := range map[string]func(*Lock) error{
 		"released": (*Lock).Release,
@@ -127,7 +128,7 @@ func TestRingKeepsLock(t *testing.T) {
 	}
 }
 
-// A ring that still has the lock in its table does not keep it if nothing is under way.
+// A ring without running operations does not keep the lock after Idle.
 func TestIdle(t *testing.T) {
 	dir := t.TempDir()
 	l := held(t, dir, file, Range{}, Exclusive)
@@ -139,14 +140,14 @@ func TestIdle(t *testing.T) {
 	held(t, dir, file, Range{}, Exclusive)
 }
 
-// From one program to the next in its place, nobody else gets the lock. The next one has it
-// when the rings of the last have ended.
+// While one program replaces another, no other server can get the lock. The new program
+// has the lock when the rings of the old one have ended.
 func TestAdopt(t *testing.T) {
 	dir := t.TempDir()
 	l := held(t, dir, file, Range{}, Exclusive)
 	ring := registered(t, l)
 	passed := l.Holder()
-	l.Disown() // as the exec does
+	l.Disown() // the exec has the same effect
 	_, err := Acquire(dir, file, Range{}, Exclusive)
 	want(t, err, unix.EBUSY)
 	_, err = Adopt(dir, file, Range{}, Exclusive, passed)
@@ -172,7 +173,7 @@ func TestAdopt(t *testing.T) {
 	held(t, dir, file, Range{}, Exclusive)
 }
 
-// What a killed server has left is removed, and not what another has.
+// Forget removes the file of a killed server, but not a file with a lock.
 func TestForget(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "locks")
 	want(t, Forget(dir, file), nil)
@@ -188,7 +189,7 @@ func TestForget(t *testing.T) {
 	}
 }
 
-// Only root opens what is locked.
+// Only root can open the files of locks.
 func TestOnlyOwnerOpensLocks(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "locks")
 	l := held(t, dir, file, Range{}, Exclusive)
@@ -199,7 +200,8 @@ func TestOnlyOwnerOpensLocks(t *testing.T) {
 	}
 }
 
-// However many come and go at once: what one has locked nobody removes, and nothing is left.
+// Many processes lock and unlock at the same time: no process removes a file with a lock,
+// and no file is left.
 func TestAcquireAtOnce(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "locks")
 	const readers, rounds = 4, 300

@@ -13,20 +13,21 @@ import (
 
 // Range is a part of a file or disk, in bytes.
 type Range struct {
-	Offset, Length uint64 // a Length of 0 reaches to the end, wherever that will be
+	Offset, Length uint64 // a Length of 0 means until the end, even if the object grows
 }
 
-// sectors are a range of bytes in the file of an object. Each byte stands for 512 bytes of
+// sectors is a range of bytes in the file of an object. Each byte stands for 512 bytes of
 // the object.
 type sectors struct {
-	start, length int64 // a length of 0 reaches to the end
+	start, length int64 // a length of 0 means until the end
 }
 
 const (
-	// sectorBits is the size of what a byte stands for. A lock has at most 2^63 bytes.
+	// sectorBits is the binary logarithm of the bytes that a byte stands for. A lock has
+	// at most 2^63 bytes.
 	sectorBits = 9
-	// objectSectors is the largest number of sectors of an object of 2^63 bytes. The locks
-	// of rings are behind it.
+	// objectSectors is the number of sectors of the largest object, which has 2^63 bytes.
+	// The locks of rings are behind it.
 	objectSectors = 1 << (63 - sectorBits)
 )
 
@@ -36,7 +37,8 @@ var everything = sectors{}
 // unlocked is the mode that ends a lock.
 const unlocked Mode = unix.F_UNLCK
 
-// sectorsOf returns where the lock of a range is. A partition is a part of its disk.
+// sectorsOf returns the position of the lock for a range. A partition is a part of its
+// disk.
 func sectorsOf(object identity.File, r Range) sectors {
 	start, end := r.Offset>>sectorBits, uint64(objectSectors)
 	if r.Length != 0 {
@@ -49,11 +51,11 @@ func sectorsOf(object identity.File, r Range) sectors {
 	return sectors{int64(start), int64(min(end, objectSectors) - start)}
 }
 
-// ofRings returns where the lock of the rings is.
+// ofRings returns the position of the lock of the rings.
 func (s sectors) ofRings() sectors { return sectors{s.start + objectSectors, s.length} }
 
-// nameOf returns the name of an object's file: what identifies the object. A disk without
-// a sequence number is known by its number.
+// nameOf returns the name of an object's file, which contains the object's identity. A
+// disk without a sequence number is identified by its number.
 func nameOf(object identity.File) string {
 	switch {
 	case !object.IsDisk:
@@ -65,7 +67,7 @@ func nameOf(object identity.File) string {
 }
 
 // lock locks or unlocks a range for an open file (F_OFD_SETLK in fcntl(2)). It returns an
-// error that wraps EBUSY if another has a lock that is in the way.
+// error that wraps EBUSY if another lock prevents that.
 func lock(f *os.File, at sectors, mode Mode) error {
 	l := at.flock(mode)
 	err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &l)
@@ -75,7 +77,7 @@ func lock(f *os.File, at sectors, mode Mode) error {
 	return err
 }
 
-// isLocked reports whether others than the open file have a lock of any range.
+// isLocked reports whether any range is locked through another open file.
 func isLocked(f *os.File) (bool, error) {
 	l := everything.flock(Exclusive)
 	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &l); err != nil {

@@ -9,7 +9,7 @@ import (
 // plainStatus is Status without its methods.
 type plainStatus Status
 
-// statusJSON has the whole name of a file whose name is not UTF-8.
+// statusJSON also has the bytes of a file name that is not UTF-8.
 type statusJSON struct {
 	plainStatus
 	FileBytes []byte `json:"file_bytes,omitempty"`
@@ -32,7 +32,8 @@ func (s *Status) UnmarshalJSON(text []byte) error {
 // plainDisk is Disk without its methods.
 type plainDisk Disk
 
-// diskJSON has the whole name and UUID of a device-mapper device, which identify it.
+// diskJSON also has the bytes of a device-mapper device's name and UUID, because they
+// identify the device.
 type diskJSON struct {
 	plainDisk
 	NameBytes []byte `json:"dm_name_bytes,omitempty"`

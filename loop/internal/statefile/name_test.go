@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// Names that are not UTF-8 are the same when they are read back: one is compared with
-// that of a disk, the other is opened.
+// Names that are not UTF-8 survive being written and read. That matters, because one is
+// compared with a disk's name, and the other is opened.
 func TestNames(t *testing.T) {
 	r := Record{
 		Version: version, FileDisk: Disk{Sequence: 3, Name: "vg\xe9", UUID: "LVM-\xff"},
