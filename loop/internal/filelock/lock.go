@@ -176,7 +176,11 @@ func removeUnused(f *os.File, path string) error {
 // of locks. Closing the result ends the turn.
 func takeTurn(dir string) (*os.File, error) {
 	for {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
+		err := os.MkdirAll(dir, 0o700)
+		if errors.Is(err, os.ErrExist) {
+			continue // it was removed while MkdirAll looked at it
+		}
+		if err != nil {
 			return nil, fmt.Errorf("make the directory of locks: %w", err)
 		}
 		d, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
