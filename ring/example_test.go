@@ -1,9 +1,7 @@
 package ring_test
 
 import (
-	"errors"
 	"fmt"
-	"io"
 	"log"
 	"os"
 	"path/filepath"
@@ -12,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/ring"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // A write, and an fsync that waits for it, submitted together.
@@ -56,29 +55,10 @@ func Example() {
 	fmt.Println(string(got[:5]), err)
 }
 
-// The example does what it says, where there is io_uring.
-func TestExample(t *testing.T) {
-	probe, err := ring.New(ring.Options{})
-	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) {
-		t.Skipf("no io_uring here: %v", err)
-	}
-	if err := errors.Join(err, probe.Close()); err != nil {
-		t.Fatal(err)
-	}
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	stdout := os.Stdout
-	os.Stdout = w
-	Example()
-	os.Stdout = stdout
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	got, err := io.ReadAll(r)
-	if want := "1 result 4096\n2 result 0\nhello <nil>\n"; err != nil || string(got) != want {
-		t.Errorf("the example prints %q, error %v; want %q", got, err, want)
+// The example does what it says on each kernel.
+func TestKernelExample(t *testing.T) {
+	ublktest.Kernel(t, ublktest.EveryKernel)
+	if got, want := ublktest.Printed(t, Example), "1 result 4096\n2 result 0\nhello <nil>\n"; got != want {
+		t.Errorf("the example prints %q, want %q", got, want)
 	}
 }
