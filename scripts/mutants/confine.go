@@ -14,8 +14,8 @@ import (
 )
 
 // A fault in code that removes files or kills processes must not reach those of the machine. A test binary therefore runs in
-// namespaces of its own: every file system is read-only but its scratch directory; /dev has a few harmless devices; it sees
-// no process and no network but its own. The first process of the namespaces is this command again, with confinedCommand.
+// namespaces of its own: every file system is read-only but its scratch directory; /dev has a few harmless devices; /run, which
+// has the state of devices, is empty at first; it sees no process and no network but its own. The first process of the namespaces is this command again, with confinedCommand.
 // Its end, or that of the command that started it, ends all processes in them.
 
 const (
@@ -128,6 +128,7 @@ func restrict(scratch string) error {
 		{"make devices", func() error { return makeDevices(filepath.Join(scratch, "dev")) }},
 		{"make file systems read-only", func() error { return setReadOnly("/", unix.AT_RECURSIVE, true) }},
 		{"make scratch directory writable", func() error { return setReadOnly(scratch, 0, false) }},
+		{"mount an empty /run", func() error { return unix.Mount("tmpfs", "/run", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "size=16m") }},
 		{"make /dev writable", func() error { return setReadOnly("/dev", 0, false) }},
 		{"mount /proc", func() error { return unix.Mount("proc", "/proc", "proc", 0, "") }},
 		{"bind /proc/sys", func() error { return unix.Mount("/proc/sys", "/proc/sys", "", unix.MS_BIND, "") }},

@@ -172,6 +172,7 @@ func TestConfined(t *testing.T) {
 		"rm -rf " + outside + "/f; echo $?":                         "1\n",
 		"echo x >/proc/sys/kernel/hostname || echo refused":         "refused\n",
 		"echo x >/etc/mutants || echo refused":                      "refused\n",
+		"ls /run; echo x >/run/f && cat /run/f":                     "x\n",
 		"ls /dev/*da* /dev/ublk* /dev/kmsg 2>/dev/null; echo x":     "x\n",
 		"kill -0 " + strconv.Itoa(os.Getpid()) + " || echo none":    "none\n",
 		"echo x >/dev/shm/f && echo x >/dev/null && cat /dev/shm/f": "x\n",
