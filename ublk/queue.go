@@ -32,6 +32,8 @@ type Queue struct {
 	asyncResults []asyncResult // of a turn
 	armed        int           // tags whose end the driver has not announced
 	refused      bool          // the driver does not take the queue's fetches
+	holds        bool          // requests that come are kept
+	kept         []uint16      // their tags
 	// inService is the number of requests without a result.
 	inService int
 	counters  *counters
@@ -175,6 +177,16 @@ func (q *Queue) fetched(req *Request, res int32) error {
 	default:
 		return fmt.Errorf("fetch request of tag %d: %w", req.tag, unix.Errno(-res))
 	}
+	if q.holds {
+		q.keep(req)
+		return nil
+	}
+	q.accept(req)
+	return nil
+}
+
+// accept begins a request whose fetch has ended.
+func (q *Queue) accept(req *Request) {
 	req.decode(&q.descs[req.tag])
 	req.bufIndex = q.bufs.first + req.tag
 	req.byCommand = false
@@ -186,7 +198,6 @@ func (q *Queue) fetched(req *Request, res int32) error {
 	} else {
 		q.begin(req)
 	}
-	return nil
 }
 
 // needsRegister reports whether the request's pages are still to be put in the

@@ -52,6 +52,7 @@ type counters struct {
 
 	ops       [opCount]opCounters
 	inService atomic.Int64
+	held      atomic.Int64 // requests that the queue keeps (Device.Hold)
 	retries   atomic.Uint64
 	fallbacks atomic.Uint64
 

@@ -20,6 +20,10 @@ import (
 // service manager.
 const freezeTimeout = 5 * time.Second
 
+// holdTimeout bounds the time that an upgrade waits for the files of devices, and for the
+// requests that they have. Others wait for the latter.
+const holdTimeout = 3 * time.Second
+
 // askUpgrade replaces this program with the installed one. It returns only if that fails.
 func (s *many) askUpgrade() error {
 	failed := make(chan error, 1)
@@ -62,6 +66,11 @@ func (s *many) replace() error {
 	if err := s.devices.CanEnd(); err != nil {
 		return err
 	}
+	resume, err := s.devices.Hold(holdTimeout)
+	if err != nil {
+		return err
+	}
+	defer resume()
 	p := predecessor{}
 	thaw, err := s.takeovers.freeze(freezeTimeout, p)
 	if err != nil {

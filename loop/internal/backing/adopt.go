@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"os"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ublk-loop/ublk-loop/internal/identity"
 )
 
@@ -63,4 +65,18 @@ func (b *Backing) Disown() {
 		b.Lock.Disown()
 	}
 	b.FD, b.File, b.Lock = -1, nil, nil
+}
+
+// Ask asks for what Adopt asks for, of a file system that may not answer.
+func (b *Backing) Ask() error {
+	var stx unix.Statx_t
+	err := unix.Statx(b.FD, "", unix.AT_EMPTY_PATH|unix.AT_STATX_FORCE_SYNC, unix.STATX_BASIC_STATS, &stx)
+	if err == nil {
+		var st unix.Statfs_t
+		err = unix.Fstatfs(b.FD, &st)
+	}
+	if err != nil {
+		return fmt.Errorf("ask for %s: %w", b.Path, err)
+	}
+	return nil
 }

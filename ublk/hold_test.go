@@ -1,0 +1,51 @@
+package ublk
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+)
+
+// A queue that holds keeps what comes, in order, and then goes on with it.
+func TestQueueHolds(t *testing.T) {
+	b := onBench(t, BufferCopy, "/dev/null")
+	if err := b.deliver(0, OpRead, 0); err != nil {
+		t.Fatal(err)
+	}
+	b.hold()
+	for _, tag := range []int{2, 1} {
+		if err := b.deliver(tag, OpWrite, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.endTurn()
+	if !slices.Equal(b.handled, []int{0}) || b.inService != 1 || b.counters.held.Load() != 2 || b.dev.isQuiet() {
+		t.Errorf("held: %v were handled, %d are in service, %d held", b.handled, b.inService, b.counters.held.Load())
+	}
+	b.reqs[0].CompleteErrno(0)
+	b.endTurn()
+	if !b.dev.isQuiet() {
+		t.Error("a device without a request but those that are kept is not quiet")
+	}
+	b.resume()
+	if err := b.deliver(3, OpFlush, 0); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(b.handled, []int{0, 2, 1, 3}) || b.reqs[1].Op != OpWrite || b.inService != 3 || b.counters.held.Load() != 0 || b.counters.inService.Load() != 2 {
+		t.Errorf("resumed: %v were handled, %d are in service, %d held", b.handled, b.inService, b.counters.held.Load())
+	}
+}
+
+func TestRequestsInFlight(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "inflight")
+	if n, known := requestsInFlight(path); known {
+		t.Errorf("of no disk: %d", n)
+	}
+	if err := os.WriteFile(path, []byte("       3       12\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if n, known := requestsInFlight(path); n != 15 || !known {
+		t.Errorf("of 3 reads and 12 writes: %d, known %v", n, known)
+	}
+}
