@@ -11,7 +11,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// kind is how tests run on a bed.
+// kind is the kind of kernel that a bed runs tests on.
 type kind int
 
 const (
@@ -23,17 +23,18 @@ const (
 // bed is a place where tests of the kernel run.
 type bed struct {
 	name   string // in the results: "7.3"
-	kernel string // for vm.sh
+	kernel string // the kernel's argument for vm.sh
 	kind   kind
-	race   bool // with the race detector
+	race   bool // the code is built with the race detector
 	has    needs
-	suites []string // the Debian suites whose containerd is tested
+	suites []string // the Debian suites whose containerd the tests use
 }
 
-// umlKernel is the name of the user-mode kernel among those of kernels.txt.
+// umlKernel is the name of the user-mode kernel in kernels.txt.
 const umlKernel = "uml"
 
-// newBed describes a kernel of kernels.txt, a directory with a kernel, or "host".
+// newBed returns the bed of a kernel: a name in kernels.txt, a directory with a kernel,
+// or "host".
 func newBed(kernel string) *bed {
 	b := &bed{name: filepath.Base(kernel), kernel: kernel, suites: []string{"trixie"}}
 	_, err := os.Stat(filepath.Join(kernel, "linux"))
@@ -61,7 +62,7 @@ func newBed(kernel string) *bed {
 	return b
 }
 
-// withRace returns the same bed for code with the race detector.
+// withRace returns the same bed for code that is built with the race detector.
 func (b *bed) withRace() *bed {
 	r := *b
 	r.name, r.race, r.has = b.name+"-race", true, needs{}
@@ -73,9 +74,9 @@ func (b *bed) withRace() *bed {
 	return &r
 }
 
-// matrix returns the beds of a run that names none, best first: the user-mode
-// kernel, then the newest, and the oldest last. The host's own is beside them,
-// where it has ublk and we are root.
+// matrix returns the beds of a run without --kernel, the best first: the user-mode
+// kernel, then the others from the newest to the oldest. It adds the host's own kernel if
+// that has ublk and testrun runs as root.
 func matrix(top string) ([]*bed, error) {
 	out, err := exec.Command(filepath.Join(top, "scripts/vm-kernel.sh"), "--list").Output()
 	if err != nil {

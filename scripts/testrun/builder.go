@@ -10,10 +10,10 @@ import (
 	"time"
 )
 
-// countVariables say how often tests repeat something.
+// countVariables are the environment variables that set how often tests repeat something.
 var countVariables = []string{"UBLK_LOOP_KILLS", "UBLK_LOOP_PRESSURE", "UBLK_LOOP_DEVICES", "UBLK_LOOP_CYCLES", "UBLK_LOOP_SEED"}
 
-// The beds of tests that need no kernel.
+// Beds of the tests that need no kernel.
 const (
 	here  = "here"
 	arm64 = "arm64"
@@ -22,16 +22,16 @@ const (
 // builder makes jobs.
 type builder struct {
 	top      string
-	work     string // a directory of this run
+	work     string // a directory for this run only
 	supplies *supplies
-	limit    time.Duration // of a process
+	limit    time.Duration // how long one process may take
 	short    bool          // tests repeat things less often
-	run      string        // which tests, by their names
-	subtests string        // the part of it behind the first slash, with it
-	number   int           // of jobs
+	run      string        // a regular expression that the names of tests match
+	subtests string        // the part of --run from the first slash on
+	number   int           // the number of jobs made so far
 }
 
-// on returns the job of some tests of a package on a bed.
+// on returns the job that runs tests of one package on a bed.
 func (b *builder) on(bed *bed, tests []declared, expected time.Duration) *job {
 	k := &kernelJob{builder: b, bed: bed, pkg: tests[0].pkg, needs: needs{}}
 	byName := map[string]declared{}
@@ -58,8 +58,8 @@ func (b *builder) on(bed *bed, tests []declared, expected time.Duration) *job {
 	return j
 }
 
-// here returns the job of the tests of a module that need no kernel, with more
-// arguments for go test.
+// here returns the job that runs the tests of a module that need no kernel. It passes
+// more to go test as further arguments.
 func (b *builder) here(module string, pkgs []*pkg, more ...string) *job {
 	race, env := raceArguments()
 	args := append([]string{"test", "-json", "-skip", kernelTests}, race...)
@@ -69,11 +69,11 @@ func (b *builder) here(module string, pkgs []*pkg, more ...string) *job {
 	args = append(args, more...)
 	args = append(args, relative(module, pkgs)...)
 	j := b.goJob(here, module, args, env)
-	j.expected = 24 * time.Hour // before all others: it needs nothing that is not there
+	j.expected = 24 * time.Hour // It starts before all others, because it needs no supply.
 	return j
 }
 
-// raceArguments turn the race detector on where there is a C compiler for it.
+// raceArguments returns what turns the race detector on, if there is a C compiler for it.
 func raceArguments() (args, env []string) {
 	if _, err := exec.LookPath("gcc"); err != nil {
 		return nil, []string{"CGO_ENABLED=0"}
@@ -81,7 +81,7 @@ func raceArguments() (args, env []string) {
 	return []string{"-race"}, []string{"CGO_ENABLED=1"}
 }
 
-// relative names packages below their module.
+// relative returns the directories of packages, relative to their module.
 func relative(module string, pkgs []*pkg) []string {
 	var dirs []string
 	for _, p := range pkgs {
@@ -94,8 +94,8 @@ func relative(module string, pkgs []*pkg) []string {
 	return dirs
 }
 
-// arm64 returns the job of packages with assembly code for that architecture, in
-// emulation, or nil where that cannot be.
+// arm64 returns the job that tests packages with assembly code for arm64 in an emulator.
+// It returns nil if there is no emulator or no such package.
 func (b *builder) arm64(module string, pkgs []*pkg, more ...string) *job {
 	emulator, err := exec.LookPath("qemu-aarch64")
 	if err != nil || len(pkgs) == 0 {
@@ -109,7 +109,8 @@ func (b *builder) arm64(module string, pkgs []*pkg, more ...string) *job {
 	return b.goJob(arm64, module, args, []string{"GOARCH=arm64", "CGO_ENABLED=0"})
 }
 
-// goJob runs go, which prints events, in a module's directory.
+// goJob returns a job that runs go in a module's directory. The command has to print
+// events.
 func (b *builder) goJob(bed, module string, args, env []string) *job {
 	j := &job{title: bed + " " + module, bed: bed, pkgDir: b.pkgDir(module)}
 	j.command = func(ctx context.Context) (*exec.Cmd, error) {
@@ -120,7 +121,7 @@ func (b *builder) goJob(bed, module string, args, env []string) *job {
 	return j
 }
 
-// pkgDir returns what makes the directory of a package of its import path.
+// pkgDir returns a function that turns the import path of a package into its directory.
 func (b *builder) pkgDir(module string) func(string) string {
 	var prefix string
 	return func(importPath string) string {
@@ -133,7 +134,7 @@ func (b *builder) pkgDir(module string) func(string) string {
 	}
 }
 
-// fuzz returns the job of a fuzz test.
+// fuzz returns the job that runs a fuzz test.
 func (b *builder) fuzz(p *pkg, name, time string) *job {
 	j := &job{title: "fuzz " + testName(p.Dir, name), bed: "fuzz", pkg: p.Dir, planned: []string{name}, plain: true}
 	j.command = func(ctx context.Context) (*exec.Cmd, error) {

@@ -8,9 +8,9 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// death is why a process that runs tests, or its machine, ended too early.
+// death describes why a process with tests, or its machine, ended too early.
 type death struct {
-	tooLong bool // it was ended because it took too long
+	tooLong bool // a time limit ended it
 	other   bool // something else went wrong
 }
 
@@ -28,15 +28,15 @@ func (d *death) output(line string) {
 	}
 }
 
-// isOnlyTime reports whether there was nothing but too little time. A machine
-// whose kernel has complained did not end because of that.
+// isOnlyTime reports whether a time limit is the only reason. If the kernel printed a
+// complaint, the complaint may be the reason.
 func (d *death) isOnlyTime(console string) bool {
 	return d.tooLong && !d.other && !complains(console)
 }
 
-// complains reports whether the log of a kernel, in a file, has complaints.
+// complains reports whether a file with the log of a kernel contains complaints.
 func complains(console string) bool {
-	text, _ := os.ReadFile(console) // a machine that never started has none
+	text, _ := os.ReadFile(console) // a machine that never started has no log
 	for line := range strings.Lines(string(text)) {
 		if ublktest.IsComplaint(line) || strings.Contains(line, "Kernel panic") {
 			return true

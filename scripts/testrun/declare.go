@@ -17,11 +17,12 @@ import (
 // kernelTests matches the names of the tests that need a kernel.
 const kernelTests = "^Test(Kernel|Crash)"
 
-// declareLimit is far more than tests take that only declare what they need.
+// declareLimit is far more time than the tests of a package need to declare their needs.
 const declareLimit = time.Minute
 
-// declare has the tests of a package say what they need. A test that does not is
-// an error, as is one that does anything else than to skip itself.
+// declare runs the tests of a package in the mode in which they only declare what they
+// need. A test that declares nothing is an error, and so is a test that does more than
+// skip itself.
 func declare(ctx context.Context, top string, p *pkg, binary string) ([]declared, error) {
 	ctx, stop := context.WithTimeout(ctx, declareLimit)
 	defer stop()
@@ -48,13 +49,13 @@ func declare(ctx context.Context, top string, p *pkg, binary string) ([]declared
 	})
 	if err != nil {
 		s.finish(false)
-		return nil, fmt.Errorf("%s: tests that only declare what they need: %w\n%s%s", p.Dir, err, &said, &s.text)
+		return nil, fmt.Errorf("%s: declare what the tests need: %w\n%s%s", p.Dir, err, &said, &s.text)
 	}
 	return collect(p, order, tests, s)
 }
 
-// collect makes a list of the tests, and complains of those that declared nothing
-// or ran.
+// collect lists the tests with their needs. It returns an error for each test that
+// declared nothing or that ran.
 func collect(p *pkg, order []string, tests map[string]needs, s *stream) ([]declared, error) {
 	var list []declared
 	var errs []error

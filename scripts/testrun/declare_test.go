@@ -10,7 +10,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// script makes a program that prints what a test binary would.
+// script writes a program that prints text as a test binary would.
 func script(t *testing.T, text string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "binary")

@@ -16,12 +16,12 @@ import (
 
 // pkg is a package with tests.
 type pkg struct {
-	Dir        string // below the top of the tree: "loop"
+	Dir        string // relative to the top of the tree: "loop"
 	ImportPath string
-	module     string   // the directory of its module, below the top
+	module     string   // the directory of its module, relative to the top
 	kernel     bool     // it has tests that need a kernel
 	fuzz       []string // its fuzz tests
-	arm64      bool     // it has assembly code for the other architecture
+	arm64      bool     // it has assembly code for arm64
 }
 
 var (
@@ -50,7 +50,7 @@ func modules(top string) ([]string, error) {
 	return dirs, err
 }
 
-// discover finds the packages with tests by what their files contain.
+// discover finds the packages with tests from the contents of their files.
 func discover(top string) ([]*pkg, error) {
 	dirs, err := modules(top)
 	if err != nil {
@@ -67,7 +67,7 @@ func discover(top string) ([]*pkg, error) {
 	return pkgs, nil
 }
 
-// listed is what `go list -json` says of a package.
+// listed is what `go list -json` prints for a package.
 type listed struct {
 	Dir, ImportPath                   string
 	TestGoFiles, XTestGoFiles, SFiles []string
@@ -132,8 +132,8 @@ func packagesOf(top, module string) ([]*pkg, error) {
 	return pkgs, nil
 }
 
-// choose keeps the packages that were asked for: directories, with /... also
-// those below. It is an error if nothing matches one of them.
+// choose keeps the packages in the directories that asked names; a name with /...
+// includes the directories below. It returns an error if a name matches no package.
 func choose(all []*pkg, asked []string) ([]*pkg, error) {
 	if len(asked) == 0 {
 		return all, nil
@@ -149,7 +149,7 @@ func choose(all []*pkg, asked []string) ([]*pkg, error) {
 			}
 		}
 		if len(chosen) == n {
-			return nil, fmt.Errorf("package %s: not there, or without tests", dir)
+			return nil, fmt.Errorf("package %s does not exist or has no tests", dir)
 		}
 	}
 	slices.SortFunc(chosen, func(a, b *pkg) int { return strings.Compare(a.Dir, b.Dir) })

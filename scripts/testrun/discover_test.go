@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// tree makes files, by their names.
+// tree writes files with these names and contents.
 func tree(t *testing.T, files map[string]string) string {
 	t.Helper()
 	top := t.TempDir()
@@ -25,7 +25,8 @@ func tree(t *testing.T, files map[string]string) string {
 
 const imports = "\n\nimport \"testing\"\n\nfunc "
 
-// Packages are found in all modules, by what their tests are called.
+// discover finds the packages in all modules, and their kinds of tests by the tests'
+// names.
 func TestDiscover(t *testing.T) {
 	top := tree(t, map[string]string{
 		"go.mod":                 "module x.example/m\n\ngo 1.26\n",

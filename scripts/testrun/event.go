@@ -7,19 +7,19 @@ import (
 	"io"
 )
 
-// event is what `go doc test2json` describes.
+// event is an event as `go doc test2json` describes it.
 type event struct {
 	Action     string
 	Package    string
-	ImportPath string // of a build, in place of Package
+	ImportPath string // in place of Package, for the events of a build
 	Test       string
 	Output     string
 	Elapsed    float64
-	Key, Value string // of an attribute
+	Key, Value string // for an attribute
 }
 
-// readEvents hands on each line of a stream as an event. A line that is none is
-// output of no test.
+// readEvents passes each line of a stream to add as an event. A line that is not an event
+// becomes output that belongs to no test.
 func readEvents(in io.Reader, add func(event)) error {
 	lines := bufio.NewReader(in)
 	for {

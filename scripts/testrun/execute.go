@@ -26,7 +26,7 @@ type run struct {
 	plan    plan
 }
 
-// execute runs what was asked for, and reports whether all is well.
+// execute runs the tests that the options select, and reports whether all passed.
 func execute(ctx context.Context, o *options, out io.Writer) (bool, error) {
 	top, err := os.Getwd()
 	if err != nil {
@@ -74,14 +74,14 @@ func newRun(ctx context.Context, o *options, top, work string, out io.Writer) *r
 	return r
 }
 
-// setCounts sets how often tests repeat something in a soak.
+// setCounts sets how often tests repeat something in the soak tier.
 func (o *options) setCounts() {
 	if o.tier != soak {
 		return
 	}
 	for name, value := range map[string]string{"UBLK_LOOP_KILLS": "100", "UBLK_LOOP_PRESSURE": "300", "UBLK_LOOP_DEVICES": "1000"} {
 		if os.Getenv(name) == "" {
-			_ = os.Setenv(name, value) // which fails only for a wrong name
+			_ = os.Setenv(name, value) // fails only if the name is invalid
 		}
 	}
 }
@@ -119,12 +119,11 @@ func (r *run) find() error {
 	return nil
 }
 
-// isExplicit reports whether all that they can run is to run on the kernels that
-// were named.
+// isExplicit reports whether each of the named kernels runs every test that it can run.
 func (r *run) isExplicit() bool { return len(r.kernels) > 0 && !r.tierGiven }
 
-// openLedger keeps the results for --resume. Where the state of the tree has no
-// name, they are not kept.
+// openLedger opens the file with the results for --resume. If git cannot name the state
+// of the tree, the results are not kept.
 func (r *run) openLedger() error {
 	key, err := treeKey(r.top)
 	if err != nil && r.resume {
@@ -140,8 +139,8 @@ func (r *run) openLedger() error {
 	return r.runner.ledger.open(filepath.Join(r.cache, "tests", "results", key+".json"), r.resume)
 }
 
-// declare has all tests of the kernel say what they need, and makes the plan.
-// Meanwhile what most runs need is fetched.
+// declare asks all tests of the kernel what they need, and makes the plan. Meanwhile it
+// fetches the supplies that most runs need.
 func (r *run) declare(ctx context.Context) {
 	if r.tier == unit {
 		return
@@ -150,7 +149,7 @@ func (r *run) declare(ctx context.Context) {
 	if !r.planOnly {
 		for _, b := range r.beds {
 			if b.kind != host && (len(r.kernels) == 0 || r.isExplicit() || r.isNamed(b)) {
-				go func() { _, _ = s.kernel(b.kernel) }() // its error is that of the jobs that need it
+				go func() { _, _ = s.kernel(b.kernel) }() // the jobs that need the kernel report the error
 			}
 		}
 	}
@@ -184,7 +183,7 @@ func (r *run) makePlan() {
 	}
 }
 
-// isNamed reports whether a bed is on one of the kernels that were named.
+// isNamed reports whether --kernel names the kernel of a bed.
 func (r *run) isNamed(b *bed) bool {
 	for _, name := range r.kernels {
 		if name == b.name || name == b.kernel {
@@ -194,7 +193,7 @@ func (r *run) isNamed(b *bed) bool {
 	return false
 }
 
-// print says what will run.
+// print prints the plan.
 func (r *run) print() {
 	if r.tier == unit {
 		return
@@ -216,7 +215,7 @@ func (r *run) print() {
 	}
 }
 
-// end prints what came of the run.
+// end prints the summary of the run.
 func (r *run) end() (bool, error) {
 	t := sum(r.runner.ledger.all())
 	t.nowhere = append(t.nowhere, r.plan.homeless...)

@@ -23,7 +23,7 @@ type kernelJob struct {
 	needs needs // the equipment that any of the tests needs
 }
 
-// Where things are in a virtual machine.
+// Paths inside a virtual machine.
 const (
 	guestDir         = "/vm/tests"
 	guestProgram     = "/usr/bin/ublk-loop"
@@ -31,7 +31,7 @@ const (
 	guestContainerd  = "/vm/containerd"
 )
 
-// command waits for what the job needs, and returns its process.
+// command waits for the supplies that the job needs, and returns its process.
 func (k *kernelJob) command(ctx context.Context, console string) (*exec.Cmd, error) {
 	binary, err := k.supplies.tests(k.pkg, k.bed.race)
 	if err != nil {
@@ -67,7 +67,8 @@ func (k *kernelJob) command(ctx context.Context, console string) (*exec.Cmd, err
 
 func seconds(d time.Duration) string { return fmt.Sprint(int(d.Seconds())) }
 
-// extras are what the machine has besides the programs under test.
+// extras returns the arguments of vm.sh for everything that the machine gets besides the
+// programs under test.
 func (k *kernelJob) extras() ([]string, error) {
 	var args []string
 	if data := filepath.Join(k.top, k.pkg.Dir, "testdata"); isDir(data) {
@@ -104,7 +105,7 @@ func isDir(path string) bool {
 	return err == nil && st.IsDir()
 }
 
-// settings are the environment of the tests in a virtual machine.
+// settings returns the environment of the tests in a virtual machine.
 func (k *kernelJob) settings() []string {
 	settings := []string{
 		"UBLK_LOOP_HAS=" + k.has(), "UBLK_LOOP_BIN=" + guestProgram, "UBLK_LOOP_DISK=/dev/vda",
@@ -121,8 +122,8 @@ func (k *kernelJob) settings() []string {
 	return settings
 }
 
-// has is what the machine has. What takes a supply is there only if a test of
-// this job needs it.
+// has returns what the machine has. It includes equipment that takes a supply only if a
+// test of this job needs it.
 func (k *kernelJob) has() string {
 	has := needs{}
 	for need := range k.bed.has {
@@ -141,8 +142,8 @@ func (k *kernelJob) has() string {
 	return has.list()
 }
 
-// arguments are those of the test binary. With test2json's own verbosity each
-// line of output has its test.
+// arguments returns the arguments of the test binary. The verbosity of test2json marks
+// which test each line of output belongs to.
 func (k *kernelJob) arguments() []string {
 	quoted := make([]string, len(k.tests))
 	for i, name := range k.tests {

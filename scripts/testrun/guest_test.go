@@ -9,7 +9,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// A machine has what takes a supply only if a test needs it.
+// A machine has equipment that takes a supply only if a test needs it.
 func TestGuest(t *testing.T) {
 	b := &builder{limit: 10 * time.Minute, short: true, subtests: "/direct"}
 	k := &kernelJob{builder: b, bed: newBed("7.3"), pkg: &pkg{Dir: "loop"}, tests: []string{"TestKernelA", "TestKernelB"}, needs: needsOf(ublktest.ScratchDisk)}

@@ -4,7 +4,7 @@ import (
 	"slices"
 )
 
-// jobs are all jobs of the run.
+// jobs returns all jobs of the run.
 func (r *run) jobs() []*job {
 	var jobs []*job
 	if len(r.kernels) == 0 && r.tier != soak {
@@ -25,7 +25,7 @@ func (r *run) jobs() []*job {
 	return jobs
 }
 
-// hereJobs are the tests that need no kernel, a job for each module.
+// hereJobs returns one job per module, with the tests that need no kernel.
 func (r *run) hereJobs() []*job {
 	byModule := map[string][]*pkg{}
 	var order []string
@@ -57,7 +57,7 @@ func (r *run) hereJobs() []*job {
 	return left
 }
 
-// again returns the job that runs the test of a result once more.
+// again returns a job that repeats the test of a result.
 func (r *run) again(res result) *job {
 	for _, b := range r.beds {
 		if b.name != res.Bed {

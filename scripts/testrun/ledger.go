@@ -14,15 +14,15 @@ import (
 	"time"
 )
 
-// ledger keeps what came of the tests of a run, and writes each result to a file
-// as it comes, so that a later run of the same tree can go on from there.
+// ledger keeps the results of a run. It writes each result to a file at once, so that a
+// later run of the same tree can continue from there.
 type ledger struct {
-	mu      sync.Mutex // protects what is below
+	mu      sync.Mutex // protects the fields below
 	results map[string]result
 	order   []string
-	done    map[string]bool // jobs of which it is not known what they run
-	file    *os.File        // nil for none
-	failure error           // of the file
+	done    map[string]bool // finished jobs whose tests are unknown beforehand
+	file    *os.File        // nil if the results are not kept
+	failure error           // the first error in writing the file
 }
 
 // line is a line of the file.
@@ -33,11 +33,11 @@ type line struct {
 
 func newLedger() *ledger { return &ledger{results: map[string]result{}, done: map[string]bool{}} }
 
-// keepResults is how long results are kept.
+// keepResults is how long the file of a tree is kept.
 const keepResults = 30 * 24 * time.Hour
 
-// open has results be kept in a file. To resume, it first takes those of the file
-// that have not failed.
+// open starts to keep the results in a file. With resume, it first reads the results in
+// the file, except the failures.
 func (l *ledger) open(path string, resume bool) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
@@ -54,12 +54,12 @@ func (l *ledger) open(path string, resume bool) error {
 	if l.file, err = os.OpenFile(path, mode, 0o644); err != nil {
 		return err
 	}
-	_, err = l.file.WriteString("\n") // behind a line that was not written to its end
+	_, err = l.file.WriteString("\n") // ends a line that an earlier run did not complete
 	return err
 }
 
 func removeOld(dir string) {
-	entries, _ := os.ReadDir(dir) // what cannot be read is not removed
+	entries, _ := os.ReadDir(dir) // a directory that cannot be read keeps its files
 	for _, e := range entries {
 		if info, err := e.Info(); err == nil && time.Since(info.ModTime()) > keepResults {
 			_ = os.Remove(filepath.Join(dir, e.Name()))
@@ -78,7 +78,7 @@ func (l *ledger) read(path string) error {
 	for lines := bufio.NewScanner(bytes.NewReader(text)); lines.Scan(); {
 		var entry line
 		if json.Unmarshal(lines.Bytes(), &entry) != nil {
-			continue // the last one, of a run that was killed
+			continue // the last line of a run that was killed
 		}
 		if entry.Done != "" {
 			l.done[entry.Done] = true
@@ -104,7 +104,7 @@ func (l *ledger) set(r result) {
 	l.results[name] = r
 }
 
-// add takes a result, in place of an earlier one of the same test.
+// add stores a result. It replaces an earlier result of the same test.
 func (l *ledger) add(r result) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -112,7 +112,7 @@ func (l *ledger) add(r result) {
 	l.write(line{Result: &r})
 }
 
-// finish notes that a job is done and need not run again.
+// finish notes that a job is done and does not have to run again.
 func (l *ledger) finish(title string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -146,7 +146,7 @@ func (l *ledger) isDone(title string) bool {
 	return l.done[title]
 }
 
-// all returns the results, in the order in which they came.
+// all returns the results in the order in which add first received them.
 func (l *ledger) all() []result {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -157,7 +157,7 @@ func (l *ledger) all() []result {
 	return list
 }
 
-// close returns the first error in writing the file.
+// close returns the first error that occurred in writing the file.
 func (l *ledger) close() error {
 	if l.file == nil {
 		return nil

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// A later run goes on with what passed, and runs what failed or was under way
-// once more.
+// A resumed run keeps the tests that passed, and repeats those that failed or had not
+// ended.
 func TestResume(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "results", "key.json")
 	first := newLedger()
@@ -18,13 +18,13 @@ func TestResume(t *testing.T) {
 	first.add(one("uml", "TestA", passed))
 	first.add(one("uml", "TestB", failed))
 	first.add(one("uml", "TestC", failed))
-	first.add(one("uml", "TestC", passed)) // at the second time
+	first.add(one("uml", "TestC", passed)) // the second try passes
 	first.add(one("7.3", "TestA", skipped))
 	first.finish("here .")
 	if err := first.close(); err != nil {
 		t.Fatal(err)
 	}
-	appendTo(t, path, `{"Result":{"Bed":"uml","Pkg":"loop","Te`) // it was killed
+	appendTo(t, path, `{"Result":{"Bed":"uml","Pkg":"loop","Te`) // as if the run was killed while it wrote
 
 	second := newLedger()
 	if err := second.open(path, true); err != nil {
@@ -106,7 +106,7 @@ func TestTimes(t *testing.T) {
 	r.Seconds = 4
 	known.saw(r)
 	bad := one("7.3", "TestA", failed)
-	bad.Seconds = 900 // of a failure, which says nothing
+	bad.Seconds = 900 // the time of a failure, which must not be kept
 	known.saw(bad)
 	if err := known.write(); err != nil {
 		t.Fatal(err)

@@ -1,5 +1,5 @@
-// Command testrun runs the tests: those that need no kernel here, and those that
-// do on each bed where they say something. It plans the run before it starts a
+// Command testrun runs the tests: those that need no kernel on this machine, and the
+// others on each bed where they test something more. It plans the run before it starts a
 // machine, and ends with the line "N passed, N failed, N skipped".
 package main
 
@@ -34,7 +34,7 @@ func main() {
 	}
 }
 
-// lineWriter keeps what is written at once together.
+// lineWriter writes the bytes of one Write call without others in between.
 type lineWriter struct {
 	mu  sync.Mutex
 	out io.Writer

@@ -8,7 +8,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// needs is a set of what tests need, or a machine has.
+// needs is a set of things that a test needs or that a machine has.
 type needs map[ublktest.Need]bool
 
 func needsOf(list ...ublktest.Need) needs {
@@ -19,14 +19,14 @@ func needsOf(list ...ublktest.Need) needs {
 	return n
 }
 
-// parse adds the needs of an attribute's value.
+// parse adds the needs in an attribute's value.
 func (n needs) parse(value string) {
 	for word := range strings.FieldsSeq(value) {
 		n[ublktest.Need(word)] = true
 	}
 }
 
-// missing returns the equipment that a machine does not have.
+// missing returns the equipment in n that a machine does not have.
 func (n needs) missing(has needs) []ublktest.Need {
 	var list []ublktest.Need
 	for need := range n {
@@ -38,7 +38,7 @@ func (n needs) missing(has needs) []ublktest.Need {
 	return list
 }
 
-// list returns the needs as words with commas between them.
+// list returns the needs as a comma-separated list.
 func (n needs) list() string {
 	var words []string
 	for _, need := range slices.Sorted(maps.Keys(n)) {

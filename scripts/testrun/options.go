@@ -17,37 +17,39 @@ import (
 
 const usage = `usage: test.sh [--unit | --tier TIER] [--kernel NAME|DIR|host]... [--run REGEX] [--package DIR]... [--resume] [--plan]
 
-Runs the Test... of all packages here, and their TestKernel... and TestCrash... on the kernels of kernels.txt: user-mode
-Linux, and virtual machines; and on this machine's own kernel ("host") if it has ublk and we are root.
+Runs the tests of all packages that need no kernel (Test...) on this machine, and those that need one (TestKernel...,
+TestCrash...) on the kernels of kernels.txt: in user-mode Linux and in virtual machines. They also run on this machine's own
+kernel ("host") if it has ublk and the user is root.
 
-  --tier quick    (default) each test of the kernel on the first kernel that has what it needs, and what depends on the
-                  kernel on each
-  --tier full     everything on every kernel, once more in user-mode Linux with the race detector, each fuzz test for a
+  --tier quick    (default) run each test of the kernel on the first kernel that has what the test needs; run a test that
+                  depends on the kernel on every kernel
+  --tier full     run every test on every kernel, again in user-mode Linux with the race detector, and each fuzz test for a
                   minute
-  --tier soak     what repeats something, 100 times, with 1,000 devices, for 5 minutes without memory
-  --unit          only what needs no kernel; also --tier unit
-  --kernel NAME   only on this kernel, without the tests that need none; may be repeated. Without --tier: all that can run
-                  there
-  --run REGEX     only these of TestKernel... and TestCrash... (with --unit: of the others)
-  --package DIR   only this package (./loop), with /... also those below; may be repeated
-  --resume        leave out what an earlier run of this tier, of the same source, has passed
-  --plan          print which tests would run where, and run none
+  --tier soak     run only the tests that repeat something: 100 times, with 1,000 devices, for 5 minutes without memory
+  --unit          run only the tests that need no kernel; the same as --tier unit
+  --kernel NAME   run only the tests of the kernel, on this kernel only; may be repeated. Without --tier, run all that this
+                  kernel can run
+  --run REGEX     run only the tests of the kernel with matching names (with --unit: only matching tests that need none)
+  --package DIR   test only this package (./loop), or with /... also those below; may be repeated
+  --resume        leave out the tests that passed in an earlier run of this tier with the same source
+  --plan          print which tests would run on which kernels, and run none
 
-A test that only took too long runs twice more, by itself: if it passes both times it counts as passed, and is named above
-the last line as unsteady. Any other failure fails the run. A test counts as skipped if it has run nowhere.
+A test that only took too long runs twice more, by itself. If it passes both times, it counts as passed and is listed above
+the last line as unsteady. Any other failure fails the run. A test counts as skipped if it was skipped on every kernel.
 
-Environment: JOBS, the number of processes with tests at once (the number of CPUs);
-UBLK_LOOP_TEST_TIMEOUT, the seconds that one of them may take;
-UBLK_LOOP_KILLS, how often a test kills something in each way;
-UBLK_LOOP_PRESSURE, the seconds for which a test keeps a machine short of memory, in each way;
-UBLK_LOOP_DEVICES, how many devices a test has one server serve;
-UBLK_LOOP_CONTAINERD, the Debian suites whose containerd is tested;
-UBLK_LOOP_CACHE, where kernels and the like are kept (~/.cache/ublk-loop).
-Tests find UBLK_LOOP_HAS (what the machine has, of ublktest's needs), UBLK_LOOP_BIN (the command), and for what they need
-UBLK_LOOP_DISK, UBLK_LOOP_ENGINES, UBLK_LOOP_SNAPSHOTTER and UBLK_LOOP_CONTAINERD.
+Environment:
+  JOBS                    number of processes with tests at once (default: the number of CPUs)
+  UBLK_LOOP_TEST_TIMEOUT  seconds that one of them may take
+  UBLK_LOOP_KILLS         how many times a test kills something in each way
+  UBLK_LOOP_PRESSURE      seconds for which a test keeps a machine short of memory in each way
+  UBLK_LOOP_DEVICES       number of devices that one server has in a test
+  UBLK_LOOP_CONTAINERD    Debian suites whose containerd is tested
+  UBLK_LOOP_CACHE         directory for kernels and other downloads (default: ~/.cache/ublk-loop)
+testrun sets UBLK_LOOP_HAS for the tests (what the machine has, in the words of ublktest), UBLK_LOOP_BIN (the program), and
+for the tests that need them UBLK_LOOP_DISK, UBLK_LOOP_ENGINES, UBLK_LOOP_SNAPSHOTTER and UBLK_LOOP_CONTAINERD.
 `
 
-// options are what the command line and the environment ask for.
+// options are the choices of the command line and the environment.
 type options struct {
 	tier      tier
 	kernels   []string
@@ -62,8 +64,8 @@ type options struct {
 	cache     string
 }
 
-// isWhole reports whether a run leaves out nothing, so that a test that it runs
-// nowhere is a fault.
+// isWhole reports whether a run selects all tests. In such a run, a test that runs on no
+// bed is a failure.
 func (o *options) isWhole() bool {
 	return (o.tier == quick || o.tier == full) && len(o.kernels)+len(o.packages) == 0 && o.run == nil
 }
@@ -122,7 +124,7 @@ func (o *options) check(tierName string, isUnit bool, rest []string) error {
 	return o.environment()
 }
 
-// limits are how long a process with tests may take.
+// limits are how long one process with tests may take.
 var limits = map[tier]time.Duration{unit: 10 * time.Minute, quick: 20 * time.Minute, full: 50 * time.Minute, soak: 6 * time.Hour}
 
 func (o *options) environment() error {
@@ -146,7 +148,7 @@ func (o *options) environment() error {
 	return err
 }
 
-// cacheDir is where kernels and the like are kept.
+// cacheDir returns the directory for kernels and other downloads.
 func cacheDir() (string, error) {
 	if dir := os.Getenv("UBLK_LOOP_CACHE"); dir != "" {
 		return dir, nil

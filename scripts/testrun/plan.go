@@ -8,17 +8,17 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// tier is how much a run runs.
+// tier is how much a run tests.
 type tier string
 
 const (
-	unit  tier = "unit"  // what needs no kernel
-	quick tier = "quick" // each test where it says most
-	full  tier = "full"  // each test everywhere
-	soak  tier = "soak"  // what can go on for hours
+	unit  tier = "unit"  // tests that need no kernel
+	quick tier = "quick" // each test on the bed where it tests most
+	full  tier = "full"  // each test on every bed
+	soak  tier = "soak"  // tests that can go on for hours
 )
 
-// declared is a test of the kernel, with what it says that it needs.
+// declared is a test of the kernel with the needs that it declares.
 type declared struct {
 	pkg   *pkg
 	name  string
@@ -33,22 +33,23 @@ type placement struct {
 	bed *bed
 }
 
-// plan is which tests run on which beds.
+// plan decides which tests run on which beds.
 type plan struct {
 	placements []placement
 	homeless   []string // tests that no bed of the run can run, with what is missing
-	later      []string // tests that are left to another tier
+	later      []string // tests that belong to another tier
 }
 
 // planner decides where tests run.
 type planner struct {
 	tier tier
 	beds []*bed // best first
-	// explicit: the beds were named, so that all that they can run runs on each.
+	// explicit means that --kernel named the beds; each bed then runs all tests that it
+	// can.
 	explicit bool
 }
 
-// plan places all tests.
+// plan places each test on its beds.
 func (p planner) plan(tests []declared) plan {
 	var result plan
 	for _, t := range tests {
@@ -88,7 +89,7 @@ func (p planner) place(t declared) []*bed {
 	return slices.DeleteFunc(able, func(b *bed) bool { return b != first && !p.alsoOn(t, b) })
 }
 
-// alsoOn reports whether a test runs on a bed that is not the best for it.
+// alsoOn reports whether a test also runs on a bed that is not its best.
 func (p planner) alsoOn(t declared, b *bed) bool {
 	oldest, newest := p.ends()
 	switch {
@@ -104,7 +105,7 @@ func (p planner) alsoOn(t declared, b *bed) bool {
 	return true
 }
 
-// ends returns the oldest and the newest kernel of the virtual machines.
+// ends returns the oldest and the newest kernel among those of the virtual machines.
 func (p planner) ends() (oldest, newest *bed) {
 	for _, b := range p.beds {
 		if b.kind != machine {
@@ -118,7 +119,7 @@ func (p planner) ends() (oldest, newest *bed) {
 	return oldest, newest
 }
 
-// lacking describes what all beds lack for a test.
+// lacking describes for each bed what it lacks for a test.
 func (p planner) lacking(t declared) string {
 	var words []string
 	for _, b := range p.beds {
@@ -127,11 +128,11 @@ func (p planner) lacking(t declared) string {
 	return strings.Join(words, ", ")
 }
 
-// only keeps the placements on some beds.
+// only keeps the placements on the named beds.
 func (p plan) only(names []string) plan {
 	p.placements = slices.DeleteFunc(p.placements, func(pl placement) bool { return !slices.Contains(names, pl.bed.name) })
 	return p
 }
 
-// testName is "loop.TestKernelLimits".
+// testName returns a name like "loop.TestKernelLimits".
 func testName(dir, test string) string { return strings.TrimSuffix(dir+"."+test, ".") }

@@ -10,7 +10,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// write makes a file.
+// write writes a file and returns its path.
 func write(t *testing.T, text string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "file")
@@ -20,14 +20,14 @@ func write(t *testing.T, text string) string {
 	return path
 }
 
-// testBeds are the beds of the matrix, with the host's own.
+// testBeds returns the beds of the matrix and the host's own.
 func testBeds() []*bed {
 	beds := []*bed{newBed(umlKernel), newBed(umlKernel).withRace(), newBed("7.3"), newBed("6.18"), newBed("6.12"), newBed("host")}
 	beds[len(beds)-1].has = needsOf(ublktest.Machine, ublktest.CPUs, ublktest.Plain)
 	return beds
 }
 
-// names of the beds on which a plan has a test.
+// bedsOf returns the names of the beds on which the plan has a test.
 func (p plan) bedsOf(name string) string {
 	var names []string
 	for _, pl := range p.placements {
@@ -88,7 +88,7 @@ func TestPlan(t *testing.T) {
 	}
 }
 
-// A test that no bed can run is named, and one that another tier has is not run.
+// The plan names a test that no bed can run, and does not run a test of another tier.
 func TestPlanNames(t *testing.T) {
 	p := &pkg{Dir: "loop"}
 	tests := []declared{{p, "TestA", needsOf(ublktest.Systemd)}, {p, "TestB", needsOf(ublktest.Long)}}
@@ -109,7 +109,7 @@ func TestPlanOnly(t *testing.T) {
 	}
 }
 
-// Each test is in one group, and no group is much longer than its share.
+// Each test is in exactly one group, and no group is much longer than its share.
 func TestSplit(t *testing.T) {
 	var placements []placement
 	qemu, native := newBed("7.3"), newBed(umlKernel)
@@ -138,7 +138,7 @@ func TestSplit(t *testing.T) {
 		if i > 0 && groups[i-1].seconds < g.seconds {
 			t.Errorf("group %d is longer than that before it", i)
 		}
-		if g.seconds > longest+50 { // by the last test of it at most
+		if g.seconds > longest+50 { // the last test of a group may exceed the share
 			t.Errorf("a group takes %v seconds, more than %v", g.seconds, longest)
 		}
 	}

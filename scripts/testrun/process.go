@@ -12,17 +12,16 @@ import (
 	"time"
 )
 
-// inGroup gives a command a process group of its own, all of which ends when its
-// context does.
+// inGroup gives a command a process group of its own. When the context ends, the whole
+// group ends.
 func inGroup(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = 10 * time.Second
 }
 
-// follow runs a command, whose output is the verbose output of a test binary for
-// a package or, without one, the events of go test, and returns the command's
-// error.
+// follow runs a command and returns its error. The command's output is the verbose output
+// of the test binary of pkg or, if pkg is empty, the events of go test.
 func follow(ctx context.Context, cmd *exec.Cmd, pkg string, add func(event)) error {
 	inGroup(cmd)
 	read, write, err := os.Pipe()
@@ -33,7 +32,7 @@ func follow(ctx context.Context, cmd *exec.Cmd, pkg string, add func(event)) err
 	if err := cmd.Start(); err != nil {
 		return firstError(err, read.Close(), write.Close())
 	}
-	_ = write.Close() // the command has it
+	_ = write.Close() // the command has its own copy
 	var events io.Reader = read
 	wait := func() error { return nil }
 	if pkg != "" {
@@ -46,7 +45,7 @@ func follow(ctx context.Context, cmd *exec.Cmd, pkg string, add func(event)) err
 	return firstError(cmdErr, readErr, wait(), read.Close())
 }
 
-// test2json is the path of Go's program of that name.
+// test2json returns the path of Go's program test2json.
 var test2json = sync.OnceValues(func() (string, error) {
 	out, err := exec.Command("go", "tool", "-n", "test2json").Output()
 	if err != nil {
@@ -63,7 +62,8 @@ func convert(ctx context.Context, in *os.File, pkg string) (io.Reader, func() er
 	}
 	cmd := exec.CommandContext(ctx, program, "-t", "-p", pkg)
 	cmd.Stdin, cmd.Stderr = in, os.Stderr
-	// In a group of its own, it reads to the end of what is interrupted.
+	// The group of its own keeps an interrupt from the terminal away, so that it reads
+	// all output of an interrupted test binary.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	out, err := cmd.StdoutPipe()
 	if err != nil {

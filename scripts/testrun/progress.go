@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// runs notes which test of a job runs.
+// runs notes which test a job is running.
 func (r *runner) runs(j *job, test string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

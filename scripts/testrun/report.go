@@ -7,19 +7,18 @@ import (
 	"strings"
 )
 
-// totals is what the last lines of a run say.
+// totals is the summary in the last lines of a run.
 type totals struct {
 	passed, failed, skipped int
-	nowhere                 []string // tests that were skipped wherever they were tried
-	lacks                   []string // those of them whose machine lacks something for good
+	nowhere                 []string // other tests that were skipped on every bed
+	lacks                   []string // tests whose machine permanently lacks something
 	failures                []string
 }
 
-// sum counts the results. A test that was skipped counts as skipped only if it ran
-// on no bed.
+// sum adds up the results. A skipped test counts as skipped only if it ran on no bed.
 func sum(results []result) totals {
 	var t totals
-	ran := map[string]bool{} // by name, with the tests above it
+	ran := map[string]bool{} // the names of the tests that ran, and of their parents
 	for _, r := range results {
 		t.passed += r.count(passed)
 		t.failed += r.count(failed)
@@ -54,13 +53,14 @@ func sum(results []result) totals {
 	return t
 }
 
-// parentName cuts off the last part of a subtest's name; "" is no test.
+// parentName removes the last part of a subtest's name. It returns "" for a test without
+// a parent.
 func parentName(name string) string {
 	i := strings.LastIndexByte(name, '/')
 	return name[:max(i, 0)]
 }
 
-// demand makes failures of the tests that a full run has run nowhere.
+// demand turns tests that a full run has run on no bed into failures.
 func (t *totals) demand() {
 	for _, name := range t.nowhere {
 		t.failures = append(t.failures, name+" was skipped wherever it was tried")
@@ -70,7 +70,7 @@ func (t *totals) demand() {
 	t.nowhere = nil
 }
 
-// print ends the output of a run.
+// print prints the last lines of a run.
 func (t *totals) print(out io.Writer, unsteady []string) {
 	for _, name := range t.lacks {
 		fmt.Fprintf(out, "lacking: %s\n", name)
@@ -89,5 +89,5 @@ func (t *totals) print(out io.Writer, unsteady []string) {
 	fmt.Fprintf(out, "%d passed, %d failed, %d skipped\n", t.passed, t.failed, t.skipped)
 }
 
-// isGood reports whether all is well: something ran, and nothing failed.
+// isGood reports whether at least one test passed and none failed.
 func (t *totals) isGood() bool { return t.passed > 0 && t.failed == 0 }

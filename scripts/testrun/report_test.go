@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// one is the result of a test that has one leaf.
+// one returns the result of a test with one leaf.
 func one(bed, test, how string) result {
 	return result{Bed: bed, Pkg: "loop", Test: root(test), Leaves: []leaf{{Name: test, How: how}}}
 }
@@ -15,11 +15,11 @@ func TestSum(t *testing.T) {
 	lacking := one("here", "TestCPU", skipped)
 	lacking.Leaves[0].Lacks = "AVX-512"
 	got := sum([]result{
-		one("uml", "TestA", passed), one("7.3", "TestA", passed), // counts for each bed
-		one("uml", "TestB", skipped), one("7.3", "TestB", passed), // ran somewhere
-		one("uml", "TestC", skipped), one("7.3", "TestC/x", passed), // so did its subtest
-		one("uml", "TestD", skipped), one("7.3", "TestD", skipped), // nowhere, and counts once
-		one("uml", "TestE/x", skipped), one("7.3", "TestE/y", passed), // nowhere, unlike its sibling
+		one("uml", "TestA", passed), one("7.3", "TestA", passed), // each bed counts
+		one("uml", "TestB", skipped), one("7.3", "TestB", passed), // TestB ran on one bed
+		one("uml", "TestC", skipped), one("7.3", "TestC/x", passed), // the subtest ran on one bed
+		one("uml", "TestD", skipped), one("7.3", "TestD", skipped), // TestD ran on no bed, and counts once
+		one("uml", "TestE/x", skipped), one("7.3", "TestE/y", passed), // TestE/x ran on no bed, but TestE/y did
 		one("uml", "TestF", failed), lacking,
 	})
 	if got.passed != 5 || got.failed != 1 || got.skipped != 3 {

@@ -12,40 +12,41 @@ import (
 	"time"
 )
 
-// runner runs jobs and keeps what comes of them.
+// runner runs jobs and keeps their results.
 type runner struct {
 	out     io.Writer
 	ledger  *ledger
 	times   *times
 	started time.Time
-	// underWay names what is being fetched or built.
+	// underWay names the supplies that are being fetched or built.
 	underWay func() []string
 
-	mu       sync.Mutex // protects what is below
+	mu       sync.Mutex // protects the fields below
 	current  map[*job]progress
 	unsteady []string
 }
 
-// progress is where a running job is.
+// progress is how far a running job is.
 type progress struct {
 	since time.Time
-	test  string // that runs
+	test  string // the test that is running
 }
 
-// mostRetries is how many tests may be tried again. More time-outs are no chance.
+// mostRetries is how many tests may be tried again. More time-outs than that are not a
+// coincidence.
 const mostRetries = 3
 
 func (r *runner) schedule(ctx context.Context, slots int, jobs []*job, every time.Duration) {
 	scheduler{slots: slots, work: r.work, fail: r.fail, progress: r.report, every: every}.run(ctx, jobs)
 }
 
-// keep takes a result.
+// keep stores a result.
 func (r *runner) keep(res result) {
 	r.ledger.add(res)
 	r.times.saw(res)
 }
 
-// fail fails all tests of a job that cannot run.
+// fail marks all tests of a job that cannot run as failed.
 func (r *runner) fail(j *job, err error) {
 	fmt.Fprintf(r.out, "FAIL  %-6s %s, %d tests: %v\n", j.bed, j.title, max(1, len(j.planned)), err)
 	r.failAll(j, j.planned)
@@ -60,7 +61,7 @@ func (r *runner) failAll(j *job, names []string) {
 	}
 }
 
-// begin counts a job as running until the returned function is called.
+// begin lists a job as running until the returned function is called.
 func (r *runner) begin(j *job) (end func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -72,7 +73,7 @@ func (r *runner) begin(j *job) (end func()) {
 	}
 }
 
-// work runs a job. It returns what is left to run of it.
+// work runs a job. It returns further jobs for the tests that did not run.
 func (r *runner) work(ctx context.Context, j *job, cmd *exec.Cmd) []*job {
 	defer r.begin(j)()
 	if j.plain {
@@ -95,7 +96,7 @@ func (r *runner) work(ctx context.Context, j *job, cmd *exec.Cmd) []*job {
 		}
 	})
 	if ctx.Err() != nil {
-		return nil // what did not end is not known
+		return nil // the results of the other tests are unknown
 	}
 	onlyTime := s.death.isOnlyTime(j.console)
 	s.finish(err != nil && onlyTime)
@@ -112,9 +113,9 @@ func (r *runner) work(ctx context.Context, j *job, cmd *exec.Cmd) []*job {
 	return nil
 }
 
-// blame finds what has failed if a process did and no test did: its package, or
-// its machine that took too long while further tests were to come. If no test ran
-// at all, goOn decides.
+// blame assigns the failure of a process in which no test failed. The failure belongs to
+// the package, or to the machine if that took too long while further tests were to come.
+// If no test ran at all, goOn decides.
 func (r *runner) blame(j *job, s *stream, err error, missing []string, onlyTime bool) {
 	cameUp := len(missing) < len(j.planned) || j.planned == nil
 	switch {
@@ -126,9 +127,9 @@ func (r *runner) blame(j *job, s *stream, err error, missing []string, onlyTime 
 	}
 }
 
-// goOn does with the tests that a job did not come to what is possible: if it has
-// got on at all, or its machine took too long to come up for the first time, they
-// run in another.
+// goOn handles the planned tests that a job did not reach. If the job has reached any
+// test, or its machine took too long to start for the first time, another job runs them.
+// Otherwise they fail.
 func (r *runner) goOn(j *job, s *stream, err error, missing []string, onlyTime bool) []*job {
 	cameUp := len(missing) < len(j.planned)
 	if err != nil && (cameUp || onlyTime && !j.second) {
@@ -138,7 +139,7 @@ func (r *runner) goOn(j *job, s *stream, err error, missing []string, onlyTime b
 		return []*job{next}
 	}
 	if err == nil {
-		err = errors.New("they have not run")
+		err = errors.New("they did not run")
 	}
 	fmt.Fprintf(r.out, "FAIL  %-6s %s, %d tests: %v\n%s", j.bed, j.title, len(missing), err, s.text.String())
 	r.failAll(j, missing)
@@ -150,7 +151,7 @@ func lastLine(text string) string {
 	return text[strings.LastIndexByte(text, '\n')+1:]
 }
 
-// workPlain runs a job whose exit status is its only result.
+// workPlain runs a job whose only result is the exit status.
 func (r *runner) workPlain(ctx context.Context, j *job, cmd *exec.Cmd) {
 	inGroup(cmd)
 	began := time.Now()
@@ -176,9 +177,9 @@ func (r *runner) callUnsteady(name string) {
 	}
 }
 
-// tryAgain runs tests that have only taken too long twice more, each by itself and
-// with nothing beside it. One that passes both times counts as passed, and is
-// unsteady. again returns the job for a result.
+// tryAgain repeats tests that failed only because they took too long. Each runs twice
+// more, with nothing beside it. A test that passes both times counts as passed and as
+// unsteady. again returns the job that repeats a result.
 func (r *runner) tryAgain(ctx context.Context, again func(result) *job, every time.Duration) {
 	var slow []result
 	for _, res := range r.ledger.all() {
@@ -187,11 +188,11 @@ func (r *runner) tryAgain(ctx context.Context, again func(result) *job, every ti
 		}
 	}
 	if len(slow) > mostRetries {
-		fmt.Fprintf(r.out, "-- %d tests have timed out: they are not tried again\n", len(slow))
+		fmt.Fprintf(r.out, "-- %d tests timed out, too many to try again\n", len(slow))
 		return
 	}
 	for _, res := range slow {
-		fmt.Fprintf(r.out, "-- %s has only timed out: twice more, by itself\n", res)
+		fmt.Fprintf(r.out, "-- %s only timed out: running it twice more, by itself\n", res)
 		if best, ok := r.twice(ctx, res, again, every); ok {
 			r.keep(best)
 			r.callUnsteady(res.String())
@@ -199,7 +200,7 @@ func (r *runner) tryAgain(ctx context.Context, again func(result) *job, every ti
 	}
 }
 
-// twice reports whether a test passes twice, and returns the last result.
+// twice reports whether a test passes twice in a row, and returns the last result.
 func (r *runner) twice(ctx context.Context, res result, again func(result) *job, every time.Duration) (result, bool) {
 	var last result
 	for range 2 {

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// testRunner is a runner whose output is looked at.
+// testRunner returns a runner and the output that it will print.
 func testRunner() (*runner, *strings.Builder) {
 	var out strings.Builder
 	return &runner{
@@ -21,14 +21,14 @@ func testRunner() (*runner, *strings.Builder) {
 	}, &out
 }
 
-// shellJob is a job whose process is a shell script, which prints what a test
-// binary would. Its further jobs run the other scripts, one after the other.
+// shellJob returns a job whose process is a shell script that prints what a test binary
+// would print. Its further jobs run the other scripts in order.
 func shellJob(planned []string, scripts ...string) *job {
 	j := &job{title: "7.3 loop", bed: "7.3", pkg: "loop", planned: planned}
 	j.command = func(ctx context.Context) (*exec.Cmd, error) {
 		script := scripts[0]
 		if !strings.Contains(script, "exit") {
-			script += "echo PASS" // as test binaries end
+			script += "echo PASS" // a test binary ends with this line
 		}
 		return exec.CommandContext(ctx, "sh", "-c", script), nil
 	}
@@ -38,7 +38,7 @@ func shellJob(planned []string, scripts ...string) *job {
 
 const never = time.Hour
 
-// passing and the like print what a test binary does for a test.
+// passing and the functions below return shell commands that print the output of a test.
 func passing(name string) string {
 	return "printf '=== RUN   " + name + "\\n--- PASS: " + name + " (0.00s)\\n';"
 }
@@ -70,7 +70,7 @@ func TestWork(t *testing.T) {
 	}{
 		{"all pass", []string{"TestA", "TestB"}, []string{passing("TestA") + passing("TestB")}, 2, 0, 0, 0, ""},
 		{"one fails", []string{"TestA", "TestB"}, []string{passing("TestA") + failing("TestB", "    a_test.go:1: wrong")}, 1, 1, 0, 0, "wrong"},
-		{"a test did not run", []string{"TestA", "TestB"}, []string{passing("TestA")}, 1, 1, 0, 0, "they have not run"},
+		{"a test did not run", []string{"TestA", "TestB"}, []string{passing("TestA")}, 1, 1, 0, 0, "they did not run"},
 		{"a panic in the middle, the others go on", []string{"TestA", "TestB", "TestC"}, []string{passing("TestA") + begins("TestB") + panics, passing("TestC")}, 2, 1, 0, 0, "1 tests are left"},
 		{"a death between two tests", []string{"TestA", "TestB"}, []string{passing("TestA") + "echo PASS; echo gone; exit 125", passing("TestB")}, 2, 1, 0, 0, "gone"},
 		{"a machine that hangs after its last test", []string{"TestA"}, []string{passing("TestA") + "echo PASS;" + boot}, 1, 1, 0, 0, "did not end"},
@@ -91,7 +91,8 @@ func TestWork(t *testing.T) {
 	}
 }
 
-// Only what has only timed out is tried again, alone, and has to pass twice.
+// A test is tried again only if it only timed out. It then runs alone, and has to pass
+// twice.
 func TestTryAgain(t *testing.T) {
 	for _, c := range []struct {
 		name     string
@@ -125,7 +126,7 @@ func TestTryAgain(t *testing.T) {
 	}
 }
 
-// Many time-outs are no chance.
+// If many tests time out, none is tried again.
 func TestManyTimeOuts(t *testing.T) {
 	r, _ := testRunner()
 	names := []string{"TestA", "TestB", "TestC", "TestD"}
@@ -143,7 +144,7 @@ func TestManyTimeOuts(t *testing.T) {
 	}
 }
 
-// What cannot be fetched fails what needs it, each test of it, and nothing else.
+// If a supply cannot be fetched, each test that needs it fails, and no other test does.
 func TestMissingSupply(t *testing.T) {
 	r, out := testRunner()
 	without := shellJob([]string{"TestA", "TestB"}, "")
@@ -155,8 +156,8 @@ func TestMissingSupply(t *testing.T) {
 	}
 }
 
-// The longest job comes first, no more run than there are slots, and one that is
-// to be alone on its bed is.
+// The longest job starts first, no more jobs run than there are slots, and a job that has
+// to be alone on its bed is alone.
 func TestSchedule(t *testing.T) {
 	var order []string
 	var running, most atomic.Int32
@@ -202,7 +203,7 @@ func TestSchedule(t *testing.T) {
 	}
 }
 
-// A line of progress says what is done, what runs, and what is left.
+// A line of progress names what is done, what runs and what is left.
 func TestProgress(t *testing.T) {
 	r, out := testRunner()
 	r.ledger.add(one("uml", "TestB", passed))
@@ -216,7 +217,7 @@ func TestProgress(t *testing.T) {
 	}
 }
 
-// The line comes while a job runs.
+// A running job does not keep the lines of progress from being printed.
 func TestProgressComes(t *testing.T) {
 	told := make(chan struct{})
 	s := scheduler{slots: 1, every: time.Millisecond, fail: func(*job, error) {}}
@@ -233,7 +234,7 @@ func TestProgressComes(t *testing.T) {
 	s.run(t.Context(), []*job{shellJob(nil, "")})
 }
 
-// Whoever interrupts a run waits for nothing, and nothing is left of it.
+// An interrupted run ends at once and leaves no process behind.
 func TestInterrupted(t *testing.T) {
 	r, _ := testRunner()
 	ctx, stop := context.WithCancel(t.Context())

@@ -8,31 +8,31 @@ import (
 	"time"
 )
 
-// scheduler runs jobs, as many at once as there are slots, those that take
-// longest first. A job whose supplies are still on their way keeps no slot.
+// scheduler runs jobs in a number of slots. It starts the longest job first. A job
+// occupies no slot while its supplies are being made.
 type scheduler struct {
 	slots    int
 	work     func(ctx context.Context, j *job, cmd *exec.Cmd) (more []*job)
-	fail     func(j *job, err error) // a job that cannot have what it needs
+	fail     func(j *job, err error) // handles a job whose supplies cannot be made
 	progress func(running []*job, waiting int)
 	every    time.Duration // between two lines of progress
 }
 
-// ready is a job with its process, or why there is none.
+// ready is a job with its process, or with the reason why it has none.
 type ready struct {
 	job *job
 	cmd *exec.Cmd
 	err error
 }
 
-// end is a job that has ended, and those that come of it.
+// end is a job that has ended, with the further jobs that follow from it.
 type end struct {
 	job  *job
 	more []*job
 }
 
-// run runs all jobs, and those that come of them. It returns when all have ended,
-// or the context has and what ran has ended.
+// run runs all jobs and the further jobs that follow from them. It returns when all have
+// ended, or when the context has ended and the running jobs have too.
 func (s scheduler) run(ctx context.Context, jobs []*job) {
 	prepared, ended := make(chan ready), make(chan end)
 	pending := len(jobs)
@@ -67,7 +67,7 @@ func (s scheduler) run(ctx context.Context, jobs []*job) {
 	}
 }
 
-// start starts each waiting job that has a slot, and returns the others.
+// start starts each waiting job that a slot is free for, and returns the others.
 func (s scheduler) start(ctx context.Context, running *slots, waiting []ready, ended chan<- end) []ready {
 	for i := running.next(waiting); i >= 0; i = running.next(waiting) {
 		r := waiting[i]
@@ -80,7 +80,8 @@ func (s scheduler) start(ctx context.Context, running *slots, waiting []ready, e
 	return waiting
 }
 
-// prepare has jobs get what they need, and hands them on when they have it.
+// prepare waits for the supplies of all jobs at the same time, and sends each job to
+// prepared when its supplies are there.
 func prepare(ctx context.Context, jobs []*job, prepared chan<- ready) {
 	for _, j := range jobs {
 		go func() { // received by run
@@ -90,14 +91,14 @@ func prepare(ctx context.Context, jobs []*job, prepared chan<- ready) {
 	}
 }
 
-// slots are the places for jobs that run.
+// slots are the jobs that run, and how many may.
 type slots struct {
 	number int
 	busy   []*job
 }
 
-// next returns which of the waiting jobs may start, -1 for none: the one that is
-// expected to take longest.
+// next returns the index of the waiting job that may start and is expected to take
+// longest, or -1.
 func (s *slots) next(waiting []ready) int {
 	if len(s.busy) >= s.number {
 		return -1

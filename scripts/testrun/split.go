@@ -19,12 +19,12 @@ func (g group) expected() time.Duration {
 	return time.Duration((g.seconds + start[g.bed.kind]) * float64(time.Second))
 }
 
-// worthStarting is how many times longer than a machine's start the tests in it
-// take, at least, if a package's tests are split between machines.
+// worthStarting limits how far a package's tests are split between machines: the tests in
+// one machine take at least this many times as long as its start.
 const worthStarting = 12
 
-// split makes groups of the placements such that none is much longer than what
-// the rest takes beside it, for some number of groups at once.
+// split makes groups of the placements so that no group takes much longer than the others
+// that run at the same time. slots is how many groups do.
 func split(placements []placement, expect func(placement) float64, slots int) []group {
 	type where struct {
 		bed *bed
@@ -43,7 +43,7 @@ func split(placements []placement, expect func(placement) float64, slots int) []
 	}
 	var groups []group
 	for _, w := range order {
-		// A quarter of a slot's share leaves room to even things out at the end.
+		// Groups of a quarter of a slot's share even out the ends of the slots.
 		longest := max(total/float64(slots)/4, worthStarting*start[w.bed.kind])
 		groups = append(groups, pack(w.bed, parts[w], expect, longest)...)
 	}
@@ -51,8 +51,9 @@ func split(placements []placement, expect func(placement) float64, slots int) []
 	return groups
 }
 
-// pack distributes the tests of one package on one bed over as few groups as stay
-// below a time: each test, the longest first, to the group that has least.
+// pack distributes the tests of one package on one bed over as few groups as keep each
+// below the time longest. It takes the longest test first, and adds it to the group with
+// the least time.
 func pack(bed *bed, tests []placement, expect func(placement) float64, longest float64) []group {
 	sum := 0.0
 	for _, p := range tests {

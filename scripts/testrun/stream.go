@@ -10,38 +10,38 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// key names a test; a package as a whole has no test name.
+// key names a test, or a whole package if name is empty.
 type key struct{ pkg, name string }
 
 func (k key) String() string { return testName(k.pkg, k.name) }
 
-// test is a test under way, or its end.
+// test is a test that runs or has ended.
 type test struct {
-	how      string // how it ended; empty while it runs
+	how      string // the outcome; empty while the test runs
 	output   strings.Builder
 	subtests int
-	failed   int // subtests that failed
+	failed   int // how many subtests have failed
 	started  time.Time
 	seconds  float64
 	attrs    map[string][]string
 	verdict  verdict
 }
 
-// stream follows the events of one process, prints a line for each test as it
-// ends, with the output of those that fail, and hands on what came of it.
+// stream follows the events of one process. It prints a line for each test that ends, and
+// the output of each test that fails, and passes the results to ended.
 //
-// Counted are the tests that have no subtests of their own: a conformance map
-// counts for each of its modes.
+// It counts the tests that have no subtests of their own: a conformance map counts once
+// for each of its modes.
 type stream struct {
 	out     io.Writer
-	bed     string              // printed in each line
-	pkgDir  func(string) string // the directory of a package, by its import path
-	quiet   bool                // prints only what fails
-	ended   func(result)        // for each test without its subtests
+	bed     string              // the bed's name, for each line
+	pkgDir  func(string) string // turns the import path of a package into its directory
+	quiet   bool                // print only failures
+	ended   func(result)        // receives the result of each test that is not a subtest
 	tests   map[key]*test
 	order   []key
 	results int
-	text    strings.Builder // what no test has printed
+	text    strings.Builder // output that belongs to no test
 	death   death
 }
 
@@ -84,7 +84,7 @@ func (s *stream) output(k key, line string) {
 	t.verdict.output(line)
 }
 
-// test finds a test, and counts a new one with its parent.
+// test returns a test. A new test counts as a subtest of its parent.
 func (s *stream) test(k key) *test {
 	t := s.tests[k]
 	if t == nil {
@@ -98,7 +98,8 @@ func (s *stream) test(k key) *test {
 	return t
 }
 
-// parent is the test that k is a subtest of, or nil. A subtest's own name may hold slashes too.
+// parent returns the test that k is a subtest of, or nil. The last part of k's name may
+// contain slashes.
 func (s *stream) parent(k key) *test {
 	for i := strings.LastIndexByte(k.name, '/'); i > 0; i = strings.LastIndexByte(k.name[:i], '/') {
 		if p := s.tests[key{k.pkg, k.name[:i]}]; p != nil {
@@ -137,8 +138,8 @@ func (s *stream) print(k key, t *test, isRoot bool) {
 	}
 }
 
-// handOn makes the result of a test of its leaves. A test that only repeats the
-// result of its subtests is none.
+// handOn makes one result of a test and its leaves. A test whose outcome only follows
+// from its subtests is not a leaf.
 func (s *stream) handOn(k key) {
 	r := result{Bed: s.bed, Pkg: k.pkg, Test: k.name, Seconds: s.tests[k].seconds}
 	for _, other := range s.order {
@@ -152,8 +153,8 @@ func (s *stream) handOn(k key) {
 	s.ended(r)
 }
 
-// leaf returns what a test counts for. One whose subtests have failed counts
-// beside them only if it may have found something else.
+// leaf returns the test as a leaf, if it is one. A test whose subtests have failed is a
+// leaf only if it may have failed for another reason too.
 func (t *test) leaf(name string) (leaf, bool) {
 	l := leaf{Name: name, How: t.how}
 	switch {
@@ -169,8 +170,8 @@ func (t *test) leaf(name string) (leaf, bool) {
 	return l, t.how != ""
 }
 
-// endPackage makes a failure of what failed outside of the tests: a build, a
-// panic, the end of TestMain.
+// endPackage records a failure outside of the tests: a failed build, a panic, or a
+// failure at the end of TestMain.
 func (s *stream) endPackage(k key) {
 	if s.test(k).how != failed || s.failedIn(k.pkg) {
 		return
@@ -194,8 +195,8 @@ func (s *stream) failedIn(pkg string) bool {
 	return false
 }
 
-// finish fails what a stream that broke off left open, subtests before their
-// parents. onlyTime says that it broke off because it took too long.
+// finish fails the tests that had not ended when the stream ended, subtests before their
+// parents. onlyTime says that a time limit ended the stream.
 func (s *stream) finish(onlyTime bool) {
 	var open []key
 	for _, k := range s.order {
@@ -213,7 +214,7 @@ func (s *stream) finish(onlyTime bool) {
 	}
 }
 
-// reason is what a skipped test said, without the lines that the test framework put around it.
+// reason returns the output of a skipped test without the lines of the test framework.
 func reason(output string) string {
 	var said strings.Builder
 	for line := range strings.Lines(output) {

@@ -5,15 +5,15 @@ import (
 	"testing"
 )
 
-// followed is what came of a stream of events in a test.
+// followed is a stream with its results and what it printed.
 type followed struct {
 	*stream
 	results []result
 	printed strings.Builder
 }
 
-// events takes a stream that has one event to a line, each "ACTION PACKAGE TEST
-// OUTPUT" with - for nothing. An attribute's output is "KEY=VALUE".
+// events passes events to a stream. Each line is one event, "ACTION PACKAGE TEST OUTPUT",
+// with - for an empty word. The output of an attribute is "KEY=VALUE".
 func events(t *testing.T, lines string) *followed {
 	t.Helper()
 	f := &followed{}
@@ -95,8 +95,8 @@ no such feature
 	}
 }
 
-// A test's result has its leaves, also those that follow a subtest of the same
-// beginning.
+// The result of a test has the leaves of that test only, in spite of another test whose
+// name begins with its name.
 func TestResult(t *testing.T) {
 	f := events(t, `run p TestA -
 		run p TestA/x -

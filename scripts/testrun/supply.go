@@ -14,18 +14,18 @@ import (
 	"sync"
 )
 
-// supplies are what jobs need to be fetched or built: kernels, programs, test
-// binaries. Each is made once, when the first job asks for it, and all that can
-// be made at the same time are. What cannot be had fails who asked for it.
+// supplies are the kernels, programs and test binaries that jobs need. Each is fetched or
+// built once, when the first job asks for it, at the same time as the others. If that
+// fails, the jobs that asked for it fail.
 type supplies struct {
 	ctx  context.Context
 	top  string
-	work string // a directory of this run
+	work string // a directory for this run only
 	log  io.Writer
 
-	mu    sync.Mutex // protects what is below
+	mu    sync.Mutex // protects the fields below
 	items map[string]*supply
-	now   map[string]bool // that are being made
+	now   map[string]bool // the names of those that are being made
 }
 
 type supply struct {
@@ -38,8 +38,8 @@ func newSupplies(ctx context.Context, top, work string, log io.Writer) *supplies
 	return &supplies{ctx: ctx, top: top, work: work, log: log, items: map[string]*supply{}, now: map[string]bool{}}
 }
 
-// get returns a supply, which is made first if it is not there. It may take
-// minutes, for all who ask at the same time.
+// get returns a supply. If it does not exist, get makes it, which may take minutes; other
+// callers wait for the same result.
 func (s *supplies) get(name string, make func() (string, error)) (string, error) {
 	s.mu.Lock()
 	item := s.items[name]
@@ -66,15 +66,15 @@ func (s *supplies) making(name string, is bool) {
 	}
 }
 
-// underWay names what is being fetched or built.
+// underWay returns the names of the supplies that are being fetched or built.
 func (s *supplies) underWay() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Sorted(maps.Keys(s.now))
 }
 
-// run runs a program in a directory below the top. It returns what the program
-// prints, and in an error what it complains of.
+// run runs a program in a directory of the tree. It returns the standard output, or an
+// error with the standard error.
 func (s *supplies) run(dir string, env []string, name string, args ...string) (string, error) {
 	cmd := exec.CommandContext(s.ctx, name, args...)
 	cmd.Dir, cmd.Env = filepath.Join(s.top, dir), append(os.Environ(), env...)
@@ -93,12 +93,13 @@ func (s *supplies) script(name string, args ...string) (string, error) {
 	return s.run(".", nil, filepath.Join(s.top, "scripts", name), args...)
 }
 
-// tools are the machine's programs that virtual machines and tests use.
+// tools installs the programs that virtual machines and tests use, and returns their
+// directory.
 func (s *supplies) tools() (string, error) {
 	return s.get("tools", func() (string, error) { return s.script("setup.sh") })
 }
 
-// kernel fetches or builds a kernel, and makes the memory disk of its machines.
+// kernel fetches or builds a kernel, and builds the memory disk of its machines.
 func (s *supplies) kernel(name string) (string, error) {
 	return s.get("kernel "+name, func() (string, error) {
 		if _, err := s.tools(); err != nil {
@@ -113,7 +114,7 @@ func (s *supplies) kernel(name string) (string, error) {
 	})
 }
 
-// engines is the image with container engines.
+// engines returns the image with the container engines.
 func (s *supplies) engines() (string, error) {
 	return s.get("container engines", func() (string, error) {
 		if _, err := s.tools(); err != nil {
@@ -123,7 +124,7 @@ func (s *supplies) engines() (string, error) {
 	})
 }
 
-// containerd is a directory with containerd of a Debian suite.
+// containerd returns a directory with the containerd of a Debian suite.
 func (s *supplies) containerd(suite string) (string, error) {
 	return s.get("containerd of "+suite, func() (string, error) {
 		if _, err := s.tools(); err != nil {
@@ -133,8 +134,8 @@ func (s *supplies) containerd(suite string) (string, error) {
 	})
 }
 
-// withRace are the arguments of go build for a program with the race detector,
-// which runs where there are no shared libraries.
+// withRace are arguments of go build. They build a program with the race detector that
+// runs without shared libraries.
 var withRace = []string{"-race", "-tags", "netgo,osusergo", "-ldflags", "-linkmode external -extldflags -static"}
 
 // command builds a command of the tree as the Makefile does.
@@ -145,7 +146,7 @@ func (s *supplies) command(target, program string) (string, error) {
 	})
 }
 
-// ublkLoop is the command ublk-loop.
+// ublkLoop builds the command ublk-loop.
 func (s *supplies) ublkLoop(race bool) (string, error) {
 	if !race {
 		return s.command("build", "ublk-loop")
@@ -158,12 +159,12 @@ func (s *supplies) ublkLoop(race bool) (string, error) {
 	})
 }
 
-// snapshotter is the command ublk-loop-snapshotter.
+// snapshotter builds the command ublk-loop-snapshotter.
 func (s *supplies) snapshotter() (string, error) {
 	return s.command("build-snapshotter", "ublk-loop-snapshotter")
 }
 
-// tests is the test binary of a package.
+// tests builds the test binary of a package.
 func (s *supplies) tests(p *pkg, race bool) (string, error) {
 	name := strings.ReplaceAll(p.Dir, "/", "-") + ".test"
 	args, env := []string{}, "CGO_ENABLED=0"

@@ -10,23 +10,23 @@ import (
 	"sync"
 )
 
-// times are how many seconds each test took when it last ran on a bed, by the
-// name of its result. They only decide what runs first and what runs together.
+// times are how many seconds each test took in its last run on a bed, by the name of its
+// result. They only affect the order and the grouping of tests.
 type times struct {
 	path string
 
-	mu      sync.Mutex // protects what is below
+	mu      sync.Mutex // protects the field below
 	seconds map[string]float64
 }
 
-// Seconds that a test is expected to take which has not run on a bed, and those
-// that a machine takes to start and end.
+// Seconds for a test that has no earlier time on a bed, and for the start and end of a
+// machine.
 var (
 	usual = map[kind]float64{host: 2, uml: 2, machine: 12}
 	start = map[kind]float64{host: 0, uml: 2, machine: 15}
 )
 
-// readTimes reads what is known. A file that is not there or broken is none.
+// readTimes reads the times. A missing or damaged file counts as empty.
 func readTimes(path string) *times {
 	t := &times{path: path, seconds: map[string]float64{}}
 	text, err := os.ReadFile(path)
@@ -34,7 +34,7 @@ func readTimes(path string) *times {
 		err = json.Unmarshal(text, &t.seconds)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		fmt.Fprintf(os.Stderr, "testrun: %s: %v: no times are known\n", path, err)
+		fmt.Fprintf(os.Stderr, "testrun: %s: %v: the earlier times of tests are unknown\n", path, err)
 	}
 	if t.seconds == nil {
 		t.seconds = map[string]float64{}
@@ -42,7 +42,7 @@ func readTimes(path string) *times {
 	return t
 }
 
-// expect returns how long a test will take on a bed.
+// expect returns how many seconds a test is expected to take on a bed.
 func (t *times) expect(p placement) float64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -52,7 +52,7 @@ func (t *times) expect(p placement) float64 {
 	return usual[p.bed.kind]
 }
 
-// saw notes how long a test took.
+// saw stores how long a test took. It ignores failures.
 func (t *times) saw(r result) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -61,7 +61,7 @@ func (t *times) saw(r result) {
 	}
 }
 
-// write keeps the times for the next run.
+// write writes the times for the next run.
 func (t *times) write() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()

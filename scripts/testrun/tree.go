@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// treeKey names the state of the source tree: its commit, and what differs from
-// that. Results of another state say nothing about this one.
+// treeKey names the state of the source tree: its commit, and the differences from the
+// commit. Results of another state say nothing about this state.
 func treeKey(top string) (string, error) {
 	git := func(args ...string) (string, error) {
 		cmd := exec.Command("git", append([]string{"-c", "safe.directory=" + top, "-C", top}, args...)...)

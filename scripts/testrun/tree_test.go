@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// The key of a tree changes with each change of a file, and only then.
+// The key of a tree changes when a file changes, and only then.
 func TestTreeKey(t *testing.T) {
 	top := tree(t, map[string]string{"a": "1", ".gitignore": "bin\n"})
 	for _, args := range [][]string{

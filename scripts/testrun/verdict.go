@@ -7,23 +7,22 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// verdict tells a failed test that has only waited in vain from one that found
-// something wrong. Go's events do not say which lines of a test are errors.
-// Therefore every line that a test prints behind its time-out counts as an error,
-// and so does, in a test that never ended, every line at all; only a detail of
-// ublktest.Detail does not.
+// verdict tells a failed test that only timed out in waiting from a test that found
+// something wrong. Go's events do not say which lines of a test are errors. Therefore
+// every line that a test prints after its time-out counts as an error, except a line of
+// ublktest.Detail. In a test that never ended, every line counts as an error.
 type verdict struct {
-	lines    int // that the test has printed
+	lines    int // lines that the test printed
 	waited   bool
-	after    int  // lines behind the time-out, without its own
-	raced    bool // the race detector has found something
-	subtests bool // one has failed
-	behind   int  // lines behind that
+	after    int  // lines after the message of the time-out
+	raced    bool // the race detector reported something
+	subtests bool // a subtest failed
+	behind   int  // lines after the subtest failed
 	open     bool // the test did not end
-	openTime bool // because it took too long
+	openTime bool // a time limit ended it
 }
 
-// framed is a line of a test's log or error.
+// framed matches a line that the test framework printed for a log or an error.
 var framed = regexp.MustCompile(`^\s*[\w.-]+\.go:\d+: (.*)`)
 
 func (v *verdict) timedOut() {
@@ -55,7 +54,7 @@ func (v *verdict) output(line string) {
 	}
 }
 
-// isOnlyTime reports whether the test, which failed, may be tried again.
+// isOnlyTime reports whether this failed test may be tried again.
 func (v *verdict) isOnlyTime() bool {
 	switch {
 	case v.raced:
@@ -66,6 +65,6 @@ func (v *verdict) isOnlyTime() bool {
 	return v.waited && v.after == 0
 }
 
-// isWorse reports whether a test whose subtests have failed may have failed by
-// itself, too.
+// isWorse reports whether a test with failed subtests may have failed for a reason of its
+// own.
 func (v *verdict) isWorse() bool { return v.raced || v.behind > 0 }

@@ -4,8 +4,8 @@ import (
 	"testing"
 )
 
-// Only a test that has waited in vain, and of which nothing else can be wrong,
-// may be tried again.
+// A test may be tried again only if it timed out in waiting and cannot have another
+// error.
 func TestOnlyTime(t *testing.T) {
 	const waited = `run p TestA -
 		attr p TestA timed-out="the end"
@@ -64,8 +64,8 @@ func TestOnlyTime(t *testing.T) {
 	}
 }
 
-// A test that did not end has only taken too long if its process or machine did,
-// and if it had not printed anything.
+// A test that did not end only took too long if a time limit ended its process or
+// machine, and the test had printed nothing.
 func TestBrokenOff(t *testing.T) {
 	const goPanic = "output p TestA panic: test timed out after 10m0s\n"
 	for _, c := range []struct {
