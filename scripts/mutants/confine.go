@@ -13,22 +13,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A fault in code that removes files or kills processes must not reach those of the machine. A test binary therefore runs in
-// namespaces of its own: every file system is read-only but its scratch directory; /dev has a few harmless devices; /run, which
-// has the state of devices, is empty at first; it sees no process and no network but its own. The first process of the namespaces is this command again, with confinedCommand.
-// Its end, or that of the command that started it, ends all processes in them.
+// A fault in code that removes files or kills processes must not reach the files and
+// processes of the machine. A test binary therefore runs in namespaces of its own: every
+// file system except its scratch directory is read-only, /dev has a few harmless devices,
+// /run, which holds the state of the machine's devices, is empty at first, and it sees
+// only its own processes and its own network. The first process of the namespaces is this
+// command, started with confinedCommand. When it or the command that started it ends, all
+// processes in the namespaces end.
 
 const (
 	confinedCommand = "confined"
-	exitNotStarted  = 125     // of the confined command, if the test binary was not started
+	exitNotStarted  = 125     // exit status of the confined command if it did not start the test binary
 	maxData         = 4 << 30 // bytes of writable private memory for each process
 	coverDirectory  = "covdata"
 )
 
-// harmless are the devices of a confined process.
+// harmless names the devices that a confined process gets.
 var harmless = []string{"null", "zero", "full", "random", "urandom", "tty"}
 
-// launchConfined runs a test natively, but confined.
+// launchConfined runs a test on this machine's kernel, confined.
 func launchConfined(ctx context.Context, e *execution) ([]byte, error) {
 	arguments := append([]string{e.binary, "-test.timeout=" + e.limit.String()}, e.flags...)
 	if e.profile != "" {
@@ -46,8 +49,8 @@ func launchConfined(ctx context.Context, e *execution) ([]byte, error) {
 	return out, err
 }
 
-// joinProfiles takes a test's profile, and adds what other processes of the same binary ran, which they leave in their own
-// format.
+// joinProfiles reads the coverage profile of a test and adds the coverage of other
+// processes of the same binary, which write it in another format.
 func joinProfiles(ctx context.Context, e *execution) error {
 	profile, err := os.ReadFile(filepath.Join(e.scratch, "profile"))
 	if err != nil {
@@ -68,7 +71,7 @@ func joinProfiles(ctx context.Context, e *execution) error {
 	return os.WriteFile(e.profile, append(profile, others...), 0o644)
 }
 
-// confine returns the command that runs arguments confined in a directory.
+// confine returns a command that runs arguments confined in a directory.
 func confine(ctx context.Context, dir, scratch string, arguments []string) (*exec.Cmd, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -89,13 +92,14 @@ func confine(ctx context.Context, dir, scratch string, arguments []string) (*exe
 	return cmd, nil
 }
 
-// confined is the first process of the namespaces. It returns the exit status of what it runs.
+// confined is the main function of the first process in the namespaces. It returns the
+// exit status of the command that it runs.
 func confined(arguments []string) int {
 	if os.Getpid() != 1 || len(arguments) < 2 {
 		fmt.Fprintln(os.Stderr, "mutants: confined: for internal use")
 		return exitNotStarted
 	}
-	// What follows changes the thread; the child is a clone of it.
+	// The steps change this thread only, and the child is a clone of this thread.
 	runtime.LockOSThread()
 	cmd := exec.Command(arguments[1], arguments[2:]...)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
@@ -117,7 +121,7 @@ func confined(arguments []string) int {
 	return 0
 }
 
-// restrict takes away what a test may not touch.
+// restrict takes access to everything from this thread that a test must not touch.
 func restrict(scratch string) error {
 	steps := []struct {
 		what string
@@ -167,7 +171,8 @@ func startLoopback() error {
 	return unix.IoctlIfreq(socket, unix.SIOCSIFFLAGS, request)
 }
 
-// makeDevices makes a file system with the harmless devices and shared memory at dir, and moves it to /dev.
+// makeDevices mounts a file system with the harmless devices and shared memory at dir,
+// and moves it to /dev.
 func makeDevices(dir string) error {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err

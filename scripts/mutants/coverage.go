@@ -11,13 +11,14 @@ import (
 	"strings"
 )
 
-// block is a piece of a file that tests run.
+// block is a part of a file that tests execute.
 type block struct {
-	File                                 string // from the top of the module
+	File                                 string // path relative to the module
 	StartLine, StartCol, EndLine, EndCol int
 }
 
-// readProfile returns the blocks with a count above zero of a coverage profile of a package.
+// readProfile reads the coverage profile of a package and returns the blocks with a count
+// above zero.
 func readProfile(in io.Reader, p *pkg) ([]block, error) {
 	var blocks []block
 	lines := bufio.NewScanner(in)
@@ -47,13 +48,13 @@ func (b block) covers(m *mutant) bool {
 	return b.File == m.file && afterStart && beforeEnd
 }
 
-// coverage is the tests of a tier that run a mutant's line, the shortest first.
+// coverage lists the tests of a tier that execute a mutant's line, the shortest first.
 type coverage struct {
 	tier  *tier
 	tests []*test
 }
 
-// keepCovered returns the mutants on lines that tests run, and tells each its tests.
+// keepCovered returns the mutants on lines that tests execute, and sets their tests.
 func keepCovered(ctx context.Context, all []*mutant, packages []*pkg, tiers []*tier) ([]*mutant, error) {
 	for _, t := range tiers {
 		for _, p := range packages {
@@ -75,7 +76,7 @@ func keepCovered(ctx context.Context, all []*mutant, packages []*pkg, tiers []*t
 	return slices.DeleteFunc(slices.Clone(all), func(m *mutant) bool { return len(m.covered) == 0 }), nil
 }
 
-// covering returns the tests that run a mutant's line.
+// covering returns the tests that execute a mutant's line.
 func covering(tests []*test, m *mutant) []*test {
 	var those []*test
 	for _, t := range tests {

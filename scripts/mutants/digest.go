@@ -14,8 +14,9 @@ import (
 	"slices"
 )
 
-// digest identifies everything that the tests of a package are built from: the sources and test data of each package of the
-// module that they import, the versions of other modules, and Go's. Results of one digest say nothing about another.
+// digest identifies everything that the tests of a package are built from: the sources
+// and test data of each imported package of the module, and the versions of Go and of
+// other modules. A result is valid for one digest only.
 func digest(directories []string) (string, error) {
 	sum := sha256.New()
 	fmt.Fprintln(sum, runtime.Version(), runtime.GOARCH)
@@ -32,7 +33,8 @@ func digest(directories []string) (string, error) {
 	return hex.EncodeToString(sum.Sum(nil)[:8]), nil
 }
 
-// directoriesOf returns those of the module's packages that the tests of a package import.
+// directoriesOf returns the directories of the packages of this module that the tests of
+// a package import.
 func directoriesOf(ctx context.Context, dir string) ([]string, error) {
 	all, err := goList(ctx, "-deps", "-test", "./"+dir)
 	if err != nil {
@@ -47,7 +49,8 @@ func directoriesOf(ctx context.Context, dir string) ([]string, error) {
 	return directories, nil
 }
 
-// addDirectory adds the files of a package and its test data, without the packages below it.
+// addDirectory adds the files of a package and its test data, but no packages in
+// directories below.
 func addDirectory(sum hash.Hash, dir string) error {
 	return filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 		switch {

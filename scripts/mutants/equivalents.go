@@ -8,14 +8,14 @@ import (
 	"strings"
 )
 
-// equivalents is the list of mutants that no test can notice, with the reason of each.
+// equivalents is the list of mutants that no test can detect, with a reason for each.
 type equivalents struct {
 	path    string
-	reasons map[string]string // by key
+	reasons map[string]string // the key is mutant.key
 }
 
-// readEquivalents reads a list: a mutant's key on a line, and its reason on indented lines below it. Lines that begin with
-// # are comments.
+// readEquivalents reads a list. An entry is a line with a mutant's key, and indented
+// lines with the reason below it. Lines that begin with # are comments.
 func readEquivalents(path string) (*equivalents, error) {
 	src, err := os.ReadFile(path)
 	if err != nil {
@@ -51,8 +51,8 @@ func (e *equivalents) checkReasons() error {
 	return nil
 }
 
-// mark tells mutants that they are listed. An entry of these packages that names none of them is an error, because the code
-// that it was proved for is gone.
+// mark marks the mutants that are in the list. It returns an error if an entry for these
+// packages matches no mutant, because the code that the reason applied to is gone.
 func (e *equivalents) mark(all []*mutant, packages []*pkg) error {
 	found := map[string]bool{}
 	for _, m := range all {
@@ -73,7 +73,8 @@ func (e *equivalents) mark(all []*mutant, packages []*pkg) error {
 	return errors.New(e.path + ": no such mutant:\n\t" + strings.Join(stale, "\n\t"))
 }
 
-// isElsewhere reports whether a key is of a package that this run does not look at, but that exists.
+// isElsewhere reports whether the key names a file that exists, in a package that this
+// run does not use.
 func isElsewhere(key string, packages []*pkg) bool {
 	file, _, _ := strings.Cut(key, " ")
 	here := slices.ContainsFunc(packages, func(p *pkg) bool { return p.sources[file] != nil })

@@ -11,16 +11,16 @@ import (
 // finder collects the mutants of a file.
 type finder struct {
 	pkg      *pkg
-	name     string // of the file, from the top of the module
+	name     string // path of the file, relative to the module
 	src      []byte
 	file     *token.File
 	info     *types.Info
 	function string
-	seen     map[string]int // how often each key was found
+	seen     map[string]int // how often each key occurred
 	found    []*mutant
 }
 
-// mutants returns every mutant of a package, those that don't compile among them.
+// mutants returns every mutant of a package, including those that do not compile.
 func (p *pkg) mutants() []*mutant {
 	var all []*mutant
 	for _, name := range p.names {
@@ -51,7 +51,8 @@ func functionName(declaration ast.Decl) string {
 	return receiver + "." + function.Name.Name
 }
 
-// add notes the mutant that has text in place of the bytes from start to end; context is the node that shows it.
+// add adds the mutant that replaces the bytes from start to end with text. The mutant's
+// key shows the source of the node context.
 func (f *finder) add(operator string, context ast.Node, start, end token.Pos, text string) {
 	position := f.file.Position(start)
 	from, to := f.offset(context.Pos()), f.offset(context.End())
@@ -70,7 +71,8 @@ func (f *finder) offset(pos token.Pos) int { return f.file.Offset(pos) }
 
 func (f *finder) text(n ast.Node) string { return string(f.src[f.offset(n.Pos()):f.offset(n.End())]) }
 
-// around is what shows a literal with its surroundings: the expression or simple statement that it is in.
+// around returns the expression or simple statement around a literal, which a mutant's
+// key shows.
 func around(n ast.Node, stack []ast.Node) ast.Node {
 	for i := len(stack) - 1; i >= 0; i-- {
 		switch parent := stack[i].(type) {

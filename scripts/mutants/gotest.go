@@ -12,7 +12,9 @@ import (
 	"time"
 )
 
-// writeOverlay writes the file with the fault to a directory, and what makes the compiler read it in place of the original.
+// writeOverlay writes the file with the fault to a directory, with an overlay file that
+// makes the compiler read it in place of the original. It returns the path of the overlay
+// file.
 func writeOverlay(m *mutant, dir string) (string, error) {
 	original, err := filepath.Abs(m.file)
 	if err != nil {
@@ -39,8 +41,9 @@ func build(ctx context.Context, p *pkg, binary string, flags ...string) error {
 	return nil
 }
 
-// finish runs a command that runs a test and returns what it prints. A test ends itself with a report at its limit; one that
-// cannot is killed a grace later.
+// finish runs a command that runs a test, and returns the output. At the limit the test
+// binary ends itself with a report; finish kills it if it has not ended after the grace
+// period.
 func finish(ctx context.Context, command func(ctx context.Context) (*exec.Cmd, error), limit, grace time.Duration) ([]byte, error) {
 	ctx, stop := context.WithTimeout(ctx, limit+grace)
 	defer stop()
@@ -60,7 +63,8 @@ func finish(ctx context.Context, command func(ctx context.Context) (*exec.Cmd, e
 	return out.Bytes(), err
 }
 
-// limitedBuffer keeps the beginning of what is written: a fault may print without end.
+// limitedBuffer keeps only the beginning of the output, because a test with a fault may
+// print without end.
 type limitedBuffer struct{ bytes.Buffer }
 
 const maxOutput = 16 << 20

@@ -12,7 +12,8 @@ import (
 	"time"
 )
 
-// inGuest runs a test in the guest, whose standard output takes the profile behind the test's output.
+// inGuest is a shell script that runs a test in the guest. It prints the output of the
+// test, then the coverage profile.
 const inGuest = `cd /vm/tests && ./test "$@"
 status=$?
 echo "$0"
@@ -21,13 +22,14 @@ exit $status`
 
 const (
 	profileFollows = "== coverage profile"
-	bootTime       = time.Minute // for a guest to start and to end
+	bootTime       = time.Minute // the time for the start and the end of a guest
 )
 
-// died is how vm.sh says that a guest that had started did not end well.
+// died are the messages of vm.sh about a guest that started but did not end well.
 var died = []string{"panicked", "ended without an exit status", "did not end within"}
 
-// buildKernel has the kernel in the cache, so that no test's time goes by while it is built.
+// buildKernel builds the kernel for the cache before the first test, so that the time
+// limit of a test does not include the build.
 func buildKernel(ctx context.Context) error {
 	cmd := exec.CommandContext(ctx, filepath.Join("scripts", "vm-kernel.sh"), "uml")
 	cmd.Stderr = os.Stderr
@@ -37,7 +39,7 @@ func buildKernel(ctx context.Context) error {
 	return nil
 }
 
-// launchInGuest runs a test as root of a user-mode kernel that exists for this test only.
+// launchInGuest runs a test as root in a user-mode kernel that runs only this test.
 func launchInGuest(ctx context.Context, e *execution) ([]byte, error) {
 	flags := append([]string{"-test.timeout=" + e.limit.String()}, e.flags...)
 	if e.profile != "" {
@@ -67,7 +69,7 @@ func launchInGuest(ctx context.Context, e *execution) ([]byte, error) {
 	return out, err
 }
 
-// howEnded tells a guest that died from one that did not start.
+// howEnded distinguishes a guest that died from one that did not start.
 func howEnded(out []byte, err error) error {
 	for _, how := range died {
 		if strings.Contains(string(out), "vm.sh: error: kernel uml "+how) {

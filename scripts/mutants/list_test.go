@@ -27,7 +27,7 @@ func TestEquivalents(t *testing.T) {
 		boundary + "\n\tx\n" + boundary + "\n\ty":                         "listed twice",
 		strings.Replace(boundary, ">=", "==", 1) + "\n\tx\n":              "no such mutant",
 		strings.Replace(boundary, "clamp.go", "gone.go", 1) + "\n\tx\n":   "no such mutant",
-		strings.Replace(boundary, "loop/clamp.go", "go.mod", 1) + "\n\tx": "", // of what this run does not look at
+		strings.Replace(boundary, "loop/clamp.go", "go.mod", 1) + "\n\tx": "", // a key of a file outside of this run's packages
 	} {
 		path := filepath.Join(t.TempDir(), "list")
 		if err := os.WriteFile(path, []byte(list), 0o644); err != nil {
@@ -50,8 +50,8 @@ func TestEquivalents(t *testing.T) {
 	}
 }
 
-// A change of the source must not leave an entry without its code, which would end each
-// run with an error.
+// A change of the source must not leave an entry without a mutant, because each run would
+// then end with an error.
 func TestEquivalentsOfTheTree(t *testing.T) {
 	t.Chdir("../..")
 	packages, err := load(t.Context(), defaultPackages)
@@ -122,7 +122,8 @@ func TestReadProfile(t *testing.T) {
 	}
 }
 
-// Results are of one state of the sources: a change of a test, of its data or of a package below begins anew.
+// A result is valid for one state of the sources. A change of a test, of its data or of
+// an imported package changes the digest.
 func TestDigest(t *testing.T) {
 	module(t)
 	seen := map[string]string{}

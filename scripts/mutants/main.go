@@ -1,8 +1,11 @@
-// Command mutants puts small faults into the source, one at a time, and lists those that no test notices.
+// Command mutants puts small faults into the source, one at a time, and lists those that
+// no test detects.
 //
-// It finds every place where it can change an operator, a constant, a condition, a returned error or a statement, keeps
-// those on lines that tests run, draws some by a seed, and runs the tests of the package against each. The work tree stays
-// as it is: the compiler reads a changed file through -overlay. See docs/testing.md.
+// It finds every place where it can change an operator, a constant, a condition, a
+// returned error or a statement. It keeps the mutants on lines that tests execute, draws
+// some of them with a seed, and runs the tests of the package against each. The work tree
+// does not change, because the compiler reads a changed file through -overlay. See
+// docs/testing.md.
 package main
 
 import (
@@ -19,32 +22,32 @@ import (
 
 type options struct {
 	number   int    // how many mutants to run
-	seed     string // what draws them
-	jobs     int    // how many run at once
+	seed     string // seed of the draw
+	jobs     int    // how many mutants to run at once
 	goal     int    // percentage of mutants, without equivalent ones, that tests must catch
-	packages string // regular expression of the directories to take mutants from
+	packages string // regular expression of the package directories to take mutants from
 	tiers    string // names of tiers, fastest first
 	only     string // id of the only mutant to run
-	list     bool   // print the mutants that are drawn, and run none
-	cache    string // directory of results
+	list     bool   // print the mutants drawn, and run none
+	cache    string // directory of the results
 }
 
 func parseOptions() *options {
 	o := &options{}
 	flag.IntVar(&o.number, "n", 200, "number of mutants")
-	flag.StringVar(&o.seed, "seed", "1", "seed that draws the mutants")
+	flag.StringVar(&o.seed, "seed", "1", "seed of the draw")
 	flag.IntVar(&o.jobs, "jobs", runtime.NumCPU(), "mutants to run at once")
-	flag.IntVar(&o.goal, "goal", 95, "percentage of mutants to catch, without equivalent ones; with less the exit status is 1")
+	flag.IntVar(&o.goal, "goal", 95, "percentage of the mutants, except equivalent ones, that tests must catch; otherwise the exit status is 1")
 	flag.StringVar(&o.packages, "packages", defaultPackages, "regular expression of package directories to take mutants from")
 	flag.StringVar(&o.tiers, "tier", "unit,uml", "tiers, fastest first: unit (natively), uml (user-mode Linux)")
-	flag.StringVar(&o.only, "mutant", "", "run only the mutant with this `id`, and print what the tests print")
-	flag.BoolVar(&o.list, "list", false, "print the mutants that are drawn, and run none")
+	flag.StringVar(&o.only, "mutant", "", "run only the mutant with this `id`, and print the output of the tests")
+	flag.BoolVar(&o.list, "list", false, "print the mutants drawn, and run none")
 	flag.StringVar(&o.cache, "cache", filepath.Join(cacheDirectory(), "mutants"), "directory for results")
 	flag.Parse()
 	return o
 }
 
-// cacheDirectory is where the scripts keep what they fetch and build.
+// cacheDirectory returns the directory in which the scripts keep downloads and builds.
 func cacheDirectory() string {
 	if dir := os.Getenv("UBLK_LOOP_CACHE"); dir != "" {
 		return dir

@@ -8,24 +8,25 @@ import (
 	"strings"
 )
 
-// mutant is one small fault: bytes of a file replaced by others.
+// mutant is one small fault: it replaces some bytes of a file.
 type mutant struct {
 	pkg        *pkg
-	file       string // path from the top of the module
+	file       string // path relative to the module
 	function   string // Name, T.Name or (*T).Name
 	operator   string // kind of fault
 	before     string // the expression or statement that changes, in one line
 	after      string // the same with the fault
-	nth        int    // 1, 2 … among equal ones of the function
+	nth        int    // counts mutants with equal text in one function: 1, 2, …
 	line, col  int
 	start, end int        // the bytes that text replaces
 	text       string     //
-	equivalent bool       // listed as one that no test can notice
-	covered    []coverage // tests that run the line
+	equivalent bool       // it is in the list of mutants that no test can detect
+	covered    []coverage // the tests that execute the line
 	verbose    bool       // print the output of its tests
 }
 
-// key names a mutant by its content, which moves with the code: no line numbers.
+// key identifies a mutant by its file, function and text. It contains no line number, so
+// that it stays the same when code moves.
 func (m *mutant) key() string {
 	key := fmt.Sprintf("%s %s %s: %s -> %s", m.file, m.function, m.operator, m.before, m.after)
 	if m.nth > 1 {
@@ -34,24 +35,24 @@ func (m *mutant) key() string {
 	return key
 }
 
-// id is a short form of the key for file names and the command line.
+// id is a short form of the key, for file names and the command line.
 func (m *mutant) id() string {
 	sum := sha256.Sum256([]byte(m.key()))
 	return hex.EncodeToString(sum[:6])
 }
 
-// source is the file with the fault.
+// source returns the contents of the file with the fault.
 func (m *mutant) source() []byte {
 	src := m.pkg.sources[m.file]
 	return slices.Concat(src[:m.start], []byte(m.text), src[m.end:])
 }
 
-// describe says where a mutant is and what it changes.
+// describe returns the place of a mutant and the change, as a text.
 func (m *mutant) describe() string {
 	return fmt.Sprintf("%s:%d: %s, in %s, mutant %s\n%s", m.file, m.line, m.operator, m.function, m.id(), m.diff())
 }
 
-// diff is the lines that change, before and after.
+// diff returns the changed lines before and after the change.
 func (m *mutant) diff() string {
 	src := string(m.pkg.sources[m.file])
 	from := strings.LastIndexByte(src[:m.start], '\n') + 1
@@ -69,8 +70,9 @@ func marked(mark, lines string) string {
 	return "  " + mark + strings.ReplaceAll(lines, "\n", "\n  "+mark) + "\n"
 }
 
-// draw returns up to number mutants that compile, in the order of a hash of seed and key. What a change of the source adds
-// or removes leaves the order of the others as it is.
+// draw returns up to number mutants that compile, in the order of a hash of seed and key.
+// A change of the source that adds or removes mutants does not change the order of the
+// others.
 func draw(mutants []*mutant, seed string, number int) []*mutant {
 	rank := map[*mutant]string{}
 	for _, m := range mutants {

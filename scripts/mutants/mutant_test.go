@@ -9,10 +9,10 @@ import (
 	"testing"
 )
 
-// moduleSource is the module of testdata, wherever a test has gone.
+// moduleSource is the absolute path of the module in testdata.
 var moduleSource, _ = filepath.Abs(filepath.Join("testdata", "module"))
 
-// module copies the module of testdata to a temporary directory, which becomes the working directory.
+// module copies the module in testdata to a temporary directory and changes to it.
 func module(t *testing.T) {
 	t.Helper()
 	dir := t.TempDir()
@@ -35,7 +35,8 @@ func load1(t *testing.T) (*pkg, []*mutant) {
 	return packages[0], packages[0].mutants()
 }
 
-// fake loads a package of one function body.
+// fake loads a package with a single function that has this body, and returns the
+// mutants.
 func fake(t *testing.T, body string) []*mutant {
 	t.Helper()
 	module(t)
@@ -92,7 +93,8 @@ func TestOperators(t *testing.T) {
 	}
 }
 
-// Equal faults of one function have different keys, and neither depends on the line.
+// Equal faults in one function have different keys, and the keys do not depend on the
+// line.
 func TestKey(t *testing.T) {
 	keys := map[string]bool{}
 	for _, body := range []string{"a++\na++\nreturn ok, nil", "\n\na++\n\na++\nreturn ok, nil"} {
@@ -125,7 +127,8 @@ func TestDiff(t *testing.T) {
 	}
 }
 
-// What is drawn compiles, depends on the seed alone, and hardly changes with the source.
+// The drawn mutants compile, depend only on the seed, and hardly change when the source
+// changes.
 func TestDraw(t *testing.T) {
 	all := fake(t, "a++\nb--\na += b\nb -= a\nt.ok = a < b\nreturn a > b, call(a, b, \"\")")
 	keys := func(drawn []*mutant) (keys []string) {

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// swaps are the operators that take the place of others: one mutant for each.
+// swaps lists for each operator those that replace it. Each makes one mutant.
 var swaps = map[token.Token][]token.Token{
 	token.EQL: {token.NEQ}, token.NEQ: {token.EQL},
 	token.LSS: {token.LEQ, token.GEQ}, token.LEQ: {token.LSS, token.GTR},
@@ -24,7 +24,7 @@ var swaps = map[token.Token][]token.Token{
 	token.INC: {token.DEC}, token.DEC: {token.INC},
 }
 
-// operatorName is the kind of fault that an operator in another's place is.
+// operatorName returns the kind of fault that replacing one operator with another is.
 func operatorName(from, to token.Token) string {
 	switch {
 	case from == token.LAND || from == token.LOR:
@@ -40,7 +40,7 @@ func operatorName(from, to token.Token) string {
 	}
 }
 
-// visit adds the mutants of one node, and reports whether those of its children count.
+// visit adds the mutants of one node, and reports whether to visit its children.
 func (f *finder) visit(n ast.Node, stack []ast.Node) bool {
 	switch n := n.(type) {
 	case *ast.BinaryExpr:
@@ -69,7 +69,7 @@ func (f *finder) visit(n ast.Node, stack []ast.Node) bool {
 	return true
 }
 
-// statement adds the mutants of a statement that is no assignment.
+// statement adds the mutants of a statement that is not an assignment.
 func (f *finder) statement(n ast.Node) bool {
 	switch n := n.(type) {
 	case *ast.IfStmt:
@@ -99,10 +99,11 @@ func (f *finder) swap(n ast.Node, op token.Token, pos token.Pos) {
 	}
 }
 
-// remove adds a statement's removal.
+// remove adds a mutant without the statement.
 func (f *finder) remove(n ast.Node) { f.add("removed", n, n.Pos(), n.End(), "") }
 
-// integer adds one more and one less than a literal. The length of an array and the like fail the type check.
+// integer adds mutants with a literal that is one more or one less. Where the value is
+// part of a type, as in the length of an array, the mutant does not compile.
 func (f *finder) integer(n *ast.BasicLit, stack []ast.Node) {
 	if n.Kind != token.INT {
 		return
@@ -123,7 +124,8 @@ func (f *finder) boolean(n *ast.Ident, stack []ast.Node) {
 	}
 }
 
-// condition adds the opposite of a condition that is no comparison: those have mutants of their own.
+// condition adds a mutant with the condition negated, unless the condition is a
+// comparison, which has mutants of its own.
 func (f *finder) condition(n ast.Expr) {
 	switch n.(type) {
 	case *ast.CallExpr, *ast.Ident, *ast.SelectorExpr, *ast.IndexExpr:
@@ -131,7 +133,7 @@ func (f *finder) condition(n ast.Expr) {
 	}
 }
 
-// results adds a lost error, and the opposite of a truth, for what a function returns.
+// results adds mutants that return no error, or the opposite boolean.
 func (f *finder) results(n *ast.ReturnStmt) {
 	for _, result := range n.Results {
 		value := f.info.Types[result]
@@ -150,10 +152,10 @@ func isBoolean(t types.Type) bool {
 	return ok && basic.Info()&types.IsBoolean != 0
 }
 
-// unordered are functions for which the order of their arguments means nothing.
+// unordered are functions whose arguments have no order.
 var unordered = map[string]bool{"min": true, "max": true, "errors.Join": true}
 
-// arguments adds two neighbours of one type in each other's place.
+// arguments adds mutants that swap two neighbouring arguments of the same type.
 func (f *finder) arguments(n *ast.CallExpr) {
 	if f.info.Types[n.Fun].IsType() || unordered[types.ExprString(n.Fun)] || n.Ellipsis.IsValid() {
 		return
@@ -168,13 +170,15 @@ func (f *finder) arguments(n *ast.CallExpr) {
 	}
 }
 
-// isFormat reports whether an argument is a format: go vet finds it in a wrong place.
+// isFormat reports whether an argument is a format string. go vet finds a format string
+// in a wrong place.
 func (f *finder) isFormat(n ast.Expr) bool {
 	value := f.info.Types[n].Value
 	return value != nil && value.Kind() == constant.String && strings.Contains(constant.StringVal(value), "%")
 }
 
-// isLog reports whether an expression is a call of a logger: what a log says is for people.
+// isLog reports whether an expression calls a logger. Tests do not check the texts of a
+// log, which are for people.
 func (f *finder) isLog(n ast.Expr) bool {
 	call, ok := n.(*ast.CallExpr)
 	if !ok {

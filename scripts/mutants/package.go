@@ -22,35 +22,37 @@ import (
 	"strings"
 )
 
-// defaultPackages are those that carry data or privileges, wherever they are in the module.
+// defaultPackages matches the packages that handle data or privileges, in any directory
+// of the module.
 const defaultPackages = `(^|/)(ring|ublk|loop|transfer|control|oci)(/|$)`
 
-// pkg is a package with its parsed and checked sources.
+// pkg is a package with its parsed and type-checked sources.
 type pkg struct {
-	path, dir string            // of import, and from the top of the module
-	names     []string          // of the files, from the top of the module
+	path, dir string            // import path; directory relative to the module
+	names     []string          // paths of the files, relative to the module
 	sources   map[string][]byte // by name
 	files     map[string]*ast.File
 	fset      *token.FileSet
 	info      *types.Info
 	importer  types.Importer
-	tested    []string // directories of what its tests are built from
-	digest    string   // of what is in them
+	tested    []string // directories with the sources that its tests are built from
+	digest    string   // the digest of those directories
 }
 
-// listed is what `go list -json` says of a package.
+// listed is what `go list -json` prints for a package.
 type listed struct {
 	ImportPath, Dir, Export string
 	GoFiles, Imports        []string
 	Module                  *struct{ Main bool }
 }
 
-// isOurs reports whether a package of the main module is meant for users, not only for tests.
+// isOurs reports whether the package belongs to the main module and is not only for
+// tests.
 func (l *listed) isOurs() bool {
 	return l.Module != nil && l.Module.Main && !slices.Contains(l.Imports, "testing")
 }
 
-// load returns the packages of the module whose directories match a pattern.
+// load returns the packages of the module whose directories match a regular expression.
 func load(ctx context.Context, pattern string) ([]*pkg, error) {
 	expression, err := regexp.Compile(pattern)
 	if err != nil {
@@ -126,7 +128,7 @@ func (p *pkg) check(files map[string]*ast.File, info *types.Info) error {
 	return err
 }
 
-// compiles reports whether the package is valid Go with the fault in it.
+// compiles reports whether the package passes the type check with the fault.
 func (m *mutant) compiles() bool {
 	file, err := parser.ParseFile(m.pkg.fset, m.file, m.source(), parser.SkipObjectResolution)
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 	"slices"
 )
 
-// report is what the tests said of all mutants of a run.
+// report is the results of all mutants of a run.
 type report struct {
 	total   int
 	results map[*mutant]*result
@@ -34,7 +34,8 @@ func (r *report) progress() string {
 	return fmt.Sprintf("%d of %d: %d caught, %d survived, %d equivalent", len(r.results), r.total, caught, survived, equivalent)
 }
 
-// print lists the survivors with their diffs, what is wrong with the list of equivalent mutants, and the counts last.
+// print prints the survivors with their diffs, the equivalent mutants that a test caught,
+// and the counts last.
 func (r *report) print(out io.Writer) {
 	for _, m := range r.sorted() {
 		found := r.results[m]
@@ -63,7 +64,8 @@ func (r *report) sorted() []*mutant {
 	return all
 }
 
-// verdict returns an error if the tests catch less than goal percent, or an equivalent mutant.
+// verdict returns an error if tests caught less than goal percent, or caught an
+// equivalent mutant.
 func (r *report) verdict(goal int) error {
 	for m, found := range r.results {
 		if m.equivalent && found.Caught {

@@ -9,19 +9,19 @@ import (
 	"time"
 )
 
-// result is what the tests said of a mutant.
+// result is the outcome of the tests against a mutant.
 type result struct {
 	Caught bool
-	How    string // the test that failed, and with what
+	How    string // the test that failed, and its message
 }
 
-// results keeps what was found, so that a run that was stopped can go on.
+// results stores the outcomes, so that a stopped run can be continued.
 type results struct{ dir string }
 
-// keepFor is how long results stay that nothing reads.
+// keepFor is how long results stay after their last use.
 const keepFor = 30 * 24 * time.Hour
 
-// path names a file for what was found out about a package as it is.
+// path returns the path of a file with results for the present state of a package.
 func (r *results) path(p *pkg, t *tier, name string) string {
 	return filepath.Join(r.dir, p.digest+"-"+t.name+"-"+name)
 }
@@ -45,7 +45,8 @@ func (r *results) save(m *mutant, t *tier, found *result) error {
 	return r.write(r.path(m.pkg, t, m.id()+".json"), src)
 }
 
-// write replaces a file at once, so that a stopped run leaves no half of one, and another run reads none.
+// write replaces a file atomically. A stopped run leaves no partial file, and another run
+// reads none.
 func (r *results) write(path string, src []byte) error {
 	if err := os.MkdirAll(r.dir, 0o755); err != nil {
 		return err
@@ -61,7 +62,7 @@ func (r *results) write(path string, src []byte) error {
 	return os.Rename(half.Name(), path)
 }
 
-// prune removes results that are out of date.
+// prune removes outdated results.
 func (r *results) prune() error {
 	files, err := filepath.Glob(filepath.Join(r.dir, "*"))
 	if err != nil {

@@ -13,7 +13,8 @@ import (
 	"time"
 )
 
-// TestMain lets the test binary take the place of the command in namespaces.
+// TestMain runs confined if the test binary was started as the first process of the
+// namespaces.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == confinedCommand {
 		os.Exit(confined(os.Args[2:]))
@@ -21,7 +22,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// needsNamespaces skips a test where this user may not have them.
+// needsNamespaces skips a test if this user must not create namespaces.
 func needsNamespaces(t *testing.T) {
 	t.Helper()
 	cmd, err := confine(context.Background(), "/", t.TempDir(), []string{"/bin/true"})
@@ -36,7 +37,7 @@ func needsNamespaces(t *testing.T) {
 	}
 }
 
-// What catches each of these faults; nothing catches those without.
+// faults maps each fault to the test that catches it; the value is empty if none does.
 var faults = map[string]string{
 	"Clamp boundary: value < 0 -> value <= 0":                        "TestClamp: clamp_test.go:",
 	"Clamp removed: value = limit -> ":                               "TestClamp: clamp_test.go:",
@@ -48,7 +49,8 @@ var faults = map[string]string{
 	"untested arithmetic: value + 1 -> value - 1":                    "",
 }
 
-// drawFaults returns the mutants of faults, without those on lines that tests don't run.
+// drawFaults returns the mutants in faults, except those on lines that tests do not
+// execute.
 func drawFaults(t *testing.T, unit *tier) []*mutant {
 	t.Helper()
 	p, all := load1(t)
@@ -66,10 +68,11 @@ func drawFaults(t *testing.T, unit *tier) []*mutant {
 	return covered
 }
 
-// fault is a mutant's key without the file.
+// fault returns a mutant's key without the file.
 func fault(m *mutant) string { return strings.TrimPrefix(m.key(), "loop/clamp.go ") }
 
-// A run tells what tests catch from what they don't, leaves the tree as it is, and goes on where it was stopped.
+// A run distinguishes what tests catch from what they do not, does not change the tree,
+// and continues where it was stopped.
 func TestRun(t *testing.T) {
 	needsNamespaces(t)
 	module(t)
@@ -98,7 +101,7 @@ func TestRun(t *testing.T) {
 		t.Error("the source has changed")
 	}
 	broken := &tier{name: "unit", work: filepath.Join(t.TempDir(), "absent")}
-	// The second run has the results without running a test.
+	// The second run takes the results from the first and runs no test.
 	for _, m := range covered {
 		m.covered[0].tier = broken
 	}
@@ -108,7 +111,8 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// Tests that cannot be built or started catch nothing: they end the run.
+// If tests cannot be built or started, the run ends with an error, and no mutant counts
+// as caught.
 func TestNothingRuns(t *testing.T) {
 	module(t)
 	_, all := load1(t)
@@ -126,7 +130,7 @@ func TestNothingRuns(t *testing.T) {
 	}
 }
 
-// What the type checker takes, the compiler takes.
+// The compiler accepts each mutant that the type checker accepts.
 func TestCompiles(t *testing.T) {
 	module(t)
 	_, all := load1(t)
@@ -143,7 +147,7 @@ func TestCompiles(t *testing.T) {
 	}
 }
 
-// A test that is slow on a busy machine does not count as one that a fault keeps from its end.
+// A test that is slow because the machine is busy does not count as caught.
 func TestBusyMachine(t *testing.T) {
 	module(t)
 	_, all := load1(t)
@@ -153,7 +157,7 @@ func TestBusyMachine(t *testing.T) {
 			return nil, errTimeOut
 		}
 		if e.limit == coverLimit {
-			time.Sleep(20 * time.Millisecond) // what the test takes without the fault
+			time.Sleep(20 * time.Millisecond) // the time of the test without the fault
 		}
 		return nil, nil
 	}

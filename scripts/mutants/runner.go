@@ -8,19 +8,20 @@ import (
 	"time"
 )
 
-// progressEvery is how often a run says how far it is.
+// progressEvery is the time between two messages about the progress.
 const progressEvery = 20 * time.Second
 
-// runner runs mutants, several at once.
+// runner runs several mutants at once.
 type runner struct {
 	results *results
 
-	lock   sync.Mutex // of report and err
+	lock   sync.Mutex // protects report and err
 	report *report
 	err    error
 }
 
-// runAll runs the tests against each mutant. It returns what it found even if an error ended the run.
+// runAll runs the tests against each mutant. It returns the results so far even if an
+// error ended the run.
 func runAll(ctx context.Context, o *options, chosen []*mutant, kept *results) (*report, error) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
@@ -32,7 +33,7 @@ func runAll(ctx context.Context, o *options, chosen []*mutant, kept *results) (*
 	close(queue)
 	var workers sync.WaitGroup
 	for range max(1, o.jobs) {
-		workers.Go(func() { // ends with the queue, or when stop is called
+		workers.Go(func() { // ends when the queue is empty or stop is called
 			for m := range queue {
 				if r.one(ctx, m) != nil {
 					stop()
@@ -41,7 +42,7 @@ func runAll(ctx context.Context, o *options, chosen []*mutant, kept *results) (*
 		})
 	}
 	finished := make(chan struct{})
-	go func() { // ends with the workers
+	go func() { // ends when the workers have ended
 		workers.Wait()
 		close(finished)
 	}()
@@ -49,7 +50,8 @@ func runAll(ctx context.Context, o *options, chosen []*mutant, kept *results) (*
 	return r.report, errors.Join(r.err, kept.prune())
 }
 
-// one runs one mutant on its tiers until one catches it, and keeps the result. It returns the error that ends the run.
+// one runs the tests of one mutant, tier by tier, until a test catches it, and keeps the
+// result. An error ends the whole run.
 func (r *runner) one(ctx context.Context, m *mutant) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -87,7 +89,7 @@ func (r *runner) runTiers(ctx context.Context, m *mutant) (*result, error) {
 	return found, nil
 }
 
-// keep saves a result if the package is still as it was when the run began.
+// keep saves a result if the package has not changed since the run began.
 func (r *runner) keep(m *mutant, t *tier, found *result) error {
 	now, err := digest(m.pkg.tested)
 	if err != nil {

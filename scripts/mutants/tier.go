@@ -15,14 +15,14 @@ import (
 	"time"
 )
 
-// tier is a set of tests and a place to run them in.
+// tier is a set of tests, and the way to run them.
 type tier struct {
 	name    string
-	tests   func(name string) bool          // which of a package's tests
-	prepare func(ctx context.Context) error // before the first launch
+	tests   func(name string) bool          // which tests of a package
+	prepare func(ctx context.Context) error // runs before the first launch
 	launch  launcher
-	lenient bool          // whether a test may fail without a fault, and then counts for nothing
-	least   time.Duration // what a test may take at least
+	lenient bool          // a test may fail without a fault, and is then left out
+	least   time.Duration // the smallest time limit of a test
 	work    string        // directory for binaries and temporary files
 	results *results
 
@@ -30,36 +30,37 @@ type tier struct {
 	clean map[*pkg]string
 }
 
-// launcher runs a test binary. Its error is errTimeOut if that does not end in time, an errCaught or an *exec.ExitError if
-// the test fails, and any other if the test could not be started.
+// launcher runs a test binary. The error is errTimeOut if the binary does not end in
+// time, errCaught or an *exec.ExitError if the test fails, and another error if the test
+// could not be started.
 type launcher func(ctx context.Context, e *execution) ([]byte, error)
 
 // execution is one run of one test.
 type execution struct {
 	pkg     *pkg
 	binary  string
-	scratch string // an empty directory for its temporary files
-	profile string // where the coverage profile goes; empty for none
+	scratch string // an empty directory for temporary files
+	profile string // the file for the coverage profile, or empty
 	limit   time.Duration
 	flags   []string
 }
 
-// test is one test of a package, with what it runs.
+// test is one test of a package, and the code that it executes.
 type test struct {
 	Name   string
 	Took   time.Duration
 	Blocks []block
 }
 
-// What a test may take with a fault is so many times what it takes without, and at least leastLimit, because the machine does
-// other work between.
+// The time limit of a test with a fault is limitFactor times its time without the fault,
+// and at least leastLimit, because the machine does other work at the same time.
 const (
 	limitFactor = 5
 	leastLimit  = 10 * time.Second
-	coverLimit  = 10 * time.Minute // of tests that were not measured yet
+	coverLimit  = 10 * time.Minute // the time limit of a test that has not been measured yet
 )
 
-// needsKernel is what the names of tests begin with that need ublk.
+// needsKernel matches the names of the tests that need ublk.
 var needsKernel = regexp.MustCompile(`^Test(Kernel|Crash)`)
 
 // newTiers returns the tiers with the given names.
@@ -71,7 +72,7 @@ func newTiers(names, work string, results *results) ([]*tier, error) {
 		case "unit":
 			t.tests, t.launch = func(name string) bool { return !needsKernel.MatchString(name) }, launchConfined
 		case "uml":
-			// This kernel lacks what some tests need.
+			// The user-mode kernel lacks features that some tests need.
 			t.tests, t.prepare, t.launch, t.lenient = needsKernel.MatchString, buildKernel, launchInGuest, true
 		default:
 			return nil, fmt.Errorf("tier %q: neither unit nor uml", name)
@@ -81,7 +82,7 @@ func newTiers(names, work string, results *results) ([]*tier, error) {
 	return tiers, nil
 }
 
-// cover returns the tests of a package with what each of them runs.
+// cover returns the tests of a package with the code that each executes.
 func (t *tier) cover(ctx context.Context, p *pkg) ([]*test, error) {
 	path := t.results.path(p, t, "cover.json")
 	var tests []*test
@@ -111,7 +112,7 @@ func (t *tier) cover(ctx context.Context, p *pkg) ([]*test, error) {
 	return tests, t.results.write(path, src)
 }
 
-// list returns the names of the tests that a binary has for this tier.
+// list returns the names of the tests in a binary that belong to this tier.
 func (t *tier) list(ctx context.Context, binary string) ([]string, error) {
 	if _, err := os.Stat(binary); errors.Is(err, os.ErrNotExist) {
 		return nil, nil // the package has no tests
@@ -125,7 +126,7 @@ func (t *tier) list(ctx context.Context, binary string) ([]string, error) {
 	return slices.DeleteFunc(strings.Fields(string(out)), func(name string) bool { return !t.tests(name) }), nil
 }
 
-// coverAll runs each test by itself.
+// coverAll measures the coverage of each test separately.
 func (t *tier) coverAll(ctx context.Context, p *pkg, binary string, names []string) ([]*test, error) {
 	if len(names) == 0 {
 		return nil, nil
@@ -152,12 +153,13 @@ func (t *tier) coverAll(ctx context.Context, p *pkg, binary string, names []stri
 	return tests, nil
 }
 
-// coverOne runs a test without a fault, and returns what it runs; nil if it fails and may.
+// coverOne runs a test without a fault, and returns the code that it executes. It returns
+// nil if the test fails and the tier allows that.
 func (t *tier) coverOne(ctx context.Context, p *pkg, binary, name string) (*test, error) {
 	profile, started := binary+".profile", time.Now()
 	out, err := t.execute(ctx, &execution{pkg: p, binary: binary, profile: profile, limit: coverLimit, flags: only(name)})
 	if err != nil && t.lenient && ctx.Err() == nil {
-		fmt.Printf("mutants: %s fails in tier %s without a fault, and counts for nothing: %s\n", name, t.name, howCaught(out, err))
+		fmt.Printf("mutants: %s fails in tier %s without a fault, and is left out: %s\n", name, t.name, howCaught(out, err))
 		return nil, nil
 	}
 	if err != nil {
@@ -175,7 +177,7 @@ func (t *tier) coverOne(ctx context.Context, p *pkg, binary, name string) (*test
 
 func only(name string) []string { return []string{"-test.run=^" + name + "$"} }
 
-// execute launches a test with an empty directory.
+// execute launches a test with an empty scratch directory.
 func (t *tier) execute(ctx context.Context, e *execution) ([]byte, error) {
 	dir, err := os.MkdirTemp(t.work, "tmp")
 	if err != nil {

@@ -13,14 +13,14 @@ import (
 )
 
 var (
-	// errTimeOut says that a test did not end in time.
+	// errTimeOut means that a test did not end in time.
 	errTimeOut = errors.New("time-out")
-	// errCaught says that a test failed with more than itself: its kernel died.
+	// errCaught means that the kernel died together with the test.
 	errCaught = errors.New("the kernel died")
 )
 
-// try runs tests against a mutant, one after the other, until one fails. An error says that they could not be built or
-// started.
+// try runs tests against a mutant, one after the other, until one fails. It returns an
+// error if the tests could not be built or started.
 func (t *tier) try(ctx context.Context, m *mutant, tests []*test) (*result, error) {
 	dir, err := os.MkdirTemp(t.work, "mutant")
 	if err != nil {
@@ -52,8 +52,9 @@ func (t *tier) try(ctx context.Context, m *mutant, tests []*test) (*result, erro
 	return &result{}, nil
 }
 
-// tryOne runs a test against a fault. A time-out counts if the test ends in time without the fault, on the machine as busy
-// as it is; if not, the test may take longer.
+// tryOne runs a test against a fault. A time-out counts as a failure only if the test
+// ends in time without the fault while the machine is as busy as now. Otherwise tryOne
+// raises the limit and repeats the test.
 func (t *tier) tryOne(ctx context.Context, m *mutant, binary string, one *test) ([]byte, error) {
 	took := one.Took
 	for {
@@ -72,7 +73,7 @@ func (t *tier) tryOne(ctx context.Context, m *mutant, binary string, one *test) 
 	}
 }
 
-// measure returns how long a test takes without a fault at present.
+// measure returns how long a test takes at present without a fault.
 func (t *tier) measure(ctx context.Context, p *pkg, one *test) (time.Duration, error) {
 	t.lock.Lock()
 	defer t.lock.Unlock()
@@ -91,7 +92,7 @@ func (t *tier) measure(ctx context.Context, p *pkg, one *test) (time.Duration, e
 	return time.Since(started), nil
 }
 
-// howCaught says in a line why a test failed.
+// howCaught returns one line about why a test failed.
 func howCaught(out []byte, err error) string {
 	if how := firstFailure.Find(out); how != nil && !errors.Is(err, errTimeOut) {
 		return string(bytes.TrimSpace(how))

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// destroy is what the guest does as root: it writes wherever it can.
+// destroy is a script that the guest runs as root. It writes to everything it can.
 const destroy = `
 for disk in /dev/vd?; do dd if=/dev/urandom of=$disk bs=1M count=1 conv=notrunc 2>/dev/null && echo "wrote $disk"; done
 grep -w hostfs /proc/filesystems
@@ -20,11 +20,11 @@ busybox rm -rf /usr/share /var /root /home /etc /srv /tmp/canary
 echo done
 `
 
-// A user-mode kernel is a process of the user who starts it, so a guest that
-// could reach a file of the host could do what that user can. The run has a
-// file system that is read-only but for TMPDIR, the cache and /dev/shm, where
-// the kernel keeps the guest's memory in a file without a name: a write
-// anywhere else fails the run, and so does a file that it leaves in these.
+// A user-mode kernel is a process of the user who starts it. A guest that could reach a
+// file of the host could do to it whatever that user can. The test runs the guest where
+// every file system is read-only except TMPDIR, the cache, and /dev/shm, in which the
+// kernel keeps the guest's memory as a file without a name. A write anywhere else fails
+// the run, and the test fails if the guest leaves a file in the writable directories.
 func TestUserModeGuestIsApart(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root: only root can make its own view of the file system read-only")
@@ -52,7 +52,7 @@ func TestUserModeGuestIsApart(t *testing.T) {
 	}
 }
 
-// A user without rights starts the same machine and is root in it.
+// An unprivileged user can start the same machine, and is root in it.
 func TestUserModeGuestNeedsNoRoot(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root: only root can become another user")
@@ -63,8 +63,8 @@ func TestUserModeGuestNeedsNoRoot(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	// The other user has a cache of his own, with the kernel that is built
-	// already, and finds the scripts where he may read them.
+	// The other user has a cache of its own with a copy of the built kernel, and a copy
+	// of the scripts that it may read.
 	script := `set -e
 cp -r .. "$1/scripts"; mkdir -p "$1/cache/kernels"; cp -r "$2" "$1/cache/kernels/"; chown -R nobody "$1"
 exec setpriv --reuid nobody --regid nogroup --clear-groups --no-new-privs --inh-caps=-all \
@@ -77,8 +77,8 @@ exec setpriv --reuid nobody --regid nogroup --clear-groups --no-new-privs --inh-
 	}
 }
 
-// cachedKernel returns the cache, which has the user-mode kernel: a test of
-// the machine is no reason to build a kernel for minutes.
+// cachedKernel returns the directory of the cache. It skips the test if the cache has no
+// user-mode kernel, because building one takes minutes.
 func cachedKernel(t *testing.T) string {
 	t.Helper()
 	cache := os.Getenv("UBLK_LOOP_CACHE")
@@ -104,8 +104,8 @@ func kernelDirectory(t *testing.T, cache string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// runApart runs a command where only some directories can be written to, and
-// returns its output.
+// runApart runs a command in a mount namespace in which only some directories are
+// writable, and returns its output.
 func runApart(t *testing.T, writable []string, env string, args ...string) string {
 	t.Helper()
 	script := `set -e
