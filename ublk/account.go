@@ -5,10 +5,10 @@ import (
 	"time"
 )
 
-// This file is what a queue's thread does for its counters.
+// This file has what a queue's thread does for its counters.
 
-// timeEvery is the sample: of so many reads and writes that the kernel can complete
-// by itself, one is not left to it, so that it is timed.
+// timeEvery is the size of the sample. Of timeEvery reads and writes that the kernel can
+// complete by itself, the thread completes one, and times it.
 const timeEvery = 128
 
 // tally is what a turn adds to an operation's counters.
@@ -16,8 +16,8 @@ type tally struct {
 	requests, bytes uint64
 }
 
-// now returns the time since the thread's start, never 0. The clock is read once a
-// turn, if at all.
+// now returns the time since the thread's start, never 0. It reads the clock at most
+// once a turn.
 func (t *thread) now() time.Duration {
 	if t.clock == 0 {
 		t.clock = max(time.Since(t.epoch), 1)
@@ -25,9 +25,9 @@ func (t *thread) now() time.Duration {
 	return t.clock
 }
 
-// begin has the handler begin a request. It is timed from here on, unless the kernel
-// completes it by itself. The clock is not read for that: a Completer's requests begin
-// at the end of Handle, which is in the same turn.
+// begin gives a request to the handler. The request is timed from here on, unless the
+// kernel completes it by itself. To save that request a look at the clock, a Completer's
+// requests begin after Handle, which is in the same turn.
 func (q *Queue) begin(req *Request) {
 	if !q.hasDone {
 		req.begin()
@@ -38,7 +38,7 @@ func (q *Queue) begin(req *Request) {
 	}
 }
 
-// begin notes when the request came, unless that is known.
+// begin records when the request came, unless that is recorded already.
 func (req *Request) begin() {
 	if req.begun == 0 {
 		req.begun = req.q.thread.now()
@@ -46,8 +46,9 @@ func (req *Request) begin() {
 }
 
 // mayLink reports whether the kernel may complete a read or write by itself
-// ([Request.ForwardAndComplete]): not one of the sample, and not one whose pages a
-// command has registered, since another command must take them out before the commit.
+// ([Request.ForwardAndComplete]). It may not if the request belongs to the sample, or if a
+// command has registered its pages, because another command must unregister them before
+// the commit.
 func (q *Queue) mayLink(req *Request) bool {
 	if !q.thread.linkable || req.byCommand {
 		return false
@@ -56,8 +57,7 @@ func (q *Queue) mayLink(req *Request) bool {
 	return q.linkable%timeEvery != 0
 }
 
-// count counts a request that is complete. One that is left to the kernel is counted
-// at that point.
+// count counts a request that is complete, or that the kernel will complete by itself.
 func (q *Queue) count(req *Request) {
 	if req.Op >= opCount {
 		return
@@ -68,7 +68,7 @@ func (q *Queue) count(req *Request) {
 	q.tallied |= 1 << req.Op
 }
 
-// countEnd counts the result of a request, and how long it took if it is timed.
+// countEnd counts the result of a request, and its duration if it is timed.
 func (q *Queue) countEnd(req *Request, result int32) {
 	if req.Op >= opCount {
 		return
@@ -81,13 +81,13 @@ func (q *Queue) countEnd(req *Request, result int32) {
 		return
 	}
 	if req.begun == q.thread.clock {
-		q.thread.clock = 0 // all of the request was done in this turn
+		q.thread.clock = 0 // the request began and ended in this turn
 	}
 	c.duration.observe(q.thread.now() - req.begun)
 }
 
-// endTurn publishes what a turn has changed, so that a request takes no locked
-// instruction: a store that others may read is one.
+// endTurn publishes what a turn has changed. A store that other threads may read is a
+// locked instruction, and the requests themselves need none.
 func (q *Queue) endTurn() {
 	if q.tallied != 0 {
 		q.publish()
@@ -98,7 +98,7 @@ func (q *Queue) endTurn() {
 	}
 }
 
-// publish publishes the tallies of the operations of a turn, mostly of one.
+// publish publishes the tallies of the operations of a turn. Most turns have one.
 func (q *Queue) publish() {
 	for left := q.tallied; left != 0; left &= left - 1 {
 		op := bits.TrailingZeros8(left)

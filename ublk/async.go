@@ -2,22 +2,22 @@ package ublk
 
 import "sync"
 
-// AsyncRequest is a request that any goroutine may complete ([Request.Async]). It is
-// a value: copies of it are the same request.
+// AsyncRequest is a request that any goroutine may complete ([Request.Async]). All copies
+// of the value stand for the same request.
 type AsyncRequest struct {
 	Op    Op
 	Flags Flags
 
 	offset, bytes uint64
 	data          []byte
-	queue         *asyncQueue // nil for the zero value, which is no request
+	queue         *asyncQueue // nil in the zero value, which stands for no request
 	tag           uint16
 	serial        uint64
 }
 
-// Async gives the request to other goroutines: one of them completes it, and the
-// handler leaves it alone from here on. It costs a lock and a wake of the queue's
-// thread, and nothing to requests that are not given away.
+// Async gives the request to other goroutines. One of them completes it, and the handler
+// must not use the request after this call. The request costs locks and a wake of the
+// queue's thread. Other requests cost nothing more.
 func (req *Request) Async() AsyncRequest {
 	if !req.leaveHandler(stateAsync) {
 		return AsyncRequest{}
@@ -38,16 +38,16 @@ func (r AsyncRequest) Offset() uint64 { return r.offset }
 // Bytes returns how long the request is, in bytes.
 func (r AsyncRequest) Bytes() uint64 { return r.bytes }
 
-// Data is [Request.Data]. It may be used until Complete, even when the device has
-// ended meanwhile.
+// Data is [Request.Data]. The caller may use it until Complete, even if the device ends
+// before that.
 func (r AsyncRequest) Data() []byte { return r.data }
 
-// Complete is [Request.Complete] for any goroutine. It reports whether the request
-// took the result: not if it has been completed before, and not if the device is
-// served no more.
+// Complete is [Request.Complete] for any goroutine. It reports whether the request took
+// the result. It returns false if the request was completed before, or if the device has
+// ended.
 //
-// A request that is never completed keeps its device from stopping, as a lost request
-// of a disk would, and after [Device.Leave] its queue's buffers in memory.
+// A device does not stop before each request is completed. After [Device.Leave], the
+// buffers of a queue stay in memory until its last request is completed.
 func (r AsyncRequest) Complete(err error) bool {
 	if r.queue == nil {
 		return false
@@ -63,17 +63,17 @@ func (r AsyncRequest) Complete(err error) bool {
 	return taken
 }
 
-// asyncQueue is what the thread of a queue and other goroutines share.
+// asyncQueue is the state that the thread of a queue shares with other goroutines.
 type asyncQueue struct {
 	thread *thread
 
 	mu      sync.Mutex // protects what is below
-	serials []uint64   // by tag: of the request that is out, 0 for none
-	last    uint64     // serial given out
-	out     int        // requests that are out
+	serials []uint64   // by tag: the serial of the request that is out, 0 for none
+	last    uint64     // the last serial used
+	out     int        // requests that goroutines have not completed
 	results []asyncResult
-	ended   bool     // nobody takes results
-	bufs    *buffers // to be freed with the last request that is out
+	ended   bool     // the queue takes no more results
+	bufs    *buffers // freed when no request is out; nil until the queue has ended
 }
 
 type asyncResult struct {
@@ -85,8 +85,8 @@ func newAsyncQueue(t *thread, depth int) *asyncQueue {
 	return &asyncQueue{thread: t, serials: make([]uint64, depth), results: make([]asyncResult, 0, depth)}
 }
 
-// begin notes that a tag's request is out, and returns what tells it from the next
-// request of the tag.
+// begin records that a tag's request is out. It returns a serial that no other request
+// has.
 func (a *asyncQueue) begin(tag uint16) uint64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -96,8 +96,8 @@ func (a *asyncQueue) begin(tag uint16) uint64 {
 	return a.last
 }
 
-// complete takes a request's result. wake says that the thread does not know yet
-// that there are results.
+// complete takes a request's result. wake is true for the first result that the thread
+// has not taken: the caller then wakes the thread.
 func (a *asyncQueue) complete(tag uint16, serial uint64, errno int32) (taken, wake bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -114,7 +114,7 @@ func (a *asyncQueue) complete(tag uint16, serial uint64, errno int32) (taken, wa
 	return true, len(a.results) == 1
 }
 
-// take moves the results that are there into a slice.
+// take moves all results into a slice.
 func (a *asyncQueue) take(into []asyncResult) []asyncResult {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -123,7 +123,7 @@ func (a *asyncQueue) take(into []asyncResult) []asyncResult {
 	return into
 }
 
-// end is the end of the queue. Its buffers are freed when no request is out.
+// end ends the queue. Its buffers are freed as soon as no request is out.
 func (a *asyncQueue) end(bufs *buffers) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -131,14 +131,16 @@ func (a *asyncQueue) end(bufs *buffers) {
 	a.freeUnused()
 }
 
+// freeUnused frees the buffers of an ended queue if no request is out. The caller holds
+// the lock.
 func (a *asyncQueue) freeUnused() {
 	if a.out == 0 && a.bufs != nil {
 		a.bufs.free()
 	}
 }
 
-// takeAsync completes what other goroutines have results for. The thread calls it
-// after a wake.
+// takeAsync completes the requests for which other goroutines have results. The thread
+// calls it after a wake.
 func (q *Queue) takeAsync() {
 	if q.async == nil {
 		return

@@ -10,29 +10,28 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
 
-// This file decides where a request's bytes live. Its unsafe code turns mapped
-// memory, which Go neither moves nor frees, into the addresses that the kernel
-// is given; arena outlives every command that names them.
+// This file decides where a request's bytes live. Its unsafe code passes addresses of
+// mapped memory to the kernel. Go neither moves nor frees that memory, and arena outlives
+// every command that has such an address.
 
 // BufferMode says how a handler reaches the bytes of a request.
 type BufferMode int
 
-// The buffer modes. In the zero-copy modes only the kernel reaches the bytes, by
-// [Request.Forward] or an entry of the ring: their handlers are Completers.
+// The buffer modes. In the zero-copy modes only the kernel reaches the bytes, for
+// [Request.Forward] or an entry of the ring. Handlers of these modes are Completers.
 const (
-	// BufferCopy: the driver copies between the request and a buffer of ours.
-	// Every kernel has it, and it is the only mode in which a handler sees the
-	// bytes ([Request.Data]).
+	// BufferCopy makes the driver copy between the request and a buffer of the server.
+	// Every kernel has this mode. Only in this mode does a handler see the bytes
+	// ([Request.Data]).
 	BufferCopy BufferMode = iota
 	// BufferRegister is zero copy: a command puts the request's own pages in the
 	// ring's buffer table before the handler is called (Linux 6.15).
 	BufferRegister
-	// BufferAutoRegister is zero copy: the driver puts the pages there as it
-	// delivers the request. If it has no memory for that, a command does
-	// (Linux 6.16).
+	// BufferAutoRegister is zero copy: the driver puts the pages there when it delivers
+	// the request (Linux 6.16). If the driver has no memory for that, a command does it.
 	BufferAutoRegister
-	// BufferFastest is the fastest mode that the kernel offers, zero copy
-	// if it can.
+	// BufferFastest is the fastest mode that the kernel offers: one of the zero-copy
+	// modes if it has them.
 	BufferFastest
 )
 
@@ -54,8 +53,8 @@ func (m BufferMode) String() string {
 // ZeroCopy reports whether requests keep their own pages.
 func (m BufferMode) ZeroCopy() bool { return m == BufferRegister || m == BufferAutoRegister }
 
-// features returns what a device of this mode asks the driver for. Registering
-// automatically includes registering by command, as the fallback.
+// features returns the features that a device of this mode requests. Automatic
+// registration includes registration by command, as its fallback.
 func (m BufferMode) features() Features {
 	switch m {
 	case BufferRegister:
@@ -66,7 +65,7 @@ func (m BufferMode) features() Features {
 	return 0
 }
 
-// modeOf returns the mode that a device's features stand for.
+// modeOf returns the mode that a device's features select.
 func modeOf(f Features) BufferMode {
 	switch {
 	case f.Has(BufferAutoRegister.features()):
@@ -77,9 +76,9 @@ func modeOf(f Features) BufferMode {
 	return BufferCopy
 }
 
-// bufferSlots returns how many slots of a ring's buffer table a queue has: in
-// the zero-copy modes one of each tag for the driver and one for the fallback, a
-// depth further on; in copy mode one of each tag.
+// bufferSlots returns how many slots of a ring's buffer table a queue has. In copy mode a
+// tag has one slot. In the zero-copy modes a tag has one slot for the driver, and one for
+// the fallback, which is depth slots further on.
 func bufferSlots(mode BufferMode, depth int) int {
 	if mode.ZeroCopy() {
 		return 2 * depth
@@ -87,17 +86,16 @@ func bufferSlots(mode BufferMode, depth int) int {
 	return depth
 }
 
-// buffers are a queue's buffers: slots of its ring's table, and in copy mode
-// what is in them.
+// buffers are a queue's slots of its ring's buffer table, and in copy mode the memory in
+// these slots.
 type buffers struct {
-	first uint16 // slot, that of tag 0
+	first uint16 // the slot of tag 0
 	arena []byte // copy mode: depth buffers of size bytes, page-aligned
 	size  int
 }
 
-// newBuffers makes the buffers of a queue in a slot of its thread and registers
-// them with its ring, all that it will ever need: in copy mode the kernel pins
-// them.
+// newBuffers makes all buffers that a queue in a slot of its thread will need, and
+// registers them with the ring. In copy mode the kernel pins them.
 func newBuffers(r *ring.Ring, mode BufferMode, slot, depth, size int) (*buffers, error) {
 	b := &buffers{first: uint16(slot * bufferSlots(mode, depth)), size: size}
 	if mode.ZeroCopy() {
@@ -108,8 +106,8 @@ func newBuffers(r *ring.Ring, mode BufferMode, slot, depth, size int) (*buffers,
 	if err != nil {
 		return nil, fmt.Errorf("map %d buffers of %d bytes: %w", depth, size, err)
 	}
-	// The fewer pages a buffer is made of, the shorter is the list of what the
-	// kernel reads and writes. Where there are no huge pages it does without.
+	// A buffer of fewer pages makes a shorter list for the kernel to work through.
+	// Without huge pages the buffers work as well, so the error does not matter.
 	_ = unix.Madvise(b.arena, unix.MADV_HUGEPAGE)
 	list := make([][]byte, depth)
 	for tag := range list {
@@ -122,14 +120,14 @@ func newBuffers(r *ring.Ring, mode BufferMode, slot, depth, size int) (*buffers,
 	return b, nil
 }
 
-// unregister takes the buffers out of the ring's table.
+// unregister removes the buffers from the ring's table.
 func (b *buffers) unregister(r *ring.Ring) {
 	if b.arena != nil {
 		_ = r.UpdateBuffers(uint32(b.first), make([][]byte, len(b.arena)/b.size))
 	}
 }
 
-// of returns a tag's own buffer, nil in the zero-copy modes.
+// of returns a tag's buffer, nil in the zero-copy modes.
 func (b *buffers) of(tag uint16) []byte {
 	if b.arena == nil {
 		return nil
@@ -138,7 +136,7 @@ func (b *buffers) of(tag uint16) []byte {
 	return b.arena[start : start+b.size : start+b.size]
 }
 
-// address returns where a tag's own buffer is, 0 in the zero-copy modes.
+// address returns the address of a tag's buffer, 0 in the zero-copy modes.
 func (b *buffers) address(tag uint16) uint64 {
 	if b.arena == nil {
 		return 0
@@ -153,13 +151,13 @@ func (b *buffers) free() {
 	}
 }
 
-// descriptors views a queue's mapping of /dev/ublkcN as its I/O descriptors.
+// descriptors returns a queue's mapping of /dev/ublkcN as I/O descriptors.
 func descriptors(mem []byte, depth int) []uapi.IODesc {
 	return unsafe.Slice((*uapi.IODesc)(unsafe.Pointer(&mem[0])), depth)
 }
 
-// descriptorBytes is the length of a queue's mapping, and its distance from
-// that of the queue before it when depth is the driver's largest.
+// descriptorBytes returns the length of a queue's mapping. For the driver's largest depth
+// it is also the distance between the mappings of two queues.
 func descriptorBytes(depth int) int {
 	page := unix.Getpagesize()
 	return (depth*int(unsafe.Sizeof(uapi.IODesc{})) + page - 1) / page * page

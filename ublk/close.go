@@ -7,15 +7,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Stop removes the disk. Dirty pages are written first, so the queues serve on
-// until it returns; then they end, and Done closes.
+// Stop removes the disk. The kernel writes dirty pages first, so the queues serve
+// requests until Stop returns. Then the queues end, and Done closes.
 func (d *Device) Stop() error {
 	return d.ctl.Stop(d.info.ID)
 }
 
-// Close stops the device if it is live, waits until its queues have ended, and
-// deletes it: nothing of it is left but, until they close it, what those who
-// have the disk open hold on to. It may be called again.
+// Close stops the device if it is live, waits until its queues have ended, and deletes it.
+// A process that has the disk open keeps the rest of it until it closes the disk. Close
+// may be called again.
 func (d *Device) Close() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -30,10 +30,9 @@ func (d *Device) Close() error {
 	return errors.Join(err, closeFD(&d.charFD), ignoreGone(d.ctl.Delete(d.info.ID)))
 }
 
-// End stops the device if it is live and waits until its queues have ended. Its
-// id stays its own until Close, which does this too. The error of both wraps
-// ErrServed where the driver does not stop a device on Threads: it is as it was
-// then.
+// End stops the device if it is live and waits until its queues have ended. The device
+// keeps its id until Close, which does the same first. The error of both wraps ErrServed
+// if the driver does not stop a device on Threads. Such a device is unchanged.
 func (d *Device) End() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -49,7 +48,7 @@ func (d *Device) end() error {
 	}
 	var err error
 	select {
-	case <-d.done: // a device whose queues have ended has nobody to flush to
+	case <-d.done: // a flush needs the queues, and they have ended
 	default:
 		if err = ignoreGone(d.Stop()); err == nil {
 			break
@@ -63,8 +62,7 @@ func (d *Device) end() error {
 	return err
 }
 
-// ignoreGone drops the errors that say that a device is gone, as was to be
-// reached.
+// ignoreGone drops the errors that say that a device is gone, which was the aim.
 func ignoreGone(err error) error {
 	if errors.Is(err, unix.ENODEV) || errors.Is(err, ErrLingers) {
 		return nil

@@ -11,8 +11,8 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
 
-// This file has one method a control command. Its unsafe casts view a struct
-// of uapi.go, which has no pointers, as the bytes that a Command carries.
+// This file has one method for each control command. Its unsafe casts turn a struct of
+// package uapi, which has no pointers, into the bytes of a Command.
 
 // bytesOf returns the bytes of v, which must hold no pointer.
 func bytesOf[T any](v *T) []byte {
@@ -27,14 +27,14 @@ func (c *Control) device(what string, id uint32, cmd Command) error {
 	return nil
 }
 
-// addDev is UBLK_U_CMD_ADD_DEV; info comes back as the driver changed it.
+// addDev is UBLK_U_CMD_ADD_DEV. The driver changes info to what it granted.
 func (c *Control) addDev(info *uapi.CtrlDevInfo) error {
 	cmd := Command{Op: uapi.UBLK_U_CMD_ADD_DEV, DevID: info.DevID, QueueID: noQueue, Buf: bytesOf(info), Timeout: commandTimeout}
 	return wrap("add device", c.do(cmd))
 }
 
-// Info returns what the driver knows of device id. It returns an error that
-// wraps ENODEV when there is none.
+// Info returns what the driver reports about device id. It returns an error that wraps
+// ENODEV if there is no such device.
 func (c *Control) Info(id uint32) (Info, error) {
 	var info uapi.CtrlDevInfo
 	err := c.device("get information on", id,
@@ -45,14 +45,14 @@ func (c *Control) Info(id uint32) (Info, error) {
 	return infoOf(&info), nil
 }
 
-// setParams is UBLK_U_CMD_SET_PARAMS: once, before the device is started.
+// setParams is UBLK_U_CMD_SET_PARAMS. The driver takes it until the device starts.
 func (c *Control) setParams(id uint32, p *uapi.Params) error {
 	p.Len = uint32(unsafe.Sizeof(*p))
 	return c.device("set parameters of", id,
 		Command{Op: uapi.UBLK_U_CMD_SET_PARAMS, Buf: bytesOf(p), Timeout: commandTimeout})
 }
 
-// Params returns the parameters of device id as the driver has them.
+// Params returns the parameters that the driver has for device id.
 func (c *Control) Params(id uint32) (Params, error) {
 	var p uapi.Params
 	p.Len = uint32(unsafe.Sizeof(p))
@@ -64,26 +64,26 @@ func (c *Control) Params(id uint32) (Params, error) {
 	return paramsOf(&p), nil
 }
 
-// startTimeout bounds a START_DEV: what is read for a partition scan is a few
-// blocks, of which each may take a disk's own error handling.
+// startTimeout bounds a START_DEV. A partition scan reads a few blocks, and each read may
+// wait for the error handling of a disk.
 const startTimeout = 2 * time.Minute
 
-// startDev is UBLK_U_CMD_START_DEV. It waits until every tag is fetched, and
-// up to Linux 6.18 for the partition scan, which reads from the device.
+// startDev is UBLK_U_CMD_START_DEV. It waits until every tag is fetched. Up to Linux 6.18
+// it also waits for the partition scan, which reads from the device.
 func (c *Control) startDev(id uint32) error {
 	return c.device("start", id,
 		Command{Op: uapi.UBLK_U_CMD_START_DEV, Data: uint64(unix.Getpid()), Timeout: startTimeout})
 }
 
-// Stop removes the disk of device id (UBLK_U_CMD_STOP_DEV): its dirty pages
-// are written first, so it takes as long as its I/O takes and its server must
-// go on serving. Then the driver ends the server's fetches.
+// Stop removes the disk of device id (UBLK_U_CMD_STOP_DEV). The kernel writes the dirty
+// pages first, so the server must go on serving, and Stop takes as long as that I/O. Then
+// the driver ends the server's fetches.
 func (c *Control) Stop(id uint32) error {
 	return c.device("stop", id, Command{Op: uapi.UBLK_U_CMD_STOP_DEV})
 }
 
-// TryStop is Stop for a device that nobody has open. It returns an error that
-// wraps EBUSY when somebody has, and ErrNotSupported before Linux 7.0.
+// TryStop is Stop for a device that no process has open. It returns an error that wraps
+// EBUSY if a process has it open, and ErrNotSupported before Linux 7.0.
 func (c *Control) TryStop(id uint32) error {
 	err := c.device("stop", id, Command{Op: uapi.UBLK_U_CMD_TRY_STOP_DEV})
 	if isNotSupported(err) {
@@ -92,10 +92,9 @@ func (c *Control) TryStop(id uint32) error {
 	return err
 }
 
-// Delete removes device id (UBLK_U_CMD_DEL_DEV), so that its id and the module
-// are free when it returns nil. It returns an error that wraps ErrLingers when
-// the device is gone but somebody still has it open or mapped, whose close
-// will free the rest.
+// Delete removes device id (UBLK_U_CMD_DEL_DEV). When it returns nil, the id and the
+// module are free. It returns an error that wraps ErrLingers if the device is gone but a
+// process still has it open or mapped. The last close then frees the rest.
 func (c *Control) Delete(id uint32) error {
 	err := c.device("delete", id, Command{Op: uapi.UBLK_U_CMD_DEL_DEV, Timeout: lingerTimeout})
 	if errors.Is(err, unix.EINTR) {

@@ -7,74 +7,71 @@ import (
 	"time"
 )
 
-// What a command's header says where there is no device or queue.
+// The numbers in a command's header that stand for no device and no queue.
 const (
 	anyDevice = ^uint32(0)
 	noQueue   = ^uint16(0)
 )
 
-// commandTimeout bounds a command that waits for nothing but the driver
-// itself. The kernel answers in microseconds; some releases lose a command for
-// good, which must not take the caller along.
+// commandTimeout bounds a command that waits only for the driver. The kernel answers in
+// microseconds. Some releases lose a command for good, and the caller must not wait for
+// ever.
 const commandTimeout = 30 * time.Second
 
-// lingerTimeout bounds the wait for the last close of a device that is being
-// deleted. A server's own close has happened by then, which leaves the users of
-// a disk that was removed under them.
+// lingerTimeout bounds the wait for the last close of a device that is being deleted. The
+// server has closed it by then. Only users of the removed disk may still have it open.
 const lingerTimeout = time.Second
 
-// Command is one command to /dev/ublk-control: the fields of struct
+// Command is one command to /dev/ublk-control. It has the fields of struct
 // ublksrv_ctrl_cmd that vary.
 type Command struct {
 	Op      uint32 // uapi.UBLK_U_CMD_…
 	DevID   uint32 // ^0 for none
 	QueueID uint16 // ^0 for none
-	Data    uint64 // the inline argument
-	Buf     []byte // in and out, at most a page
+	Data    uint64 // inline argument
+	Buf     []byte // input and output, at most a page
 	Timeout time.Duration
 }
 
-// Transport carries commands to the driver, one at a time. Do returns nil or
-// a bare errno. After Timeout (0 for none) it interrupts the command, which
-// ends with EINTR, or with ErrControlHung when even that has no effect.
+// Transport carries commands to the driver, one at a time. Do returns nil or a bare errno.
+// After Timeout (0 for none) it interrupts the command. The error is EINTR then, or
+// ErrControlHung if the interruption has no effect.
 type Transport interface {
 	Do(Command) error
 	Close() error
 }
 
-// CharOpener is a Transport that has the character devices as well, in place of
-// /dev/ublkcN.
+// CharOpener is a Transport that also opens character devices, in place of /dev/ublkcN.
 type CharOpener interface {
-	// OpenChar opens the character device of device id to serve it. The
-	// caller closes the descriptor.
+	// OpenChar opens the character device of device id to serve it. The caller
+	// closes the descriptor.
 	OpenChar(id uint32) (fd int, err error)
 }
 
-// maxHung is how many commands may hang before no more are given: each keeps a
-// thread and a ring for good.
+// maxHung is the number of hung commands after which Control refuses more commands,
+// because each of them keeps a thread and a ring for good.
 const maxHung = 16
 
-// Control gives commands to the ublk driver. It may be used by several
-// goroutines, whose commands run side by side: one that takes long, be it for
-// the pages that it has to write or for good, keeps nobody waiting.
+// Control gives commands to the ublk driver. Several goroutines may use it. Their commands
+// run side by side, so a command that takes long, or hangs, does not delay the others.
 type Control struct {
-	// open opens a transport for a command when all others have one. nil
-	// means that there is one transport, and commands take turns.
+	// open opens a further transport if all others are busy. With nil there is one
+	// transport, and commands take turns.
 	open  func() (Transport, error)
 	limit int        // of hung
 	chars CharOpener // nil for /dev/ublkcN
 
 	mu     sync.Mutex // protects what is below
-	freed  sync.Cond  // busy has become less
+	freed  sync.Cond  // signals that busy has become less
 	idle   []Transport
 	busy   int
-	hung   int // transports that were given up
+	hung   int // transports that hang, and are not used again
 	closed bool
 }
 
-// OpenControl opens /dev/ublk-control. It returns an error that wraps
-// ErrNoDriver when that does not exist, EACCES or EPERM without CAP_SYS_ADMIN,
-// and what ring.New returns where io_uring is missing or forbidden.
+// OpenControl opens /dev/ublk-control. It returns an error that wraps ErrNoDriver if that
+// does not exist, EACCES or EPERM without CAP_SYS_ADMIN, and the error of ring.New if
+// io_uring is missing or forbidden.
 func OpenControl() (*Control, error) {
 	open := func() (Transport, error) { return openTransport() }
 	t, err := openTransport()
@@ -84,8 +81,8 @@ func OpenControl() (*Control, error) {
 	return newControl(t, open, maxHung), nil
 }
 
-// NewControl returns a Control over a transport of the caller's, for tests. A
-// [CharOpener] opens the character devices, too.
+// NewControl returns a Control over a transport of the caller, for tests. If it is a
+// [CharOpener], it also opens the character devices.
 func NewControl(t Transport) *Control {
 	c := newControl(t, nil, 1)
 	c.chars, _ = t.(CharOpener)
@@ -98,8 +95,7 @@ func newControl(t Transport, open func() (Transport, error), limit int) *Control
 	return c
 }
 
-// do carries out one command. The error is a bare errno or one of this
-// package's.
+// do carries out one command. The error is a bare errno or an error of this package.
 func (c *Control) do(cmd Command) error {
 	t, err := c.take()
 	if err != nil {
@@ -110,8 +106,8 @@ func (c *Control) do(cmd Command) error {
 	return err
 }
 
-// take returns a transport that nobody uses. Where another cannot be opened,
-// for want of descriptors or memory, it waits for one of those in use.
+// take returns an unused transport. If it cannot open another, because descriptors or
+// memory are short, it waits for one that is in use.
 func (c *Control) take() (Transport, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -140,8 +136,8 @@ func (c *Control) take() (Transport, error) {
 	}
 }
 
-// put takes a transport back. One stays for the next command; one that hangs is
-// left alone.
+// put takes a transport back. It keeps one for the next command, closes others, and
+// leaves a hung one alone.
 func (c *Control) put(t Transport, hung bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -157,7 +153,7 @@ func (c *Control) put(t Transport, hung bool) {
 	c.freed.Broadcast()
 }
 
-// Close closes /dev/ublk-control once all commands have ended. Devices stay as
+// Close waits until all commands have ended and closes /dev/ublk-control. Devices stay as
 // they are. A second call does nothing.
 func (c *Control) Close() error {
 	c.mu.Lock()
@@ -182,7 +178,7 @@ func (c *Control) openChar(id uint32) (int, error) {
 	return openChar(CharPath(id))
 }
 
-// wrap returns err with what was attempted, nil for nil.
+// wrap adds what was attempted to an error. It returns nil for nil.
 func wrap(what string, err error) error {
 	if err == nil {
 		return nil

@@ -26,7 +26,7 @@ const (
 
 // queueAffinity returns the CPUs that the driver maps to a queue
 // (UBLK_U_CMD_GET_QUEUE_AFFINITY). The driver returns EINVAL for a mask with
-// fewer bits than the machine has possible CPUs, so masks grow until it doesn't.
+// fewer bits than the machine has possible CPUs, so masks grow until it succeeds.
 func (c *Control) queueAffinity(id uint32, queue uint16) (cpuMask, error) {
 	for size := smallestCPUMask; ; size *= 2 {
 		buf := make([]byte, size)
@@ -73,7 +73,7 @@ func (m cpuMask) set() unix.CPUSetDynamic {
 func (m cpuMask) pin() error {
 	err := unix.SchedSetaffinityDynamic(0, m.set())
 	if errors.Is(err, unix.EINVAL) {
-		return nil // none of them is allowed here (cpuset) or online
+		return nil // no CPU of the set is online and allowed for this process (cpuset)
 	}
 	if err != nil {
 		return fmt.Errorf("set affinity: %w", err)

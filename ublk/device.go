@@ -14,31 +14,31 @@ import (
 //
 //	Add, Recover -> added -> Start -> live -> Stop, or the server's end -> ended -> Close -> deleted
 //
-// Close is allowed in every state and ends in the last; Leave is too, and ends
-// with a device that this process does not serve. A device ends when all
-// its queues have; Done tells. Methods may be called from any goroutine.
+// Close is allowed in every state and leads to the last one. Leave is allowed in every
+// state too, and the device stays without a server. A device ends when all its queues
+// have ended, and Done closes then. Any goroutine may call the methods.
 type Device struct {
 	ctl       *Control
 	info      Info
 	mode      BufferMode
 	untrusted bool        // the driver must not trust the queues: see loseTrust
-	recovers  bool        // taken over: its disk is there before Start
+	recovers  bool        // taken over: its disk exists before Start
 	counters  []*counters // of each queue
 	threads   *Threads
 
-	charFD int // -1 unless the device is served, or is about to be
+	charFD int // /dev/ublkcN, -1 while it is not open
 	queues []*Queue
 	done   chan struct{}
-	err    error // why the device ended; read after done
+	err    error // why the device ended; read it after done is closed
 
 	mu      sync.Mutex // protects what is below
 	started bool
 	closed  bool
 }
 
-// Add makes a device: /dev/ublkcN, and no disk yet. It returns an error that
-// wraps EEXIST when the id is taken, ErrNotSupported when the kernel does not
-// offer the mode, EPERM without CAP_SYS_ADMIN.
+// Add makes a device: /dev/ublkcN, and no disk yet. It returns an error that wraps EEXIST
+// if the id is taken, ErrNotSupported if the kernel does not offer the mode, and EPERM
+// without CAP_SYS_ADMIN.
 func (c *Control) Add(opts Options) (*Device, error) {
 	if err := opts.validate(); err != nil {
 		return nil, fmt.Errorf("add device: %w", err)
@@ -52,7 +52,7 @@ func (c *Control) Add(opts Options) (*Device, error) {
 	return nil, fmt.Errorf("add device: buffer mode %v: %w", opts.Mode, ErrNotSupported)
 }
 
-// modesToTry lists the modes that fulfil a wish, best first.
+// modesToTry lists the modes that a wish allows, best first.
 func modesToTry(wish BufferMode) []BufferMode {
 	if wish == BufferFastest {
 		return []BufferMode{BufferAutoRegister, BufferRegister, BufferCopy}
@@ -60,9 +60,9 @@ func modesToTry(wish BufferMode) []BufferMode {
 	return []BufferMode{wish}
 }
 
-// add adds a device of one mode; nil without an error says that the driver
-// does not offer it. The driver leaves out of a device what it cannot do, so
-// the device tells; what it offers in general says too much before Linux 6.15.
+// add adds a device of one mode. It returns nil without an error if the driver does not
+// offer the mode. The driver clears the features that it lacks in the device that it adds,
+// so add looks there: before Linux 6.15 the list of features names some that do not work.
 func (c *Control) add(opts Options, mode BufferMode) (*Device, error) {
 	raw := opts.info(mode)
 	if err := c.addDev(raw); err != nil {
@@ -86,28 +86,27 @@ func newDevice(c *Control, info Info, threads *Threads) *Device {
 	}
 }
 
-// Info returns what the driver made of the options.
+// Info returns what the driver granted when the device was added.
 func (d *Device) Info() Info { return d.info }
 
-// Now returns what the driver tells of the device's id now. Until Open, and once
-// it has ended, that may be another device: Options.Tag tells.
+// Now returns what the driver reports about the device's id now. Before Open, and after
+// the device has ended, the id may be another device's. Options.Tag tells them apart.
 func (d *Device) Now() (Info, error) { return d.ctl.Info(d.info.ID) }
 
 // Mode returns where the bytes of requests live.
 func (d *Device) Mode() BufferMode { return d.mode }
 
-// BlockPath returns the path of the block device, which exists from Start on.
+// BlockPath returns the path of the block device, which exists after Start.
 func (d *Device) BlockPath() string { return BlockPath(d.info.ID) }
 
 // BlockPath returns the path of the block device with an id.
 func BlockPath(id uint32) string { return fmt.Sprintf("/dev/ublkb%d", id) }
 
-// CharPath returns the path of the character device that a server of device id
-// opens.
+// CharPath returns the path of the character device with an id, which its server opens.
 func CharPath(id uint32) string { return fmt.Sprintf("/dev/ublkc%d", id) }
 
-// SetParams describes the device to the block layer, once, before Start. A
-// device that was recovered has its parameters, and takes no others (EACCES).
+// SetParams describes the device to the block layer, once, before Start. A recovered
+// device keeps its parameters: SetParams then returns an error that wraps EACCES.
 func (d *Device) SetParams(p Params) error {
 	p.setDefaults(d.info.MaxIOBytes)
 	if err := p.validate(d.info.MaxIOBytes); err != nil {
@@ -116,13 +115,13 @@ func (d *Device) SetParams(p Params) error {
 	return d.ctl.setParams(d.info.ID, p.encode())
 }
 
-// Params returns the parameters that the driver has, which may be others than
-// were set: Control.UpdateSize changes one.
+// Params returns the parameters that the driver has. They can differ from those set,
+// because Control.UpdateSize changes the size.
 func (d *Device) Params() (Params, error) { return d.ctl.Params(d.info.ID) }
 
-// Open opens /dev/ublkcN, which Start does where it has not been done: from then
-// on the id is the device's until Close or Leave, whoever deletes the device
-// (ublk_cdev_rel in drivers/block/ublk_drv.c frees it). After an error, Close or
+// Open opens /dev/ublkcN. Start does so if Open was not called. From then on no other
+// device gets the id until Close or Leave, even if another process deletes the device
+// (ublk_cdev_rel in drivers/block/ublk_drv.c frees the id). After an error, call Close or
 // Leave.
 func (d *Device) Open() error {
 	d.mu.Lock()
@@ -142,9 +141,9 @@ func (d *Device) open() error {
 	return err
 }
 
-// Start serves the device with a target's handlers and makes its disk, or lets
-// the I/O of one that was recovered go on: when it returns nil, /dev/ublkbN can
-// be used. After an error, Close or Leave.
+// Start serves the device with a target's handlers and makes its disk. The I/O of a
+// recovered device goes on. When Start returns nil, /dev/ublkbN can be used. After an
+// error, call Close or Leave.
 func (d *Device) Start(target Target) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -165,10 +164,10 @@ func (d *Device) Start(target Target) error {
 	return d.ctl.startDev(d.info.ID)
 }
 
-// startQueues finds each queue a thread and returns when all have fetched their
-// tags. They do that together, when all are set up: a process that is killed
-// while some are fetched and others not, in a recovery, leaves commands that
-// some kernels never end (seen with Linux 6.18.15).
+// startQueues finds a thread for each queue and returns when all queues have fetched their
+// tags. No queue fetches before all are set up. If a process is killed during a recovery
+// when only some queues have fetched, some kernels never end these commands (seen with
+// Linux 6.18.15).
 func (d *Device) startQueues(target Target) error {
 	ended := make(chan error, d.info.Queues)
 	err := d.takeThreads(ended)
@@ -184,7 +183,7 @@ func (d *Device) startQueues(target Target) error {
 	return d.onThreads((*Queue).fetchAll)
 }
 
-// takeThreads makes the device's queues, each with its place on a thread.
+// takeThreads makes the device's queues, each with a slot of a thread.
 func (d *Device) takeThreads(ended chan<- error) error {
 	for i := range d.info.Queues {
 		cpus, err := d.ctl.queueAffinity(d.info.ID, i)
@@ -201,8 +200,8 @@ func (d *Device) takeThreads(ended chan<- error) error {
 	return nil
 }
 
-// onThreads calls a function for each queue, on its thread, and waits for all.
-// It returns the first error.
+// onThreads calls a function for each queue on its thread, and waits for all calls. It
+// returns the first error.
 func (d *Device) onThreads(f func(*Queue) error) error {
 	errs := make(chan error, len(d.queues))
 	for _, q := range d.queues {
@@ -217,10 +216,10 @@ func (d *Device) onThreads(f func(*Queue) error) error {
 	return first
 }
 
-// wait owns the queues: it takes the end of each, and closes the character
-// device and then done when all have ended. The error of one ends the others,
-// which would wait for ever for the requests that it had; these the driver
-// fails at that close, which a Stop that is under way may wait for.
+// wait owns the queues. It receives the end of each queue. When all have ended, it closes
+// the character device, and then done. If a queue ends with an error, wait kills the
+// others: a Stop would wait for ever for the requests that the queue had. The driver fails
+// these requests when the character device is closed.
 func (d *Device) wait(ended <-chan error) {
 	for range d.queues {
 		err := <-ended
@@ -238,9 +237,9 @@ func (d *Device) wait(ended <-chan error) {
 	close(d.done)
 }
 
-// kill makes every queue stop at once, its requests unanswered: the driver
-// fails them when /dev/ublkcN is closed. A ring's end is what takes its commands
-// back from the driver, so queues on threads with others' stay as they are.
+// kill makes every queue end at once, and does not answer its requests. The driver fails
+// them when /dev/ublkcN is closed. Only the end of a ring takes its commands back from the
+// driver, so kill does nothing if the threads also serve other devices.
 func (d *Device) kill() {
 	if !d.threads.alone {
 		return
@@ -250,12 +249,11 @@ func (d *Device) kill() {
 	}
 }
 
-// Done returns a channel that is closed when the device is served no more:
-// after Stop, by this process or another, or after an error.
+// Done returns a channel that is closed when the device has ended: after a Stop by this
+// process or another, or after an error.
 func (d *Device) Done() <-chan struct{} { return d.done }
 
-// Err returns why the device ended, nil for an orderly end, once Done is
-// closed.
+// Err returns why the device ended, nil after a Stop. It returns nil before Done is closed.
 func (d *Device) Err() error {
 	select {
 	case <-d.done:

@@ -7,35 +7,37 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Syncer is what a [Disk] may be over that can flush: *os.File is one.
+// Syncer is an io.ReaderAt of a [Disk] that can flush. *os.File is a Syncer.
 type Syncer interface {
-	// Sync returns when what was written is on the medium.
+	// Sync returns when all earlier writes are on the medium.
 	Sync() error
 }
 
-// Discarder is what a [Disk] may be over that can give space back.
+// Discarder is an io.ReaderAt of a [Disk] that can free space.
 type Discarder interface {
-	// Discard gives up the contents of n bytes at off.
+	// Discard frees the space of n bytes at off. Their contents are lost.
 	Discard(off, n int64) error
 }
 
-// ZeroWriter is what a [Disk] may be over that has a fast way to write zeroes.
+// ZeroWriter is an io.ReaderAt of a [Disk] that has a fast way to write zeroes.
 type ZeroWriter interface {
 	// WriteZeroes makes n bytes at off read as zeroes.
 	WriteZeroes(off, n int64) error
 }
 
-// Disk is a Target over an io.ReaderAt, for a device in copy mode. What else the
-// ReaderAt is decides what the device can do: an io.WriterAt makes it writable, a
-// [Syncer] makes it flush, a [Discarder] discard and a [ZeroWriter] write zeroes.
+// Disk is a Target over an io.ReaderAt, for a device in copy mode. The ReaderAt's other
+// methods decide what the device can do: it can write if the ReaderAt is an io.WriterAt,
+// flush if it is a [Syncer], discard if it is a [Discarder], and write zeroes if it is a
+// [ZeroWriter].
 //
-// Each request has a goroutine, so the methods may wait, and are called by several
-// goroutines at once. The block layer does not order requests that are under way
-// together: callers of the disk do. A request fails with the errno that an error
-// wraps, or EIO, which is also what a read gets that ends early.
+// Each request has a goroutine, so the methods may wait. Several goroutines call them at
+// once. The block layer does not order requests that are in flight together: users of the
+// disk wait for one request before they send the next if the order matters. A request
+// fails with the errno that an error wraps, or else with EIO. A read that ends early fails
+// with EIO.
 type Disk struct {
-	// Inline has the methods called on the queue's thread instead. That is faster
-	// for what never waits, such as memory.
+	// Inline makes the queue's thread call the methods. That is faster if they never
+	// wait, for example for memory.
 	Inline bool
 
 	reader io.ReaderAt
@@ -60,8 +62,8 @@ func NewDisk(r io.ReaderAt) *Disk {
 	return d
 }
 
-// maxRange is the largest discard or write-zeroes request of a Disk in bytes:
-// kernels before 6.11 lose the bits above 32.
+// maxRange is the largest discard or write-zeroes request of a Disk in bytes. Kernels
+// before 6.11 lose the bits above 32.
 const maxRange = 1 << 31
 
 // Describe implements Describer.
@@ -91,12 +93,12 @@ func (d *Disk) serveInline(req *Request) {
 	req.Complete(d.do(req.Op, req.Flags, req.Data(), int64(req.Offset()), int64(req.Bytes())))
 }
 
-// serve is the goroutine of one request. It ends with the methods that it calls.
+// serve is the goroutine of one request.
 func (d *Disk) serve(r AsyncRequest) {
 	r.Complete(d.do(r.Op, r.Flags, r.Data(), int64(r.Offset()), int64(r.Bytes())))
 }
 
-// do carries out a request of n bytes at off, of which reads and writes have data.
+// do carries out a request of n bytes at off. data is the buffer of a read or write.
 func (d *Disk) do(op Op, flags Flags, data []byte, off, n int64) error {
 	var err error
 	switch {
@@ -119,7 +121,7 @@ func (d *Disk) do(op Op, flags Flags, data []byte, off, n int64) error {
 	return err
 }
 
-// readFull fills data from byte off on. An io.ReaderAt may say io.EOF with the last
+// readFull fills data from byte off on. An io.ReaderAt may return io.EOF with the last
 // byte.
 func readFull(r io.ReaderAt, data []byte, off int64) error {
 	n, err := r.ReadAt(data, off)

@@ -20,12 +20,12 @@ func (f Features) Has(bits Features) bool { return f&bits == bits }
 // A Feature is what one bit of Features means.
 type Feature struct {
 	Bit   Features
-	Name  string // the kernel's, without uapi.UBLK_F_
-	Since string // the kernel release that brought it, or made it work
+	Name  string // the kernel's name without UBLK_F_
+	Since string // the first kernel release in which it works
 }
 
-// KnownFeatures lists the features by bit, each with the kernel release that
-// has it (from the history of linux/ublk_cmd.h).
+// KnownFeatures lists the features by bit. The releases are from the history of
+// linux/ublk_cmd.h.
 var KnownFeatures = []Feature{
 	{uapi.UBLK_F_SUPPORT_ZERO_COPY, "SUPPORT_ZERO_COPY", "6.15"},
 	{uapi.UBLK_F_URING_CMD_COMP_IN_TASK, "URING_CMD_COMP_IN_TASK", "6.0"},
@@ -68,9 +68,8 @@ func featureName(bit int) string {
 	return fmt.Sprintf("bit%d", bit)
 }
 
-// Features asks the driver what it offers (UBLK_U_CMD_GET_FEATURES, Linux
-// 6.5). It returns an error that wraps ErrNotSupported where the driver cannot
-// say, which is an older one.
+// Features asks the driver what it offers (UBLK_U_CMD_GET_FEATURES, Linux 6.5). It returns
+// an error that wraps ErrNotSupported if the driver is older and cannot answer.
 func (c *Control) Features() (Features, error) {
 	var f uint64
 	err := c.do(Command{
@@ -84,9 +83,9 @@ func (c *Control) Features() (Features, error) {
 	return Features(f), wrap("get features", err)
 }
 
-// isNotSupported reports whether an error is what a driver says of a command
-// that it does not know. Releases differ in which; 524 is ENOTSUPP, which the
-// kernel should have kept to itself.
+// isNotSupported reports whether an error is the driver's answer to a command that it does
+// not know. The answer depends on the release. 524 is ENOTSUPP, which the kernel should
+// not return to programs.
 func isNotSupported(err error) bool {
 	return errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOTTY) || errors.Is(err, unix.Errno(524))
 }

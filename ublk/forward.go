@@ -8,21 +8,21 @@ import (
 	"github.com/ublk-loop/ublk-loop/ring"
 )
 
-// File is a file that a queue has registered ([Queue.RegisterFile]). Its ring.File
-// is for entries that a handler fills itself ([Request.SQE]).
+// File is a file that a queue has registered ([Queue.RegisterFile]). A handler that fills
+// entries itself ([Request.SQE]) uses its ring.File.
 type File struct {
 	ring.File
-	// Block is what a position in the file must be a multiple of, in bytes, when
-	// Forward goes on after a short result. RegisterFile sets it to 1, or to 4096
-	// for a file with O_DIRECT.
+	// Block is the alignment in bytes of the position at which Forward continues after
+	// a short result. RegisterFile sets it to 1, or to 4096 for a file with O_DIRECT.
 	Block uint32
 }
 
-// directBlock is a block that direct I/O takes on any disk.
+// directBlock is an alignment that suffices for direct I/O on any disk.
 const directBlock = 4096
 
-// RegisterFile puts a descriptor in the ring's file table, one of eight at most.
-// It is there until the queue ends; the caller may close its descriptor.
+// RegisterFile puts a file in the ring's file table, where it stays until the queue ends.
+// The caller may close its descriptor. A queue can register eight files. The error for
+// another wraps ENFILE.
 func (q *Queue) RegisterFile(fd int) (File, error) {
 	if q.files == maxFiles {
 		return File{}, fmt.Errorf("register a file of queue %d: %w", q.id, unix.ENFILE)
@@ -43,19 +43,19 @@ func (q *Queue) RegisterFile(fd int) (File, error) {
 	return file, nil
 }
 
-// forward is how far the kernel is with a request's read or write of a file.
+// forward is the progress of a request's read or write of a file.
 type forward struct {
 	file      File
-	off       uint64 // in the file, of the request's first byte
-	done      uint32 // bytes
-	onWorker  bool   // what is left of it is for the ring's worker threads
-	completes bool   // its result is the request's
+	off       uint64 // position of the request's first byte in the file
+	done      uint32 // bytes that the kernel has read or written
+	onWorker  bool   // the ring's worker threads do the rest
+	completes bool   // the result completes the request
 }
 
-// Forward has the kernel carry out a read or write: of all the request's bytes, at
-// byte off of a file. An FUA write is on the medium when it is done. Forward goes on
-// after a short result, EINTR and EAGAIN. [Completer.Done] is told the result once:
-// 0 when all bytes are done, else a negated errno.
+// Forward makes the kernel carry out a read or write of all the request's bytes, at byte
+// off of a file. An FUA write is on the medium at its end. Forward continues after a short
+// result, EINTR and EAGAIN. It calls [Completer.Done] once, with 0 for success or a negated
+// errno.
 func (req *Request) Forward(file File, off uint64) {
 	if !req.Op.HasData() {
 		req.Complete(unix.EOPNOTSUPP)
@@ -65,10 +65,9 @@ func (req *Request) Forward(file File, off uint64) {
 	req.sendForward(0)
 }
 
-// ForwardAndComplete is Forward that completes the request with the result, without
-// a call of Done. It is faster: the kernel completes the request as soon as all bytes
-// are done, without a turn of this thread. One request in 128 takes the turn, so that
-// it is timed ([OpStats]).
+// ForwardAndComplete is Forward, but completes the request with the result and does not call
+// Done. It is faster, because the kernel completes the request without a turn of the queue's
+// thread. One request in 128 does take a turn, so that it is timed ([OpStats]).
 func (req *Request) ForwardAndComplete(file File, off uint64) {
 	if !req.Op.HasData() {
 		req.Complete(unix.EOPNOTSUPP)
@@ -79,17 +78,17 @@ func (req *Request) ForwardAndComplete(file File, off uint64) {
 		req.sendForward(0)
 		return
 	}
-	// The kernel takes both entries in one submit (ring.ErrLinkCut). A short
-	// result breaks the link like an error, and takes the commit with it, whose
-	// completion is then left out as that of a success is (io_uring_enter(2);
-	// req_set_fail in io_uring/io_uring.h).
+	// The kernel takes both entries in one submit, or the ring fails with
+	// ring.ErrLinkCut. A short result breaks the link like an error, and cancels the
+	// commit. The canceled commit has no completion, like a successful one
+	// (io_uring_enter(2); req_set_fail in io_uring/io_uring.h).
 	req.sendForward(ring.IOSQE_IO_LINK | ring.IOSQE_CQE_SKIP_SUCCESS)
 	req.begun = 0
 	req.q.commit(req, int32(req.Bytes()))
 	req.state = stateLinked
 }
 
-// sendForward asks for what is left.
+// sendForward sends the read or write of the rest.
 func (req *Request) sendForward(flags uint8) {
 	f := &req.forward
 	addr, index := req.Buffer(f.done)
@@ -111,8 +110,8 @@ func (req *Request) sendForward(flags uint8) {
 	}
 }
 
-// forwarded handles the result of what sendForward has asked for. After EAGAIN one
-// of the ring's worker threads does what is left: it can wait for what was short.
+// forwarded handles the result of an entry of sendForward. After EAGAIN, one of the ring's
+// worker threads does the rest, because it can wait.
 func (q *Queue) forwarded(req *Request, res int32) {
 	f := &req.forward
 	switch {
@@ -128,7 +127,7 @@ func (q *Queue) forwarded(req *Request, res int32) {
 	}
 }
 
-// forwardedBytes handles a count, which may be short.
+// forwardedBytes handles a number of bytes, which may be too low.
 func (q *Queue) forwardedBytes(req *Request, n uint32) {
 	f := &req.forward
 	done := f.done + n
@@ -138,7 +137,7 @@ func (q *Queue) forwardedBytes(req *Request, n uint32) {
 	}
 	done -= done % max(f.file.Block, 1)
 	if done <= f.done {
-		// The file has no more bytes there: somebody has cut it short.
+		// The file has no more bytes there, because it was truncated.
 		q.endForward(req, -int32(unix.EIO))
 		return
 	}

@@ -8,37 +8,37 @@ import (
 
 // Target serves a device.
 type Target interface {
-	// NewHandler returns what serves one queue. It is called on the queue's
-	// thread before the device is started; an error fails the start.
+	// NewHandler returns the handler of one queue. The queue's thread calls it before
+	// the device starts. Its error is the error of Start.
 	NewHandler(*Queue) (Handler, error)
 }
 
-// Handler serves the requests of one queue, on its thread: it is never called
-// twice at once, and must not block.
+// Handler serves the requests of one queue, on the queue's thread. The thread makes one call
+// at a time. A handler must not block.
 type Handler interface {
-	// Handle begins a request, which ends by one Complete, now or later. Other
-	// goroutines complete it by [Request.Async].
+	// Handle begins a request. The handler completes it once, in Handle or later on the
+	// same thread. To complete it from another goroutine, use [Request.Async].
 	Handle(*Request)
 }
 
-// Completer is a Handler that has the kernel read or write for it.
+// Completer is a Handler that makes the kernel read or write for it.
 type Completer interface {
 	Handler
-	// Done is told the result of a [Request.Forward], or of an entry from
+	// Done receives the result of a [Request.Forward], or of an entry from
 	// [Request.SQE].
 	Done(req *Request, result int32)
 }
 
-// Watcher is a Completer that stands between a queue and the operations of
-// [Request.Forward], for tests of what a file can answer.
+// Watcher is a Completer that sees, and can replace, the results of [Request.Forward]. It is
+// for tests of results that files rarely have.
 type Watcher interface {
 	Completer
-	// Forwarded is told an operation's result before the queue acts on it. The
-	// queue acts in the call of act, on this result or another.
+	// Forwarded receives an operation's result before the queue acts on it. It calls act
+	// with the result for the queue to act on.
 	Forwarded(req *Request, result int32, act func(result int32))
 }
 
-// noCompleter takes the results of a handler that is no Completer: there are none.
+// noCompleter stands in for a handler that is not a Completer. It receives no results.
 type noCompleter struct{}
 
 func (noCompleter) Handle(*Request) {}

@@ -6,16 +6,16 @@ import (
 	"time"
 )
 
-// DurationBuckets is the number of a Histogram's buckets. All but the last
-// have a bound, each twice the one before, from 1.024 µs to 2.1 s.
+// DurationBuckets is the number of a Histogram's buckets. All buckets but the last have an
+// upper bound. The bounds double from 1.024 µs to 2.1 s.
 const DurationBuckets = 23
 
-// durationUnit is the bound of the first bucket, as a power of two of a
-// nanosecond: bounds that are such powers are found without a division.
+// durationUnit is the binary logarithm of the first bound in nanoseconds. All bounds are
+// powers of two, so finding a bucket needs no division.
 const durationUnit = 10
 
-// DurationBound returns the longest duration that a bucket has, 0 for the last,
-// which has all that are longer.
+// DurationBound returns the longest duration in a bucket. It returns 0 for the last bucket,
+// which has no bound.
 func DurationBound(bucket int) time.Duration {
 	if bucket >= DurationBuckets-1 {
 		return 0
@@ -31,10 +31,10 @@ func durationBucket(d time.Duration) int {
 	return min(bits.Len64(uint64(d-1)>>durationUnit), DurationBuckets-1)
 }
 
-// Histogram says how many requests took how long.
+// Histogram counts requests by their duration.
 type Histogram struct {
-	// Buckets has in each place the number of those that are longer than the
-	// DurationBound before and not longer than its own.
+	// Buckets has the number of requests in each bucket: longer than the bound of the
+	// bucket before it, and at most as long as its own DurationBound.
 	Buckets [DurationBuckets]uint64
 	Sum     time.Duration
 }

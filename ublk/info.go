@@ -6,15 +6,15 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
 
-// State is where the driver sees a device.
+// State is the driver's state of a device.
 type State uint16
 
 // The states of a device (linux/ublk_cmd.h).
 const (
-	StateDead     State = uapi.UBLK_S_DEV_DEAD     // no disk: not started, stopped, or its server is gone
+	StateDead     State = uapi.UBLK_S_DEV_DEAD     // without a disk: not started, stopped, or its server has ended
 	StateLive     State = uapi.UBLK_S_DEV_LIVE     // served
-	StateQuiesced State = uapi.UBLK_S_DEV_QUIESCED // its server is gone, I/O waits for another
-	StateFailIO   State = uapi.UBLK_S_DEV_FAIL_IO  // its server is gone, I/O fails until another comes
+	StateQuiesced State = uapi.UBLK_S_DEV_QUIESCED // its server has ended, and I/O waits for another
+	StateFailIO   State = uapi.UBLK_S_DEV_FAIL_IO  // its server has ended, and I/O fails until another comes
 )
 
 // String returns the state as list shows it.
@@ -32,7 +32,7 @@ func (s State) String() string {
 	return fmt.Sprintf("state %d", uint16(s))
 }
 
-// Info is what the driver tells of a device (struct ublksrv_ctrl_dev_info).
+// Info is the driver's description of a device (struct ublksrv_ctrl_dev_info).
 type Info struct {
 	ID         uint32
 	State      State

@@ -5,12 +5,12 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
 
-// This file fills the commands that a queue sends to /dev/ublkcN. Its unsafe
-// casts lay a struct over the 16 bytes that an entry carries for a driver; the
-// layouts are checked in abi_test.go.
+// This file fills the commands that a queue sends to /dev/ublkcN. Its unsafe casts write a
+// struct to the 16 bytes of an entry that are for a driver. abi_test.go of package uapi
+// checks the layout.
 
-// autoBufFallback asks the driver to deliver a request unregistered rather
-// than fail it, in the place that ublk_auto_buf_reg.flags has in an address.
+// autoBufFallback makes the driver deliver a request whose pages it could not register,
+// instead of failing it. The flag is at the place of ublk_auto_buf_reg.flags in an address.
 const autoBufFallback = uapi.UBLK_AUTO_BUF_REG_FALLBACK << 16
 
 // ioCommand sends a fetch, or a commit and fetch, for a request's tag.
@@ -30,8 +30,8 @@ func (q *Queue) ioCommand(op uint32, req *Request, result int32) {
 	}
 }
 
-// bufferCommand sends a command that takes the request's pages into the ring's
-// table at req.bufIndex, or out of it.
+// bufferCommand sends a command that registers the request's pages in the ring's buffer
+// table at req.bufIndex, or unregisters them.
 func (q *Queue) bufferCommand(op uint32, req *Request) *ring.SQE {
 	sqe := q.thread.sqe()
 	sqe.PrepURingCmd(ring.FD(q.dev.charFD), op)

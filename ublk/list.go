@@ -14,8 +14,8 @@ import (
 // classDir lists the character devices of all ublk devices.
 const classDir = "/sys/class/ublk-char"
 
-// List returns what the driver tells of every ublk device, whoever serves it,
-// by id.
+// List returns the driver's description of every ublk device, whichever program serves it,
+// in the order of ids.
 func (c *Control) List() ([]Info, error) {
 	ids, err := deviceIDs()
 	if err != nil {
@@ -25,7 +25,7 @@ func (c *Control) List() ([]Info, error) {
 	for _, id := range ids {
 		info, err := c.Info(id)
 		if errors.Is(err, unix.ENODEV) {
-			continue // deleted meanwhile
+			continue // another process has deleted it
 		}
 		if err != nil {
 			return nil, err

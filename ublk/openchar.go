@@ -9,12 +9,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openCharTimeout bounds how long another process, such as udev, may keep a
-// new /dev/ublkcN open, which has one opener at a time.
+// openCharTimeout bounds the wait for another process, such as udev, that has a new
+// /dev/ublkcN open. The driver allows one opener at a time.
 const openCharTimeout = 10 * time.Second
 
-// openChar opens a device's character device to serve it. Where somebody has
-// it open it waits for the close.
+// openChar opens a device's character device to serve it. If another process has it open,
+// openChar waits for the close.
 func openChar(path string) (int, error) {
 	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.EBUSY) || errors.Is(err, unix.ENOENT) {
@@ -26,10 +26,9 @@ func openChar(path string) (int, error) {
 	return fd, nil
 }
 
-// openCharWhenFree tries again at each event of the directory's entries: that
-// of the creation, where something other than the kernel makes the nodes, and
-// that of a close. The driver frees the device only some time after the latter,
-// of which there is no event, so the wait for one is short.
+// openCharWhenFree tries to open the device at each event in its directory: a creation,
+// because udev or mdev may make the node, and a close. The driver frees the device some time
+// after the close, without an event, so each wait for an event is short.
 func openCharWhenFree(path string) (int, error) {
 	watch, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
@@ -52,7 +51,7 @@ func openCharWhenFree(path string) (int, error) {
 	}
 }
 
-// waitReadable waits for an inotify event, for d at most, and drops it.
+// waitReadable waits at most d for an inotify event, and drops it.
 func waitReadable(fd int, d time.Duration) error {
 	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 	if _, err := unix.Poll(fds, int(d.Milliseconds())); err != nil && !errors.Is(err, unix.EINTR) {

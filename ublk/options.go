@@ -9,45 +9,46 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
 
-// Options says what device to add. The zero value is a device with the first
-// free id, one queue a CPU, 64 tags a queue, and copy mode, which any handler
-// can serve.
+// Options describes the device to add. The zero value is a device with the first free id,
+// one queue for each CPU, 64 tags for each queue, and copy mode, which any handler can
+// serve.
 type Options struct {
 	// ID is the device's number, below 2^20; nil for the first free one.
 	ID *uint32
-	// Queues is the number of queues, 1 to 4096; the driver makes no more than
-	// there are CPUs. 0 means one a CPU.
+	// Queues is the number of queues, 1 to 4096. The driver makes at most one for each
+	// CPU. 0 means one for each CPU.
 	Queues int
-	// Depth is the number of tags of a queue, 1 to 4096. 0 means 64 in copy
-	// mode, else 128.
+	// Depth is the number of tags of a queue, 1 to 4096. 0 means 64 in copy mode and 128
+	// in the other modes.
 	Depth int
-	// MaxIOBytes is the largest request, rounded down to a page: from a page
-	// to 32 MiB. 0 means 256 KiB in copy mode, where each tag has a buffer of
-	// that size in memory, else 1 MiB.
+	// MaxIOBytes is the largest request, from a page to 32 MiB, rounded down to a page.
+	// 0 means 256 KiB in copy mode, where each tag has a buffer of that size, and 1 MiB
+	// in the other modes.
 	MaxIOBytes uint32
-	// Mode is where the bytes of requests live. Add fails if the kernel does
-	// not offer the mode. Device.Start fails in a zero-copy mode if a handler
-	// is no Completer, since it would not see a request's bytes.
+	// Mode says where the bytes of requests live. Add fails if the kernel does not offer
+	// the mode. Device.Start fails in a zero-copy mode if a handler is not a Completer,
+	// because such a handler cannot reach a request's bytes.
 	Mode BufferMode
-	// NoPartScan keeps the kernel from looking for partitions when the device
-	// starts. Where the driver cannot be told so (UBLK_F_NO_AUTO_PART_SCAN,
-	// Linux 7.0) the queues' threads give up CAP_SYS_ADMIN for it, and a later
-	// BLKRRPART fails with EINVAL.
+	// NoPartScan keeps the kernel from searching for partitions when the device starts.
+	// Before Linux 7.0 the driver has no flag for that (UBLK_F_NO_AUTO_PART_SCAN). The
+	// queues' threads then drop CAP_SYS_ADMIN instead, and a later BLKRRPART fails with
+	// EINVAL.
 	NoPartScan bool
-	// Features are further ones to ask for: those among UBLK_F_… that change
-	// nothing for a server. The driver leaves out those it does not know.
+	// Features are further features to request, of those that change nothing for a
+	// server. The driver ignores unknown ones.
 	Features Features
-	// Tag is kept with the device by the driver, to know one's own by.
+	// Tag is a number that the driver keeps with the device. A program can recognize its
+	// devices by it.
 	Tag uint64
-	// Threads serve the queues, together with those of other devices; nil for a
-	// thread of its own for each queue.
+	// Threads serve the queues, together with queues of other devices. nil gives each
+	// queue a thread of its own.
 	Threads *Threads
 }
 
 const (
 	defaultDepth      = 128
 	defaultMaxIOBytes = 1 << 20
-	// Copy mode pins depth × size bytes a queue: 16 MiB with these.
+	// Copy mode pins depth × size bytes for each queue: 16 MiB with these defaults.
 	defaultCopyDepth      = 64
 	defaultCopyMaxIOBytes = 256 << 10
 	maxIOBytesLimit       = 1 << uapi.UBLK_IO_BUF_BITS
@@ -65,7 +66,7 @@ func (o *Options) validate() error {
 	return nil
 }
 
-// info returns what ADD_DEV is given for a mode.
+// info returns the argument of ADD_DEV for a mode.
 func (o *Options) info(mode BufferMode) *uapi.CtrlDevInfo {
 	info := &uapi.CtrlDevInfo{
 		DevID:         anyDevice,

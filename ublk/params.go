@@ -12,41 +12,41 @@ import (
 // sectorShift is the binary logarithm of a sector's 512 bytes.
 const sectorShift = 9
 
-// Params describes a device to the block layer: its size, its queue limits and
-// what it can do. All sizes are in bytes. The zero value of a limit leaves the
-// block layer's default.
+// Params describes a device to the block layer: its size, its queue limits and its
+// abilities. All sizes are in bytes. The zero value of a limit leaves the block layer's
+// default.
 type Params struct {
-	// Size is the device's size: not 0, a multiple of LogicalBlockSize.
+	// Size is the device's size: a multiple of LogicalBlockSize, and not 0.
 	Size uint64
 	// LogicalBlockSize is the smallest unit of I/O: a power of two from 512
 	// to the page size. 0 means 512.
 	LogicalBlockSize uint32
-	// PhysicalBlockSize is the unit that the medium writes without reading
-	// first: a power of two from LogicalBlockSize to 256 MiB. 0 means
+	// PhysicalBlockSize is the smallest unit that the medium writes without a read
+	// before: a power of two from LogicalBlockSize to 256 MiB. 0 means
 	// LogicalBlockSize.
 	PhysicalBlockSize uint32
-	// IOMin and IOOpt are the preferred smallest and the optimal size of
-	// I/O: powers of two up to 256 MiB, 0 for none.
+	// IOMin is the preferred smallest size of I/O, and IOOpt the optimal size: powers of
+	// two up to 256 MiB, 0 for none.
 	IOMin, IOOpt uint32
-	// MaxIOBytes is the largest request: a multiple of 512, from 4096 to the
-	// device's Info.MaxIOBytes. 0 means the latter.
+	// MaxIOBytes is the largest request: a multiple of 512, from 4096 to the device's
+	// Info.MaxIOBytes. 0 means Info.MaxIOBytes.
 	MaxIOBytes uint32
 	// ChunkBytes is a boundary that no read or write crosses: a multiple of
 	// LogicalBlockSize, below 2 TiB.
 	ChunkBytes uint64
-	// VirtBoundaryMask is the mask of an address boundary between a
-	// request's segments (4095 for NVMe).
+	// VirtBoundaryMask is the mask of the address boundary at which a request's segments
+	// meet (4095 for NVMe).
 	VirtBoundaryMask uint64
-	// DMAAlignment is the mask that a segment's address is aligned to: a
-	// power of two less one, below the page size (Linux 6.15). 0 leaves 3.
+	// DMAAlignment is the mask of the alignment of a segment's address: a power of two
+	// less one, below the page size (Linux 6.15). 0 leaves 3.
 	DMAAlignment uint32
 	// Segments are the limits of a request's segments (Linux 6.15).
 	Segments SegmentParams
 
 	ReadOnly      bool
 	Rotational    bool
-	VolatileCache bool // flushes are sent
-	FUA           bool // FUA writes are sent; needs VolatileCache
+	VolatileCache bool // the block layer sends flushes
+	FUA           bool // the block layer sends FUA writes; needs VolatileCache
 
 	Discard DiscardParams
 	// MaxWriteZeroesBytes is the largest write-zeroes request: a multiple of
@@ -54,23 +54,23 @@ type Params struct {
 	MaxWriteZeroesBytes uint64
 }
 
-// SegmentParams limit the segments of a request. They are set together or,
-// with MaxSegments 0, not at all.
+// SegmentParams limit the segments of a request. If MaxSegments is 0, none of the limits is
+// set.
 type SegmentParams struct {
 	MaxSegments    uint16
 	MaxSegmentSize uint32 // bytes, at least 4096
 	BoundaryMask   uint64 // 2^n-1, at least 4095
 }
 
-// DiscardParams describe discards. MaxBytes 0 means that there are none.
+// DiscardParams describe discards. If MaxBytes is 0, the device has no discards.
 type DiscardParams struct {
 	MaxBytes    uint64 // the largest request: a multiple of 512, below 2 TiB
 	Granularity uint32
 	Alignment   uint32
 }
 
-// validate refuses what the driver would refuse with a bare EINVAL, and what
-// it would take though it makes no sense. maxIOBytes is the device's.
+// validate refuses values that the driver would refuse with a bare EINVAL, and senseless
+// values that the driver would accept. maxIOBytes is the device's Info.MaxIOBytes.
 func (p *Params) validate(maxIOBytes uint32) error {
 	switch {
 	case p.Size == 0:
@@ -92,7 +92,7 @@ func (p *Params) validate(maxIOBytes uint32) error {
 	return p.validateSegments()
 }
 
-// validateRequests checks the sizes that the driver takes in sectors.
+// validateRequests checks the sizes that the driver has in sectors.
 func (p *Params) validateRequests(maxIOBytes uint32) error {
 	if p.MaxIOBytes < minMaxIOBytes || p.MaxIOBytes > maxIOBytes || !isSectors(uint64(p.MaxIOBytes)) {
 		return fmt.Errorf("largest request of %d bytes: not a multiple of 512 from %d to %d", p.MaxIOBytes, minMaxIOBytes, maxIOBytes)
@@ -108,11 +108,11 @@ func (p *Params) validateRequests(maxIOBytes uint32) error {
 	return nil
 }
 
-// minMaxIOBytes is the least that the driver takes as the largest request: a
+// minMaxIOBytes is the smallest value that the driver accepts for the largest request: a
 // page of 4096 bytes (ublk_validate_params in drivers/block/ublk_drv.c).
 const minMaxIOBytes = 4096
 
-// isSectors reports whether a size is a number of sectors that fits the driver's
+// isSectors reports whether a size is a whole number of sectors that fits in the driver's
 // 32 bits.
 func isSectors(size uint64) bool {
 	return size%(1<<sectorShift) == 0 && size>>sectorShift <= math.MaxUint32
@@ -133,7 +133,7 @@ func (p *Params) validateSegments() error {
 	return nil
 }
 
-// setDefaults fills the fields whose zero value stands for another.
+// setDefaults replaces the zero values that stand for a default.
 func (p *Params) setDefaults(maxIOBytes uint32) {
 	if p.LogicalBlockSize == 0 {
 		p.LogicalBlockSize = 512
@@ -144,8 +144,7 @@ func (p *Params) setDefaults(maxIOBytes uint32) {
 	}
 }
 
-// encode returns the parameters as the driver takes them, after setDefaults
-// and validate.
+// encode returns the parameters in the driver's form. setDefaults and validate come first.
 func (p *Params) encode() *uapi.Params {
 	u := &uapi.Params{Types: uapi.UBLK_PARAM_TYPE_BASIC, Basic: uapi.ParamBasic{
 		Attrs:            p.attrs(),
@@ -220,12 +219,12 @@ func paramsOf(u *uapi.Params) Params {
 	}
 }
 
-// bytesOfSectors returns the bytes of some sectors.
+// bytesOfSectors returns the number of bytes of n sectors.
 func bytesOfSectors(n uint32) uint64 { return uint64(n) << sectorShift }
 
 func isPow2(n uint32) bool { return n != 0 && n&(n-1) == 0 }
 
-// shift is the binary logarithm of a power of two, 0 for 0.
+// shift returns the binary logarithm of a power of two, and 0 for 0.
 func shift(n uint32) uint8 {
 	if n == 0 {
 		return 0

@@ -9,60 +9,60 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
 
-// Queue is one queue of a device: depth tags, which a thread serves.
+// Queue is one queue of a device. A thread serves its tags.
 type Queue struct {
 	dev    *Device
 	id     uint16
 	depth  int
 	mode   BufferMode
 	thread *thread
-	slot   uint16       // the queue's place on its thread
-	ended  chan<- error // takes the queue's end
+	slot   uint16       // the queue's slot of its thread
+	ended  chan<- error // receives the queue's error, nil after an orderly end
 
 	bufs         *buffers
-	mapped       []byte // the descriptors' memory
+	mapped       []byte // the mapping of descs
 	descs        []uapi.IODesc
 	reqs         []Request
 	handler      Handler
 	done         Completer     // handler, or noCompleter
 	hasDone      bool          // handler is a Completer
-	watcher      Watcher       // handler, if it is one
-	files        int           // of the queue's slots of the file table, those that are taken
-	async        *asyncQueue   // nil until a request is given to other goroutines
-	asyncResults []asyncResult // of a turn
-	armed        int           // tags whose end the driver has not announced
-	refused      bool          // the driver does not take the queue's fetches
-	holds        bool          // requests that come are kept
-	kept         []uint16      // their tags
+	watcher      Watcher       // handler, if it is a Watcher
+	files        int           // used slots of the queue in the file table
+	async        *asyncQueue   // nil until the handler calls Request.Async
+	asyncResults []asyncResult // of this turn
+	armed        int           // tags that the driver has not ended
+	refused      bool          // the driver has refused a fetch
+	holds        bool          // the queue keeps new requests
+	kept         []uint16      // tags of the kept requests
 	// inService is the number of requests without a result.
 	inService int
 	counters  *counters
-	published int            // inService, as the counters have it
-	tallies   [opCount]tally // of all turns
-	tallied   uint8          // bits of the operations whose tally has changed in this turn
+	published int            // inService in the counters
+	tallies   [opCount]tally // sums of all turns
+	tallied   uint8          // a bit for each operation whose tally has changed in this turn
 	linkable  uint           // requests that the kernel could complete by itself
 }
 
 // ID returns the queue's number.
 func (q *Queue) ID() int { return int(q.id) }
 
-// Depth returns how many requests the queue has at most at a time.
+// Depth returns the number of tags, which is the largest number of requests at a time.
 func (q *Queue) Depth() int { return q.depth }
 
 // Mode returns where the bytes of the queue's requests live.
 func (q *Queue) Mode() BufferMode { return q.mode }
 
-// Ring returns the ring of the queue's thread. Its file and buffer tables are
-// its queues'.
+// Ring returns the ring of the queue's thread. The ring's file and buffer tables belong to
+// the thread's queues.
 func (q *Queue) Ring() *ring.Ring { return q.thread.ring }
 
-// BufferSlot returns which slot of the ring's buffer table is a tag's.
+// BufferSlot returns the slot of a tag in the ring's buffer table.
 func (q *Queue) BufferSlot(tag int) uint32 { return uint32(q.bufs.first) + uint32(tag) }
 
 // firstFile is the first of the queue's slots in the file table.
 func (q *Queue) firstFile() int { return int(q.slot) * maxFiles }
 
-// setUp makes all that the queue needs. After an error, drop.
+// setUp makes everything that the queue needs. After an error, call drop.
 func (q *Queue) setUp(target Target) error {
 	q.thread.queues[q.slot] = q
 	var err error
@@ -111,8 +111,8 @@ func (q *Queue) mapDescriptors() error {
 	return nil
 }
 
-// fetchAll sends the fetch command of every tag. The driver refuses a command
-// at once or keeps it, so after one enter all are known to be fetched.
+// fetchAll sends the fetch command of every tag. The driver either refuses a command at once
+// or keeps it. So after one submit it is known that all tags are fetched.
 func (q *Queue) fetchAll() error {
 	for tag := range q.reqs {
 		q.ioCommand(uapi.UBLK_U_IO_FETCH_REQ, &q.reqs[tag], 0)
@@ -132,7 +132,7 @@ func (q *Queue) fetchAll() error {
 	return nil
 }
 
-// userData returns that of an entry for a tag.
+// userData returns the user_data of an entry for a tag.
 func (q *Queue) userData(kind uint64, tag uint16) uint64 {
 	return kind<<32 | uint64(q.slot)<<16 | uint64(tag)
 }
@@ -144,7 +144,7 @@ func (q *Queue) complete(kind uint64, req *Request, res int32) error {
 		q.done.Done(req, res)
 	case kindForward:
 		if req.state == stateLinked {
-			// The link is broken, the request not complete after all.
+			// The link is broken, so the kernel does not complete the request.
 			req.state = stateBroken
 			q.inService++
 		}
@@ -167,7 +167,7 @@ func (q *Queue) complete(kind uint64, req *Request, res int32) error {
 	return nil
 }
 
-// fetched handles the end of a fetch: a request, or the end of the tag.
+// fetched handles the end of a fetch: the driver delivers a request, or ends the tag.
 func (q *Queue) fetched(req *Request, res int32) error {
 	switch {
 	case res == uapi.UBLK_IO_RES_OK:
@@ -200,8 +200,7 @@ func (q *Queue) accept(req *Request) {
 	}
 }
 
-// needsRegister reports whether the request's pages are still to be put in the
-// ring's table by a command.
+// needsRegister reports whether a command must register the request's pages.
 func (q *Queue) needsRegister(req *Request) bool {
 	switch q.mode {
 	case BufferAutoRegister:
@@ -212,8 +211,7 @@ func (q *Queue) needsRegister(req *Request) bool {
 	return false
 }
 
-// register puts the request's pages in the slot that is kept for it beside the
-// one that the driver uses.
+// register puts the request's pages in the tag's second slot. The driver uses the first.
 func (q *Queue) register(req *Request) {
 	if q.mode == BufferAutoRegister {
 		q.counters.fallbacks.Add(1)
@@ -238,22 +236,21 @@ func (q *Queue) commit(req *Request, result int32) {
 		q.thread.room(2)
 		sqe := q.bufferCommand(uapi.UBLK_U_IO_UNREGISTER_IO_BUF, req)
 		sqe.UserData = q.userData(kindUnregister, req.tag)
-		// In order, and whatever its result: without a commit the tag is lost.
+		// The commit follows the command, whatever its result: without a commit the tag
+		// would be lost.
 		sqe.Flags |= ring.IOSQE_IO_HARDLINK | ring.IOSQE_CQE_SKIP_SUCCESS
 	}
 	q.inService--
 	q.ioCommand(uapi.UBLK_U_IO_COMMIT_AND_FETCH_REQ, req, result)
 }
 
-// commitUnregistered is commit for a request whose pages never were in the
-// table.
+// commitUnregistered is commit for a request whose pages could not be registered.
 func (q *Queue) commitUnregistered(req *Request, result int32) {
 	req.byCommand = false
 	q.commit(req, result)
 }
 
-// disarm counts a tag that the driver has ended, and with the last ends the
-// queue.
+// disarm counts a tag that the driver has ended. The last one ends the queue.
 func (q *Queue) disarm() {
 	if q.armed--; q.armed > 0 {
 		return
@@ -262,11 +259,11 @@ func (q *Queue) disarm() {
 	q.ended <- nil
 }
 
-// drop takes the queue off its thread, with all that it has there. It has
-// nothing in flight.
+// drop removes the queue and everything it has from its thread. No entry of the queue may
+// be in flight.
 func (q *Queue) drop() {
 	q.endTurn()
-	// So that the handler's files are free at once.
+	// The table must not keep the handler's files open.
 	for i := range q.files {
 		_ = q.thread.ring.UpdateFile(uint32(q.firstFile()+i), -1)
 	}
@@ -277,9 +274,9 @@ func (q *Queue) drop() {
 	q.thread.remove(q)
 }
 
-// unmap lets go of the queue's memory. The kernel pinned the pages of its
-// buffers: what is still in flight after a kill writes to them, not to whatever
-// is mapped here next.
+// unmap frees the queue's memory. Operations that are in flight after a kill do no harm: the
+// kernel has pinned the pages of the buffers, so an operation writes to these, and not to
+// memory that is mapped at the same address later.
 func (q *Queue) unmap() {
 	if q.mapped != nil {
 		_ = unix.Munmap(q.mapped)

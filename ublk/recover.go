@@ -12,32 +12,30 @@ import (
 )
 
 // Recoverable reports whether a device with these features outlives its server
-// (UBLK_F_USER_RECOVERY): its I/O waits until another takes over.
+// (UBLK_F_USER_RECOVERY). Its I/O then waits for another server.
 func (f Features) Recoverable() bool { return f.Has(uapi.UBLK_F_USER_RECOVERY) }
 
-// freeTimeout bounds the wait until the driver has given up on the server that
-// is gone. That takes a moment, but before Linux 6.16 up to the block layer's
-// timeout of 30 seconds when every tag of a queue was being served: the driver
-// then has no command whose end tells it (ublk_timeout in
-// drivers/block/ublk_drv.c).
+// freeTimeout bounds the wait until the driver has noticed that a server has ended. That
+// takes a moment. Before Linux 6.16 it can take the block layer's timeout of 30 seconds: if
+// the server had a request of every tag of a queue, the driver has no command whose end it
+// could notice (ublk_timeout in drivers/block/ublk_drv.c).
 const freeTimeout = 45 * time.Second
 
-// longestFreePause is the longest time between two looks whether the driver
-// has given up on a server; there is no event of that.
+// longestFreePause is the longest time between two checks whether the driver has noticed the
+// end of a server. There is no event for that.
 const longestFreePause = 100 * time.Millisecond
 
-// Recover takes over device id, whose server is gone, in this process. It
-// comes as the driver has it, with its queues, features and parameters, its
-// disk waiting (StateQuiesced); Start then serves it on. Until that has
-// returned nil, Leave gives it up again, and Close deletes it.
+// Recover takes over device id, whose server has ended. The device has the queues, features
+// and parameters that it had, and its disk waits (StateQuiesced). Start makes its I/O go on.
+// Until Start returns nil, Leave gives the device up again, and Close deletes it.
 //
-// It returns an error that wraps ErrNotRecoverable for a device that was added
-// without UBLK_F_USER_RECOVERY (Linux 6.1) or has no disk any more, EBUSY where
-// there still is a server after 45 seconds, ENODEV where there is no device.
+// Recover returns an error that wraps ErrNotRecoverable if the device was added without
+// UBLK_F_USER_RECOVERY (Linux 6.1) or has lost its disk, EBUSY if it still has a server after
+// 45 seconds, and ENODEV if there is no such device.
 //
-// Before Linux 6.16 a device of which an earlier recovery has ended before
-// Start returned must not be recovered again: the driver then forgets queues
-// that it does not have (ublk_queue_reinit in 6.12), and crashes.
+// Before Linux 6.16, do not recover a device again if an earlier recovery ended before Start
+// returned: the driver then resets queues that it does not have (ublk_queue_reinit in 6.12),
+// and crashes.
 func (c *Control) Recover(id uint32, opts RecoverOptions) (*Device, error) {
 	info, err := c.Info(id)
 	if err != nil {
@@ -55,17 +53,17 @@ func (c *Control) Recover(id uint32, opts RecoverOptions) (*Device, error) {
 	return d, nil
 }
 
-// RecoverOptions say how a device is taken over. The rest is as it was added.
+// RecoverOptions say how a device is taken over. Everything else is as it was added.
 type RecoverOptions struct {
-	// NoPartScan is that of Options.
+	// NoPartScan is Options.NoPartScan.
 	NoPartScan bool
-	// Threads are those of Options.
+	// Threads are Options.Threads.
 	Threads *Threads
 }
 
-// AwaitServerEnd waits until the driver has noticed that the server of device id
-// is gone, as Recover does. It returns an error that wraps EBUSY where there
-// still is one after 45 seconds.
+// AwaitServerEnd waits until the driver has noticed that the server of device id has ended,
+// as Recover does. It returns an error that wraps EBUSY if the device still has a server
+// after 45 seconds.
 func (c *Control) AwaitServerEnd(id uint32) error {
 	deadline := time.Now().Add(freeTimeout)
 	for pause := time.Millisecond; ; pause = min(2*pause, longestFreePause) {
@@ -82,8 +80,8 @@ func (c *Control) AwaitServerEnd(id uint32) error {
 	}
 }
 
-// startRecovery is UBLK_U_CMD_START_USER_RECOVERY, from the time on when the
-// driver has noticed that the server is gone.
+// startRecovery is UBLK_U_CMD_START_USER_RECOVERY. It waits until the driver has noticed that
+// the server has ended.
 func (c *Control) startRecovery(id uint32) error {
 	deadline := time.Now().Add(freeTimeout)
 	for pause := time.Millisecond; ; pause = min(2*pause, longestFreePause) {
@@ -98,7 +96,7 @@ func (c *Control) startRecovery(id uint32) error {
 	}
 }
 
-// waitPause lets some time pass where there is no event to wait for.
+// waitPause waits for a time, between checks of a state that has no event.
 func waitPause(d time.Duration) error {
 	_, err := unix.Poll(nil, max(1, int(d.Milliseconds())))
 	if err != nil && !errors.Is(err, unix.EINTR) {
@@ -107,21 +105,20 @@ func waitPause(d time.Duration) error {
 	return nil
 }
 
-// endRecovery is UBLK_U_CMD_END_USER_RECOVERY: the queues have fetched their
-// tags, I/O goes on.
+// endRecovery is UBLK_U_CMD_END_USER_RECOVERY, which makes the I/O go on after the queues
+// have fetched their tags.
 func (c *Control) endRecovery(id uint32) error {
 	return c.device("end recovery of", id,
 		Command{Op: uapi.UBLK_U_CMD_END_USER_RECOVERY, Data: uint64(unix.Getpid()), Timeout: commandTimeout})
 }
 
-// Leave ends the service of a device as the end of this process would: at
-// once, whatever it was doing. The driver then does what the device's features
-// say: with UBLK_F_USER_RECOVERY the disk stays and its I/O waits for a server
-// (Control.Recover), else the disk goes and the device is dead. It may be
-// called again, and after Close does nothing.
+// Leave stops serving a device at once, as the end of this process would, and answers no
+// more requests. With UBLK_F_USER_RECOVERY the disk stays, and its I/O waits for a server
+// (Control.Recover). Without it the driver removes the disk, and the device is dead. Leave may
+// be called again. After Close it does nothing.
 //
-// A device on Threads that has started to be served is left by nothing but the
-// end of this process: the error then wraps ErrServed.
+// After Start, only the end of this process leaves a device on Threads. Leave then returns an
+// error that wraps ErrServed.
 func (d *Device) Leave() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -8,7 +8,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
 
-// Op is what a request wants.
+// Op is the operation of a request.
 type Op uint8
 
 // The operations of a device that is not zoned (linux/ublk_cmd.h).
@@ -40,38 +40,38 @@ func (op Op) String() string {
 // HasData reports whether requests of the operation have a buffer.
 func (op Op) HasData() bool { return op == OpRead || op == OpWrite }
 
-// Flags modify a request. They keep the kernel's bit positions in the
-// descriptor's op_flags, in which bits 0 to 7 are the operation.
+// Flags modify a request. They have the kernel's bit positions in the descriptor's op_flags,
+// where bits 0 to 7 are the operation.
 type Flags uint32
 
-// The flags that a handler may act on; the others are hints.
+// The flags that a handler must obey. The others are hints.
 const (
-	FlagFUA     Flags = uapi.UBLK_IO_F_FUA     // on the medium before it completes
+	FlagFUA     Flags = uapi.UBLK_IO_F_FUA     // the write is on the medium when the request completes
 	FlagNoUnmap Flags = uapi.UBLK_IO_F_NOUNMAP // write zeroes, and keep the space allocated
 )
 
-// flagNeedRegister says that the driver could not register a request's pages.
+// flagNeedRegister is set if the driver could not register a request's pages.
 const flagNeedRegister Flags = uapi.UBLK_IO_F_NEED_REG_BUF
 
-// requestState is who has a request.
+// requestState says who has a request.
 //
-//	driver -> handler -> driver                          Complete
-//	          handler -> linked -> driver                the kernel completes it
-//	                     linked -> broken -> driver      its link breaks: Complete after all
-//	          handler -> async -> handler -> driver      another goroutine completes it
+//	driver -> handler -> driver                       Complete
+//	          handler -> linked -> driver             the kernel completes it
+//	                     linked -> broken -> driver   the link breaks: the queue completes it
+//	          handler -> async -> handler -> driver   another goroutine completes it
 type requestState uint8
 
 const (
-	stateDriver  requestState = iota // its tag is armed
-	stateHandler                     // the handler, or an operation that its result goes to
-	stateLinked                      // its commit is in the ring, behind the entry of forward
-	stateBroken                      // the handler's again, and counted already
-	stateAsync                       // [Request.Async]
+	stateDriver  requestState = iota // its tag is fetched
+	stateHandler                     // the handler has it, or an operation of the handler
+	stateLinked                      // its commit is in the ring, linked to the read or write
+	stateBroken                      // the queue has it again, and has counted it already
+	stateAsync                       // another goroutine has it ([Request.Async])
 )
 
-// Request is one request of the block layer, valid from the call of
-// [Handler.Handle] until Complete. Its methods are called on the queue's
-// thread only; [Request.Async] is for other goroutines.
+// Request is one request of the block layer. It is valid from the call of [Handler.Handle]
+// until Complete. Only the queue's thread may call its methods. [Request.Async] gives the
+// request to other goroutines.
 type Request struct {
 	Op          Op
 	Flags       Flags
@@ -81,15 +81,15 @@ type Request struct {
 	q        *Queue
 	tag      uint16
 	bufIndex uint16
-	// byCommand: a command has put its pages in the ring's table, and another is
-	// to take them out.
+	// byCommand says that a command has registered the pages, so that another command
+	// must unregister them.
 	byCommand bool
 	forward   forward
 	state     requestState
-	begun     time.Duration // when it came, by its thread's clock; 0 if it is not timed
+	begun     time.Duration // when it came, on its thread's clock; 0 if it is not timed
 }
 
-// decode reads a request's descriptor, once, and is the only place that does.
+// decode reads a request's descriptor. Nothing else does, and it reads each word once.
 func (req *Request) decode(d *uapi.IODesc) {
 	word := d.OpFlags
 	req.Op = Op(word & 0xff)
@@ -98,8 +98,8 @@ func (req *Request) decode(d *uapi.IODesc) {
 	req.StartSector = d.StartSector
 }
 
-// Tag returns the request's number in its queue, below the queue's depth. No
-// other request has it at the same time.
+// Tag returns the request's number in its queue, from 0 to the queue's depth - 1. No other
+// request of the queue has the same number at the same time.
 func (req *Request) Tag() int { return int(req.tag) }
 
 // Offset returns where the request starts, in bytes.
@@ -108,9 +108,9 @@ func (req *Request) Offset() uint64 { return req.StartSector << sectorShift }
 // Bytes returns how long the request is, in bytes.
 func (req *Request) Bytes() uint64 { return uint64(req.Sectors) << sectorShift }
 
-// Data returns the request's buffer in copy mode: for a write the bytes to be
-// written, for a read the room for those read. It is nil in the zero-copy
-// modes and for requests without data.
+// Data returns the request's buffer in copy mode. For a write it has the bytes to write. For a
+// read the handler fills it. Data returns nil in the zero-copy modes and for requests without
+// data.
 func (req *Request) Data() []byte {
 	if !req.Op.HasData() {
 		return nil
@@ -122,24 +122,24 @@ func (req *Request) Data() []byte {
 	return buf[:req.Bytes()]
 }
 
-// Buffer returns what a _FIXED operation of the queue's ring takes to reach the
-// request's bytes from byte off on: an address and the index of a registered
-// buffer. It is the same in every mode. [Request.Forward] needs no Buffer.
+// Buffer returns the address and the registered buffer's index with which a _FIXED operation
+// of the queue's ring reaches the request's bytes from byte off on. It works in every mode.
+// [Request.Forward] calls it itself.
 func (req *Request) Buffer(off uint32) (addr uint64, index uint16) {
 	return req.q.bufs.address(req.tag) + uint64(off), req.bufIndex
 }
 
-// SQE returns an entry of the queue's ring, all zero but for its user_data:
-// its completion is given to [Completer.Done] with this request. The handler
-// fills it and leaves user_data and the link flags alone.
+// SQE returns an entry of the queue's ring, which is zero except for its user_data. The
+// handler fills it, and must not change user_data or the link flags. [Completer.Done]
+// receives the entry's result with this request.
 func (req *Request) SQE() *ring.SQE {
 	sqe := req.q.thread.sqe()
 	sqe.UserData = req.q.userData(kindTarget, req.tag)
 	return sqe
 }
 
-// leaveHandler takes the request from the handler. A request that the handler does
-// not have ends the device: what is done to it would be done to another one.
+// leaveHandler takes the request from the handler. If the handler does not have the request,
+// the device ends with an error, because the tag may belong to another request.
 func (req *Request) leaveHandler(to requestState) bool {
 	if req.state != stateHandler && req.state != stateBroken {
 		req.notTheHandlers()
@@ -153,16 +153,16 @@ func (req *Request) notTheHandlers() {
 	req.q.thread.broken = fmt.Errorf("complete tag %d: %w", req.tag, ErrCompleted)
 }
 
-// Retried counts that a part of the request is done again.
+// Retried counts a repeated operation of the request.
 func (req *Request) Retried() { req.q.counters.retries.Add(1) }
 
-// Worked says that the handler has spent time of its own on the request's
-// bytes, so that what ends in this turn ends later than it began.
+// Worked reports that the handler has spent time on the request's bytes. The next duration
+// in this turn is measured with a new look at the clock.
 func (req *Request) Worked() { req.q.thread.clock = 0 }
 
-// Complete ends the request and makes its tag ready for another: nil says that
-// all of it is done, an error that it is not. The caller gets the errno that the
-// error wraps, EIO if it wraps none ([Result]).
+// Complete ends the request, and frees its tag for another. nil means that all of the request
+// is done. With an error, the user of the disk gets the errno that the error wraps, or EIO if
+// it wraps none ([Result]).
 func (req *Request) Complete(err error) {
 	if err != nil {
 		req.CompleteErrno(Result(err))
@@ -171,9 +171,9 @@ func (req *Request) Complete(err error) {
 	req.CompleteErrno(0)
 }
 
-// CompleteErrno is Complete with 0 for success or a negated errno. There is no
-// result for a part of a request: the driver takes a short count for success
-// in the zero-copy modes.
+// CompleteErrno is Complete with 0 for success or a negated errno. A part of a request has no
+// result of its own, because in the zero-copy modes the driver takes a short count for
+// success.
 func (req *Request) CompleteErrno(errno int32) {
 	result := errno
 	if errno == 0 && req.Op.HasData() {

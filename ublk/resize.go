@@ -8,17 +8,17 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
 
-// UpdateSize gives the disk of device id a new size in bytes, a multiple of 512,
-// while it is in use (UBLK_U_CMD_UPDATE_SIZE, Linux 6.16). Whoever has it open
-// sees the new size at once, and the kernel sends a uevent. The driver takes any
-// size: the caller makes sure that it is a multiple of the logical block size,
-// and that the server has as much. Any process with CAP_SYS_ADMIN may send the
-// command; the server has no part in it (ublk_ctrl_uring_cmd_permission and
-// ublk_ctrl_set_size in drivers/block/ublk_drv.c).
+// UpdateSize changes the size of the disk of device id while it is in use
+// (UBLK_U_CMD_UPDATE_SIZE, Linux 6.16). size is in bytes, a multiple of 512. Programs that
+// have the disk open see the new size at once, and the kernel sends a uevent. The driver
+// accepts any size, so the caller ensures that it is a multiple of the logical block size, and
+// that the server has as many bytes. Any process with CAP_SYS_ADMIN may send the command, and
+// the server takes no part in it (ublk_ctrl_uring_cmd_permission and ublk_ctrl_set_size in
+// drivers/block/ublk_drv.c).
 //
-// It returns an error that wraps ErrNotSupported where the driver has no such
-// command, and ENODEV for a device that has no disk: that is found out before,
-// since drivers before Linux 7.0 crash over it.
+// UpdateSize returns an error that wraps ErrNotSupported if the driver lacks the command, and
+// ENODEV if the device has no disk. It checks for the disk first, because drivers before Linux
+// 7.0 crash without one.
 func (c *Control) UpdateSize(id uint32, size uint64) error {
 	if size%(1<<sectorShift) != 0 {
 		return fmt.Errorf("resize device %d: %d bytes: not a multiple of 512: %w", id, size, unix.EINVAL)

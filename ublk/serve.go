@@ -5,29 +5,28 @@ import (
 	"errors"
 )
 
-// Describer is a Target that knows what its device can do.
+// Describer is a Target that knows some of its device's parameters.
 type Describer interface {
 	Target
-	// Describe sets what the parameters say of that. [Serve] calls it before the
-	// device is described to the driver.
+	// Describe sets these parameters. [Serve] calls it before it describes the device to
+	// the driver.
 	Describe(*Params)
 }
 
-// ServeOptions say what device [Serve] makes.
+// ServeOptions describe the device that [Serve] makes.
 type ServeOptions struct {
-	// Options are the device's. The zero value is right for a [Disk].
+	// Options are for [Control.Add]. The zero value suits a [Disk].
 	Options
 	// Params describe the disk: at least its Size.
 	Params Params
-	// Ready is called once the disk can be used, if it is not nil. It must not wait
-	// for the device's end.
+	// Ready is called when the disk can be used, unless it is nil. It must not wait for
+	// the device's end.
 	Ready func(*Device)
 }
 
-// Serve makes a device, serves it until ctx is done or another process stops it, and
-// removes it. What was written to the disk before is written to the target first, so
-// Serve takes as long as that does, and users of the disk then get errors. It returns
-// nil after such an end.
+// Serve makes a device, serves it until ctx is done or another process stops it, and removes
+// it. Before the removal the kernel writes dirty pages to the target, and Serve waits for that.
+// After it, users of the disk get errors. Serve returns nil after such an end.
 func Serve(ctx context.Context, target Target, opts ServeOptions) error {
 	ctl, err := OpenControl()
 	if err != nil {

@@ -4,38 +4,37 @@ import (
 	"sync/atomic"
 )
 
-// Stats are what a device's queues have done since its Start. They are no
-// snapshot: what a request changes may be there in part.
+// Stats count what a device's queues have done since its Start. They are not a snapshot: they
+// may include a request in one number and not in another.
 type Stats struct {
-	Ops [opCount]OpStats // by Op; those of numbers that are no Op stay zero
-	// InService is the number of requests that the handlers had, when each queue
-	// last waited for more. A request that the kernel completes by itself
-	// (Request.ForwardAndComplete) is not among them.
+	Ops [opCount]OpStats // by Op; elements without an Op stay zero
+	// InService is the number of requests that the handlers had when each queue last
+	// waited for more. It excludes requests that the kernel completes by itself
+	// (Request.ForwardAndComplete).
 	InService int
-	// Retries counts what handlers had to ask for again (Request.Retried).
+	// Retries counts repeated operations (Request.Retried).
 	Retries uint64
-	// Fallbacks counts requests whose pages the driver could not register by
-	// itself, in BufferAutoRegister, so that a command had to.
+	// Fallbacks counts requests in mode BufferAutoRegister whose pages a command had to
+	// register, because the driver could not.
 	Fallbacks uint64
 }
 
-// opCount is the number of an array's places that has one for each Op.
+// opCount is the length of an array with an element for each Op.
 const opCount = OpWriteZeroes + 1
 
-// OpStats are the part of Stats that is about one operation.
+// OpStats are the Stats of one operation.
 type OpStats struct {
-	Requests uint64 // that have been completed, those that failed among them
-	Bytes    uint64 // of all these requests
-	Errors   uint64 // how many of them failed
-	// Duration is the time from the turn of the queue's thread in which a request
-	// comes to the turn in which its result does. Of the reads and writes that the
-	// kernel completes by itself (Request.ForwardAndComplete) it has a sample, one in
-	// 128. What a Completer's Handle completes is not timed. All others are.
+	Requests uint64 // completed requests, including failed ones
+	Bytes    uint64 // of these requests
+	Errors   uint64 // failed requests
+	// Duration is the time from the turn of the queue's thread in which a request comes
+	// to the turn in which its result comes. It has a sample of one in 128 of the reads
+	// and writes that the kernel can complete by itself (Request.ForwardAndComplete), and
+	// all other requests, except for those that a Completer completes in Handle.
 	Duration Histogram
 }
 
-// Stats returns what the device has done so far. It takes no lock, and may be
-// called in every state.
+// Stats returns the device's statistics. It takes no lock, and may be called in every state.
 func (d *Device) Stats() Stats {
 	var sum Stats
 	for _, c := range d.counters {
@@ -44,9 +43,9 @@ func (d *Device) Stats() Stats {
 	return sum
 }
 
-// counters are a queue's part of Stats. The queue's thread alone writes them,
-// and what is around them keeps other queues' out of the processor's cache
-// lines, which are read in pairs.
+// counters are a queue's part of Stats. Only the queue's thread writes them. The space around
+// them keeps the counters of other queues out of their cache lines, which processors read in
+// pairs.
 type counters struct {
 	_ [128]byte
 
@@ -64,7 +63,7 @@ type opCounters struct {
 	duration                histogram
 }
 
-// newCounters returns those of each queue.
+// newCounters returns the counters of each queue.
 func newCounters(queues int) []*counters {
 	list := make([]*counters, queues)
 	for i := range list {

@@ -13,46 +13,45 @@ import (
 	"github.com/ublk-loop/ublk-loop/ring"
 )
 
-// thread is a thread of the operating system with a ring, and the queues that
-// it serves. What is not said to be protected is its own.
+// thread is a thread of the operating system with a ring, and the queues that it serves. It
+// uses the fields without a comment on protection alone.
 type thread struct {
 	pool  *Threads
 	kind  threadKind
-	slots []bool // that are taken, each by a queue or for one; protected by pool.mu
+	slots []bool // true if a queue has the slot, or will have it; protected by pool.mu
 
-	jobs   chan func() // what others want done here
-	killed atomic.Bool // it is to leave at once
+	jobs   chan func() // functions that other goroutines call here
+	killed atomic.Bool // the thread must end at once
 	ended  chan struct{}
-	err    error // why it ended; read after ended
-	// wakeMu protects wakeFD, an eventfd by which the ring notices jobs and
-	// killed; -1 when the thread has ended.
+	err    error // why it ended; read it after ended is closed
+	// wakeMu protects wakeFD, an eventfd that the ring polls. A write to it makes the
+	// thread look at jobs, killed and results. It is -1 after the thread's end.
 	wakeMu sync.Mutex
 	wakeFD int
 
 	ring     *ring.Ring
-	queues   []*Queue // by slot, nil where there is none
-	current  *Queue   // the last that something was completed for, or nil
-	linkable bool     // the kernel keeps what a linked command says
-	woken    bool     // there are jobs, or killed is set
+	queues   []*Queue // by slot, nil for a free one
+	current  *Queue   // the queue of the last completion, or nil
+	linkable bool     // the kernel keeps the content of a linked command
+	woken    bool     // wakeFD was written to
 	leaving  bool     // its last queue has ended
 	broken   error    // why the thread cannot go on
-	spare    ring.SQE // the entry handed out then
+	spare    ring.SQE // the entry that sqe returns then
 
 	epoch time.Time     // the thread's start
-	clock time.Duration // of this turn, since epoch; 0 before it is read
+	clock time.Duration // time of this turn since epoch; 0 before a look at the clock
 }
 
-// threadKind is what queues have in common that can share a thread.
+// threadKind is what queues that share a thread have in common.
 type threadKind struct {
-	cpus  cpuMask // whose requests come to the queue
+	cpus  cpuMask // the driver sends their requests to the queue
 	depth int
 	mode  BufferMode
-	// untrusted: the driver must not trust the thread (loseTrust).
+	// untrusted says that the driver must not trust the thread (loseTrust).
 	untrusted bool
 }
 
-// newThread returns a thread with room for a number of queues, which run
-// starts.
+// newThread returns a thread with room for a number of queues. run starts it.
 func newThread(pool *Threads, kind threadKind, slots int) (*thread, error) {
 	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {
@@ -64,12 +63,12 @@ func newThread(pool *Threads, kind threadKind, slots int) (*thread, error) {
 	}, nil
 }
 
-// run is the thread, from its set-up to the end of its last queue. Threads.take
-// starts it; each queue learns of its end, and do.
+// run is the thread, from its set-up to the end of its last queue. Threads.take starts it.
+// Each queue and each caller of do learns of its end.
 func (t *thread) run() {
-	// The driver binds each tag to the task that fetched it, and the kernel
-	// ends a task's commands with the task. Never unlocked: Go then ends the
-	// thread with the goroutine, and with it its affinity and its ring.
+	// The driver binds each tag to the task that fetched it, and the kernel ends a task's
+	// commands with the task. The goroutine never unlocks the thread, so Go ends the
+	// thread with the goroutine, and no other goroutine gets its affinity.
 	runtime.LockOSThread()
 	t.epoch = time.Now()
 	err := t.setUp()
@@ -79,7 +78,7 @@ func (t *thread) run() {
 	t.end(err)
 }
 
-// setUp makes all that the thread needs before its first queue.
+// setUp makes everything that the thread needs before its first queue.
 func (t *thread) setUp() error {
 	if err := t.kind.cpus.pin(); err != nil {
 		return err
@@ -96,7 +95,7 @@ func (t *thread) setUp() error {
 	return nil
 }
 
-// wake makes the thread look at jobs and killed.
+// wake makes the thread look at jobs, killed and results.
 func (t *thread) wake() {
 	t.wakeMu.Lock()
 	defer t.wakeMu.Unlock()
@@ -104,14 +103,14 @@ func (t *thread) wake() {
 	_, _ = unix.Write(t.wakeFD, one[:])
 }
 
-// kill makes the thread end at once, with the requests of its queues unanswered.
+// kill makes the thread end at once, without an answer to the requests of its queues.
 func (t *thread) kill() {
 	t.killed.Store(true)
 	t.wake()
 }
 
-// do has the thread call a function, and returns its result, or why the thread
-// has ended.
+// do makes the thread call a function, and returns its result. If the thread has ended, it
+// returns why.
 func (t *thread) do(f func() error) error {
 	reply := make(chan error, 1)
 	select {
@@ -133,7 +132,7 @@ func (t *thread) do(f func() error) error {
 	}
 }
 
-// endError returns why a thread has ended that somebody wants something of.
+// endError returns the error of do for a thread that has ended.
 func (t *thread) endError() error {
 	if t.err == nil {
 		return ErrKilled
@@ -141,17 +140,17 @@ func (t *thread) endError() error {
 	return t.err
 }
 
-// yieldEvery is how often a busy thread yields to Go's scheduler. A goroutine
-// that has not for 10 ms is one that the runtime's monitor preempts from then
-// on at each system call, 50,000 times a second; at queue depth 1 that costs an
-// eighth of the speed. A yield wakes another thread, so it is not for every
-// turn, and neither is a look at the clock.
+// yieldEvery is how often a busy thread yields to Go's scheduler. If a goroutine does not
+// yield for 10 ms, the runtime's monitor preempts it from then on at each system call, 50,000
+// times a second. At queue depth 1 that costs an eighth of the speed. A yield wakes another
+// thread, so the thread does not yield in every turn. A look at the clock costs time too, so
+// the thread looks every clockAfter completions.
 const (
 	yieldEvery = 5 * time.Millisecond
 	clockAfter = 64 // completions
 )
 
-// serve answers requests until the last queue has ended, or until it is killed.
+// serve answers requests until the last queue has ended, or until kill.
 func (t *thread) serve() error {
 	handled, yielded := uint32(0), time.Duration(0)
 	for !t.leaving {
@@ -189,7 +188,7 @@ func (t *thread) serve() error {
 	return nil
 }
 
-// What an entry was for: the high half of its user_data, above its queue's slot
+// The kind of an entry. It is the high half of the user_data. The low half is the queue's slot
 // and the tag, of 16 bits each.
 const (
 	kindFetch = iota
@@ -216,10 +215,10 @@ func (t *thread) complete(data uint64, res int32) error {
 	return q.complete(data>>32, &q.reqs[uint16(data)], res)
 }
 
-// look does what others want done, after a wake.
+// look does what other goroutines want done, after a wake.
 func (t *thread) look() error {
 	var count [8]byte
-	_, _ = unix.Read(t.wakeFD, count[:]) // a wake from here on is another
+	_, _ = unix.Read(t.wakeFD, count[:]) // a later wake makes a new event
 	t.woken = false
 	if t.killed.Load() {
 		return ErrKilled
@@ -240,8 +239,8 @@ func (t *thread) look() error {
 	}
 }
 
-// remove takes a queue that has nothing in flight off the thread. With its last
-// queue the thread ends.
+// remove removes a queue that has nothing in flight from the thread. The thread ends with its
+// last queue.
 func (t *thread) remove(q *Queue) {
 	t.queues[q.slot] = nil
 	if t.current == q {
@@ -250,8 +249,8 @@ func (t *thread) remove(q *Queue) {
 	t.leaving = t.pool.release(t, q.slot)
 }
 
-// end lets go of all that would keep a /dev/ublkcN busy, and tells those who
-// wait for the thread or for a queue.
+// end frees everything that keeps a /dev/ublkcN busy. Then it announces the end of the thread
+// and of its queues.
 func (t *thread) end(err error) {
 	t.pool.drop(t)
 	if err != nil && t.serves() {
@@ -273,7 +272,7 @@ func (t *thread) end(err error) {
 	}
 }
 
-// serves reports whether a queue has fetched its tags here.
+// serves reports whether a queue of the thread has fetched its tags.
 func (t *thread) serves() bool {
 	return slices.ContainsFunc(t.queues, func(q *Queue) bool { return q != nil && q.armed > 0 })
 }

@@ -10,23 +10,23 @@ import (
 	"github.com/ublk-loop/ublk-loop/ring"
 )
 
-// workersOf is how many worker threads of a ring carry out a queue's operations
-// on files and disks at most: four a CPU, as is the kernel's measure for a
-// thread (io_wq_create in io_uring/io-wq.c), and no more than there are entries.
+// workersOf returns the largest number of a ring's worker threads that carry out a queue's
+// operations on files and disks: four for each CPU, which is the kernel's limit for a thread
+// (io_wq_create in io_uring/io-wq.c), and at most one for each entry of a tag.
 func workersOf(depth int) int { return min(2*depth, 4*runtime.NumCPU()) }
 
-// entriesOf is how many entries a queue has in flight at most: two a tag, submitted
-// together, and those that worker threads carry out. A worker lets go of an entry only
-// some time after its completion (io_wq_free_work in io_uring/io_uring.c), when the tag
-// may have its next two already.
+// entriesOf returns the largest number of entries that a queue has in flight: two for each
+// tag, submitted together, and one for each worker thread. A worker frees an entry some time
+// after its completion (io_wq_free_work in io_uring/io_uring.c), when the tag may already have
+// its next two entries.
 //
-// The kernel has the memory for all of them before the device starts (Ring.Reserve).
-// With too little it could take the first entry of a link without the second, which
-// would then wait for nothing: the ring ends with ErrLinkCut.
+// The kernel has the memory for all of them before the device starts (Ring.Reserve). With too
+// little memory it could take the first entry of a link without the second, which would then
+// not wait for the first. The ring checks each submit for that, and fails with ErrLinkCut.
 func entriesOf(depth int) int { return 2*depth + workersOf(depth) }
 
-// newRing makes the ring. The entry that waits for wakeFD has its memory before
-// the others' is reserved.
+// newRing makes the ring. The entry that polls wakeFD comes first, so it does not use the
+// reserved memory.
 func (t *thread) newRing() error {
 	entries := uint32(len(t.slots) * entriesOf(t.kind.depth))
 	r, err := ring.New(ring.Options{
@@ -38,12 +38,11 @@ func (t *thread) newRing() error {
 		return err
 	}
 	t.ring = r
-	// Until Linux 6.14 a command that waits behind another entry is read when
-	// its turn comes, from where other entries have been put by then
-	// (io_uring_cmd_prep_setup in io_uring/uring_cmd.c). This feature came with
-	// the release after.
+	// Until Linux 6.14 the kernel reads a linked command when the entry before it has
+	// ended. By then another entry has taken its place in the queue
+	// (io_uring_cmd_prep_setup in io_uring/uring_cmd.c). Linux 6.15 brought this feature.
 	t.linkable = r.Features()&ring.IORING_FEAT_NO_IOWAIT != 0
-	// An older kernel finds the ring by its descriptor, a little slower.
+	// On an older kernel each enter finds the ring by its descriptor, a little slower.
 	if err := r.RegisterRingFD(); err != nil && !errors.Is(err, unix.EINVAL) {
 		return err
 	}
@@ -54,14 +53,14 @@ func (t *thread) newRing() error {
 	return r.Reserve(entries)
 }
 
-// maxFiles is the number of slots that a queue has in the file table. The
-// character device is not in it: a reference there outlives the ring's close,
-// and the device's deletion waits for it.
+// maxFiles is the number of a queue's slots in the file table. The character device is not in
+// the table: such a reference outlives the close of the ring, and the deletion of the device
+// would wait for it.
 const maxFiles = 8
 
-// newTables registers tables with room for each queue's files and buffers, and
-// has the kernel's worker threads be as many as these queues would have had on
-// threads of their own.
+// newTables registers tables with room for each queue's files and buffers. It also sets the
+// limit of the kernel's worker threads to the sum of what the queues would have on threads of
+// their own.
 func (t *thread) newTables() error {
 	n := len(t.slots)
 	files := make([]int32, n*maxFiles)
@@ -81,17 +80,16 @@ func (t *thread) newTables() error {
 	return err
 }
 
-// armWake makes the ring wait for wakeFD, too.
+// armWake makes the ring poll wakeFD.
 func (t *thread) armWake() {
 	sqe := t.sqe()
 	sqe.PrepPollAdd(ring.FD(t.wakeFD), unix.POLLIN)
 	sqe.UserData = kindWake << 32
 }
 
-// sqe returns a free entry. When the ring is full it first hands over what is
-// there: the kernel takes all of it, so there is room then. Where it does not,
-// the ring is broken and serve ends; until then the entry is one that goes
-// nowhere.
+// sqe returns a free entry. If the ring is full, sqe submits its entries first, which makes
+// room, because the kernel takes all of them. If it does not, the ring is broken, serve ends
+// with an error, and sqe returns an entry that is never submitted.
 func (t *thread) sqe() *ring.SQE {
 	if sqe := t.ring.GetSQE(); sqe != nil {
 		return sqe
@@ -107,7 +105,7 @@ func (t *thread) sqe() *ring.SQE {
 	return &t.spare
 }
 
-// room makes room in the ring for n entries that must be submitted together.
+// room makes room in the ring for n entries that must be in one submit.
 func (t *thread) room(n uint32) {
 	if t.ring.HasSpace(n) {
 		return

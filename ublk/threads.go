@@ -6,38 +6,37 @@ import (
 	"sync"
 )
 
-// Threads serve the queues of several devices (Options.Threads): some queues
-// for the same CPUs, of the same depth and buffer mode, share a thread and its
-// ring. That costs less memory than a thread for each queue, and no speed: such
-// threads would take turns on these CPUs. What is shared too is what becomes of
-// a queue whose operations stall while they are submitted, and the end of a
-// thread that fails: so a good choice is one Threads for the devices on one
+// Threads serve the queues of several devices (Options.Threads). Queues for the same CPUs, of
+// the same depth and buffer mode, can share a thread and its ring. That needs less memory than
+// a thread for each queue, and costs no speed, because such threads would take turns on these
+// CPUs. But queues on a thread share its fate: if the submission of an operation stalls for one
+// of them, or the thread fails, all of them stop. So use one Threads for the devices on one
 // disk.
 //
-// The first queues have a thread each, later ones share threads that have room
-// for as many as are there.
+// Each of the first queues has a thread of its own. Later queues share threads, each of which
+// has room for as many queues as exist when it is made.
 type Threads struct {
-	alone  bool // one queue a thread
+	alone  bool // each thread has one queue
 	failed func(error)
 
 	mu      sync.Mutex // protects what is below, and thread.slots
 	threads map[threadKind][]*thread
 }
 
-// NewThreads returns threads for several devices. failed is called, by a thread
-// that ends with it, when one fails: the devices that it served then hang until
-// this process ends, since the others cannot be taken from theirs.
+// NewThreads returns threads for several devices. A thread that fails calls failed, and ends.
+// The devices that it served then hang until this process ends, because their other queues
+// cannot be taken from their threads.
 func NewThreads(failed func(error)) *Threads {
 	return &Threads{failed: failed, threads: map[threadKind][]*thread{}}
 }
 
-// ownThreads returns threads for one device, which can be killed.
+// ownThreads returns threads for one device. These threads can be killed.
 func ownThreads() *Threads {
 	return &Threads{alone: true, failed: func(error) {}, threads: map[threadKind][]*thread{}}
 }
 
-// take returns a thread for a queue and the queue's slot there, from the thread
-// with the fewest queues of those that have room.
+// take returns a thread for a queue, and a slot of the thread. Of the threads that have room it
+// chooses the one with the fewest queues.
 func (p *Threads) take(kind threadKind) (*thread, uint16, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -60,8 +59,7 @@ func (p *Threads) take(kind threadKind) (*thread, uint16, error) {
 	return best, uint16(slot), nil
 }
 
-// used returns how many of the thread's slots are taken. The caller holds the
-// pool's lock.
+// used returns the number of used slots of the thread. The caller holds the pool's lock.
 func (t *thread) used() int {
 	n := 0
 	for _, taken := range t.slots {
@@ -75,10 +73,10 @@ func (t *thread) used() int {
 // maxEntries is the size of the largest ring that several queues share.
 const maxEntries = 4096
 
-// nextSlots returns how many queues the next thread of a kind has room for: as
-// many as each of the CPUs has already, so that what is there for queues to come
-// is no more than what others use, and no CPU has nothing to do. A ring's size
-// is a power of two, which they fill.
+// nextSlots returns the number of slots of the next thread of a kind: as many as each of the
+// CPUs has already. So the unused slots are never more than the used ones, and no CPU is idle
+// while another has several threads. The size of a ring is a power of two, and the slots fill
+// it.
 func (p *Threads) nextSlots(kind threadKind) int {
 	if p.alone {
 		return 1
@@ -96,8 +94,8 @@ func (p *Threads) nextSlots(kind threadKind) int {
 	return max(1, entries/each)
 }
 
-// release gives a thread's slot back, and reports whether it was the last: then
-// nobody gets another.
+// release frees a slot of a thread. It reports whether it was the last used slot. The pool then
+// forgets the thread.
 func (p *Threads) release(t *thread, slot uint16) (last bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -109,7 +107,7 @@ func (p *Threads) release(t *thread, slot uint16) (last bool) {
 	return true
 }
 
-// drop forgets a thread: nobody gets a slot of it from now on.
+// drop forgets a thread. No queue gets a slot of it after that.
 func (p *Threads) drop(t *thread) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -15,20 +15,20 @@ import (
 
 const controlPath = "/dev/ublk-control"
 
-// cancelTimeout bounds the wait for a command that was interrupted.
+// cancelTimeout bounds the wait for an interrupted command.
 const cancelTimeout = 5 * time.Second
 
 // uringTransport sends commands through a ring of its own.
 //
-// Its unsafe casts lay a uapi.CtrlCmd over an entry's payload, which has 80
-// bytes on this ring for the struct's 32, and pass the address of arg, which
-// is mapped memory that Go does not move.
+// Its unsafe casts write a uapi.CtrlCmd of 32 bytes to an entry's payload, which has 80 bytes
+// on this ring. They also pass the address of arg, which is mapped memory that Go does not
+// move.
 //
-// A thread of its own enters the ring: the kernel hands commands that sleep to
-// worker threads of the submitting task, and one task that stays keeps them.
+// The ring has a thread of its own. The kernel passes commands that sleep to worker threads of
+// the submitting task, so one task that stays needs few workers.
 type uringTransport struct {
-	calls chan call     // to the thread; closed by Close
-	ended chan struct{} // closed when the thread has let go of everything
+	calls chan call     // commands for the thread; closed by Close
+	ended chan struct{} // closed at the end of the thread
 }
 
 type call struct {
@@ -36,11 +36,11 @@ type call struct {
 	reply chan error
 }
 
-// uringControl is what the thread owns.
+// uringControl is the state of the thread.
 type uringControl struct {
 	fd  int
 	r   *ring.Ring
-	arg []byte // one page for a command's buffer
+	arg []byte // a page for a command's buffer
 }
 
 func openTransport() (*uringTransport, error) {
@@ -53,9 +53,10 @@ func openTransport() (*uringTransport, error) {
 	return t, nil
 }
 
-// run is the control thread; Close stops it and waits for it.
+// run is the control thread. Close stops it and waits for its end.
 func (t *uringTransport) run(opened chan<- error) {
-	// Never unlocked: the thread ends here, and with it its kernel workers.
+	// The goroutine never unlocks the thread, so the thread ends here, and its workers in
+	// the kernel end with it.
 	runtime.LockOSThread()
 	defer close(t.ended)
 	u, err := openURingControl()
@@ -67,7 +68,7 @@ func (t *uringTransport) run(opened chan<- error) {
 		err := u.do(c.cmd)
 		c.reply <- err
 		if errors.Is(err, ErrControlHung) {
-			// The kernel may still write to the ring and to arg: leave both.
+			// The kernel may still write to the ring and to arg, so both stay.
 			return
 		}
 	}
@@ -123,7 +124,7 @@ func (u *uringControl) close() {
 	_ = unix.Close(u.fd)
 }
 
-// What an entry of the control ring was for.
+// The kinds of an entry of the control ring.
 const (
 	dataCommand = iota
 	dataCancel
@@ -164,8 +165,8 @@ func (u *uringControl) prepare(cmd Command) {
 	}
 }
 
-// cancel interrupts a command that took too long, and returns how it ended:
-// EINTR where it let itself be interrupted.
+// cancel interrupts a command that takes too long, and returns its result. The result is EINTR
+// if the interruption had an effect.
 func (u *uringControl) cancel() (int32, error) {
 	sqe := u.r.GetSQE()
 	sqe.PrepCancel(dataCommand)
@@ -177,8 +178,8 @@ func (u *uringControl) cancel() (int32, error) {
 	return res, err
 }
 
-// wait waits for n completions for a time, 0 for ever, and returns the result
-// of the command among them.
+// wait waits for n completions, at most for a time (0 for no limit), and returns the result of
+// the command among them.
 func (u *uringControl) wait(n uint32, timeout time.Duration) (int32, error) {
 	if err := waitReady(u.r, n, timeout); err != nil {
 		return 0, err
@@ -193,7 +194,7 @@ func (u *uringControl) wait(n uint32, timeout time.Duration) (int32, error) {
 	return res, nil
 }
 
-// completions is what is waited for.
+// completions is the part of a ring that waitReady uses.
 type completions interface {
 	SubmitAndWait(n uint32) error
 	SubmitAndWaitTimeout(n uint32, d time.Duration) error
@@ -202,9 +203,9 @@ type completions interface {
 
 var _ completions = (*ring.Ring)(nil)
 
-// waitReady waits until n completions can be read. The ring comes back with
-// fewer where the kernel has no memory for an entry, which stays published:
-// then it is entered again. The error wraps ETIME after a time, 0 for none.
+// waitReady waits until n completions can be read. If the kernel has no memory for an entry,
+// the ring returns with fewer, and the entry stays published. waitReady then enters the ring
+// again. After a time (0 for no limit) it returns an error that wraps ETIME.
 func waitReady(r completions, n uint32, timeout time.Duration) error {
 	deadline := time.Now().Add(timeout)
 	for {
