@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// counting returns a queue that only counts, and where.
+// counting returns a queue that only counts, and its device.
 func counting() (*Queue, *Device) {
 	d := &Device{counters: newCounters(2)}
 	return &Queue{dev: d, counters: d.counters[1], thread: &thread{epoch: time.Now().Add(-time.Hour)}}, d
@@ -24,9 +24,9 @@ func TestCount(t *testing.T) {
 	}{
 		{OpRead, 4096, time.Second},
 		{OpRead, -int32(unix.EIO), time.Second},
-		{OpWrite, 4096, 0}, // left to the kernel
+		{OpWrite, 4096, 0}, // completed by the kernel
 		{OpWriteZeroes, 0, time.Second},
-		{opCount, 0, time.Second}, // no operation that there is
+		{opCount, 0, time.Second}, // not an operation
 	} {
 		req := &Request{Op: tt.op, Sectors: 8, begun: tt.begun}
 		q.count(req)
@@ -50,7 +50,7 @@ func TestCount(t *testing.T) {
 	}
 }
 
-// What is begun and ended in one turn took time, too.
+// A request that begins and ends in one turn still has a duration.
 func TestCountWithinATurn(t *testing.T) {
 	q, d := counting()
 	begun := q.thread.now()
@@ -62,7 +62,7 @@ func TestCountWithinATurn(t *testing.T) {
 	}
 }
 
-// Anybody may read while the queue counts.
+// Other goroutines may read while the queue counts.
 func TestStatsMeanwhile(t *testing.T) {
 	q, d := counting()
 	const n = 10000
@@ -84,7 +84,7 @@ func TestStatsMeanwhile(t *testing.T) {
 	}
 }
 
-// No two queues write to the same pair of cache lines, wherever their counters
+// No two queues write to the same pair of cache lines, at whatever address their counters
 // begin.
 func TestCountersShareNoCacheLine(t *testing.T) {
 	c := &counters{}
@@ -95,13 +95,13 @@ func TestCountersShareNoCacheLine(t *testing.T) {
 	}
 }
 
-// One in so many is timed, and no request whose commit cannot be linked is left to
-// the kernel.
+// One in timeEvery requests is timed. The kernel completes no request whose commit cannot be
+// linked.
 func TestMayLink(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		req  Request
-		keep bool // the kernel keeps what a linked command says
+		keep bool // the kernel keeps the content of a linked command
 		want int  // of 1280
 	}{
 		{"read", Request{Op: OpRead}, true, 1270},
@@ -123,7 +123,7 @@ func TestMayLink(t *testing.T) {
 	}
 }
 
-// The requests that are timed are those that take a turn at their end.
+// Exactly the requests that take a turn at their end are timed.
 func TestTimed(t *testing.T) {
 	const n = 1000
 	for _, tt := range []struct {
@@ -145,7 +145,7 @@ func TestTimed(t *testing.T) {
 	}
 }
 
-// untimed forwards n requests and keeps the next.
+// untimed forwards n requests and keeps the next one.
 type untimed struct {
 	fd, n int
 	alone bool
@@ -170,7 +170,7 @@ func (u *untimed) Handle(req *Request) {
 
 func (*untimed) Done(req *Request, res int32) { req.CompleteErrno(res) }
 
-// What a request's counting costs, one that is timed.
+// The cost of counting a timed request.
 func BenchmarkCount(b *testing.B) {
 	q, _ := counting()
 	req := &Request{Op: OpRead, Sectors: 8, begun: 1}

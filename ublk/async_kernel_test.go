@@ -17,8 +17,8 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// asyncDisk is a RAM disk that completes each request from a goroutine of its own,
-// some time later.
+// asyncDisk is a RAM disk that completes each request after some time, from a goroutine of
+// its own.
 type asyncDisk struct {
 	mu   sync.Mutex // protects data
 	data []byte
@@ -39,7 +39,7 @@ func (d *asyncDisk) serve(r ublk.AsyncRequest) {
 	r.Complete(nil)
 }
 
-// Requests that goroutines complete in any order have the bytes that were written.
+// Requests that goroutines complete in any order transfer the right bytes.
 func TestKernelAsync(t *testing.T) {
 	ctl := ublktest.Kernel(t)
 	dev := addDevice(t, ctl, ublk.Options{})
@@ -61,7 +61,7 @@ func TestKernelAsync(t *testing.T) {
 	}
 }
 
-// rewrite writes pages of a part of a disk and reads each back, some rounds.
+// rewrite writes the pages of a part of a disk and reads each back, in several rounds.
 func rewrite(f *os.File, mem []byte, start, length int64) error {
 	wrote, read := mem[:4096], mem[4096:]
 	for round := range byte(4) {
@@ -94,7 +94,7 @@ func (h holding) handle(req *ublk.Request) {
 	req.Complete(nil)
 }
 
-// startHolding starts a device with a read under way, and returns the read's end.
+// startHolding starts a device with a read in flight, and returns a channel for its error.
 func startHolding(t *testing.T, ctl *ublk.Control) (dev *ublk.Device, held ublk.AsyncRequest, read <-chan error) {
 	t.Helper()
 	dev = addDevice(t, ctl, ublk.Options{Queues: 1, NoPartScan: true})
@@ -116,7 +116,7 @@ func startHolding(t *testing.T, ctl *ublk.Control) (dev *ublk.Device, held ublk.
 	return dev, <-h, ended
 }
 
-// A device that is stopped waits for what goroutines have.
+// The stop of a device waits for the requests that goroutines have.
 func TestKernelAsyncStopWaits(t *testing.T) {
 	dev, held, read := startHolding(t, ublktest.Kernel(t))
 	closed := make(chan error, 1)
@@ -145,8 +145,8 @@ func TestKernelAsyncStopWaits(t *testing.T) {
 	}
 }
 
-// A device whose goroutine never completes a request can be left. The caller gets an
-// error, and what the goroutine writes then harms nobody.
+// Leave ends a device whose goroutine never completes a request. The reader gets an error, and
+// a later write of the goroutine to the buffer does no harm.
 func TestKernelAsyncNever(t *testing.T) {
 	ctl := ublktest.Kernel(t)
 	dev, held, read := startHolding(t, ctl)

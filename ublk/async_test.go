@@ -11,8 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Many goroutines complete requests at once, in any order, each of them once. The
-// bytes that they write are what the queue commits next.
+// Many goroutines complete requests at once, in any order, each request once.
 func TestAsyncManyGoroutines(t *testing.T) {
 	const depth, workers, rounds = 64, 32, 20000
 	requests := make(chan AsyncRequest, depth)
@@ -52,7 +51,7 @@ func TestAsyncManyGoroutines(t *testing.T) {
 	}
 }
 
-// settled waits until a queue's statistics are what is expected.
+// settled waits until a queue's statistics are as expected.
 func settled(t *testing.T, q *nullQueue, ok func(Stats) bool) Stats {
 	t.Helper()
 	deadline := time.Now().Add(20 * time.Second)
@@ -68,8 +67,8 @@ func settled(t *testing.T, q *nullQueue, ok func(Stats) bool) Stats {
 	}
 }
 
-// A result that comes when the queue is gone is refused, and its buffer stays in
-// memory until then.
+// A result that comes after the queue's end is refused. The buffer stays in memory until
+// then.
 func TestAsyncAfterTheEnd(t *testing.T) {
 	requests := make(chan AsyncRequest, 1)
 	q := serveNull(t, 1, HandlerFunc(func(req *Request) { requests <- req.Async() }))
@@ -78,7 +77,7 @@ func TestAsyncAfterTheEnd(t *testing.T) {
 	if err := q.kill(); !errors.Is(err, ErrKilled) {
 		t.Fatalf("the queue ends with %v", err)
 	}
-	r.Data()[nullRequestBytes-1] = 1 // mapped still, or this is a fault
+	r.Data()[nullRequestBytes-1] = 1 // a fault if it is not mapped
 	if bufs.arena == nil {
 		t.Error("the buffers are gone while a goroutine has one")
 	}
@@ -93,7 +92,7 @@ func TestAsyncAfterTheEnd(t *testing.T) {
 	}
 }
 
-// Goroutines complete requests while the queue ends: each result is taken or refused,
+// Goroutines complete requests while the queue ends. The queue takes or refuses each result,
 // and the last one frees the buffers.
 func TestAsyncWhileItEnds(t *testing.T) {
 	const depth = 64
@@ -147,8 +146,8 @@ func TestAsyncNothingOutAtTheEnd(t *testing.T) {
 	}
 }
 
-// A handler that completes a request that it has given away, or completed, ends the
-// device: another request may have the tag by then.
+// A device ends if its handler completes a request that the handler has given away or
+// completed before, because another request may have the tag by then.
 func TestCompletedTwice(t *testing.T) {
 	for name, handle := range map[string]HandlerFunc{
 		"complete, complete": func(req *Request) { req.Complete(nil); req.Complete(nil) },
@@ -170,7 +169,7 @@ func TestCompletedTwice(t *testing.T) {
 	}
 }
 
-// What a zero AsyncRequest stands for cannot be completed.
+// A zero AsyncRequest cannot be completed.
 func TestAsyncZero(t *testing.T) {
 	if (AsyncRequest{}).Complete(nil) {
 		t.Error("no request takes a result")

@@ -13,15 +13,15 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
 
-// bench is a queue on this thread, whose commands go to a file in place of
-// /dev/ublkcN. A test plays the driver: it tells the queue of completions.
+// bench is a queue on this thread whose commands go to a file in place of /dev/ublkcN. The test
+// plays the driver, and passes completions to the queue.
 type bench struct {
 	*Queue
 	t       *testing.T
 	ends    chan error
 	entries []ring.SQE // the submission queue
-	next    int        // the place of the next entry there
-	handled []int      // tags that the handler was given
+	next    int        // the index of the next entry in entries
+	handled []int      // tags of the handler's requests
 }
 
 const benchDepth = 4
@@ -69,7 +69,7 @@ func onBench(t *testing.T, mode BufferMode, commands string) *bench {
 	return b
 }
 
-// view maps the submission queue, and finds its place there.
+// view maps the submission queue, and finds the next entry.
 func (b *bench) view() {
 	size := unsafe.Sizeof(ring.SQE{})
 	n := uintptr(b.thread.ring.SQSpace())
@@ -78,7 +78,7 @@ func (b *bench) view() {
 		b.t.Fatal(err)
 	}
 	b.t.Cleanup(func() { _ = unix.Munmap(mem) })
-	b.entries = unsafe.Slice((*ring.SQE)(unsafe.Pointer(&mem[0])), n) // what the mapping holds
+	b.entries = unsafe.Slice((*ring.SQE)(unsafe.Pointer(&mem[0])), n) // as many as the mapping has
 	marker := b.thread.ring.GetSQE()
 	marker.PrepNop()
 	marker.Flags, marker.UserData = ring.IOSQE_CQE_SKIP_SUCCESS, ^uint64(0)
@@ -91,18 +91,18 @@ func (b *bench) view() {
 func (b *bench) Handle(req *Request)          { b.handled = append(b.handled, req.Tag()) }
 func (b *bench) Done(req *Request, res int32) { req.CompleteErrno(min(res, 0)) }
 
-// command is what a queue tells the driver.
+// command is a command from a queue to the driver.
 type command struct {
 	op     uint32
 	flags  uint8
 	kind   uint64
 	tag    uint16
 	result int32
-	addr   uint64 // in the command
-	auto   uint64 // in the entry
+	addr   uint64 // address in the command
+	auto   uint64 // address in the entry
 }
 
-// commands returns what the queue has told the driver since the last call.
+// commands returns the commands that the queue has sent since the last call.
 func (b *bench) commands() []command {
 	b.t.Helper()
 	var list []command
@@ -124,11 +124,11 @@ func (b *bench) commands() []command {
 	if err := b.thread.ring.Submit(); err != nil {
 		b.t.Fatal(err)
 	}
-	b.thread.ring.CQAdvance(b.thread.ring.CQReady()) // of /dev/null's answers, which are not the driver's
+	b.thread.ring.CQAdvance(b.thread.ring.CQReady()) // drops the answers of /dev/null
 	return list
 }
 
-// deliver has the driver deliver a request.
+// deliver plays the driver, and delivers a request.
 func (b *bench) deliver(tag int, op Op, flags Flags) error {
 	b.descs[tag] = uapi.IODesc{OpFlags: uint32(op) | uint32(flags), NrSectors: 8, StartSector: 80}
 	return b.complete(kindFetch, &b.reqs[tag], uapi.UBLK_IO_RES_OK)

@@ -10,7 +10,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// A device whose queue fails ends, and says why: whoever made it is told.
+// A device ends when its queue fails, and Err returns why.
 func TestQueueErrorEndsTheDevice(t *testing.T) {
 	for _, depth := range []int{1, 4} {
 		d := ublktest.NewDisk(t, depth, ublk.HandlerFunc(func(req *ublk.Request) { req.Complete(nil) }))

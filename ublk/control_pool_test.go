@@ -11,10 +11,10 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
 
-// slowTransport keeps a STOP_DEV until it is let go.
+// slowTransport does not answer a STOP_DEV before the test releases it.
 type slowTransport struct {
-	stopping chan struct{} // a command has come
-	release  chan error    // what it ends with
+	stopping chan struct{} // receives a value when a command comes
+	release  chan error    // has the command's error
 	closed   *atomic.Int32
 }
 
@@ -31,7 +31,7 @@ func (t *slowTransport) Close() error {
 	return nil
 }
 
-// newSlowControl returns a control whose transports are all alike, and how many
+// newSlowControl returns a control whose transports are all the same one, and counts how many
 // were opened and closed.
 func newSlowControl() (c *Control, t *slowTransport, opened, closed *atomic.Int32) {
 	opened, closed = &atomic.Int32{}, &atomic.Int32{}
@@ -106,8 +106,8 @@ func TestHungCommandsAreLimited(t *testing.T) {
 	}
 }
 
-// waitingCommand returns the end of a STOP_DEV that has the only transport that
-// can be opened, and that of a command that has tried for another.
+// waitingCommand returns channels for the errors of two commands: a STOP_DEV that has the only
+// transport, and a command that has failed to open another.
 func waitingCommand(slow *slowTransport) (stopped, told chan error) {
 	tried := make(chan struct{}, 8)
 	c := newControl(slow, func() (Transport, error) {
@@ -125,8 +125,8 @@ func waitingCommand(slow *slowTransport) (stopped, told chan error) {
 	return stopped, told
 }
 
-// Where no transport can be opened, a command waits for one that is in use, and
-// fails when there is none.
+// If no transport can be opened, a command waits for one that is in use, and fails if there is
+// none.
 func TestCommandWaitsForATransport(t *testing.T) {
 	for name, tt := range map[string]struct{ end, want error }{
 		"which comes free": {nil, unix.ENODEV}, // the device's answer

@@ -19,7 +19,7 @@ const (
 	offersAuto     = offersRegister | uapi.UBLK_F_AUTO_BUF_REG
 )
 
-// noMode is no mode that a device has.
+// noMode is not a mode of a device.
 const noMode ublk.BufferMode = -1
 
 func id(n uint32) *uint32 { return &n }
@@ -33,7 +33,7 @@ func TestAddTakesTheBestModeThatTheDriverGives(t *testing.T) {
 		{offersCopy, ublk.BufferFastest, ublk.BufferCopy},
 		{offersRegister, ublk.BufferFastest, ublk.BufferRegister},
 		{offersAuto, ublk.BufferFastest, ublk.BufferAutoRegister},
-		{offersAuto, 0, ublk.BufferCopy}, // what Options{} says
+		{offersAuto, 0, ublk.BufferCopy}, // the zero value of Options.Mode
 		{offersAuto, ublk.BufferCopy, ublk.BufferCopy},
 		{offersAuto, ublk.BufferRegister, ublk.BufferRegister},
 		{offersRegister, ublk.BufferAutoRegister, noMode},
@@ -299,7 +299,7 @@ func TestResultIsTheTrueErrno(t *testing.T) {
 		{errors.New("something else"), -5},
 		{unix.Errno(0), -5},
 		{unix.Errno(524), -5},
-		{unix.Errno(0), -5}, // an error is no success
+		{unix.Errno(0), -5}, // an error is never a success
 	} {
 		if got := ublk.Result(tt.err); got != tt.want {
 			t.Errorf("%v: %d, want %d", tt.err, got, tt.want)

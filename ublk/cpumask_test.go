@@ -11,8 +11,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
 
-// maskOf returns the mask of some CPUs, for a machine with fewer than size of
-// them.
+// maskOf returns the mask of some CPUs, for a machine with fewer than size CPUs.
 func maskOf(size int, cpus ...int) cpuMask {
 	buf := make([]byte, (size+63)/64*cpuMaskWord)
 	for _, cpu := range cpus {
@@ -73,7 +72,7 @@ func TestQueueAffinity(t *testing.T) {
 	}
 }
 
-// Another error than EINVAL is not asked about again.
+// The command is not repeated after another error than EINVAL.
 func TestQueueAffinityOfNoDevice(t *testing.T) {
 	driver := &failing{err: unix.ENODEV}
 	if _, err := NewControl(driver).queueAffinity(3, 0); !errors.Is(err, unix.ENODEV) || driver.asked != 1 {
@@ -104,13 +103,13 @@ func TestCPUMaskSet(t *testing.T) {
 	}
 }
 
-// A thread is bound to the CPUs of a mask, also of a mask that is larger than
-// the machine's.
+// A thread is bound to the CPUs of a mask, even if the mask has more bits than the machine has
+// CPUs.
 func TestPin(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		runtime.LockOSThread() // never unlocked: the thread ends with its affinity
+		runtime.LockOSThread() // never unlocked, so the thread ends with the test
 		allowed := unix.NewCPUSet(8 * largestCPUMask)
 		if err := unix.SchedGetaffinityDynamic(0, allowed); err != nil {
 			t.Error(err)

@@ -11,8 +11,8 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// What becomes of the deletion of a device is what its Close and Delete say: one
-// that is gone, or goes with its last user, has been closed; any other has not.
+// Close and Delete return the error of a failed deletion. Close succeeds if the device is gone,
+// or goes when its last user closes it.
 func TestDeleteFails(t *testing.T) {
 	for errno, want := range map[unix.Errno]struct{ closed, deleted error }{
 		unix.ENODEV: {nil, unix.ENODEV},

@@ -11,7 +11,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
 
-// stubbornTransport does everything but stop a device, until it may.
+// stubbornTransport refuses to stop a device while mayStop is false.
 type stubbornTransport struct {
 	mayStop  bool
 	stopped  func()
@@ -32,12 +32,12 @@ func (s *stubbornTransport) Do(cmd Command) error {
 
 func (s *stubbornTransport) Close() error { return nil }
 
-// A device on threads with others that the driver does not stop is served on: it is
-// not deleted, and Close may be tried again.
+// If the driver does not stop a device on threads with others, the device stays served. It is
+// not deleted, and Close may be called again.
 func TestCloseOfWhatDoesNotStop(t *testing.T) {
 	driver := &stubbornTransport{}
 	d := newDevice(NewControl(driver), Info{ID: 5, Queues: 1}, NewThreads(nil))
-	d.started = true // its queues end when it is stopped
+	d.started = true // the test ends its queues when it is stopped
 	driver.stopped = func() { close(d.done) }
 	for range 2 {
 		if err := d.Close(); !errors.Is(err, ErrServed) || !errors.Is(err, unix.EINTR) {
@@ -58,7 +58,7 @@ func TestCloseOfWhatDoesNotStop(t *testing.T) {
 	}
 }
 
-// A device starts once, and nothing opens it again after that.
+// A device starts once, and Open fails after that.
 func TestStartOnce(t *testing.T) {
 	d := newDevice(NewControl(&stubbornTransport{}), Info{ID: 5}, nil)
 	var err error

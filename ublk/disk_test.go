@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// device is all that a Disk can be over, and says what was asked of it.
+// device has every method that a Disk can use, and records the calls.
 type device struct {
 	data  []byte
 	calls []string
@@ -37,7 +37,7 @@ func (d *device) WriteZeroes(off, n int64) error { return d.note("zero %d at %d"
 // readerOnly hides all but ReadAt.
 type readerOnly struct{ io.ReaderAt }
 
-// What the ReaderAt is decides what the device can do.
+// The methods of the ReaderAt decide what the device can do.
 func TestDiskDescribe(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -62,7 +62,7 @@ func TestDiskDescribe(t *testing.T) {
 	}
 }
 
-// Each operation is the method for it, and one without a method is refused.
+// Each operation calls its method. An operation without a method is refused.
 func TestDiskDoes(t *testing.T) {
 	bad := unix.ENOSPC
 	for _, tt := range []struct {
@@ -100,12 +100,12 @@ func TestDiskDoes(t *testing.T) {
 	}
 }
 
-// lastByte returns its last byte with io.EOF.
+// lastByte returns io.EOF with its last byte.
 type lastByte struct{ n int }
 
 func (l lastByte) ReadAt(p []byte, _ int64) (int, error) { return min(l.n, len(p)), io.EOF }
 
-// A read is whole or fails: the caller would take what is missing for zeroes.
+// A short read fails, because the missing bytes would read as other data.
 func TestDiskReads(t *testing.T) {
 	over := &device{data: []byte("0123456789")}
 	got := make([]byte, 4)
@@ -134,7 +134,7 @@ func (g gate) ReadAt(p []byte, _ int64) (int, error) {
 	return len(p), nil
 }
 
-// A read that waits keeps no other waiting.
+// A read that waits does not delay others.
 func TestDiskRequestsHaveGoroutines(t *testing.T) {
 	g := make(gate)
 	q := serveNull(t, 4, NewDisk(g))

@@ -12,7 +12,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
-// store is what a disk's blocks are fetched from, some at a time.
+// store is a slow place with the blocks of a disk. Several can be fetched at a time.
 type store struct{ requests chan ublk.AsyncRequest }
 
 func (s store) Handle(req *ublk.Request) {
@@ -20,12 +20,12 @@ func (s store) Handle(req *ublk.Request) {
 		req.Complete(unix.EROFS)
 		return
 	}
-	s.requests <- req.Async() // has room for all requests of a queue: Handle must not wait
+	s.requests <- req.Async() // has room for all requests, because Handle must not wait
 }
 
 func (s store) NewHandler(*ublk.Queue) (ublk.Handler, error) { return s, nil }
 
-// fetch answers requests from a slow place.
+// fetch answers requests.
 func (s store) fetch() {
 	for r := range s.requests {
 		time.Sleep(time.Millisecond)
@@ -36,7 +36,7 @@ func (s store) fetch() {
 	}
 }
 
-// Goroutines that answer the requests of a disk, in any order.
+// Goroutines answer the requests of a disk, in any order.
 func ExampleRequest_Async() {
 	const queues, depth = 1, 32
 	s := store{make(chan ublk.AsyncRequest, queues*depth)}

@@ -19,7 +19,7 @@ func ExampleServe() {
 		Params: ublk.Params{Size: 1 << 40},
 		Ready: func(dev *ublk.Device) {
 			fmt.Println("write:", writeDurably(dev.BlockPath(), []byte("forgotten")))
-			stop() // a server waits for a signal instead: signal.NotifyContext
+			stop() // a server gets ctx from signal.NotifyContext instead
 		},
 	})
 	fmt.Println("serve:", err)

@@ -11,8 +11,8 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
-// ramDisk answers requests out of memory. The handlers of all queues share it:
-// callers order what must be ordered.
+// ramDisk answers requests from memory. The handlers of all queues share it. It needs no lock,
+// because users of a disk wait for a write before they read its blocks.
 type ramDisk []byte
 
 func (d ramDisk) NewHandler(*ublk.Queue) (ublk.Handler, error) { return d, nil }
@@ -31,7 +31,7 @@ func (d ramDisk) Handle(req *ublk.Request) {
 	req.Complete(nil)
 }
 
-// A RAM disk of 8 MiB by a handler of one's own. The program writes to it and ends it.
+// A RAM disk of 8 MiB with its own handler. The program writes to the disk and ends it.
 func Example() {
 	ctx, stop := context.WithCancel(context.Background())
 	disk := make(ramDisk, 8<<20)
@@ -47,8 +47,8 @@ func Example() {
 	fmt.Println("the disk has the bytes:", bytes.HasPrefix(disk, hello))
 }
 
-// writeDurably writes to a disk. Closing it would not do: that writes what is in the
-// page cache only if nobody else has the disk open, and the kernel may.
+// writeDurably writes to a disk and flushes it. A close alone writes the page cache only if no
+// one else has the disk open, and the kernel may have it open.
 func writeDurably(path string, data []byte) error {
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {

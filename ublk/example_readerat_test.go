@@ -11,8 +11,8 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
-// A read-only disk over any io.ReaderAt: here a string, as well an image inside an
-// archive or an object on a server.
+// A read-only disk over an io.ReaderAt. Here it is a string. It could be an image inside an
+// archive, or an object on a server.
 func ExampleNewDisk() {
 	text := strings.Repeat("every sector says the same. ", 4096)
 	image := io.NewSectionReader(strings.NewReader(text), 0, 64<<10)

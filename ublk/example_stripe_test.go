@@ -13,7 +13,7 @@ import (
 
 const stripeBytes = 64 << 10
 
-// stripe spreads a disk over files, a stripe in each in turn.
+// stripe spreads a disk over files. The stripes go to the files in turn.
 type stripe []*os.File
 
 func (s stripe) NewHandler(q *ublk.Queue) (ublk.Handler, error) {
@@ -34,10 +34,10 @@ type stripeHandler struct {
 	flushes []flush // by tag
 }
 
-// flush is how far a flush is.
+// flush is the progress of a flush.
 type flush struct {
 	left  int   // files whose fsync has not ended
-	errno int32 // of the first that failed
+	errno int32 // of the first fsync that failed
 }
 
 func (h *stripeHandler) Handle(req *ublk.Request) {
@@ -48,13 +48,13 @@ func (h *stripeHandler) Handle(req *ublk.Request) {
 		}
 		return
 	}
-	// No request crosses a stripe: Params.ChunkBytes.
+	// No request crosses the boundary of a stripe, because of Params.ChunkBytes.
 	n, within := req.Offset()/stripeBytes, req.Offset()%stripeBytes
 	files := uint64(len(h.files))
 	req.ForwardAndComplete(h.files[n%files], n/files*stripeBytes+within)
 }
 
-// Done is told the end of each file's fsync.
+// Done receives the result of each file's fsync.
 func (h *stripeHandler) Done(req *ublk.Request, result int32) {
 	f := &h.flushes[req.Tag()]
 	if result < 0 && f.errno == 0 {
@@ -65,7 +65,7 @@ func (h *stripeHandler) Done(req *ublk.Request, result int32) {
 	}
 }
 
-// A disk of two files, without a copy where the kernel can do that.
+// A disk of two files. The kernel moves the data without a copy if it can.
 func ExampleRequest_ForwardAndComplete() {
 	files := stripe{tempFile(), tempFile()}
 	ctx, stop := context.WithCancel(context.Background())

@@ -6,7 +6,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// Each of the package's examples does what it says.
+// Each of the package's examples prints what it should.
 func TestKernelExamples(t *testing.T) {
 	for name, example := range map[string]struct {
 		run  func()

@@ -16,10 +16,10 @@ import (
 type forwarding struct {
 	q       *Queue
 	fd      int
-	alone   bool // without a call of Done
+	alone   bool // by ForwardAndComplete
 	told    bool
-	results chan int32 // what Done is told
-	data    []byte     // of the request when Done was told
+	results chan int32 // results that Done received
+	data    []byte     // the request's data at the call of Done
 }
 
 func (f *forwarding) NewHandler(q *Queue) (Handler, error) {
@@ -88,7 +88,7 @@ func pattern(n int) []byte {
 	return data
 }
 
-// A read that comes in parts is one for the handler, with all its bytes.
+// A read in several parts is one read for the handler, with all its bytes.
 func TestForwardGoesOnAfterShortResults(t *testing.T) {
 	r, w := pipe(t)
 	data := pattern(nullRequestBytes)
@@ -109,7 +109,7 @@ func TestForwardGoesOnAfterShortResults(t *testing.T) {
 	}
 }
 
-// Done is told 0 or an errno, once; what cannot go on is an error.
+// Done receives 0 or an errno, once. A read that makes no progress fails.
 func TestForwardResults(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
@@ -135,8 +135,8 @@ func TestForwardResults(t *testing.T) {
 	}
 }
 
-// EAGAIN from a worker is the result, and EINTR never is. What is asked for again is
-// of no file, so that it fails.
+// EAGAIN from a worker is a result, and EINTR is not. A repeated operation has no file in this
+// test, so it fails.
 func TestForwardErrnos(t *testing.T) {
 	f := &forwarding{told: true}
 	q := serveNull(t, 1, f)
@@ -169,7 +169,7 @@ func TestForwardErrnos(t *testing.T) {
 		}
 		want := tt.res
 		if tt.again {
-			want = -int32(unix.EBADF) // of the zero File
+			want = -int32(unix.EBADF) // the result for the zero File
 		}
 		if res := within(t, f.results, "the result"); res != want {
 			t.Errorf("%+v: result %d, want %d", tt, res, want)
@@ -178,7 +178,7 @@ func TestForwardErrnos(t *testing.T) {
 	}
 }
 
-// ForwardAndComplete needs no Done, whatever the result.
+// ForwardAndComplete does not call Done, whatever the result.
 func TestForwardAndComplete(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
@@ -188,7 +188,7 @@ func TestForwardAndComplete(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			f := &forwarding{fd: fileOf(t, tt.data), alone: true}
 			q := serveNull(t, 1, f)
-			// The next request comes when the first is complete.
+			// The next request comes after the first is complete.
 			s := settled(t, q, func(s Stats) bool {
 				return s.Ops[OpRead].Requests == 1 && s.Ops[OpRead].Errors == tt.errors && s.InService == 1
 			})
@@ -199,8 +199,8 @@ func TestForwardAndComplete(t *testing.T) {
 	}
 }
 
-// What goes on after a short result goes on at a block, and fails without a block of
-// progress.
+// After a short result, a read continues at a multiple of Block. It fails if the result is less
+// than a block.
 func TestForwardGoesOnAtABlock(t *testing.T) {
 	for _, tt := range []struct {
 		block   uint32
@@ -234,7 +234,7 @@ func TestForwardGoesOnAtABlock(t *testing.T) {
 	}
 }
 
-// The block of a file is what direct I/O takes on any disk, if it has that.
+// A file with direct I/O has a block that suffices on any disk.
 func TestRegisterFileBlock(t *testing.T) {
 	fd := fileOf(t, nil)
 	q := serveNull(t, 1, &forwarding{told: true})
@@ -257,7 +257,7 @@ func TestRegisterFileBlock(t *testing.T) {
 	}
 }
 
-// A request without data has nothing to forward.
+// A request without data cannot be forwarded.
 func TestForwardOfAFlush(t *testing.T) {
 	f := &forwarding{fd: fileOf(t, nil)}
 	q := serveNull(t, 1, targetOf(func(q *Queue) (Handler, error) {
@@ -270,7 +270,7 @@ func TestForwardOfAFlush(t *testing.T) {
 	}
 }
 
-// What a handler without Done is to be told ends the device.
+// A result for a handler without Done ends the device.
 func TestForwardNeedsDone(t *testing.T) {
 	var file File
 	q := serveNull(t, 1, HandlerFunc(func(req *Request) { req.Forward(file, 0) }))
@@ -279,7 +279,7 @@ func TestForwardNeedsDone(t *testing.T) {
 	}
 }
 
-// targetOf is a Target that is a function.
+// targetOf is a function as a Target.
 type targetOf func(*Queue) (Handler, error)
 
 func (f targetOf) NewHandler(q *Queue) (Handler, error) { return f(q) }

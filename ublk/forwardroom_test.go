@@ -10,11 +10,11 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// crowd is a handler that fills the ring with entries that do nothing before it
-// forwards a request to no file, and leaves some room.
+// crowd is a handler that fills the ring with entries that do nothing, except for some room, and
+// then forwards a request to no file.
 type crowd struct {
 	q    *ublk.Queue
-	room int // entries that are left for the commit
+	room int // free entries of the ring
 }
 
 func (c *crowd) NewHandler(q *ublk.Queue) (ublk.Handler, error) {
@@ -26,13 +26,13 @@ func (c *crowd) Handle(req *ublk.Request) {
 	for c.q.Ring().SQSpace() > c.room+1 {
 		req.SQE().PrepNop()
 	}
-	req.ForwardAndComplete(ublk.File{}, 0) // EBADF
+	req.ForwardAndComplete(ublk.File{}, 0) // fails with EBADF
 }
 
 func (c *crowd) Done(*ublk.Request, int32) {}
 
-// A commit that is linked to an operation is submitted with it: where there is no
-// room for both, the kernel would carry out the commit of one that fails.
+// A commit that is linked to an operation is in the same submit. Otherwise the kernel would
+// carry out the commit even if the operation fails.
 func TestForwardAndCompleteNeedsRoom(t *testing.T) {
 	for room, linked := range []bool{false, true, true} {
 		d := ublktest.NewDisk(t, 1, &crowd{room: room})
@@ -51,7 +51,7 @@ func TestForwardAndCompleteNeedsRoom(t *testing.T) {
 	}
 }
 
-// linkable reports whether the kernel keeps what a linked command says.
+// linkable reports whether the kernel keeps the content of a linked command.
 func linkable(t *testing.T) bool {
 	t.Helper()
 	r, err := ring.New(ring.Options{})

@@ -34,7 +34,7 @@ func TestHistogram(t *testing.T) {
 	}
 	var got Histogram
 	h.addTo(&got)
-	h.addTo(&got) // of another queue
+	h.addTo(&got) // as for another queue
 	if got.Count() != 8 || got.Buckets[0] != 2 || got.Buckets[2] != 4 || got.Buckets[22] != 2 || got.Sum != 2*(6500+time.Hour) {
 		t.Errorf("histogram is %+v", got)
 	}

@@ -67,7 +67,7 @@ func TestKernelRAMDisk(t *testing.T) {
 	if err := f.Sync(); err != nil {
 		t.Fatal(err)
 	}
-	// Go's memory model knows nothing of what the kernel puts in order.
+	// Go's memory model ignores that the kernel orders these accesses.
 	if err := dev.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -67,8 +67,8 @@ func TestKernelStartFailsWithAHandler(t *testing.T) {
 	}
 }
 
-// A handler that cannot reach a request's bytes does not get a device whose
-// requests it would complete without them.
+// A device of a zero-copy mode does not start with a handler that cannot reach a request's
+// bytes.
 func TestKernelZeroCopyNeedsACompleter(t *testing.T) {
 	ctl := ublktest.Kernel(t)
 	dev := addDevice(t, ctl, ublk.Options{Mode: ublk.BufferFastest})
@@ -134,8 +134,8 @@ func TestKernelCloseWithTheDeviceOpen(t *testing.T) {
 	}
 }
 
-// flood is a handler that breaks its queue at the first request of a kind: it
-// puts more in flight than the completion queue holds.
+// flood is a handler that breaks its queue at the first request of a kind. It makes more
+// completions than the completion queue holds.
 type flood struct {
 	q  *ublk.Queue
 	op ublk.Op
@@ -157,9 +157,9 @@ func flooding(op ublk.Op) ublk.Target {
 	return targetFunc(func(q *ublk.Queue) (ublk.Handler, error) { return flood{q, op}, nil })
 }
 
-// A queue that breaks while the kernel starts the device, at the first read of
-// its scan for partitions, ends the device; nobody waits for the scan for ever.
-// START_DEV itself fails only where the scan is part of it (up to 6.18).
+// A queue that breaks while the kernel starts the device, at the first read of the partition
+// scan, ends the device, and the scan ends too. START_DEV itself fails only if the scan is part
+// of it (up to 6.18).
 func TestKernelQueueBreaksInStart(t *testing.T) {
 	ctl := ublktest.Kernel(t)
 	dev := addDevice(t, ctl, ublk.Options{Mode: ublk.BufferCopy})
@@ -175,8 +175,8 @@ func TestKernelQueueBreaksInStart(t *testing.T) {
 	}
 }
 
-// A queue that breaks while the kernel stops the device, at the first of the
-// dirty pages that it writes, ends the device; the stop does not hang.
+// A queue that breaks while the kernel stops the device, at the first write of dirty pages, ends
+// the device. The stop does not hang.
 func TestKernelQueueBreaksInStop(t *testing.T) {
 	ctl := ublktest.Kernel(t)
 	dev := addDevice(t, ctl, ublk.Options{Mode: ublk.BufferCopy, NoPartScan: true})
@@ -187,7 +187,7 @@ func TestKernelQueueBreaksInStop(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = f.Close() }() // open, or the last close would write the pages
+	defer func() { _ = f.Close() }() // stays open, because the last close would write the pages
 	if _, err := f.Write(make([]byte, 64<<10)); err != nil {
 		t.Fatal(err)
 	}
@@ -203,8 +203,7 @@ func TestKernelQueueBreaksInStop(t *testing.T) {
 	}
 }
 
-// The error of one queue ends the device, and whoever waits for a request that
-// it had is told.
+// The error of one queue ends the device, and the requests that the queue had fail.
 func TestKernelFailingQueueEndsTheDevice(t *testing.T) {
 	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
 	dev := addDevice(t, ctl, ublk.Options{Mode: ublk.BufferCopy})
@@ -286,21 +285,21 @@ func TestKernelQueueLoopAllocatesNothing(t *testing.T) {
 		}
 	}
 	runtime.ReadMemStats(&after)
-	// The runtime allocates for itself now and then; one a hundred requests
-	// would already be ours.
+	// The runtime allocates for itself now and then. One allocation for a hundred requests
+	// would come from the queue.
 	if n := after.Mallocs - before.Mallocs; n > 2*requests/100 {
 		t.Fatalf("%d allocations for %d requests", n, 2*requests)
 	}
 }
 
-// Every entry that a queue can have in flight has its memory before the device
-// starts: two a tag, of which the fetches take one.
+// The kernel has the memory for every entry that a queue can have in flight before the device
+// starts. The fetches use one entry of each tag.
 func TestKernelQueueReservesItsEntries(t *testing.T) {
 	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
 	const depth = 4096
 	before := ringRequests(t)
 	startRAMDisk(t, ctl, ublk.Options{Queues: 1, Depth: depth, MaxIOBytes: 4096, NoPartScan: true}, make(ramDisk, 1<<20))
-	// Those of an earlier ring may go meanwhile.
+	// The kernel may free requests of an earlier ring during the test.
 	if grown := ringRequests(t) - before; grown < depth*3/2 {
 		t.Errorf("the kernel holds %d requests for a queue of %d tags, want some %d", grown, depth, 2*depth)
 	}

@@ -34,7 +34,7 @@ func (h *pipeHandler) Handle(req *ublk.Request) {
 	req.ForwardAndComplete(h.file, 0)
 }
 
-// waitInFlight waits until a device has a read under way.
+// waitInFlight waits until a device has a read in flight.
 func waitInFlight(t *testing.T, dev *ublk.Device) {
 	t.Helper()
 	path := fmt.Sprintf("/sys/block/ublkb%d/inflight", dev.Info().ID)
@@ -52,8 +52,8 @@ func waitInFlight(t *testing.T, dev *ublk.Device) {
 	}
 }
 
-// A request whose operation takes longer than many others is completed once,
-// with what it read, however often the ring's entries have been used meanwhile.
+// A request whose operation outlasts many others is completed once, with the bytes that it
+// read, although the ring's entries have been used many times during it.
 func TestKernelSlowRequestAmongMany(t *testing.T) {
 	ctl := ublktest.Kernel(t)
 	r, w, err := os.Pipe()

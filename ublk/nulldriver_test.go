@@ -25,10 +25,10 @@ func (q *nullQueue) kill() error {
 	return <-q.ends
 }
 
-// serveNull serves a queue without a driver, in copy mode. Its commands go to
-// /dev/null, which answers each at once, and the queue takes the answer to a commit
-// for the tag's next request (uring_cmd_null in drivers/char/mem.c, Linux 6.2). Each
-// request is a read of nullRequestBytes unless the test changes the descriptors.
+// serveNull serves a queue without a driver, in copy mode. Its commands go to /dev/null, which
+// answers each at once (uring_cmd_null in drivers/char/mem.c, Linux 6.2). For the queue, the
+// answer to a commit is the tag's next request. Each request is a read of nullRequestBytes
+// unless the test changes the descriptors.
 func serveNull(t testing.TB, depth int, target Target) *nullQueue {
 	t.Helper()
 	r, err := ring.New(ring.Options{})
@@ -63,7 +63,7 @@ func serveNull(t testing.TB, depth int, target Target) *nullQueue {
 	return q
 }
 
-// setUpNull is setUp and fetchAll with descriptors of the test's.
+// setUpNull is setUp and fetchAll with descriptors of the test.
 func (q *Queue) setUpNull(target Target) error {
 	q.thread.queues[q.slot] = q
 	var err error
@@ -81,7 +81,7 @@ func (q *Queue) setUpNull(target Target) error {
 	return q.fetchAll()
 }
 
-// within fails the test if a channel has nothing for long.
+// within receives a value, and fails the test if none comes in time.
 func within[T any](t testing.TB, c <-chan T, what string) T {
 	t.Helper()
 	select {

@@ -10,8 +10,8 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// Each kernel of the matrix offers what it is known to: no less, which would
-// skip tests, and no more, which no test would try.
+// Each kernel of the matrix offers exactly the known features. If it offered less, tests would be
+// skipped. If it offered more, no test would try that.
 func TestKernelOffers(t *testing.T) {
 	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
 	features, err := ctl.Features()

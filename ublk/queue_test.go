@@ -12,8 +12,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
 
-// Each result that a handler gives comes to the driver as it is, with the tag's
-// buffer.
+// The driver gets each result of a handler unchanged, with the tag's buffer.
 func TestQueueCommits(t *testing.T) {
 	b := onBench(t, BufferCopy, "/dev/null")
 	for _, tt := range []struct {
@@ -50,7 +49,7 @@ func TestQueueCommits(t *testing.T) {
 	}
 }
 
-// A buffer is the tag's alone, and reached from any byte on.
+// Each tag has a buffer of its own, which can be reached from any byte on.
 func TestQueueBuffers(t *testing.T) {
 	b := onBench(t, BufferCopy, "/dev/null")
 	first, _ := b.reqs[0].Buffer(0)
@@ -69,8 +68,7 @@ func TestQueueBuffers(t *testing.T) {
 	}
 }
 
-// A queue ends with its last tag, not before, and any other answer to a fetch is
-// an error.
+// A queue ends with its last tag, and not earlier. Any unknown answer to a fetch is an error.
 func TestQueueEnds(t *testing.T) {
 	b := onBench(t, BufferCopy, "/dev/null")
 	if err := b.complete(kindFetch, &b.reqs[0], -int32(unix.EINVAL)); !errors.Is(err, unix.EINVAL) {
@@ -92,10 +90,10 @@ func TestQueueEnds(t *testing.T) {
 	}
 }
 
-// Where the driver does not take the fetches, that is the error, and the queue
-// ends when all of them have.
+// If the driver refuses the fetches, fetchAll returns its error, and the queue ends when all
+// fetches have ended.
 func TestQueueIsRefused(t *testing.T) {
-	b := onBench(t, BufferCopy, t.TempDir()+"/file") // has no commands
+	b := onBench(t, BufferCopy, t.TempDir()+"/file") // a file without commands
 	if err := b.fetchAll(); !errors.Is(err, unix.EOPNOTSUPP) {
 		t.Fatalf("error %v, want EOPNOTSUPP", err)
 	}
@@ -116,7 +114,7 @@ func TestQueueIsRefused(t *testing.T) {
 	}
 }
 
-// A queue has eight files, and those of another queue on its thread are others.
+// A queue has eight slots for files, and another queue of its thread has eight others.
 func TestQueueRegistersFiles(t *testing.T) {
 	b := onBench(t, BufferCopy, "/dev/null")
 	for i := range uint32(maxFiles) {
@@ -130,12 +128,12 @@ func TestQueueRegistersFiles(t *testing.T) {
 	}
 }
 
-// What ForwardAndComplete leaves to the kernel has the commit behind it in the ring,
-// and is committed again by a turn of the thread if the link breaks.
+// ForwardAndComplete links the commit to the operation. If the link breaks, a turn of the thread
+// commits the request.
 func TestForwardAndCompleteLinks(t *testing.T) {
 	for _, res := range []int32{nullRequestBytes / 2, -int32(unix.EIO)} {
 		b := onBench(t, BufferCopy, "/dev/null")
-		b.thread.linkable = true // whatever the kernel: the test plays it
+		b.thread.linkable = true // on every kernel, because the test plays it
 		if err := b.deliver(0, OpRead, 0); err != nil {
 			t.Fatal(err)
 		}
@@ -149,7 +147,7 @@ func TestForwardAndCompleteLinks(t *testing.T) {
 		if err := b.complete(kindForward, req, res); err != nil {
 			t.Fatal(err)
 		}
-		if res > 0 { // the rest is asked for, and of no file
+		if res > 0 { // the rest is read from no file
 			if err := b.complete(kindForward, req, -int32(unix.EIO)); err != nil {
 				t.Fatal(err)
 			}
@@ -163,8 +161,8 @@ func TestForwardAndCompleteLinks(t *testing.T) {
 	}
 }
 
-// One request in so many is not left to the kernel, nor one for which the ring has no
-// room.
+// The kernel does not complete the requests of the sample, nor a request for which the ring has
+// no room.
 func TestForwardAndCompleteDoesNotLink(t *testing.T) {
 	b := onBench(t, BufferCopy, "/dev/null")
 	b.thread.linkable = true

@@ -11,8 +11,8 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
 
-// In BufferRegister the pages of what has data are registered before the handler
-// sees it, and unregistered before its commit, which comes in any case.
+// In BufferRegister the pages of a request with data are registered before the handler sees the
+// request, and unregistered before its commit. The commit comes in any case.
 func TestQueueRegisters(t *testing.T) {
 	for _, mode := range []BufferMode{BufferRegister, BufferAutoRegister} {
 		t.Run(mode.String(), func(t *testing.T) {
@@ -39,7 +39,7 @@ func TestQueueRegisters(t *testing.T) {
 						t.Errorf("the pages are in slot %d, want %d", index, slot+2)
 					}
 					b.reqs[2].ForwardAndComplete(File{}, 0)
-					b.wantCommands() // not left to the kernel, with pages that are to be unregistered
+					b.wantCommands() // the kernel cannot complete it, because its pages must be unregistered
 					if err := b.complete(kindForward, &b.reqs[2], result); err != nil {
 						t.Fatal(err)
 					}
@@ -66,8 +66,8 @@ func TestQueueRegisters(t *testing.T) {
 	}
 }
 
-// A request whose pages cannot be registered fails with the reason, and the next
-// one with its tag is none the worse.
+// A request whose pages cannot be registered fails with the reason. The next request with the
+// same tag is not affected.
 func TestQueueRegisterFails(t *testing.T) {
 	for _, mode := range []BufferMode{BufferRegister, BufferAutoRegister} {
 		t.Run(mode.String(), func(t *testing.T) {
@@ -90,7 +90,7 @@ func TestQueueRegisterFails(t *testing.T) {
 	}
 }
 
-// What has no pages, or has them registered, goes to the handler at once.
+// A request without pages, or with registered pages, goes to the handler at once.
 func TestQueueRegistersNothing(t *testing.T) {
 	for _, tt := range []struct {
 		mode  BufferMode

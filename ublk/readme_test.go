@@ -8,8 +8,7 @@ import (
 	"testing"
 )
 
-// The README shows programs that exist, without their imports, and that are as short as
-// it says.
+// The README shows existing programs without their imports, and they are as short as it says.
 func TestReadmeShowsThePrograms(t *testing.T) {
 	readme, err := os.ReadFile("../README.md")
 	if err != nil {
@@ -25,7 +24,7 @@ func TestReadmeShowsThePrograms(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, code, found := strings.Cut(string(source), "\n)\n\n") // behind the imports
+		_, code, found := strings.Cut(string(source), "\n)\n\n") // after the imports
 		if !found || !slices.Contains(shown, code) {
 			t.Errorf("the README does not show program %s as it is", name)
 		}

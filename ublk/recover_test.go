@@ -18,7 +18,7 @@ const (
 	reissue        = uapi.UBLK_F_USER_RECOVERY | uapi.UBLK_F_USER_RECOVERY_REISSUE
 )
 
-// A recovered device is what it was: nothing of it is chosen anew.
+// A recovered device keeps everything that it had.
 func TestRecoverTakesTheDeviceAsItIs(t *testing.T) {
 	fake := &ublktest.Fake{Offers: offersRecovery}
 	ctl := ublk.NewControl(fake)
@@ -77,13 +77,13 @@ func TestRecoverRefusesWhatDoesNotOutliveItsServer(t *testing.T) {
 	}
 }
 
-// The driver takes a while to notice that a server is gone.
+// The driver takes some time to notice that a server has ended.
 func TestRecoverWaitsForTheDriver(t *testing.T) {
 	fake := &ublktest.Fake{Offers: offersRecovery}
 	ctl, id := described(t, fake, reissue)
 	fake.Set(id, ublk.StateLive, 1)
 	recovered := make(chan error)
-	go func() { // until the device is quiesced; its error is received below
+	go func() { // ends when the device is quiesced; its error is received below
 		_, err := ctl.Recover(id, ublk.RecoverOptions{})
 		recovered <- err
 	}()
@@ -100,7 +100,7 @@ func TestRecoverWaitsForTheDriver(t *testing.T) {
 	}
 }
 
-// The driver is asked less and less often.
+// The pauses between checks grow.
 func TestAwaitServerEndPauses(t *testing.T) {
 	fake := &ublktest.Fake{Offers: offersRecovery}
 	ctl, id := described(t, fake, reissue)

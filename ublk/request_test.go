@@ -15,8 +15,8 @@ func TestHasData(t *testing.T) {
 	}
 }
 
-// The flags of a descriptor and their constants are in the same bits: each
-// one is seen, and none is taken for the operation.
+// The flags of a descriptor and their constants have the same bits. decode finds each flag, and
+// takes none for the operation.
 func TestDecodeSeesEachFlag(t *testing.T) {
 	for bit := 8; bit < 32; bit++ {
 		var req Request

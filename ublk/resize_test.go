@@ -25,7 +25,7 @@ func described(t *testing.T, fake *ublktest.Fake, features ublk.Features) (*ublk
 	return ctl, dev.Info().ID
 }
 
-// sent counts the commands of a kind.
+// sent counts the commands with a number.
 func sent(fake *ublktest.Fake, op uint32) int {
 	n := 0
 	for _, cmd := range fake.Commands() {
@@ -39,7 +39,7 @@ func sent(fake *ublktest.Fake, op uint32) int {
 func TestUpdateSize(t *testing.T) {
 	fake := &ublktest.Fake{Offers: offersAuto | uapi.UBLK_F_UPDATE_SIZE}
 	ctl, id := described(t, fake, 0)
-	// Without a disk older drivers crash.
+	// Older drivers crash without a disk.
 	if err := ctl.UpdateSize(id, 4096); !errors.Is(err, unix.ENODEV) {
 		t.Errorf("without a disk: error %v, want ENODEV", err)
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// Serve ends without an error when another stops the device, and leaves nothing.
+// Serve returns nil when another process stops the device, and leaves nothing behind.
 func TestKernelServeIsStopped(t *testing.T) {
 	ctl := ublktest.Kernel(t)
 	stopped := make(chan error, 1)
@@ -24,7 +24,7 @@ func TestKernelServeIsStopped(t *testing.T) {
 	}
 }
 
-// What goes wrong is Serve's error, and no device is left.
+// Serve returns the error of a step that fails, and leaves no device behind.
 func TestKernelServeFails(t *testing.T) {
 	ublktest.Kernel(t)
 	fails := targetFunc(func(*ublk.Queue) (ublk.Handler, error) { return nil, unix.EXFULL })
@@ -46,7 +46,7 @@ func TestKernelServeFails(t *testing.T) {
 	}
 }
 
-// A handler that fails ends Serve with its error.
+// Serve returns the error of a handler that fails.
 func TestKernelServeEndsWithTheDevice(t *testing.T) {
 	ublktest.Kernel(t)
 	err := ublk.Serve(t.Context(), ublk.HandlerFunc(func(req *ublk.Request) {

@@ -11,7 +11,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// A handler that answers at once is counted, and timed.
+// The requests of a handler that answers at once are counted and timed.
 func TestKernelQueueStats(t *testing.T) {
 	ctl := ublktest.Kernel(t)
 	dev := addDevice(t, ctl, ublk.Options{Mode: ublk.BufferCopy, NoPartScan: true})
@@ -47,7 +47,7 @@ func TestKernelQueueStats(t *testing.T) {
 	}
 }
 
-// slowZeroes takes a millisecond for a read, and fails writes.
+// slowZeroes takes a millisecond for a read, and refuses writes.
 func slowZeroes(req *ublk.Request) {
 	if req.Op == ublk.OpWrite {
 		req.Complete(unix.EIO)

@@ -10,8 +10,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
 
-// failEnters makes the kernel fail every io_uring_enter of this thread, which
-// ends with the test.
+// failEnters makes every io_uring_enter of this thread fail. The thread ends with the test.
 func failEnters(t *testing.T, errno unix.Errno) {
 	t.Helper()
 	const answer = unix.BPF_RET | unix.BPF_K
@@ -34,8 +33,8 @@ func failEnters(t *testing.T, errno unix.Errno) {
 	}
 }
 
-// Where the ring takes no more entries, the handler gets one that goes nowhere,
-// and the thread ends with the reason.
+// If the ring takes no more entries, the handler gets one that is never submitted, and the thread
+// ends with the reason.
 func TestThreadWithABrokenRing(t *testing.T) {
 	b := onBench(t, BufferCopy, "/dev/null")
 	failEnters(t, unix.EIO)
@@ -51,8 +50,8 @@ func TestThreadWithABrokenRing(t *testing.T) {
 	}
 }
 
-// Both entries of every tag fit in the ring, beside what its worker threads have
-// not let go of: a linked pair is never taken in two.
+// The ring has room for both entries of every tag, and for the entries that its worker threads
+// have not freed. So the kernel never takes a linked pair in two parts.
 func TestRingHasRoomForEveryTag(t *testing.T) {
 	for _, depth := range []int{1, 2, 7, 64, 128, 4096} {
 		if n := entriesOf(depth); n < 2*depth+workersOf(depth) || workersOf(depth) < 1 {
@@ -61,8 +60,8 @@ func TestRingHasRoomForEveryTag(t *testing.T) {
 	}
 }
 
-// Completions of one queue in a row are one turn of it, which ends when those of
-// another queue follow.
+// Consecutive completions of one queue are one turn. The turn ends when a completion of another
+// queue follows.
 func TestTurnEndsWithAnotherQueue(t *testing.T) {
 	b := onBench(t, BufferCopy, "/dev/null")
 	other := &Queue{dev: b.dev, depth: 1, thread: b.thread, counters: newCounters(1)[0], handler: HandlerFunc(func(*Request) {})}

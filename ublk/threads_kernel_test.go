@@ -18,11 +18,11 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// where is a target that takes down which threads serve its queues.
+// where is a target that records which threads serve its queues.
 type where struct {
 	ublk.Target
 	mu      *sync.Mutex
-	threads map[int]int // how many queues each serves
+	threads map[int]int // the number of queues that each serves
 }
 
 func (w where) NewHandler(q *ublk.Queue) (ublk.Handler, error) {
@@ -69,8 +69,8 @@ func serverThreads(t *testing.T) int {
 	return len(tasks)
 }
 
-// Queues of several devices share threads, each with its own requests, however
-// the others come and go; with its last queue a thread ends.
+// Queues of several devices share threads. Each queue gets its own requests while others come and
+// go. A thread ends with its last queue.
 func TestKernelThreadsServeSeveralDevices(t *testing.T) {
 	s := share(t)
 	const n = 24
@@ -95,7 +95,7 @@ func TestKernelThreadsServeSeveralDevices(t *testing.T) {
 		})
 	}
 	deadline := time.Now().Add(2 * time.Second)
-	for time.Now().Before(deadline) { // others come and go meanwhile
+	for time.Now().Before(deadline) { // others come and go during this
 		dev := s.add(make(ramDisk, 1<<20))
 		if err := writeAndRead(openDirect(t, dev.BlockPath()), alignedBytes(t, 4096), 0xee, 0); err != nil {
 			t.Error(err)
@@ -138,9 +138,9 @@ func writeAndRead(f *os.File, page []byte, seed byte, at int64) error {
 	return nil
 }
 
-// pinned returns how many pages drivers hold. The CPUs add what they have counted
-// to the sum from time to time, and when they are told to (vmstat_refresh in
-// mm/vmstat.c). A kernel for one CPU keeps the sum itself, and has no such file.
+// pinned returns how many pages drivers hold. Each CPU has a count, and adds it to the sum from
+// time to time, and at a write to stat_refresh (vmstat_refresh in mm/vmstat.c). A kernel for one
+// CPU has only the sum, and no such file.
 func pinned(t *testing.T) int {
 	t.Helper()
 	err := os.WriteFile("/proc/sys/vm/stat_refresh", []byte("1"), 0)
@@ -159,7 +159,7 @@ func pinned(t *testing.T) int {
 	return acquired - released
 }
 
-// The buffers of a queue go with it, though its thread stays.
+// The buffers of a queue are freed with the queue, even if its thread stays.
 func TestKernelThreadsLetGoOfBuffers(t *testing.T) {
 	s := share(t, ublktest.Machine)
 	for range 4 {
@@ -173,7 +173,7 @@ func TestKernelThreadsLetGoOfBuffers(t *testing.T) {
 	if pinned(t) <= before {
 		t.Fatalf("%d pages are pinned, %d before", pinned(t), before)
 	}
-	s.add(make(ramDisk, 1<<20)) // so that their thread stays
+	s.add(make(ramDisk, 1<<20)) // keeps their thread
 	each := (pinned(t) - before) / 4
 	for _, dev := range more {
 		if err := dev.Close(); err != nil {
@@ -189,7 +189,7 @@ func TestKernelThreadsLetGoOfBuffers(t *testing.T) {
 	}
 }
 
-// Threads are gone with the last of their queues.
+// Threads end with the last of their queues.
 func TestKernelThreadsEnd(t *testing.T) {
 	s := share(t)
 	for range 2 {
@@ -204,7 +204,7 @@ func TestKernelThreadsEnd(t *testing.T) {
 			}
 		}
 		deadline := time.Now().Add(30 * time.Second)
-		for serverThreads(t) > before+4 { // of Go's own, for whoever waits in the kernel
+		for serverThreads(t) > before+4 { // Go has some for goroutines that wait in the kernel
 			if time.Now().After(deadline) {
 				t.Fatalf("%d threads, %d before", serverThreads(t), before)
 			}
@@ -213,7 +213,7 @@ func TestKernelThreadsEnd(t *testing.T) {
 	}
 }
 
-// A device that cannot be set up or started leaves its neighbours alone.
+// A device that cannot be set up or started does not affect its neighbours.
 func TestKernelThreadsSurviveAFailedStart(t *testing.T) {
 	s := share(t)
 	var disks []*os.File
@@ -226,7 +226,7 @@ func TestKernelThreadsSurviveAFailedStart(t *testing.T) {
 		t.Error("a handler's error starts a device")
 	}
 	waitDone(t, refused)
-	// One that has its tags, but no parameters.
+	// This device has fetched its tags, but has no parameters.
 	unstarted, err := s.ctl.Add(ublk.Options{Mode: ublk.BufferCopy, Queues: 1, Depth: 8, NoPartScan: true, Threads: s.threads})
 	if err != nil {
 		t.Fatal(err)
@@ -245,7 +245,7 @@ func TestKernelThreadsSurviveAFailedStart(t *testing.T) {
 	}
 }
 
-// A thread that fails says so, and its devices are left to the process's end.
+// A thread that fails reports it, and its devices stay until the process ends.
 func TestKernelThreadsFail(t *testing.T) {
 	ctl := ublktest.Kernel(t)
 	failed := make(chan error, 8)

@@ -21,13 +21,13 @@ func kindOn(cpus, depth int) threadKind {
 	return kind
 }
 
-// The first queues have threads of their own, one a CPU at least; the room for
-// later ones is what there is already, and a ring has its limit.
+// The first queues have threads of their own, at least one for each CPU. Later threads have room
+// for as many queues as exist, up to the limit of a ring.
 func TestThreadsGrow(t *testing.T) {
 	for _, tt := range []struct {
 		name        string
 		cpus, depth int
-		least       []int // slots of one thread after the other
+		least       []int // slots of each thread, in order
 	}{
 		{"a CPU", 1, 32, []int{1, 1, 2, 4, 8}},
 		{"four CPUs", 4, 32, []int{1, 1, 1, 1, 1, 1, 1, 1, 2}},
@@ -39,7 +39,7 @@ func TestThreadsGrow(t *testing.T) {
 		total := 0
 		for i, least := range tt.least {
 			n := p.nextSlots(kind)
-			// A ring has up to twice the entries, by being rounded up.
+			// A ring has up to twice the entries, because its size is rounded up.
 			if share := max(1, total/tt.cpus); n < least || n > 2*share-1 {
 				t.Errorf("%s: thread %d has %d slots, after %d in all; want %d at least, and less than twice %d", tt.name, i, n, total, least, share)
 			}
@@ -49,8 +49,8 @@ func TestThreadsGrow(t *testing.T) {
 	}
 }
 
-// However many there are, a thread's ring stays below its limit, which its
-// queues fill, and its tables are ones that the kernel takes.
+// However many queues exist, those of a thread fill its ring and do not exceed its limit. The
+// kernel accepts the size of its tables.
 func TestThreadsLimit(t *testing.T) {
 	for _, depth := range []int{1, 2, 32, 64, 128, 1000, 4096} {
 		kind := kindOn(1, depth)
@@ -67,7 +67,7 @@ func TestThreadsLimit(t *testing.T) {
 	}
 }
 
-// Each tag has its slots, and there are no others: a table has room for few queues.
+// A table has the slots of each tag and no others, because its size limits the queues.
 func TestBufferSlots(t *testing.T) {
 	for mode, want := range map[BufferMode]int{BufferCopy: 16, BufferRegister: 32, BufferAutoRegister: 32} {
 		if got := bufferSlots(mode, 16); got != want {
@@ -76,7 +76,7 @@ func TestBufferSlots(t *testing.T) {
 	}
 }
 
-// A table's slots begin empty: what this process has open is in none of them.
+// The slots of a table begin empty, and have no open file of this process.
 func TestTablesBeginEmpty(t *testing.T) {
 	r, err := ring.New(ring.Options{Entries: 4})
 	if err != nil {
@@ -99,10 +99,10 @@ func TestTablesBeginEmpty(t *testing.T) {
 	}
 }
 
-// A thread whose ring cannot be registered is one that cannot be set up, but for
-// kernels that know no such thing.
+// A thread cannot be set up if its ring cannot be registered, except on kernels without this
+// registration.
 func TestRingIsNotRegistered(t *testing.T) {
-	runtime.LockOSThread() // which ends with the test: it has all registered rings that a thread may have
+	runtime.LockOSThread() // it gets as many registered rings as a thread may have, and ends with the test
 	const most = 16        // IO_RINGFD_REG_MAX in io_uring/register.c
 	for range most {
 		r, err := ring.New(ring.Options{})
@@ -123,8 +123,7 @@ func TestRingIsNotRegistered(t *testing.T) {
 	}
 }
 
-// A queue goes to the thread with the fewest, of its own kind; a thread without
-// one ends.
+// A queue goes to the thread of its kind with the fewest queues. A thread without queues ends.
 func TestThreadsTake(t *testing.T) {
 	kind, other := kindOn(1, 32), kindOn(1, 64)
 	p := NewThreads(func(err error) { t.Error(err) })
@@ -145,8 +144,7 @@ func TestThreadsTake(t *testing.T) {
 	}
 }
 
-// What is asked of a thread that could not be set up has an answer, and no device
-// hangs for it.
+// A thread that could not be set up answers each call of do with an error, and no device hangs.
 func TestThreadFails(t *testing.T) {
 	p := NewThreads(func(err error) { t.Error("devices hang:", err) })
 	th, _, err := p.take(threadKind{depth: 1 << 20, mode: BufferCopy}) // no ring has so many entries
@@ -166,7 +164,7 @@ func TestThreadFails(t *testing.T) {
 	}
 }
 
-// A thread does what it is asked, and ends when it is killed.
+// A thread calls the function of do, and ends when it is killed.
 func TestThreadKilled(t *testing.T) {
 	p := ownThreads()
 	th, _, err := p.take(threadKind{depth: 4, mode: BufferCopy})
@@ -186,8 +184,8 @@ func TestThreadKilled(t *testing.T) {
 	}
 }
 
-// A thread's ring has for each of its queues what that would have had alone:
-// entries, and workers for what cannot be done at once.
+// A thread's ring has as many entries and workers for each of its queues as the queue would have
+// alone.
 func TestThreadHasRoomForItsQueues(t *testing.T) {
 	p := NewThreads(func(err error) { t.Error(err) })
 	kind := threadKind{depth: 16, mode: BufferCopy}

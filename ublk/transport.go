@@ -25,7 +25,7 @@ const cancelTimeout = 5 * time.Second
 // move.
 //
 // The ring has a thread of its own. The kernel passes commands that sleep to worker threads of
-// the submitting task, so one task that stays needs few workers.
+// the submitting task. A task that stays keeps its workers for the next commands.
 type uringTransport struct {
 	calls chan call     // commands for the thread; closed by Close
 	ended chan struct{} // closed at the end of the thread

@@ -8,8 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// shortRing has one more completion after each time that it is entered, and for
-// all that comes back at once.
+// shortRing returns from each enter with one more completion, however many it should wait for.
 type shortRing struct {
 	entered, most uint32
 }
@@ -23,7 +22,7 @@ func (r *shortRing) SubmitAndWaitTimeout(n uint32, _ time.Duration) error { retu
 
 func (r *shortRing) CQReady() uint32 { return min(r.entered, r.most) }
 
-// Completions are read when they are there, not when the ring says so.
+// Completions are read when all of them are ready, even if the ring returns earlier.
 func TestWaitReady(t *testing.T) {
 	for _, timeout := range []time.Duration{0, time.Hour} {
 		r := &shortRing{most: 2}

@@ -13,8 +13,8 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
 
-// controlOn returns a control whose commands go to a file in place of
-// /dev/ublk-control. /dev/null answers each with 0, at once.
+// controlOn returns a control whose commands go to a file in place of /dev/ublk-control.
+// /dev/null answers each command with 0, at once.
 func controlOn(t *testing.T, path string) *uringControl {
 	t.Helper()
 	runtime.LockOSThread() // the thread ends with the test's goroutine
@@ -61,7 +61,7 @@ func TestControlCommandEnds(t *testing.T) {
 	if err := u.do(Command{Buf: make([]byte, unix.Getpagesize()+1)}); !errors.Is(err, unix.E2BIG) {
 		t.Errorf("more than a page: error %v, want E2BIG", err)
 	}
-	file, err := os.Create(t.TempDir() + "/file") // has no commands
+	file, err := os.Create(t.TempDir() + "/file") // a file without commands
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,28 +71,28 @@ func TestControlCommandEnds(t *testing.T) {
 	}
 }
 
-// A command that is interrupted after its time has not been carried out.
+// A command that is interrupted after its time fails.
 func TestControlCommandInterrupted(t *testing.T) {
 	u := controlOn(t, "/dev/null")
-	holdBack(t, u, dataCommand) // with whose end the command ends, too
+	holdBack(t, u, dataCommand) // the command ends with this entry
 	err := u.do(Command{Op: uapi.UBLK_U_CMD_DEL_DEV, Timeout: time.Millisecond})
 	if !errors.Is(err, unix.ECANCELED) {
 		t.Errorf("error %v, want ECANCELED", err)
 	}
 }
 
-// Nor has one that cannot even be interrupted.
+// A command that cannot be interrupted fails too.
 func TestControlCommandGivenUp(t *testing.T) {
 	t.Parallel() // it takes cancelTimeout
 	u := controlOn(t, "/dev/null")
-	holdBack(t, u, ^uint64(0)) // which nobody cancels
+	holdBack(t, u, ^uint64(0)) // which is not canceled
 	err := u.do(Command{Op: uapi.UBLK_U_CMD_DEL_DEV, Timeout: time.Millisecond})
 	if !errors.Is(err, ErrControlHung) {
 		t.Errorf("error %v, want ErrControlHung", err)
 	}
 }
 
-// A transport whose thread has given up a command takes no other.
+// A transport takes no command after its thread has given one up.
 func TestTransportThatGaveUp(t *testing.T) {
 	tr := &uringTransport{calls: make(chan call), ended: make(chan struct{})}
 	close(tr.ended)

@@ -4,9 +4,9 @@
 //
 // Source: include/uapi/linux/ublk_cmd.h of Linux 7.3, and the _IOC encoding of
 // asm-generic/ioctl.h. abi_test.go compares every constant, command number,
-// size and offset here with what a C compiler made of those headers
-// (testdata/abi.txt). The C name of a struct is the one in its comment; that of
-// a field is the Go name in snake case, or its abi tag.
+// size and offset here with the output of a C compiler for those headers
+// (testdata/abi.txt). The comment of a struct has its C name. The C name of a
+// field is its Go name in snake case, or its abi tag.
 //
 // A sector is 512 bytes everywhere, whatever the device's logical block size.
 package uapi
