@@ -48,7 +48,7 @@ type Options struct {
 	IVLargeSectors bool
 }
 
-// Errors that New wraps, beside those of NewSecret.
+// Errors that New wraps, besides those of NewSecret.
 var (
 	ErrUnknown = errors.New("unknown transfer")
 	ErrNoKey   = errors.New("no key")

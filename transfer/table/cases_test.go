@@ -14,7 +14,7 @@ const (
 	sectorsOfDisks    = 16384
 )
 
-// deviceSizes are those of the devices in the cases.
+// deviceSizes are the sizes of the devices in the cases.
 var deviceSizes = map[string]DeviceSize{
 	disk512:  {sectorsOfDisks, 512},
 	disk4096: {sectorsOfDisks, 4096},
@@ -29,8 +29,8 @@ var hexKey = strings.Repeat("0", 64) + strings.Repeat("1f", 32)
 // errDmsetup stands for an error of dmsetup before it asks the kernel.
 var errDmsetup = ErrSyntax
 
-// accepted are tables that the kernel takes too, with the lines that it prints.
-// An empty text for the lines is that of the table. $A and $B are disks with
+// accepted are tables that the kernel accepts too, with the lines that it prints. If
+// printed is empty, the kernel prints the table unchanged. $A and $B are disks with
 // blocks of 512 and 4096 bytes, $K is a key.
 var accepted = []struct{ text, printed string }{
 	{"0 8 linear $A 0", ""},
@@ -170,8 +170,8 @@ var refused = []struct {
 	{"0 12 crypt aes-xts-plain64 $K 0 $B 0", syscall.EINVAL},
 }
 
-// stricter are tables that the kernel takes, and this package refuses: those of
-// the last section of docs/tables.md, and what it lacks.
+// stricter are tables that the kernel accepts and this package refuses: the tables in the
+// last section of docs/tables.md, and features that this package lacks.
 var stricter = []struct {
 	text string
 	err  error

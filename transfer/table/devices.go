@@ -113,7 +113,7 @@ func fits(a Area, size DeviceSize, block uint32) error {
 	return aligned("length", a.Length, block)
 }
 
-// aligned refuses a number of sectors that is no multiple of a block.
+// aligned refuses a number of sectors that is not a multiple of a block.
 func aligned(what string, sectors uint64, block uint32) error {
 	if unit := uint64(block / sectorSize); sectors%unit != 0 {
 		return fmt.Errorf("%s %d: not a multiple of %d, a logical block of %d bytes: %w", what, sectors, unit, block, ErrInvalid)

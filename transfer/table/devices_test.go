@@ -32,7 +32,7 @@ func TestNoTables(t *testing.T) {
 	}
 }
 
-// Number 0 is no table, if the major number is not known.
+// If the major number is unknown, number 0 does not refer to a table.
 func TestNoMajor(t *testing.T) {
 	s, err := Parse([]byte("a,,5,,0 8 zero;b,,,,0 8 linear 0:5 0,8 8 linear /dev/mapper/a 0"), Options{})
 	if err != nil {

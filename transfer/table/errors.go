@@ -8,16 +8,16 @@ import (
 	"syscall"
 )
 
-// Errors that Parse wraps, beside those of transfer.NewSecret. Each is also an
-// errno, the one of the kernel where the kernel refuses the same table.
+// Errors that Parse wraps, besides those of transfer.NewSecret. Each is also an errno:
+// the errno that the kernel returns, if the kernel refuses the same table.
 var (
-	// ErrSyntax is returned for text that is no table: a line without start,
-	// length and target, or a table without its five fields.
+	// ErrSyntax is returned for text that is not a table: a line without start, length
+	// and target, or a table without its five fields.
 	ErrSyntax = invalid("wrong syntax")
 	// ErrInvalid is returned for a wrong number of arguments, a wrong
 	// argument, or lines that don't adjoin.
 	ErrInvalid = invalid("invalid")
-	// ErrUnsupported is returned for what device mapper has and this package
+	// ErrUnsupported is returned for a feature that device mapper has and this package
 	// lacks, such as another cipher.
 	ErrUnsupported = errors.ErrUnsupported
 	// ErrLimit is returned for text, stacks and tables beyond the limits.
@@ -110,8 +110,8 @@ func quoted(s string) string {
 	return strconv.QuoteToASCII(s)
 }
 
-// mayBeKey reports whether a word that is no path has many hexadecimal digits
-// in a row.
+// mayBeKey reports whether a word that is not a path has many hexadecimal digits in a
+// row.
 func mayBeKey(s string) bool {
 	run := 0
 	for i := range len(s) {

@@ -18,7 +18,7 @@ func chain(n int) string {
 	return b.String()
 }
 
-// wide returns a stack of n tables of which the last uses all others.
+// wide returns a stack of n tables whose last table uses all others.
 func wide(n int) string {
 	var b strings.Builder
 	for i := range n - 1 {

@@ -44,7 +44,7 @@ func Parse(text []byte, opts Options) (*Stack, error) {
 	return p.stack, nil
 }
 
-// isConcise reports whether the first word that is no comment contains a comma.
+// isConcise reports whether the first word outside of comments contains a comma.
 func isConcise(text []byte) bool {
 	for line := range bytes.SplitSeq(text, []byte{'\n'}) {
 		if word, _ := cutWord(line); len(word) > 0 && word[0] != '#' {

@@ -79,10 +79,10 @@ func (g *generator) stack(a, b string) string {
 	return strings.Join(tables, g.oneOf(";", "; ")) + g.oneOf("", ";")
 }
 
-// numRandom is how many stacks the tests below need to be accepted.
+// numRandom is how many accepted stacks the tests below use.
 const numRandom = 60
 
-// forRandom calls a function with stacks that are accepted.
+// forRandom calls a function with random stacks that Parse accepts.
 func forRandom(t *testing.T, a, b string, call func(text string, s *Stack)) {
 	t.Helper()
 	g := &generator{Rand: rand.New(rand.NewPCG(1, 2))}
