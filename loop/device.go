@@ -29,7 +29,7 @@ type Device struct {
 	// background waits for goroutines that use b. They end when closed is set.
 	background sync.WaitGroup
 
-	asking sync.Mutex // held while the file is asked (ask)
+	asking sync.Mutex // held while ask queries the file
 
 	closing sync.Mutex // protects removed
 	removed bool       // Close has finished

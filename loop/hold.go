@@ -12,14 +12,15 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/hint"
 )
 
-// Hold makes the server's devices keep the requests that come, and returns when no
-// operation on their files is running. Resume lets them go on. If the process ends instead,
+// Hold makes the server's devices keep new requests, and returns when no operation on
+// their files is running. resume makes the devices continue. If the process ends instead,
 // the next server has nothing to wait for.
 //
-// The program that takes the place of this one asks the same files and disks, and the kernel
-// does not end this one before they answer. So Hold returns an error that wraps ETIMEDOUT,
-// and names the devices, if a file or disk does not answer within patience. The devices have
-// gone on then; until files have answered, none of them waits.
+// The program that replaces this one queries the same files and disks, and the kernel
+// does not end this program before they answer. Therefore Hold returns an error that
+// wraps ETIMEDOUT and names the devices if a file or disk does not answer within
+// patience. In this case the devices continue. No device keeps requests before all files
+// have answered.
 func (s *Server) Hold(patience time.Duration) (resume func(), err error) {
 	devices := s.all()
 	if err := silent(devices, func(d *Device) error { return d.ask(patience) }); err != nil {
@@ -45,8 +46,8 @@ func (s *Server) Hold(patience time.Duration) (resume func(), err error) {
 	return resume, nil
 }
 
-// silent calls a function for all devices at once, and returns an error that names those
-// for which it does not return nil.
+// silent calls a function for all devices at once, and returns an error that names the
+// devices for which the function fails.
 func silent(devices []*served, f func(*Device) error) error {
 	type result struct {
 		path string
@@ -71,11 +72,11 @@ func silent(devices []*served, f func(*Device) error) error {
 	return hint.Add(err, "try again when it does, or remove the device first")
 }
 
-// ask asks the file system for the file, as the next server does. A file system in user
-// space may not answer. It returns an error that wraps ETIMEDOUT after patience.
+// ask queries the file system about the file, as the next server does. A file system in
+// user space may never answer. ask returns an error that wraps ETIMEDOUT after patience.
 func (d *Device) ask(patience time.Duration) error {
 	if !d.asking.TryLock() {
-		return fmt.Errorf("it has not since the last time: %w", unix.ETIMEDOUT)
+		return fmt.Errorf("an earlier query has no answer yet: %w", unix.ETIMEDOUT)
 	}
 	answer := make(chan error, 1)
 	go func() { // ends with the answer

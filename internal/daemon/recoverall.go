@@ -20,7 +20,7 @@ const (
 
 // takeovers are the devices that this server is to take over, and has not yet.
 type takeovers struct {
-	mu   sync.Mutex // protects what is below
+	mu   sync.Mutex // protects the fields below
 	byID map[uint32]*takeover
 }
 

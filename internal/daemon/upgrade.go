@@ -20,8 +20,8 @@ import (
 // service manager.
 const freezeTimeout = 5 * time.Second
 
-// holdTimeout bounds the time that an upgrade waits for the files of devices, and for the
-// requests that they have. Others wait for the latter.
+// holdTimeout bounds the time that an upgrade waits for the files of devices, and then
+// for the requests that are running. New requests wait while the running ones end.
 const holdTimeout = 3 * time.Second
 
 // askUpgrade replaces this program with the installed one. It returns only if that fails.
@@ -47,12 +47,12 @@ func (s *many) status() client.ServerStatus {
 	}
 }
 
-// replace executes the program of serve in place of this one. It returns only an error,
-// and has changed nothing then.
+// replace executes the program of serve in place of this one. It returns only if that
+// fails, and has then changed nothing.
 //
 // The kernel ends the queues together with this program's threads, as when a process is
-// killed. That path is better tested in all kernels. Ending the queues first is no
-// alternative, because Linux 6.12 may then lose a request for good.
+// killed. That path is better tested in all kernels. The queues must not end first,
+// because Linux 6.12 may then lose a request for good.
 func (s *many) replace() error {
 	program, err := s.openProgram()
 	if err != nil {

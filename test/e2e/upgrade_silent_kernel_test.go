@@ -14,11 +14,11 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// patientFor is longer than an upgrade holds requests before it is refused.
+// patientFor is longer than an upgrade holds requests before it fails.
 const patientFor = 15 * time.Second
 
-// While the file of a device does not answer, an upgrade is refused, and names the device.
-// The other devices go on.
+// While the file of a device does not answer, an upgrade fails and names the device. The
+// other devices continue.
 func TestKernelUpgradeWithSilentFile(t *testing.T) {
 	b := kernelBed(t)
 	canResize := b.canResize()
@@ -37,7 +37,7 @@ func TestKernelUpgradeWithSilentFile(t *testing.T) {
 		blocks := p.blocks.Load()
 		waitUntil(t, "I/O goes on", func() bool { return p.blocks.Load() > blocks+2 })
 	}
-	// Whoever looks for a file among those of the server asks none of the others.
+	// A search for one file of the server queries no other file.
 	if canResize {
 		b.ok("resize", works.Device)
 	}
@@ -52,7 +52,8 @@ func TestKernelUpgradeWithSilentFile(t *testing.T) {
 	b.del(silent.Device, works.Device)
 }
 
-// An upgrade closes no file: a file system in user space may never answer that.
+// An upgrade closes no file, because a file system in user space may never answer a
+// close.
 func TestKernelUpgradeClosesNoFile(t *testing.T) {
 	b := kernelBed(t)
 	m := b.serve("--on-crash=reissue")
@@ -72,8 +73,8 @@ func TestKernelUpgradeClosesNoFile(t *testing.T) {
 	b.del(s.Device, works.Device)
 }
 
-// Requests that get no result keep the kernel from ending a program in which they are. So an
-// upgrade is refused, names the device, and the others go on.
+// The kernel cannot end a program while its requests have no result. Therefore an upgrade
+// fails and names the device, and the other devices continue.
 func TestKernelUpgradeWithHungDisk(t *testing.T) {
 	b := kernelBed(t, ublktest.ScratchDisk)
 	disk := b.testDisk()
@@ -92,7 +93,7 @@ func TestKernelUpgradeWithHungDisk(t *testing.T) {
 			}
 			b.tool("dmsetup", "suspend", "--noflush", "--nolockfs", "--noudevsync", "hangs")
 			page, flushed := alignedPage(t), make(chan error, 1)
-			go func() { // until the disk goes on; received below
+			go func() { // returns when the disk continues; received below
 				_, err := f.WriteAt(page, 4096)
 				if err == nil {
 					err = f.Sync()
@@ -124,7 +125,7 @@ func TestKernelUpgradeWithHungDisk(t *testing.T) {
 	b.del(works.Device)
 }
 
-// hasRequest reports whether the driver has a request of a device, of whatever kind.
+// hasRequest reports whether the driver has a request of a device, of any kind.
 func (b *bed) hasRequest(s client.Device) bool {
 	b.Helper()
 	queues, err := filepath.Glob(fmt.Sprintf("/sys/kernel/debug/block/ublkb%d/hctx*/busy", s.ID))

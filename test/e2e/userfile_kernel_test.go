@@ -16,11 +16,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// userFileVariable names a directory: this program then is a file system in user space,
-// mounted there.
+// userFileVariable names a directory. If it is set, this program serves a file system in
+// user space that is mounted there, and runs no tests.
 const userFileVariable = "UBLK_LOOP_TEST_FILE_SYSTEM"
 
-// TestMain is the program that the variable makes of this one, or the tests.
+// TestMain runs the tests, or serves the file system that userFileVariable asks for.
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(userFileVariable); dir != "" {
 		if err := serveUserFile(dir); err != nil {
@@ -34,9 +34,9 @@ func TestMain(m *testing.M) {
 // userFile is a file of a file system in user space, in the memory of its process.
 type userFile struct {
 	fs.Inode
-	mu   sync.Mutex // protects what is below
+	mu   sync.Mutex // protects the fields below
 	data []byte
-	gate chan struct{} // nil, or what a flush waits for, which close(2) sends
+	gate chan struct{} // a flush waits for it unless it is nil; close(2) sends a flush
 }
 
 var (

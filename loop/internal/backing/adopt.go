@@ -67,7 +67,7 @@ func (b *Backing) Disown() {
 	b.FD, b.File, b.Lock = -1, nil, nil
 }
 
-// Ask asks for what Adopt asks for, of a file system that may not answer.
+// Ask makes the same queries as Adopt, of a file system that may never answer.
 func (b *Backing) Ask() error {
 	var stx unix.Statx_t
 	err := unix.Statx(b.FD, "", unix.AT_EMPTY_PATH|unix.AT_STATX_FORCE_SYNC, unix.STATX_BASIC_STATS, &stx)

@@ -86,9 +86,9 @@ func (b *Backing) directAlignment() (uint32, error) {
 	return 1, nil
 }
 
-// setDirect switches O_DIRECT on or off. A second open is no alternative, because it
-// would need a second claim on a disk. The kernel makes the same checks in both cases
-// (setfl in fs/fcntl.c, do_dentry_open).
+// setDirect switches O_DIRECT on or off. It does not open the file again, because a
+// second open would need a second claim on a disk. The kernel makes the same checks in
+// both cases (setfl in fs/fcntl.c, do_dentry_open).
 func (b *Backing) setDirect(on bool) error {
 	flags, err := unix.FcntlInt(uintptr(b.FD), unix.F_GETFL, 0)
 	if err != nil {
