@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/ring"
 	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
 
@@ -88,5 +89,18 @@ func TestTurnEndsWithAnotherQueue(t *testing.T) {
 	inService(2)
 	if b.thread.current != other {
 		t.Error("the turn is not the other queue's")
+	}
+}
+
+// A link that is cut ends the device with an error: the entries behind the cut would not wait
+// for those before it.
+func TestCutLinkEndsTheDevice(t *testing.T) {
+	q := serveNull(t, 1, HandlerFunc(func(req *Request) {
+		sqe := req.SQE()
+		sqe.PrepNop()
+		sqe.Flags |= ring.IOSQE_IO_LINK // to an entry that does not come
+	}))
+	if err := within(t, q.ends, "the queue's end"); !errors.Is(err, ring.ErrLinkCut) {
+		t.Errorf("the queue ends with %v, want ErrLinkCut", err)
 	}
 }
