@@ -13,7 +13,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// A write, and an fsync that waits for it, submitted together.
+// One submit passes a write and an fsync that waits for the write.
 func Example() {
 	r, err := ring.New(ring.Options{Entries: 2})
 	if err != nil {
@@ -22,7 +22,7 @@ func Example() {
 	defer r.Close()
 	buf, err := unix.Mmap(-1, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
 	if err != nil {
-		log.Fatal(err) // the memory of an operation is memory that Go does not move
+		log.Fatal(err) // an operation needs memory that Go does not move
 	}
 	defer func() { _ = unix.Munmap(buf) }()
 	copy(buf, "hello")
@@ -55,7 +55,7 @@ func Example() {
 	fmt.Println(string(got[:5]), err)
 }
 
-// The example does what it says on each kernel.
+// The example prints what it should on each kernel.
 func TestKernelExample(t *testing.T) {
 	ublktest.Kernel(t, ublktest.EveryKernel)
 	if got, want := ublktest.Printed(t, Example), "1 result 4096\n2 result 0\nhello <nil>\n"; got != want {

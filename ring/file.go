@@ -1,9 +1,8 @@
 package ring
 
-// File is what an entry works on: a descriptor of the process ([FD]) or a slot of
-// the ring's file table ([FixedFile]). They are told apart by the type, because the
-// same number means one file as a descriptor and another as a slot. An operation on
-// the zero value fails with EBADF.
+// File is the file of an entry: a descriptor of the process ([FD]), or a slot of the ring's file
+// table ([FixedFile]). It is a type of its own because the same number means one file as a
+// descriptor and another file as a slot. An operation on the zero value fails with EBADF.
 type File struct {
 	next  int32 // the number plus one
 	flags uint8 // IOSQE_FIXED_FILE for a slot
@@ -15,7 +14,7 @@ func FD(fd int) File { return File{next: int32(fd) + 1} }
 // FixedFile returns a slot of the file table as a File ([Ring.RegisterFiles]).
 func FixedFile(slot uint32) File { return File{next: int32(slot) + 1, flags: IOSQE_FIXED_FILE} }
 
-// setFile makes the entry work on a file.
+// setFile sets the file of the entry.
 func (s *SQE) setFile(f File) {
 	s.Fd = f.next - 1
 	s.Flags = f.flags

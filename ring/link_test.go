@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// link fills n entries that do nothing, all but the last linked to the next.
+// link fills n entries that do nothing. Each but the last is linked to the next.
 func link(r *Ring, n int) {
 	for i := range n {
 		sqe := r.GetSQE()
@@ -16,13 +16,13 @@ func link(r *Ring, n int) {
 	}
 }
 
-// A link that is submitted whole is carried out.
+// A link that is submitted as a whole is carried out.
 func TestLinkIsWhole(t *testing.T) {
 	for name, opts := range allOptions {
 		t.Run(name, func(t *testing.T) {
 			opts.Entries = 4
 			r := newRing(t, opts)
-			link(r, 3) // of an odd number of entries, wide ones too
+			link(r, 3) // an odd number of entries
 			for _, res := range do(t, r, 3) {
 				if res != 0 {
 					t.Errorf("result %d, want 0", res)
@@ -32,7 +32,7 @@ func TestLinkIsWhole(t *testing.T) {
 	}
 }
 
-// An entry that is submitted before the one that is linked behind it is an error.
+// A submit whose last entry is linked to a further entry is an error.
 func TestLinkIsCutByTheCaller(t *testing.T) {
 	for _, flag := range []uint8{IOSQE_IO_LINK, IOSQE_IO_HARDLINK} {
 		r := newRing(t, Options{})
@@ -48,15 +48,15 @@ func TestLinkIsCutByTheCaller(t *testing.T) {
 	}
 }
 
-// A submit of which the kernel takes the first part of a link is an error, as is one
-// that it cuts for want of memory.
+// A submit is an error if the kernel takes only the first part of a link, as it does without
+// memory.
 func TestLinkIsCutByTheKernel(t *testing.T) {
 	for name, opts := range allOptions {
 		t.Run(name, func(t *testing.T) {
 			opts.Entries = 4
 			r := newRing(t, opts)
 			link(r, 3)
-			// The kernel sees two of them.
+			// The kernel sees only two of them.
 			r.sq.sqeHead = r.sq.sqeTail
 			r.sq.kTail.Store(r.sq.sqeTail - 1)
 			if err := r.Submit(); !errors.Is(err, ErrLinkCut) {
@@ -66,7 +66,7 @@ func TestLinkIsCutByTheKernel(t *testing.T) {
 	}
 }
 
-// There is space for what the kernel has not taken, whatever was known before.
+// HasSpace counts exactly the entries that the kernel has not taken.
 func TestHasSpace(t *testing.T) {
 	r := newRing(t, Options{Entries: 4})
 	for round := range 3 {

@@ -6,7 +6,7 @@ import "unsafe"
 // zero. It sets the flag that belongs to the file. The caller adds other flags
 // (|=) and sets user_data.
 
-// rw fills what reads and writes have in common.
+// rw fills the fields that reads and writes have in common.
 func (s *SQE) rw(op uint8, f File, addr uint64, n uint32, off uint64, index uint16) {
 	s.Opcode = op
 	s.setFile(f)
@@ -93,7 +93,7 @@ func (s *SQE) PrepCancel(userData uint64) {
 	s.Addr = userData
 }
 
-// Address returns where memory outside the Go heap is, as _FIXED operations take it.
+// Address returns the address of memory outside the Go heap, for _FIXED operations.
 func Address(mem []byte) uint64 {
 	return uint64(uintptr(unsafe.Pointer(unsafe.SliceData(mem))))
 }

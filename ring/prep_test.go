@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What is asked of an operation comes to the kernel: it does that, or refuses
-// what there is not.
+// The kernel gets every argument of an operation. It carries out the operation, or refuses it if
+// an argument is invalid.
 func TestPrep(t *testing.T) {
 	r := newRing(t, Options{})
 	f := scratchFile(t)
@@ -46,7 +46,7 @@ func TestPrep(t *testing.T) {
 	}
 }
 
-// A wide entry has nothing left of the one that was in its place, to its end.
+// GetSQE clears both halves of a wide entry.
 func TestWideSQEIsZeroed(t *testing.T) {
 	r := newRing(t, Options{Entries: 1, SQE128: true})
 	for range 3 {

@@ -166,8 +166,7 @@ func TestCompletionsComeBackInAnyNumber(t *testing.T) {
 	}
 }
 
-// A ring has the sizes that were asked for, with everything else that the kernel
-// grants.
+// A ring has the requested sizes, with every set of flags that the kernel grants.
 func TestSizes(t *testing.T) {
 	plain := newRing(t, Options{})
 	if got := plain.SQSpace(); got != 8 {
@@ -188,7 +187,7 @@ func TestSizes(t *testing.T) {
 	}
 }
 
-// Without IORING_SETUP_NO_SQARRAY, as before Linux 6.6, the kernel finds entries by an array of indices.
+// Without IORING_SETUP_NO_SQARRAY (Linux 6.6) the kernel finds entries by an array of indices.
 func TestIndirectionArray(t *testing.T) {
 	const entries = 4
 	p := &ioUringParams{}

@@ -13,7 +13,7 @@ func TestDefaultSize(t *testing.T) {
 	}
 }
 
-// The completion queue has the size that was asked for.
+// The completion queue has the requested size.
 func TestCompletionQueueSize(t *testing.T) {
 	for name, opts := range allOptions {
 		t.Run(name, func(t *testing.T) {
@@ -32,8 +32,8 @@ func TestCompletionQueueSize(t *testing.T) {
 	}
 }
 
-// The kernel grants the flags that it has: SENDMSG_ZC came with the last of them
-// but one (Linux 6.1).
+// The kernel grants the flags that it supports. SENDMSG_ZC came with the last flag but one (Linux
+// 6.1).
 func TestFlagsAreGranted(t *testing.T) {
 	for name, opts := range allOptions {
 		t.Run(name, func(t *testing.T) {
@@ -59,8 +59,7 @@ func TestFlagsAreGranted(t *testing.T) {
 	}
 }
 
-// A thread has 16 places for rings, and the kernel keeps what is mapped: Close
-// gives back both.
+// Close frees the thread's index of the ring, of which a thread has 16, and the mappings.
 func TestCloseGivesBack(t *testing.T) {
 	runtime.LockOSThread()
 	before := mappedRings(t)

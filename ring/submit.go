@@ -18,9 +18,9 @@ import (
 var ErrOverflow = errors.New("io_uring completion queue overflow")
 
 // ErrLinkCut is returned by functions that enter the kernel if it takes an entry
-// without the entry that is linked behind it: because it has no memory
-// ([Ring.Reserve]), or because the caller submits before the link's last entry.
-// The second entry would not wait for the first. The ring cannot be used after it.
+// without the next entry of the same link, because it has no memory
+// ([Ring.Reserve]), or because the caller submits an incomplete link. The next
+// entry would then not wait. The ring cannot be used after it.
 var ErrLinkCut = errors.New("io_uring takes a link in two parts")
 
 // submissionQueue is the writer's side of the SQ. Entries from sqeHead to
@@ -32,7 +32,7 @@ type submissionQueue struct {
 	mask, entries    uint32
 	shift            uint32 // 1 for entries of 128 bytes, which take two elements of sqes
 	sqeHead, sqeTail uint32
-	taken            uint32 // kHead, as it was last read
+	taken            uint32 // last value read from kHead
 }
 
 func (sq *submissionQueue) init(m *mappings, p *ioUringParams) {
@@ -92,8 +92,8 @@ func (sq *submissionQueue) pending() uint32 {
 	return sq.sqeTail - sq.taken
 }
 
-// isCut reports whether the entry before end, the last of those that the kernel
-// takes in one submit, is linked to an entry behind it.
+// isCut reports whether the kernel cuts a link if the entry before end is the last
+// that it takes in one submit.
 func (sq *submissionQueue) isCut(end uint32) bool {
 	last := &sq.sqes[((end-1)&sq.mask)<<sq.shift]
 	return last.Flags&(IOSQE_IO_LINK|IOSQE_IO_HARDLINK) != 0

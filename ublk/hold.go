@@ -11,13 +11,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Hold makes the queues keep the requests that come from here on, and returns when the
-// device has no other: then no operation on its files is running. Resume hands the
-// requests to the handlers. A process that ends instead leaves them to the next server, if
-// the device has UBLK_F_USER_RECOVERY_REISSUE.
+// Hold makes the queues keep all new requests, and returns when all other requests have a
+// result. Then no operation on the device's files is running. resume gives the kept requests to
+// the handlers. If the process ends instead, the next server gets them, provided that the device
+// has UBLK_F_USER_RECOVERY_REISSUE.
 //
-// Hold returns an error that wraps ETIMEDOUT, and has resumed the device, if a request has
-// no result within patience.
+// If a request has no result within patience, Hold resumes the device and returns an error that
+// wraps ETIMEDOUT.
 func (d *Device) Hold(patience time.Duration) (resume func(), err error) {
 	h := &hold{d: d}
 	deadline := time.Now().Add(patience)
@@ -28,14 +28,14 @@ func (d *Device) Hold(patience time.Duration) (resume func(), err error) {
 	return nil, fmt.Errorf("hold device %d: requests have no result: %w", d.info.ID, unix.ETIMEDOUT)
 }
 
-// hold is a Hold of a device.
+// hold is a call of Hold.
 type hold struct {
 	d    *Device
 	over atomic.Bool
 }
 
-// begin reports whether all queues keep what comes. A thread that is blocked does not
-// answer; when it does, the hold may be over.
+// begin makes all queues keep new requests, and reports whether they do so in time. A blocked
+// thread does not answer. When it answers later, the hold may be over.
 func (h *hold) begin(deadline time.Time) bool {
 	begun := make(chan struct{}, len(h.d.queues))
 	for _, q := range h.d.queues {
@@ -60,7 +60,8 @@ func (h *hold) begin(deadline time.Time) bool {
 	return true
 }
 
-// wait reports whether all requests have a result but those that the queues keep.
+// wait waits until all requests but the kept ones have a result, and reports whether they do in
+// time.
 func (h *hold) wait(deadline time.Time) bool {
 	for !h.d.isQuiet() {
 		if time.Now().After(deadline) {
@@ -71,7 +72,7 @@ func (h *hold) wait(deadline time.Time) bool {
 	return true
 }
 
-// end makes the queues go on. It does not wait for threads that are blocked.
+// end makes the queues go on. It does not wait for blocked threads.
 func (h *hold) end() {
 	h.over.Store(true)
 	for _, q := range h.d.queues {
@@ -81,9 +82,9 @@ func (h *hold) end() {
 	}
 }
 
-// isQuiet reports whether nobody but the queues has a request: neither a handler, nor the
-// kernel, which completes requests by itself (Request.ForwardAndComplete). The driver
-// counts the latter among its own.
+// isQuiet reports whether the queues keep all requests of the device. No handler has a request
+// then, nor does the kernel complete one by itself (Request.ForwardAndComplete). The driver's
+// number of requests in flight includes such requests.
 func (d *Device) isQuiet() bool {
 	held, inService := int64(0), int64(0)
 	for _, c := range d.counters {
@@ -94,8 +95,8 @@ func (d *Device) isQuiet() bool {
 	return inService == 0 && (!known || inFlight <= held)
 }
 
-// requestsInFlight returns the number of reads and writes that a disk has, by a file of
-// sysfs. Flushes are not among them.
+// requestsInFlight returns the number of a disk's reads and writes in flight, from a file of
+// sysfs. It excludes flushes.
 func requestsInFlight(path string) (n int64, known bool) {
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -111,7 +112,7 @@ func requestsInFlight(path string) (n int64, known bool) {
 	return n, true
 }
 
-// hold keeps the requests that come.
+// hold makes the queue keep new requests.
 func (q *Queue) hold() {
 	q.holds = true
 	q.kept = make([]uint16, 0, q.depth)
@@ -123,7 +124,7 @@ func (q *Queue) keep(req *Request) {
 	q.counters.held.Store(int64(len(q.kept)))
 }
 
-// resume delivers the requests that the queue has kept.
+// resume gives the kept requests to the handler.
 func (q *Queue) resume() {
 	q.holds = false
 	for _, tag := range q.kept {

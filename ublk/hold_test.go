@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// A queue that holds keeps what comes, in order, and then goes on with it.
+// A queue that holds keeps new requests in order, and gives them to the handler afterwards.
 func TestQueueHolds(t *testing.T) {
 	b := onBench(t, BufferCopy, "/dev/null")
 	if err := b.deliver(0, OpRead, 0); err != nil {
