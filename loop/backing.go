@@ -5,6 +5,7 @@ import (
 	"os"
 
 	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
+	"github.com/ublk-loop/ublk-loop/loop/internal/filelock"
 	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
 )
 
@@ -66,5 +67,9 @@ func (c *Config) backingOptions(name string) (*backing.Options, error) {
 // fcntl(2)) in the way of a device that only reads or that writes. Such a lock keeps
 // ublk-loop from nothing: any user who may read the file can have it.
 func LockedByOthers(file *os.File, readOnly bool) (bool, error) {
-	return backing.LockedByOthers(file, readOnly)
+	return backing.LockedByOthers(statefile.LockDir, file, readOnly)
 }
+
+// SweepLocks removes the locks that a killed server has left. Detach does that for the
+// file of its device: SweepLocks is for a server that was killed before it had one.
+func SweepLocks() error { return filelock.Sweep(statefile.LockDir) }

@@ -27,7 +27,7 @@ func (s *background) Abandon() error {
 	}
 	var err error
 	if info.Code != cldExited {
-		err = removeRemains(s.process.Pid)
+		err = errors.Join(removeRemains(s.process.Pid), loop.SweepLocks())
 	}
 	_, waitErr := s.process.Wait()
 	return errors.Join(err, waitErr)

@@ -183,7 +183,7 @@ allowed_images = ["/nothing"]`)
 		t.Fatal(err)
 	}
 	w.runs("c", w.bundle(rw, "true"))
-	w.refuses(owned, image, "below no directory")
+	w.refuses(owned, image, "not below a directory")
 }
 
 // An image has one writer at a time. The next writer gets it as soon as the previous one

@@ -159,13 +159,14 @@ func (b *bed) unknownDescriptors(s client.Device) (left []string) {
 	if err != nil {
 		b.Fatal(err)
 	}
+	const locks = "/run/ublk-loop/locks/file-" // of the backing file
 	known := []string{
 		"anon_inode:[eventpoll]", "anon_inode:[eventfd]", "anon_inode:[io_uring]",
 		"/dev/ublk-control", fmt.Sprintf("/dev/ublkc%d", s.ID), s.File,
 	}
 	for _, link := range links {
 		target, err := os.Readlink(link)
-		if fd := filepath.Base(link); err == nil && fd > "2" && !slices.Contains(known, target) {
+		if fd := filepath.Base(link); err == nil && fd > "2" && !slices.Contains(known, target) && !strings.HasPrefix(target, locks) {
 			left = append(left, fd+" on "+target)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/internal/eintr"
 	"github.com/ublk-loop/ublk-loop/internal/hint"
+	"github.com/ublk-loop/ublk-loop/internal/identity"
 	"github.com/ublk-loop/ublk-loop/loop/internal/filelock"
 )
 
@@ -68,8 +69,9 @@ func (b *Backing) Unlock() {
 
 // LockedByOthers reports whether another program has locked the file of OpenPath in a way
 // that conflicts with a device (flock(2), fcntl(2)). For a read-only device only locks of
-// writers conflict. It returns false for a disk.
-func LockedByOthers(file *os.File, readOnly bool) (bool, error) {
+// writers conflict. It returns false for a disk, and for a file whose lock in lockDir is
+// taken: then the lock of the file may be a server's own.
+func LockedByOthers(lockDir string, file *os.File, readOnly bool) (bool, error) {
 	if err := checkKind(int(file.Fd())); err != nil {
 		return false, err
 	}
@@ -80,14 +82,31 @@ func LockedByOthers(file *os.File, readOnly bool) (bool, error) {
 	b := &Backing{ReadOnly: readOnly}
 	b.use(os.NewFile(uintptr(fd), file.Name()))
 	defer func() { _ = b.Close() }()
+	if locked, err := b.isLockedByOthers(); err != nil || !locked {
+		return false, err
+	}
+	object, err := identity.OfDescriptor(b.FD)
+	if err != nil {
+		return false, err
+	}
+	if ours, err := filelock.IsHeld(lockDir, object); err != nil || ours {
+		return false, err
+	}
+	// The ring of a killed server may have ended between the two answers.
+	return b.isLockedByOthers()
+}
+
+// isLockedByOthers reports whether the file has a conflicting lock. It locks the file if
+// it has none, until the backing is closed.
+func (b *Backing) isLockedByOthers() (bool, error) {
 	if err := flock(b.FD, b.flockMode()); errors.Is(err, unix.EWOULDBLOCK) {
 		return true, nil
 	}
 	l := unix.Flock_t{Type: unix.F_WRLCK}
-	if readOnly {
+	if b.ReadOnly {
 		l.Type = unix.F_RDLCK
 	}
-	err = unix.FcntlFlock(uintptr(b.FD), unix.F_OFD_GETLK, &l)
+	err := unix.FcntlFlock(uintptr(b.FD), unix.F_OFD_GETLK, &l)
 	return err == nil && l.Type != unix.F_UNLCK, err
 }
 

@@ -96,6 +96,20 @@ func (l *Lock) isFor(passed *os.File) error {
 	return nil
 }
 
+// IsHeld reports whether a server, or a ring of one that has ended, has a lock on a part of
+// an object.
+func IsHeld(dir string, object identity.File) (bool, error) {
+	f, err := os.OpenFile(filepath.Join(dir, nameOf(object)), os.O_RDWR|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = f.Close() }()
+	return isLocked(f, everything)
+}
+
 // RingFD returns a descriptor for registration with each ring that works on the object.
 func (l *Lock) RingFD() int { return int(l.rings.Fd()) }
 
@@ -127,7 +141,11 @@ func (l *Lock) Release() error {
 	if err := errors.Join(lock(l.holder, everything, unlocked), l.rings.Close()); err != nil {
 		return err
 	}
-	return removeUnused(l.holder, filepath.Join(l.dir, l.name))
+	if _, err := removeUnused(l.holder, filepath.Join(l.dir, l.name)); err != nil {
+		return err
+	}
+	_ = os.Remove(l.dir) // fails if the directory has other files
+	return nil
 }
 
 // drop closes the files of the lock.
@@ -137,39 +155,6 @@ func (l *Lock) drop() {
 			_ = f.Close()
 		}
 	}
-}
-
-// Forget removes the file of an object whose server was killed, unless it has a lock.
-func Forget(dir string, object identity.File) error {
-	turn, err := takeTurn(dir)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = turn.Close() }()
-	defer func() { _ = os.Remove(dir) }()
-	path := filepath.Join(dir, nameOf(object))
-	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer func() { _ = f.Close() }()
-	return removeUnused(f, path)
-}
-
-// removeUnused removes an open file without locks. The caller has the turn.
-func removeUnused(f *os.File, path string) error {
-	used, err := isLocked(f)
-	if err != nil || used {
-		return err
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("remove a lock: %w", err)
-	}
-	_ = os.Remove(filepath.Dir(path)) // fails if the directory has other files
-	return nil
 }
 
 // takeTurn makes the directory, and waits until no other process opens or removes files

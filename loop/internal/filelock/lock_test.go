@@ -173,22 +173,6 @@ func TestAdopt(t *testing.T) {
 	held(t, dir, file, Range{}, Exclusive)
 }
 
-// Forget removes the file of a killed server, but not a file with a lock.
-func TestForget(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "locks")
-	want(t, Forget(dir, file), nil)
-	nothingIn(t, dir)
-	held(t, dir, file, Range{}, Exclusive).drop()
-	second := held(t, dir, disk, Range{}, Exclusive)
-	for _, object := range []identity.File{file, disk, part} {
-		want(t, Forget(dir, object), nil)
-	}
-	left, err := os.ReadDir(dir)
-	if err != nil || len(left) != 1 || left[0].Name() != second.name {
-		t.Errorf("left are %v, error %v; want %s", left, err, second.name)
-	}
-}
-
 // Only root can open the files of locks.
 func TestOnlyOwnerOpensLocks(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "locks")

@@ -31,8 +31,12 @@ const (
 	objectSectors = 1 << (63 - sectorBits)
 )
 
-// everything is the whole file of an object.
-var everything = sectors{}
+// everything is the whole file of an object, and ofProcesses the part without the locks
+// of rings.
+var (
+	everything  = sectors{}
+	ofProcesses = sectors{0, objectSectors}
+)
 
 // unlocked is the mode that ends a lock.
 const unlocked Mode = unix.F_UNLCK
@@ -77,9 +81,9 @@ func lock(f *os.File, at sectors, mode Mode) error {
 	return err
 }
 
-// isLocked reports whether any range is locked through another open file.
-func isLocked(f *os.File) (bool, error) {
-	l := everything.flock(Exclusive)
+// isLocked reports whether a part of a range is locked through another open file.
+func isLocked(f *os.File, at sectors) (bool, error) {
+	l := at.flock(Exclusive)
 	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &l); err != nil {
 		return false, fmt.Errorf("look for locks: %w", err)
 	}

@@ -1,0 +1,70 @@
+package filelock
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/ublk-loop/ublk-loop/internal/identity"
+)
+
+// Forget removes the file of a killed server, but not a file with a lock.
+func TestForget(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "locks")
+	want(t, Forget(dir, file), nil)
+	nothingIn(t, dir)
+	held(t, dir, file, Range{}, Exclusive).drop()
+	second := held(t, dir, disk, Range{}, Exclusive)
+	for _, object := range []identity.File{file, disk, part} {
+		want(t, Forget(dir, object), nil)
+	}
+	left, err := os.ReadDir(dir)
+	if err != nil || len(left) != 1 || left[0].Name() != second.name {
+		t.Errorf("left are %v, error %v; want %s", left, err, second.name)
+	}
+}
+
+// Sweep removes all files without locks.
+func TestSweep(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "locks")
+	want(t, Sweep(dir), nil)
+	nothingIn(t, dir)
+	held(t, dir, file, Range{}, Exclusive).drop()
+	second := held(t, dir, disk, Range{}, Exclusive)
+	held(t, dir, identity.File{Device: "8:1", Inode: 13}, Range{}, Exclusive).drop()
+	want(t, Sweep(dir), nil)
+	left, err := os.ReadDir(dir)
+	if err != nil || len(left) != 1 || left[0].Name() != second.name {
+		t.Errorf("left are %v, error %v; want %s", left, err, second.name)
+	}
+	second.drop()
+	want(t, Sweep(dir), nil)
+	nothingIn(t, dir)
+}
+
+// The ring of a killed server ends after the process.
+func TestForgetWaitsForRings(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "locks")
+	l := held(t, dir, file, Range{}, Exclusive)
+	ring := registered(t, l)
+	l.drop()
+	if ours, err := IsHeld(dir, file); err != nil || !ours {
+		t.Errorf("held %v, error %v", ours, err)
+	}
+	forgotten := make(chan error, 1)
+	go func() { forgotten <- Forget(dir, file) }() // received below
+	select {
+	case err := <-forgotten:
+		t.Fatalf("it does not wait: error %v", err)
+	case <-time.After(longestPause):
+	}
+	if err := ring.Close(); err != nil {
+		t.Fatal(err)
+	}
+	want(t, <-forgotten, nil)
+	nothingIn(t, dir)
+	if ours, err := IsHeld(dir, file); err != nil || ours {
+		t.Errorf("held %v, error %v", ours, err)
+	}
+}
