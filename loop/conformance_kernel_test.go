@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/loop/internal/target"
 	"github.com/ublk-loop/ublk-loop/ublk"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
@@ -131,7 +132,7 @@ func attachMode(t *testing.T, ctl *ublk.Control, path string, m mode, wrap ...fu
 			t.Errorf("close: %v", err)
 		}
 	})
-	var tgt ublk.Target = &target{b: b}
+	var tgt ublk.Target = &target.Target{Backing: b}
 	if m.fallback {
 		tgt = occupied{tgt, alignedMemory(t, 4096)}
 	}

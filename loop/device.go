@@ -12,6 +12,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
 	"github.com/ublk-loop/ublk-loop/loop/internal/process"
 	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
+	"github.com/ublk-loop/ublk-loop/loop/internal/target"
 	"github.com/ublk-loop/ublk-loop/transfer"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
@@ -59,7 +60,7 @@ func attachOn(ctl *ublk.Control, file *os.File, cfg Config, shared *threads) (*D
 	if d.dev, d.copyReason, err = addDevice(ctl, b, &cfg, shared); err != nil {
 		return nil, errors.Join(err, d.closeTransfer(), b.Close())
 	}
-	if err := d.start(&cfg, &target{b: b, transfer: d.transfer}); err != nil {
+	if err := d.start(&cfg, &target.Target{Backing: b, Transfer: d.transfer}); err != nil {
 		return nil, errors.Join(err, d.remove())
 	}
 	d.background.Go(func() { d.b.DropCache(d.closed.Load) })

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
+	"github.com/ublk-loop/ublk-loop/loop/internal/target"
 	"github.com/ublk-loop/ublk-loop/ublk"
 	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
@@ -69,7 +70,7 @@ func TestKernelStartOfWhatWasReplaced(t *testing.T) {
 	r := addReplaceable(t)
 	r.replace(t)
 	before := len(r.fake.Commands())
-	if err := r.dev.start(&r.cfg, &target{b: r.dev.b}); !errors.Is(err, unix.ENODEV) {
+	if err := r.dev.start(&r.cfg, &target.Target{Backing: r.dev.b}); !errors.Is(err, unix.ENODEV) {
 		t.Errorf("start: error %v, want ENODEV", err)
 	}
 	if err := r.dev.remove(); err != nil {
@@ -119,7 +120,7 @@ func TestKernelStartKeepsTheID(t *testing.T) {
 	defer release()
 	before := len(r.fake.Commands())
 	started := make(chan error)
-	go func() { started <- r.dev.start(&r.cfg, &target{b: r.dev.b}) }() // received below
+	go func() { started <- r.dev.start(&r.cfg, &target.Target{Backing: r.dev.b}) }() // received below
 	waitUntil(t, "a start that waits for the lock", func() bool { return waitsForLock(t) })
 	if n := len(r.fake.Commands()); n != before {
 		t.Errorf("%d commands without the lock", n-before)

@@ -14,6 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// punchHole is the mode of fallocate(2) that frees a range's space.
+const punchHole = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
+
 // run runs a program, which must succeed, and returns its output.
 func run(t testing.TB, name string, args ...string) string {
 	t.Helper()

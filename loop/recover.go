@@ -13,6 +13,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
 	"github.com/ublk-loop/ublk-loop/loop/internal/process"
 	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
+	"github.com/ublk-loop/ublk-loop/loop/internal/target"
 	"github.com/ublk-loop/ublk-loop/transfer"
 	"github.com/ublk-loop/ublk-loop/ublk"
 	"github.com/ublk-loop/ublk-loop/ublk/uapi"
@@ -267,7 +268,7 @@ func (d *Device) takeOver(ctl *ublk.Control, saved *state, shared *threads) erro
 	if err != nil {
 		return errors.Join(err, saved.write())
 	}
-	if err := d.dev.Start(&target{b: d.b, transfer: d.transfer}); err != nil {
+	if err := d.dev.Start(&target.Target{Backing: d.b, Transfer: d.transfer}); err != nil {
 		return errors.Join(err, d.dev.Leave())
 	}
 	s.Recovering = false

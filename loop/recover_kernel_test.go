@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
+	"github.com/ublk-loop/ublk-loop/loop/internal/target"
 	"github.com/ublk-loop/ublk-loop/ublk"
 	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
@@ -68,7 +69,7 @@ func TestKernelFailedQueueLeavesTheDevice(t *testing.T) {
 	}
 	id := d.ID()
 	t.Cleanup(func() { _ = Detach(ctl, id, DetachOptions{Force: true}) }) // a failed test must not make the next one fail
-	if err := d.start(&cfg, breaking{&target{b: b}, new(atomic.Bool)}); err != nil {
+	if err := d.start(&cfg, breaking{&target.Target{Backing: b}, new(atomic.Bool)}); err != nil {
 		t.Fatal(err)
 	}
 	disk := openFile(t, d.Path(), os.O_RDWR|unix.O_DIRECT)

@@ -1,4 +1,4 @@
-package loop
+package target
 
 import (
 	"bytes"
@@ -227,7 +227,7 @@ func TestRangeReal(t *testing.T) {
 		}
 		t.Run(r.name, func(t *testing.T) {
 			f := memoryFile(t, bytes.Repeat([]byte{0xee}, 64<<10))
-			d := ublktest.NewDisk(t, alone, &target{b: &backing.Backing{FD: int(f.Fd())}})
+			d := ublktest.NewDisk(t, alone, &Target{Backing: &backing.Backing{FD: int(f.Fd())}})
 			req := r.request()
 			req.StartSector, req.Sectors = 32, 32 // in a file of 4 pages of 4 KiB
 			before := blocks(t, f)
@@ -278,7 +278,7 @@ func TestRangeRealErrno(t *testing.T) {
 				fd   int
 				want unix.Errno
 			}{{int(sealed.Fd()), unix.EPERM}, {writer, unix.ESPIPE}} {
-				d := ublktest.NewDisk(t, alone, &target{b: &backing.Backing{FD: tt.fd}})
+				d := ublktest.NewDisk(t, alone, &Target{Backing: &backing.Backing{FD: tt.fd}})
 				if got := d.Do(r.request()).Result; got != failed(tt.want) {
 					t.Errorf("result %d, want %v", got, tt.want)
 				}

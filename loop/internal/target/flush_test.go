@@ -1,4 +1,4 @@
-package loop
+package target
 
 import (
 	"testing"
@@ -55,6 +55,6 @@ func TestFlushInterrupted(t *testing.T) {
 // An error of the kernel's own fdatasync becomes the result of the flush.
 func TestFlushRealErrno(t *testing.T) {
 	_, writer := pipe(t)
-	d := ublktest.NewDisk(t, alone, &target{b: &backing.Backing{FD: writer}})
+	d := ublktest.NewDisk(t, alone, &Target{Backing: &backing.Backing{FD: writer}})
 	wantResult(t, d.Do(ublktest.Request{Op: ublk.OpFlush}), failed(unix.EINVAL), 1)
 }

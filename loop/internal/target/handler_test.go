@@ -1,4 +1,4 @@
-package loop
+package target
 
 import (
 	"os"
@@ -84,7 +84,7 @@ func wantResult(t *testing.T, r ublktest.Reply, result int32, operations int) {
 }
 
 func TestHandlerRefusesUnknownOperations(t *testing.T) {
-	d := ublktest.NewDisk(t, together, &target{b: &backing.Backing{FD: int(memoryFile(t, nil).Fd())}})
+	d := ublktest.NewDisk(t, together, &Target{Backing: &backing.Backing{FD: int(memoryFile(t, nil).Fd())}})
 	for _, op := range []ublk.Op{4, 6, 10, 255} {
 		wantResult(t, d.Do(ublktest.Request{Op: op, Sectors: 1}), failed(unix.EOPNOTSUPP), 0)
 	}
@@ -93,7 +93,7 @@ func TestHandlerRefusesUnknownOperations(t *testing.T) {
 // A request does not affect the next request with its tag.
 func TestHandlerForgetsTheLastRequest(t *testing.T) {
 	content := pattern(4096)
-	d := ublktest.NewDisk(t, together, &target{b: &backing.Backing{FD: int(memoryFile(t, content).Fd())}})
+	d := ublktest.NewDisk(t, together, &Target{Backing: &backing.Backing{FD: int(memoryFile(t, content).Fd())}})
 	for range 2 * together { // each tag twice
 		r := d.Do(ublktest.Request{
 			Op: ublk.OpRead, Sectors: 8,

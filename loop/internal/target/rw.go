@@ -1,4 +1,4 @@
-package loop
+package target
 
 import (
 	"golang.org/x/sys/unix"

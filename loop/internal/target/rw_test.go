@@ -1,4 +1,4 @@
-package loop
+package target
 
 import (
 	"bytes"
@@ -52,7 +52,7 @@ func serveFile(t *testing.T, depth int, change func(*backing.Backing)) (*ublktes
 	if change != nil {
 		change(b)
 	}
-	return ublktest.NewDisk(t, depth, &target{b: b}), f
+	return ublktest.NewDisk(t, depth, &Target{Backing: b}), f
 }
 
 // content returns the file's content in the tests' range.

@@ -1,4 +1,4 @@
-package loop
+package target
 
 import (
 	"bytes"
@@ -41,7 +41,12 @@ func openDevice(t *testing.T, path string) int {
 	if path == "/dev/full" {
 		flags = os.O_RDWR
 	}
-	return int(openFile(t, path, flags).Fd())
+	f, err := os.OpenFile(path, flags, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	return int(f.Fd())
 }
 
 func sealedFile(seals int, size int) func(*testing.T) int {
@@ -58,7 +63,7 @@ func TestDataRealErrno(t *testing.T) {
 	for _, tt := range failing {
 		t.Run(tt.name, func(t *testing.T) {
 			for _, depth := range []int{alone, together} {
-				d := ublktest.NewDisk(t, depth, &target{b: &backing.Backing{FD: tt.open(t)}})
+				d := ublktest.NewDisk(t, depth, &Target{Backing: &backing.Backing{FD: tt.open(t)}})
 				for range 2 {
 					req := ublktest.Request{Op: tt.op, Sectors: 16, Data: pattern(8192)}
 					r := d.Do(req)
@@ -80,7 +85,7 @@ func TestDataRealParts(t *testing.T) {
 		want := pattern(3*4096 - 512)
 		rest := want[1000:]
 		write(t, writer, want[:1000])
-		d := ublktest.NewDisk(t, depth, &target{b: &backing.Backing{FD: reader}})
+		d := ublktest.NewDisk(t, depth, &Target{Backing: &backing.Backing{FD: reader}})
 		r := d.Do(ublktest.Request{Op: ublk.OpRead, Sectors: uint32(len(want) / 512), Ended: func(int32) {
 			n := min(4096, len(rest))
 			write(t, writer, rest[:n])
@@ -93,7 +98,7 @@ func TestDataRealParts(t *testing.T) {
 
 		reader, writer = pipe(t)
 		var got []byte
-		d = ublktest.NewDisk(t, depth, &target{b: &backing.Backing{FD: writer}})
+		d = ublktest.NewDisk(t, depth, &Target{Backing: &backing.Backing{FD: writer}})
 		r = d.Do(ublktest.Request{Op: ublk.OpWrite, Sectors: uint32(len(want) / 512), Data: want, Ended: func(int32) {
 			got = append(got, drain(t, reader)...)
 		}})

@@ -1,4 +1,4 @@
-package loop
+package target
 
 import (
 	"bytes"
@@ -16,7 +16,13 @@ import (
 // xor returns a transfer that a test can undo itself.
 func xor(t *testing.T) transfer.Transfer {
 	t.Helper()
-	tr, err := transfer.New(transfer.XOR, secretOf(t, []byte{0x5c, 0xa7, 0x11}), transfer.Options{SectorSize: 512})
+	key, err := transfer.NewSecret(3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(key.Close)
+	copy(key.Bytes(), []byte{0x5c, 0xa7, 0x11})
+	tr, err := transfer.New(transfer.XOR, key, transfer.Options{SectorSize: 512})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,7 +37,7 @@ func TestTransferOnce(t *testing.T) {
 	for _, depth := range []int{alone, together} {
 		tr := xor(t)
 		f := memoryFile(t, bytes.Repeat([]byte("0123456789abcde"), 4096))
-		d := ublktest.NewDisk(t, depth, &target{b: &backing.Backing{FD: int(f.Fd()), Offset: testOffset}, transfer: tr})
+		d := ublktest.NewDisk(t, depth, &Target{Backing: &backing.Backing{FD: int(f.Fd()), Offset: testOffset}, Transfer: tr})
 		stored := pattern(testBytes)
 		tr.Encrypt(stored, testStart)
 		for _, results := range [][]int32{nil, answers(failed(unix.EINTR), failed(unix.EAGAIN), failed(unix.EINTR))} {
@@ -61,7 +67,7 @@ func clearRange(t *testing.T, f *os.File) {
 func TestTransferInParts(t *testing.T) {
 	tr := xor(t)
 	reader, writer := pipe(t)
-	d := ublktest.NewDisk(t, together, &target{b: &backing.Backing{FD: reader}, transfer: tr})
+	d := ublktest.NewDisk(t, together, &Target{Backing: &backing.Backing{FD: reader}, Transfer: tr})
 	stored := pattern(testBytes)
 	tr.Encrypt(stored, testStart)
 	rest := stored[700:]

@@ -1,4 +1,6 @@
-package loop
+// Package target answers the requests of a device from its backing. Each request becomes a
+// chain of ring operations, one after another, without a goroutine or an allocation.
+package target
 
 import (
 	"golang.org/x/sys/unix"
@@ -9,30 +11,30 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
-// target answers a device's requests from its backing file.
-type target struct {
-	b        *backing.Backing
-	transfer transfer.Transfer // nil for none
+// Target answers a device's requests from its backing.
+type Target struct {
+	Backing  *backing.Backing
+	Transfer transfer.Transfer // nil for none
 }
 
 // NewHandler implements ublk.Target.
-func (t *target) NewHandler(q *ublk.Queue) (ublk.Handler, error) {
-	file, err := q.RegisterFile(t.b.FD)
+func (t *Target) NewHandler(q *ublk.Queue) (ublk.Handler, error) {
+	file, err := q.RegisterFile(t.Backing.FD)
 	if err != nil {
 		return nil, err
 	}
-	if t.b.Lock != nil {
+	if t.Backing.Lock != nil {
 		// A ring outlives its process until its last operation has ended, and the lock with it.
-		if _, err := q.RegisterFile(t.b.Lock.RingFD()); err != nil {
+		if _, err := q.RegisterFile(t.Backing.Lock.RingFD()); err != nil {
 			return nil, err
 		}
 	}
-	if t.b.Direct {
-		file.Block = t.b.SectorSize
+	if t.Backing.Direct {
+		file.Block = t.Backing.SectorSize
 	}
 	return &handler{
-		file: file, offset: t.b.Offset, isDisk: t.b.IsDisk, readOnly: t.b.ReadOnly,
-		transfer: t.transfer, tags: make([]progress, q.Depth()),
+		file: file, offset: t.Backing.Offset, isDisk: t.Backing.IsDisk, readOnly: t.Backing.ReadOnly,
+		transfer: t.Transfer, tags: make([]progress, q.Depth()),
 	}, nil
 }
 
