@@ -25,18 +25,17 @@ import (
 
 // fakeDevices keeps devices in a list only.
 type fakeDevices struct {
-	mu       sync.Mutex
-	devices  map[uint32]loop.Status
-	configs  []loop.Config
-	content  string // content of the last device's file
-	key      string // key of the last device
-	addErr   error
-	gone     int           // number of removed devices
-	adding   chan struct{} // if not nil, Add waits until it can receive from it
-	released chan uint32
-	stats    []loop.DeviceStats
-	// canUpgrade is the reason to refuse an upgrade, set before the requests.
-	canUpgrade error
+	mu         sync.Mutex
+	devices    map[uint32]loop.Status
+	configs    []loop.Config
+	content    string // content of the last device's file
+	key        string // key of the last device
+	addErr     error
+	gone       int           // number of removed devices
+	adding     chan struct{} // if not nil, Add waits until it can receive from it
+	released   chan uint32
+	stats      []loop.DeviceStats
+	upgradeErr error // the reason to refuse an upgrade
 }
 
 func (d *fakeDevices) Add(file *os.File, cfg loop.Config) (loop.Status, error) {
@@ -68,6 +67,18 @@ func (d *fakeDevices) fail(err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.addErr = err
+}
+
+func (d *fakeDevices) refuseUpgrade(err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.upgradeErr = err
+}
+
+func (d *fakeDevices) canUpgrade() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.upgradeErr
 }
 
 func (d *fakeDevices) Keep(id uint32) error {
@@ -149,7 +160,7 @@ func newStandWith(t *testing.T, adding chan struct{}, patience time.Duration) *s
 		Hint:     func(err error) string { return "about " + err.Error() },
 		Status:   func() client.ServerStatus { return client.ServerStatus{Version: "v1"} },
 	}
-	api.CanUpgrade = func() error { return s.devices.canUpgrade }
+	api.CanUpgrade = s.devices.canUpgrade
 	api.Upgrade = func() error { return unix.ENOEXEC }
 	h := api.HTTP()
 	h.ReadHeaderTimeout, h.IdleTimeout = patience, max(h.IdleTimeout, patience)
@@ -304,7 +315,7 @@ func TestUpgradeFails(t *testing.T) {
 		t.Errorf("after the first answer: %v", err)
 	}
 	s = newStand(t)
-	s.devices.canUpgrade = loop.ErrInUse
+	s.devices.refuseUpgrade(loop.ErrInUse)
 	if err := client.New(s.socket).Upgrade(context.Background()); !client.HasStatus(err, 409) {
 		t.Errorf("before it: %v", err)
 	}
