@@ -1,0 +1,138 @@
+package mapping
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/ublk-loop/ublk-loop/transfer/table"
+)
+
+// maxExtents is the largest number of extents and stripes of a plan. A table can
+// use another many times, so that the number can double with each table.
+const maxExtents = 1 << 16
+
+// builder is the state of New.
+type builder struct {
+	plan    *Plan
+	stack   *table.Stack
+	tables  []*space       // of the tables so far
+	devices map[string]int // numbers of the devices
+	size    int            // extents and stripes so far
+}
+
+// New returns the plan of a stack that table.Stack.CheckDevices has accepted.
+// It returns table.ErrLimit for a plan with too many extents.
+func New(stack *table.Stack) (*Plan, error) {
+	b := builder{plan: &Plan{}, stack: stack, devices: make(map[string]int)}
+	for i, device := range stack.Devices() {
+		b.devices[device] = i
+	}
+	for i := range stack.Tables {
+		s, err := b.table(&stack.Tables[i])
+		if err != nil {
+			return nil, fmt.Errorf("map table %d: %w", i, err)
+		}
+		b.tables = append(b.tables, s)
+	}
+	p := b.plan
+	p.top = b.tables[len(b.tables)-1]
+	p.levels = p.top.levels
+	p.flush = p.flushDevices(p.top, make(map[*space]bool))
+	return p, nil
+}
+
+// table returns the space of a table.
+func (b *builder) table(t *table.Table) (*space, error) {
+	s := &space{size: toBytes(t.Sectors())}
+	for i := range t.Lines {
+		if err := b.line(s, &t.Lines[i]); err != nil {
+			return nil, fmt.Errorf("line %d: %w", i+1, err)
+		}
+	}
+	return s, nil
+}
+
+// line appends the extents of a line to a space.
+func (b *builder) line(s *space, l *table.Line) error {
+	start, length := toBytes(l.Start), toBytes(l.Length)
+	switch t := l.Target.(type) {
+	case *table.Linear:
+		return b.copy(s, start, length, b.branch(&t.Location))
+	case *table.Striped:
+		return b.striped(s, start, length, t)
+	case *table.Crypt:
+		below := b.branch(&t.Location)
+		s.levels = max(s.levels, below.space.levels+1)
+		b.plan.layers = append(b.plan.layers, layer{t, below})
+		return b.append(s, extent{start, kindLayer, len(b.plan.layers) - 1, 0})
+	case *table.Zero:
+		return b.append(s, extent{start: start, kind: kindZero})
+	case *table.ErrorTarget:
+		return b.append(s, extent{start: start, kind: kindError})
+	default:
+		return fmt.Errorf("target %s: %w", t.Type(), table.ErrUnsupported)
+	}
+}
+
+// striped appends a striped line. A single stripe is linear.
+func (b *builder) striped(s *space, start, length uint64, t *table.Striped) error {
+	if len(t.Stripes) == 1 {
+		return b.copy(s, start, length, b.branch(&t.Stripes[0]))
+	}
+	st := stripes{chunk: toBytes(uint64(t.Chunk))}
+	for i := range t.Stripes {
+		branch := b.branch(&t.Stripes[i])
+		st.branches = append(st.branches, branch)
+		s.levels = max(s.levels, branch.space.levels)
+	}
+	b.size += len(st.branches)
+	b.plan.stripes = append(b.plan.stripes, st)
+	return b.append(s, extent{start, kindStripes, len(b.plan.stripes) - 1, 0})
+}
+
+// branch returns the place of a location: in a table, or in a space with
+// nothing but a device.
+func (b *builder) branch(l *table.Location) branch {
+	offset := toBytes(l.Start)
+	if i, ok := b.stack.Table(l.Device); ok {
+		return branch{b.tables[i], offset}
+	}
+	return branch{&space{[]extent{{index: b.devices[l.Device]}}, math.MaxInt64, 0}, offset}
+}
+
+// copy appends what is below a range of a space.
+func (b *builder) copy(s *space, start, length uint64, below branch) error {
+	s.levels = max(s.levels, below.space.levels)
+	for length > 0 {
+		e, n := below.space.find(below.offset)
+		n = min(n, length)
+		c := *e
+		c.offset += below.offset - e.start
+		c.start = start
+		if err := b.append(s, c); err != nil {
+			return err
+		}
+		start, below.offset, length = start+n, below.offset+n, length-n
+	}
+	return nil
+}
+
+// append appends an extent, or nothing if it continues the last one.
+func (b *builder) append(s *space, e extent) error {
+	if n := len(s.extents); n > 0 && s.extents[n-1].continuedBy(&e) {
+		return nil
+	}
+	if b.size++; b.size > maxExtents {
+		return fmt.Errorf("more than %d extents: %w", maxExtents, table.ErrLimit)
+	}
+	s.extents = append(s.extents, e)
+	return nil
+}
+
+// continuedBy reports whether the next extent is one with this.
+func (e *extent) continuedBy(next *extent) bool {
+	if e.kind != next.kind || e.index != next.index {
+		return false
+	}
+	return e.kind == kindZero || e.kind == kindError || e.offset+next.start-e.start == next.offset
+}

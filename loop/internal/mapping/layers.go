@@ -1,0 +1,88 @@
+package mapping
+
+import "github.com/ublk-loop/ublk-loop/transfer"
+
+// A Run is a part of a request that one layer transforms.
+type Run struct {
+	Layer  int    // number of the layer, in the order of Plan.Crypts
+	Sector uint64 // number of the first 512 bytes, in the line of the layer
+	At     uint64 // in the request
+	Length uint64
+}
+
+// A LayerWalk yields the runs of one level of a request, from its first byte to
+// its last. Level 0 is the first layer on the way down from each byte. A write
+// transforms the levels from 0 up, a read from the last down.
+type LayerWalk struct {
+	plan         *Plan
+	level        int
+	start        uint64
+	done, length uint64
+	ahead        Run // the next run, if its length is not 0
+}
+
+// LayerWalk returns the walk through a level of a range of the device, which is
+// not empty and lies within the device.
+func (p *Plan) LayerWalk(level int, offset, length uint64) LayerWalk {
+	return LayerWalk{plan: p, level: level, start: offset, length: length}
+}
+
+// Next returns the next run; ok is false behind the last. No two runs could be
+// one.
+func (w *LayerWalk) Next() (run Run, ok bool) {
+	run, w.ahead = w.ahead, Run{}
+	for w.done < w.length {
+		next, found := w.step()
+		switch {
+		case !found:
+		case run.Length == 0:
+			run = next
+		case run.continuedBy(&next):
+			run.Length += next.Length
+		default:
+			w.ahead = next
+			return run, true
+		}
+	}
+	return run, run.Length != 0
+}
+
+// continuedBy reports whether the next run is one with this.
+func (r *Run) continuedBy(next *Run) bool {
+	return r.Layer == next.Layer && r.At+r.Length == next.At && r.Sector+r.Length>>transfer.SectorShift == next.Sector
+}
+
+// step returns the run at the current position, if there is one, and goes on to
+// where it ends.
+func (w *LayerWalk) step() (Run, bool) {
+	run, found := w.plan.layerAt(w.level, w.start+w.done, w.length-w.done)
+	run.At = w.done
+	w.done += run.Length
+	return run, found
+}
+
+// layerAt goes down from an offset to a level, with at most n bytes. Without a
+// layer at that level it returns only the length.
+func (p *Plan) layerAt(level int, offset, n uint64) (Run, bool) {
+	s := p.top
+	for {
+		e, left := s.find(offset)
+		n = min(n, left)
+		in := offset - e.start + e.offset
+		switch e.kind {
+		case kindStripes:
+			b, below, left := p.stripes[e.index].place(in)
+			n = min(n, left)
+			s, offset = b.space, below
+		case kindLayer:
+			if level == 0 {
+				return Run{Layer: e.index, Sector: in >> transfer.SectorShift, Length: n}, true
+			}
+			level--
+			b := &p.layers[e.index].below
+			s, offset = b.space, b.offset+in
+		default:
+			return Run{Length: n}, false
+		}
+	}
+}

@@ -1,0 +1,134 @@
+package mapping
+
+import (
+	"slices"
+
+	"github.com/ublk-loop/ublk-loop/transfer"
+	"github.com/ublk-loop/ublk-loop/transfer/table"
+)
+
+// A Plan maps the addresses of a device to those of files and disks.
+type Plan struct {
+	top     *space
+	stripes []stripes
+	layers  []layer
+	levels  int
+	flush   []int
+}
+
+// space is an address range. The extents are sorted and leave no gap.
+type space struct {
+	extents []extent
+	size    uint64
+	levels  int // layers on the path with the most of them
+}
+
+// extent is a part of a space, up to the next extent.
+type extent struct {
+	start  uint64 // in the space
+	kind   kind
+	index  int    // of the device, in stripes, or in layers
+	offset uint64 // of the start in what the index says
+}
+
+// kind says what an extent is.
+type kind uint8
+
+const (
+	kindDevice kind = iota
+	kindZero
+	kindError
+	kindStripes
+	kindLayer
+)
+
+// branch is a place in a space.
+type branch struct {
+	space  *space
+	offset uint64
+}
+
+// stripes are the branches over which chunks are distributed.
+type stripes struct {
+	chunk    uint64
+	branches []branch
+}
+
+// layer is a target that changes the bytes, above a branch.
+type layer struct {
+	crypt *table.Crypt
+	below branch
+}
+
+// Size returns the size of the device.
+func (p *Plan) Size() uint64 { return p.top.size }
+
+// Levels returns the number of layers above each other on the path with the most
+// of them. It is 0 if no layer changes any byte.
+func (p *Plan) Levels() int { return p.levels }
+
+// Crypts returns the lines of the layers, in the order of Run.Layer.
+func (p *Plan) Crypts() []*table.Crypt {
+	crypts := make([]*table.Crypt, len(p.layers))
+	for i := range p.layers {
+		crypts[i] = p.layers[i].crypt
+	}
+	return crypts
+}
+
+// FlushDevices returns the devices that a flush goes to: those that can hold
+// data of the device, in ascending order.
+func (p *Plan) FlushDevices() []int { return p.flush }
+
+// find returns the extent at an offset, and the number of bytes to its end.
+func (s *space) find(offset uint64) (*extent, uint64) {
+	low, high := 0, len(s.extents)
+	for high-low > 1 {
+		middle := int(uint(low+high) >> 1)
+		if s.extents[middle].start <= offset {
+			low = middle
+		} else {
+			high = middle
+		}
+	}
+	end := s.size
+	if low+1 < len(s.extents) {
+		end = s.extents[low+1].start
+	}
+	return &s.extents[low], end - offset
+}
+
+// place returns the branch of a byte, and the number of bytes to the end of its
+// chunk (stripe_map_sector in drivers/md/dm-stripe.c).
+func (s *stripes) place(offset uint64) (b *branch, in, left uint64) {
+	chunk, within := offset/s.chunk, offset%s.chunk
+	count := uint64(len(s.branches))
+	row, i := chunk/count, chunk%count
+	b = &s.branches[i]
+	return b, b.offset + row*s.chunk + within, s.chunk - within
+}
+
+// flushDevices returns the devices below a space.
+func (p *Plan) flushDevices(s *space, seen map[*space]bool) (devices []int) {
+	if seen[s] {
+		return nil
+	}
+	seen[s] = true
+	for i := range s.extents {
+		switch e := &s.extents[i]; e.kind {
+		case kindDevice:
+			devices = append(devices, e.index)
+		case kindStripes:
+			for _, b := range p.stripes[e.index].branches {
+				devices = append(devices, p.flushDevices(b.space, seen)...)
+			}
+		case kindLayer:
+			devices = append(devices, p.flushDevices(p.layers[e.index].below.space, seen)...)
+		}
+	}
+	slices.Sort(devices)
+	return slices.Compact(devices)
+}
+
+// toBytes converts sectors.
+func toBytes(sectors uint64) uint64 { return sectors << transfer.SectorShift }

@@ -1,0 +1,102 @@
+package mapping
+
+// Kind says what a piece is.
+type Kind uint8
+
+// Kinds of pieces.
+const (
+	Device Kind = iota // a part of a file or disk
+	Zero               // reads are zeroes, writes and discards do nothing
+	Error              // EIO
+)
+
+// A Piece is a part of a request that goes to one place.
+type Piece struct {
+	Kind   Kind
+	Device int    // number of the device, for a piece of that kind
+	Offset uint64 // in the device
+	At     uint64 // in the request
+	Length uint64
+}
+
+// continuedBy reports whether the next piece is one with this. At is not
+// compared: the pieces of a walk follow each other.
+func (p *Piece) continuedBy(next *Piece) bool {
+	return p.Kind == next.Kind && p.Device == next.Device && (p.Kind != Device || p.Offset+p.Length == next.Offset)
+}
+
+// A Walk yields the pieces of a range of the device, from its first byte to its
+// last. No two pieces could be one.
+type Walk struct {
+	plan         *Plan
+	start        uint64
+	done, length uint64
+	ahead        Piece // the next piece, if its length is not 0
+}
+
+// Walk returns the walk through a range of the device, which is not empty and
+// lies within the device.
+func (p *Plan) Walk(offset, length uint64) Walk {
+	return Walk{plan: p, start: offset, length: length}
+}
+
+// Next returns the next piece; ok is false behind the last.
+func (w *Walk) Next() (piece Piece, ok bool) {
+	if w.ahead.Length == 0 {
+		if w.done == w.length {
+			return Piece{}, false
+		}
+		w.ahead = w.step()
+	}
+	piece, w.ahead = w.ahead, Piece{}
+	for w.done < w.length {
+		next := w.step()
+		if !piece.continuedBy(&next) {
+			w.ahead = next
+			break
+		}
+		piece.Length += next.Length
+	}
+	return piece, true
+}
+
+// step returns what is at the current position, up to where that ends.
+func (w *Walk) step() Piece {
+	piece := w.plan.at(w.start+w.done, w.length-w.done)
+	piece.At = w.done
+	w.done += piece.Length
+	return piece
+}
+
+// at goes down from an offset to what is there, of at most n bytes.
+func (p *Plan) at(offset, n uint64) Piece {
+	s := p.top
+	for {
+		e, left := s.find(offset)
+		n = min(n, left)
+		in := offset - e.start + e.offset
+		switch e.kind {
+		case kindStripes:
+			b, below, left := p.stripes[e.index].place(in)
+			n = min(n, left)
+			s, offset = b.space, below
+		case kindLayer:
+			b := &p.layers[e.index].below
+			s, offset = b.space, b.offset+in
+		default:
+			return e.piece(in, n)
+		}
+	}
+}
+
+// piece returns a part of an extent with nothing below it.
+func (e *extent) piece(in, n uint64) Piece {
+	switch e.kind {
+	case kindZero:
+		return Piece{Kind: Zero, Length: n}
+	case kindError:
+		return Piece{Kind: Error, Length: n}
+	default:
+		return Piece{Kind: Device, Device: e.index, Offset: in, Length: n}
+	}
+}
