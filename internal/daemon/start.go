@@ -1,187 +1,43 @@
 package daemon
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"os"
-	"slices"
-	"strconv"
-	"strings"
-	"syscall"
 
-	"golang.org/x/sys/unix"
-
-	"github.com/ublk-loop/ublk-loop/internal/confine"
+	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/internal/hint"
 )
 
-// selfPath leads to the running program, even if its file was replaced.
-const selfPath = "/proc/self/exe"
-
-// launch describes how to start a role in another process, or in this one.
-type launch struct {
-	role  role
-	files descriptors
-	// task returns the task. Its argument are the warnings of unavailable protections.
-	task func(warnings []string) any
-	name string // the name that ps shows after the role
+// Pending is a device in the making. Unless it is kept, it is removed when this process
+// ends.
+//
+//	Start -> Ready -> Keep, or in between: Abandon
+type Pending interface {
+	// Ready waits until the device can be opened.
+	Ready() (*client.Device, error)
+	// Keep makes the device outlive this process.
+	Keep() error
+	// Abandon removes a device that was not kept, and waits until it is completely gone.
+	Abandon() error
 }
 
-// manager reports whether a service manager starts the role.
-func (l *launch) manager() confine.Manager { return confine.Manager(l.files[notifyFile] != nil) }
+// HintStartServe is the hint if no server of many devices runs.
+const HintStartServe = "start ublk-loop serve, or the unit ublk-loop.socket"
 
-// start starts a confined server in a process and session of its own. The process
-// inherits only the files of the launch and standard error. The message is complete
-// before the process starts.
-func (l *launch) start(errOut *os.File) (*os.Process, error) {
-	var process *os.Process
-	err := confine.OnThread(l.manager(), func(warnings []string) error {
-		told, err := l.inMemory(warnings)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = told.Close() }()
-		process, err = l.startConfined(told, errOut)
-		return err
-	})
-	return process, err
-}
-
-// startSilently starts a process that waits for its message at stream, one of the files.
-// It returns the message, which the caller has to send.
-func (l *launch) startSilently(stream *os.File) (process *os.Process, text []byte, err error) {
-	err = confine.OnThread(l.manager(), func(warnings []string) error {
-		if text, err = encode(l.task(warnings), l.files); err != nil {
-			return err
-		}
-		process, err = l.startConfined(stream, nil)
-		return err
-	})
-	return process, text, err
-}
-
-// startConfined starts a process with the privileges of the calling thread.
-func (l *launch) startConfined(told, errOut *os.File) (*os.Process, error) {
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-	if err != nil {
-		return nil, err
+// Start asks the server of many devices for the device. If no such server runs, or it
+// cannot serve the device, Start starts a process for it. The context ends, with a cause,
+// when the user interrupts.
+func Start(ctx context.Context, j *Job) (Pending, error) {
+	if j.Standalone || j.Recover != nil || j.Log != nil {
+		return startInBackground(ctx, j)
 	}
-	defer func() { _ = null.Close() }()
-	if errOut == nil {
-		errOut = null
+	pending, err := startLeased(ctx, j, client.New(client.DefaultSocket))
+	switch {
+	case !errors.Is(err, client.ErrNoServer):
+		return pending, err
+	case j.Autoclear > 0:
+		return nil, &hint.Error{Err: fmt.Errorf("autoclear: %w", err), Hint: HintStartServe}
 	}
-	return os.StartProcess(selfPath, l.args(told), &os.ProcAttr{
-		Dir: "/", Env: serverEnv(os.Environ()), Files: l.table(null, null, errOut, told),
-		Sys: &syscall.SysProcAttr{Setsid: true}, // no signal of a terminal reaches it
-	})
-}
-
-// become makes this process a confined server by executing this program again. It returns
-// only if that fails.
-func (l *launch) become() error {
-	return confine.OnThread(l.manager(), func(warnings []string) error { return l.execute(selfPath, warnings) })
-}
-
-// execute replaces this program with another, with the privileges of the calling thread.
-// It returns only an error, and has changed nothing then.
-func (l *launch) execute(program string, warnings []string) error {
-	told, err := l.inMemory(warnings)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = told.Close() }()
-	passed := append(l.open(), told)
-	setCloseOnExec(passed, false)
-	err = unix.Exec(program, l.args(told), serverEnv(os.Environ()))
-	setCloseOnExec(passed, true)
-	return fmt.Errorf("execute %s: %w", program, err)
-}
-
-// call runs a task in a child process, and waits for its end. The child has the server's
-// privileges, and does the operations that a server must not do itself.
-func (l *launch) call() (*os.ProcessState, error) {
-	told, err := l.inMemory(nil)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = told.Close() }()
-	process, err := os.StartProcess(selfPath, l.args(told), &os.ProcAttr{
-		Env: serverEnv(os.Environ()), Files: l.table(nil, nil, os.Stderr, told),
-	})
-	if err != nil {
-		return nil, err
-	}
-	return process.Wait()
-}
-
-func (l *launch) inMemory(warnings []string) (*os.File, error) {
-	text, err := encode(l.task(warnings), l.files)
-	if err != nil {
-		return nil, err
-	}
-	return inMemory(text)
-}
-
-func (l *launch) args(told *os.File) []string {
-	args := []string{"ublk-loop", l.role.name, strconv.Itoa(int(told.Fd()))}
-	if l.name != "" {
-		args = append(args, l.name)
-	}
-	return args
-}
-
-// open returns the files that are not nil.
-func (l *launch) open() []*os.File {
-	var files []*os.File
-	for _, f := range l.files {
-		if f != nil {
-			files = append(files, f)
-		}
-	}
-	return files
-}
-
-// table returns the files of a new process. Each file keeps its number, so that one
-// message suits both a new process and a program that replaces this one.
-func (l *launch) table(in, out, errOut, told *os.File) []*os.File {
-	table := []*os.File{in, out, errOut}
-	for _, f := range append(l.open(), told) {
-		for fd := int(f.Fd()); fd >= len(table); {
-			table = append(table, nil)
-		}
-		table[f.Fd()] = f
-	}
-	return table
-}
-
-func setCloseOnExec(files []*os.File, on bool) {
-	flag := 0
-	if on {
-		flag = unix.FD_CLOEXEC
-	}
-	for _, f := range files {
-		_, _ = unix.FcntlInt(f.Fd(), unix.F_SETFD, flag)
-	}
-}
-
-// keptVariables serve to diagnose a server. The other variables of the Go runtime
-// (GOGC, GOMEMLIMIT, GOMAXPROCS) would tune the server for another program.
-var keptVariables = []string{"GODEBUG", "GOTRACEBACK", "GOCOVERDIR", "GORACE"}
-
-// serverEnv returns the variables that a server keeps.
-func serverEnv(environ []string) []string {
-	env := []string{}
-	for _, v := range environ {
-		if name, _, _ := strings.Cut(v, "="); slices.Contains(keptVariables, name) {
-			env = append(env, v)
-		}
-	}
-	return env
-}
-
-// callFailed returns the error of a child, or nil if the child succeeded.
-func callFailed(state *os.ProcessState, err error) error {
-	if err == nil && !state.Success() {
-		err = errors.New(state.String())
-	}
-	return err
+	return startInBackground(ctx, j)
 }
