@@ -17,7 +17,7 @@ const checkSector = 1 << 54
 // 2^32, and reveals no more of the key than any sector on the disk does. It is empty for
 // XOR, because these bytes would be the key.
 func keyCheck(c *TransferConfig, t transfer.Transfer, sectorSize uint32) string {
-	if c.Name != transfer.AESXTSPlain64 {
+	if c.Name == transfer.XOR {
 		return ""
 	}
 	sector := make([]byte, sectorSize)
