@@ -5,9 +5,9 @@
 //	mount held.Device.Device …
 //	held.Close() // the device goes with its last user
 //
-// A device with a lease belongs to a connection. The server removes the device when the
-// connection has ended, because the client closed it or died, and the device is no
-// longer in use. Attach also keeps the device open, so that its number cannot become
+// A device with a lease belongs to a connection. The server removes the device when two
+// things are true: the connection has ended, by the client or with it, and the device is
+// not in use. Attach also keeps the device open, so that its number cannot become
 // another device's before the caller mounts it.
 //
 // The types mirror the protocol (docs/serve.md, docs/json.md). They are independent of

@@ -38,6 +38,6 @@ func DevicePath(id uint32) string { return fmt.Sprintf("/v1/devices/%d", id) }
 
 // Files are the open files of an AddRequest.
 type Files struct {
-	File *os.File // from loop.OpenPath
+	File *os.File // opened with O_PATH
 	Key  *os.File // the server reads it to its end; nil for none
 }

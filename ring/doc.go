@@ -6,8 +6,7 @@
 // A ring's queues and entries are in memory that is shared with the kernel,
 // outside the Go heap. The ring reads words that the kernel writes (CQ tail, SQ
 // head) with an acquire load, and writes words that the kernel reads (SQ tail,
-// CQ head) with a release store. The names of fields that hold such a word
-// start with k. Memory that an entry points to must not move until its
+// CQ head) with a release store. Memory that an entry points to must not move until its
 // completion has been read, so it must be off-heap or pinned by the caller.
 //
 // # Threads

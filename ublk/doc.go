@@ -9,22 +9,23 @@
 // # Protocol
 //
 // Commands to /dev/ublk-control ([Control]) add, describe, start, stop and delete device N.
-// An added device has /dev/ublkcN, which one process opens to serve it. Each queue of the
+// Adding a device makes /dev/ublkcN. One process, the server, opens it. Each queue of the
 // device has an array of I/O descriptors, one for each tag, which the server maps from
 // /dev/ublkcN. The server sends a fetch command for every tag. When a request comes, the
 // driver fills the descriptor of a tag and completes the tag's fetch. The server answers
 // with a command that commits the result and fetches again. When all tags are fetched, the
-// start of the device makes /dev/ublkbN. The stop flushes and removes /dev/ublkbN, and then
-// ends every fetch with ENODEV. The end of the last fetch is the end of a queue, so the
-// server never waits for a fixed time.
+// driver can start the device, which makes /dev/ublkbN. A stop flushes and removes
+// /dev/ublkbN, and then ends every fetch with ENODEV. A queue has ended when its last fetch
+// has ended: the server waits for that event, and never for a fixed time.
 //
 // A device with UBLK_F_USER_RECOVERY outlives its server. Its disk stays, and another
 // process takes it over ([Control.Recover]) with the same queues, tags and features.
 //
 // # Threads
 //
-// One goroutine on one locked thread with one ring serves a queue, because the driver binds
-// a tag to the task that fetched it. Several queues can share a thread ([Threads]).
+// The driver binds a tag to the thread that fetched it. So one goroutine serves a queue, on a
+// locked thread with one ring. Each queue has a thread of its own, unless [Threads] lets
+// several queues share one.
 // Handlers run on that thread. Between a request and its result there is no lock, no
 // allocation and no other goroutine, except for Async. Any number of goroutines may use a
 // [Control]. Each thread needs one of Go's processors, so GOMAXPROCS should exceed the

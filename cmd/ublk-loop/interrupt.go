@@ -10,7 +10,8 @@ import (
 )
 
 // interruptible returns a context that ends at the first SIGINT or SIGTERM, with the
-// cause report.ErrInterrupted. A second signal ends the process at once.
+// cause report.ErrInterrupted. An interrupted add then removes its device
+// (daemon.Pending.Abandon). A second signal ends the process at once.
 func interruptible(parent context.Context) (ctx context.Context, stop func()) {
 	signaled, ignore := signal.NotifyContext(parent, unix.SIGINT, unix.SIGTERM)
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(parent))
