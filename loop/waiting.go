@@ -12,14 +12,14 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
-// Waits reports whether device cfg.ID waits for a server (OnCrash) and was attached with
-// the same file and configuration. Recover then does what Attach cannot. Waits is for a
+// WaitsForServer reports whether device cfg.ID waits for a server (OnCrash) and was attached with
+// the same file and configuration. Recover then does what Attach cannot. It is for a
 // service that is started again.
 //
 // It returns false if Attach has an answer of its own: the device does not exist, is
 // served, belongs to another program, or cannot be recovered. It returns an error that
 // wraps EEXIST if the device waits but has another file or configuration.
-func Waits(ctl *ublk.Control, file *os.File, cfg *Config) (bool, error) {
+func WaitsForServer(ctl *ublk.Control, file *os.File, cfg *Config) (bool, error) {
 	if features, err := cfg.OnCrash.features(); cfg.ID == nil || err != nil || features == 0 {
 		return false, nil
 	}

@@ -134,7 +134,7 @@ func (a *app) recoverIfWaiting(j *daemon.Job) error {
 		return err
 	}
 	defer func() { _ = drv.Close() }()
-	waits, err := drv.Waits(j.File, &j.Config)
+	waits, err := drv.WaitsForServer(j.File, &j.Config)
 	if waits {
 		j.Recover = j.Config.ID
 	}

@@ -40,7 +40,7 @@ type app struct {
 type driver interface {
 	List() ([]client.Device, error)
 	Find(file *os.File) ([]uint32, error)
-	Waits(file *os.File, cfg *loop.Config) (bool, error)
+	WaitsForServer(file *os.File, cfg *loop.Config) (bool, error)
 	Detach(id uint32, opts loop.DetachOptions) error
 	Resize(id uint32, opts loop.ResizeOptions) error
 	Features() (ublk.Features, error)

@@ -35,9 +35,9 @@ func (k *kernel) List() ([]client.Device, error) {
 // Find implements driver.
 func (k *kernel) Find(file *os.File) ([]uint32, error) { return loop.Find(k.ctl, file) }
 
-// Waits implements driver.
-func (k *kernel) Waits(file *os.File, cfg *loop.Config) (bool, error) {
-	return loop.Waits(k.ctl, file, cfg)
+// WaitsForServer implements driver.
+func (k *kernel) WaitsForServer(file *os.File, cfg *loop.Config) (bool, error) {
+	return loop.WaitsForServer(k.ctl, file, cfg)
 }
 
 // Detach implements driver.

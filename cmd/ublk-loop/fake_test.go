@@ -24,7 +24,7 @@ type fakeDriver struct {
 	err      error            // error of every call
 	refuse   map[uint32]error // errors of Detach and Resize, by device
 	forced   []uint32
-	waits    map[uint32]bool // results of Waits, by device
+	waits    map[uint32]bool // results of WaitsForServer, by device
 	resized  []resized
 	closed   bool
 }
@@ -47,7 +47,7 @@ func (d *fakeDriver) Find(file *os.File) ([]uint32, error) {
 	return ids, d.err
 }
 
-func (d *fakeDriver) Waits(_ *os.File, cfg *loop.Config) (bool, error) {
+func (d *fakeDriver) WaitsForServer(_ *os.File, cfg *loop.Config) (bool, error) {
 	return cfg.ID != nil && d.waits[*cfg.ID], d.err
 }
 

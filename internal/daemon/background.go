@@ -14,8 +14,11 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/internal/confine"
+	"github.com/ublk-loop/ublk-loop/internal/eintr"
 	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/internal/udev"
+	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
 // background is a server in a process of its own, from its start until it stays.
@@ -142,4 +145,49 @@ func (s *background) Keep() error {
 		return errServerEnded // the write fails only if the server has ended
 	}
 	return errors.Join(s.control.Close(), s.process.Release())
+}
+
+// Abandon implements Pending: it is what an interrupted add ends with. The server ends by
+// itself once its end of control is closed, and removes its device. What a server leaves
+// that was killed is removed here.
+func (s *background) Abandon() error {
+	_ = s.control.Close()
+	if s.recovers {
+		return s.process.Release()
+	}
+	var info unix.Siginfo
+	if err := eintr.Repeat(func() error {
+		return unix.Waitid(unix.P_PID, s.process.Pid, &info, unix.WEXITED|unix.WNOWAIT, nil)
+	}); err != nil {
+		return fmt.Errorf("wait for the server: %w", err)
+	}
+	var err error
+	if info.Code != cldExited {
+		err = errors.Join(removeRemains(s.process.Pid), loop.SweepLocks())
+	}
+	_, waitErr := s.process.Wait()
+	return errors.Join(err, waitErr)
+}
+
+// cldExited is the si_code of a process that exited (sigaction(2)).
+const cldExited = 1
+
+// removeRemains removes the device of a killed server. The caller has not yet waited for
+// the process, so that its pid still belongs to it.
+func removeRemains(pid int) error {
+	ctl, err := ublk.OpenControl()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = ctl.Close() }()
+	devices, err := loop.List(ctl)
+	if err != nil {
+		return err
+	}
+	for i := range devices {
+		if devices[i].PID == pid {
+			return loop.Detach(ctl, devices[i].ID, loop.DetachOptions{Force: true})
+		}
+	}
+	return nil
 }
