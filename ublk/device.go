@@ -25,6 +25,8 @@ type Device struct {
 	recovers  bool        // taken over: its disk exists before Start
 	counters  []*counters // of each queue
 	threads   *Threads
+	files     int // of a queue
+	parts     int // of a request
 
 	charFD int // /dev/ublkcN, -1 while it is not open
 	queues []*Queue
@@ -69,6 +71,7 @@ func (c *Control) add(opts Options, mode BufferMode) (*Device, error) {
 		return nil, err
 	}
 	d := newDevice(c, infoOf(raw), opts.Threads)
+	d.files, d.parts = orDefault(opts.Files, defaultFiles), opts.Parts
 	d.untrusted = opts.NoPartScan && !d.info.Features.Has(uapi.UBLK_F_NO_AUTO_PART_SCAN)
 	if d.mode != mode {
 		return nil, d.Close()
@@ -82,7 +85,7 @@ func newDevice(c *Control, info Info, threads *Threads) *Device {
 	}
 	return &Device{
 		ctl: c, info: info, mode: modeOf(info.Features), counters: newCounters(int(info.Queues)),
-		threads: threads, charFD: -1, done: make(chan struct{}),
+		threads: threads, files: defaultFiles, charFD: -1, done: make(chan struct{}),
 	}
 }
 
@@ -191,7 +194,7 @@ func (d *Device) takeThreads(ended chan<- error) error {
 			return err
 		}
 		q := &Queue{dev: d, id: i, depth: int(d.info.Depth), mode: d.mode, counters: d.counters[i], ended: ended}
-		q.thread, q.slot, err = d.threads.take(threadKind{cpus, q.depth, q.mode, d.untrusted})
+		q.thread, q.slot, err = d.threads.take(threadKind{cpus, q.depth, q.mode, d.files, d.parts, d.untrusted})
 		if err != nil {
 			return err
 		}

@@ -21,10 +21,10 @@ type File struct {
 const directBlock = 4096
 
 // RegisterFile puts a file in the ring's file table, where it stays until the queue ends.
-// The caller may close its descriptor. A queue can register eight files. The error for
-// another wraps ENFILE.
+// The caller may close its descriptor. The error for more files than Options.Files wraps
+// ENFILE.
 func (q *Queue) RegisterFile(fd int) (File, error) {
-	if q.files == maxFiles {
+	if q.files == q.thread.kind.files {
 		return File{}, fmt.Errorf("register a file of queue %d: %w", q.id, unix.ENFILE)
 	}
 	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)

@@ -29,6 +29,13 @@ type Completer interface {
 	Done(req *Request, result int32)
 }
 
+// PartCompleter is a Completer that divides requests into parts ([Request.PartSQE]).
+type PartCompleter interface {
+	Completer
+	// PartDone receives the result of a part's entry.
+	PartDone(req *Request, part int, result int32)
+}
+
 // Watcher is a Completer that sees, and can replace, the results of [Request.Forward]. It is
 // for tests of results that files rarely have.
 type Watcher interface {
@@ -38,7 +45,7 @@ type Watcher interface {
 	Forwarded(req *Request, result int32, act func(result int32))
 }
 
-// noCompleter stands in for a handler that is not a Completer. It receives no results.
+// noCompleter stands in for a handler that is not a Completer or PartCompleter. It receives no results.
 type noCompleter struct{}
 
 func (noCompleter) Handle(*Request) {}
@@ -46,6 +53,8 @@ func (noCompleter) Handle(*Request) {}
 func (noCompleter) Done(req *Request, _ int32) {
 	req.q.thread.broken = fmt.Errorf("a result of a handler without Done: %w", unix.EINVAL)
 }
+
+func (c noCompleter) PartDone(req *Request, _ int, result int32) { c.Done(req, result) }
 
 // A HandlerFunc is a Target whose queues all have the same Handler.
 type HandlerFunc func(*Request)

@@ -49,7 +49,7 @@ func serveNull(t testing.TB, depth int, target Target) *nullQueue {
 		depth: depth, counters: newCounters(1)[0], ended: ends,
 	}}
 	q.dev.counters = []*counters{q.counters}
-	if q.thread, q.slot, err = ownThreads().take(threadKind{depth: depth}); err != nil {
+	if q.thread, q.slot, err = ownThreads().take(threadKind{depth: depth, files: defaultFiles}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

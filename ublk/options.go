@@ -37,6 +37,12 @@ type Options struct {
 	// Features are further features to request, of those that change nothing for a
 	// server. The driver ignores unknown ones.
 	Features Features
+	// Files is the number of files that a queue can register (Queue.RegisterFile). 0 means
+	// 8.
+	Files int
+	// Parts is the number of parts of a request that can be in flight at once
+	// (Request.PartSQE). 0 means that the handler uses no parts.
+	Parts int
 	// Tag is a number that the driver keeps with the device. A program can recognize its
 	// devices by it.
 	Tag uint64
@@ -47,11 +53,15 @@ type Options struct {
 
 const (
 	defaultDepth      = 128
+	defaultFiles      = 8
 	defaultMaxIOBytes = 1 << 20
 	// Copy mode pins depth × size bytes for each queue: 16 MiB with these defaults.
 	defaultCopyDepth      = 64
 	defaultCopyMaxIOBytes = 256 << 10
 	maxIOBytesLimit       = 1 << uapi.UBLK_IO_BUF_BITS
+	// A ring has at most 32768 entries and files (IORING_MAX_ENTRIES, IORING_MAX_FIXED_FILES).
+	maxFiles = 1 << 10
+	maxParts = 1 << 10
 )
 
 func (o *Options) validate() error {
@@ -60,6 +70,10 @@ func (o *Options) validate() error {
 		return fmt.Errorf("%d queues: not from 1 to %d: %w", o.Queues, uapi.UBLK_MAX_NR_QUEUES, unix.EINVAL)
 	case o.Depth < 0 || o.Depth > uapi.UBLK_MAX_QUEUE_DEPTH:
 		return fmt.Errorf("queue depth %d: not from 1 to %d: %w", o.Depth, uapi.UBLK_MAX_QUEUE_DEPTH, unix.EINVAL)
+	case o.Files < 0 || o.Files > maxFiles:
+		return fmt.Errorf("%d files: not from 0 to %d: %w", o.Files, maxFiles, unix.EINVAL)
+	case o.Parts < 0 || o.Parts > maxParts:
+		return fmt.Errorf("%d parts: not from 0 to %d: %w", o.Parts, maxParts, unix.EINVAL)
 	case o.MaxIOBytes != 0 && (o.MaxIOBytes < uint32(unix.Getpagesize()) || o.MaxIOBytes > maxIOBytesLimit):
 		return fmt.Errorf("largest request of %d bytes: not from a page to %d: %w", o.MaxIOBytes, maxIOBytesLimit, unix.EINVAL)
 	}

@@ -26,6 +26,7 @@ type Queue struct {
 	handler      Handler
 	done         Completer     // handler, or noCompleter
 	hasDone      bool          // handler is a Completer
+	parts        PartCompleter // handler, or noCompleter
 	watcher      Watcher       // handler, if it is a Watcher
 	files        int           // used slots of the queue in the file table
 	async        *asyncQueue   // nil until the handler calls Request.Async
@@ -60,7 +61,7 @@ func (q *Queue) Ring() *ring.Ring { return q.thread.ring }
 func (q *Queue) BufferSlot(tag int) uint32 { return uint32(q.bufs.first) + uint32(tag) }
 
 // firstFile is the first of the queue's slots in the file table.
-func (q *Queue) firstFile() int { return int(q.slot) * maxFiles }
+func (q *Queue) firstFile() int { return int(q.slot) * q.thread.kind.files }
 
 // setUp makes everything that the queue needs. After an error, call drop.
 func (q *Queue) setUp(target Target) error {
@@ -90,6 +91,10 @@ func (q *Queue) setUpHandler(target Target) error {
 		return err
 	}
 	q.watcher, _ = q.handler.(Watcher)
+	var hasParts bool
+	if q.parts, hasParts = q.handler.(PartCompleter); !hasParts {
+		q.parts = noCompleter{}
+	}
 	if q.done, q.hasDone = q.handler.(Completer); !q.hasDone {
 		q.done = noCompleter{}
 		if q.mode.ZeroCopy() {
@@ -163,6 +168,8 @@ func (q *Queue) complete(kind uint64, req *Request, res int32) error {
 		}
 	case kindUnregister:
 		return fmt.Errorf("unregister buffer of tag %d: %w", req.tag, unix.Errno(-res))
+	default:
+		q.parts.PartDone(req, int(kind>>partShift)-1, res)
 	}
 	return nil
 }

@@ -117,10 +117,10 @@ func TestQueueIsRefused(t *testing.T) {
 // A queue has eight slots for files, and another queue of its thread has eight others.
 func TestQueueRegistersFiles(t *testing.T) {
 	b := onBench(t, BufferCopy, "/dev/null")
-	for i := range uint32(maxFiles) {
+	for i := range uint32(defaultFiles) {
 		file, err := b.RegisterFile(int(os.Stdin.Fd()))
-		if err != nil || file.File != ring.FixedFile(maxFiles+i) {
-			t.Errorf("file %d: %v, error %v; want slot %d", i, file, err, maxFiles+i)
+		if err != nil || file.File != ring.FixedFile(defaultFiles+i) {
+			t.Errorf("file %d: %v, error %v; want slot %d", i, file, err, defaultFiles+i)
 		}
 	}
 	if _, err := b.RegisterFile(int(os.Stdin.Fd())); !errors.Is(err, unix.ENFILE) {

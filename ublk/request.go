@@ -138,6 +138,18 @@ func (req *Request) SQE() *ring.SQE {
 	return sqe
 }
 
+// partShift is the position of the number of a part in the kind of an entry.
+const partShift = 16
+
+// PartSQE is SQE for one of several operations that a request has in flight at once.
+// [PartCompleter.PartDone] receives the result with the number of the part, which is from 0 to
+// Options.Parts - 1. A number can be used again after its result.
+func (req *Request) PartSQE(part int) *ring.SQE {
+	sqe := req.q.thread.sqe()
+	sqe.UserData = req.q.userData(kindPart|uint64(part+1)<<partShift, req.tag)
+	return sqe
+}
+
 // leaveHandler takes the request from the handler. If the handler does not have the request,
 // the device ends with an error, because the tag may belong to another request.
 func (req *Request) leaveHandler(to requestState) bool {

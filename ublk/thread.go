@@ -47,6 +47,8 @@ type threadKind struct {
 	cpus  cpuMask // the driver sends their requests to the queue
 	depth int
 	mode  BufferMode
+	files int // of a queue
+	parts int // of a request
 	// untrusted says that the driver must not trust the thread (loseTrust).
 	untrusted bool
 }
@@ -197,6 +199,7 @@ const (
 	kindRegister
 	kindUnregister
 	kindWake
+	kindPart // above its low 16 bits: the number of the part, from 1
 )
 
 // complete handles one completion.

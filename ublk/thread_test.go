@@ -55,8 +55,11 @@ func TestThreadWithABrokenRing(t *testing.T) {
 // have not freed. So the kernel never takes a linked pair in two parts.
 func TestRingHasRoomForEveryTag(t *testing.T) {
 	for _, depth := range []int{1, 2, 7, 64, 128, 4096} {
-		if n := entriesOf(depth); n < 2*depth+workersOf(depth) || workersOf(depth) < 1 {
+		if n := (&threadKind{depth: depth}).entries(); n < 2*depth+workersOf(depth) || workersOf(depth) < 1 {
 			t.Errorf("%d entries for %d tags", n, depth)
+		}
+		if n := (&threadKind{depth: depth, parts: 3}).entries(); n < 3*depth+workersOf(depth) {
+			t.Errorf("%d entries for %d tags of 3 parts", n, depth)
 		}
 	}
 }

@@ -15,20 +15,20 @@ import (
 // (io_wq_create in io_uring/io-wq.c), and at most one for each entry of a tag.
 func workersOf(depth int) int { return min(2*depth, 4*runtime.NumCPU()) }
 
-// entriesOf returns the largest number of entries that a queue has in flight: two for each
-// tag, submitted together, and one for each worker thread. A worker frees an entry some time
+// entries returns the largest number of entries that a queue has in flight: two for each tag,
+// submitted together, or one for each part, and one for each worker thread. A worker frees an entry some time
 // after its completion (io_wq_free_work in io_uring/io_uring.c), when the tag may already have
 // its next two entries.
 //
 // The kernel has the memory for all of them before the device starts (Ring.Reserve). With too
 // little memory it could take the first entry of a link without the second, which would then
 // not wait for the first. The ring checks each submit for that, and fails with ErrLinkCut.
-func entriesOf(depth int) int { return 2*depth + workersOf(depth) }
+func (k *threadKind) entries() int { return max(2, k.parts)*k.depth + workersOf(k.depth) }
 
 // newRing makes the ring. The entry that polls wakeFD comes first, so it does not use the
 // reserved memory.
 func (t *thread) newRing() error {
-	entries := uint32(len(t.slots) * entriesOf(t.kind.depth))
+	entries := uint32(len(t.slots) * t.kind.entries())
 	r, err := ring.New(ring.Options{
 		Entries:      entries,
 		CQEntries:    entries + 1,
@@ -53,17 +53,14 @@ func (t *thread) newRing() error {
 	return r.Reserve(entries)
 }
 
-// maxFiles is the number of a queue's slots in the file table. The character device is not in
-// the table: such a reference outlives the close of the ring, and the deletion of the device
-// would wait for it.
-const maxFiles = 8
-
-// newTables registers tables with room for each queue's files and buffers. It also sets the
+// newTables registers tables with room for each queue's files and buffers. The character device
+// is not in the table: such a reference outlives the close of the ring, and the deletion of the
+// device would wait for it. newTables also sets the
 // limit of the kernel's worker threads to the sum of what the queues would have on threads of
 // their own.
 func (t *thread) newTables() error {
 	n := len(t.slots)
-	files := make([]int32, n*maxFiles)
+	files := make([]int32, n*t.kind.files)
 	for i := range files {
 		files[i] = -1
 	}

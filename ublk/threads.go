@@ -7,7 +7,7 @@ import (
 )
 
 // Threads serve the queues of several devices (Options.Threads). Queues for the same CPUs, of
-// the same depth and buffer mode, can share a thread and its ring. That needs less memory than
+// the same depth and buffer mode, with as many files and parts, can share a thread and its ring. That needs less memory than
 // a thread for each queue, and costs no speed, because such threads would take turns on these
 // CPUs. But queues on a thread share its fate: if the submission of an operation stalls for one
 // of them, or the thread fails, all of them stop. So use one Threads for the devices on one
@@ -85,7 +85,7 @@ func (p *Threads) nextSlots(kind threadKind) int {
 	for _, t := range p.threads[kind] {
 		total += len(t.slots)
 	}
-	each := entriesOf(kind.depth)
+	each := kind.entries()
 	want := max(1, total/max(1, kind.cpus.count()))
 	if want == 1 {
 		return 1

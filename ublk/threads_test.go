@@ -13,7 +13,7 @@ import (
 
 // kindOn returns a kind of thread with a number of CPUs.
 func kindOn(cpus, depth int) threadKind {
-	kind, numbers := threadKind{depth: depth, mode: BufferAutoRegister}, []int(nil)
+	kind, numbers := threadKind{depth: depth, mode: BufferAutoRegister, files: defaultFiles}, []int(nil)
 	for cpu := range cpus {
 		numbers = append(numbers, cpu)
 	}
@@ -56,7 +56,7 @@ func TestThreadsLimit(t *testing.T) {
 		kind := kindOn(1, depth)
 		p := NewThreads(nil)
 		p.threads[kind] = []*thread{{slots: make([]bool, 100000)}}
-		n, each := p.nextSlots(kind), entriesOf(depth)
+		n, each := p.nextSlots(kind), (&threadKind{depth: depth}).entries()
 		if n > 1 && n*each > maxEntries || (n+1)*each <= maxEntries {
 			t.Errorf("depth %d: %d queues of %d entries in a ring of %d", depth, n, each, maxEntries)
 		}
@@ -87,7 +87,7 @@ func TestTablesBeginEmpty(t *testing.T) {
 	if err := th.newTables(); err != nil {
 		t.Fatal(err)
 	}
-	for slot := range uint32(len(th.slots) * maxFiles) {
+	for slot := range uint32(len(th.slots) * defaultFiles) {
 		r.GetSQE().PrepFsync(ring.FixedFile(slot), 0)
 		if err := r.SubmitAndWait(1); err != nil {
 			t.Fatal(err)
@@ -167,7 +167,7 @@ func TestThreadFails(t *testing.T) {
 // A thread calls the function of do, and ends when it is killed.
 func TestThreadKilled(t *testing.T) {
 	p := ownThreads()
-	th, _, err := p.take(threadKind{depth: 4, mode: BufferCopy})
+	th, _, err := p.take(threadKind{depth: 4, mode: BufferCopy, files: defaultFiles})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -188,7 +188,7 @@ func TestThreadKilled(t *testing.T) {
 // alone.
 func TestThreadHasRoomForItsQueues(t *testing.T) {
 	p := NewThreads(func(err error) { t.Error(err) })
-	kind := threadKind{depth: 16, mode: BufferCopy}
+	kind := threadKind{depth: 16, mode: BufferCopy, files: defaultFiles}
 	p.threads[kind] = []*thread{{pool: p, kind: kind, slots: slices.Repeat([]bool{true}, 5)}}
 	th, slot, err := p.take(kind)
 	if err != nil {
@@ -199,7 +199,7 @@ func TestThreadHasRoomForItsQueues(t *testing.T) {
 		t.Fatalf("a thread after five queues has %d slots", n)
 	}
 	err = th.do(func() error {
-		if space := th.ring.SQSpace(); space < n*entriesOf(16) {
+		if space := th.ring.SQSpace(); space < n*(&threadKind{depth: 16}).entries() {
 			t.Errorf("a ring for %d queues has %d entries", n, space)
 		}
 		workers, _, err := th.ring.RegisterIOWQMaxWorkers(0, 0)

@@ -62,7 +62,15 @@ const waitLimit = 20 * time.Second
 // test.
 func NewDisk(t testing.TB, depth int, target ublk.Target) *Disk {
 	t.Helper()
+	return NewDiskWith(t, ublk.Options{Depth: depth}, target)
+}
+
+// NewDiskWith is NewDisk with the depth, the files and the parts of options.
+func NewDiskWith(t testing.TB, opts ublk.Options, target ublk.Target) *Disk {
+	t.Helper()
 	needRing(t)
+	depth := opts.Depth
+	opts.Queues, opts.Mode = 1, ublk.BufferCopy
 	d := &Disk{t: t, idle: make(chan *tag, depth), char: &charFake{Fake: Fake{Offers: uapi.UBLK_F_CMD_IOCTL_ENCODE}}}
 	for range depth {
 		tag, err := newTag()
@@ -74,7 +82,7 @@ func NewDisk(t testing.TB, depth int, target ublk.Target) *Disk {
 		d.idle <- tag
 	}
 	var err error
-	d.dev, err = ublk.NewControl(d.char).Add(ublk.Options{Queues: 1, Depth: depth, Mode: ublk.BufferCopy})
+	d.dev, err = ublk.NewControl(d.char).Add(opts)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -32,6 +32,7 @@ func (r *recorded) NewHandler(q *ublk.Queue) (ublk.Handler, error) {
 	r.disk.sq = sq
 	rec := &recorder{disk: r.disk, handler: handler, sq: sq}
 	rec.done, _ = handler.(ublk.Completer)
+	rec.parts, _ = handler.(ublk.PartCompleter)
 	return rec, r.disk.char.takeCommands()
 }
 
@@ -40,12 +41,16 @@ func (r *recorded) NewHandler(q *ublk.Queue) (ublk.Handler, error) {
 type recorder struct {
 	disk    *Disk
 	handler ublk.Handler
-	done    ublk.Completer // the handler, if it is a Completer
+	done    ublk.Completer     // the handler, if it is a Completer
+	parts   ublk.PartCompleter // the handler, if it is a PartCompleter
 	sq      *submissions
 	acting  bool // the queue is acting on an operation's result
 }
 
-var _ ublk.Watcher = (*recorder)(nil)
+var (
+	_ ublk.Watcher       = (*recorder)(nil)
+	_ ublk.PartCompleter = (*recorder)(nil)
+)
 
 // tag is the state of a Disk's tag. replies, requests and wake connect the test with the
 // queue's thread. Only the queue's thread uses the other fields.
@@ -60,6 +65,8 @@ type tag struct {
 	flying int    // the handler's unfinished operations
 	commit *int32 // the result that the queue has committed
 	answer *int32 // the answer for the unfinished operation
+	// answers are those for the unfinished parts, by their number.
+	answers map[int]int32
 }
 
 func newTag() (*tag, error) {
@@ -67,7 +74,7 @@ func newTag() (*tag, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make eventfd: %w", err)
 	}
-	return &tag{wake: fd, requests: make(chan Request, 1), replies: make(chan Reply, 1)}, nil
+	return &tag{wake: fd, requests: make(chan Request, 1), replies: make(chan Reply, 1), answers: map[int]int32{}}, nil
 }
 
 func (t *tag) close() { _ = unix.Close(t.wake) }
@@ -132,6 +139,22 @@ func (r *recorder) Forwarded(req *ublk.Request, res int32, act func(int32)) {
 	})
 }
 
+// PartDone implements ublk.PartCompleter: a part has ended.
+func (r *recorder) PartDone(req *ublk.Request, part int, res int32) {
+	t := r.disk.tags[req.Tag()]
+	if answer, found := t.answers[part]; found {
+		delete(t.answers, part)
+		res = answer
+	}
+	r.ended(t, req, res, func(res int32) { r.parts.PartDone(req, part, res) })
+}
+
+// partOf returns the number of the part that an entry is for; ok is false for another entry.
+func partOf(sqe *ring.SQE) (part int, ok bool) {
+	part = int(sqe.UserData>>48) - 1
+	return part, part >= 0
+}
+
 // ended passes the result of an operation, or the test's answer, to act.
 func (r *recorder) ended(t *tag, req *ublk.Request, res int32, act func(int32)) {
 	if t.commit != nil && !t.reply.Linked {
@@ -172,6 +195,10 @@ func (r *recorder) look(t *tag, req *ublk.Request) {
 		}
 		t.reply.Entries = append(t.reply.Entries, *sqe)
 		t.flying++
+		if part, ok := partOf(sqe); ok {
+			r.substitutePart(t, sqe, part)
+			continue
+		}
 		last = sqe
 	}
 	if last != nil && len(t.req.Answers) > 0 {
@@ -189,6 +216,17 @@ func (r *recorder) committed(t *tag, sqe, last *ring.SQE) {
 	result := int32(binary.NativeEndian.Uint32(payload[4:]))
 	t.commit = &result
 	t.reply.Linked = last != nil && last.Flags&ring.IOSQE_IO_LINK != 0
+}
+
+// substitutePart is substitute for a part.
+func (r *recorder) substitutePart(t *tag, sqe *ring.SQE, part int) {
+	if len(t.req.Answers) == 0 {
+		return
+	}
+	t.answers[part] = t.req.Answers[0]
+	t.req.Answers = t.req.Answers[1:]
+	*sqe = ring.SQE{UserData: sqe.UserData}
+	sqe.PrepNop()
 }
 
 // substitute replaces an operation for which the test has an answer, by one that fails or
