@@ -121,8 +121,12 @@ func removeState(id uint32) error {
 	if err != nil {
 		return err
 	}
+	known := false
 	if saved != nil {
-		err = filelock.Forget(statefile.LockDir, saved.file())
+		known, err = filelock.Forget(statefile.LockDir, saved.file())
+	}
+	if !known {
+		err = errors.Join(err, filelock.Sweep(statefile.LockDir))
 	}
 	return errors.Join(err, statefile.Remove(id))
 }

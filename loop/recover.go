@@ -11,6 +11,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/internal/identity"
 	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
+	"github.com/ublk-loop/ublk-loop/loop/internal/filelock"
 	"github.com/ublk-loop/ublk-loop/loop/internal/process"
 	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
 	"github.com/ublk-loop/ublk-loop/loop/internal/target"
@@ -91,9 +92,7 @@ func recoverDevice(ctl *ublk.Control, id uint32, file *os.File, opts RecoverOpti
 	if err != nil {
 		return nil, err
 	}
-	// The descriptor that was checked names a disk by its number, and another disk may
-	// have got the number. The opened disk cannot change any more.
-	if err := saved.checkIdentity(b.Identity, b.Path); err != nil {
+	if err := saved.replaceBy(b); err != nil {
 		return nil, errors.Join(err, giveBack())
 	}
 	d := &Device{b: b, many: shared != nil, status: *saved.Status}
@@ -119,6 +118,19 @@ func recoverDevice(ctl *ublk.Control, id uint32, file *os.File, opts RecoverOpti
 	}
 	d.background.Go(func() { d.b.DropCache(d.closed.Load) })
 	return d, nil
+}
+
+// replaceBy returns an error if the opened backing is not the device's. It removes the lock
+// of the last server.
+func (s *state) replaceBy(b *backing.Backing) error {
+	// The descriptor that was checked names a disk by its number, and another disk may
+	// have got the number. The opened disk cannot change any more.
+	if err := s.checkIdentity(b.Identity, b.Path); err != nil {
+		return err
+	}
+	// A volume that was activated again is the same disk with another lock.
+	_, err := filelock.Forget(statefile.LockDir, s.file())
+	return err
 }
 
 // recoverable returns the state of a device that another server can take over.

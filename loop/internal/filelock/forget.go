@@ -21,14 +21,26 @@ const (
 	patience     = 2 * time.Second
 )
 
-// Forget removes the file of an object whose server was killed, unless it has a lock.
-func Forget(dir string, object identity.File) error {
+// Forget removes the file of an object whose server was killed, unless it has a lock. It
+// reports whether there was a file.
+func Forget(dir string, object identity.File) (found bool, err error) {
 	name := nameOf(object)
-	return removeIdle(dir, func() ([]string, error) { return []string{name}, nil })
+	if _, err := os.Lstat(filepath.Join(dir, name)); err != nil {
+		return false, ignoreMissing(err)
+	}
+	return true, removeIdle(dir, func() ([]string, error) { return []string{name}, nil })
 }
 
-// Sweep removes all files without locks. It is for a server that was killed before it had
-// recorded its object.
+func ignoreMissing(err error) error {
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// Sweep removes all files without locks. It is for a killed server whose object is not
+// known, because it was killed before it had written a state, or because the state is
+// lost.
 func Sweep(dir string) error {
 	return removeIdle(dir, func() ([]string, error) {
 		entries, err := os.ReadDir(dir)

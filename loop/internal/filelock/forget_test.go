@@ -12,16 +12,23 @@ import (
 // Forget removes the file of a killed server, but not a file with a lock.
 func TestForget(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "locks")
-	want(t, Forget(dir, file), nil)
+	forgets(t, dir, file, false)
 	nothingIn(t, dir)
 	held(t, dir, file, Range{}, Exclusive).drop()
 	second := held(t, dir, disk, Range{}, Exclusive)
-	for _, object := range []identity.File{file, disk, part} {
-		want(t, Forget(dir, object), nil)
-	}
+	forgets(t, dir, file, true)
+	forgets(t, dir, disk, true)
+	forgets(t, dir, identity.File{Device: "8:1", Inode: 13}, false)
 	left, err := os.ReadDir(dir)
 	if err != nil || len(left) != 1 || left[0].Name() != second.name {
 		t.Errorf("left are %v, error %v; want %s", left, err, second.name)
+	}
+}
+
+func forgets(t *testing.T, dir string, object identity.File, want bool) {
+	t.Helper()
+	if found, err := Forget(dir, object); err != nil || found != want {
+		t.Errorf("Forget of %v: found %v, error %v; want %v", object, found, err, want)
 	}
 }
 
@@ -53,7 +60,7 @@ func TestForgetWaitsForRings(t *testing.T) {
 		t.Errorf("held %v, error %v", ours, err)
 	}
 	forgotten := make(chan error, 1)
-	go func() { forgotten <- Forget(dir, file) }() // received below
+	go func() { _, err := Forget(dir, file); forgotten <- err }() // received below
 	select {
 	case err := <-forgotten:
 		t.Fatalf("it does not wait: error %v", err)
