@@ -54,7 +54,7 @@ func (b *bed) in(t testing.TB) *bed { return &bed{t, b.bin, b.ctl} }
 func things(t testing.TB) []string {
 	t.Helper()
 	var found []string
-	for _, pattern := range []string{"/sys/class/ublk-char/*", "/sys/block/ublkb*", "/dev/ublk[bc]*", "/run/ublk-loop/*", "/run/ublk-loop/.*"} {
+	for _, pattern := range []string{"/sys/class/ublk-char/*", "/sys/block/ublkb*", "/dev/ublk[bc]*", "/run/ublk-loop/*", "/run/ublk-loop/.*", "/run/ublk-loop/locks/*"} {
 		paths, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)

@@ -77,6 +77,7 @@ func (b *bed) wrap(runtime string, settings ...string) *wrapped {
 	w.mounts = hostMounts(b)
 	b.Cleanup(func() { // remains of a failed test must not make the next one fail
 		w.killContainers()
+		w.forgetAll()
 		_ = w.run("hook", "sweep", "--older-than", "0s")
 	})
 	b.Cleanup(w.nothingLeft)
@@ -339,7 +340,7 @@ func (w *wrapped) outlived(cmd *exec.Cmd) result {
 	}
 	cmd.Stdout, cmd.Stderr = files[0], files[1]
 	start := time.Now()
-	_ = cmd.Run()
+	runErr := cmd.Run()
 	var texts [2]string
 	for i, f := range files {
 		text, err := os.ReadFile(f.Name())
@@ -349,6 +350,9 @@ func (w *wrapped) outlived(cmd *exec.Cmd) result {
 		texts[i] = string(text)
 	}
 	r := result{args: cmd.Args[1:], status: cmd.ProcessState.ExitCode(), out: texts[0], err: texts[1], took: time.Since(start)}
+	if r.status < 0 {
+		r.err += runErr.Error() // the signal that killed it
+	}
 	return r
 }
 
@@ -416,6 +420,20 @@ func (w *wrapped) pid(id string) int {
 	}
 	w.decode(r.out, &state)
 	return state.PID
+}
+
+// forgetAll deletes the containers of all runtimes.
+func (w *wrapped) forgetAll() {
+	kept, err := filepath.Glob("/run/[rc]*un*/*")
+	if err != nil {
+		w.Fatal(err)
+	}
+	for _, path := range kept {
+		runtime := filepath.Base(filepath.Dir(path))
+		if out, err := exec.Command(runtime, "delete", "--force", filepath.Base(path)).CombinedOutput(); err != nil {
+			ublktest.Detail(w, "%s does not delete %s: %v: %s", runtime, path, err, out)
+		}
+	}
 }
 
 // forget deletes a container.

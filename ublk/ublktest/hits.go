@@ -26,5 +26,6 @@ func UntilHit(t testing.TB, what string, times, least, most int, try func(i int)
 
 // Moment returns a random time within the whole duration of an operation, for try number
 // i. The part that a test wants to hit may be short and at the start. Therefore each of
-// five tries in a row has half of the range of the one before.
-func Moment(whole time.Duration, i int) time.Duration { return rand.N(whole>>(i%5) + 1) }
+// seven tries in a row has half of the range of the one before, which also finds the part if
+// the duration was measured at a busy time.
+func Moment(whole time.Duration, i int) time.Duration { return rand.N(whole>>(i%7) + 1) }
