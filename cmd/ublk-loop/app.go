@@ -19,6 +19,7 @@ import (
 
 // app is the environment of the commands. Tests replace its parts.
 type app struct {
+	in          io.Reader
 	out, errOut io.Writer
 	// open opens the driver. It returns an error that wraps ublk.ErrNoDriver if the
 	// driver is not loaded.
@@ -49,7 +50,7 @@ type driver interface {
 
 func newApp() *app {
 	return &app{
-		out: os.Stdout, errOut: os.Stderr,
+		in: os.Stdin, out: os.Stdout, errOut: os.Stderr,
 		open: openKernel, start: daemon.Start, become: daemon.BecomeSingle, serve: daemon.Serve, oci: replaceWithRuntime,
 		snapshotter: replaceWithSnapshotter,
 	}

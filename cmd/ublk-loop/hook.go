@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
+	"io"
 	"log/syslog"
 	"os"
 	"os/signal"
@@ -30,22 +32,22 @@ func newHookCommand(a *app) *cobra.Command {
 		&cobra.Command{
 			Use: "precreate", Short: "Mount the image, and set it as the root in the configuration from standard input",
 			Args: arguments(0, 0, ""),
-			RunE: func(*cobra.Command, []string) error { return a.reportHook(a.precreate()) },
+			RunE: a.hook(func(_ []string, in io.Reader) error { return a.precreate(in) }),
 		},
 		&cobra.Command{
 			Use: "poststart NAME", Short: "Unmount what precreate has mounted: the container has its own mount",
 			Args: arguments(1, 1, "NAME"),
-			RunE: func(_ *cobra.Command, args []string) error {
+			RunE: func(cmd *cobra.Command, args []string) error {
 				// A failure must not stop the running container. sweep removes the mount
 				// later.
-				_ = a.reportHook(oci.Poststart(args[0], os.Stdin))
+				_ = a.hook(func(args []string, in io.Reader) error { return oci.Poststart(args[0], in) })(cmd, args)
 				return nil
 			},
 		},
 		&cobra.Command{
 			Use: "poststop NAME", Short: "Unmount what precreate has mounted, if it is still mounted",
 			Args: arguments(1, 1, "NAME"),
-			RunE: func(_ *cobra.Command, args []string) error { return a.reportHook(oci.Poststop(args[0])) },
+			RunE: a.hook(func(args []string, _ io.Reader) error { return oci.Poststop(args[0]) }),
 		},
 		newSweepCommand(),
 	)
@@ -72,9 +74,21 @@ func newSweepCommand() *cobra.Command {
 	return cmd
 }
 
+// hook returns the main function of a hook. It reads the whole input first, also if the
+// hook does not need it: if a hook ends before that, the signal SIGPIPE kills crun.
+func (a *app) hook(run func(args []string, in io.Reader) error) func(*cobra.Command, []string) error {
+	return func(_ *cobra.Command, args []string) error {
+		text, err := oci.ReadHookInput(a.in)
+		if err == nil {
+			err = run(args, bytes.NewReader(text))
+		}
+		return a.reportHook(err)
+	}
+}
+
 // precreate carries out the hook precreate. If the engine has ended and cannot read the
 // answer, precreate fails, so that no mount stays.
-func (a *app) precreate() error {
+func (a *app) precreate(in io.Reader) error {
 	signal.Ignore(unix.SIGPIPE)
 	settings, err := oci.ReadSettings(oci.SettingsPath)
 	if err != nil {
@@ -85,7 +99,7 @@ func (a *app) precreate() error {
 		return fmt.Errorf("find this program: %w", err)
 	}
 	h := &oci.Hooks{Maker: rootMaker(settings, oci.HandlerHook), Program: program}
-	return h.Precreate(os.Stdin, a.out)
+	return h.Precreate(in, a.out)
 }
 
 // reportHook prints an error on one line, and also writes it to the system log, if there

@@ -40,6 +40,17 @@ func readConfig(in io.Reader) ([]byte, error) {
 	return text, err
 }
 
+// ReadHookInput reads the input of a hook to its end. It returns EFBIG if the input is
+// larger than any configuration.
+func ReadHookInput(in io.Reader) ([]byte, error) {
+	text, err := readConfig(in)
+	if err == nil {
+		return text, nil
+	}
+	_, _ = io.Copy(io.Discard, in)
+	return nil, fmt.Errorf("read the input: %w", err)
+}
+
 // hookTimeout is the time that a runtime waits for a hook, in seconds.
 const hookTimeout = 30
 
