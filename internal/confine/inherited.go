@@ -130,6 +130,15 @@ func resetProcess() {
 	// write to such a page would then need memory.
 	_ = unix.Prctl(unix.PR_SET_MEMORY_MERGE, 0, 0, 0, 0)
 	_ = os.WriteFile("/proc/self/coredump_filter", []byte(coreFilter), 0)
+	resetTimers()
+}
+
+// resetTimers stops the interval timers (alarm(2), setitimer(2)). An exec keeps them, and
+// their signals would interrupt the server all the time.
+func resetTimers() {
+	for _, timer := range []unix.ItimerWhich{unix.ItimerReal, unix.ItimerVirtual, unix.ItimerProf} {
+		_, _ = unix.Setitimer(timer, unix.Itimerval{})
+	}
 }
 
 // resetScheduling resets the policies for CPUs, disks and memory.
