@@ -15,13 +15,15 @@ type Client struct {
 // New returns a client of the server that listens at socket.
 func New(socket string) *Client { return &Client{socket} }
 
-// Remove removes a device, and returns when the device is completely gone.
-func (c *Client) Remove(ctx context.Context, id uint32, force bool) error {
-	path := DevicePath(id)
+// Remove removes a device, and returns when the device is completely gone. It returns an
+// error with HTTP status 404 if the device has gone already, even if another device has
+// its number.
+func (c *Client) Remove(ctx context.Context, device *Device, force bool) error {
+	query := device.query()
 	if force {
-		path += "?force=true"
+		query.Set("force", "true")
 	}
-	resp, err := c.send(ctx, http.MethodDelete, path, nil, nil)
+	resp, err := c.send(ctx, http.MethodDelete, device.path("", query), nil, nil)
 	if err != nil {
 		return err
 	}

@@ -174,7 +174,7 @@ func (h *Held) Remove(ctx context.Context) error {
 	if h.lease == nil || h.LeaseHasEnded() {
 		return nil
 	}
-	return h.client.Remove(ctx, h.Device.ID, false)
+	return h.client.Remove(ctx, &h.Device, false)
 }
 
 // Close releases the device and ends its lease. The server then removes the device when

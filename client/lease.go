@@ -78,11 +78,11 @@ func (l *Lease) Ended() <-chan struct{} { return l.ended }
 // device after that time, once the device is no longer in use. With 0 it stays until it
 // is removed.
 func (l *Lease) Keep(ctx context.Context, d time.Duration) error {
-	path := DevicePath(l.Device.ID) + "/keep"
+	query := l.Device.query()
 	if d > 0 {
-		path += "?for=" + d.String()
+		query.Set("for", d.String())
 	}
-	resp, err := l.client.send(ctx, http.MethodPost, path, nil, nil)
+	resp, err := l.client.send(ctx, http.MethodPost, l.Device.path("/keep", query), nil, nil)
 	if err != nil {
 		return err
 	}

@@ -2,7 +2,9 @@ package client
 
 import (
 	"fmt"
+	"net/url"
 	"os"
+	"strconv"
 )
 
 // DefaultSocket is the default path of the server's socket.
@@ -35,6 +37,20 @@ const (
 
 // DevicePath returns the path of a device in the protocol.
 func DevicePath(id uint32) string { return fmt.Sprintf("/v1/devices/%d", id) }
+
+// query returns the parameters that tell the device from another with its number.
+func (d *Device) query() url.Values {
+	query := url.Values{}
+	if d.DiskSequence != 0 { // servers of earlier versions do not say it
+		query.Set("diskseq", strconv.FormatUint(d.DiskSequence, 10))
+	}
+	return query
+}
+
+// path returns the path of a request about the device.
+func (d *Device) path(what string, query url.Values) string {
+	return (&url.URL{Path: DevicePath(d.ID) + what, RawQuery: query.Encode()}).String()
+}
 
 // Files are the open files of an AddRequest.
 type Files struct {

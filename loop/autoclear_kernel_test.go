@@ -23,7 +23,7 @@ func addTo(t *testing.T, s *Server, path string, id *uint32) (*served, uint32) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := s.find(status.ID)
+	d, err := s.find(status.ID, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,13 +115,13 @@ func TestKernelKeepAfterRelease(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.Release(id)
+	s.Release(id, nil)
 	waitUntil(t, "a look at a device in use", func() bool { return looks.Load() > 1 })
 	s.beginKeep(d)
 	waitUntil(t, "no looks during a Keep", func() bool { return !s.reap.looksFor() })
 	s.endKeep(d, unix.ENODEV)
 	waitUntil(t, "looks after a Keep that fails", s.reap.looksFor)
-	if err := s.Keep(id); err != nil {
+	if err := s.Keep(id, nil); err != nil {
 		t.Error(err)
 	}
 	if err := user.Close(); err != nil {
@@ -134,7 +134,7 @@ func TestKernelKeepAfterRelease(t *testing.T) {
 	if saved, err := readState(id); err != nil || saved == nil || saved.Config.Autoclear {
 		t.Errorf("it has the state %+v, error %v", saved, err)
 	}
-	s.Release(id) // the release by a holder that has kept the device
+	s.Release(id, nil) // the release by a holder that has kept the device
 	if s.reap.looksFor() {
 		t.Error("it is looked at again")
 	}
@@ -154,7 +154,7 @@ func TestKernelKeepOfWhatIsRemoved(t *testing.T) {
 		t.Error(err)
 	}
 	kept := make(chan error)
-	go func() { kept <- s.Keep(id) }() // received below
+	go func() { kept <- s.Keep(id, nil) }() // received below
 	lock.Release()
 	if err := <-kept; !errors.Is(err, unix.ENODEV) {
 		t.Errorf("keep: error %v, want ENODEV", err)
@@ -175,7 +175,7 @@ func TestKernelKeepWaitsForALook(t *testing.T) {
 	var d *served
 	answer := make(chan error, 1)
 	s = NewServer(ublktest.Kernel(t), ServerOptions{StopUnused: func(...TaggedID) error {
-		go func() { answer <- s.Keep(d.dev.ID()) }() // received below
+		go func() { answer <- s.Keep(d.dev.ID(), nil) }() // received below
 		waitUntil(t, "Keep has begun", func() bool { return s.isKeeping(d) })
 		select {
 		case err := <-answer:
@@ -218,9 +218,9 @@ func TestKernelReleaseDuringKeep(t *testing.T) {
 				t.Fatal(err)
 			}
 			answer := make(chan error, 1)
-			go func() { answer <- s.Keep(id) }() // received below
+			go func() { answer <- s.Keep(id, nil) }() // received below
 			waitUntil(t, "Keep has begun", func() bool { return s.isKeeping(d) })
-			s.Release(id)
+			s.Release(id, nil)
 			if s.reap.looksFor() {
 				t.Error("it is looked at while it is being kept")
 			}
@@ -246,9 +246,9 @@ func TestKernelKeepTwice(t *testing.T) {
 	s, _ := lookingServer(t, ctl)
 	d, id := addTo(t, s, path, nil)
 	s.beginKeep(d) // the other goroutine
-	s.Release(id)
+	s.Release(id, nil)
 	s.countStops(d, 1) // as if it were being stopped
-	if err := s.Keep(id); !errors.Is(err, unix.ENODEV) {
+	if err := s.Keep(id, nil); !errors.Is(err, unix.ENODEV) {
 		t.Errorf("keep: error %v, want ENODEV", err)
 	}
 	if s.reap.looksFor() {
@@ -257,7 +257,7 @@ func TestKernelKeepTwice(t *testing.T) {
 	s.countStops(d, -1)
 	s.endKeep(d, nil)
 	s.countStops(d, 1)
-	if err := s.Keep(id); !errors.Is(err, unix.ENODEV) {
+	if err := s.Keep(id, nil); !errors.Is(err, unix.ENODEV) {
 		t.Errorf("keep again: error %v, want ENODEV", err)
 	}
 	if s.lifetime(d) != kept || s.isKeeping(d) || s.reap.looksFor() {
@@ -275,7 +275,7 @@ func TestKernelKeepFails(t *testing.T) {
 	d.lifetime = released // but the reaper does not run
 	d.stops = 1           // as if it were being stopped
 	s.mu.Unlock()
-	if err := s.Keep(id); !errors.Is(err, unix.ENODEV) {
+	if err := s.Keep(id, nil); !errors.Is(err, unix.ENODEV) {
 		t.Errorf("keep: error %v, want ENODEV", err)
 	}
 	if now := s.lifetime(d); now != released {
@@ -290,7 +290,7 @@ func TestKernelKeepDuringALook(t *testing.T) {
 	path := sparseFile(t, mountTmpfs(t))
 	s, _ := lookingServer(t, ctl)
 	d, id := addTo(t, s, path, nil)
-	if err := s.Keep(id); err != nil {
+	if err := s.Keep(id, nil); err != nil {
 		t.Fatal(err)
 	}
 	s.reap.stop([]*served{d}) // due before the Keep

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/internal/hint"
+	"github.com/ublk-loop/ublk-loop/internal/process"
 	"github.com/ublk-loop/ublk-loop/loop/internal/filelock"
-	"github.com/ublk-loop/ublk-loop/loop/internal/process"
 	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
@@ -31,6 +31,9 @@ type DetachOptions struct {
 	// Force removes a device that is in use, and kills a server that does not end. Users
 	// of the device get errors.
 	Force bool
+	// DiskSequence is Status.DiskSequence of the device. Another device that has its id
+	// now is left alone. Nil means the device that has the id now.
+	DiskSequence *uint64
 }
 
 // Detach removes a device of ublk-loop, whichever process serves it: first the disk,
@@ -38,7 +41,7 @@ type DetachOptions struct {
 // gone. It returns an error that wraps ErrInUse if the device is open and Force is not
 // set, and ErrForeign for another program's device.
 func Detach(ctl *ublk.Control, id uint32, opts DetachOptions) error {
-	was, server, err := stopOurs(ctl, id, opts.Force)
+	was, server, err := stopOurs(ctl, id, opts)
 	if err != nil || was == nil {
 		return err
 	}
@@ -54,7 +57,7 @@ func Detach(ctl *ublk.Control, id uint32, opts DetachOptions) error {
 // stopOurs removes the disk of a device of ublk-loop. It returns the device's info before
 // that, and its server or nil. If the device was already gone, it returns nil for both. A
 // server that ends because of the stop changes the state after this.
-func stopOurs(ctl *ublk.Control, id uint32, force bool) (*ublk.Info, *deviceServer, error) {
+func stopOurs(ctl *ublk.Control, id uint32, opts DetachOptions) (*ublk.Info, *deviceServer, error) {
 	lock, err := statefile.Acquire(id)
 	if err != nil {
 		return nil, nil, err
@@ -70,11 +73,14 @@ func stopOurs(ctl *ublk.Control, id uint32, force bool) (*ublk.Info, *deviceServ
 	if !isOurs(&info) {
 		return nil, nil, fmt.Errorf("remove %s: %w", ublk.BlockPath(id), ErrForeign)
 	}
+	if isAnother(id, opts.DiskSequence) {
+		return nil, nil, nil // the device itself is gone
+	}
 	server, err := serverOf(id)
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := stop(ctl, id, server, force); err != nil && !errors.Is(err, unix.ENODEV) {
+	if err := stop(ctl, id, server, opts.Force); err != nil && !errors.Is(err, unix.ENODEV) {
 		if server != nil {
 			server.Close()
 		}

@@ -50,12 +50,13 @@ func (s *Server) lifetime(d *served) lifetime {
 // Release tells the server that the holder of a device with Config.Autoclear is gone. The
 // server removes the device when it is no longer in use. The driver does not report the
 // last close, so that the server checks: at once, then less and less often, and in the
-// end twice a second.
-func (s *Server) Release(id uint32) {
+// end twice a second. A sequence number, Status.DiskSequence, tells the device from the
+// next one with its id; nil means the device that has the id now.
+func (s *Server) Release(id uint32, sequence *uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d := s.devices[id]
-	if d == nil || d.lifetime != leased {
+	if d == nil || d.lifetime != leased || sequence != nil && d.sequence != *sequence {
 		return
 	}
 	d.lifetime = released
@@ -66,9 +67,9 @@ func (s *Server) Release(id uint32) {
 
 // Keep ends Config.Autoclear for a device: it stays until it is removed, even after
 // Release. Keep returns an error that wraps ENODEV if the server does not have the
-// device, or if the device is being removed.
-func (s *Server) Keep(id uint32) error {
-	d, err := s.find(id)
+// device, or if the device is being removed. The sequence number is as for Release.
+func (s *Server) Keep(id uint32, sequence *uint64) error {
+	d, err := s.find(id, sequence)
 	if err != nil {
 		return err
 	}

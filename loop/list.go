@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/internal/identity"
-	"github.com/ublk-loop/ublk-loop/loop/internal/process"
+	"github.com/ublk-loop/ublk-loop/internal/process"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
@@ -40,6 +40,19 @@ func blockSequence(id uint32) uint64 {
 		return 0
 	}
 	return n
+}
+
+// errReplaced is returned for a device that has gone, if another device has its id.
+var errReplaced = fmt.Errorf("another device has its number now: %w", unix.ENODEV)
+
+// isAnother reports whether the disk with an id has another sequence number than wanted,
+// unless wanted is nil. A device whose disk is gone still has its id.
+func isAnother(id uint32, wanted *uint64) bool {
+	if wanted == nil {
+		return false
+	}
+	now := blockSequence(id)
+	return now != 0 && now != *wanted
 }
 
 // blockAttribute returns an attribute of a block device, or "" if the block device is
@@ -140,8 +153,9 @@ func afterCrash(f ublk.Features) ublk.State {
 	return ublk.StateDead
 }
 
-// Find returns the ids of the devices of a file or disk, by device and inode.
-func Find(ctl *ublk.Control, file *os.File) ([]uint32, error) {
+// Find returns the devices of a file or disk. A file that has got the inode number of
+// another, or a disk that has got the number of another, has none of its devices.
+func Find(ctl *ublk.Control, file *os.File) ([]Status, error) {
 	wanted, err := identity.Of(file)
 	if err != nil {
 		return nil, fmt.Errorf("find %s: %w", file.Name(), err)
@@ -150,13 +164,27 @@ func Find(ctl *ublk.Control, file *os.File) ([]uint32, error) {
 	if err != nil {
 		return nil, err
 	}
-	var ids []uint32
+	var found []Status
 	for _, s := range list {
-		if s.file().HasNumbersOf(wanted) {
-			ids = append(ids, s.ID)
+		is, err := s.isOf(wanted)
+		if err != nil {
+			return nil, err
+		}
+		if is {
+			found = append(found, s)
 		}
 	}
-	return ids, nil
+	return found, nil
+}
+
+// isOf reports whether the device has this file or disk. While it has a server, the
+// server has the file open, so that no other file has the numbers.
+func (s *Status) isOf(wanted identity.File) (bool, error) {
+	if s.PID != 0 && s.file().HasNumbersOf(wanted) {
+		return true, nil
+	}
+	saved, err := readState(s.ID)
+	return err == nil && saved != nil && wanted.Is(saved.file()), err
 }
 
 // file returns the identity of the device's file or disk, without its birth.

@@ -10,9 +10,9 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/internal/identity"
+	"github.com/ublk-loop/ublk-loop/internal/process"
 	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
 	"github.com/ublk-loop/ublk-loop/loop/internal/filelock"
-	"github.com/ublk-loop/ublk-loop/loop/internal/process"
 	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
 	"github.com/ublk-loop/ublk-loop/loop/internal/target"
 	"github.com/ublk-loop/ublk-loop/transfer"
@@ -38,6 +38,8 @@ type RecoverOptions struct {
 	// With Passed, the file is not opened again. The device owns Passed, unless Recover
 	// returns an error.
 	Passed *Passed
+	// DiskSequence is as in DetachOptions.
+	DiskSequence *uint64
 }
 
 // Recover makes this process the server of a device of ublk-loop whose server has ended
@@ -75,15 +77,8 @@ func recoverOn(ctl *ublk.Control, id uint32, file *os.File, opts RecoverOptions,
 }
 
 func recoverDevice(ctl *ublk.Control, id uint32, file *os.File, opts RecoverOptions, shared *threads) (*Device, error) {
-	saved, err := recoverable(ctl, id)
+	saved, params, err := recoverableOf(ctl, id, file, opts)
 	if err != nil {
-		return nil, err
-	}
-	params, err := ctl.Params(id)
-	if err != nil {
-		return nil, err
-	}
-	if err := saved.checkBacking(file, params.Size); err != nil {
 		return nil, err
 	}
 	cfg := saved.configFor(&params)
@@ -131,6 +126,23 @@ func (s *state) replaceBy(b *backing.Backing) error {
 	// A volume that was activated again is the same disk with another lock.
 	_, err := filelock.Forget(statefile.LockDir, s.file())
 	return err
+}
+
+// recoverableOf returns the state and the parameters of a device that another server can
+// take over with file.
+func recoverableOf(ctl *ublk.Control, id uint32, file *os.File, opts RecoverOptions) (*state, ublk.Params, error) {
+	saved, err := recoverable(ctl, id)
+	if err == nil && isAnother(id, opts.DiskSequence) {
+		err = errReplaced
+	}
+	if err != nil {
+		return nil, ublk.Params{}, err
+	}
+	params, err := ctl.Params(id)
+	if err == nil {
+		err = saved.checkBacking(file, params.Size)
+	}
+	return saved, params, err
 }
 
 // recoverable returns the state of a device that another server can take over.
@@ -240,22 +252,6 @@ func (s *state) file() identity.File {
 	f := s.Status.file()
 	f.Birth, f.Disk = s.FileBirth, s.FileDisk
 	return f
-}
-
-// configFor returns the configuration with which this server gets the same device from
-// the file as the last server.
-func (s *state) configFor(p *ublk.Params) Config {
-	cfg := s.Config
-	cfg.SectorSize = p.LogicalBlockSize
-	if own := cfg.Transfer.SectorSize; own != 0 && own < cfg.SectorSize {
-		cfg.SectorSize = 0 // the disk's own size, which the configuration did not request
-	}
-	cfg.SizeLimit = p.Size
-	cfg.DirectIO = SwitchOff
-	if s.Status.DirectIO {
-		cfg.DirectIO = SwitchOn
-	}
-	return cfg
 }
 
 // takeOver makes this process the server. It writes the state first, so that the state

@@ -11,7 +11,7 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/internal/identity"
-	"github.com/ublk-loop/ublk-loop/loop/internal/process"
+	"github.com/ublk-loop/ublk-loop/internal/process"
 	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
@@ -21,6 +21,8 @@ type ResizeOptions struct {
 	// Size is the new size in bytes; it may exceed the SizeLimit of the device. 0 means
 	// the rest of the file from the device's offset on, up to that limit.
 	Size uint64
+	// DiskSequence is as in DetachOptions.
+	DiskSequence *uint64
 }
 
 // Resize gives a device of ublk-loop a new size while it is in use, whichever process
@@ -43,22 +45,12 @@ func resize(ctl *ublk.Control, id uint32, opts ResizeOptions) error {
 		return err
 	}
 	defer lock.Release()
-	info, err := ctl.Info(id)
+	saved, err := servedState(ctl, id)
 	if err != nil {
 		return err
 	}
-	if !isOurs(&info) {
-		return ErrForeign
-	}
-	saved, err := readState(id)
-	if err != nil {
-		return err
-	}
-	if err := process.CheckProc(); err != nil { // without /proc the server would look dead
-		return err
-	}
-	if saved == nil || !saved.isServed() || info.State != ublk.StateLive {
-		return fmt.Errorf("it has no server: %w", unix.ENODEV)
+	if isAnother(id, opts.DiskSequence) {
+		return errReplaced
 	}
 	params, err := ctl.Params(id)
 	if err != nil {
@@ -80,6 +72,28 @@ func resize(ctl *ublk.Control, id uint32, opts ResizeOptions) error {
 	saved.Status.Size = size
 	_ = saved.write()
 	return nil
+}
+
+// servedState returns the state of a device that has a server.
+func servedState(ctl *ublk.Control, id uint32) (*state, error) {
+	info, err := ctl.Info(id)
+	if err != nil {
+		return nil, err
+	}
+	if !isOurs(&info) {
+		return nil, ErrForeign
+	}
+	saved, err := readState(id)
+	if err != nil {
+		return nil, err
+	}
+	if err := process.CheckProc(); err != nil { // without /proc the server would look dead
+		return nil, err
+	}
+	if saved == nil || !saved.isServed() || info.State != ublk.StateLive {
+		return nil, fmt.Errorf("it has no server: %w", unix.ENODEV)
+	}
+	return saved, nil
 }
 
 func updateSize(ctl *ublk.Control, id uint32, size uint64) error {

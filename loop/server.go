@@ -53,6 +53,8 @@ type served struct {
 	dev  *Device
 	gone chan struct{} // closed when the device is completely gone
 	err  error         // result of the device; valid after gone
+	// sequence is Status.DiskSequence, which tells the device from the next one with its id.
+	sequence uint64
 
 	// Server.mu protects these fields.
 	lifetime lifetime
@@ -117,7 +119,7 @@ func (s *Server) begin(key *transfer.Secret) (came func(), err error) {
 // take adds a device to the server.
 func (s *Server) take(dev *Device, recovered bool) (Status, error) {
 	status := dev.Status()
-	d := &served{dev: dev, lifetime: lifetimeOf(&status), gone: make(chan struct{})}
+	d := &served{dev: dev, lifetime: lifetimeOf(&status), sequence: status.DiskSequence, gone: make(chan struct{})}
 	switch {
 	case s.enter(d, status, recovered):
 		return status, nil
@@ -159,14 +161,17 @@ func (s *Server) drop(d *served, id uint32) {
 	}
 }
 
-// find returns a device of this server. It returns an error that wraps ENODEV if the
-// server has no device with the id.
-func (s *Server) find(id uint32) (*served, error) {
+// find returns a device of this server, with a sequence number unless that is nil. It
+// returns an error that wraps ENODEV if the server does not have the device.
+func (s *Server) find(id uint32, sequence *uint64) (*served, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d := s.devices[id]
 	if d == nil {
 		return nil, fmt.Errorf("%s: not a device of this server: %w", ublk.BlockPath(id), unix.ENODEV)
+	}
+	if sequence != nil && d.sequence != *sequence {
+		return nil, fmt.Errorf("%s: %w", ublk.BlockPath(id), errReplaced)
 	}
 	return d, nil
 }
@@ -212,7 +217,7 @@ func (s *Server) Recover(id uint32, file *os.File, opts RecoverOptions) (Status,
 	defer came()
 	// Without this check the recovery would wait for this process, which has the file
 	// open.
-	if d, err := s.find(id); err == nil && !d.dev.isDone() {
+	if d, err := s.find(id, nil); err == nil && !d.dev.isDone() {
 		if opts.Key != nil {
 			opts.Key.Close()
 		}

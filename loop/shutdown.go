@@ -16,7 +16,7 @@ import (
 // gone. It returns an error that wraps ErrInUse if the device is open and Force is not
 // set, and ENODEV if the server does not have the device.
 func (s *Server) Remove(id uint32, opts DetachOptions) error {
-	d, err := s.find(id)
+	d, err := s.find(id, opts.DiskSequence)
 	if err != nil {
 		return err
 	}

@@ -84,7 +84,7 @@ func TestKernelShutdownDuringALook(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.Release(id)
+	s.Release(id, nil)
 	waitUntil(t, "a look", func() bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()

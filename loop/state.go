@@ -3,6 +3,7 @@ package loop
 import (
 	"github.com/ublk-loop/ublk-loop/internal/identity"
 	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
+	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
 // state is the data of a device that the driver does not keep.
@@ -86,4 +87,20 @@ func statusFrom(s *statefile.Status) *Status {
 		PartScan: s.PartScan, Autoclear: s.Autoclear, OnCrash: s.OnCrash, Queues: s.Queues, Depth: s.Depth,
 		Transfer: TransferConfig(s.Transfer), Limits: Limits(s.Limits),
 	}
+}
+
+// configFor returns the configuration with which this server gets the same device from
+// the file as the last server.
+func (s *state) configFor(p *ublk.Params) Config {
+	cfg := s.Config
+	cfg.SectorSize = p.LogicalBlockSize
+	if own := cfg.Transfer.SectorSize; own != 0 && own < cfg.SectorSize {
+		cfg.SectorSize = 0 // the disk's own size, which the configuration did not request
+	}
+	cfg.SizeLimit = p.Size
+	cfg.DirectIO = SwitchOff
+	if s.Status.DirectIO {
+		cfg.DirectIO = SwitchOn
+	}
+	return cfg
 }

@@ -40,7 +40,7 @@ type app struct {
 // driver is the part of the kernel's driver that the commands use.
 type driver interface {
 	List() ([]client.Device, error)
-	Find(file *os.File) ([]uint32, error)
+	Find(file *os.File) ([]client.Device, error)
 	WaitsForServer(file *os.File, cfg *loop.Config) (bool, error)
 	Detach(id uint32, opts loop.DetachOptions) error
 	Resize(id uint32, opts loop.ResizeOptions) error

@@ -50,10 +50,9 @@ func (a *app) runDel(opts delOptions) error {
 			failed = true
 		}
 	}
-	ids := opts.ids(drv, try)
-	for _, id := range ids {
-		err := drv.Detach(id, loop.DetachOptions{Force: opts.force})
-		try(report.Name(err, "remove", ublk.BlockPath(id)))
+	for _, t := range opts.find(drv, try) {
+		err := drv.Detach(t.id, loop.DetachOptions{Force: opts.force, DiskSequence: t.sequence})
+		try(report.Name(err, "remove", ublk.BlockPath(t.id)))
 	}
 	if failed {
 		return report.ErrReported
@@ -61,25 +60,23 @@ func (a *app) runDel(opts delOptions) error {
 	return nil
 }
 
-// ids returns the ids of the devices to remove. It passes the error of each target that
-// it cannot find to try.
-func (o *delOptions) ids(drv driver, try func(error)) []uint32 {
-	var ids []uint32
-	for _, target := range o.targets {
-		if id, ok := deviceID(target); ok {
-			ids = append(ids, id)
+// find returns the devices to remove. It passes the error of each argument that it cannot
+// find to try.
+func (o *delOptions) find(drv driver, try func(error)) []target {
+	var targets []target
+	for _, arg := range o.targets {
+		if id, ok := deviceID(arg); ok {
+			targets = append(targets, target{id: id})
 			continue
 		}
-		found, err := findFile(drv, target)
+		found, err := findFile(drv, arg)
 		try(err)
-		ids = append(ids, found...)
+		targets = append(targets, foundTargets(found)...)
 	}
 	if o.all {
 		devices, err := drv.List()
 		try(err)
-		for i := range devices {
-			ids = append(ids, devices[i].ID)
-		}
+		targets = append(targets, foundTargets(devices)...)
 	}
-	return ids
+	return targets
 }

@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/loop"
 )
 
@@ -25,6 +27,36 @@ func parseID(text string) (uint32, bool) {
 		return 0, false
 	}
 	return uint32(id), true
+}
+
+// target is a device that an argument names.
+type target struct {
+	id uint32
+	// sequence is the DiskSequence of a device that was found by its file. The device may
+	// go before the command acts, and another device may get its number. It is nil if the
+	// argument is the number or the disk itself.
+	sequence *uint64
+}
+
+// foundTargets returns devices that were found by their file.
+func foundTargets(devices []client.Device) []target {
+	var targets []target
+	for i := range devices {
+		targets = append(targets, target{devices[i].ID, &devices[i].DiskSequence})
+	}
+	return targets
+}
+
+// targetsOf returns the devices that an argument names, at least one.
+func targetsOf(drv driver, arg string) ([]target, error) {
+	if id, ok := deviceID(arg); ok {
+		return []target{{id: id}}, nil
+	}
+	devices, err := findFile(drv, arg)
+	if err == nil && len(devices) == 0 {
+		err = errors.New("it has no device")
+	}
+	return foundTargets(devices), err
 }
 
 // allDevices reports whether every argument names a device, not a file.
@@ -71,9 +103,8 @@ func diskID(path string) (uint32, bool) {
 	return parseID(number)
 }
 
-// findFile returns the ids of the devices of a file. It finds a removed file by its
-// former path.
-func findFile(drv driver, path string) ([]uint32, error) {
+// findFile returns the devices of a file. It finds a removed file by its former path.
+func findFile(drv driver, path string) ([]client.Device, error) {
 	file, err := loop.OpenPath(path)
 	if errors.Is(err, unix.ENOENT) {
 		return findPath(drv, path, err)
@@ -85,9 +116,9 @@ func findFile(drv driver, path string) ([]uint32, error) {
 	return drv.Find(file)
 }
 
-// findPath returns the ids of the devices whose file had this path. If no device had it,
-// findPath returns the error none.
-func findPath(drv driver, path string, none error) ([]uint32, error) {
+// findPath returns the devices whose file had this path. If no device had it, findPath
+// returns the error none.
+func findPath(drv driver, path string, none error) ([]client.Device, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
 		return nil, err
@@ -96,14 +127,9 @@ func findPath(drv driver, path string, none error) ([]uint32, error) {
 	if err != nil {
 		return nil, err
 	}
-	var ids []uint32
-	for i := range devices {
-		if devices[i].File == abs {
-			ids = append(ids, devices[i].ID)
-		}
-	}
-	if len(ids) == 0 {
+	devices = slices.DeleteFunc(devices, func(d client.Device) bool { return d.File != abs })
+	if len(devices) == 0 {
 		return nil, none
 	}
-	return ids, nil
+	return devices, nil
 }

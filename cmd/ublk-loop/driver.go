@@ -33,7 +33,10 @@ func (k *kernel) List() ([]client.Device, error) {
 }
 
 // Find implements driver.
-func (k *kernel) Find(file *os.File) ([]uint32, error) { return loop.Find(k.ctl, file) }
+func (k *kernel) Find(file *os.File) ([]client.Device, error) {
+	list, err := loop.Find(k.ctl, file)
+	return wire.Devices(list), err
+}
 
 // WaitsForServer implements driver.
 func (k *kernel) WaitsForServer(file *os.File, cfg *loop.Config) (bool, error) {

@@ -24,6 +24,7 @@ type fakeDriver struct {
 	err      error            // error of every call
 	refuse   map[uint32]error // errors of Detach and Resize, by device
 	forced   []uint32
+	asked    []*uint64       // sequence numbers for which Detach and Resize were called
 	waits    map[uint32]bool // results of WaitsForServer, by device
 	resized  []resized
 	closed   bool
@@ -33,18 +34,18 @@ var _ driver = (*fakeDriver)(nil)
 
 func (d *fakeDriver) List() ([]client.Device, error) { return slices.Clone(d.devices), d.err }
 
-func (d *fakeDriver) Find(file *os.File) ([]uint32, error) {
+func (d *fakeDriver) Find(file *os.File) ([]client.Device, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(file.Fd()), &st); err != nil {
 		return nil, err
 	}
-	var ids []uint32
+	var found []client.Device
 	for _, s := range d.devices {
 		if s.FileInode == st.Ino {
-			ids = append(ids, s.ID)
+			found = append(found, s)
 		}
 	}
-	return ids, d.err
+	return found, d.err
 }
 
 func (d *fakeDriver) WaitsForServer(_ *os.File, cfg *loop.Config) (bool, error) {
@@ -55,6 +56,7 @@ func (d *fakeDriver) Detach(id uint32, opts loop.DetachOptions) error {
 	if d.err != nil {
 		return d.err
 	}
+	d.asked = append(d.asked, opts.DiskSequence)
 	if opts.Force {
 		d.forced = append(d.forced, id)
 	} else if err := d.refuse[id]; err != nil {
@@ -75,6 +77,7 @@ func (d *fakeDriver) Resize(id uint32, opts loop.ResizeOptions) error {
 		return err
 	}
 	d.resized = append(d.resized, resized{id, opts.Size})
+	d.asked = append(d.asked, opts.DiskSequence)
 	return d.err
 }
 

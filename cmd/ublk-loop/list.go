@@ -102,9 +102,12 @@ func selectDevices(devices []client.Device, ids []uint32) ([]client.Device, erro
 
 // associated returns the devices of the file at path.
 func associated(drv driver, devices []client.Device, path string) ([]client.Device, error) {
-	ids, err := findFile(drv, path)
+	found, err := findFile(drv, path)
 	if err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(slices.Clone(devices), func(d client.Device) bool { return !slices.Contains(ids, d.ID) }), nil
+	isFound := func(d client.Device) bool {
+		return slices.ContainsFunc(found, func(f client.Device) bool { return f.ID == d.ID && f.DiskSequence == d.DiskSequence })
+	}
+	return slices.DeleteFunc(slices.Clone(devices), func(d client.Device) bool { return !isFound(d) }), nil
 }

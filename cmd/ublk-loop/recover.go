@@ -98,31 +98,19 @@ func (o *recoverOptions) devices(drv driver, devices []client.Device, try func(e
 			wanted = append(wanted, devices[i])
 		}
 	}
-	for _, target := range o.targets {
-		ids, err := idsOf(drv, target)
-		try(report.Name(err, "recover", target))
-		for _, id := range ids {
-			device, found := byID[id]
+	for _, arg := range o.targets {
+		targets, err := targetsOf(drv, arg)
+		try(report.Name(err, "recover", arg))
+		for _, t := range targets {
+			device, found := byID[t.id]
 			if !found {
-				try(fmt.Errorf("recover %s: no such device of ublk-loop", ublk.BlockPath(id)))
+				try(fmt.Errorf("recover %s: no such device of ublk-loop", ublk.BlockPath(t.id)))
 				continue
 			}
 			wanted = append(wanted, device)
 		}
 	}
 	return wanted
-}
-
-// idsOf returns the ids of the devices that an argument names, at least one.
-func idsOf(drv driver, target string) ([]uint32, error) {
-	if id, ok := deviceID(target); ok {
-		return []uint32{id}, nil
-	}
-	ids, err := findFile(drv, target)
-	if err == nil && len(ids) == 0 {
-		err = errors.New("it has no device")
-	}
-	return ids, err
 }
 
 // recover starts a server for the device, and waits until I/O continues.

@@ -53,14 +53,14 @@ func (a *app) runResize(opts resizeOptions) error {
 		return err
 	}
 	defer func() { _ = drv.Close() }()
-	ids, err := idsOf(drv, opts.target)
+	targets, err := targetsOf(drv, opts.target)
 	if err != nil {
 		return report.Name(err, "resize", opts.target)
 	}
 	failed := false
-	for _, id := range ids {
-		err := drv.Resize(id, loop.ResizeOptions{Size: opts.size})
-		if err := report.Name(err, "resize", ublk.BlockPath(id)); err != nil {
+	for _, t := range targets {
+		err := drv.Resize(t.id, loop.ResizeOptions{Size: opts.size, DiskSequence: t.sequence})
+		if err := report.Name(err, "resize", ublk.BlockPath(t.id)); err != nil {
 			a.report(err)
 			failed = true
 		}

@@ -66,14 +66,14 @@ func (s *Server) create(w http.ResponseWriter, r *http.Request, file *os.File, c
 		// The lease must exist before the client knows of the device and sends further
 		// requests.
 		c, _ := r.Context().Value(connKey{}).(*conn) // set for every request, see handler
-		tie = s.leases.begin(made.ID, c.UnixConn, time.Time{})
+		tie = s.leases.begin(made.ID, made.DiskSequence, c.UnixConn, time.Time{})
 	}
 	if err := tell(w, &made); err != nil {
 		// The client does not know of the device.
 		if tie != nil {
 			s.leases.end(made.ID, tie)
 		}
-		_ = s.Devices.Remove(made.ID, loop.DetachOptions{Force: true})
+		_ = s.Devices.Remove(made.ID, loop.DetachOptions{Force: true, DiskSequence: &made.DiskSequence})
 		return 0, nil
 	}
 	return made.ID, tie

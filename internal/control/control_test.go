@@ -34,6 +34,7 @@ type fakeDevices struct {
 	gone       int           // number of removed devices
 	adding     chan struct{} // if not nil, Add waits until it can receive from it
 	released   chan uint32
+	refused    chan uint32 // releases of devices that are gone
 	stats      []loop.DeviceStats
 	upgradeErr error // the reason to refuse an upgrade
 }
@@ -56,7 +57,7 @@ func (d *fakeDevices) Add(file *os.File, cfg loop.Config) (loop.Status, error) {
 		return loop.Status{}, err
 	}
 	d.content = string(content)
-	s := loop.Status{ID: uint32(len(d.devices)), File: file.Name(), Autoclear: cfg.Autoclear}
+	s := loop.Status{ID: uint32(len(d.devices)), File: file.Name(), Autoclear: cfg.Autoclear, DiskSequence: uint64(len(d.configs) + 1)}
 	d.devices[s.ID] = s
 	d.configs = append(d.configs, cfg)
 	return s, nil
@@ -81,24 +82,47 @@ func (d *fakeDevices) canUpgrade() error {
 	return d.upgradeErr
 }
 
-func (d *fakeDevices) Keep(id uint32) error {
+func (d *fakeDevices) Keep(id uint32, sequence *uint64) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	s, found := d.devices[id]
-	if !found {
+	if !d.has(id, sequence) {
 		return unix.ENODEV
 	}
+	s := d.devices[id]
 	s.Autoclear = false
 	d.devices[id] = s
 	return nil
 }
 
-func (d *fakeDevices) Release(id uint32) { d.released <- id }
+// has reports whether there is a device. The caller holds the mutex.
+func (d *fakeDevices) has(id uint32, sequence *uint64) bool {
+	s, found := d.devices[id]
+	return found && (sequence == nil || *sequence == s.DiskSequence)
+}
+
+// replace gives the number of a device to another, and returns it.
+func (d *fakeDevices) replace(id uint32) loop.Status {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := loop.Status{ID: id, DiskSequence: d.devices[id].DiskSequence + 100, Autoclear: true}
+	d.devices[id] = s
+	return s
+}
+
+func (d *fakeDevices) Release(id uint32, sequence *uint64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.has(id, sequence) {
+		d.released <- id
+	} else {
+		d.refused <- id
+	}
+}
 
 func (d *fakeDevices) Remove(id uint32, opts loop.DetachOptions) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if _, found := d.devices[id]; !found {
+	if !d.has(id, opts.DiskSequence) {
 		return unix.ENODEV
 	}
 	if !opts.Force {
@@ -147,7 +171,7 @@ func newStand(t *testing.T) *stand { return newStandWith(t, nil, headerTimeout) 
 func newStandWith(t *testing.T, adding chan struct{}, patience time.Duration) *stand {
 	t.Helper()
 	s := &stand{
-		devices: &fakeDevices{devices: map[uint32]loop.Status{}, adding: adding, released: make(chan uint32, 100)},
+		devices: &fakeDevices{devices: map[uint32]loop.Status{}, adding: adding, released: make(chan uint32, 100), refused: make(chan uint32, 100)},
 		socket:  filepath.Join(t.TempDir(), "s"),
 	}
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: s.socket, Net: "unix"})
@@ -321,6 +345,44 @@ func TestUpgradeFails(t *testing.T) {
 	}
 }
 
+// A device is not taken for the next one with its number: neither by a client that removes
+// or keeps it, nor by the end of its lease.
+func TestDeviceReplaced(t *testing.T) {
+	s := newStand(t)
+	c := client.New(s.socket)
+	f, err := os.Open(file(t, ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	lease, err := c.Add(context.Background(), client.AddRequest{File: f.Name()}, client.Files{File: f})
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := s.devices.replace(lease.Device.ID)
+	if err := c.Remove(context.Background(), &lease.Device, true); !client.HasStatus(err, 404) {
+		t.Errorf("remove: %v", err)
+	}
+	if err := lease.Keep(context.Background(), 0); !client.HasStatus(err, 404) {
+		t.Errorf("keep: %v", err)
+	}
+	lease.Close()
+	select {
+	case <-s.devices.refused:
+	case <-s.devices.released:
+		t.Error("the end of the lease releases the other device")
+	}
+	if status, _ := s.send(t, request("DELETE", "/v1/devices/0?diskseq=x")); status != 400 {
+		t.Errorf("a wrong sequence: status %d", status)
+	}
+	if list := s.devices.Devices(); len(list) != 1 || list[0].DiskSequence != other.DiskSequence || !list[0].Autoclear {
+		t.Errorf("devices are %+v", list)
+	}
+	if status, _ := s.send(t, request("DELETE", fmt.Sprintf("/v1/devices/0?force=true&diskseq=%d", other.DiskSequence))); status != 204 {
+		t.Errorf("the other device itself: status %d", status)
+	}
+}
+
 // A hint names fields of the request. The template lets a program use its own names for
 // settings, as the command does.
 func TestHintNamesFields(t *testing.T) {
@@ -385,11 +447,11 @@ func TestClient(t *testing.T) {
 		t.Errorf("lease of device %d has ended, want %d", id, lease.Device.ID)
 	}
 	<-lease.Ended()
-	if err := c.Remove(context.Background(), 0, true); err != nil {
+	if err := c.Remove(context.Background(), &lease.Device, true); err != nil {
 		t.Error(err)
 	}
 	var e *client.ServerError
-	if err := c.Remove(context.Background(), 0, true); !errors.As(err, &e) || e.Status != 404 || e.Hint == "" {
+	if err := c.Remove(context.Background(), &lease.Device, true); !errors.As(err, &e) || e.Status != 404 || e.Hint == "" {
 		t.Errorf("removed again: error %v", err)
 	}
 	if _, err := c.Device(context.Background(), 0); !errors.As(err, &e) || e.Status != 404 {
@@ -452,17 +514,20 @@ func TestLeaseAndMore(t *testing.T) {
 func TestLeaseForATime(t *testing.T) {
 	soon, later := time.Now().Add(-time.Second), time.Now().Add(time.Hour)
 	var l leases
-	tie := l.begin(1, &net.UnixConn{}, time.Time{})
-	l.extend(1, soon)
+	tie := l.begin(1, 7, &net.UnixConn{}, time.Time{})
+	l.extend(1, nil, soon)
 	if l.expire(1, tie) {
 		t.Error("over with its holder there")
 	}
 	if !l.end(1, tie) {
 		t.Error("not over when the holder goes after that time")
 	}
-	tie = l.begin(1, &net.UnixConn{}, time.Time{})
-	l.extend(1, later)
-	l.extend(1, soon)
+	tie = l.begin(1, 7, &net.UnixConn{}, time.Time{})
+	if other := uint64(8); l.extend(1, &other, later) != nil {
+		t.Error("the lease is extended for another device")
+	}
+	l.extend(1, nil, later)
+	l.extend(1, nil, soon)
 	if l.end(1, tie) || l.expire(1, tie) {
 		t.Error("over before the later time")
 	}
@@ -476,13 +541,18 @@ func TestHolders(t *testing.T) {
 	}
 	client := os.NewFile(uintptr(ends[1]), "client")
 	until := time.Now().Add(300 * time.Millisecond)
-	d := &fakeDevices{released: make(chan uint32, 10)}
+	d := &fakeDevices{released: make(chan uint32, 10), refused: make(chan uint32, 10), devices: map[uint32]loop.Status{}}
 	s := &Server{Devices: d}
-	for id, h := range map[uint32]Holder{1: {Conn: os.NewFile(uintptr(ends[0]), "server")}, 2: {Until: until}} {
-		if err := s.Adopt(id, h); err != nil {
+	for id, h := range map[uint32]Holder{
+		1: {Conn: os.NewFile(uintptr(ends[0]), "server")}, 2: {Until: until}, 3: {Until: until.Add(time.Hour)}, 4: {Until: until.Add(time.Hour)},
+	} {
+		if err := s.Adopt(id, 7, h); err != nil {
 			t.Fatal(err)
 		}
+		d.devices[id] = loop.Status{ID: id, DiskSequence: 7}
 	}
+	d.replace(3)
+	delete(d.devices, 4)
 	held, err := s.Holders()
 	if err != nil || len(held) != 2 || held[1].Conn == nil || held[2].Conn != nil || !held[2].Until.Equal(until) {
 		t.Errorf("holders %+v, error %v", held, err)
@@ -502,11 +572,11 @@ func TestHolders(t *testing.T) {
 func TestLeaseOfAnotherDevice(t *testing.T) {
 	for _, kept := range []bool{false, true} {
 		var l leases
-		old := l.begin(1, &net.UnixConn{}, time.Time{})
-		if kept && l.extend(1, time.Now()) != old {
+		old := l.begin(1, 7, &net.UnixConn{}, time.Time{})
+		if kept && l.extend(1, nil, time.Now()) != old {
 			t.Fatal("the lease is not there")
 		}
-		next := l.begin(1, &net.UnixConn{}, time.Time{}) // the next device gets the id
+		next := l.begin(1, 7, &net.UnixConn{}, time.Time{}) // the next device gets the id
 		if l.end(1, old) || l.expire(1, old) {
 			t.Errorf("kept %v: the other device is nobody's", kept)
 		}
@@ -557,7 +627,7 @@ func TestClientAsksAgain(t *testing.T) {
 func TestClientWithoutServer(t *testing.T) {
 	nobody := func(socket string) {
 		t.Helper()
-		if err := client.New(socket).Remove(context.Background(), 0, false); !errors.Is(err, client.ErrNoServer) {
+		if err := client.New(socket).Remove(context.Background(), &client.Device{}, false); !errors.Is(err, client.ErrNoServer) {
 			t.Errorf("error %v, want client.ErrNoServer", err)
 		}
 	}

@@ -33,42 +33,57 @@ func (s *Server) get(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) remove(w http.ResponseWriter, r *http.Request) {
-	id, err := pathID(r)
+	id, sequence, err := pathDevice(r)
 	if err == nil {
 		s.changing.enter()
 		defer s.changing.leave()
-		err = s.Devices.Remove(id, loop.DetachOptions{Force: r.URL.Query().Get("force") == "true"})
+		err = s.Devices.Remove(id, loop.DetachOptions{Force: r.URL.Query().Get("force") == "true", DiskSequence: sequence})
 	}
 	s.answer(w, err)
 }
 
 // keep makes a leased device stay, for ever or for a time.
 func (s *Server) keep(w http.ResponseWriter, r *http.Request) {
-	id, err := pathID(r)
+	id, sequence, err := pathDevice(r)
 	if err == nil {
-		err = s.keepFor(id, r.URL.Query().Get("for"))
+		err = s.keepFor(id, sequence, r.URL.Query().Get("for"))
 	}
 	s.answer(w, err)
 }
 
 // keepFor makes a device stay for a time, or for ever if text is empty.
-func (s *Server) keepFor(id uint32, text string) error {
+func (s *Server) keepFor(id uint32, sequence *uint64, text string) error {
 	s.changing.enter()
 	defer s.changing.leave()
 	if text == "" {
-		return s.Devices.Keep(id)
+		return s.Devices.Keep(id, sequence)
 	}
 	d, err := time.ParseDuration(text)
 	if err != nil || d <= 0 {
 		return fmt.Errorf("for %q: not a time: %w", text, unix.EINVAL)
 	}
 	until := time.Now().Add(d)
-	tie := s.leases.extend(id, until)
+	tie := s.leases.extend(id, sequence, until)
 	if tie == nil {
 		return fmt.Errorf("%s: it has no lease: %w", ublk.BlockPath(id), unix.ENODEV)
 	}
 	s.expireAt(id, tie, until)
 	return nil
+}
+
+// pathDevice returns the device that a request is about: its id, and the sequence number
+// of its disk if the request has one.
+func pathDevice(r *http.Request) (uint32, *uint64, error) {
+	id, err := pathID(r)
+	text := r.URL.Query().Get("diskseq")
+	if err != nil || text == "" {
+		return id, nil, err
+	}
+	sequence, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		return 0, nil, fmt.Errorf("diskseq %q: not a number: %w", text, unix.EINVAL)
+	}
+	return id, &sequence, nil
 }
 
 func pathID(r *http.Request) (uint32, error) {

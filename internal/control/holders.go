@@ -18,13 +18,20 @@ type Holder struct {
 
 // Holders returns the holders of all devices, by id. They have duplicates of the
 // connections' descriptors, so that a connection survives when this server closes its
-// own.
+// own. A lease of a removed device is left out: another device may have the id.
 func (s *Server) Holders() (map[uint32]Holder, error) {
+	sequences := map[uint32]uint64{}
+	for _, device := range s.Devices.Devices() {
+		sequences[device.ID] = device.DiskSequence
+	}
 	s.leases.mu.Lock()
 	defer s.leases.mu.Unlock()
 	all := map[uint32]Holder{}
 	var errs []error
 	for id, tie := range s.leases.byID {
+		if sequence, found := sequences[id]; !found || sequence != tie.sequence {
+			continue
+		}
 		h := Holder{Until: tie.until}
 		if tie.conn != nil {
 			var err error
@@ -41,7 +48,7 @@ func (s *Server) Holders() (map[uint32]Holder, error) {
 // Adopt takes over a lease from the last server's Holders, and closes the descriptor of
 // the Holder. The lease lasts until the client closes the connection. Adopt ignores any
 // data that the client still sends.
-func (s *Server) Adopt(id uint32, h Holder) error {
+func (s *Server) Adopt(id uint32, sequence uint64, h Holder) error {
 	var conn *net.UnixConn
 	if h.Conn != nil {
 		c, err := net.FileConn(h.Conn)
@@ -53,7 +60,7 @@ func (s *Server) Adopt(id uint32, h Holder) error {
 			return errors.Join(unix.EPROTOTYPE, c.Close())
 		}
 	}
-	tie := s.leases.begin(id, conn, h.Until)
+	tie := s.leases.begin(id, sequence, conn, h.Until)
 	s.expireAt(id, tie, h.Until)
 	if conn == nil {
 		return nil

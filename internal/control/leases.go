@@ -15,21 +15,22 @@ type leases struct {
 
 // lease ties a device to a connection, and keeps it at least until a time.
 type lease struct {
-	conn  *net.UnixConn // nil after its end
-	until time.Time
+	sequence uint64        // of the device's disk, which tells it from the next one with its id
+	conn     *net.UnixConn // nil after its end
+	until    time.Time
 }
 
 // isOver reports whether the lease has run out.
 func (l *lease) isOver() bool { return l.conn == nil && !time.Now().Before(l.until) }
 
 // begin makes a lease. c is nil if the connection has ended already.
-func (l *leases) begin(id uint32, c *net.UnixConn, until time.Time) *lease {
+func (l *leases) begin(id uint32, sequence uint64, c *net.UnixConn, until time.Time) *lease {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.byID == nil {
 		l.byID = map[uint32]*lease{}
 	}
-	tie := &lease{conn: c, until: until}
+	tie := &lease{sequence: sequence, conn: c, until: until}
 	l.byID[id] = tie
 	return tie
 }
@@ -46,11 +47,11 @@ func (l *leases) end(id uint32, tie *lease) bool {
 // extend keeps a leased device at least until a time, even if its connection ends. The
 // caller must call expire at that time. extend returns nil if the device has no lease
 // with a connection.
-func (l *leases) extend(id uint32, until time.Time) *lease {
+func (l *leases) extend(id uint32, sequence *uint64, until time.Time) *lease {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	tie := l.byID[id]
-	if tie == nil || tie.conn == nil {
+	if tie == nil || tie.conn == nil || sequence != nil && tie.sequence != *sequence {
 		return nil
 	}
 	if until.After(tie.until) {
@@ -80,7 +81,7 @@ func (l *leases) remove(id uint32, tie *lease) bool {
 // free.
 func (s *Server) endLease(id uint32, tie *lease) {
 	if s.leases.end(id, tie) {
-		s.Devices.Release(id)
+		s.Devices.Release(id, &tie.sequence)
 	}
 }
 
@@ -88,7 +89,7 @@ func (s *Server) endLease(id uint32, tie *lease) {
 func (s *Server) expireAt(id uint32, tie *lease, until time.Time) {
 	time.AfterFunc(time.Until(until), func() {
 		if s.leases.expire(id, tie) {
-			s.Devices.Release(id)
+			s.Devices.Release(id, &tie.sequence)
 		}
 	})
 }

@@ -17,8 +17,8 @@ import (
 // Devices is the interface of loop.Server. Tests implement it, too.
 type Devices interface {
 	Add(file *os.File, cfg loop.Config) (loop.Status, error)
-	Keep(id uint32) error
-	Release(id uint32)
+	Keep(id uint32, sequence *uint64) error
+	Release(id uint32, sequence *uint64)
 	Remove(id uint32, opts loop.DetachOptions) error
 	Devices() []loop.Status
 	Stats() []loop.DeviceStats

@@ -55,7 +55,7 @@ func (s *leased) Keep() error {
 // Abandon implements Pending.
 func (s *leased) Abandon() error {
 	defer s.lease.Close()
-	err := s.client.Remove(context.WithoutCancel(s.ctx), s.lease.Device.ID, true)
+	err := s.client.Remove(context.WithoutCancel(s.ctx), &s.lease.Device, true)
 	if errors.Is(err, client.ErrNoServer) {
 		return errServerEnded
 	}

@@ -77,7 +77,7 @@ func (s *many) takeOver(t *takeover, tried func()) {
 	told := ""
 	for pause := firstRetry; ; pause = min(2*pause, longestRetry) {
 		err := t.attempt(s)
-		s.unrecovered.note(t.device.ID, err)
+		s.unrecovered.note(t.device, err)
 		if tried != nil {
 			tried()
 			tried = nil
@@ -112,21 +112,27 @@ func (s *many) openPath(path string) (*os.File, error) {
 // unrecovered has the devices that this server was to take over and could not.
 type unrecovered struct {
 	mu   sync.Mutex // protects byID
-	byID map[uint32]error
+	byID map[uint32]failedTakeover
+}
+
+// failedTakeover is the last attempt to take over a device.
+type failedTakeover struct {
+	sequence uint64 // of the device's disk, which tells the device from the next one with its id
+	err      error
 }
 
 // note records the result of an attempt to take over a device.
-func (u *unrecovered) note(id uint32, err error) {
+func (u *unrecovered) note(device *loop.Status, err error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if err == nil {
-		delete(u.byID, id)
+		delete(u.byID, device.ID)
 		return
 	}
 	if u.byID == nil {
-		u.byID = map[uint32]error{}
+		u.byID = map[uint32]failedTakeover{}
 	}
-	u.byID[id] = err
+	u.byID[device.ID] = failedTakeover{device.DiskSequence, err}
 }
 
 // among returns those of the devices that still wait for a server. It leaves out a device
@@ -139,8 +145,8 @@ func (u *unrecovered) among(devices []loop.Status) []client.Unrecovered {
 		d := &devices[i]
 		// Before Linux 6.16 the driver takes a device of this process for served.
 		other := d.State == ublk.StateLive.String() && d.PID != os.Getpid()
-		if err := u.byID[d.ID]; err != nil && !other {
-			list = append(list, client.Unrecovered{ID: d.ID, Device: d.Device, Error: rawname.Text(err.Error())})
+		if failed, found := u.byID[d.ID]; found && failed.sequence == d.DiskSequence && !other {
+			list = append(list, client.Unrecovered{ID: d.ID, Device: d.Device, Error: rawname.Text(failed.err.Error())})
 		}
 	}
 	return list

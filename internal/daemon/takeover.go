@@ -33,7 +33,7 @@ func (t *takeover) attempt(s *many) error {
 		return err
 	}
 	defer done()
-	_, err = s.devices.Recover(t.device.ID, file, loop.RecoverOptions{Passed: t.had.passed})
+	status, err := s.devices.Recover(t.device.ID, file, loop.RecoverOptions{Passed: t.had.passed, DiskSequence: &t.device.DiskSequence})
 	if err == nil || errors.Is(err, loop.ErrServed) {
 		t.had.passed = nil // the device owns it
 	}
@@ -41,12 +41,12 @@ func (t *takeover) attempt(s *many) error {
 		return err
 	}
 	if t.had.holder == nil {
-		s.devices.Release(t.device.ID)
+		s.devices.Release(status.ID, &status.DiskSequence)
 		return nil
 	}
 	holder := *t.had.holder
 	t.had.holder = nil
-	return s.api.Adopt(t.device.ID, holder)
+	return s.api.Adopt(status.ID, status.DiskSequence, holder)
 }
 
 func (t *takeover) leave() { <-t.busy }

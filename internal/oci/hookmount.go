@@ -24,7 +24,7 @@ import (
 const (
 	hookRoot  = "rootfs" // the mount, and later an empty directory
 	hookEmpty = "empty"  // replaces the mount point during a rename
-	hookPID   = "pid"    // pid of the container's first process, once it has started
+	hookPID   = "pid"    // the container's first process, once it has started
 )
 
 // randomLength is the length of rand.Text, which uses the base32 alphabet of RFC 4648.
@@ -175,22 +175,17 @@ func unmount(path string) (bool, error) {
 	return false, &os.PathError{Op: "unmount", Path: path, Err: err}
 }
 
-// started records the pid of a started container's first process.
+// started records a started container's first process.
 func started(name string, pid int) error {
 	// Sweep may have removed the directory before the start.
 	if err := os.MkdirAll(hookMountPath(name), 0o700); err != nil {
 		return err
 	}
-	return os.WriteFile(hooksDir+"/"+name+"/"+hookPID, []byte(strconv.Itoa(pid)), 0o600)
+	return os.WriteFile(hooksDir+"/"+name+"/"+hookPID, []byte(processText(pid)), 0o600)
 }
 
-// runs reports whether a container's first process exists. If another process has the
-// same pid, only an empty directory stays longer.
+// runs reports whether a container's first process exists.
 func runs(name string) bool {
 	text, err := os.ReadFile(hooksDir + "/" + name + "/" + hookPID)
-	if err != nil {
-		return false
-	}
-	pid, err := strconv.Atoi(string(text))
-	return err == nil && pid > 0 && !errors.Is(unix.Kill(pid, 0), unix.ESRCH)
+	return err == nil && processRuns(string(text))
 }

@@ -203,6 +203,8 @@ func (b *bed) recoverChanged(tt *changedDisk) {
 	b.waits(s)
 	m.stop()
 	b.waits(s)
+	b.del("--force", path) // the other disk or file has no device
+	b.waits(s)
 	b.del("--force", s.Device)
 	if err := <-wrote; err == nil {
 		b.Error("the write that waited has succeeded")

@@ -82,10 +82,10 @@ func (d *Devices) Devices() []loop.Status {
 }
 
 // Release implements control.Devices.
-func (*Devices) Release(uint32) {}
+func (*Devices) Release(uint32, *uint64) {}
 
 // Keep implements control.Devices.
-func (*Devices) Keep(uint32) error { return nil }
+func (*Devices) Keep(uint32, *uint64) error { return nil }
 
 // Stats implements control.Devices.
 func (*Devices) Stats() []loop.DeviceStats { return nil }

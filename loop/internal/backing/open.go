@@ -11,7 +11,7 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/internal/eintr"
 	"github.com/ublk-loop/ublk-loop/internal/hint"
-	"github.com/ublk-loop/ublk-loop/loop/internal/process"
+	"github.com/ublk-loop/ublk-loop/internal/process"
 )
 
 // OpenPath finds the file or disk at path. It resolves the path once: the result is the
