@@ -199,7 +199,7 @@ func (o *addOptions) checksumWarnings(file *os.File) []string {
 	case checksummer == "":
 		return nil
 	}
-	return []string{fmt.Sprintf("%s verifies checksums: with zero copy, a page that changes while it is written becomes unreadable", checksummer)}
+	return []string{fmt.Sprintf("%s may verify checksums: with zero copy, a page that changes while it is written becomes unreadable", checksummer)}
 }
 
 // lockWarnings says that another program has a lock on the file. Such a lock keeps no device

@@ -53,16 +53,13 @@ func (b *Backing) checksummer(dir string) (string, error) {
 		return "", err
 	}
 	defer func() { _ = root.Close() }()
-	dev := b.Rdev
-	if !b.IsDisk {
-		dev, err = b.fileDisk(root)
-	}
 	var name string
-	if err == nil {
-		name, err = checksumDisk(root, "dev/block/"+identity.MajMin(dev))
-	}
-	if !b.IsDisk && errors.Is(err, fs.ErrNotExist) {
-		return "", nil // the file system has no disk
+	disks, err := b.disks(root)
+	for i := 0; err == nil && name == "" && i < len(disks); i++ {
+		name, err = checksumDisk(root, disks[i])
+		if !b.IsDisk && errors.Is(err, fs.ErrNotExist) {
+			err = nil // the file system has no disk
+		}
 	}
 	if err != nil {
 		return "", fmt.Errorf("look for checksums: %w", err)
@@ -70,25 +67,54 @@ func (b *Backing) checksummer(dir string) (string, error) {
 	return name, nil
 }
 
+// disks returns the directories in sysfs of the disks that may hold the data. A btrfs may
+// have several disks, and a server, which does not see the mounts of its starter, cannot
+// find out which. Then the disks of all btrfs count.
+func (b *Backing) disks(root *os.Root) ([]string, error) {
+	if b.IsDisk {
+		return []string{"dev/block/" + identity.MajMin(b.Rdev)}, nil
+	}
+	dev, err := b.fileDisk(root)
+	if err == nil {
+		return []string{"dev/block/" + identity.MajMin(dev)}, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	kind, err := b.fileSystem()
+	if err != nil || kind != unix.BTRFS_SUPER_MAGIC {
+		return nil, err
+	}
+	return fs.Glob(root.FS(), "fs/btrfs/*/devices/*")
+}
+
+// fileSystem returns the magic number of the file system of a file.
+func (b *Backing) fileSystem() (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(b.FD, &st); err != nil {
+		return 0, fmt.Errorf("get the file system: %w", err)
+	}
+	return st.Type, nil
+}
+
 // checksumFileSystems lists file systems that verify checksums of file data but do not
 // copy direct writes. Btrfs is not among them, because it copies the data before it
-// computes the checksum (Linux 6.15, the first version with zero copy). The magic numbers
-// come from the sources of the file systems.
+// computes the checksum (Linux 6.15, the first version with zero copy). An overlay passes
+// direct writes on to another file system and does not say to which, so that it counts
+// too. The magic numbers come from the sources of the file systems.
 var checksumFileSystems = map[int64]string{
-	0xca451a4e: "bcachefs",
-	0x2fc12fc1: "zfs",
-	0x00c36400: "ceph",
+	0xca451a4e:                 "bcachefs",
+	0x2fc12fc1:                 "zfs",
+	0x00c36400:                 "ceph",
+	unix.OVERLAYFS_SUPER_MAGIC: "overlay",
 }
 
 func (b *Backing) checksummingFileSystem() (string, error) {
 	if b.IsDisk {
 		return "", nil
 	}
-	var st unix.Statfs_t
-	if err := unix.Fstatfs(b.FD, &st); err != nil {
-		return "", fmt.Errorf("get the file system: %w", err)
-	}
-	return checksumFileSystems[st.Type], nil
+	kind, err := b.fileSystem()
+	return checksumFileSystems[kind], err
 }
 
 // checksumDisk returns the name of the disk in a directory of sysfs, or of the first disk
