@@ -54,7 +54,7 @@ func (f *finder) visit(n ast.Node, stack []ast.Node) bool {
 			f.remove(n)
 		}
 	case *ast.UnaryExpr:
-		if n.Op == token.NOT || n.Op == token.SUB || n.Op == token.XOR {
+		if (n.Op == token.NOT || n.Op == token.SUB || n.Op == token.XOR) && !f.isBesideError(n, stack) {
 			f.add("operand alone", n, n.OpPos, n.X.Pos(), "")
 		}
 	case *ast.BasicLit:
@@ -105,7 +105,7 @@ func (f *finder) remove(n ast.Node) { f.add("removed", n, n.Pos(), n.End(), "") 
 // integer adds mutants with a literal that is one more or one less. Where the value is
 // part of a type, as in the length of an array, the mutant does not compile.
 func (f *finder) integer(n *ast.BasicLit, stack []ast.Node) {
-	if n.Kind != token.INT {
+	if n.Kind != token.INT || f.isBesideError(n, stack) {
 		return
 	}
 	value := constant.MakeFromLiteral(n.Value, token.INT, 0)
@@ -116,6 +116,9 @@ func (f *finder) integer(n *ast.BasicLit, stack []ast.Node) {
 }
 
 func (f *finder) boolean(n *ast.Ident, stack []ast.Node) {
+	if f.isBesideError(n, stack) {
+		return
+	}
 	switch f.info.Uses[n] {
 	case types.Universe.Lookup("true"):
 		f.add("constant", around(n, stack), n.Pos(), n.End(), "false")
