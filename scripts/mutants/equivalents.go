@@ -11,7 +11,7 @@ import (
 // equivalents is the list of mutants that no test can detect, with a reason for each.
 type equivalents struct {
 	path    string
-	reasons map[string]string // the key is mutant.key
+	reasons map[string]string // the key is mutant.key without space at its end
 }
 
 // readEquivalents reads a list. An entry is a line with a mutant's key, and indented
@@ -24,6 +24,7 @@ func readEquivalents(path string) (*equivalents, error) {
 	e := &equivalents{path: path, reasons: map[string]string{}}
 	key := ""
 	for i, line := range strings.Split(string(src), "\n") {
+		line = strings.TrimRight(line, " \t") // an editor removes it too
 		text := strings.TrimSpace(line)
 		switch {
 		case text == "" || strings.HasPrefix(line, "#"):
@@ -56,8 +57,9 @@ func (e *equivalents) checkReasons() error {
 func (e *equivalents) mark(all []*mutant, packages []*pkg) error {
 	found := map[string]bool{}
 	for _, m := range all {
-		if _, m.equivalent = e.reasons[m.key()]; m.equivalent {
-			found[m.key()] = true
+		key := strings.TrimSpace(m.key())
+		if _, m.equivalent = e.reasons[key]; m.equivalent {
+			found[key] = true
 		}
 	}
 	var stale []string
