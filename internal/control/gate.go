@@ -12,7 +12,7 @@ import (
 type gate struct {
 	mu     sync.Mutex // protects the fields below
 	inside int
-	empty  chan struct{} // closed by the last goroutine that leaves; nil if no goroutine waits for it
+	empty  chan struct{} // made by shut; the last goroutine that leaves closes it and sets it to nil
 	closed chan struct{} // closed when the gate opens again; nil while the gate is open
 }
 
@@ -75,7 +75,6 @@ func (g *gate) shut() <-chan struct{} {
 func (g *gate) open() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.empty = nil
 	close(g.closed)
 	g.closed = nil
 }
