@@ -59,6 +59,25 @@ func TestOpenImage(t *testing.T) {
 	}
 }
 
+// An allowed path that is no directory is refused without being opened, because the open of a
+// FIFO waits, and that of a device can have an effect.
+func TestAllowedDirectoryIsNone(t *testing.T) {
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	other, err := os.OpenFile(fifo, os.O_RDWR, 0) // a wrong open does not wait
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	_, err = openImage([]string{fifo}, filepath.Join(fifo, "a.img"))
+	var refused *os.PathError
+	if !errors.Is(err, unix.ENOTDIR) || !errors.As(err, &refused) || refused.Path != fifo {
+		t.Errorf("error %v, want ENOTDIR from the open of the directory", err)
+	}
+}
+
 // WritableImages restricts writing to a part of the allowed images.
 func TestOpenWritableImage(t *testing.T) {
 	dir := t.TempDir()

@@ -106,6 +106,29 @@ func TestSetRoot(t *testing.T) {
 	}
 }
 
+// The new file has each bit of the old one's mode, and its owner.
+func TestSetRootKeepsModeAndOwner(t *testing.T) {
+	for _, mode := range []uint32{0o600, 0o641, 0o755, 0o7777} {
+		b, path := testBundle(t, plainConfig)
+		if err := unix.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+		var before, after unix.Stat_t
+		if err := unix.Stat(path, &before); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.setRoot("/new"); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Stat(path, &after); err != nil {
+			t.Fatal(err)
+		}
+		if after.Mode != unix.S_IFREG|mode || after.Uid != before.Uid || after.Gid != before.Gid {
+			t.Errorf("a file of %d:%d with mode %#o becomes one of %d:%d with %#o", before.Uid, before.Gid, mode, after.Uid, after.Gid, after.Mode)
+		}
+	}
+}
+
 // A failed write leaves the old file and no other. Here the limit of the file size makes
 // the write fail in the middle.
 func TestSetRootFails(t *testing.T) {
