@@ -2,9 +2,12 @@ package loop
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"reflect"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
 )
@@ -50,6 +53,22 @@ func fillFields(t *testing.T, v reflect.Value) {
 		default:
 			t.Fatalf("%s: no value for a %s", v.Type().Field(i).Name, f.Kind())
 		}
+	}
+}
+
+// A state that cannot be read is not the same as none.
+func TestUnreadableState(t *testing.T) {
+	needState(t)
+	const id = unusedID - 1
+	if saved, err := readState(id); saved != nil || err != nil {
+		t.Fatalf("without a state: %+v, error %v", saved, err)
+	}
+	if err := os.MkdirAll(statefile.Path(id), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.Remove(statefile.Path(id)) })
+	if saved, err := readState(id); saved != nil || !errors.Is(err, unix.EISDIR) {
+		t.Errorf("%+v, error %v, want EISDIR", saved, err)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -122,6 +123,39 @@ func TestReadSectors(t *testing.T) {
 			t.Errorf("%s: error %v, want %v", tt.what, err, tt.want)
 		}
 	}
+}
+
+// The first two sectors are read, and not only asked for: some file systems look at the
+// alignment only when they transfer data.
+func TestReadSectorsTransfersData(t *testing.T) {
+	b, err := openFor(t, newFile(t, "file", 16384), Options{DirectIO: SwitchOff})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.SectorSize = 4096
+	runtime.LockOSThread() // the kernel counts bytes by thread
+	defer runtime.UnlockOSThread()
+	before := bytesRead(t)
+	own := bytesRead(t) - before // by bytesRead itself
+	if err := b.readSectors(); err != nil {
+		t.Fatal(err)
+	}
+	if n := bytesRead(t) - before - own; n < 2*4096 || n >= 3*4096 {
+		t.Errorf("%d bytes were read, want two sectors of 4096", n)
+	}
+}
+
+// bytesRead returns how many bytes this thread has read (proc_pid_io(5)).
+func bytesRead(t *testing.T) (n int64) {
+	t.Helper()
+	text, err := os.ReadFile("/proc/thread-self/io")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fmt.Sscanf(string(text), "rchar: %d", &n); err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 // If direct I/O needs a larger alignment than the device's sectors and offset have, auto

@@ -67,10 +67,23 @@ func TestUnitOf(t *testing.T) {
 }
 
 func TestExtentSaysWhatDoesNotFit(t *testing.T) {
-	_, err := extent(8192, 100, 0, 512)
-	if want := "offset 100: not a multiple of the sector size 512"; err == nil || !strings.HasPrefix(err.Error(), want) {
-		t.Errorf("error %v, want %q", err, want)
+	for _, tt := range []struct {
+		total, offset, limit uint64
+		want                 string
+	}{
+		{8192, 100, 0, "offset 100: not a multiple of the sector size 512: "},
+		{8192, 9216, 0, "offset 9216: not below the size 8192: "},
+		{8192, 0, 100, "size limit 100: not a multiple of the sector size 512: "},
+		{100, 0, 0, "100 bytes: less than a sector of 512: "},
+		{8292, 0, 0, "8292 bytes: not a multiple of the sector size 512: "},
+	} {
+		_, err := extent(tt.total, tt.offset, tt.limit, 512)
+		if err == nil || !strings.HasPrefix(err.Error(), tt.want) {
+			t.Errorf("error %v, want %q", err, tt.want)
+		}
 	}
+	_, err := extent(8292, 0, 0, 512)
+	wantHint(t, err, unix.EINVAL, "", "leave the last 100 bytes out with {sizelimit=8192}")
 }
 
 func TestSectorSize(t *testing.T) {
