@@ -54,8 +54,12 @@ func TestFeatureBits(t *testing.T) {
 			t.Errorf("flags %#x: XGETBV is there: %v", ecx, got)
 		}
 	}
-	if n := len(features{}.vaesAVX512()); n != len(bits) {
-		t.Errorf("%d features are needed, not %d", n, len(bits))
+	var names []string // in the order in which an error lists them
+	for _, f := range (features{}).vaesAVX512() {
+		names = append(names, f.name)
+	}
+	if want := []string{"AVX2", "VAES", "VPCLMULQDQ", "AVX512F", "AVX512BW"}; !slices.Equal(names, want) {
+		t.Errorf("the features %q are needed, not %q", names, want)
 	}
 }
 
