@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/ring"
 	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
 
@@ -175,6 +176,26 @@ func TestForwardErrnos(t *testing.T) {
 			t.Errorf("%+v: result %d, want %d", tt, res, want)
 		}
 		settled(t, q, func(s Stats) bool { return s.InService == 1 })
+	}
+}
+
+// What has to wait goes to a worker thread of the ring at once.
+func TestForwardOnAWorker(t *testing.T) {
+	b := onBench(t, BufferCopy, "/dev/null")
+	failEnters(t, unix.EIO)
+	for b.thread.ring.SQSpace() > 0 {
+		b.thread.sqe().PrepNop() // the next entry is the thread's spare one
+	}
+	for _, onWorker := range []bool{false, true} {
+		for _, op := range []Op{OpRead, OpWrite} {
+			req := &b.reqs[0]
+			req.Op, req.Sectors, req.forward = op, 8, forward{onWorker: onWorker}
+			req.sendForward(ring.IOSQE_IO_LINK)
+			flags := b.thread.spare.Flags
+			if flags&ring.IOSQE_IO_LINK == 0 || flags&ring.IOSQE_ASYNC != 0 != onWorker {
+				t.Errorf("%v, on a worker %v: flags %#x", op, onWorker, flags)
+			}
+		}
 	}
 }
 

@@ -38,8 +38,10 @@ type thread struct {
 	broken   error    // why the thread cannot go on
 	spare    ring.SQE // the entry that sqe returns then
 
-	epoch time.Time     // the thread's start
-	clock time.Duration // time of this turn since epoch; 0 before a look at the clock
+	epoch   time.Time     // the thread's start
+	clock   time.Duration // time of this turn since epoch; 0 before a look at the clock
+	handled uint32        // completions since mustYield looked at the clock
+	yielded time.Duration // time of the last yield since epoch
 }
 
 // threadKind is what queues that share a thread have in common.
@@ -154,7 +156,6 @@ const (
 
 // serve answers requests until the last queue has ended, or until kill.
 func (t *thread) serve() error {
-	handled, yielded := uint32(0), time.Duration(0)
 	for !t.leaving {
 		if err := t.ring.SubmitAndWait(1); err != nil {
 			return err
@@ -176,18 +177,28 @@ func (t *thread) serve() error {
 				return err
 			}
 		}
-		if handled += n; handled >= clockAfter {
-			handled = 0
-			if now := t.now(); now-yielded >= yieldEvery {
-				yielded = now
-				runtime.Gosched()
-			}
+		if t.mustYield(n) {
+			runtime.Gosched()
 		}
 		if t.broken != nil {
 			return t.broken
 		}
 	}
 	return nil
+}
+
+// mustYield reports whether the thread must yield after n more completions.
+func (t *thread) mustYield(n uint32) bool {
+	if t.handled += n; t.handled < clockAfter {
+		return false
+	}
+	t.handled = 0
+	now := t.now()
+	if now-t.yielded < yieldEvery {
+		return false
+	}
+	t.yielded = now
+	return true
 }
 
 // The kind of an entry. It is the high half of the user_data. The low half is the queue's slot

@@ -3,6 +3,7 @@ package ublk
 import (
 	"errors"
 	"testing"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -60,6 +61,32 @@ func TestRingHasRoomForEveryTag(t *testing.T) {
 		}
 		if n := (&threadKind{depth: depth, parts: 3}).entries(); n < 3*depth+workersOf(depth) {
 			t.Errorf("%d entries for %d tags of 3 parts", n, depth)
+		}
+	}
+}
+
+// A busy thread yields once in yieldEvery, and looks at the clock once in clockAfter completions.
+func TestBusyThreadYields(t *testing.T) {
+	th := &thread{}
+	for i, tt := range []struct {
+		clock time.Duration
+		n     uint32
+		want  bool
+	}{
+		{time.Hour, clockAfter - 1, false}, // no look at the clock
+		{yieldEvery - 1, 1, false},
+		{yieldEvery, clockAfter - 1, false},
+		{yieldEvery, 1, true},
+		{2*yieldEvery - 1, clockAfter, false},
+		{2*yieldEvery - 1, clockAfter + 1, false},
+		{2 * yieldEvery, clockAfter - 1, false},
+		{2 * yieldEvery, 1, true},
+		{2 * yieldEvery, clockAfter, false},
+		{10 * yieldEvery, 2 * clockAfter, true},
+	} {
+		th.clock = tt.clock
+		if got := th.mustYield(tt.n); got != tt.want {
+			t.Errorf("step %d, %d completions at %v: yields %v", i, tt.n, tt.clock, got)
 		}
 	}
 }
