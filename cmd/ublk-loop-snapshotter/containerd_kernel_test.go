@@ -73,7 +73,7 @@ func (c *containerd) startSnapshotter() {
 	c.Helper()
 	c.snapshotter = c.start("setpriv", "--bounding-set=-all,+dac_override,+dac_read_search", "--no-new-privs",
 		os.Getenv("UBLK_LOOP_SNAPSHOTTER"), "--root", filepath.Join(c.dir, "snapshotter"), "--address", snapshotterSocket, "--size", "32M")
-	c.until("the snapshotter listens", func() bool { return unix.Access(snapshotterSocket, unix.F_OK) == nil })
+	c.snapshotterListens()
 }
 
 // cleanUp removes all that a test has left, including the image, and ends both daemons.

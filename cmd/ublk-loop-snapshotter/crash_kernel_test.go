@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"os"
 	"path/filepath"
 	"testing"
@@ -29,13 +30,23 @@ type remote struct {
 	ctx  context.Context
 }
 
+// snapshotterListens waits until the snapshotter accepts connections. Its socket exists
+// before that.
+func (b *bed) snapshotterListens() {
+	b.Helper()
+	b.until("the snapshotter listens", func() bool {
+		conn, err := net.Dial("unix", snapshotterSocket)
+		return err == nil && conn.Close() == nil
+	})
+}
+
 // startRemote starts a snapshotter, and waits until it answers.
 func (b *bed) startRemote(ctx context.Context) *remote {
 	b.Helper()
 	_ = os.Remove(snapshotterSocket)
 	r := &remote{root: filepath.Join(b.dir, "snapshotter"), ctx: namespaces.WithNamespace(ctx, "test")}
 	r.process = b.start(os.Getenv("UBLK_LOOP_SNAPSHOTTER"), "--root", r.root, "--address", snapshotterSocket, "--size", "16M")
-	b.until("the snapshotter listens", func() bool { return unix.Access(snapshotterSocket, unix.F_OK) == nil })
+	b.snapshotterListens()
 	conn, err := grpc.NewClient("unix://"+snapshotterSocket, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		b.Fatal(err)

@@ -37,5 +37,8 @@ func (b *bed) mountDisk() {
 	b.tool("mkfs.xfs", "-q", "-f", disk)
 	b.tool("mount", disk, dir)
 	b.Setenv("TMPDIR", dir)
-	b.Cleanup(func() { b.tool("umount", dir) })
+	b.Cleanup(func() {
+		b.devicesAre(0) // the server has the files open until then
+		b.tool("umount", dir)
+	})
 }
