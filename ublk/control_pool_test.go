@@ -2,9 +2,10 @@ package ublk
 
 import (
 	"errors"
-	"fmt"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -40,7 +41,7 @@ func newSlowControl() (c *Control, t *slowTransport, opened, closed *atomic.Int3
 		opened.Add(1)
 		return t, nil
 	}
-	return newControl(t, open, 2), t, opened, closed
+	return newControl(t, open), t, opened, closed
 }
 
 func TestSlowCommandKeepsNobodyWaiting(t *testing.T) {
@@ -84,26 +85,83 @@ func TestCloseWaitsForCommands(t *testing.T) {
 	}
 }
 
-func TestHungCommandsAreLimited(t *testing.T) {
-	c, slow, opened, _ := newSlowControl()
-	for range 2 {
-		if _, err := c.Info(1); !errors.Is(err, unix.ENODEV) {
-			t.Fatalf("before as many hang as may: error %v, want ENODEV", err)
-		}
+// Close does not wait without limit for a command that hangs. When the command ends later,
+// its transport is closed.
+func TestCloseGivesUpOnCommands(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, slow, _, closed := newSlowControl()
 		done := make(chan error)
 		go func() { done <- c.Stop(1) }()
 		<-slow.stopping
-		slow.release <- fmt.Errorf("stop: %w", ErrControlHung)
-		if err := <-done; !errors.Is(err, ErrControlHung) {
-			t.Fatalf("error %v, want ErrControlHung", err)
+		begun := time.Now()
+		if err := c.Close(); !errors.Is(err, ErrControlHung) {
+			t.Errorf("error %v, want ErrControlHung", err)
 		}
+		if err := c.Close(); err != nil {
+			t.Errorf("second call: %v", err)
+		}
+		if took := time.Since(begun); took != closeTimeout {
+			t.Errorf("gave up after %v, want %v", took, closeTimeout)
+		}
+		slow.release <- nil
+		if err := <-done; err != nil || closed.Load() != 1 {
+			t.Errorf("the command: error %v, %d transports closed, want 1", err, closed.Load())
+		}
+	})
+}
+
+// hungTransport gives up each command for a device below 100, and each command that adds
+// one. Such a command ends when the test ends it.
+type hungTransport struct{ end chan struct{} }
+
+func (t *hungTransport) Do(cmd Command) error {
+	if cmd.DevID < 100 || cmd.DevID == anyDevice {
+		return ErrControlHung
 	}
-	if _, err := c.Info(1); !errors.Is(err, ErrControlHung) {
-		t.Fatalf("after as many hang as may: error %v, want ErrControlHung", err)
-	}
-	if opened.Load() != 1 {
-		t.Errorf("%d transports were opened, want 1", opened.Load())
-	}
+	return unix.ENODEV
+}
+
+func (t *hungTransport) Close() error {
+	<-t.end
+	return nil
+}
+
+// A device whose command has been given up gets no other command until that one ends. Other
+// devices get theirs, however many hang.
+func TestHungCommandsAreLimited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		end, opened := make(chan struct{}), 0
+		c := newControl(&hungTransport{end}, func() (Transport, error) {
+			opened++
+			return &hungTransport{end}, nil
+		})
+		for id := range uint32(2 * maxHung) {
+			for range 2 {
+				if _, err := c.Params(id); !errors.Is(err, ErrControlHung) {
+					t.Fatalf("error %v, want ErrControlHung", err)
+				}
+			}
+			if _, err := c.Params(100); !errors.Is(err, unix.ENODEV) {
+				t.Fatalf("while %d devices hang: error %v, want ENODEV", id, err)
+			}
+		}
+		for range maxHung + 5 {
+			if _, err := c.Add(Options{}); !errors.Is(err, ErrControlHung) {
+				t.Fatalf("add: error %v, want ErrControlHung", err)
+			}
+		}
+		if want := 3*maxHung - 1; opened != want { // the control begins with one
+			t.Errorf("%d transports were opened, want %d", opened, want)
+		}
+		close(end)
+		synctest.Wait()
+		if _, err := c.Params(1); !errors.Is(err, ErrControlHung) || opened != 3*maxHung {
+			t.Errorf("after the end of all: error %v, %d transports opened, want %d", err, opened, 3*maxHung)
+		}
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // waitingCommand returns channels for the errors of two commands: a STOP_DEV that has the only
@@ -113,7 +171,7 @@ func waitingCommand(slow *slowTransport) (stopped, told chan error) {
 	c := newControl(slow, func() (Transport, error) {
 		tried <- struct{}{}
 		return nil, unix.EMFILE
-	}, 2)
+	})
 	stopped, told = make(chan error), make(chan error)
 	go func() { stopped <- c.Stop(1) }()
 	<-slow.stopping

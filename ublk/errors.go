@@ -19,8 +19,9 @@ var (
 	// does not have: a second time, or after Async.
 	ErrCompleted = errors.New("the handler does not have the request")
 	// ErrControlHung is returned for a command that the kernel neither answers in time
-	// nor interrupts. After 16 such commands it is returned for every command: the
-	// process then cannot remove its devices, which go when it exits.
+	// nor interrupts. Until that command ends, other commands for the same device that
+	// have a time limit return it too. Add without an id returns it while 16 such
+	// commands hang.
 	ErrControlHung = errors.New("a ublk control command hangs")
 	// ErrLingers is returned by Delete for a device that is gone, but whose id and
 	// memory the driver keeps until the last user closes it.

@@ -64,13 +64,23 @@ func (t *uringTransport) run(opened chan<- error) {
 	if err != nil {
 		return
 	}
+	t.serve(u)
+}
+
+// serve carries out commands until Close. If it has to give up a command, it takes no
+// further command, and waits for the end of that one.
+func (t *uringTransport) serve(u *uringControl) {
 	for c := range t.calls {
 		err := u.do(c.cmd)
 		c.reply <- err
-		if errors.Is(err, ErrControlHung) {
-			// The kernel may still write to the ring and to arg, so both stay.
+		if !errors.Is(err, ErrControlHung) {
+			continue
+		}
+		// Until the end of both entries, the kernel may write to the ring and to arg.
+		if err := waitReady(u.r, 2, 0); err != nil {
 			return
 		}
+		break
 	}
 	u.close()
 }

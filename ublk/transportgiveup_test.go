@@ -37,8 +37,9 @@ func controlOn(t *testing.T, path string) *uringControl {
 	return u
 }
 
-// holdBack makes the next command wait for an entry that never ends.
-func holdBack(t *testing.T, u *uringControl, userData uint64) {
+// holdBack makes the next command wait for an entry that ends when the returned descriptor,
+// an eventfd, is written to.
+func holdBack(t *testing.T, u *uringControl, userData uint64) int {
 	t.Helper()
 	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
 	if err != nil {
@@ -48,7 +49,8 @@ func holdBack(t *testing.T, u *uringControl, userData uint64) {
 	sqe := u.r.GetSQE()
 	sqe.PrepPollAdd(ring.FD(fd), unix.POLLIN)
 	sqe.UserData = userData
-	sqe.Flags = ring.IOSQE_IO_LINK
+	sqe.Flags = ring.IOSQE_IO_LINK | ring.IOSQE_CQE_SKIP_SUCCESS
+	return fd
 }
 
 func TestControlCommandEnds(t *testing.T) {
@@ -89,6 +91,38 @@ func TestControlCommandGivenUp(t *testing.T) {
 	err := u.do(Command{Op: uapi.UBLK_U_CMD_DEL_DEV, Timeout: time.Millisecond})
 	if !errors.Is(err, ErrControlHung) {
 		t.Errorf("error %v, want ErrControlHung", err)
+	}
+}
+
+// The transport of a command that was given up can be closed when the command has ended.
+func TestTransportOutlastsItsCommand(t *testing.T) {
+	t.Parallel() // it takes cancelTimeout
+	tr := &uringTransport{calls: make(chan call), ended: make(chan struct{})}
+	held := make(chan int, 1)
+	go func() { // ends with the transport
+		defer close(tr.ended)
+		u := controlOn(t, "/dev/null")
+		held <- holdBack(t, u, ^uint64(0))
+		tr.serve(u)
+	}()
+	fd := <-held
+	if err := tr.Do(Command{Op: uapi.UBLK_U_CMD_DEL_DEV, Timeout: time.Millisecond}); !errors.Is(err, ErrControlHung) {
+		t.Errorf("error %v, want ErrControlHung", err)
+	}
+	closed := make(chan struct{})
+	go func() { _ = tr.Close(); close(closed) }() // received below
+	select {
+	case <-closed:
+		t.Error("the transport is closed although the kernel still has its command")
+	case <-time.After(100 * time.Millisecond):
+	}
+	if _, err := unix.Write(fd, []byte{1, 1, 1, 1, 1, 1, 1, 1}); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-closed:
+	case <-time.After(10 * time.Second):
+		t.Error("the transport is not closed")
 	}
 }
 
