@@ -36,7 +36,7 @@ func TestKernelLookAtADeviceThatWasReplaced(t *testing.T) {
 	ctl := ublktest.Kernel(t)
 	// This acts as a slow process: it stops the devices later.
 	var told []TaggedID
-	s := NewServer(ctl, ServerOptions{StopUnused: func(devices ...TaggedID) error {
+	s := NewServer(ctl, ServerOptions{StopUnused: func(_ func(TaggedID, error), devices ...TaggedID) error {
 		told = append(told, devices...)
 		return nil
 	}})
@@ -81,7 +81,7 @@ func lookingServer(t *testing.T, ctl *ublk.Control) (*Server, *atomic.Int32) {
 	t.Helper()
 	looks := new(atomic.Int32)
 	s := NewServer(ctl, ServerOptions{
-		StopUnused: func(devices ...TaggedID) error {
+		StopUnused: func(_ func(TaggedID, error), devices ...TaggedID) error {
 			for _, device := range devices {
 				_ = StopUnused(ctl, device) // in use: the next check will tell
 			}
@@ -174,7 +174,7 @@ func TestKernelKeepWaitsForALook(t *testing.T) {
 	var s *Server
 	var d *served
 	answer := make(chan error, 1)
-	s = NewServer(ublktest.Kernel(t), ServerOptions{StopUnused: func(...TaggedID) error {
+	s = NewServer(ublktest.Kernel(t), ServerOptions{StopUnused: func(func(TaggedID, error), ...TaggedID) error {
 		go func() { answer <- s.Keep(d.dev.ID(), nil) }() // received below
 		waitUntil(t, "Keep has begun", func() bool { return s.isKeeping(d) })
 		select {
@@ -188,7 +188,7 @@ func TestKernelKeepWaitsForALook(t *testing.T) {
 	s.mu.Lock()
 	d.lifetime = released // but the server itself does not check
 	s.mu.Unlock()
-	s.reap.ask([]*served{d})
+	s.reap.ask(s.reap.beginAsking([]*served{d}))
 	if err := <-answer; err != nil {
 		t.Errorf("keep: %v", err)
 	}
@@ -294,8 +294,54 @@ func TestKernelKeepDuringALook(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.reap.stop([]*served{d}) // due before the Keep
-	s.reap.ask([]*served{d})
+	if asked := s.reap.beginAsking([]*served{d}); len(asked) > 0 {
+		t.Errorf("another process is asked to check %v", asked)
+	}
 	if info, err := ctl.Info(id); err != nil || info.State != ublk.StateLive {
 		t.Errorf("it is in state %v, error %v", info.State, err)
+	}
+}
+
+// While another process checks devices, the result for one does not wait for the others.
+func TestKernelAskAnswersForEach(t *testing.T) {
+	begun, release := make(chan struct{}), make(chan struct{})
+	var silent TaggedID
+	s := NewServer(ublktest.Kernel(t), ServerOptions{StopUnused: func(ended func(TaggedID, error), devices ...TaggedID) error {
+		for _, device := range devices {
+			if device != silent {
+				ended(device, ErrInUse)
+			}
+		}
+		close(begun)
+		<-release
+		return nil
+	}})
+	dir := mountTmpfs(t)
+	hangs, _ := addTo(t, s, sparseFile(t, dir), nil)
+	other, id := addTo(t, s, sparseFile(t, t.TempDir()), nil)
+	silent = hangs.dev.taggedID()
+	s.mu.Lock()
+	hangs.lifetime, other.lifetime = released, released // but the server itself does not check
+	s.mu.Unlock()
+	asked := make(chan struct{})
+	go func() { s.reap.ask(s.reap.beginAsking([]*served{hangs, other})); close(asked) }() // received below
+	<-begun
+	if err := within(t, "keep", func() error { return s.Keep(id, nil) }); err != nil {
+		t.Errorf("keep the device that is in use: %v", err)
+	}
+	s.reap.stop([]*served{hangs}) // it has a check
+	if hangs.dev.isDone() {
+		t.Error("a device is stopped that another process checks")
+	}
+	if err := s.Keep(hangs.dev.ID(), nil); !errors.Is(err, unix.EBUSY) {
+		t.Errorf("keep the device that does not answer: error %v, want EBUSY", err)
+	}
+	close(release)
+	<-asked
+	if err := s.Keep(hangs.dev.ID(), nil); err != nil {
+		t.Errorf("keep it after the check: %v", err)
+	}
+	if err := s.Shutdown(); err != nil {
+		t.Error(err)
 	}
 }

@@ -49,19 +49,21 @@ func partition(t testing.TB, disk, start string) string {
 	return waitForDisk(t, name)
 }
 
+// mappedName is the name of the device of mappedDisk.
+const mappedName = "ublk-loop-test"
+
 // mappedDisk makes a device-mapper device from a table.
 func mappedDisk(t testing.TB, table string) string {
 	t.Helper()
 	run(t, "modprobe", "dm_mod")
-	const name = "ublk-loop-test"
-	create := exec.Command("dmsetup", "create", "--noudevsync", name)
+	create := exec.Command("dmsetup", "create", "--noudevsync", mappedName)
 	create.Stdin = strings.NewReader(table + "\n")
 	if out, err := create.CombinedOutput(); err != nil {
 		t.Fatalf("dmsetup create: %v\n%s\n%s", err, table, out)
 	}
-	t.Cleanup(func() { run(t, "dmsetup", "remove", "--retry", "--noudevsync", name) })
+	t.Cleanup(func() { run(t, "dmsetup", "remove", "--retry", "--noudevsync", mappedName) })
 	// udev makes the name in /dev/mapper, the kernel makes this node.
-	node := run(t, "dmsetup", "info", "-c", "--noheadings", "-o", "blkdevname", name)
+	node := run(t, "dmsetup", "info", "-c", "--noheadings", "-o", "blkdevname", mappedName)
 	return waitForDisk(t, "/dev/"+strings.TrimSpace(node))
 }
 

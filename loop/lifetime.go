@@ -22,8 +22,8 @@ import (
 //
 // A goroutine that stops a device or writes its state holds the lock of its state, with
 // one exception: a stop that the driver does not answer within slowAfter continues
-// without the lock (served.stops), and Keep comes too late for it. The order of locks is
-// reaper.asking, the lock of a state, Server.mu.
+// without the lock (served.stops), and Keep comes too late for it. The lock of a
+// state is taken before Server.mu.
 type lifetime uint8
 
 const (
@@ -67,16 +67,19 @@ func (s *Server) Release(id uint32, sequence *uint64) {
 
 // Keep ends Config.Autoclear for a device: it stays until it is removed, even after
 // Release. Keep returns an error that wraps ENODEV if the server does not have the
-// device, or if the device is being removed. The sequence number is as for Release.
+// device, or if the device is being removed, and EBUSY if it does not learn of that in
+// time. The sequence number is as for Release.
 func (s *Server) Keep(id uint32, sequence *uint64) error {
 	d, err := s.find(id, sequence)
 	if err != nil {
 		return err
 	}
 	if s.beginKeep(d) == released {
-		s.reap.settle()
+		err = s.reap.settle(d)
 	}
-	err = d.dev.keep()
+	if err == nil {
+		err = d.dev.keep()
+	}
 	if err == nil && s.isStopping(d) {
 		err = fmt.Errorf("keep %s: it is being removed: %w", d.dev.Path(), unix.ENODEV)
 	}

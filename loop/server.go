@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -17,11 +18,15 @@ import (
 type ServerOptions struct {
 	// Events receives the server's events; it may be nil.
 	Events Events
-	// StopUnused calls the function StopUnused for devices in another process, and waits
-	// for it. Before Linux 7.0 StopUnused has to open the devices, and a server must not
-	// open its own devices. If the option is nil, devices count as in use when the driver
-	// cannot tell.
-	StopUnused func(devices ...TaggedID) error
+	// StopUnused calls the function StopUnused for several devices at the same time in
+	// another process, and waits for their results. It calls ended with each result when
+	// the result comes, one call at a time, and returns the first error. Before Linux 7.0
+	// StopUnused has to open the devices, and a server must not open its own devices. If
+	// the option is nil, devices count as in use when the driver cannot tell.
+	StopUnused func(ended func(TaggedID, error), devices ...TaggedID) error
+	// Patience is the time for which Shutdown waits for a device that answers no request.
+	// 0 means one minute.
+	Patience time.Duration
 	// Checked is called after each check whether devices with Config.Autoclear are still
 	// in use; it may be nil. These checks make garbage again and again, which matters to
 	// a caller that has switched Go's collector off.
@@ -72,6 +77,9 @@ func NewServer(ctl *ublk.Control, opts ServerOptions) *Server {
 	if opts.StopUnused == nil {
 		opts.StopUnused = countAsUsed
 	}
+	if opts.Patience == 0 {
+		opts.Patience = time.Minute
+	}
 	if opts.Checked == nil {
 		opts.Checked = func() {}
 	}
@@ -81,7 +89,7 @@ func NewServer(ctl *ublk.Control, opts ServerOptions) *Server {
 }
 
 // countAsUsed is a StopUnused that cannot check devices.
-func countAsUsed(devices ...TaggedID) error {
+func countAsUsed(_ func(TaggedID, error), devices ...TaggedID) error {
 	return fmt.Errorf("remove %s: its users cannot be determined: %w", ublk.BlockPath(devices[0].ID), ErrInUse)
 }
 

@@ -27,7 +27,7 @@ func TestServerAfterShutdown(t *testing.T) {
 // Without StopUnused, a device counts as in use.
 func TestServerWithoutStopUnused(t *testing.T) {
 	s := NewServer(nil, ServerOptions{})
-	if err := s.opts.StopUnused(TaggedID{ID: 3}); !errors.Is(err, ErrInUse) {
+	if err := s.opts.StopUnused(nil, TaggedID{ID: 3}); !errors.Is(err, ErrInUse) {
 		t.Errorf("error %v, want ErrInUse", err)
 	}
 	s.opts.Checked()

@@ -37,7 +37,7 @@ func (s *Server) stop(d *served, force bool) error {
 	if errors.Is(err, unix.EBUSY) || errors.Is(err, ublk.ErrNotSupported) {
 		// Another process has to find out whether the device is mounted or only opened by
 		// udev.
-		err = s.opts.StopUnused(d.dev.taggedID())
+		err = s.opts.StopUnused(func(TaggedID, error) {}, d.dev.taggedID())
 	}
 	return ignoreGone(err)
 }
@@ -95,18 +95,69 @@ func (s *Server) isStopping(d *served) bool {
 // gone. A device in use that outlives its server (Config.OnCrash) is served until the
 // process ends, and then waits for another server. Any other device in use is removed
 // like an unused one, so that its written data reaches its file.
+//
+// Shutdown does not wait for a device that has answered no request for
+// ServerOptions.Patience, nor longer for devices that are being added. It returns an error
+// that wraps ETIMEDOUT and names them. They end as if the process had been killed.
 func (s *Server) Shutdown() error {
 	s.close()
 	var ends sync.WaitGroup
 	devices := s.all()
-	errs := make([]error, len(devices))
+	errs := make([]error, len(devices)+1)
 	for i, d := range devices {
-		ends.Go(func() { errs[i] = s.end(d) })
+		ends.Go(func() { errs[i] = s.endPatiently(d) })
 	}
+	ends.Go(func() {
+		if !s.waitFor(&s.coming) { // none of them becomes a device any more
+			errs[len(devices)] = fmt.Errorf("devices are still being added: %w", unix.ETIMEDOUT)
+		}
+	})
+	ends.Go(func() { s.waitFor(&s.reap.done) }) // the error of the device says that its check hangs
 	ends.Wait()
-	s.coming.Wait() // none of them becomes a device any more
-	s.reap.done.Wait()
 	return errors.Join(errs...)
+}
+
+// waitFor reports whether a group ends within ServerOptions.Patience.
+func (s *Server) waitFor(group *sync.WaitGroup) bool {
+	ended := make(chan struct{})
+	go func() { group.Wait(); close(ended) }() // ends with the group
+	select {
+	case <-ended:
+		return true
+	case <-time.After(s.opts.Patience):
+		return false
+	}
+}
+
+// endPatiently removes a device as end does. It waits as long as the device answers requests.
+func (s *Server) endPatiently(d *served) error {
+	ended := make(chan error, 1)
+	go func() { ended <- s.end(d) }() // ends with the driver's answer
+	tick := time.NewTicker(s.opts.Patience / 10)
+	defer tick.Stop()
+	answered, last := d.dev.answered(), time.Now()
+	for {
+		select {
+		case err := <-ended:
+			return err
+		case now := <-tick.C:
+			if n := d.dev.answered(); n != answered {
+				answered, last = n, now
+			} else if now.Sub(last) >= s.opts.Patience {
+				return fmt.Errorf("remove %s: it answers no request: %w", d.dev.Path(), unix.ETIMEDOUT)
+			}
+		}
+	}
+}
+
+// answered returns the number of requests that the device has answered.
+func (d *Device) answered() uint64 {
+	var n uint64
+	stats := d.dev.Stats()
+	for i := range stats.Ops {
+		n += stats.Ops[i].Requests
+	}
+	return n
 }
 
 // end removes a device, unless it is in use and outlives the server.

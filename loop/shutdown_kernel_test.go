@@ -2,7 +2,11 @@ package loop
 
 import (
 	"errors"
+	"fmt"
+	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -99,6 +103,62 @@ func TestKernelShutdownDuringALook(t *testing.T) {
 	}
 	if s.reap.looksFor() {
 		t.Error("it looks still")
+	}
+}
+
+// Shutdown does not wait for a device that answers no request, and names it.
+func TestKernelShutdownWithHungDisk(t *testing.T) {
+	ctl := ublktest.Kernel(t)
+	disk := mappedDisk(t, "0 65536 linear "+nullDisk(t, 64, nil)+" 0")
+	s := NewServer(ctl, ServerOptions{Patience: 2 * time.Second})
+	hangs, err := s.Add(openPath(t, disk), Config{PartScan: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := s.find(hangs.ID, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, _ := addTo(t, s, sparseFile(t, mountTmpfs(t)), nil)
+	run(t, "dmsetup", "suspend", "--noflush", "--nolockfs", "--noudevsync", mappedName)
+	scan := exec.Command("blockdev", "--rereadpt", hangs.Device) // has the lock that a stop waits for
+	if err := scan.Start(); err != nil {
+		t.Fatal(err)
+	}
+	waitInFlight(t, hangs.Device)
+	err = within(t, "shutdown", s.Shutdown)
+	if !errors.Is(err, unix.ETIMEDOUT) || !strings.Contains(err.Error(), hangs.Device) || strings.Contains(err.Error(), other.dev.Path()) {
+		t.Errorf("shutdown: error %v, want one that names %s", err, hangs.Device)
+	}
+	waitClosed(t, "the end of the other device", other.gone)
+	run(t, "dmsetup", "resume", "--noudevsync", mappedName)
+	_ = scan.Wait() // fails if the device has been removed
+	waitClosed(t, "the end of the device when its disk is back", d.gone)
+}
+
+// Shutdown waits for a device that is slow, as long as it answers.
+func TestKernelShutdownOfASlowDevice(t *testing.T) {
+	ctl := ublktest.Kernel(t)
+	run(t, "modprobe", "dm-delay")
+	below := nullDisk(t, 64, nil)
+	disk := mappedDisk(t, fmt.Sprintf("0 65536 delay %s 0 0 %s 0 500", below, below))
+	s := NewServer(ctl, ServerOptions{Patience: 2 * time.Second})
+	slow, err := s.Add(openPath(t, disk), Config{Depth: 1, Queues: 1, MaxIOBytes: 4096})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := openFile(t, slow.Device, os.O_WRONLY)
+	for i := range 10 { // half a second each
+		if _, err := f.WriteAt(make([]byte, 4096), int64(i)<<20); err != nil {
+			t.Fatal(err)
+		}
+	}
+	began := time.Now()
+	if err := s.Shutdown(); err != nil {
+		t.Errorf("shutdown: %v", err)
+	}
+	if took := time.Since(began); took < 3*time.Second {
+		t.Errorf("ten writes of half a second were over after %v: the device was not slow", took)
 	}
 }
 

@@ -96,21 +96,26 @@ func (l *launch) execute(program string, warnings []string) error {
 	return fmt.Errorf("execute %s: %w", program, err)
 }
 
-// call runs a task in a child process, and waits for its end. The child has the server's
-// privileges, and does the operations that a server must not do itself.
+// call runs a task in a child process, and waits for its end.
 func (l *launch) call() (*os.ProcessState, error) {
+	process, err := l.startChild()
+	if err != nil {
+		return nil, err
+	}
+	return process.Wait()
+}
+
+// startChild starts a child process with the server's privileges. The child does the
+// operations that a server must not do itself.
+func (l *launch) startChild() (*os.Process, error) {
 	told, err := l.inMemory(nil)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = told.Close() }()
-	process, err := os.StartProcess(selfPath, l.args(told), &os.ProcAttr{
+	return os.StartProcess(selfPath, l.args(told), &os.ProcAttr{
 		Env: serverEnv(os.Environ()), Files: l.table(nil, nil, os.Stderr, told),
 	})
-	if err != nil {
-		return nil, err
-	}
-	return process.Wait()
 }
 
 func (l *launch) inMemory(warnings []string) (*os.File, error) {

@@ -30,7 +30,6 @@ func (r role) notForUsers(cause error) error {
 
 // These are the exit statuses of roles, beside those of package report.
 const (
-	exitInUse   = 3 // role unused: a device is in use
 	exitCrashed = 4 // role many: another server must take over the devices
 )
 

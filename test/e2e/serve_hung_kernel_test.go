@@ -5,11 +5,13 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
@@ -75,4 +77,44 @@ func TestKernelServeHungDevice(t *testing.T) {
 	<-closed //nolint:errcheck // an error where the removal was first
 	b.del(works.Device)
 	unix.Sync()
+}
+
+// hungScan suspends the disk of a device, and starts a scan for partitions, which hangs.
+// The returned function resumes the disk.
+func (b *bed) hungScan(s client.Device, mapped string) (resume func()) {
+	b.Helper()
+	b.tool("dmsetup", "suspend", "--noflush", "--nolockfs", "--noudevsync", mapped)
+	// The scan has the lock of the disk, for which every open and every stop waits.
+	scan := exec.Command("blockdev", "--rereadpt", s.Device)
+	if err := scan.Start(); err != nil {
+		b.Fatal(err)
+	}
+	waitUntil(b, "the scan reads", func() bool { return b.attr(s, "inflight") != "0        0" })
+	resume = sync.OnceFunc(func() {
+		b.tool("dmsetup", "resume", "--noudevsync", mapped)
+		_ = scan.Wait() // fails if the device has been removed
+	})
+	b.Cleanup(resume)
+	return resume
+}
+
+// A device that cannot be stopped does not delay the removal of another one that is
+// released. The log names the device that cannot be stopped.
+func TestKernelReleaseBesideHungDevice(t *testing.T) {
+	b := kernelBed(t, ublktest.ScratchDisk)
+	path := b.mapped("--table", "0 65536 linear "+b.testDisk()+" 0")
+	log := t.TempDir() + "/log"
+	m := b.serve("--log-file", log)
+	hangs, other := m.lease(path, `"partscan":true`), m.lease(b.image(1<<20), "")
+	resume := b.hungScan(hangs.device, "ublk-loop-recover")
+	hangs.drop()
+	waitUntil(t, "the log says what hangs", func() bool {
+		text, err := os.ReadFile(log)
+		return err == nil && strings.Contains(string(text), hangs.device.Device+": takes long")
+	})
+	other.drop()
+	waitUntil(t, "the other device is gone", func() bool { return len(b.list()) == 1 })
+	b.del(b.add(b.image(1 << 20)).Device)
+	resume()
+	b.isGone(hangs.device)
 }
