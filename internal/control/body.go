@@ -62,10 +62,10 @@ func (s *Server) open(r *http.Request, req *client.AddRequest) (*os.File, *trans
 	if f == nil {
 		return file, nil, nil
 	}
-	key, err := transfer.ReadSecret(f, transfer.MaxKeyBytes)
+	key, err := readKey(f)
 	if err != nil {
 		_ = file.Close()
-		return nil, nil, fmt.Errorf("read the key: %w", err)
+		return nil, nil, err
 	}
 	return file, key, nil
 }

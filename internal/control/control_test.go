@@ -698,6 +698,60 @@ func TestDescriptorsAreClosed(t *testing.T) {
 	}
 }
 
+// A client that does not close the pipe of its key gets an error, whether it is silent or
+// goes on writing. The server closes the pipe.
+func TestKeyWithoutEnd(t *testing.T) {
+	t.Parallel() // it takes bodyTimeout
+	s := newStand(t)
+	for name, more := range map[string]bool{"silent": false, "writes": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r, w, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := s.connect(t)
+			text := post(fmt.Sprintf(`{"file":%q,"descriptors":["key"]}`, file(t, "")))
+			if _, _, err := c.WriteMsgUnix([]byte(text), unix.UnixRights(int(r.Fd())), nil); err != nil {
+				t.Fatal(err)
+			}
+			_ = r.Close()
+			gone := make(chan error, 1)
+			go func() { gone <- writeUntilClosed(w, more) }() // received below
+			_ = c.SetReadDeadline(time.Now().Add(2 * bodyTimeout))
+			resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, _ := io.ReadAll(resp.Body)
+			if resp.StatusCode != 400 || !strings.Contains(string(body), "read the key: its end did not come") {
+				t.Errorf("status %d, %s", resp.StatusCode, body)
+			}
+			if err := <-gone; !errors.Is(err, unix.EPIPE) {
+				t.Errorf("write to the pipe: error %v, want EPIPE", err)
+			}
+		})
+	}
+}
+
+// writeUntilClosed waits until the other end of a pipe is closed, and returns the error of
+// a write to it. Until then it writes a byte twice a second, if more is set.
+func writeUntilClosed(w *os.File, more bool) error {
+	defer w.Close()
+	for !more {
+		fds := []unix.PollFd{{Fd: int32(w.Fd())}} // only POLLERR
+		if n, _ := unix.Poll(fds, 1000); n > 0 {
+			break
+		}
+	}
+	for {
+		if _, err := w.Write([]byte{1}); err != nil {
+			return err
+		}
+		time.Sleep(time.Second / 2)
+	}
+}
+
 // The server also closes descriptors that come with an incomplete request, when the
 // client goes.
 func TestDescriptorsOfHalfARequestAreClosed(t *testing.T) {
