@@ -69,10 +69,18 @@ func (l *launch) startConfined(told, errOut *os.File) (*os.Process, error) {
 	if errOut == nil {
 		errOut = null
 	}
-	return os.StartProcess(selfPath, l.args(told), &os.ProcAttr{
+	return os.StartProcess(l.program(), l.args(told), &os.ProcAttr{
 		Dir: "/", Env: serverEnv(os.Environ()), Files: l.table(null, null, errOut, told),
 		Sys: &syscall.SysProcAttr{Setsid: true}, // no signal of a terminal reaches it
 	})
+}
+
+// program returns the path of the program to start: one of the files, or this program.
+func (l *launch) program() string {
+	if f := l.files[programFile]; f != nil {
+		return fmt.Sprintf("/proc/self/fd/%d", f.Fd()) // the new process has the same number for it
+	}
+	return selfPath
 }
 
 // become makes this process a confined server by executing this program again. It returns

@@ -69,6 +69,10 @@ func (p *Program) runMany(args []string) int {
 }
 
 func newMany(version string, task *manyTask, files descriptors) *many {
+	if f := files[programFile]; f != nil { // only the supervisor needs it
+		_ = f.Close()
+		delete(files, programFile)
+	}
 	return &many{
 		version: version, task: task, last: takePredecessor(task, files), files: files, log: serverLogger(files[logFile]),
 		upgrade: make(chan chan<- error), failed: make(chan error, 1), ending: make(chan struct{}),
@@ -100,8 +104,7 @@ func (s *many) run(stop <-chan os.Signal) error {
 	if err := s.serveMetrics(metrics); err != nil {
 		s.log.error("serve metrics", err)
 	}
-	s.log.info("ready", logged("socket", listener.Addr().String()), logged("version", s.version))
-	if err = notify(s.files[notifyFile], "READY=1"); err == nil {
+	if err = s.announce(listener); err == nil {
 		err = s.wait(stop, served)
 	}
 	close(s.ending)
@@ -112,6 +115,15 @@ func (s *many) run(stop <-chan os.Signal) error {
 	removeSocket(s.task.Socket)
 	// Running requests finish or are refused before the connections close.
 	return errors.Join(err, s.devices.Shutdown(), api.Close(), metrics.Close(), s.ctl.Close())
+}
+
+// announce tells the log, the supervisor and the service manager that this server is ready.
+func (s *many) announce(listener net.Listener) error {
+	s.log.info("ready", logged("socket", listener.Addr().String()), logged("version", s.version))
+	if err := tellReady(s.files[readyFile]); err != nil {
+		return err
+	}
+	return notify(s.files[notifyFile], "READY=1")
 }
 
 // prepare protects the process before it has a device or a key.

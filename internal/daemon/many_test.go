@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"errors"
+	"os"
 	"os/exec"
 	"testing"
 
@@ -32,5 +33,34 @@ func TestSupervisedCrash(t *testing.T) {
 		if got := crashed(cmd.ProcessState); got != want {
 			t.Errorf("%s: crashed %v, want %v", script, got, want)
 		}
+	}
+}
+
+// The supervisor learns the programs of all servers that became ready, and executes the
+// last one.
+func TestSupervisorExecutesTheLastProgram(t *testing.T) {
+	ready, err := newReadyPrograms()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _, _ = ready.tell.Close(), ready.heard.Close() }()
+	l := &launch{files: descriptors{readyFile: ready.tell}}
+	if l.files[programFile], err = ready.ask(); err != nil || l.program() != selfPath {
+		t.Errorf("before a server is ready: program %s, error %v", l.program(), err)
+	}
+	for range 100 { // more than a socket keeps
+		if err := tellReady(l.files[readyFile]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if l.files[programFile], err = ready.ask(); err != nil {
+		t.Fatal(err)
+	}
+	is, err := os.Stat(l.program())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if self, err := os.Stat(selfPath); err != nil || !os.SameFile(is, self) {
+		t.Errorf("the program is %s, error %v", l.program(), err)
 	}
 }

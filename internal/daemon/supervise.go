@@ -3,18 +3,27 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/signal"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/internal/report"
 )
 
 // supervise runs a server of many devices in another process. If the server crashes or is
-// killed, supervise starts another server, which takes over the devices. If the server
-// ends in any other way, supervise ends with the same result. It passes the end signals
-// on to the server.
+// killed, supervise starts another server, which takes over the devices. That server runs
+// the program that was ready last, because an upgrade may have replaced the first one. If
+// the server ends in any other way, supervise ends with the same result. It passes the end
+// signals on to the server.
 func supervise(l *launch, log *logger) error {
+	ready, err := newReadyPrograms()
+	if err != nil {
+		return err
+	}
+	l.files[readyFile] = ready.tell
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, endSignals()...)
 	for pause := time.Duration(0); ; pause = nextPause(pause) {
@@ -27,6 +36,9 @@ func supervise(l *launch, log *logger) error {
 			return exitError(ended.ExitCode())
 		}
 		log.error("server", fmt.Errorf("%s; starting another server", ended))
+		if l.files[programFile], err = ready.ask(); err != nil {
+			return err
+		}
 		if time.Since(started) > longestRestart {
 			pause = 0
 		}
@@ -83,4 +95,96 @@ func exitError(code int) error {
 		return nil
 	}
 	return report.ErrReported
+}
+
+// These are the names of the descriptors between a supervisor and its server.
+const (
+	readyFile   = "ready"   // the server sends its program there
+	programFile = "program" // the program that the supervisor executes
+)
+
+// readyPrograms receives the programs of the servers that have become ready. Each server
+// sends a descriptor, because the path of its program may lead to another one by now.
+type readyPrograms struct {
+	tell  *os.File
+	heard *net.UnixConn
+	last  chan *os.File // takes the answers of receive to questions
+}
+
+func newReadyPrograms() (*readyPrograms, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socketpair", err)
+	}
+	r := &readyPrograms{tell: os.NewFile(uintptr(fds[1]), readyFile), last: make(chan *os.File)}
+	f := os.NewFile(uintptr(fds[0]), readyFile)
+	defer func() { _ = f.Close() }()
+	conn, err := net.FileConn(f)
+	if err != nil {
+		return nil, errors.Join(err, r.tell.Close())
+	}
+	r.heard, _ = conn.(*net.UnixConn)
+	go r.receive() // ends with the process
+	return r, nil
+}
+
+// receive keeps the last program that a server has sent. A message without a program is a
+// question for it.
+func (r *readyPrograms) receive() {
+	var program *os.File
+	for {
+		oob := make([]byte, unix.CmsgSpace(4))
+		_, n, _, _, err := r.heard.ReadMsgUnix(make([]byte, 1), oob)
+		switch {
+		case err != nil:
+			close(r.last)
+			return
+		case n == 0:
+			r.last <- program
+			continue
+		}
+		if program != nil {
+			_ = program.Close()
+		}
+		program = programOf(oob[:n])
+	}
+}
+
+// programOf returns the descriptor of a message (SCM_RIGHTS in unix(7)), nil without one.
+func programOf(oob []byte) *os.File {
+	messages, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return nil
+	}
+	fds, err := unix.ParseUnixRights(&messages[0])
+	if err != nil {
+		return nil
+	}
+	return os.NewFile(uintptr(fds[0]), programFile)
+}
+
+// ask returns the program of the last server that became ready, or nil. The program stays
+// open until another server becomes ready.
+func (r *readyPrograms) ask() (*os.File, error) {
+	// Messages arrive in order, so those of the servers that have ended come before this one.
+	if _, err := r.tell.Write([]byte{0}); err != nil {
+		return nil, fmt.Errorf("find the last program: %w", err)
+	}
+	return <-r.last, nil
+}
+
+// tellReady sends the program of this process to its supervisor, if it has one.
+func tellReady(supervisor *os.File) error {
+	if supervisor == nil {
+		return nil
+	}
+	fd, err := unix.Open(selfPath, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", selfPath, err)
+	}
+	defer func() { _ = unix.Close(fd) }()
+	if err := unix.Sendmsg(int(supervisor.Fd()), []byte{0}, unix.UnixRights(fd), nil, unix.MSG_NOSIGNAL); err != nil {
+		return fmt.Errorf("tell the supervisor: %w", err)
+	}
+	return nil
 }

@@ -1,6 +1,9 @@
 package e2e
 
 import (
+	"fmt"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -34,4 +37,56 @@ func TestKernelSupervise(t *testing.T) {
 	if list := b.list(); len(list) != 0 {
 		t.Errorf("after the end of the server: %+v", list)
 	}
+}
+
+// After an upgrade, the successor of a killed server runs the program of the upgrade, even
+// if the path leads to another program by then. Without an upgrade, a newly installed
+// program is not used.
+func TestKernelSuperviseUpgraded(t *testing.T) {
+	b := kernelBed(t)
+	path := filepath.Join(t.TempDir(), "ublk-loop")
+	install := func(from string) os.FileInfo {
+		b.tool("cp", from, path+".new")
+		b.tool("mv", path+".new", path)
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info
+	}
+	installed, first := b.bin, install(b.bin)
+	b.bin = path
+	m := b.serve("--supervise")
+	p := b.pulse(b.add(b.image(1 << 20)))
+	runs := func(what string, want os.FileInfo) {
+		t.Helper()
+		pid := b.list()[0].PID
+		is, err := os.Stat(fmt.Sprintf("/proc/%d/exe", pid))
+		if err != nil || !os.SameFile(is, want) {
+			t.Errorf("%s, the server does not run the program that it should, error %v", what, err)
+		}
+	}
+	killed := func() {
+		t.Helper()
+		was := b.list()[0].PID
+		if err := unix.Kill(was, unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		waitUntil(t, "another serves", func() bool {
+			now := b.list()
+			return len(now) == 1 && now[0].State == "live" && now[0].PID != was && now[0].PID != 0
+		})
+	}
+	runs("at first", first)
+	second := install(installed)
+	killed()
+	runs("after a crash without an upgrade", first)
+	b.ok("upgrade")
+	runs("after the upgrade", second)
+	install("/bin/true")
+	b.bin = installed
+	killed()
+	runs("after a crash", second)
+	b.end(p)
+	m.stop()
 }
