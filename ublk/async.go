@@ -123,6 +123,13 @@ func (a *asyncQueue) take(into []asyncResult) []asyncResult {
 	return into
 }
 
+// stop makes the queue refuse results.
+func (a *asyncQueue) stop() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.ended = true
+}
+
 // end ends the queue. Its buffers are freed as soon as no request is out.
 func (a *asyncQueue) end(bufs *buffers) {
 	a.mu.Lock()

@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"slices"
 	"testing"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -40,7 +41,11 @@ func onBench(t *testing.T, mode BufferMode, commands string) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = closeFD(&th.wakeFD) })
+	t.Cleanup(func() {
+		th.wakeMu.Lock() // a goroutine that has ended the queue may still wake the thread
+		defer th.wakeMu.Unlock()
+		_ = closeFD(&th.wakeFD)
+	})
 	if err = th.newRing(); errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) {
 		t.Skipf("no io_uring here: %v", err)
 	}
@@ -60,7 +65,10 @@ func onBench(t *testing.T, mode BufferMode, commands string) *bench {
 		b.reqs[tag].q, b.reqs[tag].tag = b.Queue, uint16(tag)
 	}
 	b.handler, b.done, b.hasDone = b, b, true
-	if b.bufs, err = newBuffers(th.ring, mode, 1, benchDepth, 8192); err != nil {
+	if b.bufs, err = newBuffers(mode, 1, benchDepth, 8192, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.bufs.register(th.ring, here); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(b.bufs.free)
@@ -68,6 +76,25 @@ func onBench(t *testing.T, mode BufferMode, commands string) *bench {
 	b.view()
 	return b
 }
+
+// end does what other goroutines want done on the thread, and returns the queue's error when
+// the queue has ended.
+func (b *bench) end() error {
+	b.t.Helper()
+	for {
+		select {
+		case job := <-b.thread.jobs:
+			job()
+		case err := <-b.ends:
+			return err
+		case <-time.After(20 * time.Second):
+			b.t.Fatal("the queue does not end")
+		}
+	}
+}
+
+// here is the do of a ring of this thread.
+func here(f func() error) error { return f() }
 
 // view maps the submission queue, and finds the next entry.
 func (b *bench) view() {

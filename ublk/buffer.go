@@ -2,6 +2,7 @@ package ublk
 
 import (
 	"fmt"
+	"runtime"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -94,9 +95,9 @@ type buffers struct {
 	size  int
 }
 
-// newBuffers makes all buffers that a queue in a slot of its thread will need, and
-// registers them with the ring. In copy mode the kernel pins them.
-func newBuffers(r *ring.Ring, mode BufferMode, slot, depth, size int) (*buffers, error) {
+// newBuffers makes all buffers that a queue in a slot of its thread will need. In copy mode
+// all their pages exist then, in the memory near the given CPUs.
+func newBuffers(mode BufferMode, slot, depth, size int, cpus cpuMask) (*buffers, error) {
 	b := &buffers{first: uint16(slot * bufferSlots(mode, depth)), size: size}
 	if mode.ZeroCopy() {
 		return b, nil
@@ -109,22 +110,57 @@ func newBuffers(r *ring.Ring, mode BufferMode, slot, depth, size int) (*buffers,
 	// A buffer of fewer pages makes a shorter list for the kernel to work through.
 	// Without huge pages the buffers work as well, so the error does not matter.
 	_ = unix.Madvise(b.arena, unix.MADV_HUGEPAGE)
-	list := make([][]byte, depth)
-	for tag := range list {
-		list[tag] = b.of(uint16(tag))
-	}
-	if err := r.UpdateBuffers(uint32(b.first), list); err != nil {
+	if err := b.populate(cpus); err != nil {
 		b.free()
-		return nil, err
+		return nil, fmt.Errorf("map %d buffers of %d bytes: %w", depth, size, err)
 	}
 	return b, nil
 }
 
+// populate makes the pages of the buffers. It takes long, so the queue's thread must not do
+// it, because it serves other queues too. The kernel takes pages from the memory near the
+// thread that needs them first, so another thread on the queue's CPUs does it.
+func (b *buffers) populate(cpus cpuMask) error {
+	populated := make(chan error)
+	go func() {
+		runtime.LockOSThread() // never unlocked, so the thread ends with the goroutine
+		err := cpus.pin()
+		if err == nil {
+			err = unix.Madvise(b.arena, unix.MADV_POPULATE_WRITE)
+		}
+		populated <- err
+	}()
+	return <-populated
+}
+
+// registerBytes is the number of bytes of buffers that a thread registers at a time. Between
+// two of these steps it serves its queues.
+const registerBytes = 1 << 20
+
+// register puts the buffers into the ring's table. The kernel pins them. do calls a function
+// on the ring's thread.
+func (b *buffers) register(r *ring.Ring, do func(func() error) error) error {
+	return b.update(r, do, b.of)
+}
+
 // unregister removes the buffers from the ring's table.
-func (b *buffers) unregister(r *ring.Ring) {
-	if b.arena != nil {
-		_ = r.UpdateBuffers(uint32(b.first), make([][]byte, len(b.arena)/b.size))
+func (b *buffers) unregister(r *ring.Ring, do func(func() error) error) error {
+	return b.update(r, do, func(uint16) []byte { return nil })
+}
+
+// update puts an element into the slot of each tag, in steps of registerBytes.
+func (b *buffers) update(r *ring.Ring, do func(func() error) error, of func(tag uint16) []byte) error {
+	depth, step := len(b.arena)/b.size, max(registerBytes/b.size, 1)
+	for tag := 0; tag < depth; tag += step {
+		list := make([][]byte, min(step, depth-tag))
+		for i := range list {
+			list[i] = of(uint16(tag + i))
+		}
+		if err := do(func() error { return r.UpdateBuffers(uint32(b.first)+uint32(tag), list) }); err != nil {
+			return err
+		}
 	}
+	return nil
 }
 
 // of returns a tag's buffer, nil in the zero-copy modes.

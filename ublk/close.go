@@ -78,3 +78,64 @@ func closeFD(fd *int) error {
 	*fd = -1
 	return err
 }
+
+// disarm counts a tag that the driver has ended. The last one ends the queue.
+func (q *Queue) disarm() {
+	if q.armed--; q.armed > 0 {
+		return
+	}
+	go func() { // ends when the thread has removed the queue, or has ended
+		_ = q.leave(func() { q.ended <- nil })
+	}()
+}
+
+// leave removes the queue and everything it has from its thread, and then calls left on the
+// thread. No entry of the queue may be in flight. If the thread ends first, it reports the
+// end of the queue instead.
+func (q *Queue) leave(left func()) error {
+	t := q.thread
+	if q.bufs != nil {
+		_ = q.bufs.unregister(t.ring, t.do) // the end of the ring removes what is left
+	}
+	return t.do(func() error {
+		q.drop()
+		left()
+		return nil
+	})
+}
+
+// drop removes the queue from its thread.
+func (q *Queue) drop() {
+	q.endTurn()
+	// The table must not keep the handler's files open.
+	for i := range q.files {
+		_ = q.thread.ring.UpdateFile(uint32(q.firstFile()+i), -1)
+	}
+	q.unmap()
+	q.thread.remove(q)
+}
+
+// unmap unmaps the descriptors, which keep /dev/ublkcN busy. From then on the queue takes no
+// results of other goroutines.
+func (q *Queue) unmap() {
+	if q.async != nil {
+		q.async.stop()
+	}
+	if q.mapped != nil {
+		_ = unix.Munmap(q.mapped)
+		q.mapped, q.descs = nil, nil
+	}
+}
+
+// freeBuffers frees the buffers of a queue that has ended. Operations that are in flight after
+// a kill do no harm: the kernel has pinned the pages of the buffers, so an operation writes to
+// these, and not to memory that is mapped at the same address later.
+func (q *Queue) freeBuffers() {
+	switch {
+	case q.bufs == nil:
+	case q.async != nil:
+		q.async.end(q.bufs)
+	default:
+		q.bufs.free()
+	}
+}

@@ -175,15 +175,16 @@ func (d *Device) startQueues(target Target) error {
 	ended := make(chan error, d.info.Queues)
 	err := d.takeThreads(ended)
 	if err == nil {
-		err = d.onThreads(func(q *Queue) error { return q.setUp(target) })
+		err = d.forQueues(func(q *Queue) error { return q.setUp(target) })
 	}
 	if err != nil {
-		_ = d.onThreads(func(q *Queue) error { q.drop(); return nil })
+		_ = d.forQueues(func(q *Queue) error { return q.leave(func() {}) })
+		d.freeBuffers()
 		close(d.done)
 		return err
 	}
 	go d.wait(ended)
-	return d.onThreads((*Queue).fetchAll)
+	return d.forQueues(func(q *Queue) error { return q.thread.do(q.fetchAll) })
 }
 
 // takeThreads makes the device's queues, each with a slot of a thread.
@@ -203,12 +204,12 @@ func (d *Device) takeThreads(ended chan<- error) error {
 	return nil
 }
 
-// onThreads calls a function for each queue on its thread, and waits for all calls. It
+// forQueues calls a function for all queues at the same time, and waits for all calls. It
 // returns the first error.
-func (d *Device) onThreads(f func(*Queue) error) error {
+func (d *Device) forQueues(f func(*Queue) error) error {
 	errs := make(chan error, len(d.queues))
 	for _, q := range d.queues {
-		go func() { errs <- q.thread.do(func() error { return f(q) }) }()
+		go func() { errs <- f(q) }()
 	}
 	var first error
 	for range d.queues {
@@ -219,8 +220,8 @@ func (d *Device) onThreads(f func(*Queue) error) error {
 	return first
 }
 
-// wait owns the queues. It receives the end of each queue. When all have ended, it closes
-// the character device, and then done. If a queue ends with an error, wait kills the
+// wait owns the queues. It receives the end of each queue. When all have ended, it frees
+// their buffers, closes the character device, and then done. If a queue ends with an error, wait kills the
 // others: a Stop would wait for ever for the requests that the queue had. The driver fails
 // these requests when the character device is closed.
 func (d *Device) wait(ended <-chan error) {
@@ -234,10 +235,18 @@ func (d *Device) wait(ended <-chan error) {
 		}
 		d.kill()
 	}
+	d.freeBuffers()
 	if err := closeFD(&d.charFD); err != nil && d.err == nil {
 		d.err = err
 	}
 	close(d.done)
+}
+
+// freeBuffers frees the buffers of all queues, which have ended.
+func (d *Device) freeBuffers() {
+	for _, q := range d.queues {
+		q.freeBuffers()
+	}
 }
 
 // kill makes every queue end at once, and does not answer its requests. The driver fails

@@ -22,7 +22,9 @@ type nullQueue struct {
 // kill ends the queue and returns why it ended.
 func (q *nullQueue) kill() error {
 	q.thread.kill()
-	return <-q.ends
+	err := <-q.ends
+	q.freeBuffers()
+	return err
 }
 
 // serveNull serves a queue without a driver, in copy mode. Its commands go to /dev/null, which
@@ -67,7 +69,10 @@ func serveNull(t testing.TB, depth int, target Target) *nullQueue {
 func (q *Queue) setUpNull(target Target) error {
 	q.thread.queues[q.slot] = q
 	var err error
-	if q.bufs, err = newBuffers(q.thread.ring, q.mode, int(q.slot), q.depth, int(q.dev.info.MaxIOBytes)); err != nil {
+	if q.bufs, err = newBuffers(q.mode, int(q.slot), q.depth, int(q.dev.info.MaxIOBytes), ""); err != nil {
+		return err
+	}
+	if err := q.bufs.register(q.thread.ring, here); err != nil {
 		return err
 	}
 	q.descs = make([]uapi.IODesc, q.depth)

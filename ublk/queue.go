@@ -63,18 +63,27 @@ func (q *Queue) BufferSlot(tag int) uint32 { return uint32(q.bufs.first) + uint3
 // firstFile is the first of the queue's slots in the file table.
 func (q *Queue) firstFile() int { return int(q.slot) * q.thread.kind.files }
 
-// setUp makes everything that the queue needs. After an error, call drop.
+// setUp makes everything that the queue needs. The thread serves its other queues meanwhile.
+// After an error, call leave.
 func (q *Queue) setUp(target Target) error {
-	q.thread.queues[q.slot] = q
+	t := q.thread
+	if err := t.do(func() error { t.queues[q.slot] = q; return nil }); err != nil {
+		return err
+	}
 	var err error
-	if q.bufs, err = newBuffers(q.thread.ring, q.mode, int(q.slot), q.depth, int(q.dev.info.MaxIOBytes)); err != nil {
+	if q.bufs, err = newBuffers(q.mode, int(q.slot), q.depth, int(q.dev.info.MaxIOBytes), t.kind.cpus); err != nil {
 		return err
 	}
-	if err := q.mapDescriptors(); err != nil {
+	if err := q.bufs.register(t.ring, t.do); err != nil {
 		return err
 	}
-	q.newRequests()
-	return q.setUpHandler(target)
+	return t.do(func() error {
+		if err := q.mapDescriptors(); err != nil {
+			return err
+		}
+		q.newRequests()
+		return q.setUpHandler(target)
+	})
 }
 
 func (q *Queue) newRequests() {
@@ -255,45 +264,4 @@ func (q *Queue) commit(req *Request, result int32) {
 func (q *Queue) commitUnregistered(req *Request, result int32) {
 	req.byCommand = false
 	q.commit(req, result)
-}
-
-// disarm counts a tag that the driver has ended. The last one ends the queue.
-func (q *Queue) disarm() {
-	if q.armed--; q.armed > 0 {
-		return
-	}
-	q.drop()
-	q.ended <- nil
-}
-
-// drop removes the queue and everything it has from its thread. No entry of the queue may
-// be in flight.
-func (q *Queue) drop() {
-	q.endTurn()
-	// The table must not keep the handler's files open.
-	for i := range q.files {
-		_ = q.thread.ring.UpdateFile(uint32(q.firstFile()+i), -1)
-	}
-	if q.bufs != nil {
-		q.bufs.unregister(q.thread.ring)
-	}
-	q.unmap()
-	q.thread.remove(q)
-}
-
-// unmap frees the queue's memory. Operations that are in flight after a kill do no harm: the
-// kernel has pinned the pages of the buffers, so an operation writes to these, and not to
-// memory that is mapped at the same address later.
-func (q *Queue) unmap() {
-	if q.mapped != nil {
-		_ = unix.Munmap(q.mapped)
-		q.mapped, q.descs = nil, nil
-	}
-	switch {
-	case q.bufs == nil:
-	case q.async != nil:
-		q.async.end(q.bufs)
-	default:
-		q.bufs.free()
-	}
 }

@@ -82,10 +82,10 @@ func TestQueueEnds(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if len(b.ends) != 1 || <-b.ends != nil {
-		t.Error("it has not ended in order")
+	if err := b.end(); err != nil {
+		t.Errorf("it ends with %v", err)
 	}
-	if b.thread.queues[1] != nil || b.thread.leaving || b.bufs.arena != nil {
+	if b.thread.queues[1] != nil || b.thread.leaving {
 		t.Error("it has left something, or taken the other queue with it")
 	}
 }
@@ -106,8 +106,8 @@ func TestQueueIsRefused(t *testing.T) {
 			t.Errorf("fetch %d: %v", i, err)
 		}
 	}
-	if len(b.ends) != 1 || <-b.ends != nil {
-		t.Error("it has not ended")
+	if err := b.end(); err != nil {
+		t.Errorf("it ends with %v", err)
 	}
 	if err := onBench(t, BufferCopy, "/dev/null").fetchAll(); err != nil {
 		t.Errorf("of a driver that takes them: error %v", err)
