@@ -19,6 +19,12 @@ type Device struct {
 	FileInode  uint64 `json:"file_inode"`
 	FileIsDisk bool   `json:"file_is_disk"` // a disk, a partition or a dm device
 
+	// Table is the text of the tables that the device serves, without keys. It is empty for a
+	// device of one file. Files are the files and disks below the tables, in the order of the
+	// text. File and the fields for it are empty then.
+	Table string       `json:"table,omitempty"`
+	Files []DeviceFile `json:"files,omitempty"`
+
 	Size       uint64 `json:"size"`
 	Offset     uint64 `json:"offset"`
 	SizeLimit  uint64 `json:"sizelimit"`
@@ -35,6 +41,14 @@ type Device struct {
 	Transfer Transfer `json:"transfer"`
 
 	Limits Limits `json:"limits"`
+}
+
+// DeviceFile is a file or disk below the tables of a device.
+type DeviceFile struct {
+	File   string `json:"file"`         // absolute path when it was attached
+	Device string `json:"file_maj:min"` // of the file system, or of a disk itself
+	Inode  uint64 `json:"file_inode"`
+	IsDisk bool   `json:"file_is_disk"` // a disk, a partition or a dm device
 }
 
 // Transfer describes how the bytes of a device differ from those of its file.

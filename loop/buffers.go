@@ -40,8 +40,8 @@ func (b *buffers) reasonFor(mode ublk.BufferMode) string {
 	return b.reason
 }
 
-// chooseBuffers returns the modes that Config.ZeroCopy allows for a backing.
-func chooseBuffers(b *backing.Backing, cfg *Config) (*buffers, error) {
+// chooseBuffers returns the modes that Config.ZeroCopy allows.
+func chooseBuffers(of storage, cfg *Config) (*buffers, error) {
 	zero := []ublk.BufferMode{ublk.BufferAutoRegister, ublk.BufferRegister}
 	onlyCopy := []ublk.BufferMode{ublk.BufferCopy}
 	switch {
@@ -54,9 +54,9 @@ func chooseBuffers(b *backing.Backing, cfg *Config) (*buffers, error) {
 	case cfg.ZeroCopy == SwitchOn:
 		return &buffers{modes: zero}, nil
 	}
-	checksummer, err := b.Checksummer()
+	checksummer, err := of.Checksummer()
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", b.Path, err)
+		return nil, err
 	}
 	if checksummer != "" {
 		return &buffers{onlyCopy, CopyChecksums}, nil

@@ -29,7 +29,7 @@ func (d *Device) Close() error {
 
 func (d *Device) close() error {
 	if d.Err() != nil && d.isRecoverable() {
-		return errors.Join(d.dev.Leave(), d.closeTransfer(), d.b.Close())
+		return errors.Join(d.dev.Leave(), d.closeTransfer(), d.storage.Close())
 	}
 	return d.remove()
 }
@@ -45,9 +45,9 @@ func (d *Device) remove() error {
 		return end // the queues still run, and keep all that they may need
 	}
 	if end == nil && d.Err() == nil {
-		d.b.Unlock()
+		d.storage.Unlock()
 	}
-	return errors.Join(err, end, d.removeRest(), d.closeTransfer(), d.b.Close())
+	return errors.Join(err, end, d.removeRest(), d.closeTransfer(), d.storage.Close())
 }
 
 // removeRest removes a device that has ended. It removes the state first, because

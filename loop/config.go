@@ -54,6 +54,9 @@ type Config struct {
 	OnCrash OnCrash
 	// Shared attaches a file even if another writer holds it.
 	Shared bool
+	// Table is the text of the tables that the device serves (AttachTable); empty for a
+	// device of one file. It contains no key.
+	Table string
 	// Autoclear makes the Server remove the device when it is no longer in use.
 	Autoclear bool
 }

@@ -120,8 +120,8 @@ func deleteSame(ctl *ublk.Control, was ublk.Info) error {
 	return nil
 }
 
-// removeState removes the state of a device whose server was killed, and the lock of its
-// file.
+// removeState removes the state of a device whose server was killed, and the locks of its
+// files.
 func removeState(id uint32) error {
 	saved, err := readState(id)
 	if err != nil {
@@ -129,7 +129,11 @@ func removeState(id uint32) error {
 	}
 	known := false
 	if saved != nil {
-		known, err = filelock.Forget(statefile.LockDir, saved.file())
+		known = true
+		for _, f := range saved.files() {
+			found, forgetErr := filelock.Forget(statefile.LockDir, f)
+			known, err = known && found, errors.Join(err, forgetErr)
+		}
 	}
 	if !known {
 		err = errors.Join(err, filelock.Sweep(statefile.LockDir))

@@ -11,6 +11,7 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/internal/process"
 	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
+	"github.com/ublk-loop/ublk-loop/loop/internal/stack"
 	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
 	"github.com/ublk-loop/ublk-loop/loop/internal/target"
 	"github.com/ublk-loop/ublk-loop/transfer"
@@ -20,7 +21,9 @@ import (
 // Device is a file or disk that this process serves as a block device.
 type Device struct {
 	dev      *ublk.Device
-	b        *backing.Backing
+	storage  storage
+	b        *backing.Backing  // the storage, if it is one file or disk
+	stack    *stack.Stack      // the storage, if it is a stack of tables
 	transfer transfer.Transfer // nil for none
 	status   Status
 	many     bool // the process also serves other devices
@@ -53,24 +56,24 @@ func attachOn(ctl *ublk.Control, file *os.File, cfg Config, shared *threads) (*D
 	if err != nil {
 		return nil, err
 	}
-	d := &Device{b: b, many: shared != nil}
+	d := &Device{b: b, storage: b, many: shared != nil}
 	if d.transfer, err = newTransfer(b, &cfg); err != nil {
 		return nil, errors.Join(fmt.Errorf("open %s: %w", b.Path, err), b.Close())
 	}
-	if d.dev, d.copyReason, err = addDevice(ctl, b, &cfg, shared); err != nil {
+	if d.dev, d.copyReason, err = addDevice(ctl, b, &cfg, ublk.Options{Threads: shared.of(b)}); err != nil {
 		return nil, errors.Join(err, d.closeTransfer(), b.Close())
 	}
 	if err := d.start(&cfg, &target.Target{Backing: b, Transfer: d.transfer}); err != nil {
 		return nil, errors.Join(err, d.remove())
 	}
-	d.background.Go(func() { d.b.DropCache(d.closed.Load) })
+	d.background.Go(func() { d.storage.DropCache(d.closed.Load) })
 	return d, nil
 }
 
 // addDevice adds a device in the best buffer mode that the kernel offers and the
-// configuration allows. It also returns Status.CopyReason.
-func addDevice(ctl *ublk.Control, b *backing.Backing, cfg *Config, shared *threads) (*ublk.Device, string, error) {
-	may, err := chooseBuffers(b, cfg)
+// configuration allows, with further options. It also returns Status.CopyReason.
+func addDevice(ctl *ublk.Control, of storage, cfg *Config, opts ublk.Options) (*ublk.Device, string, error) {
+	may, err := chooseBuffers(of, cfg)
 	if err != nil {
 		return nil, "", err
 	}
@@ -79,11 +82,8 @@ func addDevice(ctl *ublk.Control, b *backing.Backing, cfg *Config, shared *threa
 		return nil, "", err
 	}
 	for _, mode := range may.modes {
-		opts := ublk.Options{
-			ID: cfg.ID, Queues: cfg.Queues, Depth: cfg.Depth, Mode: mode,
-			MaxIOBytes: b.MaxIOBytes(mode), Tag: newTag(), NoPartScan: !cfg.PartScan,
-			Features: features, Threads: shared.of(b),
-		}
+		opts.ID, opts.Queues, opts.Depth, opts.Mode = cfg.ID, cfg.Queues, cfg.Depth, mode
+		opts.MaxIOBytes, opts.Tag, opts.NoPartScan, opts.Features = of.MaxIOBytes(mode), newTag(), !cfg.PartScan, features
 		var dev *ublk.Device
 		if dev, err = ctl.Add(opts); err == nil {
 			return dev, may.reasonFor(mode), checkCrashFeatures(dev, features)
@@ -116,7 +116,7 @@ func (d *Device) prepare(cfg *Config) error {
 		return err
 	}
 	info := d.dev.Info()
-	params, err := d.b.Params(d.dev.Mode(), info.MaxIOBytes)
+	params, err := d.storage.Params(d.dev.Mode(), info.MaxIOBytes)
 	if err != nil {
 		return err
 	}
@@ -147,7 +147,12 @@ func (d *Device) writeState(cfg *Config) error {
 	if err != nil {
 		return err
 	}
-	s := state{StartTime: start, FileBirth: d.b.Identity.Birth, FileDisk: d.b.Identity.Disk, ManyDevices: d.many, Config: *cfg, Status: &d.status}
+	s := state{StartTime: start, ManyDevices: d.many, Config: *cfg, Status: &d.status}
+	if d.stack != nil {
+		s.Files = stackFiles(d.stack)
+	} else {
+		s.FileBirth, s.FileDisk = d.b.Identity.Birth, d.b.Identity.Disk
+	}
 	if d.transfer != nil {
 		s.KeyCheck = keyCheck(&cfg.Transfer, d.transfer, d.b.TransferSize)
 	}

@@ -81,7 +81,7 @@ func (d *Device) ask(patience time.Duration) error {
 	answer := make(chan error, 1)
 	go func() { // ends with the answer
 		defer d.asking.Unlock()
-		answer <- d.b.Ask()
+		answer <- d.storage.Ask()
 	}()
 	select {
 	case err := <-answer:

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -17,14 +18,19 @@ import (
 // describe returns a new device's status from the driver and the backing.
 func (d *Device) describe(cfg *Config) Status {
 	info := d.dev.Info()
-	return Status{
+	s := Status{
 		ID: info.ID, Device: d.dev.BlockPath(), PID: os.Getpid(),
-		File: d.b.Path, FileDevice: identity.MajMin(d.b.DeviceNumber()), FileInode: d.b.Ino, FileIsDisk: d.b.IsDisk,
-		Size: d.b.Size, Offset: d.b.Offset, SizeLimit: cfg.SizeLimit,
-		ReadOnly: d.b.ReadOnly, DirectIO: d.b.Direct, BufferMode: d.dev.Mode().String(), CopyReason: d.copyReason,
+		BufferMode: d.dev.Mode().String(), CopyReason: d.copyReason,
 		PartScan: cfg.PartScan, Autoclear: cfg.Autoclear, OnCrash: string(onCrashOf(info.Features)), Queues: int(info.Queues), Depth: int(info.Depth),
-		Transfer: describeTransfer(d.b, cfg),
 	}
+	if d.stack != nil {
+		d.describeStack(&s, cfg)
+		return s
+	}
+	s.File, s.FileDevice, s.FileInode, s.FileIsDisk = d.b.Path, identity.MajMin(d.b.DeviceNumber()), d.b.Ino, d.b.IsDisk
+	s.Size, s.Offset, s.SizeLimit = d.b.Size, d.b.Offset, cfg.SizeLimit
+	s.ReadOnly, s.DirectIO, s.Transfer = d.b.ReadOnly, d.b.Direct, describeTransfer(d.b, cfg)
+	return s
 }
 
 // blockNumber returns a block device's major:minor, or "" if the block device is gone.
@@ -180,11 +186,11 @@ func Find(ctl *ublk.Control, file *os.File) ([]Status, error) {
 // isOf reports whether the device has this file or disk. While it has a server, the
 // server has the file open, so that no other file has the numbers.
 func (s *Status) isOf(wanted identity.File) (bool, error) {
-	if s.PID != 0 && s.file().HasNumbersOf(wanted) {
+	if s.PID != 0 && slices.ContainsFunc(s.files(), wanted.HasNumbersOf) {
 		return true, nil
 	}
 	saved, err := readState(s.ID)
-	return err == nil && saved != nil && wanted.Is(saved.file()), err
+	return err == nil && saved != nil && slices.ContainsFunc(saved.files(), wanted.Is), err
 }
 
 // file returns the identity of the device's file or disk, without its birth.

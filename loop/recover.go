@@ -90,7 +90,7 @@ func recoverDevice(ctl *ublk.Control, id uint32, file *os.File, opts RecoverOpti
 	if err := saved.replaceBy(b); err != nil {
 		return nil, errors.Join(err, giveBack())
 	}
-	d := &Device{b: b, many: shared != nil, status: *saved.Status}
+	d := &Device{b: b, storage: b, many: shared != nil, status: *saved.Status}
 	if d.transfer, err = newTransfer(b, &cfg); err != nil {
 		return nil, errors.Join(err, giveBack())
 	}
@@ -111,7 +111,7 @@ func recoverDevice(ctl *ublk.Control, id uint32, file *os.File, opts RecoverOpti
 	if err != nil {
 		return nil, errors.Join(err, d.closeTransfer(), giveBack())
 	}
-	d.background.Go(func() { d.b.DropCache(d.closed.Load) })
+	d.background.Go(func() { d.storage.DropCache(d.closed.Load) })
 	return d, nil
 }
 

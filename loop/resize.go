@@ -141,6 +141,9 @@ func (s *state) isServed() bool {
 // backingSize returns the current size of the file or disk. It finds the file among the
 // server's open files, so that the file's name does not matter.
 func (s *state) backingSize() (uint64, error) {
+	if s.Config.Table != "" {
+		return 0, errNoTables("resize")
+	}
 	fds, err := filepath.Glob("/proc/" + strconv.Itoa(s.Status.PID) + "/fd/*")
 	if err != nil {
 		return 0, err

@@ -11,11 +11,18 @@ type state struct {
 	StartTime   uint64 // of Status.PID, in clock ticks since boot
 	FileBirth   int64  // time when the file was made, see identity.File
 	FileDisk    identity.Disk
-	KeyCheck    string // check of the transfer's key, see keyCheck
-	Recovering  bool   // Status.PID has begun to take over the device, and has not finished
-	ManyDevices bool   // Status.PID also has other devices
+	Files       []stateFile // of a device of tables, in the order of the text
+	KeyCheck    string      // check of the transfer's key, see keyCheck
+	Recovering  bool        // Status.PID has begun to take over the device, and has not finished
+	ManyDevices bool        // Status.PID also has other devices
 	Config      Config
 	Status      *Status
+}
+
+// stateFile is a file or disk below the tables of a device.
+type stateFile struct {
+	Path   string
+	Object identity.File
 }
 
 // write writes the state. The caller holds the lock of the device.
@@ -37,16 +44,45 @@ func readState(id uint32) (*state, error) {
 func (s *state) record() statefile.Record {
 	return statefile.Record{
 		StartTime: s.StartTime, FileBirth: s.FileBirth, FileDisk: statefile.Disk(s.FileDisk), KeyCheck: s.KeyCheck, Recovering: s.Recovering,
-		Config: recordConfig(&s.Config, s.ManyDevices), Status: recordStatus(s.Status),
+		Config: recordConfig(&s.Config, s.ManyDevices), Status: recordStatus(s.Status), Files: recordFiles(s.Files),
 	}
 }
 
 // stateFrom is the inverse of record.
 func stateFrom(r *statefile.Record) *state {
-	return &state{
+	s := &state{
 		StartTime: r.StartTime, FileBirth: r.FileBirth, FileDisk: identity.Disk(r.FileDisk), KeyCheck: r.KeyCheck, Recovering: r.Recovering,
-		ManyDevices: r.Config.ManyDevices, Config: configFrom(&r.Config), Status: statusFrom(r.Status),
+		ManyDevices: r.Config.ManyDevices, Config: configFrom(&r.Config), Status: statusFrom(r.Status), Files: filesFrom(r.Files),
 	}
+	s.Status.Table, s.Status.Files = s.Config.Table, statusFiles(s.Files)
+	return s
+}
+
+func recordFiles(files []stateFile) (list []statefile.File) {
+	for i := range files {
+		o := &files[i].Object
+		list = append(list, statefile.File{
+			Path: files[i].Path, Device: o.Device, Inode: o.Inode, IsDisk: o.IsDisk, Birth: o.Birth, Disk: statefile.Disk(o.Disk),
+		})
+	}
+	return list
+}
+
+func filesFrom(list []statefile.File) (files []stateFile) {
+	for _, f := range list {
+		object := identity.File{IsDisk: f.IsDisk, Device: f.Device, Inode: f.Inode, Birth: f.Birth, Disk: identity.Disk(f.Disk)}
+		files = append(files, stateFile{f.Path, object})
+	}
+	return files
+}
+
+// statusFiles returns the files as a status has them.
+func statusFiles(files []stateFile) (list []StatusFile) {
+	for i := range files {
+		o := &files[i].Object
+		list = append(list, StatusFile{File: files[i].Path, Device: o.Device, Inode: o.Inode, IsDisk: o.IsDisk})
+	}
+	return list
 }
 
 func recordConfig(c *Config, many bool) statefile.Config {
@@ -54,7 +90,7 @@ func recordConfig(c *Config, many bool) statefile.Config {
 		ID: c.ID, ReadOnly: c.ReadOnly, Offset: c.Offset, SizeLimit: c.SizeLimit, SectorSize: c.SectorSize,
 		DirectIO: string(c.DirectIO), ZeroCopy: string(c.ZeroCopy), PartScan: c.PartScan,
 		Queues: c.Queues, Depth: c.Depth, MaxIOBytes: c.MaxIOBytes, Transfer: statefile.Transfer(c.Transfer),
-		OnCrash: string(c.OnCrash), Shared: c.Shared, Autoclear: c.Autoclear, ManyDevices: many,
+		OnCrash: string(c.OnCrash), Shared: c.Shared, Autoclear: c.Autoclear, ManyDevices: many, Table: c.Table,
 	}
 }
 
@@ -63,7 +99,7 @@ func configFrom(c *statefile.Config) Config {
 		ID: c.ID, ReadOnly: c.ReadOnly, Offset: c.Offset, SizeLimit: c.SizeLimit, SectorSize: c.SectorSize,
 		DirectIO: Switch(c.DirectIO), ZeroCopy: Switch(c.ZeroCopy), PartScan: c.PartScan,
 		Queues: c.Queues, Depth: c.Depth, MaxIOBytes: c.MaxIOBytes, Transfer: TransferConfig(c.Transfer),
-		OnCrash: OnCrash(c.OnCrash), Shared: c.Shared, Autoclear: c.Autoclear,
+		OnCrash: OnCrash(c.OnCrash), Shared: c.Shared, Autoclear: c.Autoclear, Table: c.Table,
 	}
 }
 

@@ -18,6 +18,12 @@ type Status struct {
 	FileInode  uint64
 	FileIsDisk bool // a disk, a partition or a dm device
 
+	// Table is the text of the tables that the device serves, without keys. It is empty for
+	// a device of one file. Files are the files and disks below the tables, in the order of
+	// the text. File and the fields for it are empty then.
+	Table string
+	Files []StatusFile
+
 	Size       uint64
 	Offset     uint64
 	SizeLimit  uint64
@@ -34,6 +40,14 @@ type Status struct {
 	Transfer TransferConfig
 
 	Limits Limits
+}
+
+// StatusFile is a file or disk below the tables of a device.
+type StatusFile struct {
+	File   string // absolute path when it was attached
+	Device string // of the file system, or of a disk itself
+	Inode  uint64
+	IsDisk bool // a disk, a partition or a dm device
 }
 
 // Limits are the queue limits of a device, named as in sysfs (queue/…).

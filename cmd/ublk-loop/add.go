@@ -18,6 +18,8 @@ import (
 
 type addOptions struct {
 	file       string
+	table      string // the file of --table
+	hasTable   bool   // --table is given
 	config     loop.Config
 	transfer   transferOptions
 	autoclear  time.Duration
@@ -31,13 +33,16 @@ type addOptions struct {
 func newAddCommand(a *app) *cobra.Command {
 	var opts addOptions
 	cmd := &cobra.Command{
-		Use:   "add FILE",
+		Use:   "add FILE | --table FILE",
 		Short: "Attach a file, a partition or a disk, and print the path of its device",
 		Long: "Attach a file, a partition or a disk, and print the path of its device. The device can\n" +
-			"be opened when add returns. A process in the background serves it until del.",
-		Args: arguments(1, 1, "FILE"),
+			"be opened when add returns. A process in the background serves it until del.\n\n" +
+			"With --table the device is what a device-mapper table makes of files and disks.",
+		Args: arguments(0, 1, "FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			opts.file = args[0]
+			if err := opts.checkObject(cmd, args); err != nil {
+				return err
+			}
 			opts.hasLogFile = cmd.Flags().Changed("log-file")
 			if err := opts.checkAutoclear(cmd); err != nil {
 				return err
@@ -66,6 +71,7 @@ func (o *addOptions) addFlags(cmd *cobra.Command) {
 	page := uint64(os.Getpagesize())
 	f.SortFlags = false
 	c.DirectIO, c.ZeroCopy = loop.SwitchAuto, loop.SwitchAuto
+	f.StringVar(&o.table, "table", "", "serve the device-mapper table, or stack of tables, in `FILE` (-: standard input)")
 	f.VarP(idFlag{&c.ID}, "id", "n", "make /dev/ublkbN (default: the first free number)")
 	f.BoolVarP(&c.ReadOnly, "read-only", "r", false, "make a read-only device, and open the file read-only")
 	f.VarP(sizeFlag{&c.Offset}, "offset", "o", "start of the device in the file")
@@ -161,6 +167,9 @@ func (a *app) keepOncePrinted(pending daemon.Pending, j *daemon.Job) error {
 // job opens the files that the options name. The caller opens them, because a relative
 // path refers to its working directory.
 func (o *addOptions) job() (*daemon.Job, error) {
+	if o.hasTable {
+		return o.tableJob()
+	}
 	file, err := loop.OpenPath(o.file)
 	if err != nil {
 		return nil, err
@@ -176,14 +185,19 @@ func (o *addOptions) job() (*daemon.Job, error) {
 	j.Config = o.config
 	j.Warnings = append(j.Warnings, o.checksumWarnings(file)...)
 	j.Warnings = append(j.Warnings, o.lockWarnings(file)...)
-	if o.hasLogFile {
-		err = j.OpenLog(o.logFile)
+	return j, o.openLog(j)
+}
+
+// openLog opens the log file of a job, if it has one. After an error it closes the job.
+func (o *addOptions) openLog(j *daemon.Job) error {
+	if !o.hasLogFile {
+		return nil
 	}
+	err := j.OpenLog(o.logFile)
 	if err != nil {
 		j.Close()
-		return nil, err
 	}
-	return j, nil
+	return err
 }
 
 // checksumWarnings describes the risk of --zero-copy=on over a disk that checks what it

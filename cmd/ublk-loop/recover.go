@@ -136,6 +136,9 @@ func (a *app) recover(ctx context.Context, device client.Device, opts recoverOpt
 // recoverJob opens the device's file by its path. The server checks that the path still
 // leads to the same file.
 func recoverJob(device client.Device, opts recoverOptions) (*daemon.Job, error) {
+	if device.Table != "" {
+		return nil, fmt.Errorf("a device of tables: %w", ublk.ErrNotRecoverable)
+	}
 	if device.File == "" {
 		err := fmt.Errorf("its file is unknown: %w", ublk.ErrNotRecoverable)
 		return nil, &hint.Error{Err: err, Hint: "remove it with del"}

@@ -22,14 +22,16 @@ type Job struct {
 	Warnings     []string // of unavailable protections
 	NotifySocket string   // the service manager's, for a foreground server; empty for none
 
-	File *os.File // from loop.OpenPath
-	Log  *os.File // nil for none
-	Key  *os.File // the transfer's key, which the server reads to its end; nil for none
+	File *os.File // from loop.OpenPath; nil for tables
+	// Files are the files and disks of Config.Table, from loop.OpenTableDevice.
+	Files []*os.File
+	Log   *os.File // nil for none
+	Key   *os.File // the transfer's key, which the server reads to its end; nil for none
 }
 
 // Close closes the files of the job.
 func (j *Job) Close() {
-	for _, f := range []*os.File{j.File, j.Log, j.Key} {
+	for _, f := range append(j.Files, j.File, j.Log, j.Key) {
 		if f != nil {
 			_ = f.Close()
 		}
@@ -55,6 +57,7 @@ func openLogFile(path string) (*os.File, error) {
 const (
 	controlFile = "control" // for the answer, except in the foreground
 	backingFile = "file"
+	tableFile   = "table/" // and the number of the file in Job.Files
 	logFile     = "log"
 	notifyFile  = "notify"
 	keyFile     = "key"
@@ -64,6 +67,9 @@ const (
 // job.
 func (j *Job) launch(more descriptors) *launch {
 	files := descriptors{backingFile: j.File, logFile: j.Log, keyFile: j.Key}
+	for i, f := range j.Files {
+		files[fmt.Sprint(tableFile, i)] = f
+	}
 	for name, f := range more {
 		files[name] = f
 	}

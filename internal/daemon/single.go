@@ -107,26 +107,43 @@ func (s *single) announce(device client.Device) error {
 	return err
 }
 
-// attach opens the driver and the device. It closes the file, which is not needed
+// attach opens the driver and the device. It closes the files, which are not needed
 // afterwards.
 func (s *single) attach() (*ublk.Control, *loop.Device, error) {
 	ctl, err := ublk.OpenControl()
 	if err != nil {
 		return nil, nil, err
 	}
-	file := s.files[backingFile]
-	dev, err := s.open(ctl, file)
+	file, files := s.files[backingFile], s.tableFiles()
+	dev, err := s.open(ctl, file, files)
 	if err != nil {
 		return nil, nil, errors.Join(err, ctl.Close())
 	}
-	if err := file.Close(); err != nil {
+	if file != nil {
+		files = append(files, file)
+	}
+	for _, f := range files {
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
 		return nil, nil, errors.Join(err, dev.Close(), ctl.Close())
 	}
 	return ctl, dev, nil
 }
 
+// tableFiles returns the files of the task's tables, in order.
+func (s *single) tableFiles() (files []*os.File) {
+	for {
+		f := s.files[fmt.Sprint(tableFile, len(files))]
+		if f == nil {
+			return files
+		}
+		files = append(files, f)
+	}
+}
+
 // open makes the task's device, or takes it over.
-func (s *single) open(ctl *ublk.Control, file *os.File) (*loop.Device, error) {
+func (s *single) open(ctl *ublk.Control, file *os.File, files []*os.File) (*loop.Device, error) {
 	key, err := receiveKey(s.files[keyFile])
 	if err != nil {
 		return nil, err
@@ -136,6 +153,9 @@ func (s *single) open(ctl *ublk.Control, file *os.File) (*loop.Device, error) {
 	}
 	cfg := s.config
 	cfg.Key = key
+	if cfg.Table != "" {
+		return loop.AttachTable(ctl, files, cfg)
+	}
 	return loop.Attach(ctl, file, cfg)
 }
 

@@ -33,6 +33,7 @@ type taskConfig struct {
 	Transfer   taskTransfer `json:"transfer"`
 	OnCrash    loop.OnCrash `json:"on_crash"`
 	Shared     bool         `json:"shared"`
+	Table      string       `json:"table,omitempty"`
 }
 
 // taskTransfer is loop.TransferConfig as JSON.
@@ -56,7 +57,7 @@ func singleTaskOf(j *Job) *singleTask {
 		Config: taskConfig{
 			ID: c.ID, ReadOnly: c.ReadOnly, Offset: c.Offset, SizeLimit: c.SizeLimit, SectorSize: c.SectorSize,
 			DirectIO: c.DirectIO, ZeroCopy: c.ZeroCopy, PartScan: c.PartScan, Queues: c.Queues, Depth: c.Depth,
-			MaxIOBytes: c.MaxIOBytes, Transfer: taskTransfer(c.Transfer), OnCrash: c.OnCrash, Shared: c.Shared,
+			MaxIOBytes: c.MaxIOBytes, Transfer: taskTransfer(c.Transfer), OnCrash: c.OnCrash, Shared: c.Shared, Table: c.Table,
 		},
 	}
 }
@@ -67,6 +68,6 @@ func (t *singleTask) config() loop.Config {
 	return loop.Config{
 		ID: c.ID, ReadOnly: c.ReadOnly, Offset: c.Offset, SizeLimit: c.SizeLimit, SectorSize: c.SectorSize,
 		DirectIO: c.DirectIO, ZeroCopy: c.ZeroCopy, PartScan: c.PartScan, Queues: c.Queues, Depth: c.Depth,
-		MaxIOBytes: c.MaxIOBytes, Transfer: loop.TransferConfig(c.Transfer), OnCrash: c.OnCrash, Shared: c.Shared,
+		MaxIOBytes: c.MaxIOBytes, Transfer: loop.TransferConfig(c.Transfer), OnCrash: c.OnCrash, Shared: c.Shared, Table: c.Table,
 	}
 }

@@ -34,6 +34,12 @@ func DMTables(out io.Writer, devices []client.Device) error {
 // name of the key, not the key. dm-crypt looks for the name in the kernel's keyrings, and
 // refuses the table if the key is missing.
 func dmTable(d *client.Device) (string, error) {
+	if d.Table != "" {
+		return "", &hint.Error{
+			Err:  fmt.Errorf("list %s: tables of a device of tables: %w", d.Device, errors.ErrUnsupported),
+			Hint: "list --json shows its table",
+		}
+	}
 	target := ""
 	t := &d.Transfer
 	switch t.Name {

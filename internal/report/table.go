@@ -1,9 +1,12 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/ublk-loop/ublk-loop/client"
@@ -22,9 +25,23 @@ func DeviceTable(out io.Writer, devices []client.Device) error {
 		d := &devices[i]
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\n",
 			d.Device, d.State, bytesize.Format(d.Size), bytesize.Format(d.Offset), d.Limits.LogicalBlockSize,
-			yesNo(d.ReadOnly), onOff(d.DirectIO), buffersOf(d), OrDash(d.OnCrash), pidOf(d), OrDash(OneLine(d.File)))
+			yesNo(d.ReadOnly), onOff(d.DirectIO), buffersOf(d), OrDash(d.OnCrash), pidOf(d), OrDash(OneLine(filesOf(d))))
 	}
 	return table.Flush()
+}
+
+// filesOf returns the path of the device's file, or those of the files below its tables.
+func filesOf(d *client.Device) string {
+	if d.Table == "" {
+		return d.File
+	}
+	paths := []string{}
+	for _, f := range d.Files {
+		if !slices.Contains(paths, f.File) {
+			paths = append(paths, f.File)
+		}
+	}
+	return "table of " + cmp.Or(strings.Join(paths, ", "), "no file")
 }
 
 // buffersOf returns the buffer mode. It adds the reason for copying if the disk requires

@@ -8,7 +8,8 @@ import (
 )
 
 // Config returns the configuration that a request asks for. It lacks the key, which is
-// sent separately, and Autoclear, which follows from the request's lease.
+// sent separately, Autoclear, which follows from the request's lease, and Table, which a
+// server of many devices does not serve.
 func Config(c *client.Config) loop.Config {
 	return loop.Config{
 		ID: c.ID, ReadOnly: c.ReadOnly, Offset: c.Offset, SizeLimit: c.SizeLimit, SectorSize: c.SectorSize,
@@ -36,8 +37,15 @@ func Device(s *loop.Status) client.Device {
 		Size: s.Size, Offset: s.Offset, SizeLimit: s.SizeLimit,
 		ReadOnly: s.ReadOnly, DirectIO: s.DirectIO, BufferMode: s.BufferMode, CopyReason: s.CopyReason,
 		PartScan: s.PartScan, Autoclear: s.Autoclear, OnCrash: s.OnCrash, Queues: s.Queues, Depth: s.Depth,
-		Transfer: client.Transfer(s.Transfer), Limits: client.Limits(s.Limits),
+		Transfer: client.Transfer(s.Transfer), Limits: client.Limits(s.Limits), Table: s.Table, Files: files(s.Files),
 	}
+}
+
+func files(list []loop.StatusFile) (files []client.DeviceFile) {
+	for _, f := range list {
+		files = append(files, client.DeviceFile(f))
+	}
+	return files
 }
 
 // Devices returns the descriptions of devices. It returns an empty list, not nil, if

@@ -4,6 +4,7 @@ import (
 	"reflect"
 	"testing"
 
+	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/loop"
 )
 
@@ -22,6 +23,9 @@ func fill(t *testing.T, v reflect.Value) {
 			f.SetUint(uint64(i + 1))
 		case reflect.Struct:
 			fill(t, f)
+		case reflect.Slice:
+			f.Set(reflect.MakeSlice(f.Type(), 1, 1))
+			fill(t, f.Index(0))
 		case reflect.Pointer:
 			f.Set(reflect.New(f.Type().Elem()))
 		default:
@@ -50,7 +54,7 @@ func zeroFields(v reflect.Value, path string) []string {
 func TestConfigForgetsNoField(t *testing.T) {
 	var want loop.Config
 	fill(t, reflect.ValueOf(&want).Elem())
-	want.Key, want.Autoclear = nil, false
+	want.Key, want.Autoclear, want.Table = nil, false, ""
 	asked := RequestConfig(&want)
 	if zero := zeroFields(reflect.ValueOf(asked), ""); len(zero) > 0 {
 		t.Errorf("a request has no %q", zero)
@@ -72,6 +76,9 @@ func TestDeviceForgetsNoField(t *testing.T) {
 	for i := range a.NumField() {
 		name := a.Type().Field(i).Name
 		seen := b.FieldByName(name)
+		if list, isList := seen.Interface().([]client.DeviceFile); isList {
+			seen = reflect.ValueOf([]loop.StatusFile{loop.StatusFile(list[0])})
+		}
 		if !seen.IsValid() || !reflect.DeepEqual(a.Field(i).Interface(), seen.Convert(a.Field(i).Type()).Interface()) {
 			t.Errorf("%s: %+v is seen as %+v", name, a.Field(i), seen)
 		}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"strconv"
 	"strings"
 	"testing"
@@ -230,7 +231,7 @@ func TestKernelRecoverAll(t *testing.T) {
 			t.Errorf("device %d: the driver has process %d, list %d, error %v", i, info.ServerPID, is.PID, err)
 		}
 		was.PID = is.PID // all other fields are unchanged
-		if was != is {
+		if !reflect.DeepEqual(was, is) {
 			t.Errorf("device %d was %+v\nis %+v", i, was, is)
 		}
 	}
@@ -253,7 +254,7 @@ func TestKernelRecoverRefused(t *testing.T) {
 	s := b.add("--on-crash=reissue", "--offset", "1M", b.image(4<<20))
 	r := b.run("recover", s.Device)
 	r.fails(t, 1, s.Device, "is served", strconv.Itoa(s.PID))
-	if now := b.list(s.Device)[0]; now != s {
+	if now := b.list(s.Device)[0]; !reflect.DeepEqual(now, s) {
 		t.Errorf("a device that is served has become %+v", now)
 	}
 	b.killServer(s)

@@ -26,6 +26,23 @@ func (s *Stack) Devices() []string {
 	return devices
 }
 
+// InDevice returns an error of a device, by its number in Devices, with the first line
+// that uses it.
+func (s *Stack) InDevice(number int, err error) error {
+	device := s.Devices()[number]
+	for i := range s.Tables {
+		t := &s.Tables[i]
+		for n, l := range t.Lines {
+			for _, a := range l.Target.Areas(l.Length) {
+				if a.Device == device {
+					return inLine(t.Name, n+1, l.Target.Type(), badArgument("device", device, err))
+				}
+			}
+		}
+	}
+	return err
+}
+
 // CheckDevices refuses a stack whose lines don't fit their devices, whose
 // sizes are given in the order of Devices. It returns the size of the stack.
 func (s *Stack) CheckDevices(sizes []DeviceSize) (DeviceSize, error) {

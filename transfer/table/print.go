@@ -27,6 +27,15 @@ func (t *Table) String() string {
 	return b.String()
 }
 
+// Text returns the stack as Parse reads it: as lines if it is a table without a name, and
+// otherwise in the concise format. It contains no key.
+func (s *Stack) Text() string {
+	if len(s.Tables) == 1 && s.Tables[0].Name == "" {
+		return s.Tables[0].String()
+	}
+	return s.Concise()
+}
+
 // Concise returns the stack in the concise format, as dmsetup table --concise
 // prints it, which dmsetup create --concise takes. Tables need names.
 func (s *Stack) Concise() string {

@@ -40,7 +40,11 @@ func (b *Backing) Checksummer() (string, error) {
 	if !b.Direct || b.ReadOnly {
 		return "", nil
 	}
-	return b.checksummer("/sys")
+	name, err := b.checksummer("/sys")
+	if err != nil {
+		return "", fmt.Errorf("open %s: %w", b.Path, err)
+	}
+	return name, nil
 }
 
 // checksummer is Checksummer with sysfs mounted at dir.

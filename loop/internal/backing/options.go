@@ -21,7 +21,9 @@ type Options struct {
 	SectorSize uint32
 	DirectIO   Switch
 	MaxIOBytes uint32
-	Transfer   *Transfer // nil if the device has the bytes of the file
+	// WholeSectors leaves out the part of a sector at the end, as the kernel does.
+	WholeSectors bool
+	Transfer     *Transfer // nil if the device has the bytes of the file
 }
 
 // Transfer has the options of a transfer that affect the backing.

@@ -20,6 +20,9 @@ func (b *Backing) setExtent(o *Options) error {
 	if b.SectorSize, err = b.chooseSectorSize(o, uint64(total)); err != nil {
 		return err
 	}
+	if o.WholeSectors {
+		total -= total % int64(b.SectorSize)
+	}
 	b.TransferSize = o.Transfer.sectorSizeOn(b.SectorSize)
 	b.Offset = o.Offset
 	b.Size, err = extent(uint64(total), o.Offset, o.SizeLimit, b.SectorSize)

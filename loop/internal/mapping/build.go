@@ -66,6 +66,7 @@ func (b *builder) line(s *space, l *table.Line) error {
 		b.plan.layers = append(b.plan.layers, layer{t, below})
 		return b.append(s, extent{start, kindLayer, len(b.plan.layers) - 1, 0})
 	case *table.Zero:
+		b.plan.zeroes = true
 		return b.append(s, extent{start: start, kind: kindZero})
 	case *table.ErrorTarget:
 		return b.append(s, extent{start: start, kind: kindError})

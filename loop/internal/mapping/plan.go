@@ -14,6 +14,7 @@ type Plan struct {
 	layers  []layer
 	levels  int
 	flush   []int
+	zeroes  bool
 }
 
 // space is an address range. The extents are sorted and leave no gap.
@@ -79,6 +80,15 @@ func (p *Plan) Crypts() []*table.Crypt {
 // FlushDevices returns the devices that a flush goes to: those that can hold
 // data of the device, in ascending order.
 func (p *Plan) FlushDevices() []int { return p.flush }
+
+// HasZeroes reports whether a part of the device is zero.
+func (p *Plan) HasZeroes() bool { return p.zeroes }
+
+// MaxPieces returns a limit of the number of pieces of any request; ok is false if only
+// the request limits it.
+func (p *Plan) MaxPieces() (n int, ok bool) {
+	return len(p.top.extents), len(p.stripes)+len(p.layers) == 0
+}
 
 // find returns the extent at an offset, and the number of bytes to its end.
 func (s *space) find(offset uint64) (*extent, uint64) {

@@ -20,6 +20,18 @@ type Config struct {
 	Autoclear  bool     `json:"autoclear,omitempty"`
 	// ManyDevices says that the server also has other devices.
 	ManyDevices bool `json:"many_devices,omitempty"`
+	// Table is the text of the device's tables, without keys; empty for a device of one file.
+	Table string `json:"table,omitempty"`
+}
+
+// File is a file or disk below the device's tables.
+type File struct {
+	Path   string `json:"file"`         // absolute path when it was attached
+	Device string `json:"file_maj:min"` // of the file system, or of a disk itself
+	Inode  uint64 `json:"file_inode"`
+	IsDisk bool   `json:"file_is_disk"`
+	Birth  int64  `json:"file_birth,omitempty"`
+	Disk   Disk   `json:"file_disk,omitzero"`
 }
 
 // Disk is an identity.Disk.

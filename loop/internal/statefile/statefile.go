@@ -30,6 +30,8 @@ type Record struct {
 	FileBirth int64 `json:"file_birth,omitempty"`
 	// FileDisk identifies the disk, or the disk of the file's file system.
 	FileDisk Disk `json:"file_disk,omitzero"`
+	// Files are the files and disks of a device of tables, in the order of the text.
+	Files []File `json:"files,omitempty"`
 	// KeyCheck distinguishes the key of the transfer from other keys.
 	KeyCheck string `json:"key_check,omitempty"`
 	// Recovering says that Status.PID has begun to take over the device, and has not

@@ -1,0 +1,76 @@
+package stack
+
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/loop/internal/mapping"
+	"github.com/ublk-loop/ublk-loop/ublk"
+)
+
+// readOrWrite begins a read or write. The kernel completes one with a single piece by itself.
+func (h *handler) readOrWrite(req *ublk.Request) {
+	walk := h.stack.plan.Walk(req.Offset(), req.Bytes())
+	piece, _ := walk.Next()
+	if piece.Length == req.Bytes() {
+		h.forward(req, &piece)
+		return
+	}
+	r := h.begin(req, stageData)
+	r.walk = walk
+	h.startPiece(req, r, &piece)
+	h.sendData(req, r)
+}
+
+// forward carries out a request with a single piece.
+func (h *handler) forward(req *ublk.Request, piece *mapping.Piece) {
+	switch {
+	case piece.Kind == mapping.Device:
+		req.ForwardAndComplete(h.files[h.stack.backingOf[piece.Device]].File, piece.Offset)
+	case piece.Kind == mapping.Error:
+		req.Complete(unix.EIO)
+	case req.Op == ublk.OpWrite:
+		req.Complete(nil)
+	case h.copies:
+		clear(req.Data())
+		req.Worked()
+		req.Complete(nil)
+	default:
+		req.ForwardAndComplete(h.zeroes.File, 0)
+	}
+}
+
+// startPiece starts the operation of a piece, if it needs one.
+func (h *handler) startPiece(req *ublk.Request, r *request, piece *mapping.Piece) {
+	file, offset := &h.zeroes, uint64(0) // for a read of zeroes without a copy
+	switch {
+	case piece.Kind == mapping.Device:
+		file, offset = &h.files[h.stack.backingOf[piece.Device]], piece.Offset
+	case piece.Kind == mapping.Error:
+		r.fail(-int32(unix.EIO))
+		return
+	case req.Op == ublk.OpWrite:
+		return
+	case h.copies:
+		clear(req.Data()[piece.At : piece.At+piece.Length])
+		req.Worked()
+		return
+	}
+	number, p := h.take(req, r)
+	*p = part{file: file, offset: offset, at: piece.At, length: piece.Length}
+	p.sendData(req, number)
+}
+
+// sendData starts as many pieces as can be in flight. It completes the request if there is
+// nothing left to wait for.
+func (h *handler) sendData(req *ublk.Request, r *request) {
+	for r.free != 0 {
+		piece, ok := r.walk.Next()
+		if !ok {
+			break
+		}
+		h.startPiece(req, r, &piece)
+	}
+	if r.flying == 0 {
+		req.CompleteErrno(r.errno)
+	}
+}

@@ -1,0 +1,170 @@
+package stack
+
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/loop/internal/mapping"
+	"github.com/ublk-loop/ublk-loop/ublk"
+)
+
+// maxParts is the largest number of parts of a request in flight, and maxEntries that of all
+// requests of a queue.
+const (
+	maxParts   = 16
+	maxEntries = 8192
+	// defaultDepth is at least the depth of a queue whose depth is not configured.
+	defaultDepth = 128
+)
+
+// Parts returns the value for ublk.Options.Parts, for queues of a depth; 0 is the default
+// depth.
+func (s *Stack) Parts(depth int) int {
+	n := min(maxParts, max(1, maxEntries/max(depth, defaultDepth)))
+	if most, ok := s.plan.MaxPieces(); ok {
+		n = min(n, most)
+	}
+	return max(n, min(len(s.flush), maxParts), 1)
+}
+
+// Files returns the value for ublk.Options.Files.
+func (s *Stack) Files() int { return 2*len(s.Backings) + 1 }
+
+// Target answers the requests of a stack.
+type Target struct {
+	Stack *Stack
+	Parts int // the value of ublk.Options.Parts
+}
+
+// NewHandler implements ublk.Target.
+func (t *Target) NewHandler(q *ublk.Queue) (ublk.Handler, error) {
+	h := &handler{
+		stack: t.Stack, copies: !q.Mode().ZeroCopy(), width: t.Parts,
+		requests: make([]request, q.Depth()), parts: make([]part, q.Depth()*t.Parts),
+	}
+	for _, b := range t.Stack.Backings {
+		file, err := q.RegisterFile(b.FD)
+		if err != nil {
+			return nil, err
+		}
+		if b.Direct {
+			file.Block = b.SectorSize
+		}
+		if b.Lock != nil {
+			// A ring outlives its process until its last operation has ended, and the lock with it.
+			if _, err := q.RegisterFile(b.Lock.RingFD()); err != nil {
+				return nil, err
+			}
+		}
+		h.files = append(h.files, backingFile{file, b.IsDisk})
+	}
+	if t.Stack.zeroes != nil {
+		var err error
+		if h.zeroes.File, err = q.RegisterFile(int(t.Stack.zeroes.Fd())); err != nil {
+			return nil, err
+		}
+	}
+	return h, nil
+}
+
+// backingFile is a file of the stack in the ring.
+type backingFile struct {
+	ublk.File
+	isDisk bool
+}
+
+// handler serves one queue.
+type handler struct {
+	stack    *Stack
+	files    []backingFile // by number of the backing
+	zeroes   backingFile   // /dev/zero, if a part of the device is zero
+	copies   bool          // requests have their data in memory
+	width    int           // parts of a request in flight
+	requests []request     // by tag
+	parts    []part        // width for each tag
+}
+
+var _ ublk.PartCompleter = (*handler)(nil)
+
+// request is the state of a tag's request.
+type request struct {
+	walk   mapping.Walk      // the rest of a read or write
+	ranges mapping.RangeWalk // the rest of a discard or write-zeroes
+	synced int               // files whose sync was sent
+	stage  stage
+	flying int    // parts in flight
+	free   uint32 // a bit for each number of a part that is not in flight
+	errno  int32  // the first error
+}
+
+// stage is what the parts in flight do.
+type stage uint8
+
+const (
+	stageData  stage = iota // read or write
+	stageRange              // discard or write zeroes
+	stageSync               // fdatasync
+)
+
+// begin makes the state ready for a request.
+func (h *handler) begin(req *ublk.Request, s stage) *request {
+	r := &h.requests[req.Tag()]
+	r.stage, r.synced, r.flying, r.errno = s, 0, 0, 0
+	r.free = 1<<h.width - 1
+	return r
+}
+
+// fail records an error of a part, unless another part has failed before.
+func (r *request) fail(errno int32) {
+	if r.errno == 0 {
+		r.errno = errno
+	}
+}
+
+// Handle implements ublk.Handler.
+func (h *handler) Handle(req *ublk.Request) {
+	switch {
+	case req.Op == ublk.OpRead:
+		h.readOrWrite(req)
+	case req.Op == ublk.OpFlush:
+		h.sync(req, h.begin(req, stageSync))
+	case req.Op != ublk.OpWrite && req.Op != ublk.OpDiscard && req.Op != ublk.OpWriteZeroes:
+		req.Complete(unix.EOPNOTSUPP)
+	case h.stack.ReadOnly:
+		req.Complete(unix.EROFS)
+	case req.Op == ublk.OpWrite:
+		h.readOrWrite(req)
+	default:
+		h.changeRange(req)
+	}
+}
+
+// Done implements ublk.Completer. No operation of this handler is without a part, apart from
+// those that complete their request.
+func (h *handler) Done(req *ublk.Request, _ int32) { req.Complete(unix.EIO) }
+
+// PartDone implements ublk.PartCompleter.
+func (h *handler) PartDone(req *ublk.Request, number int, res int32) {
+	r, p := &h.requests[req.Tag()], h.part(req, number)
+	var ended bool
+	switch r.stage {
+	case stageData:
+		ended = h.dataDone(req, r, p, number, res)
+	case stageRange:
+		ended = h.rangeDone(req, r, p, number, res)
+	default:
+		ended = h.syncDone(req, r, p, number, res)
+	}
+	if !ended {
+		return
+	}
+	r.flying--
+	r.free |= 1 << number
+	switch r.stage {
+	case stageData:
+		h.sendData(req, r)
+	case stageRange:
+		h.sendRanges(req, r)
+	default:
+		h.sync(req, r)
+	}
+}

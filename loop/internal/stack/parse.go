@@ -1,0 +1,66 @@
+package stack
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/ublk-loop/ublk-loop/transfer/table"
+)
+
+// Parse reads the text of a stack, and refuses what this package does not serve.
+func Parse(text []byte) (*table.Stack, error) {
+	if !utf8.Valid(text) {
+		// The text is a string in the JSON of the state and of list.
+		return nil, &table.StackError{Err: fmt.Errorf("text that is not UTF-8: %w", errors.ErrUnsupported)}
+	}
+	major, err := mapperMajor("/proc/devices")
+	if err != nil {
+		return nil, err
+	}
+	s, err := table.Parse(text, table.Options{DeviceMapperMajor: major})
+	if err != nil {
+		return nil, err
+	}
+	if err := checkServed(s); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// checkServed refuses targets that are read but not served, and too many files and disks.
+func checkServed(s *table.Stack) error {
+	for i := range s.Tables {
+		t := &s.Tables[i]
+		for n, l := range t.Lines {
+			if c, ok := l.Target.(*table.Crypt); ok {
+				err := fmt.Errorf("not served yet: %w", errors.ErrUnsupported)
+				return &table.StackError{Table: t.Name, Line: n + 1, Target: c.Type(), Err: err}
+			}
+		}
+	}
+	if n := len(s.Devices()); n > MaxFiles {
+		return &table.StackError{Err: fmt.Errorf("%d files and disks, more than %d: %w", n, MaxFiles, table.ErrLimit)}
+	}
+	return nil
+}
+
+// mapperMajor returns the major number of device mapper from the file /proc/devices, or 0 if
+// the kernel has none.
+func mapperMajor(path string) (uint32, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return 0, fmt.Errorf("find device mapper: %w", err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if number, found := strings.CutSuffix(strings.TrimSpace(line), " device-mapper"); found {
+			n, err := strconv.ParseUint(number, 10, 32)
+			return uint32(n), err
+		}
+	}
+	return 0, nil
+}

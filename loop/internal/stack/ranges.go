@@ -1,0 +1,121 @@
+package stack
+
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
+	"github.com/ublk-loop/ublk-loop/loop/internal/mapping"
+	"github.com/ublk-loop/ublk-loop/ring"
+	"github.com/ublk-loop/ublk-loop/ublk"
+)
+
+// These are the used modes of fallocate(2). None of them changes the file's size.
+const (
+	punchHole = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
+	zeroRange = unix.FALLOC_FL_ZERO_RANGE | unix.FALLOC_FL_KEEP_SIZE
+	allocate  = unix.FALLOC_FL_KEEP_SIZE
+)
+
+// step is the operation on a range that a part waits for. Package target has the same steps
+// for a device of one file.
+type step uint8
+
+const (
+	stepDiscard    step = iota // on a disk
+	stepPunch                  // a hole, which is also the discard of a file
+	stepZero                   // zeroes in place
+	stepPunchFirst             // a hole, before its space is allocated again
+	stepAllocate
+)
+
+// changeRange begins a discard or write-zeroes.
+func (h *handler) changeRange(req *ublk.Request) {
+	r := h.begin(req, stageRange)
+	h.stack.plan.RangeWalk(&r.ranges, req.Offset(), req.Bytes())
+	h.sendRanges(req, r)
+}
+
+// sendRanges starts as many pieces as can be in flight. It goes on if there is nothing left to
+// wait for.
+func (h *handler) sendRanges(req *ublk.Request, r *request) {
+	for r.free != 0 {
+		piece, ok := r.ranges.Next()
+		if !ok {
+			break
+		}
+		switch piece.Kind {
+		case mapping.Error:
+			r.fail(-int32(unix.EIO))
+		case mapping.Device:
+			number, p := h.take(req, r)
+			file := &h.files[h.stack.backingOf[piece.Device]]
+			*p = part{file: file, offset: piece.Offset, length: piece.Length, step: firstStep(req, file)}
+			p.sendRange(req, number)
+		}
+	}
+	switch {
+	case r.flying > 0:
+	case r.errno == 0 && req.Flags&ublk.FlagFUA != 0:
+		r.stage = stageSync
+		h.sync(req, r)
+	default:
+		req.CompleteErrno(r.errno)
+	}
+}
+
+// firstStep returns the step with which the change of a range begins.
+func firstStep(req *ublk.Request, file *backingFile) step {
+	switch {
+	case req.Op == ublk.OpDiscard && file.isDisk:
+		return stepDiscard
+	case req.Op == ublk.OpWriteZeroes && req.Flags&ublk.FlagNoUnmap != 0:
+		return stepZero
+	}
+	return stepPunch
+}
+
+// sendRange sends the operation of a part's step.
+func (p *part) sendRange(req *ublk.Request, number int) {
+	sqe := req.PartSQE(number)
+	file := p.file.File.File
+	switch p.step {
+	case stepDiscard:
+		sqe.PrepURingCmd(file, backing.BLOCK_URING_CMD_DISCARD)
+		sqe.Addr, sqe.Addr3 = p.offset, p.length
+	case stepZero:
+		sqe.PrepFallocate(file, zeroRange, p.offset, p.length)
+	case stepAllocate:
+		sqe.PrepFallocate(file, allocate, p.offset, p.length)
+	default:
+		sqe.PrepFallocate(file, punchHole, p.offset, p.length)
+	}
+	if p.onWorker {
+		sqe.Flags |= ring.IOSQE_ASYNC
+	}
+}
+
+// rangeDone handles the result of a step. It reports whether the part has ended.
+func (h *handler) rangeDone(req *ublk.Request, r *request, p *part, number int, res int32) bool {
+	switch {
+	case res == -int32(unix.EINTR):
+		req.Retried()
+	case res == -int32(unix.EOPNOTSUPP) && p.step == stepDiscard && !p.onWorker:
+		// The disk may have refused only because the command must not block
+		// (submit_bio_noacct in block/blk-core.c).
+		p.onWorker = true
+		req.Retried()
+	case res == -int32(unix.EOPNOTSUPP) && p.step == stepZero && !p.file.isDisk:
+		// A file system such as tmpfs lacks ZERO_RANGE. Two other operations have the
+		// same effect.
+		p.step = stepPunchFirst
+	case res < 0:
+		r.fail(res)
+		return true
+	case p.step == stepPunchFirst:
+		p.step = stepAllocate
+	default:
+		return true
+	}
+	p.sendRange(req, number)
+	return false
+}

@@ -1,0 +1,204 @@
+package stack
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/identity"
+	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
+	"github.com/ublk-loop/ublk-loop/loop/internal/mapping"
+	"github.com/ublk-loop/ublk-loop/transfer/table"
+)
+
+// MaxFiles is the largest number of files and disks below a stack.
+const MaxFiles = 100
+
+// fileSector is the sector size of files: the kernel's for a loop device.
+const fileSector = 512
+
+// Options say how to open the files and disks.
+type Options struct {
+	LockDir    string // the directory of package filelock
+	ReadOnly   bool
+	Shared     bool
+	DirectIO   backing.Switch
+	MaxIOBytes uint32
+}
+
+// Stack is a stack of tables with its open files and disks. It does not change.
+type Stack struct {
+	// Backings are the files and disks, each once.
+	Backings []*backing.Backing
+	// Size is the size of the device in bytes.
+	Size     uint64
+	ReadOnly bool
+
+	tables     *table.Stack
+	plan       *mapping.Plan
+	backingOf  []int    // by number of the device in the tables
+	flush      []int    // backings that a flush goes to
+	zeroes     *os.File // /dev/zero; nil if no part of the device is zero
+	maxIOAsked uint32
+}
+
+// Open opens the files and disks of a stack, from backing.OpenPath, in the order of
+// table.Stack.Devices. An error that a line of the tables causes is a *table.StackError.
+func Open(files []*os.File, tables *table.Stack, o *Options) (*Stack, error) {
+	s := &Stack{tables: tables, maxIOAsked: o.MaxIOBytes}
+	s.ReadOnly = o.ReadOnly || tables.Tables[len(tables.Tables)-1].ReadOnly
+	err := s.openAll(files, o)
+	if err == nil {
+		err = s.makePlan()
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// openAll opens each file or disk once, even if the tables have several names for it.
+func (s *Stack) openAll(files []*os.File, o *Options) error {
+	if n := len(s.tables.Devices()); n != len(files) {
+		return fmt.Errorf("%d files for %d devices of a table: %w", len(files), n, unix.EINVAL)
+	}
+	seen := make(map[identity.File]int)
+	for i, file := range files {
+		object, err := identity.Of(file)
+		if err != nil {
+			return s.tables.InDevice(i, err)
+		}
+		number, found := seen[object]
+		if !found {
+			b, err := s.open(file, o)
+			if err != nil {
+				return s.tables.InDevice(i, err)
+			}
+			number = len(s.Backings)
+			seen[object] = number
+			s.Backings = append(s.Backings, b)
+		}
+		s.backingOf = append(s.backingOf, number)
+	}
+	return nil
+}
+
+func (s *Stack) open(file *os.File, o *Options) (*backing.Backing, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(file.Fd()), &st); err != nil {
+		return nil, fmt.Errorf("stat %s: %w", file.Name(), err)
+	}
+	opts := &backing.Options{
+		LockDir: o.LockDir, ReadOnly: s.ReadOnly, Shared: o.Shared, DirectIO: o.DirectIO, MaxIOBytes: o.MaxIOBytes, WholeSectors: true,
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFREG {
+		opts.SectorSize = fileSector
+	}
+	return backing.Open(file, opts)
+}
+
+// makePlan checks the tables against the sizes of the files and disks, and makes the plan.
+func (s *Stack) makePlan() error {
+	sizes := make([]table.DeviceSize, len(s.backingOf))
+	for i, number := range s.backingOf {
+		b := s.Backings[number]
+		sizes[i] = table.DeviceSize{Sectors: b.Size >> sectorShift, Block: b.SectorSize}
+	}
+	if _, err := s.tables.CheckDevices(sizes); err != nil {
+		return err
+	}
+	var err error
+	if s.plan, err = mapping.New(s.tables); err != nil {
+		return err
+	}
+	s.Size = s.plan.Size()
+	for _, device := range s.plan.FlushDevices() {
+		s.flush = appendNew(s.flush, s.backingOf[device])
+	}
+	if s.plan.HasZeroes() {
+		s.zeroes, err = os.Open("/dev/zero")
+	}
+	return err
+}
+
+// Devices returns the files and disks in the order of table.Stack.Devices. One of them can be
+// there several times, under several names.
+func (s *Stack) Devices() (list []*backing.Backing) {
+	for _, number := range s.backingOf {
+		list = append(list, s.Backings[number])
+	}
+	return list
+}
+
+// appendNew appends a number that a list does not have.
+func appendNew(list []int, n int) []int {
+	for _, have := range list {
+		if have == n {
+			return list
+		}
+	}
+	return append(list, n)
+}
+
+// sectorShift is the binary logarithm of the unit of tables.
+const sectorShift = 9
+
+// Close closes the files and disks.
+func (s *Stack) Close() error {
+	var errs []error
+	for _, b := range s.Backings {
+		errs = append(errs, b.Close())
+	}
+	if s.zeroes != nil {
+		errs = append(errs, s.zeroes.Close())
+		s.zeroes = nil
+	}
+	s.Backings = nil
+	return errors.Join(errs...)
+}
+
+// Unlock is backing.Backing.Unlock for each file and disk.
+func (s *Stack) Unlock() {
+	for _, b := range s.Backings {
+		b.Unlock()
+	}
+}
+
+// Ask is backing.Backing.Ask for each file and disk.
+func (s *Stack) Ask() error {
+	for _, b := range s.Backings {
+		if err := b.Ask(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// DropCache is backing.Backing.DropCache for each file and disk.
+func (s *Stack) DropCache(stop func() bool) {
+	for _, b := range s.Backings {
+		b.DropCache(stop)
+	}
+}
+
+// Direct reports whether all I/O bypasses the page cache.
+func (s *Stack) Direct() bool {
+	for _, b := range s.Backings {
+		if !b.Direct {
+			return false
+		}
+	}
+	return true
+}
+
+// Checksummer is backing.Backing.Checksummer for the first file or disk with one.
+func (s *Stack) Checksummer() (string, error) {
+	for _, b := range s.Backings {
+		if name, err := b.Checksummer(); name != "" || err != nil {
+			return name, err
+		}
+	}
+	return "", nil
+}

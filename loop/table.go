@@ -1,0 +1,152 @@
+package loop
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/identity"
+	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
+	"github.com/ublk-loop/ublk-loop/loop/internal/stack"
+	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
+	"github.com/ublk-loop/ublk-loop/transfer"
+	"github.com/ublk-loop/ublk-loop/transfer/table"
+	"github.com/ublk-loop/ublk-loop/ublk"
+)
+
+// storage is what a device serves: a file or disk, or the files and disks of a stack of
+// tables.
+type storage interface {
+	MaxIOBytes(mode ublk.BufferMode) uint32
+	Params(mode ublk.BufferMode, granted uint32) (ublk.Params, error)
+	Checksummer() (string, error)
+	DropCache(stop func() bool)
+	Ask() error
+	Unlock()
+	Close() error
+}
+
+var (
+	_ storage = (*backing.Backing)(nil)
+	_ storage = (*stack.Stack)(nil)
+)
+
+// errNoTables is the error of an operation that devices of tables do not have.
+func errNoTables(what string) error {
+	return fmt.Errorf("%s of a device of tables: %w", what, errors.ErrUnsupported)
+}
+
+// ParseTable reads the text of a device-mapper table, or of a stack of tables, and refuses
+// what AttachTable does not serve. The caller opens the files and disks, in the order of
+// Stack.Devices, with OpenTableDevice. The text can be from anyone. Most errors are a
+// *table.StackError.
+func ParseTable(text []byte) (*table.Stack, error) { return stack.Parse(text) }
+
+// OpenTableDevice is OpenPath for a device of a table: a path, or MAJOR:MINOR.
+func OpenTableDevice(device string) (*os.File, error) {
+	if major, minor, ok := table.DeviceNumber(device); ok {
+		device = fmt.Sprintf("/dev/block/%d:%d", major, minor)
+	}
+	return OpenPath(device)
+}
+
+// AttachTable is Attach for the tables of cfg.Table. files are from OpenTableDevice, in the
+// order of table.Stack.Devices. AttachTable returns an error that wraps
+// errors.ErrUnsupported for a configuration that is only for a device of one file.
+func AttachTable(ctl *ublk.Control, files []*os.File, cfg Config) (*Device, error) {
+	if cfg.Key != nil {
+		cfg.Key.Close()
+		return nil, errNoTables("key")
+	}
+	if err := cfg.checkTable(); err != nil {
+		return nil, err
+	}
+	s, err := openStack(files, &cfg)
+	if err != nil {
+		return nil, err
+	}
+	d := &Device{stack: s, storage: s}
+	parts := s.Parts(cfg.Depth)
+	if d.dev, d.copyReason, err = addDevice(ctl, s, &cfg, ublk.Options{Files: s.Files(), Parts: parts}); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	if err := d.start(&cfg, &stack.Target{Stack: s, Parts: parts}); err != nil {
+		return nil, errors.Join(err, d.remove())
+	}
+	d.background.Go(func() { s.DropCache(d.closed.Load) })
+	return d, nil
+}
+
+// checkTable refuses a configuration that a device of tables does not have.
+func (c *Config) checkTable() error {
+	for _, o := range []struct {
+		what  string
+		given bool
+	}{
+		{"offset", c.Offset != 0},
+		{"size limit", c.SizeLimit != 0},
+		{"sector size", c.SectorSize != 0},
+		{"transfer " + c.Transfer.Name, c.Transfer != TransferConfig{} && c.Transfer != TransferConfig{Name: transfer.None}},
+		{"on crash " + string(c.OnCrash), c.OnCrash != "" && c.OnCrash != CrashFail},
+		{"autoclear", c.Autoclear},
+	} {
+		if o.given {
+			return errNoTables(o.what)
+		}
+	}
+	if c.Table == "" {
+		return fmt.Errorf("no table: %w", unix.EINVAL)
+	}
+	return nil
+}
+
+func openStack(files []*os.File, cfg *Config) (*stack.Stack, error) {
+	tables, err := stack.Parse([]byte(cfg.Table))
+	if err != nil {
+		return nil, err
+	}
+	return stack.Open(files, tables, &stack.Options{
+		LockDir: statefile.LockDir, ReadOnly: cfg.ReadOnly, Shared: cfg.Shared, DirectIO: cfg.DirectIO, MaxIOBytes: cfg.MaxIOBytes,
+	})
+}
+
+// describeStack fills in the fields of a status that depend on the tables.
+func (d *Device) describeStack(s *Status, cfg *Config) {
+	s.Size, s.ReadOnly, s.DirectIO = d.stack.Size, d.stack.ReadOnly, d.stack.Direct()
+	s.Transfer.Name = transfer.None
+	s.Table, s.Files = cfg.Table, statusFiles(stackFiles(d.stack))
+}
+
+// stackFiles returns the files and disks of a stack for the state.
+func stackFiles(s *stack.Stack) (files []stateFile) {
+	for _, b := range s.Devices() {
+		files = append(files, stateFile{b.Path, b.Identity})
+	}
+	return files
+}
+
+// files returns the identities of all files and disks of the device, without their birth.
+func (s *Status) files() []identity.File {
+	if s.Table == "" {
+		return []identity.File{s.file()}
+	}
+	var files []identity.File
+	for _, f := range s.Files {
+		files = append(files, identity.File{IsDisk: f.IsDisk, Device: f.Device, Inode: f.Inode})
+	}
+	return files
+}
+
+// files returns the identities of all files and disks of the device.
+func (s *state) files() []identity.File {
+	if s.Config.Table == "" {
+		return []identity.File{s.file()}
+	}
+	var files []identity.File
+	for i := range s.Files {
+		files = append(files, s.Files[i].Object)
+	}
+	return files
+}
