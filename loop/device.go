@@ -60,7 +60,7 @@ func attachOn(ctl *ublk.Control, file *os.File, cfg Config, shared *threads) (*D
 	if d.transfer, err = newTransfer(b, &cfg); err != nil {
 		return nil, errors.Join(fmt.Errorf("open %s: %w", b.Path, err), b.Close())
 	}
-	if d.dev, d.copyReason, err = addDevice(ctl, b, &cfg, ublk.Options{Threads: shared.of(b)}); err != nil {
+	if d.dev, d.copyReason, err = addDevice(ctl, b, &cfg, shared.options(b)); err != nil {
 		return nil, errors.Join(err, d.closeTransfer(), b.Close())
 	}
 	if err := d.start(&cfg, &target.Target{Backing: b, Transfer: d.transfer}); err != nil {
@@ -71,8 +71,9 @@ func attachOn(ctl *ublk.Control, file *os.File, cfg Config, shared *threads) (*D
 }
 
 // addDevice adds a device in the best buffer mode that the kernel offers and the
-// configuration allows, with further options. It also returns Status.CopyReason.
-func addDevice(ctl *ublk.Control, of storage, cfg *Config, opts ublk.Options) (*ublk.Device, string, error) {
+// configuration allows. further returns options for a mode, or is nil. addDevice also
+// returns Status.CopyReason.
+func addDevice(ctl *ublk.Control, of storage, cfg *Config, further func(ublk.BufferMode) ublk.Options) (*ublk.Device, string, error) {
 	may, err := chooseBuffers(of, cfg)
 	if err != nil {
 		return nil, "", err
@@ -82,6 +83,10 @@ func addDevice(ctl *ublk.Control, of storage, cfg *Config, opts ublk.Options) (*
 		return nil, "", err
 	}
 	for _, mode := range may.modes {
+		var opts ublk.Options
+		if further != nil {
+			opts = further(mode)
+		}
 		opts.ID, opts.Queues, opts.Depth, opts.Mode = cfg.ID, cfg.Queues, cfg.Depth, mode
 		opts.MaxIOBytes, opts.Tag, opts.NoPartScan, opts.Features = of.MaxIOBytes(mode), newTag(), !cfg.PartScan, features
 		var dev *ublk.Device

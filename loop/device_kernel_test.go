@@ -36,7 +36,7 @@ func addReplaceable(t *testing.T) *replaceable {
 		t.Fatal(err)
 	}
 	r.dev = &Device{b: b}
-	if r.dev.dev, _, err = addDevice(r.ctl, b, &r.cfg, ublk.Options{}); err != nil {
+	if r.dev.dev, _, err = addDevice(r.ctl, b, &r.cfg, nil); err != nil {
 		t.Fatal(err)
 	}
 	return r
@@ -154,7 +154,7 @@ func TestKernelPreparedDeviceKeepsItsID(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := &Device{b: b}
-	if d.dev, _, err = addDevice(ctl, b, &cfg, ublk.Options{}); err != nil {
+	if d.dev, _, err = addDevice(ctl, b, &cfg, nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := d.prepare(&cfg); err != nil {

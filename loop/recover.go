@@ -272,7 +272,7 @@ func (d *Device) takeOver(ctl *ublk.Control, saved *state, shared *threads) erro
 	if err := s.write(); err != nil {
 		return err
 	}
-	d.dev, err = ctl.Recover(d.status.ID, ublk.RecoverOptions{NoPartScan: !s.Config.PartScan, Threads: shared.of(d.b)})
+	d.dev, err = ctl.Recover(d.status.ID, ublk.RecoverOptions{NoPartScan: !s.Config.PartScan, Threads: shared.of(d.b, saved.Status.BufferMode)})
 	if err != nil {
 		return errors.Join(err, saved.write())
 	}

@@ -64,7 +64,7 @@ func TestKernelFailedQueueLeavesTheDevice(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := &Device{b: b}
-	if d.dev, _, err = addDevice(ctl, b, &cfg, ublk.Options{}); err != nil {
+	if d.dev, _, err = addDevice(ctl, b, &cfg, nil); err != nil {
 		t.Fatal(err)
 	}
 	id := d.ID()
@@ -137,7 +137,7 @@ func TestKernelRecoverMarksNothingTooEarly(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := &Device{b: b}
-	if d.dev, _, err = addDevice(ctl, b, &cfg, ublk.Options{}); err != nil {
+	if d.dev, _, err = addDevice(ctl, b, &cfg, nil); err != nil {
 		t.Fatal(err)
 	}
 	id := d.ID()

@@ -69,7 +69,8 @@ func AttachTable(ctl *ublk.Control, files []*os.File, cfg Config) (*Device, erro
 	}
 	d := &Device{stack: s, storage: s}
 	parts := s.Parts(cfg.Depth)
-	if d.dev, d.copyReason, err = addDevice(ctl, s, &cfg, ublk.Options{Files: s.Files(), Parts: parts}); err != nil {
+	further := func(ublk.BufferMode) ublk.Options { return ublk.Options{Files: s.Files(), Parts: parts} }
+	if d.dev, d.copyReason, err = addDevice(ctl, s, &cfg, further); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	if err := d.start(&cfg, &stack.Target{Stack: s, Parts: parts}); err != nil {

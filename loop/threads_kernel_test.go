@@ -133,7 +133,7 @@ func TestKernelSharedThreadsKeepFilesApart(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	dir := mountTmpfs(t)
+	dir := fileSystem(t, "ext4")
 	shared := sparseFile(t, dir)
 	for range 8 {
 		addReadOnly(t, s, shared)
@@ -184,7 +184,7 @@ func addReadOnly(t *testing.T, s *Server, path string) {
 	t.Helper()
 	file := openPath(t, path)
 	defer func() { _ = file.Close() }()
-	if _, err := s.Add(file, Config{ReadOnly: true, DirectIO: SwitchOff, Depth: 4}); err != nil {
+	if _, err := s.Add(file, Config{ReadOnly: true, DirectIO: SwitchOn, Depth: 4}); err != nil {
 		t.Fatal(err)
 	}
 }
