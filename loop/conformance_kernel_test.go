@@ -122,7 +122,7 @@ func attachMode(t *testing.T, ctl *ublk.Control, path string, m mode, wrap ...fu
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &Device{b: b}
+	d := &Device{b: b, storage: b}
 	cfg := Config{Queues: m.queues}
 	if d.dev, err = ctl.Add(ublk.Options{Mode: m.zeroCopy, Queues: m.queues, MaxIOBytes: b.MaxIOBytes(m.zeroCopy), Tag: newTag(), NoPartScan: true, Threads: m.threads}); err != nil {
 		t.Fatal(err)

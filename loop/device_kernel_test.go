@@ -35,7 +35,7 @@ func addReplaceable(t *testing.T) *replaceable {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.dev = &Device{b: b}
+	r.dev = &Device{b: b, storage: b}
 	if r.dev.dev, _, err = addDevice(r.ctl, b, &r.cfg, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -153,7 +153,7 @@ func TestKernelPreparedDeviceKeepsItsID(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &Device{b: b}
+	d := &Device{b: b, storage: b}
 	if d.dev, _, err = addDevice(ctl, b, &cfg, nil); err != nil {
 		t.Fatal(err)
 	}

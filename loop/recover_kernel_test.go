@@ -63,7 +63,7 @@ func TestKernelFailedQueueLeavesTheDevice(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &Device{b: b}
+	d := &Device{b: b, storage: b}
 	if d.dev, _, err = addDevice(ctl, b, &cfg, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -136,7 +136,7 @@ func TestKernelRecoverMarksNothingTooEarly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &Device{b: b}
+	d := &Device{b: b, storage: b}
 	if d.dev, _, err = addDevice(ctl, b, &cfg, nil); err != nil {
 		t.Fatal(err)
 	}
