@@ -1,0 +1,90 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/ublk-loop/ublk-loop/internal/report"
+	"github.com/ublk-loop/ublk-loop/internal/verityfile"
+	"github.com/ublk-loop/ublk-loop/transfer/verity"
+)
+
+func newVerityCommand(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "verity format|verify IMAGE",
+		Short: "Make or check the hash tree of an image",
+		Long: "Make or check the hash tree of dm-verity for an image, with the files and options of\n" +
+			"veritysetup(8). No device is needed.",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return report.Usage(errors.New("verity: format or verify is missing"), helpHint(cmd))
+			}
+			return report.Usage(fmt.Errorf("verity: unknown command %q", args[0]), helpHint(cmd))
+		},
+		RunE: func(*cobra.Command, []string) error { return nil }, // Args refuses everything
+	}
+	cmd.AddCommand(newVerityFormatCommand(a), newVerityVerifyCommand(a))
+	return cmd
+}
+
+// addLocationFlags adds the flags that both commands have.
+func addLocationFlags(f *pflag.FlagSet, l *verityfile.Location) {
+	f.SortFlags = false
+	f.StringVar(&l.HashFile, "hash-file", "", "superblock and tree are in `FILE` (default: behind the data in IMAGE)")
+	f.Var(optionalSizeFlag{&l.HashOffset}, "hash-offset", "offset of the superblock (default: the start of --hash-file, or the end of\nthe data)")
+}
+
+// maxListed is the maximum number of wrong blocks that verify prints.
+const maxListed = 10
+
+func newVerityVerifyCommand(a *app) *cobra.Command {
+	var where verityfile.Location
+	var root string
+	cmd := &cobra.Command{
+		Use:   "verify IMAGE --root-hash HEX|FILE",
+		Short: "Check all data and the whole tree against the root hash",
+		Long: "Check all data and the whole tree against the root hash. Print the first wrong blocks, and\n" +
+			"exit with 1 if there are any.",
+		Args: arguments(1, 1, "IMAGE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if root == "" {
+				return report.Usage(errors.New("verify: --root-hash is missing"), helpHint(cmd))
+			}
+			where.Image = args[0]
+			return a.runVerityVerify(cmd.Context(), where, root)
+		},
+	}
+	cmd.Flags().StringVar(&root, "root-hash", "", "take the root hash from `HEX|FILE`: hexadecimal digits, or a file with them")
+	addLocationFlags(cmd.Flags(), &where)
+	return cmd
+}
+
+// runVerityVerify checks an image, and reports the first wrong blocks.
+func (a *app) runVerityVerify(ctx context.Context, where verityfile.Location, rootText string) error {
+	ctx, stop := interruptible(ctx)
+	defer stop()
+	root, err := verityfile.ReadRoot(rootText)
+	if err != nil {
+		return err
+	}
+	count := 0
+	err = verityfile.Verify(ctx, where, root, func(b verity.Bad) bool {
+		if count++; count <= maxListed {
+			a.report(fmt.Errorf("verify %s: %s", where.Image, b.String()))
+		}
+		return true
+	})
+	switch {
+	case err != nil:
+		return report.Name(err, "verify", where.Image)
+	case count == 0:
+		return nil
+	case count > maxListed:
+		a.report(fmt.Errorf("verify %s: %d wrong blocks, of which the first %d are printed", where.Image, count, maxListed))
+	}
+	return report.ErrReported
+}

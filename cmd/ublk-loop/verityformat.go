@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"strconv"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/ublk-loop/ublk-loop/internal/bytesize"
+	"github.com/ublk-loop/ublk-loop/internal/report"
+	"github.com/ublk-loop/ublk-loop/internal/verityfile"
+	"github.com/ublk-loop/ublk-loop/transfer/verity"
+)
+
+// defaultSalt is the length of a random salt in bytes, as veritysetup's.
+const defaultSalt = 32
+
+type verityFormatOptions struct {
+	verityfile.FormatOptions
+	rootFile string
+}
+
+func newVerityFormatCommand(a *app) *cobra.Command {
+	var opts verityFormatOptions
+	s := &opts.Superblock
+	s.Params = verity.Params{Algorithm: "sha256", DataBlockSize: 4096, HashBlockSize: 4096, Salt: make([]byte, defaultSalt)}
+	_, _ = rand.Read(s.Salt) // never fails
+	s.UUID = verity.NewUUID()
+	cmd := &cobra.Command{
+		Use:   "format IMAGE",
+		Short: "Write the superblock and the tree of an image, and print the root hash",
+		Long: "Write the superblock and the tree of an image, behind its data or to another file, and\n" +
+			"print them and the root hash as veritysetup(8) does.",
+		Args: arguments(1, 1, "IMAGE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			opts.Image = args[0]
+			return a.runVerityFormat(cmd.Context(), opts)
+		},
+	}
+	f := cmd.Flags()
+	addLocationFlags(f, &opts.Location)
+	f.Var(textFlag[string]{&s.Algorithm, parseVerityHash, "NAME"}, "hash", "sha256, sha512 or sha1 (default sha256)")
+	f.Var(textFlag[uint32]{&s.DataBlockSize, parseBlockSize, "BYTES"}, "data-block-size", "size of a data block, a power of 2 from 512 to 512K (default 4K)")
+	f.Var(textFlag[uint32]{&s.HashBlockSize, parseBlockSize, "BYTES"}, "hash-block-size", "size of a hash block, a power of 2 from 512 to 512K (default 4K)")
+	f.Var(textFlag[uint64]{&s.DataBlocks, parseBlocks, "N"}, "data-blocks", "number of data blocks (default: all of IMAGE)")
+	f.Var(textFlag[[]byte]{&s.Salt, verity.ParseSalt, "HEX|-"}, "salt", "salt in hexadecimal digits, or - for none (default: 32 random bytes)")
+	f.Var(textFlag[verity.UUID]{&s.UUID, verity.ParseUUID, "UUID"}, "uuid", "UUID in the superblock (default: random)")
+	f.StringVar(&opts.rootFile, "root-hash-file", "", "also write the root hash to `FILE`, without a newline")
+	f.BoolVar(&opts.Force, "force", false, "overwrite a disk, or what a file contains at the place of the tree")
+	return cmd
+}
+
+// runVerityFormat formats an image, and prints the result.
+func (a *app) runVerityFormat(ctx context.Context, opts verityFormatOptions) error {
+	ctx, stop := interruptible(ctx)
+	defer stop()
+	r, err := verityfile.Format(ctx, opts.FormatOptions)
+	if err != nil {
+		return report.Name(err, "format", opts.Image)
+	}
+	root := hex.EncodeToString(r.Root)
+	name := opts.HashFile
+	if name == "" {
+		name = opts.Image
+	}
+	fmt.Fprintf(a.out, "VERITY header information for %s\n%sRoot hash:      \t%s\n", report.OneLine(name), verity.Describe(&r.Superblock, r.Tree), root)
+	if !r.Appended {
+		fmt.Fprintf(a.out, "Hash device size: \t%d [bytes]\n", r.Tree.End())
+	}
+	if opts.rootFile == "" {
+		return nil
+	}
+	return os.WriteFile(opts.rootFile, []byte(root), 0o666)
+}
+
+// textFlag is a flag whose value a function parses.
+type textFlag[T any] struct {
+	value *T
+	parse func(string) (T, error)
+	kind  string
+}
+
+var _ pflag.Value = textFlag[string]{}
+
+// Set implements pflag.Value.
+func (f textFlag[T]) Set(text string) error {
+	v, err := f.parse(text)
+	if err == nil {
+		*f.value = v
+	}
+	return err
+}
+
+// String implements pflag.Value.
+func (f textFlag[T]) String() string { return "" }
+
+// Type implements pflag.Value.
+func (f textFlag[T]) Type() string { return f.kind }
+
+// optionalSizeFlag is a number of bytes that differs from not given if it is 0.
+type optionalSizeFlag struct{ bytes **uint64 }
+
+// Set implements pflag.Value.
+func (f optionalSizeFlag) Set(text string) error {
+	bytes, err := bytesize.Parse(text)
+	*f.bytes = &bytes
+	return err
+}
+
+// String implements pflag.Value.
+func (f optionalSizeFlag) String() string { return "" }
+
+// Type implements pflag.Value.
+func (f optionalSizeFlag) Type() string { return "BYTES" }
+
+func parseVerityHash(text string) (string, error) {
+	if text != "sha256" && text != "sha512" && text != "sha1" {
+		return "", fmt.Errorf("not sha256, sha512 or sha1")
+	}
+	return text, nil
+}
+
+func parseBlockSize(text string) (uint32, error) {
+	size, err := bytesize.Parse(text)
+	if err == nil && (size < verity.MinBlockSize || size > verity.MaxBlockSize || size&(size-1) != 0) {
+		err = fmt.Errorf("not a power of 2 from 512 to 512K")
+	}
+	return uint32(size), err
+}
+
+func parseBlocks(text string) (uint64, error) {
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil || n == 0 {
+		return 0, fmt.Errorf("not a number from 1")
+	}
+	return n, nil
+}
