@@ -32,6 +32,28 @@ func (d *Device) UnmarshalJSON(text []byte) error {
 	return err
 }
 
+// plainDeviceFile is DeviceFile without its methods.
+type plainDeviceFile DeviceFile
+
+type deviceFileJSON struct {
+	plainDeviceFile
+	FileBytes []byte `json:"file_bytes,omitempty"`
+}
+
+// MarshalJSON implements json.Marshaler.
+func (f DeviceFile) MarshalJSON() ([]byte, error) {
+	return marshal(deviceFileJSON{plainDeviceFile(f), rawname.Bytes(f.File)})
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (f *DeviceFile) UnmarshalJSON(text []byte) error {
+	v := deviceFileJSON{plainDeviceFile: plainDeviceFile(*f)}
+	err := json.Unmarshal(text, &v)
+	*f = DeviceFile(v.plainDeviceFile)
+	f.File = rawname.Name(f.File, v.FileBytes)
+	return err
+}
+
 // plainDeviceStats is DeviceStats without its methods.
 type plainDeviceStats DeviceStats
 

@@ -127,7 +127,8 @@ func findPath(drv driver, path string, none error) ([]client.Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	devices = slices.DeleteFunc(devices, func(d client.Device) bool { return d.File != abs })
+	isAbs := func(f client.DeviceFile) bool { return f.File == abs }
+	devices = slices.DeleteFunc(devices, func(d client.Device) bool { return d.File != abs && !slices.ContainsFunc(d.Files, isAbs) })
 	if len(devices) == 0 {
 		return nil, none
 	}

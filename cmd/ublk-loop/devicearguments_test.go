@@ -64,12 +64,14 @@ func TestSequenceOfTargets(t *testing.T) {
 		{[]string{"del", "/dev/ublkb1"}, 0},
 		{[]string{"del", path}, 8},
 		{[]string{"del", "/former/path"}, 8},
+		{[]string{"del", "/former/path/of/table"}, 8},
 		{[]string{"del", "--all"}, 8},
 		{[]string{"resize", "1"}, 0},
 		{[]string{"resize", path}, 8},
 	} {
 		b := newBench()
 		b.drv.devices = []client.Device{{ID: 1, File: "/former/path", FileInode: st.Ino, DiskSequence: 8}}
+		b.drv.devices[0].Files = []client.DeviceFile{{File: "/former/path/of/table"}}
 		b.check(t, tt.args, 0, "", "")
 		asked := uint64(0)
 		if len(b.drv.asked) == 1 && b.drv.asked[0] != nil {

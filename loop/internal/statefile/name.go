@@ -29,6 +29,29 @@ func (s *Status) UnmarshalJSON(text []byte) error {
 	return err
 }
 
+// plainFile is File without its methods.
+type plainFile File
+
+// fileJSON also has the bytes of a file name that is not UTF-8.
+type fileJSON struct {
+	plainFile
+	FileBytes []byte `json:"file_bytes,omitempty"`
+}
+
+// MarshalJSON implements json.Marshaler.
+func (f File) MarshalJSON() ([]byte, error) {
+	return json.Marshal(fileJSON{plainFile(f), rawname.Bytes(f.Path)})
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (f *File) UnmarshalJSON(text []byte) error {
+	v := fileJSON{plainFile: plainFile(*f)}
+	err := json.Unmarshal(text, &v)
+	*f = File(v.plainFile)
+	f.Path = rawname.Name(f.Path, v.FileBytes)
+	return err
+}
+
 // plainDisk is Disk without its methods.
 type plainDisk Disk
 

@@ -11,7 +11,7 @@ import (
 func TestNames(t *testing.T) {
 	r := Record{
 		Version: version, FileDisk: Disk{Sequence: 3, Name: "vg\xe9", UUID: "LVM-\xff"},
-		Status: &Status{ID: 1, File: "/caf\xe9.img"},
+		Files: []File{{Path: "/caf\xe9.img", Disk: Disk{Name: "vg\xe9"}}}, Status: &Status{ID: 1, File: "/caf\xe9.img"},
 	}
 	data, err := json.Marshal(&r)
 	if err != nil {
