@@ -83,11 +83,18 @@ func (b *bed) end(p *pulse) {
 // a lease. No I/O fails, no data is lost, and the process stays the same.
 func TestKernelUpgrade(t *testing.T) {
 	b := kernelBed(t, ublktest.EveryKernel)
+	disk := filepath.Dir(b.fileOn(b.loopDisk("", b.image(64<<20)))) // before serve, which ends first
 	m := b.serve("--on-crash=reissue")
 	var devices []client.Device
 	var pulses []*pulse
-	for range 9 {
-		s := b.add("--queues=2", "--depth=32", "--direct-io=off", b.image(1<<20))
+	for i := range 9 {
+		// Devices with direct I/O on one disk share threads.
+		image, direct := b.image(1<<20), "--direct-io=off"
+		if i < 6 {
+			b.tool("cp", image, filepath.Join(disk, fmt.Sprint(i)))
+			image, direct = filepath.Join(disk, fmt.Sprint(i)), "--direct-io=on"
+		}
+		s := b.add("--queues=2", "--depth=32", direct, image)
 		devices = append(devices, s)
 		pulses = append(pulses, b.pulse(s))
 	}
