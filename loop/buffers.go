@@ -5,6 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
@@ -48,6 +49,11 @@ func chooseBuffers(of storage, cfg *Config) (*buffers, error) {
 	case cfg.ZeroCopy != SwitchOn && cfg.ZeroCopy != SwitchOff && cfg.ZeroCopy != SwitchAuto && cfg.ZeroCopy != "":
 		return nil, fmt.Errorf("zero copy %q: not auto, on or off: %w", cfg.ZeroCopy, unix.EINVAL)
 	case !cfg.Transfer.isNone():
+		return &buffers{onlyCopy, CopyTransfer}, nil
+	case cfg.Table != "" && of.Transforms() && cfg.ZeroCopy == SwitchOn:
+		err := fmt.Errorf("zero copy is not possible with the target crypt: %w", unix.EINVAL)
+		return nil, hint.Add(err, "leave {zero_copy} out")
+	case cfg.Table != "" && of.Transforms():
 		return &buffers{onlyCopy, CopyTransfer}, nil
 	case cfg.ZeroCopy == SwitchOff:
 		return &buffers{onlyCopy, CopyAsked}, nil

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -22,6 +23,8 @@ type storage interface {
 	MaxIOBytes(mode ublk.BufferMode) uint32
 	Params(mode ublk.BufferMode, granted uint32) (ublk.Params, error)
 	Checksummer() (string, error)
+	// Transforms reports whether the device has other bytes than what it is made of.
+	Transforms() bool
 	DropCache(stop func() bool)
 	Ask() error
 	Unlock()
@@ -39,26 +42,57 @@ func errNoTables(what string) error {
 }
 
 // ParseTable reads the text of a device-mapper table, or of a stack of tables, and refuses
-// what AttachTable does not serve. The caller opens the files and disks, in the order of
+// what AttachTable does not serve. The text may contain keys, so it must not be from a command
+// line. The caller wipes it, closes the stack, and opens the files and disks, in the order of
 // Stack.Devices, with OpenTableDevice. The text can be from anyone. Most errors are a
 // *table.StackError.
-func ParseTable(text []byte) (*table.Stack, error) { return stack.Parse(text) }
+func ParseTable(text []byte) (*table.Stack, error) { return stack.Parse(text, true) }
 
 // OpenTableDevice is OpenPath for a device of a table: a path, or MAJOR:MINOR.
 func OpenTableDevice(device string) (*os.File, error) {
-	if major, minor, ok := table.DeviceNumber(device); ok {
-		device = fmt.Sprintf("/dev/block/%d:%d", major, minor)
+	major, minor, ok := table.DeviceNumber(device)
+	if !ok {
+		return OpenPath(device)
 	}
-	return OpenPath(device)
+	return openNumber(unix.Mkdev(major, minor))
+}
+
+// openNumber opens the node that the kernel has made for a block device.
+func openNumber(number uint64) (*os.File, error) {
+	name := ""
+	uevent, err := os.ReadFile("/sys/dev/block/" + identity.MajMin(number) + "/uevent")
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("no such block device: %w", unix.ENXIO)
+	}
+	if err != nil {
+		return nil, err
+	}
+	for line := range strings.Lines(string(uevent)) {
+		if value, found := strings.CutPrefix(line, "DEVNAME="); found {
+			name = strings.TrimSpace(value)
+		}
+	}
+	file, err := OpenPath("/dev/" + name)
+	if err != nil {
+		return nil, err
+	}
+	var st unix.Stat_t
+	if err = unix.Fstat(int(file.Fd()), &st); err == nil && (st.Mode&unix.S_IFMT != unix.S_IFBLK || st.Rdev != number) {
+		err = fmt.Errorf("/dev/%s is another device: %w", name, unix.ESTALE)
+	}
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return file, nil
 }
 
 // AttachTable is Attach for the tables of cfg.Table. files are from OpenTableDevice, in the
-// order of table.Stack.Devices. AttachTable returns an error that wraps
+// order of table.Stack.Devices. cfg.Key has the keys of all lines with the target crypt, one
+// after another. AttachTable closes it in any case. AttachTable returns an error that wraps
 // errors.ErrUnsupported for a configuration that is only for a device of one file.
 func AttachTable(ctl *ublk.Control, files []*os.File, cfg Config) (*Device, error) {
 	if cfg.Key != nil {
-		cfg.Key.Close()
-		return nil, errNoTables("key")
+		defer cfg.Key.Close()
 	}
 	if err := cfg.checkTable(); err != nil {
 		return nil, err
@@ -67,6 +101,7 @@ func AttachTable(ctl *ublk.Control, files []*os.File, cfg Config) (*Device, erro
 	if err != nil {
 		return nil, err
 	}
+	cfg.Key = nil
 	d := &Device{stack: s, storage: s}
 	parts := s.Parts(cfg.Depth)
 	further := func(ublk.BufferMode) ublk.Options { return ublk.Options{Files: s.Files(), Parts: parts} }
@@ -104,12 +139,12 @@ func (c *Config) checkTable() error {
 }
 
 func openStack(files []*os.File, cfg *Config) (*stack.Stack, error) {
-	tables, err := stack.Parse([]byte(cfg.Table))
+	tables, err := stack.Parse([]byte(cfg.Table), false)
 	if err != nil {
 		return nil, err
 	}
 	return stack.Open(files, tables, &stack.Options{
-		LockDir: statefile.LockDir, ReadOnly: cfg.ReadOnly, Shared: cfg.Shared, DirectIO: cfg.DirectIO, MaxIOBytes: cfg.MaxIOBytes,
+		LockDir: statefile.LockDir, ReadOnly: cfg.ReadOnly, Shared: cfg.Shared, DirectIO: cfg.DirectIO, MaxIOBytes: cfg.MaxIOBytes, Keys: cfg.Key,
 	})
 }
 

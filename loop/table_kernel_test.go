@@ -2,6 +2,7 @@ package loop
 
 import (
 	"bytes"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -12,6 +13,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/transfer"
+	"github.com/ublk-loop/ublk-loop/transfer/table"
 	"github.com/ublk-loop/ublk-loop/ublk"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
@@ -52,7 +55,30 @@ func tryTable(ctl *ublk.Control, text string, cfg Config) (*Device, error) {
 		files = append(files, file)
 	}
 	cfg.Table = tables.Text()
+	if cfg.Key, err = keysIn(tables); err != nil {
+		return nil, err
+	}
 	return AttachTable(ctl, files, cfg)
+}
+
+// keysIn returns the keys in the text of a table, one after another.
+func keysIn(tables *table.Stack) (*transfer.Secret, error) {
+	var keys []byte
+	for i := range tables.Tables {
+		for _, l := range tables.Tables[i].Lines {
+			if c, ok := l.Target.(*table.Crypt); ok && c.Key.Secret != nil {
+				keys = append(keys, c.Key.Secret.Bytes()...)
+			}
+		}
+	}
+	if keys == nil {
+		return nil, nil
+	}
+	secret, err := transfer.NewSecret(len(keys))
+	if err == nil {
+		copy(secret.Bytes(), keys)
+	}
+	return secret, err
 }
 
 // withDisks replaces $0, $1, … in the text of a table by disks.
@@ -74,14 +100,20 @@ var mappedTables = map[string]string{
 	"stripes of 128K": "0 8192 striped 2 256 $0 256 $1 0",
 	"odd chunk":       "0 3000 striped 2 100 $0 8 $1 0\n3000 1000 linear $2 0",
 	"stripes of one":  "0 2000 striped 2 1 $0 8 $1 0",
+	"crypt":           "0 4096 crypt aes-xts-plain64 " + hexKey + " 16 $0 8",
+	"crypt of 4K":     "0 4096 crypt aes-xts-plain64 " + hexKey + " 8 $0 16 3 allow_discards sector_size:4096 iv_large_sectors",
+	"crypt and parts": "0 1000 linear $0 8\n1000 1048 crypt aes-xts-plain64 " + hexKey + " 0 $1 0\n2048 2048 crypt aes-xts-plain64 " + hexKey[:64] + " 3 $2 8 1 allow_discards",
 	"zero":            "0 1000 linear $0 8\n1000 520 zero\n1520 480 linear $1 0",
 }
+
+// hexKey is a key of 64 bytes in the text of a table.
+var hexKey = hex.EncodeToString(testKey)
 
 // What is written through a device of tables is what the kernel's device of the same table
 // reads, and the reverse, for writes and discards at random places and of random sizes.
 func TestKernelTableBothWays(t *testing.T) {
 	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
-	run(t, "modprobe", "dm_zero")
+	run(t, "modprobe", "-a", "dm_zero", "dm_crypt")
 	disks := []string{nullDisk(t, 16, sectorDisk), nullDisk(t, 16, sectorDisk), nullDisk(t, 16, sectorDisk)}
 	for name, text := range mappedTables {
 		for _, zeroCopy := range []Switch{SwitchAuto, SwitchOff} {
@@ -132,7 +164,7 @@ func readDisk(t *testing.T, f *os.File) []byte {
 	}
 	content := alignedMemory(t, int(size))
 	for at := 0; at < len(content); {
-		n := min(512*(1+rand.IntN(1024)), len(content)-at)
+		n := min(4096*(1+rand.IntN(128)), len(content)-at)
 		if _, err := f.ReadAt(content[at:at+n], int64(at)); err != nil {
 			t.Fatal(err)
 		}
@@ -145,13 +177,17 @@ func readDisk(t *testing.T, f *os.File) []byte {
 func changeDisk(t *testing.T, f *os.File, size int) {
 	t.Helper()
 	mem := alignedMemory(t, 1<<20)
+	sector, err := unix.IoctlGetInt(int(f.Fd()), unix.BLKSSZGET)
+	if err != nil {
+		t.Fatal(err)
+	}
 	changes := 200
 	if testing.Short() {
 		changes = 50
 	}
 	for i := range changes {
-		at := 512 * rand.IntN(size/512)
-		n := min(512*(1+rand.IntN(1<<rand.IntN(12))), size-at, len(mem))
+		at := sector * rand.IntN(size/sector)
+		n := min(sector*(1+rand.IntN(1<<rand.IntN(12))), size-at, len(mem))
 		if i%10 == 9 {
 			if err := blockIoctl(f, unix.BLKDISCARD, uint64(at), uint64(n)); err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
 				t.Fatal(err)
@@ -289,9 +325,9 @@ func TestKernelTableRefused(t *testing.T) {
 	ctl := ublktest.Kernel(t)
 	disks := []string{nullDisk(t, 16, sectorDisk), nullDisk(t, 16, map[string]string{"blocksize": "4096"})}
 	for text, want := range map[string]string{
-		"0 8 linear $0 0\n8 8 linear $1 32768":        `line 2: linear: device "$1": 8 sectors from 32768: the device has 32768: invalid`,
-		"0 8 linear $0 0\n8 4 linear $1 0":            `line 2: linear: device "$1": length 4: not a multiple of 8, a logical block of 4096 bytes: invalid`,
-		"0 8 crypt aes-xts-plain64 :64:user:k 0 $0 0": "line 1: crypt: not served yet: unsupported operation",
+		"0 8 linear $0 0\n8 8 linear $1 32768":                  `line 2: linear: device "$1": 8 sectors from 32768: the device has 32768: invalid`,
+		"0 8 linear $0 0\n8 4 linear $1 0":                      `line 2: linear: device "$1": length 4: not a multiple of 8, a logical block of 4096 bytes: invalid`,
+		"0 8 zero\n8 8 crypt aes-xts-plain64 :64:user:k 0 $0 0": "line 2: crypt: key: no key",
 	} {
 		_, err := tryTable(ctl, withDisks(text, disks...), Config{})
 		if err == nil || err.Error() != withDisks(want, disks...) {
@@ -304,6 +340,10 @@ func TestKernelTableRefused(t *testing.T) {
 		if _, err := tryTable(ctl, withDisks("0 8 linear $0 0", disks...), cfg); !errors.Is(err, errors.ErrUnsupported) {
 			t.Errorf("%+v: %v", cfg, err)
 		}
+	}
+	crypt := withDisks("0 8 crypt aes-xts-plain64 "+hexKey+" 0 $0 0", disks...)
+	if _, err := tryTable(ctl, crypt, Config{ZeroCopy: SwitchOn}); !errors.Is(err, unix.EINVAL) {
+		t.Errorf("crypt with zero copy: %v", err)
 	}
 	list, err := List(ctl)
 	if err != nil || len(list) != 0 {

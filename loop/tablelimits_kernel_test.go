@@ -36,6 +36,10 @@ var limitTables = []string{
 	"0 9000 striped 3 1000 $0 0 $1 0 $0 16384\n9000 8 linear $0 8",
 	"0 3000 striped 3 1000 $0 0 $4 0 $0 16384\n3000 8 linear $0 8",
 	"0 1024 striped 1 128 $1 0",
+	"0 4096 crypt aes-xts-plain64 " + hexKey + " 0 $0 8",
+	"0 4096 crypt aes-xts-plain64 " + hexKey + " 0 $0 8 2 allow_discards sector_size:4096\n4096 4096 linear $0 8192",
+	"0 4096 crypt aes-xts-plain64 " + hexKey + " 0 $1 8 1 allow_discards\n4096 8 zero",
+	"0 4096 crypt aes-xts-plain64 " + hexKey + " 0 $2 0 1 allow_discards",
 }
 
 // limitDisks makes disks with different limits.
@@ -53,7 +57,7 @@ func limitDisks(t *testing.T) []string {
 // those that ublk cannot express (docs/limits.md).
 func TestKernelTableLimits(t *testing.T) {
 	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
-	run(t, "modprobe", "dm_zero")
+	run(t, "modprobe", "-a", "dm_zero", "dm_crypt")
 	disks := limitDisks(t)
 	smallDiscards := hasSmallDiscards(t)
 	for _, text := range limitTables {

@@ -3,14 +3,16 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 
 	"github.com/spf13/cobra"
 
+	"github.com/ublk-loop/ublk-loop/internal/confine"
 	"github.com/ublk-loop/ublk-loop/internal/daemon"
+	"github.com/ublk-loop/ublk-loop/internal/keysource"
 	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/transfer"
 	"github.com/ublk-loop/ublk-loop/transfer/table"
 )
 
@@ -62,15 +64,22 @@ func (o *addOptions) tableJob() (*daemon.Job, error) {
 }
 
 func (o *addOptions) openTable(j *daemon.Job) error {
-	text, err := o.readTable()
+	if err := confine.ForbidDumps(); err != nil { // the text may have a key
+		return err
+	}
+	text, exposed, err := o.readTable()
 	if err != nil {
 		return err
 	}
-	tables, err := loop.ParseTable(text)
+	defer text.Close()
+	tables, err := loop.ParseTable(text.Bytes())
 	if err != nil {
 		return err
 	}
 	defer tables.Close()
+	if tables.HasKeys() && exposed != "" {
+		j.Warnings = append(j.Warnings, fmt.Sprintf("table with a key in %s: %s", o.table, exposed))
+	}
 	j.Config.Table = tables.Text()
 	for i, device := range tables.Devices() {
 		file, err := loop.OpenTableDevice(device)
@@ -81,23 +90,38 @@ func (o *addOptions) openTable(j *daemon.Job) error {
 		j.Warnings = append(j.Warnings, o.checksumWarnings(file)...)
 		j.Warnings = append(j.Warnings, o.lockWarnings(file)...)
 	}
-	return nil
+	return pipeKeys(j, tables)
 }
 
-// readTable reads the text of --table. It reads one byte more than a table can have, so that
-// a longer one is refused.
-func (o *addOptions) readTable() ([]byte, error) {
+// pipeKeys gives the keys of the tables to the job, if they have any.
+func pipeKeys(j *daemon.Job, tables *table.Stack) error {
+	keys, err := keysource.TableKeys(tables)
+	if keys == nil || err != nil {
+		return err
+	}
+	j.Key, _, err = keysource.Pipe(func() (*transfer.Secret, []string, error) { return keys, nil, nil })
+	return err
+}
+
+// readTable reads the text of --table, which may contain keys. exposed says why other users
+// can read it, or is empty.
+func (o *addOptions) readTable() (text *transfer.Secret, exposed string, err error) {
 	in := os.Stdin
 	if o.table != "-" {
-		var err error
 		if in, err = os.Open(o.table); err != nil {
-			return nil, err
+			return nil, "", err
 		}
 		defer func() { _ = in.Close() }()
+		if exposed, err = keysource.OthersCanRead(in); err != nil {
+			return nil, "", err
+		}
 	}
-	text, err := io.ReadAll(io.LimitReader(in, table.MaxText+1))
-	if err != nil {
-		return nil, fmt.Errorf("read: %w", err)
+	text, err = transfer.ReadSecret(in, table.MaxText)
+	switch {
+	case errors.Is(err, transfer.ErrTooLong):
+		return nil, "", fmt.Errorf("text longer than %d bytes: %w", table.MaxText, table.ErrLimit)
+	case err != nil:
+		return nil, "", fmt.Errorf("read: %w", err)
 	}
-	return text, nil
+	return text, exposed, nil
 }

@@ -45,8 +45,8 @@ func TestAddWrongTable(t *testing.T) {
 		"0 4 zero\n4 4 linear /nothing 0": `line 2: linear: device "/nothing": open /nothing: no such file or directory`,
 		"0 4 zero\n5 4 zero":              "line 2: zero: start 5: gap, because the line before ends at 4: invalid",
 		"0 4 thin $A 0":                   "line 1: thin: target of device mapper: unsupported operation",
-		"0 4 crypt aes-xts-plain64 " + strings.Repeat("0123456789abcdef", 8) + " 0 $A 0": "line 1: crypt: key: key in the text of a table",
-		"0 4 crypt aes-xts-plain64 :64:user:k 0 $A 0":                                    "line 1: crypt: not served yet: unsupported operation",
+		"0 4 crypt aes-xts-plain64 " + strings.Repeat("0123456789abcdef", 7) + " 0 $A 0": "line 1: crypt: key: 56 bytes, not 32 or 64: invalid",
+		"0 4 crypt aes-xts-plain64 :64:user:k 0 $A 0":                                    "line 1: crypt: key: k: required key not available",
 		"a,,,,0 4 linear /dev/mapper/b 0;b,,,,0 4 zero":                                  `table a: line 1: linear: device "/dev/mapper/b": a later table: no such file or directory`,
 		strings.Repeat("#", table.MaxText+1):                                             "text longer than 1048576 bytes: limit exceeded",
 	} {
@@ -74,4 +74,23 @@ func TestAddTableFlags(t *testing.T) {
 	b := newBench()
 	b.check(t, []string{"add", "--table", path, "x"}, 2, "", "ublk-loop: error: --table and x: a table names its files itself\nhint: see ublk-loop add --help\n")
 	b.check(t, []string{"add", "--table", "/nothing"}, 1, "", "ublk-loop: error: attach table of /nothing: open /nothing: no such file or directory\n")
+}
+
+// A key in the text reaches the job by a descriptor, and is not in the configuration. A file
+// that others can read is worth a warning.
+func TestAddTableWithKey(t *testing.T) {
+	hex := strings.Repeat("0123456789abcdef", 4) + strings.Repeat("fedcba9876543210", 4)
+	path, a, _ := tableOf(t, "0 4 crypt aes-xts-plain64 "+hex+" 0 $A 0\n")
+	if err := os.Chmod(path, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	b := newBench()
+	b.check(t, []string{"add", "--table", path}, 0, "\n",
+		"ublk-loop: warning: table of "+path+": table with a key in "+path+": other users have access to it (mode 0644)\n")
+	if want := "0 4 crypt aes-xts-plain64 :64:user:ublk-loop 0 " + a + " 0\n"; b.job.Config.Table != want {
+		t.Errorf("table %q", b.job.Config.Table)
+	}
+	if b.key != "\x01\x23\x45\x67\x89\xab\xcd\xef"+b.key[8:] || len(b.key) != 64 || b.key[32] != 0xfe {
+		t.Errorf("key %x", b.key)
+	}
 }

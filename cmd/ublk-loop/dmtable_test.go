@@ -45,3 +45,22 @@ func TestDMTable(t *testing.T) {
 	b.check(t, []string{"list", "--dm-table", "--json"}, 2, "",
 		"ublk-loop: error: --json and --dm-table are mutually exclusive\nhint: see ublk-loop list --help\n")
 }
+
+// The tables of a device of tables are one line in the concise format, with the numbers of
+// disks and the paths of files.
+func TestDMTableOfTables(t *testing.T) {
+	files := []client.DeviceFile{{File: "/srv/a", Device: "254:1"}, {File: "/dev/sda", Device: "8:0", IsDisk: true}, {File: "/srv/a b", Device: "254:1"}}
+	for text, want := range map[string]string{
+		"0 8 linear x 0\n8 16 striped 2 8 /dev/disk 0 link 8\n":                  "ublkb3,,,rw,0 8 linear /srv/a 0,8 16 striped 2 8 8:0 0 link 8\n",
+		"0 8 error x 0\n8 8 zero\n16 8 linear /dev/disk 0\n24 8 linear link 0\n": "ublkb3,,,rw,0 8 error /srv/a 0,8 8 zero ,16 8 linear 8:0 0,24 8 linear link 0\n",
+		"low,,,,0 8 linear x 0,8 8 linear /dev/disk 0;top,u,7,ro,0 16 crypt aes-xts-plain64 :64:user:k 0 /dev/mapper/low 0,16 8 linear link 8": "" +
+			"low,,,rw,0 8 linear /srv/a 0,8 8 linear 8:0 0;top,u,7,ro,0 16 crypt aes-xts-plain64 :64:user:k 0 /dev/mapper/low 0,16 8 linear link 8\n",
+	} {
+		b := newBench()
+		b.drv.devices = []client.Device{{ID: 3, Device: "/dev/ublkb3", Table: text, Files: files}}
+		b.check(t, []string{"list", "--dm-table"}, 0, want, "")
+	}
+	b := newBench()
+	b.drv.devices = []client.Device{{ID: 3, Device: "/dev/ublkb3", Table: "0 8 linear x 0", Files: files}}
+	b.check(t, []string{"list", "--dm-table"}, 1, "", "ublk-loop: error: list /dev/ublkb3: 3 files for 1 devices of its table: invalid argument\n")
+}

@@ -144,7 +144,11 @@ func (s *single) tableFiles() (files []*os.File) {
 
 // open makes the task's device, or takes it over.
 func (s *single) open(ctl *ublk.Control, file *os.File, files []*os.File) (*loop.Device, error) {
-	key, err := receiveKey(s.files[keyFile])
+	limit := transfer.MaxKeyBytes
+	if s.config.Table != "" {
+		limit = maxTableKeys
+	}
+	key, err := receiveKey(s.files[keyFile], limit)
 	if err != nil {
 		return nil, err
 	}
@@ -186,15 +190,18 @@ func (s *single) logger(id uint32) *logger {
 	return noLogger()
 }
 
-// receiveKey reads the key from a descriptor. It returns nil without a descriptor.
-func receiveKey(f *os.File) (*transfer.Secret, error) {
+// maxTableKeys is the size of a pipe, which the keys of a table fit in.
+const maxTableKeys = 64 << 10
+
+// receiveKey reads the key, of at most limit bytes, from a descriptor. It returns nil without a descriptor.
+func receiveKey(f *os.File, limit int) (*transfer.Secret, error) {
 	if f == nil {
 		return nil, nil
 	}
 	if err := confine.ForbidDumps(); err != nil {
 		return nil, err
 	}
-	key, err := keysource.Read(f, transfer.MaxKeyBytes)
+	key, err := keysource.Read(f, limit)
 	if err != nil {
 		return nil, fmt.Errorf("receive the key: %w", err)
 	}

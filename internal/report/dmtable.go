@@ -6,13 +6,16 @@ import (
 	"io"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/internal/hint"
+	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/transfer"
 )
 
 // DMTables prints tables with which dmsetup(8) makes the same disks, in the format of
-// dmsetup table. If there are several tables, each has its name in front.
+// dmsetup table. The tables of a device of tables are in the concise format. If there are several tables, each has its name in front.
 func DMTables(out io.Writer, devices []client.Device) error {
 	for i := range devices {
 		table, err := dmTable(&devices[i])
@@ -35,10 +38,7 @@ func DMTables(out io.Writer, devices []client.Device) error {
 // refuses the table if the key is missing.
 func dmTable(d *client.Device) (string, error) {
 	if d.Table != "" {
-		return "", &hint.Error{
-			Err:  fmt.Errorf("list %s: tables of a device of tables: %w", d.Device, errors.ErrUnsupported),
-			Hint: "list --json shows its table",
-		}
+		return dmStack(d)
 	}
 	target := ""
 	t := &d.Transfer
@@ -55,6 +55,29 @@ func dmTable(d *client.Device) (string, error) {
 		}
 	}
 	return fmt.Sprintf("0 %d %s", d.Size>>transfer.SectorShift, target), nil
+}
+
+// dmStack returns the tables of a device in the concise format, which dmsetup create --concise
+// takes. The table of a device without a name for it gets the device's name.
+func dmStack(d *client.Device) (string, error) {
+	tables, err := loop.ParseTable([]byte(d.Table))
+	if err != nil {
+		return "", fmt.Errorf("list %s: read its table: %w", d.Device, err)
+	}
+	defer tables.Close()
+	names := tables.Devices()
+	if len(names) != len(d.Files) {
+		return "", fmt.Errorf("list %s: %d files for %d devices of its table: %w", d.Device, len(d.Files), len(names), unix.EINVAL)
+	}
+	for i, f := range d.Files {
+		switch {
+		case f.IsDisk:
+			names[i] = f.Device
+		case !strings.ContainsAny(f.File, " \t\n\r\v\f#"): // which a table cannot have
+			names[i] = f.File
+		}
+	}
+	return tables.ConciseFor(fmt.Sprintf("ublkb%d", d.ID), names), nil
 }
 
 // dmOptions returns the optional arguments, with their number in front.

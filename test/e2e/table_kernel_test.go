@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
@@ -36,7 +38,6 @@ func TestKernelAddTable(t *testing.T) {
 		t.Errorf("devices of the second file: %+v", list)
 	}
 	b.run("add", first).fails(t, 1, "already in use")
-	b.run("list", "--dm-table").fails(t, 1, "tables of a device of tables")
 	b.run("resize", device.Device).fails(t, 1, "resize of a device of tables: unsupported operation")
 	b.del(second)
 	for range 2 {
@@ -51,6 +52,81 @@ func TestKernelAddTable(t *testing.T) {
 		waitUntil(t, "the end of the server", func() bool { return len(servers(t)) == 0 })
 		b.del(device.Device)
 	}
+}
+
+// The stack that list --dm-table prints makes the same device with dmsetup, whose content is
+// what was written through ublk-loop. The key, which is in the text of the table, is in no
+// place where others can read it.
+func TestKernelTableForDmsetup(t *testing.T) {
+	b := kernelBed(t, ublktest.EveryKernel)
+	t.Setenv("DM_DISABLE_UDEV", "1") // libdevmapper then makes the nodes itself
+	b.tool("modprobe", "-a", "dm_mod", "dm_crypt", "loop")
+	var disks []string
+	for range 2 {
+		disk := strings.TrimSpace(b.tool("losetup", "--find", "--show", b.image(4<<20)))
+		t.Cleanup(func() { b.tool("losetup", "--detach", disk) })
+		disks = append(disks, disk)
+	}
+	key := randomBytes(64)
+	text := fmt.Sprintf("low,,,,0 8192 striped 2 16 %s 0 %s 64;top,,,,0 4096 crypt aes-xts-plain64 %x 0 /dev/mapper/low 8", disks[0], disks[1], key)
+	device, err := b.addInput(text, "--table", "-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := randomBytes(2 << 20)
+	b.store(device.Device, data)
+	concise := b.ok("list", "--dm-table")
+	for place, content := range map[string]string{
+		"list": concise + b.ok("list", "--json"), "state": b.fileText(fmt.Sprintf("/run/ublk-loop/%d.json", device.ID)),
+		"command line": b.proc(device, "cmdline"), "environment": b.proc(device, "environ"),
+	} {
+		if strings.Contains(content, fmt.Sprintf("%x", key[:16])) || strings.Contains(content, string(key[:16])) {
+			t.Errorf("the key is in %s", place)
+		}
+	}
+	b.del(device.Device)
+	id, err := unix.AddKey("user", "ublk-loop", key, unix.KEY_SPEC_USER_SESSION_KEYRING)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _, _ = unix.KeyctlInt(unix.KEYCTL_UNLINK, id, unix.KEY_SPEC_USER_SESSION_KEYRING, 0, 0) }()
+	b.tool("dmsetup", "create", "--concise", strings.TrimSpace(concise))
+	if got := b.fileText("/dev/mapper/top"); got != string(data) {
+		t.Error("dmsetup's device has other bytes")
+	}
+	b.tool("dmsetup", "remove", "top")
+	b.tool("dmsetup", "remove", "low")
+	// With the name of the key instead of the key, ublk-loop takes what it has printed.
+	device, err = b.addInput(concise, "--table", "-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := b.fileText(device.Device); got != string(data) {
+		t.Error("the device of the printed table has other bytes")
+	}
+	b.del(device.Device)
+}
+
+// addInput adds a device with standard input.
+func (b *bed) addInput(input string, args ...string) (device client.Device, err error) {
+	b.Helper()
+	cmd := b.command(append([]string{"add", "--json"}, args...)...)
+	cmd.Stdin = strings.NewReader(input)
+	r := b.runCommand(cmd)
+	if r.status != 0 {
+		return device, fmt.Errorf("add: status %d: %s", r.status, r.err)
+	}
+	b.decode(r.out, &device)
+	return device, nil
+}
+
+func (b *bed) fileText(path string) string {
+	b.Helper()
+	content, err := os.ReadFile(path)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return string(content)
 }
 
 // throughBoth writes across the border of two halves, and finds the bytes in both files.

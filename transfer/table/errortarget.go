@@ -35,6 +35,12 @@ func (t *ErrorTarget) Areas(length uint64) []Area {
 	return []Area{t.Limits.area(length)}
 }
 
+func (t *ErrorTarget) rename(name func(string) string) {
+	if t.Limits != nil {
+		t.Limits.rename(name)
+	}
+}
+
 func (t *ErrorTarget) arguments(b []byte) []byte {
 	if t.Limits == nil {
 		return b

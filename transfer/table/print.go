@@ -1,6 +1,8 @@
 package table
 
 import (
+	"cmp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -34,6 +36,45 @@ func (s *Stack) Text() string {
 		return s.Tables[0].String()
 	}
 	return s.Concise()
+}
+
+// ConciseFor returns the stack in the concise format with other names for the files and disks
+// outside of it, in the order of Devices. A table without a name gets the name unnamed.
+func (s *Stack) ConciseFor(unnamed string, devices []string) string {
+	named := &Stack{Tables: slices.Clone(s.Tables)}
+	names := make(map[string]string)
+	for i, device := range s.Devices() {
+		names[device] = devices[i]
+	}
+	for i := range named.Tables {
+		t := &named.Tables[i]
+		t.Name = cmp.Or(t.Name, unnamed)
+		t.Lines = slices.Clone(t.Lines)
+		for n := range t.Lines {
+			t.Lines[n].Target = renamed(t.Lines[n].Target, names)
+		}
+	}
+	return named.Concise()
+}
+
+// renamed returns a copy of a target with other names of its devices.
+func renamed(t Target, names map[string]string) Target {
+	switch old := t.(type) {
+	case *Linear:
+		t = &Linear{old.Location}
+	case *Striped:
+		t = &Striped{old.Chunk, slices.Clone(old.Stripes)}
+	case *Crypt:
+		c := *old
+		t = &c
+	case *ErrorTarget:
+		if old.Limits != nil {
+			l := *old.Limits
+			t = &ErrorTarget{&l}
+		}
+	}
+	t.rename(func(device string) string { return cmp.Or(names[device], device) })
+	return t
 }
 
 // Concise returns the stack in the concise format, as dmsetup table --concise

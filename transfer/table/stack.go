@@ -25,6 +25,18 @@ type Stack struct {
 // false for a device outside of the stack.
 func (s *Stack) Table(device string) (i int, ok bool) { return s.resolver.table(device) }
 
+// HasKeys reports whether a key was in the text.
+func (s *Stack) HasKeys() bool {
+	for i := range s.Tables {
+		for _, l := range s.Tables[i].Lines {
+			if c, ok := l.Target.(*Crypt); ok && c.Key.Secret != nil {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // Close wipes the keys that were in the text.
 func (s *Stack) Close() {
 	for i := range s.Tables {
@@ -70,6 +82,8 @@ type Target interface {
 	Type() string
 	// Areas returns the parts of devices that a line of length sectors maps to.
 	Areas(length uint64) []Area
+	// rename replaces the device of each location.
+	rename(name func(device string) string)
 	// arguments appends the arguments, as dmsetup prints them.
 	arguments(b []byte) []byte
 	// check refuses a target in a line of length sectors.
@@ -90,6 +104,8 @@ type Location struct {
 	Device string
 	Start  uint64
 }
+
+func (l *Location) rename(name func(string) string) { l.Device = name(l.Device) }
 
 func (l *Location) area(length uint64) Area { return Area{l.Device, l.Start, length} }
 

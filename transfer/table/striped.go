@@ -50,6 +50,12 @@ func (t *Striped) Areas(length uint64) []Area {
 	return areas
 }
 
+func (t *Striped) rename(name func(string) string) {
+	for i := range t.Stripes {
+		t.Stripes[i].rename(name)
+	}
+}
+
 func (t *Striped) arguments(b []byte) []byte {
 	b = strconv.AppendInt(b, int64(len(t.Stripes)), 10)
 	b = append(b, ' ')

@@ -15,6 +15,8 @@ func (*Zero) Areas(uint64) []Area { return nil }
 
 func (*Zero) arguments(b []byte) []byte { return b }
 
+func (*Zero) rename(func(string) string) {}
+
 func (*Zero) check(uint64) error { return nil }
 
 func (*Zero) block() uint32 { return sectorSize }

@@ -51,6 +51,9 @@ func (b *Backing) Limits(zeroCopy bool) Limits {
 	return l
 }
 
+// Transforms reports whether the device has other bytes than the file.
+func (b *Backing) Transforms() bool { return b.TransferSize != 0 }
+
 // defaultDMAAlignment is the mask of a stacked device (blk_set_stacking_limits).
 const defaultDMAAlignment = 511
 

@@ -7,11 +7,15 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
-// readOrWrite begins a read or write. The kernel completes one with a single piece by itself.
+// readOrWrite begins a read or write. The kernel completes one with a single piece by itself,
+// unless it is a read that must be decrypted.
 func (h *handler) readOrWrite(req *ublk.Request) {
+	if h.levels > 0 && req.Op == ublk.OpWrite {
+		h.encrypt(req)
+	}
 	walk := h.stack.plan.Walk(req.Offset(), req.Bytes())
 	piece, _ := walk.Next()
-	if piece.Length == req.Bytes() {
+	if piece.Length == req.Bytes() && (h.levels == 0 || req.Op == ublk.OpWrite) {
 		h.forward(req, &piece)
 		return
 	}
@@ -70,7 +74,11 @@ func (h *handler) sendData(req *ublk.Request, r *request) {
 		}
 		h.startPiece(req, r, &piece)
 	}
-	if r.flying == 0 {
-		req.CompleteErrno(r.errno)
+	if r.flying > 0 {
+		return
 	}
+	if h.levels > 0 && req.Op == ublk.OpRead && r.errno == 0 {
+		h.decrypt(req)
+	}
+	req.CompleteErrno(r.errno)
 }

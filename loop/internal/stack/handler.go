@@ -38,7 +38,7 @@ type Target struct {
 // NewHandler implements ublk.Target.
 func (t *Target) NewHandler(q *ublk.Queue) (ublk.Handler, error) {
 	h := &handler{
-		stack: t.Stack, copies: !q.Mode().ZeroCopy(), width: t.Parts,
+		stack: t.Stack, levels: t.Stack.plan.Levels(), copies: !q.Mode().ZeroCopy(), width: t.Parts,
 		requests: make([]request, q.Depth()), parts: make([]part, q.Depth()*t.Parts),
 	}
 	for _, b := range t.Stack.Backings {
@@ -75,6 +75,7 @@ type backingFile struct {
 // handler serves one queue.
 type handler struct {
 	stack    *Stack
+	levels   int           // of layers that transform data; 0 unless copies is set
 	files    []backingFile // by number of the backing
 	zeroes   backingFile   // /dev/zero, if a part of the device is zero
 	copies   bool          // requests have their data in memory

@@ -12,7 +12,8 @@ import (
 )
 
 // Parse reads the text of a stack, and refuses what this package does not serve.
-func Parse(text []byte) (*table.Stack, error) {
+// keysInText allows keys in the text (table.Options).
+func Parse(text []byte, keysInText bool) (*table.Stack, error) {
 	if !utf8.Valid(text) {
 		// The text is a string in the JSON of the state and of list.
 		return nil, &table.StackError{Err: fmt.Errorf("text that is not UTF-8: %w", errors.ErrUnsupported)}
@@ -21,7 +22,7 @@ func Parse(text []byte) (*table.Stack, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := table.Parse(text, table.Options{DeviceMapperMajor: major})
+	s, err := table.Parse(text, table.Options{DeviceMapperMajor: major, KeysInText: keysInText})
 	if err != nil {
 		return nil, err
 	}
@@ -32,16 +33,16 @@ func Parse(text []byte) (*table.Stack, error) {
 	return s, nil
 }
 
-// checkServed refuses targets that are read but not served, and too many files and disks.
+// checkServed refuses too many files and disks, or keys.
 func checkServed(s *table.Stack) error {
-	for i := range s.Tables {
-		t := &s.Tables[i]
-		for n, l := range t.Lines {
-			if c, ok := l.Target.(*table.Crypt); ok {
-				err := fmt.Errorf("not served yet: %w", errors.ErrUnsupported)
-				return &table.StackError{Table: t.Name, Line: n + 1, Target: c.Type(), Err: err}
-			}
+	err := crypts(s, func(number int, _ *table.Crypt) error {
+		if number >= MaxCrypts {
+			return fmt.Errorf("more than %d lines with it: %w", MaxCrypts, table.ErrLimit)
 		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	if n := len(s.Devices()); n > MaxFiles {
 		return &table.StackError{Err: fmt.Errorf("%d files and disks, more than %d: %w", n, MaxFiles, table.ErrLimit)}

@@ -10,6 +10,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/identity"
 	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
 	"github.com/ublk-loop/ublk-loop/loop/internal/mapping"
+	"github.com/ublk-loop/ublk-loop/transfer"
 	"github.com/ublk-loop/ublk-loop/transfer/table"
 )
 
@@ -26,6 +27,9 @@ type Options struct {
 	Shared     bool
 	DirectIO   backing.Switch
 	MaxIOBytes uint32
+	// Keys are the keys of the lines with the target crypt, one after another; nil if there
+	// are none. The caller closes them.
+	Keys *transfer.Secret
 }
 
 // Stack is a stack of tables with its open files and disks. It does not change.
@@ -38,9 +42,10 @@ type Stack struct {
 
 	tables     *table.Stack
 	plan       *mapping.Plan
-	backingOf  []int    // by number of the device in the tables
-	flush      []int    // backings that a flush goes to
-	zeroes     *os.File // /dev/zero; nil if no part of the device is zero
+	backingOf  []int               // by number of the device in the tables
+	flush      []int               // backings that a flush goes to
+	zeroes     *os.File            // /dev/zero; nil if no part of the device is zero
+	transfers  []transfer.Transfer // of the lines with the target crypt
 	maxIOAsked uint32
 }
 
@@ -52,6 +57,9 @@ func Open(files []*os.File, tables *table.Stack, o *Options) (*Stack, error) {
 	err := s.openAll(files, o)
 	if err == nil {
 		err = s.makePlan()
+	}
+	if err == nil {
+		err = s.makeTransfers(o.Keys)
 	}
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
@@ -145,9 +153,9 @@ func appendNew(list []int, n int) []int {
 // sectorShift is the binary logarithm of the unit of tables.
 const sectorShift = 9
 
-// Close closes the files and disks.
+// Close closes the files and disks, and wipes the keys.
 func (s *Stack) Close() error {
-	var errs []error
+	errs := []error{s.closeTransfers()}
 	for _, b := range s.Backings {
 		errs = append(errs, b.Close())
 	}

@@ -56,7 +56,7 @@ func makeFiles(t *testing.T, dir string) {
 // open opens the stack of a text.
 func open(t *testing.T, dir, text string, o *Options) (*Stack, error) {
 	t.Helper()
-	tables, err := Parse([]byte(inDir(dir, text)))
+	tables, err := Parse([]byte(inDir(dir, text)), false)
 	if err != nil {
 		return nil, err
 	}
@@ -418,10 +418,10 @@ func TestRefusedStacks(t *testing.T) {
 		t.Fatal(err)
 	}
 	for text, want := range map[string]string{
-		"0 8 linear $A 0\n8 8 linear $B 505":             "line 2: linear: device",
-		"0 8 zero\n8 8 linear " + empty + " 0":           "line 2: linear: device",
-		"a,,,,0 8 zero;b,,,,0 16 linear /dev/mapper/a 0": "table b: line 1: linear: device",
-		"0 8 crypt aes-xts-plain64 :64:user:k 0 $A 0":    "line 1: crypt: not served yet",
+		"0 8 linear $A 0\n8 8 linear $B 505":                    "line 2: linear: device",
+		"0 8 zero\n8 8 linear " + empty + " 0":                  "line 2: linear: device",
+		"a,,,,0 8 zero;b,,,,0 16 linear /dev/mapper/a 0":        "table b: line 1: linear: device",
+		"0 8 zero\n8 8 crypt aes-xts-plain64 :64:user:k 0 $A 0": "line 2: crypt: key: no key",
 		"0 8 verity 1":      "line 1: verity: target of device mapper",
 		"0 8 linear \xff 0": "text that is not UTF-8",
 	} {

@@ -1,0 +1,70 @@
+package keysource
+
+import (
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/transfer"
+	"github.com/ublk-loop/ublk-loop/transfer/table"
+)
+
+// TableKeys returns the keys of a stack, one after another in the order of the text: those in
+// the text, and those that it names in the kernel's keyrings. It returns nil if the stack has
+// no keys. An error has the line.
+func TableKeys(s *table.Stack) (*transfer.Secret, error) {
+	total := 0
+	for i := range s.Tables {
+		for _, l := range s.Tables[i].Lines {
+			if c, ok := l.Target.(*table.Crypt); ok {
+				total += c.Key.Bytes
+			}
+		}
+	}
+	if total == 0 {
+		return nil, nil
+	}
+	keys, err := transfer.NewSecret(total)
+	if err != nil {
+		return nil, err
+	}
+	rest := keys.Bytes()
+	for i := range s.Tables {
+		t := &s.Tables[i]
+		for n, l := range t.Lines {
+			c, ok := l.Target.(*table.Crypt)
+			if !ok {
+				continue
+			}
+			if err := lineKey(c, rest[:c.Key.Bytes]); err != nil {
+				keys.Close()
+				return nil, &table.StackError{Table: t.Name, Line: n + 1, Target: c.Type(), Argument: "key", Err: err}
+			}
+			rest = rest[c.Key.Bytes:]
+		}
+	}
+	return keys, nil
+}
+
+// lineKey fills in the key of a line.
+func lineKey(c *table.Crypt, into []byte) error {
+	if c.Key.Secret != nil {
+		copy(into, c.Key.Secret.Bytes())
+		return nil
+	}
+	key, err := readKeyring(c.Key.Description, transfer.MaxKeyBytes)
+	if err != nil {
+		return fmt.Errorf("%s: %w", c.Key.Description, err)
+	}
+	defer key.Close()
+	if n := len(key.Bytes()); n != len(into) {
+		return fmt.Errorf("%s: %d bytes, not %d: %w", c.Key.Description, n, len(into), unix.EINVAL)
+	}
+	copy(into, key.Bytes())
+	return nil
+}
+
+// OthersCanRead says why users other than root and this one can read a file. It returns "" if
+// they cannot.
+func OthersCanRead(f *os.File) (string, error) { return othersCanRead(f) }

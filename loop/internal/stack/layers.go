@@ -1,0 +1,110 @@
+package stack
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/transfer"
+	"github.com/ublk-loop/ublk-loop/transfer/table"
+	"github.com/ublk-loop/ublk-loop/ublk"
+)
+
+// MaxCrypts is the largest number of lines with the target crypt. The keys of all of them fit
+// in a pipe.
+const MaxCrypts = 1000
+
+// crypts yields the lines with the target crypt in the order of the text, which is that of
+// mapping.Plan.Crypts. It stops at the first error.
+func crypts(s *table.Stack, each func(number int, c *table.Crypt) error) error {
+	number := 0
+	for i := range s.Tables {
+		t := &s.Tables[i]
+		for n, l := range t.Lines {
+			c, ok := l.Target.(*table.Crypt)
+			if !ok {
+				continue
+			}
+			if err := each(number, c); err != nil {
+				return &table.StackError{Table: t.Name, Line: n + 1, Target: c.Type(), Err: err}
+			}
+			number++
+		}
+	}
+	return nil
+}
+
+// makeTransfers makes the transfer of each line with crypt. keys are those of the lines, one
+// after another.
+func (s *Stack) makeTransfers(keys *transfer.Secret) error {
+	var rest []byte
+	if keys != nil {
+		rest = keys.Bytes()
+	}
+	err := crypts(s.tables, func(_ int, c *table.Crypt) error {
+		if len(rest) < c.Key.Bytes {
+			return fmt.Errorf("key: %w", transfer.ErrNoKey)
+		}
+		key, err := transfer.NewSecret(c.Key.Bytes)
+		if err != nil {
+			return err
+		}
+		copy(key.Bytes(), rest)
+		rest = rest[c.Key.Bytes:]
+		t, err := transfer.New(c.Cipher, key, transfer.Options{
+			SectorSize: c.SectorSize, IVOffset: c.IVOffset, IVLargeSectors: c.IVLargeSectors,
+		})
+		if err != nil {
+			return err
+		}
+		s.transfers = append(s.transfers, t)
+		return nil
+	})
+	if err == nil && len(rest) > 0 {
+		err = fmt.Errorf("%d bytes of keys too many: %w", len(rest), unix.EINVAL)
+	}
+	return err
+}
+
+// closeTransfers wipes the keys.
+func (s *Stack) closeTransfers() error {
+	var errs []error
+	for _, t := range s.transfers {
+		errs = append(errs, t.Close())
+	}
+	s.transfers = nil
+	return errors.Join(errs...)
+}
+
+// Transforms reports whether the bytes of the device are others than those of its files, so
+// that requests need a copy of their data.
+func (s *Stack) Transforms() bool { return len(s.transfers) > 0 }
+
+// encrypt transforms the data of a write, from the uppermost layer down.
+func (h *handler) encrypt(req *ublk.Request) {
+	for level := range h.levels {
+		for walk := h.stack.plan.LayerWalk(level, req.Offset(), req.Bytes()); ; {
+			run, ok := walk.Next()
+			if !ok {
+				break
+			}
+			h.stack.transfers[run.Layer].Encrypt(req.Data()[run.At:run.At+run.Length], run.Sector)
+		}
+	}
+	req.Worked()
+}
+
+// decrypt transforms the data of a read, from the lowest layer up.
+func (h *handler) decrypt(req *ublk.Request) {
+	for level := h.levels - 1; level >= 0; level-- {
+		for walk := h.stack.plan.LayerWalk(level, req.Offset(), req.Bytes()); ; {
+			run, ok := walk.Next()
+			if !ok {
+				break
+			}
+			h.stack.transfers[run.Layer].Decrypt(req.Data()[run.At:run.At+run.Length], run.Sector)
+		}
+	}
+	req.Worked()
+}
