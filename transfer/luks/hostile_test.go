@@ -229,6 +229,24 @@ func TestVolumeSizeInWholeSectors(t *testing.T) {
 	}
 }
 
+// The error of a volume that does not fit says where the data is and how large the device is.
+func TestVolumeDoesNotFit(t *testing.T) {
+	for _, tt := range []struct {
+		size uint64
+		want string
+	}{
+		{0, "no data at 8192, the device has 8703 bytes"},
+		{512, "512 bytes of data at 8192, the device has 8703"},
+	} {
+		v := Volume{Offset: 8192, Size: tt.size, SectorSize: 512}
+		err := v.fit(8703)
+		expectErr(t, err, ErrTooSmall)
+		if err != nil && !strings.HasSuffix(err.Error(), ": "+tt.want) {
+			t.Errorf("%q does not end with %q", err, tt.want)
+		}
+	}
+}
+
 // LUKS1 headers have no checksum, so the test corrupts each field separately.
 func TestReadHostileLUKS1(t *testing.T) {
 	const slot = 208 + 48 // the active keyslot

@@ -19,11 +19,38 @@ type fakeSysfs struct {
 
 func newSysfs(t testing.TB) *fakeSysfs {
 	t.Helper()
+	leavesNoFiles(t)
 	s := &fakeSysfs{t, t.TempDir()}
 	if err := os.MkdirAll(filepath.Join(s.dir, "dev/block"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// leavesNoFiles checks at the end of the test that no more files are open than now.
+func leavesNoFiles(t testing.TB) {
+	t.Helper()
+	f, err := os.Open(os.DevNull) // Go opens files of its own with the first one
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = f.Close()
+	before := openFiles(t)
+	t.Cleanup(func() {
+		if after := openFiles(t); after != before {
+			t.Errorf("%d files are open, %d before", after, before)
+		}
+	})
+}
+
+// openFiles returns how many files this process has open.
+func openFiles(t testing.TB) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
 }
 
 // disk adds a disk or partition: a directory of attributes, and the link to it by its
