@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
+	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
 // A state survives being written and read, except for the key, which is never written.
@@ -56,6 +57,20 @@ func fillFields(t *testing.T, v reflect.Value) {
 			}
 		default:
 			t.Fatalf("%s: no value for a %s", v.Type().Field(i).Name, f.Kind())
+		}
+	}
+}
+
+// A device that is taken over has direct I/O if and only if it had it before, whatever it was
+// added with.
+func TestDirectIOOfTakenOverDevice(t *testing.T) {
+	for _, added := range []Switch{"", SwitchAuto, SwitchOn, SwitchOff} {
+		for direct, want := range map[bool]Switch{true: SwitchOn, false: SwitchOff} {
+			saved := &state{Config: Config{DirectIO: added}, Status: &Status{DirectIO: direct}}
+			cfg := saved.configFor(&ublk.Params{Size: 1 << 20, LogicalBlockSize: 512})
+			if cfg.DirectIO != want || cfg.SizeLimit != 1<<20 || cfg.SectorSize != 512 {
+				t.Errorf("added with %q, direct %v: %+v", added, direct, cfg)
+			}
 		}
 	}
 }

@@ -2,6 +2,10 @@ package ublk
 
 import (
 	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
 	"testing"
 	"time"
 	"unsafe"
@@ -87,6 +91,30 @@ func TestBusyThreadYields(t *testing.T) {
 		th.clock = tt.clock
 		if got := th.mustYield(tt.n); got != tt.want {
 			t.Errorf("step %d, %d completions at %v: yields %v", i, tt.n, tt.clock, got)
+		}
+	}
+}
+
+// A thread without work sleeps in the kernel until there is a completion.
+func TestIdleThreadSleeps(t *testing.T) {
+	q := serveNull(t, 1, HandlerFunc(func(*Request) {})) // which keeps the first request
+	tid := 0
+	if err := q.thread.do(func() error { tid = unix.Gettid(); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	want := fmt.Sprintf("%d ", unix.SYS_IO_URING_ENTER)
+	for deadline := time.Now().Add(20 * time.Second); ; runtime.Gosched() {
+		// The number of the system call and its arguments: the descriptor, how many
+		// entries to submit, and how many completions to wait for (proc_pid_syscall(5)).
+		text, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/syscall", tid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if fields := strings.Fields(string(text)); strings.HasPrefix(string(text), want) && fields[3] == "0x1" {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the thread does not sleep: %s", text)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"runtime"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -124,6 +125,23 @@ func TestTransportOutlastsItsCommand(t *testing.T) {
 	case <-time.After(10 * time.Second):
 		t.Error("the transport is not closed")
 	}
+}
+
+// Close waits for the end of the thread, which closes the control device.
+func TestTransportCloseWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := &uringTransport{calls: make(chan call), ended: make(chan struct{})}
+		closed := make(chan error, 1)
+		go func() { closed <- tr.Close() }() // ends with tr.ended
+		synctest.Wait()
+		if _, open := <-tr.calls; open || len(closed) > 0 {
+			t.Errorf("open for commands: %v; closed before the thread's end: %v", open, len(closed) > 0)
+		}
+		close(tr.ended)
+		if err := <-closed; err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // A transport takes no command after its thread has given one up.

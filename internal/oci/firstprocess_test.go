@@ -25,7 +25,8 @@ func TestProcessRuns(t *testing.T) {
 		fmt.Sprint(os.Getpid()):                   true, // from an earlier version
 		processText(ended.Process.Pid):            false,
 		fmt.Sprint(ended.Process.Pid, " ", start): false,
-		"": false, "x": false, "0": false, "-1": false,
+		"1": true, // each PID namespace has it
+		"":  false, "x": false, "0": false, "-1": false,
 	} {
 		if is := processRuns(text); is != want {
 			t.Errorf("%q runs: %v", text, is)

@@ -7,14 +7,15 @@ import (
 )
 
 // merge undoes the split of LUKS1 2.4. The test implements the split by its
-// formulas, and uses keys whose length is not a multiple of the digest.
+// formulas, and uses keys whose length is not a multiple of the digest, also with one byte
+// more.
 func TestMerge(t *testing.T) {
 	for _, name := range []string{"sha1", "ripemd160", "sha256", "sha384", "sha512"} {
 		newHash, err := hashNamed(name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, size := range []int{16, 32, 48, 64, 100} {
+		for _, size := range []int{16, 21, 32, 33, 48, 49, 64, 65, 100} {
 			want := bytes.Repeat([]byte{0x42}, size)
 			material := make([]byte, 0, 3*size)
 			d := make([]byte, size)

@@ -29,7 +29,7 @@ func missing(i implementation) string {
 	case generic:
 		return ""
 	case aesni:
-		needs = aesniFeatures()
+		needs = leaf1().aesni()
 	case vaesAVX2:
 		needs = append(leaf7().vaesAVX2(), feature{"ymm state in XCR0", osSaves(xcr0YMM)})
 	case vaesAVX512:
@@ -46,10 +46,19 @@ func missing(i implementation) string {
 	return strings.Join(lacks, ", ")
 }
 
-func aesniFeatures() []feature {
+// flags are the feature flags of leaf 1.
+type flags struct{ ecx uint32 }
+
+func leaf1() flags {
 	_, _, ecx, _ := cpuid(1, 0)
-	return []feature{{"AES-NI", ecx>>25&1 == 1}}
+	return flags{ecx}
 }
+
+func (f flags) aesni() []feature { return []feature{{"AES-NI", f.ecx>>25&1 == 1}} }
+
+// xgetbv reports whether the processor has XGETBV, and the operating system allows it: the
+// flags OSXSAVE and AVX.
+func (f flags) xgetbv() bool { return f.ecx>>27&1 == 1 && f.ecx>>28&1 == 1 }
 
 // features are the structured extended feature flags of leaf 7.
 type features struct{ ebx, ecx uint32 }
@@ -79,10 +88,9 @@ func leaf7() features {
 
 // osSaves reports whether the operating system saves all of the given state.
 // Instructions that use state which is not saved fault.
-func osSaves(state uint32) bool {
-	_, _, ecx, _ := cpuid(1, 0)
-	return hasXGETBV(ecx) && xgetbv()&state == state
-}
+func osSaves(state uint32) bool { return leaf1().saves(state, xgetbv) }
 
-// hasXGETBV reports whether the flags of leaf 1 have OSXSAVE and AVX.
-func hasXGETBV(ecx uint32) bool { return ecx>>27&1 == 1 && ecx>>28&1 == 1 }
+// saves is osSaves for a processor with these flags, where read returns XCR0.
+func (f flags) saves(state uint32, read func() uint32) bool {
+	return f.xgetbv() && read()&state == state
+}

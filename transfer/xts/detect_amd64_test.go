@@ -48,10 +48,9 @@ func TestFeatureBits(t *testing.T) {
 			}
 		}
 	}
-	const osxsave, avx = 1 << 27, 1 << 28
-	for ecx, want := range map[uint32]bool{osxsave | avx: true, ^uint32(osxsave): false, ^uint32(avx): false, 0: false} {
-		if got := hasXGETBV(ecx); got != want {
-			t.Errorf("flags %#x: XGETBV is there: %v", ecx, got)
+	for bit := range 32 {
+		if got := (flags{1 << bit}).aesni(); len(got) != 1 || got[0].name != "AES-NI" || got[0].there != (bit == 25) {
+			t.Errorf("bit %d of leaf 1: %v", bit, got)
 		}
 	}
 	var names []string // in the order in which an error lists them
@@ -60,6 +59,23 @@ func TestFeatureBits(t *testing.T) {
 	}
 	if want := []string{"AVX2", "VAES", "VPCLMULQDQ", "AVX512F", "AVX512BW"}; !slices.Equal(names, want) {
 		t.Errorf("the features %q are needed, not %q", names, want)
+	}
+}
+
+// XCR0 is read only with OSXSAVE and AVX, because the read faults without them. It must have
+// each bit of the state.
+func TestStateThatIsSaved(t *testing.T) {
+	const osxsave, avx = 1 << 27, 1 << 28
+	for ecx, has := range map[uint32]bool{osxsave | avx: true, ^uint32(0): true, ^uint32(osxsave): false, ^uint32(avx): false, 0: false} {
+		for _, state := range []uint32{xcr0YMM, xcr0ZMM} {
+			for _, xcr0 := range []uint32{0, 1, xcr0YMM, xcr0ZMM, xcr0ZMM &^ (1 << 7), ^uint32(0)} {
+				read := false
+				got := flags{ecx}.saves(state, func() uint32 { read = true; return xcr0 })
+				if read != has || got != (has && xcr0&state == state) {
+					t.Errorf("flags %#x, XCR0 %#x, state %#x: read %v, saved %v", ecx, xcr0, state, read, got)
+				}
+			}
+		}
 	}
 }
 
