@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -123,6 +124,34 @@ func TestKernelServeTriesAgain(t *testing.T) {
 	b.end(p)
 	m.serves(works, missing)
 	b.del("--all")
+}
+
+// The server does not take over another device that has got the number, not even one of
+// the same file.
+func TestKernelServeTriesItsOwn(t *testing.T) {
+	b := kernelBed(t)
+	m := b.serve("--on-crash=reissue")
+	s := b.add(b.image(1 << 20))
+	m.kill()
+	moved := s.File + ".moved"
+	if err := os.Rename(s.File, moved); err != nil {
+		t.Fatal(err)
+	}
+	log := t.TempDir() + "/log"
+	m = b.serve("--on-crash=reissue", "--log-file", log)
+	b.del("--force", s.Device)
+	other := b.add("--standalone", "--on-crash=reissue", "--id", fmt.Sprint(s.ID), moved)
+	b.killServer(other)
+	if err := os.Rename(moved, s.File); err != nil {
+		t.Fatal(err)
+	}
+	waitUntil(t, "the server gives up", func() bool {
+		text, err := os.ReadFile(log)
+		return err == nil && strings.Contains(string(text), "another device has its number now")
+	})
+	b.waits(other)
+	b.del("--force", other.Device)
+	m.stop()
 }
 
 // A second server of a file is refused under any name of the file, until the first has
