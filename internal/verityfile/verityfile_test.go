@@ -395,3 +395,36 @@ func TestFormatDisk(t *testing.T) {
 		}
 	}
 }
+
+// Neither success nor failure leaves a file open.
+func TestNoDescriptorStaysOpen(t *testing.T) {
+	open := func() int {
+		names, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(names)
+	}
+	image, _ := newImage(t, 300*1024)
+	none := filepath.Join(filepath.Dir(image), "none")
+	before := open()
+	for name := range places("") {
+		image, _ := newImage(t, 300*1024)
+		where := places(image)[name]
+		r := format(t, FormatOptions{Location: where, Superblock: superblock(t)})
+		expectGood(t, where, r.Root)
+	}
+	refused := FormatOptions{Location: Location{Image: image, HashFile: none, HashOffset: offset(1)}, Superblock: superblock(t)}
+	expectRefused(t, refused, unix.EINVAL, "", "")
+	for _, where := range []Location{{Image: none}, {Image: image, HashFile: none}, {Image: image, HashFile: filepath.Dir(image)}} {
+		if _, err := verify(t, where, nil); err == nil {
+			t.Errorf("%+v: no error", where)
+		}
+	}
+	if _, err := ReadRoot(image); err == nil {
+		t.Error("an image is no root hash")
+	}
+	if after := open(); after != before {
+		t.Errorf("%d descriptors, %d before", after, before)
+	}
+}

@@ -56,6 +56,8 @@ func TestFindAppendedNothing(t *testing.T) {
 			t.Errorf("%d bytes: %d reads", size, r.reads)
 		}
 	}
-	_, _, err := FindAppended(bytes.NewReader(nil), 16384)
+	_, _, err := FindAppended(bytes.NewReader(nil), 0)
+	expectErr(t, err, ErrNoSuperblock, "")
+	_, _, err = FindAppended(bytes.NewReader(nil), 16384)
 	expectErr(t, err, io.ErrUnexpectedEOF, "")
 }

@@ -115,14 +115,39 @@ func TestSuperblockBytesRefuses(t *testing.T) {
 	}
 }
 
+// expectRandom fails the test unless all bits of new UUIDs are independent, but
+// for those of the version.
+func expectRandom(t *testing.T) {
+	t.Helper()
+	var set, clear, pairs UUID
+	for range 200 {
+		u := NewUUID()
+		for i := range u {
+			set[i] |= u[i]
+			clear[i] |= ^u[i]
+			pairs[i] |= u[i] ^ u[(i+1)%len(u)]
+		}
+	}
+	for i := range set {
+		want, mask := byte(0xff), byte(0xff)
+		switch i {
+		case 6:
+			want, mask = 0x4f, 0x0f
+		case 8:
+			want, mask = 0xbf, 0x3f
+		}
+		if set[i] != want || clear[i] != ^want|mask || pairs[i]&mask != mask {
+			t.Errorf("byte %d: set %#x, clear %#x, differ from the next %#x", i, set[i], clear[i], pairs[i])
+		}
+	}
+}
+
 func TestTexts(t *testing.T) {
 	u, err := ParseUUID("00112233-4455-6677-8899-AABBCCDDEEFF")
 	if err != nil || u.String() != goldenUUID {
 		t.Errorf("%v, %v", u, err)
 	}
-	if a, b := NewUUID(), NewUUID(); a == b || a[6]>>4 != 4 || a[8]>>6 != 2 {
-		t.Errorf("new UUIDs %v, %v", a, b)
-	}
+	expectRandom(t)
 	for _, text := range []string{"", "00112233445566778899aabbccddeeff", goldenUUID + "0", "0011223-34455-6677-8899-aabbccddeeff", goldenUUID[:35] + "x"} {
 		_, err := ParseUUID(text)
 		expectErr(t, err, ErrInvalid, "not a UUID")
