@@ -212,10 +212,18 @@ func (b *bed) writeUntil(path, limit string, enough func() bool) (rounds int) {
 // memoryGroup makes a cgroup with a memory limit.
 func (b *bed) memoryGroup(limit string) string {
 	b.Helper()
+	group := b.cgroup("memory")
+	b.set(filepath.Join(group, "memory.max"), limit)
+	return group
+}
+
+// cgroup makes a cgroup that a controller controls.
+func (b *bed) cgroup(controller string) string {
+	b.Helper()
 	root := b.TempDir()
 	b.tool("mount", "-t", "cgroup2", "none", root)
 	b.Cleanup(func() { b.tool("umount", root) })
-	b.set(filepath.Join(root, "cgroup.subtree_control"), "+memory")
+	b.set(filepath.Join(root, "cgroup.subtree_control"), "+"+controller)
 	group := filepath.Join(root, "writer")
 	if err := os.Mkdir(group, 0o755); err != nil {
 		b.Fatal(err)
@@ -225,7 +233,6 @@ func (b *bed) memoryGroup(limit string) string {
 			b.Error(err)
 		}
 	})
-	b.set(filepath.Join(group, "memory.max"), limit)
 	return group
 }
 
