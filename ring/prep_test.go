@@ -1,6 +1,7 @@
 package ring
 
 import (
+	"runtime"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -63,6 +64,26 @@ func TestWideSQEIsZeroed(t *testing.T) {
 		if got := do(t, r, 1)[0]; got != 0 {
 			t.Fatalf("result %d", got)
 		}
+	}
+}
+
+// UpdateFile ends the pinning of its argument. Otherwise Go ends the program when it collects
+// garbage.
+func TestUpdateFileUnpins(t *testing.T) {
+	r := newRing(t, Options{})
+	if err := r.RegisterFiles([]int32{-1}); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // Go keeps the first pinner for the next use
+		if err := r.UpdateFile(0, -1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 3 { // Go runs finalizers one after the other, in no known order
+		collected := make(chan struct{})
+		runtime.SetFinalizer(&[64]byte{}, func(*[64]byte) { close(collected) })
+		runtime.GC()
+		<-collected
 	}
 }
 
