@@ -130,6 +130,22 @@ func TestSectorSizeOfDamagedTable(t *testing.T) {
 
 // A file that does not consist of whole sectors of its partition table is refused with a
 // hint, because its partitions would be missing with any other sector size.
+// A read of fewer bytes than asked for is not a read.
+func TestReadIsWhole(t *testing.T) {
+	b, err := openFor(t, newFile(t, "file", 1024), Options{DirectIO: SwitchOff})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for offset, want := range map[uint64]bool{0: true, 512: true, 513: false, 1023: false, 1024: false, 1 << 63: false} {
+		if got := b.read(make([]byte, 512), offset); got != want {
+			t.Errorf("512 of 1024 bytes at %d: %v", offset, got)
+		}
+	}
+	if (&Backing{FD: -1}).read(nil, 0) {
+		t.Error("nothing was read from no file")
+	}
+}
+
 func TestSectorSizeOfImageWithRest(t *testing.T) {
 	path := newFile(t, "image", 1<<20+512)
 	writeAt(t, path, newTable(256), 4096)
