@@ -154,7 +154,7 @@ func (d *Device) writeState(cfg *Config) error {
 	}
 	s := state{StartTime: start, ManyDevices: d.many, Config: *cfg, Status: &d.status}
 	if d.stack != nil {
-		s.Files = stackFiles(d.stack)
+		s.Files, s.KeyCheck = stackFiles(d.stack), d.stack.KeyCheck(checkSector)
 	} else {
 		s.FileBirth, s.FileDisk = d.b.Identity.Birth, d.b.Identity.Disk
 	}

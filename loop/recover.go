@@ -101,7 +101,8 @@ func recoverDevice(ctl *ublk.Control, id uint32, file *os.File, opts RecoverOpti
 	d.status.Size = b.Size
 	d.status.Limits = limitsOf(&params)
 	if err = saved.checkKey(d); err == nil {
-		err = d.takeOver(ctl, saved, shared)
+		opts := ublk.RecoverOptions{Threads: shared.of(b, saved.Status.BufferMode)}
+		err = d.takeOver(ctl, saved, opts, &target.Target{Backing: b, Transfer: d.transfer})
 	}
 	if errors.Is(err, ublk.ErrServed) {
 		// The queues hold tags, even without requests. The driver does not return the
@@ -258,7 +259,7 @@ func (s *state) file() identity.File {
 // always names the server. If the driver has changed nothing, takeOver restores the old
 // state. It waits for the driver before all that: if this process is killed during the
 // wait, the recovery has not begun.
-func (d *Device) takeOver(ctl *ublk.Control, saved *state, shared *threads) error {
+func (d *Device) takeOver(ctl *ublk.Control, saved *state, opts ublk.RecoverOptions, t ublk.Target) error {
 	s := *saved
 	s.ManyDevices = d.many
 	var err error
@@ -272,11 +273,12 @@ func (d *Device) takeOver(ctl *ublk.Control, saved *state, shared *threads) erro
 	if err := s.write(); err != nil {
 		return err
 	}
-	d.dev, err = ctl.Recover(d.status.ID, ublk.RecoverOptions{NoPartScan: !s.Config.PartScan, Threads: shared.of(d.b, saved.Status.BufferMode)})
+	opts.NoPartScan = !s.Config.PartScan
+	d.dev, err = ctl.Recover(d.status.ID, opts)
 	if err != nil {
 		return errors.Join(err, saved.write())
 	}
-	if err := d.dev.Start(&target.Target{Backing: d.b, Transfer: d.transfer}); err != nil {
+	if err := d.dev.Start(t); err != nil {
 		return errors.Join(err, d.dev.Leave())
 	}
 	s.Recovering = false

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -125,7 +126,6 @@ func (c *Config) checkTable() error {
 		{"size limit", c.SizeLimit != 0},
 		{"sector size", c.SectorSize != 0},
 		{"transfer " + c.Transfer.Name, c.Transfer != TransferConfig{} && c.Transfer != TransferConfig{Name: transfer.None}},
-		{"on crash " + string(c.OnCrash), c.OnCrash != "" && c.OnCrash != CrashFail},
 		{"autoclear", c.Autoclear},
 	} {
 		if o.given {
@@ -146,6 +146,83 @@ func openStack(files []*os.File, cfg *Config) (*stack.Stack, error) {
 	return stack.Open(files, tables, &stack.Options{
 		LockDir: statefile.LockDir, ReadOnly: cfg.ReadOnly, Shared: cfg.Shared, DirectIO: cfg.DirectIO, MaxIOBytes: cfg.MaxIOBytes, Keys: cfg.Key,
 	})
+}
+
+// RecoverTable is Recover for a device of tables. files are from OpenPath, in the order of
+// Status.Files, and must be the same files and disks. opts.Key has the keys of all lines with
+// the target crypt, one after another.
+func RecoverTable(ctl *ublk.Control, id uint32, files []*os.File, opts RecoverOptions) (*Device, error) {
+	if opts.Key != nil {
+		defer opts.Key.Close()
+	}
+	lock, err := statefile.Acquire(id)
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Release()
+	d, err := recoverTable(ctl, id, files, opts)
+	if err != nil {
+		return nil, fmt.Errorf("recover %s: %w", ublk.BlockPath(id), err)
+	}
+	return d, nil
+}
+
+func recoverTable(ctl *ublk.Control, id uint32, files []*os.File, opts RecoverOptions) (*Device, error) {
+	saved, err := recoverable(ctl, id)
+	if err != nil {
+		return nil, err
+	}
+	params, err := ctl.Params(id)
+	if err != nil {
+		return nil, err
+	}
+	cfg := saved.Config
+	cfg.Key = opts.Key
+	s, err := openFreedStack(files, &cfg)
+	if err != nil {
+		return nil, err
+	}
+	d := &Device{stack: s, storage: s, status: *saved.Status}
+	d.status.PID, d.status.Limits = os.Getpid(), limitsOf(&params)
+	if err = saved.checkStack(s, params.Size); err == nil {
+		saved.Files = stackFiles(s) // a disk may have a new path and number
+		d.status.Files = statusFiles(saved.Files)
+		parts := s.Parts(saved.Status.Depth)
+		err = d.takeOver(ctl, saved, ublk.RecoverOptions{Files: s.Files(), Parts: parts}, &stack.Target{Stack: s, Parts: parts})
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	d.background.Go(func() { s.DropCache(d.closed.Load) })
+	return d, nil
+}
+
+// openFreedStack opens the files and disks when the last server has released them.
+func openFreedStack(files []*os.File, cfg *Config) (*stack.Stack, error) {
+	deadline := time.Now().Add(backingTimeout)
+	for pause := firstPause; ; pause = min(2*pause, longestPause) {
+		s, err := openStack(files, cfg)
+		if !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.EAGAIN) || time.Now().After(deadline) {
+			return s, err
+		}
+		<-time.After(pause)
+	}
+}
+
+// checkStack returns an error if the files or the keys are not those of the device.
+func (s *state) checkStack(opened *stack.Stack, size uint64) error {
+	for i, b := range opened.Devices() {
+		if i >= len(s.Files) || !b.Identity.Is(s.Files[i].Object) {
+			return fmt.Errorf("%s is another file or disk than the device was made of: %w", b.Path, unix.ESTALE)
+		}
+	}
+	switch {
+	case opened.Size != size:
+		return fmt.Errorf("tables of %d bytes for a device of %d: %w", opened.Size, size, unix.EINVAL)
+	case opened.KeyCheck(checkSector) != s.KeyCheck:
+		return fmt.Errorf("not the keys that the device was made with: %w", unix.EKEYREJECTED)
+	}
+	return nil
 }
 
 // describeStack fills in the fields of a status that depend on the tables.

@@ -335,7 +335,7 @@ func TestKernelTableRefused(t *testing.T) {
 		}
 	}
 	for _, cfg := range []Config{
-		{Offset: 512}, {SizeLimit: 512}, {SectorSize: 512}, {OnCrash: CrashReissue}, {Autoclear: true}, {Transfer: TransferConfig{Name: "xor"}},
+		{Offset: 512}, {SizeLimit: 512}, {SectorSize: 512}, {Autoclear: true}, {Transfer: TransferConfig{Name: "xor"}},
 	} {
 		if _, err := tryTable(ctl, withDisks("0 8 linear $0 0", disks...), cfg); !errors.Is(err, errors.ErrUnsupported) {
 			t.Errorf("%+v: %v", cfg, err)

@@ -13,7 +13,7 @@ import (
 )
 
 // WaitsForServer reports whether device cfg.ID waits for a server (OnCrash) and was attached with
-// the same file and configuration. Recover then does what Attach cannot. It is for a
+// the same file or tables, and configuration. Recover then does what Attach cannot. It is for a
 // service that is started again.
 //
 // It returns false if Attach has an answer of its own: the device does not exist, is
@@ -30,11 +30,15 @@ func WaitsForServer(ctl *ublk.Control, file *os.File, cfg *Config) (bool, error)
 	case err != nil:
 		return false, err
 	}
-	found, err := identity.Of(file)
-	if err != nil {
-		return false, err
+	same := saved.isConfig(cfg)
+	if cfg.Table == "" && same { // RecoverTable checks the files of tables
+		found, err := identity.Of(file)
+		if err != nil {
+			return false, err
+		}
+		same = found.Is(saved.file()) || found.HasNumbersOf(saved.file())
 	}
-	if !found.Is(saved.file()) && !found.HasNumbersOf(saved.file()) || !saved.isConfig(cfg) {
+	if !same {
 		err := fmt.Errorf("%s waits for a server, and has another file or configuration: %w", ublk.BlockPath(*cfg.ID), unix.EEXIST)
 		return false, hint.Add(err, "repeat the add that made it, or remove it with del")
 	}

@@ -7,8 +7,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/internal/confine"
 	"github.com/ublk-loop/ublk-loop/internal/daemon"
+	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/internal/keysource"
 	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/loop"
@@ -16,11 +18,10 @@ import (
 	"github.com/ublk-loop/ublk-loop/transfer/table"
 )
 
-// noTableFlags have no effect on a device of tables. --on-crash and --autoclear are not
-// served for it yet.
+// noTableFlags have no effect on a device of tables. --autoclear is not served for it yet.
 var noTableFlags = []string{
 	"offset", "sizelimit", "sector-size", "transfer", "luks", "key-file", "key-fd", "key-description", "strict-key",
-	"iv-offset", "iv-large-sectors", "allow-discards", "on-crash", "autoclear",
+	"iv-offset", "iv-large-sectors", "allow-discards", "autoclear",
 }
 
 // checkObject records what the device is made of: FILE or --table. It refuses both, neither,
@@ -101,6 +102,41 @@ func pipeKeys(j *daemon.Job, tables *table.Stack) error {
 	}
 	j.Key, _, err = keysource.Pipe(func() (*transfer.Secret, []string, error) { return keys, nil, nil })
 	return err
+}
+
+// recoverTableJob opens the files and disks of a device of tables by their paths, and reads
+// the keys that its tables name. The server checks that they are the same.
+func recoverTableJob(device client.Device, opts recoverOptions) (*daemon.Job, error) {
+	if opts.keys.source.IsGiven() {
+		err := fmt.Errorf("a key for a device of tables: %w", errors.ErrUnsupported)
+		return nil, &hint.Error{Err: err, Hint: "add the key to a keyring, under the name that list --dm-table shows"}
+	}
+	j := &daemon.Job{Name: "tables of " + device.Device, Recover: &device.ID, Standalone: true, Config: loop.Config{Table: device.Table}}
+	err := openRecovered(j, device)
+	if err == nil && opts.hasLogFile {
+		err = j.OpenLog(opts.logFile)
+	}
+	if err != nil {
+		j.Close()
+		return nil, err
+	}
+	return j, nil
+}
+
+func openRecovered(j *daemon.Job, device client.Device) error {
+	tables, err := loop.ParseTable([]byte(device.Table))
+	if err != nil {
+		return err
+	}
+	defer tables.Close()
+	for _, f := range device.Files {
+		file, err := loop.OpenPath(f.File)
+		if err != nil {
+			return err
+		}
+		j.Files = append(j.Files, file)
+	}
+	return pipeKeys(j, tables)
 }
 
 // readTable reads the text of --table, which may contain keys. exposed says why other users

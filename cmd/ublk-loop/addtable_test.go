@@ -66,7 +66,7 @@ func TestAddTableFlags(t *testing.T) {
 		"--offset=0": "--offset", "--sizelimit=1M": "--sizelimit", "--sector-size=512": "--sector-size", "--transfer=none": "--transfer",
 		"--luks": "--luks", "--key-file=x": "--key-file", "--key-fd=3": "--key-fd", "--key-description=x": "--key-description",
 		"--strict-key": "--strict-key", "--iv-offset=1": "--iv-offset", "--iv-large-sectors": "--iv-large-sectors",
-		"--allow-discards": "--allow-discards", "--on-crash=reissue": "--on-crash", "--autoclear": "--autoclear",
+		"--allow-discards": "--allow-discards", "--autoclear": "--autoclear",
 	} {
 		b := newBench()
 		b.check(t, []string{"add", "--table", path, flag}, 2, "", "ublk-loop: error: "+want+": not with --table\nhint: see ublk-loop add --help\n")

@@ -137,7 +137,7 @@ func (a *app) recover(ctx context.Context, device client.Device, opts recoverOpt
 // leads to the same file.
 func recoverJob(device client.Device, opts recoverOptions) (*daemon.Job, error) {
 	if device.Table != "" {
-		return nil, fmt.Errorf("a device of tables: %w", ublk.ErrNotRecoverable)
+		return recoverTableJob(device, opts)
 	}
 	if device.File == "" {
 		err := fmt.Errorf("its file is unknown: %w", ublk.ErrNotRecoverable)

@@ -152,6 +152,9 @@ func (s *single) open(ctl *ublk.Control, file *os.File, files []*os.File) (*loop
 	if err != nil {
 		return nil, err
 	}
+	if s.task.Recover != nil && s.config.Table != "" {
+		return loop.RecoverTable(ctl, *s.task.Recover, files, loop.RecoverOptions{Key: key})
+	}
 	if s.task.Recover != nil {
 		return loop.Recover(ctl, *s.task.Recover, file, loop.RecoverOptions{Key: key})
 	}

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	mathrand "math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -85,10 +86,7 @@ func TestKernelTableForDmsetup(t *testing.T) {
 		}
 	}
 	b.del(device.Device)
-	id, err := unix.AddKey("user", "ublk-loop", key, unix.KEY_SPEC_USER_SESSION_KEYRING)
-	if err != nil {
-		t.Fatal(err)
-	}
+	id := b.addKey("ublk-loop", key)
 	defer func() { _, _ = unix.KeyctlInt(unix.KEYCTL_UNLINK, id, unix.KEY_SPEC_USER_SESSION_KEYRING, 0, 0) }()
 	b.tool("dmsetup", "create", "--concise", strings.TrimSpace(concise))
 	if got := b.fileText("/dev/mapper/top"); got != string(data) {
@@ -105,6 +103,16 @@ func TestKernelTableForDmsetup(t *testing.T) {
 		t.Error("the device of the printed table has other bytes")
 	}
 	b.del(device.Device)
+}
+
+// addKey adds a key to the keyring that all processes of the user have, or changes it.
+func (b *bed) addKey(description string, content []byte) int {
+	b.Helper()
+	id, err := unix.AddKey("user", description, content, unix.KEY_SPEC_USER_SESSION_KEYRING)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return id
 }
 
 // addInput adds a device with standard input.
@@ -152,5 +160,112 @@ func (b *bed) throughBoth(device, first, second string) {
 		if string(content[at:at+4096]) != data[:4096] {
 			b.Errorf("%s lacks what was written to the device", file)
 		}
+	}
+}
+
+// A device of tables whose server is killed again and again keeps every write that it has
+// acknowledged, and none fails. The files must be those of the device.
+func TestKernelTableOutlivesServers(t *testing.T) {
+	b := kernelBed(t, ublktest.EveryKernel)
+	first, second := b.image(2<<20), b.image(2<<20)
+	key := randomBytes(64)
+	id := b.addKey("ublk-loop:table", key)
+	defer func() { _, _ = unix.KeyctlInt(unix.KEYCTL_UNLINK, id, unix.KEY_SPEC_USER_SESSION_KEYRING, 0, 0) }()
+	for _, text := range []string{
+		fmt.Sprintf("0 8192 striped 2 16 %s 0 %s 0", first, second),
+		fmt.Sprintf("0 2048 linear %s 0\n2048 2048 crypt aes-xts-plain64 :64:user:ublk-loop:table 0 %s 0", first, second),
+	} {
+		device, err := b.addInput(text, "--table", "-", "--on-crash=reissue")
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.keepsWrites(device)
+		b.recoversOnlyTheSame(device, text, second, key)
+		b.del(device.Device)
+	}
+}
+
+// recoversOnlyTheSame tries to recover a device with another file and another key. Then the
+// command that made the device recovers it.
+func (b *bed) recoversOnlyTheSame(device client.Device, text, file string, key []byte) {
+	b.Helper()
+	b.killServer(b.list(device.Device)[0])
+	if err := os.Rename(file, file+".moved"); err != nil {
+		b.Fatal(err)
+	}
+	if err := os.Rename(b.image(2<<20), file); err != nil {
+		b.Fatal(err)
+	}
+	b.run("recover", device.Device).fails(b, 1, file+" is another file or disk than the device was made of")
+	if err := os.Rename(file+".moved", file); err != nil {
+		b.Fatal(err)
+	}
+	if strings.Contains(text, "crypt") {
+		b.addKey("ublk-loop:table", randomBytes(64))
+		b.run("recover", device.Device).fails(b, 1, "not the keys that the device was made with")
+		b.addKey("ublk-loop:table", key)
+	}
+	if _, err := b.addInput("0 8 zero", "--table", "-", "--on-crash=reissue", "--id", fmt.Sprint(device.ID)); err == nil {
+		b.Error("another table recovers the device")
+	}
+	again, err := b.addInput(text, "--table", "-", "--on-crash=reissue", "--id", fmt.Sprint(device.ID))
+	if err != nil || again.ID != device.ID || again.DiskSequence != device.DiskSequence {
+		b.Errorf("the same add makes %+v: %v", again, err)
+	}
+}
+
+// keepsWrites writes to a device while its servers are killed, and compares its content.
+func (b *bed) keepsWrites(device client.Device) {
+	b.Helper()
+	stop, result := make(chan struct{}), make(chan writerResult, 1)
+	go func() { result <- writeUntil(device.Device, int(device.Size), stop) }()
+	for range ublktest.Kills(b, 3, 20) {
+		b.killServer(b.list(device.Device)[0])
+		b.ok("recover", device.Device)
+	}
+	close(stop)
+	r := <-result
+	if r.err != nil || r.writes == 0 {
+		b.Fatalf("%d writes, then %v", r.writes, r.err)
+	}
+	if got := b.fileText(device.Device); got != string(r.content) {
+		b.Errorf("other bytes than the %d writes", r.writes)
+	}
+}
+
+type writerResult struct {
+	content []byte
+	writes  int
+	err     error
+}
+
+// writeUntil writes random bytes to a device of zeroes, at random places, until stop is closed.
+func writeUntil(path string, size int, stop <-chan struct{}) (r writerResult) {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return writerResult{err: err}
+	}
+	defer f.Close()
+	r.content = randomBytes(size)
+	if _, r.err = f.WriteAt(r.content, 0); r.err != nil {
+		return r
+	}
+	for {
+		select {
+		case <-stop:
+			r.err = f.Sync()
+			return r
+		default:
+		}
+		data := randomBytes(4096 * (1 + mathrand.IntN(32)))
+		at := 4096 * mathrand.IntN((size-len(data))/4096)
+		if _, r.err = f.WriteAt(data, int64(at)); r.err == nil {
+			r.err = f.Sync()
+		}
+		if r.err != nil {
+			return r
+		}
+		copy(r.content[at:], data)
+		r.writes++
 	}
 }

@@ -3,6 +3,7 @@ package stack
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -80,6 +81,18 @@ func (s *Stack) closeTransfers() error {
 // Transforms reports whether the bytes of the device are others than those of its files, so
 // that requests need a copy of their data.
 func (s *Stack) Transforms() bool { return len(s.transfers) > 0 }
+
+// KeyCheck returns a check of the keys, which the state file keeps: four bytes for each line
+// with crypt, of the encryption of zeroes in a sector that no disk has.
+func (s *Stack) KeyCheck(sector uint64) string {
+	var check strings.Builder
+	for i, c := range s.plan.Crypts() {
+		data := make([]byte, c.SectorSize)
+		s.transfers[i].Encrypt(data, sector)
+		fmt.Fprintf(&check, "%x", data[:4])
+	}
+	return check.String()
+}
 
 // encrypt transforms the data of a write, from the uppermost layer down.
 func (h *handler) encrypt(req *ublk.Request) {
