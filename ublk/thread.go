@@ -103,7 +103,7 @@ func (t *thread) setUp() error {
 func (t *thread) wake() {
 	t.wakeMu.Lock()
 	defer t.wakeMu.Unlock()
-	one := [8]byte{1, 1, 1, 1, 1, 1, 1, 1} // not 0 in any byte order
+	one := [8]byte{1} // not 0 in any byte order
 	_, _ = unix.Write(t.wakeFD, one[:])
 }
 
