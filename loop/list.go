@@ -95,18 +95,19 @@ func List(ctl *ublk.Control) ([]Status, error) {
 }
 
 // statusOf combines the driver's data and the state file of a device. The driver's data
-// has precedence.
+// has precedence. The driver does not tell the parameters of a device whose removal waits for
+// a disk that hangs. The state file has those of the start.
 func statusOf(ctl *ublk.Control, info ublk.Info) (Status, error) {
 	if err := process.CheckProc(); err != nil { // without /proc every server would look dead
 		return Status{}, err
 	}
-	params, err := ctl.Params(info.ID)
-	if err != nil {
-		return Status{}, err
+	params, hung := ctl.Params(info.ID)
+	if hung != nil && !errors.Is(hung, ublk.ErrControlHung) {
+		return Status{}, hung
 	}
 	saved, err := readState(info.ID)
-	if err != nil {
-		return Status{}, err
+	if err != nil || hung != nil && saved == nil {
+		return Status{}, errors.Join(err, hung)
 	}
 	var s Status
 	state := info.State
@@ -125,11 +126,11 @@ func statusOf(ctl *ublk.Control, info ublk.Info) (Status, error) {
 	s.Device = ublk.BlockPath(info.ID)
 	s.MajMin, s.DiskSequence = blockNumber(info.ID), blockSequence(info.ID)
 	s.State = state.String()
-	s.Size = params.Size
-	s.ReadOnly = params.ReadOnly
+	if hung == nil {
+		s.Size, s.ReadOnly, s.Limits = params.Size, params.ReadOnly, limitsOf(&params)
+	}
 	s.OnCrash = string(onCrashOf(info.Features))
 	s.Queues, s.Depth = int(info.Queues), int(info.Depth)
-	s.Limits = limitsOf(&params)
 	return s, nil
 }
 

@@ -1,11 +1,15 @@
 package loop
 
 import (
+	"errors"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/internal/identity"
+	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
+	"github.com/ublk-loop/ublk-loop/ublk"
+	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
 
 // A file and the disk of its file system have a number in common.
@@ -31,5 +35,33 @@ func TestIsMadeOf(t *testing.T) {
 			t.Errorf("%s: a device of the file is made of it: %v, one of the disk: %v; want %v, %v", tt.name,
 				file.file().HasNumbersOf(identity.FromStat(&tt.st)), onDisk.file().HasNumbersOf(identity.FromStat(&tt.st)), tt.ofTheFile, tt.ofTheDisk)
 		}
+	}
+}
+
+// A device whose parameters the driver does not tell, because its removal hangs, is listed
+// with those of its start. Another error is an error.
+func TestStatusOfHungDevice(t *testing.T) {
+	needState(t)
+	fake, ctl := fakeDevice(t, newTag())
+	info, err := ctl.Info(unusedID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fake.Fail = map[uint32]error{uapi.UBLK_U_CMD_GET_PARAMS: unix.EIO}
+	if _, err := statusOf(ctl, info); !errors.Is(err, unix.EIO) {
+		t.Errorf("error %v, want EIO", err)
+	}
+	fake.Fail = map[uint32]error{uapi.UBLK_U_CMD_GET_PARAMS: ublk.ErrControlHung}
+	if _, err := statusOf(ctl, info); !errors.Is(err, ublk.ErrControlHung) {
+		t.Errorf("without a state: error %v, want ErrControlHung", err)
+	}
+	s := state{Status: &Status{ID: unusedID, File: "/x", Size: 12288, ReadOnly: true}}
+	if err := s.write(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = statefile.Remove(unusedID) })
+	now, err := statusOf(ctl, info)
+	if err != nil || now.File != "/x" || now.Size != 12288 || !now.ReadOnly || now.Device != ublk.BlockPath(unusedID) {
+		t.Errorf("status %+v, error %v", now, err)
 	}
 }
