@@ -99,8 +99,8 @@ type interrupted struct {
 func (r *interrupted) Read(b []byte) (int, error) {
 	n, err := r.ReadAt(b, r.at)
 	r.at += int64(n)
-	if n > 0 && errors.Is(err, io.EOF) {
-		err = nil
+	if n > 0 {
+		return n, nil // the next call has the error
 	}
 	return n, err
 }

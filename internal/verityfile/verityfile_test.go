@@ -363,6 +363,39 @@ func TestReadRoot(t *testing.T) {
 	}
 }
 
+// A hash file that cannot become as long as it must be is an error.
+func TestFormatCannotGrow(t *testing.T) {
+	image, _ := newImage(t, 1024)
+	fd, err := unix.MemfdCreate("hash", unix.MFD_ALLOW_SEALING|unix.MFD_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Ftruncate(fd, verity.SuperblockSize); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_GROW); err != nil {
+		t.Fatal(err)
+	}
+	o := FormatOptions{Location: Location{Image: image, HashFile: fmt.Sprint("/proc/self/fd/", fd)}, Superblock: superblock(t), Force: true}
+	expectRefused(t, o, unix.EPERM, "truncate", "")
+}
+
+// A new hash file has the mode that the umask allows.
+func TestFormatMode(t *testing.T) {
+	image, _ := newImage(t, 1024)
+	other, like := image+".hash", image+".like"
+	format(t, FormatOptions{Location: Location{Image: image, HashFile: other}, Superblock: superblock(t)})
+	if err := os.WriteFile(like, nil, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	a, errA := os.Stat(other)
+	b, errB := os.Stat(like)
+	if err := errors.Join(errA, errB); err != nil || a.Mode() != b.Mode() {
+		t.Errorf("mode %v, want that of %v, %v", a, b, err)
+	}
+}
+
 // A disk is overwritten only with Force, and only within its size.
 func TestFormatDisk(t *testing.T) {
 	image, _ := newImage(t, 300*1024)

@@ -40,7 +40,7 @@ func blockSizes() []uint32 {
 // size of the image, because the tree begins at a whole hash block. It returns nil
 // if there is none.
 func findAppended(r io.ReaderAt, size uint64, p Params) (*Superblock, error) {
-	least, end := uint64(1), size/uint64(p.DataBlockSize)+1
+	least, end := uint64(1), size/uint64(p.DataBlockSize)
 	for least < end { // find the least number for which the image is large enough
 		p.DataBlocks = least + (end-least)/2
 		if appendedSize(p) < size {

@@ -149,6 +149,13 @@ func TestCache(t *testing.T) {
 		}
 	}
 	c := newCache(make([]byte, 3), 1)
+	for _, n := range []byte{1, 2, 3, 3, 3} { // two paths can add the same block
+		c.put(uint64(n), []byte{n})
+	}
+	if c.get(1) == nil || c.get(2) == nil || c.get(3) == nil {
+		t.Errorf("a block that comes again displaces another: %+v", c.entries)
+	}
+	c = newCache(make([]byte, 3), 1)
 	for _, n := range []byte{1, 2, 3} {
 		c.put(uint64(n), []byte{n})
 	}
