@@ -39,14 +39,13 @@ func needsNamespaces(t *testing.T) {
 
 // faults maps each fault to the test that catches it; the value is empty if none does.
 var faults = map[string]string{
-	"Clamp boundary: value < 0 -> value <= 0":                        "TestClamp: clamp_test.go:",
-	"Clamp removed: value = limit -> ":                               "TestClamp: clamp_test.go:",
-	"Clamp error lost: return 0, errNegative -> return 0, nil":       "TestClamp: clamp_test.go:",
-	"Clamp constant: return 0, errNegative -> return 1, errNegative": "",
-	"Clamp boundary: value > limit -> value >= limit":                "",
-	"Spin removed: turns-- -> ":                                      "TestClamp: time-out",
-	"elsewhere arithmetic: value - 3 -> value + 3":                   "TestAnotherProcess: clamp_test.go:",
-	"untested arithmetic: value + 1 -> value - 1":                    "",
+	"Clamp boundary: value < 0 -> value <= 0":                  "TestClamp: clamp_test.go:",
+	"Clamp removed: value = limit -> ":                         "TestClamp: clamp_test.go:",
+	"Clamp error lost: return 0, errNegative -> return 0, nil": "TestClamp: clamp_test.go:",
+	"Clamp boundary: value > limit -> value >= limit":          "",
+	"Spin removed: turns-- -> ":                                "TestClamp: time-out",
+	"elsewhere arithmetic: value - 3 -> value + 3":             "TestAnotherProcess: clamp_test.go:",
+	"untested arithmetic: value + 1 -> value - 1":              "",
 }
 
 // drawFaults returns the mutants in faults, except those on lines that tests do not
