@@ -195,7 +195,7 @@ func TestKernelServerClosesAtLeisure(t *testing.T) {
 	s.close()
 	taken := make(chan error, 1)
 	go func() { // received below
-		_, err := s.take(&Device{dev: dev, b: &backing.Backing{FD: -1}}, false)
+		_, err := s.take(&Device{dev: dev, storage: &backing.Backing{FD: -1}}, false)
 		taken <- err
 	}()
 	<-h.deleting

@@ -7,40 +7,51 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
+// busyThreads is the number of queues for the same CPUs that do not share a thread, if their
+// threads copy data. If there are more, they share threads with each other: Go ends a process
+// with 10,000 threads.
+const busyThreads = 16
+
 // threads holds the threads of a Server's devices. Devices share threads if their files
 // are on the same disk or file system: if that hangs, all of them hang anyway. A device
-// whose thread copies data has threads of its own, because the others would wait for the
-// copies.
+// whose threads copy data shares them only with other such devices, and only if there are
+// many, because those that share a thread wait for its copies.
 type threads struct {
 	failed func(error)
 
 	mu    sync.Mutex
-	disks map[uint64]*ublk.Threads
+	pools map[pool]*ublk.Threads
+}
+
+// pool says which devices may share threads.
+type pool struct {
+	disk   uint64
+	copies bool // their threads copy data
 }
 
 func newThreads(failed func(error)) *threads {
-	return &threads{failed: failed, disks: map[uint64]*ublk.Threads{}}
+	return &threads{failed: failed, pools: map[pool]*ublk.Threads{}}
 }
 
 // of returns the threads for a device with a buffer mode, as Status has it. With a nil
 // receiver it returns nil, for threads of the device's own.
 func (t *threads) of(b *backing.Backing, mode string) *ublk.Threads {
-	switch {
-	case t == nil:
+	if t == nil {
 		return nil
-	case copies(b, mode):
-		return ublk.NewThreads(t.failed)
 	}
-	disk := b.Dev
+	key, own := pool{disk: b.Dev, copies: copies(b, mode)}, 0
 	if b.IsDisk {
-		disk = b.Rdev
+		key.disk = b.Rdev
+	}
+	if key.copies {
+		own = busyThreads
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.disks[disk] == nil {
-		t.disks[disk] = ublk.NewThreads(t.failed)
+	if t.pools[key] == nil {
+		t.pools[key] = ublk.NewThreads(own, t.failed)
 	}
-	return t.disks[disk]
+	return t.pools[key]
 }
 
 // options returns the threads for a device, for addDevice.

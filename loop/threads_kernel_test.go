@@ -51,7 +51,7 @@ func TestKernelConformanceOnSharedThreads(t *testing.T) {
 	for _, m := range modes(512) {
 		t.Run(m.String(), func(t *testing.T) {
 			needMode(t, ctl, m.zeroCopy)
-			m.threads = ublk.NewThreads(func(err error) { t.Error(err) })
+			m.threads = ublk.NewThreads(0, func(err error) { t.Error(err) })
 			neighbours := recordThreads(neighbour{m.zeroCopy.ZeroCopy(), alignedMemory(t, 4096)})
 			for range 10 {
 				startNeighbour(t, ctl, m, neighbours)

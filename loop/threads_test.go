@@ -7,7 +7,8 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
-// Devices share threads if their files are on the same disk, unless the threads copy.
+// Devices share threads if their files are on the same disk. Those whose threads copy share
+// only with each other.
 func TestThreadsOfDevices(t *testing.T) {
 	shared := newThreads(nil)
 	file := func(disk uint64) *backing.Backing { return &backing.Backing{Dev: disk, Direct: true} }
@@ -20,14 +21,18 @@ func TestThreadsOfDevices(t *testing.T) {
 		"with pages by command":      {file(1), file(1), ublk.BufferRegister, true},
 		"a disk and a file on it":    {file(1), &backing.Backing{Dev: 5, Rdev: 1, IsDisk: true, Direct: true}, ublk.BufferAutoRegister, true},
 		"files on two disks":         {file(1), file(2), ublk.BufferAutoRegister, false},
-		"buffered":                   {&backing.Backing{Dev: 1}, &backing.Backing{Dev: 1}, ublk.BufferAutoRegister, false},
+		"buffered":                   {&backing.Backing{Dev: 1}, &backing.Backing{Dev: 1}, ublk.BufferAutoRegister, true},
 		"a buffered and another one": {&backing.Backing{Dev: 1}, file(1), ublk.BufferAutoRegister, false},
-		"in copy mode":               {file(1), file(1), ublk.BufferCopy, false},
+		"in copy mode":               {file(1), file(1), ublk.BufferCopy, true},
+		"in copy mode, on two disks": {file(1), file(2), ublk.BufferCopy, false},
 	} {
 		one, other := shared.of(tt.one, tt.mode.String()), shared.of(tt.other, tt.mode.String())
 		if (one == other) != tt.shares {
 			t.Errorf("%s: they share threads: %v", what, one == other)
 		}
+	}
+	if shared.of(file(1), ublk.BufferCopy.String()) == shared.of(file(1), ublk.BufferAutoRegister.String()) {
+		t.Error("a device in copy mode shares threads with one that does not copy")
 	}
 	if (*threads)(nil).of(file(1), ublk.BufferAutoRegister.String()) != nil {
 		t.Error("a server of one device has shared threads")

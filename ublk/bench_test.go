@@ -36,7 +36,7 @@ func onBench(t *testing.T, mode BufferMode, commands string) *bench {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = unix.Close(fd) })
-	pool := NewThreads(func(err error) { t.Error(err) })
+	pool := NewThreads(0, func(err error) { t.Error(err) })
 	th, err := newThread(pool, threadKind{depth: benchDepth, mode: mode, files: defaultFiles}, 2)
 	if err != nil {
 		t.Fatal(err)

@@ -36,7 +36,7 @@ func (s *stubbornTransport) Close() error { return nil }
 // not deleted, and Close may be called again.
 func TestCloseOfWhatDoesNotStop(t *testing.T) {
 	driver := &stubbornTransport{}
-	d := newDevice(NewControl(driver), Info{ID: 5, Queues: 1}, NewThreads(nil))
+	d := newDevice(NewControl(driver), Info{ID: 5, Queues: 1}, NewThreads(0, nil))
 	d.started = true // the test ends its queues when it is stopped
 	driver.stopped = func() { close(d.done) }
 	for range 2 {

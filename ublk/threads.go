@@ -7,27 +7,30 @@ import (
 )
 
 // Threads serve the queues of several devices (Options.Threads). Queues for the same CPUs, of
-// the same depth and buffer mode, with as many files and parts, can share a thread and its ring. That needs less memory than
-// a thread for each queue, and costs no speed, because such threads would take turns on these
-// CPUs. But queues on a thread share its fate: if the submission of an operation stalls for one
-// of them, or the thread fails, all of them stop. So use one Threads for the devices on one
-// disk.
+// the same depth and buffer mode, with as many files and parts, can share a thread and its
+// ring. That needs less memory than a thread for each queue, and costs no speed, because such
+// threads would take turns on these CPUs. But queues on a thread share its fate: if the
+// submission of an operation stalls for one of them, or the thread fails, all of them stop. So
+// use one Threads for the devices on one disk.
 //
 // Each of the first queues has a thread of its own. Later queues share threads, each of which
 // has room for as many queues as exist when it is made.
 type Threads struct {
 	alone  bool // each thread has one queue
+	own    int  // threads of a kind that have one queue, before others share
 	failed func(error)
 
 	mu      sync.Mutex // protects what is below, and thread.slots
 	threads map[threadKind][]*thread
 }
 
-// NewThreads returns threads for several devices. A thread that fails calls failed, and ends.
-// The devices that it served then hang until this process ends, because their other queues
-// cannot be taken from their threads.
-func NewThreads(failed func(error)) *Threads {
-	return &Threads{failed: failed, threads: map[threadKind][]*thread{}}
+// NewThreads returns threads for several devices. Of the queues for the same CPUs, the first
+// own ones do not share threads, or one for each CPU if own is less. This is for queues that
+// keep their thread busy with copies. A thread that fails calls failed, and ends. The devices
+// that it served then hang until this process ends, because their other queues cannot be taken
+// from their threads.
+func NewThreads(own int, failed func(error)) *Threads {
+	return &Threads{own: own, failed: failed, threads: map[threadKind][]*thread{}}
 }
 
 // ownThreads returns threads for one device. These threads can be killed.
@@ -78,7 +81,7 @@ const maxEntries = 4096
 // while another has several threads. The size of a ring is a power of two, and the slots fill
 // it.
 func (p *Threads) nextSlots(kind threadKind) int {
-	if p.alone {
+	if p.alone || len(p.threads[kind]) < p.own {
 		return 1
 	}
 	total := 0

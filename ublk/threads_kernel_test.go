@@ -42,7 +42,7 @@ type sharing struct {
 
 func share(t *testing.T, needs ...ublktest.Need) *sharing {
 	return &sharing{
-		t, ublktest.Kernel(t, needs...), ublk.NewThreads(func(err error) { t.Error("a thread failed:", err) }),
+		t, ublktest.Kernel(t, needs...), ublk.NewThreads(0, func(err error) { t.Error("a thread failed:", err) }),
 		where{nil, &sync.Mutex{}, map[int]int{}},
 	}
 }
@@ -249,7 +249,7 @@ func TestKernelThreadsSurviveAFailedStart(t *testing.T) {
 func TestKernelThreadsFail(t *testing.T) {
 	ctl := ublktest.Kernel(t)
 	failed := make(chan error, 8)
-	threads := ublk.NewThreads(func(err error) { failed <- err })
+	threads := ublk.NewThreads(0, func(err error) { failed <- err })
 	dev := addDevice(t, ctl, ublk.Options{Mode: ublk.BufferCopy, Queues: 1, NoPartScan: true, Threads: threads})
 	if err := dev.Start(flooding(ublk.OpWrite)); err != nil {
 		t.Fatal(err)

@@ -27,20 +27,23 @@ func TestThreadsGrow(t *testing.T) {
 	for _, tt := range []struct {
 		name        string
 		cpus, depth int
+		own         int
 		least       []int // slots of each thread, in order
 	}{
-		{"a CPU", 1, 32, []int{1, 1, 2, 4, 8}},
-		{"four CPUs", 4, 32, []int{1, 1, 1, 1, 1, 1, 1, 1, 2}},
-		{"the deepest queues", 1, 4096, []int{1, 1, 1, 1, 1}},
-		{"queues that fill a ring", 1, 2, []int{1, 1, 2, 4, 8}},
+		{"a CPU", 1, 32, 0, []int{1, 1, 2, 4, 8}},
+		{"four CPUs", 4, 32, 0, []int{1, 1, 1, 1, 1, 1, 1, 1, 2}},
+		{"the deepest queues", 1, 4096, 0, []int{1, 1, 1, 1, 1}},
+		{"queues that fill a ring", 1, 2, 0, []int{1, 1, 2, 4, 8}},
+		{"busy queues", 1, 32, 4, []int{1, 1, 1, 1, 4, 8}},
+		{"busy queues for four CPUs", 4, 32, 6, []int{1, 1, 1, 1, 1, 1, 1, 1, 2}},
 	} {
 		kind := kindOn(tt.cpus, tt.depth)
-		p := NewThreads(nil)
+		p := NewThreads(tt.own, nil)
 		total := 0
 		for i, least := range tt.least {
 			n := p.nextSlots(kind)
 			// A ring has up to twice the entries, because its size is rounded up.
-			if share := max(1, total/tt.cpus); n < least || n > 2*share-1 {
+			if share := max(1, total/tt.cpus); n < least || n > 2*share-1 || i < tt.own && n != 1 {
 				t.Errorf("%s: thread %d has %d slots, after %d in all; want %d at least, and less than twice %d", tt.name, i, n, total, least, share)
 			}
 			p.threads[kind] = append(p.threads[kind], &thread{pool: p, kind: kind, slots: make([]bool, n)})
@@ -54,7 +57,7 @@ func TestThreadsGrow(t *testing.T) {
 func TestThreadsLimit(t *testing.T) {
 	for _, depth := range []int{1, 2, 32, 64, 128, 1000, 4096} {
 		kind := kindOn(1, depth)
-		p := NewThreads(nil)
+		p := NewThreads(0, nil)
 		p.threads[kind] = []*thread{{slots: make([]bool, 100000)}}
 		n, each := p.nextSlots(kind), (&threadKind{depth: depth}).entries()
 		if n > 1 && n*each > maxEntries || (n+1)*each <= maxEntries {
@@ -126,7 +129,7 @@ func TestRingIsNotRegistered(t *testing.T) {
 // A queue goes to the thread of its kind with the fewest queues. A thread without queues ends.
 func TestThreadsTake(t *testing.T) {
 	kind, other := kindOn(1, 32), kindOn(1, 64)
-	p := NewThreads(func(err error) { t.Error(err) })
+	p := NewThreads(0, func(err error) { t.Error(err) })
 	full := &thread{pool: p, kind: kind, slots: []bool{true}}
 	busy := &thread{pool: p, kind: kind, slots: []bool{true, true, false, false}}
 	idle := &thread{pool: p, kind: kind, slots: []bool{true, false}}
@@ -146,7 +149,7 @@ func TestThreadsTake(t *testing.T) {
 
 // A thread that could not be set up answers each call of do with an error, and no device hangs.
 func TestThreadFails(t *testing.T) {
-	p := NewThreads(func(err error) { t.Error("devices hang:", err) })
+	p := NewThreads(0, func(err error) { t.Error("devices hang:", err) })
 	th, _, err := p.take(threadKind{depth: 1 << 20, mode: BufferCopy}) // no ring has so many entries
 	if err != nil {
 		t.Fatal(err)
@@ -187,7 +190,7 @@ func TestThreadKilled(t *testing.T) {
 // A thread's ring has as many entries and workers for each of its queues as the queue would have
 // alone.
 func TestThreadHasRoomForItsQueues(t *testing.T) {
-	p := NewThreads(func(err error) { t.Error(err) })
+	p := NewThreads(0, func(err error) { t.Error(err) })
 	kind := threadKind{depth: 16, mode: BufferCopy, files: defaultFiles}
 	p.threads[kind] = []*thread{{pool: p, kind: kind, slots: slices.Repeat([]bool{true}, 5)}}
 	th, slot, err := p.take(kind)
