@@ -2,6 +2,7 @@ package ublk
 
 import (
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -116,7 +117,7 @@ type hungTransport struct{ end chan struct{} }
 
 func (t *hungTransport) Do(cmd Command) error {
 	if cmd.DevID < 100 || cmd.DevID == anyDevice {
-		return ErrControlHung
+		return fmt.Errorf("device %d: %w", cmd.DevID, ErrControlHung)
 	}
 	return unix.ENODEV
 }
