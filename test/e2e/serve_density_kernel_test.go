@@ -36,9 +36,9 @@ func TestKernelServeDensity(t *testing.T) {
 	}
 	defer func() { _ = file.Close() }()
 	add := func(devices int) (cpu time.Duration) {
-		times := make([]time.Duration, devices)
-		for i := range times {
-			start := m.cpuTime()
+		var times []time.Duration // of ten attaches, because the kernel counts in ticks
+		start := m.cpuTime()
+		for i := range devices {
 			lease, err := c.Add(context.Background(),
 				client.AddRequest{File: file.Name(), Config: client.Config{ReadOnly: true, Queues: 2, Depth: 32, MaxIOBytes: 16 << 10}}, client.Files{File: file})
 			if err != nil {
@@ -48,25 +48,28 @@ func TestKernelServeDensity(t *testing.T) {
 				t.Fatal(err)
 			}
 			lease.Close()
-			times[i] = m.cpuTime() - start
+			if i%10 == 9 {
+				times = append(times, m.cpuTime()-start)
+				start = m.cpuTime()
+			}
 		}
-		slices.Sort(times)
-		return median(times)
+		return slices.Min(times) // a shared machine has slow moments
 	}
-	add(1)
+	add(10)
 	threads := m.threads()
 	early := add(n / 3)
 	m.isIdle()
 	before, kernel := m.memory(), kernelMemory(t)
-	late := add(n - n/3)
+	add(n / 3)
+	late := add(n / 3)
 	m.isIdle()
-	t.Logf("%d devices: CPU time of an attach %v among the first third, %v later", n, early, late)
-	if late > 2*early { // medians, because a shared machine has slow moments
+	t.Logf("%d devices: CPU time of ten attaches %v among the first third, %v among the last", n, early, late)
+	if late > 2*early {
 		t.Error("an attach takes longer the more devices there are")
 	}
-	each := (m.memory() - before) / (n - n/3)
+	each := (m.memory() - before) / (2 * n / 3)
 	t.Logf("%d KiB and %.2f threads a device, %d KiB of the kernel's", each, float64(m.threads()-threads)/float64(n),
-		(kernelMemory(t)-kernel)/(n-n/3))
+		(kernelMemory(t)-kernel)/(2*n/3))
 	copies := b.list("0")[0].BufferMode == "copy"
 	ublktest.CheckAbility(t, ublktest.ZeroCopy, !copies)
 	if copies {
