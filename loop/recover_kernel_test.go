@@ -96,6 +96,12 @@ func TestKernelFailedQueueLeavesTheDevice(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if next.isDone() {
+		t.Fatalf("the recovered device has no server: %v", next.Err())
+	}
+	if saved, err := readState(id); err != nil || saved == nil || saved.Recovering {
+		t.Errorf("the state after the recovery is %+v, error %v", saved, err)
+	}
 	if err := <-wrote; err != nil {
 		t.Errorf("the write that waited: %v", err)
 	}
