@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"os"
 	"strings"
 	"syscall"
@@ -136,21 +137,45 @@ func (b *bed) killRecovery(s client.Device, after time.Duration) {
 // running. The recovery must not remove the device, as add would.
 func (b *bed) killNewServer(s client.Device) {
 	b.Helper()
+	written := b.watchStates()
 	cmd := b.command("recover", s.Device)
 	if err := cmd.Start(); err != nil {
 		b.Fatal(err)
 	}
-	waitUntil(b, "a recovery that has begun", func() bool {
-		for range 1000 { // most of the time, because the recovery is soon over
-			if state := b.stateOf(s); state.Status.PID != s.PID {
-				_ = unix.Kill(state.Status.PID, unix.SIGKILL)
-				return true
-			}
+	for {
+		written()
+		if state := b.stateOf(s); state.Status.PID != s.PID {
+			_ = unix.Kill(state.Status.PID, unix.SIGKILL)
+			break
 		}
-		return false
-	})
+	}
 	_ = cmd.Wait()
 	b.killServers()
+}
+
+// watchStates returns a function that waits until a server has written a state.
+func (b *bed) watchStates() (written func()) {
+	b.Helper()
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		b.Fatal(err)
+	}
+	watch := os.NewFile(uintptr(fd), "inotify")
+	b.Cleanup(func() { _ = watch.Close() })
+	if _, err := unix.InotifyAddWatch(fd, "/run/ublk-loop", unix.IN_MOVED_TO); err != nil {
+		b.Fatal(err)
+	}
+	return func() {
+		b.Helper()
+		if err := watch.SetReadDeadline(time.Now().Add(waitLimit)); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := watch.Read(make([]byte, 4096)); errors.Is(err, os.ErrDeadlineExceeded) {
+			ublktest.TimedOut(b, waitLimit, "a server writes its state")
+		} else if err != nil {
+			b.Fatal(err)
+		}
+	}
 }
 
 // killServers kills all servers, and waits for their end.
