@@ -96,12 +96,7 @@ func TestKernelFailedQueueLeavesTheDevice(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if next.isDone() {
-		t.Fatalf("the recovered device has no server: %v", next.Err())
-	}
-	if saved, err := readState(id); err != nil || saved == nil || saved.Recovering {
-		t.Errorf("the state after the recovery is %+v, error %v", saved, err)
-	}
+	checkRecovered(t, next)
 	if err := <-wrote; err != nil {
 		t.Errorf("the write that waited: %v", err)
 	}
@@ -114,6 +109,17 @@ func TestKernelFailedQueueLeavesTheDevice(t *testing.T) {
 	}
 	if err := next.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// checkRecovered checks that a device has a server again, and that its state says so.
+func checkRecovered(t *testing.T, d *Device) {
+	t.Helper()
+	if d.isDone() {
+		t.Fatalf("the recovered device has no server: %v", d.Err())
+	}
+	if saved, err := readState(d.ID()); err != nil || saved == nil || saved.Recovering {
+		t.Errorf("the state after the recovery is %+v, error %v", saved, err)
 	}
 }
 

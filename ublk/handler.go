@@ -45,7 +45,8 @@ type Watcher interface {
 	Forwarded(req *Request, result int32, act func(result int32))
 }
 
-// noCompleter stands in for a handler that is not a Completer or PartCompleter. It receives no results.
+// noCompleter stands in for a handler that is not a Completer or PartCompleter. It receives no
+// results.
 type noCompleter struct{}
 
 func (noCompleter) Handle(*Request) {}

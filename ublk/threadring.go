@@ -16,9 +16,9 @@ import (
 func workersOf(depth int) int { return min(2*depth, 4*runtime.NumCPU()) }
 
 // entries returns the largest number of entries that a queue has in flight: two for each tag,
-// submitted together, or one for each part, and one for each worker thread. A worker frees an entry some time
-// after its completion (io_wq_free_work in io_uring/io_uring.c), when the tag may already have
-// its next two entries.
+// submitted together, or one for each part, and one for each worker thread. A worker frees an
+// entry some time after its completion (io_wq_free_work in io_uring/io_uring.c), when the tag
+// may already have its next two entries.
 //
 // The kernel has the memory for all of them before the device starts (Ring.Reserve). With too
 // little memory it could take the first entry of a link without the second, which would then
@@ -55,9 +55,8 @@ func (t *thread) newRing() error {
 
 // newTables registers tables with room for each queue's files and buffers. The character device
 // is not in the table: such a reference outlives the close of the ring, and the deletion of the
-// device would wait for it. newTables also sets the
-// limit of the kernel's worker threads to the sum of what the queues would have on threads of
-// their own.
+// device would wait for it. newTables also sets the limit of the kernel's worker threads to the
+// sum of what the queues would have on threads of their own.
 func (t *thread) newTables() error {
 	n := len(t.slots)
 	files := make([]int32, n*t.kind.files)
