@@ -1,0 +1,92 @@
+package snapshot
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// HeaderSize is the length of a header in bytes.
+const HeaderSize = 16
+
+// HeaderBlock is the length of the write that writes or invalidates a header. Each chunk
+// is at least as long, and no disk has larger logical blocks.
+const HeaderBlock = 4096
+
+const (
+	signature = 0x70416e53 // "SnAp"
+	version   = 1
+
+	atValid     = 4
+	atVersion   = 8
+	atChunkSize = 12
+)
+
+// A Header says what a store is.
+type Header struct {
+	// Valid is false after the store was full, or could not be written. Every later use
+	// fails with EIO.
+	Valid  bool
+	Layout Layout // the header decides, not the table
+}
+
+// ParseHeader reads a header. The error wraps ErrNew if there is none, because the
+// kernel makes a new store there, ErrNoStore, ErrVersion or ErrChunkSize.
+func ParseHeader(b []byte) (Header, error) {
+	if len(b) < HeaderSize {
+		return Header{}, io.ErrUnexpectedEOF
+	}
+	switch s := binary.LittleEndian.Uint32(b); s {
+	case signature:
+	case 0:
+		return Header{}, ErrNew
+	default:
+		return Header{}, fmt.Errorf("signature %08x: %w", s, ErrNoStore)
+	}
+	if v := binary.LittleEndian.Uint32(b[atVersion:]); v != version {
+		return Header{}, fmt.Errorf("snapshot store of version %d: %w", v, ErrVersion)
+	}
+	sectors := binary.LittleEndian.Uint32(b[atChunkSize:])
+	if sectors > MaxChunkSize/sectorSize {
+		return Header{}, fmt.Errorf("%d sectors: %w", sectors, ErrChunkSize)
+	}
+	layout, err := NewLayout(sectors * sectorSize)
+	if err != nil {
+		return Header{}, err
+	}
+	return Header{Valid: binary.LittleEndian.Uint32(b[atValid:]) != 0, Layout: layout}, nil
+}
+
+// ReadHeader reads the header of a store.
+func ReadHeader(r io.ReaderAt) (Header, error) {
+	b := make([]byte, HeaderBlock) // a whole block, for direct I/O
+	if err := readFull(r, b, 0); err != nil {
+		return Header{}, fmt.Errorf("header of the snapshot store: %w", err)
+	}
+	return ParseHeader(b)
+}
+
+// Append appends the header to b.
+func (h Header) Append(b []byte) []byte {
+	valid := uint32(0)
+	if h.Valid {
+		valid = 1
+	}
+	b = binary.LittleEndian.AppendUint32(b, signature)
+	b = binary.LittleEndian.AppendUint32(b, valid)
+	b = binary.LittleEndian.AppendUint32(b, version)
+	return binary.LittleEndian.AppendUint32(b, h.Layout.ChunkSize()/sectorSize)
+}
+
+// readFull reads all of b.
+func readFull(r io.ReaderAt, b []byte, at int64) error {
+	n, err := r.ReadAt(b, at)
+	if n == len(b) {
+		return nil
+	}
+	if err == nil || errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}

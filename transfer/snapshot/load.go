@@ -1,0 +1,64 @@
+package snapshot
+
+import "io"
+
+// Load reads all exceptions of a valid store into an index, which was empty, and checks
+// them. A wrong record is a *RecordError. The index then has the records before it.
+func Load(r io.ReaderAt, l Layout, storeSize uint64, x Index) (State, error) {
+	return Scan(r, l, storeSize, newChecker(l, storeSize, x).add)
+}
+
+// A checker checks records and adds them to an index.
+type checker struct {
+	layout Layout
+	chunks uint64 // of the store
+	index  Index
+	seen   bitmap // chunks of the store that have a record
+}
+
+func newChecker(l Layout, storeSize uint64, x Index) *checker {
+	chunks := l.StoreChunks(storeSize)
+	return &checker{layout: l, chunks: chunks, index: x, seen: newBitmap(chunks)}
+}
+
+func (c *checker) add(e Record) error {
+	switch {
+	case e.Old >= c.index.Len():
+		return ErrOldRange
+	case e.New >= c.chunks:
+		return ErrNewRange
+	case c.layout.IsMetadata(e.New):
+		return ErrMetadata
+	case !c.index.Lookup(e.Old).IsNone():
+		return ErrDuplicateOld
+	case !c.seen.add(e.New):
+		return ErrDuplicateNew
+	}
+	c.index.Publish(e.Old, e.New)
+	return nil
+}
+
+// A bitmap is a set of numbers. It is in pages that are made when they are needed,
+// because a large store can have few records.
+type bitmap [][]uint64
+
+const (
+	pageBits = 4096
+	wordBits = 64
+)
+
+func newBitmap(length uint64) bitmap { return make(bitmap, (length+pageBits-1)/pageBits) }
+
+// add adds a number, and reports whether it was missing.
+func (m bitmap) add(n uint64) bool {
+	page, bit := &m[n/pageBits], n%pageBits
+	if *page == nil {
+		*page = make([]uint64, pageBits/wordBits)
+	}
+	word, mask := &(*page)[bit/wordBits], uint64(1)<<(bit%wordBits)
+	if *word&mask != 0 {
+		return false
+	}
+	*word |= mask
+	return true
+}
