@@ -1,6 +1,10 @@
 package client
 
-import "github.com/ublk-loop/ublk-loop/internal/identity"
+import (
+	"slices"
+
+	"github.com/ublk-loop/ublk-loop/internal/identity"
+)
 
 // Device describes a device of ublk-loop. Its JSON is stable and documented in
 // docs/json.md. Sizes are in bytes.
@@ -99,9 +103,12 @@ func (d *Device) isOrLike(other *Device) bool {
 	return d.hasContentOf(other)
 }
 
-// hasContentOf reports whether both devices serve the same part of the same file, with
-// the same access.
+// hasContentOf reports whether both devices serve the same part of the same file, or the same
+// tables of the same files, with the same access.
 func (d *Device) hasContentOf(other *Device) bool {
+	if d.Table != "" {
+		return d.Table == other.Table && slices.Equal(d.Files, other.Files) && d.ReadOnly == other.ReadOnly
+	}
 	return d.identity().HasNumbersOf(other.identity()) && d.ReadOnly == other.ReadOnly &&
 		d.Offset == other.Offset && d.SizeLimit == other.SizeLimit && d.Transfer == other.Transfer
 }

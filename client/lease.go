@@ -48,12 +48,7 @@ func (c *Client) Add(ctx context.Context, req AddRequest, files Files) (*Lease, 
 // add returns a lease that lasts as long as the context.
 func (c *Client) add(ctx context.Context, req AddRequest, files Files) (*Lease, error) {
 	req.Lease = true
-	req.Descriptors = []string{FileDescriptor}
-	sent := []*os.File{files.File}
-	if files.Key != nil {
-		req.Descriptors = append(req.Descriptors, KeyDescriptor)
-		sent = append(sent, files.Key)
-	}
+	sent := files.describe(&req)
 	resp, err := c.send(ctx, http.MethodPost, "/v1/devices", req, sent)
 	if errors.Is(err, io.EOF) && files.Key == nil {
 		// The server was replaced or crashed before it answered. In both cases a device
@@ -69,6 +64,26 @@ func (c *Client) add(ctx context.Context, req AddRequest, files Files) (*Lease, 
 		return nil, err
 	}
 	return l, nil
+}
+
+// describe says in a request what the files are, and returns them in that order.
+func (f *Files) describe(req *AddRequest) (sent []*os.File) {
+	req.Descriptors, req.Files = nil, nil
+	if f.File != nil {
+		sent = append(sent, f.File)
+	}
+	for _, file := range f.Table {
+		sent = append(sent, file)
+		req.Files = append(req.Files, TableFile{file.Name()})
+	}
+	for range sent {
+		req.Descriptors = append(req.Descriptors, FileDescriptor)
+	}
+	if f.Key != nil {
+		sent = append(sent, f.Key)
+		req.Descriptors = append(req.Descriptors, KeyDescriptor)
+	}
+	return sent
 }
 
 // Ended returns a channel that is closed when the lease has ended.

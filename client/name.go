@@ -54,6 +54,29 @@ func (f *DeviceFile) UnmarshalJSON(text []byte) error {
 	return err
 }
 
+// plainTableFile is TableFile without its methods.
+type plainTableFile TableFile
+
+type tableFileJSON struct {
+	plainTableFile
+	FileBytes []byte `json:"file_bytes,omitempty"`
+}
+
+// MarshalJSON implements json.Marshaler.
+func (f TableFile) MarshalJSON() ([]byte, error) {
+	return marshal(tableFileJSON{plainTableFile(f), rawname.Bytes(f.File)})
+}
+
+// UnmarshalJSON implements json.Unmarshaler. It refuses unknown members, as that of AddRequest
+// does.
+func (f *TableFile) UnmarshalJSON(text []byte) error {
+	v := tableFileJSON{plainTableFile: plainTableFile(*f)}
+	err := strictly(text, &v)
+	*f = TableFile(v.plainTableFile)
+	f.File = rawname.Name(f.File, v.FileBytes)
+	return err
+}
+
 // plainDeviceStats is DeviceStats without its methods.
 type plainDeviceStats DeviceStats
 
@@ -93,12 +116,17 @@ func (r AddRequest) MarshalJSON() ([]byte, error) {
 // server reads requests, and a member that it does not know would have no effect.
 func (r *AddRequest) UnmarshalJSON(text []byte) error {
 	v := addRequestJSON{plainAddRequest: plainAddRequest(*r)}
-	dec := json.NewDecoder(bytes.NewReader(text))
-	dec.DisallowUnknownFields()
-	err := dec.Decode(&v)
+	err := strictly(text, &v)
 	*r = AddRequest(v.plainAddRequest)
 	r.File = rawname.Name(r.File, v.FileBytes)
 	return err
+}
+
+// strictly is json.Unmarshal that refuses unknown members.
+func strictly(text []byte, v any) error {
+	dec := json.NewDecoder(bytes.NewReader(text))
+	dec.DisallowUnknownFields()
+	return dec.Decode(v)
 }
 
 // marshal is json.Marshal without the escapes for <, > and &. The encoder of the whole

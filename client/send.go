@@ -18,7 +18,9 @@ import (
 func (c *Client) send(ctx context.Context, method, path string, v any, files []*os.File) (*http.Response, error) {
 	var body bytes.Buffer
 	if v != nil {
-		if err := json.NewEncoder(&body).Encode(v); err != nil {
+		enc := json.NewEncoder(&body)
+		enc.SetEscapeHTML(false) // the server limits the length
+		if err := enc.Encode(v); err != nil {
 			return nil, err
 		}
 	}

@@ -15,7 +15,7 @@ import (
 // openFreed opens the file or disk when the last server, and the holder of a lease on the
 // file, have released it. If files were passed, it takes them over instead. giveBack
 // undoes that.
-func openFreed(file *os.File, cfg *Config, passed *Passed) (b *backing.Backing, giveBack func() error, err error) {
+func openFreed(file *os.File, cfg *Config, passed []Passed) (b *backing.Backing, giveBack func() error, err error) {
 	deadline := time.Now().Add(backingTimeout)
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
 		b, giveBack, err = openOrAdopt(file, cfg, passed)
@@ -31,14 +31,14 @@ func openFreed(file *os.File, cfg *Config, passed *Passed) (b *backing.Backing, 
 	}
 }
 
-func openOrAdopt(file *os.File, cfg *Config, passed *Passed) (b *backing.Backing, giveBack func() error, err error) {
+func openOrAdopt(file *os.File, cfg *Config, passed []Passed) (b *backing.Backing, giveBack func() error, err error) {
 	if passed == nil {
 		b, err = openBacking(file, cfg)
 		return b, func() error { return b.Close() }, err
 	}
 	o, err := cfg.backingOptions(file.Name())
 	if err == nil {
-		b, err = backing.Adopt(*passed, o)
+		b, err = backing.Adopt(passed[0], o)
 	}
 	return b, func() error { b.Disown(); return nil }, err
 }

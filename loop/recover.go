@@ -35,9 +35,9 @@ type RecoverOptions struct {
 	// even if it fails.
 	Key *transfer.Secret
 	// Passed has the open files of the program that this one has replaced, or is nil.
-	// With Passed, the file is not opened again. The device owns Passed, unless Recover
-	// returns an error.
-	Passed *Passed
+	// With Passed, the file is not opened again. It has one element, and more only for a
+	// device of tables. The device owns the files, unless Recover returns an error.
+	Passed []Passed
 	// DiskSequence is as in DetachOptions.
 	DiskSequence *uint64
 }
@@ -101,7 +101,7 @@ func recoverDevice(ctl *ublk.Control, id uint32, file *os.File, opts RecoverOpti
 	d.status.Size = b.Size
 	d.status.Limits = limitsOf(&params)
 	if err = saved.checkKey(d); err == nil {
-		opts := ublk.RecoverOptions{Threads: shared.of(b, saved.Status.BufferMode)}
+		opts := ublk.RecoverOptions{Threads: shared.of(saved.Status.BufferMode, b)}
 		err = d.takeOver(ctl, saved, opts, &target.Target{Backing: b, Transfer: d.transfer})
 	}
 	if errors.Is(err, ublk.ErrServed) {

@@ -96,13 +96,22 @@ func countAsUsed(_ func(TaggedID, error), devices ...TaggedID) error {
 // Add makes a device of a file, as Attach does. With cfg.Autoclear the caller holds the
 // device, and the device stays at least until Release.
 func (s *Server) Add(file *os.File, cfg Config) (Status, error) {
+	return s.add(file.Name(), cfg, func() (*Device, error) { return attachOn(s.ctl, file, cfg, s.threads) })
+}
+
+// AddTable makes a device of tables, as AttachTable does. Otherwise it is like Add.
+func (s *Server) AddTable(files []*os.File, cfg Config) (Status, error) {
+	return s.add("tables", cfg, func() (*Device, error) { return attachTableOn(s.ctl, files, cfg, s.threads) })
+}
+
+func (s *Server) add(name string, cfg Config, attach func() (*Device, error)) (Status, error) {
 	came, err := s.begin(cfg.Key)
 	if err != nil {
 		return Status{}, err
 	}
 	defer came()
-	defer s.guard(file.Name(), "add")()
-	dev, err := attachOn(s.ctl, file, cfg, s.threads)
+	defer s.guard(name, "add")()
+	dev, err := attach()
 	if err != nil {
 		return Status{}, err
 	}
@@ -218,6 +227,16 @@ func (s *Server) all() []*served {
 // Config.Autoclear the caller holds the device, as after Add. It returns an error that
 // wraps ErrServed if this server has the device.
 func (s *Server) Recover(id uint32, file *os.File, opts RecoverOptions) (Status, error) {
+	return s.recoverWith(id, opts, func() (*Device, error) { return recoverOn(s.ctl, id, file, opts, s.threads) })
+}
+
+// RecoverTable is Recover for a device of tables, as the function RecoverTable is. files are
+// ignored if there are opts.Passed.
+func (s *Server) RecoverTable(id uint32, files []*os.File, opts RecoverOptions) (Status, error) {
+	return s.recoverWith(id, opts, func() (*Device, error) { return recoverTableOn(s.ctl, id, files, opts, s.threads) })
+}
+
+func (s *Server) recoverWith(id uint32, opts RecoverOptions, take func() (*Device, error)) (Status, error) {
 	came, err := s.begin(opts.Key)
 	if err != nil {
 		return Status{}, err
@@ -232,7 +251,7 @@ func (s *Server) Recover(id uint32, file *os.File, opts RecoverOptions) (Status,
 		return Status{}, fmt.Errorf("recover %s: %w", ublk.BlockPath(id), ErrServed)
 	}
 	defer s.guard(ublk.BlockPath(id), "recover")()
-	dev, err := recoverOn(s.ctl, id, file, opts, s.threads)
+	dev, err := take()
 	if err != nil {
 		return Status{}, err
 	}

@@ -1,6 +1,12 @@
 package loop
 
-import "github.com/ublk-loop/ublk-loop/ublk"
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	"github.com/ublk-loop/ublk-loop/ublk"
+)
 
 // Status describes a device of ublk-loop. Sizes are in bytes.
 type Status struct {
@@ -48,6 +54,21 @@ type StatusFile struct {
 	Device string // of the file system, or of a disk itself
 	Inode  uint64
 	IsDisk bool // a disk, a partition or a dm device
+}
+
+// Object returns the path of the device's file, or says that the device is one of tables and
+// has the paths of the files below them.
+func (s *Status) Object() string {
+	if s.Table == "" {
+		return s.File
+	}
+	paths := []string{}
+	for _, f := range s.Files {
+		if !slices.Contains(paths, f.File) {
+			paths = append(paths, f.File)
+		}
+	}
+	return "table of " + cmp.Or(strings.Join(paths, ", "), "no file")
 }
 
 // Limits are the queue limits of a device, named as in sysfs (queue/…).

@@ -12,15 +12,15 @@ import (
 
 // CanEnd returns nil if all devices outlive the process unharmed: their running and new
 // requests wait for the next server. It returns an error that wraps
-// ublk.ErrNotRecoverable if a device does not have CrashReissue, or has a transfer, whose
-// key ends with the process.
+// ublk.ErrNotRecoverable if a device does not have CrashReissue, or has a transfer or tables
+// with keys, which end with the process.
 func (s *Server) CanEnd() error {
 	var others []string
 	for _, d := range s.all() {
 		switch {
 		case d.dev.status.OnCrash != string(CrashReissue):
 			others = append(others, d.dev.Path())
-		case !d.dev.status.Transfer.isNone():
+		case d.dev.storage.Transforms():
 			others = append(others, d.dev.Path()+" (without its key)")
 		}
 	}
@@ -31,11 +31,11 @@ func (s *Server) CanEnd() error {
 	return hint.Add(err, "only devices with {on_crash=reissue}, and without a key, outlive their server unharmed; remove others first")
 }
 
-// Pass returns the open files of the server's devices, by id, for Recover in the program
-// that replaces this one. The server still owns them. A device that is about to end may
-// be missing.
-func (s *Server) Pass() map[uint32]Passed {
-	all := map[uint32]Passed{}
+// Pass returns the open files of the server's devices, by id, for Recover and RecoverTable in
+// the program that replaces this one. The server still owns them. A device that is about to
+// end may be missing.
+func (s *Server) Pass() map[uint32][]Passed {
+	all := map[uint32][]Passed{}
 	for _, d := range s.all() {
 		if passed, found := d.dev.pass(); found {
 			all[d.dev.ID()] = passed
@@ -45,13 +45,13 @@ func (s *Server) Pass() map[uint32]Passed {
 }
 
 // pass returns the open files of the device, unless the device is about to end.
-func (d *Device) pass() (Passed, bool) {
+func (d *Device) pass() ([]Passed, bool) {
 	if !d.closing.TryLock() {
-		return Passed{}, false
+		return nil, false
 	}
 	defer d.closing.Unlock()
 	if d.stack != nil {
-		return Passed{}, false // a server of many devices has no tables
+		return d.stack.Pass(), !d.removed
 	}
-	return d.b.Pass(), !d.removed
+	return []Passed{d.b.Pass()}, !d.removed
 }

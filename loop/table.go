@@ -4,8 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
-	"time"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
@@ -49,42 +48,26 @@ func errNoTables(what string) error {
 // *table.StackError.
 func ParseTable(text []byte) (*table.Stack, error) { return stack.Parse(text, true) }
 
-// OpenTableDevice is OpenPath for a device of a table: a path, or MAJOR:MINOR.
-func OpenTableDevice(device string) (*os.File, error) {
-	major, minor, ok := table.DeviceNumber(device)
-	if !ok {
-		return OpenPath(device)
-	}
-	return openNumber(unix.Mkdev(major, minor))
-}
+// ParseKeylessTable is ParseTable for a text that must not contain keys. It returns an error
+// that wraps table.ErrKeyInText if the text does.
+func ParseKeylessTable(text []byte) (*table.Stack, error) { return stack.Parse(text, false) }
 
-// openNumber opens the node that the kernel has made for a block device.
-func openNumber(number uint64) (*os.File, error) {
-	name := ""
-	uevent, err := os.ReadFile("/sys/dev/block/" + identity.MajMin(number) + "/uevent")
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("no such block device: %w", unix.ENXIO)
-	}
-	if err != nil {
-		return nil, err
-	}
-	for line := range strings.Lines(string(uevent)) {
-		if value, found := strings.CutPrefix(line, "DEVNAME="); found {
-			name = strings.TrimSpace(value)
+// MaxTableKeyBytes is the maximum length of the keys of a device of tables together. It is the
+// size of a pipe.
+const MaxTableKeyBytes = 64 << 10
+
+// OpenTableDevice is OpenPath for a device of a table: a path, or MAJOR:MINOR.
+func OpenTableDevice(device string) (*os.File, error) { return stack.OpenDevice(OpenPath, device) }
+
+// OpenTableDeviceIn is OpenPathIn for a device of a table. It returns an error that wraps
+// EINVAL for a path that is not absolute.
+func OpenTableDeviceIn(root *os.File, device string) (*os.File, error) {
+	return stack.OpenDevice(func(path string) (*os.File, error) {
+		if !filepath.IsAbs(path) {
+			return nil, fmt.Errorf("not an absolute path: %w", unix.EINVAL)
 		}
-	}
-	file, err := OpenPath("/dev/" + name)
-	if err != nil {
-		return nil, err
-	}
-	var st unix.Stat_t
-	if err = unix.Fstat(int(file.Fd()), &st); err == nil && (st.Mode&unix.S_IFMT != unix.S_IFBLK || st.Rdev != number) {
-		err = fmt.Errorf("/dev/%s is another device: %w", name, unix.ESTALE)
-	}
-	if err != nil {
-		return nil, errors.Join(err, file.Close())
-	}
-	return file, nil
+		return OpenPathIn(root, path)
+	}, device)
 }
 
 // AttachTable is Attach for the tables of cfg.Table. files are from OpenTableDevice, in the
@@ -92,20 +75,26 @@ func openNumber(number uint64) (*os.File, error) {
 // after another. AttachTable closes it in any case. AttachTable returns an error that wraps
 // errors.ErrUnsupported for a configuration that is only for a device of one file.
 func AttachTable(ctl *ublk.Control, files []*os.File, cfg Config) (*Device, error) {
+	return attachTableOn(ctl, files, cfg, nil)
+}
+
+func attachTableOn(ctl *ublk.Control, files []*os.File, cfg Config, shared *threads) (*Device, error) {
 	if cfg.Key != nil {
 		defer cfg.Key.Close()
 	}
 	if err := cfg.checkTable(); err != nil {
 		return nil, err
 	}
-	s, err := openStack(files, &cfg)
+	s, err := openStack(files, &cfg, nil)
 	if err != nil {
 		return nil, err
 	}
 	cfg.Key = nil
-	d := &Device{stack: s, storage: s}
+	d := &Device{stack: s, storage: s, many: shared != nil}
 	parts := s.Parts(cfg.Depth)
-	further := func(ublk.BufferMode) ublk.Options { return ublk.Options{Files: s.Files(), Parts: parts} }
+	further := func(mode ublk.BufferMode) ublk.Options {
+		return ublk.Options{Files: s.Files(), Parts: parts, Threads: shared.of(mode.String(), s.Backings...)}
+	}
 	if d.dev, d.copyReason, err = addDevice(ctl, s, &cfg, further); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -126,7 +115,6 @@ func (c *Config) checkTable() error {
 		{"size limit", c.SizeLimit != 0},
 		{"sector size", c.SectorSize != 0},
 		{"transfer " + c.Transfer.Name, c.Transfer != TransferConfig{} && c.Transfer != TransferConfig{Name: transfer.None}},
-		{"autoclear", c.Autoclear},
 	} {
 		if o.given {
 			return errNoTables(o.what)
@@ -138,91 +126,16 @@ func (c *Config) checkTable() error {
 	return nil
 }
 
-func openStack(files []*os.File, cfg *Config) (*stack.Stack, error) {
+// openStack opens the files and disks of cfg.Table, or takes over those that were passed.
+func openStack(files []*os.File, cfg *Config, passed []Passed) (*stack.Stack, error) {
 	tables, err := stack.Parse([]byte(cfg.Table), false)
 	if err != nil {
 		return nil, err
 	}
 	return stack.Open(files, tables, &stack.Options{
 		LockDir: statefile.LockDir, ReadOnly: cfg.ReadOnly, Shared: cfg.Shared, DirectIO: cfg.DirectIO, MaxIOBytes: cfg.MaxIOBytes, Keys: cfg.Key,
+		Passed: passed,
 	})
-}
-
-// RecoverTable is Recover for a device of tables. files are from OpenPath, in the order of
-// Status.Files, and must be the same files and disks. opts.Key has the keys of all lines with
-// the target crypt, one after another.
-func RecoverTable(ctl *ublk.Control, id uint32, files []*os.File, opts RecoverOptions) (*Device, error) {
-	if opts.Key != nil {
-		defer opts.Key.Close()
-	}
-	lock, err := statefile.Acquire(id)
-	if err != nil {
-		return nil, err
-	}
-	defer lock.Release()
-	d, err := recoverTable(ctl, id, files, opts)
-	if err != nil {
-		return nil, fmt.Errorf("recover %s: %w", ublk.BlockPath(id), err)
-	}
-	return d, nil
-}
-
-func recoverTable(ctl *ublk.Control, id uint32, files []*os.File, opts RecoverOptions) (*Device, error) {
-	saved, err := recoverable(ctl, id)
-	if err != nil {
-		return nil, err
-	}
-	params, err := ctl.Params(id)
-	if err != nil {
-		return nil, err
-	}
-	cfg := saved.Config
-	cfg.Key = opts.Key
-	s, err := openFreedStack(files, &cfg)
-	if err != nil {
-		return nil, err
-	}
-	d := &Device{stack: s, storage: s, status: *saved.Status}
-	d.status.PID, d.status.Limits = os.Getpid(), limitsOf(&params)
-	if err = saved.checkStack(s, params.Size); err == nil {
-		saved.Files = stackFiles(s) // a disk may have a new path and number
-		d.status.Files = statusFiles(saved.Files)
-		parts := s.Parts(saved.Status.Depth)
-		err = d.takeOver(ctl, saved, ublk.RecoverOptions{Files: s.Files(), Parts: parts}, &stack.Target{Stack: s, Parts: parts})
-	}
-	if err != nil {
-		return nil, errors.Join(err, s.Close())
-	}
-	d.background.Go(func() { s.DropCache(d.closed.Load) })
-	return d, nil
-}
-
-// openFreedStack opens the files and disks when the last server has released them.
-func openFreedStack(files []*os.File, cfg *Config) (*stack.Stack, error) {
-	deadline := time.Now().Add(backingTimeout)
-	for pause := firstPause; ; pause = min(2*pause, longestPause) {
-		s, err := openStack(files, cfg)
-		if !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.EAGAIN) || time.Now().After(deadline) {
-			return s, err
-		}
-		<-time.After(pause)
-	}
-}
-
-// checkStack returns an error if the files or the keys are not those of the device.
-func (s *state) checkStack(opened *stack.Stack, size uint64) error {
-	for i, b := range opened.Devices() {
-		if i >= len(s.Files) || !b.Identity.Is(s.Files[i].Object) {
-			return fmt.Errorf("%s is another file or disk than the device was made of: %w", b.Path, unix.ESTALE)
-		}
-	}
-	switch {
-	case opened.Size != size:
-		return fmt.Errorf("tables of %d bytes for a device of %d: %w", opened.Size, size, unix.EINVAL)
-	case opened.KeyCheck(checkSector) != s.KeyCheck:
-		return fmt.Errorf("not the keys that the device was made with: %w", unix.EKEYREJECTED)
-	}
-	return nil
 }
 
 // describeStack fills in the fields of a status that depend on the tables.

@@ -1,6 +1,8 @@
 package loop
 
 import (
+	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
@@ -13,7 +15,8 @@ import (
 const busyThreads = 16
 
 // threads holds the threads of a Server's devices. Devices share threads if their files
-// are on the same disk or file system: if that hangs, all of them hang anyway. A device
+// are on the same disk or file system: if that hangs, all of them hang anyway. Devices of
+// tables share threads if they are on all the same disks and file systems. A device
 // whose threads copy data shares them only with other such devices, and only if there are
 // many, because those that share a thread wait for its copies.
 type threads struct {
@@ -25,24 +28,21 @@ type threads struct {
 
 // pool says which devices may share threads.
 type pool struct {
-	disk   uint64
-	copies bool // their threads copy data
+	disks  string // their numbers, in order, each once
+	copies bool   // their threads copy data
 }
 
 func newThreads(failed func(error)) *threads {
 	return &threads{failed: failed, pools: map[pool]*ublk.Threads{}}
 }
 
-// of returns the threads for a device with a buffer mode, as Status has it. With a nil
-// receiver it returns nil, for threads of the device's own.
-func (t *threads) of(b *backing.Backing, mode string) *ublk.Threads {
+// of returns the threads for a device of some files and disks, with a buffer mode, as Status
+// has it. With a nil receiver it returns nil, for threads of the device's own.
+func (t *threads) of(mode string, backings ...*backing.Backing) *ublk.Threads {
 	if t == nil {
 		return nil
 	}
-	key, own := pool{disk: b.Dev, copies: copies(b, mode)}, 0
-	if b.IsDisk {
-		key.disk = b.Rdev
-	}
+	key, own := pool{disks: disksOf(backings), copies: copies(mode, backings)}, 0
 	if key.copies {
 		own = busyThreads
 	}
@@ -54,14 +54,25 @@ func (t *threads) of(b *backing.Backing, mode string) *ublk.Threads {
 	return t.pools[key]
 }
 
+// disksOf returns the numbers of the disks and file systems of backings, in order.
+func disksOf(backings []*backing.Backing) string {
+	var numbers []uint64
+	for _, b := range backings {
+		numbers = append(numbers, b.DeviceNumber())
+	}
+	slices.Sort(numbers)
+	return fmt.Sprint(slices.Compact(numbers))
+}
+
 // options returns the threads for a device, for addDevice.
 func (t *threads) options(b *backing.Backing) func(ublk.BufferMode) ublk.Options {
-	return func(mode ublk.BufferMode) ublk.Options { return ublk.Options{Threads: t.of(b, mode.String())} }
+	return func(mode ublk.BufferMode) ublk.Options { return ublk.Options{Threads: t.of(mode.String(), b)} }
 }
 
 // copies reports whether the thread of a queue copies data: from or to the page cache, in
 // the submission of a buffered read or write, or in copy mode, where the driver copies. A
 // transfer needs copy mode.
-func copies(b *backing.Backing, mode string) bool {
-	return !b.Direct || mode == ublk.BufferCopy.String()
+func copies(mode string, backings []*backing.Backing) bool {
+	buffered := func(b *backing.Backing) bool { return !b.Direct }
+	return mode == ublk.BufferCopy.String() || slices.ContainsFunc(backings, buffered)
 }

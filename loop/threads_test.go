@@ -26,15 +26,26 @@ func TestThreadsOfDevices(t *testing.T) {
 		"in copy mode":               {file(1), file(1), ublk.BufferCopy, true},
 		"in copy mode, on two disks": {file(1), file(2), ublk.BufferCopy, false},
 	} {
-		one, other := shared.of(tt.one, tt.mode.String()), shared.of(tt.other, tt.mode.String())
+		one, other := shared.of(tt.mode.String(), tt.one), shared.of(tt.mode.String(), tt.other)
 		if (one == other) != tt.shares {
 			t.Errorf("%s: they share threads: %v", what, one == other)
 		}
 	}
-	if shared.of(file(1), ublk.BufferCopy.String()) == shared.of(file(1), ublk.BufferAutoRegister.String()) {
+	if shared.of(ublk.BufferCopy.String(), file(1)) == shared.of(ublk.BufferAutoRegister.String(), file(1)) {
 		t.Error("a device in copy mode shares threads with one that does not copy")
 	}
-	if (*threads)(nil).of(file(1), ublk.BufferAutoRegister.String()) != nil {
+	mode := ublk.BufferAutoRegister.String()
+	both := shared.of(mode, file(1), file(2))
+	if both != shared.of(mode, file(2), file(1), file(2)) {
+		t.Error("devices of tables on the same two disks share no threads")
+	}
+	if both == shared.of(mode, file(1)) || shared.of(mode, file(1), file(1)) != shared.of(mode, file(1)) {
+		t.Error("a device shares threads with one that is on another disk too, or not with one on its disk only")
+	}
+	if both == shared.of(mode, file(1), &backing.Backing{Dev: 2}) {
+		t.Error("a device shares threads with one of which only a part is buffered")
+	}
+	if (*threads)(nil).of(ublk.BufferAutoRegister.String(), file(1)) != nil {
 		t.Error("a server of one device has shared threads")
 	}
 }

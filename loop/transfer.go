@@ -1,6 +1,7 @@
 package loop
 
 import (
+	"encoding/hex"
 	"errors"
 	"fmt"
 
@@ -80,4 +81,29 @@ func describeTransfer(b *backing.Backing, cfg *Config) TransferConfig {
 	}
 	c.SectorSize = b.TransferSize
 	return c
+}
+
+// checkSector is a sector that no disk has, because a disk ends before byte 2^63.
+const checkSector = 1 << 54
+
+// keyCheck returns a check of the key, which the state file keeps. It is four bytes of
+// the encryption of zeroes, in a sector that no disk has. It accepts one wrong key of
+// 2^32, and reveals no more of the key than any sector on the disk does. It is empty for
+// XOR, because these bytes would be the key.
+func keyCheck(c *TransferConfig, t transfer.Transfer, sectorSize uint32) string {
+	if c.Name == transfer.XOR {
+		return ""
+	}
+	sector := make([]byte, sectorSize)
+	t.Encrypt(sector, checkSector)
+	return hex.EncodeToString(sector[:4])
+}
+
+// checkKey refuses a key that differs from the device's original key, because new writes
+// with it would be noise on the disk.
+func (s *state) checkKey(d *Device) error {
+	if s.KeyCheck == "" || s.KeyCheck == keyCheck(&s.Config.Transfer, d.transfer, d.b.TransferSize) {
+		return nil
+	}
+	return fmt.Errorf("not the key that the device was made with: %w", unix.EKEYREJECTED)
 }

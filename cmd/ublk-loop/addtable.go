@@ -18,10 +18,10 @@ import (
 	"github.com/ublk-loop/ublk-loop/transfer/table"
 )
 
-// noTableFlags have no effect on a device of tables. --autoclear is not served for it yet.
+// noTableFlags have no effect on a device of tables.
 var noTableFlags = []string{
 	"offset", "sizelimit", "sector-size", "transfer", "luks", "key-file", "key-fd", "key-description", "strict-key",
-	"iv-offset", "iv-large-sectors", "allow-discards", "autoclear",
+	"iv-offset", "iv-large-sectors", "allow-discards",
 }
 
 // checkObject records what the device is made of: FILE or --table. It refuses both, neither,
@@ -45,8 +45,7 @@ func (o *addOptions) checkObject(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
-// tableJob reads the table and opens the files and disks that it names. A server of many
-// devices serves no tables, so the device has a process of its own.
+// tableJob reads the table and opens the files and disks that it names.
 func (o *addOptions) tableJob() (*daemon.Job, error) {
 	name := o.table
 	if name == "-" {
@@ -54,7 +53,8 @@ func (o *addOptions) tableJob() (*daemon.Job, error) {
 	}
 	name = "table of " + name
 	j := &daemon.Job{
-		Name: name, JSON: o.json, Standalone: true, Foreground: o.foreground, NotifySocket: os.Getenv("NOTIFY_SOCKET"), Config: o.config,
+		Name: name, JSON: o.json, Standalone: o.standalone, Autoclear: o.autoclear, Foreground: o.foreground,
+		NotifySocket: os.Getenv("NOTIFY_SOCKET"), Config: o.config,
 	}
 	err := o.openTable(j)
 	if err != nil {

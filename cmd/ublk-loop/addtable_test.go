@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ublk-loop/ublk-loop/transfer/table"
 )
@@ -33,8 +34,23 @@ func TestAddTable(t *testing.T) {
 	if len(j.Files) != 2 || j.Files[0].Name() != c || j.Files[1].Name() != a || j.File != nil {
 		t.Errorf("files %v", j.Files)
 	}
-	if !j.Config.ReadOnly || *j.Config.ID != 3 || !j.Standalone || j.Name != "table of "+path {
+	if !j.Config.ReadOnly || *j.Config.ID != 3 || j.Standalone || j.Autoclear != 0 || j.Name != "table of "+path {
 		t.Errorf("job %+v", j)
+	}
+}
+
+// A table has a process of its own with --standalone, and can go when it is no longer in use.
+func TestAddTableServer(t *testing.T) {
+	path, _, _ := tableOf(t, "0 4 zero")
+	b := newBench()
+	b.check(t, []string{"add", "--table", path, "--standalone"}, 0, "\n", "")
+	if !b.job.Standalone {
+		t.Errorf("job %+v", b.job)
+	}
+	b = newBench()
+	b.check(t, []string{"add", "--table", path, "--autoclear=3s"}, 0, "\n", "")
+	if b.job.Standalone || b.job.Autoclear != 3*time.Second {
+		t.Errorf("job %+v", b.job)
 	}
 }
 
@@ -66,7 +82,7 @@ func TestAddTableFlags(t *testing.T) {
 		"--offset=0": "--offset", "--sizelimit=1M": "--sizelimit", "--sector-size=512": "--sector-size", "--transfer=none": "--transfer",
 		"--luks": "--luks", "--key-file=x": "--key-file", "--key-fd=3": "--key-fd", "--key-description=x": "--key-description",
 		"--strict-key": "--strict-key", "--iv-offset=1": "--iv-offset", "--iv-large-sectors": "--iv-large-sectors",
-		"--allow-discards": "--allow-discards", "--autoclear": "--autoclear",
+		"--allow-discards": "--allow-discards",
 	} {
 		b := newBench()
 		b.check(t, []string{"add", "--table", path, flag}, 2, "", "ublk-loop: error: "+want+": not with --table\nhint: see ublk-loop add --help\n")

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"os"
 	"time"
 
 	"github.com/ublk-loop/ublk-loop/client"
@@ -19,21 +18,21 @@ func (s *Server) add(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, status, err)
 		return
 	}
-	file, key, err := s.open(r, &req)
+	o, err := s.object(r, &req)
 	if err != nil {
 		s.fail(w, statusOf(err), err)
 		return
 	}
-	defer func() { _ = file.Close() }()
+	defer o.close()
 	cfg := wire.Config(&req.Config)
-	cfg.Key, cfg.Autoclear = key, req.Lease
+	cfg.Table, cfg.Key, cfg.Autoclear = o.table, o.key, req.Lease
 	// The default does not apply to devices with a key, which need help to outlive a
 	// server, nor to files with other writers, whose devices cannot outlive it
 	// (loop.Config).
-	if writers := cfg.Shared && !cfg.ReadOnly; cfg.OnCrash == "" && key == nil && !writers {
+	if writers := cfg.Shared && !cfg.ReadOnly; cfg.OnCrash == "" && o.key == nil && !writers {
 		cfg.OnCrash = s.OnCrash
 	}
-	if device, tie := s.create(w, r, file, &cfg); tie != nil {
+	if device, tie := s.create(w, r, o, &cfg); tie != nil {
 		waitForEnd(w)
 		s.endLease(device, tie)
 	}
@@ -53,12 +52,12 @@ func waitForEnd(w http.ResponseWriter) {
 
 // create makes a device and sends it to the client. It returns the lease that ties the
 // device to the connection, or nil.
-func (s *Server) create(w http.ResponseWriter, r *http.Request, file *os.File, cfg *loop.Config) (device uint32, tie *lease) {
+func (s *Server) create(w http.ResponseWriter, r *http.Request, o *object, cfg *loop.Config) (device uint32, tie *lease) {
 	s.changing.enter()
 	defer s.changing.leave()
-	made, err := s.Devices.Add(file, *cfg)
+	made, err := o.add(s.Devices, cfg)
 	if err != nil {
-		s.fail(w, statusOf(err), s.Describe(err, file.Name(), cfg))
+		s.fail(w, statusOf(err), s.Describe(err, o.name, cfg))
 		return 0, nil
 	}
 	w.Header().Set("Location", client.DevicePath(made.ID))

@@ -14,12 +14,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/client"
-	"github.com/ublk-loop/ublk-loop/transfer"
 )
 
 // maxBody is the maximum size of a request's body in bytes. A body holds little more than
-// a path.
-const maxBody = 64 << 10
+// paths and the text of tables, whose characters JSON may write as two.
+const maxBody = 4 << 20
 
 // decode decodes a request's body. With an error it returns the HTTP status.
 func decode(w http.ResponseWriter, r *http.Request, v any) (int, error) {
@@ -44,48 +43,49 @@ func decode(w http.ResponseWriter, r *http.Request, v any) (int, error) {
 	return 0, nil
 }
 
-// open returns the file of a request, and its key or nil.
-func (s *Server) open(r *http.Request, req *client.AddRequest) (*os.File, *transfer.Secret, error) {
-	received, err := descriptors(r, req)
-	if err != nil {
-		return nil, nil, err
-	}
-	file, f := received[client.FileDescriptor], received[client.KeyDescriptor]
-	if f != nil {
-		defer func() { _ = f.Close() }()
-	}
-	if file == nil {
-		if file, err = s.Open(req.File); err != nil {
-			return nil, nil, err
-		}
-	}
-	if f == nil {
-		return file, nil, nil
-	}
-	key, err := readKey(f)
-	if err != nil {
-		_ = file.Close()
-		return nil, nil, err
-	}
-	return file, key, nil
-}
-
-// descriptors returns the descriptors that were sent with a request, by purpose.
-func descriptors(r *http.Request, req *client.AddRequest) (map[string]*os.File, error) {
+// descriptors takes the descriptors that were sent with a request: those of the object's
+// files, and that of the key or nil.
+func descriptors(r *http.Request, req *client.AddRequest) (files []*os.File, key *os.File, err error) {
 	c, _ := r.Context().Value(connKey{}).(*conn) // set for every request, see handler
 	fds := c.take()
-	valid := filepath.IsAbs(req.File) && len(fds) == len(req.Descriptors)
-	for i, what := range req.Descriptors {
-		known := what == client.FileDescriptor || what == client.KeyDescriptor
-		valid = valid && known && !slices.Contains(req.Descriptors[:i], what)
-	}
-	if !valid {
+	if !announced(req, len(fds)) {
 		closeAll(fds)
-		return nil, fmt.Errorf("file %q with descriptors %q, of which %d came: %w", req.File, req.Descriptors, len(fds), unix.EINVAL)
+		return nil, nil, fmt.Errorf("file %q with descriptors %q, of which %d came: %w", req.File, req.Descriptors, len(fds), unix.EINVAL)
 	}
-	files := map[string]*os.File{}
 	for i, what := range req.Descriptors {
-		files[what] = os.NewFile(uintptr(fds[i]), req.File)
+		switch {
+		case what == client.KeyDescriptor:
+			key = os.NewFile(uintptr(fds[i]), "key")
+		case req.Table == "":
+			files = append(files, os.NewFile(uintptr(fds[i]), req.File))
+		default:
+			files = append(files, os.NewFile(uintptr(fds[i]), req.Files[len(files)].File))
+		}
 	}
-	return files, nil
+	return files, key, nil
+}
+
+// announced reports whether a request announces the descriptors that came with it: at most one
+// for the key, and one or none for File, or one for each of Files.
+func announced(req *client.AddRequest, came int) bool {
+	files, keys := 0, 0
+	for _, what := range req.Descriptors {
+		switch what {
+		case client.FileDescriptor:
+			files++
+		case client.KeyDescriptor:
+			keys++
+		default:
+			return false
+		}
+	}
+	if req.Table != "" {
+		relative := func(f client.TableFile) bool { return !filepath.IsAbs(f.File) }
+		if req.File != "" || files != len(req.Files) || slices.ContainsFunc(req.Files, relative) {
+			return false
+		}
+	} else if !filepath.IsAbs(req.File) || files > 1 || len(req.Files) > 0 {
+		return false
+	}
+	return keys <= 1 && came == len(req.Descriptors)
 }

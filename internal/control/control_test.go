@@ -28,7 +28,7 @@ type fakeDevices struct {
 	mu         sync.Mutex
 	devices    map[uint32]loop.Status
 	configs    []loop.Config
-	content    string // content of the last device's file
+	content    string // content of the last device's files
 	key        string // key of the last device
 	addErr     error
 	gone       int           // number of removed devices
@@ -40,6 +40,14 @@ type fakeDevices struct {
 }
 
 func (d *fakeDevices) Add(file *os.File, cfg loop.Config) (loop.Status, error) {
+	return d.add([]*os.File{file}, cfg)
+}
+
+func (d *fakeDevices) AddTable(files []*os.File, cfg loop.Config) (loop.Status, error) {
+	return d.add(files, cfg)
+}
+
+func (d *fakeDevices) add(files []*os.File, cfg loop.Config) (loop.Status, error) {
 	if d.adding != nil {
 		<-d.adding
 	}
@@ -52,12 +60,19 @@ func (d *fakeDevices) Add(file *os.File, cfg loop.Config) (loop.Status, error) {
 	if d.addErr != nil {
 		return loop.Status{}, d.addErr
 	}
-	content, err := os.ReadFile(fmt.Sprintf("/proc/self/fd/%d", file.Fd()))
-	if err != nil {
-		return loop.Status{}, err
+	s := loop.Status{ID: uint32(len(d.devices)), Autoclear: cfg.Autoclear, DiskSequence: uint64(len(d.configs) + 1)}
+	d.content = ""
+	for _, file := range files {
+		content, err := os.ReadFile(fmt.Sprintf("/proc/self/fd/%d", file.Fd()))
+		if err != nil {
+			return loop.Status{}, err
+		}
+		d.content += string(content)
+		s.Files = append(s.Files, loop.StatusFile{File: file.Name()})
 	}
-	d.content = string(content)
-	s := loop.Status{ID: uint32(len(d.devices)), File: file.Name(), Autoclear: cfg.Autoclear, DiskSequence: uint64(len(d.configs) + 1)}
+	if s.Table = cfg.Table; s.Table == "" {
+		s.File, s.Files = files[0].Name(), nil
+	}
 	d.devices[s.ID] = s
 	d.configs = append(d.configs, cfg)
 	return s, nil
@@ -179,7 +194,7 @@ func newStandWith(t *testing.T, adding chan struct{}, patience time.Duration) *s
 		t.Fatal(err)
 	}
 	api := &Server{
-		Devices: s.devices, Open: loop.OpenPath, OnCrash: loop.CrashReissue,
+		Devices: s.devices, Open: loop.OpenPath, OpenTableDevice: loop.OpenTableDevice, OnCrash: loop.CrashReissue,
 		Describe: func(err error, file string, _ *loop.Config) error { return fmt.Errorf("attach %s: %w", file, err) },
 		Hint:     func(err error) string { return "about " + err.Error() },
 		Status:   func() client.ServerStatus { return client.ServerStatus{Version: "v1"} },
@@ -276,7 +291,7 @@ func TestRequests(t *testing.T) {
 		{post(`{"file":"/x"} {"file":"/y"}`), 400, "more than one"},
 		{post(`{"file":"/x"`), 400, "EOF"},
 		{post(`{"file":"/x","descriptors":["file"]}`), 400, "0 came"},
-		{post(strings.Repeat(" ", maxBody+1)), 413, "65536"},
+		{post(strings.Repeat(" ", maxBody+1)), 413, "4194304"},
 		{post(fmt.Sprintf(`{"file":%q}`, t.TempDir())), 400, "is a directory"},
 		{"GET /v1/devices HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 2*maxHeader) + "\r\n\r\n", 431, ""},
 	} {
@@ -668,7 +683,14 @@ func TestDescriptorsAreClosed(t *testing.T) {
 		announced []string
 		sent      int
 	}{
-		{nil, 1}, {nil, 40}, {[]string{"file", "file"}, 2}, {[]string{"key"}, 2}, {[]string{"else"}, 1}, {[]string{"key"}, 1}, {[]string{"file", "key", "file"}, 3},
+		{nil, 1},
+		{nil, 40},
+		{[]string{"file", "file"}, 2},
+		{[]string{"key"}, 2},
+		{[]string{"else"}, 1},
+		{[]string{"key"}, 1},
+		{[]string{"file", "key", "file"}, 3},
+		{nil, client.MaxDescriptors + 1},
 	} {
 		r, w, err := os.Pipe()
 		if err != nil {

@@ -11,10 +11,11 @@ import (
 	"github.com/ublk-loop/ublk-loop/transfer"
 )
 
-// readKey reads a key from a descriptor of a client, to its end. It returns an error that
+// readKey reads a key of at most limit bytes from a descriptor of a client, to its end. It
+// returns an error that
 // wraps EINVAL if the client has not closed its end of a pipe within bodyTimeout.
-func readKey(f *os.File) (*transfer.Secret, error) {
-	key, err := transfer.ReadSecret(&timedReader{f, time.Now().Add(bodyTimeout)}, transfer.MaxKeyBytes)
+func readKey(f *os.File, limit int) (*transfer.Secret, error) {
+	key, err := transfer.ReadSecret(&timedReader{f, time.Now().Add(bodyTimeout)}, limit)
 	if err != nil {
 		return nil, fmt.Errorf("read the key: %w", err)
 	}

@@ -42,7 +42,7 @@ func writeMetrics(e *exposition, status client.ServerStatus, devices []loop.Devi
 	e.family("ublk_loop_device_info", "gauge", "1, with the device's file, buffer mode and transfer.")
 	for i := range devices {
 		d := &devices[i].Device
-		e.sample("", 1, "device", deviceLabel(d), "id", strconv.FormatUint(uint64(d.ID), 10), "file", d.File,
+		e.sample("", 1, "device", deviceLabel(d), "id", strconv.FormatUint(uint64(d.ID), 10), "file", d.Object(),
 			"buffer_mode", d.BufferMode, "transfer", d.Transfer.Name)
 	}
 	for _, m := range opMetrics {

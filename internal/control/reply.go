@@ -12,6 +12,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/internal/rawname"
 	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/transfer/table"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
@@ -59,10 +60,15 @@ func statusOf(err error) int {
 	case errors.Is(err, loop.ErrInUse), errors.Is(err, unix.EEXIST), errors.Is(err, unix.EBUSY),
 		errors.Is(err, ublk.ErrNotRecoverable):
 		return http.StatusConflict
-	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOENT), errors.Is(err, unix.EISDIR):
+	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOENT), errors.Is(err, unix.EISDIR), isTableError(err):
 		return http.StatusBadRequest
 	}
 	return http.StatusInternalServerError
+}
+
+// isTableError reports whether the text of a table is wrong, or has what is not served.
+func isTableError(err error) bool {
+	return errors.Is(err, table.ErrUnsupported) || errors.Is(err, table.ErrLimit) || errors.Is(err, table.ErrKeyInText)
 }
 
 // reply sends v as one line of JSON.

@@ -17,6 +17,7 @@ import (
 // Devices is the interface of loop.Server. Tests implement it, too.
 type Devices interface {
 	Add(file *os.File, cfg loop.Config) (loop.Status, error)
+	AddTable(files []*os.File, cfg loop.Config) (loop.Status, error)
 	Keep(id uint32, sequence *uint64) error
 	Release(id uint32, sequence *uint64)
 	Remove(id uint32, opts loop.DetachOptions) error
@@ -30,10 +31,12 @@ type Server struct {
 	Devices Devices
 	// Open opens a file by its path, as loop.OpenPath does.
 	Open func(path string) (*os.File, error)
+	// OpenTableDevice opens a device of a table, as loop.OpenTableDeviceIn does.
+	OpenTableDevice func(device string) (*os.File, error)
 	// OnCrash is the default for devices whose request does not set it.
 	OnCrash loop.OnCrash
 	// Describe adds the operation and its object to the error of a failed request for a
-	// device.
+	// device. file is empty for a device of tables.
 	Describe func(err error, file string, cfg *loop.Config) error
 	// Hint returns the hint for an error, or an empty text. The hint has settings in
 	// braces, as in package hint.

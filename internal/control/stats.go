@@ -40,7 +40,7 @@ func statsOf(devices []loop.DeviceStats) client.Stats {
 
 func deviceStats(d *loop.DeviceStats) client.DeviceStats {
 	s := client.DeviceStats{
-		ID: d.Device.ID, Device: d.Device.Device, File: d.Device.File,
+		ID: d.Device.ID, Device: d.Device.Device, File: d.Device.Object(),
 		InFlight: d.InFlight, Retries: d.Retries, Fallbacks: d.Fallbacks,
 	}
 	for _, counted := range countedOps {

@@ -22,8 +22,11 @@ var _ Pending = (*leased)(nil)
 
 // startLeased asks a server of many for the device.
 func startLeased(ctx context.Context, j *Job, c *client.Client) (Pending, error) {
-	req := client.AddRequest{File: j.Name, Config: wire.RequestConfig(&j.Config)}
-	lease, err := c.Add(ctx, req, client.Files{File: j.File, Key: j.Key})
+	req := client.AddRequest{Table: j.Config.Table, Config: wire.RequestConfig(&j.Config)}
+	if req.Table == "" {
+		req.File = j.Name
+	}
+	lease, err := c.Add(ctx, req, client.Files{File: j.File, Key: j.Key, Table: j.Files})
 	if err != nil {
 		return nil, err
 	}

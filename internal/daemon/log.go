@@ -67,8 +67,8 @@ func logged(key, value string) zapcore.Field {
 
 // loggedDevice returns the fields that say what a device is.
 func loggedDevice(s *loop.Status) []zapcore.Field {
-	fields := []zapcore.Field{logged("device", s.Device), logged("file", s.File)}
-	if bytes := rawname.Bytes(s.File); bytes != nil {
+	fields := []zapcore.Field{logged("device", s.Device), logged("file", s.Object())}
+	if bytes := rawname.Bytes(s.Object()); bytes != nil {
 		fields = append(fields, logged("file_bytes", base64.StdEncoding.EncodeToString(bytes)))
 	}
 	return append(fields, logged("buffer_mode", s.BufferMode), loggedBool("direct_io", s.DirectIO))

@@ -31,7 +31,8 @@ const (
 	rootFile    = "root"    // the directory in which paths are looked up
 	lockFile    = "lock"    // locked while this server owns the socket
 	metricsFile = "metrics" // listens on TCP
-	// Descriptors of the last server's devices: the name is a prefix and the device's id.
+	// Descriptors of the last server's devices: the name is a prefix and the device's id, for
+	// the further files of a device of tables also their number (fileName).
 	leaseFile      = "lease/"  // the connection of the device's lease
 	openFile       = "open/"   // the device's file or disk, as the last server had it open
 	deviceLockFile = "locked/" // the lock of that

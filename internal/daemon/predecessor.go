@@ -14,7 +14,7 @@ import (
 // had holds the last server's leavings of a device.
 type had struct {
 	holder *control.Holder // the client that holds the device; nil if it has no lease
-	passed *loop.Passed    // open files; nil if the last server was killed
+	passed []loop.Passed   // open files; nil if the last server was killed
 	path   *os.File        // the file, opened with O_PATH, from an earlier version
 }
 
@@ -23,8 +23,8 @@ func (h *had) close() {
 	if h.holder != nil && h.holder.Conn != nil {
 		_ = h.holder.Conn.Close()
 	}
-	if h.passed != nil {
-		h.passed.Close()
+	for _, passed := range h.passed {
+		passed.Close()
 	}
 	if h.path != nil {
 		_ = h.path.Close()
@@ -41,22 +41,25 @@ func takePredecessor(task *manyTask, files descriptors) predecessor {
 		p[id] = had{holder: &control.Holder{Until: until}}
 	}
 	for name, f := range files {
-		id, prefix, found := deviceOf(name)
+		id, number, prefix, found := deviceOf(name)
 		if !found {
 			continue
 		}
 		h := p[id]
-		h.add(prefix, f)
+		h.add(prefix, number, f)
 		p[id] = h
 		delete(files, name)
 	}
 	return p
 }
 
-// add adds a descriptor, whose name has this prefix.
-func (h *had) add(prefix string, f *os.File) {
-	if h.passed == nil && (prefix == openFile || prefix == deviceLockFile) {
-		h.passed = &loop.Passed{}
+// add adds a descriptor, whose name has this prefix. number is that of a file below the
+// device's tables.
+func (h *had) add(prefix string, number uint8, f *os.File) {
+	if prefix == openFile || prefix == deviceLockFile {
+		for len(h.passed) <= int(number) {
+			h.passed = append(h.passed, loop.Passed{})
+		}
 	}
 	switch prefix {
 	case leaseFile:
@@ -65,26 +68,40 @@ func (h *had) add(prefix string, f *os.File) {
 		}
 		h.holder.Conn = f
 	case openFile:
-		h.passed.File = f
+		h.passed[number].File = f
 	case deviceLockFile:
-		h.passed.Lock = f
+		h.passed[number].Lock = f
 	case deviceFile:
 		h.path = f
 	}
 }
 
-// deviceOf returns the id of the device that a descriptor belongs to, and the prefix of
-// its name.
-func deviceOf(name string) (id uint32, prefix string, found bool) {
+// deviceOf returns the id of the device that a descriptor belongs to, the number of the file
+// below its tables, and the prefix of the descriptor's name.
+func deviceOf(name string) (id uint32, number uint8, prefix string, found bool) {
 	for _, prefix := range []string{leaseFile, openFile, deviceLockFile, deviceFile} {
 		text, found := strings.CutPrefix(name, prefix)
 		if !found {
 			continue
 		}
+		text, rest, hasNumber := strings.Cut(text, "/")
 		id, err := strconv.ParseUint(text, 10, 32)
-		return uint32(id), prefix, err == nil
+		n := uint64(0)
+		if err == nil && hasNumber {
+			n, err = strconv.ParseUint(rest, 10, 8)
+		}
+		return uint32(id), uint8(n), prefix, err == nil
 	}
-	return 0, "", false
+	return 0, 0, "", false
+}
+
+// fileName returns the name of a descriptor with a prefix. The first file of a device has the
+// name that the file of a device without tables has.
+func fileName(prefix string, id uint32, number int) string {
+	if number == 0 {
+		return fmt.Sprint(prefix, id)
+	}
+	return fmt.Sprint(prefix, id, "/", number)
 }
 
 // passOn adds everything for the next server to its task and descriptors.
@@ -95,18 +112,18 @@ func (p predecessor) passOn(task *manyTask, files descriptors) {
 			task.Until[id] = h.holder.Until
 			files[fmt.Sprint(leaseFile, id)] = h.holder.Conn
 		}
-		if h.passed != nil {
-			files[fmt.Sprint(openFile, id)] = h.passed.File
-			files[fmt.Sprint(deviceLockFile, id)] = h.passed.Lock
+		for i, passed := range h.passed {
+			files[fileName(openFile, id, i)] = passed.File
+			files[fileName(deviceLockFile, id, i)] = passed.Lock
 		}
 		files[fmt.Sprint(deviceFile, id)] = h.path
 	}
 }
 
 // addOwn adds this server's open files and holders.
-func (p predecessor) addOwn(passed map[uint32]loop.Passed, holders map[uint32]control.Holder) {
+func (p predecessor) addOwn(passed map[uint32][]loop.Passed, holders map[uint32]control.Holder) {
 	for id, own := range passed {
-		h := had{passed: &own}
+		h := had{passed: own}
 		if holder, found := holders[id]; found {
 			h.holder = &holder
 		}

@@ -109,6 +109,11 @@ func (s *many) openPath(path string) (*os.File, error) {
 	return loop.OpenPathIn(s.files[rootFile], path)
 }
 
+// openTableDevice is openPath for a device of a table.
+func (s *many) openTableDevice(device string) (*os.File, error) {
+	return loop.OpenTableDeviceIn(s.files[rootFile], device)
+}
+
 // unrecovered has the devices that this server was to take over and could not.
 type unrecovered struct {
 	mu   sync.Mutex // protects byID

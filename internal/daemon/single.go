@@ -146,7 +146,7 @@ func (s *single) tableFiles() (files []*os.File) {
 func (s *single) open(ctl *ublk.Control, file *os.File, files []*os.File) (*loop.Device, error) {
 	limit := transfer.MaxKeyBytes
 	if s.config.Table != "" {
-		limit = maxTableKeys
+		limit = loop.MaxTableKeyBytes
 	}
 	key, err := receiveKey(s.files[keyFile], limit)
 	if err != nil {
@@ -192,9 +192,6 @@ func (s *single) logger(id uint32) *logger {
 	}
 	return noLogger()
 }
-
-// maxTableKeys is the size of a pipe, which the keys of a table fit in.
-const maxTableKeys = 64 << 10
 
 // receiveKey reads the key, of at most limit bytes, from a descriptor. It returns nil without a descriptor.
 func receiveKey(f *os.File, limit int) (*transfer.Secret, error) {

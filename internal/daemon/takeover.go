@@ -28,12 +28,7 @@ func newTakeover(device *loop.Status, had had) *takeover {
 func (t *takeover) attempt(s *many) error {
 	t.busy <- struct{}{}
 	defer t.leave()
-	file, done, err := t.file(s)
-	if err != nil {
-		return err
-	}
-	defer done()
-	status, err := s.devices.Recover(t.device.ID, file, loop.RecoverOptions{Passed: t.had.passed, DiskSequence: &t.device.DiskSequence})
+	status, err := t.recover(s)
 	if err == nil || errors.Is(err, loop.ErrServed) {
 		t.had.passed = nil // the device owns it
 	}
@@ -58,17 +53,50 @@ func (t *takeover) close() {
 	t.had.close()
 }
 
-// file returns the device's file: the one that the last server has passed, or else the
-// one at its path.
-func (t *takeover) file(s *many) (file *os.File, done func(), err error) {
+// recover takes over the device with the files that the last server has passed, or else with
+// those at their paths.
+func (t *takeover) recover(s *many) (loop.Status, error) {
+	files, done, err := t.files(s)
+	if err != nil {
+		return loop.Status{}, err
+	}
+	defer done()
+	opts := loop.RecoverOptions{Passed: t.had.passed, DiskSequence: &t.device.DiskSequence}
+	if t.device.Table != "" {
+		return s.devices.RecoverTable(t.device.ID, files, opts)
+	}
+	return s.devices.Recover(t.device.ID, files[0], opts)
+}
+
+// files returns the device's file, or those of its tables. done closes those that it opens.
+func (t *takeover) files(s *many) (files []*os.File, done func(), err error) {
 	switch {
 	case t.had.passed != nil:
-		return t.had.passed.File, func() {}, nil
+		return []*os.File{t.had.passed[0].File}, func() {}, nil
 	case t.had.path != nil:
-		return t.had.path, func() {}, nil
+		return []*os.File{t.had.path}, func() {}, nil
 	}
-	file, err = s.openPath(t.device.File)
-	return file, func() { _ = file.Close() }, err
+	done = func() {
+		for _, f := range files {
+			_ = f.Close()
+		}
+	}
+	paths := []string{t.device.File}
+	if t.device.Table != "" {
+		paths = nil
+		for _, f := range t.device.Files {
+			paths = append(paths, f.File)
+		}
+	}
+	for _, path := range paths {
+		file, err := s.openPath(path)
+		if err != nil {
+			done()
+			return nil, nil, err
+		}
+		files = append(files, file)
+	}
+	return files, done, nil
 }
 
 // isFinal reports whether another attempt would also fail.

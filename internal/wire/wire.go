@@ -8,8 +8,8 @@ import (
 )
 
 // Config returns the configuration that a request asks for. It lacks the key, which is
-// sent separately, Autoclear, which follows from the request's lease, and Table, which a
-// server of many devices does not serve.
+// sent separately, Autoclear, which follows from the request's lease, and Table, which is
+// beside the configuration in a request.
 func Config(c *client.Config) loop.Config {
 	return loop.Config{
 		ID: c.ID, ReadOnly: c.ReadOnly, Offset: c.Offset, SizeLimit: c.SizeLimit, SectorSize: c.SectorSize,

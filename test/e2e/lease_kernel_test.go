@@ -28,7 +28,12 @@ type holder struct {
 // lease asks for a device with a lease, with curl.
 func (m *many) lease(file string, config string) *holder {
 	m.b.Helper()
-	body := fmt.Sprintf(`{"file":%q,"lease":true,"config":{%s}}`, file, config)
+	return m.leaseOf(fmt.Sprintf(`{"file":%q,"lease":true,"config":{%s}}`, file, config))
+}
+
+// leaseOf sends a request for a device with a lease.
+func (m *many) leaseOf(body string) *holder {
+	m.b.Helper()
 	h := &holder{b: m.b, cmd: exec.Command("curl", "-sSfN", "--unix-socket", client.DefaultSocket, "-d", body, "http://x/v1/devices")}
 	out, err := h.cmd.StdoutPipe()
 	if err != nil {
@@ -43,7 +48,7 @@ func (m *many) lease(file string, config string) *holder {
 	}
 	if err != nil {
 		_ = h.cmd.Process.Kill()
-		m.b.Fatalf("lease of %s: %v: %s", file, err, line)
+		m.b.Fatalf("lease of %s: %v: %s", body, err, line)
 	}
 	m.b.Cleanup(h.drop)
 	return h

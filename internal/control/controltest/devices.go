@@ -2,6 +2,7 @@
 package controltest
 
 import (
+	"errors"
 	"os"
 	"slices"
 	"sync"
@@ -49,6 +50,11 @@ func (d *Devices) Add(file *os.File, cfg loop.Config) (loop.Status, error) {
 		FileDevice: identity.MajMin(st.Dev), FileInode: st.Ino,
 	}
 	return *d.devices[id], nil
+}
+
+// AddTable implements control.Devices. There are no devices of tables.
+func (*Devices) AddTable([]*os.File, loop.Config) (loop.Status, error) {
+	return loop.Status{}, errors.ErrUnsupported
 }
 
 // Remove implements control.Devices. It accepts removals by a client only, not those of a

@@ -30,6 +30,9 @@ type Options struct {
 	// Keys are the keys of the lines with the target crypt, one after another; nil if there
 	// are none. The caller closes them.
 	Keys *transfer.Secret
+	// Passed are the open files of the program that this one has replaced, each once. They
+	// are not opened again. The stack owns them, unless Open returns an error. Nil opens all.
+	Passed []backing.Passed
 }
 
 // Stack is a stack of tables with its open files and disks. It does not change.
@@ -47,12 +50,13 @@ type Stack struct {
 	zeroes     *os.File            // /dev/zero; nil if no part of the device is zero
 	transfers  []transfer.Transfer // of the lines with the target crypt
 	maxIOAsked uint32
+	passed     bool // the backings have the files of Options.Passed
 }
 
 // Open opens the files and disks of a stack, from backing.OpenPath, in the order of
 // table.Stack.Devices. An error that a line of the tables causes is a *table.StackError.
 func Open(files []*os.File, tables *table.Stack, o *Options) (*Stack, error) {
-	s := &Stack{tables: tables, maxIOAsked: o.MaxIOBytes}
+	s := &Stack{tables: tables, maxIOAsked: o.MaxIOBytes, passed: o.Passed != nil}
 	s.ReadOnly = o.ReadOnly || tables.Tables[len(tables.Tables)-1].ReadOnly
 	err := s.openAll(files, o)
 	if err == nil {
@@ -62,7 +66,7 @@ func Open(files []*os.File, tables *table.Stack, o *Options) (*Stack, error) {
 		err = s.makeTransfers(o.Keys)
 	}
 	if err != nil {
-		return nil, errors.Join(err, s.Close())
+		return nil, errors.Join(err, s.GiveBack())
 	}
 	return s, nil
 }
@@ -104,7 +108,15 @@ func (s *Stack) open(file *os.File, o *Options) (*backing.Backing, error) {
 	if st.Mode&unix.S_IFMT == unix.S_IFREG {
 		opts.SectorSize = fileSector
 	}
-	return backing.Open(file, opts)
+	if o.Passed == nil {
+		return backing.Open(file, opts)
+	}
+	for _, p := range o.Passed {
+		if p.File == file {
+			return backing.Adopt(p, opts)
+		}
+	}
+	return nil, fmt.Errorf("%s was not passed: %w", file.Name(), unix.ENOENT)
 }
 
 // makePlan checks the tables against the sizes of the files and disks, and makes the plan.
@@ -165,6 +177,26 @@ func (s *Stack) Close() error {
 	}
 	s.Backings = nil
 	return errors.Join(errs...)
+}
+
+// Pass returns the open files for the program that replaces this one, each once. The stack
+// still owns them.
+func (s *Stack) Pass() (list []backing.Passed) {
+	for _, b := range s.Backings {
+		list = append(list, b.Pass())
+	}
+	return list
+}
+
+// GiveBack is Close for a stack that does not serve the device: the caller owns the files of
+// Options.Passed again.
+func (s *Stack) GiveBack() error {
+	if s.passed {
+		for _, b := range s.Backings {
+			b.Disown()
+		}
+	}
+	return s.Close()
 }
 
 // Unlock is backing.Backing.Unlock for each file and disk.

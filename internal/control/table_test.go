@@ -1,0 +1,96 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/loop"
+)
+
+// The client opens the files of a table and reads the keys, and the server gets them as
+// descriptors, in the order of the text. Each device keeps its path.
+func TestClientTable(t *testing.T) {
+	s := newStand(t)
+	var files client.Files
+	paths := []string{file(t, "first"), file(t, "second"), file(t, "third")}
+	for _, path := range paths {
+		f, err := loop.OpenPath(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = f.Close() }()
+		files.Table = append(files.Table, f)
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	keys := strings.Repeat("keys", 250) // longer than any single key
+	var err error
+	if files.Key, err = os.Open(file(t, keys)); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = files.Key.Close() }()
+	text := "0 8 linear a 0\n8 8 linear b<>&\"\\ 0\n16 8 linear c 0"
+	lease, err := client.New(s.socket).Add(context.Background(), client.AddRequest{Table: text}, files)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lease.Close()
+	d := s.devices
+	if want := text + "\n"; d.content != "firstsecondthird" || d.key != keys || lease.Device.Table != want || d.configs[0].Table != want {
+		t.Errorf("content %q, key %q, device %+v", d.content, d.key, lease.Device)
+	}
+	for i, f := range lease.Device.Files {
+		if f.File != paths[i] {
+			t.Errorf("file %d is %s, not %s", i, f.File, paths[i])
+		}
+	}
+}
+
+// A client can send the longest text that a table may have.
+func TestClientLongTable(t *testing.T) {
+	s := newStand(t)
+	long := "#" + strings.Repeat("<", 1<<20-10) + "\n0 8 zero"
+	lease, err := client.New(s.socket).Add(context.Background(), client.AddRequest{Table: long}, client.Files{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	lease.Close()
+}
+
+// A request for tables is refused if it contradicts itself, or the tables are wrong.
+func TestTableRequests(t *testing.T) {
+	s := newStand(t)
+	path := file(t, "content")
+	linear := fmt.Sprintf("0 8 linear %s 0", path)
+	for _, tt := range []struct {
+		body   string
+		status int
+		answer string // a part of it
+	}{
+		{fmt.Sprintf(`{"table":%q,"config":{"read_only":true}}`, linear), 201, `"table":"` + linear},
+		{`{"table":"0 8 zero"}`, 201, ""},
+		{fmt.Sprintf(`{"table":%q,"file":%q}`, linear, path), 400, "invalid"},
+		{fmt.Sprintf(`{"file":%q,"files":[{"file":%q}]}`, path, path), 400, "invalid"},
+		{fmt.Sprintf(`{"table":%q,"files":[{"file":%q}]}`, linear, path), 400, "invalid"},
+		{fmt.Sprintf(`{"table":%q,"files":[{"flie":""}]}`, linear), 400, "flie"},
+		{fmt.Sprintf(`{"table":%q,"descriptors":["file"]}`, linear), 400, "0 came"},
+		{`{"table":"0 8 linear /nonexistent 0"}`, 400, `line 1: linear: device \"/nonexistent\"`},
+		{`{"table":"0 8"}`, 400, "line 1: "},
+		{`{"table":"0 8 thin /x 0"}`, 400, "line 1: thin: "},
+		{fmt.Sprintf(`{"table":"0 8 crypt aes-xts-plain64 %s 0 /x 0"}`, strings.Repeat("01", 32)), 400, "line 1: crypt: key: key in the text"},
+		{fmt.Sprintf(`{"table":"#%s"}`, strings.Repeat(" ", 1<<20)), 400, "limit exceeded"},
+	} {
+		status, answer := s.send(t, post(tt.body))
+		if status != tt.status || !strings.Contains(answer, tt.answer) {
+			t.Errorf("%.100s: %d %s, want %d with %q", tt.body, status, answer, tt.status, tt.answer)
+		}
+	}
+	if n := len(s.devices.configs); n != 2 || !s.devices.configs[0].ReadOnly || s.devices.configs[0].OnCrash != loop.CrashReissue {
+		t.Errorf("made %d devices with %+v", n, s.devices.configs)
+	}
+}

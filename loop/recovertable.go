@@ -1,0 +1,141 @@
+package loop
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/hint"
+	"github.com/ublk-loop/ublk-loop/internal/identity"
+	"github.com/ublk-loop/ublk-loop/loop/internal/filelock"
+	"github.com/ublk-loop/ublk-loop/loop/internal/stack"
+	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
+	"github.com/ublk-loop/ublk-loop/ublk"
+)
+
+// RecoverTable is Recover for a device of tables. files are from OpenPath, in the order of
+// Status.Files, and must be the same files and disks. opts.Key has the keys of all lines with
+// the target crypt, one after another.
+func RecoverTable(ctl *ublk.Control, id uint32, files []*os.File, opts RecoverOptions) (*Device, error) {
+	return recoverTableOn(ctl, id, files, opts, nil)
+}
+
+func recoverTableOn(ctl *ublk.Control, id uint32, files []*os.File, opts RecoverOptions, shared *threads) (*Device, error) {
+	if opts.Key != nil {
+		defer opts.Key.Close()
+	}
+	lock, err := statefile.Acquire(id)
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Release()
+	d, err := recoverTable(ctl, id, files, opts, shared)
+	if err != nil {
+		return nil, fmt.Errorf("recover %s: %w", ublk.BlockPath(id), err)
+	}
+	return d, nil
+}
+
+func recoverTable(ctl *ublk.Control, id uint32, files []*os.File, opts RecoverOptions, shared *threads) (*Device, error) {
+	saved, err := recoverable(ctl, id)
+	if err == nil && isAnother(id, opts.DiskSequence) {
+		err = errReplaced
+	}
+	if err != nil {
+		return nil, err
+	}
+	params, err := ctl.Params(id)
+	if err == nil && opts.Passed != nil {
+		files, err = saved.filesAmong(opts.Passed)
+	}
+	if err != nil {
+		return nil, err
+	}
+	cfg := saved.Config
+	cfg.Key = opts.Key
+	s, err := openFreedStack(files, &cfg, opts.Passed)
+	if err != nil {
+		return nil, err
+	}
+	d := &Device{stack: s, storage: s, many: shared != nil, status: *saved.Status}
+	d.status.PID, d.status.Limits = os.Getpid(), limitsOf(&params)
+	if err = saved.checkStack(s, params.Size); err == nil {
+		err = d.takeOverStack(ctl, saved, shared)
+	}
+	if errors.Is(err, ublk.ErrServed) {
+		return nil, hint.Add(err, "it can be recovered when this server has ended") // see recoverDevice
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.GiveBack())
+	}
+	d.background.Go(func() { s.DropCache(d.closed.Load) })
+	return d, nil
+}
+
+// takeOverStack makes this process the server, with the opened stack. It removes the locks of
+// the last server: a volume that was activated again is the same disk with another lock.
+func (d *Device) takeOverStack(ctl *ublk.Control, saved *state, shared *threads) error {
+	for _, f := range saved.files() {
+		if _, err := filelock.Forget(statefile.LockDir, f); err != nil {
+			return err
+		}
+	}
+	s := d.stack
+	saved.Files = stackFiles(s) // a disk may have a new path and number
+	d.status.Files = statusFiles(saved.Files)
+	parts := s.Parts(saved.Status.Depth)
+	opts := ublk.RecoverOptions{Files: s.Files(), Parts: parts, Threads: shared.of(saved.Status.BufferMode, s.Backings...)}
+	return d.takeOver(ctl, saved, opts, &stack.Target{Stack: s, Parts: parts})
+}
+
+// filesAmong returns the files of the device's tables, in order, from those that the last
+// program has passed. It returns an error that wraps ESTALE if one is missing.
+func (s *state) filesAmong(passed []Passed) (files []*os.File, err error) {
+	objects := make([]identity.File, len(passed))
+	for i := range passed {
+		if objects[i], err = identity.Of(passed[i].File); err != nil {
+			return nil, err
+		}
+	}
+	for i := range s.Files {
+		n := slices.IndexFunc(objects, s.Files[i].Object.Is)
+		if n < 0 {
+			return nil, fmt.Errorf("%s was not passed on: %w", s.Files[i].Path, unix.ESTALE)
+		}
+		files = append(files, passed[n].File)
+	}
+	return files, nil
+}
+
+// openFreedStack opens the files and disks when the last server has released them. It takes
+// over those that were passed.
+func openFreedStack(files []*os.File, cfg *Config, passed []Passed) (*stack.Stack, error) {
+	deadline := time.Now().Add(backingTimeout)
+	for pause := firstPause; ; pause = min(2*pause, longestPause) {
+		s, err := openStack(files, cfg, passed)
+		if !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.EAGAIN) || time.Now().After(deadline) {
+			return s, err
+		}
+		<-time.After(pause)
+	}
+}
+
+// checkStack returns an error if the files or the keys are not those of the device.
+func (s *state) checkStack(opened *stack.Stack, size uint64) error {
+	for i, b := range opened.Devices() {
+		if i >= len(s.Files) || !b.Identity.Is(s.Files[i].Object) {
+			return fmt.Errorf("%s is another file or disk than the device was made of: %w", b.Path, unix.ESTALE)
+		}
+	}
+	switch {
+	case opened.Size != size:
+		return fmt.Errorf("tables of %d bytes for a device of %d: %w", opened.Size, size, unix.EINVAL)
+	case opened.KeyCheck(checkSector) != s.KeyCheck:
+		return fmt.Errorf("not the keys that the device was made with: %w", unix.EKEYREJECTED)
+	}
+	return nil
+}
