@@ -26,7 +26,8 @@ const endTimeout = 5 * time.Second
 // attached is a device that is removed when this process ends, unless it is mounted then.
 type attached struct {
 	*client.Held
-	fs fileSystem
+	number uint64
+	fs     fileSystem
 }
 
 // attach asks the server for a device of the image, and detects its file system. It
@@ -39,7 +40,9 @@ func (m *Maker) attach(image *os.File, r *rootfs) (*attached, error) {
 		return nil, fmt.Errorf("%s: %w", r.image, err)
 	}
 	a := &attached{Held: held}
-	a.fs, err = r.probe(held.Disk())
+	if a.number, err = numberOf(held.Disk()); err == nil {
+		a.fs, err = r.probe(held.Disk())
+	}
 	switch {
 	case held.LeaseHasEnded():
 		err = client.ErrLost

@@ -68,14 +68,14 @@ func ownerOf(dir, file *os.File) (uint32, error) {
 
 func (b *bundle) close() { _ = b.dir.Close() }
 
-// setRoot sets the path of the container's root.
-func (b *bundle) setRoot(path string) error {
-	text, err := editConfig(b.text, func(c object) error { return c.setRoot(path) })
+// edit edits the configuration.
+func (b *bundle) edit(edit func(object) error) error {
+	text, err := editConfig(b.text, edit)
 	if err == nil {
 		err = b.write(text)
 	}
 	if err != nil {
-		return fmt.Errorf("set the root in %s: %w", b.name, err)
+		return fmt.Errorf("change %s: %w", b.name, err)
 	}
 	return nil
 }

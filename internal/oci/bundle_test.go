@@ -52,6 +52,8 @@ func TestOpenBundle(t *testing.T) {
 	}
 }
 
+func newRoot(c object) error { return c.setRoot("/new") }
+
 // Only the path changes. Numbers and unknown fields stay.
 func TestWithRoot(t *testing.T) {
 	for config, want := range map[string]string{
@@ -60,13 +62,13 @@ func TestWithRoot(t *testing.T) {
 		`{"root":null}`:            `{"root":{"path":"/new"}}`,
 		`{"root":{"path":"/new"}}`: `{"root":{"path":"/new"}}`,
 	} {
-		got, err := editConfig([]byte(config), func(c object) error { return c.setRoot("/new") })
+		got, err := editConfig([]byte(config), newRoot)
 		if err != nil || string(got) != want+"\n" {
 			t.Errorf("%s becomes\n%s, error %v, want\n%s", config, got, err, want)
 		}
 	}
 	for _, config := range []string{`null`, `{"root":[]}`, `x`} {
-		if got, err := editConfig([]byte(config), func(c object) error { return c.setRoot("/new") }); err == nil {
+		if got, err := editConfig([]byte(config), newRoot); err == nil {
 			t.Errorf("%s becomes %s", config, got)
 		}
 	}
@@ -78,7 +80,7 @@ func TestSetRoot(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(filepath.Dir(path), ".config.json.ublk-loop"), []byte("x"), 0o400); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.setRoot("/new"); err != nil {
+	if err := b.edit(newRoot); err != nil {
 		t.Fatal(err)
 	}
 	text, err := os.ReadFile(path)
@@ -117,7 +119,7 @@ func TestSetRootKeepsModeAndOwner(t *testing.T) {
 		if err := unix.Stat(path, &before); err != nil {
 			t.Fatal(err)
 		}
-		if err := b.setRoot("/new"); err != nil {
+		if err := b.edit(newRoot); err != nil {
 			t.Fatal(err)
 		}
 		if err := unix.Stat(path, &after); err != nil {
@@ -140,7 +142,7 @@ func TestSetRootFails(t *testing.T) {
 	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: 20, Max: old.Max}); err != nil {
 		t.Fatal(err)
 	}
-	err := b.setRoot("/new")
+	err := b.edit(newRoot)
 	if restoreErr := unix.Setrlimit(unix.RLIMIT_FSIZE, &old); restoreErr != nil {
 		t.Fatal(restoreErr)
 	}
@@ -164,7 +166,7 @@ func TestSetRootOfLink(t *testing.T) {
 	}
 	b := openBundle(&call{bundle: dir})
 	defer b.close()
-	if err := b.setRoot("/new"); !errors.Is(err, unix.EINVAL) {
+	if err := b.edit(newRoot); !errors.Is(err, unix.EINVAL) {
 		t.Errorf("error %v", err)
 	}
 	if text, err := os.ReadFile(real); err != nil || string(text) != plainConfig {
@@ -185,7 +187,7 @@ func TestSetRootWaitsForAnotherWriter(t *testing.T) {
 		t.Fatal(err)
 	}
 	done := make(chan error, 1)
-	go func() { done <- b.setRoot("/new") }() // ends when the other lock ends
+	go func() { done <- b.edit(newRoot) }() // ends when the other lock ends
 	for deadline := time.Now().Add(10 * time.Second); !isAwaited(t, other); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) || len(done) > 0 {
 			t.Fatal("nothing waits for the lock")

@@ -82,20 +82,23 @@ func (o object) setRoot(path string) error {
 
 // addHook appends a hook to the hooks of a moment in the container's life.
 func (o object) addHook(moment string, h hook) error {
-	return o.editMember("hooks", func(hooks object) error {
-		var entries []json.RawMessage
-		if hooks[moment] != nil {
-			if err := json.Unmarshal(hooks[moment], &entries); err != nil {
-				return fmt.Errorf("%s: %w", moment, err)
-			}
+	return o.editMember("hooks", func(hooks object) error { return hooks.appendTo(moment, h) })
+}
+
+// appendTo appends an entry to a list. It makes the list if it does not exist.
+func (o object) appendTo(list string, entry any) error {
+	var entries []json.RawMessage
+	if o[list] != nil {
+		if err := json.Unmarshal(o[list], &entries); err != nil {
+			return fmt.Errorf("%s: %w", list, err)
 		}
-		entry, err := plainJSON(h)
-		if err != nil {
-			return err
-		}
-		hooks[moment], err = plainJSON(append(slices.Clip(entries), entry))
+	}
+	text, err := plainJSON(entry)
+	if err != nil {
 		return err
-	})
+	}
+	o[list], err = plainJSON(append(slices.Clip(entries), text))
+	return err
 }
 
 // editMember edits a member object. It makes the member if it does not exist.

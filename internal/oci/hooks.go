@@ -88,8 +88,10 @@ func (h *Hooks) supply(text []byte, c *config, out io.Writer) error {
 		return err
 	}
 	var tree *os.File
-	a, err := h.makeRoot(c.Annotations, func() error {
+	var root *readyRoot
+	a, err := h.makeRoot(c.Annotations, func(ready *readyRoot) error {
 		var err error
+		root = ready
 		tree, err = openTree()
 		return err
 	})
@@ -103,7 +105,7 @@ func (h *Hooks) supply(text []byte, c *config, out io.Writer) error {
 	}
 	_ = tree.Close() // a placed mount stays, another one ends
 	if err == nil {
-		err = h.tell(text, name, out)
+		err = h.tell(text, name, root, out)
 		if err != nil {
 			err = errors.Join(err, removeMount(name))
 		}
@@ -117,12 +119,12 @@ func (h *Hooks) supply(text []byte, c *config, out io.Writer) error {
 }
 
 // tell writes the configuration with the mount as its root.
-func (h *Hooks) tell(text []byte, name string, out io.Writer) error {
+func (h *Hooks) tell(text []byte, name string, root *readyRoot, out io.Writer) error {
 	if !utf8.ValidString(h.Program) {
 		return fmt.Errorf("program %q: not UTF-8, so that JSON cannot name it: %w", h.Program, unix.EINVAL)
 	}
 	text, err := editConfig(text, func(c object) error {
-		if err := c.setRoot(hookMountPath(name)); err != nil {
+		if err := root.tell(c, hookMountPath(name)); err != nil {
 			return err
 		}
 		for _, moment := range []string{"poststart", "poststop"} {

@@ -46,12 +46,12 @@ func TestTell(t *testing.T) {
 	)
 	h := &Hooks{Program: "/bin/x"}
 	var out bytes.Buffer
-	if err := h.tell([]byte(before), name, &out); err != nil || out.String() != want {
+	if err := h.tell([]byte(before), name, &readyRoot{}, &out); err != nil || out.String() != want {
 		t.Errorf("%s\nbecomes\n%s, error %v, want\n%s", before, out.String(), err, want)
 	}
 	for _, config := range []string{`null`, `{"hooks":[]}`, `{"hooks":{"poststop":{}}}`} {
 		out.Reset()
-		if err := h.tell([]byte(config), name, &out); err == nil || out.Len() > 0 {
+		if err := h.tell([]byte(config), name, &readyRoot{}, &out); err == nil || out.Len() > 0 {
 			t.Errorf("%s becomes %s", config, out.String())
 		}
 	}

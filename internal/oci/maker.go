@@ -14,11 +14,25 @@ type Maker struct {
 	Requester Requester
 }
 
+// readyRoot is a root directory that is mounted for its container.
+type readyRoot struct {
+	device uint64 // number of the device, which has no other before it is gone
+	limits []ioLimit
+}
+
+// tell writes the root directory at a path into the container's configuration.
+func (r *readyRoot) tell(c object, path string) error {
+	if err := c.setRoot(path); err != nil {
+		return err
+	}
+	return c.limitIO(r.device, r.limits)
+}
+
 // makeRoot makes the root directory that the annotations ask for, at rootPlace in a new
 // mount namespace, and calls a function there. It returns the device. The server removes
 // the device after the end of the lease, when it is not mounted. If makeRoot or the
 // function fails, nothing is left.
-func (m *Maker) makeRoot(annotations map[string]string, use func() error) (*attached, error) {
+func (m *Maker) makeRoot(annotations map[string]string, use func(*readyRoot) error) (*attached, error) {
 	r, err := parseRootfs(annotations)
 	if err != nil {
 		return nil, err
@@ -42,7 +56,7 @@ func (m *Maker) makeRoot(annotations map[string]string, use func() error) (*atta
 			if err != nil {
 				return fmt.Errorf("%s: %w", r.image, err)
 			}
-			return use()
+			return use(&readyRoot{a.number, r.limits})
 		})
 	}
 	if err != nil {

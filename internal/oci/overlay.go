@@ -28,7 +28,7 @@ func parseOverlay(value string) (overlay, error) {
 	kind, rest, _ := strings.Cut(value, ":")
 	switch kind {
 	case overlayTmpfs:
-		size, err := parseTmpfsSize(rest)
+		size, err := parseBytes(rest)
 		return overlay{kind: kind, size: size}, err
 	case overlayDir:
 		return overlay{kind: kind, dir: rest}, checkPath(rest)

@@ -24,31 +24,52 @@ type rootfs struct {
 	options mountOptions
 	overlay overlay
 	subdir  string // directory in the image, "" for the image's root
+	limits  []ioLimit
 }
 
 // fsTypes lists the supported file systems.
 var fsTypes = []string{ext4, xfs, erofs, squashfs}
 
+// annotation is an annotation without its prefix.
+type annotation struct {
+	name, value string // value is the default, until one is given
+	parse       func(value string) error
+}
+
+// annotations lists all annotations, in the order in which they are parsed.
+func (r *rootfs) annotations() []annotation {
+	return []annotation{
+		{"image", "", r.parseImage},
+		{"fstype", "auto", r.parseFSType},
+		{"options", "ro", r.parseOptions},
+		{"overlay", "none", r.parseOverlay},
+		{"subdir", "/", r.parseSubdir},
+		{"io.rbps", unlimited, r.limitBytes("throttleReadBpsDevice")},
+		{"io.wbps", unlimited, r.limitBytes("throttleWriteBpsDevice")},
+		{"io.riops", unlimited, r.limitOperations("throttleReadIOPSDevice")},
+		{"io.wiops", unlimited, r.limitOperations("throttleWriteIOPSDevice")},
+	}
+}
+
 // parseRootfs parses the annotations. It returns an error that wraps EINVAL for an
 // invalid value and for an unknown key, because its author expects an effect.
 func parseRootfs(annotations map[string]string) (*rootfs, error) {
 	r := &rootfs{}
-	values := map[string]string{"options": "ro", "fstype": "auto", "overlay": "none", "subdir": "/"}
+	list := r.annotations()
 	for key, value := range annotations {
 		name, ours := strings.CutPrefix(key, prefix)
-		if _, known := values[name]; ours && !known && name != "image" {
+		if !ours {
+			continue
+		}
+		i := slices.IndexFunc(list, func(a annotation) bool { return a.name == name })
+		if i < 0 {
 			return nil, fmt.Errorf("annotation %s: unknown: %w", key, unix.EINVAL)
 		}
-		if ours {
-			values[name] = value
-		}
+		list[i].value = value
 	}
-	for _, p := range []struct {
-		name  string
-		parse func(string) error
-	}{{"image", r.parseImage}, {"fstype", r.parseFSType}, {"options", r.parseOptions}, {"overlay", r.parseOverlay}, {"subdir", r.parseSubdir}} {
-		if err := p.parse(values[p.name]); err != nil {
-			return nil, fmt.Errorf("annotation %s%s: %q: %w", prefix, p.name, values[p.name], err)
+	for _, a := range list {
+		if err := a.parse(a.value); err != nil {
+			return nil, fmt.Errorf("annotation %s%s: %q: %w", prefix, a.name, a.value, err)
 		}
 	}
 	return r, nil

@@ -3,6 +3,8 @@ package oci
 import (
 	"errors"
 	"maps"
+	"math"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -35,6 +37,10 @@ func TestParseRootfs(t *testing.T) {
 		{asked("overlay", "tmpfs:64m"), rootfs{image: "/i/a.img", options: plain, overlay: overlay{kind: "tmpfs", size: 64 << 20}}},
 		{asked("overlay", "tmpfs:1048576"), rootfs{image: "/i/a.img", options: plain, overlay: overlay{kind: "tmpfs", size: 1048576}}},
 		{asked("overlay", "dir:/var/x"), rootfs{image: "/i/a.img", options: plain, overlay: overlay{kind: "dir", dir: "/var/x"}}},
+		{asked("io.rbps", "1m", "io.wbps", "2097152", "io.riops", "100", "io.wiops", "max"), rootfs{image: "/i/a.img", options: plain, limits: []ioLimit{
+			{"throttleReadBpsDevice", 1 << 20}, {"throttleWriteBpsDevice", 2 << 20}, {"throttleReadIOPSDevice", 100},
+		}}},
+		{asked("io.wiops", "4294967294", "io.rbps", "max"), rootfs{image: "/i/a.img", options: plain, limits: []ioLimit{{"throttleWriteIOPSDevice", math.MaxUint32 - 1}}}},
 	} {
 		got, err := parseRootfs(tt.annotations)
 		if err != nil || !reflect.DeepEqual(*got, tt.want) {
@@ -95,6 +101,17 @@ var refusedRootfs = [][]string{
 	{"overlay", "dir:/a/../b"},
 	{"overlay", "nfs:/x"},
 	{"overlay", "tmpfs:1m", "options", "rw"},
+	{"io.rbps", ""},
+	{"io.rbps", "0"},
+	{"io.rbps", "-1"},
+	{"io.rbps", "1mb"},
+	{"io.wbps", "18446744073709551616"},
+	{"io.riops", "0"},
+	{"io.riops", "1k"},
+	{"io.riops", "4294967295"},
+	{"io.wiops", "Max"},
+	{"io.wiops", "1 rbps=2"},
+	{"io.weight", "100"},
 	{"subdir", ""},
 	{"subdir", "usr"},
 	{"subdir", "/usr/.."},
@@ -102,6 +119,30 @@ var refusedRootfs = [][]string{
 	{"optoins", "ro"},
 	{"", "x"},
 	{"image.x", "y"},
+}
+
+// The documented table has exactly the annotations, with their defaults.
+func TestAnnotationsAreDocumented(t *testing.T) {
+	text, err := os.ReadFile("../../docs/containers.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(text), "| `dev.ublk-loop.rootfs.` |")
+	table, _, _ = strings.Cut(table, "\n\n")
+	documented := map[string]string{}
+	for _, row := range strings.Split(table, "\n")[2:] {
+		cells := strings.Split(row, " | ")
+		for name := range strings.SplitSeq(strings.TrimPrefix(cells[0], "| "), ", ") {
+			documented[strings.Trim(name, "`")] = strings.Trim(cells[2], "` |")
+		}
+	}
+	parsed := map[string]string{"image": "required"}
+	for _, a := range (&rootfs{}).annotations()[1:] {
+		parsed[a.name] = a.value
+	}
+	if !maps.Equal(parsed, documented) {
+		t.Errorf("documented are %q, parsed are %q", documented, parsed)
+	}
 }
 
 func TestParseRootfsRefuses(t *testing.T) {

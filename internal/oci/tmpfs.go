@@ -10,20 +10,20 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/bytesize"
 )
 
-// parseTmpfsSize parses a size as in tmpfs(5): a number with at most one of the suffixes
-// k, m and g. It refuses sizes that the kernel would misunderstand: 0, which means no
-// limit, and a number that overflows.
-func parseTmpfsSize(text string) (uint64, error) {
+// parseBytes parses a number of bytes as in tmpfs(5): a number with at most one of the
+// suffixes k, m and g. It refuses numbers that the kernel would misunderstand: 0, which
+// means no limit for a tmpfs, and a number that overflows.
+func parseBytes(text string) (uint64, error) {
 	digits := strings.TrimRight(text, "kKmMgG")
 	if len(text)-len(digits) > 1 || digits == "" || strings.Trim(digits, "0123456789") != "" {
-		return 0, fmt.Errorf("the size is not a number of bytes, with an optional suffix k, m or g: %w", unix.EINVAL)
+		return 0, fmt.Errorf("not a number of bytes, with an optional suffix k, m or g: %w", unix.EINVAL)
 	}
 	bytes, err := bytesize.Parse(text)
 	if err != nil {
-		return 0, fmt.Errorf("the size is %w: %w", err, unix.EINVAL)
+		return 0, fmt.Errorf("the number of bytes is %w: %w", err, unix.EINVAL)
 	}
 	if bytes == 0 {
-		return 0, fmt.Errorf("a size of 0 would mean no limit: %w", unix.EINVAL)
+		return 0, fmt.Errorf("0 would mean no limit: %w", unix.EINVAL)
 	}
 	return bytes, nil
 }
@@ -34,7 +34,7 @@ type Size uint64
 // UnmarshalText parses a size such as "512m". It returns an error for 0, which would
 // allow no writes.
 func (s *Size) UnmarshalText(text []byte) error {
-	bytes, err := parseTmpfsSize(string(text))
+	bytes, err := parseBytes(string(text))
 	*s = Size(bytes)
 	return err
 }

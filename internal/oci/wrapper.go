@@ -79,8 +79,8 @@ func (w *Wrapper) execute(args []string) error {
 // start makes a container's root directory, and executes the runtime in its namespace.
 func (w *Wrapper) start(b *bundle, args []string) error {
 	w.Requester.Owner = &b.owner
-	_, err := w.makeRoot(b.config.Annotations, func() error {
-		if err := b.setRoot(rootPlace); err != nil {
+	_, err := w.makeRoot(b.config.Annotations, func(root *readyRoot) error {
+		if err := b.edit(func(c object) error { return root.tell(c, rootPlace) }); err != nil {
 			return err
 		}
 		return errors.Join(w.execute(args), b.restore())

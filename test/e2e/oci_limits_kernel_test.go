@@ -1,0 +1,85 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ublk-loop/ublk-loop/client"
+)
+
+// Annotations limit a container's I/O on its device, and leave containers without them
+// alone.
+func TestKernelOCIIOLimits(t *testing.T) {
+	eachRuntime(t, "", func(w *wrapped) {
+		image := w.largeImage()
+		w.limitsIO(w.bundle(asked{"image": image, "io.rbps": "1m", "io.wiops": "500"}, "sleep", "1000"))
+		w.refuses(w.bundle(asked{"image": image, "io.rbps": "0"}, "true"), "io.rbps", "0 would mean no limit")
+	})
+}
+
+// The hooks set the same limits.
+func TestKernelHookIOLimits(t *testing.T) {
+	withRuntimes(t, []string{"crun"}, hooked, byHooks(func(w *wrapped) {
+		bundle := w.bundle(asked{"image": w.largeImage(), "io.rbps": "1m", "io.wiops": "500"}, "sleep", "1000")
+		w.precreate(bundle)
+		w.limitsIO(bundle)
+	}))
+}
+
+// largeMiB is the size of a file in largeImage that a limit of 1 MiB/s delays.
+const largeMiB = 3
+
+func (w *wrapped) largeImage() string {
+	w.Helper()
+	tree := rootTree(w, "x")
+	w.write(filepath.Join(tree, "large"), strings.Repeat("x", largeMiB<<20), 0o644)
+	return w.imageOf("ext4", tree)
+}
+
+// limitsIO checks that the container of a bundle reads at most 1 MiB a second from its
+// device and writes at most 500 times.
+func (w *wrapped) limitsIO(bundle string) {
+	w.Helper()
+	if r := w.calls("run", "--detach", "--bundle", bundle, "limited"); r.status != 0 {
+		w.Fatalf("run: %s", r.err)
+	}
+	var devices []client.Device
+	w.decode(w.server.curl("-f", "http://x/v1/devices"), &devices)
+	if len(devices) != 1 {
+		w.Fatalf("devices %+v", devices)
+	}
+	want := devices[0].MajMin + " rbps=1048576 wbps=max riops=max wiops=500\n"
+	if got := w.ioMax(w.pid("limited")); got != want {
+		w.Errorf("io.max is %q, want %q", got, want)
+	}
+	start := time.Now()
+	r := w.calls("exec", "limited", "dd", "if=/large", "of=/dev/null", "iflag=direct", "bs=64K")
+	if took := time.Since(start); r.status != 0 || took < (largeMiB-1)*time.Second {
+		w.Errorf("%d MiB take %v with 1 MiB/s, status %d: %s", largeMiB, took, r.status, r.err)
+	}
+	_ = w.calls("kill", "limited", "KILL")
+	w.nothingLeft()
+	w.forget("limited")
+}
+
+// ioMax returns io.max of the cgroup of a process.
+func (w *wrapped) ioMax(pid int) string {
+	w.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	if err != nil {
+		w.Fatal(err)
+	}
+	group, isV2 := strings.CutPrefix(strings.TrimSpace(string(text)), "0::")
+	if !isV2 {
+		w.Fatalf("process %d is in the cgroups %s", pid, text)
+	}
+	max, err := os.ReadFile("/sys/fs/cgroup" + group + "/io.max")
+	if err != nil {
+		w.Fatal(err)
+	}
+	return string(max)
+}
