@@ -35,7 +35,7 @@ type attached struct {
 func (m *Maker) attach(image *os.File, r *rootfs) (*attached, error) {
 	ctx, cancel := context.WithTimeoutCause(context.Background(), m.Settings.AttachTimeout, errTimeout)
 	defer cancel()
-	held, err := m.acquire(ctx, image, r.options.readOnly)
+	held, err := m.acquire(ctx, image, r)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", r.image, err)
 	}
@@ -59,12 +59,11 @@ func (m *Maker) attach(image *os.File, r *rootfs) (*attached, error) {
 // acquire asks the server for a device of the image. If the image is in use, its user may
 // be a container that has just ended, whose device is about to go. acquire then tries
 // again.
-func (m *Maker) acquire(ctx context.Context, image *os.File, readOnly bool) (*client.Held, error) {
+func (m *Maker) acquire(ctx context.Context, image *os.File, r *rootfs) (*client.Held, error) {
 	c := client.New(m.Settings.Socket)
-	req := client.AddRequest{File: image.Name(), Config: client.Config{ReadOnly: readOnly}}
 	var inUse error
 	for {
-		held, err := c.Attach(ctx, req, client.Files{File: image})
+		held, err := m.request(ctx, c, image, r)
 		switch {
 		case err == nil:
 			return held, nil
@@ -80,6 +79,19 @@ func (m *Maker) acquire(ctx context.Context, image *os.File, readOnly bool) (*cl
 		case <-time.After(retryPause):
 		}
 	}
+}
+
+// request asks the server for a device of the image once.
+func (m *Maker) request(ctx context.Context, c *client.Client, image *os.File, r *rootfs) (*client.Held, error) {
+	key, err := m.Settings.OpenKey(r.encryption, m.Requester)
+	if err != nil {
+		return nil, err
+	}
+	if key != nil {
+		defer func() { _ = key.Close() }()
+	}
+	config := client.Config{ReadOnly: r.options.readOnly, Transfer: r.encryption.Transfer()}
+	return c.Attach(ctx, client.AddRequest{File: image.Name(), Config: config}, client.Files{File: image, Key: key})
 }
 
 // probe detects the file system of a device, and compares it with the requested type.

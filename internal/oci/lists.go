@@ -11,13 +11,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Lists are the directories of images. A nil list means that the settings do not have the
+// Lists are the directories of images, and the keys of images. A nil list means that the settings do not have the
 // list.
 type Lists struct {
 	AllowedImages []string `toml:"allowed_images"`
 	// WritableImages lists the directories of those allowed images that a container may
 	// write to.
 	WritableImages []string `toml:"writable_images"`
+	// AllowedKeyFiles lists the directories of key files, and AllowedKeyringKeys the
+	// descriptions of keys in the keyrings, that encrypted images may have.
+	AllowedKeyFiles    []string `toml:"allowed_key_files"`
+	AllowedKeyringKeys []string `toml:"allowed_keyring_keys"`
 }
 
 // These handlers are not named for a runtime.
@@ -60,8 +64,10 @@ func (s *Settings) lists(who Requester, kind func(Lists) []string) [][]string {
 	return lists
 }
 
-func allowedImages(l Lists) []string  { return l.AllowedImages }
-func writableImages(l Lists) []string { return l.WritableImages }
+func allowedImages(l Lists) []string   { return l.AllowedImages }
+func writableImages(l Lists) []string  { return l.WritableImages }
+func allowedKeyFiles(l Lists) []string { return l.AllowedKeyFiles }
+func allowedKeys(l Lists) []string     { return l.AllowedKeyringKeys }
 
 // mayWrite reports whether the settings allow writes to the image at a path. The path
 // alone decides, because openAllowed follows no link.
@@ -115,7 +121,9 @@ func (s *Settings) validateLists() error {
 }
 
 func (l *Lists) validate() error {
-	for key, dirs := range map[string][]string{"allowed_images": l.AllowedImages, "writable_images": l.WritableImages} {
+	for key, dirs := range map[string][]string{
+		"allowed_images": l.AllowedImages, "writable_images": l.WritableImages, "allowed_key_files": l.AllowedKeyFiles,
+	} {
 		if err := checkDirs(key, dirs); err != nil {
 			return err
 		}

@@ -25,6 +25,8 @@ type rootfs struct {
 	overlay overlay
 	subdir  string // directory in the image, "" for the image's root
 	limits  []ioLimit
+
+	encryption Encryption
 }
 
 // fsTypes lists the supported file systems.
@@ -44,6 +46,7 @@ func (r *rootfs) annotations() []annotation {
 		{"options", "ro", r.parseOptions},
 		{"overlay", "none", r.parseOverlay},
 		{"subdir", "/", r.parseSubdir},
+		{"encrypt", "none", r.parseEncryption},
 		{"io.rbps", unlimited, r.limitBytes("throttleReadBpsDevice")},
 		{"io.wbps", unlimited, r.limitBytes("throttleWriteBpsDevice")},
 		{"io.riops", unlimited, r.limitOperations("throttleReadIOPSDevice")},

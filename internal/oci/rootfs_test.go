@@ -37,6 +37,7 @@ func TestParseRootfs(t *testing.T) {
 		{asked("overlay", "tmpfs:64m"), rootfs{image: "/i/a.img", options: plain, overlay: overlay{kind: "tmpfs", size: 64 << 20}}},
 		{asked("overlay", "tmpfs:1048576"), rootfs{image: "/i/a.img", options: plain, overlay: overlay{kind: "tmpfs", size: 1048576}}},
 		{asked("overlay", "dir:/var/x"), rootfs{image: "/i/a.img", options: plain, overlay: overlay{kind: "dir", dir: "/var/x"}}},
+		{asked("encrypt", "keyring:web"), rootfs{image: "/i/a.img", options: plain, encryption: Encryption{keyKeyring, "web"}}},
 		{asked("io.rbps", "1m", "io.wbps", "2097152", "io.riops", "100", "io.wiops", "max"), rootfs{image: "/i/a.img", options: plain, limits: []ioLimit{
 			{"throttleReadBpsDevice", 1 << 20}, {"throttleWriteBpsDevice", 2 << 20}, {"throttleReadIOPSDevice", 100},
 		}}},
@@ -101,6 +102,9 @@ var refusedRootfs = [][]string{
 	{"overlay", "dir:/a/../b"},
 	{"overlay", "nfs:/x"},
 	{"overlay", "tmpfs:1m", "options", "rw"},
+	{"encrypt", ""},
+	{"encrypt", "file:key"},
+	{"encrypt", "aes"},
 	{"io.rbps", ""},
 	{"io.rbps", "0"},
 	{"io.rbps", "-1"},

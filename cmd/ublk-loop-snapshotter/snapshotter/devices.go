@@ -44,6 +44,8 @@ type wanted struct {
 	id       string // id of the snapshot
 	file     *os.File
 	readOnly bool
+
+	encryption oci.Encryption
 	// own says that only this snapshot uses the file. Any device of the file is then the
 	// snapshot's, whichever process made it.
 	own bool
@@ -108,10 +110,9 @@ func (d *devices) close() {
 func (d *devices) acquire(ctx context.Context, w *wanted) (*client.Held, error) {
 	bounded, cancel := context.WithTimeoutCause(ctx, d.settings.AttachTimeout, errTimeout)
 	defer cancel()
-	req := client.AddRequest{File: w.file.Name(), Config: client.Config{ReadOnly: w.readOnly}}
 	late := errTimeout
 	for bounded.Err() == nil {
-		h, err := d.client.Attach(bounded, req, client.Files{File: w.file})
+		h, err := d.request(bounded, w)
 		if !isConflict(err) && !errors.Is(err, client.ErrLost) {
 			return h, err
 		}
@@ -126,6 +127,19 @@ func (d *devices) acquire(ctx context.Context, w *wanted) (*client.Held, error) 
 		}
 	}
 	return nil, late
+}
+
+// request asks the server for a device once.
+func (d *devices) request(ctx context.Context, w *wanted) (*client.Held, error) {
+	key, err := d.settings.OpenKey(w.encryption, requester)
+	if err != nil {
+		return nil, fmt.Errorf("label %s: %w: %w", EncryptLabel, errdefs.ErrInvalidArgument, err)
+	}
+	if key != nil {
+		defer func() { _ = key.Close() }()
+	}
+	config := client.Config{ReadOnly: w.readOnly, Transfer: w.encryption.Transfer()}
+	return d.client.Attach(ctx, client.AddRequest{File: w.file.Name(), Config: config}, client.Files{File: w.file, Key: key})
 }
 
 // find looks for a device of the file and keeps it by opening it. It returns nil if there

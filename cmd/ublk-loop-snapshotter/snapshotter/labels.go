@@ -17,6 +17,8 @@ const (
 	ImageLabel = labelPrefix + "image"
 	// OptionsLabel holds the mount options. Without it the mount is read-only.
 	OptionsLabel = labelPrefix + "options"
+	// EncryptLabel names the key of an encrypted image file.
+	EncryptLabel = labelPrefix + "encrypt"
 
 	// refLabel names the final snapshot while a layer is unpacked. containerd sets it
 	// itself and overrides the image's value (unpack in core/unpack/unpacker.go, 2.2.9;
@@ -26,8 +28,9 @@ const (
 
 // image is an image that labels ask for.
 type image struct {
-	path    string
-	options *oci.MountOptions
+	path       string
+	options    *oci.MountOptions
+	encryption oci.Encryption
 }
 
 // imageOf returns the image that the labels ask for, or nil. It returns an error that
@@ -35,27 +38,41 @@ type image struct {
 // wraps errdefs.ErrPermissionDenied for labels on a layer, because these are annotations
 // of a manifest, whose author must not name a file of the host.
 func imageOf(labels map[string]string) (*image, error) {
+	asks := ""
 	for key := range labels {
-		if strings.HasPrefix(key, labelPrefix) && key != ImageLabel && key != OptionsLabel {
+		if !strings.HasPrefix(key, labelPrefix) {
+			continue
+		}
+		if key != ImageLabel && key != OptionsLabel && key != EncryptLabel {
 			return nil, fmt.Errorf("label %s is unknown: %w", key, errdefs.ErrInvalidArgument)
 		}
+		asks = key
 	}
-	path, isImage := labels[ImageLabel]
-	value, hasOptions := labels[OptionsLabel]
-	_, isLayer := labels[refLabel]
-	switch {
-	case isLayer && (isImage || hasOptions):
-		return nil, fmt.Errorf("label %s*: a layer of an image cannot be a file of the host: %w", labelPrefix, errdefs.ErrPermissionDenied)
-	case hasOptions && !isImage:
-		return nil, fmt.Errorf("label %s without %s: %w", OptionsLabel, ImageLabel, errdefs.ErrInvalidArgument)
-	case !isImage:
+	if asks == "" {
 		return nil, nil
 	}
-	options, err := oci.ParseOptions(value)
+	if _, isLayer := labels[refLabel]; isLayer {
+		return nil, fmt.Errorf("label %s*: a layer of an image cannot be a file of the host: %w", labelPrefix, errdefs.ErrPermissionDenied)
+	}
+	if !isImage(labels) {
+		return nil, fmt.Errorf("label %s without %s: %w", asks, ImageLabel, errdefs.ErrInvalidArgument)
+	}
+	return parseImage(labels)
+}
+
+// parseImage parses the labels of an image.
+func parseImage(labels map[string]string) (*image, error) {
+	options, err := oci.ParseOptions(labels[OptionsLabel])
 	if err != nil {
 		return nil, fmt.Errorf("label %s: %w: %w", OptionsLabel, errdefs.ErrInvalidArgument, err)
 	}
-	return &image{path, options}, nil
+	img := &image{path: labels[ImageLabel], options: options}
+	if key, encrypted := labels[EncryptLabel]; encrypted {
+		if img.encryption, err = oci.ParseEncryption(key); err != nil {
+			return nil, fmt.Errorf("label %s: %q: %w: %w", EncryptLabel, key, errdefs.ErrInvalidArgument, err)
+		}
+	}
+	return img, nil
 }
 
 // isImage reports whether the labels ask for an image.

@@ -68,16 +68,19 @@ func (s *Snapshotter) source(ctx context.Context, key string) (*source, error) {
 	return s.ownSource(ctx, &snapshot)
 }
 
+// requester is the origin of all requests for images.
+var requester = oci.Requester{Handler: oci.HandlerSnapshotter}
+
 // imageSource finds an image file of the host. A view of it is read-only.
 func (s *Snapshotter) imageSource(snapshot *storage.Snapshot, img *image) (*source, error) {
 	if snapshot.Kind == snapshots.KindView && !img.options.ReadOnly() {
 		return nil, fmt.Errorf("label %s: a view cannot be written to: %w", OptionsLabel, errdefs.ErrInvalidArgument)
 	}
-	f, err := s.settings.OpenImage(img.path, img.options, oci.Requester{Handler: oci.HandlerSnapshotter})
+	f, err := s.settings.OpenImage(img.path, img.options, requester)
 	if err != nil {
 		return nil, fmt.Errorf("label %s: %w: %w", ImageLabel, errdefs.ErrInvalidArgument, err)
 	}
-	return &source{wanted{id: snapshot.ID, file: f, readOnly: img.options.ReadOnly()}, img.options}, nil
+	return &source{wanted{id: snapshot.ID, file: f, readOnly: img.options.ReadOnly(), encryption: img.encryption}, img.options}, nil
 }
 
 // ownSource finds the file of an active snapshot, or the file of a view's parent.

@@ -87,6 +87,9 @@ func TestImageLabels(t *testing.T) {
 		{ImageLabel: image, OptionsLabel: "suid"},
 		{ImageLabel: image, labelPrefix + "other": "x"},
 		{OptionsLabel: "ro"},
+		{EncryptLabel: "file:/key"},
+		{ImageLabel: image, EncryptLabel: "aes"},
+		{ImageLabel: image, EncryptLabel: "file:" + image}, // a key that is not allowed
 	} {
 		if _, err := s.Prepare(ctx, "a", "", snapshots.WithLabels(labels)); !errdefs.IsInvalidArgument(err) {
 			t.Errorf("labels %q: %v", labels, err)
@@ -126,6 +129,7 @@ func TestImageLabelsOfLayers(t *testing.T) {
 		{ImageLabel: image, OptionsLabel: "rw"},
 		{ImageLabel: image},
 		{OptionsLabel: "rw"},
+		{EncryptLabel: "none"},
 	} {
 		labels["containerd.io/snapshot.ref"] = "sha256:0"
 		if _, err := s.Prepare(ctx, "a", "", snapshots.WithLabels(labels)); !errdefs.IsPermissionDenied(err) {
