@@ -175,8 +175,9 @@ func (d *Device) Path() string { return d.dev.BlockPath() }
 // (Resize).
 func (d *Device) Status() Status {
 	s := d.status
-	if params, err := d.dev.Params(); err == nil {
+	if params, err := d.dev.Params(); err == nil && params.Size != s.Size {
 		s.Size = params.Size
+		s.Table = sizedTable(s.Table, s.Size)
 	}
 	s.State = ublk.StateLive.String()
 	s.MajMin, s.DiskSequence = blockNumber(s.ID), blockSequence(s.ID)

@@ -128,6 +128,7 @@ func statusOf(ctl *ublk.Control, info ublk.Info) (Status, error) {
 	s.State = state.String()
 	if hung == nil {
 		s.Size, s.ReadOnly, s.Limits = params.Size, params.ReadOnly, limitsOf(&params)
+		s.Table = sizedTable(s.Table, s.Size)
 	}
 	s.OnCrash = string(onCrashOf(info.Features))
 	s.Queues, s.Depth = int(info.Queues), int(info.Depth)

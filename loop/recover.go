@@ -121,7 +121,7 @@ func recoverDevice(ctl *ublk.Control, id uint32, file *os.File, opts RecoverOpti
 func (s *state) replaceBy(b *backing.Backing) error {
 	// The descriptor that was checked names a disk by its number, and another disk may
 	// have got the number. The opened disk cannot change any more.
-	if err := s.checkIdentity(b.Identity, b.Path); err != nil {
+	if err := checkIdentity(b.Identity, s.file(), b.Path); err != nil {
 		return err
 	}
 	// A volume that was activated again is the same disk with another lock.
@@ -219,12 +219,12 @@ func (s *state) checkBacking(file *os.File, size uint64) error {
 	if err != nil {
 		return err
 	}
-	if err := s.checkIdentity(found, file.Name()); err != nil {
+	if err := checkIdentity(found, s.file(), file.Name()); err != nil {
 		return err
 	}
 	total := uint64(st.Size)
 	if st.Mode&unix.S_IFMT == unix.S_IFBLK {
-		if total, err = s.diskSize(backing.ProcPath(int(file.Fd()))); err != nil {
+		if total, err = diskSize(backing.ProcPath(int(file.Fd())), s.file(), s.Status.File); err != nil {
 			return err
 		}
 	}
@@ -236,10 +236,10 @@ func (s *state) checkBacking(file *os.File, size uint64) error {
 }
 
 // checkIdentity returns an error that wraps ESTALE if the object is not the device's file
-// or disk.
-func (s *state) checkIdentity(found identity.File, name string) error {
+// or disk, as the state has it.
+func checkIdentity(found, was identity.File, name string) error {
 	switch {
-	case found.Is(s.file()):
+	case found.Is(was):
 		return nil
 	case !found.IsDisk:
 		return fmt.Errorf("%s is another file than the device was made of: %w", name, unix.ESTALE)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -12,14 +13,17 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/internal/identity"
 	"github.com/ublk-loop/ublk-loop/internal/process"
+	"github.com/ublk-loop/ublk-loop/loop/internal/stack"
 	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
+	"github.com/ublk-loop/ublk-loop/transfer"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
 // ResizeOptions are the options of Resize.
 type ResizeOptions struct {
 	// Size is the new size in bytes; it may exceed the SizeLimit of the device. 0 means
-	// the rest of the file from the device's offset on, up to that limit.
+	// the rest of the file from the device's offset on, up to that limit. For a device of
+	// tables it means the rest of the file of the last line.
 	Size uint64
 	// DiskSequence is as in DetachOptions.
 	DiskSequence *uint64
@@ -29,9 +33,13 @@ type ResizeOptions struct {
 // serves it. Users see the new size at once. Data behind the new end of a smaller device
 // reappears when the device grows again, unless the file was truncated.
 //
-// Resize returns an error that wraps EINVAL if the size is not a number of whole sectors
-// or exceeds the file, ublk.ErrNotSupported before Linux 6.16, ENODEV if the device or
-// its server is gone, and ErrForeign for another program's device.
+// A device of tables can be resized if the last line of the served table is linear, over a file
+// or disk. The line gets another length.
+//
+// Resize returns an error that wraps EINVAL if the size is not a number of whole sectors,
+// exceeds the file, or leaves nothing of the last line of a table, errors.ErrUnsupported for
+// other tables, ublk.ErrNotSupported before Linux 6.16, ENODEV if the device or its server is
+// gone, and ErrForeign for another program's device.
 func Resize(ctl *ublk.Control, id uint32, opts ResizeOptions) error {
 	if err := resize(ctl, id, opts); err != nil {
 		return fmt.Errorf("resize %s: %w", ublk.BlockPath(id), err)
@@ -56,11 +64,7 @@ func resize(ctl *ublk.Control, id uint32, opts ResizeOptions) error {
 	if err != nil {
 		return err
 	}
-	total, err := saved.backingSize()
-	if err != nil {
-		return err
-	}
-	size, err := resizedTo(opts.Size, total, saved.Status, params.LogicalBlockSize)
+	size, err := saved.newSize(opts.Size, params.LogicalBlockSize)
 	if err != nil {
 		return err
 	}
@@ -104,6 +108,47 @@ func updateSize(ctl *ublk.Control, id uint32, size uint64) error {
 	return err
 }
 
+// newSize returns the new size of the device: the size asked for, or for 0 the size that add
+// would give.
+func (s *state) newSize(asked uint64, sectorSize uint32) (uint64, error) {
+	if s.Config.Table != "" {
+		return s.newTableSize(asked, sectorSize)
+	}
+	total, err := s.backingSize(s.file(), s.Status.File)
+	if err != nil {
+		return 0, err
+	}
+	return resizedTo(asked, total, s.Status, sectorSize)
+}
+
+// newTableSize is newSize for a device of tables, where the last line can be longer or shorter.
+func (s *state) newTableSize(asked uint64, sectorSize uint32) (uint64, error) {
+	tables, err := stack.Parse([]byte(s.Config.Table), false)
+	if err != nil {
+		return 0, err
+	}
+	last := tables.Resizable()
+	if last == nil {
+		return 0, fmt.Errorf("the last line of its table is not linear over a file or disk: %w", errors.ErrUnsupported)
+	}
+	area := last.Target.Areas(last.Length)[0]
+	number := slices.Index(tables.Devices(), area.Device)
+	if number < 0 || number >= len(s.Files) {
+		return 0, fmt.Errorf("%s is not in the state: %w", area.Device, unix.ENOENT)
+	}
+	total, err := s.backingSize(s.Files[number].Object, s.Files[number].Path)
+	if err != nil {
+		return 0, err
+	}
+	// The device as it would be if the file began where the table does.
+	start, from := last.Start<<transfer.SectorShift, area.Start<<transfer.SectorShift
+	size, err := resizedTo(asked, start+max(total, from)-from, &Status{}, sectorSize)
+	if err == nil && size <= start {
+		err = fmt.Errorf("%d bytes: the last line of the table starts at %d: %w", size, start, unix.EINVAL)
+	}
+	return size, err
+}
+
 // resizedTo returns the new size of a device in a backing of total bytes: the size asked
 // for, or for 0 the size that add would give.
 func resizedTo(asked, total uint64, s *Status, sectorSize uint32) (uint64, error) {
@@ -138,33 +183,30 @@ func (s *state) isServed() bool {
 	return err == nil && now == s.StartTime
 }
 
-// backingSize returns the current size of the file or disk. It finds the file among the
-// server's open files, so that the file's name does not matter.
-func (s *state) backingSize() (uint64, error) {
-	if s.Config.Table != "" {
-		return 0, errNoTables("resize")
-	}
+// backingSize returns the current size of a file or disk of the device, which had a path. It
+// finds the file among the server's open files, so that the file's name does not matter.
+func (s *state) backingSize(object identity.File, path string) (uint64, error) {
 	fds, err := filepath.Glob("/proc/" + strconv.Itoa(s.Status.PID) + "/fd/*")
 	if err != nil {
 		return 0, err
 	}
-	for _, path := range fds {
-		st, err := statOpen(path)
-		if err != nil || !s.Status.file().HasNumbersOf(identity.FromStat(&st)) {
+	for _, fd := range fds {
+		st, err := statOpen(fd)
+		if err != nil || !object.HasNumbersOf(identity.FromStat(&st)) {
 			continue
 		}
 		if st.Mode&unix.S_IFMT != unix.S_IFREG {
-			return s.diskSize(path)
+			return diskSize(fd, object, path)
 		}
-		err = unix.Stat(path, &st) // what it has grown to elsewhere too
+		err = unix.Stat(fd, &st) // what it has grown to elsewhere too
 		return uint64(st.Size), err
 	}
-	return 0, fmt.Errorf("find %s with the server, process %d: %w", s.Status.File, s.Status.PID, unix.ENOENT)
+	return 0, fmt.Errorf("find %s with the server, process %d: %w", path, s.Status.PID, unix.ENOENT)
 }
 
-// diskSize returns the size of the device's disk, whose node is at path. It returns an
-// error that wraps ESTALE if the number of the node belongs to another disk now.
-func (s *state) diskSize(path string) (uint64, error) {
+// diskSize returns the size of a disk of the device, whose node is at path. It returns an error
+// that wraps ESTALE if the number of the node belongs to another disk than name now.
+func diskSize(path string, object identity.File, name string) (uint64, error) {
 	disk, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return 0, err
@@ -174,7 +216,7 @@ func (s *state) diskSize(path string) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	if err := s.checkIdentity(found, s.Status.File); err != nil {
+	if err := checkIdentity(found, object, name); err != nil {
 		return 0, err
 	}
 	size, err := disk.Seek(0, unix.SEEK_END)

@@ -2,6 +2,7 @@ package loop
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"testing"
 
@@ -36,5 +37,22 @@ func TestKernelResizeIsSeenByTheServer(t *testing.T) {
 	}
 	if s := dev.Status(); s.Size != 2<<20 || s.PID != os.Getpid() || s.SizeLimit != 1<<20 {
 		t.Errorf("the server says %+v", s)
+	}
+}
+
+// The server of a device of tables sees the table as it is after a resize.
+func TestKernelResizeOfTableIsSeenByTheServer(t *testing.T) {
+	ctl := ublktest.Kernel(t)
+	path := sparseFile(t, mountTmpfs(t))
+	dev := attachTable(t, ctl, fmt.Sprintf("0 8 zero\n8 8 linear %s 8", path), Config{})
+	err := Resize(ctl, dev.ID(), ResizeOptions{Size: 1 << 20})
+	if errors.Is(err, ublk.ErrNotSupported) {
+		ublktest.Lacks(t, ublktest.UpdateSize)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s, want := dev.Status(), fmt.Sprintf("0 8 zero \n8 2040 linear %s 8\n", path); s.Size != 1<<20 || s.Table != want {
+		t.Errorf("the server says %d bytes, table %q, want %q", s.Size, s.Table, want)
 	}
 }

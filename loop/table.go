@@ -85,7 +85,7 @@ func attachTableOn(ctl *ublk.Control, files []*os.File, cfg Config, shared *thre
 	if err := cfg.checkTable(); err != nil {
 		return nil, err
 	}
-	s, err := openStack(files, &cfg, nil)
+	s, err := openStack(files, &cfg, nil, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -126,9 +126,13 @@ func (c *Config) checkTable() error {
 	return nil
 }
 
-// openStack opens the files and disks of cfg.Table, or takes over those that were passed.
-func openStack(files []*os.File, cfg *Config, passed []Passed) (*stack.Stack, error) {
+// openStack opens the files and disks of cfg.Table, or takes over those that were passed. The
+// tables get a size in bytes, unless that is 0.
+func openStack(files []*os.File, cfg *Config, passed []Passed, size uint64) (*stack.Stack, error) {
 	tables, err := stack.Parse([]byte(cfg.Table), false)
+	if err == nil && size != 0 {
+		err = setSize(tables, size)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -136,6 +140,27 @@ func openStack(files []*os.File, cfg *Config, passed []Passed) (*stack.Stack, er
 		LockDir: statefile.LockDir, ReadOnly: cfg.ReadOnly, Shared: cfg.Shared, DirectIO: cfg.DirectIO, MaxIOBytes: cfg.MaxIOBytes, Keys: cfg.Key,
 		Passed: passed,
 	})
+}
+
+// setSize gives tables a size in bytes.
+func setSize(tables *table.Stack, size uint64) error {
+	if sectors := size >> transfer.SectorShift; sectors != tables.Sectors() {
+		return tables.Resize(sectors)
+	}
+	return nil
+}
+
+// sizedTable returns the text of tables as it is when the device has a size in bytes. The state
+// keeps the text with which the device was made.
+func sizedTable(text string, size uint64) string {
+	if text == "" {
+		return "" // a device of one file
+	}
+	tables, err := stack.Parse([]byte(text), false)
+	if err != nil || size>>transfer.SectorShift == tables.Sectors() || setSize(tables, size) != nil {
+		return text
+	}
+	return tables.Text()
 }
 
 // describeStack fills in the fields of a status that depend on the tables.

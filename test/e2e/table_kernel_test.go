@@ -39,7 +39,6 @@ func TestKernelAddTable(t *testing.T) {
 		t.Errorf("devices of the second file: %+v", list)
 	}
 	b.run("add", first).fails(t, 1, "already in use")
-	b.run("resize", device.Device).fails(t, 1, "resize of a device of tables: unsupported operation")
 	b.del(second)
 	for range 2 {
 		device = add()

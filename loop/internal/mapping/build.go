@@ -36,6 +36,10 @@ func New(stack *table.Stack) (*Plan, error) {
 	}
 	p := b.plan
 	p.top = b.tables[len(b.tables)-1]
+	p.size = p.top.size
+	if stack.Resizable() != nil {
+		p.top.size = math.MaxInt64 // the driver knows the size, and can change it
+	}
 	p.levels = p.top.levels
 	p.flush = p.flushDevices(p.top, make(map[*space]bool))
 	return p, nil

@@ -7,9 +7,11 @@ import (
 	"github.com/ublk-loop/ublk-loop/transfer/table"
 )
 
-// A Plan maps the addresses of a device to those of files and disks.
+// A Plan maps the addresses of a device to those of files and disks. It does not change, also
+// when the device gets another size.
 type Plan struct {
 	top     *space
+	size    uint64
 	stripes []stripes
 	layers  []layer
 	levels  int
@@ -61,8 +63,9 @@ type layer struct {
 	below branch
 }
 
-// Size returns the size of the device.
-func (p *Plan) Size() uint64 { return p.top.size }
+// Size returns the size of the device. If the stack can be resized, the plan also maps what is
+// behind that.
+func (p *Plan) Size() uint64 { return p.size }
 
 // Levels returns the number of layers above each other on the path with the most
 // of them. It is 0 if no layer changes any byte.

@@ -80,6 +80,32 @@ func TestWalk(t *testing.T) {
 	}
 }
 
+// Behind the end of a stack that can be resized, a plan leads to where it would with a longer
+// last line.
+func TestWalkBehindTheEnd(t *testing.T) {
+	checked := 0
+	forRequests(t, func(s *table.Stack, p *Plan, _, _ uint64) {
+		last := s.Resizable()
+		if last == nil {
+			return
+		}
+		size, length := s.Sectors(), last.Length
+		last.Length += 1 << 40
+		defer func() { last.Length = length }()
+		for _, n := range []uint64{size - 1, size, size + 77, size + 1<<40 - 1} {
+			want := naive(s, len(s.Tables)-1, n)
+			got := p.at(n*512, 512)
+			if got.Kind != Device || got.Offset != want.number*512 || s.Devices()[got.Device] != want.device || got.Length != 512 {
+				t.Fatalf("sector %d of %d is %+v, not %+v", n, size, got, want)
+			}
+			checked++
+		}
+	})
+	if checked == 0 {
+		t.Error("no stack can be resized")
+	}
+}
+
 // continues reports whether b can be in the same operation as a, the sector before it.
 func continues(a, b sector) bool {
 	return a.kind == b.kind && a.device == b.device && (a.kind != Device || a.number+1 == b.number)
@@ -92,7 +118,7 @@ func TestLayerWalk(t *testing.T) {
 		levels[p.Levels()]++
 		crypts := p.Crypts()
 		deepest := 0
-		for n := range p.top.size / 512 {
+		for n := range p.Size() / 512 {
 			deepest = max(deepest, len(naive(s, len(s.Tables)-1, n).layers))
 		}
 		if p.Levels() < deepest {

@@ -1,0 +1,38 @@
+package table
+
+import "fmt"
+
+// Resizable returns the last line of the served table if it is linear, and not over another
+// table. The stack gets another size with another length of this line. Resizable returns nil
+// if there is no such line.
+func (s *Stack) Resizable() *Line {
+	t := &s.Tables[len(s.Tables)-1]
+	last := &t.Lines[len(t.Lines)-1]
+	linear, ok := last.Target.(*Linear)
+	if !ok {
+		return nil
+	}
+	if _, isTable := s.Table(linear.Device); isTable {
+		return nil
+	}
+	return last
+}
+
+// Resize gives the stack another size. It returns an error if the stack is not Resizable, or if
+// nothing would be left of the last line.
+func (s *Stack) Resize(sectors uint64) error {
+	l := s.Resizable()
+	switch {
+	case l == nil:
+		return fmt.Errorf("another size of tables whose last line is not linear over a file or disk: %w", ErrUnsupported)
+	case sectors <= l.Start:
+		return fmt.Errorf("%d sectors: the last line starts at %d: %w", sectors, l.Start, ErrInvalid)
+	case sectors > MaxSectors:
+		return fmt.Errorf("%d sectors: %w", sectors, ErrLimit)
+	}
+	l.Length = sectors - l.Start
+	return nil
+}
+
+// Sectors returns the size of the stack in sectors of 512 bytes.
+func (s *Stack) Sectors() uint64 { return s.Tables[len(s.Tables)-1].Sectors() }
