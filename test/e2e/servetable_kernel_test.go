@@ -7,8 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
@@ -141,8 +139,7 @@ func TestKernelServeTableAgain(t *testing.T) {
 func TestKernelServeTableWithKey(t *testing.T) {
 	b := kernelBed(t)
 	m := b.serve("--on-crash=reissue")
-	id := b.addKey("ublk-loop:served", randomBytes(64))
-	defer func() { _, _ = unix.KeyctlInt(unix.KEYCTL_UNLINK, id, unix.KEY_SPEC_USER_SESSION_KEYRING, 0, 0) }()
+	b.addKeyForTest("ublk-loop:served", randomBytes(64))
 	file := b.image(2 << 20)
 	text := fmt.Sprintf("0 4096 crypt aes-xts-plain64 :64:user:ublk-loop:served 0 %s 0", file)
 	if device := b.addTable(text); device.OnCrash != "fail" {

@@ -67,8 +67,9 @@ func TestKernelTableForDmsetup(t *testing.T) {
 		t.Cleanup(func() { b.tool("losetup", "--detach", disk) })
 		disks = append(disks, disk)
 	}
-	key := randomBytes(64)
-	text := fmt.Sprintf("low,,,,0 8192 striped 2 16 %s 0 %s 64;top,,,,0 4096 crypt aes-xts-plain64 %x 0 /dev/mapper/low 8", disks[0], disks[1], key)
+	key, second := randomBytes(64), randomBytes(32)
+	text := fmt.Sprintf("low,,,,0 8192 striped 2 16 %s 0 %s 64;top,,,,0 2048 crypt aes-xts-plain64 %x 0 /dev/mapper/low 8,"+
+		"2048 2048 crypt aes-xts-plain64 %x 0 /dev/mapper/low 2056", disks[0], disks[1], key, second)
 	device, err := b.addInput(text, "--table", "-")
 	if err != nil {
 		t.Fatal(err)
@@ -85,8 +86,8 @@ func TestKernelTableForDmsetup(t *testing.T) {
 		}
 	}
 	b.del(device.Device)
-	id := b.addKey("ublk-loop", key)
-	defer func() { _, _ = unix.KeyctlInt(unix.KEYCTL_UNLINK, id, unix.KEY_SPEC_USER_SESSION_KEYRING, 0, 0) }()
+	b.addKeyForTest("ublk-loop", key)
+	b.addKeyForTest("ublk-loop:2", second)
 	b.tool("dmsetup", "create", "--concise", strings.TrimSpace(concise))
 	if got := b.fileText("/dev/mapper/top"); got != string(data) {
 		t.Error("dmsetup's device has other bytes")
@@ -112,6 +113,32 @@ func (b *bed) addKey(description string, content []byte) int {
 		b.Fatal(err)
 	}
 	return id
+}
+
+// addKeyForTest is addKey for a key that goes with the test.
+func (b *bed) addKeyForTest(description string, content []byte) {
+	b.Helper()
+	id := b.addKey(description, content)
+	b.Cleanup(func() { _, _ = unix.KeyctlInt(unix.KEYCTL_UNLINK, id, unix.KEY_SPEC_USER_SESSION_KEYRING, 0, 0) })
+}
+
+// A device with two keys in the text of its table is recovered with both, under the names that
+// list prints.
+func TestKernelTableWithTwoKeys(t *testing.T) {
+	b := kernelBed(t)
+	file, one, two := b.image(2<<20), randomBytes(64), randomBytes(64)
+	device := b.addTable(fmt.Sprintf("0 2048 crypt aes-xts-plain64 %x 0 %s 0\n2048 2048 crypt aes-xts-plain64 %x 0 %s 2048", one, file, two, file),
+		"--on-crash=reissue")
+	data := randomBytes(2 << 20)
+	b.store(device.Device, data)
+	b.killServer(device)
+	b.addKeyForTest("ublk-loop", one)
+	b.addKeyForTest("ublk-loop:2", one)
+	b.run("recover", device.Device).fails(t, 1, "not the keys that the device was made with")
+	b.addKeyForTest("ublk-loop:2", two)
+	b.recover(device)
+	b.holds(device.Device, data)
+	b.del(device.Device)
 }
 
 // addInput adds a device with standard input.

@@ -12,15 +12,51 @@ import (
 // keyrings, or the bytes themselves.
 type Key struct {
 	Bytes int // length
-	// Description is the name of a key of type user. For a key from the text
-	// it is the name under which the line is printed.
+	// Description is the name of a key of type user. For a key from the text it is the name
+	// under which the line is printed (DefaultDescription).
 	Description string
 	// Secret has the key from the text; nil for a key in a keyring.
 	Secret *transfer.Secret
 }
 
-// DefaultDescription is the name under which a key from the text is printed.
+// DefaultDescription is the name under which the first key from the text is printed. The
+// others have their number behind it, as in ublk-loop:2.
 const DefaultDescription = "ublk-loop"
+
+// nameKeys gives each key from the text a name of its own, which no key in a keyring has that
+// the text names. The same text always gets the same names.
+func (s *Stack) nameKeys() {
+	taken := make(map[string]bool)
+	var fromText []*Key
+	for i := range s.Tables {
+		for _, l := range s.Tables[i].Lines {
+			c, ok := l.Target.(*Crypt)
+			switch {
+			case !ok:
+			case c.Key.Secret != nil:
+				fromText = append(fromText, &c.Key)
+			default:
+				taken[c.Key.Description] = true
+			}
+		}
+	}
+	number := 0
+	for _, k := range fromText {
+		number++
+		for taken[keyName(number)] {
+			number++
+		}
+		k.Description = keyName(number)
+	}
+}
+
+// keyName returns the name for the key with a number.
+func keyName(number int) string {
+	if number == 1 {
+		return DefaultDescription
+	}
+	return fmt.Sprintf("%s:%d", DefaultDescription, number)
+}
 
 // parse reads the argument for the key. No error contains the text.
 func (k *Key) parse(b []byte, opts *Options) error {
@@ -65,7 +101,7 @@ func (k *Key) parseReference(s string) error {
 
 // parseHex reads hexadecimal digits, without a copy of them.
 func (k *Key) parseHex(b []byte) error {
-	k.Bytes, k.Description = len(b)/2, DefaultDescription
+	k.Bytes = len(b) / 2
 	if len(b)%2 != 0 {
 		return fmt.Errorf("odd number of digits: %w", ErrInvalid)
 	}

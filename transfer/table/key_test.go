@@ -44,6 +44,37 @@ func TestKeyInText(t *testing.T) {
 	}
 }
 
+// Each key from the text has a name of its own, which the text does not use for another key. The
+// printed text keeps the names.
+func TestNamesOfKeys(t *testing.T) {
+	crypt := func(at int, key string) string {
+		return fmt.Sprintf("%d 8 crypt aes-xts-plain64 %s 0 /dev/a 0", at, key)
+	}
+	text := "a,,,," + crypt(0, ":64:user:ublk-loop") + "," + crypt(8, hexKey) + ";b,,,,0 8 linear /dev/mapper/a 0," +
+		crypt(8, hexKey[:64]) + "," + crypt(16, ":32:user:ublk-loop:3") + "," + crypt(24, hexKey)
+	s, err := Parse([]byte(text), Options{KeysInText: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	var names []string
+	for i := range s.Tables {
+		for _, l := range s.Tables[i].Lines {
+			if c, ok := l.Target.(*Crypt); ok {
+				names = append(names, string(c.Key.append(nil)))
+			}
+		}
+	}
+	want := ":64:user:ublk-loop :64:user:ublk-loop:2 :32:user:ublk-loop:4 :32:user:ublk-loop:3 :64:user:ublk-loop:5"
+	if got := strings.Join(names, " "); got != want {
+		t.Errorf("keys %s, want %s", got, want)
+	}
+	again, err := Parse([]byte(s.Text()), Options{})
+	if err != nil || again.Text() != s.Text() {
+		t.Errorf("the printed text gives %v, error %v", again, err)
+	}
+}
+
 // The key of a table that is refused after the key was read is closed, in the
 // concise format too, and the copy of the text is wiped.
 func TestKeyOfRefusedTable(t *testing.T) {

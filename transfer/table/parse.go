@@ -41,6 +41,7 @@ func Parse(text []byte, opts Options) (*Stack, error) {
 		p.stack.Close()
 		return nil, err
 	}
+	p.stack.nameKeys()
 	return p.stack, nil
 }
 
