@@ -3,17 +3,30 @@ GO ?= go
 # What `ublk-loop version` prints. The checkout may belong to another user: git and Go's stamp of the commit then refuse.
 VERSION ?= $(shell git -c safe.directory='$(CURDIR)' describe --tags --always --dirty 2>/dev/null || echo unknown)
 FUZZTIME ?= 30s
+# Where "make install" puts things, and where programs are built.
+DESTDIR ?=
+PREFIX ?= /usr/local
+BIN ?= bin
 
-.PHONY: help build build-snapshotter demo demo-container test test-full soak test-unit mutants bench bench-check bench-many bench-cipher lint vet fuzz abi clean
+.PHONY: help build build-snapshotter install install-snapshotter packages demo demo-container test test-full soak test-unit mutants bench bench-check bench-many bench-cipher lint vet fuzz abi clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## bin/ublk-loop: one static binary
-	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ublk-loop ./cmd/ublk-loop
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN)/ublk-loop ./cmd/ublk-loop
 
 build-snapshotter: ## bin/ublk-loop-snapshotter: containerd's part, with containerd's modules
-	CGO_ENABLED=0 $(GO) -C cmd/ublk-loop-snapshotter build -trimpath -buildvcs=false -ldflags '-s -w' -o $(CURDIR)/bin/ublk-loop-snapshotter .
+	CGO_ENABLED=0 $(GO) -C cmd/ublk-loop-snapshotter build -trimpath -buildvcs=false -ldflags '-s -w' -o $(abspath $(BIN))/ublk-loop-snapshotter .
+
+install: build ## install program, manual, units and completions (DESTDIR=, PREFIX=/usr/local)
+	DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' BIN='$(BIN)' scripts/install.sh main
+
+install-snapshotter: build-snapshotter ## install the program and the unit for containerd
+	DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' BIN='$(BIN)' scripts/install.sh snapshotter
+
+packages: ## bin/packages: .deb, .rpm, .apk, an archive, their checksums and modules (ARCHES='amd64 arm64', MAINTAINER=)
+	ARCHES='$(ARCHES)' MAINTAINER='$(MAINTAINER)' scripts/packages.sh
 
 demo: build ## attach a real image, mount it, write and verify, detach; on this machine's ublk or in a VM
 	scripts/demo.sh

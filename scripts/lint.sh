@@ -55,5 +55,5 @@ for module in "$top" "$top/scripts/bench" "$top/cmd/ublk-loop-snapshotter"; do
 done
 cd "$top"
 check "$here/setup.sh" shellcheck
-check shellcheck scripts/*.sh .ci/run
+check shellcheck scripts/*.sh packaging/*/*.sh .ci/run
 exit $status

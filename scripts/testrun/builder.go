@@ -26,6 +26,7 @@ type builder struct {
 	supplies *supplies
 	limit    time.Duration // how long one process may take
 	short    bool          // tests repeat things less often
+	tier     tier          // tests without a kernel read it: UBLK_LOOP_TIER
 	run      string        // a regular expression that the names of tests match
 	subtests string        // the part of --run from the first slash on
 	number   int           // the number of jobs made so far
@@ -62,6 +63,7 @@ func (b *builder) on(bed *bed, tests []declared, expected time.Duration) *job {
 // more to go test as further arguments.
 func (b *builder) here(module string, pkgs []*pkg, more ...string) *job {
 	race, env := raceArguments()
+	env = append(env, "UBLK_LOOP_TIER="+string(b.tier))
 	args := append([]string{"test", "-json", "-skip", kernelTests}, race...)
 	if b.run != "" {
 		args = append(args, "-run", b.run)

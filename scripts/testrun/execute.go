@@ -63,7 +63,7 @@ func execute(ctx context.Context, o *options, out io.Writer) (bool, error) {
 func newRun(ctx context.Context, o *options, top, work string, out io.Writer) *run {
 	r := &run{options: o, top: top, out: out}
 	supplies := newSupplies(ctx, top, work, out)
-	r.builder = &builder{top: top, work: work, supplies: supplies, limit: o.limit, short: o.tier == quick, run: o.runText}
+	r.builder = &builder{top: top, work: work, supplies: supplies, limit: o.limit, short: o.tier == quick, tier: o.tier, run: o.runText}
 	if i := strings.IndexByte(o.runText, '/'); i >= 0 {
 		r.builder.subtests = o.runText[i:]
 	}

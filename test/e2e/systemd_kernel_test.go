@@ -82,7 +82,7 @@ func (m *manager) writeUnits() {
 		if err != nil {
 			m.b.Fatal(err)
 		}
-		files[unit.Name()] = strings.ReplaceAll(string(text), "/usr/local/sbin/ublk-loop", m.b.bin)
+		files[unit.Name()] = strings.ReplaceAll(string(text), "/usr/bin/ublk-loop", m.b.bin)
 	}
 	for _, target := range []string{"test", "sysinit", "basic", "sockets", "timers", "shutdown", "multi-user"} {
 		files[target+".target"] = "[Unit]\nDefaultDependencies=no\n"
