@@ -36,6 +36,16 @@ func (s *SQE) PrepWriteFixed(f File, addr uint64, n uint32, off uint64, index ui
 	s.OpFlags = rwFlags
 }
 
+// PrepRead is PrepReadFixed for memory that is not registered. addr is its address.
+func (s *SQE) PrepRead(f File, addr uint64, n uint32, off uint64) {
+	s.rw(IORING_OP_READ, f, addr, n, off, 0)
+}
+
+// PrepWrite is PrepRead for a write.
+func (s *SQE) PrepWrite(f File, addr uint64, n uint32, off uint64) {
+	s.rw(IORING_OP_WRITE, f, addr, n, off, 0)
+}
+
 // PrepFsync fills an fsync of a file, or an fdatasync with
 // IORING_FSYNC_DATASYNC. The kernel runs it on a worker thread.
 func (s *SQE) PrepFsync(f File, fsyncFlags uint32) {
