@@ -22,14 +22,19 @@ func (req *Request) Async() AsyncRequest {
 	if !req.leaveHandler(stateAsync) {
 		return AsyncRequest{}
 	}
-	q := req.q
+	async := req.q.makeAsync()
+	return AsyncRequest{
+		Op: req.Op, Flags: req.Flags, offset: req.Offset(), bytes: req.Bytes(), data: req.Data(),
+		queue: async, tag: req.tag, serial: async.begin(req.tag),
+	}
+}
+
+// makeAsync returns the state that the queue shares with other goroutines.
+func (q *Queue) makeAsync() *asyncQueue {
 	if q.async == nil {
 		q.async = newAsyncQueue(q.thread, q.depth)
 	}
-	return AsyncRequest{
-		Op: req.Op, Flags: req.Flags, offset: req.Offset(), bytes: req.Bytes(), data: req.Data(),
-		queue: q.async, tag: req.tag, serial: q.async.begin(req.tag),
-	}
+	return q.async
 }
 
 // Offset returns where the request starts, in bytes.
@@ -76,8 +81,10 @@ type asyncQueue struct {
 	bufs    *buffers // freed when no request is out; nil until the queue has ended
 }
 
+// asyncResult is the result of a request or of one of its parts.
 type asyncResult struct {
 	tag   uint16
+	part  int // -1 for the request
 	errno int32
 }
 
@@ -110,7 +117,7 @@ func (a *asyncQueue) complete(tag uint16, serial uint64, errno int32) (taken, wa
 		a.freeUnused()
 		return false, false
 	}
-	a.results = append(a.results, asyncResult{tag, errno})
+	a.results = append(a.results, asyncResult{tag, -1, errno})
 	return true, len(a.results) == 1
 }
 
@@ -155,6 +162,10 @@ func (q *Queue) takeAsync() {
 	q.asyncResults = q.async.take(q.asyncResults)
 	for _, r := range q.asyncResults {
 		req := &q.reqs[r.tag]
+		if r.part >= 0 {
+			q.parts.PartDone(req, r.part, r.errno)
+			continue
+		}
 		req.state = stateHandler
 		req.CompleteErrno(r.errno)
 	}

@@ -175,3 +175,26 @@ func TestAsyncZero(t *testing.T) {
 		t.Error("no request takes a result")
 	}
 }
+
+// lateParts passes on the parts of requests.
+type lateParts chan AsyncPart
+
+func (l lateParts) NewHandler(*Queue) (Handler, error)         { return l, nil }
+func (l lateParts) Handle(req *Request)                        { l <- req.AsyncPart(0) }
+func (l lateParts) Done(req *Request, _ int32)                 { req.Complete(unix.EXFULL) }
+func (l lateParts) PartDone(req *Request, _ int, result int32) { req.CompleteErrno(result) }
+
+// A queue that has ended keeps no result of a part.
+func TestAsyncPartAfterTheEnd(t *testing.T) {
+	parts := make(lateParts, 2)
+	q := serveNull(t, 1, parts)
+	within(t, parts, "a part").Done(-int32(unix.ENOSPC))
+	last := within(t, parts, "the part of the next request")
+	if err := q.kill(); !errors.Is(err, ErrKilled) {
+		t.Fatalf("the queue ends with %v", err)
+	}
+	last.Done(0)
+	if n := len(q.async.results); n != 0 {
+		t.Errorf("%d results after the end", n)
+	}
+}
