@@ -76,6 +76,12 @@ var accepted = []struct{ text, printed string }{
 		"0 8 crypt aes-xts-plain64 $K 0 $A 0 5 same_cpu_crypt high_priority submit_from_crypt_cpus no_read_workqueue no_write_workqueue",
 	},
 	{"0 16 crypt aes-xts-plain64 $K 0 $B 0", ""},
+	{"0 16384 snapshot $A $B P 8", ""},
+	{"0 8 snapshot $A $B PO 08", "0 8 snapshot $A $B PO 8"},
+	{"0 8 snapshot $A $B N 2048", ""},
+	{"0 8 snapshot $A $B P 8 0", "0 8 snapshot $A $B P 8"},
+	{"0 8 snapshot $A $B N 1024 1 discard_zeroes_cow", ""},
+	{"0 8 snapshot $A $B N 16\n8 8 linear $A 8", ""},
 }
 
 // refused are tables that the kernel refuses too, with the same errno.
@@ -167,6 +173,16 @@ var refused = []struct {
 	{"0 8 crypt aes-xts-plain64 $K 0 $A 3 1 sector_size:4096", syscall.EINVAL},
 	{"0 1 zero\n1 8 crypt aes-xts-plain64 $K 0 $A 0 1 sector_size:4096", syscall.EINVAL},
 	{"0 12 crypt aes-xts-plain64 $K 0 $B 0", syscall.EINVAL},
+	{"0 8 snapshot $A $B P", syscall.EINVAL},
+	{"0 8 snapshot $A $B X 8", syscall.EINVAL},
+	{"0 8 snapshot $A $B PX 8", syscall.EINVAL},
+	{"0 8 snapshot $A $B P x", syscall.EINVAL},
+	{"0 8 snapshot $A $B P 12", syscall.EINVAL},
+	{"0 8 snapshot $A $B N 0", syscall.EINVAL},
+	{"0 8 snapshot $A $B P 8 1", syscall.EINVAL},
+	{"0 8 snapshot $A $B N 1024 1 nope", syscall.EINVAL},
+	{"0 8 snapshot $A $A P 8", syscall.EINVAL},
+	{"0 16392 snapshot $A $B P 8", syscall.EINVAL},
 }
 
 // stricter are tables that the kernel accepts and this package refuses: the tables in the
@@ -199,6 +215,14 @@ var stricter = []struct {
 	{"0 8 crypt aes-xts-plain64 $K 0 $A 0 1 integrity_key_size:32", ErrUnsupported},
 	{"0 8 crypt aes-xts-plain64 :48:user:ublk-loop:test48 0 $A 0", ErrUnsupported},
 	{"0 8 snapshot-origin $A", ErrUnsupported},
+	{"0 8 snapshot $A $B p 8", ErrInvalid},
+	{"0 8 snapshot $A $B NX 8", ErrInvalid},
+	{"0 8 snapshot $A $B P 0", ErrInvalid},
+	{"0 8 snapshot $A $B N 4096", ErrLimit},
+	{"0 8 snapshot $A $B P 8 0 surplus", ErrInvalid},
+	{"0 8 snapshot $A $B N 1024 2 discard_zeroes_cow discard_zeroes_cow", ErrInvalid},
+	{"0 8 snapshot $A $B N 1024 2 discard_zeroes_cow discard_passdown_origin", ErrUnsupported},
+	{"0 8 zero\n8 8 snapshot $A $B P 8", ErrUnsupported},
 }
 
 // tooLargeStart has a START that Linux up to 6.18 takes modulo 2^64, and that 7.3 refuses.

@@ -31,6 +31,7 @@ var acceptedStacks = []struct{ text, printed string }{
 	{"base,,4,ro,0 64 linear $A 0;top,,,ro,0 64 linear $M:4 0", ""},
 	{"base,,4,rw,0 64 linear $A 0;  top,,,ro,0 32 linear /dev/mapper/base 32", "base,,4,rw,0 64 linear $A 0;top,,,ro,0 32 linear $M:4 32"},
 	{"a,,1,rw,0 8 linear $A 0;b,,2,rw,0 8 zero ;c,,3,rw,0 16 striped 2 8 $M:1 0 $M:2 0", ""},
+	{"base,,1,ro,0 64 linear $A 0;top,,2,rw,0 64 snapshot $M:1 $B P 8", ""},
 	{"low,,1,rw,0 64 crypt aes-xts-plain64 $K 0 $A 0;top,,2,rw,0 32 crypt aes-xts-plain64 $K 0 $M:1 32 1 sector_size:4096", ""},
 }
 
@@ -84,6 +85,8 @@ var stricterStacks = []struct {
 	{"a,,-1,,0 8 zero", ErrInvalid},
 	{"a,,1048576,,0 8 zero", ErrInvalid},
 	{"a,,,,#", ErrSyntax},
+	{"low,,1,,0 64 crypt aes-xts-plain64 $K 0 $A 0;top,,2,rw,0 64 snapshot $M:1 $B P 8", ErrUnsupported},
+	{"low,,1,,0 512 linear $B 0;top,,2,rw,0 64 snapshot $A $M:1 N 8", ErrUnsupported},
 	{"a,,,,0 8 zero;b,,,,0 8 zero", ErrInvalid},
 	{"base,,,ro,0 8 linear $A 0;top,,,rw,0 8 linear /dev/mapper/base 0", syscall.EROFS},
 	{"base,,4,ro,0 8 linear $A 0;top,,,rw,0 8 linear $M:4 0", syscall.EROFS},
@@ -191,7 +194,8 @@ func TestErrorMessages(t *testing.T) {
 		"0 8 zero\n9 8 zero":                "line 2: zero: start 9: gap, because the line before ends at 8: invalid",
 		"0 8 zero\n7 8 zero":                "line 2: zero: start 7: overlap, because the line before ends at 8: invalid",
 		"0 8 verity 1":                      "line 1: verity: target of device mapper: unsupported operation",
-		"0 8 snapshot a b P 8":              "line 1: snapshot: target of device mapper: unsupported operation",
+		"0 8 snapshot-merge a b P 8":        "line 1: snapshot-merge: target of device mapper: unsupported operation",
+		"0 8 snapshot a b P 2":              `line 1: snapshot: chunk "2": less than 8 sectors: unsupported operation`,
 		"0 8 a;b":                           "line 1: a;b: unknown target: invalid",
 		"0 8 \x1b[31m":                      "line 1: target: control character 0x1b: invalid",
 		"0 8 linear a\x7f 0":                "line 1: linear: argument 1: control character 0x7f: invalid",

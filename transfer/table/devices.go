@@ -112,7 +112,10 @@ func (c *deviceCheck) line(l *Line) (uint32, error) {
 	if err := aligned("length of the line", l.Length, block); err != nil {
 		return 0, err
 	}
-	if t, ok := l.Target.(*Striped); ok {
+	switch t := l.Target.(type) {
+	case *Striped:
+		return block, aligned("chunk", uint64(t.Chunk), block)
+	case *Snapshot:
 		return block, aligned("chunk", uint64(t.Chunk), block)
 	}
 	return block, nil
@@ -136,4 +139,12 @@ func aligned(what string, sectors uint64, block uint32) error {
 		return fmt.Errorf("%s %d: not a multiple of %d, a logical block of %d bytes: %w", what, sectors, unit, block, ErrInvalid)
 	}
 	return nil
+}
+
+// SizeOf returns the number of sectors of a device that is a table of the stack, or 0.
+func (s *Stack) SizeOf(device string) uint64 {
+	if i, ok := s.Table(device); ok {
+		return s.Tables[i].Sectors()
+	}
+	return 0
 }

@@ -29,7 +29,7 @@ func newMapper(t testing.TB, needs ...ublktest.Need) *mapper {
 	// libdevmapper makes the nodes itself: no udev runs in the machine.
 	t.Setenv("DM_DISABLE_UDEV", "1")
 	m := &mapper{t: t}
-	for _, module := range []string{"dm_mod", "dm_zero", "dm_crypt", "loop"} {
+	for _, module := range []string{"dm_mod", "dm_zero", "dm_crypt", "dm_snapshot", "loop"} {
 		m.must("modprobe", module)
 	}
 	m.a, m.b = m.disk(512), m.disk(4096)

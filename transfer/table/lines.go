@@ -7,16 +7,17 @@ import (
 
 // parsers have a function for each target that is taken.
 var parsers = map[string]func(*words) (Target, error){
-	"linear":  parseLinear,
-	"striped": parseStriped,
-	"zero":    parseZero,
-	"error":   parseError,
-	"crypt":   parseCrypt,
+	"linear":   parseLinear,
+	"striped":  parseStriped,
+	"zero":     parseZero,
+	"error":    parseError,
+	"crypt":    parseCrypt,
+	"snapshot": parseSnapshot,
 }
 
 // others are targets of device mapper that are refused by name.
 var others = map[string]bool{
-	"snapshot": true, "snapshot-merge": true, "snapshot-origin": true, "verity": true,
+	"snapshot-merge": true, "snapshot-origin": true, "verity": true,
 	"cache": true, "clone": true, "delay": true, "dust": true, "ebs": true, "era": true, "flakey": true,
 	"integrity": true, "log-writes": true, "mirror": true, "multipath": true, "pcache": true, "raid": true,
 	"switch": true, "thin": true, "thin-pool": true, "unstriped": true, "vdo": true, "writecache": true, "zoned": true,
@@ -133,6 +134,9 @@ func (t *Table) checkLast() error {
 		if a.Start > MaxSectors || a.Length > MaxSectors-a.Start {
 			return badArgument("start", fmt.Sprint(a.Start), fmt.Errorf("beyond the end of any device: %w", ErrInvalid))
 		}
+	}
+	if err := l.checkStart(); err != nil {
+		return err
 	}
 	return l.Target.check(l.Length)
 }

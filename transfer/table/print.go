@@ -67,6 +67,9 @@ func renamed(t Target, names map[string]string) Target {
 	case *Crypt:
 		c := *old
 		t = &c
+	case *Snapshot:
+		c := *old
+		t = &c
 	case *ErrorTarget:
 		if old.Limits != nil {
 			l := *old.Limits

@@ -95,7 +95,7 @@ func (s *Stack) below(i int) (below []int, err error) {
 			if !ok {
 				continue
 			}
-			if err := s.checkReference(i, b); err != nil {
+			if err := s.checkReference(i, b, l.Target, a); err != nil {
 				return nil, inLine(t.Name, n+1, l.Target.Type(), badArgument("device", a.Device, err))
 			}
 			below = append(below, b)
@@ -104,16 +104,22 @@ func (s *Stack) below(i int) (below []int, err error) {
 	return below, nil
 }
 
-// checkReference refuses the use of a table by another. The kernel lets a
+// checkReference refuses the use of a table by a target of another. The kernel lets a
 // writable table write through a read-only one.
-func (s *Stack) checkReference(user, below int) error {
+func (s *Stack) checkReference(user, below int, target Target, a Area) error {
 	switch {
 	case below == user:
 		return fmt.Errorf("the table itself: %w", syscall.ENOENT)
 	case below > user:
 		return fmt.Errorf("a later table: %w", syscall.ENOENT)
-	case s.Tables[below].ReadOnly && !s.Tables[user].ReadOnly:
+	case s.Tables[below].ReadOnly && !s.Tables[user].ReadOnly && !a.ReadOnly:
 		return fmt.Errorf("read-only table below a writable one: %w", syscall.EROFS)
+	}
+	if err := checkStore(target, a.Device); err != nil {
+		return err
+	}
+	if _, ok := target.(*Snapshot); ok {
+		return s.checkOrigin(below, make(map[int]bool))
 	}
 	return nil
 }

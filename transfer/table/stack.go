@@ -76,7 +76,7 @@ func (t *Table) Sectors() uint64 {
 }
 
 // A Target says what a range of a table is made of. It is one of *Linear,
-// *Striped, *Zero, *ErrorTarget and *Crypt.
+// *Striped, *Zero, *ErrorTarget, *Crypt and *Snapshot.
 type Target interface {
 	// Type returns the name of the target.
 	Type() string
@@ -97,6 +97,8 @@ type Area struct {
 	Device string // a path, or MAJOR:MINOR
 	Start  uint64
 	Length uint64
+	// ReadOnly says that the target never writes there.
+	ReadOnly bool
 }
 
 // A Location is a sector of a device.
@@ -107,7 +109,9 @@ type Location struct {
 
 func (l *Location) rename(name func(string) string) { l.Device = name(l.Device) }
 
-func (l *Location) area(length uint64) Area { return Area{l.Device, l.Start, length} }
+func (l *Location) area(length uint64) Area {
+	return Area{Device: l.Device, Start: l.Start, Length: length}
+}
 
 func (l *Location) arguments(b []byte) []byte {
 	b = append(b, l.Device...)

@@ -1,0 +1,194 @@
+package table
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+)
+
+// Snapshot keeps the changes of an origin in a store.
+type Snapshot struct {
+	Origin string // a device that is only read
+	Store  string // a file or disk with the exceptions ("COW device")
+	Format Format // of the store
+	Chunk  uint32 // sectors in a chunk
+	// DiscardZeroes makes a discard of a whole chunk with an exception fill the chunk with
+	// zeroes.
+	DiscardZeroes bool
+}
+
+// A Format says how a store keeps its exceptions.
+type Format uint8
+
+// Formats of a store. What is full differs: a device with Persistent becomes invalid, one
+// with PersistentOverflow refuses writes.
+const (
+	Persistent         Format = iota // P
+	PersistentOverflow               // PO
+	Transient                        // N: only in memory
+)
+
+var formats = []string{"P", "PO", "N"}
+
+// String returns the format as a table has it.
+func (f Format) String() string { return formats[f] }
+
+// MinChunk and MaxChunk are the smallest and largest chunk of a snapshot, in sectors. The
+// kernel also takes others.
+const (
+	MinChunk = 4 << 10 / sectorSize
+	MaxChunk = 1 << 20 / sectorSize
+)
+
+const featureDiscardZeroes = "discard_zeroes_cow"
+
+var _ Target = (*Snapshot)(nil)
+
+func parseSnapshot(w *words) (Target, error) {
+	if err := w.atLeast(4); err != nil {
+		return nil, err
+	}
+	t := &Snapshot{}
+	var err error
+	if t.Origin, err = w.device("origin"); err != nil {
+		return nil, err
+	}
+	if t.Store, err = w.device("store"); err != nil {
+		return nil, err
+	}
+	if err := t.Format.parse(w.next()); err != nil {
+		return nil, err
+	}
+	chunk, err := w.number("chunk", 32)
+	if err != nil {
+		return nil, err
+	}
+	t.Chunk = uint32(chunk)
+	return t, t.parseFeatures(w)
+}
+
+func (f *Format) parse(s string) error {
+	for i, name := range formats {
+		if s == name {
+			*f = Format(i)
+			return nil
+		}
+	}
+	return badArgument("format", s, fmt.Errorf("not P, PO or N: %w", ErrInvalid))
+}
+
+// parseFeatures refuses a number of features that is not that of the rest, because the
+// kernel ignores words behind the features (parse_snapshot_features in drivers/md/dm-snap.c).
+func (t *Snapshot) parseFeatures(w *words) error {
+	if len(w.rest) == 0 {
+		return nil
+	}
+	count, err := w.number("number of features", 32)
+	if err != nil {
+		return err
+	}
+	if uint64(len(w.rest)) != count {
+		return fmt.Errorf("%d words after a number of %d features: %w", len(w.rest), count, ErrInvalid)
+	}
+	for len(w.rest) > 0 {
+		switch s := w.next(); {
+		case s == featureDiscardZeroes && !t.DiscardZeroes:
+			t.DiscardZeroes = true
+		case s == "discard_passdown_origin":
+			return badArgument("feature", s, fmt.Errorf("it destroys data that the device still has: %w", ErrUnsupported))
+		default:
+			return badArgument("feature", s, ErrInvalid)
+		}
+	}
+	return nil
+}
+
+// device returns the next argument, a device.
+func (w *words) device(what string) (string, error) {
+	s := w.next()
+	device, err := normalDevice(s)
+	if err != nil {
+		return "", badArgument(what, s, err)
+	}
+	return device, nil
+}
+
+// Type implements Target.
+func (*Snapshot) Type() string { return "snapshot" }
+
+// Areas implements Target. The store has an area of no length, because it has any size.
+func (t *Snapshot) Areas(length uint64) []Area {
+	return []Area{{Device: t.Origin, Length: length, ReadOnly: true}, {Device: t.Store}}
+}
+
+func (t *Snapshot) rename(name func(string) string) {
+	t.Origin, t.Store = name(t.Origin), name(t.Store)
+}
+
+func (t *Snapshot) arguments(b []byte) []byte {
+	b = fmt.Appendf(b, "%s %s %s ", t.Origin, t.Store, t.Format)
+	b = strconv.AppendUint(b, uint64(t.Chunk), 10)
+	if t.DiscardZeroes {
+		b = append(b, " 1 "+featureDiscardZeroes...)
+	}
+	return b
+}
+
+// check refuses what dm_exception_store_set_chunk_size in drivers/md/dm-exception-store.c
+// does. A chunk of 0 means the chunk of the store there.
+func (t *Snapshot) check(uint64) error {
+	switch {
+	case t.Chunk == 0:
+		return badArgument("chunk", "0", fmt.Errorf("name the size: %w", ErrInvalid))
+	case t.Chunk&(t.Chunk-1) != 0:
+		return badArgument("chunk", fmt.Sprint(t.Chunk), fmt.Errorf("not a power of 2: %w", ErrInvalid))
+	case t.Chunk < MinChunk:
+		return badArgument("chunk", fmt.Sprint(t.Chunk), fmt.Errorf("less than %d sectors: %w", MinChunk, ErrUnsupported))
+	case t.Chunk > MaxChunk:
+		return badArgument("chunk", fmt.Sprint(t.Chunk), fmt.Errorf("more than %d sectors: %w", MaxChunk, ErrLimit))
+	case t.Origin == t.Store:
+		return badArgument("store", t.Store, fmt.Errorf("the origin itself: %w", ErrInvalid))
+	}
+	return nil
+}
+
+func (*Snapshot) block() uint32 { return sectorSize }
+
+// checkStart refuses a snapshot that does not start at sector 0. The kernel does not make the
+// sectors relative to the line (snapshot_map), but divides requests relative to it.
+func (l *Line) checkStart() error {
+	if _, ok := l.Target.(*Snapshot); ok && l.Start != 0 {
+		return fmt.Errorf("start %d, not 0: %w", l.Start, errors.ErrUnsupported)
+	}
+	return nil
+}
+
+// checkStore refuses a table of the stack as a store.
+func checkStore(target Target, device string) error {
+	if t, ok := target.(*Snapshot); ok && t.Store == device {
+		return fmt.Errorf("a table as the store, not a file or disk: %w", ErrUnsupported)
+	}
+	return nil
+}
+
+// checkOrigin refuses an origin below which a layer changes the bytes: a store has bytes of
+// the snapshot, so that the layer would have to change some of a request's bytes only.
+func (s *Stack) checkOrigin(table int, seen map[int]bool) error {
+	if seen[table] {
+		return nil
+	}
+	seen[table] = true
+	for _, l := range s.Tables[table].Lines {
+		if _, ok := l.Target.(*Crypt); ok {
+			return fmt.Errorf("%s in the origin of a snapshot: %w", l.Target.Type(), ErrUnsupported)
+		}
+		for _, a := range l.Target.Areas(l.Length) {
+			if below, ok := s.Table(a.Device); ok {
+				if err := s.checkOrigin(below, seen); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
