@@ -23,6 +23,11 @@ import (
 // have answered.
 func (s *Server) Hold(patience time.Duration) (resume func(), err error) {
 	devices := s.all()
+	for _, d := range devices {
+		if d.dev.stack != nil && d.dev.stack.IsTransient() {
+			return nil, fmt.Errorf("%s: its store is transient, so that only this process has its changes: %w", d.dev.Path(), errors.ErrUnsupported)
+		}
+	}
 	if err := silent(devices, func(d *Device) error { return d.ask(patience) }); err != nil {
 		return nil, err
 	}
@@ -37,6 +42,9 @@ func (s *Server) Hold(patience time.Duration) (resume func(), err error) {
 	err = silent(devices, func(d *Device) error {
 		r, err := d.dev.Hold(patience)
 		resumes[slices.IndexFunc(devices, func(s *served) bool { return s.dev == d })] = r
+		if err == nil && d.stack != nil {
+			err = d.stack.Save()
+		}
 		return err
 	})
 	if err != nil {

@@ -139,6 +139,7 @@ func openStack(files []*os.File, cfg *Config, passed []Passed, size uint64) (*st
 	return stack.Open(files, tables, &stack.Options{
 		LockDir: statefile.LockDir, ReadOnly: cfg.ReadOnly, Shared: cfg.Shared, DirectIO: cfg.DirectIO, MaxIOBytes: cfg.MaxIOBytes, Keys: cfg.Key,
 		Passed: passed,
+		Eager:  cfg.OnCrash != "" && cfg.OnCrash != CrashFail,
 	})
 }
 

@@ -26,7 +26,7 @@ func plans(t testing.TB) map[string]*Plan {
 		"zero, error":   "0 8 zero\n8 8 error",
 		"striped twice": "low,,,,0 2000 striped 2 4 /dev/a 0 /dev/b 0;top,,,,0 4000 striped 2 8 /dev/mapper/low 0 /dev/c 0",
 	} {
-		p, err := New(parse(t, text))
+		p, err := New(parse(t, text), nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -17,13 +17,15 @@ type builder struct {
 	stack   *table.Stack
 	tables  []*space       // of the tables so far
 	devices map[string]int // numbers of the devices
+	stores  []Store        // of the snapshots that are left
 	size    int            // extents and stripes so far
 }
 
-// New returns the plan of a stack that table.Stack.CheckDevices has accepted.
-// It returns table.ErrLimit for a plan with too many extents.
-func New(stack *table.Stack) (*Plan, error) {
-	b := builder{plan: &Plan{}, stack: stack, devices: make(map[string]int)}
+// New returns the plan of a stack that table.Stack.CheckDevices has accepted. stores are those
+// of its snapshots, in the order of the text. It returns table.ErrLimit for a plan with too
+// many extents.
+func New(stack *table.Stack, stores []Store) (*Plan, error) {
+	b := builder{plan: &Plan{}, stack: stack, devices: make(map[string]int), stores: stores}
 	for i, device := range stack.Devices() {
 		b.devices[device] = i
 	}
@@ -69,6 +71,11 @@ func (b *builder) line(s *space, l *table.Line) error {
 		s.levels = max(s.levels, below.space.levels+1)
 		b.plan.layers = append(b.plan.layers, layer{t, below})
 		return b.append(s, extent{start, kindLayer, len(b.plan.layers) - 1, 0})
+	case *table.Snapshot:
+		origin := b.branch(&table.Location{Device: t.Origin})
+		b.plan.changes = append(b.plan.changes, changes{b.stores[0], origin, b.devices[t.Store], t.DiscardZeroes})
+		b.stores = b.stores[1:]
+		return b.append(s, extent{start, kindSnapshot, len(b.plan.changes) - 1, 0})
 	case *table.Zero:
 		b.plan.zeroes = true
 		return b.append(s, extent{start: start, kind: kindZero})

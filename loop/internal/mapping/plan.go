@@ -14,6 +14,7 @@ type Plan struct {
 	size    uint64
 	stripes []stripes
 	layers  []layer
+	changes []changes
 	levels  int
 	flush   []int
 	zeroes  bool
@@ -30,7 +31,7 @@ type space struct {
 type extent struct {
 	start  uint64 // in the space
 	kind   kind
-	index  int    // of the device, in stripes, or in layers
+	index  int    // of the device, in stripes, in layers, or in changes
 	offset uint64 // of the start in what the index says
 }
 
@@ -43,6 +44,7 @@ const (
 	kindError
 	kindStripes
 	kindLayer
+	kindSnapshot
 )
 
 // branch is a place in a space.
@@ -90,7 +92,7 @@ func (p *Plan) HasZeroes() bool { return p.zeroes }
 // MaxPieces returns a limit of the number of pieces of any request; ok is false if only
 // the request limits it.
 func (p *Plan) MaxPieces() (n int, ok bool) {
-	return len(p.top.extents), len(p.stripes)+len(p.layers) == 0
+	return len(p.top.extents), len(p.stripes)+len(p.layers)+len(p.changes) == 0
 }
 
 // find returns the extent at an offset, and the number of bytes to its end.
@@ -137,6 +139,8 @@ func (p *Plan) flushDevices(s *space, seen map[*space]bool) (devices []int) {
 			}
 		case kindLayer:
 			devices = append(devices, p.flushDevices(p.layers[e.index].below.space, seen)...)
+		case kindSnapshot:
+			devices = append(devices, p.changes[e.index].device) // the origin does not change
 		}
 	}
 	slices.Sort(devices)

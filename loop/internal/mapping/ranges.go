@@ -66,6 +66,11 @@ func (w *RangeWalk) step() (Piece, bool) {
 	e, left := f.space.find(f.start)
 	n := min(left, f.end-f.start)
 	in := f.start - e.start + e.offset
+	if e.kind == kindSnapshot {
+		piece, ok, length := w.plan.clear(e.index, in, n)
+		f.start += length
+		return piece, ok
+	}
 	f.start += n
 	switch e.kind {
 	case kindStripes:

@@ -5,39 +5,52 @@ type Kind uint8
 
 // Kinds of pieces.
 const (
-	Device Kind = iota // a part of a file or disk
-	Zero               // reads are zeroes, writes and discards do nothing
-	Error              // EIO
+	Device     Kind = iota // a part of a file or disk
+	Zero                   // reads are zeroes, writes and discards do nothing
+	Error                  // EIO
+	FirstWrite             // a write to a chunk of a snapshot without an exception
+	Clear                  // a discard of chunks of a store, which then have zeroes
 )
 
 // A Piece is a part of a request that goes to one place.
 type Piece struct {
-	Kind   Kind
-	Device int    // number of the device, for a piece of that kind
-	Offset uint64 // in the device
-	At     uint64 // in the request
-	Length uint64
+	Kind     Kind
+	Device   int    // number of the device, for Device and Clear
+	Snapshot int    // number of the snapshot, for FirstWrite
+	Offset   uint64 // in the device, or in the snapshot
+	At       uint64 // in the request
+	Length   uint64
 }
 
 // continuedBy reports whether the next piece is one with this. At is not
 // compared: the pieces of a walk follow each other.
 func (p *Piece) continuedBy(next *Piece) bool {
-	return p.Kind == next.Kind && p.Device == next.Device && (p.Kind != Device || p.Offset+p.Length == next.Offset)
+	if p.Kind != next.Kind || p.Device != next.Device || p.Kind == FirstWrite {
+		return false
+	}
+	return p.Kind == Zero || p.Kind == Error || p.Offset+p.Length == next.Offset
 }
 
 // A Walk yields the pieces of a range of the device, from its first byte to its
 // last. No two pieces could be one.
 type Walk struct {
 	plan         *Plan
+	from         branch // what the range is a part of
+	write        bool
 	start        uint64
 	done, length uint64
 	ahead        Piece // the next piece, if its length is not 0
 }
 
-// Walk returns the walk through a range of the device, which is not empty and
+// Walk returns the walk for a read of a range of the device, which is not empty and
 // lies within the device.
 func (p *Plan) Walk(offset, length uint64) Walk {
-	return Walk{plan: p, start: offset, length: length}
+	return Walk{plan: p, from: branch{space: p.top}, start: offset, length: length}
+}
+
+// WriteWalk is Walk for a write.
+func (p *Plan) WriteWalk(offset, length uint64) Walk {
+	return Walk{plan: p, from: branch{space: p.top}, start: offset, length: length, write: true}
 }
 
 // Next returns the next piece; ok is false behind the last.
@@ -62,15 +75,14 @@ func (w *Walk) Next() (piece Piece, ok bool) {
 
 // step returns what is at the current position, up to where that ends.
 func (w *Walk) step() Piece {
-	piece := w.plan.at(w.start+w.done, w.length-w.done)
+	piece := w.plan.at(w.from.space, w.from.offset+w.start+w.done, w.length-w.done, w.write)
 	piece.At = w.done
 	w.done += piece.Length
 	return piece
 }
 
-// at goes down from an offset to what is there, of at most n bytes.
-func (p *Plan) at(offset, n uint64) Piece {
-	s := p.top
+// at goes down from an offset of a space to what is there, of at most n bytes.
+func (p *Plan) at(s *space, offset, n uint64, write bool) Piece {
 	for {
 		e, left := s.find(offset)
 		n = min(n, left)
@@ -83,6 +95,13 @@ func (p *Plan) at(offset, n uint64) Piece {
 		case kindLayer:
 			b := &p.layers[e.index].below
 			s, offset = b.space, b.offset+in
+		case kindSnapshot:
+			piece, ok := p.change(e.index, in, n, write)
+			if ok {
+				return piece
+			}
+			b := &p.changes[e.index].origin
+			n, s, offset = piece.Length, b.space, b.offset+in
 		default:
 			return e.piece(in, n)
 		}

@@ -21,7 +21,7 @@ func forRequests(t *testing.T, call func(s *table.Stack, p *Plan, first, sectors
 	m := &stackMaker{Rand: rand.New(rand.NewPCG(3, 4))}
 	for range numStacks {
 		s := m.stack(t)
-		p, err := New(s)
+		p, err := New(s, nil)
 		if err != nil {
 			t.Fatalf("%s: %v", s.Concise(), err)
 		}
@@ -94,7 +94,7 @@ func TestWalkBehindTheEnd(t *testing.T) {
 		defer func() { last.Length = length }()
 		for _, n := range []uint64{size - 1, size, size + 77, size + 1<<40 - 1} {
 			want := naive(s, len(s.Tables)-1, n)
-			got := p.at(n*512, 512)
+			got := p.at(p.top, n*512, 512, false)
 			if got.Kind != Device || got.Offset != want.number*512 || s.Devices()[got.Device] != want.device || got.Length != 512 {
 				t.Fatalf("sector %d of %d is %+v, not %+v", n, size, got, want)
 			}
@@ -215,7 +215,7 @@ func TestFlushDevices(t *testing.T) {
 		"0 8 linear /dev/b 0\n8 8 linear /dev/a 0\n16 8 linear /dev/b 0":                                      {0, 1},
 		"a,,,,0 8 crypt aes-xts-plain64 :64:user:k 0 /dev/c 0;b,,,,0 16 striped 2 8 /dev/mapper/a 0 /dev/d 0": {0, 1},
 	} {
-		p, err := New(parse(t, text))
+		p, err := New(parse(t, text), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -228,7 +228,7 @@ func TestFlushDevices(t *testing.T) {
 // Linear tables are copied into those above them, and joined.
 func TestPlanIsFlat(t *testing.T) {
 	p, err := New(parse(t, "a,,,,0 8 linear /dev/a 0,8 8 linear /dev/a 8,16 8 zero,24 8 zero;"+
-		"b,,,,0 12 linear /dev/mapper/a 0,12 20 linear /dev/mapper/a 12;c,,,,0 32 striped 1 4 /dev/mapper/b 0"))
+		"b,,,,0 12 linear /dev/mapper/a 0,12 20 linear /dev/mapper/a 12;c,,,,0 32 striped 1 4 /dev/mapper/b 0"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -247,7 +247,7 @@ func TestTooManyExtents(t *testing.T) {
 		text += fmt.Sprintf(";t%d,,,,0 %d linear /dev/mapper/t%d 0,%d %d linear /dev/mapper/t%d 0", i, size, i-1, size, size, i-1)
 		size *= 2
 	}
-	if _, err := New(parse(t, text)); !errors.Is(err, table.ErrLimit) {
+	if _, err := New(parse(t, text), nil); !errors.Is(err, table.ErrLimit) {
 		t.Errorf("error %v", err)
 	}
 }
@@ -263,7 +263,7 @@ func deepest() string {
 
 func TestDeepestStack(t *testing.T) {
 	s := parse(t, deepest())
-	p, err := New(s)
+	p, err := New(s, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

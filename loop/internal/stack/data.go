@@ -13,9 +13,9 @@ func (h *handler) readOrWrite(req *ublk.Request) {
 	if h.levels > 0 && req.Op == ublk.OpWrite {
 		h.encrypt(req)
 	}
-	walk := h.stack.plan.Walk(req.Offset(), req.Bytes())
+	walk := h.walk(req)
 	piece, _ := walk.Next()
-	if piece.Length == req.Bytes() && (h.levels == 0 || req.Op == ublk.OpWrite) {
+	if piece.Length == req.Bytes() && h.mayForward(req, &piece) {
 		h.forward(req, &piece)
 		return
 	}
@@ -23,6 +23,24 @@ func (h *handler) readOrWrite(req *ublk.Request) {
 	r.walk = walk
 	h.startPiece(req, r, &piece)
 	h.sendData(req, r)
+}
+
+func (h *handler) walk(req *ublk.Request) mapping.Walk {
+	if req.Op == ublk.OpWrite {
+		return h.stack.plan.WriteWalk(req.Offset(), req.Bytes())
+	}
+	return h.stack.plan.Walk(req.Offset(), req.Bytes())
+}
+
+// mayForward reports whether the kernel can complete a request with a single piece.
+func (h *handler) mayForward(req *ublk.Request, piece *mapping.Piece) bool {
+	switch {
+	case req.Op == ublk.OpRead:
+		return h.levels == 0
+	case piece.Kind == mapping.FirstWrite:
+		return false
+	}
+	return req.Flags&ublk.FlagFUA == 0 || !h.hasUnsaved()
 }
 
 // forward carries out a request with a single piece.
@@ -52,6 +70,9 @@ func (h *handler) startPiece(req *ublk.Request, r *request, piece *mapping.Piece
 	case piece.Kind == mapping.Error:
 		r.fail(-int32(unix.EIO))
 		return
+	case piece.Kind == mapping.FirstWrite:
+		h.firstWrite(req, r, piece)
+		return
 	case req.Op == ublk.OpWrite:
 		return
 	case h.copies:
@@ -79,6 +100,11 @@ func (h *handler) sendData(req *ublk.Request, r *request) {
 	}
 	if h.levels > 0 && req.Op == ublk.OpRead && r.errno == 0 {
 		h.decrypt(req)
+	}
+	if req.Op == ublk.OpWrite && req.Flags&ublk.FlagFUA != 0 && r.errno == 0 && h.hasUnsaved() {
+		r.stage = stageCommit
+		h.sync(req, r)
+		return
 	}
 	req.CompleteErrno(r.errno)
 }

@@ -8,13 +8,24 @@ import (
 )
 
 // sync writes the data of all files and disks to the medium. It is the answer to a flush, and
-// the last stage of a FUA request that changes a range. It sends as many syncs as can be in
-// flight, and completes the request if there is nothing left to wait for.
+// the last stage of a FUA request. It sends as many syncs as can be in flight, and completes
+// the request if there is nothing left to wait for. In stageCommit the data is on the medium,
+// and only records of stores are not.
 func (h *handler) sync(req *ublk.Request, r *request) {
 	for ; r.free != 0 && r.synced < len(h.stack.flush); r.synced++ {
+		file := h.stack.flush[r.synced]
+		store := h.stack.storeOf[file]
+		unsaved := store != nil && store.Unsaved()
+		if r.stage == stageCommit && !unsaved {
+			continue
+		}
 		number, p := h.take(req, r)
-		*p = part{file: &h.files[h.stack.flush[r.synced]]}
-		p.sendSync(req, number)
+		*p = part{file: &h.files[file]}
+		if unsaved {
+			store.Commit(req.AsyncPart(number))
+		} else {
+			p.sendSync(req, number)
+		}
 	}
 	if r.flying == 0 {
 		req.CompleteErrno(r.errno)

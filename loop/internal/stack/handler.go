@@ -57,6 +57,9 @@ func (t *Target) NewHandler(q *ublk.Queue) (ublk.Handler, error) {
 		}
 		h.files = append(h.files, backingFile{file, b.IsDisk})
 	}
+	if err := h.makeCopier(q.Depth()); err != nil {
+		return nil, err
+	}
 	if t.Stack.zeroes != nil {
 		var err error
 		if h.zeroes.File, err = q.RegisterFile(int(t.Stack.zeroes.Fd())); err != nil {
@@ -82,6 +85,7 @@ type handler struct {
 	width    int           // parts of a request in flight
 	requests []request     // by tag
 	parts    []part        // width for each tag
+	copier                 // of first writes
 }
 
 var _ ublk.PartCompleter = (*handler)(nil)
@@ -101,9 +105,10 @@ type request struct {
 type stage uint8
 
 const (
-	stageData  stage = iota // read or write
-	stageRange              // discard or write zeroes
-	stageSync               // fdatasync
+	stageData   stage = iota // read or write
+	stageRange               // discard or write zeroes
+	stageSync                // fdatasync
+	stageCommit              // records of stores
 )
 
 // begin makes the state ready for a request.
@@ -114,7 +119,13 @@ func (h *handler) begin(req *ublk.Request, s stage) *request {
 	return r
 }
 
-// fail records an error of a part, unless another part has failed before.
+// release frees the number of a part that has ended.
+func (r *request) release(number int) {
+	r.flying--
+	r.free |= 1 << number
+}
+
+// fail records the result of a part, unless another part has failed before.
 func (r *request) fail(errno int32) {
 	if r.errno == 0 {
 		r.errno = errno
@@ -149,17 +160,20 @@ func (h *handler) PartDone(req *ublk.Request, number int, res int32) {
 	var ended bool
 	switch r.stage {
 	case stageData:
-		ended = h.dataDone(req, r, p, number, res)
+		ended = h.dataOrFirstWriteDone(req, r, p, number, res)
 	case stageRange:
 		ended = h.rangeDone(req, r, p, number, res)
 	default:
 		ended = h.syncDone(req, r, p, number, res)
 	}
-	if !ended {
-		return
+	if ended {
+		h.partEnded(req, r, number)
 	}
-	r.flying--
-	r.free |= 1 << number
+}
+
+// partEnded goes on with a request after the end of a part.
+func (h *handler) partEnded(req *ublk.Request, r *request, number int) {
+	r.release(number)
 	switch r.stage {
 	case stageData:
 		h.sendData(req, r)

@@ -84,6 +84,11 @@ func (c *combiner) line(l *table.Line) (line limits, discards, zeroes bool) {
 	case *table.Zero, *table.ErrorTarget:
 		line.DiscardMaxBytes, line.DiscardGranularity = noMaximum, 512
 		discards, zeroes = true, false
+	case *table.Snapshot:
+		line.DiscardGranularity, line.DiscardMaxBytes = t.Chunk<<sectorShift, noMaximum
+		discards, zeroes = discards && t.DiscardZeroes, false
+		// A flush saves records.
+		line.WriteCache = line.WriteCache || t.Format != table.Transient && !c.stack.eager
 	case *table.Crypt:
 		line.LogicalBlockSize, line.PhysicalBlockSize = max(line.LogicalBlockSize, t.SectorSize), max(line.PhysicalBlockSize, t.SectorSize)
 		line.IOMin, line.DMAAlignment = max(line.IOMin, t.SectorSize), line.LogicalBlockSize-1

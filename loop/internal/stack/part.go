@@ -50,28 +50,36 @@ func (p *part) sendData(req *ublk.Request, number int) {
 	}
 }
 
-// dataDone handles the result of a read or write. It reports whether the part has ended. The
-// rules are those of ublk.Request.Forward.
+// dataDone handles the result of a read or write. It reports whether the part has ended.
 func (h *handler) dataDone(req *ublk.Request, r *request, p *part, number int, res int32) bool {
+	more, errno := p.advance(res)
+	if !more {
+		r.fail(errno)
+		return true
+	}
+	req.Retried()
+	p.sendData(req, number)
+	return false
+}
+
+// advance takes the result of a read or write. It reports whether a rest has to be sent, and
+// otherwise 0 or the error. The rules are those of ublk.Request.Forward.
+func (p *part) advance(res int32) (more bool, errno int32) {
 	switch {
 	case res == -int32(unix.EINTR):
 	case res == -int32(unix.EAGAIN) && !p.onWorker:
 		p.onWorker = true
 	case res < 0:
-		r.fail(res)
-		return true
+		return false, res
 	case uint64(res) == p.length:
-		return true
+		return false, 0
 	default:
 		done := uint64(res)
 		if done -= done % uint64(max(p.file.Block, 1)); done == 0 {
 			// The file has no more bytes there, because it was truncated.
-			r.fail(-int32(unix.EIO))
-			return true
+			return false, -int32(unix.EIO)
 		}
 		p.offset, p.at, p.length = p.offset+done, p.at+done, p.length-done
 	}
-	req.Retried()
-	p.sendData(req, number)
-	return false
+	return true, 0
 }

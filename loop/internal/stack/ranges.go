@@ -46,10 +46,10 @@ func (h *handler) sendRanges(req *ublk.Request, r *request) {
 		switch piece.Kind {
 		case mapping.Error:
 			r.fail(-int32(unix.EIO))
-		case mapping.Device:
+		case mapping.Device, mapping.Clear:
 			number, p := h.take(req, r)
 			file := &h.files[h.stack.backingOf[piece.Device]]
-			*p = part{file: file, offset: piece.Offset, length: piece.Length, step: firstStep(req, file)}
+			*p = part{file: file, offset: piece.Offset, length: piece.Length, step: firstStep(req, piece.Kind, file)}
 			p.sendRange(req, number)
 		}
 	}
@@ -64,8 +64,10 @@ func (h *handler) sendRanges(req *ublk.Request, r *request) {
 }
 
 // firstStep returns the step with which the change of a range begins.
-func firstStep(req *ublk.Request, file *backingFile) step {
+func firstStep(req *ublk.Request, kind mapping.Kind, file *backingFile) step {
 	switch {
+	case kind == mapping.Clear && file.isDisk:
+		return stepZero // a discard leaves any bytes
 	case req.Op == ublk.OpDiscard && file.isDisk:
 		return stepDiscard
 	case req.Op == ublk.OpWriteZeroes && req.Flags&ublk.FlagNoUnmap != 0:

@@ -4,11 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/internal/identity"
 	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
+	"github.com/ublk-loop/ublk-loop/loop/internal/cow"
 	"github.com/ublk-loop/ublk-loop/loop/internal/mapping"
 	"github.com/ublk-loop/ublk-loop/transfer"
 	"github.com/ublk-loop/ublk-loop/transfer/table"
@@ -27,6 +29,8 @@ type Options struct {
 	Shared     bool
 	DirectIO   backing.Switch
 	MaxIOBytes uint32
+	// Eager completes a first write to a chunk of a snapshot only when it is durable.
+	Eager bool
 	// Keys are the keys of the lines with the target crypt, one after another; nil if there
 	// are none. The caller closes them.
 	Keys *transfer.Secret
@@ -49,18 +53,24 @@ type Stack struct {
 	flush      []int               // backings that a flush goes to
 	zeroes     *os.File            // /dev/zero; nil if no part of the device is zero
 	transfers  []transfer.Transfer // of the lines with the target crypt
+	stores     []*cow.Store        // of the snapshots, in the order of the text
+	storeOf    []*cow.Store        // by number of the backing; nil if it has no store that is written to
 	maxIOAsked uint32
 	passed     bool // the backings have the files of Options.Passed
+	eager      bool
+
+	memoryMu sync.Mutex // protects memory
+	memory   [][]byte   // of queues
 }
 
 // Open opens the files and disks of a stack, from backing.OpenPath, in the order of
 // table.Stack.Devices. An error that a line of the tables causes is a *table.StackError.
 func Open(files []*os.File, tables *table.Stack, o *Options) (*Stack, error) {
-	s := &Stack{tables: tables, maxIOAsked: o.MaxIOBytes, passed: o.Passed != nil}
+	s := &Stack{tables: tables, maxIOAsked: o.MaxIOBytes, passed: o.Passed != nil, eager: o.Eager}
 	s.ReadOnly = o.ReadOnly || tables.Tables[len(tables.Tables)-1].ReadOnly
 	err := s.openAll(files, o)
 	if err == nil {
-		err = s.makePlan()
+		err = s.makePlan(o)
 	}
 	if err == nil {
 		err = s.makeTransfers(o.Keys)
@@ -77,6 +87,7 @@ func (s *Stack) openAll(files []*os.File, o *Options) error {
 		return fmt.Errorf("%d files for %d devices of a table: %w", len(files), n, unix.EINVAL)
 	}
 	seen := make(map[identity.File]int)
+	written := s.written()
 	for i, file := range files {
 		object, err := identity.Of(file)
 		if err != nil {
@@ -84,7 +95,7 @@ func (s *Stack) openAll(files []*os.File, o *Options) error {
 		}
 		number, found := seen[object]
 		if !found {
-			b, err := s.open(file, o)
+			b, err := s.open(file, !written[i], o)
 			if err != nil {
 				return s.tables.InDevice(i, err)
 			}
@@ -92,18 +103,21 @@ func (s *Stack) openAll(files []*os.File, o *Options) error {
 			seen[object] = number
 			s.Backings = append(s.Backings, b)
 		}
+		if s.Backings[number].ReadOnly == written[i] {
+			return s.tables.InDevice(i, fmt.Errorf("written to under one name and only read under another: %w", errors.ErrUnsupported))
+		}
 		s.backingOf = append(s.backingOf, number)
 	}
 	return nil
 }
 
-func (s *Stack) open(file *os.File, o *Options) (*backing.Backing, error) {
+func (s *Stack) open(file *os.File, readOnly bool, o *Options) (*backing.Backing, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(file.Fd()), &st); err != nil {
 		return nil, fmt.Errorf("stat %s: %w", file.Name(), err)
 	}
 	opts := &backing.Options{
-		LockDir: o.LockDir, ReadOnly: s.ReadOnly, Shared: o.Shared, DirectIO: o.DirectIO, MaxIOBytes: o.MaxIOBytes, WholeSectors: true,
+		LockDir: o.LockDir, ReadOnly: readOnly, Shared: o.Shared, DirectIO: o.DirectIO, MaxIOBytes: o.MaxIOBytes, WholeSectors: true,
 	}
 	if st.Mode&unix.S_IFMT == unix.S_IFREG {
 		opts.SectorSize = fileSector
@@ -120,7 +134,7 @@ func (s *Stack) open(file *os.File, o *Options) (*backing.Backing, error) {
 }
 
 // makePlan checks the tables against the sizes of the files and disks, and makes the plan.
-func (s *Stack) makePlan() error {
+func (s *Stack) makePlan(o *Options) error {
 	sizes := make([]table.DeviceSize, len(s.backingOf))
 	for i, number := range s.backingOf {
 		b := s.Backings[number]
@@ -129,8 +143,11 @@ func (s *Stack) makePlan() error {
 	if _, err := s.tables.CheckDevices(sizes); err != nil {
 		return err
 	}
-	var err error
-	if s.plan, err = mapping.New(s.tables); err != nil {
+	stores, err := s.openStores(sizes, o)
+	if err != nil {
+		return err
+	}
+	if s.plan, err = mapping.New(s.tables, stores); err != nil {
 		return err
 	}
 	s.Size = s.plan.Size()
@@ -167,7 +184,7 @@ const sectorShift = 9
 
 // Close closes the files and disks, and wipes the keys.
 func (s *Stack) Close() error {
-	errs := []error{s.closeTransfers()}
+	errs := []error{s.closeTransfers(), s.closeStores()}
 	for _, b := range s.Backings {
 		errs = append(errs, b.Close())
 	}

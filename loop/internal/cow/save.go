@@ -1,0 +1,184 @@
+package cow
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/eintr"
+	"github.com/ublk-loop/ublk-loop/loop/internal/mapping"
+	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
+	"github.com/ublk-loop/ublk-loop/transfer/table"
+	"github.com/ublk-loop/ublk-loop/ublk"
+)
+
+// saver has what only the goroutine uses.
+type saver struct {
+	log    *snapshot.Log
+	memory []byte // the current area, and a chunk of zeroes
+	saving []snapshot.Record
+	asking []committer
+	marked bool // the header says that the store is invalid
+}
+
+// makeLog makes the log.
+func (s *Store) makeLog(o *Options, state snapshot.State) error {
+	chunk := int(s.Layout.ChunkSize())
+	var err error
+	s.memory, err = unix.Mmap(-1, 0, 2*chunk, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_POPULATE)
+	if err != nil {
+		return fmt.Errorf("map an area of the store: %w", err)
+	}
+	s.saving = make([]snapshot.Record, 0, maxUnsaved)
+	block := max(int(o.Block), snapshot.MinChunkSize)
+	s.log, err = snapshot.NewLog(s.Layout, state, s.memory[:chunk], block)
+	return err
+}
+
+// Unsaved reports whether a record is not saved, so that a flush has to call Commit.
+func (s *Store) Unsaved() bool { return s.unsavedCount.Load() != 0 }
+
+// committer is who waits for a commit: a part of a request, or a goroutine.
+type committer struct {
+	part ublk.AsyncPart
+	done chan<- error // nil for a part
+}
+
+// Commit makes the store durable, with the records of all earlier Adds. It answers with 0 or
+// a negated errno.
+func (s *Store) Commit(answer ublk.AsyncPart) { s.ask(committer{part: answer}) }
+
+// Save is Commit for any goroutine. It returns an error for a transient store, which cannot be
+// saved, and one that wraps ENODEV after Close.
+func (s *Store) Save() error {
+	switch {
+	case s.format == table.Transient:
+		return fmt.Errorf("save a transient store: %w", errors.ErrUnsupported)
+	case s.readOnly:
+		return nil
+	}
+	done := make(chan error, 1)
+	s.ask(committer{done: done})
+	select {
+	case err := <-done:
+		return err
+	case <-s.ended:
+		return unix.ENODEV
+	}
+}
+
+func (s *Store) ask(c committer) {
+	s.mu.Lock()
+	s.commits = append(s.commits, c)
+	s.mu.Unlock()
+	s.wake()
+}
+
+// wake makes the goroutine look for work.
+func (s *Store) wake() {
+	select {
+	case s.work <- struct{}{}:
+	default:
+	}
+}
+
+// run is the goroutine.
+func (s *Store) run() {
+	defer close(s.ended)
+	for {
+		select {
+		case <-s.work:
+			s.commit()
+		case <-s.quit:
+			return
+		}
+	}
+}
+
+// commit saves the records that exist now, and answers the calls of Commit so far.
+func (s *Store) commit() {
+	s.mu.Lock()
+	s.saving = append(s.saving[:0], s.unsaved...)
+	s.asking, s.commits = s.commits, s.asking[:0]
+	s.mu.Unlock()
+	err := s.saveAll()
+	if err == nil {
+		s.mu.Lock()
+		s.unsaved = s.unsaved[:copy(s.unsaved, s.unsaved[len(s.saving):])]
+		s.unsavedCount.Store(int64(len(s.unsaved)))
+		s.area = s.log.Area()
+		s.mu.Unlock()
+	}
+	for _, c := range s.asking {
+		c.answer(err)
+	}
+}
+
+func (c *committer) answer(err error) {
+	switch {
+	case c.done != nil:
+		c.done <- err
+	case err != nil:
+		c.part.Done(ublk.Result(err))
+	default:
+		c.part.Done(0)
+	}
+}
+
+// saveAll saves the records of s.saving. An invalid store keeps no more records, as in the
+// kernel.
+func (s *Store) saveAll() error {
+	if s.state.Load() == mapping.Invalid {
+		return s.writeInvalid()
+	}
+	return s.save(s.saving)
+}
+
+// save makes the store durable, with more records. Another call can repeat a call that has
+// failed.
+func (s *Store) save(records []snapshot.Record) error {
+	for {
+		batch := s.log.Append(records)
+		if err := s.saveBatch(&batch); err != nil {
+			s.log.Revert()
+			return fmt.Errorf("save records: %w", err)
+		}
+		s.log.Commit()
+		if records = records[batch.Count:]; len(records) == 0 {
+			return nil
+		}
+	}
+}
+
+// saveBatch writes in the order that snapshot.Batch demands. If a flush fails, nobody knows
+// which data is on the medium, so the store becomes invalid.
+func (s *Store) saveBatch(b *snapshot.Batch) error {
+	if b.Zero.Length != 0 {
+		if _, err := s.file.WriteAt(s.memory[s.Layout.ChunkSize():][:b.Zero.Length], b.Zero.Offset); err != nil {
+			return err
+		}
+	}
+	if err := eintr.Repeat(func() error { return unix.Fdatasync(int(s.file.Fd())) }); err != nil {
+		s.invalidate()
+		return err
+	}
+	return s.write(b.Records)
+}
+
+// write writes a part of the store through to the medium.
+func (s *Store) write(w snapshot.Write) error {
+	for len(w.Data) > 0 {
+		n, err := unix.Pwritev2(int(s.file.Fd()), [][]byte{w.Data}, w.Offset, unix.RWF_DSYNC)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return err
+		case n == 0:
+			return unix.EIO
+		default:
+			w.Data, w.Offset = w.Data[n:], w.Offset+int64(n)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,54 @@
+package cow
+
+import (
+	"fmt"
+
+	"github.com/ublk-loop/ublk-loop/loop/internal/mapping"
+	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
+	"github.com/ublk-loop/ublk-loop/transfer/table"
+)
+
+// IsTransient reports whether the store has no records on disk.
+func (s *Store) IsTransient() bool { return s.format == table.Transient }
+
+// invalidate makes all further requests fail. The goroutine says so in the header.
+func (s *Store) invalidate() {
+	if s.state.Swap(mapping.Invalid) != mapping.Invalid {
+		s.wake()
+	}
+}
+
+// writeInvalid writes a header that says that the store is invalid.
+func (s *Store) writeInvalid() error {
+	if s.marked {
+		return nil
+	}
+	block := s.memory[s.Layout.ChunkSize():][:snapshot.HeaderBlock]
+	defer clear(block)
+	snapshot.Header{Layout: s.Layout}.Append(block[:0])
+	if err := s.write(snapshot.Write{Data: block}); err != nil {
+		return fmt.Errorf("invalidate the store: %w", err)
+	}
+	s.marked = true
+	return nil
+}
+
+// Usage is the use of a store.
+type Usage struct {
+	snapshot.Usage
+	State string // Invalid or Overflow, as in dmsetup status; empty for a usable store
+}
+
+// Usage returns the use of the store.
+func (s *Store) Usage() Usage {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	u := Usage{Usage: s.alloc.Usage(s.area)}
+	switch s.state.Load() {
+	case mapping.Invalid:
+		u.State = "Invalid"
+	case mapping.Overflow:
+		u.State = "Overflow"
+	}
+	return u
+}

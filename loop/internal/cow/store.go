@@ -1,0 +1,200 @@
+package cow
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/loop/internal/mapping"
+	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
+	"github.com/ublk-loop/ublk-loop/transfer/table"
+	"github.com/ublk-loop/ublk-loop/ublk"
+)
+
+// Options say what a store is for.
+type Options struct {
+	Format     table.Format
+	ChunkBytes uint32 // of a new store; a store that exists has its own
+	OriginSize uint64 // in bytes
+	Block      uint32 // logical block of the store's file or disk, in bytes
+	ReadOnly   bool   // the store is not written to
+	// Eager completes a first write only when its record is durable.
+	Eager bool
+}
+
+// Store is an open store. The goroutine of Open ends with Close.
+type Store struct {
+	mapping.Store
+	// Eager completes a first write only when its record is durable.
+	Eager bool
+
+	file     *os.File
+	format   table.Format
+	readOnly bool
+	index    []byte // the memory of the index
+	state    atomic.Uint32
+	// unsavedCount is the number of unsaved records, and waitingCount that of waiting.
+	unsavedCount, waitingCount atomic.Int64
+
+	mu      sync.Mutex // protects what is below
+	alloc   *snapshot.Allocator
+	given   []uint64          // chunks whose first write failed
+	unsaved []snapshot.Record // in the order of Add
+	commits []committer       // who waits until all unsaved records are saved
+	waiting []waiter
+	area    uint64 // where the next record belongs
+
+	work  chan struct{} // has a value if the goroutine has something to do
+	quit  chan struct{} // closed by Close
+	ended chan struct{} // closed by the goroutine
+	saver
+}
+
+// waiter is a write that waits for the first write of a chunk.
+type waiter struct {
+	chunk  uint64
+	answer ublk.AsyncPart
+}
+
+// maxUnsaved is the largest number of records that are not saved. At half of it the goroutine
+// saves them.
+const maxUnsaved = 8192
+
+// Open loads the store of a file or disk, or makes a new one in an empty file or disk. The
+// caller keeps the file open until after Close.
+func Open(file *os.File, o *Options) (*Store, error) {
+	s := &Store{
+		Eager: o.Eager && o.Format != table.Transient, file: file, format: o.Format, readOnly: o.ReadOnly,
+		unsaved: make([]snapshot.Record, 0, maxUnsaved),
+		work:    make(chan struct{}, 1), quit: make(chan struct{}), ended: make(chan struct{}),
+	}
+	s.State, s.Origin = &s.state, o.OriginSize
+	if err := s.load(o); err != nil {
+		return nil, errors.Join(err, s.free())
+	}
+	if o.ReadOnly || o.Format == table.Transient {
+		close(s.ended)
+	} else {
+		go s.run()
+	}
+	return s, nil
+}
+
+// load finds the layout, and loads the index.
+func (s *Store) load(o *Options) error {
+	size, err := sizeOf(s.file)
+	if err != nil {
+		return err
+	}
+	header := snapshot.Header{Valid: true}
+	if o.Format == table.Transient {
+		header.Layout, err = snapshot.NewLayout(o.ChunkBytes)
+	} else {
+		header, err = s.header(o, size)
+	}
+	if err != nil {
+		return err
+	}
+	s.Layout = header.Layout
+	if header.Layout.ChunkSize()%o.Block != 0 {
+		return fmt.Errorf("chunks of %d bytes with logical blocks of %d: %w", header.Layout.ChunkSize(), o.Block, unix.EINVAL)
+	}
+	if err := s.makeIndex(o.OriginSize); err != nil {
+		return err
+	}
+	if o.Format == table.Transient {
+		s.alloc = snapshot.NewTransientAllocator(s.Layout, size)
+		return nil
+	}
+	return s.loadRecords(o, header.Valid, size)
+}
+
+// header reads the header of a store, or makes a new store.
+func (s *Store) header(o *Options, size uint64) (snapshot.Header, error) {
+	header, err := snapshot.ReadHeader(s.file)
+	if !errors.Is(err, snapshot.ErrNew) || o.ReadOnly {
+		return header, err
+	}
+	layout, err := snapshot.NewLayout(o.ChunkBytes)
+	if err == nil {
+		err = snapshot.CheckEmpty(s.file, size, layout)
+	}
+	if err == nil {
+		err = snapshot.Format(s.file, layout)
+	}
+	return snapshot.Header{Valid: true, Layout: layout}, err
+}
+
+// loadRecords loads the records of a persistent store.
+func (s *Store) loadRecords(o *Options, valid bool, size uint64) error {
+	if !valid {
+		s.state.Store(mapping.Invalid)
+		s.marked = true
+		s.alloc = snapshot.NewAllocator(s.Layout, size, snapshot.State{})
+		return s.makeLog(o, snapshot.State{})
+	}
+	state, err := snapshot.Load(s.file, s.Layout, size, s.Index)
+	if err != nil {
+		return err
+	}
+	s.alloc, s.area = snapshot.NewAllocator(s.Layout, size, state), state.Area
+	return s.makeLog(o, state)
+}
+
+// makeIndex makes the index, with all of its memory.
+func (s *Store) makeIndex(origin uint64) error {
+	n, err := snapshot.IndexLength(s.Layout, origin)
+	if err != nil {
+		return err
+	}
+	const slot = 4
+	s.index, err = unix.Mmap(-1, 0, int(max(n, 1)*slot), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_POPULATE)
+	if err != nil {
+		return fmt.Errorf("map the index of %d chunks: %w", n, err)
+	}
+	s.Index = snapshot.NewIndex(unsafe.Slice((*uint32)(unsafe.Pointer(&s.index[0])), n))
+	return nil
+}
+
+// Close saves all records, and ends the goroutine. No request may use the store any more.
+func (s *Store) Close() error {
+	close(s.quit)
+	<-s.ended
+	var err error
+	if s.saver.log != nil && s.state.Load() != mapping.Invalid && len(s.unsaved) > 0 {
+		err = s.save(s.unsaved)
+	}
+	return errors.Join(err, s.free())
+}
+
+func (s *Store) free() error {
+	var errs []error
+	for _, mem := range [][]byte{s.index, s.saver.memory} {
+		if mem != nil {
+			errs = append(errs, unix.Munmap(mem))
+		}
+	}
+	s.index, s.saver.memory = nil, nil
+	return errors.Join(errs...)
+}
+
+// sizeOf returns the size of a file or disk.
+func sizeOf(file *os.File) (uint64, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(file.Fd()), &st); err != nil {
+		return 0, fmt.Errorf("stat the store: %w", err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFBLK {
+		return uint64(st.Size), nil
+	}
+	var size uint64
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, file.Fd(), unix.BLKGETSIZE64, uintptr(unsafe.Pointer(&size))); errno != 0 {
+		return 0, fmt.Errorf("get the size of the store: %w", errno)
+	}
+	return size, nil
+}

@@ -1,0 +1,107 @@
+package mapping
+
+import (
+	"sync/atomic"
+
+	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
+)
+
+// A Store is what a plan needs to know of the store of a snapshot.
+type Store struct {
+	Index  snapshot.Index
+	Layout snapshot.Layout
+	State  *atomic.Uint32 // one of the states below
+	Origin uint64         // size of the origin
+}
+
+// States of a store.
+const (
+	Usable   uint32 = iota
+	Overflow        // full: writes fail
+	Invalid         // all requests fail
+)
+
+// changes is a snapshot: an origin with the exceptions of a store.
+type changes struct {
+	Store
+	origin        branch
+	device        int // of the store
+	discardZeroes bool
+}
+
+// Chunk returns the first byte of the chunk of a first write, and the number of its bytes
+// that the origin has.
+func (s *Store) Chunk(chunk uint64) (start, length uint64) {
+	start = chunk << s.Layout.Shift()
+	return start, min(uint64(s.Layout.ChunkSize()), s.Origin-start)
+}
+
+// run returns how many bytes from an offset on, of at most n, are in one place, given the slot
+// of the first chunk: in the origin, or in adjacent chunks of the store.
+func (c *changes) run(slot snapshot.Slot, offset, n uint64) uint64 {
+	shift, replaced := c.Layout.Shift(), slot.Replaced()
+	chunk := offset >> shift
+	run := (chunk+1)<<shift - offset
+	for ; run < n; run += 1 << shift {
+		chunk++
+		slot++
+		if found := c.Index.Lookup(chunk); found.Replaced() != replaced || replaced && found != slot {
+			break
+		}
+	}
+	return min(run, n)
+}
+
+// change returns the piece of a snapshot at an offset; ok is false for a part that is in the
+// origin, of which the piece has only the length.
+func (p *Plan) change(index int, offset, n uint64, write bool) (piece Piece, ok bool) {
+	c := &p.changes[index]
+	switch state := c.State.Load(); {
+	case state == Invalid, state == Overflow && write:
+		return Piece{Kind: Error, Length: n}, true
+	}
+	within := offset & uint64(c.Layout.ChunkSize()-1)
+	slot := c.Index.Lookup(offset >> c.Layout.Shift())
+	if write && !slot.Replaced() {
+		return Piece{Kind: FirstWrite, Snapshot: index, Offset: offset, Length: min(n, uint64(c.Layout.ChunkSize())-within)}, true
+	}
+	run := c.run(slot, offset, n)
+	if slot.Replaced() {
+		return Piece{Kind: Device, Device: c.device, Offset: slot.Chunk()<<c.Layout.Shift() + within, Length: run}, true
+	}
+	return Piece{Length: run}, false
+}
+
+// clear returns the piece of a discard at an offset of a snapshot, and the number of bytes
+// that it is about. Only whole chunks with an exception are a piece.
+func (p *Plan) clear(index int, offset, n uint64) (piece Piece, ok bool, length uint64) {
+	c := &p.changes[index]
+	size := uint64(c.Layout.ChunkSize())
+	if c.State.Load() != Usable {
+		return Piece{Kind: Error, Length: n}, true, n
+	}
+	if !c.discardZeroes {
+		return Piece{}, false, n
+	}
+	if part := offset & (size - 1); part != 0 {
+		return Piece{}, false, min(n, size-part)
+	}
+	whole := n &^ (size - 1)
+	if whole == 0 {
+		return Piece{}, false, n
+	}
+	slot := c.Index.Lookup(offset >> c.Layout.Shift())
+	run := c.run(slot, offset, whole)
+	if !slot.Replaced() {
+		return Piece{}, false, run
+	}
+	return Piece{Kind: Clear, Device: c.device, Offset: slot.Chunk() << c.Layout.Shift(), Length: run}, true, run
+}
+
+// OriginWalk returns the walk for a read of a range of the origin of a snapshot.
+func (p *Plan) OriginWalk(index int, offset, length uint64) Walk {
+	return Walk{plan: p, from: p.changes[index].origin, start: offset, length: length}
+}
+
+// StoreDevice returns the number of the device that has the store of a snapshot.
+func (p *Plan) StoreDevice(index int) int { return p.changes[index].device }

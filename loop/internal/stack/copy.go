@@ -1,0 +1,241 @@
+package stack
+
+import (
+	"fmt"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/loop/internal/mapping"
+	"github.com/ublk-loop/ublk-loop/ring"
+	"github.com/ublk-loop/ublk-loop/ublk"
+)
+
+// copier has the buffers of a queue for first writes that copy a part of a chunk.
+type copier struct {
+	writes      []firstWrite // like handler.parts; nil if no snapshot can be written to
+	memory      []byte
+	buffer      int         // size of a buffer, the largest chunk
+	free        []int       // numbers of buffers
+	first, last *firstWrite // list of those that wait for a buffer
+}
+
+// copyBytes is the memory of a queue for copies, or one chunk if that is more.
+const copyBytes = 1 << 20
+
+// copying is what a first write copies. Offsets are in the chunk.
+type copying struct {
+	req        *ublk.Request
+	number     int          // of the part
+	next       *firstWrite  // in the list of those that wait
+	buffer     int          // number of the buffer plus 1; 0 for none
+	start      uint64       // of the chunk, in the snapshot
+	chunk      uint64       // length of the chunk
+	from, to   uint64       // the request's data
+	reads      mapping.Walk // the rest of a range of the origin
+	readFrom   uint64       // start of this range
+	secondRead bool         // it is the range behind the data
+}
+
+// makeCopier makes the buffers.
+func (h *handler) makeCopier(depth int) error {
+	for _, store := range h.stack.storeOf {
+		if store != nil {
+			h.buffer = max(h.buffer, int(store.Layout.ChunkSize()))
+		}
+	}
+	if h.buffer == 0 {
+		return nil
+	}
+	h.writes = make([]firstWrite, depth*h.width)
+	n := min(max(copyBytes/h.buffer, 1), depth)
+	var err error
+	h.memory, err = unix.Mmap(-1, 0, n*h.buffer, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_POPULATE)
+	if err != nil {
+		return fmt.Errorf("map %d buffers of %d bytes: %w", n, h.buffer, err)
+	}
+	h.stack.keep(h.memory)
+	for i := range n {
+		h.free = append(h.free, i)
+	}
+	return nil
+}
+
+// setChunk sets the chunk of a write, and which part of it the request's data is.
+func (w *firstWrite) setChunk(store *mapping.Store) {
+	w.start, w.chunk = store.Chunk(w.record.Old)
+	w.from = w.piece.Offset - w.start
+	w.to = w.from + w.piece.Length
+}
+
+// isWhole reports whether the request has all data of the chunk.
+func (w *firstWrite) isWhole() bool { return w.from == 0 && w.to >= w.chunk }
+
+// copy begins to copy the data of the origin around that of the request. It reports whether
+// the part has ended, with an error.
+func (h *handler) copy(r *request, w *firstWrite) bool {
+	if len(h.copier.free) == 0 {
+		w.step = stepBuffer
+		h.wait(w)
+		return false
+	}
+	n := len(h.copier.free)
+	w.buffer = h.copier.free[n-1] + 1
+	h.copier.free = h.copier.free[:n-1]
+	return h.beginCopy(r, w)
+}
+
+// wait appends a write to the list of those that wait.
+func (h *handler) wait(w *firstWrite) {
+	w.next = nil
+	if h.first == nil {
+		h.first = w
+	} else {
+		h.last.next = w
+	}
+	h.last = w
+}
+
+// releaseBuffer gives the buffer of a write to the first one that waits.
+func (h *handler) releaseBuffer(w *firstWrite) {
+	buffer := w.buffer
+	if w.buffer = 0; buffer == 0 {
+		return
+	}
+	next := h.first
+	if next == nil {
+		h.copier.free = append(h.copier.free, buffer-1)
+		return
+	}
+	h.first = next.next
+	next.buffer = buffer
+	r := &h.requests[next.req.Tag()]
+	if h.beginCopy(r, next) {
+		h.partEnded(next.req, r, next.number)
+	}
+}
+
+// maxGap is the largest amount of data of the request that is read from the origin although
+// it is not needed, because one read costs less than two.
+const maxGap = 16 << 10
+
+// beginCopy begins to read what is before the data, and what is behind it if the data is short.
+func (h *handler) beginCopy(r *request, w *firstWrite) bool {
+	w.step, w.secondRead = stepRead, true
+	switch {
+	case w.from == 0:
+		return h.read(r, w, w.to, w.chunk)
+	case w.to == w.chunk:
+		return h.read(r, w, 0, w.from)
+	case w.to-w.from <= maxGap:
+		return h.read(r, w, 0, w.chunk)
+	default:
+		w.secondRead = false
+		return h.read(r, w, 0, w.from)
+	}
+}
+
+// read begins to read a range of the chunk.
+func (h *handler) read(r *request, w *firstWrite, from, to uint64) bool {
+	w.readFrom = from
+	w.reads = h.stack.plan.OriginWalk(w.piece.Snapshot, w.start+from, to-from)
+	return h.readOn(r, w)
+}
+
+// readOn reads the next piece of the origin.
+func (h *handler) readOn(r *request, w *firstWrite) bool {
+	for {
+		piece, ok := w.reads.Next()
+		at := w.readFrom + piece.At
+		switch {
+		case !ok && w.secondRead:
+			return h.writeCopy(r, w)
+		case !ok:
+			w.secondRead = true
+			return h.read(r, w, w.to, w.chunk)
+		case piece.Kind == mapping.Zero:
+			clear(h.bufferOf(w)[at : at+piece.Length])
+		case piece.Kind == mapping.Device:
+			h.sendCopy(w, &h.files[h.stack.backingOf[piece.Device]], piece.Offset, at, piece.Length)
+			return false
+		default:
+			return h.writeFailed(r, w, -int32(unix.EIO))
+		}
+	}
+}
+
+// writeCopy begins to write what was read.
+func (h *handler) writeCopy(r *request, w *firstWrite) bool {
+	if h.copies {
+		copy(h.bufferOf(w)[w.from:], w.req.Data()[w.piece.At:][:w.piece.Length])
+		w.step = stepTail
+		h.sendCopy(w, h.storeFile(w), h.replacement(w), 0, w.chunk)
+		return false
+	}
+	if w.from == 0 {
+		return h.writeTail(r, w)
+	}
+	w.step = stepHead
+	h.sendCopy(w, h.storeFile(w), h.replacement(w), 0, w.from)
+	return false
+}
+
+func (h *handler) writeTail(r *request, w *firstWrite) bool {
+	if w.to == w.chunk {
+		return h.copied(r, w)
+	}
+	w.step = stepTail
+	h.sendCopy(w, h.storeFile(w), h.replacement(w)+w.to, w.to, w.chunk-w.to)
+	return false
+}
+
+// copyOn goes on with a copy after the end of a read or write.
+func (h *handler) copyOn(r *request, w *firstWrite) bool {
+	switch w.step {
+	case stepRead:
+		return h.readOn(r, w)
+	case stepHead:
+		return h.writeTail(r, w)
+	default:
+		return h.copied(r, w)
+	}
+}
+
+func (h *handler) copied(r *request, w *firstWrite) bool {
+	h.releaseBuffer(w)
+	return h.addRecord(r, w)
+}
+
+// replacement returns the offset of the chunk in the store.
+func (h *handler) replacement(w *firstWrite) uint64 {
+	return w.record.New << h.stack.stores[w.piece.Snapshot].Layout.Shift()
+}
+
+func (h *handler) bufferOf(w *firstWrite) []byte {
+	return h.memory[(w.buffer-1)*h.buffer:][:h.buffer]
+}
+
+// sendCopy reads or writes a part of the buffer.
+func (h *handler) sendCopy(w *firstWrite, file *backingFile, offset, at, length uint64) {
+	*h.part(w.req, w.number) = part{file: file, offset: offset, at: at, length: length}
+	h.sendStep(w)
+}
+
+// sendStep sends the operation of a step, or its rest.
+func (h *handler) sendStep(w *firstWrite) {
+	p := h.part(w.req, w.number)
+	if w.step == stepData {
+		p.sendData(w.req, w.number)
+		return
+	}
+	sqe := w.req.PartSQE(w.number)
+	addr := uint64(uintptr(unsafe.Pointer(&h.bufferOf(w)[p.at])))
+	if w.step == stepRead {
+		sqe.PrepRead(p.file.File.File, addr, uint32(p.length), p.offset)
+	} else {
+		sqe.PrepWrite(p.file.File.File, addr, uint32(p.length), p.offset)
+	}
+	if p.onWorker {
+		sqe.Flags |= ring.IOSQE_ASYNC
+	}
+}

@@ -1,0 +1,167 @@
+package stack
+
+import (
+	"github.com/ublk-loop/ublk-loop/loop/internal/mapping"
+	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
+	"github.com/ublk-loop/ublk-loop/ublk"
+)
+
+// A firstWrite is the first write to a chunk of a snapshot. It is a part of a request.
+//
+//	claim ──> wait (another first write) ──> claim
+//	  ├─────> no first write any more: an ordinary part
+//	  └─────> data ──> read, head, tail (copyStep) ──> record ──> commit ──> end
+//
+// A write of a whole chunk copies nothing. In copy mode the data is written with the copy.
+type firstWrite struct {
+	step   writeStep
+	piece  mapping.Piece
+	record snapshot.Record
+	copying
+}
+
+// writeStep is what a first write waits for.
+type writeStep uint8
+
+const (
+	notFirst   writeStep = iota // an ordinary part
+	stepWait                    // the first write of another request
+	stepData                    // the request's data
+	stepBuffer                  // a free buffer
+	stepRead                    // data of the origin
+	stepHead                    // its write before the request's data
+	stepTail                    // its write behind the request's data
+	stepRoom                    // room for a record
+	stepCommit                  // the record is durable
+)
+
+// firstWriteOf returns the state of the first write of a part.
+func (h *handler) firstWriteOf(req *ublk.Request, number int) *firstWrite {
+	return &h.writes[req.Tag()*h.width+number]
+}
+
+// firstWrite starts a first write.
+func (h *handler) firstWrite(req *ublk.Request, r *request, piece *mapping.Piece) {
+	number, _ := h.take(req, r)
+	w := h.firstWriteOf(req, number)
+	*w = firstWrite{piece: *piece}
+	w.req, w.number = req, number
+	if h.claim(r, w) {
+		r.release(number)
+	}
+}
+
+// claim makes the write the first one to its chunk, if it still is. It reports whether the part
+// has ended, with an error.
+func (h *handler) claim(r *request, w *firstWrite) bool {
+	store := h.stack.stores[w.piece.Snapshot]
+	shift := store.Layout.Shift()
+	chunk := w.piece.Offset >> shift
+	for {
+		slot := store.Index.Lookup(chunk)
+		if slot.Replaced() {
+			w.step = notFirst
+			h.sendTo(w, slot.Chunk())
+			return false
+		}
+		if store.Index.Claim(chunk) {
+			break
+		}
+		w.step = stepWait
+		if store.Wait(chunk, w.req.AsyncPart(w.number)) {
+			return false
+		}
+	}
+	replacement, errno := store.Allocate(chunk)
+	if errno != 0 {
+		r.fail(errno)
+		w.step = notFirst
+		return true
+	}
+	w.record = snapshot.Record{Old: chunk, New: replacement}
+	w.setChunk(&store.Store)
+	if h.copies && !w.isWhole() {
+		return h.copy(r, w)
+	}
+	w.step = stepData
+	h.sendTo(w, replacement)
+	return false
+}
+
+// sendTo writes the data to a chunk of the store.
+func (h *handler) sendTo(w *firstWrite, chunk uint64) {
+	store := h.stack.stores[w.piece.Snapshot]
+	p := h.part(w.req, w.number)
+	within := w.piece.Offset & uint64(store.Layout.ChunkSize()-1)
+	*p = part{file: h.storeFile(w), offset: chunk<<store.Layout.Shift() + within, at: w.piece.At, length: w.piece.Length}
+	p.sendData(w.req, w.number)
+}
+
+func (h *handler) storeFile(w *firstWrite) *backingFile {
+	return &h.files[h.stack.backingOf[h.stack.plan.StoreDevice(w.piece.Snapshot)]]
+}
+
+// dataOrFirstWriteDone handles the result of a part of a read or write. It reports whether the
+// part has ended.
+func (h *handler) dataOrFirstWriteDone(req *ublk.Request, r *request, p *part, number int, res int32) bool {
+	if h.writes == nil || h.firstWriteOf(req, number).step == notFirst {
+		return h.dataDone(req, r, p, number, res)
+	}
+	w := h.firstWriteOf(req, number)
+	switch w.step {
+	case stepWait:
+		return h.claim(r, w)
+	case stepRoom:
+		if res != 0 {
+			return h.writeFailed(r, w, res)
+		}
+		return h.addRecord(r, w)
+	case stepCommit:
+		// Also after an error the chunk has the data, and a later commit saves the record.
+		h.stack.stores[w.piece.Snapshot].Publish(w.record)
+		return h.writeEnded(r, w, res)
+	}
+	more, errno := p.advance(res)
+	switch {
+	case more:
+		req.Retried()
+		h.sendStep(w)
+		return false
+	case errno != 0:
+		return h.writeFailed(r, w, errno)
+	case w.step == stepData && !w.isWhole():
+		return h.copy(r, w)
+	case w.step == stepData:
+		return h.addRecord(r, w)
+	default:
+		return h.copyOn(r, w)
+	}
+}
+
+// addRecord adds the record of a write whose data is in the store.
+func (h *handler) addRecord(r *request, w *firstWrite) bool {
+	store := h.stack.stores[w.piece.Snapshot]
+	switch {
+	case !store.Add(w.record):
+		w.step = stepRoom
+	case store.Eager:
+		w.step = stepCommit
+	default:
+		return h.writeEnded(r, w, 0)
+	}
+	store.Commit(w.req.AsyncPart(w.number))
+	return false
+}
+
+// writeFailed ends a first write that has no record.
+func (h *handler) writeFailed(r *request, w *firstWrite, errno int32) bool {
+	h.stack.stores[w.piece.Snapshot].GiveBack(w.record)
+	return h.writeEnded(r, w, errno)
+}
+
+func (h *handler) writeEnded(r *request, w *firstWrite, errno int32) bool {
+	w.step = notFirst
+	r.fail(errno)
+	h.releaseBuffer(w)
+	return true
+}

@@ -1,0 +1,160 @@
+package stack
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/loop/internal/cow"
+	"github.com/ublk-loop/ublk-loop/loop/internal/mapping"
+	"github.com/ublk-loop/ublk-loop/transfer/table"
+)
+
+// written returns which of table.Stack.Devices the device writes to. It only reads origins of
+// snapshots.
+func (s *Stack) written() []bool {
+	tables, names := make([]bool, len(s.tables.Tables)), make(map[string]bool)
+	tables[len(tables)-1] = !s.ReadOnly
+	for i := len(tables) - 1; i >= 0; i-- {
+		t := &s.tables.Tables[i]
+		for _, l := range t.Lines {
+			for _, a := range l.Target.Areas(l.Length) {
+				writes := tables[i] && !a.ReadOnly
+				if below, ok := s.tables.Table(a.Device); ok {
+					tables[below] = tables[below] || writes
+				} else {
+					names[a.Device] = names[a.Device] || writes
+				}
+			}
+		}
+	}
+	var list []bool
+	for _, device := range s.tables.Devices() {
+		list = append(list, names[device])
+	}
+	return list
+}
+
+// snapshots yields the lines with the target snapshot in the order of the text, which is that
+// of mapping.New. It stops at the first error.
+func snapshots(s *table.Stack, each func(t *table.Snapshot) error) error {
+	for i := range s.Tables {
+		for n, l := range s.Tables[i].Lines {
+			t, ok := l.Target.(*table.Snapshot)
+			if !ok {
+				continue
+			}
+			if err := each(t); err != nil {
+				return &table.StackError{Table: s.Tables[i].Name, Line: n + 1, Target: t.Type(), Err: err}
+			}
+		}
+	}
+	return nil
+}
+
+// openStores opens the stores of the snapshots. sizes are those of the files and disks.
+func (s *Stack) openStores(sizes []table.DeviceSize, o *Options) (stores []mapping.Store, err error) {
+	s.storeOf = make([]*cow.Store, len(s.Backings))
+	numbers := make(map[string]int)
+	for i, device := range s.tables.Devices() {
+		numbers[device] = i
+	}
+	err = snapshots(s.tables, func(t *table.Snapshot) error {
+		number := s.backingOf[numbers[t.Store]]
+		if err := s.checkUses(number); err != nil {
+			return err
+		}
+		if t.Format == table.Transient && o.Eager {
+			return fmt.Errorf("a transient store, which does not outlive its server: %w", errors.ErrUnsupported)
+		}
+		b := s.Backings[number]
+		origin := s.tables.SizeOf(t.Origin)
+		if i, found := numbers[t.Origin]; found {
+			origin = sizes[i].Sectors
+		}
+		store, err := cow.Open(b.File, &cow.Options{
+			Format: t.Format, ChunkBytes: t.Chunk << sectorShift, OriginSize: origin << sectorShift, Block: b.SectorSize,
+			ReadOnly: b.ReadOnly, Eager: o.Eager,
+		})
+		if err != nil {
+			return fmt.Errorf("store %s: %w", b.Path, err)
+		}
+		if !b.ReadOnly {
+			s.storeOf[number] = store
+		}
+		s.stores = append(s.stores, store)
+		stores = append(stores, store.Store)
+		return nil
+	})
+	return stores, err
+}
+
+// checkUses refuses a file or disk that has a store and something else.
+func (s *Stack) checkUses(number int) error {
+	uses := 0
+	devices := make(map[string]int)
+	for i, device := range s.tables.Devices() {
+		devices[device] = s.backingOf[i]
+	}
+	for i := range s.tables.Tables {
+		for _, l := range s.tables.Tables[i].Lines {
+			for _, a := range l.Target.Areas(l.Length) {
+				if of, found := devices[a.Device]; found && of == number {
+					uses++
+				}
+			}
+		}
+	}
+	if uses > 1 {
+		return fmt.Errorf("the store %s is used %d times: %w", s.Backings[number].Path, uses, unix.EINVAL)
+	}
+	return nil
+}
+
+// keep keeps memory of a queue until Close.
+func (s *Stack) keep(memory []byte) {
+	s.memoryMu.Lock()
+	defer s.memoryMu.Unlock()
+	s.memory = append(s.memory, memory)
+}
+
+func (s *Stack) closeStores() error {
+	var errs []error
+	for _, memory := range s.memory {
+		errs = append(errs, unix.Munmap(memory))
+	}
+	s.memory = nil
+	for _, store := range s.stores {
+		errs = append(errs, store.Close())
+	}
+	s.stores = nil
+	return errors.Join(errs...)
+}
+
+// IsTransient reports whether the device loses its changes with the process.
+func (s *Stack) IsTransient() bool {
+	return slices.ContainsFunc(s.stores, func(store *cow.Store) bool { return store.IsTransient() })
+}
+
+// Save makes the stores durable while the device keeps its requests, so that another process
+// can open them. It returns an error that wraps errors.ErrUnsupported for a transient store.
+func (s *Stack) Save() error {
+	for _, store := range s.stores {
+		if err := store.Save(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// hasUnsaved reports whether a store has records that are not saved.
+func (h *handler) hasUnsaved() bool {
+	for _, store := range h.stack.stores {
+		if store.Unsaved() {
+			return true
+		}
+	}
+	return false
+}
