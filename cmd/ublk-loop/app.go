@@ -81,7 +81,7 @@ func newRootCommand(a *app) *cobra.Command {
 	root.SetErr(a.errOut)
 	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(newAddCommand(a), newDelCommand(a), newListCommand(a), newResizeCommand(a), newRecoverCommand(a), newServeCommand(a), newUpgradeCommand(a), newTopCommand(a),
-		newOCICommand(a), newHookCommand(a), newSnapshotterCommand(a), newVerityCommand(a), newFeaturesCommand(a), newVersionCommand(a))
+		newOCICommand(a), newHookCommand(a), newSnapshotterCommand(a), newVerityCommand(a), newCowCommand(a), newFeaturesCommand(a), newVersionCommand(a))
 	return root
 }
 

@@ -14,19 +14,29 @@ type Medium interface {
 // Format makes a new store. It zeroes the first two chunks, and writes the header only
 // after they are on the medium, so that a store with a header never has old records.
 // The caller has checked with CheckEmpty that nothing is lost.
-func Format(w Medium, l Layout) error {
-	zeroes := make([]byte, l.ChunkSize())
-	for chunk := range uint64(firstFree) {
-		if _, err := w.WriteAt(zeroes, l.Offset(chunk)); err != nil {
-			return fmt.Errorf("zero chunk %d of the snapshot store: %w", chunk, err)
+func Format(w Medium, l Layout) error { return FormatLabelled(w, l, nil) }
+
+// FormatLabelled is Format for a store with a label, which is written before the header.
+func FormatLabelled(w Medium, l Layout, label *Label) error {
+	block := make([]byte, l.ChunkSize())
+	if _, err := w.WriteAt(block, l.Offset(l.Area(0))); err != nil {
+		return fmt.Errorf("zero the first area of the snapshot store: %w", err)
+	}
+	if label != nil {
+		if err := label.Put(block); err != nil {
+			return err
 		}
 	}
-	if err := w.Sync(); err != nil {
+	if err := writeHeader(w, block); err != nil {
 		return err
 	}
-	block := append(make([]byte, 0, HeaderBlock), zeroes[:HeaderBlock]...)
 	Header{Valid: true, Layout: l}.Append(block[:0])
-	if _, err := w.WriteAt(block, 0); err != nil {
+	return writeHeader(w, block[:HeaderBlock])
+}
+
+// writeHeader writes the first block of a store, or its whole first chunk.
+func writeHeader(w Medium, b []byte) error {
+	if _, err := w.WriteAt(b, 0); err != nil {
 		return fmt.Errorf("header of the snapshot store: %w", err)
 	}
 	return w.Sync()

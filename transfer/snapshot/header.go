@@ -67,6 +67,21 @@ func ReadHeader(r io.ReaderAt) (Header, error) {
 	return ParseHeader(b)
 }
 
+// ReadLabelled reads the header of a store and its label, which is nil if there is none. The
+// error can also wrap ErrLabel; the header is then valid.
+func ReadLabelled(r io.ReaderAt) (Header, *Label, error) {
+	b := make([]byte, HeaderBlock)
+	if err := readFull(r, b, 0); err != nil {
+		return Header{}, nil, fmt.Errorf("header of the snapshot store: %w", err)
+	}
+	h, err := ParseHeader(b)
+	if err != nil {
+		return Header{}, nil, err
+	}
+	label, err := ParseLabel(b)
+	return h, label, err
+}
+
 // Append appends the header to b.
 func (h Header) Append(b []byte) []byte {
 	valid := uint32(0)

@@ -22,19 +22,35 @@ func newChecker(l Layout, storeSize uint64, x Index) *checker {
 }
 
 func (c *checker) add(e Record) error {
-	switch {
-	case e.Old >= c.index.Len():
+	if e.Old >= c.index.Len() {
 		return ErrOldRange
-	case e.New >= c.chunks:
-		return ErrNewRange
-	case c.layout.IsMetadata(e.New):
-		return ErrMetadata
+	}
+	if err := c.layout.checkNew(e.New, c.chunks); err != nil {
+		return err
+	}
+	switch {
 	case !c.index.Lookup(e.Old).IsNone():
 		return ErrDuplicateOld
 	case !c.seen.add(e.New):
 		return ErrDuplicateNew
 	}
 	c.index.Publish(e.Old, e.New)
+	return nil
+}
+
+// CheckNew returns ErrNewRange or ErrMetadata unless a store of some size can have data in
+// a chunk.
+func (l Layout) CheckNew(chunk, storeSize uint64) error {
+	return l.checkNew(chunk, l.StoreChunks(storeSize))
+}
+
+func (l Layout) checkNew(chunk, chunks uint64) error {
+	switch {
+	case chunk >= chunks:
+		return ErrNewRange
+	case l.IsMetadata(chunk):
+		return ErrMetadata
+	}
 	return nil
 }
 

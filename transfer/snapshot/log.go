@@ -37,9 +37,10 @@ type Log struct {
 	block  int
 	area   uint64
 	used   int    // records that are durable
-	staged int    // records of the current batch
+	staged int    // records that the current batch adds; negative if it removes records
 	dirty  int    // end of the records that the medium may have
 	b      []byte // the current area
+	backup []byte // the records that the current batch removes
 }
 
 // NewLog returns the log of a store that was loaded, or of a new store with the zero
@@ -83,7 +84,10 @@ func (g *Log) Append(records []Record) Batch {
 		binary.LittleEndian.PutUint64(b[8:], e.New)
 	}
 	end := g.used + g.staged
-	batch := Batch{Records: g.blocks(g.used, end), Count: g.staged}
+	batch := Batch{Count: g.staged}
+	if g.staged != 0 {
+		batch.Records = g.blocks(g.used, end)
+	}
 	if end == int(g.layout.Records()) {
 		batch.Zero = Range{g.layout.Offset(g.layout.Area(g.area + 1)), int64(g.layout.ChunkSize())}
 	}
@@ -107,9 +111,14 @@ func (g *Log) Commit() {
 	g.dirty = g.used
 }
 
-// Revert removes the records of the batch, because a write or flush failed. They can be
-// on the medium until another batch has succeeded.
+// Revert undoes a batch in memory, because a write or flush failed. The medium can have the
+// list before or after the batch, or anything between, until another batch has succeeded.
 func (g *Log) Revert() {
+	if g.staged < 0 {
+		copy(g.b[(g.used+g.staged)*recordSize:], g.backup)
+		g.staged = 0
+		return
+	}
 	clear(g.b[g.used*recordSize:])
 	g.dirty, g.staged = max(g.dirty, g.used+g.staged), 0
 }

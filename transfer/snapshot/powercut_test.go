@@ -52,23 +52,24 @@ type bytesAt []byte
 
 func (b bytesAt) ReadAt(p []byte, at int64) (int, error) { return copy(p, b[at:]), nil }
 
-// A power cut within Format leaves no header, or an empty store.
+// A power cut within Format leaves no header, or an empty store with its label.
 func TestPowerCutInFormat(t *testing.T) {
+	label := Label{UUID: NewUUID(), OriginSize: 5, OriginPath: "/srv/base.img"}
 	l := layoutOf(t, MinChunkSize)
 	random := rand.New(rand.NewPCG(1, 2))
 	for range 300 {
 		m := newMedium(l, 4*MinChunkSize, random)
 		cuts := &cutting{medium: m, random: random}
-		if err := Format(cuts, l); err != nil {
+		if err := FormatLabelled(cuts, l, &label); err != nil {
 			t.Fatal(err)
 		}
 		for i, after := range append(cuts.after, m.cut(random)) {
-			h, err := ReadHeader(after)
+			h, got, err := ReadLabelled(after)
 			if last := i == len(cuts.after); err != nil && !last {
 				continue
 			}
-			if err != nil || h != (Header{true, l}) {
-				t.Fatalf("step %d: %+v, error %v", i, h, err)
+			if err != nil || h != (Header{true, l}) || got == nil || *got != label {
+				t.Fatalf("step %d: %+v, label %+v, error %v", i, h, got, err)
 			}
 			if s, _, err := loaded(after, l, 4*MinChunkSize); err != nil || s.Records(l) != 0 {
 				t.Fatalf("step %d: %d records, error %v", i, s.Records(l), err)

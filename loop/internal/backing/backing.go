@@ -77,7 +77,10 @@ func (b *Backing) open(file *os.File, o *Options) error {
 	if err := b.reopen(file, o); err != nil {
 		return err
 	}
-	return b.describe(o, nil)
+	if err := b.describe(o, nil); err != nil {
+		return err
+	}
+	return b.checkNotNeeded(o)
 }
 
 // describe locks what is open, and finds out what a device can be made of it.

@@ -1,5 +1,7 @@
 package backing
 
+import "github.com/ublk-loop/ublk-loop/loop/internal/basemark"
+
 // Switch is auto, on or off.
 type Switch string
 
@@ -24,6 +26,11 @@ type Options struct {
 	// WholeSectors leaves out the part of a sector at the end, as the kernel does.
 	WholeSectors bool
 	Transfer     *Transfer // nil if the device has the bytes of the file
+	// Store is the store that is merged into the file. A file that stores need (package
+	// basemark) is only opened for writing if this is the only one.
+	Store *basemark.UUID
+	// Thaw opens a file for writing whatever stores need it.
+	Thaw bool
 }
 
 // Transfer has the options of a transfer that affect the backing.

@@ -49,3 +49,6 @@ func openPart(file *os.File, offset, limit uint64) (*Part, error) {
 
 // Close closes the file.
 func (p *Part) Close() error { return p.file.Close() }
+
+// File returns the open file or disk.
+func (p *Part) File() *os.File { return p.file }

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ublk-loop/ublk-loop/internal/report"
+	"github.com/ublk-loop/ublk-loop/loop/cowfile"
+	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
+)
+
+func newCowCommand(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "cow create|info|diff|merge|thaw FILE",
+		Short: "Work on a store of copy-on-write that no device has",
+		Long: "Work on a store of copy-on-write: a file or disk with the changes of an image, in the format\n" +
+			"of the kernel's target snapshot. No device is needed.",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return report.Usage(errors.New("cow: create, info, diff, merge or thaw is missing"), helpHint(cmd))
+			}
+			return report.Usage(fmt.Errorf("cow: unknown command %q", args[0]), helpHint(cmd))
+		},
+		RunE: func(*cobra.Command, []string) error { return nil }, // Args refuses everything
+	}
+	cmd.AddCommand(newCowCreateCommand(), newCowInfoCommand(a), newCowDiffCommand(a), newCowMergeCommand(a), newCowThawCommand(a))
+	return cmd
+}
+
+func newCowCreateCommand() *cobra.Command {
+	o := cowfile.CreateOptions{}
+	cmd := &cobra.Command{
+		Use:   "create FILE --origin IMAGE",
+		Short: "Make an empty store",
+		Long: "Make an empty store, in a new file or on an empty disk. IMAGE then records that the store\n" +
+			"needs it, and is not attached for writing.",
+		Args: arguments(1, 1, "FILE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if o.Origin == "" {
+				return report.Usage(errors.New("create: --origin is missing"), helpHint(cmd))
+			}
+			o.Path = args[0]
+			return report.Name(cowfile.Create(o), "create", o.Path)
+		},
+	}
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.StringVar(&o.Origin, "origin", "", "the store has changes of `IMAGE`, a file or disk")
+	f.Var(chunkFlag{limitedSizeFlag{&o.ChunkSize, snapshot.MinChunkSize, snapshot.MaxChunkSize, 1}}, "chunk", "size of a chunk, a power of 2 from 4K to 1M (default 64K)")
+	f.Var(sizeFlag{&o.Size}, "size", "size of a new file (default: enough to change all of IMAGE)")
+	return cmd
+}
+
+// chunkFlag is the size of a chunk.
+type chunkFlag struct{ limitedSizeFlag }
+
+// Set implements pflag.Value.
+func (f chunkFlag) Set(text string) error {
+	if err := f.limitedSizeFlag.Set(text); err != nil {
+		return err
+	}
+	if _, err := snapshot.NewLayout(*f.bytes); err != nil {
+		return errors.New("not a power of 2")
+	}
+	return nil
+}
+
+func newCowMergeCommand(a *app) *cobra.Command {
+	o := cowfile.MergeOptions{}
+	cmd := &cobra.Command{
+		Use:   "merge FILE [--base IMAGE]",
+		Short: "Write the changes of a store to its base",
+		Long: "Write the changes of a store to its base. The store is empty afterwards. If the command is\n" +
+			"interrupted, the next one continues.",
+		Args: arguments(1, 1, "FILE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.Path = args[0]
+			ctx, stop := interruptible(cmd.Context())
+			defer stop()
+			merged, err := cowfile.Merge(ctx, o)
+			if err != nil {
+				return report.Name(err, "merge", o.Path)
+			}
+			fmt.Fprintf(a.out, "%d chunks merged into %s\n", merged.Chunks, report.OneLine(merged.Base))
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&o.Base, "base", "", "the base is `IMAGE` (default: the store says where it is)")
+	return cmd
+}
+
+func newCowThawCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "thaw FILE",
+		Short: "Allow writes to an image or store that stores need",
+		Long: "Allow writes to an image or store whose contents other stores need, and print the UUIDs of\n" +
+			"these stores. They are worthless when something has been written to FILE.",
+		Args: arguments(1, 1, "FILE"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			removed, err := cowfile.Thaw(args[0])
+			for _, u := range removed {
+				fmt.Fprintln(a.out, storeName(u))
+			}
+			return report.Name(err, "thaw", args[0])
+		},
+	}
+}
+
+// storeName returns the UUID of a store, or a word for those that a record has no room for.
+func storeName(u snapshot.UUID) string {
+	if u.IsZero() {
+		return "others"
+	}
+	return u.String()
+}

@@ -1,0 +1,154 @@
+package cowfile
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/hint"
+	"github.com/ublk-loop/ublk-loop/internal/identity"
+	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
+	"github.com/ublk-loop/ublk-loop/loop/internal/basemark"
+	"github.com/ublk-loop/ublk-loop/loop/internal/filelock"
+	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
+)
+
+// DefaultChunkSize is the size of a chunk in bytes, if the caller has no other.
+const DefaultChunkSize = 64 << 10
+
+// CreateOptions say which store to make.
+type CreateOptions struct {
+	Path      string
+	Origin    string // the file or disk that the store has changes of
+	ChunkSize uint32 // in bytes; 0 for DefaultChunkSize
+	// Size is the size of a new file in bytes; 0 for a size that is enough for every chunk of
+	// the origin. The file occupies only what is written to it.
+	Size uint64
+}
+
+// Create makes a store, in a new file or on an empty disk, and records in the origin that
+// the store needs it. After an error no new file is left.
+func Create(o CreateOptions) error {
+	if o.ChunkSize == 0 {
+		o.ChunkSize = DefaultChunkSize
+	}
+	layout, err := snapshot.NewLayout(o.ChunkSize)
+	if err != nil {
+		return fmt.Errorf("chunk size: %w", err)
+	}
+	origin, err := openLocked(o.Origin, &backing.Options{ReadOnly: true})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = origin.Close() }()
+	if err := refuseStore(origin); err != nil {
+		return err
+	}
+	label := &snapshot.Label{UUID: snapshot.NewUUID(), OriginSize: origin.Size, OriginPath: origin.Path}
+	c := creating{layout: layout, origin: origin, label: label, size: o.Size}
+	if info, err := os.Stat(o.Path); err == nil && info.Mode()&(os.ModeDevice|os.ModeCharDevice) == os.ModeDevice {
+		return c.onDisk(o.Path)
+	}
+	return c.inFile(o.Path)
+}
+
+// refuseStore refuses a store as an origin, because the store alone is not a disk.
+func refuseStore(origin *backing.Backing) error {
+	if _, err := snapshot.ReadHeader(origin.File); err != nil {
+		return nil //nolint:nilerr // anything else can be an origin
+	}
+	err := fmt.Errorf("%s is a store itself: %w", origin.Path, unix.EINVAL)
+	return hint.Add(err, "ublk-loop fork makes a store over the device of a store")
+}
+
+// creating is the state of Create.
+type creating struct {
+	layout snapshot.Layout
+	origin *backing.Backing
+	label  *snapshot.Label
+	size   uint64
+}
+
+// onDisk makes a store on a disk.
+func (c *creating) onDisk(path string) error {
+	disk, err := openLocked(path, &backing.Options{})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = disk.Close() }()
+	if err := snapshot.CheckEmpty(disk.File, disk.Size, c.layout); err != nil {
+		err = fmt.Errorf("%s: %w", disk.Path, err)
+		return hint.Add(err, "zero the beginning of the disk, for example with blkdiscard --zeroout")
+	}
+	return c.format(disk.File)
+}
+
+// inFile makes a store in a new file.
+func (c *creating) inFile(path string) error {
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	err = c.fill(file)
+	if err != nil {
+		err = errors.Join(err, os.Remove(path))
+	} else {
+		err = syncDirectory(filepath.Dir(path))
+	}
+	return errors.Join(err, file.Close())
+}
+
+// fill locks a new file, gives it its size, and makes the store in it.
+func (c *creating) fill(file *os.File) error {
+	object, err := identity.OfDescriptor(int(file.Fd()))
+	if err != nil {
+		return err
+	}
+	lock, err := filelock.Acquire(lockDir, object, filelock.Range{}, filelock.Exclusive)
+	if err != nil {
+		return fmt.Errorf("%s: %w", file.Name(), err)
+	}
+	defer func() { _ = lock.Release() }()
+	if c.size == 0 {
+		chunks, err := c.layout.OriginChunks(c.origin.Size)
+		if err != nil {
+			return err
+		}
+		c.size = c.layout.StoreSize(chunks)
+	}
+	if c.layout.StoreChunks(c.size) < c.layout.StoreChunks(c.layout.StoreSize(1)) {
+		return fmt.Errorf("%d bytes: %w", c.size, snapshot.ErrTooSmall)
+	}
+	if err := file.Truncate(int64(c.size)); err != nil {
+		return err
+	}
+	return c.format(file)
+}
+
+// format records the store in the origin, and makes it. A crash between the two leaves a
+// record of a store that does not exist.
+func (c *creating) format(file *os.File) error {
+	err := basemark.Add(lockDir, c.origin.File, c.label.UUID)
+	if errors.Is(err, basemark.ErrUnsupported) {
+		err = nil
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", c.origin.Path, err)
+	}
+	if err := snapshot.FormatLabelled(file, c.layout, c.label); err != nil {
+		return errors.Join(err, basemark.Remove(lockDir, c.origin.File, c.label.UUID))
+	}
+	return nil
+}
+
+// syncDirectory makes a new file outlive a power cut.
+func syncDirectory(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

@@ -1,0 +1,362 @@
+package cowfile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
+)
+
+// mapper makes devices of device mapper over files.
+type mapper struct {
+	t           *testing.T
+	dir         string
+	base, store string // files
+	a, b        string // their loop devices; empty between uses
+}
+
+func newMapper(t *testing.T, needs ...ublktest.Need) *mapper {
+	t.Helper()
+	ublktest.Kernel(t, needs...)
+	// libdevmapper makes the nodes itself: no udev runs in the machine.
+	t.Setenv("DM_DISABLE_UDEV", "1")
+	m := &mapper{t: t}
+	for _, module := range []string{"dm_mod", "dm_snapshot", "loop"} {
+		m.must("modprobe", module)
+	}
+	return m
+}
+
+// files makes a base of random bytes, in a new directory. The store does not exist yet.
+func (m *mapper) files(size int) {
+	m.t.Helper()
+	m.dir = directory(m.t)
+	m.base = newBase(m.t, m.dir, size)
+	m.store = filepath.Join(m.dir, "store")
+}
+
+func (m *mapper) must(name string, args ...string) string {
+	m.t.Helper()
+	out, err := exec.Command(name, args...).CombinedOutput()
+	if err != nil {
+		m.t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// with calls use with a snapshot device of the kernel. The target is snapshot or
+// snapshot-merge.
+func (m *mapper) with(target, kind string, chunkSize int, use func(device string)) {
+	m.t.Helper()
+	m.a = m.must("losetup", "--find", "--show", m.base)
+	defer m.must("losetup", "--detach", m.a)
+	m.b = m.must("losetup", "--find", "--show", m.store)
+	defer m.must("losetup", "--detach", m.b)
+	sectors := m.must("blockdev", "--getsz", m.a)
+	m.must("dmsetup", "create", "cowfile", "--table", fmt.Sprintf("0 %s %s %s %s %s %d", sectors, target, m.a, m.b, kind, chunkSize/512))
+	defer m.must("dmsetup", "remove", "--retry", "cowfile")
+	use("/dev/mapper/cowfile")
+}
+
+// status returns the words of dmsetup status behind the target.
+func (m *mapper) status() string {
+	m.t.Helper()
+	words := strings.Fields(m.must("dmsetup", "status", "cowfile"))
+	return strings.Join(words[3:], " ")
+}
+
+// usage is the status that Inspect expects.
+func (m *mapper) usage() (string, *Info) {
+	m.t.Helper()
+	info, err := Inspect(m.store)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return fmt.Sprintf("%d/%d %d", info.Usage.Allocated, info.Usage.Total, info.Usage.Metadata), info
+}
+
+// disk reads a whole device.
+func (m *mapper) disk(path string) []byte {
+	m.t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(f)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return b
+}
+
+// change writes random ranges to a device, and the same to an image.
+func (m *mapper) change(device string, image []byte, n int, seed uint64) {
+	m.t.Helper()
+	f, err := os.OpenFile(device, os.O_RDWR, 0)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	defer f.Close()
+	random := newRandom(seed)
+	for range n {
+		at := random.IntN(len(image)/512) * 512
+		data := randomBytes(random, min(512*(1+random.IntN(20)), len(image)-at))
+		copy(image[at:], data)
+		write(m.t, f, data, int64(at))
+	}
+	if err := f.Sync(); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// cases are chunk sizes and numbers of exceptions around the end of an area.
+var cases = []struct {
+	chunkSize, size int
+	exceptions      []int
+}{
+	{4 << 10, 2<<20 + 512, []int{0, 1, 255, 256, 257}},
+	{8 << 10, 5<<20 - 1536, []int{511, 512, 513}},
+	{64 << 10, 4 << 20, []int{7}},
+	{512 << 10, 4<<20 + 512, []int{9}},
+}
+
+// A store of ours shows the same in the kernel, which continues it, and the reverse. The
+// use of the store is that of dmsetup status.
+func TestKernelStoreBothWays(t *testing.T) {
+	m := newMapper(t, ublktest.EveryKernel)
+	for _, c := range cases {
+		for i, n := range c.exceptions {
+			t.Run(fmt.Sprintf("%d bytes, %d exceptions", c.chunkSize, n), func(t *testing.T) {
+				m.t = t
+				m.files(c.size)
+				create(t, CreateOptions{Path: m.store, Origin: m.base, ChunkSize: uint32(c.chunkSize)})
+				image := change(t, m.store, m.base, n, uint64(i))
+				want, _ := m.usage()
+				m.with("snapshot", "P", 16<<10, func(device string) { // the header's chunk size counts
+					if got := m.status(); got != want {
+						t.Errorf("status is %q, want %q", got, want)
+					}
+					same(t, m.disk(device), image)
+					m.change(device, image, 5, uint64(i)+100)
+					want = m.status()
+				})
+				got, info := m.usage()
+				if got != want || info.Label == nil {
+					t.Errorf("usage is %q, the kernel has %q; label %v", got, want, info.Label)
+				}
+				same(t, shown(t, layoutOf(t, c.chunkSize), content(t, m.base), content(t, m.store)), image)
+				base := content(t, m.base)
+				if merged, err := Merge(context.Background(), MergeOptions{Path: m.store}); err != nil || merged.Chunks != info.Chunks {
+					t.Errorf("%+v, error %v, want %d chunks", merged, err, info.Chunks)
+				}
+				same(t, content(t, m.base), image)
+				if n > 0 && string(base) == string(image) {
+					t.Error("nothing to merge")
+				}
+			})
+		}
+	}
+}
+
+// The kernel makes a new store in an empty file, and we continue it.
+func TestKernelMakesStore(t *testing.T) {
+	m := newMapper(t, ublktest.EveryKernel)
+	for _, kind := range []string{"P", "PO"} {
+		m.files(3<<20 + 512)
+		if err := os.WriteFile(m.store, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Truncate(m.store, 4<<20); err != nil {
+			t.Fatal(err)
+		}
+		image := content(t, m.base)
+		m.with("snapshot", kind, 8<<10, func(device string) { m.change(device, image, 30, 1) })
+		_, info := m.usage()
+		if info.ChunkSize != 8<<10 || info.Chunks == 0 || info.Label != nil {
+			t.Errorf("%+v", info)
+		}
+		f, err := os.OpenFile(m.store, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		copy(image, shown(t, layoutOf(t, 8<<10), content(t, m.base), content(t, m.store)))
+		fillStore(t, f, image, 20, 9)
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+		m.with("snapshot", kind, 8<<10, func(device string) { same(t, m.disk(device), image) })
+		if _, err := Merge(context.Background(), MergeOptions{Path: m.store}); err == nil || !strings.Contains(err.Error(), "does not say what its base is") {
+			t.Errorf("merge without a base: %v", err)
+		}
+		if _, err := Merge(context.Background(), MergeOptions{Path: m.store, Base: m.base}); err != nil {
+			t.Fatal(err)
+		}
+		same(t, content(t, m.base), image)
+	}
+}
+
+// stopping is a disk whose writes and flushes fail after some steps.
+type stopping struct {
+	*os.File
+	left *int
+}
+
+func (s stopping) step() error {
+	if *s.left--; *s.left < 0 {
+		return errCut
+	}
+	return nil
+}
+
+func (s stopping) WriteAt(b []byte, at int64) (int, error) {
+	if err := s.step(); err != nil {
+		return 0, err
+	}
+	return s.File.WriteAt(b, at)
+}
+
+func (s stopping) Sync() error {
+	if err := s.step(); err != nil {
+		return err
+	}
+	return s.File.Sync()
+}
+
+// The kernel finishes a merge of ours that was stopped at any step.
+func TestKernelFinishesOurMerge(t *testing.T) {
+	m := newMapper(t, ublktest.EveryKernel)
+	m.files(2<<20 + 512)
+	create(t, CreateOptions{Path: m.store, Origin: m.base, ChunkSize: 4096})
+	image := change(t, m.store, m.base, 300, 1)
+	baseBefore, storeBefore := content(t, m.base), content(t, m.store)
+	finished := false
+	for steps := 0; !finished; steps += 7 {
+		restore(t, m.base, baseBefore)
+		restore(t, m.store, storeBefore)
+		left := steps
+		finished = m.mergeUntil(&left)
+		m.with("snapshot-merge", "P", 4096, func(device string) {
+			same(t, m.disk(device), image)
+			m.waitMerged()
+		})
+		same(t, content(t, m.base), image)
+		if usage, info := m.usage(); info.Chunks != 0 || usage != fmt.Sprintf("16/%d 16", len(storeBefore)/512) {
+			t.Fatalf("step %d: usage %s", steps, usage)
+		}
+	}
+}
+
+func restore(t *testing.T, path string, b []byte) {
+	t.Helper()
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// mergeUntil merges until some steps are done, and reports whether everything is.
+func (m *mapper) mergeUntil(left *int) bool {
+	m.t.Helper()
+	open := func(path string) *os.File {
+		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		return f
+	}
+	s, b := open(m.store), open(m.base)
+	defer s.Close()
+	defer b.Close()
+	size := func(f *os.File) uint64 {
+		n, err := f.Seek(0, io.SeekEnd)
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		return uint64(n)
+	}
+	x, err := newMerging(stopping{s, left}, stopping{b, left}, layoutOf(m.t, 4096), size(s), size(b))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	x.run = x.run[:20]
+	if err := x.all(context.Background()); err != nil && !errors.Is(err, errCut) {
+		m.t.Fatal(err)
+	}
+	return *left >= 0
+}
+
+// waitMerged waits until the kernel has merged everything: the allocated sectors are those
+// of the metadata.
+func (m *mapper) waitMerged() {
+	m.t.Helper()
+	ublktest.Until(m.t, time.Minute, "the kernel merges everything", func() bool {
+		var allocated, total, metadata uint64
+		if _, err := fmt.Sscanf(m.status(), "%d/%d %d", &allocated, &total, &metadata); err != nil {
+			m.t.Fatalf("status %q: %v", m.status(), err)
+		}
+		return allocated == metadata && metadata == 16
+	})
+}
+
+// We finish a merge that the kernel has begun, wherever it was.
+func TestKernelMergeIsFinishedByUs(t *testing.T) {
+	m := newMapper(t, ublktest.EveryKernel)
+	ublktest.UntilHit(t, "the kernel was stopped within a merge", 5, 2, 50, func(i int) bool {
+		m.files(8 << 20)
+		create(t, CreateOptions{Path: m.store, Origin: m.base, ChunkSize: 4096})
+		image := change(t, m.store, m.base, 1500, uint64(i))
+		m.with("snapshot-merge", "P", 4096, func(string) {})
+		_, info := m.usage()
+		if merged, err := Merge(context.Background(), MergeOptions{Path: m.store}); err != nil || merged.Chunks != info.Chunks {
+			t.Fatalf("%+v, error %v", merged, err)
+		}
+		same(t, content(t, m.base), image)
+		return 0 < info.Chunks && info.Chunks < 1500
+	})
+}
+
+// A store is made on a disk only if the beginning of the disk is zero, and the base of a
+// store can be a disk.
+func TestKernelStoreOnDisk(t *testing.T) {
+	m := newMapper(t, ublktest.EveryKernel)
+	m.files(1 << 20)
+	if err := os.WriteFile(m.store, make([]byte, 4<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	disk := m.must("losetup", "--find", "--show", m.store)
+	defer m.must("losetup", "--detach", disk)
+	base := m.must("losetup", "--find", "--show", m.base)
+	defer m.must("losetup", "--detach", base)
+	m.must("mke2fs", "-q", "-t", "ext4", disk)
+	o := CreateOptions{Path: disk, Origin: base, ChunkSize: 4096}
+	before := m.disk(disk)
+	if err := Create(o); !errors.Is(err, snapshot.ErrNotEmpty) {
+		t.Fatalf("error %v", err)
+	}
+	same(t, m.disk(disk), before)
+	m.must("blkdiscard", "--zeroout", disk)
+	create(t, o)
+	image := change(t, disk, base, 20, 1)
+	if merged, err := Merge(context.Background(), MergeOptions{Path: disk, Base: base}); err != nil || merged.Chunks != 20 {
+		t.Errorf("%+v, error %v", merged, err)
+	}
+	same(t, m.disk(base), image)
+}
+
+func layoutOf(t *testing.T, chunkSize int) snapshot.Layout {
+	t.Helper()
+	l, err := snapshot.NewLayout(uint32(chunkSize))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}

@@ -1,0 +1,44 @@
+package backing
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/hint"
+	"github.com/ublk-loop/ublk-loop/loop/internal/basemark"
+)
+
+// checkNotNeeded refuses to write to a file whose contents stores need. The lock that the
+// backing has keeps others from recording a store later.
+func (b *Backing) checkNotNeeded(o *Options) error {
+	if b.ReadOnly || b.IsDisk || o.Thaw {
+		return nil
+	}
+	stores, err := basemark.List(b.File)
+	if err != nil {
+		return err
+	}
+	needed := 0
+	for _, s := range stores {
+		if o.Store == nil || s != *o.Store {
+			needed++
+		}
+	}
+	if needed == 0 {
+		return nil
+	}
+	return hint.Add(fmt.Errorf("%s: %w", neededBy(stores), unix.EPERM),
+		"attach it with {read_only}; cow thaw allows writes to it, after which these stores are worthless")
+}
+
+// neededBy describes the stores that need a file.
+func neededBy(stores []basemark.UUID) string {
+	switch {
+	case stores[len(stores)-1] == basemark.Others:
+		return fmt.Sprintf("base of more than %d stores", len(stores)-1)
+	case len(stores) == 1:
+		return "base of a store"
+	}
+	return fmt.Sprintf("base of %d stores", len(stores))
+}
