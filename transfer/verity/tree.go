@@ -68,6 +68,9 @@ func NewTree(p Params, start uint64) (*Tree, error) {
 // Params returns the parameters. The caller must not change the salt.
 func (t *Tree) Params() Params { return t.params }
 
+// Start returns the offset of the tree in bytes.
+func (t *Tree) Start() uint64 { return t.start }
+
 // Levels returns the number of levels, 0 for data of one block.
 func (t *Tree) Levels() int { return len(t.levels) }
 
@@ -79,6 +82,12 @@ func (t *Tree) End() uint64 { return t.start + t.blocks*uint64(t.params.HashBloc
 
 // DigestSize returns the length of a digest, and of the root hash, in bytes.
 func (t *Tree) DigestSize() int { return t.algorithm.size }
+
+// ZeroDigest returns the digest of a data block of zeroes.
+func (t *Tree) ZeroDigest() []byte {
+	h := t.newHasher()
+	return bytes.Clone(h.digest(make([]byte, t.params.DataBlockSize)))
+}
 
 // A HashBlock is a block of the tree.
 type HashBlock struct {

@@ -72,6 +72,18 @@ func (v *Verifier) Start(block uint64) Path {
 	return p
 }
 
+// Resume shortens a path by the hash blocks that the verifier has got to know since the path
+// was last advanced. A path never becomes longer.
+func (v *Verifier) Resume(p *Path) {
+	for level := range p.level {
+		if hash := v.cache.get(v.tree.above(p.block, level).Number); hash != nil {
+			p.level = level
+			copy(p.want[:], v.tree.digestIn(hash, p.block, level))
+			return
+		}
+	}
+}
+
 // Next returns the hash block that AddHash needs next; missing is false if the
 // path has arrived at the data block.
 func (v *Verifier) Next(p *Path) (need HashBlock, missing bool) {
@@ -92,6 +104,18 @@ func (v *Verifier) AddHash(p *Path, hash []byte) bool {
 	v.cache.put(v.tree.above(p.block, p.level).Number, hash)
 	copy(p.want[:], v.tree.digestIn(hash, p.block, p.level))
 	return true
+}
+
+// TakeHash advances the path by a hash block that AddHash has refused. So the path
+// leads to whatever the wrong block says. The verifier does not remember the block.
+func (v *Verifier) TakeHash(p *Path, hash []byte) {
+	p.level--
+	copy(p.want[:], v.tree.digestIn(hash, p.block, p.level))
+}
+
+// Wants reports whether the path has arrived at the data block and expects this digest.
+func (v *Verifier) Wants(p *Path, digest []byte) bool {
+	return p.level == 0 && bytes.Equal(digest, p.want[:v.tree.algorithm.size])
 }
 
 // CheckData reports whether a data block is right. The path must have arrived

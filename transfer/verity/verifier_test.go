@@ -212,3 +212,68 @@ func TestStartOutOfRange(t *testing.T) {
 	}()
 	v.Start(20)
 }
+
+// A path is resumed at the lowest hash block that the verifier remembers, and never becomes
+// longer.
+func TestVerifierResume(t *testing.T) {
+	m := newImage(t, params("sha512", 512, 512, 8*8*8))
+	v := m.newVerifier(t, 1000)
+	other, p := v.Start(3), v.Start(4)
+	for want := m.Levels() - 1; want >= 0; want-- {
+		need, _ := v.Next(&other)
+		if !v.AddHash(&other, m.hash[need.Offset:][:512]) {
+			t.Fatalf("hash block %+v refused", need)
+		}
+		if v.Resume(&p); p.level != want {
+			t.Errorf("%d hash blocks are left, want %d", p.level, want)
+		}
+	}
+	v.cache = newCache(nil, 512)
+	if v.Resume(&p); !v.CheckData(&p, m.dataBlock(4)) {
+		t.Error("a path became longer, or leads to another block")
+	}
+}
+
+// A wrong hash block that is taken leads to what it says, and is not remembered.
+func TestVerifierTakeHash(t *testing.T) {
+	m := newImage(t, params("sha256", 512, 512, 10))
+	v := m.newVerifier(t, 10)
+	wrong := bytes.Clone(m.hashBlock(0))
+	wrong[0] ^= 1
+	p := v.Start(1)
+	if v.AddHash(&p, wrong) {
+		t.Fatal("a wrong hash block is right")
+	}
+	if v.TakeHash(&p, wrong); !v.CheckData(&p, m.dataBlock(1)) {
+		t.Error("block 1 is wrong by a hash block that has its digest")
+	}
+	p = v.Start(0)
+	if _, missing := v.Next(&p); !missing {
+		t.Fatal("a wrong hash block is remembered")
+	}
+	if v.TakeHash(&p, wrong); v.CheckData(&p, m.dataBlock(0)) {
+		t.Error("block 0 is right by a hash block that has another digest")
+	}
+}
+
+// Wants finds out whether a block should be zero.
+func TestVerifierWants(t *testing.T) {
+	p := params("sha1", 1024, 512, 3)
+	data := make([]byte, 3*1024)
+	data[0] = 1
+	m := buildImage(t, p, data, 512)
+	v := m.newVerifier(t, 10)
+	zero := m.ZeroDigest()
+	for block := range uint64(3) {
+		path := v.Start(block)
+		if v.Wants(&path, zero) && m.Levels() > 0 && path.level > 0 {
+			t.Error("a path that has not arrived wants a digest")
+		}
+		if need, missing := v.Next(&path); missing && !v.AddHash(&path, m.hash[need.Offset:][:512]) {
+			t.Fatal("hash block refused")
+		}
+		if got := v.Wants(&path, zero); got != (block > 0) {
+			t.Errorf("block %d: wants zeroes %v", block, got)
+		}
+	}
+}
