@@ -32,7 +32,7 @@ var errDmsetup = ErrSyntax
 // accepted are tables that the kernel accepts too, with the lines that it prints. If
 // printed is empty, the kernel prints the table unchanged. $A and $B are disks with
 // blocks of 512 and 4096 bytes, $K is a key.
-var accepted = []struct{ text, printed string }{
+var accepted = append(verityAccepted, []printedTable{
 	{"0 8 linear $A 0", ""},
 	{"0 8 linear $A 010", "0 8 linear $A 10"},
 	{"00 08 linear $A 16376", "0 8 linear $A 16376"},
@@ -82,13 +82,19 @@ var accepted = []struct{ text, printed string }{
 	{"0 8 snapshot $A $B P 8 0", "0 8 snapshot $A $B P 8"},
 	{"0 8 snapshot $A $B N 1024 1 discard_zeroes_cow", ""},
 	{"0 8 snapshot $A $B N 16\n8 8 linear $A 8", ""},
+}...)
+
+// printedTable is a table, and the lines that the kernel prints of it.
+type printedTable struct{ text, printed string }
+
+// refusedTable is a table, and why it is refused.
+type refusedTable struct {
+	text string
+	err  error
 }
 
 // refused are tables that the kernel refuses too, with the same errno.
-var refused = []struct {
-	text string
-	err  error
-}{
+var refused = append(verityRefused, []refusedTable{
 	{"x", errDmsetup},
 	{"0", errDmsetup},
 	{"0 8", errDmsetup},
@@ -183,14 +189,11 @@ var refused = []struct {
 	{"0 8 snapshot $A $B N 1024 1 nope", syscall.EINVAL},
 	{"0 8 snapshot $A $A P 8", syscall.EINVAL},
 	{"0 16392 snapshot $A $B P 8", syscall.EINVAL},
-}
+}...)
 
 // stricter are tables that the kernel accepts and this package refuses: the tables in the
 // last section of docs/tables.md, and features that this package lacks.
-var stricter = []struct {
-	text string
-	err  error
-}{
+var stricter = append(verityStricter, []refusedTable{
 	{"", ErrSyntax},
 	{"\n# comment\n", ErrSyntax},
 	{"0 8zero", ErrSyntax},
@@ -223,7 +226,7 @@ var stricter = []struct {
 	{"0 8 snapshot $A $B N 1024 2 discard_zeroes_cow discard_zeroes_cow", ErrInvalid},
 	{"0 8 snapshot $A $B N 1024 2 discard_zeroes_cow discard_passdown_origin", ErrUnsupported},
 	{"0 8 zero\n8 8 snapshot $A $B P 8", ErrUnsupported},
-}
+}...)
 
 // tooLargeStart has a START that Linux up to 6.18 takes modulo 2^64, and that 7.3 refuses.
 const tooLargeStart = "0 8 linear $A 18446744073709551616"

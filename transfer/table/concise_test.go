@@ -193,7 +193,7 @@ func TestErrorMessages(t *testing.T) {
 		"0 8 zero\n\n8 8 linear /dev/sda x": `line 3: linear: start "x": not a decimal number: invalid`,
 		"0 8 zero\n9 8 zero":                "line 2: zero: start 9: gap, because the line before ends at 8: invalid",
 		"0 8 zero\n7 8 zero":                "line 2: zero: start 7: overlap, because the line before ends at 8: invalid",
-		"0 8 verity 1":                      "line 1: verity: target of device mapper: unsupported operation",
+		"0 8 verity 1":                      "line 1: verity: 1 arguments, fewer than 10: invalid",
 		"0 8 snapshot-merge a b P 8":        "line 1: snapshot-merge: target of device mapper: unsupported operation",
 		"0 8 snapshot a b P 2":              `line 1: snapshot: chunk "2": less than 8 sectors: unsupported operation`,
 		"0 8 a;b":                           "line 1: a;b: unknown target: invalid",

@@ -96,15 +96,9 @@ func (c *deviceCheck) table(t *Table) (DeviceSize, error) {
 
 // line returns the logical block of a line.
 func (c *deviceCheck) line(l *Line) (uint32, error) {
-	areas := l.Target.Areas(l.Length)
-	block := l.Target.block()
-	for _, a := range areas {
-		block = max(block, c.size(a.Device).Block)
-	}
-	for _, a := range areas {
-		if err := fits(a, c.size(a.Device), block); err != nil {
-			return 0, badArgument("device", a.Device, err)
-		}
+	block, err := c.areas(l)
+	if err != nil {
+		return 0, err
 	}
 	if err := aligned("start of the line", l.Start, block); err != nil {
 		return 0, err
@@ -117,6 +111,24 @@ func (c *deviceCheck) line(l *Line) (uint32, error) {
 		return block, aligned("chunk", uint64(t.Chunk), block)
 	case *Snapshot:
 		return block, aligned("chunk", uint64(t.Chunk), block)
+	}
+	return block, nil
+}
+
+// areas checks the devices of a line, and returns the logical block of the line.
+func (c *deviceCheck) areas(l *Line) (uint32, error) {
+	if t, ok := l.Target.(*Verity); ok {
+		return t.sizes(c, l)
+	}
+	areas := l.Target.Areas(l.Length)
+	block := l.Target.block()
+	for _, a := range areas {
+		block = max(block, c.size(a.Device).Block)
+	}
+	for _, a := range areas {
+		if err := fits(a, c.size(a.Device), block); err != nil {
+			return 0, badArgument("device", a.Device, err)
+		}
 	}
 	return block, nil
 }

@@ -17,6 +17,9 @@ func FuzzParse(f *testing.F) {
 	for _, tt := range stricter {
 		f.Add([]byte(withDevices(tt.text, disk512, disk4096)))
 	}
+	for _, tt := range verityStacks {
+		f.Add([]byte(withDevices(tt.text, disk512, disk4096)))
+	}
 	for _, tt := range acceptedStacks {
 		f.Add([]byte(inStack(tt.text, disk512, disk4096, testMajor)))
 	}

@@ -29,7 +29,7 @@ func newMapper(t testing.TB, needs ...ublktest.Need) *mapper {
 	// libdevmapper makes the nodes itself: no udev runs in the machine.
 	t.Setenv("DM_DISABLE_UDEV", "1")
 	m := &mapper{t: t}
-	for _, module := range []string{"dm_mod", "dm_zero", "dm_crypt", "dm_snapshot", "loop"} {
+	for _, module := range []string{"dm_mod", "dm_zero", "dm_crypt", "dm_snapshot", "dm_verity", "loop"} {
 		m.must("modprobe", module)
 	}
 	m.a, m.b = m.disk(512), m.disk(4096)
@@ -98,7 +98,7 @@ func (m *mapper) dmsetup(text string, args ...string) error {
 		return nil
 	}
 	for _, errno := range []syscall.Errno{
-		syscall.EINVAL, syscall.ENOENT, syscall.EOVERFLOW, syscall.EBUSY, syscall.ENXIO, syscall.ENOTBLK, syscall.ENOKEY,
+		syscall.EINVAL, syscall.ENOENT, syscall.EOVERFLOW, syscall.EBUSY, syscall.ENXIO, syscall.ENOTBLK, syscall.ENOKEY, syscall.E2BIG,
 	} {
 		if strings.Contains(string(out), " ioctl on ") && strings.Contains(strings.ToLower(string(out)), " failed: "+errno.Error()) {
 			return errno
@@ -123,7 +123,11 @@ func (m *mapper) removeAll() {
 func (m *mapper) created(text string) (string, error) {
 	m.t.Helper()
 	defer m.removeAll()
-	if err := m.dmsetup(text, "create", "ublk-loop-test"); err != nil {
+	args := []string{"create", "ublk-loop-test"}
+	if strings.Contains(text, " verity ") {
+		args = append(args, "--readonly")
+	}
+	if err := m.dmsetup(text, args...); err != nil {
 		return "", err
 	}
 	out, err := exec.Command("dmsetup", "table", "ublk-loop-test").Output()

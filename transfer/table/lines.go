@@ -13,11 +13,12 @@ var parsers = map[string]func(*words) (Target, error){
 	"error":    parseError,
 	"crypt":    parseCrypt,
 	"snapshot": parseSnapshot,
+	"verity":   parseVerity,
 }
 
 // others are targets of device mapper that are refused by name.
 var others = map[string]bool{
-	"snapshot-merge": true, "snapshot-origin": true, "verity": true,
+	"snapshot-merge": true, "snapshot-origin": true,
 	"cache": true, "clone": true, "delay": true, "dust": true, "ebs": true, "era": true, "flakey": true,
 	"integrity": true, "log-writes": true, "mirror": true, "multipath": true, "pcache": true, "raid": true,
 	"switch": true, "thin": true, "thin-pool": true, "unstriped": true, "vdo": true, "writecache": true, "zoned": true,

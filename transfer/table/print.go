@@ -70,6 +70,9 @@ func renamed(t Target, names map[string]string) Target {
 	case *Snapshot:
 		c := *old
 		t = &c
+	case *Verity:
+		c := *old
+		t = &c
 	case *ErrorTarget:
 		if old.Limits != nil {
 			l := *old.Limits

@@ -58,15 +58,33 @@ func (g *generator) target(length int) string {
 	}
 }
 
-// stack returns a stack in the concise format.
+// verity returns a line with verity, of data blocks of 4096 bytes, which is right if the device
+// is not too small.
+func (g *generator) verity() string {
+	blocks := 1 + g.IntN(300)
+	return fmt.Sprintf("0 %d verity 1 %s %s %s %s %d %d sha256 %s %s%s", 8*(1+g.IntN(8)), g.device(), g.device(),
+		g.oneOf("4096", "1024"), g.oneOf("4096", "8192", "512"), blocks, g.IntN(64), root256, g.oneOf("-", "0123"),
+		g.oneOf("", " 0", " 1 ignore_zero_blocks", " 2 check_at_most_once ignore_corruption", " 1 restart_on_corruption"))
+}
+
+// stack returns a stack in the concise format. What is above verity is read-only.
 func (g *generator) stack(a, b string) string {
 	g.devices = []string{a, a, b}
 	var tables []string
+	readOnly := false
 	for i := range 1 + g.IntN(3) {
 		flags := g.oneOf("rw", "", "ro")
+		hasVerity := g.IntN(4) == 0
+		if readOnly = readOnly || hasVerity; readOnly {
+			flags = "ro"
+		}
 		text := fmt.Sprintf("t%d,%s,%s,%s", i, g.oneOf("", fmt.Sprint("u", i)), g.oneOf("", fmt.Sprint(i)), flags)
 		start := 0
-		for range 1 + g.IntN(3) {
+		lines := 1 + g.IntN(3)
+		if hasVerity {
+			text, lines = text+","+g.verity(), 0
+		}
+		for range lines {
 			length := g.sectors(64) + 8
 			text += fmt.Sprintf("%s%d %d %s", g.oneOf(",", ", "), start, length, g.target(length))
 			start += length
@@ -106,7 +124,7 @@ func forRandom(t *testing.T, a, b string, call func(text string, s *Stack)) {
 }
 
 func TestRandomStacks(t *testing.T) {
-	var multiple, crypt, striped int
+	var multiple, crypt, striped, verity int
 	forRandom(t, disk512, disk4096, func(text string, s *Stack) {
 		checkRoundTrip(t, s)
 		if len(s.Tables) > 1 {
@@ -114,9 +132,10 @@ func TestRandomStacks(t *testing.T) {
 		}
 		crypt += strings.Count(text, "crypt")
 		striped += strings.Count(text, "striped")
+		verity += strings.Count(text, "verity")
 	})
-	if multiple == 0 || crypt == 0 || striped == 0 {
-		t.Errorf("%d stacks of more than one table, %d lines with crypt, %d with striped", multiple, crypt, striped)
+	if multiple == 0 || crypt == 0 || striped == 0 || verity == 0 {
+		t.Errorf("%d stacks of more than one table, %d lines with crypt, %d with striped, %d with verity", multiple, crypt, striped, verity)
 	}
 }
 

@@ -66,6 +66,9 @@ func (s *Stack) check(major uint32) error {
 	s.resolver = r
 	depth, used := make([]int, len(s.Tables)), make([]bool, len(s.Tables))
 	for i := range s.Tables {
+		if err := s.Tables[i].checkVerity(); err != nil {
+			return err
+		}
 		below, err := s.below(i)
 		if err != nil {
 			return err

@@ -179,7 +179,8 @@ func (s *Stack) checkOrigin(table int, seen map[int]bool) error {
 	}
 	seen[table] = true
 	for _, l := range s.Tables[table].Lines {
-		if _, ok := l.Target.(*Crypt); ok {
+		switch l.Target.(type) {
+		case *Crypt, *Verity:
 			return fmt.Errorf("%s in the origin of a snapshot: %w", l.Target.Type(), ErrUnsupported)
 		}
 		for _, a := range l.Target.Areas(l.Length) {

@@ -76,7 +76,7 @@ func (t *Table) Sectors() uint64 {
 }
 
 // A Target says what a range of a table is made of. It is one of *Linear,
-// *Striped, *Zero, *ErrorTarget, *Crypt and *Snapshot.
+// *Striped, *Zero, *ErrorTarget, *Crypt, *Snapshot and *Verity.
 type Target interface {
 	// Type returns the name of the target.
 	Type() string
