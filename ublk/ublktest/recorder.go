@@ -185,18 +185,20 @@ func (r *recorder) begin(t *tag, req *ublk.Request) {
 	r.look(t, req)
 }
 
-// look examines the entries that a call of the handler has made.
+// look examines the entries that a call of the handler for a tag has made. In such a call the
+// handler can also go on with other requests, whose operations are parts.
 func (r *recorder) look(t *tag, req *ublk.Request) {
 	var last *ring.SQE // the handler's last entry in this call
 	for sqe := range r.sq.next() {
+		of := r.disk.tags[uint16(sqe.UserData)]
 		if sqe.Opcode == ring.IORING_OP_URING_CMD && uint32(sqe.Off) == uapi.UBLK_U_IO_COMMIT_AND_FETCH_REQ {
-			r.committed(t, sqe, last)
+			r.committed(of, sqe, last)
 			continue
 		}
-		t.reply.Entries = append(t.reply.Entries, *sqe)
-		t.flying++
+		of.reply.Entries = append(of.reply.Entries, *sqe)
+		of.flying++
 		if part, ok := partOf(sqe); ok {
-			r.substitutePart(t, sqe, part)
+			r.substitutePart(of, sqe, part)
 			continue
 		}
 		last = sqe
