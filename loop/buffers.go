@@ -51,7 +51,7 @@ func chooseBuffers(of storage, cfg *Config) (*buffers, error) {
 	case !cfg.Transfer.isNone():
 		return &buffers{onlyCopy, CopyTransfer}, nil
 	case cfg.Table != "" && of.Transforms() && cfg.ZeroCopy == SwitchOn:
-		err := fmt.Errorf("zero copy is not possible with the target crypt: %w", unix.EINVAL)
+		err := fmt.Errorf("zero copy is not possible with the targets crypt and verity: %w", unix.EINVAL)
 		return nil, hint.Add(err, "leave {zero_copy} out")
 	case cfg.Table != "" && of.Transforms():
 		return &buffers{onlyCopy, CopyTransfer}, nil

@@ -57,6 +57,10 @@ func mappedDisk(t testing.TB, table string) string {
 	t.Helper()
 	run(t, "modprobe", "dm_mod")
 	create := exec.Command("dmsetup", "create", "--noudevsync", mappedName)
+	if strings.Contains(table, " verity ") {
+		run(t, "modprobe", "dm_verity")
+		create.Args = append(create.Args, "--readonly")
+	}
 	create.Stdin = strings.NewReader(table + "\n")
 	if out, err := create.CombinedOutput(); err != nil {
 		t.Fatalf("dmsetup create: %v\n%s\n%s", err, table, out)

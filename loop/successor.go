@@ -20,7 +20,7 @@ func (s *Server) CanEnd() error {
 		switch {
 		case d.dev.status.OnCrash != string(CrashReissue):
 			others = append(others, d.dev.Path())
-		case d.dev.storage.Transforms():
+		case d.dev.hasKey():
 			others = append(others, d.dev.Path()+" (without its key)")
 		}
 	}
@@ -29,6 +29,14 @@ func (s *Server) CanEnd() error {
 	}
 	err := fmt.Errorf("%s: %w", strings.Join(others, ", "), ublk.ErrNotRecoverable)
 	return hint.Add(err, "only devices with {on_crash=reissue}, and without a key, outlive their server unharmed; remove others first")
+}
+
+// hasKey reports whether the device needs a key, which ends with the process.
+func (d *Device) hasKey() bool {
+	if d.stack != nil {
+		return d.stack.HasKeys()
+	}
+	return d.transfer != nil
 }
 
 // Pass returns the open files of the server's devices, by id, for Recover and RecoverTable in

@@ -98,11 +98,27 @@ func attachTableOn(ctl *ublk.Control, files []*os.File, cfg Config, shared *thre
 	if d.dev, d.copyReason, err = addDevice(ctl, s, &cfg, further); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
-	if err := d.start(&cfg, &stack.Target{Stack: s, Parts: parts}); err != nil {
+	err = d.start(&cfg, &stack.Target{Stack: s, Parts: parts})
+	if err == nil && s.Checks() {
+		err = d.keepApart()
+	}
+	if err != nil {
 		return nil, errors.Join(err, d.remove())
 	}
 	d.background.Go(func() { s.DropCache(d.closed.Load) })
 	return d, nil
+}
+
+// keepApart makes the block layer send each bio as a request of its own. The driver takes one
+// result for a request, so otherwise the neighbours of a wrong block of verity would fail with
+// it: reads of other programs, which the kernel's verity serves. The kernel keeps the attribute
+// as long as the disk (Documentation/ABI/stable/sysfs-block, queue/nomerges).
+func (d *Device) keepApart() error {
+	path := filepath.Join("/sys/block", filepath.Base(d.Path()), "queue/nomerges")
+	if err := os.WriteFile(path, []byte("2"), 0); err != nil {
+		return fmt.Errorf("keep reads of different programs apart: %w", err)
+	}
+	return nil
 }
 
 // checkTable refuses a configuration that a device of tables does not have.

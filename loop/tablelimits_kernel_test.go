@@ -40,7 +40,13 @@ var limitTables = []string{
 	"0 4096 crypt aes-xts-plain64 " + hexKey + " 0 $0 8 2 allow_discards sector_size:4096\n4096 4096 linear $0 8192",
 	"0 4096 crypt aes-xts-plain64 " + hexKey + " 0 $1 8 1 allow_discards\n4096 8 zero",
 	"0 4096 crypt aes-xts-plain64 " + hexKey + " 0 $2 0 1 allow_discards",
+	"0 4096 verity 1 $0 $1 " + someTree,
+	"0 4096 verity 1 $1 $0 " + someTree,
+	"0 4096 verity 1 $2 $0 1024 1024 2048 4 sha256 " + hexKey[:64] + " -",
 }
+
+// someTree are arguments of verity for data of 2 MiB. No block is read for the limits of a device.
+var someTree = "4096 4096 512 4 sha256 " + hexKey[:64] + " -"
 
 // limitDisks makes disks with different limits.
 func limitDisks(t *testing.T) []string {

@@ -67,10 +67,14 @@ func (b *builder) line(s *space, l *table.Line) error {
 	case *table.Striped:
 		return b.striped(s, start, length, t)
 	case *table.Crypt:
-		below := b.branch(&t.Location)
-		s.levels = max(s.levels, below.space.levels+1)
-		b.plan.layers = append(b.plan.layers, layer{t, below})
-		return b.append(s, extent{start, kindLayer, len(b.plan.layers) - 1, 0})
+		return b.layer(s, start, layer{target: t, below: b.branch(&t.Location)})
+	case *table.Verity:
+		l := layer{target: t, below: b.branch(&table.Location{Device: t.Data}), tree: b.branch(&table.Location{Device: t.Hash})}
+		if l.tree.space.checked {
+			return fmt.Errorf("a hash tree on a device with the target verity: %w", table.ErrUnsupported)
+		}
+		s.checked = true
+		return b.layer(s, start, l)
 	case *table.Snapshot:
 		origin := b.branch(&table.Location{Device: t.Origin})
 		b.plan.changes = append(b.plan.changes, changes{b.stores[0], origin, b.devices[t.Store], t.DiscardZeroes})
@@ -86,6 +90,14 @@ func (b *builder) line(s *space, l *table.Line) error {
 	}
 }
 
+// layer appends a line that is a layer.
+func (b *builder) layer(s *space, start uint64, l layer) error {
+	s.levels = max(s.levels, l.below.space.levels+1)
+	s.checked = s.checked || l.below.space.checked
+	b.plan.layers = append(b.plan.layers, l)
+	return b.append(s, extent{start, kindLayer, len(b.plan.layers) - 1, 0})
+}
+
 // striped appends a striped line. A single stripe is linear.
 func (b *builder) striped(s *space, start, length uint64, t *table.Striped) error {
 	if len(t.Stripes) == 1 {
@@ -96,6 +108,7 @@ func (b *builder) striped(s *space, start, length uint64, t *table.Striped) erro
 		branch := b.branch(&t.Stripes[i])
 		st.branches = append(st.branches, branch)
 		s.levels = max(s.levels, branch.space.levels)
+		s.checked = s.checked || branch.space.checked
 	}
 	b.size += len(st.branches)
 	b.plan.stripes = append(b.plan.stripes, st)
@@ -109,12 +122,13 @@ func (b *builder) branch(l *table.Location) branch {
 	if i, ok := b.stack.Table(l.Device); ok {
 		return branch{b.tables[i], offset}
 	}
-	return branch{&space{[]extent{{index: b.devices[l.Device]}}, math.MaxInt64, 0}, offset}
+	return branch{&space{extents: []extent{{index: b.devices[l.Device]}}, size: math.MaxInt64}, offset}
 }
 
 // copy appends what is below a range of a space.
 func (b *builder) copy(s *space, start, length uint64, below branch) error {
 	s.levels = max(s.levels, below.space.levels)
+	s.checked = s.checked || below.space.checked
 	for length > 0 {
 		e, n := below.space.find(below.offset)
 		n = min(n, length)

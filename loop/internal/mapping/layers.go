@@ -2,9 +2,9 @@ package mapping
 
 import "github.com/ublk-loop/ublk-loop/transfer"
 
-// A Run is a part of a request that one layer transforms.
+// A Run is a part of a request that one layer transforms or checks.
 type Run struct {
-	Layer  int    // number of the layer, in the order of Plan.Crypts
+	Layer  int    // number of the layer, in the order of Plan.Layers
 	Sector uint64 // number of the first 512 bytes, in the line of the layer
 	At     uint64 // in the request
 	Length uint64
@@ -16,7 +16,8 @@ type Run struct {
 type LayerWalk struct {
 	plan         *Plan
 	level        int
-	start        uint64
+	space        *space
+	start        uint64 // in the space
 	done, length uint64
 	ahead        Run // the next run, if its length is not 0
 }
@@ -24,7 +25,7 @@ type LayerWalk struct {
 // LayerWalk returns the walk through a level of a range of the device, which is
 // not empty and lies within the device.
 func (p *Plan) LayerWalk(level int, offset, length uint64) LayerWalk {
-	return LayerWalk{plan: p, level: level, start: offset, length: length}
+	return LayerWalk{plan: p, level: level, space: p.top, start: offset, length: length}
 }
 
 // Next returns the next run; ok is false behind the last. No two runs could be
@@ -55,16 +56,15 @@ func (r *Run) continuedBy(next *Run) bool {
 // step returns the run at the current position, if there is one, and goes on to
 // where it ends.
 func (w *LayerWalk) step() (Run, bool) {
-	run, found := w.plan.layerAt(w.level, w.start+w.done, w.length-w.done)
+	run, found := w.plan.layerAt(w.space, w.level, w.start+w.done, w.length-w.done)
 	run.At = w.done
 	w.done += run.Length
 	return run, found
 }
 
-// layerAt goes down from an offset to a level, with at most n bytes. Without a
-// layer at that level it returns only the length.
-func (p *Plan) layerAt(level int, offset, n uint64) (Run, bool) {
-	s := p.top
+// layerAt goes down from an offset in a space to a level, with at most n bytes. Without
+// a layer at that level it returns only the length.
+func (p *Plan) layerAt(s *space, level int, offset, n uint64) (Run, bool) {
 	for {
 		e, left := s.find(offset)
 		n = min(n, left)

@@ -64,6 +64,23 @@ func (m *stackMaker) line(start, limit int) (string, int) {
 	}
 }
 
+// verity returns a line with verity, and its length. Its data is a table, if one can be.
+func (m *stackMaker) verity(tables []string) (string, int) {
+	length := 1 + m.IntN(64)
+	device := fmt.Sprintf("/dev/d%d", m.IntN(3))
+	if n := len(m.sizes); n > 0 && m.IntN(4) > 0 {
+		i := m.IntN(n)
+		device, length = fmt.Sprintf("/dev/mapper/t%d", i), min(length, m.sizes[i])
+	}
+	tree := fmt.Sprintf("/dev/d%d", m.IntN(3))
+	if n := len(m.sizes); n > 0 && m.IntN(4) > 0 {
+		if i := m.IntN(n); m.sizes[i] >= 6 && !strings.Contains(strings.Join(tables[:i+1], ";"), "verity") {
+			tree = fmt.Sprintf("/dev/mapper/t%d", i)
+		}
+	}
+	return fmt.Sprintf("0 %d verity 1 %s %s 512 512 %d %d sha256 %064d -", length, device, tree, length, m.IntN(2), 0), length
+}
+
 // stack returns a stack of some of the tables that it has made: those that the
 // last one uses.
 func (m *stackMaker) stack(t testing.TB) *table.Stack {
@@ -71,8 +88,13 @@ func (m *stackMaker) stack(t testing.TB) *table.Stack {
 	m.sizes = nil
 	var tables []string
 	for i := range 1 + m.IntN(5) {
-		text, start := fmt.Sprintf("t%d,,,", i), 0
-		for range 1 + m.IntN(5) {
+		text, start := fmt.Sprintf("t%d,,,ro", i), 0
+		lines := 1 + m.IntN(5)
+		if m.IntN(5) == 0 {
+			line, length := m.verity(tables)
+			text, start, lines = text+","+line, length, 0
+		}
+		for range lines {
 			line, length := m.line(start, 64)
 			text += "," + line
 			start += length
@@ -116,7 +138,7 @@ type sector struct {
 
 // layerSector is a sector of a layer.
 type layerSector struct {
-	crypt  *table.Crypt
+	target table.Target
 	number uint64
 }
 
@@ -141,6 +163,10 @@ func naive(s *table.Stack, t int, n uint64) sector {
 			return below(s, target.Stripes[q%stripes], q/stripes*chunk+r)
 		case *table.Crypt:
 			found := below(s, target.Location, in)
+			found.layers = append([]layerSector{{target, in}}, found.layers...)
+			return found
+		case *table.Verity:
+			found := below(s, table.Location{Device: target.Data}, in)
 			found.layers = append([]layerSector{{target, in}}, found.layers...)
 			return found
 		}

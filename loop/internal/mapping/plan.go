@@ -24,7 +24,8 @@ type Plan struct {
 type space struct {
 	extents []extent
 	size    uint64
-	levels  int // layers on the path with the most of them
+	levels  int  // layers on the path with the most of them
+	checked bool // a layer of it is verity
 }
 
 // extent is a part of a space, up to the next extent.
@@ -59,10 +60,11 @@ type stripes struct {
 	branches []branch
 }
 
-// layer is a target that changes the bytes, above a branch.
+// layer is a target that changes or checks the bytes, above a branch.
 type layer struct {
-	crypt *table.Crypt
-	below branch
+	target table.Target
+	below  branch
+	tree   branch // of verity
 }
 
 // Size returns the size of the device. If the stack can be resized, the plan also maps what is
@@ -73,13 +75,14 @@ func (p *Plan) Size() uint64 { return p.size }
 // of them. It is 0 if no layer changes any byte.
 func (p *Plan) Levels() int { return p.levels }
 
-// Crypts returns the lines of the layers, in the order of Run.Layer.
-func (p *Plan) Crypts() []*table.Crypt {
-	crypts := make([]*table.Crypt, len(p.layers))
+// Layers returns the targets of the layers, each a *table.Crypt or *table.Verity, in the order
+// of Run.Layer, which is that of the text.
+func (p *Plan) Layers() []table.Target {
+	targets := make([]table.Target, len(p.layers))
 	for i := range p.layers {
-		crypts[i] = p.layers[i].crypt
+		targets[i] = p.layers[i].target
 	}
-	return crypts
+	return targets
 }
 
 // FlushDevices returns the devices that a flush goes to: those that can hold
@@ -138,13 +141,21 @@ func (p *Plan) flushDevices(s *space, seen map[*space]bool) (devices []int) {
 				devices = append(devices, p.flushDevices(b.space, seen)...)
 			}
 		case kindLayer:
-			devices = append(devices, p.flushDevices(p.layers[e.index].below.space, seen)...)
+			if l := &p.layers[e.index]; l.writable() {
+				devices = append(devices, p.flushDevices(l.below.space, seen)...)
+			}
 		case kindSnapshot:
 			devices = append(devices, p.changes[e.index].device) // the origin does not change
 		}
 	}
 	slices.Sort(devices)
 	return slices.Compact(devices)
+}
+
+// writable reports whether writes go through a layer.
+func (l *layer) writable() bool {
+	_, ok := l.target.(*table.Crypt)
+	return ok
 }
 
 // toBytes converts sectors.

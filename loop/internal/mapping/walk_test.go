@@ -116,7 +116,7 @@ func TestLayerWalk(t *testing.T) {
 	levels := map[int]int{}
 	forRequests(t, func(s *table.Stack, p *Plan, first, sectors uint64) {
 		levels[p.Levels()]++
-		crypts := p.Crypts()
+		targets := p.Layers()
 		deepest := 0
 		for n := range p.Size() / 512 {
 			deepest = max(deepest, len(naive(s, len(s.Tables)-1, n).layers))
@@ -137,7 +137,7 @@ func TestLayerWalk(t *testing.T) {
 				}
 				last = run
 				for i := range run.Length / 512 {
-					got[run.At/512+i] = layerSector{crypts[run.Layer], run.Sector + i}
+					got[run.At/512+i] = layerSector{targets[run.Layer], run.Sector + i}
 				}
 			}
 			for i := range got {

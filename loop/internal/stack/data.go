@@ -99,6 +99,10 @@ func (h *handler) sendData(req *ublk.Request, r *request) {
 		return
 	}
 	if h.levels > 0 && req.Op == ublk.OpRead && r.errno == 0 {
+		if h.checker != nil {
+			h.checker.begin(req, r)
+			return
+		}
 		h.decrypt(req)
 	}
 	if req.Op == ublk.OpWrite && req.Flags&ublk.FlagFUA != 0 && r.errno == 0 && h.hasUnsaved() {

@@ -66,7 +66,9 @@ func (t *Target) NewHandler(q *ublk.Queue) (ublk.Handler, error) {
 			return nil, err
 		}
 	}
-	return h, nil
+	var err error
+	h.checker, err = newChecker(h, q.Depth())
+	return h, err
 }
 
 // backingFile is a file of the stack in the ring.
@@ -83,6 +85,7 @@ type handler struct {
 	zeroes   backingFile   // /dev/zero, if a part of the device is zero
 	copies   bool          // requests have their data in memory
 	width    int           // parts of a request in flight
+	checker  *checker      // of reads, if a layer is verity
 	requests []request     // by tag
 	parts    []part        // width for each tag
 	copier                 // of first writes
@@ -109,6 +112,7 @@ const (
 	stageRange               // discard or write zeroes
 	stageSync                // fdatasync
 	stageCommit              // records of stores
+	stageCheck               // read for the checks of a layer
 )
 
 // begin makes the state ready for a request.
@@ -161,6 +165,8 @@ func (h *handler) PartDone(req *ublk.Request, number int, res int32) {
 	switch r.stage {
 	case stageData:
 		ended = h.dataOrFirstWriteDone(req, r, p, number, res)
+	case stageCheck:
+		ended = h.dataDone(req, r, p, number, res)
 	case stageRange:
 		ended = h.rangeDone(req, r, p, number, res)
 	default:
@@ -179,6 +185,8 @@ func (h *handler) partEnded(req *ublk.Request, r *request, number int) {
 		h.sendData(req, r)
 	case stageRange:
 		h.sendRanges(req, r)
+	case stageCheck:
+		h.checker.readEnded(req, r)
 	default:
 		h.sync(req, r)
 	}

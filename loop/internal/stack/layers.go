@@ -16,8 +16,7 @@ import (
 // in a pipe.
 const MaxCrypts = 1000
 
-// crypts yields the lines with the target crypt in the order of the text, which is that of
-// mapping.Plan.Crypts. It stops at the first error.
+// crypts yields the lines with the target crypt in the order of the text. It stops at the first error.
 func crypts(s *table.Stack, each func(number int, c *table.Crypt) error) error {
 	number := 0
 	for i := range s.Tables {
@@ -78,19 +77,23 @@ func (s *Stack) closeTransfers() error {
 	return errors.Join(errs...)
 }
 
-// Transforms reports whether the bytes of the device are others than those of its files, so
-// that requests need a copy of their data.
-func (s *Stack) Transforms() bool { return len(s.transfers) > 0 }
+// Transforms reports whether the bytes of the device are others than those of its files, or
+// are checked, so that requests need a copy of their data.
+func (s *Stack) Transforms() bool { return len(s.layers) > 0 }
+
+// HasKeys reports whether the stack needs keys.
+func (s *Stack) HasKeys() bool { return len(s.transfers) > 0 }
 
 // KeyCheck returns a check of the keys, which the state file keeps: four bytes for each line
 // with crypt, of the encryption of zeroes in a sector that no disk has.
 func (s *Stack) KeyCheck(sector uint64) string {
 	var check strings.Builder
-	for i, c := range s.plan.Crypts() {
+	_ = crypts(s.tables, func(i int, c *table.Crypt) error {
 		data := make([]byte, c.SectorSize)
 		s.transfers[i].Encrypt(data, sector)
 		fmt.Fprintf(&check, "%x", data[:4])
-	}
+		return nil
+	})
 	return check.String()
 }
 
@@ -102,7 +105,7 @@ func (h *handler) encrypt(req *ublk.Request) {
 			if !ok {
 				break
 			}
-			h.stack.transfers[run.Layer].Encrypt(req.Data()[run.At:run.At+run.Length], run.Sector)
+			h.stack.layers[run.Layer].transfer.Encrypt(req.Data()[run.At:run.At+run.Length], run.Sector)
 		}
 	}
 	req.Worked()
@@ -116,7 +119,7 @@ func (h *handler) decrypt(req *ublk.Request) {
 			if !ok {
 				break
 			}
-			h.stack.transfers[run.Layer].Decrypt(req.Data()[run.At:run.At+run.Length], run.Sector)
+			h.stack.layers[run.Layer].transfer.Decrypt(req.Data()[run.At:run.At+run.Length], run.Sector)
 		}
 	}
 	req.Worked()

@@ -72,7 +72,11 @@ func (c *combiner) table(t *table.Table) limits {
 // line returns the limits of a line, and whether it has discards and write-zeroes.
 func (c *combiner) line(l *table.Line) (line limits, discards, zeroes bool) {
 	line, discards, zeroes = unlimited(), true, true
-	for _, a := range l.Target.Areas(l.Length) {
+	areas := l.Target.Areas(l.Length)
+	if _, ok := l.Target.(*table.Verity); ok {
+		areas = areas[:1] // as in verity_iterate_devices
+	}
+	for _, a := range areas {
 		below := c.of(a.Device)
 		line.stack(&below, a.Start<<sectorShift)
 		discards = discards && below.DiscardMaxBytes != 0
@@ -93,6 +97,12 @@ func (c *combiner) line(l *table.Line) (line limits, discards, zeroes bool) {
 		line.LogicalBlockSize, line.PhysicalBlockSize = max(line.LogicalBlockSize, t.SectorSize), max(line.PhysicalBlockSize, t.SectorSize)
 		line.IOMin, line.DMAAlignment = max(line.IOMin, t.SectorSize), line.LogicalBlockSize-1
 		discards, zeroes = discards && t.AllowDiscards, false
+	case *table.Verity:
+		// verity_io_hints
+		size := t.Tree.Params().DataBlockSize
+		line.LogicalBlockSize, line.PhysicalBlockSize = max(line.LogicalBlockSize, size), max(line.PhysicalBlockSize, size)
+		line.IOMin, line.DMAAlignment = max(line.IOMin, line.LogicalBlockSize), line.LogicalBlockSize-1
+		discards, zeroes = false, false
 	}
 	return line, discards, zeroes
 }

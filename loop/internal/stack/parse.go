@@ -44,6 +44,9 @@ func checkServed(s *table.Stack) error {
 	if err != nil {
 		return err
 	}
+	if n := verities(s); n > MaxVerity {
+		return &table.StackError{Err: fmt.Errorf("%d lines with verity, more than %d: %w", n, MaxVerity, table.ErrLimit)}
+	}
 	if n := len(s.Devices()); n > MaxFiles {
 		return &table.StackError{Err: fmt.Errorf("%d files and disks, more than %d: %w", n, MaxFiles, table.ErrLimit)}
 	}

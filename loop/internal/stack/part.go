@@ -58,7 +58,11 @@ func (h *handler) dataDone(req *ublk.Request, r *request, p *part, number int, r
 		return true
 	}
 	req.Retried()
-	p.sendData(req, number)
+	if r.stage == stageCheck {
+		h.checker.sendPart(req, number, p)
+	} else {
+		p.sendData(req, number)
+	}
 	return false
 }
 

@@ -53,14 +53,18 @@ type Stack struct {
 	flush      []int               // backings that a flush goes to
 	zeroes     *os.File            // /dev/zero; nil if no part of the device is zero
 	transfers  []transfer.Transfer // of the lines with the target crypt
-	stores     []*cow.Store        // of the snapshots, in the order of the text
-	storeOf    []*cow.Store        // by number of the backing; nil if it has no store that is written to
+	layers     []layer             // in the order of mapping.Plan.Layers
+	verities   int                 // layers that are verity
+	corrupt    *corruptions
+	stores     []*cow.Store // of the snapshots, in the order of the text
+	storeOf    []*cow.Store // by number of the backing; nil if it has no store that is written to
 	maxIOAsked uint32
 	passed     bool // the backings have the files of Options.Passed
 	eager      bool
 
-	memoryMu sync.Mutex // protects memory
+	memoryMu sync.Mutex // protects memory and arenas
 	memory   [][]byte   // of queues
+	arenas   arenas
 }
 
 // Open opens the files and disks of a stack, from backing.OpenPath, in the order of
@@ -74,6 +78,9 @@ func Open(files []*os.File, tables *table.Stack, o *Options) (*Stack, error) {
 	}
 	if err == nil {
 		err = s.makeTransfers(o.Keys)
+	}
+	if err == nil {
+		err = s.makeLayers()
 	}
 	if err != nil {
 		return nil, errors.Join(err, s.GiveBack())
@@ -184,7 +191,7 @@ const sectorShift = 9
 
 // Close closes the files and disks, and wipes the keys.
 func (s *Stack) Close() error {
-	errs := []error{s.closeTransfers(), s.closeStores()}
+	errs := []error{s.closeTransfers(), s.closeStores(), s.arenas.free()}
 	for _, b := range s.Backings {
 		errs = append(errs, b.Close())
 	}

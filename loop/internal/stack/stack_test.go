@@ -422,8 +422,8 @@ func TestRefusedStacks(t *testing.T) {
 		"0 8 zero\n8 8 linear " + empty + " 0":                  "line 2: linear: device",
 		"a,,,,0 8 zero;b,,,,0 16 linear /dev/mapper/a 0":        "table b: line 1: linear: device",
 		"0 8 zero\n8 8 crypt aes-xts-plain64 :64:user:k 0 $A 0": "line 2: crypt: key: no key",
-		"0 8 verity 1":      "line 1: verity: target of device mapper",
-		"0 8 linear \xff 0": "text that is not UTF-8",
+		"0 8 snapshot-origin $A":                                "line 1: snapshot-origin: target of device mapper",
+		"0 8 linear \xff 0":                                     "text that is not UTF-8",
 	} {
 		_, err := open(t, dir, text, &Options{})
 		var stackError *table.StackError

@@ -1,0 +1,64 @@
+package stack
+
+import (
+	"fmt"
+	"sync/atomic"
+)
+
+// maxReports is the number of wrong blocks that are reported, as in the kernel
+// (DM_VERITY_MAX_CORRUPTED_ERRS in drivers/md/dm-verity-target.c). All are counted.
+const maxReports = 100
+
+// A Corruption is a block that the target verity has found to be wrong.
+type Corruption struct {
+	Table string // name of the table; empty for a table without a name
+	// Tree is set for a block of the hash tree.
+	Tree bool
+	// Block counts the data blocks, or the hash blocks from the start of the tree.
+	Block uint64
+	// Last is set for the last one that is reported.
+	Last bool
+}
+
+// String describes the block in one line.
+func (c *Corruption) String() string {
+	kind := "data"
+	if c.Tree {
+		kind = "hash"
+	}
+	text := fmt.Sprintf("%s block %d is corrupted", kind, c.Block)
+	if c.Table != "" {
+		text = "table " + c.Table + ": " + text
+	}
+	if c.Last {
+		text += "; further ones are only counted"
+	}
+	return text
+}
+
+// corruptions counts and reports wrong blocks.
+type corruptions struct {
+	count   atomic.Uint64
+	reports chan Corruption
+}
+
+// newCorruptions has room for every report, so that no thread of a queue ever waits.
+func newCorruptions() *corruptions {
+	return &corruptions{reports: make(chan Corruption, maxReports)}
+}
+
+// add is the only thing that the thread of a queue tells another goroutine.
+func (c *corruptions) add(found Corruption) {
+	n := c.count.Add(1)
+	if n > maxReports {
+		return
+	}
+	found.Last = n == maxReports
+	c.reports <- found
+}
+
+// Corruptions returns the number of wrong blocks that were read.
+func (s *Stack) Corruptions() uint64 { return s.corrupt.count.Load() }
+
+// CorruptionReports returns the channel that receives the first wrong blocks.
+func (s *Stack) CorruptionReports() <-chan Corruption { return s.corrupt.reports }

@@ -1,0 +1,61 @@
+package stack
+
+import (
+	"fmt"
+	"sync/atomic"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// arenas are memory outside of the Go heap, for what operations of a ring write to and for
+// large caches.
+//
+// A view of a part of it stays valid when the arena is freed: then the pages are gone, but not
+// the addresses, because an operation of a ring that was given up may still write there.
+type arenas struct{ all [][]byte }
+
+// add returns n bytes, all of whose pages exist.
+func (a *arenas) add(n int) ([]byte, error) {
+	if n == 0 {
+		return nil, nil
+	}
+	mem, err := unix.Mmap(-1, 0, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	if err == nil {
+		a.all = append(a.all, mem)
+		err = unix.Madvise(mem, unix.MADV_POPULATE_WRITE)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("map %d bytes: %w", n, err)
+	}
+	return mem, nil
+}
+
+// free gives the pages back.
+func (a *arenas) free() error {
+	for _, mem := range a.all {
+		if err := unix.Madvise(mem, unix.MADV_DONTNEED); err != nil {
+			return fmt.Errorf("free %d bytes: %w", len(mem), err)
+		}
+	}
+	a.all = nil
+	return nil
+}
+
+// bitmap is a set of numbers that any number of threads can use.
+type bitmap struct{ words []atomic.Uint32 }
+
+// newBitmap returns an empty set of numbers below n.
+func (a *arenas) newBitmap(n uint64) (*bitmap, error) {
+	words := int((n + 31) / 32)
+	mem, err := a.add(4 * words)
+	if err != nil {
+		return nil, err
+	}
+	// A mapping begins at a page, so the words are aligned.
+	return &bitmap{unsafe.Slice((*atomic.Uint32)(unsafe.Pointer(unsafe.SliceData(mem))), words)}, nil
+}
+
+func (b *bitmap) has(n uint64) bool { return b.words[n/32].Load()&(1<<(n%32)) != 0 }
+
+func (b *bitmap) add(n uint64) { b.words[n/32].Or(1 << (n % 32)) }
