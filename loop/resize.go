@@ -47,6 +47,17 @@ func Resize(ctl *ublk.Control, id uint32, opts ResizeOptions) error {
 	return nil
 }
 
+// Resize gives one of the server's devices a new size, as the function Resize does. It
+// returns an error that wraps ENODEV if the server does not have the device.
+func (s *Server) Resize(id uint32, opts ResizeOptions) error {
+	d, err := s.find(id, opts.DiskSequence)
+	if err != nil {
+		return fmt.Errorf("resize %s: %w", ublk.BlockPath(id), err)
+	}
+	opts.DiskSequence = &d.sequence
+	return Resize(s.ctl, id, opts)
+}
+
 func resize(ctl *ublk.Control, id uint32, opts ResizeOptions) error {
 	lock, err := statefile.Acquire(id)
 	if err != nil {

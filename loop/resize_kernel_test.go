@@ -6,9 +6,49 @@ import (
 	"os"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ublk-loop/ublk-loop/ublk"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
+
+// A server of many devices resizes its own devices, and no device that has got the number of
+// another.
+func TestKernelServerResizes(t *testing.T) {
+	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
+	s := NewServer(ctl, ServerOptions{})
+	defer func() {
+		if err := s.Shutdown(); err != nil {
+			t.Error(err)
+		}
+	}()
+	status, err := s.Add(openPath(t, sparseFile(t, mountTmpfs(t))), Config{SizeLimit: 1 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := status.DiskSequence + 1
+	for what, err := range map[string]error{
+		"another device with the number": s.Resize(status.ID, ResizeOptions{Size: 2 << 20, DiskSequence: &other}),
+		"a number without a device":      s.Resize(status.ID+1, ResizeOptions{Size: 2 << 20}),
+	} {
+		if !errors.Is(err, unix.ENODEV) {
+			t.Errorf("%s: error %v, want ENODEV", what, err)
+		}
+	}
+	if s := s.Devices()[0]; s.Size != 1<<20 {
+		t.Errorf("the device has %d bytes", s.Size)
+	}
+	err = s.Resize(status.ID, ResizeOptions{Size: 2 << 20, DiskSequence: &status.DiskSequence})
+	if errors.Is(err, ublk.ErrNotSupported) {
+		ublktest.Lacks(t, ublktest.UpdateSize)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := s.Devices()[0]; s.Size != 2<<20 {
+		t.Errorf("the device has %d bytes", s.Size)
+	}
+}
 
 // A server sees the new size when another process resizes its device.
 func TestKernelResizeIsSeenByTheServer(t *testing.T) {

@@ -21,6 +21,7 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
 // fakeDevices keeps devices in a list only.
@@ -149,6 +150,24 @@ func (d *fakeDevices) Remove(id uint32, opts loop.DetachOptions) error {
 }
 
 // removed returns the number of devices that were removed since the last call.
+func (d *fakeDevices) Resize(id uint32, opts loop.ResizeOptions) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case !d.has(id, opts.DiskSequence):
+		return unix.ENODEV
+	case opts.Size == unsupportedSize:
+		return ublk.ErrNotSupported
+	}
+	s := d.devices[id]
+	s.Size = opts.Size
+	d.devices[id] = s
+	return nil
+}
+
+// unsupportedSize makes Resize fail as before Linux 6.16.
+const unsupportedSize = 1 << 40
+
 func (d *fakeDevices) removed() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -277,6 +296,14 @@ func TestRequests(t *testing.T) {
 		{request("POST", "/v1/devices/0/keep?for=x"), 400, "not a time"},
 		{request("POST", "/v1/devices/0/keep?for=-1s"), 400, "not a time"},
 		{request("POST", "/v1/devices/0/keep?for=1s"), 404, "it has no lease"},
+		{request("POST", "/v1/devices/0/resize?size=8192"), 204, ""},
+		{request("GET", "/v1/devices/0"), 200, `"size":8192`},
+		{request("POST", "/v1/devices/0/resize"), 204, ""},
+		{request("GET", "/v1/devices/0"), 200, `"size":0`},
+		{request("POST", "/v1/devices/0/resize?size=0"), 400, "not a number of bytes"},
+		{request("POST", "/v1/devices/0/resize?size=x"), 400, "not a number of bytes"},
+		{request("POST", "/v1/devices/0/resize?size=4096&diskseq=99"), 404, `"hint":"about`},
+		{request("POST", "/v1/devices/0/resize?size=1099511627776"), 501, "not supported"},
 		{request("DELETE", "/v1/devices/0"), 409, "in use"},
 		{request("DELETE", "/v1/devices/0?force=true"), 204, ""},
 		{request("DELETE", "/v1/devices/0?force=true"), 404, "no such device"},

@@ -21,6 +21,7 @@ type Devices interface {
 	Keep(id uint32, sequence *uint64) error
 	Release(id uint32, sequence *uint64)
 	Remove(id uint32, opts loop.DetachOptions) error
+	Resize(id uint32, opts loop.ResizeOptions) error
 	Devices() []loop.Status
 	Stats() []loop.DeviceStats
 }
@@ -96,6 +97,7 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("GET /v1/devices/{id}", s.get)
 	mux.HandleFunc("DELETE /v1/devices/{id}", s.remove)
 	mux.HandleFunc("POST /v1/devices/{id}/keep", s.keep)
+	mux.HandleFunc("POST /v1/devices/{id}/resize", s.resize)
 	mux.HandleFunc("GET /v1/server", s.status)
 	mux.HandleFunc("GET /v1/stats", s.stats)
 	mux.HandleFunc("POST /v1/upgrade", s.upgrade)

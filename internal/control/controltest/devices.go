@@ -90,6 +90,9 @@ func (d *Devices) Devices() []loop.Status {
 // Release implements control.Devices.
 func (*Devices) Release(uint32, *uint64) {}
 
+// Resize implements control.Devices. It accepts every size.
+func (*Devices) Resize(uint32, loop.ResizeOptions) error { return nil }
+
 // Keep implements control.Devices.
 func (*Devices) Keep(uint32, *uint64) error { return nil }
 
