@@ -8,7 +8,7 @@ DESTDIR ?=
 PREFIX ?= /usr/local
 BIN ?= bin
 
-.PHONY: help build build-snapshotter install install-snapshotter packages demo demo-container test test-full soak test-unit mutants bench bench-check bench-many bench-cipher lint vet fuzz abi clean
+.PHONY: help build build-snapshotter build-csi install install-snapshotter packages demo demo-container test test-full soak test-unit mutants bench bench-check bench-many bench-cipher lint vet fuzz abi clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ install-snapshotter: build-snapshotter ## install the program and the unit for c
 
 packages: ## bin/packages: .deb, .rpm, .apk, an archive, their checksums and modules (ARCHES='amd64 arm64', MAINTAINER=)
 	ARCHES='$(ARCHES)' MAINTAINER='$(MAINTAINER)' scripts/packages.sh
+
+build-csi: ## bin/ublk-loop-csi: the driver of volumes for Kubernetes
+	CGO_ENABLED=0 $(GO) -C cmd/ublk-loop-csi build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o $(abspath $(BIN))/ublk-loop-csi .
 
 demo: build ## attach a real image, mount it, write and verify, detach; on this machine's ublk or in a VM
 	scripts/demo.sh

@@ -48,7 +48,7 @@ lint_go() {
 
 status=0
 top=$(realpath "$here/..")
-for module in "$top" "$top/scripts/bench" "$top/cmd/ublk-loop-snapshotter"; do
+for module in "$top" "$top/scripts/bench" "$top/cmd/ublk-loop-snapshotter" "$top/cmd/ublk-loop-csi"; do
 	lint_go "$module"
 	check test -z "$(large_packages | tee /dev/stderr)"
 	check go mod tidy -diff

@@ -1,0 +1,187 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	csi "github.com/container-storage-interface/spec/lib/go/csi"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
+)
+
+// patience bounds an operation that takes seconds at most, on an emulated and shared
+// machine.
+const patience = time.Minute
+
+// bed is a test with a server of devices and a driver.
+type bed struct {
+	testing.TB
+	dir    string // the test's directory
+	pool   string
+	socket string // of the driver
+	client *client.Client
+	server *process
+	driver *process
+	conn   *grpc.ClientConn
+
+	identity   csi.IdentityClient
+	controller csi.ControllerClient
+	node       csi.NodeClient
+
+	processes []*process
+}
+
+// newBed starts a server of devices. At its end the test must have left no device and no
+// mount.
+func newBed(t testing.TB, needs ...ublktest.Need) *bed {
+	t.Helper()
+	ublktest.Kernel(t, needs...)
+	b := &bed{TB: t, dir: t.TempDir(), client: client.New(client.DefaultSocket)}
+	b.pool, b.socket = filepath.Join(b.dir, "pool"), filepath.Join(b.dir, "csi.sock")
+	b.mkdir(filepath.Dir(client.DefaultSocket))
+	before := mountPoints(t)
+	t.Cleanup(b.killAll) // runs after the cleanups below
+	b.serve()
+	t.Cleanup(func() {
+		b.devicesAre(0)
+		if now := mountPoints(t); !slices.Equal(now, before) {
+			t.Errorf("mounts are %q, were %q", now, before)
+		}
+		b.server.end(unix.SIGTERM)
+	})
+	return b
+}
+
+// serve starts the server of devices.
+func (b *bed) serve() {
+	b.Helper()
+	b.server = b.run(os.Getenv("UBLK_LOOP_BIN"), "serve")
+	b.until("the server answers", func() bool {
+		_, err := b.client.Status(context.Background())
+		return err == nil
+	})
+}
+
+// start starts the driver, and waits until it answers calls.
+func (b *bed) start(args ...string) {
+	b.Helper()
+	args = append([]string{"--endpoint", b.socket, "--pool", b.pool, "--node", "node-1", "--reserve", "0"}, args...)
+	b.driver = b.run(os.Args[0], args...)
+	if b.conn == nil {
+		conn, err := grpc.NewClient("unix://"+b.socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { _ = conn.Close() })
+		b.conn = conn
+		b.identity, b.controller, b.node = csi.NewIdentityClient(conn), csi.NewControllerClient(conn), csi.NewNodeClient(conn)
+	}
+	b.conn.ResetConnectBackoff()
+	b.until("the driver is ready", func() bool {
+		reply, err := b.identity.Probe(b.Context(), &csi.ProbeRequest{}, grpc.WaitForReady(true))
+		return err == nil && reply.GetReady().GetValue()
+	}, func() string { return b.driver.errOut.String() })
+}
+
+// devicesAre waits until the server has n devices.
+func (b *bed) devicesAre(n int) {
+	b.Helper()
+	var list []client.Device
+	var err error
+	b.until(fmt.Sprintf("there are %d devices", n), func() bool {
+		list, err = b.client.Devices(context.Background())
+		return err == nil && len(list) == n
+	}, func() string { return fmt.Sprintf("%+v, error %v", list, err) })
+}
+
+// isClean fails the test if the pool has anything besides its directories.
+func (b *bed) isClean() {
+	b.Helper()
+	files, err := filepath.Glob(filepath.Join(b.pool, "*/*"))
+	if err != nil || len(files) > 0 {
+		b.Errorf("left in the pool: %q, error %v", files, err)
+	}
+}
+
+// until waits for a condition that causes no event.
+func (b *bed) until(what string, ok func() bool, more ...func() string) {
+	b.Helper()
+	ublktest.Until(b, patience, what, ok, more...)
+}
+
+// process is a program that runs beside the test.
+type process struct {
+	cmd    *exec.Cmd
+	errOut bytes.Buffer
+	done   chan struct{} // closed when the process has ended
+}
+
+// run starts a program, and kills it at the end of the test.
+func (b *bed) run(program string, args ...string) *process {
+	b.Helper()
+	p := &process{cmd: exec.Command(program, args...), done: make(chan struct{})}
+	p.cmd.Env = append(os.Environ(), asDriver+"=1")
+	p.cmd.Stderr = &p.errOut
+	p.cmd.WaitDelay = time.Second // its children may keep its output open
+	if err := p.cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	go func() {
+		_ = p.cmd.Wait()
+		close(p.done)
+	}()
+	b.processes = append(b.processes, p)
+	return p
+}
+
+// killAll ends all processes that still run. If the test has failed, it prints their
+// output.
+func (b *bed) killAll() {
+	for _, p := range b.processes {
+		if p.end(unix.SIGKILL); b.Failed() {
+			ublktest.Detail(b, "%s says:\n%s", p.cmd.Path, p.errOut.String())
+		}
+	}
+}
+
+// end sends a signal to the process, and waits for its end.
+func (p *process) end(sig unix.Signal) {
+	_ = p.cmd.Process.Signal(sig)
+	<-p.done
+}
+
+func (b *bed) mkdir(paths ...string) {
+	b.Helper()
+	for _, path := range paths {
+		if err := os.MkdirAll(path, 0o755); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// mountPoints returns all mount points of this namespace.
+func mountPoints(t testing.TB) []string {
+	t.Helper()
+	text, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list []string
+	for line := range strings.Lines(string(text)) {
+		list = append(list, strings.Fields(line)[4])
+	}
+	slices.Sort(list)
+	return list
+}

@@ -1,0 +1,70 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop-csi/driver"
+	"github.com/ublk-loop/ublk-loop/internal/bytesize"
+)
+
+// errUsage is wrapped by all errors of the command line.
+var errUsage = errors.New("see ublk-loop-csi --help")
+
+func usage(err error) error { return fmt.Errorf("%w; %w", err, errUsage) }
+
+// version is set when the program is built.
+var version = "unknown"
+
+// options holds the flags of the command line.
+type options struct {
+	endpoint, pool, reserve string
+	driver                  driver.Options
+}
+
+func newCommand() *cobra.Command {
+	o := options{driver: driver.Options{Version: version}}
+	cmd := &cobra.Command{
+		Use:   "ublk-loop-csi",
+		Short: "Give the pods of Kubernetes local volumes that are files on their node",
+		Long: "Give the pods of Kubernetes local volumes that are files on their node. The driver answers\n" +
+			"the calls of the container storage interface for the controller and for the node, and gets\n" +
+			"devices from ublk-loop serve on the node.",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if err := cobra.NoArgs(cmd, args); err != nil {
+				return usage(err)
+			}
+			return nil
+		},
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), &o) },
+	}
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
+	cmd.CompletionOptions.DisableDefaultCmd = true
+	flags := cmd.Flags()
+	flags.StringVar(&o.endpoint, "endpoint", os.Getenv("CSI_ENDPOINT"), "listen at the unix socket `PATH` or unix:PATH (default: $CSI_ENDPOINT)")
+	flags.StringVar(&o.pool, "pool", "/var/lib/ublk-loop/csi", "keep volumes and snapshots in `DIRECTORY`, which has the same path on the node")
+	flags.StringVar(&o.reserve, "reserve", "1G", "leave `BYTES` of the file system of the pool free")
+	flags.StringVar(&o.driver.Node, "node", os.Getenv("NODE_NAME"), "`NAME` of this node (default: $NODE_NAME)")
+	flags.StringVar(&o.driver.Name, "driver-name", "csi.ublk-loop", "`NAME` of the driver in Kubernetes")
+	flags.StringVar(&o.driver.Socket, "socket", client.DefaultSocket, "control socket `PATH` of ublk-loop serve")
+	flags.Float64Var(&o.driver.Overcommit, "overcommit", 1, "let thin volumes together be `FACTOR` times as large as the pool's space")
+	return cmd
+}
+
+// reserveBytes returns the value of --reserve.
+func (o *options) reserveBytes() (int64, error) {
+	n, err := bytesize.Parse(o.reserve)
+	if err == nil && n > 1<<62 {
+		err = errors.New("too large")
+	}
+	if err != nil {
+		return 0, usage(fmt.Errorf("--reserve %q: %w", o.reserve, err))
+	}
+	return int64(n), nil
+}

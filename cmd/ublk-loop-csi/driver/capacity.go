@@ -1,0 +1,121 @@
+package driver
+
+import (
+	"context"
+
+	csi "github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop-csi/pool"
+)
+
+// usage is what the objects of the pool take.
+type usage struct {
+	promised  int64 // sizes of the volumes, and blocks of the snapshots, which never grow
+	allocated int64 // blocks of all images; shared blocks count in each
+}
+
+// usage adds up what the objects take, except for one.
+func (d *Driver) usage(except string) (usage, error) {
+	var u usage
+	volumes, err := d.pool.Volumes.All()
+	if err != nil {
+		return u, err
+	}
+	for _, v := range volumes {
+		n, err := d.pool.Volumes.Allocated(v.ID)
+		if err != nil {
+			return u, err
+		}
+		u.allocated += n
+		if v.ID != except {
+			u.promised += pool.ImageSize(v.Size, v.Settings.Encrypted)
+		}
+	}
+	snapshots, err := d.pool.Snapshots.IDs()
+	if err != nil {
+		return u, err
+	}
+	for _, id := range snapshots {
+		n, err := d.pool.Snapshots.Allocated(id)
+		if err != nil {
+			return u, err
+		}
+		u.allocated += n
+		u.promised += n
+	}
+	return u, nil
+}
+
+// available returns the largest size that a volume can have.
+func (d *Driver) available(except string, thick bool) (int64, error) {
+	space, err := d.pool.Space()
+	if err != nil {
+		return 0, err
+	}
+	u, err := d.usage(except)
+	if err != nil {
+		return 0, err
+	}
+	factor := d.opts.Overcommit
+	if thick {
+		factor = 1
+	}
+	return available(space, u, d.opts.Reserve, factor), nil
+}
+
+// available returns what is left of the space that belongs to the pool: everything except
+// the reserve and the files of others.
+func available(space pool.Space, u usage, reserve int64, factor float64) int64 {
+	others := max(space.Total-space.Free-u.allocated, 0)
+	own := max(space.Total-others-reserve, 0)
+	left := int64(float64(own)*factor) - u.promised
+	if factor == 1 {
+		left = min(left, space.Free-reserve)
+	}
+	return max(left, 0) / sizeUnit * sizeUnit
+}
+
+// checkSpace refuses a volume that the pool has no space for. With RESOURCE_EXHAUSTED
+// Kubernetes tries another node.
+func (d *Driver) checkSpace(id string, size int64, thick bool) error {
+	left, err := d.available(id, thick)
+	if err == nil && size > left {
+		err = status.Errorf(codes.ResourceExhausted, "capacity_range.required_bytes: the pool of node %s has space for %d bytes, not for %d", d.opts.Node, left, size)
+	}
+	return err
+}
+
+// GetCapacity implements csi.ControllerServer.
+func (d *Driver) GetCapacity(ctx context.Context, req *csi.GetCapacityRequest) (*csi.GetCapacityResponse, error) {
+	settings, err := parseParameters(req.GetParameters())
+	if err != nil {
+		return nil, err
+	}
+	unlock, err := d.begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	var left int64
+	if d.supportsAll(req.GetVolumeCapabilities()) && d.isHere(req.GetAccessibleTopology()) {
+		if left, err = d.available("", settings.Thick); err != nil {
+			return nil, failure(err)
+		}
+		if settings.Encrypted {
+			left = max(left-pool.HeaderBytes, 0)
+		}
+	}
+	return &csi.GetCapacityResponse{AvailableCapacity: left, MaximumVolumeSize: wrapperspb.Int64(left)}, nil
+}
+
+func (d *Driver) supportsAll(list []*csi.VolumeCapability) bool {
+	for _, c := range list {
+		if checkCapability("volume_capabilities", c) != nil {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,143 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/client"
+)
+
+// live is the driver's state of a device that a server serves.
+const live = "live"
+
+// These bound the removal of a device in use. A probe by udev keeps a device in use for a
+// moment, and neither the kernel nor the server reports its end.
+const (
+	removePatience = 10 * time.Second
+	removePause    = 50 * time.Millisecond
+)
+
+// devices gets devices from ublk-loop serve. A device has no lease: a bind mount of its node
+// does not use it, so a leased block volume would vanish under a pod.
+type devices struct {
+	client *client.Client
+
+	mu   sync.Mutex // protects held
+	held map[string]*client.Held
+}
+
+// of returns the server's device of an image, nil if there is none.
+func (s *devices) of(ctx context.Context, image *os.File) (*client.Device, error) {
+	list, err := s.client.Devices(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for i := range list {
+		is, err := list[i].IsOf(image)
+		if err != nil {
+			return nil, err
+		}
+		if is {
+			return &list[i], nil
+		}
+	}
+	return nil, nil
+}
+
+// attach returns an open device of an image. It takes a device that exists, and replaces
+// one that is dead.
+func (s *devices) attach(ctx context.Context, image *os.File, path string, cfg client.Config, key *os.File) (*client.Held, error) {
+	device, err := s.of(ctx, image)
+	if err != nil {
+		return nil, err
+	}
+	if device != nil && device.State != live {
+		if err := s.remove(ctx, image); err != nil {
+			return nil, err
+		}
+		device = nil
+	}
+	if device == nil {
+		if device, err = s.add(ctx, image, path, cfg, key); err != nil {
+			return nil, fmt.Errorf("attach %s: %w", path, err)
+		}
+	}
+	return s.client.Open(ctx, *device)
+}
+
+// add makes a device that lasts until it is removed. If this process dies before keep, the
+// server removes the device.
+func (s *devices) add(ctx context.Context, image *os.File, path string, cfg client.Config, key *os.File) (*client.Device, error) {
+	lease, err := s.client.Add(ctx, client.AddRequest{File: path, Config: cfg}, client.Files{File: image, Key: key})
+	if err != nil {
+		return nil, err
+	}
+	defer lease.Close()
+	if err := lease.Keep(ctx, 0); err != nil {
+		return nil, err
+	}
+	return &lease.Device, nil
+}
+
+// remove removes the device of an image and returns when it is gone. It returns an error
+// that wraps EBUSY if the device stays in use.
+func (s *devices) remove(ctx context.Context, image *os.File) error {
+	deadline := time.Now().Add(removePatience)
+	for {
+		device, err := s.of(ctx, image)
+		if device == nil || err != nil {
+			return err
+		}
+		err = s.client.Remove(ctx, device, false)
+		switch {
+		case err == nil, client.HasStatus(err, http.StatusNotFound):
+			return nil
+		case !client.HasStatus(err, http.StatusConflict):
+			return err
+		case time.Now().After(deadline):
+			return fmt.Errorf("remove %s: %w: %w", device.Device, unix.EBUSY, err)
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(context.Cause(ctx), err)
+		case <-time.After(removePause):
+		}
+	}
+}
+
+// hold keeps the device of a staged block volume open. An unused device would go when the
+// server ends, and its number to another volume.
+func (s *devices) hold(id string, h *client.Held) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if old := s.held[id]; old != nil {
+		old.Close()
+	}
+	s.held[id] = h
+}
+
+// release closes the device of a block volume.
+func (s *devices) release(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if h := s.held[id]; h != nil {
+		h.Close()
+	}
+	delete(s.held, id)
+}
+
+func (s *devices) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, h := range s.held {
+		h.Close()
+		delete(s.held, id)
+	}
+}

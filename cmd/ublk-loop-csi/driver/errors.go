@@ -1,0 +1,46 @@
+package driver
+
+import (
+	"context"
+	"errors"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/ublk-loop/ublk-loop/client"
+)
+
+// failure gives an error the code of CSI for its cause. It keeps the code of an error that
+// has one.
+func failure(err error) error {
+	if err == nil {
+		return nil
+	}
+	if s, ok := status.FromError(err); ok {
+		return s.Err()
+	}
+	return status.Error(codeOf(err), err.Error())
+}
+
+func codeOf(err error) codes.Code {
+	switch {
+	case errors.Is(err, context.Canceled):
+		return codes.Canceled
+	case errors.Is(err, context.DeadlineExceeded):
+		return codes.DeadlineExceeded
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		return codes.ResourceExhausted
+	case errors.Is(err, unix.EFBIG):
+		return codes.OutOfRange
+	case errors.Is(err, client.ErrNoServer), errors.Is(err, client.ErrLost):
+		return codes.Unavailable
+	case errors.Is(err, unix.EBUSY):
+		return codes.FailedPrecondition
+	}
+	return codes.Internal
+}
+
+func invalid(format string, args ...any) error {
+	return status.Errorf(codes.InvalidArgument, format, args...)
+}

@@ -1,0 +1,103 @@
+package driver
+
+import (
+	"context"
+	"fmt"
+
+	csi "github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop-csi/mounts"
+	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop-csi/pool"
+)
+
+// NodeExpandVolume implements csi.NodeServer. It grows the image, the device and the file
+// system, in this order, while they are in use.
+func (d *Driver) NodeExpandVolume(ctx context.Context, req *csi.NodeExpandVolumeRequest) (*csi.NodeExpandVolumeResponse, error) {
+	switch {
+	case req.GetVolumeId() == "":
+		return nil, invalid("volume_id: it is empty")
+	case req.GetVolumePath() == "":
+		return nil, invalid("volume_path: it is empty")
+	}
+	unlock, err := d.begin(ctx, req.GetVolumeId())
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	v, err := d.volume(req.GetVolumeId())
+	if err != nil {
+		return nil, err
+	}
+	if !isAt(v, req.GetVolumePath()) {
+		return nil, status.Errorf(codes.NotFound, "volume_path: volume %q is not at %q", v.ID, req.GetVolumePath())
+	}
+	if err := d.expand(ctx, v, req.GetCapacityRange()); err != nil {
+		return nil, failure(err)
+	}
+	return &csi.NodeExpandVolumeResponse{CapacityBytes: v.Size}, nil
+}
+
+// expand grows a volume. The record has the new size before the image has it, so that a
+// repeated call, or the next NodeStageVolume, completes what a crash interrupted.
+func (d *Driver) expand(ctx context.Context, v *pool.Volume, r *csi.CapacityRange) error {
+	size := v.Size
+	if r.GetRequiredBytes() > 0 || r.GetLimitBytes() > 0 {
+		var err error
+		if size, err = chooseSize(r, v.Size); err != nil {
+			return err
+		}
+	}
+	if size > v.Size {
+		if err := d.claimGrowth(v, size); err != nil {
+			return err
+		}
+	}
+	if v.Stage == nil {
+		return nil // the next NodeStageVolume does the rest
+	}
+	h, err := d.attach(ctx, v, nil)
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	if err := d.resize(ctx, v, h); err != nil {
+		return err
+	}
+	if v.Stage.Block {
+		return nil
+	}
+	return mounts.Grow(ctx, v.FSType, h.Device.Device, v.Stage.Path)
+}
+
+// claimGrowth checks that there is space, and writes the new size to the record.
+func (d *Driver) claimGrowth(v *pool.Volume, size int64) error {
+	d.making.Lock()
+	defer d.making.Unlock()
+	if err := d.checkSpace(v.ID, size, v.Settings.Thick); err != nil {
+		return err
+	}
+	v.Size = size
+	return d.pool.Volumes.Write(v.ID, v)
+}
+
+// resize gives the image and the device of a volume its size.
+func (d *Driver) resize(ctx context.Context, v *pool.Volume, h *client.Held) error {
+	if err := d.growImage(v); err != nil {
+		return err
+	}
+	size, err := mounts.DeviceSize(h.Disk())
+	if size == v.Size || err != nil {
+		return err
+	}
+	if err := d.devices.client.Resize(ctx, &h.Device, uint64(v.Size)); err != nil {
+		return fmt.Errorf("resize %s: %w", h.Device.Device, err)
+	}
+	return nil
+}
+
+func (d *Driver) growImage(v *pool.Volume) error {
+	return d.pool.Volumes.Grow(v.ID, pool.ImageSize(v.Size, v.Settings.Encrypted), v.Settings.Thick)
+}

@@ -1,0 +1,231 @@
+package driver
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	csi "github.com/container-storage-interface/spec/lib/go/csi"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop-csi/mounts"
+	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop-csi/pool"
+)
+
+// NodePublishVolume implements csi.NodeServer. It makes a staged volume visible to a pod.
+func (d *Driver) NodePublishVolume(ctx context.Context, req *csi.NodePublishVolumeRequest) (*csi.NodePublishVolumeResponse, error) {
+	want, err := parsePublication(req)
+	if err != nil {
+		return nil, err
+	}
+	unlock, err := d.begin(ctx, req.GetVolumeId())
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	v, err := d.volume(req.GetVolumeId())
+	if err != nil {
+		return nil, err
+	}
+	if err := checkStaged(v, req); err != nil {
+		return nil, err
+	}
+	if err := d.publish(ctx, v, want); err != nil {
+		return nil, failure(err)
+	}
+	return &csi.NodePublishVolumeResponse{}, nil
+}
+
+func parsePublication(req *csi.NodePublishVolumeRequest) (*pool.Publication, error) {
+	if req.GetVolumeId() == "" {
+		return nil, invalid("volume_id: it is empty")
+	}
+	if err := checkPath("target_path", req.GetTargetPath()); err != nil {
+		return nil, err
+	}
+	c := req.GetVolumeCapability()
+	if c == nil {
+		return nil, invalid("volume_capability: it is empty")
+	}
+	if err := checkCapability("volume_capability", c); err != nil {
+		return nil, err
+	}
+	mode := c.GetAccessMode().GetMode()
+	return &pool.Publication{
+		Target: req.GetTargetPath(), Mode: mode.String(), Block: c.GetBlock() != nil, Options: c.GetMount().GetMountFlags(),
+		ReadOnly: req.GetReadonly() || mode == csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY,
+	}, nil
+}
+
+// checkStaged returns an error unless a volume is staged as the request says.
+func checkStaged(v *pool.Volume, req *csi.NodePublishVolumeRequest) error {
+	switch path := req.GetStagingTargetPath(); {
+	case path == "":
+		return status.Error(codes.FailedPrecondition, "staging_target_path: it is empty")
+	case v.Stage == nil:
+		return status.Errorf(codes.FailedPrecondition, "staging_target_path: volume %q is not staged", v.ID)
+	case v.Stage.Path != path:
+		return status.Errorf(codes.FailedPrecondition, "staging_target_path: volume %q is staged at %s", v.ID, v.Stage.Path)
+	case v.Stage.Block != (req.GetVolumeCapability().GetBlock() != nil):
+		return invalid("volume_capability: the volume is staged with another access type")
+	}
+	return nil
+}
+
+// publish makes a volume visible at a target. The record says so before it is.
+func (d *Driver) publish(ctx context.Context, v *pool.Volume, want *pool.Publication) error {
+	known, err := conflicts(v, want)
+	if err != nil {
+		return err
+	}
+	if !known {
+		v.Publications = append(v.Publications, *want)
+		if err := d.pool.Volumes.Write(v.ID, v); err != nil {
+			return err
+		}
+	}
+	source, err := d.publicationSource(ctx, v)
+	if err != nil {
+		return err
+	}
+	done, err := isPublished(v, want, source)
+	if done || err != nil {
+		return err
+	}
+	if err := mounts.MakeTarget(want.Target, want.Block); err != nil {
+		return err
+	}
+	return mounts.Bind(source, want.Target, want.ReadOnly)
+}
+
+// conflicts reports whether a volume is published at a target already, or why it must not
+// be (spec.md, "NodePublishVolume").
+func conflicts(v *pool.Volume, want *pool.Publication) (known bool, err error) {
+	multi := want.Mode == csi.VolumeCapability_AccessMode_SINGLE_NODE_MULTI_WRITER.String()
+	for i := range v.Publications {
+		is := &v.Publications[i]
+		switch {
+		case is.Target != want.Target:
+			if !multi {
+				err = status.Errorf(codes.FailedPrecondition, "target_path: volume %q is published at %s", v.ID, is.Target)
+			}
+		case is.ReadOnly == want.ReadOnly && is.Mode == want.Mode && is.Block == want.Block && slices.Equal(is.Options, want.Options):
+			return true, nil
+		default:
+			return false, status.Errorf(codes.AlreadyExists, "target_path: volume %q is published there with another volume_capability or readonly", v.ID)
+		}
+	}
+	return false, err
+}
+
+// publicationSource returns the path that targets are bound to: the mounted file system, or
+// the node of the device. It checks that they belong to the volume.
+func (d *Driver) publicationSource(ctx context.Context, v *pool.Volume) (string, error) {
+	image, err := d.pool.Volumes.OpenImage(v.ID, unix.O_PATH)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = image.Close() }()
+	device, err := d.devices.of(ctx, image)
+	if err != nil {
+		return "", err
+	}
+	if device == nil || device.State != live {
+		return "", status.Errorf(codes.FailedPrecondition, "volume %q has no device; stage it again", v.ID)
+	}
+	if v.Stage.Block {
+		return device.Device, nil
+	}
+	t, err := mounts.Read()
+	if err != nil {
+		return "", err
+	}
+	if m := t.At(v.Stage.Path); m == nil || m.MajMin != device.MajMin {
+		return "", status.Errorf(codes.FailedPrecondition, "volume %q is not mounted at %s; stage it again", v.ID, v.Stage.Path)
+	}
+	return v.Stage.Path, nil
+}
+
+// isPublished reports whether the kernel shows a publication. It unmounts a device that is
+// not the volume's, or a mount that a crash left without its flags.
+func isPublished(v *pool.Volume, want *pool.Publication, source string) (bool, error) {
+	t, err := mounts.Read()
+	if err != nil {
+		return false, err
+	}
+	m := t.At(want.Target)
+	if m == nil {
+		return false, nil
+	}
+	same := false
+	if want.Block {
+		is, err := mounts.Number(want.Target)
+		if err != nil {
+			return false, err
+		}
+		number, err := mounts.Number(source)
+		if err != nil {
+			return false, err
+		}
+		same = is != "" && is == number
+	} else {
+		same = m.MajMin == t.At(v.Stage.Path).MajMin
+	}
+	if same && m.ReadOnly == want.ReadOnly || same && !want.ReadOnly {
+		return true, nil
+	}
+	return false, mounts.Unmount(want.Target)
+}
+
+// NodeUnpublishVolume implements csi.NodeServer.
+func (d *Driver) NodeUnpublishVolume(ctx context.Context, req *csi.NodeUnpublishVolumeRequest) (*csi.NodeUnpublishVolumeResponse, error) {
+	if req.GetVolumeId() == "" {
+		return nil, invalid("volume_id: it is empty")
+	}
+	if err := checkPath("target_path", req.GetTargetPath()); err != nil {
+		return nil, err
+	}
+	id := d.recordID(req.GetVolumeId())
+	unlock, err := d.begin(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	v, err := d.volume(id)
+	if status.Code(err) == codes.NotFound && id != req.GetVolumeId() {
+		return &csi.NodeUnpublishVolumeResponse{}, nil // an ephemeral volume is gone after the first call
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := d.unpublish(v, req.GetTargetPath()); err != nil {
+		return nil, failure(err)
+	}
+	if v.Settings.Ephemeral {
+		if err := d.endEphemeral(ctx, v); err != nil {
+			return nil, failure(err)
+		}
+	}
+	return &csi.NodeUnpublishVolumeResponse{}, nil
+}
+
+// unpublish removes a target. The record keeps the publication until the target is gone.
+// A target that no record has is not touched, unless it is empty.
+func (d *Driver) unpublish(v *pool.Volume, target string) error {
+	i := slices.IndexFunc(v.Publications, func(p pool.Publication) bool { return p.Target == target })
+	if i >= 0 {
+		if err := mounts.Unmount(target); err != nil {
+			return err
+		}
+	}
+	if err := mounts.RemoveTarget(target); err != nil {
+		return fmt.Errorf("target_path: %w", err)
+	}
+	if i < 0 {
+		return nil
+	}
+	v.Publications = slices.Delete(v.Publications, i, i+1)
+	return d.pool.Volumes.Write(v.ID, v)
+}

@@ -1,0 +1,91 @@
+package mounts
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// endBytes is the part of each end of a device that must be zero before a file system is
+// made on it. File systems, partition tables and RAID have their headers there.
+const endBytes = 1 << 20
+
+// MinBytes returns the smallest size of a file system, 0 for an unknown one.
+func MinBytes(fsType string) int64 {
+	switch fsType {
+	case "ext4":
+		return 1 << 20
+	case "xfs":
+		return 300 << 20 // mkfs.xfs(8)
+	}
+	return 0
+}
+
+// IsBlank reports whether both ends of a disk are zero. An unreadable disk is an error and
+// not blank.
+func IsBlank(disk *os.File, size int64) (bool, error) {
+	for _, at := range []int64{0, max(size-endBytes, 0)} {
+		part := make([]byte, min(size, endBytes))
+		if _, err := io.ReadFull(io.NewSectionReader(disk, at, int64(len(part))), part); err != nil {
+			return false, fmt.Errorf("read %s: %w", disk.Name(), err)
+		}
+		if len(bytes.Trim(part, "\x00")) > 0 {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// Make makes a file system. The device is new and zero, so nothing has to be discarded.
+func Make(ctx context.Context, fsType, device string) error {
+	switch fsType {
+	case "ext4":
+		return Call(ctx, "mkfs.ext4", "-q", "-F", "-m", "0", "-E", "nodiscard,lazy_itable_init=0,lazy_journal_init=1", device)
+	case "xfs":
+		return Call(ctx, "mkfs.xfs", "-q", "-f", "-K", device)
+	}
+	return fmt.Errorf("file system %q: %w", fsType, unix.EOPNOTSUPP)
+}
+
+// Grow gives a mounted file system the size of its device.
+func Grow(ctx context.Context, fsType, device, target string) error {
+	if fsType == "xfs" {
+		return Call(ctx, "xfs_growfs", "-d", target)
+	}
+	return Call(ctx, "resize2fs", device)
+}
+
+// These are the requests of ioctl_fsfreeze(2).
+const (
+	fiFreeze = 0xc0045877
+	fiThaw   = 0xc0045878
+)
+
+// Freeze writes a file system to its device and holds back further writes until Thaw.
+func Freeze(target string) error { return onDirectory(target, "freeze", fiFreeze) }
+
+// Thaw ends Freeze. A file system that is not frozen is no error.
+func Thaw(target string) error {
+	err := onDirectory(target, "thaw", fiThaw)
+	if errors.Is(err, unix.EINVAL) {
+		return nil
+	}
+	return err
+}
+
+func onDirectory(path, what string, request uint) error {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return fmt.Errorf("%s %s: %w", what, path, err)
+	}
+	defer func() { _ = f.Close() }()
+	if err := unix.IoctlSetInt(int(f.Fd()), request, 0); err != nil {
+		return fmt.Errorf("%s %s: %w", what, path, err)
+	}
+	return nil
+}

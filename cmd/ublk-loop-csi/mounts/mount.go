@@ -1,0 +1,96 @@
+package mounts
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// FileSystem mounts the file system of a device. mount(8) knows which options are flags of the
+// kernel and which are the file system's.
+func FileSystem(ctx context.Context, device, target, fsType string, options []string) error {
+	args := []string{"-i", "-t", fsType}
+	if len(options) > 0 {
+		args = append(args, "-o", strings.Join(options, ","))
+	}
+	return Call(ctx, "mount", append(args, "--", device, target)...)
+}
+
+// Bind makes the file or directory at source visible at target.
+func Bind(source, target string, readOnly bool) error {
+	if err := unix.Mount(source, target, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("bind %s to %s: %w", source, target, err)
+	}
+	if !readOnly {
+		return nil
+	}
+	// The flags of a bind mount are those of its source, which a remount must repeat.
+	flags, err := flagsOf(target)
+	if err == nil {
+		err = unix.Mount("", target, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY|flags, "")
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("make %s read-only: %w", target, err), unmountOne(target))
+	}
+	return nil
+}
+
+// flagsOf returns the flags of a mount that a remount must repeat, as flags of mount(2).
+func flagsOf(path string) (uintptr, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(path, &st); err != nil {
+		return 0, err
+	}
+	var flags uintptr
+	for from, to := range map[int64]uintptr{
+		unix.ST_NOSUID: unix.MS_NOSUID, unix.ST_NODEV: unix.MS_NODEV, unix.ST_NOEXEC: unix.MS_NOEXEC,
+		unix.ST_NOATIME: unix.MS_NOATIME, unix.ST_NODIRATIME: unix.MS_NODIRATIME, unix.ST_RELATIME: unix.MS_RELATIME,
+	} {
+		if st.Flags&from != 0 {
+			flags |= to
+		}
+	}
+	return flags, nil
+}
+
+// Unmount unmounts everything at a path. It returns EBUSY if the file system is in use.
+func Unmount(path string) error {
+	for {
+		t, err := Read()
+		if err != nil {
+			return err
+		}
+		if t.At(path) == nil {
+			return nil
+		}
+		if err := unmountOne(path); err != nil {
+			return err
+		}
+	}
+}
+
+func unmountOne(path string) error {
+	if err := unix.Unmount(path, unix.UMOUNT_NOFOLLOW); err != nil {
+		return fmt.Errorf("unmount %s: %w", path, err)
+	}
+	return nil
+}
+
+// Call runs a program of the system, which must succeed.
+func Call(ctx context.Context, program string, args ...string) error {
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C"}
+	out, err := cmd.CombinedOutput()
+	if err == nil {
+		return nil
+	}
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return fmt.Errorf("%s: %w: %s", program, err, strings.TrimSpace(string(out)))
+}

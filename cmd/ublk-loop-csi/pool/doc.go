@@ -1,0 +1,11 @@
+// Package pool keeps volumes and snapshots as files in a directory of the node.
+//
+//	POOL/lock               locked by the running driver
+//	POOL/volumes/ID.json    record of a volume
+//	POOL/volumes/ID.img     image of the volume
+//	POOL/snapshots/ID.json, ID.img
+//
+// A record is written to disk before the effect that it announces: before the image is
+// made, before the device is attached, before anything is mounted. A driver that starts
+// after a crash therefore finds every effect by reading the records.
+package pool

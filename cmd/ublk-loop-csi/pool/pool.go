@@ -1,0 +1,120 @@
+package pool
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+const lockName = "lock"
+
+// Pool is a directory with volumes and snapshots. It reaches no file outside of it.
+type Pool struct {
+	Volumes   Store[Volume]
+	Snapshots Store[Snapshot]
+
+	root *os.Root
+	lock *os.File
+}
+
+// Open opens the pool at an absolute path, and makes it if it is missing. The pool is
+// locked until Close.
+func Open(path string) (*Pool, error) {
+	if !filepath.IsAbs(path) {
+		return nil, fmt.Errorf("pool %q: not an absolute path: %w", path, unix.EINVAL)
+	}
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return nil, err
+	}
+	root, err := os.OpenRoot(path)
+	if err != nil {
+		return nil, err
+	}
+	p := &Pool{root: root}
+	p.Volumes = Store[Volume]{root: root, kind: Volumes}
+	p.Snapshots = Store[Snapshot]{root: root, kind: Snapshots}
+	if err := p.prepare(); err != nil {
+		return nil, fmt.Errorf("open pool %s: %w", path, errors.Join(err, p.Close()))
+	}
+	return p, nil
+}
+
+func (p *Pool) prepare() error {
+	if err := p.checkOwner(); err != nil {
+		return err
+	}
+	if err := p.claim(); err != nil {
+		return err
+	}
+	for _, kind := range []Kind{Volumes, Snapshots} {
+		if err := p.root.Mkdir(string(kind), 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+			return err
+		}
+	}
+	return syncName(p.root, ".")
+}
+
+// checkOwner refuses a directory that other users can write to.
+func (p *Pool) checkOwner() error {
+	f, err := p.root.Open(".")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return err
+	}
+	if int(st.Uid) != os.Geteuid() || st.Mode&0o022 != 0 {
+		return fmt.Errorf("owner %d, mode %o: other users can write to it: %w", st.Uid, st.Mode&0o7777, unix.EPERM)
+	}
+	return nil
+}
+
+func (p *Pool) claim() error {
+	var err error
+	if p.lock, err = p.root.OpenFile(lockName, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+		return err
+	}
+	if err := unix.Flock(int(p.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return fmt.Errorf("another driver uses it: %w", err)
+	}
+	return nil
+}
+
+// Close unlocks the pool.
+func (p *Pool) Close() error {
+	err := p.root.Close()
+	if p.lock != nil {
+		err = errors.Join(err, p.lock.Close())
+	}
+	return err
+}
+
+// Space is the space of the file system that holds the pool, in bytes.
+type Space struct {
+	Total, Free int64 // Free is what an unprivileged user may take
+}
+
+// Space asks the file system for its space.
+func (p *Pool) Space() (Space, error) {
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(p.lock.Fd()), &st); err != nil {
+		return Space{}, fmt.Errorf("ask for the space of %s: %w", p.root.Name(), err)
+	}
+	block := st.Frsize
+	return Space{Total: int64(st.Blocks) * block, Free: int64(st.Bavail) * block}, nil
+}
+
+// syncName writes a file, or the names of a directory, to disk.
+func syncName(root *os.Root, name string) error {
+	f, err := root.Open(name)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	return f.Sync()
+}
