@@ -351,6 +351,36 @@ func TestFrozenStore(t *testing.T) {
 	same(t, content(t, base), want)
 }
 
+// A damaged label can say that the store is frozen. Thaw removes it.
+func TestThawDamagedLabel(t *testing.T) {
+	dir := directory(t)
+	base := newBase(t, dir, 1<<20)
+	path := create(t, CreateOptions{Path: filepath.Join(dir, "store"), Origin: base, ChunkSize: 4096})
+	want := change(t, path, base, 10, 1)
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	write(t, f, []byte{1}, 560)
+	if _, err := Merge(context.Background(), MergeOptions{Path: path, Base: base}); !errors.Is(err, snapshot.ErrLabel) {
+		t.Errorf("error %v", err)
+	}
+	if info, err := Inspect(path); err != nil || info.Chunks != 10 || info.Label != nil {
+		t.Errorf("%+v, error %v", info, err)
+	}
+	if _, err := Thaw(path); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Thaw(base); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Merge(context.Background(), MergeOptions{Path: path, Base: base}); err != nil {
+		t.Fatal(err)
+	}
+	same(t, content(t, base), want)
+}
+
 // If a store cannot be made, its base is not marked.
 func TestCreateUndoesMark(t *testing.T) {
 	dir := directory(t)

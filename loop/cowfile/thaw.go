@@ -38,7 +38,7 @@ func openThawing(path string) (*backing.Backing, error) {
 	return openLocked(path, &backing.Options{Thaw: true})
 }
 
-// unfreeze removes the mark in a store. It does nothing for an image.
+// unfreeze removes the mark in a store, or a damaged label. It does nothing for an image.
 func unfreeze(b *backing.Backing) error {
 	block := make([]byte, snapshot.HeaderBlock)
 	if _, err := b.File.ReadAt(block, 0); err != nil {
@@ -48,12 +48,16 @@ func unfreeze(b *backing.Backing) error {
 		return nil //nolint:nilerr // an image
 	}
 	label, err := snapshot.ParseLabel(block)
-	if err != nil || label == nil || !label.Frozen {
-		return err
-	}
-	label.Frozen = false
-	if err := label.Put(block); err != nil {
-		return err
+	switch {
+	case err != nil:
+		snapshot.ClearLabel(block)
+	case label == nil || !label.Frozen:
+		return nil
+	default:
+		label.Frozen = false
+		if err := label.Put(block); err != nil {
+			return err
+		}
 	}
 	if _, err := b.File.WriteAt(block, 0); err != nil {
 		return err

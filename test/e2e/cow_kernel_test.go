@@ -63,4 +63,15 @@ func TestKernelCowFiles(t *testing.T) {
 	if out := b.ok("cow", "diff", store); !strings.Contains(out, `"changed": []`) {
 		t.Errorf("diff prints %s", out)
 	}
+
+	// A device that uses the store records it in its base again.
+	if err := os.WriteFile(table, []byte("0 8193 snapshot "+base+" "+store+" P 8\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	device = b.add("--table", table)
+	b.run("cow", "merge", store).fails(t, 1, "already in use")
+	b.del(device.Device)
+	b.run("add", base).fails(t, 1, "open "+base+": base of a store: operation not permitted")
+	b.ok("cow", "merge", store)
+	b.del(b.add(base).Device)
 }

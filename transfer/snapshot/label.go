@@ -119,6 +119,9 @@ func (l *Label) Put(block []byte) error {
 	return nil
 }
 
+// ClearLabel removes the label from the first HeaderBlock bytes of a store.
+func ClearLabel(block []byte) { clear(block[atLabel:HeaderBlock]) }
+
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // labelSum returns the checksum of a label.

@@ -18,13 +18,17 @@ func (s *Store) invalidate() {
 	}
 }
 
-// writeInvalid writes a header that says that the store is invalid.
+// writeInvalid writes a header that says that the store is invalid. The label stays, because
+// the base says that the store with this label needs it.
 func (s *Store) writeInvalid() error {
 	if s.marked {
 		return nil
 	}
 	block := s.memory[s.Layout.ChunkSize():][:snapshot.HeaderBlock]
 	defer clear(block)
+	if _, err := s.file.ReadAt(block, 0); err != nil {
+		return fmt.Errorf("invalidate the store: %w", err)
+	}
 	snapshot.Header{Layout: s.Layout}.Append(block[:0])
 	if err := s.write(snapshot.Write{Data: block}); err != nil {
 		return fmt.Errorf("invalidate the store: %w", err)

@@ -34,6 +34,7 @@ type Store struct {
 	Eager bool
 
 	file     *os.File
+	label    *snapshot.Label // nil if the store has none
 	format   table.Format
 	readOnly bool
 	index    []byte // the memory of the index
@@ -116,7 +117,7 @@ func (s *Store) load(o *Options) error {
 
 // header reads the header of a store, or makes a new store.
 func (s *Store) header(o *Options, size uint64) (snapshot.Header, error) {
-	header, err := snapshot.ReadHeader(s.file)
+	header, err := s.readHeader(o.ReadOnly)
 	if !errors.Is(err, snapshot.ErrNew) || o.ReadOnly {
 		return header, err
 	}

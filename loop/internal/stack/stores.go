@@ -81,12 +81,13 @@ func (s *Stack) openStores(sizes []table.DeviceSize, o *Options) (stores []mappi
 		if err != nil {
 			return fmt.Errorf("store %s: %w", b.Path, err)
 		}
-		if !b.ReadOnly {
-			s.storeOf[number] = store
-		}
 		s.stores = append(s.stores, store)
 		stores = append(stores, store.Store)
-		return nil
+		if b.ReadOnly {
+			return nil
+		}
+		s.storeOf[number] = store
+		return s.markBase(t, store, o.LockDir)
 	})
 	return stores, err
 }

@@ -1,0 +1,47 @@
+package stack
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
+	"github.com/ublk-loop/ublk-loop/loop/internal/basemark"
+	"github.com/ublk-loop/ublk-loop/loop/internal/cow"
+	"github.com/ublk-loop/ublk-loop/transfer/table"
+)
+
+// markBase records in the files below a snapshot that its store needs them: in the origin, or
+// in each file below it if the origin is a table. The store was opened for writing. A store
+// without a label has no name to record.
+func (s *Stack) markBase(t *table.Snapshot, store *cow.Store, lockDir string) error {
+	label := store.Label()
+	if label == nil {
+		return nil
+	}
+	for _, b := range s.below(t.Origin) {
+		err := basemark.Add(lockDir, b.File, label.UUID)
+		if err != nil && !errors.Is(err, basemark.ErrUnsupported) {
+			return fmt.Errorf("%s: %w", b.Path, err)
+		}
+	}
+	return nil
+}
+
+// below returns the files and disks of a device or table name that are only read.
+func (s *Stack) below(name string) (list []*backing.Backing) {
+	number, ok := s.tables.Table(name)
+	if !ok {
+		for i, device := range s.tables.Devices() {
+			if device == name && s.Backings[s.backingOf[i]].ReadOnly {
+				list = append(list, s.Backings[s.backingOf[i]])
+			}
+		}
+		return list
+	}
+	for _, l := range s.tables.Tables[number].Lines {
+		for _, a := range l.Target.Areas(l.Length) {
+			list = append(list, s.below(a.Device)...)
+		}
+	}
+	return list
+}
