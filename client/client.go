@@ -58,6 +58,25 @@ func (c *Client) Stats(ctx context.Context) (Stats, error) {
 	return s, err
 }
 
+// Keep makes a device stay until it is removed, whatever its lease.
+func (c *Client) Keep(ctx context.Context, device *Device) error {
+	return c.post(ctx, device.path("/keep", device.query()))
+}
+
+// Clear makes a device go when it is no longer in use, or when its lease ends. It returns
+// an error with HTTP status 404 if the server does not have the device.
+func (c *Client) Clear(ctx context.Context, device *Device) error {
+	return c.post(ctx, device.path("/clear", device.query()))
+}
+
+func (c *Client) post(ctx context.Context, path string) error {
+	resp, err := c.send(ctx, http.MethodPost, path, nil, nil)
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
+}
+
 func (c *Client) get(ctx context.Context, path string, v any) error {
 	resp, err := c.send(ctx, http.MethodGet, path, nil, nil)
 	if err != nil {

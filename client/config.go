@@ -10,6 +10,8 @@ type Config struct {
 	// device, 0 for no limit.
 	Offset    uint64 `json:"offset"`
 	SizeLimit uint64 `json:"sizelimit"`
+	// WholeSectors leaves out bytes at the end that fill no sector.
+	WholeSectors bool `json:"whole_sectors,omitempty"`
 	// SectorSize is the device's logical block size.
 	SectorSize uint32 `json:"sector_size"`
 	DirectIO   string `json:"direct_io"` // auto, on, off
@@ -23,4 +25,6 @@ type Config struct {
 	OnCrash  string   `json:"on_crash,omitempty"` // fail, requeue, reissue; empty for the server's default
 	// Shared attaches a file even if another process writes to it.
 	Shared bool `json:"shared"`
+	// Ref is a text that names the device, at most 63 bytes; empty for none.
+	Ref string `json:"ref,omitempty"`
 }

@@ -35,8 +35,9 @@ type Device struct {
 	ReadOnly   bool   `json:"read_only"`
 	DirectIO   bool   `json:"direct_io"`
 	BufferMode string `json:"buffer_mode"` // copy, register, auto-register
-	CopyReason string `json:"copy_reason"` // asked, transfer, kernel, checksums; empty if BufferMode is not copy
+	CopyReason string `json:"copy_reason"` // asked, transfer, kernel, offset, checksums; empty if BufferMode is not copy
 	PartScan   bool   `json:"partscan"`
+	Ref        string `json:"ref"`       // text that was given for the device, empty for none
 	Autoclear  bool   `json:"autoclear"` // removed when it is no longer in use
 	OnCrash    string `json:"on_crash"`  // fail, requeue, reissue
 	Queues     int    `json:"queues"`

@@ -23,6 +23,14 @@ type ServerError struct {
 // Error implements error.
 func (e *ServerError) Error() string { return e.Message }
 
+// Unwrap returns the errno that the server answered with, or nil.
+func (e *ServerError) Unwrap() error {
+	if e.Errno == 0 {
+		return nil
+	}
+	return unix.Errno(e.Errno)
+}
+
 // ErrorReply says why a request failed.
 type ErrorReply struct {
 	Message string `json:"error"`
@@ -30,6 +38,8 @@ type ErrorReply struct {
 	// Template is the hint with each setting in braces, for programs that have other
 	// names for settings than the protocol. It is empty if the hint names none.
 	Template string `json:"hint_template,omitempty"`
+	// Errno is the error's number in Linux, 0 if it has none.
+	Errno int `json:"errno,omitempty"`
 }
 
 // HasStatus reports whether err is a ServerError with the given HTTP status.

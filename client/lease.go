@@ -97,11 +97,7 @@ func (l *Lease) Keep(ctx context.Context, d time.Duration) error {
 	if d > 0 {
 		query.Set("for", d.String())
 	}
-	resp, err := l.client.send(ctx, http.MethodPost, l.Device.path("/keep", query), nil, nil)
-	if err != nil {
-		return err
-	}
-	return resp.Body.Close()
+	return l.client.post(ctx, l.Device.path("/keep", query))
 }
 
 // Close ends the lease. The server then removes the device when it is no longer in use.

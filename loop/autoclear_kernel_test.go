@@ -140,6 +140,52 @@ func TestKernelKeepAfterRelease(t *testing.T) {
 	}
 }
 
+// A device that is cleared goes with its last user, unless it is kept again before.
+func TestKernelClear(t *testing.T) {
+	ctl := ublktest.Kernel(t)
+	s, _ := lookingServer(t, ctl)
+	d, id := addTo(t, s, sparseFile(t, mountTmpfs(t)), nil)
+	if err := errors.Join(s.Clear(id, nil), s.Keep(id, nil)); err != nil { // a leased device needs no Clear
+		t.Fatal(err)
+	}
+	if list := s.Devices(); len(list) != 1 || list[0].Autoclear {
+		t.Errorf("a kept device is %+v", list)
+	}
+	user, err := os.Open(d.dev.Path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := d.sequence + 1
+	for _, err := range []error{s.Clear(id, &other), s.Clear(id+1, nil)} {
+		if !errors.Is(err, unix.ENODEV) {
+			t.Errorf("of a device that is gone: error %v", err)
+		}
+	}
+	if err := errors.Join(s.Clear(id, nil), s.Clear(id, &d.sequence)); err != nil {
+		t.Fatal(err)
+	}
+	if saved, err := readState(id); err != nil || !saved.Config.Autoclear || !saved.Status.Autoclear {
+		t.Errorf("a cleared device has the state %+v, error %v", saved, err)
+	}
+	if !s.reap.looksFor() || s.lifetime(d) != released {
+		t.Error("a cleared device is not looked at")
+	}
+	if err := s.Keep(id, nil); err != nil {
+		t.Error(err)
+	}
+	waitUntil(t, "no more looks", func() bool { return !s.reap.looksFor() })
+	if err := s.Clear(id, nil); err != nil {
+		t.Error(err)
+	}
+	if d.dev.isDone() {
+		t.Error("a device in use has been removed")
+	}
+	if err := user.Close(); err != nil {
+		t.Error(err)
+	}
+	waitUntil(t, "the device goes with its last user", func() bool { return s.Len() == 0 })
+}
+
 // A device that has lost its disk, or has ended, cannot be kept.
 func TestKernelKeepOfWhatIsRemoved(t *testing.T) {
 	ctl := ublktest.Kernel(t)
@@ -163,7 +209,7 @@ func TestKernelKeepOfWhatIsRemoved(t *testing.T) {
 		t.Errorf("it has lifetime %d, want %d as before", now, leased)
 	}
 	<-d.gone
-	if err := d.dev.keep(); !errors.Is(err, unix.ENODEV) {
+	if err := d.dev.setAutoclear(false); !errors.Is(err, unix.ENODEV) {
 		t.Errorf("keep of one that has ended: error %v, want ENODEV", err)
 	}
 }

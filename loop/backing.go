@@ -2,11 +2,15 @@ package loop
 
 import (
 	"fmt"
+	"math"
 	"os"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
 	"github.com/ublk-loop/ublk-loop/loop/internal/filelock"
 	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
+	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
 // Part is a readable part of a file or disk.
@@ -20,6 +24,14 @@ type Part = backing.Part
 // It returns EISDIR for a directory, EINVAL for other types that are neither a regular
 // file nor a block device, and ELOOP for a link of /proc/PID/fd (/dev/stdin).
 func OpenPath(path string) (*os.File, error) { return backing.OpenPath(path) }
+
+// OpenDescriptor is OpenPath for the object of an open descriptor, which may have no name
+// any more, or never had one (memfd_create(2)). The Name of the result is what the kernel
+// calls the object, such as "/tmp/file (deleted)". It returns EBADF for a descriptor that can
+// only be read, unless the device is read-only.
+func OpenDescriptor(fd int, readOnly bool) (*os.File, error) {
+	return backing.OpenDescriptor(fd, readOnly)
+}
 
 // OpenPathIn is OpenPath for a path below the directory root, which counts as /, as in
 // chroot(2). It finds the mounts below root whatever namespace this process is in
@@ -47,15 +59,71 @@ func openBacking(file *os.File, cfg *Config) (*backing.Backing, error) {
 	return backing.Open(file, o)
 }
 
+// lockRange returns the part of the file or disk that a device of this configuration locks:
+// its own part, from the header of a LUKS volume on.
+func (c *Config) lockRange() filelock.Range {
+	r := filelock.Range{Offset: c.Offset}
+	if c.Transfer.LUKS != 0 {
+		r.Offset = min(r.Offset, c.Transfer.LUKSOffset)
+	}
+	if c.SizeLimit != 0 && c.SizeLimit <= math.MaxInt64 && c.Offset <= math.MaxInt64-c.SizeLimit {
+		r.Length = c.Offset + c.SizeLimit - r.Offset
+	}
+	return r
+}
+
+// lockRange returns the part that the server of a device locks, which may have grown beyond
+// its limit.
+func (s *state) lockRange(size uint64) filelock.Range {
+	c := s.Config
+	if c.SizeLimit != 0 {
+		c.SizeLimit = max(c.SizeLimit, size)
+	}
+	return c.lockRange()
+}
+
+// checkGrown returns an error that wraps EBUSY if another device has grown into the part
+// of a new one. The server of a device that is resized does not learn of that, and so does
+// not lock the new part.
+func checkGrown(ctl *ublk.Control, b *backing.Backing, part filelock.Range) error {
+	if b.Lock == nil {
+		return nil
+	}
+	if beside, err := b.Lock.HasNeighbours(); err != nil || !beside {
+		return err
+	}
+	list, err := List(ctl)
+	if err != nil {
+		return err
+	}
+	for i := range list {
+		s := &list[i]
+		if s.SizeLimit == 0 || s.Size <= s.SizeLimit || !part.Overlaps(filelock.Range{Offset: s.Offset, Length: s.Size}) {
+			continue
+		}
+		is, err := s.isOf(b.Identity)
+		if err != nil {
+			return err
+		}
+		if is {
+			return fmt.Errorf("open %s: %s has grown into that part: %w", b.Path, s.Device, unix.EBUSY)
+		}
+	}
+	return nil
+}
+
 // backingOptions returns the part of a configuration that is about the object of a name.
 func (c *Config) backingOptions(name string) (*backing.Options, error) {
 	if err := c.Transfer.check(c); err != nil {
 		return nil, fmt.Errorf("open %s: %w", name, err)
 	}
+	if err := c.checkRef(); err != nil {
+		return nil, err
+	}
 	o := &backing.Options{
 		LockDir:  statefile.LockDir,
-		ReadOnly: c.ReadOnly, Shared: c.Shared, Offset: c.Offset, SizeLimit: c.SizeLimit, SectorSize: c.SectorSize,
-		DirectIO: c.DirectIO, MaxIOBytes: c.MaxIOBytes,
+		ReadOnly: c.ReadOnly, Shared: c.Shared, Offset: c.Offset, SizeLimit: c.SizeLimit, WholeSectors: c.WholeSectors, SectorSize: c.SectorSize,
+		DirectIO: c.DirectIO, MaxIOBytes: c.MaxIOBytes, Lock: c.lockRange(),
 	}
 	if t := &c.Transfer; !t.isNone() {
 		o.Transfer = &backing.Transfer{SectorSize: t.SectorSize, AllowDiscards: t.AllowDiscards}

@@ -42,7 +42,7 @@ var refusals = []refusal{
 		return disk
 	}, Config{}, unix.EBUSY, "{read_only}", readOnly},
 	{"sectors below the disk's", disk4K, Config{SectorSize: 512}, unix.EINVAL, "{sector_size=4096}", &Config{}},
-	{"odd offset for the disk", disk4K, Config{Offset: 512}, unix.EINVAL, "", &Config{Offset: 4096}},
+	{"odd offset for the disk", disk4K, Config{Offset: 512}, unix.EINVAL, "{read_only}", &Config{Offset: 4096}},
 	{"file of a read-only file system", func(t *testing.T) string {
 		path := newFileOn(t, nullDisk(t, 64, nil), "ext4")
 		run(t, "mount", "-o", "remount,ro", filepath.Dir(path))

@@ -15,6 +15,7 @@ const (
 	CopyAsked     = "asked"     // Config.ZeroCopy is off
 	CopyTransfer  = "transfer"  // the transfer needs a copy to work on
 	CopyKernel    = "kernel"    // the driver offers no zero copy
+	CopyOffset    = "offset"    // the sectors of the device are not aligned in the file
 	CopyChecksums = "checksums" // the disk or file system verifies checksums, see Checksummer
 )
 
@@ -55,6 +56,11 @@ func chooseBuffers(of storage, cfg *Config) (*buffers, error) {
 		return nil, hint.Add(err, "leave {zero_copy} out")
 	case cfg.Table != "" && of.Transforms():
 		return &buffers{onlyCopy, CopyTransfer}, nil
+	case of.IsUnaligned() && cfg.ZeroCopy == SwitchOn:
+		err := fmt.Errorf("zero copy is not possible at offset %d: %w", cfg.Offset, unix.EINVAL)
+		return nil, hint.Add(err, "leave {zero_copy} out")
+	case of.IsUnaligned():
+		return &buffers{onlyCopy, CopyOffset}, nil
 	case cfg.ZeroCopy == SwitchOff:
 		return &buffers{onlyCopy, CopyAsked}, nil
 	case cfg.ZeroCopy == SwitchOn:

@@ -1,6 +1,13 @@
 package loop
 
 import (
+	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
+
 	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
 	"github.com/ublk-loop/ublk-loop/transfer"
 )
@@ -23,10 +30,13 @@ type Config struct {
 	// ReadOnly makes the device read-only, and opens the file read-only.
 	ReadOnly bool
 	// Offset is the start of the device in the file, in bytes. It must be a multiple of
-	// the sector size.
+	// the sector size, unless the device is read-only.
 	Offset uint64
 	// SizeLimit is the maximum size of the device, in bytes; 0 means no limit.
 	SizeLimit uint64
+	// WholeSectors leaves out bytes at the end of the file, or of SizeLimit, that fill no
+	// sector. Otherwise they are an error.
+	WholeSectors bool
 	// SectorSize is the device's logical block size in bytes: 512, 1024, 2048 or 4096. 0
 	// means the disk's own for a disk, and for a file that of its partition table, or
 	// 512.
@@ -57,6 +67,22 @@ type Config struct {
 	// Table is the text of the tables that the device serves (AttachTable); empty for a
 	// device of one file. It contains no key.
 	Table string
+	// Ref is a text of the user's that names the device for people and udev, at most MaxRef
+	// bytes of UTF-8 without control characters; empty for none.
+	Ref string
 	// Autoclear makes the Server remove the device when it is no longer in use.
 	Autoclear bool
+}
+
+// MaxRef is the maximum length of Config.Ref in bytes, that of the kernel's loop devices
+// (LO_NAME_SIZE in linux/loop.h).
+const MaxRef = 63
+
+// checkRef refuses a reference that state files and udev cannot have.
+func (c *Config) checkRef() error {
+	bad := func(r rune) bool { return r == utf8.RuneError || unicode.IsControl(r) }
+	if len(c.Ref) > MaxRef || strings.IndexFunc(c.Ref, bad) >= 0 {
+		return fmt.Errorf("reference %q: not a text of at most %d bytes: %w", c.Ref, MaxRef, unix.EINVAL)
+	}
+	return nil
 }

@@ -56,6 +56,9 @@ func attachOn(ctl *ublk.Control, file *os.File, cfg Config, shared *threads) (*D
 	if err != nil {
 		return nil, err
 	}
+	if err := checkGrown(ctl, b, cfg.lockRange()); err != nil {
+		return nil, errors.Join(err, b.Close())
+	}
 	d := &Device{b: b, storage: b, many: shared != nil}
 	if d.transfer, err = newTransfer(b, &cfg); err != nil {
 		return nil, errors.Join(fmt.Errorf("open %s: %w", b.Path, err), b.Close())

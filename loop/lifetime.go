@@ -14,6 +14,7 @@ import (
 //	Add, Recover ──> kept
 //	         └─────> leased ──> Release ──> released ──> not in use ──> gone
 //	leased, released ──> Keep ──> kept
+//	kept ──> Clear ──> released
 //	kept, leased, released ──> Remove, Shutdown, its own end ──> gone
 //
 // Keep takes time, because it waits for running checks and writes the state. Until Keep
@@ -74,17 +75,43 @@ func (s *Server) Keep(id uint32, sequence *uint64) error {
 	if err != nil {
 		return err
 	}
+	d.lifetimes.Lock()
+	defer d.lifetimes.Unlock()
 	if s.beginKeep(d) == released {
 		err = s.reap.settle(d)
 	}
 	if err == nil {
-		err = d.dev.keep()
+		err = d.dev.setAutoclear(false)
 	}
 	if err == nil && s.isStopping(d) {
 		err = fmt.Errorf("keep %s: it is being removed: %w", d.dev.Path(), unix.ENODEV)
 	}
 	s.endKeep(d, err)
 	return err
+}
+
+// Clear makes the server remove a device when it is no longer in use, as if the device had
+// been made with Config.Autoclear and released. A device with a holder stays until its
+// Release. Clear returns an error that wraps ENODEV if the server does not have the device.
+// The sequence number is as for Release.
+func (s *Server) Clear(id uint32, sequence *uint64) error {
+	d, err := s.find(id, sequence)
+	if err != nil {
+		return err
+	}
+	d.lifetimes.Lock()
+	defer d.lifetimes.Unlock()
+	if s.lifetime(d) != kept {
+		return nil
+	}
+	if err := d.dev.setAutoclear(true); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d.lifetime = released
+	s.reap.schedule(d)
+	return nil
 }
 
 // beginKeep makes the reaper leave a device alone, and returns the device's lifetime.
@@ -118,9 +145,9 @@ func (s *Server) isReaped(d *served) bool {
 // isReaped is [Server.isReaped] for a caller that holds Server.mu.
 func (d *served) isReaped() bool { return d.lifetime == released && d.keeping == 0 }
 
-// keep writes to the state that the device stays when it is not in use. It returns an
-// error that wraps ENODEV for a device that has lost its disk.
-func (d *Device) keep() error {
+// setAutoclear writes to the state whether the device goes when it is not in use. It
+// returns an error that wraps ENODEV for a device that has lost its disk.
+func (d *Device) setAutoclear(on bool) error {
 	lock, err := statefile.Acquire(d.ID())
 	if err != nil {
 		return err
@@ -131,15 +158,15 @@ func (d *Device) keep() error {
 		return err
 	}
 	if d.isDone() || info.State != ublk.StateLive {
-		return fmt.Errorf("keep %s: it has been removed: %w", d.Path(), unix.ENODEV)
+		return fmt.Errorf("%s: it has been removed: %w", d.Path(), unix.ENODEV)
 	}
 	saved, err := readState(d.ID())
 	if err != nil {
 		return err
 	}
 	if saved == nil {
-		return fmt.Errorf("keep %s: its state is gone: %w", d.Path(), unix.ENOENT)
+		return fmt.Errorf("%s: its state is gone: %w", d.Path(), unix.ENOENT)
 	}
-	saved.Config.Autoclear, saved.Status.Autoclear = false, false
+	saved.Config.Autoclear, saved.Status.Autoclear = on, on
 	return saved.write()
 }

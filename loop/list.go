@@ -21,7 +21,7 @@ func (d *Device) describe(cfg *Config) Status {
 	s := Status{
 		ID: info.ID, Device: d.dev.BlockPath(), PID: os.Getpid(),
 		BufferMode: d.dev.Mode().String(), CopyReason: d.copyReason,
-		PartScan: cfg.PartScan, Autoclear: cfg.Autoclear, OnCrash: string(onCrashOf(info.Features)), Queues: int(info.Queues), Depth: int(info.Depth),
+		PartScan: cfg.PartScan, Ref: cfg.Ref, Autoclear: cfg.Autoclear, OnCrash: string(onCrashOf(info.Features)), Queues: int(info.Queues), Depth: int(info.Depth),
 	}
 	if d.stack != nil {
 		d.describeStack(&s, cfg)

@@ -10,15 +10,16 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
+	"github.com/ublk-loop/ublk-loop/loop/internal/filelock"
 )
 
 // openFreed opens the file or disk when the last server, and the holder of a lease on the
-// file, have released it. If files were passed, it takes them over instead. giveBack
-// undoes that.
-func openFreed(file *os.File, cfg *Config, passed []Passed) (b *backing.Backing, giveBack func() error, err error) {
+// file, have released it, and locks a part of it. If files were passed, it takes them over
+// instead. giveBack undoes that.
+func openFreed(file *os.File, cfg *Config, locked filelock.Range, passed []Passed) (b *backing.Backing, giveBack func() error, err error) {
 	deadline := time.Now().Add(backingTimeout)
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
-		b, giveBack, err = openOrAdopt(file, cfg, passed)
+		b, giveBack, err = openOrAdopt(file, cfg, locked, passed)
 		switch {
 		case err == nil && b.Size != cfg.SizeLimit:
 			return nil, nil, errors.Join(fmt.Errorf("%s has become smaller: %w", b.Path, unix.EINVAL), giveBack())
@@ -31,14 +32,16 @@ func openFreed(file *os.File, cfg *Config, passed []Passed) (b *backing.Backing,
 	}
 }
 
-func openOrAdopt(file *os.File, cfg *Config, passed []Passed) (b *backing.Backing, giveBack func() error, err error) {
+func openOrAdopt(file *os.File, cfg *Config, locked filelock.Range, passed []Passed) (b *backing.Backing, giveBack func() error, err error) {
+	o, err := cfg.backingOptions(file.Name())
+	if err != nil {
+		return nil, nil, err
+	}
+	o.Lock = locked
 	if passed == nil {
-		b, err = openBacking(file, cfg)
+		b, err = backing.Open(file, o)
 		return b, func() error { return b.Close() }, err
 	}
-	o, err := cfg.backingOptions(file.Name())
-	if err == nil {
-		b, err = backing.Adopt(passed[0], o)
-	}
+	b, err = backing.Adopt(passed[0], o)
 	return b, func() error { b.Disown(); return nil }, err
 }

@@ -83,7 +83,7 @@ func recoverDevice(ctl *ublk.Control, id uint32, file *os.File, opts RecoverOpti
 	}
 	cfg := saved.configFor(&params)
 	cfg.Key = opts.Key
-	b, giveBack, err := openFreed(file, &cfg, opts.Passed)
+	b, giveBack, err := openFreed(file, &cfg, saved.lockRange(params.Size), opts.Passed)
 	if err != nil {
 		return nil, err
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/internal/identity"
 	"github.com/ublk-loop/ublk-loop/internal/process"
+	"github.com/ublk-loop/ublk-loop/loop/internal/filelock"
 	"github.com/ublk-loop/ublk-loop/loop/internal/stack"
 	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
 	"github.com/ublk-loop/ublk-loop/transfer"
@@ -79,6 +80,11 @@ func resize(ctl *ublk.Control, id uint32, opts ResizeOptions) error {
 	if err != nil {
 		return err
 	}
+	grown, err := saved.lockGrowth(params.Size, size)
+	if err != nil {
+		return err
+	}
+	defer grown()
 	if err := updateSize(ctl, id, size); err != nil {
 		return err
 	}
@@ -87,6 +93,26 @@ func resize(ctl *ublk.Control, id uint32, opts ResizeOptions) error {
 	saved.Status.Size = size
 	_ = saved.write()
 	return nil
+}
+
+// lockGrowth locks the part of the file that a device gets beyond its limit, until release
+// is called. While it is locked, no other device can have it, and a later one sees the new
+// size (checkGrown). It returns an error that wraps EBUSY if another device has the part.
+func (s *state) lockGrowth(was, size uint64) (release func(), err error) {
+	c := &s.Config
+	locked := max(was, c.SizeLimit)
+	if c.Table != "" || c.Shared || c.SizeLimit == 0 || size <= locked || s.Status.FileIsDisk && c.ReadOnly {
+		return func() {}, nil
+	}
+	mode := filelock.Exclusive
+	if c.ReadOnly {
+		mode = filelock.Shared
+	}
+	l, err := filelock.Acquire(statefile.LockDir, s.file(), filelock.Range{Offset: c.Offset + locked, Length: size - locked}, mode)
+	if errors.Is(err, unix.EBUSY) {
+		return nil, fmt.Errorf("another device has the part of the file behind it: %w", unix.EBUSY)
+	}
+	return func() { _ = l.Release() }, err
 }
 
 // servedState returns the state of a device that has a server.
@@ -128,6 +154,9 @@ func (s *state) newSize(asked uint64, sectorSize uint32) (uint64, error) {
 	total, err := s.backingSize(s.file(), s.Status.File)
 	if err != nil {
 		return 0, err
+	}
+	if s.Config.WholeSectors && asked == 0 {
+		total -= (total - min(total, s.Status.Offset)) % uint64(sectorSize)
 	}
 	return resizedTo(asked, total, s.Status, sectorSize)
 }

@@ -61,6 +61,10 @@ type served struct {
 	// sequence is Status.DiskSequence, which tells the device from the next one with its id.
 	sequence uint64
 
+	// lifetimes is held by Keep and Clear, of which the last one counts. It is taken before
+	// the lock of the state.
+	lifetimes sync.Mutex
+
 	// Server.mu protects these fields.
 	lifetime lifetime
 	keeping  int    // calls of Keep that have not ended

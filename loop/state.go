@@ -54,7 +54,7 @@ func stateFrom(r *statefile.Record) *state {
 		StartTime: r.StartTime, FileBirth: r.FileBirth, FileDisk: identity.Disk(r.FileDisk), KeyCheck: r.KeyCheck, Recovering: r.Recovering,
 		ManyDevices: r.Config.ManyDevices, Config: configFrom(&r.Config), Status: statusFrom(r.Status), Files: filesFrom(r.Files),
 	}
-	s.Status.Table, s.Status.Files = s.Config.Table, statusFiles(s.Files)
+	s.Status.Table, s.Status.Files, s.Status.Ref = s.Config.Table, statusFiles(s.Files), s.Config.Ref
 	return s
 }
 
@@ -87,19 +87,19 @@ func statusFiles(files []stateFile) (list []StatusFile) {
 
 func recordConfig(c *Config, many bool) statefile.Config {
 	return statefile.Config{
-		ID: c.ID, ReadOnly: c.ReadOnly, Offset: c.Offset, SizeLimit: c.SizeLimit, SectorSize: c.SectorSize,
+		ID: c.ID, ReadOnly: c.ReadOnly, Offset: c.Offset, SizeLimit: c.SizeLimit, WholeSectors: c.WholeSectors, SectorSize: c.SectorSize,
 		DirectIO: string(c.DirectIO), ZeroCopy: string(c.ZeroCopy), PartScan: c.PartScan,
 		Queues: c.Queues, Depth: c.Depth, MaxIOBytes: c.MaxIOBytes, Transfer: statefile.Transfer(c.Transfer),
-		OnCrash: string(c.OnCrash), Shared: c.Shared, Autoclear: c.Autoclear, ManyDevices: many, Table: c.Table,
+		OnCrash: string(c.OnCrash), Shared: c.Shared, Autoclear: c.Autoclear, ManyDevices: many, Table: c.Table, Ref: c.Ref,
 	}
 }
 
 func configFrom(c *statefile.Config) Config {
 	return Config{
-		ID: c.ID, ReadOnly: c.ReadOnly, Offset: c.Offset, SizeLimit: c.SizeLimit, SectorSize: c.SectorSize,
+		ID: c.ID, ReadOnly: c.ReadOnly, Offset: c.Offset, SizeLimit: c.SizeLimit, WholeSectors: c.WholeSectors, SectorSize: c.SectorSize,
 		DirectIO: Switch(c.DirectIO), ZeroCopy: Switch(c.ZeroCopy), PartScan: c.PartScan,
 		Queues: c.Queues, Depth: c.Depth, MaxIOBytes: c.MaxIOBytes, Transfer: TransferConfig(c.Transfer),
-		OnCrash: OnCrash(c.OnCrash), Shared: c.Shared, Autoclear: c.Autoclear, Table: c.Table,
+		OnCrash: OnCrash(c.OnCrash), Shared: c.Shared, Autoclear: c.Autoclear, Table: c.Table, Ref: c.Ref,
 	}
 }
 

@@ -3,12 +3,15 @@ package loop
 import (
 	"encoding/json"
 	"errors"
+	"math"
 	"os"
 	"reflect"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/loop/internal/filelock"
 	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
@@ -18,7 +21,7 @@ func TestStateForgetsNoField(t *testing.T) {
 	var want state
 	fillFields(t, reflect.ValueOf(&want).Elem())
 	want.Config.Key = nil
-	want.Status.Files = statusFiles(want.Files) // which the state does not have twice
+	want.Status.Files, want.Status.Ref = statusFiles(want.Files), want.Config.Ref // which the state does not have twice
 	data, err := json.Marshal(want.record())
 	if err != nil {
 		t.Fatal(err)
@@ -134,5 +137,38 @@ func TestStateOfEarlierVersion(t *testing.T) {
 	written, err := json.Marshal(again)
 	if err != nil || string(written)+"\n" != string(data) {
 		t.Errorf("written again it is\n%s\nnot\n%s", written, data)
+	}
+}
+
+// A reference fits in a state file and in the name of a link.
+func TestCheckRef(t *testing.T) {
+	for ref, ok := range map[string]bool{
+		"": true, "a b/ü": true, strings.Repeat("x", MaxRef): true,
+		strings.Repeat("x", MaxRef+1): false, "a\nb": false, "\xff": false, "\x00": false,
+	} {
+		if err := (&Config{Ref: ref}).checkRef(); (err == nil) != ok || err != nil && !errors.Is(err, unix.EINVAL) {
+			t.Errorf("%q: error %v", ref, err)
+		}
+	}
+}
+
+// A device locks its own part, from its LUKS header on, and what it has grown into.
+func TestLockRange(t *testing.T) {
+	for _, tt := range []struct {
+		cfg  Config
+		size uint64
+		want filelock.Range
+	}{
+		{Config{}, 512, filelock.Range{}},
+		{Config{Offset: 512}, 512, filelock.Range{Offset: 512}},
+		{Config{Offset: 512, SizeLimit: 1024}, 512, filelock.Range{Offset: 512, Length: 1024}},
+		{Config{Offset: 512, SizeLimit: 1024}, 4096, filelock.Range{Offset: 512, Length: 4096}},
+		{Config{Offset: 512, SizeLimit: math.MaxUint64 - 511}, 512, filelock.Range{Offset: 512}},
+		{Config{Offset: 8192, SizeLimit: 1024, Transfer: TransferConfig{LUKS: 2, LUKSOffset: 4096}}, 512, filelock.Range{Offset: 4096, Length: 5120}},
+		{Config{Offset: 8192, Transfer: TransferConfig{LUKS: 2}}, 512, filelock.Range{}},
+	} {
+		if got := (&state{Config: tt.cfg}).lockRange(tt.size); got != tt.want {
+			t.Errorf("%+v of %d bytes locks %+v, want %+v", tt.cfg, tt.size, got, tt.want)
+		}
 	}
 }

@@ -38,6 +38,7 @@ type Status struct {
 	BufferMode string // copy, register, auto-register
 	CopyReason string // a constant, if BufferMode is copy; otherwise empty
 	PartScan   bool
+	Ref        string // Config.Ref
 	Autoclear  bool   // removed when it is no longer in use
 	OnCrash    string // fail, requeue, reissue
 	Queues     int

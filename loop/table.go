@@ -25,6 +25,9 @@ type storage interface {
 	Checksummer() (string, error)
 	// Transforms reports whether the device has other bytes than what it is made of.
 	Transforms() bool
+	// IsUnaligned reports whether the device's sectors do not begin at multiples of their
+	// size in the file.
+	IsUnaligned() bool
 	DropCache(stop func() bool)
 	Ask() error
 	Unlock()

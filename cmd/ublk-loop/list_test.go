@@ -113,6 +113,7 @@ const listedJSON = `[
     "buffer_mode": "auto-register",
     "copy_reason": "",
     "partscan": true,
+    "ref": "",
     "autoclear": false,
     "on_crash": "reissue",
     "queues": 2,

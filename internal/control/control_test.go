@@ -110,6 +110,18 @@ func (d *fakeDevices) Keep(id uint32, sequence *uint64) error {
 	return nil
 }
 
+func (d *fakeDevices) Clear(id uint32, sequence *uint64) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.has(id, sequence) {
+		return unix.ENODEV
+	}
+	s := d.devices[id]
+	s.Autoclear = true
+	d.devices[id] = s
+	return nil
+}
+
 // has reports whether there is a device. The caller holds the mutex.
 func (d *fakeDevices) has(id uint32, sequence *uint64) bool {
 	s, found := d.devices[id]
@@ -292,6 +304,8 @@ func TestRequests(t *testing.T) {
 		{request("GET", "/v1/devices/1"), 404, "/dev/ublkb1"},
 		{request("GET", "/v1/devices/x"), 400, "not a number"},
 		{request("POST", "/v1/devices/0/keep"), 204, ""},
+		{request("POST", "/v1/devices/0/clear"), 204, ""},
+		{request("POST", "/v1/devices/7/clear"), 404, `"errno":19`},
 		{request("POST", "/v1/devices/7/keep"), 404, `"hint":"about`},
 		{request("POST", "/v1/devices/0/keep?for=x"), 400, "not a time"},
 		{request("POST", "/v1/devices/0/keep?for=-1s"), 400, "not a time"},

@@ -51,6 +51,17 @@ func (s *Server) keep(w http.ResponseWriter, r *http.Request) {
 	s.answer(w, err)
 }
 
+// clear makes a device go when it is no longer in use.
+func (s *Server) clear(w http.ResponseWriter, r *http.Request) {
+	id, sequence, err := pathDevice(r)
+	if err == nil {
+		s.changing.enter()
+		defer s.changing.leave()
+		err = s.Devices.Clear(id, sequence)
+	}
+	s.answer(w, err)
+}
+
 // keepFor makes a device stay for a time, or for ever if text is empty.
 func (s *Server) keepFor(id uint32, sequence *uint64, text string) error {
 	s.changing.enter()

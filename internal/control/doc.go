@@ -9,6 +9,7 @@
 //	GET    /v1/devices/ID                         -> 200 client.Device
 //	DELETE /v1/devices/ID[?force=true]            -> 204
 //	POST   /v1/devices/ID/keep[?for=10s]          -> 204
+//	POST   /v1/devices/ID/clear                   -> 204
 //	GET    /v1/server                             -> 200 client.ServerStatus
 //	GET    /v1/stats                              -> 200 client.Stats
 //	POST   /v1/upgrade                            -> 202 client.ServerStatus

@@ -38,6 +38,10 @@ func (s *Server) errorReply(err error) client.ErrorReply {
 	if hint.HasSettings(template) {
 		reply.Template = template
 	}
+	var errno unix.Errno
+	if errors.As(err, &errno) {
+		reply.Errno = int(errno)
+	}
 	return reply
 }
 

@@ -19,6 +19,7 @@ type Devices interface {
 	Add(file *os.File, cfg loop.Config) (loop.Status, error)
 	AddTable(files []*os.File, cfg loop.Config) (loop.Status, error)
 	Keep(id uint32, sequence *uint64) error
+	Clear(id uint32, sequence *uint64) error
 	Release(id uint32, sequence *uint64)
 	Remove(id uint32, opts loop.DetachOptions) error
 	Resize(id uint32, opts loop.ResizeOptions) error
@@ -98,6 +99,7 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("DELETE /v1/devices/{id}", s.remove)
 	mux.HandleFunc("POST /v1/devices/{id}/keep", s.keep)
 	mux.HandleFunc("POST /v1/devices/{id}/resize", s.resize)
+	mux.HandleFunc("POST /v1/devices/{id}/clear", s.clear)
 	mux.HandleFunc("GET /v1/server", s.status)
 	mux.HandleFunc("GET /v1/stats", s.stats)
 	mux.HandleFunc("POST /v1/upgrade", s.upgrade)

@@ -15,7 +15,6 @@ import (
 	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/internal/confine"
 	"github.com/ublk-loop/ublk-loop/internal/eintr"
-	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/internal/udev"
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/ublk"
@@ -106,7 +105,7 @@ func (s *background) Ready() (*client.Device, error) {
 		return nil, fmt.Errorf("read the server's answer: %w", err)
 	}
 	if a.Device == nil {
-		return nil, &hint.Error{Err: errors.New(a.Error), Hint: a.Hint}
+		return nil, a.err()
 	}
 	if s.recovers {
 		return a.Device, nil

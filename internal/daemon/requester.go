@@ -7,7 +7,12 @@ import (
 	"io"
 	"os"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/internal/hint"
+	"github.com/ublk-loop/ublk-loop/internal/rawname"
+	"github.com/ublk-loop/ublk-loop/internal/report"
 )
 
 // requester represents the user or program that wants the server's device.
@@ -27,6 +32,40 @@ type answer struct {
 	Device *client.Device `json:"status,omitempty"`
 	Error  string         `json:"error,omitempty"`
 	Hint   string         `json:"hint,omitempty"`
+	Errno  int            `json:"errno,omitempty"` // of the error, 0 for none
+}
+
+// failure returns the answer for an error.
+func failure(err error) answer {
+	a := answer{Error: rawname.Text(err.Error()), Hint: rawname.Text(report.Hint(err))}
+	var errno unix.Errno
+	if errors.As(err, &errno) {
+		a.Errno = int(errno)
+	}
+	return a
+}
+
+// err returns the error of an answer without a device.
+func (a *answer) err() error {
+	err := error(&answeredError{a.Error, unix.Errno(a.Errno)})
+	return &hint.Error{Err: err, Hint: a.Hint}
+}
+
+// answeredError is an error of another process.
+type answeredError struct {
+	text  string
+	errno unix.Errno // 0 for none
+}
+
+// Error implements error.
+func (e *answeredError) Error() string { return e.text }
+
+// Unwrap returns the errno, or nil.
+func (e *answeredError) Unwrap() error {
+	if e.errno == 0 {
+		return nil
+	}
+	return e.errno
 }
 
 // stay tells the server to outlive its starter. Without it the server ends when the

@@ -14,7 +14,6 @@ import (
 	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/internal/confine"
 	"github.com/ublk-loop/ublk-loop/internal/keysource"
-	"github.com/ublk-loop/ublk-loop/internal/rawname"
 	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/internal/wire"
 	"github.com/ublk-loop/ublk-loop/loop"
@@ -94,7 +93,7 @@ func (s *single) serve(stop <-chan os.Signal) error {
 
 // fail reports to the requester why there is no device.
 func (s *single) fail(err error) {
-	s.requester.Failed(answer{Error: rawname.Text(err.Error()), Hint: rawname.Text(report.Hint(err))})
+	s.requester.Failed(failure(err))
 }
 
 // announce reports to the requester that the device can be used. Its error does not

@@ -19,21 +19,23 @@ type singleTask struct {
 // taskConfig is loop.Config as JSON. It lacks the key, which the server gets as a
 // descriptor, and autoclear, which only a server of many devices implements.
 type taskConfig struct {
-	ID         *uint32      `json:"id,omitempty"`
-	ReadOnly   bool         `json:"read_only"`
-	Offset     uint64       `json:"offset"`
-	SizeLimit  uint64       `json:"sizelimit"`
-	SectorSize uint32       `json:"sector_size"`
-	DirectIO   loop.Switch  `json:"direct_io"`
-	ZeroCopy   loop.Switch  `json:"zero_copy"`
-	PartScan   bool         `json:"partscan"`
-	Queues     int          `json:"queues"`
-	Depth      int          `json:"depth"`
-	MaxIOBytes uint32       `json:"max_io_bytes"`
-	Transfer   taskTransfer `json:"transfer"`
-	OnCrash    loop.OnCrash `json:"on_crash"`
-	Shared     bool         `json:"shared"`
-	Table      string       `json:"table,omitempty"`
+	ID           *uint32      `json:"id,omitempty"`
+	ReadOnly     bool         `json:"read_only"`
+	Offset       uint64       `json:"offset"`
+	SizeLimit    uint64       `json:"sizelimit"`
+	WholeSectors bool         `json:"whole_sectors,omitempty"`
+	SectorSize   uint32       `json:"sector_size"`
+	DirectIO     loop.Switch  `json:"direct_io"`
+	ZeroCopy     loop.Switch  `json:"zero_copy"`
+	PartScan     bool         `json:"partscan"`
+	Queues       int          `json:"queues"`
+	Depth        int          `json:"depth"`
+	MaxIOBytes   uint32       `json:"max_io_bytes"`
+	Transfer     taskTransfer `json:"transfer"`
+	OnCrash      loop.OnCrash `json:"on_crash"`
+	Shared       bool         `json:"shared"`
+	Table        string       `json:"table,omitempty"`
+	Ref          string       `json:"ref,omitempty"`
 }
 
 // taskTransfer is loop.TransferConfig as JSON.
@@ -55,9 +57,9 @@ func singleTaskOf(j *Job) *singleTask {
 	return &singleTask{
 		Name: j.Name, NameBytes: rawname.Bytes(j.Name), Recover: j.Recover, Foreground: j.Foreground, JSON: j.JSON, Warnings: j.Warnings,
 		Config: taskConfig{
-			ID: c.ID, ReadOnly: c.ReadOnly, Offset: c.Offset, SizeLimit: c.SizeLimit, SectorSize: c.SectorSize,
+			ID: c.ID, ReadOnly: c.ReadOnly, Offset: c.Offset, SizeLimit: c.SizeLimit, WholeSectors: c.WholeSectors, SectorSize: c.SectorSize,
 			DirectIO: c.DirectIO, ZeroCopy: c.ZeroCopy, PartScan: c.PartScan, Queues: c.Queues, Depth: c.Depth,
-			MaxIOBytes: c.MaxIOBytes, Transfer: taskTransfer(c.Transfer), OnCrash: c.OnCrash, Shared: c.Shared, Table: c.Table,
+			MaxIOBytes: c.MaxIOBytes, Transfer: taskTransfer(c.Transfer), OnCrash: c.OnCrash, Shared: c.Shared, Table: c.Table, Ref: c.Ref,
 		},
 	}
 }
@@ -66,8 +68,8 @@ func singleTaskOf(j *Job) *singleTask {
 func (t *singleTask) config() loop.Config {
 	c := &t.Config
 	return loop.Config{
-		ID: c.ID, ReadOnly: c.ReadOnly, Offset: c.Offset, SizeLimit: c.SizeLimit, SectorSize: c.SectorSize,
+		ID: c.ID, ReadOnly: c.ReadOnly, Offset: c.Offset, SizeLimit: c.SizeLimit, WholeSectors: c.WholeSectors, SectorSize: c.SectorSize,
 		DirectIO: c.DirectIO, ZeroCopy: c.ZeroCopy, PartScan: c.PartScan, Queues: c.Queues, Depth: c.Depth,
-		MaxIOBytes: c.MaxIOBytes, Transfer: loop.TransferConfig(c.Transfer), OnCrash: c.OnCrash, Shared: c.Shared, Table: c.Table,
+		MaxIOBytes: c.MaxIOBytes, Transfer: loop.TransferConfig(c.Transfer), OnCrash: c.OnCrash, Shared: c.Shared, Table: c.Table, Ref: c.Ref,
 	}
 }

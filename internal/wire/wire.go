@@ -12,20 +12,20 @@ import (
 // beside the configuration in a request.
 func Config(c *client.Config) loop.Config {
 	return loop.Config{
-		ID: c.ID, ReadOnly: c.ReadOnly, Offset: c.Offset, SizeLimit: c.SizeLimit, SectorSize: c.SectorSize,
+		ID: c.ID, ReadOnly: c.ReadOnly, Offset: c.Offset, SizeLimit: c.SizeLimit, WholeSectors: c.WholeSectors, SectorSize: c.SectorSize,
 		DirectIO: loop.Switch(c.DirectIO), ZeroCopy: loop.Switch(c.ZeroCopy), PartScan: c.PartScan,
 		Queues: c.Queues, Depth: c.Depth, MaxIOBytes: c.MaxIOBytes, Transfer: loop.TransferConfig(c.Transfer),
-		OnCrash: loop.OnCrash(c.OnCrash), Shared: c.Shared,
+		OnCrash: loop.OnCrash(c.OnCrash), Shared: c.Shared, Ref: c.Ref,
 	}
 }
 
 // RequestConfig is the inverse of Config.
 func RequestConfig(c *loop.Config) client.Config {
 	return client.Config{
-		ID: c.ID, ReadOnly: c.ReadOnly, Offset: c.Offset, SizeLimit: c.SizeLimit, SectorSize: c.SectorSize,
+		ID: c.ID, ReadOnly: c.ReadOnly, Offset: c.Offset, SizeLimit: c.SizeLimit, WholeSectors: c.WholeSectors, SectorSize: c.SectorSize,
 		DirectIO: string(c.DirectIO), ZeroCopy: string(c.ZeroCopy), PartScan: c.PartScan,
 		Queues: c.Queues, Depth: c.Depth, MaxIOBytes: c.MaxIOBytes, Transfer: client.Transfer(c.Transfer),
-		OnCrash: string(c.OnCrash), Shared: c.Shared,
+		OnCrash: string(c.OnCrash), Shared: c.Shared, Ref: c.Ref,
 	}
 }
 
@@ -36,7 +36,7 @@ func Device(s *loop.Status) client.Device {
 		File: s.File, FileDevice: s.FileDevice, FileInode: s.FileInode, FileIsDisk: s.FileIsDisk,
 		Size: s.Size, Offset: s.Offset, SizeLimit: s.SizeLimit,
 		ReadOnly: s.ReadOnly, DirectIO: s.DirectIO, BufferMode: s.BufferMode, CopyReason: s.CopyReason,
-		PartScan: s.PartScan, Autoclear: s.Autoclear, OnCrash: s.OnCrash, Queues: s.Queues, Depth: s.Depth,
+		PartScan: s.PartScan, Ref: s.Ref, Autoclear: s.Autoclear, OnCrash: s.OnCrash, Queues: s.Queues, Depth: s.Depth,
 		Transfer: client.Transfer(s.Transfer), Limits: client.Limits(s.Limits), Table: s.Table, Files: files(s.Files),
 	}
 }

@@ -87,6 +87,9 @@ func (d *Devices) Devices() []loop.Status {
 	return list
 }
 
+// Clear implements control.Devices.
+func (*Devices) Clear(uint32, *uint64) error { return nil }
+
 // Release implements control.Devices.
 func (*Devices) Release(uint32, *uint64) {}
 

@@ -38,8 +38,8 @@ func (b *Backing) tryDirect() error {
 		err := fmt.Errorf("sectors of %d bytes: the file needs multiples of %d: %w", b.SectorSize, align, unix.EINVAL)
 		return hint.Add(err, "use {sector_size=%d}, or {direct_io=auto}", align)
 	}
-	if b.Offset%uint64(align) != 0 {
-		err := fmt.Errorf("offset %d: the file needs multiples of %d: %w", b.Offset, align, unix.EINVAL)
+	if b.Offset%uint64(align) != 0 || b.IsUnaligned() {
+		err := fmt.Errorf("offset %d: the file needs multiples of %d: %w", b.Offset, max(align, b.SectorSize), unix.EINVAL)
 		return hint.Add(err, "use {direct_io=auto} or off")
 	}
 	if err := b.setDirect(true); err != nil {

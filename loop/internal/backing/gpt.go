@@ -34,7 +34,7 @@ func (b *Backing) tableSectorSize(o *Options, total uint64) (uint32, error) {
 		if !b.hasTable(o.Offset, size, sector) {
 			continue
 		}
-		if _, err := extent(total, o.Offset, o.SizeLimit, sector); err != nil {
+		if _, err := extent(total, o, sector); err != nil {
 			err = fmt.Errorf("partition table of sectors of %d bytes: %w", sector, err)
 			if h := new(hint.Error); errors.As(err, &h) {
 				return 0, err

@@ -13,7 +13,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/loop/internal/filelock"
 )
 
-// lock keeps other servers away. A file or disk that is written to is locked exclusively,
+// lock keeps other servers away from the device's part. A file or disk that is written to is locked exclusively,
 // and a file that is only read is locked against writers. passed is the lock of the
 // program that this one has replaced, or nil. A disk is also claimed at its open, see
 // reopen.
@@ -27,9 +27,9 @@ func (b *Backing) lock(o *Options, passed *os.File) error {
 	}
 	var err error
 	if passed != nil {
-		b.Lock, err = filelock.Adopt(o.LockDir, b.Identity, filelock.Range{}, mode, passed)
+		b.Lock, err = filelock.Adopt(o.LockDir, b.Identity, o.Lock, mode, passed)
 	} else {
-		b.Lock, err = filelock.Acquire(o.LockDir, b.Identity, filelock.Range{}, mode)
+		b.Lock, err = filelock.Acquire(o.LockDir, b.Identity, o.Lock, mode)
 	}
 	switch {
 	case errors.Is(err, unix.EBUSY):

@@ -40,6 +40,43 @@ func OpenPath(path string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), name), nil
 }
 
+// OpenDescriptor is OpenPath for the object of an open descriptor, which may have no name
+// any more, or never had one (memfd_create(2)). The Name of the result is what the kernel
+// calls the object, such as "/tmp/file (deleted)". A descriptor that can only be read is for
+// a read-only device.
+func OpenDescriptor(fd int, readOnly bool) (*os.File, error) {
+	file, err := openDescriptor(fd, readOnly)
+	if err != nil {
+		return nil, fmt.Errorf("descriptor %d: %w", fd, err)
+	}
+	return file, nil
+}
+
+func openDescriptor(fd int, readOnly bool) (*os.File, error) {
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	switch access := flags & unix.O_ACCMODE; {
+	case err != nil:
+		return nil, err
+	case flags&unix.O_PATH == 0 && access == unix.O_WRONLY:
+		return nil, fmt.Errorf("only open for writing: %w", unix.EBADF)
+	case flags&unix.O_PATH == 0 && access == unix.O_RDONLY && !readOnly:
+		return nil, hint.Add(fmt.Errorf("only open for reading: %w", unix.EBADF), "attach it with {read_only}")
+	}
+	if err := checkKind(fd); err != nil {
+		return nil, err
+	}
+	object, err := unix.Open(ProcPath(fd), unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	name, err := os.Readlink(ProcPath(object))
+	if err != nil {
+		_ = unix.Close(object)
+		return nil, err
+	}
+	return os.NewFile(uintptr(object), name), nil
+}
+
 // OpenPathIn is OpenPath for a path below the directory root, which counts as /, as in
 // chroot(2). It finds the mounts below root whatever namespace this process is in
 // (RESOLVE_IN_ROOT in openat2(2), Linux 5.6). The Name of the result is the path.

@@ -1,6 +1,9 @@
 package backing
 
-import "github.com/ublk-loop/ublk-loop/loop/internal/basemark"
+import (
+	"github.com/ublk-loop/ublk-loop/loop/internal/basemark"
+	"github.com/ublk-loop/ublk-loop/loop/internal/filelock"
+)
 
 // Switch is auto, on or off.
 type Switch string
@@ -25,7 +28,9 @@ type Options struct {
 	MaxIOBytes uint32
 	// WholeSectors leaves out the part of a sector at the end, as the kernel does.
 	WholeSectors bool
-	Transfer     *Transfer // nil if the device has the bytes of the file
+	// Lock is the part of the file or disk that the device locks.
+	Lock     filelock.Range
+	Transfer *Transfer // nil if the device has the bytes of the file
 	// Store is the store that is merged into the file. A file that stores need (package
 	// basemark) is only opened for writing if this is the only one.
 	Store *basemark.UUID

@@ -20,43 +20,48 @@ func (b *Backing) setExtent(o *Options) error {
 	if b.SectorSize, err = b.chooseSectorSize(o, uint64(total)); err != nil {
 		return err
 	}
-	if o.WholeSectors {
-		total -= total % int64(b.SectorSize)
-	}
 	b.TransferSize = o.Transfer.sectorSizeOn(b.SectorSize)
 	b.Offset = o.Offset
-	b.Size, err = extent(uint64(total), o.Offset, o.SizeLimit, b.SectorSize)
+	b.Size, err = extent(uint64(total), o, b.SectorSize)
+	if b.IsUnaligned() && !o.ReadOnly {
+		return hint.Add(err, "attach it with {read_only}")
+	}
 	return err
 }
 
-// extent returns the size of the device that starts at offset in a backing of total
-// bytes. The device ends with the backing, or after sizeLimit bytes if that is not 0.
-func extent(total, offset, sizeLimit uint64, sectorSize uint32) (uint64, error) {
+// extent returns the size of the device that the options make of a backing of total bytes.
+// The device starts at the offset, and ends with the backing, or after SizeLimit bytes if
+// that is not 0.
+func extent(total uint64, o *Options, sectorSize uint32) (uint64, error) {
 	sector := uint64(sectorSize)
 	switch {
 	case total == 0:
 		return 0, fmt.Errorf("empty: %w", unix.EINVAL)
-	case offset%sector != 0:
-		return 0, fmt.Errorf("offset %d: not a multiple of the sector size %d: %w", offset, sector, unix.EINVAL)
-	case offset >= total:
-		return 0, fmt.Errorf("offset %d: not below the size %d: %w", offset, total, unix.EINVAL)
-	case sizeLimit%sector != 0:
-		return 0, fmt.Errorf("size limit %d: not a multiple of the sector size %d: %w", sizeLimit, sector, unix.EINVAL)
+	case o.Offset%sector != 0 && !o.ReadOnly:
+		return 0, fmt.Errorf("offset %d: not a multiple of the sector size %d: %w", o.Offset, sector, unix.EINVAL)
+	case o.Offset >= total:
+		return 0, fmt.Errorf("offset %d: not below the size %d: %w", o.Offset, total, unix.EINVAL)
+	case o.SizeLimit%sector != 0 && !o.WholeSectors:
+		return 0, fmt.Errorf("size limit %d: not a multiple of the sector size %d: %w", o.SizeLimit, sector, unix.EINVAL)
 	}
-	size := total - offset
-	if sizeLimit != 0 {
-		size = min(size, sizeLimit)
+	size := total - o.Offset
+	if o.SizeLimit != 0 {
+		size = min(size, o.SizeLimit)
 	}
 	whole := size - size%sector
 	switch {
 	case whole == 0:
 		return 0, fmt.Errorf("%d bytes: less than a sector of %d: %w", size, sector, unix.EINVAL)
-	case whole != size:
+	case whole != size && !o.WholeSectors:
 		err := fmt.Errorf("%d bytes: not a multiple of the sector size %d: %w", size, sector, unix.EINVAL)
 		return 0, hint.Add(err, "leave the last %d bytes out with {sizelimit=%d}", size-whole, whole)
 	}
-	return size, nil
+	return whole, nil
 }
+
+// IsUnaligned reports whether the device's sectors do not begin at multiples of their size
+// in the file. Such a device is read-only.
+func (b *Backing) IsUnaligned() bool { return b.SectorSize != 0 && b.Offset%uint64(b.SectorSize) != 0 }
 
 // allocationUnit returns the block size of the file system. Only holes of whole blocks
 // free space.

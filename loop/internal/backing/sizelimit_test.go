@@ -42,7 +42,7 @@ func TestExtent(t *testing.T) {
 		{"a limit within a sector", 8192, 0, 512, 4096, 0, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			got, err := extent(tt.total, tt.offset, tt.limit, tt.sector)
+			got, err := extent(tt.total, &Options{Offset: tt.offset, SizeLimit: tt.limit}, tt.sector)
 			if tt.want != 0 {
 				if err != nil || got != tt.want {
 					t.Errorf("size %d, error %v, want %d", got, err, tt.want)
@@ -51,6 +51,31 @@ func TestExtent(t *testing.T) {
 			}
 			wantHint(t, err, unix.EINVAL, "", tt.hint)
 		})
+	}
+}
+
+// A read-only device may begin anywhere in its file, and one of whole sectors leaves out what
+// fills none.
+func TestExtentOfParts(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		total uint64
+		o     Options
+		want  uint64 // 0 for EINVAL
+	}{
+		{"an odd offset", 8292, Options{Offset: 100, ReadOnly: true}, 8192},
+		{"an odd offset and a limit", 8192, Options{Offset: 100, ReadOnly: true, SizeLimit: 1024}, 1024},
+		{"an odd offset and an odd end", 8192, Options{Offset: 100, ReadOnly: true}, 0},
+		{"the same in whole sectors", 8192, Options{Offset: 100, ReadOnly: true, WholeSectors: true}, 7680},
+		{"an odd end in whole sectors", 8292, Options{WholeSectors: true}, 8192},
+		{"an odd limit in whole sectors", 8192, Options{SizeLimit: 1000, WholeSectors: true}, 512},
+		{"an odd offset of a writer", 8192, Options{Offset: 100, WholeSectors: true}, 0},
+		{"less than a sector", 8192, Options{Offset: 7700, ReadOnly: true, WholeSectors: true}, 0},
+	} {
+		got, err := extent(tt.total, &tt.o, 512)
+		if got != tt.want || (tt.want == 0) != errors.Is(err, unix.EINVAL) {
+			t.Errorf("%s: size %d, error %v, want %d", tt.name, got, err, tt.want)
+		}
 	}
 }
 
@@ -77,12 +102,12 @@ func TestExtentSaysWhatDoesNotFit(t *testing.T) {
 		{100, 0, 0, "100 bytes: less than a sector of 512: "},
 		{8292, 0, 0, "8292 bytes: not a multiple of the sector size 512: "},
 	} {
-		_, err := extent(tt.total, tt.offset, tt.limit, 512)
+		_, err := extent(tt.total, &Options{Offset: tt.offset, SizeLimit: tt.limit}, 512)
 		if err == nil || !strings.HasPrefix(err.Error(), tt.want) {
 			t.Errorf("error %v, want %q", err, tt.want)
 		}
 	}
-	_, err := extent(8292, 0, 0, 512)
+	_, err := extent(8292, &Options{}, 512)
 	wantHint(t, err, unix.EINVAL, "", "leave the last 100 bytes out with {sizelimit=8192}")
 }
 

@@ -27,13 +27,14 @@ type Lock struct {
 	name   string   // file name in dir
 	holder *os.File // holds the lock of the process
 	rings  *os.File // holds the lock of the rings
+	mode   Mode
 }
 
 // Acquire locks a range of an object. It makes dir if necessary. It returns an error that
 // wraps EBUSY if another server has a part of the range, or if its operations on it are
 // still running.
 func Acquire(dir string, object identity.File, r Range, mode Mode) (*Lock, error) {
-	return acquire(dir, object, nil, func(l *Lock) error {
+	return acquire(dir, object, mode, nil, func(l *Lock) error {
 		at := sectorsOf(object, r)
 		if err := lock(l.holder, at, mode); err != nil {
 			return err
@@ -46,7 +47,7 @@ func Acquire(dir string, object identity.File, r Range, mode Mode) (*Lock, error
 // lock's Holder. The new lock owns it, unless Adopt returns an error. Adopt returns an
 // error that wraps EBUSY while the rings of the old program work on the object.
 func Adopt(dir string, object identity.File, r Range, mode Mode, passed *os.File) (*Lock, error) {
-	return acquire(dir, object, passed, func(l *Lock) error {
+	return acquire(dir, object, mode, passed, func(l *Lock) error {
 		at := sectorsOf(object, r)
 		if err := lock(l.holder, at, mode); err != nil { // the same holder has already locked it
 			return err
@@ -56,13 +57,13 @@ func Adopt(dir string, object identity.File, r Range, mode Mode, passed *os.File
 }
 
 // acquire opens the file of an object, and calls take to lock ranges of it.
-func acquire(dir string, object identity.File, passed *os.File, take func(*Lock) error) (*Lock, error) {
+func acquire(dir string, object identity.File, mode Mode, passed *os.File, take func(*Lock) error) (*Lock, error) {
 	turn, err := takeTurn(dir)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = turn.Close() }()
-	l := &Lock{dir: dir, name: nameOf(object), holder: passed}
+	l := &Lock{dir: dir, name: nameOf(object), holder: passed, mode: mode}
 	if passed == nil {
 		l.holder, err = l.open()
 	} else {
@@ -109,6 +110,10 @@ func IsHeld(dir string, object identity.File) (bool, error) {
 	defer func() { _ = f.Close() }()
 	return isLocked(f, everything)
 }
+
+// HasNeighbours reports whether another server has a lock on another part of the object,
+// in a mode that would not allow this one on the same part.
+func (l *Lock) HasNeighbours() (bool, error) { return conflicts(l.holder, ofProcesses, l.mode) }
 
 // RingFD returns a descriptor for registration with each ring that works on the object.
 func (l *Lock) RingFD() int { return int(l.rings.Fd()) }

@@ -173,6 +173,47 @@ func TestAdopt(t *testing.T) {
 	held(t, dir, file, Range{}, Exclusive)
 }
 
+// A lock has a neighbour if another part is locked in a mode that excludes its own.
+func TestHasNeighbours(t *testing.T) {
+	for name, tt := range map[string]struct {
+		mode, other Mode
+		want        bool
+	}{
+		"two writers":              {Exclusive, Exclusive, true},
+		"a writer beside a reader": {Exclusive, Shared, true},
+		"a reader beside a writer": {Shared, Exclusive, true},
+		"two readers":              {Shared, Shared, false},
+	} {
+		dir := t.TempDir()
+		l := held(t, dir, file, Range{0, 4096}, tt.mode)
+		if got, err := l.HasNeighbours(); err != nil || got {
+			t.Errorf("%s: %v before the other, error %v", name, got, err)
+		}
+		held(t, dir, file, Range{8192, 0}, tt.other)
+		if got, err := l.HasNeighbours(); err != nil || got != tt.want {
+			t.Errorf("%s: %v, error %v, want %v", name, got, err, tt.want)
+		}
+	}
+}
+
+func TestOverlaps(t *testing.T) {
+	for _, tt := range []struct {
+		a, b Range
+		want bool
+	}{
+		{Range{}, Range{}, true},
+		{Range{0, 512}, Range{512, 512}, false},
+		{Range{0, 513}, Range{512, 512}, true},
+		{Range{0, 0}, Range{512, 512}, true},
+		{Range{1024, 0}, Range{512, 512}, false},
+		{Range{1023, 0}, Range{512, 512}, true},
+	} {
+		if tt.a.Overlaps(tt.b) != tt.want || tt.b.Overlaps(tt.a) != tt.want {
+			t.Errorf("%+v and %+v: not %v", tt.a, tt.b, tt.want)
+		}
+	}
+}
+
 // Only root can open the files of locks.
 func TestOnlyOwnerOpensLocks(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "locks")

@@ -16,6 +16,11 @@ type Range struct {
 	Offset, Length uint64 // a Length of 0 means until the end, even if the object grows
 }
 
+// Overlaps reports whether two parts have a byte in common.
+func (r Range) Overlaps(other Range) bool {
+	return (r.Length == 0 || r.Offset+r.Length > other.Offset) && (other.Length == 0 || other.Offset+other.Length > r.Offset)
+}
+
 // sectors is a range of bytes in the file of an object. Each byte stands for 512 bytes of
 // the object.
 type sectors struct {
@@ -82,8 +87,11 @@ func lock(f *os.File, at sectors, mode Mode) error {
 }
 
 // isLocked reports whether a part of a range is locked through another open file.
-func isLocked(f *os.File, at sectors) (bool, error) {
-	l := at.flock(Exclusive)
+func isLocked(f *os.File, at sectors) (bool, error) { return conflicts(f, at, Exclusive) }
+
+// conflicts reports whether a lock through another open file allows no lock on a range.
+func conflicts(f *os.File, at sectors, mode Mode) (bool, error) {
+	l := at.flock(mode)
 	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &l); err != nil {
 		return false, fmt.Errorf("look for locks: %w", err)
 	}

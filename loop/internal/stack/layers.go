@@ -84,6 +84,9 @@ func (s *Stack) Transforms() bool { return len(s.layers) > 0 }
 // HasKeys reports whether the stack needs keys.
 func (s *Stack) HasKeys() bool { return len(s.transfers) > 0 }
 
+// IsUnaligned is false: tables count in sectors.
+func (*Stack) IsUnaligned() bool { return false }
+
 // KeyCheck returns a check of the keys, which the state file keeps: four bytes for each line
 // with crypt, of the encryption of zeroes in a sector that no disk has.
 func (s *Stack) KeyCheck(sector uint64) string {

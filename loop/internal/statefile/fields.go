@@ -3,25 +3,29 @@ package statefile
 // Config is the configuration with which the device was made. The zero value of a field
 // is the default of that time.
 type Config struct {
-	ID         *uint32  `json:"id,omitempty"`
-	ReadOnly   bool     `json:"read_only"`
-	Offset     uint64   `json:"offset"`
-	SizeLimit  uint64   `json:"sizelimit"`
-	SectorSize uint32   `json:"sector_size"`
-	DirectIO   string   `json:"direct_io"`
-	ZeroCopy   string   `json:"zero_copy"`
-	PartScan   bool     `json:"partscan"`
-	Queues     int      `json:"queues"`
-	Depth      int      `json:"depth"`
-	MaxIOBytes uint32   `json:"max_io_bytes"`
-	Transfer   Transfer `json:"transfer"`
-	OnCrash    string   `json:"on_crash,omitempty"`
-	Shared     bool     `json:"shared"`
-	Autoclear  bool     `json:"autoclear,omitempty"`
+	ID        *uint32 `json:"id,omitempty"`
+	ReadOnly  bool    `json:"read_only"`
+	Offset    uint64  `json:"offset"`
+	SizeLimit uint64  `json:"sizelimit"`
+	// WholeSectors leaves out the part of a sector at the end.
+	WholeSectors bool     `json:"whole_sectors,omitempty"`
+	SectorSize   uint32   `json:"sector_size"`
+	DirectIO     string   `json:"direct_io"`
+	ZeroCopy     string   `json:"zero_copy"`
+	PartScan     bool     `json:"partscan"`
+	Queues       int      `json:"queues"`
+	Depth        int      `json:"depth"`
+	MaxIOBytes   uint32   `json:"max_io_bytes"`
+	Transfer     Transfer `json:"transfer"`
+	OnCrash      string   `json:"on_crash,omitempty"`
+	Shared       bool     `json:"shared"`
+	Autoclear    bool     `json:"autoclear,omitempty"`
 	// ManyDevices says that the server also has other devices.
 	ManyDevices bool `json:"many_devices,omitempty"`
 	// Table is the text of the device's tables, without keys; empty for a device of one file.
 	Table string `json:"table,omitempty"`
+	// Ref is a text of the user's that names the device.
+	Ref string `json:"ref,omitempty"`
 }
 
 // File is a file or disk below the device's tables.
