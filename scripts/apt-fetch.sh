@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# apt-fetch.sh SUITE DIR PATTERN...   unpack the newest Debian packages that match the shell patterns into DIR
+# apt-fetch.sh SUITE DIR PATTERN...         unpack the newest Debian packages that match the shell patterns into DIR
+# apt-fetch.sh --source SUITE DIR PACKAGE   unpack the newest source of a package into DIR, without Debian's changes
 #
 # The script uses its own apt configuration, so it changes neither the package lists nor the installed packages of the
 # machine, and does not need root. SUITE can be a release other than the machine's own.
@@ -39,23 +40,41 @@ newest() {
 	done | sort -V | tail -n 1
 }
 
-main() {
-	local suite=$1 directory=$2 pattern package deb
-	shift 2
-	command -v apt-get >/dev/null || die "fetch $*: apt-get not found"
-	work=$(mktemp -d "$directory.XXXXXX")
-	trap 'rm -rf "$work"' EXIT
-	mkdir -p "$work/state/lists/partial" "$work/cache/archives/partial"
-	: >"$work/status"
-	echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $(debian_mirror) $suite main" >"$work/sources.list"
-	twice private_apt apt-get update -o APT::Update::Error-Mode=any
-	cd "$work"
+# Unpack the packages that match the shell patterns into root.
+fetch_packages() {
+	local pattern package deb
 	for pattern in "$@"; do
 		package=$(newest "$pattern")
 		[[ -n $package ]] || die "fetch $pattern: no such package in $suite"
 		twice private_apt apt-get download "$package"
 	done
 	for deb in *.deb; do dpkg -x "$deb" root; done
+}
+
+# Unpack the source of a package into root.
+fetch_source() {
+	twice private_apt apt-get source --download-only "$1"
+	mkdir root
+	tar -xf "$1"_*.orig.tar.* --strip-components=1 -C root
+}
+
+main() {
+	local kind=deb fetch=fetch_packages suite directory
+	if [[ $1 == --source ]]; then
+		kind=deb-src fetch=fetch_source
+		shift
+	fi
+	suite=$1 directory=$2
+	shift 2
+	command -v apt-get >/dev/null || die "fetch $*: apt-get not found"
+	work=$(mktemp -d "$directory.XXXXXX")
+	trap 'rm -rf "$work"' EXIT
+	mkdir -p "$work/state/lists/partial" "$work/cache/archives/partial"
+	: >"$work/status"
+	echo "$kind [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $(debian_mirror) $suite main" >"$work/sources.list"
+	twice private_apt apt-get update -o APT::Update::Error-Mode=any
+	cd "$work"
+	"$fetch" "$@"
 	mv root "$directory"
 }
 

@@ -29,6 +29,7 @@ const (
 	guestProgram     = "/usr/bin/ublk-loop"
 	guestSnapshotter = "/usr/bin/ublk-loop-snapshotter"
 	guestContainerd  = "/vm/containerd"
+	guestUtilLinux   = "/vm/util-linux"
 )
 
 // command waits for the supplies that the job needs, and returns its process.
@@ -88,6 +89,13 @@ func (k *kernelJob) extras() ([]string, error) {
 		}
 		args = append(args, "--image", image)
 	}
+	if k.needs[ublktest.UtilLinux] {
+		dir, err := k.supplies.utilLinux()
+		if err != nil {
+			return nil, err
+		}
+		args = append(args, "--dir", dir+":"+guestUtilLinux)
+	}
 	if k.needs[ublktest.Containerd] {
 		for _, suite := range k.bed.suites {
 			dir, err := k.supplies.containerd(suite)
@@ -110,6 +118,7 @@ func (k *kernelJob) settings() []string {
 	settings := []string{
 		"UBLK_LOOP_HAS=" + k.has(), "UBLK_LOOP_BIN=" + guestProgram, "UBLK_LOOP_DISK=/dev/vda",
 		"UBLK_LOOP_SNAPSHOTTER=" + guestSnapshotter, "UBLK_LOOP_CONTAINERD=" + guestContainerd,
+		"UBLK_LOOP_UTIL_LINUX=" + guestUtilLinux,
 	}
 	if k.needs[ublktest.Engines] {
 		settings = append(settings, "UBLK_LOOP_ENGINES=/dev/vdb")
@@ -128,7 +137,7 @@ func (k *kernelJob) has() string {
 	has := needs{}
 	for need := range k.bed.has {
 		switch need {
-		case ublktest.Engines, ublktest.Containerd, ublktest.Snapshotter:
+		case ublktest.Engines, ublktest.Containerd, ublktest.Snapshotter, ublktest.UtilLinux:
 			has[need] = k.needs[need]
 		default:
 			has[need] = true

@@ -134,6 +134,11 @@ func (s *supplies) containerd(suite string) (string, error) {
 	})
 }
 
+// utilLinux returns a directory with util-linux's tests of losetup.
+func (s *supplies) utilLinux() (string, error) {
+	return s.get("tests of util-linux", func() (string, error) { return s.script("vm-utillinux.sh", "trixie") })
+}
+
 // withRace are arguments of go build. They build a program with the race detector that
 // runs without shared libraries.
 var withRace = []string{"-race", "-tags", "netgo,osusergo", "-ldflags", "-linkmode external -extldflags -static"}

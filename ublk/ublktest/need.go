@@ -35,6 +35,8 @@ const (
 	Containerd Need = "containerd"
 	// Snapshotter is the program ublk-loop-snapshotter, UBLK_LOOP_SNAPSHOTTER.
 	Snapshotter Need = "snapshotter"
+	// UtilLinux is a directory with util-linux's tests of losetup, UBLK_LOOP_UTIL_LINUX.
+	UtilLinux Need = "util-linux"
 	// Systemd is a systemd that runs in its own namespaces.
 	Systemd Need = "systemd"
 	// Plain is a build without the race detector, which changes the use of memory and
@@ -69,6 +71,7 @@ var why = map[Need]string{
 	Engines:     "container engines (UBLK_LOOP_ENGINES)",
 	Containerd:  "containerd (UBLK_LOOP_CONTAINERD)",
 	Snapshotter: "the program ublk-loop-snapshotter (UBLK_LOOP_SNAPSHOTTER)",
+	UtilLinux:   "the tests of util-linux (UBLK_LOOP_UTIL_LINUX)",
 	Systemd:     "a systemd that can be started",
 	Plain:       "code without the race detector",
 }
