@@ -20,6 +20,8 @@ type addOptions struct {
 	file       string
 	table      string // the file of --table
 	hasTable   bool   // --table is given
+	fd         int    // of --fd
+	hasFD      bool   // --fd is given
 	config     loop.Config
 	transfer   transferOptions
 	autoclear  time.Duration
@@ -33,7 +35,7 @@ type addOptions struct {
 func newAddCommand(a *app) *cobra.Command {
 	var opts addOptions
 	cmd := &cobra.Command{
-		Use:   "add FILE | --table FILE",
+		Use:   "add FILE | --fd N | --table FILE",
 		Short: "Attach a file, a partition or a disk, and print the path of its device",
 		Long: "Attach a file, a partition or a disk, and print the path of its device. The device can\n" +
 			"be opened when add returns. A process in the background serves it until del.\n\n" +
@@ -72,6 +74,7 @@ func (o *addOptions) addFlags(cmd *cobra.Command) {
 	f.SortFlags = false
 	c.DirectIO, c.ZeroCopy = loop.SwitchAuto, loop.SwitchAuto
 	f.StringVar(&o.table, "table", "", "serve the device-mapper table, or stack of tables, in `FILE` (-: standard input)")
+	f.Var(fdFlag{&o.fd}, "fd", "attach the file of the open descriptor N, which need not have a name")
 	f.VarP(idFlag{&c.ID}, "id", "n", "make /dev/ublkbN (default: the first free number)")
 	f.BoolVarP(&c.ReadOnly, "read-only", "r", false, "make a read-only device, and open the file read-only")
 	f.VarP(sizeFlag{&c.Offset}, "offset", "o", "start of the device in the file")
@@ -170,7 +173,7 @@ func (o *addOptions) job() (*daemon.Job, error) {
 	if o.hasTable {
 		return o.tableJob()
 	}
-	file, err := loop.OpenPath(o.file)
+	file, err := o.open()
 	if err != nil {
 		return nil, err
 	}
@@ -186,6 +189,27 @@ func (o *addOptions) job() (*daemon.Job, error) {
 	j.Warnings = append(j.Warnings, o.checksumWarnings(file)...)
 	j.Warnings = append(j.Warnings, o.lockWarnings(file)...)
 	return j, o.openLog(j)
+}
+
+// open opens the file that the options name. A server could not open a file without a name
+// again, so that its device does not wait for one.
+func (o *addOptions) open() (*os.File, error) {
+	if !o.hasFD {
+		return loop.OpenPath(o.file)
+	}
+	file, err := loop.OpenDescriptor(o.fd, o.config.ReadOnly)
+	if err != nil {
+		return nil, report.Name(err, "attach", fmt.Sprint("descriptor ", o.fd))
+	}
+	if there, err := os.Stat(file.Name()); o.config.OnCrash == "" && (err != nil || !isSame(there, file)) {
+		o.config.OnCrash = loop.CrashFail
+	}
+	return file, nil
+}
+
+func isSame(there os.FileInfo, file *os.File) bool {
+	is, err := file.Stat()
+	return err == nil && os.SameFile(there, is)
 }
 
 // openLog opens the log file of a job, if it has one. After an error it closes the job.

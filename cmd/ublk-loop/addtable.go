@@ -24,11 +24,17 @@ var noTableFlags = []string{
 	"iv-offset", "iv-large-sectors", "allow-discards",
 }
 
-// checkObject records what the device is made of: FILE or --table. It refuses both, neither,
-// and flags that have no effect on tables.
+// checkObject records what the device is made of: FILE, --fd or --table. It refuses more than
+// one, none, and flags that have no effect on tables.
 func (o *addOptions) checkObject(cmd *cobra.Command, args []string) error {
-	o.hasTable = cmd.Flags().Changed("table")
+	o.hasTable, o.hasFD = cmd.Flags().Changed("table"), cmd.Flags().Changed("fd")
 	switch {
+	case o.hasTable && o.hasFD:
+		return usage("--table and --fd", "a table names its files itself")
+	case o.hasFD && len(args) > 0:
+		return usage("--fd and "+args[0], "the descriptor is the file")
+	case o.hasFD:
+		return nil
 	case o.hasTable && len(args) > 0:
 		return usage("--table and "+args[0], "a table names its files itself")
 	case !o.hasTable && len(args) == 0:

@@ -33,13 +33,23 @@ type app struct {
 	serve func(daemon.ServeOptions) error
 	// oci executes a container runtime in this process, and returns only an error.
 	oci func(runtime string, args []string) error
+	// server is the server of many devices, if it runs.
+	server server
 	// snapshotter executes the snapshotter in this process, and returns only an error.
 	snapshotter func(args []string) error
+}
+
+// server is the part of the server's client that the commands use.
+type server interface {
+	Keep(ctx context.Context, d *client.Device) error
+	Clear(ctx context.Context, d *client.Device) error
 }
 
 // driver is the part of the kernel's driver that the commands use.
 type driver interface {
 	List() ([]client.Device, error)
+	// IDs returns the numbers of all ublk devices, whichever program has made them.
+	IDs() ([]uint32, error)
 	Find(file *os.File) ([]client.Device, error)
 	WaitsForServer(file *os.File, cfg *loop.Config) (bool, error)
 	Detach(id uint32, opts loop.DetachOptions) error
@@ -52,7 +62,7 @@ func newApp() *app {
 	return &app{
 		in: os.Stdin, out: os.Stdout, errOut: os.Stderr,
 		open: openKernel, start: daemon.Start, become: daemon.BecomeSingle, serve: daemon.Serve, oci: replaceWithRuntime,
-		snapshotter: replaceWithSnapshotter,
+		snapshotter: replaceWithSnapshotter, server: client.New(client.DefaultSocket),
 	}
 }
 
@@ -81,7 +91,7 @@ func newRootCommand(a *app) *cobra.Command {
 	root.SetErr(a.errOut)
 	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(newAddCommand(a), newDelCommand(a), newListCommand(a), newResizeCommand(a), newRecoverCommand(a), newServeCommand(a), newUpgradeCommand(a), newTopCommand(a),
-		newOCICommand(a), newHookCommand(a), newSnapshotterCommand(a), newVerityCommand(a), newCowCommand(a), newFeaturesCommand(a), newVersionCommand(a))
+		newLosetupCommand(a), newOCICommand(a), newHookCommand(a), newSnapshotterCommand(a), newVerityCommand(a), newCowCommand(a), newFeaturesCommand(a), newVersionCommand(a))
 	return root
 }
 

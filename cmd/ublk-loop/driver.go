@@ -32,6 +32,16 @@ func (k *kernel) List() ([]client.Device, error) {
 	return wire.Devices(list), err
 }
 
+// IDs implements driver.
+func (k *kernel) IDs() ([]uint32, error) {
+	list, err := k.ctl.List()
+	ids := make([]uint32, len(list))
+	for i := range list {
+		ids[i] = list[i].ID
+	}
+	return ids, err
+}
+
 // Find implements driver.
 func (k *kernel) Find(file *os.File) ([]client.Device, error) {
 	list, err := loop.Find(k.ctl, file)

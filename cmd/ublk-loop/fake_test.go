@@ -34,6 +34,14 @@ var _ driver = (*fakeDriver)(nil)
 
 func (d *fakeDriver) List() ([]client.Device, error) { return slices.Clone(d.devices), d.err }
 
+func (d *fakeDriver) IDs() ([]uint32, error) {
+	var ids []uint32
+	for i := range d.devices {
+		ids = append(ids, d.devices[i].ID)
+	}
+	return ids, d.err
+}
+
 func (d *fakeDriver) Find(file *os.File) ([]client.Device, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(file.Fd()), &st); err != nil {

@@ -5,6 +5,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/ublk-loop/ublk-loop/internal/daemon"
 	"github.com/ublk-loop/ublk-loop/internal/report"
@@ -19,6 +20,9 @@ func main() {
 func run(name string, args []string) int {
 	if name == mountHelper {
 		return mountMain(args)
+	}
+	if slices.Contains(losetupNames, name) {
+		return newApp().losetup(name, args)
 	}
 	if runtime, standsIn := runtimeName(name); standsIn {
 		newApp().becomeRuntime(runtime, args)

@@ -1,0 +1,72 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/loop"
+)
+
+// fakeLifetimes is a server that clears and keeps devices.
+type fakeLifetimes struct {
+	err           error
+	cleared, kept []uint32
+}
+
+func (s *fakeLifetimes) Clear(_ context.Context, d *client.Device) error {
+	s.cleared = append(s.cleared, d.ID)
+	return s.err
+}
+
+func (s *fakeLifetimes) Keep(_ context.Context, d *client.Device) error {
+	s.kept = append(s.kept, d.ID)
+	return s.err
+}
+
+func TestLosetup(t *testing.T) {
+	b := newBench()
+	server := &fakeLifetimes{}
+	b.app.server = server
+	path := filepath.Join(t.TempDir(), "img")
+	if err := os.WriteFile(path, make([]byte, 512), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []uint32{0, 1, 3} {
+		b.drv.devices = append(b.drv.devices, client.Device{ID: id, Device: fmt.Sprintf("/dev/ublkb%d", id), DiskSequence: uint64(id + 7), File: "/f"})
+	}
+	b.check(t, []string{"losetup", "-f"}, 0, "/dev/ublkb2\n", "")
+	b.check(t, []string{"losetup", "-n", "-O", "NAME"}, 0, "/dev/ublkb0\n/dev/ublkb1\n/dev/ublkb3\n", "")
+	b.srv.status = client.Device{Device: "/dev/ublkb2"}
+	b.check(t, []string{"losetup", "-rf", "--show", path}, 0, "/dev/ublkb2\n", "")
+	if cfg := b.job.Config; b.job.Name != path || !cfg.ReadOnly || cfg.DirectIO != loop.SwitchAuto || !b.srv.stayed || b.srv.ended {
+		t.Errorf("attached by %+v, stays %v", b.job, b.srv.stayed)
+	}
+	b.srv.err = fmt.Errorf("open it: %w", unix.ENOSPC)
+	b.check(t, []string{"losetup", "-f", path}, 1, "", "losetup: "+path+": failed to set up loop device: No space left on device\n")
+	if !b.srv.ended {
+		t.Error("what failed is not removed")
+	}
+	b.check(t, []string{"losetup", "-c", "/dev/ublkb3"}, 0, "", "")
+	b.check(t, []string{"losetup", "-d", "/dev/ublkb0"}, 0, "", "")
+	if len(b.drv.resized) != 1 || b.drv.resized[0].id != 3 || *b.drv.asked[0] != 10 || *b.drv.asked[1] != 7 || len(b.drv.ids()) != 2 {
+		t.Errorf("resized %v, left are %v", b.drv.resized, b.drv.ids())
+	}
+	b.drv.refuse = map[uint32]error{1: loop.ErrInUse, 3: unix.EIO}
+	b.check(t, []string{"losetup", "-d", "ublkb1"}, 0, "", "")
+	b.check(t, []string{"losetup", "-d", "ublkb3"}, 1, "", "losetup: /dev/ublkb3: detach failed: Input/output error\n")
+	server.err = client.ErrNoServer
+	busy := "losetup: /dev/ublkb1: detach failed: Device or resource busy\nhint: unmount it first; only ublk-loop serve removes devices when their last user has gone\n"
+	b.check(t, []string{"losetup", "-d", "ublkb1"}, 1, "", busy)
+	if len(server.cleared) != 2 || server.cleared[0] != 1 {
+		t.Errorf("cleared %v", server.cleared)
+	}
+	b.drv = nil
+	b.check(t, []string{"losetup"}, 0, "", "")
+	b.check(t, []string{"losetup", "--nonsense"}, 1, "", "losetup: unrecognized option '--nonsense'\nTry 'losetup --help' for more information.\n")
+}

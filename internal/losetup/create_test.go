@@ -1,0 +1,150 @@
+package losetup
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/client"
+)
+
+// sized makes a file of size bytes.
+func sized(t *testing.T, size int64) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "img")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(path, size); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestCreate(t *testing.T) {
+	whole, odd := sized(t, 4096), sized(t, 1000)
+	warning := "losetup: %s: Warning: file does not end on a 512-byte sector boundary; the remaining end of the file will be ignored.\n"
+	for _, tt := range []struct {
+		line, file string
+		says       string
+		attached   string // behind the path
+	}{
+		{"-f", whole, "", ` 0+0 0 auto ""`},
+		{"-f --show", whole, "/dev/ublkb0\n", ` 0+0 0 auto ""`},
+		{"--show /dev/ublkb7", whole, "/dev/ublkb7\n", ` id=7 0+0 0 auto ""`},
+		{"ublkb7", whole, "", ` id=7 0+0 0 auto ""`},
+		{"-f -o 1K --sizelimit 512 -b 512 -P -r --direct-io --loop-ref me", whole, "", ` ro partscan 1024+512 512 on "me"`},
+		{"-f --direct-io=off", whole, "", ` 0+0 0 off ""`},
+		{"-f --loop-ref " + strings.Repeat("x", 70), whole, "", ` 0+0 0 auto "` + strings.Repeat("x", 63) + `"`},
+		{"-f --show", odd, "/dev/ublkb0\n" + fmt.Sprintf(warning, odd), ` 0+0 0 auto ""`},
+		{"-f --sizelimit 1000", whole, fmt.Sprintf(warning, whole), ` 0+1000 0 auto ""`},
+		{"-f -o 100 -r", whole, fmt.Sprintf(warning, whole), ` ro 100+0 0 auto ""`},
+		{"-f -o 100", whole, "losetup: " + whole + ": Warning: the offset is not a multiple of 512; the device is read-only.\n" + fmt.Sprintf(warning, whole), ` ro 100+0 0 auto ""`},
+	} {
+		s := &fakeSystem{}
+		says(t, s, tt.line+" "+tt.file, tt.says+"status 0\n")
+		if len(s.attached) != 1 || sorted(s.attached[0]) != sorted(tt.file+tt.attached) {
+			t.Errorf("losetup %s: attached %q, want %q", tt.line, s.attached, tt.file+tt.attached)
+		}
+	}
+}
+
+// sorted returns the words of a text in order.
+func sorted(text string) string {
+	words := strings.Fields(text)
+	slices.Sort(words)
+	return strings.Join(words, " ")
+}
+
+// A file in use is shared, and one that cannot be written to is attached read-only.
+func TestCreateFallsBack(t *testing.T) {
+	path := sized(t, 4096)
+	for name, tt := range map[string]struct {
+		refuse []error
+		line   string
+		last   string // of what is attached
+		says   string
+	}{
+		"in use":            {[]error{unix.EBUSY}, "-f", " shared", ""},
+		"read-only":         {[]error{unix.EROFS}, "-f", " ro", ""},
+		"forbidden":         {[]error{unix.EACCES}, "-f", " ro", ""},
+		"read-only, in use": {[]error{unix.EROFS, unix.EBUSY}, "-f", " ro shared", ""},
+		"still in use":      {[]error{unix.EBUSY, unix.EBUSY}, "-f", " shared", "Device or resource busy\nhint: wait"},
+		"number taken":      {[]error{unix.EEXIST}, "ublkb3", " id=3", "Device or resource busy\nhint: wait"},
+		"forbidden to read": {[]error{unix.EACCES}, "-f -r", " ro", "Permission denied"},
+		"missing":           {[]error{unix.ENOENT}, "-f", "", "No such file or directory"},
+		"without an errno":  {[]error{fmt.Errorf("out of cheese")}, "-f", "", "out of cheese"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := &fakeSystem{refuse: tt.refuse}
+			want := "status 0\n"
+			if tt.says != "" {
+				want = "losetup: " + path + ": failed to set up loop device: " + tt.says + "\nstatus 1\n"
+			}
+			says(t, s, tt.line+" "+path, want)
+			if last := s.attached[len(s.attached)-1]; sorted(last) != sorted(path+tt.last+` 0+0 0 auto ""`) {
+				t.Errorf("last attached is %q", last)
+			}
+		})
+	}
+}
+
+// --nooverlap finds the device with the same part of the file, and refuses others that
+// overlap.
+func TestNoOverlap(t *testing.T) {
+	path, other := sized(t, 1<<20), sized(t, 1<<20)
+	device := func(id uint32, offset, limit uint64, change func(*client.Device)) client.Device {
+		d := fileDevice(t, id, path)
+		d.Offset, d.SizeLimit = offset, limit
+		if change != nil {
+			change(&d)
+		}
+		return d
+	}
+	middle := device(0, 4096, 4096, nil)
+	readOnly := device(0, 0, 0, func(d *client.Device) { d.ReadOnly = true })
+	going := device(0, 0, 0, func(d *client.Device) { d.Autoclear = true })
+	encrypted := device(0, 0, 0, func(d *client.Device) { d.Transfer.Name = "xor" })
+	for _, tt := range []struct {
+		line string
+		have client.Device
+		says string // of the error, or the device that is found; empty for a new one
+	}{
+		{"-f", middle, "overlapping loop device exists"},
+		{"-f -o 4K --sizelimit 4K", middle, "/dev/ublkb0"},
+		{"-f -o 4K", middle, "overlapping loop device exists"},
+		{"-f --sizelimit 4097", middle, "overlapping loop device exists"},
+		{"-f -o 8191", middle, "overlapping loop device exists"},
+		{"-f --sizelimit 4K", middle, ""},
+		{"-f -o 8K", middle, ""},
+		{"ublkb5 -o 8K", middle, ""},
+		{"ublkb5 -o 4K --sizelimit 4K", middle, "overlapping loop device exists"},
+		{"-f -o 1M", device(0, 4096, 0, nil), "overlapping loop device exists"},
+		{"-f --sizelimit 4K", device(0, 4096, 0, nil), ""},
+		{"-f", readOnly, "overlapping read-only loop device exists"},
+		{"-f -r", readOnly, "/dev/ublkb0"},
+		{"-f", going, "/dev/ublkb0"},
+		{"-f", encrypted, "overlapping encrypted loop device exists"},
+		{"-f", fileDevice(t, 0, other), ""},
+	} {
+		s := &fakeSystem{devices: []client.Device{tt.have}}
+		got := run(t, s, strings.Fields("-L --show "+tt.line+" "+path)...)
+		want := "losetup: " + path + ": " + tt.says + "\nstatus 1\n"
+		if tt.says == "/dev/ublkb0" {
+			want = tt.says + "\nstatus 0\n"
+		}
+		switch isNew := len(s.attached) > 0; {
+		case isNew != (tt.says == ""):
+			t.Errorf("losetup -L %s: attached %q", tt.line, s.attached)
+		case !isNew && got != want:
+			t.Errorf("losetup -L %s says %swant %s", tt.line, got, want)
+		case (len(s.kept) > 0) != (tt.have.Autoclear && !isNew):
+			t.Errorf("losetup -L %s: kept %q", tt.line, s.kept)
+		}
+	}
+}

@@ -1,0 +1,159 @@
+package losetup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/internal/report"
+)
+
+// Run carries out a command line, and returns the exit status: 0 or 1.
+func (c *Command) Run(ctx context.Context, args []string) int {
+	r, err := parse(args)
+	if err == nil {
+		err = c.carryOut(ctx, r)
+	}
+	var usage *usageError
+	switch {
+	case err == nil:
+		return report.ExitDone
+	case errors.Is(err, report.ErrReported):
+	case errors.As(err, &usage):
+		c.warn("%s", err)
+		fmt.Fprintf(c.Err, "Try '%s --help' for more information.\n", c.Name)
+	default:
+		c.warn("%s", err)
+	}
+	return report.ExitFailed
+}
+
+// carryOut carries out a request. The text of an error lacks the name of the program.
+func (c *Command) carryOut(ctx context.Context, r *request) error {
+	switch r.action {
+	case help:
+		return c.help()
+	case version:
+		_, err := fmt.Fprintf(c.Out, "%s from ublk-loop %s, with the options of util-linux 2.42\n", c.Name, c.Version)
+		return err
+	case create:
+		return c.create(ctx, r)
+	case detach:
+		return c.forEach(r, "detach failed", func(d *client.Device) error { return c.System.Detach(ctx, d) })
+	case detachAll:
+		return c.detachAll(ctx)
+	case setCapacity:
+		r.devices = r.devices[:1] // losetup ignores further operands
+		return c.forEach(r, "set capacity failed", c.System.Resize)
+	case setDirectIO:
+		return c.forEach(r, "set direct io failed", notSupported)
+	case setBlockSize:
+		return c.forEach(r, "set logical block size failed", notSupported)
+	case remove:
+		return errors.New("--remove has no meaning for ublk devices: a device that is detached no longer exists")
+	case findFree:
+		return c.findFree()
+	case showOne:
+		return c.showOne(r)
+	}
+	return c.show(r)
+}
+
+// notSupported is for a setting that a ublk device has for good.
+func notSupported(*client.Device) error { return unix.EOPNOTSUPP }
+
+// forEach calls a function with each device of a request, and reports each error.
+func (c *Command) forEach(r *request, what string, do func(*client.Device) error) error {
+	all, err := c.System.List()
+	if err != nil {
+		return listError(err)
+	}
+	failed := false
+	for _, name := range r.devices {
+		d, err := find(all, name)
+		if err == nil {
+			err = do(d)
+		}
+		if err != nil {
+			c.failed(devicePath(name), what, err)
+			failed = true
+		}
+	}
+	return reported(failed)
+}
+
+// reported returns an error that stands for the reported ones, if there were any.
+func reported(failed bool) error {
+	if failed {
+		return report.ErrReported
+	}
+	return nil
+}
+
+// detachAll detaches the devices of files.
+func (c *Command) detachAll(ctx context.Context) error {
+	all, err := c.System.List()
+	if err != nil {
+		return listError(err)
+	}
+	failed := false
+	for _, d := range ofFiles(all) {
+		if err := c.System.Detach(ctx, d); err != nil {
+			c.failed(d.Device, "detach failed", err)
+			failed = true
+		}
+	}
+	return reported(failed)
+}
+
+// findFree prints the path of the next device.
+func (c *Command) findFree() error {
+	id, err := c.System.NextID()
+	if err != nil {
+		return c.withHint(fmt.Errorf("cannot find an unused loop device: %s", errnoText(err)), err)
+	}
+	_, err = fmt.Fprintln(c.Out, blockPath(id))
+	return err
+}
+
+// showOne prints one device.
+func (c *Command) showOne(r *request) error {
+	all, err := c.System.List()
+	if err != nil {
+		return listError(err)
+	}
+	d, err := find(all, r.devices[0])
+	switch {
+	case r.list:
+		return r.format.print(c.Out, r.columns, []*client.Device{d}, devicePath(r.devices[0]))
+	case err != nil:
+		return fmt.Errorf("%s: %s", devicePath(r.devices[0]), errnoText(err))
+	}
+	return oldFormat(c.Out, d)
+}
+
+// show prints all devices, or those of a file.
+func (c *Command) show(r *request) error {
+	all, err := c.System.List()
+	if err != nil {
+		return listError(err)
+	}
+	devices := ofFiles(all)
+	if r.hasFile {
+		devices = r.ofFile(devices)
+	}
+	if r.list {
+		return r.format.print(c.Out, r.columns, devices, "")
+	}
+	for _, d := range devices {
+		if err := oldFormat(c.Out, d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func listError(err error) error { return fmt.Errorf("list devices: %s", errnoText(err)) }
