@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/ublk-loop/ublk-loop/internal/daemon"
+	"github.com/ublk-loop/ublk-loop/internal/mounthelper"
 	"github.com/ublk-loop/ublk-loop/internal/report"
 )
 
@@ -18,8 +19,8 @@ func main() {
 // run carries out the command line and returns the exit status. The name of the program
 // selects the role.
 func run(name string, args []string) int {
-	if name == mountHelper {
-		return mountMain(args)
+	if name == mounthelper.Name {
+		return newApp().mountMain(args)
 	}
 	if slices.Contains(losetupNames, name) {
 		return newApp().losetup(name, args)

@@ -78,15 +78,9 @@ func mountPoints(mountinfo []byte) []string {
 	var points []string
 	for line := range bytes.Lines(mountinfo) {
 		if fields := bytes.Fields(line); len(fields) > 4 {
-			points = append(points, unescapeMount(string(fields[4])))
+			points = append(points, mountpoint.Unescape(string(fields[4])))
 		}
 	}
 	slices.Sort(points)
 	return points
 }
-
-// mountEscapes decodes the characters that mountinfo writes as octal numbers
-// (fs/proc_namespace.c, mangle).
-var mountEscapes = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`, `\043`, "#")
-
-func unescapeMount(path string) string { return mountEscapes.Replace(path) }

@@ -3,6 +3,7 @@ package mountpoint
 
 import (
 	"fmt"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,3 +16,10 @@ func Is(path string) (bool, error) {
 	}
 	return stx.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0, nil
 }
+
+// escapes are the characters that mountinfo writes as octal numbers (mangle in
+// fs/proc_namespace.c).
+var escapes = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`, `\043`, "#")
+
+// Unescape decodes a path in /proc/PID/mountinfo.
+func Unescape(path string) string { return escapes.Replace(path) }
