@@ -85,19 +85,30 @@ func (t *Crypt) parseRest(w *words) (err error) {
 	if err := w.exactly(int(count)); err != nil {
 		return fmt.Errorf("options: %w", err)
 	}
+	sizes := 0
 	for len(w.rest) > 0 {
 		s := w.next()
-		if err := t.option(s); err != nil {
+		err := t.option(s)
+		if strings.HasPrefix(s, sizeOption) {
+			sizes++
+		}
+		if err == nil && sizes > 1 {
+			// The kernel uses the last one, but checks all.
+			err = fmt.Errorf("given twice: %w", ErrInvalid)
+		}
+		if err != nil {
 			return badArgument("option", s, err)
 		}
 	}
 	return nil
 }
 
+const sizeOption = "sector_size:"
+
 // option reads one option. Capital letters count as small ones where they do
 // in the kernel.
 func (t *Crypt) option(s string) error {
-	if value, found := strings.CutPrefix(s, "sector_size:"); found {
+	if value, found := strings.CutPrefix(s, sizeOption); found {
 		size, err := parseNumber(value, 32)
 		t.SectorSize = uint32(size)
 		return err
