@@ -20,31 +20,44 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// serveEnv names the file that a copy of this test program must serve.
-const serveEnv = "UBLK_LOOP_TEST_SERVE"
+// serveEnv names the file that a copy of this test program must serve. serveTableEnv has the
+// text of tables instead.
+const (
+	serveEnv      = "UBLK_LOOP_TEST_SERVE"
+	serveTableEnv = "UBLK_LOOP_TEST_SERVE_TABLE"
+)
 
 func TestMain(m *testing.M) {
-	path := os.Getenv(serveEnv)
-	if path == "" {
+	path, text := os.Getenv(serveEnv), os.Getenv(serveTableEnv)
+	attach := func(ctl *ublk.Control) (*Device, error) { return tryTable(ctl, text, Config{}) }
+	switch {
+	case path != "":
+		attach = func(ctl *ublk.Control) (*Device, error) { return attachPath(ctl, path) }
+	case text == "":
 		os.Exit(m.Run())
 	}
-	if err := serveUntilStopped(path); err != nil {
+	if err := serveUntilStopped(attach); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
+func attachPath(ctl *ublk.Control, path string) (*Device, error) {
+	file, err := OpenPath(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	return Attach(ctl, file, Config{})
+}
+
 // serveUntilStopped is the server that tests start and kill.
-func serveUntilStopped(path string) error {
+func serveUntilStopped(attach func(*ublk.Control) (*Device, error)) error {
 	ctl, err := ublk.OpenControl()
 	if err != nil {
 		return err
 	}
-	file, err := OpenPath(path)
-	if err != nil {
-		return err
-	}
-	dev, err := Attach(ctl, file, Config{})
+	dev, err := attach(ctl)
 	if err != nil {
 		return err
 	}
@@ -61,8 +74,14 @@ func serveUntilStopped(path string) error {
 // startServer serves a file in another process.
 func startServer(t *testing.T, path string) (*exec.Cmd, uint32) {
 	t.Helper()
+	return startServerWith(t, serveEnv+"="+path)
+}
+
+// startServerWith starts a server with an environment variable.
+func startServerWith(t *testing.T, variable string) (*exec.Cmd, uint32) {
+	t.Helper()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), serveEnv+"="+path)
+	cmd.Env = append(os.Environ(), variable)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -127,22 +146,29 @@ func writeRecords(path string, mem []byte, round, least uint64, begun func()) (u
 func TestCrashKeepsWhatWasSynced(t *testing.T) {
 	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
 	path := sparseFile(t, fileSystem(t, "ext4"))
-	mem := alignedMemory(t, 4096)
 	for round := range uint64(8) {
 		cmd, id := startServer(t, path)
-		const least = 4 // two of each kind
-		var timer *time.Timer
-		durable, err := writeRecords(ublk.BlockPath(id), mem, round, least, func() {
-			timer = time.AfterFunc(rand.N(400*time.Millisecond), func() { _ = cmd.Process.Kill() })
-		})
-		if timer == nil || timer.Stop() || !isGone(err) {
-			t.Fatalf("writes end with %v, after %d durable ones, before the server is killed", err, durable)
-		}
-		_ = cmd.Wait()
-		t.Logf("round %d: killed after %d durable writes", round, durable)
+		durable := killWhileWriting(t, cmd, id, round)
 		checkRecords(t, path, durable, round)
 		removeDead(t, ctl, id)
 	}
+}
+
+// killWhileWriting writes records to a device until its server is killed. It returns how many
+// were durable.
+func killWhileWriting(t *testing.T, cmd *exec.Cmd, id uint32, round uint64) uint64 {
+	t.Helper()
+	const least = 4 // two of each kind
+	var timer *time.Timer
+	durable, err := writeRecords(ublk.BlockPath(id), alignedMemory(t, 4096), round, least, func() {
+		timer = time.AfterFunc(rand.N(400*time.Millisecond), func() { _ = cmd.Process.Kill() })
+	})
+	if timer == nil || timer.Stop() || !isGone(err) {
+		t.Fatalf("writes end with %v, after %d durable ones, before the server is killed", err, durable)
+	}
+	_ = cmd.Wait()
+	t.Logf("round %d: killed after %d durable writes", round, durable)
+	return durable
 }
 
 func checkRecords(t *testing.T, path string, durable, round uint64) {
