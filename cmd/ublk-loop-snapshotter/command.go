@@ -7,6 +7,7 @@ import (
 	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
 
+	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop-snapshotter/snapshotter"
 	"github.com/ublk-loop/ublk-loop/internal/oci"
 )
 
@@ -17,7 +18,7 @@ func usage(err error) error { return fmt.Errorf("%w; %w", err, errUsage) }
 
 // options holds the flags of the command line.
 type options struct {
-	root, address, size string
+	root, address, size, maxSize string
 }
 
 func newCommand() *cobra.Command {
@@ -43,14 +44,24 @@ func newCommand() *cobra.Command {
 	flags.StringVar(&o.root, "root", "/var/lib/ublk-loop/snapshotter", "keep all files in `DIRECTORY`")
 	flags.StringVar(&o.address, "address", "/run/ublk-loop/snapshotter.sock", "listen at the unix socket `PATH`")
 	flags.StringVar(&o.size, "size", "10G", "size of new file systems, in `BYTES`; their files are sparse")
+	flags.StringVar(&o.maxSize, "max-size", "", "largest size that "+snapshotter.SizeLabel+" can ask for, in `BYTES` (default: --size)")
 	return cmd
 }
 
-// bytes returns the value of --size.
-func (o *options) bytes() (int64, error) {
-	n, err := units.RAMInBytes(o.size)
+// sizeFlag parses the value of a flag.
+func sizeFlag(flag, value string) (int64, error) {
+	n, err := units.RAMInBytes(value)
 	if err != nil {
-		return 0, usage(fmt.Errorf("--size %q: %w", o.size, err))
+		return 0, usage(fmt.Errorf("--%s %q: %w", flag, value, err))
 	}
 	return n, nil
+}
+
+// sizes returns the values of --size and --max-size.
+func (o *options) sizes() (size, maxSize int64, err error) {
+	if size, err = sizeFlag("size", o.size); err != nil || o.maxSize == "" {
+		return size, size, err
+	}
+	maxSize, err = sizeFlag("max-size", o.maxSize)
+	return size, maxSize, err
 }

@@ -193,6 +193,7 @@ func TestKernelContainerd(t *testing.T) {
 	ublktest.Require(t, ublktest.Own, ublktest.Containerd, ublktest.Snapshotter, ublktest.OldestAndNewest)
 	eachContainerd(t, func(c *containerd) {
 		c.testLayers()
+		c.testSize()
 		c.testImage()
 		c.testSnapshotterKilled()
 		c.testServerStopped()
@@ -213,6 +214,28 @@ func (c *containerd) testLayers() {
 		c.Errorf("another's file: %q", out)
 	}
 	c.devicesAre(1) // the container keeps its device while it exists
+}
+
+// testSize checks that a container's file system has the size of a label.
+func (c *containerd) testSize() {
+	c.Helper()
+	size := func(bytes string) []string {
+		return []string{"--snapshotter-label", "containerd.io/snapshot/max-size=" + bytes}
+	}
+	out := c.runs("/bin/busybox df -k / | /bin/busybox tail -n 1", size("25165824")...)
+	fields := strings.Fields(out)
+	if len(fields) < 2 {
+		c.Fatalf("df prints %q", out)
+	}
+	if kib, err := strconv.Atoi(fields[1]); err != nil || kib > 24<<10 || kib < 12<<10 {
+		c.Errorf("a container with 24 MiB has %s KiB, error %v", fields[1], err)
+	}
+	for bytes, text := range map[string]string{"1073741824": "--max-size", "1G": "not a positive number"} {
+		if out, err := c.try(append(append([]string{"run", "--rm"}, size(bytes)...), imageName, "refused", "cat", "/content")...); err == nil || !strings.Contains(out, text) {
+			c.Errorf("a container with %s bytes: %v: %s", bytes, err, out)
+		}
+		_, _ = c.try("container", "rm", "refused")
+	}
 }
 
 // testImage checks a container whose root is an image file instead of layers, and one

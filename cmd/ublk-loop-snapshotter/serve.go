@@ -19,7 +19,7 @@ import (
 
 // serve answers containerd's requests until the context is done.
 func serve(ctx context.Context, o *options) (err error) {
-	size, err := o.bytes()
+	size, maxSize, err := o.sizes()
 	if err != nil {
 		return err
 	}
@@ -27,7 +27,7 @@ func serve(ctx context.Context, o *options) (err error) {
 	if err != nil {
 		return err
 	}
-	s, err := snapshotter.New(ctx, snapshotter.Options{Root: o.root, Size: size, Settings: settings})
+	s, err := snapshotter.New(ctx, snapshotter.Options{Root: o.root, Size: size, MaxSize: maxSize, Settings: settings})
 	if err != nil {
 		return err
 	}

@@ -74,7 +74,7 @@ func TestNotifyReady(t *testing.T) {
 }
 
 func TestCommandLine(t *testing.T) {
-	for _, args := range [][]string{{"argument"}, {"--size", "many"}, {"--size=1G", "--root", "relative"}, {"--none"}} {
+	for _, args := range [][]string{{"argument"}, {"--size", "many"}, {"--max-size", "many"}, {"--size=1G", "--max-size=1M", "--root=/x"}, {"--size=1G", "--root", "relative"}, {"--none"}} {
 		cmd := newCommand()
 		cmd.SetArgs(args)
 		cmd.SetOut(io.Discard)
@@ -85,7 +85,15 @@ func TestCommandLine(t *testing.T) {
 			t.Errorf("%q is accepted", args)
 		}
 	}
-	if n, err := (&options{size: "10G"}).bytes(); err != nil || n != 10<<30 {
-		t.Errorf("10G is %d, error %v", n, err)
+	for _, tt := range []struct {
+		options
+		size, maxSize int64
+	}{
+		{options{size: "10G"}, 10 << 30, 10 << 30},
+		{options{size: "10G", maxSize: "20G"}, 10 << 30, 20 << 30},
+	} {
+		if size, maxSize, err := tt.sizes(); err != nil || size != tt.size || maxSize != tt.maxSize {
+			t.Errorf("%+v: %d and %d, error %v", tt.options, size, maxSize, err)
+		}
 	}
 }

@@ -15,12 +15,12 @@ import (
 
 // Prepare makes an active snapshot with the content of its parent.
 func (s *Snapshotter) Prepare(ctx context.Context, key, parent string, opts ...snapshots.Opt) ([]mount.Mount, error) {
-	return s.create(ctx, &creation{snapshots.KindActive, key, parent, opts})
+	return s.create(ctx, &creation{kind: snapshots.KindActive, key: key, parent: parent, opts: opts})
 }
 
 // View makes a read-only snapshot of its parent.
 func (s *Snapshotter) View(ctx context.Context, key, parent string, opts ...snapshots.Opt) ([]mount.Mount, error) {
-	return s.create(ctx, &creation{snapshots.KindView, key, parent, opts})
+	return s.create(ctx, &creation{kind: snapshots.KindView, key: key, parent: parent, opts: opts})
 }
 
 // creation is a request for a snapshot.
@@ -28,6 +28,7 @@ type creation struct {
 	kind        snapshots.Kind
 	key, parent string
 	opts        []snapshots.Opt
+	size        int64 // of an active snapshot, 0 for that of its parent
 }
 
 // create makes a snapshot and its device. If the device fails, create removes the
@@ -41,6 +42,11 @@ func (s *Snapshotter) create(ctx context.Context, c *creation) ([]mount.Mount, e
 	img, err := imageOf(labels)
 	if err != nil {
 		return nil, err
+	}
+	if c.kind == snapshots.KindActive {
+		if c.size, err = s.sizeOf(labels); err != nil {
+			return nil, err
+		}
 	}
 	if img == nil && c.kind == snapshots.KindActive {
 		err = s.createFile(ctx, c)
@@ -85,7 +91,11 @@ func (s *Snapshotter) createFile(ctx context.Context, c *creation) error {
 		return err
 	}
 	defer func() { _ = to.Close() }()
-	if err = clone(ctx, to, from); err == nil {
+	err = clone(ctx, to, from)
+	if err == nil && c.size != 0 {
+		err = resize(ctx, to, c.size)
+	}
+	if err == nil {
 		err = to.Sync() // before the transaction, so that no other request waits for it
 	}
 	if err == nil {

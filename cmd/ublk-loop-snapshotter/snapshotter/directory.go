@@ -114,18 +114,23 @@ func (d *directory) sync(name string) error {
 	return f.Sync()
 }
 
-// usage returns the disk usage of a file.
+// usage returns the disk usage of a file, without the blocks that it shares with others.
 func (d *directory) usage(name string) (snapshots.Usage, error) {
-	f, err := d.openPath(name)
+	f, err := d.Open(name)
 	if err != nil {
 		return snapshots.Usage{}, err
 	}
 	defer func() { _ = f.Close() }()
+	shared, err := sharedBytes(f)
+	if err != nil {
+		return snapshots.Usage{}, err
+	}
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return snapshots.Usage{}, fmt.Errorf("look at %s: %w", f.Name(), err)
 	}
-	return snapshots.Usage{Inodes: 1, Size: st.Blocks * 512}, nil
+	// The file may have changed between both calls.
+	return snapshots.Usage{Inodes: 1, Size: max(st.Blocks*512-shared, 0)}, nil
 }
 
 // openPath opens a file with O_PATH, for its identity only (open(2)).

@@ -24,6 +24,9 @@ type Options struct {
 	// Size is the size in bytes of the file system of a snapshot without a parent, and of
 	// its children: a multiple of 4096, at least 8 MiB. The files are sparse.
 	Size int64
+	// MaxSize is the largest size that a label can ask for, at least Size. 0 stands for
+	// Size.
+	MaxSize int64
 	// Settings has the server's socket, the time to wait for a device, and the
 	// directories of images.
 	Settings *oci.Settings
@@ -36,8 +39,10 @@ func (o *Options) validate() error {
 	switch {
 	case !filepath.IsAbs(o.Root):
 		return fmt.Errorf("directory %q: not an absolute path: %w", o.Root, os.ErrInvalid)
-	case o.Size < minSize || o.Size%4096 != 0:
+	case o.Size < minSize || o.Size%blockSize != 0:
 		return fmt.Errorf("size %d: not a multiple of 4096 from %d on: %w", o.Size, minSize, os.ErrInvalid)
+	case o.MaxSize != 0 && o.MaxSize < o.Size:
+		return fmt.Errorf("maximum size %d: less than the size %d: %w", o.MaxSize, o.Size, os.ErrInvalid)
 	}
 	return nil
 }
@@ -49,6 +54,7 @@ type Snapshotter struct {
 	scratch  scratch
 	devices  *devices
 	settings *oci.Settings
+	maxSize  int64
 	requests requests
 	made     atomic.Uint64 // number of files made since the start
 	closing  sync.Once
@@ -72,7 +78,7 @@ func New(ctx context.Context, o Options) (*Snapshotter, error) {
 	}
 	s := &Snapshotter{
 		dir: dir, settings: o.Settings, devices: newDevices(o.Settings),
-		scratch: scratch{dir: dir, size: o.Size},
+		scratch: scratch{dir: dir, size: o.Size}, maxSize: max(o.Size, o.MaxSize),
 	}
 	if s.metadata, err = storage.NewMetaStore(dir.path("metadata.db")); err == nil {
 		err = s.removeUnfinished(ctx)
@@ -113,7 +119,7 @@ func (s *Snapshotter) get(ctx context.Context, key string) (id string, info snap
 	return id, info, usage, err
 }
 
-// Update changes labels, except those that name an image.
+// Update changes labels, except those that name an image or a size.
 func (s *Snapshotter) Update(ctx context.Context, info snapshots.Info, fieldpaths ...string) (snapshots.Info, error) {
 	defer s.requests.lock(info.Name)()
 	var updated snapshots.Info
@@ -125,16 +131,20 @@ func (s *Snapshotter) Update(ctx context.Context, info snapshots.Info, fieldpath
 		if updated, err = storage.UpdateInfo(ctx, info, fieldpaths...); err != nil {
 			return err
 		}
-		if !sameImage(before.Labels, updated.Labels) {
-			return fmt.Errorf("snapshot %s: its image cannot be changed: %w", info.Name, errdefs.ErrInvalidArgument)
+		switch {
+		case !sameImage(before.Labels, updated.Labels):
+			err = fmt.Errorf("snapshot %s: its image cannot be changed: %w", info.Name, errdefs.ErrInvalidArgument)
+		case updated.Kind == snapshots.KindActive && before.Labels[SizeLabel] != updated.Labels[SizeLabel]:
+			err = fmt.Errorf("snapshot %s: its size cannot be changed: %w", info.Name, errdefs.ErrInvalidArgument)
 		}
-		return nil
+		return err
 	})
 	return updated, err
 }
 
-// Usage returns the disk usage of a snapshot's file. It counts blocks that several files
-// share for each of them.
+// Usage returns the disk usage of a snapshot's file. It does not count the blocks that the
+// file shares with its parent. A committed snapshot has the usage at its commit, when it
+// has no children yet.
 func (s *Snapshotter) Usage(ctx context.Context, key string) (snapshots.Usage, error) {
 	id, info, usage, err := s.get(ctx, key)
 	if err != nil || info.Kind != snapshots.KindActive || isImage(info.Labels) {

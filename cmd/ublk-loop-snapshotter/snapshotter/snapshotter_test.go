@@ -138,7 +138,7 @@ func TestImageLabelsOfLayers(t *testing.T) {
 		if _, err := s.View(ctx, "a", "", snapshots.WithLabels(labels)); !errdefs.IsPermissionDenied(err) {
 			t.Errorf("view with labels %q: %v", labels, err)
 		}
-		recorded(t, s, &creation{snapshots.KindActive, "b", "", []snapshots.Opt{snapshots.WithLabels(labels)}})
+		recorded(t, s, &creation{kind: snapshots.KindActive, key: "b", opts: []snapshots.Opt{snapshots.WithLabels(labels)}})
 		if _, err := s.Mounts(ctx, "b"); !errdefs.IsPermissionDenied(err) {
 			t.Errorf("mounts of one with labels %q: %v", labels, err)
 		}
@@ -161,7 +161,7 @@ func TestUpdateLabels(t *testing.T) {
 	ctx := context.Background()
 	s, _ := without(t)
 	labels := map[string]string{ImageLabel: "/a", "other": "1"}
-	recorded(t, s, &creation{snapshots.KindActive, "a", "", []snapshots.Opt{snapshots.WithLabels(labels)}})
+	recorded(t, s, &creation{kind: snapshots.KindActive, key: "a", opts: []snapshots.Opt{snapshots.WithLabels(labels)}})
 	update := func(image, other string, fields ...string) error {
 		_, err := s.Update(ctx, snapshots.Info{Name: "a", Labels: map[string]string{ImageLabel: image, "other": other}}, fields...)
 		return err
@@ -193,7 +193,7 @@ func TestCleanup(t *testing.T) {
 	if err := errors.Join(s.Walk(ctx, none), s.Cleanup(ctx)); err != nil {
 		t.Errorf("without a snapshot: %v", err)
 	}
-	recorded(t, s, &creation{snapshots.KindActive, "a", "", nil})
+	recorded(t, s, &creation{kind: snapshots.KindActive, key: "a"})
 	if err := s.Walk(ctx, none); !errors.Is(err, unix.EEXIST) {
 		t.Errorf("walk of one snapshot: %v", err)
 	}

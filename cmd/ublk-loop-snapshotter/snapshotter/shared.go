@@ -1,0 +1,77 @@
+package snapshotter
+
+import (
+	"fmt"
+	"math"
+	"os"
+	"structs"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// These are FS_IOC_FIEMAP, FIEMAP_EXTENT_LAST and FIEMAP_EXTENT_SHARED of
+// linux/fiemap.h and linux/fs.h.
+const (
+	fsIocFiemap        = 0xC020660B
+	fiemapExtentLast   = 0x1
+	fiemapExtentShared = 0x2000
+)
+
+// fiemapExtents is the number of extents of a file that one call gets.
+const fiemapExtents = 256
+
+// fiemap is struct fiemap, with its extents.
+type fiemap struct {
+	_       structs.HostLayout
+	start   uint64
+	length  uint64
+	flags   uint32
+	mapped  uint32 // number of extents in the answer
+	count   uint32 // number of extents that fit
+	_       uint32
+	extents [fiemapExtents]fiemapExtent
+}
+
+// fiemapExtent is struct fiemap_extent.
+type fiemapExtent struct {
+	_        structs.HostLayout
+	logical  uint64
+	physical uint64
+	length   uint64
+	_        [2]uint64
+	flags    uint32
+	_        [3]uint32
+}
+
+// sharedBytes returns the number of a file's bytes whose blocks other files share. It
+// returns 0 if the file system cannot share blocks or does not tell.
+func sharedBytes(f *os.File) (int64, error) {
+	var shared uint64
+	m := &fiemap{count: fiemapExtents}
+	for {
+		m.length, m.mapped = math.MaxUint64-m.start, 0
+		// The kernel writes at most count extents behind the fields, into m.
+		_, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), fsIocFiemap, uintptr(unsafe.Pointer(m)))
+		switch {
+		case errno == unix.EINTR:
+			continue
+		case isUnsupported(errno):
+			return 0, nil
+		case errno != 0:
+			return 0, fmt.Errorf("map the blocks of %s: %w", f.Name(), errno)
+		case m.mapped == 0:
+			return int64(shared), nil
+		}
+		for _, e := range m.extents[:m.mapped] {
+			if e.flags&fiemapExtentShared != 0 {
+				shared += e.length
+			}
+		}
+		last := &m.extents[m.mapped-1]
+		if last.flags&fiemapExtentLast != 0 {
+			return int64(shared), nil
+		}
+		m.start = last.logical + last.length
+	}
+}
