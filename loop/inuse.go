@@ -17,7 +17,7 @@ import (
 // does not claim the device, as a mount would.
 func stopUnused(ctl *ublk.Control, id uint32) error {
 	path := ublk.BlockPath(id)
-	err := udev.OutlastLook(path, func() error { return tryStop(ctl, id) }, func() bool { return isClaimed(path) })
+	err := udev.OutlastLook(path, func() error { return tryStop(ctl, id) }, func() bool { return IsClaimed(path) })
 	if errors.Is(err, unix.EBUSY) {
 		return fmt.Errorf("remove %s: %w", path, ErrInUse)
 	}
@@ -42,9 +42,9 @@ func tryStop(ctl *ublk.Control, id uint32) error {
 	return ctl.Stop(id)
 }
 
-// isClaimed reports whether a device is mounted, or claimed in the same way by device
+// IsClaimed reports whether a device is mounted, or claimed in the same way by device
 // mapper, swap or another exclusive opener.
-func isClaimed(path string) bool {
+func IsClaimed(path string) bool {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err == nil {
 		_ = unix.Close(fd)
@@ -55,7 +55,7 @@ func isClaimed(path string) bool {
 // isOpen reports whether a block device is claimed, or open in any process that this
 // process can inspect.
 func isOpen(path string) (bool, error) {
-	if isClaimed(path) {
+	if IsClaimed(path) {
 		return true, nil
 	}
 	var st unix.Stat_t

@@ -32,6 +32,8 @@ type background struct {
 	process *os.Process
 	control *os.File
 	name    string
+	job     *Job
+	unit    *unitMaker // nil in tests
 	// recovers says that the server takes over an existing device. Such a server stays
 	// without being told to.
 	recovers bool
@@ -46,12 +48,20 @@ func startInBackground(ctx context.Context, j *Job) (Pending, error) {
 		return nil, err
 	}
 	defer func() { _ = theirs.Close() }()
-	process, told, err := j.launch(descriptors{controlFile: theirs}).startSilently(theirs)
+	files := descriptors{controlFile: theirs}
+	if j.Log == nil {
+		if files[journalFile] = openJournal(); files[journalFile] != nil {
+			defer func() { _ = files[journalFile].Close() }()
+		}
+	}
+	unit := newUnitMaker(ctx)
+	process, told, err := j.launch(files).startSilently(theirs)
 	if err != nil {
+		unit.close()
 		_ = ours.Close()
 		return nil, fmt.Errorf("start server: %w", err)
 	}
-	s := &background{ctx: ctx, process: process, control: ours, name: j.Name, recovers: j.Recover != nil}
+	s := &background{ctx: ctx, process: process, control: ours, name: j.Name, job: j, unit: unit, recovers: j.Recover != nil}
 	// The server does not know its task yet, so that it is protected before it has a
 	// device.
 	j.Warnings = append(j.Warnings, confine.ProtectFromOOM(process.Pid)...)
@@ -89,6 +99,7 @@ func openUsable(ctx context.Context, device *client.Device) error {
 
 // Ready implements Pending.
 func (s *background) Ready() (*client.Device, error) {
+	defer s.unit.close()
 	stop := context.AfterFunc(s.ctx, s.stopReading)
 	defer stop()
 	line, err := bufio.NewReader(s.control).ReadBytes('\n')
@@ -107,12 +118,23 @@ func (s *background) Ready() (*client.Device, error) {
 	if a.Device == nil {
 		return nil, a.err()
 	}
+	defer s.enterUnit(a.Device)() // the rest needs no unit, so that both go on at the same time
 	if s.recovers {
 		return a.Device, nil
 	}
 	return a.Device, s.whileServed(func(ctx context.Context) error {
 		return openUsable(ctx, a.Device)
 	})
+}
+
+// enterUnit starts to give the server a unit of its own. The returned function waits for
+// that.
+func (s *background) enterUnit(device *client.Device) (wait func()) {
+	if s.unit == nil {
+		return func() {}
+	}
+	entered := s.unit.enter(s.process.Pid, device)
+	return func() { s.job.Warnings = append(s.job.Warnings, entered()...) }
 }
 
 // stopReading ends a blocked read from control.

@@ -5,6 +5,7 @@
 //	single    serves one device                                add, recover
 //	many      serves many devices, behind a socket             serve, upgrade, supervise
 //	scan      looks for partitions for a foreground server     single
+//	claimed   looks whether a device is mounted                single
 //	unused    stops devices that are not in use                many
 //
 // The supervisor (serve --supervise) is not a role: it is the process of serve itself.
@@ -16,5 +17,5 @@
 // also serve a part of a server that runs with different privileges.
 //
 // Package confine decides the privileges of a role. Servers open devices through package
-// loop. The roles scan and unused exist because a server must not open its own devices.
+// loop. The roles scan, claimed and unused exist because a server must not open its own devices.
 package daemon

@@ -59,6 +59,7 @@ const (
 	backingFile = "file"
 	tableFile   = "table/" // and the number of the file in Job.Files
 	logFile     = "log"
+	journalFile = "journal"
 	notifyFile  = "notify"
 	keyFile     = "key"
 )

@@ -14,10 +14,11 @@ type role struct {
 // A role's name must not change, because a server executes the program of the next
 // version by it.
 var (
-	singleRole = role{"server-of-add", "add"}
-	manyRole   = role{"server-of-serve", "serve"}
-	scanRole   = role{"scan-of-add", "add"}
-	unusedRole = role{"unused-of-serve", "serve"}
+	singleRole  = role{"server-of-add", "add"}
+	manyRole    = role{"server-of-serve", "serve"}
+	scanRole    = role{"scan-of-add", "add"}
+	unusedRole  = role{"unused-of-serve", "serve"}
+	claimedRole = role{"claimed-of-add", "add"}
 )
 
 // notForUsers is the error when a user names a role.
@@ -47,6 +48,7 @@ func (p *Program) Run(args []string) (status int, isRole bool) {
 	}
 	for name, run := range map[string]func([]string) int{
 		singleRole.name: p.runSingle, manyRole.name: p.runMany, scanRole.name: p.runScan, unusedRole.name: p.runUnused,
+		claimedRole.name: p.runClaimed,
 	} {
 		if args[0] == name {
 			return run(args[1:]), true

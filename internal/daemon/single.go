@@ -27,6 +27,8 @@ type single struct {
 	config    loop.Config
 	files     descriptors
 	requester requester
+	stop      <-chan os.Signal // signals that end the server
+	program   *confine.Program
 }
 
 // runSingle is the main function of that process.
@@ -35,7 +37,7 @@ func (p *Program) runSingle(args []string) int {
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, endSignals()...)
 	nameProcess()
-	s := &single{}
+	s := &single{stop: stop}
 	var err error
 	if s.files, err = receive(singleRole, args, &s.task); err != nil {
 		report.Print(p.Err, err.Error(), "")
@@ -48,7 +50,7 @@ func (p *Program) runSingle(args []string) int {
 		signal.Notify(stop, unix.SIGHUP) // the starter's terminal is not the server's
 		s.requester = &starter{s.files[controlFile]}
 	}
-	if err := s.serve(stop); err != nil {
+	if err := s.serve(); err != nil {
 		return report.ExitFailed
 	}
 	return report.ExitDone
@@ -56,8 +58,8 @@ func (p *Program) runSingle(args []string) int {
 
 // serve serves a device until a signal, its removal or its failure. It reports or logs
 // every error before it returns.
-func (s *single) serve(stop <-chan os.Signal) error {
-	program, err := confine.LockMemory()
+func (s *single) serve() (err error) {
+	s.program, err = confine.LockMemory()
 	if err != nil {
 		s.task.Warnings = append(s.task.Warnings, fmt.Sprintf("the server may wait for memory that its own device has to free: %v", err))
 	}
@@ -67,28 +69,45 @@ func (s *single) serve(stop <-chan os.Signal) error {
 		s.fail(s.describe(err))
 		return err
 	}
-	status := dev.Status()
-	confine.ReserveProcessors(status.Queues) // a recovered device may have more queues
-	log := s.logger(status.ID)
-	for _, w := range s.task.Warnings {
-		log.warn(w)
-	}
-	log.info("serving", loggedDevice(&status)...)
-	if err = s.announce(wire.Device(&status)); err != nil {
-		s.fail(err)
-	} else {
-		confine.QuietGC()
-		program.GiveBack()
-		err = waitForEnd(dev, stop, log)
-	}
-	s.requester.Ending()
-	err = errors.Join(err, dev.Close(), ctl.Close())
+	log := s.logger(dev.ID())
+	err = errors.Join(s.use(dev, log), dev.Close(), ctl.Close())
 	if err != nil {
 		log.error("ended", err)
 		return err
 	}
 	log.info("ended")
 	return nil
+}
+
+// use announces the device and serves it until the server has to end.
+func (s *single) use(dev *loop.Device, log *logger) error {
+	defer s.requester.Ending()
+	status := dev.Status()
+	confine.ReserveProcessors(status.Queues) // a recovered device may have more queues
+	// The journal files an entry under the unit that the sender was in when it first wrote, so
+	// that the first entry waits for the unit.
+	inJournal := s.files[journalFile] != nil
+	if !inJournal {
+		s.logServing(log, &status)
+	}
+	if err := s.announce(wire.Device(&status)); err != nil {
+		s.fail(err)
+		return err
+	}
+	if inJournal {
+		s.logServing(log, &status)
+	}
+	confine.QuietGC()
+	s.program.GiveBack()
+	return (&ending{dev: dev, device: status.Device, log: log, isClaimed: isClaimedInChild}).wait(s.stop)
+}
+
+// logServing logs what is served, and what protects it less than usual.
+func (s *single) logServing(log *logger, status *loop.Status) {
+	for _, w := range s.task.Warnings {
+		log.warn(w)
+	}
+	log.info("serving", loggedDevice(status)...)
 }
 
 // fail reports to the requester why there is no device.
@@ -165,20 +184,8 @@ func (s *single) open(ctl *ublk.Control, file *os.File, files []*os.File) (*loop
 	return loop.Attach(ctl, file, cfg)
 }
 
-// waitForEnd returns when the device has ended or a signal arrives.
-func waitForEnd(dev *loop.Device, stop <-chan os.Signal, log *logger) error {
-	select {
-	case <-dev.Done():
-		log.info("ending", logged("why", "the device was removed"))
-		return dev.Err()
-	case s := <-stop:
-		log.info("ending", logged("why", s.String()))
-		return nil
-	}
-}
-
-// logger returns the server's log: the given file, or in the foreground standard error,
-// or none.
+// logger returns the server's log: the given file, in the foreground standard error,
+// systemd's journal, or none.
 func (s *single) logger(id uint32) *logger {
 	file := s.files[logFile]
 	switch {
@@ -188,6 +195,8 @@ func (s *single) logger(id uint32) *logger {
 		return newLogger(file, id)
 	case s.task.Foreground:
 		return newLogger(os.Stderr, id)
+	case s.files[journalFile] != nil:
+		return newJournalLogger(s.files[journalFile], id)
 	}
 	return noLogger()
 }

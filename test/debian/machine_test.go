@@ -28,7 +28,7 @@ type report struct {
 }
 
 // bootLimit bounds a boot with its script and its shutdown, which take seconds.
-const bootLimit = 2 * time.Minute
+const bootLimit = 5 * time.Minute
 
 // scriptUnit runs the test's script as the last part of the boot. The serial line is a file of
 // the test.

@@ -1,0 +1,74 @@
+package daemon
+
+import (
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/loop"
+)
+
+// insistTime is the time after a refused SIGTERM in which a second one is obeyed.
+const insistTime = 10 * time.Second
+
+// ending decides when a server of one device ends.
+type ending struct {
+	dev       endingDevice
+	device    string // path
+	log       *logger
+	isClaimed func(device string) (bool, error)
+}
+
+// endingDevice is the part of loop.Device that tells of its end.
+type endingDevice interface {
+	Done() <-chan struct{}
+	Err() error
+}
+
+var _ endingDevice = (*loop.Device)(nil)
+
+// wait returns when the device has ended or a signal ends the server.
+//
+// SIGTERM does not end it while the device is mounted, because the file system would lose
+// what it has not written. A second SIGTERM within insistTime ends it all the same.
+func (e *ending) wait(stop <-chan os.Signal) error {
+	var looked chan bool // the result of a look at the device, after a SIGTERM
+	var asked time.Time  // when the first SIGTERM came
+	for {
+		select {
+		case <-e.dev.Done():
+			e.log.info("ending", logged("why", "the device was removed"))
+			return e.dev.Err()
+		case claimed := <-looked:
+			if !claimed {
+				return e.obey(unix.SIGTERM)
+			}
+			e.log.warn(refused)
+		case s := <-stop:
+			if s != unix.SIGTERM || !asked.IsZero() && time.Since(asked) < insistTime {
+				return e.obey(s)
+			}
+			asked, looked = time.Now(), make(chan bool, 1)
+			go func() { looked <- e.claimed() }() // ends with the other process
+		}
+	}
+}
+
+// refused is the log's message for a refused SIGTERM.
+const refused = "SIGTERM is refused: the device is mounted; unmount it, or send another SIGTERM within 10 s"
+
+// claimed reports whether the device is mounted. If that cannot be found out, the signal
+// is obeyed.
+func (e *ending) claimed() bool {
+	claimed, err := e.isClaimed(e.device)
+	if err != nil {
+		e.log.error("SIGTERM", err)
+	}
+	return claimed
+}
+
+func (e *ending) obey(s os.Signal) error {
+	e.log.info("ending", logged("why", s.String()))
+	return nil
+}

@@ -1,0 +1,118 @@
+package systemd
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/godbus/dbus/v5"
+	"golang.org/x/sys/unix"
+)
+
+// Scope describes a transient scope: a unit for a process that systemd has not started.
+type Scope struct {
+	Name        string // with its suffix, .scope
+	Description string
+	PID         int
+	// Device is the path of the block device that the process serves. systemd ends the
+	// process after everything that is mounted from the device.
+	Device string
+	// Paths are the files that the process needs. systemd ends the process before it
+	// unmounts them.
+	Paths []string
+}
+
+// Start moves the process into the new scope, and returns when it is there.
+func (m *Manager) Start(ctx context.Context, s *Scope) error {
+	signals := make(chan *dbus.Signal, 16)
+	m.conn.Signal(signals)
+	manager := m.conn.Object("org.freedesktop.systemd1", "/org/freedesktop/systemd1")
+	var job dbus.ObjectPath
+	// The mode "fail" never ends other jobs, such as those of a shutdown.
+	call := manager.CallWithContext(ctx, "org.freedesktop.systemd1.Manager.StartTransientUnit", 0,
+		s.Name, "fail", s.properties(), []auxiliary{})
+	if err := call.Store(&job); err != nil {
+		return fmt.Errorf("start %s: %w", s.Name, err)
+	}
+	return s.waitFor(ctx, job, signals)
+}
+
+// waitFor returns when a job has ended.
+func (s *Scope) waitFor(ctx context.Context, job dbus.ObjectPath, signals <-chan *dbus.Signal) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("start %s: %w", s.Name, context.Cause(ctx))
+		case signal, ok := <-signals:
+			if !ok {
+				return fmt.Errorf("start %s: the connection has ended: %w", s.Name, unix.ECONNRESET)
+			}
+			var id uint32
+			var ended dbus.ObjectPath
+			var unit, result string
+			if signal.Name != "org.freedesktop.systemd1.Manager.JobRemoved" ||
+				dbus.Store(signal.Body, &id, &ended, &unit, &result) != nil || ended != job {
+				continue
+			}
+			if result != "done" {
+				return fmt.Errorf("start %s: its job is %s", s.Name, result)
+			}
+			return nil
+		}
+	}
+}
+
+// property is a property of a unit, and auxiliary a further unit, as D-Bus passes them.
+type (
+	property struct {
+		Name  string
+		Value dbus.Variant
+	}
+	auxiliary struct {
+		Name       string
+		Properties []property
+	}
+)
+
+// properties returns what systemd.unit(5), systemd.scope(5) and systemd.kill(5) describe.
+func (s *Scope) properties() []property {
+	// Mounts of a block device are after its blockdev target, and so end before it
+	// (systemd.special(7)). The default dependencies would end the process beside them.
+	target := "blockdev@" + escapePath(s.Device) + ".target"
+	values := map[string]any{
+		"Description":         s.Description,
+		"Documentation":       []string{"man:ublk-loop(8)"},
+		"PIDs":                []uint32{uint32(s.PID)},
+		"KillMode":            "control-group",
+		"CollectMode":         "inactive-or-failed", // a name is free again when its process has ended
+		"DefaultDependencies": false,
+		"Wants":               []string{target},
+		"Before":              []string{target, "shutdown.target"},
+		"Conflicts":           []string{"shutdown.target"},
+	}
+	if len(s.Paths) > 0 {
+		values["RequiresMountsFor"] = s.Paths
+	}
+	var properties []property
+	for name, value := range values {
+		properties = append(properties, property{Name: name, Value: dbus.MakeVariant(value)})
+	}
+	return properties
+}
+
+// escapePath returns a path as a part of a unit's name, as systemd-escape --path does:
+// without the slash at its start, a dash for each slash, and \xNN for other bytes.
+func escapePath(path string) string {
+	var b strings.Builder
+	for i, c := range []byte(strings.Trim(path, "/")) {
+		switch {
+		case c == '/':
+			b.WriteByte('-')
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == ':', c == '_', c == '.' && i > 0:
+			b.WriteByte(c)
+		default:
+			fmt.Fprintf(&b, `\x%02x`, c)
+		}
+	}
+	return b.String()
+}

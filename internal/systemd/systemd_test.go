@@ -1,0 +1,117 @@
+package systemd
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"reflect"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestEscapePath(t *testing.T) {
+	for path, want := range map[string]string{
+		"/dev/ublkb12":  "dev-ublkb12",
+		"/dev/a-b/c.d/": `dev-a\x2db-c.d`,
+		"/.x":           `\x2ex`,
+	} {
+		if got := escapePath(path); got != want {
+			t.Errorf("%s is %s, want %s", path, got, want)
+		}
+	}
+}
+
+// The unit ends after the mounts of its device, and before those of its files.
+func TestScopeProperties(t *testing.T) {
+	s := &Scope{Name: "x.scope", Description: "text", PID: 7, Device: "/dev/ublkb3", Paths: []string{"/srv/a"}}
+	got := map[string]any{}
+	for _, p := range s.properties() {
+		got[p.Name] = p.Value.Value()
+	}
+	want := map[string]any{
+		"Description": "text", "Documentation": []string{"man:ublk-loop(8)"}, "PIDs": []uint32{7}, "KillMode": "control-group",
+		"CollectMode": "inactive-or-failed", "DefaultDependencies": false, "Wants": []string{"blockdev@dev-ublkb3.target"},
+		"Before": []string{"blockdev@dev-ublkb3.target", "shutdown.target"}, "Conflicts": []string{"shutdown.target"},
+		"RequiresMountsFor": []string{"/srv/a"},
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
+
+// A socket counts only if the expected process listens: another systemd knows processes by
+// other numbers.
+func TestConnectChecksThePeer(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "private")
+	if _, err := connect(context.Background(), path, 1); !errors.Is(err, ErrNotRunning) {
+		t.Errorf("without a socket: %v", err)
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	accepted := make(chan error, 1)
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				accepted <- err
+				return
+			}
+			_ = c.Close()
+		}
+	}()
+	self := int32(os.Getpid())
+	if _, err := connect(context.Background(), path, self+1); !errors.Is(err, ErrNotRunning) {
+		t.Errorf("another process listens: %v", err)
+	}
+	if _, err := connect(context.Background(), path, self); err == nil || errors.Is(err, ErrNotRunning) {
+		t.Errorf("the peer closes the connection: %v", err)
+	}
+	_ = l.Close()
+	if err := <-accepted; !errors.Is(err, net.ErrClosed) {
+		t.Error(err)
+	}
+	if _, err := connect(context.Background(), path, self); !errors.Is(err, ErrNotRunning) {
+		t.Errorf("nobody listens: %v", err)
+	}
+}
+
+// An entry is one datagram in journald's native protocol. If the journal takes no more, it
+// is lost and the caller does not wait.
+func TestLog(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "socket")
+	if _, err := openJournal(path); !errors.Is(err, ErrNotRunning) {
+		t.Errorf("without a socket: %v", err)
+	}
+	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	journal, err := openJournal(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer journal.Close()
+	fields := []Field{{"MESSAGE", "a=b"}, {"TEXT", "1\n2"}}
+	if err := Log(journal, fields); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, 100)
+	n, err := c.Read(got)
+	if want := "MESSAGE=a=b\nTEXT\n\x03\x00\x00\x00\x00\x00\x00\x001\n2\n"; err != nil || string(got[:n]) != want {
+		t.Errorf("%q, %v, want %q", got[:n], err, want)
+	}
+	for range 100000 { // more than the queue of any socket
+		if err = Log(journal, fields); err != nil {
+			break
+		}
+	}
+	if !errors.Is(err, unix.EAGAIN) {
+		t.Errorf("a full queue: %v, want EAGAIN", err)
+	}
+}
