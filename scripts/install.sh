@@ -49,10 +49,10 @@ mount_helper() {
 install_main() {
 	local name
 	install -D -m 755 "$BIN/ublk-loop" "$root/bin/ublk-loop"
-	for name in ublk-runc ublk-crun; do ln -sf ublk-loop "$root/bin/$name"; done
+	for name in ublk-runc ublk-crun ublk-losetup; do ln -sf ublk-loop "$root/bin/$name"; done
 	mount_helper
 	compressed "$source/docs/ublk-loop.8" "$root/share/man/man8/ublk-loop.8.gz"
-	for name in ublk-runc ublk-crun mount.ublk-loop; do ln -sf ublk-loop.8.gz "$root/share/man/man8/$name.8.gz"; done
+	for name in ublk-runc ublk-crun ublk-losetup mount.ublk-loop; do ln -sf ublk-loop.8.gz "$root/share/man/man8/$name.8.gz"; done
 	completions
 	install -D -m 644 "$source/packaging/ublk-loop/modules-load.conf" "$root/lib/modules-load.d/ublk-loop.conf"
 	install -D -m 644 "$source/packaging/ublk-loop/tmpfiles.conf" "$root/lib/tmpfiles.d/ublk-loop.conf"
