@@ -1,9 +1,11 @@
 package loop
 
 import (
+	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -40,6 +42,61 @@ func TestKernelSnapshotBothWays(t *testing.T) {
 					bothWays(t, ctl, text, Config{ZeroCopy: zeroCopy})
 				})
 			}
+		}
+	}
+}
+
+// With equal writes, one after another, the store is equal to that of the kernel, byte for byte,
+// and so are the numbers of dmsetup status.
+func TestKernelSnapshotEqualStores(t *testing.T) {
+	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
+	run(t, "modprobe", "dm_snapshot")
+	for _, chunk := range []int{8, 32, 128} {
+		for _, zeroCopy := range []Switch{SwitchAuto, SwitchOff} {
+			t.Run(fmt.Sprintf("chunk %d, zero copy %s", chunk, zeroCopy), func(t *testing.T) {
+				origin := filledDisk(t, 8)
+				stores := []string{nullDisk(t, 16, sectorDisk), nullDisk(t, 16, sectorDisk)}
+				text := func(i int) string { return fmt.Sprintf("0 16384 snapshot %s %s P %d", origin, stores[i], chunk) }
+				var contents [2][]byte
+				var usages [2]string
+				t.Run("kernel", func(t *testing.T) {
+					writeInOrder(t, mappedDisk(t, text(0)), chunk)
+					fields := strings.Fields(run(t, "dmsetup", "status", mappedName))
+					usages[0] = strings.Join(fields[3:], " ")
+				})
+				t.Run("ours", func(t *testing.T) {
+					dev := attachTable(t, ctl, text(1), Config{ZeroCopy: zeroCopy, OnCrash: CrashReissue})
+					writeInOrder(t, dev.Path(), chunk)
+					usages[1] = dev.stack.Usage()[0].String()
+				})
+				for i, store := range stores {
+					contents[i] = readDisk(t, openFile(t, store, os.O_RDONLY|unix.O_DIRECT))
+				}
+				if !bytes.Equal(contents[0], contents[1]) {
+					t.Error(firstDifference(contents[1], contents[0]))
+				}
+				if usages[0] != usages[1] {
+					t.Errorf("status %q, the kernel says %q", usages[1], usages[0])
+				}
+			})
+		}
+	}
+}
+
+// writeInOrder writes the same at each call, each write after the one before it.
+func writeInOrder(t *testing.T, path string, chunk int) {
+	t.Helper()
+	f := openFile(t, path, os.O_RDWR|unix.O_DIRECT)
+	mem := alignedMemory(t, 256<<10)
+	source := rand.New(rand.NewPCG(7, uint64(chunk)))
+	for i := range 600 {
+		at := source.IntN(16000)
+		n := 1 + source.IntN(1<<source.IntN(9))
+		for j := range n * 512 {
+			mem[j] = byte(i ^ j)
+		}
+		if _, err := f.WriteAt(mem[:n*512], int64(at)*512); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

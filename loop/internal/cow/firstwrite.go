@@ -18,6 +18,9 @@ import (
 func (s *Store) Allocate(old uint64) (replacement uint64, errno int32) {
 	s.mu.Lock()
 	replacement, err := s.allocate()
+	if err == nil {
+		s.pending++
+	}
 	s.mu.Unlock()
 	if err == nil {
 		return replacement, 0
@@ -55,7 +58,7 @@ func (s *Store) allocate() (uint64, error) {
 // chunk. It returns false if too many records are not saved; the caller then calls it again
 // after a Commit.
 func (s *Store) Add(r snapshot.Record) bool {
-	if s.format != table.Transient && !s.add(r) {
+	if !s.add(r) {
 		return false
 	}
 	if !s.Eager {
@@ -69,6 +72,10 @@ func (s *Store) add(r snapshot.Record) bool {
 	defer s.mu.Unlock()
 	if len(s.unsaved) == cap(s.unsaved) {
 		return false
+	}
+	s.pending--
+	if s.format == table.Transient {
+		return true
 	}
 	s.unsaved = append(s.unsaved, r)
 	s.unsavedCount.Store(int64(len(s.unsaved)))
@@ -94,6 +101,8 @@ func (s *Store) Drop(old uint64) {
 func (s *Store) GiveBack(r snapshot.Record) {
 	s.mu.Lock()
 	s.given = append(s.given, r.New)
+	s.pending--
+	s.commitIfLast()
 	s.mu.Unlock()
 	s.Drop(r.Old)
 }

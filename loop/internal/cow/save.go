@@ -1,8 +1,10 @@
 package cow
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -48,6 +50,24 @@ type committer struct {
 // Commit makes the store durable, with the records of all earlier Adds. It answers with 0 or
 // a negated errno.
 func (s *Store) Commit(answer ublk.AsyncPart) { s.ask(committer{part: answer}) }
+
+// CommitWithOthers is Commit for a first write. It waits until no other first write is going
+// on, as the kernel does, so that the records of all of them are saved at once and in the order
+// of their chunks.
+func (s *Store) CommitWithOthers(answer ublk.AsyncPart) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.commits = append(s.commits, committer{part: answer})
+	s.commitIfLast()
+}
+
+// commitIfLast begins a commit for those who wait, if no first write is going on. The caller
+// holds the lock.
+func (s *Store) commitIfLast() {
+	if s.pending == 0 && len(s.commits) > 0 {
+		s.wake()
+	}
+}
 
 // Save is Commit for any goroutine. It returns an error for a transient store, which cannot be
 // saved, and one that wraps ENODEV after Close.
@@ -102,6 +122,7 @@ func (s *Store) commit() {
 	s.saving = append(s.saving[:0], s.unsaved...)
 	s.asking, s.commits = s.commits, s.asking[:0]
 	s.mu.Unlock()
+	slices.SortFunc(s.saving, func(a, b snapshot.Record) int { return cmp.Compare(a.New, b.New) })
 	err := s.saveAll()
 	if err == nil {
 		s.mu.Lock()

@@ -43,6 +43,14 @@ type Usage struct {
 	State string // Invalid or Overflow, as in dmsetup status; empty for a usable store
 }
 
+// String returns the text of dmsetup status.
+func (u Usage) String() string {
+	if u.State != "" {
+		return u.State
+	}
+	return fmt.Sprintf("%d/%d %d", u.Allocated, u.Total, u.Metadata)
+}
+
 // Usage returns the use of the store.
 func (s *Store) Usage() Usage {
 	s.mu.Lock()

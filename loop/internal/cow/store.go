@@ -45,6 +45,7 @@ type Store struct {
 	mu      sync.Mutex // protects what is below
 	alloc   *snapshot.Allocator
 	given   []uint64          // chunks whose first write failed
+	pending int               // first writes between Allocate and Add or GiveBack
 	unsaved []snapshot.Record // in the order of Add
 	commits []committer       // who waits until all unsaved records are saved
 	waiting []waiter

@@ -144,13 +144,15 @@ func (h *handler) addRecord(r *request, w *firstWrite) bool {
 	switch {
 	case !store.Add(w.record):
 		w.step = stepRoom
+		store.Commit(w.req.AsyncPart(w.number))
+		return false
 	case store.Eager:
 		w.step = stepCommit
+		store.CommitWithOthers(w.req.AsyncPart(w.number))
+		return false
 	default:
 		return h.writeEnded(r, w, 0)
 	}
-	store.Commit(w.req.AsyncPart(w.number))
-	return false
 }
 
 // writeFailed ends a first write that has no record.

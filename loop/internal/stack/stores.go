@@ -139,6 +139,14 @@ func (s *Stack) IsTransient() bool {
 	return slices.ContainsFunc(s.stores, func(store *cow.Store) bool { return store.IsTransient() })
 }
 
+// Usage returns the use of each store, in the order of the text.
+func (s *Stack) Usage() (list []cow.Usage) {
+	for _, store := range s.stores {
+		list = append(list, store.Usage())
+	}
+	return list
+}
+
 // Save makes the stores durable while the device keeps its requests, so that another process
 // can open them. It returns an error that wraps errors.ErrUnsupported for a transient store.
 func (s *Stack) Save() error {
