@@ -14,14 +14,16 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/daemon"
 	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/loop/cowfile"
 )
 
 type addOptions struct {
 	file       string
 	table      string // the file of --table
-	hasTable   bool   // --table is given
+	hasTable   bool   // --table or --cow is given
 	fd         int    // of --fd
 	hasFD      bool   // --fd is given
+	cow        cowfile.TableOptions
 	config     loop.Config
 	transfer   transferOptions
 	autoclear  time.Duration
@@ -39,6 +41,7 @@ func newAddCommand(a *app) *cobra.Command {
 		Short: "Attach a file, a partition or a disk, and print the path of its device",
 		Long: "Attach a file, a partition or a disk, and print the path of its device. The device can\n" +
 			"be opened when add returns. A process in the background serves it until del.\n\n" +
+			"With --cow the changes of the device go to another file.\n" +
 			"With --table the device is what a device-mapper table makes of files and disks.",
 		Args: arguments(0, 1, "FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -75,6 +78,7 @@ func (o *addOptions) addFlags(cmd *cobra.Command) {
 	c.DirectIO, c.ZeroCopy = loop.SwitchAuto, loop.SwitchAuto
 	f.StringVar(&o.table, "table", "", "serve the device-mapper table, or stack of tables, in `FILE` (-: standard input)")
 	f.Var(fdFlag{&o.fd}, "fd", "attach the file of the open descriptor N, which need not have a name")
+	f.Var(cowFlag{&o.cow}, "cow", "write changes to `FILE[,chunk=64K][,transient]`, which is made if it is missing. The\nattached file is only read")
 	f.VarP(idFlag{&c.ID}, "id", "n", "make /dev/ublkbN (default: the first free number)")
 	f.BoolVarP(&c.ReadOnly, "read-only", "r", false, "make a read-only device, and open the file read-only")
 	f.VarP(sizeFlag{&c.Offset}, "offset", "o", "start of the device in the file")

@@ -28,6 +28,10 @@ var noTableFlags = []string{
 // one, none, and flags that have no effect on tables.
 func (o *addOptions) checkObject(cmd *cobra.Command, args []string) error {
 	o.hasTable, o.hasFD = cmd.Flags().Changed("table"), cmd.Flags().Changed("fd")
+	if cmd.Flags().Changed("cow") {
+		o.hasTable = true
+		return o.checkCow(cmd, args)
+	}
 	switch {
 	case o.hasTable && o.hasFD:
 		return usage("--table and --fd", "a table names its files itself")
@@ -53,11 +57,13 @@ func (o *addOptions) checkObject(cmd *cobra.Command, args []string) error {
 
 // tableJob reads the table and opens the files and disks that it names.
 func (o *addOptions) tableJob() (*daemon.Job, error) {
-	name := o.table
-	if name == "-" {
-		name = "standard input"
+	name := "table of " + o.table
+	switch {
+	case o.cow.Path != "":
+		name = o.cow.Origin
+	case o.table == "-":
+		name = "table of standard input"
 	}
-	name = "table of " + name
 	j := &daemon.Job{
 		Name: name, JSON: o.json, Standalone: o.standalone, Autoclear: o.autoclear, Foreground: o.foreground,
 		NotifySocket: os.Getenv("NOTIFY_SOCKET"), Config: o.config,
@@ -148,6 +154,10 @@ func openRecovered(j *daemon.Job, device client.Device) error {
 // readTable reads the text of --table, which may contain keys. exposed says why other users
 // can read it, or is empty.
 func (o *addOptions) readTable() (text *transfer.Secret, exposed string, err error) {
+	if o.cow.Path != "" {
+		text, err = o.cowTable()
+		return text, "", err
+	}
 	in := os.Stdin
 	if o.table != "-" {
 		if in, err = os.Open(o.table); err != nil {

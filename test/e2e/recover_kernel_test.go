@@ -117,6 +117,10 @@ func TestKernelRecoverMounted(t *testing.T) {
 	b := kernelBed(t, ublktest.EveryKernel, ublktest.Soak)
 	for _, zeroCopy := range []string{"auto", "off"} {
 		t.Run("zero copy "+zeroCopy, func(t *testing.T) { b.in(t).recoverMounted("--zero-copy", zeroCopy) })
+		t.Run("zero copy "+zeroCopy+", changes in a store", func(t *testing.T) {
+			store := filepath.Join(t.TempDir(), "store")
+			b.in(t).recoverMounted("--zero-copy", zeroCopy, "--cow", store+",chunk=16K")
+		})
 	}
 }
 
@@ -143,7 +147,9 @@ func (b *bed) recoverMounted(flags ...string) {
 	}
 	b.tool("e2fsck", "-fn", s.Device)
 	b.del(s.Device)
-	b.tool("e2fsck", "-fn", s.File)
+	if s.File != "" {
+		b.tool("e2fsck", "-fn", s.File)
+	}
 }
 
 // killWhile kills the server of a device and recovers the device until a program has

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ublk-loop/ublk-loop/internal/report"
+	"github.com/ublk-loop/ublk-loop/loop/cowfile"
+	"github.com/ublk-loop/ublk-loop/transfer"
+	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
+	"github.com/ublk-loop/ublk-loop/transfer/table"
+)
+
+// cowFlag is FILE[,chunk=SIZE][,transient]. The options come last, so that FILE can have
+// commas.
+type cowFlag struct{ o *cowfile.TableOptions }
+
+// Set implements pflag.Value.
+func (f cowFlag) Set(text string) error {
+	*f.o = cowfile.TableOptions{}
+	for {
+		i := strings.LastIndexByte(text, ',')
+		if i < 0 {
+			break
+		}
+		known, err := f.option(text[i+1:])
+		if err != nil {
+			return err
+		}
+		if !known {
+			break
+		}
+		text = text[:i]
+	}
+	if f.o.Path = text; text == "" {
+		return errors.New("no file")
+	}
+	return nil
+}
+
+// option reads an option, and reports whether it is one.
+func (f cowFlag) option(text string) (known bool, err error) {
+	if text == "transient" {
+		f.o.Transient = true
+		return true, nil
+	}
+	size, known := strings.CutPrefix(text, "chunk=")
+	if !known {
+		return false, nil
+	}
+	return true, chunkFlag{limitedSizeFlag{&f.o.ChunkSize, snapshot.MinChunkSize, snapshot.MaxChunkSize, 1}}.Set(size)
+}
+
+// String implements pflag.Value.
+func (f cowFlag) String() string { return "" }
+
+// Type implements pflag.Value.
+func (f cowFlag) Type() string { return "FILE" }
+
+// checkCow refuses flags that have no effect on a snapshot.
+func (o *addOptions) checkCow(cmd *cobra.Command, args []string) error {
+	switch {
+	case o.table != "":
+		return usage("--cow and --table", "a table names its stores itself")
+	case o.hasFD:
+		return usage("--cow and --fd", "a descriptor has no path for the table")
+	case len(args) == 0:
+		return report.Usage(errors.New("add: FILE is missing"), helpHint(cmd))
+	}
+	for _, name := range noTableFlags {
+		if name != "autoclear" && cmd.Flags().Changed(name) {
+			return usage("--"+name, "not with --cow")
+		}
+	}
+	o.cow.Origin = args[0]
+	return nil
+}
+
+// cowTable returns the table of the snapshot, and makes the store if it is missing.
+func (o *addOptions) cowTable() (*transfer.Secret, error) {
+	text, err := cowfile.Table(o.cow)
+	if err != nil {
+		return nil, err
+	}
+	return transfer.ReadSecret(strings.NewReader(text), table.MaxText)
+}

@@ -1,0 +1,114 @@
+package cowfile
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/hint"
+	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
+	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
+)
+
+// TableOptions say which snapshot Table describes.
+type TableOptions struct {
+	Origin string
+	Path   string // the store
+	// ChunkSize is in bytes. 0 means that of the store, or DefaultChunkSize for a new one.
+	ChunkSize uint32
+	// Transient makes a snapshot whose changes end with its server. The store then only has
+	// space for data.
+	Transient bool
+}
+
+// Table returns the table of a snapshot, as package table reads it. It makes the store if the
+// file does not exist, or if the disk is empty.
+func Table(o TableOptions) (string, error) {
+	origin, size, err := sizeOf(o.Origin)
+	if err != nil {
+		return "", err
+	}
+	format, chunkOf := "P", o.persistent
+	if o.Transient {
+		format, chunkOf = "N", o.transient
+	}
+	chunk, err := chunkOf(size)
+	if err != nil {
+		return "", err
+	}
+	store, _, err := sizeOf(o.Path)
+	if err != nil {
+		return "", err
+	}
+	for _, path := range []string{origin, store} {
+		if strings.ContainsAny(path, " \t\n\v\f\r#") || strings.IndexByte(path, 0xa0) >= 0 {
+			err := fmt.Errorf("%q in a table: a path with white space, # or the byte 0xa0: %w", path, errors.ErrUnsupported)
+			return "", hint.Add(err, "rename the file")
+		}
+	}
+	return fmt.Sprintf("0 %d snapshot %s %s %s %d\n", size/fileSector, origin, store, format, chunk/fileSector), nil
+}
+
+// sizeOf returns the resolved path and the size of a file or disk.
+func sizeOf(path string) (resolved string, size uint64, err error) {
+	file, err := backing.OpenPath(path)
+	if err != nil {
+		return "", 0, err
+	}
+	defer func() { _ = file.Close() }()
+	part, err := backing.OpenPart(file, 0, 0)
+	if err != nil {
+		return "", 0, err
+	}
+	return file.Name(), uint64(part.Size()), part.Close()
+}
+
+// persistent returns the chunk size of a store, which it makes if it is missing.
+func (o *TableOptions) persistent(origin uint64) (uint32, error) {
+	info, err := Inspect(o.Path)
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, snapshot.ErrNew) {
+		create := CreateOptions{Path: o.Path, Origin: o.Origin, ChunkSize: o.ChunkSize}
+		if err := Create(create); err != nil {
+			return 0, fmt.Errorf("make the store: %w", err)
+		}
+		info, err = Inspect(o.Path)
+	}
+	switch {
+	case err != nil:
+		return 0, err
+	case o.ChunkSize != 0 && o.ChunkSize != info.ChunkSize:
+		return 0, fmt.Errorf("%s has chunks of %d bytes, not %d: %w", info.Path, info.ChunkSize, o.ChunkSize, unix.EINVAL)
+	case info.Label != nil && info.Label.OriginSize&^(fileSector-1) != origin&^(fileSector-1):
+		err := fmt.Errorf("%s has changes of another image, of %d bytes: %w", info.Path, info.Label.OriginSize, unix.EINVAL)
+		return 0, &hint.Error{Err: err, Hint: "its image was " + info.Label.OriginPath}
+	}
+	return info.ChunkSize, nil
+}
+
+// transient makes a file with space for a change of each chunk if it is missing, and returns
+// the chunk size.
+func (o *TableOptions) transient(origin uint64) (uint32, error) {
+	chunk := o.ChunkSize
+	if chunk == 0 {
+		chunk = DefaultChunkSize
+	}
+	layout, err := snapshot.NewLayout(chunk)
+	if err != nil {
+		return 0, err
+	}
+	chunks, err := layout.OriginChunks(origin)
+	if err != nil {
+		return 0, err
+	}
+	file, err := os.OpenFile(o.Path, os.O_RDWR|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600)
+	if errors.Is(err, os.ErrExist) {
+		return chunk, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	return chunk, errors.Join(file.Truncate(layout.Offset(chunks)), file.Close())
+}

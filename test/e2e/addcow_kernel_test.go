@@ -1,0 +1,102 @@
+package e2e
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
+)
+
+// Several devices of one image have their changes in stores of their own, which are made when
+// they are missing. The image does not change, and no other device writes to it.
+func TestKernelAddCow(t *testing.T) {
+	b := kernelBed(t, ublktest.EveryKernel)
+	base := b.image(8 << 20)
+	before := b.readFile(base)
+	store := func(name string) string { return filepath.Join(filepath.Dir(base), name) }
+
+	first := b.add(base, "--cow", store("first"))
+	second := b.add(base, "--cow", store("second")+",chunk=4K", "--zero-copy", "off")
+	third := b.add(base, "--cow", store("third")+",transient")
+	for i, s := range []client.Device{first, second, third} {
+		b.writeBlock(s, 3, byte(100+i))
+	}
+	for i, s := range []client.Device{first, second, third} {
+		b.hasBlock(s, 3, byte(100+i))
+		b.hasBlock(s, 4, before[4*4096])
+	}
+	b.run("add", base).fails(t, 1, base)
+	b.run("add", base, "--cow", store("first")).fails(t, 1, store("first"), "in use")
+	for _, s := range []client.Device{first, second, third} {
+		b.del(s.Device)
+	}
+	if b.readFile(base) != before {
+		t.Error("the image has changed")
+	}
+
+	b.run("add", base, "--cow", store("second")+",chunk=64K").fails(t, 1, "has chunks of 4096 bytes, not 65536")
+	b.run("add", b.image(4<<20), "--cow", store("second")).fails(t, 1, "has changes of another image, of 8388608 bytes")
+	second = b.add(base, "--cow", store("second"))
+	b.hasBlock(second, 3, 101)
+	b.del(second.Device)
+	third = b.add(base, "--cow", store("third")+",transient")
+	b.hasBlock(third, 3, before[3*4096])
+	b.del(third.Device)
+}
+
+// writeBlock writes a block of 4 KiB without a flush.
+func (b *bed) writeBlock(s client.Device, number int64, value byte) {
+	b.Helper()
+	f, err := os.OpenFile(s.Device, os.O_RDWR|unix.O_DIRECT, 0)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer f.Close()
+	page := alignedPage(b)
+	copy(page, bytes.Repeat([]byte{value}, len(page)))
+	if _, err := f.WriteAt(page, number*int64(len(page))); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// hasBlock checks the first byte of a block of 4 KiB.
+func (b *bed) hasBlock(s client.Device, number int64, value byte) {
+	b.Helper()
+	f, err := os.OpenFile(s.Device, os.O_RDONLY|unix.O_DIRECT, 0)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer f.Close()
+	page := alignedPage(b)
+	if _, err := f.ReadAt(page, number*int64(len(page))); err != nil || page[0] != value {
+		b.Errorf("%s: block %d begins with %d, error %v, want %d", s.Device, number, page[0], err, value)
+	}
+}
+
+// With --on-crash a write that was completed is there after kill -9, also without a flush.
+func TestKernelCowKeepsWrites(t *testing.T) {
+	b := kernelBed(t, ublktest.EveryKernel)
+	base := b.image(8 << 20)
+	for _, zeroCopy := range []string{"auto", "off"} {
+		s := b.add(base, "--cow", filepath.Join(t.TempDir(), "store")+",chunk=8K", "--on-crash", "requeue", "--zero-copy", zeroCopy)
+		for round := range byte(5) {
+			for block := range int64(20) {
+				b.writeBlock(s, int64(round)*300+7*block, round+byte(block))
+			}
+			b.killServer(s)
+			b.ok("recover", s.Device)
+			s = b.list(s.Device)[0]
+			for r := range round + 1 {
+				for block := range int64(20) {
+					b.hasBlock(s, int64(r)*300+7*block, r+byte(block))
+				}
+			}
+		}
+		b.del(s.Device)
+	}
+}
