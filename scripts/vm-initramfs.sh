@@ -18,7 +18,7 @@ tools=(
 	kmod depmod insmod lsmod modinfo modprobe rmmod
 	fio strace blktrace blkparse dmsetup cryptsetup curl systemctl /lib/systemd/systemd
 	mke2fs mkfs.ext4 e2fsck fsck.ext4 resize2fs tune2fs dumpe2fs debugfs
-	mkfs.xfs xfs_repair xfs_db xfs_io mkfs.btrfs btrfs mkfs.erofs mksquashfs
+	mkfs.xfs xfs_growfs xfs_repair xfs_db xfs_io mkfs.btrfs btrfs mkfs.erofs mksquashfs
 	runc crun
 )
 

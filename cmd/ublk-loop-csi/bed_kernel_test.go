@@ -28,13 +28,14 @@ const patience = time.Minute
 // bed is a test with a server of devices and a driver.
 type bed struct {
 	testing.TB
-	dir    string // the test's directory
-	pool   string
-	socket string // of the driver
-	client *client.Client
-	server *process
-	driver *process
-	conn   *grpc.ClientConn
+	dir     string // the test's directory
+	pool    string
+	socket  string // of the driver
+	control string // socket of the server
+	client  *client.Client
+	server  *process
+	driver  *process
+	conn    *grpc.ClientConn
 
 	identity   csi.IdentityClient
 	controller csi.ControllerClient
@@ -48,9 +49,9 @@ type bed struct {
 func newBed(t testing.TB, needs ...ublktest.Need) *bed {
 	t.Helper()
 	ublktest.Kernel(t, needs...)
-	b := &bed{TB: t, dir: t.TempDir(), client: client.New(client.DefaultSocket)}
-	b.pool, b.socket = filepath.Join(b.dir, "pool"), filepath.Join(b.dir, "csi.sock")
-	b.mkdir(filepath.Dir(client.DefaultSocket))
+	b := &bed{TB: t, dir: t.TempDir()}
+	b.pool, b.socket, b.control = filepath.Join(b.dir, "pool"), filepath.Join(b.dir, "csi.sock"), filepath.Join(b.dir, "control.sock")
+	b.client = client.New(b.control)
 	before := mountPoints(t)
 	t.Cleanup(b.killAll) // runs after the cleanups below
 	b.serve()
@@ -67,7 +68,7 @@ func newBed(t testing.TB, needs ...ublktest.Need) *bed {
 // serve starts the server of devices.
 func (b *bed) serve() {
 	b.Helper()
-	b.server = b.run(os.Getenv("UBLK_LOOP_BIN"), "serve")
+	b.server = b.run(os.Getenv("UBLK_LOOP_BIN"), "serve", "--socket", b.control)
 	b.until("the server answers", func() bool {
 		_, err := b.client.Status(context.Background())
 		return err == nil
@@ -77,7 +78,7 @@ func (b *bed) serve() {
 // start starts the driver, and waits until it answers calls.
 func (b *bed) start(args ...string) {
 	b.Helper()
-	args = append([]string{"--endpoint", b.socket, "--pool", b.pool, "--node", "node-1", "--reserve", "0"}, args...)
+	args = append([]string{"--endpoint", b.socket, "--pool", b.pool, "--socket", b.control, "--node", "node-1", "--reserve", "0"}, args...)
 	b.driver = b.run(os.Args[0], args...)
 	if b.conn == nil {
 		conn, err := grpc.NewClient("unix://"+b.socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -162,13 +163,31 @@ func (p *process) end(sig unix.Signal) {
 	<-p.done
 }
 
-func (b *bed) mkdir(paths ...string) {
+// poolOnXFS puts the pool on the machine's disk, where files can share blocks.
+func (b *bed) poolOnXFS() {
 	b.Helper()
-	for _, path := range paths {
-		if err := os.MkdirAll(path, 0o755); err != nil {
-			b.Fatal(err)
-		}
+	disk, dir := os.Getenv("UBLK_LOOP_DISK"), filepath.Join(b.dir, "disk")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		b.Fatal(err)
 	}
+	b.tool("mkfs.xfs", "-q", "-f", disk)
+	b.tool("mount", disk, dir)
+	b.Cleanup(func() {
+		b.driver.end(unix.SIGTERM) // it has the pool open
+		b.devicesAre(0)
+		b.tool("umount", dir)
+	})
+	b.pool = filepath.Join(dir, "pool")
+}
+
+// tool runs a program, which must succeed, and returns its output.
+func (b *bed) tool(name string, args ...string) string {
+	b.Helper()
+	out, err := exec.Command(name, args...).CombinedOutput()
+	if err != nil {
+		b.Fatalf("%s %q: %v\n%s", name, args, err, out)
+	}
+	return string(out)
 }
 
 // mountPoints returns all mount points of this namespace.

@@ -16,7 +16,7 @@ import (
 // The driver passes csi-sanity, the test of the interface's authors, with file systems and
 // with block volumes.
 func TestKernelSanity(t *testing.T) {
-	b := newBed(t, ublktest.Own, ublktest.OldestAndNewest)
+	b := newBed(t, ublktest.OldestAndNewest)
 	b.start()
 	for _, access := range []string{"mount", "block"} {
 		config := sanity.NewTestConfig()

@@ -142,8 +142,11 @@ func (d *Driver) create(ctx context.Context, c *creation) (*pool.Volume, error) 
 		return nil, err
 	}
 	defer src.close()
-	least := max(mounts.MinBytes(c.settings.FSType), src.size)
-	size, err := chooseSize(c.capacity, least)
+	standard := src.size
+	if standard == 0 {
+		standard = defaultSize
+	}
+	size, err := chooseSize(c.capacity, max(mounts.MinBytes(c.settings.FSType), src.size), standard)
 	if err != nil {
 		return nil, err
 	}

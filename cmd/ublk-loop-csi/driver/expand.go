@@ -3,6 +3,7 @@ package driver
 import (
 	"context"
 	"fmt"
+	"net/http"
 
 	csi "github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc/codes"
@@ -46,7 +47,7 @@ func (d *Driver) expand(ctx context.Context, v *pool.Volume, r *csi.CapacityRang
 	size := v.Size
 	if r.GetRequiredBytes() > 0 || r.GetLimitBytes() > 0 {
 		var err error
-		if size, err = chooseSize(r, v.Size); err != nil {
+		if size, err = chooseSize(r, v.Size, v.Size); err != nil {
 			return err
 		}
 	}
@@ -63,7 +64,7 @@ func (d *Driver) expand(ctx context.Context, v *pool.Volume, r *csi.CapacityRang
 		return err
 	}
 	defer h.Close()
-	if err := d.resize(ctx, v, h); err != nil {
+	if err := d.resizeDevice(ctx, v, h); err != nil {
 		return err
 	}
 	if v.Stage.Block {
@@ -83,21 +84,23 @@ func (d *Driver) claimGrowth(v *pool.Volume, size int64) error {
 	return d.pool.Volumes.Write(v.ID, v)
 }
 
-// resize gives the image and the device of a volume its size.
-func (d *Driver) resize(ctx context.Context, v *pool.Volume, h *client.Held) error {
-	if err := d.growImage(v); err != nil {
-		return err
-	}
+// resizeDevice gives the device of a volume the size of the volume.
+func (d *Driver) resizeDevice(ctx context.Context, v *pool.Volume, h *client.Held) error {
 	size, err := mounts.DeviceSize(h.Disk())
 	if size == v.Size || err != nil {
 		return err
 	}
-	if err := d.devices.client.Resize(ctx, &h.Device, uint64(v.Size)); err != nil {
+	err = d.devices.client.Resize(ctx, &h.Device, uint64(v.Size))
+	if client.HasStatus(err, http.StatusNotImplemented) {
+		return status.Errorf(codes.FailedPrecondition, "the kernel cannot grow a device in use; the volume grows when it is staged again: %v", err)
+	}
+	if err != nil {
 		return fmt.Errorf("resize %s: %w", h.Device.Device, err)
 	}
 	return nil
 }
 
+// growImage gives the image of a volume the size that the record has.
 func (d *Driver) growImage(v *pool.Volume) error {
 	return d.pool.Volumes.Grow(v.ID, pool.ImageSize(v.Size, v.Settings.Encrypted), v.Settings.Thick)
 }

@@ -20,22 +20,31 @@ func (d *Driver) NodePublishVolume(ctx context.Context, req *csi.NodePublishVolu
 	if err != nil {
 		return nil, err
 	}
+	if req.GetVolumeContext()[ephemeralKey] == "true" {
+		err = d.publishEphemeral(ctx, req, want)
+	} else {
+		err = d.publishStaged(ctx, req, want)
+	}
+	if err != nil {
+		return nil, failure(err)
+	}
+	return &csi.NodePublishVolumeResponse{}, nil
+}
+
+func (d *Driver) publishStaged(ctx context.Context, req *csi.NodePublishVolumeRequest, want *pool.Publication) error {
 	unlock, err := d.begin(ctx, req.GetVolumeId())
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer unlock()
 	v, err := d.volume(req.GetVolumeId())
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := checkStaged(v, req); err != nil {
-		return nil, err
+		return err
 	}
-	if err := d.publish(ctx, v, want); err != nil {
-		return nil, failure(err)
-	}
-	return &csi.NodePublishVolumeResponse{}, nil
+	return d.publish(ctx, v, want)
 }
 
 func parsePublication(req *csi.NodePublishVolumeRequest) (*pool.Publication, error) {
@@ -90,6 +99,11 @@ func (d *Driver) publish(ctx context.Context, v *pool.Volume, want *pool.Publica
 	if err != nil {
 		return err
 	}
+	if want.Block {
+		if err := setReadOnly(v, source); err != nil {
+			return err
+		}
+	}
 	done, err := isPublished(v, want, source)
 	if done || err != nil {
 		return err
@@ -98,6 +112,13 @@ func (d *Driver) publish(ctx context.Context, v *pool.Volume, want *pool.Publica
 		return err
 	}
 	return mounts.Bind(source, want.Target, want.ReadOnly)
+}
+
+// setReadOnly makes the device of a block volume read-only if all its publications are. The
+// flag of a mount does not keep anything from writing to a device.
+func setReadOnly(v *pool.Volume, device string) error {
+	writable := slices.ContainsFunc(v.Publications, func(p pool.Publication) bool { return !p.ReadOnly })
+	return mounts.SetReadOnly(device, !writable)
 }
 
 // conflicts reports whether a volume is published at a target already, or why it must not

@@ -60,7 +60,7 @@ func parseParameters(parameters map[string]string) (pool.Settings, error) {
 		allowed := map[string][]string{
 			provisioningParameter: {"thin", "thick"},
 			directIOParameter:     {"auto", "on", "off"},
-			encryptionParameter:   {"none"},
+			encryptionParameter:   {"none", "luks2"},
 		}[name]
 		switch {
 		case strings.HasPrefix(name, kubernetesPrefix):
@@ -116,15 +116,16 @@ func fsTypeOf(c *csi.VolumeCapability) string {
 	return c.GetMount().GetFsType()
 }
 
-// chooseSize returns a size within a range, at least least.
-func chooseSize(r *csi.CapacityRange, least int64) (int64, error) {
+// chooseSize returns a size within a range, at least least. If the range requires no size, it
+// is standard, or less if the range has a limit.
+func chooseSize(r *csi.CapacityRange, least, standard int64) (int64, error) {
 	required, limit := r.GetRequiredBytes(), r.GetLimitBytes()
 	if required < 0 || limit < 0 || limit > 0 && required > limit {
 		return 0, invalid("capacity_range: required_bytes %d, limit_bytes %d", required, limit)
 	}
 	size := required
 	if required == 0 {
-		size = defaultSize
+		size = standard
 		if limit > 0 {
 			size = min(size, limit/sizeUnit*sizeUnit)
 		}

@@ -90,6 +90,10 @@ func (d *Driver) stage(ctx context.Context, v *pool.Volume, secrets map[string]s
 	if err != nil {
 		return err
 	}
+	if err := d.resizeDevice(ctx, v, h); err != nil {
+		h.Close()
+		return err
+	}
 	if v.Stage.Block {
 		d.devices.hold(v.ID, h)
 		return nil
@@ -119,6 +123,9 @@ func (d *Driver) attach(ctx context.Context, v *pool.Volume, secrets map[string]
 		return nil, err
 	}
 	defer func() { _ = image.Close() }()
+	if err := d.growImage(v); err != nil { // the record may have grown while the volume had no device
+		return nil, err
+	}
 	cfg := client.Config{DirectIO: v.Settings.DirectIO, OnCrash: "reissue"}
 	if !v.Settings.Encrypted {
 		return d.devices.attach(ctx, image, d.pool.Volumes.ImagePath(v.ID), cfg, nil)
@@ -151,7 +158,7 @@ func (d *Driver) format(ctx context.Context, v *pool.Volume, h *client.Held) err
 		return nil
 	}
 	if v.FS == pool.Blank {
-		blank, err := mounts.IsBlank(h.Disk(), int64(h.Device.Size))
+		blank, err := d.isBlank(v, h)
 		if err != nil {
 			return err
 		}
@@ -168,6 +175,20 @@ func (d *Driver) format(ctx context.Context, v *pool.Volume, h *client.Held) err
 	}
 	v.FS = pool.Formatted
 	return d.pool.Volumes.Write(v.ID, v)
+}
+
+// isBlank reports whether a volume was never written to. An encrypted volume is blank if its
+// image has nothing behind the header: the device shows noise there.
+func (d *Driver) isBlank(v *pool.Volume, h *client.Held) (bool, error) {
+	if !v.Settings.Encrypted {
+		return mounts.IsBlank(h.Disk(), 0, v.Size)
+	}
+	image, err := d.pool.Volumes.OpenImage(v.ID, os.O_RDONLY)
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = image.Close() }()
+	return mounts.IsBlank(image, pool.HeaderBytes, v.Size)
 }
 
 // mount mounts the file system of a volume, and gives it the size of the device.

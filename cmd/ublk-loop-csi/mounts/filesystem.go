@@ -26,10 +26,10 @@ func MinBytes(fsType string) int64 {
 	return 0
 }
 
-// IsBlank reports whether both ends of a disk are zero. An unreadable disk is an error and
-// not blank.
-func IsBlank(disk *os.File, size int64) (bool, error) {
-	for _, at := range []int64{0, max(size-endBytes, 0)} {
+// IsBlank reports whether both ends of a part of a disk are zero. An unreadable disk is an
+// error and not blank.
+func IsBlank(disk *os.File, from, size int64) (bool, error) {
+	for _, at := range []int64{from, from + max(size-endBytes, 0)} {
 		part := make([]byte, min(size, endBytes))
 		if _, err := io.ReadFull(io.NewSectionReader(disk, at, int64(len(part))), part); err != nil {
 			return false, fmt.Errorf("read %s: %w", disk.Name(), err)

@@ -59,6 +59,23 @@ func Number(path string) (string, error) {
 	return fmt.Sprintf("%d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev)), nil
 }
 
+// SetReadOnly makes a disk read-only for all its users, or writable.
+func SetReadOnly(path string, readOnly bool) error {
+	disk, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = disk.Close() }()
+	value := 0
+	if readOnly {
+		value = 1
+	}
+	if err := unix.IoctlSetPointerInt(int(disk.Fd()), unix.BLKROSET, value); err != nil {
+		return fmt.Errorf("make %s read-only (%t): %w", path, readOnly, err)
+	}
+	return nil
+}
+
 // DeviceSize returns the size of a disk in bytes.
 func DeviceSize(disk *os.File) (int64, error) {
 	size, err := disk.Seek(0, io.SeekEnd)

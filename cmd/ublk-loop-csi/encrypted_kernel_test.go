@@ -1,0 +1,86 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	csi "github.com/container-storage-interface/spec/lib/go/csi"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
+
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
+)
+
+// An encrypted volume has exactly its size, needs its passphrase, and leaves neither that
+// nor its data in the pool or in the log.
+func TestKernelEncryptedVolume(t *testing.T) {
+	b := newBed(t, ublktest.OldestAndNewest, ublktest.ScratchDisk)
+	b.poolOnXFS()
+	b.start()
+	const pass = "correct horse battery"
+	for _, access := range []*csi.VolumeCapability{mountAccess("ext4", oneWriter), blockAccess(oneWriter)} {
+		v := b.create("secret-"+access.GetMount().GetFsType(), 64*mib, access, encrypted)
+		b.refused("stage without a secret", v.tryStage(), codes.InvalidArgument, "secrets")
+		v.secrets = map[string]string{"passphrase": pass}
+		path := v.use("a")
+		if access.GetBlock() == nil {
+			path = filepath.Join(path, "file")
+		} else if b.sizeOf(path) != 64*mib {
+			t.Errorf("the device has %d bytes", b.sizeOf(path))
+		}
+		data := bytes.Repeat([]byte("plain text in a file"), 4096)
+		b.put(path, data)
+		snapshot := v.snapshot(v.name)
+		if err := v.grow("a", 128*mib); b.updateSize(err) {
+			b.ok("grow", err)
+		}
+		b.has(path, data)
+		v.leave("a")
+		v.secrets = map[string]string{"passphrase": "wrong"}
+		b.refused("stage with another secret", v.tryStage(), codes.InvalidArgument, "secrets")
+		b.ok("unstage", v.tryUnstage())
+		v.secrets = map[string]string{"passphrase": pass}
+		v.use("a")
+		b.has(path, data)
+
+		restored := b.create(v.name+"-restored", 64*mib, access, encrypted, fromSnapshot(snapshot))
+		restored.secrets = v.secrets
+		copied := restored.use("a")
+		if access.GetBlock() == nil {
+			copied = filepath.Join(copied, "file")
+		}
+		b.has(copied, data)
+		b.poolLacks("plain text", pass)
+		for _, v := range []*volume{v, restored} {
+			v.leave("a")
+			v.remove()
+		}
+		b.deleteSnapshot(snapshot)
+	}
+	b.isClean()
+	b.driver.end(unix.SIGTERM)
+	if log := b.driver.errOut.String(); strings.Contains(log, pass) || strings.Contains(log, "wrong") {
+		t.Errorf("a passphrase is in the log: %s", log)
+	}
+}
+
+// poolLacks fails the test if a file of the pool has one of the texts.
+func (b *bed) poolLacks(texts ...string) {
+	b.Helper()
+	files, err := filepath.Glob(filepath.Join(b.pool, "*/*"))
+	if err != nil || len(files) == 0 {
+		b.Fatalf("files %q, error %v", files, err)
+	}
+	for _, path := range files {
+		data, err := os.ReadFile(path)
+		b.ok("read", err)
+		for _, text := range texts {
+			if bytes.Contains(data, []byte(text)) {
+				b.Errorf("%s has %q", path, text)
+			}
+		}
+	}
+}

@@ -1,0 +1,57 @@
+package main
+
+import (
+	"maps"
+	"os"
+	"path/filepath"
+	"testing"
+
+	csi "github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
+
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
+)
+
+// An ephemeral volume exists from the first call for a pod to the last, and a failed call
+// leaves nothing.
+func TestKernelEphemeralVolume(t *testing.T) {
+	b := newBed(t, ublktest.OldestAndNewest)
+	b.start()
+	target := filepath.Join(b.dir, "pods", "a", "scratch")
+	publish := func(attributes map[string]string) error {
+		about := map[string]string{"csi.storage.k8s.io/ephemeral": "true", "csi.storage.k8s.io/pod.name": "a"}
+		maps.Copy(about, attributes)
+		_, err := b.node.NodePublishVolume(b.Context(), &csi.NodePublishVolumeRequest{
+			VolumeId: "csi-0123", TargetPath: target, VolumeCapability: mountAccess("", oneWriter), VolumeContext: about,
+		})
+		return err
+	}
+	for key, value := range map[string]string{"size": "lots", "fsType": "vfat", "image": "/etc/passwd"} {
+		b.refused(key, publish(map[string]string{key: value}), codes.InvalidArgument, "volume_context")
+	}
+	b.refused("too large", publish(map[string]string{"size": "1000Ti"}), codes.ResourceExhausted, "")
+	b.isClean()
+
+	// A target that cannot be made is found out when the device exists.
+	b.ok("mkdir", os.MkdirAll(filepath.Dir(target), 0o755))
+	b.put(target, []byte("a file"))
+	if err := publish(map[string]string{"size": "64Mi"}); err == nil {
+		t.Error("a file as target is accepted")
+	}
+	b.ok("remove", os.Remove(target))
+	b.isClean()
+	b.devicesAre(0)
+
+	b.ok("publish", publish(map[string]string{"size": "64Mi", "fsType": "ext4"}))
+	b.ok("publish again", publish(map[string]string{"size": "64Mi", "fsType": "ext4"}))
+	b.refused("publish with another size", publish(map[string]string{"size": "32Mi"}), codes.AlreadyExists, "capacity_range")
+	b.put(filepath.Join(target, "file"), content(7, mib))
+	v := &volume{b: b, id: "csi-0123", name: "scratch"}
+	if total := v.usage("a")[0].GetTotal(); total < 40*mib || total > 64*mib {
+		t.Errorf("it has %d bytes", total)
+	}
+	b.ok("unpublish", v.tryUnpublish("a"))
+	b.ok("unpublish again", v.tryUnpublish("a"))
+	b.devicesAre(0)
+	b.isClean()
+}

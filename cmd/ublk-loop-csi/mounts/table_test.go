@@ -1,0 +1,90 @@
+package mounts
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func TestParse(t *testing.T) {
+	const text = `22 1 0:20 / / rw,relatime shared:1 - rootfs rootfs rw
+30 22 259:3 / /var/lib/a\040b ro,noatime shared:5 master:2 - ext4 /dev/ublkb3 rw
+31 22 0:5 /ublkb1 /dev/block rw - devtmpfs devtmpfs rw
+32 22 259:4 / /var/lib/a\040b rw - xfs /dev/ublkb4 rw
+`
+	table, err := parse(text)
+	if err != nil || len(table) != 4 {
+		t.Fatalf("%+v, error %v", table, err)
+	}
+	if m := table[1]; m.Target != "/var/lib/a b" || !m.ReadOnly || m.MajMin != "259:3" || m.FSType != "ext4" {
+		t.Errorf("%+v", m)
+	}
+	if m := table.At("/var/lib/a b"); m == nil || m.MajMin != "259:4" || m.ReadOnly {
+		t.Errorf("the topmost mount is %+v", m)
+	}
+	if m := table.At("/var/lib"); m != nil {
+		t.Errorf("%+v", m)
+	}
+	if m := table.At("/dev/block"); m == nil || m.Root != "/ublkb1" {
+		t.Errorf("%+v", m)
+	}
+	for _, bad := range []string{"x\n", "22 1 0:20 / /\n", "22 1 0:20 / / rw - \n"} {
+		if _, err := parse(bad); err == nil {
+			t.Errorf("%q is accepted", bad)
+		}
+	}
+}
+
+// Only a disk that is zero at both ends is blank, and an unreadable one is an error.
+func TestIsBlank(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "disk")
+	const size = 4 << 20
+	for at, want := range map[int64]bool{-1: true, 0: false, endBytes - 1: false, 2 << 20: true, size - 1: false, size - endBytes: false} {
+		data := make([]byte, size)
+		if at >= 0 {
+			data[at] = 1
+		}
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if blank, err := IsBlank(f, 0, size); blank != want || err != nil {
+			t.Errorf("a byte at %d: %v, error %v", at, blank, err)
+		}
+		if _, err := IsBlank(f, 0, size+1); err == nil && want {
+			t.Error("a disk that ends too early is no error")
+		}
+		_ = f.Close()
+	}
+}
+
+// A target with data of others stays.
+func TestRemoveTarget(t *testing.T) {
+	dir := t.TempDir()
+	full, empty := filepath.Join(dir, "full"), filepath.Join(dir, "empty")
+	if err := os.WriteFile(full, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := RemoveTarget(full); err == nil {
+		t.Error("a file with data is removed")
+	}
+	if err := RemoveTarget(dir); err == nil {
+		t.Error("a directory with files is removed")
+	}
+	for _, isFile := range []bool{true, false} {
+		if err := MakeTarget(empty, isFile); err != nil {
+			t.Fatal(err)
+		}
+		if err := MakeTarget(empty, isFile); err != nil {
+			t.Errorf("again: %v", err)
+		}
+		for range 2 {
+			if err := RemoveTarget(empty); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}

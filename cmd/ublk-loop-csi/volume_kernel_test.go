@@ -1,0 +1,149 @@
+package main
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	csi "github.com/container-storage-interface/spec/lib/go/csi"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
+
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
+)
+
+const mib = 1 << 20
+
+// A volume with a file system keeps its files, and every call that contradicts an earlier
+// one is refused.
+func TestKernelFileSystemVolume(t *testing.T) {
+	b := newBed(t, ublktest.OldestAndNewest)
+	b.start()
+	v := b.create("../data", 64*mib, mountAccess("", writers, "noatime"))
+	path := v.use("a")
+	data := content(1, 3*mib)
+	b.put(filepath.Join(path, "file"), data)
+
+	b.ok("stage again", v.tryStage())
+	b.ok("publish again", v.tryPublish("a", false, v.access))
+	b.refused("publish read-only at the same target", v.tryPublish("a", true, v.access), codes.AlreadyExists, "target_path")
+	b.refused("publish for one writer", v.tryPublish("b", false, mountAccess("", oneWriter)), codes.FailedPrecondition, "target_path")
+	b.refused("publish as a device", v.tryPublish("b", false, blockAccess(writers)), codes.InvalidArgument, "volume_capability")
+	b.refused("unstage while published", v.tryUnstage(), codes.FailedPrecondition, "volume_id")
+	b.refused("delete while staged", v.tryDelete(), codes.FailedPrecondition, "volume_id")
+	other := *v
+	other.access = mountAccess("ext4", writers)
+	b.refused("stage with another capability", other.tryStage(), codes.AlreadyExists, "volume_capability")
+	other = *v
+	other.name = "elsewhere"
+	b.refused("stage elsewhere", other.tryStage(), codes.FailedPrecondition, "staging_target_path")
+
+	b.ok("publish read-only to another pod", v.tryPublish("b", true, v.access))
+	b.has(filepath.Join(v.target("b"), "file"), data)
+	if err := os.WriteFile(filepath.Join(v.target("b"), "x"), nil, 0o600); !errors.Is(err, unix.EROFS) {
+		t.Errorf("write to the read-only publication: error %v, want EROFS", err)
+	}
+	b.ok("unpublish", v.tryUnpublish("b"))
+	b.ok("unpublish again", v.tryUnpublish("b"))
+	if usage := v.usage("a"); usage[0].GetUsed() < 3*mib || usage[0].GetTotal() < 32*mib || usage[1].GetUnit() != csi.VolumeUsage_INODES {
+		t.Errorf("usage %v", usage)
+	}
+
+	v.leave("a")
+	for _, path := range []string{v.target("a"), v.target("b")} {
+		if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s is left, error %v", path, err)
+		}
+	}
+	b.devicesAre(0)
+	b.has(filepath.Join(v.use("c"), "file"), data)
+	v.leave("c")
+	v.remove()
+	v.remove()
+	b.isClean()
+}
+
+// A block volume has exactly its size, keeps its data, and is read-only if all its pods
+// only read.
+func TestKernelBlockVolume(t *testing.T) {
+	b := newBed(t, ublktest.OldestAndNewest)
+	b.start()
+	v := b.create("block", 48*mib, blockAccess(writers))
+	path := v.use("a")
+	data := content(2, mib)
+	b.put(path, data)
+	if size := v.usage("a")[0].GetTotal(); size != 48*mib || b.sizeOf(path) != size {
+		t.Errorf("the device has %d bytes, the statistics %d", b.sizeOf(path), size)
+	}
+	b.ok("publish read-only", v.tryPublish("b", true, v.access))
+	b.put(path, data) // a pod still writes
+	b.ok("unpublish", v.tryUnpublish("a"))
+	b.ok("publish read-only again", v.tryPublish("b", true, v.access))
+	if f, err := os.OpenFile(v.target("b"), os.O_WRONLY, 0); err == nil {
+		if _, err = f.WriteAt(data, 0); err == nil {
+			err = f.Sync()
+		}
+		_ = f.Close()
+		if err == nil {
+			t.Error("the read-only device can be written to")
+		}
+	}
+	b.has(v.target("b"), data)
+	v.leave("b")
+	v.remove()
+	b.isClean()
+}
+
+// sizeOf returns the size of a device.
+func (b *bed) sizeOf(path string) int64 {
+	b.Helper()
+	f, err := os.Open(path)
+	b.ok("open", err)
+	defer func() { _ = f.Close() }()
+	size, err := f.Seek(0, 2)
+	b.ok("seek", err)
+	return size
+}
+
+// A volume grows while a pod uses it: its image, its device and its file system.
+func TestKernelGrowth(t *testing.T) {
+	b := newBed(t, ublktest.EveryKernel, ublktest.ScratchDisk)
+	b.poolOnXFS()
+	b.start()
+	for _, access := range []*csi.VolumeCapability{mountAccess("ext4", oneWriter), mountAccess("xfs", oneWriter), blockAccess(oneWriter)} {
+		name := "grows-" + access.GetMount().GetFsType()
+		v := b.create(name, 320*mib, access)
+		path := v.use("a")
+		before := v.usage("a")[0].GetTotal()
+		err := v.grow("a", 640*mib)
+		if status := b.updateSize(err); !status {
+			v.leave("a")
+			v.use("a") // with its new size
+		} else {
+			b.ok("grow", err)
+		}
+		if after := v.usage("a")[0].GetTotal(); after < before+256*mib {
+			t.Errorf("%s: %d bytes, before %d", name, after, before)
+		}
+		if access.GetBlock() != nil && b.sizeOf(path) != 640*mib {
+			t.Errorf("the device has %d bytes", b.sizeOf(path))
+		}
+		b.refused("grow beyond the pool", v.grow("a", 1<<50), codes.ResourceExhausted, "capacity_range")
+		v.leave("a")
+		v.remove()
+	}
+	b.isClean()
+}
+
+// updateSize reports whether the kernel can grow a device in use. If it cannot, the driver
+// must say so.
+func (b *bed) updateSize(err error) bool {
+	b.Helper()
+	if err == nil {
+		return true
+	}
+	b.refused("grow", err, codes.FailedPrecondition, "staged again")
+	ublktest.CheckAbility(b, ublktest.UpdateSize, false)
+	return false
+}
