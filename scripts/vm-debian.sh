@@ -6,7 +6,7 @@ set -euo pipefail
 
 here=$(dirname "$(realpath "$0")")
 cache=${UBLK_LOOP_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/ublk-loop}
-packages=systemd-sysv,udev,kmod,e2fsprogs,mount
+packages=systemd-sysv,udev,kmod,e2fsprogs,mount,fdisk
 
 # Print the mirror that this machine's apt uses for Debian.
 debian_mirror() {
