@@ -119,6 +119,9 @@ func (a *app) runAdd(ctx context.Context, opts addOptions) error {
 		return err
 	}
 	defer j.Close()
+	if err := a.load(); err != nil {
+		return report.Name(err, "attach", j.Name)
+	}
 	if err := a.recoverIfWaiting(j); err != nil {
 		return report.Name(err, "attach", j.Name)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/internal/daemon"
+	"github.com/ublk-loop/ublk-loop/internal/modprobe"
 	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/ublk"
@@ -24,6 +25,8 @@ type app struct {
 	// open opens the driver. It returns an error that wraps ublk.ErrNoDriver if the
 	// driver is not loaded.
 	open func() (driver, error)
+	// load loads the driver, unless it is loaded.
+	load func() error
 	// start starts a server in the background. become turns this process into the server,
 	// and returns only an error.
 	start  func(context.Context, *daemon.Job) (daemon.Pending, error)
@@ -61,7 +64,7 @@ type driver interface {
 func newApp() *app {
 	return &app{
 		in: os.Stdin, out: os.Stdout, errOut: os.Stderr,
-		open: openKernel, start: daemon.Start, become: daemon.BecomeSingle, serve: daemon.Serve, oci: replaceWithRuntime,
+		open: openKernel, load: modprobe.Default().Load, start: daemon.Start, become: daemon.BecomeSingle, serve: daemon.Serve, oci: replaceWithRuntime,
 		snapshotter: replaceWithSnapshotter, server: client.New(client.DefaultSocket),
 	}
 }

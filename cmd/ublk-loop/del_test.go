@@ -97,7 +97,7 @@ func TestDelWithoutDriver(t *testing.T) {
 	b.drv = nil
 	b.check(t, []string{"del", "0", "/dev/ublkb1"}, 0, "", "")
 	noDriver := "ublk-loop: error: open /dev/ublk-control: the ublk driver is not loaded\n" +
-		"hint: load it with modprobe ublk_drv (CONFIG_BLK_DEV_UBLK; in Ubuntu it is in linux-modules-extra)\n"
+		"hint: add and serve load it as root, and so does modprobe ublk_drv\n"
 	b.check(t, []string{"del", "disk.img"}, 1, "", noDriver)
 	b.check(t, []string{"del", "--all"}, 1, "", noDriver)
 }

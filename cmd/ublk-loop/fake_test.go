@@ -158,6 +158,7 @@ func newBench() *bench {
 		}
 		return b.drv, nil
 	}
+	b.app.load = func() error { return nil }
 	b.app.start = func(_ context.Context, j *daemon.Job) (daemon.Pending, error) {
 		b.jobs = append(b.jobs, j)
 		if err := b.take(j); err != nil {

@@ -85,7 +85,7 @@ func TestFeaturesErrors(t *testing.T) {
 	b.check(t, []string{"features"}, 1, "", "ublk-loop: error: get features: not supported by this kernel\n")
 	b.drv = nil
 	b.check(t, []string{"features", "--json"}, 1, "", "ublk-loop: error: open /dev/ublk-control: the ublk driver is not loaded\n"+
-		"hint: load it with modprobe ublk_drv (CONFIG_BLK_DEV_UBLK; in Ubuntu it is in linux-modules-extra)\n")
+		"hint: add and serve load it as root, and so does modprobe ublk_drv\n")
 }
 
 func TestBestMode(t *testing.T) {

@@ -46,7 +46,7 @@ func TestListErrors(t *testing.T) {
 	b.check(t, []string{"list"}, 1, "", "ublk-loop: error: input/output error\n")
 	b.drv = nil
 	b.check(t, []string{"list"}, 1, "", "ublk-loop: error: open /dev/ublk-control: the ublk driver is not loaded\n"+
-		"hint: load it with modprobe ublk_drv (CONFIG_BLK_DEV_UBLK; in Ubuntu it is in linux-modules-extra)\n")
+		"hint: add and serve load it as root, and so does modprobe ublk_drv\n")
 }
 
 // list finds a file by its identity, and a removed file by its path.

@@ -68,6 +68,9 @@ func (l *loops) List() ([]client.Device, error) {
 
 // NextID implements losetup.System.
 func (l *loops) NextID() (id uint32, err error) {
+	if err := l.app.load(); err != nil {
+		return 0, err
+	}
 	drv, err := l.app.open()
 	if err != nil {
 		return 0, err
@@ -88,6 +91,9 @@ func (l *loops) Attach(ctx context.Context, path string, cfg loop.Config) (*clie
 	}
 	j := &daemon.Job{Name: file.Name(), File: file, Config: cfg}
 	defer j.Close()
+	if err := l.app.load(); err != nil {
+		return nil, err
+	}
 	signal.Ignore(unix.SIGPIPE)
 	pending, err := l.app.start(ctx, j)
 	if err != nil {

@@ -104,7 +104,7 @@ func TestRecoverErrors(t *testing.T) {
 	b.check(t, []string{"recover"}, 0, "", "")
 	b.drv = nil
 	b.check(t, []string{"recover"}, 1, "", "ublk-loop: error: open /dev/ublk-control: the ublk driver is not loaded\n"+
-		"hint: load it with modprobe ublk_drv (CONFIG_BLK_DEV_UBLK; in Ubuntu it is in linux-modules-extra)\n")
+		"hint: add and serve load it as root, and so does modprobe ublk_drv\n")
 }
 
 // recover FILE recovers all devices of the file, and --log-file names the log of their

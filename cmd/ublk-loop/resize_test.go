@@ -80,5 +80,5 @@ func TestResizeErrors(t *testing.T) {
 		"ublk-loop: error: resize /dev/ublkb2: not supported by this kernel\nhint: what to do\n")
 	b.drv = nil
 	b.check(t, []string{"resize", "0"}, 1, "", "ublk-loop: error: open /dev/ublk-control: the ublk driver is not loaded\n"+
-		"hint: load it with modprobe ublk_drv (CONFIG_BLK_DEV_UBLK; in Ubuntu it is in linux-modules-extra)\n")
+		"hint: add and serve load it as root, and so does modprobe ublk_drv\n")
 }

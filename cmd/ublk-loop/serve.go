@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -19,6 +20,9 @@ func newServeCommand(a *app) *cobra.Command {
 		Args: arguments(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			opts.HasLogFile = cmd.Flags().Changed("log-file")
+			if err := a.load(); err != nil {
+				return fmt.Errorf("serve: %w", err)
+			}
 			return a.serve(opts)
 		},
 	}

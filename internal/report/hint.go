@@ -57,7 +57,7 @@ func hintOn(err error, here host) string {
 	case here.noProc && errors.Is(err, unix.ENOENT):
 		return "mount /proc: mount -t proc proc /proc"
 	case errors.Is(err, ublk.ErrNoDriver):
-		return "load it with modprobe ublk_drv (CONFIG_BLK_DEV_UBLK; in Ubuntu it is in linux-modules-extra)"
+		return "add and serve load it as root, and so does modprobe ublk_drv"
 	case errors.Is(err, loop.ErrInUse):
 		return "unmount it or end the processes that have it open; {force} removes it anyway"
 	case errors.Is(err, loop.ErrForeign):

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -163,17 +164,43 @@ func TestKernelURingDisabled(t *testing.T) {
 	b.nothingSince(before)
 }
 
-// Without the driver, the hint says how to load it, and del finds all devices gone.
+// withoutModule returns a command that runs with a modprobe that does not find the module,
+// on another distribution.
+func (b *bed) withoutModule(release string, args ...string) *exec.Cmd {
+	b.Helper()
+	dir := b.TempDir()
+	b.write(filepath.Join(dir, "os-release"), release, 0o644)
+	b.write(filepath.Join(dir, "modprobe"), "#!/bin/sh\necho 'modprobe: FATAL: Module ublk_drv not found in directory /lib/modules/6.8.0' >&2; exit 1\n", 0o755)
+	script := `mount --bind "$1/modprobe" "$(realpath /sbin/modprobe)" && mount --bind "$1" /etc && shift && exec "$@"`
+	return exec.Command("unshare", append([]string{"--mount", "sh", "-c", script, "sh", dir, b.bin}, args...)...)
+}
+
+// Without the driver, the hint says how to load it, and del finds all devices gone. add,
+// losetup and serve load the driver. If they cannot, the hint names a package.
 func TestKernelNoDriver(t *testing.T) {
 	b := kernelBed(t, ublktest.Own)
 	file := b.image(1 << 20)
 	before := things(t)
 	b.unload()
-	b.run("add", file).fails(t, 1, file, "not loaded", "hint: modprobe ublk_drv")
-	b.run("add", "--foreground", file).fails(t, 1, file, "not loaded", "hint: modprobe ublk_drv")
+	release, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"add", file}, {"add", "--foreground", file}, {"serve"}} {
+		r := b.runCommand(b.withoutModule("ID=mint\nID_LIKE=\"ubuntu debian\"\n", args...))
+		r.fails(t, 1, "not loaded", "Module ublk_drv not found", "hint: apt install linux-modules-extra-"+strings.TrimSpace(string(release)))
+	}
 	b.run("list").fails(t, 1, "/dev/ublk-control", "not loaded", "hint: modprobe ublk_drv")
 	b.run("features").fails(t, 1, "/dev/ublk-control", "not loaded", "hint: modprobe ublk_drv")
 	b.run("del", file).fails(t, 1, "/dev/ublk-control", "not loaded", "hint: modprobe ublk_drv")
 	b.del("0", "/dev/ublkb1")
 	b.nothingSince(before)
+	for _, args := range [][]string{{"add", file}, {"losetup", "-f", file}} {
+		b.ok(args...)
+		b.del(file)
+		b.rmmod()
+	}
+	m := b.serve()
+	b.del(b.add(file).Device)
+	m.stop()
 }

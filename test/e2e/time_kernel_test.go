@@ -64,15 +64,21 @@ func (b *bed) unload() {
 	if err := b.ctl.Close(); err != nil {
 		b.Fatal(err)
 	}
+	b.rmmod()
+	b.Cleanup(func() {
+		if unix.Access("/dev/ublk-control", unix.F_OK) != nil {
+			_ = exec.Command("modprobe", "ublk_drv").Run()
+		}
+	})
+}
+
+// rmmod removes the driver, which no process has open.
+func (b *bed) rmmod() {
+	b.Helper()
 	// The kernel releases a device a moment after the device's end.
 	waitUntil(b, "no reference to ublk_drv", func() bool {
 		count, err := os.ReadFile("/sys/module/ublk_drv/refcnt")
 		return err == nil && strings.TrimSpace(string(count)) == "0"
 	})
 	b.tool("rmmod", "ublk_drv")
-	b.Cleanup(func() {
-		if unix.Access("/dev/ublk-control", unix.F_OK) != nil {
-			_ = exec.Command("modprobe", "ublk_drv").Run()
-		}
-	})
 }
