@@ -55,6 +55,7 @@ install_main() {
 	for name in ublk-runc ublk-crun ublk-losetup mount.ublk-loop; do ln -sf ublk-loop.8.gz "$root/share/man/man8/$name.8.gz"; done
 	completions
 	install -D -m 644 "$source/packaging/ublk-loop/modules-load.conf" "$root/lib/modules-load.d/ublk-loop.conf"
+	install -D -m 644 "$source/packaging/ublk-loop/61-ublk-loop.rules" "$root/lib/udev/rules.d/61-ublk-loop.rules"
 	install -D -m 644 "$source/packaging/ublk-loop/tmpfiles.conf" "$root/lib/tmpfiles.d/ublk-loop.conf"
 	install -D -m 644 "$source/packaging/ublk-loop/udev.rules" "$root/lib/udev/rules.d/61-ublk-loop.rules"
 	units ublk-loop.service ublk-loop.socket ublk-loop-sweep.service ublk-loop-sweep.timer

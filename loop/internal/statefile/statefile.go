@@ -55,6 +55,9 @@ func (r *Record) Write() error {
 	if err := os.MkdirAll(Dir, 0o700); err != nil {
 		return fmt.Errorf("make state directory: %w", err)
 	}
+	if err := r.writeUdev(); err != nil {
+		return err
+	}
 	r.Version = version
 	data, err := json.Marshal(r)
 	if err != nil {
@@ -91,8 +94,11 @@ func parse(data []byte, id uint32) *Record {
 	return &r
 }
 
-// Remove removes the record of a device, and an unfinished write.
+// Remove removes the record of a device, its properties for udev, and unfinished writes.
 func Remove(id uint32) error {
+	if err := removeUdev(id); err != nil {
+		return err
+	}
 	for _, path := range []string{newPath(id), Path(id)} {
 		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("remove state: %w", err)
