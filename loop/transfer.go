@@ -31,7 +31,8 @@ type TransferConfig struct {
 	// none. UUID is the header's UUID.
 	LUKS int
 	UUID string
-	// LUKSOffset is the offset of the header in the file, in bytes.
+	// LUKSOffset is the offset of the volume in the file, in bytes: of its header, unless
+	// that is detached.
 	LUKSOffset uint64
 }
 

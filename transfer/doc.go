@@ -1,5 +1,5 @@
 // Package transfer provides the transforms between a device's sectors and its
-// backing file: xor, and the encryption that dm-crypt calls aes-xts-plain64.
+// backing file: xor, and the encryptions that dm-crypt calls aes-xts-plain64 and aes-xts-plain.
 // Without a transform a device has no Transfer, and its requests call nothing.
 //
 // dm-crypt can open a disk that was written through a Transfer, and a Transfer

@@ -10,10 +10,11 @@ const (
 	None          = "none"
 	XOR           = "xor"
 	AESXTSPlain64 = "aes-xts-plain64" // dm-crypt's spelling
+	AESXTSPlain   = "aes-xts-plain"   // the same with sector numbers of 32 bits
 )
 
 // Names returns the names of all transforms.
-func Names() []string { return []string{None, XOR, AESXTSPlain64} }
+func Names() []string { return []string{None, XOR, AESXTSPlain64, AESXTSPlain} }
 
 // MaxKeyBytes is the length of the longest key of any transform.
 const MaxKeyBytes = 512
@@ -59,7 +60,7 @@ var (
 // New returns the transform with a name other than None. It takes ownership of
 // the key and closes it, also on error.
 //
-// AESXTSPlain64 takes a key of 32 or 64 bytes: two different AES-128 or AES-256
+// AESXTSPlain64 and AESXTSPlain take a key of 32 or 64 bytes: two different AES-128 or AES-256
 // keys of the same length (IEEE 1619). XOR takes a key of 1 to 512 bytes and no
 // options.
 func New(name string, key *Secret, opts Options) (Transfer, error) {
@@ -83,6 +84,8 @@ func newTransfer(name string, key []byte, opts Options) (Transfer, error) {
 		return newXOR(key, opts)
 	case AESXTSPlain64:
 		return newAESXTS(key, opts)
+	case AESXTSPlain:
+		return newAESXTSPlain(key, opts)
 	}
 	return nil, ErrUnknown
 }

@@ -20,7 +20,7 @@ import (
 
 // noTableFlags have no effect on a device of tables.
 var noTableFlags = []string{
-	"offset", "sizelimit", "sector-size", "transfer", "luks", "key-file", "key-fd", "key-description", "strict-key",
+	"offset", "sizelimit", "sector-size", "transfer", "luks", "key-file", "key-fd", "key-description", "strict-key", "keyfile-offset", "keyfile-size", "header",
 	"iv-offset", "iv-large-sectors", "allow-discards",
 }
 

@@ -32,6 +32,9 @@ func (o *keyFlags) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&s.File, "key-file", "", "read the key, or the passphrase of a LUKS volume, from the whole of `FILE` (-: standard\ninput)")
 	f.Var(fdFlag{&s.FD}, "key-fd", "read the key from the open descriptor N, to its end")
 	f.StringVar(&s.Description, "key-description", "", "take the key of type user with the description `TEXT` from the kernel's keyrings")
+	f.Var(sizeFlag{&s.Offset}, "keyfile-offset", "number of bytes before the key in its file or descriptor")
+	f.Var(sizeFlag{&s.Size}, "keyfile-size", "length of the key in its file or descriptor (default: all that follows)")
+	f.StringVar(&s.Header, "header", "", "read the LUKS header from `FILE`, not from the volume")
 	f.BoolVar(&s.Strict, "strict-key", false, "refuse a key file that other users can read, instead of a warning")
 }
 
@@ -50,6 +53,10 @@ func (o *keyFlags) check(cmd *cobra.Command) error {
 	switch {
 	case len(flags) > 1:
 		return report.Usage(fmt.Errorf("--%s and --%s are mutually exclusive", flags[0], flags[1]), helpHint(cmd))
+	case (o.given["keyfile-offset"] || o.given["keyfile-size"]) && !o.given["key-file"] && !o.given["key-fd"]:
+		return report.Usage(errors.New("--keyfile-offset and --keyfile-size need --key-file or --key-fd"), helpHint(cmd))
+	case o.given["header"] && o.source.Header == "":
+		return report.Usage(errors.New("--header: not the path of a file"), helpHint(cmd))
 	case o.source.Strict && (!o.given["key-file"] || o.source.File == "-"):
 		return report.Usage(errors.New("--strict-key needs the path of a file with --key-file"), helpHint(cmd))
 	}

@@ -48,6 +48,8 @@ func (o *transferOptions) check(cmd *cobra.Command, c *loop.TransferConfig) erro
 		return usage("--luks and --transfer", "the header defines the transfer")
 	case o.luks:
 		return o.needless(cipherFlags, "the header defines it")
+	case o.keys.given["header"]:
+		return usage("--header", "it needs --luks")
 	case isNone:
 		return o.needless(slices.Concat(needKey, cipherFlags), "it needs --transfer or --luks")
 	case !o.keys.source.IsGiven():

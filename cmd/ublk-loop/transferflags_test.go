@@ -73,7 +73,7 @@ func TestAddTransferUsage(t *testing.T) {
 		args []string
 		want string
 	}{
-		{[]string{"--transfer", "rot13"}, `--transfer "rot13": not none, xor or aes-xts-plain64`},
+		{[]string{"--transfer", "rot13"}, `--transfer "rot13": not none, xor, aes-xts-plain64 or aes-xts-plain`},
 		{[]string{"--transfer", "xor"}, "--transfer xor: the key is missing: give it with --key-file"},
 		{[]string{"--transfer", "aes-xts-plain64"}, "--transfer aes-xts-plain64: the key is missing: give it with --key-file"},
 		{[]string{"--transfer", "none", "--key-file", key}, "--key-file: it needs --transfer or --luks"},

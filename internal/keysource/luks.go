@@ -30,7 +30,14 @@ func (s *Source) Unlock(file *os.File, c *loop.Config) (*transfer.Secret, []stri
 		return nil, nil, err
 	}
 	defer func() { _ = part.Close() }()
-	header, volume, err := readHeader(part)
+	at := part // where the header is
+	if s.Header != "" {
+		if at, err = openHeader(s.Header); err != nil {
+			return nil, nil, err
+		}
+		defer func() { _ = at.Close() }()
+	}
+	header, volume, err := readHeader(at, part)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -46,7 +53,7 @@ func (s *Source) Unlock(file *os.File, c *loop.Config) (*transfer.Secret, []stri
 	if err != nil {
 		return nil, nil, err
 	}
-	err = header.Unlock(part, pass.Bytes(), luks.Limits{Memory: availableMemory()}, key.Bytes())
+	err = header.Unlock(at, pass.Bytes(), luks.Limits{Memory: availableMemory()}, key.Bytes())
 	debug.FreeOSMemory() // memory of the key derivation, possibly much
 	if err != nil {
 		key.Close()
@@ -56,9 +63,30 @@ func (s *Source) Unlock(file *os.File, c *loop.Config) (*transfer.Secret, []stri
 	return key, warnings, nil
 }
 
-// readHeader reads the header, and checks that its volume is supported.
-func readHeader(part *loop.Part) (*luks.Header, luks.Volume, error) {
-	header, err := luks.Read(part, part.Size())
+// openHeader opens a detached header.
+func openHeader(path string) (*loop.Part, error) {
+	file, err := loop.OpenPath(path)
+	if err != nil {
+		return nil, fmt.Errorf("header: %w", err)
+	}
+	defer func() { _ = file.Close() }()
+	part, err := loop.OpenPart(file, 0, 0)
+	if err != nil {
+		return nil, fmt.Errorf("header: %w", err)
+	}
+	return part, nil
+}
+
+// readHeader reads the header of a part, which may be elsewhere, and checks that its volume is
+// supported.
+func readHeader(at, part *loop.Part) (*luks.Header, luks.Volume, error) {
+	var header *luks.Header
+	var err error
+	if at == part {
+		header, err = luks.Read(part, part.Size())
+	} else {
+		header, err = luks.ReadDetached(at, at.Size(), uint64(part.Size()))
+	}
 	if err != nil {
 		return nil, luks.Volume{}, err
 	}
@@ -75,7 +103,7 @@ func useVolume(v *luks.Volume, c *loop.Config, total uint64) {
 	if c.SizeLimit != 0 || v.Offset+v.Size != total {
 		c.SizeLimit = v.Size
 	}
-	c.Transfer.Name = transfer.AESXTSPlain64
+	c.Transfer.Name = v.Cipher
 	c.Transfer.SectorSize = v.SectorSize
 	c.Transfer.IVOffset = v.IVOffset
 	c.Transfer.LUKS = v.Version
@@ -94,11 +122,15 @@ func explainUnlock(err error, pass []byte) error {
 	return err
 }
 
-// passphrase returns the passphrase of a volume, from the given source or else from the
-// terminal.
+// passphrase returns the passphrase of a volume, from the given source or else from standard
+// input, or from the terminal if standard input is a terminal or nothing.
 func (s *Source) passphrase(name string) (*transfer.Secret, []string, error) {
 	if s.IsGiven() {
 		return s.read(maxPassphraseBytes)
+	}
+	if isStream(os.Stdin) {
+		pass, err := readPassphrase(os.Stdin)
+		return pass, nil, err
 	}
 	pass, err := askPassphrase(fmt.Sprintf("Passphrase for %s: ", report.OneLine(name)))
 	if errors.Is(err, errNoTerminal) {

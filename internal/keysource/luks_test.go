@@ -18,7 +18,7 @@ import (
 )
 
 func TestUseVolume(t *testing.T) {
-	v := luks.Volume{Version: 2, UUID: "u", Offset: 4096, Size: 8192, SectorSize: 512, IVOffset: 8}
+	v := luks.Volume{Version: 2, UUID: "u", Offset: 4096, Size: 8192, SectorSize: 512, IVOffset: 8, Cipher: "aes-xts-plain"}
 	for _, tt := range []struct {
 		offset, limit, total uint64
 		want                 uint64 // expected size limit
@@ -30,7 +30,7 @@ func TestUseVolume(t *testing.T) {
 		c := loop.Config{Offset: tt.offset, SizeLimit: tt.limit}
 		useVolume(&v, &c, tt.total)
 		want := loop.Config{Offset: tt.offset + 4096, SizeLimit: tt.want, Transfer: loop.TransferConfig{
-			Name: "aes-xts-plain64", SectorSize: 512, IVOffset: 8, LUKS: 2, UUID: "u", LUKSOffset: tt.offset,
+			Name: "aes-xts-plain", SectorSize: 512, IVOffset: 8, LUKS: 2, UUID: "u", LUKSOffset: tt.offset,
 		}}
 		if c != want {
 			t.Errorf("%+v: %+v", tt, c)

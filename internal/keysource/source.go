@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -30,6 +31,11 @@ type Source struct {
 	File        string // a path, or "-" for standard input
 	FD          int
 	Description string // description of a key in the kernel's keyrings
+	// Offset is the number of bytes before the key, and Size its length, 0 for all that
+	// follows. They are for a File and an FD.
+	Offset, Size uint64
+	// Header is the path of a detached LUKS header, empty for none.
+	Header string
 	// Strict refuses a key file that other users can read. Without Strict such a file
 	// only causes a warning.
 	Strict bool
@@ -50,10 +56,10 @@ func (s *Source) read(limit int) (key *transfer.Secret, warnings []string, err e
 		key, err = readKeyring(s.Description, limit)
 	case s.Kind == Descriptor:
 		what = fmt.Sprintf("key of descriptor %d", s.FD)
-		key, err = readKeyFD(s.FD, limit)
+		key, err = s.readKeyFD(limit)
 	case s.File == "-":
 		what = "key of standard input"
-		key, err = Read(os.Stdin, limit)
+		key, err = s.readPart(os.Stdin, limit)
 	default:
 		what = "key file " + s.File
 		key, warnings, err = s.readFile(limit)
@@ -80,7 +86,7 @@ func (s *Source) readFile(limit int) (*transfer.Secret, []string, error) {
 	case exposed != "":
 		warnings = []string{fmt.Sprintf("key file %s: %s", s.File, exposed)}
 	}
-	key, err := Read(f, limit)
+	key, err := s.readPart(f, limit)
 	return key, warnings, err
 }
 
@@ -102,15 +108,53 @@ func othersCanRead(f *os.File) (string, error) {
 	return "", nil
 }
 
-func readKeyFD(fd, limit int) (*transfer.Secret, error) {
+func (s *Source) readKeyFD(limit int) (*transfer.Secret, error) {
 	// A duplicate, because Close would otherwise close the caller's descriptor.
-	own, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
+	own, err := unix.FcntlInt(uintptr(s.FD), unix.F_DUPFD_CLOEXEC, 3)
 	if err != nil {
 		return nil, err
 	}
 	f := os.NewFile(uintptr(own), "key")
 	defer func() { _ = f.Close() }()
-	return Read(f, limit)
+	return s.readPart(f, limit)
+}
+
+// readPart reads the part of a file that the source names.
+func (s *Source) readPart(f *os.File, limit int) (*transfer.Secret, error) {
+	if err := skip(f, s.Offset); err != nil {
+		return nil, err
+	}
+	if s.Size == 0 {
+		return Read(f, limit)
+	}
+	if s.Size > uint64(limit) {
+		return nil, fmt.Errorf("%d bytes: more than %d: %w", s.Size, limit, unix.EINVAL)
+	}
+	key, err := Read(io.LimitReader(f, int64(s.Size)), limit)
+	if err == nil && uint64(len(key.Bytes())) < s.Size {
+		err = fmt.Errorf("%d bytes, fewer than %d: %w", len(key.Bytes()), s.Size, unix.EINVAL)
+		key.Close()
+		return nil, err
+	}
+	return key, err
+}
+
+// skip goes forward in a file. It reads what cannot be skipped.
+func skip(f *os.File, n uint64) error {
+	if n == 0 {
+		return nil
+	}
+	if n > math.MaxInt64 {
+		return unix.EINVAL
+	}
+	if _, err := f.Seek(int64(n), io.SeekCurrent); err == nil {
+		return nil
+	}
+	_, err := io.CopyN(io.Discard, f, int64(n))
+	if errors.Is(err, io.EOF) {
+		return nil // nothing follows, as Read finds
+	}
+	return errnoOf(err)
 }
 
 // Read reads a key of at most limit bytes until the end of the file.

@@ -35,6 +35,44 @@ func askPassphrase(prompt string) (*transfer.Secret, error) {
 	return readHidden(tty)
 }
 
+// isStream reports whether a file is a pipe, a socket or a regular file, which a user may have
+// written a passphrase to.
+func isStream(f *os.File) bool {
+	var st unix.Stat_t
+	if unix.Fstat(int(f.Fd()), &st) != nil {
+		return false
+	}
+	kind := st.Mode & unix.S_IFMT
+	return kind == unix.S_IFIFO || kind == unix.S_IFSOCK || kind == unix.S_IFREG
+}
+
+// readPassphrase reads a line, and no byte of the next one. It removes the end of the line.
+func readPassphrase(f io.Reader) (*transfer.Secret, error) {
+	line, err := transfer.NewSecret(maxLine)
+	if err != nil {
+		return nil, err
+	}
+	n := 0
+	for ; n < maxLine; n++ {
+		if _, err = io.ReadFull(f, line.Bytes()[n:n+1]); err != nil || line.Bytes()[n] == '\n' {
+			break
+		}
+	}
+	switch {
+	case n == maxLine:
+		err = fmt.Errorf("more than %d bytes: %w", maxLine, unix.EINVAL)
+	case err != nil && !errors.Is(err, io.EOF):
+		err = errnoOf(err)
+	case n == 0:
+		err = fmt.Errorf("empty: %w", unix.EINVAL)
+	default:
+		line.Truncate(n)
+		return line, nil
+	}
+	line.Close()
+	return nil, fmt.Errorf("passphrase of standard input: %w", err)
+}
+
 // readHidden reads a line from a terminal without echo. It restores the terminal before
 // it returns, also after an interrupt.
 func readHidden(tty *os.File) (*transfer.Secret, error) {

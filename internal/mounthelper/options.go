@@ -69,6 +69,9 @@ var ownOptions = map[string]func(r *request, value string) error{
 	"iv-offset":      func(r *request, v string) error { return r.parseIVOffset(v) },
 	"allow-discards": func(r *request, _ string) error { r.config.Transfer.AllowDiscards = true; return nil },
 	"key-file":       func(r *request, v string) error { return r.takeKey(keysource.Source{Kind: keysource.File, File: v}) },
+	"keyfile-offset": func(r *request, v string) error { return parseSize(v, &r.key.Offset) },
+	"keyfile-size":   func(r *request, v string) error { return parseSize(v, &r.key.Size) },
+	"header":         func(r *request, v string) error { r.key.Header = v; return nil },
 	"key-description": func(r *request, v string) error {
 		return r.takeKey(keysource.Source{Kind: keysource.Keyring, Description: v})
 	},
@@ -118,6 +121,6 @@ func (r *request) takeKey(s keysource.Source) error {
 	if s.File == "-" {
 		return errors.New("not the path of a file")
 	}
-	r.key = s
+	r.key.Kind, r.key.File, r.key.Description = s.Kind, s.File, s.Description
 	return nil
 }

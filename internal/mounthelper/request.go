@@ -96,6 +96,10 @@ func (r *request) checkKey() error {
 	switch {
 	case r.luks && hasTransfer:
 		return errors.New("ublk.luks and ublk.transfer: the header defines the transfer")
+	case r.key.Header != "" && !r.luks:
+		return errors.New("ublk.header needs ublk.luks")
+	case (r.key.Offset != 0 || r.key.Size != 0) && r.key.Kind != keysource.File:
+		return errors.New("ublk.keyfile-offset and ublk.keyfile-size need ublk.key-file")
 	case hasTransfer && !r.key.IsGiven():
 		return errors.New("ublk.transfer needs ublk.key-file or ublk.key-description")
 	case r.key.IsGiven() && !r.luks && !hasTransfer:

@@ -45,7 +45,7 @@ func dmTable(d *client.Device) (string, error) {
 	switch t.Name {
 	case transfer.None, "":
 		target = fmt.Sprintf("linear %s %d", dmBacking(d), d.Offset>>transfer.SectorShift)
-	case transfer.AESXTSPlain64:
+	case transfer.AESXTSPlain64, transfer.AESXTSPlain:
 		target = fmt.Sprintf("crypt %s :%d:user:%s %d %s %d%s", t.Name, t.KeyBytes, dmKeyDescription(d),
 			t.IVOffset, dmBacking(d), d.Offset>>transfer.SectorShift, dmOptions(t))
 	default:

@@ -16,7 +16,7 @@ mke2fs -q -t ext4 -L plainlabel -U 11111111-2222-3333-4444-555555555555 plain.im
 ./ublk-losetup -f --show --loop-ref 'my disk' plain.img
 udevadm settle
 inode=$(stat -c %i plain.img) major=$(stat -c %Hd:%Ld plain.img)
-for link in by-ublk-inode/$major-$inode 'by-ublk-ref/my\\x20disk' by-uuid/11111111-2222-3333-4444-555555555555 by-label/plainlabel; do
+for link in by-ublk-inode/$major-$inode 'by-ublk-ref/my\x20disk' by-uuid/11111111-2222-3333-4444-555555555555 by-label/plainlabel; do
 	test "$(readlink -f "/dev/disk/$link")" = /dev/ublkb0
 done
 test "$(stat -c %a /run/ublk-loop/0.udev)" = 600

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -162,8 +163,12 @@ func TestKernelTransferIsCryptsetupPlain(t *testing.T) {
 	b.tool("modprobe", "dm_crypt")
 	disk := b.testDisk()
 	const size = 256 << 10
+	const wrapped = "4294967288" // the number of a sector starts again at 0 after 8 sectors
 	for name, tt := range map[string]struct{ ours, theirs []string }{
 		"512":                {nil, nil},
+		"plain":              {[]string{"--transfer", "aes-xts-plain", "--iv-offset", wrapped}, []string{"--cipher", "aes-xts-plain", "--skip", wrapped}},
+		"plain64, beyond":    {[]string{"--iv-offset", wrapped}, []string{"--skip", wrapped}},
+		"part of a key file": {[]string{"--keyfile-offset", "100", "--keyfile-size", "64"}, []string{"--keyfile-offset", "100", "--keyfile-size", "64"}},
 		"skip":               {[]string{"--iv-offset", "24"}, []string{"--skip", "24"}},
 		"4096":               {[]string{"--sector-size", "4096"}, []string{"--sector-size", "4096"}},
 		"4096 large sectors": {[]string{"--sector-size", "4096", "--iv-large-sectors"}, []string{"--sector-size", "4096", "--iv-large-sectors"}},
@@ -171,6 +176,9 @@ func TestKernelTransferIsCryptsetupPlain(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			b := b.in(t)
 			file, _ := b.keyFile(64)
+			if slices.Contains(tt.ours, "--keyfile-size") {
+				file, _ = b.keyFile(1000)
+			}
 			ours := append([]string{
 				"--transfer", "aes-xts-plain64", "--key-file", file, "--offset", "1M", "--sizelimit", fmt.Sprint(size), disk,
 			}, tt.ours...)
@@ -347,6 +355,42 @@ func (b *bed) holdsHead(device string, want []byte) {
 	b.del(device)
 }
 
+// A volume's header can be in another file, for add and for recover.
+func TestKernelLUKSDetached(t *testing.T) {
+	b := kernelBed(t, ublktest.ScratchDisk)
+	b.tool("modprobe", "dm_crypt")
+	b.tool("modprobe", "loop")
+	for name, format := range map[string][]string{
+		"LUKS1": {"--type", "luks1", "--pbkdf-force-iterations", "1000"},
+		"LUKS2": {"--type", "luks2", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"},
+		"plain": {"--type", "luks1", "--cipher", "aes-xts-plain", "--pbkdf-force-iterations", "1000"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := b.in(t)
+			path, header := b.image(32<<20), filepath.Join(t.TempDir(), "header")
+			key, _ := b.keyFile(48)
+			b.dm("cryptsetup", append([]string{"luksFormat", "--batch-mode", "--header", header, "--key-file", key, path}, format...)...)
+			add := []string{"--luks", "--header", header, "--key-file", key, path}
+			dev := b.exchange(add, otherWay{
+				open: func() string {
+					b.dm("cryptsetup", "open", "--header", header, "--key-file", key, path, mapped)
+					return "/dev/mapper/" + mapped
+				},
+				close: func() { b.dm("cryptsetup", "close", mapped) },
+			})
+			if dev.Offset != 0 || dev.Size != 32<<20 || dev.Transfer.LUKS == 0 || (dev.Transfer.Name == "aes-xts-plain") != (name == "plain") {
+				t.Errorf("it is %+v", dev)
+			}
+			b.run("add", "--luks", "--key-file", key, path).fails(t, 1, path, "not a LUKS")
+			b.run("add", "--luks", "--header", key, "--key-file", key, path).fails(t, 1, path, "not a LUKS")
+			dev = b.add(append(add, "--on-crash", "reissue")...)
+			b.killServer(dev)
+			b.ok("recover", "--header", header, "--key-file", key, dev.Device)
+			b.del(dev.Device)
+		})
+	}
+}
+
 // Without a key option, add asks for the passphrase on the terminal.
 func TestKernelLUKSPassphrase(t *testing.T) {
 	b := kernelBed(t)
@@ -370,6 +414,16 @@ func TestKernelLUKSPassphrase(t *testing.T) {
 	r := <-done
 	r.succeeds(t)
 	b.del(strings.TrimSpace(r.out))
+
+	// A line of a pipe is a passphrase, too, without its end.
+	piped := b.command("add", "--luks", image)
+	piped.Stdin = strings.NewReader("pass phrase\nanother line\n")
+	r = b.runCommand(piped)
+	r.succeeds(t)
+	b.del(strings.TrimSpace(r.out))
+	piped = b.command("add", "--luks", image)
+	piped.Stdin = strings.NewReader("pass phras\n")
+	b.runCommand(piped).fails(t, 1, image, "wrong passphrase")
 
 	none := b.command("add", "--luks", image)
 	none.SysProcAttr = &syscall.SysProcAttr{Setsid: true}

@@ -1,6 +1,6 @@
 // Package luks reads LUKS1 and LUKS2 headers and unlocks the volume key. It
 // opens no device and writes nothing. It reads from an io.ReaderAt and returns
-// the parameters of an aes-xts-plain64 transfer.
+// the parameters of an aes-xts-plain64 or aes-xts-plain transfer.
 //
 // It follows the LUKS On-Disk Format Specification 1.2.3 ("LUKS1") and the
 // LUKS2 On-Disk Format Specification 1.1.1 ("LUKS2"), and cryptsetup where
@@ -9,10 +9,10 @@
 // # Supported volumes
 //
 // The package opens volumes with one data segment, encrypted as aes-xts-plain64
-// with a key of 256 or 512 bits. A passphrase unlocks the key through pbkdf2,
+// or aes-xts-plain, with a key of 256 or 512 bits. A passphrase unlocks the key through pbkdf2,
 // argon2i or argon2id. The package refuses everything else with an error that
-// names it: other ciphers, integrity, unfinished reencryption, detached headers,
-// unknown requirements. It uses no tokens.
+// names it: other ciphers, integrity, unfinished reencryption, unknown
+// requirements. A detached header needs ReadDetached. It uses no tokens.
 //
 // # Hostile headers
 //

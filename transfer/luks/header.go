@@ -22,10 +22,23 @@ var (
 // A Header is a checked LUKS header with the data to unlock it.
 type Header struct {
 	volume Volume
+	// dataSize is the size of the device with the data, and detached says that this is not
+	// the device with the header.
+	dataSize uint64
+	detached bool
 	// refused says why the volume cannot be opened. If it is set, volume and
 	// slots are incomplete.
 	refused error
 	slots   []keyslot // in the order in which Unlock tries them
+}
+
+// keyslotsLimit returns the end of the space for key material, on a device with the header of
+// size bytes: the start of the data, unless that is elsewhere.
+func (h *Header) keyslotsLimit(size uint64) uint64 {
+	if h.detached {
+		return size
+	}
+	return h.volume.Offset
 }
 
 // Volume returns the header's description of the data. If the volume cannot be
@@ -42,12 +55,21 @@ func (h *Header) Volume() (Volume, error) { return h.volume, h.refused }
 // replaced. To avoid this, a caller that detects formats must look for other
 // formats first.
 func Read(r io.ReaderAt, size int64) (*Header, error) {
+	return (&Header{dataSize: uint64(max(size, 0))}).read(r, size)
+}
+
+// ReadDetached is Read for a header in a device or file of its own, of size bytes. The data is
+// on a device of dataSize bytes, on which Volume.Offset may be 0.
+func ReadDetached(r io.ReaderAt, size int64, dataSize uint64) (*Header, error) {
+	return (&Header{dataSize: dataSize, detached: true}).read(r, size)
+}
+
+func (h *Header) read(r io.ReaderAt, size int64) (*Header, error) {
 	if size < luks1Size {
 		return nil, ErrNotLUKS
 	}
 	start := make([]byte, luks1Size)
 	err := readFull(r, start, 0)
-	h := new(Header)
 	if err == nil && bytes.HasPrefix(start, magicPrimary) && binary.BigEndian.Uint16(start[6:]) == 1 {
 		err = h.readLUKS1(start, uint64(size))
 	} else {

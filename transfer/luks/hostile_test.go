@@ -92,7 +92,7 @@ var hostileLUKS2 = []refusedLUKS2{
 
 	{"cipher serpent-xts-plain64: only aes-xts-plain64", segment0("encryption", "serpent-xts-plain64"), ErrUnsupported},
 	{"cipher aes-cbc-essiv:sha256:", segment0("encryption", "aes-cbc-essiv:sha256"), ErrUnsupported},
-	{"cipher aes-xts-plain:", segment0("encryption", "aes-xts-plain"), ErrUnsupported},
+	{"cipher aes-xts-benbi:", segment0("encryption", "aes-xts-benbi"), ErrUnsupported},
 	{`cipher "\x1b[2J`, segment0("encryption", "\x1b[2J"+strings.Repeat("x", 5000)), ErrUnsupported},
 	{"cipher \"xxx", segment0("encryption", strings.Repeat("x", 5000)), ErrUnsupported},
 	{"segment of type linear", segment0("type", "linear"), ErrUnsupported},

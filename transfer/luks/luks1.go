@@ -38,13 +38,13 @@ func (h *Header) readLUKS1(b []byte, size uint64) error {
 	}
 	v.KeySize = int(keySize)
 	v.Offset = uint64(binary.BigEndian.Uint32(b[104:])) * sector
-	if v.Offset == 0 {
+	if v.Offset == 0 && !h.detached {
 		return fmt.Errorf("detached header: %w", ErrUnsupported)
 	}
-	if err := v.fit(size); err != nil {
+	if err := v.fit(h.dataSize); err != nil {
 		return err
 	}
-	return h.luks1Slots(b, hashSpec)
+	return h.luks1Slots(b, hashSpec, h.keyslotsLimit(size))
 }
 
 // luks1Names reads the strings of the header. It returns the unmodified names
@@ -61,9 +61,9 @@ func (v *Volume) luks1Names(b []byte) (cipher, hashSpec string, err error) {
 	return cipher, text[2], nil
 }
 
-// luks1Slots reads the active keyslots. All of them use one hash and one
-// digest.
-func (h *Header) luks1Slots(b []byte, hashSpec string) error {
+// luks1Slots reads the active keyslots, whose material must end before a limit.
+// All of them use one hash and one digest.
+func (h *Header) luks1Slots(b []byte, hashSpec string, limit uint64) error {
 	hash, err := hashNamed(hashSpec)
 	if err != nil {
 		return err
@@ -98,7 +98,7 @@ func (h *Header) luks1Slots(b []byte, hashSpec string) error {
 		areas[s.id] = s.area
 	}
 	// The header has two sectors; the second is not full.
-	return checkAreas(areas, 2*sector, h.volume.Offset)
+	return checkAreas(areas, 2*sector, limit)
 }
 
 // luks1Slot reads an active keyslot (LUKS1 3.1, figure 2).

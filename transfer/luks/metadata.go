@@ -28,23 +28,26 @@ func (h *Header) readMetadata(c luks2Copy, size uint64) error {
 	if err != nil {
 		return err
 	}
-	keyslotsEnd, err := c.keyslotsEnd(h.volume.Offset)
+	if h.volume.Offset == 0 && !h.detached {
+		return fmt.Errorf("detached header: %w", ErrUnsupported)
+	}
+	keyslotsEnd, err := c.keyslotsEnd(h.keyslotsLimit(size))
 	if err != nil {
 		return err
 	}
 	if err := checkAreas(areas, 2*c.size, keyslotsEnd); err != nil {
 		return err
 	}
-	if err := h.volume.fit(size); err != nil {
+	if err := h.volume.fit(h.dataSize); err != nil {
 		return err
 	}
 	return h.readKeyslots(c.root, segment)
 }
 
 // keyslotsEnd returns the end of the keyslots area. The area begins after both
-// copies of the header and must end before the data at dataOffset (LUKS2 2.3,
-// 3.5).
-func (c luks2Copy) keyslotsEnd(dataOffset uint64) (uint64, error) {
+// copies of the header and must end before the data, or the end of a detached header (LUKS2
+// 2.3, 3.5).
+func (c luks2Copy) keyslotsEnd(limit uint64) (uint64, error) {
 	config := c.root.object("config")
 	jsonSize, keyslotsSize := config.decimal("json_size"), config.decimal("keyslots_size")
 	config.optionalTexts("flags")
@@ -56,10 +59,8 @@ func (c luks2Copy) keyslotsEnd(dataOffset uint64) (uint64, error) {
 		return 0, fmt.Errorf("%w: JSON area of %d bytes in a header of %d", ErrDamaged, jsonSize, c.size)
 	case keyslotsSize > maxKeyslotsSize:
 		return 0, fmt.Errorf("%w: keyslots area of %d bytes", ErrDamaged, keyslotsSize)
-	case dataOffset == 0:
-		return 0, fmt.Errorf("detached header: %w", ErrUnsupported)
-	case dataOffset < start || keyslotsSize > dataOffset-start || keyslotsSize%luks2BinarySize != 0:
-		return 0, fmt.Errorf("%w: keyslots area of %d bytes before data at %d", ErrDamaged, keyslotsSize, dataOffset)
+	case limit < start || keyslotsSize > limit-start || keyslotsSize%luks2BinarySize != 0:
+		return 0, fmt.Errorf("%w: keyslots area of %d bytes before %d", ErrDamaged, keyslotsSize, limit)
 	}
 	return start + keyslotsSize, nil
 }

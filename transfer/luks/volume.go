@@ -2,8 +2,12 @@ package luks
 
 import "fmt"
 
-// cipherXTS is the only supported cipher, for volumes and for keyslots.
-const cipherXTS = "aes-xts-plain64"
+// These are the supported ciphers, for volumes and for keyslots. The second one has sector
+// numbers of 32 bits. Key material has fewer sectors than that, so that both are the same.
+const (
+	cipherXTS   = "aes-xts-plain64"
+	cipherPlain = "aes-xts-plain"
+)
 
 // A Volume is a header's description of the data.
 type Volume struct {
@@ -12,7 +16,7 @@ type Volume struct {
 	// UUID and Label describe the volume to people. LUKS1 has no labels.
 	// Strings that are not safe to print are quoted.
 	UUID, Label string
-	// Cipher is in dm-crypt's notation: aes-xts-plain64.
+	// Cipher is in dm-crypt's notation: aes-xts-plain64 or aes-xts-plain.
 	Cipher string
 	// KeySize is the size of the volume key in bytes, both halves together: 32
 	// or 64.
@@ -34,8 +38,8 @@ type Volume struct {
 
 // checkCipher returns an error unless the cipher is supported.
 func checkCipher(cipher string) error {
-	if cipher != cipherXTS {
-		return fmt.Errorf("cipher %s: only %s: %w", printable(cipher), cipherXTS, ErrUnsupported)
+	if cipher != cipherXTS && cipher != cipherPlain {
+		return fmt.Errorf("cipher %s: only %s and %s: %w", printable(cipher), cipherXTS, cipherPlain, ErrUnsupported)
 	}
 	return nil
 }

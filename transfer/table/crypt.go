@@ -54,7 +54,7 @@ func parseCrypt(w *words) (Target, error) {
 		return nil, err
 	}
 	t := &Crypt{Cipher: w.next(), SectorSize: sectorSize}
-	if t.Cipher != transfer.AESXTSPlain64 {
+	if t.Cipher != transfer.AESXTSPlain64 && t.Cipher != transfer.AESXTSPlain {
 		return nil, badArgument("cipher", t.Cipher, ErrUnsupported)
 	}
 	if err := t.Key.parse(w.nextSecret(), w.opts); err != nil {

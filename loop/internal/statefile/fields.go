@@ -83,7 +83,7 @@ type Status struct {
 
 // Transfer describes how the bytes of a device differ from those of its file.
 type Transfer struct {
-	Name           string `json:"name"`        // none, xor, aes-xts-plain64
+	Name           string `json:"name"`        // none, xor, aes-xts-plain64, aes-xts-plain
 	KeyBytes       int    `json:"key_bytes"`   // length of the key
 	SectorSize     uint32 `json:"sector_size"` // number of bytes that are encrypted as a unit
 	IVOffset       uint64 `json:"iv_offset"`   // in sectors of 512 bytes
@@ -91,7 +91,7 @@ type Transfer struct {
 	AllowDiscards  bool   `json:"allow_discards"`
 	LUKS           int    `json:"luks"` // version of the header, 0 for none
 	UUID           string `json:"luks_uuid"`
-	LUKSOffset     uint64 `json:"luks_offset"` // offset of the header in the file
+	LUKSOffset     uint64 `json:"luks_offset"` // offset in the file of the header, or of the data if the header is detached
 }
 
 // Limits are the queue limits of a device, named as in sysfs (queue/…).
