@@ -30,8 +30,11 @@ type Device struct {
 	// copyReason is Status.CopyReason of a new device.
 	copyReason string
 	closed     atomic.Bool
+	forked     atomic.Pointer[forkedStatus] // what Fork has changed in status; nil for nothing
 	// background waits for goroutines that use b. They end when closed is set.
 	background sync.WaitGroup
+
+	forking sync.Mutex // held by Fork
 
 	asking sync.Mutex // held while ask queries the file
 
@@ -177,7 +180,7 @@ func (d *Device) Path() string { return d.dev.BlockPath() }
 // size. The size comes from the driver, because another process may have changed it
 // (Resize).
 func (d *Device) Status() Status {
-	s := d.status
+	s := d.startStatus()
 	if params, err := d.dev.Params(); err == nil && params.Size != s.Size {
 		s.Size = params.Size
 		s.Table = sizedTable(s.Table, s.Size)

@@ -19,7 +19,7 @@ type DeviceStats struct {
 // Stats returns the device's counters. It takes no lock, and sends no command to the
 // driver.
 func (d *Device) Stats() DeviceStats {
-	s := DeviceStats{Stats: d.dev.Stats(), Device: d.status}
+	s := DeviceStats{Stats: d.dev.Stats(), Device: d.startStatus()}
 	// The disk counts requests that the kernel completes by itself, but no flushes. The
 	// queues count flushes.
 	s.InFlight = max(s.InService, inFlight(d.Path()))

@@ -155,11 +155,16 @@ func openStack(files []*os.File, cfg *Config, passed []Passed, size uint64) (*st
 	if err != nil {
 		return nil, err
 	}
-	return stack.Open(files, tables, &stack.Options{
+	opts := stackOptions(cfg)
+	opts.Passed = passed
+	return stack.Open(files, tables, opts)
+}
+
+func stackOptions(cfg *Config) *stack.Options {
+	return &stack.Options{
 		LockDir: statefile.LockDir, ReadOnly: cfg.ReadOnly, Shared: cfg.Shared, DirectIO: cfg.DirectIO, MaxIOBytes: cfg.MaxIOBytes, Keys: cfg.Key,
-		Passed: passed,
-		Eager:  cfg.OnCrash != "" && cfg.OnCrash != CrashFail,
-	})
+		Eager: cfg.OnCrash != "" && cfg.OnCrash != CrashFail,
+	}
 }
 
 // setSize gives tables a size in bytes.

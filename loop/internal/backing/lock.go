@@ -114,3 +114,15 @@ func (b *Backing) isLockedByOthers() (bool, error) {
 func flock(fd, how int) error {
 	return eintr.Repeat(func() error { return unix.Flock(fd, how|unix.LOCK_NB) })
 }
+
+// Share says that the backing is only read from now on: other servers may read it too.
+func (b *Backing) Share() error {
+	b.ReadOnly = true
+	if !b.IsDisk {
+		_ = flock(b.FD, b.flockMode())
+	}
+	if b.Lock == nil {
+		return nil
+	}
+	return b.Lock.Share(b.Identity)
+}

@@ -8,6 +8,19 @@ import (
 	"github.com/ublk-loop/ublk-loop/transfer/table"
 )
 
+// Format returns the format of the store.
+func (s *Store) Format() table.Format { return s.format }
+
+// IsEmpty reports whether the store has no changes.
+func (s *Store) IsEmpty() bool {
+	for chunk := range s.Index.Len() {
+		if !s.Index.Lookup(chunk).IsNone() {
+			return false
+		}
+	}
+	return true
+}
+
 // IsTransient reports whether the store has no records on disk.
 func (s *Store) IsTransient() bool { return s.format == table.Transient }
 

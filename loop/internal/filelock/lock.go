@@ -97,6 +97,16 @@ func (l *Lock) isFor(passed *os.File) error {
 	return nil
 }
 
+// Share makes an exclusive lock on all of an object a shared one.
+func (l *Lock) Share(object identity.File) error {
+	at := sectorsOf(object, Range{})
+	if err := errors.Join(lock(l.holder, at, Shared), lock(l.rings, at.ofRings(), Shared)); err != nil {
+		return fmt.Errorf("share the lock: %w", err)
+	}
+	l.mode = Shared
+	return nil
+}
+
 // IsHeld reports whether a server, or a ring of one that has ended, has a lock on a part of
 // an object.
 func IsHeld(dir string, object identity.File) (bool, error) {

@@ -3,6 +3,7 @@ package stack
 import (
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
 	"github.com/ublk-loop/ublk-loop/loop/internal/mapping"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
@@ -27,7 +28,13 @@ func (s *Stack) Parts(depth int) int {
 }
 
 // Files returns the value for ublk.Options.Files.
-func (s *Stack) Files() int { return 2*len(s.Backings) + 1 }
+func (s *Stack) Files() int {
+	n := 2*len(s.Backings) + 1
+	if len(s.stores) > 0 {
+		n += 2 * maxForks
+	}
+	return n
+}
 
 // Target answers the requests of a stack.
 type Target struct {
@@ -38,24 +45,15 @@ type Target struct {
 // NewHandler implements ublk.Target.
 func (t *Target) NewHandler(q *ublk.Queue) (ublk.Handler, error) {
 	h := &handler{
-		stack: t.Stack, levels: t.Stack.plan.Levels(), copies: !q.Mode().ZeroCopy(), width: t.Parts,
+		queue: q, stack: t.Stack, levels: t.Stack.plan.Levels(), copies: !q.Mode().ZeroCopy(), width: t.Parts,
 		requests: make([]request, q.Depth()), parts: make([]part, q.Depth()*t.Parts),
 	}
 	for _, b := range t.Stack.Backings {
-		file, err := q.RegisterFile(b.FD)
+		file, err := h.register(b)
 		if err != nil {
 			return nil, err
 		}
-		if b.Direct {
-			file.Block = b.SectorSize
-		}
-		if b.Lock != nil {
-			// A ring outlives its process until its last operation has ended, and the lock with it.
-			if _, err := q.RegisterFile(b.Lock.RingFD()); err != nil {
-				return nil, err
-			}
-		}
-		h.files = append(h.files, backingFile{file, b.IsDisk})
+		h.files = append(h.files, file)
 	}
 	if err := h.makeCopier(q.Depth()); err != nil {
 		return nil, err
@@ -71,6 +69,24 @@ func (t *Target) NewHandler(q *ublk.Queue) (ublk.Handler, error) {
 	return h, err
 }
 
+// register puts a file and its lock in the ring.
+func (h *handler) register(b *backing.Backing) (backingFile, error) {
+	file, err := h.queue.RegisterFile(b.FD)
+	if err != nil {
+		return backingFile{}, err
+	}
+	if b.Direct {
+		file.Block = b.SectorSize
+	}
+	if b.Lock != nil {
+		// A ring outlives its process until its last operation has ended, and the lock with it.
+		if _, err := h.queue.RegisterFile(b.Lock.RingFD()); err != nil {
+			return backingFile{}, err
+		}
+	}
+	return backingFile{file, b.IsDisk}, nil
+}
+
 // backingFile is a file of the stack in the ring.
 type backingFile struct {
 	ublk.File
@@ -79,6 +95,7 @@ type backingFile struct {
 
 // handler serves one queue.
 type handler struct {
+	queue    *ublk.Queue
 	stack    *Stack
 	levels   int           // of layers that transform data; 0 unless copies is set
 	files    []backingFile // by number of the backing

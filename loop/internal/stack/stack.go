@@ -39,8 +39,11 @@ type Options struct {
 	Passed []backing.Passed
 }
 
-// Stack is a stack of tables with its open files and disks. It does not change.
+// Stack is a stack of tables with its open files and disks. It only changes by Growth.Apply,
+// under mu, while the handlers serve no request: they need no lock.
 type Stack struct {
+	mu sync.RWMutex
+
 	// Backings are the files and disks, each once.
 	Backings []*backing.Backing
 	// Size is the size of the device in bytes.
@@ -230,9 +233,16 @@ func (s *Stack) Unlock() {
 	}
 }
 
+// allBackings returns the files and disks for other goroutines than the threads of queues.
+func (s *Stack) allBackings() []*backing.Backing {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.Backings
+}
+
 // Ask is backing.Backing.Ask for each file and disk.
 func (s *Stack) Ask() error {
-	for _, b := range s.Backings {
+	for _, b := range s.allBackings() {
 		if err := b.Ask(); err != nil {
 			return err
 		}
@@ -242,7 +252,7 @@ func (s *Stack) Ask() error {
 
 // DropCache is backing.Backing.DropCache for each file and disk.
 func (s *Stack) DropCache(stop func() bool) {
-	for _, b := range s.Backings {
+	for _, b := range s.allBackings() {
 		b.DropCache(stop)
 	}
 }

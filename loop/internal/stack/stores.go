@@ -134,14 +134,21 @@ func (s *Stack) closeStores() error {
 	return errors.Join(errs...)
 }
 
+// allStores returns the stores for other goroutines than the threads of queues.
+func (s *Stack) allStores() []*cow.Store {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.stores
+}
+
 // IsTransient reports whether the device loses its changes with the process.
 func (s *Stack) IsTransient() bool {
-	return slices.ContainsFunc(s.stores, func(store *cow.Store) bool { return store.IsTransient() })
+	return slices.ContainsFunc(s.allStores(), func(store *cow.Store) bool { return store.IsTransient() })
 }
 
 // Usage returns the use of each store, in the order of the text.
 func (s *Stack) Usage() (list []cow.Usage) {
-	for _, store := range s.stores {
+	for _, store := range s.allStores() {
 		list = append(list, store.Usage())
 	}
 	return list
@@ -150,7 +157,7 @@ func (s *Stack) Usage() (list []cow.Usage) {
 // Save makes the stores durable while the device keeps its requests, so that another process
 // can open them. It returns an error that wraps errors.ErrUnsupported for a transient store.
 func (s *Stack) Save() error {
-	for _, store := range s.stores {
+	for _, store := range s.allStores() {
 		if err := store.Save(); err != nil {
 			return err
 		}

@@ -1,0 +1,121 @@
+package loop
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/loop/internal/stack"
+	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
+)
+
+// forkedStatus is what a fork changes in the status of a device.
+type forkedStatus struct {
+	table string
+	files []StatusFile
+}
+
+// startStatus returns the status of the device at its start, or since its last fork.
+func (d *Device) startStatus() Status {
+	s := d.status
+	if f := d.forked.Load(); f != nil {
+		s.Table, s.Files = f.table, f.files
+	}
+	return s
+}
+
+// forkPatience is how long a fork waits for requests in flight.
+const forkPatience = 10 * time.Second
+
+// Fork makes a device go on over a new store above its store, which is frozen: from then on it
+// is only read. The new store is empty and has the same chunk size; file is from OpenTableDevice.
+// Requests wait while the device changes over, for pause. The time does not depend on what the
+// stores contain.
+//
+// Fork returns an error that wraps errors.ErrUnsupported for a device whose last table is not a
+// persistent snapshot, and ETIMEDOUT if a request has no result in time. After an error with a
+// pause of 0 the device goes on as before; otherwise only the mark in the old store is missing.
+func (d *Device) Fork(file *os.File) (pause time.Duration, err error) {
+	d.forking.Lock()
+	defer d.forking.Unlock()
+	if d.stack == nil {
+		return 0, fmt.Errorf("fork of a device of one file: %w", errors.ErrUnsupported)
+	}
+	lock, err := statefile.Acquire(d.ID())
+	if err != nil {
+		return 0, err
+	}
+	defer lock.Release()
+	saved, err := readState(d.ID())
+	if err != nil {
+		return 0, err
+	}
+	if saved == nil {
+		return 0, fmt.Errorf("fork %s: its state is lost: %w", d.Path(), unix.ENOENT)
+	}
+	return d.fork(saved, file)
+}
+
+func (d *Device) fork(saved *state, file *os.File) (pause time.Duration, err error) {
+	text, err := onTop(saved.Config.Table, file.Name())
+	if err != nil {
+		return 0, err
+	}
+	tables, err := stack.Parse([]byte(text), false)
+	if err != nil {
+		return 0, err
+	}
+	growth, err := d.stack.Grow(tables, file, stackOptions(&saved.Config))
+	if err != nil {
+		return 0, err
+	}
+	if err = d.dev.OnThreads(growth.Register); err == nil {
+		err = d.stack.Save() // so that little is left to save in the pause
+	}
+	if err == nil {
+		saved.Config.Table = text
+		saved.Files = append(saved.Files, stateFile{file.Name(), growth.Identity()})
+		pause, err = d.changeOver(saved, growth)
+	}
+	if err != nil {
+		return pause, errors.Join(err, growth.Close())
+	}
+	return pause, growth.Freeze()
+}
+
+// changeOver makes the device serve the snapshot while its queues keep all requests.
+func (d *Device) changeOver(saved *state, growth *stack.Growth) (pause time.Duration, err error) {
+	begun := time.Now()
+	resume, err := d.dev.Hold(forkPatience)
+	if err != nil {
+		return 0, err
+	}
+	defer func() {
+		resume()
+		pause = time.Since(begun)
+	}()
+	if err := d.stack.Save(); err != nil {
+		return 0, err
+	}
+	// The state comes before the first write to the new store: a server that recovers the
+	// device finds this write.
+	if err := saved.write(); err != nil {
+		return 0, err
+	}
+	growth.Apply()
+	d.forked.Store(&forkedStatus{saved.Config.Table, statusFiles(saved.Files)})
+	return 0, nil
+}
+
+// onTop returns the text of tables with a snapshot on top.
+func onTop(text, store string) (string, error) {
+	tables, err := stack.Parse([]byte(text), false)
+	if err != nil {
+		return "", err
+	}
+	defer tables.Close()
+	return tables.OnTop(store)
+}

@@ -1,0 +1,143 @@
+package stack
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/identity"
+	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
+	"github.com/ublk-loop/ublk-loop/loop/internal/cow"
+	"github.com/ublk-loop/ublk-loop/loop/internal/mapping"
+	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
+	"github.com/ublk-loop/ublk-loop/transfer/table"
+	"github.com/ublk-loop/ublk-loop/ublk"
+)
+
+// maxForks is the number of stores that a stack can get while it serves a device.
+const maxForks = 32
+
+// Growth is a snapshot on top of a stack that serves a device. The order of calls is Grow,
+// Register for each handler, Apply while no request is served, and Freeze; or Close instead of
+// Apply.
+type Growth struct {
+	stack   *Stack
+	tables  *table.Stack
+	backing *backing.Backing
+	store   *cow.Store
+	plan    *mapping.Plan
+	below   int // the backing with the store that is only read afterwards
+	lockDir string
+}
+
+// Grow opens the store of a snapshot on top of the stack. tables are from table.Stack.OnTop.
+func (s *Stack) Grow(tables *table.Stack, file *os.File, o *Options) (*Growth, error) {
+	if len(s.layers) > 0 || s.ReadOnly || len(s.stores) == 0 {
+		return nil, fmt.Errorf("a snapshot on top of it: %w", errors.ErrUnsupported)
+	}
+	g := &Growth{stack: s, tables: tables, below: -1, lockDir: o.LockDir}
+	for i, store := range s.storeOf {
+		if store != nil {
+			g.below = i
+		}
+	}
+	top := s.stores[len(s.stores)-1]
+	if g.below < 0 || s.storeOf[g.below] != top || top.Usage().State != "" {
+		return nil, fmt.Errorf("its store cannot be written to: %w", unix.EIO)
+	}
+	if err := g.open(file, o, top); err != nil {
+		return nil, errors.Join(err, g.Close())
+	}
+	return g, nil
+}
+
+// open opens the file and the store, and makes the plan.
+func (g *Growth) open(file *os.File, o *Options, top *cow.Store) error {
+	s := g.stack
+	var err error
+	if g.backing, err = s.open(file, false, o); err != nil {
+		return err
+	}
+	for _, b := range s.Backings {
+		if b.Identity.Is(g.backing.Identity) {
+			return fmt.Errorf("%s is a part of the device: %w", b.Path, unix.EINVAL)
+		}
+	}
+	g.store, err = cow.Open(g.backing.File, &cow.Options{
+		Format: top.Format(), ChunkBytes: top.Layout.ChunkSize(), OriginSize: s.Size, Block: g.backing.SectorSize, Eager: s.eager,
+	})
+	if err != nil {
+		return fmt.Errorf("store %s: %w", g.backing.Path, err)
+	}
+	switch {
+	case g.store.Layout != top.Layout:
+		return fmt.Errorf("store %s: chunks of %d bytes, the device has %d: %w", g.backing.Path, g.store.Layout.ChunkSize(), top.Layout.ChunkSize(), unix.EINVAL)
+	case !g.store.IsEmpty():
+		return fmt.Errorf("store %s: has changes already: %w", g.backing.Path, unix.EINVAL)
+	}
+	var stores []mapping.Store
+	for _, store := range append(s.stores[:len(s.stores):len(s.stores)], g.store) {
+		stores = append(stores, store.Store)
+	}
+	g.plan, err = mapping.New(g.tables, stores)
+	return err
+}
+
+// Identity returns the identity of the store's file or disk.
+func (g *Growth) Identity() identity.File { return g.backing.Identity }
+
+// Register adds the file to a handler of the stack, on its thread.
+func (g *Growth) Register(of ublk.Handler) error {
+	h, ok := of.(*handler)
+	if !ok {
+		return fmt.Errorf("a handler of another stack: %w", unix.EINVAL)
+	}
+	file, err := h.register(g.backing)
+	if err == nil {
+		h.files = append(h.files[:len(g.stack.Backings)], file)
+	}
+	return err
+}
+
+// Apply makes the stack serve the snapshot. No request is served, and the threads of the queues
+// see the change because they take part in the end of that.
+func (g *Growth) Apply() {
+	s := g.stack
+	number := len(s.Backings)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.Backings = append(s.Backings[:number:number], g.backing)
+	s.backingOf = append(s.backingOf[:len(s.backingOf):len(s.backingOf)], number)
+	s.stores = append(s.stores[:len(s.stores):len(s.stores)], g.store)
+	s.storeOf = make([]*cow.Store, number+1)
+	s.storeOf[number] = g.store
+	s.tables, s.plan, s.flush = g.tables, g.plan, []int{number}
+	g.backing, g.store = nil, nil
+}
+
+// Freeze says in the old store that it is only read from now on, and shares its lock.
+func (g *Growth) Freeze() error {
+	s := g.stack
+	old, store := s.Backings[g.below], s.stores[len(s.stores)-1]
+	var by snapshot.UUID
+	if label := store.Label(); label != nil {
+		by = label.UUID
+	}
+	err := cow.Freeze(g.lockDir, old.File, by)
+	return errors.Join(err, old.Share())
+}
+
+// Close closes what Apply has not taken.
+func (g *Growth) Close() error {
+	var errs []error
+	if g.store != nil {
+		errs = append(errs, g.store.Close())
+	}
+	if g.backing != nil {
+		errs = append(errs, g.backing.Close())
+	}
+	g.store, g.backing = nil, nil
+	return errors.Join(errs...)
+}

@@ -1,0 +1,33 @@
+package table
+
+import (
+	"errors"
+	"testing"
+)
+
+// A snapshot on top has the format and chunk of the last one, which becomes read-only.
+func TestOnTop(t *testing.T) {
+	const one = "layer1,,,ro,0 64 snapshot /a /b PO 8 1 discard_zeroes_cow;" +
+		"layer2,,,rw,0 64 snapshot /dev/mapper/layer1 /c PO 8 1 discard_zeroes_cow"
+	for text, want := range map[string]string{
+		"0 64 snapshot /a /b PO 8 1 discard_zeroes_cow": one,
+		one: one[:len(one)-len("rw,0 64 snapshot /dev/mapper/layer1 /c PO 8 1 discard_zeroes_cow")] +
+			"ro,0 64 snapshot /dev/mapper/layer1 /c PO 8 1 discard_zeroes_cow;layer3,,,rw,0 64 snapshot /dev/mapper/layer2 /c PO 8 1 discard_zeroes_cow",
+		"top,u,3,rw,0 64 snapshot /a /b P 8": "top,u,3,ro,0 64 snapshot /a /b P 8;layer1,,,rw,0 64 snapshot /dev/mapper/top /c P 8",
+		"0 64 snapshot /a /b N 8":            "",
+		"0 64 linear /a 0":                   "",
+		"0 64 snapshot /a /b P 8\n64 8 zero": "",
+	} {
+		s, err := Parse([]byte(text), Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := s.OnTop("/c")
+		if got != want || (err == nil) != (want != "") || err != nil && !errors.Is(err, ErrUnsupported) {
+			t.Errorf("%s:\n got %s, %v\nwant %s", text, got, err, want)
+		}
+		if s.Text() != text && s.Text() != text+"\n" && err == nil {
+			t.Errorf("%s has become %s", text, s.Text())
+		}
+	}
+}
