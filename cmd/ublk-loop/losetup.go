@@ -137,7 +137,11 @@ func (l *loops) Resize(d *client.Device) error {
 		return err
 	}
 	defer func() { _ = drv.Close() }()
-	return drv.Resize(d.ID, loop.ResizeOptions{DiskSequence: &d.DiskSequence})
+	err = drv.Resize(d.ID, loop.ResizeOptions{DiskSequence: &d.DiskSequence})
+	if errors.Is(err, ublk.ErrNotSupported) {
+		err = fmt.Errorf("%w: %w", err, unix.EOPNOTSUPP)
+	}
+	return err
 }
 
 // Hint implements losetup.System.

@@ -10,7 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
 // fakeLifetimes is a server that clears and keeps devices.
@@ -60,6 +62,8 @@ func TestLosetup(t *testing.T) {
 	b.drv.refuse = map[uint32]error{1: loop.ErrInUse, 3: unix.EIO}
 	b.check(t, []string{"losetup", "-d", "ublkb1"}, 0, "", "")
 	b.check(t, []string{"losetup", "-d", "ublkb3"}, 1, "", "losetup: /dev/ublkb3: detach failed: Input/output error\n")
+	b.drv.refuse[3] = hint.Add(ublk.ErrNotSupported, "wait")
+	b.check(t, []string{"losetup", "-c", "ublkb3"}, 1, "", "losetup: /dev/ublkb3: set capacity failed: Operation not supported\nhint: wait\n")
 	server.err = client.ErrNoServer
 	busy := "losetup: /dev/ublkb1: detach failed: Device or resource busy\nhint: unmount it first; only ublk-loop serve removes devices when their last user has gone\n"
 	b.check(t, []string{"losetup", "-d", "ublkb1"}, 1, "", busy)

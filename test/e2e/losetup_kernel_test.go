@@ -224,7 +224,7 @@ func TestKernelLosetupColumns(t *testing.T) {
 
 // -c gives a device the size of its file, without the part of a sector at the end.
 func TestKernelLosetupSetCapacity(t *testing.T) {
-	b := kernelBed(t)
+	b := kernelBed(t, ublktest.EveryKernel)
 	losetup, image := b.losetup(), b.image(1<<20+100)
 	got := b.says(losetup, "-f", "--show", image)
 	if want := "/dev/ublkb0\nlosetup: " + image + ": Warning: file does not end on a 512-byte sector boundary; the remaining end of the file will be ignored.\nstatus 0\n"; got != want {
