@@ -44,6 +44,9 @@ type Device struct {
 	Depth      int    `json:"depth"`
 
 	Transfer Transfer `json:"transfer"`
+	// Verity is "V" for a device with the target verity, "C" after the first wrong block, and
+	// empty for other devices.
+	Verity string `json:"verity,omitempty"`
 
 	Limits Limits `json:"limits"`
 }

@@ -9,13 +9,15 @@ type Stats struct {
 
 // DeviceStats has the counters of a device since its server has served it.
 type DeviceStats struct {
-	ID        uint32    `json:"id"`
-	Device    string    `json:"device"`
-	File      string    `json:"file"`
-	InFlight  int       `json:"in_flight"`
-	Retries   uint64    `json:"retries"`
-	Fallbacks uint64    `json:"fallbacks"`
-	Ops       []OpStats `json:"ops"`
+	ID        uint32 `json:"id"`
+	Device    string `json:"device"`
+	File      string `json:"file"`
+	InFlight  int    `json:"in_flight"`
+	Retries   uint64 `json:"retries"`
+	Fallbacks uint64 `json:"fallbacks"`
+	// CorruptBlocks is the number of wrong blocks that the target verity has found.
+	CorruptBlocks uint64    `json:"corrupt_blocks,omitempty"`
+	Ops           []OpStats `json:"ops"`
 }
 
 // OpStats has the counters of one operation of a device.

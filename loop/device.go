@@ -35,6 +35,8 @@ type Device struct {
 	background sync.WaitGroup
 
 	forking sync.Mutex // held by Fork
+	// corrupted receives texts about wrong blocks of verity; nil without verity.
+	corrupted chan string
 
 	asking sync.Mutex // held while ask queries the file
 
@@ -184,6 +186,9 @@ func (d *Device) Status() Status {
 	if params, err := d.dev.Params(); err == nil && params.Size != s.Size {
 		s.Size = params.Size
 		s.Table = sizedTable(s.Table, s.Size)
+	}
+	if d.stack != nil && d.stack.Corruptions() > 0 {
+		s.Verity = VerityCorrupt
 	}
 	s.State = ublk.StateLive.String()
 	s.MajMin, s.DiskSequence = blockNumber(s.ID), blockSequence(s.ID)

@@ -1,6 +1,11 @@
 package loop
 
-import "time"
+import (
+	"fmt"
+	"time"
+
+	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
+)
 
 // Events receives the events of a Server's devices. Several goroutines call it. It must
 // not call the Server.
@@ -12,6 +17,9 @@ type Events interface {
 	// Slow reports that an operation on a device has taken ten seconds, and is still
 	// running.
 	Slow(device, what string)
+	// Corrupted reports a block of a device that the target verity has found to be wrong. The
+	// first hundred are reported.
+	Corrupted(s Status, what string)
 	// Failed reports that a thread of several devices has failed. The devices hang until
 	// this process ends, which it should do at once.
 	Failed(err error)
@@ -19,10 +27,11 @@ type Events interface {
 
 type noEvents struct{}
 
-func (noEvents) Serving(Status, bool) {}
-func (noEvents) Ended(Status, error)  {}
-func (noEvents) Slow(_, _ string)     {}
-func (noEvents) Failed(error)         {}
+func (noEvents) Serving(Status, bool)     {}
+func (noEvents) Ended(Status, error)      {}
+func (noEvents) Slow(_, _ string)         {}
+func (noEvents) Corrupted(Status, string) {}
+func (noEvents) Failed(error)             {}
 
 // slowAfter is the duration after which an operation is reported as slow.
 const slowAfter = 10 * time.Second
@@ -32,4 +41,53 @@ const slowAfter = 10 * time.Second
 func (s *Server) guard(device, what string) (done func()) {
 	timer := time.AfterFunc(slowAfter, func() { s.opts.Events.Slow(device, what) })
 	return func() { timer.Stop() }
+}
+
+// Corrupted returns a channel that receives a line about each of the first hundred wrong blocks
+// that the target verity has found. It is nil without verity.
+func (d *Device) Corrupted() <-chan string { return d.corrupted }
+
+// watchCorruption records the first wrong block of verity in the state, and passes the texts
+// on, until the device ends.
+func (d *Device) watchCorruption() {
+	if !d.stack.Checks() {
+		return
+	}
+	reports := d.stack.CorruptionReports()
+	d.corrupted = make(chan string, cap(reports))
+	go func() {
+		for first := true; ; first = false {
+			select {
+			case c := <-reports:
+				text := c.String()
+				if err := d.recordCorruption(first); err != nil {
+					text += fmt.Sprintf(" (list does not show that: %v)", err)
+				}
+				d.corrupted <- text // which has room for all reports
+			case <-d.Done():
+				return
+			}
+		}
+	}()
+}
+
+// recordCorruption makes list show that the device is corrupt.
+func (d *Device) recordCorruption(first bool) error {
+	if !first {
+		return nil
+	}
+	lock, err := statefile.Acquire(d.ID())
+	if err != nil {
+		return err
+	}
+	defer lock.Release()
+	if _, err := d.now(); err != nil {
+		return err
+	}
+	saved, err := readState(d.ID())
+	if err != nil || saved == nil {
+		return err
+	}
+	saved.Status.Verity = VerityCorrupt
+	return saved.write()
 }

@@ -165,7 +165,14 @@ func (s *Server) enter(d *served, status Status, recovered bool) bool {
 
 // watch owns a device, and removes it when it ends.
 func (s *Server) watch(d *served, status Status) {
-	<-d.dev.Done()
+	for ended := false; !ended; {
+		select {
+		case what := <-d.dev.Corrupted():
+			s.opts.Events.Corrupted(status, what)
+		case <-d.dev.Done():
+			ended = true
+		}
+	}
 	d.err = errors.Join(d.dev.Err(), d.dev.Close())
 	s.drop(d, status.ID)
 	s.opts.Events.Ended(status, d.err)

@@ -110,7 +110,7 @@ func recordStatus(s *Status) *statefile.Status {
 		Size: s.Size, Offset: s.Offset, SizeLimit: s.SizeLimit,
 		ReadOnly: s.ReadOnly, DirectIO: s.DirectIO, BufferMode: s.BufferMode, CopyReason: s.CopyReason,
 		PartScan: s.PartScan, Autoclear: s.Autoclear, OnCrash: s.OnCrash, Queues: s.Queues, Depth: s.Depth,
-		Transfer: statefile.Transfer(s.Transfer), Limits: statefile.Limits(s.Limits),
+		Transfer: statefile.Transfer(s.Transfer), Verity: s.Verity, Limits: statefile.Limits(s.Limits),
 	}
 }
 
@@ -121,7 +121,7 @@ func statusFrom(s *statefile.Status) *Status {
 		Size: s.Size, Offset: s.Offset, SizeLimit: s.SizeLimit,
 		ReadOnly: s.ReadOnly, DirectIO: s.DirectIO, BufferMode: s.BufferMode, CopyReason: s.CopyReason,
 		PartScan: s.PartScan, Autoclear: s.Autoclear, OnCrash: s.OnCrash, Queues: s.Queues, Depth: s.Depth,
-		Transfer: TransferConfig(s.Transfer), Limits: Limits(s.Limits),
+		Transfer: TransferConfig(s.Transfer), Verity: s.Verity, Limits: Limits(s.Limits),
 	}
 }
 

@@ -14,6 +14,9 @@ type DeviceStats struct {
 	Device Status // at its start
 	// InFlight is the number of requests in flight.
 	InFlight int
+	// CorruptBlocks is the number of wrong blocks that the target verity has found. A block
+	// counts each time.
+	CorruptBlocks uint64
 }
 
 // Stats returns the device's counters. It takes no lock, and sends no command to the
@@ -22,6 +25,9 @@ func (d *Device) Stats() DeviceStats {
 	s := DeviceStats{Stats: d.dev.Stats(), Device: d.startStatus()}
 	// The disk counts requests that the kernel completes by itself, but no flushes. The
 	// queues count flushes.
+	if d.stack != nil {
+		s.CorruptBlocks = d.stack.Corruptions()
+	}
 	s.InFlight = max(s.InService, inFlight(d.Path()))
 	return s
 }

@@ -45,9 +45,19 @@ type Status struct {
 	Depth      int
 
 	Transfer TransferConfig
+	// Verity is VerityValid or VerityCorrupt for a device with the target verity, and empty for
+	// others.
+	Verity string
 
 	Limits Limits
 }
+
+// These are the values of Status.Verity, as dmsetup status has them. A device stays corrupt
+// after the first wrong block.
+const (
+	VerityValid   = "V"
+	VerityCorrupt = "C"
+)
 
 // StatusFile is a file or disk below the tables of a device.
 type StatusFile struct {

@@ -108,6 +108,7 @@ func attachTableOn(ctl *ublk.Control, files []*os.File, cfg Config, shared *thre
 	if err != nil {
 		return nil, errors.Join(err, d.remove())
 	}
+	d.watchCorruption()
 	d.background.Go(func() { s.DropCache(d.closed.Load) })
 	return d, nil
 }
@@ -192,6 +193,9 @@ func sizedTable(text string, size uint64) string {
 func (d *Device) describeStack(s *Status, cfg *Config) {
 	s.Size, s.ReadOnly, s.DirectIO = d.stack.Size, d.stack.ReadOnly, d.stack.Direct()
 	s.Transfer.Name = transfer.None
+	if d.stack.Checks() {
+		s.Verity = VerityValid
+	}
 	s.Table, s.Files = cfg.Table, statusFiles(stackFiles(d.stack))
 }
 

@@ -31,6 +31,7 @@ runc               runc
 crun               crun
 dmsetup            dmsetup
 cryptsetup         cryptsetup-bin
+veritysetup        cryptsetup-bin
 strace             strace
 blktrace           blktrace
 openssl            openssl

@@ -16,7 +16,7 @@ tools=(
 	mount umount mountpoint findmnt losetup lsblk blkid blockdev blkdiscard blkzone fallocate flock lsof
 	nsenter prlimit setpriv sfdisk taskset unshare wipefs
 	kmod depmod insmod lsmod modinfo modprobe rmmod
-	fio strace blktrace blkparse dmsetup cryptsetup curl systemctl /lib/systemd/systemd
+	fio strace blktrace blkparse dmsetup cryptsetup veritysetup curl systemctl /lib/systemd/systemd
 	mke2fs mkfs.ext4 e2fsck fsck.ext4 resize2fs tune2fs dumpe2fs debugfs
 	mkfs.xfs xfs_growfs xfs_repair xfs_db xfs_io mkfs.btrfs btrfs mkfs.erofs mksquashfs
 	runc crun

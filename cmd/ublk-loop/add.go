@@ -26,6 +26,7 @@ type addOptions struct {
 	cow        cowfile.TableOptions
 	config     loop.Config
 	transfer   transferOptions
+	verity     verityOptions
 	autoclear  time.Duration
 	standalone bool
 	foreground bool
@@ -42,7 +43,8 @@ func newAddCommand(a *app) *cobra.Command {
 		Long: "Attach a file, a partition or a disk, and print the path of its device. The device can\n" +
 			"be opened when add returns. A process in the background serves it until del.\n\n" +
 			"With --cow the changes of the device go to another file.\n" +
-			"With --table the device is what a device-mapper table makes of files and disks.",
+			"With --table the device is what a device-mapper table makes of files and disks.\n" +
+			"With --root-hash each block of an image is checked when it is read.",
 		Args: arguments(0, 1, "FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := opts.checkObject(cmd, args); err != nil {
@@ -50,6 +52,9 @@ func newAddCommand(a *app) *cobra.Command {
 			}
 			opts.hasLogFile = cmd.Flags().Changed("log-file")
 			if err := opts.checkAutoclear(cmd); err != nil {
+				return err
+			}
+			if err := opts.verity.check(cmd); err != nil {
 				return err
 			}
 			if err := opts.transfer.check(cmd, &opts.config.Transfer); err != nil {
@@ -91,6 +96,7 @@ func (o *addOptions) addFlags(cmd *cobra.Command) {
 	f.Var(limitedSizeFlag{&c.MaxIOBytes, page, maxIO, page}, "max-io", "size of the largest request (default: the disk's, but at most 256K without\nzero copy)")
 	f.Var(switchFlag{&c.ZeroCopy}, "zero-copy", "use the pages of requests in place: auto (if possible and safe), on\n(fail if not possible), off. On is a risk over a disk that verifies\nchecksums: data that changes while it is written may become unreadable")
 	o.transfer.addFlags(f, &c.Transfer)
+	o.verity.addFlags(f)
 	f.Var(onCrashFlag{&c.OnCrash}, "on-crash", "when the server is killed: remove the disk (fail, the default), or keep it for\nrecover, and fail (requeue) or repeat (reissue) the requests that the server had")
 	f.BoolVar(&c.Shared, "shared", false, "attach a file that another process uses")
 	f.DurationVar(&o.autoclear, "autoclear", 0, "remove the device when it is no longer in use, but not within the first `TIME`\n(needs serve)")
@@ -179,6 +185,9 @@ func (a *app) keepOncePrinted(pending daemon.Pending, j *daemon.Job) error {
 func (o *addOptions) job() (*daemon.Job, error) {
 	if o.hasTable {
 		return o.tableJob()
+	}
+	if o.verity.RootHash != "" {
+		return o.verityJob()
 	}
 	file, err := o.open()
 	if err != nil {

@@ -31,6 +31,7 @@ var deviceMetrics = []struct {
 	{"ublk_loop_requests_in_flight", "gauge", "Requests in flight.", func(d *loop.DeviceStats) uint64 { return uint64(d.InFlight) }},
 	{"ublk_loop_retries_total", "counter", "Operations on the file that were repeated.", func(d *loop.DeviceStats) uint64 { return d.Retries }},
 	{"ublk_loop_register_fallbacks_total", "counter", "Requests whose pages the driver could not register without a command.", func(d *loop.DeviceStats) uint64 { return d.Fallbacks }},
+	{"ublk_loop_verity_corrupt_blocks_total", "counter", "Wrong blocks that the target verity has found.", func(d *loop.DeviceStats) uint64 { return d.CorruptBlocks }},
 }
 
 // writeMetrics writes the metrics of the server and of its devices.

@@ -41,7 +41,7 @@ func statsOf(devices []loop.DeviceStats) client.Stats {
 func deviceStats(d *loop.DeviceStats) client.DeviceStats {
 	s := client.DeviceStats{
 		ID: d.Device.ID, Device: d.Device.Device, File: d.Device.Object(),
-		InFlight: d.InFlight, Retries: d.Retries, Fallbacks: d.Fallbacks,
+		InFlight: d.InFlight, Retries: d.Retries, Fallbacks: d.Fallbacks, CorruptBlocks: d.CorruptBlocks,
 	}
 	for _, counted := range countedOps {
 		c := &d.Ops[counted.op]

@@ -24,6 +24,7 @@ type ending struct {
 type endingDevice interface {
 	Done() <-chan struct{}
 	Err() error
+	Corrupted() <-chan string
 }
 
 var _ endingDevice = (*loop.Device)(nil)
@@ -40,6 +41,8 @@ func (e *ending) wait(stop <-chan os.Signal) error {
 		case <-e.dev.Done():
 			e.log.info("ending", logged("why", "the device was removed"))
 			return e.dev.Err()
+		case what := <-e.dev.Corrupted():
+			e.log.warn("verity: " + what)
 		case claimed := <-looked:
 			if !claimed {
 				return e.obey(unix.SIGTERM)

@@ -15,12 +15,15 @@ import (
 
 // endingFake is a device that ends when a test says so.
 type endingFake struct {
-	done chan struct{}
-	err  error
+	done      chan struct{}
+	err       error
+	corrupted chan string
 }
 
 func (f *endingFake) Done() <-chan struct{} { return f.done }
 func (f *endingFake) Err() error            { return f.err }
+
+func (f *endingFake) Corrupted() <-chan string { return f.corrupted }
 
 // endingTest is a server that waits for its end, with a log that a test can read.
 type endingTest struct {
@@ -31,7 +34,7 @@ type endingTest struct {
 }
 
 func startEnding(isClaimed func(string) (bool, error)) *endingTest {
-	e := &endingTest{endingFake: &endingFake{done: make(chan struct{})}, stop: make(chan os.Signal, 1), ended: make(chan error, 1)}
+	e := &endingTest{endingFake: &endingFake{done: make(chan struct{}), corrupted: make(chan string)}, stop: make(chan os.Signal, 1), ended: make(chan error, 1)}
 	encoder := zapcore.NewJSONEncoder(zapcore.EncoderConfig{MessageKey: "msg"})
 	log := &logger{zapcore.NewCore(encoder, zapcore.AddSync(&e.text), zapcore.InfoLevel)}
 	go func() {
@@ -55,6 +58,19 @@ func (e *endingTest) is(t *testing.T, what string, ended bool) {
 			close(e.done)
 		}
 	}
+}
+
+// Texts about wrong blocks are in the log, and do not end the server.
+func TestCorruptionIsLogged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := startEnding(nil)
+		e.corrupted <- "data block 7 is corrupted"
+		e.is(t, "a wrong block", false)
+		if !strings.Contains(e.text.String(), "verity: data block 7 is corrupted") {
+			t.Errorf("the log is %q", e.text.String())
+		}
+		close(e.done)
+	})
 }
 
 // While the device is mounted, only a second SIGTERM within ten seconds ends its server.

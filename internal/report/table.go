@@ -24,10 +24,18 @@ func DeviceTable(out io.Writer, devices []client.Device) error {
 	for i := range devices {
 		d := &devices[i]
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\n",
-			d.Device, d.State, bytesize.Format(d.Size), bytesize.Format(d.Offset), d.Limits.LogicalBlockSize,
+			d.Device, stateOf(d), bytesize.Format(d.Size), bytesize.Format(d.Offset), d.Limits.LogicalBlockSize,
 			yesNo(d.ReadOnly), onOff(d.DirectIO), buffersOf(d), OrDash(d.OnCrash), pidOf(d), OrDash(OneLine(filesOf(d))))
 	}
 	return table.Flush()
+}
+
+// stateOf returns the state, with V or C for a device with verity, as dmsetup status has it.
+func stateOf(d *client.Device) string {
+	if d.Verity == "" {
+		return d.State
+	}
+	return d.State + " (" + d.Verity + ")"
 }
 
 // filesOf returns the path of the device's file, or those of the files below its tables.

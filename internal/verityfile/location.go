@@ -21,6 +21,8 @@ type Location struct {
 	// HashOffset is the offset of the superblock in bytes, a multiple of 512. nil is
 	// the start of HashFile, or the end of the data.
 	HashOffset *uint64
+	// RootHash is for Open: the root hash in hexadecimal digits, or a file with them.
+	RootHash string
 }
 
 // A store is an open file or disk.

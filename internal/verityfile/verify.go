@@ -21,27 +21,37 @@ func Verify(ctx context.Context, where Location, root []byte, bad func(verity.Ba
 		return err
 	}
 	defer func() { err = errors.Join(err, image.Close(), hash.Close()) }()
-	same, err := sameFile(image, hash)
+	tree, err := findTree(&where, image, hash)
 	if err != nil {
 		return err
+	}
+	return tree.Verify(&interrupted{ctx: ctx, from: image}, hash, root, bad)
+}
+
+// findTree returns the tree that a superblock describes, and checks that data and tree lie
+// within their files.
+func findTree(where *Location, image, hash *store) (*verity.Tree, error) {
+	same, err := sameFile(image, hash)
+	if err != nil {
+		return nil, err
 	}
 	s, offset, err := findSuperblock(where, hash, same)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	tree, err := verity.NewTree(s.Params, verity.TreeOffset(offset, s.HashBlockSize))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	switch data := s.DataSize(); {
 	case data > image.size:
-		return fmt.Errorf("%s has %d bytes, less than its data of %d: %w", image.Name(), image.size, data, unix.EINVAL)
+		return nil, fmt.Errorf("%s has %d bytes, less than its data of %d: %w", image.Name(), image.size, data, unix.EINVAL)
 	case same && data > offset:
-		return fmt.Errorf("%s: the superblock at byte %d is within the data of %d bytes: %w", image.Name(), offset, data, unix.EINVAL)
+		return nil, fmt.Errorf("%s: the superblock at byte %d is within the data of %d bytes: %w", image.Name(), offset, data, unix.EINVAL)
 	case tree.HashBlocks() > 0 && tree.End() > hash.size:
-		return fmt.Errorf("%s has %d bytes, but the tree ends at %d: %w", hash.Name(), hash.size, tree.End(), unix.EINVAL)
+		return nil, fmt.Errorf("%s has %d bytes, but the tree ends at %d: %w", hash.Name(), hash.size, tree.End(), unix.EINVAL)
 	}
-	return tree.Verify(&interrupted{ctx: ctx, from: image}, hash, root, bad)
+	return tree, nil
 }
 
 // openBoth opens the image and the hash file, which may be the same.
@@ -63,7 +73,7 @@ func openBoth(where Location) (image, hash *store, err error) {
 }
 
 // findSuperblock returns the superblock and its offset.
-func findSuperblock(where Location, hash *store, appended bool) (*verity.Superblock, uint64, error) {
+func findSuperblock(where *Location, hash *store, appended bool) (*verity.Superblock, uint64, error) {
 	if where.HashOffset == nil && appended {
 		s, offset, err := verity.FindAppended(hash, hash.size)
 		if err != nil {

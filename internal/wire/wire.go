@@ -37,7 +37,7 @@ func Device(s *loop.Status) client.Device {
 		Size: s.Size, Offset: s.Offset, SizeLimit: s.SizeLimit,
 		ReadOnly: s.ReadOnly, DirectIO: s.DirectIO, BufferMode: s.BufferMode, CopyReason: s.CopyReason,
 		PartScan: s.PartScan, Ref: s.Ref, Autoclear: s.Autoclear, OnCrash: s.OnCrash, Queues: s.Queues, Depth: s.Depth,
-		Transfer: client.Transfer(s.Transfer), Limits: client.Limits(s.Limits), Table: s.Table, Files: files(s.Files),
+		Transfer: client.Transfer(s.Transfer), Verity: s.Verity, Limits: client.Limits(s.Limits), Table: s.Table, Files: files(s.Files),
 	}
 }
 

@@ -77,6 +77,7 @@ type Status struct {
 	Depth      int    `json:"depth"`
 
 	Transfer Transfer `json:"transfer"`
+	Verity   string   `json:"verity,omitempty"`
 
 	Limits Limits `json:"limits"`
 }

@@ -1,0 +1,119 @@
+package verityfile
+
+import (
+	"encoding/hex"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/transfer/verity"
+)
+
+// A Device says how an image with a tree is served.
+type Device struct {
+	// Table is a device-mapper table with the target verity.
+	Table string
+	// Files are the files of the table, in its order.
+	Files []*os.File
+}
+
+// Open opens the tree of an image from loop.OpenPath, and returns how to serve both. It reads
+// the superblock, and checks the end of the tree against the root hash (verity.Tree.CheckEnd).
+// where.Image is not used. The caller owns the files, and image also after an error.
+func Open(image *os.File, where *Location) (*Device, error) {
+	root, err := ReadRoot(where.RootHash)
+	if err != nil {
+		return nil, err
+	}
+	d := &Device{Files: []*os.File{image}}
+	hash := image
+	if where.HashFile != "" {
+		if hash, err = loop.OpenPath(where.HashFile); err != nil {
+			return nil, err
+		}
+		d.Files = append(d.Files, hash)
+	}
+	if err := d.makeTable(hash, where, root); err != nil {
+		if hash != image {
+			_ = hash.Close()
+		}
+		return nil, err
+	}
+	return d, nil
+}
+
+// makeTable sets the table of the image and its tree.
+func (d *Device) makeTable(hash *os.File, where *Location, root []byte) error {
+	image := d.Files[0]
+	data, err := reopen(image)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = data.Close() }()
+	area, err := reopen(hash)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = area.Close() }()
+	tree, err := findTree(where, data, area)
+	if err != nil {
+		return err
+	}
+	if err := tree.CheckEnd(area, root); err != nil {
+		return fmt.Errorf("%s: %w", area.Name(), err)
+	}
+	same, err := sameFile(data, area)
+	if err != nil {
+		return err
+	}
+	names := [2]string{tableName(image.Name(), "image"), tableName(hash.Name(), "hash")}
+	switch {
+	case same:
+		names[1] = names[0]
+		for _, f := range d.Files[1:] {
+			_ = f.Close()
+		}
+		d.Files = d.Files[:1]
+	case names[0] == names[1]: // the file was replaced between
+		names[1] = "hash"
+	}
+	d.Table = tableOf(tree, root, names)
+	return nil
+}
+
+// tableOf returns the table of a tree with its data.
+func tableOf(tree *verity.Tree, root []byte, names [2]string) string {
+	p := tree.Params()
+	salt := "-"
+	if len(p.Salt) > 0 {
+		salt = hex.EncodeToString(p.Salt)
+	}
+	return fmt.Sprintf("0 %d verity 1 %s %s %d %d %d %d %s %x %s\n", p.DataSize()/512, names[0], names[1],
+		p.DataBlockSize, p.HashBlockSize, p.DataBlocks, tree.Start()/uint64(p.HashBlockSize), p.Algorithm, root, salt)
+}
+
+// tableName returns a path as a word of a table, or another name if a table cannot have the
+// path. The name of an open file does not matter.
+func tableName(path, other string) string {
+	if strings.ContainsFunc(path, func(r rune) bool { return r <= ' ' || r == '#' || r >= 0x7f }) {
+		return other
+	}
+	return path
+}
+
+// reopen opens an O_PATH descriptor for reading.
+func reopen(file *os.File) (*store, error) {
+	fd, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", file.Fd()), unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: file.Name(), Err: err}
+	}
+	s := &store{File: os.NewFile(uintptr(fd), file.Name())}
+	if err := s.inspect(); err != nil {
+		_ = s.Close()
+		return nil, err
+	}
+	return s, nil
+}
