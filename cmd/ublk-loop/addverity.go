@@ -16,10 +16,11 @@ import (
 type verityOptions struct{ verityfile.Location }
 
 // verityFlags are the flags that need --root-hash.
-var verityFlags = []string{"hash-file", "hash-offset"}
+var verityFlags = []string{"hash-file", "hash-offset", "root-hash-signature"}
 
 func (o *verityOptions) addFlags(f *pflag.FlagSet) {
-	f.StringVar(&o.RootHash, "root-hash", "", "serve an image with a hash tree of dm-verity, read-only; the root hash is `HEX|FILE`")
+	f.StringVar(&o.RootHash, "root-hash", "", "serve an image with a hash tree of dm-verity, read-only; the root hash is `HEX|FILE`,\nor beside the image (auto)")
+	f.StringVar(&o.Signature, "root-hash-signature", "", "attach only if `FILE`, or what is beside the image (auto), is a PKCS#7 signature\nof the root hash by a certificate in /etc/verity.d, /run/verity.d or\n/usr/lib/verity.d")
 	f.StringVar(&o.HashFile, "hash-file", "", "superblock and tree are in `FILE` (default: behind the data in the image)")
 	f.Var(optionalSizeFlag{&o.HashOffset}, "hash-offset", "offset of the superblock (default: the start of --hash-file, or the end of\nthe data)")
 }

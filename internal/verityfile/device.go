@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/transfer/verity"
 )
@@ -24,25 +25,80 @@ type Device struct {
 // the superblock, and checks the end of the tree against the root hash (verity.Tree.CheckEnd).
 // where.Image is not used. The caller owns the files, and image also after an error.
 func Open(image *os.File, where *Location) (*Device, error) {
-	root, err := ReadRoot(where.RootHash)
+	here := *where
+	root, hash, err := find(image, &here)
 	if err != nil {
 		return nil, err
 	}
 	d := &Device{Files: []*os.File{image}}
-	hash := image
-	if where.HashFile != "" {
-		if hash, err = loop.OpenPath(where.HashFile); err != nil {
-			return nil, err
-		}
+	if hash != image {
 		d.Files = append(d.Files, hash)
 	}
-	if err := d.makeTable(hash, where, root); err != nil {
+	if err := d.makeTable(hash, &here, root); err != nil {
 		if hash != image {
 			_ = hash.Close()
 		}
 		return nil, err
 	}
 	return d, nil
+}
+
+// find returns the root hash, whose signature is valid if one is asked for, and the open file
+// with the tree, which can be the image.
+func find(image *os.File, where *Location) (root []byte, hash *os.File, err error) {
+	var near *neighbourhood
+	if where.RootHash == auto || where.Signature == auto {
+		if near, err = around(image); err != nil {
+			return nil, nil, err
+		}
+		if near == nil {
+			return nil, nil, hint.Add(errNothingBeside, "a disk has nothing beside it: give the root hash with --root-hash")
+		}
+		defer near.close()
+	}
+	if where.RootHash == auto {
+		root, err = near.findRoot(where)
+	} else {
+		root, err = ReadRoot(where.RootHash)
+	}
+	if err == nil && where.Signature != "" {
+		err = where.checkSignature(near, root)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	switch {
+	case where.HashFile != "":
+		hash, err = loop.OpenPath(where.HashFile)
+	case where.RootHash == auto && where.HashOffset == nil:
+		hash, err = near.open(treeSuffix)
+	}
+	if hash == nil && err == nil {
+		hash = image
+	}
+	return root, hash, err
+}
+
+// checkSignature checks the signature of the root hash against the certificates of the host.
+func (l *Location) checkSignature(near *neighbourhood, root []byte) error {
+	var signature []byte
+	var err error
+	if l.Signature == auto {
+		signature, err = near.read(signatureSuffix, maxSignature)
+		if signature == nil && err == nil {
+			err = fmt.Errorf("no signature of the root hash beside it: %w", unix.ENODATA)
+		}
+	} else {
+		signature, err = readSmall(l.Signature, maxSignature)
+	}
+	if err != nil {
+		return err
+	}
+	certificates, err := hostCertificates(certificateDirs)
+	if err != nil {
+		return err
+	}
+	return checkSignature(root, signature, certificates)
 }
 
 // makeTable sets the table of the image and its tree.

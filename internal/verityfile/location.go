@@ -21,8 +21,12 @@ type Location struct {
 	// HashOffset is the offset of the superblock in bytes, a multiple of 512. nil is
 	// the start of HashFile, or the end of the data.
 	HashOffset *uint64
-	// RootHash is for Open: the root hash in hexadecimal digits, or a file with them.
+	// RootHash is for Open: the root hash in hexadecimal digits, or a file with them, or auto:
+	// what is beside the image.
 	RootHash string
+	// Signature is for Open: a file with a PKCS#7 signature of the root hash, or auto. If it
+	// is empty, no signature is needed.
+	Signature string
 }
 
 // A store is an open file or disk.
