@@ -35,7 +35,7 @@ func (o *verityOptions) check(cmd *cobra.Command) error {
 		}
 		return nil
 	}
-	for _, name := range append([]string{"table"}, noTableFlags...) {
+	for _, name := range append([]string{"table", "cow"}, noTableFlags...) {
 		if cmd.Flags().Changed(name) {
 			return usage("--"+name, "not with --root-hash")
 		}
