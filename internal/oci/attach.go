@@ -83,6 +83,9 @@ func (m *Maker) acquire(ctx context.Context, image *os.File, r *rootfs) (*client
 
 // request asks the server for a device of the image once.
 func (m *Maker) request(ctx context.Context, c *client.Client, image *os.File, r *rootfs) (*client.Held, error) {
+	if r.cow.kind != "" {
+		return m.requestCow(ctx, c, image, r)
+	}
 	key, err := m.Settings.OpenKey(r.encryption, m.Requester)
 	if err != nil {
 		return nil, err

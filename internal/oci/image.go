@@ -15,11 +15,11 @@ import (
 // error that wraps EINVAL if the image is not a regular file, and EPERM if the options ask
 // for writes that the settings do not allow.
 func (s *Settings) OpenImage(path string, o *MountOptions, who Requester) (*os.File, error) {
-	return s.openImage(path, &o.o, who)
+	return s.openImage(path, !o.o.readOnly, who)
 }
 
-func (s *Settings) openImage(path string, o *mountOptions, who Requester) (*os.File, error) {
-	if !o.readOnly && !s.mayWrite(path, who) {
+func (s *Settings) openImage(path string, writes bool, who Requester) (*os.File, error) {
+	if writes && !s.mayWrite(path, who) {
 		return nil, fmt.Errorf("%s: option rw: not below a directory of writable_images: %w", path, unix.EPERM)
 	}
 	return openInAll(s.lists(who, allowedImages), path)

@@ -27,6 +27,7 @@ type rootfs struct {
 	limits  []ioLimit
 
 	encryption Encryption
+	cow        cow
 }
 
 // fsTypes lists the supported file systems.
@@ -47,6 +48,7 @@ func (r *rootfs) annotations() []annotation {
 		{"overlay", "none", r.parseOverlay},
 		{"subdir", "/", r.parseSubdir},
 		{"encrypt", "none", r.parseEncryption},
+		{"cow", "none", r.parseCow},
 		{"io.rbps", unlimited, r.limitBytes("throttleReadBpsDevice")},
 		{"io.wbps", unlimited, r.limitBytes("throttleWriteBpsDevice")},
 		{"io.riops", unlimited, r.limitOperations("throttleReadIOPSDevice")},

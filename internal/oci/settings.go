@@ -31,6 +31,10 @@ type Settings struct {
 	// AllowedOverlays are the directories that containers' writes may go to. They must
 	// not be below AllowedImages, because a container could make an image there.
 	AllowedOverlays []string `toml:"allowed_overlays"`
+	// AllowedStores are the directories of stores for containers' changes that stay, and
+	// TransientStores is the directory for changes that end with the container.
+	AllowedStores   []string `toml:"allowed_stores"`
+	TransientStores string   `toml:"transient_stores"`
 	// TmpfsLimit is the maximum size of a tmpfs for containers' writes. 0 stands for an
 	// eighth of the machine's memory.
 	TmpfsLimit Size `toml:"tmpfs_limit"`
@@ -69,7 +73,7 @@ func (s *Settings) validate() error {
 			return fmt.Errorf("runtime %s: %q: not an absolute path: %w", name, program, unix.EINVAL)
 		}
 	}
-	if err := errors.Join(s.validateLists(), checkDirs("allowed_overlays", s.AllowedOverlays)); err != nil {
+	if err := errors.Join(s.validateLists(), checkDirs("allowed_overlays", s.AllowedOverlays), checkDirs("allowed_stores", s.AllowedStores)); err != nil {
 		return err
 	}
 	for _, dir := range s.AllowedOverlays {
@@ -78,6 +82,9 @@ func (s *Settings) validate() error {
 				return fmt.Errorf("allowed_overlays: %q: containers could make images for %q there: %w", dir, images, unix.EINVAL)
 			}
 		}
+	}
+	if s.TransientStores != "" && !filepath.IsAbs(s.TransientStores) {
+		return fmt.Errorf("transient_stores: %q: not an absolute path: %w", s.TransientStores, unix.EINVAL)
 	}
 	if s.AttachTimeout <= 0 {
 		return fmt.Errorf("attach_timeout: %s: not a positive time: %w", s.AttachTimeout, unix.EINVAL)

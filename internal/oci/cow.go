@@ -1,0 +1,130 @@
+package oci
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/client"
+)
+
+// cow says where the changes of a container's device go, whose image stays as it is. Any
+// number of containers can share the image then.
+type cow struct {
+	kind string // "", cowTransient or cowFile
+	size uint64 // of a transient store in bytes, 0 for the size of the image
+	path string // of the store
+}
+
+const (
+	cowTransient = "transient"
+	cowFile      = "file"
+)
+
+// These are the chunk size of a new store, and the unit of tables, in bytes.
+const (
+	cowChunk    = 64 << 10
+	tableSector = 512
+)
+
+func (r *rootfs) parseCow(value string) error {
+	if value == "none" {
+		return nil
+	}
+	kind, rest, hasRest := strings.Cut(value, ":")
+	r.cow = cow{kind: kind}
+	var err error
+	switch {
+	case kind == cowTransient && !hasRest:
+	case kind == cowTransient:
+		r.cow.size, err = parseBytes(rest)
+	case kind == cowFile:
+		r.cow.path, err = rest, checkPath(rest)
+	default:
+		err = fmt.Errorf("not one of none, transient, transient:SIZE, file:PATH: %w", unix.EINVAL)
+	}
+	switch {
+	case err != nil:
+	case r.options.readOnly:
+		err = fmt.Errorf("without the option rw, there are no changes: %w", unix.EINVAL)
+	case r.encryption.kind != "":
+		err = fmt.Errorf("not with an encrypted image: %w", unix.EINVAL)
+	}
+	return err
+}
+
+// writesImage reports whether the container changes the image itself.
+func (r *rootfs) writesImage() bool { return !r.options.readOnly && r.cow.kind == "" }
+
+// requestCow asks the server once for a device of an image with a store for its changes.
+func (m *Maker) requestCow(ctx context.Context, c *client.Client, image *os.File, r *rootfs) (*client.Held, error) {
+	info, err := image.Stat()
+	if err != nil {
+		return nil, err
+	}
+	store, err := m.Settings.openStore(r.cow, info.Size())
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = store.Close() }()
+	format, config := "P", client.Config{}
+	if r.cow.kind == cowTransient {
+		// Its index is only in the server's memory.
+		format, config.OnCrash = "N", "fail"
+	}
+	table := fmt.Sprintf("0 %d snapshot image store %s %d\n", info.Size()/tableSector, format, cowChunk/tableSector)
+	return c.Attach(ctx, client.AddRequest{Table: table, Config: config}, client.Files{Table: []*os.File{image, store}})
+}
+
+// openStore opens a store with O_PATH (open(2)). A transient one is a new file without a
+// name, which ends with its device.
+func (s *Settings) openStore(c cow, imageSize int64) (*os.File, error) {
+	if c.kind == cowFile {
+		f, err := openImage(s.AllowedStores, c.path)
+		if err != nil {
+			return nil, fmt.Errorf("store: %w", err)
+		}
+		return f, nil
+	}
+	if s.TransientStores == "" {
+		return nil, fmt.Errorf("transient store: the settings have no transient_stores: %w", unix.EPERM)
+	}
+	size := (imageSize + cowChunk - 1) / cowChunk * cowChunk
+	if c.size != 0 && c.size < uint64(size) {
+		size = max(int64(c.size)/cowChunk*cowChunk, cowChunk)
+	}
+	f, err := makeUnnamed(s.TransientStores, size)
+	if err != nil {
+		return nil, fmt.Errorf("make a transient store: %w", err)
+	}
+	return f, nil
+}
+
+// makeUnnamed makes a sparse file without a name in a directory of root.
+func makeUnnamed(path string, size int64) (*os.File, error) {
+	dir, err := os.OpenFile(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = dir.Close() }()
+	if err := checkPrivate(dir); err != nil {
+		return nil, err
+	}
+	fd, err := unix.Openat(int(dir.Fd()), ".", unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, &os.PathError{Op: "make a file without a name in", Path: path, Err: err}
+	}
+	f := os.NewFile(uintptr(fd), path)
+	defer func() { _ = f.Close() }()
+	if err := f.Truncate(size); err != nil {
+		return nil, err
+	}
+	named, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", fd), unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open it again: %w", err)
+	}
+	return os.NewFile(uintptr(named), path+"/"+cowTransient), nil
+}
