@@ -102,17 +102,15 @@ echo "nothing left"
 // A new user installs the package in a clean Debian and follows README's first screen. An upgrade under
 // I/O gives the server the new program without an error, and a purge leaves nothing.
 func TestDebianPackage(t *testing.T) {
-	t.Parallel()
 	install := readmeCommands(t, "apt")
 	commands := readmeCommands(t, "ublk-loop")
 	if len(install) != 1 || len(commands) != 3 {
 		t.Fatalf("README's first screen has the commands %q and %q, want 1 and 3", install, commands)
 	}
 	m := newMachine(t, "trixie")
-	old := build(t, "RELEASE=1.0.0", "VERSION=v1.0.0")
-	later := build(t, "RELEASE=1.0.1", "VERSION=v1.0.1")
-	m.copy(one(t, old+"/ublk-loop_*.deb"), "/test/old/ublk-loop_1.0.0_amd64.deb")
-	m.copy(one(t, later+"/ublk-loop_*.deb"), "/test/new/ublk-loop_1.0.1_amd64.deb")
+	old, later := build(t, "RELEASE=0.0.0-alpha", "VERSION=older"), packages(t)
+	m.copy(one(t, old+"/ublk-loop_*.deb"), "/test/old/ublk-loop_0.0.0~alpha_amd64.deb")
+	m.copy(one(t, later+"/ublk-loop_*.deb"), "/test/new/ublk-loop_0.0.0~git_amd64.deb")
 	m.run("sh", "-c", "mkdir "+m.tree+"/x && dpkg-deb -x "+one(t, old+"/ublk-loop_*.deb")+" "+m.tree+"/x && mv "+m.tree+"/x/usr/bin/ublk-loop "+
 		m.tree+"/test/old.program && rm -r "+m.tree+"/x")
 	script := strings.NewReplacer(

@@ -224,6 +224,14 @@ func top(t testing.TB) string {
 // isFull reports whether the full run of the tests runs this one.
 func isFull() bool { return os.Getenv("UBLK_LOOP_TIER") == "full" }
 
+// leaveToFull skips a test in runs that have to be short. The full run has it, and go test by itself.
+func leaveToFull(t testing.TB) {
+	t.Helper()
+	if tier := os.Getenv("UBLK_LOOP_TIER"); tier != "" && !isFull() {
+		t.Skip("left to the full run, because it takes a minute")
+	}
+}
+
 // needProgram skips a test if a program of the host is missing. The full run fails then.
 func needProgram(t testing.TB, name, debianPackage string) {
 	t.Helper()

@@ -112,7 +112,7 @@ const stopTimeout = 90
 // devices ends before the servers, with fstab or by hand, and one server after another if one has its
 // file on the device of the other. All file systems are clean then.
 func TestDebianShutdown(t *testing.T) {
-	t.Parallel()
+	leaveToFull(t)
 	m := newMachine(t, "trixie")
 	m.copy(one(t, packages(t)+"/ublk-loop_*.deb"), "/test/ublk-loop.deb")
 	m.boot(prepare)
