@@ -17,6 +17,8 @@ import (
 func (d *Device) Close() error {
 	d.closed.Store(true)
 	d.background.Wait()
+	d.merging.Lock() // a merge ends when it sees closed
+	defer d.merging.Unlock()
 	d.closing.Lock()
 	defer d.closing.Unlock()
 	if d.removed {

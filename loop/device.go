@@ -38,7 +38,9 @@ type Device struct {
 	// corrupted receives texts about wrong blocks of verity; nil without verity.
 	corrupted chan string
 
-	asking sync.Mutex // held while ask queries the file
+	asking  sync.Mutex // held while ask queries the file
+	holding sync.Mutex // held while the device keeps its requests (hold)
+	merging sync.Mutex // held by Merge and Fork
 
 	closing sync.Mutex // protects removed
 	removed bool       // Close has finished

@@ -36,11 +36,16 @@ const forkPatience = 10 * time.Second
 // stores contain.
 //
 // Fork returns an error that wraps errors.ErrUnsupported for a device whose last table is not a
-// persistent snapshot, and ETIMEDOUT if a request has no result in time. After an error with a
-// pause of 0 the device goes on as before; otherwise only the mark in the old store is missing.
+// persistent snapshot, EBUSY during a merge, and ETIMEDOUT if a request has no result in time.
+// After an error with a pause of 0 the device goes on as before; otherwise only the mark in the
+// old store is missing.
 func (d *Device) Fork(file *os.File) (pause time.Duration, err error) {
 	d.forking.Lock()
 	defer d.forking.Unlock()
+	if !d.merging.TryLock() {
+		return 0, fmt.Errorf("fork %s: it is being merged: %w", d.Path(), unix.EBUSY)
+	}
+	defer d.merging.Unlock()
 	if d.stack == nil {
 		return 0, fmt.Errorf("fork of a device of one file: %w", errors.ErrUnsupported)
 	}
@@ -89,7 +94,7 @@ func (d *Device) fork(saved *state, file *os.File) (pause time.Duration, err err
 // changeOver makes the device serve the snapshot while its queues keep all requests.
 func (d *Device) changeOver(saved *state, growth *stack.Growth) (pause time.Duration, err error) {
 	begun := time.Now()
-	resume, err := d.dev.Hold(forkPatience)
+	resume, err := d.hold(forkPatience)
 	if err != nil {
 		return 0, err
 	}

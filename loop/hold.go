@@ -1,6 +1,7 @@
 package loop
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/internal/hint"
+	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
 // Hold makes the server's devices keep new requests, and returns when no operation on
@@ -40,7 +42,7 @@ func (s *Server) Hold(patience time.Duration) (resume func(), err error) {
 		}
 	}
 	err = silent(devices, func(d *Device) error {
-		r, err := d.dev.Hold(patience)
+		r, err := d.hold(patience)
 		resumes[slices.IndexFunc(devices, func(s *served) bool { return s.dev == d })] = r
 		if err == nil && d.stack != nil {
 			err = d.stack.Save()
@@ -52,6 +54,18 @@ func (s *Server) Hold(patience time.Duration) (resume func(), err error) {
 		return nil, err
 	}
 	return resume, nil
+}
+
+// hold makes the device keep new requests, and returns when no operation on its files is running.
+// Only one caller at a time holds a device.
+func (d *Device) hold(patience time.Duration) (resume func(), err error) {
+	d.holding.Lock()
+	r, err := d.dev.Hold(patience)
+	if err != nil {
+		d.holding.Unlock()
+		return nil, err
+	}
+	return func() { r(); d.holding.Unlock() }, nil
 }
 
 // silent calls a function for all devices at once, and returns an error that names the
@@ -78,6 +92,62 @@ func silent(devices []*served, f func(*Device) error) error {
 	slices.Sort(paths)
 	err := fmt.Errorf("%s: its file or disk does not answer: %w", strings.Join(paths, ", "), errors.Join(errs...))
 	return hint.Add(err, "try again when it does, or remove the device first")
+}
+
+// mergePatience is how long a merge waits for the requests in flight.
+const mergePatience = 30 * time.Second
+
+// Merge moves the changes of the device's store into its base while the device is used. It
+// returns the number of chunks that were copied. In the end the store is empty, and the device
+// goes on with it. Merge ends early, with consistent files, if the context does, or if the device
+// is closed. If the process ends, another merge continues.
+//
+// It returns an error that wraps EINVAL for a device that is no snapshot, errors.ErrUnsupported if
+// the base is a store or the store is transient, EBUSY if another device has the base, and EPERM
+// if another store needs it.
+func (d *Device) Merge(ctx context.Context) (chunks uint64, err error) {
+	if !d.merging.TryLock() {
+		return 0, fmt.Errorf("merge %s: it is being merged or forked: %w", d.Path(), unix.EBUSY)
+	}
+	defer d.merging.Unlock()
+	if chunks, err = d.merge(ctx); err != nil {
+		return chunks, fmt.Errorf("merge %s: %w", d.Path(), err)
+	}
+	return chunks, nil
+}
+
+// HasStore reports whether the device writes to a store of copy-on-write.
+func (d *Device) HasStore() bool { return d.stack != nil && d.stack.HasStore() }
+
+func (d *Device) merge(ctx context.Context) (chunks uint64, err error) {
+	if d.closed.Load() {
+		return 0, unix.ENODEV
+	}
+	if d.stack == nil {
+		return 0, fmt.Errorf("the device is no snapshot: %w", unix.EINVAL)
+	}
+	m, err := d.stack.NewMerge()
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, m.Close()) }()
+	err = m.Do(ctx, func() (func(), error) {
+		if d.closed.Load() || d.isDone() {
+			return nil, unix.ENODEV
+		}
+		return d.hold(mergePatience)
+	})
+	return m.Chunks, err
+}
+
+// Merge is Device.Merge for one of the server's devices. It returns an error that wraps ENODEV if
+// the server does not have the device.
+func (s *Server) Merge(ctx context.Context, id uint32, sequence *uint64) (chunks uint64, err error) {
+	d, err := s.find(id, sequence)
+	if err != nil {
+		return 0, fmt.Errorf("merge %s: %w", ublk.BlockPath(id), err)
+	}
+	return d.dev.Merge(ctx)
 }
 
 // ask queries the file system about the file, as the next server does. A file system in

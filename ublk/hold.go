@@ -19,7 +19,7 @@ import (
 // If a request has no result within patience, Hold resumes the device and returns an error that
 // wraps ETIMEDOUT.
 func (d *Device) Hold(patience time.Duration) (resume func(), err error) {
-	h := &hold{d: d}
+	h := &hold{d: d, held: make([]bool, len(d.queues))}
 	deadline := time.Now().Add(patience)
 	if h.begin(deadline) && h.wait(deadline) {
 		return h.end, nil
@@ -32,17 +32,19 @@ func (d *Device) Hold(patience time.Duration) (resume func(), err error) {
 type hold struct {
 	d    *Device
 	over atomic.Bool
+	held []bool // by queue; each belongs to the thread of its queue
 }
 
 // begin makes all queues keep new requests, and reports whether they do so in time. A blocked
 // thread does not answer. When it answers later, the hold may be over.
 func (h *hold) begin(deadline time.Time) bool {
 	begun := make(chan struct{}, len(h.d.queues))
-	for _, q := range h.d.queues {
+	for i, q := range h.d.queues {
 		go func() { // ends when the thread answers or ends
 			_ = q.thread.do(func() error {
 				if !h.over.Load() {
 					q.hold()
+					h.held[i] = true
 				}
 				return nil
 			})
@@ -72,12 +74,18 @@ func (h *hold) wait(deadline time.Time) bool {
 	return true
 }
 
-// end makes the queues go on. It does not wait for blocked threads.
+// end makes the queues go on. It does not wait for blocked threads, so the next hold of a queue
+// can begin before this one ends there.
 func (h *hold) end() {
 	h.over.Store(true)
-	for _, q := range h.d.queues {
+	for i, q := range h.d.queues {
 		go func() { // ends when the thread answers or ends
-			_ = q.thread.do(func() error { q.resume(); return nil })
+			_ = q.thread.do(func() error {
+				if h.held[i] {
+					q.resume()
+				}
+				return nil
+			})
 		}()
 	}
 }
@@ -112,10 +120,11 @@ func requestsInFlight(path string) (n int64, known bool) {
 	return n, true
 }
 
-// hold makes the queue keep new requests.
+// hold makes the queue keep new requests until as many calls of resume.
 func (q *Queue) hold() {
-	q.holds = true
-	q.kept = make([]uint16, 0, q.depth)
+	if q.holds++; q.holds == 1 {
+		q.kept = make([]uint16, 0, q.depth)
+	}
 }
 
 // keep keeps a request until resume.
@@ -124,9 +133,11 @@ func (q *Queue) keep(req *Request) {
 	q.counters.held.Store(int64(len(q.kept)))
 }
 
-// resume gives the kept requests to the handler.
+// resume gives the kept requests to the handler, unless another hold goes on.
 func (q *Queue) resume() {
-	q.holds = false
+	if q.holds--; q.holds > 0 {
+		return
+	}
 	for _, tag := range q.kept {
 		q.accept(&q.reqs[tag])
 	}

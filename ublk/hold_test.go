@@ -37,6 +37,27 @@ func TestQueueHolds(t *testing.T) {
 	}
 }
 
+// A hold that begins before the last one ends keeps the requests of both.
+func TestQueueHoldsTwice(t *testing.T) {
+	b := onBench(t, BufferCopy, "/dev/null")
+	b.hold()
+	if err := b.deliver(0, OpRead, 0); err != nil {
+		t.Fatal(err)
+	}
+	b.hold()
+	b.resume()
+	if err := b.deliver(1, OpRead, 0); err != nil {
+		t.Fatal(err)
+	}
+	if len(b.handled) != 0 || b.counters.held.Load() != 2 {
+		t.Errorf("held: %v were handled, %d held", b.handled, b.counters.held.Load())
+	}
+	b.resume()
+	if !slices.Equal(b.handled, []int{0, 1}) || b.counters.held.Load() != 0 {
+		t.Errorf("resumed: %v were handled, %d held", b.handled, b.counters.held.Load())
+	}
+}
+
 func TestRequestsInFlight(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "inflight")
 	if n, known := requestsInFlight(path); known {

@@ -33,7 +33,7 @@ type Queue struct {
 	asyncResults []asyncResult // of this turn
 	armed        int           // tags that the driver has not ended
 	refused      bool          // the driver has refused a fetch
-	holds        bool          // the queue keeps new requests
+	holds        int           // calls of hold without resume: the queue keeps new requests
 	kept         []uint16      // tags of the kept requests
 	// inService is the number of requests without a result.
 	inService int
@@ -193,7 +193,7 @@ func (q *Queue) fetched(req *Request, res int32) error {
 	default:
 		return fmt.Errorf("fetch request of tag %d: %w", req.tag, unix.Errno(-res))
 	}
-	if q.holds {
+	if q.holds > 0 {
 		q.keep(req)
 		return nil
 	}

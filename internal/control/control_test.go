@@ -177,6 +177,13 @@ func (d *fakeDevices) Resize(id uint32, opts loop.ResizeOptions) error {
 	return nil
 }
 
+func (d *fakeDevices) Merge(_ context.Context, id uint32, sequence *uint64) (uint64, error) {
+	if id != 1 || sequence != nil && *sequence == 0 {
+		return 0, fmt.Errorf("merge of device %d: %w", id, unix.ENODEV)
+	}
+	return 17, nil
+}
+
 // unsupportedSize makes Resize fail as before Linux 6.16.
 const unsupportedSize = 1 << 40
 
@@ -318,6 +325,9 @@ func TestRequests(t *testing.T) {
 		{request("POST", "/v1/devices/0/resize?size=x"), 400, "not a number of bytes"},
 		{request("POST", "/v1/devices/0/resize?size=4096&diskseq=99"), 404, `"hint":"about`},
 		{request("POST", "/v1/devices/0/resize?size=1099511627776"), 501, "not supported"},
+		{request("POST", "/v1/devices/1/merge"), 200, `{"chunks":17}`},
+		{request("POST", "/v1/devices/2/merge"), 404, `"errno":19`},
+		{request("POST", "/v1/devices/x/merge"), 400, "not a number"},
 		{request("DELETE", "/v1/devices/0"), 409, "in use"},
 		{request("DELETE", "/v1/devices/0?force=true"), 204, ""},
 		{request("DELETE", "/v1/devices/0?force=true"), 404, "no such device"},

@@ -23,6 +23,7 @@ type Devices interface {
 	Release(id uint32, sequence *uint64)
 	Remove(id uint32, opts loop.DetachOptions) error
 	Resize(id uint32, opts loop.ResizeOptions) error
+	Merge(ctx context.Context, id uint32, sequence *uint64) (chunks uint64, err error)
 	Devices() []loop.Status
 	Stats() []loop.DeviceStats
 }
@@ -69,9 +70,18 @@ const (
 type connKey struct{}
 
 // HTTP returns the server of the protocol, for Serve.
-func (s *Server) HTTP() *http.Server {
+func (s *Server) HTTP() *http.Server { return s.http(s.routes()) }
+
+// MergeHTTP is HTTP for a process of a single device, which only answers requests for a merge.
+func (s *Server) MergeHTTP() *http.Server {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /v1/devices/{id}/merge", s.merge)
+	return s.http(mux)
+}
+
+func (s *Server) http(mux *http.ServeMux) *http.Server {
 	return &http.Server{
-		Handler:           s.handler(),
+		Handler:           s.handler(mux),
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
@@ -91,7 +101,8 @@ func Serve(h *http.Server, l *net.UnixListener) error {
 	return err
 }
 
-func (s *Server) handler() http.Handler {
+// routes has all requests of the protocol.
+func (s *Server) routes() *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/devices", s.add)
 	mux.HandleFunc("GET /v1/devices", s.list)
@@ -99,11 +110,17 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("DELETE /v1/devices/{id}", s.remove)
 	mux.HandleFunc("POST /v1/devices/{id}/keep", s.keep)
 	mux.HandleFunc("POST /v1/devices/{id}/resize", s.resize)
+	mux.HandleFunc("POST /v1/devices/{id}/merge", s.merge)
 	mux.HandleFunc("POST /v1/devices/{id}/clear", s.clear)
 	mux.HandleFunc("GET /v1/server", s.status)
 	mux.HandleFunc("GET /v1/stats", s.stats)
 	mux.HandleFunc("POST /v1/upgrade", s.upgrade)
 	mux.HandleFunc("GET /metrics", s.metrics)
+	return mux
+}
+
+// handler refuses requests of other users.
+func (s *Server) handler(mux *http.ServeMux) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if c, ok := r.Context().Value(connKey{}).(*conn); !ok || !mayUse(c.uid) {
 			s.fail(w, http.StatusForbidden, errors.New("only root may use this server"))

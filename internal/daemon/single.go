@@ -70,7 +70,11 @@ func (s *single) serve() (err error) {
 		return err
 	}
 	log := s.logger(dev.ID())
-	err = errors.Join(s.use(dev, log), dev.Close(), ctl.Close())
+	deaf, err := listenFor(dev)
+	if err != nil {
+		log.error("listen", err) // the device works, but cannot be merged
+	}
+	err = errors.Join(s.use(dev, log), deaf(), dev.Close(), ctl.Close())
 	if err != nil {
 		log.error("ended", err)
 		return err

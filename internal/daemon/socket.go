@@ -40,14 +40,23 @@ func listen(path string) (lock, socket *os.File, err error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, nil, errors.Join(err, lock.Close())
 	}
-	defer unix.Umask(unix.Umask(0o177))
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	l, err := listenAt(path)
 	if err != nil {
 		return nil, nil, errors.Join(err, lock.Close())
 	}
-	l.SetUnlinkOnClose(false) // the server removes the socket, not this listener
 	socket, err = l.File()
 	return lock, socket, errors.Join(err, l.Close())
+}
+
+// listenAt makes a socket to which only its owner may connect. The caller removes it.
+func listenAt(path string) (*net.UnixListener, error) {
+	defer unix.Umask(unix.Umask(0o177))
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	l.SetUnlinkOnClose(false) // the server removes the socket, not this listener
+	return l, nil
 }
 
 // listenTCP makes a socket for the metrics.

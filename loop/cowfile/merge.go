@@ -71,7 +71,7 @@ func (m *merging) all(ctx context.Context) error {
 // one merges the last records of the list.
 func (m *merging) one(records []snapshot.Record) error {
 	for rest := records; len(rest) > 0; {
-		n := adjacent(rest)
+		n := snapshot.Adjacent(rest, len(rest))
 		if err := m.copy(rest[0], n); err != nil {
 			return fmt.Errorf("copy chunk %d: %w", rest[0].Old, err)
 		}
@@ -90,16 +90,6 @@ func (m *merging) one(records []snapshot.Record) error {
 	m.log.Commit()
 	m.copied += uint64(len(records))
 	return nil
-}
-
-// adjacent returns the number of records at the start of the list whose chunks are
-// contiguous in the base and in the store.
-func adjacent(records []snapshot.Record) int {
-	n := 1
-	for n < len(records) && records[n].Old == records[n-1].Old+1 && records[n].New == records[n-1].New+1 {
-		n++
-	}
-	return n
 }
 
 // copy copies n contiguous chunks. The base can end within the last one.

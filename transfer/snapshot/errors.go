@@ -21,7 +21,7 @@ var (
 	// power of 2.
 	ErrChunkSize = newError("invalid chunk size", syscall.EINVAL)
 	// ErrTooLarge is returned for an origin or a store whose chunks cannot be numbered
-	// with 32 bits.
+	// with 31 bits.
 	ErrTooLarge = newError("too many chunks", syscall.EFBIG)
 	// ErrTooSmall is returned for a store without room for a single chunk of data.
 	ErrTooSmall = newError("store too small", syscall.EINVAL)

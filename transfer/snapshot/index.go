@@ -3,12 +3,14 @@ package snapshot
 import "sync/atomic"
 
 // A Slot is the state of a chunk of the origin: without an exception, pending, or replaced
-// by a chunk of the store.
+// by a chunk of the store. A replaced chunk can be merging.
 type Slot uint32
 
 const (
 	none    Slot = 0
 	pending Slot = 1<<32 - 1
+	// merging is set for a chunk whose data is being copied to the origin.
+	merging Slot = 1 << 31
 )
 
 // slotOf returns the slot of a chunk of the store. The number is stored plus 1, because
@@ -24,10 +26,14 @@ func (s Slot) IsPending() bool { return s == pending }
 
 // Chunk returns the chunk of the store. It is valid if the slot is neither none nor
 // pending.
-func (s Slot) Chunk() uint64 { return uint64(s) - 1 }
+func (s Slot) Chunk() uint64 { return uint64(s&^merging) - 1 }
 
 // Replaced reports whether the data is in the store.
 func (s Slot) Replaced() bool { return s+1 > 1 }
+
+// Writable reports whether the data is in the store and may be overwritten there: the chunk
+// is neither pending nor merging.
+func (s Slot) Writable() bool { return int32(s) > 0 }
 
 // IndexLength returns the number of uint32 that an index of an origin needs: one for
 // each chunk.
@@ -60,6 +66,18 @@ func (x Index) Claim(chunk uint64) bool {
 // Publish says that a chunk of the origin is replaced by a chunk of the store.
 func (x Index) Publish(chunk, replacement uint64) {
 	atomic.StoreUint32(&x.slots[chunk], uint32(slotOf(replacement)))
+}
+
+// BeginMerge makes a writable chunk one that is merging: reads still get the data of the store,
+// and writes wait. The caller makes sure that no write to the chunk is going on. Drop ends the
+// state when the data is in the origin, EndMerge if it stays in the store.
+func (x Index) BeginMerge(chunk uint64) {
+	atomic.StoreUint32(&x.slots[chunk], uint32(x.Lookup(chunk)|merging))
+}
+
+// EndMerge makes a merging chunk writable again.
+func (x Index) EndMerge(chunk uint64) {
+	atomic.StoreUint32(&x.slots[chunk], uint32(x.Lookup(chunk)&^merging))
 }
 
 // Drop says that a chunk has no exception: its first write failed, or it was merged

@@ -23,6 +23,9 @@ func TestIndex(t *testing.T) {
 		t.Fatal("Claim must succeed once")
 	}
 	state("pending")
+	if x.Lookup(1).Writable() || x.Lookup(0).Writable() {
+		t.Fatal("a chunk without an exception is writable")
+	}
 	x.Drop(1)
 	state("none")
 	for _, chunk := range []uint64{0, 2, maxChunks - 1} {
@@ -34,9 +37,19 @@ func TestIndex(t *testing.T) {
 		if got := x.Lookup(1).Chunk(); got != chunk {
 			t.Fatalf("chunk %d, want %d", got, chunk)
 		}
-		if x.Claim(1) {
-			t.Fatal("claimed a chunk that has an exception")
+		if x.Claim(1) || !x.Lookup(1).Writable() {
+			t.Fatal("claimed a chunk that has an exception, or it cannot be written to")
 		}
+		x.BeginMerge(1)
+		state("replaced")
+		if got := x.Lookup(1); got.Chunk() != chunk || got.Writable() || x.Claim(1) {
+			t.Fatalf("merging: chunk %d, slot %x", got.Chunk(), got)
+		}
+		x.EndMerge(1)
+		if got := x.Lookup(1); got.Chunk() != chunk || !got.Writable() {
+			t.Fatalf("not merging: chunk %d, slot %x", got.Chunk(), got)
+		}
+		x.BeginMerge(1)
 		x.Drop(1)
 	}
 	if !x.Lookup(0).IsNone() || !x.Lookup(2).IsNone() || x.Len() != 3 {

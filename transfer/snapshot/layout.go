@@ -19,8 +19,8 @@ const (
 	// firstFree is the first data chunk: it follows the header and the first area.
 	firstFree = headerChunks + 1
 	// maxChunks is the largest number of chunks of an origin or a store, so that a Slot
-	// can hold every number of a chunk.
-	maxChunks = 1<<32 - 2
+	// can hold every number of a chunk, and the states besides.
+	maxChunks = 1<<31 - 2
 )
 
 // A Layout is the division of a store into areas and data chunks. It depends only on the
@@ -77,7 +77,7 @@ func (l Layout) OriginChunks(size uint64) (uint64, error) {
 }
 
 // StoreChunks returns the number of chunks of a store. An incomplete chunk at the end
-// is not used, and neither are chunks whose number has more than 32 bits.
+// is not used, and neither are chunks whose number has more than 31 bits.
 func (l Layout) StoreChunks(size uint64) uint64 { return min(size>>l.shift, maxChunks) }
 
 // StoreSize returns the size of a store in which each of some chunks can have an

@@ -45,3 +45,13 @@ func (g *Log) Back(r io.ReaderAt) (bool, error) {
 	g.dirty = g.used
 	return true, nil
 }
+
+// Adjacent returns the number of records at the start of a list, at most most, whose chunks are
+// contiguous in the origin and in the store.
+func Adjacent(records []Record, most int) int {
+	n := 1
+	for n < min(len(records), most) && records[n].Old == records[n-1].Old+1 && records[n].New == records[n-1].New+1 {
+		n++
+	}
+	return n
+}

@@ -2,6 +2,7 @@
 package controltest
 
 import (
+	"context"
 	"errors"
 	"os"
 	"slices"
@@ -95,6 +96,9 @@ func (*Devices) Release(uint32, *uint64) {}
 
 // Resize implements control.Devices. It accepts every size.
 func (*Devices) Resize(uint32, loop.ResizeOptions) error { return nil }
+
+// Merge implements control.Devices. No device has a store.
+func (*Devices) Merge(context.Context, uint32, *uint64) (uint64, error) { return 0, unix.EINVAL }
 
 // Keep implements control.Devices.
 func (*Devices) Keep(uint32, *uint64) error { return nil }

@@ -12,7 +12,16 @@ import (
 // checkNotNeeded refuses to write to a file whose contents stores need. The lock that the
 // backing has keeps others from recording a store later.
 func (b *Backing) checkNotNeeded(o *Options) error {
-	if b.ReadOnly || b.IsDisk || o.Thaw {
+	if b.ReadOnly || o.Thaw {
+		return nil
+	}
+	return b.CheckStores(o.Store)
+}
+
+// CheckStores returns an error that wraps EPERM if other stores than one need the file. nil
+// stands for none.
+func (b *Backing) CheckStores(only *basemark.UUID) error {
+	if b.IsDisk {
 		return nil
 	}
 	stores, err := basemark.List(b.File)
@@ -21,7 +30,7 @@ func (b *Backing) checkNotNeeded(o *Options) error {
 	}
 	needed := 0
 	for _, s := range stores {
-		if o.Store == nil || s != *o.Store {
+		if only == nil || s != *only {
 			needed++
 		}
 	}

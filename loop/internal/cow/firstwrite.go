@@ -107,15 +107,15 @@ func (s *Store) GiveBack(r snapshot.Record) {
 	s.Drop(r.Old)
 }
 
-// Wait answers when the first write of a chunk has ended. It returns false, and does not
-// answer, if none is going on.
+// Wait answers when the first write of a chunk, or its merge, has ended. It returns false, and
+// does not answer, if neither is going on.
 func (s *Store) Wait(old uint64, answer ublk.AsyncPart) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	// The count comes before the look-up, and in answerWaiting after the change of the index.
 	// So one of the two sees what the other did.
 	s.waitingCount.Add(1)
-	if !s.Index.Lookup(old).IsPending() {
+	if slot := s.Index.Lookup(old); slot.IsNone() || slot.Writable() {
 		s.waitingCount.Add(-1)
 		return false
 	}

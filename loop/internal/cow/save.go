@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -17,6 +18,7 @@ import (
 
 // saver has what only the goroutine uses.
 type saver struct {
+	logMu  sync.Mutex // held while the goroutine saves records, and during a run of a merge
 	log    *snapshot.Log
 	memory []byte // the current area, and a chunk of zeroes
 	saving []snapshot.Record
@@ -118,6 +120,8 @@ func (s *Store) run() {
 
 // commit saves the records that exist now, and answers the calls of Commit so far.
 func (s *Store) commit() {
+	s.logMu.Lock()
+	defer s.logMu.Unlock()
 	s.mu.Lock()
 	s.saving = append(s.saving[:0], s.unsaved...)
 	s.asking, s.commits = s.commits, s.asking[:0]

@@ -132,6 +132,25 @@ func (l *Lock) RingFD() int { return int(l.rings.Fd()) }
 // this one gets it for Adopt.
 func (l *Lock) Holder() *os.File { return l.holder }
 
+// Change changes the mode of a lock on a range of an object. It returns an error that wraps
+// EBUSY, and changes nothing, if another lock prevents that.
+func (l *Lock) Change(r Range, object identity.File, mode Mode) error {
+	turn, err := takeTurn(l.dir)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = turn.Close() }()
+	at := sectorsOf(object, r)
+	if err := lock(l.holder, at, mode); err != nil {
+		return err
+	}
+	err = lock(l.rings, at.ofRings(), mode)
+	if err != nil && mode == Exclusive {
+		err = errors.Join(err, lock(l.holder, at, Shared))
+	}
+	return err
+}
+
 // Disown undoes Adopt: the caller owns the Holder again.
 func (l *Lock) Disown() {
 	l.holder = nil

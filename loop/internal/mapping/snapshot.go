@@ -62,7 +62,7 @@ func (p *Plan) change(index int, offset, n uint64, write bool) (piece Piece, ok 
 	}
 	within := offset & uint64(c.Layout.ChunkSize()-1)
 	slot := c.Index.Lookup(offset >> c.Layout.Shift())
-	if write && !slot.Replaced() {
+	if write && !slot.Writable() {
 		return Piece{Kind: FirstWrite, Snapshot: index, Offset: offset, Length: min(n, uint64(c.Layout.ChunkSize())-within)}, true
 	}
 	run := c.run(slot, offset, n)
@@ -92,7 +92,7 @@ func (p *Plan) clear(index int, offset, n uint64) (piece Piece, ok bool, length 
 	}
 	slot := c.Index.Lookup(offset >> c.Layout.Shift())
 	run := c.run(slot, offset, whole)
-	if !slot.Replaced() {
+	if !slot.Writable() { // a chunk that is merging keeps its data
 		return Piece{}, false, run
 	}
 	return Piece{Kind: Clear, Device: c.device, Offset: slot.Chunk() << c.Layout.Shift(), Length: run}, true, run

@@ -8,7 +8,7 @@ const (
 	Device     Kind = iota // a part of a file or disk
 	Zero                   // reads are zeroes, writes and discards do nothing
 	Error                  // EIO
-	FirstWrite             // a write to a chunk of a snapshot without an exception
+	FirstWrite             // a write to a chunk of a snapshot without an exception, or that is merging
 	Clear                  // a discard of chunks of a store, which then have zeroes
 )
 

@@ -8,7 +8,7 @@ import (
 
 // A firstWrite is the first write to a chunk of a snapshot. It is a part of a request.
 //
-//	claim ──> wait (another first write) ──> claim
+//	claim ──> wait (another first write, or a merge) ──> claim
 //	  ├─────> no first write any more: an ordinary part
 //	  └─────> data ──> read, head, tail (copyStep) ──> record ──> commit ──> end
 //
@@ -25,7 +25,7 @@ type writeStep uint8
 
 const (
 	notFirst   writeStep = iota // an ordinary part
-	stepWait                    // the first write of another request
+	stepWait                    // the first write of another request, or the end of a merge
 	stepData                    // the request's data
 	stepBuffer                  // a free buffer
 	stepRead                    // data of the origin
@@ -59,7 +59,7 @@ func (h *handler) claim(r *request, w *firstWrite) bool {
 	chunk := w.piece.Offset >> shift
 	for {
 		slot := store.Index.Lookup(chunk)
-		if slot.Replaced() {
+		if slot.Writable() {
 			w.step = notFirst
 			h.sendTo(w, slot.Chunk())
 			return false

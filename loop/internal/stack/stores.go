@@ -141,6 +141,21 @@ func (s *Stack) allStores() []*cow.Store {
 	return s.stores
 }
 
+// Usages returns the use of each store, in the order of the tables.
+func (s *Stack) Usages() (list []cow.Usage) {
+	for _, store := range s.allStores() {
+		list = append(list, store.Usage())
+	}
+	return list
+}
+
+// HasStore reports whether the device writes to a store.
+func (s *Stack) HasStore() bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return slices.ContainsFunc(s.storeOf, func(store *cow.Store) bool { return store != nil })
+}
+
 // IsTransient reports whether the device loses its changes with the process.
 func (s *Stack) IsTransient() bool {
 	return slices.ContainsFunc(s.allStores(), func(store *cow.Store) bool { return store.IsTransient() })

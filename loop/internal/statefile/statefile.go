@@ -46,6 +46,12 @@ func Path(id uint32) string {
 	return filepath.Join(Dir, strconv.FormatUint(uint64(id), 10)+".json")
 }
 
+// SocketPath returns the path of the socket at which the process of a device of its own listens,
+// if the device has a store.
+func SocketPath(id uint32) string {
+	return filepath.Join(Dir, strconv.FormatUint(uint64(id), 10)+".sock")
+}
+
 // newPath returns the path at which the holder of the Lock writes a new state, before it
 // replaces the old one.
 func newPath(id uint32) string { return Path(id) + ".new" }
@@ -94,12 +100,12 @@ func parse(data []byte, id uint32) *Record {
 	return &r
 }
 
-// Remove removes the record of a device, its properties for udev, and unfinished writes.
+// Remove removes the record of a device, its properties for udev, the socket, and unfinished writes.
 func Remove(id uint32) error {
 	if err := removeUdev(id); err != nil {
 		return err
 	}
-	for _, path := range []string{newPath(id), Path(id)} {
+	for _, path := range []string{newPath(id), Path(id), SocketPath(id)} {
 		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("remove state: %w", err)
 		}

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/internal/report"
+)
+
+func newMergeCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "merge DEVICE|ID|FILE",
+		Short: "Write the changes of a device's store to its base, while the device is used",
+		Long: "Write the changes of a device's store to its base, while the device is used. The device goes on\n" +
+			"with the store, which is empty then. If the command is interrupted, the next one continues.",
+		Args: arguments(1, 1, "DEVICE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx, stop := interruptible(cmd.Context())
+			defer stop()
+			return report.Name(a.runMerge(ctx, args[0]), "merge", args[0])
+		},
+	}
+}
+
+func (a *app) runMerge(ctx context.Context, target string) error {
+	drv, err := a.open()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = drv.Close() }()
+	targets, err := targetsOf(drv, target)
+	if err != nil {
+		return err
+	}
+	if len(targets) != 1 {
+		return fmt.Errorf("%d devices of %s: %w", len(targets), target, unix.EINVAL)
+	}
+	devices, err := drv.List()
+	if err != nil {
+		return err
+	}
+	if devices, err = selectDevices(devices, []uint32{targets[0].id}); err != nil {
+		return err
+	}
+	merged, err := mergeDevice(ctx, &devices[0])
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(a.out, "%d chunks merged\n", merged.Chunks)
+	return nil
+}
+
+// mergeDevice asks the process of the device, or else the server of many devices.
+func mergeDevice(ctx context.Context, device *client.Device) (client.Merged, error) {
+	merged, err := client.New(client.DeviceSocket(device.ID)).Merge(ctx, device)
+	if errors.Is(err, client.ErrNoServer) {
+		merged, err = client.New(client.DefaultSocket).Merge(ctx, device)
+	}
+	if errors.Is(err, client.ErrNoServer) {
+		err = fmt.Errorf("the server of %s does not merge; it has no store: %w", device.Device, unix.EINVAL)
+	}
+	return merged, err
+}

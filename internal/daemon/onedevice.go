@@ -1,0 +1,54 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/internal/control"
+	"github.com/ublk-loop/ublk-loop/internal/report"
+	"github.com/ublk-loop/ublk-loop/loop"
+)
+
+// others are the requests that a process of a single device has no route for.
+type others interface{ control.Devices }
+
+// oneDevice answers requests about the device of this process: only merges.
+type oneDevice struct {
+	others // nil
+	device *loop.Device
+}
+
+// Merge implements control.Devices.
+func (o oneDevice) Merge(ctx context.Context, id uint32, sequence *uint64) (uint64, error) {
+	status := o.device.Status()
+	if id != status.ID || sequence != nil && *sequence != status.DiskSequence {
+		return 0, fmt.Errorf("device %d: %w", id, unix.ENODEV)
+	}
+	return o.device.Merge(ctx)
+}
+
+// listenFor listens for requests about a device with a store. The socket is removed with the state
+// of the device. end ends the requests.
+func listenFor(device *loop.Device) (end func() error, err error) {
+	end = func() error { return nil }
+	if !device.HasStore() {
+		return end, nil
+	}
+	path := client.DeviceSocket(device.ID())
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) { // of a killed server
+		return end, err
+	}
+	listener, err := listenAt(path)
+	if err != nil {
+		return end, fmt.Errorf("listen for requests about the device: %w", err)
+	}
+	api := (&control.Server{Devices: oneDevice{device: device}, Hint: report.Template, Done: func() {}}).MergeHTTP()
+	served := make(chan error, 1)
+	go func() { served <- control.Serve(api, listener) }() // received below
+	return func() error { return errors.Join(api.Close(), <-served) }, nil
+}

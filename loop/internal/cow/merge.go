@@ -1,0 +1,109 @@
+package cow
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/eintr"
+	"github.com/ublk-loop/ublk-loop/loop/internal/mapping"
+	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
+)
+
+// A run is a part of a merge: the last records of the list. Between BeginRun and EndRun, reads
+// of its chunks get the data of the store, writes to them wait, and no records are saved. So a
+// flush with new records waits, too.
+
+// Left returns the number of exceptions, saved or not.
+func (s *Store) Left() uint64 {
+	s.logMu.Lock()
+	defer s.logMu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.log.Records() + uint64(len(s.unsaved))
+}
+
+// BeginRun begins a run of saved records, at most as many as fit into the memory. The device
+// keeps its requests during the call, so that no write to the chunks is going on. The run is
+// empty, and EndRun is not called, if no record is saved.
+func (s *Store) BeginRun(memory []snapshot.Record) ([]snapshot.Record, error) {
+	s.logMu.Lock()
+	more, err := s.log.Back(s.file)
+	if err == nil && s.state.Load() != mapping.Usable {
+		err = fmt.Errorf("the store is full or invalid: %w", unix.EIO)
+	}
+	if err != nil || !more {
+		s.logMu.Unlock()
+		return nil, err
+	}
+	run := s.log.Last(memory)
+	for _, e := range run {
+		s.Index.BeginMerge(e.Old)
+	}
+	return run, nil
+}
+
+// EndRun removes the records of a run, if the data of all of its chunks is on the medium of the
+// origin. Otherwise copied is an error, and nothing has changed.
+func (s *Store) EndRun(run []snapshot.Record, copied error) error {
+	defer s.logMu.Unlock()
+	err := copied
+	if err == nil {
+		err = s.remove(len(run))
+	}
+	for _, e := range run {
+		if err == nil {
+			s.Index.Drop(e.Old)
+		} else {
+			s.Index.EndMerge(e.Old)
+		}
+		s.answerWaiting(e.Old)
+	}
+	return err
+}
+
+// remove removes the last records from the list.
+func (s *Store) remove(n int) error {
+	b := s.log.Remove(n)
+	if err := s.write(b.Records); err != nil {
+		s.log.Revert()
+		return fmt.Errorf("remove records: %w", err)
+	}
+	s.log.Commit()
+	s.mu.Lock()
+	s.area = s.log.Area()
+	s.mu.Unlock()
+	return nil
+}
+
+// Read reads chunks of the store into memory of the caller, which is aligned to pages.
+func (s *Store) Read(b []byte, chunk uint64) error {
+	for at := s.Layout.Offset(chunk); len(b) > 0; {
+		var n int
+		err := eintr.Repeat(func() (err error) {
+			n, err = unix.Pread(int(s.file.Fd()), b, at)
+			return err
+		})
+		switch {
+		case err != nil:
+			return fmt.Errorf("read the store: %w", err)
+		case n == 0:
+			return fmt.Errorf("read the store behind its end: %w", unix.EIO)
+		}
+		b, at = b[n:], at+int64(n)
+	}
+	return nil
+}
+
+// Empty makes all chunks of the store free again. The device keeps its requests during the
+// call, and the store has no exceptions.
+func (s *Store) Empty() error {
+	size, err := sizeOf(s.file)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.alloc, s.given = snapshot.NewAllocator(s.Layout, size, snapshot.State{}), s.given[:0]
+	return nil
+}

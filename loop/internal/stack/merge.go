@@ -1,0 +1,192 @@
+package stack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
+	"github.com/ublk-loop/ublk-loop/loop/internal/basemark"
+	"github.com/ublk-loop/ublk-loop/loop/internal/cow"
+	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
+	"github.com/ublk-loop/ublk-loop/transfer/table"
+)
+
+// runBytes is the maximum number of bytes that are copied while writes to them wait.
+const runBytes = 4 << 20
+
+// lastBytes is the maximum number of bytes that are copied while the device keeps all requests, so
+// that no new exceptions come. Tests change it.
+var lastBytes uint64 = 8 << 20
+
+// A Merge moves the changes of the uppermost store into its base while the device is used. In
+// the end the store is empty, and the device goes on with it.
+type Merge struct {
+	// Chunks is the number of chunks that were copied.
+	Chunks uint64
+
+	store  *cow.Store
+	base   *backing.Backing
+	size   uint64   // of the origin
+	file   *os.File // base, open for writing
+	run    []snapshot.Record
+	buffer []byte
+}
+
+// NewMerge prepares a merge. The base must be a file or disk that no other device has and no
+// other store needs. The caller closes the merge.
+func (s *Stack) NewMerge() (*Merge, error) {
+	t := &s.tables.Tables[len(s.tables.Tables)-1]
+	line, ok := t.Lines[0].Target.(*table.Snapshot)
+	if !ok || len(t.Lines) != 1 {
+		return nil, fmt.Errorf("the device is no snapshot: %w", unix.EINVAL)
+	}
+	m := &Merge{size: s.Size}
+	for i, device := range s.tables.Devices() {
+		switch b := s.backingOf[i]; device {
+		case line.Store:
+			m.store = s.storeOf[b]
+		case line.Origin:
+			m.base = s.Backings[b]
+		}
+	}
+	switch {
+	case m.store == nil:
+		return nil, fmt.Errorf("the device is read-only: %w", unix.EROFS)
+	case m.store.IsTransient():
+		return nil, fmt.Errorf("merge of a transient store: %w", errors.ErrUnsupported)
+	case m.base == nil:
+		return nil, fmt.Errorf("merge into a store, because the origin is a table: %w", errors.ErrUnsupported)
+	}
+	if err := m.open(); err != nil {
+		return nil, errors.Join(fmt.Errorf("base %s: %w", m.base.Path, err), m.Close())
+	}
+	return m, nil
+}
+
+// open gets the base for this device alone, and opens it for writing.
+func (m *Merge) open() error {
+	if err := m.base.LockForWriting(); err != nil {
+		return err
+	}
+	var only *basemark.UUID
+	if label := m.store.Label(); label != nil {
+		id := basemark.UUID(label.UUID)
+		only = &id
+	}
+	if err := m.base.CheckStores(only); err != nil {
+		return err
+	}
+	var err error
+	if m.file, err = m.base.ReopenForWriting(); err != nil {
+		return err
+	}
+	chunk := int(m.store.Layout.ChunkSize())
+	m.run = make([]snapshot.Record, max(1, runBytes/chunk))
+	m.buffer, err = unix.Mmap(-1, 0, max(1<<20, chunk), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	return err
+}
+
+// Close ends the merge. The base is only read from then on.
+func (m *Merge) Close() error {
+	var err error
+	if m.buffer != nil {
+		err = unix.Munmap(m.buffer)
+	}
+	if m.file != nil {
+		err = errors.Join(err, m.file.Close())
+	}
+	m.buffer, m.file = nil, nil
+	return errors.Join(err, m.base.LockForReading())
+}
+
+// Do merges everything. hold makes the device keep its requests until resume is called. Do ends
+// early, between two runs, if the context does.
+//
+// Writes make new exceptions meanwhile. When few are left, or when as many chunks were copied as
+// would have been enough twice, the device keeps its requests until none is left.
+func (m *Merge) Do(ctx context.Context, hold func() (resume func(), err error)) error {
+	most := 2*m.store.Left() + uint64(len(m.run))
+	for {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		resume, err := hold()
+		if err != nil {
+			return err
+		}
+		if left := m.store.Left(); left<<m.store.Layout.Shift() <= lastBytes || m.Chunks > most {
+			defer resume()
+			return m.rest()
+		}
+		run, err := m.store.BeginRun(m.run)
+		resume()
+		if err == nil && len(run) == 0 {
+			err = m.store.Save() // all exceptions are new
+		} else if err == nil {
+			err = m.one(run)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// rest merges what is left while the device keeps its requests.
+func (m *Merge) rest() error {
+	if err := m.store.Save(); err != nil {
+		return err
+	}
+	for {
+		run, err := m.store.BeginRun(m.run)
+		switch {
+		case err != nil:
+			return err
+		case len(run) == 0:
+			return m.store.Empty()
+		}
+		if err := m.one(run); err != nil {
+			return err
+		}
+	}
+}
+
+// one copies the chunks of a run and removes their records.
+func (m *Merge) one(run []snapshot.Record) error {
+	err := m.copyAll(run)
+	if err == nil {
+		err = m.file.Sync()
+	}
+	if err := m.store.EndRun(run, err); err != nil {
+		return err
+	}
+	m.Chunks += uint64(len(run))
+	return nil
+}
+
+func (m *Merge) copyAll(run []snapshot.Record) error {
+	for len(run) > 0 {
+		n := snapshot.Adjacent(run, len(m.buffer)>>m.store.Layout.Shift())
+		if err := m.copy(run[0], n); err != nil {
+			return err
+		}
+		run = run[n:]
+	}
+	return nil
+}
+
+// copy copies n contiguous chunks. The base can end within the last one.
+func (m *Merge) copy(first snapshot.Record, n int) error {
+	b := m.buffer[:n<<m.store.Layout.Shift()]
+	if err := m.store.Read(b, first.New); err != nil {
+		return err
+	}
+	at := m.store.Layout.Offset(first.Old)
+	if _, err := m.file.WriteAt(b[:min(uint64(len(b)), m.size-uint64(at))], at); err != nil {
+		return fmt.Errorf("write the base: %w", err)
+	}
+	return nil
+}
