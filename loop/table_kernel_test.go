@@ -241,19 +241,32 @@ func TestKernelTableOperations(t *testing.T) {
 		want [2]uint64 // operations on each disk for a request
 	}{
 		{"0 16384 linear $0 8", 64 << 10, [2]uint64{1, 0}},
-		{"0 8192 linear $0 8\n8192 8192 linear $0 8200", 64 << 10, [2]uint64{1, 0}},
+		{joined(32, 512), 64 << 10, [2]uint64{1, 0}},
+		{"0 16384 striped 1 8 $0 0", 64 << 10, [2]uint64{1, 0}},
+		// Every second chunk continues the one before it.
+		{"0 16384 striped 2 8 $0 0 $0 8", 32 << 10, [2]uint64{4, 0}},
+		{"low,,,,0 8192 striped 2 8 $0 0 $1 0,8192 8192 linear $0 8192;top,,,,0 16384 linear /dev/mapper/low 0", 32 << 10, [2]uint64{4, 4}},
 		{"0 16384 striped 2 8 $0 0 $1 0", 4096, [2]uint64{1, 0}},
 		{"0 16384 striped 2 8 $0 0 $1 0", 32 << 10, [2]uint64{4, 4}},
 		{"0 16384 striped 2 32 $0 0 $1 0", 64 << 10, [2]uint64{2, 2}},
 	} {
 		for _, zeroCopy := range []Switch{SwitchAuto, SwitchOff} {
-			t.Run(fmt.Sprintf("%s, %d bytes, zero copy %s", tt.text, tt.size, zeroCopy), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%.60s, %d bytes, zero copy %s", tt.text, tt.size, zeroCopy), func(t *testing.T) {
 				dev := attachTable(t, ctl, withDisks(tt.text, disks...), Config{ZeroCopy: zeroCopy, DirectIO: SwitchOn})
 				noMerges(t, dev.Path())
 				countParts(t, dev.Path(), disks, tt.size, tt.want)
 			})
 		}
 	}
+}
+
+// joined returns lines of some sectors that continue each other on a disk.
+func joined(sectors, count int) string {
+	var lines []string
+	for i := range count {
+		lines = append(lines, fmt.Sprintf("%d %d linear $0 %d", i*sectors, sectors, 8+i*sectors))
+	}
+	return strings.Join(lines, "\n")
 }
 
 // countParts writes and reads ten times, and compares the counters of the disks.
