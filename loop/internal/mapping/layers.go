@@ -69,20 +69,14 @@ func (p *Plan) layerAt(s *space, level int, offset, n uint64) (Run, bool) {
 		e, left := s.find(offset)
 		n = min(n, left)
 		in := offset - e.start + e.offset
-		switch e.kind {
-		case kindStripes:
-			b, below, left := p.stripes[e.index].place(in)
-			n = min(n, left)
-			s, offset = b.space, below
-		case kindLayer:
-			if level == 0 {
-				return Run{Layer: e.index, Sector: in >> transfer.SectorShift, Length: n}, true
-			}
+		switch {
+		case e.kind == kindLayer && level == 0:
+			return Run{Layer: e.index, Sector: in >> transfer.SectorShift, Length: n}, true
+		case e.kind == kindLayer:
 			level--
-			b := &p.layers[e.index].below
-			s, offset = b.space, b.offset+in
-		default:
+		case e.kind != kindStripes:
 			return Run{Length: n}, false
 		}
+		s, offset, n = p.below(e, in, n)
 	}
 }

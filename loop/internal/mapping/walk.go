@@ -88,13 +88,8 @@ func (p *Plan) at(s *space, offset, n uint64, write bool) Piece {
 		n = min(n, left)
 		in := offset - e.start + e.offset
 		switch e.kind {
-		case kindStripes:
-			b, below, left := p.stripes[e.index].place(in)
-			n = min(n, left)
-			s, offset = b.space, below
-		case kindLayer:
-			b := &p.layers[e.index].below
-			s, offset = b.space, b.offset+in
+		case kindStripes, kindLayer:
+			s, offset, n = p.below(e, in, n)
 		case kindSnapshot:
 			piece, ok := p.change(e.index, in, n, write)
 			if ok {
@@ -106,6 +101,17 @@ func (p *Plan) at(s *space, offset, n uint64, write bool) Piece {
 			return e.piece(in, n)
 		}
 	}
+}
+
+// below returns what is below a place in an extent of stripes or a layer: a space, the offset
+// in it, and how many of n bytes are there.
+func (p *Plan) below(e *extent, in, n uint64) (s *space, offset, there uint64) {
+	if e.kind == kindStripes {
+		b, offset, left := p.stripes[e.index].place(in)
+		return b.space, offset, min(n, left)
+	}
+	b := &p.layers[e.index].below
+	return b.space, b.offset + in, n
 }
 
 // piece returns a part of an extent with nothing below it.
