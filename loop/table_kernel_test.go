@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -149,8 +150,10 @@ func bothWays(t *testing.T, ctl *ublk.Control, text string, cfg Config) {
 			if content != nil && !bytes.Equal(got, content) {
 				t.Fatal(firstDifference(got, content))
 			}
-			changeDisk(t, f, len(got))
+			was := &written{content: got, unknown: make([]bool, len(got)/512), zero: zeroSectors(t, text)}
+			change(t, f, was)
 			content = readDisk(t, f)
+			was.compare(t, content)
 		})
 	}
 }
@@ -173,9 +176,61 @@ func readDisk(t *testing.T, f *os.File) []byte {
 	return bytes.Clone(content)
 }
 
+// written is what a disk must have after writes and discards. Discarded sectors may have
+// anything; others must not change.
+type written struct {
+	content []byte
+	unknown []bool // sectors that were discarded after the last write
+	zero    []bool // sectors that stay zero
+}
+
+// zeroSectors returns the sectors of the target zero in a table.
+func zeroSectors(t *testing.T, text string) (sectors []bool) {
+	t.Helper()
+	tables, err := ParseTable([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tables.Close()
+	for _, l := range tables.Tables[len(tables.Tables)-1].Lines {
+		_, isZero := l.Target.(*table.Zero)
+		sectors = append(sectors, slices.Repeat([]bool{isZero}, int(l.Length))...)
+	}
+	return sectors
+}
+
+// set records a write of data, or a discard of n bytes.
+func (w *written) set(at, n int, data []byte) {
+	for sector := at / 512; sector < (at+n)/512; sector++ {
+		if w.zero[sector] {
+			continue
+		}
+		if w.unknown[sector] = data == nil; data != nil {
+			copy(w.content[sector*512:(sector+1)*512], data[sector*512-at:])
+		}
+	}
+}
+
+func (w *written) compare(t *testing.T, got []byte) {
+	t.Helper()
+	for sector, unknown := range w.unknown {
+		at, end := sector*512, (sector+1)*512
+		if !unknown && !bytes.Equal(got[at:end], w.content[at:end]) {
+			t.Fatalf("sector %d has other bytes than were written", sector)
+		}
+	}
+}
+
 // changeDisk writes and discards at random.
 func changeDisk(t *testing.T, f *os.File, size int) {
 	t.Helper()
+	change(t, f, &written{content: make([]byte, size), unknown: make([]bool, size/512), zero: make([]bool, size/512)})
+}
+
+// change writes and discards at random, and records that.
+func change(t *testing.T, f *os.File, w *written) {
+	t.Helper()
+	size := len(w.content)
 	mem := alignedMemory(t, 1<<20)
 	sector, err := unix.IoctlGetInt(int(f.Fd()), unix.BLKSSZGET)
 	if err != nil {
@@ -192,11 +247,13 @@ func changeDisk(t *testing.T, f *os.File, size int) {
 			if err := blockIoctl(f, unix.BLKDISCARD, uint64(at), uint64(n)); err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
 				t.Fatal(err)
 			}
+			w.set(at, n, nil)
 			continue
 		}
 		if _, err := f.WriteAt(random(mem[:n]), int64(at)); err != nil {
 			t.Fatalf("write %d bytes at %d: %v", n, at, err)
 		}
+		w.set(at, n, mem[:n])
 	}
 }
 
