@@ -134,6 +134,32 @@ func TestKernelServeTableAgain(t *testing.T) {
 	}
 }
 
+// The store of a snapshot passes from server to server, too: no write is lost, neither in a
+// crash nor in an upgrade.
+func TestKernelServeTableSnapshot(t *testing.T) {
+	b := kernelBed(t)
+	m := b.serve("--on-crash=reissue")
+	base, store := b.image(2<<20), b.image(4096)
+	for _, size := range []int64{0, 4 << 20} { // of zeroes
+		b.truncate(store, size)
+	}
+	was := b.fileText(base)
+	device := b.addTable(fmt.Sprintf("0 4096 snapshot %s %s P 8", base, store))
+	if device.PID != m.pid() {
+		t.Errorf("device %+v, want one of process %d", device, m.pid())
+	}
+	b.keepsWritesWhile(device, func() {
+		b.ok("upgrade")
+		m.kill()
+		m = b.serve()
+	})
+	m.serves(device)
+	b.del(device.Device)
+	if b.fileText(base) != was {
+		t.Error("the base of the snapshot has changed")
+	}
+}
+
 // A server has no keys for the devices of the last one. An upgrade is refused with the device's
 // name. After a crash the device waits for recover, which finds the key.
 func TestKernelServeTableWithKey(t *testing.T) {

@@ -243,11 +243,19 @@ func (b *bed) recoversOnlyTheSame(device client.Device, text, file string, key [
 // keepsWrites writes to a device while its servers are killed, and compares its content.
 func (b *bed) keepsWrites(device client.Device) {
 	b.Helper()
+	b.keepsWritesWhile(device, func() {
+		b.killServer(b.list(device.Device)[0])
+		b.ok("recover", device.Device)
+	})
+}
+
+// keepsWritesWhile writes to a device while its servers change, and compares its content.
+func (b *bed) keepsWritesWhile(device client.Device, change func()) {
+	b.Helper()
 	stop, result := make(chan struct{}), make(chan writerResult, 1)
 	go func() { result <- writeUntil(device.Device, int(device.Size), stop) }()
 	for range ublktest.Kills(b, 3, 20) {
-		b.killServer(b.list(device.Device)[0])
-		b.ok("recover", device.Device)
+		change()
 	}
 	close(stop)
 	r := <-result
