@@ -98,6 +98,23 @@ func TestRatiosOfAttach(t *testing.T) {
 	}
 }
 
+// A table of one linear line is compared with the plain device, by a fixed limit: neither a
+// faster loop driver nor a slow stored ratio hides that it costs more.
+func TestRatiosOfLinear(t *testing.T) {
+	cell := linearCells[0]
+	for speed, slower := range map[float64]bool{98: false, 97: false, 96: true} {
+		r := &Report{Results: []Result{
+			{Backing: "null_blk", Path: yardstick, Cell: cell, IOPS: 50},
+			{Backing: "null_blk", Path: plainPath, Cell: cell, IOPS: 100},
+			{Backing: "null_blk", Path: linearPath, Cell: cell, IOPS: speed},
+		}}
+		stored := []Ratio{{linearPath, cell, 0.9}}
+		if err := compare(&bytes.Buffer{}, r.ratios(), stored); errors.Is(err, errSlower) != slower || !slower && err != nil {
+			t.Errorf("%v of 100: %v", speed, err)
+		}
+	}
+}
+
 func TestMean(t *testing.T) {
 	slower := report()
 	slower.Results[2].IOPS = 900

@@ -38,6 +38,12 @@ var fileCells = []Cell{
 	{"read", 128 << 10, 8, 1},
 }
 
+// linearCells are the cells for a table of one linear line.
+var linearCells = []Cell{
+	{"randread", 4 << 10, 32, 1},
+	{"read", 128 << 10, 8, 1},
+}
+
 // fullCells returns the whole matrix. many is the larger number of jobs.
 func fullCells(many int) []Cell {
 	var cells []Cell

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -55,6 +56,36 @@ func ublkLoop(bin, name string, flags ...string) path {
 		},
 		detach: func(device string) error { return command(bin, "del", device) },
 	}
+}
+
+// linearPath is the name of the path of linearTable, and plainPath that of the same device
+// without a table.
+const (
+	linearPath = "ublk-loop linear"
+	plainPath  = "ublk-loop --max-io=1M"
+)
+
+// linearTable is ublk-loop with a table of one linear line, with flags of add.
+func linearTable(bin string, flags ...string) path {
+	p := ublkLoop(bin, "linear", append([]string{"--table", "TABLE"}, flags...)...)
+	p.attach = func(disk string) (string, error) {
+		sectors, err := output("blockdev", "--getsz", disk)
+		if err != nil {
+			return "", err
+		}
+		table, err := os.CreateTemp("", "ublk-loop-bench")
+		if err != nil {
+			return "", err
+		}
+		defer func() { _ = os.Remove(table.Name()) }()
+		_, err = fmt.Fprintf(table, "0 %s linear %s 0\n", sectors, disk)
+		if err = errors.Join(err, table.Close()); err != nil {
+			return "", err
+		}
+		return output(bin, append([]string{"add", "--table", table.Name()}, flags...)...)
+	}
+	p.diskOnly = true
+	return p
 }
 
 // kublk is the kernel's own test server for ublk.

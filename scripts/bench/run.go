@@ -82,12 +82,13 @@ func (b *bench) plans(keyFile string) ([]plan, error) {
 	shape := []string{fmt.Sprintf("--queues=%d", b.queues), fmt.Sprintf("--depth=%d", b.depth)}
 	ours := func(name string, flags ...string) path { return ublkLoop(b.bin, name, append(flags, shape...)...) }
 	standard, large, copied := ours(""), ours("--max-io=1M", "--max-io=1M"), ours("copy", "--zero-copy=off")
+	linear := linearTable(b.bin, append([]string{"--max-io=1M"}, shape...)...)
 	direct := kernelLoop("on")
 	if b.check {
-		return []plan{{nullBlk, shortCells, []path{direct, large, copied}}}, nil
+		return []plan{{nullBlk, shortCells, []path{direct, large, copied}}, {nullBlk, linearCells, []path{linear}}}, nil
 	}
 	files := []path{barePath(), direct, kernelLoop("off"), standard, ours("buffered", "--direct-io=off"), copied}
-	disks := []path{barePath(), direct, kernelLoop("off"), standard, large, copied}
+	disks := []path{barePath(), direct, kernelLoop("off"), standard, large, linear, copied}
 	if b.kublk != "" {
 		disks = append(disks,
 			kublk(b.kublk, "auto_zc", b.queues, b.depth, "--auto_zc"),
