@@ -83,6 +83,9 @@ func (h *Hooks) precreate(in io.Reader, out io.Writer) error {
 
 // supply mounts a root directory where the runtime finds it.
 func (h *Hooks) supply(text []byte, c *config, out io.Writer) error {
+	if err := c.checkMountNamespace(); err != nil {
+		return err
+	}
 	pass, err := c.passage()
 	if err != nil {
 		return err

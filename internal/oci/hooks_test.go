@@ -15,6 +15,7 @@ import (
 // request that fails give no output.
 func TestPrecreate(t *testing.T) {
 	const image = `{"annotations":{"dev.ublk-loop.rootfs.image":"/nothing"}}`
+	const joins = `{"annotations":{"dev.ublk-loop.rootfs.image":"/nothing"},"linux":{"namespaces":[{"type":"mount","path":"/proc/1/ns/mnt"}]}}`
 	h := &Hooks{Maker: Maker{Settings: &Settings{}}, Program: "/x"}
 	for _, tt := range []struct {
 		in, out string
@@ -23,6 +24,7 @@ func TestPrecreate(t *testing.T) {
 		{`{ "a":1}  `, `{ "a":1}  `, nil},
 		{plainConfig, plainConfig, nil},
 		{image, "", func(err error) bool { return errors.Is(err, errNotAllowed) }},
+		{joins, "", func(err error) bool { return errors.Is(err, unix.EOPNOTSUPP) }},
 		{`{`, "", func(err error) bool { return err != nil }},
 		{`{"annotations":3}`, "", func(err error) bool { return err != nil }},
 		{`"` + strings.Repeat("x", configLimit), "", func(err error) bool { return errors.Is(err, unix.EFBIG) }},

@@ -26,19 +26,30 @@ type idMapping struct {
 	HostID      uint32 `json:"hostID"`
 }
 
-// userNamespace returns the container's user namespace, or nil if the container has none.
-func (c *config) userNamespace() (*userNamespace, error) {
-	var linux struct {
-		Namespaces []struct {
-			Type string `json:"type"`
-			Path string `json:"path"`
-		} `json:"namespaces"`
-		GIDMappings []idMapping `json:"gidMappings"`
-	}
+// namespaces holds the container's namespaces, as far as this package needs them.
+type namespaces struct {
+	Namespaces []struct {
+		Type string `json:"type"`
+		Path string `json:"path"` // path of an existing namespace, "" for a new one
+	} `json:"namespaces"`
+	GIDMappings []idMapping `json:"gidMappings"`
+}
+
+func (c *config) namespaces() (*namespaces, error) {
+	n := &namespaces{}
 	if len(c.Linux) > 0 {
-		if err := json.Unmarshal(c.Linux, &linux); err != nil {
+		if err := json.Unmarshal(c.Linux, n); err != nil {
 			return nil, fmt.Errorf("read the configuration: %w", err)
 		}
+	}
+	return n, nil
+}
+
+// userNamespace returns the container's user namespace, or nil if the container has none.
+func (c *config) userNamespace() (*userNamespace, error) {
+	linux, err := c.namespaces()
+	if err != nil {
+		return nil, err
 	}
 	for _, n := range linux.Namespaces {
 		if n.Type == "user" {
@@ -46,6 +57,21 @@ func (c *config) userNamespace() (*userNamespace, error) {
 		}
 	}
 	return nil, nil
+}
+
+// checkMountNamespace refuses a container that joins an existing mount namespace, because
+// the image is not mounted there. It returns an error that wraps EOPNOTSUPP.
+func (c *config) checkMountNamespace() error {
+	linux, err := c.namespaces()
+	if err != nil {
+		return err
+	}
+	for _, n := range linux.Namespaces {
+		if n.Type == "mount" && n.Path != "" {
+			return fmt.Errorf("the container joins the mount namespace %s, where the image is not mounted: %w", n.Path, unix.EOPNOTSUPP)
+		}
+	}
+	return nil
 }
 
 // rootGroup returns the host's group for group 0 of the namespace. It returns an error

@@ -78,6 +78,9 @@ func (w *Wrapper) execute(args []string) error {
 
 // start makes a container's root directory, and executes the runtime in its namespace.
 func (w *Wrapper) start(b *bundle, args []string) error {
+	if err := b.config.checkMountNamespace(); err != nil {
+		return err
+	}
 	w.Requester.Owner = &b.owner
 	_, err := w.makeRoot(b.config.Annotations, func(root *readyRoot) error {
 		if err := b.edit(func(c object) error { return root.tell(c, rootPlace) }); err != nil {

@@ -143,6 +143,11 @@ func TestKernelOCIRefused(t *testing.T) {
 	w.refuses(ask(asked{"image": image, "subdir": "/nothing"}), "not there")
 	w.refuses(ask(asked{"image": image, "subdir": "/content"}), "/content")
 	w.refuses(ask(asked{"image": image, "overlay": "dir:" + w.TempDir()}), "not below a directory")
+	joining := ask(asked{"image": image})
+	w.editBundle(joining, func(config map[string]any) {
+		config["linux"] = map[string]any{"namespaces": []any{map[string]any{"type": "mount", "path": "/proc/1/ns/mnt"}}}
+	})
+	w.refuses(joining, "/proc/1/ns/mnt", "where the image is not mounted")
 	// A file system that the kernel refuses.
 	broken := w.images + "/broken.img"
 	w.tool("cp", image, broken)
