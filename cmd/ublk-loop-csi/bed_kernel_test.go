@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/ublk"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
@@ -28,6 +29,7 @@ const patience = time.Minute
 // bed is a test with a server of devices and a driver.
 type bed struct {
 	testing.TB
+	ublk    *ublk.Control
 	dir     string // the test's directory
 	pool    string
 	socket  string // of the driver
@@ -48,8 +50,7 @@ type bed struct {
 // mount.
 func newBed(t testing.TB, needs ...ublktest.Need) *bed {
 	t.Helper()
-	ublktest.Kernel(t, needs...)
-	b := &bed{TB: t, dir: t.TempDir()}
+	b := &bed{TB: t, ublk: ublktest.Kernel(t, needs...), dir: t.TempDir()}
 	b.pool, b.socket, b.control = filepath.Join(b.dir, "pool"), filepath.Join(b.dir, "csi.sock"), filepath.Join(b.dir, "control.sock")
 	b.client = client.New(b.control)
 	before := mountPoints(t)

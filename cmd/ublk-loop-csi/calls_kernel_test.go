@@ -195,11 +195,17 @@ func content(seed uint64, n int) []byte {
 // put writes a file, or the start of a device, to disk.
 func (b *bed) put(path string, data []byte) {
 	b.Helper()
+	b.write(path, data, (*os.File).Sync)
+}
+
+// write writes a file, or the start of a device, and calls a function with it.
+func (b *bed) write(path string, data []byte, sync func(*os.File) error) {
+	b.Helper()
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o600)
 	b.ok("open", err)
 	_, err = f.WriteAt(data, 0)
 	b.ok("write", err)
-	b.ok("sync", f.Sync())
+	b.ok("sync", sync(f))
 	b.ok("close", f.Close())
 }
 

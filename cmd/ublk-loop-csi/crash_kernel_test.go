@@ -54,7 +54,7 @@ func TestCrashDriver(t *testing.T) {
 		subjects = append(subjects, &subject{volume: &volume{b: b, name: fmt.Sprintf("volume-%d", i), access: access}, size: 16 * mib})
 	}
 	random := rand.New(rand.NewPCG(1, uint64(time.Now().UnixNano())))
-	ublktest.UntilHit(t, "kill the driver during a call", ublktest.Kills(t, 10, 100), 1, 400, func(i int) bool {
+	ublktest.UntilHit(t, "kill the driver during a call", ublktest.Kills(t, 5, 100), 1, 400, func(i int) bool {
 		timer := time.AfterFunc(ublktest.Moment(400*time.Millisecond, i), func() { _ = b.driver.cmd.Process.Kill() })
 		hit := false
 		for alive := true; alive; {

@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	csi "github.com/container-storage-interface/spec/lib/go/csi"
@@ -14,7 +15,7 @@ import (
 // Volumes in use survive the death of the driver, and then of the server. After the death
 // of the node they can be staged again.
 func TestKernelRestarts(t *testing.T) {
-	b := newBed(t, ublktest.EveryKernel)
+	b := newBed(t, ublktest.OldestAndNewest)
 	b.start()
 	data := content(3, mib)
 	var volumes []*volume
@@ -46,9 +47,11 @@ func TestKernelRestarts(t *testing.T) {
 	b.serve()
 	check("after the death of the server")
 
-	b.server.end(unix.SIGTERM)
-	b.serve()
-	check("after an orderly end of the server")
+	if b.seesUsers() {
+		b.server.end(unix.SIGTERM)
+		b.serve()
+		check("after an orderly end of the server")
+	}
 
 	b.driver.end(unix.SIGKILL)
 	b.killNode(volumes)
@@ -61,6 +64,16 @@ func TestKernelRestarts(t *testing.T) {
 		v.remove()
 	}
 	b.isClean()
+}
+
+// seesUsers reports whether the kernel itself refuses to stop a device that is open. Before,
+// the server takes a block volume for unused, because it cannot inspect a process with more
+// capabilities.
+func (b *bed) seesUsers() bool {
+	b.Helper()
+	features, err := b.ublk.Features()
+	b.ok("features", err)
+	return strings.Contains(features.String(), "SAFE_STOP_DEV")
 }
 
 // killNode leaves what a restart of the node leaves: the files of the pool and the

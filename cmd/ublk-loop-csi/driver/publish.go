@@ -215,8 +215,8 @@ func (d *Driver) NodeUnpublishVolume(ctx context.Context, req *csi.NodeUnpublish
 	}
 	defer unlock()
 	v, err := d.volume(id)
-	if status.Code(err) == codes.NotFound && id != req.GetVolumeId() {
-		return &csi.NodeUnpublishVolumeResponse{}, nil // an ephemeral volume is gone after the first call
+	if status.Code(err) == codes.NotFound {
+		return &csi.NodeUnpublishVolumeResponse{}, nil // as an ephemeral volume after the first call
 	}
 	if err != nil {
 		return nil, err

@@ -44,9 +44,19 @@ func (d *Driver) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRe
 		err = d.stage(ctx, v, req.GetSecrets())
 	}
 	if err != nil {
-		return nil, failure(err)
+		return nil, errors.Join(failure(err), d.undoStage(context.WithoutCancel(ctx), v))
 	}
 	return &csi.NodeStageVolumeResponse{}, nil
+}
+
+// undoStage forgets a failed stage, unless the file system is mounted or published.
+// Kubernetes does not unstage a volume after an error that it takes for final.
+func (d *Driver) undoStage(ctx context.Context, v *pool.Volume) error {
+	t, err := mounts.Read()
+	if err != nil || v.Stage == nil || len(v.Publications) > 0 || t.At(v.Stage.Path) != nil {
+		return err
+	}
+	return d.unstage(ctx, v)
 }
 
 func parseStage(req *csi.NodeStageVolumeRequest) (*pool.Stage, error) {
@@ -227,6 +237,9 @@ func (d *Driver) NodeUnstageVolume(ctx context.Context, req *csi.NodeUnstageVolu
 	}
 	defer unlock()
 	v, err := d.volume(req.GetVolumeId())
+	if status.Code(err) == codes.NotFound {
+		return &csi.NodeUnstageVolumeResponse{}, nil // as after a deletion
+	}
 	if err != nil {
 		return nil, err
 	}
