@@ -352,6 +352,64 @@ func TestKernelStoreOnDisk(t *testing.T) {
 	same(t, m.disk(base), image)
 }
 
+// The kernel invalidates a store that ends behind the last data chunk of an area when it uses this
+// chunk. It also writes records behind the end of the list again, so that they come back. If one of
+// these fails, the kernel has been mended: docs/cow.md then is out of date.
+func TestKernelFaultsOfSnapshots(t *testing.T) {
+	m := newMapper(t, ublktest.EveryKernel)
+	write4K := func(device string, chunk int64) error {
+		f, err := os.OpenFile(device, os.O_RDWR|os.O_SYNC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		_, err = f.WriteAt(make([]byte, 4096), chunk*4096)
+		return err
+	}
+	for _, kind := range []string{"P", "PO"} {
+		m.files(2 << 20)
+		create(t, CreateOptions{Path: m.store, Origin: m.base, ChunkSize: 4096, Size: 258 * 4096})
+		m.with("snapshot", kind, 4096, func(device string) {
+			for chunk := range int64(256) {
+				if err := write4K(device, chunk); err != nil && chunk < 255 {
+					t.Fatalf("chunk %d: %v", chunk, err)
+				}
+			}
+			if words := strings.Fields(m.must("dmsetup", "status", "cowfile")); words[len(words)-1] != "Invalid" {
+				t.Errorf("%s: status %v of a store with 256 data chunks that are all used", kind, words)
+			}
+		})
+	}
+
+	m.files(2 << 20)
+	create(t, CreateOptions{Path: m.store, Origin: m.base, ChunkSize: 4096})
+	f, err := os.OpenFile(m.store, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	foreign := []byte(strings.Repeat("foreign ", 512))
+	write(t, f, foreign, 4*4096)
+	write(t, f, []byte{7, 0, 0, 0, 0, 0, 0, 0, 4}, 4096+16) // record 1; record 0 was lost
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	base := content(t, m.base)
+	at7 := func(device string) string { return string(m.disk(device)[7*4096 : 8*4096]) }
+	m.with("snapshot", "P", 4096, func(device string) {
+		if at7(device) != string(base[7*4096:8*4096]) {
+			t.Error("the kernel reads a record behind the end of the list")
+		}
+		if err := write4K(device, 0); err != nil {
+			t.Fatal(err)
+		}
+	})
+	m.with("snapshot", "P", 4096, func(device string) {
+		if at7(device) != string(foreign) {
+			t.Error("the record behind the end of the list has not come back")
+		}
+	})
+}
+
 func layoutOf(t *testing.T, chunkSize int) snapshot.Layout {
 	t.Helper()
 	l, err := snapshot.NewLayout(uint32(chunkSize))
