@@ -57,7 +57,6 @@ install_main() {
 	install -D -m 644 "$source/packaging/ublk-loop/modules-load.conf" "$root/lib/modules-load.d/ublk-loop.conf"
 	install -D -m 644 "$source/packaging/ublk-loop/61-ublk-loop.rules" "$root/lib/udev/rules.d/61-ublk-loop.rules"
 	install -D -m 644 "$source/packaging/ublk-loop/tmpfiles.conf" "$root/lib/tmpfiles.d/ublk-loop.conf"
-	install -D -m 644 "$source/packaging/ublk-loop/udev.rules" "$root/lib/udev/rules.d/61-ublk-loop.rules"
 	units ublk-loop.service ublk-loop.socket ublk-loop-sweep.service ublk-loop-sweep.timer
 	documents ublk-loop
 	with_path "$source/cmd/ublk-loop/hooks.d/ublk-loop.json" "$root/share/doc/ublk-loop/hooks.d/ublk-loop.json"

@@ -156,7 +156,7 @@ func TestPackagesContents(t *testing.T) {
 	for _, path := range []string{
 		"usr/bin/ublk-loop", "usr/bin/ublk-runc", "usr/bin/ublk-crun", "usr/bin/ublk-losetup", "usr/sbin/mount.ublk-loop", "usr/lib/udev/rules.d/61-ublk-loop.rules",
 		"usr/lib/systemd/system/ublk-loop.service", "usr/lib/systemd/system/ublk-loop.socket",
-		"usr/lib/modules-load.d/ublk-loop.conf", "usr/lib/tmpfiles.d/ublk-loop.conf", "usr/lib/udev/rules.d/61-ublk-loop.rules", "usr/share/man/man8/ublk-loop.8.gz",
+		"usr/lib/modules-load.d/ublk-loop.conf", "usr/lib/tmpfiles.d/ublk-loop.conf", "usr/share/man/man8/ublk-loop.8.gz",
 		"usr/share/bash-completion/completions/ublk-loop", "usr/share/fish/vendor_completions.d/ublk-loop.fish",
 	} {
 		for name, paths := range map[string][]string{"archive": archive, "deb": deb} {
