@@ -1,11 +1,14 @@
 package daemon
 
 import (
+	"fmt"
 	"os"
+	"os/signal"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/loop"
 )
 
@@ -75,3 +78,53 @@ func (e *ending) obey(s os.Signal) error {
 	e.log.info("ending", logged("why", s.String()))
 	return nil
 }
+
+// claimedTask names the device that the role claimed looks at.
+type claimedTask struct {
+	Device string `json:"device"`
+}
+
+// exitClaimed is the exit status of the role claimed for a device that is mounted, or
+// claimed in another way.
+const exitClaimed = 5
+
+// isClaimedInChild reports whether a device is mounted, or claimed in the same way. A
+// server must not open its own device, so another process looks.
+func isClaimedInChild(device string) (bool, error) {
+	l := &launch{role: claimedRole, task: func([]string) any { return claimedTask{device} }}
+	state, err := l.call()
+	if err == nil && state.ExitCode() == exitClaimed {
+		return true, nil
+	}
+	if err = callFailed(state, err); err != nil {
+		return false, fmt.Errorf("look whether %s is mounted: %w", device, err)
+	}
+	return false, nil
+}
+
+// runClaimed is the main function of that process.
+func (p *Program) runClaimed(args []string) int {
+	var task claimedTask
+	if _, err := receive(claimedRole, args, &task); err != nil {
+		report.Print(p.Err, err.Error(), "")
+		return report.ExitUsage
+	}
+	if loop.IsClaimed(task.Device) {
+		return exitClaimed
+	}
+	return report.ExitDone
+}
+
+// endSignals returns the signals that end a server in order. A closing terminal does not
+// end a server whose caller ignores SIGHUP (nohup).
+func endSignals() []os.Signal {
+	signals := []os.Signal{unix.SIGINT, unix.SIGTERM}
+	if !signal.Ignored(unix.SIGHUP) {
+		signals = append(signals, unix.SIGHUP)
+	}
+	return signals
+}
+
+// nameProcess makes ps show the program's name. Without it ps shows "exe", from the
+// executed path.
+func nameProcess() { _ = os.WriteFile("/proc/self/comm", []byte("ublk-loop"), 0) }
