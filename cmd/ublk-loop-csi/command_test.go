@@ -47,7 +47,10 @@ func TestCommandLine(t *testing.T) {
 	t.Setenv("CSI_ENDPOINT", "")
 	t.Setenv("NODE_NAME", "")
 	for _, args := range [][]string{
-		{"extra"}, {"--unknown"}, {"--endpoint", ""}, {"--endpoint", "tcp://x"},
+		{"extra"},
+		{"--unknown"},
+		{"--endpoint", ""},
+		{"--endpoint", "tcp://x"},
 		{"--endpoint", "unix:///x", "--reserve", "much"},
 	} {
 		cmd := newCommand()
