@@ -10,6 +10,8 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/loop/internal/stack"
 	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
+	"github.com/ublk-loop/ublk-loop/transfer/table"
+	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
 // forkedStatus is what a fork changes in the status of a device.
@@ -123,4 +125,31 @@ func onTop(text, store string) (string, error) {
 	}
 	defer tables.Close()
 	return tables.OnTop(store)
+}
+
+// Fork is Device.Fork for one of the server's devices. It returns the status of the device
+// afterwards.
+func (s *Server) Fork(id uint32, sequence *uint64, file *os.File) (Status, error) {
+	d, err := s.find(id, sequence)
+	if err != nil {
+		return Status{}, fmt.Errorf("fork %s: %w", ublk.BlockPath(id), err)
+	}
+	_, err = d.dev.Fork(file)
+	return d.dev.Status(), err
+}
+
+// WithOtherStore returns the text of tables whose last one is a snapshot, with another store
+// for it, and the devices of the text.
+func WithOtherStore(text, store string) (changed string, devices []string, err error) {
+	tables, err := stack.Parse([]byte(text), false)
+	if err != nil {
+		return "", nil, err
+	}
+	defer tables.Close()
+	last, ok := tables.Tables[len(tables.Tables)-1].Lines[0].Target.(*table.Snapshot)
+	if !ok {
+		return "", nil, fmt.Errorf("the last table is not a snapshot: %w", errors.ErrUnsupported)
+	}
+	last.Store = store
+	return tables.Text(), tables.Devices(), nil
 }

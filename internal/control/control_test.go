@@ -162,6 +162,15 @@ func (d *fakeDevices) Remove(id uint32, opts loop.DetachOptions) error {
 }
 
 // removed returns the number of devices that were removed since the last call.
+func (d *fakeDevices) Fork(id uint32, sequence *uint64, store *os.File) (loop.Status, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.has(id, sequence) {
+		return loop.Status{}, unix.ENODEV
+	}
+	return loop.Status{ID: id, Table: "0 8 snapshot /a " + store.Name() + " P 8"}, nil
+}
+
 func (d *fakeDevices) Resize(id uint32, opts loop.ResizeOptions) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -24,6 +24,7 @@ type Devices interface {
 	Remove(id uint32, opts loop.DetachOptions) error
 	Resize(id uint32, opts loop.ResizeOptions) error
 	Merge(ctx context.Context, id uint32, sequence *uint64) (chunks uint64, err error)
+	Fork(id uint32, sequence *uint64, store *os.File) (loop.Status, error)
 	Devices() []loop.Status
 	Stats() []loop.DeviceStats
 }
@@ -111,6 +112,7 @@ func (s *Server) routes() *http.ServeMux {
 	mux.HandleFunc("POST /v1/devices/{id}/keep", s.keep)
 	mux.HandleFunc("POST /v1/devices/{id}/resize", s.resize)
 	mux.HandleFunc("POST /v1/devices/{id}/merge", s.merge)
+	mux.HandleFunc("POST /v1/devices/{id}/fork", s.fork)
 	mux.HandleFunc("POST /v1/devices/{id}/clear", s.clear)
 	mux.HandleFunc("GET /v1/server", s.status)
 	mux.HandleFunc("GET /v1/stats", s.stats)

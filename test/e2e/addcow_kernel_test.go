@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -99,4 +100,35 @@ func TestKernelCowKeepsWrites(t *testing.T) {
 		}
 		b.del(s.Device)
 	}
+}
+
+// A device of serve forks. Both devices have what was written before, and then changes of their
+// own. The device of the fork is recovered with all of its stores.
+func TestKernelForkCommand(t *testing.T) {
+	b := kernelBed(t, ublktest.EveryKernel)
+	b.serve("--on-crash", "reissue")
+	base := b.image(8 << 20)
+	store := func(name string) string { return filepath.Join(filepath.Dir(base), name) }
+	first := b.add(base, "--cow", store("first"))
+	b.writeBlock(first, 3, 100)
+	paths := strings.Fields(b.ok("fork", first.Device, store("after"), store("other")))
+	if len(paths) != 2 || paths[0] != first.Device {
+		t.Fatalf("fork prints %q", paths)
+	}
+	second := b.list(paths[1])[0]
+	for _, s := range []client.Device{first, second} {
+		b.hasBlock(s, 3, 100)
+	}
+	b.writeBlock(first, 3, 101)
+	b.writeBlock(second, 3, 102)
+	b.writeBlock(first, 4, 103)
+	b.hasBlock(first, 3, 101)
+	b.hasBlock(second, 3, 102)
+	if table := b.list(first.Device)[0].Table; !strings.Contains(table, store("first")) || !strings.Contains(table, store("after")) {
+		t.Errorf("table %q", table)
+	}
+	b.run("fork", first.Device, store("after")).fails(t, 1, store("after"), "file exists")
+	b.run("add", base, "--cow", store("first")).fails(t, 1, store("first"))
+	b.del(second.Device)
+	b.del(first.Device)
 }
