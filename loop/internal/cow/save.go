@@ -127,17 +127,23 @@ func (s *Store) commit() {
 	s.asking, s.commits = s.commits, s.asking[:0]
 	s.mu.Unlock()
 	slices.SortFunc(s.saving, func(a, b snapshot.Record) int { return cmp.Compare(a.New, b.New) })
-	err := s.saveAll()
-	if err == nil {
-		s.mu.Lock()
-		s.unsaved = s.unsaved[:copy(s.unsaved, s.unsaved[len(s.saving):])]
-		s.unsavedCount.Store(int64(len(s.unsaved)))
-		s.area = s.log.Area()
-		s.mu.Unlock()
-	}
+	saved, err := s.saveAll()
+	s.forget(saved)
 	for _, c := range s.asking {
 		c.answer(err)
 	}
+}
+
+// forget removes the first records of s.saving from the unsaved ones, of which s.saving was the
+// beginning in another order. Also if the rest could not be saved, the list has these already.
+func (s *Store) forget(saved int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	newer := s.unsaved[len(s.saving):]
+	n := copy(s.unsaved, s.saving[saved:])
+	s.unsaved = s.unsaved[:n+copy(s.unsaved[n:], newer)]
+	s.unsavedCount.Store(int64(len(s.unsaved)))
+	s.area = s.log.Area()
 }
 
 func (c *committer) answer(err error) {
@@ -151,27 +157,30 @@ func (c *committer) answer(err error) {
 	}
 }
 
-// saveAll saves the records of s.saving. An invalid store keeps no more records, as in the
-// kernel.
-func (s *Store) saveAll() error {
-	if s.state.Load() == mapping.Invalid {
-		return s.writeInvalid()
+// saveAll saves the records of s.saving, and returns how many of them are done with. An invalid
+// store keeps no more records, as in the kernel.
+func (s *Store) saveAll() (saved int, err error) {
+	if s.state.Load() != mapping.Invalid {
+		return s.save(s.saving)
 	}
-	return s.save(s.saving)
+	if err = s.writeInvalid(); err != nil {
+		return 0, err
+	}
+	return len(s.saving), nil
 }
 
-// save makes the store durable, with more records. Another call can repeat a call that has
-// failed.
-func (s *Store) save(records []snapshot.Record) error {
+// save makes the store durable, with more records, and returns how many of them it has saved.
+// After an error, another call can save the rest.
+func (s *Store) save(records []snapshot.Record) (saved int, err error) {
 	for {
-		batch := s.log.Append(records)
+		batch := s.log.Append(records[saved:])
 		if err := s.saveBatch(&batch); err != nil {
 			s.log.Revert()
-			return fmt.Errorf("save records: %w", err)
+			return saved, fmt.Errorf("save records: %w", err)
 		}
 		s.log.Commit()
-		if records = records[batch.Count:]; len(records) == 0 {
-			return nil
+		if saved += batch.Count; saved == len(records) {
+			return saved, nil
 		}
 	}
 }

@@ -169,7 +169,7 @@ func (s *Store) Close() error {
 	<-s.ended
 	var err error
 	if s.saver.log != nil && s.state.Load() != mapping.Invalid && len(s.unsaved) > 0 {
-		err = s.save(s.unsaved)
+		_, err = s.save(s.unsaved)
 	}
 	return errors.Join(err, s.free())
 }

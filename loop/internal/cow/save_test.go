@@ -1,0 +1,77 @@
+package cow
+
+import (
+	"errors"
+	"io"
+	"os"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
+	"github.com/ublk-loop/ublk-loop/transfer/table"
+)
+
+// The stores of these tests have chunks of 4 KiB, with perArea records in an area.
+const (
+	chunk   = 4096
+	perArea = chunk / 16
+)
+
+// memory returns a file in memory.
+func memory(t *testing.T, size int64) *os.File {
+	t.Helper()
+	fd, err := unix.MemfdCreate("store", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := os.NewFile(uintptr(fd), "store")
+	t.Cleanup(func() { _ = f.Close() })
+	if err := f.Truncate(size); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// If some records of a group are saved and the rest is not, the next group has only the rest.
+// Otherwise the list would have records twice, and nobody could load the store.
+func TestPartOfAGroupIsSaved(t *testing.T) {
+	layout, err := snapshot.NewLayout(chunk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const records = 2 * perArea
+	small := memory(t, layout.Offset(layout.Area(2)))
+	if _, err := unix.FcntlInt(small.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_GROW); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(small, &Options{Format: table.Persistent, ChunkBytes: chunk, OriginSize: records * chunk, Block: 512})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range uint64(records) {
+		if !s.Add(snapshot.Record{Old: records - 1 - i, New: layout.DataChunk(i)}) {
+			t.Fatal("no room for a record")
+		}
+	}
+	if err := s.Save(); !errors.Is(err, unix.EPERM) {
+		t.Fatalf("save without room for the third area: %v", err)
+	}
+	if n := s.unsavedCount.Load(); n != perArea || len(s.unsaved) != perArea {
+		t.Errorf("%d and %d records are unsaved, want %d", n, len(s.unsaved), perArea)
+	}
+	large := memory(t, layout.Offset(layout.Area(3)))
+	if _, err := io.Copy(io.NewOffsetWriter(large, 0), io.NewSectionReader(small, 0, layout.Offset(layout.Area(2)))); err != nil {
+		t.Fatal(err)
+	}
+	s.logMu.Lock()
+	s.file = large
+	s.logMu.Unlock()
+	if err := errors.Join(s.Save(), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	state, err := snapshot.Load(large, layout, uint64(layout.Offset(layout.Area(3))), snapshot.NewIndex(make([]uint32, records)))
+	if err != nil || state.Records(layout) != records {
+		t.Errorf("%d records: %v", state.Records(layout), err)
+	}
+}
