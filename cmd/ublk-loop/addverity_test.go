@@ -109,7 +109,8 @@ func TestAddRootHashRefused(t *testing.T) {
 		{"image", "--hash-offset=0"},
 		{"image", "--root-hash=root", "--offset=512"},
 		{"image", "--root-hash=root", "--transfer=xor"},
-		{"--root-hash=root", "--table=x"}, {"image", "--root-hash=root", "--cow=store"},
+		{"--root-hash=root", "--table=x"},
+		{"image", "--root-hash=root", "--cow=store"},
 	} {
 		b := newBench()
 		if exit := b.run(append([]string{"add"}, args...)); exit != 2 || b.job != nil {
