@@ -16,8 +16,20 @@ type DeviceStats struct {
 	Retries   uint64 `json:"retries"`
 	Fallbacks uint64 `json:"fallbacks"`
 	// CorruptBlocks is the number of wrong blocks that the target verity has found.
-	CorruptBlocks uint64    `json:"corrupt_blocks,omitempty"`
-	Ops           []OpStats `json:"ops"`
+	CorruptBlocks uint64 `json:"corrupt_blocks,omitempty"`
+	// Stores has the use of each store that the device writes to.
+	Stores []StoreStats `json:"stores,omitempty"`
+	Ops    []OpStats    `json:"ops"`
+}
+
+// StoreStats is the use of the store of a snapshot. Sizes are in bytes.
+type StoreStats struct {
+	File      string `json:"file"`
+	Allocated uint64 `json:"allocated"` // with the metadata
+	Size      uint64 `json:"size"`
+	Metadata  uint64 `json:"metadata"`
+	// State is Invalid or Overflow for a store that was full or has failed.
+	State string `json:"state,omitempty"`
 }
 
 // OpStats has the counters of one operation of a device.

@@ -67,7 +67,7 @@ func TestKernelSnapshotEqualStores(t *testing.T) {
 				t.Run("ours", func(t *testing.T) {
 					dev := attachTable(t, ctl, text(1), Config{ZeroCopy: zeroCopy, OnCrash: CrashReissue})
 					writeInOrder(t, dev.Path(), chunk)
-					usages[1] = dev.stack.Usage()[0].String()
+					usages[1] = dev.stack.Usages()[0].String()
 				})
 				for i, store := range stores {
 					contents[i] = readDisk(t, openFile(t, store, os.O_RDONLY|unix.O_DIRECT))

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/ublk-loop/ublk-loop/transfer"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
@@ -17,6 +18,19 @@ type DeviceStats struct {
 	// CorruptBlocks is the number of wrong blocks that the target verity has found. A block
 	// counts each time.
 	CorruptBlocks uint64
+	// Stores has the use of each store that the device writes to.
+	Stores []StoreStats
+}
+
+// StoreStats is the use of the store of a snapshot. Sizes are in bytes.
+type StoreStats struct {
+	File      string // absolute path when it was attached
+	Allocated uint64 // all chunks that were given out, with the metadata
+	Size      uint64
+	Metadata  uint64
+	// State is Invalid or Overflow, as dmsetup status has it, for a store that was full or has
+	// failed. Otherwise it is empty.
+	State string
 }
 
 // Stats returns the device's counters. It takes no lock, and sends no command to the
@@ -27,6 +41,10 @@ func (d *Device) Stats() DeviceStats {
 	// queues count flushes.
 	if d.stack != nil {
 		s.CorruptBlocks = d.stack.Corruptions()
+		for _, u := range d.stack.Usages() {
+			const shift = transfer.SectorShift
+			s.Stores = append(s.Stores, StoreStats{u.Path, u.Allocated << shift, u.Total << shift, u.Metadata << shift, u.State})
+		}
 	}
 	s.InFlight = max(s.InService, inFlight(d.Path()))
 	return s

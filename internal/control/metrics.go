@@ -34,6 +34,35 @@ var deviceMetrics = []struct {
 	{"ublk_loop_verity_corrupt_blocks_total", "counter", "Wrong blocks that the target verity has found.", func(d *loop.DeviceStats) uint64 { return d.CorruptBlocks }},
 }
 
+// storeMetrics lists the metrics of a store that a device writes to.
+var storeMetrics = []struct {
+	name, help string
+	of         func(*loop.StoreStats) uint64
+}{
+	{"ublk_loop_store_allocated_bytes", "Bytes of the store that were given out, with its metadata.", func(s *loop.StoreStats) uint64 { return s.Allocated }},
+	{"ublk_loop_store_size_bytes", "Size of the store.", func(s *loop.StoreStats) uint64 { return s.Size }},
+	{"ublk_loop_store_metadata_bytes", "Bytes of the store's metadata.", func(s *loop.StoreStats) uint64 { return s.Metadata }},
+	{"ublk_loop_store_failed", "1 if the store is invalid or has overflowed, otherwise 0.", func(s *loop.StoreStats) uint64 {
+		if s.State != "" {
+			return 1
+		}
+		return 0
+	}},
+}
+
+// writeStores writes the metrics of the stores of snapshots.
+func writeStores(e *exposition, devices []loop.DeviceStats) {
+	for _, m := range storeMetrics {
+		e.family(m.name, "gauge", m.help)
+		for i := range devices {
+			for j := range devices[i].Stores {
+				store := &devices[i].Stores[j]
+				e.sample("", float64(m.of(store)), "device", deviceLabel(&devices[i].Device), "file", store.File)
+			}
+		}
+	}
+}
+
 // writeMetrics writes the metrics of the server and of its devices.
 func writeMetrics(e *exposition, status client.ServerStatus, devices []loop.DeviceStats) {
 	e.family("ublk_loop_build_info", "gauge", "1, with the version of the server.")
@@ -58,6 +87,7 @@ func writeMetrics(e *exposition, status client.ServerStatus, devices []loop.Devi
 			e.sample("", float64(m.of(&devices[i])), "device", deviceLabel(&devices[i].Device))
 		}
 	}
+	writeStores(e, devices)
 	writeDurations(e, devices)
 }
 

@@ -31,6 +31,10 @@ func someStats() []loop.DeviceStats {
 		InFlight: 3,
 	}
 	busy.Retries, busy.Fallbacks = 4, 5
+	busy.Stores = []loop.StoreStats{
+		{File: "/a.cow", Allocated: 3 << 40, Size: 4 << 40, Metadata: 131072},
+		{File: "/b.cow", Allocated: 8192, Size: 8192, Metadata: 4096, State: "Invalid"},
+	}
 	reads := &busy.Ops[ublk.OpRead]
 	reads.Requests, reads.Bytes, reads.Errors = 1<<40, 1<<52, 6
 	reads.Duration.Buckets[0], reads.Duration.Buckets[2], reads.Duration.Buckets[ublk.DurationBuckets-1] = 2, 1, 1
@@ -58,6 +62,11 @@ func TestMetrics(t *testing.T) {
 		`ublk_loop_requests_in_flight{device="ublkb0"} 3` + "\n",
 		`ublk_loop_retries_total{device="ublkb0"} 4` + "\n",
 		`ublk_loop_register_fallbacks_total{device="ublkb0"} 5` + "\n",
+		`ublk_loop_store_allocated_bytes{device="ublkb0",file="/a.cow"} 3298534883328` + "\n",
+		`ublk_loop_store_size_bytes{device="ublkb0",file="/a.cow"} 4398046511104` + "\n",
+		`ublk_loop_store_metadata_bytes{device="ublkb0",file="/b.cow"} 4096` + "\n",
+		`ublk_loop_store_failed{device="ublkb0",file="/a.cow"} 0` + "\n",
+		`ublk_loop_store_failed{device="ublkb0",file="/b.cow"} 1` + "\n",
 		`ublk_loop_request_duration_seconds_bucket{device="ublkb0",op="read",le="1.024e-06"} 2` + "\n",
 		`ublk_loop_request_duration_seconds_bucket{device="ublkb0",op="read",le="4.096e-06"} 3` + "\n",
 		`ublk_loop_request_duration_seconds_bucket{device="ublkb0",op="read",le="2.147483648"} 3` + "\n",

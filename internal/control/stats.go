@@ -43,6 +43,9 @@ func deviceStats(d *loop.DeviceStats) client.DeviceStats {
 		ID: d.Device.ID, Device: d.Device.Device, File: d.Device.Object(),
 		InFlight: d.InFlight, Retries: d.Retries, Fallbacks: d.Fallbacks, CorruptBlocks: d.CorruptBlocks,
 	}
+	for _, store := range d.Stores {
+		s.Stores = append(s.Stores, client.StoreStats(store))
+	}
 	for _, counted := range countedOps {
 		c := &d.Ops[counted.op]
 		s.Ops = append(s.Ops, client.OpStats{

@@ -154,9 +154,27 @@ func TestKernelServeTableSnapshot(t *testing.T) {
 		m = b.serve()
 	})
 	m.serves(device)
+	b.metersStore(m, device.Device, store)
 	b.del(device.Device)
 	if b.fileText(base) != was {
 		t.Error("the base of the snapshot has changed")
+	}
+}
+
+// metersStore checks that the metrics have the use of a device's store that its file has.
+func (b *bed) metersStore(m *many, device, store string) {
+	b.Helper()
+	var info struct {
+		Allocated uint64 `json:"allocated_bytes"`
+	}
+	b.decode(b.ok("cow", "info", "--json", store), &info)
+	labels := fmt.Sprintf("{device=%q,file=%q}", filepath.Base(device), store)
+	want := fmt.Sprintf("ublk_loop_store_allocated_bytes%s %d\nublk_loop_store_failed%s 0\n", labels, info.Allocated, labels)
+	text := m.curl("-f", "http://x/metrics")
+	for line := range strings.Lines(want) {
+		if !strings.Contains(text, line) {
+			b.Errorf("the metrics lack %s:\n%s", line, text)
+		}
 	}
 }
 

@@ -141,10 +141,20 @@ func (s *Stack) allStores() []*cow.Store {
 	return s.stores
 }
 
-// Usages returns the use of each store, in the order of the tables.
-func (s *Stack) Usages() (list []cow.Usage) {
-	for _, store := range s.allStores() {
-		list = append(list, store.Usage())
+// StoreUsage is the use of a store that the device writes to.
+type StoreUsage struct {
+	Path string
+	cow.Usage
+}
+
+// Usages returns the use of each store that the device writes to.
+func (s *Stack) Usages() (list []StoreUsage) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for i, store := range s.storeOf {
+		if store != nil {
+			list = append(list, StoreUsage{s.Backings[i].Path, store.Usage()})
+		}
 	}
 	return list
 }
@@ -159,14 +169,6 @@ func (s *Stack) HasStore() bool {
 // IsTransient reports whether the device loses its changes with the process.
 func (s *Stack) IsTransient() bool {
 	return slices.ContainsFunc(s.allStores(), func(store *cow.Store) bool { return store.IsTransient() })
-}
-
-// Usage returns the use of each store, in the order of the text.
-func (s *Stack) Usage() (list []cow.Usage) {
-	for _, store := range s.allStores() {
-		list = append(list, store.Usage())
-	}
-	return list
 }
 
 // Save makes the stores durable while the device keeps its requests, so that another process
