@@ -58,6 +58,9 @@ func inlinedPC() uintptr {
 	return pc
 }
 
+// notCalled is a package that crypto/rand imports for functions that loop does not call.
+const notCalled = "math/big"
+
 // The packages that loop and the log depend on are locked.
 func TestServingPackages(t *testing.T) {
 	out, err := exec.Command("go", "list", "-deps", "../../loop", "go.uber.org/zap/zapcore").Output()
@@ -65,7 +68,7 @@ func TestServingPackages(t *testing.T) {
 		t.Fatal(err)
 	}
 	for p := range strings.Lines(string(out)) {
-		if p = strings.TrimSpace(p); !isServing(p + ".f") {
+		if p = strings.TrimSpace(p); p != notCalled && !isServing(p+".f") {
 			t.Errorf("package %s serves, and is not locked", p)
 		}
 	}
