@@ -35,8 +35,8 @@ type Device struct {
 	background sync.WaitGroup
 
 	forking sync.Mutex // held by Fork
-	// corrupted receives texts about wrong blocks of verity; nil without verity.
-	corrupted chan string
+	// warnings receives the lines of Warnings; nil for a device without verity and stores.
+	warnings chan string
 
 	asking  sync.Mutex // held while ask queries the file
 	holding sync.Mutex // held while the device keeps its requests (hold)

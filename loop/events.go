@@ -17,9 +17,8 @@ type Events interface {
 	// Slow reports that an operation on a device has taken ten seconds, and is still
 	// running.
 	Slow(device, what string)
-	// Corrupted reports a block of a device that the target verity has found to be wrong. The
-	// first hundred are reported.
-	Corrupted(s Status, what string)
+	// Warned passes on a line of Device.Warnings.
+	Warned(s Status, what string)
 	// Failed reports that a thread of several devices has failed. The devices hang until
 	// this process ends, which it should do at once.
 	Failed(err error)
@@ -27,11 +26,11 @@ type Events interface {
 
 type noEvents struct{}
 
-func (noEvents) Serving(Status, bool)     {}
-func (noEvents) Ended(Status, error)      {}
-func (noEvents) Slow(_, _ string)         {}
-func (noEvents) Corrupted(Status, string) {}
-func (noEvents) Failed(error)             {}
+func (noEvents) Serving(Status, bool)  {}
+func (noEvents) Ended(Status, error)   {}
+func (noEvents) Slow(_, _ string)      {}
+func (noEvents) Warned(Status, string) {}
+func (noEvents) Failed(error)          {}
 
 // slowAfter is the duration after which an operation is reported as slow.
 const slowAfter = 10 * time.Second
@@ -43,27 +42,35 @@ func (s *Server) guard(device, what string) (done func()) {
 	return func() { timer.Stop() }
 }
 
-// Corrupted returns a channel that receives a line about each of the first hundred wrong blocks
-// that the target verity has found. It is nil without verity.
-func (d *Device) Corrupted() <-chan string { return d.corrupted }
+// Warnings returns a channel that receives a line about each of the first hundred wrong blocks
+// that the target verity has found, and about each store that fails. It is nil for a device
+// that has neither.
+func (d *Device) Warnings() <-chan string { return d.warnings }
 
-// watchCorruption records the first wrong block of verity in the state, and passes the texts
-// on, until the device ends.
-func (d *Device) watchCorruption() {
-	if !d.stack.Checks() {
+// watchStack passes on what the threads of the queues report, until the device ends.
+func (d *Device) watchStack() {
+	if !d.stack.Checks() && !d.stack.HasStore() {
 		return
 	}
-	reports := d.stack.CorruptionReports()
-	d.corrupted = make(chan string, cap(reports))
+	corruptions, failures := d.stack.CorruptionReports(), d.stack.Failures()
+	d.warnings = make(chan string, cap(corruptions)+cap(failures))
 	go func() {
-		for first := true; ; first = false {
+		for first := true; ; {
+			var text string
 			select {
-			case c := <-reports:
-				text := c.String()
+			case c := <-corruptions:
+				text = "verity: " + c.String()
 				if err := d.recordCorruption(first); err != nil {
 					text += fmt.Sprintf(" (list does not show that: %v)", err)
 				}
-				d.corrupted <- text // which has room for all reports
+				first = false
+			case f := <-failures:
+				text = f.String()
+			case <-d.Done():
+				return
+			}
+			select {
+			case d.warnings <- text: // which has room unless nobody reads
 			case <-d.Done():
 				return
 			}

@@ -73,7 +73,7 @@ func recoverTable(ctl *ublk.Control, id uint32, files []*os.File, opts RecoverOp
 	if err != nil {
 		return nil, errors.Join(err, s.GiveBack())
 	}
-	d.watchCorruption()
+	d.watchStack()
 	d.background.Go(func() { s.DropCache(d.closed.Load) })
 	return d, nil
 }

@@ -167,8 +167,8 @@ func (s *Server) enter(d *served, status Status, recovered bool) bool {
 func (s *Server) watch(d *served, status Status) {
 	for ended := false; !ended; {
 		select {
-		case what := <-d.dev.Corrupted():
-			s.opts.Events.Corrupted(status, what)
+		case what := <-d.dev.Warnings():
+			s.opts.Events.Warned(status, what)
 		case <-d.dev.Done():
 			ended = true
 		}

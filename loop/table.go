@@ -108,7 +108,7 @@ func attachTableOn(ctl *ublk.Control, files []*os.File, cfg Config, shared *thre
 	if err != nil {
 		return nil, errors.Join(err, d.remove())
 	}
-	d.watchCorruption()
+	d.watchStack()
 	d.background.Go(func() { s.DropCache(d.closed.Load) })
 	return d, nil
 }

@@ -27,7 +27,7 @@ type ending struct {
 type endingDevice interface {
 	Done() <-chan struct{}
 	Err() error
-	Corrupted() <-chan string
+	Warnings() <-chan string
 }
 
 var _ endingDevice = (*loop.Device)(nil)
@@ -44,8 +44,8 @@ func (e *ending) wait(stop <-chan os.Signal) error {
 		case <-e.dev.Done():
 			e.log.info("ending", logged("why", "the device was removed"))
 			return e.dev.Err()
-		case what := <-e.dev.Corrupted():
-			e.log.warn("verity: " + what)
+		case what := <-e.dev.Warnings():
+			e.log.warn(what)
 		case claimed := <-looked:
 			if !claimed {
 				return e.obey(unix.SIGTERM)

@@ -15,15 +15,15 @@ import (
 
 // endingFake is a device that ends when a test says so.
 type endingFake struct {
-	done      chan struct{}
-	err       error
-	corrupted chan string
+	done     chan struct{}
+	err      error
+	warnings chan string
 }
 
 func (f *endingFake) Done() <-chan struct{} { return f.done }
 func (f *endingFake) Err() error            { return f.err }
 
-func (f *endingFake) Corrupted() <-chan string { return f.corrupted }
+func (f *endingFake) Warnings() <-chan string { return f.warnings }
 
 // endingTest is a server that waits for its end, with a log that a test can read.
 type endingTest struct {
@@ -34,7 +34,7 @@ type endingTest struct {
 }
 
 func startEnding(isClaimed func(string) (bool, error)) *endingTest {
-	e := &endingTest{endingFake: &endingFake{done: make(chan struct{}), corrupted: make(chan string)}, stop: make(chan os.Signal, 1), ended: make(chan error, 1)}
+	e := &endingTest{endingFake: &endingFake{done: make(chan struct{}), warnings: make(chan string)}, stop: make(chan os.Signal, 1), ended: make(chan error, 1)}
 	encoder := zapcore.NewJSONEncoder(zapcore.EncoderConfig{MessageKey: "msg"})
 	log := &logger{zapcore.NewCore(encoder, zapcore.AddSync(&e.text), zapcore.InfoLevel)}
 	go func() {
@@ -64,7 +64,7 @@ func (e *endingTest) is(t *testing.T, what string, ended bool) {
 func TestCorruptionIsLogged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := startEnding(nil)
-		e.corrupted <- "data block 7 is corrupted"
+		e.warnings <- "verity: data block 7 is corrupted"
 		e.is(t, "a wrong block", false)
 		if !strings.Contains(e.text.String(), "verity: data block 7 is corrupted") {
 			t.Errorf("the log is %q", e.text.String())

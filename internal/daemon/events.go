@@ -38,10 +38,8 @@ func (s *many) Slow(device, what string) {
 		"dmesg, and echo w > /proc/sysrq-trigger, show what is blocked", what, device))
 }
 
-// Corrupted implements loop.Events.
-func (s *many) Corrupted(status loop.Status, what string) {
-	s.log.of(status.ID).warn("verity: " + what)
-}
+// Warned implements loop.Events.
+func (s *many) Warned(status loop.Status, what string) { s.log.of(status.ID).warn(what) }
 
 // Failed implements loop.Events.
 func (s *many) Failed(err error) {

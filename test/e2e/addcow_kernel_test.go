@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -131,4 +133,50 @@ func TestKernelForkCommand(t *testing.T) {
 	b.run("add", base, "--cow", store("first")).fails(t, 1, store("first"))
 	b.del(second.Device)
 	b.del(first.Device)
+}
+
+// A store that becomes full says so in the log of its server, once, and in the metrics of serve.
+func TestKernelFullStore(t *testing.T) {
+	b := kernelBed(t)
+	log := filepath.Join(t.TempDir(), "log")
+	full := func(args ...string) (device client.Device, store string) {
+		base := b.image(8 << 20)
+		store = filepath.Join(filepath.Dir(base), "full.cow")
+		b.ok("cow", "create", store, "--origin", base, "--chunk=4K", "--size=16K") // two chunks of data
+		device = b.add(append([]string{base, "--cow", store}, args...)...)
+		b.writeBlock(device, 0, 1)
+		b.writeBlock(device, 1, 1)
+		if err := blockError(t, device.Device, 5); err != nil {
+			t.Fatal(err)
+		}
+		disk, err := os.OpenFile(device.Device, os.O_WRONLY|unix.O_DIRECT, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer disk.Close()
+		if _, err := disk.WriteAt(alignedPage(b), 5*4096); !errors.Is(err, unix.EIO) {
+			t.Errorf("write to a full store: %v", err)
+		}
+		if err := blockError(t, device.Device, 5); !errors.Is(err, unix.EIO) {
+			t.Errorf("read of an invalid snapshot: %v", err)
+		}
+		return device, store
+	}
+	device, store := full("--log-file", log)
+	line := "store " + store + ": Invalid: it was full or could not be written; all requests fail from now on"
+	waitUntil(t, "the log has the failure", func() bool { return strings.Contains(b.fileText(log), line) })
+	b.del(device.Device)
+	if n := strings.Count(b.fileText(log), line); n != 1 {
+		t.Errorf("the log has the failure %d times", n)
+	}
+
+	m := b.serve("--log-file", log)
+	device, store = full()
+	line = "store " + store + ": Invalid"
+	waitUntil(t, "the log of serve has the failure", func() bool { return strings.Contains(b.fileText(log), line) })
+	metric := fmt.Sprintf("ublk_loop_store_failed{device=%q,file=%q} 1\n", filepath.Base(device.Device), store)
+	if text := m.curl("-f", "http://x/metrics"); !strings.Contains(text, metric) {
+		t.Errorf("the metrics lack %s:\n%s", metric, text)
+	}
+	b.del(device.Device)
 }

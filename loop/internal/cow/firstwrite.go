@@ -6,7 +6,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ublk-loop/ublk-loop/loop/internal/mapping"
 	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
 	"github.com/ublk-loop/ublk-loop/transfer/table"
 	"github.com/ublk-loop/ublk-loop/ublk"
@@ -26,7 +25,7 @@ func (s *Store) Allocate(old uint64) (replacement uint64, errno int32) {
 		return replacement, 0
 	}
 	if s.format == table.PersistentOverflow {
-		s.state.CompareAndSwap(mapping.Usable, mapping.Overflow)
+		s.overflow()
 	} else {
 		s.invalidate()
 	}

@@ -28,7 +28,32 @@ func (s *Store) IsTransient() bool { return s.format == table.Transient }
 func (s *Store) invalidate() {
 	if s.state.Swap(mapping.Invalid) != mapping.Invalid {
 		s.wake()
+		s.reportFailure()
 	}
+}
+
+// overflow makes all further writes fail.
+func (s *Store) overflow() {
+	if s.state.CompareAndSwap(mapping.Usable, mapping.Overflow) {
+		s.reportFailure()
+	}
+}
+
+func (s *Store) reportFailure() {
+	if s.failed != nil {
+		s.failed(s.stateText())
+	}
+}
+
+// stateText returns the state in the words of dmsetup status.
+func (s *Store) stateText() string {
+	switch s.state.Load() {
+	case mapping.Invalid:
+		return Invalid
+	case mapping.Overflow:
+		return Overflow
+	}
+	return ""
 }
 
 // writeInvalid writes a header that says that the store is invalid. The label stays, because
@@ -50,10 +75,16 @@ func (s *Store) writeInvalid() error {
 	return nil
 }
 
+// These are states of a store, as dmsetup status has them.
+const (
+	Invalid  = "Invalid"  // all requests fail
+	Overflow = "Overflow" // all writes fail
+)
+
 // Usage is the use of a store.
 type Usage struct {
 	snapshot.Usage
-	State string // Invalid or Overflow, as in dmsetup status; empty for a usable store
+	State string // Invalid or Overflow; empty for a usable store
 }
 
 // String returns the text of dmsetup status.
@@ -68,12 +99,5 @@ func (u Usage) String() string {
 func (s *Store) Usage() Usage {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	u := Usage{Usage: s.alloc.Usage(s.area)}
-	switch s.state.Load() {
-	case mapping.Invalid:
-		u.State = "Invalid"
-	case mapping.Overflow:
-		u.State = "Overflow"
-	}
-	return u
+	return Usage{s.alloc.Usage(s.area), s.stateText()}
 }

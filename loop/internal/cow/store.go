@@ -25,6 +25,9 @@ type Options struct {
 	ReadOnly   bool   // the store is not written to
 	// Eager completes a first write only when its record is durable.
 	Eager bool
+	// Failed is called when the store becomes invalid or overflows, with the words of
+	// Usage.State. The thread of a queue may call it, so it must not block. It can be nil.
+	Failed func(state string)
 }
 
 // Store is an open store. The goroutine of Open ends with Close.
@@ -35,6 +38,7 @@ type Store struct {
 
 	file     *os.File
 	label    *snapshot.Label // nil if the store has none
+	failed   func(state string)
 	format   table.Format
 	readOnly bool
 	index    []byte // the memory of the index
@@ -71,7 +75,7 @@ const maxUnsaved = 8192
 // caller keeps the file open until after Close.
 func Open(file *os.File, o *Options) (*Store, error) {
 	s := &Store{
-		Eager: o.Eager && o.Format != table.Transient, file: file, format: o.Format, readOnly: o.ReadOnly,
+		Eager: o.Eager && o.Format != table.Transient, file: file, failed: o.Failed, format: o.Format, readOnly: o.ReadOnly,
 		unsaved: make([]snapshot.Record, 0, maxUnsaved),
 		work:    make(chan struct{}, 1), quit: make(chan struct{}), ended: make(chan struct{}),
 	}

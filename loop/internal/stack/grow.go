@@ -67,6 +67,7 @@ func (g *Growth) open(file *os.File, o *Options, top *cow.Store) error {
 	}
 	g.store, err = cow.Open(g.backing.File, &cow.Options{
 		Format: top.Format(), ChunkBytes: top.Layout.ChunkSize(), OriginSize: s.Size, Block: g.backing.SectorSize, Eager: s.eager,
+		Failed: s.reportFailure(g.backing.Path),
 	})
 	if err != nil {
 		return fmt.Errorf("store %s: %w", g.backing.Path, err)

@@ -299,6 +299,14 @@ func (b *bed) fill(format string) {
 	if got := store.Usage(); got.State != state || format != "N" && got.Metadata != 16 || got.Total != 48 {
 		b.t.Errorf("usage %+v", got)
 	}
+	select {
+	case f := <-b.stack.Failures():
+		if f.State != state || f.Path != filepath.Join(b.dir, "B") {
+			b.t.Errorf("the reported failure is %+v", f)
+		}
+	default:
+		b.t.Error("no failure is reported")
+	}
 	if r := b.Do(ublktest.Request{Op: ublk.OpRead, Sectors: 8}); r.Result != read {
 		b.t.Errorf("read of a full store: result %d, want %d", r.Result, read)
 	}
@@ -307,6 +315,9 @@ func (b *bed) fill(format string) {
 	}
 	if r := b.Do(ublktest.Request{Op: ublk.OpFlush}); r.Result != 0 {
 		b.t.Errorf("flush of a full store: result %d", r.Result)
+	}
+	if n := len(b.stack.Failures()); n != 0 {
+		b.t.Errorf("%d more failures are reported", n)
 	}
 }
 

@@ -61,6 +61,7 @@ type Stack struct {
 	corrupt    *corruptions
 	stores     []*cow.Store // of the snapshots, in the order of the text
 	storeOf    []*cow.Store // by number of the backing; nil if it has no store that is written to
+	failures   chan StoreFailure
 	maxIOAsked uint32
 	passed     bool // the backings have the files of Options.Passed
 	eager      bool
@@ -74,6 +75,7 @@ type Stack struct {
 // table.Stack.Devices. An error that a line of the tables causes is a *table.StackError.
 func Open(files []*os.File, tables *table.Stack, o *Options) (*Stack, error) {
 	s := &Stack{tables: tables, maxIOAsked: o.MaxIOBytes, passed: o.Passed != nil, eager: o.Eager}
+	s.failures = make(chan StoreFailure, failuresAhead)
 	s.ReadOnly = o.ReadOnly || tables.Tables[len(tables.Tables)-1].ReadOnly
 	err := s.openAll(files, o)
 	if err == nil {

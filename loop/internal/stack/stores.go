@@ -76,7 +76,7 @@ func (s *Stack) openStores(sizes []table.DeviceSize, o *Options) (stores []mappi
 		}
 		store, err := cow.Open(b.File, &cow.Options{
 			Format: t.Format, ChunkBytes: t.Chunk << sectorShift, OriginSize: origin << sectorShift, Block: b.SectorSize,
-			ReadOnly: b.ReadOnly, Eager: o.Eager,
+			ReadOnly: b.ReadOnly, Eager: o.Eager, Failed: s.reportFailure(b.Path),
 		})
 		if err != nil {
 			return fmt.Errorf("store %s: %w", b.Path, err)
