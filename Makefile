@@ -8,7 +8,7 @@ DESTDIR ?=
 PREFIX ?= /usr/local
 BIN ?= bin
 
-.PHONY: help build build-snapshotter build-csi install install-snapshotter packages demo demo-container test test-full soak test-unit mutants bench bench-check bench-many bench-cipher lint vet fuzz abi clean
+.PHONY: help build build-snapshotter build-csi install install-snapshotter packages demo demo-cow demo-container test test-full soak test-unit mutants bench bench-check bench-many bench-cipher lint vet fuzz abi clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ build-csi: ## bin/ublk-loop-csi: the driver of volumes for Kubernetes
 
 demo: build ## attach a real image, mount it, write and verify, detach; on this machine's ublk or in a VM
 	scripts/demo.sh
+
+demo-cow: build ## 20 sandboxes with a disk each over one image, with time and sizes; on this machine's ublk or in a VM
+	scripts/demo-cow.sh
 
 demo-container: build ## containers with their root from one image; on this machine's ublk or in a VM
 	scripts/demo-container.sh
