@@ -139,7 +139,7 @@ func (m *verityImage) damages() map[string][]uint64 {
 // Reads of a damaged image fail for the same ranges as those of the kernel's device, with the
 // same errno, and have the same bytes elsewhere.
 func TestKernelVerityErrors(t *testing.T) {
-	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
+	ctl := ublktest.Kernel(t)
 	disk := nullDisk(t, 16, sectorDisk)
 	for _, p := range verityTrees {
 		m := newVerityImage(t, disk, p)

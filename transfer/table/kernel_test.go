@@ -140,7 +140,7 @@ func (m *mapper) created(text string) (string, error) {
 // The kernel takes the tables that this package takes, and dmsetup prints the
 // same lines of them.
 func TestKernelDmsetupAccepts(t *testing.T) {
-	m := newMapper(t, ublktest.EveryKernel)
+	m := newMapper(t)
 	for _, tt := range accepted {
 		text := withDevices(tt.text, m.a, m.b)
 		s, err := Parse([]byte(text), Options{})
@@ -160,7 +160,7 @@ func TestKernelDmsetupAccepts(t *testing.T) {
 // The kernel refuses the tables that this package refuses, with the same errno,
 // apart from those of TestKernelDmsetupIsLaxer.
 func TestKernelDmsetupRefuses(t *testing.T) {
-	m := newMapper(t, ublktest.EveryKernel)
+	m := newMapper(t)
 	for _, tt := range refused {
 		text := withDevices(tt.text, m.a, m.b)
 		if _, err := m.created(text); !sameKind(err, tt.err) {
@@ -171,7 +171,7 @@ func TestKernelDmsetupRefuses(t *testing.T) {
 
 // Linux 6.12 and 6.18 take a START that is too large, as another number. 7.3 refuses it.
 func TestKernelDmsetupTooLargeStart(t *testing.T) {
-	m := newMapper(t, ublktest.EveryKernel)
+	m := newMapper(t)
 	var name unix.Utsname
 	if err := unix.Uname(&name); err != nil {
 		t.Fatal(err)
@@ -190,7 +190,7 @@ func TestKernelDmsetupTooLargeStart(t *testing.T) {
 
 // The differences that docs/tables.md lists exist.
 func TestKernelDmsetupIsLaxer(t *testing.T) {
-	m := newMapper(t, ublktest.EveryKernel)
+	m := newMapper(t)
 	if err := os.Symlink(m.node(m.a), "/tmp/\x01"); err != nil {
 		t.Fatal(err)
 	}
@@ -242,7 +242,7 @@ var noMinor = regexp.MustCompile(`((?:^|;)[^,;]*,[^,;]*),,`)
 // printed. dmsetup prints the minor numbers that the kernel has chosen, in the
 // order of the names.
 func TestKernelDmsetupConcise(t *testing.T) {
-	m := newMapper(t, ublktest.EveryKernel)
+	m := newMapper(t)
 	for _, tt := range acceptedStacks {
 		text := inStack(tt.text, m.a, m.b, m.major())
 		s, err := Parse([]byte(text), Options{DeviceMapperMajor: uint32(m.major())})
@@ -269,7 +269,7 @@ func TestKernelDmsetupConcise(t *testing.T) {
 // dmsetup finds the same path in a stack with escapes, and in its lines, which
 // have none.
 func TestKernelDmsetupEscapes(t *testing.T) {
-	m := newMapper(t, ublktest.EveryKernel)
+	m := newMapper(t)
 	if err := os.Symlink(m.node(m.a), oddPath); err != nil {
 		t.Fatal(err)
 	}
@@ -290,7 +290,7 @@ func TestKernelDmsetupEscapes(t *testing.T) {
 // dmsetup refuses the stacks that this package refuses, apart from those that
 // docs/tables.md lists.
 func TestKernelDmsetupRefusesConcise(t *testing.T) {
-	m := newMapper(t, ublktest.EveryKernel)
+	m := newMapper(t)
 	for _, tt := range refusedStacks {
 		text := inStack(tt.text, m.a, m.b, m.major())
 		if _, err := m.createdStack(text); !sameKind(err, tt.err) {

@@ -5,8 +5,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-
-	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // Root hashes in the cases: of sha256, sha512 and sha1.
@@ -136,7 +134,7 @@ func TestVerityStacks(t *testing.T) {
 
 // The kernel accepts and refuses the same stacks.
 func TestKernelDmsetupVerityStacks(t *testing.T) {
-	m := newMapper(t, ublktest.EveryKernel)
+	m := newMapper(t)
 	for _, tt := range verityStacks {
 		text := withDevices(tt.text, m.a, m.b)
 		if _, err := m.createdStack(text); !errors.Is(err, tt.err) {
