@@ -39,7 +39,7 @@ func (d *Driver) attachEncrypted(ctx context.Context, v *pool.Volume, image *os.
 	}
 	pass := secrets[passphraseSecret]
 	if pass == "" {
-		return nil, invalid("secrets: %s: the volume is encrypted, and there is no passphrase", passphraseSecret)
+		return nil, invalid("secrets: %s: the encrypted volume needs a passphrase", passphraseSecret)
 	}
 	if err := d.encrypt(ctx, v, image, path, pass); err != nil {
 		return nil, err

@@ -69,7 +69,7 @@ const (
 // Freeze writes a file system to its device and holds back further writes until Thaw.
 func Freeze(target string) error { return onDirectory(target, "freeze", fiFreeze) }
 
-// Thaw ends Freeze. A file system that is not frozen is no error.
+// Thaw ends Freeze. It returns nil for a file system that is not frozen.
 func Thaw(target string) error {
 	err := onDirectory(target, "thaw", fiThaw)
 	if errors.Is(err, unix.EINVAL) {

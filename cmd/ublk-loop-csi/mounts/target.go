@@ -39,7 +39,7 @@ func RemoveTarget(path string) error {
 		return err
 	}
 	if !info.IsDir() && (!info.Mode().IsRegular() || info.Size() > 0) {
-		return fmt.Errorf("remove %s: it is no empty file: %w", path, unix.ENOTEMPTY)
+		return fmt.Errorf("remove %s: not an empty file: %w", path, unix.ENOTEMPTY)
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
