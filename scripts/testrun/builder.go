@@ -64,7 +64,7 @@ func (b *builder) on(bed *bed, tests []declared, expected time.Duration) *job {
 func (b *builder) here(module string, pkgs []*pkg, more ...string) *job {
 	race, env := raceArguments()
 	env = append(env, "UBLK_LOOP_TIER="+string(b.tier))
-	args := append([]string{"test", "-json", "-skip", kernelTests}, race...)
+	args := append([]string{"test", "-json", "-skip", b.skip()}, race...)
 	if b.run != "" {
 		args = append(args, "-run", b.run)
 	}
@@ -73,6 +73,14 @@ func (b *builder) here(module string, pkgs []*pkg, more ...string) *job {
 	j := b.goJob(here, module, args, env)
 	j.expected = 24 * time.Hour // It starts before all others, because it needs no supply.
 	return j
+}
+
+// skip returns a regular expression for the tests that a run without a kernel leaves out.
+func (b *builder) skip() string {
+	if b.tier == full || b.run != "" {
+		return kernelTests
+	}
+	return kernelTests + "|" + longTests
 }
 
 // raceArguments returns what turns the race detector on, if there is a C compiler for it.

@@ -17,6 +17,10 @@ import (
 // kernelTests matches the names of the tests that need a kernel.
 const kernelTests = "^Test(Kernel|Crash)"
 
+// longTests matches the names of the tests that need no kernel and take about a minute. Only
+// a full run has them, and a run that names them.
+const longTests = "^TestLong"
+
 // declareLimit is far more time than the tests of a package need to declare their needs.
 const declareLimit = time.Minute
 

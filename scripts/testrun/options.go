@@ -23,8 +23,8 @@ kernel ("host") if it has ublk and the user is root.
 
   --tier quick    (default) run each test of the kernel on the first kernel that has what the test needs; run a test that
                   depends on the kernel on every kernel
-  --tier full     run every test on every kernel, again in user-mode Linux with the race detector, and each fuzz test for a
-                  minute
+  --tier full     run every test on every kernel, again in user-mode Linux with the race detector, the tests TestLong...,
+                  and each fuzz test for a minute
   --tier soak     run only the tests that repeat something: 100 times, with 1,000 devices, for 5 minutes without memory
   --unit          run only the tests that need no kernel; the same as --tier unit
   --kernel NAME   run only the tests of the kernel, on this kernel only; may be repeated. Without --tier, run all that this

@@ -37,8 +37,7 @@ systemctl --version | head -1
 
 // Where systemd is older than 257, the package's rules for udev make the links to file systems and
 // partitions, so that fstab can name them.
-func TestDebianLinks(t *testing.T) {
-	leaveToFull(t)
+func TestLongDebianLinks(t *testing.T) {
 	m := newMachine(t, "bookworm")
 	m.copy(one(t, packages(t)+"/ublk-loop_*.deb"), "/test/ublk-loop.deb")
 	if r := m.boot(links); !strings.Contains(r.out, "systemd 252 ") {

@@ -54,7 +54,7 @@ func newMachine(t testing.TB, suite string) *machine {
 	if os.Getuid() != 0 {
 		t.Skip("needs root: only root can unpack a Debian")
 	}
-	if !isFull() && exec.Command("../../scripts/vm-kernel.sh", "--cached", "uml").Run() != nil {
+	if isUnit() && exec.Command("../../scripts/vm-kernel.sh", "--cached", "uml").Run() != nil {
 		t.Skip("the user-mode kernel is not built: scripts/vm-kernel.sh uml builds it, which takes minutes")
 	}
 	m := &machine{TB: t, tree: filepath.Join(t.TempDir(), "tree")}
@@ -224,13 +224,8 @@ func top(t testing.TB) string {
 // isFull reports whether the full run of the tests runs this one.
 func isFull() bool { return os.Getenv("UBLK_LOOP_TIER") == "full" }
 
-// leaveToFull skips a test in runs that have to be short. The full run has it, and go test by itself.
-func leaveToFull(t testing.TB) {
-	t.Helper()
-	if tier := os.Getenv("UBLK_LOOP_TIER"); tier != "" && !isFull() {
-		t.Skip("left to the full run, because it takes a minute")
-	}
-}
+// isUnit reports whether a run that needs no kernel runs this test.
+func isUnit() bool { return os.Getenv("UBLK_LOOP_TIER") == "unit" }
 
 // needProgram skips a test if a program of the host is missing. The full run fails then.
 func needProgram(t testing.TB, name, debianPackage string) {

@@ -111,8 +111,7 @@ const stopTimeout = 90
 // A server that add starts is a unit of its own. At a shutdown under I/O, all that is mounted on
 // devices ends before the servers, with fstab or by hand, and one server after another if one has its
 // file on the device of the other. All file systems are clean then.
-func TestDebianShutdown(t *testing.T) {
-	leaveToFull(t)
+func TestLongDebianShutdown(t *testing.T) {
 	m := newMachine(t, "trixie")
 	m.copy(one(t, packages(t)+"/ublk-loop_*.deb"), "/test/ublk-loop.deb")
 	m.boot(prepare)

@@ -48,8 +48,7 @@ echo linked
 
 // udev makes links to devices by a file of the server, and finds file systems on them, also
 // where its own rules do not know ublk devices.
-func TestUdevLinks(t *testing.T) {
-	leaveToFull(t)
+func TestLongUdevLinks(t *testing.T) {
 	for _, suite := range []string{"bookworm", "trixie"} {
 		t.Run(suite, func(t *testing.T) {
 			needProgram(t, "sfdisk", "fdisk")
