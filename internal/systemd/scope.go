@@ -3,7 +3,9 @@ package systemd
 import (
 	"context"
 	"fmt"
+	"os"
 	"strings"
+	"time"
 
 	"github.com/godbus/dbus/v5"
 	"golang.org/x/sys/unix"
@@ -22,7 +24,14 @@ type Scope struct {
 	Paths []string
 }
 
+// pollPeriod is the time between two looks at a process that systemd moves. The kernel reports
+// no event when a process changes its cgroup.
+const pollPeriod = time.Millisecond
+
 // Start moves the process into the new scope, and returns when it is there.
+//
+// The job of the scope ends later: systemd moves the process first, and then tells all
+// connections about the units. That takes as long again.
 func (m *Manager) Start(ctx context.Context, s *Scope) error {
 	signals := make(chan *dbus.Signal, 16)
 	m.conn.Signal(signals)
@@ -34,32 +43,62 @@ func (m *Manager) Start(ctx context.Context, s *Scope) error {
 	if err := call.Store(&job); err != nil {
 		return fmt.Errorf("start %s: %w", s.Name, err)
 	}
-	return s.waitFor(ctx, job, signals)
+	ticker := time.NewTicker(pollPeriod)
+	defer ticker.Stop()
+	if err := s.waitFor(ctx, job, signals, ticker.C); err != nil {
+		return fmt.Errorf("start %s: %w", s.Name, err)
+	}
+	return nil
 }
 
-// waitFor returns when a job has ended.
-func (s *Scope) waitFor(ctx context.Context, job dbus.ObjectPath, signals <-chan *dbus.Signal) error {
+// waitFor returns nil when the process is in the scope, or an error when the job has ended
+// without that. It looks at the process at each look.
+func (s *Scope) waitFor(ctx context.Context, job dbus.ObjectPath, signals <-chan *dbus.Signal, look <-chan time.Time) error {
 	for {
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("start %s: %w", s.Name, context.Cause(ctx))
-		case signal, ok := <-signals:
-			if !ok {
-				return fmt.Errorf("start %s: the connection has ended: %w", s.Name, unix.ECONNRESET)
-			}
-			var id uint32
-			var ended dbus.ObjectPath
-			var unit, result string
-			if signal.Name != "org.freedesktop.systemd1.Manager.JobRemoved" ||
-				dbus.Store(signal.Body, &id, &ended, &unit, &result) != nil || ended != job {
-				continue
-			}
-			if result != "done" {
-				return fmt.Errorf("start %s: its job is %s", s.Name, result)
-			}
+		if s.hasProcess() {
 			return nil
 		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-look:
+		case signal, ok := <-signals:
+			switch result := jobResult(signal, job); {
+			case !ok:
+				return fmt.Errorf("the connection has ended: %w", unix.ECONNRESET)
+			case result != "" && !s.hasProcess():
+				return fmt.Errorf("its job is %s, but process %d is not in it: %w", result, s.PID, unix.ESRCH)
+			}
+		}
 	}
+}
+
+// jobResult returns the result of the job if the signal says that it has ended, or "".
+func jobResult(signal *dbus.Signal, job dbus.ObjectPath) string {
+	var id uint32
+	var ended dbus.ObjectPath
+	var unit, result string
+	if signal == nil || signal.Name != "org.freedesktop.systemd1.Manager.JobRemoved" ||
+		dbus.Store(signal.Body, &id, &ended, &unit, &result) != nil || ended != job {
+		return ""
+	}
+	return result
+}
+
+// hasProcess reports whether the process is in the scope's cgroup, in any hierarchy.
+func (s *Scope) hasProcess() bool {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", s.PID))
+	return err == nil && isIn(string(text), s.Name)
+}
+
+// isIn reports whether a file /proc/PID/cgroup names the cgroup of a unit.
+func isIn(cgroups, unit string) bool {
+	for line := range strings.Lines(cgroups) {
+		if strings.HasSuffix(line, "/"+unit+"\n") {
+			return true
+		}
+	}
+	return false
 }
 
 // property is a property of a unit, and auxiliary a further unit, as D-Bus passes them.

@@ -1,14 +1,18 @@
 package systemd
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net"
 	"os"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
+	"time"
 
+	"github.com/godbus/dbus/v5"
 	"golang.org/x/sys/unix"
 )
 
@@ -39,6 +43,57 @@ func TestScopeProperties(t *testing.T) {
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("%v, want %v", got, want)
+	}
+}
+
+// The process is in the scope as soon as its cgroup is the scope's. The end of the job counts
+// only if it comes without that.
+func TestWaitFor(t *testing.T) {
+	text, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		t.Fatal(err)
+	}
+	here := strings.TrimSuffix(string(text[bytes.LastIndexByte(text[:len(text)-1], '\n')+1:]), "\n")
+	own := here[strings.LastIndexByte(here, '/')+1:]
+	if !(&Scope{Name: own, PID: os.Getpid()}).hasProcess() {
+		t.Errorf("not in %q", own)
+	}
+	for cgroups, want := range map[string]bool{
+		"0::/system.slice/x.scope\n": true, "2:cpu:/\n1:name=systemd:/system.slice/x.scope\n0::/\n": true,
+		"0::/system.slice/xx.scope\n": false, "0::/x.scope/below\n": false, "": false,
+	} {
+		if isIn(cgroups, "x.scope") != want {
+			t.Errorf("%q: %t", cgroups, !want)
+		}
+	}
+	const job = dbus.ObjectPath("/job/1")
+	removed := func(job dbus.ObjectPath, result string) *dbus.Signal {
+		return &dbus.Signal{Name: "org.freedesktop.systemd1.Manager.JobRemoved", Body: []any{uint32(1), job, "x.scope", result}}
+	}
+	elsewhere := &Scope{Name: "no-such.scope", PID: os.Getpid()}
+	for _, result := range []string{"done", "failed"} {
+		signals := make(chan *dbus.Signal, 2)
+		signals <- removed("/job/2", "failed")
+		signals <- removed(job, result)
+		if err := elsewhere.waitFor(t.Context(), job, signals, nil); !errors.Is(err, unix.ESRCH) || !strings.Contains(err.Error(), result) {
+			t.Errorf("%s: %v", result, err)
+		}
+	}
+	signals := make(chan *dbus.Signal)
+	close(signals)
+	if err := elsewhere.waitFor(t.Context(), job, signals, nil); !errors.Is(err, unix.ECONNRESET) {
+		t.Errorf("a closed connection: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := elsewhere.waitFor(ctx, job, nil, nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("interrupted: %v", err)
+	}
+	// The process is there, and no job ends.
+	ctx, cancel = context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := (&Scope{Name: own, PID: os.Getpid()}).waitFor(ctx, job, nil, nil); err != nil {
+		t.Error(err)
 	}
 }
 
