@@ -3,20 +3,48 @@ package client
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
+	"os"
+	"strings"
 )
 
-// Fork makes a device go on over a new store, which exists and is empty, and freezes its old
-// one. With other, which is another empty store or "", a second device starts from the same
-// point. The paths are absolute, and the server looks them up in its root directory. Fork
-// returns the devices.
-func (c *Client) Fork(ctx context.Context, device *Device, store, other string) ([]Device, error) {
-	query := device.query()
-	query.Set("store", store)
-	if other != "" {
-		query.Set("other", other)
+// NewStore is a new store for Fork.
+type NewStore struct {
+	Path string // absolute
+	// File is the open store. If it is nil, the server looks the path up in its root directory.
+	File *os.File
+	// Directory is the open directory of a File that has no name yet (O_TMPFILE in open(2)). The
+	// server gives the file its name when nothing can refuse the fork any more.
+	Directory *os.File
+}
+
+// Fork makes a device go on over a new store, which is empty, and freezes its old one. With two
+// stores, a second device starts from the same point. Fork returns the devices. The process of a
+// single device takes only open stores, and does not make the second device.
+//
+// If Fork returns a ServerError, files without a name have none, unless the device has forked and
+// only the second one could not be made.
+func (c *Client) Fork(ctx context.Context, device *Device, stores ...NewStore) ([]Device, error) {
+	if len(stores) != 1 && len(stores) != 2 {
+		return nil, fmt.Errorf("fork with %d stores: %w", len(stores), os.ErrInvalid)
 	}
-	resp, err := c.send(ctx, http.MethodPost, device.path("/fork", query), nil, nil)
+	query := device.query()
+	var files []*os.File
+	var descriptors []string
+	for i, store := range stores {
+		query.Set([]string{"store", "other"}[i], store.Path)
+		if store.File != nil {
+			files, descriptors = append(files, store.File), append(descriptors, FileDescriptor)
+		}
+		if store.Directory != nil {
+			files, descriptors = append(files, store.Directory), append(descriptors, DirectoryDescriptor)
+		}
+	}
+	if len(descriptors) > 0 {
+		query.Set("descriptors", strings.Join(descriptors, ","))
+	}
+	resp, err := c.send(ctx, http.MethodPost, device.path("/fork", query), nil, files)
 	if err != nil {
 		return nil, err
 	}

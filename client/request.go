@@ -43,8 +43,9 @@ const MaxDescriptors = 101
 
 // These are the purposes of descriptors.
 const (
-	FileDescriptor = "file"
-	KeyDescriptor  = "key"
+	FileDescriptor      = "file"
+	KeyDescriptor       = "key"
+	DirectoryDescriptor = "directory" // of NewStore.Directory
 )
 
 // DevicePath returns the path of a device in the protocol.

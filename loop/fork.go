@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/newfile"
 	"github.com/ublk-loop/ublk-loop/loop/internal/stack"
 	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
 	"github.com/ublk-loop/ublk-loop/transfer/table"
@@ -33,15 +34,16 @@ func (d *Device) startStatus() Status {
 const forkPatience = 10 * time.Second
 
 // Fork makes a device go on over a new store above its store, which is frozen: from then on it
-// is only read. The new store is empty and has the same chunk size; file is from OpenTableDevice.
-// Requests wait while the device changes over, for pause. The time does not depend on what the
-// stores contain.
+// is only read. The new store is empty and has the same chunk size; file is from OpenTableDevice,
+// or from NewFile. The files of unnamed get their names when the device can change over, and lose
+// them again if it does not. Requests wait while the device changes over, for pause. The time
+// does not depend on what the stores contain.
 //
 // Fork returns an error that wraps errors.ErrUnsupported for a device whose last table is not a
 // persistent snapshot, EBUSY during a merge, and ETIMEDOUT if a request has no result in time.
 // After an error with a pause of 0 the device goes on as before; otherwise only the mark in the
 // old store is missing.
-func (d *Device) Fork(file *os.File) (pause time.Duration, err error) {
+func (d *Device) Fork(file *os.File, unnamed ...*NewFile) (pause time.Duration, err error) {
 	d.forking.Lock()
 	defer d.forking.Unlock()
 	if !d.merging.TryLock() {
@@ -63,10 +65,10 @@ func (d *Device) Fork(file *os.File) (pause time.Duration, err error) {
 	if saved == nil {
 		return 0, fmt.Errorf("fork %s: its state is lost: %w", d.Path(), unix.ENOENT)
 	}
-	return d.fork(saved, file)
+	return d.fork(saved, file, unnamed)
 }
 
-func (d *Device) fork(saved *state, file *os.File) (pause time.Duration, err error) {
+func (d *Device) fork(saved *state, file *os.File, unnamed []*NewFile) (pause time.Duration, err error) {
 	text, err := onTop(saved.Config.Table, file.Name())
 	if err != nil {
 		return 0, err
@@ -85,12 +87,34 @@ func (d *Device) fork(saved *state, file *os.File) (pause time.Duration, err err
 	if err == nil {
 		saved.Config.Table = text
 		saved.Files = append(saved.Files, stateFile{file.Name(), growth.Identity()})
+		pause, err = d.changeOverTo(saved, growth, unnamed)
+	}
+	if err != nil {
+		return 0, errors.Join(err, d.dev.OnThreads(growth.Unregister), growth.Close())
+	}
+	return pause, growth.Freeze()
+}
+
+// NewFile is a new file, which can have no name yet.
+type NewFile = newfile.File
+
+// changeOverTo gives the new files their names and changes over. After an error they have none.
+func (d *Device) changeOverTo(saved *state, growth *stack.Growth, unnamed []*NewFile) (pause time.Duration, err error) {
+	for i, file := range unnamed {
+		if err = file.Link(); err != nil {
+			unnamed = unnamed[:i]
+			break
+		}
+	}
+	if err == nil {
 		pause, err = d.changeOver(saved, growth)
 	}
 	if err != nil {
-		return pause, errors.Join(err, growth.Close())
+		for _, file := range unnamed {
+			err = errors.Join(err, file.Unlink())
+		}
 	}
-	return pause, growth.Freeze()
+	return pause, err
 }
 
 // changeOver makes the device serve the snapshot while its queues keep all requests.
@@ -129,12 +153,12 @@ func onTop(text, store string) (string, error) {
 
 // Fork is Device.Fork for one of the server's devices. It returns the status of the device
 // afterwards.
-func (s *Server) Fork(id uint32, sequence *uint64, file *os.File) (Status, error) {
+func (s *Server) Fork(id uint32, sequence *uint64, file *os.File, unnamed ...*NewFile) (Status, error) {
 	d, err := s.find(id, sequence)
 	if err != nil {
 		return Status{}, fmt.Errorf("fork %s: %w", ublk.BlockPath(id), err)
 	}
-	_, err = d.dev.Fork(file)
+	_, err = d.dev.Fork(file, unnamed...)
 	return d.dev.Status(), err
 }
 

@@ -12,6 +12,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/identity"
+	"github.com/ublk-loop/ublk-loop/internal/newfile"
+	"github.com/ublk-loop/ublk-loop/loop/internal/filelock"
+	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
 	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
 	"github.com/ublk-loop/ublk-loop/ublk"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
@@ -87,6 +91,63 @@ func TestKernelFork(t *testing.T) {
 			}
 			refuseWriters(t, cfg, ctl, base, path("old"))
 		})
+	}
+}
+
+// A fork that is refused leaves neither the name of the new store, nor its lock, nor the file in
+// the rings: the device can fork after more refusals than it can have stores.
+func TestKernelForkRefusedOften(t *testing.T) {
+	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
+	dir := mountTmpfs(t)
+	base, path := sparseFile(t, dir), func(name string) string { return filepath.Join(dir, name) }
+	newStore(t, path("old"), 8192, 8<<20)
+	dev := attachTable(t, ctl, fmt.Sprintf("0 8192 snapshot %s %s P 16", base, path("old")), Config{})
+	create := func(name string) *NewFile {
+		f, err := newfile.Create(path(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := snapshot.NewLayout(8192)
+		if err == nil {
+			err = f.File.Truncate(8 << 20)
+		}
+		if err == nil {
+			err = snapshot.FormatLabelled(f.File, l, &snapshot.Label{UUID: snapshot.NewUUID()})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	other := create("base2")
+	defer other.Close()
+	if err := os.WriteFile(path("base2"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 70 { // more than the stack has room for
+		f := create("new")
+		if _, err := dev.Fork(f.File, f, other); !errors.Is(err, unix.EEXIST) {
+			t.Fatal(err)
+		}
+		object, err := identity.Of(f.File)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if held, err := filelock.IsHeld(statefile.LockDir, object); err != nil || held {
+			t.Fatalf("the lock is held: %v, error %v", held, err)
+		}
+		_ = f.Close()
+	}
+	if _, err := os.Stat(path("new")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the name is left: %v", err)
+	}
+	f := create("new")
+	defer f.Close()
+	if _, err := dev.Fork(f.File, f); err != nil {
+		t.Fatal(err)
+	}
+	if files := dev.Status().Files; len(files) != 3 || files[2].File != path("new") {
+		t.Errorf("files %+v", files)
 	}
 }
 

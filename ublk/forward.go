@@ -20,8 +20,8 @@ type File struct {
 // directBlock is an alignment that suffices for direct I/O on any disk.
 const directBlock = 4096
 
-// RegisterFile puts a file in the ring's file table, where it stays until the queue ends.
-// The caller may close its descriptor. The error for more files than Options.Files wraps
+// RegisterFile puts a file in the ring's file table, where it stays until UnregisterFiles or
+// the end of the queue. The caller may close its descriptor. The error for more files than Options.Files wraps
 // ENFILE.
 func (q *Queue) RegisterFile(fd int) (File, error) {
 	if q.files == q.thread.kind.files {
@@ -41,6 +41,17 @@ func (q *Queue) RegisterFile(fd int) (File, error) {
 		file.Block = directBlock
 	}
 	return file, nil
+}
+
+// UnregisterFiles removes the n files that were registered last. No operation works on them.
+func (q *Queue) UnregisterFiles(n int) error {
+	for ; n > 0; n-- {
+		if err := q.thread.ring.UpdateFile(uint32(q.firstFile()+q.files-1), -1); err != nil {
+			return err
+		}
+		q.files--
+	}
+	return nil
 }
 
 // forward is the progress of a request's read or write of a file.

@@ -5,12 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/internal/daemon"
+	"github.com/ublk-loop/ublk-loop/internal/identity"
+	"github.com/ublk-loop/ublk-loop/internal/newfile"
 	"github.com/ublk-loop/ublk-loop/internal/report"
+	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/loop/cowfile"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
@@ -20,58 +24,199 @@ func newForkCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "fork DEVICE|ID STORE [OTHER]",
 		Short: "Make a device go on over a new store, and another start from the same point",
-		Long: "Make a device of serve go on over the new file STORE, and freeze its old store. With the new\n" +
-			"file OTHER, a second device starts from the same point. The paths of the devices are printed.",
+		Long: "Make a device go on over the new file STORE, and freeze its old store. With the new file OTHER,\n" +
+			"a second device starts from the same point. The paths of the devices are printed.",
 		Args: arguments(2, 3, "DEVICE and STORE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id, ok := deviceID(args[0])
 			if !ok {
 				return report.Usage(fmt.Errorf("fork: %s: not a device", args[0]), helpHint(cmd))
 			}
-			return report.Name(a.runFork(cmd.Context(), client.New(socket), id, args[1:]), "fork", ublk.BlockPath(id))
+			ctx, stop := interruptible(cmd.Context())
+			defer stop()
+			return report.Name(a.runFork(ctx, socket, id, args[1:]), "fork", ublk.BlockPath(id))
 		},
 	}
-	cmd.Flags().StringVar(&socket, "socket", socket, "`PATH` of the server's socket")
+	cmd.Flags().StringVar(&socket, "socket", socket, "`PATH` of the socket of serve")
 	return cmd
 }
 
-// runFork makes the stores, lets the server fork the device, and prints the devices.
-func (a *app) runFork(ctx context.Context, server *client.Client, id uint32, stores []string) error {
-	device, err := server.Device(ctx, id)
+// runFork makes the stores, has the device forked, and prints the devices.
+func (a *app) runFork(ctx context.Context, socket string, id uint32, paths []string) error {
+	drv, err := a.open()
 	if err != nil {
 		return err
 	}
-	var made []string
-	for _, store := range stores {
-		path, err := filepath.Abs(store)
-		if err == nil {
-			err = cowfile.CreateAbove(path, device.Table)
-		}
-		if err != nil {
-			return errors.Join(err, removeAll(made))
-		}
-		made = append(made, path)
-	}
-	other := ""
-	if len(made) > 1 {
-		other = made[1]
-	}
-	devices, err := server.Fork(ctx, &device, made[0], other)
+	defer func() { _ = drv.Close() }()
+	device, err := deviceWith(drv, id)
 	if err != nil {
-		// The server may have forked the device and failed later, so the stores stay.
 		return err
 	}
-	for _, d := range devices {
+	f := forking{app: a, ctx: ctx, device: device}
+	defer f.close()
+	err = f.create(paths)
+	if err == nil {
+		err = f.fork(socket)
+	}
+	if err != nil {
+		return errors.Join(err, f.removeUnused(drv))
+	}
+	for _, d := range f.devices {
 		fmt.Fprintln(a.out, d.Device)
 	}
 	return nil
 }
 
-// removeAll removes files.
-func removeAll(paths []string) error {
-	var errs []error
+// deviceWith returns the device with a number.
+func deviceWith(drv driver, id uint32) (*client.Device, error) {
+	devices, err := drv.List()
+	if err != nil {
+		return nil, err
+	}
+	for i := range devices {
+		if devices[i].ID == id {
+			return &devices[i], nil
+		}
+	}
+	return nil, fmt.Errorf("no such device of ublk-loop: %w", unix.ENODEV)
+}
+
+// forking is the state of a fork.
+type forking struct {
+	app     *app
+	ctx     context.Context
+	device  *client.Device
+	stores  []*newfile.File
+	devices []client.Device // the results
+	// unsure says that a server was asked and has not answered.
+	unsure bool
+}
+
+func (f *forking) create(paths []string) error {
 	for _, path := range paths {
-		errs = append(errs, os.Remove(path))
+		store, err := cowfile.CreateAbove(path, f.device.Table)
+		if err != nil {
+			return err
+		}
+		f.stores = append(f.stores, store)
+	}
+	return nil
+}
+
+func (f *forking) close() {
+	for _, store := range f.stores {
+		_ = store.Close()
+	}
+}
+
+// fork asks the process of the device, or else the server of many devices.
+func (f *forking) fork(socket string) error {
+	err := f.ask(client.DeviceSocket(f.device.ID))
+	if errors.Is(err, client.ErrNoServer) {
+		return f.ask(socket)
+	}
+	if err != nil || len(f.stores) < 2 {
+		return err
+	}
+	if err := f.addOther(); err != nil {
+		return fmt.Errorf("it has forked, but no second device was made: %w", err)
+	}
+	return nil
+}
+
+// ask asks the server at a socket.
+func (f *forking) ask(socket string) (err error) {
+	var stores []client.NewStore
+	for _, s := range f.stores {
+		stores = append(stores, client.NewStore{Path: s.File.Name(), File: s.File, Directory: s.Directory})
+	}
+	f.devices, err = client.New(socket).Fork(f.ctx, f.device, stores...)
+	var answered *client.ServerError
+	f.unsure = err != nil && !errors.As(err, &answered) && !errors.Is(err, client.ErrNoServer)
+	return err
+}
+
+// addOther starts a process for a device of the tables of the device, with the other store.
+func (f *forking) addOther() error {
+	forked, other := &f.devices[0], f.stores[1].File.Name()
+	text, paths, err := loop.WithOtherStore(forked.Table, other)
+	if err != nil {
+		return err
+	}
+	j := &daemon.Job{Name: "fork of " + forked.Device, Standalone: true, Config: loop.Config{Table: text, OnCrash: loop.OnCrash(forked.OnCrash)}}
+	defer j.Close()
+	for _, path := range paths {
+		file, err := loop.OpenTableDevice(path)
+		if err != nil {
+			return err
+		}
+		j.Files = append(j.Files, file)
+		if path == other {
+			continue
+		}
+		if err := isPartOf(file, forked); err != nil {
+			return err
+		}
+	}
+	added, err := f.app.addDevice(f.ctx, j)
+	if err != nil {
+		return err
+	}
+	f.devices = append(f.devices, *added)
+	return nil
+}
+
+// addDevice makes a device that outlives this process.
+func (a *app) addDevice(ctx context.Context, j *daemon.Job) (*client.Device, error) {
+	pending, err := a.start(ctx, j)
+	if err != nil {
+		return nil, err
+	}
+	device, err := pending.Ready()
+	if err == nil {
+		report.Warnings(a.errOut, j.Name, j.Warnings)
+		err = pending.Keep()
+	}
+	if err != nil {
+		return nil, errors.Join(err, pending.Abandon())
+	}
+	return device, nil
+}
+
+// isPartOf returns an error that wraps ESTALE if a path leads to a file that is not a part of the
+// device.
+func isPartOf(file *os.File, device *client.Device) error {
+	object, err := identity.Of(file)
+	if err != nil {
+		return err
+	}
+	for _, f := range device.Files {
+		if object.HasNumbersOf(identity.File{IsDisk: f.IsDisk, Device: f.Device, Inode: f.Inode}) {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s is another file than that of %s: %w", file.Name(), device.Device, unix.ESTALE)
+}
+
+// removeUnused removes the new files that no device has after an error. They stay if the server
+// may still work on the fork.
+func (f *forking) removeUnused(drv driver) error {
+	if f.unsure {
+		return nil
+	}
+	devices, err := drv.List()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, store := range f.stores {
+		used := false
+		for i := range devices {
+			used = used || isPartOf(store.File, &devices[i]) == nil
+		}
+		if !used {
+			errs = append(errs, store.Remove())
+		}
 	}
 	return errors.Join(errs...)
 }

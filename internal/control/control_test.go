@@ -162,7 +162,7 @@ func (d *fakeDevices) Remove(id uint32, opts loop.DetachOptions) error {
 }
 
 // removed returns the number of devices that were removed since the last call.
-func (d *fakeDevices) Fork(id uint32, sequence *uint64, store *os.File) (loop.Status, error) {
+func (d *fakeDevices) Fork(id uint32, sequence *uint64, store *os.File, _ ...*loop.NewFile) (loop.Status, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if !d.has(id, sequence) {

@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -20,10 +23,15 @@ func (s *Server) fork(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, statusOf(err), err)
 		return
 	}
-	query := r.URL.Query()
+	stores, err := s.newStores(r)
+	if err != nil {
+		s.fail(w, statusOf(err), err)
+		return
+	}
+	defer closeStores(stores)
 	s.changing.enter()
 	defer s.changing.leave()
-	list, err := s.forkTo(id, sequence, query.Get("store"), query.Get("other"))
+	list, err := s.forkTo(id, sequence, stores)
 	if err != nil {
 		s.fail(w, statusOf(err), err)
 		return
@@ -31,24 +39,86 @@ func (s *Server) fork(w http.ResponseWriter, r *http.Request) {
 	_ = reply(w, http.StatusCreated, list)
 }
 
-func (s *Server) forkTo(id uint32, sequence *uint64, store, other string) (list []client.Device, err error) {
-	if store == "" {
-		return nil, fmt.Errorf("fork: no store: %w", unix.EINVAL)
+// newStores returns the stores of a request: those that came as descriptors, or those that their
+// paths lead to. The second one is for another device.
+func (s *Server) newStores(r *http.Request) (stores []*loop.NewFile, err error) {
+	query := r.URL.Query()
+	paths := []string{query.Get("store")}
+	if other := query.Get("other"); other != "" {
+		paths = append(paths, other)
 	}
-	file, err := s.OpenTableDevice(store)
-	if err != nil {
-		return nil, err
+	c, _ := r.Context().Value(connKey{}).(*conn) // set for every request, see handler
+	fds := c.take()
+	if query.Has("descriptors") || len(fds) > 0 {
+		return sentStores(paths, query.Get("descriptors"), fds)
 	}
-	defer func() { _ = file.Close() }()
-	status, err := s.Devices.Fork(id, sequence, file)
+	for _, path := range paths {
+		if path == "" {
+			err = fmt.Errorf("fork: no store: %w", unix.EINVAL)
+		}
+		var file *os.File
+		if err == nil {
+			file, err = s.OpenTableDevice(path)
+		}
+		if err != nil {
+			closeStores(stores)
+			return nil, err
+		}
+		stores = append(stores, &loop.NewFile{File: file})
+	}
+	return stores, nil
+}
+
+// sentStores returns the stores that came as descriptors, or closes these.
+func sentStores(paths []string, what string, fds []int) (stores []*loop.NewFile, err error) {
+	relative := func(path string) bool { return !filepath.IsAbs(path) }
+	kinds := strings.Split(what, ",")
+	if slices.ContainsFunc(paths, relative) || len(kinds) != len(fds) || !announcesStores(kinds, len(paths)) {
+		closeAll(fds)
+		return nil, fmt.Errorf("stores %q with descriptors %q, of which %d came: %w", paths, kinds, len(fds), unix.EINVAL)
+	}
+	for i, fd := range fds {
+		if kinds[i] == client.FileDescriptor {
+			stores = append(stores, &loop.NewFile{File: os.NewFile(uintptr(fd), paths[len(stores)])})
+		} else {
+			last := stores[len(stores)-1]
+			last.Directory = os.NewFile(uintptr(fd), filepath.Dir(last.File.Name()))
+		}
+	}
+	return stores, nil
+}
+
+// announcesStores reports whether there is a file for each of n stores, each with at most one
+// directory behind it.
+func announcesStores(kinds []string, n int) bool {
+	files := 0
+	for i, kind := range kinds {
+		switch {
+		case kind == client.FileDescriptor:
+			files++
+		case kind != client.DirectoryDescriptor, i == 0, kinds[i-1] != client.FileDescriptor:
+			return false
+		}
+	}
+	return files == n
+}
+
+func closeStores(stores []*loop.NewFile) {
+	for _, store := range stores {
+		_ = store.Close()
+	}
+}
+
+func (s *Server) forkTo(id uint32, sequence *uint64, stores []*loop.NewFile) (list []client.Device, err error) {
+	status, err := s.Devices.Fork(id, sequence, stores[0].File, stores...)
 	if err != nil {
 		return nil, err
 	}
 	list = append(list, wire.Device(&status))
-	if other == "" {
+	if len(stores) < 2 || s.OneDevice {
 		return list, nil
 	}
-	second, err := s.addOther(&status, other)
+	second, err := s.addOther(&status, stores[1].File)
 	if err != nil {
 		return nil, fmt.Errorf("%s has forked, but no second device was made: %w", status.Device, err)
 	}
@@ -56,23 +126,27 @@ func (s *Server) forkTo(id uint32, sequence *uint64, store, other string) (list 
 }
 
 // addOther makes a device of the tables of a device that has forked, with another store.
-func (s *Server) addOther(of *loop.Status, store string) (loop.Status, error) {
-	text, devices, err := loop.WithOtherStore(of.Table, store)
+func (s *Server) addOther(of *loop.Status, store *os.File) (loop.Status, error) {
+	text, devices, err := loop.WithOtherStore(of.Table, store.Name())
 	if err != nil {
 		return loop.Status{}, err
 	}
-	var files []*os.File
+	var files, opened []*os.File
 	defer func() {
-		for _, f := range files {
+		for _, f := range opened {
 			_ = f.Close()
 		}
 	}()
 	for _, device := range devices {
+		if device == store.Name() {
+			files = append(files, store)
+			continue
+		}
 		file, err := s.OpenTableDevice(device)
 		if err != nil {
 			return loop.Status{}, err
 		}
-		files = append(files, file)
+		files, opened = append(files, file), append(opened, file)
 	}
 	cfg := loop.Config{Table: text, OnCrash: loop.OnCrash(of.OnCrash)}
 	return s.Devices.AddTable(files, cfg)

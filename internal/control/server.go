@@ -24,7 +24,7 @@ type Devices interface {
 	Remove(id uint32, opts loop.DetachOptions) error
 	Resize(id uint32, opts loop.ResizeOptions) error
 	Merge(ctx context.Context, id uint32, sequence *uint64) (chunks uint64, err error)
-	Fork(id uint32, sequence *uint64, store *os.File) (loop.Status, error)
+	Fork(id uint32, sequence *uint64, store *os.File, unnamed ...*loop.NewFile) (loop.Status, error)
 	Devices() []loop.Status
 	Stats() []loop.DeviceStats
 }
@@ -51,6 +51,9 @@ type Server struct {
 	CanUpgrade func() error
 	// Upgrade replaces this program. It returns only an error.
 	Upgrade func() error
+	// OneDevice says that the server adds no devices. A fork then gives the second store its
+	// name, and the client makes the second device.
+	OneDevice bool
 	// Done is called after each request, when its answer has been sent.
 	Done func()
 
@@ -73,10 +76,11 @@ type connKey struct{}
 // HTTP returns the server of the protocol, for Serve.
 func (s *Server) HTTP() *http.Server { return s.http(s.routes()) }
 
-// MergeHTTP is HTTP for a process of a single device, which only answers requests for a merge.
-func (s *Server) MergeHTTP() *http.Server {
+// StoreHTTP is HTTP for a process of a single device, which only answers requests about its store.
+func (s *Server) StoreHTTP() *http.Server {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/devices/{id}/merge", s.merge)
+	mux.HandleFunc("POST /v1/devices/{id}/fork", s.fork)
 	return s.http(mux)
 }
 

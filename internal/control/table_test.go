@@ -2,10 +2,14 @@ package control
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/loop"
@@ -93,4 +97,56 @@ func TestTableRequests(t *testing.T) {
 	if n := len(s.devices.configs); n != 2 || !s.devices.configs[0].ReadOnly || s.devices.configs[0].OnCrash != loop.CrashReissue {
 		t.Errorf("made %d devices with %+v", n, s.devices.configs)
 	}
+}
+
+// A request to fork can have its stores as descriptors. Others are refused and closed.
+func TestForkDescriptors(t *testing.T) {
+	for kinds, files := range map[string]int{"file": 1, "file,directory": 1, "file,file": 2, "file,directory,file,directory": 2} {
+		if !announcesStores(strings.Split(kinds, ","), files) {
+			t.Errorf("%s is refused for %d stores", kinds, files)
+		}
+	}
+	for kinds, files := range map[string]int{"": 1, "directory,file": 1, "file,directory,directory": 1, "file,key": 1, "file": 2, "file,file,directory": 1} {
+		if announcesStores(strings.Split(kinds, ","), files) {
+			t.Errorf("%s is taken for %d stores", kinds, files)
+		}
+	}
+	for _, path := range []string{"/new", "new"} {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		stores, err := sentStores([]string{path}, "file,directory", []int{dup(t, w)})
+		if err == nil || len(stores) != 0 {
+			t.Errorf("%s: %d stores, error %v", path, len(stores), err)
+		}
+		_ = w.Close()
+		if n, err := r.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
+			t.Errorf("%s: the descriptor is open: %d, %v", path, n, err)
+		}
+		_ = r.Close()
+	}
+	directory, err := os.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer directory.Close()
+	fds := []int{dup(t, directory), dup(t, directory), dup(t, directory)}
+	stores, err := sentStores([]string{"/a/new", "/b/other"}, "file,directory,file", fds)
+	if err != nil || len(stores) != 2 {
+		t.Fatalf("%d stores, error %v", len(stores), err)
+	}
+	defer closeStores(stores)
+	if stores[0].File.Name() != "/a/new" || stores[0].Directory == nil || stores[1].File.Name() != "/b/other" || stores[1].Directory != nil {
+		t.Errorf("%+v", stores)
+	}
+}
+
+func dup(t *testing.T, f *os.File) int {
+	t.Helper()
+	fd, err := unix.Dup(int(f.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fd
 }

@@ -17,7 +17,7 @@ import (
 // others are the requests that a process of a single device has no route for.
 type others interface{ control.Devices }
 
-// oneDevice answers requests about the device of this process: only merges.
+// oneDevice answers requests about the store of the device of this process.
 type oneDevice struct {
 	others // nil
 	device *loop.Device
@@ -25,11 +25,33 @@ type oneDevice struct {
 
 // Merge implements control.Devices.
 func (o oneDevice) Merge(ctx context.Context, id uint32, sequence *uint64) (uint64, error) {
-	status := o.device.Status()
-	if id != status.ID || sequence != nil && *sequence != status.DiskSequence {
-		return 0, fmt.Errorf("device %d: %w", id, unix.ENODEV)
+	if err := o.check(id, sequence); err != nil {
+		return 0, err
 	}
 	return o.device.Merge(ctx)
+}
+
+// Fork implements control.Devices.
+func (o oneDevice) Fork(id uint32, sequence *uint64, store *os.File, unnamed ...*loop.NewFile) (loop.Status, error) {
+	if err := o.check(id, sequence); err != nil {
+		return loop.Status{}, err
+	}
+	_, err := o.device.Fork(store, unnamed...)
+	return o.device.Status(), err
+}
+
+// check returns an error that wraps ENODEV if a request is about another device.
+func (o oneDevice) check(id uint32, sequence *uint64) error {
+	status := o.device.Status()
+	if id != status.ID || sequence != nil && *sequence != status.DiskSequence {
+		return fmt.Errorf("device %d: %w", id, unix.ENODEV)
+	}
+	return nil
+}
+
+// noPaths refuses paths, because this process may have other mounts than its clients.
+func noPaths(string) (*os.File, error) {
+	return nil, fmt.Errorf("the process of a single device takes descriptors only: %w", unix.EINVAL)
 }
 
 // listenFor listens for requests about a device with a store. The socket is removed with the state
@@ -47,7 +69,8 @@ func listenFor(device *loop.Device) (end func() error, err error) {
 	if err != nil {
 		return end, fmt.Errorf("listen for requests about the device: %w", err)
 	}
-	api := (&control.Server{Devices: oneDevice{device: device}, Hint: report.Template, Done: func() {}}).MergeHTTP()
+	server := control.Server{Devices: oneDevice{device: device}, OneDevice: true, OpenTableDevice: noPaths, Hint: report.Template}
+	api := server.StoreHTTP()
 	served := make(chan error, 1)
 	go func() { served <- control.Serve(api, listener) }() // received below
 	return func() error { return errors.Join(api.Close(), <-served) }, nil

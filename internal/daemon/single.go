@@ -72,7 +72,7 @@ func (s *single) serve() (err error) {
 	log := s.logger(dev.ID())
 	deaf, err := listenFor(dev)
 	if err != nil {
-		log.error("listen", err) // the device works, but cannot be merged
+		log.error("listen", err) // the device works, but cannot be merged or forked
 	}
 	err = errors.Join(s.use(dev, log), deaf(), dev.Close(), ctl.Close())
 	if err != nil {

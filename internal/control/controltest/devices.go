@@ -59,7 +59,7 @@ func (*Devices) AddTable([]*os.File, loop.Config) (loop.Status, error) {
 }
 
 // Fork implements control.Devices. There are no devices of tables.
-func (*Devices) Fork(uint32, *uint64, *os.File) (loop.Status, error) {
+func (*Devices) Fork(uint32, *uint64, *os.File, ...*loop.NewFile) (loop.Status, error) {
 	return loop.Status{}, errors.ErrUnsupported
 }
 

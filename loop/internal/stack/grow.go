@@ -20,8 +20,8 @@ import (
 const maxForks = 32
 
 // Growth is a snapshot on top of a stack that serves a device. The order of calls is Grow,
-// Register for each handler, Apply while no request is served, and Freeze; or Close instead of
-// Apply.
+// Register for each handler, Apply while no request is served, and Freeze; or instead of Apply,
+// Unregister for each handler and Close.
 type Growth struct {
 	stack   *Stack
 	tables  *table.Stack
@@ -95,11 +95,25 @@ func (g *Growth) Register(of ublk.Handler) error {
 	if !ok {
 		return fmt.Errorf("a handler of another stack: %w", unix.EINVAL)
 	}
+	h.growth, h.added = g, 0
 	file, err := h.register(g.backing)
 	if err == nil {
 		h.files = append(h.files[:len(g.stack.Backings)], file)
 	}
 	return err
+}
+
+// Unregister undoes Register, also one that has failed.
+func (g *Growth) Unregister(of ublk.Handler) error {
+	h, ok := of.(*handler)
+	if !ok {
+		return fmt.Errorf("a handler of another stack: %w", unix.EINVAL)
+	}
+	if h.growth != g {
+		return nil // Register was not called
+	}
+	h.growth, h.files = nil, h.files[:len(g.stack.Backings)]
+	return h.queue.UnregisterFiles(h.added)
 }
 
 // Apply makes the stack serve the snapshot. No request is served, and the threads of the queues
@@ -137,6 +151,7 @@ func (g *Growth) Close() error {
 		errs = append(errs, g.store.Close())
 	}
 	if g.backing != nil {
+		g.backing.Unlock()
 		errs = append(errs, g.backing.Close())
 	}
 	g.store, g.backing = nil, nil

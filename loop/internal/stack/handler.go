@@ -75,6 +75,7 @@ func (h *handler) register(b *backing.Backing) (backingFile, error) {
 	if err != nil {
 		return backingFile{}, err
 	}
+	h.added++
 	if b.Direct {
 		file.Block = b.SectorSize
 	}
@@ -83,6 +84,7 @@ func (h *handler) register(b *backing.Backing) (backingFile, error) {
 		if _, err := h.queue.RegisterFile(b.Lock.RingFD()); err != nil {
 			return backingFile{}, err
 		}
+		h.added++
 	}
 	return backingFile{file, b.IsDisk}, nil
 }
@@ -99,6 +101,8 @@ type handler struct {
 	stack    *Stack
 	levels   int           // of layers that transform data; 0 unless copies is set
 	files    []backingFile // by number of the backing
+	growth   *Growth       // the last one
+	added    int           // files that were put in the ring for it
 	zeroes   backingFile   // /dev/zero, if a part of the device is zero
 	copies   bool          // requests have their data in memory
 	width    int           // parts of a request in flight

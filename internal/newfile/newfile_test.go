@@ -1,0 +1,91 @@
+package newfile
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func entries(t *testing.T, dir string) (names []string) {
+	t.Helper()
+	list, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range list {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+// A file has no name before Link and after Unlink, and has its path in between, also if the
+// directory was reached by a link and was moved.
+func TestFile(t *testing.T) {
+	dir := t.TempDir()
+	real := filepath.Join(dir, "real")
+	if err := errors.Join(os.Mkdir(real, 0o700), os.Symlink(real, filepath.Join(dir, "link"))); err != nil {
+		t.Fatal(err)
+	}
+	f, err := Create(filepath.Join(dir, "link", "file"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if f.File.Name() != filepath.Join(real, "file") {
+		t.Errorf("name %s", f.File.Name())
+	}
+	if names := entries(t, real); len(names) != 0 {
+		t.Fatalf("%q before Link", names)
+	}
+	moved := filepath.Join(dir, "moved")
+	if err := os.Rename(real, moved); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Link(); err != nil {
+		t.Fatal(err)
+	}
+	is, err := f.File.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if there, err := os.Stat(filepath.Join(moved, "file")); err != nil || !os.SameFile(is, there) {
+		t.Fatalf("%v, error %v", there, err)
+	}
+	if err := f.Link(); !errors.Is(err, unix.EEXIST) {
+		t.Errorf("a second Link returns %v", err)
+	}
+	if err := f.Unlink(); err != nil {
+		t.Fatal(err)
+	}
+	if names := entries(t, moved); len(names) != 0 {
+		t.Errorf("%q after Unlink", names)
+	}
+}
+
+// Another file with the name stays.
+func TestOtherFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	f, err := Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := os.WriteFile(path, []byte("other"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Link(); !errors.Is(err, unix.EEXIST) {
+		t.Errorf("Link returns %v", err)
+	}
+	if err := errors.Join(f.Unlink(), f.Remove()); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := os.ReadFile(path); err != nil || string(text) != "other" {
+		t.Errorf("%q, error %v", text, err)
+	}
+	if _, err := Create(path); !errors.Is(err, unix.EEXIST) {
+		t.Errorf("Create returns %v", err)
+	}
+}
