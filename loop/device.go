@@ -98,7 +98,8 @@ func addDevice(ctl *ublk.Control, of storage, cfg *Config, further func(ublk.Buf
 			opts = further(mode)
 		}
 		opts.ID, opts.Queues, opts.Depth, opts.Mode = cfg.ID, cfg.Queues, cfg.Depth, mode
-		opts.MaxIOBytes, opts.Tag, opts.NoPartScan, opts.Features = of.MaxIOBytes(mode), newTag(), !cfg.PartScan, features
+		opts.MaxIOBytes, opts.Tag, opts.NoPartScan = of.MaxIOBytes(mode), newTag(), !cfg.PartScan
+		opts.Features |= features
 		var dev *ublk.Device
 		if dev, err = ctl.Add(opts); err == nil {
 			return dev, may.reasonFor(mode), checkCrashFeatures(dev, features)

@@ -96,7 +96,7 @@ func attachTableOn(ctl *ublk.Control, files []*os.File, cfg Config, shared *thre
 	d := &Device{stack: s, storage: s, many: shared != nil}
 	parts := s.Parts(cfg.Depth)
 	further := func(mode ublk.BufferMode) ublk.Options {
-		return ublk.Options{Files: s.Files(), Parts: parts, Threads: shared.of(mode.String(), s.Backings...)}
+		return ublk.Options{Files: s.Files(), Parts: parts, Threads: shared.of(mode.String(), s.Backings...), Features: s.Features(mode)}
 	}
 	if d.dev, d.copyReason, err = addDevice(ctl, s, &cfg, further); err != nil {
 		return nil, errors.Join(err, s.Close())

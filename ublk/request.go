@@ -1,8 +1,11 @@
 package ublk
 
 import (
+	"errors"
 	"fmt"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/ring"
 	"github.com/ublk-loop/ublk-loop/ublk/uapi"
@@ -120,6 +123,36 @@ func (req *Request) Data() []byte {
 		return nil
 	}
 	return buf[:req.Bytes()]
+}
+
+// CanRead reports whether [Request.ReadData] works: in copy mode, and in the zero-copy modes if
+// Options.Features has UBLK_F_USER_COPY.
+func (q *Queue) CanRead() bool {
+	return !q.mode.ZeroCopy() || q.dev.info.Features.Has(uapi.UBLK_F_USER_COPY)
+}
+
+// ReadData copies the bytes of a write from byte off on. In the zero-copy modes it takes a
+// system call, which does not block (ublk_ch_read_iter in drivers/block/ublk_drv.c). So it is
+// for a few bytes that have to be in one buffer with others.
+func (req *Request) ReadData(b []byte, off uint64) error {
+	if data := req.Data(); data != nil {
+		copy(b, data[off:])
+		return nil
+	}
+	at := uapi.UBLKSRV_IO_BUF_OFFSET + int64(off) + int64(req.tag)<<uapi.UBLK_TAG_OFF + int64(req.q.id)<<uapi.UBLK_QID_OFF
+	for len(b) > 0 {
+		n, err := unix.Pread(req.q.dev.charFD, b, at)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return err
+		case n == 0:
+			return unix.EIO
+		default:
+			b, at = b[n:], at+int64(n)
+		}
+	}
+	return nil
 }
 
 // Buffer returns the address and the registered buffer's index with which a _FIXED operation

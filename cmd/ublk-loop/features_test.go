@@ -31,7 +31,7 @@ USER_RECOVERY           6.1    no    no device outlives its server (--on-crash=r
 USER_RECOVERY_REISSUE   6.1    no    --on-crash=reissue is refused
 UNPRIVILEGED_DEV        6.3    no    -
 CMD_IOCTL_ENCODE        6.4    yes   nothing works: the commands have other numbers
-USER_COPY               6.5    no    -
+USER_COPY               6.5    no    with zero copy, a short first write to a chunk of a snapshot is three writes, not one
 ZONED                   6.6    no    -
 USER_RECOVERY_FAIL_IO   6.13   no    -
 UPDATE_SIZE             6.16   no    a device keeps its size (resize is refused)

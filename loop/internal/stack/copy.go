@@ -35,6 +35,7 @@ type copying struct {
 	reads      mapping.Walk // the rest of a range of the origin
 	readFrom   uint64       // start of this range
 	secondRead bool         // it is the range behind the data
+	joined     bool         // the buffer gets the request's data too, and is written at once
 }
 
 // makeCopier makes the buffers.
@@ -70,6 +71,13 @@ func (w *firstWrite) setChunk(store *mapping.Store) {
 
 // isWhole reports whether the request has all data of the chunk.
 func (w *firstWrite) isWhole() bool { return w.from == 0 && w.to >= w.chunk }
+
+// joins reports whether a write gets its data into the buffer. That takes a copy, but the chunk
+// is one write then: a file system allocates its blocks once, and the disk has one request
+// instead of three.
+func (h *handler) joins(w *firstWrite) bool {
+	return !w.isWhole() && (h.copies || w.piece.Length <= maxGap && h.queue.CanRead())
+}
 
 // copy begins to copy the data of the origin around that of the request. It reports whether
 // the part has ended, with an error.
@@ -116,7 +124,8 @@ func (h *handler) releaseBuffer(w *firstWrite) {
 }
 
 // maxGap is the largest amount of data of the request that is read from the origin although
-// it is not needed, because one read costs less than two.
+// it is not needed, because one read costs less than two, and that is copied into the buffer
+// although the request's own pages could be written.
 const maxGap = 16 << 10
 
 // beginCopy begins to read what is before the data, and what is behind it if the data is short.
@@ -166,8 +175,10 @@ func (h *handler) readOn(r *request, w *firstWrite) bool {
 
 // writeCopy begins to write what was read.
 func (h *handler) writeCopy(r *request, w *firstWrite) bool {
-	if h.copies {
-		copy(h.bufferOf(w)[w.from:], w.req.Data()[w.piece.At:][:w.piece.Length])
+	if w.joined {
+		if err := w.req.ReadData(h.bufferOf(w)[w.from:w.to], w.piece.At); err != nil {
+			return h.writeFailed(r, w, ublk.Result(err))
+		}
 		w.step = stepTail
 		h.sendCopy(w, h.storeFile(w), h.replacement(w), 0, w.chunk)
 		return false

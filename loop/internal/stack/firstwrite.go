@@ -12,7 +12,8 @@ import (
 //	  ├─────> no first write any more: an ordinary part
 //	  └─────> data ──> read, head, tail (copyStep) ──> record ──> commit ──> end
 //
-// A write of a whole chunk copies nothing. In copy mode the data is written with the copy.
+// A write of a whole chunk copies nothing. In copy mode, and if the data is short, the data is
+// written with the copy.
 type firstWrite struct {
 	step   writeStep
 	piece  mapping.Piece
@@ -80,7 +81,7 @@ func (h *handler) claim(r *request, w *firstWrite) bool {
 	}
 	w.record = snapshot.Record{Old: chunk, New: replacement}
 	w.setChunk(&store.Store)
-	if h.copies && !w.isWhole() {
+	if w.joined = h.joins(w); w.joined {
 		return h.copy(r, w)
 	}
 	w.step = stepData

@@ -6,6 +6,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
 	"github.com/ublk-loop/ublk-loop/loop/internal/mapping"
 	"github.com/ublk-loop/ublk-loop/ublk"
+	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
 
 // maxParts is the largest number of parts of a request in flight, and maxEntries that of all
@@ -34,6 +35,14 @@ func (s *Stack) Files() int {
 		n += 2 * maxForks
 	}
 	return n
+}
+
+// Features returns the value for ublk.Options.Features.
+func (s *Stack) Features(mode ublk.BufferMode) ublk.Features {
+	if mode.ZeroCopy() && s.HasStore() {
+		return uapi.UBLK_F_USER_COPY // for handler.joins
+	}
+	return 0
 }
 
 // Target answers the requests of a stack.
