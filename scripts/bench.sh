@@ -16,6 +16,7 @@ Prints a table, leaves the report in bin/bench.json, and draws docs/bench-*.svg.
 
 Environment:
   FULL=1      measure the whole matrix (hours); the default takes five minutes
+  ONLY=cow    measure only copy-on-write
   PEERS=1     also measure the kernel's own test server, built from Debian's linux-source
   KERNEL      kernel of the virtual machine (7.3)
   CLOCK       machine or instructions; by default machine if this machine has KVM, or ublk and root, otherwise instructions
@@ -81,6 +82,7 @@ main() {
 	build
 	options+=(--runtime "${RUNTIME:-500ms}")
 	[[ -z ${FULL:-} ]] || options+=(--full)
+	[[ -z ${ONLY:-} ]] || options+=(--only "$ONLY")
 	[[ -z $check ]] || options+=(--check)
 	[[ $clock != instructions ]] || options+=(--attaches 30)
 	if [[ -n ${PEERS:-} && -z $check ]]; then

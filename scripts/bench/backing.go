@@ -30,7 +30,11 @@ func nullBlk() (*backing, error) {
 // instructions it replaces a real disk, because an emulated machine waits for a
 // real disk by another clock.
 func ramDisk() (*backing, error) {
-	return nullDisk("RAM disk", "ublkloopram", [2]string{"size", "1536"}, [2]string{"memory_backed", "1"}, [2]string{"max_sectors", "2048"})
+	return nullDisk("RAM disk", "ublkloopram", ramDiskSettings("1536")...)
+}
+
+func ramDiskSettings(mib string) [][2]string {
+	return [][2]string{{"size", mib}, {"memory_backed", "1"}, {"max_sectors", "2048"}}
 }
 
 func nullDisk(name, node string, settings ...[2]string) (*backing, error) {

@@ -43,6 +43,20 @@ func TestParseFio(t *testing.T) {
 	}
 }
 
+// The ratio of a first write is to dm-snapshot over the same disks.
+func TestCowRatios(t *testing.T) {
+	first := Cell{modeFirstWrite, 4096, 1, 1}
+	r := &Report{Results: []Result{
+		{Backing: "RAM disks, chunks of 16K", Path: dmSnapshotPath, Cell: first, IOPS: 100},
+		{Backing: "RAM disks, chunks of 16K", Path: cowPathName, Cell: first, IOPS: 250},
+		{Backing: "RAM disks, chunks of 64K", Path: cowPathName, Cell: first, IOPS: 250}, // no yardstick
+	}}
+	ratios := r.ratios()
+	if len(ratios) != 1 || ratios[0].Ratio != 2.5 || ratios[0].yardstick() != "dm-snapshot" {
+		t.Errorf("%+v", ratios)
+	}
+}
+
 func TestRatios(t *testing.T) {
 	ratios := report().ratios()
 	if len(ratios) != 2 || ratios[0].Ratio != 1.1 || ratios[1].Ratio != 0.95 {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 )
 
 // yardstick is the path by which the figures are divided: the kernel's loop
@@ -37,6 +38,8 @@ func (r *Ratio) yardstick() string {
 		return "the plain device"
 	case r.Cell == attachCell:
 		return "the program's start"
+	case strings.HasPrefix(r.Path, cowPathName):
+		return "dm-snapshot"
 	}
 	return "the kernel's loop"
 }
@@ -54,8 +57,11 @@ func (r *Report) ratios() []Ratio {
 	for i := range r.Results {
 		x := &r.Results[i]
 		by := r.find(x.Backing, yardstick, x.Cell)
-		if x.Path == linearPath {
+		switch {
+		case x.Path == linearPath:
 			by = r.find(x.Backing, plainPath, x.Cell)
+		case strings.HasPrefix(x.Path, cowPathName):
+			by = r.find(x.Backing, dmSnapshotPath, x.Cell)
 		}
 		if x.Path != yardstick && by != nil {
 			list = append(list, Ratio{x.Path, x.Cell, x.IOPS / by.IOPS})

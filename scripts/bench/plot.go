@@ -30,11 +30,14 @@ var colors = []color.Color{
 	color.RGBA{0x00, 0x00, 0x00, 0xff},
 }
 
-// writePlots draws a chart for each backing. The file names contain the
+// writePlots draws a chart for each backing, except those of snapshots, whose cells are others. The file names contain the
 // backing.
 func writePlots(r *Report, dir string) ([]string, error) {
 	var files []string
 	for _, backing := range r.backings() {
+		if strings.Contains(backing, chunksOf) {
+			continue
+		}
 		file := filepath.Join(dir, "bench-"+slug(backing)+".svg")
 		if err := writePlot(r, backing, file); err != nil {
 			return nil, fmt.Errorf("draw %s: %w", file, err)

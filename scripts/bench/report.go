@@ -44,6 +44,8 @@ type Result struct {
 	// Enters is the number of io_uring_enter calls of the server for an I/O,
 	// counted in a separate run; 0 without a server.
 	Enters float64 `json:"enters_per_io"`
+	// WrittenPerIO is what reached the disks for an I/O of a snapshot, in bytes.
+	WrittenPerIO float64 `json:"written_per_io,omitempty"`
 }
 
 // Percentile holds three percentiles.

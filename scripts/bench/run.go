@@ -15,7 +15,8 @@ import (
 type options struct {
 	clock   string
 	full    bool
-	check   bool // measure only what the regression check compares
+	check   bool   // measure only what the regression check compares
+	only    string // a part to measure; "" for all
 	bin     string
 	kublk   string // "" for none
 	where   string // a disk for an ext4 file system, or a directory; "" for neither
@@ -37,6 +38,9 @@ type bench struct {
 func (b *bench) run() error {
 	if err := b.describe(); err != nil {
 		return err
+	}
+	if b.only == "cow" {
+		return b.snapshots()
 	}
 	return withKeyFile(b.runWith)
 }
@@ -60,7 +64,7 @@ func (b *bench) runWith(keyFile string) error {
 			return err
 		}
 	}
-	return nil
+	return b.snapshots()
 }
 
 // plan says what to measure over one backing.
