@@ -47,6 +47,9 @@ type Device struct {
 	// Verity is "V" for a device with the target verity, "C" after the first wrong block, and
 	// empty for other devices.
 	Verity string `json:"verity,omitempty"`
+	// Stores has the use of each store that the device writes to. Only the command list fills it
+	// in, from the Stats of the device's server.
+	Stores []StoreStats `json:"stores,omitempty"`
 
 	Limits Limits `json:"limits"`
 }

@@ -14,7 +14,8 @@ type Merged struct {
 }
 
 // DeviceSocket returns the path of the socket at which the process of a single device listens, if
-// the device has a store. It answers only Merge and Fork.
+// the device has a store. It answers only Merge, Fork and
+// Stats.
 func DeviceSocket(id uint32) string { return fmt.Sprintf("/run/ublk-loop/%d.sock", id) }
 
 // Merge moves the changes of a device's store into its base while the device is used. If the

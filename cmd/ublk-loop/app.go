@@ -40,6 +40,8 @@ type app struct {
 	oci func(runtime string, args []string) error
 	// server is the server of many devices, if it runs.
 	server server
+	// stats returns the counters of the server at a socket.
+	stats func(ctx context.Context, socket string) (client.Stats, error)
 	// snapshotter executes the snapshotter in this process, and returns only an error.
 	snapshotter func(args []string) error
 }
@@ -68,6 +70,7 @@ func newApp() *app {
 		in: os.Stdin, out: os.Stdout, errOut: os.Stderr,
 		open: openKernel, load: modprobe.Default().Load, start: daemon.Start, become: daemon.BecomeSingle, serve: daemon.Serve, oci: replaceWithRuntime,
 		snapshotter: replaceWithSnapshotter, server: client.New(client.DefaultSocket),
+		stats: func(ctx context.Context, socket string) (client.Stats, error) { return client.New(socket).Stats(ctx) },
 	}
 }
 

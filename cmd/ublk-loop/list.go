@@ -1,14 +1,17 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/internal/report"
+	"github.com/ublk-loop/ublk-loop/loop/cowfile"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
@@ -32,7 +35,7 @@ func newListCommand(a *app) *cobra.Command {
 			if opts.json && opts.dmTable {
 				return report.Usage(errors.New("--json and --dm-table are mutually exclusive"), helpHint(cmd))
 			}
-			return a.runList(opts)
+			return a.runList(cmd.Context(), opts)
 		},
 	}
 	cmd.Flags().StringVarP(&opts.associated, "associated", "j", "", "list only the devices of `FILE`")
@@ -41,7 +44,7 @@ func newListCommand(a *app) *cobra.Command {
 	return cmd
 }
 
-func (a *app) runList(opts listOptions) error {
+func (a *app) runList(ctx context.Context, opts listOptions) error {
 	wanted, err := parseDevices(opts.devices)
 	if err != nil {
 		return err
@@ -68,10 +71,49 @@ func (a *app) runList(opts listOptions) error {
 	if opts.dmTable {
 		return report.DMTables(a.out, devices)
 	}
+	a.addStores(ctx, devices)
+	for i := range devices {
+		report.Warnings(a.errOut, devices[i].Device, report.FullStores(&devices[i]))
+	}
 	if opts.json {
 		return report.JSON(a.out, append([]client.Device{}, devices...)) // an empty list prints [], not null
 	}
 	return report.DeviceTable(a.out, devices)
+}
+
+// statsPatience is how long list waits for the use of stores. A server with a hung disk may not
+// answer.
+const statsPatience = 2 * time.Second
+
+// addStores asks the servers of snapshots for the use of their stores. The use of a server that
+// does not answer stays unknown, and so does that of serve at another socket.
+func (a *app) addStores(ctx context.Context, devices []client.Device) {
+	ctx, cancel := context.WithTimeout(ctx, statsPatience)
+	defer cancel()
+	var others map[uint32][]client.StoreStats // of the devices of serve; nil before it is asked
+	for i := range devices {
+		d := &devices[i]
+		if d.PID == 0 || !cowfile.HasStore(d.Table) {
+			continue
+		}
+		own, err := a.stores(ctx, client.DeviceSocket(d.ID))
+		if err != nil && others == nil {
+			others, _ = a.stores(ctx, client.DefaultSocket)
+		}
+		if d.Stores = own[d.ID]; err != nil {
+			d.Stores = others[d.ID]
+		}
+	}
+}
+
+// stores returns the use of the stores of a server's devices. The map is not nil.
+func (a *app) stores(ctx context.Context, socket string) (map[uint32][]client.StoreStats, error) {
+	stats, err := a.stats(ctx, socket)
+	stores := make(map[uint32][]client.StoreStats)
+	for i := range stats.Devices {
+		stores[stats.Devices[i].ID] = stats.Devices[i].Stores
+	}
+	return stores, err
 }
 
 // parseDevices returns the ids of the devices that the arguments name.

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -151,3 +154,44 @@ const listedJSON = `[
   }
 ]
 `
+
+// list asks the process of a device, or else serve, for the use of stores. It warns when a store is
+// nearly full or has failed.
+func TestListStores(t *testing.T) {
+	b := newBench()
+	snapshot := func(id uint32) client.Device {
+		return client.Device{ID: id, Device: fmt.Sprint("/dev/ublkb", id), State: "live", PID: 4, Table: "0 8 snapshot /base /store P 8"}
+	}
+	b.drv.devices = []client.Device{snapshot(0), snapshot(1), snapshot(2), {ID: 3, Device: "/dev/ublkb3", State: "live", PID: 4, Table: "0 8 zero"}}
+	b.drv.devices[0].Verity = "V"
+	of := func(id uint32, used uint64, state string) client.DeviceStats {
+		return client.DeviceStats{ID: id, Stores: []client.StoreStats{{File: "/store", Allocated: used, Size: 1000, Metadata: 16, State: state}}}
+	}
+	var asked []string
+	b.stats = func(_ context.Context, socket string) (client.Stats, error) {
+		asked = append(asked, socket)
+		switch socket {
+		case client.DeviceSocket(0):
+			return client.Stats{Devices: []client.DeviceStats{of(0, 799, "")}}, nil
+		case client.DefaultSocket:
+			return client.Stats{Devices: []client.DeviceStats{of(0, 1, ""), of(1, 800, ""), of(2, 1000, "Invalid")}}, nil
+		}
+		return client.Stats{}, client.ErrNoServer
+	}
+	if status := b.run([]string{"list"}); status != 0 {
+		t.Fatalf("exit status %d: %s", status, &b.errOut)
+	}
+	warnings := "ublk-loop: warning: /dev/ublkb1: store /store: 80 % used\nublk-loop: warning: /dev/ublkb2: store /store: Invalid\n"
+	if b.errOut.String() != warnings {
+		t.Errorf("warnings %q", b.errOut.String())
+	}
+	for _, state := range []string{"live (V, 79 % used)", "live (80 % used)", "live (Invalid)"} {
+		if !strings.Contains(b.out.String(), state) {
+			t.Errorf("the table lacks %s:\n%s", state, &b.out)
+		}
+	}
+	want := []string{client.DeviceSocket(0), client.DeviceSocket(1), client.DefaultSocket, client.DeviceSocket(2)}
+	if !slices.Equal(asked, want) {
+		t.Errorf("asked %q, want %q", asked, want)
+	}
+}

@@ -81,6 +81,7 @@ func (s *Server) StoreHTTP() *http.Server {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/devices/{id}/merge", s.merge)
 	mux.HandleFunc("POST /v1/devices/{id}/fork", s.fork)
+	mux.HandleFunc("GET /v1/stats", s.stats)
 	return s.http(mux)
 }
 

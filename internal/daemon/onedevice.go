@@ -40,6 +40,9 @@ func (o oneDevice) Fork(id uint32, sequence *uint64, store *os.File, unnamed ...
 	return o.device.Status(), err
 }
 
+// Stats implements control.Devices.
+func (o oneDevice) Stats() []loop.DeviceStats { return []loop.DeviceStats{o.device.Stats()} }
+
 // check returns an error that wraps ENODEV if a request is about another device.
 func (o oneDevice) check(id uint32, sequence *uint64) error {
 	status := o.device.Status()

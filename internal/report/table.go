@@ -30,12 +30,56 @@ func DeviceTable(out io.Writer, devices []client.Device) error {
 	return table.Flush()
 }
 
-// stateOf returns the state, with V or C for a device with verity, as dmsetup status has it.
+// stateOf returns the state, with V or C for a device with verity, and with Invalid, Overflow or
+// the use of the fullest store for a snapshot.
 func stateOf(d *client.Device) string {
-	if d.Verity == "" {
+	var notes []string
+	if d.Verity != "" {
+		notes = append(notes, d.Verity)
+	}
+	if len(d.Stores) > 0 {
+		notes = append(notes, usedOf(d))
+	}
+	if notes == nil {
 		return d.State
 	}
-	return d.State + " (" + d.Verity + ")"
+	return d.State + " (" + strings.Join(notes, ", ") + ")"
+}
+
+func usedOf(d *client.Device) string {
+	most := 0
+	for i := range d.Stores {
+		if state := d.Stores[i].State; state != "" {
+			return state
+		}
+		most = max(most, percent(&d.Stores[i]))
+	}
+	return fmt.Sprintf("%d %% used", most)
+}
+
+// percent returns the part of a store that is in use, with its metadata.
+func percent(s *client.StoreStats) int {
+	if s.Size == 0 {
+		return 100
+	}
+	return int(100 * (float64(s.Allocated) / float64(s.Size)))
+}
+
+// nearlyFull is the use of a store, in percent, that is worth a warning.
+const nearlyFull = 80
+
+// FullStores returns warnings about stores that are nearly full, were full, or have failed.
+func FullStores(d *client.Device) (warnings []string) {
+	for i := range d.Stores {
+		s := &d.Stores[i]
+		switch used := percent(s); {
+		case s.State != "":
+			warnings = append(warnings, fmt.Sprintf("store %s: %s", OneLine(s.File), s.State))
+		case used >= nearlyFull:
+			warnings = append(warnings, fmt.Sprintf("store %s: %d %% used", OneLine(s.File), used))
+		}
+	}
+	return warnings
 }
 
 // filesOf returns the path of the device's file, or those of the files below its tables.

@@ -63,3 +63,20 @@ func labelAbove(text string) (*snapshot.Label, snapshot.Layout, error) {
 	}
 	return &snapshot.Label{UUID: snapshot.NewUUID(), OriginSize: lines[0].Length * fileSector, OriginPath: info.Path}, layout, nil
 }
+
+// HasStore reports whether a table has the target snapshot.
+func HasStore(text string) bool {
+	tables, err := table.Parse([]byte(text), table.Options{})
+	if err != nil {
+		return false
+	}
+	defer tables.Close()
+	for i := range tables.Tables {
+		for _, l := range tables.Tables[i].Lines {
+			if _, ok := l.Target.(*table.Snapshot); ok {
+				return true
+			}
+		}
+	}
+	return false
+}

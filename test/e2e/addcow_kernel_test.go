@@ -180,3 +180,41 @@ func TestKernelFullStore(t *testing.T) {
 	}
 	b.del(device.Device)
 }
+
+// list shows the use of stores as dmsetup status has it, and warns of one that is nearly full.
+func TestKernelListStore(t *testing.T) {
+	b := kernelBed(t, ublktest.EveryKernel)
+	used := func() {
+		t.Helper()
+		base := b.image(8 << 20)
+		store := filepath.Join(filepath.Dir(base), "store")
+		b.ok("cow", "create", store, "--origin", base, "--chunk=4K", "--size=40K") // eight chunks of data
+		device := b.add(base, "--cow", store)
+		want := func(chunks uint64) {
+			t.Helper()
+			var list []client.Device
+			b.decode(b.run("list", "--json", device.Device).out, &list)
+			if s := list[0].Stores; len(s) != 1 || s[0] != (client.StoreStats{File: store, Allocated: (chunks + 2) * 4096, Size: 40 << 10, Metadata: 8192}) {
+				t.Errorf("%d chunks are changed: %+v", chunks, s)
+			}
+		}
+		want(0)
+		for i := range 5 {
+			b.writeBlock(device, int64(i), 1)
+		}
+		want(5)
+		if out := b.ok("list", device.Device); !strings.Contains(out, "live (70 % used)") {
+			t.Errorf("list prints\n%s", out)
+		}
+		b.writeBlock(device, 5, 1)
+		warning := fmt.Sprintf("ublk-loop: warning: %s: store %s: 80 %% used\n", device.Device, store)
+		if r := b.run("list", device.Device); r.status != 0 || r.err != warning {
+			t.Errorf("exit status %d, warnings %q", r.status, r.err)
+		}
+		b.del(device.Device)
+	}
+	used()
+	s := b.serve()
+	used()
+	s.stop()
+}
