@@ -243,23 +243,30 @@ func (b *bed) firstByte(t *testing.T, s client.Device, want byte) {
 	}
 }
 
+// bufferMode returns the best buffer mode of the kernel.
+func (b *bed) bufferMode() string {
+	b.Helper()
+	var features struct {
+		BufferMode string `json:"buffer_mode"`
+	}
+	b.decode(b.ok("features", "--json"), &features)
+	return features.BufferMode
+}
+
 // A device uses zero copy if the kernel supports it. Otherwise add refuses
 // --zero-copy=on.
 func TestKernelZeroCopy(t *testing.T) {
 	b := kernelBed(t, ublktest.EveryKernel)
 	file := b.image(1 << 20)
-	var features struct {
-		BufferMode string `json:"buffer_mode"`
-	}
-	b.decode(b.ok("features", "--json"), &features)
+	mode := b.bufferMode()
 	s := b.add(file)
-	if s.BufferMode != features.BufferMode {
-		t.Errorf("buffer mode is %s, features has %s", s.BufferMode, features.BufferMode)
+	if s.BufferMode != mode {
+		t.Errorf("buffer mode is %s, features has %s", s.BufferMode, mode)
 	}
 	b.del(file)
 	r := b.run("add", "--json", "--zero-copy=on", file)
-	ublktest.CheckAbility(t, ublktest.ZeroCopy, features.BufferMode != "copy")
-	if features.BufferMode == "copy" {
+	ublktest.CheckAbility(t, ublktest.ZeroCopy, mode != "copy")
+	if mode == "copy" {
 		r.fails(t, 1, file, "not supported", "hint: --zero-copy")
 		return
 	}

@@ -23,9 +23,12 @@ type portrait map[string]string
 
 // portrayed lists the lines of /proc/PID/status that belong to a portrait.
 var portrayed = []string{
-	"Umask", "Uid", "Gid", "Groups", "SigIgn", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp",
-	"Speculation_Store_Bypass", "SpeculationIndirectBranch", "THP_enabled", "Cpus_allowed", "Mems_allowed",
+	"Umask", "Uid", "Gid", "Groups", "SigIgn", "CapBnd", "NoNewPrivs", "Seccomp",
+	"Speculation_Store_Bypass", "SpeculationIndirectBranch", "THP_enabled", "Mems_allowed",
 }
+
+// perThread lists the lines of /proc/PID/status in which threads of a server differ.
+var perThread = []string{"CapInh", "CapPrm", "CapEff", "CapAmb", "Cpus_allowed"}
 
 // inheritedFlags are the flags of /proc/PID/stat (include/linux/sched.h) that a process
 // inherits or asks for.
@@ -54,7 +57,10 @@ func (b *bed) portray(pid int) portrait {
 			p[name] = strings.TrimSpace(value)
 		}
 	}
-	p["SigBlk"] = b.blockedSignals(pid)
+	p["SigBlk"] = b.mask(pid, "SigBlk", func(all, thread uint64) uint64 { return all & thread })
+	for _, name := range perThread {
+		p[name] = b.mask(pid, name, func(all, thread uint64) uint64 { return all | thread })
+	}
 	for _, name := range []string{"coredump_filter", "personality", "oom_score_adj", "timerslack_ns", "environ"} {
 		p[name] = strings.TrimSpace(read(name))
 	}
@@ -73,26 +79,34 @@ func (b *bed) portray(pid int) portrait {
 	return p
 }
 
-// blockedSignals returns the signals that all threads of a process block. Go blocks all
-// signals of a thread for a moment, while the thread makes another.
-func (b *bed) blockedSignals(pid int) string {
+// mask joins a line of /proc/PID/status of all threads of a process. Go blocks all signals of
+// a thread for a moment, while the thread makes another. The thread of a queue has its own
+// processors and may have fewer capabilities, and the first thread may be one.
+func (b *bed) mask(pid int, name string, join func(all, thread uint64) uint64) string {
 	b.Helper()
-	all := ^uint64(0)
 	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
-	if err != nil || len(tasks) == 0 {
-		b.Fatalf("tasks are %q: %v", tasks, err)
+	if err != nil {
+		b.Fatal(err)
 	}
+	var masks []uint64
 	for _, task := range tasks {
 		text, err := os.ReadFile(task)
-		_, line, found := strings.Cut(string(text), "\nSigBlk:")
+		_, line, found := strings.Cut(string(text), "\n"+name+":")
 		if err != nil || !found {
 			continue // it has ended
 		}
-		var blocked uint64
-		if _, err := fmt.Sscanf(line, "%x", &blocked); err != nil {
+		var mask uint64
+		if _, err := fmt.Sscanf(line, "%x", &mask); err != nil {
 			b.Fatalf("%s: %v", task, err)
 		}
-		all &= blocked
+		masks = append(masks, mask)
+	}
+	if len(masks) == 0 {
+		b.Fatalf("no thread of process %d has %s", pid, name)
+	}
+	all := masks[0]
+	for _, mask := range masks[1:] {
+		all = join(all, mask)
 	}
 	return fmt.Sprintf("%016x", all)
 }
