@@ -159,7 +159,11 @@ func (s *Server) Fork(id uint32, sequence *uint64, file *os.File, unnamed ...*Ne
 		return Status{}, fmt.Errorf("fork %s: %w", ublk.BlockPath(id), err)
 	}
 	_, err = d.dev.Fork(file, unnamed...)
-	return d.dev.Status(), err
+	status := d.dev.Status()
+	s.mu.Lock()
+	d.files = status.files()
+	s.mu.Unlock()
+	return status, err
 }
 
 // WithOtherStore returns the text of tables whose last one is a snapshot, with another store

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/identity"
 	"github.com/ublk-loop/ublk-loop/transfer"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
@@ -66,6 +67,7 @@ type served struct {
 	lifetimes sync.Mutex
 
 	// Server.mu protects these fields.
+	files    []identity.File // its files and disks
 	lifetime lifetime
 	keeping  int    // calls of Keep that have not ended
 	checks   checks // while it is released
@@ -98,13 +100,16 @@ func countAsUsed(_ func(TaggedID, error), devices ...TaggedID) error {
 }
 
 // Add makes a device of a file, as Attach does. With cfg.Autoclear the caller holds the
-// device, and the device stays at least until Release.
+// device, and the device stays at least until Release. Add first waits for another device of
+// the file that is being removed, for example since it was unmounted.
 func (s *Server) Add(file *os.File, cfg Config) (Status, error) {
+	s.awaitRemovals(file)
 	return s.add(file.Name(), cfg, func() (*Device, error) { return attachOn(s.ctl, file, cfg, s.threads) })
 }
 
 // AddTable makes a device of tables, as AttachTable does. Otherwise it is like Add.
 func (s *Server) AddTable(files []*os.File, cfg Config) (Status, error) {
+	s.awaitRemovals(files...)
 	return s.add("tables", cfg, func() (*Device, error) { return attachTableOn(s.ctl, files, cfg, s.threads) })
 }
 
@@ -140,7 +145,7 @@ func (s *Server) begin(key *transfer.Secret) (came func(), err error) {
 // take adds a device to the server.
 func (s *Server) take(dev *Device, recovered bool) (Status, error) {
 	status := dev.Status()
-	d := &served{dev: dev, lifetime: lifetimeOf(&status), sequence: status.DiskSequence, gone: make(chan struct{})}
+	d := &served{dev: dev, files: status.files(), lifetime: lifetimeOf(&status), sequence: status.DiskSequence, gone: make(chan struct{})}
 	switch {
 	case s.enter(d, status, recovered):
 		return status, nil

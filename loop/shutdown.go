@@ -3,11 +3,14 @@ package loop
 import (
 	"errors"
 	"fmt"
+	"os"
+	"slices"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/identity"
 	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
@@ -89,6 +92,39 @@ func (s *Server) isStopping(d *served) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return d.stops > 0
+}
+
+// awaitRemovals waits until devices that are being removed have closed their files, if they
+// have one of these. Errors are left to the new device.
+func (s *Server) awaitRemovals(files ...*os.File) {
+	for _, file := range files {
+		wanted, err := identity.Of(file)
+		if err != nil {
+			continue
+		}
+		for _, d := range s.endingWith(wanted) {
+			if d.dev.isDone() || blockNumber(d.dev.ID()) == "" {
+				select {
+				case <-d.gone:
+				case <-time.After(serverTimeout):
+				}
+			}
+		}
+	}
+}
+
+// endingWith returns the devices with a file that may be about to be removed. If another
+// process stops a device, sysfs shows that first, and the server learns it last.
+func (s *Server) endingWith(wanted identity.File) []*served {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var list []*served
+	for _, d := range s.devices {
+		if (d.stops > 0 || d.lifetime == released || d.dev.isDone()) && slices.ContainsFunc(d.files, wanted.HasNumbersOf) {
+			list = append(list, d)
+		}
+	}
+	return list
 }
 
 // Shutdown removes all devices that are not in use, and returns when they are completely

@@ -33,7 +33,7 @@ func (h *Helper) attach(ctx context.Context, r *request, file *os.File) error {
 		return err
 	}
 	defer held.Close()
-	return mountDevice(ctx, r, held.Device.Device)
+	return mountDevice(ctx, r, held.Device.Device, os.Stderr)
 }
 
 // ask asks the server for a device of the image. The key is read each time, because the

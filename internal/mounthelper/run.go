@@ -1,6 +1,7 @@
 package mounthelper
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -86,7 +87,7 @@ func (h *Helper) note(object, text string) {
 // carryOut carries out a remount or a mount. mount(8) also calls its helper for a remount.
 func (h *Helper) carryOut(ctx context.Context, r *request) error {
 	if r.remount {
-		return callMount(ctx, r.again()...)
+		return callMount(ctx, os.Stderr, r.again()...)
 	}
 	file, err := loop.OpenPath(r.image)
 	if errors.Is(err, unix.ENOENT) && r.nofail {
@@ -108,12 +109,16 @@ func (h *Helper) carryOut(ctx context.Context, r *request) error {
 		if done, err := h.mountExisting(ctx, r, d); done || err != nil {
 			return err
 		}
+		// The server has the image open until the device is completely gone. Only an attach
+		// can tell what follows from an error.
+		_ = h.Client.Remove(ctx, d, false)
 	}
 	return h.attach(ctx, r, file)
 }
 
 // mountExisting mounts a device that has the image already, unless it is mounted at the
-// directory. It returns false if the device has gone meanwhile.
+// directory. It returns false if the device has gone meanwhile. Before Linux 7.0 it may go
+// although it is open: the server's last look for users may have been before the open.
 func (h *Helper) mountExisting(ctx context.Context, r *request, d *client.Device) (done bool, err error) {
 	disk, err := open(d)
 	if err != nil {
@@ -129,11 +134,27 @@ func (h *Helper) mountExisting(ctx context.Context, r *request, d *client.Device
 			return true, err
 		}
 	}
-	return true, mountDevice(ctx, r, d.Device)
+	var said bytes.Buffer
+	err = mountDevice(ctx, r, d.Device, &said)
+	if err != nil && hasGone(d) {
+		return false, nil
+	}
+	_, _ = said.WriteTo(os.Stderr)
+	return true, err
 }
 
-func mountDevice(ctx context.Context, r *request, device string) error {
-	if err := callMount(ctx, r.command(device)...); err != nil {
+// hasGone reports whether a device's name no longer leads to it.
+func hasGone(d *client.Device) bool {
+	disk, err := open(d)
+	if err != nil {
+		return true
+	}
+	_ = disk.Close()
+	return false
+}
+
+func mountDevice(ctx context.Context, r *request, device string, stderr io.Writer) error {
+	if err := callMount(ctx, stderr, r.command(device)...); err != nil {
 		return fmt.Errorf("%s: %w", device, err)
 	}
 	return nil
@@ -141,7 +162,7 @@ func mountDevice(ctx context.Context, r *request, device string) error {
 
 // callMount executes mount(8), and waits for it even if the user interrupts this process:
 // then the exit status tells whether the image is mounted.
-func callMount(ctx context.Context, args ...string) error {
+func callMount(ctx context.Context, stderr io.Writer, args ...string) error {
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
@@ -152,7 +173,7 @@ func callMount(ctx context.Context, args ...string) error {
 		return err
 	}
 	cmd := exec.Command(program, args...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, stderr
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("mount(8): %w", err)
 	}

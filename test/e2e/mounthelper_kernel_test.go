@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // mounts runs mount(8) and umount(8), which find the helper by its name.
@@ -228,6 +230,22 @@ func TestKernelMountFstab(t *testing.T) {
 		t.Errorf("with a missing image: exit status %d, %q", r.status, r.err)
 	}
 	m.tool("umount", dir, deepDir)
+	waitUntil(t, "nothing is left", func() bool { return len(m.list()) == 0 })
+}
+
+// An image can be mounted again right after it was unmounted, while the server is about to
+// remove its device. Before Linux 7.0 the device may go while mount(8) mounts it.
+func TestKernelMountAgain(t *testing.T) {
+	m := mountBed(t)
+	ublktest.Require(t, ublktest.OldestAndNewest)
+	m.serve()
+	image, dir := m.fileSystem(0, "file"), t.TempDir()
+	for round := range 40 {
+		if r := m.mount("-t", "ublk-loop", image, dir); r.status != 0 || r.err != "" {
+			t.Fatalf("round %d: exit status %d, %q", round, r.status, r.err)
+		}
+		m.tool("umount", dir)
+	}
 	waitUntil(t, "nothing is left", func() bool { return len(m.list()) == 0 })
 }
 

@@ -137,10 +137,11 @@ func TestKernelServeUnshared(t *testing.T) {
 	image, dir := b.image(16<<20), t.TempDir()
 	b.tool("mkfs.ext4", "-q", "-F", image)
 	script := `"$0" serve >/dev/null 2>&1 & server=$!
+		trap 'kill $server' EXIT
 		until curl -sf --unix-socket ` + client.DefaultSocket + ` http://x/v1/server >/dev/null; do sleep 0.05; done
-		"$0" add "$1" && mount /dev/ublkb0 "$2" && echo $server`
-	out := strings.Fields(b.tool("unshare", "--mount", "sh", "-c", script, b.bin, image, dir))
-	pid, err := strconv.Atoi(out[len(out)-1])
+		device=$("$0" add "$1") && mount "$device" "$2" && echo $server && trap - EXIT`
+	out := strings.TrimSpace(b.tool("unshare", "--mount", "sh", "-c", script, b.bin, image, dir))
+	pid, err := strconv.Atoi(out)
 	if err != nil {
 		t.Fatalf("%q: %v", out, err)
 	}
