@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"hash/crc32"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -161,7 +163,7 @@ func contentOf(t *testing.T, path string) []byte {
 }
 
 // A device forks while fio writes to ext4 on it with a queue that is full. fio finds all that it has
-// written, e2fsck finds no error, and a device of the same tables has the same contents.
+// written, e2fsck finds no error, no frozen store changes, and a device of the same tables has the same contents.
 func TestKernelForkUnderLoad(t *testing.T) {
 	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
 	dir := mountTmpfs(t)
@@ -185,7 +187,22 @@ func TestKernelForkUnderLoad(t *testing.T) {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- fio.Wait() }()
-	pauses := forkWhile(t, dev, ended, func(i int) *os.File { return newStore(t, path(i+1), 16384, 128<<20) })
+	var frozen []uint32
+	pauses := forkWhile(t, ended, func(i int) time.Duration {
+		pause, err := dev.Fork(newStore(t, path(i+1), 16384, 128<<20))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i < 4 {
+			frozen = append(frozen, sumOf(t, path(i)))
+		}
+		return pause
+	})
+	for i, sum := range frozen {
+		if now := sumOf(t, path(i)); now != sum {
+			t.Errorf("store %d has changed since it was frozen", i)
+		}
+	}
 	t.Logf("pauses of %d forks: %v", len(pauses), pauses)
 	if len(pauses) < 3 {
 		t.Errorf("only %d forks while fio ran", len(pauses))
@@ -204,8 +221,23 @@ func TestKernelForkUnderLoad(t *testing.T) {
 	}
 }
 
+// sumOf returns a checksum of a file.
+func sumOf(t *testing.T, path string) uint32 {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	sum := crc32.NewIEEE()
+	if _, err := io.Copy(sum, f); err != nil {
+		t.Fatal(err)
+	}
+	return sum.Sum32()
+}
+
 // forkWhile forks a device until a program has ended without an error, at most ten times.
-func forkWhile(t *testing.T, dev *Device, ended <-chan error, store func(i int) *os.File) (pauses []time.Duration) {
+func forkWhile(t *testing.T, ended <-chan error, fork func(i int) time.Duration) (pauses []time.Duration) {
 	t.Helper()
 	for {
 		select {
@@ -222,11 +254,7 @@ func forkWhile(t *testing.T, dev *Device, ended <-chan error, store func(i int) 
 			}
 			return pauses
 		}
-		pause, err := dev.Fork(store(len(pauses)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		pauses = append(pauses, pause)
+		pauses = append(pauses, fork(len(pauses)))
 	}
 }
 

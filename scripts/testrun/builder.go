@@ -11,7 +11,7 @@ import (
 )
 
 // countVariables are the environment variables that set how often tests repeat something.
-var countVariables = []string{"UBLK_LOOP_KILLS", "UBLK_LOOP_PRESSURE", "UBLK_LOOP_DEVICES", "UBLK_LOOP_CYCLES", "UBLK_LOOP_SEED"}
+var countVariables = []string{"UBLK_LOOP_KILLS", "UBLK_LOOP_PRESSURE", "UBLK_LOOP_DEVICES", "UBLK_LOOP_CYCLES", "UBLK_LOOP_SEED", "UBLK_LOOP_PREFIXES"}
 
 // Beds of the tests that need no kernel.
 const (

@@ -41,6 +41,7 @@ Environment:
   JOBS                    number of processes with tests at once (default: the number of CPUs)
   UBLK_LOOP_TEST_TIMEOUT  seconds that one of them may take
   UBLK_LOOP_KILLS         how many times a test kills something in each way
+  UBLK_LOOP_PREFIXES      writes to a store after which a test cuts the power, beside its flushes
   UBLK_LOOP_PRESSURE      seconds for which a test keeps a machine short of memory in each way
   UBLK_LOOP_DEVICES       number of devices that one server has in a test
   UBLK_LOOP_CONTAINERD    Debian suites whose containerd is tested

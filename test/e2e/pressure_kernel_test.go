@@ -51,21 +51,24 @@ func TestKernelMemoryPressure(t *testing.T) {
 		name  string
 		flags []string
 		limit string // memory.max of the writer's cgroup
+		store bool   // the device writes to a store beside the image
 	}{
-		{"direct", []string{"--direct-io=on"}, ""},
-		{"buffered, copy", []string{"--direct-io=off", "--zero-copy=off", "--depth=16"}, ""},
-		{"writer in a cgroup", nil, "24M"},
+		{"direct", []string{"--direct-io=on"}, "", false},
+		{"buffered, copy", []string{"--direct-io=off", "--zero-copy=off", "--depth=16"}, "", false},
+		{"writer in a cgroup", nil, "24M", false},
+		{"store, direct", []string{"--direct-io=on"}, "", true},
+		{"store, buffered, copy", []string{"--direct-io=off", "--zero-copy=off", "--depth=16"}, "", true},
 	} {
-		t.Run(tt.name, func(t *testing.T) { b.in(t).underPressure(tt.limit, tt.flags...) })
+		t.Run(tt.name, func(t *testing.T) { b.in(t).underPressure(tt.limit, tt.store, tt.flags...) })
 	}
 	t.Run("one server of many", func(t *testing.T) {
 		b := b.in(t)
 		b.serve()
-		b.underPressure("")
+		b.underPressure("", false)
 	})
 }
 
-func (b *bed) underPressure(limit string, flags ...string) {
+func (b *bed) underPressure(limit string, withStore bool, flags ...string) {
 	b.Helper()
 	below, above := b.TempDir(), b.TempDir()
 	b.tool("mkfs.ext4", "-q", "-F", b.testDisk())
@@ -73,6 +76,11 @@ func (b *bed) underPressure(limit string, flags ...string) {
 	defer b.tool("umount", below)
 	image := filepath.Join(below, "image")
 	b.tool("truncate", "-s", "512M", image)
+	if withStore {
+		store := filepath.Join(below, "store")
+		b.ok("cow", "create", store, "--origin", image, "--size=1G") // list does not warn
+		flags = append(flags, "--cow", store)
+	}
 	s := b.add(append(flags, image)...)
 	defer b.del(s.Device)
 	b.tool("mkfs.ext4", "-q", "-F", s.Device)
