@@ -11,6 +11,25 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
+// Reserve makes room in the lists for more operations in flight, so that the I/O path allocates no
+// memory. Each operation waits for at most one thing, and has at most one chunk.
+func (s *Store) Reserve(operations int) {
+	s.logMu.Lock() // no commit uses asking
+	defer s.logMu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reserved += operations
+	s.given = slices.Grow(s.given, s.reserved-len(s.given))
+	s.waiting = slices.Grow(s.waiting, s.reserved-len(s.waiting))
+	s.commits = grown(s.commits, s.reserved+goroutines)
+	s.asking = grown(s.asking[:0], s.reserved+goroutines)
+}
+
+// goroutines is more than the number of goroutines that call Save at once.
+const goroutines = 4
+
+func grown(list []committer, room int) []committer { return slices.Grow(list, room-len(list)) }
+
 // Allocate returns a chunk of the store for a chunk of the origin that the caller has claimed.
 // If the store is full, it drops the claim, changes the state of the store as the kernel does,
 // and returns EIO.

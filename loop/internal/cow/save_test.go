@@ -75,3 +75,45 @@ func TestPartOfAGroupIsSaved(t *testing.T) {
 		t.Errorf("%d records: %v", state.Records(layout), err)
 	}
 }
+
+// Operations that were reserved allocate no memory when all of them wait for a chunk, for a commit,
+// or give their chunks back.
+func TestReserve(t *testing.T) {
+	const operations = 300
+	file := memory(t, 4<<20)
+	layout, err := snapshot.NewLayout(chunk)
+	if err == nil {
+		err = snapshot.Format(file, layout)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(file, &Options{Format: table.Persistent, ChunkBytes: chunk, OriginSize: 4 << 20, Block: 512})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	s.Reserve(operations / 3)
+	s.Reserve(operations - operations/3)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for range 2 { // both lists of commits
+		given, waiting, commits := &s.given, &s.waiting, &s.commits
+		if n := testing.AllocsPerRun(1, func() {
+			*given, *waiting, *commits = (*given)[:0], (*waiting)[:0], (*commits)[:0]
+			for i := range operations {
+				*given = append(*given, uint64(i))
+				*waiting = append(*waiting, waiter{chunk: uint64(i)})
+				*commits = append(*commits, committer{})
+			}
+		}); n != 0 {
+			t.Errorf("%v allocations", n)
+		}
+		*given, *waiting, *commits = (*given)[:0], (*waiting)[:0], (*commits)[:0]
+		s.asking, s.commits = s.commits, s.asking
+	}
+}

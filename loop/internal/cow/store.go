@@ -46,14 +46,15 @@ type Store struct {
 	// unsavedCount is the number of unsaved records, and waitingCount that of waiting.
 	unsavedCount, waitingCount atomic.Int64
 
-	mu      sync.Mutex // protects what is below
-	alloc   *snapshot.Allocator
-	given   []uint64          // chunks whose first write failed
-	pending int               // first writes between Allocate and Add or GiveBack
-	unsaved []snapshot.Record // in the order of Add
-	commits []committer       // who waits until all unsaved records are saved
-	waiting []waiter
-	area    uint64 // where the next record belongs
+	mu       sync.Mutex // protects what is below
+	alloc    *snapshot.Allocator
+	given    []uint64          // chunks whose first write failed
+	pending  int               // first writes between Allocate and Add or GiveBack
+	unsaved  []snapshot.Record // in the order of Add
+	commits  []committer       // who waits until all unsaved records are saved
+	waiting  []waiter
+	reserved int    // operations in flight that the lists have room for
+	area     uint64 // where the next record belongs
 
 	work  chan struct{} // has a value if the goroutine has something to do
 	quit  chan struct{} // closed by Close

@@ -57,6 +57,9 @@ func (t *Target) NewHandler(q *ublk.Queue) (ublk.Handler, error) {
 		queue: q, stack: t.Stack, levels: t.Stack.plan.Levels(), copies: !q.Mode().ZeroCopy(), width: t.Parts,
 		requests: make([]request, q.Depth()), parts: make([]part, q.Depth()*t.Parts),
 	}
+	for _, store := range t.Stack.stores {
+		store.Reserve(q.Depth() * t.Parts)
+	}
 	for _, b := range t.Stack.Backings {
 		file, err := h.register(b)
 		if err != nil {
