@@ -16,5 +16,20 @@ type ServerStatus struct {
 type Unrecovered struct {
 	ID     uint32 `json:"id"`
 	Device string `json:"device"` // /dev/ublkbN
-	Error  string `json:"error"`  // why the server could not take it over
+	// DiskSequence, FileDevice, FileInode and FileIsDisk are those of Device.
+	DiskSequence uint64 `json:"diskseq"`
+	FileDevice   string `json:"file_maj:min"`
+	FileInode    uint64 `json:"file_inode"`
+	FileIsDisk   bool   `json:"file_is_disk"`
+	// NeedsKey is set if the device waits for its key (Client.GiveKey).
+	NeedsKey bool   `json:"needs_key"`
+	Error    string `json:"error"` // why the server could not take it over
+}
+
+// AsDevice returns the device, as far as the server describes it.
+func (u *Unrecovered) AsDevice() Device {
+	return Device{
+		ID: u.ID, Device: u.Device, DiskSequence: u.DiskSequence,
+		FileDevice: u.FileDevice, FileInode: u.FileInode, FileIsDisk: u.FileIsDisk,
+	}
 }

@@ -68,6 +68,9 @@ func (d *Device) removeRest() error {
 
 // closeTransfer wipes the key, after the last queue that uses it has ended.
 func (d *Device) closeTransfer() error {
+	if d.key != nil {
+		d.key.Close()
+	}
 	if d.transfer == nil {
 		return nil
 	}

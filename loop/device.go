@@ -25,8 +25,11 @@ type Device struct {
 	b        *backing.Backing  // the storage, if it is one file or disk
 	stack    *stack.Stack      // the storage, if it is a stack of tables
 	transfer transfer.Transfer // nil for none
-	status   Status
-	many     bool // the process also serves other devices
+	// key is a copy of the key, for the program that replaces a server of many devices. It is
+	// nil for a device without a key, and in a process of one device.
+	key    *transfer.Secret
+	status Status
+	many   bool // the process also serves other devices
 	// copyReason is Status.CopyReason of a new device.
 	copyReason string
 	closed     atomic.Bool
@@ -67,8 +70,8 @@ func attachOn(ctl *ublk.Control, file *os.File, cfg Config, shared *threads) (*D
 		return nil, errors.Join(err, b.Close())
 	}
 	d := &Device{b: b, storage: b, many: shared != nil}
-	if d.transfer, err = newTransfer(b, &cfg); err != nil {
-		return nil, errors.Join(fmt.Errorf("open %s: %w", b.Path, err), b.Close())
+	if err := d.makeTransfer(&cfg); err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s: %w", b.Path, err), d.closeTransfer(), b.Close())
 	}
 	if d.dev, d.copyReason, err = addDevice(ctl, b, &cfg, shared.options(b)); err != nil {
 		return nil, errors.Join(err, d.closeTransfer(), b.Close())

@@ -91,8 +91,8 @@ func recoverDevice(ctl *ublk.Control, id uint32, file *os.File, opts RecoverOpti
 		return nil, errors.Join(err, giveBack())
 	}
 	d := &Device{b: b, storage: b, many: shared != nil, status: *saved.Status}
-	if d.transfer, err = newTransfer(b, &cfg); err != nil {
-		return nil, errors.Join(err, giveBack())
+	if err := d.makeTransfer(&cfg); err != nil {
+		return nil, errors.Join(err, d.closeTransfer(), giveBack())
 	}
 	d.status.PID = os.Getpid()
 	if b.IsDisk {

@@ -65,13 +65,16 @@ func recoverTable(ctl *ublk.Control, id uint32, files []*os.File, opts RecoverOp
 	d.status.PID, d.status.Size, d.status.Limits = os.Getpid(), params.Size, limitsOf(&params)
 	d.status.Table = sizedTable(cfg.Table, params.Size)
 	if err = saved.checkStack(s, params.Size); err == nil {
+		err = d.keepKey(opts.Key)
+	}
+	if err == nil {
 		err = d.takeOverStack(ctl, saved, shared)
 	}
 	if errors.Is(err, ublk.ErrServed) {
 		return nil, hint.Add(err, "it can be recovered when this server has ended") // see recoverDevice
 	}
 	if err != nil {
-		return nil, errors.Join(err, s.GiveBack())
+		return nil, errors.Join(err, d.closeTransfer(), s.GiveBack())
 	}
 	d.watchStack()
 	d.background.Go(func() { s.DropCache(d.closed.Load) })

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/ublk-loop/ublk-loop/internal/hint"
+	"github.com/ublk-loop/ublk-loop/transfer"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
@@ -12,31 +13,50 @@ import (
 
 // CanEnd returns nil if all devices outlive the process unharmed: their running and new
 // requests wait for the next server. It returns an error that wraps
-// ublk.ErrNotRecoverable if a device does not have CrashReissue, or has a transfer or tables
-// with keys, which end with the process.
+// ublk.ErrNotRecoverable if a device does not have CrashReissue.
 func (s *Server) CanEnd() error {
 	var others []string
 	for _, d := range s.all() {
-		switch {
-		case d.dev.status.OnCrash != string(CrashReissue):
+		if d.dev.status.OnCrash != string(CrashReissue) {
 			others = append(others, d.dev.Path())
-		case d.dev.hasKey():
-			others = append(others, d.dev.Path()+" (without its key)")
 		}
 	}
 	if len(others) == 0 {
 		return nil
 	}
 	err := fmt.Errorf("%s: %w", strings.Join(others, ", "), ublk.ErrNotRecoverable)
-	return hint.Add(err, "only devices with {on_crash=reissue}, and without a key, outlive their server unharmed; remove others first")
+	return hint.Add(err, "only devices with {on_crash=reissue} outlive their server unharmed; remove others first")
 }
 
-// hasKey reports whether the device needs a key, which ends with the process.
-func (d *Device) hasKey() bool {
-	if d.stack != nil {
-		return d.stack.HasKeys()
+// PassKeys returns copies of the keys of the server's devices, by id. The caller closes them.
+// A device that is about to end may be missing.
+func (s *Server) PassKeys() (map[uint32]*transfer.Secret, error) {
+	all := map[uint32]*transfer.Secret{}
+	for _, d := range s.all() {
+		key, err := d.dev.passKey()
+		if err != nil {
+			for _, key := range all {
+				key.Close()
+			}
+			return nil, fmt.Errorf("%s: %w", d.dev.Path(), err)
+		}
+		if key != nil {
+			all[d.dev.ID()] = key
+		}
 	}
-	return d.transfer != nil
+	return all, nil
+}
+
+// passKey returns a copy of the key. It returns nil if the device has none, or is about to end.
+func (d *Device) passKey() (*transfer.Secret, error) {
+	if d.key == nil || !d.closing.TryLock() {
+		return nil, nil
+	}
+	defer d.closing.Unlock()
+	if d.removed {
+		return nil, nil
+	}
+	return d.key.Clone()
 }
 
 // Pass returns the open files of the server's devices, by id, for Recover and RecoverTable in

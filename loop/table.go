@@ -92,14 +92,17 @@ func attachTableOn(ctl *ublk.Control, files []*os.File, cfg Config, shared *thre
 	if err != nil {
 		return nil, err
 	}
-	cfg.Key = nil
 	d := &Device{stack: s, storage: s, many: shared != nil}
+	if err := d.keepKey(cfg.Key); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	cfg.Key = nil
 	parts := s.Parts(cfg.Depth)
 	further := func(mode ublk.BufferMode) ublk.Options {
 		return ublk.Options{Files: s.Files(), Parts: parts, Threads: shared.of(mode.String(), s.Backings...), Features: s.Features(mode)}
 	}
 	if d.dev, d.copyReason, err = addDevice(ctl, s, &cfg, further); err != nil {
-		return nil, errors.Join(err, s.Close())
+		return nil, errors.Join(err, d.closeTransfer(), s.Close())
 	}
 	err = d.start(&cfg, &stack.Target{Stack: s, Parts: parts})
 	if err == nil && s.Checks() {

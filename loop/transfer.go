@@ -54,6 +54,26 @@ func (c *TransferConfig) check(cfg *Config) error {
 	return nil
 }
 
+// makeTransfer makes the transfer of a device of one file. After an error, closeTransfer wipes
+// what it has kept of the key.
+func (d *Device) makeTransfer(cfg *Config) error {
+	err := d.keepKey(cfg.Key)
+	if err == nil {
+		d.transfer, err = newTransfer(d.b, cfg)
+	}
+	return err
+}
+
+// keepKey keeps a copy of the key in a server of many devices.
+func (d *Device) keepKey(key *transfer.Secret) error {
+	if key == nil || !d.many {
+		return nil
+	}
+	var err error
+	d.key, err = key.Clone()
+	return err
+}
+
 // newTransfer makes the transfer, which takes ownership of the key. It returns nil
 // without a transfer.
 func newTransfer(b *backing.Backing, cfg *Config) (transfer.Transfer, error) {

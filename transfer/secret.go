@@ -96,6 +96,16 @@ func (s *Secret) grow() error {
 // Bytes returns the secret's own memory, or nil after Close.
 func (s *Secret) Bytes() []byte { return s.mem[:s.n:s.n] }
 
+// Clone returns a copy of the secret, with an owner of its own.
+func (s *Secret) Clone() (*Secret, error) {
+	c, err := NewSecret(s.n)
+	if err != nil {
+		return nil, err
+	}
+	copy(c.mem, s.Bytes())
+	return c, nil
+}
+
 // Truncate shortens the secret to n bytes and wipes the rest.
 func (s *Secret) Truncate(n int) {
 	clear(s.mem[n:])

@@ -98,7 +98,7 @@ func newRootCommand(a *app) *cobra.Command {
 	root.SetOut(a.out)
 	root.SetErr(a.errOut)
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(newAddCommand(a), newDelCommand(a), newListCommand(a), newResizeCommand(a), newMergeCommand(a), newForkCommand(a), newRecoverCommand(a), newServeCommand(a), newUpgradeCommand(a), newTopCommand(a),
+	root.AddCommand(newAddCommand(a), newDelCommand(a), newListCommand(a), newResizeCommand(a), newMergeCommand(a), newForkCommand(a), newRecoverCommand(a), newKeyCommand(a), newServeCommand(a), newUpgradeCommand(a), newTopCommand(a),
 		newLosetupCommand(a), newOCICommand(a), newHookCommand(a), newSnapshotterCommand(a), newVerityCommand(a), newCowCommand(a), newFeaturesCommand(a), newVersionCommand(a))
 	return root
 }

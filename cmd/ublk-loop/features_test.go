@@ -111,7 +111,7 @@ func TestJSONDocumented(t *testing.T) {
 	for _, row := range regexp.MustCompile("(?m)^\\| `([^`]+)` \\|").FindAllStringSubmatch(string(text), -1) {
 		documented[row[1]] = false
 	}
-	for _, v := range []any{client.Device{}, client.Limits{}, client.Transfer{}, featuresOutput{}, featureOutput{}, client.Stats{}, client.DeviceStats{}, client.OpStats{}, cowInfo{}, cowDiff{}, cowRange{}} {
+	for _, v := range []any{client.Device{}, client.Limits{}, client.Transfer{}, featuresOutput{}, featureOutput{}, client.Stats{}, client.DeviceStats{}, client.OpStats{}, client.Unrecovered{}, cowInfo{}, cowDiff{}, cowRange{}} {
 		for field := range reflect.TypeOf(v).Fields() {
 			key, _, _ := strings.Cut(field.Tag.Get("json"), ",")
 			if _, found := documented[key]; !found {

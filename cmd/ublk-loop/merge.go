@@ -33,21 +33,11 @@ func (a *app) runMerge(ctx context.Context, target string) error {
 		return err
 	}
 	defer func() { _ = drv.Close() }()
-	targets, err := targetsOf(drv, target)
+	device, err := oneDevice(drv, target)
 	if err != nil {
 		return err
 	}
-	if len(targets) != 1 {
-		return fmt.Errorf("%d devices of %s: %w", len(targets), target, unix.EINVAL)
-	}
-	devices, err := drv.List()
-	if err != nil {
-		return err
-	}
-	if devices, err = selectDevices(devices, []uint32{targets[0].id}); err != nil {
-		return err
-	}
-	merged, err := mergeDevice(ctx, &devices[0])
+	merged, err := mergeDevice(ctx, &device)
 	if err != nil {
 		return err
 	}

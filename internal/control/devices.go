@@ -1,6 +1,7 @@
 package control
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -37,7 +38,11 @@ func (s *Server) remove(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		s.changing.enter()
 		defer s.changing.leave()
-		err = s.Devices.Remove(id, loop.DetachOptions{Force: r.URL.Query().Get("force") == "true", DiskSequence: sequence})
+		force := r.URL.Query().Get("force") == "true"
+		err = s.Devices.Remove(id, loop.DetachOptions{Force: force, DiskSequence: sequence})
+		if force && errors.Is(err, unix.ENODEV) && s.RemoveWaiting != nil {
+			err = s.RemoveWaiting(id, sequence)
+		}
 	}
 	s.answer(w, err)
 }

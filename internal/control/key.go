@@ -3,13 +3,44 @@ package control
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/transfer"
 )
+
+// giveKey takes over a device with its key, which comes as the only descriptor of the request.
+func (s *Server) giveKey(w http.ResponseWriter, r *http.Request) {
+	c, _ := r.Context().Value(connKey{}).(*conn) // set for every request, see handler
+	fds := c.take()
+	id, sequence, err := pathDevice(r)
+	if err == nil && len(fds) != 1 {
+		err = fmt.Errorf("%d descriptors instead of that of the key: %w", len(fds), unix.EINVAL)
+	}
+	if err != nil {
+		closeAll(fds)
+	} else {
+		err = s.giveKeyFrom(id, sequence, os.NewFile(uintptr(fds[0]), "key"))
+	}
+	s.answer(w, err)
+}
+
+// giveKeyFrom takes over a device with the key in f, which it closes. It reads the key before
+// it holds up an upgrade.
+func (s *Server) giveKeyFrom(id uint32, sequence *uint64, f *os.File) error {
+	defer func() { _ = f.Close() }()
+	key, err := readKey(f, loop.MaxTableKeyBytes)
+	if err != nil {
+		return err
+	}
+	s.changing.enter()
+	defer s.changing.leave()
+	return s.GiveKey(id, sequence, key)
+}
 
 // readKey reads a key of at most limit bytes from a descriptor of a client, to its end. It
 // returns an error that

@@ -12,6 +12,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/internal/rawname"
 	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/transfer"
 	"github.com/ublk-loop/ublk-loop/transfer/table"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
@@ -64,7 +65,8 @@ func statusOf(err error) int {
 	case errors.Is(err, loop.ErrInUse), errors.Is(err, unix.EEXIST), errors.Is(err, unix.EBUSY),
 		errors.Is(err, ublk.ErrNotRecoverable):
 		return http.StatusConflict
-	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOENT), errors.Is(err, unix.EISDIR), isTableError(err):
+	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOENT), errors.Is(err, unix.EISDIR), isTableError(err),
+		errors.Is(err, unix.EKEYREJECTED), errors.Is(err, transfer.ErrKey):
 		return http.StatusBadRequest
 	}
 	return http.StatusInternalServerError

@@ -12,6 +12,7 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/transfer"
 )
 
 // Devices is the interface of loop.Server. Tests implement it, too.
@@ -54,6 +55,12 @@ type Server struct {
 	// OneDevice says that the server adds no devices. A fork then gives the second store its
 	// name, and the client makes the second device.
 	OneDevice bool
+	// GiveKey takes over a device that waits for its key, which GiveKey closes. It returns an
+	// error that wraps ENODEV if the device does not wait.
+	GiveKey func(id uint32, sequence *uint64, key *transfer.Secret) error
+	// RemoveWaiting removes a device that waits for its key, even if it is in use. It returns
+	// an error that wraps ENODEV if the device does not wait.
+	RemoveWaiting func(id uint32, sequence *uint64) error
 	// Done is called after each request, when its answer has been sent.
 	Done func()
 
@@ -119,6 +126,7 @@ func (s *Server) routes() *http.ServeMux {
 	mux.HandleFunc("POST /v1/devices/{id}/merge", s.merge)
 	mux.HandleFunc("POST /v1/devices/{id}/fork", s.fork)
 	mux.HandleFunc("POST /v1/devices/{id}/clear", s.clear)
+	mux.HandleFunc("PUT /v1/devices/{id}/key", s.giveKey)
 	mux.HandleFunc("GET /v1/server", s.status)
 	mux.HandleFunc("GET /v1/stats", s.stats)
 	mux.HandleFunc("POST /v1/upgrade", s.upgrade)

@@ -95,7 +95,8 @@ func (s *many) run(stop <-chan os.Signal) error {
 	s.devices = loop.NewServer(s.ctl, loop.ServerOptions{Events: s, StopUnused: stopUnusedInChild, Checked: s.collector.CollectIfNeeded})
 	s.api = &control.Server{
 		Devices: s.devices, Open: s.openPath, OpenTableDevice: s.openTableDevice, OnCrash: s.task.OnCrash, Describe: describeAdd, Hint: report.Template,
-		Status: s.status, CanUpgrade: s.devices.CanEnd, Upgrade: s.askUpgrade, Done: s.collector.Collect,
+		Status: s.status, CanUpgrade: s.devices.CanEnd, Upgrade: s.askUpgrade,
+		GiveKey: s.giveKey, RemoveWaiting: s.removeWaiting, Done: s.collector.Collect,
 	}
 	s.recoverAll()
 	api, metrics := s.api.HTTP(), s.api.MetricsHTTP()

@@ -36,6 +36,7 @@ const (
 	leaseFile      = "lease/"  // the connection of the device's lease
 	openFile       = "open/"   // the device's file or disk, as the last server had it open
 	deviceLockFile = "locked/" // the lock of that
+	deviceKeyFile  = "keys/"   // a pipe with the device's keys
 	deviceFile     = "file/"   // the device's file or disk, of earlier versions: open for its path only
 )
 

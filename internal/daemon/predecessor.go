@@ -8,14 +8,19 @@ import (
 	"time"
 
 	"github.com/ublk-loop/ublk-loop/internal/control"
+	"github.com/ublk-loop/ublk-loop/internal/keysource"
 	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/transfer"
+	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
 // had holds the last server's leavings of a device.
 type had struct {
-	holder *control.Holder // the client that holds the device; nil if it has no lease
-	passed []loop.Passed   // open files; nil if the last server was killed
-	path   *os.File        // the file, opened with O_PATH, from an earlier version
+	holder *control.Holder  // the client that holds the device; nil if it has no lease
+	passed []loop.Passed    // open files; nil if the last server was killed
+	path   *os.File         // the file, opened with O_PATH, from an earlier version
+	key    *os.File         // a pipe with the device's keys, to be read once; nil for none
+	secret *transfer.Secret // what was read from key
 }
 
 // close closes the descriptors. The lease holder notices it.
@@ -26,9 +31,26 @@ func (h *had) close() {
 	for _, passed := range h.passed {
 		passed.Close()
 	}
-	if h.path != nil {
-		_ = h.path.Close()
+	for _, f := range []*os.File{h.path, h.key} {
+		if f != nil {
+			_ = f.Close()
+		}
 	}
+	if h.secret != nil {
+		h.secret.Close()
+	}
+}
+
+// readKey reads the device's keys from their pipe, if that has not been done.
+func (h *had) readKey() error {
+	if h.key == nil {
+		return nil
+	}
+	var err error
+	h.secret, err = keysource.Read(h.key, loop.MaxTableKeyBytes)
+	_ = h.key.Close()
+	h.key = nil
+	return err
 }
 
 // predecessor maps devices to what the last server has left of them.
@@ -73,13 +95,15 @@ func (h *had) add(prefix string, number uint8, f *os.File) {
 		h.passed[number].Lock = f
 	case deviceFile:
 		h.path = f
+	case deviceKeyFile:
+		h.key = f
 	}
 }
 
 // deviceOf returns the id of the device that a descriptor belongs to, the number of the file
 // below its tables, and the prefix of the descriptor's name.
 func deviceOf(name string) (id uint32, number uint8, prefix string, found bool) {
-	for _, prefix := range []string{leaseFile, openFile, deviceLockFile, deviceFile} {
+	for _, prefix := range []string{leaseFile, openFile, deviceLockFile, deviceFile, deviceKeyFile} {
 		text, found := strings.CutPrefix(name, prefix)
 		if !found {
 			continue
@@ -117,18 +141,42 @@ func (p predecessor) passOn(task *manyTask, files descriptors) {
 			files[fileName(deviceLockFile, id, i)] = passed.Lock
 		}
 		files[fmt.Sprint(deviceFile, id)] = h.path
+		files[fmt.Sprint(deviceKeyFile, id)] = h.key
 	}
 }
 
-// addOwn adds this server's open files and holders.
-func (p predecessor) addOwn(passed map[uint32][]loop.Passed, holders map[uint32]control.Holder) {
+// addOwn adds this server's open files, holders and keys.
+func (p predecessor) addOwn(passed map[uint32][]loop.Passed, holders map[uint32]control.Holder, keys map[uint32]*transfer.Secret) {
 	for id, own := range passed {
-		h := had{passed: own}
+		h := had{passed: own, secret: keys[id]}
 		if holder, found := holders[id]; found {
 			h.holder = &holder
 		}
 		p[id] = h
 	}
+}
+
+// pipeKeys writes the keys to pipes. Unlike a file in memory, a pipe is never in swap, and what
+// has been read from it is gone. done closes the pipes.
+func (p predecessor) pipeKeys() (done func(), err error) {
+	var pipes []*os.File
+	done = func() {
+		for _, f := range pipes {
+			_ = f.Close()
+		}
+	}
+	for id, h := range p {
+		if h.secret == nil {
+			continue
+		}
+		if h.key, err = keysource.PipeOf(h.secret); err != nil {
+			done()
+			return nil, fmt.Errorf("pass on the key of %s: %w", ublk.BlockPath(id), err)
+		}
+		pipes = append(pipes, h.key)
+		p[id] = h
+	}
+	return done, nil
 }
 
 // take removes and returns the entry of a device. The caller owns it.

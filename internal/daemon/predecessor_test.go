@@ -38,7 +38,7 @@ func TestPredecessor(t *testing.T) {
 	lease, file, lock, path, second := pipeEnd(t), pipeEnd(t), pipeEnd(t), pipeEnd(t), pipeEnd(t)
 	own := predecessor{7: {path: path}}
 	own.addOwn(map[uint32][]loop.Passed{3: {{File: file, Lock: lock}}, 4: {{File: file}}, 5: {{File: file, Lock: lock}, {File: path}, {File: second, Lock: second}}},
-		map[uint32]control.Holder{3: {Conn: lease, Until: until}, 4: {Until: until}, 6: {Conn: lease}})
+		map[uint32]control.Holder{3: {Conn: lease, Until: until}, 4: {Until: until}, 6: {Conn: lease}}, nil)
 	task, files := &manyTask{OnCrash: loop.CrashReissue, Generation: 2}, descriptors{lockFile: pipeEnd(t), logFile: nil}
 	own.passOn(task, files)
 	var told manyTask

@@ -1,13 +1,17 @@
 package daemon
 
 import (
+	"fmt"
 	"os"
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/internal/rawname"
 	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/transfer"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
@@ -71,9 +75,9 @@ func (s *many) beginTakeovers(devices []loop.Status) []*takeover {
 }
 
 // takeOver tries to take over a device until it has, until that cannot be, or until the
-// server ends. It calls tried after the first attempt.
+// server ends. It calls tried after the first attempt. A device without its key waits for
+// giveKey.
 func (s *many) takeOver(t *takeover, tried func()) {
-	defer s.endTakeover(t)
 	told := ""
 	for pause := firstRetry; ; pause = min(2*pause, longestRetry) {
 		err := t.attempt(s)
@@ -86,15 +90,71 @@ func (s *many) takeOver(t *takeover, tried func()) {
 			told = err.Error()
 			s.log.of(t.device.ID).error("recover", err)
 		}
+		if needsKey(err) {
+			return
+		}
 		if err == nil || isFinal(err) {
+			s.endTakeover(t)
 			return
 		}
 		select {
 		case <-s.ending:
+			s.endTakeover(t)
 			return
 		case <-time.After(pause):
 		}
 	}
+}
+
+// giveKey takes over a device that waits for its key, and closes the key. It returns an error
+// that wraps ENODEV if the device does not wait, and EKEYREJECTED or transfer.ErrKey for
+// another key.
+func (s *many) giveKey(id uint32, sequence *uint64, key *transfer.Secret) error {
+	t := s.takeovers.of(id, sequence)
+	if t == nil {
+		key.Close()
+		return fmt.Errorf("%s: it does not wait for a key: %w", ublk.BlockPath(id), unix.ENODEV)
+	}
+	t.busy <- struct{}{}
+	if t.done {
+		t.leave()
+		key.Close()
+		return nil
+	}
+	err := t.with(s, key)
+	t.leave()
+	if t.done || isFinal(err) {
+		s.endTakeover(t)
+	}
+	s.unrecovered.note(t.device, err)
+	return err
+}
+
+// of returns the takeover of a device, nil if there is none.
+func (ts *takeovers) of(id uint32, sequence *uint64) *takeover {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	t := ts.byID[id]
+	if t == nil || sequence != nil && *sequence != t.device.DiskSequence {
+		return nil
+	}
+	return t
+}
+
+// removeWaiting removes a device that waits for its key. Its users get I/O errors. It returns
+// an error that wraps ENODEV if the device does not wait.
+func (s *many) removeWaiting(id uint32, sequence *uint64) error {
+	t := s.takeovers.of(id, sequence)
+	if t == nil {
+		return fmt.Errorf("%s: not a device of this server: %w", ublk.BlockPath(id), unix.ENODEV)
+	}
+	t.busy <- struct{}{}
+	err := loop.Detach(s.ctl, id, loop.DetachOptions{Force: true, DiskSequence: &t.device.DiskSequence})
+	t.leave()
+	if err == nil {
+		s.endTakeover(t)
+	}
+	return err
 }
 
 func (s *many) endTakeover(t *takeover) {
@@ -151,7 +211,10 @@ func (u *unrecovered) among(devices []loop.Status) []client.Unrecovered {
 		// Before Linux 6.16 the driver takes a device of this process for served.
 		other := d.State == ublk.StateLive.String() && d.PID != os.Getpid()
 		if failed, found := u.byID[d.ID]; found && failed.sequence == d.DiskSequence && !other {
-			list = append(list, client.Unrecovered{ID: d.ID, Device: d.Device, Error: rawname.Text(failed.err.Error())})
+			list = append(list, client.Unrecovered{
+				ID: d.ID, Device: d.Device, DiskSequence: d.DiskSequence, FileDevice: d.FileDevice, FileInode: d.FileInode,
+				FileIsDisk: d.FileIsDisk, NeedsKey: needsKey(failed.err), Error: rawname.Text(failed.err.Error()),
+			})
 		}
 	}
 	return list

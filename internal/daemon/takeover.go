@@ -17,6 +17,7 @@ import (
 type takeover struct {
 	device *loop.Status
 	busy   chan struct{} // capacity 1; filled by a running attempt or an upgrade
+	done   bool          // the device was taken over; owned as had is
 	had    had           // what is left of the other server; owned by whoever has filled busy
 }
 
@@ -24,17 +25,36 @@ func newTakeover(device *loop.Status, had had) *takeover {
 	return &takeover{device: device, busy: make(chan struct{}, 1), had: had}
 }
 
-// attempt tries to take over the device.
+// attempt tries to take over the device, with the keys that the last server has passed.
 func (t *takeover) attempt(s *many) error {
 	t.busy <- struct{}{}
 	defer t.leave()
-	status, err := t.recover(s)
+	if t.done {
+		return nil // somebody gave the key meanwhile
+	}
+	if err := t.had.readKey(); err != nil {
+		return fmt.Errorf("receive the key: %w", err)
+	}
+	key := t.had.secret
+	if key != nil { // a later attempt needs it, too
+		var err error
+		if key, err = key.Clone(); err != nil {
+			return err
+		}
+	}
+	return t.with(s, key)
+}
+
+// with tries to take over the device with its keys, which it closes. The caller has filled busy.
+func (t *takeover) with(s *many, key *transfer.Secret) error {
+	status, err := t.recover(s, key)
 	if err == nil || errors.Is(err, loop.ErrServed) {
 		t.had.passed = nil // the device owns it
 	}
 	if err != nil {
 		return err
 	}
+	t.done = true
 	if t.had.holder == nil {
 		s.devices.Release(status.ID, &status.DiskSequence)
 		return nil
@@ -55,13 +75,16 @@ func (t *takeover) close() {
 
 // recover takes over the device with the files that the last server has passed, or else with
 // those at their paths.
-func (t *takeover) recover(s *many) (loop.Status, error) {
+func (t *takeover) recover(s *many, key *transfer.Secret) (loop.Status, error) {
 	files, done, err := t.files(s)
 	if err != nil {
+		if key != nil {
+			key.Close()
+		}
 		return loop.Status{}, err
 	}
 	defer done()
-	opts := loop.RecoverOptions{Passed: t.had.passed, DiskSequence: &t.device.DiskSequence}
+	opts := loop.RecoverOptions{Key: key, Passed: t.had.passed, DiskSequence: &t.device.DiskSequence}
 	if t.device.Table != "" {
 		return s.devices.RecoverTable(t.device.ID, files, opts)
 	}
@@ -102,13 +125,18 @@ func (t *takeover) files(s *many) (files []*os.File, done func(), err error) {
 // isFinal reports whether another attempt would also fail.
 func isFinal(err error) bool {
 	for _, final := range []error{
-		unix.ENODEV, unix.EKEYREJECTED, transfer.ErrNoKey, ublk.ErrClosed, ublk.ErrNotRecoverable, loop.ErrServed, loop.ErrForeign,
+		unix.ENODEV, ublk.ErrClosed, ublk.ErrNotRecoverable, loop.ErrServed, loop.ErrForeign,
 	} {
 		if errors.Is(err, final) {
 			return true
 		}
 	}
 	return false
+}
+
+// needsKey reports whether a takeover failed because the server does not have the right key.
+func needsKey(err error) bool {
+	return errors.Is(err, transfer.ErrNoKey) || errors.Is(err, transfer.ErrKey) || errors.Is(err, unix.EKEYREJECTED)
 }
 
 // freeze waits until no attempt is running, and lets none begin until thaw is called. It

@@ -13,6 +13,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/control"
 	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/transfer"
 )
 
 // freezeTimeout bounds the time that an upgrade waits for running additions and removals
@@ -82,7 +83,22 @@ func (s *many) replace() error {
 	if err != nil {
 		return fmt.Errorf("keep leases: %w", err)
 	}
-	p.addOwn(s.devices.Pass(), holders)
+	keys, err := s.devices.PassKeys()
+	if err != nil {
+		return fmt.Errorf("pass on the keys: %w", err)
+	}
+	defer closeKeys(keys)
+	p.addOwn(s.devices.Pass(), holders, keys)
+	done, err := p.pipeKeys()
+	if err != nil {
+		return err
+	}
+	defer done()
+	return s.execute(program, p)
+}
+
+// execute executes a program that takes over everything from this server.
+func (s *many) execute(program *os.File, p predecessor) error {
 	next := *s.task
 	next.Generation++
 	next.Warnings = nil
@@ -91,6 +107,12 @@ func (s *many) replace() error {
 	s.log.info("ending", logged("why", "upgrade"))
 	s.alive() // gives the next program the full watchdog interval
 	return launchMany(&next, files).execute(fmt.Sprintf("/proc/self/fd/%d", program.Fd()), nil)
+}
+
+func closeKeys(keys map[uint32]*transfer.Secret) {
+	for _, key := range keys {
+		key.Close()
+	}
 }
 
 func closeHolders(holders map[uint32]control.Holder) {

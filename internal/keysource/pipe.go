@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/ublk-loop/ublk-loop/internal/confine"
 	"github.com/ublk-loop/ublk-loop/transfer"
@@ -19,19 +20,24 @@ func Pipe(read func() (*transfer.Secret, []string, error)) (*os.File, []string, 
 		return nil, nil, err
 	}
 	defer key.Close()
-	pipe, err := pipeOf(key)
+	pipe, err := PipeOf(key)
 	return pipe, warnings, err
 }
 
-// pipeOf returns a descriptor from which a key can be read once. Meanwhile the key is
+// pipePatience bounds the write of a key. A pipe takes all keys at once, unless its user has too
+// many pipes (pipe-user-pages-soft of proc(5)).
+const pipePatience = time.Second
+
+// PipeOf returns a descriptor from which a key can be read once. Meanwhile the key is
 // only in the kernel's memory, not in a file.
-func pipeOf(key *transfer.Secret) (*os.File, error) {
+func PipeOf(key *transfer.Secret) (*os.File, error) {
 	r, w, err := os.Pipe()
 	if err != nil {
 		return nil, fmt.Errorf("make pipe: %w", err)
 	}
-	// The write does not block, because a key is smaller than a pipe's buffer.
-	_, err = w.Write(key.Bytes())
+	if err = w.SetWriteDeadline(time.Now().Add(pipePatience)); err == nil {
+		_, err = w.Write(key.Bytes())
+	}
 	if err = errors.Join(err, w.Close()); err != nil {
 		_ = r.Close()
 		return nil, fmt.Errorf("write the key to the pipe: %w", err)

@@ -178,8 +178,8 @@ func (b *bed) metersStore(m *many, device, store string) {
 	}
 }
 
-// A server has no keys for the devices of the last one. An upgrade is refused with the device's
-// name. After a crash the device waits for recover, which finds the key.
+// An upgrade hands the keys of tables on. After a crash the device waits for its keys, which
+// the command key and recover find.
 func TestKernelServeTableWithKey(t *testing.T) {
 	b := kernelBed(t)
 	m := b.serve("--on-crash=reissue")
@@ -199,7 +199,16 @@ func TestKernelServeTableWithKey(t *testing.T) {
 	if stored := b.fileText(file); stored == string(data) {
 		t.Error("the file has the data as it is")
 	}
-	b.run("upgrade").fails(t, 1, device.Device+" (without its key)")
+	for range 2 {
+		b.ok("upgrade")
+		m.serves(device)
+		b.holds(device.Device, data)
+	}
+	m.kill()
+	m = b.serve()
+	b.ok("key", device.Device)
+	m.serves(device)
+	b.holds(device.Device, data)
 	m.kill()
 	m = b.serve()
 	if left := m.unrecovered(); len(left) != 1 || left[0].ID != device.ID || !strings.Contains(left[0].Error, "no key") {

@@ -81,9 +81,6 @@ func (s *Stack) closeTransfers() error {
 // are checked, so that requests need a copy of their data.
 func (s *Stack) Transforms() bool { return len(s.layers) > 0 }
 
-// HasKeys reports whether the stack needs keys.
-func (s *Stack) HasKeys() bool { return len(s.transfers) > 0 }
-
 // IsUnaligned is false: tables count in sectors.
 func (*Stack) IsUnaligned() bool { return false }
 

@@ -1,15 +1,82 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/internal/keysource"
 	"github.com/ublk-loop/ublk-loop/internal/report"
 )
+
+func newKeyCommand(a *app) *cobra.Command {
+	var opts recoverOptions
+	socket := client.DefaultSocket
+	cmd := &cobra.Command{
+		Use:   "key DEVICE|ID|FILE",
+		Short: "Give a device of serve its key again, after a restart of serve",
+		Long: "Give an encrypted device its key again. The device was added with --on-crash=reissue or requeue,\n" +
+			"and serve was killed. The I/O of the device waits for the key.",
+		Args: arguments(1, 1, "DEVICE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := opts.keys.check(cmd); err != nil {
+				return err
+			}
+			return report.Name(a.runKey(cmd.Context(), client.New(socket), args[0], opts), "give the key to", args[0])
+		},
+	}
+	opts.keys.addFlags(cmd.Flags())
+	cmd.Flags().StringVar(&socket, "socket", socket, "`PATH` of the server's socket")
+	return cmd
+}
+
+// runKey reads the key of a device, and gives it to the server.
+func (a *app) runKey(ctx context.Context, server *client.Client, arg string, opts recoverOptions) error {
+	drv, err := a.open()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = drv.Close() }()
+	device, err := oneDevice(drv, arg)
+	if err != nil {
+		return err
+	}
+	j, err := recoverJob(device, opts)
+	if err != nil {
+		return err
+	}
+	defer j.Close()
+	if j.Key == nil {
+		return hint.Add(fmt.Errorf("no key: %w", unix.EINVAL), "give it with {key}")
+	}
+	report.Warnings(a.errOut, device.Device, j.Warnings)
+	return server.GiveKey(ctx, &device, j.Key)
+}
+
+// oneDevice returns the only device that an argument names.
+func oneDevice(drv driver, arg string) (client.Device, error) {
+	targets, err := targetsOf(drv, arg)
+	if err != nil {
+		return client.Device{}, err
+	}
+	if len(targets) != 1 {
+		return client.Device{}, fmt.Errorf("%d devices of %s: %w", len(targets), arg, unix.EINVAL)
+	}
+	devices, err := drv.List()
+	if err == nil {
+		devices, err = selectDevices(devices, []uint32{targets[0].id})
+	}
+	if err != nil {
+		return client.Device{}, err
+	}
+	return devices[0], nil
+}
 
 // keyFlags names the place of a key. At most one place may be given.
 type keyFlags struct {
