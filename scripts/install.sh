@@ -12,10 +12,10 @@ source=$(realpath "$here/..")
 : "${RUN:=$BIN/ublk-loop}"
 root=$DESTDIR$PREFIX
 
-# Install a file, with the path of the program in place of /usr/bin/ublk-loop.
+# Install a file with a mode (644), with the prefix in place of /usr in the paths of the program and its parts.
 with_path() {
-	install -D -m 644 "$1" "$2"
-	sed -i "s,/usr/bin/ublk-loop,$PREFIX/bin/ublk-loop,g" "$2"
+	install -D -m "${3:-644}" "$1" "$2"
+	sed -i "s,/usr/bin/ublk-loop,$PREFIX/bin/ublk-loop,g; s,/usr/lib/ublk-loop,$PREFIX/lib/ublk-loop,g" "$2"
 }
 
 compressed() {
@@ -46,6 +46,19 @@ mount_helper() {
 	ln -sf "$target" "$sbin/mount.ublk-loop"
 }
 
+# What makes an initramfs attach the root file system. dracut, initramfs-tools and systemd look for it below /usr only.
+root_files() {
+	local file
+	with_path "$source/packaging/root/attach" "$root/lib/ublk-loop/attach" 755
+	for file in module-setup.sh parse-ublk-loop.sh attach-ublk-loop.sh detach-ublk-loop.sh; do
+		with_path "$source/packaging/root/dracut/$file" "$DESTDIR/usr/lib/dracut/modules.d/90ublk-loop/$file" 755
+	done
+	for file in hooks/ublk-loop scripts/local-top/ublk-loop; do
+		with_path "$source/packaging/root/initramfs-tools/$file" "$DESTDIR/usr/share/initramfs-tools/$file" 755
+	done
+	with_path "$source/packaging/root/shutdown" "$DESTDIR/usr/lib/systemd/system-shutdown/ublk-loop" 755
+}
+
 install_main() {
 	local name
 	install -D -m 755 "$BIN/ublk-loop" "$root/bin/ublk-loop"
@@ -57,6 +70,7 @@ install_main() {
 	install -D -m 644 "$source/packaging/ublk-loop/modules-load.conf" "$root/lib/modules-load.d/ublk-loop.conf"
 	install -D -m 644 "$source/packaging/ublk-loop/61-ublk-loop.rules" "$root/lib/udev/rules.d/61-ublk-loop.rules"
 	install -D -m 644 "$source/packaging/ublk-loop/tmpfiles.conf" "$root/lib/tmpfiles.d/ublk-loop.conf"
+	[[ $UNITS != yes ]] || root_files # Alpine has its own initramfs
 	units ublk-loop.service ublk-loop.socket ublk-loop-sweep.service ublk-loop-sweep.timer
 	documents ublk-loop
 	with_path "$source/cmd/ublk-loop/hooks.d/ublk-loop.json" "$root/share/doc/ublk-loop/hooks.d/ublk-loop.json"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# vm-debian.sh SUITE   print the path of a tar archive with a small Debian that boots with systemd
+# vm-debian.sh SUITE [PACKAGE...]   print the path of a tar archive with a small Debian that boots with systemd
 #
 # The script makes it once and keeps it in the cache. It needs root.
 set -euo pipefail
@@ -19,18 +19,19 @@ build() {
 	# shellcheck disable=SC2064 # expand now
 	trap "rm -rf '$work'" EXIT
 	echo "vm-debian.sh: installing Debian $1 into a directory (once)" >&2
-	mmdebstrap --quiet --format=tar --variant=minbase --include=$packages \
+	mmdebstrap --quiet --format=tar --variant=minbase --include="$packages" \
 		--keyring=/usr/share/keyrings/debian-archive-keyring.gpg "$1" "$work/tar" "$(debian_mirror)" >&2
 	mv "$work/tar" "$2"
 }
 
 main() {
-	local suite=${1:?SUITE} archive lock
+	local suite=${1:?SUITE} archive lock package
+	for package in "${@:2}"; do packages+=,$package; done
 	"$here/setup.sh" mmdebstrap
 	mkdir -p "$cache/debian"
 	exec {lock}>"$cache/debian/lock"
 	flock "$lock"
-	archive=$cache/debian/$suite-$(sha256sum <"$0" | cut -c1-12).tar
+	archive=$cache/debian/$suite-$({ cat "$0" && echo "$packages"; } | sha256sum | cut -c1-12).tar
 	[[ -e $archive ]] || build "$suite" "$archive"
 	touch "$archive"
 	find "$cache/debian" -name '*.tar' -mtime +30 -delete # of older versions of this script

@@ -29,6 +29,7 @@ type addOptions struct {
 	verity     verityOptions
 	autoclear  time.Duration
 	standalone bool
+	root       bool
 	foreground bool
 	json       bool
 	logFile    string
@@ -52,6 +53,9 @@ func newAddCommand(a *app) *cobra.Command {
 			}
 			opts.hasLogFile = cmd.Flags().Changed("log-file")
 			if err := opts.checkAutoclear(cmd); err != nil {
+				return err
+			}
+			if err := opts.checkRoot(cmd); err != nil {
 				return err
 			}
 			if err := opts.verity.check(cmd); err != nil {
@@ -102,6 +106,7 @@ func (o *addOptions) addFlags(cmd *cobra.Command) {
 	f.DurationVar(&o.autoclear, "autoclear", 0, "remove the device when it is no longer in use, but not within the first `TIME`\n(needs serve)")
 	f.Lookup("autoclear").NoOptDefVal = autoclearDefault
 	f.BoolVar(&o.standalone, "standalone", false, "serve in a separate process even if serve runs (implied by --log-file)")
+	f.BoolVar(&o.root, "root-storage", false, "serve the root file system: the server outlives the initramfs, in which add must\nrun, and the end of other processes at a shutdown (implies --standalone)")
 	f.BoolVar(&o.foreground, "foreground", false, "serve in this process, until SIGINT or SIGTERM")
 	f.BoolVar(&o.json, "json", false, "print the device as list --json does, instead of its path")
 	f.StringVar(&o.logFile, "log-file", "", "append the server's log to `FILE`, as JSON lines")
@@ -194,7 +199,7 @@ func (o *addOptions) job() (*daemon.Job, error) {
 		return nil, err
 	}
 	j := &daemon.Job{
-		Name: file.Name(), JSON: o.json, Standalone: o.standalone, Autoclear: o.autoclear, Foreground: o.foreground,
+		Name: file.Name(), JSON: o.json, Standalone: o.standalone, Autoclear: o.autoclear, Foreground: o.foreground, Root: o.root,
 		NotifySocket: os.Getenv("NOTIFY_SOCKET"), File: file,
 	}
 	if j.Key, j.Warnings, err = o.transfer.prepare(file, &o.config); err != nil {

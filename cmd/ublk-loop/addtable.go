@@ -65,7 +65,7 @@ func (o *addOptions) tableJob() (*daemon.Job, error) {
 		name = "table of standard input"
 	}
 	j := &daemon.Job{
-		Name: name, JSON: o.json, Standalone: o.standalone, Autoclear: o.autoclear, Foreground: o.foreground,
+		Name: name, JSON: o.json, Standalone: o.standalone, Autoclear: o.autoclear, Foreground: o.foreground, Root: o.root,
 		NotifySocket: os.Getenv("NOTIFY_SOCKET"), Config: o.config,
 	}
 	err := o.openTable(j)

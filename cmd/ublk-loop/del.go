@@ -51,13 +51,21 @@ func (a *app) runDel(opts delOptions) error {
 		}
 	}
 	for _, t := range opts.find(drv, try) {
-		err := drv.Detach(t.id, loop.DetachOptions{Force: opts.force, DiskSequence: t.sequence})
-		try(report.Name(err, "remove", ublk.BlockPath(t.id)))
+		try(report.Name(opts.remove(drv, t), "remove", ublk.BlockPath(t.id)))
 	}
 	if failed {
 		return report.ErrReported
 	}
 	return nil
+}
+
+func (o *delOptions) remove(drv driver, t target) error {
+	if o.force {
+		if err := refuseRoot(drv, t.id); err != nil {
+			return err
+		}
+	}
+	return drv.Detach(t.id, loop.DetachOptions{Force: o.force, DiskSequence: t.sequence})
 }
 
 // find returns the devices to remove. It passes the error of each argument that it cannot

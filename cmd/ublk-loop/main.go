@@ -3,9 +3,16 @@
 package main
 
 import (
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"runtime"
+	"runtime/debug"
 	"slices"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/internal/daemon"
 	"github.com/ublk-loop/ublk-loop/internal/mounthelper"
@@ -25,8 +32,8 @@ func run(name string, args []string) int {
 	if slices.Contains(losetupNames, name) {
 		return newApp().losetup(name, args)
 	}
-	if runtime, standsIn := runtimeName(name); standsIn {
-		newApp().becomeRuntime(runtime, args)
+	if oci, standsIn := runtimeName(name); standsIn {
+		newApp().becomeRuntime(oci, args)
 		return report.ExitFailed
 	}
 	p := daemon.Program{Version: moduleVersion(), Out: os.Stdout, Err: os.Stderr}
@@ -34,4 +41,45 @@ func run(name string, args []string) int {
 		return status
 	}
 	return newApp().run(args)
+}
+
+// version is set by the linker (-X main.version=…). Builds without the option have the
+// version of the module.
+var version string
+
+func newVersionCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version, the Go version, and the kernel",
+		Args:  arguments(0, 0, ""),
+		RunE: func(*cobra.Command, []string) error {
+			return runVersion(a.out, moduleVersion(), kernelRelease())
+		},
+	}
+}
+
+func runVersion(out io.Writer, module, release string) error {
+	_, err := fmt.Fprintf(out, "ublk-loop %s\n%s %s/%s\nLinux %s\n",
+		module, runtime.Version(), runtime.GOOS, runtime.GOARCH, release)
+	return err
+}
+
+func moduleVersion() string {
+	info, ok := debug.ReadBuildInfo()
+	switch {
+	case version != "":
+		return version
+	case ok && info.Main.Version != "":
+		return info.Main.Version
+	}
+	return "(devel)"
+}
+
+// kernelRelease returns what uname -r prints.
+func kernelRelease() string {
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		return "of unknown release"
+	}
+	return unix.ByteSliceToString(name.Release[:])
 }

@@ -41,7 +41,7 @@ func (a *app) runUpgrade(ctx context.Context, socket string) error {
 	c := client.New(socket)
 	before, err := c.Devices(ctx)
 	if err != nil {
-		return report.Name(err, "upgrade", "the server")
+		return report.Name(a.noServer(err), "upgrade", "the server")
 	}
 	if err := c.Upgrade(ctx); err != nil {
 		return report.Name(err, "upgrade", "the server")

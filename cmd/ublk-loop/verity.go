@@ -130,7 +130,7 @@ func (o *addOptions) verityJob() (*daemon.Job, error) {
 		return nil, err
 	}
 	j := &daemon.Job{
-		Name: image.Name(), JSON: o.json, Standalone: o.standalone, Autoclear: o.autoclear, Foreground: o.foreground,
+		Name: image.Name(), JSON: o.json, Standalone: o.standalone, Autoclear: o.autoclear, Foreground: o.foreground, Root: o.root,
 		NotifySocket: os.Getenv("NOTIFY_SOCKET"), Config: o.config, Files: []*os.File{image},
 	}
 	device, err := verityfile.Open(image, &o.verity.Location)

@@ -33,7 +33,7 @@ type background struct {
 	control *os.File
 	name    string
 	job     *Job
-	unit    *unitMaker // nil in tests
+	unit    *unitMaker // nil in tests, and for the root file system
 	// recovers says that the server takes over an existing device. Such a server stays
 	// without being told to.
 	recovers bool
@@ -49,12 +49,15 @@ func startInBackground(ctx context.Context, j *Job) (Pending, error) {
 	}
 	defer func() { _ = theirs.Close() }()
 	files := descriptors{controlFile: theirs}
-	if j.Log == nil {
+	if j.Log == nil && !j.Root { // the journal of the initramfs ends with it
 		if files[journalFile] = openJournal(); files[journalFile] != nil {
 			defer func() { _ = files[journalFile].Close() }()
 		}
 	}
-	unit := newUnitMaker(ctx)
+	var unit *unitMaker
+	if !j.Root { // systemd would end a unit of the initramfs when it changes the root
+		unit = newUnitMaker(ctx)
+	}
 	process, told, err := j.launch(files).startSilently(theirs)
 	if err != nil {
 		unit.close()

@@ -16,8 +16,11 @@ type Job struct {
 	Standalone bool    // in a process of its own
 	// Autoclear is the time for which the device stays even if it is not in use; 0 for
 	// ever.
-	Autoclear    time.Duration
-	Foreground   bool
+	Autoclear  time.Duration
+	Foreground bool
+	// Root says that the device is to hold the root file system. Its server outlives the
+	// initramfs that starts it.
+	Root         bool
 	JSON         bool
 	Warnings     []string // of unavailable protections
 	NotifySocket string   // the service manager's, for a foreground server; empty for none
@@ -75,7 +78,7 @@ func (j *Job) launch(more descriptors) *launch {
 		files[name] = f
 	}
 	return &launch{
-		role: singleRole, files: files, name: j.Name,
+		role: singleRole, files: files, name: j.Name, survives: j.Root,
 		task: func(warnings []string) any {
 			j.Warnings = append(j.Warnings, warnings...)
 			return singleTaskOf(j)

@@ -24,6 +24,9 @@ type launch struct {
 	// task returns the task. Its argument are the warnings of unavailable protections.
 	task func(warnings []string) any
 	name string // the name that ps shows after the role
+	// survives says that the process outlives the change of root and the end of all other
+	// processes at a shutdown.
+	survives bool
 }
 
 // manager reports whether a service manager starts the role.
@@ -136,6 +139,9 @@ func (l *launch) inMemory(warnings []string) (*os.File, error) {
 
 func (l *launch) args(told *os.File) []string {
 	args := []string{"ublk-loop", l.role.name, strconv.Itoa(int(told.Fd()))}
+	if l.survives {
+		args[0] = "@ublk-loop" // see process.SurvivesShutdown
+	}
 	if l.name != "" {
 		args = append(args, l.name)
 	}

@@ -50,6 +50,14 @@ func Exists(pid int) bool {
 	return err == nil
 }
 
+// SurvivesShutdown reports whether systemd leaves the process alone when it changes the root
+// and when it ends all others at a shutdown: its first argument begins with @, as is usual for
+// the server of a root file system (https://systemd.io/ROOT_STORAGE_DAEMONS).
+func SurvivesShutdown(pid int) bool {
+	args, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	return err == nil && len(args) > 0 && args[0] == '@'
+}
+
 // Process is a reference to a process that stays valid when the pid is reused.
 type Process struct {
 	pidfd int

@@ -15,9 +15,10 @@ import (
 // machine is a Debian on a disk image. The image keeps what a boot has changed.
 type machine struct {
 	testing.TB
-	kernel string // directory of the user-mode kernel
-	tree   string // directory that becomes the disk
-	disk   string // the disk, once there is one
+	kernel string   // directory of the user-mode kernel
+	tree   string   // directory that becomes the disk
+	disk   string   // the disk, once there is one
+	boots  []string // parameters of the kernel that find the root file system
 }
 
 // report is what a boot has said.
@@ -38,7 +39,7 @@ After=multi-user.target
 [Service]
 Type=oneshot
 ExecStartPre=/bin/stty -F /dev/ttyS0 raw -echo
-ExecStart=/bin/sh -c '/bin/bash /test/script; echo "exit $?"; systemctl --no-block poweroff >/dev/null 2>&1'
+ExecStart=/bin/sh -c '/bin/bash /test/script; echo "exit $?"; systemctl --no-block $(cat /test/ending 2>/dev/null || echo poweroff) >/dev/null 2>&1'
 StandardOutput=tty
 StandardError=tty
 TTYPath=/dev/ttyS0
@@ -48,8 +49,9 @@ Environment=HOME=/root
 WantedBy=multi-user.target
 `
 
-// newMachine returns a machine that has not booted yet, with a Debian release.
-func newMachine(t testing.TB, suite string) *machine {
+// newMachine returns a machine that has not booted yet, with a Debian release and further packages
+// of it.
+func newMachine(t testing.TB, suite string, packages ...string) *machine {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("needs root: only root can unpack a Debian")
@@ -57,13 +59,13 @@ func newMachine(t testing.TB, suite string) *machine {
 	if isUnit() && exec.Command("../../scripts/vm-kernel.sh", "--cached", "uml").Run() != nil {
 		t.Skip("the user-mode kernel is not built: scripts/vm-kernel.sh uml builds it, which takes minutes")
 	}
-	m := &machine{TB: t, tree: filepath.Join(t.TempDir(), "tree")}
+	m := &machine{TB: t, tree: filepath.Join(t.TempDir(), "tree"), boots: []string{"root=/dev/ubda", "rw", "init=/lib/systemd/systemd"}}
 	m.kernel = m.run("../../scripts/vm-kernel.sh", "uml")
 	if err := os.Mkdir(m.tree, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	// /dev is the kernel's.
-	m.run("tar", "-C", m.tree, "--exclude=./dev/*", "-xf", m.run("../../scripts/vm-debian.sh", suite))
+	m.run("tar", "-C", m.tree, "--exclude=./dev/*", "-xf", m.run("../../scripts/vm-debian.sh", append([]string{suite}, packages...)...))
 	m.run("cp", "-r", filepath.Join(m.kernel, "lib/modules"), m.tree+"/usr/lib/")
 	m.write("/etc/systemd/system/script.service", 0o644, scriptUnit)
 	m.link("/etc/systemd/system/multi-user.target.wants/script.service", "../script.service")
@@ -157,13 +159,21 @@ func (m *machine) boot(script string) *report {
 	m.Helper()
 	m.script(script)
 	m.makeDisk()
+	return m.start()
+}
+
+// start runs the machine with the script that it has.
+func (m *machine) start() *report {
+	m.Helper()
 	dir := m.TempDir()
 	ctx, cancel := context.WithTimeout(context.Background(), bootLimit)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, m.kernel+"/linux", "mem=1024M", "ubd0="+m.disk, "root=/dev/ubda", "rw",
-		"uml_dir="+dir+"/", "stderr=1", "console=tty0", "con=null", "con0=null,fd:2", "ssl=null", "ssl0=null,fd:1",
-		"panic=-1", "noreboot", "seccomp=auto", "init=/lib/systemd/systemd", "systemd.show_status=yes",
-		"systemd.journald.forward_to_console=0", "SYSTEMD_COLORS=0")
+	args := append([]string{
+		"mem=1024M", "ubd0=" + m.disk, "uml_dir=" + dir + "/", "stderr=1", "console=tty0", "con=null", "con0=null,fd:2", "ssl=null",
+		"ssl0=null,fd:1", "panic=-1", "noreboot", "seccomp=auto", "systemd.show_status=yes",
+		"systemd.journald.forward_to_console=0", "SYSTEMD_COLORS=0",
+	}, m.boots...)
+	cmd := exec.CommandContext(ctx, m.kernel+"/linux", args...)
 	out, console := &bytes.Buffer{}, &bytes.Buffer{}
 	r := &report{}
 	started := time.Now()

@@ -155,6 +155,8 @@ func TestPackagesContents(t *testing.T) {
 	for _, path := range []string{
 		"usr/bin/ublk-loop", "usr/bin/ublk-runc", "usr/bin/ublk-crun", "usr/bin/ublk-losetup", "usr/sbin/mount.ublk-loop", "usr/lib/udev/rules.d/61-ublk-loop.rules",
 		"usr/lib/systemd/system/ublk-loop.service", "usr/lib/systemd/system/ublk-loop.socket",
+		"usr/lib/dracut/modules.d/90ublk-loop/module-setup.sh", "usr/share/initramfs-tools/hooks/ublk-loop",
+		"usr/share/initramfs-tools/scripts/local-top/ublk-loop", "usr/lib/ublk-loop/attach", "usr/lib/systemd/system-shutdown/ublk-loop",
 		"usr/lib/modules-load.d/ublk-loop.conf", "usr/lib/tmpfiles.d/ublk-loop.conf", "usr/share/man/man8/ublk-loop.8.gz",
 		"usr/share/bash-completion/completions/ublk-loop", "usr/share/fish/vendor_completions.d/ublk-loop.fish",
 	} {
