@@ -8,6 +8,7 @@ import (
 
 	csi "github.com/container-storage-interface/spec/lib/go/csi"
 	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
 
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
@@ -120,4 +121,41 @@ func TestKernelUnfinished(t *testing.T) {
 	v.leave("a")
 	v.remove()
 	b.isClean()
+}
+
+// The driver starts with a damaged record. It reports it, serves the other volumes, and refuses
+// calls that would need the record.
+func TestKernelDamagedRecord(t *testing.T) {
+	b := newBed(t)
+	b.start()
+	broken := b.create("broken", 32*mib, mountAccess("ext4", oneWriter))
+	v := b.create("data", 32*mib, mountAccess("ext4", oneWriter))
+	file := filepath.Join(v.use("a"), "file")
+	data := content(5, mib)
+	b.put(file, data)
+	b.driver.end(unix.SIGKILL)
+	record := filepath.Join(b.pool, "volumes", broken.id+".json")
+	text, err := os.ReadFile(record)
+	b.ok("read", err)
+	b.ok("damage", os.WriteFile(record, text[:len(text)/2], 0o600))
+
+	b.start()
+	b.has(file, data)
+	v.leave("a")
+	b.has(filepath.Join(v.use("b"), "file"), data)
+	b.refused("stage", broken.tryStage(), codes.Internal, broken.id)
+	_, err = b.controller.CreateVolume(b.Context(), &csi.CreateVolumeRequest{
+		Name: "further", CapacityRange: &csi.CapacityRange{RequiredBytes: 32 * mib},
+		VolumeCapabilities: []*csi.VolumeCapability{mountAccess("ext4", oneWriter)},
+	})
+	b.refused("a further volume", err, codes.Internal, broken.id)
+	v.leave("b")
+	v.remove()
+	b.ok("repair", os.WriteFile(record, text, 0o600))
+	broken.remove()
+	b.isClean()
+	b.driver.end(unix.SIGTERM)
+	if log := b.driver.errOut.String(); !strings.Contains(log, broken.id) {
+		t.Errorf("the log does not name the volume: %s", log)
+	}
 }

@@ -2,6 +2,7 @@ package driver
 
 import (
 	"context"
+	"errors"
 
 	csi "github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc/codes"
@@ -20,9 +21,12 @@ type usage struct {
 // usage adds up what the objects take, except for one.
 func (d *Driver) usage(except string) (usage, error) {
 	var u usage
-	volumes, err := d.pool.Volumes.All()
+	volumes, damaged, err := d.pool.Volumes.All()
 	if err != nil {
 		return u, err
+	}
+	if len(damaged) > 0 { // their sizes are unknown, so a new volume could take their space
+		return u, status.Errorf(codes.Internal, "no space can be given away: %v", errors.Join(damaged...))
 	}
 	for _, v := range volumes {
 		n, err := d.pool.Volumes.Allocated(v.ID)

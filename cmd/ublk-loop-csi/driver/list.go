@@ -18,7 +18,7 @@ func (d *Driver) ListVolumes(ctx context.Context, req *csi.ListVolumesRequest) (
 		return nil, err
 	}
 	defer unlock()
-	all, err := d.pool.Volumes.All()
+	all, _, err := d.pool.Volumes.All() // Reconcile has reported damaged records
 	if err != nil {
 		return nil, failure(err)
 	}
@@ -46,7 +46,7 @@ func (d *Driver) ListSnapshots(ctx context.Context, req *csi.ListSnapshotsReques
 		return nil, err
 	}
 	defer unlock()
-	all, err := d.pool.Snapshots.All()
+	all, _, err := d.pool.Snapshots.All()
 	if err != nil {
 		return nil, failure(err)
 	}

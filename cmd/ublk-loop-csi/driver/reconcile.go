@@ -39,7 +39,8 @@ func (d *Driver) Reconcile(ctx context.Context) error {
 
 // reconcileSnapshots deletes snapshots that are not complete. Their calls got no answer.
 func (d *Driver) reconcileSnapshots() error {
-	list, err := d.pool.Snapshots.All()
+	list, damaged, err := d.pool.Snapshots.All()
+	d.reportAll(damaged)
 	for _, s := range list {
 		if s.State != pool.Ready {
 			err = errors.Join(err, d.discardSnapshot(s))
@@ -51,7 +52,8 @@ func (d *Driver) reconcileSnapshots() error {
 // reconcileVolumes reconciles each volume. A volume with an error does not keep the others
 // from being used; the calls for it report the error again.
 func (d *Driver) reconcileVolumes(ctx context.Context, devices []client.Device, table mounts.Table) error {
-	list, err := d.pool.Volumes.All()
+	list, damaged, err := d.pool.Volumes.All()
+	d.reportAll(damaged)
 	if err != nil {
 		return err
 	}
@@ -65,6 +67,14 @@ func (d *Driver) reconcileVolumes(ctx context.Context, devices []client.Device, 
 		}
 	}
 	return nil
+}
+
+// reportAll reports records that are damaged. The driver leaves their volumes and snapshots
+// alone, and calls for them fail.
+func (d *Driver) reportAll(damaged []error) {
+	for _, err := range damaged {
+		d.opts.Report(err)
+	}
 }
 
 // reconcileVolume deletes a volume that is not complete, because its call got no answer.

@@ -76,8 +76,9 @@ func TestStore(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(filepath.Dir(p.Volumes.ImagePath(id)), damaged+recordSuffix), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := p.Volumes.All(); err == nil || !strings.Contains(err.Error(), damaged) {
-		t.Errorf("a damaged record: error %v", err)
+	all, broken, err := p.Volumes.All()
+	if err != nil || len(all) != 1 || all[0].Name != want.Name || len(broken) != 1 || !strings.Contains(broken[0].Error(), damaged) {
+		t.Errorf("with a damaged record: %+v, damaged %v, error %v", all, broken, err)
 	}
 	if err := errors.Join(p.Volumes.Remove(id), p.Volumes.Remove(damaged)); err != nil {
 		t.Error(err)

@@ -111,24 +111,24 @@ func (s Store[T]) IDs() ([]string, error) {
 	return ids, nil
 }
 
-// All returns all records, sorted by id. Records that go meanwhile are left out.
-func (s Store[T]) All() ([]*T, error) {
+// All returns all records, sorted by id. Records that go meanwhile are left out. damaged has an
+// error for each record that cannot be read.
+func (s Store[T]) All() (records []*T, damaged []error, err error) {
 	ids, err := s.IDs()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var records []*T
 	for _, id := range ids {
 		record, err := s.Read(id)
-		if errors.Is(err, os.ErrNotExist) {
-			continue
+		switch {
+		case errors.Is(err, os.ErrNotExist):
+		case err != nil:
+			damaged = append(damaged, err)
+		default:
+			records = append(records, record)
 		}
-		if err != nil {
-			return nil, err
-		}
-		records = append(records, record)
 	}
-	return records, nil
+	return records, damaged, nil
 }
 
 // RemoveUnfinished removes records that a crash has left unfinished.
