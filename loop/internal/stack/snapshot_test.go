@@ -503,3 +503,29 @@ func TestFirstWriteCopies(t *testing.T) {
 		})
 	}
 }
+
+// A server can be asked for the use of stores at any time, also while a device ends.
+func TestUsagesWhileClosing(t *testing.T) {
+	for range 20 {
+		dir := snapshotDir(t)
+		s, err := open(t, dir, "0 512 snapshot $A $B P 8", &Options{DirectIO: backing.SwitchOff})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if list := s.Usages(); len(list) != 1 {
+			t.Fatalf("usages %+v", list)
+		}
+		asking, asked := make(chan struct{}), make(chan struct{})
+		go func() { // until Close has closed the store
+			defer close(asked)
+			close(asking)
+			for len(s.Usages()) > 0 {
+			}
+		}()
+		<-asking
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+		<-asked
+	}
+}

@@ -121,16 +121,21 @@ func (s *Stack) keep(memory []byte) {
 	s.memory = append(s.memory, memory)
 }
 
+// closeStores closes the stores. Another goroutine may call Usages meanwhile, which must not
+// meet a closed store.
 func (s *Stack) closeStores() error {
+	s.mu.Lock()
+	stores := s.stores
+	s.stores, s.storeOf = nil, nil
+	s.mu.Unlock()
 	var errs []error
 	for _, memory := range s.memory {
 		errs = append(errs, unix.Munmap(memory))
 	}
 	s.memory = nil
-	for _, store := range s.stores {
+	for _, store := range stores {
 		errs = append(errs, store.Close())
 	}
-	s.stores = nil
 	return errors.Join(errs...)
 }
 
