@@ -52,10 +52,27 @@ func partition(t testing.TB, disk, start string) string {
 // mappedName is the name of the device of mappedDisk.
 const mappedName = "ublk-loop-test"
 
-// mappedDisk makes a device-mapper device from a table.
+// mappedStack makes a device-mapper device for each table of a text in the concise format, and
+// returns the last.
+func mappedStack(t testing.TB, text string) string {
+	t.Helper()
+	t.Setenv("DM_DISABLE_UDEV", "1") // dmsetup makes the names that the tables use
+	for _, table := range strings.Split(text, ";") {
+		name := strings.Split(table, ",")[0]
+		t.Cleanup(func() { run(t, "dmsetup", "remove", "--retry", name) })
+	}
+	run(t, "dmsetup", "create", "--concise", text)
+	last := text[strings.LastIndex(text, ";")+1:]
+	return waitForDisk(t, "/dev/mapper/"+strings.Split(last, ",")[0])
+}
+
+// mappedDisk makes a device-mapper device from a table, or from tables in the concise format.
 func mappedDisk(t testing.TB, table string) string {
 	t.Helper()
 	run(t, "modprobe", "dm_mod")
+	if strings.Contains(table, ";") {
+		return mappedStack(t, table)
+	}
 	create := exec.Command("dmsetup", "create", "--noudevsync", mappedName)
 	if strings.Contains(table, " verity ") {
 		run(t, "modprobe", "dm_verity")

@@ -50,6 +50,9 @@ func (q *Queue) ID() int { return int(q.id) }
 // Depth returns the number of tags, which is the largest number of requests at a time.
 func (q *Queue) Depth() int { return q.depth }
 
+// MaxIOBytes returns the size of the largest request.
+func (q *Queue) MaxIOBytes() int { return int(q.dev.info.MaxIOBytes) }
+
 // Mode returns where the bytes of the queue's requests live.
 func (q *Queue) Mode() BufferMode { return q.mode }
 

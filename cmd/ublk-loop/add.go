@@ -188,11 +188,11 @@ func (a *app) keepOncePrinted(pending daemon.Pending, j *daemon.Job) error {
 // job opens the files that the options name. The caller opens them, because a relative
 // path refers to its working directory.
 func (o *addOptions) job() (*daemon.Job, error) {
-	if o.hasTable {
-		return o.tableJob()
-	}
-	if o.verity.RootHash != "" {
+	switch {
+	case o.verity.RootHash != "":
 		return o.verityJob()
+	case o.hasTable:
+		return o.tableJob()
 	}
 	file, err := o.open()
 	if err != nil {

@@ -6,7 +6,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/ublk-loop/ublk-loop/internal/daemon"
 	"github.com/ublk-loop/ublk-loop/internal/report"
+	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/loop/cowfile"
 	"github.com/ublk-loop/ublk-loop/transfer"
 	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
@@ -74,7 +76,7 @@ func (o *addOptions) checkCow(cmd *cobra.Command, args []string) error {
 			return usage("--"+name, "not with --cow")
 		}
 	}
-	o.cow.Origin = args[0]
+	o.file, o.cow.Origin = args[0], args[0]
 	return nil
 }
 
@@ -85,4 +87,24 @@ func (o *addOptions) cowTable() (*transfer.Secret, error) {
 		return nil, err
 	}
 	return transfer.ReadSecret(strings.NewReader(text), table.MaxText)
+}
+
+// escaper makes a line a part of a text in the concise format.
+var escaper = strings.NewReplacer(`\`, `\\`, ",", `\,`, ";", `\;`)
+
+// addSnapshot puts a snapshot over the table of a job, which makes a device of a size in bytes.
+func (o *addOptions) addSnapshot(j *daemon.Job, size uint64) error {
+	o.cow.Over, o.cow.OverBytes = "/dev/mapper/base", size
+	line, err := cowfile.Table(o.cow)
+	if err != nil {
+		return err
+	}
+	store, err := loop.OpenPath(o.cow.Path)
+	if err != nil {
+		return err
+	}
+	j.Files = append(j.Files, store)
+	base := escaper.Replace(strings.TrimSpace(j.Config.Table))
+	j.Config.Table = "base,,,ro," + base + ";top,,,rw," + escaper.Replace(strings.TrimSpace(line))
+	return nil
 }

@@ -98,7 +98,7 @@ type verityOptions struct{ verityfile.Location }
 var verityFlags = []string{"hash-file", "hash-offset", "root-hash-signature"}
 
 func (o *verityOptions) addFlags(f *pflag.FlagSet) {
-	f.StringVar(&o.RootHash, "root-hash", "", "serve an image with a hash tree of dm-verity, read-only; the root hash is `HEX|FILE`,\nor beside the image (auto)")
+	f.StringVar(&o.RootHash, "root-hash", "", "serve an image with a hash tree of dm-verity, read-only unless --cow takes the changes;\nthe root hash is `HEX|FILE`, or beside the image (auto)")
 	f.StringVar(&o.Signature, "root-hash-signature", "", "attach only if `FILE`, or what is beside the image (auto), is a PKCS#7 signature\nof the root hash by a certificate in /etc/verity.d, /run/verity.d or\n/usr/lib/verity.d")
 	f.StringVar(&o.HashFile, "hash-file", "", "superblock and tree are in `FILE` (default: behind the data in the image)")
 	f.Var(optionalSizeFlag{&o.HashOffset}, "hash-offset", "offset of the superblock (default: the start of --hash-file, or the end of\nthe data)")
@@ -114,7 +114,7 @@ func (o *verityOptions) check(cmd *cobra.Command) error {
 		}
 		return nil
 	}
-	for _, name := range append([]string{"table", "cow"}, noTableFlags...) {
+	for _, name := range append([]string{"table"}, noTableFlags...) {
 		if cmd.Flags().Changed(name) {
 			return usage("--"+name, "not with --root-hash")
 		}
@@ -122,9 +122,10 @@ func (o *verityOptions) check(cmd *cobra.Command) error {
 	return nil
 }
 
-// verityJob opens an image and its tree. The device is that of a table with the target verity.
+// verityJob opens an image and its tree. The device is that of a table with the target verity, or
+// of a snapshot over it.
 func (o *addOptions) verityJob() (*daemon.Job, error) {
-	o.config.ReadOnly = true
+	o.config.ReadOnly = o.config.ReadOnly || o.cow.Path == ""
 	image, err := o.open()
 	if err != nil {
 		return nil, err
@@ -139,6 +140,12 @@ func (o *addOptions) verityJob() (*daemon.Job, error) {
 		return nil, report.Name(err, "attach", j.Name)
 	}
 	j.Files, j.Config.Table = device.Files, device.Table
+	if o.cow.Path != "" {
+		if err := o.addSnapshot(j, device.Bytes); err != nil {
+			j.Close()
+			return nil, report.Name(err, "attach", j.Name)
+		}
+	}
 	for _, file := range j.Files {
 		j.Warnings = append(j.Warnings, o.lockWarnings(file)...)
 	}

@@ -19,6 +19,8 @@ type Device struct {
 	Table string
 	// Files are the files of the table, in its order.
 	Files []*os.File
+	// Bytes is the size of the device.
+	Bytes uint64
 }
 
 // Open opens the tree of an image from loop.OpenPath, and returns how to serve both. It reads
@@ -136,7 +138,8 @@ func (d *Device) makeTable(hash *os.File, where *Location, root []byte) error {
 	case names[0] == names[1]: // the file was replaced between
 		names[1] = "hash"
 	}
-	d.Table = tableOf(tree, root, names)
+	p := tree.Params()
+	d.Table, d.Bytes = tableOf(tree, root, names), p.DataSize()
 	return nil
 }
 

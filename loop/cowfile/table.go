@@ -22,6 +22,10 @@ type TableOptions struct {
 	// Transient makes a snapshot whose changes end with its server. The store then only has
 	// space for data.
 	Transient bool
+	// Over is the table of a stack that is between Origin and the snapshot, as a line names it,
+	// and OverBytes is its size. If Over is empty, nothing is between.
+	Over      string
+	OverBytes uint64
 }
 
 // Table returns the table of a snapshot, as package table reads it. It makes the store if the
@@ -38,6 +42,9 @@ func Table(o TableOptions) (string, error) {
 	chunk, err := chunkOf(size)
 	if err != nil {
 		return "", err
+	}
+	if o.Over != "" {
+		origin, size = o.Over, o.OverBytes
 	}
 	store, _, err := sizeOf(o.Path)
 	if err != nil {

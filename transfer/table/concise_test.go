@@ -85,7 +85,6 @@ var stricterStacks = []struct {
 	{"a,,-1,,0 8 zero", ErrInvalid},
 	{"a,,1048576,,0 8 zero", ErrInvalid},
 	{"a,,,,#", ErrSyntax},
-	{"low,,1,,0 64 crypt aes-xts-plain64 $K 0 $A 0;top,,2,rw,0 64 snapshot $M:1 $B P 8", ErrUnsupported},
 	{"low,,1,,0 512 linear $B 0;top,,2,rw,0 64 snapshot $A $M:1 N 8", ErrUnsupported},
 	{"a,,,,0 8 zero;b,,,,0 8 zero", ErrInvalid},
 	{"base,,,ro,0 8 linear $A 0;top,,,rw,0 8 linear /dev/mapper/base 0", syscall.EROFS},

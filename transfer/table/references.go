@@ -118,11 +118,5 @@ func (s *Stack) checkReference(user, below int, target Target, a Area) error {
 	case s.Tables[below].ReadOnly && !s.Tables[user].ReadOnly && !a.ReadOnly:
 		return fmt.Errorf("read-only table below a writable one: %w", syscall.EROFS)
 	}
-	if err := checkStore(target, a.Device); err != nil {
-		return err
-	}
-	if _, ok := target.(*Snapshot); ok {
-		return s.checkOrigin(below, make(map[int]bool))
-	}
-	return nil
+	return checkStore(target, a.Device)
 }

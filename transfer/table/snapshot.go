@@ -170,26 +170,3 @@ func checkStore(target Target, device string) error {
 	}
 	return nil
 }
-
-// checkOrigin refuses an origin below which a layer changes the bytes: a store has bytes of
-// the snapshot, so that the layer would have to change some of a request's bytes only.
-func (s *Stack) checkOrigin(table int, seen map[int]bool) error {
-	if seen[table] {
-		return nil
-	}
-	seen[table] = true
-	for _, l := range s.Tables[table].Lines {
-		switch l.Target.(type) {
-		case *Crypt, *Verity:
-			return fmt.Errorf("%s in the origin of a snapshot: %w", l.Target.Type(), ErrUnsupported)
-		}
-		for _, a := range l.Target.Areas(l.Length) {
-			if below, ok := s.Table(a.Device); ok {
-				if err := s.checkOrigin(below, seen); err != nil {
-					return err
-				}
-			}
-		}
-	}
-	return nil
-}

@@ -45,7 +45,7 @@ func request(p *Plan, w *RangeWalk, offset, length uint64) {
 		walked += piece.Length
 	}
 	for level := range p.Levels() {
-		for walk := p.LayerWalk(level, offset, length); ; {
+		for walk := p.LayerWalk(level, offset, length, nil); ; {
 			run, ok := walk.Next()
 			if !ok {
 				break

@@ -70,8 +70,11 @@ func (b *builder) line(s *space, l *table.Line) error {
 		return b.layer(s, start, layer{target: t, below: b.branch(&t.Location)})
 	case *table.Verity:
 		l := layer{target: t, below: b.branch(&table.Location{Device: t.Data}), tree: b.branch(&table.Location{Device: t.Hash})}
-		if l.tree.space.checked {
+		switch {
+		case l.tree.space.checked:
 			return fmt.Errorf("a hash tree on a device with the target verity: %w", table.ErrUnsupported)
+		case l.tree.space.covered:
+			return fmt.Errorf("a hash tree on a snapshot of a device with the target crypt: %w", table.ErrUnsupported)
 		}
 		s.checked = true
 		return b.layer(s, start, l)
@@ -79,6 +82,8 @@ func (b *builder) line(s *space, l *table.Line) error {
 		origin := b.branch(&table.Location{Device: t.Origin})
 		b.plan.changes = append(b.plan.changes, changes{b.stores[0], origin, b.devices[t.Store], t.DiscardZeroes})
 		b.stores = b.stores[1:]
+		s.inherit(origin.space)
+		s.covered = s.covered || s.levels > 0
 		return b.append(s, extent{start, kindSnapshot, len(b.plan.changes) - 1, 0})
 	case *table.Zero:
 		b.plan.zeroes = true
@@ -90,10 +95,17 @@ func (b *builder) line(s *space, l *table.Line) error {
 	}
 }
 
+// inherit gives a space the layers of one below it.
+func (s *space) inherit(below *space) {
+	s.levels = max(s.levels, below.levels)
+	s.checked = s.checked || below.checked
+	s.covered = s.covered || below.covered
+}
+
 // layer appends a line that is a layer.
 func (b *builder) layer(s *space, start uint64, l layer) error {
+	s.inherit(l.below.space)
 	s.levels = max(s.levels, l.below.space.levels+1)
-	s.checked = s.checked || l.below.space.checked
 	b.plan.layers = append(b.plan.layers, l)
 	return b.append(s, extent{start, kindLayer, len(b.plan.layers) - 1, 0})
 }
@@ -107,8 +119,7 @@ func (b *builder) striped(s *space, start, length uint64, t *table.Striped) erro
 	for i := range t.Stripes {
 		branch := b.branch(&t.Stripes[i])
 		st.branches = append(st.branches, branch)
-		s.levels = max(s.levels, branch.space.levels)
-		s.checked = s.checked || branch.space.checked
+		s.inherit(branch.space)
 	}
 	b.size += len(st.branches)
 	b.plan.stripes = append(b.plan.stripes, st)
@@ -127,8 +138,7 @@ func (b *builder) branch(l *table.Location) branch {
 
 // copy appends what is below a range of a space.
 func (b *builder) copy(s *space, start, length uint64, below branch) error {
-	s.levels = max(s.levels, below.space.levels)
-	s.checked = s.checked || below.space.checked
+	s.inherit(below.space)
 	for length > 0 {
 		e, n := below.space.find(below.offset)
 		n = min(n, length)

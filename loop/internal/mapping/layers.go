@@ -19,13 +19,18 @@ type LayerWalk struct {
 	space        *space
 	start        uint64 // in the space
 	done, length uint64
-	ahead        Run // the next run, if its length is not 0
+	origins      []uint8 // of each sector, as in Piece.Origins
+	ahead        Run     // the next run, if its length is not 0
 }
 
 // LayerWalk returns the walk through a level of a range of the device, which is
 // not empty and lies within the device.
-func (p *Plan) LayerWalk(level int, offset, length uint64) LayerWalk {
-	return LayerWalk{plan: p, level: level, space: p.top, start: offset, length: length}
+//
+// origins says for each sector in how many snapshots the data is from the origin (Piece.Origins).
+// It is that of the walk that found the data, because the store can have got the chunk since.
+// Without it, no layer below a snapshot counts, as for writes.
+func (p *Plan) LayerWalk(level int, offset, length uint64, origins []uint8) LayerWalk {
+	return LayerWalk{plan: p, level: level, space: p.top, start: offset, length: length, origins: origins}
 }
 
 // Next returns the next run; ok is false behind the last. No two runs could be
@@ -56,15 +61,27 @@ func (r *Run) continuedBy(next *Run) bool {
 // step returns the run at the current position, if there is one, and goes on to
 // where it ends.
 func (w *LayerWalk) step() (Run, bool) {
-	run, found := w.plan.layerAt(w.space, w.level, w.start+w.done, w.length-w.done)
+	n, origins := w.length-w.done, uint8(0)
+	if w.origins != nil {
+		n, origins = alike(w.origins[w.done>>transfer.SectorShift:], n)
+	}
+	run, found := w.plan.layerAt(w.space, w.level, w.start+w.done, n, origins)
 	run.At = w.done
 	w.done += run.Length
 	return run, found
 }
 
-// layerAt goes down from an offset in a space to a level, with at most n bytes. Without
-// a layer at that level it returns only the length.
-func (p *Plan) layerAt(s *space, level int, offset, n uint64) (Run, bool) {
+// alike returns how many of n bytes have the same number of origins, and this number.
+func alike(origins []uint8, n uint64) (length uint64, number uint8) {
+	sectors := uint64(1)
+	for ; sectors<<transfer.SectorShift < n && origins[sectors] == origins[0]; sectors++ {
+	}
+	return min(n, sectors<<transfer.SectorShift), origins[0]
+}
+
+// layerAt goes down from an offset in a space to a level, with at most n bytes, and through
+// a number of snapshots into their origin. Without a layer at that level it returns only the length.
+func (p *Plan) layerAt(s *space, level int, offset, n uint64, origins uint8) (Run, bool) {
 	for {
 		e, left := s.find(offset)
 		n = min(n, left)
@@ -74,6 +91,8 @@ func (p *Plan) layerAt(s *space, level int, offset, n uint64) (Run, bool) {
 			return Run{Layer: e.index, Sector: in >> transfer.SectorShift, Length: n}, true
 		case e.kind == kindLayer:
 			level--
+		case e.kind == kindSnapshot && origins > 0:
+			origins--
 		case e.kind != kindStripes:
 			return Run{Length: n}, false
 		}

@@ -26,6 +26,7 @@ type space struct {
 	size    uint64
 	levels  int  // layers on the path with the most of them
 	checked bool // a layer of it is verity
+	covered bool // a snapshot of it has layers in its origin
 }
 
 // extent is a part of a space, up to the next extent.
@@ -74,6 +75,9 @@ func (p *Plan) Size() uint64 { return p.size }
 // Levels returns the number of layers above each other on the path with the most
 // of them. It is 0 if no layer changes any byte.
 func (p *Plan) Levels() int { return p.levels }
+
+// Covered reports whether a snapshot of the plan has layers in its origin.
+func (p *Plan) Covered() bool { return p.top.covered }
 
 // Layers returns the targets of the layers, each a *table.Crypt or *table.Verity, in the order
 // of Run.Layer, which is that of the text.

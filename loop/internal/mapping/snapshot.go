@@ -98,10 +98,5 @@ func (p *Plan) clear(index int, offset, n uint64) (piece Piece, ok bool, length 
 	return Piece{Kind: Clear, Device: c.device, Offset: slot.Chunk() << c.Layout.Shift(), Length: run}, true, run
 }
 
-// OriginWalk returns the walk for a read of a range of the origin of a snapshot.
-func (p *Plan) OriginWalk(index int, offset, length uint64) Walk {
-	return Walk{plan: p, from: p.changes[index].origin, start: offset, length: length}
-}
-
 // StoreDevice returns the number of the device that has the store of a snapshot.
 func (p *Plan) StoreDevice(index int) int { return p.changes[index].device }

@@ -20,12 +20,14 @@ type Piece struct {
 	Offset   uint64 // in the device, or in the snapshot
 	At       uint64 // in the request
 	Length   uint64
+	// Origins is the number of snapshots on the way whose origin has the piece.
+	Origins uint8
 }
 
 // continuedBy reports whether the next piece is one with this. At is not
 // compared: the pieces of a walk follow each other.
 func (p *Piece) continuedBy(next *Piece) bool {
-	if p.Kind != next.Kind || p.Device != next.Device || p.Kind == FirstWrite {
+	if p.Kind != next.Kind || p.Device != next.Device || p.Kind == FirstWrite || p.Origins != next.Origins {
 		return false
 	}
 	return p.Kind == Zero || p.Kind == Error || p.Offset+p.Length == next.Offset
@@ -83,7 +85,7 @@ func (w *Walk) step() Piece {
 
 // at goes down from an offset of a space to what is there, of at most n bytes.
 func (p *Plan) at(s *space, offset, n uint64, write bool) Piece {
-	for {
+	for origins := uint8(0); ; {
 		e, left := s.find(offset)
 		n = min(n, left)
 		in := offset - e.start + e.offset
@@ -93,24 +95,33 @@ func (p *Plan) at(s *space, offset, n uint64, write bool) Piece {
 		case kindSnapshot:
 			piece, ok := p.change(e.index, in, n, write)
 			if ok {
+				piece.Origins = origins
 				return piece
 			}
 			b := &p.changes[e.index].origin
 			n, s, offset = piece.Length, b.space, b.offset+in
+			origins++
 		default:
-			return e.piece(in, n)
+			piece := e.piece(in, n)
+			piece.Origins = origins
+			return piece
 		}
 	}
 }
 
-// below returns what is below a place in an extent of stripes or a layer: a space, the offset
+// below returns what is below a place in an extent of stripes, a layer or a snapshot: a space, the offset
 // in it, and how many of n bytes are there.
 func (p *Plan) below(e *extent, in, n uint64) (s *space, offset, there uint64) {
-	if e.kind == kindStripes {
+	var b *branch
+	switch e.kind {
+	case kindStripes:
 		b, offset, left := p.stripes[e.index].place(in)
 		return b.space, offset, min(n, left)
+	case kindSnapshot:
+		b = &p.changes[e.index].origin
+	default:
+		b = &p.layers[e.index].below
 	}
-	b := &p.layers[e.index].below
 	return b.space, b.offset + in, n
 }
 

@@ -127,7 +127,7 @@ func TestLayerWalk(t *testing.T) {
 		for level := range p.Levels() + 1 {
 			got := make([]layerSector, sectors)
 			var last Run
-			for w := p.LayerWalk(level, first*512, sectors*512); ; {
+			for w := p.LayerWalk(level, first*512, sectors*512, nil); ; {
 				run, ok := w.Next()
 				if !ok {
 					break

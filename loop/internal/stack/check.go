@@ -8,22 +8,29 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
-// checker carries out the layers of reads if one of them is verity. It belongs to one queue.
+// checker carries out the layers of reads if one of them is verity, or if a snapshot has layers
+// in its origin. It belongs to one queue.
+//
+// A check has a number: the tag of its read, or behind all tags the number of the first write
+// whose copy is checked.
 type checker struct {
 	*handler
 	verifiers []*verity.Verifier // by number of the layer; nil for crypt
-	checks    []check            // by tag
+	checks    []check            // by number
 	slots     [hashSlots]hashSlot
 	freeSlots int
-	needSlot  tagList // requests that wait for a slot
-	ready     tagList // requests that can go on
+	needSlot  list // checks that wait for a slot
+	ready     list // checks that can go on
 }
 
-// check is the state of a read whose data has arrived.
+// check is the state of a read, or of a copy for a first write, whose data has arrived.
 type check struct {
 	req   *ublk.Request
+	write *firstWrite // nil for a read
+	errno int32
 	level int
 	walk  mapping.LayerWalk
+	bytes []byte      // the data
 	run   mapping.Run // what is left of the current run; it is empty before the first
 	// path leads to the first block of the run, if started is set.
 	path    verity.Path
@@ -35,7 +42,7 @@ type check struct {
 	below   mapping.Below // where the operation reads
 	offset  uint64
 	memory  []byte
-	next    int // tag in a list
+	next    int // number in a list
 }
 
 // reading is what the operations of a check read.
@@ -47,12 +54,18 @@ const (
 	readingData            // a data block, again
 )
 
-// newChecker returns the checker of a queue, or nil if no layer is verity.
+// newChecker returns the checker of a queue, or nil if it needs none.
 func newChecker(h *handler, depth int) (*checker, error) {
-	if h.stack.verities == 0 {
+	covered := h.stack.plan.Covered()
+	if h.stack.verities == 0 && !covered {
 		return nil, nil
 	}
-	c := &checker{handler: h, checks: make([]check, depth), freeSlots: hashSlots, needSlot: noTags, ready: noTags}
+	c := &checker{handler: h, freeSlots: hashSlots, needSlot: emptyList, ready: emptyList}
+	n := depth
+	if covered {
+		n += len(h.writes)
+	}
+	c.checks = make([]check, n)
 	largest := uint32(0)
 	for _, l := range h.stack.layers {
 		var v *verity.Verifier
@@ -70,7 +83,7 @@ func newChecker(h *handler, depth int) (*checker, error) {
 		if err != nil {
 			return nil, err
 		}
-		c.slots[i] = hashSlot{layer: none, memory: memory, waiting: noTags}
+		c.slots[i] = hashSlot{layer: none, memory: memory, waiting: emptyList}
 	}
 	return c, nil
 }
@@ -79,12 +92,18 @@ func newChecker(h *handler, depth int) (*checker, error) {
 func (c *checker) begin(req *ublk.Request, r *request) {
 	r.stage = stageCheck
 	k := &c.checks[req.Tag()]
-	k.req, k.level, k.run.Length, k.reading = req, c.levels, 0, readingNothing
+	k.start(req, nil, req.Data(), c.levels)
 	c.advance(req.Tag())
 	c.goOn()
 }
 
-// goOn lets the requests go on that can. Each may make further ones ready. A request may find
+// start makes the state ready.
+func (k *check) start(req *ublk.Request, w *firstWrite, data []byte, levels int) {
+	k.req, k.write, k.bytes, k.errno = req, w, data, 0
+	k.level, k.run.Length, k.reading = levels, 0, readingNothing
+}
+
+// goOn lets the checks go on that can. Each may make further ones ready. A check may find
 // that it does not need the slot that it has waited for, so others get it then.
 func (c *checker) goOn() {
 	for {
@@ -99,24 +118,40 @@ func (c *checker) goOn() {
 	}
 }
 
-// advance goes on with a request until it waits or has ended.
-func (c *checker) advance(tag int) {
-	k, r := &c.checks[tag], &c.requests[tag]
+// advance goes on with a check until it waits or has ended.
+func (c *checker) advance(number int) {
+	k := &c.checks[number]
 	for {
 		switch {
-		case r.flying > 0:
+		case c.isReading(k):
 			return
 		case k.reading != readingNothing:
-			c.arrived(k, r)
-		case r.errno != 0, k.run.Length == 0 && !c.nextRun(k):
-			k.req.Worked()
-			k.req.CompleteErrno(r.errno)
+			c.arrived(k)
+		case k.errno != 0, k.run.Length == 0 && !c.nextRun(k):
+			c.end(k)
 			return
 		default:
-			if c.layer(k, r) {
+			if c.layer(k) {
 				return
 			}
 		}
+	}
+}
+
+// end answers a read, or goes on with a first write.
+func (c *checker) end(k *check) {
+	k.req.Worked()
+	if k.write == nil {
+		k.req.CompleteErrno(k.errno)
+		return
+	}
+	c.copyChecked(k)
+}
+
+// fail ends a check with an error.
+func (k *check) fail(errno int32) {
+	if k.errno == 0 {
+		k.errno = errno
 	}
 }
 
@@ -134,31 +169,35 @@ func (c *checker) nextRun(k *check) bool {
 			return false
 		}
 		k.level--
-		k.walk = c.stack.plan.LayerWalk(k.level, k.req.Offset(), k.req.Bytes())
+		if w := k.write; w != nil {
+			k.walk = c.originLayers(w, k.level)
+		} else {
+			k.walk = c.stack.plan.LayerWalk(k.level, k.req.Offset(), k.req.Bytes(), c.originsOf(k.req))
+		}
 	}
 }
 
-// layer goes on with a run. It reports whether the request waits.
-func (c *checker) layer(k *check, r *request) (waits bool) {
+// layer goes on with a run. It reports whether the check waits.
+func (c *checker) layer(k *check) (waits bool) {
 	l := &c.stack.layers[k.run.Layer]
 	if l.transfer != nil {
 		l.transfer.Decrypt(k.data(k.run.Length), k.run.Sector)
 		k.run.Length = 0
 		return false
 	}
-	for k.run.Length > 0 && r.errno == 0 && r.flying == 0 && k.reading == readingNothing {
-		if c.block(k, r, l.verity) {
+	for k.run.Length > 0 && k.errno == 0 && k.reading == readingNothing {
+		if c.block(k, l.verity) {
 			return true
 		}
 	}
 	return false
 }
 
-// data returns bytes of the request from the start of the run.
-func (k *check) data(n uint64) []byte { return k.req.Data()[k.run.At:][:n] }
+// data returns bytes from the start of the run.
+func (k *check) data(n uint64) []byte { return k.bytes[k.run.At:][:n] }
 
-// block checks the first block of a run. It reports whether the request waits.
-func (c *checker) block(k *check, r *request, l *verityLayer) (waits bool) {
+// block checks the first block of a run. It reports whether the check waits.
+func (c *checker) block(k *check, l *verityLayer) (waits bool) {
 	v, number := c.verifiers[k.run.Layer], k.run.Sector>>l.blockShift
 	if l.once != nil && l.once.has(number) {
 		k.pass(l)
@@ -170,7 +209,7 @@ func (c *checker) block(k *check, r *request, l *verityLayer) (waits bool) {
 		k.path, k.started, k.again = v.Start(number), true, false
 	}
 	if need, missing := v.Next(&k.path); missing {
-		return c.readHash(k, r, l, need)
+		return c.readHash(k, l, need)
 	}
 	data := k.data(uint64(l.params.DataBlockSize))
 	switch {
@@ -182,11 +221,11 @@ func (c *checker) block(k *check, r *request, l *verityLayer) (waits bool) {
 			l.once.add(number)
 		}
 		k.pass(l)
-	case !k.again && !l.data.Checked():
+	case !k.again && l.data.IsPlain():
 		k.again = true
-		c.fetch(k, r, readingData, l.data, k.run.Sector<<sectorShift, data)
+		c.fetch(k, readingData, l.data, k.run.Sector<<sectorShift, data)
 	case l.wrong(false, number):
-		r.fail(-int32(unix.EIO))
+		k.fail(-int32(unix.EIO))
 	default:
 		k.pass(l)
 	}

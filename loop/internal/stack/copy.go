@@ -34,8 +34,12 @@ type copying struct {
 	from, to   uint64       // the request's data
 	reads      mapping.Walk // the rest of a range of the origin
 	readFrom   uint64       // start of this range
+	readLength uint64       // its length
 	secondRead bool         // it is the range behind the data
 	joined     bool         // the buffer gets the request's data too, and is written at once
+	beginning  bool         // checkCopy has not returned yet
+	ended      bool         // the part has ended before that
+	flying     bool         // an operation of the check is in flight
 }
 
 // makeCopier makes the buffers.
@@ -129,6 +133,7 @@ func (h *handler) releaseBuffer(w *firstWrite) {
 const maxGap = 16 << 10
 
 // beginCopy begins to read what is before the data, and what is behind it if the data is short.
+// What is checked is one range.
 func (h *handler) beginCopy(r *request, w *firstWrite) bool {
 	w.step, w.secondRead = stepRead, true
 	switch {
@@ -136,7 +141,7 @@ func (h *handler) beginCopy(r *request, w *firstWrite) bool {
 		return h.read(r, w, w.to, w.chunk)
 	case w.to == w.chunk:
 		return h.read(r, w, 0, w.from)
-	case w.to-w.from <= maxGap:
+	case w.to-w.from <= maxGap, h.ofBuffers != nil:
 		return h.read(r, w, 0, w.chunk)
 	default:
 		w.secondRead = false
@@ -146,8 +151,8 @@ func (h *handler) beginCopy(r *request, w *firstWrite) bool {
 
 // read begins to read a range of the chunk.
 func (h *handler) read(r *request, w *firstWrite, from, to uint64) bool {
-	w.readFrom = from
-	w.reads = h.stack.plan.OriginWalk(w.piece.Snapshot, w.start+from, to-from)
+	w.readFrom, w.readLength = from, to-from
+	w.reads = h.stack.plan.Origin(w.piece.Snapshot).Walk(w.start+from, to-from)
 	return h.readOn(r, w)
 }
 
@@ -156,7 +161,12 @@ func (h *handler) readOn(r *request, w *firstWrite) bool {
 	for {
 		piece, ok := w.reads.Next()
 		at := w.readFrom + piece.At
+		if ok && h.ofBuffers != nil {
+			note(h.originsOfCopy(w), at, &piece)
+		}
 		switch {
+		case !ok && w.secondRead && h.ofBuffers != nil:
+			return h.checker.checkCopy(w)
 		case !ok && w.secondRead:
 			return h.writeCopy(r, w)
 		case !ok:
@@ -235,8 +245,12 @@ func (h *handler) sendCopy(w *firstWrite, file *backingFile, offset, at, length 
 // sendStep sends the operation of a step, or its rest.
 func (h *handler) sendStep(w *firstWrite) {
 	p := h.part(w.req, w.number)
-	if w.step == stepData {
+	switch w.step {
+	case stepData:
 		p.sendData(w.req, w.number)
+		return
+	case stepCheck:
+		h.checker.sendPart(h.checker.checkOf(w.req, w.number), w.number, p)
 		return
 	}
 	sqe := w.req.PartSQE(w.number)

@@ -63,6 +63,9 @@ func (h *handler) forward(req *ublk.Request, piece *mapping.Piece) {
 
 // startPiece starts the operation of a piece, if it needs one.
 func (h *handler) startPiece(req *ublk.Request, r *request, piece *mapping.Piece) {
+	if h.ofRequests != nil && req.Op == ublk.OpRead {
+		note(h.originsOf(req), piece.At, piece)
+	}
 	file, offset := &h.zeroes, uint64(0) // for a read of zeroes without a copy
 	switch {
 	case piece.Kind == mapping.Device:

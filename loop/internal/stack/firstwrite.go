@@ -10,7 +10,7 @@ import (
 //
 //	claim ──> wait (another first write, or a merge) ──> claim
 //	  ├─────> no first write any more: an ordinary part
-//	  └─────> data ──> read, head, tail (copyStep) ──> record ──> commit ──> end
+//	  └─────> data ──> read, check, head, tail (copyStep) ──> record ──> commit ──> end
 //
 // A write of a whole chunk copies nothing. In copy mode, and if the data is short, the data is
 // written with the copy.
@@ -30,6 +30,7 @@ const (
 	stepData                    // the request's data
 	stepBuffer                  // a free buffer
 	stepRead                    // data of the origin
+	stepCheck                   // hash blocks for this data
 	stepHead                    // its write before the request's data
 	stepTail                    // its write behind the request's data
 	stepRoom                    // room for a record
@@ -127,6 +128,9 @@ func (h *handler) dataOrFirstWriteDone(req *ublk.Request, r *request, p *part, n
 	case more:
 		req.Retried()
 		h.sendStep(w)
+		return false
+	case w.step == stepCheck:
+		h.checker.copyReadDone(w, errno)
 		return false
 	case errno != 0:
 		return h.writeFailed(r, w, errno)

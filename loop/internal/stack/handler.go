@@ -70,6 +70,7 @@ func (t *Target) NewHandler(q *ublk.Queue) (ublk.Handler, error) {
 	if err := h.makeCopier(q.Depth()); err != nil {
 		return nil, err
 	}
+	h.makeCovered(q)
 	if t.Stack.zeroes != nil {
 		var err error
 		if h.zeroes.File, err = q.RegisterFile(int(t.Stack.zeroes.Fd())); err != nil {
@@ -122,6 +123,7 @@ type handler struct {
 	requests []request     // by tag
 	parts    []part        // width for each tag
 	copier                 // of first writes
+	covered                // of what is read from origins of snapshots
 }
 
 var _ ublk.PartCompleter = (*handler)(nil)
@@ -219,7 +221,9 @@ func (h *handler) partEnded(req *ublk.Request, r *request, number int) {
 	case stageRange:
 		h.sendRanges(req, r)
 	case stageCheck:
-		h.checker.readEnded(req, r)
+		k := h.checker.checkOf(req, number)
+		k.fail(r.errno)
+		h.checker.readEnded(k)
 	default:
 		h.sync(req, r)
 	}

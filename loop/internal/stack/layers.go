@@ -100,7 +100,7 @@ func (s *Stack) KeyCheck(sector uint64) string {
 // encrypt transforms the data of a write, from the uppermost layer down.
 func (h *handler) encrypt(req *ublk.Request) {
 	for level := range h.levels {
-		for walk := h.stack.plan.LayerWalk(level, req.Offset(), req.Bytes()); ; {
+		for walk := h.stack.plan.LayerWalk(level, req.Offset(), req.Bytes(), nil); ; {
 			run, ok := walk.Next()
 			if !ok {
 				break
@@ -114,7 +114,7 @@ func (h *handler) encrypt(req *ublk.Request) {
 // decrypt transforms the data of a read, from the lowest layer up.
 func (h *handler) decrypt(req *ublk.Request) {
 	for level := h.levels - 1; level >= 0; level-- {
-		for walk := h.stack.plan.LayerWalk(level, req.Offset(), req.Bytes()); ; {
+		for walk := h.stack.plan.LayerWalk(level, req.Offset(), req.Bytes(), nil); ; {
 			run, ok := walk.Next()
 			if !ok {
 				break

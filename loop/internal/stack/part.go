@@ -59,7 +59,7 @@ func (h *handler) dataDone(req *ublk.Request, r *request, p *part, number int, r
 	}
 	req.Retried()
 	if r.stage == stageCheck {
-		h.checker.sendPart(req, number, p)
+		h.checker.sendPart(h.checker.checkOf(req, number), number, p)
 	} else {
 		p.sendData(req, number)
 	}
