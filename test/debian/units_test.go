@@ -1,0 +1,91 @@
+package debian
+
+import (
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// unitsWork starts the units and uses what they start. Their restrictions must not keep them from their work.
+const unitsWork = `
+set -e
+cd /test
+dpkg -i ublk-loop.deb ublk-loop-snapshotter.deb
+! lsmod | grep -q ublk_drv || rmmod ublk_drv
+
+# A unit of its own loads the driver, because the server cannot.
+systemctl start ublk-loop.socket ublk-loop.service
+systemctl is-active -q ublk-loop.service
+server=$(systemctl show -P MainPID ublk-loop.service)
+
+# The server finds files on mounts that are younger than itself.
+mkdir /run/later
+mount -t tmpfs none /run/later
+truncate -s 64M /run/later/file
+device=$(ublk-loop add /run/later/file)
+mke2fs -q $device
+mount $device /mnt
+dd if=/dev/urandom of=/mnt/file bs=1M count=8 status=none
+sync -f /mnt
+umount /mnt
+ublk-loop list
+truncate -s 128M /run/later/file
+ublk-loop resize $device
+systemctl reload ublk-loop.service
+e2fsck -fn $device
+systemctl kill -s KILL --kill-whom=main ublk-loop.service
+until [ "$(systemctl show -P MainPID ublk-loop.service)" != $server ] && systemctl is-active -q ublk-loop.service; do :; done
+e2fsck -fn $device
+ublk-loop del $device
+umount /run/later
+echo "served"
+
+# The snapshotter sees the mounts of the host, answers, and gets devices of the server.
+systemctl start ublk-loop-snapshotter.service
+pid=$(systemctl show -P MainPID ublk-loop-snapshotter.service)
+test "$(readlink /proc/$pid/ns/mnt)" = "$(readlink /proc/1/ns/mnt)"
+test -S /run/ublk-loop/snapshotter.sock
+systemctl stop ublk-loop-snapshotter.service
+echo "snapshotter"
+
+# The sweeper unmounts in the namespace of the host.
+name=$(printf '%016x-%s' 1 $(printf 'A%.0s' $(seq 26)))
+dir=/run/ublk-loop-oci/hooks/$name
+mkdir -p $dir/rootfs /etc/ublk-loop
+mount -t tmpfs none $dir/rootfs
+echo 'sweep_after = "1ms"' >/etc/ublk-loop/oci.toml
+systemctl start ublk-loop-sweep.service || { journalctl -u ublk-loop-sweep.service; exit 1; }
+! mountpoint -q $dir/rootfs
+test ! -e $dir
+echo "swept"
+
+for unit in ublk-loop ublk-loop-snapshotter ublk-loop-sweep; do
+	echo "$unit $(systemctl is-failed $unit.service)"
+	systemd-analyze security --no-pager $unit.service | grep Overall
+done
+`
+
+// exposure finds the figure of systemd-analyze for a unit.
+var exposure = regexp.MustCompile(`exposure level for (\S+)\.service: ([0-9.]+)`)
+
+// The units work with all their restrictions, and systemd-analyze calls none of them exposed.
+func TestLongDebianUnits(t *testing.T) {
+	m := newMachine(t, "trixie")
+	m.copy(one(t, packages(t)+"/ublk-loop_*.deb"), "/test/ublk-loop.deb")
+	m.copy(one(t, packages(t)+"/ublk-loop-snapshotter_*.deb"), "/test/ublk-loop-snapshotter.deb")
+	r := m.boot(unitsWork)
+	for _, want := range []string{"served\n", "snapshotter\n", "swept\n"} {
+		if !strings.Contains(r.out, want) {
+			t.Errorf("no %q in\n%s", want, r.out)
+		}
+	}
+	found := exposure.FindAllStringSubmatch(r.out, -1)
+	if len(found) != 3 {
+		t.Errorf("figures of %d units, want 3, in\n%s", len(found), r.out)
+	}
+	for _, f := range found {
+		if f[2] >= "4" {
+			t.Errorf("%s has an exposure of %s", f[1], f[2])
+		}
+	}
+}
