@@ -1,0 +1,86 @@
+package cow
+
+import (
+	"encoding/binary"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
+	"github.com/ublk-loop/ublk-loop/transfer/table"
+)
+
+// manyRecords makes the store of an origin with n changed chunks, which are spread over it.
+func manyRecords(t *testing.T, chunkSize uint32, origin, n uint64) *os.File {
+	t.Helper()
+	l, err := snapshot.NewLayout(chunkSize)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(filepath.Join(t.TempDir(), "store"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	if err := f.Truncate(l.Offset(l.DataChunk(n)) + 2*int64(chunkSize)); err != nil {
+		t.Fatal(err)
+	}
+	if err := snapshot.Format(f, l); err != nil {
+		t.Fatal(err)
+	}
+	area, each := make([]byte, chunkSize), uint64(l.Records())
+	for first := uint64(0); first < n; first += each {
+		clear(area)
+		for i := first; i < min(first+each, n); i++ {
+			b := area[(i-first)*16:]
+			binary.LittleEndian.PutUint64(b, i*(origin/uint64(chunkSize)/n))
+			binary.LittleEndian.PutUint64(b[8:], l.DataChunk(i))
+		}
+		if _, err := f.WriteAt(area, l.Offset(l.Area(first/each))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return f
+}
+
+// The index of 1 TiB in chunks of 64 KiB takes at most 70 MiB, and the processor loads a million
+// exceptions in at most 2 s.
+func TestLoadManyRecords(t *testing.T) {
+	const origin, n = 1 << 40, 1_000_000
+	file := manyRecords(t, 64<<10, origin, n)
+	before := processorTime(t)
+	s, err := Open(file, &Options{Format: table.Persistent, OriginSize: origin, Block: 512})
+	if err != nil {
+		t.Fatal(err)
+	}
+	took := processorTime(t) - before
+	defer func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	if got := s.Left(); got != n {
+		t.Errorf("%d exceptions, want %d", got, n)
+	}
+	t.Logf("%d exceptions in %v, index of %.1f MiB", n, took, float64(len(s.index))/(1<<20))
+	if len(s.index) > 70<<20 {
+		t.Errorf("the index has %d bytes", len(s.index))
+	}
+	if took > 2*time.Second {
+		t.Errorf("loaded in %v", took)
+	}
+}
+
+// processorTime returns the time of the processor that the process has used. Other programs on
+// the machine do not change it.
+func processorTime(t *testing.T) time.Duration {
+	t.Helper()
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
