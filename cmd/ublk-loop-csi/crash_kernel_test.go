@@ -25,7 +25,8 @@ const (
 	published
 )
 
-// copyName is the name of the only volume that is a copy of a snapshot.
+// copyName is the name of the only volume that is a copy of a snapshot. It is also that of its
+// directories, which dropCopies has to find.
 const copyName = "copy"
 
 // subject is a volume under random calls. The state is what the driver has answered, and
@@ -155,7 +156,7 @@ func (s *subject) compare(ctx context.Context, snapshot string) error {
 	if err != nil {
 		return err
 	}
-	c := &subject{volume: &volume{b: s.b, id: made.GetVolume().GetVolumeId(), name: s.name + "-copy", access: s.access}}
+	c := &subject{volume: &volume{b: s.b, id: made.GetVolume().GetVolumeId(), name: copyName, access: s.access}}
 	for _, call := range []func() error{
 		c.tryStage, func() error { return c.tryPublish("a", false, c.access) },
 		func() error { s.b.has(c.file(), content(s.seed, mib)); return nil },
