@@ -15,7 +15,7 @@ type NewStore struct {
 	// File is the open store. If it is nil, the server looks the path up in its root directory.
 	File *os.File
 	// Directory is the open directory of a File that has no name yet (O_TMPFILE in open(2)). The
-	// server gives the file its name when nothing can refuse the fork any more.
+	// server gives the file its name as its last step before the switch.
 	Directory *os.File
 }
 
