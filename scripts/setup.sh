@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # setup.sh [COMMAND...]   install what the VM and the tests need, and packages of the given commands' names
 #
-# It installs packages as root on Debian and Ubuntu. On other systems it lists the missing packages in one line. If
-# nothing is missing it takes a few milliseconds, so every script can call it.
+# It installs packages as root on Debian and Ubuntu. On other systems it lists the missing packages in one line. As root it
+# also raises vm.max_map_count until the next boot. If nothing is missing it takes a few milliseconds, so every script can
+# call it.
 set -euo pipefail
 
 # Required commands, and the packages that contain them.
@@ -65,8 +66,18 @@ install_packages() {
 	apt-get update -q && apt-get install -q -y --no-install-recommends -o DPkg::Lock::Timeout=300 "$@"
 }
 
+# A user-mode kernel maps almost each page of a guest's process by itself. If the host allows no further mapping, the process
+# hangs. The number is the one that systemd sets since version 256 (sysctl.d/10-map-count.conf).
+allow_mappings() {
+	local limit=/proc/sys/vm/max_map_count wanted=1048576
+	(($(<"$limit") < wanted)) && [[ $EUID -eq 0 && -w $limit ]] || return 0
+	echo "setup.sh: setting vm.max_map_count to $wanted" >&2
+	echo "$wanted" >"$limit"
+}
+
 main() {
 	PATH=$PATH:/usr/sbin:/sbin
+	allow_mappings
 	local missing=()
 	mapfile -t missing < <(missing_packages "$@" | sort -u)
 	((${#missing[@]})) || return 0

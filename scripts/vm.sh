@@ -162,6 +162,14 @@ explain() {
 	[[ -s $work/console || ! -s $work/machine ]] || what="did not start: $(tail -n 1 "$work/machine")"
 	tail -n 80 "$work/console" >&2 2>/dev/null || true
 	echo "vm.sh: error: kernel $kernel_name $what" >&2
+	! is_uml || [[ $machine_status != 124 && $machine_status != 137 ]] || explain_mappings
+}
+
+# A guest's process hangs when it needs one more mapping than the host allows.
+explain_mappings() {
+	local limit
+	limit=$(</proc/sys/vm/max_map_count)
+	((limit >= 1048576)) || echo "vm.sh: a guest's process with $limit pages can hang: vm.max_map_count should be 1048576" >&2
 }
 
 keep_console() {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -152,5 +153,25 @@ func TestSplit(t *testing.T) {
 		if n != 1 {
 			t.Errorf("%s is in %d groups", name, n)
 		}
+	}
+}
+
+// A process with the race detector has few tests, however short they are.
+func TestSplitRace(t *testing.T) {
+	bed, loop := newBed(umlKernel).withRace(), &pkg{Dir: "loop"}
+	var placements []placement
+	for i := range 3*raceTests + 1 {
+		placements = append(placements, placement{declared{loop, fmt.Sprint(i), needs{}}, bed})
+	}
+	tests := 0
+	groups := split(placements, func(p placement) float64 { return 0.01 * float64(len(p.name)) }, 2)
+	for _, g := range groups {
+		if len(g.tests) > raceTests {
+			t.Errorf("%d tests in a group, more than %d", len(g.tests), raceTests)
+		}
+		tests += len(g.tests)
+	}
+	if tests != len(placements) {
+		t.Errorf("%d of %d tests are in groups", tests, len(placements))
 	}
 }

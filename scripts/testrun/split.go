@@ -23,6 +23,12 @@ func (g group) expected() time.Duration {
 // one machine take at least this many times as long as its start.
 const worthStarting = 12
 
+// raceTests is the largest number of tests of one process with the race detector in user-mode
+// Linux. The detector keeps the pages of a process until its end, and the host maps almost each
+// page of a guest by itself. A process that has as many mappings as the host allows hangs
+// (vm.max_map_count, 65530 by default).
+const raceTests = 8
+
 // split makes groups of the placements so that no group takes much longer than the others
 // that run at the same time. slots is how many groups do.
 func split(placements []placement, expect func(placement) float64, slots int) []group {
@@ -59,20 +65,29 @@ func pack(bed *bed, tests []placement, expect func(placement) float64, longest f
 	for _, p := range tests {
 		sum += expect(p)
 	}
-	groups := make([]group, max(1, int(math.Ceil(sum/longest))))
+	most := len(tests)
+	if bed.race {
+		most = raceTests
+	}
+	groups := make([]group, max(1, int(math.Ceil(sum/longest)), (len(tests)+most-1)/most))
 	sorted := slices.Clone(tests)
 	slices.SortStableFunc(sorted, func(a, b placement) int { return cmp.Compare(expect(b), expect(a)) })
 	for _, p := range sorted {
-		least := 0
-		for i := range groups {
-			if groups[i].seconds < groups[least].seconds {
-				least = i
-			}
-		}
-		g := &groups[least]
+		g := shortest(groups, most)
 		g.bed = bed
 		g.tests = append(g.tests, p.declared)
 		g.seconds += expect(p)
 	}
 	return slices.DeleteFunc(groups, func(g group) bool { return len(g.tests) == 0 })
+}
+
+// shortest returns the group with the least time among those with fewer than most tests.
+func shortest(groups []group, most int) *group {
+	var found *group
+	for i := range groups {
+		if g := &groups[i]; len(g.tests) < most && (found == nil || g.seconds < found.seconds) {
+			found = g
+		}
+	}
+	return found
 }
