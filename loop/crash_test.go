@@ -62,6 +62,9 @@ func serveUntilStopped(attach func(*ublk.Control) (*Device, error)) error {
 		return err
 	}
 	fmt.Println("device", dev.ID())
+	if os.Getenv(mergeEnv) != "" {
+		return errors.Join(mergeAndSay(dev), dev.Close())
+	}
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, unix.SIGTERM)
 	select {

@@ -61,8 +61,16 @@ func readLog(t *testing.T, disk string) (entries []logged) {
 
 // prefixModel is what was written to a device.
 type prefixModel struct {
-	versions [prefixSectors][]int // numbers of the events that have written a sector
-	durable  [][prefixSectors]int // for each event, the versions that are durable afterwards
+	versions [][]int      // numbers of the events that have written a sector
+	durable  [][]int      // for each event, the versions that are durable afterwards
+	last     []int        // the last version of each sector
+	unsaved  map[int]bool // chunks that were written since the last flush
+	mark     func(n int)  // called when event n has made something durable
+}
+
+// newPrefixModel returns the model of a device with some sectors, whose versions are 0.
+func newPrefixModel(sectors int, mark func(event int)) *prefixModel {
+	return &prefixModel{versions: make([][]int, sectors), last: make([]int, sectors), unsaved: make(map[int]bool), mark: mark}
 }
 
 // stamp fills sectors with their numbers and a version.
@@ -84,54 +92,84 @@ func chunksOf(at, n int, f func(chunk int) bool) bool {
 	return true
 }
 
-// write writes to a device, with flushes and FUA writes, and marks in the log what is durable.
-//
-// A FUA write is in the log at once, an earlier write only with the next flush. Replayed in this
-// order, the earlier one would win. Therefore FUA writes leave out chunks that are not flushed.
+// write writes to a device, with flushes and FUA writes, and says what is durable.
 func (m *prefixModel) write(t *testing.T, f *os.File, events int) {
 	t.Helper()
 	mem := alignedMemory(t, 64<<10)
-	var now, last [prefixSectors]int
-	var dirty [prefixSectors / 8]bool
-	for event := 1; event <= events; event++ {
-		kind := rand.IntN(8)
-		if kind == 0 {
-			if err := f.Sync(); err != nil {
-				t.Fatal(err)
-			}
-			now, dirty = last, [prefixSectors / 8]bool{}
-		} else {
-			n := 1 + rand.IntN(1<<rand.IntN(7))
-			at := rand.IntN(prefixSectors - n)
-			flags := 0
-			if kind == 1 && chunksOf(at, n, func(chunk int) bool { return !dirty[chunk] }) {
-				flags = unix.RWF_DSYNC
-			} else {
-				kind = 2
-				chunksOf(at, n, func(chunk int) bool { dirty[chunk] = true; return true })
-			}
-			if _, err := unix.Pwritev2(int(f.Fd()), [][]byte{stamp(mem[:n*512], at, event)}, int64(at)*512, flags); err != nil {
-				t.Fatal(err)
-			}
-			for s := at; s < at+n; s++ {
-				m.versions[s] = append(m.versions[s], event)
-				if last[s] = event; kind == 1 {
-					now[s] = event
-				}
-			}
-		}
-		m.durable = append(m.durable, now)
-		if kind < 2 {
-			run(t, "dmsetup", "message", logName, "0", "mark", fmt.Sprint(event))
+	for range events {
+		if err := m.event(f, mem); err != nil {
+			t.Fatal(err)
 		}
 	}
+}
+
+// event is a flush or a write at random.
+//
+// In the log of dm-log-writes, a FUA write is there at once, an earlier write only with the next
+// flush. Replayed in this order, the earlier one would win. Therefore FUA writes leave out chunks
+// that are not flushed.
+func (m *prefixModel) event(f *os.File, mem []byte) error {
+	if rand.IntN(8) == 0 {
+		return m.flush(f)
+	}
+	n := 1 + rand.IntN(1<<rand.IntN(7))
+	at := rand.IntN(len(m.last) - n)
+	fua := rand.IntN(7) == 0 && chunksOf(at, n, func(chunk int) bool { return !m.unsaved[chunk] })
+	return m.writeAt(f, mem[:n*512], at, fua)
+}
+
+// writeAt writes to sectors.
+func (m *prefixModel) writeAt(f *os.File, mem []byte, at int, fua bool) error {
+	event, flags := m.begin(), 0
+	if fua {
+		flags = unix.RWF_DSYNC
+	} else {
+		chunksOf(at, len(mem)/512, func(chunk int) bool { m.unsaved[chunk] = true; return true })
+	}
+	for s := at; s < at+len(mem)/512; s++ {
+		m.versions[s] = append(m.versions[s], event)
+	}
+	if _, err := unix.Pwritev2(int(f.Fd()), [][]byte{stamp(mem, at, event)}, int64(at)*512, flags); err != nil {
+		return err
+	}
+	for s := at; s < at+len(mem)/512; s++ {
+		if m.last[s] = event; fua {
+			m.durable[event-1][s] = event
+		}
+	}
+	if fua {
+		m.mark(event)
+	}
+	return nil
+}
+
+// flush flushes the device.
+func (m *prefixModel) flush(f *os.File) error {
+	event := m.begin()
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	copy(m.durable[event-1], m.last)
+	clear(m.unsaved)
+	m.mark(event)
+	return nil
+}
+
+// begin returns the number of the next event, after which the same is durable as before.
+func (m *prefixModel) begin() int {
+	now := make([]int, len(m.last))
+	if n := len(m.durable); n > 0 {
+		copy(now, m.durable[n-1])
+	}
+	m.durable = append(m.durable, now)
+	return len(m.durable)
 }
 
 // check checks what a snapshot shows after a power cut. event is the last one that had ended, or 0.
 func (m *prefixModel) check(t *testing.T, content []byte, event int) {
 	t.Helper()
 	want := make([]byte, 512)
-	for s := range prefixSectors {
+	for s := range m.last {
 		got := content[s*512:][:512]
 		version := int(binary.LittleEndian.Uint64(got[8:]))
 		least := 0
@@ -169,7 +207,7 @@ func snapshotPrefixes(t *testing.T, ctl *ublk.Control, cfg Config) {
 		t.Fatal(err)
 	}
 	image := readDisk(t, openFile(t, store, os.O_RDONLY|unix.O_DIRECT))
-	var model prefixModel
+	model := newPrefixModel(prefixSectors, func(event int) { run(t, "dmsetup", "message", logName, "0", "mark", fmt.Sprint(event)) })
 	t.Run("write", func(t *testing.T) {
 		run(t, "dmsetup", "create", "--noudevsync", logName, "--table", fmt.Sprintf("0 8192 log-writes %s %s", store, log))
 		t.Cleanup(func() { run(t, "dmsetup", "remove", "--retry", "--noudevsync", logName) })
@@ -186,7 +224,7 @@ func snapshotPrefixes(t *testing.T, ctl *ublk.Control, cfg Config) {
 		if !ends {
 			continue
 		}
-		t.Run(fmt.Sprint("prefix ", i), func(t *testing.T) { checkPrefix(t, ctl, &model, image, origin, event) })
+		t.Run(fmt.Sprint("prefix ", i), func(t *testing.T) { checkPrefix(t, ctl, model, image, origin, event) })
 	}
 }
 
