@@ -31,10 +31,10 @@ func (a *arenas) add(n int) ([]byte, error) {
 	return mem, nil
 }
 
-// free gives the pages back.
+// free gives the pages back, also where the server has locked its memory (Linux 5.18).
 func (a *arenas) free() error {
 	for _, mem := range a.all {
-		if err := unix.Madvise(mem, unix.MADV_DONTNEED); err != nil {
+		if err := unix.Madvise(mem, unix.MADV_DONTNEED_LOCKED); err != nil {
 			return fmt.Errorf("free %d bytes: %w", len(mem), err)
 		}
 	}
