@@ -65,3 +65,43 @@ func TestKernelSnapshotterImage(t *testing.T) {
 	}
 	b.devicesAre(2)
 }
+
+// The blocks of an image are checked against the root hash of a label.
+func TestKernelSnapshotterVerity(t *testing.T) {
+	ctx := context.Background()
+	b := newBed(t, ublktest.Own)
+	settings := b.settings()
+	settings.VerityImages = []string{b.images}
+	s, err := snapshotter.New(ctx, snapshotter.Options{Root: filepath.Join(b.dir, "own"), Size: 16 << 20, Settings: settings})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	image := filepath.Join(b.images, "image")
+	b.tool("truncate", "-s", "16M", image)
+	b.tool("mke2fs", "-q", "-t", "ext4", "-b", "4096", image)
+	root := ""
+	for line := range strings.Lines(b.tool("veritysetup", "format", image, image, "--hash-offset=16777216", "--data-blocks=4096")) {
+		if value, found := strings.CutPrefix(line, "Root hash:"); found {
+			root = strings.TrimSpace(value)
+		}
+	}
+	with := func(root string) snapshots.Opt {
+		return snapshots.WithLabels(map[string]string{snapshotter.ImageLabel: image, "containerd.io/snapshot/ublk-loop.verity.roothash": root})
+	}
+	for _, wrong := range []string{"none", strings.Repeat("0", 64)} {
+		if _, err := s.Prepare(ctx, "wrong", "", with(wrong)); !errdefs.IsInvalidArgument(err) {
+			t.Errorf("root hash %s: %v", wrong, err)
+		}
+	}
+	b.devicesAre(0)
+	dir := b.mounted(s.Prepare(ctx, "good", "", with(root)))
+	if _, err := os.Stat(filepath.Join(dir, "lost+found")); err != nil {
+		t.Error(err)
+	}
+	b.tool("umount", dir)
+	if err := s.Remove(ctx, "good"); err != nil {
+		t.Error(err)
+	}
+	b.devicesAre(0)
+}

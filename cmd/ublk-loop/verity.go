@@ -8,10 +8,12 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/internal/daemon"
 	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/internal/verityfile"
+	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/transfer/verity"
 )
 
@@ -122,6 +124,14 @@ func (o *verityOptions) check(cmd *cobra.Command) error {
 	return nil
 }
 
+// openBeside is a verityfile.Opener for paths of the user.
+func openBeside(path string, flags int) (*os.File, error) {
+	if flags&unix.O_DIRECTORY != 0 {
+		return os.OpenFile(path, unix.O_PATH|flags, 0)
+	}
+	return loop.OpenPath(path)
+}
+
 // verityJob opens an image and its tree. The device is that of a table with the target verity, or
 // of a snapshot over it.
 func (o *addOptions) verityJob() (*daemon.Job, error) {
@@ -134,6 +144,7 @@ func (o *addOptions) verityJob() (*daemon.Job, error) {
 		Name: image.Name(), JSON: o.json, Standalone: o.standalone, Autoclear: o.autoclear, Foreground: o.foreground, Root: o.root,
 		NotifySocket: os.Getenv("NOTIFY_SOCKET"), Config: o.config, Files: []*os.File{image},
 	}
+	o.verity.Opener = openBeside
 	device, err := verityfile.Open(image, &o.verity.Location)
 	if err != nil {
 		j.Close()

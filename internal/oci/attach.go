@@ -83,18 +83,12 @@ func (m *Maker) acquire(ctx context.Context, image *os.File, r *rootfs) (*client
 
 // request asks the server for a device of the image once.
 func (m *Maker) request(ctx context.Context, c *client.Client, image *os.File, r *rootfs) (*client.Held, error) {
-	if r.cow.kind != "" {
-		return m.requestCow(ctx, c, image, r)
-	}
-	key, err := m.Settings.OpenKey(r.encryption, m.Requester)
+	request, err := m.Settings.Request(image, &r.disk, m.Requester)
 	if err != nil {
 		return nil, err
 	}
-	if key != nil {
-		defer func() { _ = key.Close() }()
-	}
-	config := client.Config{ReadOnly: r.options.readOnly, Transfer: r.encryption.Transfer()}
-	return c.Attach(ctx, client.AddRequest{File: image.Name(), Config: config}, client.Files{File: image, Key: key})
+	defer request.Close()
+	return c.Attach(ctx, request.Add, request.Files)
 }
 
 // probe detects the file system of a device, and compares it with the requested type.

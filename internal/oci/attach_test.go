@@ -11,6 +11,7 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/internal/control/controltest"
+	"github.com/ublk-loop/ublk-loop/internal/oci/below"
 	"github.com/ublk-loop/ublk-loop/loop"
 )
 
@@ -22,7 +23,7 @@ func TestAttach(t *testing.T) {
 		if err := os.WriteFile(path, append([]byte(content), make([]byte, probeSize)...), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		image, err := openImage([]string{dir}, path)
+		image, err := below.OpenRegular([]string{dir}, path)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -57,7 +58,7 @@ func TestAttachInUse(t *testing.T) {
 	if err := os.WriteFile(path, append([]byte("hsqs"), make([]byte, probeSize)...), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	image, err := openImage([]string{dir}, path)
+	image, err := below.OpenRegular([]string{dir}, path)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,14 +1,13 @@
 package oci
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/internal/oci/below"
 )
 
 // cow says where the changes of a container's device go, whose image stays as it is. Any
@@ -35,14 +34,14 @@ func (r *rootfs) parseCow(value string) error {
 		return nil
 	}
 	kind, rest, hasRest := strings.Cut(value, ":")
-	r.cow = cow{kind: kind}
+	r.disk.cow = cow{kind: kind}
 	var err error
 	switch {
 	case kind == cowTransient && !hasRest:
 	case kind == cowTransient:
-		r.cow.size, err = parseBytes(rest)
+		r.disk.cow.size, err = parseBytes(rest)
 	case kind == cowFile:
-		r.cow.path, err = rest, checkPath(rest)
+		r.disk.cow.path, err = rest, checkPath(rest)
 	default:
 		err = fmt.Errorf("not one of none, transient, transient:SIZE, file:PATH: %w", unix.EINVAL)
 	}
@@ -50,40 +49,20 @@ func (r *rootfs) parseCow(value string) error {
 	case err != nil:
 	case r.options.readOnly:
 		err = fmt.Errorf("without the option rw, there are no changes: %w", unix.EINVAL)
-	case r.encryption.kind != "":
+	case r.disk.Encryption.kind != "":
 		err = fmt.Errorf("not with an encrypted image: %w", unix.EINVAL)
 	}
 	return err
 }
 
 // writesImage reports whether the container changes the image itself.
-func (r *rootfs) writesImage() bool { return !r.options.readOnly && r.cow.kind == "" }
-
-// requestCow asks the server once for a device of an image with a store for its changes.
-func (m *Maker) requestCow(ctx context.Context, c *client.Client, image *os.File, r *rootfs) (*client.Held, error) {
-	info, err := image.Stat()
-	if err != nil {
-		return nil, err
-	}
-	store, err := m.Settings.openStore(r.cow, info.Size())
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = store.Close() }()
-	format, config := "P", client.Config{}
-	if r.cow.kind == cowTransient {
-		// Its index is only in the server's memory.
-		format, config.OnCrash = "N", "fail"
-	}
-	table := fmt.Sprintf("0 %d snapshot image store %s %d\n", info.Size()/tableSector, format, cowChunk/tableSector)
-	return c.Attach(ctx, client.AddRequest{Table: table, Config: config}, client.Files{Table: []*os.File{image, store}})
-}
+func (r *rootfs) writesImage() bool { return !r.options.readOnly && r.disk.cow.kind == "" }
 
 // openStore opens a store with O_PATH (open(2)). A transient one is a new file without a
 // name, which ends with its device.
 func (s *Settings) openStore(c cow, imageSize int64) (*os.File, error) {
 	if c.kind == cowFile {
-		f, err := openImage(s.AllowedStores, c.path)
+		f, err := below.OpenRegular(s.AllowedStores, c.path)
 		if err != nil {
 			return nil, fmt.Errorf("store: %w", err)
 		}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/internal/keyring"
+	"github.com/ublk-loop/ublk-loop/internal/oci/below"
 	"github.com/ublk-loop/ublk-loop/transfer"
 )
 
@@ -48,7 +49,7 @@ func ParseEncryption(value string) (Encryption, error) {
 
 func (r *rootfs) parseEncryption(value string) error {
 	var err error
-	r.encryption, err = ParseEncryption(value)
+	r.disk.Encryption, err = ParseEncryption(value)
 	return err
 }
 
@@ -80,7 +81,7 @@ func (s *Settings) OpenKey(e Encryption, who Requester) (*os.File, error) {
 }
 
 func (s *Settings) openKeyFile(path string, who Requester) (*os.File, error) {
-	named, err := openInAll(s.lists(who, allowedKeyFiles), path)
+	named, err := openInAll(s.lists(who, allowedKeyFiles), path, below.OpenRegular)
 	if err != nil {
 		return nil, err
 	}

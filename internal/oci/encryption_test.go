@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/oci/below"
 )
 
 func TestParseEncryption(t *testing.T) {
@@ -54,8 +56,8 @@ func TestOpenKeyFile(t *testing.T) {
 		want          error
 	}{
 		{"keys/a", "runc", nil},
-		{"keys/a", "runc-b", errNotAllowed},
-		{"others/b", "runc", errNotAllowed},
+		{"keys/a", "runc-b", below.ErrNotAllowed},
+		{"others/b", "runc", below.ErrNotAllowed},
 		{"others/b", "runc-b", nil},
 		{"keys/group", "runc", unix.EACCES},
 		{"keys/all", "runc", unix.EACCES},

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/oci/below"
 )
 
 // A configuration that asks for no image passes unchanged. An invalid configuration and a
@@ -23,7 +25,7 @@ func TestPrecreate(t *testing.T) {
 	}{
 		{`{ "a":1}  `, `{ "a":1}  `, nil},
 		{plainConfig, plainConfig, nil},
-		{image, "", func(err error) bool { return errors.Is(err, errNotAllowed) }},
+		{image, "", func(err error) bool { return errors.Is(err, below.ErrNotAllowed) }},
 		{joins, "", func(err error) bool { return errors.Is(err, unix.EOPNOTSUPP) }},
 		{`{`, "", func(err error) bool { return err != nil }},
 		{`{"annotations":3}`, "", func(err error) bool { return err != nil }},

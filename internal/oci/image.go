@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/oci/below"
 )
 
 // OpenImage opens an image below one of the directories that the requester may use, with
@@ -22,7 +24,7 @@ func (s *Settings) openImage(path string, writes bool, who Requester) (*os.File,
 	if writes && !s.mayWrite(path, who) {
 		return nil, fmt.Errorf("%s: option rw: not below a directory of writable_images: %w", path, unix.EPERM)
 	}
-	return openInAll(s.lists(who, allowedImages), path)
+	return openInAll(s.lists(who, allowedImages), path, below.OpenRegular)
 }
 
 // MountOptions are the options for a mount that another program, containerd, makes.

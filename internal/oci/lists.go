@@ -22,6 +22,10 @@ type Lists struct {
 	// descriptions of keys in the keyrings, that encrypted images may have.
 	AllowedKeyFiles    []string `toml:"allowed_key_files"`
 	AllowedKeyringKeys []string `toml:"allowed_keyring_keys"`
+	// VerityImages lists the directories of images that must be checked with verity, and
+	// SignedImages those of images whose root hash must also have a signature.
+	VerityImages []string `toml:"verity_images"`
+	SignedImages []string `toml:"signed_images"`
 }
 
 // These handlers are not named for a runtime.
@@ -68,9 +72,11 @@ func allowedImages(l Lists) []string   { return l.AllowedImages }
 func writableImages(l Lists) []string  { return l.WritableImages }
 func allowedKeyFiles(l Lists) []string { return l.AllowedKeyFiles }
 func allowedKeys(l Lists) []string     { return l.AllowedKeyringKeys }
+func verityImages(l Lists) []string    { return l.VerityImages }
+func signedImages(l Lists) []string    { return l.SignedImages }
 
 // mayWrite reports whether the settings allow writes to the image at a path. The path
-// alone decides, because openAllowed follows no link.
+// alone decides, because below.OpenPath follows no link.
 func (s *Settings) mayWrite(path string, who Requester) bool {
 	for _, list := range s.lists(who, writableImages) {
 		if !slices.ContainsFunc(list, func(dir string) bool { return isBelow(dir, path) }) {
@@ -80,11 +86,11 @@ func (s *Settings) mayWrite(path string, who Requester) bool {
 	return true
 }
 
-// openInAll opens an image that must be in each of the lists.
-func openInAll(lists [][]string, path string) (*os.File, error) {
+// openInAll opens a file that must be in each of the lists.
+func openInAll(lists [][]string, path string, open func(dirs []string, path string) (*os.File, error)) (*os.File, error) {
 	var image *os.File
 	for _, list := range lists {
-		f, err := openImage(list, path)
+		f, err := open(list, path)
 		if image != nil {
 			_ = image.Close()
 		}
@@ -123,6 +129,7 @@ func (s *Settings) validateLists() error {
 func (l *Lists) validate() error {
 	for key, dirs := range map[string][]string{
 		"allowed_images": l.AllowedImages, "writable_images": l.WritableImages, "allowed_key_files": l.AllowedKeyFiles,
+		"verity_images": l.VerityImages, "signed_images": l.SignedImages,
 	} {
 		if err := checkDirs(key, dirs); err != nil {
 			return err

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/oci/below"
 )
 
 // listed makes three images in a directory, and returns settings with lists of them.
@@ -53,7 +55,7 @@ func (s *Settings) opened(t *testing.T, dir, option string, who Requester) strin
 		case err == nil:
 			numbers += filepath.Base(name)
 			_ = f.Close()
-		case !errors.Is(err, errNotAllowed) && !errors.Is(err, unix.EPERM):
+		case !errors.Is(err, below.ErrNotAllowed) && !errors.Is(err, unix.EPERM):
 			t.Errorf("%s: error %v", name, err)
 		}
 	}

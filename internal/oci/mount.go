@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/internal/eintr"
+	"github.com/ublk-loop/ublk-loop/internal/oci/below"
 )
 
 // mount calls mount(2).
@@ -50,7 +51,7 @@ func (m *Maker) mountAll(r *rootfs, device string, fs fileSystem) error {
 // bindSubdir binds a directory of an image to a place. It follows no links, because the
 // image is not trusted.
 func bindSubdir(image, subdir, place string) error {
-	f, err := openAllowed([]string{image}, image+"/"+subdir, unix.O_DIRECTORY)
+	f, err := below.OpenPath([]string{image}, image+"/"+subdir, unix.O_DIRECTORY)
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/oci/below"
 )
 
 // overlay describes where a container's writes go if the image is read-only.
@@ -52,7 +54,7 @@ func openOverlayDir(dirs []string, path string) (*os.File, error) {
 			}
 		}
 	}
-	dir, err := openAllowed(dirs, path, unix.O_DIRECTORY)
+	dir, err := below.OpenPath(dirs, path, unix.O_DIRECTORY)
 	if err != nil {
 		return nil, err
 	}

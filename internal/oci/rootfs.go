@@ -26,8 +26,7 @@ type rootfs struct {
 	subdir  string // directory in the image, "" for the image's root
 	limits  []ioLimit
 
-	encryption Encryption
-	cow        cow
+	disk Disk // its ReadOnly is that of options
 }
 
 // fsTypes lists the supported file systems.
@@ -41,6 +40,7 @@ type annotation struct {
 
 // annotations lists all annotations, in the order in which they are parsed.
 func (r *rootfs) annotations() []annotation {
+	verity := r.disk.Verity.veritySettings()
 	return []annotation{
 		{"image", "", r.parseImage},
 		{"fstype", "auto", r.parseFSType},
@@ -49,6 +49,7 @@ func (r *rootfs) annotations() []annotation {
 		{"subdir", "/", r.parseSubdir},
 		{"encrypt", "none", r.parseEncryption},
 		{"cow", "none", r.parseCow},
+		verity[0], verity[1], verity[2], verity[3],
 		{"io.rbps", unlimited, r.limitBytes("throttleReadBpsDevice")},
 		{"io.wbps", unlimited, r.limitBytes("throttleWriteBpsDevice")},
 		{"io.riops", unlimited, r.limitOperations("throttleReadIOPSDevice")},
@@ -76,6 +77,9 @@ func parseRootfs(annotations map[string]string) (*rootfs, error) {
 		if err := a.parse(a.value); err != nil {
 			return nil, fmt.Errorf("annotation %s%s: %q: %w", prefix, a.name, a.value, err)
 		}
+	}
+	if r.disk.Verity.IsGiven() && r.writesImage() {
+		return nil, fmt.Errorf("annotation %s: an image that is checked cannot be written to without %scow: %w", prefix+VerityNames[0], prefix, unix.EINVAL)
 	}
 	return r, nil
 }
@@ -111,6 +115,7 @@ func (r *rootfs) parseFSType(value string) error {
 func (r *rootfs) parseOptions(value string) error {
 	var err error
 	r.options, err = parseOptions(value)
+	r.disk.ReadOnly = r.options.readOnly
 	return err
 }
 

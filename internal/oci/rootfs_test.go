@@ -37,21 +37,32 @@ func TestParseRootfs(t *testing.T) {
 		{asked("overlay", "tmpfs:64m"), rootfs{image: "/i/a.img", options: plain, overlay: overlay{kind: "tmpfs", size: 64 << 20}}},
 		{asked("overlay", "tmpfs:1048576"), rootfs{image: "/i/a.img", options: plain, overlay: overlay{kind: "tmpfs", size: 1048576}}},
 		{asked("overlay", "dir:/var/x"), rootfs{image: "/i/a.img", options: plain, overlay: overlay{kind: "dir", dir: "/var/x"}}},
-		{asked("cow", "transient", "options", "rw"), rootfs{image: "/i/a.img", options: mountOptions{flags: unix.MS_NODEV}, cow: cow{kind: cowTransient}}},
-		{asked("cow", "transient:1m", "options", "rw"), rootfs{image: "/i/a.img", options: mountOptions{flags: unix.MS_NODEV}, cow: cow{kind: cowTransient, size: 1 << 20}}},
-		{asked("cow", "file:/s/1", "options", "rw"), rootfs{image: "/i/a.img", options: mountOptions{flags: unix.MS_NODEV}, cow: cow{kind: cowFile, path: "/s/1"}}},
-		{asked("encrypt", "keyring:web"), rootfs{image: "/i/a.img", options: plain, encryption: Encryption{keyKeyring, "web"}}},
+		{asked("cow", "transient", "options", "rw"), rootfs{image: "/i/a.img", options: mountOptions{flags: unix.MS_NODEV}, disk: Disk{cow: cow{kind: cowTransient}}}},
+		{asked("cow", "transient:1m", "options", "rw"), rootfs{image: "/i/a.img", options: mountOptions{flags: unix.MS_NODEV}, disk: Disk{cow: cow{kind: cowTransient, size: 1 << 20}}}},
+		{asked("cow", "file:/s/1", "options", "rw"), rootfs{image: "/i/a.img", options: mountOptions{flags: unix.MS_NODEV}, disk: Disk{cow: cow{kind: cowFile, path: "/s/1"}}}},
+		{asked("encrypt", "keyring:web"), rootfs{image: "/i/a.img", options: plain, disk: Disk{Encryption: Encryption{keyKeyring, "web"}}}},
+		{asked("verity.roothash", "auto"), rootfs{image: "/i/a.img", options: plain, disk: Disk{Verity: Verity{root: auto}}}},
+		{asked("verity.roothash", testRoot, "verity.hashoffset", "4096", "verity.hashfile", "/i/a.verity", "verity.roothashsig", "/i/a.p7s"), rootfs{
+			image: "/i/a.img", options: plain, disk: Disk{Verity: Verity{testRoot, "4096", "/i/a.verity", "/i/a.p7s"}},
+		}},
+		{asked("verity.roothash", "auto", "verity.roothashsig", "auto", "cow", "transient", "options", "rw"), rootfs{
+			image: "/i/a.img", options: mountOptions{flags: unix.MS_NODEV}, disk: Disk{Verity: Verity{root: auto, signature: auto}, cow: cow{kind: cowTransient}},
+		}},
 		{asked("io.rbps", "1m", "io.wbps", "2097152", "io.riops", "100", "io.wiops", "max"), rootfs{image: "/i/a.img", options: plain, limits: []ioLimit{
 			{"throttleReadBpsDevice", 1 << 20}, {"throttleWriteBpsDevice", 2 << 20}, {"throttleReadIOPSDevice", 100},
 		}}},
 		{asked("io.wiops", "4294967294", "io.rbps", "max"), rootfs{image: "/i/a.img", options: plain, limits: []ioLimit{{"throttleWriteIOPSDevice", math.MaxUint32 - 1}}}},
 	} {
+		tt.want.disk.ReadOnly = tt.want.options.readOnly
 		got, err := parseRootfs(tt.annotations)
 		if err != nil || !reflect.DeepEqual(*got, tt.want) {
 			t.Errorf("%v: %+v, error %v, want %+v", tt.annotations, got, err, tt.want)
 		}
 	}
 }
+
+// testRoot is a root hash of the right length.
+var testRoot = strings.Repeat("3c", 32)
 
 var refusedRootfs = [][]string{
 	{"image", ""},
@@ -113,6 +124,21 @@ var refusedRootfs = [][]string{
 	{"cow", "file", "options", "rw"},
 	{"cow", "/x", "options", "rw"},
 	{"cow", "transient", "options", "rw", "encrypt", "file:/k"},
+	{"verity.roothash", ""},
+	{"verity.roothash", "/etc/passwd"},
+	{"verity.roothash", "abcd"},
+	{"verity.roothash", testRoot + "00"},
+	{"verity.roothash", "auto", "options", "rw"},
+	{"verity.hashoffset", "4096"},
+	{"verity.hashoffset", "100", "verity.roothash", testRoot},
+	{"verity.hashoffset", "-512", "verity.roothash", testRoot},
+	{"verity.hashoffset", "4k", "verity.roothash", testRoot},
+	{"verity.hashfile", "/i/a.verity"},
+	{"verity.hashfile", "a.verity", "verity.roothash", testRoot},
+	{"verity.hashfile", "/i/../a", "verity.roothash", testRoot},
+	{"verity.roothashsig", "auto"},
+	{"verity.roothashsig", "a.p7s", "verity.roothash", testRoot},
+	{"verity.fec", "x"},
 	{"encrypt", ""},
 	{"encrypt", "file:key"},
 	{"encrypt", "aes"},

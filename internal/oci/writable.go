@@ -6,6 +6,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/oci/below"
 )
 
 // These are the directories that an overlay needs in the directory for its writes.
@@ -52,7 +54,7 @@ func openOrMake(dir *os.File, name string) (f *os.File, made bool, err error) {
 		return nil, false, &os.PathError{Op: "mkdir", Path: path, Err: err}
 	}
 	made = err == nil
-	fd, err := openBelow(dir, name, unix.OpenHow{Flags: unix.O_RDONLY | unix.O_DIRECTORY, Resolve: unix.RESOLVE_NO_XDEV})
+	fd, err := below.Open(dir, name, unix.OpenHow{Flags: unix.O_RDONLY | unix.O_DIRECTORY, Resolve: unix.RESOLVE_NO_XDEV})
 	if err != nil {
 		return nil, false, fmt.Errorf("open %s: %w", path, err)
 	}

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/oci/below"
 )
 
 // openPath opens a directory in the same way as an overlay's directory.
@@ -111,7 +113,7 @@ func TestOpenOverlayDir(t *testing.T) {
 	for path, want := range map[string]error{
 		"a/b": nil, "a/uppermost": nil,
 		"a/b/upper": unix.EINVAL, "a/b/upper/c": unix.EINVAL, "a/b/work/work": unix.EINVAL, "a/b/work/nothing": unix.EINVAL,
-		"a": errNotAllowed, "upper": errNotAllowed, "a/nothing": unix.ENOENT,
+		"a": below.ErrNotAllowed, "upper": below.ErrNotAllowed, "a/nothing": unix.ENOENT,
 	} {
 		f, err := openOverlayDir([]string{top + "/a/"}, filepath.Join(top, path))
 		if !errors.Is(err, want) || want == nil && err != nil {

@@ -39,14 +39,14 @@ type neighbourhood struct {
 	image *os.File
 }
 
-// around opens the directory of an image from loop.OpenPath. It returns nil for a disk, and for
-// an image that is no longer there.
-func around(image *os.File) (*neighbourhood, error) {
+// around opens the directory of an image. It returns nil for a disk, and for an image that is no
+// longer there.
+func around(image *os.File, open Opener) (*neighbourhood, error) {
 	info, err := image.Stat()
 	if err != nil || !info.Mode().IsRegular() {
 		return nil, err
 	}
-	dir, err := os.OpenFile(filepath.Dir(image.Name()), unix.O_PATH|unix.O_DIRECTORY, 0)
+	dir, err := open(filepath.Dir(image.Name()), unix.O_DIRECTORY)
 	if err != nil {
 		return nil, err
 	}
@@ -60,7 +60,7 @@ func around(image *os.File) (*neighbourhood, error) {
 
 func (n *neighbourhood) close() { _ = n.dir.Close() }
 
-// open opens the file beside the image with a suffix, as loop.OpenPath does. It returns nil if
+// open opens the file beside the image with a suffix, with O_PATH. It returns nil if
 // there is none. systemd's suffixes replace .raw.
 func (n *neighbourhood) open(suffix string) (*os.File, error) {
 	name := filepath.Base(n.image.Name())
@@ -94,6 +94,11 @@ func (n *neighbourhood) read(suffix string, limit int64) ([]byte, error) {
 	if file == nil || err != nil {
 		return nil, err
 	}
+	return readOpen(file, limit)
+}
+
+// readOpen returns the content of an O_PATH descriptor, which it closes.
+func readOpen(file *os.File, limit int64) ([]byte, error) {
 	defer func() { _ = file.Close() }()
 	s, err := reopen(file)
 	if err != nil {

@@ -27,6 +27,10 @@ func besideImage(t *testing.T) (dir, root string) {
 	return dir, fmt.Sprintf("%x", f.Root)
 }
 
+func openForTest(path string, flags int) (*os.File, error) {
+	return os.OpenFile(path, unix.O_PATH|flags, 0)
+}
+
 // openDevice opens disk.raw.
 func openDevice(t *testing.T, dir string, where Location) (*Device, error) {
 	t.Helper()
@@ -34,6 +38,7 @@ func openDevice(t *testing.T, dir string, where Location) (*Device, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	where.Opener = openForTest
 	d, err := Open(image, &where)
 	if err != nil {
 		return nil, errors.Join(err, image.Close())
@@ -120,7 +125,7 @@ func TestOpenAutoIsSafe(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, filepath.Join(dir, "disk.raw"), nil)
-	if _, err := Open(image, &Location{RootHash: "auto"}); !errors.Is(err, unix.ESTALE) {
+	if _, err := Open(image, &Location{RootHash: "auto", Opener: openForTest}); !errors.Is(err, unix.ESTALE) {
 		t.Errorf("another image has the name: %v", err)
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/internal/hint"
-	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/transfer/verity"
 )
 
@@ -23,8 +22,8 @@ type Device struct {
 	Bytes uint64
 }
 
-// Open opens the tree of an image from loop.OpenPath, and returns how to serve both. It reads
-// the superblock, and checks the end of the tree against the root hash (verity.Tree.CheckEnd).
+// Open opens the tree of an image that where.Opener has opened, and returns how to serve both. It
+// reads the superblock, and checks the end of the tree against the root hash (verity.Tree.CheckEnd).
 // where.Image is not used. The caller owns the files, and image also after an error.
 func Open(image *os.File, where *Location) (*Device, error) {
 	here := *where
@@ -50,7 +49,7 @@ func Open(image *os.File, where *Location) (*Device, error) {
 func find(image *os.File, where *Location) (root []byte, hash *os.File, err error) {
 	var near *neighbourhood
 	if where.RootHash == auto || where.Signature == auto {
-		if near, err = around(image); err != nil {
+		if near, err = around(image, where.Opener); err != nil {
 			return nil, nil, err
 		}
 		if near == nil {
@@ -71,7 +70,7 @@ func find(image *os.File, where *Location) (root []byte, hash *os.File, err erro
 	}
 	switch {
 	case where.HashFile != "":
-		hash, err = loop.OpenPath(where.HashFile)
+		hash, err = where.Opener(where.HashFile, 0)
 	case where.RootHash == auto && where.HashOffset == nil:
 		hash, err = near.open(treeSuffix)
 	}
@@ -91,7 +90,10 @@ func (l *Location) checkSignature(near *neighbourhood, root []byte) error {
 			err = fmt.Errorf("no signature of the root hash beside it: %w", unix.ENODATA)
 		}
 	} else {
-		signature, err = readSmall(l.Signature, maxSignature)
+		var file *os.File
+		if file, err = l.Opener(l.Signature, 0); err == nil {
+			signature, err = readOpen(file, maxSignature)
+		}
 	}
 	if err != nil {
 		return err

@@ -27,7 +27,13 @@ type Location struct {
 	// Signature is for Open: a file with a PKCS#7 signature of the root hash, or auto. If it
 	// is empty, no signature is needed.
 	Signature string
+	// Opener is for Open: it opens the files that are named here or lie beside the image.
+	Opener Opener
 }
+
+// An Opener opens a file, a disk or a directory by its absolute path, with O_PATH (open(2)) and
+// further flags. The name of the result is the path that a table has.
+type Opener func(path string, flags int) (*os.File, error)
 
 // A store is an open file or disk.
 type store struct {

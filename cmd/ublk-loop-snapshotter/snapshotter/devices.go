@@ -44,8 +44,8 @@ type wanted struct {
 	id       string // id of the snapshot
 	file     *os.File
 	readOnly bool
+	disk     *oci.Disk // of an image of the host; nil for the bytes of the file
 
-	encryption oci.Encryption
 	// own says that only this snapshot uses the file. Any device of the file is then the
 	// snapshot's, whichever process made it.
 	own bool
@@ -131,15 +131,16 @@ func (d *devices) acquire(ctx context.Context, w *wanted) (*client.Held, error) 
 
 // request asks the server for a device once.
 func (d *devices) request(ctx context.Context, w *wanted) (*client.Held, error) {
-	key, err := d.settings.OpenKey(w.encryption, requester)
+	if w.disk == nil {
+		config := client.Config{ReadOnly: w.readOnly}
+		return d.client.Attach(ctx, client.AddRequest{File: w.file.Name(), Config: config}, client.Files{File: w.file})
+	}
+	request, err := d.settings.Request(w.file, w.disk, requester)
 	if err != nil {
-		return nil, fmt.Errorf("label %s: %w: %w", EncryptLabel, errdefs.ErrInvalidArgument, err)
+		return nil, fmt.Errorf("label %s*: %w: %w", labelPrefix, errdefs.ErrInvalidArgument, err)
 	}
-	if key != nil {
-		defer func() { _ = key.Close() }()
-	}
-	config := client.Config{ReadOnly: w.readOnly, Transfer: w.encryption.Transfer()}
-	return d.client.Attach(ctx, client.AddRequest{File: w.file.Name(), Config: config}, client.Files{File: w.file, Key: key})
+	defer request.Close()
+	return d.client.Attach(ctx, request.Add, request.Files)
 }
 
 // find looks for a device of the file and keeps it by opening it. It returns nil if there

@@ -2,6 +2,7 @@ package snapshotter
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -17,7 +18,8 @@ const (
 	ImageLabel = labelPrefix + "image"
 	// OptionsLabel holds the mount options. Without it the mount is read-only.
 	OptionsLabel = labelPrefix + "options"
-	// EncryptLabel names the key of an encrypted image file.
+	// EncryptLabel names the key of an encrypted image file. oci.VerityNames have the other
+	// labels.
 	EncryptLabel = labelPrefix + "encrypt"
 
 	// refLabel names the final snapshot while a layer is unpacked. containerd sets it
@@ -28,9 +30,9 @@ const (
 
 // image is an image that labels ask for.
 type image struct {
-	path       string
-	options    *oci.MountOptions
-	encryption oci.Encryption
+	path    string
+	options *oci.MountOptions
+	disk    oci.Disk
 }
 
 // imageOf returns the image that the labels ask for, or nil. It returns an error that
@@ -43,7 +45,8 @@ func imageOf(labels map[string]string) (*image, error) {
 		if !strings.HasPrefix(key, labelPrefix) {
 			continue
 		}
-		if key != ImageLabel && key != OptionsLabel && key != EncryptLabel {
+		name := strings.TrimPrefix(key, labelPrefix)
+		if key != ImageLabel && key != OptionsLabel && key != EncryptLabel && !slices.Contains(oci.VerityNames, name) {
 			return nil, fmt.Errorf("label %s is unknown: %w", key, errdefs.ErrInvalidArgument)
 		}
 		asks = key
@@ -66,13 +69,30 @@ func parseImage(labels map[string]string) (*image, error) {
 	if err != nil {
 		return nil, fmt.Errorf("label %s: %w: %w", OptionsLabel, errdefs.ErrInvalidArgument, err)
 	}
-	img := &image{path: labels[ImageLabel], options: options}
+	img := &image{path: labels[ImageLabel], options: options, disk: oci.Disk{ReadOnly: options.ReadOnly()}}
 	if key, encrypted := labels[EncryptLabel]; encrypted {
-		if img.encryption, err = oci.ParseEncryption(key); err != nil {
+		if img.disk.Encryption, err = oci.ParseEncryption(key); err != nil {
 			return nil, fmt.Errorf("label %s: %q: %w: %w", EncryptLabel, key, errdefs.ErrInvalidArgument, err)
 		}
 	}
-	return img, nil
+	return img, img.parseVerity(labels)
+}
+
+// parseVerity parses the labels about the check of an image.
+func (i *image) parseVerity(labels map[string]string) error {
+	for _, name := range oci.VerityNames {
+		value, given := labels[labelPrefix+name]
+		if !given {
+			continue
+		}
+		if err := i.disk.Verity.Set(name, value); err != nil {
+			return fmt.Errorf("label %s%s: %q: %w: %w", labelPrefix, name, value, errdefs.ErrInvalidArgument, err)
+		}
+	}
+	if i.disk.Verity.IsGiven() && !i.disk.ReadOnly {
+		return fmt.Errorf("label %s: an image that is checked cannot be written to: %w", OptionsLabel, errdefs.ErrInvalidArgument)
+	}
+	return nil
 }
 
 // isImage reports whether the labels ask for an image.

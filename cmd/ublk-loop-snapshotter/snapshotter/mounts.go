@@ -80,7 +80,7 @@ func (s *Snapshotter) imageSource(snapshot *storage.Snapshot, img *image) (*sour
 	if err != nil {
 		return nil, fmt.Errorf("label %s: %w: %w", ImageLabel, errdefs.ErrInvalidArgument, err)
 	}
-	return &source{wanted{id: snapshot.ID, file: f, readOnly: img.options.ReadOnly(), encryption: img.encryption}, img.options}, nil
+	return &source{wanted{id: snapshot.ID, file: f, readOnly: img.options.ReadOnly(), disk: &img.disk}, img.options}, nil
 }
 
 // ownSource finds the file of an active snapshot, or the file of a view's parent.

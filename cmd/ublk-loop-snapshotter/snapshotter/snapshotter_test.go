@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -90,6 +91,10 @@ func TestImageLabels(t *testing.T) {
 		{EncryptLabel: "file:/key"},
 		{ImageLabel: image, EncryptLabel: "aes"},
 		{ImageLabel: image, EncryptLabel: "file:" + image}, // a key that is not allowed
+		{ImageLabel: image, labelPrefix + "verity.roothash": "/etc/passwd"},
+		{ImageLabel: image, labelPrefix + "verity.hashfile": image},  // without a root hash
+		{ImageLabel: image, labelPrefix + "verity.roothash": "auto"}, // nothing is beside it
+		{ImageLabel: image, labelPrefix + "verity.roothash": "auto", OptionsLabel: "rw"},
 	} {
 		if _, err := s.Prepare(ctx, "a", "", snapshots.WithLabels(labels)); !errdefs.IsInvalidArgument(err) {
 			t.Errorf("labels %q: %v", labels, err)
@@ -102,6 +107,11 @@ func TestImageLabels(t *testing.T) {
 	if _, err := s.Prepare(ctx, "a", "", snapshots.WithLabels(map[string]string{ImageLabel: image, OptionsLabel: "rw"})); !errdefs.IsUnavailable(err) {
 		t.Errorf("an image that is allowed: %v", err)
 	}
+	s.settings.VerityImages = []string{filepath.Dir(image)}
+	if _, err := s.Prepare(ctx, "a", "", snapshots.WithLabels(map[string]string{ImageLabel: image})); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "verity_images") {
+		t.Errorf("an image that needs verity: %v", err)
+	}
+	s.settings.VerityImages = nil
 	for _, change := range []func(){
 		func() { s.settings.WritableImages = nil },
 		func() {

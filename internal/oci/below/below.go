@@ -1,4 +1,6 @@
-package oci
+// Package below opens files below directories that settings name. The paths come from whoever
+// may start a container.
+package below
 
 import (
 	"errors"
@@ -10,35 +12,44 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// errNotAllowed is returned for a path that is not below a directory of the settings.
-var errNotAllowed = errors.New("not below a directory that the settings allow")
+// ErrNotAllowed is returned for a path that is not below a directory of the settings.
+var ErrNotAllowed = errors.New("not below a directory that the settings allow")
 
-// openAllowed opens a path below one of the directories dirs, with O_PATH (open(2)). The
-// part of the path below the directory must not contain links. Therefore the path cannot
-// lead elsewhere, even if other users change the directory meanwhile.
-func openAllowed(dirs []string, path string, flags uint64) (*os.File, error) {
+// OpenPath opens a path below one of the directories dirs, with O_PATH (open(2)) and further
+// flags. The part of the path below the directory must not contain links. Therefore the path
+// cannot lead elsewhere, even if other users change the directory meanwhile.
+func OpenPath(dirs []string, path string, flags int) (*os.File, error) {
+	return openPath(dirs, path, flags, false)
+}
+
+// OpenDirectory is OpenPath for a directory, which can also be one of dirs.
+func OpenDirectory(dirs []string, path string) (*os.File, error) {
+	return openPath(dirs, path, unix.O_DIRECTORY, true)
+}
+
+func openPath(dirs []string, path string, flags int, orTop bool) (*os.File, error) {
 	for _, dir := range dirs {
 		rel, err := filepath.Rel(dir, path)
-		if err != nil || !filepath.IsLocal(rel) || rel == "." {
+		if err != nil || !filepath.IsLocal(rel) || rel == "." && !orTop {
 			continue
 		}
 		top, err := os.OpenFile(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 		if err != nil {
 			return nil, err
 		}
-		f, err := openBelow(top, rel, unix.OpenHow{Flags: unix.O_PATH | flags})
+		fd, err := Open(top, rel, unix.OpenHow{Flags: unix.O_PATH | uint64(flags)})
 		_ = top.Close()
 		if err != nil {
 			return nil, fmt.Errorf("open %s: %w", path, err)
 		}
-		return os.NewFile(f, path), nil
+		return os.NewFile(fd, path), nil
 	}
-	return nil, fmt.Errorf("%s: %w", path, errNotAllowed)
+	return nil, fmt.Errorf("%s: %w", path, ErrNotAllowed)
 }
 
-// openBelow opens a path that stays below a directory and contains no link (openat2(2),
+// Open opens a path that stays below a directory and contains no link (openat2(2),
 // Linux 5.6).
-func openBelow(dir *os.File, path string, how unix.OpenHow) (fd uintptr, err error) {
+func Open(dir *os.File, path string, how unix.OpenHow) (fd uintptr, err error) {
 	how.Flags |= unix.O_CLOEXEC
 	how.Resolve |= unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS
 	defer runtime.KeepAlive(dir)
@@ -56,9 +67,9 @@ func openBelow(dir *os.File, path string, how unix.OpenHow) (fd uintptr, err err
 	}
 }
 
-// openImage opens an image, which must be a regular file.
-func openImage(dirs []string, path string) (*os.File, error) {
-	f, err := openAllowed(dirs, path, 0)
+// OpenRegular is OpenPath for a regular file.
+func OpenRegular(dirs []string, path string) (*os.File, error) {
+	f, err := OpenPath(dirs, path, 0)
 	if err != nil {
 		return nil, err
 	}

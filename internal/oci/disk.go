@@ -1,0 +1,164 @@
+package oci
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/client"
+)
+
+// A Disk says what the device of an image is made of, besides the image. The zero value
+// stands for the bytes of the image.
+type Disk struct {
+	ReadOnly   bool
+	Encryption Encryption
+	Verity     Verity
+	cow        cow
+}
+
+// A DiskRequest is what a server needs for the device of a Disk.
+type DiskRequest struct {
+	Add    client.AddRequest
+	Files  client.Files
+	opened []*os.File
+}
+
+// Close closes all files but the image.
+func (r *DiskRequest) Close() {
+	for _, f := range r.opened {
+		_ = f.Close()
+	}
+}
+
+// Request returns the request for the device of an image that OpenImage has opened. It
+// returns an error if the settings do not allow the device, or if the root hash of the image
+// or its signature is wrong.
+func (s *Settings) Request(image *os.File, d *Disk, who Requester) (*DiskRequest, error) {
+	if err := s.demandVerity(image, &d.Verity, who); err != nil {
+		return nil, err
+	}
+	r := &DiskRequest{}
+	err := s.fill(r, image, d, who)
+	if err != nil {
+		r.Close()
+		return nil, err
+	}
+	return r, nil
+}
+
+func (s *Settings) fill(r *DiskRequest, image *os.File, d *Disk, who Requester) error {
+	key, err := s.OpenKey(d.Encryption, who)
+	if err != nil {
+		return err
+	}
+	if key != nil {
+		r.opened, r.Files.Key = append(r.opened, key), key
+	}
+	r.Add.Config.ReadOnly = d.ReadOnly
+	if !d.Verity.IsGiven() && d.cow.kind == "" {
+		r.Add.File, r.Files.File = image.Name(), image
+		r.Add.Config.Transfer = d.Encryption.Transfer()
+		return nil
+	}
+	l := &layers{request: r}
+	if err := l.start(image); err != nil {
+		return err
+	}
+	if d.Verity.IsGiven() {
+		if err := l.verity(s, image, d, who); err != nil {
+			return err
+		}
+	}
+	if d.cow.kind != "" {
+		if err := l.snapshot(s, d); err != nil {
+			return err
+		}
+	}
+	if key != nil {
+		if err := l.crypt(key, d); err != nil {
+			return err
+		}
+	}
+	r.Add.Table = l.text()
+	return nil
+}
+
+// layers are the tables of a device, from the lowest to the highest.
+type layers struct {
+	request *DiskRequest
+	tables  []string // in the concise format
+	top     string   // the device that the next table is above
+	sectors uint64   // of top
+}
+
+// start begins with the image alone.
+func (l *layers) start(image *os.File) error {
+	info, err := image.Stat()
+	if err != nil {
+		return err
+	}
+	l.top, l.sectors = "image", uint64(info.Size())/tableSector
+	l.request.Files.Table = []*os.File{image}
+	return nil
+}
+
+// escaper makes a line a part of a text in the concise format.
+var escaper = strings.NewReplacer(`\`, `\\`, ",", `\,`, ";", `\;`)
+
+// add puts a table on top of the others.
+func (l *layers) add(name string, readOnly bool, line string) {
+	mode := "rw"
+	if readOnly {
+		mode = "ro"
+	}
+	l.tables = append(l.tables, name+",,,"+mode+","+escaper.Replace(strings.TrimSpace(line)))
+	l.top = "/dev/mapper/" + name
+}
+
+func (l *layers) text() string { return strings.Join(l.tables, ";") }
+
+// verity adds the check of the image.
+func (l *layers) verity(s *Settings, image *os.File, d *Disk, who Requester) error {
+	device, err := s.openVerity(image, &d.Verity, who)
+	if err != nil {
+		return fmt.Errorf("verity: %w", err)
+	}
+	l.request.Files.Table = device.Files
+	l.request.opened = append(l.request.opened, device.Files[1:]...)
+	l.sectors = device.Bytes / tableSector
+	l.add("verified", true, device.Table)
+	return nil
+}
+
+// snapshot adds a store for changes.
+func (l *layers) snapshot(s *Settings, d *Disk) error {
+	store, err := s.openStore(d.cow, int64(l.sectors)*tableSector)
+	if err != nil {
+		return err
+	}
+	l.request.opened = append(l.request.opened, store)
+	l.request.Files.Table = append(l.request.Files.Table, store)
+	format := "P"
+	if d.cow.kind == cowTransient {
+		// Its index is only in the server's memory.
+		format, l.request.Add.Config.OnCrash = "N", "fail"
+	}
+	l.add("changes", false, fmt.Sprintf("0 %d snapshot %s store %s %d", l.sectors, l.top, format, cowChunk/tableSector))
+	return nil
+}
+
+// crypt adds the encryption. What is below has the encrypted bytes: the image, and the store.
+func (l *layers) crypt(key *os.File, d *Disk) error {
+	bytes, err := unix.IoctlGetInt(int(key.Fd()), unix.TIOCINQ)
+	if err != nil {
+		return fmt.Errorf("size of the key: %w", err)
+	}
+	if bytes != 32 && bytes != 64 {
+		return fmt.Errorf("a key of %d bytes, not 32 or 64: %w", bytes, unix.EINVAL)
+	}
+	l.add("clear", d.ReadOnly, fmt.Sprintf("0 %d crypt %s :%d:user:container 0 %s 0", l.sectors, d.Encryption.Transfer().Name, bytes, l.top))
+	return nil
+}
