@@ -49,8 +49,6 @@ func (r *rootfs) parseCow(value string) error {
 	case err != nil:
 	case r.options.readOnly:
 		err = fmt.Errorf("without the option rw, there are no changes: %w", unix.EINVAL)
-	case r.disk.Encryption.kind != "":
-		err = fmt.Errorf("not with an encrypted image: %w", unix.EINVAL)
 	}
 	return err
 }

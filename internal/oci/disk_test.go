@@ -95,6 +95,10 @@ func TestDiskRequest(t *testing.T) {
 		{[][]string{checks, encrypt}, "verified,,,ro,0 128 " + checked + ";clear,,,ro," + crypt + "verified 0", 1},
 		{[][]string{kept}, "changes,,,rw,0 SIZE snapshot image store P 128", 2},
 		{[][]string{ends, checks}, "verified,,,ro,0 128 " + checked + ";changes,,,rw,0 128 snapshot /dev/mapper/verified store N 128", 2},
+		{
+			[][]string{kept, checks, encrypt},
+			"verified,,,ro,0 128 " + checked + ";changes,,,rw,0 128 snapshot /dev/mapper/verified store P 128;clear,,,rw," + crypt + "changes 0", 2,
+		},
 	} {
 		var pairs []string
 		for _, p := range tt.asked {

@@ -41,6 +41,9 @@ func TestParseRootfs(t *testing.T) {
 		{asked("cow", "transient:1m", "options", "rw"), rootfs{image: "/i/a.img", options: mountOptions{flags: unix.MS_NODEV}, disk: Disk{cow: cow{kind: cowTransient, size: 1 << 20}}}},
 		{asked("cow", "file:/s/1", "options", "rw"), rootfs{image: "/i/a.img", options: mountOptions{flags: unix.MS_NODEV}, disk: Disk{cow: cow{kind: cowFile, path: "/s/1"}}}},
 		{asked("encrypt", "keyring:web"), rootfs{image: "/i/a.img", options: plain, disk: Disk{Encryption: Encryption{keyKeyring, "web"}}}},
+		{asked("cow", "transient", "options", "rw", "encrypt", "file:/k"), rootfs{image: "/i/a.img", options: mountOptions{flags: unix.MS_NODEV}, disk: Disk{
+			cow: cow{kind: cowTransient}, Encryption: Encryption{keyFile, "/k"},
+		}}},
 		{asked("verity.roothash", "auto"), rootfs{image: "/i/a.img", options: plain, disk: Disk{Verity: Verity{root: auto}}}},
 		{asked("verity.roothash", testRoot, "verity.hashoffset", "4096", "verity.hashfile", "/i/a.verity", "verity.roothashsig", "/i/a.p7s"), rootfs{
 			image: "/i/a.img", options: plain, disk: Disk{Verity: Verity{testRoot, "4096", "/i/a.verity", "/i/a.p7s"}},
@@ -123,7 +126,6 @@ var refusedRootfs = [][]string{
 	{"cow", "file:x", "options", "rw"},
 	{"cow", "file", "options", "rw"},
 	{"cow", "/x", "options", "rw"},
-	{"cow", "transient", "options", "rw", "encrypt", "file:/k"},
 	{"verity.roothash", ""},
 	{"verity.roothash", "/etc/passwd"},
 	{"verity.roothash", "abcd"},

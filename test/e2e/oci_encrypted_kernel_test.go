@@ -62,9 +62,15 @@ func (w *wrapped) encrypted(keyFile string) string {
 	w.Helper()
 	plain := w.imageOf("ext4", rootTree(w, "of the image\n"))
 	image := filepath.Join(w.images, "encrypted.img")
+	w.encrypt(plain, image, keyFile)
+	return image
+}
+
+// encrypt makes an encrypted copy of an image.
+func (w *wrapped) encrypt(plain, image, keyFile string) {
+	w.Helper()
 	w.tool("truncate", "--reference="+plain, image)
 	s := w.add("--standalone", "--transfer", "aes-xts-plain64", "--key-file", keyFile, image)
 	w.tool("dd", "if="+plain, "of="+s.Device, "bs=1M", "oflag=direct")
 	w.del(s.Device)
-	return image
 }
