@@ -8,6 +8,7 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/internal/daemon"
 	"github.com/ublk-loop/ublk-loop/internal/report"
+	"github.com/ublk-loop/ublk-loop/internal/verityfile"
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/loop/cowfile"
 	"github.com/ublk-loop/ublk-loop/transfer"
@@ -89,12 +90,9 @@ func (o *addOptions) cowTable() (*transfer.Secret, error) {
 	return transfer.ReadSecret(strings.NewReader(text), table.MaxText)
 }
 
-// escaper makes a line a part of a text in the concise format.
-var escaper = strings.NewReplacer(`\`, `\\`, ",", `\,`, ";", `\;`)
-
-// addSnapshot puts a snapshot over the table of a job, which makes a device of a size in bytes.
-func (o *addOptions) addSnapshot(j *daemon.Job, size uint64) error {
-	o.cow.Over, o.cow.OverBytes = "/dev/mapper/base", size
+// addSnapshot puts a snapshot over the device of an image with a tree.
+func (o *addOptions) addSnapshot(j *daemon.Job, image *verityfile.Device) error {
+	o.cow.Over, o.cow.OverBytes = "/dev/mapper/base", image.Bytes
 	line, err := cowfile.Table(o.cow)
 	if err != nil {
 		return err
@@ -104,7 +102,6 @@ func (o *addOptions) addSnapshot(j *daemon.Job, size uint64) error {
 		return err
 	}
 	j.Files = append(j.Files, store)
-	base := escaper.Replace(strings.TrimSpace(j.Config.Table))
-	j.Config.Table = "base,,,ro," + base + ";top,,,rw," + escaper.Replace(strings.TrimSpace(line))
+	j.Config.Table = image.Concise("base") + ";top,,,rw," + verityfile.Escape(strings.TrimSpace(line))
 	return nil
 }

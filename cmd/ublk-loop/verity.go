@@ -100,8 +100,8 @@ type verityOptions struct{ verityfile.Location }
 var verityFlags = []string{"hash-file", "hash-offset", "root-hash-signature"}
 
 func (o *verityOptions) addFlags(f *pflag.FlagSet) {
-	f.StringVar(&o.RootHash, "root-hash", "", "serve an image with a hash tree of dm-verity, read-only unless --cow takes the changes;\nthe root hash is `HEX|FILE`, or beside the image (auto)")
-	f.StringVar(&o.Signature, "root-hash-signature", "", "attach only if `FILE`, or what is beside the image (auto), is a PKCS#7 signature\nof the root hash by a certificate in /etc/verity.d, /run/verity.d or\n/usr/lib/verity.d")
+	f.StringVar(&o.RootHash, "root-hash", "", "serve an image with a hash tree of dm-verity, read-only unless --cow takes the changes;\nthe root hash is `HEX|FILE`, or beside or in the image (auto)")
+	f.StringVar(&o.Signature, "root-hash-signature", "", "attach only if `FILE`, or what is beside or in the image (auto), is a PKCS#7 signature\nof the root hash by a certificate in /etc/verity.d, /run/verity.d or\n/usr/lib/verity.d")
 	f.StringVar(&o.HashFile, "hash-file", "", "superblock and tree are in `FILE` (default: behind the data in the image)")
 	f.Var(optionalSizeFlag{&o.HashOffset}, "hash-offset", "offset of the superblock (default: the start of --hash-file, or the end of\nthe data)")
 }
@@ -152,7 +152,7 @@ func (o *addOptions) verityJob() (*daemon.Job, error) {
 	}
 	j.Files, j.Config.Table = device.Files, device.Table
 	if o.cow.Path != "" {
-		if err := o.addSnapshot(j, device.Bytes); err != nil {
+		if err := o.addSnapshot(j, device); err != nil {
 			j.Close()
 			return nil, report.Name(err, "attach", j.Name)
 		}

@@ -129,7 +129,7 @@ func (l *layers) verity(s *Settings, image *os.File, d *Disk, who Requester) err
 	l.request.Files.Table = device.Files
 	l.request.opened = append(l.request.opened, device.Files[1:]...)
 	l.sectors = device.Bytes / tableSector
-	l.add("verified", true, device.Table)
+	l.tables, l.top = append(l.tables, device.Concise("verified")), "/dev/mapper/verified"
 	return nil
 }
 

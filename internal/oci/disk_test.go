@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -121,6 +123,52 @@ func TestDiskRequest(t *testing.T) {
 		if s, err := table.Parse([]byte(d.Add.Table), table.Options{}); err != nil || len(s.Devices()) != tt.files {
 			t.Errorf("%q: %s: error %v", pairs, d.Add.Table, err)
 		}
+	}
+}
+
+// An image of partitions has data and tree in two of them.
+func TestDiskRequestPartitions(t *testing.T) {
+	if _, err := exec.LookPath("sfdisk"); err != nil {
+		t.Skip("sfdisk is not installed")
+	}
+	b := newDiskBed(t)
+	data, hash := b.dir+"/outside/data", b.dir+"/outside/hash"
+	b.write(data, strings.Repeat("p", 64<<10))
+	f, err := verityfile.Format(context.Background(), verityfile.FormatOptions{
+		Location:   verityfile.Location{Image: data, HashFile: hash},
+		Superblock: verity.Superblock{Params: verity.Params{Algorithm: "sha256", DataBlockSize: 4096, HashBlockSize: 4096}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree, err := os.ReadFile(hash)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const unit = 1 << 20
+	b.write(b.image, strings.Repeat("\x00", unit)+strings.Repeat("p", 64<<10)+strings.Repeat("\x00", unit-64<<10)+string(tree)+strings.Repeat("\x00", unit))
+	uuid := func(id []byte) string {
+		return fmt.Sprintf("%x-%x-%x-%x-%x", id[:4], id[4:6], id[6:8], id[8:10], id[10:])
+	}
+	cmd := exec.Command("sfdisk", "-q", "--no-reread", "--no-tell-kernel", b.image)
+	types := map[string][2]string{
+		"amd64": {"4f68bce3-e8cd-4db1-96e7-fbcaf984b709", "2c7357ed-ebd2-46d9-aec1-23d437ec2bf5"},
+		"arm64": {"b921b045-1df0-41c3-af44-4c6f280d3fae", "df3300ce-d69f-4c92-978c-9bfb0f38d820"},
+	}[runtime.GOARCH]
+	cmd.Stdin = strings.NewReader(fmt.Sprintf("label: gpt\nstart=1MiB, size=64KiB, type=%s, uuid=%s\nstart=2MiB, size=8KiB, type=%s, uuid=%s\n",
+		types[0], uuid(f.Root[:16]), types[1], uuid(f.Root[16:])))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("sfdisk: %v: %s", err, out)
+	}
+	b.root = fmt.Sprintf("%x", f.Root)
+	d, err := b.request(Requester{}, "verity.roothash", "auto", "options", "rw", "cow", "transient")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "data,,,ro,0 128 linear IMAGE 2048;hash,,,ro,0 16 linear IMAGE 4096;verified,,,ro,0 128 verity 1 /dev/mapper/data /dev/mapper/hash " +
+		"4096 4096 16 1 sha256 " + b.root + " SALT;changes,,,rw,0 128 snapshot /dev/mapper/verified store N 128"
+	if text := b.plain(d.Add.Table); text != want || len(d.Files.Table) != 2 {
+		t.Errorf("table\n%s, want\n%s, %d files", text, want, len(d.Files.Table))
 	}
 }
 

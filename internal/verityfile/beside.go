@@ -11,11 +11,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/transfer/verity"
 )
 
-// auto is the root hash, or signature, that is looked for beside the image.
+// auto is the root hash, or signature, that is looked for beside the image and in its partitions.
 const auto = "auto"
 
 // rootAttribute is systemd's extended attribute with the root hash.
@@ -29,8 +28,8 @@ const (
 	containerdSuffix = ".dmverity"
 )
 
-// errNothingBeside is the error if nothing is beside an image.
-var errNothingBeside = fmt.Errorf("no root hash beside it: %w", unix.ENODATA)
+// errNothingFound is the error if there is no root hash beside an image, nor in it.
+var errNothingFound = fmt.Errorf("no root hash beside the image or in its partitions: %w", unix.ENODATA)
 
 // A neighbourhood is the directory of an image. Its files can be anyone's, so no link is
 // followed, and only regular files count.
@@ -127,7 +126,8 @@ func readLimited(file *os.File, limit int64) ([]byte, error) {
 }
 
 // findRoot returns the root hash beside the image: in its extended attribute, in systemd's file,
-// or in containerd's. The last also sets where.HashOffset, unless that is given.
+// or in containerd's. The last also sets where.HashOffset, unless that is given. It returns nil if
+// there is none.
 func (n *neighbourhood) findRoot(where *Location) ([]byte, error) {
 	text := make([]byte, maxRootFile)
 	size, err := unix.Getxattr(fmt.Sprintf("/proc/self/fd/%d", n.image.Fd()), rootAttribute, text)
@@ -144,9 +144,6 @@ func (n *neighbourhood) findRoot(where *Location) ([]byte, error) {
 		return parseRoot(rootSuffix, text)
 	}
 	if text, err = n.read(containerdSuffix, 4096); err != nil || text == nil {
-		if err == nil {
-			err = hint.Add(errNothingBeside, "give the root hash with --root-hash")
-		}
 		return nil, err
 	}
 	return parseContainerd(text, where)

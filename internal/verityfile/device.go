@@ -8,101 +8,94 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/transfer/verity"
 )
 
 // A Device says how an image with a tree is served.
 type Device struct {
-	// Table is a device-mapper table with the target verity.
+	// Table is a device-mapper table with the target verity, or a stack of tables whose last one
+	// that is.
 	Table string
 	// Files are the files of the table, in its order.
 	Files []*os.File
 	// Bytes is the size of the device.
 	Bytes uint64
+
+	below string // tables that line uses, in the concise format; mostly none
+	line  string // with the target verity
+}
+
+var escaper = strings.NewReplacer(`\`, `\\`, ",", `\,`, ";", `\;`)
+
+// Escape makes a line, or a path, a part of a text in the concise format.
+func Escape(text string) string { return escaper.Replace(text) }
+
+// Concise returns the tables in the concise format. The last one, with the target verity, has a
+// name.
+func (d *Device) Concise(name string) string {
+	text := name + ",,,ro," + Escape(d.line)
+	if d.below != "" {
+		text = d.below + ";" + text
+	}
+	return text
 }
 
 // Open opens the tree of an image that where.Opener has opened, and returns how to serve both. It
 // reads the superblock, and checks the end of the tree against the root hash (verity.Tree.CheckEnd).
 // where.Image is not used. The caller owns the files, and image also after an error.
 func Open(image *os.File, where *Location) (*Device, error) {
-	here := *where
-	root, hash, err := find(image, &here)
+	s, err := reopen(image)
 	if err != nil {
 		return nil, err
 	}
-	d := &Device{Files: []*os.File{image}}
-	if hash != image {
-		d.Files = append(d.Files, hash)
+	defer func() { _ = s.Close() }()
+	here := *where
+	f := finder{image: image, store: s, where: &here}
+	defer f.close()
+	if err := f.find(); err != nil {
+		return nil, err
 	}
-	if err := d.makeTable(hash, &here, root); err != nil {
-		if hash != image {
-			_ = hash.Close()
+	d := &Device{Files: []*os.File{image}}
+	if f.partitions != nil {
+		if err := d.usePartitions(&f); err != nil {
+			return nil, err
+		}
+		return d, nil
+	}
+	if f.hash != image {
+		d.Files = append(d.Files, f.hash)
+	}
+	if err := d.makeTable(f.hash, &here, f.root); err != nil {
+		if f.hash != image {
+			_ = f.hash.Close()
+		}
+		if f.damaged != nil {
+			err = fmt.Errorf("%w, and %w", err, f.damaged)
 		}
 		return nil, err
 	}
 	return d, nil
 }
 
-// find returns the root hash, whose signature is valid if one is asked for, and the open file
-// with the tree, which can be the image.
-func find(image *os.File, where *Location) (root []byte, hash *os.File, err error) {
-	var near *neighbourhood
-	if where.RootHash == auto || where.Signature == auto {
-		if near, err = around(image, where.Opener); err != nil {
-			return nil, nil, err
-		}
-		if near == nil {
-			return nil, nil, hint.Add(errNothingBeside, "a disk has nothing beside it: give the root hash with --root-hash")
-		}
-		defer near.close()
-	}
-	if where.RootHash == auto {
-		root, err = near.findRoot(where)
-	} else {
-		root, err = ReadRoot(where.RootHash)
-	}
-	if err == nil && where.Signature != "" {
-		err = where.checkSignature(near, root)
-	}
+// usePartitions sets the tables of an image whose data and tree are partitions.
+func (d *Device) usePartitions(f *finder) error {
+	tree, err := f.partitions.openTree(f.store)
 	if err != nil {
-		return nil, nil, err
+		return fmt.Errorf("%s: partition %s: %w", f.store.Name(), f.partitions.tree.ID, err)
 	}
-	switch {
-	case where.HashFile != "":
-		hash, err = where.Opener(where.HashFile, 0)
-	case where.RootHash == auto && where.HashOffset == nil:
-		hash, err = near.open(treeSuffix)
-	}
-	if hash == nil && err == nil {
-		hash = image
-	}
-	return root, hash, err
+	var names [2]string
+	d.below, names = f.partitions.below(tableName(f.image.Name(), "image"))
+	d.setLine(tree, f.root, names)
+	d.Table = d.Concise("verified")
+	return nil
 }
 
-// checkSignature checks the signature of the root hash against the certificates of the host.
-func (l *Location) checkSignature(near *neighbourhood, root []byte) error {
-	var signature []byte
-	var err error
-	if l.Signature == auto {
-		signature, err = near.read(signatureSuffix, maxSignature)
-		if signature == nil && err == nil {
-			err = fmt.Errorf("no signature of the root hash beside it: %w", unix.ENODATA)
-		}
-	} else {
-		var file *os.File
-		if file, err = l.Opener(l.Signature, 0); err == nil {
-			signature, err = readOpen(file, maxSignature)
-		}
-	}
-	if err != nil {
-		return err
-	}
-	certificates, err := hostCertificates(certificateDirs)
-	if err != nil {
-		return err
-	}
-	return checkSignature(root, signature, certificates)
+// setLine sets the line with the target verity, of which the table consists unless others are
+// below it.
+func (d *Device) setLine(tree *verity.Tree, root []byte, names [2]string) {
+	p := tree.Params()
+	d.line, d.Bytes = tableOf(tree, root, names), p.DataSize()
+	d.Table = d.line + "\n"
 }
 
 // makeTable sets the table of the image and its tree.
@@ -140,19 +133,18 @@ func (d *Device) makeTable(hash *os.File, where *Location, root []byte) error {
 	case names[0] == names[1]: // the file was replaced between
 		names[1] = "hash"
 	}
-	p := tree.Params()
-	d.Table, d.Bytes = tableOf(tree, root, names), p.DataSize()
+	d.setLine(tree, root, names)
 	return nil
 }
 
-// tableOf returns the table of a tree with its data.
+// tableOf returns the line of a tree with its data.
 func tableOf(tree *verity.Tree, root []byte, names [2]string) string {
 	p := tree.Params()
 	salt := "-"
 	if len(p.Salt) > 0 {
 		salt = hex.EncodeToString(p.Salt)
 	}
-	return fmt.Sprintf("0 %d verity 1 %s %s %d %d %d %d %s %x %s\n", p.DataSize()/512, names[0], names[1],
+	return fmt.Sprintf("0 %d verity 1 %s %s %d %d %d %d %s %x %s", p.DataSize()/512, names[0], names[1],
 		p.DataBlockSize, p.HashBlockSize, p.DataBlocks, tree.Start()/uint64(p.HashBlockSize), p.Algorithm, root, salt)
 }
 

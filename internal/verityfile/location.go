@@ -22,7 +22,7 @@ type Location struct {
 	// the start of HashFile, or the end of the data.
 	HashOffset *uint64
 	// RootHash is for Open: the root hash in hexadecimal digits, or a file with them, or auto:
-	// what is beside the image.
+	// what is beside the image, or in its partitions.
 	RootHash string
 	// Signature is for Open: a file with a PKCS#7 signature of the root hash, or auto. If it
 	// is empty, no signature is needed.

@@ -26,16 +26,21 @@ func (b *bed) verityImage() *verityImage {
 	if err := os.WriteFile(m.path, m.data, 0o600); err != nil {
 		b.Fatal(err)
 	}
-	out := b.tool("veritysetup", "format", m.path, m.path, "--hash-offset=2097152", "--data-blocks=512")
+	m.root = b.veritysetup(m.path, m.path, "--hash-offset=2097152", "--data-blocks=512")
+	return m
+}
+
+// veritysetup makes a tree, and returns its root hash.
+func (b *bed) veritysetup(args ...string) string {
+	b.Helper()
+	out := b.tool("veritysetup", append([]string{"format"}, args...)...)
 	for line := range strings.Lines(out) {
 		if value, found := strings.CutPrefix(line, "Root hash:"); found {
-			m.root = strings.TrimSpace(value)
+			return strings.TrimSpace(value)
 		}
 	}
-	if m.root == "" {
-		b.Fatalf("veritysetup prints no root hash: %s", out)
-	}
-	return m
+	b.Fatalf("veritysetup prints no root hash: %s", out)
+	return ""
 }
 
 // flip changes a bit of the image.
