@@ -11,6 +11,7 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/internal/eintr"
 	"github.com/ublk-loop/ublk-loop/loop/internal/mapping"
+	"github.com/ublk-loop/ublk-loop/loop/internal/pages"
 	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
 	"github.com/ublk-loop/ublk-loop/transfer/table"
 	"github.com/ublk-loop/ublk-loop/ublk"
@@ -30,9 +31,8 @@ type saver struct {
 func (s *Store) makeLog(o *Options, state snapshot.State) error {
 	chunk := int(s.Layout.ChunkSize())
 	var err error
-	s.memory, err = unix.Mmap(-1, 0, 2*chunk, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_POPULATE)
-	if err != nil {
-		return fmt.Errorf("map an area of the store: %w", err)
+	if s.memory, err = pages.Map(2 * chunk); err != nil {
+		return fmt.Errorf("area of the store: %w", err)
 	}
 	s.saving = make([]snapshot.Record, 0, maxUnsaved)
 	block := max(int(o.Block), snapshot.MinChunkSize)

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/loop/internal/mapping"
+	"github.com/ublk-loop/ublk-loop/loop/internal/pages"
 	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
 	"github.com/ublk-loop/ublk-loop/transfer/table"
 	"github.com/ublk-loop/ublk-loop/ublk"
@@ -160,9 +161,8 @@ func (s *Store) makeIndex(origin uint64) error {
 		return err
 	}
 	const slot = 4
-	s.index, err = unix.Mmap(-1, 0, int(max(n, 1)*slot), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_POPULATE)
-	if err != nil {
-		return fmt.Errorf("map the index of %d chunks: %w", n, err)
+	if s.index, err = pages.Map(int(max(n, 1) * slot)); err != nil {
+		return fmt.Errorf("index of %d chunks: %w", n, err)
 	}
 	s.Index = snapshot.NewIndex(unsafe.Slice((*uint32)(unsafe.Pointer(&s.index[0])), n))
 	return nil

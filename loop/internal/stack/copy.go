@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/loop/internal/mapping"
+	"github.com/ublk-loop/ublk-loop/loop/internal/pages"
 	"github.com/ublk-loop/ublk-loop/ring"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
@@ -55,9 +56,8 @@ func (h *handler) makeCopier(depth int) error {
 	h.writes = make([]firstWrite, depth*h.width)
 	n := min(max(copyBytes/h.buffer, 1), depth)
 	var err error
-	h.memory, err = unix.Mmap(-1, 0, n*h.buffer, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_POPULATE)
-	if err != nil {
-		return fmt.Errorf("map %d buffers of %d bytes: %w", n, h.buffer, err)
+	if h.memory, err = pages.Map(n * h.buffer); err != nil {
+		return fmt.Errorf("%d buffers of %d bytes: %w", n, h.buffer, err)
 	}
 	h.stack.keep(h.memory)
 	for i := range n {

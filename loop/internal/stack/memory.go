@@ -6,6 +6,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/loop/internal/pages"
 )
 
 // arenas are memory outside of the Go heap, for what operations of a ring write to and for
@@ -20,15 +22,11 @@ func (a *arenas) add(n int) ([]byte, error) {
 	if n == 0 {
 		return nil, nil
 	}
-	mem, err := unix.Mmap(-1, 0, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	mem, err := pages.Map(n)
 	if err == nil {
 		a.all = append(a.all, mem)
-		err = unix.Madvise(mem, unix.MADV_POPULATE_WRITE)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("map %d bytes: %w", n, err)
-	}
-	return mem, nil
+	return mem, err
 }
 
 // free gives the pages back, also where the server has locked its memory (Linux 5.18).
