@@ -61,7 +61,13 @@ func labelAbove(text string) (*snapshot.Label, snapshot.Layout, error) {
 	if layout, err = snapshot.NewLayout(info.ChunkSize); err != nil {
 		return nil, layout, err
 	}
-	return &snapshot.Label{UUID: snapshot.NewUUID(), OriginSize: lines[0].Length * fileSector, OriginPath: info.Path}, layout, nil
+	label := &snapshot.Label{UUID: snapshot.NewUUID(), OriginSize: lines[0].Length * fileSector, OriginPath: info.Path}
+	if info.Label != nil {
+		label.Parent = info.Label.UUID
+	} else {
+		label.Parent = snapshot.NewUUID() // cow.Freeze gives it to the store below
+	}
+	return label, layout, nil
 }
 
 // HasStore reports whether a table has the target snapshot.

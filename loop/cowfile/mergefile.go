@@ -11,6 +11,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
 	"github.com/ublk-loop/ublk-loop/loop/internal/basemark"
+	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
 )
 
 // MergeOptions say what to merge.
@@ -65,7 +66,7 @@ func (s *store) mayBeMerged() error {
 	case s.label != nil && s.label.Frozen:
 		return hint.Add(fmt.Errorf("frozen, because other stores need it: %w", unix.EPERM), thawHint)
 	case s.label != nil && !s.label.Parent.IsZero():
-		return fmt.Errorf("its origin is the store %s, not an image: %w", s.label.Parent, unix.EOPNOTSUPP)
+		return fmt.Errorf("its origin is the store %s, not an image: %w", s.label.OriginPath, unix.EOPNOTSUPP)
 	}
 	return nil
 }
@@ -99,6 +100,9 @@ func (s *store) openBase(path string) (*backing.Backing, error) {
 // could write to the store could choose the file that root overwrites. Therefore the file
 // must name the store too, unless the caller has named the file.
 func (s *store) checkBase(base *backing.Backing, named bool) error {
+	if _, err := snapshot.ReadHeader(base.File); err == nil {
+		return fmt.Errorf("merge into the store %s: %w", base.Path, unix.EOPNOTSUPP)
+	}
 	if s.label == nil {
 		return nil
 	}

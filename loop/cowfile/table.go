@@ -88,6 +88,9 @@ func (o *TableOptions) persistent(origin uint64) (uint32, error) {
 		return 0, err
 	case o.ChunkSize != 0 && o.ChunkSize != info.ChunkSize:
 		return 0, fmt.Errorf("%s has chunks of %d bytes, not %d: %w", info.Path, info.ChunkSize, o.ChunkSize, unix.EINVAL)
+	case info.Label != nil && !info.Label.Parent.IsZero():
+		err := fmt.Errorf("%s has changes of the store %s, not of an image: %w", info.Path, info.Label.OriginPath, unix.EINVAL)
+		return 0, hint.Add(err, "attach it with the table that list --json has for its device")
 	case info.Label != nil && info.Label.OriginSize&^(fileSector-1) != origin&^(fileSector-1):
 		err := fmt.Errorf("%s has changes of another image, of %d bytes: %w", info.Path, info.Label.OriginSize, unix.EINVAL)
 		return 0, &hint.Error{Err: err, Hint: "its image was " + info.Label.OriginPath}

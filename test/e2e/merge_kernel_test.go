@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/loop/cowfile"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
@@ -53,9 +54,8 @@ func TestKernelMergeCommand(t *testing.T) {
 // written, and the merge is finished without a device or by the next one.
 func TestKernelMergeKilled(t *testing.T) {
 	b := kernelBed(t, ublktest.EveryKernel)
-	const size = 32 << 20
-	var whole time.Duration
-	ublktest.UntilHit(t, "the server was killed within a merge", 6, 3, 60, func(i int) bool {
+	const size, chunks = 32 << 20, 32 << 20 / 4096
+	ublktest.UntilHit(t, "the server was killed within a merge", 5, 3, 60, func(i int) bool {
 		base := b.image(size)
 		store := filepath.Join(filepath.Dir(base), "store")
 		device := b.add(base, "--cow", store+",chunk=4K")
@@ -67,16 +67,16 @@ func TestKernelMergeKilled(t *testing.T) {
 				}
 			}
 		}()
-		if whole == 0 {
-			begun := time.Now()
-			b.ok("merge", device.Device)
-			whole = time.Since(begun)
-			b.del(device.Device)
-			return false
-		}
 		ended := make(chan result, 1)
 		go func() { ended <- b.run("merge", device.Device) }() // received below
-		<-time.After(whole/3 + rand.N(whole*2/3))              // the command itself begins with the first third
+		below := 1 + rand.Uint64N(chunks)
+		ublktest.Until(t, time.Minute, "chunks are merged", func() bool {
+			info, err := cowfile.Inspect(store)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return info.Chunks < below
+		})
 		if err := unix.Kill(device.PID, unix.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
@@ -94,7 +94,7 @@ func TestKernelMergeKilled(t *testing.T) {
 		if b.readFile(base) != want {
 			t.Fatalf("try %d: the base has other data; %d chunks were left", i, info.Chunks)
 		}
-		return 0 < info.Chunks && info.Chunks < size/4096
+		return 0 < info.Chunks && info.Chunks < chunks
 	})
 }
 
@@ -113,4 +113,38 @@ func (b *bed) fillDevice(device client.Device, n int) string {
 		b.Fatal(err)
 	}
 	return b.readFile(device.Device)
+}
+
+// A device whose base is a frozen store is not merged, attached or not. Each error names the store,
+// and no file changes.
+func TestKernelMergeIntoChain(t *testing.T) {
+	b := kernelBed(t)
+	base := b.image(1 << 20)
+	file := func(name string) string { return filepath.Join(filepath.Dir(base), name) }
+	device := b.add(base, "--cow", file("below")+",chunk=4K")
+	b.fillDevice(device, 1<<19)
+	b.ok("fork", device.Device, file("top"))
+	want := b.fillDevice(device, 1<<18)
+	before := b.readFile(base) + b.readFile(file("below"))
+	b.run("merge", device.Device).fails(t, 1, file("below"))
+	if b.readFile(device.Device) != want {
+		t.Error("the device has other data")
+	}
+	if err := os.WriteFile(file("table"), []byte(b.list(device.Device)[0].Table), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b.del(device.Device)
+	b.run("cow", "merge", file("top")).fails(t, 1, file("below"))
+	b.run("cow", "merge", "--base", base, file("top")).fails(t, 1, file("below"))
+	b.run("cow", "merge", "--base", file("below"), file("top")).fails(t, 1, file("below"))
+	b.run("cow", "merge", file("below")).fails(t, 1, file("below"))
+	b.run("add", base, "--cow", file("top")).fails(t, 1, file("below"))
+	if b.readFile(base)+b.readFile(file("below")) != before {
+		t.Error("the base or its store has changed")
+	}
+	device = b.add("--table", file("table"))
+	if b.readFile(device.Device) != want {
+		t.Error("the device has other data after it was attached again")
+	}
+	b.del(device.Device)
 }

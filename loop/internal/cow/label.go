@@ -30,9 +30,17 @@ func (s *Store) readHeader(readOnly bool) (snapshot.Header, error) {
 }
 
 // Freeze says in a store, and in the attribute of its file, that another store needs it. From
-// then on it is only read, also after a reboot. A store without a label gets one.
-func Freeze(lockDir string, file *os.File, by snapshot.UUID) error {
-	err := basemark.Add(lockDir, file, by)
+// then on it is only read, also after a reboot. A store without a label gets one, with the UUID
+// that the other store has for it. by is the label of that, or nil.
+func Freeze(lockDir string, file *os.File, by *snapshot.Label) error {
+	above, own := snapshot.UUID{}, snapshot.NewUUID()
+	if by != nil {
+		above = by.UUID
+	}
+	if by != nil && !by.Parent.IsZero() {
+		own = by.Parent
+	}
+	err := basemark.Add(lockDir, file, above)
 	if err != nil && !errors.Is(err, basemark.ErrUnsupported) {
 		return err
 	}
@@ -48,7 +56,7 @@ func Freeze(lockDir string, file *os.File, by snapshot.UUID) error {
 		return err
 	}
 	if label == nil {
-		label = &snapshot.Label{UUID: snapshot.NewUUID()}
+		label = &snapshot.Label{UUID: own}
 	}
 	label.Frozen = true
 	if err := label.Put(block); err != nil {

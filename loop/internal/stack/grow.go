@@ -11,7 +11,6 @@ import (
 	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
 	"github.com/ublk-loop/ublk-loop/loop/internal/cow"
 	"github.com/ublk-loop/ublk-loop/loop/internal/mapping"
-	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
 	"github.com/ublk-loop/ublk-loop/transfer/table"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
@@ -137,11 +136,7 @@ func (g *Growth) Apply() {
 func (g *Growth) Freeze() error {
 	s := g.stack
 	old, store := s.Backings[g.below], s.stores[len(s.stores)-1]
-	var by snapshot.UUID
-	if label := store.Label(); label != nil {
-		by = label.UUID
-	}
-	err := cow.Freeze(g.lockDir, old.File, by)
+	err := cow.Freeze(g.lockDir, old.File, store.Label())
 	return errors.Join(err, old.Share())
 }
 

@@ -106,13 +106,13 @@ func TestFreeze(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer f.Close()
-		by := snapshot.NewUUID()
-		if err := cow.Freeze(filepath.Join(dir, "locks"), f, by); err != nil {
+		by := snapshot.Label{UUID: snapshot.NewUUID(), Parent: snapshot.NewUUID()}
+		if err := cow.Freeze(filepath.Join(dir, "locks"), f, &by); err != nil {
 			t.Fatal(err)
 		}
-		needs(t, path, by)
+		needs(t, path, by.UUID)
 		h, got, err := snapshot.ReadLabelled(f)
-		if err != nil || !h.Valid || !got.Frozen || got.UUID.IsZero() || withLabel && (got.UUID != label.UUID || got.OriginPath != label.OriginPath) {
+		if err != nil || !h.Valid || !got.Frozen || !withLabel && got.UUID != by.Parent || withLabel && (got.UUID != label.UUID || got.OriginPath != label.OriginPath) {
 			t.Errorf("header %+v, label %+v, error %v", h, got, err)
 		}
 		refused(t, dir, "0 512 snapshot $A $B P 8", Options{}, "base of a store")
@@ -125,7 +125,7 @@ func TestFreeze(t *testing.T) {
 				t.Error("the contents have changed")
 			}
 		})
-		if err := cow.Freeze(dir, openReadOnly(t, filepath.Join(dir, "A")), by); !errors.Is(err, snapshot.ErrNoStore) {
+		if err := cow.Freeze(dir, openReadOnly(t, filepath.Join(dir, "A")), nil); !errors.Is(err, snapshot.ErrNoStore) {
 			t.Errorf("an image: %v", err)
 		}
 	}

@@ -18,8 +18,8 @@ import (
 // runBytes is the maximum number of bytes that are copied while writes to them wait.
 const runBytes = 4 << 20
 
-// lastBytes is the maximum number of bytes that are copied while the device keeps all requests, so
-// that no new exceptions come. Tests change it.
+// lastBytes is the number of bytes that can be copied while the device keeps all requests, so that
+// no new exceptions come. Tests change it.
 var lastBytes uint64 = 8 << 20
 
 // A Merge moves the changes of the uppermost store into its base while the device is used. In
@@ -34,6 +34,9 @@ type Merge struct {
 	file   *os.File // base, open for writing
 	run    []snapshot.Record
 	buffer []byte
+
+	wasHeld bool
+	left    uint64 // exceptions after chunks were copied while the device kept its requests
 }
 
 // NewMerge prepares a merge. The base must be a file or disk that no other device has and no
@@ -59,7 +62,7 @@ func (s *Stack) NewMerge() (*Merge, error) {
 	case m.store.IsTransient():
 		return nil, fmt.Errorf("merge of a transient store: %w", errors.ErrUnsupported)
 	case m.base == nil:
-		return nil, fmt.Errorf("merge into a store, because the origin is a table: %w", errors.ErrUnsupported)
+		return nil, s.refuseTable(line.Origin)
 	}
 	if err := m.open(); err != nil {
 		return nil, errors.Join(fmt.Errorf("base %s: %w", m.base.Path, err), m.Close())
@@ -67,8 +70,21 @@ func (s *Stack) NewMerge() (*Merge, error) {
 	return m, nil
 }
 
+// refuseTable returns the error for a base that is a table. It names the store of a snapshot.
+func (s *Stack) refuseTable(name string) error {
+	if i, ok := s.tables.Table(name); ok {
+		if below, ok := s.tables.Tables[i].Lines[0].Target.(*table.Snapshot); ok {
+			return fmt.Errorf("merge into the store %s: %w", below.Store, errors.ErrUnsupported)
+		}
+	}
+	return fmt.Errorf("merge into the table %s: %w", name, errors.ErrUnsupported)
+}
+
 // open gets the base for this device alone, and opens it for writing.
 func (m *Merge) open() error {
+	if _, err := snapshot.ReadHeader(m.base.File); err == nil {
+		return fmt.Errorf("merge into a store: %w", errors.ErrUnsupported)
+	}
 	if err := m.base.LockForWriting(); err != nil {
 		return err
 	}
@@ -106,11 +122,13 @@ func (m *Merge) Close() error {
 // Do merges everything. hold makes the device keep its requests until resume is called. Do ends
 // early, between two runs, if the context does.
 //
-// Writes make new exceptions meanwhile. When few are left, or when as many chunks were copied as
-// would have been enough twice, the device keeps its requests until none is left.
+// Writes make new exceptions meanwhile. When few are left, the device keeps its requests until none
+// is left. When as many chunks were copied as would have been enough twice, writes make exceptions
+// too fast. From then on, the device keeps its requests while chunks are copied: few at a time, or
+// twice as many as were added since the last time, so that fewer are left each time.
 func (m *Merge) Do(ctx context.Context, hold func() (resume func(), err error)) error {
 	most := 2*m.store.Left() + uint64(len(m.run))
-	for {
+	for ended := false; !ended; {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
@@ -118,40 +136,61 @@ func (m *Merge) Do(ctx context.Context, hold func() (resume func(), err error)) 
 		if err != nil {
 			return err
 		}
-		if left := m.store.Left(); left<<m.store.Layout.Shift() <= lastBytes || m.Chunks > most {
-			defer resume()
-			return m.rest()
-		}
-		run, err := m.store.BeginRun(m.run)
-		resume()
-		if err == nil && len(run) == 0 {
-			err = m.store.Save() // all exceptions are new
-		} else if err == nil {
-			err = m.one(run)
+		if few := m.few(); m.store.Left() <= few || m.Chunks > most {
+			ended, err = m.held(few)
+			resume()
+		} else {
+			err = m.unheld(resume)
 		}
 		if err != nil {
 			return err
 		}
 	}
+	return nil
 }
 
-// rest merges what is left while the device keeps its requests.
-func (m *Merge) rest() error {
-	if err := m.store.Save(); err != nil {
-		return err
+// few returns how many chunks can be copied while the device keeps its requests.
+func (m *Merge) few() uint64 {
+	few := max(1, lastBytes>>m.store.Layout.Shift())
+	if left := m.store.Left(); m.wasHeld && left > m.left {
+		return max(few, 2*(left-m.left))
 	}
-	for {
-		run, err := m.store.BeginRun(m.run)
+	return few
+}
+
+// held merges at most some chunks while the device keeps its requests. It reports whether no
+// exception is left.
+func (m *Merge) held(most uint64) (ended bool, err error) {
+	if err := m.store.Save(); err != nil {
+		return false, err
+	}
+	for end := m.Chunks + most; m.Chunks < end || m.store.Left() == 0; {
+		run, err := m.store.BeginRun(m.run[:min(uint64(len(m.run)), max(1, end-m.Chunks))])
 		switch {
 		case err != nil:
-			return err
+			return false, err
 		case len(run) == 0:
-			return m.store.Empty()
+			return true, m.store.Empty()
 		}
 		if err := m.one(run); err != nil {
-			return err
+			return false, err
 		}
 	}
+	m.wasHeld, m.left = true, m.store.Left()
+	return false, nil
+}
+
+// unheld merges a run, and lets the device go on when the run has begun.
+func (m *Merge) unheld(resume func()) error {
+	run, err := m.store.BeginRun(m.run)
+	resume()
+	switch {
+	case err != nil:
+		return err
+	case len(run) == 0:
+		return m.store.Save() // all exceptions are new
+	}
+	return m.one(run)
 }
 
 // one copies the chunks of a run and removes their records.

@@ -24,8 +24,9 @@ import (
 // gate holds requests as ublk.Device.Hold does: it lets none begin, and waits for the others.
 type gate struct {
 	sync.RWMutex
-	holds int
-	seen  func()
+	holds   int
+	seen    func() // called when the device holds its requests
+	resumed func() // called when it does not any more
 }
 
 func (g *gate) hold() (func(), error) {
@@ -34,7 +35,12 @@ func (g *gate) hold() (func(), error) {
 	if g.seen != nil {
 		g.seen()
 	}
-	return g.Unlock, nil
+	return func() {
+		g.Unlock()
+		if g.resumed != nil {
+			g.resumed()
+		}
+	}, nil
 }
 
 // write writes to the device and the model, some writers at once. Each has its own sectors of the
@@ -171,6 +177,55 @@ func TestMergeUnderIO(t *testing.T) {
 	}
 }
 
+// Writes make more exceptions between two holds than one run has. The merge ends all the same, and
+// in each hold it copies few chunks, or twice as many as the writes have added since the last one.
+func TestMergeBoundsHolds(t *testing.T) {
+	for _, c := range []struct{ run, few, added int }{{1, 3, 0}, {4, 3, 0}, {1, 3, 2}, {2, 4, 4}, {2, 3, 9}} {
+		dir := snapshotDir(t)
+		if err := os.Truncate(filepath.Join(dir, "B"), 4<<20); err != nil {
+			t.Fatal(err)
+		}
+		serve(t, dir, "0 512 snapshot $A $B P 8", Options{}, func(b *bed) {
+			model := b.whole()
+			g := &gate{}
+			add := func(n int) {
+				for _, chunk := range rand.Perm(64) {
+					if n > 0 && b.stack.stores[0].Index.Lookup(uint64(chunk)).IsNone() {
+						data := bytes.Repeat([]byte{byte(rand.Int()), 1}, 256)
+						b.must(ublktest.Request{Op: ublk.OpWrite, StartSector: uint64(chunk * 8), Sectors: 1, Data: data})
+						copy(model[chunk*4096:], data)
+						n--
+					}
+				}
+			}
+			add(30)
+			lastBytesOf(t, uint64(c.few)*4096)
+			m, err := b.stack.NewMerge()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer m.Close()
+			m.run = m.run[:c.run]
+			var before, most uint64
+			g.seen = func() { before = m.Chunks }
+			g.resumed = func() {
+				most = max(most, m.Chunks-before)
+				add(c.added)
+			}
+			if err := m.Do(context.Background(), g.hold); err != nil {
+				t.Fatal(err)
+			}
+			if bound := uint64(max(c.few, 2*c.added)); most > bound || most == 0 {
+				t.Errorf("%+v: %d chunks are copied in one hold, want at most %d", c, most, bound)
+			}
+			t.Logf("%+v: %d holds, %d chunks copied, %d in one hold", c, g.holds, m.Chunks, most)
+			if got := b.whole(); !bytes.Equal(got, model) {
+				t.Error("the device has other data")
+			}
+		})
+	}
+}
+
 // A merge that fails, or is interrupted, leaves the device as it is.
 func TestMergeStops(t *testing.T) {
 	dir := snapshotDir(t)
@@ -234,7 +289,9 @@ func TestMergeRefused(t *testing.T) {
 		{"0 8 zero\n8 512 snapshot $A $B P 8", Options{}, unix.EINVAL, ""},
 		{"0 512 snapshot $A $B P 8", Options{ReadOnly: true}, unix.EROFS, "read-only"},
 		{"0 512 snapshot $A $B N 8", Options{}, errors.ErrUnsupported, "transient"},
-		{"low,,,ro,0 512 snapshot $A $B P 8;top,,,,0 512 snapshot /dev/mapper/low $C P 8", Options{}, errors.ErrUnsupported, "into a store"},
+		{"low,,,ro,0 512 snapshot $A $B P 8;top,,,,0 512 snapshot /dev/mapper/low $C P 8", Options{}, errors.ErrUnsupported, "into the store $B"},
+		{"low,,,ro,0 512 linear $A 0;top,,,,0 512 snapshot /dev/mapper/low $C P 8", Options{}, errors.ErrUnsupported, "into the table /dev/mapper/low"},
+		{"0 8 snapshot $B $C P 8", Options{}, errors.ErrUnsupported, "$B: merge into a store"},
 		{"0 512 snapshot $A $B P 8", Options{}, unix.EBUSY, "already in use"},
 		{"0 512 snapshot $D $B P 8", Options{}, unix.EPERM, "base of 2 stores"},
 	} {
@@ -259,8 +316,9 @@ func TestMergeRefused(t *testing.T) {
 			_ = second.Close()
 		}
 		m, err := s.NewMerge()
-		if !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.says) {
-			t.Errorf("%s: %v, want %q", c.text, err, c.says)
+		says := strings.ReplaceAll(c.says, "$", dir+"/")
+		if !errors.Is(err, c.want) || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %v, want %q", c.text, err, says)
 		}
 		if err == nil {
 			_ = m.Close()
