@@ -100,7 +100,7 @@ func (c *checker) begin(req *ublk.Request, r *request) {
 // start makes the state ready.
 func (k *check) start(req *ublk.Request, w *firstWrite, data []byte, levels int) {
 	k.req, k.write, k.bytes, k.errno = req, w, data, 0
-	k.level, k.run.Length, k.reading = levels, 0, readingNothing
+	k.level, k.walk, k.run.Length, k.reading = levels, mapping.LayerWalk{}, 0, readingNothing
 }
 
 // goOn lets the checks go on that can. Each may make further ones ready. A check may find

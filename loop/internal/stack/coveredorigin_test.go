@@ -186,3 +186,29 @@ func TestTreeOnSnapshotOfLayer(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+// The check of a copy that has failed leaves nothing to the next one, also where a chunk of the
+// origin has several runs.
+func TestCopyAfterWrongBlock(t *testing.T) {
+	dir := snapshotDir(t)
+	_, _, arguments := treeIn(t, dir, "0 512 linear $A 0", nil, small)
+	c := &coveredBed{dir: dir}
+	c.flip(t, 512)
+	verified := ",,,ro,0 384 verity 1 $A $A " + arguments + ";"
+	text := "one" + verified + "two" + verified + "join,,,ro,0 4 linear /dev/mapper/one 0,4 380 linear /dev/mapper/two 4;" +
+		"snap,,,rw,0 384 snapshot /dev/mapper/join $B P 8;top,,,rw,0 384 crypt aes-xts-plain64 :64:user:a 0 /dev/mapper/snap 0"
+	serve(t, dir, text, Options{Keys: keysFor(t, 64)}, func(b *bed) {
+		data := make([]byte, 512)
+		for range snapshotDepth { // whichever tag the next write has
+			if r := b.Do(ublktest.Request{Op: ublk.OpWrite, StartSector: 6, Sectors: 1, Data: data}); r.Result != -int32(unix.EIO) {
+				t.Errorf("first write to the chunk of a wrong block: result %d", r.Result)
+			}
+		}
+		for i := range uint64(snapshotDepth) {
+			b.must(ublktest.Request{Op: ublk.OpWrite, StartSector: 80 + 8*i, Sectors: 1, Data: data})
+		}
+		if n := b.stack.Corruptions(); n == 0 {
+			t.Error("no wrong block")
+		}
+	})
+}
