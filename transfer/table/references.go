@@ -118,5 +118,5 @@ func (s *Stack) checkReference(user, below int, target Target, a Area) error {
 	case s.Tables[below].ReadOnly && !s.Tables[user].ReadOnly && !a.ReadOnly:
 		return fmt.Errorf("read-only table below a writable one: %w", syscall.EROFS)
 	}
-	return checkStore(target, a.Device)
+	return s.checkStore(target, a.Device, below)
 }

@@ -163,10 +163,40 @@ func (l *Line) checkStart() error {
 	return nil
 }
 
-// checkStore refuses a table of the stack as a store.
-func checkStore(target Target, device string) error {
-	if t, ok := target.(*Snapshot); ok && t.Store == device {
+// checkStore refuses a table of the stack as a store, but for the encryption of a store without
+// metadata.
+func (s *Stack) checkStore(target Target, device string, below int) error {
+	t, ok := target.(*Snapshot)
+	if !ok || t.Store != device {
+		return nil
+	}
+	if t.Format != Transient || t.DiscardZeroes {
 		return fmt.Errorf("a table as the store, not a file or disk: %w", ErrUnsupported)
 	}
+	if _, ok := s.storeCipher(below); !ok {
+		return fmt.Errorf("a table as the store that is not one line of crypt from sector 0 of a file or disk: %w", ErrUnsupported)
+	}
 	return nil
+}
+
+// storeCipher returns the only line of a table that can be the store of a snapshot; ok is false
+// for other tables.
+func (s *Stack) storeCipher(number int) (c *Crypt, ok bool) {
+	lines := s.Tables[number].Lines
+	c, ok = lines[0].Target.(*Crypt)
+	if !ok || len(lines) != 1 || c.Start != 0 {
+		return nil, false
+	}
+	_, isTable := s.Table(c.Device)
+	return c, !isTable
+}
+
+// StoreDevice returns the file or disk that has the store of a snapshot, below its encryption if
+// it has one.
+func (s *Stack) StoreDevice(t *Snapshot) string {
+	if i, ok := s.Table(t.Store); ok {
+		c, _ := s.storeCipher(i) // Parse has checked it
+		return c.Device
+	}
+	return t.Store
 }

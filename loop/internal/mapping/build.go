@@ -80,9 +80,12 @@ func (b *builder) line(s *space, l *table.Line) error {
 		return b.layer(s, start, l)
 	case *table.Snapshot:
 		origin := b.branch(&table.Location{Device: t.Origin})
-		b.plan.changes = append(b.plan.changes, changes{b.stores[0], origin, b.devices[t.Store], t.DiscardZeroes})
+		b.plan.changes = append(b.plan.changes, changes{b.stores[0], origin, b.devices[b.stack.StoreDevice(t)], b.storeCipher(t), t.DiscardZeroes})
 		b.stores = b.stores[1:]
 		s.inherit(origin.space)
+		if b.plan.changes[len(b.plan.changes)-1].cipher != 0 {
+			s.levels = max(s.levels, 1)
+		}
 		s.covered = s.covered || s.levels > 0
 		return b.append(s, extent{start, kindSnapshot, len(b.plan.changes) - 1, 0})
 	case *table.Zero:
@@ -93,6 +96,15 @@ func (b *builder) line(s *space, l *table.Line) error {
 	default:
 		return fmt.Errorf("target %s: %w", t.Type(), table.ErrUnsupported)
 	}
+}
+
+// storeCipher returns Piece.Cipher of the store of a snapshot.
+func (b *builder) storeCipher(t *table.Snapshot) int {
+	i, ok := b.stack.Table(t.Store)
+	if !ok {
+		return 0
+	}
+	return b.tables[i].extents[0].index + 1 // the only extent is the layer of the only line
 }
 
 // inherit gives a space the layers of one below it.

@@ -28,7 +28,8 @@ type LayerWalk struct {
 //
 // origins says for each sector in how many snapshots the data is from the origin (Piece.Origins).
 // It is that of the walk that found the data, because the store can have got the chunk since.
-// Without it, no layer below a snapshot counts, as for writes.
+// Without it, no layer below a snapshot counts, as for writes, whose place in a store is not known
+// before their pieces.
 func (p *Plan) LayerWalk(level int, offset, length uint64, origins []uint8) LayerWalk {
 	return LayerWalk{plan: p, level: level, space: p.top, start: offset, length: length, origins: origins}
 }
@@ -65,7 +66,7 @@ func (w *LayerWalk) step() (Run, bool) {
 	if w.origins != nil {
 		n, origins = alike(w.origins[w.done>>transfer.SectorShift:], n)
 	}
-	run, found := w.plan.layerAt(w.space, w.level, w.start+w.done, n, origins)
+	run, found := w.plan.layerAt(w.space, w.level, w.start+w.done, n, origins, w.origins != nil)
 	run.At = w.done
 	w.done += run.Length
 	return run, found
@@ -80,8 +81,9 @@ func alike(origins []uint8, n uint64) (length uint64, number uint8) {
 }
 
 // layerAt goes down from an offset in a space to a level, with at most n bytes, and through
-// a number of snapshots into their origin. Without a layer at that level it returns only the length.
-func (p *Plan) layerAt(s *space, level int, offset, n uint64, origins uint8) (Run, bool) {
+// a number of snapshots into their origin, and then into a store if stored is set. Without a layer
+// at that level it returns only the length.
+func (p *Plan) layerAt(s *space, level int, offset, n uint64, origins uint8, stored bool) (Run, bool) {
 	for {
 		e, left := s.find(offset)
 		n = min(n, left)
@@ -93,6 +95,8 @@ func (p *Plan) layerAt(s *space, level int, offset, n uint64, origins uint8) (Ru
 			level--
 		case e.kind == kindSnapshot && origins > 0:
 			origins--
+		case e.kind == kindSnapshot && stored && level == 0:
+			return p.storeRun(e.index, in, n)
 		case e.kind != kindStripes:
 			return Run{Length: n}, false
 		}

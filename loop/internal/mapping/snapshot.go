@@ -3,6 +3,7 @@ package mapping
 import (
 	"sync/atomic"
 
+	"github.com/ublk-loop/ublk-loop/transfer"
 	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
 )
 
@@ -26,6 +27,7 @@ type changes struct {
 	Store
 	origin        branch
 	device        int // of the store
+	cipher        int // as in Piece.Cipher
 	discardZeroes bool
 }
 
@@ -63,13 +65,26 @@ func (p *Plan) change(index int, offset, n uint64, write bool) (piece Piece, ok 
 	within := offset & uint64(c.Layout.ChunkSize()-1)
 	slot := c.Index.Lookup(offset >> c.Layout.Shift())
 	if write && !slot.Writable() {
-		return Piece{Kind: FirstWrite, Snapshot: index, Offset: offset, Length: min(n, uint64(c.Layout.ChunkSize())-within)}, true
+		return Piece{Kind: FirstWrite, Snapshot: index, Offset: offset, Length: min(n, uint64(c.Layout.ChunkSize())-within), Cipher: c.cipher}, true
 	}
 	run := c.run(slot, offset, n)
 	if slot.Replaced() {
-		return Piece{Kind: Device, Device: c.device, Offset: slot.Chunk()<<c.Layout.Shift() + within, Length: run}, true
+		return Piece{Kind: Device, Device: c.device, Offset: slot.Chunk()<<c.Layout.Shift() + within, Length: run, Cipher: c.cipher}, true
 	}
 	return Piece{Length: run}, false
+}
+
+// storeRun returns the run of the encryption of a store at an offset of a snapshot, whose data of at
+// most n bytes is in the store. Without an encryption it returns only the length.
+func (p *Plan) storeRun(index int, offset, n uint64) (Run, bool) {
+	c := &p.changes[index]
+	slot := c.Index.Lookup(offset >> c.Layout.Shift())
+	run := c.run(slot, offset, n)
+	if c.cipher == 0 || !slot.Replaced() {
+		return Run{Length: run}, false
+	}
+	within := offset & uint64(c.Layout.ChunkSize()-1)
+	return Run{Layer: c.cipher - 1, Sector: (slot.Chunk()<<c.Layout.Shift() + within) >> transfer.SectorShift, Length: run}, true
 }
 
 // clear returns the piece of a discard at an offset of a snapshot, and the number of bytes

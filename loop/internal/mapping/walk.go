@@ -20,6 +20,9 @@ type Piece struct {
 	Offset   uint64 // in the device, or in the snapshot
 	At       uint64 // in the request
 	Length   uint64
+	// Cipher is the number of the layer that encrypts the store with the piece, plus 1, for Device
+	// and FirstWrite. The layer counts sectors from the start of the device. 0 is no encryption.
+	Cipher int
 	// Origins is the number of snapshots on the way whose origin has the piece.
 	Origins uint8
 }

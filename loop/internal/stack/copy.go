@@ -189,6 +189,7 @@ func (h *handler) writeCopy(r *request, w *firstWrite) bool {
 		if err := w.req.ReadData(h.bufferOf(w)[w.from:w.to], w.piece.At); err != nil {
 			return h.writeFailed(r, w, ublk.Result(err))
 		}
+		h.encryptForStore(w.piece.Cipher, h.bufferOf(w)[:w.chunk], h.replacement(w))
 		w.step = stepTail
 		h.sendCopy(w, h.storeFile(w), h.replacement(w), 0, w.chunk)
 		return false

@@ -47,6 +47,7 @@ func (h *handler) mayForward(req *ublk.Request, piece *mapping.Piece) bool {
 func (h *handler) forward(req *ublk.Request, piece *mapping.Piece) {
 	switch {
 	case piece.Kind == mapping.Device:
+		h.encryptPiece(req, piece)
 		req.ForwardAndComplete(h.files[h.stack.backingOf[piece.Device]].File, piece.Offset)
 	case piece.Kind == mapping.Error:
 		req.Complete(unix.EIO)
@@ -61,6 +62,14 @@ func (h *handler) forward(req *ublk.Request, piece *mapping.Piece) {
 	}
 }
 
+// encryptPiece transforms the data of a write to a chunk that an encrypted store has.
+func (h *handler) encryptPiece(req *ublk.Request, piece *mapping.Piece) {
+	if piece.Cipher != 0 && req.Op == ublk.OpWrite {
+		h.encryptForStore(piece.Cipher, req.Data()[piece.At:piece.At+piece.Length], piece.Offset)
+		req.Worked()
+	}
+}
+
 // startPiece starts the operation of a piece, if it needs one.
 func (h *handler) startPiece(req *ublk.Request, r *request, piece *mapping.Piece) {
 	if h.ofRequests != nil && req.Op == ublk.OpRead {
@@ -69,6 +78,7 @@ func (h *handler) startPiece(req *ublk.Request, r *request, piece *mapping.Piece
 	file, offset := &h.zeroes, uint64(0) // for a read of zeroes without a copy
 	switch {
 	case piece.Kind == mapping.Device:
+		h.encryptPiece(req, piece)
 		file, offset = &h.files[h.stack.backingOf[piece.Device]], piece.Offset
 	case piece.Kind == mapping.Error:
 		r.fail(-int32(unix.EIO))

@@ -96,6 +96,10 @@ func (h *handler) sendTo(w *firstWrite, chunk uint64) {
 	p := h.part(w.req, w.number)
 	within := w.piece.Offset & uint64(store.Layout.ChunkSize()-1)
 	*p = part{file: h.storeFile(w), offset: chunk<<store.Layout.Shift() + within, at: w.piece.At, length: w.piece.Length}
+	if w.piece.Cipher != 0 {
+		h.encryptForStore(w.piece.Cipher, w.req.Data()[p.at:p.at+p.length], p.offset)
+		w.req.Worked()
+	}
 	p.sendData(w.req, w.number)
 }
 

@@ -111,6 +111,14 @@ func (h *handler) encrypt(req *ublk.Request) {
 	req.Worked()
 }
 
+// encryptForStore transforms data for its place in a store that is encrypted. It is called once
+// for each piece, because only then the place is known.
+func (h *handler) encryptForStore(cipher int, data []byte, offset uint64) {
+	if cipher != 0 {
+		h.stack.layers[cipher-1].transfer.Encrypt(data, offset>>sectorShift)
+	}
+}
+
 // decrypt transforms the data of a read, from the lowest layer up.
 func (h *handler) decrypt(req *ublk.Request) {
 	for level := h.levels - 1; level >= 0; level-- {

@@ -62,9 +62,13 @@ func (s *Stack) openStores(sizes []table.DeviceSize, o *Options) (stores []mappi
 		numbers[device] = i
 	}
 	err = snapshots(s.tables, func(t *table.Snapshot) error {
-		number := s.backingOf[numbers[t.Store]]
-		if err := s.checkUses(number); err != nil {
+		device := s.tables.StoreDevice(t)
+		number := s.backingOf[numbers[device]]
+		if err := s.checkUses(number, t.Store); err != nil {
 			return err
+		}
+		if n := s.tables.SizeOf(t.Store); device != t.Store && n != sizes[numbers[device]].Sectors {
+			return fmt.Errorf("store %s: its encryption ends after %d sectors: %w", s.Backings[number].Path, n, errors.ErrUnsupported)
 		}
 		if t.Format == table.Transient && o.Eager {
 			return fmt.Errorf("a transient store, which does not outlive its server: %w", errors.ErrUnsupported)
@@ -92,9 +96,10 @@ func (s *Stack) openStores(sizes []table.DeviceSize, o *Options) (stores []mappi
 	return stores, err
 }
 
-// checkUses refuses a file or disk that has a store and something else.
-func (s *Stack) checkUses(number int) error {
-	uses := 0
+// checkUses refuses a file or disk, and the table that encrypts it, that have a store and
+// something else.
+func (s *Stack) checkUses(number int, store string) error {
+	uses, ofTable := 0, 0
 	devices := make(map[string]int)
 	for i, device := range s.tables.Devices() {
 		devices[device] = s.backingOf[i]
@@ -105,11 +110,14 @@ func (s *Stack) checkUses(number int) error {
 				if of, found := devices[a.Device]; found && of == number {
 					uses++
 				}
+				if a.Device == store {
+					ofTable++
+				}
 			}
 		}
 	}
-	if uses > 1 {
-		return fmt.Errorf("the store %s is used %d times: %w", s.Backings[number].Path, uses, unix.EINVAL)
+	if uses > 1 || ofTable > 1 {
+		return fmt.Errorf("the store %s is used %d times: %w", s.Backings[number].Path, max(uses, ofTable), unix.EINVAL)
 	}
 	return nil
 }

@@ -1,0 +1,45 @@
+package loop
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
+)
+
+// With equal writes, one after another, a snapshot with an encrypted store has the bytes of the
+// kernel's stack of two devices, and so has its store.
+func TestKernelEncryptedStore(t *testing.T) {
+	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
+	run(t, "modprobe", "dm_snapshot")
+	run(t, "modprobe", "dm_crypt")
+	for _, chunk := range []int{8, 128} {
+		t.Run(fmt.Sprint("chunk ", chunk), func(t *testing.T) {
+			origin := filledDisk(t, 8)
+			stores := []string{nullDisk(t, 16, sectorDisk), nullDisk(t, 16, sectorDisk)}
+			text := func(i int) string {
+				return fmt.Sprintf("secret,,,rw,0 32768 crypt aes-xts-plain64 %s 3 %s 0;top,,,rw,0 16384 snapshot %s /dev/mapper/secret N %d",
+					keyText("7"), stores[i], origin, chunk)
+			}
+			var devices, contents [2][]byte
+			use := func(t *testing.T, i int, path string) {
+				writeInOrder(t, path, chunk)
+				devices[i] = readDisk(t, openFile(t, path, os.O_RDONLY|unix.O_DIRECT))
+			}
+			t.Run("kernel", func(t *testing.T) { use(t, 0, mappedDisk(t, text(0))) })
+			t.Run("ours", func(t *testing.T) { use(t, 1, attachTable(t, ctl, text(1), Config{}).Path()) })
+			for i, store := range stores {
+				contents[i] = readDisk(t, openFile(t, store, os.O_RDONLY|unix.O_DIRECT))
+			}
+			for what, got := range map[string][2][]byte{"device": devices, "store": contents} {
+				if !bytes.Equal(got[0], got[1]) {
+					t.Error(what, firstDifference(got[1], got[0]))
+				}
+			}
+		})
+	}
+}
