@@ -90,7 +90,8 @@ func (c *combiner) line(l *table.Line) (line limits, discards, zeroes bool) {
 		discards, zeroes = true, false
 	case *table.Snapshot:
 		line.DiscardGranularity, line.DiscardMaxBytes = t.Chunk<<sectorShift, noMaximum
-		discards, zeroes = discards && t.DiscardZeroes, false
+		// The kernel also requires discards of the origin, which never gets any.
+		discards, zeroes = t.DiscardZeroes && c.of(t.Store).DiscardMaxBytes != 0, false
 		// A flush saves records.
 		line.WriteCache = line.WriteCache || t.Format != table.Transient && !c.stack.eager
 	case *table.Crypt:
