@@ -191,3 +191,18 @@ func (d *Device) IsOf(file *os.File) (bool, error) {
 	f, err := identity.Of(file)
 	return err == nil && d.identity().HasNumbersOf(f), err
 }
+
+// Uses reports whether the device serves this file or disk, or has it below its tables.
+func (d *Device) Uses(file *os.File) (bool, error) {
+	f, err := identity.Of(file)
+	if err != nil {
+		return false, err
+	}
+	for _, part := range d.Files {
+		of := identity.File{IsDisk: part.IsDisk, Device: part.Device, Inode: part.Inode}
+		if of.HasNumbersOf(f) {
+			return true, nil
+		}
+	}
+	return len(d.Files) == 0 && d.identity().HasNumbersOf(f), nil
+}

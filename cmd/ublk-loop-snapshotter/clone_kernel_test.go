@@ -22,7 +22,7 @@ import (
 func TestKernelSnapshotterShares(t *testing.T) {
 	ctx := context.Background()
 	b := newBed(t, ublktest.Own, ublktest.ScratchDisk, ublktest.OldestAndNewest)
-	b.mountDisk()
+	b.mountDisk("xfs")
 	settings := b.settings()
 	root := filepath.Join(os.Getenv("TMPDIR"), "own")
 	s, err := snapshotter.New(ctx, snapshotter.Options{Root: root, Size: 64 << 20, Settings: settings})

@@ -95,7 +95,10 @@ func (r *remote) work(begun func()) (round int, err error) {
 			func() error { _, err := r.View(r.ctx, name("view"), name("parent")); return err },
 			func() error { _, err := r.Mounts(r.ctx, name("child")); return err },
 			func() error { return r.Remove(r.ctx, name("view")) },
-			func() error { return r.Remove(r.ctx, name("child")) },
+			func() error { return r.Commit(r.ctx, name("second"), name("child")) },
+			func() error { _, err := r.Prepare(r.ctx, name("grandchild"), name("second")); return err },
+			func() error { return r.Remove(r.ctx, name("grandchild")) },
+			func() error { return r.Remove(r.ctx, name("second")) },
 			func() error { return r.Remove(r.ctx, name("parent")) },
 		} {
 			if err := step(); err != nil {

@@ -16,7 +16,18 @@ import (
 // The snapshotter passes containerd's own tests of snapshotters.
 func TestKernelSnapshotterSuite(t *testing.T) {
 	b := newBed(t, ublktest.Own, ublktest.ScratchDisk, ublktest.OldestAndNewest)
-	b.mountDisk()
+	b.mountDisk("xfs")
+	b.passesSuite(t)
+}
+
+// It also passes them where files cannot share blocks.
+func TestKernelSnapshotterSuiteWithStores(t *testing.T) {
+	b := newBed(t, ublktest.Own, ublktest.ScratchDisk, ublktest.Once, ublktest.Long)
+	b.mountDisk("ext4")
+	b.passesSuite(t)
+}
+
+func (b *bed) passesSuite(t *testing.T) {
 	testsuite.SnapshotterSuite(t, "ublk-loop", func(ctx context.Context, root string) (snapshots.Snapshotter, func() error, error) {
 		s, err := snapshotter.New(ctx, snapshotter.Options{
 			Root: filepath.Join(root, "own"), Size: 16 << 20, Settings: b.settings(),
@@ -29,12 +40,16 @@ func TestKernelSnapshotterSuite(t *testing.T) {
 }
 
 // mountDisk puts temporary files on the machine's disk, formatted as xfs, on which files
-// can share blocks.
-func (b *bed) mountDisk() {
+// can share blocks, or as ext4, on which they cannot.
+func (b *bed) mountDisk(fsType string) {
 	b.Helper()
 	disk, dir := os.Getenv("UBLK_LOOP_DISK"), filepath.Join(b.dir, "disk")
 	b.mkdir(dir)
-	b.tool("mkfs.xfs", "-q", "-f", disk)
+	if fsType == "ext4" {
+		b.tool("mkfs.ext4", "-q", "-F", disk)
+	} else {
+		b.tool("mkfs.xfs", "-q", "-f", disk)
+	}
 	b.tool("mount", disk, dir)
 	b.Setenv("TMPDIR", dir)
 	b.Cleanup(func() {

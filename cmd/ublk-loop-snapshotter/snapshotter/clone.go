@@ -13,17 +13,10 @@ import (
 // copyChunk is the number of bytes that are copied between two checks of the context.
 const copyChunk = 64 << 20
 
-// clone copies a file to a new file of the same file system. The copy shares the blocks
-// if the file system supports that (xfs, btrfs). Otherwise it gets the same holes.
-func clone(ctx context.Context, to, from *os.File) error {
-	err := unix.IoctlFileClone(int(to.Fd()), int(from.Fd()))
-	if isUnsupported(err) {
-		err = copyData(ctx, to, from)
-	}
-	if err != nil {
-		return fmt.Errorf("copy %s to %s: %w", from.Name(), to.Name(), err)
-	}
-	return nil
+// shareBlocks makes a new file a copy of another that shares its blocks. Only some file
+// systems can do that (xfs, btrfs): isUnsupported tells from the error.
+func shareBlocks(to, from *os.File) error {
+	return unix.IoctlFileClone(int(to.Fd()), int(from.Fd()))
 }
 
 // isUnsupported reports whether an error means that the file system lacks the operation.

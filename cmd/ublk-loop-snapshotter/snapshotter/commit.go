@@ -3,6 +3,7 @@ package snapshotter
 import (
 	"context"
 	"fmt"
+	"os"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/core/snapshots/storage"
@@ -28,14 +29,18 @@ func (s *Snapshotter) Commit(ctx context.Context, name, key string, opts ...snap
 }
 
 func (s *Snapshotter) commit(ctx context.Context, name, key string, opts []snapshots.Opt) error {
-	id, err := s.detachForCommit(ctx, key)
+	ids, err := s.detachForCommit(ctx, key)
 	if err != nil {
 		return err
 	}
-	if err := s.dir.sync(fileOf(id)); err != nil {
+	top, err := s.settle(ctx, ids)
+	if err != nil {
 		return err
 	}
-	usage, err := s.dir.usage(fileOf(id))
+	if err := s.dir.sync(top); err != nil {
+		return err
+	}
+	usage, err := s.dir.usage(top)
 	if err != nil {
 		return err
 	}
@@ -45,22 +50,37 @@ func (s *Snapshotter) commit(ctx context.Context, name, key string, opts []snaps
 	})
 }
 
-// detachForCommit removes the device of an active snapshot, and returns the snapshot's
-// id.
-func (s *Snapshotter) detachForCommit(ctx context.Context, key string) (string, error) {
-	id, info, _, err := s.get(ctx, key)
-	switch {
-	case err != nil:
-		return "", err
-	case info.Kind != snapshots.KindActive:
-		return "", fmt.Errorf("it is not active: %w", errdefs.ErrFailedPrecondition)
-	case isImage(info.Labels):
-		return "", fmt.Errorf("it is an image of the host: %w", errdefs.ErrFailedPrecondition)
-	}
-	file, err := s.dir.openPath(fileOf(id))
+// settle returns the name of the file of a snapshot that is about to become a parent. It
+// makes an image of a snapshot that has maxStores stores, so that children have fewer.
+func (s *Snapshotter) settle(ctx context.Context, ids []string) (string, error) {
+	l, err := s.dir.openLayers(ids)
 	if err != nil {
 		return "", err
 	}
+	defer l.close()
+	if l.stores() < maxStores {
+		return l.top().name, nil
+	}
+	return fileOf(ids[0]), s.flattenOwn(ctx, ids[0], l)
+}
+
+// detachForCommit removes the device of an active snapshot, and returns the ids of the
+// snapshot and its parents.
+func (s *Snapshotter) detachForCommit(ctx context.Context, key string) ([]string, error) {
+	snapshot, info, err := s.withParents(ctx, key)
+	switch {
+	case err != nil:
+		return nil, err
+	case info.Kind != snapshots.KindActive:
+		return nil, fmt.Errorf("it is not active: %w", errdefs.ErrFailedPrecondition)
+	case isImage(info.Labels):
+		return nil, fmt.Errorf("it is an image of the host: %w", errdefs.ErrFailedPrecondition)
+	}
+	file, err := s.dir.openPath(s.dir.nameOf(snapshot.ID))
+	if err != nil {
+		return nil, err
+	}
 	defer func() { _ = file.Close() }()
-	return id, s.devices.release(ctx, &wanted{id: id, file: file, own: true}, s.settings.AttachTimeout)
+	w := wanted{id: snapshot.ID, files: []*os.File{file}, own: true}
+	return append([]string{snapshot.ID}, snapshot.ParentIDs...), s.devices.release(ctx, &w, s.settings.AttachTimeout)
 }

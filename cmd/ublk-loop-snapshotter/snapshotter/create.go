@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
@@ -74,27 +75,20 @@ func labelsOf(opts []snapshots.Opt) (map[string]string, error) {
 	return info.Labels, nil
 }
 
-// createFile makes an active snapshot and its file, a copy of its parent's. It does not
-// lock the metadata while it copies.
+// createFile makes an active snapshot and its file. It does not lock the metadata while it
+// makes the file.
 func (s *Snapshotter) createFile(ctx context.Context, c *creation) error {
-	parentID, name, err := s.parentFile(ctx, c.parent)
+	parentID, below, err := s.openParent(ctx, c.parent)
 	if err != nil {
 		return err
 	}
-	from, err := s.dir.Open(name)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = from.Close() }()
+	defer below.close()
 	to, err := s.dir.unfinished(s.nextName())
 	if err != nil {
 		return err
 	}
 	defer func() { _ = to.Close() }()
-	err = clone(ctx, to, from)
-	if err == nil && c.size != 0 {
-		err = resize(ctx, to, c.size)
-	}
+	isStore, err := s.fill(ctx, to, below, c)
 	if err == nil {
 		err = to.Sync() // before the transaction, so that no other request waits for it
 	}
@@ -103,13 +97,70 @@ func (s *Snapshotter) createFile(ctx context.Context, c *creation) error {
 			if len(created.ParentIDs) > 0 && created.ParentIDs[0] != parentID {
 				return fmt.Errorf("parent %s was replaced: %w", c.parent, errdefs.ErrUnavailable)
 			}
-			return s.dir.finish(to, fileOf(created.ID))
+			return s.finishFile(to, created.ID, isStore)
 		})
 	}
 	if err != nil {
 		return errors.Join(err, ignoreNotExist(s.dir.Remove(filepath.Base(to.Name()))))
 	}
 	return nil
+}
+
+// fill makes the file of a snapshot: a copy of the parent's image if that shares its
+// blocks, else a store of changes to the parent. The empty file system has so little data
+// that it is always copied.
+func (s *Snapshotter) fill(ctx context.Context, to *os.File, below layers, c *creation) (isStore bool, err error) {
+	if below.stores() == 0 {
+		copied, err := s.copyImage(ctx, to, below.top(), c.parent == "")
+		if err == nil && copied && c.size != 0 {
+			err = resize(ctx, to, c.size)
+		}
+		if copied || err != nil {
+			return false, err
+		}
+	}
+	size := max(below.top().size, c.size)
+	uuid, err := makeStore(to, below, size)
+	if err == nil && c.size != 0 {
+		err = s.resizeStore(ctx, to, append(slices.Clone(below), layer{size: size, uuid: uuid}), c.size)
+	}
+	if err != nil {
+		return false, fmt.Errorf("make a store %s: %w", to.Name(), err)
+	}
+	return true, nil
+}
+
+// copyImage copies an image. If it cannot share the blocks, it copies them or reports
+// false.
+func (s *Snapshotter) copyImage(ctx context.Context, to *os.File, image *layer, always bool) (copied bool, err error) {
+	from, err := s.dir.Open(image.name)
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = from.Close() }()
+	err = shareBlocks(to, from)
+	if isUnsupported(err) {
+		if !always {
+			return false, nil
+		}
+		err = copyData(ctx, to, from)
+	}
+	if err != nil {
+		return false, fmt.Errorf("copy %s to %s: %w", from.Name(), to.Name(), err)
+	}
+	return true, nil
+}
+
+// finishFile gives the file of a new snapshot its name. A file with the id of a new
+// snapshot is from one that the metadata does not have.
+func (s *Snapshotter) finishFile(to *os.File, id string, isStore bool) error {
+	if !isStore {
+		return s.dir.finish(to, fileOf(id))
+	}
+	if err := ignoreNotExist(s.dir.Remove(fileOf(id))); err != nil {
+		return err
+	}
+	return s.dir.finish(to, storeOf(id))
 }
 
 // nextName returns the unique name of a new file.
@@ -120,20 +171,6 @@ func ignoreNotExist(err error) error {
 		return nil
 	}
 	return err
-}
-
-// parentFile returns the id of a parent and the name of its file. Without a parent, it
-// returns the empty file system.
-func (s *Snapshotter) parentFile(ctx context.Context, parent string) (id, name string, err error) {
-	if parent == "" {
-		name, err = s.scratch.file(ctx)
-		return "", name, err
-	}
-	id, info, _, err := s.get(ctx, parent)
-	if err == nil && info.Kind != snapshots.KindCommitted {
-		err = fmt.Errorf("parent %s is not committed: %w", parent, errdefs.ErrInvalidArgument)
-	}
-	return id, fileOf(id), err
 }
 
 // record adds a snapshot to the metadata. If finish is not nil and fails, the snapshot is

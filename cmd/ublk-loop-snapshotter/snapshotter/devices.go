@@ -41,14 +41,25 @@ func newDevices(s *oci.Settings) *devices {
 
 // wanted describes the device that a snapshot needs.
 type wanted struct {
-	id       string // id of the snapshot
-	file     *os.File
+	id string // id of the snapshot
+	// files are the layers of the snapshot (layers.files).
+	files    []*os.File
+	table    string // of the layers; empty for one file
 	readOnly bool
 	disk     *oci.Disk // of an image of the host; nil for the bytes of the file
 
-	// own says that only this snapshot uses the file. Any device of the file is then the
-	// snapshot's, whichever process made it.
+	// own says that only this snapshot uses the last file. Any device of the files is then
+	// the snapshot's, whichever process made it.
 	own bool
+}
+
+// file returns the file with the latest changes.
+func (w *wanted) file() *os.File { return w.files[len(w.files)-1] }
+
+func (w *wanted) close() {
+	for _, f := range w.files {
+		_ = f.Close()
+	}
 }
 
 // attach returns a snapshot's device. The snapshotter keeps the device leased and open
@@ -62,7 +73,7 @@ func (d *devices) attach(ctx context.Context, w *wanted) (*client.Held, error) {
 	}
 	h, err := d.acquire(ctx, w)
 	if err != nil {
-		return nil, fmt.Errorf("attach %s: %w", w.file.Name(), reworded(err))
+		return nil, fmt.Errorf("attach %s: %w", w.file().Name(), reworded(err))
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -133,9 +144,12 @@ func (d *devices) acquire(ctx context.Context, w *wanted) (*client.Held, error) 
 func (d *devices) request(ctx context.Context, w *wanted) (*client.Held, error) {
 	if w.disk == nil {
 		config := client.Config{ReadOnly: w.readOnly}
-		return d.client.Attach(ctx, client.AddRequest{File: w.file.Name(), Config: config}, client.Files{File: w.file})
+		if w.table != "" {
+			return d.client.Attach(ctx, client.AddRequest{Table: w.table, Config: config}, client.Files{Table: w.files})
+		}
+		return d.client.Attach(ctx, client.AddRequest{File: w.file().Name(), Config: config}, client.Files{File: w.file()})
 	}
-	request, err := d.settings.Request(w.file, w.disk, requester)
+	request, err := d.settings.Request(w.file(), w.disk, requester)
 	if err != nil {
 		return nil, fmt.Errorf("label %s*: %w: %w", labelPrefix, errdefs.ErrInvalidArgument, err)
 	}
@@ -143,15 +157,16 @@ func (d *devices) request(ctx context.Context, w *wanted) (*client.Held, error) 
 	return d.client.Attach(ctx, request.Add, request.Files)
 }
 
-// find looks for a device of the file and keeps it by opening it. It returns nil if there
+// find looks for a device of the files and keeps it by opening it. It returns nil if there
 // is no device.
 func (d *devices) find(ctx context.Context, w *wanted) (*client.Held, error) {
-	list, err := d.devicesOf(ctx, w.file)
+	list, err := d.devicesOf(ctx, w.file())
 	if err != nil {
 		return nil, err
 	}
 	for i := range list {
-		if list[i].ReadOnly != w.readOnly {
+		// A parent's store is also below the devices of its children.
+		if list[i].ReadOnly != w.readOnly || max(len(list[i].Files), 1) != len(w.files) {
 			continue
 		}
 		if h, err := d.client.Open(ctx, list[i]); err == nil {
@@ -161,7 +176,7 @@ func (d *devices) find(ctx context.Context, w *wanted) (*client.Held, error) {
 	return nil, nil
 }
 
-// devicesOf returns the server's devices of a file.
+// devicesOf returns the server's devices that use a file.
 func (d *devices) devicesOf(ctx context.Context, file *os.File) ([]client.Device, error) {
 	list, err := d.client.Devices(ctx)
 	if err != nil {
@@ -169,11 +184,11 @@ func (d *devices) devicesOf(ctx context.Context, file *os.File) ([]client.Device
 	}
 	var devices []client.Device
 	for i := range list {
-		isOf, err := list[i].IsOf(file)
+		uses, err := list[i].Uses(file)
 		if err != nil {
 			return nil, err
 		}
-		if isOf {
+		if uses {
 			devices = append(devices, list[i])
 		}
 	}
@@ -228,7 +243,7 @@ func (d *devices) isGone(ctx context.Context, w *wanted) (bool, error) {
 	if !w.own || w.readOnly {
 		return true, nil
 	}
-	list, err := d.devicesOf(ctx, w.file)
+	list, err := d.devicesOf(ctx, w.file())
 	return len(list) == 0, err
 }
 

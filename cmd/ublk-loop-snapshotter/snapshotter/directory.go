@@ -18,8 +18,22 @@ const (
 	lockName      = "lock"
 )
 
-// fileOf returns the name of a snapshot's file.
+// fileOf returns the name of a snapshot's image.
 func fileOf(id string) string { return filepath.Join(snapshotsDir, id) }
+
+// storeSuffix ends the names of stores.
+const storeSuffix = ".cow"
+
+// storeOf returns the name of a snapshot's store, if it has that in the place of an image.
+func storeOf(id string) string { return fileOf(id) + storeSuffix }
+
+// removeFiles removes the image and the store of a snapshot.
+func (d *directory) removeFiles(id string) error {
+	return errors.Join(ignoreNotExist(d.Remove(fileOf(id))), ignoreNotExist(d.Remove(storeOf(id))))
+}
+
+// exists reports whether there is a file of that name.
+func (d *directory) exists(name string) bool { _, err := d.Lstat(name); return err == nil }
 
 // directory holds all files. It reaches no file outside of it.
 type directory struct {
@@ -136,6 +150,14 @@ func (d *directory) usage(name string) (snapshots.Usage, error) {
 // openPath opens a file with O_PATH, for its identity only (open(2)).
 func (d *directory) openPath(name string) (*os.File, error) {
 	return d.OpenFile(name, unix.O_PATH, 0)
+}
+
+// nameOf returns the name of the file that an active snapshot writes to.
+func (d *directory) nameOf(id string) string {
+	if d.exists(fileOf(id)) {
+		return fileOf(id)
+	}
+	return storeOf(id)
 }
 
 // removeAllBut removes the files of a directory, except those for which keep returns

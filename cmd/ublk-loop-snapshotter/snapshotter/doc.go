@@ -1,9 +1,9 @@
 // Package snapshotter gives containerd its snapshots as block devices. Each device serves
 // an image file that ublk-loop serve has attached.
 //
-//	Prepare  clones the parent's file, attaches it and mounts the device read-write
+//	Prepare  clones the parent's file, or makes a store of changes to the parent, and attaches it
 //	Commit   removes the device; the file becomes a parent
-//	View     attaches the parent's file itself, read-only
+//	View     attaches the parent's files themselves, read-only
 //	Remove   removes the device, then the file
 //
 // containerd does not report an unmount. Therefore a device exists from Prepare or View
@@ -20,10 +20,16 @@
 // annotations of package oci. The author of an image in a registry also writes labels, on
 // its layers. These labels cannot name a file.
 //
+// A snapshot is an image: a file with its file system. On a file system that cannot share
+// blocks, only the first of several layers is an image. The others are stores: a store has
+// the chunks that differ from those of its parent (docs/cow.md). Their device shows the
+// image through all stores. Commit makes an image of a snapshot with maxStores stores.
+//
 // All files are below one directory, to which only root has access:
 //
 //	metadata.db   names, parents and labels, written by containerd's package storage
-//	snapshots/ID  the file of an active or committed snapshot
+//	snapshots/ID  the image of an active or committed snapshot
+//	snapshots/ID.cow  its store; not used if there is an image
 //	scratch-SIZE  an empty file system, the parent of snapshots without a parent
 //	new-*         unfinished files, which the next start removes
 //	lock          locked by the one process that uses the directory

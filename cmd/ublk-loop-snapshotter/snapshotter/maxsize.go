@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 
 	"github.com/containerd/errdefs"
@@ -53,24 +54,53 @@ func resize(ctx context.Context, f *os.File, size int64) error {
 	if err != nil || info.Size() == size {
 		return err
 	}
-	// The parent may have been unmounted by a crash.
-	var status *exec.ExitError
-	err = call(ctx, "e2fsck", "-f", "-p", f.Name())
-	if err != nil && (!errors.As(err, &status) || status.ExitCode() != fsckCorrected) {
-		return err
-	}
 	if size > info.Size() {
 		if err := f.Truncate(size); err != nil {
 			return err
 		}
 	}
-	if err := call(ctx, "resize2fs", "-f", f.Name(), strconv.FormatInt(size/blockSize, 10)); err != nil {
-		if size < info.Size() && errors.As(err, &status) {
-			err = fmt.Errorf("label %s: %d bytes are too few for the content of the parent: %w: %w", SizeLabel, size, errdefs.ErrFailedPrecondition, err)
-		}
+	if err := resizeContent(ctx, f.Name(), size, size < info.Size()); err != nil {
 		return err
 	}
 	return f.Truncate(size)
+}
+
+// resizeStore changes the size of the file system that the layers show. A store has a
+// device that is no smaller than the one below it, so a smaller file system does not fill
+// its device.
+func (s *Snapshotter) resizeStore(ctx context.Context, store *os.File, l layers, size int64) error {
+	file, err := s.dir.openPath(filepath.Base(store.Name()))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = file.Close() }()
+	l.top().file = file
+	w := wanted{id: store.Name(), files: l.files(), table: l.table()}
+	h, err := s.devices.attach(ctx, &w)
+	if err != nil {
+		return err
+	}
+	defer s.devices.drop(w.id)
+	if err := resizeContent(ctx, h.Device.Device, size, size < l[len(l)-2].size); err != nil {
+		return err
+	}
+	// The next device of the store needs the end of this one.
+	return s.devices.release(ctx, &w, s.settings.AttachTimeout)
+}
+
+// resizeContent changes the size of an unmounted file system in a file or on a disk.
+func resizeContent(ctx context.Context, path string, size int64, shrinks bool) error {
+	// The parent may have been unmounted by a crash.
+	var status *exec.ExitError
+	err := call(ctx, "e2fsck", "-f", "-p", path)
+	if err != nil && (!errors.As(err, &status) || status.ExitCode() != fsckCorrected) {
+		return err
+	}
+	err = call(ctx, "resize2fs", "-f", path, strconv.FormatInt(size/blockSize, 10))
+	if shrinks && errors.As(err, &status) {
+		return fmt.Errorf("label %s: %d bytes are too few for the content of the parent: %w: %w", SizeLabel, size, errdefs.ErrFailedPrecondition, err)
+	}
+	return err
 }
 
 // fsckCorrected is the exit status of e2fsck(8) after it has corrected all errors.

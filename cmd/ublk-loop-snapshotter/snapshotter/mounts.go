@@ -26,14 +26,14 @@ func (s *Snapshotter) mounts(ctx context.Context, key string) ([]mount.Mount, er
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = src.file.Close() }()
+	defer src.close()
 	h, err := s.devices.attach(ctx, &src.wanted)
 	if err != nil {
 		return nil, err
 	}
 	fsType, options, err := src.options.For(h.Disk())
 	if err != nil {
-		return nil, fmt.Errorf("mount %s: %w", src.file.Name(), err)
+		return nil, fmt.Errorf("mount %s: %w", src.file().Name(), err)
 	}
 	return []mount.Mount{{Type: fsType, Source: h.Device.Device, Options: options}}, nil
 }
@@ -46,6 +46,23 @@ type source struct {
 
 // source finds the file of an active snapshot or a view. The caller must close the file.
 func (s *Snapshotter) source(ctx context.Context, key string) (*source, error) {
+	snapshot, info, err := s.withParents(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	img, err := imageOf(info.Labels)
+	if err != nil {
+		return nil, err
+	}
+	if img != nil {
+		return s.imageSource(snapshot, img)
+	}
+	return s.ownSource(ctx, snapshot)
+}
+
+// withParents returns an active snapshot or a view, with the ids of its parents, and its
+// metadata.
+func (s *Snapshotter) withParents(ctx context.Context, key string) (*storage.Snapshot, snapshots.Info, error) {
 	var info snapshots.Info
 	var snapshot storage.Snapshot
 	err := s.metadata.WithTransaction(ctx, false, func(ctx context.Context) error {
@@ -56,16 +73,9 @@ func (s *Snapshotter) source(ctx context.Context, key string) (*source, error) {
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("get snapshot %s: %w", key, err)
+		return nil, info, fmt.Errorf("get snapshot %s: %w", key, err)
 	}
-	img, err := imageOf(info.Labels)
-	if err != nil {
-		return nil, err
-	}
-	if img != nil {
-		return s.imageSource(&snapshot, img)
-	}
-	return s.ownSource(ctx, &snapshot)
+	return &snapshot, info, nil
 }
 
 // requester is the origin of all requests for images.
@@ -80,32 +90,28 @@ func (s *Snapshotter) imageSource(snapshot *storage.Snapshot, img *image) (*sour
 	if err != nil {
 		return nil, fmt.Errorf("label %s: %w: %w", ImageLabel, errdefs.ErrInvalidArgument, err)
 	}
-	return &source{wanted{id: snapshot.ID, file: f, readOnly: img.options.ReadOnly(), disk: &img.disk}, img.options}, nil
+	return &source{wanted{id: snapshot.ID, files: []*os.File{f}, readOnly: img.options.ReadOnly(), disk: &img.disk}, img.options}, nil
 }
 
-// ownSource finds the file of an active snapshot, or the file of a view's parent.
+// ownSource finds the files of an active snapshot, or those of a view's parent.
 func (s *Snapshotter) ownSource(ctx context.Context, snapshot *storage.Snapshot) (*source, error) {
 	view := snapshot.Kind == snapshots.KindView
-	name, mode := fileOf(snapshot.ID), "rw"
-	var err error
-	switch {
-	case !view:
-	case len(snapshot.ParentIDs) > 0:
-		name, mode = fileOf(snapshot.ParentIDs[0]), "ro"
-	default:
-		mode = "ro"
-		name, err = s.scratch.file(ctx)
+	ids, mode := append([]string{snapshot.ID}, snapshot.ParentIDs...), "rw"
+	if view {
+		ids, mode = snapshot.ParentIDs, "ro"
 	}
-	var options *oci.MountOptions
-	if err == nil {
-		options, err = oci.ParseOptions(mode)
+	options, err := oci.ParseOptions(mode)
+	if err != nil {
+		return nil, err
 	}
-	var f *os.File
-	if err == nil {
-		f, err = s.dir.openPath(name)
+	var l layers
+	if len(ids) > 0 {
+		l, err = s.dir.openLayers(ids)
+	} else {
+		_, l, err = s.openParent(ctx, "")
 	}
 	if err != nil {
 		return nil, err
 	}
-	return &source{wanted{id: snapshot.ID, file: f, readOnly: view, own: true}, options}, nil
+	return &source{wanted{id: snapshot.ID, files: l.files(), table: l.table(), readOnly: view, own: true}, options}, nil
 }

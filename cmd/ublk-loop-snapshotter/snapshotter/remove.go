@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"strings"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
@@ -48,7 +50,7 @@ func (s *Snapshotter) erase(ctx context.Context, key string) error {
 	s.devices.drop(id)
 	// The file no longer belongs to a snapshot. If the removal fails, Cleanup tries
 	// again.
-	_ = s.dir.Remove(fileOf(id))
+	_ = s.dir.removeFiles(id)
 	return nil
 }
 
@@ -59,17 +61,18 @@ func (s *Snapshotter) detachForRemove(ctx context.Context, id string, info *snap
 	case info.Kind == snapshots.KindCommitted:
 		return nil
 	case info.Kind == snapshots.KindActive && !isImage(info.Labels):
-		file, err := s.dir.openPath(fileOf(id))
+		file, err := s.dir.openPath(s.dir.nameOf(id))
 		if err != nil {
 			return ignoreNotExist(err)
 		}
 		defer func() { _ = file.Close() }()
-		w = wanted{id: id, file: file, own: true}
+		w = wanted{id: id, files: []*os.File{file}, own: true}
 	}
 	return s.devices.release(ctx, &w, removePatience)
 }
 
-// Cleanup removes files that belong to no snapshot.
+// Cleanup removes files that belong to no snapshot, and stores whose image is there: their
+// removal failed after Commit had made the image.
 func (s *Snapshotter) Cleanup(ctx context.Context) error {
 	// A file gets its name within a transaction, so that no file is new here.
 	return s.metadata.WithTransaction(ctx, true, func(ctx context.Context) error {
@@ -77,7 +80,10 @@ func (s *Snapshotter) Cleanup(ctx context.Context) error {
 		if err != nil && !errdefs.IsNotFound(err) { // there has never been a snapshot
 			return err
 		}
-		return s.dir.removeAllBut(snapshotsDir, func(id string) bool { return known[id] != "" })
+		return s.dir.removeAllBut(snapshotsDir, func(name string) bool {
+			id, isStore := strings.CutSuffix(name, storeSuffix)
+			return known[id] != "" && !(isStore && s.dir.exists(fileOf(id)))
+		})
 	})
 }
 

@@ -150,7 +150,7 @@ func (s *Snapshotter) Usage(ctx context.Context, key string) (snapshots.Usage, e
 	if err != nil || info.Kind != snapshots.KindActive || isImage(info.Labels) {
 		return usage, err
 	}
-	return s.dir.usage(fileOf(id))
+	return s.dir.usage(s.dir.nameOf(id))
 }
 
 // Walk calls fn for each snapshot.
