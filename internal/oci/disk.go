@@ -100,9 +100,20 @@ func (l *layers) start(image *os.File) error {
 	if err != nil {
 		return err
 	}
-	l.top, l.sectors = "image", uint64(info.Size())/tableSector
+	l.top, l.sectors = tableWord(image.Name(), "image"), uint64(info.Size())/tableSector
 	l.request.Files.Table = []*os.File{image}
 	return nil
+}
+
+// tableWord returns what a table calls a file: its path, by which fork finds it, or another
+// word if a table cannot contain the path.
+func tableWord(path, instead string) string {
+	for i := range len(path) {
+		if c := path[i]; c <= ' ' || c == '#' || c == 0x7f || c == 0xa0 {
+			return instead
+		}
+	}
+	return path
 }
 
 // escaper makes a line a part of a text in the concise format.
@@ -146,7 +157,7 @@ func (l *layers) snapshot(s *Settings, d *Disk) error {
 		// Its index is only in the server's memory.
 		format, l.request.Add.Config.OnCrash = "N", "fail"
 	}
-	l.add("changes", false, fmt.Sprintf("0 %d snapshot %s store %s %d", l.sectors, l.top, format, cowChunk/tableSector))
+	l.add("changes", false, fmt.Sprintf("0 %d snapshot %s %s %s %d", l.sectors, l.top, tableWord(store.Name(), "store"), format, cowChunk/tableSector))
 	return nil
 }
 

@@ -95,11 +95,11 @@ func TestDiskRequest(t *testing.T) {
 		{[][]string{encrypt}, "", 0},
 		{[][]string{checks}, "verified,,,ro,0 128 " + checked, 1},
 		{[][]string{checks, encrypt}, "verified,,,ro,0 128 " + checked + ";clear,,,ro," + crypt + "verified 0", 1},
-		{[][]string{kept}, "changes,,,rw,0 SIZE snapshot image store P 128", 2},
-		{[][]string{ends, checks}, "verified,,,ro,0 128 " + checked + ";changes,,,rw,0 128 snapshot /dev/mapper/verified store N 128", 2},
+		{[][]string{kept}, "changes,,,rw,0 SIZE snapshot IMAGE STORE P 128", 2},
+		{[][]string{ends, checks}, "verified,,,ro,0 128 " + checked + ";changes,,,rw,0 128 snapshot /dev/mapper/verified TRANSIENT N 128", 2},
 		{
 			[][]string{kept, checks, encrypt},
-			"verified,,,ro,0 128 " + checked + ";changes,,,rw,0 128 snapshot /dev/mapper/verified store P 128;clear,,,rw," + crypt + "changes 0", 2,
+			"verified,,,ro,0 128 " + checked + ";changes,,,rw,0 128 snapshot /dev/mapper/verified STORE P 128;clear,,,rw," + crypt + "changes 0", 2,
 		},
 	} {
 		var pairs []string
@@ -166,7 +166,7 @@ func TestDiskRequestPartitions(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := "data,,,ro,0 128 linear IMAGE 2048;hash,,,ro,0 16 linear IMAGE 4096;verified,,,ro,0 128 verity 1 /dev/mapper/data /dev/mapper/hash " +
-		"4096 4096 16 1 sha256 " + b.root + " SALT;changes,,,rw,0 128 snapshot /dev/mapper/verified store N 128"
+		"4096 4096 16 1 sha256 " + b.root + " SALT;changes,,,rw,0 128 snapshot /dev/mapper/verified TRANSIENT N 128"
 	if text := b.plain(d.Add.Table); text != want || len(d.Files.Table) != 2 {
 		t.Errorf("table\n%s, want\n%s, %d files", text, want, len(d.Files.Table))
 	}
@@ -184,6 +184,10 @@ func (b *diskBed) plain(text string) string {
 		switch {
 		case word == escaper.Replace(b.image):
 			words[i] = "IMAGE"
+		case word == escaper.Replace(b.dir+"/stores/store"):
+			words[i] = "STORE"
+		case word == escaper.Replace(b.dir+"/transient/transient"):
+			words[i] = "TRANSIENT"
 		case i > 0 && words[i-1] == b.root:
 			words[i] = "SALT"
 		case word == fmt.Sprint(info.Size()/512):

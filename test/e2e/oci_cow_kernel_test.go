@@ -4,7 +4,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+
+	"github.com/ublk-loop/ublk-loop/client"
 )
 
 // Containers with disks of their own over one image do not see each other's changes, which
@@ -36,6 +39,7 @@ func TestKernelOCICow(t *testing.T) {
 	}
 	w.nothingLeft()
 	w.keepsStore(image, stores+"/kept", over)
+	w.forksStore(image, stores+"/forked", over)
 	if entries, err := os.ReadDir(transient); err != nil || len(entries) > 0 {
 		t.Errorf("transient stores are %v, error %v", entries, err)
 	}
@@ -82,4 +86,39 @@ func (w *wrapped) keepsStore(image, store string, over func(cow, script string) 
 		w.Errorf("the next container prints %q", out)
 	}
 	w.nothingLeft()
+}
+
+// forksStore forks the device of a container that runs. The second device has what the
+// container had written.
+func (w *wrapped) forksStore(image, store string, over func(cow, script string) string) {
+	w.Helper()
+	w.run("cow", "create", store, "--origin", image).succeeds(w)
+	if r := w.calls("run", "--detach", "--bundle", over("file:"+store, "sleep 1000"), "forked"); r.status != 0 {
+		w.Fatalf("run: %s", r.err)
+	}
+	write := func(text string) {
+		if r := w.calls("exec", "forked", "sh", "-c", "echo "+text+" >/content; sync"); r.status != 0 {
+			w.Fatalf("exec: %s", r.err)
+		}
+	}
+	write("before")
+	w.devicesAre(1)
+	var list []client.Device
+	w.decode(w.server.curl("-f", "http://x/v1/devices"), &list)
+	r := w.run("fork", list[0].Device, store+".after", store+".other")
+	r.succeeds(w)
+	write("after")
+	devices := strings.Fields(r.out)
+	w.mounted(devices[1], func(dir string) {
+		if text, err := os.ReadFile(filepath.Join(dir, "content")); err != nil || string(text) != "before\n" {
+			w.Errorf("the second device has %q, error %v", text, err)
+		}
+	})
+	w.run("del", devices[1]).succeeds(w)
+	if out := w.calls("exec", "forked", "cat", "/content").out; out != "after\n" {
+		w.Errorf("the container has %q", out)
+	}
+	_ = w.calls("kill", "forked", "KILL")
+	w.nothingLeft()
+	w.forget("forked")
 }
