@@ -106,6 +106,9 @@ func (t *Tree) above(block uint64, level int) HashBlock {
 	return HashBlock{Number: n, Level: level, Offset: t.start + n*uint64(t.params.HashBlockSize)}
 }
 
+// Lowest returns the hash block with the digest of a data block. The tree must have a level.
+func (t *Tree) Lowest(block uint64) HashBlock { return t.above(block, 0) }
+
 // digestIn returns the digest in a hash block of a level that leads to a data
 // block.
 func (t *Tree) digestIn(hashBlock []byte, block uint64, level int) []byte {

@@ -18,9 +18,12 @@ type checker struct {
 	verifiers []*verity.Verifier // by number of the layer; nil for crypt
 	checks    []check            // by number
 	slots     [hashSlots]hashSlot
-	freeSlots int
-	needSlot  list // checks that wait for a slot
-	ready     list // checks that can go on
+	freeSlots int      // slots that are not being read
+	fills     uint64   // slots that were filled
+	streams   []stream // by number of the layer
+	streaming bool     // whether one of them has read ahead
+	needSlot  list     // checks that wait for a slot
+	ready     list     // checks that can go on
 }
 
 // check is the state of a read, or of a copy for a first write, whose data has arrived.
@@ -77,9 +80,10 @@ func newChecker(h *handler, depth int) (*checker, error) {
 			largest = max(largest, l.verity.params.HashBlockSize)
 		}
 		c.verifiers = append(c.verifiers, v)
+		c.streams = append(c.streams, stream{next: noStream, size: 1})
 	}
 	for i := range c.slots {
-		memory, err := h.stack.newArena(int(largest))
+		memory, err := h.stack.newArena(max(int(largest), aheadBytes))
 		if err != nil {
 			return nil, err
 		}

@@ -8,13 +8,30 @@ import (
 	"github.com/ublk-loop/ublk-loop/transfer/verity"
 )
 
-// readHash reads a hash block that the path of a check needs. It reports whether the check
-// waits for another one.
+// readHash reads a hash block that the path of a check needs, unless it was read ahead. It reports
+// whether the check waits for another one.
 func (c *checker) readHash(k *check, l *verityLayer, need verity.HashBlock) (waits bool) {
-	if k.slot = c.slotFor(c.numberOf(k), k.run.Layer, need.Number); k.slot == none {
-		return true
+	layer, count := k.run.Layer, 1
+	if k.slot = c.find(layer, need.Number); k.slot != none {
+		s := &c.slots[k.slot]
+		if s.reading {
+			c.push(&s.waiting, c.numberOf(k))
+			return true
+		}
+		size := uint64(l.params.HashBlockSize)
+		if c.verifiers[layer].AddHash(&k.path, s.memory[(need.Number-s.block)*size:][:size]) {
+			return false
+		}
+		k.again = true // the next look is the second one
+		c.reuse(k.slot, layer, need.Number, 1)
+	} else {
+		count = c.window(layer, l, need)
+		if k.slot = c.takeSlot(layer, need.Number, count); k.slot == none {
+			c.push(&c.needSlot, c.numberOf(k))
+			return true
+		}
 	}
-	c.fetch(k, readingHash, l.hash, need.Offset, c.slots[k.slot].memory[:l.params.HashBlockSize])
+	c.fetch(k, readingHash, l.hash, need.Offset, c.slots[k.slot].memory[:count*int(l.params.HashBlockSize)])
 	return false
 }
 
@@ -76,24 +93,45 @@ func (c *checker) arrived(k *check) {
 	}
 }
 
-// hashArrived checks a hash block. The block is read once more if it is wrong.
+// hashArrived checks a hash block. The block is read once more, alone, if it is wrong, or if a
+// block that was read ahead can be the reason of an error.
 func (c *checker) hashArrived(k *check, l *verityLayer) {
-	v := c.verifiers[k.run.Layer]
+	v, s := c.verifiers[k.run.Layer], &c.slots[k.slot]
+	block, keep := k.memory[:l.params.HashBlockSize], false
 	switch {
+	case k.errno != 0 && s.count > 1:
+		c.forgive(k)
+		c.fetchAlone(k, l, block)
+		return
 	case k.errno != 0:
-	case v.AddHash(&k.path, k.memory):
-		k.again = false
+	case v.AddHash(&k.path, block):
+		k.again, keep = false, s.count > 1
 	case !k.again:
 		k.again = true
-		c.fetch(k, readingHash, l.hash, k.offset, k.memory)
+		c.fetchAlone(k, l, block)
 		return
-	case l.wrong(true, c.slots[k.slot].block):
+	case l.wrong(true, s.block):
 		k.fail(-int32(unix.EIO))
 	default:
-		v.TakeHash(&k.path, k.memory)
+		v.TakeHash(&k.path, block)
 		k.again = false
 	}
-	c.release(k.slot)
+	c.release(k.slot, keep)
+}
+
+// fetchAlone reads the first hash block of a slot.
+func (c *checker) fetchAlone(k *check, l *verityLayer, block []byte) {
+	c.slots[k.slot].count = 1
+	c.streams[k.run.Layer] = stream{next: noStream, size: 1}
+	c.fetch(k, readingHash, l.hash, k.offset, block)
+}
+
+// forgive forgets the error of a read.
+func (c *checker) forgive(k *check) {
+	k.errno = 0
+	if k.write == nil {
+		c.requests[k.req.Tag()].errno = 0
+	}
 }
 
 // decryptBelow transforms what was read as the layers below say, from the lowest up.

@@ -22,6 +22,9 @@ func (h *handler) readOrWrite(req *ublk.Request) {
 	r := h.begin(req, stageData)
 	r.walk = walk
 	h.startPiece(req, r, &piece)
+	if h.checker != nil && req.Op == ublk.OpRead {
+		h.checker.readAhead(req, r)
+	}
 	h.sendData(req, r)
 }
 

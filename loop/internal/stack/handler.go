@@ -199,7 +199,11 @@ func (h *handler) PartDone(req *ublk.Request, number int, res int32) {
 	var ended bool
 	switch r.stage {
 	case stageData:
-		ended = h.dataOrFirstWriteDone(req, r, p, number, res)
+		if p.slot != 0 {
+			ended = h.checker.aheadDone(req, number, p, res)
+		} else {
+			ended = h.dataOrFirstWriteDone(req, r, p, number, res)
+		}
 	case stageCheck:
 		ended = h.dataDone(req, r, p, number, res)
 	case stageRange:

@@ -16,6 +16,7 @@ type part struct {
 	at       uint64 // of the data in the request
 	length   uint64
 	step     step
+	slot     int  // 1 + the slot of hash blocks that are read ahead; 0 for data
 	onWorker bool // only a worker thread of the ring can do the rest
 }
 

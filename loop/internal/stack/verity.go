@@ -122,7 +122,8 @@ func (s *Stack) Checks() bool { return s.verities > 0 }
 // newVerifier returns the verifier of a queue.
 func (s *Stack) newVerifier(l *verityLayer) (*verity.Verifier, error) {
 	size := int(l.params.HashBlockSize)
-	n := min(uint64(cacheBytes/s.verities/size), l.Tree.HashBlocks())
+	const set = 8 // a verifier uses memory in sets of so many hash blocks
+	n := min(uint64(cacheBytes/s.verities/size), (l.Tree.HashBlocks()+set-1)/set*set)
 	cache, err := s.newArena(int(n) * size)
 	if err != nil {
 		return nil, err
