@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -57,6 +58,9 @@ func newBed(t testing.TB, needs ...ublktest.Need) *bed {
 	t.Cleanup(b.killAll) // runs after the cleanups below
 	b.serve()
 	t.Cleanup(func() {
+		if t.Failed() {
+			b.clear(before)
+		}
 		b.devicesAre(0)
 		if now := mountPoints(t); !slices.Equal(now, before) {
 			t.Errorf("mounts are %q, were %q", now, before)
@@ -64,6 +68,31 @@ func newBed(t testing.TB, needs ...ublktest.Need) *bed {
 		b.server.end(unix.SIGTERM)
 	})
 	return b
+}
+
+// clear unmounts and removes what a failed test has left, so that the cleanups after it do not wait
+// for that.
+func (b *bed) clear(before []string) {
+	b.Helper()
+	if b.driver != nil {
+		b.driver.end(unix.SIGKILL) // it has block volumes open
+	}
+	left := mountPoints(b)
+	slices.Reverse(left) // what is mounted below another mount comes first
+	for _, path := range left {
+		if !slices.Contains(before, path) {
+			b.Logf("unmount %s: error %v", path, unix.Unmount(path, unix.MNT_DETACH))
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	devices, err := b.client.Devices(ctx)
+	for i := range devices {
+		err = errors.Join(err, b.client.Remove(ctx, &devices[i], true))
+	}
+	if err != nil {
+		b.server.end(unix.SIGKILL)
+	}
 }
 
 // serve starts the server of devices.
@@ -79,10 +108,19 @@ func (b *bed) serve() {
 // start starts the driver, and waits until it answers calls.
 func (b *bed) start(args ...string) {
 	b.Helper()
+	b.launch(args...)
+	if !b.isReady() {
+		b.Fatalf("the driver has ended: %s", b.driver.errOut.String())
+	}
+}
+
+// launch starts the driver.
+func (b *bed) launch(args ...string) {
+	b.Helper()
 	args = append([]string{"--endpoint", b.socket, "--pool", b.pool, "--socket", b.control, "--node", "node-1", "--reserve", "0"}, args...)
 	b.driver = b.run(os.Args[0], args...)
 	if b.conn == nil {
-		conn, err := grpc.NewClient("unix://"+b.socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+		conn, err := grpc.NewClient("unix://"+b.socket, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithUnaryInterceptor(bounded))
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -90,11 +128,30 @@ func (b *bed) start(args ...string) {
 		b.conn = conn
 		b.identity, b.controller, b.node = csi.NewIdentityClient(conn), csi.NewControllerClient(conn), csi.NewNodeClient(conn)
 	}
-	b.conn.ResetConnectBackoff()
+}
+
+// isReady waits until the driver is ready or has ended.
+func (b *bed) isReady() (ready bool) {
+	b.Helper()
 	b.until("the driver is ready", func() bool {
-		reply, err := b.identity.Probe(b.Context(), &csi.ProbeRequest{}, grpc.WaitForReady(true))
-		return err == nil && reply.GetReady().GetValue()
-	}, func() string { return b.driver.errOut.String() })
+		select {
+		case <-b.driver.done:
+			return true
+		default:
+		}
+		b.conn.ResetConnectBackoff()
+		reply, err := b.identity.Probe(b.Context(), &csi.ProbeRequest{})
+		ready = err == nil && reply.GetReady().GetValue()
+		return ready
+	})
+	return ready
+}
+
+// bounded makes a call that ends with an error if the driver does not answer it.
+func bounded(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, o ...grpc.CallOption) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	return invoke(ctx, method, req, reply, conn, o...)
 }
 
 // devicesAre waits until the server has n devices.

@@ -71,6 +71,11 @@ func encrypted(req *csi.CreateVolumeRequest) {
 	req.Parameters = map[string]string{"encryption": "luks2"}
 }
 
+// layered asks for a volume that has snapshots while it is in use, wherever the pool is.
+func layered(req *csi.CreateVolumeRequest) {
+	req.Parameters = map[string]string{"snapshotsInUse": "layers"}
+}
+
 // create makes a volume, which must succeed.
 func (b *bed) create(name string, size int64, access *csi.VolumeCapability, change ...func(*csi.CreateVolumeRequest)) *volume {
 	b.Helper()
@@ -86,6 +91,14 @@ func (v *volume) staging() string { return filepath.Join(v.b.dir, "staging", v.n
 
 // target returns the path of a publication.
 func (v *volume) target(pod string) string { return filepath.Join(v.b.dir, "pods", pod, v.name) }
+
+// file returns the path of a file in a pod, or of the device.
+func (v *volume) file(pod string) string {
+	if v.access.GetBlock() != nil {
+		return v.target(pod)
+	}
+	return filepath.Join(v.target(pod), "file")
+}
 
 func (v *volume) tryStage() error {
 	_, err := v.b.node.NodeStageVolume(v.b.Context(), &csi.NodeStageVolumeRequest{
@@ -139,12 +152,16 @@ func (v *volume) remove() {
 // snapshot makes a snapshot of a volume, which must succeed, and returns its id.
 func (v *volume) snapshot(name string) string {
 	v.b.Helper()
-	reply, err := v.b.controller.CreateSnapshot(v.b.Context(), &csi.CreateSnapshotRequest{Name: name, SourceVolumeId: v.id})
+	reply, err := v.trySnapshot(name)
 	v.b.ok("snapshot "+name, err)
 	if !reply.GetSnapshot().GetReadyToUse() {
 		v.b.Errorf("snapshot %s is not ready", name)
 	}
 	return reply.GetSnapshot().GetSnapshotId()
+}
+
+func (v *volume) trySnapshot(name string) (*csi.CreateSnapshotResponse, error) {
+	return v.b.controller.CreateSnapshot(v.b.Context(), &csi.CreateSnapshotRequest{Name: name, SourceVolumeId: v.id})
 }
 
 func (b *bed) deleteSnapshot(id string) {

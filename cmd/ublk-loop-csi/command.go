@@ -20,6 +20,9 @@ func usage(err error) error { return fmt.Errorf("%w; %w", err, errUsage) }
 // version is set when the program is built.
 var version = "unknown"
 
+// step is driver.Options.Step. Tests set it.
+var step func(name string)
+
 // options holds the flags of the command line.
 type options struct {
 	endpoint, pool, reserve string
@@ -27,7 +30,7 @@ type options struct {
 }
 
 func newCommand() *cobra.Command {
-	o := options{driver: driver.Options{Version: version}}
+	o := options{driver: driver.Options{Version: version, Step: step}}
 	cmd := &cobra.Command{
 		Use:   "ublk-loop-csi",
 		Short: "Give the pods of Kubernetes local volumes that are files on their node",

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -118,18 +117,10 @@ func (s *subject) arrive(next state) {
 		return
 	}
 	if s.seed != 0 {
-		s.b.has(s.file(), content(s.seed, mib))
+		s.b.has(s.file("a"), content(s.seed, mib))
 	}
 	s.seed = rand.Uint64N(1<<16-1) + 1
-	s.b.put(s.file(), content(s.seed, mib))
-}
-
-// file returns the path of the data in the pod.
-func (s *subject) file() string {
-	if s.access.GetBlock() != nil {
-		return s.target("a")
-	}
-	return filepath.Join(s.target("a"), "file")
+	s.b.put(s.file("a"), content(s.seed, mib))
 }
 
 func (s *subject) make() error {
@@ -159,7 +150,7 @@ func (s *subject) compare(ctx context.Context, snapshot string) error {
 	c := &subject{volume: &volume{b: s.b, id: made.GetVolume().GetVolumeId(), name: copyName, access: s.access}}
 	for _, call := range []func() error{
 		c.tryStage, func() error { return c.tryPublish("a", false, c.access) },
-		func() error { s.b.has(c.file(), content(s.seed, mib)); return nil },
+		func() error { s.b.has(c.file("a"), content(s.seed, mib)); return nil },
 		func() error { return c.tryUnpublish("a") }, c.tryUnstage, c.tryDelete,
 		func() error {
 			_, err := s.b.controller.DeleteSnapshot(ctx, &csi.DeleteSnapshotRequest{SnapshotId: snapshot})
@@ -183,7 +174,7 @@ func (b *bed) settle(s *subject) {
 		b.undoTo(s)
 	}
 	if s.state == published {
-		b.has(s.file(), content(s.seed, mib))
+		b.has(s.file("a"), content(s.seed, mib))
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 
 // usage is what the objects of the pool take.
 type usage struct {
-	promised  int64 // sizes of the volumes, and blocks of the snapshots, which never grow
+	promised  int64 // sizes of the volumes, and blocks of what never grows
 	allocated int64 // blocks of all images; shared blocks count in each
 }
 
@@ -28,7 +28,9 @@ func (d *Driver) usage(except string) (usage, error) {
 	if len(damaged) > 0 { // their sizes are unknown, so a new volume could take their space
 		return u, status.Errorf(codes.Internal, "no space can be given away: %v", errors.Join(damaged...))
 	}
+	tops := map[string]bool{}
 	for _, v := range volumes {
+		tops[v.Top] = true
 		n, err := d.pool.Volumes.Allocated(v.ID)
 		if err != nil {
 			return u, err
@@ -37,6 +39,9 @@ func (d *Driver) usage(except string) (usage, error) {
 		if v.ID != except {
 			u.promised += pool.ImageSize(v.Size, v.Settings.Encrypted)
 		}
+	}
+	if err := d.addLayers(&u, tops); err != nil {
+		return u, err
 	}
 	snapshots, err := d.pool.Snapshots.IDs()
 	if err != nil {
@@ -51,6 +56,22 @@ func (d *Driver) usage(except string) (usage, error) {
 		u.promised += n
 	}
 	return u, nil
+}
+
+// addLayers adds what layers take. Layers that volumes write to have their promises already.
+func (d *Driver) addLayers(u *usage, tops map[string]bool) error {
+	ids, err := d.pool.Layers.IDs()
+	for _, id := range ids {
+		n, err := d.pool.Layers.Allocated(id)
+		if err != nil {
+			return err
+		}
+		u.allocated += n
+		if !tops[id] {
+			u.promised += n
+		}
+	}
+	return err
 }
 
 // available returns the largest size that a volume can have.

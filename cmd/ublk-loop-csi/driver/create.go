@@ -137,7 +137,7 @@ func (c *creation) asked() pool.Range {
 
 // create makes a volume. The record says so before the image exists.
 func (d *Driver) create(ctx context.Context, c *creation) (*pool.Volume, error) {
-	src, err := d.openSource(&c.settings)
+	src, err := d.openSource(ctx, &c.settings)
 	if err != nil {
 		return nil, err
 	}
@@ -155,12 +155,17 @@ func (d *Driver) create(ctx context.Context, c *creation) (*pool.Volume, error) 
 	}
 	v := &pool.Volume{ID: c.id, Name: c.name, State: pool.Making, Size: size, Asked: c.asked(), Settings: c.settings}
 	v.FSType, v.FS, v.LUKS = src.fsType, src.fs, src.luks
+	if d.startsLayered(v, src) {
+		v.Top = pool.NewLayerID(d.opts.Node)
+	}
 	if err := d.claim(v); err != nil {
 		return nil, err
 	}
+	d.opts.Step("create: recorded")
 	if err := d.fill(ctx, v, src); err != nil {
-		return nil, errors.Join(failure(err), d.pool.Volumes.Remove(v.ID))
+		return nil, errors.Join(failure(err), d.pool.Volumes.Remove(v.ID), d.collect())
 	}
+	d.opts.Step("create: filled")
 	v.State = pool.Ready
 	return v, d.pool.Volumes.Write(v.ID, v)
 }
@@ -180,6 +185,8 @@ func (d *Driver) claim(v *pool.Volume) error {
 func (d *Driver) fill(ctx context.Context, v *pool.Volume, src *source) error {
 	size := pool.ImageSize(v.Size, v.Settings.Encrypted)
 	switch {
+	case v.Top != "" || src.layer != "" || src.volume != nil && src.volume.Top != "":
+		return d.fillFromLayers(ctx, v, src)
 	case src.volume != nil:
 		return d.cut(ctx, src.volume, func(image *os.File, share bool) error {
 			return d.pool.Volumes.Copy(ctx, v.ID, image, size, v.Settings.Thick, share)

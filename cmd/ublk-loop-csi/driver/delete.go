@@ -46,7 +46,12 @@ func (d *Driver) discard(v *pool.Volume) error {
 	if err := d.pool.Volumes.Write(v.ID, v); err != nil {
 		return err
 	}
-	return d.pool.Volumes.Remove(v.ID)
+	d.opts.Step("delete: recorded")
+	if err := d.pool.Volumes.Remove(v.ID); err != nil {
+		return err
+	}
+	d.opts.Step("delete: removed")
+	return d.collect()
 }
 
 // ValidateVolumeCapabilities implements csi.ControllerServer.

@@ -33,14 +33,15 @@ type devices struct {
 	held map[string]*client.Held
 }
 
-// of returns the server's device of an image, nil if there is none.
+// of returns the server's device of a file that one device at most writes to, nil if there is
+// none.
 func (s *devices) of(ctx context.Context, image *os.File) (*client.Device, error) {
 	list, err := s.client.Devices(ctx)
 	if err != nil {
 		return nil, err
 	}
 	for i := range list {
-		is, err := list[i].IsOf(image)
+		is, err := list[i].Uses(image)
 		if err != nil {
 			return nil, err
 		}
@@ -53,7 +54,7 @@ func (s *devices) of(ctx context.Context, image *os.File) (*client.Device, error
 
 // attach returns an open device of an image. It takes a device that exists, and replaces
 // one that is dead.
-func (s *devices) attach(ctx context.Context, image *os.File, path string, cfg client.Config, key *os.File) (*client.Held, error) {
+func (s *devices) attach(ctx context.Context, image *os.File, req client.AddRequest, files client.Files) (*client.Held, error) {
 	device, err := s.of(ctx, image)
 	if err != nil {
 		return nil, err
@@ -65,8 +66,8 @@ func (s *devices) attach(ctx context.Context, image *os.File, path string, cfg c
 		device = nil
 	}
 	if device == nil {
-		if device, err = s.add(ctx, image, path, cfg, key); err != nil {
-			return nil, fmt.Errorf("attach %s: %w", path, err)
+		if device, err = s.add(ctx, req, files); err != nil {
+			return nil, fmt.Errorf("attach %s: %w", image.Name(), err)
 		}
 	}
 	return s.client.Open(ctx, *device)
@@ -74,8 +75,8 @@ func (s *devices) attach(ctx context.Context, image *os.File, path string, cfg c
 
 // add makes a device that lasts until it is removed. If this process dies before keep, the
 // server removes the device.
-func (s *devices) add(ctx context.Context, image *os.File, path string, cfg client.Config, key *os.File) (*client.Device, error) {
-	lease, err := s.client.Add(ctx, client.AddRequest{File: path, Config: cfg}, client.Files{File: image, Key: key})
+func (s *devices) add(ctx context.Context, req client.AddRequest, files client.Files) (*client.Device, error) {
+	lease, err := s.client.Add(ctx, req, files)
 	if err != nil {
 		return nil, err
 	}

@@ -34,6 +34,9 @@ type Options struct {
 	Overcommit float64
 	// Report is called with what the driver found and could not put right.
 	Report func(error)
+	// Step is called between the steps of calls, with the name of the step that has ended. Tests
+	// end the driver there. It can be nil.
+	Step func(name string)
 }
 
 // Driver answers the calls of CSI. Its methods are safe for concurrent use.
@@ -48,6 +51,9 @@ type Driver struct {
 	busy    locks
 
 	making sync.Mutex // held while space is found for a volume, until its record exists
+	// layers is held for reading while layers are made that no record of a volume or snapshot
+	// leads to yet, and for writing while layers are removed that no record leads to.
+	layers sync.RWMutex
 
 	mu         sync.Mutex // protects reconciled
 	reconciled bool
@@ -65,6 +71,9 @@ func New(p *pool.Pool, opts Options) (*Driver, error) {
 	}
 	if opts.Report == nil {
 		opts.Report = func(error) {}
+	}
+	if opts.Step == nil {
+		opts.Step = func(string) {}
 	}
 	return &Driver{opts: opts, pool: p, devices: devices{client: client.New(opts.Socket), held: map[string]*client.Held{}}}, nil
 }
@@ -105,6 +114,16 @@ func (d *Driver) volume(id string) (*pool.Volume, error) {
 		return nil, status.Errorf(codes.NotFound, "volume_id: node %s has no volume %q", d.opts.Node, id)
 	}
 	return v, failure(err)
+}
+
+// changing reads the record of a volume that a call will use or change. It ends a change of the
+// disk that was interrupted.
+func (d *Driver) changing(ctx context.Context, id string) (*pool.Volume, error) {
+	v, err := d.volume(id)
+	if err == nil {
+		err = failure(d.settle(ctx, v))
+	}
+	return v, err
 }
 
 // locks are the ids of objects with a call under way. The zero value is ready for use.

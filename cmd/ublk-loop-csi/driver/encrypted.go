@@ -50,7 +50,7 @@ func (d *Driver) attachEncrypted(ctx context.Context, v *pool.Volume, image *os.
 	}
 	defer func() { _ = key.Close() }()
 	cfg.OnCrash = "fail" // the next server does not have the key
-	return d.devices.attach(ctx, image, path, cfg, key)
+	return d.devices.attach(ctx, image, client.AddRequest{File: path, Config: cfg}, client.Files{File: image, Key: key})
 }
 
 // encrypt makes the LUKS header of a blank image. The record says so before and after.

@@ -17,6 +17,13 @@ func failure(err error) error {
 	if err == nil {
 		return nil
 	}
+	var coded interface {
+		error
+		GRPCStatus() *status.Status
+	}
+	if errors.As(err, &coded) && coded.Error() == err.Error() {
+		return coded
+	}
 	if s, ok := status.FromError(err); ok {
 		return s.Err()
 	}

@@ -28,7 +28,7 @@ func (d *Driver) NodeExpandVolume(ctx context.Context, req *csi.NodeExpandVolume
 		return nil, err
 	}
 	defer unlock()
-	v, err := d.volume(req.GetVolumeId())
+	v, err := d.changing(ctx, req.GetVolumeId())
 	if err != nil {
 		return nil, err
 	}
@@ -56,17 +56,25 @@ func (d *Driver) expand(ctx context.Context, v *pool.Volume, r *csi.CapacityRang
 			return err
 		}
 	}
+	d.opts.Step("expand: recorded")
 	if v.Stage == nil {
 		return nil // the next NodeStageVolume does the rest
+	}
+	if layered, err := d.isLayered(v); err != nil {
+		return err
+	} else if layered {
+		return d.layersHaveSize(v)
 	}
 	h, err := d.attach(ctx, v, nil)
 	if err != nil {
 		return err
 	}
 	defer h.Close()
+	d.opts.Step("expand: image grown")
 	if err := d.resizeDevice(ctx, v, h); err != nil {
 		return err
 	}
+	d.opts.Step("expand: device grown")
 	if v.Stage.Block {
 		return nil
 	}
@@ -98,9 +106,4 @@ func (d *Driver) resizeDevice(ctx context.Context, v *pool.Volume, h *client.Hel
 		return fmt.Errorf("resize %s: %w", h.Device.Device, err)
 	}
 	return nil
-}
-
-// growImage gives the image of a volume the size that the record has.
-func (d *Driver) growImage(v *pool.Volume) error {
-	return d.pool.Volumes.Grow(v.ID, pool.ImageSize(v.Size, v.Settings.Encrypted), v.Settings.Thick)
 }

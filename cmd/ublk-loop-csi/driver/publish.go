@@ -37,7 +37,7 @@ func (d *Driver) publishStaged(ctx context.Context, req *csi.NodePublishVolumeRe
 		return err
 	}
 	defer unlock()
-	v, err := d.volume(req.GetVolumeId())
+	v, err := d.changing(ctx, req.GetVolumeId())
 	if err != nil {
 		return err
 	}
@@ -95,6 +95,7 @@ func (d *Driver) publish(ctx context.Context, v *pool.Volume, want *pool.Publica
 			return err
 		}
 	}
+	d.opts.Step("publish: recorded")
 	source, err := d.publicationSource(ctx, v)
 	if err != nil {
 		return err
@@ -111,7 +112,12 @@ func (d *Driver) publish(ctx context.Context, v *pool.Volume, want *pool.Publica
 	if err := mounts.MakeTarget(want.Target, want.Block); err != nil {
 		return err
 	}
-	return mounts.Bind(source, want.Target, want.ReadOnly)
+	d.opts.Step("publish: target made")
+	if err := mounts.Bind(source, want.Target, want.ReadOnly); err != nil {
+		return err
+	}
+	d.opts.Step("publish: bound")
+	return nil
 }
 
 // setReadOnly makes the device of a block volume read-only if all its publications are. The
@@ -144,7 +150,7 @@ func conflicts(v *pool.Volume, want *pool.Publication) (known bool, err error) {
 // publicationSource returns the path that targets are bound to: the mounted file system, or
 // the node of the device. It checks that they belong to the volume.
 func (d *Driver) publicationSource(ctx context.Context, v *pool.Volume) (string, error) {
-	image, err := d.pool.Volumes.OpenImage(v.ID, unix.O_PATH)
+	image, err := d.pool.OpenDisk(v, unix.O_PATH)
 	if err != nil {
 		return "", err
 	}
@@ -240,6 +246,7 @@ func (d *Driver) unpublish(v *pool.Volume, target string) error {
 		if err := mounts.Unmount(target); err != nil {
 			return err
 		}
+		d.opts.Step("unpublish: unmounted")
 	}
 	if err := mounts.RemoveTarget(target); err != nil {
 		return fmt.Errorf("target_path: %w", err)
@@ -247,6 +254,7 @@ func (d *Driver) unpublish(v *pool.Volume, target string) error {
 	if i < 0 {
 		return nil
 	}
+	d.opts.Step("unpublish: target removed")
 	v.Publications = slices.Delete(v.Publications, i, i+1)
 	return d.pool.Volumes.Write(v.ID, v)
 }

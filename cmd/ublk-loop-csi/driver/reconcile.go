@@ -30,8 +30,8 @@ func (d *Driver) Reconcile(ctx context.Context) error {
 		return err
 	}
 	err = errors.Join(
-		d.pool.Volumes.RemoveUnfinished(), d.pool.Snapshots.RemoveUnfinished(),
-		d.reconcileSnapshots(), d.reconcileVolumes(ctx, devices, table),
+		d.pool.Volumes.RemoveUnfinished(), d.pool.Snapshots.RemoveUnfinished(), d.pool.Layers.RemoveUnfinished(),
+		d.reconcileSnapshots(), d.reconcileVolumes(ctx, devices, table), d.collect(),
 	)
 	d.reconciled = err == nil
 	return err
@@ -82,6 +82,9 @@ func (d *Driver) reconcileVolume(ctx context.Context, v *pool.Volume, devices []
 	if v.State != pool.Ready {
 		return d.discard(v)
 	}
+	if err := d.settle(ctx, v); err != nil {
+		return err
+	}
 	device, err := d.deviceIn(devices, v)
 	if err != nil {
 		return err
@@ -91,13 +94,13 @@ func (d *Driver) reconcileVolume(ctx context.Context, v *pool.Volume, devices []
 
 // deviceIn finds the device of a volume in a list, nil if there is none.
 func (d *Driver) deviceIn(devices []client.Device, v *pool.Volume) (*client.Device, error) {
-	image, err := d.pool.Volumes.OpenImage(v.ID, unix.O_PATH)
+	image, err := d.pool.OpenDisk(v, unix.O_PATH)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = image.Close() }()
 	for i := range devices {
-		if is, err := devices[i].IsOf(image); is || err != nil {
+		if is, err := devices[i].Uses(image); is || err != nil {
 			return &devices[i], err
 		}
 	}

@@ -31,6 +31,7 @@ const (
 	provisioningParameter = "provisioning"
 	directIOParameter     = "directIO"
 	encryptionParameter   = "encryption"
+	layersParameter       = "snapshotsInUse"
 )
 
 func checkName(name string) error {
@@ -61,6 +62,7 @@ func parseParameters(parameters map[string]string) (pool.Settings, error) {
 			provisioningParameter: {"thin", "thick"},
 			directIOParameter:     {"auto", "on", "off"},
 			encryptionParameter:   {"none", "luks2"},
+			layersParameter:       {"reflink", "layers"},
 		}[name]
 		switch {
 		case strings.HasPrefix(name, kubernetesPrefix):
@@ -73,6 +75,10 @@ func parseParameters(parameters map[string]string) (pool.Settings, error) {
 	}
 	s.Thick = parameters[provisioningParameter] == "thick"
 	s.Encrypted = parameters[encryptionParameter] == "luks2"
+	s.Layered = parameters[layersParameter] == "layers"
+	if s.Layered && (s.Thick || s.Encrypted) {
+		return s, invalid("parameters: %s: layers are neither thick nor encrypted", layersParameter)
+	}
 	if v := parameters[directIOParameter]; v != "" {
 		s.DirectIO = v
 	}

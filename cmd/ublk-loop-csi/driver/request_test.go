@@ -46,7 +46,16 @@ func TestParseParameters(t *testing.T) {
 	if s, err := parseParameters(nil); err != nil || s != (pool.Settings{DirectIO: "auto"}) {
 		t.Errorf("defaults: %+v, error %v", s, err)
 	}
-	for name, value := range map[string]string{"provisioning": "fat", "directIO": "", "encryption": "luks1", "Provisioning": "thin", "fsType": "ext4"} {
+	s, err = parseParameters(map[string]string{"snapshotsInUse": "layers"})
+	if want := (pool.Settings{DirectIO: "auto", Layered: true}); err != nil || s != want {
+		t.Errorf("%+v, error %v", s, err)
+	}
+	for name, value := range map[string]string{"provisioning": "thick", "encryption": "luks2"} {
+		if _, err := parseParameters(map[string]string{name: value, "snapshotsInUse": "layers"}); status.Code(err) != codes.InvalidArgument {
+			t.Errorf("layers and %s: %s: error %v", name, value, err)
+		}
+	}
+	for name, value := range map[string]string{"snapshotsInUse": "cow", "provisioning": "fat", "directIO": "", "encryption": "luks1", "Provisioning": "thin", "fsType": "ext4"} {
 		if _, err := parseParameters(map[string]string{name: value}); status.Code(err) != codes.InvalidArgument {
 			t.Errorf("%s: %s: error %v", name, value, err)
 		}

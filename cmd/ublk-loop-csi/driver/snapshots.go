@@ -54,7 +54,7 @@ func (d *Driver) CreateSnapshot(ctx context.Context, req *csi.CreateSnapshotRequ
 // snap makes a snapshot. The record says so before the image exists and before the file
 // system of the volume is frozen.
 func (d *Driver) snap(ctx context.Context, id, name, source string) (*pool.Snapshot, error) {
-	v, err := d.volume(source)
+	v, err := d.changing(ctx, source)
 	if err != nil {
 		return nil, err
 	}
@@ -62,15 +62,26 @@ func (d *Driver) snap(ctx context.Context, id, name, source string) (*pool.Snaps
 		ID: id, Name: name, State: pool.Making, Source: source, Size: v.Size, Made: time.Now().UTC(),
 		Encrypted: v.Settings.Encrypted, FSType: v.FSType, FS: v.FS, LUKS: v.LUKS,
 	}
+	if d.divides(v) {
+		if s.Layer, err = d.prepareDivision(ctx, v); err != nil {
+			return nil, err
+		}
+	}
 	if err := d.pool.Snapshots.Write(id, s); err != nil {
 		return nil, err
 	}
-	err = d.cut(ctx, v, func(image *os.File, share bool) error {
-		return d.pool.Snapshots.Copy(ctx, id, image, 0, false, share)
-	})
-	if err != nil {
-		return nil, errors.Join(failure(err), d.pool.Snapshots.Remove(id))
+	d.opts.Step("snapshot: recorded")
+	if s.Layer != "" {
+		err = d.divide(ctx, v, s.Layer)
+	} else {
+		err = d.cut(ctx, v, func(image *os.File, share bool) error {
+			return d.pool.Snapshots.Copy(ctx, id, image, 0, false, share)
+		})
 	}
+	if err != nil {
+		return nil, errors.Join(failure(err), d.pool.Snapshots.Remove(id), d.collect())
+	}
+	d.opts.Step("snapshot: cut")
 	s.State = pool.Ready
 	return s, d.pool.Snapshots.Write(id, s)
 }
@@ -105,7 +116,12 @@ func (d *Driver) discardSnapshot(s *pool.Snapshot) error {
 	if err := d.pool.Snapshots.Write(s.ID, s); err != nil {
 		return err
 	}
-	return d.pool.Snapshots.Remove(s.ID)
+	d.opts.Step("delete snapshot: recorded")
+	if err := d.pool.Snapshots.Remove(s.ID); err != nil {
+		return err
+	}
+	d.opts.Step("delete snapshot: removed")
+	return d.collect()
 }
 
 func describedSnapshot(s *pool.Snapshot) *csi.Snapshot {

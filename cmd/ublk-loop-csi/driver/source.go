@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop-csi/mounts"
 	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop-csi/pool"
 )
@@ -18,6 +19,7 @@ import (
 type source struct {
 	volume *pool.Volume // a volume, which may be in use
 	image  *os.File     // the image of a snapshot
+	layer  string       // the layer that a snapshot shows
 	size   int64
 	fsType string
 	fs     pool.Format
@@ -31,7 +33,7 @@ func (s *source) close() {
 }
 
 // openSource finds the source of a volume with the given settings.
-func (d *Driver) openSource(want *pool.Settings) (*source, error) {
+func (d *Driver) openSource(ctx context.Context, want *pool.Settings) (*source, error) {
 	src, encrypted := &source{}, false
 	switch {
 	case want.SourceSnapshot != "":
@@ -40,12 +42,15 @@ func (d *Driver) openSource(want *pool.Settings) (*source, error) {
 			return nil, err
 		}
 		encrypted = s.Encrypted
-		*src = source{size: s.Size, fsType: s.FSType, fs: s.FS, luks: s.LUKS}
+		*src = source{size: s.Size, fsType: s.FSType, fs: s.FS, luks: s.LUKS, layer: s.Layer}
+		if s.Layer != "" {
+			break
+		}
 		if src.image, err = d.pool.Snapshots.OpenImage(s.ID, os.O_RDONLY); err != nil {
 			return nil, err
 		}
 	case want.SourceVolume != "":
-		v, err := d.volume(want.SourceVolume)
+		v, err := d.changing(ctx, want.SourceVolume)
 		if err != nil {
 			return nil, err
 		}
@@ -85,7 +90,7 @@ func (d *Driver) snapshot(id string) (*pool.Snapshot, error) {
 // If the volume is in use, the copy must share blocks with the image, because writers wait
 // for it.
 func (d *Driver) cut(ctx context.Context, v *pool.Volume, copyFrom func(image *os.File, share bool) error) (err error) {
-	image, err := d.pool.Volumes.OpenImage(v.ID, os.O_RDONLY)
+	image, err := d.pool.OpenDisk(v, os.O_RDONLY)
 	if err != nil {
 		return err
 	}
@@ -97,19 +102,28 @@ func (d *Driver) cut(ctx context.Context, v *pool.Volume, copyFrom func(image *o
 	if device == nil {
 		return copyFrom(image, false)
 	}
+	return withQuiet(v, device, func() error {
+		d.opts.Step("snapshot: frozen")
+		return shared(copyFrom(image, true))
+	})
+}
+
+// withQuiet calls f when the disk of a device has all data of its users. A mounted file system
+// is frozen meanwhile.
+func withQuiet(v *pool.Volume, device *client.Device, f func() error) error {
 	if v.Stage != nil && !v.Stage.Block {
 		t, err := mounts.Read()
 		if err != nil {
 			return err
 		}
 		if m := t.At(v.Stage.Path); m != nil && m.MajMin == device.MajMin {
-			return withFrozen(v.Stage.Path, func() error { return shared(copyFrom(image, true)) })
+			return withFrozen(v.Stage.Path, f)
 		}
 	}
 	if err := flush(device.Device); err != nil {
 		return err
 	}
-	return shared(copyFrom(image, true))
+	return f()
 }
 
 // withFrozen calls f while a file system is frozen. If this process dies meanwhile, the

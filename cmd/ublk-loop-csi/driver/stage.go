@@ -29,7 +29,7 @@ func (d *Driver) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRe
 		return nil, err
 	}
 	defer unlock()
-	v, err := d.volume(req.GetVolumeId())
+	v, err := d.changing(ctx, req.GetVolumeId())
 	if err != nil {
 		return nil, err
 	}
@@ -40,11 +40,12 @@ func (d *Driver) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRe
 		v.Stage = want
 		err = d.pool.Volumes.Write(v.ID, v)
 	}
+	d.opts.Step("stage: recorded")
 	if err == nil {
 		err = d.stage(ctx, v, req.GetSecrets())
 	}
 	if err != nil {
-		return nil, errors.Join(failure(err), d.undoStage(context.WithoutCancel(ctx), v))
+		return nil, failure(errors.Join(failure(err), d.undoStage(context.WithoutCancel(ctx), v)))
 	}
 	return &csi.NodeStageVolumeResponse{}, nil
 }
@@ -100,6 +101,7 @@ func (d *Driver) stage(ctx context.Context, v *pool.Volume, secrets map[string]s
 	if err != nil {
 		return err
 	}
+	d.opts.Step("stage: attached")
 	if err := d.resizeDevice(ctx, v, h); err != nil {
 		h.Close()
 		return err
@@ -128,19 +130,24 @@ func (d *Driver) stage(ctx context.Context, v *pool.Volume, secrets map[string]s
 
 // attach returns the open device of a volume.
 func (d *Driver) attach(ctx context.Context, v *pool.Volume, secrets map[string]string) (*client.Held, error) {
-	image, err := d.pool.Volumes.OpenImage(v.ID, os.O_RDWR)
+	if err := d.prepareDisk(ctx, v); err != nil {
+		return nil, err
+	}
+	cfg := client.Config{DirectIO: v.Settings.DirectIO, OnCrash: "reissue"}
+	if layered, err := d.isLayered(v); err != nil {
+		return nil, err
+	} else if layered {
+		return d.attachLayers(ctx, v, cfg)
+	}
+	image, err := d.pool.OpenDisk(v, os.O_RDWR)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = image.Close() }()
-	if err := d.growImage(v); err != nil { // the record may have grown while the volume had no device
-		return nil, err
+	if v.Settings.Encrypted {
+		return d.attachEncrypted(ctx, v, image, cfg, secrets)
 	}
-	cfg := client.Config{DirectIO: v.Settings.DirectIO, OnCrash: "reissue"}
-	if !v.Settings.Encrypted {
-		return d.devices.attach(ctx, image, d.pool.Volumes.ImagePath(v.ID), cfg, nil)
-	}
-	return d.attachEncrypted(ctx, v, image, cfg, secrets)
+	return d.devices.attach(ctx, image, client.AddRequest{File: d.pool.DiskPath(v), Config: cfg}, client.Files{File: image})
 }
 
 // unmountDead unmounts a file system of this driver whose device is gone, or has been
@@ -180,9 +187,11 @@ func (d *Driver) format(ctx context.Context, v *pool.Volume, h *client.Held) err
 	if err := d.pool.Volumes.Write(v.ID, v); err != nil {
 		return err
 	}
+	d.opts.Step("stage: formatting")
 	if err := mounts.Make(ctx, want, h.Device.Device); err != nil {
 		return fmt.Errorf("make a file system: %w", err)
 	}
+	d.opts.Step("stage: formatted")
 	v.FS = pool.Formatted
 	return d.pool.Volumes.Write(v.ID, v)
 }
@@ -213,6 +222,7 @@ func (d *Driver) mount(ctx context.Context, v *pool.Volume, h *client.Held) erro
 	if err := mounts.FileSystem(ctx, h.Device.Device, v.Stage.Path, v.FSType, options); err != nil {
 		return err
 	}
+	d.opts.Step("stage: mounted")
 	if slices.Contains(options, "ro") {
 		return nil
 	}
@@ -236,7 +246,7 @@ func (d *Driver) NodeUnstageVolume(ctx context.Context, req *csi.NodeUnstageVolu
 		return nil, err
 	}
 	defer unlock()
-	v, err := d.volume(req.GetVolumeId())
+	v, err := d.changing(ctx, req.GetVolumeId())
 	if status.Code(err) == codes.NotFound {
 		return &csi.NodeUnstageVolumeResponse{}, nil // as after a deletion
 	}
@@ -262,9 +272,11 @@ func (d *Driver) unstage(ctx context.Context, v *pool.Volume) error {
 			return err
 		}
 	}
+	d.opts.Step("unstage: unmounted")
 	if err := d.detach(ctx, v); err != nil {
 		return err
 	}
+	d.opts.Step("unstage: detached")
 	v.Stage = nil
 	return d.pool.Volumes.Write(v.ID, v)
 }
@@ -272,7 +284,7 @@ func (d *Driver) unstage(ctx context.Context, v *pool.Volume) error {
 // detach removes the device of a volume, if there is one.
 func (d *Driver) detach(ctx context.Context, v *pool.Volume) error {
 	d.devices.release(v.ID)
-	image, err := d.pool.Volumes.OpenImage(v.ID, unix.O_PATH)
+	image, err := d.pool.OpenDisk(v, unix.O_PATH)
 	if err != nil {
 		return err
 	}

@@ -47,7 +47,7 @@ func isAt(v *pool.Volume, path string) bool {
 
 // blockStats reports the size of a volume, and what its image takes in the pool.
 func (d *Driver) blockStats(v *pool.Volume) (*csi.NodeGetVolumeStatsResponse, error) {
-	used, err := d.pool.Volumes.Allocated(v.ID)
+	used, err := d.pool.Allocated(v)
 	if err != nil {
 		return nil, failure(err)
 	}

@@ -4,6 +4,11 @@
 //	POOL/volumes/ID.json    record of a volume
 //	POOL/volumes/ID.img     image of the volume
 //	POOL/snapshots/ID.json, ID.img
+//	POOL/layers/ID.json, ID.img
+//
+// Where files cannot share blocks, a volume can have layers instead of an image: an image that is
+// only read, and copy-on-write stores above it. A snapshot then shows one of these layers. The
+// record of a volume or snapshot names its upper layer, and that of a store the layer below.
 //
 // A record is written to disk before the effect that it announces: before the image is
 // made, before the device is attached, before anything is mounted. A driver that starts

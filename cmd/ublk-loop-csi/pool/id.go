@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"strings"
@@ -13,6 +14,7 @@ type Kind string
 const (
 	Volumes   Kind = "volumes"
 	Snapshots Kind = "snapshots"
+	Layers    Kind = "layers"
 )
 
 // These are the lengths of the two parts of an id, in hexadecimal digits.
@@ -28,9 +30,15 @@ func ID(kind Kind, node, name string) string {
 	return prefix(kind) + digits(node, nodeDigits) + "-" + digits(name, nameDigits)
 }
 
+// NewLayerID returns an id that no other layer has.
+func NewLayerID(node string) string { return ID(Layers, node, rand.Text()) }
+
 func prefix(kind Kind) string {
-	if kind == Snapshots {
+	switch kind {
+	case Snapshots:
 		return "snap-"
+	case Layers:
+		return "layer-"
 	}
 	return "vol-"
 }

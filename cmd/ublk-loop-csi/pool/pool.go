@@ -15,6 +15,10 @@ const lockName = "lock"
 type Pool struct {
 	Volumes   Store[Volume]
 	Snapshots Store[Snapshot]
+	Layers    Store[Layer]
+
+	// Shares says that files of the pool can share blocks.
+	Shares bool
 
 	root *os.Root
 	lock *os.File
@@ -36,6 +40,7 @@ func Open(path string) (*Pool, error) {
 	p := &Pool{root: root}
 	p.Volumes = Store[Volume]{root: root, kind: Volumes}
 	p.Snapshots = Store[Snapshot]{root: root, kind: Snapshots}
+	p.Layers = Store[Layer]{root: root, kind: Layers}
 	if err := p.prepare(); err != nil {
 		return nil, fmt.Errorf("open pool %s: %w", path, errors.Join(err, p.Close()))
 	}
@@ -49,10 +54,13 @@ func (p *Pool) prepare() error {
 	if err := p.claim(); err != nil {
 		return err
 	}
-	for _, kind := range []Kind{Volumes, Snapshots} {
+	for _, kind := range []Kind{Volumes, Snapshots, Layers} {
 		if err := p.root.Mkdir(string(kind), 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 			return err
 		}
+	}
+	if err := p.findSharing(); err != nil {
+		return err
 	}
 	return syncName(p.root, ".")
 }

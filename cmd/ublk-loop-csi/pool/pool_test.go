@@ -144,3 +144,43 @@ func TestOpen(t *testing.T) {
 		t.Errorf("a relative path: error %v, want EINVAL", err)
 	}
 }
+
+// The tables of a chain name its files from the image up, and only the upper one is written to. A
+// chain that leads back to itself is an error.
+func TestChain(t *testing.T) {
+	p := newPool(t)
+	ids := []string{NewLayerID("n"), NewLayerID("n"), NewLayerID("n")}
+	if err := p.MakeImageLayer(ids[0], 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	for i, id := range ids[1:] {
+		if err := p.MakeStore(id, ids[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	chain, err := p.Chain(ids[2])
+	if err != nil || len(chain) != 3 || chain[0].ID != ids[0] || chain[2].ID != ids[2] {
+		t.Fatalf("%v, error %v", chain, err)
+	}
+	path := p.Layers.ImagePath
+	want := "layer1,,,ro,0 2048 snapshot " + path(ids[0]) + " " + path(ids[1]) + " P 128;" +
+		"layer2,,,rw,0 2048 snapshot /dev/mapper/layer1 " + path(ids[2]) + " P 128"
+	if got := p.Table(chain); got != want {
+		t.Errorf("table %q, want %q", got, want)
+	}
+	chain[0].Parent = ids[2]
+	if err := p.Layers.Write(ids[0], chain[0]); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Chain(ids[2]); !errors.Is(err, unix.ELOOP) {
+		t.Errorf("a chain without an end: error %v", err)
+	}
+	strange, err := Open(filepath.Join(t.TempDir(), "a pool"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = strange.Close() }()
+	if strange.CanLayer() || !p.CanLayer() {
+		t.Errorf("%v can have layers, %v can", strange.CanLayer(), p.CanLayer())
+	}
+}

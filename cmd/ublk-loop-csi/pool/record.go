@@ -35,6 +35,9 @@ type Settings struct {
 	SourceSnapshot string `json:"source_snapshot,omitempty"`
 	// Ephemeral says that the volume lives as long as its pod.
 	Ephemeral bool `json:"ephemeral,omitempty"`
+	// Layered says that the volume is a copy-on-write store from its beginning, if files cannot
+	// share blocks. Snapshots can then be made while it is in use.
+	Layered bool `json:"layered,omitempty"`
 }
 
 // Range is the range of sizes that the request for a volume allowed, in bytes. 0 stands for
@@ -57,6 +60,12 @@ type Volume struct {
 	FSType string `json:"made_fs_type,omitempty"`
 	FS     Format `json:"fs,omitempty"`
 	LUKS   Format `json:"luks,omitempty"`
+
+	// Top is the layer that the volume writes to, empty if it has an image of its own. Next is
+	// the layer that is about to become Top. A crash leaves it, and both have the same content
+	// unless a device has Next.
+	Top  string `json:"top,omitempty"`
+	Next string `json:"next,omitempty"`
 
 	// Stage is where the volume is staged, nil if it is not.
 	Stage        *Stage        `json:"stage,omitempty"`
@@ -88,6 +97,8 @@ type Snapshot struct {
 	Source string    `json:"source"` // id of the volume
 	Size   int64     `json:"size"`   // of the volume, in bytes
 	Made   time.Time `json:"made"`
+	// Layer is the layer that the snapshot shows, empty if it has an image of its own.
+	Layer string `json:"layer,omitempty"`
 
 	// Encrypted, FSType, FS and LUKS are those of the volume.
 	Encrypted bool   `json:"encrypted,omitempty"`
@@ -95,6 +106,17 @@ type Snapshot struct {
 	FS        Format `json:"fs,omitempty"`
 	LUKS      Format `json:"luks,omitempty"`
 }
+
+// Layer is the record of a layer. It is an image, or a copy-on-write store above another layer.
+type Layer struct {
+	ID     string `json:"id"`
+	State  State  `json:"state"`
+	Size   int64  `json:"size"`             // of the disk that it shows, in bytes
+	Parent string `json:"parent,omitempty"` // the layer below a store
+}
+
+// IsStore reports whether the layer is a store.
+func (l *Layer) IsStore() bool { return l.Parent != "" }
 
 // HeaderBytes is the part of an encrypted image in front of the data.
 const HeaderBytes = 16 << 20

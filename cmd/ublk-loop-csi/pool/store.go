@@ -95,6 +95,21 @@ func (s Store[T]) Remove(id string) error {
 	return nil
 }
 
+// RemoveImage removes an image and leaves the record.
+func (s Store[T]) RemoveImage(id string) error {
+	if err := s.check(id); err != nil {
+		return err
+	}
+	err := s.root.Remove(s.name(id, imageSuffix))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return syncName(s.root, string(s.kind))
+}
+
 // IDs returns the ids of all records, sorted.
 func (s Store[T]) IDs() ([]string, error) {
 	names, err := s.names()

@@ -1,0 +1,216 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"os"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop-csi/pool"
+)
+
+// divides reports whether copies of a volume share layers with it. Otherwise they share blocks
+// with its image, or its data is copied.
+func (d *Driver) divides(v *pool.Volume) bool { return v.Top != "" || d.canLayer(&v.Settings) }
+
+// canLayer reports whether volumes with some settings can have layers.
+func (d *Driver) canLayer(s *pool.Settings) bool {
+	return !d.pool.Shares && d.pool.CanLayer() && !s.Encrypted && !s.Thick
+}
+
+// prepareDivision makes divide possible, and returns the id of the layer that the disk of the
+// volume becomes.
+func (d *Driver) prepareDivision(ctx context.Context, v *pool.Volume) (layer string, err error) {
+	device, err := d.device(ctx, v)
+	if err == nil {
+		err = d.makeRoom(ctx, v, device)
+	}
+	if err != nil {
+		return "", err
+	}
+	if v.Top != "" {
+		return v.Top, nil
+	}
+	return pool.NewLayerID(d.opts.Node), nil
+}
+
+// divide makes the disk of a volume a layer that nothing writes to any more, and gives the volume
+// an empty store above it. The device of a volume in use goes on with the store.
+func (d *Driver) divide(ctx context.Context, v *pool.Volume, layer string) error {
+	device, err := d.device(ctx, v)
+	if err != nil {
+		return err
+	}
+	if err := d.makeNext(v, layer); err != nil {
+		return errors.Join(err, d.settle(ctx, v))
+	}
+	if device != nil {
+		err = withQuiet(v, device, func() error {
+			d.opts.Step("divide: frozen")
+			return d.fork(ctx, v, device)
+		})
+		d.opts.Step("divide: forked")
+	}
+	top := v.Next
+	if e := d.settle(context.WithoutCancel(ctx), v); v.Top != top || e != nil {
+		return errors.Join(err, e)
+	}
+	return nil
+}
+
+// makeRoom refuses to divide a volume whose device cannot change over, or whose chain is too
+// long. A chain that no device uses becomes one image.
+func (d *Driver) makeRoom(ctx context.Context, v *pool.Volume, device *client.Device) error {
+	if device == nil {
+		if err := d.prepareDisk(ctx, v); err != nil || v.Top == "" {
+			return err
+		}
+	} else if device.Table == "" {
+		return status.Errorf(codes.FailedPrecondition, "the volume is in use, and %v; stop its pods first, or make the volume with %s: layers", pool.ErrNoReflink, layersParameter)
+	}
+	chain, err := d.pool.Chain(v.Top)
+	if err != nil || len(chain) < pool.MaxChain {
+		return err
+	}
+	if device != nil {
+		return status.Errorf(codes.FailedPrecondition, "the volume is in use and has %d layers; stop its pods once, so that its layers can be merged", len(chain))
+	}
+	return d.flatten(ctx, v, chain)
+}
+
+// makeNext makes a store above a layer, which the image of the volume becomes if it has no
+// layers. The record of the volume leads to the store before it exists.
+func (d *Driver) makeNext(v *pool.Volume, layer string) error {
+	d.layers.RLock()
+	defer d.layers.RUnlock()
+	v.Next = pool.NewLayerID(d.opts.Node)
+	if err := d.pool.Volumes.Write(v.ID, v); err != nil {
+		return err
+	}
+	d.opts.Step("divide: recorded")
+	if v.Top == "" {
+		if err := d.pool.AdoptImage(layer, v); err != nil {
+			return err
+		}
+		d.opts.Step("divide: image adopted")
+	}
+	if err := d.pool.MakeStore(v.Next, layer); err != nil {
+		return err
+	}
+	d.opts.Step("divide: store made")
+	return nil
+}
+
+// fork makes the device of a volume go on over the next store.
+func (d *Driver) fork(ctx context.Context, v *pool.Volume, device *client.Device) error {
+	store, err := d.pool.Layers.OpenImage(v.Next, os.O_RDWR)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = store.Close() }()
+	_, err = d.devices.client.Fork(ctx, device, client.NewStore{Path: d.pool.Layers.ImagePath(v.Next), File: store})
+	return err
+}
+
+// settle ends a change of a volume's upper layer, also one that a crash has interrupted. The
+// device says whether it has changed over. Without a device both layers have the same content.
+func (d *Driver) settle(ctx context.Context, v *pool.Volume) error {
+	if v.Next == "" {
+		return nil
+	}
+	done, err := d.hasNext(ctx, v)
+	if err != nil {
+		return err
+	}
+	if done {
+		v.Top = v.Next
+	}
+	v.Next = ""
+	if err := d.pool.Volumes.Write(v.ID, v); err != nil {
+		return err
+	}
+	d.opts.Step("divide: settled")
+	return d.collect()
+}
+
+// hasNext reports whether the next upper layer of a volume can be its upper layer from now on.
+func (d *Driver) hasNext(ctx context.Context, v *pool.Volume) (bool, error) {
+	next, err := d.pool.Layers.Read(v.Next)
+	if errors.Is(err, os.ErrNotExist) || err == nil && next.State != pool.Ready {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	device, err := d.device(ctx, v)
+	if device == nil || err != nil {
+		return err == nil, err
+	}
+	store, err := d.pool.Layers.OpenImage(v.Next, unix.O_PATH)
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = store.Close() }()
+	return device.Uses(store)
+}
+
+// device returns the device of a volume, nil if there is none.
+func (d *Driver) device(ctx context.Context, v *pool.Volume) (*client.Device, error) {
+	disk, err := d.pool.OpenDisk(v, unix.O_PATH)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = disk.Close() }()
+	return d.devices.of(ctx, disk)
+}
+
+// collect removes the layers that no volume and no snapshot needs, and images that have become
+// layers. It removes nothing if a record is damaged, because that may need any layer.
+func (d *Driver) collect() error {
+	d.layers.Lock()
+	defer d.layers.Unlock()
+	layers, damaged, err := d.pool.Layers.All()
+	if len(layers) == 0 || len(damaged) > 0 || err != nil {
+		return err
+	}
+	volumes, damagedVolumes, err := d.pool.Volumes.All()
+	if err != nil {
+		return err
+	}
+	snapshots, damagedSnapshots, err := d.pool.Snapshots.All()
+	if err != nil || len(damagedVolumes)+len(damagedSnapshots) > 0 {
+		return err
+	}
+	needed := map[string]bool{}
+	for _, v := range volumes {
+		needed[v.Top], needed[v.Next] = true, true
+		if v.Top != "" {
+			err = errors.Join(err, d.pool.Volumes.RemoveImage(v.ID))
+		}
+	}
+	for _, s := range snapshots {
+		needed[s.Layer] = true
+	}
+	for id := range unneeded(layers, needed) {
+		err = errors.Join(err, d.pool.Layers.Remove(id))
+	}
+	return err
+}
+
+// unneeded returns the ids of the layers that are not needed, and are not below one that is.
+func unneeded(layers []*pool.Layer, needed map[string]bool) map[string]bool {
+	parents, rest := map[string]string{}, map[string]bool{}
+	for _, l := range layers {
+		parents[l.ID], rest[l.ID] = l.Parent, true
+	}
+	for id := range needed {
+		for ; rest[id]; id = parents[id] {
+			delete(rest, id)
+		}
+	}
+	return rest
+}

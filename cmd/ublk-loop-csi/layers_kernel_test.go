@@ -1,0 +1,157 @@
+package main
+
+import (
+	"fmt"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
+
+	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop-csi/pool"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
+)
+
+// Where files cannot share blocks, a volume with layers has the same snapshots and clones.
+func TestKernelLayers(t *testing.T) {
+	b := newBed(t, ublktest.OldestAndNewest)
+	b.start("--overcommit", "8") // on tmpfs
+	b.checkCopies(layered)
+}
+
+// A volume without layers gets them by its first copy, which takes no space of its own and is
+// refused while the volume is in use. From then on it has copies in use.
+func TestKernelFirstLayers(t *testing.T) {
+	b := newBed(t, ublktest.Once)
+	b.start() // on tmpfs
+	v := b.create("data", 32*mib, blockAccess(writers))
+	first, second, third := content(5, 8*mib), content(6, mib), content(7, mib)
+	b.put(v.use("a"), first)
+	_, err := v.trySnapshot("s")
+	b.refused("snapshot in use", err, codes.FailedPrecondition, "snapshotsInUse")
+	_, err = b.controller.CreateVolume(b.Context(), creation("clone", 0, v.access, fromVolume(v.id)))
+	b.refused("clone in use", err, codes.FailedPrecondition, "snapshotsInUse")
+	v.leave("a")
+
+	snapshot := v.snapshot("s")
+	clone := b.create("clone", 32*mib, v.access, fromVolume(v.id))
+	if n := b.allocated(); n < 8*mib || n > 9*mib {
+		t.Errorf("%d bytes are allocated", n)
+	}
+	b.put(v.use("a"), second)
+	later := v.snapshot("later")
+	b.put(v.file("a"), third)
+	b.put(clone.use("a"), second)
+	restored, more := b.create("restored", 32*mib, v.access, fromSnapshot(snapshot)), b.create("more", 32*mib, v.access, fromSnapshot(later))
+	v.leave("a")
+	v.remove()
+	b.deleteSnapshot(snapshot)
+	b.deleteSnapshot(later)
+	b.has(restored.use("a"), first)
+	b.has(more.use("a"), append(second, first[mib:]...))
+	b.has(clone.file("a"), append(second, first[mib:]...))
+	for _, v := range []*volume{restored, more, clone} {
+		v.leave("a")
+		v.remove()
+	}
+	b.isClean()
+}
+
+// allocated returns the bytes that the images of the pool take, each file once.
+func (b *bed) allocated() int64 {
+	b.Helper()
+	images, err := filepath.Glob(filepath.Join(b.pool, "*/*.img"))
+	b.ok("list", err)
+	sizes := map[uint64]int64{}
+	for _, image := range images {
+		var st unix.Stat_t
+		b.ok("stat", unix.Stat(image, &st))
+		sizes[st.Ino] = st.Blocks * 512
+	}
+	var sum int64
+	for _, n := range sizes {
+		sum += n
+	}
+	return sum
+}
+
+// A chain of layers does not become longer than eight. A volume in use gets no further snapshot
+// then, and one that is not in use gets one image.
+func TestKernelLongChain(t *testing.T) {
+	b := newBed(t, ublktest.Once)
+	b.start() // on tmpfs
+	v := b.create("data", 16*mib, blockAccess(writers), layered)
+	v.use("a")
+	var snapshots []string
+	var data [][]byte
+	var last []byte
+	snap := func() error {
+		i := len(snapshots)
+		all := content(uint64(20+i), mib)
+		if i > 0 {
+			all = append(all, data[i-1][:min(len(data[i-1]), 8*mib)]...) // each has the one before behind it
+		}
+		last = all
+		b.put(v.file("a"), all)
+		reply, err := v.trySnapshot(fmt.Sprint("s", i))
+		if err == nil {
+			snapshots, data = append(snapshots, reply.GetSnapshot().GetSnapshotId()), append(data, all)
+		}
+		return err
+	}
+	for range pool.MaxChain - 2 { // an image and a store are there
+		b.ok("snapshot", snap())
+	}
+	b.refused("snapshot of the longest chain", snap(), codes.FailedPrecondition, "8 layers")
+	b.deleteSnapshot(snapshots[2])
+	v.leave("a")
+	_, err := v.trySnapshot("unused")
+	b.ok("snapshot of the unused volume", err)
+	v.use("a")
+	b.has(v.file("a"), last) // its layers have become one image
+	b.ok("snapshot", snap())
+	v.leave("a")
+	v.remove()
+	for i, id := range snapshots {
+		if i == 2 {
+			continue
+		}
+		restored := b.create(fmt.Sprint("restored", i), 16*mib, v.access, fromSnapshot(id))
+		b.has(restored.use("a"), data[i])
+		restored.leave("a")
+		restored.remove()
+		b.deleteSnapshot(id)
+	}
+	b.deleteSnapshot(pool.ID(pool.Snapshots, "node-1", "unused"))
+	b.isClean()
+}
+
+// A volume with layers grows when it is staged again.
+func TestKernelLayersGrow(t *testing.T) {
+	b := newBed(t, ublktest.Once)
+	b.start() // on tmpfs
+	v := b.create("grows", 16*mib, mountAccess("ext4", writers), layered)
+	v.use("a")
+	data := content(8, mib)
+	b.put(v.file("a"), data)
+	snapshot := v.snapshot("s")
+	before := v.usage("a")[0].GetTotal()
+	b.refused("grow in use", v.grow("a", 48*mib), codes.FailedPrecondition, "staged again")
+	v.leave("a")
+	v.use("a")
+	if after := v.usage("a")[0].GetTotal(); after < before+24*mib {
+		t.Errorf("%d bytes, before %d", after, before)
+	}
+	b.has(v.file("a"), data)
+	later := v.snapshot("later") // it has layers again
+	restored := b.create("restored", 48*mib, v.access, fromSnapshot(snapshot))
+	restored.use("a")
+	b.has(restored.file("a"), data)
+	for _, v := range []*volume{v, restored} {
+		v.leave("a")
+		v.remove()
+	}
+	b.deleteSnapshot(snapshot)
+	b.deleteSnapshot(later)
+	b.isClean()
+}

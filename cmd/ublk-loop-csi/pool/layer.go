@@ -1,0 +1,174 @@
+package pool
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
+)
+
+// MaxChain is the largest number of layers of a volume. A device needs memory for each of them.
+const MaxChain = 8
+
+// chunkBytes is the chunk size of new stores.
+const chunkBytes = 64 << 10
+
+// findSharing finds out whether files of the pool can share blocks.
+func (p *Pool) findSharing() error {
+	var files [2]*os.File
+	for i := range files {
+		f, err := p.root.OpenFile(fmt.Sprint("probe", i), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = f.Close() }()
+		if err := p.root.Remove(fmt.Sprint("probe", i)); err != nil {
+			return err
+		}
+		files[i] = f
+	}
+	err := unix.IoctlFileClone(int(files[0].Fd()), int(files[1].Fd()))
+	p.Shares = err == nil
+	if isUnsupported(err) {
+		return nil
+	}
+	return err
+}
+
+// CanLayer reports whether volumes of the pool can have layers: the tables of their devices
+// cannot name every path.
+func (p *Pool) CanLayer() bool {
+	path := p.root.Name()
+	return !strings.ContainsAny(path, " \t\n\v\f\r#,;\\") && strings.IndexByte(path, 0xa0) < 0
+}
+
+// Chain returns a layer and those below it, beginning with the image.
+func (p *Pool) Chain(top string) ([]*Layer, error) {
+	var chain []*Layer
+	for id := top; id != ""; {
+		if len(chain) > MaxChain {
+			return nil, fmt.Errorf("more than %d layers below %s: %w", MaxChain, top, unix.ELOOP)
+		}
+		l, err := p.Layers.Read(id)
+		if err != nil {
+			return nil, fmt.Errorf("layers of %s: %w", top, err)
+		}
+		chain = append([]*Layer{l}, chain...)
+		id = l.Parent
+	}
+	return chain, nil
+}
+
+// OpenDisk opens the file that a volume writes to: its image, or its upper layer.
+func (p *Pool) OpenDisk(v *Volume, flags int) (*os.File, error) {
+	if v.Top != "" {
+		return p.Layers.OpenImage(v.Top, flags)
+	}
+	return p.Volumes.OpenImage(v.ID, flags)
+}
+
+// DiskPath returns the absolute path of the file of OpenDisk.
+func (p *Pool) DiskPath(v *Volume) string {
+	if v.Top != "" {
+		return p.Layers.ImagePath(v.Top)
+	}
+	return p.Volumes.ImagePath(v.ID)
+}
+
+// Allocated returns the bytes that the file of OpenDisk takes on disk.
+func (p *Pool) Allocated(v *Volume) (int64, error) {
+	if v.Top != "" {
+		return p.Layers.Allocated(v.Top)
+	}
+	return p.Volumes.Allocated(v.ID)
+}
+
+// MakeImageLayer makes an empty image as a layer.
+func (p *Pool) MakeImageLayer(id string, size int64) error {
+	l := &Layer{ID: id, State: Making, Size: size}
+	return p.makeLayer(l, func() error { return p.Layers.Create(id, size, false) })
+}
+
+// AdoptImage makes the image of a volume a layer, which has the same file. The volume has it
+// too until RemoveImage.
+func (p *Pool) AdoptImage(id string, v *Volume) error {
+	l := &Layer{ID: id, State: Making, Size: v.Size}
+	return p.makeLayer(l, func() error {
+		err := p.root.Link(p.Volumes.name(v.ID, imageSuffix), p.Layers.name(id, imageSuffix))
+		if err != nil && !errors.Is(err, os.ErrExist) {
+			return err
+		}
+		return syncName(p.root, string(Layers))
+	})
+}
+
+// MakeStore makes an empty store above a layer.
+func (p *Pool) MakeStore(id, parent string) error {
+	below, err := p.Layers.Read(parent)
+	if err != nil {
+		return err
+	}
+	l := &Layer{ID: id, State: Making, Size: below.Size, Parent: parent}
+	return p.makeLayer(l, func() error {
+		return p.Layers.make(id, func(f *os.File) error { return format(f, l.Size, p.Layers.ImagePath(parent)) })
+	})
+}
+
+// makeLayer writes the record of a layer before and after its file is made.
+func (p *Pool) makeLayer(l *Layer, fill func() error) error {
+	if err := p.Layers.Write(l.ID, l); err != nil {
+		return err
+	}
+	if err := fill(); err != nil {
+		return err
+	}
+	l.State = Ready
+	return p.Layers.Write(l.ID, l)
+}
+
+// format makes a store in an empty file, with room for a change of each chunk.
+func format(f *os.File, size int64, origin string) error {
+	layout, err := snapshot.NewLayout(chunkBytes)
+	if err != nil {
+		return err
+	}
+	bytes, err := storeBytes(size)
+	if err != nil {
+		return err
+	}
+	if err := f.Truncate(bytes); err != nil {
+		return err
+	}
+	return snapshot.FormatLabelled(f, layout, &snapshot.Label{UUID: snapshot.NewUUID(), OriginSize: uint64(size), OriginPath: origin})
+}
+
+// storeBytes returns the size of a store in which every chunk of a disk has changed.
+func storeBytes(size int64) (int64, error) {
+	layout, err := snapshot.NewLayout(chunkBytes)
+	if err != nil {
+		return 0, err
+	}
+	chunks, err := layout.OriginChunks(uint64(size))
+	return int64(layout.StoreSize(chunks)), err
+}
+
+// Table returns the tables of the disk of a chain, as ublk-loop reads them. They name the files in
+// the order of the chain. The upper layer is a store.
+func (p *Pool) Table(chain []*Layer) string {
+	origin := p.Layers.ImagePath(chain[0].ID)
+	size := chain[len(chain)-1].Size / 512
+	var tables []string
+	for i, l := range chain[1:] {
+		mode := "ro"
+		if i == len(chain)-2 {
+			mode = "rw"
+		}
+		tables = append(tables, fmt.Sprintf("layer%d,,,%s,0 %d snapshot %s %s P %d", i+1, mode, size, origin, p.Layers.ImagePath(l.ID), chunkBytes/512))
+		origin = fmt.Sprint("/dev/mapper/layer", i+1)
+	}
+	return strings.Join(tables, ";")
+}

@@ -1,0 +1,230 @@
+package main
+
+import (
+	"bytes"
+	"embed"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"testing"
+
+	csi "github.com/container-storage-interface/spec/lib/go/csi"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
+)
+
+// sources has the names of the steps of calls.
+//
+//go:embed driver
+var sources embed.FS
+
+// stepNames returns the names of all steps of calls.
+func stepNames(t *testing.T) (names []string) {
+	t.Helper()
+	files, err := sources.ReadDir("driver")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		text, err := sources.ReadFile("driver/" + f.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile(`opts\.Step\("(.*)"\)`).FindAllSubmatch(text, -1) {
+			names = append(names, string(m[1]))
+		}
+	}
+	return names
+}
+
+// stepped is a life of volumes in which the driver ends at each step of its calls.
+type stepped struct {
+	*bed
+	args   []string
+	steps  string // file with the names of the steps
+	node   bool   // the node ends too
+	access *csi.VolumeCapability
+	inUse  []*volume
+}
+
+// Wherever a call of the driver ends, and the node with it, the repeated call succeeds, no data is
+// lost, and nothing is left at the end.
+func TestKernelEveryStep(t *testing.T) {
+	b := newBed(t, ublktest.OldestAndNewest, ublktest.ScratchDisk)
+	var seen []byte
+	layersPool := b.pool
+	s := &stepped{bed: b, args: []string{"--overcommit", "8"}, steps: filepath.Join(b.dir, "steps")}
+	t.Setenv(stepsFile, s.steps)
+	b.poolOnXFS()
+	disk := b.pool
+	for _, tt := range []struct {
+		pool   string
+		node   bool
+		access *csi.VolumeCapability
+		change []func(*csi.CreateVolumeRequest)
+		short  bool // also in the short run, which has each step once
+	}{
+		{disk, false, mountAccess("ext4", oneWriter), nil, true},
+		{disk, true, blockAccess(oneWriter), nil, false},
+		{layersPool, false, mountAccess("ext4", oneWriter), []func(*csi.CreateVolumeRequest){layered}, false},
+		{layersPool, true, mountAccess("ext4", oneWriter), []func(*csi.CreateVolumeRequest){layered}, true},
+		{layersPool, false, blockAccess(oneWriter), nil, true},
+	} {
+		if testing.Short() && !tt.short {
+			continue
+		}
+		b.pool, s.node, s.access = tt.pool, tt.node, tt.access
+		s.live(tt.change...)
+		known, err := os.ReadFile(s.steps)
+		b.ok("steps", err)
+		t.Logf("the driver ended %d times", bytes.Count(known, []byte("\n")))
+		seen = append(seen, known...)
+		b.ok("forget the steps", os.Remove(s.steps))
+	}
+	for _, name := range stepNames(t) {
+		if !bytes.Contains(seen, []byte(name+"\n")) {
+			t.Errorf("the driver did not end at the step %q", name)
+		}
+	}
+}
+
+// live starts the driver, makes each call, and ends the driver.
+func (s *stepped) live(change ...func(*csi.CreateVolumeRequest)) {
+	s.Helper()
+	s.launch(s.args...)
+	s.ready()
+	first, second := content(1, mib), content(2, mib)
+	v := s.make("lives", 16*mib, change...)
+	s.use(v)
+	s.put(v.file("a"), first)
+	layers := len(change) > 0 || !s.pooled()
+	if layers && len(change) == 0 {
+		s.leave(v) // it gets its layers by the first snapshot
+	}
+	snapshot := s.snap(v, "s")
+	if len(s.inUse) == 0 {
+		s.use(v)
+	}
+	s.put(v.file("a"), second)
+	s.expand(v)
+	s.has(v.file("a"), second)
+	clone := s.make("clone", 32*mib, append(change, fromVolume(v.id))...)
+	restored := s.make("restored", 16*mib, append(change, fromSnapshot(snapshot))...)
+	s.use(restored)
+	s.has(restored.file("a"), first)
+	s.leave(v)
+	s.use(clone)
+	s.has(clone.file("a"), second)
+	s.call("delete snapshot", func() error {
+		_, err := s.controller.DeleteSnapshot(s.Context(), &csi.DeleteSnapshotRequest{SnapshotId: snapshot})
+		return err
+	})
+	s.use(v) // it may have grown since
+	s.has(v.file("a"), second)
+	for _, v := range []*volume{v, clone, restored} {
+		s.leave(v)
+		s.call("delete", v.tryDelete)
+	}
+	s.isClean()
+	s.driver.end(unix.SIGTERM)
+}
+
+// pooled reports whether the files of the pool share blocks.
+func (s *stepped) pooled() bool {
+	var st unix.Statfs_t
+	s.ok("statfs", unix.Statfs(s.pool, &st))
+	return st.Type == unix.XFS_SUPER_MAGIC
+}
+
+// call repeats a call until the driver answers it. Each time, it starts the driver again, and the
+// node with it.
+func (s *stepped) call(what string, f func() error) {
+	s.Helper()
+	s.ok(what, s.try(f))
+}
+
+func (s *stepped) try(f func() error) error {
+	s.Helper()
+	for {
+		err := f()
+		if status.Code(err) != codes.Unavailable {
+			return err
+		}
+		<-s.driver.done
+		if s.node {
+			s.killNode(s.inUse)
+		}
+		s.launch(s.args...)
+		s.ready()
+		if s.node {
+			used := s.inUse
+			s.inUse = nil
+			for _, v := range used {
+				s.use(v)
+			}
+		}
+	}
+}
+
+// ready waits until the driver is ready, and starts it again if it has ended at a step.
+func (s *stepped) ready() {
+	s.Helper()
+	for !s.isReady() {
+		s.launch(s.args...)
+	}
+}
+
+func (s *stepped) make(name string, size int64, change ...func(*csi.CreateVolumeRequest)) *volume {
+	s.Helper()
+	v := &volume{b: s.bed, name: name, access: s.access}
+	s.call("create", func() error {
+		reply, err := s.controller.CreateVolume(s.Context(), creation(name, size, s.access, change...))
+		v.id = reply.GetVolume().GetVolumeId()
+		return err
+	})
+	return v
+}
+
+func (s *stepped) use(v *volume) {
+	s.Helper()
+	s.call("stage", v.tryStage)
+	s.call("publish", func() error {
+		err := v.tryPublish("a", false, v.access)
+		if s.node && status.Code(err) == codes.FailedPrecondition {
+			s.call("stage", v.tryStage) // the node has ended since
+			err = v.tryPublish("a", false, v.access)
+		}
+		return err
+	})
+	s.inUse = append(s.inUse, v)
+}
+
+func (s *stepped) leave(v *volume) {
+	s.Helper()
+	s.inUse = slices.DeleteFunc(s.inUse, func(u *volume) bool { return u == v })
+	s.call("unpublish", func() error { return v.tryUnpublish("a") })
+	s.call("unstage", v.tryUnstage)
+}
+
+func (s *stepped) snap(v *volume, name string) (id string) {
+	s.Helper()
+	s.call("snapshot", func() error {
+		reply, err := v.trySnapshot(name)
+		id = reply.GetSnapshot().GetSnapshotId()
+		return err
+	})
+	return id
+}
+
+// expand grows a volume, or asks for that where it grows later.
+func (s *stepped) expand(v *volume) {
+	s.Helper()
+	err := s.try(func() error { return v.grow("a", 32*mib) })
+	if err != nil && status.Code(err) != codes.FailedPrecondition {
+		s.Fatalf("grow: %v", err)
+	}
+}
