@@ -45,7 +45,7 @@ func TestSupervisorExecutesTheLastProgram(t *testing.T) {
 	}
 	defer func() { _, _ = ready.tell.Close(), ready.heard.Close() }()
 	l := &launch{files: descriptors{readyFile: ready.tell}}
-	if l.files[programFile], err = ready.ask(); err != nil || l.program() != selfPath {
+	if err := ready.update(l); err != nil || l.program() != selfPath {
 		t.Errorf("before a server is ready: program %s, error %v", l.program(), err)
 	}
 	for range 100 { // more than a socket keeps
@@ -53,8 +53,20 @@ func TestSupervisorExecutesTheLastProgram(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if l.files[programFile], err = ready.ask(); err != nil {
+	if err := ready.update(l); err != nil {
 		t.Fatal(err)
+	}
+	first := l.files[programFile]
+	// A server that does not become ready changes nothing. The next one that does takes the
+	// place of the program, which only the supervisor closes.
+	if err := ready.update(l); err != nil || l.files[programFile] != first || int(first.Fd()) == -1 {
+		t.Errorf("after a server that was not ready: another program, or it is closed; error %v", err)
+	}
+	if err := tellReady(l.files[readyFile]); err != nil {
+		t.Fatal(err)
+	}
+	if err := ready.update(l); err != nil || l.files[programFile] == first || int(first.Fd()) != -1 {
+		t.Errorf("after the next server: the same program, or the old one is open; error %v", err)
 	}
 	is, err := os.Stat(l.program())
 	if err != nil {

@@ -36,7 +36,7 @@ func supervise(l *launch, log *logger) error {
 			return exitError(ended.ExitCode())
 		}
 		log.error("server", fmt.Errorf("%s; starting another server", ended))
-		if l.files[programFile], err = ready.ask(); err != nil {
+		if err := ready.update(l); err != nil {
 			return err
 		}
 		if time.Since(started) > longestRestart {
@@ -128,8 +128,8 @@ func newReadyPrograms() (*readyPrograms, error) {
 	return r, nil
 }
 
-// receive keeps the last program that a server has sent. A message without a program is a
-// question for it.
+// receive keeps the last program that a server has sent, until it gives it to a caller of ask.
+// A message without a program is a question for it.
 func (r *readyPrograms) receive() {
 	var program *os.File
 	for {
@@ -141,6 +141,7 @@ func (r *readyPrograms) receive() {
 			return
 		case n == 0:
 			r.last <- program
+			program = nil
 			continue
 		}
 		if program != nil {
@@ -163,8 +164,21 @@ func programOf(oob []byte) *os.File {
 	return os.NewFile(uintptr(fds[0]), programFile)
 }
 
-// ask returns the program of the last server that became ready, or nil. The program stays
-// open until another server becomes ready.
+// update makes the program that was ready last the one that a launch executes.
+func (r *readyPrograms) update(l *launch) error {
+	program, err := r.ask()
+	if err != nil || program == nil {
+		return err
+	}
+	if old := l.files[programFile]; old != nil {
+		_ = old.Close()
+	}
+	l.files[programFile] = program
+	return nil
+}
+
+// ask returns the program of the last server that became ready since the last call, or nil. It
+// belongs to the caller.
 func (r *readyPrograms) ask() (*os.File, error) {
 	// Messages arrive in order, so those of the servers that have ended come before this one.
 	if _, err := r.tell.Write([]byte{0}); err != nil {
