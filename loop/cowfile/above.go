@@ -54,7 +54,7 @@ func labelAbove(text string) (*snapshot.Label, snapshot.Layout, error) {
 	if len(lines) != 1 || !ok || below.Format == table.Transient {
 		return nil, layout, fmt.Errorf("the device is not a persistent snapshot: %w", errors.ErrUnsupported)
 	}
-	info, err := Inspect(below.Store)
+	info, err := describeHeader(below.Store)
 	if err != nil {
 		return nil, layout, err
 	}

@@ -26,6 +26,26 @@ type Info struct {
 // Inspect describes a store, also while a device has it. Its records are read, but only
 // checked as far as necessary to count them.
 func Inspect(path string) (*Info, error) {
+	return describe(path, func(info *Info, part *backing.Part) error {
+		if err := info.count(part); err != nil {
+			return err
+		}
+		marks, err := basemark.List(part.File())
+		for _, u := range marks {
+			info.NeededBy = append(info.NeededBy, u)
+		}
+		return err
+	})
+}
+
+// describeHeader describes a store without Chunks, Usage and NeededBy. However many records a store
+// claims to have, that takes one read.
+func describeHeader(path string) (*Info, error) {
+	return describe(path, func(*Info, *backing.Part) error { return nil })
+}
+
+// describe opens a store and reads its header. more adds to the description.
+func describe(path string, more func(*Info, *backing.Part) error) (*Info, error) {
 	file, err := backing.OpenPath(path)
 	if err != nil {
 		return nil, err
@@ -36,36 +56,35 @@ func Inspect(path string) (*Info, error) {
 		return nil, err
 	}
 	defer func() { _ = part.Close() }()
-	info, err := inspect(part)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", file.Name(), err)
-	}
-	info.Path = file.Name()
-	marks, err := basemark.List(part.File())
-	for _, u := range marks {
-		info.NeededBy = append(info.NeededBy, u)
-	}
-	return info, err
-}
-
-func inspect(part *backing.Part) (*Info, error) {
 	header, label, err := snapshot.ReadLabelled(part)
 	if err != nil && !errors.Is(err, snapshot.ErrLabel) {
-		return nil, err
+		return nil, fmt.Errorf("%s: %w", file.Name(), err)
 	}
-	layout, size := header.Layout, uint64(part.Size())
-	info := &Info{Valid: header.Valid, ChunkSize: layout.ChunkSize(), Label: label}
-	if !header.Valid {
-		info.Usage = snapshot.NewAllocator(layout, size, snapshot.State{}).Usage(0)
-		return info, nil
+	info := &Info{Path: file.Name(), Valid: header.Valid, ChunkSize: header.Layout.ChunkSize(), Label: label}
+	if err := more(info, part); err != nil {
+		return nil, fmt.Errorf("%s: %w", file.Name(), err)
+	}
+	return info, nil
+}
+
+// count counts the records of a store.
+func (i *Info) count(part *backing.Part) error {
+	layout, err := snapshot.NewLayout(i.ChunkSize)
+	if err != nil {
+		return err
+	}
+	size := uint64(part.Size())
+	if !i.Valid {
+		i.Usage = snapshot.NewAllocator(layout, size, snapshot.State{}).Usage(0)
+		return nil
 	}
 	state, err := snapshot.Scan(part, layout, size, func(e snapshot.Record) error {
 		return layout.CheckNew(e.New, size)
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	info.Chunks = state.Records(layout)
-	info.Usage = snapshot.NewAllocator(layout, size, state).Usage(state.Area)
-	return info, nil
+	i.Chunks = state.Records(layout)
+	i.Usage = snapshot.NewAllocator(layout, size, state).Usage(state.Area)
+	return nil
 }

@@ -75,13 +75,13 @@ func sizeOf(path string) (resolved string, size uint64, err error) {
 
 // persistent returns the chunk size of a store, which it makes if it is missing.
 func (o *TableOptions) persistent(origin uint64) (uint32, error) {
-	info, err := Inspect(o.Path)
+	info, err := describeHeader(o.Path)
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, snapshot.ErrNew) {
 		create := CreateOptions{Path: o.Path, Origin: o.Origin, ChunkSize: o.ChunkSize}
 		if err := Create(create); err != nil {
 			return 0, fmt.Errorf("make the store: %w", err)
 		}
-		info, err = Inspect(o.Path)
+		info, err = describeHeader(o.Path)
 	}
 	switch {
 	case err != nil:

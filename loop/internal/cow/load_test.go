@@ -2,6 +2,7 @@ package cow
 
 import (
 	"encoding/binary"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -83,4 +84,29 @@ func processorTime(t *testing.T) time.Duration {
 		t.Fatal(err)
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// The header of a store chooses the size of a chunk, and so the size of the index. A store whose
+// index would take too much of the memory is refused before the index is made.
+func TestIndexIsBounded(t *testing.T) {
+	before := memoryShare
+	memoryShare = 1 << 20
+	defer func() { memoryShare = before }()
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		t.Fatal(err)
+	}
+	limit := info.Totalram * uint64(info.Unit) / memoryShare / slotSize * chunk
+	for size, want := range map[uint64]error{limit: nil, limit + chunk: unix.ENOMEM} {
+		s, err := Open(memory(t, 1<<20), &Options{Format: table.Persistent, ChunkBytes: chunk, OriginSize: size, Block: 512})
+		if !errors.Is(err, want) {
+			t.Errorf("origin of %d bytes: error %v, want %v", size, err, want)
+		}
+		if err == nil {
+			err = s.Close()
+		}
+		if err != nil && want == nil {
+			t.Error(err)
+		}
+	}
 }

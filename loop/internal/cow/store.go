@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/loop/internal/mapping"
 	"github.com/ublk-loop/ublk-loop/loop/internal/pages"
 	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
@@ -154,14 +155,27 @@ func (s *Store) loadRecords(o *Options, valid bool, size uint64) error {
 	return s.makeLog(o, state)
 }
 
+// memoryShare bounds the memory of an index to one part of this many of the machine's memory. The
+// header of the store chooses the size of a chunk. Tests change it.
+var memoryShare uint64 = 4
+
+const slotSize = 4
+
 // makeIndex makes the index, with all of its memory.
 func (s *Store) makeIndex(origin uint64) error {
 	n, err := snapshot.IndexLength(s.Layout, origin)
 	if err != nil {
 		return err
 	}
-	const slot = 4
-	if s.index, err = pages.Map(int(max(n, 1) * slot)); err != nil {
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return fmt.Errorf("get the size of the memory: %w", err)
+	}
+	if n*slotSize > info.Totalram*uint64(info.Unit)/memoryShare {
+		err := fmt.Errorf("an index of %d MiB for chunks of %d bytes, more than 1/%d of the memory: %w", n*slotSize>>20, s.Layout.ChunkSize(), memoryShare, unix.ENOMEM)
+		return hint.Add(err, "a store with larger chunks needs less")
+	}
+	if s.index, err = pages.Map(int(max(n, 1) * slotSize)); err != nil {
 		return fmt.Errorf("index of %d chunks: %w", n, err)
 	}
 	s.Index = snapshot.NewIndex(unsafe.Slice((*uint32)(unsafe.Pointer(&s.index[0])), n))
