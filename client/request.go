@@ -21,8 +21,12 @@ type AddRequest struct {
 	// unless the request has descriptors for them.
 	Table string `json:"table,omitempty"`
 	// Files are the absolute paths of the descriptors for a Table.
-	Files  []TableFile `json:"files,omitempty"`
-	Config Config      `json:"config"`
+	Files []TableFile `json:"files,omitempty"`
+	// RandomKeys lets the server make the keys of all lines with the target crypt. They exist
+	// only in its memory, so the device ends with the server, and an upgrade of the server is
+	// refused. The request has no key then.
+	RandomKeys bool   `json:"random_keys,omitempty"`
+	Config     Config `json:"config"`
 	// Lease ties the device to the connection.
 	Lease bool `json:"lease"`
 	// Descriptors says what the descriptors are that come with the request's first byte,

@@ -46,9 +46,12 @@ func (s *Server) object(r *http.Request, req *client.AddRequest) (*object, error
 		defer func() { _ = keyFile.Close() }()
 	}
 	o := &object{name: req.File, files: files}
-	if req.Table != "" {
+	err = checkRandomKeys(req, keyFile != nil)
+	switch {
+	case err != nil:
+	case req.Table != "":
 		err = s.openTable(o, req)
-	} else if len(files) == 0 {
+	case len(files) == 0:
 		err = s.openFile(o)
 	}
 	if err == nil && keyFile != nil {
@@ -88,7 +91,10 @@ func (s *Server) openTable(o *object, req *client.AddRequest) error {
 		}
 		o.files = append(o.files, file)
 	}
-	return nil
+	if req.RandomKeys {
+		o.key, err = makeKeys(tables)
+	}
+	return err
 }
 
 // maxKey returns the maximum length of the key, or of the keys of all lines.

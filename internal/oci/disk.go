@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/transfer"
 )
 
 // A Disk says what the device of an image is made of, besides the image. The zero value
@@ -17,6 +18,18 @@ type Disk struct {
 	Encryption Encryption
 	Verity     Verity
 	cow        cow
+}
+
+// Check returns an error that wraps EINVAL for settings that contradict each other, with the name
+// of one of them.
+func (d *Disk) Check() (name string, err error) {
+	switch {
+	case d.Verity.IsGiven() && !d.ReadOnly && d.cow.kind == "":
+		return VerityNames[0], fmt.Errorf("an image that is checked cannot be written to without cow: %w", unix.EINVAL)
+	case d.Encryption.kind == ephemeral && d.cow.kind != cowTransient:
+		return "encrypt", fmt.Errorf("ephemeral: only changes that end with the container can have such a key (cow=transient): %w", unix.EINVAL)
+	}
+	return "", nil
 }
 
 // A DiskRequest is what a server needs for the device of a Disk.
@@ -151,14 +164,35 @@ func (l *layers) snapshot(s *Settings, d *Disk) error {
 		return err
 	}
 	l.request.opened = append(l.request.opened, store)
-	l.request.Files.Table = append(l.request.Files.Table, store)
-	format := "P"
+	origin, place, format := l.top, tableWord(store.Name(), "store"), "P"
 	if d.cow.kind == cowTransient {
 		// Its index is only in the server's memory.
 		format, l.request.Add.Config.OnCrash = "N", "fail"
 	}
-	l.add("changes", false, fmt.Sprintf("0 %d snapshot %s %s %s %d", l.sectors, l.top, tableWord(store.Name(), "store"), format, cowChunk/tableSector))
+	files := &l.request.Files.Table
+	if d.Encryption.kind == ephemeral && len(l.tables) == 0 {
+		*files = append([]*os.File{store}, *files...) // the text names the store first
+	} else {
+		*files = append(*files, store)
+	}
+	if d.Encryption.kind == ephemeral {
+		if place, err = l.secret(store, place); err != nil {
+			return err
+		}
+	}
+	l.add("changes", false, fmt.Sprintf("0 %d snapshot %s %s %s %d", l.sectors, origin, place, format, cowChunk/tableSector))
 	return nil
+}
+
+// secret adds the encryption of a store with a random key, and returns its name.
+func (l *layers) secret(store *os.File, place string) (string, error) {
+	info, err := store.Stat()
+	if err != nil {
+		return "", err
+	}
+	l.request.Add.RandomKeys = true
+	l.add("secret", false, fmt.Sprintf("0 %d crypt %s :64:user:ephemeral 0 %s 0", info.Size()/tableSector, transfer.AESXTSPlain64, place))
+	return l.top, nil
 }
 
 // crypt adds the encryption. What is below has the encrypted bytes: the image, and the store.

@@ -85,6 +85,7 @@ func TestDiskRequest(t *testing.T) {
 	checked := fmt.Sprintf("verity 1 IMAGE IMAGE 4096 4096 16 17 sha256 %s SALT", b.root)
 	encrypt, checks, writes := []string{"encrypt", "file:" + b.dir + "/keys/key"}, []string{"verity.roothash", b.root}, []string{"options", "rw", "cow"}
 	kept, ends := append(writes, "file:"+b.dir+"/stores/store"), append(writes[:3:3], "transient")
+	const secret = "secret,,,rw,0 %d crypt aes-xts-plain64 :64:user:ephemeral 0 TRANSIENT 0;changes,,,rw,0 "
 	const crypt = "0 128 crypt aes-xts-plain64 :64:user:container 0 /dev/mapper/"
 	for _, tt := range []struct {
 		asked [][]string
@@ -97,6 +98,11 @@ func TestDiskRequest(t *testing.T) {
 		{[][]string{checks, encrypt}, "verified,,,ro,0 128 " + checked + ";clear,,,ro," + crypt + "verified 0", 1},
 		{[][]string{kept}, "changes,,,rw,0 SIZE snapshot IMAGE STORE P 128", 2},
 		{[][]string{ends, checks}, "verified,,,ro,0 128 " + checked + ";changes,,,rw,0 128 snapshot /dev/mapper/verified TRANSIENT N 128", 2},
+		{[][]string{ends, {"encrypt", "ephemeral"}}, fmt.Sprintf(secret, 256) + "SIZE snapshot IMAGE /dev/mapper/secret N 128", 2},
+		{
+			[][]string{ends, checks, {"encrypt", "ephemeral"}},
+			"verified,,,ro,0 128 " + checked + ";" + fmt.Sprintf(secret, 128) + "128 snapshot /dev/mapper/verified /dev/mapper/secret N 128", 2,
+		},
 		{
 			[][]string{kept, checks, encrypt},
 			"verified,,,ro,0 128 " + checked + ";changes,,,rw,0 128 snapshot /dev/mapper/verified STORE P 128;clear,,,rw," + crypt + "changes 0", 2,
@@ -114,11 +120,14 @@ func TestDiskRequest(t *testing.T) {
 		if text := b.plain(d.Add.Table); text != tt.table || len(d.Files.Table) != tt.files || (d.Files.File == nil) != (tt.files > 0) {
 			t.Errorf("%q: table\n%s, want\n%s, %d files", pairs, text, tt.table, len(d.Files.Table))
 		}
-		if (d.Files.Key != nil) != strings.Contains(strings.Join(pairs, " "), "encrypt") || d.Add.Config.ReadOnly == strings.Contains(strings.Join(pairs, " "), "rw") {
+		if (d.Files.Key != nil) != strings.Contains(strings.Join(pairs, " "), "encrypt file:") || d.Add.Config.ReadOnly == strings.Contains(strings.Join(pairs, " "), "rw") {
 			t.Errorf("%q: %+v", pairs, d)
 		}
 		if d.Add.Table == "" {
 			continue
+		}
+		if d.Add.RandomKeys != strings.Contains(d.Add.Table, "secret") || d.Add.RandomKeys && len(tt.asked) == 2 && d.Files.Table[1].Name() != b.image {
+			t.Errorf("%q: %+v", pairs, d)
 		}
 		if s, err := table.Parse([]byte(d.Add.Table), table.Options{}); err != nil || len(s.Devices()) != tt.files {
 			t.Errorf("%q: %s: error %v", pairs, d.Add.Table, err)

@@ -19,13 +19,16 @@ import (
 // Encryption says how an image is encrypted and where its key is. The zero value stands
 // for an image that is not encrypted.
 type Encryption struct {
-	kind string // "", keyFile or keyKeyring
+	kind string // "", keyFile, keyKeyring or ephemeral
 	name string // the path of the file, or the description of the key
 }
 
+// Kinds of keys. With ephemeral, the image has no key: what the container writes gets a random
+// one, which exists only in the server's memory.
 const (
 	keyFile    = "file"
 	keyKeyring = "keyring"
+	ephemeral  = "ephemeral"
 )
 
 // ParseEncryption parses a reference to a key. It returns an error that wraps EINVAL for
@@ -33,6 +36,9 @@ const (
 func ParseEncryption(value string) (Encryption, error) {
 	if value == "none" {
 		return Encryption{}, nil
+	}
+	if value == ephemeral {
+		return Encryption{kind: ephemeral}, nil
 	}
 	kind, name, _ := strings.Cut(value, ":")
 	switch kind {
@@ -44,7 +50,7 @@ func ParseEncryption(value string) (Encryption, error) {
 		}
 		return Encryption{kind, name}, nil
 	}
-	return Encryption{}, fmt.Errorf("not one of none, file:PATH, keyring:DESCRIPTION: %w", unix.EINVAL)
+	return Encryption{}, fmt.Errorf("not one of none, ephemeral, file:PATH, keyring:DESCRIPTION: %w", unix.EINVAL)
 }
 
 func (r *rootfs) parseEncryption(value string) error {
@@ -55,14 +61,14 @@ func (r *rootfs) parseEncryption(value string) error {
 
 // Transfer returns the transfer of the image's device.
 func (e *Encryption) Transfer() client.Transfer {
-	if e.kind == "" {
+	if e.kind == "" || e.kind == ephemeral {
 		return client.Transfer{}
 	}
 	return client.Transfer{Name: transfer.AESXTSPlain64}
 }
 
 // OpenKey returns a descriptor from which the server can read the key once, or nil for an
-// image that is not encrypted. This process does not read a key file. OpenKey returns an
+// image that is not encrypted and for an ephemeral key. This process does not read a key file. OpenKey returns an
 // error if the settings do not allow the key, and an error that wraps EACCES if other
 // users have access to its file.
 func (s *Settings) OpenKey(e Encryption, who Requester) (*os.File, error) {

@@ -78,8 +78,8 @@ func parseRootfs(annotations map[string]string) (*rootfs, error) {
 			return nil, fmt.Errorf("annotation %s%s: %q: %w", prefix, a.name, a.value, err)
 		}
 	}
-	if r.disk.Verity.IsGiven() && r.writesImage() {
-		return nil, fmt.Errorf("annotation %s: an image that is checked cannot be written to without %scow: %w", prefix+VerityNames[0], prefix, unix.EINVAL)
+	if name, err := r.disk.Check(); err != nil {
+		return nil, fmt.Errorf("annotation %s%s: %w", prefix, name, err)
 	}
 	return r, nil
 }

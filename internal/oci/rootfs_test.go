@@ -44,6 +44,9 @@ func TestParseRootfs(t *testing.T) {
 		{asked("cow", "transient", "options", "rw", "encrypt", "file:/k"), rootfs{image: "/i/a.img", options: mountOptions{flags: unix.MS_NODEV}, disk: Disk{
 			cow: cow{kind: cowTransient}, Encryption: Encryption{keyFile, "/k"},
 		}}},
+		{asked("cow", "transient", "options", "rw", "encrypt", "ephemeral"), rootfs{image: "/i/a.img", options: mountOptions{flags: unix.MS_NODEV}, disk: Disk{
+			cow: cow{kind: cowTransient}, Encryption: Encryption{kind: ephemeral},
+		}}},
 		{asked("verity.roothash", "auto"), rootfs{image: "/i/a.img", options: plain, disk: Disk{Verity: Verity{root: auto}}}},
 		{asked("verity.roothash", testRoot, "verity.hashoffset", "4096", "verity.hashfile", "/i/a.verity", "verity.roothashsig", "/i/a.p7s"), rootfs{
 			image: "/i/a.img", options: plain, disk: Disk{Verity: Verity{testRoot, "4096", "/i/a.verity", "/i/a.p7s"}},
@@ -144,6 +147,10 @@ var refusedRootfs = [][]string{
 	{"encrypt", ""},
 	{"encrypt", "file:key"},
 	{"encrypt", "aes"},
+	{"encrypt", "ephemeral"},
+	{"encrypt", "ephemeral", "options", "rw"},
+	{"encrypt", "ephemeral", "options", "rw", "cow", "file:/s/1"},
+	{"encrypt", "ephemeral:x", "options", "rw", "cow", "transient"},
 	{"io.rbps", ""},
 	{"io.rbps", "0"},
 	{"io.rbps", "-1"},

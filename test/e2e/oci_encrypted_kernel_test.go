@@ -51,7 +51,7 @@ func TestKernelOCIEncrypted(t *testing.T) {
 		"file:" + image:           {image, "not below a directory"},
 		"file:" + keys + "/gone":  {"gone", "not there"},
 		"keyring:ublk-loop:other": {"ublk-loop:other", "allowed_keyring_keys"},
-		"tape:1":                  {"tape:1", "not one of none, file:PATH"},
+		"tape:1":                  {"tape:1", "not one of none, ephemeral, file:PATH"},
 	} {
 		w.refuses(w.bundle(asked{"image": image, "encrypt": reference}, "true"), texts...)
 	}

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // Containers write to disks of their own over an image that is encrypted and signed. Their
@@ -70,4 +72,62 @@ func (w *wrapped) signedImage(key, content string) (image, root string) {
 	w.trust(s)
 	w.write(strings.TrimSuffix(image, ".raw")+".roothash.p7s", string(s.sign(w.TB, root)), 0o644)
 	return image, root
+}
+
+// What containers write over a plain image is encrypted with a random key of their own, which ends
+// with them. The server cannot be upgraded meanwhile.
+func TestKernelOCIEphemeral(t *testing.T) {
+	b := kernelBed(t, ublktest.OldestAndNewest)
+	transient := filepath.Join(b.TempDir(), "transient")
+	if err := os.Mkdir(transient, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	w := b.wrap("crun", fmt.Sprintf("transient_stores = %q", transient), "writable_images = []")
+	w.demand("checked", "signed")
+	image, root := w.checkedImage("checked", rootTree(w, strings.Repeat("of the image\n", 1000)))
+	over := func(cow, script string) string {
+		return w.bundle(asked{"image": image, "options": "rw", "cow": cow, "encrypt": "ephemeral", "verity.roothash": root}, "sh", "-c", script)
+	}
+	w.sharesImage(over)
+	const secret = "written by the container, and read by no one else"
+	r := w.calls("run", "--detach", "--bundle", over("transient:4m", "echo "+secret+" >>/content; dd if=/content of=/copy conv=fsync; >/done; sleep 1000"), "secret")
+	if r.status != 0 {
+		t.Fatalf("run: %s", r.err)
+	}
+	waitUntil(w, "the container has written", func() bool { return w.calls("exec", "secret", "cat", "/done").status == 0 })
+	if out := w.calls("exec", "secret", "grep", "-c", "no one else", "/content").out; out != "1\n" {
+		t.Errorf("the container finds its line %q times", out)
+	}
+	store := w.openStore(transient)
+	if strings.Trim(store, "\x00") == "" || strings.Contains(store, "no one else") || strings.Contains(store, "of the image") {
+		t.Error("the store has what the container has written, or what was copied, in clear text, or nothing")
+	}
+	w.run("upgrade").fails(t, 1, "ublkb")
+	_ = w.calls("kill", "secret", "KILL")
+	w.nothingLeft()
+	w.forget("secret")
+	w.ok("upgrade")
+	w.refuses(w.bundle(asked{"image": image, "verity.roothash": root, "encrypt": "ephemeral"}, "true"), "cow=transient")
+}
+
+// openStore returns the content of the only transient store of the server.
+func (w *wrapped) openStore(dir string) string {
+	w.Helper()
+	fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", w.server.pid()))
+	if err != nil {
+		w.Fatal(err)
+	}
+	stores := map[string]string{}
+	for _, fd := range fds {
+		if name, _ := os.Readlink(fd); strings.HasPrefix(name, dir+"/") {
+			stores[name] = w.readFile(fd)
+		}
+	}
+	if len(stores) != 1 {
+		w.Fatalf("the server has %d stores open", len(stores))
+	}
+	for _, content := range stores {
+		return content
+	}
+	return ""
 }

@@ -50,7 +50,7 @@ func TestKernelOCIVerityPolicy(t *testing.T) {
 	refuses(asked{"image": checked}, checked, "verity_images", "not without verity.roothash")
 	refuses(asked{"image": checked, "options": "rw"}, checked, "verity_images")
 	refuses(asked{"image": checked, "verity.roothash": strings.Repeat("0", 64)}, "verity", "root hash")
-	refuses(asked{"image": checked, "verity.roothash": "auto"}, "verity", "no root hash beside it")
+	refuses(asked{"image": checked, "verity.roothash": "auto"}, "verity", "no root hash beside the image")
 	refuses(asked{"image": checked, "verity.roothash": root, "options": "rw"}, "cannot be written to without")
 	outside := filepath.Join(t.TempDir(), "tree")
 	w.tool("cp", checked, outside)
@@ -145,7 +145,7 @@ func (w *wrapped) checksSignature() {
 		return asked{"image": image, "verity.roothash": root, "verity.roothashsig": sig}
 	}
 	w.refuses(w.bundle(asks("none"), "true"), image, "signed_images", "not without verity.roothashsig")
-	w.refuses(w.bundle(asks("auto"), "true"), "no signature of the root hash beside it")
+	w.refuses(w.bundle(asks("auto"), "true"), "no signature of the root hash beside the image")
 	signer, other := newSigner(w.TB), newSigner(w.TB)
 	w.write(signature, string(signer.sign(w.TB, root)), 0o644)
 	w.refuses(w.bundle(asks("auto"), "true"), "no certificate in /etc/verity.d")

@@ -89,8 +89,8 @@ func (i *image) parseVerity(labels map[string]string) error {
 			return fmt.Errorf("label %s%s: %q: %w: %w", labelPrefix, name, value, errdefs.ErrInvalidArgument, err)
 		}
 	}
-	if i.disk.Verity.IsGiven() && !i.disk.ReadOnly {
-		return fmt.Errorf("label %s: an image that is checked cannot be written to: %w", OptionsLabel, errdefs.ErrInvalidArgument)
+	if name, err := i.disk.Check(); err != nil {
+		return fmt.Errorf("label %s%s: %w: %w", labelPrefix, name, errdefs.ErrInvalidArgument, err)
 	}
 	return nil
 }

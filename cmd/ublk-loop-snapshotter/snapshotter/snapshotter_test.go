@@ -91,6 +91,7 @@ func TestImageLabels(t *testing.T) {
 		{EncryptLabel: "file:/key"},
 		{ImageLabel: image, EncryptLabel: "aes"},
 		{ImageLabel: image, EncryptLabel: "file:" + image}, // a key that is not allowed
+		{ImageLabel: image, EncryptLabel: "ephemeral"},     // has nothing to encrypt
 		{ImageLabel: image, labelPrefix + "verity.roothash": "/etc/passwd"},
 		{ImageLabel: image, labelPrefix + "verity.hashfile": image},  // without a root hash
 		{ImageLabel: image, labelPrefix + "verity.roothash": "auto"}, // nothing is beside it
