@@ -104,7 +104,7 @@ const mergePatience = 30 * time.Second
 //
 // It returns an error that wraps EINVAL for a device that is no snapshot, errors.ErrUnsupported if
 // the base is a store or the store is transient, EBUSY if another device has the base, and EPERM
-// if another store needs it.
+// if another store needs it, or if it is checked against a hash tree.
 func (d *Device) Merge(ctx context.Context) (chunks uint64, err error) {
 	if !d.merging.TryLock() {
 		return 0, fmt.Errorf("merge %s: it is being merged or forked: %w", d.Path(), unix.EBUSY)

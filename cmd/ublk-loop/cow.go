@@ -3,10 +3,13 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/spf13/cobra"
 
+	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/internal/report"
+	"github.com/ublk-loop/ublk-loop/internal/verityfile"
 	"github.com/ublk-loop/ublk-loop/loop/cowfile"
 	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
 )
@@ -68,7 +71,7 @@ func (f chunkFlag) Set(text string) error {
 }
 
 func newCowMergeCommand(a *app) *cobra.Command {
-	o := cowfile.MergeOptions{}
+	o := cowfile.MergeOptions{Verity: refuseTree}
 	cmd := &cobra.Command{
 		Use:   "merge FILE [--base IMAGE]",
 		Short: "Write the changes of a store to its base",
@@ -88,7 +91,17 @@ func newCowMergeCommand(a *app) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&o.Base, "base", "", "the base is `IMAGE` (default: the store says where it is)")
+	cmd.Flags().BoolVar(&o.Force, "force", false, "merge also into an image with a hash tree of dm-verity, which does not match it then")
 	return cmd
+}
+
+// refuseTree returns an error that wraps cowfile.ErrVerity for an image with a hash tree.
+func refuseTree(image *os.File) error {
+	what, err := verityfile.FindTree(image, openBeside)
+	if err == nil && what != "" {
+		err = hint.Add(fmt.Errorf("%w: %s", cowfile.ErrVerity, what), "with {force} the base is written, and useless with its root hash")
+	}
+	return err
 }
 
 func newCowThawCommand(a *app) *cobra.Command {

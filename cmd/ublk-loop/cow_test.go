@@ -31,12 +31,13 @@ func storeFile(t *testing.T, label *snapshot.Label) string {
 }
 
 func TestCowInfo(t *testing.T) {
-	path := storeFile(t, &snapshot.Label{UUID: snapshot.UUID{0x12}, OriginSize: 8192, OriginPath: "/srv/a\xff", Frozen: true})
+	path := storeFile(t, &snapshot.Label{UUID: snapshot.UUID{0x12}, OriginSize: 8192, OriginPath: "/srv/a\xff", Frozen: true, Verity: true})
 	b := newBench()
 	b.check(t, []string{"cow", "info", path}, 0, "File:            "+path+"\n"+
 		"State:           frozen, other stores need it\nChunk size:      4K\nChanged chunks:  0\n"+
 		"Allocated:       8192 of 1048576 bytes (0.8 %)\nMetadata:        8192 bytes\n"+
-		"UUID:            12000000-0000-0000-0000-000000000000\nOrigin:          /srv/a\\xff\nOrigin size:     8192 bytes\n", "")
+		"UUID:            12000000-0000-0000-0000-000000000000\nOrigin:          /srv/a\\xff\nOrigin size:     8192 bytes\n"+
+		"Verity:          the origin is checked, so the changes are not merged into it\n", "")
 	b.check(t, []string{"cow", "info", "--json", path}, 0, `{
   "file": "`+path+`",
   "valid": true,
@@ -47,6 +48,7 @@ func TestCowInfo(t *testing.T) {
   "metadata_bytes": 8192,
   "uuid": "12000000-0000-0000-0000-000000000000",
   "frozen": true,
+  "verity": true,
   "origin": "/srv/a\ufffd",
   "origin_bytes": "L3Nydi9h/w==",
   "origin_size": 8192,

@@ -24,6 +24,7 @@ type cowInfo struct {
 	Metadata    uint64   `json:"metadata_bytes"`
 	UUID        string   `json:"uuid,omitempty"`
 	Frozen      bool     `json:"frozen"`
+	Verity      bool     `json:"verity"`
 	Origin      string   `json:"origin,omitempty"`
 	OriginBytes []byte   `json:"origin_bytes,omitempty"`
 	OriginSize  uint64   `json:"origin_size,omitempty"`
@@ -60,7 +61,7 @@ func cowInfoOf(info *cowfile.Info) *cowInfo {
 		Allocated: u.Allocated * sector, Size: u.Total * sector, Metadata: u.Metadata * sector, NeededBy: []string{},
 	}
 	if l := info.Label; l != nil {
-		c.UUID, c.Frozen, c.Origin, c.OriginSize = l.UUID.String(), l.Frozen, l.OriginPath, l.OriginSize
+		c.UUID, c.Frozen, c.Verity, c.Origin, c.OriginSize = l.UUID.String(), l.Frozen, l.Verity, l.OriginPath, l.OriginSize
 		c.OriginBytes = rawname.Bytes(l.OriginPath)
 		if !l.Parent.IsZero() {
 			c.OriginUUID = l.Parent.String()
@@ -95,6 +96,9 @@ func (a *app) printCowInfo(c *cowInfo) error {
 		line("UUID", "%s", c.UUID)
 		line("Origin", "%s", c.Origin)
 		line("Origin size", "%d bytes", c.OriginSize)
+	}
+	if c.Verity {
+		line("Verity", "the origin is checked, so the changes are not merged into it")
 	}
 	if c.OriginUUID != "" {
 		line("Origin UUID", "%s", c.OriginUUID)

@@ -355,6 +355,57 @@ func TestFrozenStore(t *testing.T) {
 	same(t, content(t, base), want)
 }
 
+// A store over an image that is checked against a hash tree is merged only by force, whether the
+// store was made for it or was used over it later.
+func TestMergeIntoVerity(t *testing.T) {
+	for _, later := range []bool{false, true} {
+		dir := directory(t)
+		base := newBase(t, dir, 1<<20)
+		path := filepath.Join(dir, "store")
+		if later {
+			create(t, CreateOptions{Path: path, Origin: base, ChunkSize: 4096})
+		}
+		line, err := Table(TableOptions{Origin: base, Path: path, ChunkSize: 4096, Over: "/dev/mapper/base", OverBytes: 1 << 19})
+		if want := "0 1024 snapshot /dev/mapper/base " + path + " P 8\n"; err != nil || line != want {
+			t.Fatalf("%q, error %v, want %q", line, err, want)
+		}
+		before := content(t, base)
+		want := change(t, path, base, 10, 1)
+		_, err = Merge(context.Background(), MergeOptions{Path: path})
+		fails(t, err, unix.EPERM, path+": "+ErrVerity.Error())
+		same(t, content(t, base), before)
+		if _, err := Merge(context.Background(), MergeOptions{Path: path, Force: true}); err != nil {
+			t.Fatal(err)
+		}
+		same(t, content(t, base), want)
+	}
+}
+
+// The caller can refuse a base.
+func TestMergeAsksAboutBase(t *testing.T) {
+	dir := directory(t)
+	base := newBase(t, dir, 1<<20)
+	path := create(t, CreateOptions{Path: filepath.Join(dir, "store"), Origin: base, ChunkSize: 4096})
+	before := content(t, base)
+	want := change(t, path, base, 10, 1)
+	asked := ""
+	o := MergeOptions{Path: path, Verity: func(image *os.File) error {
+		asked = image.Name()
+		return ErrVerity
+	}}
+	_, err := Merge(context.Background(), o)
+	fails(t, err, unix.EPERM, base+": "+ErrVerity.Error())
+	if asked != base {
+		t.Errorf("asked about %q", asked)
+	}
+	same(t, content(t, base), before)
+	o.Force = true
+	if _, err := Merge(context.Background(), o); err != nil {
+		t.Fatal(err)
+	}
+	same(t, content(t, base), want)
+}
+
 // A damaged label can say that the store is frozen. Thaw removes it.
 func TestThawDamagedLabel(t *testing.T) {
 	dir := directory(t)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -20,6 +21,10 @@ type MergeOptions struct {
 	// Base is the origin of the store. If it is empty, the store says where its origin is, and
 	// the file there must say that this store needs it.
 	Base string
+	// Verity returns an error if an image has a hash tree, which would not match it any longer.
+	Verity func(image *os.File) error
+	// Force merges also into an image that is checked against a hash tree.
+	Force bool
 }
 
 // Merged is the result of Merge.
@@ -37,7 +42,7 @@ func Merge(ctx context.Context, o MergeOptions) (_ *Merged, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	if err := s.mayBeMerged(); err != nil {
+	if err := s.mayBeMerged(o.Force); err != nil {
 		return nil, fmt.Errorf("%s: %w", s.Path, err)
 	}
 	base, err := s.openBase(o.Base)
@@ -45,6 +50,11 @@ func Merge(ctx context.Context, o MergeOptions) (_ *Merged, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, base.Close()) }()
+	if !o.Force && o.Verity != nil {
+		if err := o.Verity(base.File); err != nil {
+			return nil, fmt.Errorf("%s: %w", base.Path, err)
+		}
+	}
 	m, err := newMerging(s.File, base.File, s.header.Layout, s.Size, base.Size)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", s.Path, err)
@@ -58,8 +68,11 @@ func Merge(ctx context.Context, o MergeOptions) (_ *Merged, err error) {
 	return &Merged{Base: base.Path, Chunks: m.copied}, err
 }
 
-// mayBeMerged refuses an invalid store, and a store that others need.
-func (s *store) mayBeMerged() error {
+// ErrVerity is returned for a merge into an image that is checked against a hash tree.
+var ErrVerity = snapshot.ErrVerity
+
+// mayBeMerged refuses an invalid store, a store that others need, and one whose base is checked.
+func (s *store) mayBeMerged(force bool) error {
 	switch {
 	case !s.header.Valid:
 		return ErrInvalid
@@ -67,6 +80,9 @@ func (s *store) mayBeMerged() error {
 		return hint.Add(fmt.Errorf("frozen, because other stores need it: %w", unix.EPERM), thawHint)
 	case s.label != nil && !s.label.Parent.IsZero():
 		return fmt.Errorf("its origin is the store %s, not an image: %w", s.label.OriginPath, unix.EOPNOTSUPP)
+	}
+	if s.label != nil && s.label.Verity && !force {
+		return hint.Add(ErrVerity, "with {force} the base is written, and useless with its root hash")
 	}
 	return nil
 }

@@ -22,8 +22,8 @@ type TableOptions struct {
 	// Transient makes a snapshot whose changes end with its server. The store then only has
 	// space for data.
 	Transient bool
-	// Over is the table of a stack that is between Origin and the snapshot, as a line names it,
-	// and OverBytes is its size. If Over is empty, nothing is between.
+	// Over is the table of a stack that checks Origin below the snapshot, as a line names it, and
+	// OverBytes is its size. If Over is empty, nothing is between.
 	Over      string
 	OverBytes uint64
 }
@@ -94,8 +94,30 @@ func (o *TableOptions) persistent(origin uint64) (uint32, error) {
 	case info.Label != nil && info.Label.OriginSize&^(fileSector-1) != origin&^(fileSector-1):
 		err := fmt.Errorf("%s has changes of another image, of %d bytes: %w", info.Path, info.Label.OriginSize, unix.EINVAL)
 		return 0, &hint.Error{Err: err, Hint: "its image was " + info.Label.OriginPath}
+	case info.Label != nil && o.Over != "" && !info.Label.Verity:
+		return info.ChunkSize, markVerity(o.Path)
 	}
 	return info.ChunkSize, nil
+}
+
+// markVerity says in the label of a store that its origin is checked.
+func markVerity(path string) error {
+	s, err := openStore(path, false)
+	if err != nil {
+		return err
+	}
+	block := make([]byte, snapshot.HeaderBlock)
+	if _, err = s.File.ReadAt(block, 0); err == nil {
+		s.label.Verity = true
+		err = s.label.Put(block)
+	}
+	if err == nil {
+		_, err = s.File.WriteAt(block, 0)
+	}
+	if err == nil {
+		err = s.File.Sync()
+	}
+	return errors.Join(err, s.Close())
 }
 
 // transient makes a file with space for a change of each chunk if it is missing, and returns

@@ -38,6 +38,8 @@ var (
 	ErrDuplicateOld = newError("old chunk has two records", syscall.EINVAL)
 	// ErrDuplicateNew is the cause of a RecordError: an earlier record has the new chunk.
 	ErrDuplicateNew = newError("new chunk has two records", syscall.EINVAL)
+	// ErrVerity is returned for a merge into an origin that is checked when it is read.
+	ErrVerity = newError("the base is checked against a hash tree of verity, which would not match it after a merge", syscall.EPERM)
 	// ErrNoArea is the cause of a RecordError: the area is full, and the store ends before
 	// the next area.
 	ErrNoArea = newError("the next area is outside the store", syscall.EINVAL)

@@ -29,6 +29,7 @@ const (
 	atPath      = atLabel + labelSize
 
 	flagFrozen = 1
+	flagVerity = 2
 )
 
 // MaxOriginPath is the maximum length of the path in a label.
@@ -64,6 +65,9 @@ type Label struct {
 	// Frozen says that other stores need the contents of this one.
 	Frozen     bool
 	OriginSize uint64
+	// Verity says that the origin is checked against a hash tree of dm-verity when it is read. If
+	// the changes were merged into it, nothing of it could be read.
+	Verity bool
 	// OriginPath is where the origin was when the store was made. It is a hint: anyone who
 	// could write to the store can have written it.
 	OriginPath string
@@ -85,7 +89,7 @@ func ParseLabel(block []byte) (*Label, error) {
 		return nil, fmt.Errorf("%w: wrong checksum", ErrLabel)
 	}
 	flags, size := binary.LittleEndian.Uint32(b[atFlags:]), binary.LittleEndian.Uint32(b[atPathSize:])
-	if flags&^flagFrozen != 0 || size > MaxOriginPath || !isZero(b[atLabelRest:]) {
+	if flags&^(flagFrozen|flagVerity) != 0 || size > MaxOriginPath || !isZero(b[atLabelRest:]) {
 		return nil, fmt.Errorf("%w: unknown fields", ErrLabel)
 	}
 	path := block[atPath:][:size]
@@ -93,7 +97,7 @@ func ParseLabel(block []byte) (*Label, error) {
 		return nil, fmt.Errorf("%w: wrong checksum of the path", ErrLabel)
 	}
 	return &Label{
-		UUID: UUID(b[atUUID:atOrigin]), Frozen: flags&flagFrozen != 0, OriginSize: binary.LittleEndian.Uint64(b[atOrigin:]),
+		UUID: UUID(b[atUUID:atOrigin]), Frozen: flags&flagFrozen != 0, Verity: flags&flagVerity != 0, OriginSize: binary.LittleEndian.Uint64(b[atOrigin:]),
 		OriginPath: string(path), Parent: UUID(b[atParent:atPathSize]),
 	}, nil
 }
@@ -106,9 +110,14 @@ func (l *Label) Put(block []byte) error {
 	b := block[atLabel:atPath]
 	clear(block[atLabel:HeaderBlock])
 	copy(b, labelSignature)
+	flags := uint32(0)
 	if l.Frozen {
-		binary.LittleEndian.PutUint32(b[atFlags:], flagFrozen)
+		flags |= flagFrozen
 	}
+	if l.Verity {
+		flags |= flagVerity
+	}
+	binary.LittleEndian.PutUint32(b[atFlags:], flags)
 	copy(b[atUUID:], l.UUID[:])
 	binary.LittleEndian.PutUint64(b[atOrigin:], l.OriginSize)
 	copy(b[atParent:], l.Parent[:])

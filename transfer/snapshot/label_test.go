@@ -10,6 +10,8 @@ func TestLabel(t *testing.T) {
 	for _, l := range []Label{
 		{UUID: NewUUID(), OriginSize: 1 << 40, OriginPath: "/srv/base.img"},
 		{UUID: NewUUID(), Frozen: true, OriginPath: strings.Repeat("x", MaxOriginPath), Parent: NewUUID()},
+		{UUID: NewUUID(), Verity: true, OriginPath: "/srv/signed.img"},
+		{UUID: NewUUID(), Frozen: true, Verity: true},
 		{},
 	} {
 		block := make([]byte, HeaderBlock)

@@ -8,11 +8,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
 	"github.com/ublk-loop/ublk-loop/loop/internal/basemark"
 	"github.com/ublk-loop/ublk-loop/loop/internal/cow"
 	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
 	"github.com/ublk-loop/ublk-loop/transfer/table"
+	"github.com/ublk-loop/ublk-loop/transfer/verity"
 )
 
 // runBytes is the maximum number of bytes that are copied while writes to them wait.
@@ -61,6 +63,8 @@ func (s *Stack) NewMerge() (*Merge, error) {
 		return nil, fmt.Errorf("the device is read-only: %w", unix.EROFS)
 	case m.store.IsTransient():
 		return nil, fmt.Errorf("merge of a transient store: %w", errors.ErrUnsupported)
+	case s.isVerity(line.Origin), m.store.Label() != nil && m.store.Label().Verity:
+		return nil, hint.Add(snapshot.ErrVerity, forceHint)
 	case m.base == nil:
 		return nil, s.refuseTable(line.Origin)
 	}
@@ -88,6 +92,9 @@ func (m *Merge) open() error {
 	if err := m.base.LockForWriting(); err != nil {
 		return err
 	}
+	if err := refuseTree(m.base); err != nil {
+		return err
+	}
 	var only *basemark.UUID
 	if label := m.store.Label(); label != nil {
 		id := basemark.UUID(label.UUID)
@@ -103,6 +110,30 @@ func (m *Merge) open() error {
 	chunk := int(m.store.Layout.ChunkSize())
 	m.run = make([]snapshot.Record, max(1, runBytes/chunk))
 	m.buffer, err = unix.Mmap(-1, 0, max(1<<20, chunk), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	return err
+}
+
+// forceHint says how to merge into an image that has a hash tree.
+const forceHint = "detach the device, and use ublk-loop cow merge --force; the image is useless with its root hash then"
+
+// isVerity reports whether a device is a table with the target verity.
+func (s *Stack) isVerity(device string) bool {
+	i, ok := s.tables.Table(device)
+	if ok {
+		_, ok = s.tables.Tables[i].Lines[0].Target.(*table.Verity)
+	}
+	return ok
+}
+
+// refuseTree refuses a base that has a hash tree behind its data.
+func refuseTree(base *backing.Backing) error {
+	_, offset, err := verity.FindAppended(base.File, base.Size)
+	switch {
+	case err == nil:
+		return hint.Add(fmt.Errorf("%w: superblock at byte %d", snapshot.ErrVerity, offset), forceHint)
+	case errors.Is(err, verity.ErrNoSuperblock):
+		return nil
+	}
 	return err
 }
 

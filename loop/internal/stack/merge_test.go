@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -17,6 +18,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
 	"github.com/ublk-loop/ublk-loop/loop/internal/basemark"
 	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
+	"github.com/ublk-loop/ublk-loop/transfer/verity"
 	"github.com/ublk-loop/ublk-loop/ublk"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
@@ -274,6 +276,64 @@ func lastBytesOf(t *testing.T, n uint64) {
 	before := lastBytes
 	lastBytes = n
 	t.Cleanup(func() { lastBytes = before })
+}
+
+// An image that is checked against a hash tree is not merged into: neither if verity is below the
+// snapshot, nor if the store was used over verity, nor if the image has a tree behind its data.
+func TestMergeIntoVerity(t *testing.T) {
+	p := verity.Params{Algorithm: "sha256", DataBlockSize: 512, HashBlockSize: 512, DataBlocks: 40}
+	superblock, err := (&verity.Superblock{Params: p}).Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree, err := verity.NewTree(p, p.DataSize()+512)
+	if err != nil {
+		t.Fatal(err)
+	}
+	image := make([]byte, tree.End())
+	copy(image[p.DataSize():], superblock)
+	root, err := tree.Build(bytes.NewReader(image), area(image))
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain := fmt.Sprintf("0 %d snapshot $A $B P 8", len(image)/512)
+	for _, c := range []struct {
+		text   string
+		label  snapshot.Label
+		damage int // byte of the image
+		want   error
+		says   string
+	}{
+		{fmt.Sprintf("low,,,ro,0 40 verity 1 $A $A 512 512 40 41 sha256 %x -;top,,,,0 40 snapshot /dev/mapper/low $B P 8", root), snapshot.Label{}, 0, unix.EPERM, "hash tree"},
+		{plain, snapshot.Label{}, 0, unix.EPERM, "superblock at byte 20480"},
+		{plain, snapshot.Label{}, int(p.DataSize()), nil, ""},
+		{plain, snapshot.Label{Verity: true}, int(p.DataSize()), unix.EPERM, "hash tree"},
+	} {
+		dir := snapshotDir(t)
+		content := bytes.Clone(image)
+		content[c.damage] ^= 1
+		if err := os.WriteFile(filepath.Join(dir, "A"), content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c.label.UUID = snapshot.NewUUID()
+		labelled(t, filepath.Join(dir, "B"), c.label)
+		s, err := open(t, dir, c.text, &Options{DirectIO: backing.SwitchOff})
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := s.NewMerge()
+		if !errors.Is(err, c.want) || err != nil && !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s, %+v: %v, want %v with %q", c.text, c.label, err, c.want, c.says)
+		}
+		if m != nil {
+			if err := m.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 // Only a snapshot over a file or disk that no other device or store needs is merged.
