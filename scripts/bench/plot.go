@@ -35,7 +35,7 @@ var colors = []color.Color{
 func writePlots(r *Report, dir string) ([]string, error) {
 	var files []string
 	for _, backing := range r.backings() {
-		if strings.Contains(backing, chunksOf) {
+		if strings.Contains(backing, chunksOf) || strings.HasPrefix(backing, verityMode) {
 			continue
 		}
 		file := filepath.Join(dir, "bench-"+slug(backing)+".svg")

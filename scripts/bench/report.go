@@ -46,6 +46,8 @@ type Result struct {
 	Enters float64 `json:"enters_per_io"`
 	// WrittenPerIO is what reached the disks for an I/O of a snapshot, in bytes.
 	WrittenPerIO float64 `json:"written_per_io,omitempty"`
+	// TreeReads is the number of reads of the disk with the hash tree.
+	TreeReads int64 `json:"tree_reads,omitempty"`
 }
 
 // Percentile holds three percentiles.

@@ -39,8 +39,11 @@ func (b *bench) run() error {
 	if err := b.describe(); err != nil {
 		return err
 	}
-	if b.only == "cow" {
+	switch b.only {
+	case "cow":
 		return b.snapshots()
+	case "verity":
+		return b.verities()
 	}
 	return withKeyFile(b.runWith)
 }
@@ -64,7 +67,7 @@ func (b *bench) runWith(keyFile string) error {
 			return err
 		}
 	}
-	return b.snapshots()
+	return errors.Join(b.snapshots(), b.verities())
 }
 
 // plan says what to measure over one backing.

@@ -13,23 +13,23 @@ func writeTable(w io.Writer, r *Report) error {
 	fmt.Fprintf(w, "clock: %s\n\n", clockNames[r.Clock])
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	for _, backing := range r.backings() {
-		fmt.Fprintf(t, "%s\tclock\tIOPS\tMB/s\tp50 µs\tp99 µs\tp99.9 µs\tCPU µs/IO\tserver µs/IO\tenters/IO\tKiB written/IO\t\n", backing)
+		fmt.Fprintf(t, "%s\tclock\tIOPS\tMB/s\tp50 µs\tp99 µs\tp99.9 µs\tCPU µs/IO\tserver µs/IO\tenters/IO\tKiB written/IO\ttree reads\t\n", backing)
 		for i := range r.Results {
 			x := &r.Results[i]
 			if x.Backing != backing {
 				continue
 			}
-			fmt.Fprintf(t, "%s, %s\t%s\t%.0f\t%.0f\t%.1f\t%.1f\t%.1f\t%.2f\t%s\t%s\t%s\t\n", x.Path, x.Cell, r.Clock, x.IOPS,
+			fmt.Fprintf(t, "%s, %s\t%s\t%.0f\t%.0f\t%.1f\t%.1f\t%.1f\t%.2f\t%s\t%s\t%s\t%s\t\n", x.Path, x.Cell, r.Clock, x.IOPS,
 				x.BytesPerSecond/1e6, x.LatencyNs.P50/1e3, x.LatencyNs.P99/1e3, x.LatencyNs.P999/1e3,
-				x.CPUNs/1e3, orDash(x.ServerNs/1e3), orDash(x.Enters), orDash(x.WrittenPerIO/1024))
+				x.CPUNs/1e3, orDash(x.ServerNs/1e3), orDash(x.Enters), orDash(x.WrittenPerIO/1024), orDash(float64(x.TreeReads)))
 		}
-		fmt.Fprintln(t, "\t\t\t\t\t\t\t\t\t\t")
+		fmt.Fprintln(t, "\t\t\t\t\t\t\t\t\t\t\t")
 	}
 	if s := r.StartNs; s.P50 > 0 {
-		fmt.Fprintf(t, "ublk-loop version\t%s\tstart and end\tp50 %.2f ms\tp99 %.2f ms\t\t\t\t\t\t\n", r.Clock, s.P50/1e6, s.P99/1e6)
+		fmt.Fprintf(t, "ublk-loop version\t%s\tstart and end\tp50 %.2f ms\tp99 %.2f ms\t\t\t\t\t\t\t\n", r.Clock, s.P50/1e6, s.P99/1e6)
 	}
 	for _, a := range r.Attach {
-		fmt.Fprintf(t, "%s, %d times\t%s\tattach\tp50 %.2f ms\tp99 %.2f ms\tdetach\tp50 %.2f ms\tp99 %.2f ms\t\t\t\n", a.Path, a.Times, r.Clock,
+		fmt.Fprintf(t, "%s, %d times\t%s\tattach\tp50 %.2f ms\tp99 %.2f ms\tdetach\tp50 %.2f ms\tp99 %.2f ms\t\t\t\t\n", a.Path, a.Times, r.Clock,
 			a.AttachNs.P50/1e6, a.AttachNs.P99/1e6, a.DetachNs.P50/1e6, a.DetachNs.P99/1e6)
 	}
 	if err := t.Flush(); err != nil {
