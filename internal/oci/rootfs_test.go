@@ -171,18 +171,30 @@ var refusedRootfs = [][]string{
 	{"image.x", "y"},
 }
 
-// The documented table has exactly the annotations, with their defaults.
-func TestAnnotationsAreDocumented(t *testing.T) {
+// documentedRows returns the cells of the documented table of annotations.
+func documentedRows(t *testing.T) (rows [][]string) {
+	t.Helper()
 	text, err := os.ReadFile("../../docs/containers.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, table, _ := strings.Cut(string(text), "| `dev.ublk-loop.rootfs.` |")
 	table, _, _ = strings.Cut(table, "\n\n")
-	documented := map[string]string{}
 	for _, row := range strings.Split(table, "\n")[2:] {
-		cells := strings.Split(row, " | ")
-		for name := range strings.SplitSeq(strings.TrimPrefix(cells[0], "| "), ", ") {
+		cells := strings.Split(strings.Trim(row, "|"), " | ")
+		if len(cells) != 5 {
+			t.Fatalf("a row of %d cells: %s", len(cells), row)
+		}
+		rows = append(rows, cells)
+	}
+	return rows
+}
+
+// The documented table has exactly the annotations, with their defaults.
+func TestAnnotationsAreDocumented(t *testing.T) {
+	documented := map[string]string{}
+	for _, cells := range documentedRows(t) {
+		for name := range strings.SplitSeq(strings.Trim(cells[0], " "), ", ") {
 			documented[strings.Trim(name, "`")] = strings.Trim(cells[2], "` |")
 		}
 	}

@@ -18,8 +18,7 @@ const (
 	ImageLabel = labelPrefix + "image"
 	// OptionsLabel holds the mount options. Without it the mount is read-only.
 	OptionsLabel = labelPrefix + "options"
-	// EncryptLabel names the key of an encrypted image file. oci.VerityNames have the other
-	// labels.
+	// EncryptLabel names the key of an encrypted image file.
 	EncryptLabel = labelPrefix + "encrypt"
 
 	// refLabel names the final snapshot while a layer is unpacked. containerd sets it
@@ -27,6 +26,9 @@ const (
 	// since 1.6 at least).
 	refLabel = "containerd.io/snapshot.ref"
 )
+
+// labelNames are the names of all labels, without their prefix.
+var labelNames = append([]string{"image", "options", "encrypt"}, oci.VerityNames...)
 
 // image is an image that labels ask for.
 type image struct {
@@ -45,8 +47,7 @@ func imageOf(labels map[string]string) (*image, error) {
 		if !strings.HasPrefix(key, labelPrefix) {
 			continue
 		}
-		name := strings.TrimPrefix(key, labelPrefix)
-		if key != ImageLabel && key != OptionsLabel && key != EncryptLabel && !slices.Contains(oci.VerityNames, name) {
+		if !slices.Contains(labelNames, strings.TrimPrefix(key, labelPrefix)) {
 			return nil, fmt.Errorf("label %s is unknown: %w", key, errdefs.ErrInvalidArgument)
 		}
 		asks = key
