@@ -16,7 +16,7 @@ import (
 func TestKernelOCIIOLimits(t *testing.T) {
 	eachRuntime(t, "", func(w *wrapped) {
 		image := w.largeImage()
-		w.limitsIO(w.bundle(asked{"image": image, "io.rbps": "1m", "io.wiops": "500"}, "sleep", "1000"))
+		w.limitsIO(w.bundle(asked{"image": image, "io.rbps": "1m", "io.wbps": "2m", "io.riops": "1000", "io.wiops": "500"}, "sleep", "1000"))
 		w.refuses(w.bundle(asked{"image": image, "io.rbps": "0"}, "true"), "io.rbps", "0 would mean no limit")
 	})
 }
@@ -24,7 +24,7 @@ func TestKernelOCIIOLimits(t *testing.T) {
 // The hooks set the same limits.
 func TestKernelHookIOLimits(t *testing.T) {
 	withRuntimes(t, []string{"crun"}, hooked, byHooks(func(w *wrapped) {
-		bundle := w.bundle(asked{"image": w.largeImage(), "io.rbps": "1m", "io.wiops": "500"}, "sleep", "1000")
+		bundle := w.bundle(asked{"image": w.largeImage(), "io.rbps": "1m", "io.wbps": "2m", "io.riops": "1000", "io.wiops": "500"}, "sleep", "1000")
 		w.precreate(bundle)
 		w.limitsIO(bundle)
 	}))
@@ -40,8 +40,8 @@ func (w *wrapped) largeImage() string {
 	return w.imageOf("ext4", tree)
 }
 
-// limitsIO checks that the container of a bundle reads at most 1 MiB a second from its
-// device and writes at most 500 times.
+// limitsIO checks that the container of a bundle has all four limits, and reads at most 1 MiB a
+// second from its device.
 func (w *wrapped) limitsIO(bundle string) {
 	w.Helper()
 	if r := w.calls("run", "--detach", "--bundle", bundle, "limited"); r.status != 0 {
@@ -52,7 +52,7 @@ func (w *wrapped) limitsIO(bundle string) {
 	if len(devices) != 1 {
 		w.Fatalf("devices %+v", devices)
 	}
-	want := devices[0].MajMin + " rbps=1048576 wbps=max riops=max wiops=500\n"
+	want := devices[0].MajMin + " rbps=1048576 wbps=2097152 riops=1000 wiops=500\n"
 	if got := w.ioMax(w.pid("limited")); got != want {
 		w.Errorf("io.max is %q, want %q", got, want)
 	}
