@@ -74,8 +74,20 @@ func newBed(t testing.TB, needs ...ublktest.Need) *bed {
 // for that.
 func (b *bed) clear(before []string) {
 	b.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	devices, err := b.client.Devices(ctx)
+	status, e := b.client.Status(ctx)
+	if err = errors.Join(err, e); e == nil {
+		for i := range status.Unrecovered { // I/O of these would not end
+			devices = append(devices, status.Unrecovered[i].AsDevice())
+		}
+	}
+	for i := range devices {
+		err = errors.Join(err, b.client.Remove(ctx, &devices[i], true))
+	}
 	if b.driver != nil {
-		b.driver.end(unix.SIGKILL) // it has block volumes open
+		b.driver.end(unix.SIGKILL) // a call of it may have waited for a device
 	}
 	left := mountPoints(b)
 	slices.Reverse(left) // what is mounted below another mount comes first
@@ -83,12 +95,6 @@ func (b *bed) clear(before []string) {
 		if !slices.Contains(before, path) {
 			b.Logf("unmount %s: error %v", path, unix.Unmount(path, unix.MNT_DETACH))
 		}
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	devices, err := b.client.Devices(ctx)
-	for i := range devices {
-		err = errors.Join(err, b.client.Remove(ctx, &devices[i], true))
 	}
 	if err != nil {
 		b.server.end(unix.SIGKILL)

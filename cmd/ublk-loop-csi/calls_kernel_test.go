@@ -110,6 +110,7 @@ func (v *volume) tryStage() error {
 func (v *volume) tryPublish(pod string, readOnly bool, access *csi.VolumeCapability) error {
 	_, err := v.b.node.NodePublishVolume(v.b.Context(), &csi.NodePublishVolumeRequest{
 		VolumeId: v.id, StagingTargetPath: v.staging(), TargetPath: v.target(pod), VolumeCapability: access, Readonly: readOnly,
+		Secrets: v.secrets,
 	})
 	return err
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	csi "github.com/container-storage-interface/spec/lib/go/csi"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
@@ -50,6 +51,12 @@ func TestKernelEphemeralVolume(t *testing.T) {
 	if total := v.usage("a")[0].GetTotal(); total < 40*mib || total > 64*mib {
 		t.Errorf("it has %d bytes", total)
 	}
+	// A repeated call that fails takes nothing from the pod.
+	b.server.end(unix.SIGKILL)
+	b.refused("publish without a server", publish(map[string]string{"size": "64Mi", "fsType": "ext4"}), codes.Unavailable, "")
+	b.serve()
+	b.has(filepath.Join(target, "file"), content(7, mib))
+	b.put(filepath.Join(target, "file"), content(8, mib))
 	b.ok("unpublish", v.tryUnpublish("a"))
 	b.ok("unpublish again", v.tryUnpublish("a"))
 	b.devicesAre(0)

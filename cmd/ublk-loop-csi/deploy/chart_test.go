@@ -143,7 +143,8 @@ func TestChart(t *testing.T) {
 		"ClusterRoleBinding": 1, "Role": 1, "RoleBinding": 1, "DaemonSet": 1, "Deployment": 1,
 	}
 	for change, want := range map[string]map[string]int{
-		"{}": {},
+		"{}":              {},
+		"republish: true": {},
 		"sidecars: {snapshotter: {enabled: false}}": {"VolumeSnapshotClass": 0},
 		"storageClasses: [{name: a, reclaimPolicy: Retain, default: true, mountOptions: [noatime], parameters: {encryption: luks2}}, {name: b, reclaimPolicy: Delete}]": {"StorageClass": 2},
 		"{tolerations: [{operator: Exists}], affinity: {nodeAffinity: {}}, imagePullSecrets: [{name: x}], resources: {limits: {memory: 1Gi}}}":                          {},

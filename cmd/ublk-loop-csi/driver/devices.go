@@ -12,10 +12,16 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop-csi/mounts"
 )
 
-// live is the driver's state of a device that a server serves.
-const live = "live"
+// These are states of devices: the driver's state of a device that a server serves, and those of
+// devices that the server could not take over from the server before it.
+const (
+	live        = "live"
+	waitsForKey = "waits for its key"
+	unrecovered = "waits for a server"
+)
 
 // These bound the removal of a device in use. A probe by udev keeps a device in use for a
 // moment, and neither the kernel nor the server reports its end.
@@ -36,7 +42,7 @@ type devices struct {
 // of returns the server's device of a file that one device at most writes to, nil if there is
 // none.
 func (s *devices) of(ctx context.Context, image *os.File) (*client.Device, error) {
-	list, err := s.client.Devices(ctx)
+	list, err := s.list(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -50,6 +56,40 @@ func (s *devices) of(ctx context.Context, image *os.File) (*client.Device, error
 		}
 	}
 	return nil, nil
+}
+
+// list returns the devices of the server, and behind them those that it could not take over. The
+// latter come from an earlier moment, so that a device that is taken over meanwhile is in the list.
+func (s *devices) list(ctx context.Context) ([]client.Device, error) {
+	unserved, err := s.unrecovered(ctx)
+	if err != nil {
+		return nil, err
+	}
+	list, err := s.client.Devices(ctx)
+	return append(list, unserved...), err
+}
+
+// unrecovered returns the devices that the server could not take over.
+func (s *devices) unrecovered(ctx context.Context) ([]client.Device, error) {
+	status, err := s.client.Status(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var list []client.Device
+	for i := range status.Unrecovered {
+		device := status.Unrecovered[i].AsDevice()
+		device.State = unrecovered
+		if status.Unrecovered[i].NeedsKey {
+			device.State = waitsForKey
+		}
+		if device.MajMin, err = mounts.Number(device.Device); errors.Is(err, os.ErrNotExist) {
+			continue // it has gone
+		} else if err != nil {
+			return nil, err
+		}
+		list = append(list, device)
+	}
+	return list, nil
 }
 
 // attach returns an open device of an image. It takes a device that exists, and replaces

@@ -15,6 +15,7 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop-csi/pool"
+	"github.com/ublk-loop/ublk-loop/transfer"
 )
 
 // Options are the options of New.
@@ -48,6 +49,9 @@ type Driver struct {
 	opts    Options
 	pool    *pool.Pool
 	devices devices
+	keys    keys
+	stop    context.CancelFunc // ends giveKeys
+	stopped chan struct{}      // closed when giveKeys has ended
 	busy    locks
 
 	making sync.Mutex // held while space is found for a volume, until its record exists
@@ -75,7 +79,17 @@ func New(p *pool.Pool, opts Options) (*Driver, error) {
 	if opts.Step == nil {
 		opts.Step = func(string) {}
 	}
-	return &Driver{opts: opts, pool: p, devices: devices{client: client.New(opts.Socket), held: map[string]*client.Held{}}}, nil
+	d := &Driver{
+		opts: opts, pool: p, devices: devices{client: client.New(opts.Socket), held: map[string]*client.Held{}},
+		keys: keys{of: map[string]*transfer.Secret{}, gained: make(chan struct{}, 1)}, stopped: make(chan struct{}),
+	}
+	var ctx context.Context
+	ctx, d.stop = context.WithCancel(context.Background())
+	go func() { // until Close
+		defer close(d.stopped)
+		d.giveKeys(ctx)
+	}()
+	return d, nil
 }
 
 // Register adds the services of the driver to a server.
@@ -85,8 +99,13 @@ func (d *Driver) Register(s *grpc.Server) {
 	csi.RegisterNodeServer(s, d)
 }
 
-// Close closes the devices that the driver keeps open. The devices stay.
-func (d *Driver) Close() { d.devices.close() }
+// Close closes the devices that the driver keeps open, and wipes its keys. The devices stay.
+func (d *Driver) Close() {
+	d.stop()
+	<-d.stopped
+	d.devices.close()
+	d.keys.close()
+}
 
 // topologyKey is the key of the label that has the name of a volume's node.
 func (d *Driver) topologyKey() string { return "topology." + d.opts.Name + "/node" }

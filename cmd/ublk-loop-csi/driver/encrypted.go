@@ -30,6 +30,9 @@ const unlockMemory = 256 << 20
 // key already, so that its users need no passphrase.
 func (d *Driver) attachEncrypted(ctx context.Context, v *pool.Volume, image *os.File, cfg client.Config, secrets map[string]string) (*client.Held, error) {
 	path := d.pool.Volumes.ImagePath(v.ID)
+	if err := d.awaken(ctx, v, secrets); err != nil {
+		return nil, err
+	}
 	device, err := d.devices.of(ctx, image)
 	if err != nil {
 		return nil, err
@@ -44,12 +47,16 @@ func (d *Driver) attachEncrypted(ctx context.Context, v *pool.Volume, image *os.
 	if err := d.encrypt(ctx, v, image, path, pass); err != nil {
 		return nil, err
 	}
-	key, err := unlock(image, &cfg, pass)
+	secret, err := unlock(image, &cfg, pass)
+	if err != nil {
+		return nil, err
+	}
+	d.keys.put(v.ID, secret)
+	key, err := pipeOf(secret)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = key.Close() }()
-	cfg.OnCrash = "fail" // the next server does not have the key
 	return d.devices.attach(ctx, image, client.AddRequest{File: path, Config: cfg}, client.Files{File: image, Key: key})
 }
 
@@ -95,9 +102,9 @@ func luksFormat(ctx context.Context, path, pass string) error {
 	return nil
 }
 
-// unlock returns a descriptor from which the key of an image can be read once, and adds the
-// volume in the image to the configuration of the device.
-func unlock(image *os.File, cfg *client.Config, pass string) (*os.File, error) {
+// unlock returns the key of an image, and adds the volume in the image to the configuration of the
+// device.
+func unlock(image *os.File, cfg *client.Config, pass string) (*transfer.Secret, error) {
 	info, err := image.Stat()
 	if err != nil {
 		return nil, err
@@ -114,9 +121,11 @@ func unlock(image *os.File, cfg *client.Config, pass string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer key.Close()
 	err = header.Unlock(image, []byte(pass), luks.Limits{Memory: unlockMemory}, key.Bytes())
 	debug.FreeOSMemory() // memory of the key derivation
+	if err != nil {
+		key.Close()
+	}
 	if errors.Is(err, luks.ErrWrongPassphrase) {
 		return nil, invalid("secrets: %s: it does not open the volume", passphraseSecret)
 	}
@@ -128,7 +137,7 @@ func unlock(image *os.File, cfg *client.Config, pass string) (*os.File, error) {
 		Name: transfer.AESXTSPlain64, SectorSize: volume.SectorSize, IVOffset: volume.IVOffset,
 		LUKS: volume.Version, UUID: volume.UUID,
 	}
-	return pipeOf(key)
+	return key, nil
 }
 
 // pipeOf returns a descriptor from which a key can be read once. The write does not block,

@@ -58,13 +58,27 @@ func (d *Driver) publishEphemeral(ctx context.Context, req *csi.NodePublishVolum
 			return err
 		}
 	}
+	inUse := false
 	if err == nil {
+		if inUse, err = isMounted(v, want.Target); err != nil {
+			return err
+		}
 		err = d.mountEphemeral(ctx, v, want)
 	}
-	if err != nil && v != nil {
+	if err != nil && v != nil && !inUse {
 		err = errors.Join(failure(err), d.undoEphemeral(context.WithoutCancel(ctx), v, want.Target))
 	}
 	return err
+}
+
+// isMounted reports whether an earlier call has mounted an ephemeral volume. A pod can use it, so
+// that a failure of a repeated call undoes nothing.
+func isMounted(v *pool.Volume, target string) (bool, error) {
+	if v.Stage == nil {
+		return false, nil
+	}
+	t, err := mounts.Read()
+	return err == nil && t.At(target) != nil, err
 }
 
 // parseEphemeral returns the volume that a request asks for.

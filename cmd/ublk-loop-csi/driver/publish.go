@@ -44,6 +44,9 @@ func (d *Driver) publishStaged(ctx context.Context, req *csi.NodePublishVolumeRe
 	if err := checkStaged(v, req); err != nil {
 		return err
 	}
+	if err := d.awaken(ctx, v, req.GetSecrets()); err != nil {
+		return err
+	}
 	return d.publish(ctx, v, want)
 }
 

@@ -21,7 +21,7 @@ func (d *Driver) Reconcile(ctx context.Context) error {
 	if d.reconciled {
 		return nil
 	}
-	devices, err := d.devices.client.Devices(ctx)
+	devices, err := d.devices.list(ctx)
 	if err != nil {
 		return err
 	}
@@ -118,11 +118,11 @@ func (d *Driver) reconcileUse(ctx context.Context, v *pool.Volume, device *clien
 		if err := d.holdAgain(ctx, v, device); err != nil {
 			return err
 		}
-	case staged:
+	case staged && device.State == live:
 		if err := mounts.Thaw(v.Stage.Path); err != nil {
 			d.opts.Report(err)
 		}
-	case len(v.Publications) == 0:
+	case !staged && len(v.Publications) == 0:
 		if err := d.dropStage(ctx, v, device, table); err != nil {
 			return err
 		}
@@ -142,13 +142,18 @@ func (d *Driver) isStaged(v *pool.Volume, device *client.Device, table mounts.Ta
 		return false
 	}
 	if v.Stage.Block {
-		return device.State == live
+		return device.State == live || device.State == waitsForKey
 	}
 	m := table.At(v.Stage.Path)
 	return m != nil && m.MajMin == device.MajMin
 }
 
+// holdAgain opens the device of a block volume. A device that waits for its key is opened when it is
+// staged again.
 func (d *Driver) holdAgain(ctx context.Context, v *pool.Volume, device *client.Device) error {
+	if device.State != live {
+		return nil
+	}
 	h, err := d.devices.client.Open(ctx, *device)
 	if err != nil {
 		return err

@@ -111,6 +111,9 @@ func (d *Driver) cut(ctx context.Context, v *pool.Volume, copyFrom func(image *o
 // withQuiet calls f when the disk of a device has all data of its users. A mounted file system
 // is frozen meanwhile.
 func withQuiet(v *pool.Volume, device *client.Device, f func() error) error {
+	if device.State != live {
+		return status.Errorf(codes.FailedPrecondition, "the device %s of volume %q is not served: %s", device.Device, v.ID, device.State)
+	}
 	if v.Stage != nil && !v.Stage.Block {
 		t, err := mounts.Read()
 		if err != nil {

@@ -267,6 +267,9 @@ func (d *Driver) NodeUnstageVolume(ctx context.Context, req *csi.NodeUnstageVolu
 
 // unstage ends the use of a volume. The record keeps its stage until all is undone.
 func (d *Driver) unstage(ctx context.Context, v *pool.Volume) error {
+	if err := d.awaken(ctx, v, nil); err != nil {
+		return err
+	}
 	if !v.Stage.Block {
 		if err := mounts.Unmount(v.Stage.Path); err != nil {
 			return err
@@ -276,6 +279,7 @@ func (d *Driver) unstage(ctx context.Context, v *pool.Volume) error {
 	if err := d.detach(ctx, v); err != nil {
 		return err
 	}
+	d.keys.drop(v.ID)
 	d.opts.Step("unstage: detached")
 	v.Stage = nil
 	return d.pool.Volumes.Write(v.ID, v)
