@@ -94,6 +94,19 @@ func List(ctl *ublk.Control) ([]Status, error) {
 	return list, nil
 }
 
+// Look returns one device of ublk-loop, without a look at the others. It returns an error
+// that wraps ENODEV if there is none with this id.
+func Look(ctl *ublk.Control, id uint32) (Status, error) {
+	info, err := ctl.Info(id)
+	if err == nil && !isOurs(&info) {
+		err = fmt.Errorf("%s is of another program: %w", ublk.BlockPath(id), unix.ENODEV)
+	}
+	if err != nil {
+		return Status{}, err
+	}
+	return statusOf(ctl, info)
+}
+
 // statusOf combines the driver's data and the state file of a device. The driver's data
 // has precedence. The driver does not tell the parameters of a device whose removal waits for
 // a disk that hangs. The state file has those of the start.

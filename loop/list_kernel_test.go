@@ -4,8 +4,11 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/internal/identity"
 	"github.com/ublk-loop/ublk-loop/ublk"
@@ -109,5 +112,33 @@ func TestKernelAnotherDeviceWithTheID(t *testing.T) {
 	}
 	if err := Resize(ctl, dev.ID(), ResizeOptions{Size: 4096, DiskSequence: &is}); err != nil && !errors.Is(err, ublk.ErrNotSupported) {
 		t.Errorf("resize the device: %v", err)
+	}
+}
+
+// A look at one device tells what the list has, and knows no devices of other programs.
+func TestKernelLook(t *testing.T) {
+	ctl := ublktest.Kernel(t)
+	devices := []*Device{attach(t, ctl, sparseFile(t, mountTmpfs(t)), Config{}), attach(t, ctl, sparseFile(t, mountTmpfs(t)), Config{ReadOnly: true})}
+	list, err := List(ctl)
+	if err != nil || len(list) != len(devices) {
+		t.Fatalf("the list is %+v, error %v", list, err)
+	}
+	for i, dev := range devices {
+		if s, err := Look(ctl, dev.ID()); err != nil || !reflect.DeepEqual(s, list[i]) {
+			t.Errorf("%s is %+v, error %v, want %+v", dev.Path(), s, err, list[i])
+		}
+	}
+	if _, err := Look(ctl, 1000); !errors.Is(err, unix.ENODEV) {
+		t.Errorf("a device that does not exist: %v", err)
+	}
+	foreign, err := ctl.Add(ublk.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Look(ctl, foreign.Info().ID); !errors.Is(err, unix.ENODEV) {
+		t.Errorf("a device of another program: %v", err)
+	}
+	if err := foreign.Close(); err != nil {
+		t.Error(err)
 	}
 }

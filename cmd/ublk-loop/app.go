@@ -55,6 +55,8 @@ type server interface {
 // driver is the part of the kernel's driver that the commands use.
 type driver interface {
 	List() ([]client.Device, error)
+	// Device returns one device, without a look at the others, or an error that wraps ENODEV.
+	Device(id uint32) (client.Device, error)
 	// IDs returns the numbers of all ublk devices, whichever program has made them.
 	IDs() ([]uint32, error)
 	Find(file *os.File) ([]client.Device, error)

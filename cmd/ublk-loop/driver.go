@@ -32,6 +32,15 @@ func (k *kernel) List() ([]client.Device, error) {
 	return wire.Devices(list), err
 }
 
+// Device implements driver.
+func (k *kernel) Device(id uint32) (client.Device, error) {
+	s, err := loop.Look(k.ctl, id)
+	if err != nil {
+		return client.Device{}, err
+	}
+	return wire.Device(&s), nil
+}
+
 // IDs implements driver.
 func (k *kernel) IDs() ([]uint32, error) {
 	list, err := k.ctl.List()

@@ -34,6 +34,14 @@ var _ driver = (*fakeDriver)(nil)
 
 func (d *fakeDriver) List() ([]client.Device, error) { return slices.Clone(d.devices), d.err }
 
+func (d *fakeDriver) Device(id uint32) (client.Device, error) {
+	i := slices.IndexFunc(d.devices, func(s client.Device) bool { return s.ID == id })
+	if i < 0 {
+		return client.Device{}, unix.ENODEV
+	}
+	return d.devices[i], d.err
+}
+
 func (d *fakeDriver) IDs() ([]uint32, error) {
 	var ids []uint32
 	for i := range d.devices {

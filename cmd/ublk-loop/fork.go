@@ -48,11 +48,11 @@ func (a *app) runFork(ctx context.Context, socket string, id uint32, paths []str
 		return err
 	}
 	defer func() { _ = drv.Close() }()
-	device, err := deviceWith(drv, id)
+	device, err := drv.Device(id)
 	if err != nil {
 		return err
 	}
-	f := forking{app: a, ctx: ctx, device: device}
+	f := forking{app: a, ctx: ctx, device: &device}
 	defer f.close()
 	err = f.create(paths)
 	if err == nil {
@@ -65,20 +65,6 @@ func (a *app) runFork(ctx context.Context, socket string, id uint32, paths []str
 		fmt.Fprintln(a.out, d.Device)
 	}
 	return nil
-}
-
-// deviceWith returns the device with a number.
-func deviceWith(drv driver, id uint32) (*client.Device, error) {
-	devices, err := drv.List()
-	if err != nil {
-		return nil, err
-	}
-	for i := range devices {
-		if devices[i].ID == id {
-			return &devices[i], nil
-		}
-	}
-	return nil, fmt.Errorf("no such device of ublk-loop: %w", unix.ENODEV)
 }
 
 // forking is the state of a fork.

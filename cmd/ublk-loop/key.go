@@ -68,14 +68,7 @@ func oneDevice(drv driver, arg string) (client.Device, error) {
 	if len(targets) != 1 {
 		return client.Device{}, fmt.Errorf("%d devices of %s: %w", len(targets), arg, unix.EINVAL)
 	}
-	devices, err := drv.List()
-	if err == nil {
-		devices, err = selectDevices(devices, []uint32{targets[0].id})
-	}
-	if err != nil {
-		return client.Device{}, err
-	}
-	return devices[0], nil
+	return drv.Device(targets[0].id)
 }
 
 // keyFlags names the place of a key. At most one place may be given.
