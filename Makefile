@@ -8,7 +8,7 @@ DESTDIR ?=
 PREFIX ?= /usr/local
 BIN ?= bin
 
-.PHONY: help build build-snapshotter build-csi install install-snapshotter packages demo demo-cow demo-container test test-full soak test-unit mutants bench bench-check bench-many bench-cipher lint vet fuzz abi clean
+.PHONY: help build build-snapshotter build-csi install install-snapshotter packages demo demo-cow demo-container demo-sandboxes test test-full soak test-unit mutants bench bench-check bench-many bench-cipher lint vet fuzz abi clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ demo-cow: build ## 20 sandboxes with a disk each over one image, with time and s
 
 demo-container: build ## containers with their root from one image; on this machine's ublk or in a VM
 	scripts/demo-container.sh
+
+demo-sandboxes: build ## N=200 containers with a disk each over one image: time, memory and disk of each (RUNTIME=runc, KERNEL=uml, CLOCK=)
+	scripts/demo-sandboxes.sh '$(or $(N),200)' '$(or $(RUNTIME),runc)' $(KERNEL)
 
 test: ## all tests, each on the kernel where it says most; minutes
 	scripts/test.sh
