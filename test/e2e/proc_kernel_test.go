@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // withoutProc returns a call of the command in a namespace without /proc.
@@ -20,7 +22,7 @@ func (b *bed) withoutProc(args ...string) *exec.Cmd {
 // Without /proc, servers would look dead and devices unused. Each command that depends on
 // /proc fails with a hint, and does not change the devices.
 func TestKernelWithoutProc(t *testing.T) {
-	b := kernelBed(t)
+	b := kernelBed(t, ublktest.Plain) // the race detector prints a warning without /proc
 	image := b.image(1 << 20)
 	dev := b.add(image)
 	disk, err := os.Open(dev.Device)

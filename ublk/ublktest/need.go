@@ -39,8 +39,8 @@ const (
 	UtilLinux Need = "util-linux"
 	// Systemd is a systemd that runs in its own namespaces.
 	Systemd Need = "systemd"
-	// Plain is a build without the race detector, which changes the use of memory and
-	// time.
+	// Plain is a build without the race detector, which changes the use of memory and time, and
+	// prints warnings of its own.
 	Plain Need = "plain"
 )
 
