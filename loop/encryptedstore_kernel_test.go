@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"runtime"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -41,5 +42,33 @@ func TestKernelEncryptedStore(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// First writes to an encrypted store, and reads and writes of it, allocate nothing.
+func TestKernelEncryptedStoreAllocatesNothing(t *testing.T) {
+	ctl := ublktest.Kernel(t, ublktest.Plain)
+	text := fmt.Sprintf("secret,,,rw,0 32768 crypt aes-xts-plain64 %s 0 %s 0;top,,,rw,0 16384 snapshot %s /dev/mapper/secret N 8",
+		keyText("7"), nullDisk(t, 16, sectorDisk), nullDisk(t, 8, sectorDisk))
+	f := openFile(t, attachTable(t, ctl, text, Config{Queues: 1}).Path(), os.O_RDWR|unix.O_DIRECT)
+	fd, mem := int(f.Fd()), alignedMemory(t, 4096)
+	const rounds = 1000
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for i := range rounds {
+		off := int64(i) * 4096
+		_, first := unix.Pwrite(fd, mem[:512], off)
+		_, whole := unix.Pwrite(fd, mem, off)
+		_, read := unix.Pread(fd, mem, off)
+		for _, err := range []error{first, whole, read} {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	runtime.ReadMemStats(&after)
+	// Go's runtime allocates for itself now and then.
+	if n := after.Mallocs - before.Mallocs; n > 3*rounds/100 {
+		t.Errorf("%d allocations for %d requests", n, 3*rounds)
 	}
 }

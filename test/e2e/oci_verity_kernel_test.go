@@ -70,7 +70,38 @@ func TestKernelOCIVerityPolicy(t *testing.T) {
 		t.Errorf("the container prints %q", out)
 	}
 	w.nothingLeft()
+	if err := os.Remove(beside); err != nil {
+		t.Fatal(err)
+	}
+	w.findsTree(checked, root)
 	w.checksSignature()
+}
+
+// findsTree runs containers of an image whose root hash is in the file of containerd, and whose tree
+// is at an offset and in another file.
+func (w *wrapped) findsTree(image, root string) {
+	w.Helper()
+	sidecar := image + ".dmverity"
+	w.write(sidecar, fmt.Sprintf(`{"roothash":%q,"hashoffset":%d}`, root, 16<<20), 0o644)
+	tree := filepath.Join(w.images, "tree")
+	w.tool("dd", "if="+image, "of="+tree, "bs=1M", "skip=16")
+	for name, wanted := range map[string]asked{
+		"sidecar": {"verity.roothash": "auto"},
+		"offset":  {"verity.roothash": root, "verity.hashoffset": fmt.Sprint(16 << 20)},
+		"file":    {"verity.roothash": root, "verity.hashfile": tree},
+	} {
+		wanted["image"] = image
+		if out := w.runs(name, w.bundle(wanted, "cat", "/content")); out != "of the image\n" {
+			w.Errorf("%s: the container prints %q", name, out)
+		}
+		w.nothingLeft()
+	}
+	w.refuses(w.bundle(asked{"image": image, "verity.roothash": root, "verity.hashoffset": "0"}, "true"), "verity")
+	w.write(sidecar, fmt.Sprintf(`{"roothash":%q,"hashoffset":512}`, root), 0o644)
+	w.refuses(w.bundle(asked{"image": image, "verity.roothash": "auto"}, "true"), "verity")
+	if err := os.Remove(sidecar); err != nil {
+		w.Fatal(err)
+	}
 }
 
 // demand makes directories of images below that of all images, and lets the settings demand
