@@ -111,6 +111,9 @@ var verityStacks = []refusedTable{
 	{"a,,,," + dataAndTree, syscall.EINVAL},
 	{"a,,,ro," + dataAndTree + ";b,,,ro,0 8 linear /dev/mapper/a 4", syscall.EINVAL},
 	{"a,,,ro," + dataAndTree + ";b,,,ro,0 4 linear /dev/mapper/a 8", syscall.EINVAL},
+	// The data is longer than its device; the start of the tree is 2^64 bytes and 600 blocks.
+	{"a,,,ro,0 16392 verity 1 $A $B 4096 4096 2049 0 sha256 " + root256 + " -", syscall.EINVAL},
+	{"a,,,ro,0 4096 verity 1 $A $A 4096 4096 512 4503599627371096 sha256 " + root256 + " -", syscall.E2BIG},
 	{"a,,,rw,0 4800 linear $A 0;b,,,ro,0 4096 verity 1 /dev/mapper/a /dev/mapper/a " + verityTree, syscall.E2BIG},
 }
 
