@@ -43,6 +43,9 @@ func (l Layout) ChunkSize() uint32 { return 1 << l.shift }
 // Shift returns the binary logarithm of the size of a chunk.
 func (l Layout) Shift() uint { return uint(l.shift) }
 
+// RecordSize is the length of a record in an area.
+const RecordSize = recordSize
+
 // Records returns the number of records in an area, which is also the number of data
 // chunks after it.
 func (l Layout) Records() uint32 { return l.ChunkSize() / recordSize }

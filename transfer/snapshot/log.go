@@ -3,6 +3,7 @@ package snapshot
 import (
 	"encoding/binary"
 	"fmt"
+	"io"
 )
 
 // A Write is bytes for a place of the store. Place and length are multiples of the block
@@ -22,12 +23,13 @@ type Range struct {
 // unless its length is 0, and flushes; then it writes Records and flushes. If all of
 // this succeeds, it calls Log.Commit, otherwise Log.Revert.
 type Batch struct {
-	Zero    Range // the next area, if the records fill this one
+	Zero    Range // the next area, if the records fill this one; or stale records
 	Records Write // blocks of this area that have changed; the bytes are those of the Log
 	Count   int   // number of records in the batch; 0 if it only removes stale records
 }
 
-// A Log appends records to a store. It has the current area in memory of the caller.
+// A Log appends records to a store. It has the current area, or the part of it where the
+// next records belong, in memory of the caller.
 //
 // Records without a predecessor can be on the medium after a torn write, or after Revert.
 // They would belong to the list as soon as the records before them have been
@@ -39,30 +41,70 @@ type Log struct {
 	used   int    // records that are durable
 	staged int    // records that the current batch adds; negative if it removes records
 	dirty  int    // end of the records that the medium may have
-	b      []byte // the current area
+	first  int    // the first record in b, which begins a block
+	b      []byte // a part of the current area, and nothing behind its end
 	backup []byte // the records that the current batch removes
 }
 
 // NewLog returns the log of a store that was loaded, or of a new store with the zero
-// state. The memory is one chunk, aligned as the caller's writes need it. The block
-// size is a power of 2, at least 16 and not larger than a chunk.
+// state. The memory is a number of blocks, at most one chunk, aligned as the caller's writes
+// need it. A batch has at most as many records as fit into it. Last, Remove and Back need a
+// whole chunk (Widen). The block size is a power of 2, at least 16 and not larger than a
+// chunk.
 func NewLog(l Layout, s State, memory []byte, blockSize int) (*Log, error) {
-	if len(memory) != int(l.ChunkSize()) {
-		return nil, fmt.Errorf("memory of %d bytes for an area of %d: %w", len(memory), l.ChunkSize(), ErrChunkSize)
-	}
-	if blockSize < recordSize || blockSize > len(memory) || blockSize&(blockSize-1) != 0 {
+	if blockSize < recordSize || blockSize > int(l.ChunkSize()) || blockSize&(blockSize-1) != 0 {
 		return nil, fmt.Errorf("blocks of %d bytes in chunks of %d: %w", blockSize, l.ChunkSize(), ErrChunkSize)
 	}
-	clear(memory[copy(memory, s.area):])
+	if n := len(memory); n == 0 || n%blockSize != 0 || n > int(l.ChunkSize()) {
+		return nil, fmt.Errorf("memory of %d bytes for an area of %d: %w", n, l.ChunkSize(), ErrChunkSize)
+	}
 	g := &Log{layout: l, block: blockSize, area: s.Area, used: int(s.Used), b: memory}
 	g.dirty = g.used
-	for i := g.used; i < int(l.Records()); i++ {
-		if !isZero(g.b[i*recordSize:][:recordSize]) {
+	for i := g.used; i < len(s.area)/recordSize; i++ {
+		if !isZero(s.area[i*recordSize:][:recordSize]) {
 			g.dirty = i + 1
 		}
 	}
-	clear(g.b[g.used*recordSize:])
+	clear(memory)
+	if !g.isWhole() {
+		g.first = g.blockOf(g.used)
+	}
+	if g.used > g.first {
+		copy(memory, s.area[g.first*recordSize:g.used*recordSize])
+	}
 	return g, nil
+}
+
+// isWhole reports whether the memory has a whole area.
+func (g *Log) isWhole() bool { return len(g.b) == int(g.layout.ChunkSize()) }
+
+// blockOf returns the first record of the block of a record.
+func (g *Log) blockOf(record int) int { return record &^ (g.block/recordSize - 1) }
+
+// end returns the end of the records that the memory has room for.
+func (g *Log) end() int { return min(g.first+len(g.b)/recordSize, int(g.layout.Records())) }
+
+// at returns the memory from a record on.
+func (g *Log) at(record int) []byte { return g.b[(record-g.first)*recordSize:] }
+
+// Widen gives the log memory for a whole area, and reads the current one. The size is that of
+// NewLog. There is no batch.
+func (g *Log) Widen(r io.ReaderAt, memory []byte) error {
+	if len(memory) != int(g.layout.ChunkSize()) {
+		return fmt.Errorf("memory of %d bytes for an area of %d: %w", len(memory), g.layout.ChunkSize(), ErrChunkSize)
+	}
+	if g.isWhole() {
+		return nil
+	}
+	clear(memory)
+	if g.used > 0 {
+		if err := readFull(r, memory, g.layout.Offset(g.layout.Area(g.area))); err != nil {
+			return err
+		}
+		clear(memory[g.used*recordSize:])
+	}
+	g.b, g.first = memory, 0
+	return nil
 }
 
 // Area returns the number of the area where the next record belongs.
@@ -75,11 +117,11 @@ func (g *Log) Records() uint64 { return g.area*uint64(g.layout.Records()) + uint
 // area. The batch is valid until Commit or Revert, and no other begins before.
 func (g *Log) Append(records []Record) Batch {
 	if g.dirty > g.used {
-		return Batch{Records: g.blocks(g.used, g.dirty)}
+		return g.removeStale()
 	}
-	g.staged = min(len(records), int(g.layout.Records())-g.used)
+	g.staged = min(len(records), g.end()-g.used)
 	for i, e := range records[:g.staged] {
-		b := g.b[(g.used+i)*recordSize:]
+		b := g.at(g.used + i)
 		binary.LittleEndian.PutUint64(b, e.Old)
 		binary.LittleEndian.PutUint64(b[8:], e.New)
 	}
@@ -94,11 +136,26 @@ func (g *Log) Append(records []Record) Batch {
 	return batch
 }
 
+// removeStale returns the batch that removes the records without a predecessor.
+func (g *Log) removeStale() Batch {
+	end := g.end()
+	b := Batch{Records: g.blocks(g.used, min(g.dirty, end))}
+	if g.dirty > end {
+		behind := g.blockOf(g.dirty-1) + g.block/recordSize - end
+		b.Zero = Range{g.offset(end), int64(behind * recordSize)}
+	}
+	return b
+}
+
+// offset returns the place of a record of the current area in the store.
+func (g *Log) offset(record int) int64 {
+	return g.layout.Offset(g.layout.Area(g.area)) + int64(record*recordSize)
+}
+
 // blocks returns the blocks of records first to end-1.
 func (g *Log) blocks(first, end int) Write {
-	from := first * recordSize &^ (g.block - 1)
-	to := (end*recordSize + g.block - 1) &^ (g.block - 1)
-	return Write{g.layout.Offset(g.layout.Area(g.area)) + int64(from), g.b[from:to]}
+	from, to := g.blockOf(first), g.blockOf(end-1)+g.block/recordSize
+	return Write{g.offset(from), g.at(from)[:(to-from)*recordSize]}
 }
 
 // Commit says that the batch is durable.
@@ -106,19 +163,24 @@ func (g *Log) Commit() {
 	g.used, g.staged = g.used+g.staged, 0
 	if g.used == int(g.layout.Records()) {
 		clear(g.b)
-		g.area, g.used = g.area+1, 0
+		g.area, g.used, g.first = g.area+1, 0, 0
 	}
 	g.dirty = g.used
+	if first := g.blockOf(g.used); first > g.first && !g.isWhole() {
+		n := copy(g.b, g.at(first)[:(g.used-first)*recordSize])
+		clear(g.b[n:])
+		g.first = first
+	}
 }
 
 // Revert undoes a batch in memory, because a write or flush failed. The medium can have the
 // list before or after the batch, or anything between, until another batch has succeeded.
 func (g *Log) Revert() {
 	if g.staged < 0 {
-		copy(g.b[(g.used+g.staged)*recordSize:], g.backup)
+		copy(g.at(g.used+g.staged), g.backup)
 		g.staged = 0
 		return
 	}
-	clear(g.b[g.used*recordSize:])
+	clear(g.at(g.used))
 	g.dirty, g.staged = max(g.dirty, g.used+g.staged), 0
 }

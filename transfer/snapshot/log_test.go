@@ -3,6 +3,7 @@ package snapshot
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"testing"
 )
 
@@ -28,13 +29,57 @@ func TestStaleRecords(t *testing.T) {
 	}
 }
 
+// A log with little memory removes all stale records at once, too.
+func TestStaleRecordsBehindMemory(t *testing.T) {
+	l := layoutOf(t, MinChunkSize)
+	store := storeOf(l, someRecords(l, 31, origin, 1))
+	store.put(32, Record{5, 600})  // in the block behind the memory
+	store.put(200, Record{6, 601}) // in block 6
+	g := newLogWith(t, store, 512, 512)
+	b := g.Append([]Record{{7, 40}})
+	if want := (Range{l.Offset(1) + 512, 6 * 512}); b.Count != 0 || b.Zero != want || b.Records.Offset != l.Offset(1) || len(b.Records.Data) != 512 {
+		t.Fatalf("%d records, zero %+v, %d bytes at %d", b.Count, b.Zero, len(b.Records.Data), b.Records.Offset)
+	}
+	g.Commit()
+	if b = g.Append(make([]Record, 40)); b.Count != 1 || b.Records.Offset != l.Offset(1) || b.Zero.Length != 0 {
+		t.Errorf("%d records at %d, zero %+v", b.Count, b.Records.Offset, b.Zero)
+	}
+}
+
+// A log can get the memory that a merge needs. It goes on with the same list.
+func TestWiden(t *testing.T) {
+	l := layoutOf(t, MinChunkSize)
+	for _, n := range []int{0, 1, 100, 255, 256, 300} {
+		records := someRecords(l, n, origin, 1)
+		store := storeOf(l, records)
+		store.put(uint64(n)+1, Record{5, 600}) // stale
+		g := newLogWith(t, store, 512, 1024)
+		if err := g.Widen(store, make([]byte, l.ChunkSize())); err != nil {
+			t.Fatal(err)
+		}
+		in := n % int(l.Records())
+		if got := g.Last(make([]Record, n)); !slices.Equal(got, records[n-in:]) {
+			t.Errorf("%d records: the last %d are %v", n, len(got), got)
+		}
+		whole := newLog(t, store, 512)
+		if g.Records() != whole.Records() || !bytes.Equal(g.b, whole.b) || g.first != 0 {
+			t.Errorf("%d records: %d after Widen", n, g.Records())
+		}
+	}
+}
+
 func newLog(t *testing.T, store *sparse, block int) *Log {
+	t.Helper()
+	return newLogWith(t, store, block, int(store.l.ChunkSize()))
+}
+
+func newLogWith(t *testing.T, store *sparse, block, memory int) *Log {
 	t.Helper()
 	s, _, err := loaded(store, store.l, 1<<30)
 	if err != nil {
 		t.Fatal(err)
 	}
-	g, err := NewLog(store.l, s, make([]byte, store.l.ChunkSize()), block)
+	g, err := NewLog(store.l, s, make([]byte, memory), block)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +122,7 @@ func TestBatches(t *testing.T) {
 
 func TestNewLogRefuses(t *testing.T) {
 	l := layoutOf(t, MinChunkSize)
-	for _, c := range []struct{ memory, block int }{{4095, 512}, {8192, 512}, {4096, 8}, {4096, 8192}, {4096, 513}, {4096, 0}} {
+	for _, c := range []struct{ memory, block int }{{4095, 512}, {8192, 512}, {0, 512}, {256, 512}, {4096, 8}, {4096, 8192}, {4096, 513}, {4096, 0}} {
 		if _, err := NewLog(l, State{}, make([]byte, c.memory), c.block); !errors.Is(err, ErrChunkSize) {
 			t.Errorf("%+v: %v", c, err)
 		}

@@ -97,12 +97,17 @@ func (c *cutting) WriteAt(b []byte, at int64) (int, error) {
 func TestPowerCutInLog(t *testing.T) {
 	l := layoutOf(t, MinChunkSize)
 	random := rand.New(rand.NewPCG(3, 4))
-	for round := range 4 {
+	for round := range 10 {
 		m := newMedium(l, 600*MinChunkSize, random)
 		if err := Format(m, l); err != nil {
 			t.Fatal(err)
 		}
 		w := &writer{t: t, l: l, m: m, random: random, block: sectorSize << (round % 4)}
+		// Of 10 rounds, 4 have an area in memory, 3 a block of it, and 3 two blocks.
+		w.memory = int(l.ChunkSize())
+		if round >= 4 {
+			w.memory = min(w.memory, w.block*(1+round%2))
+		}
 		w.open()
 		for w.alloc.Left() >= maxBatch {
 			w.batch()
@@ -117,6 +122,7 @@ type writer struct {
 	m      *medium
 	random *rand.Rand
 	block  int
+	memory int // of the log
 	log    *Log
 	alloc  *Allocator
 	list   []Record // all committed records
@@ -132,7 +138,7 @@ func (w *writer) open() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	if w.log, err = NewLog(w.l, s, make([]byte, w.l.ChunkSize()), w.block); err != nil {
+	if w.log, err = NewLog(w.l, s, make([]byte, w.memory), w.block); err != nil {
 		w.t.Fatal(err)
 	}
 	w.alloc = NewAllocator(w.l, size, s)

@@ -10,7 +10,8 @@ import (
 // after each step: whoever loads the store later finds the exceptions that are left.
 
 // Last returns the last records of the current area in the order of the list: at most as
-// many as fit into the memory. It returns none if the area is empty.
+// many as fit into the memory. It returns none if the area is empty. Like Remove and Back, it
+// needs a log with the memory of a whole area.
 func (g *Log) Last(memory []Record) []Record {
 	memory = memory[:min(len(memory), g.used)]
 	for i := range memory {

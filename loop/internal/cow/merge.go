@@ -7,6 +7,7 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/internal/eintr"
 	"github.com/ublk-loop/ublk-loop/loop/internal/mapping"
+	"github.com/ublk-loop/ublk-loop/loop/internal/pages"
 	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
 )
 
@@ -28,7 +29,7 @@ func (s *Store) Left() uint64 {
 // empty, and EndRun is not called, if no record is saved.
 func (s *Store) BeginRun(memory []snapshot.Record) ([]snapshot.Record, error) {
 	s.logMu.Lock()
-	more, err := s.log.Back(s.file)
+	more, err := s.back()
 	if err == nil && s.state.Load() != mapping.Usable {
 		err = fmt.Errorf("the store is full or invalid: %w", unix.EIO)
 	}
@@ -41,6 +42,19 @@ func (s *Store) BeginRun(memory []snapshot.Record) ([]snapshot.Record, error) {
 		s.Index.BeginMerge(e.Old)
 	}
 	return run, nil
+}
+
+// back is snapshot.Log.Back, with the memory of a whole area.
+func (s *Store) back() (more bool, err error) {
+	if s.whole == nil {
+		if s.whole, err = pages.Map(int(s.Layout.ChunkSize())); err != nil {
+			return false, fmt.Errorf("area of the store: %w", err)
+		}
+	}
+	if err := s.log.Widen(s.file, s.whole); err != nil {
+		return false, fmt.Errorf("read an area of the store: %w", err)
+	}
+	return s.log.Back(s.file)
 }
 
 // EndRun removes the records of a run, if the data of all of its chunks is on the medium of the

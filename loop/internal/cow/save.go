@@ -21,7 +21,10 @@ import (
 type saver struct {
 	logMu  sync.Mutex // held while the goroutine saves records, and during a run of a merge
 	log    *snapshot.Log
-	memory []byte // the current area, and a chunk of zeroes
+	block  []byte // a block for the header
+	memory []byte // the part of the current area where the next records belong
+	whole  []byte // likewise for the whole area; nil before the first merge
+	zeroes []byte // a chunk
 	saving []snapshot.Record
 	asking []committer
 	marked bool // the header says that the store is invalid
@@ -31,12 +34,19 @@ type saver struct {
 func (s *Store) makeLog(o *Options, state snapshot.State) error {
 	chunk := int(s.Layout.ChunkSize())
 	var err error
-	if s.memory, err = pages.Map(2 * chunk); err != nil {
-		return fmt.Errorf("area of the store: %w", err)
+	block := max(int(o.Block), snapshot.MinChunkSize)
+	// The list can begin anywhere in a block.
+	if s.memory, err = pages.Map(min(maxUnsaved*snapshot.RecordSize+block, chunk)); err != nil {
+		return fmt.Errorf("records: %w", err)
+	}
+	if s.block, err = pages.Map(snapshot.HeaderBlock); err != nil {
+		return fmt.Errorf("header: %w", err)
+	}
+	if s.zeroes, err = pages.Zeroes(chunk); err != nil {
+		return err
 	}
 	s.saving = make([]snapshot.Record, 0, maxUnsaved)
-	block := max(int(o.Block), snapshot.MinChunkSize)
-	s.log, err = snapshot.NewLog(s.Layout, state, s.memory[:chunk], block)
+	s.log, err = snapshot.NewLog(s.Layout, state, s.memory, block)
 	return err
 }
 
@@ -189,7 +199,7 @@ func (s *Store) save(records []snapshot.Record) (saved int, err error) {
 // which data is on the medium, so the store becomes invalid.
 func (s *Store) saveBatch(b *snapshot.Batch) error {
 	if b.Zero.Length != 0 {
-		if _, err := s.file.WriteAt(s.memory[s.Layout.ChunkSize():][:b.Zero.Length], b.Zero.Offset); err != nil {
+		if _, err := s.file.WriteAt(s.zeroes[:b.Zero.Length], b.Zero.Offset); err != nil {
 			return err
 		}
 	}

@@ -62,8 +62,7 @@ func (s *Store) writeInvalid() error {
 	if s.marked {
 		return nil
 	}
-	block := s.memory[s.Layout.ChunkSize():][:snapshot.HeaderBlock]
-	defer clear(block)
+	block := s.block
 	if _, err := s.file.ReadAt(block, 0); err != nil {
 		return fmt.Errorf("invalidate the store: %w", err)
 	}

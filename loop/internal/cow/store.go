@@ -72,7 +72,7 @@ type waiter struct {
 
 // maxUnsaved is the largest number of records that are not saved. At half of it the goroutine
 // saves them.
-const maxUnsaved = 8192
+const maxUnsaved = 512
 
 // Open loads the store of a file or disk, or makes a new one in an empty file or disk. The
 // caller keeps the file open until after Close.
@@ -195,12 +195,12 @@ func (s *Store) Close() error {
 
 func (s *Store) free() error {
 	var errs []error
-	for _, mem := range [][]byte{s.index, s.saver.memory} {
+	for _, mem := range [][]byte{s.index, s.block, s.memory, s.whole, s.zeroes} {
 		if mem != nil {
 			errs = append(errs, unix.Munmap(mem))
 		}
 	}
-	s.index, s.saver.memory = nil, nil
+	s.index, s.block, s.memory, s.whole, s.zeroes = nil, nil, nil, nil, nil
 	return errors.Join(errs...)
 }
 
