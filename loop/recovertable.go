@@ -92,9 +92,9 @@ func (d *Device) takeOverStack(ctl *ublk.Control, saved *state, shared *threads)
 	s := d.stack
 	saved.Files = stackFiles(s) // a disk may have a new path and number
 	d.status.Files = statusFiles(saved.Files)
-	parts := s.Parts(saved.Status.Depth)
-	opts := ublk.RecoverOptions{Files: s.Files(), Parts: parts, Threads: shared.of(saved.Status.BufferMode, s.Backings...)}
-	return d.takeOver(ctl, saved, opts, &stack.Target{Stack: s, Parts: parts})
+	parts := s.ExtraParts(saved.Status.Depth)
+	opts := ublk.RecoverOptions{Files: s.Files(), ExtraParts: parts, Threads: shared.of(saved.Status.BufferMode, s.Backings...)}
+	return d.takeOver(ctl, saved, opts, &stack.Target{Stack: s, ExtraParts: parts})
 }
 
 // filesAmong returns the files of the device's tables, in order, from those that the last

@@ -97,14 +97,14 @@ func attachTableOn(ctl *ublk.Control, files []*os.File, cfg Config, shared *thre
 		return nil, errors.Join(err, s.Close())
 	}
 	cfg.Key = nil
-	parts := s.Parts(cfg.Depth)
+	parts := s.ExtraParts(cfg.Depth)
 	further := func(mode ublk.BufferMode) ublk.Options {
-		return ublk.Options{Files: s.Files(), Parts: parts, Threads: shared.of(mode.String(), s.Backings...), Features: s.Features(mode)}
+		return ublk.Options{Files: s.Files(), ExtraParts: parts, Threads: shared.of(mode.String(), s.Backings...), Features: s.Features(mode)}
 	}
 	if d.dev, d.copyReason, err = addDevice(ctl, s, &cfg, further); err != nil {
 		return nil, errors.Join(err, d.closeTransfer(), s.Close())
 	}
-	err = d.start(&cfg, &stack.Target{Stack: s, Parts: parts})
+	err = d.start(&cfg, &stack.Target{Stack: s, ExtraParts: parts})
 	if err == nil && s.Checks() {
 		err = d.keepApart()
 	}

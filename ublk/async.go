@@ -34,7 +34,9 @@ func (req *Request) Async() AsyncRequest {
 // makeAsync returns the state that the queue shares with other goroutines.
 func (q *Queue) makeAsync() *asyncQueue {
 	if q.async == nil {
-		q.async = newAsyncQueue(q.thread, q.depth)
+		parts := q.depth + q.thread.kind.extraParts
+		q.async = newAsyncQueue(q.thread, q.depth, parts)
+		q.asyncResults = make([]asyncResult, 0, parts)
 	}
 	return q.async
 }
@@ -86,12 +88,12 @@ type asyncQueue struct {
 // asyncResult is the result of a request or of one of its parts.
 type asyncResult struct {
 	tag   uint16
-	part  int // -1 for the request
+	part  int32 // -1 for the request
 	errno int32
 }
 
-func newAsyncQueue(t *thread, depth int) *asyncQueue {
-	return &asyncQueue{thread: t, serials: make([]uint64, depth), results: make([]asyncResult, 0, depth)}
+func newAsyncQueue(t *thread, depth, parts int) *asyncQueue {
+	return &asyncQueue{thread: t, serials: make([]uint64, depth), results: make([]asyncResult, 0, parts)}
 }
 
 // begin records that a tag's request is out. It returns a serial that no other request
@@ -165,7 +167,7 @@ func (q *Queue) takeAsync() {
 	for _, r := range q.asyncResults {
 		req := &q.reqs[r.tag]
 		if r.part >= 0 {
-			q.parts.PartDone(req, r.part, r.errno)
+			q.parts.PartDone(req, int(r.part), r.errno)
 			continue
 		}
 		req.state = stateHandler
@@ -178,14 +180,14 @@ func (q *Queue) takeAsync() {
 // ([Request.AsyncPart]).
 type AsyncPart struct {
 	queue *asyncQueue
+	part  int32
 	tag   uint16
-	part  int
 }
 
 // AsyncPart is PartSQE for a part that another goroutine carries out. The goroutine calls
 // [AsyncPart.Done] once, and the handler keeps the request until then.
 func (req *Request) AsyncPart(part int) AsyncPart {
-	return AsyncPart{req.q.makeAsync(), req.tag, part}
+	return AsyncPart{req.q.makeAsync(), int32(part), req.tag}
 }
 
 // Done makes the queue's thread call [PartCompleter.PartDone] with the result. Any goroutine
@@ -198,7 +200,7 @@ func (p AsyncPart) Done(result int32) {
 
 // partDone takes the result of a part, and reports whether it is the first result that the
 // thread has not taken.
-func (a *asyncQueue) partDone(tag uint16, part int, result int32) (wake bool) {
+func (a *asyncQueue) partDone(tag uint16, part, result int32) (wake bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.ended {

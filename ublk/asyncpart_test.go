@@ -55,7 +55,7 @@ func (p *poster) PartDone(req *ublk.Request, part int, result int32) {
 // Each part that another goroutine completes ends once, with its own result.
 func TestAsyncParts(t *testing.T) {
 	const parts, depth, rounds = 12, 4, 500
-	disk := ublktest.NewDiskWith(t, ublk.Options{Depth: depth, Parts: parts}, &poster{})
+	disk := ublktest.NewDiskWith(t, ublk.Options{Depth: depth, ExtraParts: depth * (parts - 1)}, &poster{})
 	for i := range rounds {
 		var waits []func() ublktest.Reply
 		for n := range depth {

@@ -18,15 +18,15 @@ import (
 // state too, and the device stays without a server. A device ends when all its queues
 // have ended, and Done closes then. Any goroutine may call the methods.
 type Device struct {
-	ctl       *Control
-	info      Info
-	mode      BufferMode
-	untrusted bool        // the driver must not trust the queues: see loseTrust
-	recovers  bool        // taken over: its disk exists before Start
-	counters  []*counters // of each queue
-	threads   *Threads
-	files     int // of a queue
-	parts     int // of a request
+	ctl        *Control
+	info       Info
+	mode       BufferMode
+	untrusted  bool        // the driver must not trust the queues: see loseTrust
+	recovers   bool        // taken over: its disk exists before Start
+	counters   []*counters // of each queue
+	threads    *Threads
+	files      int // of a queue
+	extraParts int // of a queue
 
 	charFD int // /dev/ublkcN, -1 while it is not open
 	queues []*Queue
@@ -71,7 +71,7 @@ func (c *Control) add(opts Options, mode BufferMode) (*Device, error) {
 		return nil, err
 	}
 	d := newDevice(c, infoOf(raw), opts.Threads)
-	d.files, d.parts = orDefault(opts.Files, defaultFiles), opts.Parts
+	d.files, d.extraParts = orDefault(opts.Files, defaultFiles), opts.ExtraParts
 	d.untrusted = opts.NoPartScan && !d.info.Features.Has(uapi.UBLK_F_NO_AUTO_PART_SCAN)
 	if d.mode != mode {
 		return nil, d.Close()
@@ -195,7 +195,7 @@ func (d *Device) takeThreads(ended chan<- error) error {
 			return err
 		}
 		q := &Queue{dev: d, id: i, depth: int(d.info.Depth), mode: d.mode, counters: d.counters[i], ended: ended}
-		q.thread, q.slot, err = d.threads.take(threadKind{cpus, q.depth, q.mode, d.files, d.parts, d.untrusted})
+		q.thread, q.slot, err = d.threads.take(threadKind{cpus, q.depth, q.mode, d.files, d.extraParts, d.untrusted})
 		if err != nil {
 			return err
 		}

@@ -40,9 +40,9 @@ type Options struct {
 	// Files is the number of files that a queue can register (Queue.RegisterFile). 0 means
 	// 8.
 	Files int
-	// Parts is the number of parts of a request that can be in flight at once
-	// (Request.PartSQE). 0 means that the handler uses no parts.
-	Parts int
+	// ExtraParts is the number of parts of requests that a queue can have in flight, beside
+	// one of each request (Request.PartSQE).
+	ExtraParts int
 	// Tag is a number that the driver keeps with the device. A program can recognize its
 	// devices by it.
 	Tag uint64
@@ -60,8 +60,8 @@ const (
 	defaultCopyMaxIOBytes = 256 << 10
 	maxIOBytesLimit       = 1 << uapi.UBLK_IO_BUF_BITS
 	// A ring has at most 32768 entries and files (IORING_MAX_ENTRIES, IORING_MAX_FIXED_FILES).
-	maxFiles = 1 << 10
-	maxParts = 1 << 10
+	maxFiles      = 1 << 10
+	maxExtraParts = 1 << 10
 )
 
 func (o *Options) validate() error {
@@ -72,8 +72,8 @@ func (o *Options) validate() error {
 		return fmt.Errorf("queue depth %d: not from 1 to %d: %w", o.Depth, uapi.UBLK_MAX_QUEUE_DEPTH, unix.EINVAL)
 	case o.Files < 0 || o.Files > maxFiles:
 		return fmt.Errorf("%d files: not from 0 to %d: %w", o.Files, maxFiles, unix.EINVAL)
-	case o.Parts < 0 || o.Parts > maxParts:
-		return fmt.Errorf("%d parts: not from 0 to %d: %w", o.Parts, maxParts, unix.EINVAL)
+	case o.ExtraParts < 0 || o.ExtraParts > maxExtraParts:
+		return fmt.Errorf("%d extra parts: not from 0 to %d: %w", o.ExtraParts, maxExtraParts, unix.EINVAL)
 	case o.MaxIOBytes != 0 && (o.MaxIOBytes < uint32(unix.Getpagesize()) || o.MaxIOBytes > maxIOBytesLimit):
 		return fmt.Errorf("largest request of %d bytes: not from a page to %d: %w", o.MaxIOBytes, maxIOBytesLimit, unix.EINVAL)
 	}

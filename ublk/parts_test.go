@@ -80,7 +80,7 @@ func sectorFiles(t *testing.T, n int) (fds []int) {
 func TestParts(t *testing.T) {
 	const parts, depth = 12, 4
 	d := &divider{fds: sectorFiles(t, parts)}
-	disk := ublktest.NewDiskWith(t, ublk.Options{Depth: depth, Files: parts, Parts: parts}, d)
+	disk := ublktest.NewDiskWith(t, ublk.Options{Depth: depth, Files: parts, ExtraParts: depth * (parts - 1)}, d)
 	var waits []func() ublktest.Reply
 	for range depth {
 		waits = append(waits, disk.Begin(ublktest.Request{Op: ublk.OpRead, Sectors: parts}))
@@ -118,12 +118,12 @@ func TestFilesOfOptions(t *testing.T) {
 		}
 		return h, nil
 	})
-	ublktest.NewDiskWith(t, ublk.Options{Depth: 1, Files: 3, Parts: 3}, taken)
+	ublktest.NewDiskWith(t, ublk.Options{Depth: 1, Files: 3, ExtraParts: 2}, taken)
 }
 
 func TestPartsAndFilesAreLimited(t *testing.T) {
 	ctl := ublk.NewControl(&ublktest.Fake{})
-	for _, opts := range []ublk.Options{{Parts: -1}, {Parts: 1025}, {Files: -1}, {Files: 1025}} {
+	for _, opts := range []ublk.Options{{ExtraParts: -1}, {ExtraParts: 1025}, {Files: -1}, {Files: 1025}} {
 		if _, err := ctl.Add(opts); !errors.Is(err, unix.EINVAL) {
 			t.Errorf("%+v: %v", opts, err)
 		}

@@ -48,7 +48,7 @@ func (c *Control) Recover(id uint32, opts RecoverOptions) (*Device, error) {
 		return nil, err
 	}
 	d := newDevice(c, info, opts.Threads)
-	d.files, d.parts = orDefault(opts.Files, defaultFiles), opts.Parts
+	d.files, d.extraParts = orDefault(opts.Files, defaultFiles), opts.ExtraParts
 	d.recovers = true
 	d.untrusted = opts.NoPartScan && !d.info.Features.Has(uapi.UBLK_F_NO_AUTO_PART_SCAN)
 	return d, nil
@@ -60,8 +60,8 @@ type RecoverOptions struct {
 	NoPartScan bool
 	// Threads are Options.Threads.
 	Threads *Threads
-	// Files and Parts are Options.Files and Options.Parts.
-	Files, Parts int
+	// Files and ExtraParts are Options.Files and Options.ExtraParts.
+	Files, ExtraParts int
 }
 
 // AwaitServerEnd waits until the driver has noticed that the server of device id has ended,

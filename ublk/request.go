@@ -175,8 +175,9 @@ func (req *Request) SQE() *ring.SQE {
 const partShift = 16
 
 // PartSQE is SQE for one of several operations that a request has in flight at once.
-// [PartCompleter.PartDone] receives the result with the number of the part, which is from 0 to
-// Options.Parts - 1. A number can be used again after its result.
+// [PartCompleter.PartDone] receives the result with the number of the part, which is below 65535.
+// A number of a request can be used again after its result. A queue has at most
+// Options.ExtraParts parts in flight beside one of each request.
 func (req *Request) PartSQE(part int) *ring.SQE {
 	sqe := req.q.thread.sqe()
 	sqe.UserData = req.q.userData(kindPart|uint64(part+1)<<partShift, req.tag)

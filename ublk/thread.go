@@ -2,6 +2,7 @@ package ublk
 
 import (
 	"fmt"
+	"io"
 	"runtime"
 	"slices"
 	"sync"
@@ -30,13 +31,14 @@ type thread struct {
 	wakeFD int
 
 	ring     *ring.Ring
-	queues   []*Queue // by slot, nil for a free one
-	current  *Queue   // the queue of the last completion, or nil
-	linkable bool     // the kernel keeps the content of a linked command
-	woken    bool     // wakeFD was written to
-	leaving  bool     // its last queue has ended
-	broken   error    // why the thread cannot go on
-	spare    ring.SQE // the entry that sqe returns then
+	queues   []*Queue          // by slot, nil for a free one
+	shared   map[any]io.Closer // Queue.Shared
+	current  *Queue            // the queue of the last completion, or nil
+	linkable bool              // the kernel keeps the content of a linked command
+	woken    bool              // wakeFD was written to
+	leaving  bool              // its last queue has ended
+	broken   error             // why the thread cannot go on
+	spare    ring.SQE          // the entry that sqe returns then
 
 	epoch   time.Time     // the thread's start
 	clock   time.Duration // time of this turn since epoch; 0 before a look at the clock
@@ -46,11 +48,11 @@ type thread struct {
 
 // threadKind is what queues that share a thread have in common.
 type threadKind struct {
-	cpus  cpuMask // the driver sends their requests to the queue
-	depth int
-	mode  BufferMode
-	files int // of a queue
-	parts int // of a request
+	cpus       cpuMask // the driver sends their requests to the queue
+	depth      int
+	mode       BufferMode
+	files      int // of a queue
+	extraParts int // of a queue
 	// untrusted says that the driver must not trust the thread (loseTrust).
 	untrusted bool
 }
@@ -272,6 +274,9 @@ func (t *thread) end(err error) {
 	}
 	if t.ring != nil {
 		_ = t.ring.Close()
+	}
+	if err == nil {
+		t.closeShared()
 	}
 	t.wakeMu.Lock()
 	_ = closeFD(&t.wakeFD)

@@ -63,8 +63,8 @@ func TestRingHasRoomForEveryTag(t *testing.T) {
 		if n := (&threadKind{depth: depth}).entries(); n < 2*depth+workersOf(depth) || workersOf(depth) < 1 {
 			t.Errorf("%d entries for %d tags", n, depth)
 		}
-		if n := (&threadKind{depth: depth, parts: 3}).entries(); n < 3*depth+workersOf(depth) {
-			t.Errorf("%d entries for %d tags of 3 parts", n, depth)
+		if n := (&threadKind{depth: depth, extraParts: 3}).entries(); n < 2*depth+3+workersOf(depth) {
+			t.Errorf("%d entries for %d tags with 3 extra parts", n, depth)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package ublk
 import (
 	"errors"
 	"fmt"
+	"io"
 	"runtime"
 
 	"golang.org/x/sys/unix"
@@ -16,14 +17,14 @@ import (
 func workersOf(depth int) int { return min(2*depth, 4*runtime.NumCPU()) }
 
 // entries returns the largest number of entries that a queue has in flight: two for each tag,
-// submitted together, or one for each part, and one for each worker thread. A worker frees an
+// submitted together, or one for each of its parts, and one for each worker thread. A worker frees an
 // entry some time after its completion (io_wq_free_work in io_uring/io_uring.c), when the tag
 // may already have its next two entries.
 //
 // The kernel has the memory for all of them before the device starts (Ring.Reserve). With too
 // little memory it could take the first entry of a link without the second, which would then
 // not wait for the first. The ring checks each submit for that, and fails with ErrLinkCut.
-func (k *threadKind) entries() int { return max(2, k.parts)*k.depth + workersOf(k.depth) }
+func (k *threadKind) entries() int { return 2*k.depth + k.extraParts + workersOf(k.depth) }
 
 // newRing makes the ring. The entry that polls wakeFD comes first, so it does not use the
 // reserved memory.
@@ -108,5 +109,31 @@ func (t *thread) room(n uint32) {
 	}
 	if err := t.ring.Submit(); err != nil {
 		t.broken = fmt.Errorf("submit: %w", err)
+	}
+}
+
+// Shared returns what the handlers on the queue's thread have in common under a key, such as
+// buffers of which few are needed at once. The first call for a key makes it, for at most as
+// many queues as the thread has room for. It is closed when the thread has ended in order.
+// Otherwise operations of the ring may still use it. Only [Target.NewHandler] may call Shared.
+func (q *Queue) Shared(key any, newValue func(queues int) (io.Closer, error)) (io.Closer, error) {
+	t := q.thread
+	if value, found := t.shared[key]; found {
+		return value, nil
+	}
+	value, err := newValue(len(t.queues))
+	if err != nil {
+		return nil, err
+	}
+	if t.shared == nil {
+		t.shared = map[any]io.Closer{}
+	}
+	t.shared[key] = value
+	return value, nil
+}
+
+func (t *thread) closeShared() {
+	for _, value := range t.shared {
+		_ = value.Close()
 	}
 }

@@ -66,8 +66,8 @@ func request(p *Plan, w *RangeWalk, offset, length uint64) {
 }
 
 func TestWalksAllocateNothing(t *testing.T) {
-	w := new(RangeWalk)
 	for name, p := range plans(t) {
+		w := &p.RangeWalks(1)[0]
 		walked = 0
 		if n := testing.AllocsPerRun(100, func() { request(p, w, 0, p.Size()) }); n != 0 {
 			t.Errorf("%s: %v allocations", name, n)

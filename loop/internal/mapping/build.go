@@ -49,7 +49,7 @@ func New(stack *table.Stack, stores []Store) (*Plan, error) {
 
 // table returns the space of a table.
 func (b *builder) table(t *table.Table) (*space, error) {
-	s := &space{size: toBytes(t.Sectors())}
+	s := &space{size: toBytes(t.Sectors()), frames: 1}
 	for i := range t.Lines {
 		if err := b.line(s, &t.Lines[i]); err != nil {
 			return nil, fmt.Errorf("line %d: %w", i+1, err)
@@ -118,6 +118,7 @@ func (s *space) inherit(below *space) {
 func (b *builder) layer(s *space, start uint64, l layer) error {
 	s.inherit(l.below.space)
 	s.levels = max(s.levels, l.below.space.levels+1)
+	s.frames = max(s.frames, l.below.space.frames+1)
 	b.plan.layers = append(b.plan.layers, l)
 	return b.append(s, extent{start, kindLayer, len(b.plan.layers) - 1, 0})
 }
@@ -132,6 +133,7 @@ func (b *builder) striped(s *space, start, length uint64, t *table.Striped) erro
 		branch := b.branch(&t.Stripes[i])
 		st.branches = append(st.branches, branch)
 		s.inherit(branch.space)
+		s.frames = max(s.frames, branch.space.frames+2)
 	}
 	b.size += len(st.branches)
 	b.plan.stripes = append(b.plan.stripes, st)
@@ -145,12 +147,13 @@ func (b *builder) branch(l *table.Location) branch {
 	if i, ok := b.stack.Table(l.Device); ok {
 		return branch{b.tables[i], offset}
 	}
-	return branch{&space{extents: []extent{{index: b.devices[l.Device]}}, size: math.MaxInt64}, offset}
+	return branch{&space{extents: []extent{{index: b.devices[l.Device]}}, size: math.MaxInt64, frames: 1}, offset}
 }
 
 // copy appends what is below a range of a space.
 func (b *builder) copy(s *space, start, length uint64, below branch) error {
 	s.inherit(below.space)
+	s.frames = max(s.frames, below.space.frames)
 	for length > 0 {
 		e, n := below.space.find(below.offset)
 		n = min(n, length)

@@ -27,6 +27,7 @@ type space struct {
 	levels  int  // layers on the path with the most of them
 	checked bool // a layer of it is verity
 	covered bool // a snapshot of it has layers in its origin
+	frames  int  // of a RangeWalk, at most
 }
 
 // extent is a part of a space, up to the next extent.

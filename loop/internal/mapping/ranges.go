@@ -1,15 +1,12 @@
 package mapping
 
-import "github.com/ublk-loop/ublk-loop/transfer/table"
-
 // A RangeWalk yields the pieces of a range in any order, for operations without
 // data: a discard over many stripes is one piece for each stripe. At is 0 in
-// these pieces.
+// these pieces. Plan.RangeWalks makes walks that allocate no memory.
 type RangeWalk struct {
 	plan   *Plan
 	ahead  Piece // the next piece, if its length is not 0
-	depth  int
-	frames [2*table.MaxDepth + 1]frame // a table is at most two frames
+	frames []frame
 }
 
 // frame is what is left of a range of a space, or of stripes.
@@ -23,19 +20,29 @@ type frame struct {
 // RangeWalk makes w the walk through a range of the device, which is not empty
 // and lies within the device.
 func (p *Plan) RangeWalk(w *RangeWalk, offset, length uint64) {
-	w.plan, w.ahead, w.depth = p, Piece{}, 0
+	w.plan, w.ahead, w.frames = p, Piece{}, w.frames[:0]
 	w.push(frame{space: p.top, start: offset, end: offset + length})
 }
 
-func (w *RangeWalk) push(f frame) {
-	w.frames[w.depth] = f
-	w.depth++
+// RangeWalks returns n walks with the memory that the plan needs. A plan with a snapshot on top
+// needs no more than any other.
+func (p *Plan) RangeWalks(n int) []RangeWalk {
+	walks, each := make([]RangeWalk, n), p.top.frames
+	frames := make([]frame, n*each)
+	for i := range walks {
+		walks[i].frames = frames[i*each : i*each : (i+1)*each]
+	}
+	return walks
 }
+
+func (w *RangeWalk) push(f frame) { w.frames = append(w.frames, f) }
+
+func (w *RangeWalk) pop() { w.frames = w.frames[:len(w.frames)-1] }
 
 // Next returns the next piece; ok is false behind the last.
 func (w *RangeWalk) Next() (piece Piece, ok bool) {
 	piece, w.ahead = w.ahead, Piece{}
-	for w.depth > 0 {
+	for len(w.frames) > 0 {
 		next, found := w.step()
 		switch {
 		case !found:
@@ -54,13 +61,13 @@ func (w *RangeWalk) Next() (piece Piece, ok bool) {
 // step takes one extent or stripe from the last frame. It returns a piece if
 // nothing is below that.
 func (w *RangeWalk) step() (Piece, bool) {
-	f := &w.frames[w.depth-1]
+	f := &w.frames[len(w.frames)-1]
 	switch {
 	case f.stripes != nil:
 		w.stripe(f)
 		return Piece{}, false
 	case f.start == f.end:
-		w.depth--
+		w.pop()
 		return Piece{}, false
 	}
 	e, left := f.space.find(f.start)
@@ -87,7 +94,7 @@ func (w *RangeWalk) step() (Piece, bool) {
 // stripe replaces a frame of stripes by its next stripe.
 func (w *RangeWalk) stripe(f *frame) {
 	if f.next == len(f.stripes.branches) {
-		w.depth--
+		w.pop()
 		return
 	}
 	b := &f.stripes.branches[f.next]

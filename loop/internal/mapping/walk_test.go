@@ -159,8 +159,8 @@ func TestLayerWalk(t *testing.T) {
 // The pieces of a range without data are the same sectors in any order.
 func TestRangeWalk(t *testing.T) {
 	var fewer int
-	w := new(RangeWalk)
 	forRequests(t, func(s *table.Stack, p *Plan, first, sectors uint64) {
+		w := &p.RangeWalks(2)[0]
 		devices := s.Devices()
 		var want, got []string
 		for i := range sectors {
@@ -178,6 +178,9 @@ func TestRangeWalk(t *testing.T) {
 				t.Fatalf("piece %+v after %+v", piece, last)
 			}
 			last = piece
+			if cap(w.frames) != p.top.frames {
+				t.Fatalf("the walk has %d frames, and the plan needs %d", cap(w.frames), p.top.frames)
+			}
 			for i := range piece.Length / 512 {
 				x := sector{kind: piece.Kind}
 				if piece.Kind == Device {
@@ -267,8 +270,10 @@ func TestDeepestStack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := new(RangeWalk)
-	p.RangeWalk(w, 0, 1024)
+	w := &p.RangeWalks(1)[0]
+	if p.RangeWalk(w, 0, 1024); cap(w.frames) != 2*table.MaxDepth+1 {
+		t.Errorf("%d frames", cap(w.frames))
+	}
 	var got []int
 	for {
 		piece, ok := w.Next()

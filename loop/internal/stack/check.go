@@ -44,6 +44,7 @@ type check struct {
 	slot    int
 	below   mapping.Below // where the operation reads
 	offset  uint64
+	rest    mapping.Walk // of the operation
 	memory  []byte
 	next    int // number in a list
 }

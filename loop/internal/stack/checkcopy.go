@@ -24,7 +24,9 @@ func (h *handler) makeCovered(q *ublk.Queue) {
 	}
 	h.ofRequest = q.MaxIOBytes() >> sectorShift
 	h.ofRequests = make([]uint8, h.ofRequest*q.Depth())
-	h.ofBuffers = make([]uint8, len(h.memory)>>sectorShift)
+	if h.buffers != nil {
+		h.ofBuffers = make([]uint8, len(h.buffers.memory)>>sectorShift)
+	}
 }
 
 // originsOf returns the origins of the sectors of a read, or nil.
@@ -45,7 +47,7 @@ func note(origins []uint8, at uint64, piece *mapping.Piece) {
 
 // originsOfCopy returns the origins of the sectors of a first write's buffer.
 func (h *handler) originsOfCopy(w *firstWrite) []uint8 {
-	sectors := h.buffer >> sectorShift
+	sectors := h.buffers.size >> sectorShift
 	return h.ofBuffers[(w.buffer-1)*sectors:][:sectors]
 }
 
@@ -53,7 +55,7 @@ func (h *handler) originsOfCopy(w *firstWrite) []uint8 {
 // part has ended, with an error.
 func (c *checker) checkCopy(w *firstWrite) bool {
 	w.step = stepCheck
-	number := len(c.requests) + w.req.Tag()*c.width + w.number
+	number := c.numberOfCopy(w.req, w.number)
 	k := &c.checks[number]
 	data := c.bufferOf(w)[w.readFrom:][:w.readLength]
 	k.start(w.req, w, data, c.stack.plan.Origin(w.piece.Snapshot).Levels())
@@ -93,7 +95,12 @@ func (c *checker) numberOf(k *check) int {
 	if k.write == nil {
 		return k.req.Tag()
 	}
-	return len(c.requests) + k.req.Tag()*c.width + k.write.number
+	return c.numberOfCopy(k.req, k.write.number)
+}
+
+// numberOfCopy returns the number of the check of a first write.
+func (c *checker) numberOfCopy(req *ublk.Request, number int) int {
+	return len(c.requests) + c.partIndex(req, number)
 }
 
 // isReading reports whether operations of a check are in flight.
@@ -109,7 +116,7 @@ func (c *checker) canRead(k *check) bool {
 	if k.write != nil {
 		return !k.write.flying
 	}
-	return c.requests[k.req.Tag()].free != 0
+	return c.mayTake(&c.requests[k.req.Tag()])
 }
 
 // takePart returns a part for an operation of a check.
@@ -121,20 +128,12 @@ func (c *checker) takePart(k *check) (int, *part) {
 	return c.take(k.req, &c.requests[k.req.Tag()])
 }
 
-// walkOf returns what is left of a check's read.
-func (c *checker) walkOf(k *check) *mapping.Walk {
-	if k.write != nil {
-		return &k.write.reads
-	}
-	return &c.requests[k.req.Tag()].walk
-}
-
 // checkOf returns the check of a part.
 func (c *checker) checkOf(req *ublk.Request, number int) *check {
 	if c.requests[req.Tag()].stage == stageCheck {
 		return &c.checks[req.Tag()]
 	}
-	return &c.checks[len(c.requests)+req.Tag()*c.width+number]
+	return &c.checks[c.numberOfCopy(req, number)]
 }
 
 // copyReadDone handles the end of an operation of a first write's check.

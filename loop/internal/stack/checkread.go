@@ -38,7 +38,7 @@ func (c *checker) readHash(k *check, l *verityLayer, need verity.HashBlock) (wai
 // fetch starts to read a range below a layer into memory.
 func (c *checker) fetch(k *check, what reading, below mapping.Below, offset uint64, memory []byte) {
 	k.reading, k.below, k.offset, k.memory = what, below, offset, memory
-	*c.walkOf(k) = below.Walk(offset, uint64(len(memory)))
+	k.rest = below.Walk(offset, uint64(len(memory)))
 	c.send(k)
 }
 
@@ -46,7 +46,7 @@ func (c *checker) fetch(k *check, what reading, below mapping.Below, offset uint
 // of a part.
 func (c *checker) send(k *check) {
 	for c.canRead(k) {
-		piece, ok := c.walkOf(k).Next()
+		piece, ok := k.rest.Next()
 		if !ok {
 			return
 		}

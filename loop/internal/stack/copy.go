@@ -1,69 +1,33 @@
 package stack
 
 import (
-	"fmt"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/loop/internal/mapping"
-	"github.com/ublk-loop/ublk-loop/loop/internal/pages"
 	"github.com/ublk-loop/ublk-loop/ring"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
-// copier has the buffers of a queue for first writes that copy a part of a chunk.
-type copier struct {
-	writes      []firstWrite // like handler.parts; nil if no snapshot can be written to
-	memory      []byte
-	buffer      int         // size of a buffer, the largest chunk
-	free        []int       // numbers of buffers
-	first, last *firstWrite // list of those that wait for a buffer
-}
-
-// copyBytes is the memory of a queue for copies, or one chunk if that is more.
-const copyBytes = 1 << 20
-
 // copying is what a first write copies. Offsets are in the chunk.
 type copying struct {
 	req        *ublk.Request
-	number     int          // of the part
-	next       *firstWrite  // in the list of those that wait
-	buffer     int          // number of the buffer plus 1; 0 for none
-	start      uint64       // of the chunk, in the snapshot
-	chunk      uint64       // length of the chunk
-	from, to   uint64       // the request's data
-	reads      mapping.Walk // the rest of a range of the origin
-	readFrom   uint64       // start of this range
-	readLength uint64       // its length
-	secondRead bool         // it is the range behind the data
-	joined     bool         // the buffer gets the request's data too, and is written at once
-	beginning  bool         // checkCopy has not returned yet
-	ended      bool         // the part has ended before that
-	flying     bool         // an operation of the check is in flight
-}
-
-// makeCopier makes the buffers.
-func (h *handler) makeCopier(depth int) error {
-	for _, store := range h.stack.storeOf {
-		if store != nil {
-			h.buffer = max(h.buffer, int(store.Layout.ChunkSize()))
-		}
-	}
-	if h.buffer == 0 {
-		return nil
-	}
-	h.writes = make([]firstWrite, depth*h.width)
-	n := min(max(copyBytes/h.buffer, 1), depth)
-	var err error
-	if h.memory, err = pages.Map(n * h.buffer); err != nil {
-		return fmt.Errorf("%d buffers of %d bytes: %w", n, h.buffer, err)
-	}
-	h.stack.keep(h.memory)
-	for i := range n {
-		h.free = append(h.free, i)
-	}
-	return nil
+	number     int         // of the part
+	owner      *handler    // whose request it is
+	next       *firstWrite // in the list of those that wait for a buffer
+	buffer     int         // number of the buffer plus 1; 0 for none
+	start      uint64      // of the chunk, in the snapshot
+	chunk      uint64      // length of the chunk
+	from, to   uint64      // the request's data
+	readDone   uint64      // how much of it has begun
+	readFrom   uint64      // start of a range of the origin that is read
+	readLength uint64      // its length
+	secondRead bool        // it is the range behind the data
+	joined     bool        // the buffer gets the request's data too, and is written at once
+	beginning  bool        // checkCopy has not returned yet
+	ended      bool        // the part has ended before that
+	flying     bool        // an operation of the check is in flight
 }
 
 // setChunk sets the chunk of a write, and which part of it the request's data is.
@@ -86,45 +50,11 @@ func (h *handler) joins(w *firstWrite) bool {
 // copy begins to copy the data of the origin around that of the request. It reports whether
 // the part has ended, with an error.
 func (h *handler) copy(r *request, w *firstWrite) bool {
-	if len(h.copier.free) == 0 {
+	if !h.buffers.take(w) {
 		w.step = stepBuffer
-		h.wait(w)
 		return false
 	}
-	n := len(h.copier.free)
-	w.buffer = h.copier.free[n-1] + 1
-	h.copier.free = h.copier.free[:n-1]
 	return h.beginCopy(r, w)
-}
-
-// wait appends a write to the list of those that wait.
-func (h *handler) wait(w *firstWrite) {
-	w.next = nil
-	if h.first == nil {
-		h.first = w
-	} else {
-		h.last.next = w
-	}
-	h.last = w
-}
-
-// releaseBuffer gives the buffer of a write to the first one that waits.
-func (h *handler) releaseBuffer(w *firstWrite) {
-	buffer := w.buffer
-	if w.buffer = 0; buffer == 0 {
-		return
-	}
-	next := h.first
-	if next == nil {
-		h.copier.free = append(h.copier.free, buffer-1)
-		return
-	}
-	h.first = next.next
-	next.buffer = buffer
-	r := &h.requests[next.req.Tag()]
-	if h.beginCopy(r, next) {
-		h.partEnded(next.req, r, next.number)
-	}
 }
 
 // maxGap is the largest amount of data of the request that is read from the origin although
@@ -151,16 +81,17 @@ func (h *handler) beginCopy(r *request, w *firstWrite) bool {
 
 // read begins to read a range of the chunk.
 func (h *handler) read(r *request, w *firstWrite, from, to uint64) bool {
-	w.readFrom, w.readLength = from, to-from
-	w.reads = h.stack.plan.Origin(w.piece.Snapshot).Walk(w.start+from, to-from)
+	w.readFrom, w.readLength, w.readDone = from, to-from, 0
 	return h.readOn(r, w)
 }
 
 // readOn reads the next piece of the origin.
 func (h *handler) readOn(r *request, w *firstWrite) bool {
 	for {
-		piece, ok := w.reads.Next()
-		at := w.readFrom + piece.At
+		at := w.readFrom + w.readDone
+		walk := h.stack.plan.Origin(w.piece.Snapshot).Walk(w.start+at, w.readLength-w.readDone)
+		piece, ok := walk.Next()
+		w.readDone += piece.Length
 		if ok && h.ofBuffers != nil {
 			note(h.originsOfCopy(w), at, &piece)
 		}
@@ -231,10 +162,6 @@ func (h *handler) copied(r *request, w *firstWrite) bool {
 // replacement returns the offset of the chunk in the store.
 func (h *handler) replacement(w *firstWrite) uint64 {
 	return w.record.New << h.stack.stores[w.piece.Snapshot].Layout.Shift()
-}
-
-func (h *handler) bufferOf(w *firstWrite) []byte {
-	return h.memory[(w.buffer-1)*h.buffer:][:h.buffer]
 }
 
 // sendCopy reads or writes a part of the buffer.

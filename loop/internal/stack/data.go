@@ -13,14 +13,13 @@ func (h *handler) readOrWrite(req *ublk.Request) {
 	if h.levels > 0 && req.Op == ublk.OpWrite {
 		h.encrypt(req)
 	}
-	walk := h.walk(req)
-	piece, _ := walk.Next()
+	piece, _ := h.next(req, 0)
 	if piece.Length == req.Bytes() && h.mayForward(req, &piece) {
 		h.forward(req, &piece)
 		return
 	}
 	r := h.begin(req, stageData)
-	r.walk = walk
+	r.done = piece.Length
 	h.startPiece(req, r, &piece)
 	if h.checker != nil && req.Op == ublk.OpRead {
 		h.checker.readAhead(req, r)
@@ -28,11 +27,17 @@ func (h *handler) readOrWrite(req *ublk.Request) {
 	h.sendData(req, r)
 }
 
-func (h *handler) walk(req *ublk.Request) mapping.Walk {
+// next returns the piece of a request at a place; ok is false behind the last one.
+func (h *handler) next(req *ublk.Request, at uint64) (piece mapping.Piece, ok bool) {
+	var walk mapping.Walk
 	if req.Op == ublk.OpWrite {
-		return h.stack.plan.WriteWalk(req.Offset(), req.Bytes())
+		walk = h.stack.plan.WriteWalk(req.Offset()+at, req.Bytes()-at)
+	} else {
+		walk = h.stack.plan.Walk(req.Offset()+at, req.Bytes()-at)
 	}
-	return h.stack.plan.Walk(req.Offset(), req.Bytes())
+	piece, ok = walk.Next()
+	piece.At = at
+	return piece, ok
 }
 
 // mayForward reports whether the kernel can complete a request with a single piece.
@@ -104,11 +109,12 @@ func (h *handler) startPiece(req *ublk.Request, r *request, piece *mapping.Piece
 // sendData starts as many pieces as can be in flight. It completes the request if there is
 // nothing left to wait for.
 func (h *handler) sendData(req *ublk.Request, r *request) {
-	for r.free != 0 {
-		piece, ok := r.walk.Next()
+	for h.mayTake(r) {
+		piece, ok := h.next(req, r.done)
 		if !ok {
 			break
 		}
+		r.done += piece.Length
 		h.startPiece(req, r, &piece)
 	}
 	if r.flying > 0 {

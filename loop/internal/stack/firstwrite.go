@@ -16,9 +16,15 @@ import (
 // written with the copy.
 type firstWrite struct {
 	step   writeStep
-	piece  mapping.Piece
+	piece  writtenPiece
 	record snapshot.Record
 	copying
+}
+
+// writtenPiece is what a first write needs of its mapping.Piece.
+type writtenPiece struct {
+	Snapshot, Cipher   int
+	Offset, At, Length uint64
 }
 
 // writeStep is what a first write waits for.
@@ -39,17 +45,17 @@ const (
 
 // firstWriteOf returns the state of the first write of a part.
 func (h *handler) firstWriteOf(req *ublk.Request, number int) *firstWrite {
-	return &h.writes[req.Tag()*h.width+number]
+	return &h.writes[h.partIndex(req, number)]
 }
 
 // firstWrite starts a first write.
 func (h *handler) firstWrite(req *ublk.Request, r *request, piece *mapping.Piece) {
 	number, _ := h.take(req, r)
 	w := h.firstWriteOf(req, number)
-	*w = firstWrite{piece: *piece}
-	w.req, w.number = req, number
+	*w = firstWrite{piece: writtenPiece{piece.Snapshot, piece.Cipher, piece.Offset, piece.At, piece.Length}}
+	w.req, w.number, w.owner = req, number, h
 	if h.claim(r, w) {
-		r.release(number)
+		h.release(r, number)
 	}
 }
 
@@ -117,6 +123,8 @@ func (h *handler) dataOrFirstWriteDone(req *ublk.Request, r *request, p *part, n
 	switch w.step {
 	case stepWait:
 		return h.claim(r, w)
+	case stepBuffer:
+		return h.beginCopy(r, w)
 	case stepRoom:
 		if res != 0 {
 			return h.writeFailed(r, w, res)

@@ -12,7 +12,7 @@ import (
 // the request if there is nothing left to wait for. In stageCommit the data is on the medium,
 // and only records of stores are not.
 func (h *handler) sync(req *ublk.Request, r *request) {
-	for ; r.free != 0 && r.synced < len(h.stack.flush); r.synced++ {
+	for ; h.mayTake(r) && r.synced < len(h.stack.flush); r.synced++ {
 		file := h.stack.flush[r.synced]
 		store := h.stack.storeOf[file]
 		unsaved := store != nil && store.Unsaved()

@@ -95,7 +95,7 @@ func (g *Growth) Register(of ublk.Handler) error {
 		return fmt.Errorf("a handler of another stack: %w", unix.EINVAL)
 	}
 	h.growth, h.added = g, 0
-	g.store.Reserve(h.queue.Depth() * h.width)
+	g.store.Reserve(len(h.parts))
 	file, err := h.register(g.backing)
 	if err == nil {
 		h.files = append(h.files[:len(g.stack.Backings)], file)

@@ -9,23 +9,21 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
 
-// maxParts is the largest number of parts of a request in flight, and maxEntries that of all
-// requests of a queue.
-const (
-	maxParts   = 16
-	maxEntries = 8192
-	// defaultDepth is at least the depth of a queue whose depth is not configured.
-	defaultDepth = 128
-)
+// defaultDepth is at least the depth of a queue whose depth is not configured.
+const defaultDepth = 128
 
-// Parts returns the value for ublk.Options.Parts, for queues of a depth; 0 is the default
-// depth.
-func (s *Stack) Parts(depth int) int {
-	n := min(maxParts, max(1, maxEntries/max(depth, defaultDepth)))
-	if most, ok := s.plan.MaxPieces(); ok {
-		n = min(n, most)
+// ExtraParts returns the value for ublk.Options.ExtraParts, for queues of a depth; 0 is the
+// default depth. A request that finds none of the extra parts free goes on with its own one.
+func (s *Stack) ExtraParts(depth int) int {
+	if depth == 0 {
+		depth = defaultDepth
 	}
-	return max(n, min(len(s.flush), maxParts), 1)
+	const fewest, most = 15, 512 // a request alone can have as many in flight as the fewest
+	n := min(max(depth/2, fewest), most)
+	if pieces, ok := s.plan.MaxPieces(); ok {
+		n = min(n, depth*(max(pieces, len(s.flush), 1)-1))
+	}
+	return n
 }
 
 // Files returns the value for ublk.Options.Files.
@@ -47,18 +45,22 @@ func (s *Stack) Features(mode ublk.BufferMode) ublk.Features {
 
 // Target answers the requests of a stack.
 type Target struct {
-	Stack *Stack
-	Parts int // the value of ublk.Options.Parts
+	Stack      *Stack
+	ExtraParts int // the value of ublk.Options.ExtraParts
 }
 
 // NewHandler implements ublk.Target.
 func (t *Target) NewHandler(q *ublk.Queue) (ublk.Handler, error) {
 	h := &handler{
-		queue: q, stack: t.Stack, levels: t.Stack.plan.Levels(), copies: !q.Mode().ZeroCopy(), width: t.Parts,
-		requests: make([]request, q.Depth()), parts: make([]part, q.Depth()*t.Parts),
+		queue: q, stack: t.Stack, levels: t.Stack.plan.Levels(), copies: !q.Mode().ZeroCopy(),
+		requests: make([]request, q.Depth()), parts: make([]part, q.Depth()+t.ExtraParts),
+		ranges: t.Stack.plan.RangeWalks(q.Depth()),
+	}
+	for number := t.ExtraParts; number > 0; number-- {
+		h.extra = append(h.extra, number)
 	}
 	for _, store := range t.Stack.stores {
-		store.Reserve(q.Depth() * t.Parts)
+		store.Reserve(len(h.parts))
 	}
 	for _, b := range t.Stack.Backings {
 		file, err := h.register(b)
@@ -67,7 +69,7 @@ func (t *Target) NewHandler(q *ublk.Queue) (ublk.Handler, error) {
 		}
 		h.files = append(h.files, file)
 	}
-	if err := h.makeCopier(q.Depth()); err != nil {
+	if err := h.makeCopier(); err != nil {
 		return nil, err
 	}
 	h.makeCovered(q)
@@ -112,31 +114,31 @@ type backingFile struct {
 type handler struct {
 	queue    *ublk.Queue
 	stack    *Stack
-	levels   int           // of layers that transform data; 0 unless copies is set
-	files    []backingFile // by number of the backing
-	growth   *Growth       // the last one
-	added    int           // files that were put in the ring for it
-	zeroes   backingFile   // /dev/zero, if a part of the device is zero
-	copies   bool          // requests have their data in memory
-	width    int           // parts of a request in flight
-	checker  *checker      // of reads, if a layer is verity
-	requests []request     // by tag
-	parts    []part        // width for each tag
-	copier                 // of first writes
-	covered                // of what is read from origins of snapshots
+	levels   int                 // of layers that transform data; 0 unless copies is set
+	files    []backingFile       // by number of the backing
+	growth   *Growth             // the last one
+	added    int                 // files that were put in the ring for it
+	zeroes   backingFile         // /dev/zero, if a part of the device is zero
+	copies   bool                // requests have their data in memory
+	checker  *checker            // of reads, if a layer is verity
+	requests []request           // by tag
+	ranges   []mapping.RangeWalk // by tag: the rest of a discard or write-zeroes
+	parts    []part              // by handler.partIndex
+	extra    []int               // numbers of free parts that any request can take
+	copier                       // of first writes
+	covered                      // of what is read from origins of snapshots
 }
 
 var _ ublk.PartCompleter = (*handler)(nil)
 
 // request is the state of a tag's request.
 type request struct {
-	walk   mapping.Walk      // the rest of a read or write
-	ranges mapping.RangeWalk // the rest of a discard or write-zeroes
-	synced int               // files whose sync was sent
+	done   uint64 // how much of a read or write has begun
+	synced int    // files whose sync was sent
 	stage  stage
-	flying int    // parts in flight
-	free   uint32 // a bit for each number of a part that is not in flight
-	errno  int32  // the first error
+	flying int   // parts in flight
+	busy   bool  // its own part, which has the number 0, is in flight
+	errno  int32 // the first error
 }
 
 // stage is what the parts in flight do.
@@ -153,15 +155,8 @@ const (
 // begin makes the state ready for a request.
 func (h *handler) begin(req *ublk.Request, s stage) *request {
 	r := &h.requests[req.Tag()]
-	r.stage, r.synced, r.flying, r.errno = s, 0, 0, 0
-	r.free = 1<<h.width - 1
+	r.stage, r.synced, r.flying, r.errno, r.busy = s, 0, 0, 0, false
 	return r
-}
-
-// release frees the number of a part that has ended.
-func (r *request) release(number int) {
-	r.flying--
-	r.free |= 1 << number
 }
 
 // fail records the result of a part, unless another part has failed before.
@@ -218,7 +213,7 @@ func (h *handler) PartDone(req *ublk.Request, number int, res int32) {
 
 // partEnded goes on with a request after the end of a part.
 func (h *handler) partEnded(req *ublk.Request, r *request, number int) {
-	r.release(number)
+	h.release(r, number)
 	switch r.stage {
 	case stageData:
 		h.sendData(req, r)

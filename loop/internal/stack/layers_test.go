@@ -122,8 +122,8 @@ func newLayered(t *testing.T) (*bed, func() []byte) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.Close() })
-	parts := s.Parts(4)
-	disk := ublktest.NewDiskWith(t, ublk.Options{Depth: 4, Files: s.Files(), Parts: parts}, &Target{Stack: s, Parts: parts})
+	parts := s.ExtraParts(4)
+	disk := ublktest.NewDiskWith(t, ublk.Options{Depth: 4, Files: s.Files(), ExtraParts: parts}, &Target{Stack: s, ExtraParts: parts})
 	b := &bed{Disk: disk, t: t, dir: dir, stack: s}
 	d := &definition{t: t, tables: s.tables, files: map[string][]byte{}, keys: keys.Bytes(), made: map[*table.Crypt]transfer.Transfer{}}
 	return b, func() []byte {

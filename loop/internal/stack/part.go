@@ -1,8 +1,6 @@
 package stack
 
 import (
-	"math/bits"
-
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/ring"
@@ -22,15 +20,43 @@ type part struct {
 
 // part returns a part of a request.
 func (h *handler) part(req *ublk.Request, number int) *part {
-	return &h.parts[req.Tag()*h.width+number]
+	return &h.parts[h.partIndex(req, number)]
 }
+
+// partIndex returns what a part has as its index in lists. Each request has a part of its own, so
+// that it can always go on. All requests share the others.
+func (h *handler) partIndex(req *ublk.Request, number int) int {
+	if number == 0 {
+		return req.Tag()
+	}
+	return len(h.requests) + number - 1
+}
+
+// mayTake reports whether take finds a free number.
+func (h *handler) mayTake(r *request) bool { return !r.busy || len(h.extra) > 0 }
 
 // take returns a free number of a part and the part, which is in flight from now on.
 func (h *handler) take(req *ublk.Request, r *request) (int, *part) {
-	number := bits.TrailingZeros32(r.free)
-	r.free &^= 1 << number
+	number := 0
+	if r.busy {
+		n := len(h.extra) - 1
+		number, h.extra = h.extra[n], h.extra[:n]
+	}
+	r.busy = true
 	r.flying++
-	return number, h.part(req, number)
+	p := h.part(req, number)
+	p.slot = 0 // a first write that waits does not fill the rest
+	return number, p
+}
+
+// release frees the number of a part that has ended.
+func (h *handler) release(r *request, number int) {
+	r.flying--
+	if number == 0 {
+		r.busy = false
+	} else {
+		h.extra = append(h.extra, number)
+	}
 }
 
 // sendData sends the read or write of a part.

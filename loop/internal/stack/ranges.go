@@ -31,15 +31,15 @@ const (
 // changeRange begins a discard or write-zeroes.
 func (h *handler) changeRange(req *ublk.Request) {
 	r := h.begin(req, stageRange)
-	h.stack.plan.RangeWalk(&r.ranges, req.Offset(), req.Bytes())
+	h.stack.plan.RangeWalk(&h.ranges[req.Tag()], req.Offset(), req.Bytes())
 	h.sendRanges(req, r)
 }
 
 // sendRanges starts as many pieces as can be in flight. It goes on if there is nothing left to
 // wait for.
 func (h *handler) sendRanges(req *ublk.Request, r *request) {
-	for r.free != 0 {
-		piece, ok := r.ranges.Next()
+	for h.mayTake(r) {
+		piece, ok := h.ranges[req.Tag()].Next()
 		if !ok {
 			break
 		}

@@ -54,8 +54,8 @@ func serve(t *testing.T, dir, text string, o Options, use func(b *bed)) {
 		}
 	}()
 	t.Run("device", func(t *testing.T) { // ends the device before its files
-		parts := s.Parts(snapshotDepth)
-		disk := ublktest.NewDiskWith(t, ublk.Options{Depth: snapshotDepth, Files: s.Files(), Parts: parts}, &Target{Stack: s, Parts: parts})
+		parts := s.ExtraParts(snapshotDepth)
+		disk := ublktest.NewDiskWith(t, ublk.Options{Depth: snapshotDepth, Files: s.Files(), ExtraParts: parts}, &Target{Stack: s, ExtraParts: parts})
 		use(&bed{Disk: disk, t: t, dir: dir, stack: s})
 	})
 	if t.Failed() {

@@ -66,8 +66,7 @@ type Stack struct {
 	passed     bool // the backings have the files of Options.Passed
 	eager      bool
 
-	memoryMu sync.Mutex // protects memory and arenas
-	memory   [][]byte   // of queues
+	memoryMu sync.Mutex // protects arenas
 	arenas   arenas
 }
 

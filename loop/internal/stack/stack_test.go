@@ -88,8 +88,8 @@ func newBed(t *testing.T, text string) *bed {
 		}
 	})
 	const depth = 4
-	parts := s.Parts(depth)
-	disk := ublktest.NewDiskWith(t, ublk.Options{Depth: depth, Files: s.Files(), Parts: parts}, &Target{Stack: s, Parts: parts})
+	parts := s.ExtraParts(depth)
+	disk := ublktest.NewDiskWith(t, ublk.Options{Depth: depth, Files: s.Files(), ExtraParts: parts}, &Target{Stack: s, ExtraParts: parts})
 	return &bed{Disk: disk, t: t, dir: dir, stack: s}
 }
 

@@ -122,13 +122,6 @@ func (s *Stack) checkUses(number int, store string) error {
 	return nil
 }
 
-// keep keeps memory of a queue until Close.
-func (s *Stack) keep(memory []byte) {
-	s.memoryMu.Lock()
-	defer s.memoryMu.Unlock()
-	s.memory = append(s.memory, memory)
-}
-
 // closeStores closes the stores. Another goroutine may call Usages meanwhile, which must not
 // meet a closed store.
 func (s *Stack) closeStores() error {
@@ -137,10 +130,6 @@ func (s *Stack) closeStores() error {
 	s.stores, s.storeOf = nil, nil
 	s.mu.Unlock()
 	var errs []error
-	for _, memory := range s.memory {
-		errs = append(errs, unix.Munmap(memory))
-	}
-	s.memory = nil
 	for _, store := range stores {
 		errs = append(errs, store.Close())
 	}

@@ -83,8 +83,8 @@ func writeTree(t *testing.T, dir, text string, keys []int, p verity.Params) ([]b
 	if err != nil {
 		t.Fatal(err)
 	}
-	parts := s.Parts(4)
-	disk := ublktest.NewDiskWith(t, ublk.Options{Depth: 4, Files: s.Files(), Parts: parts}, &Target{Stack: s, Parts: parts})
+	parts := s.ExtraParts(4)
+	disk := ublktest.NewDiskWith(t, ublk.Options{Depth: 4, Files: s.Files(), ExtraParts: parts}, &Target{Stack: s, ExtraParts: parts})
 	if r := disk.Do(ublktest.Request{Op: ublk.OpWrite, Sectors: uint32(s.Size / 512), Data: content}); r.Result != int32(s.Size) {
 		t.Fatalf("write: result %d", r.Result)
 	}
@@ -125,8 +125,8 @@ func openVerity(t *testing.T, dir, text string, keys []int, data []byte, tree *v
 			t.Error(err)
 		}
 	})
-	parts := s.Parts(verityDepth)
-	disk := ublktest.NewDiskWith(t, ublk.Options{Depth: verityDepth, Files: s.Files(), Parts: parts}, &Target{Stack: s, Parts: parts})
+	parts := s.ExtraParts(verityDepth)
+	disk := ublktest.NewDiskWith(t, ublk.Options{Depth: verityDepth, Files: s.Files(), ExtraParts: parts}, &Target{Stack: s, ExtraParts: parts})
 	return &verityBed{bed: &bed{Disk: disk, t: t, dir: dir, stack: s}, data: data, tree: tree}
 }
 
@@ -191,8 +191,8 @@ func TestVerityReads(t *testing.T) {
 func TestVerityWithoutMemory(t *testing.T) {
 	b := newVerityBed(t, small, "")
 	b.stack.verities = cacheBytes // no hash block fits into the part of a line
-	parts := b.stack.Parts(verityDepth)
-	b.Disk = ublktest.NewDiskWith(t, ublk.Options{Depth: verityDepth, Files: b.stack.Files(), Parts: parts}, &Target{Stack: b.stack, Parts: parts})
+	parts := b.stack.ExtraParts(verityDepth)
+	b.Disk = ublktest.NewDiskWith(t, ublk.Options{Depth: verityDepth, Files: b.stack.Files(), ExtraParts: parts}, &Target{Stack: b.stack, ExtraParts: parts})
 	b.checkAll(t)
 	if r := b.read(0, 2); len(r.Entries) != 1+2*b.tree.Levels() {
 		t.Errorf("%d operations for two blocks", len(r.Entries))
