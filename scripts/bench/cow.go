@@ -152,6 +152,11 @@ func (b *bench) copyOnWrite(makeBacking func(bin string) (*cowBacking, error)) (
 	if _, err := runFio(fioArgs(back.image, Cell{"randread", 4 << 10, 32, 1}, b.runtime)); err != nil {
 		return err
 	}
+	if !b.check {
+		if err := withoutHugePages(func() error { return b.cowAttaches(back) }); err != nil {
+			return err
+		}
+	}
 	for _, c := range cowCells(b.check) {
 		for _, way := range b.cowPaths() {
 			if way.plain && c.Mode == modeFirstWrite {
