@@ -124,14 +124,21 @@ func (b *Backing) checksummingFileSystem() (string, error) {
 // checksumDisk returns the name of the disk in a directory of sysfs, or of the first disk
 // below it, that verifies checksums. It returns "" if there is none.
 func checksumDisk(root *os.Root, dir string) (string, error) {
-	d := &sysfsDisk{root: root, dir: dir}
 	disk := dir
-	if d.isPartition() {
+	if _, err := root.Stat(dir + "/partition"); err == nil {
 		disk = dir + "/.."
 	}
-	d.queue = disk + "/queue"
-	format := d.text(disk+"/integrity/format", "none")
-	if d.number("stable_writes", 0) != 0 || !slices.Contains([]string{"none", "nop", ""}, format) {
+	own, err := root.Open(disk)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	d := &sysfsDisk{own: own}
+	defer d.close()
+	format := d.text(own, "integrity/format", "none")
+	if d.parse(own, "queue/stable_writes", 0) != 0 || !slices.Contains([]string{"none", "nop", ""}, format) {
 		return diskName(root, disk, d.err)
 	}
 	if d.err != nil {

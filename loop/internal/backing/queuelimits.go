@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"math"
 	"math/bits"
-	"os"
 
 	"golang.org/x/sys/unix"
 
@@ -64,25 +63,6 @@ func (b *Backing) readLimits(root string) (queueLimits, error) {
 	return lim, nil
 }
 
-func (b *Backing) readSysfs(dir string) (queueLimits, error) {
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return queueLimits{}, err
-	}
-	defer func() { _ = root.Close() }()
-	dev := b.Rdev
-	if !b.IsDisk {
-		if dev, err = b.fileDisk(root); err != nil {
-			return queueLimits{}, err
-		}
-	}
-	disk, err := findDisk(root, dev)
-	if err != nil {
-		return queueLimits{}, err
-	}
-	return disk.limits()
-}
-
 // limits reads a disk's limits. Attributes that older kernels lack default to the value
 // that the block layer used before: dma_alignment 5.17, virt_boundary_mask 5.12.
 func (d *sysfsDisk) limits() (queueLimits, error) {
@@ -101,9 +81,9 @@ func (d *sysfsDisk) limits() (queueLimits, error) {
 		discardMaxBytes:     d.number64("discard_max_bytes", 0),
 		writeZeroesMaxBytes: d.number64("write_zeroes_max_bytes", 0),
 		rotational:          d.number("rotational", 0) != 0,
-		writeCache:          d.text(d.queue+"/write_cache", "write back") != "write through",
+		writeCache:          d.text(d.queue, "write_cache", "write back") != "write through",
 		fua:                 d.number("fua", 0) != 0,
-		zoned:               d.text(d.queue+"/zoned", "none") == "host-managed",
+		zoned:               d.text(d.queue, "zoned", "none") == "host-managed",
 	}
 	if d.isPartition() {
 		lim.start = d.ownNumber("start") << 9

@@ -221,3 +221,39 @@ func FuzzParseNumber(f *testing.F) {
 		}
 	})
 }
+
+// Sysfs is searched once for the limits of a disk, not for each of them.
+func TestLimitsSearchOnce(t *testing.T) {
+	s := newSysfs(t)
+	s.disk("8:0", "devices/sda", map[string]string{"queue/logical_block_size": "4096", "queue/fua": "1"})
+	s.disk("8:1", "devices/sda/sda1", map[string]string{"partition": "1", "start": "8", "discard_alignment": "0"})
+	for minor := range uint32(2) {
+		events, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := unix.InotifyAddWatch(events, filepath.Join(s.dir, "dev"), unix.IN_OPEN|unix.IN_ONLYDIR); err != nil {
+			t.Fatal(err)
+		}
+		if lim, err := s.limits(minor); err != nil || lim.logicalBlockSize != 4096 {
+			t.Errorf("the limits are %+v, error %v", lim, err)
+		}
+		opens, buffer := 0, make([]byte, 1<<16)
+		for {
+			n, err := unix.Read(events, buffer)
+			if errors.Is(err, unix.EAGAIN) {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			for at := 0; at < n; at += unix.SizeofInotifyEvent + int(buffer[at+12]) {
+				opens++
+			}
+		}
+		_ = unix.Close(events)
+		if opens == 0 || opens > 8 {
+			t.Errorf("8:%d: the directory dev is opened %d times", minor, opens)
+		}
+	}
+}
