@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"os"
 	"path/filepath"
@@ -104,4 +105,77 @@ func TestKernelSnapshotterVerity(t *testing.T) {
 		t.Error(err)
 	}
 	b.devicesAre(0)
+}
+
+// Snapshots write to disks of their own over one image, which does not change: encrypted ones that
+// end with them, and one in a store that stays.
+func TestKernelSnapshotterCow(t *testing.T) {
+	ctx := context.Background()
+	b := newBed(t, ublktest.Own)
+	settings := b.settings()
+	stores, transient := filepath.Join(b.dir, "stores"), filepath.Join(b.dir, "transient")
+	for _, dir := range []string{stores, transient} {
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	settings.WritableImages, settings.AllowedStores, settings.TransientStores = nil, []string{stores}, transient
+	s, err := snapshotter.New(ctx, snapshotter.Options{Root: filepath.Join(b.dir, "own"), Size: 16 << 20, Settings: settings})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	image, store := filepath.Join(b.images, "image"), filepath.Join(stores, "store")
+	b.tool("truncate", "-s", "16M", image)
+	b.tool("mke2fs", "-q", "-t", "ext4", image)
+	before, err := os.ReadFile(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.tool("ublk-loop", "cow", "create", store, "--origin", image)
+	with := func(cow, encrypt string) snapshots.Opt {
+		return snapshots.WithLabels(map[string]string{
+			snapshotter.ImageLabel: image, snapshotter.OptionsLabel: "rw",
+			"containerd.io/snapshot/ublk-loop.cow": cow, "containerd.io/snapshot/ublk-loop.encrypt": encrypt,
+		})
+	}
+	dirs := map[string]string{}
+	found := func(key string, use snapshots.Opt) []os.DirEntry {
+		t.Helper()
+		dir := b.mounted(s.Prepare(ctx, key, "", use))
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.write(filepath.Join(dir, key), "by "+key)
+		dirs[key] = dir
+		return entries
+	}
+	end := func(key string) {
+		t.Helper()
+		b.tool("umount", dirs[key])
+		if err := s.Remove(ctx, key); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, key := range []string{"first", "second"} {
+		if entries := found(key, with("transient", "ephemeral")); len(entries) != 1 {
+			t.Errorf("%s finds %v, want lost+found", key, entries)
+		}
+	}
+	end("first")
+	end("second")
+	for i, key := range []string{"third", "fourth"} {
+		if entries := found(key, with("file:"+store, "none")); len(entries) != 1+i {
+			t.Errorf("%s finds %v", key, entries)
+		}
+		end(key)
+	}
+	b.devicesAre(0)
+	if after, err := os.ReadFile(image); err != nil || !bytes.Equal(after, before) {
+		t.Errorf("the image has changed, error %v", err)
+	}
+	if _, err := s.Prepare(ctx, "outside", "", with("file:"+image, "none")); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("a store outside of allowed_stores: %v", err)
+	}
 }

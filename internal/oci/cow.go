@@ -29,32 +29,31 @@ const (
 	tableSector = 512
 )
 
-func (r *rootfs) parseCow(value string) error {
+// parseCow parses where the changes go. ReadOnly is set before.
+func (d *Disk) parseCow(value string) error {
 	if value == "none" {
 		return nil
 	}
 	kind, rest, hasRest := strings.Cut(value, ":")
-	r.disk.cow = cow{kind: kind}
+	d.cow = cow{kind: kind}
 	var err error
 	switch {
 	case kind == cowTransient && !hasRest:
 	case kind == cowTransient:
-		r.disk.cow.size, err = parseBytes(rest)
+		d.cow.size, err = parseBytes(rest)
 	case kind == cowFile:
-		r.disk.cow.path, err = rest, checkPath(rest)
+		d.cow.path, err = rest, checkPath(rest)
 	default:
 		err = fmt.Errorf("not one of none, transient, transient:SIZE, file:PATH: %w", unix.EINVAL)
 	}
-	switch {
-	case err != nil:
-	case r.options.readOnly:
+	if err == nil && d.ReadOnly {
 		err = fmt.Errorf("without the option rw, there are no changes: %w", unix.EINVAL)
 	}
 	return err
 }
 
 // writesImage reports whether the container changes the image itself.
-func (r *rootfs) writesImage() bool { return !r.options.readOnly && r.disk.cow.kind == "" }
+func (d *Disk) writesImage() bool { return !d.ReadOnly && d.cow.kind == "" }
 
 // openStore opens a store with O_PATH (open(2)). A transient one is a new file without a
 // name, which ends with its device.

@@ -15,18 +15,50 @@ import (
 // stands for the bytes of the image.
 type Disk struct {
 	ReadOnly   bool
-	Encryption Encryption
-	Verity     Verity
+	encryption encryption
+	verified   verified
 	cow        cow
 }
 
-// Check returns an error that wraps EINVAL for settings that contradict each other, with the name
+// DiskNames are the names of the settings that Set takes.
+var DiskNames = func() (names []string) {
+	for _, s := range (&Disk{}).settings() {
+		names = append(names, s.name)
+	}
+	return names
+}()
+
+// settings returns the settings in the order in which they are parsed, with their defaults.
+func (d *Disk) settings() []annotation {
+	return append([]annotation{
+		{"encrypt", "none", d.parseEncryption},
+		{"cow", "none", d.parseCow},
+	}, d.verified.settings()...)
+}
+
+// Set parses the values of settings by their names, after ReadOnly is set. Settings without a
+// value get their defaults. Set returns an error that wraps EINVAL for an invalid value, and for
+// values that contradict each other, with the name of a setting.
+func (d *Disk) Set(values map[string]string) (name string, err error) {
+	for _, s := range d.settings() {
+		value, given := values[s.name]
+		if !given {
+			value = s.value
+		}
+		if err := s.parse(value); err != nil {
+			return s.name, fmt.Errorf("%q: %w", value, err)
+		}
+	}
+	return d.check()
+}
+
+// check returns an error that wraps EINVAL for settings that contradict each other, with the name
 // of one of them.
-func (d *Disk) Check() (name string, err error) {
+func (d *Disk) check() (name string, err error) {
 	switch {
-	case d.Verity.IsGiven() && !d.ReadOnly && d.cow.kind == "":
-		return VerityNames[0], fmt.Errorf("an image that is checked cannot be written to without cow: %w", unix.EINVAL)
-	case d.Encryption.kind == ephemeral && d.cow.kind != cowTransient:
+	case d.verified.isGiven() && !d.ReadOnly && d.cow.kind == "":
+		return rootSetting, fmt.Errorf("an image that is checked cannot be written to without cow: %w", unix.EINVAL)
+	case d.encryption.kind == ephemeral && d.cow.kind != cowTransient:
 		return "encrypt", fmt.Errorf("ephemeral: only changes that end with the container can have such a key (cow=transient): %w", unix.EINVAL)
 	}
 	return "", nil
@@ -50,7 +82,7 @@ func (r *DiskRequest) Close() {
 // returns an error if the settings do not allow the device, or if the root hash of the image
 // or its signature is wrong.
 func (s *Settings) Request(image *os.File, d *Disk, who Requester) (*DiskRequest, error) {
-	if err := s.demandVerity(image, &d.Verity, who); err != nil {
+	if err := s.demandVerity(image, &d.verified, who); err != nil {
 		return nil, err
 	}
 	r := &DiskRequest{}
@@ -63,7 +95,7 @@ func (s *Settings) Request(image *os.File, d *Disk, who Requester) (*DiskRequest
 }
 
 func (s *Settings) fill(r *DiskRequest, image *os.File, d *Disk, who Requester) error {
-	key, err := s.OpenKey(d.Encryption, who)
+	key, err := s.openKey(d.encryption, who)
 	if err != nil {
 		return err
 	}
@@ -71,16 +103,16 @@ func (s *Settings) fill(r *DiskRequest, image *os.File, d *Disk, who Requester) 
 		r.opened, r.Files.Key = append(r.opened, key), key
 	}
 	r.Add.Config.ReadOnly = d.ReadOnly
-	if !d.Verity.IsGiven() && d.cow.kind == "" {
+	if !d.verified.isGiven() && d.cow.kind == "" {
 		r.Add.File, r.Files.File = image.Name(), image
-		r.Add.Config.Transfer = d.Encryption.Transfer()
+		r.Add.Config.Transfer = d.encryption.Transfer()
 		return nil
 	}
 	l := &layers{request: r}
 	if err := l.start(image); err != nil {
 		return err
 	}
-	if d.Verity.IsGiven() {
+	if d.verified.isGiven() {
 		if err := l.verity(s, image, d, who); err != nil {
 			return err
 		}
@@ -146,7 +178,7 @@ func (l *layers) text() string { return strings.Join(l.tables, ";") }
 
 // verity adds the check of the image.
 func (l *layers) verity(s *Settings, image *os.File, d *Disk, who Requester) error {
-	device, err := s.openVerity(image, &d.Verity, who)
+	device, err := s.openVerity(image, &d.verified, who)
 	if err != nil {
 		return fmt.Errorf("verity: %w", err)
 	}
@@ -170,12 +202,12 @@ func (l *layers) snapshot(s *Settings, d *Disk) error {
 		format, l.request.Add.Config.OnCrash = "N", "fail"
 	}
 	files := &l.request.Files.Table
-	if d.Encryption.kind == ephemeral && len(l.tables) == 0 {
+	if d.encryption.kind == ephemeral && len(l.tables) == 0 {
 		*files = append([]*os.File{store}, *files...) // the text names the store first
 	} else {
 		*files = append(*files, store)
 	}
-	if d.Encryption.kind == ephemeral {
+	if d.encryption.kind == ephemeral {
 		if place, err = l.secret(store, place); err != nil {
 			return err
 		}
@@ -204,6 +236,6 @@ func (l *layers) crypt(key *os.File, d *Disk) error {
 	if bytes != 32 && bytes != 64 {
 		return fmt.Errorf("a key of %d bytes, not 32 or 64: %w", bytes, unix.EINVAL)
 	}
-	l.add("clear", d.ReadOnly, fmt.Sprintf("0 %d crypt %s :%d:user:container 0 %s 0", l.sectors, d.Encryption.Transfer().Name, bytes, l.top))
+	l.add("clear", d.ReadOnly, fmt.Sprintf("0 %d crypt %s :%d:user:container 0 %s 0", l.sectors, d.encryption.Transfer().Name, bytes, l.top))
 	return nil
 }

@@ -67,7 +67,7 @@ func (b *diskBed) request(who Requester, pairs ...string) (*DiskRequest, error) 
 	if err != nil {
 		b.Fatal(err)
 	}
-	image, err := b.openImage(r.image, r.writesImage(), who)
+	image, err := b.OpenImage(r.image, &r.disk, who)
 	if err != nil {
 		return nil, err
 	}

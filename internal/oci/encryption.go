@@ -16,9 +16,9 @@ import (
 	"github.com/ublk-loop/ublk-loop/transfer"
 )
 
-// Encryption says how an image is encrypted and where its key is. The zero value stands
+// encryption says how an image is encrypted and where its key is. The zero value stands
 // for an image that is not encrypted.
-type Encryption struct {
+type encryption struct {
 	kind string // "", keyFile, keyKeyring or ephemeral
 	name string // the path of the file, or the description of the key
 }
@@ -31,47 +31,47 @@ const (
 	ephemeral  = "ephemeral"
 )
 
-// ParseEncryption parses a reference to a key. It returns an error that wraps EINVAL for
+// parseEncryption parses a reference to a key. It returns an error that wraps EINVAL for
 // anything else.
-func ParseEncryption(value string) (Encryption, error) {
+func parseEncryption(value string) (encryption, error) {
 	if value == "none" {
-		return Encryption{}, nil
+		return encryption{}, nil
 	}
 	if value == ephemeral {
-		return Encryption{kind: ephemeral}, nil
+		return encryption{kind: ephemeral}, nil
 	}
 	kind, name, _ := strings.Cut(value, ":")
 	switch kind {
 	case keyFile:
-		return Encryption{kind, name}, checkPath(name)
+		return encryption{kind, name}, checkPath(name)
 	case keyKeyring:
 		if name == "" || strings.ContainsRune(name, 0) || strings.ContainsRune(name, utf8.RuneError) {
-			return Encryption{}, fmt.Errorf("not the description of a key: %w", unix.EINVAL)
+			return encryption{}, fmt.Errorf("not the description of a key: %w", unix.EINVAL)
 		}
-		return Encryption{kind, name}, nil
+		return encryption{kind, name}, nil
 	}
-	return Encryption{}, fmt.Errorf("not one of none, ephemeral, file:PATH, keyring:DESCRIPTION: %w", unix.EINVAL)
+	return encryption{}, fmt.Errorf("not one of none, ephemeral, file:PATH, keyring:DESCRIPTION: %w", unix.EINVAL)
 }
 
-func (r *rootfs) parseEncryption(value string) error {
+func (d *Disk) parseEncryption(value string) error {
 	var err error
-	r.disk.Encryption, err = ParseEncryption(value)
+	d.encryption, err = parseEncryption(value)
 	return err
 }
 
 // Transfer returns the transfer of the image's device.
-func (e *Encryption) Transfer() client.Transfer {
+func (e *encryption) Transfer() client.Transfer {
 	if e.kind == "" || e.kind == ephemeral {
 		return client.Transfer{}
 	}
 	return client.Transfer{Name: transfer.AESXTSPlain64}
 }
 
-// OpenKey returns a descriptor from which the server can read the key once, or nil for an
-// image that is not encrypted and for an ephemeral key. This process does not read a key file. OpenKey returns an
+// openKey returns a descriptor from which the server can read the key once, or nil for an
+// image that is not encrypted and for an ephemeral key. This process does not read a key file. openKey returns an
 // error if the settings do not allow the key, and an error that wraps EACCES if other
 // users have access to its file.
-func (s *Settings) OpenKey(e Encryption, who Requester) (*os.File, error) {
+func (s *Settings) openKey(e encryption, who Requester) (*os.File, error) {
 	var key *os.File
 	var err error
 	switch e.kind {

@@ -13,12 +13,12 @@ import (
 )
 
 func TestParseEncryption(t *testing.T) {
-	for value, want := range map[string]*Encryption{
+	for value, want := range map[string]*encryption{
 		"none": {}, "file:/k/a b": {"file", "/k/a b"}, "keyring:web:1": {"keyring", "web:1"},
 		"": nil, "file": nil, "file:": nil, "file:k": nil, "file:/k/../x": nil, "keyring:": nil, "keyring:a\x00b": nil, "keyring:\xe9": nil,
 		"fd:3": nil, "NONE": nil, "/k/a": nil,
 	} {
-		got, err := ParseEncryption(value)
+		got, err := parseEncryption(value)
 		if want == nil {
 			want = &got
 			if !errors.Is(err, unix.EINVAL) {
@@ -32,7 +32,7 @@ func TestParseEncryption(t *testing.T) {
 		}
 	}
 	for value, want := range map[string]string{"none": "", "file:/k": "aes-xts-plain64"} {
-		if e, err := ParseEncryption(value); err != nil || e.Transfer().Name != want {
+		if e, err := parseEncryption(value); err != nil || e.Transfer().Name != want {
 			t.Errorf("%s: transfer %q, error %v", value, e.Transfer().Name, err)
 		}
 	}
@@ -65,7 +65,7 @@ func TestOpenKeyFile(t *testing.T) {
 		{"keys/fifo", "runc", unix.EINVAL},
 		{"keys/none", "runc", unix.ENOENT},
 	} {
-		f, err := s.OpenKey(Encryption{keyFile, filepath.Join(dir, tt.name)}, Requester{Handler: tt.handler})
+		f, err := s.openKey(encryption{keyFile, filepath.Join(dir, tt.name)}, Requester{Handler: tt.handler})
 		if !errors.Is(err, tt.want) || tt.want == nil && err != nil {
 			t.Errorf("%s for %s: error %v, want %v", tt.name, tt.handler, err, tt.want)
 		}
@@ -76,10 +76,10 @@ func TestOpenKeyFile(t *testing.T) {
 			_ = f.Close()
 		}
 	}
-	if f, err := s.OpenKey(Encryption{}, Requester{}); f != nil || err != nil {
+	if f, err := s.openKey(encryption{}, Requester{}); f != nil || err != nil {
 		t.Errorf("without encryption: %v, error %v", f, err)
 	}
-	if _, err := s.OpenKey(Encryption{keyKeyring, "web"}, Requester{}); !errors.Is(err, unix.EPERM) {
+	if _, err := s.openKey(encryption{keyKeyring, "web"}, Requester{}); !errors.Is(err, unix.EPERM) {
 		t.Errorf("a key of the keyrings without a list: error %v", err)
 	}
 }

@@ -14,14 +14,10 @@ import (
 
 // OpenImage opens an image below one of the directories that the requester may use, with
 // O_PATH (open(2)). The path below that directory must not contain links. It returns an
-// error that wraps EINVAL if the image is not a regular file, and EPERM if the options ask
-// for writes that the settings do not allow.
-func (s *Settings) OpenImage(path string, o *MountOptions, who Requester) (*os.File, error) {
-	return s.openImage(path, !o.o.readOnly, who)
-}
-
-func (s *Settings) openImage(path string, writes bool, who Requester) (*os.File, error) {
-	if writes && !s.mayWrite(path, who) {
+// error that wraps EINVAL if the image is not a regular file, and EPERM for writes to
+// it that the settings do not allow.
+func (s *Settings) OpenImage(path string, d *Disk, who Requester) (*os.File, error) {
+	if d.writesImage() && !s.mayWrite(path, who) {
 		return nil, fmt.Errorf("%s: option rw: not below a directory of writable_images: %w", path, unix.EPERM)
 	}
 	return openInAll(s.lists(who, allowedImages), path, below.OpenRegular)

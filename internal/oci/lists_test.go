@@ -50,7 +50,7 @@ func (s *Settings) opened(t *testing.T, dir, option string, who Requester) strin
 	}
 	numbers := ""
 	for _, name := range listedImages {
-		f, err := s.OpenImage(filepath.Join(dir, name), o, who)
+		f, err := s.OpenImage(filepath.Join(dir, name), &Disk{ReadOnly: o.ReadOnly()}, who)
 		switch {
 		case err == nil:
 			numbers += filepath.Base(name)

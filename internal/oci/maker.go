@@ -40,7 +40,7 @@ func (m *Maker) makeRoot(annotations map[string]string, use func(*readyRoot) err
 	if err := m.Settings.checkOverlay(r.overlay); err != nil {
 		return nil, err
 	}
-	image, err := m.Settings.openImage(r.image, r.writesImage(), m.Requester)
+	image, err := m.Settings.OpenImage(r.image, &r.disk, m.Requester)
 	if err != nil {
 		return nil, err
 	}

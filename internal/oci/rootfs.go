@@ -40,21 +40,18 @@ type annotation struct {
 
 // annotations lists all annotations, in the order in which they are parsed.
 func (r *rootfs) annotations() []annotation {
-	verity := r.disk.Verity.veritySettings()
-	return []annotation{
+	image := []annotation{
 		{"image", "", r.parseImage},
 		{"fstype", "auto", r.parseFSType},
 		{"options", "ro", r.parseOptions},
 		{"overlay", "none", r.parseOverlay},
 		{"subdir", "/", r.parseSubdir},
-		{"encrypt", "none", r.parseEncryption},
-		{"cow", "none", r.parseCow},
-		verity[0], verity[1], verity[2], verity[3],
 		{"io.rbps", unlimited, r.limitBytes("throttleReadBpsDevice")},
 		{"io.wbps", unlimited, r.limitBytes("throttleWriteBpsDevice")},
 		{"io.riops", unlimited, r.limitOperations("throttleReadIOPSDevice")},
 		{"io.wiops", unlimited, r.limitOperations("throttleWriteIOPSDevice")},
 	}
+	return append(image, r.disk.settings()...)
 }
 
 // parseRootfs parses the annotations. It returns an error that wraps EINVAL for an
@@ -78,7 +75,7 @@ func parseRootfs(annotations map[string]string) (*rootfs, error) {
 			return nil, fmt.Errorf("annotation %s%s: %q: %w", prefix, a.name, a.value, err)
 		}
 	}
-	if name, err := r.disk.Check(); err != nil {
+	if name, err := r.disk.check(); err != nil {
 		return nil, fmt.Errorf("annotation %s%s: %w", prefix, name, err)
 	}
 	return r, nil

@@ -40,19 +40,19 @@ func TestParseRootfs(t *testing.T) {
 		{asked("cow", "transient", "options", "rw"), rootfs{image: "/i/a.img", options: mountOptions{flags: unix.MS_NODEV}, disk: Disk{cow: cow{kind: cowTransient}}}},
 		{asked("cow", "transient:1m", "options", "rw"), rootfs{image: "/i/a.img", options: mountOptions{flags: unix.MS_NODEV}, disk: Disk{cow: cow{kind: cowTransient, size: 1 << 20}}}},
 		{asked("cow", "file:/s/1", "options", "rw"), rootfs{image: "/i/a.img", options: mountOptions{flags: unix.MS_NODEV}, disk: Disk{cow: cow{kind: cowFile, path: "/s/1"}}}},
-		{asked("encrypt", "keyring:web"), rootfs{image: "/i/a.img", options: plain, disk: Disk{Encryption: Encryption{keyKeyring, "web"}}}},
+		{asked("encrypt", "keyring:web"), rootfs{image: "/i/a.img", options: plain, disk: Disk{encryption: encryption{keyKeyring, "web"}}}},
 		{asked("cow", "transient", "options", "rw", "encrypt", "file:/k"), rootfs{image: "/i/a.img", options: mountOptions{flags: unix.MS_NODEV}, disk: Disk{
-			cow: cow{kind: cowTransient}, Encryption: Encryption{keyFile, "/k"},
+			cow: cow{kind: cowTransient}, encryption: encryption{keyFile, "/k"},
 		}}},
 		{asked("cow", "transient", "options", "rw", "encrypt", "ephemeral"), rootfs{image: "/i/a.img", options: mountOptions{flags: unix.MS_NODEV}, disk: Disk{
-			cow: cow{kind: cowTransient}, Encryption: Encryption{kind: ephemeral},
+			cow: cow{kind: cowTransient}, encryption: encryption{kind: ephemeral},
 		}}},
-		{asked("verity.roothash", "auto"), rootfs{image: "/i/a.img", options: plain, disk: Disk{Verity: Verity{root: auto}}}},
+		{asked("verity.roothash", "auto"), rootfs{image: "/i/a.img", options: plain, disk: Disk{verified: verified{root: auto}}}},
 		{asked("verity.roothash", testRoot, "verity.hashoffset", "4096", "verity.hashfile", "/i/a.verity", "verity.roothashsig", "/i/a.p7s"), rootfs{
-			image: "/i/a.img", options: plain, disk: Disk{Verity: Verity{testRoot, "4096", "/i/a.verity", "/i/a.p7s"}},
+			image: "/i/a.img", options: plain, disk: Disk{verified: verified{testRoot, "4096", "/i/a.verity", "/i/a.p7s"}},
 		}},
 		{asked("verity.roothash", "auto", "verity.roothashsig", "auto", "cow", "transient", "options", "rw"), rootfs{
-			image: "/i/a.img", options: mountOptions{flags: unix.MS_NODEV}, disk: Disk{Verity: Verity{root: auto, signature: auto}, cow: cow{kind: cowTransient}},
+			image: "/i/a.img", options: mountOptions{flags: unix.MS_NODEV}, disk: Disk{verified: verified{root: auto, signature: auto}, cow: cow{kind: cowTransient}},
 		}},
 		{asked("io.rbps", "1m", "io.wbps", "2097152", "io.riops", "100", "io.wiops", "max"), rootfs{image: "/i/a.img", options: plain, limits: []ioLimit{
 			{"throttleReadBpsDevice", 1 << 20}, {"throttleWriteBpsDevice", 2 << 20}, {"throttleReadIOPSDevice", 100},

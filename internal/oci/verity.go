@@ -14,9 +14,9 @@ import (
 	"github.com/ublk-loop/ublk-loop/transfer/verity"
 )
 
-// Verity says how the blocks of an image are checked. The zero value stands for an image that
+// verified says how the blocks of an image are checked. The zero value stands for an image that
 // is not checked.
-type Verity struct {
+type verified struct {
 	root       string // in hexadecimal digits, auto for what is beside the image, "" for no check
 	hashOffset string // a number of bytes, "" to look for the tree
 	hashFile   string // an absolute path, "" to look for the tree
@@ -26,34 +26,26 @@ type Verity struct {
 // auto is what lies beside the image.
 const auto = "auto"
 
-// VerityNames are the names of the settings of a Verity.
-var VerityNames = []string{"verity.roothash", "verity.hashoffset", "verity.hashfile", "verity.roothashsig"}
+// Names of the settings that oci.toml can demand.
+const (
+	rootSetting      = "verity.roothash"
+	signatureSetting = "verity.roothashsig"
+)
 
-// veritySettings returns the settings in the order of VerityNames, with their defaults.
-func (v *Verity) veritySettings() []annotation {
+// settings returns the settings in the order in which they are parsed.
+func (v *verified) settings() []annotation {
 	return []annotation{
-		{VerityNames[0], "none", v.parseRoot},
-		{VerityNames[1], auto, v.parseHashOffset},
-		{VerityNames[2], auto, v.parseHashFile},
-		{VerityNames[3], "none", v.parseSignature},
+		{rootSetting, "none", v.parseRoot},
+		{"verity.hashoffset", auto, v.parseHashOffset},
+		{"verity.hashfile", auto, v.parseHashFile},
+		{signatureSetting, "none", v.parseSignature},
 	}
 }
 
-// Set parses the value of a setting. verity.roothash has to be first. Set returns an error that
-// wraps EINVAL for a name that is none of VerityNames and for an invalid value.
-func (v *Verity) Set(name, value string) error {
-	for _, setting := range v.veritySettings() {
-		if setting.name == name {
-			return setting.parse(value)
-		}
-	}
-	return fmt.Errorf("unknown: %w", unix.EINVAL)
-}
+// isGiven reports whether the image is checked.
+func (v *verified) isGiven() bool { return v.root != "" }
 
-// IsGiven reports whether the image is checked.
-func (v *Verity) IsGiven() bool { return v.root != "" }
-
-func (v *Verity) parseRoot(value string) error {
+func (v *verified) parseRoot(value string) error {
 	if value == "none" {
 		return nil
 	}
@@ -68,14 +60,14 @@ func (v *Verity) parseRoot(value string) error {
 }
 
 // needRoot refuses a setting that has no effect without a root hash.
-func (v *Verity) needRoot() error {
+func (v *verified) needRoot() error {
 	if v.root == "" {
 		return fmt.Errorf("without verity.roothash: %w", unix.EINVAL)
 	}
 	return nil
 }
 
-func (v *Verity) parseHashOffset(value string) error {
+func (v *verified) parseHashOffset(value string) error {
 	if value == auto {
 		return nil
 	}
@@ -86,7 +78,7 @@ func (v *Verity) parseHashOffset(value string) error {
 	return v.needRoot()
 }
 
-func (v *Verity) parseHashFile(value string) error {
+func (v *verified) parseHashFile(value string) error {
 	if value == auto {
 		return nil
 	}
@@ -97,7 +89,7 @@ func (v *Verity) parseHashFile(value string) error {
 	return v.needRoot()
 }
 
-func (v *Verity) parseSignature(value string) error {
+func (v *verified) parseSignature(value string) error {
 	if value == "none" {
 		return nil
 	}
@@ -110,7 +102,7 @@ func (v *Verity) parseSignature(value string) error {
 }
 
 // location returns where the root hash, its signature and the tree are.
-func (v *Verity) location(open verityfile.Opener) *verityfile.Location {
+func (v *verified) location(open verityfile.Opener) *verityfile.Location {
 	l := &verityfile.Location{RootHash: v.root, HashFile: v.hashFile, Signature: v.signature, Opener: open}
 	if n, err := strconv.ParseUint(v.hashOffset, 10, 63); err == nil {
 		l.HashOffset = &n
@@ -120,7 +112,7 @@ func (v *Verity) location(open verityfile.Opener) *verityfile.Location {
 
 // openVerity opens the tree of an image, and checks its signature. All files are below the
 // directories of images.
-func (s *Settings) openVerity(image *os.File, v *Verity, who Requester) (*verityfile.Device, error) {
+func (s *Settings) openVerity(image *os.File, v *verified, who Requester) (*verityfile.Device, error) {
 	return verityfile.Open(image, v.location(func(path string, flags int) (*os.File, error) {
 		open := below.OpenRegular
 		if flags&unix.O_DIRECTORY != 0 {
@@ -132,7 +124,7 @@ func (s *Settings) openVerity(image *os.File, v *Verity, who Requester) (*verity
 
 // demandVerity refuses an image that the settings allow only with verity, or only with a
 // signature. It returns an error that wraps EPERM.
-func (s *Settings) demandVerity(image *os.File, v *Verity, who Requester) error {
+func (s *Settings) demandVerity(image *os.File, v *verified, who Requester) error {
 	real, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", image.Fd()))
 	if err != nil {
 		return err
@@ -143,8 +135,8 @@ func (s *Settings) demandVerity(image *os.File, v *Verity, who Requester) error 
 		is     bool
 		needed string
 	}{
-		{"verity_images", verityImages, v.root != "", VerityNames[0]},
-		{"signed_images", signedImages, v.signature != "", VerityNames[3]},
+		{"verity_images", verityImages, v.root != "", rootSetting},
+		{"signed_images", signedImages, v.signature != "", signatureSetting},
 	} {
 		for _, dirs := range s.lists(who, demand.dirs) {
 			if dir, in := holder(dirs, image.Name(), real); in && !demand.is {

@@ -49,7 +49,7 @@ func TestOpenWritableImage(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			f, err := s.OpenImage(dir+"/"+tt.path, o, Requester{})
+			f, err := s.OpenImage(dir+"/"+tt.path, &Disk{ReadOnly: o.ReadOnly()}, Requester{})
 			if !errors.Is(err, want) || want == nil && err != nil {
 				t.Errorf("%s of %s, with writable_images %q: error %v, want %v", value, tt.path, tt.writable, err, want)
 			}

@@ -18,8 +18,6 @@ const (
 	ImageLabel = labelPrefix + "image"
 	// OptionsLabel holds the mount options. Without it the mount is read-only.
 	OptionsLabel = labelPrefix + "options"
-	// EncryptLabel names the key of an encrypted image file.
-	EncryptLabel = labelPrefix + "encrypt"
 
 	// refLabel names the final snapshot while a layer is unpacked. containerd sets it
 	// itself and overrides the image's value (unpack in core/unpack/unpacker.go, 2.2.9;
@@ -28,7 +26,7 @@ const (
 )
 
 // labelNames are the names of all labels, without their prefix.
-var labelNames = append([]string{"image", "options", "encrypt"}, oci.VerityNames...)
+var labelNames = append([]string{"image", "options"}, oci.DiskNames...)
 
 // image is an image that labels ask for.
 type image struct {
@@ -71,29 +69,16 @@ func parseImage(labels map[string]string) (*image, error) {
 		return nil, fmt.Errorf("label %s: %w: %w", OptionsLabel, errdefs.ErrInvalidArgument, err)
 	}
 	img := &image{path: labels[ImageLabel], options: options, disk: oci.Disk{ReadOnly: options.ReadOnly()}}
-	if key, encrypted := labels[EncryptLabel]; encrypted {
-		if img.disk.Encryption, err = oci.ParseEncryption(key); err != nil {
-			return nil, fmt.Errorf("label %s: %q: %w: %w", EncryptLabel, key, errdefs.ErrInvalidArgument, err)
+	values := map[string]string{}
+	for _, name := range oci.DiskNames {
+		if value, given := labels[labelPrefix+name]; given {
+			values[name] = value
 		}
 	}
-	return img, img.parseVerity(labels)
-}
-
-// parseVerity parses the labels about the check of an image.
-func (i *image) parseVerity(labels map[string]string) error {
-	for _, name := range oci.VerityNames {
-		value, given := labels[labelPrefix+name]
-		if !given {
-			continue
-		}
-		if err := i.disk.Verity.Set(name, value); err != nil {
-			return fmt.Errorf("label %s%s: %q: %w: %w", labelPrefix, name, value, errdefs.ErrInvalidArgument, err)
-		}
+	if name, err := img.disk.Set(values); err != nil {
+		return nil, fmt.Errorf("label %s%s: %w: %w", labelPrefix, name, errdefs.ErrInvalidArgument, err)
 	}
-	if name, err := i.disk.Check(); err != nil {
-		return fmt.Errorf("label %s%s: %w: %w", labelPrefix, name, errdefs.ErrInvalidArgument, err)
-	}
-	return nil
+	return img, nil
 }
 
 // isImage reports whether the labels ask for an image.

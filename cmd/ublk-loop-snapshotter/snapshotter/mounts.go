@@ -86,7 +86,7 @@ func (s *Snapshotter) imageSource(snapshot *storage.Snapshot, img *image) (*sour
 	if snapshot.Kind == snapshots.KindView && !img.options.ReadOnly() {
 		return nil, fmt.Errorf("label %s: a view cannot be written to: %w", OptionsLabel, errdefs.ErrInvalidArgument)
 	}
-	f, err := s.settings.OpenImage(img.path, img.options, requester)
+	f, err := s.settings.OpenImage(img.path, &img.disk, requester)
 	if err != nil {
 		return nil, fmt.Errorf("label %s: %w: %w", ImageLabel, errdefs.ErrInvalidArgument, err)
 	}

@@ -88,10 +88,10 @@ func TestImageLabels(t *testing.T) {
 		{ImageLabel: image, OptionsLabel: "suid"},
 		{ImageLabel: image, labelPrefix + "other": "x"},
 		{OptionsLabel: "ro"},
-		{EncryptLabel: "file:/key"},
-		{ImageLabel: image, EncryptLabel: "aes"},
-		{ImageLabel: image, EncryptLabel: "file:" + image}, // a key that is not allowed
-		{ImageLabel: image, EncryptLabel: "ephemeral"},     // has nothing to encrypt
+		{labelPrefix + "encrypt": "file:/key"},
+		{ImageLabel: image, labelPrefix + "encrypt": "aes"},
+		{ImageLabel: image, labelPrefix + "encrypt": "file:" + image}, // a key that is not allowed
+		{ImageLabel: image, labelPrefix + "encrypt": "ephemeral"},     // has nothing to encrypt
 		{ImageLabel: image, labelPrefix + "verity.roothash": "/etc/passwd"},
 		{ImageLabel: image, labelPrefix + "verity.hashfile": image},  // without a root hash
 		{ImageLabel: image, labelPrefix + "verity.roothash": "auto"}, // nothing is beside it
@@ -140,7 +140,7 @@ func TestImageLabelsOfLayers(t *testing.T) {
 		{ImageLabel: image, OptionsLabel: "rw"},
 		{ImageLabel: image},
 		{OptionsLabel: "rw"},
-		{EncryptLabel: "none"},
+		{labelPrefix + "encrypt": "none"},
 	} {
 		labels["containerd.io/snapshot.ref"] = "sha256:0"
 		if _, err := s.Prepare(ctx, "a", "", snapshots.WithLabels(labels)); !errdefs.IsPermissionDenied(err) {
