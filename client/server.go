@@ -7,6 +7,8 @@ type ServerStatus struct {
 	// Generation is the number of upgrades in the life of the process.
 	Generation int `json:"generation"`
 	Devices    int `json:"devices"`
+	// Resizes says that the kernel can change the size of a device in use (Client.Resize).
+	Resizes bool `json:"resizes"`
 	// Unrecovered are the devices that the server could not take over from the server
 	// before it, and that still wait for a server.
 	Unrecovered []Unrecovered `json:"unrecovered"`

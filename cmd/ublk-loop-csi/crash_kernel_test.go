@@ -36,6 +36,7 @@ type subject struct {
 	pending bool
 	seed    uint64 // of the data, 0 for none
 	size    int64
+	change  []func(*csi.CreateVolumeRequest) // of the requests for the volume and its copies
 }
 
 // Wherever the driver is killed, each call that it answered has its effect, each call that
@@ -44,17 +45,29 @@ type subject struct {
 func TestCrashDriver(t *testing.T) {
 	b := newBed(t, ublktest.OldestAndNewest, ublktest.ScratchDisk, ublktest.Soak)
 	b.poolOnXFS()
-	b.start()
+	b.crash()
+}
+
+// TestCrashDriverLayers is TestCrashDriver for a pool whose files cannot share blocks.
+func TestCrashDriverLayers(t *testing.T) {
+	b := newBed(t, ublktest.OldestAndNewest, ublktest.Soak)
+	b.crash(layered)
+}
+
+// crash kills the driver at random moments of random calls for volumes.
+func (b *bed) crash(change ...func(*csi.CreateVolumeRequest)) {
+	b.Helper()
+	b.start("--overcommit", "8")
 	var subjects []*subject
 	for i := range 4 {
 		access := mountAccess("ext4", oneWriter)
 		if i%2 == 1 {
 			access = blockAccess(oneWriter)
 		}
-		subjects = append(subjects, &subject{volume: &volume{b: b, name: fmt.Sprintf("volume-%d", i), access: access}, size: 16 * mib})
+		subjects = append(subjects, &subject{volume: &volume{b: b, name: fmt.Sprintf("volume-%d", i), access: access}, size: 16 * mib, change: change})
 	}
 	random := rand.New(rand.NewPCG(1, uint64(time.Now().UnixNano())))
-	ublktest.UntilHit(t, "kill the driver during a call", ublktest.Kills(t, 5, 100), 1, 400, func(i int) bool {
+	ublktest.UntilHit(b, "kill the driver during a call", ublktest.Kills(b, 5, 100), 1, 400, func(i int) bool {
 		timer := time.AfterFunc(ublktest.Moment(400*time.Millisecond, i), func() { _ = b.driver.cmd.Process.Kill() })
 		hit := false
 		for alive := true; alive; {
@@ -64,7 +77,7 @@ func TestCrashDriver(t *testing.T) {
 		}
 		timer.Stop()
 		<-b.driver.done
-		b.start()
+		b.start("--overcommit", "8")
 		for _, s := range subjects {
 			b.settle(s)
 		}
@@ -93,8 +106,11 @@ func (b *bed) step(s *subject, random *rand.Rand) bool {
 		next, call = published, func() error { return s.tryPublish("a", false, s.access) }
 	case s.state == staged:
 		next, call = created, s.tryUnstage
-	case random.IntN(2) == 0:
+	case random.IntN(3) == 0:
 		next, call = staged, func() error { return s.tryUnpublish("a") }
+	case random.IntN(4) == 0 && s.size < maxSize:
+		s.size += 4 * mib
+		call = s.enlarge
 	}
 	err := call()
 	if status.Code(err) == codes.Unavailable {
@@ -123,8 +139,29 @@ func (s *subject) arrive(next state) {
 	s.b.put(s.file("a"), content(s.seed, mib))
 }
 
+// maxSize is the size up to which volumes grow.
+const maxSize = 32 * mib
+
+// enlarge grows a published volume to its size in the model. A volume that cannot grow in use has
+// it when it is staged again.
+func (s *subject) enlarge() error {
+	err := s.grow("a", s.size)
+	if status.Code(err) == codes.FailedPrecondition {
+		return nil
+	}
+	if err == nil && s.access.GetBlock() != nil {
+		if size := s.b.sizeOf(s.file("a")); size != s.size {
+			s.b.Errorf("%s has %d bytes, want %d", s.name, size, s.size)
+		}
+	}
+	return err
+}
+
 func (s *subject) make() error {
-	reply, err := s.b.controller.CreateVolume(s.b.Context(), creation(s.name, s.size, s.access))
+	if s.state == absent {
+		s.size = 16 * mib
+	}
+	reply, err := s.b.controller.CreateVolume(s.b.Context(), creation(s.name, s.size, s.access, s.change...))
 	if err == nil {
 		s.id = reply.GetVolume().GetVolumeId()
 	}
@@ -135,6 +172,9 @@ func (s *subject) make() error {
 func (s *subject) copy() error {
 	ctx := s.b.Context()
 	reply, err := s.b.controller.CreateSnapshot(ctx, &csi.CreateSnapshotRequest{Name: s.name, SourceVolumeId: s.id})
+	if len(s.change) > 0 && status.Code(err) == codes.FailedPrecondition {
+		return nil // it has as many layers as it can have
+	}
 	if err != nil {
 		return err
 	}
@@ -143,7 +183,7 @@ func (s *subject) copy() error {
 
 // compare restores a snapshot, compares the data, and deletes both.
 func (s *subject) compare(ctx context.Context, snapshot string) error {
-	made, err := s.b.controller.CreateVolume(ctx, creation(copyName, s.size, s.access, fromSnapshot(snapshot)))
+	made, err := s.b.controller.CreateVolume(ctx, creation(copyName, s.size, s.access, append(s.change, fromSnapshot(snapshot))...))
 	if err != nil {
 		return err
 	}
@@ -201,6 +241,7 @@ func (b *bed) undoTo(s *subject) {
 	case published:
 		b.ok("stage again", s.tryStage())
 		b.ok("publish again", s.tryPublish("a", false, s.access))
+		b.ok("grow again", s.enlarge())
 	}
 }
 

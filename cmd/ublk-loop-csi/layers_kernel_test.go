@@ -137,6 +137,7 @@ func TestKernelLayersGrow(t *testing.T) {
 	snapshot := v.snapshot("s")
 	before := v.usage("a")[0].GetTotal()
 	b.refused("grow in use", v.grow("a", 48*mib), codes.FailedPrecondition, "staged again")
+	b.ok("stage again", v.tryStage())
 	v.leave("a")
 	v.use("a")
 	if after := v.usage("a")[0].GetTotal(); after < before+24*mib {

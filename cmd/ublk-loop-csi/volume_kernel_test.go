@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	csi "github.com/container-storage-interface/spec/lib/go/csi"
@@ -123,6 +124,7 @@ func TestKernelGrowth(t *testing.T) {
 	v.use("a")
 	before := v.usage("a")[0].GetTotal()
 	if err := v.grow("a", 48*mib); !b.updateSize(err) {
+		b.ok("stage again", v.tryStage()) // the pod still uses it
 		v.leave("a")
 		v.use("a")
 	}
@@ -132,6 +134,35 @@ func TestKernelGrowth(t *testing.T) {
 	v.leave("a")
 	v.remove()
 	b.isClean()
+}
+
+// The driver offers growth in use if the kernel can do that.
+func TestKernelOffersGrowth(t *testing.T) {
+	b := newBed(t, ublktest.EveryKernel)
+	b.start()
+	want := csi.PluginCapability_VolumeExpansion_OFFLINE
+	if b.growsInUse() {
+		want = csi.PluginCapability_VolumeExpansion_ONLINE
+	}
+	reply, err := b.identity.GetPluginCapabilities(t.Context(), &csi.GetPluginCapabilitiesRequest{})
+	b.ok("capabilities", err)
+	var got []csi.PluginCapability_VolumeExpansion_Type
+	for _, c := range reply.GetCapabilities() {
+		if c.GetVolumeExpansion() != nil {
+			got = append(got, c.GetVolumeExpansion().GetType())
+		}
+	}
+	if len(got) != 1 || got[0] != want {
+		t.Errorf("the driver offers %v, want %v", got, want)
+	}
+}
+
+// growsInUse reports whether the kernel can change the size of a device in use.
+func (b *bed) growsInUse() bool {
+	b.Helper()
+	features, err := b.ublk.Features()
+	b.ok("features", err)
+	return strings.Contains(features.String(), "UPDATE_SIZE")
 }
 
 // Volumes of all kinds grow: their images, devices and file systems.

@@ -14,6 +14,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/transfer"
+	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
 
 // freezeTimeout bounds the time that an upgrade waits for running additions and removals
@@ -42,9 +43,13 @@ func (s *many) status() client.ServerStatus {
 	if err != nil {
 		s.log.error("list", err) // without devices, none is unrecovered
 	}
+	features, err := s.ctl.Features()
+	if err != nil {
+		s.log.error("features", err) // without features, a client is told of none
+	}
 	return client.ServerStatus{
 		Version: s.version, PID: os.Getpid(), Generation: s.task.Generation, Devices: s.devices.Len(),
-		Unrecovered: s.unrecovered.among(devices),
+		Unrecovered: s.unrecovered.among(devices), Resizes: features.Has(uapi.UBLK_F_UPDATE_SIZE),
 	}
 }
 

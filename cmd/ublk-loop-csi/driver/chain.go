@@ -6,8 +6,6 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop-csi/pool"
@@ -102,16 +100,6 @@ func (d *Driver) growLayer(ctx context.Context, v *pool.Volume) error {
 		return errors.Join(err, d.settle(ctx, v))
 	}
 	return d.settle(ctx, v)
-}
-
-// layersHaveSize returns an error if the layers of a volume in use have another size than the
-// volume.
-func (d *Driver) layersHaveSize(v *pool.Volume) error {
-	top, err := d.pool.Layers.Read(v.Top)
-	if err == nil && top.Size != v.Size {
-		err = status.Error(codes.FailedPrecondition, "a volume with layers does not grow in use; it grows when it is staged again")
-	}
-	return err
 }
 
 // flatten makes the layers of a volume without a device one image.

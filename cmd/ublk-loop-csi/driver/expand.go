@@ -60,11 +60,6 @@ func (d *Driver) expand(ctx context.Context, v *pool.Volume, r *csi.CapacityRang
 	if v.Stage == nil {
 		return nil // the next NodeStageVolume does the rest
 	}
-	if layered, err := d.isLayered(v); err != nil {
-		return err
-	} else if layered {
-		return d.layersHaveSize(v)
-	}
 	h, err := d.attach(ctx, v, nil)
 	if err != nil {
 		return err
@@ -92,11 +87,15 @@ func (d *Driver) claimGrowth(v *pool.Volume, size int64) error {
 	return d.pool.Volumes.Write(v.ID, v)
 }
 
-// resizeDevice gives the device of a volume the size of the volume.
+// resizeDevice gives the device of a volume the size of the volume. It returns FAILED_PRECONDITION
+// if a device in use cannot grow.
 func (d *Driver) resizeDevice(ctx context.Context, v *pool.Volume, h *client.Held) error {
 	size, err := mounts.DeviceSize(h.Disk())
 	if size == v.Size || err != nil {
 		return err
+	}
+	if h.Device.Table != "" {
+		return status.Error(codes.FailedPrecondition, "a volume with layers does not grow in use; it grows when it is staged again")
 	}
 	err = d.devices.client.Resize(ctx, &h.Device, uint64(v.Size))
 	if client.HasStatus(err, http.StatusNotImplemented) {

@@ -14,8 +14,16 @@ func (d *Driver) GetPluginInfo(context.Context, *csi.GetPluginInfoRequest) (*csi
 	return &csi.GetPluginInfoResponse{Name: d.opts.Name, VendorVersion: d.opts.Version}, nil
 }
 
-// GetPluginCapabilities implements csi.IdentityServer.
-func (d *Driver) GetPluginCapabilities(context.Context, *csi.GetPluginCapabilitiesRequest) (*csi.GetPluginCapabilitiesResponse, error) {
+// GetPluginCapabilities implements csi.IdentityServer. Volumes grow in use if the kernel can do that,
+// and otherwise when they are staged again. NodeGetCapabilities has EXPAND_VOLUME in both cases: the
+// call says which size the next NodeStageVolume has to make.
+func (d *Driver) GetPluginCapabilities(ctx context.Context, _ *csi.GetPluginCapabilitiesRequest) (*csi.GetPluginCapabilitiesResponse, error) {
+	expansion := csi.PluginCapability_VolumeExpansion_OFFLINE
+	if server, err := d.devices.client.Status(ctx); err != nil {
+		return nil, failure(err)
+	} else if server.Resizes {
+		expansion = csi.PluginCapability_VolumeExpansion_ONLINE
+	}
 	service := func(t csi.PluginCapability_Service_Type) *csi.PluginCapability {
 		return &csi.PluginCapability{Type: &csi.PluginCapability_Service_{Service: &csi.PluginCapability_Service{Type: t}}}
 	}
@@ -23,7 +31,7 @@ func (d *Driver) GetPluginCapabilities(context.Context, *csi.GetPluginCapabiliti
 		service(csi.PluginCapability_Service_CONTROLLER_SERVICE),
 		service(csi.PluginCapability_Service_VOLUME_ACCESSIBILITY_CONSTRAINTS),
 		{Type: &csi.PluginCapability_VolumeExpansion_{VolumeExpansion: &csi.PluginCapability_VolumeExpansion{
-			Type: csi.PluginCapability_VolumeExpansion_ONLINE,
+			Type: expansion,
 		}}},
 	}}, nil
 }

@@ -102,7 +102,8 @@ func (d *Driver) stage(ctx context.Context, v *pool.Volume, secrets map[string]s
 		return err
 	}
 	d.opts.Step("stage: attached")
-	if err := d.resizeDevice(ctx, v, h); err != nil {
+	// A device that is in use since an earlier call, and cannot grow, keeps its size.
+	if err := d.resizeDevice(ctx, v, h); err != nil && status.Code(err) != codes.FailedPrecondition {
 		h.Close()
 		return err
 	}
