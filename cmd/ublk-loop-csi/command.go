@@ -26,6 +26,7 @@ var step func(name string)
 // options holds the flags of the command line.
 type options struct {
 	endpoint, pool, reserve string
+	metrics                 string // address, empty for none
 	driver                  driver.Options
 }
 
@@ -52,6 +53,7 @@ func newCommand() *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringVar(&o.endpoint, "endpoint", os.Getenv("CSI_ENDPOINT"), "listen at the unix socket `PATH` or unix:PATH (default: $CSI_ENDPOINT)")
 	flags.StringVar(&o.pool, "pool", "/var/lib/ublk-loop/csi", "keep volumes and snapshots in `DIRECTORY`, which has the same path on the node")
+	flags.StringVar(&o.metrics, "metrics", "", "answer GET /metrics at the TCP `ADDRESS`, for Prometheus (default: off)")
 	flags.StringVar(&o.reserve, "reserve", "1G", "leave `BYTES` of the file system of the pool free")
 	flags.StringVar(&o.driver.Node, "node", os.Getenv("NODE_NAME"), "`NAME` of this node (default: $NODE_NAME)")
 	flags.StringVar(&o.driver.Name, "driver-name", "csi.ublk-loop", "`NAME` of the driver in Kubernetes")

@@ -43,7 +43,13 @@ func serve(ctx context.Context, o *options) (err error) {
 	if err != nil {
 		return err
 	}
-	return answer(ctx, d, l, log)
+	var m metrics
+	stop, err := m.serve(o.metrics, d, log.failed)
+	if err != nil {
+		return errors.Join(err, l.Close())
+	}
+	defer stop()
+	return answer(ctx, d, l, log, &m)
 }
 
 // socketPath returns the path of an endpoint (spec.md, "Configured by CSI_ENDPOINT").
@@ -57,8 +63,8 @@ func socketPath(endpoint string) (string, error) {
 
 // answer answers calls until the context is done. Before it returns, it finishes the calls
 // that have arrived.
-func answer(ctx context.Context, d *driver.Driver, l net.Listener, log *logger) error {
-	server := grpc.NewServer(grpc.UnaryInterceptor(log.calls))
+func answer(ctx context.Context, d *driver.Driver, l net.Listener, log *logger, m *metrics) error {
+	server := grpc.NewServer(grpc.ChainUnaryInterceptor(m.count, log.calls))
 	d.Register(server)
 	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() { // the code below waits for it, if it runs

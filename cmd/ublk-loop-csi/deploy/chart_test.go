@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"maps"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"text/template"
 
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -103,6 +105,7 @@ var kinds = map[string]func() any{
 	"rbac.authorization.k8s.io/v1 ClusterRoleBinding": func() any { return &rbacv1.ClusterRoleBinding{} },
 	"rbac.authorization.k8s.io/v1 Role":               func() any { return &rbacv1.Role{} },
 	"rbac.authorization.k8s.io/v1 RoleBinding":        func() any { return &rbacv1.RoleBinding{} },
+	"monitoring.coreos.com/v1 PodMonitor":             func() any { return &monitoringv1.PodMonitor{} },
 	"apps/v1 DaemonSet":                               func() any { return &appsv1.DaemonSet{} },
 	"apps/v1 Deployment":                              func() any { return &appsv1.Deployment{} },
 }
@@ -145,7 +148,9 @@ func TestChart(t *testing.T) {
 	for change, want := range map[string]map[string]int{
 		"{}":              {},
 		"republish: true": {},
-		"sidecars: {snapshotter: {enabled: false}}": {"VolumeSnapshotClass": 0},
+		"metrics: {enabled: true, labels: {release: prometheus}}": {"PodMonitor": 1},
+		"metrics: {enabled: true, podMonitor: false}":             {},
+		"sidecars: {snapshotter: {enabled: false}}":               {"VolumeSnapshotClass": 0},
 		"storageClasses: [{name: a, reclaimPolicy: Retain, default: true, mountOptions: [noatime], parameters: {encryption: luks2}}, {name: b, reclaimPolicy: Delete}]": {"StorageClass": 2},
 		"{tolerations: [{operator: Exists}], affinity: {nodeAffinity: {}}, imagePullSecrets: [{name: x}], resources: {limits: {memory: 1Gi}}}":                          {},
 	} {
@@ -190,6 +195,39 @@ func TestPaths(t *testing.T) {
 	}
 	if paths["socket"] != "/k/plugins/csi.ublk-loop" {
 		t.Errorf("the socket is in %s", paths["socket"])
+	}
+}
+
+// A PodMonitor leads to the port at which the driver answers, and the driver has no such port unless
+// it is asked for.
+func TestPodMonitor(t *testing.T) {
+	for change, port := range map[string]int32{"{}": 0, "metrics: {enabled: true, port: 1234}": 1234} {
+		_, objects := decode(t, render(t, change))
+		var driver corev1.Container
+		named := ""
+		for _, o := range objects {
+			switch o := o.(type) {
+			case *appsv1.DaemonSet:
+				driver = o.Spec.Template.Spec.Containers[0]
+			case *monitoringv1.PodMonitor:
+				named = *o.Spec.PodMetricsEndpoints[0].Port
+			}
+		}
+		var listens []string
+		for _, arg := range driver.Args {
+			if address, ok := strings.CutPrefix(arg, "--metrics="); ok {
+				listens = append(listens, address)
+			}
+		}
+		i := slices.IndexFunc(driver.Ports, func(p corev1.ContainerPort) bool { return p.Name == "metrics" })
+		switch {
+		case port == 0:
+			if i >= 0 || len(listens) > 0 || named != "" {
+				t.Errorf("%s: port %d, addresses %q, PodMonitor of %q", change, i, listens, named)
+			}
+		case i < 0 || driver.Ports[i].ContainerPort != port || named != "metrics" || len(listens) != 1 || listens[0] != fmt.Sprint(":", port):
+			t.Errorf("%s: ports %v, addresses %q, PodMonitor of %q", change, driver.Ports, listens, named)
+		}
 	}
 }
 

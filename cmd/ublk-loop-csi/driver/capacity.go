@@ -18,6 +18,37 @@ type usage struct {
 	allocated int64 // blocks of all images; shared blocks count in each
 }
 
+// Usage is what the volumes and snapshots of the node take, in numbers and bytes.
+type Usage struct {
+	Volumes, Snapshots, Layers int
+	PoolSize, PoolFree         int64 // of the pool's file system
+	Allocated                  int64 // bytes of all images; shared blocks count in each
+	Promised                   int64 // sizes of the volumes, and bytes of snapshots and layers
+	Available                  int64 // largest size of a new thin volume
+}
+
+// Usage returns what volumes and snapshots take.
+func (d *Driver) Usage() (u Usage, err error) {
+	for _, list := range []struct {
+		ids func() ([]string, error)
+		n   *int
+	}{{d.pool.Volumes.IDs, &u.Volumes}, {d.pool.Snapshots.IDs, &u.Snapshots}, {d.pool.Layers.IDs, &u.Layers}} {
+		ids, err := list.ids()
+		if err != nil {
+			return u, err
+		}
+		*list.n = len(ids)
+	}
+	space, err := d.pool.Space()
+	if err != nil {
+		return u, err
+	}
+	all, err := d.usage("")
+	u.PoolSize, u.PoolFree, u.Allocated, u.Promised = space.Total, space.Free, all.allocated, all.promised
+	u.Available = available(space, all, d.opts.Reserve, d.opts.Overcommit)
+	return u, err
+}
+
 // usage adds up what the objects take, except for one.
 func (d *Driver) usage(except string) (usage, error) {
 	var u usage
