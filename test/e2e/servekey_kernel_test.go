@@ -112,7 +112,7 @@ func TestKernelServeKeyNeverComes(t *testing.T) {
 // After an upgrade and a restart, the key is in no file below /run, in no argument, variable or
 // log, and in memory only where it is locked and kept out of dumps.
 func TestKernelServeKeyStaysSecret(t *testing.T) {
-	b := kernelBed(t)
+	b := kernelBed(t, ublktest.Plain) // the memory of the race detector is too much to search
 	log := filepath.Join(t.TempDir(), "log")
 	m := b.serve("--log-file", log)
 	file, key := b.keyFile(64)
