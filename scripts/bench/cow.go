@@ -17,6 +17,7 @@ const (
 	cowStoreMiB   = "512"
 	cowWrites     = 2000 // first writes of a job
 	cowRewritten  = 32 << 20
+	cowFilledMiB  = 160 // more of a store than a job uses
 )
 
 // Modes of the copy-on-write cells.

@@ -31,9 +31,10 @@ func cowDisks(string) (*cowBacking, error) {
 		if err != nil {
 			return "", nil, err
 		}
-		return disk.path, disk.remove, nil
+		// The RAM disk gets its pages now, not during the job.
+		return disk.path, disk.remove, fill(disk.path, "/dev/zero", cowFilledMiB)
 	}
-	return b, fill(image.path)
+	return b, fill(image.path, "/dev/urandom", cowImageBytes>>20)
 }
 
 // cowFiles has image and store in an ext4 on a RAM disk. The store is sparse.
@@ -58,15 +59,19 @@ func cowFiles(bin string) (*cowBacking, error) {
 		store := filepath.Join(dir, "store")
 		return store, func() error {
 			// The image remembers the store, and would then be only read.
-			return errors.Join(os.Remove(store), command(bin, "cow", "thaw", b.image), command("sync"))
+			err := os.Remove(store)
+			if errors.Is(err, os.ErrNotExist) {
+				err = nil // a path without a store
+			}
+			return errors.Join(err, command(bin, "cow", "thaw", b.image), command("sync"))
 		}, nil
 	}
-	return b, fill(b.image)
+	return b, fill(b.image, "/dev/urandom", cowImageBytes>>20)
 }
 
-// fill writes all bytes of an image.
-func fill(path string) error {
-	return command("dd", "if=/dev/urandom", "of="+path, "bs=1M", fmt.Sprintf("count=%d", cowImageBytes>>20), "conv=fsync")
+// fill writes the first part of a file or disk.
+func fill(path, with string, mib int) error {
+	return command("dd", "if="+with, "of="+path, "bs=1M", fmt.Sprintf("count=%d", mib), "conv=fsync")
 }
 
 // writtenTo returns the bytes that were written to disks, after a sync.
