@@ -182,10 +182,30 @@ func TestKernelAddRootHashPartitions(t *testing.T) {
 	m.flip(t, signatureAt<<20+14) // a digit of the root hash
 	b.run(append([]string{"add", m.path}, auto...)...).fails(t, 1)
 	m.flip(t, signatureAt<<20+14)
+	at := b.inSignature(m)
+	m.flip(t, at)
+	b.run(append([]string{"add", m.path}, auto...)...).fails(t, 1, "signature of the root hash")
+	b.del(b.add("--root-hash=auto", m.path).Device)
+	m.flip(t, at)
 	m.flip(t, 512+16)
 	b.run(append([]string{"add", m.path}, auto...)...).fails(t, 1, "wrong checksum of the header")
 	m.flip(t, 512+16)
 	b.del(b.add(append(auto, m.path)...).Device)
+}
+
+// inSignature returns the place of a letter at the end of the signature that flip makes another
+// letter.
+func (b *bed) inSignature(m *verityImage) int64 {
+	b.Helper()
+	text := b.readFile(m.path)[signatureAt<<20:]
+	isLetter := func(c byte) bool { return 'a' <= c && c <= 'z' }
+	for at := strings.IndexByte(text, '}') - 20; at > 0; at-- {
+		if isLetter(text[at]) && isLetter(text[at]^4) {
+			return signatureAt<<20 + int64(at)
+		}
+	}
+	b.Fatal("the signature has no letter")
+	return 0
 }
 
 // The kernel takes the tables of such an image as they are printed, over a disk.

@@ -2,156 +2,17 @@ package stack
 
 import (
 	"bytes"
-	"cmp"
 	"fmt"
 	"math/rand/v2"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
 	"github.com/ublk-loop/ublk-loop/transfer/verity"
 	"github.com/ublk-loop/ublk-loop/ublk"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
-
-// area keeps a tree in memory.
-type area []byte
-
-func (a area) WriteAt(b []byte, at int64) (int, error) { return copy(a[at:], b), nil }
-
-// verityBed is a device with verity.
-type verityBed struct {
-	*bed
-	data []byte // that the device should have
-	tree *verity.Tree
-}
-
-// verityDepth is the depth of the queue of a verityBed.
-const verityDepth = 32
-
-// treeIn fills a device of tables with random data, and a tree behind it, at the start of the
-// last quarter. It returns the data, the tree and the arguments of verity behind the devices.
-func treeIn(t *testing.T, dir, text string, keys []int, p verity.Params) (data []byte, tree *verity.Tree, arguments string) {
-	t.Helper()
-	t.Run("make", func(t *testing.T) { data, tree, arguments = writeTree(t, dir, text, keys, p) })
-	// The kernel ends a ring, which holds the locks of the files, some time after its last
-	// descriptor. Copies have no locks.
-	for _, name := range []string{"A", "B", "C", "D"} {
-		path := filepath.Join(dir, name)
-		content, err := os.ReadFile(path)
-		if err == nil {
-			err = os.Remove(path)
-		}
-		if err == nil {
-			err = os.WriteFile(path, content, 0o600)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	return data, tree, arguments
-}
-
-func writeTree(t *testing.T, dir, text string, keys []int, p verity.Params) ([]byte, *verity.Tree, string) {
-	t.Helper()
-	o := &Options{DirectIO: backing.SwitchOff}
-	if keys != nil {
-		o.Keys = keysFor(t, keys...)
-	}
-	s, err := open(t, dir, text, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	content := make([]byte, s.Size)
-	_, _ = rand.NewChaCha8([32]byte{9}).Read(content)
-	start := s.Size * 3 / 4 / uint64(p.HashBlockSize) * uint64(p.HashBlockSize)
-	if p.DataBlocks == 0 {
-		p.DataBlocks = start / uint64(p.DataBlockSize)
-	}
-	tree, err := verity.NewTree(p, start)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if tree.End() > s.Size || p.DataSize() > start {
-		t.Fatalf("%d bytes of data and a tree up to %d in %d", p.DataSize(), tree.End(), s.Size)
-	}
-	root, err := tree.Build(bytes.NewReader(content), area(content))
-	if err != nil {
-		t.Fatal(err)
-	}
-	parts := s.ExtraParts(4)
-	disk := ublktest.NewDiskWith(t, ublk.Options{Depth: 4, Files: s.Files(), ExtraParts: parts}, &Target{Stack: s, ExtraParts: parts})
-	if r := disk.Do(ublktest.Request{Op: ublk.OpWrite, Sectors: uint32(s.Size / 512), Data: content}); r.Result != int32(s.Size) {
-		t.Fatalf("write: result %d", r.Result)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	salt := cmp.Or(fmt.Sprintf("%x", p.Salt), "-")
-	arguments := fmt.Sprintf("%d %d %d %d %s %x %s", p.DataBlockSize, p.HashBlockSize, p.DataBlocks, start/uint64(p.HashBlockSize), p.Algorithm, root, salt)
-	return content[:p.DataSize()], tree, arguments
-}
-
-// plainVerity is verity of one file, without the options.
-const plainVerity = "0 %d verity 1 $A $A %s"
-
-// newVerityBed makes a device with verity and options on one file.
-func newVerityBed(t *testing.T, p verity.Params, options string) *verityBed {
-	t.Helper()
-	dir := t.TempDir()
-	makeFiles(t, dir)
-	data, tree, arguments := treeIn(t, dir, "0 512 linear $A 0", nil, p)
-	return openVerity(t, dir, fmt.Sprintf(plainVerity+" %s", len(data)/512, arguments, options), nil, data, tree)
-}
-
-func openVerity(t *testing.T, dir, text string, keys []int, data []byte, tree *verity.Tree) *verityBed {
-	t.Helper()
-	o := &Options{DirectIO: backing.SwitchOff}
-	if keys != nil {
-		o.Keys = keysFor(t, keys...)
-	}
-	s, err := open(t, dir, text, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	parts := s.ExtraParts(verityDepth)
-	disk := ublktest.NewDiskWith(t, ublk.Options{Depth: verityDepth, Files: s.Files(), ExtraParts: parts}, &Target{Stack: s, ExtraParts: parts})
-	return &verityBed{bed: &bed{Disk: disk, t: t, dir: dir, stack: s}, data: data, tree: tree}
-}
-
-// read reads blocks of 512 bytes.
-func (b *verityBed) read(first, sectors int, answers ...int32) ublktest.Reply {
-	b.t.Helper()
-	return b.Do(ublktest.Request{Op: ublk.OpRead, StartSector: uint64(first), Sectors: uint32(sectors), Answers: answers})
-}
-
-// flip changes a bit of the file.
-func (b *verityBed) flip(at uint64) {
-	b.t.Helper()
-	f, err := os.OpenFile(b.stack.Backings[0].Path, os.O_RDWR, 0)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	defer f.Close()
-	var c [1]byte
-	if _, err := f.ReadAt(c[:], int64(at)); err != nil {
-		b.t.Fatal(err)
-	}
-	if _, err := f.WriteAt([]byte{c[0] ^ 1}, int64(at)); err != nil {
-		b.t.Fatal(err)
-	}
-}
 
 // small is a tree of three levels, each hash block with 8 digests.
 var small = verity.Params{Algorithm: "sha512", DataBlockSize: 512, HashBlockSize: 512, DataBlocks: 384, Salt: []byte("s")}
@@ -284,6 +145,24 @@ func TestVerityOptions(t *testing.T) {
 	b.flip(100 * 512)
 	if r := b.read(96, 8); r.Result != -int32(unix.EIO) {
 		t.Errorf("a block that was not read before: result %d", r.Result)
+	}
+}
+
+// With ignore_zero_blocks, a block with the digest of zeroes is zero, whatever is on the disk.
+func TestVerityZeroBlocks(t *testing.T) {
+	for options, want := range map[string]int32{"": -int32(unix.EIO), "1 ignore_zero_blocks": 512} {
+		b := newVerityBed(t, small, options)
+		b.flip(zeroBlock * 512)
+		if r := b.read(zeroBlock, 1); r.Result != want || want > 0 && !bytes.Equal(r.Data, make([]byte, 512)) {
+			t.Errorf("%q: result %d, want %d, or not zeroes", options, r.Result, want)
+		}
+		if n := b.stack.Corruptions(); (n == 0) != (want > 0) {
+			t.Errorf("%q: %d wrong blocks", options, n)
+		}
+		b.flip((zeroBlock + 1) * 512)
+		if r := b.read(zeroBlock+1, 1); r.Result != -int32(unix.EIO) {
+			t.Errorf("%q: result %d of a wrong block that is not zero", options, r.Result)
+		}
 	}
 }
 
