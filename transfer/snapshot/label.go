@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"sync"
 )
 
 // A label follows the header in chunk 0. The kernel reads only the header. It overwrites
@@ -93,7 +94,7 @@ func ParseLabel(block []byte) (*Label, error) {
 		return nil, fmt.Errorf("%w: unknown fields", ErrLabel)
 	}
 	path := block[atPath:][:size]
-	if crc32.Checksum(path, castagnoli) != binary.LittleEndian.Uint32(b[atPathSum:]) {
+	if crc32.Checksum(path, castagnoli()) != binary.LittleEndian.Uint32(b[atPathSum:]) {
 		return nil, fmt.Errorf("%w: wrong checksum of the path", ErrLabel)
 	}
 	return &Label{
@@ -123,7 +124,7 @@ func (l *Label) Put(block []byte) error {
 	copy(b[atParent:], l.Parent[:])
 	copy(block[atPath:], l.OriginPath)
 	binary.LittleEndian.PutUint32(b[atPathSize:], uint32(len(l.OriginPath)))
-	binary.LittleEndian.PutUint32(b[atPathSum:], crc32.Checksum([]byte(l.OriginPath), castagnoli))
+	binary.LittleEndian.PutUint32(b[atPathSum:], crc32.Checksum([]byte(l.OriginPath), castagnoli()))
 	binary.LittleEndian.PutUint32(b[atChecksum:], labelSum(b))
 	return nil
 }
@@ -131,10 +132,12 @@ func (l *Label) Put(block []byte) error {
 // ClearLabel removes the label from the first HeaderBlock bytes of a store.
 func ClearLabel(block []byte) { clear(block[atLabel:HeaderBlock]) }
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+// castagnoli is made when it is first needed: that takes half a millisecond, which every start
+// of a program would pay.
+var castagnoli = sync.OnceValue(func() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) })
 
 // labelSum returns the checksum of a label.
 func labelSum(b []byte) uint32 {
-	sum := crc32.Update(0, castagnoli, b[:atChecksum])
-	return crc32.Update(sum, castagnoli, b[atFlags:])
+	sum := crc32.Update(0, castagnoli(), b[:atChecksum])
+	return crc32.Update(sum, castagnoli(), b[atFlags:])
 }
