@@ -44,6 +44,8 @@ func (b *bench) run() error {
 		return b.snapshots()
 	case "verity":
 		return b.verities()
+	case "attach":
+		return errors.Join(command("modprobe", "loop"), withoutHugePages(b.attaches), withoutHugePages(b.mounts))
 	}
 	return withKeyFile(b.runWith)
 }
