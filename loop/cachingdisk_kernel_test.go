@@ -21,9 +21,12 @@ type cachingDisk struct {
 
 // diskHistory has the writes and flushes of disks.
 type diskHistory struct {
-	mu    sync.Mutex
-	steps []diskStep
-	after func(steps int) // a disk calls it after each step, and completes the request then; can be nil
+	mu     sync.Mutex
+	steps  []diskStep
+	after  func(steps int) // a disk calls it after each step, and completes the request then; can be nil
+	gate   chan struct{}   // writes from a place on wait until it is closed, if it is not nil
+	from   uint64
+	atGate int // writes that have come to a gate
 }
 
 // diskStep is a write, a flush, or a mark of the test.
@@ -67,8 +70,12 @@ func (d *cachingDisk) handle(req *ublk.Request) {
 	case ublk.OpRead:
 		copy(req.Data(), d.content[at:])
 	case ublk.OpWrite:
-		copy(d.content[at:], req.Data())
-		d.add(diskStep{disk: d, at: at, data: bytes.Clone(req.Data()), flush: req.Flags&ublk.FlagFUA != 0})
+		if d.gate != nil && at >= d.from {
+			d.atGate++
+			go d.writeLater(req.Async(), d.gate) // ends when the gate is opened
+			return
+		}
+		d.write(at, req.Data(), req.Flags)
 	case ublk.OpFlush:
 		d.add(diskStep{disk: d, flush: true})
 	default:
@@ -76,6 +83,49 @@ func (d *cachingDisk) handle(req *ublk.Request) {
 		return
 	}
 	req.Complete(nil)
+}
+
+// write carries out a write. The caller holds the lock.
+func (d *cachingDisk) write(at uint64, data []byte, flags ublk.Flags) {
+	copy(d.content[at:], data)
+	d.add(diskStep{disk: d, at: at, data: bytes.Clone(data), flush: flags&ublk.FlagFUA != 0})
+}
+
+// writeLater carries out a write when a gate is opened.
+func (d *cachingDisk) writeLater(req ublk.AsyncRequest, gate <-chan struct{}) {
+	<-gate
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.write(req.Offset(), req.Data(), req.Flags)
+	req.Complete(nil)
+}
+
+// closeGate makes writes from a place on wait until open is called.
+func (h *diskHistory) closeGate(from uint64) (open func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	gate := make(chan struct{})
+	h.gate, h.from, h.atGate = gate, from, 0
+	return func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.gate = nil
+		close(gate)
+	}
+}
+
+// isAtGate reports whether a write waits.
+func (h *diskHistory) isAtGate() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.atGate > 0
+}
+
+// isClosed reports whether writes wait.
+func (h *diskHistory) isClosed() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.gate != nil
 }
 
 // add adds a step. The caller holds the lock.

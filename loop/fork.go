@@ -30,8 +30,8 @@ func (d *Device) startStatus() Status {
 	return s
 }
 
-// forkPatience is how long a fork waits for requests in flight.
-const forkPatience = 10 * time.Second
+// forkPatience is how long a fork waits for requests in flight. Tests change it.
+var forkPatience = 10 * time.Second
 
 // Fork makes a device go on over a new store above its store, which is frozen: from then on it
 // is only read. The new store is empty and has the same chunk size; file is from OpenTableDevice,

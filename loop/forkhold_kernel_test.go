@@ -1,0 +1,102 @@
+package loop
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
+)
+
+// A fork changes over only when no write to the old store is in flight. If a write does not end in
+// time, the device goes on as before. If it ends, it belongs to the frozen store, which does not
+// change from then on.
+func TestKernelForkWaitsForWrites(t *testing.T) {
+	ctl := ublktest.Kernel(t)
+	dir := mountTmpfs(t)
+	base := sparseFile(t, dir)
+	store := newCachingDisk(t, ctl, &diskHistory{}, make([]byte, 8<<20))
+	dev := attachTable(t, ctl, fmt.Sprintf("0 8192 snapshot %s %s P 16", base, store.path), Config{})
+	f := openFile(t, dev.Path(), os.O_RDWR|unix.O_DIRECT)
+	fork := func(name string) error {
+		_, err := dev.Fork(newStore(t, filepath.Join(dir, name), 8192, 8<<20))
+		return err
+	}
+
+	open, written := store.heldWrite(t, f, 0)
+	patience := forkPatience
+	forkPatience = 200 * time.Millisecond
+	err := fork("first")
+	forkPatience = patience
+	if !errors.Is(err, unix.ETIMEDOUT) {
+		t.Fatalf("fork while a write is in flight: error %v", err)
+	}
+	open()
+	if err := errors.Join(<-written, f.Sync()); err != nil { // the next fork has no records to save
+		t.Fatal(err)
+	}
+
+	open, written = store.heldWrite(t, f, 1)
+	forked := make(chan error, 1)
+	go func() { forked <- fork("second") }() // received below
+	waitUntil(t, "the device holds its requests", func() bool {
+		select {
+		case err := <-forked:
+			t.Fatalf("the fork ends while a write is in flight, error %v", err)
+		default:
+		}
+		held := !dev.holding.TryLock()
+		if !held {
+			dev.holding.Unlock()
+		}
+		return held
+	})
+	open()
+	if err := errors.Join(<-forked, <-written); err != nil {
+		t.Fatal(err)
+	}
+	frozen := store.now()
+	if _, err := f.WriteAt(forkBlock(t, 2), 2*8192); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(store.now(), frozen) {
+		t.Error("the frozen store has changed")
+	}
+	for i := range 3 {
+		if got := readDisk(t, f)[i*8192:][:8192]; !bytes.Equal(got, forkBlock(t, i)) {
+			t.Errorf("chunk %d has other data", i)
+		}
+	}
+}
+
+// forkBlock is the data of a chunk.
+func forkBlock(t *testing.T, number int) []byte {
+	return stamp(alignedMemory(t, 8192), number*16, 1)
+}
+
+// heldWrite writes a chunk of a device whose store is a disk that keeps the write until open is called.
+func (d *cachingDisk) heldWrite(t *testing.T, f *os.File, number int) (open func(), written <-chan error) {
+	t.Helper()
+	open = d.closeGate(2 * 8192) // behind header and records
+	t.Cleanup(func() {           // a failed test must not leave the write
+		if d.isClosed() {
+			open()
+		}
+	})
+	ended, data := make(chan error, 1), forkBlock(t, number)
+	go func() { // the caller receives from the channel
+		_, err := f.WriteAt(data, int64(number)*8192)
+		ended <- err
+	}()
+	waitUntil(t, "the write has reached the store", d.isAtGate)
+	return open, ended
+}
