@@ -54,7 +54,7 @@ type stepped struct {
 // Wherever a call of the driver ends, and the node with it, the repeated call succeeds, no data is
 // lost, and nothing is left at the end.
 func TestKernelEveryStep(t *testing.T) {
-	b := newBed(t, ublktest.OldestAndNewest, ublktest.ScratchDisk)
+	b := newBed(t, ublktest.OldestAndNewest, ublktest.ScratchDisk, ublktest.Long)
 	var seen []byte
 	layersPool := b.pool
 	s := &stepped{bed: b, args: []string{"--overcommit", "8"}, steps: filepath.Join(b.dir, "steps")}
@@ -66,17 +66,13 @@ func TestKernelEveryStep(t *testing.T) {
 		node   bool
 		access *csi.VolumeCapability
 		change []func(*csi.CreateVolumeRequest)
-		short  bool // also in the short run, which has each step once
 	}{
-		{disk, false, mountAccess("ext4", oneWriter), nil, true},
-		{disk, true, blockAccess(oneWriter), nil, false},
-		{layersPool, false, mountAccess("ext4", oneWriter), []func(*csi.CreateVolumeRequest){layered}, false},
-		{layersPool, true, mountAccess("ext4", oneWriter), []func(*csi.CreateVolumeRequest){layered}, true},
-		{layersPool, false, blockAccess(oneWriter), nil, true},
+		{disk, false, mountAccess("ext4", oneWriter), nil},
+		{disk, true, blockAccess(oneWriter), nil},
+		{layersPool, false, mountAccess("ext4", oneWriter), []func(*csi.CreateVolumeRequest){layered}},
+		{layersPool, true, mountAccess("ext4", oneWriter), []func(*csi.CreateVolumeRequest){layered}},
+		{layersPool, false, blockAccess(oneWriter), nil},
 	} {
-		if testing.Short() && !tt.short {
-			continue
-		}
 		b.pool, s.node, s.access = tt.pool, tt.node, tt.access
 		s.live(tt.change...)
 		known, err := os.ReadFile(s.steps)
