@@ -25,6 +25,7 @@ type Device struct {
 	b        *backing.Backing  // the storage, if it is one file or disk
 	stack    *stack.Stack      // the storage, if it is a stack of tables
 	transfer transfer.Transfer // nil for none
+	apart    *apartTarget      // nil if this process serves the requests
 	// key is a copy of the key, for the program that replaces a server of many devices. It is
 	// nil for a device without a key, and in a process of one device.
 	key    *transfer.Secret
@@ -53,10 +54,12 @@ type Device struct {
 // device can be opened. After an error, the device is completely removed. The caller
 // keeps file and may close it. Attach closes cfg.Key in any case.
 func Attach(ctl *ublk.Control, file *os.File, cfg Config) (*Device, error) {
-	return attachOn(ctl, file, cfg, nil)
+	return attachOn(ctl, file, cfg, nil, nil)
 }
 
-func attachOn(ctl *ublk.Control, file *os.File, cfg Config, shared *threads) (*Device, error) {
+// attachOn attaches a device whose requests threads of this process serve, or another process
+// if apart is not nil.
+func attachOn(ctl *ublk.Control, file *os.File, cfg Config, shared *threads, apart Apart) (*Device, error) {
 	defer func() {
 		if cfg.Key != nil {
 			cfg.Key.Close()
@@ -69,7 +72,8 @@ func attachOn(ctl *ublk.Control, file *os.File, cfg Config, shared *threads) (*D
 	if err := checkGrown(ctl, b, cfg.lockRange()); err != nil {
 		return nil, errors.Join(err, b.Close())
 	}
-	d := &Device{b: b, storage: b, many: shared != nil}
+	d := &Device{b: b, storage: b, many: shared != nil, apart: newApartTarget(apart, b, &cfg)}
+	defer d.apart.forgetKey()
 	if err := d.makeTransfer(&cfg); err != nil {
 		return nil, errors.Join(fmt.Errorf("open %s: %w", b.Path, err), d.closeTransfer(), b.Close())
 	}
@@ -119,7 +123,15 @@ func (d *Device) start(cfg *Config, t ublk.Target) error {
 	if err := d.prepare(cfg); err != nil {
 		return err
 	}
-	return d.dev.Start(t)
+	return d.serve(t)
+}
+
+// serve starts to serve the requests of the device.
+func (d *Device) serve(t ublk.Target) error {
+	if d.apart == nil {
+		return d.dev.Start(t)
+	}
+	return d.dev.StartApart(d.apart)
 }
 
 // prepare writes the state and parameters of an added device. The state is written before

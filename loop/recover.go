@@ -40,6 +40,9 @@ type RecoverOptions struct {
 	Passed []Passed
 	// DiskSequence is as in DetachOptions.
 	DiskSequence *uint64
+	// Apart is the process that serves the requests, as in [AttachApart]; nil for this
+	// process.
+	Apart Apart
 }
 
 // Recover makes this process the server of a device of ublk-loop whose server has ended
@@ -90,7 +93,8 @@ func recoverDevice(ctl *ublk.Control, id uint32, file *os.File, opts RecoverOpti
 	if err := saved.replaceBy(b); err != nil {
 		return nil, errors.Join(err, giveBack())
 	}
-	d := &Device{b: b, storage: b, many: shared != nil, status: *saved.Status}
+	d := &Device{b: b, storage: b, many: shared != nil, status: *saved.Status, apart: newApartTarget(opts.Apart, b, &cfg)}
+	defer d.apart.forgetKey()
 	if err := d.makeTransfer(&cfg); err != nil {
 		return nil, errors.Join(err, d.closeTransfer(), giveBack())
 	}
@@ -278,7 +282,7 @@ func (d *Device) takeOver(ctl *ublk.Control, saved *state, opts ublk.RecoverOpti
 	if err != nil {
 		return errors.Join(err, saved.write())
 	}
-	if err := d.dev.Start(t); err != nil {
+	if err := d.serve(t); err != nil {
 		return errors.Join(err, d.dev.Leave())
 	}
 	s.Recovering = false

@@ -104,7 +104,7 @@ func countAsUsed(_ func(TaggedID, error), devices ...TaggedID) error {
 // the file that is being removed, for example since it was unmounted.
 func (s *Server) Add(file *os.File, cfg Config) (Status, error) {
 	s.awaitRemovals(file)
-	return s.add(file.Name(), cfg, func() (*Device, error) { return attachOn(s.ctl, file, cfg, s.threads) })
+	return s.add(file.Name(), cfg, func() (*Device, error) { return attachOn(s.ctl, file, cfg, s.threads, nil) })
 }
 
 // AddTable makes a device of tables, as AttachTable does. Otherwise it is like Add.

@@ -18,15 +18,17 @@ import (
 // state too, and the device stays without a server. A device ends when all its queues
 // have ended, and Done closes then. Any goroutine may call the methods.
 type Device struct {
-	ctl        *Control
+	ctl        *Control  // nil in the process of an Apart
+	cpus       []cpuMask // of each queue, there
 	info       Info
 	mode       BufferMode
 	untrusted  bool        // the driver must not trust the queues: see loseTrust
 	recovers   bool        // taken over: its disk exists before Start
 	counters   []*counters // of each queue
 	threads    *Threads
-	files      int // of a queue
-	extraParts int // of a queue
+	apart      Apart // serves the queues; nil for threads
+	files      int   // of a queue
+	extraParts int   // of a queue
 
 	charFD int // /dev/ublkcN, -1 while it is not open
 	queues []*Queue
@@ -148,6 +150,10 @@ func (d *Device) open() error {
 // recovered device goes on. When Start returns nil, /dev/ublkbN can be used. After an
 // error, call Close or Leave.
 func (d *Device) Start(target Target) error {
+	return d.startBy(func() error { return d.startQueues(target) })
+}
+
+func (d *Device) startBy(serve func() error) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.started || d.closed {
@@ -157,7 +163,7 @@ func (d *Device) Start(target Target) error {
 		return err
 	}
 	d.started = true
-	if err := d.startQueues(target); err != nil {
+	if err := serve(); err != nil {
 		d.kill()
 		return fmt.Errorf("serve device %d: %w", d.info.ID, err)
 	}
@@ -187,10 +193,18 @@ func (d *Device) startQueues(target Target) error {
 	return d.forQueues(func(q *Queue) error { return q.thread.do(q.fetchAll) })
 }
 
+// affinity returns the CPUs that the driver maps to a queue.
+func (d *Device) affinity(queue uint16) (cpuMask, error) {
+	if d.ctl == nil {
+		return d.cpus[queue], nil
+	}
+	return d.ctl.queueAffinity(d.info.ID, queue)
+}
+
 // takeThreads makes the device's queues, each with a slot of a thread.
 func (d *Device) takeThreads(ended chan<- error) error {
 	for i := range d.info.Queues {
-		cpus, err := d.ctl.queueAffinity(d.info.ID, i)
+		cpus, err := d.affinity(i)
 		if err != nil {
 			return err
 		}
@@ -253,6 +267,10 @@ func (d *Device) freeBuffers() {
 // them when /dev/ublkcN is closed. Only the end of a ring takes its commands back from the
 // driver, so kill does nothing if the threads also serve other devices.
 func (d *Device) kill() {
+	if d.apart != nil {
+		d.apart.Kill()
+		return
+	}
 	if !d.threads.alone {
 		return
 	}

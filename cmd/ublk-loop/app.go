@@ -16,6 +16,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/daemon"
 	"github.com/ublk-loop/ublk-loop/internal/modprobe"
 	"github.com/ublk-loop/ublk-loop/internal/report"
+	"github.com/ublk-loop/ublk-loop/internal/sandbox"
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
@@ -42,6 +43,8 @@ type app struct {
 	server server
 	// stats returns the counters of the server at a socket.
 	stats func(ctx context.Context, socket string) (client.Stats, error)
+	// sandbox returns what the kernel has for the sandbox of servers.
+	sandbox func() []sandbox.Part
 	// snapshotter executes the snapshotter in this process, and returns only an error.
 	snapshotter func(args []string) error
 }
@@ -71,7 +74,7 @@ func newApp() *app {
 	return &app{
 		in: os.Stdin, out: os.Stdout, errOut: os.Stderr,
 		open: openKernel, load: modprobe.Default().Load, start: daemon.Start, become: daemon.BecomeSingle, serve: daemon.Serve, oci: replaceWithRuntime,
-		snapshotter: replaceWithSnapshotter, server: client.New(client.DefaultSocket),
+		snapshotter: replaceWithSnapshotter, sandbox: sandbox.Parts, server: client.New(client.DefaultSocket),
 		stats: func(ctx context.Context, socket string) (client.Stats, error) { return client.New(socket).Stats(ctx) },
 	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/internal/daemon"
+	"github.com/ublk-loop/ublk-loop/internal/sandbox"
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
@@ -178,6 +179,9 @@ func newBench() *bench {
 		return b.srv, b.startErr
 	}
 	b.app.become = b.take
+	b.app.sandbox = func() []sandbox.Part {
+		return []sandbox.Part{{Name: "one", Offered: true, Without: "a"}, {Name: "another", Without: "b"}}
+	}
 	return b
 }
 

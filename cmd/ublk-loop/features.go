@@ -33,6 +33,14 @@ type featuresOutput struct {
 	Features   string          `json:"features"` // all bits, as a hexadecimal number
 	BufferMode string          `json:"buffer_mode"`
 	List       []featureOutput `json:"list"`
+	Sandbox    []partOutput    `json:"sandbox"`
+}
+
+// partOutput is a part of the sandbox of the process that serves requests.
+type partOutput struct {
+	Name    string `json:"name"`
+	Offered bool   `json:"offered"`
+	Without string `json:"without"`
 }
 
 type featureOutput struct {
@@ -48,7 +56,7 @@ func newFeaturesCommand(a *app) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "features",
-		Short: "Show what the ublk driver of this kernel offers, and what each missing feature costs",
+		Short: "Show what this kernel offers, and what each missing feature costs",
 		Args:  arguments(0, 0, ""),
 		RunE: func(*cobra.Command, []string) error {
 			return a.runFeatures(kernelRelease(), asJSON)
@@ -69,6 +77,9 @@ func (a *app) runFeatures(release string, asJSON bool) error {
 		return err
 	}
 	features := describeFeatures(release, offered)
+	for _, p := range a.sandbox() {
+		features.Sandbox = append(features.Sandbox, partOutput(p))
+	}
 	if asJSON {
 		return report.JSON(a.out, features)
 	}
@@ -113,14 +124,26 @@ func printFeatures(out io.Writer, f featuresOutput) error {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "FEATURE\tSINCE\tHERE\tWITHOUT IT")
 	for _, feature := range f.List {
-		here, without := "no", "-"
-		if feature.Offered {
-			here = "yes"
-		}
+		without := "-"
 		if feature.Without != "" {
 			without = feature.Without
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", feature.Name, report.OrDash(feature.Since), here, without)
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", feature.Name, report.OrDash(feature.Since), yes(feature.Offered), without)
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintln(table, "\nSANDBOX\tHERE\tWITHOUT IT")
+	for _, p := range f.Sandbox {
+		fmt.Fprintf(table, "%s\t%s\t%s\n", p.Name, yes(p.Offered), p.Without)
 	}
 	return table.Flush()
+}
+
+// yes returns "yes" or "no".
+func yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
 }

@@ -46,6 +46,10 @@ NO_AUTO_PART_SCAN       7.0    no    a device added without --partscan cannot be
 SHMEM_ZC                7.1    no    -
 IO_DESC_SIZE            7.3    no    -
 bit40                   -      yes   -
+
+SANDBOX  HERE  WITHOUT IT
+one      yes   a
+another  no    b
 `
 	if got := b.out.String(); got != want {
 		t.Errorf("output\n%s\nwant\n%s", got, want)
@@ -67,7 +71,8 @@ func TestFeaturesJSON(t *testing.T) {
 	if err := json.Unmarshal(b.out.Bytes(), &got); err != nil {
 		t.Fatal(err)
 	}
-	if got.Kernel != "7.3" || got.Features != "0x801" || got.BufferMode != "auto-register" || len(got.List) != len(ublk.KnownFeatures) {
+	if got.Kernel != "7.3" || got.Features != "0x801" || got.BufferMode != "auto-register" || len(got.List) != len(ublk.KnownFeatures) ||
+		!reflect.DeepEqual(got.Sandbox, []partOutput{{"one", true, "a"}, {"another", false, "b"}}) {
 		t.Errorf("output is %+v", got)
 	}
 	want := featureOutput{

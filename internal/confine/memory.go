@@ -18,45 +18,58 @@ import (
 // Program records the places of this program in memory.
 type Program struct {
 	code, constants mapping
-	serving, other  []mapping // parts of code: serving may run while the server serves, other does not
 }
 
-// LockMemory locks the pages that the server has used or will use, and the part of the
-// program's code that serves devices, used or not. Large mappings that Go does not use
-// get no memory (MCL_ONFAULT in mlock2(2), Linux 4.4). It needs CAP_IPC_LOCK.
+// LockMemory locks the pages that the server has used or will use, and the program's code, used
+// or not. Large mappings that Go does not use get no memory (MCL_ONFAULT in mlock2(2),
+// Linux 4.4). It needs CAP_IPC_LOCK.
 func LockMemory() (*Program, error) {
+	p, err := findProgram()
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | unix.MCL_ONFAULT); err != nil {
+		return nil, fmt.Errorf("lock memory: %w", err)
+	}
+	err = p.code.advise(unix.MADV_POPULATE_READ)
+	if err != nil && !errors.Is(err, unix.EINVAL) { // before Linux 5.14
+		return nil, fmt.Errorf("read the program's code: %w", err)
+	}
+	return p, nil
+}
+
+// GiveBack frees the program's code that does not serve devices, and the constants that only the
+// start has used. Constants that are used again become resident and locked again
+// (MADV_DONTNEED_LOCKED in madvise(2), Linux 5.18). Older kernels keep all pages. It takes
+// milliseconds to find this code, which the start of a server need not wait for.
+func (p *Program) GiveBack() {
+	if p == nil {
+		return
+	}
+	for _, m := range append(otherCode(p.code, uintptr(os.Getpagesize()), functionAt), p.constants) {
+		_ = m.advise(unix.MADV_DONTNEED_LOCKED)
+	}
+}
+
+// FreeProgram frees the pages of the program of a process that has not locked its memory. What is
+// used again comes back.
+func FreeProgram() error {
+	p, err := findProgram()
+	if err != nil {
+		return err
+	}
+	return errors.Join(p.code.advise(unix.MADV_DONTNEED), p.constants.advise(unix.MADV_DONTNEED))
+}
+
+func findProgram() (*Program, error) {
 	maps, err := os.Open("/proc/self/maps")
 	if err != nil {
 		return nil, fmt.Errorf("find the program's code: %w", err)
 	}
 	defer func() { _ = maps.Close() }()
 	p := &Program{}
-	if p.code, p.constants, err = findCode(maps); err != nil {
-		return nil, err
-	}
-	p.serving, p.other = splitCode(p.code, uintptr(os.Getpagesize()), functionAt)
-	if err := unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | unix.MCL_ONFAULT); err != nil {
-		return nil, fmt.Errorf("lock memory: %w", err)
-	}
-	for _, m := range p.serving {
-		err := m.advise(unix.MADV_POPULATE_READ)
-		if err != nil && !errors.Is(err, unix.EINVAL) { // before Linux 5.14
-			return nil, fmt.Errorf("read the program's code: %w", err)
-		}
-	}
-	return p, nil
-}
-
-// GiveBack frees the pages of the program that only its start has used. Constants that
-// are used again become resident and locked again (MADV_DONTNEED_LOCKED in madvise(2),
-// Linux 5.18). Older kernels keep all pages.
-func (p *Program) GiveBack() {
-	if p == nil {
-		return
-	}
-	for _, m := range append(p.other, p.constants) {
-		_ = m.advise(unix.MADV_DONTNEED_LOCKED)
-	}
+	p.code, p.constants, err = findCode(maps)
+	return p, err
 }
 
 // mapping is a range of this process's memory.
@@ -99,9 +112,10 @@ var notServing = []string{
 	"crypto/tls", "crypto/x509", "crypto/ecdsa", "crypto/ecdh", "crypto/elliptic", "crypto/hpke", "crypto/rsa", "crypto/dsa",
 	"crypto/internal/fips140/bigmod", "crypto/internal/fips140/edwards25519", "crypto/internal/fips140/mlkem",
 	"crypto/internal/fips140/nistec", "crypto/internal/fips140/rsa", "crypto/internal/fips140/tls12", "crypto/internal/fips140/tls13",
-	"github.com/spf13", "github.com/BurntSushi", "golang.org/x/crypto/argon2", "golang.org/x/crypto/blake2b", "github.com/ublk-loop/ublk-loop/transfer/luks",
+	"github.com/spf13", "github.com/BurntSushi", "github.com/godbus", "github.com/smallstep", "golang.org/x/crypto/argon2", "golang.org/x/crypto/blake2b", "github.com/ublk-loop/ublk-loop/transfer/luks",
 	"github.com/ublk-loop/ublk-loop/client", "github.com/ublk-loop/ublk-loop/internal/control", "github.com/ublk-loop/ublk-loop/internal/keysource",
-	"github.com/ublk-loop/ublk-loop/internal/oci",
+	"github.com/ublk-loop/ublk-loop/internal/losetup", "github.com/ublk-loop/ublk-loop/internal/mounthelper",
+	"github.com/ublk-loop/ublk-loop/internal/oci", "github.com/ublk-loop/ublk-loop/internal/verityfile",
 	"github.com/ublk-loop/ublk-loop/internal/top", "github.com/ublk-loop/ublk-loop/internal/wire",
 }
 
@@ -128,27 +142,56 @@ func functionAt(pc uintptr) string {
 	return runtime.FuncForPC(f.Entry()).Name()
 }
 
-// splitCode splits code into the pages with functions that a server may call while it
-// serves, and the other pages. The linker places the functions of a package next to each
-// other, so that both ends of a page are enough to tell. The first function of the next
-// page stands for the last function of this page. It takes a microsecond to find a
-// function.
-func splitCode(code mapping, page uintptr, function func(uintptr) string) (serving, other []mapping) {
-	serves := isServing(function(code.start))
-	for start := code.start; start < code.end; start += page {
-		next := isServing(function(start + page))
-		list := &other
-		if serves || next {
-			list = &serving
-		}
-		serves = next
-		if n := len(*list); n > 0 && (*list)[n-1].end == start {
-			(*list)[n-1].end += page
-			continue
-		}
-		*list = append(*list, mapping{start, start + page})
+// otherCode returns the pages of code without functions that a server may call while it serves.
+// The linker places the functions of a package next to each other, so that both ends of a range
+// tell what is between them if they are in one package. Both ends of a page are always
+// enough. The first function of the next page stands for the last function of a page.
+func otherCode(code mapping, page uintptr, function func(uintptr) string) []mapping {
+	s := codeSplitter{page: page, function: function}
+	s.split(code, function(code.start), function(code.end))
+	return s.other
+}
+
+type codeSplitter struct {
+	page     uintptr
+	function func(uintptr) string
+	other    []mapping
+}
+
+// split splits a range, whose ends are in the functions first and last.
+func (s *codeSplitter) split(m mapping, first, last string) {
+	if pages := (m.end - m.start) / s.page; pages > 1 && !inOnePackage(first, last) {
+		middle := m.start + pages/2*s.page
+		function := s.function(middle)
+		s.split(mapping{m.start, middle}, first, function)
+		s.split(mapping{middle, m.end}, function, last)
+		return
 	}
-	return serving, other
+	switch n := len(s.other); {
+	case isServing(first) || isServing(last):
+	case n > 0 && s.other[n-1].end == m.start:
+		s.other[n-1].end = m.end
+	default:
+		s.other = append(s.other, m)
+	}
+}
+
+// inOnePackage reports whether all functions between two functions are of one package.
+func inOnePackage(first, last string) bool {
+	p := packageOf(first)
+	return p != "" && p == packageOf(last)
+}
+
+// packageOf returns the package in which the linker places a function: what is before the first
+// dot after the last slash. It returns "" for a function that may be in any package: one that the
+// compiler has made from a generic function, a method value or for a type.
+func packageOf(function string) string {
+	if strings.ContainsAny(function, "[:") || strings.HasSuffix(function, "-fm") {
+		return ""
+	}
+	slash := strings.LastIndexByte(function, '/') + 1
+	path, _, _ := strings.Cut(function[slash:], ".")
+	return function[:slash] + path
 }
 
 // gcLimit is the number of bytes that a server may allocate before Go collects garbage.

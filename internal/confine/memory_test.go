@@ -1,8 +1,11 @@
 package confine
 
 import (
+	"debug/elf"
+	"debug/gosym"
 	"math"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -24,16 +27,13 @@ func TestFindCode(t *testing.T) {
 	}
 }
 
-func TestSplitCode(t *testing.T) {
+func TestOtherCode(t *testing.T) {
 	functions := map[uintptr]string{
 		0x1000: "runtime.a", 0x2000: "net.b", 0x3000: "net/http.c", 0x4000: "network.d",
 		0x5000: "", 0x6000: "vendor/x.f", 0x7000: "vendor/x.f", 0x8000: "github.com/ublk-loop/ublk-loop/loop.(*handler).Handle",
 		0x9000: "net.(*x).g", 0xa000: "net.(*x).g",
 	}
-	serving, other := splitCode(mapping{0x1000, 0xa000}, 0x1000, func(pc uintptr) string { return functions[pc] })
-	if want := []mapping{{0x1000, 0x2000}, {0x3000, 0x6000}, {0x7000, 0x9000}}; !slices.Equal(serving, want) {
-		t.Errorf("serving: %#x, want %#x", serving, want)
-	}
+	other := otherCode(mapping{0x1000, 0xa000}, 0x1000, func(pc uintptr) string { return functions[pc] })
 	if want := []mapping{{0x2000, 0x3000}, {0x6000, 0x7000}, {0x9000, 0xa000}}; !slices.Equal(other, want) {
 		t.Errorf("other: %#x, want %#x", other, want)
 	}
@@ -61,14 +61,19 @@ func inlinedPC() uintptr {
 // notCalled is a package that crypto/rand imports for functions that loop does not call.
 const notCalled = "math/big"
 
-// The packages that loop and the log depend on are locked.
-func TestServingPackages(t *testing.T) {
+// servingPackages returns the packages that loop and the log depend on.
+func servingPackages(t *testing.T) []string {
 	out, err := exec.Command("go", "list", "-deps", "../../loop", "go.uber.org/zap/zapcore").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for p := range strings.Lines(string(out)) {
-		if p = strings.TrimSpace(p); p != notCalled && !isServing(p+".f") {
+	return slices.DeleteFunc(strings.Fields(string(out)), func(p string) bool { return p == notCalled })
+}
+
+// The packages that loop and the log depend on are locked.
+func TestServingPackages(t *testing.T) {
+	for _, p := range servingPackages(t) {
+		if !isServing(p + ".f") {
 			t.Errorf("package %s serves, and is not locked", p)
 		}
 	}
@@ -88,4 +93,56 @@ func TestQuietGC(t *testing.T) {
 	if limit := debug.SetMemoryLimit(-1); limit != gcLimit {
 		t.Errorf("the limit is %d", limit)
 	}
+}
+
+// Of the program itself, no page with a function of a package that serves is given back, but at
+// least a quarter of its code, which is found by looking at fewer than half of the pages.
+func TestOtherCodeOfProgram(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ublk-loop")
+	if out, err := exec.Command("go", "build", "-o", path, "../../cmd/ublk-loop").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	serving := servingPackages(t)
+	code, functions := functionsOf(t, path)
+	looked := 0
+	other := otherCode(code, 0x1000, func(pc uintptr) string {
+		looked++
+		if f := functions.PCToFunc(uint64(pc)); f != nil {
+			return f.Name
+		}
+		return ""
+	})
+	var bytes uintptr
+	for _, m := range other {
+		bytes += m.end - m.start
+		for i := range functions.Funcs {
+			f := &functions.Funcs[i]
+			overlaps := uintptr(f.Entry) < m.end && uintptr(f.End) > m.start
+			if overlaps && slices.Contains(serving, packageOf(f.Name)) {
+				t.Errorf("%s at %#x serves, and is given back with %#x", f.Name, f.Entry, m)
+			}
+		}
+	}
+	if all := code.end - code.start; bytes < all/4 || uintptr(looked) > all/0x1000/2 {
+		t.Errorf("%d bytes of %d are given back, after %d looks", bytes, all, looked)
+	}
+}
+
+// functionsOf returns the pages with a program's code, and its functions.
+func functionsOf(t *testing.T, path string) (mapping, *gosym.Table) {
+	program, err := elf.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = program.Close() }()
+	text := program.Section(".text")
+	lines, err := program.Section(".gopclntab").Data()
+	if err != nil {
+		t.Fatal(err)
+	}
+	functions, err := gosym.NewTable(nil, gosym.NewLineTable(lines, text.Addr))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return mapping{uintptr(text.Addr) &^ 0xfff, uintptr(text.Addr+text.Size+0xfff) &^ 0xfff}, functions
 }

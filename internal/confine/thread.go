@@ -12,7 +12,7 @@ import (
 // program inherit them. The program cannot do this itself, because Go starts threads
 // before main. The caller must have locked the thread and let it end. The warnings name
 // protections that are not available.
-func confine(m Manager) (warnings []string, err error) {
+func confine(m Manager, keep, start []int) (warnings []string, err error) {
 	if err := resetInherited(m); err != nil {
 		return nil, err
 	}
@@ -38,7 +38,7 @@ func confine(m Manager) (warnings []string, err error) {
 	if err := unblockSignals(); err != nil {
 		return nil, err
 	}
-	if err := dropCapabilities(keptCapabilities); err != nil {
+	if err := dropCapabilities(keep, start); err != nil {
 		return nil, err
 	}
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
@@ -54,14 +54,22 @@ func unblockSignals() error {
 	return nil
 }
 
+// Starts says whether a server starts a process without privileges. It then has the capabilities for
+// that until DropStarting.
+type Starts bool
+
 // OnThread calls execute, which executes a server, on a confined thread. The thread ends
 // afterwards.
-func OnThread(m Manager, execute func(warnings []string) error) error {
+func OnThread(m Manager, starts Starts, execute func(warnings []string) error) error {
 	result := make(chan error)
 	go func() {
 		// Without an unlock, the thread ends with this goroutine.
 		runtime.LockOSThread()
-		warnings, err := confine(m)
+		keep, start := keptCapabilities[:], []int(nil)
+		if starts {
+			keep, start = append(keep, killCapability), startingCapabilities
+		}
+		warnings, err := confine(m, keep, start)
 		if err == nil {
 			err = execute(warnings)
 		}

@@ -121,7 +121,7 @@ func (s *background) Ready() (*client.Device, error) {
 	if a.Device == nil {
 		return nil, a.err()
 	}
-	defer s.enterUnit(a.Device)() // the rest needs no unit, so that both go on at the same time
+	defer s.enterUnit(&a)() // the rest needs no unit, so that both go on at the same time
 	if s.recovers {
 		return a.Device, nil
 	}
@@ -130,13 +130,17 @@ func (s *background) Ready() (*client.Device, error) {
 	})
 }
 
-// enterUnit starts to give the server a unit of its own. The returned function waits for
-// that.
-func (s *background) enterUnit(device *client.Device) (wait func()) {
+// enterUnit starts to give the server a unit of its own, also for the process that serves its
+// requests. The returned function waits for that.
+func (s *background) enterUnit(a *answer) (wait func()) {
 	if s.unit == nil {
 		return func() {}
 	}
-	entered := s.unit.enter(s.process.Pid, device)
+	pids := []int{s.process.Pid}
+	if a.Apart != 0 {
+		pids = append(pids, a.Apart)
+	}
+	entered := s.unit.enter(pids, a.Device)
 	return func() { s.job.Warnings = append(s.job.Warnings, entered()...) }
 }
 

@@ -4,6 +4,7 @@
 //	role      process                                          started by
 //	single    serves one device                                add, recover
 //	many      serves many devices, behind a socket             serve, upgrade, supervise
+//	apart     serves the requests of a single, in a sandbox    single
 //	scan      looks for partitions for a foreground server     single
 //	claimed   looks whether a device is mounted                single
 //	unused    stops devices that are not in use                many

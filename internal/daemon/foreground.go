@@ -37,7 +37,7 @@ var _ requester = (*user)(nil)
 
 // Ready implements requester. A server must not open its own device, so another
 // process looks for partitions.
-func (u *user) Ready(device client.Device) error {
+func (u *user) Ready(device client.Device, _ int) error {
 	if device.PartScan {
 		if err := scanInChild(device.Device); err != nil {
 			return err

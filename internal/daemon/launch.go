@@ -32,12 +32,15 @@ type launch struct {
 // manager reports whether a service manager starts the role.
 func (l *launch) manager() confine.Manager { return confine.Manager(l.files[notifyFile] != nil) }
 
+// starts reports whether the role starts a process without privileges.
+func (l *launch) starts() confine.Starts { return confine.Starts(l.role == singleRole) }
+
 // start starts a confined server in a process and session of its own. The process
 // inherits only the files of the launch and standard error. The message is complete
 // before the process starts.
 func (l *launch) start(errOut *os.File) (*os.Process, error) {
 	var process *os.Process
-	err := confine.OnThread(l.manager(), func(warnings []string) error {
+	err := confine.OnThread(l.manager(), l.starts(), func(warnings []string) error {
 		told, err := l.inMemory(warnings)
 		if err != nil {
 			return err
@@ -52,7 +55,7 @@ func (l *launch) start(errOut *os.File) (*os.Process, error) {
 // startSilently starts a process that waits for its message at stream, one of the files.
 // It returns the message, which the caller has to send.
 func (l *launch) startSilently(stream *os.File) (process *os.Process, text []byte, err error) {
-	err = confine.OnThread(l.manager(), func(warnings []string) error {
+	err = confine.OnThread(l.manager(), l.starts(), func(warnings []string) error {
 		if text, err = encode(l.task(warnings), l.files); err != nil {
 			return err
 		}
@@ -89,7 +92,7 @@ func (l *launch) program() string {
 // become makes this process a confined server by executing this program again. It returns
 // only if that fails.
 func (l *launch) become() error {
-	return confine.OnThread(l.manager(), func(warnings []string) error { return l.execute(selfPath, warnings) })
+	return confine.OnThread(l.manager(), l.starts(), func(warnings []string) error { return l.execute(selfPath, warnings) })
 }
 
 // execute replaces this program with another, with the privileges of the calling thread.

@@ -117,12 +117,12 @@ func (u *unitMaker) close() {
 
 // enter starts to make the unit, and returns at once. The returned function waits for the
 // result and returns warnings.
-func (u *unitMaker) enter(pid int, device *client.Device) (wait func() []string) {
+func (u *unitMaker) enter(pids []int, device *client.Device) (wait func() []string) {
 	result := make(chan error, 1)
 	go func() { // ends within unitTimeout
 		ctx, cancel := context.WithTimeout(u.ctx, unitTimeout)
 		defer cancel()
-		result <- u.start(ctx, unitOf(pid, device))
+		result <- u.start(ctx, unitOf(pids, device))
 	}()
 	return func() []string {
 		err := <-result
@@ -145,13 +145,13 @@ func (u *unitMaker) start(ctx context.Context, scope *systemd.Scope) error {
 	return u.manager.Start(ctx, scope)
 }
 
-// unitOf describes the unit of a server. Its name has the pid, because the unit of an
-// earlier server of the device may still exist.
-func unitOf(pid int, device *client.Device) *systemd.Scope {
+// unitOf describes the unit of a server, whose process is the first. Its name has the pid,
+// because the unit of an earlier server of the device may still exist.
+func unitOf(pids []int, device *client.Device) *systemd.Scope {
 	scope := &systemd.Scope{
-		Name:        fmt.Sprintf("ublk-loop-%s-%d.scope", strings.TrimPrefix(device.Device, "/dev/"), pid),
+		Name:        fmt.Sprintf("ublk-loop-%s-%d.scope", strings.TrimPrefix(device.Device, "/dev/"), pids[0]),
 		Description: fmt.Sprintf("%s of %s", device.Device, report.OneLine(device.File)),
-		PID:         pid,
+		PIDs:        pids,
 		Device:      device.Device,
 	}
 	for _, path := range devicePaths(device) {

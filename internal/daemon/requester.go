@@ -17,9 +17,9 @@ import (
 
 // requester represents the user or program that wants the server's device.
 type requester interface {
-	// Ready reports that the device can be used. If it returns an error, the server ends,
-	// because the device is no longer wanted.
-	Ready(client.Device) error
+	// Ready reports that the device can be used, and which process serves its requests (0 for the
+	// server). If it returns an error, the server ends, because the device is no longer wanted.
+	Ready(device client.Device, apart int) error
 	// Failed reports why there is no device.
 	Failed(answer)
 	// Ending reports that the device is about to go.
@@ -30,6 +30,7 @@ type requester interface {
 // an error.
 type answer struct {
 	Device *client.Device `json:"status,omitempty"`
+	Apart  int            `json:"apart,omitempty"` // the process that serves the requests, 0 for the server
 	Error  string         `json:"error,omitempty"`
 	Hint   string         `json:"hint,omitempty"`
 	Errno  int            `json:"errno,omitempty"` // of the error, 0 for none
@@ -82,8 +83,8 @@ var _ requester = (*starter)(nil)
 
 // Ready implements requester. It returns an error if add ends without telling the
 // server to stay.
-func (s *starter) Ready(device client.Device) error {
-	if err := s.say(answer{Device: &device}); err != nil {
+func (s *starter) Ready(device client.Device, apart int) error {
+	if err := s.say(answer{Device: &device, Apart: apart}); err != nil {
 		return err
 	}
 	word := make([]byte, len(stay))

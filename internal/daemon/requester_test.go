@@ -31,7 +31,7 @@ func TestFailure(t *testing.T) {
 
 // An answer is one line, from which a device and an error can be told apart.
 func TestAnswer(t *testing.T) {
-	for _, a := range []answer{{Device: &client.Device{ID: 3}}, {Error: "no\nroom", Hint: "make some"}} {
+	for _, a := range []answer{{Device: &client.Device{ID: 3}}, {Device: &client.Device{ID: 3}, Apart: 7}, {Error: "no\nroom", Hint: "make some"}} {
 		line, err := json.Marshal(a)
 		if err != nil || bytes.Contains(line, []byte("\n")) {
 			t.Fatalf("%s, %v", line, err)

@@ -19,6 +19,7 @@ var (
 	scanRole    = role{"scan-of-add", "add"}
 	unusedRole  = role{"unused-of-serve", "serve"}
 	claimedRole = role{"claimed-of-add", "add"}
+	apartRole   = role{"requests-of-add", "add"}
 )
 
 // notForUsers is the error when a user names a role.
@@ -48,7 +49,7 @@ func (p *Program) Run(args []string) (status int, isRole bool) {
 	}
 	for name, run := range map[string]func([]string) int{
 		singleRole.name: p.runSingle, manyRole.name: p.runMany, scanRole.name: p.runScan, unusedRole.name: p.runUnused,
-		claimedRole.name: p.runClaimed,
+		claimedRole.name: p.runClaimed, apartRole.name: p.runApart,
 	} {
 		if args[0] == name {
 			return run(args[1:]), true

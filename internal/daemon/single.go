@@ -1,19 +1,20 @@
 package daemon
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"os"
 	"os/signal"
-	"runtime"
 	"runtime/debug"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/internal/apart"
 	"github.com/ublk-loop/ublk-loop/internal/confine"
+	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/internal/keysource"
+	"github.com/ublk-loop/ublk-loop/internal/rawname"
 	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/internal/wire"
 	"github.com/ublk-loop/ublk-loop/loop"
@@ -29,6 +30,8 @@ type single struct {
 	requester requester
 	stop      <-chan os.Signal // signals that end the server
 	program   *confine.Program
+	apart     *apart.Process // serves the requests; nil for this process
+	whyAlone  error          // why there is no such process, if there should be one
 }
 
 // runSingle is the main function of that process.
@@ -59,13 +62,10 @@ func (p *Program) runSingle(args []string) int {
 // serve serves a device until a signal, its removal or its failure. It reports or logs
 // every error before it returns.
 func (s *single) serve() (err error) {
-	s.program, err = confine.LockMemory()
-	if err != nil {
-		s.task.Warnings = append(s.task.Warnings, fmt.Sprintf("the server may wait for memory that its own device has to free: %v", err))
-	}
-	confine.ReserveProcessors(cmp.Or(s.config.Queues, runtime.NumCPU()))
+	s.startApart()
 	ctl, dev, err := s.attach()
 	if err != nil {
+		s.endApart()
 		s.fail(s.describe(err))
 		return err
 	}
@@ -87,7 +87,9 @@ func (s *single) serve() (err error) {
 func (s *single) use(dev *loop.Device, log *logger) error {
 	defer s.requester.Ending()
 	status := dev.Status()
-	confine.ReserveProcessors(status.Queues) // a recovered device may have more queues
+	if s.apart == nil {
+		confine.ReserveProcessors(status.Queues) // a recovered device may have more queues
+	}
 	// The journal files an entry under the unit that the sender was in when it first wrote, so
 	// that the first entry waits for the unit.
 	inJournal := s.files[journalFile] != nil
@@ -101,8 +103,7 @@ func (s *single) use(dev *loop.Device, log *logger) error {
 	if inJournal {
 		s.logServing(log, &status)
 	}
-	confine.QuietGC()
-	s.program.GiveBack()
+	s.settle()
 	return (&ending{dev: dev, device: status.Device, log: log, isClaimed: isClaimedInChild}).wait(s.stop)
 }
 
@@ -110,6 +111,9 @@ func (s *single) use(dev *loop.Device, log *logger) error {
 func (s *single) logServing(log *logger, status *loop.Status) {
 	for _, w := range s.task.Warnings {
 		log.warn(w)
+	}
+	if s.whyAlone != nil {
+		log.info("requests are served without a sandbox", logged("why", s.whyAlone.Error()))
 	}
 	log.info("serving", loggedDevice(status)...)
 }
@@ -122,7 +126,11 @@ func (s *single) fail(err error) {
 // announce reports to the requester that the device can be used. Its error does not
 // matter for a recovered device, which already has users.
 func (s *single) announce(device client.Device) error {
-	err := s.requester.Ready(device)
+	pid := 0
+	if s.apart != nil {
+		pid = s.apart.Pid()
+	}
+	err := s.requester.Ready(device, pid)
 	if s.task.Recover != nil {
 		return nil
 	}
@@ -178,14 +186,14 @@ func (s *single) open(ctl *ublk.Control, file *os.File, files []*os.File) (*loop
 		return loop.RecoverTable(ctl, *s.task.Recover, files, loop.RecoverOptions{Key: key})
 	}
 	if s.task.Recover != nil {
-		return loop.Recover(ctl, *s.task.Recover, file, loop.RecoverOptions{Key: key})
+		return loop.Recover(ctl, *s.task.Recover, file, loop.RecoverOptions{Key: key, Apart: s.loopApart()})
 	}
 	cfg := s.config
 	cfg.Key = key
 	if cfg.Table != "" {
 		return loop.AttachTable(ctl, files, cfg)
 	}
-	return loop.Attach(ctl, file, cfg)
+	return loop.AttachApart(ctl, file, cfg, s.loopApart())
 }
 
 // logger returns the server's log: the given file, in the foreground standard error,
@@ -218,4 +226,25 @@ func receiveKey(f *os.File, limit int) (*transfer.Secret, error) {
 		return nil, fmt.Errorf("receive the key: %w", err)
 	}
 	return key, f.Close()
+}
+
+// describe adds the failed operation and its object to an error.
+func (s *single) describe(err error) error {
+	if s.task.Recover != nil {
+		return report.Name(err, "recover", ublk.BlockPath(*s.task.Recover))
+	}
+	return describeAdd(err, rawname.Name(s.task.Name, s.task.NameBytes), &s.config)
+}
+
+// describeAdd does the same for the error of making a device from a file.
+func describeAdd(err error, file string, cfg *loop.Config) error {
+	err = report.Name(err, "attach", file)
+	switch {
+	case cfg.ID != nil && errors.Is(err, unix.EEXIST):
+		err = report.Name(err, "make", ublk.BlockPath(*cfg.ID))
+		return &hint.Error{Err: err, Hint: "this number is taken; without {id} the device gets the first free number"}
+	case cfg.ZeroCopy == loop.SwitchOn && errors.Is(err, ublk.ErrNotSupported):
+		return &hint.Error{Err: err, Hint: "omit {zero_copy}; ublk-loop features shows what the kernel offers"}
+	}
+	return err
 }

@@ -60,7 +60,7 @@ func TestStarter(t *testing.T) {
 	for word, ok := range map[string]bool{stay: true, "": false, "sta": false, "stop\n": false} {
 		add, control := socketFiles(t)
 		result := make(chan error, 1)
-		go func() { result <- (&starter{control}).Ready(client.Device{ID: 3}) }()
+		go func() { result <- (&starter{control}).Ready(client.Device{ID: 3}, 0) }()
 		if _, err := add.Read(make([]byte, 4096)); err != nil {
 			t.Fatal(err)
 		}
@@ -74,7 +74,7 @@ func TestStarter(t *testing.T) {
 	}
 	add, control := socketFiles(t)
 	add.Close()
-	if err := (&starter{control}).Ready(client.Device{}); err == nil {
+	if err := (&starter{control}).Ready(client.Device{}, 0); err == nil {
 		t.Error("ready for nobody")
 	}
 }

@@ -11,26 +11,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Scope describes a transient scope: a unit for a process that systemd has not started.
+// Scope describes a transient scope: a unit for processes that systemd has not started.
 type Scope struct {
 	Name        string // with its suffix, .scope
 	Description string
-	PID         int
-	// Device is the path of the block device that the process serves. systemd ends the
-	// process after everything that is mounted from the device.
+	PIDs        []int
+	// Device is the path of the block device that the processes serve. systemd ends them
+	// after everything that is mounted from the device.
 	Device string
-	// Paths are the files that the process needs. systemd ends the process before it
-	// unmounts them.
+	// Paths are the files that the processes need. systemd ends them before it unmounts the
+	// files.
 	Paths []string
 }
 
-// pollPeriod is the time between two looks at a process that systemd moves. The kernel reports
+// pollPeriod is the time between two looks at the processes that systemd moves. The kernel reports
 // no event when a process changes its cgroup.
 const pollPeriod = time.Millisecond
 
-// Start moves the process into the new scope, and returns when it is there.
+// Start moves the processes into the new scope, and returns when they are there.
 //
-// The job of the scope ends later: systemd moves the process first, and then tells all
+// The job of the scope ends later: systemd moves the processes first, and then tells all
 // connections about the units. That takes as long again.
 func (m *Manager) Start(ctx context.Context, s *Scope) error {
 	signals := make(chan *dbus.Signal, 16)
@@ -51,11 +51,11 @@ func (m *Manager) Start(ctx context.Context, s *Scope) error {
 	return nil
 }
 
-// waitFor returns nil when the process is in the scope, or an error when the job has ended
-// without that. It looks at the process at each look.
+// waitFor returns nil when the processes are in the scope, or an error when the job has ended
+// without that. It looks at the processes at each look.
 func (s *Scope) waitFor(ctx context.Context, job dbus.ObjectPath, signals <-chan *dbus.Signal, look <-chan time.Time) error {
 	for {
-		if s.hasProcess() {
+		if s.hasProcesses() {
 			return nil
 		}
 		select {
@@ -66,8 +66,8 @@ func (s *Scope) waitFor(ctx context.Context, job dbus.ObjectPath, signals <-chan
 			switch result := jobResult(signal, job); {
 			case !ok:
 				return fmt.Errorf("the connection has ended: %w", unix.ECONNRESET)
-			case result != "" && !s.hasProcess():
-				return fmt.Errorf("its job is %s, but process %d is not in it: %w", result, s.PID, unix.ESRCH)
+			case result != "" && !s.hasProcesses():
+				return fmt.Errorf("its job is %s, but processes %d are not in it: %w", result, s.PIDs, unix.ESRCH)
 			}
 		}
 	}
@@ -85,10 +85,15 @@ func jobResult(signal *dbus.Signal, job dbus.ObjectPath) string {
 	return result
 }
 
-// hasProcess reports whether the process is in the scope's cgroup, in any hierarchy.
-func (s *Scope) hasProcess() bool {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", s.PID))
-	return err == nil && isIn(string(text), s.Name)
+// hasProcesses reports whether the processes are in the scope's cgroup, in any hierarchy.
+func (s *Scope) hasProcesses() bool {
+	for _, pid := range s.PIDs {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+		if err != nil || !isIn(string(text), s.Name) {
+			return false
+		}
+	}
+	return true
 }
 
 // isIn reports whether a file /proc/PID/cgroup names the cgroup of a unit.
@@ -116,14 +121,18 @@ type (
 // properties returns what systemd.unit(5), systemd.scope(5) and systemd.kill(5) describe.
 func (s *Scope) properties() []property {
 	// Mounts of a block device are after its blockdev target, and so end before it
-	// (systemd.special(7)). The default dependencies would end the process beside them.
+	// (systemd.special(7)). The default dependencies would end the processes beside them.
 	target := "blockdev@" + escapePath(s.Device) + ".target"
+	pids := []uint32{}
+	for _, pid := range s.PIDs {
+		pids = append(pids, uint32(pid))
+	}
 	values := map[string]any{
 		"Description":         s.Description,
 		"Documentation":       []string{"man:ublk-loop(8)"},
-		"PIDs":                []uint32{uint32(s.PID)},
+		"PIDs":                pids,
 		"KillMode":            "control-group",
-		"CollectMode":         "inactive-or-failed", // a name is free again when its process has ended
+		"CollectMode":         "inactive-or-failed", // a name is free again when its processes have ended
 		"DefaultDependencies": false,
 		"Wants":               []string{target},
 		"Before":              []string{target, "shutdown.target"},

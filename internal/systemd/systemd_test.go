@@ -30,13 +30,13 @@ func TestEscapePath(t *testing.T) {
 
 // The unit ends after the mounts of its device, and before those of its files.
 func TestScopeProperties(t *testing.T) {
-	s := &Scope{Name: "x.scope", Description: "text", PID: 7, Device: "/dev/ublkb3", Paths: []string{"/srv/a"}}
+	s := &Scope{Name: "x.scope", Description: "text", PIDs: []int{7, 8}, Device: "/dev/ublkb3", Paths: []string{"/srv/a"}}
 	got := map[string]any{}
 	for _, p := range s.properties() {
 		got[p.Name] = p.Value.Value()
 	}
 	want := map[string]any{
-		"Description": "text", "Documentation": []string{"man:ublk-loop(8)"}, "PIDs": []uint32{7}, "KillMode": "control-group",
+		"Description": "text", "Documentation": []string{"man:ublk-loop(8)"}, "PIDs": []uint32{7, 8}, "KillMode": "control-group",
 		"CollectMode": "inactive-or-failed", "DefaultDependencies": false, "Wants": []string{"blockdev@dev-ublkb3.target"},
 		"Before": []string{"blockdev@dev-ublkb3.target", "shutdown.target"}, "Conflicts": []string{"shutdown.target"},
 		"RequiresMountsFor": []string{"/srv/a"},
@@ -55,7 +55,7 @@ func TestWaitFor(t *testing.T) {
 	}
 	here := strings.TrimSuffix(string(text[bytes.LastIndexByte(text[:len(text)-1], '\n')+1:]), "\n")
 	own := here[strings.LastIndexByte(here, '/')+1:]
-	if !(&Scope{Name: own, PID: os.Getpid()}).hasProcess() {
+	if !(&Scope{Name: own, PIDs: []int{os.Getpid()}}).hasProcesses() {
 		t.Errorf("not in %q", own)
 	}
 	for cgroups, want := range map[string]bool{
@@ -70,7 +70,7 @@ func TestWaitFor(t *testing.T) {
 	removed := func(job dbus.ObjectPath, result string) *dbus.Signal {
 		return &dbus.Signal{Name: "org.freedesktop.systemd1.Manager.JobRemoved", Body: []any{uint32(1), job, "x.scope", result}}
 	}
-	elsewhere := &Scope{Name: "no-such.scope", PID: os.Getpid()}
+	elsewhere := &Scope{Name: "no-such.scope", PIDs: []int{os.Getpid()}}
 	for _, result := range []string{"done", "failed"} {
 		signals := make(chan *dbus.Signal, 2)
 		signals <- removed("/job/2", "failed")
@@ -92,7 +92,7 @@ func TestWaitFor(t *testing.T) {
 	// The process is there, and no job ends.
 	ctx, cancel = context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	if err := (&Scope{Name: own, PID: os.Getpid()}).waitFor(ctx, job, nil, nil); err != nil {
+	if err := (&Scope{Name: own, PIDs: []int{os.Getpid()}}).waitFor(ctx, job, nil, nil); err != nil {
 		t.Error(err)
 	}
 }

@@ -16,7 +16,7 @@ const idleDevices = 8
 const cgroup = "/sys/fs/cgroup/ublk-loop-bench"
 
 // idleMemory measures the memory of an idle device of ublk-loop. Each device
-// has its own file and process.
+// has its own file and processes.
 func idleMemory(p *path, queues, depth int) (*Memory, error) {
 	dir, err := os.MkdirTemp("", "ublk-loop-bench")
 	if err != nil {
@@ -73,17 +73,23 @@ func attachSparse(p *path, file string) (string, error) {
 	return p.attach(file)
 }
 
-// measureServer measures the only server.
+// measureServer measures the processes of the only device.
 func (m *Memory) measureServer(p *path) error {
 	pids, err := p.serverPIDs()
-	if err != nil || len(pids) != 1 {
-		return fmt.Errorf("%d servers of one device: %w", len(pids), err)
+	if err != nil || len(pids) == 0 {
+		return fmt.Errorf("%d processes of one device: %w", len(pids), err)
 	}
-	rollup := fmt.Sprintf("/proc/%d/smaps_rollup", pids[0])
-	var err1, err2 error
-	m.RSS, err1 = field(rollup, "Rss:")
-	m.PSS, err2 = field(rollup, "Pss:")
-	return errors.Join(err1, err2)
+	for _, pid := range pids {
+		rollup := fmt.Sprintf("/proc/%d/smaps_rollup", pid)
+		rss, err1 := field(rollup, "Rss:")
+		pss, err2 := field(rollup, "Pss:")
+		if err := errors.Join(err1, err2); err != nil {
+			return err
+		}
+		m.RSS += rss
+		m.PSS += pss
+	}
+	return nil
 }
 
 // enterCgroup moves this process into a cgroup, which the servers that it

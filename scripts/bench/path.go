@@ -49,7 +49,8 @@ func kernelLoop(direct string) path {
 // ublkLoop is ublk-loop, with flags of add.
 func ublkLoop(bin, name string, flags ...string) path {
 	return path{
-		name: strings.TrimSpace("ublk-loop " + name), how: "ublk-loop add " + strings.Join(flags, " "), server: "server-of-add",
+		name: strings.TrimSpace("ublk-loop " + name), how: "ublk-loop add " + strings.Join(flags, " "),
+		server: "-of-add", // server-of-add, and requests-of-add
 		cached: slices.Contains(flags, "--direct-io=off"),
 		attach: func(file string) (string, error) {
 			return output(bin, append(append([]string{"add"}, flags...), file)...)

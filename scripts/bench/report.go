@@ -69,7 +69,7 @@ type Attach struct {
 type Memory struct {
 	Queues int   `json:"queues"`
 	Depth  int   `json:"depth"`
-	RSS    int64 `json:"rss"` // RSS of the server
+	RSS    int64 `json:"rss"` // RSS of the processes
 	PSS    int64 `json:"pss"`
 	// Slab and Kernel are the growth for each device, averaged over several
 	// devices. Slab is the kernel's slab, and Kernel is all kernel memory that

@@ -61,15 +61,21 @@ func things(t testing.TB) []string {
 		}
 		found = append(found, paths...)
 	}
-	for _, pid := range servers(t) {
+	for _, pid := range append(servers(t), processesOf(t, "requests-of-add")...) {
 		found = append(found, fmt.Sprintf("server %d", pid))
 	}
 	slices.Sort(found)
 	return found
 }
 
-// servers returns the processes that serve devices.
+// servers returns the servers of devices.
 func servers(t testing.TB) []int {
+	t.Helper()
+	return processesOf(t, "server-of-add", "server-of-serve")
+}
+
+// processesOf returns the processes with these roles.
+func processesOf(t testing.TB, roles ...string) []int {
 	t.Helper()
 	paths, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
@@ -79,7 +85,7 @@ func servers(t testing.TB) []int {
 	for _, path := range paths {
 		cmdline, err := os.ReadFile(path)
 		words := strings.Split(string(cmdline), "\x00")
-		if err != nil || len(words) < 2 || words[0] != "ublk-loop" || words[1] != "server-of-add" && words[1] != "server-of-serve" {
+		if err != nil || len(words) < 2 || words[0] != "ublk-loop" || !slices.Contains(roles, words[1]) {
 			continue // the process has ended, or is another program
 		}
 		pid, err := strconv.Atoi(strings.Split(path, "/")[2])

@@ -37,15 +37,23 @@ func (b *bed) awaitsServer(s client.Device) time.Duration {
 	return time.Since(start)
 }
 
-// suspend stops a server. A thread that is running when the signal is sent stops a moment
-// later, and may still answer a request. Therefore suspend waits for each thread.
+// suspend stops a server and the process that serves its requests. A thread that is running when
+// the signal is sent stops a moment later, and may still answer a request. Therefore suspend
+// waits for each thread.
 func (b *bed) suspend(s client.Device) {
 	b.Helper()
-	if err := unix.Kill(s.PID, unix.SIGSTOP); err != nil {
+	for _, pid := range b.processes(s) {
+		b.suspendProcess(pid)
+	}
+}
+
+func (b *bed) suspendProcess(pid int) {
+	b.Helper()
+	if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
 		b.Fatal(err)
 	}
-	waitUntil(b, "all threads of the server have stopped", func() bool {
-		tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", s.PID))
+	waitUntil(b, "all threads have stopped", func() bool {
+		tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
 		return err == nil && len(tasks) > 0 && !slices.ContainsFunc(tasks, func(path string) bool {
 			stat, err := os.ReadFile(path)
 			_, state, _ := strings.Cut(string(stat), ") ")

@@ -24,15 +24,12 @@ func TestKernelKeyStaysSecret(t *testing.T) {
 	b.store(dev.Device, randomBytes(1<<20))
 	halves := [][]byte{key[:32], key[32:]}
 	places := map[string]string{"list": b.ok("list", "--json") + b.ok("list", "--dm-table")}
-	for _, path := range []string{
-		log, fmt.Sprintf("/run/ublk-loop/%d.json", dev.ID),
-		fmt.Sprintf("/proc/%d/cmdline", dev.PID), fmt.Sprintf("/proc/%d/environ", dev.PID),
-	} {
-		content, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		places[path] = string(content)
+	paths := []string{log, fmt.Sprintf("/run/ublk-loop/%d.json", dev.ID)}
+	for _, pid := range b.processes(dev) {
+		paths = append(paths, fmt.Sprintf("/proc/%d/cmdline", pid), fmt.Sprintf("/proc/%d/environ", pid))
+	}
+	for _, path := range paths {
+		places[path] = b.readFile(path)
 	}
 	for place, content := range places {
 		for _, half := range halves {
@@ -41,32 +38,44 @@ func TestKernelKeyStaysSecret(t *testing.T) {
 			}
 		}
 	}
-	if limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", dev.PID)); err != nil || !bytes.Contains(limits, []byte("Max core file size        0                    0")) {
-		t.Errorf("it may dump its core: error %v\n%s", err, limits)
-	}
 	// A process with the server's capabilities can read the memory of a server without a
 	// key.
 	plain := b.add(b.image(1 << 20))
 	defer b.del(plain.Device)
-	look := []string{"--bounding-set", "-sys_ptrace", "head", "-c0"}
-	b.tool("setpriv", append(look, fmt.Sprintf("/proc/%d/mem", plain.PID))...)
-	if out, err := exec.Command("setpriv", append(look, fmt.Sprintf("/proc/%d/mem", dev.PID))...).CombinedOutput(); err == nil {
-		t.Errorf("another process may look into it: %s", out)
+	b.tool("setpriv", look(plain.PID)...)
+	for _, pid := range b.processes(dev) {
+		b.keepsKey(pid, halves)
+	}
+	b.del(dev.Device)
+}
+
+// look returns the arguments of setpriv(1) for a look at a process's memory.
+func look(pid int) []string {
+	return []string{"--bounding-set", "-sys_ptrace", "head", "-c0", fmt.Sprintf("/proc/%d/mem", pid)}
+}
+
+// keepsKey checks that a process with a key has it only where nobody else can read it.
+func (b *bed) keepsKey(pid int, halves [][]byte) {
+	b.Helper()
+	if limits := b.readFile(fmt.Sprintf("/proc/%d/limits", pid)); !strings.Contains(limits, "Max core file size        0                    0") {
+		b.Errorf("process %d may dump its core:\n%s", pid, limits)
+	}
+	if out, err := exec.Command("setpriv", look(pid)...).CombinedOutput(); err == nil {
+		b.Errorf("another process may look into process %d: %s", pid, out)
 	}
 	copies := 0
-	for _, m := range memoryOf(t, dev.PID) {
+	for _, m := range memoryOf(b, pid) {
 		for _, half := range halves {
 			n := bytes.Count(m.content, half)
 			copies += n
 			if n > 0 && !(m.flags["lo"] && m.flags["dd"]) {
-				t.Errorf("the key is in %s, which is not locked or in dumps: %v", m.name, m.flags)
+				b.Errorf("the key is in %s of process %d, which is not locked or in dumps: %v", m.name, pid, m.flags)
 			}
 		}
 	}
 	if copies == 0 {
-		t.Error("the key is nowhere: the test does not see the server's memory")
+		b.Errorf("the key is nowhere in process %d: the test does not see its memory", pid)
 	}
-	b.del(dev.Device)
 }
 
 // region is a mapping of a process.
@@ -77,7 +86,7 @@ type region struct {
 }
 
 // memoryOf returns the writable mappings of a process.
-func memoryOf(t *testing.T, pid int) []region {
+func memoryOf(t testing.TB, pid int) []region {
 	t.Helper()
 	smaps, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps", pid))
 	if err != nil {
@@ -104,7 +113,7 @@ func memoryOf(t *testing.T, pid int) []region {
 	return regions
 }
 
-func openMemory(t *testing.T, pid int) *os.File {
+func openMemory(t testing.TB, pid int) *os.File {
 	t.Helper()
 	mem, err := os.Open(fmt.Sprintf("/proc/%d/mem", pid))
 	if err != nil {

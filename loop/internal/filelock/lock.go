@@ -128,6 +128,10 @@ func (l *Lock) HasNeighbours() (bool, error) { return conflicts(l.holder, ofProc
 // RingFD returns a descriptor for registration with each ring that works on the object.
 func (l *Lock) RingFD() int { return int(l.rings.Fd()) }
 
+// OfRings returns a lock of which only RingFD may be called, for a process that serves the rings
+// of a lock that another process holds.
+func OfRings(rings *os.File) *Lock { return &Lock{rings: rings} }
+
 // Holder returns the file that holds the lock of the process. The program that replaces
 // this one gets it for Adopt.
 func (l *Lock) Holder() *os.File { return l.holder }

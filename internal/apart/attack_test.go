@@ -1,0 +1,166 @@
+package apart
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/ring"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
+)
+
+// These are the first arguments of the test program as another process.
+const (
+	confinedRole = "confined" // Run, and attacks in it
+	freeRole     = "free"     // the same attacks without a sandbox
+	firstRole    = "first"    // Start while the first thread is free
+)
+
+func TestMain(m *testing.M) {
+	if len(os.Args) > 2 {
+		victim, _ := strconv.Atoi(os.Args[2])
+		switch os.Args[1] {
+		case confinedRole:
+			err := Run(Hooks{
+				Prepare: func() error { return nil },
+				Queues:  func(int) error { return errors.New(succeeded(victim)) },
+			})
+			if err != nil {
+				os.Exit(1)
+			}
+			os.Exit(0)
+		case firstRole:
+			fmt.Print(startOnFirst(os.Args[2]))
+			os.Exit(0)
+		case freeRole:
+			fmt.Print(succeeded(victim))
+			os.Exit(0)
+		}
+	}
+	os.Exit(m.Run())
+}
+
+// used is a process that serves all devices.
+type used struct{ *Process }
+
+func (used) Unused() {}
+
+// attacks are what code in the process could try. Each returns nil if it succeeds.
+var attacks = map[string]func(victim int) error{
+	"open a file":        func(int) error { return opens("/etc/passwd", unix.O_RDONLY) },
+	"open the directory": func(int) error { return opens("/", unix.O_RDONLY|unix.O_DIRECTORY) },
+	"open by io_uring":   func(int) error { return opensByRing("/etc/passwd") },
+	"mount": func(int) error {
+		return unix.Mount("none", "/", "tmpfs", 0, "")
+	},
+	"trace a process": func(victim int) error { return unix.PtraceSeize(victim) },
+	"signal a process": func(victim int) error {
+		return unix.Kill(victim, unix.SIGCONT)
+	},
+	"read the memory of a process": func(victim int) error { // where another device's key is
+		return opens(fmt.Sprintf("/proc/%d/mem", victim), unix.O_RDONLY)
+	},
+	"control the driver": func(int) error { return opens("/dev/ublk-control", unix.O_RDWR) },
+	"make a socket": func(int) error {
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+		_ = unix.Close(fd)
+		return err
+	},
+	"start a program": func(int) error { return exec.Command("/proc/self/exe", "-test.run=^$").Run() },
+	"become root":     func(int) error { return unix.Setresuid(0, 0, 0) },
+	"change a limit":  func(int) error { return unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}) },
+}
+
+func opens(path string, flags int) error {
+	fd, err := unix.Open(path, flags|unix.O_CLOEXEC, 0)
+	_ = unix.Close(fd)
+	return err
+}
+
+// opensByRing opens a file with a ring, which no list of system calls sees.
+func opensByRing(path string) error {
+	r, err := ring.New(ring.Options{Entries: 1})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = r.Close() }()
+	name := append([]byte(path), 0)
+	sqe := r.GetSQE()
+	const openAt, here = 18, -100 // IORING_OP_OPENAT, AT_FDCWD
+	sqe.Opcode, sqe.Fd, sqe.Addr, sqe.OpFlags = openAt, here, uint64(uintptr(unsafe.Pointer(&name[0]))), unix.O_RDONLY
+	if err := r.SubmitAndWait(1); err != nil {
+		return err
+	}
+	runtime.KeepAlive(name)
+	if res := r.CQE(0).Res; res < 0 {
+		return unix.Errno(-res)
+	}
+	return nil
+}
+
+// succeeded returns the names of the attacks that succeed, or "none".
+func succeeded(victim int) string {
+	var list []string
+	for _, name := range slices.Sorted(maps.Keys(attacks)) {
+		if attacks[name](victim) == nil {
+			list = append(list, name)
+		}
+	}
+	if list == nil {
+		return "none"
+	}
+	return strings.Join(list, ", ")
+}
+
+// Code in the process that serves requests, which has the device and the file open, can do nothing with
+// the rest of the machine. Without the sandbox it can.
+func TestKernelAttacks(t *testing.T) {
+	ctl := ublktest.Kernel(t)
+	victim := exec.Command("sleep", "3600")
+	if err := victim.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = victim.Process.Kill(); _ = victim.Wait() }()
+	pid := strconv.Itoa(victim.Process.Pid)
+
+	free := exec.Command("/proc/self/exe", freeRole, pid)
+	free.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	out, err := free.CombinedOutput()
+	if want := strings.Join(slices.Sorted(maps.Keys(attacks)), ", "); err != nil || string(out) != want {
+		t.Errorf("without a sandbox succeed: %q, error %v; want all: %q", out, err, want)
+	}
+
+	path := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(path, make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	file, err := loop.OpenPath(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = file.Close() }()
+	p, err := Start("/proc/self/exe", []string{"test", confinedRole, pid}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dev, err := loop.AttachApart(ctl, file, loop.Config{}, used{p})
+	if err == nil {
+		t.Fatal(dev.Close())
+	}
+	if !strings.HasSuffix(err.Error(), ": none") {
+		t.Errorf("in the sandbox succeed: %v", err)
+	}
+}

@@ -1,0 +1,65 @@
+package sandbox
+
+import (
+	"fmt"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// The offsets of struct seccomp_data (linux/seccomp.h).
+const (
+	dataNumber   = 0
+	dataArch     = 4
+	dataArgument = 16 // of argument 0, its lower half on a little-endian machine
+)
+
+// x32 marks calls of the x32 ABI on amd64, which have other numbers.
+const x32 = 0x40000000
+
+// limitCalls limits all threads to the system calls of the list (seccomp(2)).
+func limitCalls(refused uint32) error {
+	program := filter(refused)
+	prog := unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}
+	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&prog)))
+	if errno != 0 {
+		return fmt.Errorf("limit system calls: %w", errno)
+	}
+	return nil
+}
+
+// refuse is the answer to a call that is not on the list.
+const refuse = unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)
+
+// filter returns the program that checks each call.
+func filter(refused uint32) []unix.SockFilter {
+	answer := func(k uint32) unix.SockFilter { return statement(unix.BPF_RET|unix.BPF_K, k) }
+	load := func(at uint32) unix.SockFilter { return statement(unix.BPF_LD|unix.BPF_W|unix.BPF_ABS, at) }
+	equal := func(k uint32, yes, no uint8) unix.SockFilter {
+		return unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jt: yes, Jf: no, K: k}
+	}
+	program := []unix.SockFilter{
+		load(dataArch), equal(auditArch, 1, 0), answer(unix.SECCOMP_RET_KILL_PROCESS),
+		load(dataNumber),
+		{Code: unix.BPF_JMP | unix.BPF_JGE | unix.BPF_K, Jt: 0, Jf: 1, K: x32},
+		answer(refused),
+		// clone makes threads only. The arguments of clone3 are out of the filter's reach, and Go does
+		// not use it.
+		equal(uint32(unix.SYS_CLONE), 0, 4), load(dataArgument),
+		{Code: unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K, Jt: 0, Jf: 1, K: unix.CLONE_THREAD},
+		answer(unix.SECCOMP_RET_ALLOW), answer(refused),
+		equal(uint32(unix.SYS_CLONE3), 0, 1), answer(unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)),
+		// Go names its memory. Other operations of prctl are refused.
+		equal(uint32(unix.SYS_PRCTL), 0, 4), load(dataArgument), equal(unix.PR_SET_VMA, 0, 1),
+		answer(unix.SECCOMP_RET_ALLOW), answer(refused),
+		// tgkill preempts threads of this process only.
+		equal(uint32(unix.SYS_TGKILL), 0, 4), load(dataArgument), equal(uint32(unix.Getpid()), 0, 1),
+		answer(unix.SECCOMP_RET_ALLOW), answer(refused),
+	}
+	for _, call := range append(servingCalls, machineCalls...) {
+		program = append(program, equal(uint32(call), 0, 1), answer(unix.SECCOMP_RET_ALLOW))
+	}
+	return append(program, answer(refused))
+}
+
+func statement(code uint16, k uint32) unix.SockFilter { return unix.SockFilter{Code: code, K: k} }

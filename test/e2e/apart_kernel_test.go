@@ -1,0 +1,164 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/client"
+)
+
+// apartOf returns the process that serves the requests of a server, or 0.
+func (b *bed) apartOf(server int) int {
+	b.Helper()
+	paths, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, path := range paths {
+		stat, _ := os.ReadFile(path) // nothing if the process has ended
+		_, after, _ := strings.Cut(string(stat), ") ")
+		if f := strings.Fields(after); len(f) > 2 && f[1] == strconv.Itoa(server) {
+			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+			if err != nil {
+				b.Fatal(err)
+			}
+			return pid
+		}
+	}
+	return 0
+}
+
+// processes returns the server of a device, and the process that serves its requests, if that is
+// another one.
+func (b *bed) processes(s client.Device) []int {
+	b.Helper()
+	if pid := b.apartOf(s.PID); pid != 0 {
+		return []int{s.PID, pid}
+	}
+	return []int{s.PID}
+}
+
+// apartOfDevice is apartOf with a check that there is one.
+func (b *bed) apartOfDevice(s client.Device) int {
+	b.Helper()
+	pid := b.apartOf(s.PID)
+	if pid == 0 {
+		b.Fatalf("the server %d serves its requests itself", s.PID)
+	}
+	return pid
+}
+
+// The process that serves the requests of a device has no privilege, sees no file, and has only the
+// descriptors that it needs. It does all I/O of the device.
+func TestKernelApart(t *testing.T) {
+	b := kernelBed(t)
+	s := b.add("--standalone", b.image(8<<20))
+	pid := b.apartOfDevice(s)
+	b.roundTripSmall(s.Device)
+	for file, want := range map[string]string{"comm": "ublk-loop\n", "oom_score_adj": "-1000\n", "environ": ""} {
+		if got := b.readFile(fmt.Sprintf("/proc/%d/%s", pid, file)); got != want {
+			t.Errorf("%s is %q, want %q", file, got, want)
+		}
+	}
+	b.checkFlusher(fmt.Sprintf("/proc/%d", pid))
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
+	if err != nil || len(tasks) < 3 {
+		t.Fatalf("tasks are %q: %v", tasks, err)
+	}
+	user := strconv.Itoa(0x70000000 + s.PID)
+	none := "0000000000000000"
+	want := map[string]string{
+		"CapInh": none, "CapPrm": none, "CapEff": none, "CapBnd": none, "CapAmb": none, "NoNewPrivs": "1", "Seccomp": "2",
+		"Uid": strings.Join([]string{user, user, user, user}, "\t"), "Gid": strings.Join([]string{user, user, user, user}, "\t"), "Groups": " ",
+	}
+	for _, task := range tasks {
+		status, _ := os.ReadFile(task) // nothing if the task has ended
+		for line := range strings.Lines(string(status)) {
+			name, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ":\t")
+			if w, checked := want[name]; checked && value != w {
+				t.Errorf("%s: %s is %q, want %q", task, name, value, w)
+			}
+		}
+	}
+	for _, namespace := range []string{"mnt", "net", "ipc", "uts"} {
+		own, err := os.Readlink("/proc/self/ns/" + namespace)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if its, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", pid, namespace)); err != nil || its == own {
+			t.Errorf("namespace %s is %s, ours %s: %v", namespace, its, own, err)
+		}
+	}
+	if list, err := os.ReadDir(fmt.Sprintf("/proc/%d/root", pid)); err != nil || len(list) != 0 {
+		t.Errorf("its root directory has %q, error %v", list, err)
+	}
+	if mounts, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", pid)); err != nil || strings.Count(string(mounts), "\n") != 1 {
+		t.Errorf("its mounts are %q, error %v", mounts, err)
+	}
+	rings, err := exec.Command("ls", "-l", fmt.Sprintf("/proc/%d/fd", s.PID)).Output()
+	if n := strings.Count(string(rings), "[io_uring]"); err != nil || n != 1 {
+		t.Errorf("the server has %d rings, want that for control: %v", n, err)
+	}
+	b.del(s.Device)
+}
+
+// If the process that serves the requests is killed, the server removes the device, or leaves it to the next
+// server.
+func TestKernelApartKilled(t *testing.T) {
+	b := kernelBed(t)
+	for _, onCrash := range []string{"fail", "reissue"} {
+		s := b.add("--standalone", "--on-crash="+onCrash, b.image(8<<20))
+		server, err := unix.PidfdOpen(s.PID, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Kill(b.apartOfDevice(s), unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		b.waitForEnd(server)
+		if onCrash == "fail" {
+			if list := b.list(); len(list) != 0 {
+				t.Errorf("left is %+v", list)
+			}
+			continue
+		}
+		b.run("recover", s.Device).succeeds(t)
+		b.roundTripSmall(s.Device)
+		b.del(s.Device)
+	}
+}
+
+// The process that serves the requests ends with its server, however that ends.
+func TestKernelApartServerKilled(t *testing.T) {
+	b := kernelBed(t)
+	s := b.add("--standalone", "--on-crash=reissue", b.image(8<<20))
+	process, err := unix.PidfdOpen(b.apartOfDevice(s), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Kill(s.PID, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	b.waitForEnd(process)
+	b.run("recover", s.Device).succeeds(t)
+	b.roundTripSmall(s.Device)
+	b.del(s.Device)
+}
+
+// A server with tables, and one whose partitions the kernel looks for, serve the requests themselves.
+func TestKernelNotApart(t *testing.T) {
+	b := kernelBed(t)
+	s := b.add("--standalone", "--partscan", b.image(8<<20))
+	if pid := b.apartOf(s.PID); pid != 0 {
+		t.Errorf("process %d serves the requests", pid)
+	}
+	b.roundTripSmall(s.Device)
+	b.del(s.Device)
+}

@@ -1,0 +1,99 @@
+package ublk
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// Apart is another process that serves the queues of a device. It needs no privilege, and
+// nothing but the open character device. This process keeps the control of the device.
+type Apart interface {
+	// Serve passes the queues to the process, which serves them with the open character
+	// device. When it returns nil, the process has fetched all tags. The channel then receives
+	// one value when all queues have ended: nil after a Stop. After an error, the process has
+	// ended.
+	Serve(charFD int, queues QueueTask) (ended <-chan error, err error)
+	// Kill ends the process at once. The driver fails its requests, or keeps them for the next
+	// server.
+	Kill()
+}
+
+// QueueTask describes the queues of a device to the process that serves them.
+type QueueTask struct {
+	Info       Info
+	CPUs       [][]byte // of each queue, in the form of the driver
+	Files      int      // Options.Files
+	ExtraParts int      // Options.ExtraParts
+	// Untrusted says that the threads must not have CAP_SYS_ADMIN (Options.NoPartScan).
+	Untrusted bool
+}
+
+// StartApart is [Device.Start] with queues in another process. The device's Stats stay zero.
+// Without CAP_SYS_ADMIN in that process, the kernel finds no partitions, unless the driver has
+// UBLK_F_NO_AUTO_PART_SCAN.
+func (d *Device) StartApart(a Apart) error {
+	return d.startBy(func() error {
+		err := d.serveApart(a)
+		if err != nil {
+			close(d.done)
+		}
+		return err
+	})
+}
+
+func (d *Device) serveApart(a Apart) error {
+	task := QueueTask{Info: d.info, Files: d.files, ExtraParts: d.extraParts, Untrusted: d.untrusted}
+	for i := range d.info.Queues {
+		cpus, err := d.affinity(i)
+		if err != nil {
+			return err
+		}
+		task.CPUs = append(task.CPUs, []byte(cpus))
+	}
+	ended, err := a.Serve(d.charFD, task)
+	if err != nil {
+		return err
+	}
+	d.apart = a
+	go d.waitApart(ended)
+	return nil
+}
+
+// waitApart does what wait does for queues of this process.
+func (d *Device) waitApart(ended <-chan error) {
+	d.err = <-ended
+	if err := closeFD(&d.charFD); err != nil && d.err == nil {
+		d.err = err
+	}
+	close(d.done)
+}
+
+// ServedQueues are the queues of a device that another process controls.
+type ServedQueues struct {
+	dev *Device
+}
+
+// ServeQueues is the other side of [Apart]: it serves the queues of a task. It takes over charFD,
+// which stays open until the queues have ended.
+func ServeQueues(charFD int, task QueueTask, target Target) (*ServedQueues, error) {
+	if len(task.CPUs) != int(task.Info.Queues) {
+		return nil, fmt.Errorf("serve %d queues with the CPUs of %d: %w", task.Info.Queues, len(task.CPUs), unix.EINVAL)
+	}
+	d := newDevice(nil, task.Info, nil)
+	d.charFD, d.files, d.extraParts, d.untrusted, d.started = charFD, task.Files, task.ExtraParts, task.Untrusted, true
+	for _, cpus := range task.CPUs {
+		d.cpus = append(d.cpus, cpuMask(cpus))
+	}
+	if err := d.startQueues(target); err != nil {
+		d.kill()
+		return nil, fmt.Errorf("serve device %d: %w", d.info.ID, err)
+	}
+	return &ServedQueues{d}, nil
+}
+
+// Wait waits until all queues have ended. It returns nil after a Stop.
+func (s *ServedQueues) Wait() error {
+	<-s.dev.done
+	return s.dev.err
+}
