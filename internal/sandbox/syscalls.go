@@ -3,7 +3,7 @@ package sandbox
 import "golang.org/x/sys/unix"
 
 // This file is the list of system calls that a process in the sandbox may make. All others fail with
-// EPERM. TestSyscallsOfServing compares it with the calls that serving makes.
+// EPERM.
 
 // servingCalls are the calls of Go's runtime, of rings, and of messages to the starter.
 var servingCalls = []uintptr{
