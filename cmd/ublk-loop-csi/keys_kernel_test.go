@@ -47,21 +47,7 @@ func TestKernelKeys(t *testing.T) {
 	b.server.end(unix.SIGKILL)
 	b.serve()
 	b.start()
-	for i, v := range volumes {
-		v.secrets = nil
-		b.refused("publish without a secret", v.tryPublish("a", false, v.access), codes.FailedPrecondition, "secrets")
-		b.ok("unpublish", v.tryUnpublish("a"))
-		b.refused("unstage without a secret", v.tryUnstage(), codes.FailedPrecondition, "secrets")
-		v.secrets = map[string]string{"passphrase": "wrong"}
-		b.refused("publish with another secret", v.tryPublish("a", false, v.access), codes.InvalidArgument, "secrets")
-		v.secrets = secrets
-		if i == 0 {
-			b.ok("publish", v.tryPublish("a", false, v.access))
-		} else {
-			b.ok("stage", v.tryStage())
-			b.ok("publish", v.tryPublish("a", false, v.access))
-		}
-	}
+	b.giveSecretsAgain(volumes, secrets)
 	writable("after the death of both")
 	b.server.end(unix.SIGKILL)
 	b.serve()
@@ -98,4 +84,24 @@ func (b *bed) putting(path string, data []byte) <-chan error {
 		ended <- err
 	}()
 	return ended
+}
+
+// giveSecretsAgain publishes volumes whose driver and server have ended. Only the right secrets work.
+func (b *bed) giveSecretsAgain(volumes []*volume, secrets map[string]string) {
+	b.Helper()
+	for i, v := range volumes {
+		v.secrets = nil
+		b.refused("publish without a secret", v.tryPublish("a", false, v.access), codes.FailedPrecondition, "secrets")
+		b.ok("unpublish", v.tryUnpublish("a"))
+		b.refused("unstage without a secret", v.tryUnstage(), codes.FailedPrecondition, "secrets")
+		v.secrets = map[string]string{"passphrase": "wrong"}
+		b.refused("publish with another secret", v.tryPublish("a", false, v.access), codes.InvalidArgument, "secrets")
+		v.secrets = secrets
+		if i == 0 {
+			b.ok("publish", v.tryPublish("a", false, v.access))
+		} else {
+			b.ok("stage", v.tryStage())
+			b.ok("publish", v.tryPublish("a", false, v.access))
+		}
+	}
 }

@@ -19,8 +19,8 @@ func TestKernelLayers(t *testing.T) {
 	b.checkCopies(layered)
 }
 
-// A volume without layers gets them by its first copy, which takes no space of its own and is
-// refused while the volume is in use. From then on it has copies in use.
+// The first copy of a volume gives it layers. The copy takes no space of its own and is
+// refused while the volume is in use. Later copies can be made in use.
 func TestKernelFirstLayers(t *testing.T) {
 	b := newBed(t, ublktest.Once)
 	b.start() // on tmpfs

@@ -107,8 +107,8 @@ func TestKernelSnapshotterVerity(t *testing.T) {
 	b.devicesAre(0)
 }
 
-// Snapshots write to disks of their own over one image, which does not change: encrypted ones that
-// end with them, and one in a store that stays.
+// Several snapshots write over one image, which does not change. Two kinds of stores take the
+// changes: an encrypted one ends with its snapshot, and one in a file stays.
 func TestKernelSnapshotterCow(t *testing.T) {
 	ctx := context.Background()
 	b := newBed(t, ublktest.Own)

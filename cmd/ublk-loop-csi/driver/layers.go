@@ -38,8 +38,8 @@ func (d *Driver) prepareDivision(ctx context.Context, v *pool.Volume) (layer str
 	return pool.NewLayerID(d.opts.Node), nil
 }
 
-// divide makes the disk of a volume a layer that nothing writes to any more, and gives the volume
-// an empty store above it. The device of a volume in use goes on with the store.
+// divide freezes the disk of a volume: the disk becomes a layer that nothing writes to. The volume
+// gets an empty store above it. The device of a volume in use goes on with the store.
 func (d *Driver) divide(ctx context.Context, v *pool.Volume, layer string) error {
 	device, err := d.device(ctx, v)
 	if err != nil {

@@ -65,9 +65,9 @@ func resize(ctx context.Context, f *os.File, size int64) error {
 	return f.Truncate(size)
 }
 
-// resizeStore changes the size of the file system that the layers show. A store has a
-// device that is no smaller than the one below it, so a smaller file system does not fill
-// its device.
+// resizeStore changes the size of the file system that the layers show. The device of a
+// store is at least as large as the one below it. So a file system that shrinks leaves the end
+// of its device free.
 func (s *Snapshotter) resizeStore(ctx context.Context, store *os.File, l layers, size int64) error {
 	file, err := s.dir.openPath(filepath.Base(store.Name()))
 	if err != nil {

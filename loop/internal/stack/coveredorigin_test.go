@@ -55,20 +55,27 @@ func TestSnapshotOfVerity(t *testing.T) {
 		model := bytes.Clone(c.data)
 		for round := range uint64(3) {
 			serve(t, c.dir, c.text, Options{}, func(b *bed) {
-				b.compare(model)
-				var reader sync.WaitGroup
-				stop := make(chan struct{})
-				reader.Go(func() { b.readUntil(stop) })
-				b.change(model, round)
-				close(stop)
-				reader.Wait()
-				b.compare(model)
+				b.changeWhileRead(model, round)
 				if n := b.stack.Corruptions(); n != 0 {
 					t.Errorf("chunk %d: %d wrong blocks", chunk, n)
 				}
 			})
 		}
 	}
+}
+
+// changeWhileRead changes the device and its model while another goroutine reads the device, and
+// compares both before and afterwards.
+func (b *bed) changeWhileRead(model []byte, round uint64) {
+	b.t.Helper()
+	b.compare(model)
+	var reader sync.WaitGroup
+	stop := make(chan struct{})
+	reader.Go(func() { b.readUntil(stop) })
+	b.change(model, round)
+	close(stop)
+	reader.Wait()
+	b.compare(model)
 }
 
 // readUntil reads the device again and again.

@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -50,14 +49,7 @@ func TestEncryptedStore(t *testing.T) {
 					if model == nil {
 						model = b.whole()
 					}
-					b.compare(model)
-					var reader sync.WaitGroup
-					stop := make(chan struct{})
-					reader.Go(func() { b.readUntil(stop) })
-					b.change(model, round)
-					close(stop)
-					reader.Wait()
-					b.compare(model)
+					b.changeWhileRead(model, round)
 				})
 				isSecret(t, fileOf(t, dir, "B"), model)
 			}
