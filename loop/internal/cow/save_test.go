@@ -49,11 +49,13 @@ func TestPartOfAGroupIsSaved(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.logMu.Lock() // else the goroutine saves some of them alone
 	for i := range uint64(records) {
 		if !s.Add(snapshot.Record{Old: records - 1 - i, New: layout.DataChunk(i)}) {
 			t.Fatal("no room for a record")
 		}
 	}
+	s.logMu.Unlock()
 	if err := s.Save(); !errors.Is(err, unix.EPERM) {
 		t.Fatalf("save without room for the third area: %v", err)
 	}
