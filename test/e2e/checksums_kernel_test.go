@@ -159,7 +159,8 @@ func TestKernelChecksumsOfBtrfs(t *testing.T) {
 }
 
 // integrityDisk makes a disk that stores a checksum of each sector with the sector, and
-// has no journal, in which it would copy the data (dm-integrity). The kernel formats it
+// has no journal, in which it would copy the data (dm-integrity). It has a UUID as if
+// integritysetup had made it. The kernel formats it
 // when its first sector is zero, and only then knows its size.
 func (b *bed) integrityDisk() string {
 	b.Helper()
@@ -173,7 +174,7 @@ func (b *bed) integrityDisk() string {
 	b.tool("dmsetup", "create", "--noudevsync", name, "--table", table("1"))
 	status := strings.Fields(b.tool("dmsetup", "status", name)) // 0 1 integrity MISMATCHES SECTORS …
 	b.tool("dmsetup", "remove", "--retry", "--noudevsync", name)
-	b.tool("dmsetup", "create", "--noudevsync", name, "--table", table(status[4]))
+	b.tool("dmsetup", "create", "--noudevsync", "--uuid", "CRYPT-INTEGRITY-"+name, name, "--table", table(status[4]))
 	b.Cleanup(func() { b.tool("dmsetup", "remove", "--retry", "--noudevsync", name) })
 	disk := "/dev/" + strings.TrimSpace(b.tool("dmsetup", "info", "-c", "--noheadings", "-o", "blkdevname", name))
 	b.tool("blkdiscard", "-f", "-z", disk) // no sector has a checksum yet

@@ -8,6 +8,7 @@ import (
 	"path"
 	"runtime"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -137,8 +138,7 @@ func checksumDisk(root *os.Root, dir string) (string, error) {
 	}
 	d := &sysfsDisk{own: own}
 	defer d.close()
-	format := d.text(own, "integrity/format", "none")
-	if d.parse(own, "queue/stable_writes", 0) != 0 || !slices.Contains([]string{"none", "nop", ""}, format) {
+	if verifies(d) {
 		return diskName(root, disk, d.err)
 	}
 	if d.err != nil {
@@ -154,6 +154,20 @@ func checksumDisk(root *os.Root, dir string) (string, error) {
 		}
 	}
 	return "", nil
+}
+
+// integrityUUID is how the UUIDs of the disks of integritysetup begin (cryptsetup,
+// lib/libdevmapper.c).
+const integrityUUID = "CRYPT-INTEGRITY-"
+
+// verifies reports whether a disk itself verifies checksums. Before Linux 7.0, dm-integrity
+// does not ask for pages that stay the same (target version 1.14 has stable_writes 0, 1.15
+// has 1), so that only the UUID tells.
+func verifies(d *sysfsDisk) bool {
+	format := d.text(d.own, "integrity/format", "none")
+	return d.parse(d.own, "queue/stable_writes", 0) != 0 ||
+		!slices.Contains([]string{"none", "nop", ""}, format) ||
+		strings.HasPrefix(d.text(d.own, "dm/uuid", ""), integrityUUID)
 }
 
 // names returns the names in a directory. It returns none if the directory does not

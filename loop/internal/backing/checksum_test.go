@@ -18,7 +18,8 @@ func TestChecksumDisk(t *testing.T) {
 		"devices/dif/queue/stable_writes": "0", "devices/dif/integrity/format": "T10-DIF-TYPE1-CRC",
 		"devices/dif/dif1/partition":         "1",
 		"devices/mapped/queue/stable_writes": "0", "devices/raid/queue/stable_writes": "0",
-		"devices/linear/queue/stable_writes": "0",
+		"devices/linear/queue/stable_writes": "0", "devices/linear/dm/uuid": "LVM-CRYPT-INTEGRITY-",
+		"devices/integrity/queue/stable_writes": "0", "devices/integrity/dm/uuid": "CRYPT-INTEGRITY-name",
 	} {
 		path := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
@@ -48,6 +49,7 @@ func TestChecksumDisk(t *testing.T) {
 	for disk, want := range map[string]string{
 		"plain": "", "plain/plain1": "", "nop": "", "old": "", "linear": "",
 		"stable": "stable", "stable/stable1": "stable", "dif": "dif", "dif/dif1": "dif", "mapped": "dif",
+		"integrity": "integrity",
 	} {
 		if got, err := checksumDisk(root, "devices/"+disk); err != nil || got != want {
 			t.Errorf("%s: %q, error %v, want %q", disk, got, err, want)
