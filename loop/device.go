@@ -72,7 +72,8 @@ func attachOn(ctl *ublk.Control, file *os.File, cfg Config, shared *threads, apa
 	if err := checkGrown(ctl, b, cfg.lockRange()); err != nil {
 		return nil, errors.Join(err, b.Close())
 	}
-	d := &Device{b: b, storage: b, many: shared != nil, apart: newApartTarget(apart, b, &cfg)}
+	d := &Device{b: b, storage: b, many: shared != nil, apart: newApartTarget(apart, &cfg)}
+	d.apart.ofFile(b, &cfg.Transfer)
 	defer d.apart.forgetKey()
 	if err := d.makeTransfer(&cfg); err != nil {
 		return nil, errors.Join(fmt.Errorf("open %s: %w", b.Path, err), d.closeTransfer(), b.Close())

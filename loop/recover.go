@@ -93,7 +93,8 @@ func recoverDevice(ctl *ublk.Control, id uint32, file *os.File, opts RecoverOpti
 	if err := saved.replaceBy(b); err != nil {
 		return nil, errors.Join(err, giveBack())
 	}
-	d := &Device{b: b, storage: b, many: shared != nil, status: *saved.Status, apart: newApartTarget(opts.Apart, b, &cfg)}
+	d := &Device{b: b, storage: b, many: shared != nil, status: *saved.Status, apart: newApartTarget(opts.Apart, &cfg)}
+	d.apart.ofFile(b, &cfg.Transfer)
 	defer d.apart.forgetKey()
 	if err := d.makeTransfer(&cfg); err != nil {
 		return nil, errors.Join(err, d.closeTransfer(), giveBack())

@@ -57,11 +57,14 @@ func recoverTable(ctl *ublk.Control, id uint32, files []*os.File, opts RecoverOp
 	}
 	cfg := saved.Config
 	cfg.Key = opts.Key
-	s, err := openFreedStack(files, &cfg, opts.Passed, params.Size)
+	target := newApartTarget(opts.Apart, &cfg)
+	defer target.forgetKey()
+	s, err := openFreedStack(files, &cfg, &stack.Options{Passed: opts.Passed, Described: target != nil}, params.Size)
 	if err != nil {
 		return nil, err
 	}
-	d := &Device{stack: s, storage: s, many: shared != nil, status: *saved.Status}
+	target.ofTables(s)
+	d := &Device{stack: s, storage: s, many: shared != nil, status: *saved.Status, apart: target}
 	d.status.PID, d.status.Size, d.status.Limits = os.Getpid(), params.Size, limitsOf(&params)
 	d.status.Table = sizedTable(cfg.Table, params.Size)
 	if err = saved.checkStack(s, params.Size); err == nil {
@@ -118,10 +121,10 @@ func (s *state) filesAmong(passed []Passed) (files []*os.File, err error) {
 
 // openFreedStack opens the files and disks when the last server has released them. It takes
 // over those that were passed.
-func openFreedStack(files []*os.File, cfg *Config, passed []Passed, size uint64) (*stack.Stack, error) {
+func openFreedStack(files []*os.File, cfg *Config, how *stack.Options, size uint64) (*stack.Stack, error) {
 	deadline := time.Now().Add(backingTimeout)
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
-		s, err := openStack(files, cfg, passed, size)
+		s, err := openStack(files, cfg, how, size)
 		if !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.EAGAIN) || time.Now().After(deadline) {
 			return s, err
 		}

@@ -110,7 +110,7 @@ func (s *Server) Add(file *os.File, cfg Config) (Status, error) {
 // AddTable makes a device of tables, as AttachTable does. Otherwise it is like Add.
 func (s *Server) AddTable(files []*os.File, cfg Config) (Status, error) {
 	s.awaitRemovals(files...)
-	return s.add("tables", cfg, func() (*Device, error) { return attachTableOn(s.ctl, files, cfg, s.threads) })
+	return s.add("tables", cfg, func() (*Device, error) { return attachTableOn(s.ctl, files, cfg, s.threads, nil) })
 }
 
 func (s *Server) add(name string, cfg Config, attach func() (*Device, error)) (Status, error) {

@@ -78,21 +78,25 @@ func OpenTableDeviceIn(root *os.File, device string) (*os.File, error) {
 // after another. AttachTable closes it in any case. AttachTable returns an error that wraps
 // errors.ErrUnsupported for a configuration that is only for a device of one file.
 func AttachTable(ctl *ublk.Control, files []*os.File, cfg Config) (*Device, error) {
-	return attachTableOn(ctl, files, cfg, nil)
+	return attachTableOn(ctl, files, cfg, nil, nil)
 }
 
-func attachTableOn(ctl *ublk.Control, files []*os.File, cfg Config, shared *threads) (*Device, error) {
+// attachTableOn is attachOn for a device of tables.
+func attachTableOn(ctl *ublk.Control, files []*os.File, cfg Config, shared *threads, apart Apart) (*Device, error) {
 	if cfg.Key != nil {
 		defer cfg.Key.Close()
 	}
 	if err := cfg.checkTable(); err != nil {
 		return nil, err
 	}
-	s, err := openStack(files, &cfg, nil, 0)
+	target := newApartTarget(apart, &cfg)
+	defer target.forgetKey()
+	s, err := openStack(files, &cfg, &stack.Options{Described: target != nil}, 0)
 	if err != nil {
 		return nil, err
 	}
-	d := &Device{stack: s, storage: s, many: shared != nil}
+	target.ofTables(s)
+	d := &Device{stack: s, storage: s, many: shared != nil, apart: target}
 	if err := d.keepKey(cfg.Key); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -149,9 +153,9 @@ func (c *Config) checkTable() error {
 	return nil
 }
 
-// openStack opens the files and disks of cfg.Table, or takes over those that were passed. The
-// tables get a size in bytes, unless that is 0.
-func openStack(files []*os.File, cfg *Config, passed []Passed, size uint64) (*stack.Stack, error) {
+// openStack opens the files and disks of cfg.Table, or takes over those that were passed. how has
+// the options that do not follow from cfg. The tables get a size in bytes, unless that is 0.
+func openStack(files []*os.File, cfg *Config, how *stack.Options, size uint64) (*stack.Stack, error) {
 	tables, err := stack.Parse([]byte(cfg.Table), false)
 	if err == nil && size != 0 {
 		err = setSize(tables, size)
@@ -160,7 +164,7 @@ func openStack(files []*os.File, cfg *Config, passed []Passed, size uint64) (*st
 		return nil, err
 	}
 	opts := stackOptions(cfg)
-	opts.Passed = passed
+	opts.Passed, opts.Described = how.Passed, how.Described
 	return stack.Open(files, tables, opts)
 }
 

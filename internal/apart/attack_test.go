@@ -156,7 +156,7 @@ func TestKernelAttacks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dev, err := loop.AttachApart(ctl, file, loop.Config{}, used{p})
+	dev, err := loop.AttachApart(ctl, []*os.File{file}, loop.Config{}, used{p})
 	if err == nil {
 		t.Fatal(dev.Close())
 	}

@@ -19,13 +19,14 @@ const maxReport = 4 << 10
 // work is the message with the work. If there is a key, it is the next message.
 type work struct {
 	*loop.Work
-	HasKey bool
+	KeyBytes int
 }
 
 // report is a message of the process.
 type report struct {
-	Error string `json:"error,omitempty"`
-	Errno int    `json:"errno,omitempty"`
+	Error string        `json:"error,omitempty"`
+	Errno int           `json:"errno,omitempty"`
+	Found *loop.Finding `json:"found,omitempty"` // while it serves; otherwise the report is about a step
 }
 
 // reportOf returns the report of an error, or of success.
@@ -81,27 +82,36 @@ func socketPair() (ours socket, theirs *os.File, err error) {
 
 func (s socket) close() { _ = unix.Close(s.fd) }
 
-// say sends a report.
-func (s socket) say(err error) error {
-	text, jsonErr := json.Marshal(reportOf(err))
-	if jsonErr != nil {
-		return jsonErr
+// say sends the result of a step.
+func (s socket) say(err error) error { return s.sendReport(reportOf(err)) }
+
+func (s socket) sendReport(r report) error {
+	text, err := json.Marshal(r)
+	if err != nil {
+		return err
 	}
 	return s.send(text)
 }
 
-// hear receives a report, and returns its error.
+// hear receives the result of a step.
 func (s socket) hear() error {
-	buf := make([]byte, maxReport)
-	n, _, err := s.receive(buf, 0)
+	r, err := s.receiveReport()
 	if err != nil {
 		return err
 	}
-	var r report
-	if err := json.Unmarshal(buf[:n], &r); err != nil {
-		return fmt.Errorf("read a report: %w", err)
-	}
 	return r.err()
+}
+
+func (s socket) receiveReport() (r report, err error) {
+	buf := make([]byte, maxReport)
+	n, _, err := s.receive(buf, 0)
+	if err != nil {
+		return report{}, err
+	}
+	if err := json.Unmarshal(buf[:n], &r); err != nil {
+		return report{}, fmt.Errorf("read a report: %w", err)
+	}
+	return r, nil
 }
 
 // send sends a message with descriptors.

@@ -13,11 +13,11 @@ import (
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/ring"
 	"github.com/ublk-loop/ublk-loop/transfer"
-	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
-// maxFDs is the number of descriptors of a work, and of its text.
-const maxFDs = 4
+// maxFDs is the largest number of descriptors of a work, and of its text. The kernel passes at most
+// 253 with a message (SCM_MAX_FD in net/scm.h).
+const maxFDs = 1 + loop.MaxWorkFDs
 
 // Hooks are called by Run.
 type Hooks struct {
@@ -49,6 +49,7 @@ func Run(h Hooks) error {
 			h.Settled()
 		}
 	}()
+	go served.Report(func(f loop.Finding) { _ = s.sendReport(report{Found: &f}) }) // ends with the process
 	err = served.Wait()
 	return errors.Join(s.say(err), err)
 }
@@ -64,7 +65,7 @@ func makeRing() error {
 }
 
 // serve receives the work and begins it.
-func serve(s socket, h Hooks) (*ublk.ServedQueues, error) {
+func serve(s socket, h Hooks) (*loop.Served, error) {
 	w := work{Work: &loop.Work{}}
 	_, fds, err := s.receive(make([]byte, 1), maxFDs)
 	if err != nil {
@@ -81,8 +82,8 @@ func serve(s socket, h Hooks) (*ublk.ServedQueues, error) {
 		return nil, fmt.Errorf("read the work: %w", err)
 	}
 	w.FDs = fds[1:]
-	if w.HasKey {
-		if w.Key, err = receiveKey(s); err != nil {
+	if w.KeyBytes != 0 {
+		if w.Key, err = receiveKey(s, w.KeyBytes); err != nil {
 			return nil, err
 		}
 	}
@@ -110,17 +111,19 @@ func readAll(fd int) ([]byte, error) {
 	}
 }
 
-// receiveKey receives the key into its own memory, see Process.pass.
-func receiveKey(s socket) (*transfer.Secret, error) {
-	key, err := transfer.NewSecret(transfer.MaxKeyBytes)
+// receiveKey receives a key of n bytes into its own memory, see Process.pass.
+func receiveKey(s socket, n int) (*transfer.Secret, error) {
+	key, err := transfer.NewSecret(n)
 	if err != nil {
 		return nil, err
 	}
-	n, _, err := s.receive(key.Bytes(), 0)
+	got, _, err := s.receive(key.Bytes(), 0)
+	if err == nil && got != n {
+		err = fmt.Errorf("a key of %d bytes, not of %d: %w", got, n, unix.EBADMSG)
+	}
 	if err != nil {
 		key.Close()
 		return nil, err
 	}
-	key.Truncate(n)
 	return key, nil
 }

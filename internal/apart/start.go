@@ -87,9 +87,11 @@ func (p *Process) confine() error {
 	return unix.SetsockoptTimeval(p.socket.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{})
 }
 
-// hear receives a report.
-func (p *Process) hear() error {
-	err := p.socket.hear()
+// hear receives the result of a step.
+func (p *Process) hear() error { return asEnd(p.socket.hear()) }
+
+// asEnd returns the error for the end of the messages.
+func asEnd(err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) {
 		return errEnded
 	}
@@ -108,7 +110,7 @@ func (p *Process) Serve(w *loop.Work) (<-chan error, error) {
 	}
 	ended := make(chan error, 1)
 	go func() { // ends with the process
-		err := p.hear()
+		err := p.hearEnd(w)
 		if err != nil {
 			p.Kill()
 		}
@@ -119,9 +121,28 @@ func (p *Process) Serve(w *loop.Work) (<-chan error, error) {
 	return ended, nil
 }
 
+// hearEnd passes on what the process finds, until it reports its end.
+func (p *Process) hearEnd(w *loop.Work) error {
+	for {
+		r, err := p.socket.receiveReport()
+		switch {
+		case err != nil:
+			return asEnd(err)
+		case r.Found == nil:
+			return r.err()
+		case w.Found != nil:
+			w.Found(*r.Found)
+		}
+	}
+}
+
 // pass sends the work, its descriptors and its key.
 func (p *Process) pass(w *loop.Work) error {
-	text, err := json.Marshal(work{w, w.Key != nil})
+	message := work{Work: w}
+	if w.Key != nil {
+		message.KeyBytes = len(w.Key.Bytes())
+	}
+	text, err := json.Marshal(message)
 	if err != nil {
 		return fmt.Errorf("encode the work: %w", err)
 	}

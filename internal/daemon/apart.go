@@ -19,9 +19,9 @@ import (
 
 // startApart starts the process that serves the requests, and gives up what the server needs only for
 // that. Without the privileges or the kernel's features for a sandbox the server itself serves them.
-// It also does so for tables, and for a device whose partitions the kernel looks for.
+// It also does so for a device whose partitions the kernel looks for.
 func (s *single) startApart() {
-	if s.config.Table == "" && !s.config.PartScan {
+	if !s.config.PartScan {
 		s.apart, s.whyAlone = startSandbox()
 	}
 	if s.apart == nil {

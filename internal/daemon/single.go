@@ -183,17 +183,17 @@ func (s *single) open(ctl *ublk.Control, file *os.File, files []*os.File) (*loop
 		return nil, err
 	}
 	if s.task.Recover != nil && s.config.Table != "" {
-		return loop.RecoverTable(ctl, *s.task.Recover, files, loop.RecoverOptions{Key: key})
+		return loop.RecoverTable(ctl, *s.task.Recover, files, loop.RecoverOptions{Key: key, Apart: s.loopApart()})
 	}
 	if s.task.Recover != nil {
 		return loop.Recover(ctl, *s.task.Recover, file, loop.RecoverOptions{Key: key, Apart: s.loopApart()})
 	}
 	cfg := s.config
 	cfg.Key = key
-	if cfg.Table != "" {
-		return loop.AttachTable(ctl, files, cfg)
+	if cfg.Table == "" {
+		files = []*os.File{file}
 	}
-	return loop.AttachApart(ctl, file, cfg, s.loopApart())
+	return loop.AttachApart(ctl, files, cfg, s.loopApart())
 }
 
 // logger returns the server's log: the given file, in the foreground standard error,

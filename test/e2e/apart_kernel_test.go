@@ -102,11 +102,19 @@ func TestKernelApart(t *testing.T) {
 	if mounts, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", pid)); err != nil || strings.Count(string(mounts), "\n") != 1 {
 		t.Errorf("its mounts are %q, error %v", mounts, err)
 	}
+	b.checkApart(s)
+	b.del(s.Device)
+}
+
+// checkApart checks that another process serves the requests of a device, and the server has only
+// the ring for control.
+func (b *bed) checkApart(s client.Device) {
+	b.Helper()
+	b.apartOfDevice(s)
 	rings, err := exec.Command("ls", "-l", fmt.Sprintf("/proc/%d/fd", s.PID)).Output()
 	if n := strings.Count(string(rings), "[io_uring]"); err != nil || n != 1 {
-		t.Errorf("the server has %d rings, want that for control: %v", n, err)
+		b.Errorf("the server has %d rings, want that for control: %v", n, err)
 	}
-	b.del(s.Device)
 }
 
 // If the process that serves the requests is killed, the server removes the device, or leaves it to the next
@@ -152,7 +160,7 @@ func TestKernelApartServerKilled(t *testing.T) {
 	b.del(s.Device)
 }
 
-// A server with tables, and one whose partitions the kernel looks for, serve the requests themselves.
+// The server of a device whose partitions the kernel looks for serves the requests itself.
 func TestKernelNotApart(t *testing.T) {
 	b := kernelBed(t)
 	s := b.add("--standalone", "--partscan", b.image(8<<20))

@@ -57,6 +57,9 @@ func (c *corruptions) add(found Corruption) {
 	c.reports <- found
 }
 
+// ReportCorruption adds a wrong block that another process has found, which serves the stack.
+func (s *Stack) ReportCorruption(found Corruption) { s.corrupt.add(found) }
+
 // Corruptions returns the number of wrong blocks that were read.
 func (s *Stack) Corruptions() uint64 { return s.corrupt.count.Load() }
 

@@ -37,6 +37,9 @@ type Options struct {
 	// Passed are the open files of the program that this one has replaced, each once. They
 	// are not opened again. The stack owns them, unless Open returns an error. Nil opens all.
 	Passed []backing.Passed
+	// Described says that another process serves the stack (Work), so that this one needs no
+	// memory for requests.
+	Described bool
 }
 
 // Stack is a stack of tables with its open files and disks. It only changes by Growth.Apply,
@@ -64,6 +67,7 @@ type Stack struct {
 	failures   chan StoreFailure
 	maxIOAsked uint32
 	passed     bool // the backings have the files of Options.Passed
+	described  bool // as in Options
 	eager      bool
 
 	memoryMu sync.Mutex // protects arenas
@@ -73,23 +77,29 @@ type Stack struct {
 // Open opens the files and disks of a stack, from backing.OpenPath, in the order of
 // table.Stack.Devices. An error that a line of the tables causes is a *table.StackError.
 func Open(files []*os.File, tables *table.Stack, o *Options) (*Stack, error) {
-	s := &Stack{tables: tables, maxIOAsked: o.MaxIOBytes, passed: o.Passed != nil, eager: o.Eager}
+	s := &Stack{tables: tables, maxIOAsked: o.MaxIOBytes, passed: o.Passed != nil, described: o.Described, eager: o.Eager}
 	s.failures = make(chan StoreFailure, failuresAhead)
 	s.ReadOnly = o.ReadOnly || tables.Tables[len(tables.Tables)-1].ReadOnly
 	err := s.openAll(files, o)
 	if err == nil {
-		err = s.makePlan(o)
+		err = s.makeAll(o)
 	}
+	if err != nil {
+		return nil, errors.Join(err, s.GiveBack())
+	}
+	return s, nil
+}
+
+// makeAll makes what serves requests, when the files and disks are open.
+func (s *Stack) makeAll(o *Options) error {
+	err := s.makePlan(o)
 	if err == nil {
 		err = s.makeTransfers(o.Keys)
 	}
 	if err == nil {
 		err = s.makeLayers()
 	}
-	if err != nil {
-		return nil, errors.Join(err, s.GiveBack())
-	}
-	return s, nil
+	return err
 }
 
 // openAll opens each file or disk once, even if the tables have several names for it.
@@ -165,7 +175,7 @@ func (s *Stack) makePlan(o *Options) error {
 	for _, device := range s.plan.FlushDevices() {
 		s.flush = appendNew(s.flush, s.backingOf[device])
 	}
-	if s.plan.HasZeroes() {
+	if s.plan.HasZeroes() && s.zeroes == nil {
 		s.zeroes, err = os.Open("/dev/zero")
 	}
 	return err

@@ -54,6 +54,17 @@ func snapshots(s *table.Stack, each func(t *table.Snapshot) error) error {
 	return nil
 }
 
+// HasStores reports whether the text of tables has a line with the target snapshot.
+func HasStores(text string) bool {
+	tables, err := Parse([]byte(text), false)
+	if err != nil {
+		return false
+	}
+	found := false
+	_ = snapshots(tables, func(*table.Snapshot) error { found = true; return nil })
+	return found
+}
+
 // openStores opens the stores of the snapshots. sizes are those of the files and disks.
 func (s *Stack) openStores(sizes []table.DeviceSize, o *Options) (stores []mapping.Store, err error) {
 	s.storeOf = make([]*cow.Store, len(s.Backings))

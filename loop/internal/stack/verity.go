@@ -78,11 +78,7 @@ func (s *Stack) newVerity(number int, t *table.Verity) (*verityLayer, error) {
 	var line *table.Line
 	line, l.name = s.lineOf(t)
 	if t.Options.Has(table.CheckAtMostOnce) {
-		if l.params.DataBlocks > maxOnce {
-			return nil, s.inVerity(t, fmt.Errorf("check_at_most_once of %d data blocks, more than %d: %w", l.params.DataBlocks, maxOnce, table.ErrLimit))
-		}
-		var err error
-		if l.once, err = s.arenas.newBitmap(line.Length >> l.blockShift); err != nil {
+		if err := s.makeOnce(l, line.Length); err != nil {
 			return nil, s.inVerity(t, err)
 		}
 	}
@@ -90,6 +86,19 @@ func (s *Stack) newVerity(number int, t *table.Verity) (*verityLayer, error) {
 		l.zero = t.Tree.ZeroDigest()
 	}
 	return l, nil
+}
+
+// makeOnce makes the set of data blocks that have been right, for a line of some sectors.
+func (s *Stack) makeOnce(l *verityLayer, sectors uint64) error {
+	if l.params.DataBlocks > maxOnce {
+		return fmt.Errorf("check_at_most_once of %d data blocks, more than %d: %w", l.params.DataBlocks, maxOnce, table.ErrLimit)
+	}
+	if s.described {
+		return nil
+	}
+	var err error
+	l.once, err = s.arenas.newBitmap(sectors >> l.blockShift)
+	return err
 }
 
 // lineOf returns the line of a target, which is the only one of its table, and the name of the

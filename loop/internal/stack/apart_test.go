@@ -1,0 +1,73 @@
+package stack
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// Another process makes the same stack of a description that went through JSON. It refuses one with
+// too few descriptors, or files.
+func TestWork(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "file")
+	if err := os.WriteFile(path, make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := open(t, dir, "0 1024 linear "+path+" 0\n1024 8 zero\n1032 512 linear "+path+" 1024\n", &Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
+	made, fds, err := s.Work()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := json.Marshal(made)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var w Work
+	if err := json.Unmarshal(text, &w); err != nil {
+		t.Fatal(err)
+	}
+	_, same, err := w.Target(duplicates(t, fds), 0, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if same.Size != s.Size || same.ReadOnly != s.ReadOnly || same.tables.Text() != s.tables.Text() || len(same.Backings) != 1 {
+		t.Errorf("another stack: %+v, want %+v", same, s)
+	}
+	for i, b := range same.Backings {
+		of := s.Backings[i]
+		if b.Direct != of.Direct || b.SectorSize != of.SectorSize || b.IsDisk != of.IsDisk || b.ReadOnly != of.ReadOnly || b.Lock == nil {
+			t.Errorf("file %d is %+v, want %+v", i, b, of)
+		}
+	}
+	for n := range fds {
+		if _, _, err := w.Target(duplicates(t, fds[:n]), 0, nil); !errors.Is(err, unix.EBADMSG) {
+			t.Errorf("%d of %d descriptors: %v", n, len(fds), err)
+		}
+	}
+	w.Text = strings.ReplaceAll(w.Text, "1032 512 linear "+path, "1032 512 linear "+path+"2")
+	if _, _, err := w.Target(duplicates(t, fds), 0, nil); !errors.Is(err, unix.EBADMSG) {
+		t.Errorf("one file for two devices: %v", err)
+	}
+}
+
+func duplicates(t *testing.T, fds []int) (list []int) {
+	t.Helper()
+	for _, fd := range fds {
+		own, err := unix.Dup(fd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, own)
+	}
+	return list
+}
