@@ -41,6 +41,7 @@ type Log struct {
 	used   int    // records that are durable
 	staged int    // records that the current batch adds; negative if it removes records
 	dirty  int    // end of the records that the medium may have
+	lost   int    // first durable record that the medium may lack, after a removal that failed
 	first  int    // the first record in b, which begins a block
 	b      []byte // a part of the current area, and nothing behind its end
 	backup []byte // the records that the current batch removes
@@ -59,7 +60,7 @@ func NewLog(l Layout, s State, memory []byte, blockSize int) (*Log, error) {
 		return nil, fmt.Errorf("memory of %d bytes for an area of %d: %w", n, l.ChunkSize(), ErrChunkSize)
 	}
 	g := &Log{layout: l, block: blockSize, area: s.Area, used: int(s.Used), b: memory}
-	g.dirty = g.used
+	g.dirty, g.lost = g.used, g.used
 	for i := g.used; i < len(s.area)/recordSize; i++ {
 		if !isZero(s.area[i*recordSize:][:recordSize]) {
 			g.dirty = i + 1
@@ -127,8 +128,8 @@ func (g *Log) Append(records []Record) Batch {
 	}
 	end := g.used + g.staged
 	batch := Batch{Count: g.staged}
-	if g.staged != 0 {
-		batch.Records = g.blocks(g.used, end)
+	if g.lost != end {
+		batch.Records = g.blocks(g.lost, end)
 	}
 	if end == int(g.layout.Records()) {
 		batch.Zero = Range{g.layout.Offset(g.layout.Area(g.area + 1)), int64(g.layout.ChunkSize())}
@@ -139,7 +140,7 @@ func (g *Log) Append(records []Record) Batch {
 // removeStale returns the batch that removes the records without a predecessor.
 func (g *Log) removeStale() Batch {
 	end := g.end()
-	b := Batch{Records: g.blocks(g.used, min(g.dirty, end))}
+	b := Batch{Records: g.blocks(g.lost, min(g.dirty, end))}
 	if g.dirty > end {
 		behind := g.blockOf(g.dirty-1) + g.block/recordSize - end
 		b.Zero = Range{g.offset(end), int64(behind * recordSize)}
@@ -165,7 +166,7 @@ func (g *Log) Commit() {
 		clear(g.b)
 		g.area, g.used, g.first = g.area+1, 0, 0
 	}
-	g.dirty = g.used
+	g.dirty, g.lost = g.used, g.used
 	if first := g.blockOf(g.used); first > g.first && !g.isWhole() {
 		n := copy(g.b, g.at(first)[:(g.used-first)*recordSize])
 		clear(g.b[n:])
@@ -173,11 +174,16 @@ func (g *Log) Commit() {
 	}
 }
 
+// InDoubt reports whether the medium may lack records, because their removal has failed. The
+// next batch writes them again, also if it has no new records.
+func (g *Log) InDoubt() bool { return g.lost < g.used }
+
 // Revert undoes a batch in memory, because a write or flush failed. The medium can have the
 // list before or after the batch, or anything between, until another batch has succeeded.
 func (g *Log) Revert() {
 	if g.staged < 0 {
 		copy(g.at(g.used+g.staged), g.backup)
+		g.lost = min(g.lost, g.used+g.staged)
 		g.staged = 0
 		return
 	}

@@ -29,7 +29,7 @@ func (g *Log) Remove(n int) Batch {
 	g.backup = append(g.backup[:0], removed...)
 	clear(removed)
 	g.staged = -n
-	return Batch{Records: g.blocks(from, max(g.used, g.dirty)), Count: n}
+	return Batch{Records: g.blocks(min(from, g.lost), max(g.used, g.dirty)), Count: n}
 }
 
 // Back goes to the area before the current one, which is empty. It returns false if there
@@ -43,7 +43,7 @@ func (g *Log) Back(r io.ReaderAt) (bool, error) {
 		return false, err
 	}
 	g.area, g.used = g.area-1, int(g.layout.Records())
-	g.dirty = g.used
+	g.dirty, g.lost = g.used, g.used
 	return true, nil
 }
 

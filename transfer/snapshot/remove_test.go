@@ -58,8 +58,43 @@ func TestRevertRemove(t *testing.T) {
 	if last := g.Last(make([]Record, 100)); !slices.Equal(last, records) || !bytes.Equal(before, g.b) {
 		t.Errorf("%v", last)
 	}
-	b := g.Remove(3)
-	if b.Count != 3 || b.Records.Offset != l.Offset(1)+1536 || len(b.Records.Data) != 512 {
-		t.Errorf("%d records, %d bytes at %d", b.Count, len(b.Records.Data), b.Records.Offset-l.Offset(1))
+}
+
+// A removal that fails can have reached the medium, or a part of it. Whatever batch follows, the
+// medium then has the list again.
+func TestRemovalFails(t *testing.T) {
+	l := layoutOf(t, MinChunkSize)
+	records := someRecords(l, 101, origin, 1)
+	for name, next := range map[string]func(g *Log) (Batch, []Record){
+		"no record":           func(g *Log) (Batch, []Record) { return g.Append(nil), records[:100] },
+		"a record":            func(g *Log) (Batch, []Record) { return g.Append(records[100:]), records },
+		"a shorter removal":   func(g *Log) (Batch, []Record) { return g.Remove(3), records[:97] },
+		"a longer removal":    func(g *Log) (Batch, []Record) { return g.Remove(80), records[:20] },
+		"another one failing": func(g *Log) (Batch, []Record) { g.Remove(3); g.Revert(); return g.Append(nil), records[:100] },
+	} {
+		for reached := range 4 {
+			store := storeOf(l, records[:100])
+			g := newLog(t, store, 512)
+			if g.InDoubt() {
+				t.Error("a log is in doubt")
+			}
+			failed := g.Remove(70).Records
+			area := store.chunk(l.Area(0))
+			copy(area[failed.Offset-l.Offset(1):], failed.Data[:reached*512])
+			g.Revert()
+			if !g.InDoubt() {
+				t.Errorf("%s: not in doubt after a failed removal", name)
+			}
+			b, want := next(g)
+			copy(area[b.Records.Offset-l.Offset(1):], b.Records.Data)
+			g.Commit()
+			var got []Record
+			if _, err := Scan(store, l, 1<<30, func(e Record) error { got = append(got, e); return nil }); err != nil || !slices.Equal(got, want) {
+				t.Errorf("%s after %d blocks: %d records, want %d, error %v", name, reached, len(got), len(want), err)
+			}
+			if g.InDoubt() {
+				t.Errorf("%s: in doubt after a batch", name)
+			}
+		}
 	}
 }
