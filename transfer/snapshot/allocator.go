@@ -40,6 +40,20 @@ func (a *Allocator) Allocate() (uint64, error) {
 	return chunk, nil
 }
 
+// Return makes a chunk the next one to be given out, if it is the last one that was. It reports
+// whether it is.
+func (a *Allocator) Return(chunk uint64) bool {
+	after := chunk + 1
+	if !a.transient && a.layout.isArea(after) {
+		after++
+	}
+	if after != a.next {
+		return false
+	}
+	a.next = chunk
+	return true
+}
+
 // Left returns the number of chunks that can still be given out.
 func (a *Allocator) Left() uint64 {
 	end := a.layout.StoreChunks(a.size)

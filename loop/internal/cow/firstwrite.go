@@ -96,7 +96,7 @@ func (s *Store) add(r snapshot.Record) bool {
 		return true
 	}
 	s.unsaved = append(s.unsaved, r)
-	s.unsavedCount.Store(int64(len(s.unsaved)))
+	s.unsavedCount.Add(1)
 	if len(s.unsaved) == cap(s.unsaved)/2 {
 		s.wake()
 	}

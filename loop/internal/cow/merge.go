@@ -1,7 +1,9 @@
 package cow
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -14,6 +16,20 @@ import (
 // A run is a part of a merge: the last records of the list. Between BeginRun and EndRun, reads
 // of its chunks get the data of the store, writes to them wait, and no records are saved. So a
 // flush with new records waits, too.
+
+// Free returns the number of chunks that first writes can have.
+func (s *Store) Free() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.alloc.Left() + uint64(len(s.given))
+}
+
+// ReserveFor returns the number of chunks for some bytes, at most an eighth of the store's.
+func (s *Store) ReserveFor(bytes uint64) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return min(bytes, s.alloc.Usage(0).Total<<9/8) >> s.Layout.Shift()
+}
 
 // Left returns the number of exceptions, saved or not.
 func (s *Store) Left() uint64 {
@@ -44,6 +60,29 @@ func (s *Store) BeginRun(memory []snapshot.Record) ([]snapshot.Record, error) {
 	return run, nil
 }
 
+// maxSorted is the number of free chunks above which Recycle does not sort them.
+const maxSorted = 1 << 16
+
+// Recycle makes the chunks of earlier runs free. The device keeps its requests during the call, so
+// that no read of these chunks is going on. Without Recycle, the writes during a merge could fill the
+// store, and what is not merged yet would be lost. A merge goes backwards, so that the chunks are
+// usually the last ones that were given out, and the allocator takes them back.
+func (s *Store) Recycle() {
+	s.logMu.Lock()
+	defer s.logMu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.given = append(s.given, s.freed...)
+	s.freed = s.freed[:0]
+	if len(s.given) <= maxSorted {
+		slices.Sort(s.given)
+		for n := len(s.given); n > 0 && s.alloc.Return(s.given[n-1]); n-- {
+			s.given = s.given[:n-1]
+		}
+	}
+	s.given = slices.Grow(s.given, s.reserved)
+}
+
 // back is snapshot.Log.Back, with the memory of a whole area.
 func (s *Store) back() (more bool, err error) {
 	if s.whole == nil {
@@ -68,6 +107,7 @@ func (s *Store) EndRun(run []snapshot.Record, copied error) error {
 	for _, e := range run {
 		if err == nil {
 			s.Index.Drop(e.Old)
+			s.freed = append(s.freed, e.New)
 		} else {
 			s.Index.EndMerge(e.Old)
 		}
@@ -79,15 +119,21 @@ func (s *Store) EndRun(run []snapshot.Record, copied error) error {
 // remove removes the last records from the list.
 func (s *Store) remove(n int) error {
 	b := s.log.Remove(n)
-	if err := s.write(b.Records); err != nil {
+	err := s.writeRecords(b.Records, 0)
+	if err != nil {
 		s.log.Revert()
-		return fmt.Errorf("remove records: %w", err)
+		err = fmt.Errorf("remove records: %w", err)
+		// The store may lack the records now, and writes to their chunks go on.
+		_, again := s.save(nil)
+		err = errors.Join(err, again)
+	} else {
+		s.log.Commit()
 	}
-	s.log.Commit()
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.area = s.log.Area()
-	s.mu.Unlock()
-	return nil
+	s.countUnsaved()
+	return err
 }
 
 // Read reads chunks of the store into memory of the caller, which is aligned to pages.
@@ -118,6 +164,6 @@ func (s *Store) Empty() error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.alloc, s.given = snapshot.NewAllocator(s.Layout, size, snapshot.State{}), s.given[:0]
+	s.alloc, s.given, s.freed = snapshot.NewAllocator(s.Layout, size, snapshot.State{}), s.given[:0], s.freed[:0]
 	return nil
 }

@@ -27,7 +27,8 @@ type saver struct {
 	zeroes []byte // a chunk
 	saving []snapshot.Record
 	asking []committer
-	marked bool // the header says that the store is invalid
+	freed  []uint64 // chunks whose data is in the origin, but which a read may still use
+	marked bool     // the header says that the store is invalid
 }
 
 // makeLog makes the log.
@@ -139,7 +140,12 @@ func (s *Store) commit() {
 	slices.SortFunc(s.saving, func(a, b snapshot.Record) int { return cmp.Compare(a.New, b.New) })
 	saved, err := s.saveAll()
 	s.forget(saved)
+	invalid := s.state.Load() == mapping.Invalid
 	for _, c := range s.asking {
+		if c.done == nil && invalid && err == nil {
+			c.part.Done(-int32(unix.EIO)) // the data of a request is lost
+			continue
+		}
 		c.answer(err)
 	}
 }
@@ -152,8 +158,18 @@ func (s *Store) forget(saved int) {
 	newer := s.unsaved[len(s.saving):]
 	n := copy(s.unsaved, s.saving[saved:])
 	s.unsaved = s.unsaved[:n+copy(s.unsaved[n:], newer)]
-	s.unsavedCount.Store(int64(len(s.unsaved)))
+	s.countUnsaved()
 	s.area = s.log.Area()
+}
+
+// countUnsaved sets the number of unsaved records. A list in doubt counts as one, so that each flush
+// saves it. The caller holds both locks.
+func (s *Store) countUnsaved() {
+	n := int64(len(s.unsaved))
+	if s.log.InDoubt() {
+		n++
+	}
+	s.unsavedCount.Store(n)
 }
 
 func (c *committer) answer(err error) {
@@ -184,7 +200,7 @@ func (s *Store) saveAll() (saved int, err error) {
 func (s *Store) save(records []snapshot.Record) (saved int, err error) {
 	for {
 		batch := s.log.Append(records[saved:])
-		if err := s.saveBatch(&batch); err != nil {
+		if err := s.saveBatch(&batch, len(records)); err != nil {
 			s.log.Revert()
 			return saved, fmt.Errorf("save records: %w", err)
 		}
@@ -196,8 +212,9 @@ func (s *Store) save(records []snapshot.Record) (saved int, err error) {
 }
 
 // saveBatch writes in the order that snapshot.Batch demands. If a flush fails, nobody knows
-// which data is on the medium, so the store becomes invalid.
-func (s *Store) saveBatch(b *snapshot.Batch) error {
+// which data is on the medium, so the store becomes invalid. The batch has some of the first unsaved
+// records.
+func (s *Store) saveBatch(b *snapshot.Batch, unsaved int) error {
 	if b.Zero.Length != 0 {
 		if _, err := s.file.WriteAt(s.zeroes[:b.Zero.Length], b.Zero.Offset); err != nil {
 			return err
@@ -207,7 +224,35 @@ func (s *Store) saveBatch(b *snapshot.Batch) error {
 		s.invalidate()
 		return err
 	}
-	return s.write(b.Records)
+	return s.writeRecords(b.Records, unsaved)
+}
+
+// writeRecords writes a part of an area. Its flush can fail because of other data. The data of the
+// first unsaved records was flushed before.
+func (s *Store) writeRecords(w snapshot.Write, flushed int) error {
+	err := s.write(w)
+	if err != nil && !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
+		s.flushFailed(flushed)
+	}
+	return err
+}
+
+// FlushFailed says that a flush of the store has failed, or a write with a flush. A later flush can
+// succeed without the data that this one has lost. So the store becomes invalid if a first write has
+// data that no commit has flushed: its record would lead to a chunk without its data. If there
+// is none, only the caller's data is lost, and the caller knows that.
+func (s *Store) FlushFailed() { s.flushFailed(0) }
+
+func (s *Store) flushFailed(flushed int) {
+	if s.format == table.Transient {
+		return
+	}
+	s.mu.Lock()
+	lost := s.pending > 0 || len(s.unsaved) > flushed
+	s.mu.Unlock()
+	if lost {
+		s.invalidate()
+	}
 }
 
 // write writes a part of the store through to the medium.

@@ -21,6 +21,9 @@ func (s *Store) IsEmpty() bool {
 	return true
 }
 
+// IsInvalid reports whether all requests fail.
+func (s *Store) IsInvalid() bool { return s.state.Load() == mapping.Invalid }
+
 // IsTransient reports whether the store has no records on disk.
 func (s *Store) IsTransient() bool { return s.format == table.Transient }
 

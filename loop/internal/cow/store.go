@@ -50,7 +50,7 @@ type Store struct {
 
 	mu       sync.Mutex // protects what is below
 	alloc    *snapshot.Allocator
-	given    []uint64          // chunks whose first write failed
+	given    []uint64          // chunks that are free again
 	pending  int               // first writes between Allocate and Add or GiveBack
 	unsaved  []snapshot.Record // in the order of Add
 	commits  []committer       // who waits until all unsaved records are saved
@@ -187,7 +187,11 @@ func (s *Store) Close() error {
 	close(s.quit)
 	<-s.ended
 	var err error
-	if s.saver.log != nil && s.state.Load() != mapping.Invalid && len(s.unsaved) > 0 {
+	switch {
+	case s.saver.log == nil || s.readOnly:
+	case s.state.Load() == mapping.Invalid:
+		err = s.writeInvalid() // the goroutine may have ended before that
+	case s.unsavedCount.Load() > 0:
 		_, err = s.save(s.unsaved)
 	}
 	return errors.Join(err, s.free())

@@ -145,7 +145,7 @@ func (h *handler) dataOrFirstWriteDone(req *ublk.Request, r *request, p *part, n
 		h.checker.copyReadDone(w, errno)
 		return false
 	case errno != 0:
-		return h.writeFailed(r, w, errno)
+		return h.operationFailed(r, w, p, errno)
 	case w.step == stepData && !w.isWhole():
 		return h.copy(r, w)
 	case w.step == stepData:
@@ -170,6 +170,16 @@ func (h *handler) addRecord(r *request, w *firstWrite) bool {
 	default:
 		return h.writeEnded(r, w, 0)
 	}
+}
+
+// operationFailed ends a first write of which a read or write has failed.
+func (h *handler) operationFailed(r *request, w *firstWrite, p *part, errno int32) bool {
+	withFlush := w.step == stepData && w.req.Flags&ublk.FlagFUA != 0
+	ended := h.writeFailed(r, w, errno)
+	if withFlush {
+		h.flushFailed(p, errno)
+	}
+	return ended
 }
 
 // writeFailed ends a first write that has no record.

@@ -16,6 +16,10 @@ func (h *handler) sync(req *ublk.Request, r *request) {
 		file := h.stack.flush[r.synced]
 		store := h.stack.storeOf[file]
 		unsaved := store != nil && store.Unsaved()
+		if store != nil && store.IsInvalid() {
+			r.fail(-int32(unix.EIO)) // what was written before is lost
+			continue
+		}
 		if r.stage == stageCommit && !unsaved {
 			continue
 		}
@@ -45,6 +49,20 @@ func (h *handler) syncDone(req *ublk.Request, r *request, p *part, number int, r
 		return false
 	case res < 0:
 		r.fail(res)
+		h.flushFailed(p, res)
 	}
 	return true
+}
+
+// flushFailed tells the store in the file of a part that a flush, or a write with a flush, has
+// failed. A full file system has not lost data.
+func (h *handler) flushFailed(p *part, errno int32) {
+	if errno == -int32(unix.ENOSPC) || errno == -int32(unix.EDQUOT) {
+		return
+	}
+	for i, store := range h.stack.storeOf {
+		if store != nil && h.files[i].File == p.file.File {
+			store.FlushFailed()
+		}
+	}
 }

@@ -24,6 +24,9 @@ const runBytes = 4 << 20
 // no new exceptions come. Tests change it.
 var lastBytes uint64 = 8 << 20
 
+// reserveBytes is the size of the changes that writes can make while chunks are copied.
+const reserveBytes = 64 << 20
+
 // A Merge moves the changes of the uppermost store into its base while the device is used. In
 // the end the store is empty, and the device goes on with it.
 type Merge struct {
@@ -37,6 +40,7 @@ type Merge struct {
 	run    []snapshot.Record
 	buffer []byte
 
+	reserve uint64 // chunks of the store that are free while the device does not keep its requests
 	wasHeld bool
 	left    uint64 // exceptions after chunks were copied while the device kept its requests
 }
@@ -109,6 +113,7 @@ func (m *Merge) open() error {
 	}
 	chunk := int(m.store.Layout.ChunkSize())
 	m.run = make([]snapshot.Record, max(1, runBytes/chunk))
+	m.reserve = m.store.ReserveFor(reserveBytes)
 	m.buffer, err = unix.Mmap(-1, 0, max(1<<20, chunk), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
 	return err
 }
@@ -157,6 +162,9 @@ func (m *Merge) Close() error {
 // is left. When as many chunks were copied as would have been enough twice, writes make exceptions
 // too fast. From then on, the device keeps its requests while chunks are copied: few at a time, or
 // twice as many as were added since the last time, so that fewer are left each time.
+//
+// A store that is nearly full could become full by these writes. Therefore the device also keeps its
+// requests while chunks are copied until enough chunks of the store are free.
 func (m *Merge) Do(ctx context.Context, hold func() (resume func(), err error)) error {
 	most := 2*m.store.Left() + uint64(len(m.run))
 	for ended := false; !ended; {
@@ -167,7 +175,8 @@ func (m *Merge) Do(ctx context.Context, hold func() (resume func(), err error)) 
 		if err != nil {
 			return err
 		}
-		if few := m.few(); m.store.Left() <= few || m.Chunks > most {
+		m.store.Recycle()
+		if few := m.few(); m.store.Left() <= few || m.Chunks > most || m.isNarrow() {
 			ended, err = m.held(few)
 			resume()
 		} else {
@@ -179,6 +188,9 @@ func (m *Merge) Do(ctx context.Context, hold func() (resume func(), err error)) 
 	}
 	return nil
 }
+
+// isNarrow reports whether writes could fill the store while a run is copied.
+func (m *Merge) isNarrow() bool { return m.store.Free() < m.reserve }
 
 // few returns how many chunks can be copied while the device keeps its requests.
 func (m *Merge) few() uint64 {
@@ -206,6 +218,7 @@ func (m *Merge) held(most uint64) (ended bool, err error) {
 		if err := m.one(run); err != nil {
 			return false, err
 		}
+		m.store.Recycle()
 	}
 	m.wasHeld, m.left = true, m.store.Left()
 	return false, nil

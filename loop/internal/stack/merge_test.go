@@ -27,11 +27,15 @@ import (
 type gate struct {
 	sync.RWMutex
 	holds   int
+	waiting func() // called before the device holds its requests
 	seen    func() // called when the device holds its requests
 	resumed func() // called when it does not any more
 }
 
 func (g *gate) hold() (func(), error) {
+	if g.waiting != nil {
+		g.waiting()
+	}
 	g.Lock()
 	g.holds++
 	if g.seen != nil {

@@ -82,6 +82,9 @@ func (h *handler) dataDone(req *ublk.Request, r *request, p *part, number int, r
 	more, errno := p.advance(res)
 	if !more {
 		r.fail(errno)
+		if errno != 0 && req.Op == ublk.OpWrite && req.Flags&ublk.FlagFUA != 0 {
+			h.flushFailed(p, errno)
+		}
 		return true
 	}
 	req.Retried()

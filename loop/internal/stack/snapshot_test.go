@@ -313,8 +313,12 @@ func (b *bed) fill(format string) {
 	if r := b.Do(ublktest.Request{Op: ublk.OpWrite, Sectors: 8, Data: data(ublk.OpWrite)}); r.Result != write {
 		b.t.Errorf("write to a full store: result %d, want %d", r.Result, write)
 	}
-	if r := b.Do(ublktest.Request{Op: ublk.OpFlush}); r.Result != 0 {
-		b.t.Errorf("flush of a full store: result %d", r.Result)
+	flush := int32(0)
+	if format != "PO" {
+		flush = -int32(unix.EIO) // what was written before is lost
+	}
+	if r := b.Do(ublktest.Request{Op: ublk.OpFlush}); r.Result != flush {
+		b.t.Errorf("flush of a full store: result %d, want %d", r.Result, flush)
 	}
 	if n := len(b.stack.Failures()); n != 0 {
 		b.t.Errorf("%d more failures are reported", n)
