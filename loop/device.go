@@ -34,17 +34,17 @@ type Device struct {
 	// copyReason is Status.CopyReason of a new device.
 	copyReason string
 	closed     atomic.Bool
-	forked     atomic.Pointer[forkedStatus] // what Fork has changed in status; nil for nothing
+	forked     atomic.Pointer[forkedStatus] // what Fork and Reload have changed in status; nil for nothing
 	// background waits for goroutines that use b. They end when closed is set.
 	background sync.WaitGroup
 
-	forking sync.Mutex // held by Fork
+	forking sync.Mutex // held by Fork and Reload
 	// warnings receives the lines of Warnings; nil for a device without verity and stores.
 	warnings chan string
 
-	asking  sync.Mutex // held while ask queries the file
+	asking  sync.Mutex // held while ask queries the file, and by Reload
 	holding sync.Mutex // held while the device keeps its requests (hold)
-	merging sync.Mutex // held by Merge and Fork
+	merging sync.Mutex // held by Merge, Fork and Reload
 
 	closing sync.Mutex // protects removed
 	removed bool       // Close has finished

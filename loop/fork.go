@@ -15,7 +15,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
-// forkedStatus is what a fork changes in the status of a device.
+// forkedStatus is what Fork and Reload change in the status of a device.
 type forkedStatus struct {
 	table string
 	files []StatusFile
@@ -44,28 +44,37 @@ var forkPatience = 10 * time.Second
 // After an error with a pause of 0 the device goes on as before; otherwise only the mark in the
 // old store is missing.
 func (d *Device) Fork(file *os.File, unnamed ...*NewFile) (pause time.Duration, err error) {
+	err = d.withState("fork", func(saved *state) error {
+		pause, err = d.fork(saved, file, unnamed)
+		return err
+	})
+	return pause, err
+}
+
+// withState calls a function that changes the tables, with the saved state.
+func (d *Device) withState(what string, change func(*state) error) error {
 	d.forking.Lock()
 	defer d.forking.Unlock()
 	if !d.merging.TryLock() {
-		return 0, fmt.Errorf("fork %s: it is being merged: %w", d.Path(), unix.EBUSY)
+		return fmt.Errorf("%s %s: it is being merged: %w", what, d.Path(), unix.EBUSY)
 	}
 	defer d.merging.Unlock()
 	if d.stack == nil {
-		return 0, fmt.Errorf("fork of a device of one file: %w", errors.ErrUnsupported)
+		return fmt.Errorf("%s of a device of one file: %w", what, errors.ErrUnsupported)
 	}
 	lock, err := statefile.Acquire(d.ID())
 	if err != nil {
-		return 0, err
+		return err
 	}
 	defer lock.Release()
 	saved, err := readState(d.ID())
 	if err != nil {
-		return 0, err
+		return err
 	}
 	if saved == nil {
-		return 0, fmt.Errorf("fork %s: its state is lost: %w", d.Path(), unix.ENOENT)
+		return fmt.Errorf("%s %s: its state is lost: %w", what, d.Path(), unix.ENOENT)
 	}
-	return d.fork(saved, file, unnamed)
+	return change(saved)
 }
 
 func (d *Device) fork(saved *state, file *os.File, unnamed []*NewFile) (pause time.Duration, err error) {
@@ -117,8 +126,8 @@ func (d *Device) changeOverTo(saved *state, growth *stack.Growth, unnamed []*New
 	return pause, err
 }
 
-// changeOver makes the device serve the snapshot while its queues keep all requests.
-func (d *Device) changeOver(saved *state, growth *stack.Growth) (pause time.Duration, err error) {
+// changeOver makes the device serve other tables while its queues keep all requests.
+func (d *Device) changeOver(saved *state, change interface{ Apply() }) (pause time.Duration, err error) {
 	begun := time.Now()
 	resume, err := d.hold(forkPatience)
 	if err != nil {
@@ -131,14 +140,53 @@ func (d *Device) changeOver(saved *state, growth *stack.Growth) (pause time.Dura
 	if err := d.stack.Save(); err != nil {
 		return 0, err
 	}
-	// The state comes before the first write to the new store: a server that recovers the
+	// The state comes before the first write to a new store: a server that recovers the
 	// device finds this write.
 	if err := saved.write(); err != nil {
 		return 0, err
 	}
-	growth.Apply()
+	change.Apply()
 	d.forked.Store(&forkedStatus{saved.Config.Table, statusFiles(saved.Files)})
 	return 0, nil
+}
+
+// Reload gives a device other tables that show the same data, such as after layers below its store
+// were merged. All tables are persistent snapshots. The last one keeps its store, the only file that
+// is written to. files are from OpenTableDevice, in the order of table.Stack.Devices. Requests wait
+// while the device changes over. The files that the new tables do not have are closed.
+//
+// Reload returns an error that wraps errors.ErrUnsupported for other tables, EINVAL if the store or
+// the size is another one, EBUSY during a merge or while an earlier query of a file has no answer,
+// and ETIMEDOUT if a request has no result in time. After these the device has its old tables.
+func (d *Device) Reload(text string, files []*os.File) error {
+	err := d.withState("reload", func(saved *state) error { return d.reload(saved, text, files) })
+	if err != nil {
+		return fmt.Errorf("reload %s: %w", d.Path(), err)
+	}
+	return nil
+}
+
+func (d *Device) reload(saved *state, text string, files []*os.File) error {
+	if !d.asking.TryLock() { // ask may use the files that will be closed
+		return fmt.Errorf("a file has not answered a query: %w", unix.EBUSY)
+	}
+	defer d.asking.Unlock()
+	tables, err := stack.Parse([]byte(text), false)
+	if err != nil {
+		return err
+	}
+	r, err := d.stack.Reload(tables, files, stackOptions(&saved.Config))
+	if err != nil {
+		return err
+	}
+	if err = d.dev.OnThreads(r.Register); err == nil {
+		saved.Config.Table, saved.Files = tables.Text(), nil
+		for _, b := range r.Files() {
+			saved.Files = append(saved.Files, stateFile{b.Path, b.Identity})
+		}
+		_, err = d.changeOver(saved, r)
+	}
+	return errors.Join(err, d.dev.OnThreads(r.Unregister), r.Close())
 }
 
 // onTop returns the text of tables with a snapshot on top.
@@ -154,11 +202,25 @@ func onTop(text, store string) (string, error) {
 // Fork is Device.Fork for one of the server's devices. It returns the status of the device
 // afterwards.
 func (s *Server) Fork(id uint32, sequence *uint64, file *os.File, unnamed ...*NewFile) (Status, error) {
+	return s.retable(id, sequence, "fork", func(d *Device) error {
+		_, err := d.Fork(file, unnamed...)
+		return err
+	})
+}
+
+// Reload is Device.Reload for one of the server's devices. It returns the status of the device
+// afterwards.
+func (s *Server) Reload(id uint32, sequence *uint64, text string, files []*os.File) (Status, error) {
+	return s.retable(id, sequence, "reload", func(d *Device) error { return d.Reload(text, files) })
+}
+
+// retable changes the tables of a device.
+func (s *Server) retable(id uint32, sequence *uint64, what string, change func(*Device) error) (Status, error) {
 	d, err := s.find(id, sequence)
 	if err != nil {
-		return Status{}, fmt.Errorf("fork %s: %w", ublk.BlockPath(id), err)
+		return Status{}, fmt.Errorf("%s %s: %w", what, ublk.BlockPath(id), err)
 	}
-	_, err = d.dev.Fork(file, unnamed...)
+	err = change(d.dev)
 	status := d.dev.Status()
 	s.mu.Lock()
 	d.files = status.files()

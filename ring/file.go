@@ -14,6 +14,9 @@ func FD(fd int) File { return File{next: int32(fd) + 1} }
 // FixedFile returns a slot of the file table as a File ([Ring.RegisterFiles]).
 func FixedFile(slot uint32) File { return File{next: int32(slot) + 1, flags: IOSQE_FIXED_FILE} }
 
+// Slot returns the slot of a FixedFile.
+func (f File) Slot() uint32 { return uint32(f.next - 1) }
+
 // setFile sets the file of the entry.
 func (s *SQE) setFile(f File) {
 	s.Fd = f.next - 1

@@ -20,22 +20,29 @@ type File struct {
 // directBlock is an alignment that suffices for direct I/O on any disk.
 const directBlock = 4096
 
-// RegisterFile puts a file in the ring's file table, where it stays until UnregisterFiles or
-// the end of the queue. The caller may close its descriptor. The error for more files than Options.Files wraps
-// ENFILE.
+// RegisterFile puts a file in the ring's file table, where it stays until UnregisterFile or the end
+// of the queue. The caller may close its descriptor. The error for more files than Options.Files
+// wraps ENFILE.
 func (q *Queue) RegisterFile(fd int) (File, error) {
-	if q.files == q.thread.kind.files {
+	if len(q.freeFiles) == 0 && q.files == q.thread.kind.files {
 		return File{}, fmt.Errorf("register a file of queue %d: %w", q.id, unix.ENFILE)
 	}
 	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
 	if err != nil {
 		return File{}, fmt.Errorf("register a file of queue %d: %w", q.id, err)
 	}
-	slot := uint32(q.firstFile() + q.files)
+	slot, last := uint32(q.firstFile()+q.files), len(q.freeFiles)-1
+	if last >= 0 {
+		slot = q.freeFiles[last]
+	}
 	if err := q.thread.ring.UpdateFile(slot, int32(fd)); err != nil {
 		return File{}, err
 	}
-	q.files++
+	if last >= 0 {
+		q.freeFiles = q.freeFiles[:last]
+	} else {
+		q.files++
+	}
 	file := File{ring.FixedFile(slot), 1}
 	if flags&unix.O_DIRECT != 0 {
 		file.Block = directBlock
@@ -43,14 +50,13 @@ func (q *Queue) RegisterFile(fd int) (File, error) {
 	return file, nil
 }
 
-// UnregisterFiles removes the n files that were registered last. No operation works on them.
-func (q *Queue) UnregisterFiles(n int) error {
-	for ; n > 0; n-- {
-		if err := q.thread.ring.UpdateFile(uint32(q.firstFile()+q.files-1), -1); err != nil {
-			return err
-		}
-		q.files--
+// UnregisterFile removes a file of RegisterFile. No operation works on it.
+func (q *Queue) UnregisterFile(f File) error {
+	slot := f.Slot()
+	if err := q.thread.ring.UpdateFile(slot, -1); err != nil {
+		return fmt.Errorf("unregister a file of queue %d: %w", q.id, err)
 	}
+	q.freeFiles = append(q.freeFiles, slot)
 	return nil
 }
 

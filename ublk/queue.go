@@ -28,7 +28,8 @@ type Queue struct {
 	hasDone      bool          // handler is a Completer
 	parts        PartCompleter // handler, or noCompleter
 	watcher      Watcher       // handler, if it is a Watcher
-	files        int           // used slots of the queue in the file table
+	files        int           // slots of the queue in the file table that were used
+	freeFiles    []uint32      // those of them that are free again
 	async        *asyncQueue   // nil until the handler calls Request.Async
 	asyncResults []asyncResult // of this turn
 	armed        int           // tags that the driver has not ended

@@ -171,6 +171,20 @@ func (d *fakeDevices) Fork(id uint32, sequence *uint64, store *os.File, _ ...*lo
 	return loop.Status{ID: id, Table: "0 8 snapshot /a " + store.Name() + " P 8"}, nil
 }
 
+// Reload implements Devices.
+func (d *fakeDevices) Reload(id uint32, sequence *uint64, table string, files []*os.File) (loop.Status, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.has(id, sequence) {
+		return loop.Status{}, unix.ENODEV
+	}
+	s := loop.Status{ID: id, Table: table}
+	for _, f := range files {
+		s.Files = append(s.Files, loop.StatusFile{File: f.Name()})
+	}
+	return s, nil
+}
+
 func (d *fakeDevices) Resize(id uint32, opts loop.ResizeOptions) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -288,8 +302,10 @@ func (s *stand) connect(t *testing.T) *net.UnixConn {
 	return c
 }
 
-func post(body string) string {
-	return fmt.Sprintf("POST /v1/devices HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+func post(body string) string { return postTo("/v1/devices", body) }
+
+func postTo(path, body string) string {
+	return fmt.Sprintf("POST %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", path, len(body), body)
 }
 
 func request(method, path string) string {
@@ -337,6 +353,12 @@ func TestRequests(t *testing.T) {
 		{request("POST", "/v1/devices/1/merge"), 200, `{"chunks":17}`},
 		{request("POST", "/v1/devices/2/merge"), 404, `"errno":19`},
 		{request("POST", "/v1/devices/x/merge"), 400, "not a number"},
+		{postTo("/v1/devices/0/reload", fmt.Sprintf(`{"table":"0 8 linear %s 0"}`, path)), 200, `"table":"0 8 linear ` + path},
+		{postTo("/v1/devices/7/reload", `{"table":"0 8 zero"}`), 404, `"errno":19`},
+		{postTo("/v1/devices/0/reload", `{"table":"0 8"}`), 400, "wrong syntax"},
+		{postTo("/v1/devices/0/reload", fmt.Sprintf(`{"file":%q}`, path)), 400, "only tables"},
+		{postTo("/v1/devices/0/reload", `{"table":"0 8 zero","lease":true}`), 400, "only tables"},
+		{postTo("/v1/devices/0/reload", `{"table":"0 8 zero","config":{"read_only":true}}`), 400, "only tables"},
 		{request("DELETE", "/v1/devices/0"), 409, "in use"},
 		{request("DELETE", "/v1/devices/0?force=true"), 204, ""},
 		{request("DELETE", "/v1/devices/0?force=true"), 404, "no such device"},

@@ -26,6 +26,7 @@ type Devices interface {
 	Resize(id uint32, opts loop.ResizeOptions) error
 	Merge(ctx context.Context, id uint32, sequence *uint64) (chunks uint64, err error)
 	Fork(id uint32, sequence *uint64, store *os.File, unnamed ...*loop.NewFile) (loop.Status, error)
+	Reload(id uint32, sequence *uint64, table string, files []*os.File) (loop.Status, error)
 	Devices() []loop.Status
 	Stats() []loop.DeviceStats
 }
@@ -125,6 +126,7 @@ func (s *Server) routes() *http.ServeMux {
 	mux.HandleFunc("POST /v1/devices/{id}/resize", s.resize)
 	mux.HandleFunc("POST /v1/devices/{id}/merge", s.merge)
 	mux.HandleFunc("POST /v1/devices/{id}/fork", s.fork)
+	mux.HandleFunc("POST /v1/devices/{id}/reload", s.reload)
 	mux.HandleFunc("POST /v1/devices/{id}/clear", s.clear)
 	mux.HandleFunc("PUT /v1/devices/{id}/key", s.giveKey)
 	mux.HandleFunc("GET /v1/server", s.status)

@@ -63,6 +63,11 @@ func (*Devices) Fork(uint32, *uint64, *os.File, ...*loop.NewFile) (loop.Status, 
 	return loop.Status{}, errors.ErrUnsupported
 }
 
+// Reload implements control.Devices. There are no devices of tables.
+func (*Devices) Reload(uint32, *uint64, string, []*os.File) (loop.Status, error) {
+	return loop.Status{}, errors.ErrUnsupported
+}
+
 // Remove implements control.Devices. It accepts removals by a client only, not those of a
 // server that ends while it answers.
 func (d *Devices) Remove(id uint32, opts loop.DetachOptions) error {

@@ -94,11 +94,10 @@ func (g *Growth) Register(of ublk.Handler) error {
 	if !ok {
 		return fmt.Errorf("a handler of another stack: %w", unix.EINVAL)
 	}
-	h.growth, h.added = g, 0
 	g.store.Reserve(len(h.parts))
 	file, err := h.register(g.backing)
 	if err == nil {
-		h.files = append(h.files[:len(g.stack.Backings)], file)
+		h.growth, h.files = g, append(h.files[:len(g.stack.Backings)], file)
 	}
 	return err
 }
@@ -110,10 +109,11 @@ func (g *Growth) Unregister(of ublk.Handler) error {
 		return fmt.Errorf("a handler of another stack: %w", unix.EINVAL)
 	}
 	if h.growth != g {
-		return nil // Register was not called
+		return nil // Register was not called, or has failed
 	}
+	added := &h.files[len(g.stack.Backings)]
 	h.growth, h.files = nil, h.files[:len(g.stack.Backings)]
-	return h.queue.UnregisterFiles(h.added)
+	return h.unregister(added)
 }
 
 // Apply makes the stack serve the snapshot. No request is served, and the threads of the queues

@@ -1,6 +1,8 @@
 package stack
 
 import (
+	"errors"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
@@ -84,30 +86,39 @@ func (t *Target) NewHandler(q *ublk.Queue) (ublk.Handler, error) {
 	return h, err
 }
 
-// register puts a file and its lock in the ring.
+// register puts a file and its lock in the ring, or neither of them.
 func (h *handler) register(b *backing.Backing) (backingFile, error) {
 	file, err := h.queue.RegisterFile(b.FD)
 	if err != nil {
 		return backingFile{}, err
 	}
-	h.added++
 	if b.Direct {
 		file.Block = b.SectorSize
 	}
+	f := backingFile{File: file, isDisk: b.IsDisk}
 	if b.Lock != nil {
 		// A ring outlives its process until its last operation has ended, and the lock with it.
-		if _, err := h.queue.RegisterFile(b.Lock.RingFD()); err != nil {
-			return backingFile{}, err
+		if f.lock, err = h.queue.RegisterFile(b.Lock.RingFD()); err != nil {
+			return backingFile{}, errors.Join(err, h.queue.UnregisterFile(file))
 		}
-		h.added++
 	}
-	return backingFile{file, b.IsDisk}, nil
+	return f, nil
+}
+
+// unregister undoes register.
+func (h *handler) unregister(f *backingFile) error {
+	err := h.queue.UnregisterFile(f.File)
+	if f.lock != (ublk.File{}) {
+		err = errors.Join(err, h.queue.UnregisterFile(f.lock))
+	}
+	return err
 }
 
 // backingFile is a file of the stack in the ring.
 type backingFile struct {
 	ublk.File
 	isDisk bool
+	lock   ublk.File // the zero value if the file has no lock
 }
 
 // handler serves one queue.
@@ -117,7 +128,6 @@ type handler struct {
 	levels   int                 // of layers that transform data; 0 unless copies is set
 	files    []backingFile       // by number of the backing
 	growth   *Growth             // the last one
-	added    int                 // files that were put in the ring for it
 	zeroes   backingFile         // /dev/zero, if a part of the device is zero
 	copies   bool                // requests have their data in memory
 	checker  *checker            // of reads, if a layer is verity
