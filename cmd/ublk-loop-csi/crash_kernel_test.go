@@ -172,9 +172,6 @@ func (s *subject) make() error {
 func (s *subject) copy() error {
 	ctx := s.b.Context()
 	reply, err := s.b.controller.CreateSnapshot(ctx, &csi.CreateSnapshotRequest{Name: s.name, SourceVolumeId: s.id})
-	if len(s.change) > 0 && status.Code(err) == codes.FailedPrecondition {
-		return nil // it has as many layers as it can have
-	}
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"embed"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -97,6 +98,10 @@ func (s *stepped) live(change ...func(*csi.CreateVolumeRequest)) {
 	v := s.make("lives", 16*mib, change...)
 	s.use(v)
 	s.put(v.file("a"), first)
+	if len(change) > 0 {
+		s.merge(v, change...)
+		s.put(v.file("a"), first)
+	}
 	layers := len(change) > 0 || !s.pooled()
 	if layers && len(change) == 0 {
 		s.leave(v) // it gets its layers by the first snapshot
@@ -129,6 +134,14 @@ func (s *stepped) live(change ...func(*csi.CreateVolumeRequest)) {
 	s.driver.end(unix.SIGTERM)
 }
 
+// layers returns the number of layers with a file.
+func (s *stepped) layers() int {
+	s.Helper()
+	images, err := filepath.Glob(filepath.Join(s.pool, "layers/*.img"))
+	s.ok("list", err)
+	return len(images)
+}
+
 // pooled reports whether the files of the pool share blocks.
 func (s *stepped) pooled() bool {
 	var st unix.Statfs_t
@@ -150,19 +163,58 @@ func (s *stepped) try(f func() error) error {
 		if status.Code(err) != codes.Unavailable {
 			return err
 		}
-		<-s.driver.done
-		if s.node {
-			s.killNode(s.inUse)
+		s.revive()
+	}
+}
+
+// revive starts the driver again when it has ended, and the node with it.
+func (s *stepped) revive() {
+	s.Helper()
+	<-s.driver.done
+	if s.node {
+		s.killNode(s.inUse)
+	}
+	s.launch(s.args...)
+	s.ready()
+	if s.node {
+		used := s.inUse
+		s.inUse = nil
+		for _, v := range used {
+			s.use(v)
 		}
-		s.launch(s.args...)
-		s.ready()
-		if s.node {
-			used := s.inUse
-			s.inUse = nil
-			for _, v := range used {
-				s.use(v)
+	}
+}
+
+// merge makes snapshots of a volume in use, and deletes some. It waits until the volume has only the
+// layers that are needed. Each snapshot has its data.
+func (s *stepped) merge(v *volume, change ...func(*csi.CreateVolumeRequest)) {
+	s.Helper()
+	var ids []string
+	for i := range 5 {
+		s.put(v.file("a"), content(uint64(10+i), mib))
+		ids = append(ids, s.snap(v, fmt.Sprint("merge", i)))
+	}
+	for _, d := range []struct{ snapshot, rest int }{{2, 5}, {3, 4}, {0, 3}, {1, 2}, {4, 2}} {
+		s.call("delete snapshot", func() error {
+			_, err := s.controller.DeleteSnapshot(s.Context(), &csi.DeleteSnapshotRequest{SnapshotId: ids[d.snapshot]})
+			return err
+		})
+		s.until("layers are merged", func() bool {
+			select {
+			case <-s.driver.done:
+				s.revive()
+			default:
 			}
+			return s.layers() <= d.rest
+		}, func() string { return fmt.Sprintf("%d files, want %d", s.layers(), d.rest) })
+		if d.snapshot != 0 {
+			continue
 		}
+		restored := s.make("merged", 16*mib, append(change, fromSnapshot(ids[1]))...)
+		s.use(restored)
+		s.has(restored.file("a"), content(11, mib))
+		s.leave(restored)
+		s.call("delete", restored.tryDelete)
 	}
 }
 

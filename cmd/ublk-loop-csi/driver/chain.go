@@ -22,23 +22,17 @@ func (d *Driver) isLayered(v *pool.Volume) (bool, error) {
 
 // attachLayers returns the open device of a volume with layers.
 func (d *Driver) attachLayers(ctx context.Context, v *pool.Volume, cfg client.Config) (*client.Held, error) {
+	d.chains.RLock()
+	defer d.chains.RUnlock()
 	chain, err := d.pool.Chain(v.Top)
 	if err != nil {
 		return nil, err
 	}
-	var files []*os.File
-	defer func() {
-		for _, f := range files {
-			_ = f.Close()
-		}
-	}()
-	for _, l := range chain {
-		f, err := d.pool.Layers.OpenImage(l.ID, unix.O_PATH)
-		if err != nil {
-			return nil, err
-		}
-		files = append(files, f)
+	files, err := d.pool.OpenLayers(chain, unix.O_PATH)
+	if err != nil {
+		return nil, err
 	}
+	defer pool.CloseLayers(files)
 	req := client.AddRequest{Table: d.pool.Table(chain), Config: cfg}
 	return d.devices.attach(ctx, files[len(files)-1], req, client.Files{Table: files})
 }
@@ -62,11 +56,7 @@ func (d *Driver) prepareDisk(ctx context.Context, v *pool.Volume) error {
 		if device != nil || err != nil {
 			return err
 		}
-		chain, err := d.pool.Chain(v.Top)
-		if err != nil {
-			return err
-		}
-		if err := d.flatten(ctx, v, chain); err != nil {
+		if err := d.flatten(ctx, v); err != nil {
 			return err
 		}
 	}
@@ -102,14 +92,30 @@ func (d *Driver) growLayer(ctx context.Context, v *pool.Volume) error {
 	return d.settle(ctx, v)
 }
 
+// openChain opens a layer and those below it for reading. Then the layers can be merged, because the
+// open files still have the content.
+func (d *Driver) openChain(top string) (chain []*pool.Layer, files []*os.File, err error) {
+	d.chains.RLock()
+	defer d.chains.RUnlock()
+	if chain, err = d.pool.Chain(top); err == nil {
+		files, err = d.pool.OpenLayers(chain, os.O_RDONLY)
+	}
+	return chain, files, err
+}
+
 // flatten makes the layers of a volume without a device one image.
-func (d *Driver) flatten(ctx context.Context, v *pool.Volume, chain []*pool.Layer) error {
+func (d *Driver) flatten(ctx context.Context, v *pool.Volume) error {
+	chain, files, err := d.openChain(v.Top)
+	if err != nil {
+		return err
+	}
+	defer pool.CloseLayers(files)
 	v.Next = pool.NewLayerID(d.opts.Node)
 	if err := d.pool.Volumes.Write(v.ID, v); err != nil {
 		return err
 	}
 	d.opts.Step("flatten: recorded")
-	err := d.pool.FlattenLayer(ctx, v.Next, chain)
+	err = d.pool.FlattenLayer(ctx, v.Next, chain, files)
 	d.opts.Step("flatten: copied")
 	return errors.Join(err, d.settle(context.WithoutCancel(ctx), v))
 }
@@ -140,11 +146,12 @@ func (d *Driver) fillFromLayers(ctx context.Context, v *pool.Volume, src *source
 	if v.Top != "" {
 		return d.makeTop(v, layer)
 	}
-	chain, err := d.pool.Chain(layer)
+	chain, files, err := d.openChain(layer)
 	if err != nil {
 		return err
 	}
-	return d.pool.FlattenVolume(ctx, v.ID, chain, v.Size, v.Settings.Thick)
+	defer pool.CloseLayers(files)
+	return d.pool.FlattenVolume(ctx, v.ID, chain, files, v.Size, v.Settings.Thick)
 }
 
 // makeTop makes the upper layer of a new volume, above a layer or above an empty image.

@@ -50,14 +50,19 @@ type Driver struct {
 	pool    *pool.Pool
 	devices devices
 	keys    keys
-	stop    context.CancelFunc // ends giveKeys
-	stopped chan struct{}      // closed when giveKeys has ended
+	stop    context.CancelFunc // ends giveKeys and mergeInBackground
+	running sync.WaitGroup     // of them
 	busy    locks
 
 	making sync.Mutex // held while space is found for a volume, until its record exists
 	// layers is held for reading while layers are made that no record of a volume or snapshot
 	// leads to yet, and for writing while layers are removed that no record leads to.
 	layers sync.RWMutex
+	// chains is held for reading while the files of layers are opened by their records, until a
+	// device has them, and for writing while files of merged layers are removed.
+	chains   sync.RWMutex
+	merging  sync.Mutex    // held while layers are merged
+	unmerged chan struct{} // has a value if layers may have to be merged
 
 	mu         sync.Mutex // protects reconciled
 	reconciled bool
@@ -81,14 +86,12 @@ func New(p *pool.Pool, opts Options) (*Driver, error) {
 	}
 	d := &Driver{
 		opts: opts, pool: p, devices: devices{client: client.New(opts.Socket), held: map[string]*client.Held{}},
-		keys: keys{of: map[string]*transfer.Secret{}, gained: make(chan struct{}, 1)}, stopped: make(chan struct{}),
+		keys: keys{of: map[string]*transfer.Secret{}, gained: make(chan struct{}, 1)}, unmerged: make(chan struct{}, 1),
 	}
 	var ctx context.Context
 	ctx, d.stop = context.WithCancel(context.Background())
-	go func() { // until Close
-		defer close(d.stopped)
-		d.giveKeys(ctx)
-	}()
+	d.running.Go(func() { d.giveKeys(ctx) }) // until Close
+	d.running.Go(func() { d.mergeInBackground(ctx) })
 	return d, nil
 }
 
@@ -102,7 +105,7 @@ func (d *Driver) Register(s *grpc.Server) {
 // Close closes the devices that the driver keeps open, and wipes its keys. The devices stay.
 func (d *Driver) Close() {
 	d.stop()
-	<-d.stopped
+	d.running.Wait()
 	d.devices.close()
 	d.keys.close()
 }

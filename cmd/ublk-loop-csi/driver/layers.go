@@ -3,7 +3,9 @@ package driver
 import (
 	"context"
 	"errors"
+	"maps"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
@@ -72,14 +74,34 @@ func (d *Driver) makeRoom(ctx context.Context, v *pool.Volume, device *client.De
 	} else if device.Table == "" {
 		return status.Errorf(codes.FailedPrecondition, "the volume is in use, and %v; stop its pods first, or make the volume with %s: layers", pool.ErrNoReflink, layersParameter)
 	}
-	chain, err := d.pool.Chain(v.Top)
-	if err != nil || len(chain) < pool.MaxChain {
+	n, err := d.layersOf(v, device)
+	if err != nil || n < pool.MaxChain {
+		return err
+	}
+	if err := d.mergeLayers(ctx); err != nil {
+		d.opts.Report(err)
+	}
+	if device != nil {
+		if device, err = d.device(ctx, v); err != nil {
+			return err
+		}
+	}
+	if n, err = d.layersOf(v, device); err != nil || n < pool.MaxChain {
 		return err
 	}
 	if device != nil {
-		return status.Errorf(codes.FailedPrecondition, "the volume is in use and has %d layers; stop its pods once, so that its layers can be merged", len(chain))
+		return status.Errorf(codes.FailedPrecondition, "the volume is in use and has %d layers, which snapshots and other volumes need; delete some of them, or stop its pods once", n)
 	}
-	return d.flatten(ctx, v, chain)
+	return d.flatten(ctx, v)
+}
+
+// layersOf returns the number of layers of a volume, or that of its device if it has more.
+func (d *Driver) layersOf(v *pool.Volume, device *client.Device) (int, error) {
+	chain, err := d.pool.Chain(v.Top)
+	if device == nil {
+		return len(chain), err
+	}
+	return max(len(chain), len(device.Files)), err
 }
 
 // makeNext makes a store above a layer, which the image of the volume becomes if it has no
@@ -198,19 +220,27 @@ func (d *Driver) collect() error {
 	for id := range unneeded(layers, needed) {
 		err = errors.Join(err, d.pool.Layers.Remove(id))
 	}
+	d.wakeMerger()
 	return err
 }
 
-// unneeded returns the ids of the layers that are not needed, and are not below one that is.
+// unneeded returns the ids of the layers that are not needed, and that no needed layer leads to.
 func unneeded(layers []*pool.Layer, needed map[string]bool) map[string]bool {
-	parents, rest := map[string]string{}, map[string]bool{}
+	rest, todo := map[string]*pool.Layer{}, slices.Collect(maps.Keys(needed))
 	for _, l := range layers {
-		parents[l.ID], rest[l.ID] = l.Parent, true
+		rest[l.ID] = l
 	}
-	for id := range needed {
-		for ; rest[id]; id = parents[id] {
+	for len(todo) > 0 {
+		id := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		if l := rest[id]; l != nil {
 			delete(rest, id)
+			todo = append(todo, l.Parent, l.Next, l.Into)
 		}
 	}
-	return rest
+	ids := map[string]bool{}
+	for id := range rest {
+		ids[id] = true
+	}
+	return ids
 }

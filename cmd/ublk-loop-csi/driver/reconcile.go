@@ -33,7 +33,9 @@ func (d *Driver) Reconcile(ctx context.Context) error {
 		d.pool.Volumes.RemoveUnfinished(), d.pool.Snapshots.RemoveUnfinished(), d.pool.Layers.RemoveUnfinished(),
 		d.reconcileSnapshots(), d.reconcileVolumes(ctx, devices, table), d.collect(),
 	)
-	d.reconciled = err == nil
+	if d.reconciled = err == nil; d.reconciled {
+		d.wakeMerger()
+	}
 	return err
 }
 

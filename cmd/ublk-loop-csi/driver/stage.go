@@ -282,6 +282,7 @@ func (d *Driver) unstage(ctx context.Context, v *pool.Volume) error {
 	}
 	d.keys.drop(v.ID)
 	d.opts.Step("unstage: detached")
+	d.wakeMerger() // the device may have kept merged layers
 	v.Stage = nil
 	return d.pool.Volumes.Write(v.ID, v)
 }

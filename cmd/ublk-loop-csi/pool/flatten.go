@@ -12,10 +12,10 @@ import (
 )
 
 // FlattenVolume makes the image of a volume with the content of a chain, whose layers nothing
-// writes to.
-func (p *Pool) FlattenVolume(ctx context.Context, id string, chain []*Layer, size int64, thick bool) error {
+// writes to. files are from OpenLayers.
+func (p *Pool) FlattenVolume(ctx context.Context, id string, chain []*Layer, files []*os.File, size int64, thick bool) error {
 	return p.Volumes.make(id, func(f *os.File) error {
-		if err := p.flatten(ctx, f, chain); err != nil {
+		if err := flatten(ctx, f, chain, files); err != nil {
 			return err
 		}
 		return grow(f, chain[len(chain)-1].Size, size, thick)
@@ -23,46 +23,52 @@ func (p *Pool) FlattenVolume(ctx context.Context, id string, chain []*Layer, siz
 }
 
 // FlattenLayer makes a layer that is an image with the content of a chain, whose layers nothing
-// writes to.
-func (p *Pool) FlattenLayer(ctx context.Context, id string, chain []*Layer) error {
+// writes to. files are from OpenLayers.
+func (p *Pool) FlattenLayer(ctx context.Context, id string, chain []*Layer, files []*os.File) error {
 	l := &Layer{ID: id, State: Making, Size: chain[len(chain)-1].Size}
 	return p.makeLayer(l, func() error {
-		return p.Layers.make(id, func(f *os.File) error { return p.flatten(ctx, f, chain) })
+		return p.Layers.make(id, func(f *os.File) error { return flatten(ctx, f, chain, files) })
 	})
 }
 
-func (p *Pool) flatten(ctx context.Context, to *os.File, chain []*Layer) error {
-	for _, l := range chain {
-		if err := p.apply(ctx, to, l); err != nil {
+// flatten writes the data of an image and the changes of stores to a file.
+func flatten(ctx context.Context, to *os.File, chain []*Layer, files []*os.File) error {
+	for i, l := range chain {
+		apply := copyData
+		if l.IsStore() {
+			apply = func(ctx context.Context, to, from *os.File) error { return applyStore(ctx, to, from, l.Size) }
+		}
+		if err := apply(ctx, to, files[i]); err != nil {
 			return fmt.Errorf("copy layer %s: %w", l.ID, err)
 		}
 	}
 	return nil
 }
 
-// apply writes the data of an image, or the changes of a store, to a file.
-func (p *Pool) apply(ctx context.Context, to *os.File, l *Layer) error {
-	from, err := p.Layers.OpenImage(l.ID, os.O_RDONLY)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = from.Close() }()
-	if !l.IsStore() {
-		return copyData(ctx, to, from)
-	}
-	return applyStore(ctx, to, from, l.Size)
-}
-
 // applyStore writes the changed chunks of a store to a file.
 func applyStore(ctx context.Context, to, from *os.File, size int64) error {
-	header, err := snapshot.ReadHeader(from)
+	return eachChunk(ctx, from, size, func(c *changed) error {
+		_, err := io.Copy(io.NewOffsetWriter(to, c.at), io.NewSectionReader(from, c.from, c.length))
+		return err
+	})
+}
+
+// changed is a chunk that a store has.
+type changed struct {
+	chunk            uint64
+	at, from, length int64 // of its bytes in the disk and in the store
+}
+
+// eachChunk calls a function for each chunk that a store for a disk of some size has.
+func eachChunk(ctx context.Context, store *os.File, size int64, each func(*changed) error) error {
+	header, err := snapshot.ReadHeader(store)
 	if err != nil {
 		return err
 	}
 	if !header.Valid {
 		return fmt.Errorf("invalid store, its changes are lost: %w", unix.EIO)
 	}
-	info, err := from.Stat()
+	info, err := store.Stat()
 	if err != nil {
 		return err
 	}
@@ -72,7 +78,7 @@ func applyStore(ctx context.Context, to, from *os.File, size int64) error {
 		return err
 	}
 	index := snapshot.NewIndex(make([]uint32, chunks))
-	if _, err := snapshot.Load(from, layout, uint64(info.Size()), index); err != nil {
+	if _, err := snapshot.Load(store, layout, uint64(info.Size()), index); err != nil {
 		return err
 	}
 	for chunk := range chunks {
@@ -84,8 +90,8 @@ func applyStore(ctx context.Context, to, from *os.File, size int64) error {
 			return err
 		}
 		at := layout.Offset(chunk)
-		data := io.NewSectionReader(from, layout.Offset(slot.Chunk()), min(int64(layout.ChunkSize()), size-at))
-		if _, err := io.Copy(io.NewOffsetWriter(to, at), data); err != nil {
+		c := changed{chunk, at, layout.Offset(slot.Chunk()), min(int64(layout.ChunkSize()), size-at)}
+		if err := each(&c); err != nil {
 			return err
 		}
 	}

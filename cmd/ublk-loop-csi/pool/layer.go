@@ -46,14 +46,15 @@ func (p *Pool) CanLayer() bool {
 	return !strings.ContainsAny(path, " \t\n\v\f\r#,;\\") && strings.IndexByte(path, 0xa0) < 0
 }
 
-// Chain returns a layer and those below it, beginning with the image.
+// Chain returns a layer and those below it, beginning with the image. Layers that were merged into
+// others are left out.
 func (p *Pool) Chain(top string) ([]*Layer, error) {
 	var chain []*Layer
 	for id := top; id != ""; {
 		if len(chain) > MaxChain {
 			return nil, fmt.Errorf("more than %d layers below %s: %w", MaxChain, top, unix.ELOOP)
 		}
-		l, err := p.Layers.Read(id)
+		l, err := p.Layer(id)
 		if err != nil {
 			return nil, fmt.Errorf("layers of %s: %w", top, err)
 		}
@@ -61,6 +62,42 @@ func (p *Pool) Chain(top string) ([]*Layer, error) {
 		id = l.Parent
 	}
 	return chain, nil
+}
+
+// maxMerges bounds how often a layer can have been merged into another. It is more than the pool
+// lets happen to the layers below a snapshot.
+const maxMerges = 64
+
+// Layer returns the layer that has the content of a layer: itself, or what it was merged into.
+func (p *Pool) Layer(id string) (*Layer, error) {
+	for range maxMerges {
+		l, err := p.Layers.Read(id)
+		if err != nil || !l.IsMerged() {
+			return l, err
+		}
+		id = l.Into
+	}
+	return nil, fmt.Errorf("layer %s was merged more than %d times: %w", id, maxMerges, unix.ELOOP)
+}
+
+// OpenLayers opens the images of layers with flags of open(2).
+func (p *Pool) OpenLayers(chain []*Layer, flags int) (files []*os.File, err error) {
+	for _, l := range chain {
+		f, err := p.Layers.OpenImage(l.ID, flags)
+		if err != nil {
+			CloseLayers(files)
+			return nil, err
+		}
+		files = append(files, f)
+	}
+	return files, nil
+}
+
+// CloseLayers closes the files of OpenLayers.
+func CloseLayers(files []*os.File) {
+	for _, f := range files {
+		_ = f.Close()
+	}
 }
 
 // OpenDisk opens the file that a volume writes to: its image, or its upper layer.
@@ -108,13 +145,13 @@ func (p *Pool) AdoptImage(id string, v *Volume) error {
 
 // MakeStore makes an empty store above a layer.
 func (p *Pool) MakeStore(id, parent string) error {
-	below, err := p.Layers.Read(parent)
+	below, err := p.Layer(parent)
 	if err != nil {
 		return err
 	}
-	l := &Layer{ID: id, State: Making, Size: below.Size, Parent: parent}
+	l := &Layer{ID: id, State: Making, Size: below.Size, Parent: below.ID}
 	return p.makeLayer(l, func() error {
-		return p.Layers.make(id, func(f *os.File) error { return format(f, l.Size, p.Layers.ImagePath(parent)) })
+		return p.Layers.make(id, func(f *os.File) error { return format(f, l.Size, p.Layers.ImagePath(below.ID)) })
 	})
 }
 

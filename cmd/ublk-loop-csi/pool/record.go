@@ -113,10 +113,19 @@ type Layer struct {
 	State  State  `json:"state"`
 	Size   int64  `json:"size"`             // of the disk that it shows, in bytes
 	Parent string `json:"parent,omitempty"` // the layer below a store
+
+	// Next is a layer that is about to get the content of this store and of its parent.
+	Next string `json:"next,omitempty"`
+	// Into is the layer that has the content of this one, which was merged into it. A merged layer
+	// has its image and its parent only as long as a device can use them.
+	Into string `json:"into,omitempty"`
 }
 
 // IsStore reports whether the layer is a store.
 func (l *Layer) IsStore() bool { return l.Parent != "" }
+
+// IsMerged reports whether another layer has the content of this one.
+func (l *Layer) IsMerged() bool { return l.Into != "" }
 
 // HeaderBytes is the part of an encrypted image in front of the data.
 const HeaderBytes = 16 << 20
