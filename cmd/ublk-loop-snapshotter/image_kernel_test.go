@@ -34,6 +34,11 @@ func TestKernelSnapshotterImage(t *testing.T) {
 		return snapshots.WithLabels(map[string]string{snapshotter.ImageLabel: image, snapshotter.OptionsLabel: options})
 	}
 
+	other := snapshots.WithLabels(map[string]string{snapshotter.ImageLabel: image, snapshotter.FSTypeLabel: "xfs"})
+	if _, err := s.Prepare(ctx, "other", "", other); err == nil || !strings.Contains(err.Error(), "holds ext4, not xfs") {
+		t.Errorf("another file system: %v", err)
+	}
+	b.devicesAre(0)
 	dir := b.mounted(s.Prepare(ctx, "first", "", with("rw,noatime")))
 	b.write(filepath.Join(dir, "written"), "by the first")
 	wait := settings.AttachTimeout

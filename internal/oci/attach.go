@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"time"
@@ -41,7 +40,7 @@ func (m *Maker) attach(image *os.File, r *rootfs) (*attached, error) {
 	}
 	a := &attached{Held: held}
 	if a.number, err = numberOf(held.Disk()); err == nil {
-		a.fs, err = r.probe(held.Disk())
+		a.fs, err = r.fsType.probe(held.Disk())
 	}
 	switch {
 	case held.LeaseHasEnded():
@@ -89,15 +88,6 @@ func (m *Maker) request(ctx context.Context, c *client.Client, image *os.File, r
 	}
 	defer request.Close()
 	return c.Attach(ctx, request.Add, request.Files)
-}
-
-// probe detects the file system of a device, and compares it with the requested type.
-func (r *rootfs) probe(device io.ReaderAt) (fileSystem, error) {
-	fs, err := probe(device)
-	if err == nil && r.fsType != "" && r.fsType != fs.kind {
-		err = fmt.Errorf("holds %s, not %s", fs.kind, r.fsType)
-	}
-	return fs, err
 }
 
 // end removes the device. It usually returns when the device is gone.

@@ -24,7 +24,10 @@ func (s *Settings) OpenImage(path string, d *Disk, who Requester) (*os.File, err
 }
 
 // MountOptions are the options for a mount that another program, containerd, makes.
-type MountOptions struct{ o mountOptions }
+type MountOptions struct {
+	o      mountOptions
+	fsType fsType
+}
 
 // ParseOptions parses a comma-separated list of mount options. An empty list stands for
 // the defaults. It returns an error that wraps EINVAL for an option that a container must
@@ -37,18 +40,22 @@ func ParseOptions(value string) (*MountOptions, error) {
 	if err != nil {
 		return nil, fmt.Errorf("options %q: %w", value, err)
 	}
-	return &MountOptions{o}, nil
+	return &MountOptions{o: o}, nil
 }
 
 // ReadOnly reports whether the options make the mount read-only.
 func (m *MountOptions) ReadOnly() bool { return m.o.readOnly }
 
+// SetFileSystem makes For refuse all file systems but one: ext4, xfs, erofs or squashfs, or
+// auto for any. It returns an error that wraps EINVAL for another name.
+func (m *MountOptions) SetFileSystem(name string) error { return m.fsType.parse(name) }
+
 // For detects the file system of a device, and returns its type and its options in the
 // syntax of mount(8). It returns an error that wraps EMEDIUMTYPE for an unknown file
-// system, EROFS if the options ask for writes to a read-only file system, and EINVAL if
+// system or one that SetFileSystem has ruled out, EROFS if the options ask for writes to a read-only file system, and EINVAL if
 // the file system lacks an option.
 func (m *MountOptions) For(device io.ReaderAt) (fsType string, options []string, err error) {
-	fs, err := probe(device)
+	fs, err := m.fsType.probe(device)
 	if err != nil {
 		return "", nil, err
 	}

@@ -29,10 +29,10 @@ func superblock(kind string, dirty bool) *bytes.Reader {
 
 func TestOptionsForOthers(t *testing.T) {
 	for _, test := range []struct {
-		value, kind string
-		dirty       bool
-		want        []string
-		err         error
+		value, kind, fsType string
+		dirty               bool
+		want                []string
+		err                 error
 	}{
 		{value: "", kind: squashfs, want: []string{"ro"}},
 		{value: "", kind: ext4, want: []string{"ro", "errors=remount-ro"}},
@@ -45,10 +45,17 @@ func TestOptionsForOthers(t *testing.T) {
 		{value: "ro,rw", kind: ext4, err: unix.EINVAL},
 		{value: "suid", kind: ext4, err: unix.EINVAL},
 		{value: "", kind: "", err: unix.EMEDIUMTYPE},
+		{value: "", kind: squashfs, fsType: squashfs, want: []string{"ro"}},
+		{value: "", kind: squashfs, fsType: "auto", want: []string{"ro"}},
+		{value: "", kind: squashfs, fsType: ext4, err: unix.EMEDIUMTYPE},
+		{value: "", kind: squashfs, fsType: "btrfs", err: unix.EINVAL},
 	} {
 		o, err := ParseOptions(test.value)
 		var fsType string
 		var got []string
+		if err == nil && test.fsType != "" {
+			err = o.SetFileSystem(test.fsType)
+		}
 		if err == nil {
 			fsType, got, err = o.For(superblock(test.kind, test.dirty))
 		}

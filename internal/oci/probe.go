@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,6 +23,34 @@ const (
 type fileSystem struct {
 	kind  string
 	dirty bool // ext4's journal needs a replay
+}
+
+// fsType is the type of a file system that a device must have, "" for any.
+type fsType string
+
+// fsTypes lists the supported file systems.
+var fsTypes = []string{ext4, xfs, erofs, squashfs}
+
+// parse parses the value of a setting.
+func (t *fsType) parse(value string) error {
+	if value == auto {
+		return nil
+	}
+	if !slices.Contains(fsTypes, value) {
+		return fmt.Errorf("not one of auto, %s: %w", strings.Join(fsTypes, ", "), unix.EINVAL)
+	}
+	*t = fsType(value)
+	return nil
+}
+
+// probe detects the file system of a device. It returns an error that wraps EMEDIUMTYPE if
+// the device has another file system, or an unknown one.
+func (t fsType) probe(device io.ReaderAt) (fileSystem, error) {
+	fs, err := probe(device)
+	if err == nil && t != "" && string(t) != fs.kind {
+		err = fmt.Errorf("holds %s, not %s: %w", fs.kind, t, unix.EMEDIUMTYPE)
+	}
+	return fs, err
 }
 
 // probeSize is the size of the part of an image that contains all superblocks.

@@ -20,7 +20,7 @@ const (
 // rootfs is the root directory that a bundle asks for.
 type rootfs struct {
 	image   string // an absolute path
-	fsType  string // "" to detect it
+	fsType  fsType
 	options mountOptions
 	overlay overlay
 	subdir  string // directory in the image, "" for the image's root
@@ -28,9 +28,6 @@ type rootfs struct {
 
 	disk Disk // its ReadOnly is that of options
 }
-
-// fsTypes lists the supported file systems.
-var fsTypes = []string{ext4, xfs, erofs, squashfs}
 
 // annotation is an annotation without its prefix.
 type annotation struct {
@@ -42,7 +39,7 @@ type annotation struct {
 func (r *rootfs) annotations() []annotation {
 	image := []annotation{
 		{"image", "", r.parseImage},
-		{"fstype", "auto", r.parseFSType},
+		{"fstype", "auto", r.fsType.parse},
 		{"options", "ro", r.parseOptions},
 		{"overlay", "none", r.parseOverlay},
 		{"subdir", "/", r.parseSubdir},
@@ -95,17 +92,6 @@ func checkPath(path string) error {
 	if strings.ContainsRune(path, utf8.RuneError) {
 		return fmt.Errorf("not UTF-8: %w", unix.EINVAL)
 	}
-	return nil
-}
-
-func (r *rootfs) parseFSType(value string) error {
-	if value == "auto" {
-		return nil
-	}
-	if !slices.Contains(fsTypes, value) {
-		return fmt.Errorf("not one of auto, %s: %w", strings.Join(fsTypes, ", "), unix.EINVAL)
-	}
-	r.fsType = value
 	return nil
 }
 

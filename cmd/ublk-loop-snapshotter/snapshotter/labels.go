@@ -18,6 +18,8 @@ const (
 	ImageLabel = labelPrefix + "image"
 	// OptionsLabel holds the mount options. Without it the mount is read-only.
 	OptionsLabel = labelPrefix + "options"
+	// FSTypeLabel holds the type of the file system. Without it the type is detected.
+	FSTypeLabel = labelPrefix + "fstype"
 
 	// refLabel names the final snapshot while a layer is unpacked. containerd sets it
 	// itself and overrides the image's value (unpack in core/unpack/unpacker.go, 2.2.9;
@@ -26,7 +28,7 @@ const (
 )
 
 // labelNames are the names of all labels, without their prefix.
-var labelNames = append([]string{"image", "options"}, oci.DiskNames...)
+var labelNames = append([]string{"image", "options", "fstype"}, oci.DiskNames...)
 
 // image is an image that labels ask for.
 type image struct {
@@ -67,6 +69,11 @@ func parseImage(labels map[string]string) (*image, error) {
 	options, err := oci.ParseOptions(labels[OptionsLabel])
 	if err != nil {
 		return nil, fmt.Errorf("label %s: %w: %w", OptionsLabel, errdefs.ErrInvalidArgument, err)
+	}
+	if fsType, given := labels[FSTypeLabel]; given {
+		if err := options.SetFileSystem(fsType); err != nil {
+			return nil, fmt.Errorf("label %s: %q: %w: %w", FSTypeLabel, fsType, errdefs.ErrInvalidArgument, err)
+		}
 	}
 	img := &image{path: labels[ImageLabel], options: options, disk: oci.Disk{ReadOnly: options.ReadOnly()}}
 	values := map[string]string{}

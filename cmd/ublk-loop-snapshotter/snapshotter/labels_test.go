@@ -34,7 +34,7 @@ func TestLabelsAreDocumented(t *testing.T) {
 			t.Errorf("documented below %s are %q, known are %q", head, documented, known)
 		}
 	}
-	for _, label := range []string{ImageLabel, OptionsLabel} {
+	for _, label := range []string{ImageLabel, OptionsLabel, FSTypeLabel} {
 		if !slices.Contains(labelNames, strings.TrimPrefix(label, labelPrefix)) {
 			t.Errorf("%s is missing", label)
 		}
