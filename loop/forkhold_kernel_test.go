@@ -11,12 +11,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // A fork changes over only when no write to the old store is in flight. If a write does not end in
 // time, the device goes on as before. If it ends, it belongs to the frozen store, which does not
-// change from then on.
+// change from then on. What was written and flushed is on the medium: in the frozen store, with its
+// mark, and in the new one.
 func TestKernelForkWaitsForWrites(t *testing.T) {
 	ctl := ublktest.Kernel(t)
 	dir := mountTmpfs(t)
@@ -24,15 +26,23 @@ func TestKernelForkWaitsForWrites(t *testing.T) {
 	store := newCachingDisk(t, ctl, &diskHistory{}, make([]byte, 8<<20))
 	dev := attachTable(t, ctl, fmt.Sprintf("0 8192 snapshot %s %s P 16", base, store.path), Config{})
 	f := openFile(t, dev.Path(), os.O_RDWR|unix.O_DIRECT)
-	fork := func(name string) error {
-		_, err := dev.Fork(newStore(t, filepath.Join(dir, name), 8192, 8<<20))
+	newStore(t, filepath.Join(dir, "empty"), 8192, 8<<20)
+	top := newCachingDisk(t, ctl, &diskHistory{}, contentOf(t, filepath.Join(dir, "empty")))
+	empty := top.now()
+	fork := func() error {
+		file, err := OpenTableDevice(top.path)
+		if err != nil {
+			return err
+		}
+		defer file.Close()
+		_, err = dev.Fork(file)
 		return err
 	}
 
 	open, written := store.heldWrite(t, f, 0)
 	patience := forkPatience
 	forkPatience = 200 * time.Millisecond
-	err := fork("first")
+	err := fork()
 	forkPatience = patience
 	if !errors.Is(err, unix.ETIMEDOUT) {
 		t.Fatalf("fork while a write is in flight: error %v", err)
@@ -44,7 +54,7 @@ func TestKernelForkWaitsForWrites(t *testing.T) {
 
 	open, written = store.heldWrite(t, f, 1)
 	forked := make(chan error, 1)
-	go func() { forked <- fork("second") }() // received below
+	go func() { forked <- fork() }() // received below
 	waitUntil(t, "the device holds its requests", func() bool {
 		select {
 		case err := <-forked:
@@ -62,12 +72,14 @@ func TestKernelForkWaitsForWrites(t *testing.T) {
 		t.Fatal(err)
 	}
 	frozen := store.now()
+	onMedium(t, "frozen store", store.durable(make([]byte, 8<<20)), 2, true)
 	if _, err := f.WriteAt(forkBlock(t, 2), 2*8192); err != nil {
 		t.Fatal(err)
 	}
 	if err := f.Sync(); err != nil {
 		t.Fatal(err)
 	}
+	onMedium(t, "new store", top.durable(empty), 1, false)
 	if !bytes.Equal(store.now(), frozen) {
 		t.Error("the frozen store has changed")
 	}
@@ -76,6 +88,38 @@ func TestKernelForkWaitsForWrites(t *testing.T) {
 			t.Errorf("chunk %d has other data", i)
 		}
 	}
+}
+
+// onMedium checks the records and the mark of a store.
+func onMedium(t *testing.T, name string, content []byte, records uint64, frozen bool) {
+	t.Helper()
+	h, label, err := snapshot.ReadLabelled(bytes.NewReader(content))
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	s, err := snapshot.Scan(bytes.NewReader(content), h.Layout, uint64(len(content)), func(snapshot.Record) error { return nil })
+	if err != nil || s.Records(h.Layout) != records || (label != nil && label.Frozen) != frozen {
+		t.Errorf("%s: %d records, want %d; label %+v; error %v", name, s.Records(h.Layout), records, label, err)
+	}
+}
+
+// durable returns what a disk has after a power cut that loses all of its cache. It had some content
+// at its start.
+func (d *cachingDisk) durable(before []byte) []byte {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	c := cutDisk{medium: bytes.Clone(before)}
+	for _, s := range d.steps {
+		if s.disk == d {
+			c.apply(s)
+		}
+	}
+	for _, w := range c.cache {
+		if w.flush {
+			copy(c.medium[w.at:], w.data)
+		}
+	}
+	return c.medium
 }
 
 // forkBlock is the data of a chunk.

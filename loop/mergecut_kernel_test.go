@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -136,6 +137,7 @@ func mergePowerCut(t *testing.T, ctl *ublk.Control, cfg Config) {
 			continue
 		}
 		b.checkOrder(t, cuts, s)
+		b.checkReuse(t, cuts[1], s)
 		for j, d := range b.disks {
 			if s.disk == d {
 				cuts[j].apply(s)
@@ -165,6 +167,36 @@ func (b *mergeBed) checkOrder(t *testing.T, cuts []*cutDisk, s diskStep) {
 	inArea := s.data != nil && b.layout.IsMetadata(s.at>>b.layout.Shift())
 	if n := cuts[0].unflushed(); s.disk == b.disks[1] && inArea && n > 0 {
 		t.Errorf("records are written while %d writes to the base are not flushed", n)
+	}
+}
+
+// checkReuse checks that no chunk of the store is used again while its record can come back: if the
+// removal of the record is lost, the record leads to the chunk's new data.
+func (b *mergeBed) checkReuse(t *testing.T, store *cutDisk, s diskStep) {
+	t.Helper()
+	l := b.layout
+	isArea := func(w diskStep) bool { return l.IsMetadata(w.at >> l.Shift()) }
+	if s.disk != b.disks[1] || s.data == nil || isArea(s) || !slices.ContainsFunc(store.cache, func(w diskStep) bool { return !w.flush && isArea(w) }) {
+		return
+	}
+	list := func(lost bool) map[uint64]bool {
+		content, chunks := bytes.Clone(store.medium), map[uint64]bool{}
+		for _, w := range store.cache {
+			if w.flush || !lost {
+				copy(content[w.at:], w.data)
+			}
+		}
+		_, err := snapshot.Scan(bytes.NewReader(content), l, uint64(len(content)), func(e snapshot.Record) error { chunks[e.New] = true; return nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		return chunks
+	}
+	before, now := list(true), list(false)
+	for chunk := s.at >> l.Shift(); chunk<<l.Shift() < s.at+uint64(len(s.data)); chunk++ {
+		if before[chunk] && !now[chunk] {
+			t.Errorf("chunk %d is used again while the removal of its record is not flushed", chunk)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package cow
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"os"
@@ -74,6 +75,36 @@ func TestPartOfAGroupIsSaved(t *testing.T) {
 	}
 	state, err := snapshot.Load(large, layout, uint64(layout.Offset(layout.Area(3))), snapshot.NewIndex(make([]uint32, records)))
 	if err != nil || state.Records(layout) != records {
+		t.Errorf("%d records: %v", state.Records(layout), err)
+	}
+}
+
+// A store can have any bytes behind its first area. When that is full, the list of records ends there.
+func TestNextAreaIsZeroed(t *testing.T) {
+	layout, err := snapshot.NewLayout(chunk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := memory(t, layout.Offset(layout.Area(2)))
+	if err := snapshot.Format(file, layout); err != nil {
+		t.Fatal(err)
+	}
+	old := bytes.Repeat([]byte{1, 0, 0, 0, 0, 0, 0, 0}, chunk/8)
+	if _, err := file.WriteAt(old, layout.Offset(layout.Area(1))); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(file, &Options{Format: table.Persistent, ChunkBytes: chunk, OriginSize: perArea * chunk, Block: 512})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range uint64(perArea) {
+		firstWrite(t, s, i, true)
+	}
+	if err := errors.Join(s.Save(), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	state, err := snapshot.Load(file, layout, uint64(layout.Offset(layout.Area(2))), snapshot.NewIndex(make([]uint32, perArea)))
+	if err != nil || state.Records(layout) != perArea {
 		t.Errorf("%d records: %v", state.Records(layout), err)
 	}
 }
