@@ -70,6 +70,17 @@ func labelAbove(text string) (*snapshot.Label, snapshot.Layout, error) {
 	return label, layout, nil
 }
 
+// isAboveStore reports whether the origin of a store is another store. Early stores of forks do not say
+// that, and only have the path of the store below. Such a store looks like one of an image of the
+// same size, whose content would be wrong.
+func isAboveStore(label *snapshot.Label) bool {
+	if label == nil || !label.Parent.IsZero() {
+		return label != nil
+	}
+	_, err := describeHeader(label.OriginPath)
+	return err == nil || errors.Is(err, snapshot.ErrLabel)
+}
+
 // HasStore reports whether a table has the target snapshot.
 func HasStore(text string) bool {
 	tables, err := table.Parse([]byte(text), table.Options{})

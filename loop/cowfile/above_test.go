@@ -65,10 +65,8 @@ func TestStoreAboveStore(t *testing.T) {
 			"merge":            func() error { return mergeInto(top, "") },
 			"merge into below": func() error { return mergeInto(top, below) },
 			"merge of below":   func() error { return mergeInto(below, "") },
-		}
-		if withParent { // otherwise it looks like a store above an image
-			tries["merge into base"] = func() error { return mergeInto(top, base) }
-			tries["table"] = func() error { _, err := Table(TableOptions{Origin: base, Path: top}); return err }
+			"merge into base":  func() error { return mergeInto(top, base) },
+			"table":            func() error { _, err := Table(TableOptions{Origin: base, Path: top}); return err },
 		}
 		for what, try := range tries {
 			if err := try(); err == nil || !strings.Contains(err.Error(), below) {

@@ -213,8 +213,8 @@ func TestHostileStore(t *testing.T) {
 		diff bool // Diff notices it too
 		info bool // and Inspect
 	}{
-		"old outside":     {[]uint64{1000, 2}, snapshot.ErrOldRange, true, false},
-		"old too large":   {[]uint64{1 << 60, 2}, snapshot.ErrOldRange, true, false},
+		"old outside":     {[]uint64{1000, 2}, snapshot.ErrOldRange, true, true},
+		"old too large":   {[]uint64{1 << 60, 2}, snapshot.ErrOldRange, true, true},
 		"new outside":     {[]uint64{0, 1 << 40}, snapshot.ErrNewRange, true, true},
 		"new is an area":  {[]uint64{0, 1}, snapshot.ErrMetadata, true, true},
 		"the same old":    {[]uint64{0, 2, 0, 3}, snapshot.ErrDuplicateOld, true, false},

@@ -29,8 +29,8 @@ type CreateOptions struct {
 	Size uint64
 }
 
-// Create makes a store, in a new file or on an empty disk, and records in the origin that
-// the store needs it. After an error no new file is left.
+// Create makes a store, in a new file, in a file of size 0, or on an empty disk, and records in the
+// origin that the store needs it. After an error no new file is left.
 func Create(o CreateOptions) error {
 	if o.ChunkSize == 0 {
 		o.ChunkSize = DefaultChunkSize
@@ -86,22 +86,24 @@ func (c *creating) onDisk(path string) error {
 	return c.format(disk.File)
 }
 
-// inFile makes a store in a new file.
+// inFile makes a store in a new file, or in an empty one. After an error a new file is gone, and the
+// other one is empty.
 func (c *creating) inFile(path string) error {
-	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600)
+	file, isNew, err := openEmpty(path)
 	if err != nil {
 		return err
 	}
 	err = c.fill(file)
-	if err != nil {
-		err = errors.Join(err, os.Remove(path))
-	} else {
+	switch {
+	case err == nil:
 		err = syncDirectory(filepath.Dir(path))
+	case isNew:
+		err = errors.Join(err, os.Remove(path))
 	}
 	return errors.Join(err, file.Close())
 }
 
-// fill locks a new file, gives it its size, and makes the store in it.
+// fill locks an empty file, gives it its size, and makes the store in it.
 func (c *creating) fill(file *os.File) error {
 	object, err := identity.OfDescriptor(int(file.Fd()))
 	if err != nil {
@@ -112,6 +114,9 @@ func (c *creating) fill(file *os.File) error {
 		return fmt.Errorf("%s: %w", file.Name(), err)
 	}
 	defer func() { _ = lock.Release() }()
+	if err := checkEmpty(file); err != nil { // another process may have made a store
+		return err
+	}
 	if c.size == 0 {
 		chunks, err := c.layout.OriginChunks(c.origin.Size)
 		if err != nil {
@@ -125,7 +130,10 @@ func (c *creating) fill(file *os.File) error {
 	if err := file.Truncate(int64(c.size)); err != nil {
 		return err
 	}
-	return c.format(file)
+	if err := c.format(file); err != nil {
+		return errors.Join(err, file.Truncate(0))
+	}
+	return nil
 }
 
 // format records the store in the origin, and makes it. A crash between the two leaves a

@@ -1,7 +1,6 @@
 package cowfile
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 
@@ -25,7 +24,7 @@ type Changes struct {
 	Ranges     []Range // in order; none follows the one before it immediately
 }
 
-// maxDiff is the maximum number of exceptions that Diff has in memory, 16 bytes for each.
+// maxDiff is the maximum number of exceptions that Diff has in memory, 4 bytes for each.
 const maxDiff = 1 << 26
 
 // Diff lists the changed chunks of a store. A chunk can have been overwritten with what the
@@ -43,47 +42,45 @@ func Diff(path string) (_ *Changes, err error) {
 	if s.label != nil {
 		c.OriginSize = s.label.OriginSize
 	}
-	records, err := s.records(c.OriginSize)
+	chunks, err := s.changed()
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", s.Path, err)
 	}
-	c.add(s.header.Layout, records)
+	c.add(s.header.Layout, chunks)
 	return c, nil
 }
 
-// records returns the exceptions in the order of the origin.
-func (s *store) records(originSize uint64) ([]snapshot.Record, error) {
-	layout, chunks := s.header.Layout, uint64(1)<<63>>s.header.Layout.Shift()
-	if originSize != 0 {
-		var err error
-		if chunks, err = layout.OriginChunks(originSize); err != nil {
-			return nil, err
-		}
+// changed returns the chunks of the origin that have an exception, in order.
+func (s *store) changed() ([]uint32, error) {
+	layout := s.header.Layout
+	chunks, err := originChunks(layout, s.label)
+	if err != nil {
+		return nil, err
 	}
-	var list []snapshot.Record
-	_, err := snapshot.Scan(s.File, layout, s.Size, func(e snapshot.Record) error {
+	var list []uint32
+	_, err = snapshot.Scan(s.File, layout, s.Size, func(e snapshot.Record) error {
 		switch {
 		case e.Old >= chunks:
 			return snapshot.ErrOldRange
 		case uint64(len(list)) >= min(chunks, maxDiff):
 			return fmt.Errorf("more than %d exceptions: %w", len(list), unix.EFBIG)
 		}
-		list = append(list, e)
+		list = append(list, uint32(e.Old))
 		return layout.CheckNew(e.New, s.Size)
 	})
-	slices.SortFunc(list, func(a, b snapshot.Record) int { return cmp.Compare(a.Old, b.Old) })
+	slices.Sort(list)
 	for i := 1; i < len(list) && err == nil; i++ {
-		if list[i].Old == list[i-1].Old {
-			err = fmt.Errorf("chunk %d: %w", list[i].Old, snapshot.ErrDuplicateOld)
+		if list[i] == list[i-1] {
+			err = fmt.Errorf("chunk %d: %w", list[i], snapshot.ErrDuplicateOld)
 		}
 	}
 	return list, err
 }
 
 // add joins adjacent chunks to ranges.
-func (c *Changes) add(l snapshot.Layout, records []snapshot.Record) {
-	for _, e := range records {
-		r := Range{e.Old << l.Shift(), uint64(l.ChunkSize())}
+func (c *Changes) add(l snapshot.Layout, chunks []uint32) {
+	for _, chunk := range chunks {
+		r := Range{uint64(chunk) << l.Shift(), uint64(l.ChunkSize())}
 		if c.OriginSize != 0 {
 			r.Length = min(r.Length, c.OriginSize-r.Offset)
 		}

@@ -24,7 +24,8 @@ type Info struct {
 }
 
 // Inspect describes a store, also while a device has it. Its records are read, but only
-// checked as far as necessary to count them.
+// checked as far as necessary to count them. It reads at most one record for each chunk of the origin,
+// and has 8 MiB of them in memory.
 func Inspect(path string) (*Info, error) {
 	return describe(path, func(info *Info, part *backing.Part) error {
 		if err := info.count(part); err != nil {
@@ -78,13 +79,32 @@ func (i *Info) count(part *backing.Part) error {
 		i.Usage = snapshot.NewAllocator(layout, size, snapshot.State{}).Usage(0)
 		return nil
 	}
+	chunks, err := originChunks(layout, i.Label)
+	if err != nil {
+		return err
+	}
 	state, err := snapshot.Scan(part, layout, size, func(e snapshot.Record) error {
+		switch {
+		case e.Old >= chunks:
+			return snapshot.ErrOldRange
+		case i.Chunks == chunks:
+			return snapshot.ErrDuplicateOld
+		}
+		i.Chunks++
 		return layout.CheckNew(e.New, size)
 	})
 	if err != nil {
 		return err
 	}
-	i.Chunks = state.Records(layout)
 	i.Usage = snapshot.NewAllocator(layout, size, state).Usage(state.Area)
 	return nil
+}
+
+// originChunks returns the number of chunks of the origin that a label names, or the largest number
+// if there is no label.
+func originChunks(l snapshot.Layout, label *snapshot.Label) (uint64, error) {
+	if label == nil || label.OriginSize == 0 {
+		return snapshot.MaxChunks, nil
+	}
+	return l.OriginChunks(label.OriginSize)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/ublk-loop/ublk-loop/loop/internal/cow"
 	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
 )
 
@@ -35,6 +36,9 @@ type merging struct {
 // newMerging checks all records of a store.
 func newMerging(store, base medium, l snapshot.Layout, storeSize, baseSize uint64) (*merging, error) {
 	chunks, err := snapshot.IndexLength(l, baseSize)
+	if err == nil {
+		err = cow.CheckIndex(chunks, l)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -78,7 +78,7 @@ func (s *store) mayBeMerged(force bool) error {
 		return ErrInvalid
 	case s.label != nil && s.label.Frozen:
 		return hint.Add(fmt.Errorf("frozen, because other stores need it: %w", unix.EPERM), thawHint)
-	case s.label != nil && !s.label.Parent.IsZero():
+	case isAboveStore(s.label):
 		return fmt.Errorf("its origin is the store %s, not an image: %w", s.label.OriginPath, unix.EOPNOTSUPP)
 	}
 	if s.label != nil && s.label.Verity && !force {

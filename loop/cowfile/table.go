@@ -29,7 +29,7 @@ type TableOptions struct {
 }
 
 // Table returns the table of a snapshot, as package table reads it. It makes the store if the
-// file does not exist, or if the disk is empty.
+// file does not exist or has the size 0, or if the disk is empty.
 func Table(o TableOptions) (string, error) {
 	origin, size, err := sizeOf(o.Origin)
 	if err != nil {
@@ -76,7 +76,7 @@ func sizeOf(path string) (resolved string, size uint64, err error) {
 // persistent returns the chunk size of a store, which it makes if it is missing.
 func (o *TableOptions) persistent(origin uint64) (uint32, error) {
 	info, err := describeHeader(o.Path)
-	if errors.Is(err, os.ErrNotExist) || errors.Is(err, snapshot.ErrNew) {
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, snapshot.ErrNew) || isEmpty(o.Path) {
 		create := CreateOptions{Path: o.Path, Origin: o.Origin, ChunkSize: o.ChunkSize}
 		if err := Create(create); err != nil {
 			return 0, fmt.Errorf("make the store: %w", err)
@@ -88,7 +88,7 @@ func (o *TableOptions) persistent(origin uint64) (uint32, error) {
 		return 0, err
 	case o.ChunkSize != 0 && o.ChunkSize != info.ChunkSize:
 		return 0, fmt.Errorf("%s has chunks of %d bytes, not %d: %w", info.Path, info.ChunkSize, o.ChunkSize, unix.EINVAL)
-	case info.Label != nil && !info.Label.Parent.IsZero():
+	case isAboveStore(info.Label):
 		err := fmt.Errorf("%s has changes of the store %s, not of an image: %w", info.Path, info.Label.OriginPath, unix.EINVAL)
 		return 0, hint.Add(err, "attach it with the table that list --json has for its device")
 	case info.Label != nil && info.Label.OriginSize&^(fileSector-1) != origin&^(fileSector-1):
@@ -120,8 +120,8 @@ func markVerity(path string) error {
 	return errors.Join(err, s.Close())
 }
 
-// transient makes a file with space for a change of each chunk if it is missing, and returns
-// the chunk size.
+// transient makes a file with space for a change of each chunk if it is missing or empty, and
+// returns the chunk size.
 func (o *TableOptions) transient(origin uint64) (uint32, error) {
 	chunk := o.ChunkSize
 	if chunk == 0 {
@@ -135,8 +135,8 @@ func (o *TableOptions) transient(origin uint64) (uint32, error) {
 	if err != nil {
 		return 0, err
 	}
-	file, err := os.OpenFile(o.Path, os.O_RDWR|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600)
-	if errors.Is(err, os.ErrExist) {
+	file, _, err := openEmpty(o.Path)
+	if errors.Is(err, os.ErrExist) && !isEmpty(o.Path) {
 		return chunk, nil
 	}
 	if err != nil {

@@ -28,7 +28,8 @@
 // # Hostile stores
 //
 // [Load] checks each record. The work is bounded by the number of chunks of the origin,
-// and the memory by the index, eight chunks, and a bit for each chunk of the store.
+// and the memory by the index, eight chunks, and a set of chunks of the store. The set takes at most ten
+// times the memory of the index, and less than 400 MiB.
 //
 // # Concurrency
 //

@@ -28,7 +28,7 @@ func TestIndex(t *testing.T) {
 	}
 	x.Drop(1)
 	state("none")
-	for _, chunk := range []uint64{0, 2, maxChunks - 1} {
+	for _, chunk := range []uint64{0, 2, MaxChunks - 1} {
 		if !x.Claim(1) {
 			t.Fatal("not claimed")
 		}

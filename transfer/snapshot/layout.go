@@ -18,10 +18,11 @@ const (
 	headerChunks = 1 // chunks before the first area
 	// firstFree is the first data chunk: it follows the header and the first area.
 	firstFree = headerChunks + 1
-	// maxChunks is the largest number of chunks of an origin or a store, so that a Slot
-	// can hold every number of a chunk, and the states besides.
-	maxChunks = 1<<31 - 2
 )
+
+// MaxChunks is the largest number of chunks of an origin or a store, so that a Slot can hold
+// every number of a chunk, and the states besides.
+const MaxChunks = 1<<31 - 2
 
 // A Layout is the division of a store into areas and data chunks. It depends only on the
 // size of a chunk. The zero value is not a layout.
@@ -73,7 +74,7 @@ func (l Layout) OriginChunks(size uint64) (uint64, error) {
 	if size&uint64(l.ChunkSize()-1) != 0 {
 		n++
 	}
-	if n > maxChunks {
+	if n > MaxChunks {
 		return 0, fmt.Errorf("origin of %d chunks: %w", n, ErrTooLarge)
 	}
 	return n, nil
@@ -81,7 +82,7 @@ func (l Layout) OriginChunks(size uint64) (uint64, error) {
 
 // StoreChunks returns the number of chunks of a store. An incomplete chunk at the end
 // is not used, and neither are chunks whose number has more than 31 bits.
-func (l Layout) StoreChunks(size uint64) uint64 { return min(size>>l.shift, maxChunks) }
+func (l Layout) StoreChunks(size uint64) uint64 { return min(size>>l.shift, MaxChunks) }
 
 // StoreSize returns the size of a store in which each of some chunks can have an
 // exception.

@@ -52,17 +52,17 @@ func TestChunkSizes(t *testing.T) {
 
 func TestNumberOfChunks(t *testing.T) {
 	l := layoutOf(t, 4096)
-	for size, want := range map[uint64]uint64{0: 0, 1: 1, 4095: 1, 4096: 1, 4097: 2, maxChunks << 12: maxChunks} {
+	for size, want := range map[uint64]uint64{0: 0, 1: 1, 4095: 1, 4096: 1, 4097: 2, MaxChunks << 12: MaxChunks} {
 		if got, err := l.OriginChunks(size); err != nil || got != want {
 			t.Errorf("origin of %d bytes: %d chunks, error %v", size, got, err)
 		}
 	}
-	for _, size := range []uint64{maxChunks<<12 + 1, 1<<64 - 1} {
+	for _, size := range []uint64{MaxChunks<<12 + 1, 1<<64 - 1} {
 		if _, err := l.OriginChunks(size); !errors.Is(err, ErrTooLarge) {
 			t.Errorf("origin of %d bytes: %v", size, err)
 		}
 	}
-	for size, want := range map[uint64]uint64{4095: 0, 4096: 1, 8191: 1, 1<<64 - 1: maxChunks} {
+	for size, want := range map[uint64]uint64{4095: 0, 4096: 1, 8191: 1, 1<<64 - 1: MaxChunks} {
 		if got := l.StoreChunks(size); got != want {
 			t.Errorf("store of %d bytes: %d chunks", size, got)
 		}

@@ -13,12 +13,12 @@ type checker struct {
 	layout Layout
 	chunks uint64 // of the store
 	index  Index
-	seen   bitmap // chunks of the store that have a record
+	seen   chunkSet // chunks of the store that have a record
 }
 
 func newChecker(l Layout, storeSize uint64, x Index) *checker {
 	chunks := l.StoreChunks(storeSize)
-	return &checker{layout: l, chunks: chunks, index: x, seen: newBitmap(chunks)}
+	return &checker{layout: l, chunks: chunks, index: x, seen: newChunkSet(chunks, x.Len())}
 }
 
 func (c *checker) add(e Record) error {
@@ -52,6 +52,36 @@ func (l Layout) checkNew(chunk, chunks uint64) error {
 		return ErrMetadata
 	}
 	return nil
+}
+
+// A chunkSet is a set of chunks of a store. A store can be a sparse file of any size with few records
+// that are far apart, of which each would need a page of a bitmap. So the memory depends on the number
+// of records, which the index bounds.
+type chunkSet struct {
+	pages bitmap              // if the store is not much larger than the origin
+	few   map[uint32]struct{} // otherwise
+}
+
+// bitsPerRecord is the largest number of bits in a bitmap for each possible record. A map takes at
+// least as much.
+const bitsPerRecord = 128
+
+// newChunkSet returns a set of chunks for at most some records.
+func newChunkSet(chunks, records uint64) chunkSet {
+	if chunks/bitsPerRecord <= records {
+		return chunkSet{pages: newBitmap(chunks)}
+	}
+	return chunkSet{few: make(map[uint32]struct{})}
+}
+
+// add adds a chunk, and reports whether it was missing.
+func (s *chunkSet) add(chunk uint64) bool {
+	if s.few == nil {
+		return s.pages.add(chunk)
+	}
+	before := len(s.few)
+	s.few[uint32(chunk)] = struct{}{}
+	return len(s.few) > before
 }
 
 // A bitmap is a set of numbers. It is in pages that are made when they are needed,

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"slices"
 	"sync/atomic"
 	"syscall"
@@ -182,5 +183,40 @@ func BenchmarkLookup(b *testing.B) {
 	var sum uint64
 	for i := uint64(0); b.Loop(); i++ {
 		sum += x.Lookup(i & (1<<20 - 1)).Chunk()
+	}
+}
+
+// The set of chunks for the check of records is bounded by the origin, not by the store, which can be
+// a sparse file of any size with records that are far apart.
+func TestMemoryOfLoad(t *testing.T) {
+	const records = 1 << 17
+	l := layoutOf(t, MinChunkSize)
+	for name, storeChunks := range map[string]uint64{"store of the origin's size": 2 * records, "8 TiB": MaxChunks} {
+		list := make([]Record, records)
+		for i := range list {
+			list[i] = Record{uint64(i), uint64(i) * (storeChunks / records) &^ 3}
+			for list[i].New == 0 || l.IsMetadata(list[i].New) || i > 0 && list[i].New <= list[i-1].New {
+				list[i].New++
+			}
+		}
+		store := storeOf(l, list)
+		x := NewIndex(make([]uint32, records))
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, err := Load(store, l, storeChunks<<l.Shift(), x)
+		runtime.ReadMemStats(&after)
+		if err != nil {
+			t.Fatal(err)
+		}
+		used := after.TotalAlloc - before.TotalAlloc
+		t.Logf("%s: %d KiB for an index of %d KiB", name, used>>10, 4*records>>10)
+		if limit := uint64(10 * 4 * records); used > limit {
+			t.Errorf("%s: %d bytes are allocated, want at most %d", name, used, limit)
+		}
+		list[records-1].New = list[5].New
+		store.put(records-1, list[records-1])
+		if _, err := Load(store, l, storeChunks<<l.Shift(), NewIndex(make([]uint32, records))); !errors.Is(err, ErrDuplicateNew) {
+			t.Errorf("%s: error %v", name, err)
+		}
 	}
 }

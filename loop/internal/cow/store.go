@@ -167,19 +167,28 @@ func (s *Store) makeIndex(origin uint64) error {
 	if err != nil {
 		return err
 	}
-	var info unix.Sysinfo_t
-	if err := unix.Sysinfo(&info); err != nil {
-		return fmt.Errorf("get the size of the memory: %w", err)
-	}
-	if n*slotSize > info.Totalram*uint64(info.Unit)/memoryShare {
-		err := fmt.Errorf("an index of %d MiB for chunks of %d bytes, more than 1/%d of the memory: %w", n*slotSize>>20, s.Layout.ChunkSize(), memoryShare, unix.ENOMEM)
-		return hint.Add(err, "a store with larger chunks needs less")
+	if err := CheckIndex(n, s.Layout); err != nil {
+		return err
 	}
 	if s.index, err = pages.Map(int(max(n, 1) * slotSize)); err != nil {
 		return fmt.Errorf("index of %d chunks: %w", n, err)
 	}
 	s.Index = snapshot.NewIndex(unsafe.Slice((*uint32)(unsafe.Pointer(&s.index[0])), n))
 	return nil
+}
+
+// CheckIndex returns an error that wraps ENOMEM if an index of n chunks would take too much of the
+// machine's memory.
+func CheckIndex(n uint64, l snapshot.Layout) error {
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return fmt.Errorf("get the size of the memory: %w", err)
+	}
+	if n*slotSize <= info.Totalram*uint64(info.Unit)/memoryShare {
+		return nil
+	}
+	err := fmt.Errorf("an index of %d MiB for chunks of %d bytes, more than 1/%d of the memory: %w", n*slotSize>>20, l.ChunkSize(), memoryShare, unix.ENOMEM)
+	return hint.Add(err, "a store with larger chunks needs less")
 }
 
 // Close saves all records, and ends the goroutine. No request may use the store any more.
