@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/filecopy"
 	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
 )
 
@@ -34,7 +35,7 @@ func (p *Pool) FlattenLayer(ctx context.Context, id string, chain []*Layer, file
 // flatten writes the data of an image and the changes of stores to a file.
 func flatten(ctx context.Context, to *os.File, chain []*Layer, files []*os.File) error {
 	for i, l := range chain {
-		apply := copyData
+		apply := filecopy.Data
 		if l.IsStore() {
 			apply = func(ctx context.Context, to, from *os.File) error { return applyStore(ctx, to, from, l.Size) }
 		}

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/filecopy"
 )
 
 // ErrNoReflink is returned if a copy would have to copy the data.
@@ -36,10 +38,10 @@ func (s Store[T]) Create(id string, size int64, thick bool) error {
 // may write to the source meanwhile.
 func (s Store[T]) Copy(ctx context.Context, id string, from *os.File, size int64, thick, share bool) error {
 	return s.make(id, func(f *os.File) error {
-		err := unix.IoctlFileClone(int(f.Fd()), int(from.Fd()))
-		if isUnsupported(err) {
+		err := filecopy.Share(f, from)
+		if filecopy.IsUnsupported(err) {
 			if err = ErrNoReflink; !share {
-				err = copyData(ctx, f, from)
+				err = filecopy.Data(ctx, f, from)
 			}
 		}
 		if err != nil {

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/filecopy"
 	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
 )
 
@@ -31,9 +32,9 @@ func (p *Pool) findSharing() error {
 		}
 		files[i] = f
 	}
-	err := unix.IoctlFileClone(int(files[0].Fd()), int(files[1].Fd()))
+	err := filecopy.Share(files[0], files[1])
 	p.Shares = err == nil
-	if isUnsupported(err) {
+	if filecopy.IsUnsupported(err) {
 		return nil
 	}
 	return err

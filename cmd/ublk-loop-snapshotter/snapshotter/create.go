@@ -12,6 +12,8 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/core/snapshots/storage"
 	"github.com/containerd/errdefs"
+
+	"github.com/ublk-loop/ublk-loop/internal/filecopy"
 )
 
 // Prepare makes an active snapshot with the content of its parent.
@@ -138,12 +140,12 @@ func (s *Snapshotter) copyImage(ctx context.Context, to *os.File, image *layer, 
 		return false, err
 	}
 	defer func() { _ = from.Close() }()
-	err = shareBlocks(to, from)
-	if isUnsupported(err) {
+	err = filecopy.Share(to, from)
+	if filecopy.IsUnsupported(err) {
 		if !always {
 			return false, nil
 		}
-		err = copyData(ctx, to, from)
+		err = filecopy.Data(ctx, to, from)
 	}
 	if err != nil {
 		return false, fmt.Errorf("copy %s to %s: %w", from.Name(), to.Name(), err)

@@ -8,6 +8,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/filecopy"
 )
 
 // These are FS_IOC_FIEMAP, FIEMAP_EXTENT_LAST and FIEMAP_EXTENT_SHARED of
@@ -56,7 +58,7 @@ func sharedBytes(f *os.File) (int64, error) {
 		switch {
 		case errno == unix.EINTR:
 			continue
-		case isUnsupported(errno):
+		case filecopy.IsUnsupported(errno):
 			return 0, nil
 		case errno != 0:
 			return 0, fmt.Errorf("map the blocks of %s: %w", f.Name(), errno)

@@ -1,10 +1,8 @@
 package snapshotter
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -257,48 +255,6 @@ func TestNewRefuses(t *testing.T) {
 		if _, err := New(ctx, wrong); !errors.Is(err, os.ErrInvalid) {
 			t.Errorf("%+v: %v", wrong, err)
 		}
-	}
-}
-
-// A copy has the same content and the same holes.
-func TestCopyData(t *testing.T) {
-	ctx := context.Background()
-	dir := t.TempDir()
-	from, err := os.Create(filepath.Join(dir, "from"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer from.Close()
-	const size = 64 << 20
-	want := make([]byte, size)
-	for _, at := range []int{0, 20 << 20, 40<<20 + 12345} {
-		copy(want[at:], bytes.Repeat([]byte{'x'}, 1<<20))
-		if _, err := from.WriteAt(want[at:at+1<<20], int64(at)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := from.Truncate(size); err != nil {
-		t.Fatal(err)
-	}
-	to, err := os.Create(filepath.Join(dir, "to"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer to.Close()
-	if err := copyData(ctx, to, from); err != nil {
-		t.Fatal(err)
-	}
-	if got, err := io.ReadAll(to); err != nil || !bytes.Equal(got, want) {
-		t.Errorf("the copy differs, error %v", err)
-	}
-	var st unix.Stat_t
-	if err := unix.Fstat(int(to.Fd()), &st); err != nil || st.Blocks*512 > 8<<20 {
-		t.Errorf("the copy of 3 MiB takes %d bytes, error %v", st.Blocks*512, err)
-	}
-	canceled, cancel := context.WithCancel(ctx)
-	cancel()
-	if err := copyData(canceled, to, from); !errors.Is(err, context.Canceled) {
-		t.Errorf("a copy that nobody wants: %v", err)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/ublk-loop/ublk-loop/internal/filecopy"
 	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
 )
 
@@ -38,7 +39,7 @@ func (d *directory) flatten(ctx context.Context, to *os.File, l layers) error {
 		return err
 	}
 	defer func() { _ = image.Close() }()
-	if err := copyData(ctx, to, image); err != nil {
+	if err := filecopy.Data(ctx, to, image); err != nil {
 		return fmt.Errorf("copy %s to %s: %w", image.Name(), to.Name(), err)
 	}
 	for i := range l[1:] {

@@ -1,4 +1,5 @@
-package snapshotter
+// Package filecopy copies files: by blocks that both share, or the data without the holes.
+package filecopy
 
 import (
 	"context"
@@ -13,15 +14,15 @@ import (
 // copyChunk is the number of bytes that are copied between two checks of the context.
 const copyChunk = 64 << 20
 
-// shareBlocks makes a new file a copy of another that shares its blocks. Only some file
-// systems can do that (xfs, btrfs): isUnsupported tells from the error.
-func shareBlocks(to, from *os.File) error {
+// Share makes a new file a copy of another that shares its blocks. Only some file systems can do
+// that (xfs, btrfs): IsUnsupported tells from the error.
+func Share(to, from *os.File) error {
 	return unix.IoctlFileClone(int(to.Fd()), int(from.Fd()))
 }
 
-// isUnsupported reports whether an error means that the file system lacks the operation.
+// IsUnsupported reports whether an error means that the file system lacks the operation.
 // File systems use different errors for that.
-func isUnsupported(err error) bool {
+func IsUnsupported(err error) bool {
 	for _, errno := range []unix.Errno{unix.EOPNOTSUPP, unix.ENOTTY, unix.EXDEV, unix.EINVAL, unix.ENOSYS} {
 		if errors.Is(err, errno) {
 			return true
@@ -30,8 +31,8 @@ func isUnsupported(err error) bool {
 	return false
 }
 
-// copyData copies all data, but not the holes.
-func copyData(ctx context.Context, to, from *os.File) error {
+// Data copies all data, but not the holes. The copy has the size of the source.
+func Data(ctx context.Context, to, from *os.File) error {
 	info, err := from.Stat()
 	if err != nil {
 		return err
@@ -67,7 +68,7 @@ func copyRange(ctx context.Context, to, from *os.File, start, end int64) error {
 		switch {
 		case errors.Is(err, unix.EINTR):
 			continue
-		case isUnsupported(err):
+		case IsUnsupported(err):
 			_, err = io.Copy(io.NewOffsetWriter(to, start), io.NewSectionReader(from, start, end-start))
 			return err
 		case err != nil:
