@@ -194,11 +194,24 @@ func (b *bed) layersAre(v *volume, most int) {
 	}, func() string { return fmt.Sprintf("%d files, a device has %d", len(images), device) })
 }
 
-// A volume with layers grows when it is staged again.
+// A volume with layers grows when it is staged again. It can be copied in use before and after that.
 func TestKernelLayersGrow(t *testing.T) {
 	b := newBed(t, ublktest.Once)
 	b.start() // on tmpfs
-	v := b.create("grows", 16*mib, mountAccess("ext4", writers), layered)
+	fromStart := b.create("grows", 16*mib, mountAccess("ext4", writers), layered)
+	b.checkGrowth(fromStart)
+	later := b.create("later", 16*mib, mountAccess("ext4", writers))
+	later.use("a")
+	later.leave("a")
+	first := later.snapshot("first") // it gets layers
+	b.checkGrowth(later)
+	b.deleteSnapshot(first)
+	b.isClean()
+}
+
+// checkGrowth grows a volume with layers, and removes it.
+func (b *bed) checkGrowth(v *volume) {
+	b.Helper()
 	v.use("a")
 	data := content(8, mib)
 	b.put(v.file("a"), data)
@@ -209,7 +222,7 @@ func TestKernelLayersGrow(t *testing.T) {
 	v.leave("a")
 	v.use("a")
 	if after := v.usage("a")[0].GetTotal(); after < before+24*mib {
-		t.Errorf("%d bytes, before %d", after, before)
+		b.Errorf("%d bytes, before %d", after, before)
 	}
 	b.has(v.file("a"), data)
 	later := v.snapshot("later") // it has layers again
@@ -222,5 +235,4 @@ func TestKernelLayersGrow(t *testing.T) {
 	}
 	b.deleteSnapshot(snapshot)
 	b.deleteSnapshot(later)
-	b.isClean()
 }

@@ -63,8 +63,8 @@ func (d *Driver) prepareDisk(ctx context.Context, v *pool.Volume) error {
 	return d.growLayer(ctx, v)
 }
 
-// growLayer gives the image that is the only layer of a volume the volume's size. It puts a store
-// above it if the volume should have one.
+// growLayer gives the image that is the only layer of a volume the volume's size, and puts a store
+// above it, so that the volume can be copied in use.
 func (d *Driver) growLayer(ctx context.Context, v *pool.Volume) error {
 	top, err := d.pool.Layers.Read(v.Top)
 	if err != nil {
@@ -78,9 +78,6 @@ func (d *Driver) growLayer(ctx context.Context, v *pool.Volume) error {
 		if err := d.pool.Layers.Write(top.ID, top); err != nil {
 			return err
 		}
-	}
-	if !v.Settings.Layered {
-		return nil
 	}
 	device, err := d.device(ctx, v)
 	if device != nil || err != nil {
