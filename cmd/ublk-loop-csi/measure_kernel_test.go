@@ -11,6 +11,7 @@ import (
 	"time"
 
 	csi "github.com/container-storage-interface/spec/lib/go/csi"
+	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
@@ -26,6 +27,12 @@ func TestKernelMeasure(t *testing.T) {
 	b.measureCopies()
 	b.measureMounts()
 	b.measureMany(100)
+
+	b.driver.end(unix.SIGTERM)
+	b.pool = filepath.Join(b.dir, "layers") // on tmpfs
+	b.start("--overcommit", "1000000")
+	b.Log("with layers:")
+	b.measureMany(100, layered)
 }
 
 // measureCopies measures a new volume, and copies of a volume of 10 GiB with 512 MiB of data.
@@ -84,12 +91,12 @@ func (b *bed) measureMounts() {
 }
 
 // measureMany measures what each of many volumes costs.
-func (b *bed) measureMany(n int) {
+func (b *bed) measureMany(n int, change ...func(*csi.CreateVolumeRequest)) {
 	b.Helper()
 	var volumes []*volume
 	start, server, driver := time.Now(), pss(b, b.server), pss(b, b.driver)
 	for i := range n {
-		v := b.create(fmt.Sprintf("many-%d", i), 16*mib, mountAccess("ext4", writers))
+		v := b.create(fmt.Sprintf("many-%d", i), 16*mib, mountAccess("ext4", writers), change...)
 		v.use("a")
 		volumes = append(volumes, v)
 	}

@@ -46,8 +46,9 @@ func stepNames(t *testing.T) (names []string) {
 type stepped struct {
 	*bed
 	args   []string
-	steps  string // file with the names of the steps
-	node   bool   // the node ends too
+	steps  string   // file with the names of the steps
+	node   bool     // the node ends too
+	disk   *cutDisk // loses its power with the node, if it is not nil
 	access *csi.VolumeCapability
 	inUse  []*volume
 }
@@ -171,9 +172,10 @@ func (s *stepped) try(f func() error) error {
 func (s *stepped) revive() {
 	s.Helper()
 	<-s.driver.done
-	if s.node {
+	if s.node && s.disk == nil {
 		s.killNode(s.inUse)
 	}
+	s.cut()
 	s.launch(s.args...)
 	s.ready()
 	if s.node {
@@ -182,6 +184,14 @@ func (s *stepped) revive() {
 		for _, v := range used {
 			s.use(v)
 		}
+	}
+}
+
+// cut cuts the power of the node, if it has a disk for that.
+func (s *stepped) cut() {
+	s.Helper()
+	if s.disk != nil {
+		s.disk.cut(s.inUse)
 	}
 }
 
@@ -222,6 +232,7 @@ func (s *stepped) merge(v *volume, change ...func(*csi.CreateVolumeRequest)) {
 func (s *stepped) ready() {
 	s.Helper()
 	for !s.isReady() {
+		s.cut()
 		s.launch(s.args...)
 	}
 }
