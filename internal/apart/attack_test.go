@@ -152,7 +152,7 @@ func TestKernelAttacks(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = file.Close() }()
-	p, err := Start("/proc/self/exe", []string{"test", confinedRole, pid}, nil)
+	p, err := Start("/proc/self/exe", []string{"test", confinedRole, pid}, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

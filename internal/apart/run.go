@@ -30,6 +30,7 @@ type Hooks struct {
 func Run(h Hooks) error {
 	s := socket{SocketFD}
 	unix.CloseOnExec(s.fd)
+	unix.CloseOnExec(lifelineFD)
 	if err := errors.Join(s.say(h.Prepare()), s.hear()); err != nil {
 		return err
 	}
@@ -46,6 +47,7 @@ func Run(h Hooks) error {
 	}
 	go func() { // ends with the process
 		if s.hear() == nil {
+			_ = unix.Close(lifelineFD)
 			h.Settled()
 		}
 	}()

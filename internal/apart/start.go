@@ -1,6 +1,7 @@
 package apart
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,8 +23,11 @@ type Process struct {
 	closing sync.Once // of the socket
 }
 
-// SocketFD is the number of the process's end of the sockets.
-const SocketFD = 3
+// These are descriptors of the process.
+const (
+	SocketFD   = 3 // its end of the sockets
+	lifelineFD = 4 // the other end of the lifeline until Settle, or /dev/null
+)
 
 // startTimeout bounds the start of the process, which takes milliseconds.
 const startTimeout = 30 * time.Second
@@ -36,9 +40,9 @@ const userBase = 0x70000000
 // errEnded is the error of a process that has ended without a report.
 var errEnded = errors.New("the process that serves the requests has ended")
 
-// Start starts the process. The program, which is this one, must call Run. After an error, there is no
-// process.
-func Start(path string, args, env []string) (*Process, error) {
+// Start starts the process. The program, which is this one, must call Run. The process has a copy of
+// lifeline, if that is not nil, until Settle. After an error, there is no process.
+func Start(path string, args, env []string, lifeline *os.File) (*Process, error) {
 	ours, theirs, err := socketPair()
 	if err != nil {
 		return nil, err
@@ -52,7 +56,7 @@ func Start(path string, args, env []string) (*Process, error) {
 	defer func() { _ = null.Close() }()
 	p := &Process{socket: ours}
 	p.sandbox, err = sandbox.Start(&sandbox.Command{
-		Path: path, Args: args, Env: env, Files: []*os.File{null, null, null, theirs}, User: userBase + uint32(os.Getpid()),
+		Path: path, Args: args, Env: env, Files: []*os.File{null, null, null, theirs, cmp.Or(lifeline, null)}, User: userBase + uint32(os.Getpid()),
 	})
 	if err != nil {
 		ours.close()

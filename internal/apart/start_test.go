@@ -12,7 +12,7 @@ import (
 // startOnFirst starts and abandons a process, and returns the root directory that other processes
 // see for this one in the meantime.
 func startOnFirst(victim string) string {
-	p, err := Start("/proc/self/exe", []string{"test", confinedRole, victim}, nil)
+	p, err := Start("/proc/self/exe", []string{"test", confinedRole, victim}, nil, nil)
 	if err != nil {
 		return err.Error()
 	}

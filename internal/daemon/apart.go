@@ -22,7 +22,7 @@ import (
 // It also does so for a device whose partitions the kernel looks for.
 func (s *single) startApart() {
 	if !s.config.PartScan {
-		s.apart, s.whyAlone = startSandbox()
+		s.apart, s.whyAlone = startSandbox(s.files[lifelineFile])
 	}
 	if s.apart == nil {
 		s.prepareToServe()
@@ -38,7 +38,7 @@ var (
 )
 
 // startSandbox starts the process if the server may have one.
-func startSandbox() (*apart.Process, error) {
+func startSandbox(lifeline *os.File) (*apart.Process, error) {
 	if process.SurvivesShutdown(os.Getpid()) {
 		return nil, errRootStorage
 	}
@@ -47,7 +47,7 @@ func startSandbox() (*apart.Process, error) {
 	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit); err != nil || limit.Cur != unix.RLIM_INFINITY {
 		return nil, errors.Join(errLockLimit, err)
 	}
-	return apart.Start(selfPath, []string{"ublk-loop", apartRole.name}, serverEnv(os.Environ()))
+	return apart.Start(selfPath, []string{"ublk-loop", apartRole.name}, serverEnv(os.Environ()), lifeline)
 }
 
 // prepareToServe keeps the server from waiting for memory or processors, if it serves the requests.
@@ -92,6 +92,9 @@ func (s *single) endApart() {
 // settle frees what only the start has needed, here and then in the other process.
 func (s *single) settle() {
 	confine.QuietGC()
+	if f := s.files[lifelineFile]; f != nil {
+		_ = f.Close()
+	}
 	if s.apart == nil {
 		s.program.GiveBack()
 		return

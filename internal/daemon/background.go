@@ -15,6 +15,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/internal/confine"
 	"github.com/ublk-loop/ublk-loop/internal/eintr"
+	"github.com/ublk-loop/ublk-loop/internal/process"
 	"github.com/ublk-loop/ublk-loop/internal/udev"
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/ublk"
@@ -28,12 +29,13 @@ import (
 // this process ends for any reason. A server that takes over a device stays as soon as it
 // has the device, because the device already has users.
 type background struct {
-	ctx     context.Context // done when the user interrupts, with the cause
-	process *os.Process
-	control *os.File
-	name    string
-	job     *Job
-	unit    *unitMaker // nil in tests, and for the root file system
+	ctx      context.Context // done when the user interrupts, with the cause
+	process  *os.Process
+	control  *os.File
+	lifeline *process.Lifeline // of the server and the processes that it starts
+	job      *Job
+	unit     *unitMaker // nil in tests, and for the root file system
+	ends     bool       // the server ends by itself, or has ended
 	// recovers says that the server takes over an existing device. Such a server stays
 	// without being told to.
 	recovers bool
@@ -48,30 +50,44 @@ func startInBackground(ctx context.Context, j *Job) (Pending, error) {
 		return nil, err
 	}
 	defer func() { _ = theirs.Close() }()
-	files := descriptors{controlFile: theirs}
+	lifeline, otherEnd, err := process.NewLifeline()
+	if err != nil {
+		return nil, errors.Join(err, ours.Close())
+	}
+	defer func() { _ = otherEnd.Close() }()
+	s := &background{ctx: ctx, control: ours, lifeline: lifeline, job: j, recovers: j.Recover != nil}
+	if err := s.start(descriptors{controlFile: theirs, lifelineFile: otherEnd}, theirs); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// start starts the server, which reads its task from control.
+func (s *background) start(files descriptors, control *os.File) error {
+	j := s.job
 	if j.Log == nil && !j.Root { // the journal of the initramfs ends with it
 		if files[journalFile] = openJournal(); files[journalFile] != nil {
 			defer func() { _ = files[journalFile].Close() }()
 		}
 	}
-	var unit *unitMaker
 	if !j.Root { // systemd would end a unit of the initramfs when it changes the root
-		unit = newUnitMaker(ctx)
+		s.unit = newUnitMaker(s.ctx)
 	}
-	process, told, err := j.launch(files).startSilently(theirs)
+	server, told, err := j.launch(files).startSilently(control)
 	if err != nil {
-		unit.close()
-		_ = ours.Close()
-		return nil, fmt.Errorf("start server: %w", err)
+		s.unit.close()
+		s.lifeline.Close()
+		_ = s.control.Close()
+		return fmt.Errorf("start server: %w", err)
 	}
-	s := &background{ctx: ctx, process: process, control: ours, name: j.Name, job: j, unit: unit, recovers: j.Recover != nil}
+	s.process = server
 	// The server does not know its task yet, so that it is protected before it has a
 	// device.
-	j.Warnings = append(j.Warnings, confine.ProtectFromOOM(process.Pid)...)
-	if _, err := ours.Write(told); err != nil {
-		return nil, errors.Join(fmt.Errorf("tell the server its task: %w", err), s.Abandon())
+	j.Warnings = append(j.Warnings, confine.ProtectFromOOM(server.Pid)...)
+	if _, err := s.control.Write(told); err != nil {
+		return errors.Join(fmt.Errorf("tell the server its task: %w", err), s.Abandon())
 	}
-	return s, nil
+	return nil
 }
 
 // socketPair returns the two ends of a stream.
@@ -111,6 +127,7 @@ func (s *background) Ready() (*client.Device, error) {
 	case s.ctx.Err() != nil:
 		return nil, context.Cause(s.ctx)
 	case errors.Is(err, io.EOF), errors.Is(err, unix.ECONNRESET):
+		s.ends = true
 		return nil, errServerEnded
 	case err != nil:
 		return nil, err
@@ -119,6 +136,7 @@ func (s *background) Ready() (*client.Device, error) {
 		return nil, fmt.Errorf("read the server's answer: %w", err)
 	}
 	if a.Device == nil {
+		s.ends = true
 		return nil, a.err()
 	}
 	defer s.enterUnit(&a)() // the rest needs no unit, so that both go on at the same time
@@ -172,15 +190,18 @@ func (s *background) Keep() error {
 	if _, err := io.WriteString(s.control, stay); err != nil {
 		return errServerEnded // the write fails only if the server has ended
 	}
+	s.lifeline.Close()
 	return errors.Join(s.control.Close(), s.process.Release())
 }
 
 // Abandon implements Pending: it is what an interrupted add ends with. The server ends by
 // itself once its end of control is closed, and removes its device. What a server leaves
-// that was killed is removed here.
+// that was killed is removed here. The process that serves the requests ends with the server, but
+// may take a moment longer.
 func (s *background) Abandon() error {
 	_ = s.control.Close()
-	if s.recovers {
+	defer s.lifeline.Close()
+	if s.recovers && !s.ends {
 		return s.process.Release()
 	}
 	var info unix.Siginfo
@@ -189,13 +210,19 @@ func (s *background) Abandon() error {
 	}); err != nil {
 		return fmt.Errorf("wait for the server: %w", err)
 	}
-	var err error
-	if info.Code != cldExited {
-		err = errors.Join(removeRemains(s.process.Pid), loop.SweepLocks())
+	err := s.lifeline.Wait(endTimeout)
+	if err != nil {
+		err = fmt.Errorf("wait for the process that serves the requests: %w", err)
+	}
+	if info.Code != cldExited && !s.recovers {
+		err = errors.Join(err, removeRemains(s.process.Pid), loop.SweepLocks())
 	}
 	_, waitErr := s.process.Wait()
 	return errors.Join(err, waitErr)
 }
+
+// endTimeout bounds the end of a killed process, which may wait for a disk that hangs.
+const endTimeout = 20 * time.Second
 
 // cldExited is the si_code of a process that exited (sigaction(2)).
 const cldExited = 1

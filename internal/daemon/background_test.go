@@ -4,13 +4,18 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"slices"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/internal/process"
 	"github.com/ublk-loop/ublk-loop/internal/report"
 )
 
@@ -85,5 +90,46 @@ func TestReadyInterrupted(t *testing.T) {
 	defer cut.Stop()
 	if _, err := (&background{ctx: ctx, control: add}).Ready(); !errors.Is(err, report.ErrInterrupted) {
 		t.Errorf("error %v", err)
+	}
+}
+
+// Abandon waits for a process that outlives its killed server.
+func TestAbandonWaitsForOrphans(t *testing.T) {
+	lifeline, theirs, err := process.NewLifeline()
+	if err != nil {
+		t.Fatal(err)
+	}
+	add, _ := socketFiles(t)
+	server := exec.Command("sh", "-c", `sleep 3600 >&- 2>&- & echo $!`)
+	server.ExtraFiles = []*os.File{theirs}
+	out, err := server.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var orphan int
+	if _, err := fmt.Fscan(out, &orphan); err != nil {
+		t.Fatal(err)
+	}
+	if err := theirs.Close(); err != nil {
+		t.Fatal(err)
+	}
+	gone := make(chan error, 1)
+	go func() { // received below
+		gone <- (&background{control: add, process: server.Process, lifeline: lifeline}).Abandon()
+	}()
+	select {
+	case err := <-gone:
+		t.Errorf("it does not wait: error %v", err)
+		gone <- nil
+	case <-time.After(50 * time.Millisecond):
+	}
+	if err := unix.Kill(orphan, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-gone; err != nil {
+		t.Error(err)
 	}
 }

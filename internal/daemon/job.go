@@ -58,13 +58,14 @@ func openLogFile(path string) (*os.File, error) {
 
 // These are the names of the descriptors of a server of one device.
 const (
-	controlFile = "control" // for the answer, except in the foreground
-	backingFile = "file"
-	tableFile   = "table/" // and the number of the file in Job.Files
-	logFile     = "log"
-	journalFile = "journal"
-	notifyFile  = "notify"
-	keyFile     = "key"
+	controlFile  = "control"  // for the answer, except in the foreground
+	lifelineFile = "lifeline" // of process.Lifeline, until the server stays
+	backingFile  = "file"
+	tableFile    = "table/" // and the number of the file in Job.Files
+	logFile      = "log"
+	journalFile  = "journal"
+	notifyFile   = "notify"
+	keyFile      = "key"
 )
 
 // launch returns how to start a server for the job. The start adds its warnings to the

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -68,6 +69,8 @@ func TestKernelApart(t *testing.T) {
 		}
 	}
 	b.checkFlusher(fmt.Sprintf("/proc/%d", pid))
+	// It closes the lifeline a moment after add, which causes no event.
+	waitUntil(t, "an end of the lifeline", func() bool { return !b.hasPipe(pid) })
 	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
 	if err != nil || len(tasks) < 3 {
 		t.Fatalf("tasks are %q: %v", tasks, err)
@@ -115,6 +118,19 @@ func (b *bed) checkApart(s client.Device) {
 	if n := strings.Count(string(rings), "[io_uring]"); err != nil || n != 1 {
 		b.Errorf("the server has %d rings, want that for control: %v", n, err)
 	}
+}
+
+// hasPipe reports whether a process has a pipe open.
+func (b *bed) hasPipe(pid int) bool {
+	b.Helper()
+	links, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+	if err != nil || len(links) == 0 {
+		b.Fatalf("descriptors of process %d: %q, error %v", pid, links, err)
+	}
+	return slices.ContainsFunc(links, func(link string) bool {
+		target, _ := os.Readlink(link) // nothing if it was closed
+		return strings.HasPrefix(target, "pipe:")
+	})
 }
 
 // If the process that serves the requests is killed, the server removes the device, or leaves it to the next

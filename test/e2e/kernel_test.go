@@ -61,17 +61,24 @@ func things(t testing.TB) []string {
 		}
 		found = append(found, paths...)
 	}
-	for _, pid := range append(servers(t), processesOf(t, "requests-of-add")...) {
+	for _, pid := range append(servers(t), processesOf(t, apartRole)...) {
 		found = append(found, fmt.Sprintf("server %d", pid))
 	}
 	slices.Sort(found)
 	return found
 }
 
+// These are the roles of processes that serve devices.
+const (
+	serverRole = "server-of-add"
+	manyRole   = "server-of-serve"
+	apartRole  = "requests-of-add" // the process that serves the requests of a server-of-add
+)
+
 // servers returns the servers of devices.
 func servers(t testing.TB) []int {
 	t.Helper()
-	return processesOf(t, "server-of-add", "server-of-serve")
+	return processesOf(t, serverRole, manyRole)
 }
 
 // processesOf returns the processes with these roles.

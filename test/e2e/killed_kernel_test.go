@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"os"
 	"os/exec"
 	"strings"
 	"syscall"
@@ -108,23 +109,27 @@ func (b *bed) interruptAdd(file string, after time.Duration) (hit bool) {
 	return false
 }
 
-// If the server dies while add waits for it, add fails and leaves nothing.
+// If the server dies while add waits for it, add fails and leaves nothing. If the process that serves
+// the requests dies, or both die, add does the same, unless the server can still serve alone.
 func TestKernelServerKilledInAdd(t *testing.T) {
 	b := kernelBed(t, ublktest.Soak)
 	file := b.image(1 << 20)
 	before := things(t)
 	whole := b.timeOfAdd(file)
 	times, least, most := kills(t)
-	ublktest.UntilHit(t, "kill of a server that add waits for", times, least, most, func(i int) bool {
-		hit := b.killServerOfAdd(file, ublktest.Moment(whole, i))
-		b.nothingSince(before)
-		return hit
-	})
+	for _, victims := range [][]string{{serverRole}, {apartRole}, {serverRole, apartRole}} {
+		what := "kill of " + strings.Join(victims, " and ") + " that add waits for"
+		ublktest.UntilHit(t, what, times, least, most, func(i int) bool {
+			hit := b.killInAdd(file, ublktest.Moment(whole, i), victims)
+			b.nothingSince(before)
+			return hit
+		})
+	}
 }
 
-// killServerOfAdd kills the server of an add some time after the start of the server. It
-// reports whether the kill came before the end of add, and removes the device otherwise.
-func (b *bed) killServerOfAdd(file string, after time.Duration) (hit bool) {
+// killInAdd kills processes of an add some time after the start of the last of them. It reports
+// whether they were killed before the end of add, and removes the device if add succeeded.
+func (b *bed) killInAdd(file string, after time.Duration, victims []string) (hit bool) {
 	b.Helper()
 	cmd := b.command("add", file)
 	var out, errOut bytes.Buffer
@@ -132,18 +137,33 @@ func (b *bed) killServerOfAdd(file string, after time.Duration) (hit bool) {
 	if err := cmd.Start(); err != nil {
 		b.Fatal(err)
 	}
-	var pids []int
-	waitUntil(b, "a server", func() bool { pids = servers(b); return len(pids) > 0 })
+	last := victims[len(victims)-1]
+	waitUntil(b, last, func() bool { return len(processesOf(b, last)) > 0 })
 	time.Sleep(after)
-	_ = unix.Kill(pids[0], unix.SIGKILL)
-	if err := cmd.Wait(); err == nil {
-		b.del(file)
-		return false
+	for _, pid := range processesOf(b, victims...) {
+		_ = unix.Kill(pid, unix.SIGKILL)
 	}
-	if want := "ublk-loop: error: attach " + file + ": "; !strings.HasPrefix(errOut.String(), want) {
+	runs := isRunning(b, cmd.Process)
+	if err := cmd.Wait(); err == nil {
+		// If the process that serves the requests was killed after add, the server removes the device.
+		b.del(file)
+		waitUntil(b, "the end of the server", func() bool { return len(servers(b)) == 0 })
+		return runs && victims[0] == apartRole
+	}
+	if want := "ublk-loop: error: attach " + file + ": "; !strings.HasPrefix(errOut.String(), want) || out.Len() > 0 {
 		b.Errorf("it prints %q, %q", &out, &errOut)
 	}
 	return true
+}
+
+// isRunning reports whether a child has not ended.
+func isRunning(t testing.TB, p *os.Process) bool {
+	t.Helper()
+	var info unix.Siginfo
+	if err := unix.Waitid(unix.P_PID, p.Pid, &info, unix.WEXITED|unix.WNOWAIT|unix.WNOHANG, nil); err != nil {
+		t.Fatal(err)
+	}
+	return info.Signo == 0
 }
 
 // Concurrent adds and dels do not disturb each other.
