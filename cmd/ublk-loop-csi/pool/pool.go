@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/owndir"
 )
 
 const lockName = "lock"
@@ -48,10 +50,11 @@ func Open(path string) (*Pool, error) {
 }
 
 func (p *Pool) prepare() error {
-	if err := p.checkOwner(); err != nil {
+	if err := owndir.Check(p.root, 0o022); err != nil {
 		return err
 	}
-	if err := p.claim(); err != nil {
+	var err error
+	if p.lock, err = owndir.Lock(p.root, lockName); err != nil {
 		return err
 	}
 	for _, kind := range []Kind{Volumes, Snapshots, Layers} {
@@ -63,34 +66,6 @@ func (p *Pool) prepare() error {
 		return err
 	}
 	return syncName(p.root, ".")
-}
-
-// checkOwner refuses a directory that other users can write to.
-func (p *Pool) checkOwner() error {
-	f, err := p.root.Open(".")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = f.Close() }()
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return err
-	}
-	if int(st.Uid) != os.Geteuid() || st.Mode&0o022 != 0 {
-		return fmt.Errorf("owner %d, mode %o: other users can write to it: %w", st.Uid, st.Mode&0o7777, unix.EPERM)
-	}
-	return nil
-}
-
-func (p *Pool) claim() error {
-	var err error
-	if p.lock, err = p.root.OpenFile(lockName, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
-		return err
-	}
-	if err := unix.Flock(int(p.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return fmt.Errorf("another driver uses it: %w", err)
-	}
-	return nil
 }
 
 // Close unlocks the pool.

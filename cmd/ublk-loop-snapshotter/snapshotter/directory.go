@@ -9,6 +9,8 @@ import (
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/owndir"
 )
 
 // These are the names in the directory.
@@ -51,8 +53,8 @@ func openDirectory(path string) (*directory, error) {
 		return nil, err
 	}
 	d := &directory{Root: root}
-	if err = d.checkOwner(); err == nil {
-		err = d.claim()
+	if err = owndir.Check(root, 0o077); err == nil {
+		d.lock, err = owndir.Lock(root, lockName)
 	}
 	if err == nil {
 		err = d.Mkdir(snapshotsDir, 0o700)
@@ -61,34 +63,6 @@ func openDirectory(path string) (*directory, error) {
 		return nil, fmt.Errorf("use %s: %w", path, errors.Join(err, d.close()))
 	}
 	return d, nil
-}
-
-// checkOwner refuses a directory to which other users have access.
-func (d *directory) checkOwner() error {
-	f, err := d.Open(".")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = f.Close() }()
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return err
-	}
-	if int(st.Uid) != os.Geteuid() || st.Mode&0o077 != 0 {
-		return fmt.Errorf("owner %d, mode %o: others have access: %w", st.Uid, st.Mode&0o7777, unix.EPERM)
-	}
-	return nil
-}
-
-func (d *directory) claim() error {
-	var err error
-	if d.lock, err = d.OpenFile(lockName, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
-		return err
-	}
-	if err := unix.Flock(int(d.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return fmt.Errorf("another process uses it: %w", err)
-	}
-	return nil
 }
 
 func (d *directory) close() error {
