@@ -49,10 +49,10 @@ func newBed(kernel string) *bed {
 		b.kind = uml
 		b.suites = []string{"bookworm", "trixie"}
 		b.has = needsOf(ublktest.Own, ublktest.ScratchDisk, ublktest.Engines, ublktest.Containerd, ublktest.Snapshotter,
-			ublktest.UtilLinux, ublktest.Plain)
+			ublktest.UtilLinux, ublktest.Suites, ublktest.Plain)
 	default:
 		b.has = needsOf(ublktest.Own, ublktest.CPUs, ublktest.Machine, ublktest.ScratchDisk, ublktest.Engines,
-			ublktest.Containerd, ublktest.Snapshotter, ublktest.UtilLinux, ublktest.Systemd, ublktest.Plain)
+			ublktest.Containerd, ublktest.Snapshotter, ublktest.UtilLinux, ublktest.Suites, ublktest.Systemd, ublktest.Plain)
 	}
 	if suites := strings.Fields(os.Getenv("UBLK_LOOP_CONTAINERD")); len(suites) > 0 {
 		b.suites = suites

@@ -8,6 +8,7 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -82,12 +83,12 @@ func (k *kernelJob) extras() ([]string, error) {
 		}
 		args = append(args, "--file", program+":"+guestSnapshotter)
 	}
-	if k.needs[ublktest.Engines] {
-		image, err := k.supplies.engines()
+	for _, i := range k.images() {
+		path, err := i.supply()
 		if err != nil {
 			return nil, err
 		}
-		args = append(args, "--image", image)
+		args = append(args, "--image", path)
 	}
 	if k.needs[ublktest.UtilLinux] {
 		dir, err := k.supplies.utilLinux()
@@ -108,6 +109,23 @@ func (k *kernelJob) extras() ([]string, error) {
 	return args, nil
 }
 
+// image is a read-only disk for tests with a need.
+type image struct {
+	need     ublktest.Need
+	variable string // names the disk for the tests
+	supply   func() (string, error)
+}
+
+// images returns the images that the job needs, in the order of their disks. The scratch
+// disk is before them.
+func (k *kernelJob) images() []image {
+	all := []image{
+		{ublktest.Engines, "UBLK_LOOP_ENGINES", k.supplies.engines},
+		{ublktest.Suites, "UBLK_LOOP_SUITES", k.supplies.suites},
+	}
+	return slices.DeleteFunc(all, func(i image) bool { return !k.needs[i.need] })
+}
+
 func isDir(path string) bool {
 	st, err := os.Stat(path)
 	return err == nil && st.IsDir()
@@ -120,8 +138,8 @@ func (k *kernelJob) settings() []string {
 		"UBLK_LOOP_SNAPSHOTTER=" + guestSnapshotter, "UBLK_LOOP_CONTAINERD=" + guestContainerd,
 		"UBLK_LOOP_UTIL_LINUX=" + guestUtilLinux,
 	}
-	if k.needs[ublktest.Engines] {
-		settings = append(settings, "UBLK_LOOP_ENGINES=/dev/vdb")
+	for n, i := range k.images() {
+		settings = append(settings, fmt.Sprintf("%s=/dev/vd%c", i.variable, 'b'+n))
 	}
 	for _, name := range countVariables {
 		if value := os.Getenv(name); value != "" {
@@ -137,7 +155,7 @@ func (k *kernelJob) has() string {
 	has := needs{}
 	for need := range k.bed.has {
 		switch need {
-		case ublktest.Engines, ublktest.Containerd, ublktest.Snapshotter, ublktest.UtilLinux:
+		case ublktest.Engines, ublktest.Suites, ublktest.Containerd, ublktest.Snapshotter, ublktest.UtilLinux:
 			has[need] = k.needs[need]
 		default:
 			has[need] = true

@@ -30,6 +30,15 @@ func TestGuest(t *testing.T) {
 	if has := k.has(); !strings.Contains(has, "engines") || !slices.Contains(k.settings(), "UBLK_LOOP_ENGINES=/dev/vdb") {
 		t.Errorf("with engines it has %s, settings %q", has, k.settings())
 	}
+	k.needs[ublktest.Suites] = true
+	settings = k.settings()
+	if !slices.Contains(settings, "UBLK_LOOP_ENGINES=/dev/vdb") || !slices.Contains(settings, "UBLK_LOOP_SUITES=/dev/vdc") {
+		t.Errorf("with two images, settings are %q", settings)
+	}
+	delete(k.needs, ublktest.Engines)
+	if settings = k.settings(); !slices.Contains(settings, "UBLK_LOOP_SUITES=/dev/vdb") {
+		t.Errorf("with suites alone, settings are %q", settings)
+	}
 	want := []string{"-test.v=test2json", "-test.run", "^(TestKernelA|TestKernelB)$/direct", "-test.timeout", "540s", "-test.short"}
 	if got := k.arguments(); !slices.Equal(got, want) {
 		t.Errorf("arguments are %q, want %q", got, want)

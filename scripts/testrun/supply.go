@@ -124,6 +124,16 @@ func (s *supplies) engines() (string, error) {
 	})
 }
 
+// suites returns the image with test suites of others.
+func (s *supplies) suites() (string, error) {
+	return s.get("test suites", func() (string, error) {
+		if _, err := s.tools(); err != nil {
+			return "", err
+		}
+		return s.script("vm-suites.sh")
+	})
+}
+
 // containerd returns a directory with the containerd of a Debian suite.
 func (s *supplies) containerd(suite string) (string, error) {
 	return s.get("containerd of "+suite, func() (string, error) {

@@ -20,8 +20,11 @@ import (
 // user space that is mounted there, and runs no tests.
 const userFileVariable = "UBLK_LOOP_TEST_FILE_SYSTEM"
 
-// TestMain runs the tests, or serves the file system that userFileVariable asks for.
+// TestMain runs the tests, or what userFileVariable or fromImageVariable asks for.
 func TestMain(m *testing.M) {
+	if wrapper := os.Getenv(fromImageVariable); wrapper != "" {
+		panic(runFromImage(wrapper, os.Args[1:]))
+	}
 	if dir := os.Getenv(userFileVariable); dir != "" {
 		if err := serveUserFile(dir); err != nil {
 			panic(err)

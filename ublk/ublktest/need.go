@@ -37,6 +37,8 @@ const (
 	Snapshotter Need = "snapshotter"
 	// UtilLinux is a directory with util-linux's tests of losetup, UBLK_LOOP_UTIL_LINUX.
 	UtilLinux Need = "util-linux"
+	// Suites is a disk with test suites of others, UBLK_LOOP_SUITES.
+	Suites Need = "suites"
 	// Systemd is a systemd that runs in its own namespaces.
 	Systemd Need = "systemd"
 	// Plain is a build without the race detector, which changes the use of memory and time, and
@@ -72,6 +74,7 @@ var why = map[Need]string{
 	Containerd:  "containerd (UBLK_LOOP_CONTAINERD)",
 	Snapshotter: "the program ublk-loop-snapshotter (UBLK_LOOP_SNAPSHOTTER)",
 	UtilLinux:   "the tests of util-linux (UBLK_LOOP_UTIL_LINUX)",
+	Suites:      "test suites of others (UBLK_LOOP_SUITES)",
 	Systemd:     "a systemd that can be started",
 	Plain:       "code without the race detector",
 }
