@@ -1,4 +1,4 @@
-// Package mountpoint tells mount points from other paths.
+// Package mountpoint says what kind of mount a path is in.
 package mountpoint
 
 import (

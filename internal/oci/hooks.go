@@ -86,6 +86,9 @@ func (h *Hooks) supply(text []byte, c *config, out io.Writer) error {
 	if err := c.checkMountNamespace(); err != nil {
 		return err
 	}
+	if err := c.checkMappedRoot("."); err != nil {
+		return err
+	}
 	pass, err := c.passage()
 	if err != nil {
 		return err

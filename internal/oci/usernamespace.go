@@ -6,11 +6,14 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/mountpoint"
 )
 
 // userNamespace is a container's user namespace, in which root is an ordinary user of the
@@ -70,6 +73,27 @@ func (c *config) checkMountNamespace() error {
 		if n.Type == "mount" && n.Path != "" {
 			return fmt.Errorf("the container joins the mount namespace %s, where the image is not mounted: %w", n.Path, unix.EOPNOTSUPP)
 		}
+	}
+	return nil
+}
+
+// checkMappedRoot refuses a container whose root directory the engine shows with other
+// owners (podman --rootfs DIR:idmap), because the image would keep its owners. bundle is
+// the directory of relative paths. It returns an error that wraps EOPNOTSUPP.
+func (c *config) checkMappedRoot(bundle string) error {
+	root := c.Root.Path
+	if !filepath.IsAbs(root) {
+		root = filepath.Join(bundle, root)
+	}
+	is, err := mountpoint.IsIdmapped(root)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+		return nil // The image takes the place of the directory, which need not exist.
+	}
+	if err != nil {
+		return err
+	}
+	if is {
+		return fmt.Errorf("the root directory %s is in an idmapped mount, and the owners in an image cannot be mapped: %w", root, unix.EOPNOTSUPP)
 	}
 	return nil
 }

@@ -40,7 +40,7 @@ func (w *Wrapper) run(c *call, args []string) error {
 	if !b.config.wantsImage() || b.config.hasHookRoot() {
 		return w.execute(args)
 	}
-	return fmt.Errorf("rootfs image unavailable: %w", w.start(b, args))
+	return fmt.Errorf("rootfs image unavailable: %w", w.start(c, b, args))
 }
 
 // checkRuntime refuses this program itself, because it would execute itself for ever. It
@@ -77,8 +77,11 @@ func (w *Wrapper) execute(args []string) error {
 }
 
 // start makes a container's root directory, and executes the runtime in its namespace.
-func (w *Wrapper) start(b *bundle, args []string) error {
+func (w *Wrapper) start(c *call, b *bundle, args []string) error {
 	if err := b.config.checkMountNamespace(); err != nil {
+		return err
+	}
+	if err := b.config.checkMappedRoot(c.bundle); err != nil {
 		return err
 	}
 	w.Requester.Owner = &b.owner
