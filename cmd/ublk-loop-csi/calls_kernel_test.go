@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 
 	csi "github.com/container-storage-interface/spec/lib/go/csi"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
@@ -227,12 +228,14 @@ func (b *bed) write(path string, data []byte, sync func(*os.File) error) {
 	b.ok("close", f.Close())
 }
 
-// has fails the test unless a file, or the start of a device, has the data.
+// has fails the test unless a file, or the start of a device, has the data. It reads the device, not
+// the page cache, if that has nothing else to write.
 func (b *bed) has(path string, data []byte) {
 	b.Helper()
 	f, err := os.Open(path)
 	b.ok("open", err)
 	defer func() { _ = f.Close() }()
+	b.ok("drop the cache of "+path, unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED))
 	got := make([]byte, len(data))
 	_, err = f.ReadAt(got, 0)
 	b.ok("read "+path, err)

@@ -3,9 +3,13 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"path/filepath"
+	"slices"
 	"testing"
+	"time"
 
+	csi "github.com/container-storage-interface/spec/lib/go/csi"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 
@@ -104,6 +108,10 @@ func TestKernelLongChain(t *testing.T) {
 		b.ok("snapshot", snap())
 	}
 	b.refused("snapshot of the longest chain", snap(), codes.FailedPrecondition, "8 layers")
+	b.deleteSnapshot(snapshots[pool.MaxChain-2]) // only the store above its layer needs this now
+	snapshots, data = snapshots[:pool.MaxChain-2], data[:pool.MaxChain-2]
+	b.ok("snapshot after a deletion", snap())
+	b.refused("snapshot of the longest chain", snap(), codes.FailedPrecondition, "8 layers")
 	v.leave("a")
 	_, err := v.trySnapshot("unused")
 	b.ok("snapshot of the unused volume", err)
@@ -175,23 +183,66 @@ func TestKernelMergedLayers(t *testing.T) {
 	b.isClean()
 }
 
+// The server is killed at random moments while layers of a volume in use are merged. The next server
+// has the device with its data, and the driver completes the merge.
+func TestCrashServerInMerge(t *testing.T) {
+	b := newBed(t, ublktest.Once, ublktest.Soak)
+	b.start("--overcommit", "8") // on tmpfs
+	v := b.create("data", 16*mib, blockAccess(writers), layered)
+	v.use("a")
+	var ids []string
+	all := make([]byte, 16*mib)
+	ublktest.UntilHit(t, "kill the server during a merge", ublktest.Kills(t, 5, 100), 1, 400, func(i int) bool {
+		for len(ids) < 6 { // the chain is long enough for two stores to be merged
+			copy(all[rand.IntN(14)*mib:], content(rand.Uint64(), mib))
+			b.put(v.file("a"), all)
+			ids = append(ids, v.snapshot(fmt.Sprint("s", i, len(ids))))
+		}
+		timer := time.AfterFunc(ublktest.Moment(200*time.Millisecond, i), func() { _ = b.server.cmd.Process.Kill() })
+		which := rand.IntN(len(ids) - 1)                                                                    // the layer of the newest one cannot be merged yet
+		_, _ = b.controller.DeleteSnapshot(b.Context(), &csi.DeleteSnapshotRequest{SnapshotId: ids[which]}) // repeated below
+		<-b.server.done
+		timer.Stop()
+		hit := b.layerFiles() > len(ids)
+		b.serve()
+		b.deleteSnapshot(ids[which])
+		ids = slices.Delete(ids, which, which+1)
+		b.has(v.file("a"), all)
+		b.layersAre(v, len(ids)+1)
+		return hit
+	})
+	for _, id := range ids {
+		b.deleteSnapshot(id)
+	}
+	v.leave("a")
+	b.has(v.use("a"), all)
+	v.leave("a")
+	v.remove()
+	b.isClean()
+}
+
+// layerFiles returns the number of layers with a file.
+func (b *bed) layerFiles() int {
+	b.Helper()
+	images, err := filepath.Glob(filepath.Join(b.pool, "layers/*.img"))
+	b.ok("list", err)
+	return len(images)
+}
+
 // layersAre waits until a volume and its device have at most some layers, and the pool no others.
 func (b *bed) layersAre(v *volume, most int) {
 	b.Helper()
-	var images []string
-	var device int
+	var images, device int
 	b.until(fmt.Sprintf("there are %d layers", most), func() bool {
-		var err error
-		images, err = filepath.Glob(filepath.Join(b.pool, "layers/*.img"))
-		b.ok("list", err)
+		images = b.layerFiles()
 		devices, err := b.client.Devices(b.Context())
 		b.ok("devices", err)
 		device = 0
 		for i := range devices {
 			device = max(device, len(devices[i].Files))
 		}
-		return len(images) <= most && device <= most
-	}, func() string { return fmt.Sprintf("%d files, a device has %d", len(images), device) })
+		return images <= most && device <= most
+	}, func() string { return fmt.Sprintf("%d files, a device has %d", images, device) })
 }
 
 // A volume with layers grows when it is staged again. It can be copied in use before and after that.

@@ -135,14 +135,6 @@ func (s *stepped) live(change ...func(*csi.CreateVolumeRequest)) {
 	s.driver.end(unix.SIGTERM)
 }
 
-// layers returns the number of layers with a file.
-func (s *stepped) layers() int {
-	s.Helper()
-	images, err := filepath.Glob(filepath.Join(s.pool, "layers/*.img"))
-	s.ok("list", err)
-	return len(images)
-}
-
 // pooled reports whether the files of the pool share blocks.
 func (s *stepped) pooled() bool {
 	var st unix.Statfs_t
@@ -215,8 +207,8 @@ func (s *stepped) merge(v *volume, change ...func(*csi.CreateVolumeRequest)) {
 				s.revive()
 			default:
 			}
-			return s.layers() <= d.rest
-		}, func() string { return fmt.Sprintf("%d files, want %d", s.layers(), d.rest) })
+			return s.layerFiles() <= d.rest
+		}, func() string { return fmt.Sprintf("%d files, want %d", s.layerFiles(), d.rest) })
 		if d.snapshot != 0 {
 			continue
 		}

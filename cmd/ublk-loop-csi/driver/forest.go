@@ -117,6 +117,17 @@ func (f *forest) mergeable(p *pool.Pool) (best *pool.Layer) {
 	return best
 }
 
+// mergesBelow reports whether a store that a volume writes to can be merged with the layer below it
+// when nothing writes to it any more.
+func (f *forest) mergesBelow(top string) bool {
+	upper := f.layers[top]
+	if upper == nil {
+		return false
+	}
+	lower := f.below(upper)
+	return lower != nil && f.needs[lower.ID] == 1
+}
+
 // longest returns the length of the longest chain with a layer.
 func (f *forest) longest(id string) (longest int) {
 	for _, top := range f.layers {

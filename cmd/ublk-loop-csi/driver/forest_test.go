@@ -57,3 +57,17 @@ func TestMergeable(t *testing.T) {
 		}
 	}
 }
+
+// A volume with as many layers as it can have is divided once more if its store can then be merged.
+func TestMergesBelow(t *testing.T) {
+	layers := []*pool.Layer{layer("image", ""), layer("a", "image"), layer("top", "a")}
+	for snapshot, want := range map[string]bool{"image": true, "a": false} {
+		f := newForest(layers, []*pool.Volume{{Top: "top"}}, []*pool.Snapshot{{Layer: snapshot}})
+		if got := f.mergesBelow("top"); got != want {
+			t.Errorf("a snapshot shows %s: %v, want %v", snapshot, got, want)
+		}
+	}
+	if newForest(layers, nil, nil).mergesBelow("gone") {
+		t.Error("a layer that does not exist can be merged")
+	}
+}

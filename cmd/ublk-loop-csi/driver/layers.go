@@ -89,6 +89,9 @@ func (d *Driver) makeRoom(ctx context.Context, v *pool.Volume, device *client.De
 	if n, err = d.layersOf(v, device); err != nil || n < pool.MaxChain {
 		return err
 	}
+	if f, err := d.forest(); err != nil || f != nil && n == pool.MaxChain && f.mergesBelow(v.Top) {
+		return err
+	}
 	if device != nil {
 		return status.Errorf(codes.FailedPrecondition, "the volume is in use and has %d layers, which snapshots and other volumes need; delete some of them, or stop its pods once", n)
 	}

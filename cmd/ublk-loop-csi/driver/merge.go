@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -32,18 +33,33 @@ func (d *Driver) wakeMerger() {
 	}
 }
 
+// mergePause is the time after which layers are merged again that could not be merged, such as
+// because serve was being started or the pool had no space.
+const mergePause = 5 * time.Second
+
 // mergeInBackground merges layers after each call of wakeMerger, until the context ends.
 func (d *Driver) mergeInBackground(ctx context.Context) {
+	var again <-chan time.Time
+	var last string // error that was reported
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-d.unmerged:
+		case <-again:
 		}
+		again = nil
 		if err := d.Reconcile(ctx); err != nil {
 			continue // the call that reconciles the pool wakes it again
 		}
-		if err := d.mergeLayers(ctx); err != nil && ctx.Err() == nil {
+		err := d.mergeLayers(ctx)
+		if err == nil || ctx.Err() != nil {
+			last = ""
+			continue
+		}
+		again = time.After(mergePause)
+		if text := err.Error(); text != last {
+			last = text
 			d.opts.Report(err)
 		}
 	}
