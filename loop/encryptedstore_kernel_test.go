@@ -15,7 +15,7 @@ import (
 // With equal writes, one after another, a snapshot with an encrypted store has the bytes of the
 // kernel's stack of two devices, and so has its store.
 func TestKernelEncryptedStore(t *testing.T) {
-	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
+	ctl := ublktest.Kernel(t, ublktest.OldestKernel)
 	run(t, "modprobe", "dm_snapshot")
 	run(t, "modprobe", "dm_crypt")
 	for _, chunk := range []int{8, 128} {

@@ -30,7 +30,7 @@ func filledDisk(t *testing.T, mib int) string {
 // What is written through a snapshot is what the kernel's snapshot of the same origin and store
 // reads, and the reverse, for each format that has a store on disk.
 func TestKernelSnapshotBothWays(t *testing.T) {
-	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
+	ctl := ublktest.Kernel(t, ublktest.OldestKernel)
 	run(t, "modprobe", "dm_snapshot")
 	for _, format := range []string{"P", "PO"} {
 		for _, chunk := range []int{8, 32, 128, 2048} {
@@ -49,7 +49,7 @@ func TestKernelSnapshotBothWays(t *testing.T) {
 // With equal writes, one after another, the store is equal to that of the kernel, byte for byte,
 // and so are the numbers of dmsetup status.
 func TestKernelSnapshotEqualStores(t *testing.T) {
-	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
+	ctl := ublktest.Kernel(t, ublktest.OldestKernel)
 	run(t, "modprobe", "dm_snapshot")
 	for _, chunk := range []int{8, 32, 128} {
 		for _, zeroCopy := range []Switch{SwitchAuto, SwitchOff} {

@@ -17,7 +17,7 @@ import (
 // server and for the kernel. Every other sector has the bytes of the origin, or of a write that
 // was not flushed.
 func TestCrashSnapshotPowerCut(t *testing.T) {
-	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
+	ctl := ublktest.Kernel(t, ublktest.OldestKernel)
 	run(t, "modprobe", "-a", "dm_snapshot", "loop")
 	for _, direct := range []Switch{SwitchOff, SwitchOn} {
 		t.Run("direct "+string(direct), func(t *testing.T) {

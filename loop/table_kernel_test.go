@@ -113,7 +113,7 @@ var hexKey = hex.EncodeToString(testKey)
 // What is written through a device of tables is what the kernel's device of the same table
 // reads, and the reverse, for writes and discards at random places and of random sizes.
 func TestKernelTableBothWays(t *testing.T) {
-	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
+	ctl := ublktest.Kernel(t, ublktest.OldestKernel)
 	run(t, "modprobe", "-a", "dm_zero", "dm_crypt")
 	disks := []string{nullDisk(t, 16, sectorDisk), nullDisk(t, 16, sectorDisk), nullDisk(t, 16, sectorDisk)}
 	for name, text := range mappedTables {
@@ -287,7 +287,7 @@ func TestKernelTableErrors(t *testing.T) {
 // Each request is as many operations on each disk as the table makes of it: one for each run of
 // sectors, whatever the buffer mode.
 func TestKernelTableOperations(t *testing.T) {
-	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
+	ctl := ublktest.Kernel(t, ublktest.OldestKernel)
 	disks := []string{nullDisk(t, 64, nil), nullDisk(t, 64, nil)}
 	for _, disk := range disks {
 		noMerges(t, disk)

@@ -49,7 +49,7 @@ func twoFiles(t *testing.T, dir string) (paths []string) {
 // A write to a device of tables that was synced is whole in all its files
 // after the server was killed.
 func TestCrashTableKeepsWhatWasSynced(t *testing.T) {
-	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
+	ctl := ublktest.Kernel(t, ublktest.OldestKernel)
 	files := twoFiles(t, fileSystem(t, "ext4"))
 	for name, text := range durableTables {
 		t.Run(name, func(t *testing.T) {
@@ -71,7 +71,7 @@ func TestCrashTableKeepsWhatWasSynced(t *testing.T) {
 // A write to a device of tables that was synced is on the medium with all
 // its parts, as TestCrashPowerCut tests it for one file.
 func TestCrashTablePowerCut(t *testing.T) {
-	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
+	ctl := ublktest.Kernel(t, ublktest.OldestKernel)
 	for name, text := range durableTables {
 		for _, cfg := range []Config{{DirectIO: SwitchOff}, {DirectIO: SwitchOn}, {DirectIO: SwitchOn, ZeroCopy: SwitchOff}} {
 			t.Run(fmt.Sprintf("%s direct %s zero copy %s", name, cfg.DirectIO, cfg.ZeroCopy), func(t *testing.T) {

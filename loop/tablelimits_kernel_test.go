@@ -62,7 +62,7 @@ func limitDisks(t *testing.T) []string {
 // A device of tables has the limits that the kernel computes for the same table, apart from
 // those that ublk cannot express (docs/limits.md).
 func TestKernelTableLimits(t *testing.T) {
-	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
+	ctl := ublktest.Kernel(t, ublktest.OldestKernel)
 	run(t, "modprobe", "-a", "dm_zero", "dm_crypt")
 	disks := limitDisks(t)
 	smallDiscards := hasSmallDiscards(t)

@@ -32,7 +32,7 @@ func overSignedBase(image, store string) map[string]string {
 // What is written through a snapshot of verity is what the kernel's stack of devices reads, and
 // the reverse, also with encryption above the snapshot.
 func TestKernelSnapshotOfVerityBothWays(t *testing.T) {
-	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
+	ctl := ublktest.Kernel(t, ublktest.OldestKernel)
 	run(t, "modprobe", "dm_snapshot")
 	run(t, "modprobe", "dm_crypt")
 	m := newVerityImage(t, nullDisk(t, 16, sectorDisk), signedBase)
@@ -48,7 +48,7 @@ func TestKernelSnapshotOfVerityBothWays(t *testing.T) {
 // a first write next to it fails and copies nothing. A block that was written as a whole chunk is
 // right again.
 func TestKernelSnapshotOfWrongBlocks(t *testing.T) {
-	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
+	ctl := ublktest.Kernel(t, ublktest.OldestKernel)
 	run(t, "modprobe", "dm_snapshot")
 	m := newVerityImage(t, nullDisk(t, 16, sectorDisk), signedBase)
 	image := "base,,,ro," + m.table("")

@@ -133,7 +133,7 @@ var cases = []struct {
 // A store of ours shows the same in the kernel, which continues it, and the reverse. The
 // use of the store is that of dmsetup status.
 func TestKernelStoreBothWays(t *testing.T) {
-	m := newMapper(t, ublktest.EveryKernel)
+	m := newMapper(t, ublktest.OldestKernel)
 	for _, c := range cases {
 		for i, n := range c.exceptions {
 			t.Run(fmt.Sprintf("%d bytes, %d exceptions", c.chunkSize, n), func(t *testing.T) {
@@ -170,7 +170,7 @@ func TestKernelStoreBothWays(t *testing.T) {
 
 // The kernel makes a new store in an empty file, and we continue it.
 func TestKernelMakesStore(t *testing.T) {
-	m := newMapper(t, ublktest.EveryKernel)
+	m := newMapper(t, ublktest.OldestKernel)
 	for _, kind := range []string{"P", "PO"} {
 		m.files(3<<20 + 512)
 		if err := os.WriteFile(m.store, nil, 0o600); err != nil {
@@ -234,7 +234,7 @@ func (s stopping) Sync() error {
 
 // The kernel finishes a merge of ours that was stopped at any step.
 func TestKernelFinishesOurMerge(t *testing.T) {
-	m := newMapper(t, ublktest.EveryKernel)
+	m := newMapper(t, ublktest.OldestKernel)
 	m.files(2<<20 + 512)
 	create(t, CreateOptions{Path: m.store, Origin: m.base, ChunkSize: 4096})
 	image := change(t, m.store, m.base, 300, 1)
@@ -309,7 +309,7 @@ func (m *mapper) waitMerged() {
 
 // We finish a merge that the kernel has begun, wherever it was.
 func TestKernelMergeIsFinishedByUs(t *testing.T) {
-	m := newMapper(t, ublktest.EveryKernel)
+	m := newMapper(t, ublktest.OldestKernel)
 	ublktest.UntilHit(t, "the kernel was stopped within a merge", 5, 2, 50, func(i int) bool {
 		m.files(8 << 20)
 		create(t, CreateOptions{Path: m.store, Origin: m.base, ChunkSize: 4096})
@@ -327,7 +327,7 @@ func TestKernelMergeIsFinishedByUs(t *testing.T) {
 // A store is made on a disk only if the beginning of the disk is zero, and the base of a
 // store can be a disk.
 func TestKernelStoreOnDisk(t *testing.T) {
-	m := newMapper(t, ublktest.EveryKernel)
+	m := newMapper(t, ublktest.OldestKernel)
 	m.files(1 << 20)
 	if err := os.WriteFile(m.store, make([]byte, 4<<20), 0o600); err != nil {
 		t.Fatal(err)
@@ -356,7 +356,7 @@ func TestKernelStoreOnDisk(t *testing.T) {
 // chunk. It also writes records behind the end of the list again, so that they come back. If one of
 // these fails, the kernel has been mended: docs/cow.md then is out of date.
 func TestKernelFaultsOfSnapshots(t *testing.T) {
-	m := newMapper(t, ublktest.EveryKernel)
+	m := newMapper(t, ublktest.OldestKernel)
 	write4K := func(device string, chunk int64) error {
 		f, err := os.OpenFile(device, os.O_RDWR|os.O_SYNC, 0)
 		if err != nil {

@@ -96,7 +96,8 @@ func (p planner) alsoOn(t declared, b *bed) bool {
 	case b.kind == host:
 		return true
 	case p.tier != full:
-		return t.needs[ublktest.EveryKernel] && b.kind == machine && b != newest
+		wanted := t.needs[ublktest.EveryKernel] || t.needs[ublktest.OldestKernel] && b == oldest
+		return wanted && b.kind == machine && b != newest
 	case t.needs[ublktest.Once]:
 		return false
 	case t.needs[ublktest.OldestAndNewest]:

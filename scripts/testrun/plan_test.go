@@ -44,6 +44,7 @@ func TestPlan(t *testing.T) {
 	tests := []declared{
 		{p, "Plain", needs{}},
 		{p, "EveryKernel", needsOf(ublktest.EveryKernel)},
+		{p, "OldestKernel", needsOf(ublktest.OldestKernel)},
 		{p, "CPUs", needsOf(ublktest.CPUs)},
 		{p, "CPUsEveryKernel", needsOf(ublktest.CPUs, ublktest.EveryKernel)},
 		{p, "Own", needsOf(ublktest.Own)},
@@ -63,13 +64,15 @@ func TestPlan(t *testing.T) {
 		want map[string]string
 	}{
 		{"quick", planner{tier: quick, beds: withoutRace}, map[string]string{
-			"Plain": "uml host", "EveryKernel": "uml 6.18 6.12 host", "CPUs": "7.3 host", "CPUsEveryKernel": "7.3 6.18 6.12 host",
-			"Own": "uml", "Figures": "uml host", "Once": "uml host", "Ends": "uml host", "Long": "", "Soak": "uml host", "Kills": "uml 6.18 6.12",
+			"Plain": "uml host", "EveryKernel": "uml 6.18 6.12 host", "OldestKernel": "uml 6.12 host", "CPUs": "7.3 host",
+			"CPUsEveryKernel": "7.3 6.18 6.12 host",
+			"Own":             "uml", "Figures": "uml host", "Once": "uml host", "Ends": "uml host", "Long": "", "Soak": "uml host", "Kills": "uml 6.18 6.12",
 		}},
 		{"full", planner{tier: full, beds: all}, map[string]string{
 			"Plain": "uml uml-race 7.3 6.18 6.12 host", "EveryKernel": "uml uml-race 7.3 6.18 6.12 host", "CPUs": "7.3 6.18 6.12 host",
 			"CPUsEveryKernel": "7.3 6.18 6.12 host", "Own": "uml uml-race 7.3 6.18 6.12", "Figures": "uml 7.3 6.18 6.12 host",
-			"Once": "uml host", "Ends": "uml uml-race 7.3 6.12 host", "Long": "uml uml-race 7.3 6.18 6.12 host",
+			"Once": "uml host", "Ends": "uml uml-race 7.3 6.12 host", "OldestKernel": "uml uml-race 7.3 6.18 6.12 host",
+			"Long": "uml uml-race 7.3 6.18 6.12 host",
 		}},
 		{"soak", planner{tier: soak, beds: withoutRace}, map[string]string{
 			"Plain": "", "Long": "", "Soak": "uml host", "Kills": "uml 6.18 6.12",

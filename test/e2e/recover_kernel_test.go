@@ -131,7 +131,7 @@ func (b *bed) recoverMounted(flags ...string) {
 	dir := b.TempDir()
 	b.tool("mount", s.Device, dir)
 	defer func() { _ = unix.Unmount(dir, unix.MNT_DETACH) }()
-	n := ublktest.Kills(b, 4, 15)
+	n := ublktest.Kills(b, 2, 15)
 	hits := 0
 	for runs := 0; hits < n; runs++ {
 		if runs > n {
