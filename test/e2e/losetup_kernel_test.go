@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
@@ -146,41 +147,51 @@ func comparable(text string) string {
 	return regexp.MustCompile(`(?m): Warning: .*$`).ReplaceAllString(text, ": Warning")
 }
 
+// takeFirst attaches another file, so that the device under test does not get the first number.
+func (b *bed) takeFirst() client.Device {
+	b.Helper()
+	return b.add("--standalone", b.image(1<<20))
+}
+
 // A device in use that is detached goes with its last user, if serve has it. With
 // --nooverlap it stays.
 func TestKernelLosetupDetachesLazily(t *testing.T) {
 	b := kernelBed(t)
 	losetup, image, dir := b.losetup(), b.image(16<<20), t.TempDir()
 	b.tool("mkfs.ext4", "-q", "-F", image)
-	b.tool(losetup, "-f", image)
-	b.tool("mount", "/dev/ublkb0", dir)
-	got := b.says(losetup, "-d", "/dev/ublkb0")
-	if !strings.HasPrefix(got, "losetup: /dev/ublkb0: detach failed: Device or resource busy\nhint: ") || !strings.HasSuffix(got, "status 1\n") {
+	b.takeFirst()
+	attach := func(flags ...string) string {
+		return strings.TrimSuffix(b.tool(losetup, append(flags, "-f", "--show", image)...), "\n")
+	}
+	device := attach()
+	b.tool("mount", device, dir)
+	got := b.says(losetup, "-d", device)
+	if !strings.HasPrefix(got, "losetup: "+device+": detach failed: Device or resource busy\nhint: ") || !strings.HasSuffix(got, "status 1\n") {
 		t.Errorf("without serve: %s", got)
 	}
 	b.tool("umount", dir)
 	b.tool(losetup, "-D")
 
 	b.serve()
-	b.tool(losetup, "-f", image)
-	b.tool("mount", "/dev/ublkb0", dir)
+	device = attach()
+	b.tool("mount", device, dir)
 	autoclear := func(want string) {
 		t.Helper()
-		if got := b.tool(losetup, "-n", "-O", "AUTOCLEAR", "/dev/ublkb0"); got != want+"\n" {
+		if got := b.tool(losetup, "-n", "-O", "AUTOCLEAR", device); got != want+"\n" {
 			t.Errorf("autoclear is %q, want %s", got, want)
 		}
 	}
 	autoclear("0")
-	b.tool(losetup, "--detach", "/dev/ublkb0")
+	b.tool(losetup, "--detach", device)
 	autoclear("1")
-	if got := b.tool(losetup, "-L", "-f", "--show", image); got != "/dev/ublkb0\n" {
+	if got := attach("-L"); got != device {
 		t.Errorf("--nooverlap finds %q", got)
 	}
 	autoclear("0")
 	b.tool("umount", dir)
-	b.tool("mount", "/dev/ublkb0", dir)
+	b.tool("mount", device, dir)
 	b.tool(losetup, "-D")
-	before := b.list()[0]
+	before := b.list(device)[0]
 	b.tool("umount", dir)
 	b.isGone(before)
 }
@@ -188,12 +199,10 @@ func TestKernelLosetupDetachesLazily(t *testing.T) {
 // What losetup's columns say of a device that has every option, and what -c changes.
 func TestKernelLosetupColumns(t *testing.T) {
 	b := kernelBed(t)
+	first := b.takeFirst()
 	losetup, image := b.losetup(), b.image(1<<20)
 	device := strings.TrimSpace(b.tool(losetup, "--show", "-f", "-P", "-r", "-b", "4096", "--direct-io=off", "--loop-ref", "my disk", image))
-	if device != "/dev/ublkb0" {
-		t.Errorf("it is called %q", device)
-	}
-	s := b.list()[0]
+	s := b.list(device)[0]
 	major, minor, _ := strings.Cut(s.MajMin, ":")
 	fileMajor, fileMinor, _ := strings.Cut(s.FileDevice, ":")
 	want := strings.Join([]string{device, "0", image, strconv.FormatUint(s.FileInode, 10), s.FileDevice, fileMajor, fileMinor, s.MajMin, major, minor, "0", "1", `my\x20disk`, "1", "0", "0", "4096"}, " ")
@@ -220,28 +229,31 @@ func TestKernelLosetupColumns(t *testing.T) {
 		}
 	}
 	b.tool(losetup, "-d", device)
+	b.del(first.Device)
 }
 
 // -c gives a device the size of its file, without the part of a sector at the end.
 func TestKernelLosetupSetCapacity(t *testing.T) {
 	b := kernelBed(t, ublktest.EveryKernel)
+	b.takeFirst()
 	losetup, image := b.losetup(), b.image(1<<20+100)
 	got := b.says(losetup, "-f", "--show", image)
-	if want := "/dev/ublkb0\nlosetup: " + image + ": Warning: file does not end on a 512-byte sector boundary; the remaining end of the file will be ignored.\nstatus 0\n"; got != want {
+	device, _, _ := strings.Cut(got, "\n")
+	if want := device + "\nlosetup: " + image + ": Warning: file does not end on a 512-byte sector boundary; the remaining end of the file will be ignored.\nstatus 0\n"; got != want {
 		t.Errorf("attached: %swant %s", got, want)
 	}
 	if err := os.Truncate(image, 2<<20+100); err != nil {
 		t.Fatal(err)
 	}
-	got = b.says(losetup, "-c", "/dev/ublkb0")
+	got = b.says(losetup, "-c", device)
 	want := uint64(2 << 20)
 	if got != "status 0\n" {
 		want = 1 << 20
-		if !strings.HasPrefix(got, "losetup: /dev/ublkb0: set capacity failed: Operation not supported\nhint: resize needs Linux 6.16") {
+		if !strings.HasPrefix(got, "losetup: "+device+": set capacity failed: Operation not supported\nhint: resize needs Linux 6.16") {
 			t.Errorf("resized: %s", got)
 		}
 	}
-	if s := b.list()[0]; s.Size != want || s.SizeLimit != 0 {
+	if s := b.list(device)[0]; s.Size != want || s.SizeLimit != 0 {
 		t.Errorf("it has %d bytes and the limit %d", s.Size, s.SizeLimit)
 	}
 	b.tool(losetup, "-D")
