@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -124,7 +125,7 @@ func (m *mapper) created(text string) (string, error) {
 	m.t.Helper()
 	defer m.removeAll()
 	args := []string{"create", "ublk-loop-test"}
-	if strings.Contains(text, " verity ") {
+	if slices.Contains(strings.Fields(text), "verity") { // a tab may be before it
 		args = append(args, "--readonly")
 	}
 	if err := m.dmsetup(text, args...); err != nil {

@@ -35,6 +35,7 @@ var (
 		{"0 1000 verity 1 $A $A 1024 8192 500 500 sha256 " + root256 + " -", ""},
 		{"0 16 verity 1 $A $A 4096 524288 2 14 sha256 " + root256 + " -", ""},
 		{dataAndTree + " 0", dataAndTree},
+		{strings.Replace(dataAndTree, " verity", " \tverity", 1), dataAndTree},
 		{dataAndTree + " 1 ignore_corruption", ""},
 		{dataAndTree + " 2 CHECK_at_most_once Ignore_Zero_Blocks", dataAndTree + " 2 ignore_zero_blocks check_at_most_once"},
 		{
