@@ -110,8 +110,27 @@ remove_all() {
 	took 'remove a second device' "$start"
 	start=$EPOCHREALTIME
 	for ((i = 1; i <= sandboxes; i++)); do "$runtime" delete --force "sandbox$i"; done
-	until [[ -z $(ublk-loop list) ]]; do read -r -t 0.01 <> <(:) || true; done
+	local limit=$((SECONDS + 60))
+	until [[ -z $(ublk-loop list) ]]; do
+		((SECONDS < limit)) || fail "devices are left: $(ublk-loop list)"
+		read -r -t 0.01 <> <(:) || true
+	done
 	took 'remove a container and its device' "$start"
+}
+
+fail() {
+	echo "demo-sandboxes: error: $*" >&2
+	exit 1
+}
+
+# Fail if a sandbox has left something.
+check_nothing_left() {
+	local left
+	left=$(grep ublkb /proc/mounts || true)
+	left+=$(find /sys/block /sys/class/ublk-char /run/ublk-loop -name 'ublk[bc]*' -o -name '*.json' 2>/dev/null)
+	left+=$(find /sys/fs/cgroup -name 'sandbox[0-9]*')
+	left+=$("$runtime" list --quiet)
+	[[ -z $left ]] || fail "left behind: $left"
 }
 
 work=$(mktemp -d)
@@ -147,6 +166,5 @@ fork_all
 each 'disk of a fork' $(($(allocated stores) - before_fork))
 show_fork
 remove_all
-echo "\$ # no device and no mount is left:"
-ublk-loop list
-! grep ublkb /proc/mounts
+check_nothing_left
+echo "\$ # no device, mount, container or cgroup is left"
