@@ -1,15 +1,16 @@
 package loop
 
 import (
+	"context"
 	"fmt"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
-	"github.com/ublk-loop/ublk-loop/loop/internal/filelock"
 	"github.com/ublk-loop/ublk-loop/loop/internal/stack"
-	"github.com/ublk-loop/ublk-loop/loop/internal/target"
+	"github.com/ublk-loop/ublk-loop/loop/serving"
 	"github.com/ublk-loop/ublk-loop/transfer"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
@@ -19,45 +20,14 @@ import (
 type Apart interface {
 	// Serve passes the work to the process. It returns as [ublk.Apart].Serve does. The
 	// descriptors and the key stay the caller's.
-	Serve(w *Work) (ended <-chan error, err error)
+	Serve(w *serving.Work) (ended <-chan error, err error)
+	// Ask passes a request to the process that serves, and waits for its answer. The descriptors
+	// stay the caller's. The end of the context ends a merge, and Ask then returns its result.
+	Ask(ctx context.Context, r *serving.Request) (serving.Answer, error)
 	// Kill ends the process at once.
 	Kill()
 	// Unused says that this process serves the requests, and is about to start that.
 	Unused()
-}
-
-// Work is what the other process gets.
-type Work struct {
-	Queues ublk.QueueTask
-	File   *FileWork   `json:",omitempty"` // a device of one file or disk
-	Tables *stack.Work `json:",omitempty"` // a device of tables
-
-	// FDs are the open character device, and the descriptors of File or Tables.
-	FDs []int `json:"-"`
-	// Key is the key of the transfer, or the keys of the tables; nil for none.
-	Key *transfer.Secret `json:"-"`
-	// Found is called with what the process has found.
-	Found func(Finding) `json:"-"`
-}
-
-// FileWork describes a device of one file or disk. Its descriptors are the open file, and the lock of
-// its rings, if there is one.
-type FileWork struct {
-	Offset   uint64 // start of the device in the file, in bytes
-	Sector   uint32 // size of the device's sectors, in bytes
-	IsDisk   bool
-	ReadOnly bool
-	Direct   bool   // I/O bypasses the page cache
-	Transfer string // a name of package transfer
-	Cipher   transfer.Options
-}
-
-// MaxWorkFDs is the largest number of Work.FDs.
-const MaxWorkFDs = 1 + stack.MaxWorkFDs
-
-// Finding is what the other process tells about the device while it serves the requests.
-type Finding struct {
-	Corruption *stack.Corruption `json:",omitempty"`
 }
 
 // AttachApart is [Attach], or [AttachTable] with the files of cfg.Table, with a process that serves
@@ -73,11 +43,14 @@ func AttachApart(ctl *ublk.Control, files []*os.File, cfg Config, apart Apart) (
 	return attachOn(ctl, files[0], cfg, nil, apart)
 }
 
-// apartTarget describes the work of a device to the other process.
+// apartTarget describes the work of a device to the other process, and asks it for changes.
 type apartTarget struct {
 	process  Apart
-	describe func(w *Work) error
+	describe func(w *serving.Work) error
 	key      *transfer.Secret
+	// merges is the context of all merges. endMerges ends it.
+	merges    context.Context
+	endMerges func()
 }
 
 var _ ublk.Apart = (*apartTarget)(nil)
@@ -89,7 +62,8 @@ func newApartTarget(process Apart, cfg *Config) *apartTarget {
 		return nil
 	}
 	a := &apartTarget{process: process}
-	usable := !cfg.PartScan && !stack.HasStores(cfg.Table)
+	a.merges, a.endMerges = context.WithCancel(context.Background())
+	usable := !cfg.PartScan
 	if usable && cfg.Key != nil {
 		var err error
 		a.key, err = cfg.Key.Clone()
@@ -112,7 +86,7 @@ func (a *apartTarget) forgetKey() {
 
 // Serve implements ublk.Apart.
 func (a *apartTarget) Serve(charFD int, queues ublk.QueueTask) (<-chan error, error) {
-	w := &Work{Queues: queues, FDs: []int{charFD}, Key: a.key}
+	w := &serving.Work{Queues: queues, FDs: []int{charFD}, Key: a.key}
 	if err := a.describe(w); err != nil {
 		a.Kill()
 		return nil, err
@@ -128,8 +102,8 @@ func (a *apartTarget) ofFile(b *backing.Backing, c *TransferConfig) {
 	if a == nil {
 		return
 	}
-	a.describe = func(w *Work) error {
-		w.File = &FileWork{Offset: b.Offset, Sector: b.SectorSize, IsDisk: b.IsDisk, ReadOnly: b.ReadOnly, Direct: b.Direct}
+	a.describe = func(w *serving.Work) error {
+		w.File = &serving.File{Offset: b.Offset, Sector: b.SectorSize, IsDisk: b.IsDisk, ReadOnly: b.ReadOnly, Direct: b.Direct}
 		if !c.isNone() {
 			w.File.Transfer = c.Name
 			w.File.Cipher = transfer.Options{SectorSize: b.TransferSize, IVOffset: c.IVOffset, IVLargeSectors: c.IVLargeSectors}
@@ -142,75 +116,102 @@ func (a *apartTarget) ofFile(b *backing.Backing, c *TransferConfig) {
 	}
 }
 
+// maxFailures bounds the failures of stores that are logged, whatever the other process reports. A store
+// fails at most twice.
+const maxFailures = 100
+
 // ofTables makes the work that of a device of tables.
 func (a *apartTarget) ofTables(s *stack.Stack) {
 	if a == nil {
 		return
 	}
-	a.describe = func(w *Work) error {
+	a.describe = func(w *serving.Work) error {
 		var fds []int
 		var err error
+		failures := 0
 		w.Tables, fds, err = s.Work()
 		w.FDs = append(w.FDs, fds...)
-		w.Found = func(f Finding) {
+		w.Found = func(f serving.Finding) {
 			if f.Corruption != nil {
 				s.ReportCorruption(*f.Corruption)
+			}
+			if f.Failure != nil && failures < maxFailures {
+				failures++
+				s.ReportFailure(*f.Failure)
 			}
 		}
 		return err
 	}
 }
 
-// Served is a device that this process serves for another one.
-type Served struct {
-	*ublk.ServedQueues
-	stack *stack.Stack // nil for a device of one file
+func (a *apartTarget) ask(op serving.Op) error {
+	_, err := a.process.Ask(context.Background(), &serving.Request{Op: op})
+	return err
 }
 
-// Serve serves the work in this process, which is the other process. It takes over the
-// descriptors and the key.
-func (w *Work) Serve() (*Served, error) {
-	if len(w.FDs) == 0 || (w.File == nil) == (w.Tables == nil) {
-		return nil, fmt.Errorf("a work without descriptors, files or tables: %w", unix.EINVAL)
+// hold makes the other process keep new requests and save the stores, see Device.hold.
+func (a *apartTarget) hold(dev *ublk.Device, patience time.Duration) (resume func(), err error) {
+	inFlight, err := dev.OpenInFlight()
+	if err != nil {
+		return nil, err
 	}
-	served := &Served{}
-	var target ublk.Target
-	var err error
-	if w.File != nil {
-		target, err = w.File.target(w.FDs[1:], w.Key)
-	} else {
-		target, served.stack, err = w.Tables.Target(w.FDs[1:], w.Queues.ExtraParts, w.Key)
+	defer func() { _ = inFlight.Close() }()
+	r := &serving.Request{Op: serving.Hold, Patience: patience, FDs: []int{int(inFlight.Fd())}}
+	if _, err := a.process.Ask(context.Background(), r); err != nil {
+		return nil, err
 	}
+	return func() { _ = a.ask(serving.Resume) }, nil // fails only if the process has ended
+}
+
+// grow makes the other process open the new store.
+func (a *apartTarget) grow(g *stack.Growth) error {
+	work, fds, err := g.Work()
 	if err == nil {
-		served.ServedQueues, err = ublk.ServeQueues(w.FDs[0], w.Queues, target)
+		_, err = a.process.Ask(context.Background(), &serving.Request{Op: serving.Grow, Growth: work, FDs: fds})
 	}
-	return served, err
+	return err
 }
 
-// target returns the file to serve.
-func (w *FileWork) target(fds []int, key *transfer.Secret) (*target.Target, error) {
-	if len(fds) < 1 || len(fds) > 2 {
-		return nil, fmt.Errorf("%d descriptors, want 1 or 2: %w", len(fds), unix.EINVAL)
+// apply makes the other process serve the new store. The state has it already, so that a process that
+// does not change over must not go on.
+func (a *apartTarget) apply() {
+	if a.ask(serving.Apply) != nil {
+		a.Kill()
 	}
-	t := &target.Target{Backing: &backing.Backing{
-		FD: fds[0], Offset: w.Offset, SectorSize: w.Sector, IsDisk: w.IsDisk, ReadOnly: w.ReadOnly, Direct: w.Direct,
-	}}
-	if len(fds) > 1 {
-		t.Backing.Lock = filelock.OfRings(os.NewFile(uintptr(fds[1]), "lock"))
-	}
-	var err error
-	if w.Transfer != "" {
-		t.Transfer, err = transfer.New(w.Transfer, key, w.Cipher)
-	}
-	return t, err
 }
 
-// Report calls a function with all that is found, and does not return.
-func (s *Served) Report(found func(Finding)) {
-	if s.stack == nil {
-		return
+// merge makes the other process merge the store into the base.
+func (a *apartTarget) merge(ctx context.Context, dev *ublk.Device, m *stack.Merge) (chunks uint64, err error) {
+	inFlight, err := dev.OpenInFlight()
+	if err != nil {
+		return 0, err
 	}
-	for c := range s.stack.CorruptionReports() {
-		found(Finding{Corruption: &c})
+	defer func() { _ = inFlight.Close() }()
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	defer context.AfterFunc(a.merges, end)()
+	answer, err := a.process.Ask(ctx, &serving.Request{
+		Op: serving.Merge, Patience: mergePatience, FDs: []int{int(m.File().Fd()), int(inFlight.Fd())},
+	})
+	switch {
+	case a.merges.Err() != nil && err != nil:
+		err = unix.ENODEV
+	case ctx.Err() != nil && err != nil:
+		err = context.Cause(ctx)
 	}
+	return answer.Chunks, err
+}
+
+// statsPatience is how long metrics wait for the other process.
+const statsPatience = time.Second
+
+// stats returns what the other process has counted, or nothing if it does not answer.
+func (a *apartTarget) stats() serving.Answer {
+	ctx, end := context.WithTimeout(context.Background(), statsPatience)
+	defer end()
+	answer, err := a.process.Ask(ctx, &serving.Request{Op: serving.Stats})
+	if err != nil || answer.Stats == nil {
+		return serving.Answer{Stats: &ublk.Stats{}}
+	}
+	return answer
 }

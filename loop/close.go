@@ -16,6 +16,9 @@ import (
 // call tries again.
 func (d *Device) Close() error {
 	d.closed.Store(true)
+	if d.apart != nil {
+		d.apart.endMerges()
+	}
 	d.background.Wait()
 	d.merging.Lock() // a merge ends when it sees closed
 	defer d.merging.Unlock()

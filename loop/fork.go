@@ -11,6 +11,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/newfile"
 	"github.com/ublk-loop/ublk-loop/loop/internal/stack"
 	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
+	"github.com/ublk-loop/ublk-loop/loop/serving"
 	"github.com/ublk-loop/ublk-loop/transfer/table"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
@@ -90,25 +91,59 @@ func (d *Device) fork(saved *state, file *os.File, unnamed []*NewFile) (pause ti
 	if err != nil {
 		return 0, err
 	}
-	if err = d.dev.OnThreads(growth.Register); err == nil {
-		err = d.stack.Save() // so that little is left to save in the pause
-	}
-	if err == nil {
+	if err = d.register(growth); err == nil {
 		saved.Config.Table = text
 		saved.Files = append(saved.Files, stateFile{file.Name(), growth.Identity()})
-		pause, err = d.changeOverTo(saved, growth, unnamed)
+		pause, err = d.changeOverTo(saved, forkOf{d, growth}, unnamed)
 	}
 	if err != nil {
-		return 0, errors.Join(err, d.dev.OnThreads(growth.Unregister), growth.Close())
+		return 0, errors.Join(err, d.unregister(growth), growth.Close())
 	}
 	return pause, growth.Freeze()
+}
+
+// register prepares the queues for a growth, and saves the stores, so that little is left to save in the
+// pause.
+func (d *Device) register(growth *stack.Growth) error {
+	if d.apart != nil {
+		return d.apart.grow(growth)
+	}
+	if err := d.dev.OnThreads(growth.Register); err != nil {
+		return err
+	}
+	return d.stack.Save()
+}
+
+// unregister undoes register, also one that has failed.
+func (d *Device) unregister(growth *stack.Growth) error {
+	if d.apart != nil {
+		return d.apart.ask(serving.Undo)
+	}
+	return d.dev.OnThreads(growth.Unregister)
+}
+
+// tableChange is what a device changes over to.
+type tableChange interface{ Apply() }
+
+// forkOf is the growth of a device, which another process may serve.
+type forkOf struct {
+	device *Device
+	*stack.Growth
+}
+
+// Apply makes the device serve the new store.
+func (f forkOf) Apply() {
+	if f.device.apart != nil {
+		f.device.apart.apply()
+	}
+	f.Growth.Apply()
 }
 
 // NewFile is a new file, which can have no name yet.
 type NewFile = newfile.File
 
 // changeOverTo gives the new files their names and changes over. After an error they have none.
-func (d *Device) changeOverTo(saved *state, growth *stack.Growth, unnamed []*NewFile) (pause time.Duration, err error) {
+func (d *Device) changeOverTo(saved *state, to tableChange, unnamed []*NewFile) (pause time.Duration, err error) {
 	for i, file := range unnamed {
 		if err = file.Link(); err != nil {
 			unnamed = unnamed[:i]
@@ -116,7 +151,7 @@ func (d *Device) changeOverTo(saved *state, growth *stack.Growth, unnamed []*New
 		}
 	}
 	if err == nil {
-		pause, err = d.changeOver(saved, growth)
+		pause, err = d.changeOver(saved, to)
 	}
 	if err != nil {
 		for _, file := range unnamed {
@@ -127,7 +162,7 @@ func (d *Device) changeOverTo(saved *state, growth *stack.Growth, unnamed []*New
 }
 
 // changeOver makes the device serve other tables while its queues keep all requests.
-func (d *Device) changeOver(saved *state, change interface{ Apply() }) (pause time.Duration, err error) {
+func (d *Device) changeOver(saved *state, to tableChange) (pause time.Duration, err error) {
 	begun := time.Now()
 	resume, err := d.hold(forkPatience)
 	if err != nil {
@@ -137,7 +172,7 @@ func (d *Device) changeOver(saved *state, change interface{ Apply() }) (pause ti
 		resume()
 		pause = time.Since(begun)
 	}()
-	if err := d.stack.Save(); err != nil {
+	if err := d.save(); err != nil {
 		return 0, err
 	}
 	// The state comes before the first write to a new store: a server that recovers the
@@ -145,7 +180,7 @@ func (d *Device) changeOver(saved *state, change interface{ Apply() }) (pause ti
 	if err := saved.write(); err != nil {
 		return 0, err
 	}
-	change.Apply()
+	to.Apply()
 	d.forked.Store(&forkedStatus{saved.Config.Table, statusFiles(saved.Files)})
 	return 0, nil
 }
@@ -155,9 +190,10 @@ func (d *Device) changeOver(saved *state, change interface{ Apply() }) (pause ti
 // is written to. files are from OpenTableDevice, in the order of table.Stack.Devices. Requests wait
 // while the device changes over. The files that the new tables do not have are closed.
 //
-// Reload returns an error that wraps errors.ErrUnsupported for other tables, EINVAL if the store or
-// the size is another one, EBUSY during a merge or while an earlier query of a file has no answer,
-// and ETIMEDOUT if a request has no result in time. After these the device has its old tables.
+// Reload returns an error that wraps errors.ErrUnsupported for other tables, and for a device that
+// another process serves (AttachApart), EINVAL if the store or the size is another one, EBUSY during a
+// merge or while an earlier query of a file has no answer, and ETIMEDOUT if a request has no result in
+// time. After these the device has its old tables.
 func (d *Device) Reload(text string, files []*os.File) error {
 	err := d.withState("reload", func(saved *state) error { return d.reload(saved, text, files) })
 	if err != nil {
@@ -171,6 +207,9 @@ func (d *Device) reload(saved *state, text string, files []*os.File) error {
 		return fmt.Errorf("a file has not answered a query: %w", unix.EBUSY)
 	}
 	defer d.asking.Unlock()
+	if d.apart != nil {
+		return fmt.Errorf("another process serves it: %w", errors.ErrUnsupported)
+	}
 	tables, err := stack.Parse([]byte(text), false)
 	if err != nil {
 		return err

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/internal/hint"
+	"github.com/ublk-loop/ublk-loop/loop/serving"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
@@ -60,12 +61,25 @@ func (s *Server) Hold(patience time.Duration) (resume func(), err error) {
 // Only one caller at a time holds a device.
 func (d *Device) hold(patience time.Duration) (resume func(), err error) {
 	d.holding.Lock()
-	r, err := d.dev.Hold(patience)
+	var r func()
+	if d.apart != nil {
+		r, err = d.apart.hold(d.dev, patience)
+	} else {
+		r, err = d.dev.Hold(patience)
+	}
 	if err != nil {
 		d.holding.Unlock()
 		return nil, err
 	}
 	return func() { r(); d.holding.Unlock() }, nil
+}
+
+// save makes the stores durable.
+func (d *Device) save() error {
+	if d.apart != nil {
+		return d.apart.ask(serving.Save)
+	}
+	return d.stack.Save()
 }
 
 // silent calls a function for all devices at once, and returns an error that names the
@@ -131,6 +145,9 @@ func (d *Device) merge(ctx context.Context) (chunks uint64, err error) {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, m.Close()) }()
+	if d.apart != nil {
+		return d.apart.merge(ctx, d.dev, m)
+	}
 	err = m.Do(ctx, func() (func(), error) {
 		if d.closed.Load() || d.isDone() {
 			return nil, unix.ENODEV

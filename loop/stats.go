@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/ublk-loop/ublk-loop/loop/internal/stack"
 	"github.com/ublk-loop/ublk-loop/transfer"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
@@ -34,18 +35,25 @@ type StoreStats struct {
 }
 
 // Stats returns the device's counters. It takes no lock, and sends no command to the
-// driver.
+// driver. A process that serves the requests (AttachApart) has a second to answer.
 func (d *Device) Stats() DeviceStats {
-	s := DeviceStats{Stats: d.dev.Stats(), Device: d.startStatus()}
+	s := DeviceStats{Device: d.startStatus()}
+	var usages []stack.StoreUsage
+	switch {
+	case d.apart != nil:
+		a := d.apart.stats()
+		s.Stats, s.CorruptBlocks, usages = *a.Stats, a.Corruptions, a.Usages
+	case d.stack != nil:
+		s.Stats, s.CorruptBlocks, usages = d.dev.Stats(), d.stack.Corruptions(), d.stack.Usages()
+	default:
+		s.Stats = d.dev.Stats()
+	}
+	for _, u := range usages {
+		const shift = transfer.SectorShift
+		s.Stores = append(s.Stores, StoreStats{u.Path, u.Allocated << shift, u.Total << shift, u.Metadata << shift, u.State})
+	}
 	// The disk counts requests that the kernel completes by itself, but no flushes. The
 	// queues count flushes.
-	if d.stack != nil {
-		s.CorruptBlocks = d.stack.Corruptions()
-		for _, u := range d.stack.Usages() {
-			const shift = transfer.SectorShift
-			s.Stores = append(s.Stores, StoreStats{u.Path, u.Allocated << shift, u.Total << shift, u.Metadata << shift, u.State})
-		}
-	}
 	s.InFlight = max(s.InService, inFlight(d.Path()))
 	return s
 }

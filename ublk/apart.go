@@ -2,6 +2,8 @@ package ublk
 
 import (
 	"fmt"
+	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -91,6 +93,24 @@ func ServeQueues(charFD int, task QueueTask, target Target) (*ServedQueues, erro
 	}
 	return &ServedQueues{d}, nil
 }
+
+// Hold is [Device.Hold]. The other process has opened OpenInFlight for it.
+func (s *ServedQueues) Hold(patience time.Duration, inFlight *os.File) (resume func(), err error) {
+	return s.dev.hold(patience, inFlight)
+}
+
+// OpenInFlight opens the file with the number of the disk's requests in flight, for
+// [ServedQueues.Hold].
+func (d *Device) OpenInFlight() (*os.File, error) { return os.Open(inFlightPath(d.info.ID)) }
+
+// OnThreads is [Device.OnThreads].
+func (s *ServedQueues) OnThreads(f func(Handler) error) error { return s.dev.OnThreads(f) }
+
+// Stats is [Device.Stats].
+func (s *ServedQueues) Stats() Stats { return s.dev.Stats() }
+
+// Done is [Device.Done].
+func (s *ServedQueues) Done() <-chan struct{} { return s.dev.Done() }
 
 // Wait waits until all queues have ended. It returns nil after a Stop.
 func (s *ServedQueues) Wait() error {

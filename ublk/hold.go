@@ -1,7 +1,9 @@
 package ublk
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strconv"
 	"strings"
@@ -19,7 +21,17 @@ import (
 // If a request has no result within patience, Hold resumes the device and returns an error that
 // wraps ETIMEDOUT.
 func (d *Device) Hold(patience time.Duration) (resume func(), err error) {
-	h := &hold{d: d, held: make([]bool, len(d.queues))}
+	file, err := os.Open(inFlightPath(d.info.ID))
+	if err != nil { // the driver has no disk; then only the queues count
+		return d.hold(patience, nil)
+	}
+	defer func() { _ = file.Close() }()
+	return d.hold(patience, file)
+}
+
+// hold is Hold with the open file of the disk's requests in flight, or nil.
+func (d *Device) hold(patience time.Duration, inFlight *os.File) (resume func(), err error) {
+	h := &hold{d: d, inFlight: inFlight, held: make([]bool, len(d.queues))}
 	deadline := time.Now().Add(patience)
 	if h.begin(deadline) && h.wait(deadline) {
 		return h.end, nil
@@ -30,9 +42,10 @@ func (d *Device) Hold(patience time.Duration) (resume func(), err error) {
 
 // hold is a call of Hold.
 type hold struct {
-	d    *Device
-	over atomic.Bool
-	held []bool // by queue; each belongs to the thread of its queue
+	d        *Device
+	inFlight *os.File // nil if the number is unknown
+	over     atomic.Bool
+	held     []bool // by queue; each belongs to the thread of its queue
 }
 
 // begin makes all queues keep new requests, and reports whether they do so in time. A blocked
@@ -65,7 +78,7 @@ func (h *hold) begin(deadline time.Time) bool {
 // wait waits until all requests but the kept ones have a result, and reports whether they do in
 // time.
 func (h *hold) wait(deadline time.Time) bool {
-	for !h.d.isQuiet() {
+	for !h.d.isQuiet(h.inFlight) {
 		if time.Now().After(deadline) {
 			return false
 		}
@@ -93,24 +106,31 @@ func (h *hold) end() {
 // isQuiet reports whether the queues keep all requests of the device. No handler has a request
 // then, nor does the kernel complete one by itself (Request.ForwardAndComplete). The driver's
 // number of requests in flight includes such requests.
-func (d *Device) isQuiet() bool {
+func (d *Device) isQuiet(file *os.File) bool {
 	held, inService := int64(0), int64(0)
 	for _, c := range d.counters {
 		held += c.held.Load()
 		inService += c.inService.Load()
 	}
-	inFlight, known := requestsInFlight(fmt.Sprintf("/sys/block/ublkb%d/inflight", d.info.ID))
+	inFlight, known := requestsInFlight(file)
 	return inService == 0 && (!known || inFlight <= held)
 }
 
+// inFlightPath is the file with the number of a disk's reads and writes in flight.
+func inFlightPath(id uint32) string { return fmt.Sprintf("/sys/block/ublkb%d/inflight", id) }
+
 // requestsInFlight returns the number of a disk's reads and writes in flight, from a file of
 // sysfs. It excludes flushes.
-func requestsInFlight(path string) (n int64, known bool) {
-	data, err := os.ReadFile(path)
-	if err != nil {
+func requestsInFlight(file *os.File) (n int64, known bool) {
+	if file == nil {
 		return 0, false
 	}
-	for _, field := range strings.Fields(string(data)) {
+	data := make([]byte, 64)
+	length, err := file.ReadAt(data, 0) // which has the numbers at the time of the read
+	if err != nil && !errors.Is(err, io.EOF) {
+		return 0, false
+	}
+	for _, field := range strings.Fields(string(data[:length])) {
 		count, err := strconv.ParseInt(field, 10, 64)
 		if err != nil {
 			return 0, false

@@ -20,12 +20,12 @@ func TestQueueHolds(t *testing.T) {
 		}
 	}
 	b.endTurn()
-	if !slices.Equal(b.handled, []int{0}) || b.inService != 1 || b.counters.held.Load() != 2 || b.dev.isQuiet() {
+	if !slices.Equal(b.handled, []int{0}) || b.inService != 1 || b.counters.held.Load() != 2 || b.dev.isQuiet(nil) {
 		t.Errorf("held: %v were handled, %d are in service, %d held", b.handled, b.inService, b.counters.held.Load())
 	}
 	b.reqs[0].CompleteErrno(0)
 	b.endTurn()
-	if !b.dev.isQuiet() {
+	if !b.dev.isQuiet(nil) {
 		t.Error("a device without a request but those that are kept is not quiet")
 	}
 	b.resume()
@@ -59,14 +59,19 @@ func TestQueueHoldsTwice(t *testing.T) {
 }
 
 func TestRequestsInFlight(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "inflight")
-	if n, known := requestsInFlight(path); known {
+	if n, known := requestsInFlight(nil); known {
 		t.Errorf("of no disk: %d", n)
 	}
+	path := filepath.Join(t.TempDir(), "inflight")
 	if err := os.WriteFile(path, []byte("       3       12\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if n, known := requestsInFlight(path); n != 15 || !known {
+	file, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if n, known := requestsInFlight(file); n != 15 || !known {
 		t.Errorf("of 3 reads and 12 writes: %d, known %v", n, known)
 	}
 }

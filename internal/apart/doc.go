@@ -9,9 +9,12 @@
 //	Serve: work, descriptors, key    ──>  makes the rings, fetches all tags
 //	                                 <──  serves, or an error
 //	Settle                           ──>  gives back memory
+//	                                 <──  has found a wrong block, or that a store is full
+//	Ask: about the stores            ──>  forks, merges, counts
+//	                                 <──  an answer with the number of the request
 //	                                 <──  the queues have ended, or an error
 //
 // The process can ask for nothing. It can only report, each time with an error or without. The server
-// takes the first report after Serve as the end of the queues, and kills the process if it does not end
+// takes the first report after Serve that is no finding and no answer as the end of the queues, and kills the process if it does not end
 // by itself. If the server ends for any reason, the kernel kills the process.
 package apart

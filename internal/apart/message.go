@@ -1,6 +1,7 @@
 package apart
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,23 +11,40 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/internal/eintr"
-	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/internal/hint"
+	"github.com/ublk-loop/ublk-loop/loop/serving"
 )
 
-// maxReport bounds a report, whatever the process sends.
-const maxReport = 4 << 10
+// These bound a report, and the text of an error in it, whatever the process sends.
+const (
+	maxReport = 32 << 10
+	maxError  = 2 << 10
+)
 
 // work is the message with the work. If there is a key, it is the next message.
 type work struct {
-	*loop.Work
+	*serving.Work
 	KeyBytes int
 }
 
-// report is a message of the process.
+// request is a message to the process while it serves.
+type request struct {
+	*serving.Request
+	ID     uint64 // of the request; the answer has the same
+	Cancel bool   // end what the request with this ID does
+	Settle bool   // see Process.Settle; no answer follows
+}
+
+// report is a message of the process: the result of a step, or while it serves something that it has
+// found or an answer.
 type report struct {
-	Error string        `json:"error,omitempty"`
-	Errno int           `json:"errno,omitempty"`
-	Found *loop.Finding `json:"found,omitempty"` // while it serves; otherwise the report is about a step
+	Error string           `json:"error,omitempty"`
+	Errno int              `json:"errno,omitempty"`
+	Hint  string           `json:"hint,omitempty"`
+	Found *serving.Finding `json:"found,omitempty"`
+	// ID is that of the request that Answer belongs to, which is set also for an error.
+	ID     uint64          `json:"id,omitempty"`
+	Answer *serving.Answer `json:"answer,omitempty"`
 }
 
 // reportOf returns the report of an error, or of success.
@@ -35,25 +53,36 @@ func reportOf(err error) report {
 		return report{}
 	}
 	r := report{Error: err.Error()}
-	if len(r.Error) > maxReport/2 {
-		r.Error = r.Error[:maxReport/2]
+	if len(r.Error) > maxError {
+		r.Error = r.Error[:maxError]
 	}
 	var errno unix.Errno
-	if errors.As(err, &errno) {
+	switch {
+	case errors.As(err, &errno):
 		r.Errno = int(errno)
+	case errors.Is(err, errors.ErrUnsupported):
+		r.Errno = int(unix.EOPNOTSUPP)
+	}
+	var hinted *hint.Error
+	if errors.As(err, &hinted) && len(hinted.Hint) <= maxError {
+		r.Hint = hinted.Hint
 	}
 	return r
 }
 
 // err returns the error of a report.
 func (r *report) err() error {
-	switch {
-	case r.Error == "":
+	if r.Error == "" {
 		return nil
-	case r.Errno > 0 && r.Errno < 4096:
-		return &reportedError{r.Error, unix.Errno(r.Errno)}
 	}
-	return errors.New(r.Error)
+	err := errors.New(r.Error)
+	if r.Errno > 0 && r.Errno < 4096 {
+		err = &reportedError{r.Error, unix.Errno(r.Errno)}
+	}
+	if r.Hint != "" {
+		err = &hint.Error{Err: err, Hint: r.Hint}
+	}
+	return err
 }
 
 // reportedError is an error of the process.
@@ -160,5 +189,72 @@ func rightsOf(oob []byte) (fds []int) {
 func closeRights(oob []byte) {
 	for _, fd := range rightsOf(oob) {
 		_ = unix.Close(fd)
+	}
+}
+
+// sendObject sends an object of any size as JSON, with descriptors.
+func (s socket) sendObject(object any, fds ...int) error {
+	text, err := json.Marshal(object)
+	if err != nil {
+		return err
+	}
+	file, err := inMemory(text)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = file.Close() }()
+	return s.send([]byte{0}, append([]int{int(file.Fd())}, fds...)...)
+}
+
+// receiveObject receives an object of sendObject, and its descriptors.
+func (s socket) receiveObject(object any, maxFDs int) (fds []int, err error) {
+	_, fds, err = s.receive(make([]byte, 1), 1+maxFDs)
+	if err != nil {
+		return nil, err
+	}
+	if len(fds) == 0 {
+		return nil, fmt.Errorf("a message without a text: %w", unix.EBADMSG)
+	}
+	text, err := readAll(fds[0])
+	if err == nil {
+		err = json.Unmarshal(text, object)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read a message: %w", err)
+	}
+	return fds[1:], nil
+}
+
+// inMemory returns a file of memory, at its start.
+func inMemory(text []byte) (*os.File, error) {
+	fd, err := unix.MemfdCreate("message", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("make a file for a message: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "message")
+	if _, err = f.Write(text); err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// readAll reads a file of memory to its end, and closes it.
+func readAll(fd int) ([]byte, error) {
+	defer func() { _ = unix.Close(fd) }()
+	var text bytes.Buffer
+	buf := make([]byte, 4096)
+	for {
+		n := 0
+		err := eintr.Repeat(func() (err error) { n, err = unix.Read(fd, buf); return err })
+		if err != nil {
+			return nil, err
+		}
+		if n == 0 {
+			return text.Bytes(), nil
+		}
+		text.Write(buf[:n])
 	}
 }

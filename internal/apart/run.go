@@ -1,23 +1,18 @@
 package apart
 
 import (
-	"bytes"
-	"encoding/json"
+	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ublk-loop/ublk-loop/internal/eintr"
 	"github.com/ublk-loop/ublk-loop/internal/sandbox"
-	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/loop/serving"
 	"github.com/ublk-loop/ublk-loop/ring"
 	"github.com/ublk-loop/ublk-loop/transfer"
 )
-
-// maxFDs is the largest number of descriptors of a work, and of its text. The kernel passes at most
-// 253 with a message (SCM_MAX_FD in net/scm.h).
-const maxFDs = 1 + loop.MaxWorkFDs
 
 // Hooks are called by Run.
 type Hooks struct {
@@ -45,13 +40,8 @@ func Run(h Hooks) error {
 	if err := errors.Join(s.say(err), err); err != nil {
 		return err
 	}
-	go func() { // ends with the process
-		if s.hear() == nil {
-			_ = unix.Close(lifelineFD)
-			h.Settled()
-		}
-	}()
-	go served.Report(func(f loop.Finding) { _ = s.sendReport(report{Found: &f}) }) // ends with the process
+	go served.Report(func(f serving.Finding) { _ = s.sendReport(report{Found: &f}) }) // ends with the process
+	go answerAll(s, served, h)                                                        // likewise
 	err = served.Wait()
 	return errors.Join(s.say(err), err)
 }
@@ -67,23 +57,13 @@ func makeRing() error {
 }
 
 // serve receives the work and begins it.
-func serve(s socket, h Hooks) (*loop.Served, error) {
-	w := work{Work: &loop.Work{}}
-	_, fds, err := s.receive(make([]byte, 1), maxFDs)
+func serve(s socket, h Hooks) (*serving.Served, error) {
+	w := work{Work: &serving.Work{}}
+	fds, err := s.receiveObject(&w, serving.MaxFDs)
 	if err != nil {
 		return nil, err
 	}
-	if len(fds) == 0 {
-		return nil, fmt.Errorf("a work without descriptors: %w", unix.EBADMSG)
-	}
-	text, err := readAll(fds[0])
-	if err != nil {
-		return nil, err
-	}
-	if err := json.Unmarshal(text, &w); err != nil {
-		return nil, fmt.Errorf("read the work: %w", err)
-	}
-	w.FDs = fds[1:]
+	w.FDs = fds
 	if w.KeyBytes != 0 {
 		if w.Key, err = receiveKey(s, w.KeyBytes); err != nil {
 			return nil, err
@@ -95,21 +75,43 @@ func serve(s socket, h Hooks) (*loop.Served, error) {
 	return w.Serve()
 }
 
-// readAll reads a file of memory to its end, and closes it.
-func readAll(fd int) ([]byte, error) {
-	defer func() { _ = unix.Close(fd) }()
-	var text bytes.Buffer
-	buf := make([]byte, 4096)
+// answerAll answers requests until the end of the server, which is also that of this process.
+func answerAll(s socket, served *serving.Served, h Hooks) {
+	var mu sync.Mutex
+	running := make(map[uint64]context.CancelFunc)
 	for {
-		n := 0
-		err := eintr.Repeat(func() (err error) { n, err = unix.Read(fd, buf); return err })
-		if err != nil {
-			return nil, fmt.Errorf("read the work: %w", err)
+		var r request
+		fds, err := s.receiveObject(&r, serving.MaxRequestFDs)
+		switch {
+		case err != nil:
+			return
+		case r.Settle:
+			_ = unix.Close(lifelineFD)
+			h.Settled()
+			continue
 		}
-		if n == 0 {
-			return text.Bytes(), nil
+		mu.Lock()
+		if end := running[r.ID]; r.Cancel && end != nil {
+			end()
 		}
-		text.Write(buf[:n])
+		if r.Cancel || r.Request == nil {
+			mu.Unlock()
+			continue
+		}
+		ctx, end := context.WithCancel(context.Background())
+		running[r.ID] = end
+		mu.Unlock()
+		r.FDs = fds
+		go func() { // ends with its answer
+			answer, err := served.Answer(ctx, r.Request)
+			mu.Lock()
+			delete(running, r.ID)
+			mu.Unlock()
+			end()
+			report := reportOf(err)
+			report.ID, report.Answer = r.ID, &answer
+			_ = s.sendReport(report) // fails if the server ends
+		}()
 	}
 }
 

@@ -2,25 +2,23 @@ package apart
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/internal/sandbox"
-	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/loop/serving"
 )
 
 // Process is the server's side of the process.
 type Process struct {
 	sandbox *sandbox.Process
 	socket  socket
-	closing sync.Once // of the socket
+	asked
 }
 
 // These are descriptors of the process.
@@ -54,7 +52,7 @@ func Start(path string, args, env []string, lifeline *os.File) (*Process, error)
 		return nil, err
 	}
 	defer func() { _ = null.Close() }()
-	p := &Process{socket: ours}
+	p := &Process{socket: ours, asked: newAsked()}
 	p.sandbox, err = sandbox.Start(&sandbox.Command{
 		Path: path, Args: args, Env: env, Files: []*os.File{null, null, null, theirs, cmp.Or(lifeline, null)}, User: userBase + uint32(os.Getpid()),
 	})
@@ -103,7 +101,7 @@ func asEnd(err error) error {
 }
 
 // Serve does what loop.Apart says.
-func (p *Process) Serve(w *loop.Work) (<-chan error, error) {
+func (p *Process) Serve(w *serving.Work) (<-chan error, error) {
 	err := p.pass(w)
 	if err == nil {
 		err = p.hear()
@@ -119,43 +117,38 @@ func (p *Process) Serve(w *loop.Work) (<-chan error, error) {
 			p.Kill()
 		}
 		<-p.sandbox.Ended()
-		p.closing.Do(p.socket.close)
+		p.close()
 		ended <- err
 	}()
 	return ended, nil
 }
 
-// hearEnd passes on what the process finds, until it reports its end.
-func (p *Process) hearEnd(w *loop.Work) error {
+// hearEnd passes on what the process finds and answers, until it reports its end.
+func (p *Process) hearEnd(w *serving.Work) error {
 	for {
 		r, err := p.socket.receiveReport()
 		switch {
 		case err != nil:
 			return asEnd(err)
-		case r.Found == nil:
+		case r.Found != nil:
+			if w.Found != nil {
+				w.Found(*r.Found)
+			}
+		case r.ID != 0:
+			p.answer(&r)
+		default:
 			return r.err()
-		case w.Found != nil:
-			w.Found(*r.Found)
 		}
 	}
 }
 
 // pass sends the work, its descriptors and its key.
-func (p *Process) pass(w *loop.Work) error {
+func (p *Process) pass(w *serving.Work) error {
 	message := work{Work: w}
 	if w.Key != nil {
 		message.KeyBytes = len(w.Key.Bytes())
 	}
-	text, err := json.Marshal(message)
-	if err != nil {
-		return fmt.Errorf("encode the work: %w", err)
-	}
-	task, err := inMemory(text)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = task.Close() }()
-	if err := p.socket.send([]byte{0}, append([]int{int(task.Fd())}, w.FDs...)...); err != nil {
+	if err := p.socket.sendObject(message, w.FDs...); err != nil {
 		return fmt.Errorf("send the work: %w", err)
 	}
 	if w.Key == nil {
@@ -171,23 +164,7 @@ func (p *Process) pass(w *loop.Work) error {
 
 // Settle tells the process that the device is in use, and that it can give up what only its start has
 // needed. Nobody waits for that.
-func (p *Process) Settle() { _ = p.socket.say(nil) } // fails only if the process has ended
-
-// inMemory returns a file of memory, at its start.
-func inMemory(text []byte) (*os.File, error) {
-	fd, err := unix.MemfdCreate("work", unix.MFD_CLOEXEC)
-	if err != nil {
-		return nil, fmt.Errorf("make a file for the work: %w", err)
-	}
-	f := os.NewFile(uintptr(fd), "work")
-	if _, err = f.Write(text); err == nil {
-		_, err = f.Seek(0, io.SeekStart)
-	}
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return f, nil
-}
+func (p *Process) Settle() { _ = p.send(request{Settle: true}) } // fails only if the process has ended
 
 // Kill ends the process at once.
 func (p *Process) Kill() { p.sandbox.Kill() }
@@ -196,7 +173,7 @@ func (p *Process) Kill() { p.sandbox.Kill() }
 func (p *Process) Abandon() {
 	p.Kill()
 	<-p.sandbox.Ended()
-	p.closing.Do(p.socket.close)
+	p.close()
 }
 
 // Pid returns the number of the process.

@@ -18,4 +18,7 @@ var servingCalls = []uintptr{
 	unix.SYS_IO_URING_SETUP, unix.SYS_IO_URING_ENTER, unix.SYS_IO_URING_REGISTER, unix.SYS_EVENTFD2,
 	unix.SYS_READ, unix.SYS_WRITE, unix.SYS_CLOSE, unix.SYS_FCNTL, unix.SYS_PPOLL,
 	unix.SYS_EPOLL_CREATE1, unix.SYS_EPOLL_CTL, unix.SYS_EPOLL_PWAIT, unix.SYS_RECVMSG, unix.SYS_SENDMSG,
+	// The records of stores, and their base during a merge. sysinfo tells how large an index may be.
+	unix.SYS_PREAD64, unix.SYS_PWRITE64, unix.SYS_PWRITEV2, unix.SYS_FDATASYNC, unix.SYS_FSYNC, unix.SYS_FSTAT,
+	unix.SYS_LSEEK, unix.SYS_SYSINFO,
 }

@@ -87,6 +87,7 @@ func TestKernelCowKeepsWrites(t *testing.T) {
 	base := b.image(8 << 20)
 	for _, zeroCopy := range []string{"auto", "off"} {
 		s := b.add(base, "--cow", filepath.Join(t.TempDir(), "store")+",chunk=8K", "--on-crash", "requeue", "--zero-copy", zeroCopy)
+		b.checkApart(s)
 		for round := range byte(5) {
 			for block := range int64(20) {
 				b.writeBlock(s, int64(round)*300+7*block, round+byte(block))
@@ -163,6 +164,7 @@ func TestKernelFullStore(t *testing.T) {
 		return device, store
 	}
 	device, store := full("--log-file", log)
+	b.checkApart(device)
 	line := "store " + store + ": Invalid: it was full or could not be written; all requests fail from now on"
 	waitUntil(t, "the log has the failure", func() bool { return strings.Contains(b.fileText(log), line) })
 	b.del(device.Device)

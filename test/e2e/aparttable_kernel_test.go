@@ -4,11 +4,16 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/loop/cowfile"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // Another process than the server serves the requests of a device of tables, also after a recovery: with
@@ -52,4 +57,50 @@ func TestKernelApartVerity(t *testing.T) {
 		return strings.Contains(b.fileText(log), `"msg":"verity: data block 7 is corrupted"`)
 	})
 	b.del(device.Device)
+}
+
+// A server ends while the process that serves the requests merges the store. The merge ends early, and the
+// next one finishes it.
+func TestKernelApartMergeEnds(t *testing.T) {
+	b := kernelBed(t)
+	const size, chunks = 16 << 20, 16 << 20 / 4096
+	ublktest.UntilHit(t, "the server ended within a merge", 2, 1, 20, func(int) bool {
+		base := b.image(size)
+		store := filepath.Join(filepath.Dir(base), "store")
+		device := b.add(base, "--cow", store+",chunk=4K")
+		b.checkApart(device)
+		want := b.fillDevice(device, size)
+		defer func() { // the machine has little memory
+			for _, path := range []string{base, store} {
+				if err := os.Remove(path); err != nil {
+					t.Error(err)
+				}
+			}
+		}()
+		ended := make(chan result, 1)
+		go func() { ended <- b.run("merge", device.Device) }() // received below
+		ublktest.Until(t, time.Minute, "chunks are merged", func() bool {
+			info, err := cowfile.Inspect(store)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return info.Chunks < chunks
+		})
+		server, err := unix.PidfdOpen(device.PID, 0)
+		if err == nil {
+			err = unix.Kill(device.PID, unix.SIGTERM)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.waitForEnd(server)
+		<-ended
+		var info struct{ Chunks uint64 }
+		b.decode(b.ok("cow", "info", "--json", store), &info)
+		b.ok("cow", "merge", store)
+		if b.readFile(base) != want {
+			t.Fatalf("the base has other data; %d chunks were left", info.Chunks)
+		}
+		return 0 < info.Chunks
+	})
 }

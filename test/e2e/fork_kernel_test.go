@@ -61,6 +61,7 @@ func TestKernelForkOwnProcess(t *testing.T) {
 	dir := b.mountTmpfs("size=128m")
 	store := func(name string) string { return filepath.Join(dir, name) }
 	first := b.add(b.imageIn(dir, 8<<20), "--cow", store("first"), "--on-crash", "reissue")
+	b.checkApart(first)
 	b.writeBlock(first, 3, 100)
 	paths := strings.Fields(b.ok("fork", first.Device, store("after"), store("other")))
 	if len(paths) != 2 || paths[0] != first.Device {
@@ -75,8 +76,9 @@ func TestKernelForkOwnProcess(t *testing.T) {
 	b.ok("fork", first.Device, store("last"))
 	b.writeBlock(first, 5, 103)
 	for _, s := range []client.Device{first, second} {
+		b.checkApart(s)
 		b.killServer(s)
-		b.ok("recover", s.Device)
+		b.checkApart(b.recover(s))
 		b.hasBlock(s, 3, 100)
 	}
 	b.hasBlock(first, 4, 101)

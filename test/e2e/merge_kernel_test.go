@@ -21,6 +21,7 @@ func TestKernelMergeCommand(t *testing.T) {
 	base := b.image(8 << 20)
 	store := filepath.Join(filepath.Dir(base), "store")
 	device := b.add(base, "--cow", store)
+	b.checkApart(device)
 	want := b.fillDevice(device, 8<<20)
 	if out := b.ok("merge", device.Device); out != "128 chunks merged\n" {
 		t.Errorf("merge prints %q", out)

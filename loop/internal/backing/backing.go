@@ -114,6 +114,16 @@ func (b *Backing) Close() error {
 	return err
 }
 
+// CloseFiles closes the files of a backing whose lock another process holds.
+func (b *Backing) CloseFiles() error {
+	err := b.File.Close()
+	if b.Lock != nil {
+		b.Lock.CloseFiles()
+	}
+	b.FD, b.File, b.Lock = -1, nil, nil
+	return err
+}
+
 // use has the backing work on an open file.
 func (b *Backing) use(file *os.File) { b.File, b.FD = file, int(file.Fd()) }
 

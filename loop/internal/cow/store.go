@@ -27,6 +27,9 @@ type Options struct {
 	ReadOnly   bool   // the store is not written to
 	// Eager completes a first write only when its record is durable.
 	Eager bool
+	// Described says that another process opens and uses the store. The store then has only what
+	// its header says; a new store gets its header.
+	Described bool
 	// Failed is called when the store becomes invalid or overflows, with the words of
 	// Usage.State. The thread of a queue may call it, so it must not block. It can be nil.
 	Failed func(state string)
@@ -86,7 +89,7 @@ func Open(file *os.File, o *Options) (*Store, error) {
 	if err := s.load(o); err != nil {
 		return nil, errors.Join(err, s.free())
 	}
-	if o.ReadOnly || o.Format == table.Transient {
+	if o.ReadOnly || o.Described || o.Format == table.Transient {
 		close(s.ended)
 	} else {
 		go s.run()
@@ -113,7 +116,11 @@ func (s *Store) load(o *Options) error {
 	if header.Layout.ChunkSize()%o.Block != 0 {
 		return fmt.Errorf("chunks of %d bytes with logical blocks of %d: %w", header.Layout.ChunkSize(), o.Block, unix.EINVAL)
 	}
-	if err := s.makeIndex(o.OriginSize); err != nil {
+	slots, err := s.indexSlots(o.OriginSize)
+	if err != nil || o.Described {
+		return err
+	}
+	if err := s.makeIndex(slots); err != nil {
 		return err
 	}
 	if o.Format == table.Transient {
@@ -161,15 +168,21 @@ var memoryShare uint64 = 4
 
 const slotSize = 4
 
-// makeIndex makes the index, with all of its memory.
-func (s *Store) makeIndex(origin uint64) error {
+// indexSlots returns the length of the index. It refuses one that takes too much memory.
+func (s *Store) indexSlots(origin uint64) (uint64, error) {
 	n, err := snapshot.IndexLength(s.Layout, origin)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if err := CheckIndex(n, s.Layout); err != nil {
-		return err
+		return 0, err
 	}
+	return n, nil
+}
+
+// makeIndex makes an index of n slots, with all of its memory.
+func (s *Store) makeIndex(n uint64) error {
+	var err error
 	if s.index, err = pages.Map(int(max(n, 1) * slotSize)); err != nil {
 		return fmt.Errorf("index of %d chunks: %w", n, err)
 	}
@@ -226,9 +239,9 @@ func sizeOf(file *os.File) (uint64, error) {
 	if st.Mode&unix.S_IFMT != unix.S_IFBLK {
 		return uint64(st.Size), nil
 	}
-	var size uint64
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, file.Fd(), unix.BLKGETSIZE64, uintptr(unsafe.Pointer(&size))); errno != 0 {
-		return 0, fmt.Errorf("get the size of the store: %w", errno)
+	size, err := unix.Seek(int(file.Fd()), 0, unix.SEEK_END) // no ioctl: a process in a sandbox makes none
+	if err != nil {
+		return 0, fmt.Errorf("get the size of the store: %w", err)
 	}
-	return size, nil
+	return uint64(size), nil
 }

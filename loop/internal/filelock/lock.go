@@ -186,6 +186,9 @@ func (l *Lock) Release() error {
 	return nil
 }
 
+// CloseFiles closes the files of a lock of OfRings.
+func (l *Lock) CloseFiles() { l.drop() }
+
 // drop closes the files of the lock.
 func (l *Lock) drop() {
 	for _, f := range []*os.File{l.holder, l.rings} {

@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
@@ -20,10 +21,12 @@ type Work struct {
 	Backings  []WorkBacking // each once
 	BackingOf []int         // by number of the device in the tables
 	HasZeroes bool          // /dev/zero is the last descriptor
+	Eager     bool          // as in Options
 }
 
 // WorkBacking is a file or disk of a Work, whose lock is held by the process that has opened it.
 type WorkBacking struct {
+	Path     string // for messages
 	Size     uint64 // in bytes
 	Sector   uint32 // size of its logical blocks
 	IsDisk   bool
@@ -38,21 +41,27 @@ const MaxWorkFDs = 2*MaxFiles + 1
 
 // Work returns the description of the stack, and its descriptors, which stay the stack's.
 func (s *Stack) Work() (w *Work, fds []int, err error) {
-	w = &Work{Text: s.tables.Text(), ReadOnly: s.ReadOnly, BackingOf: s.backingOf, HasZeroes: s.zeroes != nil}
+	w = &Work{Text: s.tables.Text(), ReadOnly: s.ReadOnly, BackingOf: s.backingOf, HasZeroes: s.zeroes != nil, Eager: s.eager}
 	if w.Major, err = mapperMajor("/proc/devices"); err != nil {
 		return nil, nil, err
 	}
 	for _, b := range s.Backings {
-		w.Backings = append(w.Backings, WorkBacking{b.Size, b.SectorSize, b.IsDisk, b.ReadOnly, b.Direct, b.Lock != nil})
-		fds = append(fds, b.FD)
-		if b.Lock != nil {
-			fds = append(fds, b.Lock.RingFD())
-		}
+		of, own := describeBacking(b)
+		w.Backings, fds = append(w.Backings, of), append(fds, own...)
 	}
 	if s.zeroes != nil {
 		fds = append(fds, int(s.zeroes.Fd()))
 	}
 	return w, fds, nil
+}
+
+// describeBacking returns the description of a file or disk, and its descriptors.
+func describeBacking(b *backing.Backing) (w WorkBacking, fds []int) {
+	w, fds = WorkBacking{b.Path, b.Size, b.SectorSize, b.IsDisk, b.ReadOnly, b.Direct, b.Lock != nil}, []int{b.FD}
+	if b.Lock != nil {
+		fds = append(fds, b.Lock.RingFD())
+	}
+	return w, fds
 }
 
 // Target returns the stack to serve, in the other process. It takes over the descriptors.
@@ -62,49 +71,112 @@ func (w *Work) Target(fds []int, extraParts int, keys *transfer.Secret) (*Target
 	if err != nil {
 		return nil, nil, err
 	}
-	s := &Stack{tables: tables, ReadOnly: w.ReadOnly, backingOf: w.BackingOf, failures: make(chan StoreFailure, failuresAhead)}
+	s := &Stack{tables: tables, ReadOnly: w.ReadOnly, backingOf: w.BackingOf, failures: make(chan StoreFailure, failuresAhead), eager: w.Eager}
 	if err := s.takeFiles(w, fds); err != nil {
 		return nil, nil, err
 	}
-	if err := s.makeAll(&Options{Keys: keys}); err != nil {
+	if err := s.makeAll(&Options{Keys: keys, Eager: w.Eager, forOther: true}); err != nil {
 		return nil, nil, err // the process ends
 	}
 	return &Target{Stack: s, ExtraParts: extraParts}, s, nil
 }
 
+// errMissing is the error of a description with too few descriptors.
+var errMissing = fmt.Errorf("too few descriptors: %w", unix.EBADMSG)
+
 // takeFiles takes over the descriptors of a Work.
 func (s *Stack) takeFiles(w *Work, fds []int) error {
-	next := func() *os.File {
-		if len(fds) == 0 {
-			return nil
+	for i := range w.Backings {
+		b, rest, err := w.Backings[i].take(fds)
+		if err != nil {
+			return err
 		}
-		fd := fds[0]
-		fds = fds[1:]
-		return os.NewFile(uintptr(fd), "file")
-	}
-	missing := fmt.Errorf("too few descriptors: %w", unix.EBADMSG)
-	for _, of := range w.Backings {
-		b := &backing.Backing{File: next(), Size: of.Size, SectorSize: of.Sector, IsDisk: of.IsDisk, ReadOnly: of.ReadOnly, Direct: of.Direct}
-		if b.File == nil {
-			return missing
-		}
-		b.FD = int(b.File.Fd())
-		if of.IsLocked {
-			rings := next()
-			if rings == nil {
-				return missing
-			}
-			b.Lock = filelock.OfRings(rings)
-		}
-		s.Backings = append(s.Backings, b)
+		s.Backings, fds = append(s.Backings, b), rest
 	}
 	if w.HasZeroes {
-		if s.zeroes = next(); s.zeroes == nil {
-			return missing
+		if len(fds) == 0 {
+			return errMissing
 		}
+		s.zeroes = os.NewFile(uintptr(fds[0]), "/dev/zero")
 	}
-	if len(w.BackingOf) != len(s.tables.Devices()) {
-		return fmt.Errorf("%d files for %d devices of a table: %w", len(w.BackingOf), len(s.tables.Devices()), unix.EBADMSG)
+	if n := len(s.tables.Devices()); n != len(w.BackingOf) {
+		return fmt.Errorf("%d files for %d devices of a table: %w", len(w.BackingOf), n, unix.EBADMSG)
 	}
 	return nil
 }
+
+// take takes over the first descriptors, and returns the others.
+func (w *WorkBacking) take(fds []int) (b *backing.Backing, rest []int, err error) {
+	n := 1
+	if w.IsLocked {
+		n = 2
+	}
+	if len(fds) < n {
+		return nil, nil, errMissing
+	}
+	b = &backing.Backing{
+		FD: fds[0], File: os.NewFile(uintptr(fds[0]), w.Path), Path: w.Path,
+		Size: w.Size, SectorSize: w.Sector, IsDisk: w.IsDisk, ReadOnly: w.ReadOnly, Direct: w.Direct,
+	}
+	if w.IsLocked {
+		b.Lock = filelock.OfRings(os.NewFile(uintptr(fds[1]), "lock"))
+	}
+	return b, fds[n:], nil
+}
+
+// CloseStores saves the stores and closes them, in the other process.
+func (s *Stack) CloseStores() error { return s.closeStores() }
+
+// GrowthWork describes a Growth to the other process. Its descriptors are the file and its lock.
+type GrowthWork struct {
+	Text    string // of the tables
+	Major   uint32 // as in Work
+	Backing WorkBacking
+}
+
+// Work returns the description of a growth, and its descriptors, which stay the growth's.
+func (g *Growth) Work() (w *GrowthWork, fds []int, err error) {
+	w = &GrowthWork{Text: g.tables.Text()}
+	if w.Major, err = mapperMajor("/proc/devices"); err != nil {
+		return nil, nil, err
+	}
+	w.Backing, fds = describeBacking(g.backing)
+	return w, fds, nil
+}
+
+// GrowFor is Grow in the other process. It takes over the descriptors.
+func (s *Stack) GrowFor(w *GrowthWork, fds []int) (*Growth, error) {
+	b, _, err := w.Backing.take(fds)
+	if err != nil {
+		return nil, err
+	}
+	tables, err := table.Parse([]byte(w.Text), table.Options{DeviceMapperMajor: w.Major})
+	if err != nil {
+		return nil, errors.Join(err, b.CloseFiles())
+	}
+	g, top, err := s.newGrowth(tables)
+	if err != nil {
+		return nil, errors.Join(err, b.CloseFiles())
+	}
+	g.backing = b
+	if err := g.openStore(top, false); err != nil {
+		return nil, errors.Join(err, g.Discard())
+	}
+	return g, nil
+}
+
+// MergeFor is NewMerge in the other process, with the base open for writing. It takes over the file.
+func (s *Stack) MergeFor(file *os.File) (*Merge, error) {
+	m, err := s.findMerge()
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	m.file, m.isLockedByOther = file, true
+	if err := m.makeMemory(); err != nil {
+		return nil, errors.Join(err, m.Close())
+	}
+	return m, nil
+}
+
+// File returns the base, open for writing.
+func (m *Merge) File() *os.File { return m.file }

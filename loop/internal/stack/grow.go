@@ -33,26 +33,37 @@ type Growth struct {
 
 // Grow opens the store of a snapshot on top of the stack. tables are from table.Stack.OnTop.
 func (s *Stack) Grow(tables *table.Stack, file *os.File, o *Options) (*Growth, error) {
-	if len(s.layers) > 0 || s.ReadOnly || len(s.stores) == 0 {
-		return nil, fmt.Errorf("a snapshot on top of it: %w", errors.ErrUnsupported)
+	g, top, err := s.newGrowth(tables)
+	if err != nil {
+		return nil, err
 	}
-	g := &Growth{stack: s, tables: tables, below: -1, lockDir: o.LockDir}
-	for i, store := range s.storeOf {
-		if store != nil {
-			g.below = i
-		}
-	}
-	top := s.stores[len(s.stores)-1]
-	if g.below < 0 || s.storeOf[g.below] != top || top.Usage().State != "" {
-		return nil, fmt.Errorf("its store cannot be written to: %w", unix.EIO)
-	}
+	g.lockDir = o.LockDir
 	if err := g.open(file, o, top); err != nil {
 		return nil, errors.Join(err, g.Close())
 	}
 	return g, nil
 }
 
-// open opens the file and the store, and makes the plan.
+// newGrowth returns a growth without a store, and the uppermost store.
+func (s *Stack) newGrowth(tables *table.Stack) (*Growth, *cow.Store, error) {
+	if len(s.layers) > 0 || s.ReadOnly || len(s.stores) == 0 {
+		return nil, nil, fmt.Errorf("a snapshot on top of it: %w", errors.ErrUnsupported)
+	}
+	g := &Growth{stack: s, tables: tables, below: -1}
+	for i, store := range s.storeOf {
+		if store != nil {
+			g.below = i
+		}
+	}
+	top := s.stores[len(s.stores)-1]
+	if g.below < 0 || s.storeOf[g.below] != top || top.State.Load() != mapping.Usable {
+		return nil, nil, fmt.Errorf("its store cannot be written to: %w", unix.EIO)
+	}
+	return g, top, nil
+}
+
+// open opens the file and the store, and makes the plan. If another process serves the stack, that
+// looks at the contents of the store.
 func (g *Growth) open(file *os.File, o *Options, top *cow.Store) error {
 	s := g.stack
 	var err error
@@ -64,9 +75,16 @@ func (g *Growth) open(file *os.File, o *Options, top *cow.Store) error {
 			return fmt.Errorf("%s is a part of the device: %w", b.Path, unix.EINVAL)
 		}
 	}
+	return g.openStore(top, s.described)
+}
+
+// openStore opens the store in the file, and makes the plan.
+func (g *Growth) openStore(top *cow.Store, described bool) error {
+	s := g.stack
+	var err error
 	g.store, err = cow.Open(g.backing.File, &cow.Options{
 		Format: top.Format(), ChunkBytes: top.Layout.ChunkSize(), OriginSize: s.Size, Block: g.backing.SectorSize, Eager: s.eager,
-		Failed: s.reportFailure(g.backing.Path),
+		Described: described, Failed: s.reportFailure(g.backing.Path),
 	})
 	if err != nil {
 		return fmt.Errorf("store %s: %w", g.backing.Path, err)
@@ -74,7 +92,7 @@ func (g *Growth) open(file *os.File, o *Options, top *cow.Store) error {
 	switch {
 	case g.store.Layout != top.Layout:
 		return fmt.Errorf("store %s: chunks of %d bytes, the device has %d: %w", g.backing.Path, g.store.Layout.ChunkSize(), top.Layout.ChunkSize(), unix.EINVAL)
-	case !g.store.IsEmpty():
+	case !described && !g.store.IsEmpty():
 		return fmt.Errorf("store %s: has changes already: %w", g.backing.Path, unix.EINVAL)
 	}
 	var stores []mapping.Store
@@ -142,14 +160,30 @@ func (g *Growth) Freeze() error {
 
 // Close closes what Apply has not taken.
 func (g *Growth) Close() error {
-	var errs []error
-	if g.store != nil {
-		errs = append(errs, g.store.Close())
-	}
+	err := g.closeStore()
 	if g.backing != nil {
 		g.backing.Unlock()
-		errs = append(errs, g.backing.Close())
+		err = errors.Join(err, g.backing.Close())
 	}
-	g.store, g.backing = nil, nil
-	return errors.Join(errs...)
+	g.backing = nil
+	return err
+}
+
+// Discard is Close in the other process, which cannot unlock the file.
+func (g *Growth) Discard() error {
+	err := g.closeStore()
+	if g.backing != nil {
+		err = errors.Join(err, g.backing.CloseFiles())
+	}
+	g.backing = nil
+	return err
+}
+
+func (g *Growth) closeStore() error {
+	if g.store == nil {
+		return nil
+	}
+	err := g.store.Close()
+	g.store = nil
+	return err
 }

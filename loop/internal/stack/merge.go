@@ -40,7 +40,9 @@ type Merge struct {
 	run    []snapshot.Record
 	buffer []byte
 
-	reserve uint64 // chunks of the store that are free while the device does not keep its requests
+	reserve         uint64 // chunks of the store that are free while the device does not keep its requests
+	isLockedByOther bool   // the process that controls the device holds the lock of the base
+
 	wasHeld bool
 	left    uint64 // exceptions after chunks were copied while the device kept its requests
 }
@@ -48,6 +50,21 @@ type Merge struct {
 // NewMerge prepares a merge. The base must be a file or disk that no other device has and no
 // other store needs. The caller closes the merge.
 func (s *Stack) NewMerge() (*Merge, error) {
+	m, err := s.findMerge()
+	if err != nil {
+		return nil, err
+	}
+	if err = m.open(); err == nil && !s.described {
+		err = m.makeMemory()
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("base %s: %w", m.base.Path, err), m.Close())
+	}
+	return m, nil
+}
+
+// findMerge returns a merge with its store and its base.
+func (s *Stack) findMerge() (*Merge, error) {
 	t := &s.tables.Tables[len(s.tables.Tables)-1]
 	line, ok := t.Lines[0].Target.(*table.Snapshot)
 	if !ok || len(t.Lines) != 1 {
@@ -71,9 +88,6 @@ func (s *Stack) NewMerge() (*Merge, error) {
 		return nil, hint.Add(snapshot.ErrVerity, forceHint)
 	case m.base == nil:
 		return nil, s.refuseTable(line.Origin)
-	}
-	if err := m.open(); err != nil {
-		return nil, errors.Join(fmt.Errorf("base %s: %w", m.base.Path, err), m.Close())
 	}
 	return m, nil
 }
@@ -108,9 +122,13 @@ func (m *Merge) open() error {
 		return err
 	}
 	var err error
-	if m.file, err = m.base.ReopenForWriting(); err != nil {
-		return err
-	}
+	m.file, err = m.base.ReopenForWriting()
+	return err
+}
+
+// makeMemory makes the buffers.
+func (m *Merge) makeMemory() error {
+	var err error
 	chunk := int(m.store.Layout.ChunkSize())
 	m.run = make([]snapshot.Record, max(1, runBytes/chunk))
 	m.reserve = m.store.ReserveFor(reserveBytes)
@@ -152,6 +170,9 @@ func (m *Merge) Close() error {
 		err = errors.Join(err, m.file.Close())
 	}
 	m.buffer, m.file = nil, nil
+	if m.isLockedByOther {
+		return err
+	}
 	return errors.Join(err, m.base.LockForReading())
 }
 

@@ -40,6 +40,8 @@ type Options struct {
 	// Described says that another process serves the stack (Work), so that this one needs no
 	// memory for requests.
 	Described bool
+	// forOther says that this is the other process: the files below snapshots are marked.
+	forOther bool
 }
 
 // Stack is a stack of tables with its open files and disks. It only changes by Growth.Apply,

@@ -28,11 +28,14 @@ const failuresAhead = 16
 // reportFailure returns the function that a store calls when it fails. The thread of a queue
 // can call it, so it never waits: if too many failures wait for their reader, a report is lost.
 func (s *Stack) reportFailure(path string) func(state string) {
-	return func(state string) {
-		select {
-		case s.failures <- StoreFailure{path, state}:
-		default:
-		}
+	return func(state string) { s.ReportFailure(StoreFailure{path, state}) }
+}
+
+// ReportFailure adds a failure that another process has found, which serves the stack.
+func (s *Stack) ReportFailure(f StoreFailure) {
+	select {
+	case s.failures <- f:
+	default:
 	}
 }
 

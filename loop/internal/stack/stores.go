@@ -54,17 +54,6 @@ func snapshots(s *table.Stack, each func(t *table.Snapshot) error) error {
 	return nil
 }
 
-// HasStores reports whether the text of tables has a line with the target snapshot.
-func HasStores(text string) bool {
-	tables, err := Parse([]byte(text), false)
-	if err != nil {
-		return false
-	}
-	found := false
-	_ = snapshots(tables, func(*table.Snapshot) error { found = true; return nil })
-	return found
-}
-
 // openStores opens the stores of the snapshots. sizes are those of the files and disks.
 func (s *Stack) openStores(sizes []table.DeviceSize, o *Options) (stores []mapping.Store, err error) {
 	s.storeOf = make([]*cow.Store, len(s.Backings))
@@ -81,30 +70,41 @@ func (s *Stack) openStores(sizes []table.DeviceSize, o *Options) (stores []mappi
 		if n := s.tables.SizeOf(t.Store); device != t.Store && n != sizes[numbers[device]].Sectors {
 			return fmt.Errorf("store %s: its encryption ends after %d sectors: %w", s.Backings[number].Path, n, errors.ErrUnsupported)
 		}
-		if t.Format == table.Transient && o.Eager {
-			return fmt.Errorf("a transient store, which does not outlive its server: %w", errors.ErrUnsupported)
-		}
-		b := s.Backings[number]
 		origin := s.tables.SizeOf(t.Origin)
 		if i, found := numbers[t.Origin]; found {
 			origin = sizes[i].Sectors
 		}
-		store, err := cow.Open(b.File, &cow.Options{
-			Format: t.Format, ChunkBytes: t.Chunk << sectorShift, OriginSize: origin << sectorShift, Block: b.SectorSize,
-			ReadOnly: b.ReadOnly, Eager: o.Eager, Failed: s.reportFailure(b.Path),
-		})
-		if err != nil {
-			return fmt.Errorf("store %s: %w", b.Path, err)
+		store, err := s.openStore(number, t, origin, o)
+		if err == nil {
+			stores = append(stores, store.Store)
 		}
-		s.stores = append(s.stores, store)
-		stores = append(stores, store.Store)
-		if b.ReadOnly {
-			return nil
-		}
-		s.storeOf[number] = store
-		return s.markBase(t, store, o.LockDir)
+		return err
 	})
 	return stores, err
+}
+
+// openStore opens the store of a snapshot of an origin with some sectors, in a file or disk.
+func (s *Stack) openStore(number int, t *table.Snapshot, origin uint64, o *Options) (*cow.Store, error) {
+	if t.Format == table.Transient && o.Eager {
+		return nil, fmt.Errorf("a transient store, which does not outlive its server: %w", errors.ErrUnsupported)
+	}
+	b := s.Backings[number]
+	store, err := cow.Open(b.File, &cow.Options{
+		Format: t.Format, ChunkBytes: t.Chunk << sectorShift, OriginSize: origin << sectorShift, Block: b.SectorSize,
+		ReadOnly: b.ReadOnly, Eager: o.Eager, Described: o.Described, Failed: s.reportFailure(b.Path),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("store %s: %w", b.Path, err)
+	}
+	s.stores = append(s.stores, store)
+	if b.ReadOnly {
+		return store, nil
+	}
+	s.storeOf[number] = store
+	if o.forOther {
+		return store, nil
+	}
+	return store, s.markBase(t, store, o.LockDir)
 }
 
 // checkUses refuses a file or disk, and the table that encrypts it, that have a store and
