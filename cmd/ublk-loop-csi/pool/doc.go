@@ -6,9 +6,11 @@
 //	POOL/snapshots/ID.json, ID.img
 //	POOL/layers/ID.json, ID.img
 //
-// Where files cannot share blocks, a volume can have layers instead of an image: an image that is
-// only read, and copy-on-write stores above it. A snapshot then shows one of these layers. The
-// record of a volume or snapshot names its upper layer, and that of a store the layer below.
+// Where files cannot share blocks, a volume can have layers instead of an image: an image that no
+// device writes to, and copy-on-write stores above it. A snapshot then shows one of these layers. The
+// record of a volume or snapshot names its upper layer, and that of a store the layer below. Layers
+// can be merged: the record of the upper one then names the layer that has its content, and its image
+// goes when no device uses it.
 //
 // A record is written to disk before the effect that it announces: before the image is
 // made, before the device is attached, before anything is mounted. A driver that starts

@@ -1,0 +1,54 @@
+package driver
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop-csi/pool"
+)
+
+// Without space nothing is merged. Without a server, a layer is merged, and its files stay, because a
+// device can have them.
+func TestMergeLayers(t *testing.T) {
+	p, err := pool.Open(filepath.Join(t.TempDir(), "pool"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = p.Close() }()
+	image, store, top := pool.NewLayerID("n"), pool.NewLayerID("n"), pool.NewLayerID("n")
+	v := &pool.Volume{ID: pool.ID(pool.Volumes, "n", "v"), State: pool.Ready, Size: 1 << 20, Top: top}
+	if err := errors.Join(p.MakeImageLayer(image, 1<<20), p.MakeStore(store, image), p.MakeStore(top, store), p.Volumes.Write(v.ID, v)); err != nil {
+		t.Fatal(err)
+	}
+	merge := func(reserve int64) (*pool.Layer, error) {
+		t.Helper()
+		d, err := New(p, Options{Node: "n", Overcommit: 1, Reserve: reserve, Socket: filepath.Join(t.TempDir(), "none.sock")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
+		err = d.mergeLayers(t.Context())
+		l, e := p.Layers.Read(store)
+		if e != nil {
+			t.Fatal(e)
+		}
+		return l, err
+	}
+	if l, err := merge(1 << 60); !errors.Is(err, unix.ENOSPC) || l.IsMerged() {
+		t.Errorf("without space: %+v, error %v", l, err)
+	}
+	if l, err := merge(0); !errors.Is(err, client.ErrNoServer) || l.Into != image || l.Parent != image {
+		t.Errorf("without a server: %+v, error %v", l, err)
+	}
+	if _, err := os.Stat(p.Layers.ImagePath(store)); err != nil {
+		t.Error(err)
+	}
+	if chain, err := p.Chain(top); err != nil || len(chain) != 2 || chain[0].ID != image {
+		t.Errorf("the chain is %v, error %v", chain, err)
+	}
+}
