@@ -129,6 +129,7 @@ func succeeded(victim int) string {
 // the rest of the machine. Without the sandbox it can.
 func TestKernelAttacks(t *testing.T) {
 	ctl := ublktest.Kernel(t)
+	ublktest.Provokes(t, "openat")
 	victim := exec.Command("sleep", "3600")
 	if err := victim.Start(); err != nil {
 		t.Fatal(err)

@@ -19,7 +19,8 @@ import (
 // Kernel says that a test needs the ublk driver, root and the listed needs. It skips the
 // test if one of them is missing, and says which. If the runner of the tests promises a
 // driver, it fails the test instead. At its end the test fails if it has left a device, a
-// descriptor, a task or a complaint of the kernel. Kernel returns a Control for the test.
+// descriptor, a task or a complaint of the kernel, or if the kernel has logged a system call that the
+// sandbox of a server refused (Provokes). Kernel returns a Control for the test.
 func Kernel(t testing.TB, needs ...Need) *ublk.Control {
 	t.Helper()
 	Require(t, needs...)
@@ -127,6 +128,33 @@ func IsComplaint(line string) bool {
 func checkKernelLog(t testing.TB, fd int) {
 	t.Helper()
 	defer func() { _ = unix.Close(fd) }()
+	check := func(line string) {
+		if IsComplaint(line) {
+			t.Errorf("kernel log: %s", line)
+		}
+	}
+	wanted, provokes := provoked[t.Name()]
+	if !provokes {
+		readKernelLog(fd, func(line string) {
+			check(line)
+			if call := refusedCall(line); call != "" {
+				t.Errorf("the sandbox refused the system call %s (internal/sandbox/syscalls.go): %s", call, line)
+			}
+		})
+		return
+	}
+	found := !logsRefused()
+	Until(t, 20*time.Second, "the kernel's log has that the sandbox refused "+wanted, func() bool {
+		readKernelLog(fd, func(line string) {
+			check(line)
+			found = found || refusedCall(line) == wanted
+		})
+		return found
+	})
+}
+
+// readKernelLog calls a function for each new record of the kernel's log.
+func readKernelLog(fd int, each func(line string)) {
 	record := make([]byte, 8192)
 	for {
 		n, err := unix.Read(fd, record)
@@ -136,8 +164,6 @@ func checkKernelLog(t testing.TB, fd int) {
 		if err != nil {
 			return // EAGAIN: the end
 		}
-		if line := string(record[:n]); IsComplaint(line) {
-			t.Errorf("kernel log: %s", line)
-		}
+		each(string(record[:n]))
 	}
 }
