@@ -13,26 +13,35 @@ import (
 // process may have 6 MiB, and two may have 1.3 times as much.
 const idlePSS = (6 << 10) * 13 / 10
 
-// A server with zero copy has no buffers and takes little memory.
+// A server with zero copy has no buffers and takes little memory, for a file and for a table.
 func TestKernelIdleMemory(t *testing.T) {
 	b := kernelBed(t, ublktest.Plain)
 	s := b.add("--queues=2", "--depth=128", b.image(64<<20))
-	defer b.del(s.Device)
 	if s.BufferMode == "copy" {
 		ublktest.Lacks(t, ublktest.ZeroCopy)
 	}
+	b.idlesWithin(s, idlePSS)
+	s = b.addTable(fmt.Sprintf("0 131072 linear %s 0", b.image(64<<20)), "--queues=2", "--depth=128")
+	b.idlesWithin(s, idlePSS)
+}
+
+// idlesWithin checks that both processes of a device have at most some memory, in KiB, and removes the
+// device.
+func (b *bed) idlesWithin(s client.Device, limit int) {
+	b.Helper()
+	defer b.del(s.Device)
 	var rollup map[string]int
 	// When add returns, the server has not yet freed the memory of its start.
-	waitUntil(t, fmt.Sprintf("at most %d KiB", idlePSS), func() bool {
+	waitUntil(b, fmt.Sprintf("at most %d KiB", limit), func() bool {
 		rollup = b.memory(s)
-		return rollup["Pss:"] <= idlePSS
+		return rollup["Pss:"] <= limit
 	})
-	t.Logf("%d KiB, %d of them in huge pages", rollup["Pss:"], rollup["AnonHugePages:"])
+	b.Logf("%s: %d KiB, %d of them in huge pages", s.Device, rollup["Pss:"], rollup["AnonHugePages:"])
 	if rollup["Pss:"] == 0 || rollup["Locked:"] == 0 {
-		t.Errorf("none of it is locked: %v", rollup)
+		b.Errorf("none of it is locked: %v", rollup)
 	}
 	if len(b.processes(s)) != 2 {
-		t.Error("the server serves the requests itself")
+		b.Error("the server serves the requests itself")
 	}
 }
 
