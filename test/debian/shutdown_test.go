@@ -19,6 +19,7 @@ for name in hand serve fstab oneshot term; do
 	mke2fs -q -t ext4 $name.img
 done
 mkdir /mnt/hand /mnt/inner /mnt/serve /mnt/fstab /mnt/oneshot /mnt/term
+mkdir -p /var/log/journal # the journal of a boot is there in the next one
 systemctl enable -q ublk-loop.socket
 cat >/etc/systemd/system/attach.service <<UNIT
 [Service]
@@ -63,8 +64,11 @@ while kill -0 $server 2>/dev/null; do :; done
 umount /mnt/term
 # An unmounted device ends at once, and its unit is gone.
 term=$(ublk-loop add --standalone term.img) server=$(pid $term) scope=$(unit $term)
+child=$(cat /proc/$server/task/*/children)
+kill -0 $child
 systemctl stop $scope
 ! kill -0 $server 2>/dev/null || exit 1
+! kill -0 $child 2>/dev/null || exit 1
 ! ublk-loop list | grep "^$term " || exit 1
 [ "$(systemctl show -P LoadState $scope)" = not-found ]
 `
@@ -88,7 +92,15 @@ for name in hand inner serve fstab oneshot; do
 	until [ "$(cat /run/writer-$name 2>/dev/null || echo 0)" -gt 3 ]; do :; done
 done
 ublk-loop list
+for device in $hand $inner $(cat /run/attached); do
+	echo "child of $device: $(cat /proc/$(pid $device)/task/*/children)"
+done
 echo "shutdown at $(cut -d ' ' -f 1 /proc/uptime)"
+`
+
+// lastBoot prints how the servers of single devices ended in the last boot.
+const lastBoot = `
+journalctl -q -b -1 -o cat _COMM=ublk-loop | sed -n 's/^ended/last boot: ended/p'
 `
 
 // byHand only mounts by hand, so that no other unit keeps the server. The data is not yet written at the
@@ -123,13 +135,37 @@ func TestLongDebianShutdown(t *testing.T) {
 			t.Errorf("no %q in\n%s", want, r.out)
 		}
 	}
+	if n := len(regexp.MustCompile(`(?m)^child of \S+: [0-9]+ *$`).FindAllString(r.out, -1)); n != 3 {
+		t.Errorf("%d devices are served by a process of their own, want 3:\n%s", n, r.out)
+	}
 	m.shutsDown(r)
 	for _, name := range []string{"serve", "fstab", "oneshot"} {
 		m.isClean(m.disk, "/test/"+name+".img", 64000)
 	}
 	m.isClean(m.isClean(m.disk, "/test/hand.img", 64000), "/inner.img", 64000)
-	m.shutsDown(m.boot(byHand))
+	r = m.boot(lastBoot + byHand)
+	m.endedCleanly(r.out)
+	m.shutsDown(r)
 	m.isClean(m.disk, "/test/serve.img", 48000000)
+}
+
+// endedCleanly checks that servers ended without an error at the last shutdown, such as that the process that
+// served their requests had ended before. The journal may lack the one that ended last.
+func (m *machine) endedCleanly(out string) {
+	m.Helper()
+	ended := regexp.MustCompile(`(?m)^last boot: (ended .*)$`).FindAllStringSubmatch(out, -1)
+	seen := map[string]bool{}
+	for _, line := range ended {
+		seen[line[1]] = true
+		if strings.Contains(line[1], "error") {
+			m.Errorf("a server %s", line[1])
+		}
+	}
+	for _, want := range []string{"ended id=1", "ended id=3"} { // oneshot, inner
+		if !seen[want] {
+			m.Errorf("the journal of the last boot lacks %q: %q", want, ended)
+		}
+	}
 }
 
 // shutsDown checks that a boot ended in order and in time.
