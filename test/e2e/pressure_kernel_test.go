@@ -52,13 +52,17 @@ func TestKernelMemoryPressure(t *testing.T) {
 		flags []string
 		limit string // memory.max of the writer's cgroup
 		store bool   // the device writes to a store beside the image
+		long  bool   // a short run has all that is in it in other ways
 	}{
-		{"direct", []string{"--direct-io=on"}, "", false},
-		{"buffered, copy", []string{"--direct-io=off", "--zero-copy=off", "--depth=16"}, "", false},
-		{"writer in a cgroup", nil, "24M", false},
-		{"store, direct", []string{"--direct-io=on"}, "", true},
-		{"store, buffered, copy", []string{"--direct-io=off", "--zero-copy=off", "--depth=16"}, "", true},
+		{"direct", []string{"--direct-io=on"}, "", false, true},
+		{"buffered, copy", []string{"--direct-io=off", "--zero-copy=off", "--depth=16"}, "", false, false},
+		{"writer in a cgroup", nil, "24M", false, false},
+		{"store, direct", []string{"--direct-io=on"}, "", true, false},
+		{"store, buffered, copy", []string{"--direct-io=off", "--zero-copy=off", "--depth=16"}, "", true, true},
 	} {
+		if tt.long && testing.Short() {
+			continue
+		}
 		t.Run(tt.name, func(t *testing.T) { b.in(t).underPressure(tt.limit, tt.store, tt.flags...) })
 	}
 	t.Run("one server of many", func(t *testing.T) {

@@ -83,11 +83,21 @@ func TestKernelStatusOfSeveral(t *testing.T) {
 // is not.
 func TestKernelStatusOfStoppedServer(t *testing.T) {
 	b := kernelBed(t, ublktest.Once)
-	s := b.add("--standalone", b.image(1<<20))
-	b.suspend(s)
-	b.run("del", s.Device).fails(t, 1, s.Device, "the disk is gone, but its server has not ended", "hint: --force")
-	if _, err := os.Stat(s.Device); !errors.Is(err, os.ErrNotExist) {
+	asked, forced := b.add("--standalone", b.image(1<<20)), b.add("--standalone", b.image(1<<20))
+	b.suspend(asked)
+	b.suspend(forced)
+	removed := make(chan result, 1)
+	go func() { removed <- b.run("del", "--force", forced.Device) }() // received below; both wait for 20 s
+	b.run("del", asked.Device).fails(t, 1, asked.Device, "the disk is gone, but its server has not ended", "hint: --force")
+	if _, err := os.Stat(asked.Device); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the disk is not gone: error %v", err)
 	}
-	b.del("--force", s.Device)
+	r := <-removed
+	r.succeeds(t)
+	for _, pid := range b.processes(asked) {
+		if err := unix.Kill(pid, unix.SIGCONT); err != nil {
+			t.Fatal(err)
+		}
+	}
+	waitUntil(t, "the end of the server", func() bool { return len(servers(t)) == 0 })
 }
