@@ -68,8 +68,9 @@ build_runc() {
 		"github.com/itchyny/gojq/cmd/gojq@$gojq" >&2
 	mv "$1/bin/gojq" "$1/bin/jq"
 	install -m 755 "$here/suites/tar" "$1/bin/tar"
-	# The tests cannot use busybox's awk. The machine has the libraries of this one, because fio needs them too.
+	# The tests cannot use those of busybox. The machine has the libraries of these, because fio needs them too.
 	cp "$(realpath "$(command -v mawk)")" "$1/bin/awk"
+	cp "$(realpath "$(command -v chmod)")" "$1/bin/chmod"
 	"$here/apt-fetch.sh" $suite "$1/bats" bats >&2
 	make_busybox "$1"
 }
@@ -77,7 +78,7 @@ build_runc() {
 # Make a container's tree with busybox, in place of the registry's image, as the archive $1/busybox.tar.
 make_busybox() {
 	local tree=$work/busybox applet
-	mkdir -p "$tree"/{bin,dev,etc,home,proc,root,sys,tmp,usr/bin,usr/sbin,var/tmp}
+	mkdir -p "$tree"/{bin,dev,etc,home,root,tmp,usr/bin,usr/sbin,var/tmp} # no proc and sys: tests make them
 	chmod 1777 "$tree/tmp" "$tree/var/tmp"
 	cp "$(realpath "$(command -v busybox)")" "$tree/bin/busybox"
 	for applet in $(busybox --list); do [[ -e $tree/bin/$applet ]] || ln "$tree/bin/busybox" "$tree/bin/$applet"; done
@@ -99,7 +100,7 @@ build() {
 key() {
 	{
 		cat "$0" "$here/suites"/*
-		command -v go mawk busybox | xargs stat -L -c '%s %Y'
+		command -v go mawk chmod busybox | xargs stat -L -c '%s %Y'
 	} | sha256sum | cut -c1-16
 }
 
