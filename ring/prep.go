@@ -46,6 +46,12 @@ func (s *SQE) PrepWrite(f File, addr uint64, n uint32, off uint64) {
 	s.rw(IORING_OP_WRITE, f, addr, n, off, 0)
 }
 
+// PrepWritev fills a write at byte off from n pieces of memory that are not registered. addr is the
+// address of an array of iovec, which the kernel reads when it takes the entry.
+func (s *SQE) PrepWritev(f File, addr uint64, n uint32, off uint64) {
+	s.rw(IORING_OP_WRITEV, f, addr, n, off, 0)
+}
+
 // PrepFsync fills an fsync of a file, or an fdatasync with
 // IORING_FSYNC_DATASYNC. The kernel runs it on a worker thread.
 func (s *SQE) PrepFsync(f File, fsyncFlags uint32) {

@@ -71,6 +71,10 @@ func (r *Ring) GetSQE() *SQE {
 	return sqe
 }
 
+// Published returns a number that changes when entries are passed to the kernel. As long as it is the
+// same, the caller can still change the entries that GetSQE has returned.
+func (r *Ring) Published() uint32 { return r.sq.sqeHead }
+
 // HasSpace reports whether GetSQE can return n more entries before a submit.
 func (r *Ring) HasSpace(n uint32) bool {
 	sq := &r.sq

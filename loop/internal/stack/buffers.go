@@ -3,6 +3,7 @@ package stack
 import (
 	"fmt"
 	"io"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -13,6 +14,7 @@ import (
 type copier struct {
 	writes  []firstWrite // like handler.parts; nil if no snapshot can be written to
 	buffers *buffers
+	group   group // the last one
 }
 
 // buffers are for the copies of first writes. The queues of a thread share them, of all its devices
@@ -21,7 +23,8 @@ type copier struct {
 // A first write that finds none waits for one. It gets one because those who have one never wait for
 // a second one, and never for a request of a device whose queues are on this thread.
 type buffers struct {
-	memory      []byte
+	memory      []byte       // of the buffers, and behind them that of the vectors
+	vectors     []unix.Iovec // maxGroup for each buffer
 	size        int
 	free        []int       // numbers of buffers
 	first, last *firstWrite // list of those that wait
@@ -44,9 +47,10 @@ func newBuffers(size, queues int) (*buffers, error) {
 	b := &buffers{size: size}
 	n = max(n/size, 1)
 	var err error
-	if b.memory, err = pages.Map(n * size); err != nil {
+	if b.memory, err = pages.Map(n*size + n*maxGroup*int(unsafe.Sizeof(unix.Iovec{}))); err != nil {
 		return nil, fmt.Errorf("%d buffers: %w", n, err)
 	}
+	b.vectors = unsafe.Slice((*unix.Iovec)(unsafe.Pointer(&b.memory[n*size])), n*maxGroup)
 	for i := range n {
 		b.free = append(b.free, i)
 	}
@@ -127,4 +131,9 @@ func (h *handler) releaseBuffer(w *firstWrite) {
 func (h *handler) bufferOf(w *firstWrite) []byte {
 	b := h.buffers
 	return b.memory[(w.buffer-1)*b.size:][:b.size]
+}
+
+// vectorsOf returns the memory for the vectors of a group, whose first member has a buffer.
+func (b *buffers) vectorsOf(first *firstWrite) []unix.Iovec {
+	return b.vectors[(first.buffer-1)*maxGroup:][:maxGroup]
 }

@@ -26,7 +26,7 @@ func TestBuffers(t *testing.T) {
 			}
 			seen[writes[i].buffer] = true
 		}
-		if len(seen) != tt.want+1 || len(b.memory) != tt.want*tt.size {
+		if len(seen) != tt.want+1 || len(b.memory) != tt.want*(tt.size+16*maxGroup) {
 			t.Errorf("%+v: %d buffers in %d bytes", tt, len(seen)-1, len(b.memory))
 		}
 		for i := range 3 {

@@ -16,6 +16,7 @@ type copying struct {
 	number     int         // of the part
 	owner      *handler    // whose request it is
 	next       *firstWrite // in the list of those that wait for a buffer
+	follower   *firstWrite // the next member of a group
 	buffer     int         // number of the buffer plus 1; 0 for none
 	start      uint64      // of the chunk, in the snapshot
 	chunk      uint64      // length of the chunk
@@ -122,7 +123,7 @@ func (h *handler) writeCopy(r *request, w *firstWrite) bool {
 		}
 		h.encryptForStore(w.piece.Cipher, h.bufferOf(w)[:w.chunk], h.replacement(w))
 		w.step = stepTail
-		h.sendCopy(w, h.storeFile(w), h.replacement(w), 0, w.chunk)
+		h.sendGrouped(w)
 		return false
 	}
 	if w.from == 0 {
@@ -170,18 +171,19 @@ func (h *handler) sendCopy(w *firstWrite, file *backingFile, offset, at, length 
 	h.sendStep(w)
 }
 
-// sendStep sends the operation of a step, or its rest.
-func (h *handler) sendStep(w *firstWrite) {
+// sendStep sends the operation of a step, or its rest. It returns the entry of an operation on the
+// buffer.
+func (h *handler) sendStep(w *firstWrite) (sqe *ring.SQE) {
 	p := h.part(w.req, w.number)
 	switch w.step {
 	case stepData:
 		p.sendData(w.req, w.number)
-		return
+		return nil
 	case stepCheck:
 		h.checker.sendPart(h.checker.checkOf(w.req, w.number), w.number, p)
-		return
+		return nil
 	}
-	sqe := w.req.PartSQE(w.number)
+	sqe = w.req.PartSQE(w.number)
 	addr := uint64(uintptr(unsafe.Pointer(&h.bufferOf(w)[p.at])))
 	if w.step == stepRead {
 		sqe.PrepRead(p.file.File.File, addr, uint32(p.length), p.offset)
@@ -191,4 +193,5 @@ func (h *handler) sendStep(w *firstWrite) {
 	if p.onWorker {
 		sqe.Flags |= ring.IOSQE_ASYNC
 	}
+	return sqe
 }

@@ -135,10 +135,19 @@ func (h *handler) dataOrFirstWriteDone(req *ublk.Request, r *request, p *part, n
 		h.stack.stores[w.piece.Snapshot].Publish(w.record)
 		return h.writeEnded(r, w, res)
 	}
+	res, sent := h.groupDone(w, res)
+	if sent {
+		return false
+	}
+	return h.stepDone(r, w, p, res)
+}
+
+// stepDone goes on after the end of an operation.
+func (h *handler) stepDone(r *request, w *firstWrite, p *part, res int32) bool {
 	more, errno := p.advance(res)
 	switch {
 	case more:
-		req.Retried()
+		w.req.Retried()
 		h.sendStep(w)
 		return false
 	case w.step == stepCheck:
