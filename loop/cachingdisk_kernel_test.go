@@ -3,6 +3,7 @@ package loop
 import (
 	"bytes"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 
@@ -165,6 +166,7 @@ func (d *cachingDisk) now() []byte {
 type cutDisk struct {
 	medium []byte
 	cache  []diskStep
+	sector int // which a power cut leaves whole; 0 for 512 bytes
 }
 
 // apply applies a step of the disk.
@@ -194,10 +196,11 @@ func (c *cutDisk) unflushed() (n int) {
 func (c *cutDisk) cut() []byte {
 	content := bytes.Clone(c.medium)
 	for _, w := range c.cache {
-		for at := 0; at < len(w.data); at += 512 {
+		for part := range slices.Chunk(w.data, max(c.sector, 512)) {
 			if w.flush || rand.IntN(2) == 0 {
-				copy(content[w.at:][at:at+512], w.data[at:])
+				copy(content[w.at:], part)
 			}
+			w.at += uint64(len(part))
 		}
 	}
 	return content
