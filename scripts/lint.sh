@@ -28,6 +28,9 @@ check() { "$@" || status=1; }
 # Print each package of the module here that has more than 30 files besides tests.
 large_packages() { go list -f '{{len .GoFiles}} {{.ImportPath}}' ./... | awk '$1 > 30 { print $2 ": " $1 " files, more than 30" }'; }
 
+# Print the lines $1, and fail if there are any. This does not open /dev/stderr, which would empty a log file.
+no_lines() { [[ -z $1 ]] || { printf '%s\n' "$1" >&2; status=1; }; }
+
 # Lint the Go module in directory $1.
 lint_go() {
 	local linter
@@ -43,14 +46,14 @@ lint_go() {
 	check go vet ./...
 	check env GOARCH=arm64 go vet ./...
 	check "$linter" ./...
-	check test -z "$(gofmt -d . | tee /dev/stderr)"
+	no_lines "$(gofmt -d .)"
 }
 
 status=0
 top=$(realpath "$here/..")
 for module in "$top" "$top/scripts/bench" "$top/cmd/ublk-loop-snapshotter" "$top/cmd/ublk-loop-csi"; do
 	lint_go "$module"
-	check test -z "$(large_packages | tee /dev/stderr)"
+	no_lines "$(large_packages)"
 	check go mod tidy -diff
 done
 cd "$top"
