@@ -200,7 +200,7 @@ func newLayered(t *testing.T, base []byte, cfg Config, attach func(text string, 
 // Layers below a device are merged while it is written to, more often than it can fork without that.
 // No write is lost, and the device keeps none of the files that it does not use.
 func TestKernelReload(t *testing.T) {
-	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
+	ctl := ublktest.Kernel(t, ublktest.OldestKernel)
 	for _, cfg := range []Config{{}, {ZeroCopy: SwitchOff}, {OnCrash: CrashReissue}} {
 		t.Run(fmt.Sprintf("zero copy %s on crash %s", cfg.ZeroCopy, cfg.OnCrash), func(t *testing.T) {
 			model := random(make([]byte, layeredSize))
@@ -265,7 +265,7 @@ func openDescriptors(t *testing.T) int {
 // A device does not take tables that show something else, or whose files it cannot have. It goes on
 // with its tables, and keeps nothing of the others.
 func TestKernelReloadRefused(t *testing.T) {
-	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
+	ctl := ublktest.Kernel(t, ublktest.OldestKernel)
 	model := random(make([]byte, layeredSize))
 	l := newLayered(t, model, Config{}, func(text string, cfg Config) *Device { return attachTable(t, ctl, text, cfg) })
 	l.fork()
