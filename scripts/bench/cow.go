@@ -141,7 +141,7 @@ func (b *bench) snapshots() error {
 
 // copyOnWrite measures snapshots over a backing.
 func (b *bench) copyOnWrite(makeBacking func(bin string) (*cowBacking, error)) (err error) {
-	if err := command("modprobe", "dm_snapshot"); err != nil {
+	if err := command("modprobe", "-a", "dm_snapshot", "loop"); err != nil {
 		return err
 	}
 	back, err := makeBacking(b.bin)
