@@ -40,7 +40,8 @@ func (h *handler) next(req *ublk.Request, at uint64) (piece mapping.Piece, ok bo
 	return piece, ok
 }
 
-// mayForward reports whether the kernel can complete a request with a single piece.
+// mayForward reports whether the kernel can complete a request with a single piece. Nothing would
+// tell a store that the flush of such a write has failed.
 func (h *handler) mayForward(req *ublk.Request, piece *mapping.Piece) bool {
 	switch {
 	case req.Op == ublk.OpRead:
@@ -48,7 +49,7 @@ func (h *handler) mayForward(req *ublk.Request, piece *mapping.Piece) bool {
 	case piece.Kind == mapping.FirstWrite:
 		return false
 	}
-	return req.Flags&ublk.FlagFUA == 0 || !h.hasUnsaved()
+	return req.Flags&ublk.FlagFUA == 0 || len(h.stack.stores) == 0
 }
 
 // forward carries out a request with a single piece.

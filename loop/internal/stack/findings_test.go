@@ -32,6 +32,14 @@ func TestFlushOfStoreFails(t *testing.T) {
 		}, flush, unix.EIO, true},
 		{"FUA write to a chunk whose record is not saved", func(b *bed) { b.must(write(0, 0)) }, write(0, ublk.FlagFUA), unix.EIO, true},
 		{"the same on a full file system", func(b *bed) { b.must(write(0, 0)) }, write(0, ublk.FlagFUA), unix.ENOSPC, false},
+		{"FUA write to a saved chunk during a first write", func(b *bed) {
+			b.must(write(0, 0))
+			b.must(flush)
+			store := b.stack.stores[0]
+			if _, errno := store.Allocate(5); !store.Index.Claim(5) || errno != 0 {
+				b.t.Fatal("no chunk")
+			}
+		}, write(0, ublk.FlagFUA), unix.EIO, true},
 		{"write without FUA", func(b *bed) { b.must(write(0, 0)) }, write(0, 0), unix.EIO, false},
 		{"first write with FUA beside a record that is not saved", func(b *bed) { b.must(write(0, 0)) }, write(8, ublk.FlagFUA), unix.EIO, true},
 		{"first write with FUA alone", func(*bed) {}, write(8, ublk.FlagFUA), unix.EIO, false},
