@@ -63,7 +63,7 @@ func TestKernelApartVerity(t *testing.T) {
 // next one finishes it.
 func TestKernelApartMergeEnds(t *testing.T) {
 	b := kernelBed(t)
-	const size, chunks = 16 << 20, 16 << 20 / 4096
+	const size, chunks = 96 << 20, 96 << 20 / 4096
 	ublktest.UntilHit(t, "the server ended within a merge", 2, 1, 20, func(int) bool {
 		base := b.image(size)
 		store := filepath.Join(filepath.Dir(base), "store")
