@@ -64,8 +64,8 @@ func (c *cutDisk) load(table string) {
 	c.tool("dmsetup", "resume", "--noudevsync", c.name)
 }
 
-// cut takes the power from the disk, and then from the node, and gives it back. What the disk did not
-// have by then is lost.
+// cut cuts the power of the disk and then of the node, and restores it. Writes that had not reached the
+// disk are lost.
 func (c *cutDisk) cut(volumes []*volume) {
 	c.Helper()
 	sectors := strings.Fields(c.table)[1]

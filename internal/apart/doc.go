@@ -14,7 +14,7 @@
 //	                                 <──  an answer with the number of the request
 //	                                 <──  the queues have ended, or an error
 //
-// The process can ask for nothing. It can only report, each time with an error or without. The server
-// takes the first report after Serve that is no finding and no answer as the end of the queues, and kills the process if it does not end
-// by itself. If the server ends for any reason, the kernel kills the process.
+// The process can ask for nothing. It can only report, each time with an error or without. A
+// report after Serve that is neither a finding nor an answer says that the queues have ended. The server
+// then kills the process if it does not end by itself. If the server ends for any reason, the kernel kills the process.
 package apart

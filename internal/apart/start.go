@@ -38,8 +38,8 @@ const userBase = 0x70000000
 // errEnded is the error of a process that has ended without a report.
 var errEnded = errors.New("the process that serves the requests has ended")
 
-// Start starts the process. The program, which is this one, must call Run. The process has a copy of
-// lifeline, if that is not nil, until Settle. After an error, there is no process.
+// Start starts the process. The program, which is this one, must call Run. The process keeps a
+// copy of lifeline open until Settle; nil is allowed. After an error, no process is left.
 func Start(path string, args, env []string, lifeline *os.File) (*Process, error) {
 	ours, theirs, err := socketPair()
 	if err != nil {

@@ -117,8 +117,8 @@ func (f *forest) mergeable(p *pool.Pool) (best *pool.Layer) {
 	return best
 }
 
-// mergesBelow reports whether a store that a volume writes to can be merged with the layer below it
-// when nothing writes to it any more.
+// mergesBelow reports whether the store that a volume writes to can be merged with the layer below it
+// after it is frozen.
 func (f *forest) mergesBelow(top string) bool {
 	upper := f.layers[top]
 	if upper == nil {

@@ -21,7 +21,7 @@ import (
 //	image or stores are written, so that another layer has the content of the upper one
 //	the record of the upper layer says so (pool.Layer.Into)
 //	devices with the layers get tables without them
-//	the files that no device has any more are removed
+//	unused files are removed
 //
 // A crash leaves the layers, or a record that says Into. The next driver goes on from there.
 
@@ -191,8 +191,8 @@ func (d *Driver) retire(ctx context.Context, l *pool.Layer) error {
 	return d.collect()
 }
 
-// reloadAndRemove removes the file of a merged layer if no device has one of some layers any more.
-// Otherwise the error wraps EBUSY.
+// reloadAndRemove gives the devices of the layers ids their new layers, and removes the file of the
+// merged layer id. If a device still has one of the layers, it returns an error that wraps EBUSY.
 func (d *Driver) reloadAndRemove(ctx context.Context, id string, ids []string) error {
 	if err := d.reload(ctx, ids); err != nil {
 		return err
