@@ -12,7 +12,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/identity"
 )
 
-// The rings of a killed process end after the process, which causes no event. Forget and
+// The rings of a killed process end after the process, which causes no event. Release, Forget and
 // Sweep look again after pauses within these limits, until patience has passed. A ring
 // whose operations need longer keeps its file, which a later Release or Sweep removes.
 const (

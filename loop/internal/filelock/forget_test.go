@@ -52,26 +52,39 @@ func TestSweep(t *testing.T) {
 
 // The ring of a killed server ends after the process.
 func TestForgetWaitsForRings(t *testing.T) {
+	waitsForRings(t, func(l *Lock) error {
+		l.drop()
+		_, err := Forget(l.dir, file)
+		return err
+	})
+}
+
+// If the process that serves the rings was killed, its rings also end after the server has
+// released the lock.
+func TestReleaseWaitsForRings(t *testing.T) { waitsForRings(t, (*Lock).Release) }
+
+// waitsForRings checks that end waits for a ring that has the lock, and then removes the file.
+func waitsForRings(t *testing.T, end func(*Lock) error) {
+	t.Helper()
 	dir := filepath.Join(t.TempDir(), "locks")
 	l := held(t, dir, file, Range{}, Exclusive)
 	ring := registered(t, l)
-	l.drop()
-	if ours, err := IsHeld(dir, file); err != nil || !ours {
-		t.Errorf("held %v, error %v", ours, err)
-	}
-	forgotten := make(chan error, 1)
-	go func() { _, err := Forget(dir, file); forgotten <- err }() // received below
+	ended := make(chan error, 1)
+	go func() { ended <- end(l) }() // received below
 	select {
-	case err := <-forgotten:
+	case err := <-ended:
 		t.Fatalf("it does not wait: error %v", err)
 	case <-time.After(longestPause):
+	}
+	if held, err := IsHeld(dir, file); err != nil || !held {
+		t.Errorf("held %v, error %v", held, err)
 	}
 	if err := ring.Close(); err != nil {
 		t.Fatal(err)
 	}
-	want(t, <-forgotten, nil)
+	want(t, <-ended, nil)
 	nothingIn(t, dir)
-	if ours, err := IsHeld(dir, file); err != nil || ours {
-		t.Errorf("held %v, error %v", ours, err)
+	if held, err := IsHeld(dir, file); err != nil || held {
+		t.Errorf("held %v, error %v", held, err)
 	}
 }

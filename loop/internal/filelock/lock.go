@@ -167,23 +167,14 @@ func (l *Lock) Disown() {
 // objects.
 func (l *Lock) Idle() { _ = lock(l.rings, everything, unlocked) }
 
-// Release releases the lock. It removes the file if no other lock is in it.
+// Release releases the lock. It removes the file if no other lock is in it, and waits as [Forget] does
+// for the rings of a process that was killed.
 func (l *Lock) Release() error {
-	turn, err := takeTurn(l.dir)
-	if err != nil {
-		l.drop()
-		return err
-	}
-	defer func() { _ = turn.Close() }()
 	defer l.drop()
 	if err := errors.Join(lock(l.holder, everything, unlocked), l.rings.Close()); err != nil {
 		return err
 	}
-	if _, err := removeUnused(l.holder, filepath.Join(l.dir, l.name)); err != nil {
-		return err
-	}
-	_ = os.Remove(l.dir) // fails if the directory has other files
-	return nil
+	return removeIdle(l.dir, func() ([]string, error) { return []string{l.name}, nil })
 }
 
 // CloseFiles closes the files of a lock of OfRings.
