@@ -119,28 +119,3 @@ func markVerity(path string) error {
 	}
 	return errors.Join(err, s.Close())
 }
-
-// transient makes a file with space for a change of each chunk if it is missing or empty, and
-// returns the chunk size.
-func (o *TableOptions) transient(origin uint64) (uint32, error) {
-	chunk := o.ChunkSize
-	if chunk == 0 {
-		chunk = DefaultChunkSize
-	}
-	layout, err := snapshot.NewLayout(chunk)
-	if err != nil {
-		return 0, err
-	}
-	chunks, err := layout.OriginChunks(origin)
-	if err != nil {
-		return 0, err
-	}
-	file, _, err := openEmpty(o.Path)
-	if errors.Is(err, os.ErrExist) && !isEmpty(o.Path) {
-		return chunk, nil
-	}
-	if err != nil {
-		return 0, err
-	}
-	return chunk, errors.Join(file.Truncate(layout.Offset(chunks)), file.Close())
-}
