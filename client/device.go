@@ -1,7 +1,11 @@
 package client
 
 import (
+	"fmt"
+	"os"
 	"slices"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/internal/identity"
 )
@@ -94,6 +98,23 @@ type Limits struct {
 	Rotational          bool   `json:"rotational"`
 	WriteCache          bool   `json:"write_cache"`
 	FUA                 bool   `json:"fua"`
+}
+
+// CheckPart returns an error that wraps ESTALE if a file is not the one with an index among Files.
+func (d *Device) CheckPart(index int, file *os.File) error {
+	object, err := identity.Of(file)
+	if err != nil {
+		return err
+	}
+	if index >= len(d.Files) || !object.HasNumbersOf(d.Files[index].identity()) {
+		return fmt.Errorf("%s is another file than that of %s: %w", file.Name(), d.Device, unix.ESTALE)
+	}
+	return nil
+}
+
+// identity returns the identity of the file, as far as the server reports it.
+func (f *DeviceFile) identity() identity.File {
+	return identity.File{IsDisk: f.IsDisk, Device: f.Device, Inode: f.Inode}
 }
 
 // identity returns the identity of the device's file, as far as the server reports it.

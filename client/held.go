@@ -198,9 +198,8 @@ func (d *Device) Uses(file *os.File) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	for _, part := range d.Files {
-		of := identity.File{IsDisk: part.IsDisk, Device: part.Device, Inode: part.Inode}
-		if of.HasNumbersOf(f) {
+	for i := range d.Files {
+		if d.Files[i].identity().HasNumbersOf(f) {
 			return true, nil
 		}
 	}

@@ -4,14 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/internal/daemon"
-	"github.com/ublk-loop/ublk-loop/internal/identity"
 	"github.com/ublk-loop/ublk-loop/internal/newfile"
 	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/loop"
@@ -131,7 +128,7 @@ func (f *forking) addOther() error {
 	}
 	j := &daemon.Job{Name: "fork of " + forked.Device, Standalone: true, Config: loop.Config{Table: text, OnCrash: loop.OnCrash(forked.OnCrash)}}
 	defer j.Close()
-	for _, path := range paths {
+	for i, path := range paths {
 		file, err := loop.OpenTableDevice(path)
 		if err != nil {
 			return err
@@ -140,7 +137,7 @@ func (f *forking) addOther() error {
 		if path == other {
 			continue
 		}
-		if err := isPartOf(file, forked); err != nil {
+		if err := forked.CheckPart(i, file); err != nil {
 			return err
 		}
 	}
@@ -169,21 +166,6 @@ func (a *app) addDevice(ctx context.Context, j *daemon.Job) (*client.Device, err
 	return device, nil
 }
 
-// isPartOf returns an error that wraps ESTALE if a path leads to a file that is not a part of the
-// device.
-func isPartOf(file *os.File, device *client.Device) error {
-	object, err := identity.Of(file)
-	if err != nil {
-		return err
-	}
-	for _, f := range device.Files {
-		if object.HasNumbersOf(identity.File{IsDisk: f.IsDisk, Device: f.Device, Inode: f.Inode}) {
-			return nil
-		}
-	}
-	return fmt.Errorf("%s is another file than that of %s: %w", file.Name(), device.Device, unix.ESTALE)
-}
-
 // removeUnused removes the new files that no device has after an error. They stay if the server
 // may still work on the fork.
 func (f *forking) removeUnused(drv driver) error {
@@ -198,7 +180,11 @@ func (f *forking) removeUnused(drv driver) error {
 	for _, store := range f.stores {
 		used := false
 		for i := range devices {
-			used = used || isPartOf(store.File, &devices[i]) == nil
+			is, err := devices[i].Uses(store.File)
+			if err != nil {
+				return err
+			}
+			used = used || is
 		}
 		if !used {
 			errs = append(errs, store.Remove())

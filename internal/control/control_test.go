@@ -161,14 +161,15 @@ func (d *fakeDevices) Remove(id uint32, opts loop.DetachOptions) error {
 	return nil
 }
 
-// removed returns the number of devices that were removed since the last call.
+// Fork implements Devices. The first file of the device is below its store.
 func (d *fakeDevices) Fork(id uint32, sequence *uint64, store *os.File, _ ...*loop.NewFile) (loop.Status, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if !d.has(id, sequence) {
 		return loop.Status{}, unix.ENODEV
 	}
-	return loop.Status{ID: id, Table: "0 8 snapshot /a " + store.Name() + " P 8"}, nil
+	base := d.devices[id].Files[0]
+	return loop.Status{ID: id, Table: "0 8 snapshot " + base.File + " " + store.Name() + " P 8", Files: []loop.StatusFile{base, {}}}, nil
 }
 
 // Reload implements Devices.
@@ -210,6 +211,7 @@ func (d *fakeDevices) Merge(_ context.Context, id uint32, sequence *uint64) (uin
 // unsupportedSize makes Resize fail as before Linux 6.16.
 const unsupportedSize = 1 << 40
 
+// removed returns the number of devices that were removed since the last call.
 func (d *fakeDevices) removed() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -118,7 +118,7 @@ func (s *Server) forkTo(id uint32, sequence *uint64, stores []*loop.NewFile) (li
 	if len(stores) < 2 || s.OneDevice {
 		return list, nil
 	}
-	second, err := s.addOther(&status, stores[1].File)
+	second, err := s.addOther(&list[0], stores[1].File)
 	if err != nil {
 		return nil, fmt.Errorf("%s has forked, but no second device was made: %w", status.Device, err)
 	}
@@ -126,8 +126,8 @@ func (s *Server) forkTo(id uint32, sequence *uint64, stores []*loop.NewFile) (li
 }
 
 // addOther makes a device of the tables of a device that has forked, with another store.
-func (s *Server) addOther(of *loop.Status, store *os.File) (loop.Status, error) {
-	text, devices, err := loop.WithOtherStore(of.Table, store.Name())
+func (s *Server) addOther(of *client.Device, store *os.File) (loop.Status, error) {
+	text, names, err := loop.WithOtherStore(of.Table, store.Name())
 	if err != nil {
 		return loop.Status{}, err
 	}
@@ -137,12 +137,12 @@ func (s *Server) addOther(of *loop.Status, store *os.File) (loop.Status, error) 
 			_ = f.Close()
 		}
 	}()
-	for _, device := range devices {
-		if device == store.Name() {
+	for i, name := range names {
+		if name == store.Name() {
 			files = append(files, store)
 			continue
 		}
-		file, err := s.OpenTableDevice(device)
+		file, err := s.openPart(of, i, name)
 		if err != nil {
 			return loop.Status{}, err
 		}
@@ -150,4 +150,18 @@ func (s *Server) addOther(of *loop.Status, store *os.File) (loop.Status, error) 
 	}
 	cfg := loop.Config{Table: text, OnCrash: loop.OnCrash(of.OnCrash)}
 	return s.Devices.AddTable(files, cfg)
+}
+
+// openPart opens the file with an index below the tables of a device. It returns an error that wraps
+// ESTALE if the name leads to another file now.
+func (s *Server) openPart(of *client.Device, index int, name string) (*os.File, error) {
+	file, err := s.OpenTableDevice(name)
+	if err != nil {
+		return nil, err
+	}
+	if err := of.CheckPart(index, file); err != nil {
+		_ = file.Close()
+		return nil, err
+	}
+	return file, nil
 }

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/internal/identity"
 	"github.com/ublk-loop/ublk-loop/loop"
 )
 
@@ -140,6 +141,38 @@ func TestForkDescriptors(t *testing.T) {
 	if stores[0].File.Name() != "/a/new" || stores[0].Directory == nil || stores[1].File.Name() != "/b/other" || stores[1].Directory != nil {
 		t.Errorf("%+v", stores)
 	}
+}
+
+// The second device of a fork has the files of the first one, and the server refuses another file
+// that has the name of one of these.
+func TestForkOther(t *testing.T) {
+	s := newStand(t)
+	base, store, other := file(t, "base"), file(t, "store"), file(t, "other")
+	object, err := identity.Of(open(t, base))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.devices.devices[0] = loop.Status{Files: []loop.StatusFile{{File: base, Device: object.Device, Inode: object.Inode}}}
+	fork := request("POST", fmt.Sprintf("/v1/devices/0/fork?store=%s&other=%s", store, other))
+	if status, answer := s.send(t, fork); status != 201 || s.devices.content != "baseother" {
+		t.Fatalf("%d %s, content %q", status, answer, s.devices.content)
+	}
+	if err := errors.Join(os.Rename(base, base+".moved"), os.WriteFile(base, []byte("another"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if status, answer := s.send(t, fork); status != 500 || !strings.Contains(answer, base+" is another file") || len(s.devices.configs) != 1 {
+		t.Errorf("%d %s, devices %+v", status, answer, s.devices.configs)
+	}
+}
+
+func open(t *testing.T, path string) *os.File {
+	t.Helper()
+	f, err := loop.OpenPath(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	return f
 }
 
 func dup(t *testing.T, f *os.File) int {
