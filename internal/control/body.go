@@ -22,8 +22,6 @@ const maxBody = 4 << 20
 
 // decode decodes a request's body. With an error it returns the HTTP status.
 func decode(w http.ResponseWriter, r *http.Request, v any) (int, error) {
-	ctl := http.NewResponseController(w)
-	_ = ctl.SetReadDeadline(time.Now().Add(bodyTimeout))
 	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
 	dec.DisallowUnknownFields()
 	err := dec.Decode(v)
@@ -32,7 +30,11 @@ func decode(w http.ResponseWriter, r *http.Request, v any) (int, error) {
 			err = errors.New("more than one value")
 		}
 	}
-	_ = ctl.SetReadDeadline(time.Time{})
+	if err == nil {
+		_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
+	} else {
+		answerBeforeBody(w)
+	}
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
@@ -42,6 +44,17 @@ func decode(w http.ResponseWriter, r *http.Request, v any) (int, error) {
 	}
 	return 0, nil
 }
+
+// limitBody bounds the time for the body that a request announces. decode ends the limit.
+func limitBody(w http.ResponseWriter, r *http.Request) {
+	if r.ContentLength != 0 {
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
+	}
+}
+
+// answerBeforeBody makes the server answer without the rest of the body, and then close the
+// connection.
+func answerBeforeBody(w http.ResponseWriter) { w.Header().Set("Connection", "close") }
 
 // descriptors takes the descriptors that were sent with a request: those of the object's
 // files, and that of the key or nil.

@@ -362,6 +362,11 @@ func TestRequests(t *testing.T) {
 		{postTo("/v1/devices/0/reload", `{"table":"0 8 zero","lease":true}`), 400, "only tables"},
 		{postTo("/v1/devices/0/reload", `{"table":"0 8 zero","config":{"read_only":true}}`), 400, "only tables"},
 		{request("DELETE", "/v1/devices/0"), 409, "in use"},
+		{request("DELETE", "/v1/devices/0?force=yes"), 400, `force \"yes\"`},
+		{request("DELETE", "/v1/devices/0?force=true&sequence=99"), 400, `\"sequence\": unknown`},
+		{request("DELETE", "/v1/devices/0?force=true;diskseq=99"), 400, "parameters"},
+		{request("DELETE", "/v1/devices/0?force=true&diskseq=1&diskseq=99"), 400, "there twice"},
+		{request("GET", "/v1/stats?id=1"), 400, "unknown"},
 		{request("DELETE", "/v1/devices/0?force=true"), 204, ""},
 		{request("DELETE", "/v1/devices/0?force=true"), 404, "no such device"},
 		{request("GET", "/"), 404, ""},
@@ -389,6 +394,41 @@ func TestRequests(t *testing.T) {
 	}
 	if n := len(s.devices.Devices()); n != 0 {
 		t.Errorf("%d devices are left", n)
+	}
+}
+
+// A request whose body does not come, or is not expected, gets its answer at once, and the connection
+// ends. A merge thus notices the end of the connection, because no body is left in it.
+func TestBodyThatDoesNotCome(t *testing.T) {
+	s := newStand(t)
+	s.devices.devices[1] = loop.Status{ID: 1}
+	for _, head := range []string{
+		"POST /v1/devices/1/merge", "POST /v1/devices/1/clear", "PUT /v1/devices/1/key", "GET /v1/devices", "POST /v1/upgrade",
+	} {
+		s.answersAtOnce(t, head+" HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n", "no body")
+		s.answersAtOnce(t, head+" HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", "no body")
+	}
+	for _, path := range []string{"/v1/devices", "/v1/devices/1/reload"} {
+		s.answersAtOnce(t, "POST "+path+" HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nx", "read the request")
+	}
+}
+
+// answersAtOnce checks that a request is refused, with text, although more of it is announced.
+func (s *stand) answersAtOnce(t *testing.T, head, text string) {
+	t.Helper()
+	c := s.connect(t)
+	_ = c.SetReadDeadline(time.Now().Add(bodyTimeout / 2))
+	if _, err := io.WriteString(c, head); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		t.Errorf("%q: %v", head, err)
+		return
+	}
+	body, err := io.ReadAll(resp.Body)
+	if resp.StatusCode != 400 || !resp.Close || !strings.Contains(string(body), text) || err != nil {
+		t.Errorf("%q: %d %s, error %v, closes %v", head, resp.StatusCode, body, err, resp.Close)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -35,10 +36,14 @@ func (s *Server) get(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) remove(w http.ResponseWriter, r *http.Request) {
 	id, sequence, err := pathDevice(r)
+	force := r.URL.Query().Get("force")
+	if err == nil && !slices.Contains([]string{"", "true", "false"}, force) {
+		err = fmt.Errorf("force %q: not true or false: %w", force, unix.EINVAL)
+	}
 	if err == nil {
 		s.changing.enter()
 		defer s.changing.leave()
-		force := r.URL.Query().Get("force") == "true"
+		force := force == "true"
 		err = s.Devices.Remove(id, loop.DetachOptions{Force: force, DiskSequence: sequence})
 		if force && errors.Is(err, unix.ENODEV) && s.RemoveWaiting != nil {
 			err = s.RemoveWaiting(id, sequence)

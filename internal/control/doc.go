@@ -4,21 +4,12 @@
 // leases and serves metrics. It converts between the types of the protocol and those of
 // package loop, and opens no device itself.
 //
-//	POST   /v1/devices          client.AddRequest -> 201 client.Device
-//	GET    /v1/devices                            -> 200 []client.Device
-//	GET    /v1/devices/ID                         -> 200 client.Device
-//	DELETE /v1/devices/ID[?force=true]            -> 204
-//	POST   /v1/devices/ID/keep[?for=10s]          -> 204
-//	POST   /v1/devices/ID/clear                   -> 204
-//	GET    /v1/server                             -> 200 client.ServerStatus
-//	GET    /v1/stats                              -> 200 client.Stats
-//	POST   /v1/upgrade                            -> 202 client.ServerStatus
-//	GET    /metrics                               -> 200 for Prometheus, as text
+// docs/serve.md describes the requests, and routes.go lists them.
 //
 // An error is a client.ErrorReply. Its status is 400 for an invalid request, 403 for a
 // client that is neither root nor the server's user, 404 for an unknown device, 409 for a
-// device in use or a taken id, 413 for a body of more than 64 KiB, and 500 for other
-// errors.
+// device in use or a taken id, 413 for a body of more than maxBody bytes, 501 for what the
+// kernel cannot do, and 500 for other errors.
 //
 // The answer to an upgrade ends with the connection, when the old program has ended. If
 // the upgrade fails, a client.ErrorReply follows on a second line.

@@ -82,16 +82,10 @@ const (
 type connKey struct{}
 
 // HTTP returns the server of the protocol, for Serve.
-func (s *Server) HTTP() *http.Server { return s.http(s.routes()) }
+func (s *Server) HTTP() *http.Server { return s.http(s.muxOf(s.routes())) }
 
 // StoreHTTP is HTTP for a process of a single device, which only answers requests about its store.
-func (s *Server) StoreHTTP() *http.Server {
-	mux := http.NewServeMux()
-	mux.HandleFunc("POST /v1/devices/{id}/merge", s.merge)
-	mux.HandleFunc("POST /v1/devices/{id}/fork", s.fork)
-	mux.HandleFunc("GET /v1/stats", s.stats)
-	return s.http(mux)
-}
+func (s *Server) StoreHTTP() *http.Server { return s.http(s.muxOf(s.storeRoutes())) }
 
 func (s *Server) http(mux *http.ServeMux) *http.Server {
 	return &http.Server{
@@ -115,30 +109,10 @@ func Serve(h *http.Server, l *net.UnixListener) error {
 	return err
 }
 
-// routes has all requests of the protocol.
-func (s *Server) routes() *http.ServeMux {
-	mux := http.NewServeMux()
-	mux.HandleFunc("POST /v1/devices", s.add)
-	mux.HandleFunc("GET /v1/devices", s.list)
-	mux.HandleFunc("GET /v1/devices/{id}", s.get)
-	mux.HandleFunc("DELETE /v1/devices/{id}", s.remove)
-	mux.HandleFunc("POST /v1/devices/{id}/keep", s.keep)
-	mux.HandleFunc("POST /v1/devices/{id}/resize", s.resize)
-	mux.HandleFunc("POST /v1/devices/{id}/merge", s.merge)
-	mux.HandleFunc("POST /v1/devices/{id}/fork", s.fork)
-	mux.HandleFunc("POST /v1/devices/{id}/reload", s.reload)
-	mux.HandleFunc("POST /v1/devices/{id}/clear", s.clear)
-	mux.HandleFunc("PUT /v1/devices/{id}/key", s.giveKey)
-	mux.HandleFunc("GET /v1/server", s.status)
-	mux.HandleFunc("GET /v1/stats", s.stats)
-	mux.HandleFunc("POST /v1/upgrade", s.upgrade)
-	mux.HandleFunc("GET /metrics", s.metrics)
-	return mux
-}
-
 // handler refuses requests of other users.
 func (s *Server) handler(mux *http.ServeMux) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		limitBody(w, r)
 		if c, ok := r.Context().Value(connKey{}).(*conn); !ok || !mayUse(c.uid) {
 			s.fail(w, http.StatusForbidden, errors.New("only root may use this server"))
 			return
