@@ -32,9 +32,9 @@ func (s *Server) add(w http.ResponseWriter, r *http.Request) {
 	if writers := cfg.Shared && !cfg.ReadOnly; cfg.OnCrash == "" && o.key == nil && !writers {
 		cfg.OnCrash = s.OnCrash
 	}
-	if device, tie := s.create(w, r, o, &cfg); tie != nil {
+	if tie := s.create(w, r, o, &cfg); tie != nil {
 		waitForEnd(w)
-		s.endLease(device, tie)
+		s.endLease(tie)
 	}
 }
 
@@ -52,30 +52,30 @@ func waitForEnd(w http.ResponseWriter) {
 
 // create makes a device and sends it to the client. It returns the lease that ties the
 // device to the connection, or nil.
-func (s *Server) create(w http.ResponseWriter, r *http.Request, o *object, cfg *loop.Config) (device uint32, tie *lease) {
+func (s *Server) create(w http.ResponseWriter, r *http.Request, o *object, cfg *loop.Config) (tie *lease) {
 	s.changing.enter()
 	defer s.changing.leave()
 	made, err := o.add(s.Devices, cfg)
 	if err != nil {
 		s.fail(w, statusOf(err), s.Describe(err, o.name, cfg))
-		return 0, nil
+		return nil
 	}
 	w.Header().Set("Location", client.DevicePath(made.ID))
 	if cfg.Autoclear {
 		// The lease must exist before the client knows of the device and sends further
 		// requests.
 		c, _ := r.Context().Value(connKey{}).(*conn) // set for every request, see handler
-		tie = s.leases.begin(made.ID, made.DiskSequence, c.UnixConn, time.Time{})
+		tie = s.leases.begin(device{made.ID, made.DiskSequence}, c.UnixConn, time.Time{})
 	}
 	if err := tell(w, &made); err != nil {
 		// The client does not know of the device.
 		if tie != nil {
-			s.leases.end(made.ID, tie)
+			s.leases.end(tie)
 		}
 		_ = s.Devices.Remove(made.ID, loop.DetachOptions{Force: true, DiskSequence: &made.DiskSequence})
-		return 0, nil
+		return nil
 	}
-	return made.ID, tie
+	return tie
 }
 
 // tell sends a device to the client at once. It returns an error if the client has gone.

@@ -20,8 +20,9 @@ type conn struct {
 	ended func()
 	once  sync.Once
 
-	mu  sync.Mutex // protects fds
-	fds []int
+	mu     sync.Mutex // protects the fields below
+	fds    []int
+	closed bool
 }
 
 // newConn returns a connection, and asks the kernel for its peer's user (SO_PEERCRED in
@@ -44,8 +45,7 @@ func newConn(c *net.UnixConn, ended func()) (*conn, error) {
 	return &conn{UnixConn: c, uid: cred.Uid, ended: ended}, nil
 }
 
-// Read implements net.Conn. What has no room among the ancillary data the
-// kernel closes.
+// Read implements net.Conn. The kernel closes descriptors for which the ancillary data has no room.
 func (c *conn) Read(p []byte) (int, error) {
 	oob := make([]byte, unix.CmsgSpace(client.MaxDescriptors*4))
 	n, oobn, _, _, err := c.ReadMsgUnix(p, oob)
@@ -71,12 +71,17 @@ func (c *conn) keep(oob []byte) error {
 		}
 		c.fds = append(c.fds, fds...)
 	}
-	if len(c.fds) > client.MaxDescriptors {
-		closeAll(c.fds)
-		c.fds = nil
-		return errors.New("too many descriptors")
+	switch {
+	case c.closed: // while Read was running
+		err = net.ErrClosed
+	case len(c.fds) > client.MaxDescriptors:
+		err = errors.New("too many descriptors")
+	default:
+		return nil
 	}
-	return nil
+	closeAll(c.fds)
+	c.fds = nil
+	return err
 }
 
 // take returns the received descriptors. The caller owns them.
@@ -90,6 +95,9 @@ func (c *conn) take() []int {
 
 // Close implements net.Conn.
 func (c *conn) Close() error {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
 	closeAll(c.take())
 	err := c.UnixConn.Close()
 	c.once.Do(c.ended)

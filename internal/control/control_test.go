@@ -653,21 +653,22 @@ func TestLeaseAndMore(t *testing.T) {
 func TestLeaseForATime(t *testing.T) {
 	soon, later := time.Now().Add(-time.Second), time.Now().Add(time.Hour)
 	var l leases
-	tie := l.begin(1, 7, &net.UnixConn{}, time.Time{})
-	l.extend(1, nil, soon)
-	if l.expire(1, tie) {
+	of := device{1, 7}
+	tie := l.begin(of, &net.UnixConn{}, time.Time{})
+	l.extend(of, soon)
+	if l.expire(tie) {
 		t.Error("over with its holder there")
 	}
-	if !l.end(1, tie) {
+	if !l.end(tie) {
 		t.Error("not over when the holder goes after that time")
 	}
-	tie = l.begin(1, 7, &net.UnixConn{}, time.Time{})
-	if other := uint64(8); l.extend(1, &other, later) != nil {
+	tie = l.begin(of, &net.UnixConn{}, time.Time{})
+	if l.extend(device{1, 8}, later) != nil {
 		t.Error("the lease is extended for another device")
 	}
-	l.extend(1, nil, later)
-	l.extend(1, nil, soon)
-	if l.end(1, tie) || l.expire(1, tie) {
+	l.extend(of, later)
+	l.extend(of, soon)
+	if l.end(tie) || l.expire(tie) {
 		t.Error("over before the later time")
 	}
 }
@@ -711,17 +712,77 @@ func TestHolders(t *testing.T) {
 func TestLeaseOfAnotherDevice(t *testing.T) {
 	for _, kept := range []bool{false, true} {
 		var l leases
-		old := l.begin(1, 7, &net.UnixConn{}, time.Time{})
-		if kept && l.extend(1, nil, time.Now()) != old {
+		old := l.begin(device{1, 7}, &net.UnixConn{}, time.Time{})
+		if kept && l.extend(old.device, time.Now()) != old {
 			t.Fatal("the lease is not there")
 		}
-		next := l.begin(1, 7, &net.UnixConn{}, time.Time{}) // the next device gets the id
-		if l.end(1, old) || l.expire(1, old) {
-			t.Errorf("kept %v: the other device is nobody's", kept)
+		next := l.begin(device{1, 8}, &net.UnixConn{}, time.Time{}) // the next device gets the id
+		late := l.begin(device{1, 6}, &net.UnixConn{}, time.Time{}) // of a device that was removed before its lease began
+		for _, tie := range []*lease{next, old, late} {
+			if !l.end(tie) || l.end(tie) || l.expire(tie) {
+				t.Errorf("kept %v: the lease of %+v does not end once", kept, tie.device)
+			}
 		}
-		if !l.end(1, next) {
-			t.Errorf("kept %v: its own lease does not end", kept)
-		}
+	}
+}
+
+// keep does not take the lease of a removed device for that of the next one with the id.
+func TestKeepForOfAnotherDevice(t *testing.T) {
+	s := newStand(t)
+	c := s.connect(t)
+	if _, err := io.WriteString(c, post(fmt.Sprintf(`{"file":%q,"lease":true}`, file(t, "")))); err != nil {
+		t.Fatal(err)
+	}
+	if resp, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil || resp.StatusCode != 201 {
+		t.Fatalf("%+v, error %v", resp, err)
+	}
+	keep := request("POST", "/v1/devices/0/keep?for=1h")
+	if status, answer := s.send(t, keep); status != 204 {
+		t.Fatalf("%d %s", status, answer)
+	}
+	if status, answer := s.send(t, request("POST", "/v1/devices/0/keep?for=1h&diskseq=99")); status != 404 {
+		t.Errorf("another device: %d %s", status, answer)
+	}
+	s.devices.replace(0)
+	if status, answer := s.send(t, keep); status != 404 {
+		t.Errorf("the next device: %d %s", status, answer)
+	}
+	if status, answer := s.send(t, request("POST", "/v1/devices/0/keep?for=1h&diskseq=1")); status != 404 {
+		t.Errorf("the removed device: %d %s", status, answer)
+	}
+}
+
+// A step of the wall clock does not change when a lease of the last server ends.
+func TestAdoptByMonotonicClock(t *testing.T) {
+	s := &Server{Devices: &fakeDevices{}}
+	if err := s.Adopt(1, 7, Holder{Until: time.Now().Add(time.Hour).Round(0)}); err != nil {
+		t.Fatal(err)
+	}
+	until := s.leases.byDevice[device{1, 7}].until
+	if left := time.Until(until); until == until.Round(0) || left < time.Hour-time.Minute || left > time.Hour {
+		t.Errorf("the lease ends at %v", until)
+	}
+}
+
+// A device whose lease cannot be taken over is released, because nobody notices the end of its
+// connection.
+func TestAdoptWithoutConnection(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	d := &fakeDevices{released: make(chan uint32, 1), devices: map[uint32]loop.Status{1: {ID: 1, DiskSequence: 7}}}
+	if err := (&Server{Devices: d}).Adopt(1, 7, Holder{Conn: w}); err == nil {
+		t.Fatal("no error for a pipe")
+	}
+	select {
+	case <-d.released:
+	default:
+		t.Error("the device is not released")
+	}
+	if err := w.Close(); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("the descriptor was open: %v", err)
 	}
 }
 
@@ -914,6 +975,31 @@ func TestDescriptorsOfHalfARequestAreClosed(t *testing.T) {
 	if err := errors.Join(w.Close(), c.Close(), r.SetReadDeadline(time.Now().Add(5*time.Second))); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := r.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("the server still has it: %v", err)
+	}
+}
+
+// The server also closes descriptors that a read gets while the connection is being closed.
+func TestDescriptorsAfterCloseAreClosed(t *testing.T) {
+	s := newStand(t)
+	c, err := newConn(s.connect(t), func() {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	rights := unix.UnixRights(dup(t, w))
+	if err := errors.Join(w.Close(), c.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.keep(rights); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("error %v", err)
+	}
+	_ = r.SetReadDeadline(time.Now().Add(5 * time.Second))
 	if _, err := r.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("the server still has it: %v", err)
 	}

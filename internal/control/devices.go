@@ -83,13 +83,28 @@ func (s *Server) keepFor(id uint32, sequence *uint64, text string) error {
 	if err != nil || d <= 0 {
 		return fmt.Errorf("for %q: not a time: %w", text, unix.EINVAL)
 	}
+	now, err := s.sequenceOf(id, sequence)
+	if err != nil {
+		return err
+	}
 	until := time.Now().Add(d)
-	tie := s.leases.extend(id, sequence, until)
+	tie := s.leases.extend(device{id, now}, until)
 	if tie == nil {
 		return fmt.Errorf("%s: it has no lease: %w", ublk.BlockPath(id), unix.ENODEV)
 	}
-	s.expireAt(id, tie, until)
+	s.expireAt(tie, until)
 	return nil
+}
+
+// sequenceOf returns the sequence number of a device. It returns an error that wraps ENODEV if the
+// server does not have the device, or if it has another one than wanted.
+func (s *Server) sequenceOf(id uint32, wanted *uint64) (uint64, error) {
+	for _, d := range s.Devices.Devices() {
+		if d.ID == id && (wanted == nil || *wanted == d.DiskSequence) {
+			return d.DiskSequence, nil
+		}
+	}
+	return 0, fmt.Errorf("%s: not a device of this server: %w", ublk.BlockPath(id), unix.ENODEV)
 }
 
 // pathDevice returns the device that a request is about: its id, and the sequence number

@@ -42,9 +42,8 @@ func (s *Server) giveKeyFrom(id uint32, sequence *uint64, f *os.File) error {
 	return s.GiveKey(id, sequence, key)
 }
 
-// readKey reads a key of at most limit bytes from a descriptor of a client, to its end. It
-// returns an error that
-// wraps EINVAL if the client has not closed its end of a pipe within bodyTimeout.
+// readKey reads a key of at most limit bytes from a descriptor of a client, to its end. It returns an
+// error that wraps EINVAL if the client has not closed its end of a pipe within bodyTimeout.
 func readKey(f *os.File, limit int) (*transfer.Secret, error) {
 	key, err := transfer.ReadSecret(&timedReader{f, time.Now().Add(bodyTimeout)}, limit)
 	if err != nil {
