@@ -59,24 +59,35 @@ func Data(ctx context.Context, to, from *os.File) error {
 
 // copyRange copies a range of bytes, within the kernel if possible.
 func copyRange(ctx context.Context, to, from *os.File, start, end int64) error {
+	copySome, inKernel := copyInKernel, true
 	for start < end {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		in, out := start, start
-		n, err := unix.CopyFileRange(int(from.Fd()), &in, int(to.Fd()), &out, int(min(end-start, copyChunk)), 0)
+		n, err := copySome(to, from, start, min(end-start, copyChunk))
 		switch {
 		case errors.Is(err, unix.EINTR):
-			continue
-		case IsUnsupported(err):
-			_, err = io.Copy(io.NewOffsetWriter(to, start), io.NewSectionReader(from, start, end-start))
-			return err
+		case inKernel && IsUnsupported(err):
+			copySome, inKernel = copyThroughMemory, false
 		case err != nil:
 			return err
 		case n == 0:
 			return io.ErrUnexpectedEOF // the file was truncated meanwhile
+		default:
+			start += n
 		}
-		start += int64(n)
 	}
 	return nil
+}
+
+// copyInKernel copies up to n bytes at an offset, and returns how many it has copied.
+func copyInKernel(to, from *os.File, at, n int64) (int64, error) {
+	in, out := at, at
+	copied, err := unix.CopyFileRange(int(from.Fd()), &in, int(to.Fd()), &out, int(n), 0)
+	return int64(copied), err
+}
+
+// copyThroughMemory is copyInKernel for file systems between which the kernel does not copy.
+func copyThroughMemory(to, from *os.File, at, n int64) (int64, error) {
+	return io.Copy(io.NewOffsetWriter(to, at), io.NewSectionReader(from, at, n))
 }

@@ -53,3 +53,33 @@ func TestCopyData(t *testing.T) {
 		t.Errorf("a copy that nobody wants: %v", err)
 	}
 }
+
+// A range of a file that was truncated meanwhile is an error, and the context ends a copy, also
+// between file systems, where the kernel does not copy.
+func TestCopyBetweenFileSystems(t *testing.T) {
+	to, err := os.Create(filepath.Join(t.TempDir(), "to"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer to.Close()
+	fd, err := unix.MemfdCreate("from", unix.MFD_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	memory := os.NewFile(uintptr(fd), "from")
+	defer memory.Close()
+	if err := memory.Truncate(4096); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	if err := copyRange(ctx, to, memory, 0, 4096); err != nil {
+		t.Errorf("the whole file: %v", err)
+	}
+	if err := copyRange(ctx, to, memory, 0, 8192); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("more than the file has: %v", err)
+	}
+	cancel()
+	if err := copyRange(ctx, to, memory, 0, 4096); !errors.Is(err, context.Canceled) {
+		t.Errorf("a copy that nobody wants: %v", err)
+	}
+}
