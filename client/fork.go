@@ -50,5 +50,6 @@ func (c *Client) Fork(ctx context.Context, device *Device, stores ...NewStore) (
 	}
 	defer func() { _ = resp.Body.Close() }()
 	var devices []Device
-	return devices, json.NewDecoder(resp.Body).Decode(&devices)
+	err = readAnswer(json.NewDecoder(resp.Body), &devices)
+	return devices, err
 }

@@ -63,17 +63,19 @@ func (h *Held) Release() {
 	h.disk = nil
 }
 
-// Reopen opens the device again after Release. It returns an error that wraps ErrLost
-// if the device has gone.
+// Reopen opens the device again after Release. If the device has gone, it returns an error that
+// wraps ErrLost, and has nothing open.
 func (h *Held) Reopen(ctx context.Context) error {
 	disk, err := h.open(ctx)
 	if err == nil {
 		h.disk = disk
 		err = errors.Join(h.checkSequence(), h.checkNumber(ctx))
 	}
-	switch {
-	case err == nil:
+	if err == nil {
 		return nil
+	}
+	h.Release()
+	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case errors.Is(err, ErrLost):

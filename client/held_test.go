@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -133,6 +134,59 @@ func TestOpen(t *testing.T) {
 	}
 	if _, err := c.Open(context.Background(), first.Device); !errors.Is(err, client.ErrLost) {
 		t.Errorf("open again: %v", err)
+	}
+}
+
+// A device that has gone is not open after Reopen.
+func TestReopenLost(t *testing.T) {
+	h, d, err := attachWhile(t, 0, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	d.OnLook(nil)
+	h.Release()
+	if err := h.Reopen(context.Background()); err != nil || h.Disk() == nil {
+		t.Fatalf("the device is not open: %v", err)
+	}
+	h.Release()
+	d.Become(0, &loop.Status{FileDevice: "8:0", FileInode: 1, ReadOnly: true})
+	if err := h.Reopen(context.Background()); !errors.Is(err, client.ErrLost) || h.Disk() != nil {
+		t.Errorf("%v is open, error %v", h.Disk(), err)
+	}
+}
+
+// An answer that ends early is an error that says so, for each request.
+func TestHalfAnAnswer(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "socket")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if _, err := w.Write([]byte(`[{"id":1,`)); err != nil {
+			t.Error(err)
+		}
+	})}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(l) }()
+	ctx, c, device := t.Context(), client.New(socket), client.Device{}
+	for name, request := range map[string]func() error{
+		"devices": func() error { _, err := c.Devices(ctx); return err },
+		"fork":    func() error { _, err := c.Fork(ctx, &device, client.NewStore{Path: "/x"}); return err },
+		"merge":   func() error { _, err := c.Merge(ctx, &device); return err },
+		"reload":  func() error { _, err := c.Reload(ctx, &device, "", nil); return err },
+		"add":     func() error { _, err := c.Add(ctx, client.AddRequest{}, client.Files{}); return err },
+	} {
+		if err := request(); err == nil || !strings.HasPrefix(err.Error(), "read the server's answer: ") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := server.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+		t.Error(err)
 	}
 }
 

@@ -14,8 +14,7 @@ type Merged struct {
 }
 
 // DeviceSocket returns the path of the socket at which the process of a single device listens, if
-// the device has a store. It answers only Merge, Fork and
-// Stats.
+// the device has a store. It answers only Merge, Fork and Stats.
 func DeviceSocket(id uint32) string { return fmt.Sprintf("/run/ublk-loop/%d.sock", id) }
 
 // Merge moves the changes of a device's store into its base while the device is used. If the
@@ -26,5 +25,6 @@ func (c *Client) Merge(ctx context.Context, device *Device) (merged Merged, err 
 		return merged, err
 	}
 	defer func() { err = errors.Join(err, resp.Body.Close()) }()
-	return merged, json.NewDecoder(resp.Body).Decode(&merged)
+	err = readAnswer(json.NewDecoder(resp.Body), &merged)
+	return merged, err
 }

@@ -20,6 +20,6 @@ func (c *Client) Reload(ctx context.Context, device *Device, table string, files
 		return nil, err
 	}
 	reloaded := new(Device)
-	err = json.NewDecoder(resp.Body).Decode(reloaded)
+	err = readAnswer(json.NewDecoder(resp.Body), reloaded)
 	return reloaded, errors.Join(err, resp.Body.Close())
 }
