@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/internal/hint"
+	"github.com/ublk-loop/ublk-loop/internal/newfile"
 	"github.com/ublk-loop/ublk-loop/transfer/verity"
 )
 
@@ -191,7 +192,7 @@ func (f *formatting) close(err error) error {
 			err = errors.Join(err, f.hash.Truncate(int64(f.hash.size)))
 		}
 		if f.created {
-			err = errors.Join(err, os.Remove(f.HashFile))
+			err = errors.Join(err, (&newfile.File{File: f.hash.File}).Remove())
 		}
 	}
 	if f.hash != nil && f.hash != f.image {

@@ -293,6 +293,20 @@ func TestFormatInterrupted(t *testing.T) {
 	}
 }
 
+// A file that has taken the place of the new hash file meanwhile stays.
+func TestFormatKeepsAnotherFile(t *testing.T) {
+	image, _ := newImage(t, 300*1024)
+	hash := filepath.Join(filepath.Dir(image), "hash")
+	f := formatting{FormatOptions: FormatOptions{Location: Location{Image: image, HashFile: hash}, Superblock: superblock(t)}}
+	if err := errors.Join(f.open(), f.layOut(), os.Remove(hash)); err != nil {
+		t.Fatal(err)
+	}
+	write(t, hash, []byte("another"))
+	if err := f.close(unix.ENOSPC); !errors.Is(err, unix.ENOSPC) || string(read(t, hash)) != "another" {
+		t.Errorf("%v, the file has %q", err, read(t, hash))
+	}
+}
+
 // A write that fails in the middle, here by the limit of a file's size, is taken
 // back.
 func TestFormatTakesBack(t *testing.T) {
