@@ -13,6 +13,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/internal/identity"
 	"github.com/ublk-loop/ublk-loop/internal/mountpoint"
+	"github.com/ublk-loop/ublk-loop/transfer"
 )
 
 // existing returns the device that has the requested part of the image, or nil. As for loop
@@ -41,9 +42,10 @@ func (r *request) hasPartOf(d *client.Device) bool {
 	if r.luks {
 		return d.Transfer.LUKS != 0 && d.Transfer.LUKSOffset == r.config.Offset
 	}
-	name := r.config.Transfer.Name
-	isPlain := name == "" && d.Transfer.Name == "none"
-	return d.Transfer.LUKS == 0 && (isPlain || name == d.Transfer.Name) && d.Offset == r.config.Offset && d.SizeLimit == r.config.SizeLimit
+	wanted := &r.config.Transfer
+	isPlain := wanted.Name == "" && d.Transfer.Name == transfer.None
+	isSame := wanted.Name == d.Transfer.Name && wanted.IVOffset == d.Transfer.IVOffset
+	return d.Transfer.LUKS == 0 && (isPlain || isSame) && d.Offset == r.config.Offset && d.SizeLimit == r.config.SizeLimit
 }
 
 // endOf returns the end of a part, which without a limit is the largest offset.

@@ -90,6 +90,7 @@ func TestExisting(t *testing.T) {
 		return []client.Device{{Device: "/dev/ublkb2", State: "dead", File: "/i"}, d}
 	}
 	readOnly := func(d *client.Device) { d.ReadOnly = true }
+	encrypted := func(d *client.Device) { d.Transfer = client.Transfer{Name: "aes-xts-plain64", IVOffset: 8} }
 	luks := func(d *client.Device) {
 		d.Transfer = client.Transfer{Name: "aes-xts-plain64", LUKS: 2, LUKSOffset: 512}
 	}
@@ -114,6 +115,8 @@ func TestExisting(t *testing.T) {
 		{"a LUKS volume", "ublk.luks,ublk.offset=512", device(4096, 0, luks), true, ""},
 		{"another LUKS volume", "ublk.luks", device(4096, 0, luks), false, ""},
 		{"the bytes of a LUKS volume", "ublk.offset=4K", device(4096, 0, luks), false, ""},
+		{"the same encrypted one", "ublk.transfer=aes-xts-plain64,ublk.key-file=/k,ublk.iv-offset=8", device(0, 0, encrypted), true, ""},
+		{"one of another iv", "ublk.transfer=aes-xts-plain64,ublk.key-file=/k", device(0, 0, encrypted), false, "overlaps"},
 		{"an encrypted one", "rw", device(0, 0, func(d *client.Device) { d.Transfer.Name = "xor" }), false, "overlaps"},
 	} {
 		r, err := parse([]string{"/i", "/d", "-o", tt.options})
