@@ -68,9 +68,9 @@ func (e *encryption) Transfer() client.Transfer {
 }
 
 // openKey returns a descriptor from which the server can read the key once, or nil for an
-// image that is not encrypted and for an ephemeral key. This process does not read a key file. openKey returns an
-// error if the settings do not allow the key, and an error that wraps EACCES if other
-// users have access to its file.
+// image that is not encrypted and for an ephemeral key. This process does not read a key
+// file. openKey returns an error if the settings do not allow the key, and an error that
+// wraps EACCES if other users have access to its file.
 func (s *Settings) openKey(e encryption, who Requester) (*os.File, error) {
 	var key *os.File
 	var err error

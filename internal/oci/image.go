@@ -14,9 +14,12 @@ import (
 
 // OpenImage opens an image below one of the directories that the requester may use, with
 // O_PATH (open(2)). The path below that directory must not contain links. It returns an
-// error that wraps EINVAL if the image is not a regular file, and EPERM for writes to
-// it that the settings do not allow.
+// error that wraps EINVAL if the path is not absolute and clean or leads to no regular file, and
+// EPERM for writes to the image that the settings do not allow.
 func (s *Settings) OpenImage(path string, d *Disk, who Requester) (*os.File, error) {
+	if err := checkPath(path); err != nil {
+		return nil, fmt.Errorf("image %q: %w", path, err)
+	}
 	if d.writesImage() && !s.mayWrite(path, who) {
 		return nil, fmt.Errorf("%s: option rw: not below a directory of writable_images: %w", path, unix.EPERM)
 	}
@@ -52,8 +55,8 @@ func (m *MountOptions) SetFileSystem(name string) error { return m.fsType.parse(
 
 // For detects the file system of a device, and returns its type and its options in the
 // syntax of mount(8). It returns an error that wraps EMEDIUMTYPE for an unknown file
-// system or one that SetFileSystem has ruled out, EROFS if the options ask for writes to a read-only file system, and EINVAL if
-// the file system lacks an option.
+// system or one that SetFileSystem has ruled out, EROFS if the options ask for writes to a
+// read-only file system, and EINVAL if the file system lacks an option.
 func (m *MountOptions) For(device io.ReaderAt) (fsType string, options []string, err error) {
 	fs, err := m.fsType.probe(device)
 	if err != nil {

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Lists are the directories of images, and the keys of images. A nil list means that the settings do not have the
-// list.
+// Lists are the directories of images, and the keys of images. A nil list means that the
+// settings do not have the list.
 type Lists struct {
 	AllowedImages []string `toml:"allowed_images"`
 	// WritableImages lists the directories of those allowed images that a container may
