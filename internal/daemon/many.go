@@ -113,7 +113,7 @@ func (s *many) run(stop <-chan os.Signal) error {
 		return err // hung requests end with the process, and the next server needs the rest
 	}
 	_ = notify(s.files[notifyFile], "STOPPING=1")
-	removeSocket(s.task.Socket)
+	removeSocket(s.files[lockFile], s.task.Socket)
 	// Running requests finish or are refused before the connections close.
 	return errors.Join(err, s.devices.Shutdown(), api.Close(), metrics.Close(), s.ctl.Close())
 }

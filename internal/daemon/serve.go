@@ -34,7 +34,7 @@ func Serve(o ServeOptions) error {
 	}
 	err = o.run(task, files)
 	if err != nil {
-		removeSocket(task.Socket)
+		removeSocket(files[lockFile], task.Socket)
 	}
 	return err
 }

@@ -30,12 +30,9 @@ func listen(path string) (lock, socket *os.File, err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, nil, fmt.Errorf("make socket: %w", err)
 	}
-	lock, err = os.OpenFile(path+".lock", os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
+	lock, err = lockFor(path)
 	if err != nil {
-		return nil, nil, fmt.Errorf("make socket: %w", err)
-	}
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("listen at %s: another server listens there: %w", path, err), lock.Close())
+		return nil, nil, err
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, nil, errors.Join(err, lock.Close())
@@ -46,6 +43,37 @@ func listen(path string) (lock, socket *os.File, err error) {
 	}
 	socket, err = l.File()
 	return lock, socket, errors.Join(err, l.Close())
+}
+
+// lockFor locks the file beside a socket. Its holder removes the file in the end. If that happens
+// before lockFor has the lock, lockFor locks the next file.
+func lockFor(socket string) (*os.File, error) {
+	for {
+		lock, err := os.OpenFile(socket+lockSuffix, os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
+		if err != nil {
+			return nil, fmt.Errorf("make socket: %w", err)
+		}
+		if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+			return nil, errors.Join(fmt.Errorf("listen at %s: another server listens there: %w", socket, err), lock.Close())
+		}
+		if isAt(lock, socket+lockSuffix) {
+			return lock, nil
+		}
+		_ = lock.Close()
+	}
+}
+
+// lockSuffix ends the name of the lock of a socket.
+const lockSuffix = ".lock"
+
+// isAt reports whether a path leads to an open file.
+func isAt(f *os.File, path string) bool {
+	is, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	there, err := os.Lstat(path)
+	return err == nil && os.SameFile(is, there)
 }
 
 // listenAt makes a socket to which only its owner may connect. The caller removes it.
@@ -86,12 +114,12 @@ func listenerOf(socket *os.File) (*net.UnixListener, error) {
 	return unixListener, nil
 }
 
-// removeSocket removes a socket that this server made. The caller still holds the lock,
-// so that the socket cannot be another server's.
-func removeSocket(path string) {
-	if path == "" {
+// removeSocket removes a socket with its lock, which the caller holds. If the lock is no longer at its
+// path, both have been removed, and the socket can be another server's.
+func removeSocket(lock *os.File, path string) {
+	if lock == nil || !isAt(lock, path+lockSuffix) {
 		return
 	}
 	_ = os.Remove(path)
-	_ = os.Remove(path + ".lock")
+	_ = os.Remove(path + lockSuffix)
 }

@@ -1,0 +1,63 @@
+package daemon
+
+import (
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+// One server at a time listens at a path, also when others end and remove its files.
+func TestListenOnce(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "socket")
+	var listening, turns atomic.Int32
+	var servers sync.WaitGroup
+	for range 8 {
+		servers.Go(func() {
+			for turns.Load() < 2000 {
+				lock, socket, err := listen(path)
+				if err != nil {
+					continue // another server listens
+				}
+				turns.Add(1)
+				if n := listening.Add(1); n != 1 || !isAt(lock, path+lockSuffix) {
+					t.Errorf("%d servers listen, or a lock is lost", n)
+				}
+				listening.Add(-1)
+				removeSocket(lock, path)
+				_, _ = lock.Close(), socket.Close()
+			}
+		})
+	}
+	servers.Wait()
+}
+
+// A server that has removed its socket leaves that of the next server, and a socket of the service
+// manager has no lock.
+func TestRemoveSocketOfAnother(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "socket")
+	lock, socket, err := listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	defer socket.Close()
+	removeSocket(lock, path)
+	if _, err := os.Lstat(path); !os.IsNotExist(err) {
+		t.Errorf("the socket is there: %v", err)
+	}
+	nextLock, next, err := listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nextLock.Close()
+	defer next.Close()
+	removeSocket(lock, path)
+	removeSocket(nil, path)
+	for _, name := range []string{path, path + lockSuffix} {
+		if _, err := os.Lstat(name); err != nil {
+			t.Error(err)
+		}
+	}
+}
