@@ -89,6 +89,45 @@ func TestFlatten(t *testing.T) {
 	}
 }
 
+// calling is a context that counts the looks at its end.
+type calling struct {
+	context.Context
+	looks int
+	on    func(look int)
+}
+
+func (c *calling) Err() error {
+	c.looks++
+	c.on(c.looks)
+	return nil
+}
+
+// Cleanup can remove the store of a snapshot as soon as there is an image.
+func TestFlattenDuringCleanup(t *testing.T) {
+	s, _ := without(t)
+	imageWith(t, s, "1", chunkOf('a'))
+	storeWith(t, s, storeChunk, []string{"2", "1"}, map[uint64]byte{0: 'b'})
+	l, err := s.dir.openLayers([]string{"2", "1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.close()
+	ctx := &calling{Context: t.Context()}
+	ctx.on = func(look int) {
+		if look == 2 { // the first look is before the image is copied, the second with the store open
+			if err := s.dir.Remove(storeOf("2")); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	if err := s.flattenOwn(ctx, "2", l); err != nil || ctx.looks != 2 {
+		t.Errorf("after %d looks: %v", ctx.looks, err)
+	}
+	if got, err := os.ReadFile(s.dir.path(fileOf("2"))); err != nil || !bytes.Equal(got, chunkOf('b')) {
+		t.Errorf("the image has %d other bytes, error %v", len(got), err)
+	}
+}
+
 // A store with a chunk that it or its device does not have is refused, and leaves nothing.
 func TestFlattenRefuses(t *testing.T) {
 	s, _ := without(t)

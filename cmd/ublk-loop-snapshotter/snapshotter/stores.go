@@ -123,5 +123,5 @@ func (s *Snapshotter) flattenOwn(ctx context.Context, id string, l layers) error
 	if err != nil {
 		return errors.Join(err, ignoreNotExist(s.dir.Remove(filepath.Base(to.Name()))))
 	}
-	return s.dir.Remove(storeOf(id))
+	return ignoreNotExist(s.dir.Remove(storeOf(id))) // Cleanup may have removed it
 }
