@@ -352,7 +352,7 @@ func TestKernelKeepDuringALook(t *testing.T) {
 func TestKernelAskAnswersForEach(t *testing.T) {
 	begun, release := make(chan struct{}), make(chan struct{})
 	var silent TaggedID
-	s := NewServer(ublktest.Kernel(t), ServerOptions{StopUnused: func(ended func(TaggedID, error), devices ...TaggedID) error {
+	s := NewServer(ublktest.Kernel(t, ublktest.Waits), ServerOptions{StopUnused: func(ended func(TaggedID, error), devices ...TaggedID) error {
 		for _, device := range devices {
 			if device != silent {
 				ended(device, ErrInUse)

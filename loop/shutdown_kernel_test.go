@@ -138,7 +138,7 @@ func TestKernelShutdownWithHungDisk(t *testing.T) {
 
 // Shutdown waits for a device that is slow, as long as it answers.
 func TestKernelShutdownOfASlowDevice(t *testing.T) {
-	ctl := ublktest.Kernel(t)
+	ctl := ublktest.Kernel(t, ublktest.Waits)
 	run(t, "modprobe", "dm-delay")
 	below := nullDisk(t, 64, nil)
 	disk := mappedDisk(t, fmt.Sprintf("0 65536 delay %s 0 0 %s 0 500", below, below))

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // countVariables are the environment variables that set how often tests repeat something.
@@ -35,10 +37,12 @@ type builder struct {
 // on returns the job that runs tests of one package on a bed.
 func (b *builder) on(bed *bed, tests []declared, expected time.Duration) *job {
 	k := &kernelJob{builder: b, bed: bed, pkg: tests[0].pkg, needs: needs{}}
+	waits := true
 	byName := map[string]declared{}
 	for _, t := range tests {
 		k.tests = append(k.tests, t.name)
 		byName[t.name] = t
+		waits = waits && t.needs[ublktest.Waits]
 		for need := range t.needs {
 			k.needs[need] = true
 		}
@@ -46,7 +50,7 @@ func (b *builder) on(bed *bed, tests []declared, expected time.Duration) *job {
 	b.number++
 	j := &job{
 		title: bed.name + " " + k.pkg.Dir, bed: bed.name, pkg: k.pkg.Dir, planned: k.tests, expected: expected,
-		alone: bed.kind == host, console: filepath.Join(b.work, fmt.Sprint("console", b.number)),
+		alone: bed.kind == host, waits: waits, console: filepath.Join(b.work, fmt.Sprint("console", b.number)),
 	}
 	j.command = func(ctx context.Context) (*exec.Cmd, error) { return k.command(ctx, j.console) }
 	j.rest = func(names []string) *job {

@@ -17,7 +17,9 @@ type job struct {
 	expected time.Duration
 	// alone means that no other job of this bed may run at the same time, because the
 	// tests would see its devices.
-	alone   bool
+	alone bool
+	// waits means that its tests need little of a CPU, so that it needs no slot.
+	waits   bool
 	console string // the file for the kernel's log
 	// command waits for the supplies that the job needs, and returns its process.
 	command func(ctx context.Context) (*exec.Cmd, error)

@@ -38,7 +38,8 @@ A test that only took too long runs twice more, by itself. If it passes both tim
 the last line as unsteady. Any other failure fails the run. A test counts as skipped if it was skipped on every kernel.
 
 Environment:
-  JOBS                    number of processes with tests at once (default: the number of CPUs)
+  JOBS                    number of processes with tests at once (default: the number of CPUs). Beside several, one
+                          more runs tests that mostly wait
   UBLK_LOOP_TEST_TIMEOUT  seconds that one of them may take
   UBLK_LOOP_KILLS         how many times a test kills something in each way
   UBLK_LOOP_PREFIXES      writes to a store after which a test cuts the power, beside its flushes

@@ -159,6 +159,39 @@ func TestSplit(t *testing.T) {
 	}
 }
 
+// Tests that wait share one machine, which is no part of what the slots have to do. Its job
+// needs no slot.
+func TestSplitWaits(t *testing.T) {
+	bed, loop := newBed(umlKernel), &pkg{Dir: "loop"}
+	var placements []placement
+	for i := range 10 {
+		placements = append(placements,
+			placement{declared{loop, fmt.Sprint("works", i), needs{}}, bed},
+			placement{declared{loop, fmt.Sprint("waits", i), needsOf(ublktest.Waits)}, bed})
+	}
+	groups := split(placements, func(p placement) float64 {
+		if p.needs[ublktest.Waits] {
+			return 1000
+		}
+		return 10
+	}, 2)
+	b := &builder{}
+	for _, g := range groups {
+		waits := b.on(g.bed, g.tests, 0).waits
+		for _, d := range g.tests {
+			if d.needs[ublktest.Waits] != waits {
+				t.Errorf("%s is in a group that waits: %v", d.name, waits)
+			}
+		}
+		if waits && len(g.tests) != 10 {
+			t.Errorf("%d of the tests that wait are in one group", len(g.tests))
+		}
+	}
+	if len(groups) != 6 { // 100 seconds of work in groups of 24 at most
+		t.Errorf("there are %d groups", len(groups))
+	}
+}
+
 // A process with the race detector has few tests, however short they are.
 func TestSplitRace(t *testing.T) {
 	bed, loop := newBed(umlKernel).withRace(), &pkg{Dir: "loop"}

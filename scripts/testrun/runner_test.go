@@ -203,6 +203,34 @@ func TestSchedule(t *testing.T) {
 	}
 }
 
+// One job whose tests wait runs beside those in the slots, whether it starts first or last. With
+// a single slot it takes that slot.
+func TestWaitingJobNeedsNoSlot(t *testing.T) {
+	works, waits := &job{title: "works", expected: 1}, &job{title: "waits", expected: 2, waits: true}
+	for _, tt := range []struct {
+		slots int
+		busy  []*job
+		next  string
+	}{
+		{2, nil, "waits"},
+		{2, []*job{works, works}, "waits"},
+		{2, []*job{waits}, "works"},
+		{2, []*job{waits, works}, "works"},
+		{2, []*job{works, works, waits}, ""},
+		{1, nil, "waits"},
+		{1, []*job{works}, ""},
+		{1, []*job{waits}, ""},
+	} {
+		waiting, got := []ready{{job: works}, {job: waits}}, ""
+		if i := (&slots{number: tt.slots, busy: tt.busy}).next(waiting); i >= 0 {
+			got = waiting[i].job.title
+		}
+		if got != tt.next {
+			t.Errorf("%d slots, %d jobs run: next is %q, want %q", tt.slots, len(tt.busy), got, tt.next)
+		}
+	}
+}
+
 // A line of progress names what is done, what runs and what is left.
 func TestProgress(t *testing.T) {
 	r, out := testRunner()

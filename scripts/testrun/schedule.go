@@ -9,7 +9,7 @@ import (
 )
 
 // scheduler runs jobs in a number of slots. It starts the longest job first. A job
-// occupies no slot while its supplies are being made.
+// occupies no slot while its supplies are being made, nor if its tests only wait.
 type scheduler struct {
 	slots    int
 	work     func(ctx context.Context, j *job, cmd *exec.Cmd) (more []*job)
@@ -100,19 +100,32 @@ type slots struct {
 // next returns the index of the waiting job that may start and is expected to take
 // longest, or -1.
 func (s *slots) next(waiting []ready) int {
-	if len(s.busy) >= s.number {
-		return -1
-	}
 	best := -1
 	for i, r := range waiting {
-		if r.job.alone && slices.ContainsFunc(s.busy, func(j *job) bool { return j.bed == r.job.bed }) {
-			continue
-		}
-		if best < 0 || cmp.Less(waiting[best].job.expected, r.job.expected) {
+		if s.mayStart(r.job) && (best < 0 || cmp.Less(waiting[best].job.expected, r.job.expected)) {
 			best = i
 		}
 	}
 	return best
+}
+
+// mayStart reports whether a job may start now. If there are several slots, one job whose tests
+// wait may run beside those that have a slot.
+func (s *slots) mayStart(j *job) bool {
+	if j.alone && slices.ContainsFunc(s.busy, func(other *job) bool { return other.bed == j.bed }) {
+		return false
+	}
+	isExtra := func(j *job) bool { return j.waits && s.number > 1 }
+	same := 0
+	for _, other := range s.busy {
+		if isExtra(other) == isExtra(j) {
+			same++
+		}
+	}
+	if isExtra(j) {
+		return same == 0
+	}
+	return same < s.number
 }
 
 func (s *slots) take(j *job) { s.busy = append(s.busy, j) }

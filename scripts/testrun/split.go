@@ -5,6 +5,8 @@ import (
 	"math"
 	"slices"
 	"time"
+
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // group is the tests of one package that run together on a bed.
@@ -30,27 +32,34 @@ const worthStarting = 12
 const raceTests = 8
 
 // split makes groups of the placements so that no group takes much longer than the others
-// that run at the same time. slots is how many groups do.
+// that run at the same time. slots is how many groups do. Tests that mostly wait are in
+// groups of their own.
 func split(placements []placement, expect func(placement) float64, slots int) []group {
 	type where struct {
-		bed *bed
-		pkg *pkg
+		bed   *bed
+		pkg   *pkg
+		waits bool
 	}
 	parts := map[where][]placement{}
 	var order []where
 	total := 0.0
 	for _, p := range placements {
-		w := where{p.bed, p.pkg}
+		w := where{p.bed, p.pkg, p.needs[ublktest.Waits]}
 		if parts[w] == nil {
 			order = append(order, w)
 		}
 		parts[w] = append(parts[w], p)
-		total += expect(p)
+		if !w.waits {
+			total += expect(p)
+		}
 	}
 	var groups []group
 	for _, w := range order {
 		// Groups of a quarter of a slot's share even out the ends of the slots.
 		longest := max(total/float64(slots)/4, worthStarting*start[w.bed.kind])
+		if w.waits {
+			longest = math.Inf(1) // Only one such group runs at a time.
+		}
 		groups = append(groups, pack(w.bed, parts[w], expect, longest)...)
 	}
 	slices.SortStableFunc(groups, func(a, b group) int { return cmp.Compare(b.seconds, a.seconds) })

@@ -10,11 +10,12 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/ublk"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // del refuses a device that is open or mounted, unless --force is given.
 func TestKernelDelInUse(t *testing.T) {
-	b := kernelBed(t)
+	b := kernelBed(t, ublktest.Waits)
 	file := b.image(64 << 20)
 	s := b.add(file)
 	opened, err := os.Open(s.Device)
@@ -59,7 +60,7 @@ func (b *bed) inUse(s client.Device) {
 
 // del of several devices removes the others if one of them is in use.
 func TestKernelDelSeveral(t *testing.T) {
-	b := kernelBed(t)
+	b := kernelBed(t, ublktest.Waits)
 	var devices []client.Device
 	for range 3 {
 		devices = append(devices, b.add(b.image(1<<20)))

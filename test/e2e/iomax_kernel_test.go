@@ -15,7 +15,7 @@ import (
 // A limit of a cgroup (io.max) on the device bounds what its processes write to the device. A
 // limit on the disk below does not, because the server writes there.
 func TestKernelIOMax(t *testing.T) {
-	b := kernelBed(t, ublktest.ScratchDisk)
+	b := kernelBed(t, ublktest.ScratchDisk, ublktest.Waits)
 	disk := b.testDisk()
 	below := strings.TrimSpace(b.tool("lsblk", "--nodeps", "--noheadings", "--output", "MAJ:MIN", disk))
 	s := b.add("--direct-io=on", disk)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // holder is a client that holds a lease.
@@ -164,7 +165,7 @@ func TestKernelLeaseOfNobody(t *testing.T) {
 
 // A device with autoclear stays for a time, and then goes after its last close.
 func TestKernelAutoclear(t *testing.T) {
-	b := kernelBed(t)
+	b := kernelBed(t, ublktest.Waits)
 	image := b.image(16 << 20)
 	b.run("add", "--autoclear", image).fails(t, 1, "no server", "hint: start ublk-loop serve")
 	b.run("add", "--autoclear", "--standalone", image).fails(t, 2, "--autoclear")

@@ -61,7 +61,7 @@ func TestKernelOCIStartTime(t *testing.T) {
 // This test measures the time from the end of the container's last process, which is
 // killed, to the end of the device.
 func TestKernelOCIEndTime(t *testing.T) {
-	w := kernelBed(t, ublktest.Plain, ublktest.Once).wrap("echo started; exec sleep 1000")
+	w := kernelBed(t, ublktest.Plain, ublktest.Once, ublktest.Waits).wrap("echo started; exec sleep 1000")
 	bundle := w.bundle(asked{"image": w.imageOf("ext4", rootTree(w, "x"))}, "true")
 	times := make([]time.Duration, 20)
 	for i := range times {

@@ -111,7 +111,7 @@ func TestKernelServeAgainWithoutHolder(t *testing.T) {
 
 // A stopped server delays a forced removal only until its time to end is over.
 func TestKernelForceStoppedServer(t *testing.T) {
-	b := kernelBed(t)
+	b := kernelBed(t, ublktest.Waits)
 	s := b.add("--standalone", b.image(1<<20))
 	fd := b.openExclusively(s.Device)
 	defer func() { _ = unix.Close(fd) }()

@@ -26,7 +26,7 @@ const deviceKiB = 64
 // Attaching another one stays as quick as the first. The server is idle when its devices
 // are. All devices share one disk.
 func TestKernelServeDensity(t *testing.T) {
-	b := kernelBed(t, ublktest.Plain, ublktest.Soak)
+	b := kernelBed(t, ublktest.Plain, ublktest.Soak, ublktest.Waits)
 	n := ublktest.Repeats(t, "UBLK_LOOP_DEVICES", 120, 300)
 	m := b.serve()
 	c := client.New(client.DefaultSocket)

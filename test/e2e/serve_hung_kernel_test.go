@@ -101,7 +101,7 @@ func (b *bed) hungScan(s client.Device, mapped string) (resume func()) {
 // A device that cannot be stopped does not delay the removal of another one that is
 // released. The log names the device that cannot be stopped.
 func TestKernelReleaseBesideHungDevice(t *testing.T) {
-	b := kernelBed(t, ublktest.ScratchDisk)
+	b := kernelBed(t, ublktest.ScratchDisk, ublktest.Waits)
 	path := b.mapped("--table", "0 65536 linear "+b.testDisk()+" 0")
 	log := t.TempDir() + "/log"
 	m := b.serve("--log-file", log)

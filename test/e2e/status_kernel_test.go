@@ -82,7 +82,7 @@ func TestKernelStatusOfSeveral(t *testing.T) {
 // A server that does not end after its device is stopped: del says what is gone and what
 // is not.
 func TestKernelStatusOfStoppedServer(t *testing.T) {
-	b := kernelBed(t, ublktest.Once)
+	b := kernelBed(t, ublktest.Once, ublktest.Waits)
 	asked, forced := b.add("--standalone", b.image(1<<20)), b.add("--standalone", b.image(1<<20))
 	b.suspend(asked)
 	b.suspend(forced)

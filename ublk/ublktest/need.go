@@ -46,8 +46,8 @@ const (
 	Plain Need = "plain"
 )
 
-// These needs tell the runner on which kernels a test is worth running. They never skip a
-// test that was asked for.
+// These needs tell the runner on which kernels and when a test is worth running. They never
+// skip a test that was asked for.
 const (
 	// EveryKernel is for a test whose result depends on the kernel, such as a test of
 	// buffer modes, limits, recovery, upgrade, resize, partitions or crashes. Every run
@@ -66,6 +66,9 @@ const (
 	Long Need = "long"
 	// Soak is for a test that repeats an operation, and can do so for hours.
 	Soak Need = "soak"
+	// Waits is for a test that spends most of its time waiting for time limits, and needs
+	// little of a CPU. The runner has one process with such tests beside the others.
+	Waits Need = "waits"
 )
 
 // why describes what a machine lacks.
