@@ -131,14 +131,14 @@ func (b *bed) recoverMounted(flags ...string) {
 	dir := b.TempDir()
 	b.tool("mount", s.Device, dir)
 	defer func() { _ = unix.Unmount(dir, unix.MNT_DETACH) }()
-	n := ublktest.Kills(b, 2, 15)
+	n := ublktest.Kills(b, 4, 15)
 	hits := 0
 	for runs := 0; hits < n; runs++ {
 		if runs > n {
 			b.Fatalf("%d kills came while fio ran, %d times; want %d", hits, runs, n)
 		}
 		var in int
-		s, in = b.killWhile(b.verify(dir+"/file"), s)
+		s, in = b.killWhile(b.verify(dir+"/file"), s, n-hits)
 		hits += in
 	}
 	b.Logf("%d kills while fio ran", hits)
@@ -152,19 +152,23 @@ func (b *bed) recoverMounted(flags ...string) {
 	}
 }
 
-// killWhile kills the server of a device and recovers the device until a program has
-// ended without an error. It returns the device's status, and the number of kills that
-// came before the end.
-func (b *bed) killWhile(ended <-chan error, s client.Device) (client.Device, int) {
+// killWhile kills the server of a device and recovers the device, most times or until a program
+// ends. It returns when the program has ended without an error, with the device's status and the
+// number of kills that came before the end.
+func (b *bed) killWhile(ended <-chan error, s client.Device, most int) (client.Device, int) {
 	b.Helper()
 	for hits := 0; ; hits++ {
+		var moment <-chan time.Time
+		if hits < most {
+			moment = time.After(rand.N(200 * time.Millisecond))
+		}
 		select {
 		case err := <-ended:
 			if err != nil {
 				b.Fatal(err)
 			}
 			return s, hits
-		case <-time.After(rand.N(200 * time.Millisecond)):
+		case <-moment:
 		}
 		b.killServer(s)
 		select {
@@ -256,7 +260,7 @@ func TestKernelRecoverAll(t *testing.T) {
 
 // recover refuses a device that it cannot or need not recover, and does not change it.
 func TestKernelRecoverRefused(t *testing.T) {
-	b := kernelBed(t)
+	b := kernelBed(t, ublktest.Waits)
 	s := b.add("--on-crash=reissue", "--offset", "1M", b.image(4<<20))
 	r := b.run("recover", s.Device)
 	r.fails(t, 1, s.Device, "is served", strconv.Itoa(s.PID))
