@@ -39,8 +39,9 @@ type addOptions struct {
 func newAddCommand(a *app) *cobra.Command {
 	var opts addOptions
 	cmd := &cobra.Command{
-		Use:   "add FILE | --fd N | --table FILE",
-		Short: "Attach a file, a partition or a disk, and print the path of its device",
+		Use:        "add FILE | --fd N | --table FILE",
+		SuggestFor: []string{"attach", "create"},
+		Short:      "Attach a file, a partition or a disk, and print the path of its device",
 		Long: "Attach a file, a partition or a disk, and print the path of its device. The device can\n" +
 			"be opened when add returns. A process in the background serves it until del.\n\n" +
 			"With --cow the changes of the device go to another file.\n" +

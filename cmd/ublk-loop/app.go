@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -90,6 +91,7 @@ func (a *app) run(args []string) int {
 func (a *app) report(err error) { report.Error(a.errOut, err) }
 
 func newRootCommand(a *app) *cobra.Command {
+	var showVersion bool
 	root := &cobra.Command{
 		Use:   "ublk-loop",
 		Short: "Make a block device from a file, a partition or a disk",
@@ -97,9 +99,17 @@ func newRootCommand(a *app) *cobra.Command {
 			"through the kernel's ublk driver and io_uring.",
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          func(_ *cobra.Command, args []string) error { return checkCommand(args) },
-		RunE:          func(cmd *cobra.Command, _ []string) error { return helpOnError(cmd) },
+		Args:          checkCommand,
+		// "ls" differs from many short names by two letters.
+		SuggestionsMinimumDistance: 1,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if showVersion {
+				return runVersion(a.out, moduleVersion(), kernelRelease())
+			}
+			return helpOnError(cmd)
+		},
 	}
+	root.Flags().BoolVar(&showVersion, "version", false, "do the same as the command version")
 	root.SetOut(a.out)
 	root.SetErr(a.errOut)
 	root.SetFlagErrorFunc(flagError)
@@ -108,12 +118,17 @@ func newRootCommand(a *app) *cobra.Command {
 	return root
 }
 
-// checkCommand refuses a first argument that is not a command.
-func checkCommand(args []string) error {
+// checkCommand refuses a first argument that is not a command. The hint has the commands that
+// the user may mean.
+func checkCommand(root *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
-	return report.Usage(fmt.Errorf("unknown command %q", args[0]), "see ublk-loop --help")
+	hint := helpHint(root)
+	if meant := root.SuggestionsFor(args[0]); args[0] != "" && len(meant) > 0 {
+		hint = fmt.Sprintf("did you mean %s? %s", strings.Join(meant, " or "), hint)
+	}
+	return report.Usage(fmt.Errorf("unknown command %q", args[0]), hint)
 }
 
 // helpOnError prints the help to standard error, because the command is missing.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"regexp"
 	"slices"
@@ -22,6 +23,23 @@ func TestUsage(t *testing.T) {
 	b.out.Reset()
 	if status := b.run([]string{"--help"}); status != 0 || !strings.Contains(b.out.String(), "features") {
 		t.Errorf("--help: exit status %d, output %s", status, &b.out)
+	}
+}
+
+// The hint about an unknown command names the commands that the user may mean.
+func TestUnknownCommand(t *testing.T) {
+	b := newBench()
+	for _, tt := range []struct{ typed, hint string }{
+		{"delete", "did you mean del? see ublk-loop --help"},
+		{"detach", "did you mean del? see ublk-loop --help"},
+		{"attach", "did you mean add? see ublk-loop --help"},
+		{"ls", "did you mean list? see ublk-loop --help"},
+		{"lits", "see ublk-loop --help"},
+		{"ad", "did you mean add? see ublk-loop --help"},
+		{"re", "did you mean resize or recover? see ublk-loop --help"},
+		{"", "see ublk-loop --help"},
+	} {
+		b.check(t, []string{tt.typed, "0"}, 2, "", fmt.Sprintf("ublk-loop: error: unknown command %q\nhint: %s\n", tt.typed, tt.hint))
 	}
 }
 

@@ -19,8 +19,9 @@ type delOptions struct {
 func newDelCommand(a *app) *cobra.Command {
 	var opts delOptions
 	cmd := &cobra.Command{
-		Use:   "del DEVICE|ID|FILE...",
-		Short: "Remove devices by path, number or attached file",
+		Use:        "del DEVICE|ID|FILE...",
+		SuggestFor: []string{"delete", "remove", "rm", "detach"},
+		Short:      "Remove devices by path, number or attached file",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			opts.targets = args
 			if opts.all == (len(args) > 0) {

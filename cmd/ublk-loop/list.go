@@ -26,9 +26,10 @@ type listOptions struct {
 func newListCommand(a *app) *cobra.Command {
 	var opts listOptions
 	cmd := &cobra.Command{
-		Use:   "list [DEVICE|ID...]",
-		Short: "List the devices of ublk-loop",
-		Args:  arguments(0, -1, ""),
+		Use:        "list [DEVICE|ID...]",
+		SuggestFor: []string{"ls", "show", "status"},
+		Short:      "List the devices of ublk-loop",
+		Args:       arguments(0, -1, ""),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			opts.devices = args
 			opts.hasFile = cmd.Flags().Changed("associated")

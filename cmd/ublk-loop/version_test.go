@@ -20,3 +20,11 @@ func TestVersion(t *testing.T) {
 		t.Errorf("version %q, kernel %q", moduleVersion(), kernelRelease())
 	}
 }
+
+// --version prints what the command version prints.
+func TestVersionFlag(t *testing.T) {
+	want := fmt.Sprintf("ublk-loop %s\n%s %s/%s\nLinux %s\n", moduleVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH, kernelRelease())
+	b := newBench()
+	b.check(t, []string{"version"}, 0, want, "")
+	b.check(t, []string{"--version"}, 0, want, "")
+}
