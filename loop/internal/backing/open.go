@@ -125,7 +125,7 @@ func openOPath(path string) (int, error) {
 		case errors.Is(err, unix.ENOSYS):
 			return unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
 		case errors.Is(err, unix.ELOOP):
-			return -1, hint.Add(err, "name the file itself, not a link to an open descriptor")
+			return -1, hint.Add(err, "name the file itself: links lead in a circle, or to an open descriptor")
 		}
 		return fd, err
 	}
