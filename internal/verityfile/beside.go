@@ -59,20 +59,25 @@ func around(image *os.File, open Opener) (*neighbourhood, error) {
 
 func (n *neighbourhood) close() { _ = n.dir.Close() }
 
-// open opens the file beside the image with a suffix, with O_PATH. It returns nil if
-// there is none. systemd's suffixes replace .raw.
-func (n *neighbourhood) open(suffix string) (*os.File, error) {
-	name := filepath.Base(n.image.Name())
+// path returns the path of the file beside the image with a suffix. systemd's suffixes replace
+// .raw.
+func (n *neighbourhood) path(suffix string) string {
+	path := n.image.Name()
 	if suffix != containerdSuffix {
-		name = strings.TrimSuffix(name, ".raw")
+		path = strings.TrimSuffix(path, ".raw")
 	}
-	name += suffix
+	return path + suffix
+}
+
+// open opens the file beside the image with a suffix, with O_PATH. It returns nil if
+// there is none.
+func (n *neighbourhood) open(suffix string) (*os.File, error) {
+	path := n.path(suffix)
 	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS}
-	fd, err := unix.Openat2(int(n.dir.Fd()), name, &how)
+	fd, err := unix.Openat2(int(n.dir.Fd()), filepath.Base(path), &how)
 	if errors.Is(err, unix.ENOENT) {
 		return nil, nil
 	}
-	path := filepath.Join(filepath.Dir(n.image.Name()), name)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
 	}

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/loop"
 )
 
@@ -58,6 +59,8 @@ func TestOpenAuto(t *testing.T) {
 	beside := func(name string) string { return filepath.Join(dir, name) }
 	if _, err := openDevice(t, dir, Location{RootHash: "auto"}); !errors.Is(err, unix.ENODATA) {
 		t.Errorf("nothing beside the image: %v", err)
+	} else if h := (*hint.Error)(nil); !errors.As(err, &h) || !strings.HasSuffix(h.Hint, " put it into "+beside("disk.roothash")) {
+		t.Errorf("nothing beside the image: hint %+v", h)
 	}
 	write(t, beside("disk.raw.dmverity"), []byte(fmt.Sprintf(`{"roothash":%q,"hashoffset":153600}`, root)))
 	found := func(what string, files int) {

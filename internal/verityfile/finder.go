@@ -67,10 +67,18 @@ func (f *finder) findRoot() (err error) {
 		}
 	}
 	if f.partitions == nil {
-		return hint.Add(errNothingFound, "give the root hash with --root-hash")
+		return f.nothingFound()
 	}
 	f.root = f.partitions.root
 	return nil
+}
+
+// nothingFound returns the error if there is no root hash beside an image, nor in it.
+func (f *finder) nothingFound() error {
+	if f.near == nil {
+		return hint.Add(errNothingFound, "give the root hash with --root-hash")
+	}
+	return &hint.Error{Err: errNothingFound, Hint: "give the root hash with --root-hash, or put it into " + f.near.path(rootSuffix)}
 }
 
 // checkSignature checks the signature of the root hash against the certificates of the host.
