@@ -19,6 +19,7 @@ var (
 	errEmpty    = errors.New("empty")
 	errNegative = errors.New("negative")
 	errNumber   = errors.New("not a number of bytes")
+	errFraction = errors.New("not a whole number: take a smaller unit")
 	errTooLarge = errors.New("2^63 bytes or more")
 )
 
@@ -52,8 +53,11 @@ func Parse(text string) (uint64, error) {
 
 // unitFactor returns the number of bytes of a unit.
 func unitFactor(unit string) (uint64, error) {
-	if unit == "" {
+	switch {
+	case unit == "":
 		return 1, nil
+	case unit[0] == '.' || unit[0] == ',':
+		return 0, errFraction
 	}
 	power := strings.IndexByte(unitLetters, unit[0]&^0x20) + 1
 	base := uint64(1024)
