@@ -23,7 +23,7 @@ func newForkCommand(a *app) *cobra.Command {
 		Short: "Make a device go on over a new store, and another start from the same point",
 		Long: "Make a device go on over the new file STORE, and freeze its old store. With the new file OTHER,\n" +
 			"a second device starts from the same point. The paths of the devices are printed.",
-		Args: arguments(2, 3, "DEVICE and STORE"),
+		Args: arguments(2, 3, "DEVICE or STORE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id, ok := deviceID(args[0])
 			if !ok {
