@@ -51,13 +51,36 @@ func (a *app) runDel(opts delOptions) error {
 			failed = true
 		}
 	}
-	for _, t := range opts.find(drv, try) {
-		try(report.Name(opts.remove(drv, t), "remove", ublk.BlockPath(t.id)))
+	for _, err := range opts.removeAll(drv, opts.find(drv, try)) {
+		try(err)
 	}
 	if failed {
 		return report.ErrReported
 	}
 	return nil
+}
+
+// removeAll removes devices, and returns the errors of those that it cannot remove. A device can be
+// in use by another one of them, so that it is tried again after the others.
+func (o *delOptions) removeAll(drv driver, targets []target) (errs []error) {
+	for len(targets) > 0 {
+		var used []target
+		var inUse []error
+		for _, t := range targets {
+			err := report.Name(o.remove(drv, t), "remove", ublk.BlockPath(t.id))
+			switch {
+			case errors.Is(err, loop.ErrInUse):
+				used, inUse = append(used, t), append(inUse, err)
+			case err != nil:
+				errs = append(errs, err)
+			}
+		}
+		if len(used) == len(targets) {
+			return append(errs, inUse...)
+		}
+		targets = used
+	}
+	return errs
 }
 
 func (o *delOptions) remove(drv driver, t target) error {
@@ -79,6 +102,9 @@ func (o *delOptions) find(drv driver, try func(error)) []target {
 			continue
 		}
 		found, err := findFile(drv, arg)
+		if err == nil && len(found) == 0 {
+			err = refusePartition(arg)
+		}
 		try(err)
 		targets = append(targets, foundTargets(found)...)
 	}

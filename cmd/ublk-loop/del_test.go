@@ -74,11 +74,11 @@ func TestDelErrors(t *testing.T) {
 		1: unix.EIO,
 		2: fmt.Errorf("remove /dev/ublkb2: %w", loop.ErrForeign),
 	}
-	want := "ublk-loop: error: remove /dev/ublkb0: device is in use\n" +
-		"hint: unmount it or end the processes that have it open; --force removes it anyway\n" +
-		"ublk-loop: error: remove /dev/ublkb1: input/output error\n" +
+	want := "ublk-loop: error: remove /dev/ublkb1: input/output error\n" +
 		"ublk-loop: error: remove /dev/ublkb2: not a device of ublk-loop\n" +
-		"hint: remove it with the program that made it\n"
+		"hint: remove it with the program that made it\n" +
+		"ublk-loop: error: remove /dev/ublkb0: device is in use\n" +
+		"hint: unmount it or end the processes that have it open; --force removes it anyway\n"
 	b.check(t, []string{"del", "--all"}, 1, "", want)
 	if got := b.drv.ids(); !slices.Equal(got, []uint32{0, 1, 2}) {
 		t.Errorf("left are %v", got)
@@ -88,6 +88,37 @@ func TestDelErrors(t *testing.T) {
 	b.check(t, []string{"del", "--force", "0"}, 0, "", "")
 	if !slices.Equal(b.drv.forced, []uint32{0}) {
 		t.Errorf("forced are %v", b.drv.forced)
+	}
+}
+
+// A device that another one uses is removed after it. A device that stays keeps the one below.
+func TestDelStack(t *testing.T) {
+	b := delBench()
+	b.drv.usedBy = map[uint32]uint32{0: 1, 1: 3}
+	b.check(t, []string{"del", "0", "1", "2"}, 1, "",
+		"ublk-loop: error: remove /dev/ublkb0: device is in use\nhint: unmount it or end the processes that have it open; --force removes it anyway\n"+
+			"ublk-loop: error: remove /dev/ublkb1: device is in use\nhint: unmount it or end the processes that have it open; --force removes it anyway\n")
+	if got := b.drv.ids(); !slices.Equal(got, []uint32{0, 1, 3}) {
+		t.Errorf("left are %v", got)
+	}
+	b.check(t, []string{"del", "--all"}, 0, "", "")
+	if got := b.drv.ids(); len(got) > 0 {
+		t.Errorf("left are %v", got)
+	}
+}
+
+// The name of a device without its directory is the path of a file. The hint has the device.
+func TestDelName(t *testing.T) {
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(dir)
+	b := delBench()
+	b.check(t, []string{"del", "ublkb1"}, 1, "", "ublk-loop: error: open "+filepath.Join(dir, "ublkb1")+": no such file or directory\nhint: the device is /dev/ublkb1\n")
+	b.check(t, []string{"list", "ublkb1"}, 2, "", "ublk-loop: error: list ublkb1: neither a ublk device nor a device number\nhint: the device is /dev/ublkb1\n")
+	if got := b.drv.ids(); len(got) != 4 {
+		t.Errorf("left are %v", got)
 	}
 }
 

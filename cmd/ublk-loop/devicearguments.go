@@ -12,7 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
 // This file translates arguments to devices.
@@ -87,20 +89,39 @@ func deviceID(arg string) (uint32, bool) {
 }
 
 // diskID returns the id of the ublk disk at a path.
-func diskID(path string) (uint32, bool) {
-	var st unix.Stat_t
-	if unix.Stat(path, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFBLK {
-		return 0, false
+func diskID(path string) (uint32, bool) { return idOfName(filepath.Base(sysPath(path))) }
+
+// refusePartition returns an error if the path is a partition of a ublk disk.
+func refusePartition(path string) error {
+	id, ok := idOfName(filepath.Base(filepath.Dir(sysPath(path))))
+	if !ok {
+		return nil
 	}
-	link, err := os.Readlink(fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev)))
-	if err != nil {
-		return 0, false
-	}
-	number, found := strings.CutPrefix(filepath.Base(link), "ublkb")
+	disk := ublk.BlockPath(id)
+	return hint.Add(fmt.Errorf("%s is a partition of %s: %w", path, disk, unix.EINVAL), "name the disk: %s", disk)
+}
+
+// idOfName returns the id of the ublk disk with a name, such as ublkb0.
+func idOfName(name string) (uint32, bool) {
+	number, found := strings.CutPrefix(name, "ublkb")
 	if !found {
 		return 0, false
 	}
 	return parseID(number)
+}
+
+// sysPath returns the target of the link in /sys/dev/block for the block device at a path, or an
+// empty text. The directory of a partition is in that of its disk.
+func sysPath(path string) string {
+	var st unix.Stat_t
+	if unix.Stat(path, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFBLK {
+		return ""
+	}
+	link, err := os.Readlink(fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev)))
+	if err != nil {
+		return ""
+	}
+	return link
 }
 
 // findFile returns the devices of a file. It finds a removed file by its former path.
@@ -129,8 +150,11 @@ func findPath(drv driver, path string, none error) ([]client.Device, error) {
 	}
 	isAbs := func(f client.DeviceFile) bool { return f.File == abs }
 	devices = slices.DeleteFunc(devices, func(d client.Device) bool { return d.File != abs && !slices.ContainsFunc(d.Files, isAbs) })
-	if len(devices) == 0 {
-		return nil, none
+	if len(devices) > 0 {
+		return devices, nil
 	}
-	return devices, nil
+	if id, ok := idOfName(path); ok { // as lsblk(8) prints it
+		none = hint.Add(none, "the device is %s", ublk.BlockPath(id))
+	}
+	return nil, none
 }

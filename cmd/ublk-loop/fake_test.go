@@ -22,8 +22,9 @@ import (
 type fakeDriver struct {
 	devices  []client.Device
 	features ublk.Features
-	err      error            // error of every call
-	refuse   map[uint32]error // errors of Detach and Resize, by device
+	err      error             // error of every call
+	refuse   map[uint32]error  // errors of Detach and Resize, by device
+	usedBy   map[uint32]uint32 // device that has another one open, by the number of the other
 	forced   []uint32
 	asked    []*uint64       // sequence numbers for which Detach and Resize were called
 	waits    map[uint32]bool // results of WaitsForServer, by device
@@ -78,6 +79,8 @@ func (d *fakeDriver) Detach(id uint32, opts loop.DetachOptions) error {
 		d.forced = append(d.forced, id)
 	} else if err := d.refuse[id]; err != nil {
 		return err
+	} else if user, used := d.usedBy[id]; used && slices.Contains(d.ids(), user) {
+		return loop.ErrInUse
 	}
 	d.devices = slices.DeleteFunc(d.devices, func(s client.Device) bool { return s.ID == id })
 	return nil

@@ -123,8 +123,11 @@ func parseDevices(args []string) ([]uint32, error) {
 	for _, arg := range args {
 		id, ok := deviceID(arg)
 		if !ok {
-			return nil, report.Usage(fmt.Errorf("list %s: neither a ublk device nor a device number", arg),
-				"list --associated FILE lists the devices of a file")
+			advice := "list --associated FILE lists the devices of a file"
+			if id, ok := idOfName(arg); ok { // as lsblk(8) prints it
+				advice = "the device is " + ublk.BlockPath(id)
+			}
+			return nil, report.Usage(fmt.Errorf("list %s: neither a ublk device nor a device number", arg), advice)
 		}
 		ids = append(ids, id)
 	}

@@ -51,6 +51,7 @@ func TestKernelPartScan(t *testing.T) {
 		if late := b.drain(events); len(late) > 0 {
 			t.Errorf("after add: %q", late)
 		}
+		b.run("del", s.Device+"p1").fails(t, 1, "is a partition of "+s.Device, "hint: name the disk: "+s.Device)
 		b.del(file)
 	}
 }
