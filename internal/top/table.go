@@ -16,12 +16,13 @@ type snapshot struct {
 	stats client.Stats
 }
 
-const rowFormat = "%-11s %9s %9s %9s %10s %10s %8s %8s %6s %8s  %s\n"
+// rowFormat has all columns but the file within the 80 columns of a small terminal.
+const rowFormat = "%-10s %7s %7s %7s %7s %7s %7s %7s %6s %6s  %s\n"
 
 // table returns a table of the work between two snapshots.
 func table(before, after *snapshot) string {
 	var text strings.Builder
-	fmt.Fprintf(&text, rowFormat, "DEVICE", "READ/s", "WRITE/s", "OTHER/s", "READ-MB/s", "WRITE-MB/s", "MEAN", "P99", "FLIGHT", "ERRORS", "FILE")
+	fmt.Fprintf(&text, rowFormat, "DEVICE", "READ/s", "WRITE/s", "OTHER/s", "RD-MB/s", "WR-MB/s", "MEAN", "P99", "FLIGHT", "ERRORS", "FILE")
 	seconds := after.at.Sub(before.at).Seconds()
 	for i := range after.stats.Devices {
 		now := &after.stats.Devices[i]

@@ -25,7 +25,7 @@ func snapshotAt(seconds float64, devices ...client.DeviceStats) *snapshot {
 	return &snapshot{at, client.Stats{Bounds: []float64{1e-6, 2e-6, 4e-6}, Devices: devices}}
 }
 
-const topHeader = "DEVICE         READ/s   WRITE/s   OTHER/s  READ-MB/s WRITE-MB/s     MEAN      P99 FLIGHT   ERRORS  FILE\n"
+const topHeader = "DEVICE      READ/s WRITE/s OTHER/s RD-MB/s WR-MB/s    MEAN     P99 FLIGHT ERRORS  FILE\n"
 
 func TestTable(t *testing.T) {
 	before, after := statsOf(1000, 10, 0, 0, 1), statsOf(6000, 10, 50, 50, 1)
@@ -35,10 +35,18 @@ func TestTable(t *testing.T) {
 	idle := client.DeviceStats{ID: 12, Device: "/dev/ublkb12", File: "/a\nb", Ops: statsOf(0).Ops}
 	got := table(snapshotAt(10, before), snapshotAt(12, after, idle))
 	want := topHeader +
-		"ublkb0           2500         5         5       10.2        2.5      3us   3.96us      7        2  /srv/disk.img\n" +
-		"ublkb12             0         0         0        0.0        0.0        -        -      0        0  /a\\nb\n"
+		"ublkb0        2500       5       5    10.2     2.5     3us  3.96us      7      2  /srv/disk.img\n" +
+		"ublkb12          0       0       0     0.0     0.0       -       -      0      0  /a\\nb\n"
 	if got != want {
 		t.Errorf("table\n%s\nwant\n%s", got, want)
+	}
+}
+
+// A terminal of 80 columns shows all figures.
+func TestTableFitsTerminal(t *testing.T) {
+	screen := onScreen(table(snapshotAt(0), snapshotAt(1, statsOf(1, 1))), 24, 80)
+	if !strings.Contains(screen, "ERRORS"+clearLine) || !strings.Contains(screen, "7      0"+clearLine) {
+		t.Errorf("80 columns show %q", screen)
 	}
 }
 
@@ -51,7 +59,7 @@ func TestTableAfterRestart(t *testing.T) {
 		"more timed":   statsOf(0, 1),
 	} {
 		got := table(snapshotAt(0, before), snapshotAt(1, statsOf(100)))
-		if !strings.Contains(got, "ublkb0            100 ") || !strings.Contains(got, "        -        -      7 ") {
+		if !strings.Contains(got, "ublkb0         100 ") || !strings.Contains(got, "       -       -      7 ") {
 			t.Errorf("%s:\n%s", name, got)
 		}
 	}
