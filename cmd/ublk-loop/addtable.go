@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -52,7 +53,16 @@ func (o *addOptions) checkObject(cmd *cobra.Command, args []string) error {
 			return usage("--"+name, "not with --table")
 		}
 	}
-	return nil
+	return refuseText(o.table)
+}
+
+// refuseText refuses the text of a table, which dmsetup(8) takes. The error has no part of it,
+// because the text may have a key.
+func refuseText(table string) error {
+	if _, err := os.Lstat(table); err == nil || !strings.ContainsAny(table, " \t\n") {
+		return nil
+	}
+	return report.Usage(errors.New("--table: the text of a table, not the name of a file"), "--table - reads the table from standard input")
 }
 
 // tableJob reads the table and opens the files and disks that it names.

@@ -75,6 +75,19 @@ func TestAddWrongTable(t *testing.T) {
 	}
 }
 
+// The text of a table is refused, without a word of it. A file can have such a name.
+func TestAddTableText(t *testing.T) {
+	b := newBench()
+	want := "ublk-loop: error: --table: the text of a table, not the name of a file\nhint: --table - reads the table from standard input\n"
+	b.check(t, []string{"add", "--table", "0 8 crypt aes-xts-plain64 " + strings.Repeat("01", 64) + " 0 a.img 0"}, 2, "", want)
+	b.check(t, []string{"add", "--table", "top,,,rw,0 8 zero"}, 2, "", want)
+	path := filepath.Join(t.TempDir(), "0 4 zero")
+	if err := os.WriteFile(path, []byte("0 4 zero"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b.check(t, []string{"add", "--table", path}, 0, "\n", "")
+}
+
 // Flags without an effect on a table are refused, and so is a FILE beside it.
 func TestAddTableFlags(t *testing.T) {
 	path, _, _ := tableOf(t, "0 4 zero")
