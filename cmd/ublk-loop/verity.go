@@ -35,6 +35,17 @@ func newVerityCommand(a *app) *cobra.Command {
 	return cmd
 }
 
+// oneImage checks that the only argument is the image. veritysetup(8) takes the tree, and the root
+// hash, as arguments, too: the hint has their flags.
+func oneImage(flags string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) > 1 {
+			return report.Usage(fmt.Errorf("%s: unexpected argument %q", cmd.Name(), args[1]), flags)
+		}
+		return arguments(1, 1, "IMAGE")(cmd, args)
+	}
+}
+
 // addLocationFlags adds the flags that both commands have.
 func addLocationFlags(f *pflag.FlagSet, l *verityfile.Location) {
 	f.SortFlags = false
@@ -53,7 +64,7 @@ func newVerityVerifyCommand(a *app) *cobra.Command {
 		Short: "Check all data and the whole tree against the root hash",
 		Long: "Check all data and the whole tree against the root hash. Print the first wrong blocks, and\n" +
 			"exit with 1 if there are any.",
-		Args: arguments(1, 1, "IMAGE"),
+		Args: oneImage("the root hash is --root-hash, and the file of the tree is --hash-file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if root == "" {
 				return report.Usage(errors.New("verify: --root-hash is missing"), helpHint(cmd))

@@ -36,7 +36,7 @@ func newVerityFormatCommand(a *app) *cobra.Command {
 		Short: "Write the superblock and the tree of an image, and print the root hash",
 		Long: "Write the superblock and the tree of an image, behind its data or to another file, and\n" +
 			"print them and the root hash as veritysetup(8) does.",
-		Args: arguments(1, 1, "IMAGE"),
+		Args: oneImage("the file of the tree is --hash-file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			opts.Image = args[0]
 			return a.runVerityFormat(cmd.Context(), opts)
