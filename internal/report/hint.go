@@ -56,6 +56,8 @@ func hintOn(err error, here host) string {
 		return withHint.Hint
 	case here.noProc && errors.Is(err, unix.ENOENT):
 		return "mount /proc: mount -t proc proc /proc"
+	case errors.Is(err, client.ErrNoServer):
+		return "start ublk-loop serve, or the unit ublk-loop.socket"
 	case errors.Is(err, ublk.ErrNoDriver):
 		return "add and serve load it as root, and so does modprobe ublk_drv"
 	case errors.Is(err, loop.ErrInUse):

@@ -24,6 +24,7 @@ func TestHints(t *testing.T) {
 		{unix.EIO, root, ""},
 		{&hint.Error{Err: unix.EPERM, Hint: "do this"}, off, "do this"},
 		{fmt.Errorf("open: %w", &hint.Error{Err: unix.EPERM, Hint: "do this"}), root, "do this"},
+		{client.ErrNoServer, root, "start ublk-loop serve, or the unit ublk-loop.socket"},
 		{ublk.ErrNoDriver, root, "add and serve load it as root, and so does modprobe ublk_drv"},
 		{loop.ErrInUse, root, "unmount it or end the processes that have it open; {force} removes it anyway"},
 		{loop.ErrForeign, root, "remove it with the program that made it"},
