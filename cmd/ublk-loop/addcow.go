@@ -2,6 +2,9 @@ package main
 
 import (
 	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -78,7 +81,25 @@ func (o *addOptions) checkCow(cmd *cobra.Command, args []string) error {
 		}
 	}
 	o.file, o.cow.Origin = args[0], args[0]
-	return nil
+	return refuseOption(o.cow.Path)
+}
+
+// refuseOption refuses a missing store whose name looks like one with an unknown option. The user
+// does not expect a file of that name.
+func refuseOption(store string) error {
+	_, option, found := strings.Cut(filepath.Base(store), ",")
+	if _, err := os.Lstat(store); err == nil || !found {
+		return nil
+	}
+	return report.Usage(fmt.Errorf("--cow %s: unknown option %q", store, option), "options are chunk=BYTES and transient; cow create makes a store with a comma in its name")
+}
+
+// storeWarnings says that the store is useless.
+func (o *addOptions) storeWarnings() []string {
+	if o.cow.Path == "" || o.cow.Transient || !cowfile.IsInvalid(o.cow.Path) {
+		return nil
+	}
+	return []string{"the changes in " + o.cow.Path + " are lost, and all I/O fails with EIO"}
 }
 
 // cowTable returns the table of the snapshot, and makes the store if it is missing.
@@ -102,6 +123,7 @@ func (o *addOptions) addSnapshot(j *daemon.Job, image *verityfile.Device) error 
 		return err
 	}
 	j.Files = append(j.Files, store)
+	j.Warnings = append(j.Warnings, o.storeWarnings()...)
 	j.Config.Table = image.Concise("base") + ";top,,,rw," + verityfile.Escape(strings.TrimSpace(line))
 	return nil
 }

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -57,5 +59,39 @@ func TestAddCow(t *testing.T) {
 		if status := b.run(args); status != 2 || b.job != nil {
 			t.Errorf("%q: status %d", args, status)
 		}
+	}
+}
+
+// A mistyped option is not the end of the name of a new store.
+func TestAddCowUnknownOption(t *testing.T) {
+	base, dir := someFile(t), t.TempDir()
+	store := filepath.Join(dir, "a,b")
+	b := newBench()
+	b.check(t, []string{"add", base, "--cow", store + ",transient"}, 2, "",
+		"ublk-loop: error: --cow "+store+": unknown option \"b\"\nhint: options are chunk=BYTES and transient; cow create makes a store with a comma in its name\n")
+	if _, err := os.Lstat(store); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a file was made: %v", err)
+	}
+	if err := os.WriteFile(store, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b.check(t, []string{"add", base, "--cow", store + ",transient"}, 0, "\n", "")
+}
+
+// add warns of a store that has become invalid, because all I/O fails.
+func TestAddInvalidStore(t *testing.T) {
+	base, store := someFile(t), filepath.Join(t.TempDir(), "store")
+	for _, valid := range []byte{0, 1} {
+		header := make([]byte, 64<<10)
+		copy(header, []byte{'S', 'n', 'A', 'p', valid, 0, 0, 0, 1, 0, 0, 0, 16, 0, 0, 0})
+		if err := os.WriteFile(store, header, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		warning := ""
+		if valid == 0 {
+			warning = "ublk-loop: warning: " + base + ": the changes in " + store + " are lost, and all I/O fails with EIO\n"
+		}
+		b := newBench()
+		b.check(t, []string{"add", base, "--cow", store}, 0, "\n", warning)
 	}
 }

@@ -104,6 +104,7 @@ func (o *addOptions) openTable(j *daemon.Job) error {
 		j.Warnings = append(j.Warnings, fmt.Sprintf("table with a key in %s: %s", o.table, exposed))
 	}
 	j.Config.Table = tables.Text()
+	j.Warnings = append(j.Warnings, o.storeWarnings()...)
 	for i, device := range tables.Devices() {
 		file, err := loop.OpenTableDevice(device)
 		if err != nil {

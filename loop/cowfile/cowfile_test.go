@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
 	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
 )
@@ -175,8 +176,11 @@ func TestAttachedIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer b.Close()
-	fails(t, Create(CreateOptions{Path: filepath.Join(dir, "third"), Origin: base}), unix.EBUSY,
-		"open "+base+": already in use by a writer: device or resource busy")
+	err = Create(CreateOptions{Path: filepath.Join(dir, "third"), Origin: base})
+	fails(t, err, unix.EBUSY, "open "+base+": already in use by a writer: device or resource busy")
+	if h := (*hint.Error)(nil); !errors.As(err, &h) || !strings.Contains(h.Hint, "ublk-loop list --associated") {
+		t.Errorf("hint %v", h)
+	}
 }
 
 func TestDiff(t *testing.T) {

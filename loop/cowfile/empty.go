@@ -21,7 +21,7 @@ func openEmpty(path string) (file *os.File, isNew bool, err error) {
 	exists := err
 	var st unix.Stat_t
 	if err := unix.Lstat(path, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size != 0 {
-		return nil, false, exists
+		return nil, false, hint.Add(exists, "name a file that does not exist, or remove this one if its data is worthless")
 	}
 	file, err = os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {

@@ -4,10 +4,12 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
 )
 
@@ -69,6 +71,8 @@ func TestFileIsNotEmpty(t *testing.T) {
 	for _, name := range names {
 		if err := Create(CreateOptions{Path: path(name), Origin: base}); !errors.Is(err, os.ErrExist) {
 			t.Errorf("%s: %v", name, err)
+		} else if h := (*hint.Error)(nil); !errors.As(err, &h) || !strings.Contains(h.Hint, "remove") {
+			t.Errorf("%s: hint %v", name, h)
 		}
 	}
 	err = Create(CreateOptions{Path: path("small"), Origin: base, Size: 5000})

@@ -39,6 +39,12 @@ func Inspect(path string) (*Info, error) {
 	})
 }
 
+// IsInvalid reports whether a path leads to a store whose changes are lost.
+func IsInvalid(path string) bool {
+	info, err := describeHeader(path)
+	return err == nil && !info.Valid
+}
+
 // describeHeader describes a store without Chunks, Usage and NeededBy. However many records a store
 // claims to have, that takes one read.
 func describeHeader(path string) (*Info, error) {

@@ -78,8 +78,11 @@ func rehinted(err error) error {
 		return err
 	}
 	var plain error = &plainError{err, h.Err}
-	if errors.Is(err, unix.EPERM) {
-		plain = hint.Add(plain, thawHint)
+	switch {
+	case errors.Is(err, unix.EPERM):
+		return hint.Add(plain, thawHint)
+	case errors.Is(err, unix.EBUSY):
+		return hint.Add(plain, "ublk-loop list --associated FILE shows the device that has it; ublk-loop merge merges the store of a device")
 	}
 	return plain
 }
