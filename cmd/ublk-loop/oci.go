@@ -53,7 +53,7 @@ func (a *app) becomeRuntime(runtime string, args []string) {
 func replaceWithRuntime(runtime string, args []string) error {
 	settings, err := oci.ReadSettings(oci.SettingsPath)
 	if err != nil {
-		return oci.Reword(err)
+		return oci.Report(args, err)
 	}
 	handler := oci.HandlerOCI
 	if !strings.Contains(runtime, "/") {

@@ -12,9 +12,23 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/rawname"
 )
 
-// report writes an error to the runtime's log, where engines look for it. The error also
-// goes to standard error, so that an unwritable log does not matter.
-func (c *call) report(err error) {
+// Report writes the error of a call of the runtime to the runtime's log, where engines look
+// for it, and returns it in words that no engine takes for another failure.
+func Report(args []string, err error) error {
+	c := parseCall(args)
+	return c.report(err)
+}
+
+// report is Report for a parsed call. The caller prints the error, so that an unwritable log
+// does not matter.
+func (c *call) report(err error) error {
+	err = Reword(err)
+	c.writeLog(err)
+	return err
+}
+
+// writeLog appends an error to the log, if that is a file.
+func (c *call) writeLog(err error) {
 	path := strings.TrimPrefix(c.log, "file:") // crun's form of a path
 	if path == "" || strings.HasPrefix(path, "journald:") || strings.HasPrefix(path, "syslog:") {
 		return

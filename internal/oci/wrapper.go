@@ -20,9 +20,7 @@ type Wrapper struct {
 // error, and has left nothing then.
 func (w *Wrapper) Run(args []string) error {
 	c := parseCall(args)
-	err := Reword(w.run(&c, args))
-	c.report(err)
-	return err
+	return c.report(w.run(&c, args))
 }
 
 func (w *Wrapper) run(c *call, args []string) error {

@@ -81,6 +81,21 @@ func TestReport(t *testing.T) {
 	}
 }
 
+// An error before the call is carried out is in the log, too.
+func TestReportOfSettings(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	_, err := ReadSettings(t.TempDir())
+	err = Report([]string{"--log", path, "--log-format", "json", "delete", "x"}, err)
+	var entry map[string]string
+	text, readErr := os.ReadFile(path)
+	if readErr == nil {
+		readErr = json.Unmarshal(text, &entry)
+	}
+	if !errors.Is(err, unix.EISDIR) || readErr != nil || entry["msg"] != err.Error() {
+		t.Errorf("the log has %q, error %v, of %v", text, readErr, err)
+	}
+}
+
 // The runtime gets its arguments unchanged, except for a container whose root has to come
 // from an image.
 func TestRunExecutesTheRuntime(t *testing.T) {
