@@ -2,6 +2,7 @@ package verityfile
 
 import (
 	"bytes"
+	"encoding/asn1"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -96,6 +98,39 @@ func superblockOf(algorithm string, data, hash uint32, blocks uint64, salt uint1
 	binary.LittleEndian.PutUint64(b[72:], blocks)
 	binary.LittleEndian.PutUint16(b[80:], salt)
 	return b
+}
+
+// A signature that is nested deeply, or has many elements, is refused with little memory, and so in
+// little time.
+func TestHostileSignature(t *testing.T) {
+	nested := []byte{asn1.TagNull, 0}
+	for len(nested) < 16<<10 {
+		nested = element(t, nested)
+	}
+	for name, signature := range map[string][]byte{
+		"indefinite lengths":        slices.Concat(bytes.Repeat([]byte{0x30, 0x80}, 4000), []byte{5, 1, 1}, bytes.Repeat([]byte{0, 0}, 4000)),
+		"deep":                      nested,
+		"many elements":             element(t, bytes.Repeat([]byte{asn1.TagNull, 0}, maxSignature/2-4)),
+		"behind something harmless": element(t, slices.Concat([]byte{asn1.TagNull, 0}, nested)),
+	} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		err := checkSignature(make([]byte, 32), signature, nil)
+		runtime.ReadMemStats(&after)
+		if n := after.TotalAlloc - before.TotalAlloc; !errors.Is(err, unix.EKEYREJECTED) || n > openBytes {
+			t.Errorf("%s: %d bytes allocated, error %v", name, n, err)
+		}
+	}
+}
+
+// element returns a sequence of DER with a content.
+func element(t *testing.T, content []byte) []byte {
+	t.Helper()
+	text, err := asn1.Marshal(asn1.RawValue{Tag: asn1.TagSequence, IsCompound: true, Bytes: content})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
 }
 
 // A superblock can claim anything, for an image of 4 TiB, most of which are holes: Open ends soon,
