@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -8,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/internal/oci/below"
+	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
 )
 
 // cow says where the changes of a container's device go, whose image stays as it is. Any
@@ -55,20 +57,29 @@ func (d *Disk) parseCow(value string) error {
 // writesImage reports whether the container changes the image itself.
 func (d *Disk) writesImage() bool { return !d.ReadOnly && d.cow.kind == "" }
 
-// openStore opens a store with O_PATH (open(2)). A transient one is a new file without a
-// name, which ends with its device.
-func (s *Settings) openStore(c cow, imageSize int64) (*os.File, error) {
+// openStore opens a store for the changes of an image with O_PATH (open(2)). A transient one
+// is a new file without a name, which ends with its device. size is the size of the device.
+func (s *Settings) openStore(c cow, image *os.File, size int64) (*os.File, error) {
 	if c.kind == cowFile {
 		f, err := below.OpenRegular(s.AllowedStores, c.path)
 		if err != nil {
 			return nil, fmt.Errorf("store: %w", err)
 		}
+		if err := checkOrigin(f, image, size); err != nil {
+			_ = f.Close()
+			return nil, fmt.Errorf("store %s: %w", c.path, err)
+		}
 		return f, nil
 	}
+	return s.makeTransient(c, size)
+}
+
+// makeTransient makes a store without a name.
+func (s *Settings) makeTransient(c cow, size int64) (*os.File, error) {
 	if s.TransientStores == "" {
 		return nil, fmt.Errorf("transient store: the settings have no transient_stores: %w", unix.EPERM)
 	}
-	size := (imageSize + cowChunk - 1) / cowChunk * cowChunk
+	size = (size + cowChunk - 1) / cowChunk * cowChunk
 	if c.size != 0 && c.size < uint64(size) {
 		size = max(int64(c.size)/cowChunk*cowChunk, cowChunk)
 	}
@@ -77,6 +88,47 @@ func (s *Settings) openStore(c cow, imageSize int64) (*os.File, error) {
 		return nil, fmt.Errorf("make a transient store: %w", err)
 	}
 	return f, nil
+}
+
+// checkOrigin refuses a store whose label says that it has the changes of another image. The
+// two together are no file system: writes to it would destroy the store, and its metadata
+// could be the content of a file that a container has written. It returns an error that
+// wraps EINVAL.
+func checkOrigin(store, image *os.File, size int64) error {
+	label, err := labelOf(store)
+	if label == nil || err != nil {
+		return err
+	}
+	is, err := image.Stat()
+	if err != nil {
+		return err
+	}
+	there, err := os.Stat(label.OriginPath) // a hint, which may lead nowhere by now
+	sectors := func(bytes uint64) uint64 { return bytes / tableSector }
+	switch {
+	case !label.Parent.IsZero():
+		return fmt.Errorf("has changes of the store %s, not of an image: %w", label.OriginPath, unix.EINVAL)
+	case err == nil && !os.SameFile(is, there):
+		return fmt.Errorf("has changes of %s, not of %s: %w", label.OriginPath, image.Name(), unix.EINVAL)
+	case sectors(label.OriginSize) != sectors(uint64(size)) && sectors(label.OriginSize) != sectors(uint64(is.Size())):
+		return fmt.Errorf("has changes of an image of %d bytes, not of %s: %w", label.OriginSize, image.Name(), unix.EINVAL)
+	}
+	return nil
+}
+
+// labelOf returns the label of a store, or nil for a store that has none, or that is still
+// empty.
+func labelOf(store *os.File) (*snapshot.Label, error) {
+	f, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", store.Fd()), os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	_, label, err := snapshot.ReadLabelled(f)
+	if errors.Is(err, snapshot.ErrNew) {
+		err = nil
+	}
+	return label, err
 }
 
 // makeUnnamed makes a sparse file without a name in a directory of root.

@@ -118,7 +118,7 @@ func (s *Settings) fill(r *DiskRequest, image *os.File, d *Disk, who Requester) 
 		}
 	}
 	if d.cow.kind != "" {
-		if err := l.snapshot(s, d); err != nil {
+		if err := l.snapshot(s, image, d); err != nil {
 			return err
 		}
 	}
@@ -190,8 +190,8 @@ func (l *layers) verity(s *Settings, image *os.File, d *Disk, who Requester) err
 }
 
 // snapshot adds a store for changes.
-func (l *layers) snapshot(s *Settings, d *Disk) error {
-	store, err := s.openStore(d.cow, int64(l.sectors)*tableSector)
+func (l *layers) snapshot(s *Settings, image *os.File, d *Disk) error {
+	store, err := s.openStore(d.cow, image, int64(l.sectors)*tableSector)
 	if err != nil {
 		return err
 	}

@@ -121,4 +121,5 @@ func (w *wrapped) forksStore(image, store string, over func(cow, script string) 
 	_ = w.calls("kill", "forked", "KILL")
 	w.nothingLeft()
 	w.forget("forked")
+	w.refuses(over("file:"+store+".after", "true"), "has changes of the store")
 }
