@@ -29,7 +29,7 @@ type Device struct {
 
 	// Table is the text of the tables that the device serves, without keys. It is empty for a
 	// device of one file. Files are the files and disks below the tables, in the order of the
-	// text. File and the fields for it are empty then.
+	// text. A device of tables has no File, and the fields for that are empty.
 	Table string       `json:"table,omitempty"`
 	Files []DeviceFile `json:"files,omitempty"`
 

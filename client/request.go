@@ -24,7 +24,7 @@ type AddRequest struct {
 	Files []TableFile `json:"files,omitempty"`
 	// RandomKeys lets the server make the keys of all lines with the target crypt. They exist
 	// only in its memory, so the device ends with the server, and an upgrade of the server is
-	// refused. The request has no key then.
+	// refused. A request with RandomKeys has no descriptor for a key.
 	RandomKeys bool   `json:"random_keys,omitempty"`
 	Config     Config `json:"config"`
 	// Lease ties the device to the connection.

@@ -15,7 +15,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/transfer"
 )
 
-// Devices is the interface of loop.Server. Tests implement it, too.
+// Devices is the part of loop.Server that this package needs. Tests have another implementation.
 type Devices interface {
 	Add(file *os.File, cfg loop.Config) (loop.Status, error)
 	AddTable(files []*os.File, cfg loop.Config) (loop.Status, error)

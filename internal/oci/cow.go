@@ -12,8 +12,8 @@ import (
 	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
 )
 
-// cow says where the changes of a container's device go, whose image stays as it is. Any
-// number of containers can share the image then.
+// cow says where the changes of a container's device go. The image stays as it is, so that any
+// number of containers can share it.
 type cow struct {
 	kind string // "", cowTransient or cowFile
 	size uint64 // of a transient store in bytes, 0 for the size of the image

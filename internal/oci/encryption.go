@@ -23,8 +23,8 @@ type encryption struct {
 	name string // the path of the file, or the description of the key
 }
 
-// Kinds of keys. With ephemeral, the image has no key: what the container writes gets a random
-// one, which exists only in the server's memory.
+// Kinds of keys. With ephemeral, the image is not encrypted. What the container writes gets a
+// random key, which exists only in the server's memory.
 const (
 	keyFile    = "file"
 	keyKeyring = "keyring"

@@ -35,7 +35,7 @@ const (
 	HandlerSnapshotter = "snapshotter"
 )
 
-// Requester identifies the origin of a request for an image.
+// Requester identifies who asks for an image.
 type Requester struct {
 	// Handler is the name of the runtime that this program stands in for, or one of the
 	// constants.

@@ -16,7 +16,7 @@ type Maker struct {
 
 // readyRoot is a root directory that is mounted for its container.
 type readyRoot struct {
-	device uint64 // number of the device, which has no other before it is gone
+	device uint64 // number of the device, which no other device has before it is gone
 	limits []ioLimit
 }
 

@@ -16,8 +16,8 @@ type Wrapper struct {
 	Runtime string
 }
 
-// Run carries out a call of the runtime, and executes the runtime. It returns only an
-// error, and has left nothing then.
+// Run carries out a call of the runtime, and executes the runtime. It returns only if that
+// fails, and leaves nothing behind in that case.
 func (w *Wrapper) Run(args []string) error {
 	c := parseCall(args)
 	return c.report(w.run(&c, args))

@@ -47,8 +47,8 @@ func (s *Snapshotter) sizeOf(labels map[string]string) (int64, error) {
 }
 
 // resize changes the size of an unmounted file system and its file. It returns an error
-// that wraps errdefs.ErrFailedPrecondition if the content does not fit, and leaves an
-// unusable file then.
+// that wraps errdefs.ErrFailedPrecondition if the content does not fit. After an error the file
+// is unusable.
 func resize(ctx context.Context, f *os.File, size int64) error {
 	info, err := f.Stat()
 	if err != nil || info.Size() == size {
