@@ -10,7 +10,7 @@ import (
 // Maker makes root directories of containers.
 type Maker struct {
 	Settings *Settings
-	// Requester is the origin of the requests.
+	// Requester is who asks for images.
 	Requester Requester
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,8 +29,9 @@ type Settings struct {
 	// bundles of an owner, by his number.
 	Handlers map[string]Lists `toml:"handlers"`
 	Owners   map[string]Lists `toml:"owners"`
-	// AllowedOverlays are the directories that containers' writes may go to. They must
-	// not be below AllowedImages, because a container could make an image there.
+	// AllowedOverlays are the directories that containers' writes may go to. They must be
+	// neither below nor above AllowedImages and AllowedStores, because a container could make
+	// an image or a store there.
 	AllowedOverlays []string `toml:"allowed_overlays"`
 	// AllowedStores are the directories of stores for containers' changes that stay, and
 	// TransientStores is the directory for changes that end with the container.
@@ -76,12 +78,8 @@ func (s *Settings) validate() error {
 	if err := errors.Join(s.validateLists(), checkDirs("allowed_overlays", s.AllowedOverlays), checkDirs("allowed_stores", s.AllowedStores)); err != nil {
 		return err
 	}
-	for _, dir := range s.AllowedOverlays {
-		for _, images := range s.allAllowed() {
-			if isBelow(images, dir) || isBelow(dir, images) {
-				return fmt.Errorf("allowed_overlays: %q: containers could make images for %q there: %w", dir, images, unix.EINVAL)
-			}
-		}
+	if err := s.checkOverlays(); err != nil {
+		return err
 	}
 	if s.TransientStores != "" && !filepath.IsAbs(s.TransientStores) {
 		return fmt.Errorf("transient_stores: %q: not an absolute path: %w", s.TransientStores, unix.EINVAL)
@@ -91,6 +89,19 @@ func (s *Settings) validate() error {
 	}
 	if s.SweepAfter <= 0 {
 		return fmt.Errorf("sweep_after: %s: not a positive time: %w", s.SweepAfter, unix.EINVAL)
+	}
+	return nil
+}
+
+// checkOverlays refuses a directory for containers' writes in which they could make an image or a
+// store.
+func (s *Settings) checkOverlays() error {
+	for _, dir := range s.AllowedOverlays {
+		for _, other := range slices.Concat(s.allAllowed(), s.AllowedStores) {
+			if isBelow(other, dir) || isBelow(dir, other) {
+				return fmt.Errorf("allowed_overlays: %q: containers could make images or stores for %q there: %w", dir, other, unix.EINVAL)
+			}
+		}
 	}
 	return nil
 }

@@ -90,6 +90,8 @@ func TestReadSettingsRefuses(t *testing.T) {
 
 		"allowed_images = [\"/v\"]\nallowed_overlays = [\"/v/w\"]":  "allowed_overlays",
 		"allowed_images = [\"/v/w\"]\nallowed_overlays = [\"/v/\"]": "allowed_overlays",
+		"allowed_stores = [\"/v\"]\nallowed_overlays = [\"/v/w\"]":  "stores for \"/v\"",
+		"allowed_stores = [\"/v/w\"]\nallowed_overlays = [\"/v\"]":  "stores for \"/v/w\"",
 	} {
 		if s, err := readSettings(t, text); err == nil || !strings.Contains(err.Error(), why) {
 			t.Errorf("%s: %+v, error %v", text, s, err)
