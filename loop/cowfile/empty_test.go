@@ -48,6 +48,26 @@ func TestEmptyFileBecomesStore(t *testing.T) {
 	}
 }
 
+// A table cannot have a path with white space. It has the symbolic link that was named.
+func TestTableHasLink(t *testing.T) {
+	dir := directory(t)
+	base, link, store := filepath.Join(dir, "a b"), filepath.Join(dir, "link"), filepath.Join(dir, "store")
+	if err := os.Rename(newBase(t, dir, 1<<20), base); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("a b", link); err != nil {
+		t.Fatal(err)
+	}
+	text, err := Table(TableOptions{Origin: link, Path: store, Transient: true})
+	if want := "0 2048 snapshot " + link + " " + store + " N 128\n"; err != nil || text != want {
+		t.Errorf("table %q, error %v, want %q", text, err, want)
+	}
+	_, err = Table(TableOptions{Origin: base, Path: store, Transient: true})
+	if h := (*hint.Error)(nil); !errors.Is(err, errors.ErrUnsupported) || !errors.As(err, &h) || !strings.Contains(h.Hint, "symbolic link") {
+		t.Errorf("error %v, hint %v", err, h)
+	}
+}
+
 // Other files that exist stay as they are, and so does an empty file after an error.
 func TestFileIsNotEmpty(t *testing.T) {
 	dir := directory(t)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -45,18 +46,33 @@ func Table(o TableOptions) (string, error) {
 	}
 	if o.Over != "" {
 		origin, size = o.Over, o.OverBytes
+	} else if origin, err = tablePath(origin, o.Origin); err != nil {
+		return "", err
 	}
 	store, _, err := sizeOf(o.Path)
 	if err != nil {
 		return "", err
 	}
-	for _, path := range []string{origin, store} {
-		if strings.ContainsAny(path, " \t\n\v\f\r#") || strings.IndexByte(path, 0xa0) >= 0 {
-			err := fmt.Errorf("%q in a table: a path with white space, # or the byte 0xa0: %w", path, errors.ErrUnsupported)
-			return "", hint.Add(err, "rename the file")
-		}
+	if store, err = tablePath(store, o.Path); err != nil {
+		return "", err
 	}
 	return fmt.Sprintf("0 %d snapshot %s %s %s %d\n", size/fileSector, origin, store, format, chunk/fileSector), nil
+}
+
+// tablePath returns a path of a file that a table can have: the resolved one, or else the given one,
+// which can be a symbolic link.
+func tablePath(resolved, given string) (string, error) {
+	given, err := filepath.Abs(given)
+	if err != nil {
+		return "", err
+	}
+	for _, path := range []string{resolved, given} {
+		if !strings.ContainsAny(path, " \t\n\v\f\r#") && strings.IndexByte(path, 0xa0) < 0 {
+			return path, nil
+		}
+	}
+	err = fmt.Errorf("%q in a table: a path with white space, # or the byte 0xa0: %w", resolved, errors.ErrUnsupported)
+	return "", hint.Add(err, "rename the file, or name a symbolic link to it")
 }
 
 // sizeOf returns the resolved path and the size of a file or disk.
