@@ -40,6 +40,11 @@ type target struct {
 	sequence *uint64
 }
 
+// is reports whether the target is this device.
+func (t *target) is(d *client.Device) bool {
+	return t.id == d.ID && (t.sequence == nil || *t.sequence == d.DiskSequence)
+}
+
 // foundTargets returns devices that were found by their file.
 func foundTargets(devices []client.Device) []target {
 	var targets []target

@@ -26,7 +26,7 @@ type listOptions struct {
 func newListCommand(a *app) *cobra.Command {
 	var opts listOptions
 	cmd := &cobra.Command{
-		Use:        "list [DEVICE|ID...]",
+		Use:        "list [DEVICE|ID|FILE...]",
 		SuggestFor: []string{"ls", "show", "status"},
 		Short:      "List the devices of ublk-loop",
 		Args:       arguments(0, -1, ""),
@@ -46,10 +46,6 @@ func newListCommand(a *app) *cobra.Command {
 }
 
 func (a *app) runList(ctx context.Context, opts listOptions) error {
-	wanted, err := parseDevices(opts.devices)
-	if err != nil {
-		return err
-	}
 	drv, err := a.open()
 	if err != nil {
 		return err
@@ -59,8 +55,12 @@ func (a *app) runList(ctx context.Context, opts listOptions) error {
 	if err != nil {
 		return err
 	}
-	if len(wanted) > 0 {
-		if devices, err = selectDevices(devices, wanted); err != nil {
+	if len(opts.devices) > 0 {
+		targets, err := opts.wanted(drv)
+		if err != nil {
+			return err
+		}
+		if devices, err = selectDevices(devices, targets); err != nil {
 			return err
 		}
 	}
@@ -117,30 +117,28 @@ func (a *app) stores(ctx context.Context, socket string) (map[uint32][]client.St
 	return stores, err
 }
 
-// parseDevices returns the ids of the devices that the arguments name.
-func parseDevices(args []string) ([]uint32, error) {
-	var ids []uint32
-	for _, arg := range args {
-		id, ok := deviceID(arg)
-		if !ok {
-			advice := "list --associated FILE lists the devices of a file"
-			if id, ok := idOfName(arg); ok { // as lsblk(8) prints it
-				advice = "the device is " + ublk.BlockPath(id)
-			}
-			return nil, report.Usage(fmt.Errorf("list %s: neither a ublk device nor a device number", arg), advice)
+// wanted returns the devices that the arguments name.
+func (o *listOptions) wanted(drv driver) ([]target, error) {
+	var targets []target
+	for _, arg := range o.devices {
+		found, err := targetsOf(drv, arg)
+		if err != nil {
+			return nil, report.Name(err, "list", arg)
 		}
-		ids = append(ids, id)
+		targets = append(targets, found...)
 	}
-	return ids, nil
+	return targets, nil
 }
 
-// selectDevices returns the devices with these ids. It returns an error if an id has no
-// device.
-func selectDevices(devices []client.Device, ids []uint32) ([]client.Device, error) {
-	selected := slices.DeleteFunc(slices.Clone(devices), func(d client.Device) bool { return !slices.Contains(ids, d.ID) })
-	for _, id := range ids {
-		if !slices.ContainsFunc(selected, func(d client.Device) bool { return d.ID == id }) {
-			return nil, fmt.Errorf("list %s: no such device of ublk-loop", ublk.BlockPath(id))
+// selectDevices returns the devices that targets name. It returns an error if one of them does not
+// exist.
+func selectDevices(devices []client.Device, targets []target) ([]client.Device, error) {
+	selected := slices.DeleteFunc(slices.Clone(devices), func(d client.Device) bool {
+		return !slices.ContainsFunc(targets, func(t target) bool { return t.is(&d) })
+	})
+	for _, t := range targets {
+		if !slices.ContainsFunc(selected, func(d client.Device) bool { return t.is(&d) }) {
+			return nil, fmt.Errorf("list %s: no such device of ublk-loop", ublk.BlockPath(t.id))
 		}
 	}
 	return selected, nil

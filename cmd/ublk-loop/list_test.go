@@ -41,8 +41,9 @@ func TestListErrors(t *testing.T) {
 	b := newBench()
 	b.drv.devices = someDevices()
 	b.check(t, []string{"list", "0", "3"}, 1, "", "ublk-loop: error: list /dev/ublkb3: no such device of ublk-loop\n")
-	b.check(t, []string{"list", "disk.img"}, 2, "",
-		"ublk-loop: error: list disk.img: neither a ublk device nor a device number\nhint: list --associated FILE lists the devices of a file\n")
+	b.check(t, []string{"list", "/nonexistent/x"}, 1, "", "ublk-loop: error: open /nonexistent/x: no such file or directory\n")
+	file := someFile(t)
+	b.check(t, []string{"list", "0", file}, 1, "", "ublk-loop: error: list "+file+": it has no device\n")
 	b.check(t, []string{"list", "--associated", "/nonexistent/x"}, 1, "",
 		"ublk-loop: error: open /nonexistent/x: no such file or directory\n")
 	b.drv.err = unix.EIO
@@ -76,16 +77,18 @@ func TestListAssociated(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		b.out.Reset()
-		if status := b.run([]string{"list", "-j", path, "--json"}); status != 0 {
-			t.Fatalf("exit status %d: %s", status, &b.errOut)
-		}
-		var got []client.Device
-		if err := json.Unmarshal(b.out.Bytes(), &got); err != nil {
-			t.Fatal(err)
-		}
-		if ids := (&fakeDriver{devices: got}).ids(); !slices.Equal(ids, tt.want) {
-			t.Errorf("removed %v: devices %v, want %v", tt.gone, ids, tt.want)
+		for _, args := range [][]string{{"-j", path}, {path}, {path, path}, {path, "-j", path}} {
+			b.out.Reset()
+			if status := b.run(append([]string{"list", "--json"}, args...)); status != 0 {
+				t.Fatalf("%q: exit status %d: %s", args, status, &b.errOut)
+			}
+			var got []client.Device
+			if err := json.Unmarshal(b.out.Bytes(), &got); err != nil {
+				t.Fatal(err)
+			}
+			if ids := (&fakeDriver{devices: got}).ids(); !slices.Equal(ids, tt.want) {
+				t.Errorf("%q, removed %v: devices %v, want %v", args, tt.gone, ids, tt.want)
+			}
 		}
 	}
 }

@@ -178,7 +178,7 @@ func TestAttachedIsRefused(t *testing.T) {
 	defer b.Close()
 	err = Create(CreateOptions{Path: filepath.Join(dir, "third"), Origin: base})
 	fails(t, err, unix.EBUSY, "open "+base+": already in use by a writer: device or resource busy")
-	if h := (*hint.Error)(nil); !errors.As(err, &h) || !strings.Contains(h.Hint, "ublk-loop list --associated") {
+	if h := (*hint.Error)(nil); !errors.As(err, &h) || !strings.Contains(h.Hint, "ublk-loop list FILE") {
 		t.Errorf("hint %v", h)
 	}
 }

@@ -82,7 +82,7 @@ func rehinted(err error) error {
 	case errors.Is(err, unix.EPERM):
 		return hint.Add(plain, thawHint)
 	case errors.Is(err, unix.EBUSY):
-		return hint.Add(plain, "ublk-loop list --associated FILE shows the device that has it; ublk-loop merge merges the store of a device")
+		return hint.Add(plain, "ublk-loop list FILE shows the device that has it; ublk-loop merge merges the store of a device")
 	}
 	return plain
 }

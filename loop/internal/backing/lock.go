@@ -34,7 +34,7 @@ func (b *Backing) lock(o *Options, passed *os.File) error {
 	switch {
 	case errors.Is(err, unix.EBUSY):
 		return hint.Add(fmt.Errorf("already in use by %s: %w", holder, unix.EBUSY),
-			"ublk-loop list --associated FILE shows the device that has it; with {shared} two writers overwrite each other's data")
+			"ublk-loop list FILE shows the device that has it; with {shared} two writers overwrite each other's data")
 	case err != nil:
 		return hint.Add(err, "use {shared} to do without the lock")
 	}

@@ -34,7 +34,7 @@ func TestLock(t *testing.T) {
 				}
 				return
 			}
-			wantHint(t, err, tt.want, path, "ublk-loop list --associated FILE shows the device that has it; with {shared} two writers overwrite each other's data")
+			wantHint(t, err, tt.want, path, "ublk-loop list FILE shows the device that has it; with {shared} two writers overwrite each other's data")
 			if err := first.Close(); err != nil {
 				t.Fatal(err)
 			}
