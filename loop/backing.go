@@ -141,6 +141,10 @@ func LockedByOthers(file *os.File, readOnly bool) (bool, error) {
 	return backing.LockedByOthers(statefile.LockDir, file, readOnly)
 }
 
+// LoopDevice returns the name of a loop device of the kernel that has the file of OpenPath, and
+// whether it is read-only. The name is empty if none is found. Such a device takes no lock.
+func LoopDevice(file *os.File) (name string, readOnly bool) { return backing.LoopDevice(file.Name()) }
+
 // SweepLocks removes the locks that a killed server has left. Detach does that for the
 // file of its device: SweepLocks is for a server that was killed before it had one.
 func SweepLocks() error { return filelock.Sweep(statefile.LockDir) }

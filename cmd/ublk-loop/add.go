@@ -262,11 +262,14 @@ func (o *addOptions) checksumWarnings(file *os.File) []string {
 	return []string{fmt.Sprintf("%s may verify checksums: with zero copy, a page that changes while it is written becomes unreadable", checksummer)}
 }
 
-// lockWarnings says that another program has a lock on the file. Such a lock keeps no device
-// from the file, because every user who may read the file can have it.
+// lockWarnings says that another program has a lock on the file, or that a loop device has the
+// file. A lock keeps no device from the file, because every user who may read the file can have it.
 func (o *addOptions) lockWarnings(file *os.File) []string {
 	if o.config.Shared {
 		return nil
+	}
+	if name, readOnly := loop.LoopDevice(file); name != "" && !(readOnly && o.config.ReadOnly) {
+		return []string{"the loop device " + name + " has the file, too: what one of them writes can damage the data of the other"}
 	}
 	locked, err := loop.LockedByOthers(file, o.config.ReadOnly)
 	switch {

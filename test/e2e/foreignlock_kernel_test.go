@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -54,6 +55,45 @@ func TestKernelAddWithForeignLock(t *testing.T) {
 				t.Errorf("warned %v, want %v: %q", !tt.warned, tt.warned, r.err)
 			}
 			b.del(strings.TrimSpace(r.out))
+		})
+	}
+}
+
+// A loop device of the kernel takes no lock. add warns of it, unless both only read.
+func TestKernelAddBesideLoopDevice(t *testing.T) {
+	b := kernelBed(t)
+	if err := exec.Command("modprobe", "loop").Run(); err != nil {
+		t.Skipf("no loop devices: %v", err)
+	}
+	for name, tt := range map[string]struct {
+		loop, add []string
+		warned    bool
+	}{
+		"both write":         {nil, nil, true},
+		"add only reads":     {nil, []string{"--read-only"}, true},
+		"losetup only reads": {[]string{"--read-only"}, nil, true},
+		"both only read":     {[]string{"--read-only"}, []string{"--read-only"}, false},
+		"shared":             {nil, []string{"--shared"}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := b.in(t)
+			image := b.image(1 << 20)
+			out, err := exec.Command("losetup", append(tt.loop, "--find", "--show", image)...).Output()
+			if err != nil {
+				t.Fatal(err)
+			}
+			device := strings.TrimSpace(string(out))
+			r := b.run(append(append([]string{"add"}, tt.add...), image)...)
+			if r.status != 0 {
+				t.Fatalf("add: %+v", r)
+			}
+			if strings.Contains(r.err, "the loop device "+device+" has the file") != tt.warned {
+				t.Errorf("warned %v, want %v: %q", !tt.warned, tt.warned, r.err)
+			}
+			b.del(strings.TrimSpace(r.out))
+			if out, err := exec.Command("losetup", "--detach", device).CombinedOutput(); err != nil {
+				t.Errorf("losetup: %v\n%s", err, out)
+			}
 		})
 	}
 }
