@@ -26,6 +26,7 @@ func TestKernelMergeIntoVerity(t *testing.T) {
 		device := b.add(with...)
 		b.writeBlock(device, 3, 0xab)
 		b.run("merge", device.Device).fails(t, 1, "hash tree of verity", "hint: cow merge --force")
+		b.run("fork", device.Device, store+".new").fails(t, 1, "a snapshot above the targets crypt and verity")
 		b.hasBlock(device, 3, 0xab)
 		b.del(device.Device)
 		b.run("cow", "merge", store).fails(t, 1, "hash tree of verity", "hint: --force")

@@ -46,8 +46,11 @@ func (s *Stack) Grow(tables *table.Stack, file *os.File, o *Options) (*Growth, e
 
 // newGrowth returns a growth without a store, and the uppermost store.
 func (s *Stack) newGrowth(tables *table.Stack) (*Growth, *cow.Store, error) {
-	if len(s.layers) > 0 || s.ReadOnly || len(s.stores) == 0 {
-		return nil, nil, fmt.Errorf("a snapshot on top of it: %w", errors.ErrUnsupported)
+	switch {
+	case len(s.layers) > 0:
+		return nil, nil, fmt.Errorf("a snapshot above the targets crypt and verity: %w", errors.ErrUnsupported)
+	case s.ReadOnly || len(s.stores) == 0:
+		return nil, nil, fmt.Errorf("a snapshot above a device without a store for writes: %w", errors.ErrUnsupported)
 	}
 	g := &Growth{stack: s, tables: tables, below: -1}
 	for i, store := range s.storeOf {
