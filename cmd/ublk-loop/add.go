@@ -209,7 +209,7 @@ func (o *addOptions) job() (*daemon.Job, error) {
 	}
 	j.Config = o.config
 	j.Warnings = append(j.Warnings, o.checksumWarnings(file)...)
-	j.Warnings = append(j.Warnings, o.lockWarnings(file)...)
+	j.Warnings = append(j.Warnings, o.lockWarnings(file, o.config.ReadOnly)...)
 	return j, o.openLog(j)
 }
 
@@ -264,14 +264,14 @@ func (o *addOptions) checksumWarnings(file *os.File) []string {
 
 // lockWarnings says that another program has a lock on the file, or that a loop device has the
 // file. A lock keeps no device from the file, because every user who may read the file can have it.
-func (o *addOptions) lockWarnings(file *os.File) []string {
+func (o *addOptions) lockWarnings(file *os.File, readOnly bool) []string {
 	if o.config.Shared {
 		return nil
 	}
-	if name, readOnly := loop.LoopDevice(file); name != "" && !(readOnly && o.config.ReadOnly) {
+	if name, alsoReadOnly := loop.LoopDevice(file); name != "" && !(readOnly && alsoReadOnly) {
 		return []string{"the loop device " + name + " has the file, too: what one of them writes can damage the data of the other"}
 	}
-	locked, err := loop.LockedByOthers(file, o.config.ReadOnly)
+	locked, err := loop.LockedByOthers(file, readOnly)
 	switch {
 	case errors.Is(err, unix.EAGAIN): // of a lease, which add reports
 		return nil

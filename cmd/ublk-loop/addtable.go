@@ -112,7 +112,8 @@ func (o *addOptions) openTable(j *daemon.Job) error {
 		}
 		j.Files = append(j.Files, file)
 		j.Warnings = append(j.Warnings, o.checksumWarnings(file)...)
-		j.Warnings = append(j.Warnings, o.lockWarnings(file)...)
+		isOrigin := o.cow.Path != "" && i == 0 // which is only read
+		j.Warnings = append(j.Warnings, o.lockWarnings(file, o.config.ReadOnly || isOrigin)...)
 	}
 	return pipeKeys(j, tables)
 }

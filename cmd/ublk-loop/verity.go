@@ -168,8 +168,9 @@ func (o *addOptions) verityJob() (*daemon.Job, error) {
 			return nil, report.Name(err, "attach", j.Name)
 		}
 	}
-	for _, file := range j.Files {
-		j.Warnings = append(j.Warnings, o.lockWarnings(file)...)
+	for i, file := range j.Files {
+		isStore := o.cow.Path != "" && i == len(j.Files)-1 // all others are only read
+		j.Warnings = append(j.Warnings, o.lockWarnings(file, o.config.ReadOnly || !isStore)...)
 	}
 	return j, o.openLog(j)
 }

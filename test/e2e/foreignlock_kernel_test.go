@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -74,6 +75,7 @@ func TestKernelAddBesideLoopDevice(t *testing.T) {
 		"losetup only reads": {[]string{"--read-only"}, nil, true},
 		"both only read":     {[]string{"--read-only"}, []string{"--read-only"}, false},
 		"shared":             {nil, []string{"--shared"}, false},
+		"origin of a store":  {[]string{"--read-only"}, []string{"--cow", filepath.Join(t.TempDir(), "store")}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := b.in(t)
