@@ -105,8 +105,12 @@ func checkFile(fd int) error {
 	return err
 }
 
-// pathError adds the user's path to an error, as an absolute path.
+// pathError adds the user's path to an error, as an absolute path. An empty path, of a variable
+// that is not set, is not the working directory.
 func pathError(path string, err error) error {
+	if path == "" {
+		return fmt.Errorf("open \"\": %w", err)
+	}
 	if abs, absErr := filepath.Abs(path); absErr == nil {
 		path = abs
 	}

@@ -66,6 +66,7 @@ func TestOpenPathRefuses(t *testing.T) {
 		{"/dev/null", unix.EINVAL, "a character device"},
 		{dangling, unix.ENOENT, "no such file"},
 		{filepath.Join(dir, "missing"), unix.ENOENT, "no such file"},
+		{"", unix.ENOENT, `open "": no such file`},
 		{filepath.Join(fifo, "below"), unix.ENOTDIR, "not a directory"},
 		{"", unix.ENOENT, "no such file"},
 		{fmt.Sprintf("/proc/self/fd/%d", file.Fd()), unix.ELOOP, "symbolic links"},
