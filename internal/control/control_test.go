@@ -21,6 +21,7 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/transfer"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
@@ -429,6 +430,35 @@ func (s *stand) answersAtOnce(t *testing.T, head, text string) {
 	body, err := io.ReadAll(resp.Body)
 	if resp.StatusCode != 400 || !resp.Close || !strings.Contains(string(body), text) || err != nil {
 		t.Errorf("%q: %d %s, error %v, closes %v", head, resp.StatusCode, body, err, resp.Close)
+	}
+}
+
+// Only an error of the server itself has the status 500.
+func TestStatusOf(t *testing.T) {
+	for err, want := range map[error]int{
+		unix.ENODEV: 404, loop.ErrInUse: 409, unix.EEXIST: 409, unix.EBUSY: 409, ublk.ErrNotRecoverable: 409,
+		unix.EINVAL: 400, unix.ENOENT: 400, unix.EISDIR: 400, unix.EKEYREJECTED: 400,
+		transfer.ErrKey: 400, transfer.ErrTooLong: 400, errors.ErrUnsupported: 400,
+		unix.EIO: 500, unix.EACCES: 500, unix.ETIMEDOUT: 500, ublk.ErrNotSupported: 500,
+	} {
+		if got := statusOf(fmt.Errorf("fork: %w", err)); got != want {
+			t.Errorf("%v: %d, want %d", err, got, want)
+		}
+	}
+}
+
+// A key that is longer than any is the client's error.
+func TestKeyTooLong(t *testing.T) {
+	s := newStand(t)
+	f := open(t, file(t, ""))
+	key, err := os.Open(file(t, strings.Repeat("k", transfer.MaxKeyBytes+1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer key.Close()
+	_, err = client.New(s.socket).Add(t.Context(), client.AddRequest{File: f.Name()}, client.Files{File: f, Key: key})
+	if !client.HasStatus(err, 400) || !strings.Contains(err.Error(), "too long") {
+		t.Errorf("%v", err)
 	}
 }
 

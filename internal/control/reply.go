@@ -66,7 +66,7 @@ func statusOf(err error) int {
 		errors.Is(err, ublk.ErrNotRecoverable):
 		return http.StatusConflict
 	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOENT), errors.Is(err, unix.EISDIR), isTableError(err),
-		errors.Is(err, unix.EKEYREJECTED), errors.Is(err, transfer.ErrKey):
+		errors.Is(err, unix.EKEYREJECTED), errors.Is(err, transfer.ErrKey), errors.Is(err, transfer.ErrTooLong):
 		return http.StatusBadRequest
 	}
 	return http.StatusInternalServerError
