@@ -72,7 +72,9 @@ func statusOf(err error) int {
 	return http.StatusInternalServerError
 }
 
-// isTableError reports whether the text of a table is wrong, or has what is not served.
+// isTableError reports whether the text of a table is wrong, or asks for what is not served.
+// table.ErrUnsupported is errors.ErrUnsupported, which also means that the device cannot do what the
+// request asks for.
 func isTableError(err error) bool {
 	return errors.Is(err, table.ErrUnsupported) || errors.Is(err, table.ErrLimit) || errors.Is(err, table.ErrKeyInText)
 }
