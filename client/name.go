@@ -99,6 +99,28 @@ func (s *DeviceStats) UnmarshalJSON(text []byte) error {
 	return err
 }
 
+// plainStoreStats is StoreStats without its methods.
+type plainStoreStats StoreStats
+
+type storeStatsJSON struct {
+	plainStoreStats
+	FileBytes []byte `json:"file_bytes,omitempty"`
+}
+
+// MarshalJSON implements json.Marshaler.
+func (s StoreStats) MarshalJSON() ([]byte, error) {
+	return marshal(storeStatsJSON{plainStoreStats(s), rawname.Bytes(s.File)})
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (s *StoreStats) UnmarshalJSON(text []byte) error {
+	v := storeStatsJSON{plainStoreStats: plainStoreStats(*s)}
+	err := json.Unmarshal(text, &v)
+	*s = StoreStats(v.plainStoreStats)
+	s.File = rawname.Name(s.File, v.FileBytes)
+	return err
+}
+
 // plainAddRequest is AddRequest without its methods.
 type plainAddRequest AddRequest
 

@@ -10,7 +10,9 @@ import (
 // Names that are not UTF-8 survive the protocol, in each type that has one.
 func TestNames(t *testing.T) {
 	const name = "/caf\xe9.img"
-	device, stats, request := Device{File: name, Files: []DeviceFile{{File: name, Inode: 3}}}, DeviceStats{File: name}, AddRequest{File: name}
+	stores := []StoreStats{{File: name, Size: 4096}}
+	device, stats := Device{File: name, Files: []DeviceFile{{File: name, Inode: 3}}, Stores: stores}, DeviceStats{File: name, Stores: stores}
+	request := AddRequest{File: name, Files: []TableFile{{name}}}
 	for _, tt := range []struct{ sent, got any }{{&device, &Device{}}, {&stats, &DeviceStats{}}, {&request, &AddRequest{}}} {
 		text, err := json.Marshal(tt.sent)
 		if err == nil {
