@@ -24,7 +24,8 @@ type NewStore struct {
 // single device takes only open stores, and does not make the second device.
 //
 // If Fork returns a ServerError, files without a name have none, unless the device has forked and
-// only the second one could not be made.
+// only the second device, or the mark in the old store, could not be made. The files of the device
+// tell (Device.Uses).
 func (c *Client) Fork(ctx context.Context, device *Device, stores ...NewStore) ([]Device, error) {
 	if len(stores) != 1 && len(stores) != 2 {
 		return nil, fmt.Errorf("fork with %d stores: %w", len(stores), os.ErrInvalid)
