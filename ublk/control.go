@@ -159,7 +159,11 @@ func (c *Control) wouldHang(cmd Command) bool {
 	return cmd.Timeout != 0 && cmd.Op != uapi.UBLK_U_CMD_GET_DEV_INFO && c.hung[cmd.DevID] >= limit
 }
 
-// put takes a transport back. It keeps one for the next command, and closes others.
+// maxIdle is the number of unused transports that a Control keeps. A server makes and removes several
+// devices at once, and a further transport costs it a thread and a ring.
+const maxIdle = 4
+
+// put takes a transport back. It keeps some for the next commands, and closes others.
 func (c *Control) put(t Transport, cmd Command, hung bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -170,7 +174,7 @@ func (c *Control) put(t Transport, cmd Command, hung bool) {
 		if c.open != nil {
 			go c.reclaim(t, cmd.DevID) // ends with the command
 		}
-	case len(c.idle) > 0 || c.closed && c.idle == nil:
+	case len(c.idle) == maxIdle || c.closed && c.idle == nil:
 		_ = t.Close()
 	default:
 		c.idle = append(c.idle, t)

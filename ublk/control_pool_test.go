@@ -59,11 +59,44 @@ func TestSlowCommandKeepsNobodyWaiting(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	if opened.Load() != 1 || closed.Load() != 1 {
-		t.Errorf("%d transports were opened, %d closed, want 1 and 1", opened.Load(), closed.Load())
+	if opened.Load() != 1 || closed.Load() != 0 {
+		t.Errorf("%d transports were opened, %d closed, want 1 and 0", opened.Load(), closed.Load())
 	}
 	if err := c.Close(); err != nil || closed.Load() != 2 {
 		t.Errorf("Close: error %v, %d transports closed, want 2", err, closed.Load())
+	}
+}
+
+// Commands that run side by side use the transports of earlier ones, but not all of them are kept.
+func TestTransportsAreReused(t *testing.T) {
+	c, slow, opened, closed := newSlowControl()
+	atOnce := func(n int) {
+		t.Helper()
+		done := make(chan error, n)
+		for range n {
+			go func() { done <- c.Stop(1) }() // received below
+			<-slow.stopping
+		}
+		for range n {
+			slow.release <- nil
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	const many = maxIdle + 3
+	for range 2 {
+		atOnce(maxIdle)
+		if opened.Load() != maxIdle-1 || closed.Load() != 0 {
+			t.Errorf("%d transports were opened, %d closed, want %d and 0", opened.Load(), closed.Load(), maxIdle-1)
+		}
+	}
+	atOnce(many)
+	if opened.Load() != many-1 || closed.Load() != many-maxIdle {
+		t.Errorf("%d transports were opened, %d closed, want %d and %d", opened.Load(), closed.Load(), many-1, many-maxIdle)
+	}
+	if err := c.Close(); err != nil || closed.Load() != many {
+		t.Errorf("Close: error %v, %d transports closed, want %d", err, closed.Load(), many)
 	}
 }
 
