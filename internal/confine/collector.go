@@ -1,6 +1,7 @@
 package confine
 
 import (
+	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
 	"sync"
@@ -31,23 +32,34 @@ func (g *Collector) Start() {
 }
 
 // Collect must be called after each request. It collects if enough bytes have been
-// allocated since the last collection. Otherwise it lets a collection follow when no
-// request has come for garbagePause.
+// allocated since the last collection. When no request has come for garbagePause, all garbage is
+// collected, and its memory is given back.
 func (g *Collector) Collect() {
 	g.later.Reset(garbagePause)
-	g.CollectIfNeeded()
+	g.collectIfNeeded()
 }
 
 // CollectIfNeeded collects if enough bytes have been allocated since the last collection.
 func (g *Collector) CollectIfNeeded() {
-	g.mu.Lock()
-	enough := allocated()-g.collected >= garbageLimit
-	g.mu.Unlock()
-	if enough {
-		g.collectAll()
+	if g.collectIfNeeded() {
+		g.later.Reset(garbagePause)
 	}
 }
 
+// collectIfNeeded reports whether it has collected. The memory stays with the process, because the
+// next requests would only ask the kernel for it again.
+func (g *Collector) collectIfNeeded() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if allocated()-g.collected < garbageLimit {
+		return false
+	}
+	runtime.GC()
+	g.collected = allocated()
+	return true
+}
+
+// collectAll collects all garbage, and gives its memory back to the kernel.
 func (g *Collector) collectAll() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
