@@ -69,7 +69,7 @@ func (h *Held) Reopen(ctx context.Context) error {
 	disk, err := h.open(ctx)
 	if err == nil {
 		h.disk = disk
-		err = errors.Join(h.checkSequence(), h.checkNumber(ctx))
+		err = h.checkDisk(ctx)
 	}
 	if err == nil {
 		return nil
@@ -131,11 +131,11 @@ func (h *Held) checkNumber(ctx context.Context) error {
 	return nil
 }
 
-// checkSequence returns an error that wraps ErrLost if the device's name led to another
-// disk.
-func (h *Held) checkSequence() error {
+// checkDisk returns an error that wraps ErrLost if the device's name led to another disk. No
+// two disks have the same sequence number, so that the server is asked only without one.
+func (h *Held) checkDisk(ctx context.Context) error {
 	if h.Device.DiskSequence == 0 {
-		return nil
+		return h.checkNumber(ctx)
 	}
 	n, err := identity.Sequence(h.disk)
 	if err == nil && n != h.Device.DiskSequence {

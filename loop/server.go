@@ -209,15 +209,29 @@ func (s *Server) find(id uint32, sequence *uint64) (*served, error) {
 	return d, nil
 }
 
+// Device returns a device that the server serves. It returns an error that wraps ENODEV if the
+// server does not have the device.
+func (s *Server) Device(id uint32) (Status, error) {
+	d, err := s.find(id, nil)
+	if err != nil {
+		return Status{}, err
+	}
+	return s.status(d), nil
+}
+
 // Devices returns the devices that the server serves, by id.
 func (s *Server) Devices() []Status {
 	list := []Status{}
 	for _, d := range s.all() {
-		status := d.dev.Status()
-		status.Autoclear = s.lifetime(d) != kept
-		list = append(list, status)
+		list = append(list, s.status(d))
 	}
 	return list
+}
+
+func (s *Server) status(d *served) Status {
+	status := d.dev.Status()
+	status.Autoclear = s.lifetime(d) != kept
+	return status
 }
 
 // Len returns the number of the server's devices.

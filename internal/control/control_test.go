@@ -221,6 +221,15 @@ func (d *fakeDevices) removed() int {
 	return n
 }
 
+func (d *fakeDevices) Device(id uint32) (loop.Status, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.has(id, nil) {
+		return loop.Status{}, fmt.Errorf("%s: not a device of this server: %w", ublk.BlockPath(id), unix.ENODEV)
+	}
+	return d.devices[id], nil
+}
+
 func (d *fakeDevices) Devices() []loop.Status {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -21,17 +21,15 @@ func (s *Server) list(w http.ResponseWriter, _ *http.Request) {
 
 func (s *Server) get(w http.ResponseWriter, r *http.Request) {
 	id, err := pathID(r)
+	var device loop.Status
+	if err == nil {
+		device, err = s.Devices.Device(id)
+	}
 	if err != nil {
 		s.fail(w, statusOf(err), err)
 		return
 	}
-	for _, device := range s.Devices.Devices() {
-		if device.ID == id {
-			_ = reply(w, http.StatusOK, wire.Device(&device))
-			return
-		}
-	}
-	s.fail(w, http.StatusNotFound, fmt.Errorf("%s: not a device of this server", ublk.BlockPath(id)))
+	_ = reply(w, http.StatusOK, wire.Device(&device))
 }
 
 func (s *Server) remove(w http.ResponseWriter, r *http.Request) {

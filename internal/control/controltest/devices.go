@@ -84,6 +84,17 @@ func (d *Devices) Remove(id uint32, opts loop.DetachOptions) error {
 	return nil
 }
 
+// Device implements control.Devices.
+func (d *Devices) Device(id uint32) (loop.Status, error) {
+	d.look()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if int(id) >= len(d.devices) || d.devices[id] == nil {
+		return loop.Status{}, unix.ENODEV
+	}
+	return *d.devices[id], nil
+}
+
 // Devices implements control.Devices.
 func (d *Devices) Devices() []loop.Status {
 	d.look()
