@@ -28,11 +28,7 @@ func (c *Client) send(ctx context.Context, method, path string, v any, files []*
 	if err != nil {
 		return nil, err
 	}
-	transport := &http.Transport{
-		DisableKeepAlives: true,
-		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return c.dial(ctx, files) },
-	}
-	resp, err := transport.RoundTrip(req)
+	resp, err := c.exchange(req, files)
 	if err != nil {
 		return nil, err
 	}
