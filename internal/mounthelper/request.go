@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/internal/keysource"
@@ -78,12 +79,12 @@ func (r *request) takeValue(arg, value string) error {
 }
 
 // loopDevice is a device of the kernel's loop driver.
-var loopDevice = regexp.MustCompile(`^/dev/loop[0-9]+$`)
+var loopDevice = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^/dev/loop[0-9]+$`) })
 
 // checkSource refuses a loop device. libmount makes one of the image if the options have a
 // name that means that, and gives the helper the device.
 func (r *request) checkSource() error {
-	if !loopDevice.MatchString(r.image) {
+	if !loopDevice().MatchString(r.image) {
 		return nil
 	}
 	err := fmt.Errorf("%s: mount(8) has made a loop device of the image", r.image)

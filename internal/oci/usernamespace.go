@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -118,12 +119,12 @@ func (u *userNamespace) rootGroup() (int, error) {
 }
 
 // processNamespace matches the path of a process's user namespace (proc_pid_ns(5)).
-var processNamespace = regexp.MustCompile(`^(/proc/[1-9][0-9]*)/ns/user$`)
+var processNamespace = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(/proc/[1-9][0-9]*)/ns/user$`) })
 
 // groupsAt returns the group mappings of the user namespace at a path. It returns an
 // error that wraps EOPNOTSUPP if the path does not name a process's namespace.
 func groupsAt(path string) ([]idMapping, error) {
-	process := processNamespace.FindStringSubmatch(path)
+	process := processNamespace().FindStringSubmatch(path)
 	if process == nil {
 		return nil, unix.EOPNOTSUPP
 	}

@@ -1,5 +1,7 @@
 package xts
 
+import "sync"
+
 // implementation is a way to compute XTS-AES.
 type implementation int
 
@@ -11,8 +13,9 @@ const (
 	armv8                            // ARMv8 Cryptographic Extension
 )
 
-// best is the fastest implementation for this machine.
-var best = detect()
+// best returns the fastest implementation for this machine. Most processes do not need it, and in a
+// virtual machine a look at the processor may take 30 µs.
+var best = sync.OnceValue(detect)
 
 // detect returns the value of best. The implementations are in ascending order
 // of speed.
@@ -34,5 +37,5 @@ func (i implementation) String() string {
 // "vaes-avx512", "vaes-avx2", "aesni", "armv8", or "generic" if the processor
 // has no AES instructions that this package supports.
 func Implementation() string {
-	return best.String()
+	return best().String()
 }

@@ -30,7 +30,7 @@ type Cipher struct {
 // at a multiple of 64 bytes. New panics if mem is shorter. New does not keep
 // key, so the caller can wipe it.
 func New(mem, key []byte) (*Cipher, error) {
-	return newCipher(best, mem, key)
+	return newCipher(best(), mem, key)
 }
 
 func newCipher(impl implementation, mem, key []byte) (*Cipher, error) {
