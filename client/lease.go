@@ -59,7 +59,7 @@ func (c *Client) add(ctx context.Context, req AddRequest, files Files) (*Lease, 
 		return nil, err
 	}
 	l := &Lease{client: c, body: resp.Body, ended: make(chan struct{})}
-	if err := readAnswer(json.NewDecoder(resp.Body), &l.Device); err != nil {
+	if err := readAnswer(json.NewDecoder(resp.Body), (*newDevice)(&l.Device)); err != nil {
 		_ = resp.Body.Close()
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package client
 import (
 	"bytes"
 	"encoding/json"
+	"reflect"
 
 	"github.com/ublk-loop/ublk-loop/internal/rawname"
 )
@@ -29,6 +30,20 @@ func (d *Device) UnmarshalJSON(text []byte) error {
 	err := json.Unmarshal(text, &v)
 	*d = Device(v.plainDevice)
 	d.File = rawname.Name(d.File, v.FileBytes)
+	return err
+}
+
+// newDevice is Device with another UnmarshalJSON, for the one device that a request makes.
+type newDevice Device
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (d *newDevice) UnmarshalJSON(text []byte) error {
+	members, err := setMembers(reflect.ValueOf(d).Elem(), text)
+	if raw := members["file_bytes"]; err == nil && raw != nil {
+		var name []byte
+		err = json.Unmarshal(raw, &name)
+		d.File = rawname.Name(d.File, name)
+	}
 	return err
 }
 
@@ -129,9 +144,13 @@ type addRequestJSON struct {
 	FileBytes []byte `json:"file_bytes,omitempty"`
 }
 
-// MarshalJSON implements json.Marshaler.
+// MarshalJSON implements json.Marshaler. It leaves out members that are zero, which is their default.
 func (r AddRequest) MarshalJSON() ([]byte, error) {
-	return marshal(addRequestJSON{plainAddRequest(r), rawname.Bytes(r.File)})
+	members := membersOf(reflect.ValueOf(r))
+	if raw := rawname.Bytes(r.File); raw != nil {
+		members["file_bytes"] = raw
+	}
+	return marshal(members)
 }
 
 // UnmarshalJSON implements json.Unmarshaler. It refuses unknown members, because only a
