@@ -175,7 +175,7 @@ func (d *Device) now() (ublk.Info, error) {
 
 // writeState writes the state. The caller holds the lock of the state.
 func (d *Device) writeState(cfg *Config) error {
-	start, err := process.StartTime(os.Getpid())
+	start, err := ownStartTime()
 	if err != nil {
 		return err
 	}
@@ -191,6 +191,19 @@ func (d *Device) writeState(cfg *Config) error {
 	return s.write()
 }
 
+// startTime is the start time of this process, once it is known.
+var startTime atomic.Uint64
+
+// ownStartTime returns the start time of this process. To find it the kernel looks at all threads.
+func ownStartTime() (uint64, error) {
+	if start := startTime.Load(); start != 0 {
+		return start, nil
+	}
+	start, err := process.StartTime(os.Getpid())
+	startTime.Store(start)
+	return start, err
+}
+
 // ID returns the device's number.
 func (d *Device) ID() uint32 { return d.dev.Info().ID }
 
@@ -201,16 +214,25 @@ func (d *Device) Path() string { return d.dev.BlockPath() }
 // size. The size comes from the driver, because another process may have changed it
 // (Resize).
 func (d *Device) Status() Status {
+	size := d.startStatus().Size
+	if params, err := d.dev.Params(); err == nil {
+		size = params.Size
+	}
+	return d.statusOfSize(size)
+}
+
+// statusOfSize is Status without a question to the driver.
+func (d *Device) statusOfSize(size uint64) Status {
 	s := d.startStatus()
-	if params, err := d.dev.Params(); err == nil && params.Size != s.Size {
-		s.Size = params.Size
+	if size != s.Size {
+		s.Size = size
 		s.Table = sizedTable(s.Table, s.Size)
 	}
 	if d.stack != nil && d.stack.Corruptions() > 0 {
 		s.Verity = VerityCorrupt
 	}
 	s.State = ublk.StateLive.String()
-	s.MajMin, s.DiskSequence = blockNumber(s.ID), blockSequence(s.ID)
+	s.MajMin, s.DiskSequence = blockOf(s.ID)
 	return s
 }
 

@@ -33,19 +33,27 @@ func (d *Device) describe(cfg *Config) Status {
 	return s
 }
 
-// blockNumber returns a block device's major:minor, or "" if the block device is gone.
-func blockNumber(id uint32) string {
-	return blockAttribute(id, "dev")
+// blockOf returns a block device's major:minor and its sequence number, or "" and 0 if the block
+// device is gone. sysfs has both in one file, in lines such as DISKSEQ=5.
+func blockOf(id uint32) (number string, sequence uint64) {
+	text, err := os.ReadFile(fmt.Sprintf("/sys/block/ublkb%d/uevent", id))
+	if err != nil {
+		return "", 0
+	}
+	return parseBlock(string(text))
 }
 
-// blockSequence returns a block device's sequence number, or 0 if the block device is
-// gone.
-func blockSequence(id uint32) uint64 {
-	n, err := strconv.ParseUint(blockAttribute(id, "diskseq"), 10, 64)
-	if err != nil {
-		return 0
+func parseBlock(text string) (number string, sequence uint64) {
+	values := map[string]string{}
+	for line := range strings.Lines(text) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+		values[name] = value
 	}
-	return n
+	sequence, _ = strconv.ParseUint(values["DISKSEQ"], 10, 64) // 0 before Linux 5.15
+	if values["MAJOR"] == "" {
+		return "", 0
+	}
+	return values["MAJOR"] + ":" + values["MINOR"], sequence
 }
 
 // errReplaced is returned for a device that has gone, if another device has its id.
@@ -57,18 +65,8 @@ func isAnother(id uint32, wanted *uint64) bool {
 	if wanted == nil {
 		return false
 	}
-	now := blockSequence(id)
+	_, now := blockOf(id)
 	return now != 0 && now != *wanted
-}
-
-// blockAttribute returns an attribute of a block device, or "" if the block device is
-// gone.
-func blockAttribute(id uint32, name string) string {
-	data, err := os.ReadFile(fmt.Sprintf("/sys/block/ublkb%d/%s", id, name))
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSpace(string(data))
 }
 
 // List returns the devices of ublk-loop by id, including those whose server has ended.
@@ -137,7 +135,7 @@ func statusOf(ctl *ublk.Control, info ublk.Info) (Status, error) {
 	}
 	s.ID = info.ID
 	s.Device = ublk.BlockPath(info.ID)
-	s.MajMin, s.DiskSequence = blockNumber(info.ID), blockSequence(info.ID)
+	s.MajMin, s.DiskSequence = blockOf(info.ID)
 	s.State = state.String()
 	if hung == nil {
 		s.Size, s.ReadOnly, s.Limits = params.Size, params.ReadOnly, limitsOf(&params)

@@ -65,3 +65,17 @@ func TestStatusOfHungDevice(t *testing.T) {
 		t.Errorf("status %+v, error %v", now, err)
 	}
 }
+
+func TestParseBlock(t *testing.T) {
+	for text, want := range map[string]struct {
+		number   string
+		sequence uint64
+	}{
+		"MAJOR=259\nMINOR=3\nDEVNAME=ublkb0\nDEVTYPE=disk\nDISKSEQ=17\n": {"259:3", 17},
+		"MAJOR=259\nMINOR=3\nDEVNAME=ublkb0\nDEVTYPE=disk\n":             {"259:3", 0}, "": {"", 0},
+	} {
+		if number, sequence := parseBlock(text); number != want.number || sequence != want.sequence {
+			t.Errorf("%q: %s, %d", text, number, sequence)
+		}
+	}
+}

@@ -88,7 +88,8 @@ func TestKernelFailedQueueLeavesTheDevice(t *testing.T) {
 		t.Fatal(err)
 	}
 	waitQuiesced(t, ctl, id) // this process, the server, has not ended
-	was := blockSequence(id) - 1
+	_, was := blockOf(id)
+	was--
 	if _, err := Recover(ctl, id, file, RecoverOptions{DiskSequence: &was}); !errors.Is(err, errReplaced) {
 		t.Fatalf("recover a device that had its id before: error %v, want that it is gone", err)
 	}

@@ -144,7 +144,10 @@ func (s *Server) begin(key *transfer.Secret) (came func(), err error) {
 
 // take adds a device to the server.
 func (s *Server) take(dev *Device, recovered bool) (Status, error) {
-	status := dev.Status()
+	status := dev.statusOfSize(dev.startStatus().Size)
+	if recovered {
+		status = dev.Status() // another process may have changed the size
+	}
 	d := &served{dev: dev, files: status.files(), lifetime: lifetimeOf(&status), sequence: status.DiskSequence, gone: make(chan struct{})}
 	switch {
 	case s.enter(d, status, recovered):

@@ -103,7 +103,7 @@ func (s *Server) awaitRemovals(files ...*os.File) {
 			continue
 		}
 		for _, d := range s.endingWith(wanted) {
-			if d.dev.isDone() || blockNumber(d.dev.ID()) == "" {
+			if number, _ := blockOf(d.dev.ID()); d.dev.isDone() || number == "" {
 				select {
 				case <-d.gone:
 				case <-time.After(serverTimeout):
