@@ -7,8 +7,8 @@
 set -euo pipefail
 
 here=$(dirname "$(realpath "$0")")
-cache=${UBLK_LOOP_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/ublk-loop}
-PATH=$PATH:/usr/sbin:/sbin
+# shellcheck source=scripts/vm-image.sh
+. "$here/vm-image.sh"
 guest=/vm/engines
 
 runc=v1.5.2 # the newest release of github.com/opencontainers/runc
@@ -19,11 +19,6 @@ packages=(podman conmon netavark runc crun docker.io docker-cli containerd)
 libraries=(libacl1 libassuan9 libatomic1 libattr1 libaudit1 libbsd0 libbz2-1.0 libc6 libcap-ng0 libcap2 libcrypt1 libgcc-s1
 	libglib2.0-0t64 libgpg-error0 libgpgme11t64 libmd0 libpam0g libpcre2-8-0 libseccomp2 libselinux1 libsemanage2 libsepol2
 	libsqlite3-0 libsubid5 libsystemd0 libyajl2)
-
-die() {
-	echo "vm-engines.sh: error: $*" >&2
-	exit 1
-}
 
 # Copy the libraries that the program $1 of the tree $2 loads to the directory $3, with the libraries that they load.
 # This includes the loader, because libc names it.
@@ -61,10 +56,8 @@ build_crictl() {
 		"sigs.k8s.io/cri-tools/cmd/crictl@$crictl" >&2
 }
 
-build() {
-	work=$(mktemp -d "$cache/engines/work.XXXXXX")
-	trap 'rm -rf "$work"' EXIT
-	stage=$work/stage
+fill() {
+	stage=$1
 	mkdir -p "$stage/bin"
 	local name tree=$work/$suite
 	for name in podman conmon; do add_program "$(realpath "$(command -v "$name")")" '' "bin/$name"; done
@@ -75,27 +68,9 @@ build() {
 	add_program "$tree/usr/lib/podman/netavark" "$tree" "$suite/netavark"
 	for name in sbin/dockerd bin/docker; do add_program "$tree/usr/$name" "$tree" "docker/${name#*/}"; done
 	for name in containerd containerd-shim-runc-v2 ctr; do add_program "$tree/usr/bin/$name" "$tree" "containerd/$name"; done
-	mkfs.erofs "$work/image" "$stage" >/dev/null
-	mv "$work/image" "$image"
 }
 
-key() {
-	{
-		cat "$0"
-		command -v podman conmon go | xargs realpath | xargs stat -L -c '%n %s %Y'
-	} | sha256sum | cut -c1-16
-}
+key() { command -v podman conmon go | xargs realpath | xargs stat -L -c '%n %s %Y'; }
 
-main() {
-	"$here/setup.sh" podman conmon patchelf
-	mkdir -p "$cache/engines"
-	exec {lock}>"$cache/engines/lock"
-	flock "$lock"
-	image=$cache/engines/$(key).erofs
-	[[ -e $image ]] || build
-	touch "$image"
-	find "$cache/engines" -name '*.erofs' -mtime +7 -delete
-	echo "$image"
-}
-
-main "$@"
+"$here/setup.sh" podman conmon patchelf
+print_image engines

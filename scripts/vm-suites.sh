@@ -6,8 +6,8 @@
 set -euo pipefail
 
 here=$(dirname "$(realpath "$0")")
-cache=${UBLK_LOOP_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/ublk-loop}
-PATH=$PATH:/usr/sbin:/sbin
+# shellcheck source=scripts/vm-image.sh
+. "$here/vm-image.sh"
 
 runtime_tools=github.com/opencontainers/runtime-tools
 runtime_tools_version=v0.9.0
@@ -18,11 +18,6 @@ runc_version=v1.5.2
 runc_sum=h1:eUUowc2WJCnFYzI87C1WqRcu356Dk/wsoi90y+2wEfE=
 gojq=v0.12.17 # jq without shared libraries
 suite=trixie  # of bats
-
-die() {
-	echo "vm-suites.sh: error: $*" >&2
-	exit 1
-}
 
 # Copy the source of module $1, version $2, with checksum $3, to the directory $4.
 copy_module() {
@@ -87,33 +82,16 @@ make_busybox() {
 	tar -C "$tree" --owner=0 --group=0 -cf "$1/busybox.tar" .
 }
 
-build() {
-	work=$(mktemp -d "$cache/suites/work.XXXXXX")
-	trap 'rm -rf "$work"' EXIT
+fill() {
 	echo "vm-suites.sh: building the suites (once, some minutes)" >&2
-	build_runtime_tools "$work/image/runtime-tools"
-	build_runc "$work/image/runc"
-	mkfs.erofs "$work/erofs" "$work/image" >/dev/null
-	mv "$work/erofs" "$image"
+	build_runtime_tools "$1/runtime-tools"
+	build_runc "$1/runc"
 }
 
 key() {
-	{
-		cat "$0" "$here/suites"/*
-		command -v go mawk chmod busybox | xargs stat -L -c '%s %Y'
-	} | sha256sum | cut -c1-16
+	cat "$here/suites"/*
+	command -v go mawk chmod busybox | xargs stat -L -c '%s %Y'
 }
 
-main() {
-	"$here/setup.sh" mawk
-	mkdir -p "$cache/suites"
-	exec {lock}>"$cache/suites/lock"
-	flock "$lock"
-	image=$cache/suites/$(key).erofs
-	[[ -e $image ]] || build
-	touch "$image"
-	find "$cache/suites" -name '*.erofs' -mtime +7 -delete
-	echo "$image"
-}
-
-main "$@"
+"$here/setup.sh" mawk
+print_image suites

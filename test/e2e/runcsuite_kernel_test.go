@@ -5,18 +5,15 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/internal/ptytest"
-	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // runcSuiteFiles is the number of files in runc's integration tests.
@@ -74,9 +71,7 @@ func (w *wrapped) bats(dir, file, runtime string) string {
 	if err := os.Chmod(filepath.Dir(temporary), 0o755); err != nil {
 		w.Fatal(err)
 	}
-	// Some containers mount in the mount namespace of the tests.
-	cmd := exec.CommandContext(ctx, "unshare", "--mount", "sh", "-c", `mount --make-rshared / && exec "$@"`, "sh",
-		dir+"/bats/usr/bin/bats", "--tap", dir+"/tests/integration/"+file+".bats")
+	cmd := inMountNamespace(ctx, dir+"/bats/usr/bin/bats", "--tap", dir+"/tests/integration/"+file+".bats")
 	cmd.Env = append(os.Environ(), "RUNC="+runtime, "PATH="+dir+"/bin:"+os.Getenv("PATH"), "TMPDIR="+temporary)
 	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true, Setctty: true}
 	var out bytes.Buffer
@@ -141,19 +136,13 @@ func (w *wrapped) passes(dir, file string) {
 
 // Through the wrapper, runc passes its own integration tests.
 func TestKernelRuncSuite(t *testing.T) {
-	ublktest.Require(t, ublktest.Suites, ublktest.Long, ublktest.Once)
-	dir := suites(t) + "/runc"
-	files, err := filepath.Glob(dir + "/tests/integration/*.bats")
-	if err != nil || len(files) != runcSuiteFiles {
-		t.Fatalf("%d files, error %v, want %d", len(files), err, runcSuiteFiles)
-	}
+	dir, names := suiteFiles(t, "runc", "tests/integration/*.bats", runcSuiteFiles)
 	for name := range leftOut {
-		if !slices.Contains(files, dir+"/tests/integration/"+name+".bats") {
+		if !slices.Contains(names, name) {
 			t.Errorf("there is no file %s", name)
 		}
 	}
-	for _, f := range files {
-		name := strings.TrimSuffix(filepath.Base(f), ".bats")
+	for _, name := range names {
 		if leftOut[name] != "" {
 			continue
 		}

@@ -5,15 +5,12 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // failsFromImage has the results of runtime-tools that are good with a runtime alone, and
@@ -46,16 +43,11 @@ func TestKernelRuntimeToolsCrun(t *testing.T) { runtimeTools(t, "crun") }
 // runtimeTools compares the results of runtime-tools with a runtime alone, with the wrapper
 // that passes on all calls, and with roots from images.
 func runtimeTools(t *testing.T, runtime string) {
-	ublktest.Require(t, ublktest.Suites, ublktest.Long, ublktest.Once)
-	dir := suites(t) + "/runtime-tools"
-	entries, err := os.ReadDir(dir + "/programs")
-	if err != nil || len(entries) != programs {
-		t.Fatalf("%d programs, error %v, want %d", len(entries), err, programs)
-	}
-	for _, e := range entries {
-		t.Run(e.Name(), func(t *testing.T) {
+	dir, names := suiteFiles(t, "runtime-tools", "programs/*", programs)
+	for _, name := range names {
+		t.Run(name, func(t *testing.T) {
 			w := kernelBed(t).wrap(runtime)
-			v := validation{wrapped: w, dir: dir, program: e.Name()}
+			v := validation{wrapped: w, dir: dir, program: name}
 			alone := v.with(w.real)
 			v.expect("passing on", alone, v.with(w.wrapper))
 			from := v.with(w.fromImage())
@@ -81,8 +73,7 @@ func (v validation) with(runtime string) []string {
 	v.Helper()
 	ctx, stop := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer stop()
-	// A container without a mount namespace of its own mounts in that of the program.
-	cmd := exec.CommandContext(ctx, "unshare", "--mount", "sh", "-c", `mount --make-rshared / && exec "$0"`, "programs/"+v.program)
+	cmd := inMountNamespace(ctx, "programs/"+v.program)
 	cmd.Dir = v.dir
 	cmd.Env = append(os.Environ(), "RUNTIME="+runtime, "TMPDIR="+v.TempDir())
 	var out, errOut bytes.Buffer
