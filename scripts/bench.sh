@@ -16,7 +16,8 @@ Prints a table, leaves the report in bin/bench.json, and draws docs/bench-*.svg.
 
 Environment:
   FULL=1      measure the whole matrix (hours); the default takes five minutes
-  ONLY=PART   measure only copy-on-write (cow), hash trees (verity), or attach, mount and detach (attach)
+  ONLY=PART   measure only copy-on-write (cow), hash trees (verity), attach, mount and detach (attach), or starts of
+              containers (create)
   PEERS=1     also measure the kernel's own test server, built from Debian's linux-source
   KERNEL      kernel of the virtual machine (7.3)
   CLOCK       machine or instructions; by default machine if this machine has KVM, or ublk and root, otherwise instructions

@@ -18,14 +18,18 @@ const yardstick = "loop, direct"
 // program.
 var attachCell = Cell{Mode: "attach"}
 
-// least is how small a ratio may become, given the stored ratio. An attach has a larger
+// createCell returns the cell of containers that start at once with an image. Its yardstick is a start
+// without an image.
+func createCell(atOnce int) Cell { return Cell{Mode: "create", Jobs: atOnce} }
+
+// least is how small a ratio may become, given the stored ratio. Attach and create have a larger
 // tolerance, because the order of its steps varies. A table of one linear line has a
 // fixed limit: it must not cost more than that beside the plain device.
 func (r *Ratio) least() float64 {
 	switch {
 	case r.Path == linearPath:
 		return 0.97
-	case r.Cell == attachCell:
+	case r.Cell == attachCell, r.Path == createPath:
 		return 0.9 * r.Ratio
 	}
 	return 0.97 * r.Ratio
@@ -38,6 +42,8 @@ func (r *Ratio) yardstick() string {
 		return "the plain device"
 	case r.Cell == attachCell:
 		return "the program's start"
+	case r.Path == createPath:
+		return "a start without an image"
 	case strings.HasPrefix(r.Path, cowPathName):
 		return "dm-snapshot"
 	}
@@ -69,6 +75,11 @@ func (r *Report) ratios() []Ratio {
 	}
 	for _, a := range r.Attach {
 		list = append(list, Ratio{a.Path, attachCell, r.StartNs.P50 / a.AttachNs.P50})
+	}
+	for _, s := range r.Starts {
+		if by := r.findStart(passPath, s.AtOnce); s.Path == createPath && by != nil {
+			list = append(list, Ratio{s.Path, createCell(s.AtOnce), by.Ns.P50 / s.Ns.P50})
+		}
 	}
 	return list
 }

@@ -14,12 +14,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lifecycle measures idle devices: how long attach and detach take, and the
-// cost of a device.
+// lifecycle measures idle devices: how long attach, detach and the start of a container take, and
+// the cost of a device.
 func (b *bench) lifecycle() error {
 	// A program gets a huge page at its start or does not. The clock of
 	// instructions overstates the cost of clearing a huge page.
-	err := withoutHugePages(b.attaches)
+	err := errors.Join(withoutHugePages(b.attaches), withoutHugePages(b.creates))
 	if err != nil || b.check {
 		return err
 	}

@@ -83,7 +83,7 @@ func runCommand(args []string) error {
 	flags.StringVar(&b.clock, "clock", clockMachine, "clock of the figures: machine or instructions")
 	flags.BoolVar(&b.full, "full", false, "measure the whole matrix")
 	flags.BoolVar(&b.check, "check", false, "measure only what bench check compares")
-	flags.StringVar(&b.only, "only", "", "measure only one part: cow (copy-on-write), verity (hash trees) or attach (and mounts)")
+	flags.StringVar(&b.only, "only", "", "measure only one part: cow (copy-on-write), verity (hash trees), attach (and mounts) or create (starts of containers)")
 	flags.StringVar(&b.bin, "bin", "ublk-loop", "ublk-loop binary to measure")
 	flags.StringVar(&b.kublk, "kublk", "", "the kernel's test server, to compare with")
 	flags.StringVar(&b.where, "ext4", "", "an empty disk for an ext4 file system, or a directory on a disk")

@@ -17,6 +17,7 @@ type Report struct {
 	Results  []Result          `json:"results"`
 	StartNs  Percentile        `json:"start_ns"` // ublk-loop, from start to end
 	Attach   []Attach          `json:"attach"`
+	Starts   []Start           `json:"starts,omitempty"` // of containers
 	Memory   *Memory           `json:"memory,omitempty"`
 }
 

@@ -46,6 +46,8 @@ func (b *bench) run() error {
 		return b.verities()
 	case "attach":
 		return errors.Join(command("modprobe", "loop"), withoutHugePages(b.attaches), withoutHugePages(b.mounts))
+	case "create":
+		return errors.Join(command("modprobe", "loop"), withoutHugePages(b.creates))
 	}
 	return withKeyFile(b.runWith)
 }

@@ -32,6 +32,9 @@ func writeTable(w io.Writer, r *Report) error {
 		fmt.Fprintf(t, "%s, %d times\t%s\tattach\tp50 %.2f ms\tp99 %.2f ms\tdetach\tp50 %.2f ms\tp99 %.2f ms\t\t\t\t\n", a.Path, a.Times, r.Clock,
 			a.AttachNs.P50/1e6, a.AttachNs.P99/1e6, a.DetachNs.P50/1e6, a.DetachNs.P99/1e6)
 	}
+	for _, s := range r.Starts {
+		fmt.Fprintf(t, "%s, %d at once, %d times\t%s\tstart\tp50 %.2f ms\tp99 %.2f ms\t\t\t\t\t\t\t\n", s.Path, s.AtOnce, s.Times, r.Clock, s.Ns.P50/1e6, s.Ns.P99/1e6)
+	}
 	if err := t.Flush(); err != nil {
 		return err
 	}
