@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
@@ -48,22 +51,63 @@ func newContainerd(b *bed, programs string) *containerd {
 	c := &containerd{bed: b, programs: programs, address: stateDir + ".sock"}
 	c.startSnapshotter()
 	config := filepath.Join(b.dir, "config.toml")
-	b.write(config, `version = 2
-root = "`+b.dir+`/root"
-state = "`+stateDir+`"
-disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.nri.v1.nri"]
-[grpc]
-address = "`+c.address+`"
-[proxy_plugins.`+snapshotterName+`]
-type = "snapshot"
-address = "`+snapshotterSocket+`"
-`)
+	b.write(config, c.config())
 	b.Setenv("PATH", programs+":"+os.Getenv("PATH"))
 	c.daemon = b.start(filepath.Join(programs, "containerd"), "--config", config)
 	b.Cleanup(c.cleanUp)
 	b.until("containerd answers", func() bool { return exec.Command(c.program("ctr"), "--address", c.address, "version").Run() == nil })
 	c.ctr("image", "import", "--no-unpack", b.archiveImage(baseLayer(b), layer{"content": "of the upper layer", "second": ""}))
 	return c
+}
+
+// config returns the configuration of containerd for a slow machine. By default containerd pauses
+// for 49 times as long as it collects garbage, gives up on a shim after seconds, and on a task
+// after two.
+func (c *containerd) config() string {
+	return `version = 2
+root = "` + c.dir + `/root"
+state = "` + stateDir + `"
+disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.nri.v1.nri"]
+[grpc]
+address = "` + c.address + `"
+[proxy_plugins.` + snapshotterName + `]
+type = "snapshot"
+address = "` + snapshotterSocket + `"
+[plugins."io.containerd.gc.v1.scheduler"]
+pause_threshold = 0.5
+[timeouts]
+"io.containerd.timeout.shim.cleanup" = "60s"
+"io.containerd.timeout.shim.load" = "60s"
+"io.containerd.timeout.shim.shutdown" = "60s"
+"io.containerd.timeout.task.state" = "60s"
+`
+}
+
+// retryAfter is the time after which a test makes containerd try removals again.
+const retryAfter = 10 * time.Second
+
+// devicesAre waits until the server has n devices. If a device was in use for longer than the
+// snapshotter waits, containerd removes the snapshot together with the next one that goes.
+func (c *containerd) devicesAre(n int) {
+	c.Helper()
+	var list []client.Device
+	next := time.Now().Add(retryAfter)
+	c.until(fmt.Sprintf("there are %d devices", n), func() bool {
+		list = c.devices()
+		if len(list) != n && time.Now().After(next) {
+			c.removeAnother()
+			next = time.Now().Add(retryAfter)
+		}
+		return len(list) == n
+	}, func() string { return fmt.Sprintf("%+v", list) })
+}
+
+// removeAnother makes a snapshot and removes it, so that containerd collects garbage. It fails
+// without a snapshotter.
+func (c *containerd) removeAnother() {
+	c.Helper()
+	_, _ = c.try("snapshot", "prepare", "another")
+	_, _ = c.try("snapshot", "rm", "another")
 }
 
 func (c *containerd) program(name string) string { return filepath.Join(c.programs, name) }
@@ -110,7 +154,10 @@ func baseLayer(b *bed) layer {
 
 // try calls ctr, which may fail.
 func (c *containerd) try(args ...string) (string, error) {
-	cmd := exec.Command(c.program("ctr"), append([]string{"--address", c.address}, args...)...)
+	// Without a snapshotter, a call may wait for it.
+	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, c.program("ctr"), append([]string{"--address", c.address}, args...)...)
 	cmd.Env = append(os.Environ(), "CONTAINERD_SNAPSHOTTER="+snapshotterName)
 	// A file, not a pipe: the shim keeps the output open.
 	out, err := os.Create(filepath.Join(c.TempDir(), "out"))
@@ -369,8 +416,6 @@ func (c *containerd) testCommit() {
 		c.Errorf("a view that is mounted: %v, %d devices", err, len(c.devices()))
 	}
 	c.tool("umount", dir)
-	// Removing another snapshot makes containerd try again.
-	_, _ = c.try("snapshot", "prepare", "last")
-	_, _ = c.try("snapshot", "rm", "last")
+	c.removeAnother()
 	c.devicesAre(0)
 }
