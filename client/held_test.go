@@ -219,7 +219,7 @@ func TestAttachEndsWithItsLease(t *testing.T) {
 	})}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(l) }()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	_, err = client.New(socket).Attach(ctx, client.AddRequest{File: "/x"}, client.Files{File: file})
 	if !errors.Is(err, client.ErrLost) {

@@ -268,7 +268,7 @@ func TestFewScrapers(t *testing.T) {
 	dial := func() net.Conn {
 		c, err := net.Dial("tcp", l.Addr().String())
 		if err == nil {
-			err = c.SetReadDeadline(time.Now().Add(5 * time.Second))
+			err = c.SetReadDeadline(time.Now().Add(time.Minute))
 		}
 		if err != nil {
 			t.Fatal(err)

@@ -74,10 +74,9 @@ func TestReadyIsCutShort(t *testing.T) {
 		defer cancel(nil)
 		cut := time.AfterFunc(50*time.Millisecond, func() { tt.cut(cancel, control) })
 		defer cut.Stop()
-		start := time.Now()
 		_, err := (&background{ctx: ctx, control: add}).Ready()
-		if !errors.Is(err, tt.want) || time.Since(start) > 5*time.Second {
-			t.Errorf("%s: %v after %v", tt.name, err, time.Since(start))
+		if !errors.Is(err, tt.want) { // a wait to its end would have another error
+			t.Errorf("%s: %v", tt.name, err)
 		}
 	}
 }

@@ -29,10 +29,9 @@ func TestOpenWaits(t *testing.T) {
 func TestOpenInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer time.AfterFunc(50*time.Millisecond, cancel).Stop()
-	start := time.Now()
 	_, err := Open(ctx, filepath.Join(t.TempDir(), "node"))
-	if took := time.Since(start); !errors.Is(err, context.Canceled) || took > openTimeout/2 {
-		t.Errorf("error %v after %v", err, took)
+	if !errors.Is(err, context.Canceled) { // after openTimeout it would be another error
+		t.Errorf("error %v", err)
 	}
 }
 

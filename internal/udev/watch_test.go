@@ -19,6 +19,7 @@ func TestWatchTriesAfterTheEvent(t *testing.T) {
 	defer w.close()
 	tries := 0
 	start := time.Now()
+	// Without the tries after the event, until gives up after openTimeout.
 	err := w.until(context.Background(), func() error {
 		if tries++; tries <= 2 { // the first try comes before the watch
 			return errors.Join(os.WriteFile(filepath.Join(dir, "event"), nil, 0o600), unix.EBUSY)
@@ -28,8 +29,8 @@ func TestWatchTriesAfterTheEvent(t *testing.T) {
 		}
 		return nil
 	}, unix.EBUSY)
-	if took := time.Since(start); err != nil || took > time.Second {
-		t.Errorf("error %v after %v", err, took)
+	if err != nil {
+		t.Errorf("error %v after %v", err, time.Since(start))
 	}
 	if tries > 20 {
 		t.Errorf("%d tries in 50 ms", tries)

@@ -90,8 +90,8 @@ func TestKernelOCIEndTime(t *testing.T) {
 	}
 	slices.Sort(times)
 	w.report("from kill -9 to the device's end", times)
-	if m := median(times); m > time.Second {
-		t.Errorf("a device goes after %s", m)
+	if m, limit := median(times), time.Second+10*w.startTime(); m > limit {
+		t.Errorf("a device goes after %s, more than %s", m, limit)
 	}
 }
 

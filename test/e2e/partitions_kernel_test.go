@@ -119,7 +119,7 @@ func TestKernelScanBusy(t *testing.T) {
 	if err := scan(s.Device); err != nil {
 		t.Error(err)
 	}
-	if took := time.Since(start); took < 300*time.Millisecond || took > 8*time.Second {
+	if took := time.Since(start); took < 300*time.Millisecond {
 		t.Errorf("it took %v", took)
 	}
 	parts := b.add("-P", b.partitioned())

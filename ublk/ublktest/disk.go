@@ -162,7 +162,7 @@ func (d *Disk) Break(req Request) error {
 	select {
 	case <-d.dev.Done():
 	case <-time.After(waitLimit):
-		d.t.Fatal("a device whose commands are refused goes on")
+		TimedOut(d.t, waitLimit, "the end of a device whose commands are refused")
 	}
 	return d.dev.Err()
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
 	"github.com/ublk-loop/ublk-loop/transfer/table"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // manyRecords makes the store of an origin with n changed chunks, which are spread over it.
@@ -52,12 +53,12 @@ func manyRecords(t *testing.T, chunkSize uint32, origin, n uint64) *os.File {
 func TestLoadManyRecords(t *testing.T) {
 	const origin, n = 1 << 40, 1_000_000
 	file := manyRecords(t, 64<<10, origin, n)
-	before := processorTime(t)
+	before := ublktest.ProcessorTime(t)
 	s, err := Open(file, &Options{Format: table.Persistent, OriginSize: origin, Block: 512})
 	if err != nil {
 		t.Fatal(err)
 	}
-	took := processorTime(t) - before
+	took := ublktest.ProcessorTime(t) - before
 	defer func() {
 		if err := s.Close(); err != nil {
 			t.Error(err)
@@ -73,17 +74,6 @@ func TestLoadManyRecords(t *testing.T) {
 	if took > 2*time.Second {
 		t.Errorf("loaded in %v", took)
 	}
-}
-
-// processorTime returns the time of the processor that the process has used. Other programs on
-// the machine do not change it.
-func processorTime(t *testing.T) time.Duration {
-	t.Helper()
-	var u unix.Rusage
-	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
-		t.Fatal(err)
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // The header of a store chooses the size of a chunk, and so the size of the index. A store whose
