@@ -53,20 +53,7 @@ func TestKernelForkWaitsForWrites(t *testing.T) {
 	}
 
 	open, written = store.heldWrite(t, f, 1)
-	forked := make(chan error, 1)
-	go func() { forked <- fork() }() // received below
-	waitUntil(t, "the device holds its requests", func() bool {
-		select {
-		case err := <-forked:
-			t.Fatalf("the fork ends while a write is in flight, error %v", err)
-		default:
-		}
-		held := !dev.holding.TryLock()
-		if !held {
-			dev.holding.Unlock()
-		}
-		return held
-	})
+	forked := startFork(t, dev, fork)
 	open()
 	if err := errors.Join(<-forked, <-written); err != nil {
 		t.Fatal(err)
@@ -88,6 +75,27 @@ func TestKernelForkWaitsForWrites(t *testing.T) {
 			t.Errorf("chunk %d has other data", i)
 		}
 	}
+}
+
+// startFork starts a fork, and waits until the device holds its requests. The fork must not end
+// before that. The channel receives its error.
+func startFork(t *testing.T, dev *Device, fork func() error) <-chan error {
+	t.Helper()
+	forked := make(chan error, 1)
+	go func() { forked <- fork() }() // received by the caller
+	waitUntil(t, "the device holds its requests", func() bool {
+		select {
+		case err := <-forked:
+			t.Fatalf("the fork ends while a write is in flight, error %v", err)
+		default:
+		}
+		held := !dev.holding.TryLock()
+		if !held {
+			dev.holding.Unlock()
+		}
+		return held
+	})
+	return forked
 }
 
 // onMedium checks the records and the mark of a store.

@@ -144,37 +144,23 @@ func TestKernelSnapshotterCow(t *testing.T) {
 			"containerd.io/snapshot/ublk-loop.cow": cow, "containerd.io/snapshot/ublk-loop.encrypt": encrypt,
 		})
 	}
-	dirs := map[string]string{}
-	found := func(key string, use snapshots.Opt) []os.DirEntry {
-		t.Helper()
-		dir := b.mounted(s.Prepare(ctx, key, "", use))
-		entries, err := os.ReadDir(dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		b.write(filepath.Join(dir, key), "by "+key)
-		dirs[key] = dir
-		return entries
-	}
-	end := func(key string) {
-		t.Helper()
-		b.tool("umount", dirs[key])
-		if err := s.Remove(ctx, key); err != nil {
-			t.Error(err)
-		}
-	}
+	var ends []func()
 	for _, key := range []string{"first", "second"} {
-		if entries := found(key, with("transient", "ephemeral")); len(entries) != 1 {
+		entries, end := b.writesTo(s, key, with("transient", "ephemeral"))
+		if len(entries) != 1 {
 			t.Errorf("%s finds %v, want lost+found", key, entries)
 		}
+		ends = append(ends, end)
 	}
-	end("first")
-	end("second")
+	for _, end := range ends {
+		end()
+	}
 	for i, key := range []string{"third", "fourth"} {
-		if entries := found(key, with("file:"+store, "none")); len(entries) != 1+i {
+		entries, end := b.writesTo(s, key, with("file:"+store, "none"))
+		if len(entries) != 1+i {
 			t.Errorf("%s finds %v", key, entries)
 		}
-		end(key)
+		end()
 	}
 	b.devicesAre(0)
 	if after, err := os.ReadFile(image); err != nil || !bytes.Equal(after, before) {
@@ -182,5 +168,24 @@ func TestKernelSnapshotterCow(t *testing.T) {
 	}
 	if _, err := s.Prepare(ctx, "outside", "", with("file:"+image, "none")); !errdefs.IsInvalidArgument(err) {
 		t.Errorf("a store outside of allowed_stores: %v", err)
+	}
+}
+
+// writesTo prepares a snapshot, writes a file with the key's name to it, and returns what was there
+// before. The function end unmounts and removes the snapshot.
+func (b *bed) writesTo(s *snapshotter.Snapshotter, key string, use snapshots.Opt) (before []os.DirEntry, end func()) {
+	b.Helper()
+	dir := b.mounted(s.Prepare(context.Background(), key, "", use))
+	before, err := os.ReadDir(dir)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.write(filepath.Join(dir, key), "by "+key)
+	return before, func() {
+		b.Helper()
+		b.tool("umount", dir)
+		if err := s.Remove(context.Background(), key); err != nil {
+			b.Error(err)
+		}
 	}
 }

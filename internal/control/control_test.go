@@ -337,11 +337,7 @@ func file(t *testing.T, content string) string {
 func TestRequests(t *testing.T) {
 	s := newStand(t)
 	path := file(t, "content")
-	for _, tt := range []struct {
-		request string
-		status  int
-		body    string // a part of the body
-	}{
+	s.answers(t, []exchange{
 		{post(fmt.Sprintf(`{"file":%q,"config":{"read_only":true}}`, path)), 201, `"id":0`},
 		{request("GET", "/v1/devices"), 200, `[{"id":0`},
 		{request("GET", "/v1/devices/0"), 200, `{"id":0`},
@@ -379,6 +375,19 @@ func TestRequests(t *testing.T) {
 		{request("GET", "/v1/stats?id=1"), 400, "unknown"},
 		{request("DELETE", "/v1/devices/0?force=true"), 204, ""},
 		{request("DELETE", "/v1/devices/0?force=true"), 404, "no such device"},
+	})
+	if cfg := s.devices.configs[0]; !cfg.ReadOnly || cfg.OnCrash != loop.CrashReissue || s.devices.content != "content" {
+		t.Errorf("made with %+v of a file with %q", cfg, s.devices.content)
+	}
+	if n := len(s.devices.Devices()); n != 0 {
+		t.Errorf("%d devices are left", n)
+	}
+}
+
+// The server refuses a wrong request and makes no device.
+func TestWrongRequests(t *testing.T) {
+	s := newStand(t)
+	s.answers(t, []exchange{
 		{request("GET", "/"), 404, ""},
 		{request("PUT", "/v1/devices"), 405, ""},
 		{post(`{"file":"/nonexistent"}`), 400, "/nonexistent"},
@@ -393,17 +402,26 @@ func TestRequests(t *testing.T) {
 		{post(strings.Repeat(" ", maxBody+1)), 413, "4194304"},
 		{post(fmt.Sprintf(`{"file":%q}`, t.TempDir())), 400, "is a directory"},
 		{"GET /v1/devices HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 2*maxHeader) + "\r\n\r\n", 431, ""},
-	} {
-		status, body := s.send(t, tt.request)
-		if status != tt.status || !strings.Contains(body, tt.body) {
-			t.Errorf("%.80q: %d %s, want %d with %q", tt.request, status, body, tt.status, tt.body)
+	})
+	if n := len(s.devices.configs); n != 0 {
+		t.Errorf("%d devices were made", n)
+	}
+}
+
+// exchange is a request, with the status and a part of the body of its answer.
+type exchange struct {
+	request string
+	status  int
+	body    string
+}
+
+// answers checks the answers to requests, one after the other.
+func (s *stand) answers(t *testing.T, exchanges []exchange) {
+	t.Helper()
+	for _, e := range exchanges {
+		if status, body := s.send(t, e.request); status != e.status || !strings.Contains(body, e.body) {
+			t.Errorf("%.80q: %d %s, want %d with %q", e.request, status, body, e.status, e.body)
 		}
-	}
-	if cfg := s.devices.configs[0]; !cfg.ReadOnly || cfg.OnCrash != loop.CrashReissue || s.devices.content != "content" {
-		t.Errorf("made with %+v of a file with %q", cfg, s.devices.content)
-	}
-	if n := len(s.devices.Devices()); n != 0 {
-		t.Errorf("%d devices are left", n)
 	}
 }
 

@@ -155,23 +155,14 @@ func TestSignature(t *testing.T) {
 	certificateDirs = host[:]
 	defer func() { certificateDirs = old }()
 	write(t, filepath.Join(dir, "content"), []byte(root))
-	for _, name := range []string{"signer", "other"} {
-		openssl(t, dir, "req", "-batch", "-new", "-x509", "-newkey", "rsa:2048", "-noenc", "-keyout", name+".key", "-out", name+".crt",
-			"-subj", "/CN="+name, "-days", "1")
-	}
-	sign := func(name, content string, flags ...string) string {
-		t.Helper()
-		openssl(t, dir, append([]string{
-			"smime", "-sign", "-binary", "-in", content, "-signer", name + ".crt", "-inkey", name + ".key", "-outform", "der", "-out", name + ".p7s",
-		}, flags...)...)
-		return filepath.Join(dir, name+".p7s")
-	}
+	sign := signer(t, dir)
+	makeCertificate(t, dir, "other")
 	try := func(signature string) error {
 		t.Helper()
 		_, err := openDevice(t, dir, Location{RootHash: root, Signature: signature})
 		return err
 	}
-	good := sign("signer", "content", "-noattr", "-nocerts")
+	good := sign("content", "-noattr", "-nocerts")
 	if err := try(good); !errors.Is(err, unix.ENOKEY) {
 		t.Errorf("no certificates: %v", err)
 	}
@@ -185,7 +176,7 @@ func TestSignature(t *testing.T) {
 	}
 	certificate("signer.crt", filepath.Join(host[2], "b.crt"))
 	for _, flags := range [][]string{{"-noattr", "-nocerts"}, {"-nocerts"}, {"-noattr"}, {}, {"-nodetach"}} {
-		if err := try(sign("signer", "content", flags...)); err != nil {
+		if err := try(sign("content", flags...)); err != nil {
 			t.Errorf("signed with %v: %v", flags, err)
 		}
 	}
@@ -195,7 +186,7 @@ func TestSignature(t *testing.T) {
 	}
 	write(t, filepath.Join(dir, "wrong"), []byte(strings.Repeat("0", 64)))
 	for _, flags := range [][]string{{"-noattr"}, {}, {"-nodetach"}} {
-		if err := try(sign("signer", "wrong", flags...)); !errors.Is(err, unix.EKEYREJECTED) {
+		if err := try(sign("wrong", flags...)); !errors.Is(err, unix.EKEYREJECTED) {
 			t.Errorf("another root hash, signed with %v: %v", flags, err)
 		}
 	}
@@ -204,10 +195,31 @@ func TestSignature(t *testing.T) {
 	}
 	// A file of the same name in an earlier directory hides the certificate.
 	write(t, filepath.Join(host[0], "b.crt"), nil)
-	if err := try(sign("signer", "content")); !errors.Is(err, unix.EKEYREJECTED) {
+	if err := try(sign("content")); !errors.Is(err, unix.EKEYREJECTED) {
 		t.Errorf("a hidden certificate: %v", err)
 	}
 	if err := try(filepath.Join(dir, "nothing")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("no file: %v", err)
+	}
+}
+
+// makeCertificate makes a key and a certificate with a name in a directory.
+func makeCertificate(t *testing.T, dir, name string) {
+	t.Helper()
+	openssl(t, dir, "req", "-batch", "-new", "-x509", "-newkey", "rsa:2048", "-noenc", "-keyout", name+".key", "-out", name+".crt",
+		"-subj", "/CN="+name, "-days", "1")
+}
+
+// signer makes the certificate "signer" in a directory. It returns a function that signs a file
+// there, and returns the path of the signature.
+func signer(t *testing.T, dir string) func(content string, flags ...string) string {
+	t.Helper()
+	makeCertificate(t, dir, "signer")
+	return func(content string, flags ...string) string {
+		t.Helper()
+		openssl(t, dir, append([]string{
+			"smime", "-sign", "-binary", "-in", content, "-signer", "signer.crt", "-inkey", "signer.key", "-outform", "der", "-out", "signer.p7s",
+		}, flags...)...)
+		return filepath.Join(dir, "signer.p7s")
 	}
 }

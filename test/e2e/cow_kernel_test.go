@@ -47,31 +47,37 @@ func TestKernelCowFiles(t *testing.T) {
 	if len(thawed) != 2 || thawed[0] != info.UUID {
 		t.Errorf("thaw prints %q, the store is %s", thawed, info.UUID)
 	}
-	device = b.add(base)
-	b.run("cow", "create", second+"2", "--origin", base).fails(t, 1, "already in use by a writer")
+	b.mergesThawed(base, store, table)
+}
+
+// mergesThawed merges a store into its base that was thawed, and uses both again.
+func (b *bed) mergesThawed(base, store, table string) {
+	b.Helper()
+	device := b.add(base)
+	b.run("cow", "create", store+"2", "--origin", base).fails(b, 1, "already in use by a writer")
 	b.del(device.Device)
-	b.run("cow", "merge", store).fails(t, 1, base+" does not say that it is the base of "+store, "hint: if it is, name it with --base")
+	b.run("cow", "merge", store).fails(b, 1, base+" does not say that it is the base of "+store, "hint: if it is, name it with --base")
 	if out := b.ok("cow", "merge", store, "--base", base); out != "0 chunks merged into "+base+"\n" {
-		t.Errorf("merge prints %q", out)
+		b.Errorf("merge prints %q", out)
 	}
 
 	device = b.add(store) // as a plain file
-	b.run("cow", "merge", store, "--base", base).fails(t, 1, "open "+store+": already in use")
-	b.run("cow", "diff", store).fails(t, 1, "open "+store+": already in use")
+	b.run("cow", "merge", store, "--base", base).fails(b, 1, "open "+store+": already in use")
+	b.run("cow", "diff", store).fails(b, 1, "open "+store+": already in use")
 	b.ok("cow", "info", store)
 	b.del(device.Device)
 	if out := b.ok("cow", "diff", store); !strings.Contains(out, `"changed": []`) {
-		t.Errorf("diff prints %s", out)
+		b.Errorf("diff prints %s", out)
 	}
 
 	// A device that uses the store records it in its base again.
 	if err := os.WriteFile(table, []byte("0 8193 snapshot "+base+" "+store+" P 8\n"), 0o600); err != nil {
-		t.Fatal(err)
+		b.Fatal(err)
 	}
 	device = b.add("--table", table)
-	b.run("cow", "merge", store).fails(t, 1, "already in use")
+	b.run("cow", "merge", store).fails(b, 1, "already in use")
 	b.del(device.Device)
-	b.run("add", base).fails(t, 1, "open "+base+": base of a store: operation not permitted")
+	b.run("add", base).fails(b, 1, "open "+base+": base of a store: operation not permitted")
 	b.ok("cow", "merge", store)
 	b.del(b.add(base).Device)
 }

@@ -5,6 +5,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -48,7 +49,14 @@ func TestKernelLosetupBesideLosetup(t *testing.T) {
 	b.write(image, strings.Repeat("x", 4<<20), 0o600)
 	b.write(ragged, strings.Repeat("x", 1000), 0o600)
 	t.Cleanup(func() { _ = exec.Command("losetup", "-D").Run() })
-	for _, args := range [][]string{
+	for _, args := range slices.Concat(losetupCalls(image, ragged), losetupRefusals(image, ragged)) {
+		saysSame(b, ours, args)
+	}
+}
+
+// losetupCalls returns calls of losetup, each with what the ones before it have left.
+func losetupCalls(image, ragged string) [][]string {
+	return [][]string{
 		{"-l"},
 		{"-J"},
 		{"--raw"},
@@ -95,6 +103,12 @@ func TestKernelLosetupBesideLosetup(t *testing.T) {
 		{"-l"},
 		{"-r", "--show", "DEV0", ragged},
 		{"-l"},
+	}
+}
+
+// losetupRefusals returns calls of losetup that end what losetupCalls has left, and wrong ones.
+func losetupRefusals(image, ragged string) [][]string {
+	return [][]string{
 		{"-Lf", ragged},
 		{"-dDEV0"},
 		{"-l"},
@@ -116,8 +130,6 @@ func TestKernelLosetupBesideLosetup(t *testing.T) {
 		{"-f", image, image},
 		{"--s"},
 		{"--show"},
-	} {
-		saysSame(b, ours, args)
 	}
 }
 

@@ -342,7 +342,6 @@ func TestMergeIntoVerity(t *testing.T) {
 
 // Only a snapshot over a file or disk that no other device or store needs is merged.
 func TestMergeRefused(t *testing.T) {
-	other := snapshot.NewUUID()
 	for _, c := range []struct {
 		text string
 		o    Options
@@ -359,47 +358,55 @@ func TestMergeRefused(t *testing.T) {
 		{"0 512 snapshot $A $B P 8", Options{}, unix.EBUSY, "already in use"},
 		{"0 512 snapshot $D $B P 8", Options{}, unix.EPERM, "base of 2 stores"},
 	} {
-		dir := snapshotDir(t)
-		label := snapshot.Label{UUID: snapshot.NewUUID()}
-		labelled(t, filepath.Join(dir, "B"), label)
-		labelled(t, filepath.Join(dir, "C"), label)
-		if err := basemark.Add(filepath.Join(dir, "turn"), openReadOnly(t, filepath.Join(dir, "D")), other); err != nil {
-			t.Fatal(err)
-		}
 		c.o.DirectIO = backing.SwitchOff
-		s, err := open(t, dir, c.text, &c.o)
-		if err != nil {
-			if c.says != "" {
-				t.Errorf("%s: %v", c.text, err)
-			}
-			continue // a snapshot begins at sector 0
+		mergeIsRefused(t, c.text, &c.o, c.want, c.says)
+	}
+}
+
+// mergeIsRefused checks that the table of a new directory of stores cannot be merged. In says and
+// in the table, $ stands for the directory.
+func mergeIsRefused(t *testing.T, text string, o *Options, want error, says string) {
+	t.Helper()
+	dir := snapshotDir(t)
+	label := snapshot.Label{UUID: snapshot.NewUUID()}
+	labelled(t, filepath.Join(dir, "B"), label)
+	labelled(t, filepath.Join(dir, "C"), label)
+	if err := basemark.Add(filepath.Join(dir, "turn"), openReadOnly(t, filepath.Join(dir, "D")), snapshot.NewUUID()); err != nil {
+		t.Fatal(err)
+	}
+	s, err := open(t, dir, text, o)
+	if err != nil {
+		if says != "" {
+			t.Errorf("%s: %v", text, err)
 		}
-		inUse := errors.Is(c.want, unix.EBUSY)
-		second, err := open(t, dir, "0 512 linear $A 0", &Options{ReadOnly: true, DirectIO: backing.SwitchOff})
-		if !inUse && err == nil {
-			_ = second.Close()
-		}
-		m, err := s.NewMerge()
-		says := strings.ReplaceAll(c.says, "$", dir+"/")
-		if !errors.Is(err, c.want) || !strings.Contains(err.Error(), says) {
-			t.Errorf("%s: %v, want %q", c.text, err, says)
-		}
-		if err == nil {
-			_ = m.Close()
-		}
-		if inUse {
-			_ = second.Close()
-			if m, err := s.NewMerge(); err != nil {
-				t.Errorf("after the other device has ended: %v", err)
-			} else if err := m.Close(); err != nil {
-				t.Error(err)
-			}
-			if second, err = open(t, dir, "0 512 linear $A 0", &Options{ReadOnly: true, DirectIO: backing.SwitchOff}); err != nil {
-				t.Errorf("after the merge: %v", err)
-			} else {
-				_ = second.Close()
-			}
-		}
-		_ = s.Close()
+		return // a snapshot begins at sector 0
+	}
+	defer func() { _ = s.Close() }()
+	reader := &Options{ReadOnly: true, DirectIO: backing.SwitchOff}
+	second, err := open(t, dir, "0 512 linear $A 0", reader)
+	inUse := errors.Is(want, unix.EBUSY)
+	if !inUse && err == nil {
+		_ = second.Close()
+	}
+	m, err := s.NewMerge()
+	if expected := strings.ReplaceAll(says, "$", dir+"/"); !errors.Is(err, want) || !strings.Contains(err.Error(), expected) {
+		t.Errorf("%s: %v, want %q", text, err, expected)
+	}
+	if err == nil {
+		_ = m.Close()
+	}
+	if !inUse {
+		return
+	}
+	_ = second.Close()
+	if m, err := s.NewMerge(); err != nil {
+		t.Errorf("after the other device has ended: %v", err)
+	} else if err := m.Close(); err != nil {
+		t.Error(err)
+	}
+	if second, err = open(t, dir, "0 512 linear $A 0", reader); err != nil {
+		t.Errorf("after the merge: %v", err)
+	} else {
+		_ = second.Close()
 	}
 }
