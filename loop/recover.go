@@ -64,19 +64,7 @@ func Recover(ctl *ublk.Control, id uint32, file *os.File, opts RecoverOptions) (
 }
 
 func recoverOn(ctl *ublk.Control, id uint32, file *os.File, opts RecoverOptions, shared *threads) (*Device, error) {
-	if opts.Key != nil {
-		defer opts.Key.Close()
-	}
-	lock, err := statefile.Acquire(id)
-	if err != nil {
-		return nil, err
-	}
-	defer lock.Release()
-	d, err := recoverDevice(ctl, id, file, opts, shared)
-	if err != nil {
-		return nil, fmt.Errorf("recover %s: %w", ublk.BlockPath(id), err)
-	}
-	return d, nil
+	return recoverLocked(id, opts, func() (*Device, error) { return recoverDevice(ctl, id, file, opts, shared) })
 }
 
 func recoverDevice(ctl *ublk.Control, id uint32, file *os.File, opts RecoverOptions, shared *threads) (*Device, error) {

@@ -25,6 +25,12 @@ func RecoverTable(ctl *ublk.Control, id uint32, files []*os.File, opts RecoverOp
 }
 
 func recoverTableOn(ctl *ublk.Control, id uint32, files []*os.File, opts RecoverOptions, shared *threads) (*Device, error) {
+	return recoverLocked(id, opts, func() (*Device, error) { return recoverTable(ctl, id, files, opts, shared) })
+}
+
+// recoverLocked recovers a device with a function, while it has the lock of the device's state.
+// It closes opts.Key.
+func recoverLocked(id uint32, opts RecoverOptions, by func() (*Device, error)) (*Device, error) {
 	if opts.Key != nil {
 		defer opts.Key.Close()
 	}
@@ -33,7 +39,7 @@ func recoverTableOn(ctl *ublk.Control, id uint32, files []*os.File, opts Recover
 		return nil, err
 	}
 	defer lock.Release()
-	d, err := recoverTable(ctl, id, files, opts, shared)
+	d, err := by()
 	if err != nil {
 		return nil, fmt.Errorf("recover %s: %w", ublk.BlockPath(id), err)
 	}
