@@ -51,19 +51,10 @@ func (d *Driver) publishStaged(ctx context.Context, req *csi.NodePublishVolumeRe
 }
 
 func parsePublication(req *csi.NodePublishVolumeRequest) (*pool.Publication, error) {
-	if req.GetVolumeId() == "" {
-		return nil, invalid("volume_id: it is empty")
-	}
-	if err := checkPath("target_path", req.GetTargetPath()); err != nil {
+	if err := checkUse(req, "target_path", req.GetTargetPath()); err != nil {
 		return nil, err
 	}
 	c := req.GetVolumeCapability()
-	if c == nil {
-		return nil, invalid("volume_capability: it is empty")
-	}
-	if err := checkCapability("volume_capability", c); err != nil {
-		return nil, err
-	}
 	mode := c.GetAccessMode().GetMode()
 	return &pool.Publication{
 		Target: req.GetTargetPath(), Mode: mode.String(), Block: c.GetBlock() != nil, Options: c.GetMount().GetMountFlags(),

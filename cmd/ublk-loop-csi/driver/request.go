@@ -85,6 +85,27 @@ func parseParameters(parameters map[string]string) (pool.Settings, error) {
 	return s, nil
 }
 
+// useRequest is a request to use a volume.
+type useRequest interface {
+	GetVolumeId() string
+	GetVolumeCapability() *csi.VolumeCapability
+}
+
+// checkUse returns why a volume cannot be used as a request says, in the path of its field.
+func checkUse(req useRequest, field, path string) error {
+	if req.GetVolumeId() == "" {
+		return invalid("volume_id: it is empty")
+	}
+	if err := checkPath(field, path); err != nil {
+		return err
+	}
+	c := req.GetVolumeCapability()
+	if c == nil {
+		return invalid("volume_capability: it is empty")
+	}
+	return checkCapability("volume_capability", c)
+}
+
 // checkCapability returns why a volume cannot be used in a way.
 func checkCapability(field string, c *csi.VolumeCapability) error {
 	switch mode := c.GetAccessMode().GetMode(); mode {

@@ -61,19 +61,10 @@ func (d *Driver) undoStage(ctx context.Context, v *pool.Volume) error {
 }
 
 func parseStage(req *csi.NodeStageVolumeRequest) (*pool.Stage, error) {
-	if req.GetVolumeId() == "" {
-		return nil, invalid("volume_id: it is empty")
-	}
-	if err := checkPath("staging_target_path", req.GetStagingTargetPath()); err != nil {
+	if err := checkUse(req, "staging_target_path", req.GetStagingTargetPath()); err != nil {
 		return nil, err
 	}
 	c := req.GetVolumeCapability()
-	if c == nil {
-		return nil, invalid("volume_capability: it is empty")
-	}
-	if err := checkCapability("volume_capability", c); err != nil {
-		return nil, err
-	}
 	return &pool.Stage{
 		Path: req.GetStagingTargetPath(), Block: c.GetBlock() != nil,
 		FSType: c.GetMount().GetFsType(), Options: c.GetMount().GetMountFlags(),
