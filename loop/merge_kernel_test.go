@@ -69,7 +69,7 @@ func blockWriters(t *testing.T, path string, model []byte, stop *atomic.Bool) (w
 // A device is merged while it is written to. No write is lost. A second merge, without writes,
 // leaves an empty store and everything in the base.
 func TestKernelMergeUnderIO(t *testing.T) {
-	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
+	ctl := ublktest.Kernel(t, ublktest.OldestKernel)
 	for _, cfg := range []Config{{}, {ZeroCopy: SwitchOff}, {OnCrash: CrashReissue}} {
 		for _, chunk := range []int{8, 128} {
 			t.Run(fmt.Sprintf("zero copy %s, on crash %s, chunks of %d", cfg.ZeroCopy, cfg.OnCrash, chunk), func(t *testing.T) {

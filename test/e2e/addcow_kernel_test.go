@@ -83,7 +83,7 @@ func (b *bed) hasBlock(s client.Device, number int64, value byte) {
 
 // With --on-crash a write that was completed is there after kill -9, also without a flush.
 func TestKernelCowKeepsWrites(t *testing.T) {
-	b := kernelBed(t, ublktest.EveryKernel)
+	b := kernelBed(t, ublktest.OldestKernel)
 	base := b.image(8 << 20)
 	for _, zeroCopy := range []string{"auto", "off"} {
 		s := b.add(base, "--cow", filepath.Join(t.TempDir(), "store")+",chunk=8K", "--on-crash", "requeue", "--zero-copy", zeroCopy)

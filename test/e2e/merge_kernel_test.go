@@ -54,7 +54,7 @@ func TestKernelMergeCommand(t *testing.T) {
 // A server is killed while it merges, at any moment. Base and store together then have what was
 // written, and the merge is finished without a device or by the next one.
 func TestKernelMergeKilled(t *testing.T) {
-	b := kernelBed(t, ublktest.EveryKernel)
+	b := kernelBed(t, ublktest.OldestKernel)
 	const size, chunks = 32 << 20, 32 << 20 / 4096
 	ublktest.UntilHit(t, "the server was killed within a merge", 5, 3, 60, func(i int) bool {
 		base := b.image(size)

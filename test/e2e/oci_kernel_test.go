@@ -194,7 +194,7 @@ allowed_images = ["/nothing"]`)
 // An image has one writer at a time. The next writer gets it as soon as the previous one
 // has ended.
 func TestKernelOCIReadWrite(t *testing.T) {
-	ublktest.Require(t, ublktest.OldestAndNewest)
+	ublktest.Require(t, ublktest.OldestAndNewest, ublktest.Waits)
 	eachRuntime(t, `attach_timeout = "10s"`, func(w *wrapped) {
 		image := w.imageOf("ext4", rootTree(w, "x"))
 		writing := func(command string) string {
