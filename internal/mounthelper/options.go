@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/ublk-loop/ublk-loop/internal/bytesize"
+	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/internal/keysource"
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/transfer"
@@ -25,7 +26,7 @@ func (r *request) takeOption(option string) error {
 		take := ownOptions[own]
 		switch {
 		case take == nil:
-			return errors.New("unknown")
+			return hint.Add(errors.New("unknown"), "the options of the device are %s", strings.Join(names(), ", "))
 		case !hasValue && !slices.Contains(switches, own):
 			return errors.New("its value is missing")
 		case hasValue && slices.Contains(switches, own):
@@ -34,8 +35,10 @@ func (r *request) takeOption(option string) error {
 		return take(r, value)
 	}
 	switch name {
-	case "offset", "sizelimit", "loop":
+	case "offset", "sizelimit":
 		return fmt.Errorf("use %s%s", prefix, name)
+	case "loop":
+		return errors.New("leave it out: the image gets a device of ublk-loop")
 	case "ro":
 		r.config.ReadOnly = true
 	case "remount":
@@ -47,6 +50,16 @@ func (r *request) takeOption(option string) error {
 		r.options = append(r.options, option)
 	}
 	return nil
+}
+
+// names returns the options of the device, sorted.
+func names() []string {
+	var all []string
+	for name := range ownOptions {
+		all = append(all, prefix+name)
+	}
+	slices.Sort(all)
+	return all
 }
 
 // switches are the options without a value.

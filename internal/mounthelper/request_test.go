@@ -54,7 +54,7 @@ func TestParse(t *testing.T) {
 func TestParseRefuses(t *testing.T) {
 	for args, want := range map[string]string{
 		"": "needs an image", "/i": "needs an image", "/i /d -x": `unexpected argument "-x"`, "/i /d -o": `unexpected argument "-o"`,
-		"/i /d -o ublk.offset=x": "option ublk.offset=x: not a number", "/i /d -o ublk.sector-size=3": "not 512", "/i /d -o offset=1": "use ublk.offset", "/i /d -o loop": "use ublk.loop",
+		"/i /d -o ublk.offset=x": "option ublk.offset=x: not a number", "/i /d -o ublk.sector-size=3": "not 512", "/i /d -o offset=1": "use ublk.offset", "/i /d -o loop": "leave it out",
 		"/i /d -o ublk.key-file=/a,ublk.key-file=/b": "another key", "/i /d -o ublk.luks,ublk.key-file=-": "not the path", "/i /d -o ublk.luks,ublk.transfer=xor,ublk.key-file=/k": "the header defines",
 		"/dev/loop0 /d": "mount(8) has made a loop device", "/dev/loop12 /d -o rw": "/dev/loop12",
 	} {
@@ -66,6 +66,9 @@ func TestParseRefuses(t *testing.T) {
 	var h *hint.Error
 	if _, err := parse([]string{"/dev/loop0", "/d"}); !errors.As(err, &h) || !strings.Contains(h.Hint, "ublk.offset") {
 		t.Errorf("a loop device: hint %+v", h)
+	}
+	if _, err := parse([]string{"/i", "/d", "-o", "ublk.readonly"}); !errors.As(err, &h) || !strings.Contains(h.Hint, "ublk.allow-discards, ublk.direct-io, ") {
+		t.Errorf("an unknown option: hint %+v", h)
 	}
 }
 
