@@ -2,8 +2,11 @@ package loop
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -16,13 +19,14 @@ import (
 )
 
 // Apart is another process that serves the requests of a device. It has only what the work says.
-// This process keeps the control of the device.
+// This process keeps the control of the device. Several devices of a Server can have the same process.
 type Apart interface {
 	// Serve passes the work to the process. It returns as [ublk.Apart].Serve does. The
 	// descriptors and the key stay the caller's.
 	Serve(w *serving.Work) (ended <-chan error, err error)
 	// Ask passes a request to the process that serves, and waits for its answer. The descriptors
-	// stay the caller's. The end of the context ends a merge, and Ask then returns its result.
+	// stay the caller's. The end of the context ends a merge, and Ask then returns its result. It ends
+	// the wait for the answer to any other request.
 	Ask(ctx context.Context, r *serving.Request) (serving.Answer, error)
 	// Kill ends the process at once.
 	Kill()
@@ -43,11 +47,49 @@ func AttachApart(ctl *ublk.Control, files []*os.File, cfg Config, apart Apart) (
 	return attachOn(ctl, files[0], cfg, nil, apart)
 }
 
+// apart returns the process for a device of some files, or nil if this process has to serve its requests.
+// A process ends only when its files are closed, and a file system of another program or machine may
+// never answer that. An upgrade, which passes on the files of this process without closing them,
+// would then wait, with all devices.
+func (s *Server) apart(files ...*os.File) Apart {
+	process := s.opts.Apart()
+	if process != nil && slices.ContainsFunc(files, ClosesRemotely) {
+		process.Unused()
+		return nil
+	}
+	return process
+}
+
+// ClosesRemotely reports whether another program or machine takes part in closing a file, and may keep the
+// process waiting.
+func ClosesRemotely(file *os.File) bool {
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(file.Fd()), &st); err != nil {
+		return false // the caller cannot open it
+	}
+	switch uint32(st.Type) {
+	case unix.FUSE_SUPER_MAGIC, unix.NFS_SUPER_MAGIC, unix.SMB_SUPER_MAGIC, unix.CIFS_SUPER_MAGIC, unix.SMB2_SUPER_MAGIC,
+		unix.V9FS_MAGIC, unix.CEPH_SUPER_MAGIC, unix.AFS_FS_MAGIC, unix.AFS_SUPER_MAGIC, unix.CODA_SUPER_MAGIC:
+		return true
+	}
+	return false
+}
+
+// passed returns the open files of Passed.
+func (o *RecoverOptions) passed() (files []*os.File) {
+	for i := range o.Passed {
+		files = append(files, o.Passed[i].File)
+	}
+	return files
+}
+
 // apartTarget describes the work of a device to the other process, and asks it for changes.
 type apartTarget struct {
 	process  Apart
 	describe func(w *serving.Work) error
+	pool     *serving.Pool // nil for threads of the device's own
 	key      *transfer.Secret
+	holds    atomic.Uint64 // number of holds
 	// merges is the context of all merges. endMerges ends it.
 	merges    context.Context
 	endMerges func()
@@ -86,9 +128,8 @@ func (a *apartTarget) forgetKey() {
 
 // Serve implements ublk.Apart.
 func (a *apartTarget) Serve(charFD int, queues ublk.QueueTask) (<-chan error, error) {
-	w := &serving.Work{Queues: queues, FDs: []int{charFD}, Key: a.key}
+	w := &serving.Work{Queues: queues, Pool: a.pool, FDs: []int{charFD}, Key: a.key}
 	if err := a.describe(w); err != nil {
-		a.Kill()
 		return nil, err
 	}
 	return a.process.Serve(w)
@@ -144,8 +185,26 @@ func (a *apartTarget) ofTables(s *stack.Stack) {
 	}
 }
 
+// answerPatience bounds the wait for an answer of the other process, which may not want to give one.
+// savePatience does so for the answer to a hold, beyond the patience of that: the stores are saved then.
+const (
+	answerPatience = time.Minute
+	savePatience   = 10 * time.Second
+)
+
 func (a *apartTarget) ask(op serving.Op) error {
-	_, err := a.process.Ask(context.Background(), &serving.Request{Op: op})
+	return a.askFor(&serving.Request{Op: op}, answerPatience)
+}
+
+// askFor returns an error that wraps ETIMEDOUT if there is no answer within patience.
+func (a *apartTarget) askFor(r *serving.Request, patience time.Duration) error {
+	late := fmt.Errorf("the process that serves the requests does not answer: %w", unix.ETIMEDOUT)
+	ctx, end := context.WithTimeoutCause(context.Background(), patience, late)
+	defer end()
+	_, err := a.process.Ask(ctx, r)
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
 	return err
 }
 
@@ -156,23 +215,44 @@ func (a *apartTarget) hold(dev *ublk.Device, patience time.Duration) (resume fun
 		return nil, err
 	}
 	defer func() { _ = inFlight.Close() }()
-	r := &serving.Request{Op: serving.Hold, Patience: patience, FDs: []int{int(inFlight.Fd())}}
-	if _, err := a.process.Ask(context.Background(), r); err != nil {
+	return a.holdWith(inFlight, patience)
+}
+
+func (a *apartTarget) holdWith(inFlight *os.File, patience time.Duration) (resume func(), err error) {
+	number := a.holds.Add(1)
+	resume = func() { // fails only if the process is broken
+		_ = a.askFor(&serving.Request{Op: serving.Resume, Number: number}, answerPatience)
+	}
+	r := &serving.Request{Op: serving.Hold, Number: number, Patience: patience, FDs: []int{int(inFlight.Fd())}}
+	err = a.askFor(r, patience+savePatience)
+	if errors.Is(err, unix.ETIMEDOUT) {
+		go resume() // a hold that succeeds later
+	}
+	if err != nil {
 		return nil, err
 	}
-	return func() { _ = a.ask(serving.Resume) }, nil // fails only if the process has ended
+	return resume, nil
 }
 
 // grow makes the other process open the new store.
 func (a *apartTarget) grow(g *stack.Growth) error {
 	work, fds, err := g.Work()
 	if err == nil {
-		_, err = a.process.Ask(context.Background(), &serving.Request{Op: serving.Grow, Growth: work, FDs: fds})
+		err = a.askFor(&serving.Request{Op: serving.Grow, Growth: work, FDs: fds}, answerPatience)
 	}
 	return err
 }
 
-// apply makes the other process serve the new store. The state has it already, so that a process that
+// reload makes the other process open the new files.
+func (a *apartTarget) reload(r *stack.Reload) error {
+	work, fds, err := r.Work()
+	if err == nil {
+		err = a.askFor(&serving.Request{Op: serving.Reload, Tables: work, FDs: fds}, answerPatience)
+	}
+	return err
+}
+
+// apply makes the other process serve the new tables. The state has it already, so that a process that
 // does not change over must not go on.
 func (a *apartTarget) apply() {
 	if a.ask(serving.Apply) != nil {

@@ -132,7 +132,19 @@ func (d *Device) serve(t ublk.Target) error {
 	if d.apart == nil {
 		return d.dev.Start(t)
 	}
+	if d.many {
+		pool := poolOf(d.dev.Mode().String(), d.backings())
+		d.apart.pool = &pool
+	}
 	return d.dev.StartApart(d.apart)
+}
+
+// backings returns the files and disks of the device.
+func (d *Device) backings() []*backing.Backing {
+	if d.stack != nil {
+		return d.stack.Backings
+	}
+	return []*backing.Backing{d.b}
 }
 
 // prepare writes the state and parameters of an added device. The state is written before

@@ -94,7 +94,7 @@ func (d *Device) fork(saved *state, file *os.File, unnamed []*NewFile) (pause ti
 	if err = d.register(growth); err == nil {
 		saved.Config.Table = text
 		saved.Files = append(saved.Files, stateFile{file.Name(), growth.Identity()})
-		pause, err = d.changeOverTo(saved, forkOf{d, growth}, unnamed)
+		pause, err = d.changeOverTo(saved, changeOf{d, growth}, unnamed)
 	}
 	if err != nil {
 		return 0, errors.Join(err, d.unregister(growth), growth.Close())
@@ -125,18 +125,18 @@ func (d *Device) unregister(growth *stack.Growth) error {
 // tableChange is what a device changes over to.
 type tableChange interface{ Apply() }
 
-// forkOf is the growth of a device, which another process may serve.
-type forkOf struct {
+// changeOf is the change of a device, which another process may serve.
+type changeOf struct {
 	device *Device
-	*stack.Growth
+	change tableChange
 }
 
-// Apply makes the device serve the new store.
-func (f forkOf) Apply() {
-	if f.device.apart != nil {
-		f.device.apart.apply()
+// Apply makes the device serve the new tables.
+func (c changeOf) Apply() {
+	if c.device.apart != nil {
+		c.device.apart.apply()
 	}
-	f.Growth.Apply()
+	c.change.Apply()
 }
 
 // NewFile is a new file, which can have no name yet.
@@ -190,8 +190,7 @@ func (d *Device) changeOver(saved *state, to tableChange) (pause time.Duration, 
 // is written to. files are from OpenTableDevice, in the order of table.Stack.Devices. Requests wait
 // while the device changes over. The files that the new tables do not have are closed.
 //
-// Reload returns an error that wraps errors.ErrUnsupported for other tables, and for a device that
-// another process serves (AttachApart), EINVAL if the store or the size is another one, EBUSY during a
+// Reload returns an error that wraps errors.ErrUnsupported for other tables, EINVAL if the store or the size is another one, EBUSY during a
 // merge or while an earlier query of a file has no answer, and ETIMEDOUT if a request has no result in
 // time. After these the device has its old tables.
 func (d *Device) Reload(text string, files []*os.File) error {
@@ -207,9 +206,6 @@ func (d *Device) reload(saved *state, text string, files []*os.File) error {
 		return fmt.Errorf("a file has not answered a query: %w", unix.EBUSY)
 	}
 	defer d.asking.Unlock()
-	if d.apart != nil {
-		return fmt.Errorf("another process serves it: %w", errors.ErrUnsupported)
-	}
 	tables, err := stack.Parse([]byte(text), false)
 	if err != nil {
 		return err
@@ -218,14 +214,24 @@ func (d *Device) reload(saved *state, text string, files []*os.File) error {
 	if err != nil {
 		return err
 	}
-	if err = d.dev.OnThreads(r.Register); err == nil {
+	if d.apart != nil {
+		err = d.apart.reload(r)
+	} else {
+		err = d.dev.OnThreads(r.Register)
+	}
+	if err == nil {
 		saved.Config.Table, saved.Files = tables.Text(), nil
 		for _, b := range r.Files() {
 			saved.Files = append(saved.Files, stateFile{b.Path, b.Identity})
 		}
-		_, err = d.changeOver(saved, r)
+		_, err = d.changeOver(saved, changeOf{d, r})
 	}
-	return errors.Join(err, d.dev.OnThreads(r.Unregister), r.Close())
+	if d.apart != nil {
+		err = errors.Join(err, d.apart.ask(serving.Undo))
+	} else {
+		err = errors.Join(err, d.dev.OnThreads(r.Unregister))
+	}
+	return errors.Join(err, r.Close())
 }
 
 // onTop returns the text of tables with a snapshot on top.

@@ -45,7 +45,7 @@ func (s *Server) Hold(patience time.Duration) (resume func(), err error) {
 	err = silent(devices, func(d *Device) error {
 		r, err := d.hold(patience)
 		resumes[slices.IndexFunc(devices, func(s *served) bool { return s.dev == d })] = r
-		if err == nil && d.stack != nil {
+		if err == nil && d.stack != nil && d.apart == nil {
 			err = d.stack.Save()
 		}
 		return err

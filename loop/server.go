@@ -32,6 +32,9 @@ type ServerOptions struct {
 	// in use; it may be nil. These checks make garbage again and again, which matters to
 	// a caller that has switched Go's collector off.
 	Checked func()
+	// Apart returns the process that serves the requests of another device, or nil if this process
+	// does. It may be nil. All devices of the server have the same process.
+	Apart func() Apart
 }
 
 // Server serves any number of devices in this process.
@@ -89,6 +92,9 @@ func NewServer(ctl *ublk.Control, opts ServerOptions) *Server {
 	if opts.Checked == nil {
 		opts.Checked = func() {}
 	}
+	if opts.Apart == nil {
+		opts.Apart = func() Apart { return nil }
+	}
 	s := &Server{ctl: ctl, opts: opts, threads: newThreads(opts.Events.Failed), devices: map[uint32]*served{}}
 	s.reap = newReaper(s)
 	return s
@@ -104,13 +110,13 @@ func countAsUsed(_ func(TaggedID, error), devices ...TaggedID) error {
 // the file that is being removed, for example since it was unmounted.
 func (s *Server) Add(file *os.File, cfg Config) (Status, error) {
 	s.awaitRemovals(file)
-	return s.add(file.Name(), cfg, func() (*Device, error) { return attachOn(s.ctl, file, cfg, s.threads, nil) })
+	return s.add(file.Name(), cfg, func() (*Device, error) { return attachOn(s.ctl, file, cfg, s.threads, s.apart(file)) })
 }
 
 // AddTable makes a device of tables, as AttachTable does. Otherwise it is like Add.
 func (s *Server) AddTable(files []*os.File, cfg Config) (Status, error) {
 	s.awaitRemovals(files...)
-	return s.add("tables", cfg, func() (*Device, error) { return attachTableOn(s.ctl, files, cfg, s.threads, nil) })
+	return s.add("tables", cfg, func() (*Device, error) { return attachTableOn(s.ctl, files, cfg, s.threads, s.apart(files...)) })
 }
 
 func (s *Server) add(name string, cfg Config, attach func() (*Device, error)) (Status, error) {
@@ -260,12 +266,14 @@ func (s *Server) all() []*served {
 // Config.Autoclear the caller holds the device, as after Add. It returns an error that
 // wraps ErrServed if this server has the device.
 func (s *Server) Recover(id uint32, file *os.File, opts RecoverOptions) (Status, error) {
+	opts.Apart = s.apart(append(opts.passed(), file)...)
 	return s.recoverWith(id, opts, func() (*Device, error) { return recoverOn(s.ctl, id, file, opts, s.threads) })
 }
 
 // RecoverTable is Recover for a device of tables, as the function RecoverTable is. files are
 // ignored if there are opts.Passed.
 func (s *Server) RecoverTable(id uint32, files []*os.File, opts RecoverOptions) (Status, error) {
+	opts.Apart = s.apart(append(opts.passed(), files...)...)
 	return s.recoverWith(id, opts, func() (*Device, error) { return recoverTableOn(s.ctl, id, files, opts, s.threads) })
 }
 

@@ -153,6 +153,22 @@ func (s *Server) Shutdown() error {
 	return errors.Join(errs...)
 }
 
+// AwaitEnded waits until the devices of a process that has ended (ServerOptions.Apart) are removed, or left to
+// the next server. It gives up after a time.
+func (s *Server) AwaitEnded(patience time.Duration) {
+	over := time.After(patience)
+	for _, d := range s.all() {
+		if d.dev.apart == nil {
+			continue
+		}
+		select {
+		case <-d.gone:
+		case <-over:
+			return
+		}
+	}
+}
+
 // waitFor reports whether a group ends within ServerOptions.Patience.
 func (s *Server) waitFor(group *sync.WaitGroup) bool {
 	ended := make(chan struct{})
@@ -190,6 +206,9 @@ func (s *Server) endPatiently(d *served) error {
 func (d *Device) answered() uint64 {
 	var n uint64
 	stats := d.dev.Stats()
+	if d.apart != nil {
+		stats = *d.apart.stats().Stats
+	}
 	for i := range stats.Ops {
 		n += stats.Ops[i].Requests
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/ublk-loop/ublk-loop/loop/internal/stack"
 	"github.com/ublk-loop/ublk-loop/transfer"
@@ -60,10 +61,13 @@ func (d *Device) Stats() DeviceStats {
 
 // Stats returns the counters of each device, by id.
 func (s *Server) Stats() []DeviceStats {
-	list := []DeviceStats{}
-	for _, d := range s.all() {
-		list = append(list, d.dev.Stats())
+	devices := s.all()
+	list := make([]DeviceStats, len(devices))
+	var asked sync.WaitGroup // so that a process that does not answer delays all of them by one second
+	for i, d := range devices {
+		asked.Go(func() { list[i] = d.dev.Stats() })
 	}
+	asked.Wait()
 	return list
 }
 

@@ -3,38 +3,20 @@ package loop
 import (
 	"fmt"
 	"slices"
-	"sync"
 
 	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
+	"github.com/ublk-loop/ublk-loop/loop/serving"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
-
-// busyThreads is the number of queues for the same CPUs that do not share a thread, if their
-// threads copy data. If there are more, they share threads with each other: Go ends a process
-// with 10,000 threads.
-const busyThreads = 16
 
 // threads holds the threads of a Server's devices. Devices share threads if their files
 // are on the same disk or file system: if that hangs, all of them hang anyway. Devices of
 // tables share threads if they are on all the same disks and file systems. A device
 // whose threads copy data shares them only with other such devices, and only if there are
 // many, because those that share a thread wait for its copies.
-type threads struct {
-	failed func(error)
+type threads struct{ *serving.Pools }
 
-	mu    sync.Mutex
-	pools map[pool]*ublk.Threads
-}
-
-// pool says which devices may share threads.
-type pool struct {
-	disks  string // their numbers, in order, each once
-	copies bool   // their threads copy data
-}
-
-func newThreads(failed func(error)) *threads {
-	return &threads{failed: failed, pools: map[pool]*ublk.Threads{}}
-}
+func newThreads(failed func(error)) *threads { return &threads{serving.NewPools(failed)} }
 
 // of returns the threads for a device of some files and disks, with a buffer mode, as Status
 // has it. With a nil receiver it returns nil, for threads of the device's own.
@@ -42,16 +24,12 @@ func (t *threads) of(mode string, backings ...*backing.Backing) *ublk.Threads {
 	if t == nil {
 		return nil
 	}
-	key, own := pool{disks: disksOf(backings), copies: copies(mode, backings)}, 0
-	if key.copies {
-		own = busyThreads
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.pools[key] == nil {
-		t.pools[key] = ublk.NewThreads(own, t.failed)
-	}
-	return t.pools[key]
+	return t.Of(poolOf(mode, backings))
+}
+
+// poolOf returns the pool of a device.
+func poolOf(mode string, backings []*backing.Backing) serving.Pool {
+	return serving.Pool{Disks: disksOf(backings), Copies: copies(mode, backings)}
 }
 
 // disksOf returns the numbers of the disks and file systems of backings, in order.

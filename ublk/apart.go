@@ -9,7 +9,9 @@ import (
 )
 
 // Apart is another process that serves the queues of a device. It needs no privilege, and
-// nothing but the open character device. This process keeps the control of the device.
+// nothing but the open character device. This process keeps the control of the device. A device
+// with Options.Threads is one of several that the process serves: only the end of the process
+// leaves such a device.
 type Apart interface {
 	// Serve passes the queues to the process, which serves them with the open character
 	// device. When it returns nil, the process has fetched all tags. The channel then receives
@@ -17,7 +19,7 @@ type Apart interface {
 	// ended.
 	Serve(charFD int, queues QueueTask) (ended <-chan error, err error)
 	// Kill ends the process at once. The driver fails its requests, or keeps them for the next
-	// server.
+	// server. It is not called for a device with Options.Threads.
 	Kill()
 }
 
@@ -77,18 +79,24 @@ type ServedQueues struct {
 }
 
 // ServeQueues is the other side of [Apart]: it serves the queues of a task. It takes over charFD,
-// which stays open until the queues have ended.
-func ServeQueues(charFD int, task QueueTask, target Target) (*ServedQueues, error) {
+// which stays open until the queues have ended. threads serve the queues; nil for threads of their
+// own.
+func ServeQueues(charFD int, task QueueTask, target Target, threads *Threads) (*ServedQueues, error) {
 	if len(task.CPUs) != int(task.Info.Queues) {
 		return nil, fmt.Errorf("serve %d queues with the CPUs of %d: %w", task.Info.Queues, len(task.CPUs), unix.EINVAL)
 	}
-	d := newDevice(nil, task.Info, nil)
+	d := newDevice(nil, task.Info, threads)
 	d.charFD, d.files, d.extraParts, d.untrusted, d.started = charFD, task.Files, task.ExtraParts, task.Untrusted, true
 	for _, cpus := range task.CPUs {
 		d.cpus = append(d.cpus, cpuMask(cpus))
 	}
 	if err := d.startQueues(target); err != nil {
 		d.kill()
+		select {
+		case <-d.done:
+			_ = closeFD(&d.charFD)
+		default: // wait closes it
+		}
 		return nil, fmt.Errorf("serve device %d: %w", d.info.ID, err)
 	}
 	return &ServedQueues{d}, nil

@@ -267,11 +267,11 @@ func (d *Device) freeBuffers() {
 // them when /dev/ublkcN is closed. Only the end of a ring takes its commands back from the
 // driver, so kill does nothing if the threads also serve other devices.
 func (d *Device) kill() {
-	if d.apart != nil {
-		d.apart.Kill()
+	if !d.threads.alone {
 		return
 	}
-	if !d.threads.alone {
+	if d.apart != nil {
+		d.apart.Kill()
 		return
 	}
 	for _, q := range d.queues {

@@ -14,17 +14,22 @@ import (
 type asked struct {
 	mu      sync.Mutex // protects what is below, and the socket from a close during a send
 	closed  bool
-	last    uint64 // ID of the last request
+	last    uint64 // ID of the last request, or number of the last device
 	answers map[uint64]chan *report
+	devices map[uint64]*Device // that are served
 }
 
-func newAsked() asked { return asked{answers: make(map[uint64]chan *report)} }
+func newAsked() asked {
+	return asked{answers: make(map[uint64]chan *report), devices: make(map[uint64]*Device)}
+}
 
-// Ask does what loop.Apart says.
-func (p *Process) Ask(ctx context.Context, r *serving.Request) (serving.Answer, error) {
+// ask sends a request of a device, and waits for its answer. The end of the context cancels a request
+// that can be cancelled, and the wait for any other.
+func (p *Process) ask(ctx context.Context, r request, fds ...int) (serving.Answer, error) {
 	id, answer := p.expect()
 	defer p.forget(id)
-	if err := p.send(request{Request: r, ID: id}, r.FDs...); err != nil {
+	r.ID = id
+	if err := p.send(r, fds...); err != nil {
 		return serving.Answer{}, err
 	}
 	done := ctx.Done()
@@ -38,7 +43,7 @@ func (p *Process) Ask(ctx context.Context, r *serving.Request) (serving.Answer, 
 		case <-p.sandbox.Ended():
 			return serving.Answer{}, errEnded
 		case <-done:
-			if r.Op == serving.Stats {
+			if r.Request == nil || r.Op != serving.Merge {
 				return serving.Answer{}, ctx.Err()
 			}
 			_ = p.send(request{ID: id, Cancel: true}) // fails only if the process has ended
@@ -73,7 +78,7 @@ func (p *Process) answer(r *report) {
 	}
 }
 
-// send sends a request.
+// send sends a request. If it has a key, no other message comes between the two.
 func (p *Process) send(r request, fds ...int) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -81,18 +86,32 @@ func (p *Process) send(r request, fds ...int) error {
 		return errEnded
 	}
 	err := p.socket.sendObject(r, fds...)
+	if err == nil && r.KeyBytes != 0 {
+		// The key is not copied, because a copy may stay in registers, which the Go runtime saves in
+		// memory that it does not wipe.
+		err = p.socket.send(r.Work.Key.Bytes())
+	}
 	if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
 		return errEnded
 	}
 	return err
 }
 
-// close closes the socket.
+// close closes the socket. No other goroutine receives from it.
 func (p *Process) close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.closed {
 		p.closed = true
 		p.socket.close()
+	}
+}
+
+// finish tells the process that it has nothing more to do, so that it ends.
+func (p *Process) finish() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.closed {
+		_ = unix.Shutdown(p.socket.fd, unix.SHUT_WR)
 	}
 }

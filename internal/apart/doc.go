@@ -1,20 +1,21 @@
-// Package apart runs the process that serves the requests of a device in a sandbox, and the messages
-// between that process and the server that controls the device.
+// Package apart runs the process that serves the requests of devices in a sandbox, and the messages
+// between that process and the server that controls the devices.
 //
-//	server                                process
-//	Start: starts the process        ──>  locks its memory
-//	                                 <──  is prepared
-//	removes its files (sandbox)      ──>
-//	                                 <──  has entered the sandbox
-//	Serve: work, descriptors, key    ──>  makes the rings, fetches all tags
-//	                                 <──  serves, or an error
-//	Settle                           ──>  gives back memory
-//	                                 <──  has found a wrong block, or that a store is full
-//	Ask: about the stores            ──>  forks, merges, counts
-//	                                 <──  an answer with the number of the request
-//	                                 <──  the queues have ended, or an error
+//	server                                   process
+//	Start: starts the process           ──>  locks its memory
+//	                                    <──  is prepared
+//	removes its files (sandbox)         ──>
+//	                                    <──  has entered the sandbox
+//	Serve: work, descriptors, key       ──>  makes the rings, fetches all tags
+//	                                    <──  serves the device, or an error
+//	Settle                              ──>  gives back memory
+//	                                    <──  has found a wrong block, or that a store is full
+//	Ask: about the stores               ──>  forks, merges, counts
+//	                                    <──  an answer with the number of the request
+//	                                    <──  the queues of the device have ended, or an error
+//	has no devices: closes its side     ──>  ends
 //
-// The process can ask for nothing. It can only report, each time with an error or without. A
-// report after Serve that is neither a finding nor an answer says that the queues have ended. The server
-// then kills the process if it does not end by itself. If the server ends for any reason, the kernel kills the process.
+// The process can ask for nothing. It can only report. Each report has the number of the device or of the
+// request that it is about. A report without a number says that threads of several devices have failed. The
+// server then kills the process. If the server ends for any reason, the kernel kills the process.
 package apart

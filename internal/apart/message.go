@@ -21,27 +21,27 @@ const (
 	maxError  = 2 << 10
 )
 
-// work is the message with the work. If there is a key, it is the next message.
-type work struct {
-	*serving.Work
-	KeyBytes int
-}
-
-// request is a message to the process while it serves.
+// request is a message to the process in the sandbox. It has a Work or a Request, or says Cancel or
+// Settle.
 type request struct {
 	*serving.Request
-	ID     uint64 // of the request; the answer has the same
-	Cancel bool   // end what the request with this ID does
-	Settle bool   // see Process.Settle; no answer follows
+	Work     *serving.Work `json:",omitempty"` // serve a device, from now on with this number
+	KeyBytes int           // length of the key of Work, which is the next message; 0 for none
+	Device   uint64        // number of the device
+	ID       uint64        // of the request; the answer has the same
+	Cancel   bool          // end what the request with this ID does
+	Settle   bool          // see Process.Settle; no answer follows
 }
 
-// report is a message of the process: the result of a step, or while it serves something that it has
-// found or an answer.
+// report is a message of the process: the result of a step, and in the sandbox an answer, something that
+// it has found, the end of a device, or the failure of all.
 type report struct {
 	Error string           `json:"error,omitempty"`
 	Errno int              `json:"errno,omitempty"`
 	Hint  string           `json:"hint,omitempty"`
 	Found *serving.Finding `json:"found,omitempty"`
+	// Device is the number of the device that Found is about, or that has ended.
+	Device uint64 `json:"device,omitempty"`
 	// ID is that of the request that Answer belongs to, which is set also for an error.
 	ID     uint64          `json:"id,omitempty"`
 	Answer *serving.Answer `json:"answer,omitempty"`
@@ -124,15 +124,15 @@ func (s socket) sendReport(r report) error {
 
 // hear receives the result of a step.
 func (s socket) hear() error {
-	r, err := s.receiveReport()
+	r, err := s.receiveReport(make([]byte, maxReport))
 	if err != nil {
 		return err
 	}
 	return r.err()
 }
 
-func (s socket) receiveReport() (r report, err error) {
-	buf := make([]byte, maxReport)
+// receiveReport receives a report with a buffer of maxReport bytes.
+func (s socket) receiveReport(buf []byte) (r report, err error) {
 	n, _, err := s.receive(buf, 0)
 	if err != nil {
 		return report{}, err

@@ -3,15 +3,24 @@ package apart
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/internal/hint"
-	"github.com/ublk-loop/ublk-loop/internal/sandbox"
 	"github.com/ublk-loop/ublk-loop/loop/serving"
 )
+
+// fakeSandbox is a process that does not exist.
+type fakeSandbox struct {
+	sandboxed
+	ended chan struct{}
+}
+
+func (f fakeSandbox) Kill()                  {}
+func (f fakeSandbox) Ended() <-chan struct{} { return f.ended }
 
 // pair returns a process without a sandbox, and its end of the sockets.
 func pair(t *testing.T) (*Process, socket) {
@@ -20,7 +29,7 @@ func pair(t *testing.T) (*Process, socket) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &Process{socket: ours, sandbox: &sandbox.Process{}, asked: newAsked()}
+	p := &Process{socket: ours, sandbox: fakeSandbox{ended: make(chan struct{})}, asked: newAsked(), ended: make(chan struct{})}
 	t.Cleanup(func() {
 		p.close()
 		_ = theirs.Close()
@@ -67,63 +76,134 @@ func TestReport(t *testing.T) {
 	}
 }
 
-// Each request gets its own answer, in any order. Answers to nothing and findings are no end. When the
-// context of a merge ends, the process is told, and its result counts.
-func TestAsk(t *testing.T) {
-	p, its := pair(t)
-	found := make(chan serving.Finding, 1)
-	ended := make(chan error, 1)
-	go func() { ended <- p.hearEnd(&serving.Work{Found: func(f serving.Finding) { found <- f }}) }()
-	ctx, end := context.WithCancel(context.Background())
-	defer end()
-	chunks := map[serving.Op]chan uint64{serving.Merge: make(chan uint64, 1), serving.Save: make(chan uint64, 1)}
-	next := func() (r request) {
-		t.Helper()
-		if _, err := its.receiveObject(&r, serving.MaxRequestFDs); err != nil {
-			t.Fatal(err)
+// serveDevice makes a process serve a device, whose end and findings it returns.
+func serveDevice(t *testing.T, p *Process, its socket, found func(serving.Finding)) (*Device, <-chan error) {
+	t.Helper()
+	d := p.Device()
+	result := make(chan (<-chan error), 1)
+	go func() {
+		ended, err := d.Serve(&serving.Work{Found: found})
+		if err != nil {
+			t.Errorf("serve: %v", err)
 		}
-		return r
+		result <- ended
+	}()
+	r := next(t, its)
+	if r.Work == nil || r.Device != d.number {
+		t.Fatalf("instead of the work of device %d comes %+v", d.number, r)
 	}
-	ids := map[serving.Op]uint64{}
-	for op, to := range chunks {
-		go func() {
-			a, err := p.Ask(ctx, &serving.Request{Op: op})
-			if err != nil {
-				t.Errorf("%s: %v", op, err)
-			}
-			to <- a.Chunks
-		}()
-		ids[op] = next().ID
+	tell(t, its, report{ID: r.ID, Answer: &serving.Answer{}})
+	return d, <-result
+}
+
+// next receives the next request.
+func next(t *testing.T, its socket) (r request) {
+	t.Helper()
+	if _, err := its.receiveObject(&r, serving.MaxRequestFDs); err != nil {
+		t.Fatal(err)
 	}
-	end()
-	for range chunks {
-		if r := next(); !r.Cancel || r.ID != ids[serving.Merge] && r.ID != ids[serving.Save] {
-			t.Errorf("at the end of the context comes %+v", r)
-		}
-	}
-	for _, r := range []report{
-		{ID: 77, Answer: &serving.Answer{Chunks: 7}},
-		{Found: &serving.Finding{}},
-		{ID: ids[serving.Save], Answer: &serving.Answer{Chunks: 2}},
-		{ID: ids[serving.Merge], Answer: &serving.Answer{Chunks: 1}},
-		{ID: ids[serving.Merge], Answer: &serving.Answer{Chunks: 9}},
-	} {
+	return r
+}
+
+func tell(t *testing.T, its socket, reports ...report) {
+	t.Helper()
+	for _, r := range reports {
 		if err := its.sendReport(r); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if m, s := <-chunks[serving.Merge], <-chunks[serving.Save]; m != 1 || s != 2 {
-		t.Errorf("the answers are %d and %d, want 1 and 2", m, s)
+}
+
+// Each request gets its own answer, in any order. Answers to nothing are ignored. When the context of a
+// merge ends, the process is told, and its result counts. The end of the context ends the wait for another
+// request.
+func TestAsk(t *testing.T) {
+	p, its := pair(t)
+	go func() { _ = p.hearAll() }() // ends with the sockets
+	ctx, end := context.WithCancel(context.Background())
+	defer end()
+	d := p.Device()
+	var chunks []chan uint64
+	var ids []uint64
+	for i := range 2 {
+		chunks = append(chunks, make(chan uint64, 1))
+		go func() {
+			a, err := d.Ask(ctx, &serving.Request{Op: serving.Merge})
+			if err != nil {
+				t.Error(err)
+			}
+			chunks[i] <- a.Chunks
+		}()
+		ids = append(ids, next(t, its).ID)
 	}
-	<-found
-	if err := its.say(unix.EIO); err != nil {
-		t.Fatal(err)
+	saved := make(chan error, 1)
+	go func() {
+		_, err := d.Ask(ctx, &serving.Request{Op: serving.Save})
+		saved <- err
+	}()
+	next(t, its)
+	end()
+	for range chunks {
+		if r := next(t, its); !r.Cancel || !slices.Contains(ids, r.ID) {
+			t.Errorf("at the end of the context comes %+v", r)
+		}
 	}
-	if err := <-ended; !errors.Is(err, unix.EIO) {
-		t.Errorf("the end is %v", err)
+	if err := <-saved; !errors.Is(err, context.Canceled) {
+		t.Errorf("the request that cannot be cancelled ends with %v", err)
+	}
+	tell(
+		t, its, report{ID: 77, Answer: &serving.Answer{Chunks: 7}}, report{ID: ids[1], Answer: &serving.Answer{Chunks: 2}},
+		report{ID: ids[0], Answer: &serving.Answer{Chunks: 1}}, report{ID: ids[0], Answer: &serving.Answer{Chunks: 9}},
+	)
+	if a, b := <-chunks[0], <-chunks[1]; a != 1 || b != 2 {
+		t.Errorf("the answers are %d and %d, want 1 and 2", a, b)
 	}
 	p.close()
-	if _, err := p.Ask(context.Background(), &serving.Request{Op: serving.Save}); !errors.Is(err, errEnded) {
+	if _, err := d.Ask(context.Background(), &serving.Request{Op: serving.Save}); !errors.Is(err, errEnded) {
 		t.Errorf("a request after the end: %v", err)
+	}
+}
+
+// Each device gets its own findings and its own end. Reports about other devices are ignored. The end of
+// the process is that of the devices that are left.
+func TestDevices(t *testing.T) {
+	p, its := pair(t)
+	exited := make(chan struct{})
+	p.sandbox = fakeSandbox{ended: exited}
+	go p.watch()
+	found := make([]chan serving.Finding, 3)
+	ends := make([]<-chan error, 3)
+	devices := make([]*Device, 3)
+	for i := range devices {
+		found[i] = make(chan serving.Finding, 2)
+		devices[i], ends[i] = serveDevice(t, p, its, func(f serving.Finding) { found[i] <- f })
+	}
+	failed := reportOf(unix.EIO)
+	failed.Device = devices[1].number
+	tell(
+		t, its, report{Device: devices[2].number, Found: &serving.Finding{}}, report{Device: 1000, Found: &serving.Finding{}}, report{Device: 1000},
+		report{Device: devices[0].number}, report{Device: devices[0].number}, failed,
+	)
+	if err := <-ends[0]; err != nil {
+		t.Errorf("a device ends with %v", err)
+	}
+	if err := <-ends[1]; !errors.Is(err, unix.EIO) {
+		t.Errorf("a device ends with %v, want EIO", err)
+	}
+	if len(found[0]) != 0 || len(found[1]) != 0 || len(found[2]) != 1 {
+		t.Errorf("%d, %d and %d findings, want 0, 0 and 1", len(found[0]), len(found[1]), len(found[2]))
+	}
+	if err := its.say(unix.EXFULL); err != nil {
+		t.Fatal(err)
+	}
+	close(exited)
+	<-p.Ended()
+	select {
+	case err := <-ends[0]:
+		t.Errorf("a device has ended again: %v", err)
+	default:
+	}
+	if err := <-ends[2]; !errors.Is(err, unix.EXFULL) || !errors.Is(p.Err(), unix.EXFULL) {
+		t.Errorf("the last device ends with %v, the process with %v, want EXFULL", err, p.Err())
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -16,12 +17,13 @@ import (
 
 // Hooks are called by Run.
 type Hooks struct {
-	Prepare func() error      // before the process loses its files
-	Queues  func(n int) error // before the process serves a number of queues
-	Settled func()            // after Process.Settle
+	Prepare  func() error      // before the process loses its files
+	Queues   func(n int) error // before the process serves n queues in all
+	Settled  func()            // after Process.Settle
+	Answered func()            // after each answer
 }
 
-// Run is the process. It returns when the queues have ended.
+// Run is the process. It returns when the server has nothing more to do for it, or has ended.
 func Run(h Hooks) error {
 	s := socket{SocketFD}
 	unix.CloseOnExec(s.fd)
@@ -36,14 +38,9 @@ func Run(h Hooks) error {
 	if err := errors.Join(s.say(err), err); err != nil {
 		return err
 	}
-	served, err := serve(s, h)
-	if err := errors.Join(s.say(err), err); err != nil {
-		return err
-	}
-	go served.Report(func(f serving.Finding) { _ = s.sendReport(report{Found: &f}) }) // ends with the process
-	go answerAll(s, served, h)                                                        // likewise
-	err = served.Wait()
-	return errors.Join(s.say(err), err)
+	c := newChild(s, h)
+	go func() { c.over <- c.receiveAll() }() // ends with the process
+	return <-c.over
 }
 
 // makeRing makes a ring and closes it. It fails if the kernel makes rings only for privileged
@@ -56,66 +53,150 @@ func makeRing() error {
 	return r.Close()
 }
 
-// serve receives the work and begins it.
-func serve(s socket, h Hooks) (*serving.Served, error) {
-	w := work{Work: &serving.Work{}}
-	fds, err := s.receiveObject(&w, serving.MaxFDs)
-	if err != nil {
-		return nil, err
-	}
-	w.FDs = fds
-	if w.KeyBytes != 0 {
-		if w.Key, err = receiveKey(s, w.KeyBytes); err != nil {
-			return nil, err
-		}
-	}
-	if err := h.Queues(int(w.Queues.Info.Queues)); err != nil {
-		return nil, err
-	}
-	return w.Serve()
+// child is the process in the sandbox.
+type child struct {
+	socket socket
+	hooks  Hooks
+	pools  *serving.Pools
+	over   chan error // takes the result of Run
+
+	mu      sync.Mutex // protects what is below
+	devices map[uint64]*serving.Served
+	running map[uint64]context.CancelFunc // by request
+	queues  int
 }
 
-// answerAll answers requests until the end of the server, which is also that of this process.
-func answerAll(s socket, served *serving.Served, h Hooks) {
-	var mu sync.Mutex
-	running := make(map[uint64]context.CancelFunc)
+func newChild(s socket, h Hooks) *child {
+	c := &child{
+		socket: s, hooks: h, over: make(chan error, 1), devices: make(map[uint64]*serving.Served), running: make(map[uint64]context.CancelFunc),
+	}
+	c.pools = serving.NewPools(c.fail)
+	return c
+}
+
+// fail ends the process when threads of several devices have failed.
+func (c *child) fail(err error) {
+	_ = c.socket.say(err) // fails if the server ends
+	select {
+	case c.over <- err:
+	default: // one error is enough
+	}
+}
+
+// receiveAll receives requests, and lets goroutines carry them out, until the server has no more.
+func (c *child) receiveAll() error {
 	for {
 		var r request
-		fds, err := s.receiveObject(&r, serving.MaxRequestFDs)
+		fds, err := c.socket.receiveObject(&r, serving.MaxFDs)
 		switch {
+		case errors.Is(err, io.EOF):
+			return nil
 		case err != nil:
-			return
+			return err
 		case r.Settle:
 			_ = unix.Close(lifelineFD)
-			h.Settled()
-			continue
+			c.hooks.Settled()
+		case r.Cancel:
+			c.cancel(r.ID)
+		case r.Work != nil:
+			r.Work.FDs = fds
+			if r.KeyBytes != 0 {
+				if r.Work.Key, err = receiveKey(c.socket, r.KeyBytes); err != nil {
+					return err
+				}
+			}
+			go func() { c.answer(&r, serving.Answer{}, c.serve(&r)) }() // ends with its answer
+		case r.Request != nil:
+			r.FDs = fds
+			ctx := c.begin(r.ID)
+			go func() { // ends with its answer
+				answer, err := c.do(ctx, &r)
+				c.answer(&r, answer, err)
+			}()
 		}
-		mu.Lock()
-		if end := running[r.ID]; r.Cancel && end != nil {
-			end()
-		}
-		if r.Cancel || r.Request == nil {
-			mu.Unlock()
-			continue
-		}
-		ctx, end := context.WithCancel(context.Background())
-		running[r.ID] = end
-		mu.Unlock()
-		r.FDs = fds
-		go func() { // ends with its answer
-			answer, err := served.Answer(ctx, r.Request)
-			mu.Lock()
-			delete(running, r.ID)
-			mu.Unlock()
-			end()
-			report := reportOf(err)
-			report.ID, report.Answer = r.ID, &answer
-			_ = s.sendReport(report) // fails if the server ends
-		}()
 	}
 }
 
-// receiveKey receives a key of n bytes into its own memory, see Process.pass.
+// answer sends the answer to a request.
+func (c *child) answer(r *request, answer serving.Answer, err error) {
+	c.cancel(r.ID)
+	report := reportOf(err)
+	report.ID, report.Answer = r.ID, &answer
+	_ = c.socket.sendReport(report) // fails if the server ends
+	c.hooks.Answered()
+}
+
+// begin returns the context of a request.
+func (c *child) begin(id uint64) context.Context {
+	ctx, end := context.WithCancel(context.Background())
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.running[id] = end
+	return ctx
+}
+
+// cancel ends the context of a request.
+func (c *child) cancel(id uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if end := c.running[id]; end != nil {
+		end()
+		delete(c.running, id)
+	}
+}
+
+// serve begins to serve a device.
+func (c *child) serve(r *request) error {
+	n := int(r.Work.Queues.Info.Queues)
+	err := c.hooks.Queues(c.addQueues(n))
+	var served *serving.Served
+	if err == nil {
+		served, err = r.Work.Serve(c.pools)
+	}
+	if err != nil {
+		c.addQueues(-n)
+		return err
+	}
+	c.mu.Lock()
+	c.devices[r.Device] = served
+	c.mu.Unlock()
+	go served.Report(func(f serving.Finding) { _ = c.socket.sendReport(report{Device: r.Device, Found: &f}) }) // ends with the queues
+	go func() {                                                                                                // ends with the queues
+		err := served.Wait()
+		c.mu.Lock()
+		delete(c.devices, r.Device)
+		c.mu.Unlock()
+		c.addQueues(-n)
+		report := reportOf(err)
+		report.Device = r.Device
+		_ = c.socket.sendReport(report) // fails if the server ends
+	}()
+	return nil
+}
+
+// addQueues adds to the number of queues, and returns it.
+func (c *child) addQueues(n int) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.queues += n
+	return c.queues
+}
+
+// do carries out a request about a device.
+func (c *child) do(ctx context.Context, r *request) (serving.Answer, error) {
+	c.mu.Lock()
+	served := c.devices[r.Device]
+	c.mu.Unlock()
+	if served == nil {
+		for _, fd := range r.FDs {
+			_ = unix.Close(fd)
+		}
+		return serving.Answer{}, fmt.Errorf("device %d of the process: %w", r.Device, unix.ENODEV)
+	}
+	return served.Answer(ctx, r.Request)
+}
+
+// receiveKey receives a key of n bytes into its own memory, see Process.send.
 func receiveKey(s socket, n int) (*transfer.Secret, error) {
 	key, err := transfer.NewSecret(n)
 	if err != nil {

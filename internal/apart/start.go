@@ -2,6 +2,7 @@ package apart
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -16,9 +17,20 @@ import (
 
 // Process is the server's side of the process.
 type Process struct {
-	sandbox *sandbox.Process
+	sandbox sandboxed
 	socket  socket
 	asked
+	only  *Device       // of Serve
+	ended chan struct{} // closed when the process has ended
+	err   error         // why it ended; read it after ended is closed
+}
+
+// sandboxed is a [sandbox.Process].
+type sandboxed interface {
+	Empty() error
+	Kill()
+	Ended() <-chan struct{}
+	Pid() int
 }
 
 // These are descriptors of the process.
@@ -52,19 +64,23 @@ func Start(path string, args, env []string, lifeline *os.File) (*Process, error)
 		return nil, err
 	}
 	defer func() { _ = null.Close() }()
-	p := &Process{socket: ours, asked: newAsked()}
-	p.sandbox, err = sandbox.Start(&sandbox.Command{
+	p := &Process{socket: ours, asked: newAsked(), ended: make(chan struct{})}
+	started, err := sandbox.Start(&sandbox.Command{
 		Path: path, Args: args, Env: env, Files: []*os.File{null, null, null, theirs, cmp.Or(lifeline, null)}, User: userBase + uint32(os.Getpid()),
 	})
 	if err != nil {
 		ours.close()
 		return nil, err
 	}
+	p.sandbox = started
 	_ = theirs.Close() // so that the end of the process is the end of the messages
 	if err := p.confine(); err != nil {
-		p.Abandon()
+		p.Kill()
+		<-p.sandbox.Ended()
+		p.close()
 		return nil, fmt.Errorf("confine the process that serves the requests: %w", err)
 	}
+	go p.watch() // ends with the process
 	return p, nil
 }
 
@@ -100,81 +116,49 @@ func asEnd(err error) error {
 	return err
 }
 
-// Serve does what loop.Apart says.
+// Serve does what loop.Apart says, for the only device of the process.
 func (p *Process) Serve(w *serving.Work) (<-chan error, error) {
-	err := p.pass(w)
-	if err == nil {
-		err = p.hear()
-	}
+	p.only = p.Device()
+	result, err := p.only.Serve(w)
 	if err != nil {
 		p.Abandon()
 		return nil, err
 	}
 	ended := make(chan error, 1)
 	go func() { // ends with the process
-		err := p.hearEnd(w)
+		err := <-result
 		if err != nil {
 			p.Kill()
 		}
-		<-p.sandbox.Ended()
-		p.close()
+		p.finish()
+		<-p.ended
 		ended <- err
 	}()
 	return ended, nil
 }
 
-// hearEnd passes on what the process finds and answers, until it reports its end.
-func (p *Process) hearEnd(w *serving.Work) error {
-	for {
-		r, err := p.socket.receiveReport()
-		switch {
-		case err != nil:
-			return asEnd(err)
-		case r.Found != nil:
-			if w.Found != nil {
-				w.Found(*r.Found)
-			}
-		case r.ID != 0:
-			p.answer(&r)
-		default:
-			return r.err()
-		}
-	}
+// Ask does what loop.Apart says, for the only device of the process.
+func (p *Process) Ask(ctx context.Context, r *serving.Request) (serving.Answer, error) {
+	return p.only.Ask(ctx, r)
 }
 
-// pass sends the work, its descriptors and its key.
-func (p *Process) pass(w *serving.Work) error {
-	message := work{Work: w}
-	if w.Key != nil {
-		message.KeyBytes = len(w.Key.Bytes())
-	}
-	if err := p.socket.sendObject(message, w.FDs...); err != nil {
-		return fmt.Errorf("send the work: %w", err)
-	}
-	if w.Key == nil {
-		return nil
-	}
-	// The key is not copied, because a copy may stay in registers, which the Go runtime saves in
-	// memory that it does not wipe.
-	if err := p.socket.send(w.Key.Bytes()); err != nil {
-		return fmt.Errorf("send the key: %w", err)
-	}
-	return nil
-}
-
-// Settle tells the process that the device is in use, and that it can give up what only its start has
-// needed. Nobody waits for that.
+// Settle tells the process that it can give up what only its start has needed. Nobody waits for that.
 func (p *Process) Settle() { _ = p.send(request{Settle: true}) } // fails only if the process has ended
 
 // Kill ends the process at once.
 func (p *Process) Kill() { p.sandbox.Kill() }
 
-// Abandon ends a process that serves nothing.
+// Abandon ends the process at once, and waits until it has ended.
 func (p *Process) Abandon() {
 	p.Kill()
-	<-p.sandbox.Ended()
-	p.close()
+	<-p.ended
 }
+
+// Ended returns a channel that is closed when the process has ended.
+func (p *Process) Ended() <-chan struct{} { return p.ended }
+
+// Err returns why the process ended. It is valid when Ended is closed.
+func (p *Process) Err() error { return p.err }
 
 // Pid returns the number of the process.
 func (p *Process) Pid() int { return p.sandbox.Pid() }

@@ -22,7 +22,7 @@ import (
 // It also does so for a device whose partitions the kernel looks for.
 func (s *single) startApart() {
 	if !s.config.PartScan {
-		s.apart, s.whyAlone = startSandbox(s.files[lifelineFile])
+		s.apart, s.whyAlone = startSandbox(apartRole, s.files[lifelineFile])
 	}
 	if s.apart == nil {
 		s.prepareToServe()
@@ -37,8 +37,8 @@ var (
 	errLockLimit   = errors.New("the process could not lock all of its memory (RLIMIT_MEMLOCK)")
 )
 
-// startSandbox starts the process if the server may have one.
-func startSandbox(lifeline *os.File) (*apart.Process, error) {
+// startSandbox starts the process, with a role, if the server may have one.
+func startSandbox(r role, lifeline *os.File) (*apart.Process, error) {
 	if process.SurvivesShutdown(os.Getpid()) {
 		return nil, errRootStorage
 	}
@@ -47,7 +47,7 @@ func startSandbox(lifeline *os.File) (*apart.Process, error) {
 	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit); err != nil || limit.Cur != unix.RLIM_INFINITY {
 		return nil, errors.Join(errLockLimit, err)
 	}
-	return apart.Start(selfPath, []string{"ublk-loop", apartRole.name}, serverEnv(os.Environ()), lifeline)
+	return apart.Start(selfPath, []string{"ublk-loop", r.name}, serverEnv(os.Environ()), lifeline)
 }
 
 // prepareToServe keeps the server from waiting for memory or processors, if it serves the requests.
@@ -103,12 +103,10 @@ func (s *single) settle() {
 	_ = confine.FreeProgram() // an error costs only memory
 }
 
-// runApart is the main function of that process.
-func (p *Program) runApart(_ []string) int {
-	signal.Ignore(unix.SIGINT, unix.SIGTERM, unix.SIGHUP) // the server ends it
-	nameProcess()
+// runApartSingle is the main function of that process.
+func (p *Program) runApartSingle(_ []string) int {
 	var program *confine.Program
-	err := apart.Run(apart.Hooks{
+	return runApart(apart.Hooks{
 		Prepare: func() (err error) {
 			program, err = confine.LockMemory()
 			return err
@@ -121,8 +119,15 @@ func (p *Program) runApart(_ []string) int {
 			confine.QuietGC()
 			program.GiveBack()
 		},
+		Answered: func() {},
 	})
-	if err != nil {
+}
+
+// runApart is a process that serves requests.
+func runApart(h apart.Hooks) int {
+	signal.Ignore(unix.SIGINT, unix.SIGTERM, unix.SIGHUP) // the server ends it
+	nameProcess()
+	if err := apart.Run(h); err != nil {
 		return report.ExitFailed
 	}
 	return report.ExitDone

@@ -49,7 +49,7 @@ func (p *Program) Run(args []string) (status int, isRole bool) {
 	}
 	for name, run := range map[string]func([]string) int{
 		singleRole.name: p.runSingle, manyRole.name: p.runMany, scanRole.name: p.runScan, unusedRole.name: p.runUnused,
-		claimedRole.name: p.runClaimed, apartRole.name: p.runApart,
+		claimedRole.name: p.runClaimed, apartRole.name: p.runApartSingle,
 	} {
 		if args[0] == name {
 			return run(args[1:]), true

@@ -17,16 +17,17 @@ import (
 // Op is what a Request asks for.
 type Op string
 
-// These are requests. All but Stats are about a device of tables. Grow and Apply add a store above the
-// others.
+// These are requests. All but Stats, Hold and Resume are about a device of tables. Grow and Apply add a store
+// above the others, Reload and Apply other files below the uppermost one.
 const (
 	Stats  Op = "stats"
 	Hold   Op = "hold"   // keep new requests, and save the stores; FDs has ublk.Device.OpenInFlight
 	Resume Op = "resume" // end a Hold
 	Save   Op = "save"   // save the stores
 	Grow   Op = "grow"   // open the store of Growth, and register it with the rings; FDs are its descriptors
-	Apply  Op = "apply"  // serve the new store, during a Hold
-	Undo   Op = "undo"   // undo Grow
+	Reload Op = "reload" // open the new files of Tables, and register them with the rings; FDs are their descriptors
+	Apply  Op = "apply"  // serve the new tables, during a Hold
+	Undo   Op = "undo"   // undo Grow or Reload; after the Apply of a Reload, close the replaced files
 	Merge  Op = "merge"  // merge the store into its base; FDs are the base, and as for Hold
 )
 
@@ -34,12 +35,14 @@ const (
 type Request struct {
 	Op       Op
 	Growth   *stack.GrowthWork `json:",omitempty"`
+	Tables   *stack.ReloadWork `json:",omitempty"`
+	Number   uint64            `json:",omitempty"` // of a Hold; Resume ends only the Hold with its number
 	Patience time.Duration     `json:",omitempty"` // of Hold, and of each hold of Merge
 	FDs      []int             `json:"-"`
 }
 
 // MaxRequestFDs is the largest number of Request.FDs.
-const MaxRequestFDs = 2
+const MaxRequestFDs = stack.MaxWorkFDs
 
 // Answer is the result of a request.
 type Answer struct {
@@ -50,13 +53,19 @@ type Answer struct {
 }
 
 // stores is the state of requests. The other process sends a request when the one before it has an
-// answer, apart from Stats.
+// answer, apart from Stats. During a Merge, it sends Hold, Resume and Save.
 type stores struct {
 	stack *stack.Stack // nil for a device of one file
 
-	mu     sync.Mutex // held during a request other than Stats
+	merging sync.Mutex // held during a Merge
+	holding sync.Mutex // held while a Hold or a Merge keeps requests; taken after the others
+
+	mu     sync.Mutex // held during a request other than Stats and Merge
 	resume func()     // ends the Hold; nil without one
+	held   uint64     // number of the Hold
 	growth *stack.Growth
+	reload *stack.Reload
+	ended  bool // the queues have ended
 }
 
 // Answer carries out a request. It takes over the descriptors. The context ends a Merge.
@@ -65,28 +74,35 @@ func (s *Served) Answer(ctx context.Context, r *Request) (Answer, error) {
 		return s.stats(), nil
 	}
 	files := r.files()
-	if s.stack == nil {
+	if r.Op == Merge && s.stack != nil {
+		chunks, err := s.merge(ctx, r.Patience, files)
+		return Answer{Chunks: chunks}, errors.Join(err, closeAll(files))
+	}
+	if s.stack == nil && r.Op != Hold && r.Op != Resume {
 		return Answer{}, errors.Join(fmt.Errorf("%s of a device of one file: %w", r.Op, errors.ErrUnsupported), closeAll(files))
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.ended {
+		return Answer{}, errors.Join(unix.ENODEV, closeAll(files))
+	}
 	var a Answer
 	var err error
 	switch r.Op {
 	case Hold:
-		err = s.hold(r.Patience, files)
+		err = s.hold(r, files)
 	case Resume:
-		s.endHold()
+		s.endHold(r.Number)
 	case Save:
 		err = s.stack.Save()
 	case Grow:
 		return a, s.grow(r) // which takes over the descriptors
+	case Reload:
+		return a, s.change(r) // likewise
 	case Apply:
 		err = s.apply()
 	case Undo:
 		err = s.undo()
-	case Merge:
-		a.Chunks, err = s.merge(ctx, r.Patience, files)
 	default:
 		err = fmt.Errorf("request %q: %w", r.Op, unix.EBADMSG)
 	}
@@ -103,9 +119,9 @@ func (s *Served) stats() Answer {
 	return a
 }
 
-// files returns the descriptors as files, apart from those of Grow.
+// files returns the descriptors as files, apart from those of Grow and Reload.
 func (r *Request) files() (files []*os.File) {
-	if r.Op == Grow {
+	if r.Op == Grow || r.Op == Reload {
 		return nil
 	}
 	for _, fd := range r.FDs {
@@ -125,25 +141,39 @@ func closeAll(files []*os.File) error {
 }
 
 // hold carries out Hold.
-func (s *Served) hold(patience time.Duration, files []*os.File) error {
+func (s *Served) hold(r *Request, files []*os.File) error {
 	if len(files) != 1 || s.resume != nil {
 		return unix.EBADMSG
 	}
-	resume, err := s.queues.Hold(patience, files[0])
+	resume, err := s.holdAlone(r.Patience, files[0])
 	if err != nil {
 		return err
 	}
-	if err := s.stack.Save(); err != nil {
+	if s.stack != nil {
+		err = s.stack.Save()
+	}
+	if err != nil {
 		resume()
 		return err
 	}
-	s.resume = resume
+	s.resume, s.held = resume, r.Number
 	return nil
 }
 
+// holdAlone keeps new requests while nothing else does.
+func (s *Served) holdAlone(patience time.Duration, inFlight *os.File) (resume func(), err error) {
+	s.holding.Lock()
+	r, err := s.queues.Hold(patience, inFlight)
+	if err != nil {
+		s.holding.Unlock()
+		return nil, err
+	}
+	return func() { r(); s.holding.Unlock() }, nil
+}
+
 // endHold carries out Resume.
-func (s *stores) endHold() {
-	if s.resume != nil {
+func (s *stores) endHold(number uint64) {
+	if s.resume != nil && s.held == number {
 		s.resume()
 		s.resume = nil
 	}
@@ -168,30 +198,61 @@ func (s *Served) grow(r *Request) error {
 	return nil
 }
 
-// apply carries out Apply.
-func (s *stores) apply() error {
-	if s.growth == nil || s.resume == nil {
+// change carries out Reload.
+func (s *Served) change(r *Request) error {
+	if r.Tables == nil || s.reload != nil {
 		return unix.EBADMSG
 	}
-	s.growth.Apply()
-	s.growth = nil
+	reload, err := s.stack.ReloadFor(r.Tables, r.FDs)
+	if err != nil {
+		return err
+	}
+	s.reload = reload
+	if err := s.queues.OnThreads(reload.Register); err != nil {
+		return errors.Join(err, s.undo())
+	}
+	return nil
+}
+
+// apply carries out Apply.
+func (s *stores) apply() error {
+	switch {
+	case s.resume == nil:
+		return unix.EBADMSG
+	case s.growth != nil:
+		s.growth.Apply()
+		s.growth = nil
+	case s.reload != nil:
+		s.reload.Apply()
+	default:
+		return unix.EBADMSG
+	}
 	return nil
 }
 
 // undo carries out Undo.
 func (s *Served) undo() error {
-	g := s.growth
-	if g == nil {
-		return nil
+	var err error
+	if g := s.growth; g != nil {
+		s.growth = nil
+		err = errors.Join(s.queues.OnThreads(g.Unregister), g.Discard())
 	}
-	s.growth = nil
-	return errors.Join(s.queues.OnThreads(g.Unregister), g.Discard())
+	if r := s.reload; r != nil {
+		s.reload = nil
+		err = errors.Join(err, s.queues.OnThreads(r.Unregister), r.Discard())
+	}
+	return err
 }
 
 // merge carries out Merge.
 func (s *Served) merge(ctx context.Context, patience time.Duration, files []*os.File) (chunks uint64, err error) {
 	if len(files) != 2 {
 		return 0, unix.EBADMSG
+	}
+	s.merging.Lock()
+	defer s.merging.Unlock()
+	if s.isOver() {
+		return 0, unix.ENODEV
 	}
 	base, inFlight := files[0], files[1]
 	m, err := s.stack.MergeFor(base)
@@ -200,15 +261,37 @@ func (s *Served) merge(ctx context.Context, patience time.Duration, files []*os.
 	}
 	defer func() { err = errors.Join(err, m.Close()) }()
 	err = m.Do(ctx, func() (func(), error) {
-		select {
-		case <-s.queues.Done():
+		if s.isOver() {
 			return nil, unix.ENODEV
-		default:
-			return s.queues.Hold(patience, inFlight)
 		}
+		return s.holdAlone(patience, inFlight)
 	})
 	return m.Chunks, err
 }
 
-// end waits for the request that is being carried out, when the queues have ended.
-func (s *stores) end() { s.mu.Lock() }
+// isOver reports whether the queues have ended.
+func (s *Served) isOver() bool {
+	select {
+	case <-s.queues.Done():
+		return true
+	default:
+		return false
+	}
+}
+
+// end waits for the requests that are being carried out, when the queues have ended. No other follows.
+func (s *stores) end() error {
+	s.merging.Lock()
+	defer s.merging.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended = true
+	var err error
+	if s.growth != nil {
+		err = s.growth.Discard()
+	}
+	if s.reload != nil {
+		err = errors.Join(err, s.reload.Discard())
+	}
+	return err
+}

@@ -1,6 +1,7 @@
 package serving
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
@@ -17,6 +18,7 @@ import (
 // Work is what the process gets.
 type Work struct {
 	Queues ublk.QueueTask
+	Pool   *Pool       `json:",omitempty"` // threads that the device shares; nil for threads of its own
 	File   *File       `json:",omitempty"` // a device of one file or disk
 	Tables *stack.Work `json:",omitempty"` // a device of tables
 
@@ -52,11 +54,13 @@ type Finding struct {
 // Served is a device that this process serves.
 type Served struct {
 	queues *ublk.ServedQueues
-	stores // of a device of tables
+	file   *target.Target // of a device of one file
+	stores                // of a device of tables
 }
 
-// Serve serves the work. It takes over the descriptors and the key.
-func (w *Work) Serve() (*Served, error) {
+// Serve serves the work, on threads of pools if it has a Pool. It takes over the descriptors and the
+// key. After an error it has closed them, unless the process has to end.
+func (w *Work) Serve(pools *Pools) (*Served, error) {
 	if len(w.FDs) == 0 || (w.File == nil) == (w.Tables == nil) {
 		return nil, fmt.Errorf("a work without descriptors, files or tables: %w", unix.EBADMSG)
 	}
@@ -64,14 +68,25 @@ func (w *Work) Serve() (*Served, error) {
 	var target ublk.Target
 	var err error
 	if w.File != nil {
-		target, err = w.File.target(w.FDs[1:], w.Key)
+		s.file, err = w.File.target(w.FDs[1:], w.Key)
+		target = s.file
 	} else {
 		target, s.stack, err = w.Tables.Target(w.FDs[1:], w.Queues.ExtraParts, w.Key)
+		if w.Key != nil {
+			w.Key.Close() // the stack has copies
+		}
 	}
-	if err == nil {
-		s.queues, err = ublk.ServeQueues(w.FDs[0], w.Queues, target)
+	if err != nil {
+		return nil, errors.Join(err, s.close(), unix.Close(w.FDs[0]))
 	}
-	return s, err
+	var threads *ublk.Threads
+	if w.Pool != nil {
+		threads = pools.Of(*w.Pool)
+	}
+	if s.queues, err = ublk.ServeQueues(w.FDs[0], w.Queues, target, threads); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	return s, nil
 }
 
 // target returns the file to serve.
@@ -80,7 +95,7 @@ func (w *File) target(fds []int, key *transfer.Secret) (*target.Target, error) {
 		return nil, fmt.Errorf("%d descriptors, want 1 or 2: %w", len(fds), unix.EBADMSG)
 	}
 	t := &target.Target{Backing: &backing.Backing{
-		FD: fds[0], Offset: w.Offset, SectorSize: w.Sector, IsDisk: w.IsDisk, ReadOnly: w.ReadOnly, Direct: w.Direct,
+		FD: fds[0], File: os.NewFile(uintptr(fds[0]), "file"), Offset: w.Offset, SectorSize: w.Sector, IsDisk: w.IsDisk, ReadOnly: w.ReadOnly, Direct: w.Direct,
 	}}
 	if len(fds) > 1 {
 		t.Backing.Lock = filelock.OfRings(os.NewFile(uintptr(fds[1]), "lock"))
@@ -92,20 +107,32 @@ func (w *File) target(fds []int, key *transfer.Secret) (*target.Target, error) {
 	return t, err
 }
 
-// Wait waits until all queues have ended, and saves the stores. It returns nil after a Stop.
+// Wait waits until all queues have ended, saves the stores, and closes everything. It returns nil
+// after a Stop.
 func (s *Served) Wait() error {
 	err := s.queues.Wait()
-	if s.stack == nil {
-		return err
-	}
-	s.end()
-	if closed := s.stack.CloseStores(); err == nil {
+	if closed := errors.Join(s.end(), s.close()); err == nil {
 		err = closed
 	}
 	return err
 }
 
-// Report calls a function with all that is found, and does not return.
+// close saves the stores, closes the files and wipes the keys.
+func (s *Served) close() error {
+	switch {
+	case s.stack != nil:
+		return s.stack.CloseServed()
+	case s.file == nil:
+		return nil
+	}
+	var err error
+	if s.file.Transfer != nil {
+		err = s.file.Transfer.Close()
+	}
+	return errors.Join(err, s.file.Backing.CloseFiles())
+}
+
+// Report calls a function with all that is found, until the queues have ended.
 func (s *Served) Report(found func(Finding)) {
 	if s.stack == nil {
 		return
@@ -116,6 +143,8 @@ func (s *Served) Report(found func(Finding)) {
 			found(Finding{Corruption: &c})
 		case f := <-s.stack.Failures():
 			found(Finding{Failure: &f})
+		case <-s.queues.Done():
+			return
 		}
 	}
 }

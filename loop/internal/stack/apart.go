@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -42,7 +43,7 @@ const MaxWorkFDs = 2*MaxFiles + 1
 // Work returns the description of the stack, and its descriptors, which stay the stack's.
 func (s *Stack) Work() (w *Work, fds []int, err error) {
 	w = &Work{Text: s.tables.Text(), ReadOnly: s.ReadOnly, BackingOf: s.backingOf, HasZeroes: s.zeroes != nil, Eager: s.eager}
-	if w.Major, err = mapperMajor("/proc/devices"); err != nil {
+	if w.Major, err = mapperMajor(); err != nil {
 		return nil, nil, err
 	}
 	for _, b := range s.Backings {
@@ -72,11 +73,11 @@ func (w *Work) Target(fds []int, extraParts int, keys *transfer.Secret) (*Target
 		return nil, nil, err
 	}
 	s := &Stack{tables: tables, ReadOnly: w.ReadOnly, backingOf: w.BackingOf, failures: make(chan StoreFailure, failuresAhead), eager: w.Eager}
-	if err := s.takeFiles(w, fds); err != nil {
-		return nil, nil, err
+	if err = s.takeFiles(w, fds); err == nil {
+		err = s.makeAll(&Options{Keys: keys, Eager: w.Eager, forOther: true})
 	}
-	if err := s.makeAll(&Options{Keys: keys, Eager: w.Eager, forOther: true}); err != nil {
-		return nil, nil, err // the process ends
+	if err != nil {
+		return nil, nil, errors.Join(err, s.CloseServed())
 	}
 	return &Target{Stack: s, ExtraParts: extraParts}, s, nil
 }
@@ -124,8 +125,17 @@ func (w *WorkBacking) take(fds []int) (b *backing.Backing, rest []int, err error
 	return b, fds[n:], nil
 }
 
-// CloseStores saves the stores and closes them, in the other process.
-func (s *Stack) CloseStores() error { return s.closeStores() }
+// CloseServed is Close in the other process, where the locks are another's.
+func (s *Stack) CloseServed() error {
+	errs := []error{s.closeTransfers(), s.closeStores(), s.arenas.free()}
+	for _, b := range s.Backings {
+		errs = append(errs, b.CloseFiles())
+	}
+	if s.zeroes != nil {
+		errs = append(errs, s.zeroes.Close())
+	}
+	return errors.Join(errs...)
+}
 
 // GrowthWork describes a Growth to the other process. Its descriptors are the file and its lock.
 type GrowthWork struct {
@@ -137,7 +147,7 @@ type GrowthWork struct {
 // Work returns the description of a growth, and its descriptors, which stay the growth's.
 func (g *Growth) Work() (w *GrowthWork, fds []int, err error) {
 	w = &GrowthWork{Text: g.tables.Text()}
-	if w.Major, err = mapperMajor("/proc/devices"); err != nil {
+	if w.Major, err = mapperMajor(); err != nil {
 		return nil, nil, err
 	}
 	w.Backing, fds = describeBacking(g.backing)
@@ -180,3 +190,74 @@ func (s *Stack) MergeFor(file *os.File) (*Merge, error) {
 
 // File returns the base, open for writing.
 func (m *Merge) File() *os.File { return m.file }
+
+// ReloadWork describes a Reload to the other process. Its descriptors are the new files, each with its lock.
+type ReloadWork struct {
+	Text  string         // of the tables
+	Major uint32         // as in Work
+	Files []ReloadedFile // in the order of table.Stack.Devices
+}
+
+// ReloadedFile is a file of a ReloadWork: one that the stack has, or a new one.
+type ReloadedFile struct {
+	Has int          // its number in the stack
+	New *WorkBacking `json:",omitempty"`
+}
+
+// Work returns the description of a reload, and its descriptors, which stay the reload's.
+func (r *Reload) Work() (w *ReloadWork, fds []int, err error) {
+	w = &ReloadWork{Text: r.next.tables.Text()}
+	if w.Major, err = mapperMajor(); err != nil {
+		return nil, nil, err
+	}
+	for _, b := range r.next.Backings {
+		if at := slices.Index(r.stack.Backings, b); at >= 0 {
+			w.Files = append(w.Files, ReloadedFile{Has: at})
+			continue
+		}
+		of, own := describeBacking(b)
+		w.Files, fds = append(w.Files, ReloadedFile{New: &of}), append(fds, own...)
+	}
+	return w, fds, nil
+}
+
+// ReloadFor is Reload in the other process. It takes over the descriptors.
+func (s *Stack) ReloadFor(w *ReloadWork, fds []int) (*Reload, error) {
+	tables, err := table.Parse([]byte(w.Text), table.Options{DeviceMapperMajor: w.Major})
+	if err != nil {
+		return nil, err
+	}
+	r := &Reload{stack: s, next: &Stack{tables: tables, failures: s.failures}}
+	err = r.takeFiles(w, fds)
+	if err == nil {
+		err = s.checkReload(tables, len(w.Files))
+	}
+	if err == nil {
+		err = r.openStores(&Options{forOther: true})
+	}
+	if err != nil {
+		return nil, errors.Join(err, r.Discard())
+	}
+	return r, nil
+}
+
+// takeFiles takes over the descriptors of the new files.
+func (r *Reload) takeFiles(w *ReloadWork, fds []int) (err error) {
+	n := r.next
+	for i, f := range w.Files {
+		var b *backing.Backing
+		switch {
+		case f.New != nil:
+			if b, fds, err = f.New.take(fds); err != nil {
+				return err
+			}
+			r.backings = append(r.backings, b)
+		case f.Has >= 0 && f.Has < len(r.stack.Backings):
+			b = r.stack.Backings[f.Has]
+		default:
+			return fmt.Errorf("file %d of the device: %w", f.Has, unix.EBADMSG)
+		}
+		n.backingOf, n.Backings = append(n.backingOf, i), append(n.Backings, b)
+	}
+	return nil
+}

@@ -18,7 +18,7 @@ func Parse(text []byte, keysInText bool) (*table.Stack, error) {
 		// The text is a string in the JSON of the state and of list.
 		return nil, &table.StackError{Err: fmt.Errorf("text that is not UTF-8: %w", errors.ErrUnsupported)}
 	}
-	major, err := mapperMajor("/proc/devices")
+	major, err := mapperMajor()
 	if err != nil {
 		return nil, err
 	}
@@ -55,8 +55,8 @@ func checkServed(s *table.Stack) error {
 
 // mapperMajor returns the major number of device mapper from the file /proc/devices, or 0 if
 // the kernel has none.
-func mapperMajor(path string) (uint32, error) {
-	text, err := os.ReadFile(path)
+func mapperMajor() (uint32, error) {
+	text, err := os.ReadFile("/proc/devices")
 	if err != nil {
 		return 0, fmt.Errorf("find device mapper: %w", err)
 	}

@@ -46,7 +46,7 @@ func (s *Stack) Reload(tables *table.Stack, files []*os.File, o *Options) (*Relo
 	r := &Reload{stack: s, next: &Stack{tables: tables, failures: s.failures}}
 	err := r.openAll(files, o)
 	if err == nil {
-		err = r.openStores(o)
+		err = r.openStores(&Options{LockDir: o.LockDir, Described: s.described})
 	}
 	if err != nil {
 		return nil, errors.Join(err, r.Close())
@@ -165,16 +165,18 @@ func (r *Reload) openStore(number int, t *table.Snapshot, origin uint64, o *Opti
 		}
 		return store, nil
 	}
-	store, err := cow.Open(b.File, &cow.Options{Format: t.Format, ChunkBytes: t.Chunk << sectorShift, OriginSize: origin, Block: b.SectorSize, ReadOnly: true})
+	store, err := cow.Open(b.File, &cow.Options{
+		Format: t.Format, ChunkBytes: t.Chunk << sectorShift, OriginSize: origin, Block: b.SectorSize, ReadOnly: true, Described: o.Described,
+	})
 	if err != nil {
 		return nil, fmt.Errorf("store %s: %w", b.Path, err)
 	}
 	r.stores = append(r.stores, store)
-	if store.Usage().State != "" {
+	if !o.Described && store.Usage().State != "" { // otherwise the other process looks
 		return nil, fmt.Errorf("store %s: %s: %w", b.Path, store.Usage().State, unix.EIO)
 	}
 	top := s.stores[len(s.stores)-1].Label()
-	if top == nil {
+	if top == nil || o.forOther {
 		return store, nil
 	}
 	if err := basemark.Add(o.LockDir, b.File, top.UUID); err != nil && !errors.Is(err, basemark.ErrUnsupported) {
@@ -262,13 +264,22 @@ func (r *Reload) Unregister(of ublk.Handler) error {
 
 // Close closes what the stack does not use. No other goroutine queries these files.
 func (r *Reload) Close() error {
+	return r.closeWith(func(b *backing.Backing) error {
+		b.Unlock()
+		return b.Close()
+	})
+}
+
+// Discard is Close in the other process, which cannot unlock the files.
+func (r *Reload) Discard() error { return r.closeWith((*backing.Backing).CloseFiles) }
+
+func (r *Reload) closeWith(closeOne func(*backing.Backing) error) error {
 	var errs []error
 	for _, store := range r.stores {
 		errs = append(errs, store.Close())
 	}
 	for _, b := range r.backings {
-		b.Unlock()
-		errs = append(errs, b.Close())
+		errs = append(errs, closeOne(b))
 	}
 	r.stores, r.backings = nil, nil
 	return errors.Join(errs...)

@@ -1,0 +1,109 @@
+package apart
+
+import (
+	"context"
+
+	"github.com/ublk-loop/ublk-loop/loop/serving"
+)
+
+// Device is a device that the process serves. Several devices share threads by serving.Work.Pool.
+type Device struct {
+	process *Process
+	number  uint64
+	found   func(serving.Finding)
+	ended   chan error
+}
+
+// Device returns another device.
+func (p *Process) Device() *Device {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.last++
+	return &Device{process: p, number: p.last, ended: make(chan error, 1)}
+}
+
+// Serve does what loop.Apart says, except that the process goes on after an error.
+func (d *Device) Serve(w *serving.Work) (<-chan error, error) {
+	r := request{Work: w, Device: d.number}
+	if w.Key != nil {
+		r.KeyBytes = len(w.Key.Bytes())
+	}
+	d.found = w.Found
+	d.process.enter(d)
+	if _, err := d.process.ask(context.Background(), r, w.FDs...); err != nil {
+		d.process.leave(d.number)
+		return nil, err
+	}
+	return d.ended, nil
+}
+
+// Ask does what loop.Apart says.
+func (d *Device) Ask(ctx context.Context, r *serving.Request) (serving.Answer, error) {
+	return d.process.ask(ctx, request{Request: r, Device: d.number}, r.FDs...)
+}
+
+// Kill ends the process at once.
+func (d *Device) Kill() { d.process.Kill() }
+
+func (p *Process) enter(d *Device) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.devices[d.number] = d
+}
+
+// leave removes a device. It returns nil for a number that no device has.
+func (p *Process) leave(number uint64) *Device {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	d := p.devices[number]
+	delete(p.devices, number)
+	return d
+}
+
+func (p *Process) device(number uint64) *Device {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.devices[number]
+}
+
+// hearAll passes on what the process reports, until it fails or ends.
+func (p *Process) hearAll() error {
+	buf := make([]byte, maxReport)
+	for {
+		r, err := p.socket.receiveReport(buf)
+		switch {
+		case err != nil:
+			return asEnd(err)
+		case r.ID != 0:
+			p.answer(&r)
+		case r.Found != nil:
+			if d := p.device(r.Device); d != nil && d.found != nil {
+				d.found(*r.Found)
+			}
+		case r.Device != 0:
+			if d := p.leave(r.Device); d != nil {
+				d.ended <- r.err()
+			}
+		default:
+			return r.err()
+		}
+	}
+}
+
+// watch owns the socket of a process in the sandbox, and reports the end of the process to its devices.
+func (p *Process) watch() {
+	p.err = p.hearAll()
+	if p.err != nil {
+		p.Kill()
+	}
+	<-p.sandbox.Ended()
+	p.close()
+	p.mu.Lock()
+	devices := p.devices
+	p.devices = make(map[uint64]*Device)
+	p.mu.Unlock()
+	for _, d := range devices {
+		d.ended <- p.err
+	}
+	close(p.ended)
+}

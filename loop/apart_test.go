@@ -1,0 +1,66 @@
+package loop
+
+import (
+	"context"
+	"errors"
+	"os"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/loop/serving"
+)
+
+// silentProcess is a process that answers nothing.
+type silentProcess struct {
+	Apart
+	mu    sync.Mutex
+	asked []serving.Op
+}
+
+func (p *silentProcess) Ask(ctx context.Context, r *serving.Request) (serving.Answer, error) {
+	p.mu.Lock()
+	p.asked = append(p.asked, r.Op)
+	p.mu.Unlock()
+	<-ctx.Done()
+	return serving.Answer{}, ctx.Err()
+}
+
+// A process that does not answer keeps the server waiting for a bounded time. After a hold that the server
+// has given up, the process is told to resume.
+func TestApartDoesNotAnswer(t *testing.T) {
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = null.Close() }()
+	synctest.Test(t, func(t *testing.T) {
+		p := &silentProcess{}
+		a := &apartTarget{process: p}
+		begun := time.Now()
+		const patience = 3 * time.Second
+		if _, err := a.holdWith(null, patience); !errors.Is(err, unix.ETIMEDOUT) {
+			t.Errorf("hold: %v, want ETIMEDOUT", err)
+		}
+		if waited := time.Since(begun); waited > patience+savePatience {
+			t.Errorf("a hold of %v has waited for %v", patience, waited)
+		}
+		if err := a.ask(serving.Save); !errors.Is(err, unix.ETIMEDOUT) {
+			t.Errorf("save: %v, want ETIMEDOUT", err)
+		}
+		synctest.Wait()
+		if want := []serving.Op{serving.Hold, serving.Resume, serving.Save}; !slices.Equal(sorted(p.asked), sorted(want)) {
+			t.Errorf("it was asked for %v, want %v", p.asked, want)
+		}
+	})
+}
+
+func sorted(list []serving.Op) []serving.Op {
+	list = slices.Clone(list)
+	slices.Sort(list)
+	return list
+}
