@@ -23,6 +23,7 @@ var costs = map[ublk.Features]string{
 	uapi.UBLK_F_USER_RECOVERY:         "no device outlives its server (--on-crash=requeue and reissue are refused)",
 	uapi.UBLK_F_USER_RECOVERY_REISSUE: "--on-crash=reissue is refused",
 	uapi.UBLK_F_USER_COPY:             "with zero copy, a short first write to a chunk of a snapshot is three writes, not one",
+	uapi.UBLK_F_QUIESCE:               "serve serves requests itself, with its privileges",
 	uapi.UBLK_F_UPDATE_SIZE:           "a device keeps its size (resize is refused)",
 	uapi.UBLK_F_CMD_IOCTL_ENCODE:      "nothing works: the commands have other numbers",
 }

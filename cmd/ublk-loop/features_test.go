@@ -36,7 +36,7 @@ ZONED                   6.6    no    -
 USER_RECOVERY_FAIL_IO   6.13   no    -
 UPDATE_SIZE             6.16   no    a device keeps its size (resize is refused)
 AUTO_BUF_REG            6.16   no    with zero copy, two more commands a request
-QUIESCE                 6.16   no    -
+QUIESCE                 6.16   no    serve serves requests itself, with its privileges
 PER_IO_DAEMON           6.16   no    -
 BUF_REG_OFF_DAEMON      6.17   no    -
 BATCH_IO                7.0    no    -

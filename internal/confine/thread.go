@@ -3,6 +3,7 @@ package confine
 import (
 	"fmt"
 	"runtime"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -54,9 +55,15 @@ func unblockSignals() error {
 	return nil
 }
 
-// Starts says whether a server starts a process without privileges. It then has the capabilities for
-// that until DropStarting.
-type Starts bool
+// Starts says whether a server starts a process without privileges.
+type Starts int
+
+// These are the values of Starts.
+const (
+	StartsNothing Starts = iota
+	StartsOnce           // the server has the capabilities for it until DropStarting
+	StartsAgain          // the server and the program that replaces it have them
+)
 
 // OnThread calls execute, which executes a server, on a confined thread. The thread ends
 // afterwards.
@@ -66,8 +73,11 @@ func OnThread(m Manager, starts Starts, execute func(warnings []string) error) e
 		// Without an unlock, the thread ends with this goroutine.
 		runtime.LockOSThread()
 		keep, start := keptCapabilities[:], []int(nil)
-		if starts {
+		switch starts {
+		case StartsOnce:
 			keep, start = append(keep, killCapability), startingCapabilities
+		case StartsAgain:
+			keep = slices.Concat(keep, []int{killCapability}, startingCapabilities)
 		}
 		warnings, err := confine(m, keep, start)
 		if err == nil {

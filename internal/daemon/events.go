@@ -10,10 +10,12 @@ import (
 
 var _ loop.Events = (*many)(nil)
 
-// Serving implements loop.Events. There is room for one more device already when
-// that comes.
+// Serving implements loop.Events.
 func (s *many) Serving(status loop.Status, recovered bool) {
-	confine.ReserveProcessors(runtime.NumCPU() + int(s.queues.Add(int32(status.Queues))))
+	n := s.queues.Add(int32(status.Queues))
+	if s.serves.Load() {
+		confine.ReserveProcessors(runtime.NumCPU() + int(n))
+	}
 	message := "serving"
 	if recovered {
 		message = "recovered"

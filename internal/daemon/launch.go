@@ -32,8 +32,16 @@ type launch struct {
 // manager reports whether a service manager starts the role.
 func (l *launch) manager() confine.Manager { return confine.Manager(l.files[notifyFile] != nil) }
 
-// starts reports whether the role starts a process without privileges.
-func (l *launch) starts() confine.Starts { return confine.Starts(l.role == singleRole) }
+// starts says what the role needs to start a process without privileges.
+func (l *launch) starts() confine.Starts {
+	switch l.role {
+	case singleRole:
+		return confine.StartsOnce
+	case manyRole:
+		return confine.StartsAgain
+	}
+	return confine.StartsNothing
+}
 
 // start starts a confined server in a process and session of its own. The process
 // inherits only the files of the launch and standard error. The message is complete

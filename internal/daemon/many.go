@@ -7,12 +7,12 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
-	"runtime"
 	"runtime/debug"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/apart"
 	"github.com/ublk-loop/ublk-loop/internal/confine"
 	"github.com/ublk-loop/ublk-loop/internal/control"
 	"github.com/ublk-loop/ublk-loop/internal/report"
@@ -32,13 +32,15 @@ type many struct {
 	devices   *loop.Server
 	api       *control.Server
 	collector confine.Collector
+	apart     *apart.Process // serves the requests; nil for this process
 	// unrecovered is for the status of the server.
 	unrecovered unrecovered
 	queues      atomic.Int32 // number of queues of all devices
+	serves      atomic.Bool  // this process serves requests itself
 	// upgrade receives a channel for each request to upgrade. The channel takes the error
 	// of a failed upgrade.
 	upgrade chan chan<- error
-	failed  chan error    // takes the error of a failed thread, whose devices hang
+	failed  chan error    // takes why devices are not served
 	ending  chan struct{} // closed before the server ends
 }
 
@@ -59,7 +61,7 @@ func (p *Program) runMany(args []string) int {
 	if err := s.run(stop); err != nil {
 		s.log.error("ended", err)
 		report.Error(p.Err, err)
-		if errors.Is(err, errThread) {
+		if errors.Is(err, errNotServed) {
 			return exitCrashed
 		}
 		return report.ExitFailed
@@ -81,18 +83,18 @@ func newMany(version string, task *manyTask, files descriptors) *many {
 
 // run serves until a signal arrives.
 func (s *many) run(stop <-chan os.Signal) error {
-	if err := s.prepare(); err != nil {
-		return err
-	}
 	var err error
 	if s.ctl, err = ublk.OpenControl(); err != nil {
 		return err
+	}
+	if err := s.prepare(); err != nil {
+		return errors.Join(err, s.ctl.Close())
 	}
 	listener, err := listenerOf(s.files[socketFile])
 	if err != nil {
 		return errors.Join(err, s.ctl.Close())
 	}
-	s.devices = loop.NewServer(s.ctl, loop.ServerOptions{Events: s, StopUnused: stopUnusedInChild, Checked: s.collector.CollectIfNeeded})
+	s.devices = loop.NewServer(s.ctl, loop.ServerOptions{Events: s, StopUnused: stopUnusedInChild, Checked: s.collector.CollectIfNeeded, Apart: s.loopApart})
 	s.api = &control.Server{
 		Devices: s.devices, Open: s.openPath, OpenTableDevice: s.openTableDevice, OnCrash: s.task.OnCrash, Describe: describeAdd, Hint: report.Template,
 		Status: s.status, CanUpgrade: s.devices.CanEnd, Upgrade: s.askUpgrade,
@@ -109,18 +111,24 @@ func (s *many) run(stop <-chan os.Signal) error {
 		err = s.wait(stop, served)
 	}
 	close(s.ending)
-	if errors.Is(err, errThread) {
+	if errors.Is(err, errNotServed) {
+		s.devices.AwaitEnded(removeTimeout)
 		return err // hung requests end with the process, and the next server needs the rest
 	}
 	_ = notify(s.files[notifyFile], "STOPPING=1")
 	removeSocket(s.files[lockFile], s.task.Socket)
 	// Running requests finish or are refused before the connections close.
-	return errors.Join(err, s.devices.Shutdown(), api.Close(), metrics.Close(), s.ctl.Close())
+	err = errors.Join(err, s.devices.Shutdown(), api.Close(), metrics.Close())
+	s.endApart()
+	return errors.Join(err, s.ctl.Close())
 }
 
 // announce tells the log, the supervisor and the service manager that this server is ready.
 func (s *many) announce(listener net.Listener) error {
 	s.log.info("ready", logged("socket", listener.Addr().String()), logged("version", s.version))
+	if s.apart != nil {
+		s.apart.Settle()
+	}
 	if err := tellReady(s.files[readyFile]); err != nil {
 		return err
 	}
@@ -132,6 +140,7 @@ func (s *many) prepare() error {
 	if _, err := confine.LockMemory(); err != nil {
 		s.task.Warnings = append(s.task.Warnings, fmt.Sprintf("the server may wait for memory that its own devices have to free: %v", err))
 	}
+	s.startApart()
 	if err := confine.ForbidDumps(); err != nil {
 		return err
 	}
@@ -139,7 +148,6 @@ func (s *many) prepare() error {
 		s.log.warn(w)
 	}
 	s.collector.Start()
-	confine.ReserveProcessors(runtime.NumCPU())
 	return nil
 }
 
@@ -162,8 +170,9 @@ func (s *many) serveMetrics(h *http.Server) error {
 	return nil
 }
 
-// errThread ends the server when a thread of several devices has failed.
-var errThread = errors.New("a thread has failed")
+// errNotServed ends the server when a thread of several devices, or the process that serves the
+// requests, has failed.
+var errNotServed = errors.New("devices are not served")
 
 // wait returns when the server has to end. Until then it pings the service manager's
 // watchdog, if there is one.
@@ -177,7 +186,7 @@ func (s *many) wait(stop <-chan os.Signal, served <-chan error) error {
 		case err := <-served:
 			return err
 		case err := <-s.failed:
-			return fmt.Errorf("%w: %w", errThread, err)
+			return fmt.Errorf("%w: %w", errNotServed, err)
 		case failed := <-s.upgrade:
 			err := s.replace()
 			s.log.error("upgrade", err)

@@ -16,7 +16,7 @@ func TestServeEndsWhenAThreadFails(t *testing.T) {
 		s.Failed(unix.EBADF)
 	}
 	err := s.wait(nil, nil)
-	if !errors.Is(err, errThread) || !errors.Is(err, unix.EBADF) {
+	if !errors.Is(err, errNotServed) || !errors.Is(err, unix.EBADF) {
 		t.Errorf("it ends with %v", err)
 	}
 }

@@ -20,6 +20,8 @@ var (
 	unusedRole  = role{"unused-of-serve", "serve"}
 	claimedRole = role{"claimed-of-add", "add"}
 	apartRole   = role{"requests-of-add", "add"}
+
+	apartManyRole = role{"requests-of-serve", "serve"}
 )
 
 // notForUsers is the error when a user names a role.
@@ -49,7 +51,7 @@ func (p *Program) Run(args []string) (status int, isRole bool) {
 	}
 	for name, run := range map[string]func([]string) int{
 		singleRole.name: p.runSingle, manyRole.name: p.runMany, scanRole.name: p.runScan, unusedRole.name: p.runUnused,
-		claimedRole.name: p.runClaimed, apartRole.name: p.runApartSingle,
+		claimedRole.name: p.runClaimed, apartRole.name: p.runApartSingle, apartManyRole.name: p.runApartMany,
 	} {
 		if args[0] == name {
 			return run(args[1:]), true

@@ -71,11 +71,19 @@ func TestKernelApart(t *testing.T) {
 	b.checkFlusher(fmt.Sprintf("/proc/%d", pid))
 	// It closes the lifeline a moment after add, which causes no event.
 	waitUntil(t, "an end of the lifeline", func() bool { return !b.hasPipe(pid) })
+	b.checkConfined(pid, s.PID)
+	b.checkApart(s)
+	b.del(s.Device)
+}
+
+// checkConfined checks that a process that serves requests has no privilege, and sees no file.
+func (b *bed) checkConfined(pid, server int) {
+	b.Helper()
 	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
 	if err != nil || len(tasks) < 3 {
-		t.Fatalf("tasks are %q: %v", tasks, err)
+		b.Fatalf("tasks are %q: %v", tasks, err)
 	}
-	user := strconv.Itoa(0x70000000 + s.PID)
+	user := strconv.Itoa(0x70000000 + server)
 	none := "0000000000000000"
 	want := map[string]string{
 		"CapInh": none, "CapPrm": none, "CapEff": none, "CapBnd": none, "CapAmb": none, "NoNewPrivs": "1", "Seccomp": "2",
@@ -86,27 +94,25 @@ func TestKernelApart(t *testing.T) {
 		for line := range strings.Lines(string(status)) {
 			name, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ":\t")
 			if w, checked := want[name]; checked && value != w {
-				t.Errorf("%s: %s is %q, want %q", task, name, value, w)
+				b.Errorf("%s: %s is %q, want %q", task, name, value, w)
 			}
 		}
 	}
 	for _, namespace := range []string{"mnt", "net", "ipc", "uts"} {
 		own, err := os.Readlink("/proc/self/ns/" + namespace)
 		if err != nil {
-			t.Fatal(err)
+			b.Fatal(err)
 		}
 		if its, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", pid, namespace)); err != nil || its == own {
-			t.Errorf("namespace %s is %s, ours %s: %v", namespace, its, own, err)
+			b.Errorf("namespace %s is %s, ours %s: %v", namespace, its, own, err)
 		}
 	}
 	if list, err := os.ReadDir(fmt.Sprintf("/proc/%d/root", pid)); err != nil || len(list) != 0 {
-		t.Errorf("its root directory has %q, error %v", list, err)
+		b.Errorf("its root directory has %q, error %v", list, err)
 	}
 	if mounts, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", pid)); err != nil || strings.Count(string(mounts), "\n") != 1 {
-		t.Errorf("its mounts are %q, error %v", mounts, err)
+		b.Errorf("its mounts are %q, error %v", mounts, err)
 	}
-	b.checkApart(s)
-	b.del(s.Device)
 }
 
 // checkApart checks that another process serves the requests of a device, and the server has only

@@ -126,9 +126,11 @@ func TestKernelServeKeyStaysSecret(t *testing.T) {
 	b.ok("upgrade")
 	b.keyIsOnlyInLockedMemory(t, m.pid(), key, log)
 	b.del(s.Device)
-	for _, r := range memoryOf(t, m.pid()) {
-		if bytes.Contains(r.content, key[:32]) || bytes.Contains(r.content, key[32:]) {
-			t.Errorf("after the end of the device the key is in %s", r.name)
+	for _, pid := range m.processes() {
+		for _, r := range memoryOf(t, pid) {
+			if bytes.Contains(r.content, key[:32]) || bytes.Contains(r.content, key[32:]) {
+				t.Errorf("after the end of the device the key is in %s of process %d", r.name, pid)
+			}
 		}
 	}
 }

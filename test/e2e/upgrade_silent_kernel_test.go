@@ -65,6 +65,9 @@ func TestKernelUpgradeClosesNoFile(t *testing.T) {
 		b.ok("upgrade")
 		blocks := p.blocks.Load()
 		waitUntil(t, "I/O goes on", func() bool { return p.blocks.Load() > blocks+2 })
+		if pid := b.apartOf(m.pid()); pid != 0 {
+			t.Errorf("process %d was started, which has closed the file", pid)
+		}
 	}
 	b.works(s)
 	file.signal(unix.SIGUSR2)

@@ -1,0 +1,127 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/apart"
+	"github.com/ublk-loop/ublk-loop/internal/confine"
+	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/ublk/uapi"
+)
+
+// removeTimeout bounds the time that the server takes to remove devices whose process has ended. What it
+// leaves is as after a kill.
+const removeTimeout = 5 * time.Second
+
+// startApart starts the process that serves the requests of all devices. Without the privileges or
+// the kernel's features for a sandbox the server itself serves them. It keeps the privileges for the program
+// that replaces it.
+func (s *many) startApart() {
+	s.reapLastApart()
+	err := errors.Join(s.last.mayHang(), s.checkDriver())
+	if err == nil {
+		s.apart, err = startSandbox(apartManyRole, nil)
+	}
+	if err != nil {
+		s.log.info("requests are served without a sandbox", logged("why", err.Error()))
+		s.prepareToServe()
+		return
+	}
+	s.task.Apart = s.apart.Pid()
+	go func() { // ends with the process
+		<-s.apart.Ended()
+		s.Failed(fmt.Errorf("process that serves the requests: %w", s.apart.Err()))
+	}()
+}
+
+// checkDriver returns an error if the driver may lose a request when the queues of a device end and the
+// server does not, as in an upgrade. Drivers without that fault also have UBLK_F_QUIESCE.
+func (s *many) checkDriver() error {
+	features, err := s.ctl.Features()
+	if err == nil && !features.Has(uapi.UBLK_F_QUIESCE) {
+		err = fmt.Errorf("without UBLK_F_QUIESCE an upgrade may lose a request: %w", errors.ErrUnsupported)
+	}
+	return err
+}
+
+// reapLastApart removes what the kernel keeps of the process of the program that this one has replaced.
+func (s *many) reapLastApart() {
+	pid := s.task.Apart
+	s.task.Apart = 0
+	if pid == 0 {
+		return
+	}
+	go func() { // the exec has killed it
+		_, _ = unix.Wait4(pid, nil, 0, nil)
+	}()
+}
+
+// mayHang returns an error if the start of a process may never end. A new process has copies of all open files
+// until its exec closes them. Without files of the last program that does not wait for others.
+func (p predecessor) mayHang() error {
+	for _, h := range p {
+		for _, passed := range h.passed {
+			if passed.File != nil && loop.ClosesRemotely(passed.File) {
+				return fmt.Errorf("the file system of %s, a file of the last program, may not answer a close: %w", passed.File.Name(), errors.ErrUnsupported)
+			}
+		}
+	}
+	return nil
+}
+
+// prepareToServe keeps this process from waiting for processors when it serves requests. There is room for
+// one more device already when that comes.
+func (s *many) prepareToServe() {
+	s.serves.Store(true)
+	confine.ReserveProcessors(runtime.NumCPU() + int(s.queues.Load()))
+}
+
+// loopApart returns the process for another device, as package loop takes it.
+func (s *many) loopApart() loop.Apart {
+	if s.apart == nil {
+		return nil
+	}
+	return apartOfMany{s.apart.Device(), s}
+}
+
+// apartOfMany is the process for a device.
+type apartOfMany struct {
+	*apart.Device
+	server *many
+}
+
+var _ loop.Apart = apartOfMany{}
+
+// Unused implements loop.Apart.
+func (a apartOfMany) Unused() { a.server.prepareToServe() }
+
+// endApart ends the process, when it has no device that this server still owns.
+func (s *many) endApart() {
+	if s.apart != nil {
+		s.apart.Abandon()
+	}
+}
+
+// runApartMany is the main function of that process.
+func (p *Program) runApartMany(_ []string) int {
+	var collector confine.Collector
+	var program *confine.Program
+	return runApart(apart.Hooks{
+		Prepare: func() (err error) {
+			collector.Start()
+			program, err = confine.LockMemory()
+			return err
+		},
+		Queues: func(n int) error {
+			confine.ReserveProcessors(runtime.NumCPU() + n)
+			return nil
+		},
+		Settled:  func() { program.GiveBack() },
+		Answered: collector.Collect,
+	})
+}
