@@ -51,9 +51,8 @@ type object map[string]json.RawMessage
 
 // hook is an entry of a configuration's hooks.
 type hook struct {
-	Path    string   `json:"path"`
-	Args    []string `json:"args"`
-	Timeout int      `json:"timeout"` // in seconds
+	Path string   `json:"path"`
+	Args []string `json:"args"`
 }
 
 // editConfig returns the configuration with an edit applied.

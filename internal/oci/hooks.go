@@ -51,9 +51,6 @@ func ReadHookInput(in io.Reader) ([]byte, error) {
 	return nil, fmt.Errorf("read the input: %w", err)
 }
 
-// hookTimeout is the time that a runtime waits for a hook, in seconds.
-const hookTimeout = 30
-
 // Precreate reads a container's configuration and writes it again, with a root from an
 // image if the configuration asks for one. If it fails, it leaves no mount and no device,
 // and has written nothing or only a part.
@@ -133,9 +130,11 @@ func (h *Hooks) tell(text []byte, name string, root *readyRoot, out io.Writer) e
 		if err := root.tell(c, hookMountPath(name)); err != nil {
 			return err
 		}
+		// The hooks have no timeout. With one, crun waits for SIGCHLD of the hook, misses it if
+		// the container ends at the same time, and fails when the timeout is over.
 		for _, moment := range []string{"poststart", "poststop"} {
 			args := []string{"ublk-loop", "hook", moment, name}
-			if err := c.addHook(moment, hook{Path: h.Program, Args: args, Timeout: hookTimeout}); err != nil {
+			if err := c.addHook(moment, hook{Path: h.Program, Args: args}); err != nil {
 				return err
 			}
 		}

@@ -44,8 +44,8 @@ func TestTell(t *testing.T) {
 	const (
 		name   = "N"
 		before = `{"hooks":{"poststop":[{"path":"/other","x":1.50}],"prestart":[]},"root":{"path":"rootfs","readonly":true}}`
-		want   = `{"hooks":{"poststart":[{"path":"/bin/x","args":["ublk-loop","hook","poststart","N"],"timeout":30}],` +
-			`"poststop":[{"path":"/other","x":1.50},{"path":"/bin/x","args":["ublk-loop","hook","poststop","N"],"timeout":30}],` +
+		want   = `{"hooks":{"poststart":[{"path":"/bin/x","args":["ublk-loop","hook","poststart","N"]}],` +
+			`"poststop":[{"path":"/other","x":1.50},{"path":"/bin/x","args":["ublk-loop","hook","poststop","N"]}],` +
 			`"prestart":[]},"root":{"path":"/run/ublk-loop-oci/hooks/N/rootfs","readonly":true}}` + "\n"
 	)
 	h := &Hooks{Program: "/bin/x"}
