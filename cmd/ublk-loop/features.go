@@ -19,7 +19,7 @@ var costs = map[ublk.Features]string{
 	uapi.UBLK_F_SUPPORT_ZERO_COPY:     "the driver copies every byte once more (--zero-copy=on is refused)",
 	uapi.UBLK_F_AUTO_BUF_REG:          "with zero copy, two more commands a request",
 	uapi.UBLK_F_SAFE_STOP_DEV:         "del looks for users of a device in /proc, and may miss one that comes meanwhile",
-	uapi.UBLK_F_NO_AUTO_PART_SCAN:     "a device of serve that was added without --partscan cannot be scanned for partitions later (BLKRRPART)",
+	uapi.UBLK_F_NO_AUTO_PART_SCAN:     "a device that the server itself serves cannot be scanned for partitions later (BLKRRPART)",
 	uapi.UBLK_F_USER_RECOVERY:         "no device outlives its server (--on-crash=requeue and reissue are refused)",
 	uapi.UBLK_F_USER_RECOVERY_REISSUE: "--on-crash=reissue is refused",
 	uapi.UBLK_F_USER_COPY:             "with zero copy, a short first write to a chunk of a snapshot is three writes, not one",

@@ -42,7 +42,7 @@ BUF_REG_OFF_DAEMON      6.17   no    -
 BATCH_IO                7.0    no    -
 INTEGRITY               7.0    no    -
 SAFE_STOP_DEV           7.0    no    del looks for users of a device in /proc, and may miss one that comes meanwhile
-NO_AUTO_PART_SCAN       7.0    no    a device of serve that was added without --partscan cannot be scanned for partitions later (BLKRRPART)
+NO_AUTO_PART_SCAN       7.0    no    a device that the server itself serves cannot be scanned for partitions later (BLKRRPART)
 SHMEM_ZC                7.1    no    -
 IO_DESC_SIZE            7.3    no    -
 bit40                   -      yes   -
