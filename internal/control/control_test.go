@@ -41,6 +41,13 @@ type fakeDevices struct {
 	upgradeErr error // the reason to refuse an upgrade
 }
 
+// put sets the status of a device.
+func (d *fakeDevices) put(id uint32, s loop.Status) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.devices[id] = s
+}
+
 func (d *fakeDevices) Add(file *os.File, cfg loop.Config) (loop.Status, error) {
 	return d.add([]*os.File{file}, cfg)
 }
@@ -429,7 +436,7 @@ func (s *stand) answers(t *testing.T, exchanges []exchange) {
 // ends. A merge thus notices the end of the connection, because no body is left in it.
 func TestBodyThatDoesNotCome(t *testing.T) {
 	s := newStand(t)
-	s.devices.devices[1] = loop.Status{ID: 1}
+	s.devices.put(1, loop.Status{ID: 1})
 	for _, head := range []string{
 		"POST /v1/devices/1/merge", "POST /v1/devices/1/clear", "PUT /v1/devices/1/key", "GET /v1/devices", "POST /v1/upgrade",
 	} {

@@ -152,7 +152,7 @@ func TestForkOther(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.devices.devices[0] = loop.Status{Files: []loop.StatusFile{{File: base, Device: object.Device, Inode: object.Inode}}}
+	s.devices.put(0, loop.Status{Files: []loop.StatusFile{{File: base, Device: object.Device, Inode: object.Inode}}})
 	fork := request("POST", fmt.Sprintf("/v1/devices/0/fork?store=%s&other=%s", store, other))
 	if status, answer := s.send(t, fork); status != 201 || s.devices.content != "baseother" {
 		t.Fatalf("%d %s, content %q", status, answer, s.devices.content)
