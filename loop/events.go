@@ -49,7 +49,7 @@ func (d *Device) Warnings() <-chan string { return d.warnings }
 
 // watchStack passes on what the threads of the queues report, until the device ends.
 func (d *Device) watchStack() {
-	if !d.stack.Checks() && !d.stack.HasStore() {
+	if !d.stack.Checks() && !d.stack.CanGrow() {
 		return
 	}
 	corruptions, failures := d.stack.CorruptionReports(), d.stack.Failures()

@@ -12,6 +12,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/loop/internal/stack"
 	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
 	"github.com/ublk-loop/ublk-loop/loop/serving"
+	"github.com/ublk-loop/ublk-loop/transfer"
 	"github.com/ublk-loop/ublk-loop/transfer/table"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
@@ -36,12 +37,13 @@ var forkPatience = 10 * time.Second
 
 // Fork makes a device go on over a new store above its store, which is frozen: from then on it
 // is only read. The new store is empty and has the same chunk size; file is from OpenTableDevice,
-// or from NewFile. The files of unnamed get their names when the device can change over, and lose
+// or from NewFile. A device whose table is one linear line from the start of a file gets a store above the
+// file, which is frozen likewise. The new store chooses the chunk size. The files of unnamed get their names when the device can change over, and lose
 // them again if it does not. Requests wait while the device changes over, for pause. The time
 // does not depend on what the stores contain.
 //
-// Fork returns an error that wraps errors.ErrUnsupported for a device whose last table is not a
-// persistent snapshot, EBUSY during a merge, and ETIMEDOUT if a request has no result in time.
+// Fork returns an error that wraps errors.ErrUnsupported for a device whose last table is neither a
+// persistent snapshot nor such a line, EBUSY during a merge, and ETIMEDOUT if a request has no result in time.
 // After an error with a pause of 0 the device goes on as before; otherwise only the mark in the
 // old store is missing.
 func (d *Device) Fork(file *os.File, unnamed ...*NewFile) (pause time.Duration, err error) {
@@ -79,20 +81,16 @@ func (d *Device) withState(what string, change func(*state) error) error {
 }
 
 func (d *Device) fork(saved *state, file *os.File, unnamed []*NewFile) (pause time.Duration, err error) {
-	text, err := onTop(saved.Config.Table, file.Name())
+	params, err := d.dev.Params()
 	if err != nil {
 		return 0, err
 	}
-	tables, err := stack.Parse([]byte(text), false)
-	if err != nil {
-		return 0, err
-	}
-	growth, err := d.stack.Grow(tables, file, stackOptions(&saved.Config))
+	growth, err := d.stack.Grow(file, params.Size>>transfer.SectorShift, stackOptions(&saved.Config))
 	if err != nil {
 		return 0, err
 	}
 	if err = d.register(growth); err == nil {
-		saved.Config.Table = text
+		saved.Config.Table = growth.Text()
 		saved.Files = append(saved.Files, stateFile{file.Name(), growth.Identity()})
 		pause, err = d.changeOverTo(saved, changeOf{d, growth}, unnamed)
 	}
@@ -232,16 +230,6 @@ func (d *Device) reload(saved *state, text string, files []*os.File) error {
 		err = errors.Join(err, d.dev.OnThreads(r.Unregister))
 	}
 	return errors.Join(err, r.Close())
-}
-
-// onTop returns the text of tables with a snapshot on top.
-func onTop(text, store string) (string, error) {
-	tables, err := stack.Parse([]byte(text), false)
-	if err != nil {
-		return "", err
-	}
-	defer tables.Close()
-	return tables.OnTop(store)
 }
 
 // Fork is Device.Fork for one of the server's devices. It returns the status of the device

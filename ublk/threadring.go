@@ -115,7 +115,8 @@ func (t *thread) room(n uint32) {
 // Shared returns what the handlers on the queue's thread have in common under a key, such as
 // buffers of which few are needed at once. The first call for a key makes it, for at most as
 // many queues as the thread has room for. It is closed when the thread has ended in order.
-// Otherwise operations of the ring may still use it. Only [Target.NewHandler] may call Shared.
+// Otherwise operations of the ring may still use it. Only [Target.NewHandler] and functions of
+// [Device.OnThreads] may call Shared.
 func (q *Queue) Shared(key any, newValue func(queues int) (io.Closer, error)) (io.Closer, error) {
 	t := q.thread
 	if value, found := t.shared[key]; found {

@@ -29,6 +29,33 @@ func (s *Stack) OnTop(store string) (string, error) {
 	return grown.Concise(), nil
 }
 
+// Whole returns the file or disk of a stack that is a single linear line from the start of it; ok is
+// false for other stacks.
+func (s *Stack) Whole() (device string, ok bool) {
+	if len(s.Tables) != 1 || len(s.Tables[0].Lines) != 1 {
+		return "", false
+	}
+	linear, ok := s.Tables[0].Lines[0].Target.(*Linear)
+	if !ok || linear.Start != 0 {
+		return "", false
+	}
+	return linear.Device, true
+}
+
+// AsOrigin returns the text of a persistent snapshot of the file or disk of Whole, with a store
+// whose chunks have some number of sectors.
+func (s *Stack) AsOrigin(store string, chunk uint32) (string, error) {
+	device, ok := s.Whole()
+	if !ok {
+		return "", fmt.Errorf("the table is not one linear line from the start of a file or disk: %w", ErrUnsupported)
+	}
+	grown := &Stack{Tables: slices.Clone(s.Tables)}
+	grown.Tables[0].Lines = []Line{{
+		Length: s.Sectors(), Target: &Snapshot{Origin: device, Store: store, Format: Persistent, Chunk: chunk},
+	}}
+	return grown.Text(), nil
+}
+
 // freeName returns a name that no table of the stack has.
 func (s *Stack) freeName() string {
 	for i := 1; ; i++ {

@@ -31,3 +31,25 @@ func TestOnTop(t *testing.T) {
 		}
 	}
 }
+
+// A snapshot of the file of a linear line has the length and the name of the line's table. Other
+// tables do not become an origin.
+func TestAsOrigin(t *testing.T) {
+	for text, want := range map[string]string{
+		"0 64 linear /a 0":            "0 64 snapshot /a /c P 16\n",
+		"top,u,3,rw,0 64 linear /a 0": "top,u,3,rw,0 64 snapshot /a /c P 16",
+		"0 64 linear /a 8":            "",
+		"0 64 linear /a 0\n64 8 zero": "",
+		"0 64 snapshot /a /b P 8":     "",
+		"base,,,rw,0 64 linear /a 0;top,,,rw,0 64 linear /dev/mapper/base 0": "",
+	} {
+		s, err := Parse([]byte(text), Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := s.AsOrigin("/c", 16)
+		if got != want || (err == nil) != (want != "") || err != nil && !errors.Is(err, ErrUnsupported) {
+			t.Errorf("%s:\n got %q, %v\nwant %q", text, got, err, want)
+		}
+	}
+}

@@ -164,11 +164,11 @@ func (s *Stack) GrowFor(w *GrowthWork, fds []int) (*Growth, error) {
 	if err != nil {
 		return nil, errors.Join(err, b.CloseFiles())
 	}
-	g, top, err := s.newGrowth(tables)
+	g, top, err := s.newGrowth()
 	if err != nil {
 		return nil, errors.Join(err, b.CloseFiles())
 	}
-	g.backing = b
+	g.backing, g.tables = b, tables
 	if err := g.openStore(top, false); err != nil {
 		return nil, errors.Join(err, g.Discard())
 	}

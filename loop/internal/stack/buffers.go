@@ -60,14 +60,18 @@ func newBuffers(size, queues int) (*buffers, error) {
 // Close frees the memory.
 func (b *buffers) Close() error { return unix.Munmap(b.memory) }
 
-// makeCopier makes the state of first writes.
-func (h *handler) makeCopier() error {
-	size := 0
-	for _, store := range h.stack.storeOf {
+// chunkToCopy returns the size of the largest chunk of the stores that are written to, 0 if there are none.
+func (s *Stack) chunkToCopy() (size int) {
+	for _, store := range s.storeOf {
 		if store != nil {
 			size = max(size, int(store.Layout.ChunkSize()))
 		}
 	}
+	return size
+}
+
+// makeCopier makes the state of first writes to chunks of at most some size, on the handler's thread.
+func (h *handler) makeCopier(size int) error {
 	if size == 0 {
 		return nil
 	}

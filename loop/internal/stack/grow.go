@@ -9,8 +9,10 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/internal/identity"
 	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
+	"github.com/ublk-loop/ublk-loop/loop/internal/basemark"
 	"github.com/ublk-loop/ublk-loop/loop/internal/cow"
 	"github.com/ublk-loop/ublk-loop/loop/internal/mapping"
+	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
 	"github.com/ublk-loop/ublk-loop/transfer/table"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
@@ -27,32 +29,53 @@ type Growth struct {
 	backing *backing.Backing
 	store   *cow.Store
 	plan    *mapping.Plan
-	below   int // the backing with the store that is only read afterwards
+	below   int // the backing that is only read afterwards: a store, or the file of a plain stack
 	lockDir string
 }
 
-// Grow opens the store of a snapshot on top of the stack. tables are from table.Stack.OnTop.
-func (s *Stack) Grow(tables *table.Stack, file *os.File, o *Options) (*Growth, error) {
-	g, top, err := s.newGrowth(tables)
+// Grow opens the store of a snapshot on top of the stack, which has a number of sectors. It returns an
+// error that wraps errors.ErrUnsupported unless the last table is a persistent snapshot that is
+// written to, or the stack is plain.
+func (s *Stack) Grow(file *os.File, sectors uint64, o *Options) (*Growth, error) {
+	g, top, err := s.newGrowth()
 	if err != nil {
 		return nil, err
 	}
 	g.lockDir = o.LockDir
-	if err := g.open(file, o, top); err != nil {
+	if err = g.open(file, o); err == nil {
+		err = g.makeTables(sectors)
+	}
+	if err == nil {
+		err = g.openStore(top, s.described)
+	}
+	if err != nil {
 		return nil, errors.Join(err, g.Close())
 	}
 	return g, nil
 }
 
-// newGrowth returns a growth without a store, and the uppermost store.
-func (s *Stack) newGrowth(tables *table.Stack) (*Growth, *cow.Store, error) {
+// isPlain reports whether the stack is one file, written to from its start, which can become the origin
+// of a snapshot. The device of a disk can lack flushes, which a store needs.
+func (s *Stack) isPlain() bool {
+	_, whole := s.tables.Whole()
+	return whole && !s.ReadOnly && len(s.Backings) == 1 && !s.Backings[0].IsDisk
+}
+
+// CanGrow reports whether Grow can give the stack a store, or it has one.
+func (s *Stack) CanGrow() bool { return len(s.stores) > 0 || s.isPlain() }
+
+// newGrowth returns a growth without a store, and the uppermost store, which a plain stack does not have.
+func (s *Stack) newGrowth() (*Growth, *cow.Store, error) {
 	switch {
 	case len(s.layers) > 0:
 		return nil, nil, fmt.Errorf("a snapshot above the targets crypt and verity: %w", errors.ErrUnsupported)
-	case s.ReadOnly || len(s.stores) == 0:
+	case s.ReadOnly || !s.CanGrow():
 		return nil, nil, fmt.Errorf("a snapshot above a device without a store for writes: %w", errors.ErrUnsupported)
 	}
-	g := &Growth{stack: s, tables: tables, below: -1}
+	if len(s.stores) == 0 {
+		return &Growth{stack: s}, nil, nil
+	}
+	g := &Growth{stack: s, below: -1}
 	for i, store := range s.storeOf {
 		if store != nil {
 			g.below = i
@@ -65,35 +88,65 @@ func (s *Stack) newGrowth(tables *table.Stack) (*Growth, *cow.Store, error) {
 	return g, top, nil
 }
 
-// open opens the file and the store, and makes the plan. If another process serves the stack, that
-// looks at the contents of the store.
-func (g *Growth) open(file *os.File, o *Options, top *cow.Store) error {
-	s := g.stack
+// open opens the file of the store.
+func (g *Growth) open(file *os.File, o *Options) error {
 	var err error
-	if g.backing, err = s.open(file, false, o); err != nil {
+	if g.backing, err = g.stack.open(file, false, o); err != nil {
 		return err
 	}
-	for _, b := range s.Backings {
+	for _, b := range g.stack.Backings {
 		if b.Identity.Is(g.backing.Identity) {
 			return fmt.Errorf("%s is a part of the device: %w", b.Path, unix.EINVAL)
 		}
 	}
-	return g.openStore(top, s.described)
+	return nil
 }
 
-// openStore opens the store in the file, and makes the plan.
+// makeTables makes the tables with the store. A plain stack may have got another size since it was
+// opened.
+func (g *Growth) makeTables(sectors uint64) error {
+	tables := g.stack.tables
+	text, err := "", error(nil)
+	if len(g.stack.stores) > 0 {
+		text, err = tables.OnTop(g.backing.Path)
+	} else {
+		var header snapshot.Header
+		if header, err = snapshot.ReadHeader(g.backing.File); err != nil {
+			return fmt.Errorf("store %s: %w", g.backing.Path, err)
+		}
+		if tables, err = Parse([]byte(tables.Text()), false); err == nil {
+			err = tables.Resize(sectors)
+		}
+		if err == nil {
+			text, err = tables.AsOrigin(g.backing.Path, header.Layout.ChunkSize()>>sectorShift)
+		}
+	}
+	if err == nil {
+		g.tables, err = Parse([]byte(text), false)
+	}
+	return err
+}
+
+// Text returns the text of the tables with the store.
+func (g *Growth) Text() string { return g.tables.Text() }
+
+// openStore opens the store in the file, and makes the plan. If another process serves the stack, that
+// looks at the contents of the store.
 func (g *Growth) openStore(top *cow.Store, described bool) error {
 	s := g.stack
-	var err error
-	g.store, err = cow.Open(g.backing.File, &cow.Options{
-		Format: top.Format(), ChunkBytes: top.Layout.ChunkSize(), OriginSize: s.Size, Block: g.backing.SectorSize, Eager: s.eager,
+	o := cow.Options{
+		Format: table.Persistent, OriginSize: g.tables.Sectors() << sectorShift, Block: g.backing.SectorSize, Eager: s.eager,
 		Described: described, Failed: s.reportFailure(g.backing.Path),
-	})
-	if err != nil {
+	}
+	if top != nil {
+		o.Format, o.ChunkBytes = top.Format(), top.Layout.ChunkSize()
+	}
+	var err error
+	if g.store, err = cow.Open(g.backing.File, &o); err != nil {
 		return fmt.Errorf("store %s: %w", g.backing.Path, err)
 	}
 	switch {
-	case g.store.Layout != top.Layout:
+	case top != nil && g.store.Layout != top.Layout:
 		return fmt.Errorf("store %s: chunks of %d bytes, the device has %d: %w", g.backing.Path, g.store.Layout.ChunkSize(), top.Layout.ChunkSize(), unix.EINVAL)
 	case !described && !g.store.IsEmpty():
 		return fmt.Errorf("store %s: has changes already: %w", g.backing.Path, unix.EINVAL)
@@ -116,6 +169,11 @@ func (g *Growth) Register(of ublk.Handler) error {
 		return fmt.Errorf("a handler of another stack: %w", unix.EINVAL)
 	}
 	g.store.Reserve(len(h.parts))
+	if h.writes == nil {
+		if err := h.makeCopier(int(g.store.Layout.ChunkSize())); err != nil {
+			return err
+		}
+	}
 	file, err := h.register(g.backing)
 	if err == nil {
 		h.growth, h.files = g, append(h.files[:len(g.stack.Backings)], file)
@@ -144,20 +202,31 @@ func (g *Growth) Apply() {
 	number := len(s.Backings)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if len(s.stores) == 0 { // the file of a plain stack, which may have grown
+		s.Backings[0].Size = max(s.Backings[0].Size, g.plan.Size())
+	}
 	s.Backings = append(s.Backings[:number:number], g.backing)
 	s.backingOf = append(s.backingOf[:len(s.backingOf):len(s.backingOf)], number)
 	s.stores = append(s.stores[:len(s.stores):len(s.stores)], g.store)
 	s.storeOf = make([]*cow.Store, number+1)
 	s.storeOf[number] = g.store
-	s.tables, s.plan, s.flush = g.tables, g.plan, []int{number}
+	s.tables, s.plan, s.flush, s.Size = g.tables, g.plan, []int{number}, g.plan.Size()
 	g.backing, g.store = nil, nil
 }
 
-// Freeze says in the old store that it is only read from now on, and shares its lock.
+// Freeze says in what is below the store that it is only read from now on, and shares its lock.
 func (g *Growth) Freeze() error {
 	s := g.stack
-	old, store := s.Backings[g.below], s.stores[len(s.stores)-1]
-	err := cow.Freeze(g.lockDir, old.File, store.Label())
+	old, label := s.Backings[g.below], s.stores[len(s.stores)-1].Label()
+	var err error
+	switch {
+	case len(s.stores) > 1:
+		err = cow.Freeze(g.lockDir, old.File, label)
+	case label != nil:
+		if err = basemark.Add(g.lockDir, old.File, label.UUID); errors.Is(err, basemark.ErrUnsupported) {
+			err = nil
+		}
+	}
 	return errors.Join(err, old.Share())
 }
 

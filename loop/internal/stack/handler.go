@@ -22,7 +22,7 @@ func (s *Stack) ExtraParts(depth int) int {
 	}
 	const fewest, most = 15, 512 // a request alone can have as many in flight as the fewest
 	n := min(max(depth/2, fewest), most)
-	if pieces, ok := s.plan.MaxPieces(); ok {
+	if pieces, ok := s.plan.MaxPieces(); ok && !s.isPlain() { // a store can divide requests later
 		n = min(n, depth*(max(pieces, len(s.flush), 1)-1))
 	}
 	return n
@@ -31,7 +31,7 @@ func (s *Stack) ExtraParts(depth int) int {
 // Files returns the value for ublk.Options.Files.
 func (s *Stack) Files() int {
 	n := 2*len(s.Backings) + 1
-	if len(s.stores) > 0 {
+	if s.CanGrow() {
 		n += 2 * maxForks
 	}
 	return n
@@ -39,7 +39,7 @@ func (s *Stack) Files() int {
 
 // Features returns the value for ublk.Options.Features.
 func (s *Stack) Features(mode ublk.BufferMode) ublk.Features {
-	if mode.ZeroCopy() && s.HasStore() {
+	if mode.ZeroCopy() && (s.HasStore() || s.isPlain()) {
 		return uapi.UBLK_F_USER_COPY // for handler.joins
 	}
 	return 0
@@ -71,7 +71,7 @@ func (t *Target) NewHandler(q *ublk.Queue) (ublk.Handler, error) {
 		}
 		h.files = append(h.files, file)
 	}
-	if err := h.makeCopier(); err != nil {
+	if err := h.makeCopier(t.Stack.chunkToCopy()); err != nil {
 		return nil, err
 	}
 	h.makeCovered(q)

@@ -28,8 +28,13 @@ const (
 	stepAllocate
 )
 
-// changeRange begins a discard or write-zeroes.
+// changeRange begins a discard or write-zeroes. A device that got its store in use still offers both:
+// the block layer then writes the zeroes as data, and a discard may do nothing.
 func (h *handler) changeRange(req *ublk.Request) {
+	if req.Op == ublk.OpWriteZeroes && len(h.stack.stores) > 0 {
+		req.Complete(unix.EOPNOTSUPP)
+		return
+	}
 	r := h.begin(req, stageRange)
 	h.stack.plan.RangeWalk(&h.ranges[req.Tag()], req.Offset(), req.Bytes())
 	h.sendRanges(req, r)
