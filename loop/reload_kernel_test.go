@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -74,9 +75,15 @@ func (l *layered) open(path string, flags int) *os.File {
 }
 
 // reload gives the device the tables of the chain.
-func (l *layered) reload() error {
+func (l *layered) reload() error { return l.reloadAs(l.text()) }
+
+// reloadAs gives the device tables with the files of the chain.
+func (l *layered) reloadAs(text string) error {
 	var files []*os.File
-	for _, path := range l.chain {
+	for i, path := range l.chain {
+		if slices.Contains(l.chain[:i], path) {
+			continue // the tables have it twice
+		}
 		f, err := OpenTableDevice(path)
 		if err != nil {
 			return err
@@ -84,7 +91,7 @@ func (l *layered) reload() error {
 		defer func() { _ = f.Close() }()
 		files = append(files, f)
 	}
-	return l.dev.Reload(l.text(), files)
+	return l.dev.Reload(text, files)
 }
 
 // chunks calls a function with the chunks of a store.
@@ -276,6 +283,10 @@ func TestKernelReloadRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	chain, text := l.chain, l.dev.Status().Table
+	link := l.newPath()
+	if err := os.Link(chain[1], link); err != nil {
+		t.Fatal(err)
+	}
 	for _, tt := range []struct {
 		what  string
 		chain []string
@@ -284,6 +295,7 @@ func TestKernelReloadRefused(t *testing.T) {
 		{"another store on top", []string{chain[0], chain[1], other}, unix.EINVAL},
 		{"a file that is no store", []string{chain[0], damaged, chain[3]}, snapshot.ErrNew},
 		{"a store twice", []string{chain[0], chain[1], chain[1], chain[3]}, unix.EINVAL},
+		{"a store under two names", []string{chain[0], chain[1], link, chain[3]}, errors.ErrUnsupported},
 		{"the written store below", []string{chain[3], chain[1], chain[3]}, unix.EINVAL},
 		{"a short base", []string{damaged, chain[1], chain[3]}, unix.EINVAL},
 	} {
@@ -295,6 +307,14 @@ func TestKernelReloadRefused(t *testing.T) {
 		}
 	}
 	l.chain = chain
+	for _, tt := range []struct{ what, old, changed string }{
+		{"overflows", " P 16", " PO 16"}, {"has other chunks", " P 16", " P 32"}, {"is read-only", ",,,rw,", ",,,ro,"},
+	} {
+		at := strings.LastIndex(l.text(), tt.old)
+		if err := l.reloadAs(l.text()[:at] + tt.changed + l.text()[at+len(tt.old):]); !errors.Is(err, unix.EINVAL) {
+			t.Errorf("the upper store %s: error %v", tt.what, err)
+		}
+	}
 	if got := l.dev.Status().Table; got != text {
 		t.Errorf("the tables are %s, were %s", got, text)
 	}

@@ -207,3 +207,49 @@ func TestDevices(t *testing.T) {
 		t.Errorf("the last device ends with %v, the process with %v, want EXFULL", err, p.Err())
 	}
 }
+
+// A request gets the error of its answer. A request for statistics ends with its context, and tells the
+// process nothing. A second answer to a request blocks nobody, and nothing is kept of requests that ended.
+func TestAskEnds(t *testing.T) {
+	p, its := pair(t)
+	exited := make(chan struct{})
+	p.sandbox = fakeSandbox{ended: exited}
+	go p.watch()
+	failed := make(chan error, 1)
+	go func() {
+		_, err := p.ask(context.Background(), request{Request: &serving.Request{Op: serving.Save}})
+		failed <- err
+	}()
+	var r request
+	if _, err := its.receiveObject(&r, serving.MaxRequestFDs); err != nil {
+		t.Fatal(err)
+	}
+	answer := reportOf(unix.ENOSPC)
+	answer.ID = r.ID
+	if err := its.sendReport(answer); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-failed; !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("the error of an answer arrives as %v", err)
+	}
+	over, end := context.WithCancel(context.Background())
+	end()
+	if _, err := p.ask(over, request{Request: &serving.Request{Op: serving.Stats}}); !errors.Is(err, context.Canceled) {
+		t.Errorf("statistics after the end of the context: %v", err)
+	}
+	id, _ := p.expect()
+	p.answer(&report{ID: id})
+	p.answer(&report{ID: id})
+	p.forget(id)
+	forgotten, _ := p.expect()
+	p.forget(forgotten)
+	if len(p.answers) != 0 {
+		t.Errorf("%d requests are kept", len(p.answers))
+	}
+	close(exited)
+	if _, err := p.ask(context.Background(), request{Request: &serving.Request{Op: serving.Save}}); !errors.Is(err, errEnded) {
+		t.Errorf("a request after the end of the process: %v", err)
+	}
+	_ = unix.Shutdown(its.fd, unix.SHUT_RDWR)
+	<-p.Ended()
+}

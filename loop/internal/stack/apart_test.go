@@ -19,7 +19,7 @@ func TestWork(t *testing.T) {
 	if err := os.WriteFile(path, make([]byte, 1<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s, err := open(t, dir, "0 1024 linear "+path+" 0\n1024 8 zero\n1032 512 linear "+path+" 1024\n", &Options{})
+	s, err := open(t, dir, "0 1024 linear "+path+" 0\n1024 8 zero\n1032 512 linear "+path+" 1024\n", &Options{Eager: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,7 +40,7 @@ func TestWork(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if same.Size != s.Size || same.ReadOnly != s.ReadOnly || same.tables.Text() != s.tables.Text() || len(same.Backings) != 1 {
+	if same.Size != s.Size || same.ReadOnly != s.ReadOnly || same.eager != s.eager || same.tables.Text() != s.tables.Text() || len(same.Backings) != 1 {
 		t.Errorf("another stack: %+v, want %+v", same, s)
 	}
 	for i, b := range same.Backings {
