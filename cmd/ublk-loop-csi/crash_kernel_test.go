@@ -64,7 +64,11 @@ func (b *bed) crash(change ...func(*csi.CreateVolumeRequest)) {
 		if i%2 == 1 {
 			access = blockAccess(oneWriter)
 		}
-		subjects = append(subjects, &subject{volume: &volume{b: b, name: fmt.Sprintf("volume-%d", i), access: access}, size: 16 * mib, change: change})
+		s := &subject{volume: &volume{b: b, name: fmt.Sprintf("volume-%d", i), access: access}, size: 16 * mib}
+		if i < 2 { // the others get a store with their first copy
+			s.change = change
+		}
+		subjects = append(subjects, s)
 	}
 	random := rand.New(rand.NewPCG(1, uint64(time.Now().UnixNano())))
 	ublktest.UntilHit(b, "kill the driver during a call", ublktest.Kills(b, 5, 100), 1, 400, func(i int) bool {

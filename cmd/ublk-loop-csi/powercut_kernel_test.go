@@ -72,6 +72,12 @@ func (c *cutDisk) cut(volumes []*volume) {
 	c.load("0 " + sectors + " error")
 	c.killNode(volumes)
 	c.devicesAre(0)
+	// The server no longer lists a device that it is still removing. The end of the node ends that, too.
+	c.until("no device is left", func() bool {
+		left, err := filepath.Glob("/dev/ublkc*")
+		c.ok("list", err)
+		return len(left) == 0
+	})
 	c.server.end(unix.SIGKILL)
 	c.unmount()
 	c.load(c.table)

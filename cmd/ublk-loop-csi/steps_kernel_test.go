@@ -73,7 +73,7 @@ func TestKernelEveryStep(t *testing.T) {
 		{disk, true, blockAccess(oneWriter), nil},
 		{layersPool, false, mountAccess("ext4", oneWriter), []func(*csi.CreateVolumeRequest){layered}},
 		{layersPool, true, mountAccess("ext4", oneWriter), []func(*csi.CreateVolumeRequest){layered}},
-		{layersPool, false, blockAccess(oneWriter), nil},
+		{layersPool, false, mountAccess("ext4", oneWriter), nil},
 	} {
 		b.pool, s.node, s.access = tt.pool, tt.node, tt.access
 		s.live(tt.change...)
@@ -103,14 +103,7 @@ func (s *stepped) live(change ...func(*csi.CreateVolumeRequest)) {
 		s.merge(v, change...)
 		s.put(v.file("a"), first)
 	}
-	layers := len(change) > 0 || !s.pooled()
-	if layers && len(change) == 0 {
-		s.leave(v) // it gets its layers by the first snapshot
-	}
 	snapshot := s.snap(v, "s")
-	if len(s.inUse) == 0 {
-		s.use(v)
-	}
 	s.put(v.file("a"), second)
 	s.expand(v)
 	s.has(v.file("a"), second)
@@ -133,13 +126,6 @@ func (s *stepped) live(change ...func(*csi.CreateVolumeRequest)) {
 	}
 	s.isClean()
 	s.driver.end(unix.SIGTERM)
-}
-
-// pooled reports whether the files of the pool share blocks.
-func (s *stepped) pooled() bool {
-	var st unix.Statfs_t
-	s.ok("statfs", unix.Statfs(s.pool, &st))
-	return st.Type == unix.XFS_SUPER_MAGIC
 }
 
 // call repeats a call until the driver answers it. Each time, it starts the driver again, and the

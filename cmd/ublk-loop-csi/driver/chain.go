@@ -11,16 +11,8 @@ import (
 	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop-csi/pool"
 )
 
-// isLayered reports whether a volume writes to a store.
-func (d *Driver) isLayered(v *pool.Volume) (bool, error) {
-	if v.Top == "" {
-		return false, nil
-	}
-	top, err := d.pool.Layers.Read(v.Top)
-	return err == nil && top.IsStore(), err
-}
-
-// attachLayers returns the open device of a volume with layers.
+// attachLayers returns the open device of a volume with layers. A volume with one layer, an image, has a
+// device that writes to the image, and gets a store when the volume is copied.
 func (d *Driver) attachLayers(ctx context.Context, v *pool.Volume, cfg client.Config) (*client.Held, error) {
 	d.chains.RLock()
 	defer d.chains.RUnlock()
@@ -38,11 +30,15 @@ func (d *Driver) attachLayers(ctx context.Context, v *pool.Volume, cfg client.Co
 }
 
 // prepareDisk gives the disk of a volume the size that the record has, which may have grown while
-// the volume had no device, and the layers that it should have. The layers of a volume in use
-// stay as they are.
+// the volume had no device, and makes its image a layer if the volume can have layers. The layers of a
+// volume in use stay as they are.
 func (d *Driver) prepareDisk(ctx context.Context, v *pool.Volume) error {
 	if v.Top == "" {
-		return d.pool.Volumes.Grow(v.ID, pool.ImageSize(v.Size, v.Settings.Encrypted), v.Settings.Thick)
+		err := d.pool.Volumes.Grow(v.ID, pool.ImageSize(v.Size, v.Settings.Encrypted), v.Settings.Thick)
+		if err != nil || !d.canLayer(&v.Settings) {
+			return err
+		}
+		return d.adopt(ctx, v)
 	}
 	top, err := d.pool.Layers.Read(v.Top)
 	if err != nil {
@@ -60,33 +56,48 @@ func (d *Driver) prepareDisk(ctx context.Context, v *pool.Volume) error {
 			return err
 		}
 	}
-	return d.growLayer(ctx, v)
+	return d.growLayer(v)
 }
 
-// growLayer gives the image that is the only layer of a volume the volume's size, and puts a store
-// above it, so that the volume can be copied in use.
-func (d *Driver) growLayer(ctx context.Context, v *pool.Volume) error {
+// growLayer gives the image that is the only layer of a volume the volume's size.
+func (d *Driver) growLayer(v *pool.Volume) error {
 	top, err := d.pool.Layers.Read(v.Top)
-	if err != nil {
+	if err != nil || top.Size == v.Size {
 		return err
 	}
-	if top.Size != v.Size {
-		if err := d.pool.Layers.Grow(top.ID, v.Size, false); err != nil {
-			return err
-		}
-		top.Size = v.Size
-		if err := d.pool.Layers.Write(top.ID, top); err != nil {
-			return err
-		}
+	if err := d.pool.Layers.Grow(top.ID, v.Size, v.Settings.Thick); err != nil {
+		return err
 	}
+	top.Size = v.Size
+	return d.pool.Layers.Write(top.ID, top)
+}
+
+// adopt makes the image of a volume without a device the only layer of the volume. Its device then has
+// a path that stays when the volume is copied. A device of an earlier driver has the image itself.
+func (d *Driver) adopt(ctx context.Context, v *pool.Volume) error {
 	device, err := d.device(ctx, v)
 	if device != nil || err != nil {
 		return err
 	}
-	if err := d.makeNext(v, v.Top); err != nil {
-		return errors.Join(err, d.settle(ctx, v))
+	err = d.makeLayer(v)
+	return errors.Join(err, d.settle(context.WithoutCancel(ctx), v))
+}
+
+// makeLayer makes the image of a volume a layer. The record of the volume leads to the layer before it
+// exists.
+func (d *Driver) makeLayer(v *pool.Volume) error {
+	d.layers.RLock()
+	defer d.layers.RUnlock()
+	v.Next = pool.NewLayerID(d.opts.Node)
+	if err := d.pool.Volumes.Write(v.ID, v); err != nil {
+		return err
 	}
-	return d.settle(ctx, v)
+	d.opts.Step("adopt: recorded")
+	if err := d.pool.AdoptImage(v.Next, v); err != nil {
+		return err
+	}
+	d.opts.Step("adopt: image is a layer")
+	return nil
 }
 
 // openChain opens a layer and those below it for reading. Then the layers can be merged, because the
@@ -112,7 +123,7 @@ func (d *Driver) flatten(ctx context.Context, v *pool.Volume) error {
 		return err
 	}
 	d.opts.Step("flatten: recorded")
-	err = d.pool.FlattenLayer(ctx, v.Next, chain, files)
+	err = d.pool.FlattenLayer(ctx, v.Next, chain, files, v.Settings.Thick)
 	d.opts.Step("flatten: copied")
 	return errors.Join(err, d.settle(context.WithoutCancel(ctx), v))
 }
@@ -157,9 +168,9 @@ func (d *Driver) makeTop(v *pool.Volume, layer string) error {
 	defer d.layers.RUnlock()
 	if layer == "" {
 		layer = pool.NewLayerID(d.opts.Node)
-		if err := d.pool.MakeImageLayer(layer, v.Size); err != nil {
+		if err := d.pool.MakeImageLayer(layer, v.Size, v.Settings.Thick); err != nil {
 			return err
 		}
 	}
-	return d.pool.MakeStore(v.Top, layer)
+	return d.pool.MakeStore(v.Top, layer, v.Settings.Thick)
 }

@@ -94,7 +94,7 @@ func (d *Driver) resizeDevice(ctx context.Context, v *pool.Volume, h *client.Hel
 	if size == v.Size || err != nil {
 		return err
 	}
-	if h.Device.Table != "" {
+	if len(h.Device.Files) > 1 {
 		return status.Error(codes.FailedPrecondition, "a volume with layers does not grow in use; it grows when it is staged again")
 	}
 	err = d.devices.client.Resize(ctx, &h.Device, uint64(v.Size))

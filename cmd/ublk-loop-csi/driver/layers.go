@@ -19,29 +19,40 @@ import (
 // with its image, or its data is copied.
 func (d *Driver) divides(v *pool.Volume) bool { return v.Top != "" || d.canLayer(&v.Settings) }
 
-// canLayer reports whether volumes with some settings can have layers.
+// canLayer reports whether volumes with some settings can have layers. An ephemeral volume is never
+// copied.
 func (d *Driver) canLayer(s *pool.Settings) bool {
-	return !d.pool.Shares && d.pool.CanLayer() && !s.Encrypted && !s.Thick
+	return !d.pool.Shares && d.pool.CanLayer() && !s.Encrypted && !s.Ephemeral
 }
 
-// prepareDivision makes divide possible, and returns the id of the layer that the disk of the
-// volume becomes.
+// prepareDivision makes divide possible, and returns the id of the layer that gets a store above it.
 func (d *Driver) prepareDivision(ctx context.Context, v *pool.Volume) (layer string, err error) {
 	device, err := d.device(ctx, v)
 	if err == nil {
 		err = d.makeRoom(ctx, v, device)
 	}
-	if err != nil {
-		return "", err
+	if err == nil && v.Settings.Thick {
+		err = d.checkStoreSpace(v)
 	}
-	if v.Top != "" {
-		return v.Top, nil
-	}
-	return pool.NewLayerID(d.opts.Node), nil
+	return v.Top, err
 }
 
-// divide freezes the disk of a volume: the disk becomes a layer that nothing writes to. The volume
-// gets an empty store above it. The device of a volume in use goes on with the store.
+// checkStoreSpace refuses a copy of a thick volume if the pool has no space for a change of each of its
+// blocks.
+func (d *Driver) checkStoreSpace(v *pool.Volume) error {
+	need, err := pool.StoreBytes(v.Size)
+	if err != nil {
+		return err
+	}
+	left, err := d.available("", true)
+	if err == nil && need > left {
+		err = status.Errorf(codes.ResourceExhausted, "a copy of the thick volume %q reserves %d bytes for its changes; the pool of node %s has space for %d", v.ID, need, d.opts.Node, left)
+	}
+	return err
+}
+
+// divide freezes a layer, the upper one of a volume, so that nothing writes to it. The volume gets an
+// empty store above it. The device of a volume in use goes on with the store.
 func (d *Driver) divide(ctx context.Context, v *pool.Volume, layer string) error {
 	device, err := d.device(ctx, v)
 	if err != nil {
@@ -71,8 +82,8 @@ func (d *Driver) makeRoom(ctx context.Context, v *pool.Volume, device *client.De
 		if err := d.prepareDisk(ctx, v); err != nil || v.Top == "" {
 			return err
 		}
-	} else if device.Table == "" {
-		return status.Errorf(codes.FailedPrecondition, "the volume is in use, and %v; stop its pods first, or make the volume with %s: layers", pool.ErrNoReflink, layersParameter)
+	} else if err := checkChangeOver(v, device); err != nil {
+		return err
 	}
 	n, err := d.layersOf(v, device)
 	if err != nil || n < pool.MaxChain {
@@ -98,6 +109,17 @@ func (d *Driver) makeRoom(ctx context.Context, v *pool.Volume, device *client.De
 	return d.flatten(ctx, v)
 }
 
+// checkChangeOver refuses to divide a volume whose device cannot get a store.
+func checkChangeOver(v *pool.Volume, device *client.Device) error {
+	switch {
+	case device.Table == "":
+		return status.Errorf(codes.FailedPrecondition, "the volume is in use since before an update of the driver, and %v; stop its pods once", pool.ErrNoReflink)
+	case len(device.Files) == 1 && device.Size != uint64(v.Size):
+		return status.Errorf(codes.FailedPrecondition, "the volume has grown to %d bytes, its device has %d; stop its pods once", v.Size, device.Size)
+	}
+	return nil
+}
+
 // layersOf returns the number of layers of a volume, or that of its device if it has more.
 func (d *Driver) layersOf(v *pool.Volume, device *client.Device) (int, error) {
 	chain, err := d.pool.Chain(v.Top)
@@ -107,8 +129,7 @@ func (d *Driver) layersOf(v *pool.Volume, device *client.Device) (int, error) {
 	return max(len(chain), len(device.Files)), err
 }
 
-// makeNext makes a store above a layer, which the image of the volume becomes if it has no
-// layers. The record of the volume leads to the store before it exists.
+// makeNext makes a store above a layer. The record of the volume leads to the store before it exists.
 func (d *Driver) makeNext(v *pool.Volume, layer string) error {
 	d.layers.RLock()
 	defer d.layers.RUnlock()
@@ -117,13 +138,7 @@ func (d *Driver) makeNext(v *pool.Volume, layer string) error {
 		return err
 	}
 	d.opts.Step("divide: recorded")
-	if v.Top == "" {
-		if err := d.pool.AdoptImage(layer, v); err != nil {
-			return err
-		}
-		d.opts.Step("divide: image adopted")
-	}
-	if err := d.pool.MakeStore(v.Next, layer); err != nil {
+	if err := d.pool.MakeStore(v.Next, layer, v.Settings.Thick); err != nil {
 		return err
 	}
 	d.opts.Step("divide: store made")

@@ -137,13 +137,17 @@ func (d *Driver) merge(ctx context.Context, f *forest, upper *pool.Layer) error 
 // checkMergeSpace refuses a merge for which the pool has too little space.
 func (d *Driver) checkMergeSpace(lower, upper *pool.Layer) error {
 	need, err := d.pool.Layers.Allocated(upper.ID)
-	if err == nil && lower.IsStore() {
-		var n int64
-		n, err = d.pool.Layers.Allocated(lower.ID)
-		need += n
-	}
 	if err != nil {
 		return err
+	}
+	has, err := d.pool.Layers.Allocated(lower.ID)
+	if err != nil {
+		return err
+	}
+	if lower.IsStore() {
+		need += has
+	} else {
+		need = min(need, max(lower.Size-has, 0)) // the image keeps its blocks
 	}
 	space, err := d.pool.Space()
 	if err != nil {

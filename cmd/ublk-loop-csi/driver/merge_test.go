@@ -22,7 +22,7 @@ func TestMergeLayers(t *testing.T) {
 	defer func() { _ = p.Close() }()
 	image, store, top := pool.NewLayerID("n"), pool.NewLayerID("n"), pool.NewLayerID("n")
 	v := &pool.Volume{ID: pool.ID(pool.Volumes, "n", "v"), State: pool.Ready, Size: 1 << 20, Top: top}
-	if err := errors.Join(p.MakeImageLayer(image, 1<<20), p.MakeStore(store, image), p.MakeStore(top, store), p.Volumes.Write(v.ID, v)); err != nil {
+	if err := errors.Join(p.MakeImageLayer(image, 1<<20, false), p.MakeStore(store, image, false), p.MakeStore(top, store, false), p.Volumes.Write(v.ID, v)); err != nil {
 		t.Fatal(err)
 	}
 	merge := func(reserve int64) (*pool.Layer, error) {

@@ -76,8 +76,8 @@ func parseParameters(parameters map[string]string) (pool.Settings, error) {
 	s.Thick = parameters[provisioningParameter] == "thick"
 	s.Encrypted = parameters[encryptionParameter] == "luks2"
 	s.Layered = parameters[layersParameter] == "layers"
-	if s.Layered && (s.Thick || s.Encrypted) {
-		return s, invalid("parameters: %s: layers are neither thick nor encrypted", layersParameter)
+	if s.Layered && s.Encrypted {
+		return s, invalid("parameters: %s: an encrypted volume has no layers", layersParameter)
 	}
 	if v := parameters[directIOParameter]; v != "" {
 		s.DirectIO = v

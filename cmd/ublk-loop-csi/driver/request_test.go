@@ -46,14 +46,12 @@ func TestParseParameters(t *testing.T) {
 	if s, err := parseParameters(nil); err != nil || s != (pool.Settings{DirectIO: "auto"}) {
 		t.Errorf("defaults: %+v, error %v", s, err)
 	}
-	s, err = parseParameters(map[string]string{"snapshotsInUse": "layers"})
-	if want := (pool.Settings{DirectIO: "auto", Layered: true}); err != nil || s != want {
+	s, err = parseParameters(map[string]string{"snapshotsInUse": "layers", "provisioning": "thick"})
+	if want := (pool.Settings{DirectIO: "auto", Layered: true, Thick: true}); err != nil || s != want {
 		t.Errorf("%+v, error %v", s, err)
 	}
-	for name, value := range map[string]string{"provisioning": "thick", "encryption": "luks2"} {
-		if _, err := parseParameters(map[string]string{name: value, "snapshotsInUse": "layers"}); status.Code(err) != codes.InvalidArgument {
-			t.Errorf("layers and %s: %s: error %v", name, value, err)
-		}
+	if _, err := parseParameters(map[string]string{"encryption": "luks2", "snapshotsInUse": "layers"}); status.Code(err) != codes.InvalidArgument {
+		t.Errorf("layers and encryption: error %v", err)
 	}
 	for name, value := range map[string]string{"snapshotsInUse": "cow", "provisioning": "fat", "directIO": "", "encryption": "luks1", "Provisioning": "thin", "fsType": "ext4"} {
 		if _, err := parseParameters(map[string]string{name: value}); status.Code(err) != codes.InvalidArgument {

@@ -126,9 +126,7 @@ func (d *Driver) attach(ctx context.Context, v *pool.Volume, secrets map[string]
 		return nil, err
 	}
 	cfg := client.Config{DirectIO: v.Settings.DirectIO, OnCrash: "reissue"}
-	if layered, err := d.isLayered(v); err != nil {
-		return nil, err
-	} else if layered {
+	if v.Top != "" {
 		return d.attachLayers(ctx, v, cfg)
 	}
 	image, err := d.pool.OpenDisk(v, os.O_RDWR)

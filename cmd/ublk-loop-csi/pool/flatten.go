@@ -24,11 +24,16 @@ func (p *Pool) FlattenVolume(ctx context.Context, id string, chain []*Layer, fil
 }
 
 // FlattenLayer makes a layer that is an image with the content of a chain, whose layers nothing
-// writes to. files are from OpenLayers.
-func (p *Pool) FlattenLayer(ctx context.Context, id string, chain []*Layer, files []*os.File) error {
+// writes to. With thick all of its blocks are allocated. files are from OpenLayers.
+func (p *Pool) FlattenLayer(ctx context.Context, id string, chain []*Layer, files []*os.File, thick bool) error {
 	l := &Layer{ID: id, State: Making, Size: chain[len(chain)-1].Size}
 	return p.makeLayer(l, func() error {
-		return p.Layers.make(id, func(f *os.File) error { return flatten(ctx, f, chain, files) })
+		return p.Layers.make(id, func(f *os.File) error {
+			if err := flatten(ctx, f, chain, files); err != nil {
+				return err
+			}
+			return grow(f, l.Size, l.Size, thick)
+		})
 	})
 }
 

@@ -126,9 +126,9 @@ func (p *Pool) Allocated(v *Volume) (int64, error) {
 }
 
 // MakeImageLayer makes an empty image as a layer.
-func (p *Pool) MakeImageLayer(id string, size int64) error {
+func (p *Pool) MakeImageLayer(id string, size int64, thick bool) error {
 	l := &Layer{ID: id, State: Making, Size: size}
-	return p.makeLayer(l, func() error { return p.Layers.Create(id, size, false) })
+	return p.makeLayer(l, func() error { return p.Layers.Create(id, size, thick) })
 }
 
 // AdoptImage makes the image of a volume a layer, which has the same file. The volume has it
@@ -144,15 +144,16 @@ func (p *Pool) AdoptImage(id string, v *Volume) error {
 	})
 }
 
-// MakeStore makes an empty store above a layer.
-func (p *Pool) MakeStore(id, parent string) error {
+// MakeStore makes an empty store above a layer. With thick it also allocates all blocks, so that no write
+// finds the pool full.
+func (p *Pool) MakeStore(id, parent string, thick bool) error {
 	below, err := p.Layer(parent)
 	if err != nil {
 		return err
 	}
 	l := &Layer{ID: id, State: Making, Size: below.Size, Parent: below.ID}
 	return p.makeLayer(l, func() error {
-		return p.Layers.make(id, func(f *os.File) error { return format(f, l.Size, p.Layers.ImagePath(below.ID)) })
+		return p.Layers.make(id, func(f *os.File) error { return format(f, l.Size, p.Layers.ImagePath(below.ID), thick) })
 	})
 }
 
@@ -169,23 +170,23 @@ func (p *Pool) makeLayer(l *Layer, fill func() error) error {
 }
 
 // format makes a store in an empty file, with room for a change of each chunk.
-func format(f *os.File, size int64, origin string) error {
+func format(f *os.File, size int64, origin string, thick bool) error {
 	layout, err := snapshot.NewLayout(chunkBytes)
 	if err != nil {
 		return err
 	}
-	bytes, err := storeBytes(size)
+	bytes, err := StoreBytes(size)
 	if err != nil {
 		return err
 	}
-	if err := f.Truncate(bytes); err != nil {
+	if err := grow(f, 0, bytes, thick); err != nil {
 		return err
 	}
 	return snapshot.FormatLabelled(f, layout, &snapshot.Label{UUID: snapshot.NewUUID(), OriginSize: uint64(size), OriginPath: origin})
 }
 
-// storeBytes returns the size of a store in which every chunk of a disk has changed.
-func storeBytes(size int64) (int64, error) {
+// StoreBytes returns the size of a store in which every chunk of a disk has changed.
+func StoreBytes(size int64) (int64, error) {
 	layout, err := snapshot.NewLayout(chunkBytes)
 	if err != nil {
 		return 0, err
@@ -195,10 +196,13 @@ func storeBytes(size int64) (int64, error) {
 }
 
 // Table returns the tables of the disk of a chain, as ublk-loop reads them. They name the files in
-// the order of the chain. The upper layer is a store.
+// the order of the chain. An image alone is written to.
 func (p *Pool) Table(chain []*Layer) string {
 	origin := p.Layers.ImagePath(chain[0].ID)
 	size := chain[len(chain)-1].Size / 512
+	if len(chain) == 1 {
+		return fmt.Sprintf("0 %d linear %s 0", size, origin)
+	}
 	var tables []string
 	for i, l := range chain[1:] {
 		mode := "ro"

@@ -55,7 +55,7 @@ func mergeStores(ctx context.Context, to, lower, upper *os.File, size int64, ori
 	if err != nil {
 		return err
 	}
-	bytes, err := storeBytes(size)
+	bytes, err := StoreBytes(size)
 	if err == nil {
 		err = to.Truncate(bytes)
 	}

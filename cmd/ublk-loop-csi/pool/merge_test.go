@@ -71,11 +71,11 @@ func TestMerge(t *testing.T) {
 	p := newPool(t)
 	const size = 10*chunkBytes + 4096
 	ids := []string{NewLayerID("n"), NewLayerID("n"), NewLayerID("n"), NewLayerID("n")}
-	if err := p.MakeImageLayer(ids[0], size); err != nil {
+	if err := p.MakeImageLayer(ids[0], size, false); err != nil {
 		t.Fatal(err)
 	}
 	for i, chunks := range []map[uint64]byte{{0: 1, 1: 1, 10: 1}, {1: 2, 2: 2}, {2: 3, 3: 3, 10: 3}} {
-		if err := p.MakeStore(ids[i+1], ids[i]); err != nil {
+		if err := p.MakeStore(ids[i+1], ids[i], false); err != nil {
 			t.Fatal(err)
 		}
 		fill(t, p, ids[i+1], chunks)

@@ -150,11 +150,11 @@ func TestOpen(t *testing.T) {
 func TestChain(t *testing.T) {
 	p := newPool(t)
 	ids := []string{NewLayerID("n"), NewLayerID("n"), NewLayerID("n")}
-	if err := p.MakeImageLayer(ids[0], 1<<20); err != nil {
+	if err := p.MakeImageLayer(ids[0], 1<<20, false); err != nil {
 		t.Fatal(err)
 	}
 	for i, id := range ids[1:] {
-		if err := p.MakeStore(id, ids[i]); err != nil {
+		if err := p.MakeStore(id, ids[i], false); err != nil {
 			t.Fatal(err)
 		}
 	}
