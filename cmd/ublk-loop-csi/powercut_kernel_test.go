@@ -89,7 +89,7 @@ func (c *cutDisk) cut(volumes []*volume) {
 // with what the disk has, the repeated call succeeds, no data is lost, and nothing is left at the end.
 // The pool is on xfs, where files share blocks, and on ext4, where volumes have layers.
 func TestKernelPowerCut(t *testing.T) {
-	b := newBed(t, ublktest.Once, ublktest.ScratchDisk, ublktest.Long)
+	b := newBed(t, ublktest.OldestAndNewest, ublktest.ScratchDisk, ublktest.Long)
 	var seen []byte
 	s := &stepped{bed: b, args: []string{"--overcommit", "8"}, steps: filepath.Join(b.dir, "steps"), node: true}
 	t.Setenv(stepsFile, s.steps)
