@@ -115,19 +115,21 @@ func TestRatiosOfAttach(t *testing.T) {
 // compare also notices if a container with an image takes longer to start, beside one without.
 func TestRatiosOfCreate(t *testing.T) {
 	r := &Report{Starts: []Start{
-		{Path: createPath, AtOnce: 20, Ns: Percentile{P50: 300e6}},
 		{Path: passPath, AtOnce: 20, Ns: Percentile{P50: 120e6}},
+		{Path: createPath, AtOnce: 1, Ns: Percentile{P50: 16e6}},
 		{Path: passPath, AtOnce: 1, Ns: Percentile{P50: 8e6}},
-		{Path: mountPath, AtOnce: 20, Ns: Percentile{P50: 200e6}},
+		{Path: mountPath, AtOnce: 1, Ns: Percentile{P50: 15e6}},
+		{Path: createPath, AtOnce: 20, Ns: Percentile{P50: 300e6}},
 	}}
 	stored := r.ratios()
-	if len(stored) != 1 || stored[0] != (Ratio{createPath, createCell(20), 0.4}) {
+	if len(stored) != 1 || stored[0] != (Ratio{createPath, createCell, 0.5}) {
 		t.Fatalf("%+v", stored)
 	}
 	for times, slower := range map[float64]bool{1.09: false, 1.12: true} {
-		r.Starts[0].Ns.P50 = 300e6 * times
+		r.Starts[1].Ns.P50 = 16e6 * times
 		var out bytes.Buffer
-		if err := compare(&out, r.ratios(), stored); errors.Is(err, errSlower) != slower || !strings.Contains(out.String(), "create, 20 at once: ") {
+		err := compare(&out, r.ratios(), stored)
+		if errors.Is(err, errSlower) != slower || !strings.Contains(out.String(), "of a start without an image, was 0.500") {
 			t.Errorf("%v times as long: error %v\n%s", times, err, &out)
 		}
 	}

@@ -18,9 +18,10 @@ const yardstick = "loop, direct"
 // program.
 var attachCell = Cell{Mode: "attach"}
 
-// createCell returns the cell of containers that start at once with an image. Its yardstick is a start
-// without an image.
-func createCell(atOnce int) Cell { return Cell{Mode: "create", Jobs: atOnce} }
+// createCell is the cell of a container that starts with an image. Its yardstick is a start without
+// an image. Starts in parallel have no ratio, because their median depends on the order in which
+// they end.
+var createCell = Cell{Mode: "create"}
 
 // least is how small a ratio may become, given the stored ratio. Attach and create have a larger
 // tolerance, because the order of its steps varies. A table of one linear line has a
@@ -29,7 +30,7 @@ func (r *Ratio) least() float64 {
 	switch {
 	case r.Path == linearPath:
 		return 0.97
-	case r.Cell == attachCell, r.Path == createPath:
+	case r.Cell == attachCell, r.Cell == createCell:
 		return 0.9 * r.Ratio
 	}
 	return 0.97 * r.Ratio
@@ -76,10 +77,8 @@ func (r *Report) ratios() []Ratio {
 	for _, a := range r.Attach {
 		list = append(list, Ratio{a.Path, attachCell, r.StartNs.P50 / a.AttachNs.P50})
 	}
-	for _, s := range r.Starts {
-		if by := r.findStart(passPath, s.AtOnce); s.Path == createPath && by != nil {
-			list = append(list, Ratio{s.Path, createCell(s.AtOnce), by.Ns.P50 / s.Ns.P50})
-		}
+	if s, by := r.findStart(createPath, 1), r.findStart(passPath, 1); s != nil && by != nil {
+		list = append(list, Ratio{s.Path, createCell, by.Ns.P50 / s.Ns.P50})
 	}
 	return list
 }

@@ -12,11 +12,8 @@ type Cell struct {
 
 // String returns a cell's name, such as "randread 4k x32".
 func (c Cell) String() string {
-	switch {
-	case c == attachCell:
+	if c == attachCell || c == createCell {
 		return c.Mode
-	case c == createCell(c.Jobs):
-		return fmt.Sprintf("%s, %d at once", c.Mode, c.Jobs)
 	}
 	name := fmt.Sprintf("%s %dk x%d", c.Mode, c.Bytes>>10, c.Depth)
 	if c.Jobs > 1 {
