@@ -3,6 +3,7 @@ package apart
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -78,7 +79,8 @@ func (p *Process) answer(r *report) {
 	}
 }
 
-// send sends a request. If it has a key, no other message comes between the two.
+// send sends a request. If it has a key, no other message comes between the two. A process that has not
+// read any for sendTimeout is killed.
 func (p *Process) send(r request, fds ...int) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -91,8 +93,12 @@ func (p *Process) send(r request, fds ...int) error {
 		// memory that it does not wipe.
 		err = p.socket.send(r.Work.Key.Bytes())
 	}
-	if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
+	switch {
+	case errors.Is(err, unix.EPIPE), errors.Is(err, unix.ECONNRESET):
 		return errEnded
+	case errors.Is(err, unix.EAGAIN):
+		p.Kill()
+		return fmt.Errorf("the process that serves the requests does not read: %w", unix.ETIMEDOUT)
 	}
 	return err
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -106,7 +107,22 @@ func socketPair() (ours socket, theirs *os.File, err error) {
 	if err != nil {
 		return socket{-1}, nil, fmt.Errorf("make sockets: %w", err)
 	}
-	return socket{fds[0]}, os.NewFile(uintptr(fds[1]), "apart"), nil
+	ours, theirs = socket{fds[0]}, os.NewFile(uintptr(fds[1]), "apart")
+	if err := ours.limitSends(sendTimeout); err != nil {
+		ours.close()
+		return socket{-1}, nil, errors.Join(err, theirs.Close())
+	}
+	return ours, theirs, nil
+}
+
+// sendTimeout is how long a message may wait for the process to read those before it, which it does at
+// once. A process that reads nothing must not keep the server waiting.
+const sendTimeout = 10 * time.Second
+
+// limitSends makes a send fail with EAGAIN after a time.
+func (s socket) limitSends(after time.Duration) error {
+	limit := unix.NsecToTimeval(after.Nanoseconds())
+	return unix.SetsockoptTimeval(s.fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &limit)
 }
 
 func (s socket) close() { _ = unix.Close(s.fd) }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -13,14 +14,20 @@ import (
 	"github.com/ublk-loop/ublk-loop/loop/serving"
 )
 
-// fakeSandbox is a process that does not exist.
+// fakeSandbox is a process that does not exist. It ends with the first kill.
 type fakeSandbox struct {
 	sandboxed
 	ended chan struct{}
+	kills atomic.Int32
 }
 
-func (f fakeSandbox) Kill()                  {}
-func (f fakeSandbox) Ended() <-chan struct{} { return f.ended }
+func (f *fakeSandbox) Kill() {
+	if f.kills.Add(1) == 1 {
+		close(f.ended)
+	}
+}
+
+func (f *fakeSandbox) Ended() <-chan struct{} { return f.ended }
 
 // pair returns a process without a sandbox, and its end of the sockets.
 func pair(t *testing.T) (*Process, socket) {
@@ -29,12 +36,31 @@ func pair(t *testing.T) (*Process, socket) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &Process{socket: ours, sandbox: fakeSandbox{ended: make(chan struct{})}, asked: newAsked(), ended: make(chan struct{})}
+	p := &Process{socket: ours, sandbox: &fakeSandbox{ended: make(chan struct{})}, asked: newAsked(), ended: make(chan struct{})}
 	t.Cleanup(func() {
 		p.close()
 		_ = theirs.Close()
 	})
 	return p, socket{int(theirs.Fd())}
+}
+
+// receiving runs a function that receives messages of a process. It must end when there are no more and
+// the process has ended, for which the end of the test waits: the function could otherwise receive from the
+// sockets of the next test. The result does that earlier.
+func receiving(t *testing.T, p *Process, its socket, receive func()) (end func()) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		receive()
+	}()
+	end = func() {
+		_ = unix.Shutdown(its.fd, unix.SHUT_RDWR) // fails if the process has closed its end
+		p.Kill()
+		<-done
+	}
+	t.Cleanup(end)
+	return end
 }
 
 // An error keeps its text, errno and hint on its way.
@@ -119,7 +145,7 @@ func tell(t *testing.T, its socket, reports ...report) {
 // request.
 func TestAsk(t *testing.T) {
 	p, its := pair(t)
-	go func() { _ = p.hearAll() }() // ends with the sockets
+	endHearing := receiving(t, p, its, func() { _ = p.hearAll() })
 	ctx, end := context.WithCancel(context.Background())
 	defer end()
 	d := p.Device()
@@ -158,6 +184,7 @@ func TestAsk(t *testing.T) {
 	if a, b := <-chunks[0], <-chunks[1]; a != 1 || b != 2 {
 		t.Errorf("the answers are %d and %d, want 1 and 2", a, b)
 	}
+	endHearing()
 	p.close()
 	if _, err := d.Ask(context.Background(), &serving.Request{Op: serving.Save}); !errors.Is(err, errEnded) {
 		t.Errorf("a request after the end: %v", err)
@@ -168,9 +195,7 @@ func TestAsk(t *testing.T) {
 // the process is that of the devices that are left.
 func TestDevices(t *testing.T) {
 	p, its := pair(t)
-	exited := make(chan struct{})
-	p.sandbox = fakeSandbox{ended: exited}
-	go p.watch()
+	receiving(t, p, its, p.watch)
 	found := make([]chan serving.Finding, 3)
 	ends := make([]<-chan error, 3)
 	devices := make([]*Device, 3)
@@ -196,7 +221,6 @@ func TestDevices(t *testing.T) {
 	if err := its.say(unix.EXFULL); err != nil {
 		t.Fatal(err)
 	}
-	close(exited)
 	<-p.Ended()
 	select {
 	case err := <-ends[0]:
@@ -212,9 +236,7 @@ func TestDevices(t *testing.T) {
 // process nothing. A second answer to a request blocks nobody, and nothing is kept of requests that ended.
 func TestAskEnds(t *testing.T) {
 	p, its := pair(t)
-	exited := make(chan struct{})
-	p.sandbox = fakeSandbox{ended: exited}
-	go p.watch()
+	endWatch := receiving(t, p, its, p.watch)
 	failed := make(chan error, 1)
 	go func() {
 		_, err := p.ask(context.Background(), request{Request: &serving.Request{Op: serving.Save}})
@@ -246,10 +268,10 @@ func TestAskEnds(t *testing.T) {
 	if len(p.answers) != 0 {
 		t.Errorf("%d requests are kept", len(p.answers))
 	}
-	close(exited)
+	p.Kill()
 	if _, err := p.ask(context.Background(), request{Request: &serving.Request{Op: serving.Save}}); !errors.Is(err, errEnded) {
 		t.Errorf("a request after the end of the process: %v", err)
 	}
-	_ = unix.Shutdown(its.fd, unix.SHUT_RDWR)
+	endWatch()
 	<-p.Ended()
 }

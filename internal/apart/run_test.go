@@ -13,11 +13,11 @@ import (
 )
 
 // runChild runs the process without a sandbox, as a goroutine, and returns its result.
-func runChild(t *testing.T, s socket) (*child, <-chan error) {
+func runChild(t *testing.T, p *Process, s socket) (*child, <-chan error) {
 	t.Helper()
 	c := newChild(s, Hooks{Queues: func(int) error { return nil }, Answered: func() {}})
 	over := make(chan error, 1)
-	go func() { over <- c.receiveAll() }() // ends with the sockets
+	receiving(t, p, s, func() { over <- c.receiveAll() })
 	return c, over
 }
 
@@ -25,8 +25,8 @@ func runChild(t *testing.T, s socket) (*child, <-chan error) {
 // closes their descriptors, and goes on. It ends when the server has no more requests.
 func TestProcessRefuses(t *testing.T) {
 	p, its := pair(t)
-	_, over := runChild(t, its)
-	go p.watch() // ends below
+	_, over := runChild(t, p, its)
+	receiving(t, p, its, p.watch)
 	d := p.Device()
 	for name, refused := range map[string]struct {
 		ask  func(fd int) error
@@ -67,7 +67,7 @@ func TestProcessRefuses(t *testing.T) {
 // The process ends, and tells the server why, when a thread of several devices fails.
 func TestProcessFails(t *testing.T) {
 	p, its := pair(t)
-	c, _ := runChild(t, its)
+	c, _ := runChild(t, p, its)
 	for range 2 {
 		c.fail(unix.EXFULL)
 	}
@@ -76,5 +76,28 @@ func TestProcessFails(t *testing.T) {
 	}
 	if err := <-c.over; !errors.Is(err, unix.EXFULL) {
 		t.Errorf("the process ends with %v", err)
+	}
+}
+
+// A process that reads no requests is killed. The server does not wait for it, however many requests
+// there are.
+func TestProcessDoesNotRead(t *testing.T) {
+	p, _ := pair(t)
+	limit, err := unix.GetsockoptTimeval(p.socket.fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO)
+	if err != nil || time.Duration(limit.Nano()) != sendTimeout {
+		t.Fatalf("a send waits for %v, error %v", limit, err)
+	}
+	if err := p.socket.limitSends(time.Millisecond); err != nil {
+		t.Fatal(err)
+	}
+	const messages = 10_000 // more than the sockets hold
+	for i := 0; err == nil && i < messages; i++ {
+		err = p.send(request{Settle: true})
+	}
+	if !errors.Is(err, unix.ETIMEDOUT) {
+		t.Errorf("error %v, want ETIMEDOUT", err)
+	}
+	if fake, ok := p.sandbox.(*fakeSandbox); !ok || fake.kills.Load() != 1 {
+		t.Errorf("it was not killed once: %+v", p.sandbox)
 	}
 }
