@@ -93,22 +93,40 @@ func (s *devices) unrecovered(ctx context.Context) ([]client.Device, error) {
 }
 
 // attach returns an open device of an image. It takes a device that exists, and replaces
-// one that is dead.
+// one that is dead. If a device is being removed, as a driver that was killed has asked for, attach
+// waits for that.
 func (s *devices) attach(ctx context.Context, image *os.File, req client.AddRequest, files client.Files) (*client.Held, error) {
-	device, err := s.of(ctx, image)
-	if err != nil {
-		return nil, err
+	found, end := context.WithTimeoutCause(ctx, removePatience, client.ErrLost)
+	defer end()
+	for {
+		device, err := s.of(ctx, image)
+		if err != nil {
+			return nil, err
+		}
+		if device == nil || device.State != live {
+			return s.replace(ctx, image, device, req, files)
+		}
+		held, err := s.client.Open(found, *device)
+		if !errors.Is(err, client.ErrLost) || found.Err() != nil {
+			return held, err
+		}
+		select {
+		case <-found.Done():
+		case <-time.After(removePause):
+		}
 	}
-	if device != nil && device.State != live {
+}
+
+// replace returns an open new device of an image, in place of a dead one if there is one.
+func (s *devices) replace(ctx context.Context, image *os.File, dead *client.Device, req client.AddRequest, files client.Files) (*client.Held, error) {
+	if dead != nil {
 		if err := s.remove(ctx, image); err != nil {
 			return nil, err
 		}
-		device = nil
 	}
-	if device == nil {
-		if device, err = s.add(ctx, req, files); err != nil {
-			return nil, fmt.Errorf("attach %s: %w", image.Name(), err)
-		}
+	device, err := s.add(ctx, req, files)
+	if err != nil {
+		return nil, fmt.Errorf("attach %s: %w", image.Name(), err)
 	}
 	return s.client.Open(ctx, *device)
 }

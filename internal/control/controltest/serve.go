@@ -7,6 +7,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/internal/control"
 	"github.com/ublk-loop/ublk-loop/loop"
 )
@@ -21,6 +22,7 @@ func Serve(t testing.TB, d *Devices, socket string) (stop func()) {
 	}
 	h := (&control.Server{
 		Devices:  d,
+		Status:   func() (none client.ServerStatus) { return none },
 		Describe: func(err error, _ string, _ *loop.Config) error { return err },
 		Hint:     func(error) string { return "" },
 	}).HTTP()

@@ -1,0 +1,64 @@
+package driver
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/internal/control/controltest"
+	"github.com/ublk-loop/ublk-loop/loop"
+)
+
+// If the device of an image is being removed, attach waits for that and makes another one.
+func TestAttachDuringRemoval(t *testing.T) {
+	dir := t.TempDir()
+	path, node, socket := filepath.Join(dir, "image"), filepath.Join(dir, "node"), filepath.Join(dir, "socket")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	image, err := loop.OpenPath(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = image.Close() }()
+	d := controltest.NewDevices(node)
+	defer d.Wait()
+	old := statusOf(t, image, node)
+	d.Become(0, old)
+	d.OnLook(func(look int) {
+		switch look {
+		case 2: // after attach has found the device, and before it has opened it
+			d.Become(0, nil)
+		case 3:
+			if err := os.WriteFile(node, nil, 0o600); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	controltest.Serve(t, d, socket)
+	s := &devices{client: client.New(socket)}
+	held, err := s.attach(context.Background(), image, client.AddRequest{File: path}, client.Files{File: image})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	if _, err := d.Device(0); err != nil {
+		t.Errorf("the server has no device: %v", err)
+	}
+}
+
+// statusOf returns the state of a device of an image.
+func statusOf(t *testing.T, image *os.File, node string) *loop.Status {
+	t.Helper()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(image.Fd()), &st); err != nil {
+		t.Fatal(err)
+	}
+	number := fmt.Sprintf("%d:%d", unix.Major(st.Dev), unix.Minor(st.Dev))
+	return &loop.Status{Device: node, State: live, File: image.Name(), FileDevice: number, FileInode: st.Ino}
+}
