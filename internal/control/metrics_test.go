@@ -187,9 +187,7 @@ func eachQuery(v any, f func(query string)) {
 func TestStatsEndpoints(t *testing.T) {
 	s := newStand(t)
 	s.devices.mu.Lock()
-	s.devices.mu.Lock()
 	s.devices.stats = someStats()
-	s.devices.mu.Unlock()
 	s.devices.mu.Unlock()
 	for path, want := range map[string]string{
 		"/metrics":  `ublk_loop_requests_total{device="ublkb0",op="read"} 1099511627776`,
