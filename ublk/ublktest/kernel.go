@@ -24,6 +24,7 @@ import (
 func Kernel(t testing.TB, needs ...Need) *ublk.Control {
 	t.Helper()
 	Require(t, needs...)
+	before := leftovers(t)
 	ctl, err := ublk.OpenControl()
 	if err != nil {
 		skip := t.Skipf
@@ -33,33 +34,38 @@ func Kernel(t testing.TB, needs ...Need) *ublk.Control {
 		skip("no ublk here: %v", err)
 	}
 	log := openKernelLog(t)
-	before := leftovers(t)
+	before[openFiles] = append(before[openFiles], kernelLog)
 	t.Cleanup(func() {
-		checkNothingLeft(t, before)
-		checkKernelLog(t, log)
-		if err := ctl.Close(); err != nil {
+		if err := ctl.Close(); err != nil { // also what it keeps for further commands
 			t.Errorf("close control: %v", err)
 		}
+		checkNothingLeft(t, before)
+		checkKernelLog(t, log)
 	})
 	return ctl
 }
+
+const (
+	openFiles = "file descriptor" // of leftovers
+	kernelLog = "/dev/kmsg"
+)
 
 // leftovers lists the things that a test must not leave behind.
 func leftovers(t testing.TB) map[string][]string {
 	t.Helper()
 	found := map[string][]string{}
 	for what, pattern := range map[string]string{
-		"device":          "/sys/class/ublk-char/*",
-		"disk":            "/sys/block/ublkb*",
-		"node":            "/dev/ublk[bc]*",
-		"file descriptor": "/proc/self/fd/*",
-		"state file":      "/run/ublk-loop/*.json",
+		"device":     "/sys/class/ublk-char/*",
+		"disk":       "/sys/block/ublkb*",
+		"node":       "/dev/ublk[bc]*",
+		openFiles:    "/proc/self/fd/*",
+		"state file": "/run/ublk-loop/*.json",
 	} {
 		paths, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if what == "file descriptor" {
+		if what == openFiles {
 			paths = targets(paths)
 		}
 		found[what] = paths
@@ -107,7 +113,7 @@ func checkNothingLeft(t testing.TB, before map[string][]string) {
 // openKernelLog opens the kernel's log at its end.
 func openKernelLog(t testing.TB) int {
 	t.Helper()
-	fd, err := unix.Open("/dev/kmsg", unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open(kernelLog, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		t.Fatalf("open the kernel's log: %v", err)
 	}
