@@ -72,7 +72,7 @@ func (c *cutDisk) cut(volumes []*volume) {
 	c.load("0 " + sectors + " error")
 	c.killNode(volumes)
 	c.devicesAre(0)
-	// The server no longer lists a device that it is still removing. The end of the node ends that, too.
+	// The server no longer lists a device that it is still removing. The removal is over when the node is gone.
 	c.until("no device is left", func() bool {
 		left, err := filepath.Glob("/dev/ublkc*")
 		c.ok("list", err)

@@ -35,8 +35,8 @@ func newVerityCommand(a *app) *cobra.Command {
 	return cmd
 }
 
-// oneImage checks that the only argument is the image. veritysetup(8) takes the tree, and the root
-// hash, as arguments, too: the hint has their flags.
+// oneImage checks that the only argument is the image. Users of veritysetup(8) may also pass the tree
+// and the root hash as arguments. The hint has the flags for those.
 func oneImage(flags string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) > 1 {

@@ -233,7 +233,7 @@ func TestDevices(t *testing.T) {
 }
 
 // A request gets the error of its answer. A request for statistics ends with its context, and tells the
-// process nothing. A second answer to a request blocks nobody, and nothing is kept of requests that ended.
+// process nothing. A second answer to a request does not block. The server forgets requests that have ended.
 func TestAskEnds(t *testing.T) {
 	p, its := pair(t)
 	endWatch := receiving(t, p, its, p.watch)

@@ -38,15 +38,7 @@ func TestKernelServeDensity(t *testing.T) {
 	add := func(devices int) (costs []float64) { // of ten attaches each, because the kernel counts in ticks
 		start, unit := m.cpuTime(), callTime()
 		for i := range devices {
-			lease, err := c.Add(context.Background(),
-				client.AddRequest{File: file.Name(), Config: client.Config{ReadOnly: true, Queues: 2, Depth: 32, MaxIOBytes: 16 << 10}}, client.Files{File: file})
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := lease.Keep(context.Background(), 0); err != nil {
-				t.Fatal(err)
-			}
-			lease.Close()
+			addKept(t, c, file)
 			if i%10 == 9 {
 				cpu, unitBefore := m.cpuTime()-start, unit
 				start, unit = m.cpuTime(), callTime()
@@ -87,6 +79,20 @@ func TestKernelServeDensity(t *testing.T) {
 		t.Errorf("%d threads more for %d devices", now-threads, n)
 	}
 	b.ok("del", "--all")
+}
+
+// addKept adds a small device of a file, which stays until it is removed.
+func addKept(t *testing.T, c *client.Client, file *os.File) {
+	t.Helper()
+	lease, err := c.Add(context.Background(),
+		client.AddRequest{File: file.Name(), Config: client.Config{ReadOnly: true, Queues: 2, Depth: 32, MaxIOBytes: 16 << 10}}, client.Files{File: file})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := lease.Keep(context.Background(), 0); err != nil {
+		t.Fatal(err)
+	}
+	lease.Close()
 }
 
 // callTime returns how long 10,000 system calls take now. What a guest counts as CPU time
