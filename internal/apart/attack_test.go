@@ -35,8 +35,10 @@ func TestMain(m *testing.M) {
 		switch os.Args[1] {
 		case confinedRole:
 			err := Run(Hooks{
-				Prepare: func() error { return nil },
-				Queues:  func(int) error { return errors.New(succeeded(victim)) },
+				Prepare:  func() error { return nil },
+				Queues:   func(int) error { return errors.New(succeeded(victim)) },
+				Settled:  func() {},
+				Answered: func() {},
 			})
 			if err != nil {
 				os.Exit(1)

@@ -15,7 +15,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/transfer"
 )
 
-// Hooks are called by Run.
+// Hooks are called by Run. None may be nil.
 type Hooks struct {
 	Prepare  func() error      // before the process loses its files
 	Queues   func(n int) error // before the process serves n queues in all
