@@ -27,6 +27,7 @@ type builder struct {
 	work     string // a directory for this run only
 	supplies *supplies
 	limit    time.Duration // how long one process may take
+	count    int           // how often each test runs
 	short    bool          // tests repeat things less often
 	tier     tier          // tests without a kernel read it: UBLK_LOOP_TIER
 	run      string        // a regular expression that the names of tests match
@@ -71,6 +72,9 @@ func (b *builder) here(module string, pkgs []*pkg, more ...string) *job {
 	args := append([]string{"test", "-json", "-skip", b.skip()}, race...)
 	if b.run != "" {
 		args = append(args, "-run", b.run)
+	}
+	if b.count > 1 {
+		args = append(args, fmt.Sprintf("-count=%d", b.count))
 	}
 	args = append(args, more...)
 	args = append(args, relative(module, pkgs)...)

@@ -56,14 +56,16 @@ func execute(ctx context.Context, o *options, out io.Writer) (bool, error) {
 	if ctx.Err() != nil {
 		return false, firstError(r.runner.ledger.close(), r.runner.times.write())
 	}
-	r.runner.tryAgain(ctx, r.again, progressEvery)
+	if o.count == 1 {
+		r.runner.tryAgain(ctx, r.again, progressEvery)
+	}
 	return r.end()
 }
 
 func newRun(ctx context.Context, o *options, top, work string, out io.Writer) *run {
 	r := &run{options: o, top: top, out: out}
 	supplies := newSupplies(ctx, top, work, out)
-	r.builder = &builder{top: top, work: work, supplies: supplies, limit: o.limit, short: o.tier == quick, tier: o.tier, run: o.runText}
+	r.builder = &builder{top: top, work: work, supplies: supplies, limit: o.limit, count: o.count, short: o.tier == quick, tier: o.tier, run: o.runText}
 	if i := strings.IndexByte(o.runText, '/'); i >= 0 {
 		r.builder.subtests = o.runText[i:]
 	}
@@ -132,7 +134,7 @@ func (r *run) openLedger() error {
 	if err != nil {
 		return nil
 	}
-	key += "-" + string(r.tier)
+	key += fmt.Sprintf("-%s-%d", r.tier, r.count)
 	for _, name := range countVariables {
 		key += "-" + os.Getenv(name)
 	}

@@ -178,6 +178,9 @@ func (k *kernelJob) arguments() []string {
 	}
 	pattern := "^(" + strings.Join(quoted, "|") + ")$" + k.subtests
 	args := []string{"-test.v=test2json", "-test.run", pattern, "-test.timeout", seconds(k.limit-time.Minute) + "s"}
+	if k.count > 1 {
+		args = append(args, fmt.Sprintf("-test.count=%d", k.count))
+	}
 	if k.short {
 		args = append(args, "-test.short")
 	}

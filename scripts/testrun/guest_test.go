@@ -43,6 +43,10 @@ func TestGuest(t *testing.T) {
 	if got := k.arguments(); !slices.Equal(got, want) {
 		t.Errorf("arguments are %q, want %q", got, want)
 	}
+	k.count = 20
+	if got := k.arguments(); !slices.Contains(got, "-test.count=20") {
+		t.Errorf("arguments are %q, want -test.count=20 among them", got)
+	}
 }
 
 func TestBeds(t *testing.T) {

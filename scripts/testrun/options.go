@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-const usage = `usage: test.sh [--unit | --tier TIER] [--kernel NAME|DIR|host]... [--run REGEX] [--package DIR]... [--resume] [--plan]
+const usage = `usage: test.sh [--unit | --tier TIER] [--kernel NAME|DIR|host]... [--run REGEX] [--package DIR]... [--count N] [--resume] [--plan]
 
 Runs the tests of all packages that need no kernel (Test...) on this machine, and those that need one (TestKernel...,
 TestCrash...) on the kernels of kernels.txt: in user-mode Linux and in virtual machines. They also run on this machine's own
@@ -31,6 +31,8 @@ kernel ("host") if it has ublk and the user is root.
                   kernel can run
   --run REGEX     run only the tests of the kernel with matching names (with --unit: only matching tests that need none)
   --package DIR   test only this package (./loop), or with /... also those below; may be repeated
+  --count N       run each test N times in the same process or machine, to find tests that fail now and then. A time-out
+                  then fails the run
   --resume        leave out the tests that passed in an earlier run of this tier with the same source
   --plan          print which tests would run on which kernels, and run none
 
@@ -59,6 +61,7 @@ type options struct {
 	packages  []string
 	run       *regexp.Regexp // nil for all
 	runText   string
+	count     int // how often each test runs
 	resume    bool
 	planOnly  bool
 	tierGiven bool
@@ -70,7 +73,7 @@ type options struct {
 // isWhole reports whether a run selects all tests. In such a run, a test that runs on no
 // bed is a failure.
 func (o *options) isWhole() bool {
-	return (o.tier == quick || o.tier == full) && len(o.kernels)+len(o.packages) == 0 && o.run == nil
+	return (o.tier == quick || o.tier == full) && len(o.kernels)+len(o.packages) == 0 && o.run == nil && o.count == 1
 }
 
 func parse(args []string, out io.Writer) (*options, error) {
@@ -83,6 +86,7 @@ func parse(args []string, out io.Writer) (*options, error) {
 	flags.Func("kernel", "", func(s string) error { o.kernels = append(o.kernels, s); return nil })
 	flags.Func("package", "", func(s string) error { o.packages = append(o.packages, s); return nil })
 	flags.StringVar(&o.runText, "run", "", "")
+	flags.IntVar(&o.count, "count", 1, "")
 	flags.BoolVar(&o.resume, "resume", false, "")
 	flags.BoolVar(&o.planOnly, "plan", false, "")
 	if err := flags.Parse(args); err != nil {
@@ -101,6 +105,9 @@ func parse(args []string, out io.Writer) (*options, error) {
 func (o *options) check(tierName string, isUnit bool, rest []string) error {
 	if len(rest) > 0 {
 		return fmt.Errorf("argument %s: unknown", rest[0])
+	}
+	if o.count < 1 {
+		return fmt.Errorf("--count %d: want a number above 0", o.count)
 	}
 	if isUnit && tierName != "" && tierName != string(unit) {
 		return fmt.Errorf("--unit and --tier %s: only one is possible", tierName)

@@ -17,6 +17,7 @@ func TestParse(t *testing.T) {
 		{"--kernel 7.3 --package ./loop --run TestX/sub", func(o *options) bool {
 			return !o.isWhole() && o.kernels[0] == "7.3" && o.packages[0] == "./loop" && o.run.MatchString("TestX") && !o.run.MatchString("sub")
 		}},
+		{"--count 5", func(o *options) bool { return o.count == 5 && !o.isWhole() }},
 		{"--run TestX", func(o *options) bool { return !o.isWhole() }},
 	} {
 		o, err := parse(strings.Fields(c.args), t.Output())
@@ -24,7 +25,7 @@ func TestParse(t *testing.T) {
 			t.Errorf("%q: error %v, %+v", c.args, err, o)
 		}
 	}
-	for _, args := range []string{"--tier fast", "--unit --tier full", "--unit --kernel 7.3", "loop", "--nothing", "--run ("} {
+	for _, args := range []string{"--tier fast", "--unit --tier full", "--unit --kernel 7.3", "loop", "--nothing", "--run (", "--count 0"} {
 		if _, err := parse(strings.Fields(args), &strings.Builder{}); err == nil {
 			t.Errorf("%q is taken", args)
 		}

@@ -80,11 +80,15 @@ func (r *runner) work(ctx context.Context, j *job, cmd *exec.Cmd) []*job {
 		r.workPlain(ctx, j, cmd)
 		return nil
 	}
-	seen, bad := map[string]bool{}, false
+	seen, bad := map[string]bool{}, map[string]bool{}
 	s := newStream(r.out, j.bed, func(res result) {
 		seen[res.Test] = true
-		bad = bad || res.failed()
-		r.keep(res)
+		if res.failed() {
+			bad[testName(res.Pkg, res.Test)] = true
+		}
+		if res.failed() || !bad[testName(res.Pkg, res.Test)] { // one success does not undo a failure before it
+			r.keep(res)
+		}
 	})
 	if j.pkgDir != nil {
 		s.pkgDir = j.pkgDir
@@ -101,13 +105,13 @@ func (r *runner) work(ctx context.Context, j *job, cmd *exec.Cmd) []*job {
 	onlyTime := s.death.isOnlyTime(j.console)
 	s.finish(err != nil && onlyTime)
 	missing := j.missing(seen)
-	if err != nil && !bad {
+	if err != nil && len(bad) == 0 {
 		r.blame(j, s, err, missing, onlyTime)
 	}
 	if len(missing) > 0 {
 		return r.goOn(j, s, err, missing, onlyTime)
 	}
-	if err == nil && !bad && j.planned == nil {
+	if err == nil && len(bad) == 0 && j.planned == nil {
 		r.ledger.finish(j.title)
 	}
 	return nil

@@ -70,6 +70,9 @@ func TestWork(t *testing.T) {
 	}{
 		{"all pass", []string{"TestA", "TestB"}, []string{passing("TestA") + passing("TestB")}, 2, 0, 0, 0, ""},
 		{"one fails", []string{"TestA", "TestB"}, []string{passing("TestA") + failing("TestB", "    a_test.go:1: wrong")}, 1, 1, 0, 0, "wrong"},
+		{"repeated, and one fails the first time", []string{"TestA", "TestB"}, []string{passing("TestA") + failing("TestB", "    a_test.go:1: wrong") + passing("TestA") + passing("TestB")}, 1, 1, 0, 0, "wrong"},
+		{"repeated, and one fails the second time", []string{"TestA"}, []string{passing("TestA") + failing("TestA", "    a_test.go:1: wrong")}, 0, 1, 0, 0, "wrong"},
+		{"repeated, and the process dies the second time", []string{"TestA"}, []string{passing("TestA") + begins("TestA") + panics}, 0, 1, 0, 0, "did not end"},
 		{"a test did not run", []string{"TestA", "TestB"}, []string{passing("TestA")}, 1, 1, 0, 0, "they did not run"},
 		{"a panic in the middle, the others go on", []string{"TestA", "TestB", "TestC"}, []string{passing("TestA") + begins("TestB") + panics, passing("TestC")}, 2, 1, 0, 0, "1 tests are left"},
 		{"a death between two tests", []string{"TestA", "TestB"}, []string{passing("TestA") + "echo PASS; echo gone; exit 125", passing("TestB")}, 2, 1, 0, 0, "gone"},

@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -39,6 +41,7 @@ type stream struct {
 	quiet   bool                // print only failures
 	ended   func(result)        // receives the result of each test that is not a subtest
 	tests   map[key]*test
+	bad     map[string]bool // packages with a failed test that has started again since
 	order   []key
 	results int
 	text    strings.Builder // output that belongs to no test
@@ -46,7 +49,7 @@ type stream struct {
 }
 
 func newStream(out io.Writer, bed string, ended func(result)) *stream {
-	return &stream{out: out, bed: bed, pkgDir: func(s string) string { return s }, ended: ended, tests: map[key]*test{}}
+	return &stream{out: out, bed: bed, pkgDir: func(s string) string { return s }, ended: ended, tests: map[key]*test{}, bad: map[string]bool{}}
 }
 
 func (s *stream) add(e event) {
@@ -63,6 +66,7 @@ func (s *stream) add(e event) {
 			t.verdict.timedOut()
 		}
 	case "run":
+		s.startAgain(k)
 		s.test(k)
 	case passed, failed, skipped:
 		s.test(k).how = e.Action
@@ -96,6 +100,19 @@ func (s *stream) test(k key) *test {
 		}
 	}
 	return t
+}
+
+// startAgain forgets a test that has ended, and its subtests. Its process repeats it.
+func (s *stream) startAgain(k key) {
+	if t := s.tests[k]; t == nil || t.how == "" || s.parent(k) != nil {
+		return
+	}
+	if s.tests[k].how == failed {
+		s.bad[k.pkg] = true
+	}
+	isOld := func(other key) bool { return other.pkg == k.pkg && other.name != "" && root(other.name) == k.name }
+	s.order = slices.DeleteFunc(s.order, isOld)
+	maps.DeleteFunc(s.tests, func(other key, _ *test) bool { return isOld(other) })
 }
 
 // parent returns the test that k is a subtest of, or nil. The last part of k's name may
@@ -192,7 +209,7 @@ func (s *stream) failedIn(pkg string) bool {
 			return true
 		}
 	}
-	return false
+	return s.bad[pkg]
 }
 
 // finish fails the tests that had not ended when the stream ended, subtests before their

@@ -55,6 +55,17 @@ func TestCounts(t *testing.T) {
 			run p TestA/x -
 			pass p TestA/x -
 			fail p TestA -`, 1, 1, 0},
+		{"a repeated test, whose last run counts", `
+			run p TestA -
+			run p TestA/x -
+			fail p TestA/x -
+			fail p TestA -
+			run p TestA -
+			run p TestA/x -
+			run p TestA/y -
+			pass p TestA/x -
+			pass p TestA/y -
+			pass p TestA -`, 2, 1, 0},
 		{"a stream that breaks off in a subtest", `
 			run p TestA -
 			run p TestA/x -`, 0, 1, 0},
