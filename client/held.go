@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -94,9 +95,32 @@ func (h *Held) open(ctx context.Context) (*os.File, error) {
 	if err := h.checkNumber(ctx); err != nil {
 		return nil, err
 	}
-	ctx, cancel := h.whileLeased(ctx)
+	ctx, cancel := h.whileServed(ctx)
 	defer cancel()
 	return udev.Open(ctx, h.Device.Device)
+}
+
+// lookPause is the time between two looks whether the server still has a device.
+const lookPause = 100 * time.Millisecond
+
+// whileServed returns a context that also ends when the lease does, or when the server removes the
+// device, which does not end the lease.
+func (h *Held) whileServed(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := h.whileLeased(ctx)
+	served, lose := context.WithCancelCause(ctx)
+	go func() { // until the returned function is called
+		for {
+			select {
+			case <-served.Done():
+				return
+			case <-time.After(lookPause):
+			}
+			if err := h.checkNumber(served); errors.Is(err, ErrLost) { // a server that does not answer may still have it
+				lose(err)
+			}
+		}
+	}()
+	return served, cancel
 }
 
 // whileLeased returns a context that also ends when the lease does.

@@ -14,8 +14,17 @@ import (
 	"github.com/ublk-loop/ublk-loop/loop"
 )
 
-// If the device of an image is being removed, attach waits for that and makes another one.
+// If the device of an image is being removed, attach waits for that and makes another one. It does so
+// also if the server still has the device when the node has gone.
 func TestAttachDuringRemoval(t *testing.T) {
+	for gone := 2; gone <= 3; gone++ {
+		t.Run(fmt.Sprint("gone at look ", gone), func(t *testing.T) { attachDuringRemoval(t, gone) })
+	}
+}
+
+// attachDuringRemoval removes the device at a look at the devices of the server. With look 1 attach
+// finds it, and with the next ones it opens it.
+func attachDuringRemoval(t *testing.T, gone int) {
 	dir := t.TempDir()
 	path, node, socket := filepath.Join(dir, "image"), filepath.Join(dir, "node"), filepath.Join(dir, "socket")
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
@@ -32,9 +41,9 @@ func TestAttachDuringRemoval(t *testing.T) {
 	d.Become(0, old)
 	d.OnLook(func(look int) {
 		switch look {
-		case 2: // after attach has found the device, and before it has opened it
+		case gone:
 			d.Become(0, nil)
-		case 3:
+		case gone + 1:
 			if err := os.WriteFile(node, nil, 0o600); err != nil {
 				t.Error(err)
 			}
