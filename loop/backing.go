@@ -62,6 +62,22 @@ func openBacking(file *os.File, cfg *Config) (*backing.Backing, error) {
 	return backing.Open(file, o)
 }
 
+// openNew is openBacking for a new device. It returns an error that wraps EBUSY if another device
+// has the part, although it has no lock of it.
+func openNew(ctl *ublk.Control, file *os.File, cfg *Config) (*backing.Backing, error) {
+	b, err := openBacking(file, cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err = checkGrown(ctl, b, cfg.lockRange()); err == nil {
+		err = checkWaiting(ctl, lockedPlaces(cfg.lockRange(), b))
+	}
+	if err != nil {
+		return nil, errors.Join(err, b.Close())
+	}
+	return b, nil
+}
+
 // lockRange returns the part of the file or disk that a device of this configuration locks:
 // its own part, from the header of a LUKS volume on.
 func (c *Config) lockRange() filelock.Range {

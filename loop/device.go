@@ -65,12 +65,9 @@ func attachOn(ctl *ublk.Control, file *os.File, cfg Config, shared *threads, apa
 			cfg.Key.Close()
 		}
 	}()
-	b, err := openBacking(file, &cfg)
+	b, err := openNew(ctl, file, &cfg)
 	if err != nil {
 		return nil, err
-	}
-	if err := checkGrown(ctl, b, cfg.lockRange()); err != nil {
-		return nil, errors.Join(err, b.Close())
 	}
 	d := &Device{b: b, storage: b, many: shared != nil, apart: newApartTarget(apart, &cfg)}
 	d.apart.ofFile(b, &cfg.Transfer)

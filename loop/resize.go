@@ -80,7 +80,7 @@ func resize(ctl *ublk.Control, id uint32, opts ResizeOptions) error {
 	if err != nil {
 		return err
 	}
-	grown, err := saved.lockGrowth(params.Size, size)
+	grown, err := saved.lockGrowth(ctl, params.Size, size)
 	if err != nil {
 		return err
 	}
@@ -98,7 +98,7 @@ func resize(ctl *ublk.Control, id uint32, opts ResizeOptions) error {
 // lockGrowth locks the part of the file that a device gets beyond its limit, until release
 // is called. While it is locked, no other device can have it, and a later one sees the new
 // size (checkGrown). It returns an error that wraps EBUSY if another device has the part.
-func (s *state) lockGrowth(was, size uint64) (release func(), err error) {
+func (s *state) lockGrowth(ctl *ublk.Control, was, size uint64) (release func(), err error) {
 	c := &s.Config
 	locked := max(was, c.SizeLimit)
 	if c.Table != "" || c.Shared || c.SizeLimit == 0 || size <= locked || s.Status.FileIsDisk && c.ReadOnly {
@@ -108,11 +108,18 @@ func (s *state) lockGrowth(was, size uint64) (release func(), err error) {
 	if c.ReadOnly {
 		mode = filelock.Shared
 	}
-	l, err := filelock.Acquire(statefile.LockDir, s.file(), filelock.Range{Offset: c.Offset + locked, Length: size - locked}, mode)
+	part := filelock.Range{Offset: c.Offset + locked, Length: size - locked}
+	l, err := filelock.Acquire(statefile.LockDir, s.file(), part, mode)
 	if errors.Is(err, unix.EBUSY) {
 		return nil, fmt.Errorf("another device has the part of the file behind it: %w", unix.EBUSY)
 	}
-	return func() { _ = l.Release() }, err
+	if err != nil {
+		return nil, err
+	}
+	if err := checkWaiting(ctl, []place{{s.Status.File, s.file(), part, !c.ReadOnly}}); err != nil {
+		return nil, errors.Join(err, l.Release())
+	}
+	return func() { _ = l.Release() }, nil
 }
 
 // servedState returns the state of a device that has a server.

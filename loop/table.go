@@ -10,6 +10,7 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/internal/identity"
 	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
+	"github.com/ublk-loop/ublk-loop/loop/internal/filelock"
 	"github.com/ublk-loop/ublk-loop/loop/internal/stack"
 	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
 	"github.com/ublk-loop/ublk-loop/transfer"
@@ -91,7 +92,7 @@ func attachTableOn(ctl *ublk.Control, files []*os.File, cfg Config, shared *thre
 	}
 	target := newApartTarget(apart, &cfg)
 	defer target.forgetKey()
-	s, err := openStack(files, &cfg, &stack.Options{Described: target != nil}, 0)
+	s, err := openNewStack(ctl, files, &cfg, target != nil)
 	if err != nil {
 		return nil, err
 	}
@@ -151,6 +152,18 @@ func (c *Config) checkTable() error {
 		return fmt.Errorf("no table: %w", unix.EINVAL)
 	}
 	return nil
+}
+
+// openNewStack opens the files and disks of a new device. described is stack.Options.Described.
+func openNewStack(ctl *ublk.Control, files []*os.File, cfg *Config, described bool) (*stack.Stack, error) {
+	s, err := openStack(files, cfg, &stack.Options{Described: described}, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkWaiting(ctl, lockedPlaces(filelock.Range{}, s.Backings...)); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
 }
 
 // openStack opens the files and disks of cfg.Table, or takes over those that were passed. how has

@@ -4,11 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/internal/identity"
+	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
+	"github.com/ublk-loop/ublk-loop/loop/internal/filelock"
+	"github.com/ublk-loop/ublk-loop/loop/internal/stack"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
@@ -53,6 +57,110 @@ func (s *state) isConfig(cfg *Config) bool {
 		c.ID, c.Key, c.Transfer.KeyBytes = nil, nil, 0
 	}
 	return was == is
+}
+
+// place is a part of a file or disk that a device uses.
+type place struct {
+	path   string
+	object identity.File
+	part   filelock.Range
+	writes bool
+}
+
+// conflicts reports whether two devices cannot use these parts at the same time.
+func (p *place) conflicts(other *place) bool {
+	return (p.writes || other.writes) && filelock.Overlap(p.object, p.part, other.object, other.part)
+}
+
+// lockedPlaces returns the parts of opened files and disks that a new device has locked.
+func lockedPlaces(part filelock.Range, opened ...*backing.Backing) (places []place) {
+	for _, b := range opened {
+		if b.Lock != nil {
+			places = append(places, place{b.Path, b.Identity, part, !b.ReadOnly})
+		}
+	}
+	return places
+}
+
+// checkWaiting returns an error that wraps EBUSY if a device that waits for its next server has
+// one of some places. Such a device has no lock, but will write the data of its requests, and
+// expects its file as it was. The caller has locked the places, so that no recovery begins.
+func checkWaiting(ctl *ublk.Control, places []place) error {
+	if len(places) == 0 {
+		return nil
+	}
+	infos, err := ctl.List()
+	if err != nil {
+		return err
+	}
+	for i := range infos {
+		waiting, err := waitingPlaces(ctl, &infos[i])
+		if err != nil {
+			return err
+		}
+		for _, p := range places {
+			if slices.ContainsFunc(waiting, func(w place) bool { return w.conflicts(&p) }) {
+				path := ublk.BlockPath(infos[i].ID)
+				err := fmt.Errorf("open %s: %s has it and waits for a server: %w", p.path, path, unix.EBUSY)
+				return hint.Add(err, "ublk-loop recover %s starts its server, ublk-loop del %s removes it", path, path)
+			}
+		}
+	}
+	return nil
+}
+
+// CheckFree returns an error that wraps EBUSY if a device that waits for its next server has the
+// file of OpenPath in a way that another use excludes: it writes to the file, or the other use
+// does. It is for programs that use files without a device.
+func CheckFree(ctl *ublk.Control, file *os.File, readOnly bool) error {
+	object, err := identity.Of(file)
+	if err != nil {
+		return err
+	}
+	return checkWaiting(ctl, []place{{file.Name(), object, filelock.Range{}, !readOnly}})
+}
+
+// waitingPlaces returns the places of a device that waits for its next server, which will lock
+// them. It returns none for other devices.
+func waitingPlaces(ctl *ublk.Control, info *ublk.Info) ([]place, error) {
+	if !isOurs(info) || !info.Features.Recoverable() || info.State == ublk.StateDead || info.State == ublk.StateLive && isRunning(int(info.ServerPID)) {
+		return nil, nil
+	}
+	saved, err := readState(info.ID)
+	if err != nil || saved == nil || saved.Config.Shared || info.State == ublk.StateLive && saved.isServed() {
+		return nil, err
+	}
+	params, err := ctl.Params(info.ID)
+	if err != nil {
+		return nil, ignoreGone(err)
+	}
+	if saved.Config.Table != "" {
+		return saved.tablePlaces()
+	}
+	if saved.Status.FileIsDisk && saved.Status.ReadOnly {
+		return nil, nil
+	}
+	return []place{{saved.Status.File, saved.file(), saved.lockRange(params.Size), !saved.Status.ReadOnly}}, nil
+}
+
+// isRunning reports whether a process with a pid exists, including a zombie. It costs less than
+// process.Exists.
+func isRunning(pid int) bool { return pid > 0 && !errors.Is(unix.Kill(pid, 0), unix.ESRCH) }
+
+// tablePlaces returns the places of a device of tables.
+func (s *state) tablePlaces() (places []place, err error) {
+	tables, err := stack.Parse([]byte(s.Config.Table), false)
+	if err != nil {
+		return nil, err
+	}
+	defer tables.Close()
+	written := stack.Written(tables, s.Config.ReadOnly)
+	for i, f := range s.Files {
+		if i < len(written) && (written[i] || !f.Object.IsDisk) {
+			places = append(places, place{f.Path, f.Object, filelock.Range{}, written[i]})
+		}
+	}
+	return places, nil
 }
 
 // Waiting returns the devices that a Server has to take over by itself: those that have

@@ -126,6 +126,11 @@ func (o *addOptions) checkAutoclear(cmd *cobra.Command) error {
 }
 
 func (a *app) runAdd(ctx context.Context, opts addOptions) error {
+	if opts.cow.Path != "" && !opts.config.Shared { // a store that is made changes the image
+		if err := a.checkFree(opts.cow.Origin, true); err != nil {
+			return report.Name(err, "attach", opts.cow.Origin)
+		}
+	}
 	j, err := opts.job()
 	if err != nil {
 		return err

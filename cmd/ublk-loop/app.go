@@ -65,6 +65,9 @@ type driver interface {
 	IDs() ([]uint32, error)
 	Find(file *os.File) ([]client.Device, error)
 	WaitsForServer(file *os.File, cfg *loop.Config) (bool, error)
+	// CheckFree returns an error that wraps EBUSY if a device that waits for its next server
+	// has the file.
+	CheckFree(file *os.File, readOnly bool) error
 	Detach(id uint32, opts loop.DetachOptions) error
 	Resize(id uint32, opts loop.ResizeOptions) error
 	Features() (ublk.Features, error)

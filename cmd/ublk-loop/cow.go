@@ -10,8 +10,10 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/internal/verityfile"
+	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/loop/cowfile"
 	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
+	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
 func newCowCommand(a *app) *cobra.Command {
@@ -28,11 +30,11 @@ func newCowCommand(a *app) *cobra.Command {
 		},
 		RunE: func(*cobra.Command, []string) error { return nil }, // Args refuses everything
 	}
-	cmd.AddCommand(newCowCreateCommand(), newCowInfoCommand(a), newCowDiffCommand(a), newCowMergeCommand(a), newCowThawCommand(a))
+	cmd.AddCommand(newCowCreateCommand(a), newCowInfoCommand(a), newCowDiffCommand(a), newCowMergeCommand(a), newCowThawCommand(a))
 	return cmd
 }
 
-func newCowCreateCommand() *cobra.Command {
+func newCowCreateCommand(a *app) *cobra.Command {
 	o := cowfile.CreateOptions{}
 	cmd := &cobra.Command{
 		Use:   "create FILE --origin IMAGE",
@@ -45,7 +47,11 @@ func newCowCreateCommand() *cobra.Command {
 				return report.Usage(errors.New("create: --origin is missing"), helpHint(cmd))
 			}
 			o.Path = args[0]
-			return report.Name(cowfile.Create(o), "create", o.Path)
+			err := a.checkFree(o.Origin, true)
+			if err == nil {
+				err = cowfile.Create(o)
+			}
+			return report.Name(err, "create", o.Path)
 		},
 	}
 	f := cmd.Flags()
@@ -54,6 +60,25 @@ func newCowCreateCommand() *cobra.Command {
 	f.Var(chunkFlag{limitedSizeFlag{&o.ChunkSize, snapshot.MinChunkSize, snapshot.MaxChunkSize, 1}}, "chunk", "size of a chunk, a power of 2 from 4K to 1M (default 64K)")
 	f.Var(sizeFlag{&o.Size}, "size", "size of a new file (default: enough to change all of IMAGE)")
 	return cmd
+}
+
+// checkFree returns an error that wraps EBUSY if a device that waits for its next server has the file
+// at a path. Such a device has no lock. If the path has no file, the command reports that.
+func (a *app) checkFree(path string, readOnly bool) error {
+	file, err := loop.OpenPath(path)
+	if err != nil {
+		return nil //nolint:nilerr // see above
+	}
+	defer func() { _ = file.Close() }()
+	drv, err := a.open()
+	if errors.Is(err, ublk.ErrNoDriver) {
+		return nil // without a driver no device exists
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { _ = drv.Close() }()
+	return drv.CheckFree(file, readOnly)
 }
 
 // chunkFlag is the size of a chunk.
@@ -82,6 +107,9 @@ func newCowMergeCommand(a *app) *cobra.Command {
 			o.Path = args[0]
 			ctx, stop := interruptible(cmd.Context())
 			defer stop()
+			if err := a.checkFree(o.Path, false); err != nil {
+				return report.Name(err, "merge", o.Path)
+			}
 			merged, err := cowfile.Merge(ctx, o)
 			if err != nil {
 				return report.Name(err, "merge", o.Path)
@@ -112,6 +140,9 @@ func newCowThawCommand(a *app) *cobra.Command {
 			"these stores. They are worthless when something has been written to FILE.",
 		Args: arguments(1, 1, "FILE"),
 		RunE: func(_ *cobra.Command, args []string) error {
+			if err := a.checkFree(args[0], false); err != nil {
+				return report.Name(err, "thaw", args[0])
+			}
 			removed, err := cowfile.Thaw(args[0])
 			for _, u := range removed {
 				fmt.Fprintln(a.out, storeName(u))

@@ -127,6 +127,9 @@ func newCowDiffCommand(a *app) *cobra.Command {
 		Short: "Print the ranges that a store changes, as JSON",
 		Args:  arguments(1, 1, "FILE"),
 		RunE: func(_ *cobra.Command, args []string) error {
+			if err := a.checkFree(args[0], true); err != nil {
+				return report.Name(err, "diff", args[0])
+			}
 			changes, err := cowfile.Diff(args[0])
 			if err != nil {
 				return report.Name(err, "diff", args[0])

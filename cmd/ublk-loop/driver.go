@@ -62,6 +62,11 @@ func (k *kernel) WaitsForServer(file *os.File, cfg *loop.Config) (bool, error) {
 	return loop.WaitsForServer(k.ctl, file, cfg)
 }
 
+// CheckFree implements driver.
+func (k *kernel) CheckFree(file *os.File, readOnly bool) error {
+	return loop.CheckFree(k.ctl, file, readOnly)
+}
+
 // Detach implements driver.
 func (k *kernel) Detach(id uint32, opts loop.DetachOptions) error {
 	return loop.Detach(k.ctl, id, opts)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 
@@ -29,6 +30,8 @@ type fakeDriver struct {
 	asked    []*uint64       // sequence numbers for which Detach and Resize were called
 	waits    map[uint32]bool // results of WaitsForServer, by device
 	resized  []resized
+	checked  []string // files of CheckFree, and whether they are only read
+	busy     error    // result of CheckFree
 	closed   bool
 }
 
@@ -68,6 +71,11 @@ func (d *fakeDriver) Find(file *os.File) ([]client.Device, error) {
 
 func (d *fakeDriver) WaitsForServer(_ *os.File, cfg *loop.Config) (bool, error) {
 	return cfg.ID != nil && d.waits[*cfg.ID], d.err
+}
+
+func (d *fakeDriver) CheckFree(file *os.File, readOnly bool) error {
+	d.checked = append(d.checked, fmt.Sprintf("%s %v", filepath.Base(file.Name()), readOnly))
+	return d.busy
 }
 
 func (d *fakeDriver) Detach(id uint32, opts loop.DetachOptions) error {

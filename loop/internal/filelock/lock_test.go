@@ -214,6 +214,36 @@ func TestOverlaps(t *testing.T) {
 	}
 }
 
+// Parts of two objects overlap as their locks do: a partition is a part of its disk.
+func TestOverlap(t *testing.T) {
+	part := func(start, size uint64) identity.File {
+		return identity.File{IsDisk: true, Device: "8:1", Disk: identity.Disk{Sequence: 7, Start: start, Size: size}}
+	}
+	whole := identity.File{IsDisk: true, Device: "8:0", Disk: identity.Disk{Sequence: 7}}
+	again := file
+	again.Birth++
+	for _, tt := range []struct {
+		a, b     identity.File
+		ofA, ofB Range
+		want     bool
+	}{
+		{a: file, b: file, want: true},
+		{a: file, b: file, ofA: Range{0, 512}, ofB: Range{512, 512}},
+		{a: file, b: file, ofA: Range{0, 512}, ofB: Range{511, 512}, want: true},
+		{a: file, b: again},
+		{a: file, b: whole},
+		{a: whole, b: part(8, 8), want: true},
+		{a: part(0, 8), b: part(8, 8)},
+		{a: whole, b: part(8, 8), ofA: Range{0, 4096}},
+		{a: whole, b: part(8, 8), ofA: Range{0, 4608}, ofB: Range{0, 512}, want: true},
+		{a: whole, b: part(8, 8), ofA: Range{0, 4608}, ofB: Range{512, 512}},
+	} {
+		if Overlap(tt.a, tt.ofA, tt.b, tt.ofB) != tt.want || Overlap(tt.b, tt.ofB, tt.a, tt.ofA) != tt.want {
+			t.Errorf("%+v is not %v", tt, tt.want)
+		}
+	}
+}
+
 // Only root can open the files of locks.
 func TestOnlyOwnerOpensLocks(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "locks")

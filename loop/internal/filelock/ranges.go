@@ -60,6 +60,16 @@ func sectorsOf(object identity.File, r Range) sectors {
 	return sectors{int64(start), int64(min(end, objectSectors) - start)}
 }
 
+// Overlap reports whether parts of two objects have a byte in common. A partition is a part of
+// its disk.
+func Overlap(a identity.File, ofA Range, b identity.File, ofB Range) bool {
+	if !a.Is(b) && nameOf(a) != nameOf(b) {
+		return false
+	}
+	one, other := sectorsOf(a, ofA), sectorsOf(b, ofB)
+	return one.start < other.start+other.length && other.start < one.start+one.length
+}
+
 // ofRings returns the position of the lock of the rings.
 func (s sectors) ofRings() sectors { return sectors{s.start + objectSectors, s.length} }
 

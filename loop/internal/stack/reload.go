@@ -86,7 +86,7 @@ func (s *Stack) checkReload(tables *table.Stack, files int) error {
 // openAll takes the open files of the stack, and opens the others for reading.
 func (r *Reload) openAll(files []*os.File, o *Options) error {
 	s, n := r.stack, r.next
-	written := n.written()
+	written := Written(n.tables, n.ReadOnly)
 	for i, file := range files {
 		object, err := identity.Of(file)
 		if err != nil {

@@ -110,7 +110,7 @@ func (s *Stack) openAll(files []*os.File, o *Options) error {
 		return fmt.Errorf("%d files for %d devices of a table: %w", len(files), n, unix.EINVAL)
 	}
 	seen := make(map[identity.File]int)
-	written := s.written()
+	written := Written(s.tables, s.ReadOnly)
 	for i, file := range files {
 		object, err := identity.Of(file)
 		if err != nil {

@@ -12,17 +12,16 @@ import (
 	"github.com/ublk-loop/ublk-loop/transfer/table"
 )
 
-// written returns which of table.Stack.Devices the device writes to. It only reads origins of
+// Written returns which of table.Stack.Devices a device writes to. It only reads origins of
 // snapshots.
-func (s *Stack) written() []bool {
-	tables, names := make([]bool, len(s.tables.Tables)), make(map[string]bool)
-	tables[len(tables)-1] = !s.ReadOnly
+func Written(of *table.Stack, readOnly bool) []bool {
+	tables, names := make([]bool, len(of.Tables)), make(map[string]bool)
+	tables[len(tables)-1] = !readOnly && !of.Tables[len(tables)-1].ReadOnly
 	for i := len(tables) - 1; i >= 0; i-- {
-		t := &s.tables.Tables[i]
-		for _, l := range t.Lines {
+		for _, l := range of.Tables[i].Lines {
 			for _, a := range l.Target.Areas(l.Length) {
 				writes := tables[i] && !a.ReadOnly
-				if below, ok := s.tables.Table(a.Device); ok {
+				if below, ok := of.Table(a.Device); ok {
 					tables[below] = tables[below] || writes
 				} else {
 					names[a.Device] = names[a.Device] || writes
@@ -31,7 +30,7 @@ func (s *Stack) written() []bool {
 		}
 	}
 	var list []bool
-	for _, device := range s.tables.Devices() {
+	for _, device := range of.Devices() {
 		list = append(list, names[device])
 	}
 	return list
