@@ -31,6 +31,10 @@ func (p *Process) ask(ctx context.Context, r request, fds ...int) (serving.Answe
 	defer p.forget(id)
 	r.ID = id
 	if err := p.send(r, fds...); err != nil {
+		if errors.Is(err, errEnded) {
+			p.Kill() // It has at least closed its socket.
+			err = p.explain(err)
+		}
 		return serving.Answer{}, err
 	}
 	done := ctx.Done()
@@ -42,7 +46,7 @@ func (p *Process) ask(ctx context.Context, r request, fds ...int) (serving.Answe
 			}
 			return *a.Answer, a.err()
 		case <-p.sandbox.Ended():
-			return serving.Answer{}, errEnded
+			return serving.Answer{}, p.explain(errEnded)
 		case <-done:
 			if r.Request == nil || r.Op != serving.Merge {
 				return serving.Answer{}, ctx.Err()

@@ -27,20 +27,36 @@ const (
 	confinedRole = "confined" // Run, and attacks in it
 	freeRole     = "free"     // the same attacks without a sandbox
 	firstRole    = "first"    // Start while the first thread is free
+	panicRole    = "panic"    // Run, and a panic at a device
+	loudRole     = "loud"     // the same, after more words than anybody reads
+	diesRole     = "dies"     // Run, and SIGKILL at a device
+	earlyRole    = "early"    // Run, and a panic before the sandbox
 )
 
 func TestMain(m *testing.M) {
 	if len(os.Args) > 2 {
 		victim, _ := strconv.Atoi(os.Args[2])
+		hooks := Hooks{
+			Prepare:  func() error { return nil },
+			Queues:   func(int) error { return errors.New(succeeded(victim)) },
+			Settled:  func() {},
+			Answered: func() {},
+		}
 		switch os.Args[1] {
-		case confinedRole:
-			err := Run(Hooks{
-				Prepare:  func() error { return nil },
-				Queues:   func(int) error { return errors.New(succeeded(victim)) },
-				Settled:  func() {},
-				Answered: func() {},
-			})
-			if err != nil {
+		case panicRole:
+			hooks.Queues = func(int) error { panic(fault) }
+		case loudRole:
+			hooks.Queues = loudPanic
+		case diesRole:
+			hooks.Queues = func(int) error {
+				return errors.Join(unix.Tgkill(unix.Getpid(), unix.Getpid(), unix.SIGKILL), errors.New("lives"))
+			}
+		case earlyRole:
+			hooks.Prepare = func() error { panic(fault) }
+		}
+		switch os.Args[1] {
+		case confinedRole, panicRole, loudRole, diesRole, earlyRole:
+			if err := Run(hooks); err != nil {
 				os.Exit(1)
 			}
 			os.Exit(0)

@@ -96,7 +96,7 @@ func (p *Process) watch() {
 	if p.err != nil {
 		p.Kill()
 	}
-	<-p.sandbox.Ended()
+	p.err = p.explain(p.err)
 	p.close()
 	p.mu.Lock()
 	devices := p.devices

@@ -3,6 +3,7 @@ package apart
 import (
 	"context"
 	"errors"
+	"os"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -29,6 +30,8 @@ func (f *fakeSandbox) Kill() {
 
 func (f *fakeSandbox) Ended() <-chan struct{} { return f.ended }
 
+func (f *fakeSandbox) State() *os.ProcessState { return nil }
+
 // pair returns a process without a sandbox, and its end of the sockets.
 func pair(t *testing.T) (*Process, socket) {
 	t.Helper()
@@ -36,9 +39,15 @@ func pair(t *testing.T) (*Process, socket) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &Process{socket: ours, sandbox: &fakeSandbox{ended: make(chan struct{})}, asked: newAsked(), ended: make(chan struct{})}
+	words, mouth, err := newLastWords()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = mouth.Close()
+	p := &Process{socket: ours, words: words, sandbox: &fakeSandbox{ended: make(chan struct{})}, asked: newAsked(), ended: make(chan struct{})}
 	t.Cleanup(func() {
 		p.close()
+		_ = words.reason()
 		_ = theirs.Close()
 	})
 	return p, socket{int(theirs.Fd())}

@@ -20,6 +20,7 @@ type Process struct {
 	sandbox sandboxed
 	socket  socket
 	asked
+	words *lastWords
 	only  *Device       // of Serve
 	ended chan struct{} // closed when the process has ended
 	err   error         // why it ended; read it after ended is closed
@@ -30,10 +31,11 @@ type sandboxed interface {
 	Empty() error
 	Kill()
 	Ended() <-chan struct{}
+	State() *os.ProcessState
 	Pid() int
 }
 
-// These are descriptors of the process.
+// These are descriptors of the process, besides its standard error, see lastWords.
 const (
 	SocketFD   = 3 // its end of the sockets
 	lifelineFD = 4 // the other end of the lifeline until Settle, or /dev/null
@@ -64,19 +66,26 @@ func Start(path string, args, env []string, lifeline *os.File) (*Process, error)
 		return nil, err
 	}
 	defer func() { _ = null.Close() }()
-	p := &Process{socket: ours, asked: newAsked(), ended: make(chan struct{})}
+	words, mouth, err := newLastWords()
+	if err != nil {
+		ours.close()
+		return nil, err
+	}
+	defer func() { _ = mouth.Close() }()
+	p := &Process{socket: ours, words: words, asked: newAsked(), ended: make(chan struct{})}
 	started, err := sandbox.Start(&sandbox.Command{
-		Path: path, Args: args, Env: env, Files: []*os.File{null, null, null, theirs, cmp.Or(lifeline, null)}, User: userBase + uint32(os.Getpid()),
+		Path: path, Args: args, Env: env, Files: []*os.File{null, null, mouth, theirs, cmp.Or(lifeline, null)}, User: userBase + uint32(os.Getpid()),
 	})
 	if err != nil {
 		ours.close()
+		words.reason() // closes its end
 		return nil, err
 	}
 	p.sandbox = started
 	_ = theirs.Close() // so that the end of the process is the end of the messages
 	if err := p.confine(); err != nil {
 		p.Kill()
-		<-p.sandbox.Ended()
+		err = p.explain(err)
 		p.close()
 		return nil, fmt.Errorf("confine the process that serves the requests: %w", err)
 	}
@@ -103,6 +112,20 @@ func (p *Process) confine() error {
 		return err
 	}
 	return unix.SetsockoptTimeval(p.socket.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{})
+}
+
+// explain waits for the end of the process. It adds to an error that says no more than that the process has
+// ended how it ended, and what it said last.
+func (p *Process) explain(err error) error {
+	<-p.sandbox.Ended()
+	words := p.words.reason()
+	if !errors.Is(err, errEnded) {
+		return err
+	}
+	if words != "" {
+		return fmt.Errorf("%w: %v: %s", err, p.sandbox.State(), words)
+	}
+	return fmt.Errorf("%w: %v", err, p.sandbox.State())
 }
 
 // hear receives the result of a step.

@@ -17,6 +17,7 @@ type Process struct {
 	// process.
 	calls chan func()
 	ended chan struct{} // closed when the process has ended
+	state *os.ProcessState
 }
 
 // Command says what to start.
@@ -103,7 +104,7 @@ func (p *Process) start(c *Command) error {
 	// Without this permission (CAP_KILL) the process would outlive the caller's.
 	killable := p.process.Signal(syscall.Signal(0))
 	go func() { // ends with the process
-		_, _ = p.process.Wait()
+		p.state, _ = p.process.Wait()
 		close(p.ended)
 	}()
 	if killable != nil {
@@ -189,6 +190,9 @@ func (p *Process) call(f func()) bool {
 
 // Ended returns a channel that is closed when the process has ended.
 func (p *Process) Ended() <-chan struct{} { return p.ended }
+
+// State returns how the process ended. It is valid when Ended is closed.
+func (p *Process) State() *os.ProcessState { return p.state }
 
 // Pid returns the number of the process.
 func (p *Process) Pid() int { return p.process.Pid }

@@ -126,7 +126,7 @@ func (b *bed) checkApart(s client.Device) {
 	}
 }
 
-// hasPipe reports whether a process has a pipe open.
+// hasPipe reports whether a process has a pipe open, besides that of its last words.
 func (b *bed) hasPipe(pid int) bool {
 	b.Helper()
 	links, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
@@ -135,7 +135,7 @@ func (b *bed) hasPipe(pid int) bool {
 	}
 	return slices.ContainsFunc(links, func(link string) bool {
 		target, _ := os.Readlink(link) // nothing if it was closed
-		return strings.HasPrefix(target, "pipe:")
+		return strings.HasPrefix(target, "pipe:") && filepath.Base(link) != "2"
 	})
 }
 
