@@ -108,11 +108,15 @@ func processesOf(t testing.TB, roles ...string) []int {
 // must have finished its work.
 func (b *bed) nothingSince(before []string) {
 	b.Helper()
-	for _, thing := range things(b) {
-		if !slices.Contains(before, thing) {
-			b.Errorf("left behind: %s", thing)
-		}
+	for _, thing := range b.left(before) {
+		b.Errorf("left behind: %s", thing)
 	}
+}
+
+// left returns the things that did not exist before.
+func (b *bed) left(before []string) []string {
+	b.Helper()
+	return slices.DeleteFunc(things(b), func(thing string) bool { return slices.Contains(before, thing) })
 }
 
 // result is the result of a command.

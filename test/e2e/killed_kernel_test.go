@@ -120,16 +120,15 @@ func TestKernelServerKilledInAdd(t *testing.T) {
 	for _, victims := range [][]string{{serverRole}, {apartRole}, {serverRole, apartRole}} {
 		what := "kill of " + strings.Join(victims, " and ") + " that add waits for"
 		ublktest.UntilHit(t, what, times, least, most, func(i int) bool {
-			hit := b.killInAdd(file, ublktest.Moment(whole, i), victims)
-			b.nothingSince(before)
-			return hit
+			return b.killInAdd(file, ublktest.Moment(whole, i), victims, before)
 		})
 	}
 }
 
 // killInAdd kills processes of an add some time after the start of the last of them. It reports
-// whether they were killed before the end of add, and removes the device if add succeeded.
-func (b *bed) killInAdd(file string, after time.Duration, victims []string) (hit bool) {
+// whether they were killed before the end of add, and removes the device if add succeeded. Nothing may
+// be left then.
+func (b *bed) killInAdd(file string, after time.Duration, victims, before []string) (hit bool) {
 	b.Helper()
 	cmd := b.command("add", file)
 	var out, errOut bytes.Buffer
@@ -140,11 +139,23 @@ func (b *bed) killInAdd(file string, after time.Duration, victims []string) (hit
 	last := victims[len(victims)-1]
 	waitUntil(b, last, func() bool { return len(processesOf(b, last)) > 0 })
 	time.Sleep(after)
-	for _, pid := range processesOf(b, victims...) {
-		_ = unix.Kill(pid, unix.SIGKILL)
+	// In order: a server whose other process has died begins to remove its device, and a kill in the middle
+	// of that leaves files that only the next server removes.
+	var pids []int
+	for _, victim := range victims {
+		for _, pid := range processesOf(b, victim) {
+			_ = unix.Kill(pid, unix.SIGKILL)
+			pids = append(pids, pid)
+		}
 	}
 	runs := isRunning(b, cmd.Process)
-	if err := cmd.Wait(); err == nil {
+	err := cmd.Wait()
+	defer func() {
+		if left := b.left(before); len(left) > 0 {
+			b.Errorf("left behind: %q. Add ran: %v, processes %v were killed after %v. It ended with %v\n%s%s", left, runs, pids, after, err, &out, &errOut)
+		}
+	}()
+	if err == nil {
 		// If the process that serves the requests was killed after add, the server removes the device.
 		b.del(file)
 		waitUntil(b, "the end of the server", func() bool { return len(servers(b)) == 0 })
