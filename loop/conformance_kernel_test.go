@@ -91,12 +91,15 @@ func modes(directSector uint32) []mode {
 
 func TestKernelConformance(t *testing.T) {
 	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
-	for _, name := range slices.Sorted(maps.Keys(backings)) {
+	for row, name := range slices.Sorted(maps.Keys(backings)) {
 		b := backings[name]
 		t.Run(name, func(t *testing.T) {
 			path := b.make(t)
-			for _, m := range modes(b.directSector) {
-				t.Run(m.String(), func(t *testing.T) { conform(t, ctl, path, m) })
+			all := modes(b.directSector)
+			for half := range len(all) / 2 {
+				for _, m := range ublktest.Sample(t, half+row, all[2*half], all[2*half+1]) {
+					t.Run(m.String(), func(t *testing.T) { conform(t, ctl, path, m) })
+				}
 			}
 		})
 	}

@@ -25,7 +25,7 @@ const plainSectors = layeredSize / 512
 // and is served by the next server.
 func TestKernelForkPlain(t *testing.T) {
 	ctl := ublktest.Kernel(t, ublktest.OldestKernel)
-	for _, cfg := range []Config{{}, {ZeroCopy: SwitchOff}, {OnCrash: CrashReissue}} {
+	for _, cfg := range ublktest.Sample(t, 0, Config{}, Config{ZeroCopy: SwitchOff}, Config{OnCrash: CrashReissue}) {
 		t.Run(fmt.Sprintf("zero copy %s on crash %s", cfg.ZeroCopy, cfg.OnCrash), func(t *testing.T) {
 			model := random(make([]byte, layeredSize))
 			like := newLayered(t, model, cfg, func(text string, cfg Config) *Device { return attachTable(t, ctl, text, cfg) })

@@ -208,7 +208,7 @@ func newLayered(t *testing.T, base []byte, cfg Config, attach func(text string, 
 // No write is lost, and the device keeps none of the files that it does not use.
 func TestKernelReload(t *testing.T) {
 	ctl := ublktest.Kernel(t, ublktest.OldestKernel)
-	for _, cfg := range []Config{{}, {ZeroCopy: SwitchOff}, {OnCrash: CrashReissue}} {
+	for _, cfg := range ublktest.Sample(t, 0, Config{}, Config{ZeroCopy: SwitchOff}, Config{OnCrash: CrashReissue}) {
 		t.Run(fmt.Sprintf("zero copy %s on crash %s", cfg.ZeroCopy, cfg.OnCrash), func(t *testing.T) {
 			model := random(make([]byte, layeredSize))
 			l := newLayered(t, model, cfg, func(text string, cfg Config) *Device { return attachTable(t, ctl, text, cfg) })

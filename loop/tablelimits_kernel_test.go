@@ -66,11 +66,11 @@ func TestKernelTableLimits(t *testing.T) {
 	run(t, "modprobe", "-a", "dm_zero", "dm_crypt")
 	disks := limitDisks(t)
 	smallDiscards := hasSmallDiscards(t)
-	for _, text := range limitTables {
+	for row, text := range limitTables {
 		text = withDisks(text, disks...)
 		var want attributes
 		t.Run("kernel, "+text, func(t *testing.T) { want = readQueue(t, mappedDisk(t, text)) })
-		for _, zeroCopy := range []Switch{SwitchAuto, SwitchOff} {
+		for _, zeroCopy := range ublktest.Sample(t, row, SwitchAuto, SwitchOff) {
 			t.Run(fmt.Sprintf("zero copy %s, %s", zeroCopy, text), func(t *testing.T) {
 				dev := attachTable(t, ctl, text, Config{ZeroCopy: zeroCopy})
 				want, got := expressible(t, want, dev), readQueue(t, dev.Path())

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,6 +28,7 @@ type bed struct {
 	kind   kind
 	race   bool // the code is built with the race detector
 	has    needs
+	sample string   // the value of UBLK_LOOP_SAMPLE, or "" for all variants of each test
 	suites []string // the Debian suites whose containerd the tests use
 }
 
@@ -89,10 +91,26 @@ func matrix(top string) ([]*bed, error) {
 		beds = append(beds, newBed(name))
 	}
 	slices.SortStableFunc(beds, func(a, b *bed) int { return int(b.kind) - int(a.kind) })
+	numberSamples(beds)
 	if hostHasUblk() {
 		beds = append(beds, newBed("host"))
 	}
 	return beds, nil
+}
+
+// numberSamples numbers the virtual machines but the first, the one with the newest kernel. In the tier
+// quick they have only tests that another bed has too.
+func numberSamples(beds []*bed) {
+	number := 0
+	for _, b := range beds {
+		if b.kind != machine {
+			continue
+		}
+		if number > 0 {
+			b.sample = fmt.Sprint(number - 1)
+		}
+		number++
+	}
 }
 
 func hostHasUblk() bool {

@@ -138,6 +138,9 @@ func (k *kernelJob) settings() []string {
 		"UBLK_LOOP_SNAPSHOTTER=" + guestSnapshotter, "UBLK_LOOP_CONTAINERD=" + guestContainerd,
 		"UBLK_LOOP_UTIL_LINUX=" + guestUtilLinux,
 	}
+	if k.short && k.bed.sample != "" {
+		settings = append(settings, "UBLK_LOOP_SAMPLE="+k.bed.sample)
+	}
 	for n, i := range k.images() {
 		settings = append(settings, fmt.Sprintf("%s=/dev/vd%c", i.variable, 'b'+n))
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -26,6 +27,18 @@ func TestGuest(t *testing.T) {
 	}) {
 		t.Errorf("settings are %q", settings)
 	}
+	if slices.ContainsFunc(settings, isSample) {
+		t.Errorf("settings of the newest kernel are %q", settings)
+	}
+	k.bed.sample = "1"
+	if settings := k.settings(); !slices.Contains(settings, "UBLK_LOOP_SAMPLE=1") {
+		t.Errorf("settings of an older kernel are %q", settings)
+	}
+	b.short = false
+	if settings := k.settings(); slices.ContainsFunc(settings, isSample) {
+		t.Errorf("settings of a full run are %q", settings)
+	}
+	b.short = true
 	k.needs[ublktest.Engines] = true
 	if has := k.has(); !strings.Contains(has, "engines") || !slices.Contains(k.settings(), "UBLK_LOOP_ENGINES=/dev/vdb") {
 		t.Errorf("with engines it has %s, settings %q", has, k.settings())
@@ -46,6 +59,21 @@ func TestGuest(t *testing.T) {
 	k.count = 20
 	if got := k.arguments(); !slices.Contains(got, "-test.count=20") {
 		t.Errorf("arguments are %q, want -test.count=20 among them", got)
+	}
+}
+
+func isSample(setting string) bool { return strings.HasPrefix(setting, "UBLK_LOOP_SAMPLE=") }
+
+// Only beds whose tests of the tier quick all run on another bed too have samples.
+func TestSamples(t *testing.T) {
+	beds := testBeds()
+	numberSamples(beds)
+	samples := map[string]string{}
+	for _, b := range beds {
+		samples[b.name] = b.sample
+	}
+	if want := map[string]string{"uml": "", "uml-race": "", "7.3": "", "6.18": "0", "6.12": "1", "host": ""}; !maps.Equal(samples, want) {
+		t.Errorf("samples are %v, want %v", samples, want)
 	}
 }
 

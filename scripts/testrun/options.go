@@ -49,8 +49,8 @@ Environment:
   UBLK_LOOP_DEVICES       number of devices that one server has in a test
   UBLK_LOOP_CONTAINERD    Debian suites whose containerd is tested
   UBLK_LOOP_CACHE         directory for kernels and other downloads (default: ~/.cache/ublk-loop)
-testrun sets UBLK_LOOP_HAS for the tests (what the machine has, in the words of ublktest), UBLK_LOOP_BIN (the program), and
-for the tests that need them UBLK_LOOP_DISK, UBLK_LOOP_ENGINES, UBLK_LOOP_SUITES, UBLK_LOOP_SNAPSHOTTER, UBLK_LOOP_CONTAINERD
+testrun sets UBLK_LOOP_HAS for the tests (what the machine has, in the words of ublktest), UBLK_LOOP_BIN (the program),
+UBLK_LOOP_SAMPLE (on a kernel that repeats tests of another one in the tier quick), and for the tests that need them UBLK_LOOP_DISK, UBLK_LOOP_ENGINES, UBLK_LOOP_SUITES, UBLK_LOOP_SNAPSHOTTER, UBLK_LOOP_CONTAINERD
 and UBLK_LOOP_UTIL_LINUX.
 `
 

@@ -30,3 +30,24 @@ func Kills(t testing.TB, short, long int) int {
 	t.Helper()
 	return Repeats(t, "UBLK_LOOP_KILLS", short, long)
 }
+
+// sampleVariable is set on a kernel that repeats tests of another kernel. Its value is a number of the
+// kernel.
+const sampleVariable = "UBLK_LOOP_SAMPLE"
+
+// Sample returns the variants in which a test does something for the given row of its cases: all of them,
+// or, in a short run on a kernel beside another one that has all, a single one. The next row has the next
+// variant, and so has the same row on the next such kernel.
+func Sample[T any](t testing.TB, row int, variants ...T) []T {
+	t.Helper()
+	text := os.Getenv(sampleVariable)
+	if text == "" || !testing.Short() {
+		return variants
+	}
+	number, err := strconv.Atoi(text)
+	if err != nil || number < 0 {
+		t.Fatalf("%s is %q, want a number", sampleVariable, text)
+	}
+	i := (row + number) % len(variants)
+	return variants[i : i+1]
+}
