@@ -5,13 +5,13 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
-	"os"
 	"strconv"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"github.com/ublk-loop/ublk-loop/internal/bytesize"
+	"github.com/ublk-loop/ublk-loop/internal/newfile"
 	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/internal/verityfile"
 	"github.com/ublk-loop/ublk-loop/transfer/verity"
@@ -75,7 +75,7 @@ func (a *app) runVerityFormat(ctx context.Context, opts verityFormatOptions) err
 	if opts.rootFile == "" {
 		return nil
 	}
-	return os.WriteFile(opts.rootFile, []byte(root), 0o666)
+	return newfile.Write(opts.rootFile, []byte(root))
 }
 
 // textFlag is a flag whose value a function parses.

@@ -70,6 +70,29 @@ func create(directory *os.File, name string) (*File, error) {
 	return f, directory.Close()
 }
 
+// SyncDirectory makes the names in the directory of a new file outlive a power cut.
+func SyncDirectory(path string) error {
+	d, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// Write writes a small file, and its name, to disk. It replaces the contents of a file that
+// exists.
+func Write(path string, data []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o666)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if info, statErr := f.Stat(); err == nil && statErr == nil && info.Mode().IsRegular() {
+		err = errors.Join(f.Sync(), SyncDirectory(path))
+	}
+	return errors.Join(err, f.Close())
+}
+
 // procPath leads to the object of an open file in any mount namespace.
 func procPath(f *os.File) string { return fmt.Sprintf("/proc/self/fd/%d", f.Fd()) }
 

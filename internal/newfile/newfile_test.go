@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 func entries(t *testing.T, dir string) (names []string) {
@@ -87,5 +89,31 @@ func TestOtherFile(t *testing.T) {
 	}
 	if _, err := Create(path); !errors.Is(err, unix.EEXIST) {
 		t.Errorf("Create returns %v", err)
+	}
+}
+
+// Write replaces the contents of a file, keeps its mode, and writes its name to disk, here in a
+// directory in which that fails. It takes other files than regular ones.
+func TestWrite(t *testing.T) {
+	ublktest.ObeyModes(t)
+	dir := t.TempDir()
+	path := filepath.Join(dir, "file")
+	for _, text := range []string{"a long text", "text"} {
+		if err := Write(path, []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(path); err != nil || string(got) != text {
+			t.Errorf("%q, error %v, want %q", got, err, text)
+		}
+	}
+	if err := Write("/dev/null", []byte("text")); err != nil {
+		t.Error(err)
+	}
+	if err := os.Chmod(dir, 0o333); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.Chmod(dir, 0o700) }) // so that it can be removed
+	if err := Write(path, nil); !errors.Is(err, unix.EACCES) {
+		t.Errorf("error %v", err)
 	}
 }

@@ -182,7 +182,11 @@ func (f *formatting) write(ctx context.Context) error {
 			return err
 		}
 	}
-	return f.hash.Sync()
+	err = f.hash.Sync()
+	if err == nil && f.created {
+		err = newfile.SyncDirectory(f.HashFile)
+	}
+	return err
 }
 
 // close closes the files. After an error it first takes back what it can.

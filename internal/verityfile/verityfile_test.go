@@ -293,6 +293,24 @@ func TestFormatInterrupted(t *testing.T) {
 	}
 }
 
+// The name of a new hash file is written to disk, here in a directory in which that fails.
+func TestFormatSyncsDirectory(t *testing.T) {
+	ublktest.ObeyModes(t)
+	image, _ := newImage(t, 300*1024)
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o333); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.Chmod(dir, 0o700) }) // so that it can be removed
+	o := FormatOptions{Location: Location{Image: image, HashFile: filepath.Join(dir, "hash")}, Superblock: superblock(t)}
+	if _, err := Format(t.Context(), o); !errors.Is(err, unix.EACCES) {
+		t.Errorf("error %v", err)
+	}
+	if _, err := os.Lstat(o.HashFile); !errors.Is(err, unix.ENOENT) {
+		t.Errorf("the hash file is left: %v", err)
+	}
+}
+
 // A file that has taken the place of the new hash file meanwhile stays.
 func TestFormatKeepsAnotherFile(t *testing.T) {
 	image, _ := newImage(t, 300*1024)

@@ -4,12 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/internal/identity"
+	"github.com/ublk-loop/ublk-loop/internal/newfile"
 	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
 	"github.com/ublk-loop/ublk-loop/loop/internal/basemark"
 	"github.com/ublk-loop/ublk-loop/loop/internal/filelock"
@@ -96,7 +96,7 @@ func (c *creating) inFile(path string) error {
 	err = c.fill(file)
 	switch {
 	case err == nil:
-		err = syncDirectory(filepath.Dir(path))
+		err = newfile.SyncDirectory(path)
 	case isNew:
 		err = errors.Join(err, os.Remove(path))
 	}
@@ -150,13 +150,4 @@ func (c *creating) format(file *os.File) error {
 		return errors.Join(err, basemark.Remove(lockDir, c.origin.File, c.label.UUID))
 	}
 	return nil
-}
-
-// syncDirectory makes a new file outlive a power cut.
-func syncDirectory(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
