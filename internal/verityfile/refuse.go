@@ -27,7 +27,10 @@ func FindTree(image *os.File, open Opener) (what string, err error) {
 	if !errors.Is(err, verity.ErrNoSuperblock) {
 		return "", err
 	}
-	partitions, _ := gpt.Read(s, s.size) // a damaged table leads to no tree
+	partitions, err := gpt.Read(s, s.size)
+	if err != nil && !errors.Is(err, gpt.ErrNoTable) && !errors.Is(err, gpt.ErrInvalid) { // a damaged table leads to no tree
+		return "", fmt.Errorf("partition table of %s: %w", image.Name(), err)
+	}
 	for i := range partitions {
 		if isTree(&partitions[i]) {
 			return fmt.Sprintf("partition %s", partitions[i].ID), nil

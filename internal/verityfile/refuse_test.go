@@ -70,3 +70,16 @@ func TestFindTree(t *testing.T) {
 	}
 	check(dir, "attribute user.verity.roothash")
 }
+
+// If the partition table cannot be read, it is unknown whether the image has a tree.
+func TestFindTreeInUnreadable(t *testing.T) {
+	path, _ := newImage(t, 4099) // no tree can be behind such data, so that only the table is read
+	file, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if what, err := FindTree(file, openForTest); !errors.Is(err, unix.EBADF) {
+		t.Errorf("%q, error %v", what, err)
+	}
+}

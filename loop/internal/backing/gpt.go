@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/eintr"
 	"github.com/ublk-loop/ublk-loop/internal/hint"
 )
 
@@ -31,7 +32,11 @@ func (b *Backing) tableSectorSize(o *Options, total uint64) (uint32, error) {
 		size = min(size, o.SizeLimit)
 	}
 	for _, sector := range sectorSizes {
-		if !b.hasTable(o.Offset, size, sector) {
+		has, err := b.hasTable(o.Offset, size, sector)
+		if err != nil {
+			return 0, hint.Add(fmt.Errorf("look for a partition table: %w", err), "{sector_size=512} attaches it without a look at the table")
+		}
+		if !has {
 			continue
 		}
 		if _, err := extent(total, o, sector); err != nil {
@@ -49,27 +54,27 @@ func (b *Backing) tableSectorSize(o *Options, total uint64) (uint32, error) {
 // hasTable reports whether the size bytes at offset have a GUID partition table
 // for sectors of a size. It makes the checks of the kernel on the first copy of
 // the header (is_gpt_valid in block/partitions/efi.c).
-func (b *Backing) hasTable(offset, size uint64, sector uint32) bool {
+func (b *Backing) hasTable(offset, size uint64, sector uint32) (bool, error) {
 	h := make([]byte, sector)
-	if !b.read(h, offset+uint64(sector)) || string(h[:8]) != gptSignature {
-		return false
+	if whole, err := b.read(h, offset+uint64(sector)); !whole || string(h[:8]) != gptSignature {
+		return false, err
 	}
 	length := binary.LittleEndian.Uint32(h[12:])
 	if length < gptHeaderSize || length > sector {
-		return false
+		return false, nil
 	}
 	sum := binary.LittleEndian.Uint32(h[16:])
 	clear(h[16:20]) // the field itself counts as zero
 	self, first, last := binary.LittleEndian.Uint64(h[24:]), binary.LittleEndian.Uint64(h[40:]), binary.LittleEndian.Uint64(h[48:])
-	return crc32.ChecksumIEEE(h[:length]) == sum && self == 1 && first <= last && last < size/uint64(sector)
+	return crc32.ChecksumIEEE(h[:length]) == sum && self == 1 && first <= last && last < size/uint64(sector), nil
 }
 
-// read fills buf from an offset and reports whether that was possible.
-func (b *Backing) read(buf []byte, offset uint64) bool {
-	for {
-		n, err := unix.Pread(b.FD, buf, int64(offset))
-		if !errors.Is(err, unix.EINTR) {
-			return err == nil && n == len(buf)
-		}
-	}
+// read fills buf from an offset and reports whether the file has that much.
+func (b *Backing) read(buf []byte, offset uint64) (whole bool, err error) {
+	n := 0
+	err = eintr.Repeat(func() error {
+		n, err = unix.Pread(b.FD, buf, int64(offset))
+		return err
+	})
+	return n == len(buf), err
 }

@@ -2,12 +2,16 @@ package backing
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"os"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/hint"
 )
 
 // table is the header of a partition table, as a partitioning tool writes it.
@@ -128,8 +132,6 @@ func TestSectorSizeOfDamagedTable(t *testing.T) {
 	}
 }
 
-// A file that does not consist of whole sectors of its partition table is refused with a
-// hint, because its partitions would be missing with any other sector size.
 // A read of fewer bytes than asked for is not a read.
 func TestReadIsWhole(t *testing.T) {
 	b, err := openFor(t, newFile(t, "file", 1024), Options{DirectIO: SwitchOff})
@@ -137,15 +139,31 @@ func TestReadIsWhole(t *testing.T) {
 		t.Fatal(err)
 	}
 	for offset, want := range map[uint64]bool{0: true, 512: true, 513: false, 1023: false, 1024: false, 1 << 63: false} {
-		if got := b.read(make([]byte, 512), offset); got != want {
-			t.Errorf("512 of 1024 bytes at %d: %v", offset, got)
+		if got, err := b.read(make([]byte, 512), offset); got != want || (err != nil) != (offset == 1<<63) {
+			t.Errorf("512 of 1024 bytes at %d: %v, error %v", offset, got, err)
 		}
-	}
-	if (&Backing{FD: -1}).read(nil, 0) {
-		t.Error("nothing was read from no file")
 	}
 }
 
+// If the place of the table cannot be read, the sector size is unknown.
+func TestSectorSizeOfUnreadableImage(t *testing.T) {
+	memory, err := os.Open("/proc/self/mem") // nothing is at its start
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer memory.Close()
+	b := &Backing{FD: int(memory.Fd()), File: memory}
+	size, err := b.chooseSectorSize(&Options{}, 1<<20)
+	if h := (*hint.Error)(nil); !errors.Is(err, unix.EIO) || !errors.As(err, &h) || !strings.Contains(h.Hint, "{sector_size=512}") {
+		t.Errorf("sectors of %d bytes, error %v", size, err)
+	}
+	if size, err := b.chooseSectorSize(&Options{SectorSize: 512}, 1<<20); err != nil || size != 512 {
+		t.Errorf("sectors of %d bytes, error %v", size, err)
+	}
+}
+
+// A file that does not consist of whole sectors of its partition table is refused with a
+// hint, because its partitions would be missing with any other sector size.
 func TestSectorSizeOfImageWithRest(t *testing.T) {
 	path := newFile(t, "image", 1<<20+512)
 	writeAt(t, path, newTable(256), 4096)

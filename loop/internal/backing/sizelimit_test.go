@@ -3,6 +3,7 @@ package backing
 import (
 	"errors"
 	"math"
+	"os"
 	"strings"
 	"testing"
 
@@ -112,7 +113,12 @@ func TestExtentSaysWhatDoesNotFit(t *testing.T) {
 }
 
 func TestSectorSize(t *testing.T) {
-	file, disk512, disk4K, disk16K := Backing{FD: -1}, Backing{IsDisk: true}, Backing{IsDisk: true}, Backing{IsDisk: true}
+	empty, err := os.Open(newFile(t, "empty", 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer empty.Close()
+	file, disk512, disk4K, disk16K := Backing{FD: int(empty.Fd())}, Backing{IsDisk: true}, Backing{IsDisk: true}, Backing{IsDisk: true}
 	disk512.queue.logicalBlockSize = 512
 	disk4K.queue.logicalBlockSize = 4096
 	disk16K.queue.logicalBlockSize = 16384
