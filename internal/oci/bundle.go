@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/internal/eintr"
+	"github.com/ublk-loop/ublk-loop/internal/oci/owners"
 )
 
 // bundle is a container's config.json, with its directory.
@@ -18,52 +19,51 @@ type bundle struct {
 	dir    *os.File
 	name   string // file name in dir
 	text   []byte
-	config *config // parsed text
-	owner  uint32  // the user who can change the text
+	config *config     // parsed text
+	owners []uint32    // the users who can change the text
+	stat   unix.Stat_t // of the file with the text
 }
 
 // openBundle reads the bundle of a call. It returns nil if the bundle cannot be read,
 // because the runtime then reports the error.
 func openBundle(c *call) *bundle {
-	path := filepath.Join(c.bundle, "config.json")
+	// Neither path is cleaned, because the kernel follows a link before "..", and so does the runtime.
+	dirPath, name := c.bundle, "config.json"
 	if c.config != "" {
-		path = c.config
+		dirPath, name = filepath.Split(c.config)
 	}
-	f, err := os.Open(path)
+	dir, users, err := owners.Open(dirPath)
 	if err != nil {
 		return nil
 	}
-	defer func() { _ = f.Close() }()
-	text, err := readConfig(f)
-	if err != nil {
+	b := &bundle{dir: dir, name: name}
+	if err := b.read(users); err != nil {
+		b.close()
 		return nil
 	}
-	cfg, err := parseConfig(text)
-	if err != nil {
-		return nil
-	}
-	dir, err := os.OpenFile(filepath.Dir(path), os.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil
-	}
-	owner, err := ownerOf(dir, f)
-	if err != nil {
-		_ = dir.Close()
-		return nil
-	}
-	return &bundle{dir, filepath.Base(path), text, cfg, owner}
+	return b
 }
 
-// ownerOf returns the user who can change a configuration: the owner of its directory, or
-// if that is root, the owner of the file.
-func ownerOf(dir, file *os.File) (uint32, error) {
-	var st unix.Stat_t
-	for _, f := range []*os.File{dir, file} {
-		if err := unix.Fstat(int(f.Fd()), &st); err != nil || st.Uid != 0 {
-			return st.Uid, err
-		}
+// read reads the configuration. users are those of the directory.
+func (b *bundle) read(users owners.Users) error {
+	fd, err := unix.Openat(int(b.dir.Fd()), b.name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
 	}
-	return st.Uid, nil
+	f := os.NewFile(uintptr(fd), b.name)
+	defer func() { _ = f.Close() }()
+	if b.text, err = readConfig(f); err != nil {
+		return err
+	}
+	if b.config, err = parseConfig(b.text); err != nil {
+		return err
+	}
+	if err := unix.Fstat(fd, &b.stat); err != nil {
+		return err
+	}
+	users.Add(&b.stat)
+	b.owners = users.List()
+	return nil
 }
 
 func (b *bundle) close() { _ = b.dir.Close() }
@@ -100,7 +100,8 @@ func (b *bundle) write(text []byte) error {
 		return fmt.Errorf("not a regular file: %w", unix.EINVAL)
 	}
 	temporary := "." + b.name + ".ublk-loop"
-	err := writeLike(dir, temporary, &old, text)
+	// The owner of the directory may have made the name a link to another user's program.
+	err := writeLike(dir, temporary, &b.stat, text)
 	if err == nil {
 		err = unix.Renameat(dir, temporary, dir, b.name)
 	}

@@ -111,10 +111,15 @@ func TestSetRoot(t *testing.T) {
 // The new file has each bit of the old one's mode, and its owner.
 func TestSetRootKeepsModeAndOwner(t *testing.T) {
 	for _, mode := range []uint32{0o600, 0o641, 0o755, 0o7777} {
-		b, path := testBundle(t, plainConfig)
+		_, path := testBundle(t, plainConfig)
 		if err := unix.Chmod(path, mode); err != nil {
 			t.Fatal(err)
 		}
+		b := openBundle(&call{bundle: filepath.Dir(path)})
+		if b == nil {
+			t.Fatal("no bundle")
+		}
+		t.Cleanup(b.close)
 		var before, after unix.Stat_t
 		if err := unix.Stat(path, &before); err != nil {
 			t.Fatal(err)
@@ -155,6 +160,27 @@ func TestSetRootFails(t *testing.T) {
 	}
 	if text, err := os.ReadFile(path); err != nil || !reflect.DeepEqual(string(text), plainConfig) {
 		t.Errorf("the bundle is %s, error %v", text, err)
+	}
+}
+
+// A configuration that has taken the place of the one that was read gives the new file neither its mode nor
+// its owner.
+func TestSetRootReplaced(t *testing.T) {
+	b, path := testBundle(t, plainConfig)
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Chmod(path, 0o4755); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.edit(newRoot); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode() != 0o640 {
+		t.Errorf("mode %v, error %v", info.Mode(), err)
 	}
 }
 

@@ -240,11 +240,10 @@ func TestDemandVerity(t *testing.T) {
 	b.VerityImages, b.SignedImages = []string{all}, nil
 	b.Handlers = map[string]Lists{"runc-free": {VerityImages: []string{}}}
 	b.Owners = map[string]Lists{"7": {VerityImages: []string{deep}}}
-	owner := uint32(7)
 	for _, tt := range []struct {
 		who     Requester
 		refused bool
-	}{{Requester{Handler: "runc"}, true}, {Requester{Handler: "runc-free"}, false}, {Requester{Handler: "runc-free", Owner: &owner}, true}} {
+	}{{Requester{Handler: "runc"}, true}, {Requester{Handler: "runc-free"}, false}, {Requester{Handler: "runc-free", Owners: []uint32{7}}, true}} {
 		if _, err := b.request(tt.who); errors.Is(err, unix.EPERM) != tt.refused {
 			t.Errorf("%+v: error %v", tt.who, err)
 		}

@@ -40,24 +40,28 @@ type Requester struct {
 	// Handler is the name of the runtime that this program stands in for, or one of the
 	// constants.
 	Handler string
-	// Owner is the user who owns the bundle, nil if there is no bundle.
-	Owner *uint32
-}
-
-// sections returns the lists for the requester's handler and owner.
-func (s *Settings) sections(who Requester) []Lists {
-	sections := []Lists{s.Handlers[who.Handler]}
-	if who.Owner != nil {
-		sections = append(sections, s.Owners[strconv.FormatUint(uint64(*who.Owner), 10)])
-	}
-	return sections
+	// Owners are the users who can change the bundle, nil if there is no bundle.
+	Owners []uint32
 }
 
 // lists returns the lists of one kind that apply to a requester. An image must be in each
-// list. The general list applies only if no other list does.
-func (s *Settings) lists(who Requester, kind func(Lists) []string) [][]string {
-	var lists [][]string
-	for _, section := range s.sections(who) {
+// list. If several users can change the bundle, the lists of each apply, because any of them may
+// have written what is asked for.
+func (s *Settings) lists(who Requester, kind func(Lists) []string) (lists [][]string) {
+	if len(who.Owners) == 0 {
+		return s.listsOf(kind, s.Handlers[who.Handler])
+	}
+	for _, owner := range who.Owners {
+		own := s.Owners[strconv.FormatUint(uint64(owner), 10)]
+		lists = append(lists, s.listsOf(kind, s.Handlers[who.Handler], own)...)
+	}
+	return lists
+}
+
+// listsOf returns the lists of one kind in sections. The general list applies only if no other
+// list does.
+func (s *Settings) listsOf(kind func(Lists) []string, sections ...Lists) (lists [][]string) {
+	for _, section := range sections {
 		if list := kind(section); list != nil {
 			lists = append(lists, list)
 		}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -73,47 +74,80 @@ func TestListsOfRequesters(t *testing.T) {
 		read, write string // the images of 1, 2 and 3 that may be read and written
 	}{
 		{Requester{}, "12", "1"},
-		{Requester{Handler: "runc", Owner: &root}, "12", "1"},
-		{Requester{Handler: "runc", Owner: &other}, "12", "1"},
-		{Requester{Handler: "runc-none", Owner: &root}, "", ""},
+		{Requester{Handler: "runc", Owners: []uint32{root}}, "12", "1"},
+		{Requester{Handler: "runc", Owners: []uint32{other}}, "12", "1"},
+		{Requester{Handler: "runc-none", Owners: []uint32{root}}, "", ""},
 		{Requester{Handler: "runc-read"}, "12", ""},
-		{Requester{Handler: "runc-write", Owner: &other}, "12", "12"},
+		{Requester{Handler: "runc-write", Owners: []uint32{other}}, "12", "12"},
 		{Requester{Handler: "runc-narrow"}, "2", ""},
-		{Requester{Handler: "runc", Owner: &anna}, "23", "23"},
-		{Requester{Handler: "runc-read", Owner: &anna}, "23", ""},
-		{Requester{Handler: "runc-write", Owner: &anna}, "23", "2"},
-		{Requester{Handler: "runc-narrow", Owner: &anna}, "2", "2"},
-		{Requester{Handler: "runc-none", Owner: &anna}, "", ""},
+		{Requester{Handler: "runc", Owners: []uint32{anna}}, "23", "23"},
+		{Requester{Handler: "runc-read", Owners: []uint32{anna}}, "23", ""},
+		{Requester{Handler: "runc-write", Owners: []uint32{anna}}, "23", "2"},
+		{Requester{Handler: "runc-narrow", Owners: []uint32{anna}}, "2", "2"},
+		{Requester{Handler: "runc-none", Owners: []uint32{anna}}, "", ""},
+		{Requester{Handler: "runc", Owners: []uint32{anna, other}}, "2", ""},
+		{Requester{Handler: "runc-write", Owners: []uint32{other, anna}}, "2", "2"},
 	} {
 		for option, want := range map[string]string{"ro": tt.read, "rw": tt.write} {
 			if got := s.opened(t, dir, option, tt.who); got != want {
-				t.Errorf("handler %q, owner %v: %s opens %q, want %q", tt.who.Handler, tt.who.Owner, option, got, want)
+				t.Errorf("handler %q, owner %v: %s opens %q, want %q", tt.who.Handler, tt.who.Owners, option, got, want)
 			}
 		}
 	}
 }
 
-// The owner of a bundle is the user who can change the bundle.
-func TestBundleOwner(t *testing.T) {
-	type owners struct {
-		dir, file int
-		want      uint32
+// The owners of a bundle are all who can change the bundle, or make its path lead elsewhere.
+func TestBundleOwners(t *testing.T) {
+	if os.Geteuid() != 0 {
+		b, _ := testBundle(t, "{}")
+		if b == nil || !slices.Contains(b.owners, uint32(os.Geteuid())) {
+			t.Errorf("%+v: not owned by this user", b)
+		}
+		return // only root can change the owner of a file
 	}
-	self := os.Geteuid()
-	cases := []owners{{self, self, uint32(self)}}
-	if self == 0 { // only root can change the owner of a file
-		cases = append(cases, owners{1000, 0, 1000}, owners{0, 1000, 1000}, owners{1000, 1001, 1000})
+	for _, tt := range []struct {
+		parent, link, bundle, file int
+		want                       []uint32
+	}{
+		{0, 0, 0, 0, []uint32{0}},
+		{0, 0, 1000, 0, []uint32{1000}},
+		{0, 0, 0, 1000, []uint32{1000}},
+		{0, 0, 1000, 1001, []uint32{1000, 1001}},
+		{1000, 0, 0, 0, []uint32{1000}},
+		{0, 1000, 0, 0, []uint32{1000}},
+		{1001, 1000, 1000, 0, []uint32{1001, 1000}},
+	} {
+		for _, config := range []bool{false, true} {
+			b := ownedBundle(t, tt.parent, tt.link, tt.bundle, tt.file, config)
+			if b == nil || !slices.Equal(b.owners, tt.want) {
+				t.Errorf("%+v, by the name of the file: %v: owners %+v", tt, config, b)
+			}
+		}
 	}
-	for _, tt := range cases {
-		dir := t.TempDir()
-		path := filepath.Join(dir, "config.json")
-		if err := errors.Join(os.WriteFile(path, []byte("{}"), 0o600), os.Chown(path, tt.file, 0), os.Chown(dir, tt.dir, 0)); err != nil {
+}
+
+// ownedBundle opens a bundle by a link in a directory, which have owners.
+func ownedBundle(t *testing.T, parent, link, bundle, file int, byFile bool) *bundle {
+	t.Helper()
+	top := t.TempDir()
+	for _, err := range []error{
+		os.Mkdir(top+"/parent", 0o755), os.Mkdir(top+"/bundle", 0o755), os.WriteFile(top+"/bundle/config.json", []byte("{}"), 0o600),
+		os.Symlink("../parent/..//bundle", top+"/parent/link"),
+		os.Lchown(top+"/parent", parent, 0), os.Lchown(top+"/parent/link", link, 0),
+		os.Lchown(top+"/bundle", bundle, 0), os.Lchown(top+"/bundle/config.json", file, 0),
+	} {
+		if err != nil {
 			t.Fatal(err)
 		}
-		b := openBundle(&call{bundle: dir})
-		if b == nil || b.owner != tt.want {
-			t.Fatalf("directory of %d, file of %d: %+v, want owner %d", tt.dir, tt.file, b, tt.want)
-		}
-		b.close()
 	}
+	// Without the link, .. would lead nowhere.
+	c := &call{bundle: top + "/parent/link/../bundle"}
+	if byFile {
+		c = &call{bundle: "/nothing", config: top + "/parent/link/../bundle/config.json"}
+	}
+	b := openBundle(c)
+	if b != nil {
+		t.Cleanup(b.close)
+	}
+	return b
 }

@@ -82,7 +82,7 @@ func (w *Wrapper) start(c *call, b *bundle, args []string) error {
 	if err := b.config.checkMappedRoot(c.bundle); err != nil {
 		return err
 	}
-	w.Requester.Owner = &b.owner
+	w.Requester.Owners = b.owners
 	_, err := w.makeRoot(b.config.Annotations, func(root *readyRoot) error {
 		if err := b.edit(func(c object) error { return root.tell(c, rootPlace) }); err != nil {
 			return err
