@@ -92,8 +92,8 @@ func (s *Settings) makeTransient(c cow, size int64) (*os.File, error) {
 
 // checkOrigin refuses a store whose label says that it has the changes of another image. The
 // two together are no file system: writes to it would destroy the store, and its metadata
-// could be the content of a file that a container has written. It returns an error that
-// wraps EINVAL.
+// could be the content of a file that a container has written. An image of the same size does not
+// take the place of one that is gone. checkOrigin returns an error that wraps EINVAL.
 func checkOrigin(store, image *os.File, size int64) error {
 	label, err := labelOf(store)
 	if label == nil || err != nil {
@@ -108,10 +108,12 @@ func checkOrigin(store, image *os.File, size int64) error {
 	switch {
 	case !label.Parent.IsZero():
 		return fmt.Errorf("has changes of the store %s, not of an image: %w", label.OriginPath, unix.EINVAL)
-	case err == nil && !os.SameFile(is, there):
-		return fmt.Errorf("has changes of %s, not of %s: %w", label.OriginPath, image.Name(), unix.EINVAL)
 	case sectors(label.OriginSize) != sectors(uint64(size)) && sectors(label.OriginSize) != sectors(uint64(is.Size())):
 		return fmt.Errorf("has changes of an image of %d bytes, not of %s: %w", label.OriginSize, image.Name(), unix.EINVAL)
+	case err != nil:
+		return fmt.Errorf("has changes of %s, which is gone (if %s is this image, make a link to it there): %w", label.OriginPath, image.Name(), unix.EINVAL)
+	case !os.SameFile(is, there):
+		return fmt.Errorf("has changes of %s, not of %s: %w", label.OriginPath, image.Name(), unix.EINVAL)
 	}
 	return nil
 }

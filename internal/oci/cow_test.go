@@ -38,6 +38,10 @@ func TestStoreOfAnotherImage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	link := b.dir + "/was-here"
+	if err := os.Symlink(b.image, link); err != nil {
+		t.Fatal(err)
+	}
 	whole, uuid := uint64(info.Size()), snapshot.NewUUID()
 	for name, tt := range map[string]struct {
 		label   *snapshot.Label
@@ -48,7 +52,8 @@ func TestStoreOfAnotherImage(t *testing.T) {
 		"the image":           {&snapshot.Label{UUID: uuid, OriginPath: b.image, OriginSize: whole}, false, ""},
 		"the checked image":   {&snapshot.Label{UUID: uuid, OriginPath: b.image, OriginSize: size}, true, ""},
 		"with its tree":       {&snapshot.Label{UUID: uuid, OriginPath: b.image, OriginSize: whole}, true, ""},
-		"a moved image":       {&snapshot.Label{UUID: uuid, OriginPath: "/nothing", OriginSize: whole + 511}, false, ""},
+		"by a link":           {&snapshot.Label{UUID: uuid, OriginPath: link, OriginSize: whole + 511}, false, ""},
+		"a moved image":       {&snapshot.Label{UUID: uuid, OriginPath: "/nothing", OriginSize: whole + 511}, false, "which is gone"},
 		"another image":       {&snapshot.Label{UUID: uuid, OriginPath: other, OriginSize: whole}, false, "has changes of " + other},
 		"another size":        {&snapshot.Label{UUID: uuid, OriginPath: b.image, OriginSize: size}, false, "of 65536 bytes"},
 		"a moved larger one":  {&snapshot.Label{UUID: uuid, OriginPath: "/nothing", OriginSize: whole + 512}, true, "bytes, not of"},

@@ -56,13 +56,17 @@ func (t fsType) probe(device io.ReaderAt) (fileSystem, error) {
 // probeSize is the size of the part of an image that contains all superblocks.
 const probeSize = 4096
 
-// These describe ext4's superblock, at 1024 (fs/ext4/ext4.h): s_magic,
-// s_feature_incompat.
+// These describe ext4's superblock, at 1024 (fs/ext4/ext4.h): s_magic, s_feature_incompat,
+// s_journal_dev, s_mount_opts.
 const (
-	ext4Magic    = 0xEF53
-	ext4MagicAt  = 1024 + 0x38
-	ext4Incompat = 1024 + 0x60
-	ext4Recover  = 0x4 // EXT4_FEATURE_INCOMPAT_RECOVER
+	ext4Magic       = 0xEF53
+	ext4MagicAt     = 1024 + 0x38
+	ext4Incompat    = 1024 + 0x60
+	ext4JournalDev  = 1024 + 0xE4
+	ext4MountOpts   = 1024 + 0x200
+	ext4OptsLength  = 64
+	ext4Recover     = 0x4        // EXT4_FEATURE_INCOMPAT_RECOVER
+	ext4JournalWord = "journal_" // of the options journal_path and journal_dev
 )
 
 // erofsMagic is EROFS_SUPER_MAGIC_V1 of fs/erofs/erofs_fs.h, at 1024.
@@ -89,7 +93,17 @@ func probe(r io.ReaderAt) (fileSystem, error) {
 	case le.Uint32(b[erofsMagicAt:]) == erofsMagic:
 		return fileSystem{kind: erofs}, nil
 	case le.Uint16(b[ext4MagicAt:]) == ext4Magic:
-		return fileSystem{kind: ext4, dirty: le.Uint32(b[ext4Incompat:])&ext4Recover != 0}, nil
+		return fileSystem{kind: ext4, dirty: le.Uint32(b[ext4Incompat:])&ext4Recover != 0}, checkJournal(b[:])
 	}
 	return fileSystem{}, fmt.Errorf("has no file system of type ext4, xfs, erofs or squashfs: %w", unix.EMEDIUMTYPE)
+}
+
+// checkJournal refuses an ext4 whose journal is on another device. The mount would open that device
+// for writes, and the image could name any of the host. It returns an error that wraps EPERM.
+func checkJournal(b []byte) error {
+	options := string(b[ext4MountOpts : ext4MountOpts+ext4OptsLength])
+	if binary.LittleEndian.Uint32(b[ext4JournalDev:]) == 0 && !strings.Contains(options, ext4JournalWord) {
+		return nil
+	}
+	return fmt.Errorf("has an ext4 whose journal is on another device: %w", unix.EPERM)
 }

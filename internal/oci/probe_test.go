@@ -39,3 +39,22 @@ func TestProbe(t *testing.T) {
 		}
 	}
 }
+
+// An ext4 that names a device of the host for its journal is refused.
+func TestProbeForeignJournal(t *testing.T) {
+	for name, change := range map[string]func(b []byte){
+		"by its number": func(b []byte) { b[1024+0xe5] = 8 },
+		"by an option":  func(b []byte) { copy(b[1024+0x200:], "acl,journal_path=/dev/sda") },
+		"by its last":   func(b []byte) { copy(b[1024+0x200+52:], "journal_dev=") },
+	} {
+		b := make([]byte, 8192)
+		copy(b[1080:], "\x53\xef")
+		if _, err := probe(bytes.NewReader(b)); err != nil {
+			t.Fatal(err)
+		}
+		change(b)
+		if _, err := probe(bytes.NewReader(b)); !errors.Is(err, unix.EPERM) {
+			t.Errorf("%s: error %v", name, err)
+		}
+	}
+}

@@ -72,8 +72,19 @@ func Reword(err error) error {
 	return &reworded{err}
 }
 
-// Error implements error.
-func (w *reworded) Error() string { return engineWords.Replace(w.err.Error()) }
+// longestError is the maximum length of an error's text. Annotations can have megabytes, and each
+// engine keeps the text of a failed start.
+const longestError = 4096
+
+// Error implements error. It leaves out the middle of a long text, whose start names the setting and
+// whose end says what is wrong.
+func (w *reworded) Error() string {
+	text := engineWords.Replace(w.err.Error())
+	if len(text) <= longestError {
+		return text
+	}
+	return text[:longestError/2] + " … " + text[len(text)-longestError/2:]
+}
 
 // Unwrap returns the original error.
 func (w *reworded) Unwrap() error { return w.err }

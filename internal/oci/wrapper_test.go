@@ -124,3 +124,12 @@ func TestRunExecutesTheRuntime(t *testing.T) {
 		}
 	}
 }
+
+// An annotation of any length makes a short error, which says what is wrong with which annotation.
+func TestRewordLong(t *testing.T) {
+	_, err := parseRootfs(map[string]string{imageAnnotation: "/image", prefix + "overlay": strings.Repeat("x", 1<<20)})
+	text := Reword(err).Error()
+	if len(text) > longestError+10 || !strings.HasPrefix(text, "annotation "+prefix+"overlay: ") || !strings.HasSuffix(text, "invalid argument") {
+		t.Errorf("%d bytes: %.200s", len(text), text)
+	}
+}

@@ -138,6 +138,9 @@ func TestKernelOCIRefused(t *testing.T) {
 	w.write(w.images+"/zeros.img", strings.Repeat("\x00", 1<<20), 0o644)
 	w.refuses(ask(asked{"image": w.images + "/zeros.img"}), "zeros.img", "no file system")
 	w.refuses(ask(asked{"image": image, "fstype": "xfs"}), "holds ext4, not xfs")
+	w.tool("cp", image, w.images+"/journal.img")
+	w.tool("debugfs", "-w", "-R", "set_super_value journal_dev 0x801", w.images+"/journal.img") // it would be sda1
+	w.refuses(ask(asked{"image": w.images + "/journal.img"}), "journal.img", "journal is on another device")
 	w.refuses(ask(asked{"image": image, "options": "ro,suid"}), "suid")
 	w.refuses(ask(asked{"image": image, "optoins": "ro"}), "optoins")
 	w.refuses(ask(asked{"image": image, "subdir": "/nothing"}), "not there")
