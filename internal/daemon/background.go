@@ -16,6 +16,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/confine"
 	"github.com/ublk-loop/ublk-loop/internal/eintr"
 	"github.com/ublk-loop/ublk-loop/internal/process"
+	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/internal/udev"
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/ublk"
@@ -217,8 +218,16 @@ func (s *background) Abandon() error {
 	if info.Code != cldExited && !s.recovers {
 		err = errors.Join(err, removeRemains(s.process.Pid), loop.SweepLocks())
 	}
-	_, waitErr := s.process.Wait()
-	return errors.Join(err, waitErr)
+	state, waitErr := s.process.Wait()
+	return errors.Join(err, waitErr, diedOf(state))
+}
+
+// diedOf returns an error that says how a server ended that has not ended in order.
+func diedOf(state *os.ProcessState) error {
+	if state == nil || state.ExitCode() == report.ExitDone || state.ExitCode() == report.ExitFailed {
+		return nil
+	}
+	return fmt.Errorf("end of the server: %v", state)
 }
 
 // endTimeout bounds the end of a killed process, which may wait for a disk that hangs.

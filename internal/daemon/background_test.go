@@ -92,6 +92,25 @@ func TestReadyInterrupted(t *testing.T) {
 	}
 }
 
+// Abandon says how a server ended that has not ended in order.
+func TestAbandonSaysHowTheServerEnded(t *testing.T) {
+	for script, want := range map[string]string{"exit 0": "", "exit 1": "", "exit 2": "end of the server: exit status 2", "kill -SEGV $$": "end of the server: signal: segmentation fault"} {
+		lifeline, theirs, err := process.NewLifeline()
+		if err != nil {
+			t.Fatal(err)
+		}
+		add, _ := socketFiles(t)
+		server := exec.Command("sh", "-c", "ulimit -c 0; "+script)
+		if err := errors.Join(server.Start(), theirs.Close()); err != nil {
+			t.Fatal(err)
+		}
+		got := (&background{control: add, process: server.Process, lifeline: lifeline, recovers: true, ends: true}).Abandon()
+		if (want == "") != (got == nil) || got != nil && got.Error() != want {
+			t.Errorf("%s: %v, want %q", script, got, want)
+		}
+	}
+}
+
 // Abandon waits for a process that outlives its killed server.
 func TestAbandonWaitsForOrphans(t *testing.T) {
 	lifeline, theirs, err := process.NewLifeline()
