@@ -25,6 +25,9 @@ type Config struct {
 	OnCrash  string   `json:"on_crash,omitempty"` // fail, requeue, reissue; empty for the server's default
 	// Shared attaches a file even if another process writes to it.
 	Shared bool `json:"shared"`
+	// KeepSpace keeps the space that the file has: the device has neither discards nor
+	// write-zeroes.
+	KeepSpace bool `json:"keep_space,omitempty"`
 	// Ref is a text that names the device, at most 63 bytes; empty for none.
 	Ref string `json:"ref,omitempty"`
 }

@@ -142,7 +142,7 @@ func (c *Config) backingOptions(name string) (*backing.Options, error) {
 	o := &backing.Options{
 		LockDir:  statefile.LockDir,
 		ReadOnly: c.ReadOnly, Shared: c.Shared, Offset: c.Offset, SizeLimit: c.SizeLimit, WholeSectors: c.WholeSectors, SectorSize: c.SectorSize,
-		DirectIO: c.DirectIO, MaxIOBytes: c.MaxIOBytes, Lock: c.lockRange(),
+		DirectIO: c.DirectIO, MaxIOBytes: c.MaxIOBytes, KeepSpace: c.KeepSpace, Lock: c.lockRange(),
 	}
 	if t := &c.Transfer; !t.isNone() {
 		o.Transfer = &backing.Transfer{SectorSize: t.SectorSize, AllowDiscards: t.AllowDiscards}

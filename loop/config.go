@@ -64,6 +64,9 @@ type Config struct {
 	OnCrash OnCrash
 	// Shared attaches a file even if another writer holds it.
 	Shared bool
+	// KeepSpace keeps the space that the file has: the device has neither discards nor
+	// write-zeroes, which would punch holes.
+	KeepSpace bool
 	// Table is the text of the tables that the device serves (AttachTable); empty for a
 	// device of one file. It contains no key.
 	Table string

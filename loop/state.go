@@ -93,7 +93,7 @@ func recordConfig(c *Config, many bool) statefile.Config {
 		ID: c.ID, ReadOnly: c.ReadOnly, Offset: c.Offset, SizeLimit: c.SizeLimit, WholeSectors: c.WholeSectors, SectorSize: c.SectorSize,
 		DirectIO: string(c.DirectIO), ZeroCopy: string(c.ZeroCopy), PartScan: c.PartScan,
 		Queues: c.Queues, Depth: c.Depth, MaxIOBytes: c.MaxIOBytes, Transfer: statefile.Transfer(c.Transfer),
-		OnCrash: string(c.OnCrash), Shared: c.Shared, Autoclear: c.Autoclear, ManyDevices: many, Table: c.Table, Ref: c.Ref,
+		OnCrash: string(c.OnCrash), Shared: c.Shared, KeepSpace: c.KeepSpace, Autoclear: c.Autoclear, ManyDevices: many, Table: c.Table, Ref: c.Ref,
 	}
 }
 
@@ -102,7 +102,7 @@ func configFrom(c *statefile.Config) Config {
 		ID: c.ID, ReadOnly: c.ReadOnly, Offset: c.Offset, SizeLimit: c.SizeLimit, WholeSectors: c.WholeSectors, SectorSize: c.SectorSize,
 		DirectIO: Switch(c.DirectIO), ZeroCopy: Switch(c.ZeroCopy), PartScan: c.PartScan,
 		Queues: c.Queues, Depth: c.Depth, MaxIOBytes: c.MaxIOBytes, Transfer: TransferConfig(c.Transfer),
-		OnCrash: OnCrash(c.OnCrash), Shared: c.Shared, Autoclear: c.Autoclear, Table: c.Table, Ref: c.Ref,
+		OnCrash: OnCrash(c.OnCrash), Shared: c.Shared, KeepSpace: c.KeepSpace, Autoclear: c.Autoclear, Table: c.Table, Ref: c.Ref,
 	}
 }
 

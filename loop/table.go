@@ -184,7 +184,8 @@ func openStack(files []*os.File, cfg *Config, how *stack.Options, size uint64) (
 func stackOptions(cfg *Config) *stack.Options {
 	return &stack.Options{
 		LockDir: statefile.LockDir, ReadOnly: cfg.ReadOnly, Shared: cfg.Shared, DirectIO: cfg.DirectIO, MaxIOBytes: cfg.MaxIOBytes, Keys: cfg.Key,
-		Eager: cfg.OnCrash != "" && cfg.OnCrash != CrashFail,
+		KeepSpace: cfg.KeepSpace,
+		Eager:     cfg.OnCrash != "" && cfg.OnCrash != CrashFail,
 	}
 }
 

@@ -34,6 +34,7 @@ type taskConfig struct {
 	Transfer     taskTransfer `json:"transfer"`
 	OnCrash      loop.OnCrash `json:"on_crash"`
 	Shared       bool         `json:"shared"`
+	KeepSpace    bool         `json:"keep_space,omitempty"`
 	Table        string       `json:"table,omitempty"`
 	Ref          string       `json:"ref,omitempty"`
 }
@@ -59,7 +60,7 @@ func singleTaskOf(j *Job) *singleTask {
 		Config: taskConfig{
 			ID: c.ID, ReadOnly: c.ReadOnly, Offset: c.Offset, SizeLimit: c.SizeLimit, WholeSectors: c.WholeSectors, SectorSize: c.SectorSize,
 			DirectIO: c.DirectIO, ZeroCopy: c.ZeroCopy, PartScan: c.PartScan, Queues: c.Queues, Depth: c.Depth,
-			MaxIOBytes: c.MaxIOBytes, Transfer: taskTransfer(c.Transfer), OnCrash: c.OnCrash, Shared: c.Shared, Table: c.Table, Ref: c.Ref,
+			MaxIOBytes: c.MaxIOBytes, Transfer: taskTransfer(c.Transfer), OnCrash: c.OnCrash, Shared: c.Shared, KeepSpace: c.KeepSpace, Table: c.Table, Ref: c.Ref,
 		},
 	}
 }
@@ -70,6 +71,6 @@ func (t *singleTask) config() loop.Config {
 	return loop.Config{
 		ID: c.ID, ReadOnly: c.ReadOnly, Offset: c.Offset, SizeLimit: c.SizeLimit, WholeSectors: c.WholeSectors, SectorSize: c.SectorSize,
 		DirectIO: c.DirectIO, ZeroCopy: c.ZeroCopy, PartScan: c.PartScan, Queues: c.Queues, Depth: c.Depth,
-		MaxIOBytes: c.MaxIOBytes, Transfer: loop.TransferConfig(c.Transfer), OnCrash: c.OnCrash, Shared: c.Shared, Table: c.Table, Ref: c.Ref,
+		MaxIOBytes: c.MaxIOBytes, Transfer: loop.TransferConfig(c.Transfer), OnCrash: c.OnCrash, Shared: c.Shared, KeepSpace: c.KeepSpace, Table: c.Table, Ref: c.Ref,
 	}
 }

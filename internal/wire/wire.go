@@ -15,7 +15,7 @@ func Config(c *client.Config) loop.Config {
 		ID: c.ID, ReadOnly: c.ReadOnly, Offset: c.Offset, SizeLimit: c.SizeLimit, WholeSectors: c.WholeSectors, SectorSize: c.SectorSize,
 		DirectIO: loop.Switch(c.DirectIO), ZeroCopy: loop.Switch(c.ZeroCopy), PartScan: c.PartScan,
 		Queues: c.Queues, Depth: c.Depth, MaxIOBytes: c.MaxIOBytes, Transfer: loop.TransferConfig(c.Transfer),
-		OnCrash: loop.OnCrash(c.OnCrash), Shared: c.Shared, Ref: c.Ref,
+		OnCrash: loop.OnCrash(c.OnCrash), Shared: c.Shared, KeepSpace: c.KeepSpace, Ref: c.Ref,
 	}
 }
 
@@ -25,7 +25,7 @@ func RequestConfig(c *loop.Config) client.Config {
 		ID: c.ID, ReadOnly: c.ReadOnly, Offset: c.Offset, SizeLimit: c.SizeLimit, WholeSectors: c.WholeSectors, SectorSize: c.SectorSize,
 		DirectIO: string(c.DirectIO), ZeroCopy: string(c.ZeroCopy), PartScan: c.PartScan,
 		Queues: c.Queues, Depth: c.Depth, MaxIOBytes: c.MaxIOBytes, Transfer: client.Transfer(c.Transfer),
-		OnCrash: string(c.OnCrash), Shared: c.Shared, Ref: c.Ref,
+		OnCrash: string(c.OnCrash), Shared: c.Shared, KeepSpace: c.KeepSpace, Ref: c.Ref,
 	}
 }
 

@@ -38,6 +38,7 @@ type Backing struct {
 
 	// punchHole says that fallocate(FALLOC_FL_PUNCH_HOLE) works on a file.
 	punchHole bool
+	keepSpace bool // as in Options
 	// ringDiscard says that a disk accepts discards from a ring.
 	ringDiscard bool
 	// blockSize is the unit in which a file's space is allocated.
@@ -92,6 +93,7 @@ func (b *Backing) describe(o *Options, passed *os.File) error {
 	if b.queue, err = b.readLimits("/sys"); err != nil {
 		return err
 	}
+	b.keepSpace = o.KeepSpace
 	if err := b.setExtent(o); err != nil {
 		return err
 	}

@@ -26,6 +26,7 @@ type Options struct {
 	SectorSize uint32
 	DirectIO   Switch
 	MaxIOBytes uint32
+	KeepSpace  bool
 	// WholeSectors leaves out the part of a sector at the end, as the kernel does.
 	WholeSectors bool
 	// Lock is the part of the file or disk that the device locks.

@@ -219,8 +219,11 @@ const maxHoleBytes = math.MaxUint32
 // that itself; a file supports all if it supports holes. Discards that the administrator
 // has switched off (discard_max_bytes) are not announced. A transfer behaves like
 // dm-crypt: discards are announced if they are allowed, and write-zeroes are not, because
-// zeroes of the backing would be decrypted to something else.
+// zeroes of the backing would be decrypted to something else. With Options.KeepSpace there are neither.
 func (b *Backing) discards() (discard ublk.DiscardParams, maxZeroes uint64) {
+	if b.keepSpace {
+		return ublk.DiscardParams{}, 0
+	}
 	discardMax, zeroesMax := b.queue.discardMaxBytes, b.queue.writeZeroesMaxBytes
 	granularity, start := b.queue.discardGranularity, b.queue.discardAlignment
 	if b.IsDisk && !b.ringDiscard {

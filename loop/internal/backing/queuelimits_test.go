@@ -109,6 +109,9 @@ var oddLimitCases = []oddLimit{
 	{"no discards", ublk.BufferAutoRegister, func(b *Backing) { b.queue.discardMaxBytes = 0 }, func(p *ublk.Params) {
 		p.Discard = ublk.DiscardParams{}
 	}},
+	{"a disk that keeps its space", ublk.BufferAutoRegister, func(b *Backing) { b.keepSpace = true }, func(p *ublk.Params) {
+		p.Discard, p.MaxWriteZeroesBytes = ublk.DiscardParams{}, 0
+	}},
 	{"no zeroes", ublk.BufferAutoRegister, func(b *Backing) { b.queue.writeZeroesMaxBytes = 0 }, func(p *ublk.Params) {
 		p.MaxWriteZeroesBytes = 0
 	}},
@@ -120,6 +123,11 @@ var oddLimitCases = []oddLimit{
 	}},
 	{"no discards from a ring", ublk.BufferAutoRegister, func(b *Backing) { b.ringDiscard = false }, func(p *ublk.Params) {
 		p.Discard = ublk.DiscardParams{}
+	}},
+	{"a file that keeps its space", ublk.BufferAutoRegister, func(b *Backing) { b.IsDisk, b.punchHole, b.keepSpace = false, true, true }, func(p *ublk.Params) {
+		p.ChunkBytes = 0
+		p.VolatileCache, p.FUA = true, true
+		p.Discard, p.MaxWriteZeroesBytes = ublk.DiscardParams{}, 0
 	}},
 	{"a file without holes", ublk.BufferAutoRegister, func(b *Backing) { b.IsDisk = false }, func(p *ublk.Params) {
 		p.ChunkBytes = 0

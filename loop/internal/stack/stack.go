@@ -29,6 +29,7 @@ type Options struct {
 	Shared     bool
 	DirectIO   backing.Switch
 	MaxIOBytes uint32
+	KeepSpace  bool
 	// Eager completes a first write to a chunk of a snapshot only when it is durable.
 	Eager bool
 	// Keys are the keys of the lines with the target crypt, one after another; nil if there
@@ -140,7 +141,8 @@ func (s *Stack) open(file *os.File, readOnly bool, o *Options) (*backing.Backing
 		return nil, fmt.Errorf("stat %s: %w", file.Name(), err)
 	}
 	opts := &backing.Options{
-		LockDir: o.LockDir, ReadOnly: readOnly, Shared: o.Shared, DirectIO: o.DirectIO, MaxIOBytes: o.MaxIOBytes, WholeSectors: true,
+		LockDir: o.LockDir, ReadOnly: readOnly, Shared: o.Shared, DirectIO: o.DirectIO, MaxIOBytes: o.MaxIOBytes, KeepSpace: o.KeepSpace,
+		WholeSectors: true,
 	}
 	if st.Mode&unix.S_IFMT == unix.S_IFREG {
 		opts.SectorSize = fileSector

@@ -19,6 +19,7 @@ type Config struct {
 	Transfer     Transfer `json:"transfer"`
 	OnCrash      string   `json:"on_crash,omitempty"`
 	Shared       bool     `json:"shared"`
+	KeepSpace    bool     `json:"keep_space,omitempty"`
 	Autoclear    bool     `json:"autoclear,omitempty"`
 	// ManyDevices says that the server also has other devices.
 	ManyDevices bool `json:"many_devices,omitempty"`
