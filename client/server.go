@@ -23,6 +23,8 @@ type Unrecovered struct {
 	FileDevice   string `json:"file_maj:min"`
 	FileInode    uint64 `json:"file_inode"`
 	FileIsDisk   bool   `json:"file_is_disk"`
+	// Files are the files and disks below the tables, for a device of tables.
+	Files []DeviceFile `json:"files,omitempty"`
 	// NeedsKey is set if the device waits for its key (Client.GiveKey).
 	NeedsKey bool   `json:"needs_key"`
 	Error    string `json:"error"` // why the server could not take it over
@@ -32,6 +34,6 @@ type Unrecovered struct {
 func (u *Unrecovered) AsDevice() Device {
 	return Device{
 		ID: u.ID, Device: u.Device, DiskSequence: u.DiskSequence,
-		FileDevice: u.FileDevice, FileInode: u.FileInode, FileIsDisk: u.FileIsDisk,
+		FileDevice: u.FileDevice, FileInode: u.FileInode, FileIsDisk: u.FileIsDisk, Files: u.Files,
 	}
 }
