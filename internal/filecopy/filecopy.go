@@ -44,7 +44,7 @@ func Data(ctx context.Context, to, from *os.File) error {
 		start, err := unix.Seek(int(from.Fd()), end, unix.SEEK_DATA)
 		switch {
 		case errors.Is(err, unix.ENXIO): // only a hole follows
-			return nil
+			return hasSize(from, info.Size())
 		case err != nil:
 			return fmt.Errorf("find data: %w", err)
 		}
@@ -55,6 +55,15 @@ func Data(ctx context.Context, to, from *os.File) error {
 			return err
 		}
 	}
+}
+
+// hasSize returns an error that wraps io.ErrUnexpectedEOF if a file has become shorter.
+func hasSize(f *os.File, size int64) error {
+	info, err := f.Stat()
+	if err == nil && info.Size() < size {
+		err = fmt.Errorf("%s has become shorter: %w", f.Name(), io.ErrUnexpectedEOF)
+	}
+	return err
 }
 
 // copyRange copies a range of bytes, within the kernel if possible.

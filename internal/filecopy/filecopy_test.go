@@ -83,3 +83,43 @@ func TestCopyBetweenFileSystems(t *testing.T) {
 		t.Errorf("a copy that nobody wants: %v", err)
 	}
 }
+
+// callingContext calls a function when it is asked for an error, which a copy does before each part.
+type callingContext struct {
+	context.Context
+	call func()
+}
+
+func (c *callingContext) Err() error {
+	c.call()
+	return nil
+}
+
+// A copy of a file that becomes shorter meanwhile is an error, also if only a hole was left to copy.
+func TestCopyOfShortenedFile(t *testing.T) {
+	dir := t.TempDir()
+	for _, kept := range []int64{1 << 10, 1 << 20, 2 << 20} {
+		from, err := os.Create(filepath.Join(dir, "from"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer from.Close()
+		to, err := os.Create(filepath.Join(dir, "to"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer to.Close()
+		_, err = from.Write(bytes.Repeat([]byte{'x'}, 1<<20))
+		if err = errors.Join(err, from.Truncate(4<<20)); err != nil {
+			t.Fatal(err)
+		}
+		ctx := &callingContext{context.Background(), func() {
+			if err := from.Truncate(kept); err != nil {
+				t.Error(err)
+			}
+		}}
+		if err := Data(ctx, to, from); !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Errorf("%d bytes are left: error %v", kept, err)
+		}
+	}
+}
