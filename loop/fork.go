@@ -37,8 +37,9 @@ var forkPatience = 10 * time.Second
 
 // Fork makes a device go on over a new store above its store, which is frozen: from then on it
 // is only read. The new store is empty and has the same chunk size; file is from OpenTableDevice,
-// or from NewFile. A device whose table is one linear line from the start of a file gets a store above the
-// file, which is frozen likewise. The new store chooses the chunk size. The files of unnamed get their names when the device can change over, and lose
+// or from NewFile. A device whose table is one linear line from the start of a file, or one crypt line, gets a
+// store above the file, which is frozen likewise. The new store chooses the chunk size. A last table that is one
+// crypt line stays above the store, so that the store has encrypted data. The files of unnamed get their names when the device can change over, and lose
 // them again if it does not. Requests wait while the device changes over, for pause. The time
 // does not depend on what the stores contain.
 //
@@ -259,6 +260,20 @@ func (s *Server) retable(id uint32, sequence *uint64, what string, change func(*
 	d.files = status.files()
 	s.mu.Unlock()
 	return status, err
+}
+
+// CheckSecond returns an error that wraps errors.ErrUnsupported if no second device can be made with
+// WithOtherStore when a device of tables has forked.
+func CheckSecond(text string) error {
+	tables, err := stack.Parse([]byte(text), false)
+	if err != nil {
+		return err
+	}
+	defer tables.Close()
+	if tables.Cover() != nil {
+		return fmt.Errorf("a second device needs the key of the target crypt: %w", errors.ErrUnsupported)
+	}
+	return nil
 }
 
 // WithOtherStore returns the text of tables whose last one is a snapshot, with another store

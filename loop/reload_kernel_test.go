@@ -27,6 +27,7 @@ type layered struct {
 	dev   *Device
 	dir   string
 	chain []string // base and stores, the uppermost last
+	cover string   // of the last line, which encrypts what is above the layers, with the placeholder $0 for them
 	made  int
 }
 
@@ -43,6 +44,9 @@ func (l *layered) text() string {
 		}
 		tables = append(tables, fmt.Sprintf("t%d,,,%s,0 %d snapshot %s %s P 16", i, mode, layeredSize/512, origin, store))
 		origin = fmt.Sprint("/dev/mapper/t", i)
+	}
+	if l.cover != "" {
+		tables = append(tables, "cover,,,rw,"+withDisks(l.cover, origin))
 	}
 	return strings.Join(tables, ";")
 }

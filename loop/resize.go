@@ -34,8 +34,8 @@ type ResizeOptions struct {
 // serves it. Users see the new size at once. Data behind the new end of a smaller device
 // reappears when the device grows again, unless the file was truncated.
 //
-// A device of tables can be resized if the last line of the served table is linear, over a file
-// or disk. The line gets another length.
+// A device of tables can be resized if the last line of the served table is linear or crypt, over a
+// file or disk. The line gets another length.
 //
 // Resize returns an error that wraps EINVAL if the size is not a number of whole sectors,
 // exceeds the file, or leaves nothing of the last line of a table, errors.ErrUnsupported for
@@ -176,7 +176,7 @@ func (s *state) newTableSize(asked uint64, sectorSize uint32) (uint64, error) {
 	}
 	last := tables.Resizable()
 	if last == nil {
-		return 0, fmt.Errorf("the last line of its table is not linear over a file or disk: %w", errors.ErrUnsupported)
+		return 0, fmt.Errorf("the last line of its table is not linear or crypt over a file or disk: %w", errors.ErrUnsupported)
 	}
 	area := last.Target.Areas(last.Length)[0]
 	number := slices.Index(tables.Devices(), area.Device)

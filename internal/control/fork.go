@@ -110,6 +110,11 @@ func closeStores(stores []*loop.NewFile) {
 }
 
 func (s *Server) forkTo(id uint32, sequence *uint64, stores []*loop.NewFile) (list []client.Device, err error) {
+	if len(stores) > 1 {
+		if err := s.checkSecond(id); err != nil {
+			return nil, err
+		}
+	}
 	status, err := s.Devices.Fork(id, sequence, stores[0].File, stores...)
 	if err != nil {
 		return nil, err
@@ -123,6 +128,18 @@ func (s *Server) forkTo(id uint32, sequence *uint64, stores []*loop.NewFile) (li
 		return nil, fmt.Errorf("%s has forked, but no second device was made: %w", status.Device, err)
 	}
 	return append(list, wire.Device(&second)), nil
+}
+
+// checkSecond returns an error if a device can fork, but no second device could be made.
+func (s *Server) checkSecond(id uint32) error {
+	status, err := s.Devices.Device(id)
+	if err != nil || status.Table == "" { // Fork returns the error
+		return nil
+	}
+	if err := loop.CheckSecond(status.Table); err != nil {
+		return fmt.Errorf("fork %s: %w", status.Device, err)
+	}
+	return nil
 }
 
 // addOther makes a device of the tables of a device that has forked, with another store.

@@ -165,6 +165,16 @@ func TestForkOther(t *testing.T) {
 	}
 }
 
+// An encrypted device does not fork if a second device is asked for, which would need the key.
+func TestForkOtherEncrypted(t *testing.T) {
+	s := newStand(t)
+	s.devices.put(0, loop.Status{Table: "0 8 crypt aes-xts-plain64 :64:user:ublk-loop 0 /a 0"})
+	fork := request("POST", fmt.Sprintf("/v1/devices/0/fork?store=%s&other=%s", file(t, "store"), file(t, "other")))
+	if status, answer := s.send(t, fork); status == 201 || !strings.Contains(answer, "a second device needs the key") || s.devices.content != "" {
+		t.Errorf("%d %s, content %q", status, answer, s.devices.content)
+	}
+}
+
 func open(t *testing.T, path string) *os.File {
 	t.Helper()
 	f, err := loop.OpenPath(path)

@@ -40,6 +40,11 @@ func (o oneDevice) Fork(id uint32, sequence *uint64, store *os.File, unnamed ...
 	return o.device.Status(), err
 }
 
+// Device implements control.Devices.
+func (o oneDevice) Device(id uint32) (loop.Status, error) {
+	return o.device.Status(), o.check(id, nil)
+}
+
 // Stats implements control.Devices.
 func (o oneDevice) Stats() []loop.DeviceStats { return []loop.DeviceStats{o.device.Stats()} }
 

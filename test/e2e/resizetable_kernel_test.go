@@ -96,7 +96,7 @@ func TestKernelResizeOtherTables(t *testing.T) {
 		text, "0 8 zero", fmt.Sprintf("low,,,,0 4096 linear %s 0;top,,,,0 8 linear %s 0,8 4096 linear /dev/mapper/low 0", first, second),
 	} {
 		device := b.addTable(text)
-		b.run("resize", device.Device).fails(t, 1, device.Device, "the last line of its table is not linear over a file or disk: unsupported operation")
+		b.run("resize", device.Device).fails(t, 1, device.Device, "the last line of its table is not linear or crypt over a file or disk: unsupported operation")
 		b.hasSize(device, device.Size)
 		b.del(device.Device)
 	}

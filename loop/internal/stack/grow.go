@@ -35,7 +35,7 @@ type Growth struct {
 
 // Grow opens the store of a snapshot on top of the stack, which has a number of sectors. It returns an
 // error that wraps errors.ErrUnsupported unless the last table is a persistent snapshot that is
-// written to, or the stack is plain.
+// written to, or the stack is plain. A last table that encrypts stays above the new snapshot.
 func (s *Stack) Grow(file *os.File, sectors uint64, o *Options) (*Growth, error) {
 	g, top, err := s.newGrowth()
 	if err != nil {
@@ -54,8 +54,8 @@ func (s *Stack) Grow(file *os.File, sectors uint64, o *Options) (*Growth, error)
 	return g, nil
 }
 
-// isPlain reports whether the stack is one file, written to from its start, which can become the origin
-// of a snapshot. The device of a disk can lack flushes, which a store needs.
+// isPlain reports whether the stack is one file, which can become the origin of a snapshot: written to
+// from its start, or encrypted. The device of a disk can lack flushes, which a store needs.
 func (s *Stack) isPlain() bool {
 	_, whole := s.tables.Whole()
 	return whole && !s.ReadOnly && len(s.Backings) == 1 && !s.Backings[0].IsDisk
@@ -67,7 +67,7 @@ func (s *Stack) CanGrow() bool { return len(s.stores) > 0 || s.isPlain() }
 // newGrowth returns a growth without a store, and the uppermost store, which a plain stack does not have.
 func (s *Stack) newGrowth() (*Growth, *cow.Store, error) {
 	switch {
-	case len(s.layers) > 0:
+	case s.hasLayersBelow():
 		return nil, nil, fmt.Errorf("a snapshot above the targets crypt and verity: %w", errors.ErrUnsupported)
 	case s.ReadOnly || !s.CanGrow():
 		return nil, nil, fmt.Errorf("a snapshot above a device without a store for writes: %w", errors.ErrUnsupported)
@@ -135,7 +135,7 @@ func (g *Growth) Text() string { return g.tables.Text() }
 func (g *Growth) openStore(top *cow.Store, described bool) error {
 	s := g.stack
 	o := cow.Options{
-		Format: table.Persistent, OriginSize: g.tables.Sectors() << sectorShift, Block: g.backing.SectorSize, Eager: s.eager,
+		Format: table.Persistent, OriginSize: coveredBytes(g.tables), Block: g.backing.SectorSize, Eager: s.eager,
 		Described: described, Failed: s.reportFailure(g.backing.Path),
 	}
 	if top != nil {
@@ -203,7 +203,7 @@ func (g *Growth) Apply() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.stores) == 0 { // the file of a plain stack, which may have grown
-		s.Backings[0].Size = max(s.Backings[0].Size, g.plan.Size())
+		s.Backings[0].Size = max(s.Backings[0].Size, coveredBytes(g.tables))
 	}
 	s.Backings = append(s.Backings[:number:number], g.backing)
 	s.backingOf = append(s.backingOf[:len(s.backingOf):len(s.backingOf)], number)

@@ -132,3 +132,27 @@ func (h *handler) decrypt(req *ublk.Request) {
 	}
 	req.Worked()
 }
+
+// hasLayersBelow reports whether a target changes or checks data, except for a cover.
+func (s *Stack) hasLayersBelow() bool {
+	if s.tables.Cover() != nil {
+		return len(s.layers) > 1
+	}
+	return len(s.layers) > 0
+}
+
+// coveredBytes returns the size of the last table below the cover.
+func coveredBytes(tables *table.Stack) uint64 {
+	below := tables.Uncovered()
+	return below[len(below)-1].Sectors() << sectorShift
+}
+
+// sameCover reports whether two covers encrypt in the same way.
+func sameCover(a, b *table.Crypt) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	x, y := *a, *b
+	x.Device, y.Device = "", ""
+	return x == y
+}

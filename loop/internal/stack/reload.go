@@ -54,19 +54,24 @@ func (s *Stack) Reload(tables *table.Stack, files []*os.File, o *Options) (*Relo
 	return r, nil
 }
 
-// checkReload returns an error unless old and new tables are snapshots, with the same one on top.
+// checkReload returns an error unless old and new tables are snapshots, with the same one on top, and the
+// same cover above it.
 func (s *Stack) checkReload(tables *table.Stack, files int) error {
-	if len(s.layers) > 0 || s.ReadOnly || !slices.ContainsFunc(s.storeOf, func(store *cow.Store) bool { return store != nil }) {
+	if s.hasLayersBelow() || s.ReadOnly || !slices.ContainsFunc(s.storeOf, func(store *cow.Store) bool { return store != nil }) {
 		return fmt.Errorf("other files below it: %w", errors.ErrUnsupported)
 	}
 	var tops []table.Snapshot
 	for _, t := range []*table.Stack{s.tables, tables} {
-		for i := range t.Tables {
-			line, ok := t.Tables[i].Lines[0].Target.(*table.Snapshot)
-			if !ok || len(t.Tables[i].Lines) != 1 || line.Format == table.Transient {
+		below := t.Uncovered()
+		if len(below) == 0 {
+			return fmt.Errorf("no snapshot below the target crypt: %w", errors.ErrUnsupported)
+		}
+		for i := range below {
+			line, ok := below[i].Lines[0].Target.(*table.Snapshot)
+			if !ok || len(below[i].Lines) != 1 || line.Format == table.Transient {
 				return fmt.Errorf("table %d is not a persistent snapshot: %w", i+1, errors.ErrUnsupported)
 			}
-			if i == len(t.Tables)-1 {
+			if i == len(below)-1 {
 				tops = append(tops, *line)
 			}
 		}
@@ -75,7 +80,9 @@ func (s *Stack) checkReload(tables *table.Stack, files int) error {
 	switch {
 	case tops[0] != tops[1] || tables.Tables[len(tables.Tables)-1].ReadOnly:
 		return fmt.Errorf("the last table has another store: %w", unix.EINVAL)
-	case tables.Sectors() != s.tables.Sectors():
+	case !sameCover(s.tables.Cover(), tables.Cover()):
+		return fmt.Errorf("the last table encrypts in another way: %w", unix.EINVAL)
+	case tables.Sectors() != s.tables.Sectors() || coveredBytes(tables) != coveredBytes(s.tables):
 		return fmt.Errorf("%d sectors, the device has %d: %w", tables.Sectors(), s.tables.Sectors(), unix.EINVAL)
 	case len(tables.Devices()) != files:
 		return fmt.Errorf("%d files for %d devices of a table: %w", files, len(tables.Devices()), unix.EINVAL)
