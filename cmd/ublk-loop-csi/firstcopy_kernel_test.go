@@ -1,10 +1,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"testing"
+	"unsafe"
 
 	csi "github.com/container-storage-interface/spec/lib/go/csi"
 	"golang.org/x/sys/unix"
@@ -123,6 +126,71 @@ func TestKernelThickLayers(t *testing.T) {
 	restored.remove()
 	b.deleteSnapshot(snapshot)
 	b.isClean()
+}
+
+// A thick volume has all of its blocks, whatever its users do: discards and fstrim are refused, and zeroes
+// are written. A thin volume gives back the space.
+func TestKernelThickKeepsSpace(t *testing.T) {
+	b := newBed(t, ublktest.OldestAndNewest)
+	b.start() // on tmpfs
+	for _, provisioning := range []string{"thick", "thin"} {
+		change := func(req *csi.CreateVolumeRequest) { req.Parameters = map[string]string{"provisioning": provisioning} }
+		isThick := provisioning == "thick"
+		block := b.create("block-"+provisioning, 16*mib, blockAccess(writers), change)
+		b.put(block.use("a"), content(1, 16*mib))
+		if err := b.change(block.file("a"), unix.BLKDISCARD, 8*mib); errors.Is(err, unix.EOPNOTSUPP) != isThick {
+			t.Errorf("discard of a %s volume: error %v", provisioning, err)
+		}
+		b.ok("zeroes", b.change(block.file("a"), unix.BLKZEROOUT, 12*mib))
+		b.has(block.file("a"), append(make([]byte, 0, 4*mib), content(1, 16*mib)[:4*mib]...))
+		if n := b.allocated(); n >= 16*mib != isThick {
+			t.Errorf("the %s volume has %d bytes after a discard", provisioning, n)
+		}
+		block.leave("a")
+		block.remove()
+		fs := b.create("fs-"+provisioning, 16*mib, mountAccess("ext4", writers), change)
+		b.put(filepath.Join(fs.use("a"), "file"), content(2, 8*mib))
+		b.ok("remove", os.Remove(fs.file("a")))
+		if err := b.trim(fs.target("a")); errors.Is(err, unix.EOPNOTSUPP) != isThick {
+			t.Errorf("fstrim of a %s volume: error %v", provisioning, err)
+		}
+		if n := b.allocated(); n >= 16*mib != isThick {
+			t.Errorf("the %s volume has %d bytes after fstrim", provisioning, n)
+		}
+		fs.leave("a")
+		fs.remove()
+	}
+	b.isClean()
+}
+
+// change discards or zeroes 4 MiB of a device.
+func (b *bed) change(path string, request uint, at uint64) error {
+	b.Helper()
+	f, err := os.OpenFile(path, os.O_RDWR|unix.O_DIRECT, 0)
+	b.ok("open", err)
+	defer func() { _ = f.Close() }()
+	part := [2]uint64{at, 4 * mib}
+	return ioctl(f, request, unsafe.Pointer(&part))
+}
+
+// fitrim is FITRIM in linux/fs.h.
+const fitrim = 0xc0185879
+
+// trim does what fstrim(8) does with a mounted file system.
+func (b *bed) trim(path string) error {
+	b.Helper()
+	f, err := os.Open(path)
+	b.ok("open", err)
+	defer func() { _ = f.Close() }()
+	all := [3]uint64{0, math.MaxUint64, 0} // struct fstrim_range in linux/fs.h
+	return ioctl(f, fitrim, unsafe.Pointer(&all))
+}
+
+func ioctl(f *os.File, request uint, argument unsafe.Pointer) error {
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), uintptr(request), uintptr(argument)); errno != 0 {
+		return errno
+	}
+	return nil
 }
 
 // A volume that an earlier driver has staged has a device of one file, which cannot get a store. It can be

@@ -68,7 +68,7 @@ func (d *Driver) usage(except string) (usage, error) {
 		}
 		u.allocated += n
 		if v.ID != except {
-			u.promised += pool.ImageSize(v.Size, v.Settings.Encrypted)
+			u.promised += v.ImageSize()
 		}
 	}
 	if err := d.addLayers(&u, tops); err != nil {

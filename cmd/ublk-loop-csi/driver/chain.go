@@ -25,8 +25,9 @@ func (d *Driver) attachLayers(ctx context.Context, v *pool.Volume, cfg client.Co
 		return nil, err
 	}
 	defer pool.CloseLayers(files)
-	req := client.AddRequest{Table: d.pool.Table(chain), Config: cfg}
-	return d.devices.attach(ctx, files[len(files)-1], req, client.Files{Table: files})
+	return d.devices.attach(ctx, files[len(files)-1], func() (*client.Device, error) {
+		return d.devices.add(ctx, client.AddRequest{Table: d.pool.Table(chain, nil), Config: cfg}, client.Files{Table: files})
+	})
 }
 
 // prepareDisk gives the disk of a volume the size that the record has, which may have grown while
@@ -34,8 +35,8 @@ func (d *Driver) attachLayers(ctx context.Context, v *pool.Volume, cfg client.Co
 // volume in use stay as they are.
 func (d *Driver) prepareDisk(ctx context.Context, v *pool.Volume) error {
 	if v.Top == "" {
-		err := d.pool.Volumes.Grow(v.ID, pool.ImageSize(v.Size, v.Settings.Encrypted), v.Settings.Thick)
-		if err != nil || !d.canLayer(&v.Settings) {
+		err := d.pool.Volumes.Grow(v.ID, v.ImageSize(), v.Settings.Thick)
+		if err != nil || !d.canLayer(v) {
 			return err
 		}
 		return d.adopt(ctx, v)
@@ -45,7 +46,7 @@ func (d *Driver) prepareDisk(ctx context.Context, v *pool.Volume) error {
 		return err
 	}
 	if top.IsStore() {
-		if top.Size == v.Size {
+		if top.Size == v.ImageSize() {
 			return nil
 		}
 		device, err := d.device(ctx, v)
@@ -62,13 +63,13 @@ func (d *Driver) prepareDisk(ctx context.Context, v *pool.Volume) error {
 // growLayer gives the image that is the only layer of a volume the volume's size.
 func (d *Driver) growLayer(v *pool.Volume) error {
 	top, err := d.pool.Layers.Read(v.Top)
-	if err != nil || top.Size == v.Size {
+	if err != nil || top.Size == v.ImageSize() {
 		return err
 	}
-	if err := d.pool.Layers.Grow(top.ID, v.Size, v.Settings.Thick); err != nil {
+	if err := d.pool.Layers.Grow(top.ID, v.ImageSize(), v.Settings.Thick); err != nil {
 		return err
 	}
-	top.Size = v.Size
+	top.Size = v.ImageSize()
 	return d.pool.Layers.Write(top.ID, top)
 }
 
@@ -111,6 +112,22 @@ func (d *Driver) openChain(top string) (chain []*pool.Layer, files []*os.File, e
 	return chain, files, err
 }
 
+// openDisk opens what a volume shows, encrypted if the volume is, for reading. Nothing writes to the volume.
+func (d *Driver) openDisk(v *pool.Volume) (*pool.Disk, error) {
+	if v.Top == "" {
+		image, err := d.pool.Volumes.OpenImage(v.ID, os.O_RDONLY)
+		if err != nil {
+			return nil, err
+		}
+		return pool.NewDisk(v.ImageSize(), nil, []*os.File{image})
+	}
+	chain, files, err := d.openChain(v.Top)
+	if err != nil {
+		return nil, err
+	}
+	return pool.NewDisk(v.ImageSize(), chain, files)
+}
+
 // flatten makes the layers of a volume without a device one image.
 func (d *Driver) flatten(ctx context.Context, v *pool.Volume) error {
 	chain, files, err := d.openChain(v.Top)
@@ -130,7 +147,7 @@ func (d *Driver) flatten(ctx context.Context, v *pool.Volume) error {
 
 // startsLayered reports whether a new volume has layers from its beginning.
 func (d *Driver) startsLayered(v *pool.Volume, src *source) bool {
-	if !d.canLayer(&v.Settings) {
+	if !d.canLayer(v) {
 		return false
 	}
 	if src.size != 0 && src.size != v.Size {
@@ -159,7 +176,7 @@ func (d *Driver) fillFromLayers(ctx context.Context, v *pool.Volume, src *source
 		return err
 	}
 	defer pool.CloseLayers(files)
-	return d.pool.FlattenVolume(ctx, v.ID, chain, files, v.Size, v.Settings.Thick)
+	return d.pool.FlattenVolume(ctx, v.ID, chain, files, v.ImageSize(), v.Settings.Thick)
 }
 
 // makeTop makes the upper layer of a new volume, above a layer or above an empty image.

@@ -183,7 +183,7 @@ func (d *Driver) claim(v *pool.Volume) error {
 
 // fill makes the image of a volume.
 func (d *Driver) fill(ctx context.Context, v *pool.Volume, src *source) error {
-	size := pool.ImageSize(v.Size, v.Settings.Encrypted)
+	size := v.ImageSize()
 	switch {
 	case v.Top != "" || src.layer != "" || src.volume != nil && src.volume.Top != "":
 		return d.fillFromLayers(ctx, v, src)

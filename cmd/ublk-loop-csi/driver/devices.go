@@ -94,8 +94,8 @@ func (s *devices) unrecovered(ctx context.Context) ([]client.Device, error) {
 
 // attach returns an open device of an image. It takes a device that exists, and replaces
 // one that is dead. If a device is being removed, as a driver that was killed has asked for, attach
-// waits for that.
-func (s *devices) attach(ctx context.Context, image *os.File, req client.AddRequest, files client.Files) (*client.Held, error) {
+// waits for that. add makes a new device.
+func (s *devices) attach(ctx context.Context, image *os.File, add func() (*client.Device, error)) (*client.Held, error) {
 	found, end := context.WithTimeoutCause(ctx, removePatience, client.ErrLost)
 	defer end()
 	for {
@@ -104,7 +104,7 @@ func (s *devices) attach(ctx context.Context, image *os.File, req client.AddRequ
 			return nil, err
 		}
 		if device == nil || device.State != live {
-			return s.replace(ctx, image, device, req, files)
+			return s.replace(ctx, image, device, add)
 		}
 		held, err := s.client.Open(found, *device)
 		if !errors.Is(err, client.ErrLost) || found.Err() != nil {
@@ -118,13 +118,13 @@ func (s *devices) attach(ctx context.Context, image *os.File, req client.AddRequ
 }
 
 // replace returns an open new device of an image, in place of a dead one if there is one.
-func (s *devices) replace(ctx context.Context, image *os.File, dead *client.Device, req client.AddRequest, files client.Files) (*client.Held, error) {
+func (s *devices) replace(ctx context.Context, image *os.File, dead *client.Device, add func() (*client.Device, error)) (*client.Held, error) {
 	if dead != nil {
 		if err := s.remove(ctx, image); err != nil {
 			return nil, err
 		}
 	}
-	device, err := s.add(ctx, req, files)
+	device, err := add()
 	if err != nil {
 		return nil, fmt.Errorf("attach %s: %w", image.Name(), err)
 	}

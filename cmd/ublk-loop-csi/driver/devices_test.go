@@ -51,7 +51,9 @@ func attachDuringRemoval(t *testing.T, gone int) {
 	})
 	controltest.Serve(t, d, socket)
 	s := &devices{client: client.New(socket)}
-	held, err := s.attach(context.Background(), image, client.AddRequest{File: path}, client.Files{File: image})
+	held, err := s.attach(context.Background(), image, func() (*client.Device, error) {
+		return s.add(context.Background(), client.AddRequest{File: path}, client.Files{File: image})
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

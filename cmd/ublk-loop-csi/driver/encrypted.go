@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 	"strings"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -17,6 +18,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop-csi/pool"
 	"github.com/ublk-loop/ublk-loop/transfer"
 	"github.com/ublk-loop/ublk-loop/transfer/luks"
+	"github.com/ublk-loop/ublk-loop/transfer/table"
 )
 
 // passphraseSecret is the key of the passphrase in the secret of NodeStageVolume.
@@ -28,26 +30,31 @@ const unlockMemory = 256 << 20
 
 // attachEncrypted returns the open device of an encrypted volume. An existing device has the
 // key already, so that its users need no passphrase.
-func (d *Driver) attachEncrypted(ctx context.Context, v *pool.Volume, image *os.File, cfg client.Config, secrets map[string]string) (*client.Held, error) {
-	path := d.pool.Volumes.ImagePath(v.ID)
+func (d *Driver) attachEncrypted(ctx context.Context, v *pool.Volume, cfg client.Config, secrets map[string]string) (*client.Held, error) {
 	if err := d.awaken(ctx, v, secrets); err != nil {
 		return nil, err
 	}
-	device, err := d.devices.of(ctx, image)
+	image, err := d.pool.OpenDisk(v, unix.O_PATH)
 	if err != nil {
 		return nil, err
 	}
-	if device != nil && device.State == live {
-		return d.devices.client.Open(ctx, *device)
-	}
+	defer func() { _ = image.Close() }()
+	return d.devices.attach(ctx, image, func() (*client.Device, error) { return d.addEncrypted(ctx, v, cfg, secrets) })
+}
+
+// addEncrypted makes the device of an encrypted volume, and its LUKS header before its first device.
+func (d *Driver) addEncrypted(ctx context.Context, v *pool.Volume, cfg client.Config, secrets map[string]string) (*client.Device, error) {
 	pass := secrets[passphraseSecret]
 	if pass == "" {
 		return nil, invalid("secrets: %s: the encrypted volume needs a passphrase", passphraseSecret)
 	}
-	if err := d.encrypt(ctx, v, image, path, pass); err != nil {
+	if err := d.encrypt(ctx, v, pass); err != nil {
 		return nil, err
 	}
-	secret, err := unlock(image, &cfg, pass)
+	if err := d.prepareDisk(ctx, v); err != nil { // with its header the image can become a layer
+		return nil, err
+	}
+	secret, volume, err := d.unlock(v, pass)
 	if err != nil {
 		return nil, err
 	}
@@ -57,16 +64,55 @@ func (d *Driver) attachEncrypted(ctx context.Context, v *pool.Volume, image *os.
 		return nil, err
 	}
 	defer func() { _ = key.Close() }()
-	return d.devices.attach(ctx, image, client.AddRequest{File: path, Config: cfg}, client.Files{File: image, Key: key})
+	if v.Top != "" {
+		return d.addEncryptedLayers(ctx, v, volume, cfg, key)
+	}
+	image, err := d.pool.OpenDisk(v, os.O_RDWR)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = image.Close() }()
+	cfg.Offset = volume.Offset
+	cfg.Transfer = client.Transfer{
+		Name: transfer.AESXTSPlain64, SectorSize: volume.SectorSize, IVOffset: volume.IVOffset,
+		LUKS: volume.Version, UUID: volume.UUID,
+	}
+	return d.devices.add(ctx, client.AddRequest{File: d.pool.DiskPath(v), Config: cfg}, client.Files{File: image, Key: key})
+}
+
+// addEncryptedLayers makes the device of an encrypted volume with layers. All layers have encrypted data,
+// and the image has the header.
+func (d *Driver) addEncryptedLayers(ctx context.Context, v *pool.Volume, volume *luks.Volume, cfg client.Config, key *os.File) (*client.Device, error) {
+	d.chains.RLock()
+	defer d.chains.RUnlock()
+	chain, err := d.pool.Chain(v.Top)
+	if err != nil {
+		return nil, err
+	}
+	files, err := d.pool.OpenLayers(chain, unix.O_PATH)
+	if err != nil {
+		return nil, err
+	}
+	defer pool.CloseLayers(files)
+	cover := &table.Crypt{
+		Cipher: transfer.AESXTSPlain64, Key: table.Key{Bytes: volume.KeySize, Description: table.DefaultDescription},
+		IVOffset: volume.IVOffset, Location: table.Location{Start: volume.Offset >> transfer.SectorShift}, SectorSize: volume.SectorSize,
+	}
+	return d.devices.add(ctx, client.AddRequest{Table: d.pool.Table(chain, cover), Config: cfg}, client.Files{Table: files, Key: key})
 }
 
 // encrypt makes the LUKS header of a blank image. The record says so before and after.
-func (d *Driver) encrypt(ctx context.Context, v *pool.Volume, image *os.File, path, pass string) error {
+func (d *Driver) encrypt(ctx context.Context, v *pool.Volume, pass string) error {
 	if v.LUKS == pool.Formatted {
 		return nil
 	}
+	image, err := d.pool.Volumes.OpenImage(v.ID, os.O_RDWR)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = image.Close() }()
 	if v.LUKS == pool.Blank {
-		blank, err := mounts.IsBlank(image, 0, pool.ImageSize(v.Size, true))
+		blank, err := mounts.IsBlank(image, 0, v.ImageSize())
 		if err != nil {
 			return err
 		}
@@ -78,7 +124,7 @@ func (d *Driver) encrypt(ctx context.Context, v *pool.Volume, image *os.File, pa
 	if err := d.pool.Volumes.Write(v.ID, v); err != nil {
 		return err
 	}
-	if err := luksFormat(ctx, path, pass); err != nil {
+	if err := luksFormat(ctx, d.pool.Volumes.ImagePath(v.ID), pass); err != nil {
 		return err
 	}
 	if err := image.Sync(); err != nil {
@@ -102,42 +148,58 @@ func luksFormat(ctx context.Context, path, pass string) error {
 	return nil
 }
 
-// unlock returns the key of an image, and adds the volume in the image to the configuration of the
-// device.
-func unlock(image *os.File, cfg *client.Config, pass string) (*transfer.Secret, error) {
-	info, err := image.Stat()
+// unlock returns the key of an encrypted volume, and the LUKS volume in its image.
+func (d *Driver) unlock(v *pool.Volume, pass string) (*transfer.Secret, *luks.Volume, error) {
+	image, err := d.openHeader(v)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() { _ = image.Close() }()
+	return unlock(image, pass)
+}
+
+// openHeader opens the image that has the LUKS header of a volume. Stores above the image do not have
+// it, because a device writes only what is behind the header.
+func (d *Driver) openHeader(v *pool.Volume) (*os.File, error) {
+	if v.Top == "" {
+		return d.pool.Volumes.OpenImage(v.ID, os.O_RDONLY)
+	}
+	_, files, err := d.openChain(v.Top)
 	if err != nil {
 		return nil, err
+	}
+	pool.CloseLayers(files[1:])
+	return files[0], nil
+}
+
+// unlock returns the key of an image, and the LUKS volume in it.
+func unlock(image *os.File, pass string) (*transfer.Secret, *luks.Volume, error) {
+	info, err := image.Stat()
+	if err != nil {
+		return nil, nil, err
 	}
 	header, err := luks.Read(image, info.Size())
 	if err != nil {
-		return nil, fmt.Errorf("read the LUKS header: %w", err)
+		return nil, nil, fmt.Errorf("read the LUKS header: %w", err)
 	}
 	volume, err := header.Volume()
 	if err != nil {
-		return nil, fmt.Errorf("read the LUKS header: %w", err)
+		return nil, nil, fmt.Errorf("read the LUKS header: %w", err)
 	}
 	key, err := transfer.NewSecret(volume.KeySize)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	err = header.Unlock(image, []byte(pass), luks.Limits{Memory: unlockMemory}, key.Bytes())
 	debug.FreeOSMemory() // memory of the key derivation
-	if err != nil {
-		key.Close()
+	if err == nil {
+		return key, &volume, nil
 	}
+	key.Close()
 	if errors.Is(err, luks.ErrWrongPassphrase) {
-		return nil, invalid("secrets: %s: it does not open the volume", passphraseSecret)
+		return nil, nil, invalid("secrets: %s: it does not open the volume", passphraseSecret)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("unlock: %w", err)
-	}
-	cfg.Offset = volume.Offset
-	cfg.Transfer = client.Transfer{
-		Name: transfer.AESXTSPlain64, SectorSize: volume.SectorSize, IVOffset: volume.IVOffset,
-		LUKS: volume.Version, UUID: volume.UUID,
-	}
-	return key, nil
+	return nil, nil, fmt.Errorf("unlock: %w", err)
 }
 
 // pipeOf returns a descriptor from which a key can be read once. The write does not block,

@@ -196,17 +196,11 @@ func (d *Driver) resume(ctx context.Context, v *pool.Volume) error {
 
 // learnKey keeps the key of a volume.
 func (d *Driver) learnKey(v *pool.Volume, pass string) error {
-	image, err := d.pool.OpenDisk(v, os.O_RDONLY)
-	if err != nil {
-		return err
+	key, _, err := d.unlock(v, pass)
+	if err == nil {
+		d.keys.put(v.ID, key)
 	}
-	defer func() { _ = image.Close() }()
-	key, err := unlock(image, &client.Config{}, pass)
-	if err != nil {
-		return err
-	}
-	d.keys.put(v.ID, key)
-	return nil
+	return err
 }
 
 // close wipes all keys.

@@ -3,6 +3,7 @@ package driver
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"slices"
@@ -13,16 +14,18 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop-csi/pool"
+	"github.com/ublk-loop/ublk-loop/transfer/table"
 )
 
 // divides reports whether copies of a volume share layers with it. Otherwise they share blocks
 // with its image, or its data is copied.
-func (d *Driver) divides(v *pool.Volume) bool { return v.Top != "" || d.canLayer(&v.Settings) }
+func (d *Driver) divides(v *pool.Volume) bool { return v.Top != "" || d.canLayer(v) }
 
-// canLayer reports whether volumes with some settings can have layers. An ephemeral volume is never
-// copied.
-func (d *Driver) canLayer(s *pool.Settings) bool {
-	return !d.pool.Shares && d.pool.CanLayer() && !s.Encrypted && !s.Ephemeral
+// canLayer reports whether a volume can have layers. An ephemeral volume is never copied. An encrypted
+// volume needs its LUKS header first, which is written to the image.
+func (d *Driver) canLayer(v *pool.Volume) bool {
+	s := &v.Settings
+	return !d.pool.Shares && d.pool.CanLayer() && !s.Ephemeral && (!s.Encrypted || v.LUKS == pool.Formatted)
 }
 
 // prepareDivision makes divide possible, and returns the id of the layer that gets a store above it.
@@ -40,7 +43,7 @@ func (d *Driver) prepareDivision(ctx context.Context, v *pool.Volume) (layer str
 // checkStoreSpace refuses a copy of a thick volume if the pool has no space for a change of each of its
 // blocks.
 func (d *Driver) checkStoreSpace(v *pool.Volume) error {
-	need, err := pool.StoreBytes(v.Size)
+	need, err := pool.StoreBytes(v.ImageSize())
 	if err != nil {
 		return err
 	}
@@ -206,6 +209,15 @@ func (d *Driver) device(ctx context.Context, v *pool.Volume) (*client.Device, er
 	}
 	defer func() { _ = disk.Close() }()
 	return d.devices.of(ctx, disk)
+}
+
+// coverOf returns the line that encrypts what a device's layers have, nil if there is none.
+func coverOf(device *client.Device) (*table.Crypt, error) {
+	tables, err := table.Parse([]byte(device.Table), table.Options{})
+	if err != nil {
+		return nil, fmt.Errorf("the tables of %s: %w", device.Device, err)
+	}
+	return tables.Cover(), nil
 }
 
 // collect removes the layers that no volume and no snapshot needs, and images that have become

@@ -257,7 +257,11 @@ func (d *Driver) reloadDevice(ctx context.Context, device *client.Device, top st
 		return err
 	}
 	defer pool.CloseLayers(files)
-	_, err = d.devices.client.Reload(ctx, device, d.pool.Table(chain), files)
+	cover, err := coverOf(device)
+	if err != nil {
+		return err
+	}
+	_, err = d.devices.client.Reload(ctx, device, d.pool.Table(chain, cover), files)
 	return err
 }
 

@@ -125,7 +125,10 @@ func (d *Driver) attach(ctx context.Context, v *pool.Volume, secrets map[string]
 	if err := d.prepareDisk(ctx, v); err != nil {
 		return nil, err
 	}
-	cfg := client.Config{DirectIO: v.Settings.DirectIO, OnCrash: "reissue"}
+	cfg := client.Config{DirectIO: v.Settings.DirectIO, OnCrash: "reissue", KeepSpace: v.Settings.Thick}
+	if v.Settings.Encrypted {
+		return d.attachEncrypted(ctx, v, cfg, secrets)
+	}
 	if v.Top != "" {
 		return d.attachLayers(ctx, v, cfg)
 	}
@@ -134,10 +137,9 @@ func (d *Driver) attach(ctx context.Context, v *pool.Volume, secrets map[string]
 		return nil, err
 	}
 	defer func() { _ = image.Close() }()
-	if v.Settings.Encrypted {
-		return d.attachEncrypted(ctx, v, image, cfg, secrets)
-	}
-	return d.devices.attach(ctx, image, client.AddRequest{File: d.pool.DiskPath(v), Config: cfg}, client.Files{File: image})
+	return d.devices.attach(ctx, image, func() (*client.Device, error) {
+		return d.devices.add(ctx, client.AddRequest{File: d.pool.DiskPath(v), Config: cfg}, client.Files{File: image})
+	})
 }
 
 // unmountDead unmounts a file system of this driver whose device is gone, or has been
@@ -192,12 +194,12 @@ func (d *Driver) isBlank(v *pool.Volume, h *client.Held) (bool, error) {
 	if !v.Settings.Encrypted {
 		return mounts.IsBlank(h.Disk(), 0, v.Size)
 	}
-	image, err := d.pool.Volumes.OpenImage(v.ID, os.O_RDONLY)
+	disk, err := d.openDisk(v)
 	if err != nil {
 		return false, err
 	}
-	defer func() { _ = image.Close() }()
-	return mounts.IsBlank(image, pool.HeaderBytes, v.Size)
+	defer disk.Close()
+	return mounts.IsBlank(disk, pool.HeaderBytes, v.Size)
 }
 
 // mount mounts the file system of a volume, and gives it the size of the device.

@@ -28,11 +28,11 @@ func MinBytes(fsType string) int64 {
 
 // IsBlank reports whether both ends of a part of a disk are zero. An unreadable disk is an
 // error and not blank.
-func IsBlank(disk *os.File, from, size int64) (bool, error) {
+func IsBlank(disk io.ReaderAt, from, size int64) (bool, error) {
 	for _, at := range []int64{from, from + max(size-endBytes, 0)} {
 		part := make([]byte, min(size, endBytes))
 		if _, err := io.ReadFull(io.NewSectionReader(disk, at, int64(len(part))), part); err != nil {
-			return false, fmt.Errorf("read %s: %w", disk.Name(), err)
+			return false, fmt.Errorf("look for data: %w", err)
 		}
 		if len(bytes.Trim(part, "\x00")) > 0 {
 			return false, nil

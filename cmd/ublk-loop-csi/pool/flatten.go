@@ -54,7 +54,10 @@ func flatten(ctx context.Context, to *os.File, chain []*Layer, files []*os.File)
 // applyStore writes the changed chunks of a store to a file.
 func applyStore(ctx context.Context, to, from *os.File, size int64) error {
 	return eachChunk(ctx, from, size, func(c *changed) error {
-		_, err := io.Copy(io.NewOffsetWriter(to, c.at), io.NewSectionReader(from, c.from, c.length))
+		n, err := io.Copy(io.NewOffsetWriter(to, c.at), io.NewSectionReader(from, c.from, c.length))
+		if err == nil && n != c.length {
+			err = fmt.Errorf("chunk %d: %w", c.chunk, io.ErrUnexpectedEOF)
+		}
 		return err
 	})
 }
@@ -65,39 +68,61 @@ type changed struct {
 	at, from, length int64 // of its bytes in the disk and in the store
 }
 
-// eachChunk calls a function for each chunk that a store for a disk of some size has.
-func eachChunk(ctx context.Context, store *os.File, size int64, each func(*changed) error) error {
+// changes are the chunks that a store has.
+type changes struct {
+	store  *os.File
+	size   int64 // of the disk
+	layout snapshot.Layout
+	index  snapshot.Index
+}
+
+// readChanges reads which chunks a store for a disk of some size has.
+func readChanges(store *os.File, size int64) (*changes, error) {
 	header, err := snapshot.ReadHeader(store)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if !header.Valid {
-		return fmt.Errorf("invalid store, its changes are lost: %w", unix.EIO)
+		return nil, fmt.Errorf("invalid store, its changes are lost: %w", unix.EIO)
 	}
 	info, err := store.Stat()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	layout := header.Layout
-	chunks, err := snapshot.IndexLength(layout, uint64(size))
+	chunks, err := snapshot.IndexLength(header.Layout, uint64(size))
+	if err != nil {
+		return nil, err
+	}
+	c := &changes{store, size, header.Layout, snapshot.NewIndex(make([]uint32, chunks))}
+	_, err = snapshot.Load(store, c.layout, uint64(info.Size()), c.index)
+	return c, err
+}
+
+// chunk returns a chunk; ok is false if the store does not have it.
+func (c *changes) chunk(number uint64) (found changed, ok bool) {
+	slot := c.index.Lookup(number)
+	if !slot.Replaced() {
+		return changed{}, false
+	}
+	at := c.layout.Offset(number)
+	return changed{number, at, c.layout.Offset(slot.Chunk()), min(int64(c.layout.ChunkSize()), c.size-at)}, true
+}
+
+// eachChunk calls a function for each chunk that a store for a disk of some size has.
+func eachChunk(ctx context.Context, store *os.File, size int64, each func(*changed) error) error {
+	c, err := readChanges(store, size)
 	if err != nil {
 		return err
 	}
-	index := snapshot.NewIndex(make([]uint32, chunks))
-	if _, err := snapshot.Load(store, layout, uint64(info.Size()), index); err != nil {
-		return err
-	}
-	for chunk := range chunks {
-		slot := index.Lookup(chunk)
-		if !slot.Replaced() {
+	for number := range c.index.Len() {
+		found, ok := c.chunk(number)
+		if !ok {
 			continue
 		}
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		at := layout.Offset(chunk)
-		c := changed{chunk, at, layout.Offset(slot.Chunk()), min(int64(layout.ChunkSize()), size-at)}
-		if err := each(&c); err != nil {
+		if err := each(&found); err != nil {
 			return err
 		}
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/internal/filecopy"
 	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
+	"github.com/ublk-loop/ublk-loop/transfer/table"
 )
 
 // MaxChain is the largest number of layers of a volume. A device needs memory for each of them.
@@ -134,7 +135,7 @@ func (p *Pool) MakeImageLayer(id string, size int64, thick bool) error {
 // AdoptImage makes the image of a volume a layer, which has the same file. The volume has it
 // too until RemoveImage.
 func (p *Pool) AdoptImage(id string, v *Volume) error {
-	l := &Layer{ID: id, State: Making, Size: v.Size}
+	l := &Layer{ID: id, State: Making, Size: v.ImageSize()}
 	return p.makeLayer(l, func() error {
 		err := p.root.Link(p.Volumes.name(v.ID, imageSuffix), p.Layers.name(id, imageSuffix))
 		if err != nil && !errors.Is(err, os.ErrExist) {
@@ -196,10 +197,13 @@ func StoreBytes(size int64) (int64, error) {
 }
 
 // Table returns the tables of the disk of a chain, as ublk-loop reads them. They name the files in
-// the order of the chain. An image alone is written to.
-func (p *Pool) Table(chain []*Layer) string {
+// the order of the chain. An image alone is written to. With a cover, the layers have encrypted data.
+func (p *Pool) Table(chain []*Layer, cover *table.Crypt) string {
 	origin := p.Layers.ImagePath(chain[0].ID)
-	size := chain[len(chain)-1].Size / 512
+	size := uint64(chain[len(chain)-1].Size / 512)
+	if len(chain) == 1 && cover != nil {
+		return covered(cover, origin, size)
+	}
 	if len(chain) == 1 {
 		return fmt.Sprintf("0 %d linear %s 0", size, origin)
 	}
@@ -212,5 +216,16 @@ func (p *Pool) Table(chain []*Layer) string {
 		tables = append(tables, fmt.Sprintf("layer%d,,,%s,0 %d snapshot %s %s P %d", i+1, mode, size, origin, p.Layers.ImagePath(l.ID), chunkBytes/512))
 		origin = fmt.Sprint("/dev/mapper/layer", i+1)
 	}
+	if cover != nil {
+		tables = append(tables, "cover,,,rw,"+covered(cover, origin, size))
+	}
 	return strings.Join(tables, ";")
+}
+
+// covered returns the line of a cover over the rest of a disk.
+func covered(cover *table.Crypt, disk string, size uint64) string {
+	target := *cover
+	target.Device = disk
+	l := table.Line{Length: size - cover.Start, Target: &target}
+	return l.String()
 }

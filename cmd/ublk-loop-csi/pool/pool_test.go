@@ -165,7 +165,7 @@ func TestChain(t *testing.T) {
 	path := p.Layers.ImagePath
 	want := "layer1,,,ro,0 2048 snapshot " + path(ids[0]) + " " + path(ids[1]) + " P 128;" +
 		"layer2,,,rw,0 2048 snapshot /dev/mapper/layer1 " + path(ids[2]) + " P 128"
-	if got := p.Table(chain); got != want {
+	if got := p.Table(chain, nil); got != want {
 		t.Errorf("table %q, want %q", got, want)
 	}
 	chain[0].Parent = ids[2]

@@ -130,10 +130,10 @@ func (l *Layer) IsMerged() bool { return l.Into != "" }
 // HeaderBytes is the part of an encrypted image in front of the data.
 const HeaderBytes = 16 << 20
 
-// ImageSize returns the size of the image of a device.
-func ImageSize(size int64, encrypted bool) int64 {
-	if encrypted {
-		return size + HeaderBytes
+// ImageSize returns the size of the volume's image, or of the disk that its layers show.
+func (v *Volume) ImageSize() int64 {
+	if v.Settings.Encrypted {
+		return v.Size + HeaderBytes
 	}
-	return size
+	return v.Size
 }
