@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -37,7 +38,8 @@ func (w *wrapped) fromImage() string {
 // runFromImage carries out a call of the runtime that fromImage returns.
 func runFromImage(wrapper string, args []string) error {
 	if slices.Contains(args, "create") || slices.Contains(args, "run") {
-		if err := makeImage(bundleOf(args)); err != nil {
+		// Without a configuration or a root directory, the runtime itself must fail.
+		if err := makeImage(bundleOf(args)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
 	}
@@ -59,7 +61,7 @@ func bundleOf(args []string) string {
 
 // makeImage makes an image of a bundle's root directory, and asks for it with annotations.
 func makeImage(bundle string) error {
-	config, err := originalConfig(bundle)
+	config, tree, err := originalConfig(bundle)
 	if err != nil {
 		return err
 	}
@@ -85,31 +87,45 @@ func makeImage(bundle string) error {
 	if err := os.WriteFile(filepath.Join(bundle, "config.json"), text, 0o644); err != nil {
 		return err
 	}
-	root, _ := config["root"].(map[string]any)
-	tree := filepath.Join(bundle, fmt.Sprint(root["path"]))
-	out, err := exec.Command("mke2fs", "-q", "-t", "ext4", "-O", "^resize_inode,^has_journal", "-d", tree, image.Name()).CombinedOutput()
+	var st unix.Stat_t
+	if err := unix.Stat(tree, &st); err != nil {
+		return err
+	}
+	owner := fmt.Sprintf("root_owner=%d:%d", st.Uid, st.Gid)
+	out, err := exec.Command("mke2fs", "-q", "-t", "ext4", "-O", "^resize_inode,^has_journal", "-E", owner, "-d", tree, image.Name()).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("%w: %s", err, out)
 	}
 	return image.Close()
 }
 
-// originalConfig returns the configuration of a bundle as it was before the first call. The
-// wrapper replaces the root directory in it.
-func originalConfig(bundle string) (map[string]any, error) {
-	path, kept := filepath.Join(bundle, "config.json"), filepath.Join(bundle, "config.before")
-	text, err := os.ReadFile(path)
+// originalConfig returns the configuration of a bundle without the changes of an earlier call, and its root
+// directory. The wrapper replaces the directory in it, so that a file keeps it.
+func originalConfig(bundle string) (config map[string]any, tree string, err error) {
+	kept := filepath.Join(bundle, "root.before")
+	text, err := os.ReadFile(filepath.Join(bundle, "config.json"))
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	if strings.Contains(string(text), placesMount) {
-		if text, err = os.ReadFile(kept); err != nil {
-			return nil, err
-		}
-	}
-	config := map[string]any{}
+	config = map[string]any{}
 	if err := json.Unmarshal(text, &config); err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	return config, os.WriteFile(kept, text, 0o644)
+	root, _ := config["root"].(map[string]any)
+	path := fmt.Sprint(root["path"])
+	if strings.HasPrefix(path, placesMount) {
+		before, err := os.ReadFile(kept)
+		if err != nil {
+			return nil, "", err
+		}
+		path = string(before)
+		root["path"] = path
+	}
+	if tree = path; !filepath.IsAbs(path) {
+		tree = filepath.Join(bundle, path)
+	}
+	if _, err := os.Stat(tree); err != nil {
+		return nil, "", err
+	}
+	return config, tree, os.WriteFile(kept, []byte(path), 0o644)
 }
