@@ -51,7 +51,7 @@ func (p *Process) ask(ctx context.Context, r request, fds ...int) (serving.Answe
 			if r.Request == nil || r.Op != serving.Merge {
 				return serving.Answer{}, ctx.Err()
 			}
-			_ = p.send(request{ID: id, Cancel: true}) // fails only if the process has ended
+			_ = p.send(request{head: head{ID: id, Cancel: true}}) // fails only if the process has ended
 			done = nil
 		}
 	}
@@ -91,11 +91,13 @@ func (p *Process) send(r request, fds ...int) error {
 	if p.closed {
 		return errEnded
 	}
-	err := p.socket.sendObject(r, fds...)
+	err := p.socket.sendRequest(r, fds...)
 	if err == nil && r.KeyBytes != 0 {
 		// The key is not copied, because a copy may stay in registers, which the Go runtime saves in
 		// memory that it does not wipe.
-		err = p.socket.send(r.Work.Key.Bytes())
+		if err = p.socket.send(r.Work.Key.Bytes()); err != nil && !errors.Is(err, unix.EAGAIN) {
+			_ = p.socket.send([]byte{0}) // which the process takes for the key
+		}
 	}
 	switch {
 	case errors.Is(err, unix.EPIPE), errors.Is(err, unix.ECONNRESET):

@@ -2,6 +2,9 @@ package apart
 
 import (
 	"context"
+	"fmt"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/loop/serving"
 )
@@ -24,7 +27,7 @@ func (p *Process) Device() *Device {
 
 // Serve does what loop.Apart says, except that the process goes on after an error.
 func (d *Device) Serve(w *serving.Work) (<-chan error, error) {
-	r := request{Work: w, Device: d.number}
+	r := request{Work: w, head: head{Device: d.number}}
 	if w.Key != nil {
 		r.KeyBytes = len(w.Key.Bytes())
 	}
@@ -39,7 +42,7 @@ func (d *Device) Serve(w *serving.Work) (<-chan error, error) {
 
 // Ask does what loop.Apart says.
 func (d *Device) Ask(ctx context.Context, r *serving.Request) (serving.Answer, error) {
-	return d.process.ask(ctx, request{Request: r, Device: d.number}, r.FDs...)
+	return d.process.ask(ctx, request{Request: r, head: head{Device: d.number}}, r.FDs...)
 }
 
 // Kill ends the process at once.
@@ -84,6 +87,8 @@ func (p *Process) hearAll() error {
 			if d := p.leave(r.Device); d != nil {
 				d.ended <- r.err()
 			}
+		case r.Error == "":
+			return fmt.Errorf("a report about nothing: %w", unix.EBADMSG)
 		default:
 			return r.err()
 		}

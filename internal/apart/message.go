@@ -1,7 +1,6 @@
 package apart
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,18 +20,6 @@ const (
 	maxReport = 32 << 10
 	maxError  = 2 << 10
 )
-
-// request is a message to the process in the sandbox. It has a Work or a Request, or says Cancel or
-// Settle.
-type request struct {
-	*serving.Request
-	Work     *serving.Work `json:",omitempty"` // serve a device, from now on with this number
-	KeyBytes int           // length of the key of Work, which is the next message; 0 for none
-	Device   uint64        // number of the device
-	ID       uint64        // of the request; the answer has the same
-	Cancel   bool          // end what the request with this ID does
-	Settle   bool          // see Process.Settle; no answer follows
-}
 
 // report is a message of the process: the result of a step, and in the sandbox an answer, something that
 // it has found, the end of a device, or the failure of all.
@@ -130,8 +117,17 @@ func (s socket) close() { _ = unix.Close(s.fd) }
 // say sends the result of a step.
 func (s socket) say(err error) error { return s.sendReport(reportOf(err)) }
 
+// sendReport sends a report. An answer that is too long for one becomes an error of its request.
 func (s socket) sendReport(r report) error {
 	text, err := json.Marshal(r)
+	if err == nil && len(text) > maxReport {
+		err = fmt.Errorf("an answer of %d bytes: %w", len(text), unix.EMSGSIZE)
+	}
+	if err != nil && r.ID != 0 {
+		failed := reportOf(err)
+		failed.ID = r.ID
+		text, err = json.Marshal(failed)
+	}
 	if err != nil {
 		return err
 	}
@@ -168,7 +164,11 @@ func (s socket) send(data []byte, fds ...int) error {
 	return eintr.Repeat(func() error { return unix.Sendmsg(s.fd, data, rights, nil, unix.MSG_NOSIGNAL) })
 }
 
-// receive receives a message with at most a number of descriptors. At the end it returns io.EOF.
+// errNoRoom is the error of a message whose descriptors have no room in the process.
+var errNoRoom = fmt.Errorf("descriptors of a message are lost: %w", unix.EMFILE)
+
+// receive receives a message with at most a number of descriptors. At the end it returns io.EOF. With
+// errNoRoom it returns the length of the message, and no descriptor is open.
 func (s socket) receive(buf []byte, maxFDs int) (n int, fds []int, err error) {
 	oob := make([]byte, unix.CmsgSpace(4*max(maxFDs, 1)))
 	var rights, flags int
@@ -181,9 +181,12 @@ func (s socket) receive(buf []byte, maxFDs int) (n int, fds []int, err error) {
 		return 0, nil, fmt.Errorf("receive a message: %w", err)
 	case n == 0:
 		return 0, nil, io.EOF
-	case flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 || maxFDs == 0 && rights > 0:
+	case flags&unix.MSG_TRUNC != 0, maxFDs == 0 && (rights > 0 || flags&unix.MSG_CTRUNC != 0):
 		closeRights(oob[:rights])
 		return 0, nil, fmt.Errorf("receive a message: %w", unix.EMSGSIZE)
+	case flags&unix.MSG_CTRUNC != 0:
+		closeRights(oob[:rights])
+		return n, nil, errNoRoom
 	}
 	return n, rightsOf(oob[:rights]), nil
 }
@@ -202,75 +205,10 @@ func rightsOf(oob []byte) (fds []int) {
 	return fds
 }
 
-func closeRights(oob []byte) {
-	for _, fd := range rightsOf(oob) {
+func closeRights(oob []byte) { closeFDs(rightsOf(oob)) }
+
+func closeFDs(fds []int) {
+	for _, fd := range fds {
 		_ = unix.Close(fd)
-	}
-}
-
-// sendObject sends an object of any size as JSON, with descriptors.
-func (s socket) sendObject(object any, fds ...int) error {
-	text, err := json.Marshal(object)
-	if err != nil {
-		return err
-	}
-	file, err := inMemory(text)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = file.Close() }()
-	return s.send([]byte{0}, append([]int{int(file.Fd())}, fds...)...)
-}
-
-// receiveObject receives an object of sendObject, and its descriptors.
-func (s socket) receiveObject(object any, maxFDs int) (fds []int, err error) {
-	_, fds, err = s.receive(make([]byte, 1), 1+maxFDs)
-	if err != nil {
-		return nil, err
-	}
-	if len(fds) == 0 {
-		return nil, fmt.Errorf("a message without a text: %w", unix.EBADMSG)
-	}
-	text, err := readAll(fds[0])
-	if err == nil {
-		err = json.Unmarshal(text, object)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read a message: %w", err)
-	}
-	return fds[1:], nil
-}
-
-// inMemory returns a file of memory, at its start.
-func inMemory(text []byte) (*os.File, error) {
-	fd, err := unix.MemfdCreate("message", unix.MFD_CLOEXEC)
-	if err != nil {
-		return nil, fmt.Errorf("make a file for a message: %w", err)
-	}
-	f := os.NewFile(uintptr(fd), "message")
-	if _, err = f.Write(text); err == nil {
-		_, err = f.Seek(0, io.SeekStart)
-	}
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return f, nil
-}
-
-// readAll reads a file of memory to its end, and closes it.
-func readAll(fd int) ([]byte, error) {
-	defer func() { _ = unix.Close(fd) }()
-	var text bytes.Buffer
-	buf := make([]byte, 4096)
-	for {
-		n := 0
-		err := eintr.Repeat(func() (err error) { n, err = unix.Read(fd, buf); return err })
-		if err != nil {
-			return nil, err
-		}
-		if n == 0 {
-			return text.Bytes(), nil
-		}
-		text.Write(buf[:n])
 	}
 }

@@ -132,9 +132,10 @@ func serveDevice(t *testing.T, p *Process, its socket, found func(serving.Findin
 }
 
 // next receives the next request.
-func next(t *testing.T, its socket) (r request) {
+func next(t *testing.T, its socket) request {
 	t.Helper()
-	if _, err := its.receiveObject(&r, serving.MaxRequestFDs); err != nil {
+	r, _, err := its.receiveRequest(serving.MaxRequestFDs)
+	if err != nil {
 		t.Fatal(err)
 	}
 	return r
@@ -251,12 +252,8 @@ func TestAskEnds(t *testing.T) {
 		_, err := p.ask(context.Background(), request{Request: &serving.Request{Op: serving.Save}})
 		failed <- err
 	}()
-	var r request
-	if _, err := its.receiveObject(&r, serving.MaxRequestFDs); err != nil {
-		t.Fatal(err)
-	}
 	answer := reportOf(unix.ENOSPC)
-	answer.ID = r.ID
+	answer.ID = next(t, its).ID
 	if err := its.sendReport(answer); err != nil {
 		t.Fatal(err)
 	}

@@ -53,6 +53,12 @@ func makeRing() error {
 	return r.Close()
 }
 
+// servedDevice is a device that this process serves.
+type servedDevice struct {
+	*serving.Served
+	last chan struct{} // closed when the last request with a turn has ended; child.mu protects it
+}
+
 // child is the process in the sandbox.
 type child struct {
 	socket socket
@@ -61,14 +67,14 @@ type child struct {
 	over   chan error // takes the result of Run
 
 	mu      sync.Mutex // protects what is below
-	devices map[uint64]*serving.Served
+	devices map[uint64]*servedDevice
 	running map[uint64]context.CancelFunc // by request
 	queues  int
 }
 
 func newChild(s socket, h Hooks) *child {
 	c := &child{
-		socket: s, hooks: h, over: make(chan error, 1), devices: make(map[uint64]*serving.Served), running: make(map[uint64]context.CancelFunc),
+		socket: s, hooks: h, over: make(chan error, 1), devices: make(map[uint64]*servedDevice), running: make(map[uint64]context.CancelFunc),
 	}
 	c.pools = serving.NewPools(c.fail)
 	return c
@@ -86,34 +92,47 @@ func (c *child) fail(err error) {
 // receiveAll receives requests, and lets goroutines carry them out, until the server has no more.
 func (c *child) receiveAll() error {
 	for {
-		var r request
-		fds, err := c.socket.receiveObject(&r, serving.MaxFDs)
+		r, fds, err := c.socket.receiveRequest(serving.MaxFDs)
 		switch {
 		case errors.Is(err, io.EOF):
 			return nil
-		case err != nil:
+		case err != nil && !errors.Is(err, errNoRoom):
 			return err
 		case r.Settle:
 			_ = unix.Close(lifelineFD)
 			c.hooks.Settled()
 		case r.Cancel:
 			c.cancel(r.ID)
-		case r.Work != nil:
-			r.Work.FDs = fds
-			if r.KeyBytes != 0 {
-				if r.Work.Key, err = receiveKey(c.socket, r.KeyBytes); err != nil {
-					return err
-				}
-			}
-			go func() { c.answer(&r, serving.Answer{}, c.serve(&r)) }() // ends with its answer
-		case r.Request != nil:
-			r.FDs = fds
-			ctx := c.begin(r.ID)
-			go func() { // ends with its answer
-				answer, err := c.do(ctx, &r)
-				c.answer(&r, answer, err)
-			}()
+		default:
+			c.start(&r, fds, err)
 		}
+	}
+}
+
+// start lets a goroutine carry out a request, or answer with the error with which it has come.
+func (c *child) start(r *request, fds []int, err error) {
+	key, keyErr := receiveKey(c.socket, r.KeyBytes)
+	err = errors.Join(err, keyErr)
+	switch {
+	case err == nil && r.Work != nil:
+		r.Work.FDs, r.Work.Key = fds, key
+		go func() { c.answer(r, serving.Answer{}, c.serve(r)) }() // ends with its answer
+	case err == nil && r.Request != nil:
+		r.FDs = fds
+		ctx := c.begin(r.ID)
+		d, begin, end := c.turn(r)
+		go func() { // ends with its answer
+			<-begin
+			defer close(end)
+			answer, err := d.do(ctx, r)
+			c.answer(r, answer, err)
+		}()
+	default:
+		closeFDs(fds)
+		if key != nil {
+			key.Close()
+		}
+		go c.answer(r, serving.Answer{}, err)
 	}
 }
 
@@ -145,33 +164,57 @@ func (c *child) cancel(id uint64) {
 	}
 }
 
+// turn returns the device of a request, or nil, and when the request begins: the requests of a device that have
+// a turn are carried out in the order in which they come. Otherwise what undoes a late request could come
+// before it.
+func (c *child) turn(r *request) (d *servedDevice, begin <-chan struct{}, end chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	end = make(chan struct{})
+	if d = c.devices[r.Device]; d == nil || !r.Op.HasTurn() {
+		return d, closed(), end
+	}
+	begin, d.last = d.last, end
+	return d, begin, end
+}
+
+func closed() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}
+
 // serve begins to serve a device.
 func (c *child) serve(r *request) error {
 	n := int(r.Work.Queues.Info.Queues)
-	err := c.hooks.Queues(c.addQueues(n))
-	var served *serving.Served
-	if err == nil {
-		served, err = r.Work.Serve(c.pools)
+	if err := c.hooks.Queues(c.addQueues(n)); err != nil {
+		c.addQueues(-n)
+		r.Work.Close()
+		return err
 	}
+	served, err := r.Work.Serve(c.pools)
 	if err != nil {
 		c.addQueues(-n)
 		return err
 	}
 	c.mu.Lock()
-	c.devices[r.Device] = served
+	c.devices[r.Device] = &servedDevice{served, closed()}
 	c.mu.Unlock()
-	go served.Report(func(f serving.Finding) { _ = c.socket.sendReport(report{Device: r.Device, Found: &f}) }) // ends with the queues
-	go func() {                                                                                                // ends with the queues
-		err := served.Wait()
-		c.mu.Lock()
-		delete(c.devices, r.Device)
-		c.mu.Unlock()
-		c.addQueues(-n)
-		report := reportOf(err)
-		report.Device = r.Device
-		_ = c.socket.sendReport(report) // fails if the server ends
-	}()
+	go c.wait(served, r.Device, n) // ends with the queues
 	return nil
+}
+
+// wait tells the server what a device with some queues finds, and then how it has ended.
+func (c *child) wait(served *serving.Served, device uint64, queues int) {
+	served.Report(func(f serving.Finding) { _ = c.socket.sendReport(report{Device: device, Found: &f}) })
+	err := served.Wait()
+	c.mu.Lock()
+	delete(c.devices, device)
+	c.mu.Unlock()
+	c.addQueues(-queues)
+	report := reportOf(err)
+	report.Device = device
+	_ = c.socket.sendReport(report) // fails if the server ends
 }
 
 // addQueues adds to the number of queues, and returns it.
@@ -182,24 +225,23 @@ func (c *child) addQueues(n int) int {
 	return c.queues
 }
 
-// do carries out a request about a device.
-func (c *child) do(ctx context.Context, r *request) (serving.Answer, error) {
-	c.mu.Lock()
-	served := c.devices[r.Device]
-	c.mu.Unlock()
-	if served == nil {
-		for _, fd := range r.FDs {
-			_ = unix.Close(fd)
-		}
+// do carries out a request about a device. It is nil if the process does not have the device.
+func (d *servedDevice) do(ctx context.Context, r *request) (serving.Answer, error) {
+	if d == nil {
+		closeFDs(r.FDs)
 		return serving.Answer{}, fmt.Errorf("device %d of the process: %w", r.Device, unix.ENODEV)
 	}
-	return served.Answer(ctx, r.Request)
+	return d.Answer(ctx, r.Request)
 }
 
-// receiveKey receives a key of n bytes into its own memory, see Process.send.
+// receiveKey receives a key of n bytes into its own memory, see Process.send. It returns nil for no bytes.
 func receiveKey(s socket, n int) (*transfer.Secret, error) {
+	if n == 0 {
+		return nil, nil
+	}
 	key, err := transfer.NewSecret(n)
 	if err != nil {
+		_, _, _ = s.receive(make([]byte, 1), 0) // the next message is not the key
 		return nil, err
 	}
 	got, _, err := s.receive(key.Bytes(), 0)

@@ -92,7 +92,7 @@ func TestProcessDoesNotRead(t *testing.T) {
 	}
 	const messages = 10_000 // more than the sockets hold
 	for i := 0; err == nil && i < messages; i++ {
-		err = p.send(request{Settle: true})
+		err = p.send(request{head: head{Settle: true}})
 	}
 	if !errors.Is(err, unix.ETIMEDOUT) {
 		t.Errorf("error %v, want ETIMEDOUT", err)

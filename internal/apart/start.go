@@ -166,7 +166,7 @@ func (p *Process) Ask(ctx context.Context, r *serving.Request) (serving.Answer, 
 }
 
 // Settle tells the process that it can give up what only its start has needed. Nobody waits for that.
-func (p *Process) Settle() { _ = p.send(request{Settle: true}) } // fails only if the process has ended
+func (p *Process) Settle() { _ = p.send(request{head: head{Settle: true}}) } // fails only if the process has ended
 
 // Kill ends the process at once.
 func (p *Process) Kill() { p.sandbox.Kill() }

@@ -31,6 +31,9 @@ const (
 	Merge  Op = "merge"  // merge the store into its base; FDs are the base, and as for Hold
 )
 
+// HasTurn reports whether requests with this operation are carried out in the order in which they come.
+func (o Op) HasTurn() bool { return o != Stats && o != Merge }
+
 // Request is a request to the process.
 type Request struct {
 	Op       Op
@@ -79,12 +82,12 @@ func (s *Served) Answer(ctx context.Context, r *Request) (Answer, error) {
 		return Answer{Chunks: chunks}, errors.Join(err, closeAll(files))
 	}
 	if s.stack == nil && r.Op != Hold && r.Op != Resume {
-		return Answer{}, errors.Join(fmt.Errorf("%s of a device of one file: %w", r.Op, errors.ErrUnsupported), closeAll(files))
+		return Answer{}, r.refuse(files, fmt.Errorf("%s of a device of one file: %w", r.Op, errors.ErrUnsupported))
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ended {
-		return Answer{}, errors.Join(unix.ENODEV, closeAll(files))
+		return Answer{}, r.refuse(files, unix.ENODEV)
 	}
 	var a Answer
 	var err error
@@ -128,6 +131,17 @@ func (r *Request) files() (files []*os.File) {
 		files = append(files, os.NewFile(uintptr(fd), "file"))
 	}
 	return files
+}
+
+// refuse returns an error, and closes the descriptors, which Request.files may have returned.
+func (r *Request) refuse(files []*os.File, err error) error {
+	if files != nil {
+		return errors.Join(err, closeAll(files))
+	}
+	for _, fd := range r.FDs {
+		_ = unix.Close(fd)
+	}
+	return err
 }
 
 func closeAll(files []*os.File) error {
@@ -177,71 +191,6 @@ func (s *stores) endHold(number uint64) {
 		s.resume()
 		s.resume = nil
 	}
-}
-
-// grow carries out Grow.
-func (s *Served) grow(r *Request) error {
-	if r.Growth == nil || s.growth != nil {
-		return unix.EBADMSG
-	}
-	g, err := s.stack.GrowFor(r.Growth, r.FDs)
-	if err != nil {
-		return err
-	}
-	s.growth = g
-	if err = s.queues.OnThreads(g.Register); err == nil {
-		err = s.stack.Save() // so that little is left to save in the Hold
-	}
-	if err != nil {
-		return errors.Join(err, s.undo())
-	}
-	return nil
-}
-
-// change carries out Reload.
-func (s *Served) change(r *Request) error {
-	if r.Tables == nil || s.reload != nil {
-		return unix.EBADMSG
-	}
-	reload, err := s.stack.ReloadFor(r.Tables, r.FDs)
-	if err != nil {
-		return err
-	}
-	s.reload = reload
-	if err := s.queues.OnThreads(reload.Register); err != nil {
-		return errors.Join(err, s.undo())
-	}
-	return nil
-}
-
-// apply carries out Apply.
-func (s *stores) apply() error {
-	switch {
-	case s.resume == nil:
-		return unix.EBADMSG
-	case s.growth != nil:
-		s.growth.Apply()
-		s.growth = nil
-	case s.reload != nil:
-		s.reload.Apply()
-	default:
-		return unix.EBADMSG
-	}
-	return nil
-}
-
-// undo carries out Undo.
-func (s *Served) undo() error {
-	var err error
-	if g := s.growth; g != nil {
-		s.growth = nil
-		err = errors.Join(s.queues.OnThreads(g.Unregister), g.Discard())
-	}
-	if r := s.reload; r != nil {
-		s.reload = nil
-		err = errors.Join(err, s.queues.OnThreads(r.Unregister), r.Discard())
-	}
-	return err
 }
 
 // merge carries out Merge.

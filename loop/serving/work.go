@@ -62,6 +62,7 @@ type Served struct {
 // key. After an error it has closed them, unless the process has to end.
 func (w *Work) Serve(pools *Pools) (*Served, error) {
 	if len(w.FDs) == 0 || (w.File == nil) == (w.Tables == nil) {
+		w.Close()
 		return nil, fmt.Errorf("a work without descriptors, files or tables: %w", unix.EBADMSG)
 	}
 	s := &Served{}
@@ -87,6 +88,16 @@ func (w *Work) Serve(pools *Pools) (*Served, error) {
 		return nil, errors.Join(err, s.close())
 	}
 	return s, nil
+}
+
+// Close closes the descriptors and wipes the key of a work that is not served.
+func (w *Work) Close() {
+	for _, fd := range w.FDs {
+		_ = unix.Close(fd)
+	}
+	if w.Key != nil {
+		w.Key.Close()
+	}
 }
 
 // target returns the file to serve.
