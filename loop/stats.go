@@ -43,7 +43,10 @@ func (d *Device) Stats() DeviceStats {
 	switch {
 	case d.apart != nil:
 		a := d.apart.stats()
-		s.Stats, s.CorruptBlocks, usages = *a.Stats, a.Corruptions, a.Usages
+		s.Stats, s.CorruptBlocks = *a.Stats, a.Corruptions
+		if d.stack != nil {
+			usages = d.stack.WithPaths(a.Usages)
+		}
 	case d.stack != nil:
 		s.Stats, s.CorruptBlocks, usages = d.dev.Stats(), d.stack.Corruptions(), d.stack.Usages()
 	default:

@@ -5,10 +5,14 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
+	"github.com/ublk-loop/ublk-loop/loop/internal/cow"
 )
 
 // Another process makes the same stack of a description that went through JSON. It refuses one with
@@ -70,4 +74,32 @@ func duplicates(t *testing.T, fds []int) (list []int) {
 		list = append(list, own)
 	}
 	return list
+}
+
+// Another process tells the use of files by their numbers. It can name no other file, each of them once, and
+// no state that does not exist. Its report does not grow with the paths.
+func TestWithPaths(t *testing.T) {
+	dir := snapshotDir(t)
+	s, err := open(t, dir, "0 512 snapshot $A $B P 8", &Options{DirectIO: backing.SwitchOff})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
+	own := s.Usages()
+	text, err := json.Marshal(own)
+	if err != nil || strings.Contains(string(text), dir) {
+		t.Errorf("%s: error %v", text, err)
+	}
+	var reported []StoreUsage
+	if err := json.Unmarshal(text, &reported); err != nil {
+		t.Fatal(err)
+	}
+	other, again := reported[0], reported[0]
+	other.File, again.State = 77, "\n"
+	if got := s.WithPaths(append([]StoreUsage{other}, reported[0], again)); !slices.Equal(got, own) {
+		t.Errorf("usages %+v, want %+v", got, own)
+	}
+	if got := s.WithPaths([]StoreUsage{again}); len(got) != 1 || got[0].State != cow.Invalid {
+		t.Errorf("an unknown state: %+v", got)
+	}
 }

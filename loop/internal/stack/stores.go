@@ -155,7 +155,8 @@ func (s *Stack) allStores() []*cow.Store {
 
 // StoreUsage is the use of a store that the device writes to.
 type StoreUsage struct {
-	Path string
+	Path string `json:"-"` // which may be long, and the other process knows it
+	File int    // number of the file in the stack
 	cow.Usage
 }
 
@@ -165,8 +166,28 @@ func (s *Stack) Usages() (list []StoreUsage) {
 	defer s.mu.RUnlock()
 	for i, store := range s.storeOf {
 		if store != nil {
-			list = append(list, StoreUsage{s.Backings[i].Path, store.Usage()})
+			list = append(list, StoreUsage{s.Backings[i].Path, i, store.Usage()})
 		}
+	}
+	return list
+}
+
+// WithPaths returns the usages that another process has reported, which serves the stack, with the paths of
+// the files. There is at most one for each file.
+func (s *Stack) WithPaths(reported []StoreUsage) (list []StoreUsage) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for i, b := range s.Backings {
+		n := slices.IndexFunc(reported, func(u StoreUsage) bool { return u.File == i })
+		if n < 0 {
+			continue
+		}
+		u := reported[n]
+		u.Path = b.Path
+		if u.State != "" && u.State != cow.Overflow {
+			u.State = cow.Invalid
+		}
+		list = append(list, u)
 	}
 	return list
 }
