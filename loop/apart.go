@@ -253,9 +253,9 @@ func (a *apartTarget) reload(r *stack.Reload) error {
 }
 
 // apply makes the other process serve the new tables. The state has it already, so that a process that
-// does not change over must not go on.
+// does not change over must not go on, with all of its devices. A device that has ended is not served.
 func (a *apartTarget) apply() {
-	if a.ask(serving.Apply) != nil {
+	if err := a.ask(serving.Apply); err != nil && !errors.Is(err, unix.ENODEV) {
 		a.Kill()
 	}
 }

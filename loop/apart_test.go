@@ -64,3 +64,28 @@ func sorted(list []serving.Op) []serving.Op {
 	slices.Sort(list)
 	return list
 }
+
+// answeringProcess is a process that answers with an error.
+type answeringProcess struct {
+	Apart
+	err   error
+	kills int
+}
+
+func (p *answeringProcess) Ask(context.Context, *serving.Request) (serving.Answer, error) {
+	return serving.Answer{}, p.err
+}
+
+func (p *answeringProcess) Kill() { p.kills++ }
+
+// A process that does not change over to the tables in the state is killed. If the device has ended
+// meanwhile, the other devices of the process are served on.
+func TestApplyFails(t *testing.T) {
+	for err, want := range map[error]int{nil: 0, unix.ENODEV: 0, unix.EBADMSG: 1} {
+		p := &answeringProcess{err: err}
+		(&apartTarget{process: p}).apply()
+		if p.kills != want {
+			t.Errorf("after %v the process is killed %d times, want %d", err, p.kills, want)
+		}
+	}
+}
