@@ -604,6 +604,22 @@ func TestHintNamesFields(t *testing.T) {
 	}
 }
 
+// The client learns the number of an error, also of one that says only that something is not supported.
+func TestErrno(t *testing.T) {
+	s := &Server{Hint: func(error) string { return "" }}
+	for _, err := range []error{unix.EBUSY, fmt.Errorf("fork: %w", errors.ErrUnsupported), errors.Join(errors.ErrUnsupported, unix.EIO)} {
+		reply := s.errorReply(err)
+		got := error(&client.ServerError{ErrorReply: reply})
+		var errno unix.Errno
+		if !errors.As(got, &errno) || !errors.Is(err, errno) && !(errors.Is(err, errors.ErrUnsupported) && errors.Is(got, errors.ErrUnsupported)) {
+			t.Errorf("%v arrives as %+v", err, reply)
+		}
+	}
+	if reply := s.errorReply(errors.New("no number")); reply.Errno != 0 {
+		t.Errorf("an error without a number arrives as %+v", reply)
+	}
+}
+
 // The client opens the file and reads the key, and the server gets both as descriptors.
 // The lease ends with the connection.
 func TestClient(t *testing.T) {

@@ -40,8 +40,11 @@ func (s *Server) errorReply(err error) client.ErrorReply {
 		reply.Template = template
 	}
 	var errno unix.Errno
-	if errors.As(err, &errno) {
+	switch {
+	case errors.As(err, &errno):
 		reply.Errno = int(errno)
+	case errors.Is(err, errors.ErrUnsupported): // unlike an errno, it would be lost
+		reply.Errno = int(unix.EOPNOTSUPP)
 	}
 	return reply
 }

@@ -40,8 +40,11 @@ type answer struct {
 func failure(err error) answer {
 	a := answer{Error: rawname.Text(err.Error()), Hint: rawname.Text(report.Hint(err))}
 	var errno unix.Errno
-	if errors.As(err, &errno) {
+	switch {
+	case errors.As(err, &errno):
 		a.Errno = int(errno)
+	case errors.Is(err, errors.ErrUnsupported): // unlike an errno, it would be lost
+		a.Errno = int(unix.EOPNOTSUPP)
 	}
 	return a
 }

@@ -23,6 +23,10 @@ func TestFailure(t *testing.T) {
 	if !errors.Is(err, unix.EBUSY) || err.Error() != cause.Error() || !errors.As(err, &h) || h.Hint != "insist with --shared" {
 		t.Errorf("%v becomes %+v, hint %+v", cause, err, h)
 	}
+	a = failure(fmt.Errorf("attach it: %w", errors.ErrUnsupported))
+	if err := a.err(); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("ErrUnsupported becomes %+v", err)
+	}
 	a = failure(errors.New("no errno"))
 	if err := a.err(); errors.As(err, new(unix.Errno)) || err.Error() != "no errno" {
 		t.Errorf("an error without errno becomes %+v", err)
