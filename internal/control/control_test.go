@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -751,6 +752,26 @@ func TestLeaseForATime(t *testing.T) {
 	if l.end(tie) || l.expire(tie) {
 		t.Error("over before the later time")
 	}
+}
+
+// A lease has one timer, however often a client extends it.
+func TestLeaseHasOneTimer(t *testing.T) {
+	const extensions = 100000
+	s := &Server{Devices: &fakeDevices{}}
+	of := device{1, 7}
+	tie := s.leases.begin(of, &net.UnixConn{}, time.Time{})
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	for range extensions {
+		s.expireInTime(s.leases.extend(of, time.Now().Add(time.Hour)))
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if kept := int64(after.HeapObjects) - int64(before.HeapObjects); kept > extensions/10 {
+		t.Errorf("%d objects are kept", kept)
+	}
+	tie.timer.Stop()
 }
 
 // The next server gets the open connections and the times of leases.

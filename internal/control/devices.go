@@ -90,7 +90,7 @@ func (s *Server) keepFor(id uint32, sequence *uint64, text string) error {
 	if tie == nil {
 		return fmt.Errorf("%s: it has no lease: %w", ublk.BlockPath(id), unix.ENODEV)
 	}
-	s.expireAt(tie, until)
+	s.expireInTime(tie)
 	return nil
 }
 

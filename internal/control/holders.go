@@ -58,7 +58,7 @@ func (s *Server) Adopt(id uint32, sequence uint64, h Holder) error {
 		until = now.Add(until.Sub(now))
 	}
 	tie := s.leases.begin(device{id, sequence}, conn, until)
-	s.expireAt(tie, until)
+	s.expireInTime(tie)
 	if conn == nil {
 		return nil
 	}

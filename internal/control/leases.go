@@ -23,6 +23,7 @@ type lease struct {
 	device
 	conn  *net.UnixConn // nil after its end
 	until time.Time
+	timer *time.Timer // for until; nil before the first one
 }
 
 // isOver reports whether the lease has run out.
@@ -72,12 +73,27 @@ func (l *leases) expire(tie *lease) bool {
 	return tie.isOver() && l.remove(tie)
 }
 
+// wake calls a function when the time of a lease has come. It replaces an earlier call, so that a
+// lease has one timer, however often it is extended.
+func (l *leases) wake(tie *lease, call func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if tie.timer == nil {
+		tie.timer = time.AfterFunc(time.Until(tie.until), call)
+	} else {
+		tie.timer.Reset(time.Until(tie.until))
+	}
+}
+
 // remove removes a lease, and reports whether it was there. The caller holds the lock.
 func (l *leases) remove(tie *lease) bool {
 	if l.byDevice[tie.device] != tie {
 		return false
 	}
 	delete(l.byDevice, tie.device)
+	if tie.timer != nil {
+		tie.timer.Stop()
+	}
 	return true
 }
 
@@ -89,9 +105,9 @@ func (s *Server) endLease(tie *lease) {
 	}
 }
 
-// expireAt releases the device at a time, if it is free then.
-func (s *Server) expireAt(tie *lease, until time.Time) {
-	time.AfterFunc(time.Until(until), func() {
+// expireInTime releases the device at the time of its lease, if it is free then.
+func (s *Server) expireInTime(tie *lease) {
+	s.leases.wake(tie, func() {
 		if s.leases.expire(tie) {
 			s.Devices.Release(tie.id, &tie.sequence)
 		}
