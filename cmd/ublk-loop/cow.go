@@ -114,7 +114,7 @@ func newCowMergeCommand(a *app) *cobra.Command {
 			if err != nil {
 				return report.Name(err, "merge", o.Path)
 			}
-			fmt.Fprintf(a.out, "%d chunks merged into %s\n", merged.Chunks, report.OneLine(merged.Base))
+			fmt.Fprintf(a.out, "%s merged into %s\n", report.Count(merged.Chunks, "chunk"), report.OneLine(merged.Base))
 			return nil
 		},
 	}

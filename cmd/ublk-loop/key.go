@@ -65,8 +65,12 @@ func oneDevice(drv driver, arg string) (client.Device, error) {
 	if err != nil {
 		return client.Device{}, err
 	}
-	if len(targets) != 1 {
-		return client.Device{}, fmt.Errorf("%d devices of %s: %w", len(targets), arg, unix.EINVAL)
+	switch len(targets) {
+	case 0:
+		return client.Device{}, fmt.Errorf("%s has no device: %w", arg, unix.ENODEV)
+	case 1:
+	default:
+		return client.Device{}, fmt.Errorf("%s has %d devices, name one of them: %w", arg, len(targets), unix.EINVAL)
 	}
 	return drv.Device(targets[0].id)
 }

@@ -41,7 +41,7 @@ func (a *app) runMerge(ctx context.Context, target string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(a.out, "%d chunks merged\n", merged.Chunks)
+	fmt.Fprintf(a.out, "%s merged\n", report.Count(merged.Chunks, "chunk"))
 	return nil
 }
 

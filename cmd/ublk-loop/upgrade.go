@@ -50,7 +50,7 @@ func (a *app) runUpgrade(ctx context.Context, socket string) error {
 	if err != nil {
 		return fmt.Errorf("upgrade the server: ask the new one: %w", err)
 	}
-	if _, err := fmt.Fprintf(a.out, "version %s, process %d, %d devices\n", now.Version, now.PID, now.Devices); err != nil {
+	if _, err := fmt.Fprintf(a.out, "version %s, process %d, %s\n", now.Version, now.PID, report.Count(now.Devices, "device")); err != nil {
 		return err
 	}
 	lost, err := a.lostDevices(before, now.Unrecovered)

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
 	"unicode"
@@ -22,6 +23,14 @@ func OrDash(text string) string {
 		return "-"
 	}
 	return text
+}
+
+// Count returns a number of things: "1 device", "2 devices".
+func Count[N int | uint64](n N, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
 }
 
 func yesNo(v bool) string {

@@ -12,3 +12,11 @@ func TestOneLine(t *testing.T) {
 		}
 	}
 }
+
+func TestCount(t *testing.T) {
+	for n, want := range []string{"0 devices", "1 device", "2 devices"} {
+		if got := Count(n, "device"); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}

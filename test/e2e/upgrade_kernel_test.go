@@ -168,7 +168,7 @@ func TestKernelUpgradeLosesADevice(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := b.run("upgrade")
-	if want := fmt.Sprintf("process %d, 1 devices\n", m.pid()); r.status != 1 || !strings.HasSuffix(r.out, want) {
+	if want := fmt.Sprintf("process %d, 1 device\n", m.pid()); r.status != 1 || !strings.HasSuffix(r.out, want) {
 		t.Errorf("exit status %d, output %q, want %q", r.status, r.out, want)
 	}
 	if !strings.Contains(r.err, lost.Device) || !strings.Contains(r.err, "too few") || strings.Contains(r.err, kept.Device) ||
