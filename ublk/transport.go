@@ -3,6 +3,7 @@ package ublk
 import (
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"time"
 	"unsafe"
@@ -106,7 +107,7 @@ func (t *uringTransport) Close() error {
 func openURingControl() (*uringControl, error) {
 	fd, err := unix.Open(controlPath, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENXIO) || errors.Is(err, unix.ENODEV) {
-		return nil, fmt.Errorf("open %s: %w", controlPath, ErrNoDriver)
+		return nil, fmt.Errorf("open %s: %w", controlPath, noControl(err))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", controlPath, err)
@@ -122,6 +123,15 @@ func openURingControl() (*uringControl, error) {
 		return nil, err
 	}
 	return u, nil
+}
+
+// noControl returns why there is no control device: the driver is not loaded, or it is and this
+// process has no device node, as in a container.
+func noControl(err error) error {
+	if _, statErr := os.Stat(classDir); statErr == nil {
+		return err
+	}
+	return ErrNoDriver
 }
 
 func (u *uringControl) close() {

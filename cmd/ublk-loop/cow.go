@@ -13,7 +13,6 @@ import (
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/loop/cowfile"
 	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
-	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
 func newCowCommand(a *app) *cobra.Command {
@@ -70,10 +69,7 @@ func (a *app) checkFree(path string, readOnly bool) error {
 		return nil //nolint:nilerr // see above
 	}
 	defer func() { _ = file.Close() }()
-	drv, err := a.open()
-	if errors.Is(err, ublk.ErrNoDriver) {
-		return nil // without a driver no device exists
-	}
+	drv, err := a.openDevices()
 	if err != nil {
 		return err
 	}

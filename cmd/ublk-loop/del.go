@@ -36,10 +36,7 @@ func newDelCommand(a *app) *cobra.Command {
 }
 
 func (a *app) runDel(opts delOptions) error {
-	drv, err := a.open()
-	if errors.Is(err, ublk.ErrNoDriver) && !opts.all && allDevices(opts.targets) {
-		return nil // without a driver no device exists
-	}
+	drv, err := a.openDevices()
 	if err != nil {
 		return err
 	}

@@ -66,16 +66,6 @@ func targetsOf(drv driver, arg string) ([]target, error) {
 	return foundTargets(devices), err
 }
 
-// allDevices reports whether every argument names a device, not a file.
-func allDevices(args []string) bool {
-	for _, arg := range args {
-		if _, ok := deviceID(arg); !ok {
-			return false
-		}
-	}
-	return true
-}
-
 // deviceID returns the id of the device that an argument names: a number, /dev/ublkbN,
 // /dev/ublkcN, or any other path to such a disk.
 func deviceID(arg string) (uint32, bool) {

@@ -2,7 +2,10 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"os"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/internal/wire"
@@ -25,6 +28,39 @@ func openKernel() (driver, error) {
 	}
 	return &kernel{ctl}, nil
 }
+
+// openDevices opens the driver for a command that works on devices that exist. Without a driver none
+// exists, as after a boot.
+func (a *app) openDevices() (driver, error) {
+	drv, err := a.open()
+	if errors.Is(err, ublk.ErrNoDriver) {
+		return noDevices{}, nil
+	}
+	return drv, err
+}
+
+// noDevices is the driver while it is not loaded. It has only what openDevices is for.
+type noDevices struct{ driver }
+
+// List implements driver.
+func (noDevices) List() ([]client.Device, error) { return nil, nil }
+
+// Find implements driver.
+func (noDevices) Find(*os.File) ([]client.Device, error) { return nil, nil }
+
+// CheckFree implements driver.
+func (noDevices) CheckFree(*os.File, bool) error { return nil }
+
+// Device implements driver.
+func (noDevices) Device(id uint32) (client.Device, error) {
+	return client.Device{}, fmt.Errorf("%s: %w", ublk.BlockPath(id), unix.ENODEV)
+}
+
+// Detach implements driver. As for other devices that do not exist, it succeeds.
+func (noDevices) Detach(uint32, loop.DetachOptions) error { return nil }
+
+// Close implements driver.
+func (noDevices) Close() error { return nil }
 
 // List implements driver.
 func (k *kernel) List() ([]client.Device, error) {

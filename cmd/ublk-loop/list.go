@@ -46,7 +46,7 @@ func newListCommand(a *app) *cobra.Command {
 }
 
 func (a *app) runList(ctx context.Context, opts listOptions) error {
-	drv, err := a.open()
+	drv, err := a.openDevices()
 	if err != nil {
 		return err
 	}

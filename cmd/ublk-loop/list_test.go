@@ -48,9 +48,19 @@ func TestListErrors(t *testing.T) {
 		"ublk-loop: error: open /nonexistent/x: no such file or directory\n")
 	b.drv.err = unix.EIO
 	b.check(t, []string{"list"}, 1, "", "ublk-loop: error: input/output error\n")
+}
+
+// Without a driver, no device exists.
+func TestListWithoutDriver(t *testing.T) {
+	b := newBench()
+	b.check(t, []string{"list"}, 0, "", "")
+	empty := b.out.String()
 	b.drv = nil
-	b.check(t, []string{"list"}, 1, "", "ublk-loop: error: open /dev/ublk-control: the ublk driver is not loaded\n"+
-		"hint: add and serve load it as root, and so does modprobe ublk_drv\n")
+	b.check(t, []string{"list"}, 0, empty, "")
+	b.check(t, []string{"list", "--json"}, 0, "[]\n", "")
+	b.check(t, []string{"list", "0"}, 1, "", "ublk-loop: error: list /dev/ublkb0: no such device of ublk-loop\n")
+	file := someFile(t)
+	b.check(t, []string{"list", file}, 1, "", "ublk-loop: error: list "+file+": it has no device\n")
 }
 
 // list finds a file by its identity, and a removed file by its path.

@@ -55,10 +55,7 @@ var _ losetup.System = (*loops)(nil)
 
 // List implements losetup.System.
 func (l *loops) List() ([]client.Device, error) {
-	drv, err := l.app.open()
-	if errors.Is(err, ublk.ErrNoDriver) {
-		return nil, nil
-	}
+	drv, err := l.app.openDevices()
 	if err != nil {
 		return nil, err
 	}

@@ -2,13 +2,11 @@ package main
 
 import (
 	"context"
-	"errors"
 	"os"
 
 	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/internal/daemon"
 	"github.com/ublk-loop/ublk-loop/internal/mounthelper"
-	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
 // mountMain is the helper of mount(8).
@@ -21,10 +19,7 @@ func (a *app) mountMain(args []string) int {
 
 // find returns the devices of a file. Without the driver there are none.
 func (a *app) find(file *os.File) ([]client.Device, error) {
-	drv, err := a.open()
-	if errors.Is(err, ublk.ErrNoDriver) {
-		return nil, nil
-	}
+	drv, err := a.openDevices()
 	if err != nil {
 		return nil, err
 	}

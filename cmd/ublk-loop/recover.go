@@ -60,7 +60,7 @@ func (o *recoverOptions) checkKeys(cmd *cobra.Command) error {
 // runRecover recovers the named devices, or each device that waits for a server. It
 // reports each result.
 func (a *app) runRecover(ctx context.Context, opts recoverOptions) error {
-	drv, err := a.open()
+	drv, err := a.openDevices()
 	if err != nil {
 		return err
 	}

@@ -103,8 +103,9 @@ func TestRecoverErrors(t *testing.T) {
 	b.drv.devices = nil
 	b.check(t, []string{"recover"}, 0, "", "")
 	b.drv = nil
-	b.check(t, []string{"recover"}, 1, "", "ublk-loop: error: open /dev/ublk-control: the ublk driver is not loaded\n"+
-		"hint: add and serve load it as root, and so does modprobe ublk_drv\n")
+	b.check(t, []string{"recover"}, 0, "", "")
+	b.check(t, []string{"recover", "0"}, 1, "", "ublk-loop: error: recover /dev/ublkb0: no such device of ublk-loop\n")
+	b.check(t, []string{"recover", other}, 1, "", "ublk-loop: error: recover "+other+": it has no device\n")
 }
 
 // recover FILE recovers all devices of the file, and --log-file names the log of their
