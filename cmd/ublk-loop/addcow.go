@@ -94,12 +94,18 @@ func refuseOption(store string) error {
 	return report.Usage(fmt.Errorf("--cow %s: unknown option %q", store, option), "options are chunk=BYTES and transient; cow create makes a store with a comma in its name")
 }
 
-// storeWarnings says that the store is useless.
+// storeWarnings says that the store is useless, or may have changes of another image.
 func (o *addOptions) storeWarnings() []string {
-	if o.cow.Path == "" || o.cow.Transient || !cowfile.IsInvalid(o.cow.Path) {
+	if o.cow.Path == "" || o.cow.Transient {
 		return nil
 	}
-	return []string{"the changes in " + o.cow.Path + " are lost, and all I/O fails with EIO"}
+	if cowfile.IsInvalid(o.cow.Path) {
+		return []string{"the changes in " + o.cow.Path + " are lost, and all I/O fails with EIO"}
+	}
+	if doubt := cowfile.Doubt(o.cow.Origin, o.cow.Path); doubt != "" {
+		return []string{doubt}
+	}
+	return nil
 }
 
 // cowTable returns the table of the snapshot, and makes the store if it is missing.

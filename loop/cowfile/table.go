@@ -110,6 +110,12 @@ func (o *TableOptions) persistent(origin uint64) (uint32, error) {
 	case info.Label != nil && info.Label.OriginSize&^(fileSector-1) != origin&^(fileSector-1):
 		err := fmt.Errorf("%s has changes of another image, of %d bytes: %w", info.Path, info.Label.OriginSize, unix.EINVAL)
 		return 0, &hint.Error{Err: err, Hint: "its image was " + info.Label.OriginPath}
+	case info.Label != nil:
+		err = o.refuseOther(info)
+	}
+	switch {
+	case err != nil:
+		return 0, err
 	case info.Label != nil && o.Over != "" && !info.Label.Verity:
 		return info.ChunkSize, markVerity(o.Path)
 	}

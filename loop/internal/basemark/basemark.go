@@ -56,6 +56,20 @@ func List(file *os.File) ([]UUID, error) {
 	return list, nil
 }
 
+// Has reports whether a file has the record of a store, or more than a record can list. It returns
+// an error that wraps ErrUnsupported for an object that cannot have a record.
+func Has(file *os.File, store UUID) (bool, error) {
+	err := eintr.Repeat(func() error {
+		_, err := unix.Fgetxattr(int(file.Fd()), attribute, nil)
+		return err
+	})
+	if isUnsupported(err) {
+		return false, fmt.Errorf("read attribute %s: %w: %w", attribute, err, ErrUnsupported)
+	}
+	list, err := List(file)
+	return slices.Contains(list, store) || slices.Contains(list, Others), err
+}
+
 // isUnsupported reports whether the object cannot have the attribute. The kernel returns
 // EPERM or ENODATA for a disk.
 func isUnsupported(err error) bool {
