@@ -91,7 +91,7 @@ func TestKernelHookSweepsCreated(t *testing.T) {
 }
 
 func TestKernelHookRefused(t *testing.T) {
-	w := kernelBed(t, ublktest.OldestAndNewest).wrap("runc", `attach_timeout = "5s"`)
+	w := kernelBed(t, ublktest.OldestAndNewest, ublktest.Waits).wrap("runc", `attach_timeout = "5s"`)
 	log := systemLog(t)
 	ask := func(a asked) string { return w.bundle(a, "true") }
 	image := w.imageOf("ext4", rootTree(w, "x"))

@@ -9,11 +9,13 @@ import (
 	"time"
 
 	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // Annotations limit a container's I/O on its device, and leave containers without them
 // alone.
 func TestKernelOCIIOLimits(t *testing.T) {
+	ublktest.Require(t, ublktest.Waits)
 	eachRuntime(t, "", func(w *wrapped) {
 		image := w.largeImage()
 		w.limitsIO(w.bundle(asked{"image": image, "io.rbps": "1m", "io.wbps": "2m", "io.riops": "1000", "io.wiops": "500"}, "sleep", "1000"))
@@ -23,6 +25,7 @@ func TestKernelOCIIOLimits(t *testing.T) {
 
 // The hooks set the same limits.
 func TestKernelHookIOLimits(t *testing.T) {
+	ublktest.Require(t, ublktest.Waits)
 	withRuntimes(t, []string{"crun"}, hooked, byHooks(func(w *wrapped) {
 		bundle := w.bundle(asked{"image": w.largeImage(), "io.rbps": "1m", "io.wbps": "2m", "io.riops": "1000", "io.wiops": "500"}, "sleep", "1000")
 		w.precreate(bundle)

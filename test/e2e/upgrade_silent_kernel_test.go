@@ -20,7 +20,7 @@ const patientFor = 15 * time.Second
 // While the file of a device does not answer, an upgrade fails and names the device. The
 // other devices continue.
 func TestKernelUpgradeWithSilentFile(t *testing.T) {
-	b := kernelBed(t)
+	b := kernelBed(t, ublktest.Waits)
 	canResize := b.canResize()
 	m := b.serve("--on-crash=reissue")
 	file := b.userFile()
@@ -79,7 +79,7 @@ func TestKernelUpgradeClosesNoFile(t *testing.T) {
 // The kernel cannot end a program while its requests have no result. Therefore an upgrade
 // fails and names the device, and the other devices continue.
 func TestKernelUpgradeWithHungDisk(t *testing.T) {
-	b := kernelBed(t, ublktest.ScratchDisk)
+	b := kernelBed(t, ublktest.ScratchDisk, ublktest.Waits)
 	disk := b.testDisk()
 	b.tool("dmsetup", "create", "hangs", "--noudevsync", "--table", fmt.Sprintf("0 65536 linear %s 0", disk))
 	t.Cleanup(func() { b.tool("dmsetup", "remove", "--retry", "--noudevsync", "hangs") })
