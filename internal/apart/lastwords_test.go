@@ -1,10 +1,13 @@
 package apart
 
 import (
+	"context"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -63,6 +66,26 @@ func TestKernelLastWordsOfAStart(t *testing.T) {
 	want := errEnded.Error() + ": exit status 2: panic: " + fault
 	if _, err := Start("/proc/self/exe", []string{"test", earlyRole, "1"}, nil, nil); err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("the error is %v, want %q in it", err, want)
+	}
+}
+
+// A process that writes more than the pipe takes is not stopped by that.
+func TestLastWordsNeverBlock(t *testing.T) {
+	words, mouth, err := newLastWords()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "sh", "-c", "exec dd if=/dev/zero bs=1M count=1 >&2 2>/dev/null")
+	cmd.Stderr = mouth // as it is: another open of the pipe would wait
+	_ = cmd.Run()      // its write fails
+	if ctx.Err() != nil {
+		t.Error("a process waits for a reader of its last words")
+	}
+	_ = mouth.Close()
+	if reason := words.reason(); !strings.HasPrefix(reason, `\x00\x00`) {
+		t.Errorf("the last words are %q", reason)
 	}
 }
 
