@@ -18,7 +18,7 @@ func TestKernelEncryptedStore(t *testing.T) {
 	ctl := ublktest.Kernel(t, ublktest.OldestKernel)
 	run(t, "modprobe", "dm_snapshot")
 	run(t, "modprobe", "dm_crypt")
-	for _, chunk := range []int{8, 128} {
+	for _, chunk := range ublktest.Sample(t, 0, 8, 128) {
 		t.Run(fmt.Sprint("chunk ", chunk), func(t *testing.T) {
 			origin := filledDisk(t, 8)
 			stores := []string{nullDisk(t, 16, sectorDisk), nullDisk(t, 16, sectorDisk)}

@@ -56,7 +56,7 @@ func TestKernelFork(t *testing.T) {
 	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
 	dir := mountTmpfs(t)
 	base := sparseFile(t, dir)
-	for _, zeroCopy := range []Switch{SwitchAuto, SwitchOff} {
+	for _, zeroCopy := range ublktest.Sample(t, 0, SwitchAuto, SwitchOff) {
 		t.Run("zero copy "+string(zeroCopy), func(t *testing.T) {
 			path := func(name string) string { return filepath.Join(dir, string(zeroCopy)+name) }
 			newStore(t, path("old"), 8192, 8<<20)
