@@ -52,7 +52,7 @@ func (c *conn) Read(p []byte) (int, error) {
 	if oobn > 0 {
 		err = errors.Join(err, c.keep(oob[:oobn]))
 	}
-	return n, err
+	return max(n, 0), err // n is negative after an error
 }
 
 // keep stores the descriptors of ancillary data (SCM_RIGHTS in unix(7)), and marks them

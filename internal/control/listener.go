@@ -1,9 +1,13 @@
 package control
 
 import (
+	"errors"
 	"net"
 	"os"
 	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // maxConns limits the number of connected clients. It exceeds the number of devices with
@@ -11,7 +15,7 @@ import (
 const maxConns = 4096
 
 // listener accepts at most maxConns connections of permitted users. It closes others at
-// once.
+// once, and refuses those of other users.
 type listener struct {
 	*net.UnixListener
 	conns atomic.Int32
@@ -35,8 +39,37 @@ func (l *listener) Accept() (net.Conn, error) {
 			_ = c.Close()
 			continue
 		}
+		if !mayUse(accepted.uid) {
+			go accepted.refuse() // ends within headerTimeout
+			continue
+		}
 		return accepted, nil
 	}
+}
+
+// refusal is the answer to every request of another user.
+const refusal = "HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Type: application/json\r\n\r\n" +
+	`{"error":"only root may use this server"}` + "\n"
+
+// refuse closes a connection. It answers the request without reading it, so that nothing
+// of what another user sends is parsed. A client expects the answer after its request.
+func (c *conn) refuse() {
+	defer func() { _ = c.Close() }()
+	if c.SetDeadline(time.Now().Add(headerTimeout)) == nil && c.awaitData() == nil {
+		_, _ = c.Write([]byte(refusal))
+	}
+}
+
+// awaitData waits until the client has sent something.
+func (c *conn) awaitData() error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return raw.Read(func(fd uintptr) bool {
+		_, _, err := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		return !errors.Is(err, unix.EAGAIN)
+	})
 }
 
 // mayUse reports whether a user may use the server: root, or the server's own user. The
