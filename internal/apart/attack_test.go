@@ -24,13 +24,14 @@ import (
 
 // These are the first arguments of the test program as another process.
 const (
-	confinedRole = "confined" // Run, and attacks in it
-	freeRole     = "free"     // the same attacks without a sandbox
-	firstRole    = "first"    // Start while the first thread is free
-	panicRole    = "panic"    // Run, and a panic at a device
-	loudRole     = "loud"     // the same, after more words than anybody reads
-	diesRole     = "dies"     // Run, and SIGKILL at a device
-	earlyRole    = "early"    // Run, and a panic before the sandbox
+	confinedRole  = "confined"  // Run, and attacks in it
+	freeRole      = "free"      // the same attacks without a sandbox
+	publisherRole = "publisher" // RunPublisher, and attacks in it
+	firstRole     = "first"     // Start while the first thread is free
+	panicRole     = "panic"     // Run, and a panic at a device
+	loudRole      = "loud"      // the same, after more words than anybody reads
+	diesRole      = "dies"      // Run, and SIGKILL at a device
+	earlyRole     = "early"     // Run, and a panic before the sandbox
 )
 
 func TestMain(m *testing.M) {
@@ -59,6 +60,9 @@ func TestMain(m *testing.M) {
 			if err := Run(hooks); err != nil {
 				os.Exit(1)
 			}
+			os.Exit(0)
+		case publisherRole:
+			attackFromPublisher(victim)
 			os.Exit(0)
 		case firstRole:
 			fmt.Print(startOnFirst(os.Args[2]))

@@ -18,4 +18,6 @@
 // The process can ask for nothing. It can only report. Each report has the number of the device or of the
 // request that it is about. A report without a number says that threads of several devices have failed. The
 // server then kills the process. If the server ends for any reason, the kernel kills the process.
+//
+// Publisher is another process in a sandbox. It answers the clients of a listener.
 package apart

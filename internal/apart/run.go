@@ -27,11 +27,11 @@ type Hooks struct {
 func Run(h Hooks) error {
 	s := socket{SocketFD}
 	unix.CloseOnExec(s.fd)
-	unix.CloseOnExec(lifelineFD)
+	unix.CloseOnExec(extraFD)
 	if err := errors.Join(s.say(h.Prepare()), s.hear()); err != nil {
 		return err
 	}
-	err := sandbox.Enter()
+	err := sandbox.Enter(sandbox.ServingCalls)
 	if err == nil {
 		err = makeRing()
 	}
@@ -99,7 +99,7 @@ func (c *child) receiveAll() error {
 		case err != nil && !errors.Is(err, errNoRoom):
 			return err
 		case r.Settle:
-			_ = unix.Close(lifelineFD)
+			_ = unix.Close(extraFD)
 			c.hooks.Settled()
 		case r.Cancel:
 			c.cancel(r.ID)

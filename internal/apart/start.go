@@ -37,8 +37,8 @@ type sandboxed interface {
 
 // These are descriptors of the process, besides its standard error, see lastWords.
 const (
-	SocketFD   = 3 // its end of the sockets
-	lifelineFD = 4 // the other end of the lifeline until Settle, or /dev/null
+	SocketFD = 3 // its end of the sockets
+	extraFD  = 4 // the other end of the lifeline until Settle, or /dev/null; in a Publisher the listener
 )
 
 // startTimeout bounds the start of the process, which takes milliseconds.
@@ -55,11 +55,39 @@ var errEnded = errors.New("the process that serves the requests has ended")
 // Start starts the process. The program, which is this one, must call Run. The process keeps a
 // copy of lifeline open until Settle; nil is allowed. After an error, no process is left.
 func Start(path string, args, env []string, lifeline *os.File) (*Process, error) {
+	p, err := startInside(&sandbox.Command{
+		Path: path, Args: args, Env: env, Files: []*os.File{extraFD: lifeline}, User: userBase + uint32(os.Getpid()),
+	})
+	if err != nil {
+		return nil, err
+	}
+	go p.watch() // ends with the process
+	return p, nil
+}
+
+// startInside starts a process and leads it into the sandbox. Of the process's files the command has only the
+// last.
+func startInside(c *sandbox.Command) (*Process, error) {
+	p, err := startOutside(c)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.confine(); err != nil {
+		p.Kill()
+		err = p.explain(err)
+		p.close()
+		return nil, fmt.Errorf("confine the process that serves the requests: %w", err)
+	}
+	return p, nil
+}
+
+// startOutside starts a process that is not in the sandbox yet.
+func startOutside(c *sandbox.Command) (*Process, error) {
 	ours, theirs, err := socketPair()
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = theirs.Close() }()
+	defer func() { _ = theirs.Close() }() // so that the end of the process is the end of the messages
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		ours.close()
@@ -72,25 +100,14 @@ func Start(path string, args, env []string, lifeline *os.File) (*Process, error)
 		return nil, err
 	}
 	defer func() { _ = mouth.Close() }()
-	p := &Process{socket: ours, words: words, asked: newAsked(), ended: make(chan struct{})}
-	started, err := sandbox.Start(&sandbox.Command{
-		Path: path, Args: args, Env: env, Files: []*os.File{null, null, mouth, theirs, cmp.Or(lifeline, null)}, User: userBase + uint32(os.Getpid()),
-	})
+	c.Files = []*os.File{null, null, mouth, SocketFD: theirs, extraFD: cmp.Or(c.Files[extraFD], null)}
+	started, err := sandbox.Start(c)
 	if err != nil {
 		ours.close()
 		words.reason() // closes its end
 		return nil, err
 	}
-	p.sandbox = started
-	_ = theirs.Close() // so that the end of the process is the end of the messages
-	if err := p.confine(); err != nil {
-		p.Kill()
-		err = p.explain(err)
-		p.close()
-		return nil, fmt.Errorf("confine the process that serves the requests: %w", err)
-	}
-	go p.watch() // ends with the process
-	return p, nil
+	return &Process{sandbox: started, socket: ours, words: words, asked: newAsked(), ended: make(chan struct{})}, nil
 }
 
 // confine leads the process into the sandbox.

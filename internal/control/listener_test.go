@@ -91,7 +91,11 @@ func TestReadAfterReset(t *testing.T) {
 	if err := errors.Join(err, file.Close()); err != nil {
 		t.Fatal(err)
 	}
-	c, err := newConn(ours.(*net.UnixConn), func() {})
+	unixConn, isUnix := ours.(*net.UnixConn)
+	if !isUnix {
+		t.Fatalf("a connection of type %T", ours)
+	}
+	c, err := newConn(unixConn, func() {})
 	if err != nil {
 		t.Fatal(err)
 	}

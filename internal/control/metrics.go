@@ -124,22 +124,31 @@ func eachOp(devices []loop.DeviceStats, f func(device, op string, stats *ublk.Op
 // deviceLabel returns the disk's name, as the metrics of other programs have it.
 func deviceLabel(d *loop.Status) string { return filepath.Base(d.Device) }
 
-func (s *Server) metrics(w http.ResponseWriter, _ *http.Request) {
+// Metrics returns the metrics of the server and of its devices.
+func (s *Server) Metrics() []byte {
 	var e exposition
 	writeMetrics(&e, s.Status(), s.Devices.Stats())
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(replyTimeout))
-	w.Header().Set("Content-Type", expositionType)
-	_, _ = w.Write(e.Bytes())
+	return e.Bytes()
 }
 
-// MetricsHTTP returns a server that serves only the metrics, to all clients.
-func (s *Server) MetricsHTTP() *http.Server {
+func (s *Server) metrics(w http.ResponseWriter, _ *http.Request) { replyMetrics(w, s.Metrics()) }
+
+func replyMetrics(w http.ResponseWriter, metrics []byte) {
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(replyTimeout))
+	w.Header().Set("Content-Type", expositionType)
+	_, _ = w.Write(metrics)
+}
+
+// MetricsHTTP returns a server that serves only the metrics, to all clients. It works in any process.
+func MetricsHTTP(metrics func() ([]byte, error)) *http.Server {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
-		s.metrics(w, r)
-		if s.Done != nil {
-			s.Done()
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
+		text, err := metrics()
+		if err != nil {
+			http.Error(w, "the server gives no metrics", http.StatusServiceUnavailable)
+			return
 		}
+		replyMetrics(w, text)
 	})
 	return &http.Server{
 		Handler:        mux,

@@ -210,9 +210,9 @@ func TestMetricsOverTCP(t *testing.T) {
 		t.Fatal(err)
 	}
 	devices := &fakeDevices{stats: someStats()}
-	collected := make(chan struct{}, 1)
-	api := &Server{Devices: devices, Status: func() client.ServerStatus { return client.ServerStatus{} }, Done: func() { collected <- struct{}{} }}
-	h := api.MetricsHTTP()
+	api := &Server{Devices: devices, Status: func() client.ServerStatus { return client.ServerStatus{} }}
+	var fault error
+	h := MetricsHTTP(func() ([]byte, error) { return api.Metrics(), fault })
 	served := make(chan error, 1)
 	go func() { served <- ServeMetrics(h, l) }()
 	t.Cleanup(func() {
@@ -235,8 +235,16 @@ func TestMetricsOverTCP(t *testing.T) {
 			t.Errorf("GET %s: %s: %s", path, resp.Header.Get("Content-Type"), body)
 		}
 	}
-	<-collected
-	resp, err := http.Post(url+"/metrics", "text/plain", nil)
+	fault = io.ErrUnexpectedEOF // of the process that has the metrics
+	resp, err := http.Get(url + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("without metrics: %s", resp.Status)
+	}
+	resp, err = http.Post(url+"/metrics", "text/plain", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -32,7 +31,8 @@ type many struct {
 	devices   *loop.Server
 	api       *control.Server
 	collector confine.Collector
-	apart     *apart.Process // serves the requests; nil for this process
+	apart     *apart.Process   // serves the requests; nil for this process
+	publisher *apart.Publisher // answers the clients of --metrics; nil for this process
 	// unrecovered is for the status of the server.
 	unrecovered unrecovered
 	queues      atomic.Int32 // number of queues of all devices
@@ -101,10 +101,11 @@ func (s *many) run(stop <-chan os.Signal) error {
 		GiveKey: s.giveKey, RemoveWaiting: s.removeWaiting, Done: s.collector.Collect,
 	}
 	s.recoverAll()
-	api, metrics := s.api.HTTP(), s.api.MetricsHTTP()
+	api := s.api.HTTP()
 	served := make(chan error, 1)
 	go func() { served <- control.Serve(api, listener) }()
-	if err := s.serveMetrics(metrics); err != nil {
+	endMetrics, err := s.serveMetrics()
+	if err != nil {
 		s.log.error("serve metrics", err)
 	}
 	if err = s.announce(listener); err == nil {
@@ -118,7 +119,7 @@ func (s *many) run(stop <-chan os.Signal) error {
 	_ = notify(s.files[notifyFile], "STOPPING=1")
 	removeSocket(s.files[lockFile], s.task.Socket)
 	// Running requests finish or are refused before the connections close.
-	err = errors.Join(err, s.devices.Shutdown(), api.Close(), metrics.Close())
+	err = errors.Join(err, s.devices.Shutdown(), api.Close(), endMetrics())
 	s.endApart()
 	return errors.Join(err, s.ctl.Close())
 }
@@ -141,6 +142,7 @@ func (s *many) prepare() error {
 		s.task.Warnings = append(s.task.Warnings, fmt.Sprintf("the server may wait for memory that its own devices have to free: %v", err))
 	}
 	s.startApart()
+	s.startPublisher()
 	if err := confine.ForbidDumps(); err != nil {
 		return err
 	}
@@ -148,25 +150,6 @@ func (s *many) prepare() error {
 		s.log.warn(w)
 	}
 	s.collector.Start()
-	return nil
-}
-
-// serveMetrics answers at the address of --metrics, if one is given, until h is closed.
-// Its failure does not affect the devices.
-func (s *many) serveMetrics(h *http.Server) error {
-	if s.files[metricsFile] == nil {
-		return nil
-	}
-	listener, err := net.FileListener(s.files[metricsFile])
-	if err != nil {
-		return fmt.Errorf("listen: %w", err)
-	}
-	go func() {
-		if err := control.ServeMetrics(h, listener); err != nil {
-			s.log.error("serve metrics", err)
-		}
-	}()
-	s.log.info("metrics", logged("address", listener.Addr().String()))
 	return nil
 }
 

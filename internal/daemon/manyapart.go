@@ -3,6 +3,9 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"net"
+	"os"
+	"os/signal"
 	"runtime"
 	"time"
 
@@ -10,6 +13,8 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/internal/apart"
 	"github.com/ublk-loop/ublk-loop/internal/confine"
+	"github.com/ublk-loop/ublk-loop/internal/control"
+	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
@@ -22,7 +27,8 @@ const removeTimeout = 5 * time.Second
 // the kernel's features for a sandbox the server itself serves them. It keeps the privileges for the program
 // that replaces it.
 func (s *many) startApart() {
-	s.reapLastApart()
+	reap(s.task.Apart)
+	s.task.Apart = 0
 	err := errors.Join(s.last.mayHang(), s.checkDriver())
 	if err == nil {
 		s.apart, err = startSandbox(apartManyRole, nil)
@@ -49,10 +55,8 @@ func (s *many) checkDriver() error {
 	return err
 }
 
-// reapLastApart removes what the kernel keeps of the process of the program that this one has replaced.
-func (s *many) reapLastApart() {
-	pid := s.task.Apart
-	s.task.Apart = 0
+// reap removes what the kernel keeps of a process of the program that this one has replaced.
+func reap(pid int) {
 	if pid == 0 {
 		return
 	}
@@ -124,4 +128,79 @@ func (p *Program) runApartMany(_ []string) int {
 		Settled:  func() { program.GiveBack() },
 		Answered: collector.Collect,
 	})
+}
+
+// startPublisher starts the process that answers the clients of --metrics, so that this process parses
+// nothing of theirs. Otherwise this process answers them itself.
+func (s *many) startPublisher() {
+	reap(s.task.Publisher)
+	s.task.Publisher = 0
+	listener := s.files[metricsFile]
+	if listener == nil {
+		return
+	}
+	err := s.last.mayHang()
+	if err == nil {
+		s.publisher, err = apart.StartPublisher(selfPath, []string{"ublk-loop", metricsRole.name}, serverEnv(os.Environ()), listener)
+	}
+	if err != nil {
+		s.log.info("metrics are served without a sandbox", logged("why", err.Error()))
+		return
+	}
+	s.task.Publisher = s.publisher.Pid()
+}
+
+// serveMetrics answers at the address of --metrics, if one is given, until end is called. Its failure does not
+// affect the devices.
+func (s *many) serveMetrics() (end func() error, err error) {
+	nothing := func() error { return nil }
+	if s.files[metricsFile] == nil {
+		return nothing, nil
+	}
+	listener, err := net.FileListener(s.files[metricsFile])
+	if err != nil {
+		return nothing, fmt.Errorf("listen: %w", err)
+	}
+	s.log.info("metrics", logged("address", listener.Addr().String()))
+	if s.publisher != nil {
+		go s.publish() // ends with the process
+		return func() error { s.publisher.End(); return nil }, listener.Close()
+	}
+	h := control.MetricsHTTP(func() ([]byte, error) {
+		defer s.collector.Collect()
+		return s.api.Metrics(), nil
+	})
+	go func() { // ends when h is closed
+		if err := control.ServeMetrics(h, listener); err != nil {
+			s.log.error("serve metrics", err)
+		}
+	}()
+	return h.Close, nil
+}
+
+// publish gives the metrics to the process for their clients.
+func (s *many) publish() {
+	err := s.publisher.Publish(s.api.Metrics, s.collector.Collect)
+	select {
+	case <-s.ending:
+	default:
+		s.log.error("serve metrics", err)
+	}
+}
+
+// runMetrics is the main function of the process for the clients of --metrics.
+func (p *Program) runMetrics(_ []string) int {
+	signal.Ignore(unix.SIGINT, unix.SIGTERM, unix.SIGHUP) // the server ends it
+	nameProcess()
+	err := apart.RunPublisher(func(file *os.File, metrics func() ([]byte, error)) error {
+		listener, err := net.FileListener(file)
+		if err := errors.Join(err, file.Close()); err != nil {
+			return err
+		}
+		return control.ServeMetrics(control.MetricsHTTP(metrics), listener)
+	})
+	if err != nil {
+		return report.ExitFailed
+	}
+	return report.ExitDone
 }

@@ -24,6 +24,8 @@ type manyTask struct {
 	Generation int `json:"generation"`
 	// Apart is the process that served the requests of the program that this one has replaced, 0 for none.
 	Apart int `json:"apart,omitempty"`
+	// Publisher is the same for the process that answers the clients of --metrics.
+	Publisher int `json:"publisher,omitempty"`
 	// Until has the earliest removal time of each of the last server's devices, by id.
 	Until map[uint32]time.Time `json:"until"`
 }

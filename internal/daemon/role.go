@@ -22,6 +22,7 @@ var (
 	apartRole   = role{"requests-of-add", "add"}
 
 	apartManyRole = role{"requests-of-serve", "serve"}
+	metricsRole   = role{"metrics-of-serve", "serve"}
 )
 
 // notForUsers is the error when a user names a role.
@@ -52,6 +53,7 @@ func (p *Program) Run(args []string) (status int, isRole bool) {
 	for name, run := range map[string]func([]string) int{
 		singleRole.name: p.runSingle, manyRole.name: p.runMany, scanRole.name: p.runScan, unusedRole.name: p.runUnused,
 		claimedRole.name: p.runClaimed, apartRole.name: p.runApartSingle, apartManyRole.name: p.runApartMany,
+		metricsRole.name: p.runMetrics,
 	} {
 		if args[0] == name {
 			return run(args[1:]), true

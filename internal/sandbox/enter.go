@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Enter gives up everything that a process of Start still has, for all threads. It returns an error if a
-// protection fails that the kernel has.
-func Enter() error {
+// Enter gives up everything that a process of Start still has, for all threads. The process can make only
+// the given system calls. Enter returns an error if a protection fails that the kernel has.
+func Enter(calls []uintptr) error {
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
 		return fmt.Errorf("switch core dumps off: %w", err)
 	}
@@ -24,7 +24,7 @@ func Enter() error {
 	if err := denyFiles(); err != nil && !errors.Is(err, errors.ErrUnsupported) {
 		return err
 	}
-	return limitCalls(refuse)
+	return limitCalls(calls, refuse)
 }
 
 // dropInheritable drops the capabilities that the process could inherit, which are the last.

@@ -18,8 +18,8 @@ const (
 const x32 = 0x40000000
 
 // limitCalls limits all threads to the system calls of the list (seccomp(2)).
-func limitCalls(refused uint32) error {
-	program := filter(refused)
+func limitCalls(calls []uintptr, refused uint32) error {
+	program := filter(calls, refused)
 	prog := unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}
 	const flags = unix.SECCOMP_FILTER_FLAG_TSYNC | unix.SECCOMP_FILTER_FLAG_LOG // refused calls are in the kernel's log
 	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, uintptr(unsafe.Pointer(&prog)))
@@ -33,7 +33,7 @@ func limitCalls(refused uint32) error {
 const refuse = unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)
 
 // filter returns the program that checks each call.
-func filter(refused uint32) []unix.SockFilter {
+func filter(calls []uintptr, refused uint32) []unix.SockFilter {
 	answer := func(k uint32) unix.SockFilter { return statement(unix.BPF_RET|unix.BPF_K, k) }
 	load := func(at uint32) unix.SockFilter { return statement(unix.BPF_LD|unix.BPF_W|unix.BPF_ABS, at) }
 	equal := func(k uint32, yes, no uint8) unix.SockFilter {
@@ -57,7 +57,7 @@ func filter(refused uint32) []unix.SockFilter {
 		equal(uint32(unix.SYS_TGKILL), 0, 4), load(dataArgument), equal(uint32(unix.Getpid()), 0, 1),
 		answer(unix.SECCOMP_RET_ALLOW), answer(refused),
 	}
-	for _, call := range append(servingCalls, machineCalls...) {
+	for _, call := range calls {
 		program = append(program, equal(uint32(call), 0, 1), answer(unix.SECCOMP_RET_ALLOW))
 	}
 	return append(program, answer(refused))

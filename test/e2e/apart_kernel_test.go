@@ -16,7 +16,13 @@ import (
 )
 
 // apartOf returns the process that serves the requests of a server, or 0.
-func (b *bed) apartOf(server int) int {
+func (b *bed) apartOf(server int) int { return b.childOf(server, "requests-of-") }
+
+// publisherOf returns the process of a server that answers the clients of --metrics, or 0.
+func (b *bed) publisherOf(server int) int { return b.childOf(server, "metrics-of-") }
+
+// childOf returns the child of a server that has a role, or 0.
+func (b *bed) childOf(server int, role string) int {
 	b.Helper()
 	paths, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
@@ -25,7 +31,8 @@ func (b *bed) apartOf(server int) int {
 	for _, path := range paths {
 		stat, _ := os.ReadFile(path) // nothing if the process has ended
 		_, after, _ := strings.Cut(string(stat), ") ")
-		if f := strings.Fields(after); len(f) > 2 && f[1] == strconv.Itoa(server) {
+		args, _ := os.ReadFile(filepath.Dir(path) + "/cmdline") // the same
+		if f := strings.Fields(after); len(f) > 2 && f[1] == strconv.Itoa(server) && strings.Contains(string(args), "\x00"+role) {
 			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
 			if err != nil {
 				b.Fatal(err)
@@ -77,13 +84,16 @@ func TestKernelApart(t *testing.T) {
 }
 
 // checkConfined checks that a process that serves requests has no privilege, and sees no file.
-func (b *bed) checkConfined(pid, server int) {
+func (b *bed) checkConfined(pid, server int) { b.checkConfinedAs(pid, server, 0x70000000) }
+
+// checkConfinedAs is checkConfined for a process whose user is the server's number above another.
+func (b *bed) checkConfinedAs(pid, server, users int) {
 	b.Helper()
 	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
 	if err != nil || len(tasks) < 3 {
 		b.Fatalf("tasks are %q: %v", tasks, err)
 	}
-	user := strconv.Itoa(0x70000000 + server)
+	user := strconv.Itoa(users + server)
 	none := "0000000000000000"
 	want := map[string]string{
 		"CapInh": none, "CapPrm": none, "CapEff": none, "CapBnd": none, "CapAmb": none, "NoNewPrivs": "1", "Seccomp": "2",

@@ -148,7 +148,8 @@ func (m *many) checkOthers(s client.Device, image string) {
 	}
 }
 
-// The TCP server of --metrics has only the metrics, and survives an upgrade.
+// The TCP server of --metrics has only the metrics, and survives an upgrade. It is a process without privileges.
+// When that is killed, only the metrics are gone.
 func TestKernelMetricsOverTCP(t *testing.T) {
 	b := kernelBed(t)
 	b.tool("ip", "link", "set", "lo", "up")
@@ -164,8 +165,22 @@ func TestKernelMetricsOverTCP(t *testing.T) {
 				t.Errorf("%s answers %s", path, code)
 			}
 		}
+		publisher := b.publisherOf(m.pid())
+		b.checkConfinedAs(publisher, m.pid(), 0x70400000)
+		for _, name := range []string{"ublk", "disk.img", "[io_uring]"} {
+			if n := b.openFiles(publisher, name); n > 0 {
+				t.Errorf("the process for clients has %d files %q open", n, name)
+			}
+		}
 		b.ok("upgrade")
+		if next := b.publisherOf(m.pid()); next == publisher {
+			t.Error("the process for clients has survived the upgrade")
+		}
 	}
+	if err := unix.Kill(b.publisherOf(m.pid()), unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	waitUntil(t, "the end of the process is in the log", func() bool { return strings.Contains(m.errOut.String(), "serve metrics") })
 	b.run("serve", "--socket", filepath.Join(t.TempDir(), "s"), "--metrics", address).fails(t, 1, address)
 	m.serves(s)
 }

@@ -1,0 +1,119 @@
+package apart
+
+import (
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
+)
+
+// attackFromPublisher is a process that gives its clients the text, and the names of the attacks that succeed in it.
+func attackFromPublisher(victim int) {
+	err := RunPublisher(func(listener *os.File, text func() ([]byte, error)) error {
+		for {
+			fd, _, err := unix.Accept4(int(listener.Fd()), unix.SOCK_CLOEXEC)
+			if err != nil {
+				return err
+			}
+			c := os.NewFile(uintptr(fd), "client")
+			got, err := text()
+			if err != nil {
+				return err
+			}
+			_, err = c.Write(append(got, succeeded(victim)...))
+			if err := errors.Join(err, c.Close()); err != nil {
+				return err
+			}
+		}
+	})
+	if err != nil {
+		os.Exit(1)
+	}
+}
+
+// Clients of a listener get the text of the server from a process that can do nothing else.
+func TestKernelPublisher(t *testing.T) {
+	ublktest.Kernel(t)
+	ublktest.Provokes(t, "openat")
+	victim := exec.Command("sleep", "3600")
+	if err := victim.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = victim.Process.Kill(); _ = victim.Wait() }()
+	listener := newSocket(t)
+	fd := int(listener.Fd())
+	if err := errors.Join(unix.Bind(fd, &unix.SockaddrUnix{}), unix.Listen(fd, 1)); err != nil { // at an address that the kernel chooses
+		t.Fatal(err)
+	}
+	address, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := StartPublisher("/proc/self/exe", []string{"test", publisherRole, strconv.Itoa(victim.Process.Pid)}, nil, listener)
+	if err != nil {
+		t.Fatal(err)
+	}
+	texts := []string{"first ", strings.Repeat("x", 1<<20) + " ", ""}
+	given, sent := 0, 0
+	published := make(chan error, 1)
+	go func() {
+		published <- p.Publish(func() []byte { given++; return []byte(texts[given-1]) }, func() { sent++ })
+	}()
+	for i, text := range texts {
+		c := newSocket(t)
+		if err := unix.Connect(int(c.Fd()), address); err != nil {
+			t.Fatal(err)
+		}
+		answer, err := io.ReadAll(c)
+		if err := errors.Join(err, c.Close()); err != nil || string(answer) != text+"none" {
+			t.Errorf("client %d gets %d bytes, ending with %q, %v", i, len(answer), answer[max(0, len(answer)-100):], err)
+		}
+	}
+	p.End()
+	if err := <-published; !errors.Is(err, errEnded) || sent != len(texts) {
+		t.Errorf("%d texts were sent, and then %v", sent, err)
+	}
+}
+
+// newSocket returns a unix socket. It reads for 30 seconds at most.
+func newSocket(t *testing.T) *os.File {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err == nil {
+		err = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 30})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := os.NewFile(uintptr(fd), "socket")
+	t.Cleanup(func() { _ = f.Close() })
+	return f
+}
+
+// A process for clients that says anything but its question is killed.
+func TestPublisherAsksOnly(t *testing.T) {
+	for name, message := range map[string][]byte{"a long message": make([]byte, 2), "a report": []byte(`{"errno":5}`)} {
+		inner, its := pair(t)
+		p := &Publisher{inner, make(chan struct{})}
+		published := make(chan error, 1)
+		receiving(t, inner, its, func() {
+			published <- p.Publish(func() []byte { t.Errorf("%s: it is given a text", name); return nil }, func() {})
+		})
+		if err := its.send(message); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-published; !errors.Is(err, unix.EMSGSIZE) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if fake, ok := inner.sandbox.(*fakeSandbox); !ok || fake.kills.Load() != 1 {
+			t.Errorf("%s: the process was not killed once", name)
+		}
+	}
+}
