@@ -150,7 +150,7 @@ func succeeded(victim int) string {
 // Code in the process that serves requests, which has the device and the file open, can do nothing with
 // the rest of the machine. Without the sandbox it can.
 func TestKernelAttacks(t *testing.T) {
-	ctl := ublktest.Kernel(t)
+	ctl := ublktest.Kernel(t, ublktest.Plain)
 	ublktest.Provokes(t, "openat")
 	victim := exec.Command("sleep", "3600")
 	if err := victim.Start(); err != nil {

@@ -29,7 +29,7 @@ func loudPanic(int) error {
 // The error of a device whose process has ended says how it ended, and the fault in its program. A process
 // that says more than anybody reads ends all the same.
 func TestKernelLastWords(t *testing.T) {
-	ctl := ublktest.Kernel(t)
+	ctl := ublktest.Kernel(t, ublktest.Plain)
 	path := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(path, make([]byte, 1<<20), 0o600); err != nil {
 		t.Fatal(err)
@@ -62,7 +62,7 @@ func TestKernelLastWords(t *testing.T) {
 
 // The same holds for a process that ends on its way into the sandbox.
 func TestKernelLastWordsOfAStart(t *testing.T) {
-	ublktest.Kernel(t)
+	ublktest.Kernel(t, ublktest.Plain)
 	want := errEnded.Error() + ": exit status 2: panic: " + fault
 	if _, err := Start("/proc/self/exe", []string{"test", earlyRole, "1"}, nil, nil); err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("the error is %v, want %q in it", err, want)

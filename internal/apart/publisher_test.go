@@ -40,7 +40,7 @@ func attackFromPublisher(victim int) {
 
 // Clients of a listener get the text of the server from a process that can do nothing else.
 func TestKernelPublisher(t *testing.T) {
-	ublktest.Kernel(t)
+	ublktest.Kernel(t, ublktest.Plain)
 	ublktest.Provokes(t, "openat")
 	victim := exec.Command("sleep", "3600")
 	if err := victim.Start(); err != nil {

@@ -28,7 +28,7 @@ func startOnFirst(victim string) string {
 // The first thread of a program does not end with a goroutine, and is the process for others. It
 // never starts the process, although it is the only one that is free at the start of the program.
 func TestKernelStartOnFirstThread(t *testing.T) {
-	ublktest.Kernel(t)
+	ublktest.Kernel(t, ublktest.Plain)
 	for range 20 {
 		cmd := exec.Command("/proc/self/exe", firstRole, "1")
 		cmd.Env = append(os.Environ(), "GOMAXPROCS=1")

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // opCount holds the counters of an operation of a device.
@@ -148,8 +149,7 @@ func (m *many) checkOthers(s client.Device, image string) {
 	}
 }
 
-// The TCP server of --metrics has only the metrics, and survives an upgrade. It is a process without privileges.
-// When that is killed, only the metrics are gone.
+// The TCP server of --metrics has only the metrics, and survives an upgrade.
 func TestKernelMetricsOverTCP(t *testing.T) {
 	b := kernelBed(t)
 	b.tool("ip", "link", "set", "lo", "up")
@@ -165,6 +165,20 @@ func TestKernelMetricsOverTCP(t *testing.T) {
 				t.Errorf("%s answers %s", path, code)
 			}
 		}
+		b.ok("upgrade")
+	}
+	b.run("serve", "--socket", filepath.Join(t.TempDir(), "s"), "--metrics", address).fails(t, 1, address)
+	m.serves(s)
+}
+
+// The TCP server of --metrics is a process without privileges, a new one after an upgrade. When it is killed, only
+// the metrics are gone.
+func TestKernelMetricsConfined(t *testing.T) {
+	b := kernelBed(t, ublktest.Plain)
+	b.tool("ip", "link", "set", "lo", "up")
+	m := b.serve("--on-crash=reissue", "--metrics", freeAddress(t))
+	s := b.add(b.image(1 << 20))
+	for range 2 {
 		publisher := b.publisherOf(m.pid())
 		b.checkConfinedAs(publisher, m.pid(), 0x70400000)
 		for _, name := range []string{"ublk", "disk.img", "[io_uring]"} {
@@ -181,7 +195,6 @@ func TestKernelMetricsOverTCP(t *testing.T) {
 		t.Fatal(err)
 	}
 	waitUntil(t, "the end of the process is in the log", func() bool { return strings.Contains(m.errOut.String(), "serve metrics") })
-	b.run("serve", "--socket", filepath.Join(t.TempDir(), "s"), "--metrics", address).fails(t, 1, address)
 	m.serves(s)
 }
 
