@@ -29,7 +29,8 @@ func TestUnrecovered(t *testing.T) {
 	u.note(&loop.Status{ID: 3}, nil)
 	u.note(&loop.Status{ID: 6, DiskSequence: 1}, errors.New("not the device that has the number now"))
 	want := []client.Unrecovered{
-		{ID: 0, Device: "/dev/ublkb0", Error: `caf\xe9`}, {ID: 1, Device: "/dev/ublkb1", Error: `caf\xe9`},
+		{ID: 0, Device: "/dev/ublkb0", Error: `caf\xe9`},
+		{ID: 1, Device: "/dev/ublkb1", Error: `caf\xe9`},
 		{ID: 4, Device: "/dev/ublkb4", Error: `caf\xe9`, Files: []client.DeviceFile{{File: "/a", Device: "1:2", Inode: 3}}},
 	}
 	if got := u.among(devices); !reflect.DeepEqual(got, want) {
