@@ -45,12 +45,13 @@ func stepNames(t *testing.T) (names []string) {
 // stepped is a life of volumes in which the driver ends at each step of its calls.
 type stepped struct {
 	*bed
-	args   []string
-	steps  string   // file with the names of the steps
-	node   bool     // the node ends too
-	disk   *cutDisk // loses its power with the node, if it is not nil
-	access *csi.VolumeCapability
-	inUse  []*volume
+	args    []string
+	steps   string   // file with the names of the steps
+	node    bool     // the node ends too
+	disk    *cutDisk // loses its power with the node, if it is not nil
+	access  *csi.VolumeCapability
+	secrets map[string]string
+	inUse   []*volume
 }
 
 // Wherever a call of the driver ends, and the node with it, the repeated call succeeds, no data is
@@ -84,6 +85,22 @@ func TestKernelEveryStep(t *testing.T) {
 		b.ok("forget the steps", os.Remove(s.steps))
 	}
 	for _, name := range stepNames(t) {
+		if !bytes.Contains(seen, []byte(name+"\n")) {
+			t.Errorf("the driver did not end at the step %q", name)
+		}
+	}
+}
+
+// The same holds for encrypted volumes whose layers are below the encryption.
+func TestKernelEveryStepEncrypted(t *testing.T) {
+	b := newBed(t, ublktest.Once, ublktest.Long)
+	s := &stepped{bed: b, args: []string{"--overcommit", "8"}, steps: filepath.Join(b.dir, "steps"), access: mountAccess("ext4", oneWriter)}
+	s.secrets = map[string]string{"passphrase": "correct horse"}
+	t.Setenv(stepsFile, s.steps)
+	s.live(encrypted) // on tmpfs
+	seen, err := os.ReadFile(s.steps)
+	b.ok("steps", err)
+	for _, name := range []string{"adopt: recorded", "divide: forked", "merge: devices reloaded", "flatten: copied"} {
 		if !bytes.Contains(seen, []byte(name+"\n")) {
 			t.Errorf("the driver did not end at the step %q", name)
 		}
@@ -217,7 +234,7 @@ func (s *stepped) ready() {
 
 func (s *stepped) make(name string, size int64, change ...func(*csi.CreateVolumeRequest)) *volume {
 	s.Helper()
-	v := &volume{b: s.bed, name: name, access: s.access}
+	v := &volume{b: s.bed, name: name, access: s.access, secrets: s.secrets}
 	s.call("create", func() error {
 		reply, err := s.controller.CreateVolume(s.Context(), creation(name, size, s.access, change...))
 		v.id = reply.GetVolume().GetVolumeId()
