@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -45,34 +44,6 @@ func AttachApart(ctl *ublk.Control, files []*os.File, cfg Config, apart Apart) (
 		return nil, fmt.Errorf("%d files for a device of one: %w", len(files), unix.EINVAL)
 	}
 	return attachOn(ctl, files[0], cfg, nil, apart)
-}
-
-// apart returns the process for a device of some files, or nil if this process has to serve its requests.
-// A process ends only when its files are closed, and a file system of another program or machine may
-// never answer that. An upgrade, which passes on the files of this process without closing them,
-// would then wait, with all devices.
-func (s *Server) apart(files ...*os.File) Apart {
-	process := s.opts.Apart()
-	if process != nil && slices.ContainsFunc(files, ClosesRemotely) {
-		process.Unused()
-		return nil
-	}
-	return process
-}
-
-// ClosesRemotely reports whether another program or machine takes part in closing a file, and may keep the
-// process waiting.
-func ClosesRemotely(file *os.File) bool {
-	var st unix.Statfs_t
-	if err := unix.Fstatfs(int(file.Fd()), &st); err != nil {
-		return false // the caller cannot open it
-	}
-	switch uint32(st.Type) {
-	case unix.FUSE_SUPER_MAGIC, unix.NFS_SUPER_MAGIC, unix.SMB_SUPER_MAGIC, unix.CIFS_SUPER_MAGIC, unix.SMB2_SUPER_MAGIC,
-		unix.V9FS_MAGIC, unix.CEPH_SUPER_MAGIC, unix.AFS_FS_MAGIC, unix.AFS_SUPER_MAGIC, unix.CODA_SUPER_MAGIC:
-		return true
-	}
-	return false
 }
 
 // passed returns the open files of Passed.

@@ -82,6 +82,9 @@ func (d *Device) withState(what string, change func(*state) error) error {
 }
 
 func (d *Device) fork(saved *state, file *os.File, unnamed []*NewFile) (pause time.Duration, err error) {
+	if err := d.checkCloses(file); err != nil {
+		return 0, err
+	}
 	params, err := d.dev.Params()
 	if err != nil {
 		return 0, err
@@ -205,6 +208,9 @@ func (d *Device) reload(saved *state, text string, files []*os.File) error {
 		return fmt.Errorf("a file has not answered a query: %w", unix.EBUSY)
 	}
 	defer d.asking.Unlock()
+	if err := d.checkCloses(files...); err != nil {
+		return err
+	}
 	tables, err := stack.Parse([]byte(text), false)
 	if err != nil {
 		return err

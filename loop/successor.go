@@ -1,8 +1,13 @@
 package loop
 
 import (
+	"errors"
 	"fmt"
+	"os"
+	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/transfer"
@@ -82,4 +87,46 @@ func (d *Device) pass() ([]Passed, bool) {
 		return d.stack.Pass(), !d.removed
 	}
 	return []Passed{d.b.Pass()}, !d.removed
+}
+
+// apart returns the process for a device of some files, or nil if this process has to serve its requests.
+// A process ends only when its files are closed, and a file system of another program or machine may
+// never answer that. An upgrade, which passes on the files of this process without closing them,
+// would then wait, with all devices.
+func (s *Server) apart(files ...*os.File) Apart {
+	process := s.opts.Apart()
+	if process != nil && slices.ContainsFunc(files, ClosesRemotely) {
+		process.Unused()
+		return nil
+	}
+	return process
+}
+
+// ClosesRemotely reports whether another program or machine takes part in closing a file, and may keep the
+// process waiting.
+func ClosesRemotely(file *os.File) bool {
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(file.Fd()), &st); err != nil {
+		return false // the caller cannot open it
+	}
+	switch uint32(st.Type) {
+	case unix.FUSE_SUPER_MAGIC, unix.NFS_SUPER_MAGIC, unix.SMB_SUPER_MAGIC, unix.CIFS_SUPER_MAGIC, unix.SMB2_SUPER_MAGIC,
+		unix.V9FS_MAGIC, unix.CEPH_SUPER_MAGIC, unix.AFS_FS_MAGIC, unix.AFS_SUPER_MAGIC, unix.CODA_SUPER_MAGIC:
+		return true
+	}
+	return false
+}
+
+// checkCloses returns an error that wraps errors.ErrUnsupported if the process of several devices must not get
+// one of the files, for the same reason.
+func (d *Device) checkCloses(files ...*os.File) error {
+	if d.apart == nil || !d.many {
+		return nil
+	}
+	at := slices.IndexFunc(files, ClosesRemotely)
+	if at < 0 {
+		return nil
+	}
+	err := fmt.Errorf("%s: its file system may not answer a close, and the upgrade of a server waits for that, with all devices: %w", files[at].Name(), errors.ErrUnsupported)
+	return hint.Add(err, "use a file on a local file system")
 }
