@@ -30,6 +30,16 @@ func storeFile(t *testing.T, label *snapshot.Label) string {
 	return path
 }
 
+// The error of an empty file is about the file.
+func TestCowInfoOfEmptyFile(t *testing.T) {
+	b := newBench()
+	path := someFile(t)
+	if err := os.Truncate(path, 0); err != nil {
+		t.Fatal(err)
+	}
+	b.check(t, []string{"cow", "info", path}, 1, "", "ublk-loop: error: open "+path+": empty: invalid argument\n")
+}
+
 func TestCowInfo(t *testing.T) {
 	path := storeFile(t, &snapshot.Label{UUID: snapshot.UUID{0x12}, OriginSize: 8192, OriginPath: "/srv/a\xff", Frozen: true, Verity: true})
 	b := newBench()

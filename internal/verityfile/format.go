@@ -135,8 +135,10 @@ func (f *formatting) countBlocks() error {
 	p := &f.Superblock.Params
 	blocks, rest := f.image.size/uint64(p.DataBlockSize), f.image.size%uint64(p.DataBlockSize)
 	switch {
-	case p.DataBlocks > blocks || blocks == 0:
-		return fmt.Errorf("%s has %d bytes, less than %d blocks of %d: %w", f.Image, f.image.size, max(p.DataBlocks, 1), p.DataBlockSize, unix.EINVAL)
+	case blocks == 0:
+		return fmt.Errorf("%s has %d bytes, less than a block of %d: %w", f.Image, f.image.size, p.DataBlockSize, unix.EINVAL)
+	case p.DataBlocks > blocks:
+		return fmt.Errorf("%s has %d bytes, less than %d blocks of %d: %w", f.Image, f.image.size, p.DataBlocks, p.DataBlockSize, unix.EINVAL)
 	case p.DataBlocks == 0 && rest != 0:
 		err := fmt.Errorf("%s has %d bytes, not a multiple of %d: %w", f.Image, f.image.size, p.DataBlockSize, unix.EINVAL)
 		return hint.Add(err, "--data-blocks=%d leaves the last %d bytes out, which nothing protects then", blocks, rest)

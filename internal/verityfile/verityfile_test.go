@@ -245,7 +245,7 @@ func TestFormatRefuses(t *testing.T) {
 		{func(o *FormatOptions) { o.Image = dir }, unix.EISDIR, dir, ""},
 		{func(o *FormatOptions) { o.Image = fifo }, unix.EINVAL, "neither a file nor a disk", ""},
 		{func(o *FormatOptions) { o.Image = "/dev/null" }, unix.EINVAL, "neither a file nor a disk", ""},
-		{func(o *FormatOptions) { o.Image = empty }, unix.EINVAL, "has 0 bytes, less than 1 blocks of 1024", ""},
+		{func(o *FormatOptions) { o.Image = empty }, unix.EINVAL, "has 0 bytes, less than a block of 1024", ""},
 		{func(o *FormatOptions) {}, unix.EINVAL, "not a multiple of 1024", "--data-blocks=300 leaves the last 100 bytes out, which nothing protects then"},
 		{blocks(301), unix.EINVAL, "less than 301 blocks of 1024", ""},
 		{blocks(1 << 60), unix.EINVAL, "less than 1152921504606846976 blocks", ""},

@@ -32,7 +32,9 @@ func openPart(file *os.File, offset, limit uint64) (*Part, error) {
 	}
 	p := &Part{file: os.NewFile(uintptr(fd), file.Name())}
 	total, err := p.file.Seek(0, io.SeekEnd)
-	if err == nil && offset >= uint64(total) {
+	if err == nil && total == 0 {
+		err = fmt.Errorf("empty: %w", unix.EINVAL)
+	} else if err == nil && offset >= uint64(total) {
 		err = fmt.Errorf("offset %d: not below the size %d: %w", offset, total, unix.EINVAL)
 	}
 	if err != nil {
