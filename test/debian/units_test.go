@@ -1,6 +1,7 @@
 package debian
 
 import (
+	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -50,11 +51,43 @@ echo "served"
 ) 2>/dev/null
 truncate -s 64M /run/disk
 disk=$(losetup --find --show /run/disk)
-device=$(ublk-loop add $disk)
-mke2fs -q $device
-ublk-loop del $device
+head -c 64 /dev/urandom >/run/key
+for what in plain encrypted; do
+	case $what in
+	plain) device=$(ublk-loop add $disk) ;;
+	encrypted)
+		key=$(od -An -v -tx1 /run/key | tr -d ' \n')
+		device=$(echo "0 131072 crypt aes-xts-plain64 $key 0 $disk 0" | ublk-loop add --on-crash=reissue --table -)
+		;;
+	esac
+	mke2fs -q $device
+	systemctl reload ublk-loop.service
+	e2fsck -fn $device
+	ublk-loop del $device
+done
 losetup -d $disk
 echo "disks"
+
+# With the settings of the manual, metrics come by TCP.
+mkdir /etc/systemd/system/ublk-loop.service.d
+cat >/etc/systemd/system/ublk-loop.service.d/metrics.conf <<'END'
+METRICS
+END
+systemctl daemon-reload
+systemctl restart ublk-loop.service
+server=$(systemctl show -P MainPID ublk-loop.service)
+for run in started upgraded; do
+	test "$(grep -lP '^CapPrm:\t0+$' $(grep -lP "^PPid:\t$server$" /proc/[0-9]*/status) | wc -l)" = 2 # for requests, and for metrics
+	exec 3<>/dev/tcp/127.0.0.1/9632
+	printf 'GET /metrics HTTP/1.0\r\n\r\n' >&3
+	grep -q '^ublk_loop_devices 0' <&3
+	exec 3>&-
+	systemctl reload ublk-loop.service
+done
+rm -r /etc/systemd/system/ublk-loop.service.d
+systemctl daemon-reload
+systemctl restart ublk-loop.service
+echo "metrics"
 
 # The snapshotter sees the mounts of the host, answers, and gets devices of the server.
 systemctl start ublk-loop-snapshotter.service
@@ -84,13 +117,28 @@ done
 // exposure finds the figure of systemd-analyze for a unit.
 var exposure = regexp.MustCompile(`exposure level for (\S+)\.service: ([0-9.]+)`)
 
+// metricsSettings returns the settings of the manual for the unit of a server with metrics.
+func metricsSettings(t testing.TB) string {
+	t.Helper()
+	text, err := os.ReadFile(top(t) + "/docs/metrics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, settings, found := strings.Cut(string(text), "```\n[Service]\n")
+	settings, _, ended := strings.Cut(settings, "```\n")
+	if !found || !ended {
+		t.Fatal("docs/metrics.md has no settings for the unit")
+	}
+	return "[Service]\n" + settings
+}
+
 // The units work with all their restrictions, and systemd-analyze calls none of them exposed.
 func TestLongDebianUnits(t *testing.T) {
 	m := newMachine(t, "trixie")
 	m.copy(one(t, packages(t)+"/ublk-loop_*.deb"), "/test/ublk-loop.deb")
 	m.copy(one(t, packages(t)+"/ublk-loop-snapshotter_*.deb"), "/test/ublk-loop-snapshotter.deb")
-	r := m.boot(unitsWork)
-	for _, want := range []string{"served\n", "disks\n", "snapshotter\n", "swept\n"} {
+	r := m.boot(strings.Replace(unitsWork, "METRICS", metricsSettings(t), 1))
+	for _, want := range []string{"served\n", "disks\n", "metrics\n", "snapshotter\n", "swept\n"} {
 		if !strings.Contains(r.out, want) {
 			t.Errorf("no %q in\n%s", want, r.out)
 		}
