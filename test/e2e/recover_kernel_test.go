@@ -293,13 +293,38 @@ func TestKernelRecoverRefused(t *testing.T) {
 	b.run("recover").fails(t, 1, s.Device, s.File, "too few")
 	b.waits(s)
 	b.truncate(s.File, 4<<20)
-	other := b.add(s.File)
+	unlock := b.lockAll()
 	b.run("recover", s.Device).fails(t, 1, s.Device, "in use", "hint: end the program that uses it")
 	b.waits(s)
-	b.del(other.Device)
+	unlock()
 	s = b.recover(s)
 	b.del(s.Device)
 	b.run("recover", s.Device).fails(t, 1, s.Device, "no such device")
+}
+
+// lockAll takes the locks of all files and disks that devices have had, as a server would.
+func (b *bed) lockAll() (unlock func()) {
+	b.Helper()
+	paths, err := filepath.Glob("/run/ublk-loop/locks/file-*")
+	if err != nil || len(paths) == 0 {
+		b.Fatalf("lock files: %q, error %v", paths, err)
+	}
+	var files []*os.File
+	for _, path := range paths {
+		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		if err == nil {
+			files = append(files, f)
+			err = unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK})
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	return func() {
+		for _, f := range files {
+			_ = f.Close()
+		}
+	}
 }
 
 // recover distinguishes a device that was added without --on-crash, and a device without

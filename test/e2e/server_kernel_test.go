@@ -171,17 +171,23 @@ func (b *bed) unknownDescriptors(s client.Device) (left []string) {
 	}
 	const locks = "/run/ublk-loop/locks/file-" // of the backing file
 	known := []string{
-		"anon_inode:[eventpoll]", "anon_inode:[eventfd]", "anon_inode:[io_uring]",
+		"anon_inode:[eventpoll]", "anon_inode:[eventfd]", "anon_inode:[io_uring]", "anon_inode:[pidfd]",
 		"/dev/ublk-control", fmt.Sprintf("/dev/ublkc%d", s.ID), s.File,
 	}
-	apart := false
+	// One socket leads to the process that serves the requests, and one pipe has its standard error.
+	apart := map[string]bool{"socket": false, "pipe": false}
 	for _, link := range links {
 		target, err := os.Readlink(link)
-		if strings.HasPrefix(target, "socket:") && !apart {
-			apart = true // to the process that serves the requests
+		fd := filepath.Base(link)
+		if err != nil || slices.Contains([]string{"0", "1", "2"}, fd) {
 			continue
 		}
-		if fd := filepath.Base(link); err == nil && fd > "2" && !slices.Contains(known, target) && !strings.HasPrefix(target, locks) {
+		kind, _, _ := strings.Cut(target, ":")
+		if seen, ok := apart[kind]; ok && !seen {
+			apart[kind] = true
+			continue
+		}
+		if !slices.Contains(known, target) && !strings.HasPrefix(target, locks) {
 			left = append(left, fd+" on "+target)
 		}
 	}
