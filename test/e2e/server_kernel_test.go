@@ -174,6 +174,9 @@ func (b *bed) unknownDescriptors(s client.Device) (left []string) {
 		"anon_inode:[eventpoll]", "anon_inode:[eventfd]", "anon_inode:[io_uring]", "anon_inode:[pidfd]",
 		"/dev/ublk-control", fmt.Sprintf("/dev/ublkc%d", s.ID), s.File,
 	}
+	for _, f := range s.Files {
+		known = append(known, f.File)
+	}
 	// One socket leads to the process that serves the requests, and one pipe has its standard error.
 	apart := map[string]bool{"socket": false, "pipe": false}
 	for _, link := range links {
