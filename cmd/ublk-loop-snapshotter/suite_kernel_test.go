@@ -8,6 +8,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/core/snapshots/testsuite"
+	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop-snapshotter/snapshotter"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
@@ -53,7 +54,12 @@ func (b *bed) mountDisk(fsType string) {
 	b.tool("mount", disk, dir)
 	b.Setenv("TMPDIR", dir)
 	b.Cleanup(func() {
-		b.devicesAre(0) // the server has the files open until then
-		b.tool("umount", dir)
+		b.devicesAre(0)
+		// The server closes its files a moment after the device has gone.
+		var err error
+		b.until("the disk is unmounted", func() bool {
+			err = unix.Unmount(dir, 0)
+			return err == nil
+		}, func() string { return err.Error() })
 	})
 }
