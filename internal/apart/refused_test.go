@@ -72,7 +72,7 @@ func TestNoRoomForDescriptors(t *testing.T) {
 	isClosed()
 }
 
-// A request that the device cannot carry out, or not any more, leaves no descriptor open in the process.
+// A request that fails, or whose device has ended, leaves no descriptor open in the process.
 func TestRefusedGrowth(t *testing.T) {
 	p, c := bothEnds(t)
 	d := p.Device()

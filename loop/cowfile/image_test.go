@@ -12,8 +12,8 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/hint"
 )
 
-// A store is refused over another image of the same size while its own is at its path, and taken
-// over a copy of its own. Without its own, only a warning can say that nothing is known.
+// A store is refused over another image of the same size while its own image is at its path, and taken
+// over a copy of that image. If the image has no mark, nothing is known about it, and a warning says so.
 func TestStoreOverAnotherImage(t *testing.T) {
 	dir := directory(t)
 	base, other, copied, path := newBase(t, dir, 1<<20+512), filepath.Join(dir, "other"), filepath.Join(dir, "copy"), filepath.Join(dir, "store")

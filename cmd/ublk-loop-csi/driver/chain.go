@@ -16,11 +16,7 @@ import (
 func (d *Driver) attachLayers(ctx context.Context, v *pool.Volume, cfg client.Config) (*client.Held, error) {
 	d.chains.RLock()
 	defer d.chains.RUnlock()
-	chain, err := d.pool.Chain(v.Top)
-	if err != nil {
-		return nil, err
-	}
-	files, err := d.pool.OpenLayers(chain, unix.O_PATH)
+	chain, files, err := d.openLayers(v)
 	if err != nil {
 		return nil, err
 	}
@@ -28,6 +24,14 @@ func (d *Driver) attachLayers(ctx context.Context, v *pool.Volume, cfg client.Co
 	return d.devices.attach(ctx, files[len(files)-1], func() (*client.Device, error) {
 		return d.devices.add(ctx, client.AddRequest{Table: d.pool.Table(chain, nil), Config: cfg}, client.Files{Table: files})
 	})
+}
+
+// openLayers opens the layers of a volume for a device. The caller holds chains, and closes the files.
+func (d *Driver) openLayers(v *pool.Volume) (chain []*pool.Layer, files []*os.File, err error) {
+	if chain, err = d.pool.Chain(v.Top); err == nil {
+		files, err = d.pool.OpenLayers(chain, unix.O_PATH)
+	}
+	return chain, files, err
 }
 
 // prepareDisk gives the disk of a volume the size that the record has, which may have grown while

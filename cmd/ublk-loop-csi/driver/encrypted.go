@@ -85,11 +85,7 @@ func (d *Driver) addEncrypted(ctx context.Context, v *pool.Volume, cfg client.Co
 func (d *Driver) addEncryptedLayers(ctx context.Context, v *pool.Volume, volume *luks.Volume, cfg client.Config, key *os.File) (*client.Device, error) {
 	d.chains.RLock()
 	defer d.chains.RUnlock()
-	chain, err := d.pool.Chain(v.Top)
-	if err != nil {
-		return nil, err
-	}
-	files, err := d.pool.OpenLayers(chain, unix.O_PATH)
+	chain, files, err := d.openLayers(v)
 	if err != nil {
 		return nil, err
 	}

@@ -21,7 +21,7 @@ func (u *Users) Add(st *unix.Stat_t) {
 	}
 }
 
-// List returns the users besides root, or root if there is no other.
+// List returns all users but root. If there is only root, it returns root.
 func (u Users) List() []uint32 {
 	others := slices.DeleteFunc(slices.Clone(u), func(uid uint32) bool { return uid == 0 })
 	if len(others) == 0 {
