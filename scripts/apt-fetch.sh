@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# apt-fetch.sh SUITE DIR PATTERN...         unpack the newest Debian packages that match the shell patterns into DIR
-# apt-fetch.sh --source SUITE DIR PACKAGE   unpack the newest source of a package into DIR, without Debian's changes
+# apt-fetch.sh [--arch ARCH] SUITE DIR PATTERN...   unpack the newest Debian packages that match the shell patterns into DIR
+# apt-fetch.sh --closure ARCH SUITE DIR PACKAGE...  unpack packages and all that they depend on into DIR
+# apt-fetch.sh --source SUITE DIR PACKAGE           unpack the newest source of a package into DIR, without Debian's changes
 #
 # The script uses its own apt configuration, so it changes neither the package lists nor the installed packages of the
-# machine, and does not need root. SUITE can be a release other than the machine's own.
+# machine, and does not need root. SUITE can be a release other than the machine's own, and ARCH (amd64) another architecture.
 set -euo pipefail
 
 die() {
@@ -23,8 +24,8 @@ private_apt() {
 	local tool=$1
 	shift
 	"$tool" -q -o Dir::Etc::sourcelist="$work/sources.list" -o Dir::Etc::sourceparts=- -o Dir::State="$work/state" \
-		-o Dir::State::status="$work/status" -o Dir::Cache="$work/cache" -o APT::Architecture=amd64 \
-		-o APT::Architectures=amd64 -o APT::Sandbox::User="$(id -un)" -o Acquire::Languages=none \
+		-o Dir::State::status="$work/status" -o Dir::Cache="$work/cache" -o APT::Architecture="$architecture" \
+		-o APT::Architectures="$architecture" -o APT::Sandbox::User="$(id -un)" -o Acquire::Languages=none \
 		-o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false "$@"
 }
 
@@ -51,6 +52,13 @@ fetch_packages() {
 	for deb in *.deb; do dpkg -x "$deb" root; done
 }
 
+# Unpack packages with all their dependencies into root.
+fetch_closure() {
+	local deb
+	twice private_apt apt-get install --download-only -y --no-install-recommends "$@"
+	for deb in cache/archives/*.deb; do dpkg -x "$deb" root; done
+}
+
 # Unpack the source of a package into root.
 fetch_source() {
 	twice private_apt apt-get source --download-only "$1"
@@ -59,11 +67,18 @@ fetch_source() {
 }
 
 main() {
-	local kind=deb fetch=fetch_packages suite directory
-	if [[ $1 == --source ]]; then
+	local kind=deb fetch=fetch_packages architecture=amd64 suite directory
+	case $1 in
+	--source)
 		kind=deb-src fetch=fetch_source
 		shift
-	fi
+		;;
+	--arch | --closure)
+		[[ $1 == --arch ]] || fetch=fetch_closure
+		architecture=$2
+		shift 2
+		;;
+	esac
 	suite=$1 directory=$2
 	shift 2
 	command -v apt-get >/dev/null || die "fetch $*: apt-get not found"

@@ -38,7 +38,10 @@ accelerator() {
 }
 
 kernel=${1:?KERNELDIR}
-if [[ ${UBLK_LOOP_ACCEL:-$(accelerator)} == kvm ]]; then
+if [[ $kernel == *-arm64 ]]; then
+	# Real pointer authentication would take most of the time of the emulation.
+	printf '%s\n' -accel "tcg,thread=single" -cpu max,pauth-impdef=on
+elif [[ ${UBLK_LOOP_ACCEL:-$(accelerator)} == kvm ]]; then
 	printf '%s\n' -accel kvm -cpu host
 else
 	# Run all CPUs on one thread. With a thread for each, a CPU occasionally runs code that another CPU is patching, and

@@ -6,10 +6,11 @@
 # run.
 set -euo pipefail
 
+here=$(dirname "$(realpath "$0")")
 cache=${UBLK_LOOP_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/ublk-loop}
 PATH=$PATH:/usr/sbin:/sbin
 
-# Programs of this machine, because busybox's are too simple. (busybox's shell prefers busybox's programs to all of
+# Programs of this machine, or of Debian for another architecture (vm-tools.sh), because busybox's are too simple. (busybox's shell prefers busybox's programs to all of
 # these.) Programs that the machine lacks are left out.
 tools=(
 	sh bash cat cmp cp date dd env grep ls mkdir mv rm sha256sum sleep stat sync timeout truncate
@@ -30,7 +31,7 @@ modules=(
 	drivers/md/{dm-mod,dm-flakey,dm-delay,dm-dust,dm-crypt,dm-zero,dm-log-writes,dm-snapshot,dm-integrity,dm-verity,dm-thin-pool}
 	fs/{xfs/xfs,btrfs/btrfs,overlayfs/overlay,squashfs/squashfs,erofs/erofs,fuse/fuse}
 	crypto/{xts,algif_skcipher,crc32c-cryptoapi} # btrfs requests the last by an alias, which is not a dependency
-	arch/x86/crypto/aesni-intel
+	arch/x86/crypto/aesni-intel arch/arm64/crypto/aes-ce-blk
 )
 
 die() {
@@ -38,41 +39,67 @@ die() {
 	exit 1
 }
 
-# Copy a file of the machine to the same path below $stage, with the target of a link.
+# Copy a file of $root to the same path below $stage, with the target of a link.
 copy() {
 	local path=$1 real
-	[[ ! -e $stage$path ]] || return 0
-	real=$(realpath "$path")
+	[[ ! -e $stage$path && ! -L $stage$path ]] || return 0
+	real=$(realpath "$root$path")
+	real=${real#"$root"}
 	mkdir -p "$stage$(dirname "$path")"
-	if [[ $real -ef $stage$path ]]; then return; fi
-	if [[ $(realpath "$(dirname "$path")")/$(basename "$path") == "$real" ]]; then
-		cp "$real" "$stage$path"
+	if [[ $root$real -ef $stage$path ]]; then return; fi
+	if [[ $(realpath "$root$(dirname "$path")")/$(basename "$path") == "$root$real" ]]; then
+		cp "$root$real" "$stage$path"
 	else
 		copy "$real"
 		ln -s "$real" "$stage$path"
 	fi
 }
 
+# Print the path of a program below $root.
+find_program() {
+	local path
+	if [[ -z $root ]]; then
+		command -v "$1"
+		return
+	fi
+	for path in "/usr/sbin/$1" "/usr/bin/$1"; do
+		if [[ -x $root$path ]]; then
+			echo "$path"
+			return
+		fi
+	done
+	return 1
+}
+
+# Print the paths below $root of the libraries of a program.
+libraries() {
+	if [[ -z $root ]]; then
+		ldd "$1" 2>/dev/null | grep -o '/[^ ]*'
+	else
+		qemu-aarch64 -L "$root" "$root"/lib/ld-linux-aarch64.so.1 --list "$root$1" 2>/dev/null | sed "s|$root||g" | grep -o '/[^ ]*'
+	fi
+}
+
 copy_program() {
 	local path library
-	path=$(command -v "$1") || return 0
+	path=$(find_program "$1") || return 0
 	copy "$path"
-	while read -r library; do copy "$library"; done < <(ldd "$path" 2>/dev/null | grep -o '/[^ ]*')
+	while read -r library; do copy "$library"; done < <(libraries "$path")
 }
 
 copy_tools() {
 	local tool extra
 	for tool in "${tools[@]}"; do copy_program "$tool"; done
 	# Programs load these at run time, so ldd does not list them. Also copy the defaults of the file systems.
-	for extra in "$(dirname "$(ldd "$(command -v bash)" | grep -o '/[^ ]*libc\.so[^ ]*')")"/{libgcc_s.so.1,ossl-modules/legacy.so} /etc/mke2fs.conf; do
-		[[ ! -e $extra ]] || copy "$extra"
+	for extra in "$(dirname "$(libraries "$(find_program bash)" | grep 'libc\.so' | head -n 1)")"/{libgcc_s.so.1,ossl-modules/legacy.so} /etc/mke2fs.conf; do
+		[[ ! -e $root$extra ]] || copy "$extra"
 	done
 }
 
 copy_busybox() {
 	local applet
-	cp "$(realpath "$(command -v busybox)")" "$stage/usr/bin/busybox"
-	for applet in $("$stage/usr/bin/busybox" --list); do
+	cp "$(realpath "$root$(find_program busybox)")" "$stage/usr/bin/busybox"
+	for applet in $(${root:+qemu-aarch64} "$stage/usr/bin/busybox" --list); do
 		[[ -e $stage/usr/bin/$applet || -e $stage/usr/sbin/$applet ]] || ln -s busybox "$stage/usr/bin/$applet"
 	done
 }
@@ -143,13 +170,16 @@ build() {
 key() {
 	{
 		cat "$0"
-		for tool in "${tools[@]}" busybox; do command -v "$tool" || true; done | xargs stat -L -c '%n %s %Y'
+		echo "$root"
+		for tool in "${tools[@]}" busybox; do find_program "$tool" || true; done | sed "s|^|$root|" | xargs stat -L -c '%n %s %Y'
 		stat -c '%s %Y' "$kernel/lib/modules"/*
 	} | sha256sum | cut -c1-16
 }
 
 main() {
 	kernel=$(realpath "${1:?KERNELDIR}")
+	root=''
+	[[ $kernel != *-arm64 ]] || root=$("$here/vm-tools.sh" arm64)
 	mkdir -p "$cache/initramfs"
 	exec {lock}>"$cache/initramfs/lock"
 	flock "$lock"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # vm-kernel.sh NAME|DIR   print a directory that holds vmlinuz (or linux, a user-mode kernel) and lib/modules/VERSION
-# vm-kernel.sh --list     print the names of the matrix
+# vm-kernel.sh --list     print the names of the matrix: the kernels for this machine's architecture
 # vm-kernel.sh --cached NAME   succeed if the kernel is in the cache
 #
 # NAME is a name in kernels.txt; its packages are fetched, or its sources built, once into the cache. DIR is the user's
@@ -23,6 +23,9 @@ look_up() {
 		die "kernel $1: neither a directory nor one of: $(matrix | awk '{printf "%s ", $1}')"
 }
 
+# A kernel whose name ends in -arm64 is for arm64, all others are for amd64.
+architecture() { if [[ $1 == *-arm64 ]]; then echo arm64; else echo amd64; fi; }
+
 is_source() { [[ ${entry[2]} == linux-source-* ]]; }
 
 # Print the directory of the kernel of $entry. The name of a built kernel's directory depends on all inputs of the
@@ -42,7 +45,7 @@ fetch() {
 	work=$(mktemp -d "$cache/kernels/fetch.XXXXXX")
 	# shellcheck disable=SC2064 # expand now
 	trap "rm -rf '$work'" EXIT
-	"$here/apt-fetch.sh" "${entry[1]}" "$work/root" "${entry[@]:2}"
+	"$here/apt-fetch.sh" --arch "$(architecture "${entry[0]}")" "${entry[1]}" "$work/root" "${entry[@]:2}"
 	vmlinuz=$(find "$work/root" -name 'vmlinuz*' -type f)
 	modules=$(find "$work/root" -path '*/lib/modules' -type d)
 	[[ -n $vmlinuz && -n $modules ]] || die "fetch kernel ${entry[0]}: no vmlinuz or no modules in its packages"
@@ -71,7 +74,7 @@ main() {
 	local name=${1:?NAME, DIR or --list} directory entry=()
 	case $name in
 	--list)
-		matrix | awk '{print $1}'
+		matrix | awk '$1 !~ /-arm64$/ {print $1}'
 		return
 		;;
 	--cached)

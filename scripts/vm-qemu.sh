@@ -3,11 +3,14 @@
 # output, standard error and exit status.
 
 qemu_machine() {
-	local accelerator
+	local accelerator program=(qemu-system-x86_64) line='console=ttyS0 no_timer_check reboot=t'
+	if [[ $kernel == *-arm64 ]]; then
+		program=(qemu-system-aarch64 -machine 'virt,gic-version=3') line=console=ttyAMA0
+	fi
 	machine=(
-		qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot -m "$memory"
+		"${program[@]}" -nodefaults -no-user-config -display none -no-reboot -m "$memory"
 		-kernel "$kernel/vmlinuz" -initrd "$work/initramfs"
-		-append "console=ttyS0 loglevel=5 no_timer_check cryptomgr.notests=1 panic=-1 reboot=t rdinit=/init $append"
+		-append "$line loglevel=5 cryptomgr.notests=1 panic=-1 rdinit=/init $append"
 		-serial "file:$work/console"
 		-device virtio-serial-pci
 	)

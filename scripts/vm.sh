@@ -15,7 +15,8 @@ usage() {
 usage: vm.sh run KERNEL [options] -- COMMAND [ARG...]
 
 KERNEL is a name in kernels.txt (fetched or built once), or a directory with vmlinuz and lib/modules/VERSION. A directory with
-linux in place of vmlinuz holds a user-mode kernel: it needs no emulation, and has one CPU.
+linux in place of vmlinuz holds a user-mode kernel: it needs no emulation, and has one CPU. A name that ends in -arm64 is a
+kernel for arm64, and so are the guest's programs: the files that you add have to be.
 COMMAND runs as root in a fresh guest; its output comes here, and its exit status is this command's. 125 means that the
 machine died, hung, or never came up. Everything in the guest is in memory and gone at the end.
 
@@ -196,7 +197,12 @@ main() {
 	*) usage >&2 && exit 125 ;;
 	esac
 	parse "$@"
-	"$here/setup.sh" || exit 125
+	# Only a kernel for arm64 needs QEMU for arm64.
+	if [[ $kernel_name == *-arm64 ]] && ! command -v qemu-system-aarch64 >/dev/null; then
+		"$here/setup.sh" qemu-system-arm || exit 125
+	else
+		"$here/setup.sh" || exit 125
+	fi
 	kernel=$("$here/vm-kernel.sh" "$kernel_name") || exit 125
 	work=$(mktemp -d "${TMPDIR:-/tmp}/ublk-loop-vm.XXXXXX")
 	trap cleanup EXIT

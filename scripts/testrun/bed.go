@@ -26,7 +26,8 @@ type bed struct {
 	name   string // in the results: "7.3"
 	kernel string // the kernel's argument for vm.sh
 	kind   kind
-	race   bool // the code is built with the race detector
+	race   bool   // the code is built with the race detector
+	arch   string // the architecture of the kernel and the tests, as Go names it, or "" for this machine's
 	has    needs
 	sample string   // the value of UBLK_LOOP_SAMPLE, or "" for all variants of each test
 	suites []string // the Debian suites whose containerd the tests use
@@ -34,6 +35,9 @@ type bed struct {
 
 // umlKernel is the name of the user-mode kernel in kernels.txt.
 const umlKernel = "uml"
+
+// arm64Suffix is the end of the names of kernels for arm64 (vm-kernel.sh).
+const arm64Suffix = "-arm64"
 
 // newBed returns the bed of a kernel: a name in kernels.txt, a directory with a kernel,
 // or "host".
@@ -52,6 +56,9 @@ func newBed(kernel string) *bed {
 		b.suites = []string{"bookworm", "trixie"}
 		b.has = needsOf(ublktest.Own, ublktest.ScratchDisk, ublktest.Engines, ublktest.Containerd, ublktest.Snapshotter,
 			ublktest.UtilLinux, ublktest.Suites, ublktest.Plain)
+	case strings.HasSuffix(kernel, arm64Suffix):
+		b.arch = "arm64"
+		b.has = needsOf(ublktest.Own, ublktest.CPUs, ublktest.Machine, ublktest.ScratchDisk, ublktest.Plain)
 	default:
 		b.has = needsOf(ublktest.Own, ublktest.CPUs, ublktest.Machine, ublktest.ScratchDisk, ublktest.Engines,
 			ublktest.Containerd, ublktest.Snapshotter, ublktest.UtilLinux, ublktest.Suites, ublktest.Systemd, ublktest.Plain)

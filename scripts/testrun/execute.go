@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -109,6 +110,9 @@ func (r *run) find() error {
 	if r.beds, err = matrix(r.top); err != nil {
 		return fmt.Errorf("list kernels: %w", err)
 	}
+	if err := r.checkNames(); err != nil {
+		return err
+	}
 	if r.tier == full {
 		var beds []*bed
 		for _, b := range r.beds {
@@ -117,6 +121,17 @@ func (r *run) find() error {
 			}
 		}
 		r.beds = beds
+	}
+	return nil
+}
+
+// checkNames returns an error if --kernel names a kernel that the tiers do not have. It would run no
+// test.
+func (r *run) checkNames() error {
+	for _, name := range r.kernels {
+		if !slices.ContainsFunc(r.beds, func(b *bed) bool { return name == b.name || name == b.kernel }) {
+			return fmt.Errorf("--tier %s: has no kernel %s: leave out --tier to run all that this kernel can run", r.tier, name)
+		}
 	}
 	return nil
 }
@@ -159,7 +174,7 @@ func (r *run) declare(ctx context.Context) {
 		if !p.kernel {
 			continue
 		}
-		binary, err := s.tests(p, false)
+		binary, err := s.tests(p, build{})
 		var tests []declared
 		if err == nil {
 			tests, err = declare(ctx, r.top, p, binary)

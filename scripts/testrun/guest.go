@@ -35,11 +35,11 @@ const (
 
 // command waits for the supplies that the job needs, and returns its process.
 func (k *kernelJob) command(ctx context.Context, console string) (*exec.Cmd, error) {
-	binary, err := k.supplies.tests(k.pkg, k.bed.race)
+	binary, err := k.supplies.tests(k.pkg, k.bed.build())
 	if err != nil {
 		return nil, err
 	}
-	program, err := k.supplies.ublkLoop(k.bed.race)
+	program, err := k.supplies.ublkLoop(k.bed.build())
 	if err != nil {
 		return nil, err
 	}

@@ -84,12 +84,14 @@ func TestBeds(t *testing.T) {
 		kind   kind
 		cpus   bool
 		suites string
+		arch   string
 	}{
-		"7.3": {machine, true, "trixie"}, "6.12": {machine, true, "bookworm"}, "uml": {uml, false, "bookworm trixie"},
-		dir: {uml, false, "bookworm trixie"}, t.TempDir(): {machine, true, "trixie"},
+		"7.3": {machine, true, "trixie", ""}, "6.12": {machine, true, "bookworm", ""}, "uml": {uml, false, "bookworm trixie", ""},
+		dir: {uml, false, "bookworm trixie", ""}, t.TempDir(): {machine, true, "trixie", ""},
+		"7.3-arm64": {machine, true, "trixie", "arm64"}, "/kernels/mine-arm64": {machine, true, "trixie", "arm64"},
 	} {
 		b := newBed(kernel)
-		if b.kind != want.kind || b.has[ublktest.CPUs] != want.cpus || strings.Join(b.suites, " ") != want.suites {
+		if b.kind != want.kind || b.has[ublktest.CPUs] != want.cpus || strings.Join(b.suites, " ") != want.suites || b.build() != (build{arch: want.arch}) {
 			t.Errorf("%s: %+v", kernel, b)
 		}
 	}

@@ -23,7 +23,7 @@ const (
 	// CPUs is more than one CPU. User-mode Linux has only one, and never runs threads of
 	// a process in parallel.
 	CPUs Need = "cpus"
-	// Machine is an x86 machine with its devices, real or emulated. User-mode Linux lacks
+	// Machine is a machine with its devices, real or emulated. User-mode Linux lacks
 	// vm.stat_refresh, for example, and hangs without free memory.
 	Machine Need = "machine"
 	// ScratchDisk is a writable disk of 2 GiB, UBLK_LOOP_DISK.
@@ -75,7 +75,7 @@ const (
 var why = map[Need]string{
 	Own:         "a machine of its own",
 	CPUs:        "more than one CPU",
-	Machine:     "an x86 machine, real or emulated",
+	Machine:     "a machine with its devices, real or emulated",
 	ScratchDisk: "a disk to write to (UBLK_LOOP_DISK)",
 	Engines:     "container engines (UBLK_LOOP_ENGINES)",
 	Containerd:  "containerd (UBLK_LOOP_CONTAINERD)",
