@@ -29,7 +29,7 @@ modules=(
 	drivers/scsi/{scsi_debug,virtio_scsi,sd_mod}
 	drivers/block/zram/zram
 	drivers/md/{dm-mod,dm-flakey,dm-delay,dm-dust,dm-crypt,dm-zero,dm-log-writes,dm-snapshot,dm-integrity,dm-verity,dm-thin-pool}
-	fs/{xfs/xfs,btrfs/btrfs,overlayfs/overlay,squashfs/squashfs,erofs/erofs,fuse/fuse}
+	fs/{ext4/ext4,xfs/xfs,btrfs/btrfs,overlayfs/overlay,squashfs/squashfs,erofs/erofs,fuse/fuse}
 	crypto/{xts,algif_skcipher,crc32c-cryptoapi} # btrfs requests the last by an alias, which is not a dependency
 	arch/x86/crypto/aesni-intel arch/arm64/crypto/aes-ce-blk
 )

@@ -198,7 +198,7 @@ main() {
 	esac
 	parse "$@"
 	# Only a kernel for arm64 needs QEMU for arm64.
-	if [[ $kernel_name == *-arm64 ]] && ! command -v qemu-system-aarch64 >/dev/null; then
+	if [[ ${kernel_name%/} == *-arm64 ]] && ! command -v qemu-system-aarch64 >/dev/null; then
 		"$here/setup.sh" qemu-system-arm || exit 125
 	else
 		"$here/setup.sh" || exit 125

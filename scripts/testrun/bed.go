@@ -56,7 +56,7 @@ func newBed(kernel string) *bed {
 		b.suites = []string{"bookworm", "trixie"}
 		b.has = needsOf(ublktest.Own, ublktest.ScratchDisk, ublktest.Engines, ublktest.Containerd, ublktest.Snapshotter,
 			ublktest.UtilLinux, ublktest.Suites, ublktest.Plain)
-	case strings.HasSuffix(kernel, arm64Suffix):
+	case strings.HasSuffix(b.name, arm64Suffix):
 		b.arch = "arm64"
 		b.has = needsOf(ublktest.Own, ublktest.CPUs, ublktest.Machine, ublktest.ScratchDisk, ublktest.Plain)
 	default:
