@@ -3,6 +3,7 @@ package ublk_test
 import (
 	"errors"
 	"fmt"
+	"os"
 	"reflect"
 	"testing"
 
@@ -254,7 +255,7 @@ func TestSetParamsRefusesWhatMakesNoSense(t *testing.T) {
 		"physical below logical": func(p *ublk.Params) { p.PhysicalBlockSize = 1 << 31; p.PhysicalBlockSize += 512 },
 		"odd io_min":             func(p *ublk.Params) { p.IOMin = 3000 },
 		"odd io_opt":             func(p *ublk.Params) { p.IOOpt = 3000 },
-		"max below a page":       func(p *ublk.Params) { p.MaxIOBytes = 7 << 9 },
+		"max below a page":       func(p *ublk.Params) { p.MaxIOBytes = uint32(os.Getpagesize()) - 512 },
 		"max above the buffers":  func(p *ublk.Params) { p.MaxIOBytes = 2049 << 9 },
 		"max of odd bytes":       func(p *ublk.Params) { p.MaxIOBytes = 4097 },
 		"size of odd bytes":      func(p *ublk.Params) { p.Size = 8191 },

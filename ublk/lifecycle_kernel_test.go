@@ -298,7 +298,7 @@ func TestKernelQueueReservesItsEntries(t *testing.T) {
 	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
 	const depth = 4096
 	before := ringRequests(t)
-	startRAMDisk(t, ctl, ublk.Options{Queues: 1, Depth: depth, MaxIOBytes: 4096, NoPartScan: true}, make(ramDisk, 1<<20))
+	startRAMDisk(t, ctl, ublk.Options{Queues: 1, Depth: depth, MaxIOBytes: uint32(os.Getpagesize()), NoPartScan: true}, make(ramDisk, 1<<20))
 	// The kernel may free requests of an earlier ring during the test.
 	if grown := ringRequests(t) - before; grown < depth*3/2 {
 		t.Errorf("the kernel holds %d requests for a queue of %d tags, want some %d", grown, depth, 2*depth)

@@ -6,6 +6,8 @@ import (
 	"math"
 	"math/bits"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ublk-loop/ublk-loop/ublk/uapi"
 )
 
@@ -28,7 +30,7 @@ type Params struct {
 	// IOMin is the preferred smallest size of I/O, and IOOpt the optimal size: powers of
 	// two up to 256 MiB, 0 for none.
 	IOMin, IOOpt uint32
-	// MaxIOBytes is the largest request: a multiple of 512, from 4096 to the device's
+	// MaxIOBytes is the largest request: a multiple of 512, from the page size to the device's
 	// Info.MaxIOBytes. 0 means Info.MaxIOBytes.
 	MaxIOBytes uint32
 	// ChunkBytes is a boundary that no read or write crosses: a multiple of
@@ -94,8 +96,9 @@ func (p *Params) validate(maxIOBytes uint32) error {
 
 // validateRequests checks the sizes that the driver has in sectors.
 func (p *Params) validateRequests(maxIOBytes uint32) error {
-	if p.MaxIOBytes < minMaxIOBytes || p.MaxIOBytes > maxIOBytes || !isSectors(uint64(p.MaxIOBytes)) {
-		return fmt.Errorf("largest request of %d bytes: not a multiple of 512 from %d to %d", p.MaxIOBytes, minMaxIOBytes, maxIOBytes)
+	// The driver refuses less than a page (ublk_validate_params in drivers/block/ublk_drv.c).
+	if page := uint32(unix.Getpagesize()); p.MaxIOBytes < page || p.MaxIOBytes > maxIOBytes || !isSectors(uint64(p.MaxIOBytes)) {
+		return fmt.Errorf("largest request of %d bytes: not a multiple of 512 from %d to %d", p.MaxIOBytes, page, maxIOBytes)
 	}
 	switch {
 	case !isSectors(p.ChunkBytes) || p.ChunkBytes%uint64(p.LogicalBlockSize) != 0:
@@ -107,10 +110,6 @@ func (p *Params) validateRequests(maxIOBytes uint32) error {
 	}
 	return nil
 }
-
-// minMaxIOBytes is the smallest value that the driver accepts for the largest request: a
-// page of 4096 bytes (ublk_validate_params in drivers/block/ublk_drv.c).
-const minMaxIOBytes = 4096
 
 // isSectors reports whether a size is a whole number of sectors that fits in the driver's
 // 32 bits.

@@ -125,7 +125,7 @@ func (b *Backing) MaxIOBytes(mode ublk.BufferMode) uint32 {
 // which is zero copy with direct I/O. In copy mode the data is in a page-aligned buffer
 // of the server, and with buffered I/O in the page cache.
 func (b *Backing) Params(mode ublk.BufferMode, maxIOBytes uint32) (ublk.Params, error) {
-	if maxIOBytes < minMaxIOBytes {
+	if maxIOBytes < uint32(unix.Getpagesize()) {
 		return ublk.Params{}, fmt.Errorf("%s: largest request of %d bytes: below a page: %w", b.Path, maxIOBytes, unix.EINVAL)
 	}
 	physical := max(b.SectorSize, pow2Divisor(b.queue.physicalBlockSize))
@@ -150,20 +150,17 @@ func (b *Backing) Params(mode ublk.BufferMode, maxIOBytes uint32) (ublk.Params, 
 	return p, nil
 }
 
-// minMaxIOBytes is the smallest maximum that the driver accepts: a page of 4096 bytes
-// (ublk_validate_params).
-const minMaxIOBytes = 4096
-
 // maxRequest returns the size of the largest request, in whole blocks: the disk's or the
 // configured one. If it exceeds the disk's, the kernel splits requests below the device,
-// which costs less than splitting them above it.
+// which costs less than splitting them above it. The driver refuses less than a page
+// (ublk_validate_params).
 func (b *Backing) maxRequest(maxIOBytes uint32) uint32 {
 	size := maxIOBytes
 	if b.maxIOAsked == 0 {
 		size = uint32(min(b.queue.maxHWBytes, uint64(maxIOBytes)))
 	}
 	size -= size % b.SectorSize
-	return max(size, minMaxIOBytes)
+	return max(size, uint32(unix.Getpagesize()))
 }
 
 // chunk returns the disk's chunk size if the boundaries of the device's chunks are those
