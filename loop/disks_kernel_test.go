@@ -15,6 +15,7 @@ import (
 // (drivers/scsi/scsi_debug.c).
 func scsiDebugDisk(t testing.TB, params ...string) string {
 	t.Helper()
+	ublktest.NeedsModule(t, "scsi_debug")
 	run(t, "modprobe", "sd_mod")
 	run(t, "modprobe", append([]string{"scsi_debug", "dev_size_mb=64", "delay=0"}, params...)...)
 	// Not modprobe -r, because that also unloads scsi_mod. Then the hosts are numbered

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // checkingDisk makes a disk whose driver computes a checksum of each page, and which
@@ -16,6 +18,7 @@ import (
 // checksums.
 func (b *bed) checkingDisk() string {
 	b.Helper()
+	ublktest.NeedsModule(b.TB, "scsi_debug")
 	b.tool("modprobe", "sd_mod")
 	b.tool("modprobe", "scsi_debug", "dev_size_mb=64", "dix=1", "dif=1", "max_queue=1", "ndelay=500000")
 	b.Cleanup(func() {
