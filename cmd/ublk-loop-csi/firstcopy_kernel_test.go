@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"math"
 	"os"
 	"path/filepath"
@@ -93,9 +92,7 @@ func TestKernelCopyAfterGrowth(t *testing.T) {
 func TestKernelThickLayers(t *testing.T) {
 	b := newBed(t, ublktest.Once)
 	thick := func(req *csi.CreateVolumeRequest) { req.Parameters = map[string]string{"provisioning": "thick"} }
-	var st unix.Statfs_t
-	b.ok("statfs", unix.Statfs(b.dir, &st))
-	b.start("--reserve", fmt.Sprint(int64(st.Bavail)*st.Bsize-80*mib)) // on tmpfs
+	b.startWith(80 * mib)
 	v := b.create("data", 32*mib, blockAccess(writers), thick)
 	first, second := content(5, 24*mib), content(6, 24*mib)
 	b.put(v.use("a"), first)

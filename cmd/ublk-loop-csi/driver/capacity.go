@@ -16,6 +16,7 @@ import (
 type usage struct {
 	promised  int64 // sizes of the volumes, and blocks of what never grows
 	allocated int64 // blocks of all images; shared blocks count in each
+	own       int64 // blocks of the excepted volume that stay when it grows
 }
 
 // Usage is what the volumes and snapshots of the node take, in numbers and bytes.
@@ -69,6 +70,8 @@ func (d *Driver) usage(except string) (usage, error) {
 		u.allocated += n
 		if v.ID != except {
 			u.promised += v.ImageSize()
+		} else if u.own, err = d.ownBlocks(v); err != nil {
+			return u, err
 		}
 	}
 	if err := d.addLayers(&u, tops); err != nil {
@@ -89,6 +92,17 @@ func (d *Driver) usage(except string) (usage, error) {
 	return u, nil
 }
 
+// ownBlocks returns the bytes of a volume's image that stay when the volume grows. A volume with a store
+// gets a new image for that.
+func (d *Driver) ownBlocks(v *pool.Volume) (int64, error) {
+	if v.Top != "" {
+		if top, err := d.pool.Layers.Read(v.Top); err != nil || top.IsStore() {
+			return 0, err
+		}
+	}
+	return d.pool.Allocated(v)
+}
+
 // addLayers adds what layers take. Layers that volumes write to have their promises already.
 func (d *Driver) addLayers(u *usage, tops map[string]bool) error {
 	ids, err := d.pool.Layers.IDs()
@@ -105,7 +119,7 @@ func (d *Driver) addLayers(u *usage, tops map[string]bool) error {
 	return err
 }
 
-// available returns the largest size that a volume can have.
+// available returns the largest size that a volume can have, a new one or, with an id, one that grows.
 func (d *Driver) available(except string, thick bool) (int64, error) {
 	space, err := d.pool.Space()
 	if err != nil {
@@ -129,7 +143,7 @@ func available(space pool.Space, u usage, reserve int64, factor float64) int64 {
 	own := max(space.Total-others-reserve, 0)
 	left := int64(float64(own)*factor) - u.promised
 	if factor == 1 {
-		left = min(left, space.Free-reserve)
+		left = min(left, space.Free-reserve+u.own)
 	}
 	return max(left, 0) / sizeUnit * sizeUnit
 }

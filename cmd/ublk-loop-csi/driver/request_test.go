@@ -83,14 +83,15 @@ func TestAvailable(t *testing.T) {
 		factor  float64
 		want    int64
 	}{
-		"an empty pool":           {pool.Space{Total: 100 * g, Free: 100 * g}, usage{}, 0, 1, 100 * g},
-		"a reserve":               {pool.Space{Total: 100 * g, Free: 100 * g}, usage{}, 10 * g, 1, 90 * g},
-		"files of others":         {pool.Space{Total: 100 * g, Free: 70 * g}, usage{}, 0, 1, 70 * g},
-		"a thin volume":           {pool.Space{Total: 100 * g, Free: 99 * g}, usage{promised: 40 * g, allocated: g}, 0, 1, 60 * g},
-		"overcommitment":          {pool.Space{Total: 100 * g, Free: 99 * g}, usage{promised: 40 * g, allocated: g}, 0, 2, 160 * g},
-		"a clone shares all":      {pool.Space{Total: 100 * g, Free: 90 * g}, usage{promised: 20 * g, allocated: 20 * g}, 0, 1, 80 * g},
-		"less than the reserve":   {pool.Space{Total: 100 * g, Free: 5 * g}, usage{}, 10 * g, 1, 0},
-		"more promised than free": {pool.Space{Total: 100 * g, Free: 100 * g}, usage{promised: 150 * g}, 0, 1, 0},
+		"an empty pool":            {pool.Space{Total: 100 * g, Free: 100 * g}, usage{}, 0, 1, 100 * g},
+		"a reserve":                {pool.Space{Total: 100 * g, Free: 100 * g}, usage{}, 10 * g, 1, 90 * g},
+		"files of others":          {pool.Space{Total: 100 * g, Free: 70 * g}, usage{}, 0, 1, 70 * g},
+		"a thin volume":            {pool.Space{Total: 100 * g, Free: 99 * g}, usage{promised: 40 * g, allocated: g}, 0, 1, 60 * g},
+		"overcommitment":           {pool.Space{Total: 100 * g, Free: 99 * g}, usage{promised: 40 * g, allocated: g}, 0, 2, 160 * g},
+		"a clone shares all":       {pool.Space{Total: 100 * g, Free: 90 * g}, usage{promised: 20 * g, allocated: 20 * g}, 0, 1, 80 * g},
+		"a full volume that grows": {pool.Space{Total: 100 * g, Free: 20 * g}, usage{allocated: 80 * g, own: 80 * g}, 5 * g, 1, 95 * g},
+		"less than the reserve":    {pool.Space{Total: 100 * g, Free: 5 * g}, usage{}, 10 * g, 1, 0},
+		"more promised than free":  {pool.Space{Total: 100 * g, Free: 100 * g}, usage{promised: 150 * g}, 0, 1, 0},
 	} {
 		if got := available(tt.space, tt.u, tt.reserve, tt.factor); got != tt.want {
 			t.Errorf("%s: %d GiB, want %d", what, got/g, tt.want/g)
