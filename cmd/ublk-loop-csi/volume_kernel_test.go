@@ -203,3 +203,32 @@ func (b *bed) updateSize(err error) bool {
 	ublktest.CheckAbility(b, ublktest.UpdateSize, false)
 	return false
 }
+
+// A volume whose publication failed can be unstaged and deleted without NodeUnpublishVolume, which Kubernetes
+// does not call then.
+func TestKernelFailedPublication(t *testing.T) {
+	b := newBed(t, ublktest.Once)
+	b.start()
+	for name, access := range map[string]*csi.VolumeCapability{"fs": mountAccess("ext4", writers), "block": blockAccess(writers)} {
+		v := b.create(name, 32*mib, access)
+		v.use("a")
+		wrong := v.target("b") // a file with data for a directory, or a directory for a device
+		b.ok("mkdir", os.MkdirAll(filepath.Dir(wrong), 0o755))
+		if access.GetBlock() != nil {
+			b.ok("mkdir", os.MkdirAll(filepath.Join(wrong, "x"), 0o755))
+		} else {
+			b.put(wrong, []byte("a file"))
+		}
+		if err := v.tryPublish("b", false, access); err == nil {
+			t.Errorf("%s: a wrong target is accepted", name)
+		}
+		b.ok("publish again", v.tryPublish("a", false, access))
+		b.ok("unpublish", v.tryUnpublish("a"))
+		b.ok("unstage", v.tryUnstage())
+		v.remove()
+		if _, err := os.Stat(wrong); err != nil {
+			t.Errorf("%s: the file of others: %v", name, err)
+		}
+	}
+	b.isClean()
+}

@@ -2,6 +2,7 @@ package driver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -47,7 +48,34 @@ func (d *Driver) publishStaged(ctx context.Context, req *csi.NodePublishVolumeRe
 	if err := d.awaken(ctx, v, req.GetSecrets()); err != nil {
 		return err
 	}
-	return d.publish(ctx, v, want)
+	if err := d.publish(ctx, v, want); err != nil {
+		return errors.Join(failure(err), d.undoPublish(v, want.Target))
+	}
+	return nil
+}
+
+// undoPublish forgets a failed publication, unless something is mounted at its target. Kubernetes does not
+// unpublish a volume after an error that it takes for final, and a volume with publications can be neither
+// unstaged nor deleted.
+func (d *Driver) undoPublish(v *pool.Volume, target string) error {
+	i := publicationAt(v, target)
+	if i < 0 {
+		return nil
+	}
+	t, err := mounts.Read()
+	if err != nil || t.At(target) != nil {
+		return err
+	}
+	if err := mounts.RemoveTarget(target); err != nil {
+		d.opts.Report(err) // it is not ours
+	}
+	v.Publications = slices.Delete(v.Publications, i, i+1)
+	return d.pool.Volumes.Write(v.ID, v)
+}
+
+// publicationAt returns the index of the publication at a target, -1 if there is none.
+func publicationAt(v *pool.Volume, target string) int {
+	return slices.IndexFunc(v.Publications, func(p pool.Publication) bool { return p.Target == target })
 }
 
 func parsePublication(req *csi.NodePublishVolumeRequest) (*pool.Publication, error) {
@@ -235,7 +263,7 @@ func (d *Driver) NodeUnpublishVolume(ctx context.Context, req *csi.NodeUnpublish
 // unpublish removes a target. The record keeps the publication until the target is gone.
 // A target that no record has is not touched, unless it is empty.
 func (d *Driver) unpublish(v *pool.Volume, target string) error {
-	i := slices.IndexFunc(v.Publications, func(p pool.Publication) bool { return p.Target == target })
+	i := publicationAt(v, target)
 	if i >= 0 {
 		if err := mounts.Unmount(target); err != nil {
 			return err
