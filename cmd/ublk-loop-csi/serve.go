@@ -62,12 +62,13 @@ func socketPath(endpoint string) (string, error) {
 }
 
 // answer answers calls until the context is done. Before it returns, it finishes the calls
-// that have arrived.
+// that have arrived, except long copies.
 func answer(ctx context.Context, d *driver.Driver, l net.Listener, log *logger, m *metrics) error {
 	server := grpc.NewServer(grpc.ChainUnaryInterceptor(m.count, log.calls))
 	d.Register(server)
 	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() { // the code below waits for it, if it runs
+		d.Stop()
 		server.GracefulStop()
 		close(stopped)
 	})

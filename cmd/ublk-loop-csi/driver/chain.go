@@ -144,7 +144,9 @@ func (d *Driver) flatten(ctx context.Context, v *pool.Volume) error {
 		return err
 	}
 	d.opts.Step("flatten: recorded")
-	err = d.pool.FlattenLayer(ctx, v.Next, chain, files, v.Settings.Thick)
+	lasting, end := d.lasting(ctx)
+	defer end()
+	err = d.pool.FlattenLayer(lasting, v.Next, chain, files, v.Settings.Thick)
 	d.opts.Step("flatten: copied")
 	return errors.Join(err, d.settle(context.WithoutCancel(ctx), v))
 }
@@ -180,7 +182,9 @@ func (d *Driver) fillFromLayers(ctx context.Context, v *pool.Volume, src *source
 		return err
 	}
 	defer pool.CloseLayers(files)
-	return d.pool.FlattenVolume(ctx, v.ID, chain, files, v.ImageSize(), v.Settings.Thick)
+	lasting, end := d.lasting(ctx)
+	defer end()
+	return d.pool.FlattenVolume(lasting, v.ID, chain, files, v.ImageSize(), v.Settings.Thick)
 }
 
 // makeTop makes the upper layer of a new volume, above a layer or above an empty image.

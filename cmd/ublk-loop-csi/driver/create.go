@@ -184,15 +184,17 @@ func (d *Driver) claim(v *pool.Volume) error {
 // fill makes the image of a volume.
 func (d *Driver) fill(ctx context.Context, v *pool.Volume, src *source) error {
 	size := v.ImageSize()
+	lasting, end := d.lasting(ctx)
+	defer end()
 	switch {
 	case v.Top != "" || src.layer != "" || src.volume != nil && src.volume.Top != "":
 		return d.fillFromLayers(ctx, v, src)
 	case src.volume != nil:
 		return d.cut(ctx, src.volume, func(image *os.File, share bool) error {
-			return d.pool.Volumes.Copy(ctx, v.ID, image, size, v.Settings.Thick, share)
+			return d.pool.Volumes.Copy(lasting, v.ID, image, size, v.Settings.Thick, share)
 		})
 	case src.image != nil:
-		return d.pool.Volumes.Copy(ctx, v.ID, src.image, size, v.Settings.Thick, false)
+		return d.pool.Volumes.Copy(lasting, v.ID, src.image, size, v.Settings.Thick, false)
 	}
 	return d.pool.Volumes.Create(v.ID, size, v.Settings.Thick)
 }

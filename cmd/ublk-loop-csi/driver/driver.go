@@ -50,7 +50,8 @@ type Driver struct {
 	pool    *pool.Pool
 	devices devices
 	keys    keys
-	stop    context.CancelFunc // ends giveKeys and mergeInBackground
+	ended   context.Context    // done when the driver ends
+	stop    context.CancelFunc // ends it, giveKeys and mergeInBackground
 	running sync.WaitGroup     // of them
 	busy    locks
 
@@ -88,10 +89,9 @@ func New(p *pool.Pool, opts Options) (*Driver, error) {
 		opts: opts, pool: p, devices: devices{client: client.New(opts.Socket), held: map[string]*client.Held{}},
 		keys: keys{of: map[string]*transfer.Secret{}, gained: make(chan struct{}, 1)}, unmerged: make(chan struct{}, 1),
 	}
-	var ctx context.Context
-	ctx, d.stop = context.WithCancel(context.Background())
-	d.running.Go(func() { d.giveKeys(ctx) }) // until Close
-	d.running.Go(func() { d.mergeInBackground(ctx) })
+	d.ended, d.stop = context.WithCancel(context.Background())
+	d.running.Go(func() { d.giveKeys(d.ended) }) // until Close
+	d.running.Go(func() { d.mergeInBackground(d.ended) })
 	return d, nil
 }
 
@@ -102,12 +102,27 @@ func (d *Driver) Register(s *grpc.Server) {
 	csi.RegisterNodeServer(s, d)
 }
 
+// Stop ends copies that are being made, so that their calls end.
+func (d *Driver) Stop() { d.stop() }
+
 // Close closes the devices that the driver keeps open, and wipes its keys. The devices stay.
 func (d *Driver) Close() {
 	d.stop()
 	d.running.Wait()
 	d.devices.close()
 	d.keys.close()
+}
+
+// lasting returns a context for work that takes long. It does not end with the call: callers give up after
+// some time, and if each repeated call began the work again, large copies would never be completed. A
+// repeated call gets ABORTED until the work is done. The work ends with the driver.
+func (d *Driver) lasting(ctx context.Context) (context.Context, context.CancelFunc) {
+	lasting, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(d.ended, cancel)
+	return lasting, func() {
+		stop()
+		cancel()
+	}
 }
 
 // topologyKey is the key of the label that has the name of a volume's node.

@@ -75,6 +75,8 @@ func (d *Driver) snap(ctx context.Context, id, name, source string) (*pool.Snaps
 		err = d.divide(ctx, v, s.Layer)
 	} else {
 		err = d.cut(ctx, v, func(image *os.File, share bool) error {
+			ctx, end := d.lasting(ctx)
+			defer end()
 			return d.pool.Snapshots.Copy(ctx, id, image, 0, false, share)
 		})
 	}

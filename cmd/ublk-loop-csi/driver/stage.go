@@ -180,7 +180,9 @@ func (d *Driver) format(ctx context.Context, v *pool.Volume, h *client.Held) err
 		return err
 	}
 	d.opts.Step("stage: formatting")
-	if err := mounts.Make(ctx, want, h.Device.Device); err != nil {
+	lasting, end := d.lasting(ctx)
+	defer end()
+	if err := mounts.Make(lasting, want, h.Device.Device); err != nil {
 		return fmt.Errorf("make a file system: %w", err)
 	}
 	d.opts.Step("stage: formatted")
