@@ -142,8 +142,8 @@ func decode(t *testing.T, text []byte) (counts map[string]int, objects []any) {
 // others.
 func TestChart(t *testing.T) {
 	base := map[string]int{
-		"CSIDriver": 1, "StorageClass": 1, "VolumeSnapshotClass": 1, "ServiceAccount": 1, "ClusterRole": 1,
-		"ClusterRoleBinding": 1, "Role": 1, "RoleBinding": 1, "DaemonSet": 1, "Deployment": 1,
+		"CSIDriver": 1, "StorageClass": 1, "VolumeSnapshotClass": 1, "ServiceAccount": 2, "ClusterRole": 2,
+		"ClusterRoleBinding": 2, "Role": 2, "RoleBinding": 2, "DaemonSet": 1, "Deployment": 1,
 	}
 	for change, want := range map[string]map[string]int{
 		"{}":              {},
@@ -233,7 +233,8 @@ func TestPodMonitor(t *testing.T) {
 
 // The plain file is what the chart makes of its default values.
 func TestPlainFile(t *testing.T) {
-	want := append([]byte("# Made from the chart: go test ./deploy -update\n---\napiVersion: v1\nkind: Namespace\nmetadata:\n  name: ublk-loop-csi\n"), render(t, "{}")...)
+	want := append([]byte("# Made from the chart: go test ./deploy -update\n---\napiVersion: v1\nkind: Namespace\nmetadata:\n  name: ublk-loop-csi\n"+
+		"  labels:\n    pod-security.kubernetes.io/enforce: privileged\n"), render(t, "{}")...)
 	if *update {
 		if err := os.WriteFile(plain, want, 0o644); err != nil {
 			t.Fatal(err)
