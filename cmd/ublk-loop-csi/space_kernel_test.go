@@ -1,7 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"testing"
 
 	csi "github.com/container-storage-interface/spec/lib/go/csi"
@@ -34,6 +37,46 @@ func TestKernelGrowthOfFullVolume(t *testing.T) {
 		b.refused("grow beyond the pool", v.grow("a", 96*mib), codes.ResourceExhausted, "capacity_range")
 		v.leave("a")
 		v.remove()
+	}
+	b.isClean()
+}
+
+// If the file system of the pool is full, volumes and snapshots can be used further, and deleted.
+func TestKernelFullPool(t *testing.T) {
+	b := newBed(t, ublktest.OldestAndNewest)
+	b.pool = filepath.Join(b.dir, "full")
+	b.ok("mkdir", os.Mkdir(b.pool, 0o700))
+	b.tool("mount", "-t", "tmpfs", "-o", "size=48m,mode=0700", "none", b.pool)
+	b.Cleanup(func() {
+		b.driver.end(unix.SIGTERM) // it has the pool open
+		b.devicesAre(0)
+		b.tool("umount", b.pool)
+	})
+	b.start("--overcommit", "8")
+	v := b.create("data", 32*mib, blockAccess(writers))
+	data := content(3, 16*mib)
+	b.put(v.use("a"), data)
+	snapshot := v.snapshot("s")
+	other := b.create("other", 32*mib, blockAccess(writers))
+	files := []string{filepath.Join(b.pool, "file of others"), filepath.Join(b.pool, "its end")}
+	for i, size := range []int{64 * mib, 4096} { // the second takes what the first leaves of its last block
+		if err := os.WriteFile(files[i], make([]byte, size), 0o600); !errors.Is(err, unix.ENOSPC) {
+			t.Fatalf("fill the pool: error %v", err)
+		}
+	}
+	_, err := b.controller.CreateVolume(b.Context(), creation("more", 16*mib, v.access))
+	b.refused("a new volume", err, codes.ResourceExhausted, "")
+	b.ok("publish", v.tryPublish("b", false, v.access))
+	b.has(v.file("b"), data)
+	b.ok("unpublish", v.tryUnpublish("b"))
+	b.driver.end(unix.SIGKILL)
+	b.start("--overcommit", "8")
+	v.leave("a")
+	other.remove()
+	b.deleteSnapshot(snapshot)
+	v.remove()
+	for _, path := range files {
+		b.ok("remove", os.Remove(path))
 	}
 	b.isClean()
 }

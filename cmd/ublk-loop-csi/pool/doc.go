@@ -1,6 +1,7 @@
 // Package pool keeps volumes and snapshots as files in a directory of the node.
 //
 //	POOL/lock               locked by the running driver
+//	POOL/spare              block for a record if the file system is full
 //	POOL/volumes/ID.json    record of a volume
 //	POOL/volumes/ID.img     image of the volume
 //	POOL/snapshots/ID.json, ID.img

@@ -22,8 +22,9 @@ type Pool struct {
 	// Shares says that files of the pool can share blocks.
 	Shares bool
 
-	root *os.Root
-	lock *os.File
+	root  *os.Root
+	lock  *os.File
+	spare *spare
 }
 
 // Open opens the pool at an absolute path, and makes it if it is missing. The pool is
@@ -39,10 +40,10 @@ func Open(path string) (*Pool, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Pool{root: root}
-	p.Volumes = Store[Volume]{root: root, kind: Volumes}
-	p.Snapshots = Store[Snapshot]{root: root, kind: Snapshots}
-	p.Layers = Store[Layer]{root: root, kind: Layers}
+	p := &Pool{root: root, spare: &spare{root: root}}
+	p.Volumes = Store[Volume]{root, Volumes, p.spare}
+	p.Snapshots = Store[Snapshot]{root, Snapshots, p.spare}
+	p.Layers = Store[Layer]{root, Layers, p.spare}
 	if err := p.prepare(); err != nil {
 		return nil, fmt.Errorf("open pool %s: %w", path, errors.Join(err, p.Close()))
 	}
@@ -63,6 +64,9 @@ func (p *Pool) prepare() error {
 		}
 	}
 	if err := p.findSharing(); err != nil {
+		return err
+	}
+	if err := p.spare.make(); err != nil {
 		return err
 	}
 	return syncName(p.root, ".")

@@ -184,3 +184,36 @@ func TestChain(t *testing.T) {
 		t.Errorf("%v can have layers, %v can", strange.CanLayer(), p.CanLayer())
 	}
 }
+
+// A record is replaced without a new file. The old one is the spare file of the next.
+func TestSpare(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "pool")
+	p, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := ID(Volumes, "n", "v")
+	if err := p.Volumes.Write(id, &Volume{ID: id, Name: strings.Repeat("long", 100)}); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"second", "third"} {
+		if err := p.spare.replace("volumes/"+id+".json", []byte(`{"name":"`+name+`"}`)); err != nil {
+			t.Fatal(err)
+		}
+		if v, err := p.Volumes.Read(id); err != nil || v.Name != name {
+			t.Errorf("record %+v, error %v", v, err)
+		}
+	}
+	if err := p.spare.replace("volumes/missing.json", nil); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a missing record: error %v", err)
+	}
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if p, err = Open(path); err != nil { // it finds the spare file
+		t.Fatal(err)
+	}
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+}

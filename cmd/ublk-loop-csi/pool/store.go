@@ -15,8 +15,9 @@ import (
 // Store holds the records and images of one kind of objects. Its methods are safe for
 // concurrent use for different ids.
 type Store[T any] struct {
-	root *os.Root
-	kind Kind
+	root  *os.Root
+	kind  Kind
+	spare *spare
 }
 
 const (
@@ -52,7 +53,7 @@ func (s Store[T]) Read(id string) (*T, error) {
 }
 
 // Write writes a record to disk. The record is the old or the new one whenever the machine
-// stops.
+// stops. An existing record can be changed also if the file system is full.
 func (s Store[T]) Write(id string, record *T) error {
 	if err := s.check(id); err != nil {
 		return err
@@ -62,13 +63,9 @@ func (s Store[T]) Write(id string, record *T) error {
 		return err
 	}
 	name := s.name(id, recordSuffix)
-	f, err := s.root.OpenFile(name+unfinishedSuffix, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(text)
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = s.root.Rename(name+unfinishedSuffix, name)
+	err = s.write(name, text)
+	if isFull(err) && s.spare.replace(name, text) == nil {
+		err = nil
 	}
 	if err == nil {
 		err = syncName(s.root, string(s.kind))
@@ -77,6 +74,22 @@ func (s Store[T]) Write(id string, record *T) error {
 		return fmt.Errorf("write the record of %s: %w", id, err)
 	}
 	return nil
+}
+
+// write replaces a file by a new one. It leaves nothing if there is no space.
+func (s Store[T]) write(name string, text []byte) error {
+	f, err := s.root.OpenFile(name+unfinishedSuffix, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+		err = s.root.Rename(name+unfinishedSuffix, name)
+	}
+	if err != nil {
+		err = errors.Join(err, s.root.Remove(name+unfinishedSuffix))
+	}
+	return err
 }
 
 // Remove removes the image and then the record.
