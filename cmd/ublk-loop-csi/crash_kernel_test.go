@@ -45,17 +45,18 @@ type subject struct {
 func TestCrashDriver(t *testing.T) {
 	b := newBed(t, ublktest.OldestAndNewest, ublktest.ScratchDisk, ublktest.Soak)
 	b.poolOnXFS()
-	b.crash()
+	b.crash(400*time.Millisecond, nil)
 }
 
 // TestCrashDriverLayers is TestCrashDriver for a pool whose files cannot share blocks.
 func TestCrashDriverLayers(t *testing.T) {
 	b := newBed(t, ublktest.OldestAndNewest, ublktest.Soak)
-	b.crash(layered)
+	b.crash(400*time.Millisecond, nil, layered)
 }
 
-// crash kills the driver at random moments of random calls for volumes.
-func (b *bed) crash(change ...func(*csi.CreateVolumeRequest)) {
+// crash kills the driver at random moments of random calls for volumes. longest is the longest time until
+// the end of the driver.
+func (b *bed) crash(longest time.Duration, secrets map[string]string, change ...func(*csi.CreateVolumeRequest)) {
 	b.Helper()
 	b.start("--overcommit", "8")
 	var subjects []*subject
@@ -64,15 +65,15 @@ func (b *bed) crash(change ...func(*csi.CreateVolumeRequest)) {
 		if i%2 == 1 {
 			access = blockAccess(oneWriter)
 		}
-		s := &subject{volume: &volume{b: b, name: fmt.Sprintf("volume-%d", i), access: access}, size: 16 * mib}
-		if i < 2 { // the others get a store with their first copy
+		s := &subject{volume: &volume{b: b, name: fmt.Sprintf("volume-%d", i), access: access, secrets: secrets}, size: 16 * mib}
+		if i < 2 || secrets != nil { // the others get a store with their first copy
 			s.change = change
 		}
 		subjects = append(subjects, s)
 	}
 	random := rand.New(rand.NewPCG(1, uint64(time.Now().UnixNano())))
 	ublktest.UntilHit(b, "kill the driver during a call", ublktest.Kills(b, 5, 100), 1, 400, func(i int) bool {
-		timer := time.AfterFunc(ublktest.Moment(400*time.Millisecond, i), func() { _ = b.driver.cmd.Process.Kill() })
+		timer := time.AfterFunc(ublktest.Moment(longest, i), func() { _ = b.driver.cmd.Process.Kill() })
 		hit := false
 		for alive := true; alive; {
 			s := subjects[random.IntN(len(subjects))]
@@ -188,7 +189,7 @@ func (s *subject) compare(ctx context.Context, snapshot string) error {
 	if err != nil {
 		return err
 	}
-	c := &subject{volume: &volume{b: s.b, id: made.GetVolume().GetVolumeId(), name: copyName, access: s.access}}
+	c := &subject{volume: &volume{b: s.b, id: made.GetVolume().GetVolumeId(), name: copyName, access: s.access, secrets: s.secrets}}
 	for _, call := range []func() error{
 		c.tryStage, func() error { return c.tryPublish("a", false, c.access) },
 		func() error { s.b.has(c.file("a"), content(s.seed, mib)); return nil },

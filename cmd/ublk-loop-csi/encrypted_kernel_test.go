@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	csi "github.com/container-storage-interface/spec/lib/go/csi"
 	"golang.org/x/sys/unix"
@@ -79,4 +80,11 @@ func (b *bed) poolLacks(texts ...string) {
 			b.Errorf("%q is in the pool: %s, error %v", text, out, err)
 		}
 	}
+}
+
+// TestCrashDriverEncrypted is TestCrashDriver for encrypted volumes.
+func TestCrashDriverEncrypted(t *testing.T) {
+	b := newBed(t, ublktest.OldestAndNewest, ublktest.ScratchDisk, ublktest.Soak)
+	b.poolOnXFS()
+	b.crash(3*time.Second, map[string]string{"passphrase": "correct horse"}, encrypted) // a new header takes long
 }
