@@ -92,7 +92,7 @@ func TestKernelCopyAfterGrowth(t *testing.T) {
 func TestKernelThickLayers(t *testing.T) {
 	b := newBed(t, ublktest.Once)
 	thick := func(req *csi.CreateVolumeRequest) { req.Parameters = map[string]string{"provisioning": "thick"} }
-	b.startWith(80 * mib)
+	b.startWith(80 * mib) // on tmpfs
 	v := b.create("data", 32*mib, blockAccess(writers), thick)
 	first, second := content(5, 24*mib), content(6, 24*mib)
 	b.put(v.use("a"), first)

@@ -18,14 +18,14 @@ import (
 func (b *bed) startWith(n int64) {
 	b.Helper()
 	var st unix.Statfs_t
-	b.ok("statfs", unix.Statfs(b.dir, &st))
-	b.start("--reserve", fmt.Sprint(int64(st.Bavail)*st.Bsize-n)) // on tmpfs
+	b.ok("statfs", unix.Statfs(filepath.Dir(b.pool), &st))
+	b.start("--reserve", fmt.Sprint(int64(st.Bavail)*st.Bsize-n))
 }
 
 // A volume whose blocks are all in use grows if the pool has space for the rest.
 func TestKernelGrowthOfFullVolume(t *testing.T) {
 	b := newBed(t, ublktest.Once)
-	b.startWith(80 * mib)
+	b.startWith(80 * mib) // on tmpfs
 	for _, provisioning := range []string{"thin", "thick"} {
 		v := b.create(provisioning, 48*mib, blockAccess(oneWriter), func(req *csi.CreateVolumeRequest) {
 			req.Parameters = map[string]string{"provisioning": provisioning}
@@ -78,5 +78,26 @@ func TestKernelFullPool(t *testing.T) {
 	for _, path := range files {
 		b.ok("remove", os.Remove(path))
 	}
+	b.isClean()
+}
+
+// A snapshot that shares blocks with a thick volume needs space for the changes of the volume.
+func TestKernelThickSnapshotSpace(t *testing.T) {
+	b := newBed(t, ublktest.Once, ublktest.ScratchDisk)
+	b.poolOnXFS()
+	b.startWith(80 * mib)
+	v := b.create("data", 32*mib, blockAccess(writers), func(req *csi.CreateVolumeRequest) {
+		req.Parameters = map[string]string{"provisioning": "thick"}
+	})
+	b.put(v.use("a"), content(3, 32*mib))
+	snapshot := v.snapshot("s")
+	_, err := v.trySnapshot("more")
+	b.refused("a snapshot without space", err, codes.ResourceExhausted, "reserves")
+	b.deleteSnapshot(snapshot)
+	snapshot = v.snapshot("more")
+	b.put(v.file("a"), content(4, 32*mib))
+	v.leave("a")
+	v.remove()
+	b.deleteSnapshot(snapshot)
 	b.isClean()
 }

@@ -123,3 +123,19 @@ func TestCopyOfShortenedFile(t *testing.T) {
 		}
 	}
 }
+
+func TestDoubles(t *testing.T) {
+	for _, tt := range []struct {
+		extents []Extent
+		want    int64
+	}{
+		{nil, 0},
+		{[]Extent{{8, 4}, {0, 4}}, 0},
+		{[]Extent{{8, 4}, {0, 4}, {8, 4}, {8, 4}}, 8},
+		{[]Extent{{0, 10}, {2, 3}, {4, 10}, {13, 2}}, 10},
+	} {
+		if got := Doubles(tt.extents); got != tt.want {
+			t.Errorf("%v: %d, want %d", tt.extents, got, tt.want)
+		}
+	}
+}

@@ -3,6 +3,7 @@ package driver
 import (
 	"context"
 	"errors"
+	"slices"
 
 	csi "github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc/codes"
@@ -10,12 +11,14 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop-csi/pool"
+	"github.com/ublk-loop/ublk-loop/internal/filecopy"
 )
 
 // usage is what the objects of the pool take.
 type usage struct {
 	promised  int64 // sizes of the volumes, and blocks of what never grows
 	allocated int64 // blocks of all images; shared blocks count in each
+	doubled   int64 // part of allocated that counts more than once
 	own       int64 // blocks of the excepted volume that stay when it grows
 }
 
@@ -78,18 +81,47 @@ func (d *Driver) usage(except string) (usage, error) {
 		return u, err
 	}
 	snapshots, err := d.pool.Snapshots.IDs()
-	if err != nil {
-		return u, err
+	if err == nil {
+		err = d.addSnapshots(&u, snapshots)
 	}
-	for _, id := range snapshots {
+	if err == nil {
+		u.doubled, err = d.doubled(volumes, snapshots)
+	}
+	return u, err
+}
+
+// addSnapshots adds what the images of snapshots take.
+func (d *Driver) addSnapshots(u *usage, ids []string) error {
+	for _, id := range ids {
 		n, err := d.pool.Snapshots.Allocated(id)
 		if err != nil {
-			return u, err
+			return err
 		}
 		u.allocated += n
 		u.promised += n
 	}
-	return u, nil
+	return nil
+}
+
+// doubled returns how many bytes the images of volumes and snapshots share.
+func (d *Driver) doubled(volumes []*pool.Volume, snapshots []string) (int64, error) {
+	isCopy := func(v *pool.Volume) bool { return v.Settings.SourceVolume+v.Settings.SourceSnapshot != "" }
+	if !d.pool.Shares || len(snapshots) == 0 && !slices.ContainsFunc(volumes, isCopy) {
+		return 0, nil
+	}
+	var extents []filecopy.Extent
+	add := func(e filecopy.Extent) { extents = append(extents, e) }
+	for _, v := range volumes {
+		if err := d.pool.Volumes.EachShared(v.ID, add); err != nil {
+			return 0, err
+		}
+	}
+	for _, id := range snapshots {
+		if err := d.pool.Snapshots.EachShared(id, add); err != nil {
+			return 0, err
+		}
+	}
+	return filecopy.Doubles(extents), nil
 }
 
 // ownBlocks returns the bytes of a volume's image that stay when the volume grows. A volume with a store
@@ -139,7 +171,7 @@ func (d *Driver) available(except string, thick bool) (int64, error) {
 // available returns what is left of the space that belongs to the pool: everything except
 // the reserve and the files of others.
 func available(space pool.Space, u usage, reserve int64, factor float64) int64 {
-	others := max(space.Total-space.Free-u.allocated, 0)
+	others := max(space.Total-space.Free-(u.allocated-u.doubled), 0)
 	own := max(space.Total-others-reserve, 0)
 	left := int64(float64(own)*factor) - u.promised
 	if factor == 1 {

@@ -63,9 +63,14 @@ func (d *Driver) snap(ctx context.Context, id, name, source string) (*pool.Snaps
 		Encrypted: v.Settings.Encrypted, FSType: v.FSType, FS: v.FS, LUKS: v.LUKS,
 	}
 	if d.divides(v) {
-		if s.Layer, err = d.prepareDivision(ctx, v); err != nil {
-			return nil, err
-		}
+		s.Layer, err = d.prepareDivision(ctx, v)
+	} else if v.Settings.Thick && d.pool.Shares {
+		d.making.Lock() // until the snapshot has its blocks
+		defer d.making.Unlock()
+		err = d.checkSnapshotSpace(v)
+	}
+	if err != nil {
+		return nil, err
 	}
 	if err := d.pool.Snapshots.Write(id, s); err != nil {
 		return nil, err
@@ -86,6 +91,20 @@ func (d *Driver) snap(ctx context.Context, id, name, source string) (*pool.Snaps
 	d.opts.Step("snapshot: cut")
 	s.State = pool.Ready
 	return s, d.pool.Snapshots.Write(id, s)
+}
+
+// checkSnapshotSpace refuses a snapshot of a thick volume if the pool has no space for a second copy of its
+// blocks. Volume and snapshot share them until the volume writes to them.
+func (d *Driver) checkSnapshotSpace(v *pool.Volume) error {
+	need, err := d.pool.Allocated(v)
+	if err != nil {
+		return err
+	}
+	left, err := d.available("", true)
+	if err == nil && need > left {
+		err = status.Errorf(codes.ResourceExhausted, "a snapshot of the thick volume %q reserves %d bytes for its changes; the pool of node %s has space for %d", v.ID, need, d.opts.Node, left)
+	}
+	return err
 }
 
 // DeleteSnapshot implements csi.ControllerServer. A snapshot that does not exist counts as

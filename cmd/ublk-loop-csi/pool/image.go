@@ -90,6 +90,19 @@ func (s Store[T]) Allocated(id string) (int64, error) {
 	return st.Blocks * 512, err
 }
 
+// EachShared calls a function for each part of an image's blocks that other files share.
+func (s Store[T]) EachShared(id string, each func(filecopy.Extent)) error {
+	f, err := s.OpenImage(id, os.O_RDONLY)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	return filecopy.EachShared(f, each)
+}
+
 // make makes an image and writes it to disk.
 func (s Store[T]) make(id string, fill func(*os.File) error) error {
 	f, err := s.OpenImage(id, os.O_RDWR|os.O_CREATE|os.O_TRUNC)

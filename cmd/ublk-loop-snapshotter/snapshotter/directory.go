@@ -10,6 +10,7 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/filecopy"
 	"github.com/ublk-loop/ublk-loop/internal/owndir"
 )
 
@@ -109,7 +110,7 @@ func (d *directory) usage(name string) (snapshots.Usage, error) {
 		return snapshots.Usage{}, err
 	}
 	defer func() { _ = f.Close() }()
-	shared, err := sharedBytes(f)
+	shared, err := filecopy.SharedBytes(f)
 	if err != nil {
 		return snapshots.Usage{}, err
 	}

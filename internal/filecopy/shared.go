@@ -1,15 +1,15 @@
-package snapshotter
+package filecopy
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"os"
+	"slices"
 	"structs"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/ublk-loop/ublk-loop/internal/filecopy"
 )
 
 // These are FS_IOC_FIEMAP, FIEMAP_EXTENT_LAST and FIEMAP_EXTENT_SHARED of
@@ -46,10 +46,20 @@ type fiemapExtent struct {
 	_        [3]uint32
 }
 
-// sharedBytes returns the number of a file's bytes whose blocks other files share. It
+// SharedBytes returns the number of a file's bytes whose blocks other files share. It
 // returns 0 if the file system cannot share blocks or does not tell.
-func sharedBytes(f *os.File) (int64, error) {
-	var shared uint64
+func SharedBytes(f *os.File) (int64, error) {
+	var shared int64
+	err := EachShared(f, func(e Extent) { shared += e.Length })
+	return shared, err
+}
+
+// Extent is a part of a disk, in bytes.
+type Extent struct{ Start, Length int64 }
+
+// EachShared calls a function for each part of a file's blocks that other files share. It calls it for none
+// if the file system cannot share blocks or does not tell.
+func EachShared(f *os.File, each func(Extent)) error {
 	m := &fiemap{count: fiemapExtents}
 	for {
 		m.length, m.mapped = math.MaxUint64-m.start, 0
@@ -58,22 +68,33 @@ func sharedBytes(f *os.File) (int64, error) {
 		switch {
 		case errno == unix.EINTR:
 			continue
-		case filecopy.IsUnsupported(errno):
-			return 0, nil
+		case IsUnsupported(errno):
+			return nil
 		case errno != 0:
-			return 0, fmt.Errorf("map the blocks of %s: %w", f.Name(), errno)
+			return fmt.Errorf("map the blocks of %s: %w", f.Name(), errno)
 		case m.mapped == 0:
-			return int64(shared), nil
+			return nil
 		}
 		for _, e := range m.extents[:m.mapped] {
 			if e.flags&fiemapExtentShared != 0 {
-				shared += e.length
+				each(Extent{int64(e.physical), int64(e.length)})
 			}
 		}
 		last := &m.extents[m.mapped-1]
 		if last.flags&fiemapExtentLast != 0 {
-			return int64(shared), nil
+			return nil
 		}
 		m.start = last.logical + last.length
 	}
+}
+
+// Doubles returns how many bytes some extents have more than once. It sorts the extents.
+func Doubles(extents []Extent) (doubles int64) {
+	slices.SortFunc(extents, func(a, b Extent) int { return cmp.Compare(a.Start, b.Start) })
+	end := int64(0) // of the extents so far
+	for _, e := range extents {
+		doubles += min(max(end-e.Start, 0), e.Length)
+		end = max(end, e.Start+e.Length)
+	}
+	return doubles
 }
