@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -230,5 +231,46 @@ func TestKernelFailedPublication(t *testing.T) {
 			t.Errorf("%s: the file of others: %v", name, err)
 		}
 	}
+	b.isClean()
+}
+
+// There are no statistics of a path at which the volume is not mounted any longer.
+func TestKernelStatsWithoutMount(t *testing.T) {
+	b := newBed(t, ublktest.Once)
+	b.start()
+	v := b.create("data", 32*mib, mountAccess("ext4", oneWriter))
+	b.ok("unmount", unix.Unmount(v.use("a"), 0))
+	_, err := b.node.NodeGetVolumeStats(b.Context(), &csi.NodeGetVolumeStatsRequest{VolumeId: v.id, VolumePath: v.target("a")})
+	b.refused("stats", err, codes.NotFound, "volume_path")
+	b.ok("publish again", v.tryPublish("a", false, v.access))
+	v.usage("a")
+	v.leave("a")
+	v.remove()
+	b.isClean()
+}
+
+// If the driver ends between the mount and the growth of a larger copy, the repeated call grows it.
+func TestKernelStageEndsBeforeGrowth(t *testing.T) {
+	b := newBed(t, ublktest.Once)
+	steps := filepath.Join(b.dir, "steps")
+	others := slices.DeleteFunc(stepNames(t), func(name string) bool { return name == "stage: mounted" })
+	b.put(steps, []byte(strings.Join(others, "\n")+"\nstage: mounted\n"))
+	t.Setenv(stepsFile, steps)
+	b.start()
+	v := b.create("data", 16*mib, mountAccess("ext4", oneWriter))
+	v.use("a")
+	v.leave("a")
+	clone := b.create("clone", 64*mib, v.access, fromVolume(v.id))
+	b.ok("end at the step", os.WriteFile(steps, []byte(strings.Join(others, "\n")+"\n"), 0o600))
+	b.refused("stage", clone.tryStage(), codes.Unavailable, "")
+	<-b.driver.done
+	b.start()
+	clone.use("a")
+	if total := clone.usage("a")[0].GetTotal(); total < 48*mib {
+		t.Errorf("the file system has %d bytes", total)
+	}
+	clone.leave("a")
+	clone.remove()
+	v.remove()
 	b.isClean()
 }

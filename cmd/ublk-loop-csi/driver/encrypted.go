@@ -130,6 +130,20 @@ func (d *Driver) encrypt(ctx context.Context, v *pool.Volume, pass string) error
 	return d.pool.Volumes.Write(v.ID, v)
 }
 
+// isBlank reports whether a volume was never written to. An encrypted volume is blank if its
+// image has nothing behind the header: the device shows noise there.
+func (d *Driver) isBlank(v *pool.Volume, h *client.Held) (bool, error) {
+	if !v.Settings.Encrypted {
+		return mounts.IsBlank(h.Disk(), 0, v.Size)
+	}
+	disk, err := d.openDisk(v)
+	if err != nil {
+		return false, err
+	}
+	defer disk.Close()
+	return mounts.IsBlank(disk, pool.HeaderBytes, v.Size)
+}
+
 // luksFormat makes a LUKS2 header. Its key derivation takes a fixed amount of memory, so that
 // every node can open the volume.
 func luksFormat(ctx context.Context, path, pass string) error {

@@ -112,7 +112,10 @@ func (d *Driver) stage(ctx context.Context, v *pool.Volume, secrets map[string]s
 			return err
 		}
 	} else if m != nil {
-		return nil
+		if len(v.Publications) > 0 {
+			return nil
+		}
+		return d.growMounted(ctx, v, h) // an earlier call may have ended before that
 	}
 	if err := d.format(ctx, v, h); err != nil {
 		return err
@@ -190,20 +193,6 @@ func (d *Driver) format(ctx context.Context, v *pool.Volume, h *client.Held) err
 	return d.pool.Volumes.Write(v.ID, v)
 }
 
-// isBlank reports whether a volume was never written to. An encrypted volume is blank if its
-// image has nothing behind the header: the device shows noise there.
-func (d *Driver) isBlank(v *pool.Volume, h *client.Held) (bool, error) {
-	if !v.Settings.Encrypted {
-		return mounts.IsBlank(h.Disk(), 0, v.Size)
-	}
-	disk, err := d.openDisk(v)
-	if err != nil {
-		return false, err
-	}
-	defer disk.Close()
-	return mounts.IsBlank(disk, pool.HeaderBytes, v.Size)
-}
-
 // mount mounts the file system of a volume, and gives it the size of the device.
 func (d *Driver) mount(ctx context.Context, v *pool.Volume, h *client.Held) error {
 	options := v.Stage.Options
@@ -217,11 +206,19 @@ func (d *Driver) mount(ctx context.Context, v *pool.Volume, h *client.Held) erro
 		return err
 	}
 	d.opts.Step("stage: mounted")
-	if slices.Contains(options, "ro") {
+	if err := d.growMounted(ctx, v, h); err != nil {
+		return errors.Join(err, mounts.Unmount(v.Stage.Path))
+	}
+	return nil
+}
+
+// growMounted gives a mounted file system the size of its device.
+func (d *Driver) growMounted(ctx context.Context, v *pool.Volume, h *client.Held) error {
+	if slices.Contains(v.Stage.Options, "ro") {
 		return nil
 	}
 	if err := mounts.Grow(ctx, v.FSType, h.Device.Device, v.Stage.Path); err != nil {
-		return errors.Join(fmt.Errorf("grow the file system: %w", err), mounts.Unmount(v.Stage.Path))
+		return fmt.Errorf("grow the file system: %w", err)
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop-csi/mounts"
 	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop-csi/pool"
 )
 
@@ -35,6 +36,13 @@ func (d *Driver) NodeGetVolumeStats(ctx context.Context, req *csi.NodeGetVolumeS
 	}
 	if v.Stage != nil && v.Stage.Block {
 		return d.blockStats(v)
+	}
+	t, err := mounts.Read()
+	if err != nil {
+		return nil, failure(err)
+	}
+	if t.At(path) == nil { // the numbers would be those of the node's file system
+		return nil, status.Errorf(codes.NotFound, "volume_path: nothing is mounted at %q", path)
 	}
 	return fileSystemStats(path)
 }
