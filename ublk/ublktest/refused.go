@@ -13,11 +13,12 @@ import (
 //	audit: type=1326 audit(1795955764.020:4): ... uid=1879048272 ... comm="ublk-loop" ... syscall=257 ...
 var refusedRecord = regexp.MustCompile(`type=1326 .* uid=(\d+) .* syscall=(\d+) `)
 
-// The users of processes in a sandbox are those of package internal/apart: this number, plus that of a
-// process, which has 22 bits.
+// The users of processes in a sandbox are those of package internal/apart: a base, plus the number of a
+// process, which has 22 bits. There are two bases, because a process that answers clients has another user
+// than the one that serves requests.
 const (
 	sandboxUsers = 0x70000000
-	pidLimit     = 1 << 22
+	sandboxLimit = sandboxUsers + 2<<22
 )
 
 // refusedCall returns the name of the system call that a line of the kernel's log says was refused to a
@@ -29,7 +30,7 @@ func refusedCall(line string) string {
 	}
 	user, err1 := strconv.Atoi(match[1])
 	call, err2 := strconv.Atoi(match[2])
-	if err1 != nil || err2 != nil || user < sandboxUsers || user >= sandboxUsers+pidLimit {
+	if err1 != nil || err2 != nil || user < sandboxUsers || user >= sandboxLimit {
 		return ""
 	}
 	return callName(call)
