@@ -143,7 +143,7 @@ func TestKernelShutdownOfASlowDevice(t *testing.T) {
 	below := nullDisk(t, 64, nil)
 	disk := mappedDisk(t, fmt.Sprintf("0 65536 delay %s 0 0 %s 0 500", below, below))
 	s := NewServer(ctl, ServerOptions{Patience: 2 * time.Second})
-	slow, err := s.Add(openPath(t, disk), Config{Depth: 1, Queues: 1, MaxIOBytes: 4096})
+	slow, err := s.Add(openPath(t, disk), Config{Depth: 1, Queues: 1, MaxIOBytes: uint32(os.Getpagesize())})
 	if err != nil {
 		t.Fatal(err)
 	}
