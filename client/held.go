@@ -97,7 +97,7 @@ func (h *Held) open(ctx context.Context) (*os.File, error) {
 	}
 	ctx, cancel := h.whileServed(ctx)
 	defer cancel()
-	return udev.Open(ctx, h.Device.Device)
+	return udev.Open(ctx, h.Device.Device, "") // checkDisk follows
 }
 
 // lookPause is the time between two looks whether the server still has a device.

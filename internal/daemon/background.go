@@ -110,7 +110,7 @@ func openUsable(ctx context.Context, device *client.Device) error {
 	if device.PartScan {
 		open = udev.OpenScanned
 	}
-	disk, err := open(ctx, device.Device)
+	disk, err := open(ctx, device.Device, device.MajMin)
 	if err != nil {
 		return err
 	}

@@ -39,7 +39,7 @@ var _ requester = (*user)(nil)
 // process looks for partitions.
 func (u *user) Ready(device client.Device, _ int) error {
 	if device.PartScan {
-		if err := scanInChild(device.Device); err != nil {
+		if err := scanInChild(device.Device, device.MajMin); err != nil {
 			return err
 		}
 	}

@@ -11,11 +11,13 @@ import (
 // scanTask names the device whose partitions the role scan looks for.
 type scanTask struct {
 	Device string `json:"device"`
+	Number string `json:"number"` // major:minor
 }
 
-// scanInChild looks for the partitions of a device in a child process, and waits for it.
-func scanInChild(device string) error {
-	l := &launch{role: scanRole, task: func([]string) any { return scanTask{device} }}
+// scanInChild looks for the partitions of a device, with a number major:minor, in a child process, and
+// waits for it.
+func scanInChild(device, number string) error {
+	l := &launch{role: scanRole, task: func([]string) any { return scanTask{device, number} }}
 	if err := callFailed(l.call()); err != nil {
 		return fmt.Errorf("scan partitions of %s: %w", device, err)
 	}
@@ -29,7 +31,7 @@ func (p *Program) runScan(args []string) int {
 		report.Print(p.Err, err.Error(), "")
 		return report.ExitUsage
 	}
-	if err := openUsable(context.Background(), &client.Device{Device: task.Device, PartScan: true}); err != nil {
+	if err := openUsable(context.Background(), &client.Device{Device: task.Device, MajMin: task.Number, PartScan: true}); err != nil {
 		report.Error(p.Err, err)
 		return report.ExitFailed
 	}

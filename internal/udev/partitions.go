@@ -12,10 +12,10 @@ import (
 
 // OpenScanned is Open for a device with partitions. When it returns, the kernel has read
 // the partition table and the partitions' nodes exist.
-func OpenScanned(ctx context.Context, path string) (*os.File, error) {
+func OpenScanned(ctx context.Context, path, number string) (*os.File, error) {
 	w := &dirWatch{dir: filepath.Dir(path)}
 	defer w.close()
-	disk, err := w.open(ctx, path)
+	disk, err := w.open(ctx, path, number)
 	if err != nil {
 		return nil, err
 	}

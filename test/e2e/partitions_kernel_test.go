@@ -177,7 +177,7 @@ func (b *bed) roundTripPartition(device, file string) {
 
 // scan makes the kernel look for the partitions of a device.
 func scan(path string) error {
-	disk, err := udev.OpenScanned(context.Background(), path)
+	disk, err := udev.OpenScanned(context.Background(), path, "")
 	if err != nil {
 		return err
 	}
