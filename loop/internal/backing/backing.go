@@ -186,7 +186,7 @@ func (b *Backing) explainOpen(file *os.File, err error) error {
 }
 
 // checkWritable detects obstacles that a read-write open does not report: a disk that is
-// write-protected or zoned, and a file that is swap space.
+// write-protected or zoned, and a file that is swap space or sealed.
 func (b *Backing) checkWritable() error {
 	switch {
 	case b.IsDisk:
@@ -194,12 +194,24 @@ func (b *Backing) checkWritable() error {
 	case b.ReadOnly:
 		return nil
 	}
+	if err := b.checkSeals(); err != nil {
+		return err
+	}
 	err := b.probePunchHole()
 	if errors.Is(err, unix.ETXTBSY) {
 		return hint.Add(fmt.Errorf("in use as swap space: %w", err), "attach it with {read_only}")
 	}
 	b.punchHole = err == nil
 	return nil
+}
+
+// checkSeals refuses a file in memory whose seals make every write fail (memfd_create(2)).
+func (b *Backing) checkSeals() error {
+	seals, err := unix.FcntlInt(b.File.Fd(), unix.F_GET_SEALS, 0)
+	if err == nil && seals&(unix.F_SEAL_WRITE|unix.F_SEAL_FUTURE_WRITE) != 0 {
+		return hint.Add(fmt.Errorf("sealed against writes: %w", unix.EPERM), "attach it with {read_only}")
+	}
+	return nil // other files have no seals, which is EINVAL
 }
 
 // checkDiskWritable refuses a disk on which every write would fail. The open of a

@@ -105,6 +105,35 @@ func TestBackingUnwritable(t *testing.T) {
 	}
 }
 
+// A file in memory that is sealed against writes can only be read. Other seals do not matter.
+func TestBackingSealed(t *testing.T) {
+	for seals, sealed := range map[int]bool{unix.F_SEAL_WRITE: true, unix.F_SEAL_FUTURE_WRITE: true, unix.F_SEAL_SHRINK | unix.F_SEAL_GROW: false} {
+		fd, err := unix.MemfdCreate("sealed", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+		if err := unix.Ftruncate(fd, 1<<20); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, seals); err != nil {
+			t.Fatal(err)
+		}
+		file := os.NewFile(uintptr(fd), "memfd")
+		b, err := Open(file, &Options{LockDir: t.TempDir()})
+		if sealed {
+			wantHint(t, err, unix.EPERM, "sealed against writes", "{read_only}")
+			b, err = Open(file, &Options{ReadOnly: true, LockDir: t.TempDir()})
+		}
+		if err != nil {
+			t.Fatalf("seals %d: %v", seals, err)
+		}
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // After an error no file stays open.
 func TestBackingErrorClosesFile(t *testing.T) {
 	path := newFile(t, "file", 1<<20)
