@@ -62,5 +62,5 @@ func TestDMTableOfTables(t *testing.T) {
 	}
 	b := newBench()
 	b.drv.devices = []client.Device{{ID: 3, Device: "/dev/ublkb3", Table: "0 8 linear x 0", Files: files}}
-	b.check(t, []string{"list", "--dm-table"}, 1, "", "ublk-loop: error: list /dev/ublkb3: 3 files for 1 devices of its table: invalid argument\n")
+	b.check(t, []string{"list", "--dm-table"}, 1, "", "ublk-loop: error: list /dev/ublkb3: 3 files for 1 device of its table: invalid argument\n")
 }

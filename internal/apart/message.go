@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/internal/eintr"
 	"github.com/ublk-loop/ublk-loop/internal/hint"
+	"github.com/ublk-loop/ublk-loop/internal/rawname"
 	"github.com/ublk-loop/ublk-loop/loop/serving"
 )
 
@@ -40,9 +42,9 @@ func reportOf(err error) report {
 	if err == nil {
 		return report{}
 	}
-	r := report{Error: err.Error()}
+	r := report{Error: rawname.Text(err.Error())}
 	if len(r.Error) > maxError {
-		r.Error = r.Error[:maxError]
+		r.Error = strings.ToValidUTF8(r.Error[:maxError], "")
 	}
 	var errno unix.Errno
 	switch {
@@ -53,7 +55,7 @@ func reportOf(err error) report {
 	}
 	var hinted *hint.Error
 	if errors.As(err, &hinted) && len(hinted.Hint) <= maxError {
-		r.Hint = hinted.Hint
+		r.Hint = rawname.Text(hinted.Hint)
 	}
 	return r
 }

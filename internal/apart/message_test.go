@@ -281,3 +281,24 @@ func TestAskEnds(t *testing.T) {
 	endWatch()
 	<-p.Ended()
 }
+
+// An error and its hint keep the bytes of a name that is not UTF-8, also where the error is cut.
+func TestReportOfRawName(t *testing.T) {
+	ours, theirs, err := socketPair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ours.close()
+	defer theirs.Close()
+	long := strings.Repeat("\u00e9", maxError)
+	for name, want := range map[string]string{"caf\xe9": `caf\xe9`, long: long[:maxError], "x" + long: "x" + long[:maxError-2]} {
+		if err := (socket{int(theirs.Fd())}).say(&hint.Error{Err: errors.New(name), Hint: "remove \xe9"}); err != nil {
+			t.Fatal(err)
+		}
+		err := ours.hear()
+		var hinted *hint.Error
+		if err == nil || err.Error() != want || !errors.As(err, &hinted) || hinted.Hint != `remove \xe9` {
+			t.Errorf("%.20q becomes %.20q", name, err)
+		}
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 
+	"github.com/ublk-loop/ublk-loop/internal/rawname"
 	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/ublk"
@@ -120,7 +121,7 @@ func (t *unusedTask) stop(answers io.Writer, stop func(loop.TaggedID) error) err
 			if err := stop(loop.TaggedID(d)); errors.Is(err, loop.ErrInUse) {
 				a.InUse = true
 			} else if err != nil {
-				a.Error = err.Error()
+				a.Error = rawname.Text(err.Error())
 			}
 			results <- a
 		}()

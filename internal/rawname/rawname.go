@@ -8,6 +8,7 @@
 package rawname
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 	"unicode/utf8"
@@ -45,4 +46,18 @@ func Text(message string) string {
 		message = message[n:]
 	}
 	return text.String()
+}
+
+// String is a name in a message between processes of this program. Its JSON is in base64.
+type String string
+
+// MarshalJSON implements json.Marshaler.
+func (s String) MarshalJSON() ([]byte, error) { return json.Marshal([]byte(s)) }
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (s *String) UnmarshalJSON(text []byte) error {
+	var name []byte
+	err := json.Unmarshal(text, &name)
+	*s = String(name)
+	return err
 }

@@ -2,6 +2,7 @@ package rawname
 
 import (
 	"encoding/json"
+	"errors"
 	"testing"
 )
 
@@ -56,4 +57,19 @@ func FuzzJSON(f *testing.F) {
 			t.Errorf("%q becomes %q, error %v", name, got, err)
 		}
 	})
+}
+
+// A String survives JSON, whatever its bytes are.
+func TestString(t *testing.T) {
+	for _, name := range []string{"", "/a b", "/caf\xe9.img", "\xff\x00\"\\\n"} {
+		text, err := json.Marshal(String(name))
+		var got String
+		if err := errors.Join(err, json.Unmarshal(text, &got)); err != nil || string(got) != name {
+			t.Errorf("%q becomes %q, error %v", name, got, err)
+		}
+	}
+	var s String
+	if err := json.Unmarshal([]byte(`"%"`), &s); err == nil {
+		t.Error("what is not base64 is accepted")
+	}
 }

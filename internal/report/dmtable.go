@@ -67,7 +67,7 @@ func dmStack(d *client.Device) (string, error) {
 	defer tables.Close()
 	names := tables.Devices()
 	if len(names) != len(d.Files) {
-		return "", fmt.Errorf("list %s: %d files for %d devices of its table: %w", d.Device, len(d.Files), len(names), unix.EINVAL)
+		return "", fmt.Errorf("list %s: %s for %s of its table: %w", d.Device, Count(len(d.Files), "file"), Count(len(names), "device"), unix.EINVAL)
 	}
 	for i, f := range d.Files {
 		switch {

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/rawname"
 	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
 	"github.com/ublk-loop/ublk-loop/loop/internal/filelock"
 	"github.com/ublk-loop/ublk-loop/transfer"
@@ -27,9 +28,9 @@ type Work struct {
 
 // WorkBacking is a file or disk of a Work, whose lock is held by the process that has opened it.
 type WorkBacking struct {
-	Path     string // for messages
-	Size     uint64 // in bytes
-	Sector   uint32 // size of its logical blocks
+	Path     rawname.String // for messages
+	Size     uint64         // in bytes
+	Sector   uint32         // size of its logical blocks
 	IsDisk   bool
 	ReadOnly bool
 	Direct   bool // I/O bypasses the page cache
@@ -58,7 +59,7 @@ func (s *Stack) Work() (w *Work, fds []int, err error) {
 
 // describeBacking returns the description of a file or disk, and its descriptors.
 func describeBacking(b *backing.Backing) (w WorkBacking, fds []int) {
-	w, fds = WorkBacking{b.Path, b.Size, b.SectorSize, b.IsDisk, b.ReadOnly, b.Direct, b.Lock != nil}, []int{b.FD}
+	w, fds = WorkBacking{rawname.String(b.Path), b.Size, b.SectorSize, b.IsDisk, b.ReadOnly, b.Direct, b.Lock != nil}, []int{b.FD}
 	if b.Lock != nil {
 		fds = append(fds, b.Lock.RingFD())
 	}
@@ -101,7 +102,7 @@ func (s *Stack) takeFiles(w *Work, fds []int) error {
 		s.zeroes = os.NewFile(uintptr(fds[0]), "/dev/zero")
 	}
 	if n := len(s.tables.Devices()); n != len(w.BackingOf) {
-		return fmt.Errorf("%d files for %d devices of a table: %w", len(w.BackingOf), n, unix.EBADMSG)
+		return fmt.Errorf("files: %d, devices of the table: %d: %w", len(w.BackingOf), n, unix.EBADMSG)
 	}
 	return nil
 }
@@ -116,7 +117,7 @@ func (w *WorkBacking) take(fds []int) (b *backing.Backing, rest []int, err error
 		return nil, nil, errMissing
 	}
 	b = &backing.Backing{
-		FD: fds[0], File: os.NewFile(uintptr(fds[0]), w.Path), Path: w.Path,
+		FD: fds[0], File: os.NewFile(uintptr(fds[0]), string(w.Path)), Path: string(w.Path),
 		Size: w.Size, SectorSize: w.Sector, IsDisk: w.IsDisk, ReadOnly: w.ReadOnly, Direct: w.Direct,
 	}
 	if w.IsLocked {

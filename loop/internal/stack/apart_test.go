@@ -28,6 +28,7 @@ func TestWork(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = s.Close() }()
+	s.Backings[0].Path = "/caf\xe9" // a name need not be UTF-8
 	made, fds, err := s.Work()
 	if err != nil {
 		t.Fatal(err)
@@ -44,7 +45,7 @@ func TestWork(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if same.Size != s.Size || same.ReadOnly != s.ReadOnly || same.eager != s.eager || same.tables.Text() != s.tables.Text() || len(same.Backings) != 1 {
+	if same.Size != s.Size || same.ReadOnly != s.ReadOnly || same.eager != s.eager || same.tables.Text() != s.tables.Text() || len(same.Backings) != 1 || same.Backings[0].Path != s.Backings[0].Path {
 		t.Errorf("another stack: %+v, want %+v", same, s)
 	}
 	for i, b := range same.Backings {

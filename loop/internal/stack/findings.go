@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync/atomic"
 
+	"github.com/ublk-loop/ublk-loop/internal/rawname"
 	"github.com/ublk-loop/ublk-loop/loop/internal/cow"
 )
 
@@ -73,7 +74,7 @@ func (s *Stack) CorruptionReports() <-chan Corruption { return s.corrupt.reports
 
 // A StoreFailure says that a store was full or has failed.
 type StoreFailure struct {
-	Path  string
+	Path  rawname.String
 	State string // cow.Invalid or cow.Overflow
 }
 
@@ -93,7 +94,7 @@ const failuresAhead = 16
 // reportFailure returns the function that a store calls when it fails. The thread of a queue
 // can call it, so it never waits: if too many failures wait for their reader, a report is lost.
 func (s *Stack) reportFailure(path string) func(state string) {
-	return func(state string) { s.ReportFailure(StoreFailure{path, state}) }
+	return func(state string) { s.ReportFailure(StoreFailure{rawname.String(path), state}) }
 }
 
 // ReportFailure adds a failure that another process has found, which serves the stack.

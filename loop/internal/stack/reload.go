@@ -85,7 +85,7 @@ func (s *Stack) checkReload(tables *table.Stack, files int) error {
 	case tables.Sectors() != s.tables.Sectors() || coveredBytes(tables) != coveredBytes(s.tables):
 		return fmt.Errorf("%d sectors, the device has %d: %w", tables.Sectors(), s.tables.Sectors(), unix.EINVAL)
 	case len(tables.Devices()) != files:
-		return fmt.Errorf("%d files for %d devices of a table: %w", files, len(tables.Devices()), unix.EINVAL)
+		return fmt.Errorf("files: %d, devices of the table: %d: %w", files, len(tables.Devices()), unix.EINVAL)
 	}
 	return nil
 }

@@ -301,7 +301,7 @@ func (b *bed) fill(format string) {
 	}
 	select {
 	case f := <-b.stack.Failures():
-		if f.State != state || f.Path != filepath.Join(b.dir, "B") {
+		if f.State != state || string(f.Path) != filepath.Join(b.dir, "B") {
 			b.t.Errorf("the reported failure is %+v", f)
 		}
 	default:

@@ -108,7 +108,7 @@ func (s *Stack) makeAll(o *Options) error {
 // openAll opens each file or disk once, even if the tables have several names for it.
 func (s *Stack) openAll(files []*os.File, o *Options) error {
 	if n := len(s.tables.Devices()); n != len(files) {
-		return fmt.Errorf("%d files for %d devices of a table: %w", len(files), n, unix.EINVAL)
+		return fmt.Errorf("files: %d, devices of the table: %d: %w", len(files), n, unix.EINVAL)
 	}
 	seen := make(map[identity.File]int)
 	written := Written(s.tables, s.ReadOnly)
