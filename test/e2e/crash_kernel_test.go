@@ -35,14 +35,15 @@ func (b *bed) crash(onCrash, state string) {
 		_, err := f.ReadAt(page, 0)
 		ended <- err
 	}()
-	waits := false
-	select {
-	case err = <-ended:
-	case <-time.After(2 * time.Second):
-		waits = true
-	}
-	if waits != (onCrash != "fail") {
-		b.Errorf("a request waits: %v, or ends with %v", waits, err)
+	waits := onCrash != "fail"
+	if waits {
+		select {
+		case err := <-ended:
+			b.Fatalf("a request without a server ends with %v", err)
+		case <-time.After(2 * time.Second): // a request that goes on waiting causes no event
+		}
+	} else {
+		err = ublktest.Receive(b, waitLimit, "the end of a request without a server", ended)
 	}
 	if now := b.list(s.Device)[0]; now.State != state {
 		b.Errorf("the device is %+v", now)
