@@ -359,12 +359,14 @@ func TestKernelRecoverWaitsForWrites(t *testing.T) {
 	t.Run("file", func(t *testing.T) {
 		b := b.in(t)
 		b.recoverWaits(func(held string) string {
-			b.tool("mkfs.ext4", "-q", "-F", held)
+			// The kernel does not write to the file system later by itself.
+			b.tool("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", held)
 			dir := t.TempDir()
 			b.tool("mount", held, dir)
 			t.Cleanup(func() { b.tool("umount", dir) })
 			image := filepath.Join(dir, "image")
-			b.tool("dd", "if=/dev/zero", "of="+image, "bs=1M", "count=8", "conv=fsync") // with all its blocks
+			b.tool("dd", "if=/dev/zero", "of="+image, "bs=1M", "count=8") // with all its blocks
+			b.tool("sync", "-f", dir)
 			return image
 		})
 	})
@@ -418,9 +420,10 @@ func (b *bed) recoverWaits(setUp func(held string) (backing string)) {
 		_, err := f.WriteAt(page, 4096)
 		wrote <- err
 	}()
-	// There is no event when the server has sent the write to the disk.
-	waitUntil(t, "a write", func() bool { return b.inflight(s) })
-	time.Sleep(200 * time.Millisecond)
+	waitUntil(t, "a write of the server is delayed", func() bool {
+		status := strings.Fields(b.tool("dmsetup", "status", "held")) // the last three are reads, writes and flushes
+		return len(status) == 6 && status[4] != "0"
+	})
 	b.killServer(s)
 	waitUntil(t, "the end for the driver", func() bool { info, err := b.ctl.Info(s.ID); return err == nil && info.State == ublk.StateQuiesced })
 	// The ring has the lock still.
@@ -447,13 +450,6 @@ func (b *bed) recoverWaits(setUp func(held string) (backing string)) {
 	}
 	f.Close()
 	b.del(s.Device)
-}
-
-// inflight reports whether a write to the device is running.
-func (b *bed) inflight(s client.Device) bool {
-	b.Helper()
-	_, writes := b.underWay(s)
-	return writes > 0
 }
 
 // underWay returns the numbers of reads and writes that the device's driver has.
