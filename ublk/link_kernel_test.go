@@ -38,18 +38,13 @@ func (h *pipeHandler) Handle(req *ublk.Request) {
 func waitInFlight(t *testing.T, dev *ublk.Device) {
 	t.Helper()
 	path := fmt.Sprintf("/sys/block/ublkb%d/inflight", dev.Info().ID)
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
+	ublktest.Until(t, 30*time.Second, "a read is under way", func() bool {
 		data, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if strings.Fields(string(data))[0] == "1" {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("no read is under way: %q", data)
-		}
-	}
+		return strings.Fields(string(data))[0] == "1"
+	})
 }
 
 // A request whose operation outlasts many others is completed once, with the bytes that it

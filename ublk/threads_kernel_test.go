@@ -180,13 +180,8 @@ func TestKernelThreadsLetGoOfBuffers(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	deadline := time.Now().Add(30 * time.Second)
-	for pinned(t) != before+each {
-		if time.Now().After(deadline) {
-			t.Fatalf("%d pages are pinned, %d with one queue less", pinned(t), before)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
+	ublktest.Until(t, 30*time.Second, "the pages of the queues that are gone are free", func() bool { return pinned(t) == before+each },
+		func() string { return fmt.Sprintf("%d pages are pinned, %d with one queue less", pinned(t), before) })
 }
 
 // Threads end with the last of their queues.
@@ -203,13 +198,9 @@ func TestKernelThreadsEnd(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		deadline := time.Now().Add(30 * time.Second)
-		for serverThreads(t) > before+4 { // Go has some for goroutines that wait in the kernel
-			if time.Now().After(deadline) {
-				t.Fatalf("%d threads, %d before", serverThreads(t), before)
-			}
-			time.Sleep(10 * time.Millisecond)
-		}
+		// Go has some threads for goroutines that wait in the kernel.
+		ublktest.Until(t, 30*time.Second, "the threads have ended", func() bool { return serverThreads(t) <= before+4 },
+			func() string { return fmt.Sprintf("%d threads, %d before", serverThreads(t), before) })
 	}
 }
 

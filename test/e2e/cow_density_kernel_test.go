@@ -82,11 +82,7 @@ func (c *crowd) writeFirst(n int) {
 		wait.Wait()
 		close(ended)
 	}()
-	select {
-	case <-ended:
-	case <-time.After(time.Minute):
-		c.b.Fatal("first writes have waited for a minute")
-	}
+	ublktest.Receive(c.b, time.Minute, "the end of first writes", ended)
 	for d := range devices {
 		for w := range writers {
 			for i := range each {

@@ -105,12 +105,14 @@ func (b *bed) waitForEnd(pidfd int) {
 	defer func() { _ = unix.Close(pidfd) }()
 	fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
 	for {
-		n, err := unix.Poll(fds, 20000)
-		if err == unix.EINTR {
+		n, err := unix.Poll(fds, int(waitLimit.Milliseconds()))
+		switch {
+		case err == unix.EINTR:
 			continue
-		}
-		if err != nil || n == 0 {
-			b.Fatalf("the process does not end: %v", err)
+		case err != nil:
+			b.Fatal(err)
+		case n == 0:
+			ublktest.TimedOut(b, waitLimit, "the end of a process")
 		}
 		return
 	}

@@ -3,6 +3,7 @@ package e2e
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // inForeground is a server in the foreground.
@@ -50,12 +52,15 @@ func (b *bed) foreground(env []string, args ...string) (*inForeground, string) {
 // end waits for the end of the server, which must be orderly.
 func (f *inForeground) end() {
 	f.bed.Helper()
-	killer := time.AfterFunc(20*time.Second, func() { _ = f.cmd.Process.Kill() })
-	defer killer.Stop()
+	killer := time.AfterFunc(waitLimit, func() { _ = f.cmd.Process.Kill() })
 	for f.lines.Scan() {
 		f.bed.Errorf("more output: %s", f.lines.Text())
 	}
-	if err := f.cmd.Wait(); err != nil {
+	err := f.cmd.Wait()
+	if !killer.Stop() {
+		ublktest.TimedOut(f.bed, waitLimit, "the end of a server in the foreground")
+	}
+	if err != nil {
 		f.bed.Errorf("it ends with %v\n%s", err, &f.errOut)
 	}
 }
@@ -142,10 +147,13 @@ func withEnv(cmd *exec.Cmd, env ...string) *exec.Cmd {
 func (b *bed) notified(manager *net.UnixConn, want string) {
 	b.Helper()
 	buf := make([]byte, 4096)
-	if err := manager.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := manager.SetReadDeadline(time.Now().Add(waitLimit)); err != nil {
 		b.Fatal(err)
 	}
 	n, err := manager.Read(buf)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		ublktest.TimedOut(b, waitLimit, "the notification %q", want)
+	}
 	if err != nil || string(buf[:n]) != want {
 		b.Errorf("notified of %q, want %q: %v", buf[:n], want, err)
 	}

@@ -170,10 +170,9 @@ func systemLog(t testing.TB) *hookLog {
 func (l *hookLog) line() string {
 	l.Helper()
 	for {
-		switch line := l.next(10 * time.Second); {
+		switch line := l.next(waitLimit); {
 		case line == "":
-			l.Error("nothing is in the log")
-			return ""
+			ublktest.TimedOut(l, waitLimit, "a line of the hooks in the system log")
 		case strings.Contains(line, " ublk-loop["):
 			return line
 		}

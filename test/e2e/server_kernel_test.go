@@ -8,11 +8,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // PR_SET_IO_FLUSHER sets these flags of /proc/PID/stat (include/linux/sched.h).
@@ -150,16 +150,11 @@ func (b *bed) checkDescriptors(s client.Device) {
 	b.Helper()
 	// The server closes the socket to its starter a moment after the starter has ended,
 	// which causes no event.
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
-		left := b.unknownDescriptors(s)
-		if len(left) == 0 {
-			return
-		}
-		if time.Now().After(deadline) {
-			b.Errorf("the server has open: %q", left)
-			return
-		}
-	}
+	var left []string
+	ublktest.Until(b, waitLimit, "the server has open only what it needs", func() bool {
+		left = b.unknownDescriptors(s)
+		return len(left) == 0
+	}, func() string { return fmt.Sprintf("it has open %q", left) })
 }
 
 // unknownDescriptors returns the open files that a server does not need.
