@@ -40,7 +40,11 @@ func kernelBed(t testing.TB, needs ...ublktest.Need) *bed {
 	}
 	before := things(t)
 	t.Cleanup(func() {
-		b.nothingSince(before)
+		if t.Failed() { // it may not have come to its removals; a time-out stays its only failure
+			ublktest.Detail(t, "left behind: %q", b.left(before))
+		} else {
+			b.nothingSince(before)
+		}
 		// A failed test must not make the next one fail.
 		_, _ = exec.Command(b.bin, "del", "--all", "--force").CombinedOutput()
 	})
