@@ -35,7 +35,6 @@ type Merge struct {
 
 	store  *cow.Store
 	base   *backing.Backing
-	size   uint64   // of the origin
 	file   *os.File // base, open for writing
 	run    []snapshot.Record
 	buffer []byte
@@ -70,7 +69,7 @@ func (s *Stack) findMerge() (*Merge, error) {
 	if !ok || len(t.Lines) != 1 {
 		return nil, fmt.Errorf("the device is no snapshot: %w", unix.EINVAL)
 	}
-	m := &Merge{size: s.Size}
+	m := &Merge{}
 	for i, device := range s.tables.Devices() {
 		switch b := s.backingOf[i]; device {
 		case line.Store:
@@ -282,14 +281,15 @@ func (m *Merge) copyAll(run []snapshot.Record) error {
 	return nil
 }
 
-// copy copies n contiguous chunks. The base can end within the last one.
+// copy copies n contiguous chunks. The base can end within the last one. It can be longer than the device,
+// and the store then has chunks behind the end of the device.
 func (m *Merge) copy(first snapshot.Record, n int) error {
 	b := m.buffer[:n<<m.store.Layout.Shift()]
 	if err := m.store.Read(b, first.New); err != nil {
 		return err
 	}
 	at := m.store.Layout.Offset(first.Old)
-	if _, err := m.file.WriteAt(b[:min(uint64(len(b)), m.size-uint64(at))], at); err != nil {
+	if _, err := m.file.WriteAt(b[:min(uint64(len(b)), m.store.Origin-uint64(at))], at); err != nil {
 		return fmt.Errorf("write the base: %w", err)
 	}
 	return nil
