@@ -30,8 +30,14 @@ func TestFlushOfStoreFails(t *testing.T) {
 				b.t.Fatal("no chunk")
 			}
 		}, flush, unix.EIO, true},
+		{"the same without room for the data", func(b *bed) {
+			store := b.stack.stores[0]
+			if _, errno := store.Allocate(5); !store.Index.Claim(5) || errno != 0 {
+				b.t.Fatal("no chunk")
+			}
+		}, flush, unix.ENOSPC, true},
 		{"FUA write to a chunk whose record is not saved", func(b *bed) { b.must(write(0, 0)) }, write(0, ublk.FlagFUA), unix.EIO, true},
-		{"the same on a full file system", func(b *bed) { b.must(write(0, 0)) }, write(0, ublk.FlagFUA), unix.ENOSPC, false},
+		{"FUA write to such a chunk on a full file system", func(b *bed) { b.must(write(0, 0)) }, write(0, ublk.FlagFUA), unix.ENOSPC, false},
 		{"FUA write to a saved chunk during a first write", func(b *bed) {
 			b.must(write(0, 0))
 			b.must(flush)

@@ -186,7 +186,7 @@ func (h *handler) operationFailed(r *request, w *firstWrite, p *part, errno int3
 	withFlush := w.step == stepData && w.req.Flags&ublk.FlagFUA != 0
 	ended := h.writeFailed(r, w, errno)
 	if withFlush {
-		h.flushFailed(p, errno)
+		h.fuaFailed(p, errno)
 	}
 	return ended
 }

@@ -24,7 +24,7 @@ func (h *handler) sync(req *ublk.Request, r *request) {
 			continue
 		}
 		number, p := h.take(req, r)
-		*p = part{file: &h.files[file]}
+		*p = part{file: &h.files[file], commits: unsaved}
 		if unsaved {
 			store.Commit(req.AsyncPart(number))
 		} else {
@@ -49,17 +49,24 @@ func (h *handler) syncDone(req *ublk.Request, r *request, p *part, number int, r
 		return false
 	case res < 0:
 		r.fail(res)
-		h.flushFailed(p, res)
+		if !p.commits { // a store acts itself on what its commit has met
+			h.flushFailed(p)
+		}
 	}
 	return true
 }
 
-// flushFailed tells the store in the file of a part that a flush, or a write with a flush, has
-// failed. A full file system has not lost data.
-func (h *handler) flushFailed(p *part, errno int32) {
-	if errno == -int32(unix.ENOSPC) || errno == -int32(unix.EDQUOT) {
-		return
+// fuaFailed is flushFailed for a write with FUA. A write that finds the file system full has not lost
+// other data. A flush can have: the page cache drops what the file system or the disk below has no room for.
+func (h *handler) fuaFailed(p *part, errno int32) {
+	if errno != -int32(unix.ENOSPC) && errno != -int32(unix.EDQUOT) {
+		h.flushFailed(p)
 	}
+}
+
+// flushFailed tells the store in the file of a part that a flush, or a write with a flush, has
+// failed.
+func (h *handler) flushFailed(p *part) {
 	for i, store := range h.stack.storeOf {
 		if store != nil && h.files[i].File == p.file.File {
 			store.FlushFailed()

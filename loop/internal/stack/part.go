@@ -16,6 +16,7 @@ type part struct {
 	step     step
 	slot     int  // 1 + the slot of hash blocks that are read ahead; 0 for data
 	onWorker bool // only a worker thread of the ring can do the rest
+	commits  bool // a store saves its records, and flushes
 }
 
 // part returns a part of a request.
@@ -83,7 +84,7 @@ func (h *handler) dataDone(req *ublk.Request, r *request, p *part, number int, r
 	if !more {
 		r.fail(errno)
 		if errno != 0 && req.Op == ublk.OpWrite && req.Flags&ublk.FlagFUA != 0 {
-			h.flushFailed(p, errno)
+			h.fuaFailed(p, errno)
 		}
 		return true
 	}
