@@ -122,6 +122,38 @@ func TestKernelForkPlainHoles(t *testing.T) {
 	}
 }
 
+// The file of a device can be longer than the device. The last chunk of the store then also has what the file
+// has behind the end of the device, as the kernel's snapshot and its merge need it.
+func TestKernelForkPlainShorter(t *testing.T) {
+	ctl := ublktest.Kernel(t, ublktest.OldestKernel)
+	for _, cfg := range []Config{{}, {ZeroCopy: SwitchOff}} {
+		model := random(make([]byte, layeredSize))
+		l := &layered{T: t, dir: t.TempDir()}
+		l.chain = []string{filepath.Join(l.dir, "base")}
+		if err := os.WriteFile(l.chain[0], model, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		sectors := int64(plainSectors - 5)
+		l.dev = attachTable(t, ctl, fmt.Sprintf("0 %d linear %s 0", sectors, l.chain[0]), cfg)
+		l.fork()
+		written := bytes.Repeat([]byte{7}, 512)
+		if _, err := openFile(t, l.dev.Path(), os.O_RDWR|unix.O_SYNC).WriteAt(written, (sectors-1)*512); err != nil {
+			t.Fatal(err)
+		}
+		copy(model[(sectors-1)*512:], written)
+		chunks := 0
+		l.chunks(l.chain[1], func(chunk uint64, data []byte) error {
+			if chunks++; !bytes.Equal(data, model[chunk*8192:][:8192]) {
+				t.Errorf("zero copy %s: chunk %d has other data", cfg.ZeroCopy, chunk)
+			}
+			return nil
+		})
+		if chunks != 1 {
+			t.Errorf("the store has %d chunks", chunks)
+		}
+	}
+}
+
 // A device that is not one linear line from the start of a file, or is only read, does not get a store. A
 // device that could is refused a file that is no store, and goes on.
 func TestKernelForkPlainRefused(t *testing.T) {

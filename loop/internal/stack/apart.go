@@ -142,12 +142,13 @@ func (s *Stack) CloseServed() error {
 type GrowthWork struct {
 	Text    string // of the tables
 	Major   uint32 // as in Work
+	Origin  uint64 // size of what is below the store
 	Backing WorkBacking
 }
 
 // Work returns the description of a growth, and its descriptors, which stay the growth's.
 func (g *Growth) Work() (w *GrowthWork, fds []int, err error) {
-	w = &GrowthWork{Text: g.tables.Text()}
+	w = &GrowthWork{Text: g.tables.Text(), Origin: g.origin}
 	if w.Major, err = mapperMajor(); err != nil {
 		return nil, nil, err
 	}
@@ -169,7 +170,7 @@ func (s *Stack) GrowFor(w *GrowthWork, fds []int) (*Growth, error) {
 	if err != nil {
 		return nil, errors.Join(err, b.CloseFiles())
 	}
-	g.backing, g.tables = b, tables
+	g.backing, g.tables, g.origin = b, tables, w.Origin
 	if err := g.openStore(top, false); err != nil {
 		return nil, errors.Join(err, g.Discard())
 	}

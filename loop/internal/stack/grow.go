@@ -29,7 +29,8 @@ type Growth struct {
 	backing *backing.Backing
 	store   *cow.Store
 	plan    *mapping.Plan
-	below   int // the backing that is only read afterwards: a store, or the file of a plain stack
+	origin  uint64 // size of what is below the store
+	below   int    // the backing that is only read afterwards: a store, or the file of a plain stack
 	lockDir string
 }
 
@@ -44,6 +45,9 @@ func (s *Stack) Grow(file *os.File, sectors uint64, o *Options) (*Growth, error)
 	g.lockDir = o.LockDir
 	if err = g.open(file, o); err == nil {
 		err = g.makeTables(sectors)
+	}
+	if err == nil {
+		g.origin, err = g.originSize()
 	}
 	if err == nil {
 		err = g.openStore(top, s.described)
@@ -130,12 +134,26 @@ func (g *Growth) makeTables(sectors uint64) error {
 // Text returns the text of the tables with the store.
 func (g *Growth) Text() string { return g.tables.Text() }
 
+// originSize returns the size of what is below the store. The file of a plain stack can be longer than the
+// device: whoever opens the store with the file then also sees the rest of the last chunk.
+func (g *Growth) originSize() (uint64, error) {
+	size := coveredBytes(g.tables)
+	if len(g.stack.stores) > 0 {
+		return size, nil
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(g.stack.Backings[0].FD, &st); err != nil {
+		return 0, fmt.Errorf("stat %s: %w", g.stack.Backings[0].Path, err)
+	}
+	return max(size, uint64(st.Size)&^(fileSector-1)), nil
+}
+
 // openStore opens the store in the file, and makes the plan. If another process serves the stack, that
 // looks at the contents of the store.
 func (g *Growth) openStore(top *cow.Store, described bool) error {
 	s := g.stack
 	o := cow.Options{
-		Format: table.Persistent, OriginSize: coveredBytes(g.tables), Block: g.backing.SectorSize, Eager: s.eager,
+		Format: table.Persistent, OriginSize: g.origin, Block: g.backing.SectorSize, Eager: s.eager,
 		Described: described, Failed: s.reportFailure(g.backing.Path),
 	}
 	if top != nil {
@@ -203,7 +221,7 @@ func (g *Growth) Apply() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.stores) == 0 { // the file of a plain stack, which may have grown
-		s.Backings[0].Size = max(s.Backings[0].Size, coveredBytes(g.tables))
+		s.Backings[0].Size = max(s.Backings[0].Size, g.origin)
 	}
 	s.Backings = append(s.Backings[:number:number], g.backing)
 	s.backingOf = append(s.backingOf[:len(s.backingOf):len(s.backingOf)], number)

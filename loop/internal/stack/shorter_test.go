@@ -2,10 +2,15 @@ package stack
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
+	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
+	"github.com/ublk-loop/ublk-loop/transfer"
+	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
 	"github.com/ublk-loop/ublk-loop/ublk"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
@@ -37,5 +42,72 @@ func TestMergeOfShorterDevice(t *testing.T) {
 	}
 	if !bytes.Equal(base, model) {
 		t.Errorf("the base of %d bytes has other data", len(base))
+	}
+}
+
+// A plain device can be shorter than its file. A store above the file has the whole last chunk of the device.
+func TestGrowOfShorterDevice(t *testing.T) {
+	for _, tt := range []struct {
+		text    string
+		sectors uint64
+		file    int64  // size
+		want    uint64 // bytes of the chunk
+	}{
+		{"0 509 linear $A 0", 509, 512 * 512, 4096},
+		{"0 509 linear $A 0", 509, 512*512 - 100, 7 * 512},
+		{"0 509 linear $A 0", 509, 509 * 512, 5 * 512},
+		{"0 509 linear $A 0", 505, 509 * 512, 5 * 512},
+		{"0 500 crypt aes-xts-plain64 :32:user:none 0 $A 8", 500, 512 * 512, 4096},
+	} {
+		dir := snapshotDir(t)
+		if err := os.Truncate(filepath.Join(dir, "A"), tt.file); err != nil {
+			t.Fatal(err)
+		}
+		grow(t, dir, tt.text, tt.sectors, func(g *Growth) {
+			if _, got := g.store.Chunk(63); got != tt.want {
+				t.Errorf("%s, a file of %d bytes: the last chunk has %d bytes, want %d", tt.text, tt.file, got, tt.want)
+			}
+		})
+	}
+}
+
+// grow makes a growth of a plain stack with a store in B.
+func grow(t *testing.T, dir, text string, sectors uint64, use func(*Growth)) {
+	t.Helper()
+	var keys *transfer.Secret
+	if strings.Contains(text, "crypt") {
+		var err error
+		if keys, err = transfer.ReadSecret(strings.NewReader("0123456789abcdefghijklmnopqrstuv"), 32); err != nil {
+			t.Fatal(err)
+		}
+		defer keys.Close()
+	}
+	s, err := open(t, dir, text, &Options{DirectIO: backing.SwitchOff, Keys: keys})
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "B")
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	layout, err := snapshot.NewLayout(4096)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(snapshot.Format(file, layout), file.Close()); err != nil {
+		t.Fatal(err)
+	}
+	object, err := backing.OpenPath(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := s.Grow(object, sectors, &Options{LockDir: filepath.Join(dir, "locks"), DirectIO: backing.SwitchOff})
+	if err != nil {
+		t.Fatal(err)
+	}
+	use(g)
+	if err := errors.Join(g.Close(), s.Close(), object.Close()); err != nil {
+		t.Error(err)
 	}
 }
