@@ -124,6 +124,26 @@ func TestRecordsFail(t *testing.T) {
 	}
 }
 
+// An eager store whose records cannot be written is behind until they are. Another store never is.
+func TestBehind(t *testing.T) {
+	for _, eager := range []bool{false, true} {
+		s, file := openSmall(t)
+		s.Eager = eager
+		firstWrite(t, s, 0, true)
+		s.writeTo(t, file, false)
+		if err := s.Save(); err == nil || s.IsBehind() != eager {
+			t.Errorf("eager %v: behind %v, error %v", eager, s.IsBehind(), err)
+		}
+		s.writeTo(t, file, true)
+		if err := s.Save(); err != nil || s.IsBehind() {
+			t.Errorf("eager %v: behind %v after a commit, error %v", eager, s.IsBehind(), err)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // The header of a store says that it is invalid, also if the store is closed at once.
 func TestCloseMarksInvalidStore(t *testing.T) {
 	s, file := openSmall(t)
@@ -140,6 +160,7 @@ func TestCloseMarksInvalidStore(t *testing.T) {
 // writes to their chunks go on.
 func TestRemovalFails(t *testing.T) {
 	s, file := openSmall(t)
+	s.Eager = true
 	for i := range uint64(10) {
 		firstWrite(t, s, i, true)
 	}
@@ -158,10 +179,10 @@ func TestRemovalFails(t *testing.T) {
 	if _, err := file.WriteAt(make([]byte, 7*16), chunk+3*16); err != nil { // the removal has reached the medium
 		t.Fatal(err)
 	}
-	if !s.Unsaved() || s.Left() != 10 {
-		t.Errorf("unsaved %v, %d records", s.Unsaved(), s.Left())
+	if !s.Unsaved() || !s.IsBehind() || s.Left() != 10 {
+		t.Errorf("unsaved %v, behind %v, %d records", s.Unsaved(), s.IsBehind(), s.Left())
 	}
-	if err := s.Save(); err != nil || s.Unsaved() {
+	if err := s.Save(); err != nil || s.Unsaved() || s.IsBehind() {
 		t.Errorf("error %v, unsaved %v", err, s.Unsaved())
 	}
 	if n := recordsIn(t, s, file); n != 10 {

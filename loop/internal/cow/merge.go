@@ -129,6 +129,9 @@ func (s *Store) remove(n int) error {
 	} else {
 		s.log.Commit()
 	}
+	if s.Eager && s.log.InDoubt() {
+		s.behind.Store(true)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.area = s.log.Area()

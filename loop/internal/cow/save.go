@@ -54,6 +54,10 @@ func (s *Store) makeLog(o *Options, state snapshot.State) error {
 // Unsaved reports whether a record is not saved, so that a flush has to call Commit.
 func (s *Store) Unsaved() bool { return s.unsavedCount.Load() != 0 }
 
+// IsBehind reports whether a commit of an eager store has failed, so that chunks that were published have no
+// durable record. Until another one succeeds, each write has to call Commit before it is completed.
+func (s *Store) IsBehind() bool { return s.behind.Load() }
+
 // committer is who waits for a commit: a part of a request, or a goroutine.
 type committer struct {
 	part ublk.AsyncPart
@@ -139,6 +143,7 @@ func (s *Store) commit() {
 	s.mu.Unlock()
 	slices.SortFunc(s.saving, func(a, b snapshot.Record) int { return cmp.Compare(a.New, b.New) })
 	saved, err := s.saveAll()
+	s.behind.Store(s.Eager && err != nil) // before the answers, after which chunks are published
 	s.forget(saved)
 	invalid := s.state.Load() == mapping.Invalid
 	for _, c := range s.asking {

@@ -50,6 +50,7 @@ type Store struct {
 	state    atomic.Uint32
 	// unsavedCount is the number of unsaved records, and waitingCount that of waiting.
 	unsavedCount, waitingCount atomic.Int64
+	behind                     atomic.Bool // as in IsBehind
 
 	mu       sync.Mutex // protects what is below
 	alloc    *snapshot.Allocator

@@ -46,7 +46,7 @@ func (h *handler) mayForward(req *ublk.Request, piece *mapping.Piece) bool {
 	switch {
 	case req.Op == ublk.OpRead:
 		return h.levels == 0
-	case piece.Kind == mapping.FirstWrite:
+	case piece.Kind == mapping.FirstWrite, h.isBehind():
 		return false
 	}
 	return req.Flags&ublk.FlagFUA == 0 || len(h.stack.stores) == 0
@@ -128,7 +128,7 @@ func (h *handler) sendData(req *ublk.Request, r *request) {
 		}
 		h.decrypt(req)
 	}
-	if req.Op == ublk.OpWrite && req.Flags&ublk.FlagFUA != 0 && r.errno == 0 && h.hasUnsaved() {
+	if req.Op == ublk.OpWrite && r.errno == 0 && (req.Flags&ublk.FlagFUA != 0 && h.hasUnsaved() || h.isBehind()) {
 		r.stage = stageCommit
 		h.sync(req, r)
 		return

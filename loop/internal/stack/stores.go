@@ -224,3 +224,16 @@ func (h *handler) hasUnsaved() bool {
 	}
 	return false
 }
+
+// isBehind reports whether a write has to save records of earlier writes, which a commit could not save.
+func (h *handler) isBehind() bool {
+	if !h.stack.eager {
+		return false
+	}
+	for _, store := range h.stack.stores {
+		if store.IsBehind() {
+			return true
+		}
+	}
+	return false
+}
