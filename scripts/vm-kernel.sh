@@ -59,10 +59,11 @@ fetch() {
 # is built.
 provide() {
 	local lock
+	[[ ! -d $directory ]] || return 0 # does not wait for a build of the same kernel with other inputs
 	mkdir -p "$cache/kernels"
 	exec {lock}>"$cache/kernels/${entry[0]}.lock"
 	flock "$lock"
-	[[ ! -d $directory ]] || return 0
+	[[ ! -d $directory ]] || return 0 # another process has made it
 	if is_source; then
 		"$here/uml-kernel.sh" "${entry[1]}" "${entry[2]}" "$directory"
 	else
