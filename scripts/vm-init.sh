@@ -35,6 +35,8 @@ hostname vm
 ip link set lo up
 # The host can pause an emulated CPU for a while. Do not report this as a lockup before 120 s.
 echo 60 >/proc/sys/kernel/watchdog_thresh
+# The log must have each system call that a sandbox refused: tests read it. By default the kernel drops records that come fast.
+echo 0 >/proc/sys/kernel/printk_ratelimit
 
 # shellcheck source=/dev/null # written by vm.sh for each run
 . /vm/settings

@@ -41,8 +41,8 @@ func refusedCall(line string) string {
 var provoked = map[string]string{}
 
 // Provokes says that a test makes a process in a sandbox try system calls that are refused, such as the
-// given one. At its end the test fails if the kernel has auditing, but its log lacks this one. The log
-// drops records that come fast, so it need not have the others.
+// given one. At its end the test fails if the kernel has auditing, but its log lacks this one. It need
+// not have the others.
 func Provokes(t testing.TB, call string) { provoked[t.Name()] = call }
 
 // logsRefused reports whether the kernel logs refused calls. The file exists if it has auditing.
