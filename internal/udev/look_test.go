@@ -87,15 +87,39 @@ func TestOutlastLookDoesNotWait(t *testing.T) {
 	}
 }
 
-// OutlastLook gives up if the use lasts too long for udev.
+// OutlastLook gives up if the use lasts too long for udev. Until then it tries after pauses, which grow:
+// the close of what a try itself has opened does not shorten them.
 func TestOutlastLookGivesUp(t *testing.T) {
-	start := time.Now()
-	err := OutlastLook("/nothing", func() error { return unix.EBUSY }, never)
+	path := filepath.Join(t.TempDir(), "node")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tries, start := 0, time.Now()
+	err := OutlastLook(path, func() error {
+		tries++
+		if err := closeNew(path); err != nil {
+			return err
+		}
+		return unix.EBUSY
+	}, never)
 	took := time.Since(start)
 	if !errors.Is(err, unix.EBUSY) || took < lookTime {
 		t.Errorf("error %v after %v", err, took)
 	}
+	const growing = 8 // pauses that are shorter than the longest
+	if limit := growing + int(lookTime/longestLookPause) + 2; tries > limit {
+		t.Errorf("%d tries in %v, more than %d", tries, took, limit)
+	}
 	if took > 3*lookTime {
 		ublktest.TimedOut(t, 3*lookTime, "the end of the tries, which took %v", took)
 	}
+}
+
+// closeNew opens a file and closes it.
+func closeNew(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }

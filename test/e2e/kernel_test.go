@@ -130,7 +130,6 @@ type result struct {
 	out    string
 	err    string
 	took   time.Duration
-	cpu    time.Duration
 }
 
 // command returns a command for the caller to run.
@@ -151,8 +150,7 @@ func (b *bed) runCommand(cmd *exec.Cmd) result {
 	if err != nil && !errors.As(err, &exit) {
 		b.Fatal(err)
 	}
-	took, state := time.Since(start), cmd.ProcessState
-	return result{cmd.Args[1:], state.ExitCode(), out.String(), errOut.String(), took, state.UserTime() + state.SystemTime()}
+	return result{cmd.Args[1:], cmd.ProcessState.ExitCode(), out.String(), errOut.String(), time.Since(start)}
 }
 
 // ok runs the command, which must succeed without a warning, and returns its output.
