@@ -10,8 +10,8 @@ here=$(dirname "$(realpath "$0")")
 cache=${UBLK_LOOP_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/ublk-loop}
 PATH=$PATH:/usr/sbin:/sbin
 
-# Programs of this machine, or of Debian for another architecture (vm-tools.sh), because busybox's are too simple. (busybox's shell prefers busybox's programs to all of
-# these.) Programs that the machine lacks are left out.
+# Programs of this machine, or of Debian for another architecture (vm-tools.sh), because busybox's are too simple.
+# (busybox's shell prefers busybox's programs to all of these.) Programs that the machine lacks are left out.
 tools=(
 	sh bash cat cmp cp date dd env grep ls mkdir mv rm sha256sum sleep stat sync timeout truncate
 	mount umount mountpoint findmnt losetup lsblk blkid blockdev blkdiscard blkzone fallocate flock lsof

@@ -47,9 +47,14 @@ func (d *Driver) checkStoreSpace(v *pool.Volume) error {
 	if err != nil {
 		return err
 	}
+	return d.checkChanges("copy", v, need)
+}
+
+// checkChanges refuses a copy or a snapshot of a thick volume if the pool has no space for its changes, in bytes.
+func (d *Driver) checkChanges(kind string, v *pool.Volume, need int64) error {
 	left, err := d.available("", true)
 	if err == nil && need > left {
-		err = status.Errorf(codes.ResourceExhausted, "a copy of the thick volume %q reserves %d bytes for its changes; the pool of node %s has space for %d", v.ID, need, d.opts.Node, left)
+		err = status.Errorf(codes.ResourceExhausted, "a %s of the thick volume %q reserves %d bytes for its changes; the pool of node %s has space for %d", kind, v.ID, need, d.opts.Node, left)
 	}
 	return err
 }

@@ -100,11 +100,7 @@ func (d *Driver) checkSnapshotSpace(v *pool.Volume) error {
 	if err != nil {
 		return err
 	}
-	left, err := d.available("", true)
-	if err == nil && need > left {
-		err = status.Errorf(codes.ResourceExhausted, "a snapshot of the thick volume %q reserves %d bytes for its changes; the pool of node %s has space for %d", v.ID, need, d.opts.Node, left)
-	}
-	return err
+	return d.checkChanges("snapshot", v, need)
 }
 
 // DeleteSnapshot implements csi.ControllerServer. A snapshot that does not exist counts as
