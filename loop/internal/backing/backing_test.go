@@ -112,14 +112,14 @@ func TestBackingSealed(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer unix.Close(fd)
-		if err := unix.Ftruncate(fd, 1<<20); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, seals); err != nil {
-			t.Fatal(err)
-		}
 		file := os.NewFile(uintptr(fd), "memfd")
+		defer file.Close()
+		if err := file.Truncate(1 << 20); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := unix.FcntlInt(file.Fd(), unix.F_ADD_SEALS, seals); err != nil {
+			t.Fatal(err)
+		}
 		b, err := Open(file, &Options{LockDir: t.TempDir()})
 		if sealed {
 			wantHint(t, err, unix.EPERM, "sealed against writes", "{read_only}")
