@@ -3,10 +3,12 @@ package loop
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/identity"
 	"github.com/ublk-loop/ublk-loop/internal/process"
 	"github.com/ublk-loop/ublk-loop/internal/udev"
 	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
@@ -17,7 +19,11 @@ import (
 // does not claim the device, as a mount would.
 func stopUnused(ctl *ublk.Control, id uint32) error {
 	path := ublk.BlockPath(id)
-	err := udev.OutlastLook(path, func() error { return tryStop(ctl, id) }, func() bool { return IsClaimed(path) })
+	isHeld := func() bool {
+		claimed, err := IsClaimed(id)
+		return claimed && err == nil
+	}
+	err := udev.OutlastLook(path, func() error { return tryStop(ctl, id) }, isHeld)
 	if errors.Is(err, unix.EBUSY) {
 		return fmt.Errorf("remove %s: %w", path, ErrInUse)
 	}
@@ -32,9 +38,9 @@ func tryStop(ctl *ublk.Control, id uint32) error {
 	if !errors.Is(err, ublk.ErrNotSupported) {
 		return err
 	}
-	used, err := isOpen(ublk.BlockPath(id))
+	used, err := isOpen(id)
 	if err != nil {
-		return err
+		return fmt.Errorf("find users of %s: %w", ublk.BlockPath(id), err)
 	}
 	if used {
 		return unix.EBUSY
@@ -43,34 +49,58 @@ func tryStop(ctl *ublk.Control, id uint32) error {
 }
 
 // IsClaimed reports whether a device is mounted, or claimed in the same way by device
-// mapper, swap or another exclusive opener.
-func IsClaimed(path string) bool {
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-	if err == nil {
-		_ = unix.Close(fd)
+// mapper, swap or another exclusive opener. It finds the device by its number: the name
+// may have been removed, or lead elsewhere.
+func IsClaimed(id uint32) (bool, error) {
+	number, err := diskNumber(id)
+	if err != nil || number == "" {
+		return false, err
 	}
-	return errors.Is(err, unix.EBUSY)
+	return isClaimed(id, number)
 }
 
-// isOpen reports whether a block device is claimed, or open in any process that this
-// process can inspect.
-func isOpen(path string) (bool, error) {
-	if IsClaimed(path) {
+func isClaimed(id uint32, number string) (bool, error) {
+	disk, err := udev.OpenDisk(ublk.BlockPath(id), number, unix.O_RDONLY|unix.O_EXCL|unix.O_NONBLOCK)
+	switch {
+	case err == nil:
+		return false, disk.Close()
+	case errors.Is(err, unix.EBUSY):
 		return true, nil
+	case errors.Is(err, unix.ENXIO), errors.Is(err, unix.ENODEV):
+		return false, nil // the disk has gone
 	}
-	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err != nil {
-		return false, nil // no process has opened a missing node
+	return false, err
+}
+
+// diskNumber returns the number of a device's disk, major:minor, or "" if it has none.
+func diskNumber(id uint32) (string, error) {
+	number, _ := blockOf(id)
+	if number != "" {
+		return number, nil
+	}
+	_, err := os.Stat("/sys/block")
+	return "", err
+}
+
+// isOpen reports whether a device is claimed, or open in any process that this process
+// can inspect.
+func isOpen(id uint32) (bool, error) {
+	number, err := diskNumber(id)
+	if err != nil || number == "" {
+		return false, err
+	}
+	if claimed, err := isClaimed(id, number); err != nil || claimed {
+		return claimed, err
 	}
 	if err := process.CheckProc(); err != nil {
-		return false, fmt.Errorf("find users of %s: %w", path, err)
+		return false, err
 	}
 	fds, err := filepath.Glob("/proc/[0-9]*/fd/*")
 	if err != nil {
 		return false, err
 	}
 	for _, fd := range fds {
-		if open, err := statOpen(fd); err == nil && open.Mode&unix.S_IFMT == unix.S_IFBLK && open.Rdev == st.Rdev {
+		if open, err := statOpen(fd); err == nil && open.Mode&unix.S_IFMT == unix.S_IFBLK && identity.MajMin(open.Rdev) == number {
 			return true, nil
 		}
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
 // insistTime is the time after a refused SIGTERM in which a second one is obeyed.
@@ -18,9 +19,9 @@ const insistTime = 10 * time.Second
 // ending decides when a server of one device ends.
 type ending struct {
 	dev       endingDevice
-	device    string // path
+	id        uint32 // of the device
 	log       *logger
-	isClaimed func(device string) (bool, error)
+	isClaimed func(id uint32) (bool, error)
 }
 
 // endingDevice is the part of loop.Device that tells of its end.
@@ -67,7 +68,7 @@ const refused = "SIGTERM is refused: the device is mounted; unmount it, or send 
 // claimed reports whether the device is mounted. If that cannot be found out, the signal
 // is obeyed.
 func (e *ending) claimed() bool {
-	claimed, err := e.isClaimed(e.device)
+	claimed, err := e.isClaimed(e.id)
 	if err != nil {
 		e.log.error("SIGTERM", err)
 	}
@@ -81,23 +82,23 @@ func (e *ending) obey(s os.Signal) error {
 
 // claimedTask names the device that the role claimed looks at.
 type claimedTask struct {
-	Device string `json:"device"`
+	ID uint32 `json:"id"`
 }
 
 // exitClaimed is the exit status of the role claimed for a device that is mounted, or
-// claimed in another way.
+// claimed in another way, or cannot be opened.
 const exitClaimed = 5
 
 // isClaimedInChild reports whether a device is mounted, or claimed in the same way. A
 // server must not open its own device, so another process looks.
-func isClaimedInChild(device string) (bool, error) {
-	l := &launch{role: claimedRole, task: func([]string) any { return claimedTask{device} }}
+func isClaimedInChild(id uint32) (bool, error) {
+	l := &launch{role: claimedRole, task: func([]string) any { return claimedTask{id} }}
 	state, err := l.call()
 	if err == nil && state.ExitCode() == exitClaimed {
 		return true, nil
 	}
 	if err = callFailed(state, err); err != nil {
-		return false, fmt.Errorf("look whether %s is mounted: %w", device, err)
+		return false, fmt.Errorf("look whether %s is mounted: %w", ublk.BlockPath(id), err)
 	}
 	return false, nil
 }
@@ -109,7 +110,8 @@ func (p *Program) runClaimed(args []string) int {
 		report.Print(p.Err, err.Error(), "")
 		return report.ExitUsage
 	}
-	if loop.IsClaimed(task.Device) {
+	// A server cannot open a device without a node, and a file system may still be on it.
+	if claimed, err := loop.IsClaimed(task.ID); claimed || err != nil {
 		return exitClaimed
 	}
 	return report.ExitDone

@@ -33,12 +33,12 @@ type endingTest struct {
 	text  bytes.Buffer
 }
 
-func startEnding(isClaimed func(string) (bool, error)) *endingTest {
+func startEnding(isClaimed func(uint32) (bool, error)) *endingTest {
 	e := &endingTest{endingFake: &endingFake{done: make(chan struct{}), warnings: make(chan string)}, stop: make(chan os.Signal, 1), ended: make(chan error, 1)}
 	encoder := zapcore.NewJSONEncoder(zapcore.EncoderConfig{MessageKey: "msg"})
 	log := &logger{zapcore.NewCore(encoder, zapcore.AddSync(&e.text), zapcore.InfoLevel)}
 	go func() {
-		e.ended <- (&ending{dev: e.endingFake, device: "/dev/ublkb0", log: log, isClaimed: isClaimed}).wait(e.stop)
+		e.ended <- (&ending{dev: e.endingFake, log: log, isClaimed: isClaimed}).wait(e.stop)
 	}()
 	return e
 }
@@ -75,7 +75,7 @@ func TestCorruptionIsLogged(t *testing.T) {
 
 // While the device is mounted, only a second SIGTERM within ten seconds ends its server.
 func TestTerminationOfAMountedDevice(t *testing.T) {
-	mounted := func(string) (bool, error) { return true, nil }
+	mounted := func(uint32) (bool, error) { return true, nil }
 	synctest.Test(t, func(t *testing.T) {
 		e := startEnding(mounted)
 		e.stop <- unix.SIGTERM
@@ -99,9 +99,9 @@ func TestTerminationOfAMountedDevice(t *testing.T) {
 
 // SIGTERM ends the server of a device that is not mounted, or of which that is not known.
 func TestTerminationOfAnUnusedDevice(t *testing.T) {
-	for name, isClaimed := range map[string]func(string) (bool, error){
-		"unused":  func(string) (bool, error) { return false, nil },
-		"unknown": func(string) (bool, error) { return false, errors.New("no process") },
+	for name, isClaimed := range map[string]func(uint32) (bool, error){
+		"unused":  func(uint32) (bool, error) { return false, nil },
+		"unknown": func(uint32) (bool, error) { return false, errors.New("no process") },
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			e := startEnding(isClaimed)
@@ -119,7 +119,7 @@ func TestTerminationWhileLooking(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			looks := make(chan struct{})
-			e := startEnding(func(string) (bool, error) { <-looks; return true, nil })
+			e := startEnding(func(uint32) (bool, error) { <-looks; return true, nil })
 			e.stop <- unix.SIGTERM
 			e.is(t, "SIGTERM", false)
 			end(e)

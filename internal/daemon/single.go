@@ -104,7 +104,7 @@ func (s *single) use(dev *loop.Device, log *logger) error {
 		s.logServing(log, &status)
 	}
 	s.settle()
-	return (&ending{dev: dev, device: status.Device, log: log, isClaimed: isClaimedInChild}).wait(s.stop)
+	return (&ending{dev: dev, id: status.ID, log: log, isClaimed: isClaimedInChild}).wait(s.stop)
 }
 
 // logServing logs what is served, and what protects it less than usual.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/internal/identity"
+	"github.com/ublk-loop/ublk-loop/internal/process"
 )
 
 // openTimeout bounds the time until the nodes of a new device appear, if a program other
@@ -32,32 +33,39 @@ func Open(ctx context.Context, path, number string) (*os.File, error) {
 
 // open waits until a node exists, and opens it.
 func (w *dirWatch) open(ctx context.Context, path, number string) (*os.File, error) {
-	fd := -1
+	node := -1
 	err := w.until(ctx, func() error {
 		var err error
-		if number != "" {
-			err = checkNode(path, number)
-		}
-		if err == nil {
-			fd, err = unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		}
+		node, err = findNode(path, number)
 		return err
 	}, unix.ENOENT, errOtherNumber)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
-	return os.NewFile(uintptr(fd), path), nil
+	return openFound(node, path, unix.O_RDONLY)
 }
 
 // errOtherNumber is for a node of another device. A program that makes nodes may still
 // replace it.
 var errOtherNumber = errors.New("the name belongs to another device")
 
-// checkNode returns an error unless a path leads to the node of the block device with a
-// number, major:minor. For another file or another device it wraps ENOTBLK.
-func checkNode(path, number string) error {
+// findNode opens a path with O_PATH, and returns an error that wraps ENOTBLK unless it is
+// the node of the block device with a number, or number is empty.
+func findNode(path, number string) (int, error) {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil || number == "" {
+		return fd, err
+	}
+	if err := checkNode(fd, path, number); err != nil {
+		_ = unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+func checkNode(fd int, path, number string) error {
 	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err != nil {
+	if err := unix.Fstat(fd, &st); err != nil {
 		return err
 	}
 	var err error
@@ -68,4 +76,17 @@ func checkNode(path, number string) error {
 		err = fmt.Errorf("%w, %s, and not to the new one, %s: %w", errOtherNumber, identity.MajMin(st.Rdev), number, unix.ENOTBLK)
 	}
 	return hint.Add(err, "remove the file: rm %s", path)
+}
+
+// openFound opens what findNode has found, and closes the descriptor of findNode.
+func openFound(node int, path string, flags int) (*os.File, error) {
+	defer func() { _ = unix.Close(node) }()
+	fd, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", node), flags|unix.O_CLOEXEC, 0)
+	if err != nil {
+		if noProc := process.CheckProc(); noProc != nil {
+			err = noProc
+		}
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	return os.NewFile(uintptr(fd), path), nil
 }
