@@ -60,7 +60,8 @@ type apartTarget struct {
 	describe func(w *serving.Work) error
 	pool     *serving.Pool // nil for threads of the device's own
 	key      *transfer.Secret
-	holds    atomic.Uint64 // number of holds
+	holds    atomic.Uint64                  // number of holds
+	counted  atomic.Pointer[serving.Answer] // the last answer to Stats
 	// merges is the context of all merges. endMerges ends it.
 	merges    context.Context
 	endMerges func()
@@ -256,13 +257,18 @@ func (a *apartTarget) merge(ctx context.Context, dev *ublk.Device, m *stack.Merg
 // statsPatience is how long metrics wait for the other process.
 const statsPatience = time.Second
 
-// stats returns what the other process has counted, or nothing if it does not answer.
-func (a *apartTarget) stats() serving.Answer {
+// stats returns what the other process has counted. If it does not answer, its last answer counts: with
+// zeros in between, a counter would seem to begin anew.
+func (a *apartTarget) stats() *serving.Answer {
 	ctx, end := context.WithTimeout(context.Background(), statsPatience)
 	defer end()
 	answer, err := a.process.Ask(ctx, &serving.Request{Op: serving.Stats})
-	if err != nil || answer.Stats == nil {
-		return serving.Answer{Stats: &ublk.Stats{}}
+	if err == nil && answer.Stats != nil {
+		a.counted.Store(&answer)
+		return &answer
 	}
-	return answer
+	if last := a.counted.Load(); last != nil {
+		return last
+	}
+	return &serving.Answer{Stats: &ublk.Stats{}}
 }

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/loop/serving"
+	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
 // silentProcess is a process that answers nothing.
@@ -88,4 +89,34 @@ func TestApplyFails(t *testing.T) {
 			t.Errorf("after %v the process is killed %d times, want %d", err, p.kills, want)
 		}
 	}
+}
+
+// slowProcess answers once, and then no more.
+type slowProcess struct {
+	silentProcess
+	answer *serving.Answer
+}
+
+func (p *slowProcess) Ask(ctx context.Context, r *serving.Request) (serving.Answer, error) {
+	if a := p.answer; a != nil {
+		p.answer = nil
+		return *a, nil
+	}
+	return p.silentProcess.Ask(ctx, r)
+}
+
+// The counters of a process that does not answer stay as they were, for a scraper would take zeros for a new beginning.
+func TestStatsOfASilentProcess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		counted := &ublk.Stats{Retries: 7}
+		a := &apartTarget{process: &slowProcess{answer: &serving.Answer{Stats: counted, Corruptions: 3}}}
+		for i := range 2 {
+			if got := a.stats(); *got.Stats != *counted || got.Corruptions != 3 {
+				t.Errorf("answer %d: %+v", i, got)
+			}
+		}
+		if got := (&apartTarget{process: &silentProcess{}}).stats(); got.Stats == nil || *got.Stats != (ublk.Stats{}) {
+			t.Errorf("without an answer: %+v", got)
+		}
+	})
 }

@@ -36,7 +36,8 @@ type StoreStats struct {
 }
 
 // Stats returns the device's counters. It takes no lock, and sends no command to the
-// driver. A process that serves the requests (AttachApart) has a second to answer.
+// driver. A process that serves the requests (AttachApart) has a second to answer. After that the
+// counters are those of its last answer, or 0.
 func (d *Device) Stats() DeviceStats {
 	s := DeviceStats{Device: d.startStatus()}
 	var usages []stack.StoreUsage
