@@ -64,13 +64,13 @@ func openBacking(file *os.File, cfg *Config) (*backing.Backing, error) {
 
 // openNew is openBacking for a new device. It returns an error that wraps EBUSY if another device
 // has the part, although it has no lock of it.
-func openNew(ctl *ublk.Control, file *os.File, cfg *Config) (*backing.Backing, error) {
+func openNew(ctl *ublk.Control, file *os.File, cfg *Config, shared *threads) (*backing.Backing, error) {
 	b, err := openBacking(file, cfg)
 	if err != nil {
 		return nil, err
 	}
 	if err = checkGrown(ctl, b, cfg.lockRange()); err == nil {
-		err = checkWaiting(ctl, lockedPlaces(cfg.lockRange(), b))
+		err = checkWaiting(ctl, shared.serves(), lockedPlaces(cfg.lockRange(), b))
 	}
 	if err != nil {
 		return nil, errors.Join(err, b.Close())

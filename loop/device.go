@@ -65,7 +65,7 @@ func attachOn(ctl *ublk.Control, file *os.File, cfg Config, shared *threads, apa
 			cfg.Key.Close()
 		}
 	}()
-	b, err := openNew(ctl, file, &cfg)
+	b, err := openNew(ctl, file, &cfg, shared)
 	if err != nil {
 		return nil, err
 	}

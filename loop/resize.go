@@ -116,7 +116,7 @@ func (s *state) lockGrowth(ctl *ublk.Control, was, size uint64) (release func(),
 	if err != nil {
 		return nil, err
 	}
-	if err := checkWaiting(ctl, []place{{s.Status.File, s.file(), part, !c.ReadOnly}}); err != nil {
+	if err := checkWaiting(ctl, servesNone, []place{{s.Status.File, s.file(), part, !c.ReadOnly}}); err != nil {
 		return nil, errors.Join(err, l.Release())
 	}
 	return func() { _ = l.Release() }, nil

@@ -95,8 +95,8 @@ func NewServer(ctl *ublk.Control, opts ServerOptions) *Server {
 	if opts.Apart == nil {
 		opts.Apart = func() Apart { return nil }
 	}
-	s := &Server{ctl: ctl, opts: opts, threads: newThreads(opts.Events.Failed), devices: map[uint32]*served{}}
-	s.reap = newReaper(s)
+	s := &Server{ctl: ctl, opts: opts, devices: map[uint32]*served{}}
+	s.threads, s.reap = newThreads(opts.Events.Failed, s.serves), newReaper(s)
 	return s
 }
 

@@ -241,7 +241,7 @@ func TestKernelCloseTriesAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	file := openPath(t, sparseFile(t, mountTmpfs(t)))
-	dev, err := attachOn(own, file, Config{}, newThreads(func(err error) { t.Error(err) }), nil)
+	dev, err := attachOn(own, file, Config{}, newThreads(func(err error) { t.Error(err) }, servesNone), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

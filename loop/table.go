@@ -92,7 +92,7 @@ func attachTableOn(ctl *ublk.Control, files []*os.File, cfg Config, shared *thre
 	}
 	target := newApartTarget(apart, &cfg)
 	defer target.forgetKey()
-	s, err := openNewStack(ctl, files, &cfg, target != nil)
+	s, err := openNewStack(ctl, files, &cfg, shared, target != nil)
 	if err != nil {
 		return nil, err
 	}
@@ -155,12 +155,12 @@ func (c *Config) checkTable() error {
 }
 
 // openNewStack opens the files and disks of a new device. described is stack.Options.Described.
-func openNewStack(ctl *ublk.Control, files []*os.File, cfg *Config, described bool) (*stack.Stack, error) {
+func openNewStack(ctl *ublk.Control, files []*os.File, cfg *Config, shared *threads, described bool) (*stack.Stack, error) {
 	s, err := openStack(files, cfg, &stack.Options{Described: described}, 0)
 	if err != nil {
 		return nil, err
 	}
-	if err := checkWaiting(ctl, lockedPlaces(filelock.Range{}, s.Backings...)); err != nil {
+	if err := checkWaiting(ctl, shared.serves(), lockedPlaces(filelock.Range{}, s.Backings...)); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil

@@ -14,9 +14,22 @@ import (
 // tables share threads if they are on all the same disks and file systems. A device
 // whose threads copy data shares them only with other such devices, and only if there are
 // many, because those that share a thread wait for its copies.
-type threads struct{ *serving.Pools }
+type threads struct {
+	*serving.Pools
+	has func(id uint32) bool // reports whether the server serves a device
+}
 
-func newThreads(failed func(error)) *threads { return &threads{serving.NewPools(failed)} }
+func newThreads(failed func(error), has func(id uint32) bool) *threads {
+	return &threads{serving.NewPools(failed), has}
+}
+
+// serves returns a function that reports whether this process serves a device. The receiver can be nil.
+func (t *threads) serves() func(id uint32) bool {
+	if t == nil {
+		return servesNone
+	}
+	return t.has
+}
 
 // of returns the threads for a device of some files and disks, with a buffer mode, as Status
 // has it. With a nil receiver it returns nil, for threads of the device's own.

@@ -10,7 +10,7 @@ import (
 // Devices share threads if their files are on the same disk. Those whose threads copy share
 // only with each other.
 func TestThreadsOfDevices(t *testing.T) {
-	shared := newThreads(nil)
+	shared := newThreads(nil, servesNone)
 	file := func(disk uint64) *backing.Backing { return &backing.Backing{Dev: disk, Direct: true} }
 	for what, tt := range map[string]struct {
 		one, other *backing.Backing

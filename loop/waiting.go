@@ -85,11 +85,14 @@ func lockedPlaces(part filelock.Range, opened ...*backing.Backing) (places []pla
 // checkWaiting returns an error that wraps EBUSY if a device that waits for its next server has
 // one of some places. Such a device has no lock, but will write the data of its requests, and
 // expects its file as it was. The caller has locked the places, so that no recovery begins.
-func checkWaiting(ctl *ublk.Control, places []place) error {
+//
+// serves reports whether this process serves a device, which then does not wait. The driver takes
+// some time for each device that is asked for, and a server may have a thousand.
+func checkWaiting(ctl *ublk.Control, serves func(id uint32) bool, places []place) error {
 	if len(places) == 0 {
 		return nil
 	}
-	infos, err := ctl.List()
+	infos, err := ctl.ListExcept(serves)
 	if err != nil {
 		return err
 	}
@@ -117,7 +120,19 @@ func CheckFree(ctl *ublk.Control, file *os.File, readOnly bool) error {
 	if err != nil {
 		return err
 	}
-	return checkWaiting(ctl, []place{{file.Name(), object, filelock.Range{}, !readOnly}})
+	return checkWaiting(ctl, servesNone, []place{{file.Name(), object, filelock.Range{}, !readOnly}})
+}
+
+// servesNone is for a process that serves no device.
+func servesNone(uint32) bool { return false }
+
+// serves reports whether the server serves a device. A device ends before its locks do, so that one that
+// has no lock any more does not count.
+func (s *Server) serves(id uint32) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d := s.devices[id]
+	return d != nil && !d.dev.isDone()
 }
 
 // waitingPlaces returns the places of a device that waits for its next server, which will lock

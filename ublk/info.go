@@ -74,12 +74,20 @@ const classDir = "/sys/class/ublk-char"
 // List returns the driver's description of every ublk device, whichever program serves it,
 // in the order of ids.
 func (c *Control) List() ([]Info, error) {
+	return c.ListExcept(func(uint32) bool { return false })
+}
+
+// ListExcept is List without some devices, for which it does not ask the driver.
+func (c *Control) ListExcept(skip func(id uint32) bool) ([]Info, error) {
 	ids, err := deviceIDs()
 	if err != nil {
 		return nil, err
 	}
 	var infos []Info
 	for _, id := range ids {
+		if skip(id) {
+			continue
+		}
 		info, err := c.Info(id)
 		if errors.Is(err, unix.ENODEV) {
 			continue // another process has deleted it
