@@ -190,12 +190,12 @@ func (a *apartTarget) hold(dev *ublk.Device, patience time.Duration) (resume fun
 	return a.holdWith(inFlight, patience)
 }
 
-func (a *apartTarget) holdWith(inFlight *os.File, patience time.Duration) (resume func(), err error) {
+func (a *apartTarget) holdWith(inFlight *ublk.InFlight, patience time.Duration) (resume func(), err error) {
 	number := a.holds.Add(1)
 	resume = func() { // fails only if the process is broken
 		_ = a.askFor(&serving.Request{Op: serving.Resume, Number: number}, answerPatience)
 	}
-	r := &serving.Request{Op: serving.Hold, Number: number, Patience: patience, FDs: []int{int(inFlight.Fd())}}
+	r := &serving.Request{Op: serving.Hold, Number: number, Patience: patience, FDs: descriptors(inFlight)}
 	err = a.askFor(r, patience+savePatience)
 	if errors.Is(err, unix.ETIMEDOUT) {
 		go resume() // a hold that succeeds later
@@ -204,6 +204,14 @@ func (a *apartTarget) holdWith(inFlight *os.File, patience time.Duration) (resum
 		return nil, err
 	}
 	return resume, nil
+}
+
+// descriptors returns the descriptors of an InFlight.
+func descriptors(f *ublk.InFlight) (fds []int) {
+	for _, file := range f.Files() {
+		fds = append(fds, int(file.Fd()))
+	}
+	return fds
 }
 
 // grow makes the other process open the new store.
@@ -243,7 +251,7 @@ func (a *apartTarget) merge(ctx context.Context, dev *ublk.Device, m *stack.Merg
 	defer end()
 	defer context.AfterFunc(a.merges, end)()
 	answer, err := a.process.Ask(ctx, &serving.Request{
-		Op: serving.Merge, Patience: mergePatience, FDs: []int{int(m.File().Fd()), int(inFlight.Fd())},
+		Op: serving.Merge, Patience: mergePatience, FDs: append([]int{int(m.File().Fd())}, descriptors(inFlight)...),
 	})
 	switch {
 	case a.merges.Err() != nil && err != nil:

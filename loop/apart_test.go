@@ -44,7 +44,11 @@ func TestApartDoesNotAnswer(t *testing.T) {
 		a := &apartTarget{process: p}
 		begun := time.Now()
 		const patience = 3 * time.Second
-		if _, err := a.holdWith(null, patience); !errors.Is(err, unix.ETIMEDOUT) {
+		inFlight, err := ublk.NewInFlight([]*os.File{null, null})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := a.holdWith(inFlight, patience); !errors.Is(err, unix.ETIMEDOUT) {
 			t.Errorf("hold: %v, want ETIMEDOUT", err)
 		}
 		if waited := time.Since(begun); waited > patience+savePatience {

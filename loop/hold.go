@@ -104,7 +104,11 @@ func silent(devices []*served, f func(*Device) error) error {
 		return nil
 	}
 	slices.Sort(paths)
-	err := fmt.Errorf("%s: its file or disk does not answer: %w", strings.Join(paths, ", "), errors.Join(errs...))
+	names, err := strings.Join(paths, ", "), errors.Join(errs...)
+	if !errors.Is(err, unix.ETIMEDOUT) {
+		return fmt.Errorf("%s: %w", names, err)
+	}
+	err = fmt.Errorf("%s: its file or disk does not answer: %w", names, err)
 	return hint.Add(err, "try again when it does, or remove the device first")
 }
 

@@ -2,7 +2,6 @@ package ublk
 
 import (
 	"fmt"
-	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -103,13 +102,9 @@ func ServeQueues(charFD int, task QueueTask, target Target, threads *Threads) (*
 }
 
 // Hold is [Device.Hold]. The other process has opened OpenInFlight for it.
-func (s *ServedQueues) Hold(patience time.Duration, inFlight *os.File) (resume func(), err error) {
+func (s *ServedQueues) Hold(patience time.Duration, inFlight *InFlight) (resume func(), err error) {
 	return s.dev.hold(patience, inFlight)
 }
-
-// OpenInFlight opens the file with the number of the disk's requests in flight, for
-// [ServedQueues.Hold].
-func (d *Device) OpenInFlight() (*os.File, error) { return os.Open(inFlightPath(d.info.ID)) }
 
 // OnThreads is [Device.OnThreads].
 func (s *ServedQueues) OnThreads(f func(Handler) error) error { return s.dev.OnThreads(f) }

@@ -3,10 +3,8 @@ package ublk
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"strconv"
-	"strings"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -19,33 +17,44 @@ import (
 // has UBLK_F_USER_RECOVERY_REISSUE.
 //
 // If a request has no result within patience, Hold resumes the device and returns an error that
-// wraps ETIMEDOUT.
+// wraps ETIMEDOUT. If the kernel completes requests by itself (Request.ForwardAndComplete), and
+// does not count them because queue/iostats of the disk is 0, Hold returns an error that wraps
+// errors.ErrUnsupported.
 func (d *Device) Hold(patience time.Duration) (resume func(), err error) {
-	file, err := os.Open(inFlightPath(d.info.ID))
-	if err != nil { // the driver has no disk; then only the queues count
-		return d.hold(patience, nil)
+	inFlight, err := d.OpenInFlight()
+	if errors.Is(err, os.ErrNotExist) {
+		return d.hold(patience, nil) // the disk is gone
 	}
-	defer func() { _ = file.Close() }()
-	return d.hold(patience, file)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = inFlight.Close() }()
+	return d.hold(patience, inFlight)
 }
 
-// hold is Hold with the open file of the disk's requests in flight, or nil.
-func (d *Device) hold(patience time.Duration, inFlight *os.File) (resume func(), err error) {
-	h := &hold{d: d, inFlight: inFlight, held: make([]bool, len(d.queues))}
+// hold is Hold with the kernel's number of requests in flight, or nil.
+func (d *Device) hold(patience time.Duration, inFlight *InFlight) (resume func(), err error) {
+	h := &hold{d: d, inFlight: inFlight, held: make([]bool, len(d.queues)), linked: make([]bool, len(d.queues))}
 	deadline := time.Now().Add(patience)
 	if h.begin(deadline) && h.wait(deadline) {
 		return h.end, nil
 	}
 	h.end()
+	if h.uncounted {
+		return nil, fmt.Errorf("hold device %d: the kernel does not count requests while queue/iostats of the disk is 0: %w", d.info.ID, errors.ErrUnsupported)
+	}
 	return nil, fmt.Errorf("hold device %d: requests have no result: %w", d.info.ID, unix.ETIMEDOUT)
 }
 
 // hold is a call of Hold.
 type hold struct {
 	d        *Device
-	inFlight *os.File // nil if the number is unknown
+	inFlight *InFlight // nil if the number is unknown
 	over     atomic.Bool
-	held     []bool // by queue; each belongs to the thread of its queue
+	// held and linked have an element for each queue, which belongs to the thread of the queue until
+	// begin has returned. linked says that the kernel may complete requests by itself.
+	held, linked []bool
+	uncounted    bool // the kernel does not count these requests
 }
 
 // begin makes all queues keep new requests, and reports whether they do so in time. A blocked
@@ -57,7 +66,7 @@ func (h *hold) begin(deadline time.Time) bool {
 			_ = q.thread.do(func() error {
 				if !h.over.Load() {
 					q.hold()
-					h.held[i] = true
+					h.held[i], h.linked[i] = true, q.linkable > 0
 				}
 				return nil
 			})
@@ -78,7 +87,11 @@ func (h *hold) begin(deadline time.Time) bool {
 // wait waits until all requests but the kept ones have a result, and reports whether they do in
 // time.
 func (h *hold) wait(deadline time.Time) bool {
-	for !h.d.isQuiet(h.inFlight) {
+	if slices.Contains(h.linked, true) && h.inFlight.isOff() {
+		h.uncounted = true
+		return false
+	}
+	for !h.isQuiet() {
 		if time.Now().After(deadline) {
 			return false
 		}
@@ -104,40 +117,29 @@ func (h *hold) end() {
 }
 
 // isQuiet reports whether the queues keep all requests of the device. No handler has a request
-// then, nor does the kernel complete one by itself (Request.ForwardAndComplete). The driver's
-// number of requests in flight includes such requests.
-func (d *Device) isQuiet(file *os.File) bool {
+// then, nor does the kernel complete one by itself (Request.ForwardAndComplete). Only the kernel's
+// number of requests in flight includes such requests. It also includes the kept ones.
+func (h *hold) isQuiet() bool {
 	held, inService := int64(0), int64(0)
-	for _, c := range d.counters {
+	for _, c := range h.d.counters {
 		held += c.held.Load()
 		inService += c.inService.Load()
 	}
-	inFlight, known := requestsInFlight(file)
-	return inService == 0 && (!known || inFlight <= held)
+	if inService > 0 || !slices.Contains(h.linked, true) || h.d.hasEnded() {
+		return inService == 0
+	}
+	inFlight, known := h.inFlight.number()
+	return known && inFlight == held
 }
 
-// inFlightPath is the file with the number of a disk's reads and writes in flight.
-func inFlightPath(id uint32) string { return fmt.Sprintf("/sys/block/ublkb%d/inflight", id) }
-
-// requestsInFlight returns the number of a disk's reads and writes in flight, from a file of
-// sysfs. It excludes flushes.
-func requestsInFlight(file *os.File) (n int64, known bool) {
-	if file == nil {
-		return 0, false
+// hasEnded reports whether all queues have ended.
+func (d *Device) hasEnded() bool {
+	select {
+	case <-d.done:
+		return true
+	default:
+		return false
 	}
-	data := make([]byte, 64)
-	length, err := file.ReadAt(data, 0) // which has the numbers at the time of the read
-	if err != nil && !errors.Is(err, io.EOF) {
-		return 0, false
-	}
-	for _, field := range strings.Fields(string(data[:length])) {
-		count, err := strconv.ParseInt(field, 10, 64)
-		if err != nil {
-			return 0, false
-		}
-		n += count
-	}
-	return n, true
 }
 
 // hold makes the queue keep new requests until as many calls of resume.
@@ -147,10 +149,13 @@ func (q *Queue) hold() {
 	}
 }
 
-// keep keeps a request until resume.
+// keep keeps a request until resume. The kernel's number of requests in flight does not include
+// flushes.
 func (q *Queue) keep(req *Request) {
 	q.kept = append(q.kept, req.tag)
-	q.counters.held.Store(int64(len(q.kept)))
+	if req.decode(&q.descs[req.tag]); req.Op != OpFlush {
+		q.counters.held.Add(1)
+	}
 }
 
 // resume gives the kept requests to the handler, unless another hold goes on.

@@ -21,7 +21,7 @@ type Op string
 // above the others, Reload and Apply other files below the uppermost one.
 const (
 	Stats  Op = "stats"
-	Hold   Op = "hold"   // keep new requests, and save the stores; FDs has ublk.Device.OpenInFlight
+	Hold   Op = "hold"   // keep new requests, and save the stores; FDs has the files of ublk.Device.OpenInFlight
 	Resume Op = "resume" // end a Hold
 	Save   Op = "save"   // save the stores
 	Grow   Op = "grow"   // open the store of Growth, and register it with the rings; FDs are its descriptors
@@ -156,10 +156,14 @@ func closeAll(files []*os.File) error {
 
 // hold carries out Hold.
 func (s *Served) hold(r *Request, files []*os.File) error {
-	if len(files) != 1 || s.resume != nil {
+	if s.resume != nil {
 		return unix.EBADMSG
 	}
-	resume, err := s.holdAlone(r.Patience, files[0])
+	inFlight, err := ublk.NewInFlight(files)
+	if err != nil {
+		return err
+	}
+	resume, err := s.holdAlone(r.Patience, inFlight)
 	if err != nil {
 		return err
 	}
@@ -175,7 +179,7 @@ func (s *Served) hold(r *Request, files []*os.File) error {
 }
 
 // holdAlone keeps new requests while nothing else does.
-func (s *Served) holdAlone(patience time.Duration, inFlight *os.File) (resume func(), err error) {
+func (s *Served) holdAlone(patience time.Duration, inFlight *ublk.InFlight) (resume func(), err error) {
 	s.holding.Lock()
 	r, err := s.queues.Hold(patience, inFlight)
 	if err != nil {
@@ -195,16 +199,19 @@ func (s *stores) endHold(number uint64) {
 
 // merge carries out Merge.
 func (s *Served) merge(ctx context.Context, patience time.Duration, files []*os.File) (chunks uint64, err error) {
-	if len(files) != 2 {
+	if len(files) == 0 {
 		return 0, unix.EBADMSG
+	}
+	inFlight, err := ublk.NewInFlight(files[1:])
+	if err != nil {
+		return 0, err
 	}
 	s.merging.Lock()
 	defer s.merging.Unlock()
 	if s.isOver() {
 		return 0, unix.ENODEV
 	}
-	base, inFlight := files[0], files[1]
-	m, err := s.stack.MergeFor(base)
+	m, err := s.stack.MergeFor(files[0])
 	if err != nil {
 		return 0, err
 	}
