@@ -83,11 +83,43 @@ func newApp() *app {
 	}
 }
 
-// run carries out a command line, and returns the exit status.
+// run carries out a command line, and returns the exit status. A command whose output is lost
+// has failed, also if it does not look at the result of its writes.
 func (a *app) run(args []string) int {
+	out := &output{Writer: a.out}
+	a.out = out
+	defer func() { a.out = out.Writer }()
 	cmd := newRootCommand(a)
 	cmd.SetArgs(args)
-	return report.Exit(a.errOut, cmd.Execute())
+	err := cmd.Execute()
+	if err == nil {
+		err = out.err
+	}
+	return report.Exit(a.errOut, err)
+}
+
+// output is the output of a command. It keeps the first error of its writes, because cobra
+// ignores the errors of help.
+type output struct {
+	io.Writer
+	err error
+}
+
+// Write implements io.Writer.
+func (o *output) Write(text []byte) (int, error) {
+	n, err := o.Writer.Write(text)
+	if o.err == nil {
+		o.err = err
+	}
+	return n, err
+}
+
+// screen returns the output itself, which can be a terminal.
+func (a *app) screen() io.Writer {
+	if o, ok := a.out.(*output); ok {
+		return o.Writer
+	}
+	return a.out
 }
 
 // report prints an error.

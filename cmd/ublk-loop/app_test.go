@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
 )
 
 func TestUsage(t *testing.T) {
@@ -23,6 +25,29 @@ func TestUsage(t *testing.T) {
 	b.out.Reset()
 	if status := b.run([]string{"--help"}); status != 0 || !strings.Contains(b.out.String(), "features") {
 		t.Errorf("--help: exit status %d, output %s", status, &b.out)
+	}
+}
+
+// fullOutput is an output that takes no bytes, as /dev/full.
+type fullOutput struct{}
+
+func (fullOutput) Write([]byte) (int, error) { return 0, unix.ENOSPC }
+
+// A command whose output is lost fails, also if it prints only help or has done its work.
+func TestOutputIsLost(t *testing.T) {
+	image := filepath.Join(t.TempDir(), "image")
+	if err := os.WriteFile(image, make([]byte, 1<<14), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range [][]string{
+		{"--help"}, {"help"}, {"help", "add"}, {"add", "--help"}, {"cow", "--help"}, {"version"}, {"--version"},
+		{"completion", "bash"}, {"verity", "format", "--hash-file", image + ".tree", image},
+	} {
+		b := newBench()
+		b.app.out = fullOutput{}
+		if status := b.run(line); status != 1 || b.errOut.String() != "ublk-loop: error: no space left on device\n" {
+			t.Errorf("%q: exit status %d, errors %q", line, status, &b.errOut)
+		}
 	}
 }
 

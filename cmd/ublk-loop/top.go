@@ -32,7 +32,7 @@ func newTopCommand(a *app) *cobra.Command {
 			if opts.interval < minInterval {
 				return report.Usage(fmt.Errorf("--interval %s: less than %s", opts.interval, minInterval), helpHint(cmd))
 			}
-			return top.Run(cmd.Context(), a.out, top.Options{Interval: opts.interval, Count: opts.count}, client.New(opts.socket).Stats)
+			return top.Run(cmd.Context(), a.screen(), top.Options{Interval: opts.interval, Count: opts.count}, client.New(opts.socket).Stats)
 		},
 	}
 	f := cmd.Flags()
