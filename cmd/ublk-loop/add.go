@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/internal/daemon"
+	"github.com/ublk-loop/ublk-loop/internal/process"
 	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/loop/cowfile"
@@ -223,6 +224,9 @@ func (o *addOptions) job() (*daemon.Job, error) {
 func (o *addOptions) open() (*os.File, error) {
 	if !o.hasFD {
 		return loop.OpenPath(o.file)
+	}
+	if err := process.CheckInherited(o.fd); err != nil {
+		return nil, fmt.Errorf("attach descriptor %d: %w", o.fd, err)
 	}
 	file, err := loop.OpenDescriptor(o.fd, o.config.ReadOnly)
 	if err != nil {

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/transfer"
 )
@@ -141,13 +143,23 @@ func TestKeyFD(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
+	passed, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD, 3) // as the starter of a program passes it
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(passed)
 	b := newBench()
-	b.check(t, []string{"add", path, "--transfer", "xor", "--key-fd", strconv.Itoa(int(f.Fd()))}, 0, "\n", "")
+	b.check(t, []string{"add", path, "--transfer", "xor", "--key-fd", strconv.Itoa(passed)}, 0, "\n", "")
 	if b.key != key32 {
 		t.Errorf("key %q", b.key)
 	}
-	b.check(t, []string{"add", path, "--transfer", "xor", "--key-fd", "987"}, 1, "",
-		"ublk-loop: error: attach "+path+": key of descriptor 987: bad file descriptor\n")
+	// Another number can be that of a descriptor of this program.
+	for _, fd := range []int{987, int(f.Fd())} {
+		b.check(t, []string{"add", path, "--transfer", "xor", "--key-fd", strconv.Itoa(fd)}, 1, "",
+			fmt.Sprintf("ublk-loop: error: attach %s: key of descriptor %d: bad file descriptor\n", path, fd))
+		b.check(t, []string{"add", "--fd", strconv.Itoa(fd)}, 1, "",
+			fmt.Sprintf("ublk-loop: error: attach descriptor %d: bad file descriptor\n", fd))
+	}
 }
 
 func TestNotLUKS(t *testing.T) {

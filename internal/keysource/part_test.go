@@ -28,6 +28,17 @@ func pipeWith(t *testing.T, text string) *os.File {
 	return r
 }
 
+// passed returns a descriptor of a file as the starter of a program passes it: without FD_CLOEXEC.
+func passed(t *testing.T, f *os.File) int {
+	t.Helper()
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD, 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Close(fd) })
+	return fd
+}
+
 // A key can be a part of a file or of what a descriptor has.
 func TestReadPart(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "key")
@@ -52,7 +63,7 @@ func TestReadPart(t *testing.T) {
 	} {
 		for kind, s := range map[string]*Source{
 			"file": {Kind: File, File: path, Offset: tt.offset, Size: tt.size},
-			"pipe": {Kind: Descriptor, FD: int(pipeWith(t, "0123456789").Fd()), Offset: tt.offset, Size: tt.size},
+			"pipe": {Kind: Descriptor, FD: passed(t, pipeWith(t, "0123456789")), Offset: tt.offset, Size: tt.size},
 		} {
 			key, _, err := s.read(64)
 			switch {

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/internal/hint"
+	"github.com/ublk-loop/ublk-loop/internal/process"
 	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/transfer"
 )
@@ -29,7 +30,7 @@ const (
 type Source struct {
 	Kind        Kind
 	File        string // a path, or "-" for standard input
-	FD          int
+	FD          int    // of the program's starter
 	Description string // description of a key in the kernel's keyrings
 	// Offset is the number of bytes before the key, and Size its length, 0 for all that
 	// follows. They are for a File and an FD.
@@ -109,6 +110,9 @@ func othersCanRead(f *os.File) (string, error) {
 }
 
 func (s *Source) readKeyFD(limit int) (*transfer.Secret, error) {
+	if err := process.CheckInherited(s.FD); err != nil {
+		return nil, err
+	}
 	// A duplicate, because Close would otherwise close the caller's descriptor.
 	own, err := unix.FcntlInt(uintptr(s.FD), unix.F_DUPFD_CLOEXEC, 3)
 	if err != nil {
