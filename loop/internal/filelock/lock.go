@@ -194,7 +194,7 @@ func (l *Lock) drop() {
 func takeTurn(dir string) (*os.File, error) {
 	for {
 		err := os.MkdirAll(dir, 0o700)
-		if errors.Is(err, os.ErrExist) {
+		if errors.Is(err, os.ErrExist) && !isOccupied(err) {
 			continue // it was removed while MkdirAll looked at it
 		}
 		if err != nil {
@@ -215,6 +215,17 @@ func takeTurn(dir string) (*os.File, error) {
 		}
 		_ = d.Close() // another process has removed the directory, so that this turn is worthless
 	}
+}
+
+// isOccupied reports whether something that is no directory has the path that an error of MkdirAll
+// names: a link that leads nowhere.
+func isOccupied(err error) bool {
+	var at *os.PathError
+	if !errors.As(err, &at) {
+		return true
+	}
+	there, err := os.Lstat(at.Path)
+	return err == nil && !there.IsDir()
 }
 
 // isAt reports whether path leads to the open file.
