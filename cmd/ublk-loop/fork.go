@@ -9,6 +9,7 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/internal/daemon"
+	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/internal/newfile"
 	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/loop"
@@ -107,16 +108,38 @@ func (f *forking) fork(socket string) error {
 	return nil
 }
 
-// ask asks the server at a socket.
+// ask asks the server at a socket. An interrupt does not end the wait for the answer: without the
+// answer, the user would not know whether the device uses the stores.
 func (f *forking) ask(socket string) (err error) {
+	if f.ctx.Err() != nil {
+		return context.Cause(f.ctx)
+	}
 	var stores []client.NewStore
 	for _, s := range f.stores {
 		stores = append(stores, client.NewStore{Path: s.File.Name(), File: s.File, Directory: s.Directory})
 	}
-	f.devices, err = client.New(socket).Fork(f.ctx, f.device, stores...)
+	defer f.sayWait()()
+	f.devices, err = client.New(socket).Fork(context.WithoutCancel(f.ctx), f.device, stores...)
 	var answered *client.ServerError
 	f.unsure = err != nil && !errors.As(err, &answered) && !errors.Is(err, client.ErrNoServer)
+	if f.unsure {
+		err = hint.Add(err, "the device may use the new files; list --json shows its files")
+	}
 	return err
+}
+
+// sayWait says at an interrupt that the command waits. The returned function ends that.
+func (f *forking) sayWait() (end func()) {
+	said := make(chan struct{})
+	stop := context.AfterFunc(f.ctx, func() {
+		defer close(said)
+		report.Warnings(f.app.errOut, "fork "+f.device.Device, []string{"interrupted while the server works on it; waits for its answer (interrupt again to give up)"})
+	})
+	return func() {
+		if !stop() {
+			<-said
+		}
+	}
 }
 
 // addOther starts a process for a device of the tables of the device, with the other store.
