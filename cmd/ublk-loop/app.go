@@ -200,11 +200,15 @@ func arguments(low, high int, what string) cobra.PositionalArgs {
 	}
 }
 
-// interruptible returns a context that ends at the first SIGINT or SIGTERM, with the
-// cause report.ErrInterrupted. An interrupted add then removes its device
-// (daemon.Pending.Abandon). A second signal ends the process at once.
+// interruptible returns a context that ends at the first SIGINT or SIGTERM, or at the SIGHUP of a
+// closed terminal, unless nohup(1) ignores that. The cause is report.ErrInterrupted. An interrupted
+// add then removes its device (daemon.Pending.Abandon). A second signal ends the process at once.
 func interruptible(parent context.Context) (ctx context.Context, stop func()) {
-	signaled, ignore := signal.NotifyContext(parent, unix.SIGINT, unix.SIGTERM)
+	signals := []os.Signal{unix.SIGINT, unix.SIGTERM}
+	if !signal.Ignored(unix.SIGHUP) {
+		signals = append(signals, unix.SIGHUP)
+	}
+	signaled, ignore := signal.NotifyContext(parent, signals...)
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(parent))
 	context.AfterFunc(signaled, func() {
 		ignore()
