@@ -10,6 +10,9 @@ var (
 	// ErrNoDriver is returned by OpenControl if there is no /dev/ublk-control, because
 	// the module ublk_drv is not loaded or the kernel lacks it.
 	ErrNoDriver = errors.New("the ublk driver is not loaded")
+	// ErrNoSysfs is returned by List if sysfs is not mounted at /sys. Without it there would
+	// seem to be no devices.
+	ErrNoSysfs = errors.New("/sys is not mounted")
 	// ErrNotSupported is returned if the driver lacks what the caller requests.
 	ErrNotSupported = errors.New("not supported by this kernel")
 	// ErrNeedsCopy is returned by Start for a device of a zero-copy mode if the handler

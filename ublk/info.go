@@ -68,8 +68,12 @@ func infoOf(u *uapi.CtrlDevInfo) Info {
 	}
 }
 
-// classDir lists the character devices of all ublk devices.
-const classDir = "/sys/class/ublk-char"
+// classDir lists the character devices of all ublk devices. It is missing while the driver is not
+// loaded. sysfs always has allClasses.
+const (
+	allClasses = "/sys/class"
+	classDir   = allClasses + "/ublk-char"
+)
 
 // List returns the driver's description of every ublk device, whichever program serves it,
 // in the order of ids.
@@ -103,7 +107,9 @@ func (c *Control) ListExcept(skip func(id uint32) bool) ([]Info, error) {
 func deviceIDs() ([]uint32, error) {
 	entries, err := os.ReadDir(classDir)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
+		if _, err = os.Stat(allClasses); errors.Is(err, os.ErrNotExist) {
+			err = ErrNoSysfs
+		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("list ublk devices: %w", err)

@@ -56,6 +56,8 @@ func hintOn(err error, here host) string {
 		return withHint.Hint
 	case here.noProc && errors.Is(err, unix.ENOENT):
 		return "mount /proc: mount -t proc proc /proc"
+	case errors.Is(err, ublk.ErrNoSysfs):
+		return "mount /sys: mount -t sysfs sys /sys"
 	case errors.Is(err, client.ErrNoServer):
 		return "start ublk-loop serve, or the unit ublk-loop.socket"
 	case errors.Is(err, ublk.ErrNoDriver):

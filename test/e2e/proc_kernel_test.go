@@ -12,8 +12,11 @@ import (
 )
 
 // withoutProc returns a call of the command in a namespace without /proc.
-func (b *bed) withoutProc(args ...string) *exec.Cmd {
-	script := `mount -t tmpfs none /proc && exec "$@"`
+func (b *bed) withoutProc(args ...string) *exec.Cmd { return b.without("/proc", args...) }
+
+// without returns a call of the command in a namespace with nothing in a directory.
+func (b *bed) without(dir string, args ...string) *exec.Cmd {
+	script := "mount -t tmpfs none " + dir + ` && exec "$@"`
 	cmd := exec.Command("sh", append([]string{"-c", script, "sh", b.bin}, args...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
 	return cmd
@@ -44,6 +47,29 @@ func TestKernelWithoutProc(t *testing.T) {
 	b.runCommand(b.withoutProc("del", dev.Device)).fails(t, 1)
 	if err := disk.Close(); err != nil {
 		t.Fatal(err)
+	}
+	if list := b.list(); len(list) != 1 || list[0].State != "live" {
+		t.Errorf("devices %+v, want one that is live", list)
+	}
+	b.del(dev.Device)
+}
+
+// Without /sys there would seem to be no devices. Each command that depends on /sys fails with a
+// hint, and does not change the devices.
+func TestKernelWithoutSys(t *testing.T) {
+	b := kernelBed(t)
+	image := b.image(1 << 20)
+	dev := b.add(image)
+	for _, args := range [][]string{
+		{"add", b.image(1 << 20)},
+		{"list"},
+		{"list", image},
+		{"del", image},
+		{"del", "--all"},
+		{"resize", image},
+		{"recover"},
+	} {
+		b.runCommand(b.without("/sys", args...)).fails(t, 1, "/sys is not mounted", "hint: mount /sys: mount -t sysfs sys /sys")
 	}
 	if list := b.list(); len(list) != 1 || list[0].State != "live" {
 		t.Errorf("devices %+v, want one that is live", list)
