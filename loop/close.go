@@ -11,7 +11,8 @@ import (
 
 // Close stops the device, waits until its last request is answered, and removes the
 // device completely. If a device that outlives its server (OnCrash) has failed, Close
-// leaves it to the next server, as if this process had been killed. Close may be called
+// leaves it to the next server, as if this process had been killed. Before Close, another process
+// has to call WriteBack for such a device that is in use. Close may be called
 // again. After an error that wraps ublk.ErrServed the device is unchanged, and the next
 // call tries again.
 func (d *Device) Close() error {

@@ -166,6 +166,9 @@ func stop(ctl *ublk.Control, id uint32, server *deviceServer, force bool) error 
 	if !force {
 		return stopUnused(ctl, id)
 	}
+	if server != nil {
+		_ = WriteBack(ctl, id) // what cannot be written is lost, as force says
+	}
 	stopped := make(chan error, 1) // its goroutine ends with the driver's answer
 	go func() { stopped <- ctl.Stop(id) }()
 	select {

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -139,4 +141,66 @@ func StopUnused(ctl *ublk.Control, device TaggedID) error {
 		return nil
 	}
 	return ignoreGone(stopUnused(ctl, device.ID))
+}
+
+// stallTime is the time without a completed request after which WriteBack gives up.
+const stallTime = 10 * time.Second
+
+// WriteBack writes the dirty pages of a device that outlives its server (Config.OnCrash), of its
+// partitions and of the file systems on them. The kernel does that itself when it removes the disk
+// of another device. Of this one the driver fails all requests before that (ublk_force_abort_dev in
+// drivers/block/ublk_drv.c), so that the pages would be lost.
+//
+// A server must not open its own devices, so that another process has to call WriteBack. It does
+// nothing for other devices, or if the driver knows that there is no server. It returns an error that
+// wraps ETIMEDOUT if the device completes no request for 10 seconds. The write then goes on.
+func WriteBack(ctl *ublk.Control, id uint32) error {
+	info, err := ctl.Info(id)
+	if err != nil {
+		return ignoreGone(err)
+	}
+	if info.State != ublk.StateLive || !info.Features.Recoverable() {
+		return nil
+	}
+	written := make(chan error, 1)
+	go func() { written <- writeBack(filepath.Base(ublk.BlockPath(id))) }() // ends with the device's requests
+	for done := ""; ; {
+		select {
+		case err := <-written:
+			return err
+		case <-time.After(stallTime):
+		}
+		now, err := os.ReadFile(fmt.Sprintf("/sys/block/ublkb%d/stat", id))
+		if err != nil || string(now) == done {
+			return fmt.Errorf("write the dirty pages of %s: %w", ublk.BlockPath(id), unix.ETIMEDOUT)
+		}
+		done = string(now)
+	}
+}
+
+// writeBack writes the dirty pages of a disk and its partitions.
+func writeBack(disk string) error {
+	var errs []error
+	for _, name := range append(udev.Partitions(disk), disk) {
+		number, err := os.ReadFile(filepath.Join("/sys/class/block", name, "dev"))
+		if err == nil {
+			err = flushBuffers(filepath.Join("/dev", name), strings.TrimSpace(string(number)))
+		}
+		if !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ENXIO) && !errors.Is(err, unix.ENODEV) { // gone
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// flushBuffers is BLKFLSBUF, which also writes a file system that is mounted.
+func flushBuffers(path, number string) error {
+	disk, err := udev.OpenDisk(path, number, unix.O_RDONLY|unix.O_NONBLOCK)
+	if err != nil {
+		return err
+	}
+	if err = unix.IoctlSetInt(int(disk.Fd()), unix.BLKFLSBUF, 0); err != nil {
+		err = fmt.Errorf("write the dirty pages of %s: %w", path, err)
+	}
+	return errors.Join(err, disk.Close())
 }

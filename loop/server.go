@@ -25,6 +25,9 @@ type ServerOptions struct {
 	// StopUnused has to open the devices, and a server must not open its own devices. If
 	// the option is nil, devices count as in use when the driver cannot tell.
 	StopUnused func(ended func(TaggedID, error), devices ...TaggedID) error
+	// WriteBack calls the function WriteBack in another process. If it is nil, the removal of a
+	// device in use that outlives its server loses the device's dirty pages.
+	WriteBack func(id uint32) error
 	// Patience is the time for which Shutdown waits for a device that answers no request.
 	// 0 means one minute.
 	Patience time.Duration
@@ -98,11 +101,6 @@ func NewServer(ctl *ublk.Control, opts ServerOptions) *Server {
 	s := &Server{ctl: ctl, opts: opts, devices: map[uint32]*served{}}
 	s.threads, s.reap = newThreads(opts.Events.Failed, s.serves), newReaper(s)
 	return s
-}
-
-// countAsUsed is a StopUnused that cannot check devices.
-func countAsUsed(_ func(TaggedID, error), devices ...TaggedID) error {
-	return fmt.Errorf("remove %s: its users cannot be determined: %w", ublk.BlockPath(devices[0].ID), ErrInUse)
 }
 
 // Add makes a device of a file, as Attach does. With cfg.Autoclear the caller holds the

@@ -34,6 +34,9 @@ func (s *Server) Remove(id uint32, opts DetachOptions) error {
 func (s *Server) stop(d *served, force bool) error {
 	defer s.guard(d.dev.Path(), "stop")()
 	if force {
+		if d.dev.isRecoverable() && s.opts.WriteBack != nil {
+			_ = s.opts.WriteBack(d.dev.ID()) // what cannot be written is lost, as force says
+		}
 		return ignoreGone(s.stopWith(d, s.ctl.Stop))
 	}
 	err := s.stopWith(d, s.ctl.TryStop)
@@ -43,6 +46,11 @@ func (s *Server) stop(d *served, force bool) error {
 		err = s.opts.StopUnused(func(TaggedID, error) {}, d.dev.taggedID())
 	}
 	return ignoreGone(err)
+}
+
+// countAsUsed is a StopUnused that cannot check devices.
+func countAsUsed(_ func(TaggedID, error), devices ...TaggedID) error {
+	return fmt.Errorf("remove %s: its users cannot be determined: %w", ublk.BlockPath(devices[0].ID), ErrInUse)
 }
 
 // stopWith stops a device by its id. The device keeps its id until its end gets the lock

@@ -77,7 +77,8 @@ func (c *Control) startDev(id uint32) error {
 
 // Stop removes the disk of device id (UBLK_U_CMD_STOP_DEV). The kernel writes the dirty
 // pages first, so the server must go on serving, and Stop takes as long as that I/O. Then
-// the driver ends the server's fetches.
+// the driver ends the server's fetches. If the device has UBLK_F_USER_RECOVERY, the driver fails
+// these writes: write the pages before Stop (BLKFLSBUF).
 func (c *Control) Stop(id uint32) error {
 	return c.device("stop", id, Command{Op: uapi.UBLK_U_CMD_STOP_DEV})
 }

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -22,6 +23,7 @@ type ending struct {
 	id        uint32 // of the device
 	log       *logger
 	isClaimed func(id uint32) (bool, error)
+	writeBack func(id uint32) error
 }
 
 // endingDevice is the part of loop.Device that tells of its end.
@@ -77,6 +79,9 @@ func (e *ending) claimed() bool {
 
 func (e *ending) obey(s os.Signal) error {
 	e.log.info("ending", logged("why", s.String()))
+	if err := e.writeBack(e.id); err != nil {
+		e.log.error("write dirty pages", err)
+	}
 	return nil
 }
 
@@ -113,6 +118,39 @@ func (p *Program) runClaimed(args []string) int {
 	// A server cannot open a device without a node, and a file system may still be on it.
 	if claimed, err := loop.IsClaimed(task.ID); claimed || err != nil {
 		return exitClaimed
+	}
+	return report.ExitDone
+}
+
+// deviceTask names the device of the role write.
+type deviceTask struct {
+	ID uint32 `json:"id"`
+}
+
+// writeBackInChild calls loop.WriteBack in another process, because a server must not open its
+// own device.
+func writeBackInChild(id uint32) error {
+	l := &launch{role: writeRole, task: func([]string) any { return deviceTask{id} }}
+	if err := callFailed(l.call()); err != nil {
+		return fmt.Errorf("write the dirty pages of %s: %w", ublk.BlockPath(id), err)
+	}
+	return nil
+}
+
+// runWrite is the main function of that process.
+func (p *Program) runWrite(args []string) int {
+	var task deviceTask
+	if _, err := receive(writeRole, args, &task); err != nil {
+		report.Print(p.Err, err.Error(), "")
+		return report.ExitUsage
+	}
+	ctl, err := ublk.OpenControl()
+	if err == nil {
+		err = errors.Join(loop.WriteBack(ctl, task.ID), ctl.Close())
+	}
+	if err != nil {
+		report.Print(p.Err, err.Error(), "")
+		return report.ExitFailed
 	}
 	return report.ExitDone
 }

@@ -31,6 +31,12 @@ type endingTest struct {
 	stop  chan os.Signal
 	ended chan error
 	text  bytes.Buffer
+	wrote int // calls of writeBack
+}
+
+func (e *endingTest) writeBack(uint32) error {
+	e.wrote++
+	return nil
 }
 
 func startEnding(isClaimed func(uint32) (bool, error)) *endingTest {
@@ -38,7 +44,7 @@ func startEnding(isClaimed func(uint32) (bool, error)) *endingTest {
 	encoder := zapcore.NewJSONEncoder(zapcore.EncoderConfig{MessageKey: "msg"})
 	log := &logger{zapcore.NewCore(encoder, zapcore.AddSync(&e.text), zapcore.InfoLevel)}
 	go func() {
-		e.ended <- (&ending{dev: e.endingFake, log: log, isClaimed: isClaimed}).wait(e.stop)
+		e.ended <- (&ending{dev: e.endingFake, log: log, isClaimed: isClaimed, writeBack: e.writeBack}).wait(e.stop)
 	}()
 	return e
 }
@@ -107,6 +113,9 @@ func TestTerminationOfAnUnusedDevice(t *testing.T) {
 			e := startEnding(isClaimed)
 			e.stop <- unix.SIGTERM
 			e.is(t, name, true)
+			if e.wrote != 1 {
+				t.Errorf("%s: dirty pages are written %d times", name, e.wrote)
+			}
 		})
 	}
 }

@@ -94,7 +94,7 @@ func (s *many) run(stop <-chan os.Signal) error {
 	if err != nil {
 		return errors.Join(err, s.ctl.Close())
 	}
-	s.devices = loop.NewServer(s.ctl, loop.ServerOptions{Events: s, StopUnused: stopUnusedInChild, Checked: s.collector.CollectIfNeeded, Apart: s.loopApart})
+	s.devices = loop.NewServer(s.ctl, loop.ServerOptions{Events: s, StopUnused: stopUnusedInChild, WriteBack: writeBackInChild, Checked: s.collector.CollectIfNeeded, Apart: s.loopApart})
 	s.api = &control.Server{
 		Devices: s.devices, Open: s.openPath, OpenTableDevice: s.openTableDevice, OnCrash: s.task.OnCrash, Describe: describeAdd, Hint: report.Template,
 		Status: s.status, CanUpgrade: s.devices.CanEnd, Upgrade: s.askUpgrade,

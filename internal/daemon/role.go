@@ -19,6 +19,7 @@ var (
 	scanRole    = role{"scan-of-add", "add"}
 	unusedRole  = role{"unused-of-serve", "serve"}
 	claimedRole = role{"claimed-of-add", "add"}
+	writeRole   = role{"write-of-add", "add"}
 	apartRole   = role{"requests-of-add", "add"}
 
 	apartManyRole = role{"requests-of-serve", "serve"}
@@ -52,7 +53,7 @@ func (p *Program) Run(args []string) (status int, isRole bool) {
 	}
 	for name, run := range map[string]func([]string) int{
 		singleRole.name: p.runSingle, manyRole.name: p.runMany, scanRole.name: p.runScan, unusedRole.name: p.runUnused,
-		claimedRole.name: p.runClaimed, apartRole.name: p.runApartSingle, apartManyRole.name: p.runApartMany,
+		claimedRole.name: p.runClaimed, writeRole.name: p.runWrite, apartRole.name: p.runApartSingle, apartManyRole.name: p.runApartMany,
 		metricsRole.name: p.runMetrics,
 	} {
 		if args[0] == name {

@@ -104,7 +104,8 @@ func (s *single) use(dev *loop.Device, log *logger) error {
 		s.logServing(log, &status)
 	}
 	s.settle()
-	return (&ending{dev: dev, id: status.ID, log: log, isClaimed: isClaimedInChild}).wait(s.stop)
+	e := &ending{dev: dev, id: status.ID, log: log, isClaimed: isClaimedInChild, writeBack: writeBackInChild}
+	return e.wait(s.stop)
 }
 
 // logServing logs what is served, and what protects it less than usual.

@@ -1,0 +1,102 @@
+package e2e
+
+import (
+	"bytes"
+	"os"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
+)
+
+// removals are ways to remove a device in use.
+var removals = map[string]struct {
+	serve bool
+	end   func(b *bed, s client.Device)
+}{
+	"del":          {false, func(b *bed, s client.Device) { b.ok("del", "--force", s.Device) }},
+	"del of serve": {true, func(b *bed, s client.Device) { b.ok("del", "--force", s.Device) }},
+	"SIGINT":       {false, func(b *bed, s client.Device) { b.interrupt(s.PID) }},
+}
+
+// interrupt ends a server with SIGINT.
+func (b *bed) interrupt(pid int) {
+	b.Helper()
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := unix.PidfdSendSignal(pidfd, unix.SIGINT, nil, 0); err != nil {
+		b.Fatal(err)
+	}
+	b.waitForEnd(pidfd)
+}
+
+// The removal of a device in use writes its dirty pages first, also if the device would outlive
+// its server.
+func TestKernelRemovalWritesDirtyPages(t *testing.T) {
+	for name, r := range removals {
+		for _, onCrash := range []string{"fail", "requeue", "reissue"} {
+			t.Run(name+" "+onCrash, func(t *testing.T) {
+				b := kernelBed(t, ublktest.EveryKernel)
+				if r.serve {
+					b.serve()
+				}
+				s := b.add("--on-crash="+onCrash, b.image(4<<20))
+				b.writesDirtyPages(s, func() { r.end(b, s) })
+			})
+		}
+	}
+}
+
+// The same is true of the file systems on it.
+func TestKernelRemovalWritesFileSystem(t *testing.T) {
+	b := kernelBed(t, ublktest.EveryKernel)
+	file := b.image(64 << 20)
+	s := b.add("--on-crash=reissue", file)
+	b.tool("mkfs.ext4", "-q", s.Device)
+	dir := t.TempDir()
+	b.tool("mount", s.Device, dir)
+	defer func() { _ = unix.Unmount(dir, unix.MNT_DETACH) }()
+	want := bytes.Repeat([]byte("dirty page"), 1<<20/10)
+	if err := os.WriteFile(dir+"/file", want, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b.ok("del", "--force", s.Device)
+	if err := unix.Unmount(dir, 0); err != nil {
+		t.Fatal(err)
+	}
+	s = b.add(file)
+	b.tool("mount", s.Device, dir)
+	if got, err := os.ReadFile(dir + "/file"); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("a file of %d bytes has %d, error %v", len(want), len(got), err)
+	}
+	if err := unix.Unmount(dir, 0); err != nil {
+		t.Fatal(err)
+	}
+	b.del(s.Device)
+}
+
+// writesDirtyPages checks that the end of a device writes its dirty pages.
+func (b *bed) writesDirtyPages(s client.Device, end func()) {
+	b.Helper()
+	disk, err := os.OpenFile(s.Device, os.O_RDWR, 0)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = disk.Close() }()
+	want := bytes.Repeat([]byte("dirty page"), 1<<20/10)
+	if _, err := disk.WriteAt(want, 0); err != nil {
+		b.Fatal(err)
+	}
+	end()
+	got, err := os.ReadFile(s.File)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if !bytes.Equal(got[:len(want)], want) {
+		b.Error("the file does not have what was written to the device")
+	}
+}
