@@ -40,8 +40,15 @@ func TestOutputIsLost(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, line := range [][]string{
-		{"--help"}, {"help"}, {"help", "add"}, {"add", "--help"}, {"cow", "--help"}, {"version"}, {"--version"},
-		{"completion", "bash"}, {"verity", "format", "--hash-file", image + ".tree", image},
+		{"--help"},
+		{"help"},
+		{"help", "add"},
+		{"add", "--help"},
+		{"cow", "--help"},
+		{"version"},
+		{"--version"},
+		{"completion", "bash"},
+		{"verity", "format", "--hash-file", image + ".tree", image},
 	} {
 		b := newBench()
 		b.app.out = fullOutput{}
