@@ -84,5 +84,4 @@ func (b *bed) mountedWithoutNode(occupy func(node string) error) {
 		b.Error(err)
 	}
 	b.ok("del", file)
-
 }
