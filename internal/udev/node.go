@@ -12,7 +12,6 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/internal/identity"
-	"github.com/ublk-loop/ublk-loop/internal/process"
 )
 
 // openTimeout bounds the time until the nodes of a new device appear, if a program other
@@ -83,10 +82,7 @@ func openFound(node int, path string, flags int) (*os.File, error) {
 	defer func() { _ = unix.Close(node) }()
 	fd, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", node), flags|unix.O_CLOEXEC, 0)
 	if err != nil {
-		if noProc := process.CheckProc(); noProc != nil {
-			err = noProc
-		}
-		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+		return nil, fmt.Errorf("open %s by /proc: %w", path, err)
 	}
 	return os.NewFile(uintptr(fd), path), nil
 }
