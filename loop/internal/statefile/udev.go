@@ -16,11 +16,12 @@ func udevPath(id uint32) string {
 	return filepath.Join(Dir, strconv.FormatUint(uint64(id), 10)+".udev")
 }
 
-// writeUdev writes the properties of a device of one file. Other devices have none.
+// writeUdev writes the properties of a device of one file. Other devices have none, and the file of
+// an earlier device with the number must not stay: another program may have deleted that device.
 func (r *Record) writeUdev() error {
 	text := r.udevProperties()
 	if text == "" {
-		return nil
+		return removeUdev(r.Status.ID)
 	}
 	path := udevPath(r.Status.ID)
 	if err := os.WriteFile(path+".new", []byte(text), 0o600); err != nil {

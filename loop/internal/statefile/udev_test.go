@@ -1,6 +1,39 @@
 package statefile
 
-import "testing"
+import (
+	"errors"
+	"os"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// The properties of an earlier device with the number do not stay if a device has none.
+func TestPropertiesOfEarlierDevice(t *testing.T) {
+	if err := os.MkdirAll(Dir, 0o700); err != nil || unix.Access(Dir, unix.W_OK) != nil {
+		t.Skipf("cannot write to %s: %v", Dir, err)
+	}
+	const id = 4_000_000_000 // no device has this number
+	defer func() {
+		if err := Remove(id); err != nil {
+			t.Error(err)
+		}
+	}()
+	earlier := Record{Status: &Status{ID: id, FileDevice: "8:1", FileInode: 12}}
+	if err := earlier.Write(); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := os.ReadFile(udevPath(id)); err != nil || string(text) != earlier.udevProperties() {
+		t.Fatalf("%q, error %v", text, err)
+	}
+	disk := Record{Status: &Status{ID: id, FileIsDisk: true}}
+	if err := disk.Write(); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := os.ReadFile(udevPath(id)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%q, error %v", text, err)
+	}
+}
 
 func TestUdevProperties(t *testing.T) {
 	for want, r := range map[string]*Record{
