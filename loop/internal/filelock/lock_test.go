@@ -2,6 +2,7 @@ package filelock
 
 import (
 	"errors"
+	"math"
 	"os"
 	"path/filepath"
 	"testing"
@@ -240,6 +241,22 @@ func TestOverlap(t *testing.T) {
 	} {
 		if Overlap(tt.a, tt.ofA, tt.b, tt.ofB) != tt.want || Overlap(tt.b, tt.ofB, tt.a, tt.ofA) != tt.want {
 			t.Errorf("%+v is not %v", tt, tt.want)
+		}
+	}
+}
+
+// The lock of a range that the object does not have covers nothing of other objects, nor the locks of rings.
+func TestSectorsOfWrongRanges(t *testing.T) {
+	part := identity.File{IsDisk: true, Device: "8:1", Disk: identity.Disk{Sequence: 7, Start: 8, Size: 8}}
+	for _, r := range []Range{
+		{Offset: 4096}, {Offset: 6000, Length: 512}, {Offset: 1 << 62, Length: 512}, {Offset: 1 << 63},
+		{Offset: math.MaxUint64, Length: math.MaxUint64}, {Offset: 0, Length: math.MaxUint64}, {Offset: math.MaxUint64},
+	} {
+		if at := sectorsOf(part, r); at.start < 8 || at.length < 1 || at.start+at.length > 16 {
+			t.Errorf("%+v of a partition: %+v", r, at)
+		}
+		if at := sectorsOf(file, r); at.start < 0 || at.length < 1 || at.start+at.length > objectSectors {
+			t.Errorf("%+v of a file: %+v", r, at)
 		}
 	}
 }

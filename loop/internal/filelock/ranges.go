@@ -47,17 +47,19 @@ var (
 const unlocked Mode = unix.F_UNLCK
 
 // sectorsOf returns the position of the lock for a range. A partition is a part of its
-// disk.
+// disk. The position is inside the object even if the range is not, because it must not cover what
+// other servers have: ranges are locked before they are compared with the object's size.
 func sectorsOf(object identity.File, r Range) sectors {
 	start, end := r.Offset>>sectorBits, uint64(objectSectors)
 	if r.Length != 0 {
 		end = (r.Offset + r.Length + 1<<sectorBits - 1) >> sectorBits
 	}
 	if part := object.Disk; object.IsDisk && part.Size != 0 {
-		start += part.Start
+		start = part.Start + min(start, part.Size-1)
 		end = part.Start + min(end, part.Size)
 	}
-	return sectors{int64(start), int64(min(end, objectSectors) - start)}
+	start, end = min(start, objectSectors-1), min(end, objectSectors)
+	return sectors{int64(start), max(int64(end)-int64(start), 1)}
 }
 
 // Overlap reports whether parts of two objects have a byte in common. A partition is a part of
