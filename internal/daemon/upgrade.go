@@ -69,6 +69,12 @@ func (s *many) replace() error {
 		return &hint.Error{Err: err, Hint: "try again; if something hangs, the log says what"}
 	}
 	defer s.api.Thaw()
+	p := predecessor{}
+	thaw, err := s.takeovers.freeze(freezeTimeout, p) // before the hold, which a device that comes later would not have
+	if err != nil {
+		return err
+	}
+	defer thaw()
 	if err := s.devices.CanEnd(); err != nil {
 		return err
 	}
@@ -77,12 +83,6 @@ func (s *many) replace() error {
 		return err
 	}
 	defer resume()
-	p := predecessor{}
-	thaw, err := s.takeovers.freeze(freezeTimeout, p)
-	if err != nil {
-		return err
-	}
-	defer thaw()
 	holders, err := s.api.Holders()
 	defer closeHolders(holders)
 	if err != nil {
