@@ -189,7 +189,7 @@ func TestPackagesHaveModules(t *testing.T) {
 }
 
 // Debian's checker finds no error.
-func TestPackagesPassLintian(t *testing.T) {
+func TestLongPackagesPassLintian(t *testing.T) {
 	needProgram(t, "lintian", "lintian")
 	paths := two(t, "/*.deb")
 	if out, err := exec.Command("lintian", append([]string{"--allow-root", "--fail-on", "error"}, paths...)...).CombinedOutput(); err != nil {
@@ -201,7 +201,7 @@ func TestPackagesPassLintian(t *testing.T) {
 //
 // It unpacks packages with cpio, which as root writes to the paths that the package has: over the
 // programs of this machine. So it gets another cpio, and a file system that it cannot write to.
-func TestPackagesPassRpmlint(t *testing.T) {
+func TestLongPackagesPassRpmlint(t *testing.T) {
 	needProgram(t, "rpmlint", "rpmlint")
 	paths := two(t, "/*.rpm")
 	dir := t.TempDir()
