@@ -249,8 +249,13 @@ func TestOverlap(t *testing.T) {
 func TestSectorsOfWrongRanges(t *testing.T) {
 	part := identity.File{IsDisk: true, Device: "8:1", Disk: identity.Disk{Sequence: 7, Start: 8, Size: 8}}
 	for _, r := range []Range{
-		{Offset: 4096}, {Offset: 6000, Length: 512}, {Offset: 1 << 62, Length: 512}, {Offset: 1 << 63},
-		{Offset: math.MaxUint64, Length: math.MaxUint64}, {Offset: 0, Length: math.MaxUint64}, {Offset: math.MaxUint64},
+		{Offset: 4096},
+		{Offset: 6000, Length: 512},
+		{Offset: 1 << 62, Length: 512},
+		{Offset: 1 << 63},
+		{Offset: math.MaxUint64, Length: math.MaxUint64},
+		{Offset: 0, Length: math.MaxUint64},
+		{Offset: math.MaxUint64},
 	} {
 		if at := sectorsOf(part, r); at.start < 8 || at.length < 1 || at.start+at.length > 16 {
 			t.Errorf("%+v of a partition: %+v", r, at)
