@@ -126,8 +126,8 @@ func CheckFree(ctl *ublk.Control, file *os.File, readOnly bool) error {
 // servesNone is for a process that serves no device.
 func servesNone(uint32) bool { return false }
 
-// serves reports whether the server serves a device. A device ends before its locks do, so that one that
-// has no lock any more does not count.
+// serves reports whether the server serves a device. It returns false for a device that has ended, whose
+// lock may be released.
 func (s *Server) serves(id uint32) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

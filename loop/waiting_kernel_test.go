@@ -7,7 +7,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// A server does not ask the driver for each of its own devices when it adds another one.
+// When a server adds a device, it asks the driver for none of its other devices.
 func TestKernelAddAsksNotForOwn(t *testing.T) {
 	s := NewServer(ublktest.Kernel(t), ServerOptions{})
 	status, err := s.Add(openPath(t, sparseFile(t, mountTmpfs(t))), Config{})

@@ -85,8 +85,8 @@ func (e *ending) obey(s os.Signal) error {
 	return nil
 }
 
-// claimedTask names the device that the role claimed looks at.
-type claimedTask struct {
+// deviceTask names the device that the role claimed or write is for.
+type deviceTask struct {
 	ID uint32 `json:"id"`
 }
 
@@ -97,7 +97,7 @@ const exitClaimed = 5
 // isClaimedInChild reports whether a device is mounted, or claimed in the same way. A
 // server must not open its own device, so another process looks.
 func isClaimedInChild(id uint32) (bool, error) {
-	l := &launch{role: claimedRole, task: func([]string) any { return claimedTask{id} }}
+	l := &launch{role: claimedRole, task: func([]string) any { return deviceTask{id} }}
 	state, err := l.call()
 	if err == nil && state.ExitCode() == exitClaimed {
 		return true, nil
@@ -110,7 +110,7 @@ func isClaimedInChild(id uint32) (bool, error) {
 
 // runClaimed is the main function of that process.
 func (p *Program) runClaimed(args []string) int {
-	var task claimedTask
+	var task deviceTask
 	if _, err := receive(claimedRole, args, &task); err != nil {
 		report.Print(p.Err, err.Error(), "")
 		return report.ExitUsage
@@ -120,11 +120,6 @@ func (p *Program) runClaimed(args []string) int {
 		return exitClaimed
 	}
 	return report.ExitDone
-}
-
-// deviceTask names the device of the role write.
-type deviceTask struct {
-	ID uint32 `json:"id"`
 }
 
 // writeBackInChild calls loop.WriteBack in another process, because a server must not open its

@@ -217,8 +217,8 @@ func takeTurn(dir string) (*os.File, error) {
 	}
 }
 
-// isOccupied reports whether something that is no directory has the path that an error of MkdirAll
-// names: a link that leads nowhere.
+// isOccupied reports whether an error of MkdirAll names a path where there is something else than a
+// directory, such as a link that leads nowhere.
 func isOccupied(err error) bool {
 	var at *os.PathError
 	if !errors.As(err, &at) {
