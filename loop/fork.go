@@ -94,6 +94,9 @@ func (d *Device) fork(saved *state, file *os.File, unnamed []*NewFile) (pause ti
 		return 0, err
 	}
 	if err = d.register(growth); err == nil {
+		err = growth.Sync() // so that little is left to write in the pause
+	}
+	if err == nil {
 		saved.Config.Table = growth.Text()
 		saved.Files = append(saved.Files, stateFile{file.Name(), growth.Identity()})
 		pause, err = d.changeOverTo(saved, changeOf{d, growth}, unnamed)
@@ -124,23 +127,6 @@ func (d *Device) unregister(growth *stack.Growth) error {
 	return d.dev.OnThreads(growth.Unregister)
 }
 
-// tableChange is what a device changes over to.
-type tableChange interface{ Apply() }
-
-// changeOf is the change of a device, which another process may serve.
-type changeOf struct {
-	device *Device
-	change tableChange
-}
-
-// Apply makes the device serve the new tables.
-func (c changeOf) Apply() {
-	if c.device.apart != nil {
-		c.device.apart.apply()
-	}
-	c.change.Apply()
-}
-
 // NewFile is a new file, which can have no name yet.
 type NewFile = newfile.File
 
@@ -161,30 +147,6 @@ func (d *Device) changeOverTo(saved *state, to tableChange, unnamed []*NewFile) 
 		}
 	}
 	return pause, err
-}
-
-// changeOver makes the device serve other tables while its queues keep all requests.
-func (d *Device) changeOver(saved *state, to tableChange) (pause time.Duration, err error) {
-	begun := time.Now()
-	resume, err := d.hold(forkPatience)
-	if err != nil {
-		return 0, err
-	}
-	defer func() {
-		resume()
-		pause = time.Since(begun)
-	}()
-	if err := d.save(); err != nil {
-		return 0, err
-	}
-	// The state comes before the first write to a new store: a server that recovers the
-	// device finds this write.
-	if err := saved.write(); err != nil {
-		return 0, err
-	}
-	to.Apply()
-	d.forked.Store(&forkedStatus{saved.Config.Table, statusFiles(saved.Files)})
-	return 0, nil
 }
 
 // Reload gives a device other tables that show the same data, such as after layers below its store

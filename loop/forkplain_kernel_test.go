@@ -74,6 +74,81 @@ func TestKernelForkPlain(t *testing.T) {
 	}
 }
 
+// A flush after the first fork also covers what was written before it, to the file that is below the store now:
+// it is there after a power cut. The store has no label, so that no mark is written to the file.
+func TestKernelForkPlainPowerCut(t *testing.T) {
+	ctl := ublktest.Kernel(t, ublktest.OldestKernel)
+	linear := fmt.Sprintf("0 196608 linear %s 0", nullDisk(t, 96, nil))
+	disk := mappedDisk(t, linear)
+	run(t, "mkfs.ext4", "-q", "-F", disk)
+	dir := t.TempDir()
+	run(t, "mount", disk, dir)
+	base, store := filepath.Join(dir, "base"), filepath.Join(dir, "store")
+	mem := alignedMemory(t, 4096)
+	writeFile(t, base, func(i uint64) []byte { return record(mem, i, 7777) })
+	if err := errors.Join(newStore(t, store, 16384, 16<<20).Close(), removeLabel(store)); err != nil {
+		t.Fatal(err)
+	}
+	run(t, "sync")
+
+	const before, all = 40, 60
+	t.Run("write", func(t *testing.T) { // the files keep the file system busy until its end
+		dev := attachTable(t, ctl, "0 8192 linear "+base+" 0", Config{DirectIO: SwitchOff})
+		f := openFile(t, dev.Path(), os.O_RDWR|unix.O_DIRECT)
+		write := func(from, to uint64) {
+			for i := from; i < to; i++ {
+				if _, err := f.WriteAt(record(mem, i, 0), int64(i)*4096); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		write(0, before)
+		above, err := OpenTableDevice(store)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer above.Close()
+		if _, err := dev.Fork(above); err != nil {
+			t.Fatal(err)
+		}
+		write(before, all)
+		if err := f.Sync(); err != nil {
+			t.Fatal(err)
+		}
+		reloadMapped(t, disk, "0 196608 error")
+	})
+	run(t, "umount", dir)
+	reloadMapped(t, disk, linear)
+	run(t, "mount", disk, dir)
+	defer run(t, "umount", dir)
+	again := attachTable(t, ctl, fmt.Sprintf("0 8192 snapshot %s %s P 32", base, store), Config{})
+	got := readDisk(t, openFile(t, again.Path(), os.O_RDONLY|unix.O_DIRECT))
+	if err := again.Close(); err != nil { // it keeps the file system busy
+		t.Fatal(err)
+	}
+	for i := range uint64(all) {
+		if !bytes.Equal(got[i*4096:][:4096], record(mem, i, 0)) {
+			t.Fatalf("write %d of %d was flushed, and is lost; the fork was after write %d", i, all, before)
+		}
+	}
+}
+
+// removeLabel removes the label of a store.
+func removeLabel(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	block := make([]byte, snapshot.HeaderBlock)
+	if _, err := f.ReadAt(block, 0); err != nil {
+		return err
+	}
+	snapshot.ClearLabel(block)
+	_, err = f.WriteAt(block, 0)
+	return err
+}
+
 // hasAllRecords fails the test unless a flush saves the records of the uppermost store.
 func (l *layered) hasAllRecords() {
 	l.Helper()

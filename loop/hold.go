@@ -82,6 +82,57 @@ func (d *Device) save() error {
 	return d.stack.Save()
 }
 
+// tableChange is what a device changes over to.
+type tableChange interface {
+	// Sync makes durable what no flush of the device goes to after Apply.
+	Sync() error
+	Apply()
+}
+
+// changeOf is the change of a device, which another process may serve.
+type changeOf struct {
+	device *Device
+	change tableChange
+}
+
+// Sync implements tableChange.
+func (c changeOf) Sync() error { return c.change.Sync() }
+
+// Apply makes the device serve the new tables.
+func (c changeOf) Apply() {
+	if c.device.apart != nil {
+		c.device.apart.apply()
+	}
+	c.change.Apply()
+}
+
+// changeOver makes the device serve other tables while its queues keep all requests.
+func (d *Device) changeOver(saved *state, to tableChange) (pause time.Duration, err error) {
+	begun := time.Now()
+	resume, err := d.hold(forkPatience)
+	if err != nil {
+		return 0, err
+	}
+	defer func() {
+		resume()
+		pause = time.Since(begun)
+	}()
+	if err := d.save(); err != nil {
+		return 0, err
+	}
+	if err := to.Sync(); err != nil {
+		return 0, err
+	}
+	// The state comes before the first write to a new store: a server that recovers the
+	// device finds this write.
+	if err := saved.write(); err != nil {
+		return 0, err
+	}
+	to.Apply()
+	d.forked.Store(&forkedStatus{saved.Config.Table, statusFiles(saved.Files)})
+	return 0, nil
+}
+
 // silent calls a function for all devices at once, and returns an error that names the
 // devices for which the function fails.
 func silent(devices []*served, f func(*Device) error) error {

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/eintr"
 	"github.com/ublk-loop/ublk-loop/loop/internal/filelock"
 )
 
@@ -29,6 +30,20 @@ func (b *Backing) LockForReading() error {
 		return nil
 	}
 	return b.Lock.Change(filelock.Range{}, b.Identity, filelock.Shared)
+}
+
+// SyncForOthers writes the data of a file to the medium without a flush of the device. It opens the file again:
+// if the data is lost, the next flush of the device must fail too.
+func (b *Backing) SyncForOthers() error {
+	fd, err := reopenQuietly(b.File, unix.O_RDONLY)
+	if err != nil {
+		return err
+	}
+	err = eintr.Repeat(func() error { return unix.Fdatasync(fd) })
+	if err != nil {
+		err = fmt.Errorf("write %s to the medium: %w", b.Path, err)
+	}
+	return errors.Join(err, unix.Close(fd))
 }
 
 // ReopenForWriting opens a file or disk that is only read again. It claims a disk.

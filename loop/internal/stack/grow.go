@@ -21,7 +21,7 @@ import (
 const maxForks = 32
 
 // Growth is a snapshot on top of a stack that serves a device. The order of calls is Grow,
-// Register for each handler, Apply while no request is served, and Freeze; or instead of Apply,
+// Register for each handler, Sync and Apply while no request is served, and Freeze; or instead of Apply,
 // Unregister for each handler and Close.
 type Growth struct {
 	stack   *Stack
@@ -211,6 +211,15 @@ func (g *Growth) Unregister(of ublk.Handler) error {
 	added := &h.files[len(g.stack.Backings)]
 	h.growth, h.files = nil, h.files[:len(g.stack.Backings)]
 	return h.unregister(added)
+}
+
+// Sync writes the file of a plain stack to the medium. From Apply on, no flush of the device goes to it, and
+// other devices can be above it. A store below is saved by Stack.Save.
+func (g *Growth) Sync() error {
+	if len(g.stack.stores) > 0 {
+		return nil
+	}
+	return g.stack.Backings[0].SyncForOthers()
 }
 
 // Apply makes the stack serve the snapshot. No request is served, and the threads of the queues

@@ -232,6 +232,9 @@ func (r *Reload) Register(of ublk.Handler) error {
 	return nil
 }
 
+// Sync does nothing: the device only reads the files that it loses.
+func (*Reload) Sync() error { return nil }
+
 // Apply makes the stack use the new tables. No request is served, and the threads of the queues
 // see the change because they take part in the end of that.
 func (r *Reload) Apply() {
