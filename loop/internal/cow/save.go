@@ -225,7 +225,7 @@ func (s *Store) saveBatch(b *snapshot.Batch, unsaved int) error {
 			return err
 		}
 	}
-	if err := eintr.Repeat(func() error { return unix.Fdatasync(int(s.file.Fd())) }); err != nil {
+	if err := s.flush(); err != nil {
 		s.invalidate()
 		return err
 	}
@@ -235,8 +235,8 @@ func (s *Store) saveBatch(b *snapshot.Batch, unsaved int) error {
 // writeRecords writes a part of an area. Its flush can fail because of other data. The data of the
 // first unsaved records was flushed before.
 func (s *Store) writeRecords(w snapshot.Write, flushed int) error {
-	err := s.write(w)
-	if err != nil && !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
+	ofFlush, err := s.write(w)
+	if err != nil && (ofFlush || !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT)) {
 		s.flushFailed(flushed)
 	}
 	return err
@@ -260,19 +260,36 @@ func (s *Store) flushFailed(flushed int) {
 	}
 }
 
-// write writes a part of the store through to the medium.
-func (s *Store) write(w snapshot.Write) error {
+// write writes a part of the store to the medium. In the page cache, a write that flushes can fail because
+// of other data: the disk below the file system has no room for it, and it is lost. A write that finds the file
+// system full has not lost any. Therefore the flush is a call of its own, and ofFlush says that it has failed.
+func (s *Store) write(w snapshot.Write) (ofFlush bool, err error) {
+	if len(w.Data) == 0 {
+		return false, nil
+	}
+	flags := 0
+	if s.direct {
+		flags = unix.RWF_DSYNC
+	}
 	for len(w.Data) > 0 {
-		n, err := unix.Pwritev2(int(s.file.Fd()), [][]byte{w.Data}, w.Offset, unix.RWF_DSYNC)
+		n, err := unix.Pwritev2(int(s.file.Fd()), [][]byte{w.Data}, w.Offset, flags)
 		switch {
 		case errors.Is(err, unix.EINTR):
 		case err != nil:
-			return err
+			return false, err
 		case n == 0:
-			return unix.EIO
+			return false, unix.EIO
 		default:
 			w.Data, w.Offset = w.Data[n:], w.Offset+int64(n)
 		}
 	}
-	return nil
+	if s.direct {
+		return false, nil
+	}
+	return true, s.flush()
+}
+
+// flush writes all data of the store to the medium.
+func (s *Store) flush() error {
+	return eintr.Repeat(func() error { return unix.Fdatasync(int(s.file.Fd())) })
 }

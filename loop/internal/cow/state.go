@@ -70,7 +70,7 @@ func (s *Store) writeInvalid() error {
 		return fmt.Errorf("invalidate the store: %w", err)
 	}
 	snapshot.Header{Layout: s.Layout}.Append(block[:0])
-	if err := s.write(snapshot.Write{Data: block}); err != nil {
+	if _, err := s.write(snapshot.Write{Data: block}); err != nil {
 		return fmt.Errorf("invalidate the store: %w", err)
 	}
 	s.marked = true

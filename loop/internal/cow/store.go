@@ -25,6 +25,7 @@ type Options struct {
 	OriginSize uint64 // in bytes
 	Block      uint32 // logical block of the store's file or disk, in bytes
 	ReadOnly   bool   // the store is not written to
+	Direct     bool   // I/O bypasses the page cache
 	// Eager completes a first write only when its record is durable.
 	Eager bool
 	// Described says that another process opens and uses the store. The store then has only what
@@ -46,6 +47,7 @@ type Store struct {
 	failed   func(state string)
 	format   table.Format
 	readOnly bool
+	direct   bool
 	index    []byte // the memory of the index
 	state    atomic.Uint32
 	// unsavedCount is the number of unsaved records, and waitingCount that of waiting.
@@ -82,7 +84,7 @@ const maxUnsaved = 512
 // caller keeps the file open until after Close.
 func Open(file *os.File, o *Options) (*Store, error) {
 	s := &Store{
-		Eager: o.Eager && o.Format != table.Transient, file: file, failed: o.Failed, format: o.Format, readOnly: o.ReadOnly,
+		Eager: o.Eager && o.Format != table.Transient, file: file, failed: o.Failed, format: o.Format, readOnly: o.ReadOnly, direct: o.Direct,
 		unsaved: make([]snapshot.Record, 0, maxUnsaved),
 		work:    make(chan struct{}, 1), quit: make(chan struct{}), ended: make(chan struct{}),
 	}

@@ -128,10 +128,23 @@ func (h *handler) sendData(req *ublk.Request, r *request) {
 		}
 		h.decrypt(req)
 	}
-	if req.Op == ublk.OpWrite && r.errno == 0 && (req.Flags&ublk.FlagFUA != 0 && h.hasUnsaved() || h.isBehind()) {
-		r.stage = stageCommit
-		h.sync(req, r)
+	if req.Op == ublk.OpWrite && r.errno == 0 && h.syncWritten(req, r) {
 		return
 	}
 	req.CompleteErrno(r.errno)
+}
+
+// syncWritten makes a write durable whose data has been written, if that is missing. It then completes the request.
+func (h *handler) syncWritten(req *ublk.Request, r *request) bool {
+	isFUA := req.Flags&ublk.FlagFUA != 0
+	switch {
+	case isFUA && h.hasUnsynced():
+		r.stage = stageSync
+	case isFUA && h.hasUnsaved(), h.isBehind():
+		r.stage = stageCommit
+	default:
+		return false
+	}
+	h.sync(req, r)
+	return true
 }

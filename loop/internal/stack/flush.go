@@ -57,11 +57,22 @@ func (h *handler) syncDone(req *ublk.Request, r *request, p *part, number int, r
 }
 
 // fuaFailed is flushFailed for a write with FUA. A write that finds the file system full has not lost
-// other data. A flush can have: the page cache drops what the file system or the disk below has no room for.
+// other data. A flush can have: the page cache drops what the file system or the disk below has no room for. So
+// a write to the page cache of a store has no flush in it (backingFile.syncedLater).
 func (h *handler) fuaFailed(p *part, errno int32) {
-	if errno != -int32(unix.ENOSPC) && errno != -int32(unix.EDQUOT) {
+	if !p.file.syncedLater && errno != -int32(unix.ENOSPC) && errno != -int32(unix.EDQUOT) {
 		h.flushFailed(p)
 	}
+}
+
+// hasUnsynced reports whether the data of a FUA write may not be on the medium.
+func (h *handler) hasUnsynced() bool {
+	for _, file := range h.stack.flush {
+		if h.files[file].syncedLater {
+			return true
+		}
+	}
+	return false
 }
 
 // flushFailed tells the store in the file of a part that a flush, or a write with a flush, has

@@ -154,7 +154,7 @@ func (g *Growth) openStore(top *cow.Store, described bool) error {
 	s := g.stack
 	o := cow.Options{
 		Format: table.Persistent, OriginSize: g.origin, Block: g.backing.SectorSize, Eager: s.eager,
-		Described: described, Failed: s.reportFailure(g.backing.Path),
+		Direct: g.backing.Direct, Described: described, Failed: s.reportFailure(g.backing.Path),
 	}
 	if top != nil {
 		o.Format, o.ChunkBytes = top.Format(), top.Layout.ChunkSize()
@@ -193,6 +193,7 @@ func (g *Growth) Register(of ublk.Handler) error {
 		}
 	}
 	file, err := h.register(g.backing)
+	file.syncedLater = !g.backing.Direct
 	if err == nil {
 		h.growth, h.files = g, append(h.files[:len(g.stack.Backings)], file)
 	}

@@ -64,11 +64,12 @@ func (t *Target) NewHandler(q *ublk.Queue) (ublk.Handler, error) {
 	for _, store := range t.Stack.stores {
 		store.Reserve(len(h.parts))
 	}
-	for _, b := range t.Stack.Backings {
+	for i, b := range t.Stack.Backings {
 		file, err := h.register(b)
 		if err != nil {
 			return nil, err
 		}
+		file.syncedLater = t.Stack.storeOf[i] != nil && !b.Direct
 		h.files = append(h.files, file)
 	}
 	if err := h.makeCopier(t.Stack.chunkToCopy()); err != nil {
@@ -118,7 +119,9 @@ func (h *handler) unregister(f *backingFile) error {
 type backingFile struct {
 	ublk.File
 	isDisk bool
-	lock   ublk.File // the zero value if the file has no lock
+	// syncedLater says that a write with FUA is a write and a flush, see handler.fuaFailed.
+	syncedLater bool
+	lock        ublk.File // the zero value if the file has no lock
 }
 
 // handler serves one queue.

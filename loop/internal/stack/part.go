@@ -68,7 +68,7 @@ func (p *part) sendData(req *ublk.Request, number int) {
 		sqe.PrepReadFixed(p.file.File.File, addr, uint32(p.length), p.offset, index)
 	} else {
 		var flags uint32
-		if req.Flags&ublk.FlagFUA != 0 {
+		if req.Flags&ublk.FlagFUA != 0 && !p.file.syncedLater {
 			flags = unix.RWF_DSYNC
 		}
 		sqe.PrepWriteFixed(p.file.File.File, addr, uint32(p.length), p.offset, index, flags)

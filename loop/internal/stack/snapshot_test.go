@@ -42,6 +42,12 @@ func snapshotDir(t *testing.T) string {
 // serve serves a text with the files of a directory, and closes everything after use.
 func serve(t *testing.T, dir, text string, o Options, use func(b *bed)) {
 	t.Helper()
+	serveAs(t, dir, text, o, func(*Stack) {}, use)
+}
+
+// serveAs is serve for a stack that change has changed.
+func serveAs(t *testing.T, dir, text string, o Options, change func(s *Stack), use func(b *bed)) {
+	t.Helper()
 	o.DirectIO = backing.SwitchOff
 	o.Shared = true // a ring may keep the lock of an earlier device for a moment
 	s, err := open(t, dir, text, &o)
@@ -53,6 +59,7 @@ func serve(t *testing.T, dir, text string, o Options, use func(b *bed)) {
 			t.Error(err)
 		}
 	}()
+	change(s)
 	t.Run("device", func(t *testing.T) { // ends the device before its files
 		parts := s.ExtraParts(snapshotDepth)
 		disk := ublktest.NewDiskWith(t, ublk.Options{Depth: snapshotDepth, Files: s.Files(), ExtraParts: parts}, &Target{Stack: s, ExtraParts: parts})

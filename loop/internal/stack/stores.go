@@ -90,7 +90,7 @@ func (s *Stack) openStore(number int, t *table.Snapshot, origin uint64, o *Optio
 	b := s.Backings[number]
 	store, err := cow.Open(b.File, &cow.Options{
 		Format: t.Format, ChunkBytes: t.Chunk << sectorShift, OriginSize: origin << sectorShift, Block: b.SectorSize,
-		ReadOnly: b.ReadOnly, Eager: o.Eager, Described: o.Described, Failed: s.reportFailure(b.Path),
+		ReadOnly: b.ReadOnly, Direct: b.Direct, Eager: o.Eager, Described: o.Described, Failed: s.reportFailure(b.Path),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("store %s: %w", b.Path, err)
