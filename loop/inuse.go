@@ -13,6 +13,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/identity"
 	"github.com/ublk-loop/ublk-loop/internal/process"
 	"github.com/ublk-loop/ublk-loop/internal/udev"
+	"github.com/ublk-loop/ublk-loop/loop/internal/progress"
 	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
@@ -164,18 +165,11 @@ func WriteBack(ctl *ublk.Control, id uint32) error {
 	}
 	written := make(chan error, 1)
 	go func() { written <- writeBack(filepath.Base(ublk.BlockPath(id))) }() // ends with the device's requests
-	for done := ""; ; {
-		select {
-		case err := <-written:
-			return err
-		case <-time.After(stallTime):
-		}
-		now, err := os.ReadFile(fmt.Sprintf("/sys/block/ublkb%d/stat", id))
-		if err != nil || string(now) == done {
-			return fmt.Errorf("write the dirty pages of %s: %w", ublk.BlockPath(id), unix.ETIMEDOUT)
-		}
-		done = string(now)
+	err = progress.Await(filepath.Base(ublk.BlockPath(id)), stallTime, written)
+	if errors.Is(err, progress.ErrStalled) {
+		err = fmt.Errorf("write the dirty pages of %s: %w", ublk.BlockPath(id), err)
 	}
+	return err
 }
 
 // writeBack writes the dirty pages of a disk and its partitions.

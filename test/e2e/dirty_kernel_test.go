@@ -79,6 +79,26 @@ func TestKernelRemovalWritesFileSystem(t *testing.T) {
 	b.del(s.Device)
 }
 
+// Force removes a device with dirty pages whose server hangs, also if the device would outlive its
+// server.
+func TestKernelRemovalGivesUpDirtyPages(t *testing.T) {
+	b := kernelBed(t, ublktest.Once, ublktest.Waits)
+	s := b.add("--on-crash=reissue", b.image(4<<20))
+	disk, err := os.OpenFile(s.Device, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = disk.Close() }() // loses the pages
+	if _, err := disk.WriteAt(make([]byte, 1<<20), 0); err != nil {
+		t.Fatal(err)
+	}
+	b.suspend(s)
+	b.ok("del", "--force", s.Device)
+	if list := b.list(); len(list) != 0 {
+		t.Errorf("left is %+v", list)
+	}
+}
+
 // writesDirtyPages checks that the end of a device writes its dirty pages.
 func (b *bed) writesDirtyPages(s client.Device, end func()) {
 	b.Helper()
