@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -11,6 +12,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/internal/process"
 	"github.com/ublk-loop/ublk-loop/loop/internal/filelock"
+	"github.com/ublk-loop/ublk-loop/loop/internal/progress"
 	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
@@ -171,10 +173,10 @@ func stop(ctl *ublk.Control, id uint32, server *deviceServer, force bool) error 
 	}
 	stopped := make(chan error, 1) // its goroutine ends with the driver's answer
 	go func() { stopped <- ctl.Stop(id) }()
-	select {
-	case err := <-stopped:
+	// The kernel writes the dirty pages, which takes long on a slow disk.
+	err := progress.Await(filepath.Base(ublk.BlockPath(id)), serverTimeout, stopped)
+	if !errors.Is(err, progress.ErrStalled) {
 		return err
-	case <-time.After(serverTimeout):
 	}
 	// The driver waits for requests that the server does not answer.
 	if server == nil || server.many {

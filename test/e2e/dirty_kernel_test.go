@@ -2,8 +2,11 @@ package e2e
 
 import (
 	"bytes"
+	"fmt"
 	"os"
+	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -77,6 +80,22 @@ func TestKernelRemovalWritesFileSystem(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.del(s.Device)
+}
+
+// A slow disk may take longer than a server that hangs is waited for.
+func TestKernelRemovalWritesDirtyPagesSlowly(t *testing.T) {
+	b := kernelBed(t, ublktest.Once, ublktest.Waits, ublktest.ScratchDisk)
+	b.tool("modprobe", "dm-delay")
+	disk := b.testDisk()
+	b.tool("dmsetup", "create", "slow", "--noudevsync", "--table", fmt.Sprintf("0 8192 delay %s 0 0 %s 0 1000", disk, disk))
+	t.Cleanup(func() { b.tool("dmsetup", "remove", "--retry", "--noudevsync", "slow") })
+	path := "/dev/" + strings.TrimSpace(b.tool("dmsetup", "info", "-c", "--noheadings", "-o", "blkdevname", "slow"))
+	s := b.add("--queues=1", "--depth=1", "--max-io=32K", "--direct-io=on", path)
+	start := time.Now()
+	b.writesDirtyPages(s, func() { b.ok("del", "--force", s.Device) })
+	if took := time.Since(start); took < 25*time.Second {
+		t.Errorf("the removal takes %v, so that this test shows nothing", took)
+	}
 }
 
 // Force removes a device with dirty pages whose server hangs, also if the device would outlive its
