@@ -43,6 +43,7 @@ type Device struct {
 	warnings chan string
 
 	asking  sync.Mutex // held while ask queries the file, and by Reload
+	syncing sync.Mutex // held while a fork writes the file to the medium
 	holding sync.Mutex // held while the device keeps its requests (hold)
 	merging sync.Mutex // held by Merge, Fork and Reload
 

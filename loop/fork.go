@@ -32,8 +32,12 @@ func (d *Device) startStatus() Status {
 	return s
 }
 
-// forkPatience is how long a fork waits for requests in flight. Tests change it.
-var forkPatience = 10 * time.Second
+// forkPatience is how long a fork waits for requests in flight, and syncPatience for a file that it writes to
+// the medium before that. Tests change them.
+var (
+	forkPatience = 10 * time.Second
+	syncPatience = time.Minute
+)
 
 // Fork makes a device go on over a new store above its store, which is frozen: from then on it
 // is only read. The new store is empty and has the same chunk size; file is from OpenTableDevice,
@@ -94,7 +98,7 @@ func (d *Device) fork(saved *state, file *os.File, unnamed []*NewFile) (pause ti
 		return 0, err
 	}
 	if err = d.register(growth); err == nil {
-		err = growth.Sync() // so that little is left to write in the pause
+		err = inTime(&d.syncing, syncPatience, growth.Sync) // so that little is left to write in the pause
 	}
 	if err == nil {
 		saved.Config.Table = growth.Text()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -71,6 +72,57 @@ func TestKernelForkWaitsForWrites(t *testing.T) {
 		t.Error("the frozen store has changed")
 	}
 	for i := range 3 {
+		if got := readDisk(t, f)[i*8192:][:8192]; !bytes.Equal(got, forkBlock(t, i)) {
+			t.Errorf("chunk %d has other data", i)
+		}
+	}
+}
+
+// A fork of a device of a file gives up if the file cannot be written to the medium in time. The device goes
+// on as before, and another fork succeeds when the disk below writes again.
+func TestKernelForkPlainWaitsForDisk(t *testing.T) {
+	ctl := ublktest.Kernel(t)
+	disk := newCachingDisk(t, ctl, &diskHistory{}, make([]byte, 64<<20))
+	run(t, "mkfs.ext4", "-q", "-F", disk.path)
+	dir := t.TempDir()
+	run(t, "mount", disk.path, dir)
+	t.Cleanup(func() { run(t, "umount", dir) })
+	base, store := sparseFile(t, dir), newStore(t, filepath.Join(mountTmpfs(t), "store"), 8192, 8<<20)
+	dev := attachTable(t, ctl, fmt.Sprintf("0 8192 linear %s 0", base), Config{DirectIO: SwitchOff})
+	f := openFile(t, dev.Path(), os.O_RDWR|unix.O_DIRECT)
+	if _, err := f.WriteAt(forkBlock(t, 0), 0); err != nil {
+		t.Fatal(err)
+	}
+	table := dev.Status().Table
+	patience := syncPatience
+	syncPatience = 200 * time.Millisecond
+	open := sync.OnceFunc(disk.closeGate(0))
+	t.Cleanup(open) // else nothing ends
+	fork := func() error {
+		_, err := dev.Fork(store)
+		return err
+	}
+	for range 2 {
+		if err := within(t, "fork", fork); !errors.Is(err, unix.ETIMEDOUT) {
+			t.Errorf("error %v, want ETIMEDOUT", err)
+		}
+	}
+	open()
+	syncPatience = patience
+	if _, err := f.WriteAt(forkBlock(t, 1), 8192); err != nil || dev.Status().Table != table {
+		t.Errorf("the tables are %s, were %s; error %v", dev.Status().Table, table, err)
+	}
+	waitUntil(t, "the disk writes again", func() bool {
+		if !dev.syncing.TryLock() {
+			return false
+		}
+		dev.syncing.Unlock()
+		return true
+	})
+	if err := fork(); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 2 {
 		if got := readDisk(t, f)[i*8192:][:8192]; !bytes.Equal(got, forkBlock(t, i)) {
 			t.Errorf("chunk %d has other data", i)
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -120,7 +121,7 @@ func (d *Device) changeOver(saved *state, to tableChange) (pause time.Duration, 
 	if err := d.save(); err != nil {
 		return 0, err
 	}
-	if err := to.Sync(); err != nil {
+	if err := inTime(&d.syncing, forkPatience, to.Sync); err != nil {
 		return 0, err
 	}
 	// The state comes before the first write to a new store: a server that recovers the
@@ -225,13 +226,19 @@ func (s *Server) Merge(ctx context.Context, id uint32, sequence *uint64) (chunks
 // ask queries the file system about the file, as the next server does. A file system in
 // user space may never answer. ask returns an error that wraps ETIMEDOUT after patience.
 func (d *Device) ask(patience time.Duration) error {
-	if !d.asking.TryLock() {
+	return inTime(&d.asking, patience, d.storage.Ask)
+}
+
+// inTime calls a function that a file or disk may keep from returning, and returns an error that wraps
+// ETIMEDOUT after patience. It holds the lock until the function returns. Other calls fail meanwhile.
+func inTime(lock *sync.Mutex, patience time.Duration, f func() error) error {
+	if !lock.TryLock() {
 		return fmt.Errorf("an earlier query has no answer yet: %w", unix.ETIMEDOUT)
 	}
 	answer := make(chan error, 1)
 	go func() { // ends with the answer
-		defer d.asking.Unlock()
-		answer <- d.storage.Ask()
+		defer lock.Unlock()
+		answer <- f()
 	}()
 	select {
 	case err := <-answer:
