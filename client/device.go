@@ -17,10 +17,13 @@ type Device struct {
 	Device string `json:"device"`  // /dev/ublkbN
 	MajMin string `json:"maj:min"` // of the block device, empty when it is gone
 	// DiskSequence distinguishes the block device from others that have had its number. It
-	// is 0 when the block device is gone.
+	// is 0 when the block device is gone, and before the device starts.
 	DiskSequence uint64 `json:"diskseq"`
-	State        string `json:"state"` // the driver's state: live, dead, …
-	PID          int    `json:"pid"`   // of the server, 0 when it is gone
+	// Tag is the tag that the driver keeps with the device, 0 if it is unknown. A server does
+	// not report it.
+	Tag   uint64 `json:"-"`
+	State string `json:"state"` // the driver's state: live, dead, …
+	PID   int    `json:"pid"`   // of the server, 0 when it is gone
 
 	File       string `json:"file"`         // absolute path when it was attached
 	FileDevice string `json:"file_maj:min"` // of the file system, or of a disk itself

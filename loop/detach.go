@@ -33,9 +33,11 @@ type DetachOptions struct {
 	// Force removes a device that is in use, and kills a server that does not end. Users
 	// of the device get errors.
 	Force bool
-	// DiskSequence is Status.DiskSequence of the device. Another device that has its id
-	// now is left alone. Nil means the device that has the id now.
+	// DiskSequence and Tag are those of the device's Status. Another device that has its id
+	// now is left alone. Nil and 0 mean the device that has the id now. A device that has no
+	// disk, for example because it starts, is known only by its tag.
 	DiskSequence *uint64
+	Tag          uint64
 }
 
 // Detach removes a device of ublk-loop, whichever process serves it: first the disk,
@@ -75,7 +77,7 @@ func stopOurs(ctl *ublk.Control, id uint32, opts DetachOptions) (*ublk.Info, *de
 	if !isOurs(&info) {
 		return nil, nil, fmt.Errorf("remove %s: %w", ublk.BlockPath(id), ErrForeign)
 	}
-	if isAnother(id, opts.DiskSequence) {
+	if isAnother(&info, opts.Tag, opts.DiskSequence) {
 		return nil, nil, nil // the device itself is gone
 	}
 	server, err := serverOf(id)

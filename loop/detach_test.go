@@ -80,6 +80,42 @@ func TestDeleteSame(t *testing.T) {
 	}
 }
 
+// A device that was found, and that is gone, may have left its id to a device that has no disk
+// yet. The tag tells them apart.
+func TestFoundDeviceIsNotTheNext(t *testing.T) {
+	needState(t)
+	for _, sequence := range []uint64{0, 5} {
+		tag := newTag()
+		fake, ctl := fakeDevice(t, newTag())
+		if err := Detach(ctl, unusedID, DetachOptions{Force: true, DiskSequence: &sequence, Tag: tag}); err != nil {
+			t.Errorf("del: error %v", err)
+		}
+		if err := Resize(ctl, unusedID, ResizeOptions{DiskSequence: &sequence, Tag: tag}); !errors.Is(err, errReplaced) {
+			t.Errorf("resize: error %v, want %v", err, errReplaced)
+		}
+		if _, err := recoverable(ctl, unusedID, &RecoverOptions{DiskSequence: &sequence, Tag: tag}); !errors.Is(err, errReplaced) {
+			t.Errorf("recover: error %v, want %v", err, errReplaced)
+		}
+		for _, c := range fake.Commands() {
+			if c.Op == uapi.UBLK_U_CMD_STOP_DEV || c.Op == uapi.UBLK_U_CMD_DEL_DEV {
+				t.Errorf("the next device, found with sequence %d, gets command %#x", sequence, c.Op)
+			}
+		}
+	}
+}
+
+// A device that was found before its start, or after its stop, is still the same one.
+func TestFoundDeviceWithoutDisk(t *testing.T) {
+	needState(t)
+	for _, sequence := range []uint64{0, 5} {
+		tag := newTag()
+		fake, ctl := fakeDevice(t, tag)
+		if err := Detach(ctl, unusedID, DetachOptions{Force: true, DiskSequence: &sequence, Tag: tag}); err != nil || len(fake.IDs()) > 0 {
+			t.Errorf("del of a device with sequence %d: error %v, devices %v", sequence, err, fake.IDs())
+		}
+	}
+}
+
 // The same is true for a server that removes its own device.
 func TestNowIsOfTheDevice(t *testing.T) {
 	fake := &ublktest.Fake{Offers: uapi.UBLK_F_CMD_IOCTL_ENCODE}

@@ -19,7 +19,7 @@ import (
 func (d *Device) describe(cfg *Config) Status {
 	info := d.dev.Info()
 	s := Status{
-		ID: info.ID, Device: d.dev.BlockPath(), PID: os.Getpid(),
+		ID: info.ID, Tag: info.Tag, Device: d.dev.BlockPath(), PID: os.Getpid(),
 		BufferMode: d.dev.Mode().String(), CopyReason: d.copyReason,
 		PartScan: cfg.PartScan, Ref: cfg.Ref, Autoclear: cfg.Autoclear, OnCrash: string(onCrashOf(info.Features)), Queues: int(info.Queues), Depth: int(info.Depth),
 	}
@@ -59,14 +59,20 @@ func parseBlock(text string) (number string, sequence uint64) {
 // errReplaced is returned for a device that has gone, if another device has its id.
 var errReplaced = fmt.Errorf("another device has its number now: %w", unix.ENODEV)
 
-// isAnother reports whether the disk with an id has another sequence number than wanted,
-// unless wanted is nil. A device whose disk is gone still has its id.
-func isAnother(id uint32, wanted *uint64) bool {
-	if wanted == nil {
+// isAnother reports whether a device has another tag than wanted, unless that is 0, or whether
+// its disk has another sequence number than wanted, unless that is nil. A device has a disk, and
+// so a sequence number, only between its start and its stop. It always has a tag, but a process
+// makes the same tag again after 1024 devices.
+func isAnother(info *ublk.Info, tag uint64, sequence *uint64) bool {
+	if tag != 0 && info.Tag != tag {
+		return true
+	}
+	if sequence == nil {
 		return false
 	}
-	_, now := blockOf(id)
-	return now != 0 && now != *wanted
+	_, now := blockOf(info.ID)
+	started := tag != 0 && *sequence == 0 // since the caller has seen it
+	return now != 0 && now != *sequence && !started
 }
 
 // List returns the devices of ublk-loop by id, including those whose server has ended.
@@ -136,7 +142,7 @@ func statusOf(ctl *ublk.Control, info ublk.Info) (Status, error) {
 	s.ID = info.ID
 	s.Device = ublk.BlockPath(info.ID)
 	s.MajMin, s.DiskSequence = blockOf(info.ID)
-	s.State = state.String()
+	s.Tag, s.State = info.Tag, state.String()
 	if hung == nil {
 		s.Size, s.ReadOnly, s.Limits = params.Size, params.ReadOnly, limitsOf(&params)
 		s.Table = sizedTable(s.Table, s.Size)

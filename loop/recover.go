@@ -38,8 +38,9 @@ type RecoverOptions struct {
 	// With Passed, the file is not opened again. It has one element, and more only for a
 	// device of tables. The device owns the files, unless Recover returns an error.
 	Passed []Passed
-	// DiskSequence is as in DetachOptions.
+	// DiskSequence and Tag are as in DetachOptions.
 	DiskSequence *uint64
+	Tag          uint64
 	// Apart is the process that serves the requests, as in [AttachApart]; nil for this
 	// process.
 	Apart Apart
@@ -125,10 +126,7 @@ func (s *state) replaceBy(b *backing.Backing) error {
 // recoverableOf returns the state and the parameters of a device that another server can
 // take over with file.
 func recoverableOf(ctl *ublk.Control, id uint32, file *os.File, opts RecoverOptions) (*state, ublk.Params, error) {
-	saved, err := recoverable(ctl, id)
-	if err == nil && isAnother(id, opts.DiskSequence) {
-		err = errReplaced
-	}
+	saved, err := recoverable(ctl, id, &opts)
 	if err != nil {
 		return nil, ublk.Params{}, err
 	}
@@ -139,14 +137,16 @@ func recoverableOf(ctl *ublk.Control, id uint32, file *os.File, opts RecoverOpti
 	return saved, params, err
 }
 
-// recoverable returns the state of a device that another server can take over.
-func recoverable(ctl *ublk.Control, id uint32) (*state, error) {
+// recoverable returns the state of the device of opts, which another server can take over.
+func recoverable(ctl *ublk.Control, id uint32, opts *RecoverOptions) (*state, error) {
 	info, err := ctl.Info(id)
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, err
-	}
-	if !isOurs(&info) {
+	case !isOurs(&info):
 		return nil, ErrForeign
+	case isAnother(&info, opts.Tag, opts.DiskSequence):
+		return nil, errReplaced
 	}
 	saved, err := readState(id)
 	if err != nil {

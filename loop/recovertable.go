@@ -47,10 +47,7 @@ func recoverLocked(id uint32, opts RecoverOptions, by func() (*Device, error)) (
 }
 
 func recoverTable(ctl *ublk.Control, id uint32, files []*os.File, opts RecoverOptions, shared *threads) (*Device, error) {
-	saved, err := recoverable(ctl, id)
-	if err == nil && isAnother(id, opts.DiskSequence) {
-		err = errReplaced
-	}
+	saved, err := recoverable(ctl, id, &opts)
 	if err != nil {
 		return nil, err
 	}

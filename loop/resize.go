@@ -26,8 +26,9 @@ type ResizeOptions struct {
 	// the rest of the file from the device's offset on, up to that limit. For a device of
 	// tables it means the rest of the file of the last line.
 	Size uint64
-	// DiskSequence is as in DetachOptions.
+	// DiskSequence and Tag are as in DetachOptions.
 	DiskSequence *uint64
+	Tag          uint64
 }
 
 // Resize gives a device of ublk-loop a new size while it is in use, whichever process
@@ -55,7 +56,7 @@ func (s *Server) Resize(id uint32, opts ResizeOptions) error {
 	if err != nil {
 		return fmt.Errorf("resize %s: %w", ublk.BlockPath(id), err)
 	}
-	opts.DiskSequence = &d.sequence
+	opts.DiskSequence, opts.Tag = &d.sequence, d.dev.taggedID().Tag
 	return Resize(s.ctl, id, opts)
 }
 
@@ -65,12 +66,9 @@ func resize(ctl *ublk.Control, id uint32, opts ResizeOptions) error {
 		return err
 	}
 	defer lock.Release()
-	saved, err := servedState(ctl, id)
+	saved, err := servedState(ctl, id, &opts)
 	if err != nil {
 		return err
-	}
-	if isAnother(id, opts.DiskSequence) {
-		return errReplaced
 	}
 	params, err := ctl.Params(id)
 	if err != nil {
@@ -122,14 +120,16 @@ func (s *state) lockGrowth(ctl *ublk.Control, was, size uint64) (release func(),
 	return func() { _ = l.Release() }, nil
 }
 
-// servedState returns the state of a device that has a server.
-func servedState(ctl *ublk.Control, id uint32) (*state, error) {
+// servedState returns the state of the device of opts, which has a server.
+func servedState(ctl *ublk.Control, id uint32, opts *ResizeOptions) (*state, error) {
 	info, err := ctl.Info(id)
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, err
-	}
-	if !isOurs(&info) {
+	case !isOurs(&info):
 		return nil, ErrForeign
+	case isAnother(&info, opts.Tag, opts.DiskSequence):
+		return nil, errReplaced
 	}
 	saved, err := readState(id)
 	if err != nil {

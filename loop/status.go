@@ -14,10 +14,13 @@ type Status struct {
 	Device string // /dev/ublkbN
 	MajMin string // of the block device, empty if it is gone
 	// DiskSequence distinguishes the block device from others that have had its number.
-	// It is 0 if the block device is gone.
+	// It is 0 if the block device is gone, and before the device starts.
 	DiskSequence uint64
-	State        string // the driver's state: live, dead, …
-	PID          int    // of the server, 0 if it has ended
+	// Tag is the tag that the driver keeps with the device from the time when it is added.
+	// The server of the device gives it, and repeats it after 1024 devices.
+	Tag   uint64
+	State string // the driver's state: live, dead, …
+	PID   int    // of the server, 0 if it has ended
 
 	File       string // absolute path when it was attached
 	FileDevice string // of the file system, or of a disk itself

@@ -27,7 +27,7 @@ func WaitsForServer(ctl *ublk.Control, file *os.File, cfg *Config) (bool, error)
 	if features, err := cfg.OnCrash.features(); cfg.ID == nil || err != nil || features == 0 {
 		return false, nil
 	}
-	saved, err := recoverable(ctl, *cfg.ID)
+	saved, err := recoverable(ctl, *cfg.ID, &RecoverOptions{})
 	switch {
 	case errors.Is(err, unix.ENODEV), errors.Is(err, ErrServed), errors.Is(err, ErrForeign), errors.Is(err, ublk.ErrNotRecoverable):
 		return false, nil

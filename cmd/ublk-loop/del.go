@@ -86,7 +86,7 @@ func (o *delOptions) remove(drv driver, t target) error {
 			return err
 		}
 	}
-	return drv.Detach(t.id, loop.DetachOptions{Force: o.force, DiskSequence: t.sequence})
+	return drv.Detach(t.id, loop.DetachOptions{Force: o.force, DiskSequence: t.sequence, Tag: t.tag})
 }
 
 // find returns the devices to remove. It passes the error of each argument that it cannot

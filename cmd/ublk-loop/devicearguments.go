@@ -34,22 +34,29 @@ func parseID(text string) (uint32, bool) {
 // target is a device that an argument names.
 type target struct {
 	id uint32
-	// sequence is the DiskSequence of a device that was found by its file. The device may
-	// go before the command acts, and another device may get its number. It is nil if the
-	// argument is the number or the disk itself.
+	// sequence and tag are the DiskSequence and Tag of a device that was found by its file.
+	// The device may go before the command acts, and another device may get its number. They
+	// are nil and 0 if the argument is the number or the disk itself.
 	sequence *uint64
+	tag      uint64
 }
 
 // is reports whether the target is this device.
 func (t *target) is(d *client.Device) bool {
-	return t.id == d.ID && (t.sequence == nil || *t.sequence == d.DiskSequence)
+	switch {
+	case t.id != d.ID:
+		return false
+	case t.tag != 0 && d.Tag != 0:
+		return t.tag == d.Tag
+	}
+	return t.sequence == nil || *t.sequence == d.DiskSequence
 }
 
 // foundTargets returns devices that were found by their file.
 func foundTargets(devices []client.Device) []target {
 	var targets []target
 	for i := range devices {
-		targets = append(targets, target{devices[i].ID, &devices[i].DiskSequence})
+		targets = append(targets, target{devices[i].ID, &devices[i].DiskSequence, devices[i].Tag})
 	}
 	return targets
 }

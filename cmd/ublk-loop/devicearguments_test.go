@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -47,7 +48,7 @@ func TestDeviceID(t *testing.T) {
 
 // A device that was found by its file is acted on only if it is still the same one. A
 // number means the device that has it now.
-func TestSequenceOfTargets(t *testing.T) {
+func TestIdentityOfTargets(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -57,28 +58,28 @@ func TestSequenceOfTargets(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, tt := range []struct {
-		args []string
-		want uint64 // 0 for any
+		args  []string
+		found bool
 	}{
-		{[]string{"del", "1"}, 0},
-		{[]string{"del", "/dev/ublkb1"}, 0},
-		{[]string{"del", path}, 8},
-		{[]string{"del", "/former/path"}, 8},
-		{[]string{"del", "/former/path/of/table"}, 8},
-		{[]string{"del", "--all"}, 8},
-		{[]string{"resize", "1"}, 0},
-		{[]string{"resize", path}, 8},
+		{[]string{"del", "1"}, false},
+		{[]string{"del", "/dev/ublkb1"}, false},
+		{[]string{"del", path}, true},
+		{[]string{"del", "/former/path"}, true},
+		{[]string{"del", "/former/path/of/table"}, true},
+		{[]string{"del", "--all"}, true},
+		{[]string{"resize", "1"}, false},
+		{[]string{"resize", path}, true},
 	} {
 		b := newBench()
-		b.drv.devices = []client.Device{{ID: 1, File: "/former/path", FileInode: st.Ino, DiskSequence: 8}}
+		b.drv.devices = []client.Device{{ID: 1, File: "/former/path", FileInode: st.Ino, DiskSequence: 8, Tag: 9}}
 		b.drv.devices[0].Files = []client.DeviceFile{{File: "/former/path/of/table"}}
 		b.check(t, tt.args, 0, "", "")
-		asked := uint64(0)
-		if len(b.drv.asked) == 1 && b.drv.asked[0] != nil {
-			asked = *b.drv.asked[0]
+		want := []askedFor{{}}
+		if tt.found {
+			want = []askedFor{{8, 9}}
 		}
-		if len(b.drv.asked) != 1 || asked != tt.want {
-			t.Errorf("%q acts on %d devices, the last with sequence %d, want %d", tt.args, len(b.drv.asked), asked, tt.want)
+		if !slices.Equal(b.drv.asked, want) {
+			t.Errorf("%q acts on devices with sequence and tag %d, want %d", tt.args, b.drv.asked, want)
 		}
 	}
 }

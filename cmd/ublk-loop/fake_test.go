@@ -27,7 +27,7 @@ type fakeDriver struct {
 	refuse   map[uint32]error  // errors of Detach and Resize, by device
 	usedBy   map[uint32]uint32 // device that has another one open, by the number of the other
 	forced   []uint32
-	asked    []*uint64       // sequence numbers for which Detach and Resize were called
+	asked    []askedFor      // for which Detach and Resize were called
 	waits    map[uint32]bool // results of WaitsForServer, by device
 	resized  []resized
 	checked  []string // files of CheckFree, and whether they are only read
@@ -82,7 +82,7 @@ func (d *fakeDriver) Detach(id uint32, opts loop.DetachOptions) error {
 	if d.err != nil {
 		return d.err
 	}
-	d.asked = append(d.asked, opts.DiskSequence)
+	d.asked = append(d.asked, newAskedFor(opts.DiskSequence, opts.Tag))
 	if opts.Force {
 		d.forced = append(d.forced, id)
 	} else if err := d.refuse[id]; err != nil {
@@ -92,6 +92,16 @@ func (d *fakeDriver) Detach(id uint32, opts loop.DetachOptions) error {
 	}
 	d.devices = slices.DeleteFunc(d.devices, func(s client.Device) bool { return s.ID == id })
 	return nil
+}
+
+// askedFor is a device for which the driver was called, with 0 for any.
+type askedFor struct{ sequence, tag uint64 }
+
+func newAskedFor(sequence *uint64, tag uint64) askedFor {
+	if sequence == nil {
+		return askedFor{0, tag}
+	}
+	return askedFor{*sequence, tag}
 }
 
 // resized records one resize.
@@ -105,7 +115,7 @@ func (d *fakeDriver) Resize(id uint32, opts loop.ResizeOptions) error {
 		return err
 	}
 	d.resized = append(d.resized, resized{id, opts.Size})
-	d.asked = append(d.asked, opts.DiskSequence)
+	d.asked = append(d.asked, newAskedFor(opts.DiskSequence, opts.Tag))
 	return d.err
 }
 

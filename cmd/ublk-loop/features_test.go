@@ -119,7 +119,7 @@ func TestJSONDocumented(t *testing.T) {
 	for _, v := range []any{client.Device{}, client.Limits{}, client.Transfer{}, featuresOutput{}, featureOutput{}, client.Stats{}, client.DeviceStats{}, client.OpStats{}, client.Unrecovered{}, cowInfo{}, cowDiff{}, cowRange{}} {
 		for field := range reflect.TypeOf(v).Fields() {
 			key, _, _ := strings.Cut(field.Tag.Get("json"), ",")
-			if _, found := documented[key]; !found {
+			if _, found := documented[key]; !found && key != "-" {
 				t.Errorf("%T: docs/json.md lacks %q", v, key)
 			}
 			documented[key] = true

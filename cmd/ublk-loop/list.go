@@ -150,8 +150,9 @@ func associated(drv driver, devices []client.Device, path string) ([]client.Devi
 	if err != nil {
 		return nil, err
 	}
+	targets := foundTargets(found)
 	isFound := func(d client.Device) bool {
-		return slices.ContainsFunc(found, func(f client.Device) bool { return f.ID == d.ID && f.DiskSequence == d.DiskSequence })
+		return slices.ContainsFunc(targets, func(t target) bool { return t.is(&d) })
 	}
 	return slices.DeleteFunc(slices.Clone(devices), func(d client.Device) bool { return !isFound(d) }), nil
 }

@@ -114,7 +114,7 @@ func (l *loops) Detach(ctx context.Context, d *client.Device) error {
 		return err
 	}
 	defer func() { _ = drv.Close() }()
-	err = drv.Detach(d.ID, loop.DetachOptions{DiskSequence: &d.DiskSequence})
+	err = drv.Detach(d.ID, loop.DetachOptions{DiskSequence: &d.DiskSequence, Tag: d.Tag})
 	if !errors.Is(err, loop.ErrInUse) {
 		return err
 	}
@@ -134,7 +134,7 @@ func (l *loops) Resize(d *client.Device) error {
 		return err
 	}
 	defer func() { _ = drv.Close() }()
-	err = drv.Resize(d.ID, loop.ResizeOptions{DiskSequence: &d.DiskSequence})
+	err = drv.Resize(d.ID, loop.ResizeOptions{DiskSequence: &d.DiskSequence, Tag: d.Tag})
 	if errors.Is(err, ublk.ErrNotSupported) {
 		err = fmt.Errorf("%w: %w", err, unix.EOPNOTSUPP)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -40,7 +41,7 @@ func TestLosetup(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, id := range []uint32{0, 1, 3} {
-		b.drv.devices = append(b.drv.devices, client.Device{ID: id, Device: fmt.Sprintf("/dev/ublkb%d", id), DiskSequence: uint64(id + 7), File: "/f"})
+		b.drv.devices = append(b.drv.devices, client.Device{ID: id, Device: fmt.Sprintf("/dev/ublkb%d", id), DiskSequence: uint64(id + 7), Tag: uint64(id + 10), File: "/f"})
 	}
 	b.check(t, []string{"losetup", "-f"}, 0, "/dev/ublkb2\n", "")
 	b.check(t, []string{"losetup", "-n", "-O", "NAME"}, 0, "/dev/ublkb0\n/dev/ublkb1\n/dev/ublkb3\n", "")
@@ -56,7 +57,7 @@ func TestLosetup(t *testing.T) {
 	}
 	b.check(t, []string{"losetup", "-c", "/dev/ublkb3"}, 0, "", "")
 	b.check(t, []string{"losetup", "-d", "/dev/ublkb0"}, 0, "", "")
-	if len(b.drv.resized) != 1 || b.drv.resized[0].id != 3 || *b.drv.asked[0] != 10 || *b.drv.asked[1] != 7 || len(b.drv.ids()) != 2 {
+	if len(b.drv.resized) != 1 || b.drv.resized[0].id != 3 || !slices.Equal(b.drv.asked, []askedFor{{10, 13}, {7, 10}}) || len(b.drv.ids()) != 2 {
 		t.Errorf("resized %v, left are %v", b.drv.resized, b.drv.ids())
 	}
 	b.drv.refuse = map[uint32]error{1: loop.ErrInUse, 3: unix.EIO}

@@ -59,7 +59,7 @@ func (a *app) runResize(opts resizeOptions) error {
 	}
 	failed := false
 	for _, t := range targets {
-		err := drv.Resize(t.id, loop.ResizeOptions{Size: opts.size, DiskSequence: t.sequence})
+		err := drv.Resize(t.id, loop.ResizeOptions{Size: opts.size, DiskSequence: t.sequence, Tag: t.tag})
 		if err := report.Name(err, "resize", ublk.BlockPath(t.id)); err != nil {
 			a.report(err)
 			failed = true

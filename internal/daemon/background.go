@@ -250,7 +250,7 @@ func removeRemains(pid int) error {
 	}
 	for i := range devices {
 		if devices[i].PID == pid {
-			return loop.Detach(ctl, devices[i].ID, loop.DetachOptions{Force: true})
+			return loop.Detach(ctl, devices[i].ID, loop.DetachOptions{Force: true, DiskSequence: &devices[i].DiskSequence, Tag: devices[i].Tag})
 		}
 	}
 	return nil

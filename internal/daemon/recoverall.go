@@ -150,7 +150,7 @@ func (s *many) removeWaiting(id uint32, sequence *uint64) error {
 		return fmt.Errorf("%s: not a device of this server: %w", ublk.BlockPath(id), unix.ENODEV)
 	}
 	t.busy <- struct{}{}
-	err := loop.Detach(s.ctl, id, loop.DetachOptions{Force: true, DiskSequence: &t.device.DiskSequence})
+	err := loop.Detach(s.ctl, id, loop.DetachOptions{Force: true, DiskSequence: &t.device.DiskSequence, Tag: t.device.Tag})
 	t.leave()
 	if err == nil {
 		s.endTakeover(t)

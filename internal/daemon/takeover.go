@@ -84,7 +84,7 @@ func (t *takeover) recover(s *many, key *transfer.Secret) (loop.Status, error) {
 		return loop.Status{}, err
 	}
 	defer done()
-	opts := loop.RecoverOptions{Key: key, Passed: t.had.passed, DiskSequence: &t.device.DiskSequence}
+	opts := loop.RecoverOptions{Key: key, Passed: t.had.passed, DiskSequence: &t.device.DiskSequence, Tag: t.device.Tag}
 	if t.device.Table != "" {
 		return s.devices.RecoverTable(t.device.ID, files, opts)
 	}
