@@ -2,9 +2,11 @@ package loop
 
 import (
 	"errors"
+	"fmt"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
@@ -58,14 +60,18 @@ func (d *Device) remove() error {
 
 // removeRest removes a device that has ended. It removes the state first, because
 // afterwards another device can get the id. If another process has already removed the
-// device, another device may have the id, and removeRest leaves that device alone.
+// device, another device may have the id, and removeRest leaves that device alone. It also
+// leaves everything if the driver does not tell which device has the id.
 func (d *Device) removeRest() error {
 	info, err := d.dev.Now()
 	switch {
-	case err == nil && d.isOther(&info):
-		return d.dev.Leave()
 	case errors.Is(err, unix.ENODEV): // the next device with the id writes its state under the lock that the caller holds
 		return errors.Join(statefile.Remove(d.ID()), d.dev.Leave())
+	case err != nil:
+		err = hint.Add(fmt.Errorf("remove %s: %w", d.Path(), err), "remove it with del")
+		return errors.Join(err, d.dev.Leave())
+	case d.isOther(&info):
+		return d.dev.Leave()
 	}
 	return errors.Join(statefile.Remove(d.ID()), d.dev.Close())
 }

@@ -116,6 +116,33 @@ func TestFoundDeviceWithoutDisk(t *testing.T) {
 	}
 }
 
+// If the driver does not tell which device has the id, a server leaves the device, its state and
+// the error to del.
+func TestRemoveRestOfUnknown(t *testing.T) {
+	needState(t)
+	fake := &ublktest.Fake{Offers: uapi.UBLK_F_CMD_IOCTL_ENCODE}
+	ctl := ublk.NewControl(fake)
+	id := uint32(unusedID)
+	dev, err := ctl.Add(ublk.Options{ID: &id, Mode: ublk.BufferCopy, Tag: newTag()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	record := statefile.Record{Status: &statefile.Status{ID: id}}
+	if err := record.Write(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = statefile.Remove(id) })
+	for _, told := range []error{unix.EPERM, unix.EINTR, ublk.ErrControlHung} {
+		fake.Fail = map[uint32]error{uapi.UBLK_U_CMD_GET_DEV_INFO: told}
+		if err := (&Device{dev: dev}).removeRest(); !errors.Is(err, told) {
+			t.Errorf("error %v, want %v", err, told)
+		}
+		if kept, err := statefile.Read(id); err != nil || kept == nil || len(fake.IDs()) != 1 {
+			t.Errorf("after %v: state %v, error %v, devices %v", told, kept, err, fake.IDs())
+		}
+	}
+}
+
 // The same is true for a server that removes its own device.
 func TestNowIsOfTheDevice(t *testing.T) {
 	fake := &ublktest.Fake{Offers: uapi.UBLK_F_CMD_IOCTL_ENCODE}
