@@ -235,18 +235,6 @@ func (b *Backing) checkDiskWritable() error {
 	return err
 }
 
-// probePunchHole punches a hole in the first block behind the end of the file, which
-// changes neither size nor content. After any error, for example because the end is the
-// largest offset of the file system, the device has no discards.
-func (b *Backing) probePunchHole() error {
-	var st unix.Stat_t
-	if err := unix.Fstat(b.FD, &st); err != nil {
-		return err
-	}
-	block := int64(b.blockSize)
-	return unix.Fallocate(b.FD, holeMode, (st.Size+block-1)/block*block, block)
-}
-
 // DeviceNumber returns the number of the disk, or of the file's file system.
 func (b *Backing) DeviceNumber() uint64 {
 	if b.IsDisk {

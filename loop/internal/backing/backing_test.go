@@ -2,6 +2,7 @@ package backing
 
 import (
 	"errors"
+	"math"
 	"os"
 	"strings"
 	"testing"
@@ -148,6 +149,53 @@ func TestBackingErrorClosesFile(t *testing.T) {
 	}
 	if err := errors.Join(b.Close(), b.Close()); err != nil {
 		t.Errorf("close, and again: %v", err)
+	}
+}
+
+// memoryFile returns a file in memory, which takes holes.
+func memoryFile(t *testing.T, size int64) *os.File {
+	t.Helper()
+	fd, err := unix.MemfdCreate("file", unix.MFD_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := os.NewFile(uintptr(fd), "memfd")
+	t.Cleanup(func() { _ = f.Close() })
+	if err := f.Truncate(size); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// The probe for holes frees no space behind the end of the file, where another program may write
+// at the same time.
+func TestBackingPunchHoleKeepsSpace(t *testing.T) {
+	f := memoryFile(t, 1536)
+	if err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	b, err := Open(f, &Options{LockDir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = b.Close() }()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil || st.Blocks != 1<<20/512 || !b.punchHole {
+		t.Errorf("error %v, %d of %d blocks are left, holes %v", err, st.Blocks, 1<<20/512, b.punchHole)
+	}
+}
+
+// A file of any size takes holes, unless it ends close to the largest offset.
+func TestProbePunchHoleSizes(t *testing.T) {
+	for size, want := range map[int64]error{
+		0: nil, 1 << 40: nil, 1 << 62: nil, 3 << 61: nil, math.MaxInt64 - 4<<30: nil,
+		math.MaxInt64 - 1<<20: unix.EFBIG, math.MaxInt64: unix.EFBIG,
+	} {
+		f := memoryFile(t, size)
+		b := &Backing{FD: int(f.Fd()), blockSize: 4096}
+		if err := b.probePunchHole(); !errors.Is(err, want) {
+			t.Errorf("a file of %d bytes: error %v, want %v", size, err, want)
+		}
 	}
 }
 
