@@ -9,6 +9,8 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/owndir"
 )
 
 // activatedSocket returns the socket at which the service manager listens for this
@@ -27,7 +29,7 @@ func activatedSocket(getenv func(string) string, pid int) (*os.File, error) {
 // socket of a server that has ended. The lock shows whether that server still runs,
 // because the kernel releases the lock when the server ends for any reason.
 func listen(path string) (lock, socket *os.File, err error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+	if err := owndir.Make(filepath.Dir(path)); err != nil {
 		return nil, nil, fmt.Errorf("make socket: %w", err)
 	}
 	lock, err = lockFor(path)

@@ -33,6 +33,22 @@ func TestListenOnce(t *testing.T) {
 	servers.Wait()
 }
 
+// Only the directory of the socket is private.
+func TestListenMakesDirectory(t *testing.T) {
+	run := filepath.Join(t.TempDir(), "run")
+	path := filepath.Join(run, "ublk-loop", "socket")
+	lock, socket, err := listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _, _ = lock.Close(), socket.Close() }()
+	for path, want := range map[string]os.FileMode{run: 0o755, filepath.Dir(path): 0o700} {
+		if made, err := os.Stat(path); err != nil || made.Mode().Perm() != want {
+			t.Errorf("%s: %v, error %v; want mode %o", path, made, err, want)
+		}
+	}
+}
+
 // A server that has removed its socket leaves that of the next server, and a socket of the service
 // manager has no lock.
 func TestRemoveSocketOfAnother(t *testing.T) {

@@ -1,13 +1,44 @@
-// Package owndir checks and locks a directory in which one process keeps its files.
+// Package owndir makes, checks and locks a directory in which one program keeps its files.
 package owndir
 
 import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 )
+
+// Make makes a directory to which only its owner has access, unless it exists. All users can look
+// into the missing directories above it, such as /run, whatever the umask.
+func Make(path string) error {
+	if err := makeShared(filepath.Dir(path)); err != nil {
+		return err
+	}
+	return os.MkdirAll(path, 0o700)
+}
+
+func makeShared(path string) error {
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		return nil // the caller gets an error if it is not a directory
+	}
+	if err := makeShared(filepath.Dir(path)); err != nil {
+		return err
+	}
+	err := os.Mkdir(path, 0o755)
+	if errors.Is(err, os.ErrExist) {
+		return nil // another process has made it
+	}
+	if err != nil {
+		return err
+	}
+	made, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(made.Chmod(0o755), made.Close())
+}
 
 // Check returns an error that wraps EPERM if another user owns a directory, or if it has one of the
 // bits of mode that give other users access.

@@ -3,6 +3,7 @@ package owndir
 import (
 	"errors"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -47,6 +48,36 @@ func TestLock(t *testing.T) {
 		}
 		if err := f.Close(); err != nil {
 			t.Fatal(err)
+		}
+	}
+}
+
+// Only the directory itself is private, whatever the umask. A second call changes nothing.
+func TestMake(t *testing.T) {
+	defer unix.Umask(unix.Umask(0o077))
+	shared := filepath.Join(t.TempDir(), "missing", "run")
+	own := filepath.Join(shared, "own")
+	for range 2 {
+		if err := Make(own); err != nil {
+			t.Fatal(err)
+		}
+		for path, want := range map[string]os.FileMode{filepath.Dir(shared): 0o755, shared: 0o755, own: 0o700} {
+			if made, err := os.Stat(path); err != nil || made.Mode().Perm() != want {
+				t.Errorf("%s: mode %v, error %v; want %o", path, made.Mode(), err, want)
+			}
+		}
+	}
+}
+
+// What is not a directory is an error.
+func TestMakeBelowFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{file, filepath.Join(file, "own"), filepath.Join(file, "run", "own")} {
+		if err := Make(path); !errors.Is(err, unix.ENOTDIR) {
+			t.Errorf("%s: error %v, want ENOTDIR", path, err)
 		}
 	}
 }

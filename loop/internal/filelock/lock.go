@@ -10,6 +10,7 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/internal/eintr"
 	"github.com/ublk-loop/ublk-loop/internal/identity"
+	"github.com/ublk-loop/ublk-loop/internal/owndir"
 )
 
 // Mode says which other locks a range allows.
@@ -189,9 +190,12 @@ func (l *Lock) drop() {
 	}
 }
 
-// takeTurn makes the directory, and waits until no other process opens or removes files
-// of locks. Closing the result ends the turn.
+// takeTurn makes the directory, which is in a private one, and waits until no other process
+// opens or removes files of locks. Closing the result ends the turn.
 func takeTurn(dir string) (*os.File, error) {
+	if err := owndir.Make(filepath.Dir(dir)); err != nil {
+		return nil, fmt.Errorf("make the directory of locks: %w", err)
+	}
 	for {
 		err := os.MkdirAll(dir, 0o700)
 		if errors.Is(err, os.ErrExist) && !isOccupied(err) {

@@ -8,6 +8,20 @@ import (
 	"time"
 )
 
+// Only the directory of the locks and the one above it are private.
+func TestTurnMakesDirectories(t *testing.T) {
+	run := filepath.Join(t.TempDir(), "run")
+	dir := filepath.Join(run, "ublk-loop", "locks")
+	if err := InTurn(dir, func() error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]os.FileMode{run: 0o755, filepath.Dir(dir): 0o700} {
+		if made, err := os.Stat(path); err != nil || made.Mode().Perm() != want {
+			t.Errorf("%s: %v, error %v; want mode %o", path, made, err, want)
+		}
+	}
+}
+
 // A link that leads nowhere in place of the directory, or of one above it, is an error.
 func TestTurnInDanglingDirectory(t *testing.T) {
 	link := filepath.Join(t.TempDir(), "link")

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/internal/eintr"
+	"github.com/ublk-loop/ublk-loop/internal/owndir"
 )
 
 // Lock must be held to change a device: its size, its server or its existence. Several
@@ -27,7 +28,7 @@ func lockPath(id uint32) string {
 
 // Acquire waits until no other process changes the device, and locks it.
 func Acquire(id uint32) (*Lock, error) {
-	if err := os.MkdirAll(Dir, 0o700); err != nil {
+	if err := owndir.Make(Dir); err != nil {
 		return nil, fmt.Errorf("make state directory: %w", err)
 	}
 	l, err := lockFile(lockPath(id))

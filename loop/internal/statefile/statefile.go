@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+
+	"github.com/ublk-loop/ublk-loop/internal/owndir"
 )
 
 // Dir is the directory of the records and of their locks.
@@ -58,7 +60,7 @@ func newPath(id uint32) string { return Path(id) + ".new" }
 
 // Write replaces the record atomically: a reader sees the old file, the new file or none.
 func (r *Record) Write() error {
-	if err := os.MkdirAll(Dir, 0o700); err != nil {
+	if err := owndir.Make(Dir); err != nil {
 		return fmt.Errorf("make state directory: %w", err)
 	}
 	if err := r.writeUdev(); err != nil {
