@@ -54,10 +54,6 @@ func SocketPath(id uint32) string {
 	return filepath.Join(Dir, strconv.FormatUint(uint64(id), 10)+".sock")
 }
 
-// newPath returns the path at which the holder of the Lock writes a new state, before it
-// replaces the old one.
-func newPath(id uint32) string { return Path(id) + ".new" }
-
 // Write replaces the record atomically: a reader sees the old file, the new file or none.
 func (r *Record) Write() error {
 	if err := owndir.Make(Dir); err != nil {
@@ -72,13 +68,25 @@ func (r *Record) Write() error {
 		return fmt.Errorf("write state: %w", err)
 	}
 	id := r.Status.ID
-	if err := os.WriteFile(newPath(id), append(data, '\n'), 0o600); err != nil {
-		return fmt.Errorf("write state: %w", err)
-	}
-	if err := os.Rename(newPath(id), Path(id)); err != nil {
+	if err := replace(Path(id), append(data, '\n')); err != nil {
 		return fmt.Errorf("write state: %w", err)
 	}
 	return nil
+}
+
+// newSuffix is that of the file in which the holder of the Lock writes the new content of another.
+const newSuffix = ".new"
+
+// replace writes a file atomically. After an error the file is unchanged, and no other is left.
+func replace(path string, data []byte) error {
+	err := os.WriteFile(path+newSuffix, data, 0o600)
+	if err == nil {
+		err = os.Rename(path+newSuffix, path)
+	}
+	if err != nil {
+		_ = os.Remove(path + newSuffix)
+	}
+	return err
 }
 
 // Read returns the record of a device, or nil if there is none.
@@ -107,7 +115,7 @@ func Remove(id uint32) error {
 	if err := removeUdev(id); err != nil {
 		return err
 	}
-	for _, path := range []string{newPath(id), Path(id), SocketPath(id)} {
+	for _, path := range []string{Path(id) + newSuffix, Path(id), SocketPath(id)} {
 		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("remove state: %w", err)
 		}

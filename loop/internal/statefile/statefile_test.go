@@ -3,7 +3,12 @@ package statefile
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestParse(t *testing.T) {
@@ -23,6 +28,26 @@ func TestParse(t *testing.T) {
 	} {
 		if s := parse(data, 3); s != nil {
 			t.Errorf("%s: parsed %+v", name, s)
+		}
+	}
+}
+
+// A file that cannot be written or replaced leaves no other file behind.
+func TestReplaceFails(t *testing.T) {
+	full := filepath.Join(t.TempDir(), "full")
+	if err := os.Symlink("/dev/full", full+newSuffix); err != nil { // as a full file system
+		t.Fatal(err)
+	}
+	occupied := filepath.Join(t.TempDir(), "occupied")
+	if err := os.MkdirAll(filepath.Join(occupied, "x"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]error{full: unix.ENOSPC, occupied: unix.EEXIST} {
+		if err := replace(path, []byte("new")); !errors.Is(err, want) {
+			t.Errorf("%s: error %v, want %v", path, err, want)
+		}
+		if _, err := os.Lstat(path + newSuffix); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s: a file is left (%v)", path, err)
 		}
 	}
 }

@@ -23,11 +23,7 @@ func (r *Record) writeUdev() error {
 	if text == "" {
 		return removeUdev(r.Status.ID)
 	}
-	path := udevPath(r.Status.ID)
-	if err := os.WriteFile(path+".new", []byte(text), 0o600); err != nil {
-		return fmt.Errorf("write udev's properties: %w", err)
-	}
-	if err := os.Rename(path+".new", path); err != nil {
+	if err := replace(udevPath(r.Status.ID), []byte(text)); err != nil {
 		return fmt.Errorf("write udev's properties: %w", err)
 	}
 	return nil
@@ -62,7 +58,7 @@ func encodeName(text string) string {
 
 // removeUdev removes the properties of a device, and an unfinished write.
 func removeUdev(id uint32) error {
-	for _, path := range []string{udevPath(id) + ".new", udevPath(id)} {
+	for _, path := range []string{udevPath(id) + newSuffix, udevPath(id)} {
 		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("remove udev's properties: %w", err)
 		}
