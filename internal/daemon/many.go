@@ -85,13 +85,12 @@ func newMany(version string, task *manyTask, files descriptors) *many {
 func (s *many) run(stop <-chan os.Signal) error {
 	var err error
 	if s.ctl, err = ublk.OpenControl(); err != nil {
+		removeSocket(s.files[lockFile], s.task.Socket)
 		return err
 	}
-	if err := s.prepare(); err != nil {
-		return errors.Join(err, s.ctl.Close())
-	}
-	listener, err := listenerOf(s.files[socketFile])
+	waiting, listener, err := s.begin()
 	if err != nil {
+		removeSocket(s.files[lockFile], s.task.Socket)
 		return errors.Join(err, s.ctl.Close())
 	}
 	s.devices = loop.NewServer(s.ctl, loop.ServerOptions{Events: s, StopUnused: stopUnusedInChild, WriteBack: writeBackInChild, Checked: s.collector.CollectIfNeeded, Apart: s.loopApart})
@@ -100,7 +99,7 @@ func (s *many) run(stop <-chan os.Signal) error {
 		Status: s.status, CanUpgrade: s.devices.CanEnd, Upgrade: s.askUpgrade,
 		GiveKey: s.giveKey, RemoveWaiting: s.removeWaiting, Done: s.collector.Collect,
 	}
-	s.recoverAll()
+	s.recoverAll(waiting)
 	api := s.api.HTTP()
 	served := make(chan error, 1)
 	go func() { served <- control.Serve(api, listener) }()
@@ -122,6 +121,23 @@ func (s *many) run(stop <-chan os.Signal) error {
 	err = errors.Join(err, s.devices.Shutdown(), api.Close(), endMetrics())
 	s.endApart()
 	return errors.Join(err, s.ctl.Close())
+}
+
+// begin prepares the process, and returns the devices to take over and the socket to listen at. A
+// server without /sys could not work: it would find no device.
+func (s *many) begin() (waiting []loop.Status, listener *net.UnixListener, err error) {
+	if err := s.prepare(); err != nil {
+		return nil, nil, err
+	}
+	waiting, err = loop.Waiting(s.ctl)
+	switch {
+	case errors.Is(err, ublk.ErrNoSysfs):
+		return nil, nil, err
+	case err != nil:
+		s.log.error("recover", err)
+	}
+	listener, err = listenerOf(s.files[socketFile])
+	return waiting, listener, err
 }
 
 // announce tells the log, the supervisor and the service manager that this server is ready.

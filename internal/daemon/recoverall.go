@@ -32,15 +32,10 @@ type takeovers struct {
 	byID map[uint32]*takeover
 }
 
-// recoverAll takes over the devices of a server that has ended. If it cannot take over a
+// recoverAll takes over devices of a server that has ended. If it cannot take over a
 // device, it logs the error and tries again until the server ends, without a delay for the
 // others.
-func (s *many) recoverAll() {
-	waiting, err := loop.Waiting(s.ctl)
-	if err != nil {
-		s.log.error("recover", err)
-		return
-	}
+func (s *many) recoverAll(waiting []loop.Status) {
 	tried := make(chan struct{}, len(waiting))
 	for _, t := range s.beginTakeovers(waiting) {
 		go s.takeOver(t, func() { tried <- struct{}{} })

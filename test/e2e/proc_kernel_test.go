@@ -1,13 +1,16 @@
 package e2e
 
 import (
+	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
@@ -59,7 +62,7 @@ func TestKernelWithoutProc(t *testing.T) {
 func TestKernelWithoutSys(t *testing.T) {
 	b := kernelBed(t)
 	image := b.image(1 << 20)
-	dev := b.add(image)
+	dev, log := b.add(image), filepath.Join(t.TempDir(), "log")
 	for _, args := range [][]string{
 		{"add", b.image(1 << 20)},
 		{"list"},
@@ -68,8 +71,13 @@ func TestKernelWithoutSys(t *testing.T) {
 		{"del", "--all"},
 		{"resize", image},
 		{"recover"},
+		{"serve", "--log-file", log},
+		{"serve", "--supervise", "--log-file", log},
 	} {
 		b.runCommand(b.without("/sys", args...)).fails(t, 1, "/sys is not mounted", "hint: mount /sys: mount -t sysfs sys /sys")
+	}
+	if _, err := os.Stat(client.DefaultSocket); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a server has left its socket: %v", err)
 	}
 	if list := b.list(); len(list) != 1 || list[0].State != "live" {
 		t.Errorf("devices %+v, want one that is live", list)
