@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -31,10 +32,23 @@ func metric(text, name string) int {
 	return 0
 }
 
+// metrics returns the server's metrics of now. Those of a device whose process has not answered
+// within a second are of its last answer, so that only a server that answers sooner had the answers
+// of all.
+func (m *many) metrics() (text string) {
+	m.b.Helper()
+	waitUntil(m.b, "the server answers within a second", func() bool {
+		asked := time.Now()
+		text = m.curl("-f", "http://x/metrics")
+		return time.Since(asked) < time.Second
+	})
+	return text
+}
+
 // counts returns the counters of a device's operations from the server's metrics.
 func (m *many) counts(s client.Device) map[string]opCount {
 	m.b.Helper()
-	text := m.curl("-f", "http://x/metrics")
+	text := m.metrics()
 	counts := map[string]opCount{}
 	for _, op := range []string{"read", "write", "flush", "discard", "write_zeroes"} {
 		of := func(name string) int {
@@ -129,7 +143,7 @@ func (m *many) checkFailing(s client.Device, image string) {
 func (m *many) checkOthers(s client.Device, image string) {
 	m.b.Helper()
 	name := filepath.Base(s.Device)
-	text := m.curl("-f", "http://x/metrics")
+	text := m.metrics()
 	for _, want := range []string{
 		"\nublk_loop_devices 1\n", "\nublk_loop_build_info{version=",
 		fmt.Sprintf("ublk_loop_device_info{device=%q,id=\"%d\",file=%q,buffer_mode=%q,transfer=\"none\"} 1\n", name, s.ID, image, s.BufferMode),

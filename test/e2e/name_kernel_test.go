@@ -111,7 +111,7 @@ func TestKernelNamesOfServe(t *testing.T) {
 		var stats struct{ Devices json.RawMessage }
 		b.decode(m.curl("-f", "http://x/v1/stats"), &stats)
 		b.named("stats", b.first(string(stats.Devices)), file)
-		if text := m.curl("-f", "http://x/metrics"); !utf8.ValidString(text) {
+		if text := m.metrics(); !utf8.ValidString(text) {
 			t.Errorf("metrics are not UTF-8: %q", text)
 		}
 		s := b.list("-j", file)[0]

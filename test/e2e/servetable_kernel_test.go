@@ -43,7 +43,7 @@ func TestKernelServeTable(t *testing.T) {
 		t.Errorf("the metrics have writes of %d bytes", n)
 	}
 	info := fmt.Sprintf(`ublk_loop_device_info{device=%q,id="%d",file="table of %s, %s"`, filepath.Base(device.Device), device.ID, first, second)
-	if text := m.curl("-f", "http://x/metrics"); !strings.Contains(text, info) {
+	if text := m.metrics(); !strings.Contains(text, info) {
 		t.Errorf("the metrics lack %s", info)
 	}
 	for _, file := range []string{first, second} {
@@ -170,7 +170,7 @@ func (b *bed) metersStore(m *many, device, store string) {
 	b.decode(b.ok("cow", "info", "--json", store), &info)
 	labels := fmt.Sprintf("{device=%q,file=%q}", filepath.Base(device), store)
 	want := fmt.Sprintf("ublk_loop_store_allocated_bytes%s %d\nublk_loop_store_failed%s 0\n", labels, info.Allocated, labels)
-	text := m.curl("-f", "http://x/metrics")
+	text := m.metrics()
 	for line := range strings.Lines(want) {
 		if !strings.Contains(text, line) {
 			b.Errorf("the metrics lack %s:\n%s", line, text)

@@ -140,7 +140,7 @@ func TestKernelServeRootHash(t *testing.T) {
 	}
 	b.waitForCorrupt(device)
 	sample := `ublk_loop_verity_corrupt_blocks_total{device="` + filepath.Base(device.Device) + `"} 3`
-	if text := s.curl("-f", "http://x/metrics"); !strings.Contains(text, sample) {
+	if text := s.metrics(); !strings.Contains(text, sample) {
 		t.Errorf("the metrics lack %s:\n%s", sample, text)
 	}
 	m.flip(t, 2<<20-1)
