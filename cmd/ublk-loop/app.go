@@ -201,12 +201,15 @@ func arguments(low, high int, what string) cobra.PositionalArgs {
 }
 
 // interruptible returns a context that ends at the first SIGINT or SIGTERM, or at the SIGHUP of a
-// closed terminal, unless nohup(1) ignores that. The cause is report.ErrInterrupted. An interrupted
-// add then removes its device (daemon.Pending.Abandon). A second signal ends the process at once.
+// closed terminal or the SIGQUIT of a key, unless these are ignored, as with nohup(1). The cause is
+// report.ErrInterrupted. An interrupted add then removes its device (daemon.Pending.Abandon). A
+// second signal ends the process at once.
 func interruptible(parent context.Context) (ctx context.Context, stop func()) {
 	signals := []os.Signal{unix.SIGINT, unix.SIGTERM}
-	if !signal.Ignored(unix.SIGHUP) {
-		signals = append(signals, unix.SIGHUP)
+	for _, s := range []os.Signal{unix.SIGHUP, unix.SIGQUIT} {
+		if !signal.Ignored(s) {
+			signals = append(signals, s)
+		}
 	}
 	signaled, ignore := signal.NotifyContext(parent, signals...)
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(parent))

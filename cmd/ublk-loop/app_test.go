@@ -1,17 +1,23 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/report"
 )
 
 func TestUsage(t *testing.T) {
@@ -149,4 +155,25 @@ func commandFlags(cmd *cobra.Command) []string {
 	}
 	slices.Sort(flags)
 	return flags
+}
+
+// Each signal with which a user or a terminal interrupts a command ends its context.
+func TestInterruptible(t *testing.T) {
+	for _, s := range []unix.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT} {
+		if signal.Ignored(s) {
+			t.Skipf("%v is ignored", s)
+		}
+		ctx, stop := interruptible(t.Context())
+		if err := unix.Kill(os.Getpid(), s); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(10 * time.Second):
+		}
+		if cause := context.Cause(ctx); !errors.Is(cause, report.ErrInterrupted) {
+			t.Errorf("%v: cause %v, want %v", s, cause, report.ErrInterrupted)
+		}
+		stop()
+	}
 }

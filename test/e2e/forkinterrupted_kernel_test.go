@@ -22,7 +22,7 @@ func TestKernelForkInterrupted(t *testing.T) {
 	dir := b.mountTmpfs("size=64m")
 	store := func(name string) string { return filepath.Join(dir, name) }
 	device := b.add(b.imageIn(dir, 1<<20), "--cow", store("old"))
-	for i, sig := range []unix.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP} {
+	for i, sig := range []unix.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT} {
 		one := store(fmt.Sprint("one", i))
 		out, errOut, err := b.interruptFork(sig, &device, one)
 		if err != nil || out != device.Device+"\n" {
