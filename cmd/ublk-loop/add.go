@@ -184,6 +184,7 @@ func (a *app) keepOncePrinted(pending daemon.Pending, j *daemon.Job) error {
 		err = report.Device(a.out, device, j.JSON)
 	}
 	if err == nil {
+		a.nameIfClosed(device)
 		err = pending.Keep()
 	}
 	if err != nil {

@@ -55,6 +55,27 @@ func outdent(text string) string {
 	return string(out)
 }
 
+// If standard output may be closed, a warning has the path of the device. A redirection by a shell
+// is not closed.
+func TestAddClosedOutput(t *testing.T) {
+	for mode, warning := range map[int]string{
+		os.O_RDWR:   "ublk-loop: warning: /dev/ublkb0: the device is served, but standard output is closed or discarded\n",
+		os.O_WRONLY: "",
+	} {
+		null, err := os.OpenFile(os.DevNull, mode, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := newBench()
+		b.srv.status = someDevices()[0]
+		b.app.out = null
+		b.check(t, []string{"add", someFile(t)}, 0, "", warning)
+		if err := null.Close(); err != nil || !b.srv.stayed {
+			t.Errorf("stayed %v, error %v", b.srv.stayed, err)
+		}
+	}
+}
+
 // When add fails, the server ends and the device does not stay.
 func TestAddFails(t *testing.T) {
 	path := someFile(t)

@@ -123,6 +123,15 @@ func (a *app) screen() io.Writer {
 }
 
 // report prints an error.
+// nameIfClosed names a new device in a warning if standard output may be closed. Otherwise the
+// device could stay without anybody who knows its path. It is no error, because the output may
+// also be discarded on purpose.
+func (a *app) nameIfClosed(device *client.Device) {
+	if report.MayBeClosed(a.screen()) {
+		report.Warnings(a.errOut, device.Device, []string{"the device is served, but standard output is closed or discarded"})
+	}
+}
+
 func (a *app) report(err error) { report.Error(a.errOut, err) }
 
 func newRootCommand(a *app) *cobra.Command {

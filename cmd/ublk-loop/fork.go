@@ -59,8 +59,9 @@ func (a *app) runFork(ctx context.Context, socket string, id uint32, paths []str
 	if err != nil {
 		return errors.Join(err, f.removeUnused(drv))
 	}
-	for _, d := range f.devices {
-		fmt.Fprintln(a.out, d.Device)
+	for i := range f.devices {
+		fmt.Fprintln(a.out, f.devices[i].Device)
+		a.nameIfClosed(&f.devices[i])
 	}
 	return nil
 }

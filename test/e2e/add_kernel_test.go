@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -54,6 +55,18 @@ func TestKernelAddListDel(t *testing.T) {
 			b.add("--id", fmt.Sprint(id), file)
 		}
 	}
+}
+
+// With a closed standard output, the path of the device is in a warning.
+func TestKernelAddClosedOutput(t *testing.T) {
+	b := kernelBed(t, ublktest.EveryKernel)
+	add := []string{"-c", `exec "$@" >&-`, "sh", b.bin, "add", b.image(1 << 20)}
+	r := b.runCommand(exec.Command("sh", add...))
+	list := b.list()
+	if len(list) != 1 || r.status != 0 || r.out != "" || !strings.Contains(r.err, list[0].Device) {
+		t.Fatalf("add prints %q, %q and ends with %d; devices %+v", r.out, r.err, r.status, list)
+	}
+	b.del(list[0].Device)
 }
 
 // roundTrip writes to the device and reads from the file, and the other way round.
