@@ -45,6 +45,7 @@ type DetachOptions struct {
 // gone. It returns an error that wraps ErrInUse if the device is open and Force is not
 // set, and ErrForeign for another program's device.
 func Detach(ctl *ublk.Control, id uint32, opts DetachOptions) error {
+	defer statefile.Sweep()
 	was, server, err := stopOurs(ctl, id, opts)
 	if err != nil || was == nil {
 		return err

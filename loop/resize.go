@@ -65,6 +65,7 @@ func resize(ctl *ublk.Control, id uint32, opts ResizeOptions) error {
 	if err != nil {
 		return err
 	}
+	defer statefile.Sweep()
 	defer lock.Release()
 	saved, err := servedState(ctl, id, &opts)
 	if err != nil {

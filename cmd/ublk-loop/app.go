@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -122,7 +123,6 @@ func (a *app) screen() io.Writer {
 	return a.out
 }
 
-// report prints an error.
 // nameIfClosed names a new device in a warning if standard output may be closed. Otherwise the
 // device could stay without anybody who knows its path. It is no error, because the output may
 // also be discarded on purpose.
@@ -132,6 +132,7 @@ func (a *app) nameIfClosed(device *client.Device) {
 	}
 }
 
+// report prints an error.
 func (a *app) report(err error) { report.Error(a.errOut, err) }
 
 func newRootCommand(a *app) *cobra.Command {
@@ -206,6 +207,31 @@ func arguments(low, high int, what string) cobra.PositionalArgs {
 			return report.Usage(fmt.Errorf("%s: unexpected argument %q", cmd.Name(), args[high]), helpHint(cmd))
 		}
 		return nil
+	}
+}
+
+// interruptPatience bounds the time for which an interrupted command finishes a change. A device
+// that hangs may never let it.
+const interruptPatience = 5 * time.Second
+
+// finish calls a function that changes devices. An interrupt ends its context, and the function
+// then finishes the device that it works on. It is abandoned if that takes long. An abandoned
+// change, like one of a killed process, may leave the lock of the device's state.
+func finish(parent context.Context, change func(context.Context) error) error {
+	ctx, stop := interruptible(parent)
+	defer stop()
+	changed := make(chan error, 1)
+	go func() { changed <- change(ctx) }() // received below, or ends with the process
+	select {
+	case err := <-changed:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case err := <-changed:
+		return err
+	case <-time.After(interruptPatience):
+		return context.Cause(ctx)
 	}
 }
 

@@ -177,3 +177,27 @@ func TestInterruptible(t *testing.T) {
 		stop()
 	}
 }
+
+// An interrupted command finishes what it does, and begins nothing else.
+func TestFinish(t *testing.T) {
+	finished := false
+	err := finish(t.Context(), func(ctx context.Context) error {
+		if err := unix.Kill(os.Getpid(), unix.SIGINT); err != nil {
+			return err
+		}
+		<-ctx.Done()
+		b := delBench()
+		errs := (&delOptions{}).removeAll(ctx, b.drv, []target{{id: 0}, {id: 1}})
+		if len(errs) != 1 || !errors.Is(errs[0], report.ErrInterrupted) || len(b.drv.ids()) != 4 {
+			t.Errorf("del: errors %v, left are %v", errs, b.drv.ids())
+		}
+		if err := b.runResize(ctx, resizeOptions{target: "1"}); !errors.Is(err, report.ErrInterrupted) || len(b.drv.resized) > 0 {
+			t.Errorf("resize: error %v, resized %v", err, b.drv.resized)
+		}
+		finished = true
+		return unix.EBUSY
+	})
+	if !finished || !errors.Is(err, unix.EBUSY) {
+		t.Errorf("finished %v, error %v; want that of the change", finished, err)
+	}
+}

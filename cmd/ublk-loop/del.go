@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 
 	"github.com/spf13/cobra"
@@ -27,7 +28,7 @@ func newDelCommand(a *app) *cobra.Command {
 			if opts.all == (len(args) > 0) {
 				return report.Usage(errors.New("del: give either devices or --all"), helpHint(cmd))
 			}
-			return a.runDel(opts)
+			return finish(cmd.Context(), func(ctx context.Context) error { return a.runDel(ctx, opts) })
 		},
 	}
 	cmd.Flags().BoolVar(&opts.all, "all", false, "remove all devices of ublk-loop")
@@ -35,7 +36,7 @@ func newDelCommand(a *app) *cobra.Command {
 	return cmd
 }
 
-func (a *app) runDel(opts delOptions) error {
+func (a *app) runDel(ctx context.Context, opts delOptions) error {
 	drv, err := a.openDevices()
 	if err != nil {
 		return err
@@ -48,7 +49,7 @@ func (a *app) runDel(opts delOptions) error {
 			failed = true
 		}
 	}
-	for _, err := range opts.removeAll(drv, opts.find(drv, try)) {
+	for _, err := range opts.removeAll(ctx, drv, opts.find(drv, try)) {
 		try(err)
 	}
 	if failed {
@@ -58,12 +59,16 @@ func (a *app) runDel(opts delOptions) error {
 }
 
 // removeAll removes devices, and returns the errors of those that it cannot remove. A device can be
-// in use by another one of them, so that it is tried again after the others.
-func (o *delOptions) removeAll(drv driver, targets []target) (errs []error) {
+// in use by another one of them, so that it is tried again after the others. An interrupt keeps the
+// devices that are left.
+func (o *delOptions) removeAll(ctx context.Context, drv driver, targets []target) (errs []error) {
 	for len(targets) > 0 {
 		var used []target
 		var inUse []error
 		for _, t := range targets {
+			if ctx.Err() != nil {
+				return append(errs, context.Cause(ctx))
+			}
 			err := report.Name(o.remove(drv, t), "remove", ublk.BlockPath(t.id))
 			switch {
 			case errors.Is(err, loop.ErrInUse):

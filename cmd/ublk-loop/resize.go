@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -29,7 +30,7 @@ func newResizeCommand(a *app) *cobra.Command {
 					return report.Usage(err, helpHint(cmd))
 				}
 			}
-			return a.runResize(opts)
+			return finish(cmd.Context(), func(ctx context.Context) error { return a.runResize(ctx, opts) })
 		},
 	}
 }
@@ -47,7 +48,7 @@ func parseNewSize(text string) (uint64, error) {
 }
 
 // runResize resizes one device, or each device of a file.
-func (a *app) runResize(opts resizeOptions) error {
+func (a *app) runResize(ctx context.Context, opts resizeOptions) error {
 	drv, err := a.open()
 	if err != nil {
 		return err
@@ -59,6 +60,9 @@ func (a *app) runResize(opts resizeOptions) error {
 	}
 	failed := false
 	for _, t := range targets {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		err := drv.Resize(t.id, loop.ResizeOptions{Size: opts.size, DiskSequence: t.sequence, Tag: t.tag})
 		if err := report.Name(err, "resize", ublk.BlockPath(t.id)); err != nil {
 			a.report(err)

@@ -38,6 +38,35 @@ func Acquire(id uint32) (*Lock, error) {
 	return l, nil
 }
 
+// Sweep removes the files of locks whose holders were killed. A file that stays does no harm.
+func Sweep() { sweep(Dir) }
+
+func sweep(dir string) {
+	paths, _ := filepath.Glob(filepath.Join(dir, "[0-9]*.lock")) // the pattern is valid
+	for _, path := range paths {
+		f, err := os.OpenFile(path, os.O_RDWR|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+		if err != nil {
+			continue // such as one that was released meanwhile
+		}
+		l := &Lock{f, path}
+		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == nil && l.isAtPath() {
+			l.Release()
+			continue
+		}
+		_ = f.Close() // it has a holder, or is gone
+	}
+}
+
+// isAtPath reports whether the locked file is the one at the path. Every holder removes the file.
+func (l *Lock) isAtPath() bool {
+	held, err := l.file.Stat()
+	if err != nil {
+		return false
+	}
+	there, err := os.Stat(l.path)
+	return err == nil && os.SameFile(there, held)
+}
+
 // lockFile locks the file at a path. The last holder has removed the file, so that the
 // locked file may no longer be the one at the path. lockFile then tries again.
 func lockFile(path string) (*Lock, error) {
@@ -49,12 +78,8 @@ func lockFile(path string) (*Lock, error) {
 		if err := eintr.Repeat(func() error { return unix.Flock(int(f.Fd()), unix.LOCK_EX) }); err != nil {
 			return nil, errors.Join(err, f.Close())
 		}
-		held, err := f.Stat()
-		if err != nil {
-			return nil, errors.Join(err, f.Close())
-		}
-		if there, err := os.Stat(path); err == nil && os.SameFile(there, held) {
-			return &Lock{f, path}, nil
+		if l := (&Lock{f, path}); l.isAtPath() {
+			return l, nil
 		}
 		if err := f.Close(); err != nil {
 			return nil, err

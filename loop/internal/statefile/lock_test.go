@@ -3,6 +3,7 @@ package statefile
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"testing"
 )
@@ -22,6 +23,7 @@ func TestLock(t *testing.T) {
 		}()
 	}
 	for range holders {
+		sweep(dir)
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
@@ -32,6 +34,42 @@ func TestLock(t *testing.T) {
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
 		t.Errorf("left are %v, error %v", left, err)
+	}
+}
+
+// A lock whose holder was killed goes with the next sweep. One that is held stays.
+func TestSweep(t *testing.T) {
+	dir := t.TempDir()
+	held, err := lockFile(filepath.Join(dir, "1.lock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	killed, err := lockFile(filepath.Join(dir, "2.lock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := killed.file.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "control.lock"), nil, 0o600); err != nil { // of serve
+		t.Fatal(err)
+	}
+	sweep(dir)
+	wantFiles(t, dir, "1.lock", "control.lock")
+	held.Release()
+	sweep(dir)
+	wantFiles(t, dir, "control.lock")
+}
+
+func wantFiles(t *testing.T, dir string, want ...string) {
+	t.Helper()
+	var names []string
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	if err != nil || !slices.Equal(names, want) {
+		t.Errorf("there are %q, error %v; want %q", names, err, want)
 	}
 }
 
