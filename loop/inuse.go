@@ -48,6 +48,11 @@ func tryStop(ctl *ublk.Control, id uint32) error {
 	if used {
 		return unix.EBUSY
 	}
+	// A process may have opened it since, or have mapped it and closed its descriptor. What cannot be
+	// written is lost.
+	if err := WriteBack(ctl, id); errors.Is(err, progress.ErrStalled) {
+		return err
+	}
 	return ctl.Stop(id)
 }
 

@@ -82,6 +82,50 @@ func TestKernelRemovalWritesFileSystem(t *testing.T) {
 	b.del(s.Device)
 }
 
+// Before Linux 7.0 the driver does not tell that a process has a device mapped, and del finds only open
+// descriptors. The removal of such a device writes its dirty pages.
+func TestKernelRemovalWritesMappedPages(t *testing.T) {
+	for _, onCrash := range []string{"fail", "requeue", "reissue"} {
+		t.Run(onCrash, func(t *testing.T) {
+			b := kernelBed(t, ublktest.EveryKernel)
+			s := b.add("--on-crash="+onCrash, b.image(4<<20))
+			want := bytes.Repeat([]byte("mapped page"), 1<<20/11)
+			mapped := b.mapDisk(s.Device, len(want))
+			copy(mapped, want)
+			r := b.run("del", s.Device)
+			if err := unix.Munmap(mapped); err != nil {
+				t.Fatal(err)
+			}
+			if r.status != 0 {
+				r.fails(t, 1, s.Device, "in use")
+				b.del(s.Device)
+			}
+			got, err := os.ReadFile(s.File)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(got[:len(want)], want) {
+				t.Error("the file does not have what was written to the device")
+			}
+		})
+	}
+}
+
+// mapDisk maps the start of a disk.
+func (b *bed) mapDisk(path string, size int) []byte {
+	b.Helper()
+	disk, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = disk.Close() }()
+	mapped, err := unix.Mmap(int(disk.Fd()), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return mapped
+}
+
 // A slow disk may take longer than a server that hangs is waited for.
 func TestKernelRemovalWritesDirtyPagesSlowly(t *testing.T) {
 	b := kernelBed(t, ublktest.Once, ublktest.Waits, ublktest.ScratchDisk)
