@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/loop/cowfile"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
@@ -177,4 +178,44 @@ func TestKernelMergeStops(t *testing.T) {
 func unlocked(dev *Device) bool {
 	dev.merging.Unlock()
 	return false
+}
+
+// A disk that is the base of a device is not written to by others: neither by the merge of another store, with
+// a device or without one, nor by a device of the disk.
+func TestKernelMergeIntoDiskOfOthers(t *testing.T) {
+	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
+	base := nullDisk(t, 8, nil)
+	dir := t.TempDir()
+	table := func(name string) string {
+		path := filepath.Join(dir, name)
+		if err := newStore(t, path, 4096, 16<<20).Close(); err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprintf("0 16384 snapshot %s %s P 8", base, path)
+	}
+	one, other := attachTable(t, ctl, table("one"), Config{}), attachTable(t, ctl, table("other"), Config{})
+	want := contentOf(t, other.Path())
+	f := openFile(t, one.Path(), os.O_RDWR|unix.O_SYNC)
+	if _, err := f.WriteAt(bytes.Repeat([]byte{7}, 1<<20), 0); err != nil {
+		t.Fatal(err)
+	}
+	table("third")
+	_, merge := one.Merge(context.Background())
+	_, write := tryTable(ctl, fmt.Sprintf("0 16384 linear %s 0", base), Config{})
+	_, without := cowfile.Merge(context.Background(), cowfile.MergeOptions{Path: filepath.Join(dir, "third"), Base: base})
+	for what, err := range map[string]error{"merge": merge, "device of the disk": write, "cow merge": without} {
+		if !errors.Is(err, unix.EBUSY) {
+			t.Errorf("%s: error %v, want EBUSY", what, err)
+		}
+	}
+	sameDisk(t, other.Path(), want)
+	if err := other.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := one.Merge(context.Background()); err != nil {
+		t.Error(err)
+	}
+	if got := contentOf(t, base)[:1<<20]; !bytes.Equal(got, bytes.Repeat([]byte{7}, 1<<20)) {
+		t.Error("the base has other data after the merge")
+	}
 }

@@ -169,9 +169,9 @@ func (s *state) tablePlaces() (places []place, err error) {
 		return nil, err
 	}
 	defer tables.Close()
-	written := stack.Written(tables, s.Config.ReadOnly)
+	written, locked := stack.Written(tables, s.Config.ReadOnly), stack.Locked(tables, s.Config.ReadOnly)
 	for i, f := range s.Files {
-		if i < len(written) && (written[i] || !f.Object.IsDisk) {
+		if i < len(written) && (locked[i] || !f.Object.IsDisk) {
 			places = append(places, place{f.Path, f.Object, filelock.Range{}, written[i]})
 		}
 	}

@@ -14,11 +14,11 @@ import (
 )
 
 // lock keeps other servers away from the device's part. A file or disk that is written to is locked exclusively,
-// and a file that is only read is locked against writers. passed is the lock of the
+// and a file that is only read is locked against writers, and so is a disk with Options.Unchanged. passed is the lock of the
 // program that this one has replaced, or nil. A disk is also claimed at its open, see
 // reopen.
 func (b *Backing) lock(o *Options, passed *os.File) error {
-	if o.Shared || b.IsDisk && b.ReadOnly {
+	if o.Shared || b.IsDisk && b.ReadOnly && !o.Unchanged {
 		return nil
 	}
 	mode, holder := filelock.Exclusive, "another reader or writer"

@@ -12,7 +12,7 @@ import (
 )
 
 // LockForWriting makes the lock of a backing that is only read exclusive. It returns an error
-// that wraps EBUSY if another device has the file. A disk that is only read has no lock.
+// that wraps EBUSY if another device has the file. A backing that was opened with Options.Shared has no lock.
 func (b *Backing) LockForWriting() error {
 	if b.Lock == nil {
 		return nil

@@ -29,6 +29,8 @@ type Options struct {
 	KeepSpace  bool
 	// WholeSectors leaves out the part of a sector at the end, as the kernel does.
 	WholeSectors bool
+	// Unchanged also locks a disk that is only read against writers, as the origin of a snapshot needs it.
+	Unchanged bool
 	// Lock is the part of the file or disk that the device locks.
 	Lock     filelock.Range
 	Transfer *Transfer // nil if the device has the bytes of the file

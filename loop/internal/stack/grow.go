@@ -95,7 +95,7 @@ func (s *Stack) newGrowth() (*Growth, *cow.Store, error) {
 // open opens the file of the store.
 func (g *Growth) open(file *os.File, o *Options) error {
 	var err error
-	if g.backing, err = g.stack.open(file, false, o); err != nil {
+	if g.backing, err = g.stack.open(file, false, true, o); err != nil {
 		return err
 	}
 	for _, b := range g.stack.Backings {

@@ -106,7 +106,7 @@ func (r *Reload) openAll(files []*os.File, o *Options) error {
 		var b *backing.Backing
 		if at := slices.IndexFunc(s.Backings, is); at >= 0 {
 			b = s.Backings[at]
-		} else if b, err = s.open(file, true, o); err == nil {
+		} else if b, err = s.open(file, true, true, o); err == nil {
 			r.backings = append(r.backings, b)
 		}
 		if err == nil && b.ReadOnly == written[i] {

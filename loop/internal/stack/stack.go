@@ -119,7 +119,7 @@ func (s *Stack) openAll(files []*os.File, o *Options) error {
 		}
 		number, found := seen[object]
 		if !found {
-			b, err := s.open(file, !written[i], o)
+			b, err := s.open(file, !written[i], hasSnapshot(s.tables), o)
 			if err != nil {
 				return s.tables.InDevice(i, err)
 			}
@@ -135,14 +135,15 @@ func (s *Stack) openAll(files []*os.File, o *Options) error {
 	return nil
 }
 
-func (s *Stack) open(file *os.File, readOnly bool, o *Options) (*backing.Backing, error) {
+// open opens a file or disk. unchanged is as in backing.Options.
+func (s *Stack) open(file *os.File, readOnly, unchanged bool, o *Options) (*backing.Backing, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(file.Fd()), &st); err != nil {
 		return nil, fmt.Errorf("stat %s: %w", file.Name(), err)
 	}
 	opts := &backing.Options{
 		LockDir: o.LockDir, ReadOnly: readOnly, Shared: o.Shared, DirectIO: o.DirectIO, MaxIOBytes: o.MaxIOBytes, KeepSpace: o.KeepSpace,
-		WholeSectors: true,
+		WholeSectors: true, Unchanged: unchanged,
 	}
 	if st.Mode&unix.S_IFMT == unix.S_IFREG {
 		opts.SectorSize = fileSector

@@ -36,6 +36,26 @@ func Written(of *table.Stack, readOnly bool) []bool {
 	return list
 }
 
+// Locked returns which of table.Stack.Devices a device locks if they are disks; it locks all files. What it
+// does not write to must not change below a snapshot.
+func Locked(of *table.Stack, readOnly bool) []bool {
+	list := Written(of, readOnly)
+	for i := range list {
+		list[i] = list[i] || hasSnapshot(of)
+	}
+	return list
+}
+
+// hasSnapshot reports whether a line has the target snapshot.
+func hasSnapshot(s *table.Stack) bool {
+	found := false
+	_ = snapshots(s, func(*table.Snapshot) error {
+		found = true
+		return nil
+	})
+	return found
+}
+
 // snapshots yields the lines with the target snapshot in the order of the text, which is that
 // of mapping.New. It stops at the first error.
 func snapshots(s *table.Stack, each func(t *table.Snapshot) error) error {
