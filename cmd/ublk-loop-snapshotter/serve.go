@@ -15,6 +15,7 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop-snapshotter/snapshotter"
 	"github.com/ublk-loop/ublk-loop/internal/oci"
+	"github.com/ublk-loop/ublk-loop/internal/owndir"
 )
 
 // serve answers containerd's requests until the context is done.
@@ -65,7 +66,7 @@ func answer(ctx context.Context, s *snapshotter.Snapshotter, l net.Listener) err
 // listen listens at path, if no other process does. It replaces the socket of a process
 // that was killed.
 func listen(path string) (net.Listener, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+	if err := owndir.Make(filepath.Dir(path)); err != nil {
 		return nil, err
 	}
 	if info, err := os.Lstat(path); err == nil && info.Mode().Type() == os.ModeSocket {

@@ -12,16 +12,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Only root can use the socket. listen replaces the socket of a killed process. It does
+// Only root can use the socket and its directory. listen replaces the socket of a killed process. It does
 // not replace a socket that another process listens at, nor a file that is not a socket.
 func TestListen(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "made")
+	run := filepath.Join(t.TempDir(), "run")
+	dir := filepath.Join(run, "made")
 	path := filepath.Join(dir, "s.sock")
 	l, err := listen(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, want := range map[string]os.FileMode{path: 0o600 | os.ModeSocket, dir: 0o700 | os.ModeDir} {
+	for name, want := range map[string]os.FileMode{path: 0o600 | os.ModeSocket, dir: 0o700 | os.ModeDir, run: 0o755 | os.ModeDir} {
 		if info, err := os.Stat(name); err != nil || info.Mode() != want {
 			t.Errorf("%s has mode %v, error %v, want %v", name, info.Mode(), err, want)
 		}
