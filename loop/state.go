@@ -34,6 +34,10 @@ func (s *state) write() error {
 	return r.Write()
 }
 
+// CrashPath returns the path of the file in which the server of a device says why its program has
+// crashed, if it has no log. The file goes with the device.
+func CrashPath(id uint32) string { return statefile.CrashPath(id) }
+
 // readState returns the state of a device, or nil if there is none.
 func readState(id uint32) (*state, error) {
 	r, err := statefile.Read(id)

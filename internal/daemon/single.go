@@ -208,10 +208,34 @@ func (s *single) logger(id uint32) *logger {
 		return newLogger(file, id)
 	case s.task.Foreground:
 		return newLogger(os.Stderr, id)
-	case s.files[journalFile] != nil:
-		return newJournalLogger(s.files[journalFile], id)
 	}
-	return noLogger()
+	log := noLogger()
+	if s.files[journalFile] != nil {
+		log = newJournalLogger(s.files[journalFile], id)
+	}
+	if err := reportCrashes(loop.CrashPath(id), s.task.Recover != nil); err != nil {
+		log.error("prepare the report of a crash", err)
+	}
+	return log
+}
+
+// maxReports bounds the reports of the servers that a device has had one after another.
+const maxReports = 64 << 10
+
+// reportCrashes makes Go's runtime write to a file why this program has crashed, because a server in
+// the background has no standard error. The server of a recovered device keeps the reports of the
+// servers before it.
+func reportCrashes(path string, recovered bool) error {
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = file.Close() }() // the runtime has a duplicate
+	info, err := file.Stat()
+	if err == nil && (!recovered || info.Size() >= maxReports) {
+		err = file.Truncate(0)
+	}
+	return errors.Join(err, debug.SetCrashOutput(file, debug.CrashOptions{}))
 }
 
 // receiveKey reads the key, of at most limit bytes, from a descriptor. It returns nil without a descriptor.

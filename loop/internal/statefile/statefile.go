@@ -54,6 +54,12 @@ func SocketPath(id uint32) string {
 	return filepath.Join(Dir, strconv.FormatUint(uint64(id), 10)+".sock")
 }
 
+// CrashPath returns the path of the file in which a server without a log says why its program has
+// crashed.
+func CrashPath(id uint32) string {
+	return filepath.Join(Dir, strconv.FormatUint(uint64(id), 10)+".crash")
+}
+
 // Write replaces the record atomically: a reader sees the old file, the new file or none.
 func (r *Record) Write() error {
 	if err := owndir.Make(Dir); err != nil {
@@ -110,12 +116,13 @@ func parse(data []byte, id uint32) *Record {
 	return &r
 }
 
-// Remove removes the record of a device, its properties for udev, the socket, and unfinished writes.
+// Remove removes the record of a device, its properties for udev, the socket, the report of a crash,
+// and unfinished writes.
 func Remove(id uint32) error {
 	if err := removeUdev(id); err != nil {
 		return err
 	}
-	for _, path := range []string{Path(id) + newSuffix, Path(id), SocketPath(id)} {
+	for _, path := range []string{Path(id) + newSuffix, Path(id), SocketPath(id), CrashPath(id)} {
 		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("remove state: %w", err)
 		}
