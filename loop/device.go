@@ -24,6 +24,7 @@ type Device struct {
 	storage  storage
 	b        *backing.Backing  // the storage, if it is one file or disk
 	stack    *stack.Stack      // the storage, if it is a stack of tables
+	ctl      *ublk.Control     // nil for a device of one file
 	transfer transfer.Transfer // nil for none
 	apart    *apartTarget      // nil if this process serves the requests
 	// key is a copy of the key, for the program that replaces a server of many devices. It is

@@ -173,7 +173,7 @@ const mergePatience = 30 * time.Second
 // is closed. If the process ends, another merge continues.
 //
 // It returns an error that wraps EINVAL for a device that is no snapshot, errors.ErrUnsupported if
-// the base is a store or the store is transient, EBUSY if another device has the base, and EPERM
+// the base is a store or the store is transient, EBUSY if another device has the base or waits for a server with it, and EPERM
 // if another store needs it, or if it is checked against a hash tree.
 func (d *Device) Merge(ctx context.Context) (chunks uint64, err error) {
 	if !d.merging.TryLock() {
@@ -201,6 +201,9 @@ func (d *Device) merge(ctx context.Context) (chunks uint64, err error) {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, m.Close()) }()
+	if err := checkWaiting(d.ctl, servesNone, writtenPlaces(m.Base())); err != nil {
+		return 0, err
+	}
 	if d.apart != nil {
 		return d.apart.merge(ctx, d.dev, m)
 	}

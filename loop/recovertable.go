@@ -67,7 +67,7 @@ func recoverTable(ctl *ublk.Control, id uint32, files []*os.File, opts RecoverOp
 		return nil, err
 	}
 	target.ofTables(s)
-	d := &Device{stack: s, storage: s, many: shared != nil, status: *saved.Status, apart: target}
+	d := &Device{stack: s, storage: s, ctl: ctl, many: shared != nil, status: *saved.Status, apart: target}
 	d.status.PID, d.status.Size, d.status.Limits = os.Getpid(), params.Size, limitsOf(&params)
 	d.status.Table = sizedTable(cfg.Table, params.Size)
 	if err = saved.checkStack(s, params.Size); err == nil {

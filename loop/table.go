@@ -97,7 +97,7 @@ func attachTableOn(ctl *ublk.Control, files []*os.File, cfg Config, shared *thre
 		return nil, err
 	}
 	target.ofTables(s)
-	d := &Device{stack: s, storage: s, many: shared != nil, apart: target}
+	d := &Device{stack: s, storage: s, ctl: ctl, many: shared != nil, apart: target}
 	if err := d.keepKey(cfg.Key); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}

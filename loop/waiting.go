@@ -82,6 +82,14 @@ func lockedPlaces(part filelock.Range, opened ...*backing.Backing) (places []pla
 	return places
 }
 
+// writtenPlaces returns a file or disk that has been locked for writing.
+func writtenPlaces(b *backing.Backing) (places []place) {
+	if b.Lock != nil {
+		places = append(places, place{b.Path, b.Identity, filelock.Range{}, true})
+	}
+	return places
+}
+
 // checkWaiting returns an error that wraps EBUSY if a device that waits for its next server has
 // one of some places. Such a device has no lock, but will write the data of its requests, and
 // expects its file as it was. The caller has locked the places, so that no recovery begins.

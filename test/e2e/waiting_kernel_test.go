@@ -63,3 +63,24 @@ func TestKernelAddBesideWaitingAllowed(t *testing.T) {
 	b.del(part.Device, above.Device, reader.Device)
 	b.del(b.add(image).Device)
 }
+
+// A merge does not write to the file of a device that waits for its next server, which expects the file as it
+// was.
+func TestKernelMergeBesideWaiting(t *testing.T) {
+	b := kernelBed(t, ublktest.EveryKernel)
+	base := b.image(1 << 20)
+	above := b.add(base, "--cow", base+".cow")
+	want, before := b.fillDevice(above, 1<<20), b.readFile(base)
+	reader := b.add("--on-crash", "reissue", "--read-only", base)
+	b.killServer(reader)
+	b.run("merge", above.Device).fails(t, 1, reader.Device+" has it and waits for a server", "hint: ublk-loop recover "+reader.Device)
+	if b.readFile(base) != before {
+		t.Error("the base has other data")
+	}
+	b.del(reader.Device)
+	b.ok("merge", above.Device)
+	if b.readFile(base) != want {
+		t.Error("the base has other data after a merge")
+	}
+	b.del(above.Device)
+}

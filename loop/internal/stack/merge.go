@@ -159,6 +159,9 @@ func refuseTree(base *backing.Backing) error {
 	return err
 }
 
+// Base returns the base, which the merge has locked for itself.
+func (m *Merge) Base() *backing.Backing { return m.base }
+
 // Close ends the merge. The base is only read from then on.
 func (m *Merge) Close() error {
 	var err error
