@@ -111,10 +111,27 @@ func Look(ctl *ublk.Control, id uint32) (Status, error) {
 	return statusOf(ctl, info)
 }
 
-// statusOf combines the driver's data and the state file of a device. The driver's data
+// statusOf returns the status of a device. It returns an error that wraps ENODEV if the device
+// went meanwhile, also if another device has its id now: a part of the status could be of that one.
+func statusOf(ctl *ublk.Control, info ublk.Info) (Status, error) {
+	s, err := combine(ctl, info)
+	if err != nil {
+		return Status{}, err
+	}
+	now, err := ctl.Info(info.ID)
+	switch {
+	case errors.Is(err, ublk.ErrControlHung): // a device that hangs keeps its id
+		return s, nil
+	case err == nil && now.Tag != info.Tag:
+		err = fmt.Errorf("%s: %w", ublk.BlockPath(info.ID), errReplaced)
+	}
+	return s, err
+}
+
+// combine combines the driver's data and the state file of a device. The driver's data
 // has precedence. The driver does not tell the parameters of a device whose removal waits for
 // a disk that hangs. The state file has those of the start.
-func statusOf(ctl *ublk.Control, info ublk.Info) (Status, error) {
+func combine(ctl *ublk.Control, info ublk.Info) (Status, error) {
 	if err := process.CheckProc(); err != nil { // without /proc every server would look dead
 		return Status{}, err
 	}

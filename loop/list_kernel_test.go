@@ -142,3 +142,35 @@ func TestKernelLook(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A disk's sequence number tells devices with the same tag apart. A device that has started since it
+// was found has the number that it had not then.
+func TestKernelIsAnother(t *testing.T) {
+	ctl := ublktest.Kernel(t)
+	dev := attach(t, ctl, sparseFile(t, t.TempDir()), Config{})
+	info, err := ctl.Info(dev.ID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	tag, sequence := info.Tag, dev.Status().DiskSequence
+	for _, tt := range []struct {
+		tag, sequence uint64
+		want          bool
+	}{
+		{tag, sequence, false},
+		{0, sequence, false},
+		{tag, 0, false},
+		{tag, sequence + 1, true},
+		{0, sequence + 1, true},
+		{0, 0, true},
+		{tag + 1, sequence, true},
+		{tag + 1, 0, true},
+	} {
+		if got := isAnother(&info, tt.tag, &tt.sequence); got != tt.want {
+			t.Errorf("tag %#x and number %d for %#x and %d: another one %v", tt.tag, tt.sequence, tag, sequence, got)
+		}
+	}
+	if isAnother(&info, 0, nil) || isAnother(&info, tag, nil) || !isAnother(&info, tag+1, nil) {
+		t.Error("without a sequence number, the tag does not decide")
+	}
+}

@@ -10,6 +10,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
 	"github.com/ublk-loop/ublk-loop/ublk"
 	"github.com/ublk-loop/ublk-loop/ublk/uapi"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // A file and the disk of its file system have a number in common.
@@ -77,5 +78,44 @@ func TestParseBlock(t *testing.T) {
 		if number, sequence := parseBlock(text); number != want.number || sequence != want.sequence {
 			t.Errorf("%q: %s, %d", text, number, sequence)
 		}
+	}
+}
+
+// replacing is a driver in which another device takes the number of a device while a command asks
+// about it.
+type replacing struct {
+	*ublktest.Fake
+	at uint32 // the command
+}
+
+// Do implements ublk.Transport.
+func (r *replacing) Do(cmd ublk.Command) error {
+	err := r.Fake.Do(cmd)
+	if cmd.Op != r.at {
+		return err
+	}
+	r.at = 0
+	other, id := ublk.NewControl(r.Fake), cmd.DevID
+	if err := other.Delete(id); err != nil {
+		return err
+	}
+	_, err = other.Add(ublk.Options{ID: &id, Mode: ublk.BufferCopy, Tag: newTag()})
+	return err
+}
+
+// A status is not made of two devices that have had the same number.
+func TestStatusOfReplacedDevice(t *testing.T) {
+	needState(t)
+	fake, ctl := fakeDevice(t, newTag())
+	info, err := ctl.Info(unusedID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s, err := statusOf(ctl, info); err != nil || s.Tag != info.Tag {
+		t.Errorf("status %+v, error %v", s, err)
+	}
+	swapped := ublk.NewControl(&replacing{fake, uapi.UBLK_U_CMD_GET_PARAMS})
+	if s, err := statusOf(swapped, info); !errors.Is(err, unix.ENODEV) {
+		t.Errorf("status %+v, error %v; want ENODEV", s, err)
 	}
 }
