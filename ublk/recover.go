@@ -120,6 +120,10 @@ func (c *Control) endRecovery(id uint32) error {
 // (Control.Recover). Without it the driver removes the disk, and the device is dead. Leave may
 // be called again. After Close it does nothing.
 //
+// Leave does not wait for operations on files that the queues have in flight. A write may then come
+// after those of the next server. Such an operation keeps the files open that the queue has
+// registered (Queue.RegisterFile), so a lock of one of them shows its end.
+//
 // After Start, only the end of this process leaves a device on Threads. Leave then returns an
 // error that wraps ErrServed.
 func (d *Device) Leave() error {
