@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -70,6 +71,9 @@ func TestAddClosedOutput(t *testing.T) {
 		b.srv.status = someDevices()[0]
 		b.app.out = null
 		b.check(t, []string{"add", someFile(t)}, 0, "", warning)
+		path := someFile(t)
+		b.check(t, []string{"losetup", "-f", "--show", path}, 0, "", strings.ReplaceAll(warning,
+			"ublk-loop: warning: /dev/ublkb0: the device is served", "losetup: "+path+": the device is /dev/ublkb0"))
 		if err := null.Close(); err != nil || !b.srv.stayed {
 			t.Errorf("stayed %v, error %v", b.srv.stayed, err)
 		}

@@ -115,6 +115,9 @@ func (o *output) Write(text []byte) (int, error) {
 	return n, err
 }
 
+// Unwrap returns the writer without the error.
+func (o *output) Unwrap() io.Writer { return o.Writer }
+
 // screen returns the output itself, which can be a terminal.
 func (a *app) screen() io.Writer {
 	if o, ok := a.out.(*output); ok {
@@ -127,7 +130,7 @@ func (a *app) screen() io.Writer {
 // device could stay without anybody who knows its path. It is no error, because the output may
 // also be discarded on purpose.
 func (a *app) nameIfClosed(device *client.Device) {
-	if report.MayBeClosed(a.screen()) {
+	if report.MayBeClosed(a.out) {
 		report.Warnings(a.errOut, device.Device, []string{"the device is served, but standard output is closed or discarded"})
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/loop"
 )
 
@@ -31,6 +32,9 @@ func (c *Command) create(ctx context.Context, r *request) error {
 	if r.show {
 		if _, err := fmt.Fprintln(c.Out, d.Device); err != nil {
 			return err
+		}
+		if report.MayBeClosed(c.Out) {
+			c.warn("%s: the device is %s, but standard output is closed or discarded", r.file, d.Device)
 		}
 	}
 	c.warnSize(r)

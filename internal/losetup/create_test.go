@@ -1,6 +1,7 @@
 package losetup
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -24,6 +25,28 @@ func sized(t *testing.T, size int64) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// If standard output may be closed, the path of the device is on standard error.
+func TestShowClosedOutput(t *testing.T) {
+	file := sized(t, 4096)
+	for mode, want := range map[int]string{
+		os.O_RDWR:   "losetup: " + file + ": the device is /dev/ublkb0, but standard output is closed or discarded\n",
+		os.O_WRONLY: "",
+	} {
+		null, err := os.OpenFile(os.DevNull, mode, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var errOut bytes.Buffer
+		c := Command{Name: "losetup", Out: null, Err: &errOut, System: &fakeSystem{}}
+		if status := c.Run(t.Context(), []string{"-f", "--show", file}); status != 0 || errOut.String() != want {
+			t.Errorf("status %d, errors %q; want %q", status, &errOut, want)
+		}
+		if err := null.Close(); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 func TestCreate(t *testing.T) {

@@ -16,8 +16,12 @@ func IsTerminal(file *os.File) bool {
 // MayBeClosed reports whether the program was started with a closed file in place of out. Go's
 // runtime then opens /dev/null in its place, for reading and writing (checkfds in
 // runtime/fds_unix.go), so that no write fails and the output is lost. A few programs open
-// /dev/null in the same way to discard the output. A shell opens it for writing only.
+// /dev/null in the same way to discard the output. A shell opens it for writing only. out can also be
+// a writer with the method Unwrap.
 func MayBeClosed(out io.Writer) bool {
+	if wrapper, ok := out.(interface{ Unwrap() io.Writer }); ok {
+		out = wrapper.Unwrap()
+	}
 	file, ok := out.(*os.File)
 	if !ok {
 		return false
