@@ -124,6 +124,36 @@ func TestRecordsFail(t *testing.T) {
 	}
 }
 
+// If records cannot be written by anything but a request of the device, the next flush of the device fails, once.
+func TestLostIsReported(t *testing.T) {
+	s, file := openSmall(t)
+	firstWrite(t, s, 0, true)
+	if err := s.Save(); err != nil || s.TakeLost() {
+		t.Errorf("error %v, or data is lost", err)
+	}
+	firstWrite(t, s, 1, true)
+	s.writeTo(t, file, false)
+	if err := s.Save(); err == nil || !s.TakeLost() || s.TakeLost() {
+		t.Errorf("error %v, or nothing or too much is reported", err)
+	}
+	s.writeTo(t, file, true)
+	if err := s.Save(); err != nil || s.TakeLost() {
+		t.Errorf("error %v, or data is lost", err)
+	}
+	run, err := s.BeginRun(make([]snapshot.Record, 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.file = openUnwritable(t, file)
+	if err := s.EndRun(run, nil); err == nil || !s.TakeLost() {
+		t.Errorf("error %v, or nothing is reported", err)
+	}
+	s.writeTo(t, file, true)
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 // An eager store whose records cannot be written is behind until they are. Another store never is.
 func TestBehind(t *testing.T) {
 	for _, eager := range []bool{false, true} {

@@ -129,6 +129,7 @@ func (s *Store) remove(n int) error {
 	} else {
 		s.log.Commit()
 	}
+	s.reportLost()
 	if s.Eager && s.log.InDoubt() {
 		s.behind.Store(true)
 	}

@@ -9,7 +9,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ublk-loop/ublk-loop/internal/eintr"
 	"github.com/ublk-loop/ublk-loop/loop/internal/mapping"
 	"github.com/ublk-loop/ublk-loop/loop/internal/pages"
 	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
@@ -29,6 +28,7 @@ type saver struct {
 	asking []committer
 	freed  []uint64 // chunks whose data is in the origin, but which a read may still use
 	marked bool     // the header says that the store is invalid
+	lost   bool     // a flush has failed, so that data of the caller may be lost, and no request of it knows that yet
 }
 
 // makeLog makes the log.
@@ -152,7 +152,9 @@ func (s *Store) commit() {
 			continue
 		}
 		c.answer(err)
+		s.lost = s.lost && c.done != nil
 	}
+	s.reportLost()
 }
 
 // forget removes the first records of s.saving from the unsaved ones, of which s.saving was the
@@ -238,58 +240,7 @@ func (s *Store) writeRecords(w snapshot.Write, flushed int) error {
 	ofFlush, err := s.write(w)
 	if err != nil && (ofFlush || !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT)) {
 		s.flushFailed(flushed)
+		s.lost = true
 	}
 	return err
-}
-
-// FlushFailed says that a flush of the store has failed, or a write with a flush. A later flush can
-// succeed without the data that this one has lost. So the store becomes invalid if a first write has
-// data that no commit has flushed: its record would lead to a chunk without its data. If there
-// is none, only the caller's data is lost, and the caller knows that.
-func (s *Store) FlushFailed() { s.flushFailed(0) }
-
-func (s *Store) flushFailed(flushed int) {
-	if s.format == table.Transient {
-		return
-	}
-	s.mu.Lock()
-	lost := s.pending > 0 || len(s.unsaved) > flushed
-	s.mu.Unlock()
-	if lost {
-		s.invalidate()
-	}
-}
-
-// write writes a part of the store to the medium. In the page cache, a write that flushes can fail because
-// of other data: the disk below the file system has no room for it, and it is lost. A write that finds the file
-// system full has not lost any. Therefore the flush is a call of its own, and ofFlush says that it has failed.
-func (s *Store) write(w snapshot.Write) (ofFlush bool, err error) {
-	if len(w.Data) == 0 {
-		return false, nil
-	}
-	flags := 0
-	if s.direct {
-		flags = unix.RWF_DSYNC
-	}
-	for len(w.Data) > 0 {
-		n, err := unix.Pwritev2(int(s.file.Fd()), [][]byte{w.Data}, w.Offset, flags)
-		switch {
-		case errors.Is(err, unix.EINTR):
-		case err != nil:
-			return false, err
-		case n == 0:
-			return false, unix.EIO
-		default:
-			w.Data, w.Offset = w.Data[n:], w.Offset+int64(n)
-		}
-	}
-	if s.direct {
-		return false, nil
-	}
-	return true, s.flush()
-}
-
-// flush writes all data of the store to the medium.
-func (s *Store) flush() error {
-	return eintr.Repeat(func() error { return unix.Fdatasync(int(s.file.Fd())) })
 }

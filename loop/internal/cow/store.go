@@ -53,6 +53,7 @@ type Store struct {
 	// unsavedCount is the number of unsaved records, and waitingCount that of waiting.
 	unsavedCount, waitingCount atomic.Int64
 	behind                     atomic.Bool // as in IsBehind
+	unreported                 atomic.Bool // as in TakeLost
 
 	mu       sync.Mutex // protects what is below
 	alloc    *snapshot.Allocator

@@ -20,6 +20,9 @@ func (h *handler) sync(req *ublk.Request, r *request) {
 			r.fail(-int32(unix.EIO)) // what was written before is lost
 			continue
 		}
+		if req.Op == ublk.OpFlush && store != nil && store.TakeLost() {
+			r.fail(-int32(unix.EIO)) // likewise, but not what is written later
+		}
 		if r.stage == stageCommit && !unsaved {
 			continue
 		}
