@@ -41,7 +41,7 @@ func within(t *testing.T, what string, f func() error) error {
 }
 
 func TestKernelFullFileSystemIsENOSPC(t *testing.T) {
-	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
+	ctl := ublktest.Kernel(t, ublktest.OldestKernel)
 	inEachMode(t, ctl, func(t *testing.T, cfg Config) {
 		dir := t.TempDir()
 		run(t, "mount", "-t", "tmpfs", "-o", "size=4m", "none", dir)

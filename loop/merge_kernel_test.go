@@ -131,7 +131,7 @@ func sameDisk(t *testing.T, path string, want []byte) {
 
 // A merge ends when its device is closed, and when its context ends.
 func TestKernelMergeStops(t *testing.T) {
-	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
+	ctl := ublktest.Kernel(t, ublktest.OldestKernel)
 	base, store := snapshotFiles(t, 64)
 	dev := attachTable(t, ctl, fmt.Sprintf("0 131072 snapshot %s %s P 8", base, store), Config{})
 	f := openFile(t, dev.Path(), os.O_RDWR)

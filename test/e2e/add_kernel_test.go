@@ -19,7 +19,7 @@ import (
 
 // A device can be added, listed and removed, under each of its names.
 func TestKernelAddListDel(t *testing.T) {
-	b := kernelBed(t, ublktest.EveryKernel)
+	b := kernelBed(t, ublktest.OldestKernel)
 	file := b.image(8 << 20)
 	out := b.ok("add", file)
 	device := strings.TrimSuffix(out, "\n")
@@ -59,7 +59,7 @@ func TestKernelAddListDel(t *testing.T) {
 
 // With a closed standard output, the path of the device is in a warning.
 func TestKernelAddClosedOutput(t *testing.T) {
-	b := kernelBed(t, ublktest.EveryKernel)
+	b := kernelBed(t, ublktest.OldestKernel)
 	add := []string{"-c", `exec "$@" >&-`, "sh", b.bin, "add", b.image(1 << 20)}
 	r := b.runCommand(exec.Command("sh", add...))
 	list := b.list()

@@ -19,7 +19,7 @@ import (
 // Several devices of one image have their changes in stores of their own, which are made when
 // they are missing. The image does not change, and no other device writes to it.
 func TestKernelAddCow(t *testing.T) {
-	b := kernelBed(t, ublktest.EveryKernel)
+	b := kernelBed(t, ublktest.OldestKernel)
 	base := b.image(8 << 20)
 	before := b.readFile(base)
 	store := func(name string) string { return filepath.Join(filepath.Dir(base), name) }
@@ -109,7 +109,7 @@ func TestKernelCowKeepsWrites(t *testing.T) {
 // A device of serve forks. Both devices have what was written before, and then changes of their
 // own. The device of the fork is recovered with all of its stores.
 func TestKernelForkCommand(t *testing.T) {
-	b := kernelBed(t, ublktest.EveryKernel)
+	b := kernelBed(t, ublktest.OldestKernel)
 	b.serve("--on-crash", "reissue")
 	base := b.image(8 << 20)
 	store := func(name string) string { return filepath.Join(filepath.Dir(base), name) }
@@ -184,7 +184,7 @@ func TestKernelFullStore(t *testing.T) {
 
 // list shows the use of stores as dmsetup status has it, and warns of one that is nearly full.
 func TestKernelListStore(t *testing.T) {
-	b := kernelBed(t, ublktest.EveryKernel)
+	b := kernelBed(t, ublktest.OldestKernel)
 	used := func() {
 		t.Helper()
 		base := b.image(8 << 20)

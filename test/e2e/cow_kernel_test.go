@@ -12,7 +12,7 @@ import (
 // A store is made, described and merged. Its base is attached for writing only after that, or
 // after thaw. What a device has is left alone.
 func TestKernelCowFiles(t *testing.T) {
-	b := kernelBed(t, ublktest.EveryKernel)
+	b := kernelBed(t, ublktest.OldestKernel)
 	base := b.image(4<<20 + 512)
 	store := filepath.Join(filepath.Dir(base), "changes.cow")
 	if out := b.ok("cow", "create", store, "--origin", base, "--chunk=4K"); out != "" {

@@ -13,7 +13,7 @@ import (
 
 // del waits a moment for a device in use. An interrupt then leaves the device, and no lock.
 func TestKernelDelInterrupted(t *testing.T) {
-	b := kernelBed(t, ublktest.EveryKernel)
+	b := kernelBed(t, ublktest.OldestKernel)
 	s := b.add(b.image(1 << 20))
 	disk, err := os.Open(s.Device)
 	if err != nil {

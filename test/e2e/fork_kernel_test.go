@@ -57,7 +57,7 @@ func (b *bed) names(dir string) (names []string) {
 // paths. The second device gets a process of its own, too. Each device has its changes after its
 // server was killed and recovered, also those from after the fork.
 func TestKernelForkOwnProcess(t *testing.T) {
-	b := kernelBed(t, ublktest.EveryKernel)
+	b := kernelBed(t, ublktest.OldestKernel)
 	dir := b.mountTmpfs("size=128m")
 	store := func(name string) string { return filepath.Join(dir, name) }
 	first := b.add(b.imageIn(dir, 8<<20), "--cow", store("first"), "--on-crash", "reissue")
@@ -104,7 +104,7 @@ func TestKernelForkOwnProcess(t *testing.T) {
 
 // A fork that is refused leaves no file, and the device as it was.
 func TestKernelForkRefused(t *testing.T) {
-	b := kernelBed(t, ublktest.EveryKernel)
+	b := kernelBed(t, ublktest.OldestKernel)
 	dir, small, readOnly := b.mountTmpfs("size=64m"), b.mountTmpfs("size=4k"), b.mountTmpfs("size=64k")
 	if err := unix.Mount("", readOnly, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
 		t.Fatal(err)

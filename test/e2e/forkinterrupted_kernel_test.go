@@ -18,7 +18,7 @@ import (
 // A fork that is interrupted while its server works on it waits for the answer. It succeeds if the
 // device has forked, and makes no second device.
 func TestKernelForkInterrupted(t *testing.T) {
-	b := kernelBed(t, ublktest.EveryKernel)
+	b := kernelBed(t, ublktest.OldestKernel)
 	dir := b.mountTmpfs("size=64m")
 	store := func(name string) string { return filepath.Join(dir, name) }
 	device := b.add(b.imageIn(dir, 1<<20), "--cow", store("old"))

@@ -246,7 +246,7 @@ func TestKernelLosetupColumns(t *testing.T) {
 
 // -c gives a device the size of its file, without the part of a sector at the end.
 func TestKernelLosetupSetCapacity(t *testing.T) {
-	b := kernelBed(t, ublktest.EveryKernel)
+	b := kernelBed(t, ublktest.OldestKernel)
 	b.takeFirst()
 	losetup, image := b.losetup(), b.image(1<<20+100)
 	got := b.says(losetup, "-f", "--show", image)

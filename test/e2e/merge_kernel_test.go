@@ -17,7 +17,7 @@ import (
 
 // merge merges a device of its own process, one of serve, and none without a store.
 func TestKernelMergeCommand(t *testing.T) {
-	b := kernelBed(t, ublktest.EveryKernel)
+	b := kernelBed(t, ublktest.OldestKernel)
 	base := b.image(8 << 20)
 	store := filepath.Join(filepath.Dir(base), "store")
 	device := b.add(base, "--cow", store)

@@ -103,7 +103,7 @@ func TestKernelServeTableOfPaths(t *testing.T) {
 // A device of tables outlives its server: after a crash the next one opens the files by their
 // paths, and in an upgrade it gets them, even without a name. No I/O fails.
 func TestKernelServeTableAgain(t *testing.T) {
-	b := kernelBed(t, ublktest.EveryKernel)
+	b := kernelBed(t, ublktest.OldestKernel)
 	m := b.serve("--on-crash=reissue")
 	text, _, second := b.stripes()
 	device, zeroes := b.addTable(text, "--queues=1"), b.addTable("0 8 zero")

@@ -17,7 +17,7 @@ import (
 // A device of a table of files can be added, used, listed and removed, by its own name and by
 // that of each file. Nothing is left when the server is killed.
 func TestKernelAddTable(t *testing.T) {
-	b := kernelBed(t, ublktest.EveryKernel)
+	b := kernelBed(t, ublktest.OldestKernel)
 	first, second := b.image(4<<20), b.image(8<<20)
 	table := filepath.Join(t.TempDir(), "table")
 	text := fmt.Sprintf("0 8192 linear %s 0\n8192 8192 linear %s 8192\n", first, second)
@@ -58,7 +58,7 @@ func TestKernelAddTable(t *testing.T) {
 // what was written through ublk-loop. The key, which is in the text of the table, is in no
 // place where others can read it.
 func TestKernelTableForDmsetup(t *testing.T) {
-	b := kernelBed(t, ublktest.EveryKernel)
+	b := kernelBed(t, ublktest.OldestKernel)
 	t.Setenv("DM_DISABLE_UDEV", "1") // libdevmapper then makes the nodes itself
 	b.tool("modprobe", "-a", "dm_mod", "dm_crypt", "loop")
 	var disks []string
@@ -192,7 +192,7 @@ func (b *bed) throughBoth(device, first, second string) {
 // A device of tables whose server is killed again and again keeps every write that it has
 // acknowledged, and none fails. The files must be those of the device.
 func TestKernelTableOutlivesServers(t *testing.T) {
-	b := kernelBed(t, ublktest.EveryKernel)
+	b := kernelBed(t, ublktest.OldestKernel)
 	first, second := b.image(2<<20), b.image(2<<20)
 	key := randomBytes(64)
 	id := b.addKey("ublk-loop:table", key)

@@ -89,7 +89,7 @@ func (b *bed) waitForCorrupt(device client.Device) {
 // An image of veritysetup is served read-only, with the size of its data. A wrong block is EIO,
 // is in the log, and makes list show C, also after a recovery.
 func TestKernelAddRootHash(t *testing.T) {
-	b := kernelBed(t, ublktest.EveryKernel)
+	b := kernelBed(t, ublktest.OldestKernel)
 	m := b.verityImage()
 	log := filepath.Join(t.TempDir(), "log")
 	device := b.add(m.path, "--root-hash", m.root, "--log-file", log, "--on-crash=reissue")
