@@ -15,7 +15,8 @@ func (d *Device) Stop() error {
 
 // Close stops the device if it is live, waits until its queues have ended, and deletes it.
 // A process that has the disk open keeps the rest of it until it closes the disk. Close
-// may be called again.
+// may be called again. If Options.Tag was given, Close leaves a device that has the id with
+// another tag, and all devices if the driver does not tell the tag.
 func (d *Device) Close() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -27,7 +28,19 @@ func (d *Device) Close() error {
 		return err
 	}
 	d.closed = true
-	return errors.Join(err, closeFD(&d.charFD), ignoreGone(d.ctl.Delete(d.info.ID)))
+	return errors.Join(err, closeFD(&d.charFD), ignoreGone(d.deleteOwn()))
+}
+
+// deleteOwn deletes the device, unless another process has deleted it and its id is another
+// device's. The caller has closed the character device, which kept the id.
+func (d *Device) deleteOwn() error {
+	if d.info.Tag != 0 {
+		now, err := d.Now()
+		if err != nil || now.Tag != d.info.Tag {
+			return err
+		}
+	}
+	return d.ctl.Delete(d.info.ID)
 }
 
 // End stops the device if it is live and waits until its queues have ended. The device

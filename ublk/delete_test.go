@@ -34,3 +34,38 @@ func TestDeleteFails(t *testing.T) {
 		}
 	}
 }
+
+// Close does not delete another device that has the id, nor one whose tag the driver does not tell.
+func TestCloseDeletesOwn(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		tag  uint64 // of the device that has the id
+		told error  // instead of the tag
+		left int
+	}{
+		{"the same device", 7, nil, 0},
+		{"another device", 8, nil, 1},
+		{"an unknown device", 7, unix.EPERM, 1},
+	} {
+		fake := &ublktest.Fake{Offers: offersAuto}
+		ctl := ublk.NewControl(fake)
+		dev, err := ctl.Add(ublk.Options{Tag: 7})
+		if err != nil {
+			t.Fatal(err)
+		}
+		id := dev.Info().ID
+		if err := ctl.Delete(id); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ctl.Add(ublk.Options{ID: &id, Tag: tt.tag}); err != nil {
+			t.Fatal(err)
+		}
+		fake.Fail = map[uint32]error{uapi.UBLK_U_CMD_GET_DEV_INFO: tt.told}
+		if err := dev.Close(); !errors.Is(err, tt.told) {
+			t.Errorf("%s: error %v, want %v", tt.name, err, tt.told)
+		}
+		if n := len(fake.IDs()); n != tt.left {
+			t.Errorf("%s: %d devices are left, want %d", tt.name, n, tt.left)
+		}
+	}
+}
