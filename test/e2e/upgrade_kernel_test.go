@@ -233,3 +233,30 @@ func TestKernelUpgradeHandsOver(t *testing.T) {
 	b.del(unused.Device)
 	b.del(s.Device)
 }
+
+// A disk that is the origin of a device is locked against writers also after an upgrade, and while the device
+// waits for its next server.
+func TestKernelUpgradeKeepsOriginLocked(t *testing.T) {
+	b := kernelBed(t, ublktest.EveryKernel)
+	image := b.image(4 << 20)
+	disk := b.loopDisk("", image)
+	m := b.serve("--on-crash=reissue")
+	device := b.add(disk, "--cow", image+".cow")
+	reader := b.add(disk, "--cow", image+".cow2")
+	for range 2 {
+		b.run("add", "--standalone", disk).fails(t, 1, "already in use by another reader or writer")
+		b.ok("upgrade")
+	}
+	b.run("add", "--standalone", disk).fails(t, 1, "already in use by another reader or writer")
+	b.run("merge", device.Device).fails(t, 1, "already in use by another reader or writer")
+	b.del(reader.Device)
+	b.ok("merge", device.Device)
+	b.del(device.Device)
+	m.stop()
+
+	device = b.add("--on-crash", "reissue", disk, "--cow", image+".cow")
+	b.killServer(device)
+	b.run("add", disk).fails(t, 1, device.Device+" has it and waits for a server")
+	b.del(b.recover(device).Device)
+	b.del(b.add(disk).Device)
+}
