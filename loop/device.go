@@ -45,6 +45,7 @@ type Device struct {
 
 	asking  sync.Mutex // held while ask queries the file, and by Reload
 	syncing sync.Mutex // held while a fork writes the file to the medium
+	saving  sync.Mutex // held while records are saved during a hold
 	holding sync.Mutex // held while the device keeps its requests (hold)
 	merging sync.Mutex // held by Merge, Fork and Reload
 

@@ -23,8 +23,9 @@ import (
 // The program that replaces this one queries the same files and disks, and the kernel
 // does not end this program before they answer. Therefore Hold returns an error that
 // wraps ETIMEDOUT and names the devices if a file or disk does not answer within
-// patience. In this case the devices continue. No device keeps requests before all files
-// have answered.
+// patience, or if the records of a store cannot be saved within ten further seconds. In
+// these cases the devices continue. No device keeps requests before all files have
+// answered.
 func (s *Server) Hold(patience time.Duration) (resume func(), err error) {
 	devices := s.all()
 	for _, d := range devices {
@@ -47,7 +48,7 @@ func (s *Server) Hold(patience time.Duration) (resume func(), err error) {
 		r, err := d.hold(patience)
 		resumes[slices.IndexFunc(devices, func(s *served) bool { return s.dev == d })] = r
 		if err == nil && d.stack != nil && d.apart == nil {
-			err = d.stack.Save()
+			err = inTime(&d.saving, savePatience, d.stack.Save)
 		}
 		return err
 	})
@@ -59,9 +60,14 @@ func (s *Server) Hold(patience time.Duration) (resume func(), err error) {
 }
 
 // hold makes the device keep new requests, and returns when no operation on its files is running.
-// Only one caller at a time holds a device.
+// Only one caller at a time holds a device. hold returns an error that wraps ETIMEDOUT if it takes
+// longer than patience.
 func (d *Device) hold(patience time.Duration) (resume func(), err error) {
-	d.holding.Lock()
+	deadline := time.Now().Add(patience)
+	if !lockUntil(&d.holding, deadline) {
+		return nil, fmt.Errorf("hold %s: something else keeps its requests: %w", d.Path(), unix.ETIMEDOUT)
+	}
+	patience = time.Until(deadline)
 	var r func()
 	if d.apart != nil {
 		r, err = d.apart.hold(d.dev, patience)
@@ -118,7 +124,7 @@ func (d *Device) changeOver(saved *state, to tableChange) (pause time.Duration, 
 		resume()
 		pause = time.Since(begun)
 	}()
-	if err := d.save(); err != nil {
+	if err := inTime(&d.saving, forkPatience, d.save); err != nil {
 		return 0, err
 	}
 	if err := inTime(&d.syncing, forkPatience, to.Sync); err != nil {
@@ -230,6 +236,17 @@ func (s *Server) Merge(ctx context.Context, id uint32, sequence *uint64) (chunks
 // user space may never answer. ask returns an error that wraps ETIMEDOUT after patience.
 func (d *Device) ask(patience time.Duration) error {
 	return inTime(&d.asking, patience, d.storage.Ask)
+}
+
+// lockUntil takes a lock, and reports whether it could before a deadline. The holder may wait for a disk.
+func lockUntil(lock *sync.Mutex, deadline time.Time) bool {
+	for !lock.TryLock() {
+		if time.Now().After(deadline) {
+			return false
+		}
+		<-time.After(time.Millisecond)
+	}
+	return true
 }
 
 // inTime calls a function that a file or disk may keep from returning, and returns an error that wraps
