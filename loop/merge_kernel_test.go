@@ -219,3 +219,29 @@ func TestKernelMergeIntoDiskOfOthers(t *testing.T) {
 		t.Error("the base has other data after the merge")
 	}
 }
+
+// A disk that a device writes to is not the origin of a new store, and a store there is not read.
+func TestKernelCowBesideWriterOfDisk(t *testing.T) {
+	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
+	base, store := nullDisk(t, 8, nil), nullDisk(t, 16, nil)
+	create := func(name string) error {
+		return cowfile.Create(cowfile.CreateOptions{Path: filepath.Join(t.TempDir(), name), Origin: base})
+	}
+	writer := attachTable(t, ctl, fmt.Sprintf("0 16384 linear %s 0", base), Config{})
+	if err := create("refused"); !errors.Is(err, unix.EBUSY) {
+		t.Errorf("create: error %v, want EBUSY", err)
+	}
+	if err := errors.Join(writer.Close(), create("store")); err != nil {
+		t.Fatal(err)
+	}
+	above := attachTable(t, ctl, fmt.Sprintf("0 16384 snapshot %s %s P 8", base, store), Config{})
+	if _, err := cowfile.Diff(store); !errors.Is(err, unix.EBUSY) {
+		t.Errorf("diff: error %v, want EBUSY", err)
+	}
+	if err := errors.Join(create("another"), above.Close()); err != nil {
+		t.Error(err)
+	}
+	if c, err := cowfile.Diff(store); err != nil || len(c.Ranges) != 0 {
+		t.Errorf("diff: %+v, error %v", c, err)
+	}
+}

@@ -63,7 +63,7 @@ func openObject(file *os.File, o *backing.Options) (*backing.Backing, error) {
 	if st.Mode&unix.S_IFMT == unix.S_IFREG {
 		o.SectorSize = fileSector
 	}
-	o.LockDir, o.WholeSectors, o.DirectIO = lockDir, true, backing.SwitchOff
+	o.LockDir, o.WholeSectors, o.DirectIO, o.Unchanged = lockDir, true, backing.SwitchOff, true
 	b, err := backing.Open(file, o)
 	if err != nil {
 		return nil, rehinted(err)
