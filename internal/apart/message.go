@@ -182,6 +182,7 @@ func (s socket) receive(buf []byte, maxFDs int) (n int, fds []int, err error) {
 	case err != nil:
 		return 0, nil, fmt.Errorf("receive a message: %w", err)
 	case n == 0:
+		closeRights(oob[:rights]) // of an empty message, which is taken for the end
 		return 0, nil, io.EOF
 	case flags&unix.MSG_TRUNC != 0, maxFDs == 0 && (rights > 0 || flags&unix.MSG_CTRUNC != 0):
 		closeRights(oob[:rights])

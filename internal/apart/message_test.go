@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -301,4 +302,34 @@ func TestReportOfRawName(t *testing.T) {
 			t.Errorf("%.20q becomes %.20q", name, err)
 		}
 	}
+}
+
+// The process cannot leave a descriptor in the server, also not with the message that ends its messages.
+func TestDescriptorsOfTheProcess(t *testing.T) {
+	for name, text := range map[string]string{"an empty message": "", "a report": `{"id": 1}`} {
+		p, its := pair(t)
+		theirs, isClosed := watched(t)
+		if err := sendAny(its.fd, []byte(text), unix.UnixRights(int(theirs.Fd()))); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.socket.receiveReport(make([]byte, maxReport)); err == nil {
+			t.Errorf("%s with a descriptor is received", name)
+		}
+		isClosed()
+	}
+}
+
+// sendAny sends a message that may be empty. The functions of package unix add a byte to an empty message
+// with descriptors.
+func sendAny(fd int, text, rights []byte) error {
+	message := unix.Msghdr{Control: &rights[0]}
+	message.SetControllen(len(rights))
+	part := unix.Iovec{Base: unsafe.SliceData(append(text, 0))}
+	part.SetLen(len(text))
+	message.Iov = &part
+	message.SetIovlen(1)
+	if _, _, errno := unix.Syscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(&message)), 0); errno != 0 {
+		return errno
+	}
+	return nil
 }
