@@ -19,8 +19,8 @@ type lastWords struct {
 	text string
 }
 
-// maxWords bounds what is read from the process, which may be hostile, and maxReason what of it is in an
-// error.
+// maxWords bounds what is read from the process, which may be hostile, and maxReason each part of it that is
+// in an error.
 const (
 	maxWords  = 64 << 10
 	maxReason = 200
@@ -53,15 +53,20 @@ func (l *lastWords) reason() string {
 var frame = regexp.MustCompile(`(?m)^\t(\S+\.go:\d+)`)
 
 // reasonIn returns the first line of a message of Go's runtime, with the place in the source that it was
-// about. The line has only printable characters, whatever the message has.
+// about. The result is short and has only printable characters, whatever the message has.
 func reasonIn(text string) string {
 	line, stack, _ := strings.Cut(strings.TrimSpace(text), "\n")
-	line = strconv.QuoteToGraphic(line[:min(len(line), maxReason)])
-	line = strings.ReplaceAll(line[1:len(line)-1], `\"`, `"`)
+	line = printable(line)
 	for _, place := range frame.FindAllStringSubmatch(stack, -1) {
 		if !strings.Contains(place[1], "/src/runtime/") && !strings.HasPrefix(place[1], "runtime/") {
-			return line + " at " + filepath.Base(place[1])
+			return line + " at " + printable(filepath.Base(place[1]))
 		}
 	}
 	return line
+}
+
+// printable returns the first maxReason bytes of a text, with escapes for what is not printable.
+func printable(text string) string {
+	quoted := strconv.QuoteToGraphic(text[:min(len(text), maxReason)])
+	return strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`)
 }

@@ -96,6 +96,7 @@ func TestReasonIn(t *testing.T) {
 		{"paths without their beginning", "fatal error: x\n\nruntime.throw()\n\truntime/panic.go:1 +0x1\nx.f()\n\tgithub.com/x/f.go:9 +0x2\n", "fatal error: x at f.go:9"},
 		{"no place", "fatal error: \"all\" is lost", `fatal error: "all" is lost`},
 		{"no text", "panic: \x1b[31m\x00\xff\n", `panic: \x1b[31m\x00\xff`},
+		{"a hostile place", "panic: x\n\n\t\x1b[31m" + strings.Repeat("y", 3*maxReason) + ".go:1\n", `panic: x at \x1b[31m` + strings.Repeat("y", maxReason-5)},
 		{"no end", strings.Repeat("y", 3*maxReason), strings.Repeat("y", maxReason)},
 	} {
 		if got := reasonIn(c.text); got != c.want {
