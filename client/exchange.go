@@ -30,8 +30,8 @@ func (c *Client) exchange(req *http.Request, files []*os.File) (*http.Response, 
 	return resp, nil
 }
 
-// readHead sends a request, and reads the head of the answer. It returns io.EOF if the server ends
-// the connection without an answer. A server may answer before it has read a large request, and
+// readHead sends a request, and reads the head of the answer. It returns an error with hasEnded if
+// the server ends the connection without an answer. A server may answer before it has read a large request, and
 // then end the connection, so that the answer counts more than an error of the write.
 func readHead(conn net.Conn, req *http.Request) (*http.Response, error) {
 	req.Close = true

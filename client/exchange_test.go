@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ublk-loop/ublk-loop/client"
 )
 
@@ -66,23 +68,54 @@ func TestEarlyAnswer(t *testing.T) {
 	}
 }
 
-// If the server ends the connection without an answer, a request that has no key is sent again.
+// If the server ends the connection without an answer, a request that has no key is sent again, whether or not
+// the server has read it.
 func TestRequestIsSentAgain(t *testing.T) {
-	requests := 0
-	c := answering(t, func(c net.Conn) {
-		readRequest(t, c)
-		if requests++; requests == 2 {
-			_, _ = io.WriteString(c, "HTTP/1.1 201 Created\r\nContent-Length: 9\r\n\r\n{\"id\": 7}")
-		}
-	})
-	lease, err := c.Add(t.Context(), client.AddRequest{File: "/x"}, client.Files{})
+	for name, first := range map[string]func(c net.Conn){
+		"read":     func(c net.Conn) { readRequest(t, c) },
+		"begun":    func(c net.Conn) { _, _ = io.ReadFull(c, make([]byte, 100)) },
+		"not read": func(c net.Conn) { awaitData(t, c) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			requests := 0
+			c := answering(t, func(c net.Conn) {
+				if requests++; requests == 1 {
+					first(c)
+					return
+				}
+				readRequest(t, c)
+				_, _ = io.WriteString(c, "HTTP/1.1 201 Created\r\nContent-Length: 9\r\n\r\n{\"id\": 7}")
+			})
+			lease, err := c.Add(t.Context(), client.AddRequest{File: "/x"}, client.Files{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if <-lease.Ended(); lease.Device.ID != 7 {
+				t.Errorf("device %d", lease.Device.ID)
+			}
+			lease.Close()
+		})
+	}
+}
+
+// awaitData waits until the client has sent something, and does not read it.
+func awaitData(t *testing.T, c net.Conn) {
+	t.Helper()
+	conn, ok := c.(*net.UnixConn)
+	if !ok {
+		t.Errorf("a connection is a %T", c)
+		return
+	}
+	raw, err := conn.SyscallConn()
+	if err == nil {
+		err = raw.Read(func(fd uintptr) bool {
+			_, _, err := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
+			return !errors.Is(err, unix.EAGAIN)
+		})
+	}
 	if err != nil {
-		t.Fatal(err)
+		t.Error(err)
 	}
-	if <-lease.Ended(); lease.Device.ID != 7 {
-		t.Errorf("device %d", lease.Device.ID)
-	}
-	lease.Close()
 }
 
 // The end of the context ends a request that waits for the head of the answer, and one that waits

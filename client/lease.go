@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"os"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Lease is a device that is tied to a connection.
@@ -50,7 +52,7 @@ func (c *Client) add(ctx context.Context, req AddRequest, files Files) (*Lease, 
 	req.Lease = true
 	sent := files.describe(&req)
 	resp, err := c.send(ctx, http.MethodPost, "/v1/devices", req, sent)
-	if errors.Is(err, io.EOF) && files.Key == nil {
+	if hasEnded(err) && files.Key == nil {
 		// The server was replaced or crashed before it answered. In both cases a device
 		// with a lease does not outlive the connection, so that it is safe to ask again.
 		resp, err = c.send(ctx, http.MethodPost, "/v1/devices", req, sent)
@@ -65,6 +67,10 @@ func (c *Client) add(ctx context.Context, req AddRequest, files Files) (*Lease, 
 	}
 	return l, nil
 }
+
+// hasEnded reports whether the server has ended the connection without an answer. The kernel tells a client
+// whose request the server has not read to its end by ECONNRESET.
+func hasEnded(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) }
 
 // describe says in a request what the files are, and returns them in that order.
 func (f *Files) describe(req *AddRequest) (sent []*os.File) {
