@@ -67,6 +67,9 @@ func (d *Device) withState(what string, change func(*state) error) error {
 		return fmt.Errorf("%s %s: it is being merged: %w", what, d.Path(), unix.EBUSY)
 	}
 	defer d.merging.Unlock()
+	if d.closed.Load() { // Close waits for the lock, and then closes the files
+		return fmt.Errorf("%s %s: it has been removed: %w", what, d.Path(), unix.ENODEV)
+	}
 	if d.stack == nil {
 		return fmt.Errorf("%s of a device of one file: %w", what, errors.ErrUnsupported)
 	}
@@ -75,6 +78,9 @@ func (d *Device) withState(what string, change func(*state) error) error {
 		return err
 	}
 	defer lock.Release()
+	if _, err := d.now(); err != nil { // another process can remove a device that has ended
+		return fmt.Errorf("%s: %w", what, err)
+	}
 	saved, err := readState(d.ID())
 	if err != nil {
 		return err
