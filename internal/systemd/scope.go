@@ -24,6 +24,10 @@ type Scope struct {
 	Paths []string
 }
 
+// stopTimeout is how long the processes have to end before systemd kills them, as in ublk-loop.service. A
+// server writes what was written to its device to the file first, which takes long on a slow disk.
+const stopTimeout = 10 * time.Minute
+
 // pollPeriod is the time between two looks at the processes that systemd moves. The kernel reports
 // no event when a process changes its cgroup.
 const pollPeriod = time.Millisecond
@@ -137,6 +141,7 @@ func (s *Scope) properties() []property {
 		"Wants":               []string{target},
 		"Before":              []string{target, "shutdown.target"},
 		"Conflicts":           []string{"shutdown.target"},
+		"TimeoutStopUSec":     uint64(stopTimeout.Microseconds()),
 	}
 	if len(s.Paths) > 0 {
 		values["RequiresMountsFor"] = s.Paths

@@ -28,7 +28,8 @@ func TestEscapePath(t *testing.T) {
 	}
 }
 
-// The unit ends after the mounts of its device, and before those of its files.
+// The unit ends after the mounts of its device, and before those of its files. It has as much time for
+// what is not written yet as ublk-loop.service.
 func TestScopeProperties(t *testing.T) {
 	s := &Scope{Name: "x.scope", Description: "text", PIDs: []int{7, 8}, Device: "/dev/ublkb3", Paths: []string{"/srv/a"}}
 	got := map[string]any{}
@@ -39,7 +40,7 @@ func TestScopeProperties(t *testing.T) {
 		"Description": "text", "Documentation": []string{"man:ublk-loop(8)"}, "PIDs": []uint32{7, 8}, "KillMode": "control-group",
 		"CollectMode": "inactive-or-failed", "DefaultDependencies": false, "Wants": []string{"blockdev@dev-ublkb3.target"},
 		"Before": []string{"blockdev@dev-ublkb3.target", "shutdown.target"}, "Conflicts": []string{"shutdown.target"},
-		"RequiresMountsFor": []string{"/srv/a"},
+		"RequiresMountsFor": []string{"/srv/a"}, "TimeoutStopUSec": uint64(600_000_000),
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("%v, want %v", got, want)

@@ -45,6 +45,7 @@ device=$(cat /run/attached)
 mount $device /mnt/oneshot
 echo "description: $(systemctl show -P Description $(unit $device))"
 echo "kill mode: $(systemctl show -P KillMode $(unit $device))"
+echo "time to stop: $(systemctl show -P TimeoutStopUSec $(unit $device))"
 echo "paths: $(systemctl show -P RequiresMountsFor $(unit $device))"
 journalctl --sync
 journalctl -q -o cat -u $(unit $device)
@@ -129,7 +130,7 @@ func TestLongDebianShutdown(t *testing.T) {
 	m.boot(prepare)
 	r := m.boot(units + mounts)
 	for _, want := range []string{
-		"description: /dev/ublkb1 of /test/oneshot.img\n", "kill mode: control-group\n", "paths: /test/oneshot.img\n", "serving id=1 device=/dev/ublkb1 ",
+		"description: /dev/ublkb1 of /test/oneshot.img\n", "kill mode: control-group\n", "time to stop: 10min\n", "paths: /test/oneshot.img\n", "serving id=1 device=/dev/ublkb1 ",
 	} {
 		if !strings.Contains(r.out, want) {
 			t.Errorf("no %q in\n%s", want, r.out)
