@@ -103,15 +103,18 @@ func (s *many) takeOver(t *takeover, tried func()) {
 }
 
 // giveKey takes over a device that waits for its key, and closes the key. It returns an error
-// that wraps ENODEV if the device does not wait, and EKEYREJECTED or transfer.ErrKey for
-// another key.
+// that wraps ENODEV if the device does not wait, EBUSY during a long attempt to take it over, and
+// EKEYREJECTED or transfer.ErrKey for another key.
 func (s *many) giveKey(id uint32, sequence *uint64, key *transfer.Secret) error {
 	t := s.takeovers.of(id, sequence)
 	if t == nil {
 		key.Close()
 		return fmt.Errorf("%s: it does not wait for a key: %w", ublk.BlockPath(id), unix.ENODEV)
 	}
-	t.busy <- struct{}{}
+	if err := t.enter(); err != nil {
+		key.Close()
+		return err
+	}
 	if t.done {
 		t.leave()
 		key.Close()
@@ -138,14 +141,21 @@ func (ts *takeovers) of(id uint32, sequence *uint64) *takeover {
 }
 
 // removeWaiting removes a device that waits for its key. Its users get I/O errors. It returns
-// an error that wraps ENODEV if the device does not wait.
+// an error that wraps ENODEV if the device does not wait, and EBUSY during a long attempt to take it over.
 func (s *many) removeWaiting(id uint32, sequence *uint64) error {
 	t := s.takeovers.of(id, sequence)
 	if t == nil {
 		return fmt.Errorf("%s: not a device of this server: %w", ublk.BlockPath(id), unix.ENODEV)
 	}
-	t.busy <- struct{}{}
-	err := loop.Detach(s.ctl, id, loop.DetachOptions{Force: true, DiskSequence: &t.device.DiskSequence, Tag: t.device.Tag})
+	if err := t.enter(); err != nil {
+		return err
+	}
+	opts := loop.DetachOptions{Force: true, DiskSequence: &t.device.DiskSequence, Tag: t.device.Tag}
+	if t.done { // this server has it now
+		t.leave()
+		return s.devices.Remove(id, opts)
+	}
+	err := loop.Detach(s.ctl, id, opts)
 	t.leave()
 	if err == nil {
 		s.endTakeover(t)

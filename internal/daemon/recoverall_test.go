@@ -4,10 +4,15 @@ import (
 	"errors"
 	"os"
 	"reflect"
+	"strings"
 	"testing"
+	"testing/synctest"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/loop"
+	"github.com/ublk-loop/ublk-loop/transfer"
 )
 
 func TestUnrecovered(t *testing.T) {
@@ -35,5 +40,41 @@ func TestUnrecovered(t *testing.T) {
 	}
 	if got := u.among(devices); !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v, want %+v", got, want)
+	}
+}
+
+// waitingFor returns a server with a device that it has not taken over.
+func waitingFor(t *takeover) *many {
+	s := &many{devices: loop.NewServer(nil, loop.ServerOptions{})}
+	s.takeovers.byID = map[uint32]*takeover{t.device.ID: t}
+	return s
+}
+
+// An attempt to take over a device whose file never answers does not keep requests about the device waiting.
+func TestHungTakeover(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hung := newTakeover(&loop.Status{ID: 7}, had{})
+		hung.busy <- struct{}{}
+		s := waitingFor(hung)
+		key, err := transfer.NewSecret(32)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.giveKey(7, nil, key); !errors.Is(err, unix.EBUSY) {
+			t.Errorf("give the key: %v, want EBUSY", err)
+		}
+		if err := s.removeWaiting(7, nil); !errors.Is(err, unix.EBUSY) {
+			t.Errorf("remove: %v, want EBUSY", err)
+		}
+	})
+}
+
+// A device that was taken over while its removal waited is removed as a device of this server.
+func TestRemoveTakenOver(t *testing.T) {
+	taken := newTakeover(&loop.Status{ID: 7}, had{})
+	taken.done = true
+	err := waitingFor(taken).removeWaiting(7, nil)
+	if !errors.Is(err, unix.ENODEV) || !strings.Contains(err.Error(), "not a device of this server") {
+		t.Errorf("error %v, want that of the server", err)
 	}
 }

@@ -64,7 +64,22 @@ func (t *takeover) with(s *many, key *transfer.Secret) error {
 	return s.api.Adopt(status.ID, status.DiskSequence, holder)
 }
 
+// enter waits until no attempt is running. It returns an error that wraps EBUSY if that takes long, because the
+// file or disk of the device may never answer. Otherwise the caller must call leave.
+func (t *takeover) enter() error {
+	select {
+	case t.busy <- struct{}{}:
+		return nil
+	case <-time.After(freezeTimeout):
+		return t.isBusy()
+	}
+}
+
 func (t *takeover) leave() { <-t.busy }
+
+func (t *takeover) isBusy() error {
+	return fmt.Errorf("%s is being recovered: %w", ublk.BlockPath(t.device.ID), unix.EBUSY)
+}
 
 // close closes what is left of the other server.
 func (t *takeover) close() {
@@ -159,7 +174,7 @@ func (ts *takeovers) freeze(patience time.Duration, p predecessor) (thaw func(),
 			p[id] = t.had
 		case <-over:
 			thaw()
-			return nil, fmt.Errorf("%s is being recovered: %w", ublk.BlockPath(id), unix.EBUSY)
+			return nil, t.isBusy()
 		}
 	}
 	return thaw, nil
