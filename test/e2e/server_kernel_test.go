@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
@@ -167,7 +168,7 @@ func (b *bed) unknownDescriptors(s client.Device) (left []string) {
 	const locks = "/run/ublk-loop/locks/file-" // of the backing file
 	known := []string{
 		"anon_inode:[eventpoll]", "anon_inode:[eventfd]", "anon_inode:[io_uring]", "anon_inode:[pidfd]",
-		"/dev/ublk-control", fmt.Sprintf("/dev/ublkc%d", s.ID), s.File,
+		"/dev/ublk-control", fmt.Sprintf("/dev/ublkc%d", s.ID), s.File, loop.CrashPath(s.ID),
 	}
 	for _, f := range s.Files {
 		known = append(known, f.File)
