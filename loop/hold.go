@@ -26,6 +26,9 @@ import (
 // patience, or if the records of a store cannot be saved within ten further seconds. In
 // these cases the devices continue. No device keeps requests before all files have
 // answered.
+//
+// The next program does not complete the removal of a device. Hold therefore waits for devices
+// that have ended until they are gone, and returns the same error if that takes longer than patience.
 func (s *Server) Hold(patience time.Duration) (resume func(), err error) {
 	devices := s.all()
 	for _, d := range devices {
@@ -33,7 +36,7 @@ func (s *Server) Hold(patience time.Duration) (resume func(), err error) {
 			return nil, fmt.Errorf("%s: its store is transient, so that only this process has its changes: %w", d.dev.Path(), errors.ErrUnsupported)
 		}
 	}
-	if err := silent(devices, func(d *Device) error { return d.ask(patience) }); err != nil {
+	if err := silent(devices, func(d *Device) error { return d.unlessDone(d.ask(patience)) }); err != nil {
 		return nil, err
 	}
 	resumes := make([]func(), len(devices))
@@ -50,13 +53,41 @@ func (s *Server) Hold(patience time.Duration) (resume func(), err error) {
 		if err == nil && d.stack != nil && d.apart == nil {
 			err = inTime(&d.saving, savePatience, d.stack.Save)
 		}
-		return err
+		return d.unlessDone(err)
 	})
+	if err == nil {
+		err = awaitGone(devices, patience)
+	}
 	if err != nil {
 		resume()
 		return nil, err
 	}
 	return resume, nil
+}
+
+// unlessDone returns an error of a device that has not ended.
+func (d *Device) unlessDone(err error) error {
+	if d.isDone() {
+		return nil
+	}
+	return err
+}
+
+// awaitGone waits for those of the devices that have ended, until they are gone. It returns an error that wraps
+// ETIMEDOUT after patience.
+func awaitGone(devices []*served, patience time.Duration) error {
+	over := time.After(patience)
+	for _, d := range devices {
+		if !d.dev.isDone() {
+			continue
+		}
+		select {
+		case <-d.gone:
+		case <-over:
+			return fmt.Errorf("%s: it is being removed: %w", d.dev.Path(), unix.ETIMEDOUT)
+		}
+	}
+	return nil
 }
 
 // hold makes the device keep new requests, and returns when no operation on its files is running.
