@@ -60,9 +60,10 @@ func (l *logger) error(message string, err error) {
 	l.write(zapcore.ErrorLevel, message, []zapcore.Field{logged("error", rawname.Text(err.Error()))})
 }
 
-// write drops its own error, because there is no other place to report it.
+// write drops its own error, because there is no other place to report it. The message can have names of files,
+// and what a process in a sandbox has reported. A terminal shows it as it is.
 func (l *logger) write(level zapcore.Level, message string, fields []zapcore.Field) {
-	_ = l.core.Write(zapcore.Entry{Level: level, Time: time.Now(), Message: rawname.Text(message)}, fields)
+	_ = l.core.Write(zapcore.Entry{Level: level, Time: time.Now(), Message: report.OneLine(message)}, fields)
 }
 
 // logged returns a field of a log line.

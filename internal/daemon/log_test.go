@@ -17,7 +17,7 @@ func TestLog(t *testing.T) {
 	defer file.Close()
 	log := newLogger(file, 7)
 	log.info("serving")
-	log.warn("careful")
+	log.warn("careful\n\x1b[2J\xff")
 	data, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -26,7 +26,7 @@ func TestLog(t *testing.T) {
 	if len(lines) != 2 {
 		t.Fatalf("the log is %q", data)
 	}
-	for i, want := range []string{"serving", "careful"} {
+	for i, want := range []string{"serving", `careful\n\x1b[2J\xff`} {
 		var line struct {
 			Level, TS, Msg string
 			ID             *int
