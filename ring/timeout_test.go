@@ -2,6 +2,7 @@ package ring
 
 import (
 	"errors"
+	"runtime"
 	"testing"
 	"time"
 
@@ -48,4 +49,29 @@ func TestWaitTimeoutLeft(t *testing.T) {
 	if err := newRing(t, Options{}).SubmitAndWaitTimeout(1, -time.Second); !errors.Is(err, unix.ETIME) {
 		t.Errorf("a time that has passed: error %v, want ETIME", err)
 	}
+}
+
+// A wait leaves no memory behind. Memory that stays pinned is never free again.
+func TestWaitTimeoutUnpins(t *testing.T) {
+	r := newRing(t, Options{})
+	const waits = 1000
+	before := objects()
+	for range waits {
+		if err := r.SubmitAndWaitTimeout(1, 0); !errors.Is(err, unix.ETIME) {
+			t.Fatalf("error %v, want ETIME", err)
+		}
+	}
+	if after := objects(); after > before+waits/2 {
+		t.Errorf("%d objects after %d waits, and %d before", after, waits, before)
+	}
+}
+
+// objects returns the number of objects in memory that are not garbage.
+func objects() uint64 {
+	var m runtime.MemStats
+	for range 2 { // what has a finalizer is free after the second
+		runtime.GC()
+	}
+	runtime.ReadMemStats(&m)
+	return m.HeapObjects
 }
