@@ -154,6 +154,51 @@ func TestLostIsReported(t *testing.T) {
 	}
 }
 
+// A file system without room for records has lost no data: the store stays usable, and no flush of the device fails.
+func TestNoRoomForRecords(t *testing.T) {
+	s, file := openSmall(t)
+	firstWrite(t, s, 0, true)
+	full, err := os.OpenFile("/dev/full", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = full.Close() }()
+	s.logMu.Lock()
+	s.file = full
+	err = s.writeRecords(snapshot.Write{Offset: chunk, Data: make([]byte, 512)}, 0)
+	s.file = file
+	s.reportLost()
+	s.logMu.Unlock()
+	if !errors.Is(err, unix.ENOSPC) || s.IsInvalid() || s.TakeLost() {
+		t.Errorf("error %v, invalid %v, or data is lost", err, s.IsInvalid())
+	}
+	if err := s.Save(); err != nil || recordsIn(t, s, file) != 1 {
+		t.Errorf("error %v, %d records", err, recordsIn(t, s, file))
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// The records of an invalid store are not saved. Its header says that it is invalid, and who saves it gets no error.
+func TestSaveOfInvalidStore(t *testing.T) {
+	s, file := openSmall(t)
+	firstWrite(t, s, 0, true)
+	s.state.Store(mapping.Invalid) // as invalidate, but the goroutine does not see it
+	if err := s.Save(); err != nil || s.Unsaved() {
+		t.Errorf("error %v, unsaved %v", err, s.Unsaved())
+	}
+	if h, err := snapshot.ReadHeader(file); err != nil || h.Valid {
+		t.Errorf("%+v, error %v", h, err)
+	}
+	if n := recordsIn(t, s, file); n != 0 {
+		t.Errorf("%d records", n)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 // An eager store whose records cannot be written is behind until they are. Another store never is.
 func TestBehind(t *testing.T) {
 	for _, eager := range []bool{false, true} {

@@ -1,8 +1,10 @@
 package cow
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"testing"
@@ -74,6 +76,34 @@ func TestLoadManyRecords(t *testing.T) {
 	if took > 2*time.Second {
 		t.Errorf("loaded in %v", took)
 	}
+}
+
+// No store is made over data, although the first four bytes are those of an empty file.
+func TestOpenKeepsData(t *testing.T) {
+	file := memory(t, 64*chunk)
+	if _, err := file.WriteAt([]byte("data"), 100<<10); err != nil {
+		t.Fatal(err)
+	}
+	before := contentOf(t, file)
+	s, err := Open(file, &Options{Format: table.Persistent, ChunkBytes: chunk, OriginSize: 64 * chunk, Block: 512})
+	if err == nil {
+		err = s.Close()
+	}
+	if !errors.Is(err, snapshot.ErrNotEmpty) {
+		t.Errorf("error %v, want %v", err, snapshot.ErrNotEmpty)
+	}
+	if !bytes.Equal(contentOf(t, file), before) {
+		t.Error("the file was changed")
+	}
+}
+
+func contentOf(t *testing.T, file *os.File) []byte {
+	t.Helper()
+	b, err := io.ReadAll(io.NewSectionReader(file, 0, 64*chunk))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }
 
 // The header of a store chooses the size of a chunk, and so the size of the index. A store whose
