@@ -1,10 +1,13 @@
 package filelock
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/internal/identity"
 )
@@ -44,6 +47,26 @@ func TestSweep(t *testing.T) {
 	left, err := os.ReadDir(dir)
 	if err != nil || len(left) != 1 || left[0].Name() != second.name {
 		t.Errorf("left are %v, error %v; want %s", left, err, second.name)
+	}
+	second.drop()
+	want(t, Sweep(dir), nil)
+	nothingIn(t, dir)
+}
+
+// A link in the directory is not followed.
+func TestSweepFollowsNoLink(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "locks")
+	second := held(t, dir, disk, Range{}, Exclusive)
+	target, link := filepath.Join(t.TempDir(), "target"), filepath.Join(dir, "link")
+	if err := errors.Join(os.WriteFile(target, nil, 0o600), os.Symlink(target, link)); err != nil {
+		t.Fatal(err)
+	}
+	want(t, Sweep(dir), unix.ELOOP)
+	if _, err := os.Lstat(link); err != nil {
+		t.Errorf("the link was removed: %v", err)
+	}
+	if err := os.Remove(link); err != nil {
+		t.Fatal(err)
 	}
 	second.drop()
 	want(t, Sweep(dir), nil)
