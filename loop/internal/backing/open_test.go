@@ -85,6 +85,16 @@ func TestOpenPathRefuses(t *testing.T) {
 	}
 }
 
+// The error of a relative path has the absolute path.
+func TestOpenPathErrorIsAbsolute(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	want := "open " + filepath.Join(dir, "missing") + ": "
+	if _, err := OpenPath("missing"); err == nil || !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("error %v, want %s", err, want)
+	}
+}
+
 // If a link changes or a file is replaced after OpenPath, the object that was found is
 // opened.
 func TestOpenPathFollowsOnce(t *testing.T) {
