@@ -2,6 +2,7 @@ package table
 
 import (
 	"errors"
+	"strings"
 	"testing"
 )
 
@@ -41,6 +42,18 @@ func TestResize(t *testing.T) {
 		if s.Sectors() != 80 {
 			t.Errorf("%s: a refused size changed it to %d sectors", text, s.Sectors())
 		}
+	}
+}
+
+// An error of a size says which size, and which line it leaves nothing of.
+func TestResizeErrorSaysWhy(t *testing.T) {
+	s, err := Parse([]byte("0 8 zero\n8 200 linear /a 0"), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "5 sectors: the last line starts at 8: "
+	if err := s.Resize(5); err == nil || !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("error %v, want %s", err, want)
 	}
 }
 
