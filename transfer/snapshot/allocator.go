@@ -66,8 +66,8 @@ func (a *Allocator) Left() uint64 {
 	}
 	areas := areasBelow(a.layout, end) - areasBelow(a.layout, a.next)
 	n -= areas
-	if a.layout.isArea(end) && n > 0 {
-		n-- // the last chunk before a missing area
+	if a.layout.isArea(end) {
+		n-- // the last chunk before a missing area; no two areas are adjacent, so that it is one of the n
 	}
 	return n
 }

@@ -79,7 +79,7 @@ func newLogWith(t *testing.T, store *sparse, block, memory int) *Log {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g, err := NewLog(store.l, s, make([]byte, memory), block)
+	g, err := NewLog(store.l, s, bytes.Repeat([]byte{0xff}, memory), block)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -52,7 +52,7 @@ func Scan(r io.ReaderAt, l Layout, storeSize uint64, visit func(Record) error) (
 		}
 		s.Area, s.Used = s.Area+1, 0
 	}
-	if s.NextFree != 0 && l.isArea(s.NextFree) {
+	if l.isArea(s.NextFree) {
 		s.NextFree++
 	}
 	return s, nil
