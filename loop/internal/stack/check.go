@@ -81,7 +81,7 @@ func newChecker(h *handler, depth int) (*checker, error) {
 			largest = max(largest, l.verity.params.HashBlockSize)
 		}
 		c.verifiers = append(c.verifiers, v)
-		c.streams = append(c.streams, stream{next: noStream, size: 1})
+		c.streams = append(c.streams, stream{next: noStream})
 	}
 	for i := range c.slots {
 		memory, err := h.stack.newArena(max(int(largest), aheadBytes))

@@ -20,7 +20,7 @@ const aheadBytes = 64 << 10
 // stream is the place up to which hash blocks of a layer were read.
 type stream struct {
 	next uint64 // number of the hash block behind the last one
-	size int    // blocks of the last read
+	size int    // blocks of the last read; 0 before the first
 }
 
 // noStream is the number of no hash block.

@@ -105,7 +105,7 @@ func TestVerityWindow(t *testing.T) {
 			t.Fatal(err)
 		}
 		l := &verityLayer{Verity: &table.Verity{Tree: tree}, params: p}
-		c := &checker{streams: []stream{{next: noStream, size: 1}}}
+		c := &checker{streams: []stream{{next: noStream}}}
 		number := tree.Lowest(1 << 20).Number
 		for i, want := range tt.want {
 			n := c.window(0, l, verity.HashBlock{Number: number})

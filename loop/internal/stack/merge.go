@@ -17,7 +17,8 @@ import (
 	"github.com/ublk-loop/ublk-loop/transfer/verity"
 )
 
-// runBytes is the maximum number of bytes that are copied while writes to them wait.
+// runBytes is the maximum number of bytes that are copied while writes to them wait. It is a number of chunks of each
+// size.
 const runBytes = 4 << 20
 
 // lastBytes is the number of bytes that can be copied while the device keeps all requests, so that
@@ -128,10 +129,9 @@ func (m *Merge) open() error {
 // makeMemory makes the buffers.
 func (m *Merge) makeMemory() error {
 	var err error
-	chunk := int(m.store.Layout.ChunkSize())
-	m.run = make([]snapshot.Record, max(1, runBytes/chunk))
+	m.run = make([]snapshot.Record, runBytes/m.store.Layout.ChunkSize())
 	m.reserve = m.store.ReserveFor(reserveBytes)
-	m.buffer, err = unix.Mmap(-1, 0, max(1<<20, chunk), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	m.buffer, err = unix.Mmap(-1, 0, snapshot.MaxChunkSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
 	return err
 }
 

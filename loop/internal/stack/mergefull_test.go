@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/ublk-loop/ublk-loop/loop/internal/cow"
+	"github.com/ublk-loop/ublk-loop/transfer/table"
 	"github.com/ublk-loop/ublk-loop/ublk"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
@@ -97,4 +99,29 @@ func TestMergeFreesChunks(t *testing.T) {
 			t.Errorf("only %d holds", g.holds)
 		}
 	})
+}
+
+// A store is narrow if fewer chunks are free than writes can need while a run is copied.
+func TestMergeIsNarrow(t *testing.T) {
+	file, err := os.Create(filepath.Join(t.TempDir(), "store"))
+	if err == nil {
+		err = file.Truncate(20 * 4096)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = file.Close() }()
+	store, err := cow.Open(file, &cow.Options{Format: table.Persistent, ChunkBytes: 4096, OriginSize: 1 << 20, Block: 512})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for reserve, want := range map[uint64]bool{17: false, 18: false, 19: true} {
+		m := &Merge{store: store, reserve: reserve}
+		if got := m.isNarrow(); got != want {
+			t.Errorf("%d chunks are free, %d are the reserve: narrow %v", store.Free(), reserve, got)
+		}
+	}
+	if err := store.Close(); err != nil {
+		t.Error(err)
+	}
 }

@@ -93,6 +93,16 @@ func newBed(t *testing.T, text string) *bed {
 	return &bed{Disk: disk, t: t, dir: dir, stack: s}
 }
 
+// A queue of any depth has enough parts for a request alone, and no more than is of use.
+func TestExtraParts(t *testing.T) {
+	s := newBed(t, "0 64 linear $A 0").stack
+	for depth, want := range map[int]int{0: 64, 1: 15, 29: 15, 30: 15, 32: 16, 1024: 512, 4096: 512} {
+		if got := s.ExtraParts(depth); got != want {
+			t.Errorf("depth %d: %d parts, want %d", depth, got, want)
+		}
+	}
+}
+
 // slotOf returns the slot of a device's file in the ring: each has one more for its lock.
 func (b *bed) slotOf(device int) int32 { return int32(2 * b.stack.backingOf[device]) }
 
