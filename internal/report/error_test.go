@@ -21,3 +21,13 @@ func TestPrint(t *testing.T) {
 		}
 	}
 }
+
+// A warning is one line, also one with the text of joined errors.
+func TestWarnings(t *testing.T) {
+	var out strings.Builder
+	Warnings(&out, "/x\n", []string{"one\ntwo", "a\x1b[31m"})
+	want := `ublk-loop: warning: /x\n: one; two` + "\n" + `ublk-loop: warning: /x\n: a\x1b[31m` + "\n"
+	if out.String() != want {
+		t.Errorf("printed are %q, want %q", out.String(), want)
+	}
+}
