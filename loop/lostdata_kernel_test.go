@@ -86,17 +86,11 @@ func (d *thinDisk) fill(full bool) {
 
 // If the disk below the file system of a store has no room for the data of a first write, no flush succeeds
 // afterwards, because the record would lead to other data. That is so also if something else is the first that
-// learns of the loss, with the error of a full file system. For a later write to the chunk one flush fails, unless
-// another request of the device has failed.
+// learns of the loss, with the error of a full file system. For a later write to the chunk one flush fails.
 func TestKernelLostDataOfFirstWrite(t *testing.T) {
 	ctl := ublktest.Kernel(t, ublktest.OldestKernel)
 	const chunk, changed = 64 << 10, 9 << 20 // more than a merge copies while the device keeps its requests
-	write := func(f *os.File, data []byte, at int64, flags int) error {
-		mem := alignedMemory(t, len(data))
-		copy(mem, data)
-		_, err := unix.Pwritev2(int(f.Fd()), [][]byte{mem}, at, flags)
-		return err
-	}
+	write := func(f *os.File, data []byte, at int64, flags int) error { return writeDirect(t, f, data, at, flags) }
 	merge := func(dev *Device, _ *os.File) error {
 		_, err := dev.Merge(context.Background())
 		return err
@@ -113,11 +107,7 @@ func TestKernelLostDataOfFirstWrite(t *testing.T) {
 	} {
 		for _, zeroCopy := range []Switch{SwitchAuto, SwitchOff} {
 			t.Run(fmt.Sprint(tt.name, ", zero copy ", zeroCopy), func(t *testing.T) {
-				disk, node := newThinDisk(t, ctl, 96<<20)
-				run(t, "mkfs.ext4", "-q", "-F", node)
-				dir := t.TempDir()
-				run(t, "mount", node, dir)
-				t.Cleanup(func() { run(t, "umount", dir) })
+				disk, dir := mountThinDisk(t, ctl)
 				base, store := sparseFile(t, t.TempDir()), filepath.Join(dir, "store")
 				if err := errors.Join(os.Truncate(base, 16<<20), newStore(t, store, chunk, 48<<20).Close()); err != nil {
 					t.Fatal(err)
@@ -139,6 +129,64 @@ func TestKernelLostDataOfFirstWrite(t *testing.T) {
 				}
 				if err := f.Sync(); err == nil {
 					t.Error("a flush succeeds although data is lost")
+				}
+			})
+		}
+	}
+}
+
+// mountThinDisk mounts a file system on a thin disk.
+func mountThinDisk(t *testing.T, ctl *ublk.Control) (d *thinDisk, dir string) {
+	t.Helper()
+	d, node := newThinDisk(t, ctl, 96<<20)
+	run(t, "mkfs.ext4", "-q", "-F", node)
+	dir = t.TempDir()
+	run(t, "mount", node, dir)
+	t.Cleanup(func() { run(t, "umount", dir) })
+	return d, dir
+}
+
+// writeDirect writes to a file with O_DIRECT.
+func writeDirect(t *testing.T, f *os.File, data []byte, at int64, flags int) error {
+	t.Helper()
+	mem := alignedMemory(t, len(data))
+	copy(mem, data)
+	_, err := unix.Pwritev2(int(f.Fd()), [][]byte{mem}, at, flags)
+	return err
+}
+
+// If the disk below the file system of a file has no room for data of the page cache, a write with FUA can be the first that
+// learns of that. Then the next flush fails too, although the kernel reports the loss only once.
+func TestKernelLostDataOfFile(t *testing.T) {
+	ctl := ublktest.Kernel(t, ublktest.OldestKernel)
+	for _, table := range []bool{false, true} {
+		for _, zeroCopy := range []Switch{SwitchAuto, SwitchOff} {
+			t.Run(fmt.Sprint("table ", table, ", zero copy ", zeroCopy), func(t *testing.T) {
+				disk, dir := mountThinDisk(t, ctl)
+				path := filepath.Join(dir, "image")
+				if err := errors.Join(os.WriteFile(path, make([]byte, 4<<20), 0o600), openFile(t, path, os.O_RDWR).Sync()); err != nil {
+					t.Fatal(err)
+				}
+				cfg := Config{ZeroCopy: zeroCopy, DirectIO: SwitchOff, Queues: 2}
+				var dev *Device
+				if table {
+					dev = attachTable(t, ctl, fmt.Sprintf("0 %d linear %s 0", 4<<20/512, path), cfg)
+				} else {
+					dev = attach(t, ctl, path, cfg)
+				}
+				f := openFile(t, dev.Path(), os.O_RDWR|unix.O_DIRECT)
+				if err := errors.Join(f.Sync(), writeDirect(t, f, lostData, 0, 0)); err != nil {
+					t.Fatal(err)
+				}
+				disk.lose(t, path)
+				if err := writeDirect(t, f, make([]byte, 4096), 2<<20, unix.RWF_DSYNC); !errors.Is(err, unix.ENOSPC) {
+					t.Errorf("a write with FUA has the error %v, want ENOSPC", err)
+				}
+				if err := f.Sync(); !errors.Is(err, unix.ENOSPC) {
+					t.Errorf("the flush after lost data has the error %v, want ENOSPC", err)
+				}
+				if err := f.Sync(); err != nil {
+					t.Errorf("a later flush: %v", err)
 				}
 			})
 		}

@@ -62,8 +62,8 @@ func (s *Store) flush() error {
 	return eintr.Repeat(func() error { return unix.Fdatasync(int(s.file.Fd())) })
 }
 
-// reportLost makes the next flush of the device fail if data may be lost, and no request has failed because of
-// that: a merge or a goroutine saved records.
+// reportLost makes the next flush of the device fail if data may be lost, and no flush has failed because of
+// that: a merge, a goroutine or another request saved records.
 func (s *Store) reportLost() {
 	if s.lost {
 		s.unreported.Store(true)
@@ -71,6 +71,6 @@ func (s *Store) reportLost() {
 	s.lost = false
 }
 
-// TakeLost reports whether a flush of the store has failed for which no request of the device was answered. The
+// TakeLost reports whether a flush of the store has failed for which no flush of the device was answered. The
 // caller fails a flush of the device.
 func (s *Store) TakeLost() bool { return s.unreported.Load() && s.unreported.Swap(false) }

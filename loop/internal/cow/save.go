@@ -28,7 +28,7 @@ type saver struct {
 	asking []committer
 	freed  []uint64 // chunks whose data is in the origin, but which a read may still use
 	marked bool     // the header says that the store is invalid
-	lost   bool     // a flush has failed, so that data of the caller may be lost, and no request of it knows that yet
+	lost   bool     // a flush has failed, so that data of the caller may be lost, and no flush of the device has failed because of that
 }
 
 // makeLog makes the log.
@@ -60,13 +60,16 @@ func (s *Store) IsBehind() bool { return s.behind.Load() }
 
 // committer is who waits for a commit: a part of a request, or a goroutine.
 type committer struct {
-	part ublk.AsyncPart
-	done chan<- error // nil for a part
+	part    ublk.AsyncPart
+	isFlush bool         // the request is a flush of the device
+	done    chan<- error // nil for a part
 }
 
 // Commit makes the store durable, with the records of all earlier Adds. It answers with 0 or
-// a negated errno.
-func (s *Store) Commit(answer ublk.AsyncPart) { s.ask(committer{part: answer}) }
+// a negated errno. isFlush says that the answer is that of a flush of the device.
+func (s *Store) Commit(answer ublk.AsyncPart, isFlush bool) {
+	s.ask(committer{part: answer, isFlush: isFlush})
+}
 
 // CommitWithOthers is Commit for a first write. It waits until no other first write is going
 // on, as the kernel does, so that the records of all of them are saved at once and in the order
@@ -146,15 +149,17 @@ func (s *Store) commit() {
 	s.behind.Store(s.Eager && err != nil) // before the answers, after which chunks are published
 	s.forget(saved)
 	invalid := s.state.Load() == mapping.Invalid
+	for i := range s.asking {
+		s.lost = s.lost && !s.asking[i].isFlush
+	}
+	s.reportLost() // before the answers, after which a flush can follow
 	for _, c := range s.asking {
 		if c.done == nil && invalid && err == nil {
 			c.part.Done(-int32(unix.EIO)) // the data of a request is lost
 			continue
 		}
 		c.answer(err)
-		s.lost = s.lost && c.done != nil
 	}
-	s.reportLost()
 }
 
 // forget removes the first records of s.saving from the unsaved ones, of which s.saving was the

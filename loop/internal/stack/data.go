@@ -41,15 +41,19 @@ func (h *handler) next(req *ublk.Request, at uint64) (piece mapping.Piece, ok bo
 }
 
 // mayForward reports whether the kernel can complete a request with a single piece. Nothing would
-// tell a store that the flush of such a write has failed.
+// tell a store, or the next flush, that the flush of such a write has failed.
 func (h *handler) mayForward(req *ublk.Request, piece *mapping.Piece) bool {
 	switch {
 	case req.Op == ublk.OpRead:
 		return h.levels == 0
 	case piece.Kind == mapping.FirstWrite, h.isBehind():
 		return false
+	case req.Flags&ublk.FlagFUA == 0:
+		return true
+	case len(h.stack.stores) > 0:
+		return false
 	}
-	return req.Flags&ublk.FlagFUA == 0 || len(h.stack.stores) == 0
+	return piece.Kind != mapping.Device || !h.files[h.stack.backingOf[piece.Device]].backing.FUAFlushes()
 }
 
 // forward carries out a request with a single piece.
@@ -131,7 +135,7 @@ func (h *handler) sendData(req *ublk.Request, r *request) {
 	if req.Op == ublk.OpWrite && r.errno == 0 && h.syncWritten(req, r) {
 		return
 	}
-	req.CompleteErrno(r.errno)
+	h.complete(req, r)
 }
 
 // syncWritten makes a write durable whose data has been written, if that is missing. It then completes the request.

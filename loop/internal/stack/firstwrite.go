@@ -170,7 +170,7 @@ func (h *handler) addRecord(r *request, w *firstWrite) bool {
 	switch {
 	case !store.Add(w.record):
 		w.step = stepRoom
-		store.Commit(w.req.AsyncPart(w.number))
+		store.Commit(w.req.AsyncPart(w.number), false)
 		return false
 	case store.Eager:
 		w.step = stepCommit

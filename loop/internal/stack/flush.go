@@ -29,14 +29,26 @@ func (h *handler) sync(req *ublk.Request, r *request) {
 		number, p := h.take(req, r)
 		*p = part{file: &h.files[file], commits: unsaved}
 		if unsaved {
-			store.Commit(req.AsyncPart(number))
+			store.Commit(req.AsyncPart(number), req.Op == ublk.OpFlush)
 		} else {
 			p.sendSync(req, number)
 		}
 	}
-	if r.flying == 0 {
-		req.CompleteErrno(r.errno)
+	switch {
+	case r.flying > 0:
+	case req.Op == ublk.OpFlush:
+		req.CompleteErrno(h.stack.lost.AfterFlush(r.seen, r.errno))
+	default:
+		h.complete(req, r)
 	}
+}
+
+// complete completes a request that is not a flush.
+func (h *handler) complete(req *ublk.Request, r *request) {
+	if r.errno == 0 && req.Flags&ublk.FlagFUA != 0 {
+		r.errno = h.stack.lost.AfterFUA(r.seen)
+	}
+	req.CompleteErrno(r.errno)
 }
 
 func (p *part) sendSync(req *ublk.Request, number int) {
@@ -52,18 +64,26 @@ func (h *handler) syncDone(req *ublk.Request, r *request, p *part, number int, r
 		return false
 	case res < 0:
 		r.fail(res)
-		if !p.commits { // a store acts itself on what its commit has met
-			h.flushFailed(p)
+		if p.commits {
+			break // a store acts itself on what its commit has met
+		}
+		h.flushFailed(p)
+		if req.Op != ublk.OpFlush {
+			h.stack.lost.Add(res)
 		}
 	}
 	return true
 }
 
-// fuaFailed is flushFailed for a write with FUA. A write that finds the file system full has not lost
-// other data. A flush can have: the page cache drops what the file system or the disk below has no room for. So
-// a write to the page cache of a store has no flush in it (backingFile.syncedLater).
+// fuaFailed makes the next flush of the device fail after a write with FUA, and is flushFailed for the store. A write that
+// finds the file system full has not lost other data. A flush can have: the page cache drops what the file system or
+// the disk below has no room for. So a write to the page cache of a store has no flush in it (backingFile.syncedLater).
 func (h *handler) fuaFailed(p *part, errno int32) {
-	if !p.file.syncedLater && errno != -int32(unix.ENOSPC) && errno != -int32(unix.EDQUOT) {
+	if p.file.syncedLater {
+		return
+	}
+	h.stack.lost.AddFUA(p.file.backing, errno)
+	if errno != -int32(unix.ENOSPC) && errno != -int32(unix.EDQUOT) {
 		h.flushFailed(p)
 	}
 }

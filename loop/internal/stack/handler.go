@@ -96,7 +96,7 @@ func (h *handler) register(b *backing.Backing) (backingFile, error) {
 	if b.Direct {
 		file.Block = b.SectorSize
 	}
-	f := backingFile{File: file, isDisk: b.IsDisk}
+	f := backingFile{File: file, backing: b, isDisk: b.IsDisk}
 	if b.Lock != nil {
 		// A ring outlives its process until its last operation has ended, and the lock with it.
 		if f.lock, err = h.queue.RegisterFile(b.Lock.RingFD()); err != nil {
@@ -118,7 +118,8 @@ func (h *handler) unregister(f *backingFile) error {
 // backingFile is a file of the stack in the ring.
 type backingFile struct {
 	ublk.File
-	isDisk bool
+	backing *backing.Backing
+	isDisk  bool
 	// syncedLater says that a write with FUA is a write and a flush, see handler.fuaFailed.
 	syncedLater bool
 	lock        ublk.File // the zero value if the file has no lock
@@ -149,9 +150,10 @@ type request struct {
 	done   uint64 // how much of a read or write has begun
 	synced int    // files whose sync was sent
 	stage  stage
-	flying int   // parts in flight
-	busy   bool  // its own part, which has the number 0, is in flight
-	errno  int32 // the first error
+	flying int    // parts in flight
+	busy   bool   // its own part, which has the number 0, is in flight
+	errno  int32  // the first error
+	seen   uint64 // for Stack.lost, of a flush or a request with FUA
 }
 
 // stage is what the parts in flight do.
@@ -169,6 +171,9 @@ const (
 func (h *handler) begin(req *ublk.Request, s stage) *request {
 	r := &h.requests[req.Tag()]
 	r.stage, r.synced, r.flying, r.errno, r.busy = s, 0, 0, 0, false
+	if req.Op == ublk.OpFlush || req.Flags&ublk.FlagFUA != 0 {
+		r.seen = h.stack.lost.Look()
+	}
 	return r
 }
 

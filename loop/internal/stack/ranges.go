@@ -64,7 +64,7 @@ func (h *handler) sendRanges(req *ublk.Request, r *request) {
 		r.stage = stageSync
 		h.sync(req, r)
 	default:
-		req.CompleteErrno(r.errno)
+		h.complete(req, r)
 	}
 }
 

@@ -68,6 +68,7 @@ type Stack struct {
 	stores     []*cow.Store // of the snapshots, in the order of the text
 	storeOf    []*cow.Store // by number of the backing; nil if it has no store that is written to
 	failures   chan StoreFailure
+	lost       backing.Failures // of all queues
 	maxIOAsked uint32
 	passed     bool // the backings have the files of Options.Passed
 	described  bool // as in Options

@@ -16,10 +16,21 @@ func (h *handler) sync(req *ublk.Request) {
 }
 
 func (h *handler) syncDone(req *ublk.Request, res int32) {
-	if res == -int32(unix.EINTR) {
+	seen := h.tags[req.Tag()].seen
+	switch {
+	case res == -int32(unix.EINTR):
 		req.Retried()
 		h.sync(req)
 		return
+	case req.Op == ublk.OpFlush:
+		res = h.failures.AfterFlush(seen, res)
+	case res == 0:
+		res = h.failures.AfterFUA(seen)
+	default:
+		h.failures.Add(res)
 	}
 	req.CompleteErrno(res)
 }
+
+// look prepares the use of failures for a request. The operations of the request follow.
+func (h *handler) look(req *ublk.Request) { h.tags[req.Tag()].seen = h.failures.Look() }

@@ -58,3 +58,82 @@ func TestFlushRealErrno(t *testing.T) {
 	d := ublktest.NewDisk(t, alone, &Target{Backing: &backing.Backing{FD: writer}})
 	wantResult(t, d.Do(ublktest.Request{Op: ublk.OpFlush}), failed(unix.EINVAL), 1)
 }
+
+// failedFUA are requests with FUA that fail, and the result of the next flush.
+var failedFUA = []struct {
+	name   string
+	isDisk bool
+	direct bool
+	req    ublktest.Request
+	result int32
+	next   int32
+}{
+	{"write", false, false, fua(ublk.OpWrite, 0, failed(unix.ENOSPC)), failed(unix.ENOSPC), failed(unix.ENOSPC)},
+	{"rest of a write", false, false, fua(ublk.OpWrite, 0, 512, failed(unix.EIO)), failed(unix.EIO), failed(unix.EIO)},
+	{"write to the page cache of a disk", true, false, fua(ublk.OpWrite, 0, failed(unix.EIO)), failed(unix.EIO), failed(unix.EIO)},
+	{"direct write", false, true, fua(ublk.OpWrite, 0, failed(unix.EIO)), failed(unix.EIO), failed(unix.EIO)},
+	{"direct write, file system full", false, true, fua(ublk.OpWrite, 0, failed(unix.EDQUOT)), failed(unix.EDQUOT), 0},
+	{"direct write to a disk", true, true, fua(ublk.OpWrite, 0, failed(unix.EIO)), failed(unix.EIO), 0},
+	{"sync of a discard", false, false, fua(ublk.OpDiscard, 0, 0, failed(unix.EIO)), failed(unix.EIO), failed(unix.EIO)},
+	{"discard", false, false, fua(ublk.OpDiscard, 0, failed(unix.EIO)), failed(unix.EIO), 0},
+	{"sync of a write-zeroes", false, true, fua(ublk.OpWriteZeroes, ublk.FlagNoUnmap, 0, failed(unix.ENOSPC)), failed(unix.ENOSPC), failed(unix.ENOSPC)},
+	{"write without FUA", false, false, request(ublk.OpWrite, failed(unix.EIO)), failed(unix.EIO), 0},
+	{"flush", false, false, ublktest.Request{Op: ublk.OpFlush, Answers: answers(failed(unix.EIO))}, failed(unix.EIO), 0},
+}
+
+func fua(op ublk.Op, flags ublk.Flags, results ...int32) ublktest.Request {
+	req := request(op, results...)
+	req.Flags = flags | ublk.FlagFUA
+	return req
+}
+
+// After a failed request with FUA, whose error can be that of other data, one flush of the device fails, in whichever
+// queue. A later request with FUA does not.
+func TestFlushAfterFailedFUA(t *testing.T) {
+	for _, tt := range failedFUA {
+		t.Run(tt.name, func(t *testing.T) {
+			for _, depth := range []int{alone, together} {
+				f := memoryFile(t, make([]byte, testAt+testBytes))
+				target := &Target{Backing: &backing.Backing{FD: int(f.Fd()), Offset: testOffset, IsDisk: tt.isDisk, Direct: tt.direct, SectorSize: 512}}
+				d, other := ublktest.NewDisk(t, depth, target), ublktest.NewDisk(t, depth, target)
+				if r := d.Do(tt.req); r.Result != tt.result {
+					t.Errorf("result %d, want %d", r.Result, tt.result)
+				}
+				wantResult(t, d.Do(fua(ublk.OpWrite, 0)), testBytes, 1)
+				wantResult(t, other.Do(ublktest.Request{Op: ublk.OpFlush}), tt.next, 1)
+				wantResult(t, other.Do(ublktest.Request{Op: ublk.OpFlush}), 0, 1)
+				wantResult(t, d.Do(ublktest.Request{Op: ublk.OpFlush}), 0, 1)
+			}
+		})
+	}
+}
+
+// While a flush or a request with FUA goes on, a request of another queue gets the error of lost data. A write without FUA
+// promises nothing.
+func TestBesideFailure(t *testing.T) {
+	for _, tt := range []struct {
+		req    ublktest.Request
+		result int32
+	}{
+		{ublktest.Request{Op: ublk.OpFlush}, failed(unix.EIO)},
+		{fua(ublk.OpWrite, 0), failed(unix.EIO)},
+		{fua(ublk.OpDiscard, 0), failed(unix.EIO)},
+		{fua(ublk.OpWriteZeroes, 0), failed(unix.EIO)},
+		{request(ublk.OpWrite), testBytes},
+	} {
+		f := memoryFile(t, make([]byte, testAt+testBytes))
+		target := &Target{Backing: &backing.Backing{FD: int(f.Fd()), Offset: testOffset}}
+		d, other := ublktest.NewDisk(t, together, target), ublktest.NewDisk(t, together, target)
+		first := true
+		tt.req.Ended = func(int32) {
+			if first {
+				first = false
+				wantResult(t, other.Do(ublktest.Request{Op: ublk.OpFlush, Answers: answers(failed(unix.EIO))}), failed(unix.EIO), 1)
+			}
+		}
+		if r := d.Do(tt.req); r.Result != tt.result {
+			t.Errorf("%v beside a failed flush: result %d, want %d", tt.req.Op, r.Result, tt.result)
+		}
+		wantResult(t, d.Do(ublktest.Request{Op: ublk.OpFlush}), 0, 1)
+	}
+}

@@ -35,5 +35,21 @@ func (h *handler) write(req *ublk.Request) {
 		h.transfer.Encrypt(req.Data(), req.StartSector)
 		req.Worked()
 	}
-	req.ForwardAndComplete(h.file, h.position(req))
+	if req.Flags&ublk.FlagFUA == 0 || !h.backing.FUAFlushes() {
+		req.ForwardAndComplete(h.file, h.position(req))
+		return
+	}
+	h.look(req)
+	h.tags[req.Tag()].step = stepWrite
+	req.Forward(h.file, h.position(req))
+}
+
+// writeDone handles the result of a write with FUA.
+func (h *handler) writeDone(req *ublk.Request, res int32) {
+	if res == 0 {
+		res = h.failures.AfterFUA(h.tags[req.Tag()].seen)
+	} else {
+		h.failures.AddFUA(h.backing, res)
+	}
+	req.CompleteErrno(res)
 }

@@ -15,6 +15,8 @@ import (
 type Target struct {
 	Backing  *backing.Backing
 	Transfer transfer.Transfer // nil for none
+
+	failures backing.Failures // of all queues
 }
 
 // NewHandler implements ublk.Target.
@@ -33,7 +35,7 @@ func (t *Target) NewHandler(q *ublk.Queue) (ublk.Handler, error) {
 		file.Block = t.Backing.SectorSize
 	}
 	return &handler{
-		file: file, offset: t.Backing.Offset, isDisk: t.Backing.IsDisk, readOnly: t.Backing.ReadOnly,
+		file: file, backing: t.Backing, failures: &t.failures, offset: t.Backing.Offset, isDisk: t.Backing.IsDisk, readOnly: t.Backing.ReadOnly,
 		transfer: t.Transfer, tags: make([]progress, q.Depth()),
 	}, nil
 }
@@ -41,7 +43,9 @@ func (t *Target) NewHandler(q *ublk.Queue) (ublk.Handler, error) {
 // handler serves one queue.
 type handler struct {
 	file     ublk.File // the backing file
-	offset   uint64    // start of the device in the backing file
+	backing  *backing.Backing
+	failures *backing.Failures
+	offset   uint64 // start of the device in the backing file
 	isDisk   bool
 	readOnly bool
 	transfer transfer.Transfer // nil for none
@@ -53,7 +57,8 @@ var _ ublk.Completer = (*handler)(nil)
 // progress is the state of a tag's request.
 type progress struct {
 	step     step
-	onWorker bool // a discard that only a worker thread can do
+	onWorker bool   // a discard that only a worker thread can do
+	seen     uint64 // for failures, of a flush or a request with FUA
 }
 
 // step is the operation that a request waits for.
@@ -61,6 +66,7 @@ type step uint8
 
 const (
 	stepRead     step = iota // a read that must be decrypted
+	stepWrite                // a write with FUA that includes a flush
 	stepRange                // a discard or write-zeroes
 	stepPunch                // the hole before an allocation
 	stepAllocate             // the allocation of a hole's space
@@ -75,11 +81,14 @@ func (h *handler) Handle(req *ublk.Request) {
 	case ublk.OpWrite:
 		h.write(req)
 	case ublk.OpFlush:
+		h.look(req)
 		h.sync(req)
 	case ublk.OpDiscard:
 		h.tags[req.Tag()] = progress{}
+		h.look(req)
 		h.discard(req)
 	case ublk.OpWriteZeroes:
+		h.look(req)
 		h.writeZeroes(req)
 	default:
 		req.Complete(unix.EOPNOTSUPP)
@@ -91,6 +100,8 @@ func (h *handler) Done(req *ublk.Request, res int32) {
 	switch h.tags[req.Tag()].step {
 	case stepRead:
 		h.readDone(req, res)
+	case stepWrite:
+		h.writeDone(req, res)
 	case stepSync:
 		h.syncDone(req, res)
 	default:
