@@ -42,11 +42,7 @@ func TestKernelAddTable(t *testing.T) {
 	b.del(second)
 	for range 2 {
 		device = add()
-		server, err := os.FindProcess(device.PID)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := server.Kill(); err != nil {
+		if err := unix.Kill(device.PID, unix.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
 		waitUntil(t, "the end of the server", func() bool { return len(servers(t)) == 0 })
