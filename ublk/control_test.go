@@ -233,15 +233,21 @@ func TestParamsRoundTrip(t *testing.T) {
 		Discard:             ublk.DiscardParams{MaxBytes: 32768, Granularity: 8192, Alignment: 4096},
 		MaxWriteZeroesBytes: 65536,
 	}
-	if err := dev.SetParams(want); err != nil {
-		t.Fatal(err)
-	}
-	got, err := ctl.Params(dev.Info().ID)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !reflect.DeepEqual(got, want) {
-		t.Fatalf("got  %+v\nwant %+v", got, want)
+	readOnly, rotational, volatile := want, want, want // only one attribute each
+	readOnly.Rotational, readOnly.VolatileCache, readOnly.FUA = false, false, false
+	rotational.ReadOnly, rotational.VolatileCache, rotational.FUA = false, false, false
+	volatile.ReadOnly, volatile.Rotational, volatile.FUA = false, false, false
+	for _, want := range []ublk.Params{want, readOnly, rotational, volatile} {
+		if err := dev.SetParams(want); err != nil {
+			t.Fatal(err)
+		}
+		got, err := ctl.Params(dev.Info().ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !reflect.DeepEqual(got, want) {
+			t.Fatalf("got  %+v\nwant %+v", got, want)
+		}
 	}
 }
 

@@ -62,6 +62,16 @@ func TestUpdateSize(t *testing.T) {
 	}
 }
 
+func TestUpdateSizeFails(t *testing.T) {
+	fake := &ublktest.Fake{Offers: offersAuto | uapi.UBLK_F_UPDATE_SIZE}
+	ctl, id := described(t, fake, 0)
+	fake.Set(id, ublk.StateLive, 1)
+	fake.Fail = map[uint32]error{uapi.UBLK_U_CMD_UPDATE_SIZE: unix.EPERM}
+	if err := ctl.UpdateSize(id, 4096); !errors.Is(err, unix.EPERM) {
+		t.Errorf("error %v, want EPERM", err)
+	}
+}
+
 func TestUpdateSizeIsNotInOlderDrivers(t *testing.T) {
 	fake := &ublktest.Fake{Offers: offersAuto}
 	ctl, id := described(t, fake, 0)
