@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -61,6 +62,25 @@ func TestProcessRefuses(t *testing.T) {
 	p.finish()
 	if err := <-over; err != nil {
 		t.Errorf("the process ends with %v", err)
+	}
+}
+
+// The process prepares for all of its queues before it serves more. Those of a device that it does not serve do not
+// count.
+func TestQueuesOfTheProcess(t *testing.T) {
+	_, its := pair(t)
+	var got []int
+	c := newChild(its, Hooks{Queues: func(n int) error { got = append(got, n); return unix.EAGAIN }})
+	c.addQueues(2)
+	for _, queues := range []uint16{3, 5} {
+		w := &serving.Work{File: &serving.File{}}
+		w.Queues.Info.Queues = queues
+		if err := c.serve(&request{Work: w}); !errors.Is(err, unix.EAGAIN) {
+			t.Errorf("error %v, want EAGAIN", err)
+		}
+	}
+	if !slices.Equal(got, []int{5, 7}) {
+		t.Errorf("the process prepares for %v queues, want 5 and 7", got)
 	}
 }
 
