@@ -172,7 +172,7 @@ var errNoRoom = fmt.Errorf("descriptors of a message are lost: %w", unix.EMFILE)
 // receive receives a message with at most a number of descriptors. At the end it returns io.EOF. With
 // errNoRoom it returns the length of the message, and no descriptor is open.
 func (s socket) receive(buf []byte, maxFDs int) (n int, fds []int, err error) {
-	oob := make([]byte, unix.CmsgSpace(4*max(maxFDs, 1)))
+	oob := make([]byte, unix.CmsgSpace(4*maxFDs))
 	var rights, flags int
 	err = eintr.Repeat(func() error {
 		n, rights, flags, _, err = unix.Recvmsg(s.fd, buf, oob, unix.MSG_CMSG_CLOEXEC)
