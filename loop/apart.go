@@ -20,12 +20,12 @@ import (
 // Apart is another process that serves the requests of a device. It has only what the work says.
 // This process keeps the control of the device. Several devices of a Server can have the same process.
 type Apart interface {
-	// Serve passes the work to the process. It returns as [ublk.Apart].Serve does. The
-	// descriptors and the key stay the caller's.
+	// Serve passes the work to the process. It returns as [ublk.Apart].Serve does, or serving.ErrSilent after a
+	// time without an answer. The descriptors and the key stay the caller's.
 	Serve(w *serving.Work) (ended <-chan error, err error)
 	// Ask passes a request to the process that serves, and waits for its answer. The descriptors
 	// stay the caller's. The end of the context ends a merge, and Ask then returns its result. It ends
-	// the wait for the answer to any other request.
+	// the wait for the answer to any other request. So does the end of the device, after serving.AnswerPatience.
 	Ask(ctx context.Context, r *serving.Request) (serving.Answer, error)
 	// Kill ends the process at once.
 	Kill()
@@ -157,21 +157,16 @@ func (a *apartTarget) ofTables(s *stack.Stack) {
 	}
 }
 
-// answerPatience bounds the wait for an answer of the other process, which may not want to give one.
-// savePatience does so for the answer to a hold, beyond the patience of that: the stores are saved then.
-const (
-	answerPatience = time.Minute
-	savePatience   = 10 * time.Second
-)
+// savePatience bounds the wait for the answer to a hold, beyond the patience of that: the stores are saved then.
+const savePatience = 10 * time.Second
 
 func (a *apartTarget) ask(op serving.Op) error {
-	return a.askFor(&serving.Request{Op: op}, answerPatience)
+	return a.askFor(&serving.Request{Op: op}, serving.AnswerPatience)
 }
 
 // askFor returns an error that wraps ETIMEDOUT if there is no answer within patience.
 func (a *apartTarget) askFor(r *serving.Request, patience time.Duration) error {
-	late := fmt.Errorf("the process that serves the requests does not answer: %w", unix.ETIMEDOUT)
-	ctx, end := context.WithTimeoutCause(context.Background(), patience, late)
+	ctx, end := context.WithTimeoutCause(context.Background(), patience, serving.ErrSilent)
 	defer end()
 	_, err := a.process.Ask(ctx, r)
 	if err != nil && ctx.Err() != nil {
@@ -193,7 +188,7 @@ func (a *apartTarget) hold(dev *ublk.Device, patience time.Duration) (resume fun
 func (a *apartTarget) holdWith(inFlight *ublk.InFlight, patience time.Duration) (resume func(), err error) {
 	number := a.holds.Add(1)
 	resume = func() { // fails only if the process is broken
-		_ = a.askFor(&serving.Request{Op: serving.Resume, Number: number}, answerPatience)
+		_ = a.askFor(&serving.Request{Op: serving.Resume, Number: number}, serving.AnswerPatience)
 	}
 	r := &serving.Request{Op: serving.Hold, Number: number, Patience: patience, FDs: descriptors(inFlight)}
 	err = a.askFor(r, patience+savePatience)
@@ -218,7 +213,7 @@ func descriptors(f *ublk.InFlight) (fds []int) {
 func (a *apartTarget) grow(g *stack.Growth) error {
 	work, fds, err := g.Work()
 	if err == nil {
-		err = a.askFor(&serving.Request{Op: serving.Grow, Growth: work, FDs: fds}, answerPatience)
+		err = a.askFor(&serving.Request{Op: serving.Grow, Growth: work, FDs: fds}, serving.AnswerPatience)
 	}
 	return err
 }
@@ -227,7 +222,7 @@ func (a *apartTarget) grow(g *stack.Growth) error {
 func (a *apartTarget) reload(r *stack.Reload) error {
 	work, fds, err := r.Work()
 	if err == nil {
-		err = a.askFor(&serving.Request{Op: serving.Reload, Tables: work, FDs: fds}, answerPatience)
+		err = a.askFor(&serving.Request{Op: serving.Reload, Tables: work, FDs: fds}, serving.AnswerPatience)
 	}
 	return err
 }

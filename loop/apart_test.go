@@ -70,6 +70,33 @@ func sorted(list []serving.Op) []serving.Op {
 	return list
 }
 
+// A process that does not end a device keeps its removal waiting for a bounded time. A device that this process serves
+// has no limit.
+func TestRemovalOfASilentProcess(t *testing.T) {
+	for _, isApart := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			d := &served{dev: &Device{dev: &ublk.Device{}}, gone: make(chan struct{}), err: unix.EIO}
+			if isApart {
+				d.dev.apart = &apartTarget{process: &silentProcess{}}
+			}
+			removed := make(chan error, 1)
+			go func() { removed <- d.awaitRemoval() }()
+			time.Sleep(2 * serving.AnswerPatience)
+			want := unix.ETIMEDOUT
+			if !isApart || len(removed) == 0 {
+				if isApart || len(removed) != 0 {
+					t.Errorf("with another process: %v: %d results", isApart, len(removed))
+				}
+				close(d.gone)
+				want = unix.EIO
+			}
+			if err := <-removed; !errors.Is(err, want) {
+				t.Errorf("with another process: %v: error %v, want %v", isApart, err, want)
+			}
+		})
+	}
+}
+
 // answeringProcess is a process that answers with an error.
 type answeringProcess struct {
 	Apart

@@ -26,7 +26,7 @@ func (p *sameProcess) Serve(w *serving.Work) (<-chan error, error) {
 	own := *w
 	own.FDs = p.copies(w.FDs)
 	var err error
-	if p.served, err = own.Serve(nil); err != nil {
+	if p.served, err = own.Serve(p.t.Context(), nil); err != nil {
 		return nil, err
 	}
 	ended := make(chan error, 1)

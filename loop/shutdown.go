@@ -12,12 +12,14 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/internal/identity"
 	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
+	"github.com/ublk-loop/ublk-loop/loop/serving"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
 // Remove removes a device, as Detach does, and returns when the device is completely
 // gone. It returns an error that wraps ErrInUse if the device is open and Force is not
-// set, and ENODEV if the server does not have the device.
+// set, ENODEV if the server does not have the device, and serving.ErrSilent if the process of
+// ServerOptions.Apart does not end the device in time.
 func (s *Server) Remove(id uint32, opts DetachOptions) error {
 	d, err := s.find(id, opts.DiskSequence)
 	if err != nil {
@@ -26,8 +28,22 @@ func (s *Server) Remove(id uint32, opts DetachOptions) error {
 	if err := s.stop(d, opts.Force); err != nil {
 		return err
 	}
-	<-d.gone
-	return d.err
+	return d.awaitRemoval()
+}
+
+// awaitRemoval waits until a device without a disk is completely gone. A process that serves it has
+// serving.AnswerPatience for that, and may go on afterwards.
+func (d *served) awaitRemoval() error {
+	var late <-chan time.Time
+	if d.dev.apart != nil {
+		late = time.After(serving.AnswerPatience)
+	}
+	select {
+	case <-d.gone:
+		return d.err
+	case <-late:
+		return fmt.Errorf("remove %s: its disk is gone, but not the rest: %w", d.dev.Path(), serving.ErrSilent)
+	}
 }
 
 // stop removes a device's disk. That ends its queues.
@@ -233,8 +249,7 @@ func (s *Server) end(d *served) error {
 	if err != nil {
 		return err
 	}
-	<-d.gone
-	return d.err
+	return d.awaitRemoval()
 }
 
 // close prevents further additions, and stops the reaper. It does not wait for the

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -24,8 +25,9 @@ func newAsked() asked {
 	return asked{answers: make(map[uint64]chan *report), devices: make(map[uint64]*Device)}
 }
 
-// ask sends a request of a device, and waits for its answer. The end of the context cancels a request
-// that can be cancelled, and the wait for any other.
+// ask sends a request of a device, and waits for its answer. The end of the context ends a merge, and ask then waits for
+// its result. For any other request the end of the context ends the wait. After the end of the device ask waits for
+// serving.AnswerPatience only.
 func (p *Process) ask(ctx context.Context, r request, fds ...int) (serving.Answer, error) {
 	id, answer := p.expect()
 	defer p.forget(id)
@@ -37,7 +39,8 @@ func (p *Process) ask(ctx context.Context, r request, fds ...int) (serving.Answe
 		}
 		return serving.Answer{}, err
 	}
-	done := ctx.Done()
+	done, over := ctx.Done(), r.over
+	var late <-chan time.Time
 	for {
 		select {
 		case a := <-answer:
@@ -48,11 +51,18 @@ func (p *Process) ask(ctx context.Context, r request, fds ...int) (serving.Answe
 		case <-p.sandbox.Ended():
 			return serving.Answer{}, p.explain(errEnded)
 		case <-done:
-			if r.Request == nil || r.Op != serving.Merge {
-				return serving.Answer{}, ctx.Err()
+			isMerge := r.Request != nil && r.Op == serving.Merge
+			if isMerge || r.Work != nil {
+				_ = p.send(request{head: head{ID: id, Cancel: true}}) // fails only if the process has ended
 			}
-			_ = p.send(request{head: head{ID: id, Cancel: true}}) // fails only if the process has ended
+			if !isMerge {
+				return serving.Answer{}, context.Cause(ctx)
+			}
 			done = nil
+		case <-over:
+			late, over = time.After(serving.AnswerPatience), nil
+		case <-late:
+			return serving.Answer{}, serving.ErrSilent
 		}
 	}
 }

@@ -2,7 +2,9 @@ package apart
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -15,6 +17,7 @@ type Device struct {
 	number  uint64
 	found   func(serving.Finding)
 	ended   chan error
+	over    chan struct{} // closed when the process has reported the end of the device
 }
 
 // Device returns another device.
@@ -22,7 +25,7 @@ func (p *Process) Device() *Device {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.last++
-	return &Device{process: p, number: p.last, ended: make(chan error, 1)}
+	return &Device{process: p, number: p.last, ended: make(chan error, 1), over: make(chan struct{})}
 }
 
 // Serve does what loop.Apart says, except that the process goes on after an error.
@@ -33,7 +36,7 @@ func (d *Device) Serve(w *serving.Work) (<-chan error, error) {
 	}
 	d.found = w.Found
 	d.process.enter(d)
-	if _, err := d.process.ask(context.Background(), r, w.FDs...); err != nil {
+	if err := d.process.start(r, w.FDs...); err != nil {
 		d.process.leave(d.number)
 		return nil, err
 	}
@@ -42,7 +45,42 @@ func (d *Device) Serve(w *serving.Work) (<-chan error, error) {
 
 // Ask does what loop.Apart says.
 func (d *Device) Ask(ctx context.Context, r *serving.Request) (serving.Answer, error) {
-	return d.process.ask(ctx, request{Request: r, head: head{Device: d.number}}, r.FDs...)
+	return d.process.ask(ctx, request{Request: r, head: head{Device: d.number}, over: d.over}, r.FDs...)
+}
+
+// startPatience bounds the start of a device by a process that answers other requests. To read the index of a large
+// store can take many minutes.
+const startPatience = time.Hour
+
+// start sends the work of a device, and waits until the process serves it.
+func (p *Process) start(r request, fds ...int) error {
+	ctx, giveUp := context.WithCancelCause(context.Background())
+	defer giveUp(nil)
+	go p.probe(ctx, giveUp) // ends with the context
+	_, err := p.ask(ctx, r, fds...)
+	return err
+}
+
+// probe gives up a start if the process does not answer another request, or after startPatience.
+func (p *Process) probe(ctx context.Context, giveUp context.CancelCauseFunc) {
+	answers := true
+	for begun := time.Now(); answers && time.Since(begun) < startPatience; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(serving.AnswerPatience):
+			answers = p.isAnswering(ctx)
+		}
+	}
+	giveUp(serving.ErrSilent)
+}
+
+// isAnswering reports whether the process answers a request, which is about no device.
+func (p *Process) isAnswering(ctx context.Context) bool {
+	ctx, end := context.WithTimeout(ctx, serving.AnswerPatience)
+	defer end()
+	_, err := p.ask(ctx, request{Request: &serving.Request{Op: serving.Stats}})
+	return !errors.Is(err, context.DeadlineExceeded)
 }
 
 // Kill ends the process at once.
@@ -84,14 +122,20 @@ func (p *Process) hearAll() error {
 				d.found(*r.Found)
 			}
 		case r.Device != 0:
-			if d := p.leave(r.Device); d != nil {
-				d.ended <- r.err()
-			}
+			p.end(&r)
 		case r.Error == "":
 			return fmt.Errorf("a report about nothing: %w", unix.EBADMSG)
 		default:
 			return r.err()
 		}
+	}
+}
+
+// end passes on the end of a device.
+func (p *Process) end(r *report) {
+	if d := p.leave(r.Device); d != nil {
+		d.ended <- r.err()
+		close(d.over)
 	}
 }
 

@@ -23,6 +23,8 @@ type request struct {
 	head
 	*serving.Request
 	Work *serving.Work `json:",omitempty"` // serve a device, from now on with this number
+
+	over <-chan struct{} // closed at the end of the device; nil if it is not served
 }
 
 // head is the part of a request that is always in the message. A long request is in a file, which the process

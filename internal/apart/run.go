@@ -116,7 +116,8 @@ func (c *child) start(r *request, fds []int, err error) {
 	switch {
 	case err == nil && r.Work != nil:
 		r.Work.FDs, r.Work.Key = fds, key
-		go func() { c.answer(r, serving.Answer{}, c.serve(r)) }() // ends with its answer
+		ctx := c.begin(r.ID)
+		go func() { c.answer(r, serving.Answer{}, c.serve(ctx, r)) }() // ends with its answer
 	case err == nil && r.Request != nil:
 		r.FDs = fds
 		ctx := c.begin(r.ID)
@@ -185,14 +186,14 @@ func closed() chan struct{} {
 }
 
 // serve begins to serve a device.
-func (c *child) serve(r *request) error {
+func (c *child) serve(ctx context.Context, r *request) error {
 	n := int(r.Work.Queues.Info.Queues)
 	if err := c.hooks.Queues(c.addQueues(n)); err != nil {
 		c.addQueues(-n)
 		r.Work.Close()
 		return err
 	}
-	served, err := r.Work.Serve(c.pools)
+	served, err := r.Work.Serve(ctx, c.pools)
 	if err != nil {
 		c.addQueues(-n)
 		return err

@@ -75,7 +75,7 @@ func TestQueuesOfTheProcess(t *testing.T) {
 	for _, queues := range []uint16{3, 5} {
 		w := &serving.Work{File: &serving.File{}}
 		w.Queues.Info.Queues = queues
-		if err := c.serve(&request{Work: w}); !errors.Is(err, unix.EAGAIN) {
+		if err := c.serve(t.Context(), &request{Work: w}); !errors.Is(err, unix.EAGAIN) {
 			t.Errorf("error %v, want EAGAIN", err)
 		}
 	}

@@ -44,6 +44,15 @@ type Request struct {
 	FDs      []int             `json:"-"`
 }
 
+// AnswerPatience is how long the server waits for the process, which may hang or be hostile. It bounds the wait for
+// an answer, unless the request itself bounds what it does, and the wait for the end of a device without a disk. The
+// start of a device and a merge can take longer. After AnswerPatience without any answer the start fails, and so does a
+// merge when its device has ended.
+const AnswerPatience = time.Minute
+
+// ErrSilent is the error after AnswerPatience. It wraps ETIMEDOUT.
+var ErrSilent = fmt.Errorf("the process that serves the requests does not answer: %w", unix.ETIMEDOUT)
+
 // MaxRequestFDs is the largest number of Request.FDs.
 const MaxRequestFDs = stack.MaxWorkFDs
 

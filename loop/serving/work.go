@@ -1,6 +1,7 @@
 package serving
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -59,8 +60,9 @@ type Served struct {
 }
 
 // Serve serves the work, on threads of pools if it has a Pool. It takes over the descriptors and the
-// key. After an error it has closed them, unless the process has to end.
-func (w *Work) Serve(pools *Pools) (*Served, error) {
+// key. After an error it has closed them, unless the process has to end. The end of the context, before the threads
+// have the queues, is an error.
+func (w *Work) Serve(ctx context.Context, pools *Pools) (*Served, error) {
 	if len(w.FDs) == 0 || (w.File == nil) == (w.Tables == nil) {
 		w.Close()
 		return nil, fmt.Errorf("a work without descriptors, files or tables: %w", unix.EBADMSG)
@@ -76,6 +78,9 @@ func (w *Work) Serve(pools *Pools) (*Served, error) {
 		if w.Key != nil {
 			w.Key.Close() // the stack has copies
 		}
+	}
+	if err == nil {
+		err = ctx.Err()
 	}
 	if err != nil {
 		return nil, errors.Join(err, s.close(), unix.Close(w.FDs[0]))
