@@ -97,6 +97,27 @@ func TestRemovalOfASilentProcess(t *testing.T) {
 	}
 }
 
+// countingProcess is a process whose counters rise whenever they are read.
+type countingProcess struct {
+	Apart
+	n uint64
+}
+
+func (p *countingProcess) Ask(context.Context, *serving.Request) (serving.Answer, error) {
+	p.n++
+	stats := &ublk.Stats{}
+	stats.Ops[0].Requests = p.n
+	return serving.Answer{Stats: stats}, nil
+}
+
+// The counters of a process do not make a server believe that it answers requests.
+func TestFakedCounters(t *testing.T) {
+	d := &Device{dev: &ublk.Device{}, apart: &apartTarget{process: &countingProcess{}}}
+	if first, second := d.answered(), d.answered(); first != second {
+		t.Errorf("%d requests become %d", first, second)
+	}
+}
+
 // answeringProcess is a process that answers with an error.
 type answeringProcess struct {
 	Apart

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/internal/identity"
+	"github.com/ublk-loop/ublk-loop/loop/internal/progress"
 	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
 	"github.com/ublk-loop/ublk-loop/loop/serving"
 	"github.com/ublk-loop/ublk-loop/ublk"
@@ -226,8 +228,14 @@ func (s *Server) endPatiently(d *served) error {
 	}
 }
 
-// answered returns the number of requests that the device has answered.
+// answered returns the number of requests that the device has answered. What the kernel counts comes before the numbers
+// of another process, which could rise without end.
 func (d *Device) answered() uint64 {
+	if d.apart != nil {
+		if n, counts := progress.Completed(filepath.Base(d.Path())); counts {
+			return n
+		}
+	}
 	var n uint64
 	stats := d.dev.Stats()
 	if d.apart != nil {

@@ -20,14 +20,25 @@ var ErrStalled = fmt.Errorf("the disk completes no request: %w", unix.ETIMEDOUT)
 // operation then goes on. While the kernel does not count requests (queue/iostats is 0), the disk
 // seems to complete none.
 func Await(disk string, patience time.Duration, ended <-chan error) error {
-	stat := filepath.Join("/sys/block", disk, "stat")
 	return await(patience, ended, func() uint64 {
-		text, err := os.ReadFile(stat)
-		if err != nil {
-			return 0 // the disk is gone, and the driver waits for its last requests
-		}
-		return completed(string(text))
+		n, _ := Completed(disk)
+		return n
 	})
+}
+
+// Completed returns the number of requests that a disk, such as ublkb0, has completed. It is 0 for a disk that is gone,
+// whose driver may wait for the last requests. It reports false while the kernel does not count requests.
+func Completed(disk string) (n uint64, counts bool) {
+	return completedIn(filepath.Join("/sys/block", disk))
+}
+
+func completedIn(dir string) (n uint64, counts bool) {
+	text, err := os.ReadFile(filepath.Join(dir, "stat"))
+	if err != nil {
+		return 0, true
+	}
+	switched, err := os.ReadFile(filepath.Join(dir, "queue/iostats"))
+	return completed(string(text)), err != nil || strings.TrimSpace(string(switched)) != "0"
 }
 
 func await(patience time.Duration, ended <-chan error, completed func() uint64) error {

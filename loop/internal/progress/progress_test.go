@@ -2,6 +2,8 @@ package progress
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -27,6 +29,27 @@ func TestCompleted(t *testing.T) {
 	} {
 		if n := completed(text); n != want {
 			t.Errorf("%q: %d completed requests, want %d", text, n, want)
+		}
+	}
+}
+
+// The kernel counts the requests of a disk unless queue/iostats is 0. A disk that is gone completes none.
+func TestCompletedIn(t *testing.T) {
+	gone, dir := t.TempDir(), t.TempDir()
+	stat, switched := filepath.Join(dir, "stat"), filepath.Join(dir, "queue/iostats")
+	if err := errors.Join(os.Mkdir(filepath.Dir(switched), 0o700), os.WriteFile(stat, []byte("7 0 0\n"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		dir, iostats string
+		n            uint64
+		counts       bool
+	}{{gone, "1\n", 0, true}, {dir, "1\n", 7, true}, {dir, "0\n", 7, false}} {
+		if err := os.WriteFile(switched, []byte(c.iostats), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if n, counts := completedIn(c.dir); n != c.n || counts != c.counts {
+			t.Errorf("%+v: %d requests, which the kernel counts: %v", c, n, counts)
 		}
 	}
 }
