@@ -139,6 +139,9 @@ func (s *many) startPublisher() {
 	if listener == nil {
 		return
 	}
+	if err := unix.Listen(int(listener.Fd()), unix.SOMAXCONN); err != nil { // after refuseClients of the last program
+		s.log.error("listen for metrics", err)
+	}
 	err := s.last.mayHang()
 	if err == nil {
 		s.publisher, err = apart.StartPublisher(selfPath, []string{"ublk-loop", metricsRole.name}, serverEnv(os.Environ()), listener)
@@ -184,8 +187,14 @@ func (s *many) publish() {
 	select {
 	case <-s.ending:
 	default:
-		s.log.error("serve metrics", err)
+		s.log.error("serve metrics", errors.Join(err, refuseClients(s.files[metricsFile])))
 	}
+}
+
+// refuseClients makes the kernel refuse the clients of a listener that no process answers. Otherwise they would wait
+// without end, because the next program needs the listener, which therefore stays open.
+func refuseClients(listener *os.File) error {
+	return os.NewSyscallError("shutdown", unix.Shutdown(int(listener.Fd()), unix.SHUT_RD))
 }
 
 // runMetrics is the main function of the process for the clients of --metrics.

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -186,11 +187,12 @@ func TestKernelMetricsOverTCP(t *testing.T) {
 }
 
 // The TCP server of --metrics is a process without privileges, a new one after an upgrade. When it is killed, only
-// the metrics are gone.
+// the metrics are gone: their clients are refused until the next upgrade.
 func TestKernelMetricsConfined(t *testing.T) {
 	b := kernelBed(t, ublktest.Plain)
 	b.tool("ip", "link", "set", "lo", "up")
-	m := b.serve("--on-crash=reissue", "--metrics", freeAddress(t))
+	address := freeAddress(t)
+	m := b.serve("--on-crash=reissue", "--metrics", address)
 	s := b.add(b.image(1 << 20))
 	for range 2 {
 		publisher := b.publisherOf(m.pid())
@@ -209,7 +211,18 @@ func TestKernelMetricsConfined(t *testing.T) {
 		t.Fatal(err)
 	}
 	waitUntil(t, "the end of the process is in the log", func() bool { return strings.Contains(m.errOut.String(), "serve metrics") })
+	client, err := net.Dial("tcp", address)
+	if err == nil {
+		_ = client.Close()
+	}
+	if !errors.Is(err, unix.ECONNREFUSED) {
+		t.Errorf("a client gets %v, want ECONNREFUSED", err)
+	}
 	m.serves(s)
+	b.ok("upgrade")
+	if text := b.tool("curl", "-s", "-S", "-f", "http://"+address+"/metrics"); !strings.Contains(text, filepath.Base(s.Device)) {
+		t.Errorf("after the upgrade the metrics lack %s:\n%s", s.Device, text)
+	}
 }
 
 // freeAddress returns an unused address.
