@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -33,14 +34,19 @@ func StartPublisher(path string, args, env []string, listener *os.File) (*Publis
 	return &Publisher{p, make(chan struct{})}, nil
 }
 
-// Publish gives the process the text, as often as it asks. It returns why the process has ended. It calls sent
-// after each text.
+// publishPause is the least time between two texts. Each text costs the server time and memory, and the process may be
+// hostile.
+const publishPause = 100 * time.Millisecond
+
+// Publish gives the process the text when it asks, with a pause after each text. It returns why the process has ended.
+// It calls sent after each text.
 func (p *Publisher) Publish(text func() []byte, sent func()) error {
 	defer close(p.ended)
 	asked := make([]byte, 1)
-	for {
+	for pause := time.After(0); ; pause = time.After(publishPause) {
 		_, _, err := p.process.socket.receive(asked, 0)
 		if err == nil {
+			<-pause
 			err = p.process.socket.sendText(text())
 			sent()
 		}

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -95,6 +96,27 @@ func newSocket(t *testing.T) *os.File {
 	f := os.NewFile(uintptr(fd), "socket")
 	t.Cleanup(func() { _ = f.Close() })
 	return f
+}
+
+// A process for clients that asks without a pause does not keep the server busy.
+func TestPublisherAsksWithoutPause(t *testing.T) {
+	inner, its := pair(t)
+	p := &Publisher{inner, make(chan struct{})}
+	const texts = 4
+	given := make(chan time.Time, texts)
+	receiving(t, inner, its, func() { _ = p.Publish(func() []byte { given <- time.Now(); return nil }, func() {}) })
+	for range texts {
+		if err := its.send([]byte{0}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first, last := <-given, time.Time{}
+	for range texts - 1 {
+		last = <-given
+	}
+	if took := last.Sub(first); took < (texts-1)*publishPause {
+		t.Errorf("%d texts were given within %v, want pauses of %v", texts, took, publishPause)
+	}
 }
 
 // A process for clients that says anything but its question is killed.
