@@ -82,6 +82,7 @@ type ServedQueues struct {
 // own.
 func ServeQueues(charFD int, task QueueTask, target Target, threads *Threads) (*ServedQueues, error) {
 	if len(task.CPUs) != int(task.Info.Queues) {
+		_ = closeFD(&charFD)
 		return nil, fmt.Errorf("serve %d queues with the CPUs of %d: %w", task.Info.Queues, len(task.CPUs), unix.EINVAL)
 	}
 	d := newDevice(nil, task.Info, threads)

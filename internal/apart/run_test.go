@@ -65,6 +65,19 @@ func TestProcessRefuses(t *testing.T) {
 	}
 }
 
+// A work whose queues and CPUs differ in number leaves no descriptor open in the process.
+func TestWorkWithoutCPUs(t *testing.T) {
+	p, _ := bothEnds(t)
+	theirs, isClosed := watched(t)
+	fd := int(theirs.Fd())
+	w := &serving.Work{File: &serving.File{}, FDs: []int{fd, fd}}
+	w.Queues.Info.Queues = 1
+	if _, err := p.Device().Serve(w); !errors.Is(err, unix.EINVAL) {
+		t.Errorf("error %v, want EINVAL", err)
+	}
+	isClosed()
+}
+
 // The process prepares for all of its queues before it serves more. Those of a device that it does not serve do not
 // count.
 func TestQueuesOfTheProcess(t *testing.T) {
