@@ -3,7 +3,6 @@ package e2e
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -130,9 +129,8 @@ func (b *bed) checkConfinedAs(pid, server, users int) {
 func (b *bed) checkApart(s client.Device) {
 	b.Helper()
 	b.apartOfDevice(s)
-	rings, err := exec.Command("ls", "-l", fmt.Sprintf("/proc/%d/fd", s.PID)).Output()
-	if n := strings.Count(string(rings), "[io_uring]"); err != nil || n != 1 {
-		b.Errorf("the server has %d rings, want that for control: %v", n, err)
+	if n := b.rings(s.PID); n != 1 {
+		b.Errorf("the server has %d rings, want that for control", n)
 	}
 }
 
