@@ -149,7 +149,7 @@ func TestCryptsetupRefused(t *testing.T) {
 			d := newDisk(t, 32<<20)
 			// Some formats need kernel modules or device mapper.
 			if out, err := d.try("luksFormat "+options, "--key-file", d.file("first", first)); err != nil {
-				t.Log(err, out)
+				t.Logf("%v: %s", err, out)
 				ublktest.MachineLacks(t, "a kernel or cryptsetup with "+text)
 			}
 			_, err := refusal(d.open())
@@ -201,7 +201,7 @@ func TestCryptsetupReencryption(t *testing.T) {
 	passphrase := d.file("1", first)
 	d.run("luksFormat --type luks2"+cheapPBKDF2, "--key-file", passphrase)
 	if out, err := d.try("reencrypt --init-only"+cheapPBKDF2, "--key-file", passphrase); err != nil {
-		t.Log(err, out)
+		t.Logf("%v: %s", err, out)
 		ublktest.MachineLacks(t, "a cryptsetup that reencrypts a file")
 	}
 	_, err := refusal(d.open())
