@@ -67,8 +67,8 @@ func (d *thinDisk) handle(req *ublk.Request) {
 	req.Complete(nil)
 }
 
-// lose makes the file system lose what the page cache has of lostData in a file. Whoever has the file open
-// learns of that with the next flush.
+// lose makes the file system drop lostData, which is in the page cache of a file. The next flush of each open file reports
+// that.
 func (d *thinDisk) lose(t *testing.T, path string) {
 	t.Helper()
 	d.fill(true)

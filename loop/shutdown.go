@@ -228,8 +228,8 @@ func (s *Server) endPatiently(d *served) error {
 	}
 }
 
-// answered returns the number of requests that the device has answered. What the kernel counts comes before the numbers
-// of another process, which could rise without end.
+// answered returns the number of requests that the device has answered. If another process
+// serves it, this is the kernel's number, because a hostile process could report ever higher ones.
 func (d *Device) answered() uint64 {
 	if d.apart != nil {
 		if n, counts := progress.Completed(filepath.Base(d.Path())); counts {

@@ -233,7 +233,7 @@ func TestKernelServerRecoversNoneOfItsOwn(t *testing.T) {
 	}
 }
 
-// If a device could not be stopped, the next Close tries again. What it cannot delete, del removes.
+// If a device could not be stopped, the next Close tries again. Another process can remove what Close cannot delete.
 func TestKernelCloseTriesAgain(t *testing.T) {
 	ctl := ublktest.Kernel(t)
 	own, err := ublk.OpenControl()

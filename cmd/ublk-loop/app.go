@@ -126,9 +126,9 @@ func (a *app) screen() io.Writer {
 	return a.out
 }
 
-// nameIfClosed names a new device in a warning if standard output may be closed. Otherwise the
-// device could stay without anybody who knows its path. It is no error, because the output may
-// also be discarded on purpose.
+// nameIfClosed names a new device in a warning if standard output may be closed. Otherwise nobody
+// would know its path. This is a warning and not an error, because the caller may also discard the
+// output on purpose.
 func (a *app) nameIfClosed(device *client.Device) {
 	if report.MayBeClosed(a.out) {
 		report.Warnings(a.errOut, device.Device, []string{"the device is served, but standard output is closed or discarded"})
