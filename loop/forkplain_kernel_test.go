@@ -78,12 +78,8 @@ func TestKernelForkPlain(t *testing.T) {
 // it is there after a power cut. The store has no label, so that no mark is written to the file.
 func TestKernelForkPlainPowerCut(t *testing.T) {
 	ctl := ublktest.Kernel(t, ublktest.OldestKernel)
-	linear := fmt.Sprintf("0 196608 linear %s 0", nullDisk(t, 96, nil))
-	disk := mappedDisk(t, linear)
-	run(t, "mkfs.ext4", "-q", "-F", disk)
-	dir := t.TempDir()
-	run(t, "mount", disk, dir)
-	base, store := filepath.Join(dir, "base"), filepath.Join(dir, "store")
+	disk := newCutMount(t)
+	base, store := filepath.Join(disk.dir, "base"), filepath.Join(disk.dir, "store")
 	mem := alignedMemory(t, 4096)
 	writeFile(t, base, func(i uint64) []byte { return record(mem, i, 7777) })
 	if err := errors.Join(newStore(t, store, 16384, 16<<20).Close(), removeLabel(store)); err != nil {
@@ -115,12 +111,10 @@ func TestKernelForkPlainPowerCut(t *testing.T) {
 		if err := f.Sync(); err != nil {
 			t.Fatal(err)
 		}
-		reloadMapped(t, disk, "0 196608 error")
+		disk.cut(t)
 	})
-	run(t, "umount", dir)
-	reloadMapped(t, disk, linear)
-	run(t, "mount", disk, dir)
-	defer run(t, "umount", dir)
+	disk.restart(t)
+	defer run(t, "umount", disk.dir)
 	again := attachTable(t, ctl, fmt.Sprintf("0 8192 snapshot %s %s P 32", base, store), Config{})
 	got := readDisk(t, openFile(t, again.Path(), os.O_RDONLY|unix.O_DIRECT))
 	if err := again.Close(); err != nil { // it keeps the file system busy

@@ -32,13 +32,8 @@ func TestCrashSnapshotPowerCut(t *testing.T) {
 }
 
 func snapshotPowerCut(t *testing.T, ctl *ublk.Control, cfg Config) {
-	below := nullDisk(t, 96, nil)
-	linear := fmt.Sprintf("0 196608 linear %s 0", below)
-	disk := mappedDisk(t, linear)
-	run(t, "mkfs.ext4", "-q", "-F", disk)
-	dir := t.TempDir()
-	run(t, "mount", disk, dir)
-	base, store := filepath.Join(dir, "base"), filepath.Join(dir, "store")
+	disk := newCutMount(t)
+	base, store := filepath.Join(disk.dir, "base"), filepath.Join(disk.dir, "store")
 	mem := alignedMemory(t, 4096)
 	writeFile(t, base, func(i uint64) []byte { return record(mem, i, 7777) })
 	if err := newStore(t, store, 16384, 16<<20).Close(); err != nil { // it would keep the file system busy
@@ -56,14 +51,12 @@ func snapshotPowerCut(t *testing.T, ctl *ublk.Control, cfg Config) {
 			t.Fatal(err)
 		}
 	}
-	reloadMapped(t, disk, "0 196608 error")
+	disk.cut(t)
 	_ = f.Close()
 	_ = dev.Close() // cannot save the rest
-	run(t, "umount", dir)
 
-	reloadMapped(t, disk, linear)
-	run(t, "mount", disk, dir)
-	defer run(t, "umount", dir)
+	disk.restart(t)
+	defer run(t, "umount", disk.dir)
 	kernels := kernelsSnapshot(t, base, store)
 	again := attachTable(t, ctl, text, Config{})
 	ours := readDisk(t, openFile(t, again.Path(), os.O_RDONLY|unix.O_DIRECT))
