@@ -111,19 +111,27 @@ func (r *request) checkKey() error {
 
 // command returns the arguments of mount(8) for mounting a device.
 func (r *request) command(device string) []string {
-	args := slices.Clone(r.flags)
-	if r.namespace != "" {
-		args = append(args, "-N", r.namespace)
-	}
+	args := r.commonArgs()
 	if r.fsType != "" {
 		args = append(args, "-t", r.fsType)
 	}
 	return append(append(args, r.optionArgs()...), "--", device, r.dir)
 }
 
-// again returns the arguments of mount(8) for a remount, without its helper (-i).
+// again returns the arguments of mount(8) for a remount, without its helper (-i). With a
+// source, which a remount ignores, mount(8) does not read the options of the device in fstab,
+// which the file system would refuse.
 func (r *request) again() []string {
-	return append(append(append(slices.Clone(r.flags), "-i"), r.optionArgs()...), "--", r.dir)
+	return append(append(r.commonArgs("-i"), r.optionArgs()...), "--", "none", r.dir)
+}
+
+// commonArgs returns the flags of mount(8), more flags, and the namespace.
+func (r *request) commonArgs(more ...string) []string {
+	args := append(slices.Clone(r.flags), more...)
+	if r.namespace != "" {
+		args = append(args, "-N", r.namespace)
+	}
+	return args
 }
 
 func (r *request) optionArgs() []string {

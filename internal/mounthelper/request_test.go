@@ -41,11 +41,16 @@ func TestParse(t *testing.T) {
 			t.Errorf("%s: %q, %+v; want %q, %+v", args, got, r.config, want.command, want.config)
 		}
 	}
-	r, err := parse(strings.Fields("/i /d -v -o remount,ro,ublk.offset=1M"))
-	if err != nil || !r.remount || strings.Join(r.again(), " ") != "-v -i -o remount,ro -- /d" {
-		t.Errorf("remount: %+v, error %v", r, err)
+	for args, want := range map[string]string{
+		"/i /d -v -o remount,ro,ublk.offset=1M":           "-v -i -o remount,ro -- none /d",
+		"/i /d -N /proc/7/fd/4 -o ublk.luks,remount,sync": "-i -N /proc/7/fd/4 -o remount,sync -- none /d",
+	} {
+		r, err := parse(strings.Fields(args))
+		if err != nil || !r.remount || strings.Join(r.again(), " ") != want {
+			t.Errorf("%s: %+v, error %v", args, r, err)
+		}
 	}
-	r, err = parse(strings.Fields("/i /d -o ublk.luks,ublk.key-description=disk"))
+	r, err := parse(strings.Fields("/i /d -o ublk.luks,ublk.key-description=disk"))
 	if err != nil || !r.luks || r.key.Kind != keysource.Keyring || r.key.Description != "disk" {
 		t.Errorf("LUKS: %+v, error %v", r, err)
 	}

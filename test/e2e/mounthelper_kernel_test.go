@@ -233,6 +233,25 @@ func TestKernelMountFstab(t *testing.T) {
 	waitUntil(t, "nothing is left", func() bool { return len(m.list()) == 0 })
 }
 
+// A mount from fstab can be remounted by its directory, also with mount -N. mount(8) reads the
+// options of the device in fstab then, and passes them to the helper.
+func TestKernelMountRemountFstab(t *testing.T) {
+	m := mountBed(t)
+	m.serve()
+	image, dir, etc := m.fileSystem(1<<20, "deep"), t.TempDir(), t.TempDir()
+	m.write(filepath.Join(etc, "fstab"), fmt.Sprintf("%s %s ublk-loop noatime,ublk.offset=1M 0 0\n", image, dir), 0o600)
+	const script = `mount --bind "$1" /etc && mount "$2" || exit
+for how in '-o remount,ro' '-o remount,rw' "-N $$ -o remount,ro" '-o remount,rw'; do
+	mount $how "$2" || exit
+	findmnt -n -o OPTIONS "$2"
+done`
+	out := m.tool("unshare", "--mount", "sh", "-c", script, "sh", etc, dir)
+	if out != "ro,noatime\nrw,noatime\nro,noatime\nrw,noatime\n" {
+		t.Errorf("the options are %q", out)
+	}
+	waitUntil(t, "nothing is left", func() bool { return len(m.list()) == 0 })
+}
+
 // An image can be mounted again right after it was unmounted, while the server is about to
 // remove its device. Before Linux 7.0 the device may go while mount(8) mounts it.
 func TestKernelMountAgain(t *testing.T) {
