@@ -20,10 +20,9 @@ import (
 func (h *Helper) attach(ctx context.Context, r *request, file *os.File) error {
 	held, err := h.ask(ctx, r, file)
 	if !r.config.ReadOnly && (errors.Is(err, unix.EROFS) || errors.Is(err, unix.EACCES)) {
-		r.config.ReadOnly = true
+		r = r.readOnly()
 		if held, err = h.ask(ctx, r, file); err == nil {
-			h.note(r.image, "write-protected, mounted read-only")
-			r.options = append(r.options, "ro")
+			h.noteReadOnly(r.image)
 		}
 	}
 	if errors.Is(err, client.ErrNoServer) {

@@ -17,8 +17,7 @@ import (
 )
 
 // existing returns the device that has the requested part of the image, or nil. As for loop
-// devices, a part that only overlaps is an error, and so is a read-only device for a mount
-// that writes.
+// devices, a part that only overlaps is an error.
 func (r *request) existing(devices []client.Device) (*client.Device, error) {
 	for i := range devices {
 		d := &devices[i]
@@ -26,8 +25,6 @@ func (r *request) existing(devices []client.Device) (*client.Device, error) {
 		switch same := r.hasPartOf(d); {
 		case d.State != "live" || d.MajMin == "" || d.File == "":
 			continue
-		case same && d.ReadOnly && !r.config.ReadOnly:
-			return nil, fmt.Errorf("%s has the image and is read-only: %w", d.Device, unix.EBUSY)
 		case same:
 			return d, nil
 		case !r.luks && d.Transfer.LUKS == 0 && d.Offset < wantedEnd && r.config.Offset < end && !(d.ReadOnly && r.config.ReadOnly):

@@ -118,6 +118,14 @@ func (r *request) command(device string) []string {
 	return append(append(args, r.optionArgs()...), "--", device, r.dir)
 }
 
+// readOnly returns the request for a read-only mount. mount(8) heeds the last of ro and rw.
+func (r *request) readOnly() *request {
+	reads := *r
+	reads.config.ReadOnly = true
+	reads.options = append(slices.Clone(r.options), "ro")
+	return &reads
+}
+
 // again returns the arguments of mount(8) for a remount, without its helper (-i). With a
 // source, which a remount ignores, mount(8) does not read the options of the device in fstab,
 // which the file system would refuse.

@@ -84,6 +84,9 @@ func (h *Helper) note(object, text string) {
 	fmt.Fprintf(h.Err, "%s: %s: %s\n", Name, report.OneLine(object), report.OneLine(text))
 }
 
+// noteReadOnly says that an image is mounted read-only, which the user did not ask for.
+func (h *Helper) noteReadOnly(image string) { h.note(image, "write-protected, mounted read-only") }
+
 // carryOut carries out a remount or a mount. mount(8) also calls its helper for a remount.
 func (h *Helper) carryOut(ctx context.Context, r *request) error {
 	if r.remount {
@@ -135,11 +138,18 @@ func (h *Helper) mountExisting(ctx context.Context, r *request, d *client.Device
 		}
 	}
 	var said bytes.Buffer
+	reads := d.ReadOnly && !r.config.ReadOnly
+	if reads {
+		r = r.readOnly()
+	}
 	err = mountDevice(ctx, r, d.Device, &said)
 	if err != nil && hasGone(d) {
 		return false, nil
 	}
 	_, _ = said.WriteTo(os.Stderr)
+	if err == nil && reads {
+		h.noteReadOnly(r.image)
+	}
 	return true, err
 }
 
