@@ -86,6 +86,9 @@ func (t *thread) run() {
 
 // setUp makes everything that the thread needs before its first queue.
 func (t *thread) setUp() error {
+	if err := blockSignals(); err != nil {
+		return err
+	}
 	if err := t.kind.cpus.pin(); err != nil {
 		return err
 	}

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // The key is in no place where other users can read it. In the server's memory it is only
@@ -47,6 +49,78 @@ func TestKernelKeyStaysSecret(t *testing.T) {
 		b.keepsKey(pid, halves)
 	}
 	b.del(dev.Device)
+}
+
+// A signal that arrives while a process encrypts leaves no key on a stack: the kernel writes the registers there.
+func TestKernelKeyAndSignals(t *testing.T) {
+	b := kernelBed(t, ublktest.Plain) // the memory of the race detector is too much to search
+	for name, processes := range map[string]int{"--partscan": 1, "--partscan=false": 2} {
+		t.Run(name, func(t *testing.T) {
+			b := b.in(t)
+			file, key := b.keyFile(64)
+			dev := b.add(name, "--transfer", "aes-xts-plain64", "--key-file", file, b.image(8<<20))
+			pids := b.processes(dev)
+			if len(pids) != processes {
+				t.Fatalf("%d processes serve, want %d", len(pids), processes)
+			}
+			data := randomBytes(8 << 20)
+			stop, written := make(chan struct{}), make(chan error)
+			go func() { written <- writeAgain(dev.Device, data, stop) }() // received below
+			for range 20 {
+				interrupt(b, pids)
+				for _, pid := range pids {
+					b.keepsKey(pid, [][]byte{key[:32], key[32:]})
+				}
+			}
+			close(stop)
+			if err := <-written; err != nil {
+				t.Error(err)
+			}
+			b.del(dev.Device)
+		})
+	}
+}
+
+// writeAgain writes the same to a device, past the page cache, until stop is closed.
+func writeAgain(device string, data []byte, stop chan struct{}) error {
+	f, err := os.OpenFile(device, os.O_WRONLY|unix.O_DIRECT, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	for {
+		select {
+		case <-stop:
+			return nil
+		default:
+		}
+		if _, err := f.WriteAt(data, 0); err != nil {
+			return err
+		}
+	}
+}
+
+// interrupt sends the signal with which Go's runtime preempts to all threads of processes, some hundred
+// times.
+func interrupt(b *bed, pids []int) {
+	b.Helper()
+	for _, pid := range pids {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid))
+		if err != nil || len(threads) == 0 {
+			b.Fatalf("threads of %d: %v, %v", pid, threads, err)
+		}
+		for range 100 {
+			for _, thread := range threads {
+				tid, err := strconv.Atoi(filepath.Base(thread))
+				if err != nil {
+					b.Fatal(err)
+				}
+				if err := unix.Tgkill(pid, tid, unix.SIGURG); err != nil && err != unix.ESRCH { // threads may end
+					b.Fatal(err)
+				}
+			}
+		}
+	}
 }
 
 // look returns the arguments of setpriv(1) for a look at a process's memory.

@@ -18,7 +18,7 @@
 // the vector registers and on the stack. The package cannot control one copy:
 // if a signal arrives during a call, for example the Go runtime's signal to
 // preempt, the kernel saves the registers, including round keys, on a signal
-// stack of the Go runtime.
+// stack of the Go runtime. A thread that blocks signals, as those of package ublk do, has no such copy.
 //
 // Without AES instructions ([Implementation] is "generic"), the package uses
 // x/crypto/xts and crypto/aes. They keep their round keys in the Go heap, which
