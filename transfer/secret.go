@@ -87,7 +87,8 @@ func (s *Secret) grow() error {
 	if err != nil {
 		return err
 	}
-	larger.n = copy(larger.mem, s.Bytes())
+	CopyKey(larger.mem, s.Bytes())
+	larger.n = s.n
 	s.Close()
 	*s = *larger
 	return nil
@@ -102,8 +103,19 @@ func (s *Secret) Clone() (*Secret, error) {
 	if err != nil {
 		return nil, err
 	}
-	copy(c.mem, s.Bytes())
+	CopyKey(c.mem, s.Bytes())
 	return c, nil
+}
+
+// CopyKey copies a key: len(key) bytes to the start of to, which must be as long. copy(to, key) would leave
+// the key in the processor's vector registers, and the kernel writes these to a stack of Go's
+// runtime, in ordinary memory, when a signal arrives. CopyKey leaves at most one byte of the
+// key in a register.
+func CopyKey(to, key []byte) {
+	to = to[:len(key)]
+	for i, b := range key { //nolint:staticcheck // S1001 proposes copy
+		to[i] = b
+	}
 }
 
 // Truncate shortens the secret to n bytes and wipes the rest.

@@ -50,7 +50,7 @@ func TableKeys(s *table.Stack) (*transfer.Secret, error) {
 // lineKey fills in the key of a line.
 func lineKey(c *table.Crypt, into []byte) error {
 	if c.Key.Secret != nil {
-		copy(into, c.Key.Secret.Bytes())
+		transfer.CopyKey(into, c.Key.Secret.Bytes())
 		return nil
 	}
 	key, err := readKeyring(c.Key.Description, transfer.MaxKeyBytes)
@@ -61,7 +61,7 @@ func lineKey(c *table.Crypt, into []byte) error {
 	if n := len(key.Bytes()); n != len(into) {
 		return fmt.Errorf("%s: %d bytes, not %d: %w", c.Key.Description, n, len(into), unix.EINVAL)
 	}
-	copy(into, key.Bytes())
+	transfer.CopyKey(into, key.Bytes())
 	return nil
 }
 

@@ -50,7 +50,7 @@ func (s *Stack) makeTransfers(keys *transfer.Secret) error {
 		if err != nil {
 			return err
 		}
-		copy(key.Bytes(), rest)
+		transfer.CopyKey(key.Bytes(), rest[:c.Key.Bytes])
 		rest = rest[c.Key.Bytes:]
 		t, err := transfer.New(c.Cipher, key, transfer.Options{
 			SectorSize: c.SectorSize, IVOffset: c.IVOffset, IVLargeSectors: c.IVLargeSectors,
