@@ -85,7 +85,7 @@ func (d *Driver) adopt(ctx context.Context, v *pool.Volume) error {
 		return err
 	}
 	err = d.makeLayer(v)
-	return errors.Join(err, d.settle(context.WithoutCancel(ctx), v))
+	return errors.Join(err, d.conclude(context.WithoutCancel(ctx), v))
 }
 
 // makeLayer makes the image of a volume a layer. The record of the volume leads to the layer before it
@@ -148,7 +148,7 @@ func (d *Driver) flatten(ctx context.Context, v *pool.Volume) error {
 	defer end()
 	err = d.pool.FlattenLayer(lasting, v.Next, chain, files, v.Settings.Thick)
 	d.opts.Step("flatten: copied")
-	return errors.Join(err, d.settle(context.WithoutCancel(ctx), v))
+	return errors.Join(err, d.conclude(context.WithoutCancel(ctx), v))
 }
 
 // startsLayered reports whether a new volume has layers from its beginning.

@@ -18,14 +18,20 @@ import (
 // newDriver returns a driver with an empty pool and a server without devices.
 func newDriver(t *testing.T) *Driver {
 	t.Helper()
+	devices := controltest.NewDevices(filepath.Join(t.TempDir(), "node"))
+	t.Cleanup(devices.Wait)
+	return newDriverOf(t, devices)
+}
+
+// newDriverOf returns a driver with an empty pool and a server of devices.
+func newDriverOf(t *testing.T, devices *controltest.Devices) *Driver {
+	t.Helper()
 	p, err := pool.Open(filepath.Join(t.TempDir(), "pool"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = p.Close() })
 	socket := filepath.Join(t.TempDir(), "socket")
-	devices := controltest.NewDevices(filepath.Join(t.TempDir(), "node"))
-	t.Cleanup(devices.Wait)
 	controltest.Serve(t, devices, socket)
 	d, err := New(p, Options{Node: "n", Overcommit: 1, Socket: socket})
 	if err != nil {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -67,17 +66,21 @@ func (d *Driver) divide(ctx context.Context, v *pool.Volume, layer string) error
 		return err
 	}
 	if err := d.makeNext(v, layer); err != nil {
-		return errors.Join(err, d.settle(ctx, v))
+		return errors.Join(err, d.conclude(ctx, v))
 	}
 	if device != nil {
+		asked := false
 		err = withQuiet(v, device, func() error {
 			d.opts.Step("divide: frozen")
+			asked = true
 			return d.fork(ctx, v, device)
 		})
-		d.opts.Step("divide: forked")
+		if d.opts.Step("divide: forked"); asked && !isAnswered(err) {
+			return err // the next call settles it
+		}
 	}
 	top := v.Next
-	if e := d.settle(context.WithoutCancel(ctx), v); v.Top != top || e != nil {
+	if e := d.conclude(context.WithoutCancel(ctx), v); v.Top != top || e != nil {
 		return errors.Join(err, e)
 	}
 	return nil
@@ -151,59 +154,6 @@ func (d *Driver) makeNext(v *pool.Volume, layer string) error {
 	}
 	d.opts.Step("divide: store made")
 	return nil
-}
-
-// fork makes the device of a volume go on over the next store.
-func (d *Driver) fork(ctx context.Context, v *pool.Volume, device *client.Device) error {
-	store, err := d.pool.Layers.OpenImage(v.Next, os.O_RDWR)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = store.Close() }()
-	_, err = d.devices.client.Fork(ctx, device, client.NewStore{Path: d.pool.Layers.ImagePath(v.Next), File: store})
-	return err
-}
-
-// settle ends a change of a volume's upper layer, also one that a crash has interrupted. The
-// device says whether it has changed over. Without a device both layers have the same content.
-func (d *Driver) settle(ctx context.Context, v *pool.Volume) error {
-	if v.Next == "" {
-		return nil
-	}
-	done, err := d.hasNext(ctx, v)
-	if err != nil {
-		return err
-	}
-	if done {
-		v.Top = v.Next
-	}
-	v.Next = ""
-	if err := d.pool.Volumes.Write(v.ID, v); err != nil {
-		return err
-	}
-	d.opts.Step("divide: settled")
-	return d.collect()
-}
-
-// hasNext reports whether the next upper layer of a volume can be its upper layer from now on.
-func (d *Driver) hasNext(ctx context.Context, v *pool.Volume) (bool, error) {
-	next, err := d.pool.Layers.Read(v.Next)
-	if errors.Is(err, os.ErrNotExist) || err == nil && next.State != pool.Ready {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	device, err := d.device(ctx, v)
-	if device == nil || err != nil {
-		return err == nil, err
-	}
-	store, err := d.pool.Layers.OpenImage(v.Next, unix.O_PATH)
-	if err != nil {
-		return false, err
-	}
-	defer func() { _ = store.Close() }()
-	return device.Uses(store)
 }
 
 // device returns the device of a volume, nil if there is none.

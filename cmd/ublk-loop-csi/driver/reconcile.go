@@ -84,8 +84,14 @@ func (d *Driver) reconcileVolume(ctx context.Context, v *pool.Volume, devices []
 	if v.State != pool.Ready {
 		return d.discard(v)
 	}
-	if err := d.settle(ctx, v); err != nil {
-		return err
+	if v.Next != "" {
+		if err := d.settle(ctx, v); err != nil {
+			return err
+		}
+		var err error
+		if devices, err = d.devices.list(ctx); err != nil { // the device can have other files now
+			return err
+		}
 	}
 	device, err := d.deviceIn(devices, v)
 	if err != nil {

@@ -25,6 +25,7 @@ type Devices struct {
 	inUse   bool
 	asked   func(look int)
 	looks   int
+	forks   func(id uint32, store *os.File) (loop.Status, error)
 
 	calls sync.WaitGroup // running calls of asked
 }
@@ -58,9 +59,22 @@ func (*Devices) AddTable([]*os.File, loop.Config) (loop.Status, error) {
 	return loop.Status{}, errors.ErrUnsupported
 }
 
-// Fork implements control.Devices. There are no devices of tables.
-func (*Devices) Fork(uint32, *uint64, *os.File, ...*loop.NewFile) (loop.Status, error) {
-	return loop.Status{}, errors.ErrUnsupported
+// Fork implements control.Devices. Without OnFork there are no devices of tables.
+func (d *Devices) Fork(id uint32, _ *uint64, store *os.File, _ ...*loop.NewFile) (loop.Status, error) {
+	d.mu.Lock()
+	forks := d.forks
+	d.mu.Unlock()
+	if forks == nil {
+		return loop.Status{}, errors.ErrUnsupported
+	}
+	return forks(id, store)
+}
+
+// OnFork sets a function that carries out Fork.
+func (d *Devices) OnFork(forks func(id uint32, store *os.File) (loop.Status, error)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.forks = forks
 }
 
 // Reload implements control.Devices. There are no devices of tables.
