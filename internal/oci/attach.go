@@ -40,7 +40,7 @@ func (m *Maker) attach(image *os.File, r *rootfs) (*attached, error) {
 	}
 	a := &attached{Held: held}
 	if a.number, err = numberOf(held.Disk()); err == nil {
-		a.fs, err = r.fsType.probe(held.Disk())
+		a.fs, err = r.fsType.probe(ctx, held.Disk())
 	}
 	switch {
 	case held.LeaseHasEnded():

@@ -2,6 +2,7 @@ package oci
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"net/http"
 	"os"
@@ -86,9 +87,28 @@ func TestAttachInUse(t *testing.T) {
 func TestProbeOfAnotherFileSystem(t *testing.T) {
 	device := bytes.NewReader(append([]byte("hsqs"), make([]byte, probeSize)...))
 	for wanted, want := range map[fsType]string{"": "", squashfs: "", ext4: "holds squashfs, not ext4"} {
-		fs, err := wanted.probe(device)
+		fs, err := wanted.probe(t.Context(), device)
 		if fs.kind != squashfs || errors.Is(err, unix.EMEDIUMTYPE) != (want != "") || err != nil && !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("%q: %+v, error %v, want %q", wanted, fs, err, want)
 		}
+	}
+}
+
+// silent is a device that does not answer.
+type silent struct{ end chan struct{} }
+
+func (s silent) ReadAt([]byte, int64) (int, error) {
+	<-s.end
+	return 0, unix.EIO
+}
+
+// A device that does not answer is not waited for longer than the context allows.
+func TestProbeOfSilentDevice(t *testing.T) {
+	device := silent{make(chan struct{})}
+	defer close(device.end)
+	ctx, cancel := context.WithTimeoutCause(t.Context(), time.Millisecond, errTimeout)
+	defer cancel()
+	if _, err := fsType("").probe(ctx, device); !errors.Is(err, errTimeout) {
+		t.Errorf("error %v, want %v", err, errTimeout)
 	}
 }

@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -56,9 +57,10 @@ func (m *MountOptions) SetFileSystem(name string) error { return m.fsType.parse(
 // For detects the file system of a device, and returns its type and its options in the
 // syntax of mount(8). It returns an error that wraps EMEDIUMTYPE for an unknown file
 // system or one that SetFileSystem has ruled out, EROFS if the options ask for writes to a
-// read-only file system, and EINVAL if the file system lacks an option.
-func (m *MountOptions) For(device io.ReaderAt) (fsType string, options []string, err error) {
-	fs, err := m.fsType.probe(device)
+// read-only file system, and EINVAL if the file system lacks an option. If the device does not answer in
+// time, it returns the context's cause.
+func (m *MountOptions) For(ctx context.Context, device io.ReaderAt) (fsType string, options []string, err error) {
+	fs, err := m.fsType.probe(ctx, device)
 	if err != nil {
 		return "", nil, err
 	}

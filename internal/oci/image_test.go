@@ -57,7 +57,7 @@ func TestOptionsForOthers(t *testing.T) {
 			err = o.SetFileSystem(test.fsType)
 		}
 		if err == nil {
-			fsType, got, err = o.For(superblock(test.kind, test.dirty))
+			fsType, got, err = o.For(t.Context(), superblock(test.kind, test.dirty))
 		}
 		if !errors.Is(err, test.err) {
 			t.Errorf("%q of %q: %v, want %v", test.value, test.kind, err, test.err)

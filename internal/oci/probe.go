@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -9,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/await"
 )
 
 // These are the supported file systems.
@@ -44,9 +47,10 @@ func (t *fsType) parse(value string) error {
 }
 
 // probe detects the file system of a device. It returns an error that wraps EMEDIUMTYPE if
-// the device has another file system, or an unknown one.
-func (t fsType) probe(device io.ReaderAt) (fileSystem, error) {
-	fs, err := probe(device)
+// the device has another file system, or an unknown one, and the context's cause if the device does not
+// answer in time.
+func (t fsType) probe(ctx context.Context, device io.ReaderAt) (fileSystem, error) {
+	fs, err := await.Result(ctx, func() (fileSystem, error) { return probe(device) })
 	if err == nil && t != "" && string(t) != fs.kind {
 		err = fmt.Errorf("holds %s, not %s: %w", fs.kind, t, unix.EMEDIUMTYPE)
 	}

@@ -31,9 +31,11 @@ func (s *Snapshotter) mounts(ctx context.Context, key string) ([]mount.Mount, er
 	if err != nil {
 		return nil, err
 	}
-	fsType, options, err := src.options.For(h.Disk())
+	bounded, cancel := context.WithTimeoutCause(ctx, s.settings.AttachTimeout, errTimeout)
+	defer cancel()
+	fsType, options, err := src.options.For(bounded, h.Disk())
 	if err != nil {
-		return nil, fmt.Errorf("mount %s: %w", src.file().Name(), err)
+		return nil, fmt.Errorf("mount %s: %w", src.file().Name(), reworded(err))
 	}
 	return []mount.Mount{{Type: fsType, Source: h.Device.Device, Options: options}}, nil
 }
