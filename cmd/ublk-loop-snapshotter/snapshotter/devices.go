@@ -1,6 +1,7 @@
 package snapshotter
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -65,6 +66,8 @@ func (w *wanted) close() {
 // attach returns a snapshot's device. The snapshotter keeps the device leased and open
 // until release or close.
 func (d *devices) attach(ctx context.Context, w *wanted) (*client.Held, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, d.settings.AttachTimeout, errTimeout)
+	defer cancel()
 	if h := d.lasting(ctx, w.id); h != nil {
 		if h.Disk() != nil || h.Reopen(ctx) == nil {
 			return h, nil
@@ -119,11 +122,9 @@ func (d *devices) close() {
 // to go, or the snapshot's own device from before a restart. If a new device goes before
 // it is open, acquire makes another.
 func (d *devices) acquire(ctx context.Context, w *wanted) (*client.Held, error) {
-	bounded, cancel := context.WithTimeoutCause(ctx, d.settings.AttachTimeout, errTimeout)
-	defer cancel()
-	late := errTimeout
-	for bounded.Err() == nil {
-		h, err := d.request(bounded, w)
+	var late error
+	for ctx.Err() == nil {
+		h, err := d.request(ctx, w)
 		if !isConflict(err) && !errors.Is(err, client.ErrLost) {
 			return h, err
 		}
@@ -133,11 +134,9 @@ func (d *devices) acquire(ctx context.Context, w *wanted) (*client.Held, error) 
 				return h, err
 			}
 		}
-		if err := pause(ctx); err != nil {
-			return nil, err
-		}
+		_ = pause(ctx) // the condition of the loop tells
 	}
-	return nil, late
+	return nil, cmp.Or(late, context.Cause(ctx))
 }
 
 // request asks the server for a device once.
@@ -197,8 +196,10 @@ func (d *devices) devicesOf(ctx context.Context, file *os.File) ([]client.Device
 
 // release removes a snapshot's device, and returns when it is gone. It returns an error
 // that wraps errdefs.ErrFailedPrecondition if the device stays in use for the time
-// patience. This process then still holds the device.
+// patience. This process then still holds the device. The server has attach_timeout to answer.
 func (d *devices) release(ctx context.Context, w *wanted, patience time.Duration) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, patience+d.settings.AttachTimeout, errTimeout)
+	defer cancel()
 	deadline := time.Now().Add(patience)
 	for {
 		gone, err := d.remove(ctx, w)

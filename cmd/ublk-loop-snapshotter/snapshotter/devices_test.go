@@ -6,8 +6,10 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
 
 	"github.com/ublk-loop/ublk-loop/internal/control/controltest"
 	"github.com/ublk-loop/ublk-loop/loop"
@@ -92,5 +94,29 @@ func TestNumberLost(t *testing.T) {
 	}
 	if removed := d.Removed(); len(removed) > 0 {
 		t.Errorf("removed are %+v", removed)
+	}
+}
+
+// A server that does not answer keeps no request longer than attach_timeout, so that the lock of a snapshot
+// is free again and the program can end.
+func TestSilentServer(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	s, d, label, _ := with(t)
+	s.settings.AttachTimeout = 100 * time.Millisecond
+	if _, err := s.Prepare(ctx, "a", "", label); err != nil {
+		t.Fatal(err)
+	}
+	end := make(chan struct{})
+	d.OnLook(func(int) { <-end })
+	defer d.Wait()
+	defer close(end)
+	if err := s.Remove(ctx, "a"); ctx.Err() != nil {
+		t.Fatal("remove waits for the server")
+	} else if err != nil && !errdefs.IsUnavailable(err) {
+		t.Errorf("remove: %v", err)
+	}
+	if _, err := s.Prepare(ctx, "b", "", label); ctx.Err() != nil {
+		t.Errorf("prepare waits for the server: %v", err)
 	}
 }
