@@ -218,11 +218,17 @@ func arguments(low, high int, what string) cobra.PositionalArgs {
 const interruptPatience = 5 * time.Second
 
 // finish calls a function that changes devices. An interrupt ends its context, and the function
-// then finishes the device that it works on. It is abandoned if that takes long. An abandoned
-// change, like one of a killed process, may leave the lock of the device's state.
+// then finishes the device that it works on.
 func finish(parent context.Context, change func(context.Context) error) error {
 	ctx, stop := interruptible(parent)
 	defer stop()
+	return finishSoon(ctx, change)
+}
+
+// finishSoon calls a function that changes devices. When the context ends, the function finishes the
+// device that it works on. It is abandoned if that takes long. An abandoned change, like one of a
+// killed process, may leave the lock of the device's state.
+func finishSoon(ctx context.Context, change func(context.Context) error) error {
 	changed := make(chan error, 1)
 	go func() { changed <- change(ctx) }() // received below, or ends with the process
 	select {

@@ -109,6 +109,10 @@ func (l *loops) Attach(ctx context.Context, path string, cfg loop.Config) (*clie
 
 // Detach implements losetup.System.
 func (l *loops) Detach(ctx context.Context, d *client.Device) error {
+	return finishSoon(ctx, func(ctx context.Context) error { return l.detach(ctx, d) })
+}
+
+func (l *loops) detach(ctx context.Context, d *client.Device) error {
 	drv, err := l.app.open()
 	if err != nil {
 		return err
@@ -128,7 +132,11 @@ func (l *loops) Detach(ctx context.Context, d *client.Device) error {
 func (l *loops) Keep(ctx context.Context, d *client.Device) error { return l.app.server.Keep(ctx, d) }
 
 // Resize implements losetup.System.
-func (l *loops) Resize(d *client.Device) error {
+func (l *loops) Resize(ctx context.Context, d *client.Device) error {
+	return finishSoon(ctx, func(context.Context) error { return l.resize(d) })
+}
+
+func (l *loops) resize(d *client.Device) error {
 	drv, err := l.app.open()
 	if err != nil {
 		return err

@@ -2,16 +2,20 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/internal/hint"
+	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
@@ -30,6 +34,50 @@ func (s *fakeLifetimes) Clear(_ context.Context, d *client.Device) error {
 func (s *fakeLifetimes) Keep(_ context.Context, d *client.Device) error {
 	s.kept = append(s.kept, d.ID)
 	return s.err
+}
+
+// hungDriver has devices whose server hangs.
+type hungDriver struct {
+	driver
+	goOn chan struct{}
+}
+
+func (d *hungDriver) Detach(uint32, loop.DetachOptions) error { return d.wait() }
+
+func (d *hungDriver) Resize(uint32, loop.ResizeOptions) error { return d.wait() }
+
+func (d *hungDriver) wait() error {
+	<-d.goOn
+	return nil
+}
+
+func (d *hungDriver) Close() error { return nil }
+
+// An interrupt ends losetup also if a server hangs.
+func TestLosetupInterrupted(t *testing.T) {
+	for name, change := range map[string]func(*loops, context.Context) error{
+		"-d": func(l *loops, ctx context.Context) error { return l.Detach(ctx, &client.Device{}) },
+		"-c": func(l *loops, ctx context.Context) error { return l.Resize(ctx, &client.Device{}) },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			hung := &hungDriver{goOn: make(chan struct{})}
+			l := &loops{&app{open: func() (driver, error) { return hung, nil }}}
+			ctx, interrupt := context.WithCancelCause(t.Context())
+			done := make(chan error, 1)
+			go func() { done <- change(l, ctx) }() // received below
+			synctest.Wait()
+			interrupt(report.ErrInterrupted)
+			select {
+			case err := <-done:
+				if !errors.Is(err, report.ErrInterrupted) {
+					t.Errorf("losetup %s: error %v", name, err)
+				}
+			case <-time.After(time.Minute):
+				t.Errorf("losetup %s goes on", name)
+			}
+			close(hung.goOn)
+		})
+	}
 }
 
 func TestLosetup(t *testing.T) {

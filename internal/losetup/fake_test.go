@@ -23,6 +23,7 @@ type fakeSystem struct {
 	detached []string
 	kept     []string
 	resized  []string
+	change   func() // called by Detach, if it is set
 }
 
 var _ System = (*fakeSystem)(nil)
@@ -56,6 +57,9 @@ func (s *fakeSystem) Attach(_ context.Context, path string, cfg loop.Config) (*c
 
 func (s *fakeSystem) Detach(_ context.Context, d *client.Device) error {
 	s.detached = append(s.detached, d.Device)
+	if s.change != nil {
+		s.change()
+	}
 	if d.ReadOnly {
 		return fmt.Errorf("remove it: %w", unix.EBUSY)
 	}
@@ -67,7 +71,7 @@ func (s *fakeSystem) Keep(_ context.Context, d *client.Device) error {
 	return nil
 }
 
-func (s *fakeSystem) Resize(d *client.Device) error {
+func (s *fakeSystem) Resize(_ context.Context, d *client.Device) error {
 	s.resized = append(s.resized, d.Device)
 	return nil
 }

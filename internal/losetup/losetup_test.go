@@ -1,6 +1,8 @@
 package losetup
 
 import (
+	"bytes"
+	"context"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,6 +13,7 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/internal/identity"
+	"github.com/ublk-loop/ublk-loop/internal/report"
 )
 
 // someDevices returns devices of a file that does not exist, and one of tables.
@@ -35,6 +38,20 @@ func fileDevice(t *testing.T, id uint32, path string) client.Device {
 		t.Fatal(err)
 	}
 	return client.Device{ID: id, Device: blockPath(id), File: path, FileDevice: identity.MajMin(st.Dev), FileInode: st.Ino}
+}
+
+// An interrupt leaves the devices whose turn has not come.
+func TestDetachInterrupted(t *testing.T) {
+	for _, line := range []string{"-D", "-d ublkb0 ublkb1 ublkb2"} {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		s := &fakeSystem{devices: someDevices(), change: func() { cancel(report.ErrInterrupted) }}
+		var out bytes.Buffer
+		c := &Command{Name: "losetup", Out: &out, Err: &out, System: s}
+		status := c.Run(ctx, strings.Fields(line))
+		if status != 1 || out.String() != "losetup: interrupted\n" || !slices.Equal(s.detached, []string{"/dev/ublkb0"}) {
+			t.Errorf("losetup %s: status %d, detached %v, it says %q", line, status, s.detached, &out)
+		}
+	}
 }
 
 // The formats are those of losetup 2.42.4. A device of tables is not a loop device.

@@ -42,16 +42,16 @@ func (c *Command) carryOut(ctx context.Context, r *request) error {
 	case create:
 		return c.create(ctx, r)
 	case detach:
-		return c.forEach(r, "detach failed", func(d *client.Device) error { return c.System.Detach(ctx, d) })
+		return c.forEach(ctx, r, "detach failed", c.System.Detach)
 	case detachAll:
 		return c.detachAll(ctx)
 	case setCapacity:
 		r.devices = r.devices[:1] // losetup ignores further operands
-		return c.forEach(r, "set capacity failed", c.System.Resize)
+		return c.forEach(ctx, r, "set capacity failed", c.System.Resize)
 	case setDirectIO:
-		return c.forEach(r, "set direct io failed", notSupported)
+		return c.forEach(ctx, r, "set direct io failed", notSupported)
 	case setBlockSize:
-		return c.forEach(r, "set logical block size failed", notSupported)
+		return c.forEach(ctx, r, "set logical block size failed", notSupported)
 	case remove:
 		return errors.New("--remove has no meaning for ublk devices: a device that is detached no longer exists")
 	case findFree:
@@ -63,19 +63,23 @@ func (c *Command) carryOut(ctx context.Context, r *request) error {
 }
 
 // notSupported is for a setting that a ublk device has for good.
-func notSupported(*client.Device) error { return unix.EOPNOTSUPP }
+func notSupported(context.Context, *client.Device) error { return unix.EOPNOTSUPP }
 
-// forEach calls a function with each device of a request, and reports each error.
-func (c *Command) forEach(r *request, what string, do func(*client.Device) error) error {
+// forEach calls a function with each device of a request, and reports each error. It leaves
+// the other devices alone when the context has ended.
+func (c *Command) forEach(ctx context.Context, r *request, what string, do func(context.Context, *client.Device) error) error {
 	all, err := c.System.List()
 	if err != nil {
 		return listError(err)
 	}
 	failed := false
 	for _, name := range r.devices {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		d, err := find(all, name)
 		if err == nil {
-			err = do(d)
+			err = do(ctx, d)
 		}
 		if err != nil {
 			c.failed(devicePath(name), what, err)
@@ -101,6 +105,9 @@ func (c *Command) detachAll(ctx context.Context) error {
 	}
 	failed := false
 	for _, d := range ofFiles(all) {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		if err := c.System.Detach(ctx, d); err != nil {
 			c.failed(d.Device, "detach failed", err)
 			failed = true

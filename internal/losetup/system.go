@@ -17,12 +17,13 @@ type System interface {
 	// Attach makes a device of the file at a path, which can be opened when Attach returns.
 	Attach(ctx context.Context, path string, cfg loop.Config) (*client.Device, error)
 	// Detach removes a device. A device in use goes with its last user, if a server of many
-	// devices serves it; otherwise Detach returns an error that wraps EBUSY.
+	// devices serves it; otherwise Detach returns an error that wraps EBUSY. If the context ends,
+	// Detach and Resize return its cause unless they are done soon.
 	Detach(ctx context.Context, d *client.Device) error
 	// Keep makes a device stay that would go with its last user.
 	Keep(ctx context.Context, d *client.Device) error
 	// Resize gives a device the size of its file.
-	Resize(d *client.Device) error
+	Resize(ctx context.Context, d *client.Device) error
 	// Hint returns what a user can do about an error, or an empty text.
 	Hint(err error) string
 }
