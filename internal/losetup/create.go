@@ -26,7 +26,7 @@ func (c *Command) create(ctx context.Context, r *request) error {
 	if d == nil {
 		if d, err = c.attach(ctx, r, *cfg); err != nil {
 			err = named(err)
-			return c.withHint(fmt.Errorf("%s: failed to set up loop device: %s", r.file, errnoText(err)), err)
+			return c.withHint(r.setUpError(err), err)
 		}
 	}
 	if r.show {
@@ -41,6 +41,11 @@ func (c *Command) create(ctx context.Context, r *request) error {
 	return nil
 }
 
+// setUpError is losetup's error of a file that cannot be attached.
+func (r *request) setUpError(err error) error {
+	return fmt.Errorf("%s: failed to set up loop device: %s", r.file, errnoText(err))
+}
+
 // named turns the error of a number that is taken into that of a loop device in use.
 func named(err error) error {
 	if errors.Is(err, unix.EEXIST) {
@@ -51,8 +56,11 @@ func named(err error) error {
 
 // config returns the configuration of the device to make.
 func (r *request) config() (*loop.Config, error) {
-	if r.blockSize > math.MaxUint32 {
-		return nil, fmt.Errorf("%s: failed to set up loop device: %s", r.file, errnoText(unix.EINVAL))
+	switch {
+	case r.blockSize > math.MaxUint32:
+		return nil, r.setUpError(unix.EINVAL)
+	case r.offset > math.MaxInt64, r.sizeLimit > math.MaxInt64:
+		return nil, r.setUpError(unix.EOVERFLOW)
 	}
 	cfg := &loop.Config{
 		Offset: r.offset, SizeLimit: r.sizeLimit, SectorSize: uint32(r.blockSize), ReadOnly: r.readOnly, WholeSectors: true,

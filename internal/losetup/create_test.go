@@ -77,6 +77,18 @@ func TestCreate(t *testing.T) {
 	}
 }
 
+// The kernel refuses what its signed numbers cannot hold.
+func TestCreateTooFar(t *testing.T) {
+	file := sized(t, 4096)
+	for _, option := range []string{"-o 8E", "--sizelimit 8E", "-o 9223372036854775808", "--sizelimit 18446744073709551615"} {
+		s := &fakeSystem{}
+		says(t, s, "-f "+option+" "+file, "losetup: "+file+": failed to set up loop device: Value too large for defined data type\nstatus 1\n")
+		if len(s.attached) > 0 {
+			t.Errorf("%s: attached %q", option, s.attached)
+		}
+	}
+}
+
 // sorted returns the words of a text in order.
 func sorted(text string) string {
 	words := strings.Fields(text)
