@@ -91,6 +91,7 @@ func (a *app) run(args []string) int {
 	a.out = out
 	defer func() { a.out = out.Writer }()
 	cmd := newRootCommand(a)
+	checkCobraCommands(cmd)
 	cmd.SetArgs(args)
 	err := cmd.Execute()
 	if err == nil {

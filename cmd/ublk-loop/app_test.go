@@ -74,7 +74,7 @@ func TestUnknownCommand(t *testing.T) {
 		{"ls", "did you mean list? see ublk-loop --help"},
 		{"lits", "see ublk-loop --help"},
 		{"ad", "did you mean add? see ublk-loop --help"},
-		{"re", "did you mean resize or recover? see ublk-loop --help"},
+		{"re", "did you mean recover or resize? see ublk-loop --help"},
 		{"", "see ublk-loop --help"},
 	} {
 		b.check(t, []string{tt.typed, "0"}, 2, "", fmt.Sprintf("ublk-loop: error: unknown command %q\nhint: %s\n", tt.typed, tt.hint))
