@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -48,9 +50,28 @@ func TestKernelRemovalWritesDirtyPages(t *testing.T) {
 					b.serve()
 				}
 				s := b.add("--on-crash="+onCrash, b.image(4<<20))
-				b.writesDirtyPages(s, func() { r.end(b, s) })
+				b.writesDirtyPages(s.Device, s.File, 0, func() { r.end(b, s) })
 			})
 		}
+	}
+}
+
+// The same is true of its partitions, which have pages of their own.
+func TestKernelRemovalWritesDirtyPagesOfPartition(t *testing.T) {
+	for name, r := range removals {
+		t.Run(name, func(t *testing.T) {
+			b := kernelBed(t)
+			if r.serve {
+				b.serve()
+			}
+			s := b.add("--partscan", "--on-crash=reissue", b.partitioned())
+			start, err := strconv.ParseInt(strings.TrimSpace(b.readFile(
+				fmt.Sprintf("/sys/class/block/%sp2/start", filepath.Base(s.Device)))), 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.writesDirtyPages(s.Device+"p2", s.File, start*512, func() { r.end(b, s) })
+		})
 	}
 }
 
@@ -136,7 +157,7 @@ func TestKernelRemovalWritesDirtyPagesSlowly(t *testing.T) {
 	path := "/dev/" + strings.TrimSpace(b.tool("dmsetup", "info", "-c", "--noheadings", "-o", "blkdevname", "slow"))
 	s := b.add("--queues=1", "--depth=1", "--max-io=32K", "--direct-io=on", path)
 	start := time.Now()
-	b.writesDirtyPages(s, func() { b.ok("del", "--force", s.Device) })
+	b.writesDirtyPages(s.Device, s.File, 0, func() { b.ok("del", "--force", s.Device) })
 	if took := time.Since(start); took < 25*time.Second {
 		t.Errorf("the removal takes %v, so that this test shows nothing", took)
 	}
@@ -162,10 +183,11 @@ func TestKernelRemovalGivesUpDirtyPages(t *testing.T) {
 	}
 }
 
-// writesDirtyPages checks that the end of a device writes its dirty pages.
-func (b *bed) writesDirtyPages(s client.Device, end func()) {
+// writesDirtyPages checks that the end of a device writes the dirty pages of a disk or partition, which starts at
+// byte start of the device's file.
+func (b *bed) writesDirtyPages(path, file string, start int64, end func()) {
 	b.Helper()
-	disk, err := os.OpenFile(s.Device, os.O_RDWR, 0)
+	disk, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -175,11 +197,11 @@ func (b *bed) writesDirtyPages(s client.Device, end func()) {
 		b.Fatal(err)
 	}
 	end()
-	got, err := os.ReadFile(s.File)
+	got, err := os.ReadFile(file)
 	if err != nil {
 		b.Fatal(err)
 	}
-	if !bytes.Equal(got[:len(want)], want) {
+	if !bytes.Equal(got[start:][:len(want)], want) {
 		b.Error("the file does not have what was written to the device")
 	}
 }
