@@ -53,7 +53,7 @@ func newStore(t *testing.T, path string, chunk uint32, size int64) *os.File {
 // neither sees what is then written to the other. The frozen store does not change. The tables
 // of the status describe the device.
 func TestKernelFork(t *testing.T) {
-	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
+	ctl := ublktest.Kernel(t, ublktest.OldestKernel)
 	dir := mountTmpfs(t)
 	base := sparseFile(t, dir)
 	for _, zeroCopy := range ublktest.Sample(t, 0, SwitchAuto, SwitchOff) {
@@ -99,7 +99,7 @@ func TestKernelFork(t *testing.T) {
 // A fork that is refused leaves neither the name of the new store, nor its lock, nor the file in
 // the rings: the device can fork after more refusals than it can have stores.
 func TestKernelForkRefusedOften(t *testing.T) {
-	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
+	ctl := ublktest.Kernel(t, ublktest.OldestKernel)
 	dir := mountTmpfs(t)
 	base, path := sparseFile(t, dir), func(name string) string { return filepath.Join(dir, name) }
 	newStore(t, path("old"), 8192, 8<<20)

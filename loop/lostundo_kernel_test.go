@@ -60,7 +60,7 @@ func (p *sameProcess) copies(fds []int) (list []int) {
 // A fork that fails, and whose Undo does not reach the process that serves the requests, leaves nothing there:
 // the next fork or reload is not served from its store, which has no name any more.
 func TestKernelForkAfterLostUndo(t *testing.T) {
-	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
+	ctl := ublktest.Kernel(t, ublktest.OldestKernel)
 	dir := mountTmpfs(t)
 	base, path := sparseFile(t, dir), func(name string) string { return filepath.Join(dir, name) }
 	p := &sameProcess{t: t}

@@ -183,7 +183,7 @@ func unlocked(dev *Device) bool {
 // A disk that is the base of a device is not written to by others: neither by the merge of another store, with
 // a device or without one, nor by a device of the disk.
 func TestKernelMergeIntoDiskOfOthers(t *testing.T) {
-	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
+	ctl := ublktest.Kernel(t, ublktest.OldestKernel)
 	base := nullDisk(t, 8, nil)
 	dir := t.TempDir()
 	table := func(name string) string {
@@ -222,7 +222,7 @@ func TestKernelMergeIntoDiskOfOthers(t *testing.T) {
 
 // A disk that a device writes to is not the origin of a new store, and a store there is not read.
 func TestKernelCowBesideWriterOfDisk(t *testing.T) {
-	ctl := ublktest.Kernel(t, ublktest.EveryKernel)
+	ctl := ublktest.Kernel(t, ublktest.OldestKernel)
 	base, store := nullDisk(t, 8, nil), nullDisk(t, 16, nil)
 	create := func(name string) error {
 		return cowfile.Create(cowfile.CreateOptions{Path: filepath.Join(t.TempDir(), name), Origin: base})

@@ -45,7 +45,7 @@ func TestKernelRemovalWritesDirtyPages(t *testing.T) {
 	for name, r := range removals {
 		for _, onCrash := range []string{"fail", "requeue", "reissue"} {
 			t.Run(name+" "+onCrash, func(t *testing.T) {
-				b := kernelBed(t, ublktest.EveryKernel)
+				b := kernelBed(t, ublktest.OldestKernel)
 				if r.serve {
 					b.serve()
 				}
@@ -77,7 +77,7 @@ func TestKernelRemovalWritesDirtyPagesOfPartition(t *testing.T) {
 
 // The same is true of the file systems on it.
 func TestKernelRemovalWritesFileSystem(t *testing.T) {
-	b := kernelBed(t, ublktest.EveryKernel)
+	b := kernelBed(t, ublktest.OldestKernel)
 	file := b.image(64 << 20)
 	s := b.add("--on-crash=reissue", file)
 	b.tool("mkfs.ext4", "-q", s.Device)
@@ -108,7 +108,7 @@ func TestKernelRemovalWritesFileSystem(t *testing.T) {
 func TestKernelRemovalWritesMappedPages(t *testing.T) {
 	for _, onCrash := range []string{"fail", "requeue", "reissue"} {
 		t.Run(onCrash, func(t *testing.T) {
-			b := kernelBed(t, ublktest.EveryKernel)
+			b := kernelBed(t, ublktest.OldestKernel)
 			s := b.add("--on-crash="+onCrash, b.image(4<<20))
 			want := bytes.Repeat([]byte("mapped page"), 1<<20/11)
 			mapped := b.mapDisk(s.Device, len(want))

@@ -104,7 +104,7 @@ func TestKernelAddBesideLoopDevice(t *testing.T) {
 // from one that is replaced. In neither case does the user keep the next server from the
 // device.
 func TestKernelForeignLockBetweenServers(t *testing.T) {
-	b := kernelBed(t, ublktest.EveryKernel)
+	b := kernelBed(t, ublktest.OldestKernel)
 	m := b.serve("--on-crash=reissue")
 	s := b.add(b.image(1 << 20))
 	user, locked := b.reader(s.File), make(chan error, 1)

@@ -187,7 +187,7 @@ func TestKernelForkOfLongChain(t *testing.T) {
 // A fork that is killed before the server has read its request leaves no file, unless the device
 // has it.
 func TestKernelForkKilled(t *testing.T) {
-	b := kernelBed(t, ublktest.EveryKernel)
+	b := kernelBed(t, ublktest.OldestKernel)
 	dir := b.mountTmpfs("size=64m")
 	store := func(name string) string { return filepath.Join(dir, name) }
 	device := b.add(b.imageIn(dir, 1<<20), "--cow", store("old"))

@@ -159,7 +159,7 @@ func (m *many) unrecovered() []client.Unrecovered {
 // An upgrade fails if the next program cannot serve a device, and names that device. The
 // others are served.
 func TestKernelUpgradeLosesADevice(t *testing.T) {
-	b := kernelBed(t, ublktest.EveryKernel)
+	b := kernelBed(t, ublktest.OldestKernel)
 	m := b.serve("--on-crash=reissue")
 	file := b.image(1 << 20)
 	kept, lost := b.add(b.image(1<<20)), b.add(file)
@@ -237,7 +237,7 @@ func TestKernelUpgradeHandsOver(t *testing.T) {
 // A disk that is the origin of a device is locked against writers also after an upgrade, and while the device
 // waits for its next server.
 func TestKernelUpgradeKeepsOriginLocked(t *testing.T) {
-	b := kernelBed(t, ublktest.EveryKernel)
+	b := kernelBed(t, ublktest.OldestKernel)
 	image := b.image(4 << 20)
 	disk := b.loopDisk("", image)
 	m := b.serve("--on-crash=reissue")

@@ -12,7 +12,7 @@ import (
 // While a device waits for its next server, its file counts as in use: by another device or the
 // next server, the data of the first or of the second would be lost.
 func TestKernelAddBesideWaiting(t *testing.T) {
-	b := kernelBed(t, ublktest.EveryKernel)
+	b := kernelBed(t, ublktest.OldestKernel)
 	image := b.image(1 << 20)
 	other := filepath.Join(filepath.Dir(image), "hard link")
 	if err := os.Link(image, other); err != nil {
@@ -40,7 +40,7 @@ func TestKernelAddBesideWaiting(t *testing.T) {
 
 // Other parts of the file, and files that the waiting device only reads, can be used.
 func TestKernelAddBesideWaitingAllowed(t *testing.T) {
-	b := kernelBed(t, ublktest.EveryKernel)
+	b := kernelBed(t, ublktest.OldestKernel)
 	image, base := b.image(1<<20), b.image(1<<20)
 	store := base + ".cow"
 	part := b.add("--on-crash", "reissue", "--sizelimit", "4096", image)
@@ -67,7 +67,7 @@ func TestKernelAddBesideWaitingAllowed(t *testing.T) {
 // A merge does not write to the file of a device that waits for its next server, which expects the file as it
 // was.
 func TestKernelMergeBesideWaiting(t *testing.T) {
-	b := kernelBed(t, ublktest.EveryKernel)
+	b := kernelBed(t, ublktest.OldestKernel)
 	base := b.image(1 << 20)
 	above := b.add(base, "--cow", base+".cow")
 	want, before := b.fillDevice(above, 1<<20), b.readFile(base)

@@ -54,8 +54,9 @@ const (
 	// has it on each kernel.
 	EveryKernel Need = "every-kernel"
 	// OldestKernel is for a test whose result depends on the kernel, but less on the ublk driver
-	// than on device mapper or file systems, such as a test of tables. Every run has it on the
-	// oldest kernel, beside its best. The full run has it on each kernel.
+	// than on device mapper or file systems, such as a test of tables, or on what all kernels but the
+	// newest do alike, such as a test of dirty pages. Every run has it on the oldest kernel,
+	// beside its best. The full run has it on each kernel.
 	OldestKernel Need = "oldest-kernel"
 	// OldestAndNewest is for a test that depends little on the kernel. The full run omits
 	// the kernels in between.
