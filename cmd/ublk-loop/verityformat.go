@@ -11,7 +11,6 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/ublk-loop/ublk-loop/internal/bytesize"
-	"github.com/ublk-loop/ublk-loop/internal/newfile"
 	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/internal/verityfile"
 	"github.com/ublk-loop/ublk-loop/transfer/verity"
@@ -20,13 +19,8 @@ import (
 // defaultSalt is the length of a random salt in bytes, as veritysetup's.
 const defaultSalt = 32
 
-type verityFormatOptions struct {
-	verityfile.FormatOptions
-	rootFile string
-}
-
 func newVerityFormatCommand(a *app) *cobra.Command {
-	var opts verityFormatOptions
+	var opts verityfile.FormatOptions
 	s := &opts.Superblock
 	s.Params = verity.Params{Algorithm: "sha256", DataBlockSize: 4096, HashBlockSize: 4096, Salt: make([]byte, defaultSalt)}
 	_, _ = rand.Read(s.Salt) // never fails
@@ -50,32 +44,28 @@ func newVerityFormatCommand(a *app) *cobra.Command {
 	f.Var(textFlag[uint64]{&s.DataBlocks, parseBlocks, "N"}, "data-blocks", "number of data blocks (default: all of IMAGE)")
 	f.Var(textFlag[[]byte]{&s.Salt, verity.ParseSalt, "HEX|-"}, "salt", "salt in hexadecimal digits, or - for none (default: 32 random bytes)")
 	f.Var(textFlag[verity.UUID]{&s.UUID, verity.ParseUUID, "UUID"}, "uuid", "UUID in the superblock (default: random)")
-	f.StringVar(&opts.rootFile, "root-hash-file", "", "also write the root hash to `FILE`, without a newline")
+	f.StringVar(&opts.RootFile, "root-hash-file", "", "also write the root hash to `FILE`, without a newline")
 	f.BoolVar(&opts.Force, "force", false, "overwrite a disk, or what a file contains at the place of the tree")
 	return cmd
 }
 
 // runVerityFormat formats an image, and prints the result.
-func (a *app) runVerityFormat(ctx context.Context, opts verityFormatOptions) error {
+func (a *app) runVerityFormat(ctx context.Context, opts verityfile.FormatOptions) error {
 	ctx, stop := interruptible(ctx)
 	defer stop()
-	r, err := verityfile.Format(ctx, opts.FormatOptions)
+	r, err := verityfile.Format(ctx, opts)
 	if err != nil {
 		return report.Name(err, "format", opts.Image)
 	}
-	root := hex.EncodeToString(r.Root)
 	name := opts.HashFile
 	if name == "" {
 		name = opts.Image
 	}
-	fmt.Fprintf(a.out, "VERITY header information for %s\n%sRoot hash:      \t%s\n", report.OneLine(name), verity.Describe(&r.Superblock, r.Tree), root)
+	fmt.Fprintf(a.out, "VERITY header information for %s\n%sRoot hash:      \t%s\n", report.OneLine(name), verity.Describe(&r.Superblock, r.Tree), hex.EncodeToString(r.Root))
 	if !r.Appended {
 		fmt.Fprintf(a.out, "Hash device size: \t%d [bytes]\n", r.Tree.End())
 	}
-	if opts.rootFile == "" {
-		return nil
-	}
-	return newfile.Write(opts.rootFile, []byte(root))
+	return nil
 }
 
 // textFlag is a flag whose value a function parses.

@@ -79,18 +79,24 @@ func SyncDirectory(path string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// Write writes a small file, and its name, to disk. It replaces the contents of a file that
-// exists.
-func Write(path string, data []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o666)
+// Replace replaces the contents of a small file that is open for writing, and writes them and its
+// name to disk. It only writes to other files than regular ones.
+func Replace(f *os.File, data []byte) error {
+	info, err := f.Stat()
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(data)
-	if info, statErr := f.Stat(); err == nil && statErr == nil && info.Mode().IsRegular() {
-		err = errors.Join(f.Sync(), SyncDirectory(path))
+	if !info.Mode().IsRegular() {
+		_, err := f.Write(data)
+		return err
 	}
-	return errors.Join(err, f.Close())
+	if err := f.Truncate(0); err != nil {
+		return err
+	}
+	if _, err := f.Write(data); err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), SyncDirectory(f.Name()))
 }
 
 // procPath leads to the object of an open file in any mount namespace.

@@ -92,28 +92,35 @@ func TestOtherFile(t *testing.T) {
 	}
 }
 
-// Write replaces the contents of a file, keeps its mode, and writes its name to disk, here in a
+// Replace replaces the contents of a file, and writes its name to disk, here in a
 // directory in which that fails. It takes other files than regular ones.
-func TestWrite(t *testing.T) {
+func TestReplace(t *testing.T) {
 	ublktest.ObeyModes(t)
+	replace := func(path, text string) error {
+		f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return errors.Join(Replace(f, []byte(text)), f.Close())
+	}
 	dir := t.TempDir()
 	path := filepath.Join(dir, "file")
 	for _, text := range []string{"a long text", "text"} {
-		if err := Write(path, []byte(text)); err != nil {
+		if err := replace(path, text); err != nil {
 			t.Fatal(err)
 		}
 		if got, err := os.ReadFile(path); err != nil || string(got) != text {
 			t.Errorf("%q, error %v, want %q", got, err, text)
 		}
 	}
-	if err := Write("/dev/null", []byte("text")); err != nil {
+	if err := replace("/dev/null", "text"); err != nil {
 		t.Error(err)
 	}
 	if err := os.Chmod(dir, 0o333); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.Chmod(dir, 0o700) }) // so that it can be removed
-	if err := Write(path, nil); !errors.Is(err, unix.EACCES) {
+	if err := replace(path, ""); !errors.Is(err, unix.EACCES) {
 		t.Errorf("error %v", err)
 	}
 }

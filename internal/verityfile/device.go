@@ -118,7 +118,7 @@ func (d *Device) makeTable(hash *os.File, where *Location, root []byte) error {
 	if err := tree.CheckEnd(area, root); err != nil {
 		return fmt.Errorf("%s: %w", area.Name(), err)
 	}
-	same, err := sameFile(data, area)
+	same, err := sameFile(data.File, area.File)
 	if err != nil {
 		return err
 	}

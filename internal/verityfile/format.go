@@ -21,6 +21,8 @@ type FormatOptions struct {
 	// Force overwrites what a file contains where superblock and tree belong, or the
 	// contents of a disk.
 	Force bool
+	// RootFile also gets the root hash in hexadecimal digits, unless it is empty.
+	RootFile string
 }
 
 // Formatted is the result of Format.
@@ -37,6 +39,9 @@ type Formatted struct {
 func Format(ctx context.Context, o FormatOptions) (*Formatted, error) {
 	f := formatting{FormatOptions: o}
 	err := f.open()
+	if err == nil && f.RootFile != "" {
+		err = f.openRootFile()
+	}
 	if err == nil {
 		err = f.layOut()
 	}
@@ -54,6 +59,7 @@ func Format(ctx context.Context, o FormatOptions) (*Formatted, error) {
 type formatting struct {
 	FormatOptions
 	image, hash *store // the same if the tree is appended
+	rootFile    *rootFile
 	created     bool   // hash is a new file
 	written     bool   // something has been written to hash
 	offset      uint64 // of the superblock
@@ -80,12 +86,21 @@ func (f *formatting) open() error {
 	if err != nil {
 		return err
 	}
-	if same, err := sameFile(f.image, f.hash); err != nil || !same {
+	if same, err := sameFile(f.image.File, f.hash.File); err != nil || !same {
 		return err
 	}
 	_ = f.image.Close()
 	f.image = f.hash
 	return nil
+}
+
+// openRootFile opens the file for the root hash, so that nothing is done if it cannot be written.
+func (f *formatting) openRootFile() (err error) {
+	f.rootFile, err = openRootFile(f.RootFile)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.rootFile.refuse(f.image), f.rootFile.refuse(f.hash))
 }
 
 // layOut computes where everything belongs, and checks that it fits there.
@@ -166,7 +181,7 @@ func (f *formatting) checkSpace() error {
 	return nil
 }
 
-// write writes the tree and the superblock, and makes them durable.
+// write writes the tree, the superblock and the root hash, and makes them durable.
 func (f *formatting) write(ctx context.Context) error {
 	superblock, err := f.Superblock.Bytes()
 	if err != nil {
@@ -188,6 +203,9 @@ func (f *formatting) write(ctx context.Context) error {
 	if err == nil && f.created {
 		err = newfile.SyncDirectory(f.HashFile)
 	}
+	if err == nil && f.rootFile != nil {
+		err = f.rootFile.write(f.root)
+	}
 	return err
 }
 
@@ -200,6 +218,9 @@ func (f *formatting) close(err error) error {
 		if f.created {
 			err = errors.Join(err, (&newfile.File{File: f.hash.File}).Remove())
 		}
+	}
+	if f.rootFile != nil {
+		err = f.rootFile.close(err)
 	}
 	if f.hash != nil && f.hash != f.image {
 		err = errors.Join(err, f.hash.Close())

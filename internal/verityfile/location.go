@@ -83,7 +83,7 @@ func exclusive(path string) int {
 }
 
 // sameFile reports whether two stores are the same file or disk.
-func sameFile(a, b *store) (bool, error) {
+func sameFile(a, b *os.File) (bool, error) {
 	infoA, errA := a.Stat()
 	infoB, errB := b.Stat()
 	if err := errors.Join(errA, errB); err != nil {

@@ -31,7 +31,7 @@ func Verify(ctx context.Context, where Location, root []byte, bad func(verity.Ba
 // findTree returns the tree that a superblock describes, and checks that data and tree lie
 // within their files.
 func findTree(where *Location, image, hash *store) (*verity.Tree, error) {
-	same, err := sameFile(image, hash)
+	same, err := sameFile(image.File, hash.File)
 	if err != nil {
 		return nil, err
 	}

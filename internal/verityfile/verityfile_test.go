@@ -293,6 +293,48 @@ func TestFormatInterrupted(t *testing.T) {
 	}
 }
 
+// If the file with the root hash cannot be written, or is another file of Format, nothing changes.
+func TestFormatRootFileFails(t *testing.T) {
+	for name := range places("") {
+		for root, want := range map[string]error{"none/root": unix.ENOENT, ".": unix.EISDIR, "image": unix.EINVAL, "hash": unix.EINVAL, "/dev/full": unix.ENOSPC} {
+			image, data := newImage(t, 300*1024)
+			dir := filepath.Dir(image)
+			where := places(image)[name]
+			if root == "hash" && filepath.Base(where.HashFile) != root {
+				continue
+			}
+			o := FormatOptions{Location: where, Superblock: superblock(t), RootFile: root}
+			if !filepath.IsAbs(root) {
+				o.RootFile = filepath.Join(dir, root)
+			}
+			if _, err := Format(t.Context(), o); !errors.Is(err, want) {
+				t.Errorf("%s, root hash in %s: error %v", name, root, err)
+			}
+			if files, err := os.ReadDir(dir); err != nil || len(files) != 1 || !bytes.Equal(read(t, image), data) {
+				t.Errorf("%s, root hash in %s: left are %v, error %v", name, root, files, err)
+			}
+		}
+	}
+}
+
+// A file with a root hash keeps it, and a new one is removed, if something else fails.
+func TestFormatKeepsRootFile(t *testing.T) {
+	for _, old := range []string{"", "old"} {
+		image, _ := newImage(t, 100)
+		root := filepath.Join(filepath.Dir(image), "root")
+		if old != "" {
+			write(t, root, []byte(old))
+		}
+		o := FormatOptions{Location: Location{Image: image}, Superblock: superblock(t), RootFile: root}
+		if _, err := Format(t.Context(), o); !errors.Is(err, unix.EINVAL) {
+			t.Errorf("error %v", err)
+		}
+		if text, err := os.ReadFile(root); string(text) != old || errors.Is(err, fs.ErrNotExist) != (old == "") {
+			t.Errorf("%q, error %v, want %q", text, err, old)
+		}
+	}
+}
+
 // The name of a new hash file is written to disk, here in a directory in which that fails.
 func TestFormatSyncsDirectory(t *testing.T) {
 	ublktest.ObeyModes(t)
