@@ -15,7 +15,7 @@ import (
 // The name of a new device may belong to a file, for example of a program that wrote to a device that
 // was gone, or to the node of another disk. add must not print a name that leads there, and leaves nothing.
 func TestKernelNodeTaken(t *testing.T) {
-	b := kernelBed(t, ublktest.Once)
+	b := kernelBed(t, ublktest.Once, ublktest.Waits)
 	const node = "/dev/ublkb77"
 	file := b.image(1 << 20)
 	for what, occupy := range map[string]func() error{

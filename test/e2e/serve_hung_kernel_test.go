@@ -19,7 +19,7 @@ import (
 // served, added and removed, and the log says what hangs. When the disk continues,
 // everything finishes.
 func TestKernelServeHungDevice(t *testing.T) {
-	b := kernelBed(t, ublktest.ScratchDisk)
+	b := kernelBed(t, ublktest.ScratchDisk, ublktest.Waits)
 	disk := b.testDisk()
 	b.tool("dmsetup", "create", "hangs", "--noudevsync", "--table", "0 2048 linear "+disk+" 0")
 	t.Cleanup(func() { b.tool("dmsetup", "remove", "--retry", "--noudevsync", "hangs") })
