@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
@@ -8,6 +9,7 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/internal/daemon"
+	"github.com/ublk-loop/ublk-loop/internal/report"
 )
 
 func newServeCommand(a *app) *cobra.Command {
@@ -19,6 +21,9 @@ func newServeCommand(a *app) *cobra.Command {
 			"for devices. Other programs ask it over HTTP at its socket.",
 		Args: arguments(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if opts.Socket == "" {
+				return report.Usage(errors.New("--socket: not the path of a socket"), helpHint(cmd))
+			}
 			opts.HasLogFile = cmd.Flags().Changed("log-file")
 			if err := a.load(); err != nil {
 				return fmt.Errorf("serve: %w", err)

@@ -3,6 +3,7 @@ package daemon
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
@@ -97,8 +98,11 @@ func (o *ServeOptions) open() (*manyTask, descriptors, error) {
 	if files[socketFile], err = activatedSocket(o.Getenv, os.Getpid()); err != nil || files[socketFile] != nil {
 		return t, files, err
 	}
-	t.Socket = o.Socket
-	files[lockFile], files[socketFile], err = listen(o.Socket)
+	// The server has another working directory when it removes the socket.
+	if t.Socket, err = filepath.Abs(o.Socket); err != nil {
+		return nil, nil, fmt.Errorf("listen at %s: %w", o.Socket, err)
+	}
+	files[lockFile], files[socketFile], err = listen(t.Socket)
 	return t, files, err
 }
 

@@ -36,15 +36,31 @@ func listen(path string) (lock, socket *os.File, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, nil, errors.Join(err, lock.Close())
-	}
-	l, err := listenAt(path)
+	l, err := replaceSocket(path)
 	if err != nil {
+		_ = os.Remove(path + lockSuffix)
 		return nil, nil, errors.Join(err, lock.Close())
 	}
 	socket, err = l.File()
 	return lock, socket, errors.Join(err, l.Close())
+}
+
+// replaceSocket makes a socket in place of one that no server has. It returns an error that wraps
+// EEXIST if anything else is at the path.
+func replaceSocket(path string) (*net.UnixListener, error) {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return listenAt(path)
+	case err != nil:
+		return nil, err
+	case info.Mode().Type() != os.ModeSocket:
+		return nil, fmt.Errorf("listen at %s: it is not a socket: %w", path, unix.EEXIST)
+	}
+	if err := os.Remove(path); err != nil {
+		return nil, err
+	}
+	return listenAt(path)
 }
 
 // lockFor locks the file beside a socket. Its holder removes the file in the end. If that happens

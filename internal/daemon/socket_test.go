@@ -1,11 +1,14 @@
 package daemon
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // One server at a time listens at a path, also when others end and remove its files.
@@ -46,6 +49,54 @@ func TestListenMakesDirectory(t *testing.T) {
 		if made, err := os.Stat(path); err != nil || made.Mode().Perm() != want {
 			t.Errorf("%s: %v, error %v; want mode %o", path, made, err, want)
 		}
+	}
+}
+
+// A server replaces the socket of a server that was killed, but nothing else.
+func TestListenKeepsOtherFiles(t *testing.T) {
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	if err := errors.Join(os.WriteFile(at("file"), []byte("data"), 0o600), os.Mkdir(at("directory"), 0o700), os.Symlink("file", at("link"))); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"file", "directory", "link"} {
+		if _, _, err := listen(at(name)); !errors.Is(err, unix.EEXIST) {
+			t.Errorf("%s: error %v", name, err)
+		}
+		if _, err := os.Lstat(at(name)); err != nil {
+			t.Error(err)
+		}
+		if _, err := os.Lstat(at(name) + lockSuffix); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s: its lock is left: %v", name, err)
+		}
+	}
+	for range 2 { // the second finds the socket of the first
+		lock, socket, err := listen(at("socket"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = lock.Close(), socket.Close()
+	}
+}
+
+// A server removes its socket also if the path was relative to the directory in which it was started.
+func TestRelativeSocket(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	o := ServeOptions{Socket: "socket", Getenv: func(string) string { return "" }}
+	task, files, err := o.open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir("/")
+	removeSocket(files[lockFile], task.Socket)
+	for _, f := range files {
+		if f != nil {
+			_ = f.Close()
+		}
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("left are %v, error %v", left, err)
 	}
 }
 

@@ -1,0 +1,17 @@
+package main
+
+import (
+	"testing"
+
+	"github.com/ublk-loop/ublk-loop/internal/daemon"
+)
+
+// Without a path, the kernel would give the socket a name in a namespace that ignores modes.
+func TestServeWithoutPath(t *testing.T) {
+	b := newBench()
+	b.app.serve = func(daemon.ServeOptions) error {
+		t.Error("it serves")
+		return nil
+	}
+	b.check(t, []string{"serve", "--socket", ""}, 2, "", "ublk-loop: error: --socket: not the path of a socket\nhint: see ublk-loop serve --help\n")
+}
