@@ -26,26 +26,52 @@ func supervise(l *launch, log *logger) error {
 	l.files[readyFile] = ready.tell
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, endSignals()...)
+	s := &supervisor{
+		start: func() (*os.Process, error) { return l.start(os.Stderr) }, renew: func() error { return ready.update(l) },
+		ready: ready.told, signals: signals, log: log,
+	}
+	return s.run()
+}
+
+// supervisor has a server at a time.
+//
+// An end signal ends it with its server. If there is no server at that time, or if the server crashes then, its
+// devices wait. Therefore the supervisor starts one more server, which takes them over, and ends that one.
+type supervisor struct {
+	start   func() (*os.Process, error) // starts a server
+	renew   func() error                // called when a server has ended
+	ready   <-chan struct{}             // receives when a server obeys signals
+	signals <-chan os.Signal
+	log     *logger
+	asked   os.Signal // the last signal, nil for none
+}
+
+func (s *supervisor) run() error {
 	for pause := time.Duration(0); ; pause = nextPause(pause) {
-		started := time.Now()
-		ended, err := superviseOne(l, signals)
+		started, isLast := time.Now(), s.asked != nil
+		ended, err := s.runOne()
 		if err != nil {
 			return err
 		}
 		if !crashed(ended) {
 			return exitError(ended.ExitCode())
 		}
-		log.error("server", fmt.Errorf("%s; starting another server", ended))
-		if err := ready.update(l); err != nil {
+		if isLast {
+			return fmt.Errorf("%s; its devices wait for another server", ended)
+		}
+		s.log.error("server", fmt.Errorf("%s; starting another server", ended))
+		if err := s.renew(); err != nil {
 			return err
 		}
 		if time.Since(started) > longestRestart {
 			pause = 0
 		}
+		if s.asked != nil {
+			continue
+		}
 		select {
 		case <-time.After(pause):
-		case <-signals:
-			return nil
+		case s.asked = <-s.signals:
 		}
 	}
 }
@@ -61,9 +87,14 @@ func nextPause(last time.Duration) time.Duration {
 	return min(max(2*last, 10*time.Millisecond), longestRestart)
 }
 
-// superviseOne starts a server and waits for its end. It passes signals on to the server.
-func superviseOne(l *launch, signals <-chan os.Signal) (*os.ProcessState, error) {
-	process, err := l.start(os.Stderr)
+// runOne starts a server and waits for its end. It passes signals on to the server. The first signal waits
+// until the server is ready, because it would kill a server that does not expect it yet.
+func (s *supervisor) runOne() (*os.ProcessState, error) {
+	select {
+	case <-s.ready: // of the last server
+	default:
+	}
+	process, err := s.start()
 	if err != nil {
 		return nil, fmt.Errorf("start server: %w", err)
 	}
@@ -76,14 +107,20 @@ func superviseOne(l *launch, signals <-chan os.Signal) (*os.ProcessState, error)
 		state, err := process.Wait()
 		ended <- end{state, err}
 	}()
-	for {
+	for isReady := false; ; {
+		tell := isReady || s.asked != nil
 		select {
-		case s := <-signals:
-			if err := process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
-				return nil, fmt.Errorf("end the server: %w", err)
-			}
+		case s.asked = <-s.signals:
+		case <-s.ready:
+			isReady, tell = true, s.asked != nil
 		case e := <-ended:
 			return e.state, e.err
+		}
+		if !tell {
+			continue
+		}
+		if err := process.Signal(s.asked); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			return nil, fmt.Errorf("end the server: %w", err)
 		}
 	}
 }
@@ -109,6 +146,7 @@ type readyPrograms struct {
 	tell  *os.File
 	heard *net.UnixConn
 	last  chan *os.File // takes the answers of receive to questions
+	told  chan struct{} // receives when a server has become ready
 }
 
 func newReadyPrograms() (*readyPrograms, error) {
@@ -116,7 +154,7 @@ func newReadyPrograms() (*readyPrograms, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("socketpair", err)
 	}
-	r := &readyPrograms{tell: os.NewFile(uintptr(fds[1]), readyFile), last: make(chan *os.File)}
+	r := &readyPrograms{tell: os.NewFile(uintptr(fds[1]), readyFile), last: make(chan *os.File), told: make(chan struct{}, 1)}
 	f := os.NewFile(uintptr(fds[0]), readyFile)
 	defer func() { _ = f.Close() }()
 	conn, err := net.FileConn(f)
@@ -148,6 +186,10 @@ func (r *readyPrograms) receive() {
 			_ = program.Close()
 		}
 		program = programOf(oob[:n])
+		select {
+		case r.told <- struct{}{}:
+		default: // the supervisor has not noticed the last server yet
+		}
 	}
 }
 
