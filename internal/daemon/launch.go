@@ -112,6 +112,8 @@ func (l *launch) execute(program string, warnings []string) error {
 	}
 	defer func() { _ = told.Close() }()
 	passed := append(l.open(), told)
+	syscall.ForkLock.Lock() // otherwise a process that starts now would inherit the files
+	defer syscall.ForkLock.Unlock()
 	setCloseOnExec(passed, false)
 	err = unix.Exec(program, l.args(told), serverEnv(os.Environ()))
 	setCloseOnExec(passed, true)
