@@ -82,7 +82,7 @@ func newMany(version string, task *manyTask, files descriptors) *many {
 }
 
 // run serves until a signal arrives.
-func (s *many) run(stop <-chan os.Signal) error {
+func (s *many) run(stop chan os.Signal) error {
 	var err error
 	if s.ctl, err = ublk.OpenControl(); err != nil {
 		removeSocket(s.files[lockFile], s.task.Socket)
@@ -175,7 +175,7 @@ var errNotServed = errors.New("devices are not served")
 
 // wait returns when the server has to end. Until then it pings the service manager's
 // watchdog, if there is one.
-func (s *many) wait(stop <-chan os.Signal, served <-chan error) error {
+func (s *many) wait(stop chan os.Signal, served <-chan error) error {
 	due, end := s.watchdog()
 	defer end()
 	for {
@@ -187,7 +187,7 @@ func (s *many) wait(stop <-chan os.Signal, served <-chan error) error {
 		case err := <-s.failed:
 			return fmt.Errorf("%w: %w", errNotServed, err)
 		case failed := <-s.upgrade:
-			err := s.replace()
+			err := s.replace(stop)
 			s.log.error("upgrade", err)
 			failed <- err
 		case sig := <-stop:

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"os/signal"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -74,5 +75,29 @@ func TestSupervisorExecutesTheLastProgram(t *testing.T) {
 	}
 	if self, err := os.Stat(selfPath); err != nil || !os.SameFile(is, self) {
 		t.Errorf("the program is %s, error %v", l.program(), err)
+	}
+}
+
+// A signal that comes while an upgrade waits ends the server, and not the next program, which does not know of it.
+func TestSignalDuringUpgrade(t *testing.T) {
+	program, err := os.Open("/bin/false") // replaces this test if it is executed
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = program.Close() }()
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, endSignals()...)
+	defer signal.Stop(stop)
+	s := &many{task: &manyTask{}, files: descriptors{}, log: noLogger()}
+	for range 2 { // signals arrive as before after the first
+		if err := unix.Kill(os.Getpid(), unix.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.execute(program, predecessor{}, stop); !errors.Is(err, errEnding) {
+			t.Errorf("the upgrade ends with %v", err)
+		}
+		if err := s.wait(stop, nil); err != nil {
+			t.Error(err)
+		}
 	}
 }

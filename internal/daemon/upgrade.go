@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"os/signal"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -33,7 +34,7 @@ func (s *many) askUpgrade() error {
 	case s.upgrade <- failed:
 		return <-failed
 	case <-s.ending:
-		return errors.New("the server is about to end")
+		return errEnding
 	}
 }
 
@@ -59,7 +60,7 @@ func (s *many) status() client.ServerStatus {
 // The kernel ends the queues together with this program's threads, as when a process is
 // killed. That path is better tested in all kernels. The queues must not end first,
 // because Linux 6.12 may then lose a request for good.
-func (s *many) replace() error {
+func (s *many) replace(stop chan os.Signal) error {
 	program, err := s.openProgram()
 	if err != nil {
 		return err
@@ -99,11 +100,20 @@ func (s *many) replace() error {
 		return err
 	}
 	defer done()
-	return s.execute(program, p)
+	return s.execute(program, p, stop)
 }
 
-// execute executes a program that takes over everything from this server.
-func (s *many) execute(program *os.File, p predecessor) error {
+// errEnding is returned to those who want an upgrade when the server ends.
+var errEnding = errors.New("the server is about to end")
+
+// execute executes a program that takes over everything from this server. The program would not know of a
+// signal that this one has received at stop, so that execute then returns an error. A later signal kills the process.
+func (s *many) execute(program *os.File, p predecessor, stop chan os.Signal) error {
+	signal.Stop(stop)
+	defer signal.Notify(stop, endSignals()...)
+	if len(stop) > 0 {
+		return errEnding
+	}
 	next := *s.task
 	next.Generation++
 	next.Warnings = nil
