@@ -17,9 +17,13 @@ import (
 // processes may want that at the same time, and each reads the state before it writes it.
 // The lock (flock(2) of a file beside the state) ends with its holder, however the holder
 // ends.
+//
+// Each holder also has the shared lock of the directory. If there is no space for the file, the exclusive lock of
+// the directory stands for those of all devices: a device can be removed, which may be what makes space.
 type Lock struct {
-	file *os.File
-	path string
+	file      *os.File // nil if the lock is that of the directory
+	path      string
+	directory *os.File
 }
 
 func lockPath(id uint32) string {
@@ -31,11 +35,38 @@ func Acquire(id uint32) (*Lock, error) {
 	if err := owndir.Make(Dir); err != nil {
 		return nil, fmt.Errorf("make state directory: %w", err)
 	}
-	l, err := lockFile(lockPath(id))
+	l, err := lockState(lockPath(id))
 	if err != nil {
 		return nil, fmt.Errorf("lock state of device %d: %w", id, err)
 	}
 	return l, nil
+}
+
+// lockState locks the file at a path, or its directory.
+func lockState(path string) (*Lock, error) {
+	directory, err := os.OpenFile(filepath.Dir(path), os.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := flock(directory, unix.LOCK_SH); err != nil {
+		return nil, errors.Join(err, directory.Close())
+	}
+	l, err := lockFile(path)
+	if err == nil {
+		l.directory = directory
+		return l, nil
+	}
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		// The kernel gives up the shared lock first, so that two processes do not wait for each other.
+		if err = flock(directory, unix.LOCK_EX); err == nil {
+			return &Lock{path: path, directory: directory}, nil
+		}
+	}
+	return nil, errors.Join(err, directory.Close())
+}
+
+func flock(f *os.File, how int) error {
+	return eintr.Repeat(func() error { return unix.Flock(int(f.Fd()), how) })
 }
 
 // Sweep removes the files of locks whose holders were killed. A file that stays does no harm.
@@ -48,7 +79,7 @@ func sweep(dir string) {
 		if err != nil {
 			continue // such as one that was released meanwhile
 		}
-		l := &Lock{f, path}
+		l := &Lock{file: f, path: path}
 		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == nil && l.isAtPath() {
 			l.Release()
 			continue
@@ -75,10 +106,10 @@ func lockFile(path string) (*Lock, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := eintr.Repeat(func() error { return unix.Flock(int(f.Fd()), unix.LOCK_EX) }); err != nil {
+		if err := flock(f, unix.LOCK_EX); err != nil {
 			return nil, errors.Join(err, f.Close())
 		}
-		if l := (&Lock{f, path}); l.isAtPath() {
+		if l := (&Lock{file: f, path: path}); l.isAtPath() {
 			return l, nil
 		}
 		if err := f.Close(); err != nil {
@@ -90,6 +121,11 @@ func lockFile(path string) (*Lock, error) {
 // Release lets the next process in. It removes the file first, because a device must
 // leave no file.
 func (l *Lock) Release() {
-	_ = os.Remove(l.path)
-	_ = l.file.Close()
+	if l.file != nil {
+		_ = os.Remove(l.path)
+		_ = l.file.Close()
+	}
+	if l.directory != nil { // as of a lock of lockState
+		_ = l.directory.Close()
+	}
 }

@@ -1,11 +1,14 @@
 package statefile
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // Only one process holds the lock at a time, each gets it, and no file is left.
@@ -73,11 +76,34 @@ func wantFiles(t *testing.T, dir string, want ...string) {
 	}
 }
 
+// A lock of the directory, which stands for those of all devices, excludes each of them.
+func TestLockOfDirectory(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "1.lock")
+	one, err := lockState(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	directory, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = directory.Close() }()
+	if err := flock(directory, unix.LOCK_EX|unix.LOCK_NB); !errors.Is(err, unix.EWOULDBLOCK) {
+		t.Errorf("the directory, while a device is locked: error %v", err)
+	}
+	one.Release()
+	if err := flock(directory, unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		t.Errorf("the directory, when no device is locked: %v", err)
+	}
+	wantFiles(t, dir)
+}
+
 // countUnderLock increments the number in a file, in the same way as a state is changed:
 // it reads the file and replaces it.
 func countUnderLock(path, counter string, rounds int) error {
 	for range rounds {
-		l, err := lockFile(path)
+		l, err := lockState(path)
 		if err != nil {
 			return err
 		}
