@@ -44,9 +44,12 @@ func (d *Device) close() error {
 
 // remove stops the device and removes it completely.
 func (d *Device) remove() error {
+	removeRest := d.removeRest
 	lock, err := statefile.Acquire(d.ID())
 	if err == nil {
 		defer lock.Release()
+	} else {
+		removeRest = func() error { return d.leaveRest(err) }
 	}
 	end := d.dev.End()
 	if errors.Is(end, ublk.ErrServed) {
@@ -55,7 +58,7 @@ func (d *Device) remove() error {
 	if end == nil && d.Err() == nil {
 		d.storage.Unlock()
 	}
-	return errors.Join(err, end, d.removeRest(), d.closeTransfer(), d.storage.Close())
+	return errors.Join(end, removeRest(), d.closeTransfer(), d.storage.Close())
 }
 
 // removeRest removes a device that has ended. It removes the state first, because
@@ -68,12 +71,18 @@ func (d *Device) removeRest() error {
 	case errors.Is(err, unix.ENODEV): // the next device with the id writes its state under the lock that the caller holds
 		return errors.Join(statefile.Remove(d.ID()), d.dev.Leave())
 	case err != nil:
-		err = hint.Add(fmt.Errorf("remove %s: %w", d.Path(), err), "remove it with del")
-		return errors.Join(err, d.dev.Leave())
+		return d.leaveRest(err)
 	case d.isOther(&info):
 		return d.dev.Leave()
 	}
 	return errors.Join(statefile.Remove(d.ID()), d.dev.Close())
+}
+
+// leaveRest leaves a device that has ended, and returns an error that says why. Without the lock of the state, another
+// device could get the id while removeRest removes the state.
+func (d *Device) leaveRest(why error) error {
+	why = hint.Add(fmt.Errorf("remove %s: %w", d.Path(), why), "remove it with del")
+	return errors.Join(why, d.dev.Leave())
 }
 
 // closeTransfer wipes the key, after the last queue that uses it has ended.
