@@ -27,8 +27,8 @@ import (
 // these cases the devices continue. No device keeps requests before all files have
 // answered.
 //
-// The next program does not complete the removal of a device. Hold therefore waits for devices
-// that have ended until they are gone, and returns the same error if that takes longer than patience.
+// Hold waits for devices that have ended until they are gone, and returns the same error if that takes longer than
+// patience. The next program removes a device that ends later.
 func (s *Server) Hold(patience time.Duration) (resume func(), err error) {
 	devices := s.all()
 	for _, d := range devices {

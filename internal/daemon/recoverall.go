@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -78,19 +79,22 @@ func (s *many) takeOver(t *takeover, tried func()) {
 	for pause := firstRetry; ; pause = min(2*pause, longestRetry) {
 		err := t.attempt(s)
 		s.unrecovered.note(t.device, err)
-		if tried != nil {
-			tried()
-			tried = nil
-		}
 		if err != nil && err.Error() != told {
 			told = err.Error()
 			s.log.of(t.device.ID).error("recover", err)
 		}
-		if needsKey(err) {
-			return
-		}
-		if err == nil || isFinal(err) {
+		isOver := err == nil || isFinal(err)
+		if isOver {
 			s.endTakeover(t)
+		}
+		if errors.Is(err, ublk.ErrNotRecoverable) {
+			s.removeEnded(t.device) // the files of the last program are closed, so that their locks go too
+		}
+		if tried != nil {
+			tried()
+			tried = nil
+		}
+		if isOver || needsKey(err) {
 			return
 		}
 		select {
@@ -99,6 +103,17 @@ func (s *many) takeOver(t *takeover, tried func()) {
 			return
 		case <-time.After(pause):
 		}
+	}
+}
+
+// removeEnded removes a device that has lost its disk, if the program that this one has replaced served it. That
+// program has not completed the removal, and those who have asked for it wait for this process.
+func (s *many) removeEnded(device *loop.Status) {
+	if device.PID != os.Getpid() {
+		return
+	}
+	if err := loop.Detach(s.ctl, device.ID, loop.DetachOptions{Force: true, Tag: device.Tag}); err != nil {
+		s.log.of(device.ID).error("remove", err)
 	}
 }
 

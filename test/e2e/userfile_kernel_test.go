@@ -31,6 +31,9 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	if len(os.Args) > 2 && os.Args[1] == replacedRole {
+		panic(stopAndExecute(os.Args))
+	}
 	os.Exit(m.Run())
 }
 
