@@ -22,7 +22,7 @@ func (d *Driver) attachLayers(ctx context.Context, v *pool.Volume, cfg client.Co
 	}
 	defer pool.CloseLayers(files)
 	return d.devices.attach(ctx, files[len(files)-1], func() (*client.Device, error) {
-		return d.devices.add(ctx, client.AddRequest{Table: d.pool.Table(chain, nil), Config: cfg}, client.Files{Table: files})
+		return d.devices.server.add(ctx, client.AddRequest{Table: d.pool.Table(chain, nil), Config: cfg}, client.Files{Table: files})
 	})
 }
 

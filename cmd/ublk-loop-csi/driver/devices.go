@@ -33,7 +33,7 @@ const (
 // devices gets devices from ublk-loop serve. A device has no lease: a bind mount of its node
 // does not use it, so a leased block volume would vanish under a pod.
 type devices struct {
-	client *client.Client
+	server server
 
 	mu   sync.Mutex // protects held
 	held map[string]*client.Held
@@ -65,13 +65,13 @@ func (s *devices) list(ctx context.Context) ([]client.Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	list, err := s.client.Devices(ctx)
+	list, err := s.server.devices(ctx)
 	return append(list, unserved...), err
 }
 
 // unrecovered returns the devices that the server could not take over.
 func (s *devices) unrecovered(ctx context.Context) ([]client.Device, error) {
-	status, err := s.client.Status(ctx)
+	status, err := s.server.status(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +106,7 @@ func (s *devices) attach(ctx context.Context, image *os.File, add func() (*clien
 		if device == nil || device.State != live {
 			return s.replace(ctx, image, device, add)
 		}
-		held, err := s.client.Open(found, *device)
+		held, err := s.server.open(found, device)
 		if !errors.Is(err, client.ErrLost) || found.Err() != nil {
 			return held, err
 		}
@@ -128,21 +128,7 @@ func (s *devices) replace(ctx context.Context, image *os.File, dead *client.Devi
 	if err != nil {
 		return nil, fmt.Errorf("attach %s: %w", image.Name(), err)
 	}
-	return s.client.Open(ctx, *device)
-}
-
-// add makes a device that lasts until it is removed. If this process dies before keep, the
-// server removes the device.
-func (s *devices) add(ctx context.Context, req client.AddRequest, files client.Files) (*client.Device, error) {
-	lease, err := s.client.Add(ctx, req, files)
-	if err != nil {
-		return nil, err
-	}
-	defer lease.Close()
-	if err := lease.Keep(ctx, 0); err != nil {
-		return nil, err
-	}
-	return &lease.Device, nil
+	return s.server.open(ctx, device)
 }
 
 // remove removes the device of an image and returns when it is gone. It returns an error
@@ -154,7 +140,7 @@ func (s *devices) remove(ctx context.Context, image *os.File) error {
 		if device == nil || err != nil {
 			return err
 		}
-		err = s.client.Remove(ctx, device, false)
+		err = s.server.remove(ctx, device)
 		switch {
 		case err == nil, client.HasStatus(err, http.StatusNotFound):
 			return nil

@@ -2,6 +2,7 @@ package driver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -50,9 +51,9 @@ func attachDuringRemoval(t *testing.T, gone int) {
 		}
 	})
 	controltest.Serve(t, d, socket)
-	s := &devices{client: client.New(socket)}
+	s := &devices{server: newServer(socket)}
 	held, err := s.attach(context.Background(), image, func() (*client.Device, error) {
-		return s.add(context.Background(), client.AddRequest{File: path}, client.Files{File: image})
+		return s.server.add(context.Background(), client.AddRequest{File: path}, client.Files{File: image})
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -72,4 +73,32 @@ func statusOf(t *testing.T, image *os.File, node string) *loop.Status {
 	}
 	number := fmt.Sprintf("%d:%d", unix.Major(st.Dev), unix.Minor(st.Dev))
 	return &loop.Status{Device: node, State: live, File: image.Name(), FileDevice: number, FileInode: st.Ino}
+}
+
+// A device that a driver has left before it could keep it does not go when it is no longer in use.
+func TestAttachKeeps(t *testing.T) {
+	dir := t.TempDir()
+	path, node, socket := filepath.Join(dir, "image"), filepath.Join(dir, "node"), filepath.Join(dir, "socket")
+	if err := errors.Join(os.WriteFile(path, nil, 0o600), os.WriteFile(node, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	image, err := loop.OpenPath(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = image.Close() }()
+	d := controltest.NewDevices(node)
+	left := statusOf(t, image, node)
+	left.Autoclear = true
+	d.Become(0, left)
+	controltest.Serve(t, d, socket)
+	s := &devices{server: newServer(socket)}
+	held, err := s.attach(t.Context(), image, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	if now, err := d.Device(0); err != nil || now.Autoclear {
+		t.Errorf("%+v, error %v", now, err)
+	}
 }

@@ -86,7 +86,7 @@ func New(p *pool.Pool, opts Options) (*Driver, error) {
 		opts.Step = func(string) {}
 	}
 	d := &Driver{
-		opts: opts, pool: p, devices: devices{client: client.New(opts.Socket), held: map[string]*client.Held{}},
+		opts: opts, pool: p, devices: devices{server: newServer(opts.Socket), held: map[string]*client.Held{}},
 		keys: keys{of: map[string]*transfer.Secret{}, gained: make(chan struct{}, 1)}, unmerged: make(chan struct{}, 1),
 	}
 	d.ended, d.stop = context.WithCancel(context.Background())

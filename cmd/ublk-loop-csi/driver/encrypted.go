@@ -77,7 +77,7 @@ func (d *Driver) addEncrypted(ctx context.Context, v *pool.Volume, cfg client.Co
 		Name: transfer.AESXTSPlain64, SectorSize: volume.SectorSize, IVOffset: volume.IVOffset,
 		LUKS: volume.Version, UUID: volume.UUID,
 	}
-	return d.devices.add(ctx, client.AddRequest{File: d.pool.DiskPath(v), Config: cfg}, client.Files{File: image, Key: key})
+	return d.devices.server.add(ctx, client.AddRequest{File: d.pool.DiskPath(v), Config: cfg}, client.Files{File: image, Key: key})
 }
 
 // addEncryptedLayers makes the device of an encrypted volume with layers. All layers have encrypted data,
@@ -94,7 +94,7 @@ func (d *Driver) addEncryptedLayers(ctx context.Context, v *pool.Volume, volume 
 		Cipher: transfer.AESXTSPlain64, Key: table.Key{Bytes: volume.KeySize, Description: table.DefaultDescription},
 		IVOffset: volume.IVOffset, Location: table.Location{Start: volume.Offset >> transfer.SectorShift}, SectorSize: volume.SectorSize,
 	}
-	return d.devices.add(ctx, client.AddRequest{Table: d.pool.Table(chain, cover), Config: cfg}, client.Files{Table: files, Key: key})
+	return d.devices.server.add(ctx, client.AddRequest{Table: d.pool.Table(chain, cover), Config: cfg}, client.Files{Table: files, Key: key})
 }
 
 // encrypt makes the LUKS header of a blank image. The record says so before and after.

@@ -61,12 +61,18 @@ func (d *Driver) publishEphemeral(ctx context.Context, req *csi.NodePublishVolum
 	inUse := false
 	if err == nil {
 		if inUse, err = isMounted(v, want.Target); err != nil {
-			return err
+			return unsettled(err)
 		}
 		err = d.mountEphemeral(ctx, v, want)
 	}
-	if err != nil && v != nil && !inUse {
-		err = errors.Join(failure(err), d.undoEphemeral(context.WithoutCancel(ctx), v, want.Target))
+	switch {
+	case err == nil || v == nil:
+		return err
+	case inUse:
+		return unsettled(err)
+	}
+	if undo := d.undoEphemeral(context.WithoutCancel(ctx), v, want.Target); undo != nil {
+		return unsettled(errors.Join(failure(err), undo))
 	}
 	return err
 }
@@ -126,9 +132,13 @@ func parseQuantity(text string) (int64, error) {
 	return n * factor, nil
 }
 
-// mountEphemeral mounts a volume at the target itself.
+// mountEphemeral mounts a volume at the target itself. The record can have the stage alone, if the end of an
+// earlier use has failed.
 func (d *Driver) mountEphemeral(ctx context.Context, v *pool.Volume, want *pool.Publication) error {
-	if v.Stage == nil {
+	if v.Stage != nil && v.Stage.Path != want.Target {
+		return status.Errorf(codes.FailedPrecondition, "target_path: the volume is at %s", v.Stage.Path)
+	}
+	if len(v.Publications) == 0 {
 		options := slices.Clone(want.Options)
 		if want.ReadOnly {
 			options = append(options, "ro")
@@ -138,9 +148,6 @@ func (d *Driver) mountEphemeral(ctx context.Context, v *pool.Volume, want *pool.
 		if err := d.pool.Volumes.Write(v.ID, v); err != nil {
 			return err
 		}
-	}
-	if v.Stage.Path != want.Target {
-		return status.Errorf(codes.FailedPrecondition, "target_path: the volume is at %s", v.Stage.Path)
 	}
 	return d.stage(ctx, v, nil)
 }

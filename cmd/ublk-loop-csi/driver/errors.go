@@ -40,12 +40,24 @@ func codeOf(err error) codes.Code {
 		return codes.ResourceExhausted
 	case errors.Is(err, unix.EFBIG):
 		return codes.OutOfRange
-	case errors.Is(err, client.ErrNoServer), errors.Is(err, client.ErrLost):
+	case errors.Is(err, client.ErrNoServer), errors.Is(err, client.ErrLost), errors.Is(err, errSilent):
 		return codes.Unavailable
 	case errors.Is(err, unix.EBUSY):
 		return codes.FailedPrecondition
 	}
 	return codes.Internal
+}
+
+// unsettled returns the error of a call that may have left something behind. Kubernetes undoes the call after
+// some codes only: after others it takes the call for ended, and neither repeats nor undoes it (isFinalError in
+// pkg/volume/csi/csi_client.go).
+func unsettled(err error) error {
+	err = failure(err)
+	switch status.Code(err) {
+	case codes.Canceled, codes.DeadlineExceeded, codes.Unavailable, codes.ResourceExhausted, codes.Aborted:
+		return err
+	}
+	return status.Error(codes.Unavailable, status.Convert(err).Message())
 }
 
 func invalid(format string, args ...any) error {

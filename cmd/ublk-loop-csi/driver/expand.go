@@ -97,7 +97,7 @@ func (d *Driver) resizeDevice(ctx context.Context, v *pool.Volume, h *client.Hel
 	if len(h.Device.Files) > 1 {
 		return status.Error(codes.FailedPrecondition, "a volume with layers does not grow in use; it grows when it is staged again")
 	}
-	err = d.devices.client.Resize(ctx, &h.Device, uint64(v.Size))
+	err = d.devices.server.resize(ctx, &h.Device, v.Size)
 	if client.HasStatus(err, http.StatusNotImplemented) {
 		return status.Errorf(codes.FailedPrecondition, "the kernel cannot grow a device in use; the volume grows when it is staged again: %v", err)
 	}

@@ -19,7 +19,7 @@ func (d *Driver) GetPluginInfo(context.Context, *csi.GetPluginInfoRequest) (*csi
 // call says which size the next NodeStageVolume has to make.
 func (d *Driver) GetPluginCapabilities(ctx context.Context, _ *csi.GetPluginCapabilitiesRequest) (*csi.GetPluginCapabilitiesResponse, error) {
 	expansion := csi.PluginCapability_VolumeExpansion_OFFLINE
-	if server, err := d.devices.client.Status(ctx); err != nil {
+	if server, err := d.devices.server.status(ctx); err != nil {
 		return nil, failure(err)
 	} else if server.Resizes {
 		expansion = csi.PluginCapability_VolumeExpansion_ONLINE
@@ -42,7 +42,7 @@ func (d *Driver) Probe(ctx context.Context, _ *csi.ProbeRequest) (*csi.ProbeResp
 	if err := d.Reconcile(ctx); err != nil {
 		return &csi.ProbeResponse{Ready: wrapperspb.Bool(false)}, nil //nolint:nilerr // Ready says it
 	}
-	if _, err := d.devices.client.Status(ctx); err != nil {
+	if _, err := d.devices.server.status(ctx); err != nil {
 		return nil, status.Errorf(codes.FailedPrecondition, "ublk-loop serve does not answer: %v", err)
 	}
 	return &csi.ProbeResponse{Ready: wrapperspb.Bool(true)}, nil

@@ -140,7 +140,7 @@ func (d *Driver) giveKey(ctx context.Context, v *pool.Volume, device *client.Dev
 		return err
 	}
 	defer func() { _ = key.Close() }()
-	err = d.devices.client.GiveKey(ctx, device, key)
+	err = d.devices.server.giveKey(ctx, device, key)
 	if client.HasStatus(err, http.StatusNotFound) {
 		return nil
 	}

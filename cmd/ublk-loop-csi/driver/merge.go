@@ -261,8 +261,7 @@ func (d *Driver) reloadDevice(ctx context.Context, device *client.Device, top st
 	if err != nil {
 		return err
 	}
-	_, err = d.devices.client.Reload(ctx, device, d.pool.Table(chain, cover), files)
-	return err
+	return d.devices.server.reload(ctx, device, d.pool.Table(chain, cover), files)
 }
 
 // usersOf returns the devices that have one of some layers.

@@ -48,29 +48,38 @@ func (d *Driver) publishStaged(ctx context.Context, req *csi.NodePublishVolumeRe
 	if err := d.awaken(ctx, v, req.GetSecrets()); err != nil {
 		return err
 	}
-	if err := d.publish(ctx, v, want); err != nil {
-		return errors.Join(failure(err), d.undoPublish(v, want.Target))
+	known, err := conflicts(v, want)
+	if err != nil {
+		return err
+	}
+	if !known {
+		v.Publications = append(v.Publications, *want)
+		err = d.pool.Volumes.Write(v.ID, v)
+	}
+	if err == nil {
+		err = d.publish(ctx, v, want)
+	}
+	if err != nil {
+		return d.undoPublish(v, want.Target, err)
 	}
 	return nil
 }
 
-// undoPublish forgets a failed publication, unless something is mounted at its target. Kubernetes does not
-// unpublish a volume after an error that it takes for final, and a volume with publications can be neither
-// unstaged nor deleted.
-func (d *Driver) undoPublish(v *pool.Volume, target string) error {
-	i := publicationAt(v, target)
-	if i < 0 {
-		return nil
-	}
+// undoPublish forgets a publication that has failed with an error, unless something is mounted at its target. A
+// volume with publications can be neither unstaged nor deleted. undoPublish returns the error for Kubernetes.
+func (d *Driver) undoPublish(v *pool.Volume, target string, failed error) error {
 	t, err := mounts.Read()
-	if err != nil || t.At(target) != nil {
-		return err
+	if err == nil && t.At(target) == nil {
+		if err := mounts.RemoveTarget(target); err != nil {
+			d.opts.Report(err) // it is not ours
+		}
+		v.Publications = slices.DeleteFunc(v.Publications, func(p pool.Publication) bool { return p.Target == target })
+		err = d.pool.Volumes.Write(v.ID, v)
 	}
-	if err := mounts.RemoveTarget(target); err != nil {
-		d.opts.Report(err) // it is not ours
+	if err != nil || publicationAt(v, target) >= 0 {
+		return unsettled(errors.Join(failure(failed), err))
 	}
-	v.Publications = slices.Delete(v.Publications, i, i+1)
-	return d.pool.Volumes.Write(v.ID, v)
+	return failure(failed)
 }
 
 // publicationAt returns the index of the publication at a target, -1 if there is none.
@@ -105,18 +114,8 @@ func checkStaged(v *pool.Volume, req *csi.NodePublishVolumeRequest) error {
 	return nil
 }
 
-// publish makes a volume visible at a target. The record says so before it is.
+// publish makes a volume visible at a target, after the record says so.
 func (d *Driver) publish(ctx context.Context, v *pool.Volume, want *pool.Publication) error {
-	known, err := conflicts(v, want)
-	if err != nil {
-		return err
-	}
-	if !known {
-		v.Publications = append(v.Publications, *want)
-		if err := d.pool.Volumes.Write(v.ID, v); err != nil {
-			return err
-		}
-	}
 	d.opts.Step("publish: recorded")
 	source, err := d.publicationSource(ctx, v)
 	if err != nil {

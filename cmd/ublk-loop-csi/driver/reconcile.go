@@ -162,7 +162,7 @@ func (d *Driver) holdAgain(ctx context.Context, v *pool.Volume, device *client.D
 	if device.State != live {
 		return nil
 	}
-	h, err := d.devices.client.Open(ctx, *device)
+	h, err := d.devices.server.open(ctx, device)
 	if err != nil {
 		return err
 	}

@@ -18,8 +18,7 @@ func (d *Driver) fork(ctx context.Context, v *pool.Volume, device *client.Device
 		return err
 	}
 	defer func() { _ = store.Close() }()
-	_, err = d.devices.client.Fork(ctx, device, client.NewStore{Path: d.pool.Layers.ImagePath(v.Next), File: store})
-	return err
+	return d.devices.server.fork(ctx, device, client.NewStore{Path: d.pool.Layers.ImagePath(v.Next), File: store})
 }
 
 // isAnswered reports whether the server has answered a request with a result. Without an answer it may carry

@@ -45,19 +45,22 @@ func (d *Driver) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRe
 		err = d.stage(ctx, v, req.GetSecrets())
 	}
 	if err != nil {
-		return nil, failure(errors.Join(failure(err), d.undoStage(context.WithoutCancel(ctx), v)))
+		return nil, d.undoStage(context.WithoutCancel(ctx), v, err)
 	}
 	return &csi.NodeStageVolumeResponse{}, nil
 }
 
-// undoStage forgets a failed stage, unless the file system is mounted or published.
-// Kubernetes does not unstage a volume after an error that it takes for final.
-func (d *Driver) undoStage(ctx context.Context, v *pool.Volume) error {
+// undoStage forgets a stage that has failed with an error, unless the file system is mounted or published. It
+// returns the error for Kubernetes.
+func (d *Driver) undoStage(ctx context.Context, v *pool.Volume, failed error) error {
 	t, err := mounts.Read()
-	if err != nil || v.Stage == nil || len(v.Publications) > 0 || t.At(v.Stage.Path) != nil {
-		return err
+	if err == nil && len(v.Publications) == 0 && t.At(v.Stage.Path) == nil {
+		err = d.unstage(ctx, v)
 	}
-	return d.unstage(ctx, v)
+	if err != nil || v.Stage != nil {
+		return unsettled(errors.Join(failure(failed), err))
+	}
+	return failure(failed)
 }
 
 func parseStage(req *csi.NodeStageVolumeRequest) (*pool.Stage, error) {
@@ -141,7 +144,7 @@ func (d *Driver) attach(ctx context.Context, v *pool.Volume, secrets map[string]
 	}
 	defer func() { _ = image.Close() }()
 	return d.devices.attach(ctx, image, func() (*client.Device, error) {
-		return d.devices.add(ctx, client.AddRequest{File: d.pool.DiskPath(v), Config: cfg}, client.Files{File: image})
+		return d.devices.server.add(ctx, client.AddRequest{File: d.pool.DiskPath(v), Config: cfg}, client.Files{File: image})
 	})
 }
 

@@ -136,7 +136,17 @@ func (*Devices) Resize(uint32, loop.ResizeOptions) error { return nil }
 func (*Devices) Merge(context.Context, uint32, *uint64) (uint64, error) { return 0, unix.EINVAL }
 
 // Keep implements control.Devices.
-func (*Devices) Keep(uint32, *uint64) error { return nil }
+func (d *Devices) Keep(id uint32, _ *uint64) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.devices[id] == nil {
+		return unix.ENODEV
+	}
+	kept := *d.devices[id]
+	kept.Autoclear = false
+	d.devices[id] = &kept
+	return nil
+}
 
 // Stats implements control.Devices.
 func (*Devices) Stats() []loop.DeviceStats { return nil }

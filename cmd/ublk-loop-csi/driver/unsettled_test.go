@@ -1,0 +1,88 @@
+package driver
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	csi "github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop-csi/pool"
+	"github.com/ublk-loop/ublk-loop/internal/control/controltest"
+)
+
+// A stage that fails is undone, also if the server no longer answers: in limited time, and with an error after
+// which Kubernetes unstages the volume.
+func TestUndoWithSilentServer(t *testing.T) {
+	node := filepath.Join(t.TempDir(), "node")
+	devices := controltest.NewDevices(node)
+	t.Cleanup(devices.Wait)
+	d := newDriverOf(t, devices)
+	v := &pool.Volume{
+		ID: pool.ID(pool.Volumes, "n", "v"), State: pool.Ready, Size: 1 << 20, FSType: "ext4", FS: pool.Formatted,
+		Settings: pool.Settings{Ephemeral: true}, // it has no layers
+	}
+	if err := errors.Join(os.WriteFile(node, make([]byte, v.Size), 0o600), d.pool.Volumes.Create(v.ID, v.Size, false), d.pool.Volumes.Write(v.ID, v)); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "stage")
+	check := func(what string, err error, code codes.Code, staged bool) {
+		t.Helper()
+		now, e := d.pool.Volumes.Read(v.ID)
+		if e != nil {
+			t.Fatal(e)
+		}
+		if status.Code(err) != code || (now.Stage != nil) != staged || !staged && len(devices.Devices()) > 0 {
+			t.Errorf("%s: error %v, want %s; record %+v, devices %+v", what, err, code, now, devices.Devices())
+		}
+	}
+	stage := func() error {
+		_, err := d.NodeStageVolume(t.Context(), &csi.NodeStageVolumeRequest{
+			VolumeId: v.ID, StagingTargetPath: path, VolumeCapability: &csi.VolumeCapability{
+				AccessMode: &csi.VolumeCapability_AccessMode{Mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER},
+				AccessType: &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{FsType: "xfs"}},
+			},
+		})
+		return err
+	}
+	check("another file system", stage(), codes.InvalidArgument, false)
+
+	var silent atomic.Bool
+	goOn := make(chan struct{})
+	devices.OnLook(func(int) {
+		if silent.Load() {
+			<-goOn
+		}
+	})
+	d.devices.server.look = 50 * time.Millisecond
+	d.opts.Step = func(name string) {
+		if name == "stage: attached" {
+			silent.Store(true)
+		}
+	}
+	err := stage()
+	silent.Store(false)
+	close(goOn)
+	check("without an answer", err, codes.Unavailable, true)
+	_, err = d.NodeUnstageVolume(t.Context(), &csi.NodeUnstageVolumeRequest{VolumeId: v.ID, StagingTargetPath: path})
+	check("unstage", err, codes.OK, false)
+}
+
+// An ephemeral volume whose end has failed can be published again. Its record then has the publication, without
+// which the volume could not be unpublished.
+func TestEphemeralAfterFailedEnd(t *testing.T) {
+	d := newDriver(t)
+	v := &pool.Volume{ID: pool.ID(pool.Volumes, "n", "v"), State: pool.Ready, Stage: &pool.Stage{Path: "/target"}, Settings: pool.Settings{Ephemeral: true}}
+	for target, want := range map[string]int{"/target": 1, "/other": 0} {
+		v.Publications = nil
+		_ = d.mountEphemeral(t.Context(), v, &pool.Publication{Target: target}) // there is no image
+		if len(v.Publications) != want || v.Stage.Path != "/target" {
+			t.Errorf("%s: %+v", target, v)
+		}
+	}
+}
