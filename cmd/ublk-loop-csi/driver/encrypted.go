@@ -108,7 +108,7 @@ func (d *Driver) encrypt(ctx context.Context, v *pool.Volume, pass string) error
 	}
 	defer func() { _ = image.Close() }()
 	if v.LUKS == pool.Blank {
-		blank, err := mounts.IsBlank(image, 0, v.ImageSize())
+		blank, err := mounts.IsBlank(ctx, image, 0, v.ImageSize())
 		if err != nil {
 			return err
 		}
@@ -132,16 +132,16 @@ func (d *Driver) encrypt(ctx context.Context, v *pool.Volume, pass string) error
 
 // isBlank reports whether a volume was never written to. An encrypted volume is blank if its
 // image has nothing behind the header: the device shows noise there.
-func (d *Driver) isBlank(v *pool.Volume, h *client.Held) (bool, error) {
+func (d *Driver) isBlank(ctx context.Context, v *pool.Volume, h *client.Held) (bool, error) {
 	if !v.Settings.Encrypted {
-		return mounts.IsBlank(h.Disk(), 0, v.Size)
+		return mounts.IsBlank(ctx, h.Disk(), 0, v.Size)
 	}
 	disk, err := d.openDisk(v)
 	if err != nil {
 		return false, err
 	}
 	defer disk.Close()
-	return mounts.IsBlank(disk, pool.HeaderBytes, v.Size)
+	return mounts.IsBlank(ctx, disk, pool.HeaderBytes, v.Size)
 }
 
 // luksFormat makes a LUKS2 header. Its key derivation takes a fixed amount of memory, so that

@@ -13,6 +13,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop-csi/mounts"
 	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop-csi/pool"
+	"github.com/ublk-loop/ublk-loop/internal/await"
 )
 
 // source is what a new volume is a copy of. The zero value stands for an empty volume.
@@ -102,7 +103,7 @@ func (d *Driver) cut(ctx context.Context, v *pool.Volume, copyFrom func(image *o
 	if device == nil {
 		return copyFrom(image, false)
 	}
-	return withQuiet(v, device, func() error {
+	return withQuiet(ctx, v, device, func() error {
 		d.opts.Step("snapshot: frozen")
 		return shared(copyFrom(image, true))
 	})
@@ -110,7 +111,7 @@ func (d *Driver) cut(ctx context.Context, v *pool.Volume, copyFrom func(image *o
 
 // withQuiet calls f when the disk of a device has all data of its users. A mounted file system
 // is frozen meanwhile.
-func withQuiet(v *pool.Volume, device *client.Device, f func() error) error {
+func withQuiet(ctx context.Context, v *pool.Volume, device *client.Device, f func() error) error {
 	if device.State != live {
 		return status.Errorf(codes.FailedPrecondition, "the device %s of volume %q is not served: %s", device.Device, v.ID, device.State)
 	}
@@ -123,7 +124,7 @@ func withQuiet(v *pool.Volume, device *client.Device, f func() error) error {
 			return withFrozen(v.Stage.Path, f)
 		}
 	}
-	if err := flush(device.Device); err != nil {
+	if err := flush(ctx, device.Device); err != nil {
 		return err
 	}
 	return f()
@@ -139,8 +140,14 @@ func withFrozen(path string, f func() error) (err error) {
 	return f()
 }
 
-// flush writes the cached data of a device to its image.
-func flush(path string) error {
+// flush writes the cached data of a device to its image. If the device does not answer in time, flush returns the
+// context's cause.
+func flush(ctx context.Context, path string) error {
+	_, err := await.Result(ctx, func() (none struct{}, err error) { return none, flushNow(path) })
+	return err
+}
+
+func flushNow(path string) error {
 	disk, err := os.OpenFile(path, os.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err

@@ -173,7 +173,7 @@ func (d *Driver) format(ctx context.Context, v *pool.Volume, h *client.Held) err
 		return nil
 	}
 	if v.FS == pool.Blank {
-		blank, err := d.isBlank(v, h)
+		blank, err := d.isBlank(ctx, v, h)
 		if err != nil {
 			return err
 		}

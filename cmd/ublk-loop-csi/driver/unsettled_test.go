@@ -1,6 +1,7 @@
 package driver
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	csi "github.com/container-storage-interface/spec/lib/go/csi"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -85,4 +87,22 @@ func TestEphemeralAfterFailedEnd(t *testing.T) {
 			t.Errorf("%s: %+v", target, v)
 		}
 	}
+}
+
+// A device that does not answer is not waited for longer than the caller does.
+func TestFlushOfSilentDevice(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "device")
+	if err := unix.Mkfifo(path, 0o600); err != nil { // its open waits for a writer
+		t.Fatal(err)
+	}
+	ctx, giveUp := context.WithCancel(t.Context())
+	giveUp()
+	if err := flush(ctx, path); !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v", err)
+	}
+	writer, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = writer.Close()
 }

@@ -9,6 +9,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/await"
 )
 
 // endBytes is the part of each end of a device that must be zero before a file system is
@@ -27,8 +29,12 @@ func MinBytes(fsType string) int64 {
 }
 
 // IsBlank reports whether both ends of a part of a disk are zero. An unreadable disk is an
-// error and not blank.
-func IsBlank(disk io.ReaderAt, from, size int64) (bool, error) {
+// error and not blank. If the disk does not answer in time, IsBlank returns the context's cause.
+func IsBlank(ctx context.Context, disk io.ReaderAt, from, size int64) (bool, error) {
+	return await.Result(ctx, func() (bool, error) { return isBlank(disk, from, size) })
+}
+
+func isBlank(disk io.ReaderAt, from, size int64) (bool, error) {
 	for _, at := range []int64{from, from + max(size-endBytes, 0)} {
 		part := make([]byte, min(size, endBytes))
 		if _, err := io.ReadFull(io.NewSectionReader(disk, at, int64(len(part))), part); err != nil {

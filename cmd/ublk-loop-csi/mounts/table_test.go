@@ -1,6 +1,8 @@
 package mounts
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -51,13 +53,32 @@ func TestIsBlank(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if blank, err := IsBlank(f, 0, size); blank != want || err != nil {
+		if blank, err := IsBlank(t.Context(), f, 0, size); blank != want || err != nil {
 			t.Errorf("a byte at %d: %v, error %v", at, blank, err)
 		}
-		if _, err := IsBlank(f, 0, size+1); err == nil && want {
+		if _, err := IsBlank(t.Context(), f, 0, size+1); err == nil && want {
 			t.Error("a disk that ends too early is no error")
 		}
 		_ = f.Close()
+	}
+}
+
+// silent is a disk that does not answer.
+type silent struct{ end chan struct{} }
+
+func (s silent) ReadAt([]byte, int64) (int, error) {
+	<-s.end
+	return 0, os.ErrClosed
+}
+
+// A disk that does not answer is not waited for longer than the context allows.
+func TestIsBlankOfSilentDisk(t *testing.T) {
+	disk := silent{make(chan struct{})}
+	defer close(disk.end)
+	ctx, giveUp := context.WithCancel(t.Context())
+	giveUp()
+	if _, err := IsBlank(ctx, disk, 0, endBytes); !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v", err)
 	}
 }
 
