@@ -1,10 +1,12 @@
 package main
 
 import (
+	"context"
 	"maps"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	csi "github.com/container-storage-interface/spec/lib/go/csi"
 	"golang.org/x/sys/unix"
@@ -59,6 +61,42 @@ func TestKernelEphemeralVolume(t *testing.T) {
 	b.put(filepath.Join(target, "file"), content(8, mib))
 	b.ok("unpublish", v.tryUnpublish("a"))
 	b.ok("unpublish again", v.tryUnpublish("a"))
+	b.devicesAre(0)
+	b.isClean()
+}
+
+// The unmount of a file system whose device has no server would wait for one, and nothing can interrupt it. The
+// driver refuses the call instead, and can end.
+func TestKernelUnmountWithoutServer(t *testing.T) {
+	b := newBed(t, ublktest.OldestAndNewest)
+	b.start()
+	staged := b.create("staged", 32*mib, mountAccess("ext4", oneWriter))
+	staged.use("a")
+	inline := &volume{b: b, id: "csi-0123", name: "inline", access: staged.access}
+	_, err := b.node.NodePublishVolume(b.Context(), &csi.NodePublishVolumeRequest{
+		VolumeId: inline.id, TargetPath: inline.target("a"), VolumeCapability: inline.access,
+		VolumeContext: map[string]string{"csi.storage.k8s.io/ephemeral": "true", "size": "32Mi"},
+	})
+	b.ok("publish", err)
+	data := content(9, mib)
+	for _, v := range []*volume{staged, inline} {
+		b.write(v.file("a"), data, func(*os.File) error { return nil })
+	}
+	b.ok("unpublish", staged.tryUnpublish("a"))
+	b.server.end(unix.SIGKILL)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	_, err = b.node.NodeUnstageVolume(ctx, &csi.NodeUnstageVolumeRequest{VolumeId: staged.id, StagingTargetPath: staged.staging()})
+	_, err2 := b.node.NodeUnpublishVolume(ctx, &csi.NodeUnpublishVolumeRequest{VolumeId: inline.id, TargetPath: inline.target("a")})
+	cancel()
+	b.serve() // before the test can end
+	b.refused("unstage without a server", err, codes.Unavailable, "no server")
+	b.refused("unpublish without a server", err2, codes.Unavailable, "no server")
+	b.has(inline.file("a"), data)
+	b.ok("unpublish", inline.tryUnpublish("a"))
+	b.ok("unstage", staged.tryUnstage())
+	b.has(filepath.Join(staged.use("a"), "file"), data)
+	staged.leave("a")
+	staged.remove()
 	b.devicesAre(0)
 	b.isClean()
 }

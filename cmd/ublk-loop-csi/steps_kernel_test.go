@@ -156,11 +156,17 @@ func (s *stepped) try(f func() error) error {
 	s.Helper()
 	for {
 		err := f()
-		if status.Code(err) != codes.Unavailable {
+		if status.Code(err) != codes.Unavailable || s.lives() {
 			return err
 		}
 		s.revive()
 	}
+}
+
+// lives reports whether the driver answers a call that needs nothing.
+func (s *stepped) lives() bool {
+	_, err := s.identity.GetPluginInfo(s.Context(), &csi.GetPluginInfoRequest{})
+	return err == nil
 }
 
 // revive starts the driver again when it has ended, and the node with it.
@@ -248,7 +254,7 @@ func (s *stepped) use(v *volume) {
 	s.call("stage", v.tryStage)
 	s.call("publish", func() error {
 		err := v.tryPublish("a", false, v.access)
-		if s.node && status.Code(err) == codes.FailedPrecondition {
+		if code := status.Code(err); s.node && (code == codes.FailedPrecondition || code == codes.Unavailable) {
 			s.call("stage", v.tryStage) // the node has ended since
 			err = v.tryPublish("a", false, v.access)
 		}

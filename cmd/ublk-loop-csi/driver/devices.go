@@ -15,10 +15,11 @@ import (
 	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop-csi/mounts"
 )
 
-// These are states of devices: the driver's state of a device that a server serves, and those of
-// devices that the server could not take over from the server before it.
+// These are states of devices: the driver's states of a device that is served and of one whose server has
+// ended, and those of devices that the server could not take over from the server before it.
 const (
 	live        = "live"
+	quiesced    = "quiesced"
 	waitsForKey = "waits for its key"
 	unrecovered = "waits for a server"
 )

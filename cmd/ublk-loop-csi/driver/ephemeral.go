@@ -155,6 +155,9 @@ func (d *Driver) mountEphemeral(ctx context.Context, v *pool.Volume, want *pool.
 // undoEphemeral deletes a volume that could not be mounted. A target with files of others
 // stays.
 func (d *Driver) undoEphemeral(ctx context.Context, v *pool.Volume, target string) error {
+	if err := d.awaken(ctx, v, nil); err != nil {
+		return err
+	}
 	if err := mounts.Unmount(target); err != nil {
 		return err
 	}

@@ -148,15 +148,18 @@ func (d *Driver) giveKey(ctx context.Context, v *pool.Volume, device *client.Dev
 }
 
 // awaken gives the device of an encrypted volume its key if it waits for it. I/O of a device that
-// still waits would not end, so awaken returns an error. Secrets are those of the call; with a
-// passphrase the driver has the key from then on.
+// still waits for that or for a server would not end, and nothing interrupts an unmount, so awaken returns an
+// error. Secrets are those of the call; with a passphrase the driver has the key from then on.
 func (d *Driver) awaken(ctx context.Context, v *pool.Volume, secrets map[string]string) error {
-	if !v.Settings.Encrypted {
-		return nil
-	}
 	device, err := d.device(ctx, v)
 	if device == nil || err != nil {
 		return err
+	}
+	if device.State == unrecovered || device.State == quiesced {
+		return status.Errorf(codes.Unavailable, "%s waits for ublk-loop serve to serve it again", device.Device)
+	}
+	if !v.Settings.Encrypted {
+		return nil
 	}
 	if pass := secrets[passphraseSecret]; pass != "" && !d.keys.has(v.ID) {
 		if err := d.learnKey(v, pass); err != nil {

@@ -248,7 +248,13 @@ func (d *Driver) NodeUnpublishVolume(ctx context.Context, req *csi.NodeUnpublish
 	if err != nil {
 		return nil, err
 	}
-	if err := d.unpublish(v, req.GetTargetPath()); err != nil {
+	if v.Settings.Ephemeral { // its file system has no other mount
+		err = d.awaken(ctx, v, nil)
+	}
+	if err == nil {
+		err = d.unpublish(v, req.GetTargetPath())
+	}
+	if err != nil {
 		return nil, failure(err)
 	}
 	if v.Settings.Ephemeral {
