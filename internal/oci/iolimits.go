@@ -1,10 +1,13 @@
 package oci
 
 import (
+	"encoding/json"
 	"fmt"
 	"math"
 	"os"
+	"slices"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -49,15 +52,16 @@ func parseOperations(text string) (uint64, error) {
 	return n, nil
 }
 
-// throttle is an entry of a list in linux.resources.blockIO.
+// throttle is an entry of a list in linux.resources.blockIO. Runtimes ignore members that they do not know.
 type throttle struct {
 	Major uint32 `json:"major"`
 	Minor uint32 `json:"minor"`
 	Rate  uint64 `json:"rate"`
+	Ours  bool   `json:"dev.ublk-loop"`
 }
 
 // limitIO adds limits for the device with a number to the container's resources. Limits
-// of the engine stay.
+// of the engine stay. Those of an earlier container of the bundle go, because a runtime fails if their device has gone.
 func (o object) limitIO(device uint64, limits []ioLimit) error {
 	if len(limits) == 0 {
 		return nil
@@ -65,8 +69,13 @@ func (o object) limitIO(device uint64, limits []ioLimit) error {
 	return o.editMember("linux", func(linux object) error {
 		return linux.editMember("resources", func(resources object) error {
 			return resources.editMember("blockIO", func(blockIO object) error {
+				for list := range blockIO {
+					if err := blockIO.dropOurs(list); err != nil {
+						return err
+					}
+				}
 				for _, l := range limits {
-					if err := blockIO.appendTo(l.list, throttle{unix.Major(device), unix.Minor(device), l.rate}); err != nil {
+					if err := blockIO.appendTo(l.list, throttle{unix.Major(device), unix.Minor(device), l.rate, true}); err != nil {
 						return err
 					}
 				}
@@ -74,6 +83,25 @@ func (o object) limitIO(device uint64, limits []ioLimit) error {
 			})
 		})
 	})
+}
+
+// dropOurs removes the entries of this program from a member that is a list of limits.
+func (o object) dropOurs(list string) error {
+	var entries []json.RawMessage
+	if !strings.HasPrefix(list, "throttle") || json.Unmarshal(o[list], &entries) != nil {
+		return nil
+	}
+	all := len(entries)
+	entries = slices.DeleteFunc(entries, func(text json.RawMessage) bool {
+		var t throttle
+		return json.Unmarshal(text, &t) == nil && t.Ours
+	})
+	if len(entries) == all {
+		return nil
+	}
+	var err error
+	o[list], err = plainJSON(entries)
+	return err
 }
 
 // numberOf returns the number of an open device.

@@ -23,6 +23,33 @@ func TestKernelOCIIOLimits(t *testing.T) {
 	})
 }
 
+// A bundle with limits can be run again, when the device of its earlier container is gone.
+func TestKernelOCIIOLimitsAgain(t *testing.T) {
+	ublktest.Require(t, ublktest.Waits)
+	eachRuntime(t, "", func(w *wrapped) {
+		image := w.largeImage()
+		limited := w.bundle(asked{"image": image, "io.rbps": "1m"}, "sleep", "1000")
+		run := func(id, bundle string) {
+			if r := w.calls("run", "--detach", "--bundle", bundle, id); r.status != 0 {
+				w.Fatalf("run %s: %s", id, r.err)
+			}
+		}
+		run("other", w.bundle(asked{"image": image}, "sleep", "1000")) // has the lowest number
+		run("first", limited)
+		for _, id := range []string{"first", "other"} {
+			_ = w.calls("kill", id, "KILL")
+		}
+		w.nothingLeft()
+		run("again", limited)
+		if got := w.ioMax(w.pid("again")); strings.Count(got, "\n") != 1 {
+			w.Errorf("io.max is %q", got)
+		}
+		_ = w.calls("kill", "again", "KILL")
+		w.nothingLeft()
+		w.forgetAll()
+	})
+}
+
 // The hooks set the same limits.
 func TestKernelHookIOLimits(t *testing.T) {
 	ublktest.Require(t, ublktest.Waits)
