@@ -45,11 +45,17 @@ func (b *bed) idlesWithin(s client.Device, limit int) {
 	}
 }
 
-// memory returns the sums over the mappings of a device's processes, in KiB (proc_pid_smaps(5)).
+// memory returns the sums over the mappings of a device's processes, in KiB.
 func (b *bed) memory(s client.Device) map[string]int {
 	b.Helper()
+	return b.memoryOf(b.processes(s)...)
+}
+
+// memoryOf returns the sums over the mappings of processes, in KiB (proc_pid_smaps(5)).
+func (b *bed) memoryOf(pids ...int) map[string]int {
+	b.Helper()
 	sums := map[string]int{}
-	for _, pid := range b.processes(s) {
+	for _, pid := range pids {
 		for line := range strings.Lines(b.readFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))) {
 			var name string
 			var kib int

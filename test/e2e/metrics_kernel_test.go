@@ -3,7 +3,9 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -184,6 +186,45 @@ func TestKernelMetricsOverTCP(t *testing.T) {
 	}
 	b.run("serve", "--socket", filepath.Join(t.TempDir(), "s"), "--metrics", address).fails(t, 1, address)
 	m.serves(s)
+}
+
+// publisherPSS is what the process for clients of --metrics may have, in KiB, while 16 clients are connected and the
+// text describes 20 devices.
+const publisherPSS = 7800
+
+// The process for clients of --metrics has little memory, however often and by how many it is asked.
+func TestKernelMetricsMemory(t *testing.T) {
+	b := kernelBed(t, ublktest.Plain, ublktest.Waits)
+	b.tool("ip", "link", "set", "lo", "up")
+	address := freeAddress(t)
+	m := b.serve("--metrics", address)
+	for range 20 {
+		b.add(b.image(1 << 20))
+	}
+	ask := func() error {
+		response, err := http.Get("http://" + address + "/metrics")
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(io.Discard, response.Body)
+		return errors.Join(err, response.Body.Close())
+	}
+	for range 15 { // of the 16 that may be connected (maxScrapers)
+		client, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = client.Close() }()
+	}
+	for range 60 {
+		if err := ask(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pss := b.memoryOf(b.publisherOf(m.pid()))["Pss:"]
+	if t.Logf("%d KiB", pss); pss == 0 || pss > publisherPSS {
+		t.Errorf("the process for clients has %d KiB, limit %d", pss, publisherPSS)
+	}
 }
 
 // The TCP server of --metrics is a process without privileges, a new one after an upgrade. When it is killed, only
