@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -124,7 +125,7 @@ func pipeKeys(j *daemon.Job, tables *table.Stack) error {
 	if keys == nil || err != nil {
 		return err
 	}
-	j.Key, _, err = keysource.Pipe(func() (*transfer.Secret, []string, error) { return keys, nil, nil })
+	j.Key, _, err = keysource.Pipe(context.Background(), func(context.Context) (*transfer.Secret, []string, error) { return keys, nil, nil })
 	return err
 }
 

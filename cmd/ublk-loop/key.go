@@ -47,7 +47,9 @@ func (a *app) runKey(ctx context.Context, server *client.Client, arg string, opt
 	if err != nil {
 		return err
 	}
-	j, err := recoverJob(device, opts)
+	ctx, stop := interruptible(ctx)
+	defer stop()
+	j, err := recoverJob(ctx, device, opts)
 	if err != nil {
 		return err
 	}

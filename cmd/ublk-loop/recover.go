@@ -115,7 +115,7 @@ func (o *recoverOptions) devices(drv driver, devices []client.Device, try func(e
 
 // recover starts a server for the device, and waits until I/O continues.
 func (a *app) recover(ctx context.Context, device client.Device, opts recoverOptions) error {
-	j, err := recoverJob(device, opts)
+	j, err := recoverJob(ctx, device, opts)
 	if err != nil {
 		return err
 	}
@@ -135,7 +135,7 @@ func (a *app) recover(ctx context.Context, device client.Device, opts recoverOpt
 
 // recoverJob opens the device's file by its path. The server checks that the path still
 // leads to the same file.
-func recoverJob(device client.Device, opts recoverOptions) (*daemon.Job, error) {
+func recoverJob(ctx context.Context, device client.Device, opts recoverOptions) (*daemon.Job, error) {
 	if device.Table != "" {
 		return recoverTableJob(device, opts)
 	}
@@ -148,7 +148,7 @@ func recoverJob(device client.Device, opts recoverOptions) (*daemon.Job, error) 
 		return nil, fmt.Errorf("recover %s: %w", device.Device, err)
 	}
 	j := &daemon.Job{Name: file.Name(), Recover: &device.ID, File: file}
-	if j.Key, j.Warnings, err = opts.key(file, &device.Transfer); err != nil {
+	if j.Key, j.Warnings, err = opts.key(ctx, file, &device.Transfer); err != nil {
 		j.Close()
 		return nil, err
 	}
@@ -164,13 +164,15 @@ func recoverJob(device client.Device, opts recoverOptions) (*daemon.Job, error) 
 
 // key returns a descriptor to read the key of the device's transfer from, or nil without
 // a key, and warnings.
-func (o *recoverOptions) key(file *os.File, c *client.Transfer) (*os.File, []string, error) {
+func (o *recoverOptions) key(ctx context.Context, file *os.File, c *client.Transfer) (*os.File, []string, error) {
 	switch {
 	case c.LUKS != 0:
 		volume := &loop.Config{Offset: c.LUKSOffset}
-		return keysource.Pipe(func() (*transfer.Secret, []string, error) { return o.keys.source.Unlock(file, volume) })
+		return keysource.Pipe(ctx, func(ctx context.Context) (*transfer.Secret, []string, error) {
+			return o.keys.source.Unlock(ctx, file, volume)
+		})
 	case !o.keys.source.IsGiven():
 		return nil, nil, nil // the server reports a missing key
 	}
-	return keysource.Pipe(o.keys.source.Key)
+	return keysource.Pipe(ctx, o.keys.source.Key)
 }

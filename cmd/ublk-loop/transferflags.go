@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"slices"
@@ -75,15 +76,20 @@ func usage(what, why string) error {
 }
 
 // prepare reads the key, and for LUKS also the transfer's options. It returns a
-// descriptor to read the key from, or nil without a key, and warnings.
+// descriptor to read the key from, or nil without a key, and warnings. An interrupt ends it,
+// and the terminal is as before then.
 func (o *transferOptions) prepare(file *os.File, c *loop.Config) (*os.File, []string, error) {
+	ctx, stop := interruptible(context.Background())
+	defer stop()
 	switch {
 	case o.luks:
-		return keysource.Pipe(func() (*transfer.Secret, []string, error) { return o.keys.source.Unlock(file, c) })
+		return keysource.Pipe(ctx, func(ctx context.Context) (*transfer.Secret, []string, error) {
+			return o.keys.source.Unlock(ctx, file, c)
+		})
 	case c.Transfer.Name == "" || c.Transfer.Name == transfer.None:
 		return nil, nil, nil
 	}
-	return keysource.Pipe(o.keys.source.Key)
+	return keysource.Pipe(ctx, o.keys.source.Key)
 }
 
 // transferFlag is the name of a transfer.

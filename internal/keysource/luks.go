@@ -3,6 +3,7 @@ package keysource
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -24,43 +25,79 @@ const maxPassphraseBytes = 8 << 20
 // returns the volume's key. The caller must be a short-lived process, not the server,
 // because deriving a key takes memory, up to gigabytes, and leaves intermediate values
 // there.
-func (s *Source) Unlock(file *os.File, c *loop.Config) (*transfer.Secret, []string, error) {
-	part, err := loop.OpenPart(file, c.Offset, c.SizeLimit)
+func (s *Source) Unlock(ctx context.Context, file *os.File, c *loop.Config) (*transfer.Secret, []string, error) {
+	l, err := s.openLocked(file, c)
 	if err != nil {
 		return nil, nil, err
 	}
-	defer func() { _ = part.Close() }()
-	at := part // where the header is
-	if s.Header != "" {
-		if at, err = openHeader(s.Header); err != nil {
-			return nil, nil, err
-		}
-		defer func() { _ = at.Close() }()
-	}
-	header, volume, err := readHeader(at, part)
+	volume, size := l.volume, uint64(l.part.Size())
+	pass, warnings, err := s.passphrase(ctx, file.Name())
 	if err != nil {
+		l.close()
 		return nil, nil, err
 	}
-	pass, warnings, err := s.passphrase(file.Name())
-	if err != nil {
-		return nil, nil, err
-	}
-	defer pass.Close()
 	if volume.Secondary {
 		warnings = append(warnings, "the first LUKS header is damaged or older, the second one is used: see cryptsetup repair")
 	}
-	key, err := transfer.NewSecret(volume.KeySize)
+	key, err := await(ctx, func() (*transfer.Secret, error) {
+		defer l.close()
+		defer pass.Close()
+		return l.unlock(pass)
+	})
 	if err != nil {
 		return nil, nil, err
 	}
-	err = header.Unlock(at, pass.Bytes(), luks.Limits{Memory: availableMemory()}, key.Bytes())
+	useVolume(&volume, c, size)
+	return key, warnings, nil
+}
+
+// locked is a LUKS volume whose key is not known.
+type locked struct {
+	part, at *loop.Part // the volume, and where the header is
+	header   *luks.Header
+	volume   luks.Volume
+}
+
+// openLocked opens the part of a file with a volume, and reads the header.
+func (s *Source) openLocked(file *os.File, c *loop.Config) (*locked, error) {
+	part, err := loop.OpenPart(file, c.Offset, c.SizeLimit)
+	if err != nil {
+		return nil, err
+	}
+	l := &locked{part: part, at: part}
+	if s.Header != "" {
+		if l.at, err = openHeader(s.Header); err != nil {
+			_ = part.Close()
+			return nil, err
+		}
+	}
+	if l.header, l.volume, err = readHeader(l.at, part); err != nil {
+		l.close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// unlock returns the key of the volume.
+func (l *locked) unlock(pass *transfer.Secret) (*transfer.Secret, error) {
+	key, err := transfer.NewSecret(l.volume.KeySize)
+	if err != nil {
+		return nil, err
+	}
+	err = l.header.Unlock(l.at, pass.Bytes(), luks.Limits{Memory: availableMemory()}, key.Bytes())
 	debug.FreeOSMemory() // memory of the key derivation, possibly much
 	if err != nil {
 		key.Close()
-		return nil, nil, explainUnlock(err, pass.Bytes())
+		return nil, explainUnlock(err, pass.Bytes())
 	}
-	useVolume(&volume, c, uint64(part.Size()))
-	return key, warnings, nil
+	return key, nil
+}
+
+func (l *locked) close() {
+	_ = l.part.Close()
+	if l.at != l.part {
+		_ = l.at.Close()
+	}
 }
 
 // openHeader opens a detached header.
@@ -124,15 +161,15 @@ func explainUnlock(err error, pass []byte) error {
 
 // passphrase returns the passphrase of a volume, from the given source or else from standard
 // input, or from the terminal if standard input is a terminal or nothing.
-func (s *Source) passphrase(name string) (*transfer.Secret, []string, error) {
+func (s *Source) passphrase(ctx context.Context, name string) (*transfer.Secret, []string, error) {
 	if s.IsGiven() {
-		return s.read(maxPassphraseBytes)
+		return s.read(ctx, maxPassphraseBytes)
 	}
 	if isStream(os.Stdin) {
-		pass, err := readPassphrase(os.Stdin)
+		pass, err := await(ctx, func() (*transfer.Secret, error) { return readPassphrase(os.Stdin) })
 		return pass, nil, err
 	}
-	pass, err := askPassphrase(fmt.Sprintf("Passphrase for %s: ", report.OneLine(name)))
+	pass, err := askPassphrase(ctx, fmt.Sprintf("Passphrase for %s: ", report.OneLine(name)))
 	if errors.Is(err, errNoTerminal) {
 		err = &hint.Error{Err: err, Hint: "give the passphrase with {key}, where - is standard input"}
 	}

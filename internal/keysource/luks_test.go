@@ -114,7 +114,7 @@ func TestUnlockWithNewline(t *testing.T) {
 			t.Fatal(err)
 		}
 		source := Source{Kind: File, File: pass}
-		key, _, err := source.Unlock(file, &loop.Config{})
+		key, _, err := source.Unlock(t.Context(), file, &loop.Config{})
 		var h *hint.Error
 		if got := errors.As(err, &h) && strings.Contains(h.Hint, "newline"); got != wanted || errors.Is(err, luks.ErrWrongPassphrase) != wanted {
 			t.Errorf("%q: error %v, hint %t", text, err, got)

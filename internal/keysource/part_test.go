@@ -65,7 +65,7 @@ func TestReadPart(t *testing.T) {
 			"file": {Kind: File, File: path, Offset: tt.offset, Size: tt.size},
 			"pipe": {Kind: Descriptor, FD: passed(t, pipeWith(t, "0123456789")), Offset: tt.offset, Size: tt.size},
 		} {
-			key, _, err := s.read(64)
+			key, _, err := s.read(t.Context(), 64)
 			switch {
 			case tt.err != "":
 				if err == nil || !strings.Contains(err.Error(), tt.err) {

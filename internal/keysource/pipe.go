@@ -1,6 +1,7 @@
 package keysource
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -10,12 +11,15 @@ import (
 	"github.com/ublk-loop/ublk-loop/transfer"
 )
 
+// A Reader reads a key, and returns it with warnings. It returns the cause when the context is done.
+type Reader func(ctx context.Context) (*transfer.Secret, []string, error)
+
 // Pipe calls read, and returns a descriptor from which the key can be read once.
-func Pipe(read func() (*transfer.Secret, []string, error)) (*os.File, []string, error) {
+func Pipe(ctx context.Context, read Reader) (*os.File, []string, error) {
 	if err := confine.ForbidDumps(); err != nil {
 		return nil, nil, err
 	}
-	key, warnings, err := read()
+	key, warnings, err := read(ctx)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -1,6 +1,7 @@
 package keysource
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -46,10 +47,28 @@ type Source struct {
 func (s *Source) IsGiven() bool { return s.Kind != Nowhere }
 
 // Key returns the key of a transfer, and warnings.
-func (s *Source) Key() (*transfer.Secret, []string, error) { return s.read(transfer.MaxKeyBytes) }
+func (s *Source) Key(ctx context.Context) (*transfer.Secret, []string, error) {
+	return s.read(ctx, transfer.MaxKeyBytes)
+}
 
-// read returns the key, which has at most limit bytes, and warnings.
-func (s *Source) read(limit int) (key *transfer.Secret, warnings []string, err error) {
+// warned is a key with warnings.
+type warned struct {
+	key      *transfer.Secret
+	warnings []string
+}
+
+// read returns the key, which has at most limit bytes, and warnings. A file need not have an end, and
+// a pipe need not have a writer.
+func (s *Source) read(ctx context.Context, limit int) (*transfer.Secret, []string, error) {
+	source := *s
+	r, err := await(ctx, func() (warned, error) {
+		key, warnings, err := source.readAll(limit)
+		return warned{key, warnings}, err
+	})
+	return r.key, r.warnings, err
+}
+
+func (s *Source) readAll(limit int) (key *transfer.Secret, warnings []string, err error) {
 	var what string
 	switch {
 	case s.Kind == Keyring:

@@ -1,6 +1,7 @@
 package keysource
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -23,7 +24,7 @@ const terminalPath = "/dev/tty"
 const maxLine = 4096
 
 // askPassphrase asks for a line that the terminal does not show.
-func askPassphrase(prompt string) (*transfer.Secret, error) {
+func askPassphrase(ctx context.Context, prompt string) (*transfer.Secret, error) {
 	tty, err := os.OpenFile(terminalPath, os.O_RDWR, 0)
 	if err != nil {
 		return nil, errNoTerminal
@@ -32,7 +33,7 @@ func askPassphrase(prompt string) (*transfer.Secret, error) {
 	if _, err := io.WriteString(tty, prompt); err != nil {
 		return nil, err
 	}
-	return readHidden(tty)
+	return readHidden(ctx, tty)
 }
 
 // isStream reports whether a file is a pipe, a socket or a regular file, which a user may have
@@ -74,8 +75,8 @@ func readPassphrase(f io.Reader) (*transfer.Secret, error) {
 }
 
 // readHidden reads a line from a terminal without echo. It restores the terminal before
-// it returns, also after an interrupt.
-func readHidden(tty *os.File) (*transfer.Secret, error) {
+// it returns, also after an interrupt or when the context is done.
+func readHidden(ctx context.Context, tty *os.File) (*transfer.Secret, error) {
 	fd := int(tty.Fd())
 	before, err := unix.IoctlGetTermios(fd, unix.TCGETS)
 	if err != nil {
@@ -90,14 +91,42 @@ func readHidden(tty *os.File) (*transfer.Secret, error) {
 		return nil, fmt.Errorf("switch echo off: %w", err)
 	}
 	defer func() { _ = unix.IoctlSetTermios(fd, unix.TCSETSF, before) }()
-	return readLine(fd)
+	return readLine(ctx, fd)
+}
+
+// awaitLine waits until a terminal has a line, or its user has gone. It returns the cause when the
+// context is done.
+func awaitLine(ctx context.Context, fd int) error {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = w.Close() })
+	defer func() {
+		if stop() {
+			_ = w.Close()
+		}
+		_ = r.Close()
+	}()
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}, {Fd: int32(r.Fd()), Events: unix.POLLIN}}
+	err = eintr.Repeat(func() error {
+		_, err := unix.Poll(fds, -1)
+		return err
+	})
+	if err == nil && fds[1].Revents != 0 {
+		err = context.Cause(ctx)
+	}
+	return err
 }
 
 // interruptKey is Ctrl-C.
 const interruptKey = 3
 
 // readLine reads a line, and removes its end.
-func readLine(fd int) (*transfer.Secret, error) {
+func readLine(ctx context.Context, fd int) (*transfer.Secret, error) {
+	if err := awaitLine(ctx, fd); err != nil {
+		return nil, err
+	}
 	line, err := transfer.NewSecret(maxLine)
 	if err != nil {
 		return nil, err

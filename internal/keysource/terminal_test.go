@@ -5,9 +5,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/internal/ptytest"
 	"github.com/ublk-loop/ublk-loop/internal/report"
@@ -36,14 +33,10 @@ func TestReadHidden(t *testing.T) {
 		}
 		read := make(chan result)
 		go func() {
-			pass, err := readHidden(program)
+			pass, err := readHidden(t.Context(), program)
 			read <- result{pass, err}
 		}()
-		for deadline := time.Now().Add(10 * time.Second); ptytest.LocalFlags(t, user)&unix.ECHO != 0; time.Sleep(time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatal("the echo is still on")
-			}
-		}
+		awaitEcho(t, user, 0)
 		if _, err := user.WriteString(tt.typed); err != nil {
 			t.Fatal(err)
 		}

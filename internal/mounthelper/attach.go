@@ -44,9 +44,9 @@ func (h *Helper) ask(ctx context.Context, r *request, file *os.File) (*client.He
 	var err error
 	switch {
 	case r.luks:
-		key, warnings, err = keysource.Pipe(func() (*transfer.Secret, []string, error) { return r.key.Unlock(file, &cfg) })
+		key, warnings, err = keysource.Pipe(ctx, func(ctx context.Context) (*transfer.Secret, []string, error) { return r.key.Unlock(ctx, file, &cfg) })
 	case cfg.Transfer.Name != "":
-		key, warnings, err = keysource.Pipe(r.key.Key)
+		key, warnings, err = keysource.Pipe(ctx, r.key.Key)
 	}
 	if err != nil {
 		return nil, err
