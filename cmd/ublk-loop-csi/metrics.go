@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop-csi/driver"
+	"github.com/ublk-loop/ublk-loop/internal/scrapers"
 )
 
 // metrics counts the calls of the driver. The zero value is ready for use.
@@ -104,9 +105,35 @@ func (m *metrics) serve(address string, d *driver.Driver, failed func(error)) (s
 	if err != nil {
 		return nil, fmt.Errorf("--metrics: %w", err)
 	}
+	server := &http.Server{
+		Handler: m.handler(d.Usage, failed), ReadTimeout: metricsTimeout, WriteTimeout: metricsTimeout, IdleTimeout: metricsTimeout, MaxHeaderBytes: metricsHeader,
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		if err := server.Serve(scrapers.Limit(l)); !errors.Is(err, http.ErrServerClosed) {
+			failed(err)
+		}
+	}()
+	return func() {
+		_ = server.Close()
+		<-ended
+	}, nil
+}
+
+// handler answers requests for the metrics one after another, because each reads where all images of the pool
+// have their blocks, and any pod may ask.
+func (m *metrics) handler(usage func() (driver.Usage, error), failed func(error)) http.Handler {
+	reading := make(chan struct{}, 1)
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
-		u, err := d.Usage()
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case reading <- struct{}{}:
+		case <-r.Context().Done():
+			return
+		}
+		u, err := usage()
+		<-reading
 		if err != nil {
 			http.Error(w, "the pool cannot be read; the log of the driver says why", http.StatusInternalServerError)
 			failed(err)
@@ -115,18 +142,5 @@ func (m *metrics) serve(address string, d *driver.Driver, failed func(error)) (s
 		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 		m.write(w, u)
 	})
-	server := &http.Server{
-		Handler: mux, ReadTimeout: metricsTimeout, WriteTimeout: metricsTimeout, IdleTimeout: metricsTimeout, MaxHeaderBytes: metricsHeader,
-	}
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			failed(err)
-		}
-	}()
-	return func() {
-		_ = server.Close()
-		<-ended
-	}, nil
+	return mux
 }

@@ -7,11 +7,14 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
@@ -20,6 +23,7 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop-csi/driver"
 	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop-csi/pool"
+	"github.com/ublk-loop/ublk-loop/internal/scrapers"
 )
 
 // Calls are counted by method and code, and the gauges have the numbers of the pool.
@@ -94,6 +98,61 @@ func TestMetricsPort(t *testing.T) {
 	stop()
 	if _, err := net.Dial("tcp", address); !errors.Is(err, unix.ECONNREFUSED) {
 		t.Errorf("after the end: error %v", err)
+	}
+}
+
+// The pool is read for one request at a time, however many clients ask.
+func TestMetricsOneByOne(t *testing.T) {
+	var m metrics
+	var calls atomic.Int32
+	asked, goOn, done := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	h := m.handler(func() (u driver.Usage, err error) {
+		if calls.Add(1) == 1 {
+			close(asked)
+			<-goOn
+		}
+		return u, nil
+	}, func(err error) { t.Error(err) })
+	request := httptest.NewRequest(http.MethodGet, "/metrics", nil)
+	go func() {
+		h.ServeHTTP(httptest.NewRecorder(), request)
+		close(done)
+	}()
+	<-asked
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	h.ServeHTTP(httptest.NewRecorder(), request.WithContext(gone))
+	if n := calls.Load(); n != 1 {
+		t.Errorf("the pool is read %d times", n)
+	}
+	close(goOn)
+	<-done
+}
+
+// The driver refuses one client of its metrics more than the maximum.
+func TestMetricsClients(t *testing.T) {
+	var m metrics
+	address := freeAddress(t)
+	stop, err := m.serve(address, &driver.Driver{}, func(err error) { t.Error(err) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop()
+	for i := range scrapers.Max + 1 {
+		c, err := net.Dial("tcp", address)
+		if err == nil {
+			err = c.SetReadDeadline(time.Now().Add(metricsTimeout / 2)) // the driver ends an idle connection later
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = c.Close() }()
+		if i < scrapers.Max {
+			continue
+		}
+		if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("one client too many: %v", err)
+		}
 	}
 }
 

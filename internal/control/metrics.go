@@ -1,14 +1,17 @@
 package control
 
 import (
+	"errors"
 	"io"
 	"log" //nolint:depguard // http.Server takes no other
+	"net"
 	"net/http"
 	"path/filepath"
 	"strconv"
 	"time"
 
 	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/internal/scrapers"
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
@@ -157,4 +160,14 @@ func MetricsHTTP(metrics func() ([]byte, error)) *http.Server {
 		MaxHeaderBytes: maxHeader,
 		ErrorLog:       log.New(io.Discard, "", 0),
 	}
+}
+
+// ServeMetrics answers the connections of a TCP listener until h is closed. The server's memory is locked, so
+// that few clients are served at the same time.
+func ServeMetrics(h *http.Server, l net.Listener) error {
+	err := h.Serve(scrapers.Limit(l))
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
 }
