@@ -249,6 +249,23 @@ func TestKernelStatsWithoutMount(t *testing.T) {
 	b.isClean()
 }
 
+// A publication whose mount others have ended keeps the volume neither from another pod nor from its end.
+func TestKernelPublicationWithoutMount(t *testing.T) {
+	b := newBed(t, ublktest.Once)
+	b.start()
+	for name, access := range map[string]*csi.VolumeCapability{"fs": mountAccess("ext4", oneWriter), "block": blockAccess(oneWriter)} {
+		v := b.create(name, 32*mib, access)
+		b.ok("unmount", unix.Unmount(v.use("a"), 0))
+		b.ok("publish to another pod", v.tryPublish("b", false, access))
+		b.refused("publish to a third pod", v.tryPublish("c", false, access), codes.FailedPrecondition, "target_path")
+		b.ok("unmount", unix.Unmount(v.target("b"), 0))
+		b.ok("unstage", v.tryUnstage())
+		v.remove()
+	}
+	b.devicesAre(0)
+	b.isClean()
+}
+
 // If the driver ends between the mount and the growth of a larger copy, the repeated call grows it.
 func TestKernelStageEndsBeforeGrowth(t *testing.T) {
 	b := newBed(t, ublktest.Once)

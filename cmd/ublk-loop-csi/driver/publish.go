@@ -48,6 +48,9 @@ func (d *Driver) publishStaged(ctx context.Context, req *csi.NodePublishVolumeRe
 	if err := d.awaken(ctx, v, req.GetSecrets()); err != nil {
 		return err
 	}
+	if err := forgetUnmounted(v); err != nil {
+		return err
+	}
 	known, err := conflicts(v, want)
 	if err != nil {
 		return err
@@ -80,6 +83,16 @@ func (d *Driver) undoPublish(v *pool.Volume, target string, failed error) error 
 		return unsettled(errors.Join(failure(failed), err))
 	}
 	return failure(failed)
+}
+
+// forgetUnmounted drops the publications of a volume whose mounts others have ended. Nothing uses the volume
+// there, so that they must keep it neither from other pods nor from its end.
+func forgetUnmounted(v *pool.Volume) error {
+	t, err := mounts.Read()
+	if err == nil {
+		v.Publications = slices.DeleteFunc(v.Publications, func(p pool.Publication) bool { return t.At(p.Target) == nil })
+	}
+	return err
 }
 
 // publicationAt returns the index of the publication at a target, -1 if there is none.

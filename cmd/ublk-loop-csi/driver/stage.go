@@ -250,6 +250,9 @@ func (d *Driver) NodeUnstageVolume(ctx context.Context, req *csi.NodeUnstageVolu
 	if v.Stage == nil || v.Stage.Path != req.GetStagingTargetPath() {
 		return &csi.NodeUnstageVolumeResponse{}, nil
 	}
+	if err := forgetUnmounted(v); err != nil {
+		return nil, failure(err)
+	}
 	if len(v.Publications) > 0 {
 		return nil, status.Errorf(codes.FailedPrecondition, "volume_id: volume %q is published at %s", v.ID, v.Publications[0].Target)
 	}
