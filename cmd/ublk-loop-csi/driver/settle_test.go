@@ -138,7 +138,9 @@ func TestForkAfterCallerGaveUp(t *testing.T) {
 			t.Fatal("a snapshot without an answer of the server")
 		}
 		if restart {
+			u.driver.mu.Lock() // which a merge in the background takes
 			u.driver.reconciled = false
+			u.driver.mu.Unlock()
 			if err := u.driver.Reconcile(t.Context()); err != nil {
 				t.Fatal(err)
 			}
