@@ -38,9 +38,12 @@ var _ endingDevice = (*loop.Device)(nil)
 // wait returns when the device has ended or a signal ends the server.
 //
 // SIGTERM does not end it while the device is mounted, because the file system would lose
-// what it has not written. A second SIGTERM within insistTime ends it all the same.
+// what it has not written. A second SIGTERM within insistTime ends it all the same. SIGHUP
+// does not: a service manager may send it together with SIGTERM, and a program that rotates
+// logs sends it to servers in general.
 func (e *ending) wait(stop <-chan os.Signal) error {
-	var looked chan bool // the result of a look at the device, after a SIGTERM
+	var looked chan bool // the result of a look at the device, after a signal
+	var why os.Signal    // the last signal
 	var asked time.Time  // when the first SIGTERM came
 	for {
 		select {
@@ -51,28 +54,39 @@ func (e *ending) wait(stop <-chan os.Signal) error {
 			e.log.warn(what)
 		case claimed := <-looked:
 			if !claimed {
-				return e.obey(unix.SIGTERM)
+				return e.obey(why)
 			}
-			e.log.warn(refused)
-		case s := <-stop:
-			if s != unix.SIGTERM || !asked.IsZero() && time.Since(asked) < insistTime {
-				return e.obey(s)
+			sig, _ := why.(unix.Signal)
+			e.log.warn(fmt.Sprintf(refused, unix.SignalName(sig)))
+		case why = <-stop:
+			isTerm := why == unix.SIGTERM
+			if why == unix.SIGINT || isTerm && !asked.IsZero() && time.Since(asked) < insistTime {
+				return e.obey(why)
 			}
-			asked, looked = time.Now(), make(chan bool, 1)
-			go func() { looked <- e.claimed() }() // ends with the other process
+			if isTerm {
+				asked = time.Now()
+			}
+			looked = e.look()
 		}
 	}
 }
 
-// refused is the log's message for a refused SIGTERM.
-const refused = "SIGTERM is refused: the device is mounted; unmount it, or send another SIGTERM within 10 s"
+// refused is the log's message for a refused signal.
+const refused = "%s is refused: the device is mounted; unmount it, or send another SIGTERM within 10 s"
+
+// look calls claimed without waiting for it.
+func (e *ending) look() chan bool {
+	looked := make(chan bool, 1)
+	go func() { looked <- e.claimed() }() // ends with the other process
+	return looked
+}
 
 // claimed reports whether the device is mounted. If that cannot be found out, the signal
 // is obeyed.
 func (e *ending) claimed() bool {
 	claimed, err := e.isClaimed(e.id)
 	if err != nil {
-		e.log.error("SIGTERM", err)
+		e.log.error("signal", err)
 	}
 	return claimed
 }

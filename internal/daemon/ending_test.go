@@ -79,7 +79,7 @@ func TestCorruptionIsLogged(t *testing.T) {
 	})
 }
 
-// While the device is mounted, only a second SIGTERM within ten seconds ends its server.
+// While the device is mounted, only a second SIGTERM within ten seconds ends its server, or SIGINT.
 func TestTerminationOfAMountedDevice(t *testing.T) {
 	mounted := func(uint32) (bool, error) { return true, nil }
 	synctest.Test(t, func(t *testing.T) {
@@ -96,6 +96,20 @@ func TestTerminationOfAMountedDevice(t *testing.T) {
 		e.stop <- unix.SIGTERM
 		e.is(t, "SIGTERM nine seconds later", true)
 	})
+	synctest.Test(t, func(t *testing.T) { // a service manager may send both
+		e := startEnding(mounted)
+		e.stop <- unix.SIGTERM
+		e.is(t, "SIGTERM", false)
+		for range 2 {
+			e.stop <- unix.SIGHUP
+			e.is(t, "SIGHUP", false)
+		}
+		if !strings.Contains(e.text.String(), "SIGHUP is refused") {
+			t.Errorf("the log is %q", e.text.String())
+		}
+		e.stop <- unix.SIGTERM
+		e.is(t, "a second SIGTERM", true)
+	})
 	synctest.Test(t, func(t *testing.T) {
 		e := startEnding(mounted)
 		e.stop <- unix.SIGINT
@@ -103,18 +117,20 @@ func TestTerminationOfAMountedDevice(t *testing.T) {
 	})
 }
 
-// SIGTERM ends the server of a device that is not mounted, or of which that is not known.
+// SIGTERM or SIGHUP ends the server of a device that is not mounted, or of which that is not known.
 func TestTerminationOfAnUnusedDevice(t *testing.T) {
 	for name, isClaimed := range map[string]func(uint32) (bool, error){
 		"unused":  func(uint32) (bool, error) { return false, nil },
 		"unknown": func(uint32) (bool, error) { return false, errors.New("no process") },
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			e := startEnding(isClaimed)
-			e.stop <- unix.SIGTERM
-			e.is(t, name, true)
-			if e.wrote != 1 {
-				t.Errorf("%s: dirty pages are written %d times", name, e.wrote)
+			for _, s := range []os.Signal{unix.SIGTERM, unix.SIGHUP} {
+				e := startEnding(isClaimed)
+				e.stop <- s
+				e.is(t, name, true)
+				if e.wrote != 1 {
+					t.Errorf("%s: dirty pages are written %d times", name, e.wrote)
+				}
 			}
 		})
 	}
