@@ -7,9 +7,11 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/internal/owndir"
 )
 
@@ -46,7 +48,8 @@ func listen(path string) (lock, socket *os.File, err error) {
 }
 
 // replaceSocket makes a socket in place of one that no server has. It returns an error that wraps
-// EEXIST if anything else is at the path.
+// EEXIST if anything else is at the path, and EADDRINUSE if the socket is open. That one is the service
+// manager's, because it has no lock. The service manager would not notice that another has taken its place.
 func replaceSocket(path string) (*net.UnixListener, error) {
 	info, err := os.Lstat(path)
 	switch {
@@ -57,10 +60,32 @@ func replaceSocket(path string) (*net.UnixListener, error) {
 	case info.Mode().Type() != os.ModeSocket:
 		return nil, fmt.Errorf("listen at %s: it is not a socket: %w", path, unix.EEXIST)
 	}
+	for over := time.After(socketTimeout); isOpen(path); {
+		select {
+		case <-over:
+			err := fmt.Errorf("listen at %s: a service manager listens there: %w", path, unix.EADDRINUSE)
+			return nil, hint.Add(err, "start its service, ublk-loop.service, or stop ublk-loop.socket first")
+		case <-time.After(time.Millisecond):
+		}
+	}
 	if err := os.Remove(path); err != nil {
 		return nil, err
 	}
 	return listenAt(path)
+}
+
+// socketTimeout bounds the time in which the kernel closes the socket of a killed server after its lock.
+const socketTimeout = time.Second
+
+// isOpen reports whether a process has the socket at a path open. It tries a connection of another type, which is
+// refused: a connection would start the service of the socket.
+func isOpen(path string) bool {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = unix.Close(fd) }()
+	return errors.Is(unix.Connect(fd, &unix.SockaddrUnix{Name: path}), unix.EPROTOTYPE)
 }
 
 // lockFor locks the file beside a socket. Its holder removes the file in the end. If that happens

@@ -2,11 +2,13 @@ package daemon
 
 import (
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -77,6 +79,41 @@ func TestListenKeepsOtherFiles(t *testing.T) {
 		}
 		_, _ = lock.Close(), socket.Close()
 	}
+}
+
+// A server does not take the place of a socket at which a service manager listens, which has no lock. It does not
+// start the manager's service.
+func TestListenBesideManager(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "socket")
+	manager, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	manager.SetUnlinkOnClose(false)
+	if _, _, err := listen(path); !errors.Is(err, unix.EADDRINUSE) {
+		t.Errorf("beside a service manager: error %v", err)
+	}
+	if err := manager.SetDeadline(time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := manager.Accept(); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the manager gets a connection: error %v", err)
+	}
+	if c, err := net.Dial("unix", path); err != nil {
+		t.Errorf("connect to the manager: %v", err)
+	} else {
+		_ = c.Close()
+	}
+	if _, err := os.Lstat(path + lockSuffix); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("its lock is left: %v", err)
+	}
+	// The kernel closes the socket of a killed server a moment after its lock.
+	time.AfterFunc(10*time.Millisecond, func() { _ = manager.Close() })
+	lock, socket, err := listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = lock.Close(), socket.Close()
 }
 
 // A server removes its socket also if the path was relative to the directory in which it was started.
