@@ -4,5 +4,10 @@ set -e
 
 [ ! -d /run/systemd/system ] || systemctl daemon-reload || true
 case ${1:-} in
-purge | 0) rm -rf /run/ublk-loop ;;
+purge | 0)
+	# Another installation may have devices or a server by now.
+	set -- /sys/class/ublk-char/ublkc* /run/ublk-loop/*.sock
+	for other in "$@"; do [ ! -e "$other" ] || exit 0; done
+	rm -rf /run/ublk-loop
+	;;
 esac

@@ -97,6 +97,31 @@ everything >/run/after
 diff /run/before /run/after
 ! grep -l ublk-loop /proc/[0-9]*/comm || exit 1
 echo "nothing left"
+
+# A device that somebody gets while the removal stops the server keeps the package.
+dpkg -i new/ublk-loop_*.deb
+truncate -s 64M disk.img
+systemctl start ublk-loop.socket ublk-loop.service
+mkdir /run/systemd/system/ublk-loop.service.d
+printf '[Service]\nExecStopPost=+/usr/bin/ublk-loop add --standalone /test/disk.img\n' >/run/systemd/system/ublk-loop.service.d/add.conf
+systemctl daemon-reload
+! dpkg --remove ublk-loop || exit 1
+rm -r /run/systemd/system/ublk-loop.service.d
+systemctl daemon-reload
+systemctl is-active ublk-loop.socket ublk-loop.service
+ublk-loop list
+ublk-loop del --all
+echo "kept"
+
+# A purge leaves the state of devices that another installation has.
+cp /usr/bin/ublk-loop /usr/local/bin/
+dpkg --remove ublk-loop
+hash -r
+device=$(ublk-loop add --standalone disk.img)
+dpkg --purge ublk-loop
+test -e /run/ublk-loop/${device#/dev/ublkb}.json
+ublk-loop del $device
+echo "state"
 `
 
 // A new user installs the package in a clean Debian and follows README's first screen. An upgrade under
@@ -118,7 +143,7 @@ func TestDebianPackage(t *testing.T) {
 		"COMMANDS", strings.Join(commands, "\n"),
 	).Replace(newUser)
 	r := m.boot(script)
-	for _, want := range []string{"first screen\n", "upgraded\n", "nothing left\n"} {
+	for _, want := range []string{"first screen\n", "upgraded\n", "nothing left\n", "kept\n", "state\n"} {
 		if !strings.Contains(r.out, want) {
 			t.Errorf("no %q in\n%s", want, r.out)
 		}
