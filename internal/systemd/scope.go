@@ -2,7 +2,9 @@ package systemd
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"math"
 	"os"
 	"strings"
 	"time"
@@ -41,10 +43,12 @@ func (m *Manager) Start(ctx context.Context, s *Scope) error {
 	m.conn.Signal(signals)
 	manager := m.conn.Object("org.freedesktop.systemd1", "/org/freedesktop/systemd1")
 	var job dbus.ObjectPath
-	// The mode "fail" never ends other jobs, such as those of a shutdown.
-	call := manager.CallWithContext(ctx, "org.freedesktop.systemd1.Manager.StartTransientUnit", 0,
-		s.Name, "fail", s.properties(), []auxiliary{})
-	if err := call.Store(&job); err != nil {
+	err := s.withProperties(func(properties []property) error {
+		// The mode "fail" never ends other jobs, such as those of a shutdown.
+		return manager.CallWithContext(ctx, "org.freedesktop.systemd1.Manager.StartTransientUnit", 0,
+			s.Name, "fail", properties, []auxiliary{}).Store(&job)
+	})
+	if err != nil {
 		return fmt.Errorf("start %s: %w", s.Name, err)
 	}
 	ticker := time.NewTicker(pollPeriod)
@@ -53,6 +57,17 @@ func (m *Manager) Start(ctx context.Context, s *Scope) error {
 		return fmt.Errorf("start %s: %w", s.Name, err)
 	}
 	return nil
+}
+
+// withProperties calls start with the properties of the scope. systemd refuses those that it does not know, and start is
+// then called without those of later versions.
+func (s *Scope) withProperties(start func([]property) error) error {
+	err := start(append(s.properties(), laterProperties()...))
+	var refused dbus.Error
+	if errors.As(err, &refused) && refused.Name == "org.freedesktop.DBus.Error.PropertyReadOnly" {
+		err = start(s.properties())
+	}
+	return err
 }
 
 // waitFor returns nil when the processes are in the scope, or an error when the job has ended
@@ -142,6 +157,7 @@ func (s *Scope) properties() []property {
 		"Before":              []string{target, "shutdown.target"},
 		"Conflicts":           []string{"shutdown.target"},
 		"TimeoutStopUSec":     uint64(stopTimeout.Microseconds()),
+		"TasksMax":            uint64(math.MaxUint64), // a server that cannot start a thread crashes
 	}
 	if len(s.Paths) > 0 {
 		values["RequiresMountsFor"] = s.Paths
@@ -151,6 +167,13 @@ func (s *Scope) properties() []property {
 		properties = append(properties, property{Name: name, Value: dbus.MakeVariant(value)})
 	}
 	return properties
+}
+
+// laterProperties returns properties of systemd 248 and later (systemd.resource-control(5)).
+func laterProperties() []property {
+	// The page cache of the server's file counts as the server's. systemd-oomd would take it for a
+	// program that uses much memory.
+	return []property{{"ManagedOOMPreference", dbus.MakeVariant("omit")}}
 }
 
 // escapePath returns a path as a part of a unit's name, as systemd-escape --path does:

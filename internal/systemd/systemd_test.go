@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -41,9 +43,36 @@ func TestScopeProperties(t *testing.T) {
 		"CollectMode": "inactive-or-failed", "DefaultDependencies": false, "Wants": []string{"blockdev@dev-ublkb3.target"},
 		"Before": []string{"blockdev@dev-ublkb3.target", "shutdown.target"}, "Conflicts": []string{"shutdown.target"},
 		"RequiresMountsFor": []string{"/srv/a"}, "TimeoutStopUSec": uint64(600_000_000),
+		"TasksMax": uint64(math.MaxUint64),
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("%v, want %v", got, want)
+	}
+}
+
+// systemd-oomd leaves the server alone. An older systemd does not know that property, and gets a scope without it.
+func TestScopeOfOlderSystemd(t *testing.T) {
+	unknown := dbus.Error{Name: "org.freedesktop.DBus.Error.PropertyReadOnly"}
+	for _, c := range []struct {
+		answers []error
+		last    bool // whether the last call has the property
+		want    error
+	}{
+		{[]error{nil}, true, nil},
+		{[]error{unknown, nil}, false, nil},
+		{[]error{unix.EIO}, true, unix.EIO},
+	} {
+		calls, last := 0, false
+		err := (&Scope{Name: "x.scope"}).withProperties(func(properties []property) error {
+			last = slices.ContainsFunc(properties, func(p property) bool {
+				return p.Name == "ManagedOOMPreference" && p.Value.Value() == "omit"
+			})
+			calls++
+			return c.answers[calls-1]
+		})
+		if !errors.Is(err, c.want) || calls != len(c.answers) || last != c.last {
+			t.Errorf("%v: error %v after %d calls, the last one with the property: %v", c.answers, err, calls, last)
+		}
 	}
 }
 

@@ -108,6 +108,35 @@ systemctl start ublk-loop-sweep.service || { journalctl -u ublk-loop-sweep.servi
 test ! -e $dir
 echo "swept"
 
+# Neither systemd-oomd nor a limit of tasks ends a server.
+device=$(ublk-loop add --standalone /run/disk)
+for unit in ublk-loop.service $(systemctl list-units --plain --no-legend 'ublk-loop-ublkb*' | cut -d ' ' -f 1); do
+	echo "limits of ${unit%%-ublkb*}: $(systemctl show -P TasksMax $unit) tasks, $(systemctl show -P ManagedOOMPreference $unit)"
+done
+ublk-loop del $device
+
+# A change of the target leaves the server to the mounts, which stay.
+cat >/run/systemd/system/other.target <<'END'
+[Unit]
+DefaultDependencies=no
+Requires=basic.target
+Wants=script.service
+AllowIsolate=yes
+END
+systemctl daemon-reload
+systemctl start ublk-loop.service
+device=$(ublk-loop add /run/disk)
+mke2fs -q $device
+mount $device /mnt
+systemctl isolate other.target
+while systemctl list-jobs --no-legend | grep -v ' script.service '; do sleep 0.1; done
+mountpoint -q /mnt
+ublk-loop list | grep "^$device .* live"
+timeout 60 dd if=/dev/urandom of=/mnt/file bs=1M count=8 oflag=direct status=none
+umount /mnt
+ublk-loop del $device
+echo "isolated"
+
 for unit in ublk-loop ublk-loop-snapshotter ublk-loop-sweep; do
 	echo "$unit $(systemctl is-failed $unit.service)"
 	systemd-analyze security --no-pager $unit.service | grep Overall
@@ -138,7 +167,10 @@ func TestLongDebianUnits(t *testing.T) {
 	m.copy(one(t, packages(t)+"/ublk-loop_*.deb"), "/test/ublk-loop.deb")
 	m.copy(one(t, packages(t)+"/ublk-loop-snapshotter_*.deb"), "/test/ublk-loop-snapshotter.deb")
 	r := m.boot(strings.Replace(unitsWork, "METRICS", metricsSettings(t), 1))
-	for _, want := range []string{"served\n", "disks\n", "metrics\n", "snapshotter\n", "swept\n"} {
+	for _, want := range []string{
+		"served\n", "disks\n", "metrics\n", "snapshotter\n", "swept\n", "isolated\n",
+		"limits of ublk-loop.service: infinity tasks, omit\n", "limits of ublk-loop: infinity tasks, omit\n",
+	} {
 		if !strings.Contains(r.out, want) {
 			t.Errorf("no %q in\n%s", want, r.out)
 		}
