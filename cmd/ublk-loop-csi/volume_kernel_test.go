@@ -266,6 +266,32 @@ func TestKernelPublicationWithoutMount(t *testing.T) {
 	b.isClean()
 }
 
+// The directory of kubelet can be reached through links.
+func TestKernelLinkedDirectories(t *testing.T) {
+	b := newBed(t, ublktest.Once)
+	for _, name := range []string{"staging", "pods"} {
+		real := filepath.Join(b.dir, "disk", name)
+		b.ok("mkdir", os.MkdirAll(real, 0o700))
+		b.ok("link", os.Symlink(real, filepath.Join(b.dir, name)))
+	}
+	b.start()
+	for name, access := range map[string]*csi.VolumeCapability{"fs": mountAccess("ext4", oneWriter), "block": blockAccess(oneWriter)} {
+		v := b.create(name, 32*mib, access)
+		v.use("a")
+		b.put(v.file("a"), content(6, mib))
+		v.use("a")
+		b.driver.end(unix.SIGKILL)
+		b.start()
+		v.use("a")
+		b.has(v.file("a"), content(6, mib))
+		v.usage("a")
+		v.leave("a")
+		v.remove()
+	}
+	b.devicesAre(0)
+	b.isClean()
+}
+
 // If the driver ends between the mount and the growth of a larger copy, the repeated call grows it.
 func TestKernelStageEndsBeforeGrowth(t *testing.T) {
 	b := newBed(t, ublktest.Once)

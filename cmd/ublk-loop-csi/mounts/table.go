@@ -3,6 +3,7 @@ package mounts
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 )
@@ -60,8 +61,12 @@ func unescape(text string) string {
 	return b.String()
 }
 
-// At returns the topmost mount at a path, nil if there is none.
+// At returns the topmost mount at a path, nil if there is none. The kernel lists mounts without the links that
+// lead to them.
 func (t Table) At(path string) *Mount {
+	if dir, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil { // without the directory there is no mount
+		path = filepath.Join(dir, filepath.Base(path))
+	}
 	for i := len(t) - 1; i >= 0; i-- {
 		if t[i].Target == path {
 			return &t[i]
