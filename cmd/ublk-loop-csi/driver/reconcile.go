@@ -62,7 +62,7 @@ func (d *Driver) reconcileVolumes(ctx context.Context, devices []client.Device, 
 	for _, v := range list {
 		err := d.reconcileVolume(ctx, v, devices, table)
 		switch {
-		case errors.Is(err, client.ErrNoServer), ctx.Err() != nil:
+		case errors.Is(err, client.ErrNoServer), errors.Is(err, errSilent), ctx.Err() != nil:
 			return err
 		case err != nil:
 			d.opts.Report(fmt.Errorf("reconcile volume %s: %w", v.ID, err))

@@ -90,6 +90,13 @@ func (u *inUse) snap(ctx context.Context, name string) error {
 	return err
 }
 
+// forget makes the driver reconcile its pool again, as a new one does.
+func (u *inUse) forget() {
+	u.driver.mu.Lock()
+	defer u.driver.mu.Unlock()
+	u.driver.reconciled = false
+}
+
 // checkFiles checks that the records lead to the files of the device, and that these are there.
 func (u *inUse) checkFiles() {
 	u.Helper()
@@ -138,9 +145,7 @@ func TestForkAfterCallerGaveUp(t *testing.T) {
 			t.Fatal("a snapshot without an answer of the server")
 		}
 		if restart {
-			u.driver.mu.Lock() // which a merge in the background takes
-			u.driver.reconciled = false
-			u.driver.mu.Unlock()
+			u.forget()
 			if err := u.driver.Reconcile(t.Context()); err != nil {
 				t.Fatal(err)
 			}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop-csi/pool"
 	"github.com/ublk-loop/ublk-loop/internal/control/controltest"
+	"github.com/ublk-loop/ublk-loop/loop"
 )
 
 // A stage that fails is undone, also if the server no longer answers: in limited time, and with an error after
@@ -105,4 +106,35 @@ func TestFlushOfSilentDevice(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = writer.Close()
+}
+
+// A server that stops to answer while the pool is reconciled ends that, and the next call begins again.
+func TestReconcileWithSilentServer(t *testing.T) {
+	u := newInUse(t)
+	v, err := u.driver.pool.Volumes.Read(u.id)
+	if err == nil {
+		err = u.driver.makeNext(v, v.Top) // as a driver that was killed before the fork
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.devices.OnFork(func(_ uint32, store *os.File) (loop.Status, error) { return u.fork(store) })
+	goOn := make(chan struct{})
+	var looks atomic.Int32
+	u.devices.OnLook(func(int) {
+		if looks.Add(1) > 1 {
+			<-goOn
+		}
+	})
+	u.driver.devices.server.look = 50 * time.Millisecond
+	u.forget()
+	if err := u.driver.Reconcile(t.Context()); !errors.Is(err, errSilent) {
+		t.Errorf("error %v, want %v", err, errSilent)
+	}
+	close(goOn)
+	u.driver.devices.server.look = time.Minute
+	if err := u.driver.Reconcile(t.Context()); err != nil {
+		t.Error(err)
+	}
+	u.checkFiles()
 }
