@@ -171,7 +171,7 @@ func (s *Source) passphrase(ctx context.Context, name string) (*transfer.Secret,
 	}
 	pass, err := askPassphrase(ctx, fmt.Sprintf("Passphrase for %s: ", report.OneLine(name)))
 	if errors.Is(err, errNoTerminal) {
-		err = &hint.Error{Err: err, Hint: "give the passphrase with {key}, where - is standard input"}
+		err = &hint.Error{Err: err, Hint: "give the passphrase with {key}, or on standard input"}
 	}
 	return pass, nil, err
 }

@@ -305,6 +305,33 @@ func TestKernelMountLUKS(t *testing.T) {
 	m.refuses(32, []string{"-t", "ublk-loop", "-o", "ublk.luks,ublk.key-file=/nonexistent", image, dir}, "/nonexistent")
 }
 
+// The key of a volume that cannot be written to is read only once: a pipe has it only once, and the
+// user of a terminal is asked once.
+func TestKernelMountLUKSReadOnly(t *testing.T) {
+	m := mountBed(t)
+	m.serve()
+	image, dir := m.bed.image(40<<20), t.TempDir()
+	key := filepath.Join(t.TempDir(), "key")
+	m.write(key, "passphrase", 0o600)
+	m.dm("cryptsetup", "luksFormat", "--batch-mode", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000", "--key-file", key, image)
+	device := strings.TrimSpace(m.ok("add", "--luks", "--key-file", key, image))
+	m.tool("mkfs.ext4", "-q", device)
+	m.del(device)
+	medium := m.mountTmpfs("size=64M")
+	copied := filepath.Join(medium, "image")
+	m.tool("cp", image, copied)
+	m.tool("mount", "-o", "remount,ro", medium)
+	cmd := exec.Command("mount", "-t", "ublk-loop", "-o", "ublk.luks", copied, dir)
+	cmd.Stdin = strings.NewReader("passphrase\n")
+	r := m.runCommand(cmd)
+	if r.status != 0 || r.err != "mount.ublk-loop: "+copied+": write-protected, mounted read-only\n" || !m.has(dir, "lost+found") {
+		t.Errorf("exit status %d, %q", r.status, r.err)
+	}
+	s := m.list()[0]
+	m.tool("umount", dir)
+	m.isGone(s)
+}
+
 // mount -N mounts in another namespace of mounts.
 func TestKernelMountNamespace(t *testing.T) {
 	m := mountBed(t)
