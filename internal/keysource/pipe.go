@@ -14,12 +14,17 @@ import (
 // A Reader reads a key, and returns it with warnings. It returns the cause when the context is done.
 type Reader func(ctx context.Context) (*transfer.Secret, []string, error)
 
-// Pipe calls read, and returns a descriptor from which the key can be read once.
-func Pipe(ctx context.Context, read Reader) (*os.File, []string, error) {
+// Load calls read, for a process that keeps the key for a while.
+func Load(ctx context.Context, read Reader) (*transfer.Secret, []string, error) {
 	if err := confine.ForbidDumps(); err != nil {
 		return nil, nil, err
 	}
-	key, warnings, err := read(ctx)
+	return read(ctx)
+}
+
+// Pipe calls read, and returns a descriptor from which the key can be read once.
+func Pipe(ctx context.Context, read Reader) (*os.File, []string, error) {
+	key, warnings, err := Load(ctx, read)
 	if err != nil {
 		return nil, nil, err
 	}

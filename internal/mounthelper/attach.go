@@ -8,7 +8,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/client"
-	"github.com/ublk-loop/ublk-loop/internal/confine"
 	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/internal/keysource"
 	"github.com/ublk-loop/ublk-loop/internal/wire"
@@ -55,20 +54,16 @@ func (h *Helper) lease(ctx context.Context, r *request, file *os.File) (*client.
 // header says. A key can only be read once: from a pipe, or from the user of a terminal.
 func (h *Helper) readKey(ctx context.Context, r *request, file *os.File) (*loop.Config, *transfer.Secret, error) {
 	cfg := r.config
-	var key *transfer.Secret
-	if !r.luks && cfg.Transfer.Name == "" {
+	var read keysource.Reader
+	switch {
+	case r.luks:
+		read = func(ctx context.Context) (*transfer.Secret, []string, error) { return r.key.Unlock(ctx, file, &cfg) }
+	case cfg.Transfer.Name != "":
+		read = r.key.Key
+	default:
 		return &cfg, nil, nil
 	}
-	if err := confine.ForbidDumps(); err != nil {
-		return nil, nil, err
-	}
-	var warnings []string
-	var err error
-	if r.luks {
-		key, warnings, err = r.key.Unlock(ctx, file, &cfg)
-	} else {
-		key, warnings, err = r.key.Key(ctx)
-	}
+	key, warnings, err := keysource.Load(ctx, read)
 	for _, w := range warnings {
 		h.note(r.image, w)
 	}
