@@ -100,6 +100,11 @@ func (h *Helper) carryOut(ctx context.Context, r *request) error {
 		return err
 	}
 	defer func() { _ = file.Close() }()
+	unlock, err := lockImage(ctx, file)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	devices, err := h.Find(file)
 	if err != nil {
 		return err

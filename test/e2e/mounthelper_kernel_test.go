@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
@@ -210,6 +211,30 @@ func TestKernelMountTwice(t *testing.T) {
 	}
 	m.tool("umount", first)
 	m.del(s.Device)
+}
+
+// Mounts of one image at the same time, as systemd starts them, use one device.
+func TestKernelMountAtOnce(t *testing.T) {
+	m := mountBed(t)
+	m.serve()
+	image, dirs := m.fileSystem(0, "file"), []string{t.TempDir(), t.TempDir(), t.TempDir(), t.TempDir()}
+	results := make([]result, 2*len(dirs)) // each directory twice
+	var mounts sync.WaitGroup
+	for i := range results {
+		mounts.Go(func() { results[i] = m.mount("-t", "ublk-loop", image, dirs[i/2]) })
+	}
+	mounts.Wait()
+	for _, r := range results {
+		if r.status != 0 || r.err != "" {
+			t.Errorf("exit status %d, %q", r.status, r.err)
+		}
+	}
+	list := m.list()
+	if n := strings.Count(m.tool("cat", "/proc/mounts"), "/dev/ublkb"); n != len(dirs) || len(list) != 1 {
+		t.Errorf("%d mounts of %d directories from %d devices", n, len(dirs), len(list))
+	}
+	m.tool("umount", dirs...)
+	m.isGone(list[0])
 }
 
 // Entries of fstab: mount -a mounts once, an image that is missing matters unless nofail is

@@ -1,0 +1,80 @@
+package mounthelper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/internal/eintr"
+	"github.com/ublk-loop/ublk-loop/internal/identity"
+)
+
+// lockImage waits until no other helper mounts the image, so that the second of two finds the
+// device of the first. The caller calls unlock when it has mounted. Without the directory of a
+// server nothing can be mounted, and there is no lock.
+func lockImage(ctx context.Context, image *os.File) (unlock func(), err error) {
+	path, err := lockPath(filepath.Dir(client.DefaultSocket), image)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		lock, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+		if errors.Is(err, unix.ENOENT) {
+			return func() {}, nil
+		}
+		if err == nil {
+			err = waitForLock(ctx, lock)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("wait for another mount: %w", err)
+		}
+		// The helper before this one has removed the file that it had locked.
+		if isAt(lock, path) {
+			return func() { _, _ = os.Remove(path), lock.Close() }, nil
+		}
+		_ = lock.Close()
+	}
+}
+
+// lockPath returns the path of the lock of an image.
+func lockPath(dir string, image *os.File) (string, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(image.Fd()), &st); err != nil {
+		return "", fmt.Errorf("stat %s: %w", image.Name(), err)
+	}
+	name := fmt.Sprintf("mount-%s-%d.lock", identity.MajMin(st.Dev), st.Ino)
+	if st.Mode&unix.S_IFMT == unix.S_IFBLK {
+		name = fmt.Sprintf("mount-%s.lock", identity.MajMin(st.Rdev))
+	}
+	return filepath.Join(dir, name), nil
+}
+
+// waitForLock locks a file, or returns the cause when the context is done. The process is expected
+// to end soon then.
+func waitForLock(ctx context.Context, lock *os.File) error {
+	locked := make(chan error, 1)
+	go func() { // see above
+		locked <- eintr.Repeat(func() error { return unix.Flock(int(lock.Fd()), unix.LOCK_EX) })
+	}()
+	select {
+	case err := <-locked:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// isAt reports whether a path leads to an open file.
+func isAt(f *os.File, path string) bool {
+	is, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	there, err := os.Lstat(path)
+	return err == nil && os.SameFile(is, there)
+}
