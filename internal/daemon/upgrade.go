@@ -19,8 +19,8 @@ import (
 )
 
 // freezeTimeout bounds the time that an upgrade waits for running additions and removals
-// of devices. During this time the server answers no other request and does not ping the
-// service manager.
+// of devices, and then for running takeovers. During this time the server answers no other
+// request.
 const freezeTimeout = 5 * time.Second
 
 // holdTimeout bounds the time that an upgrade waits for the files of devices, and then
@@ -66,16 +66,19 @@ func (s *many) replace(stop chan os.Signal) error {
 		return err
 	}
 	defer func() { _ = program.Close() }()
+	s.alive() // here and below: each part may take seconds, and the last ping was long ago
 	if err := s.api.Freeze(freezeTimeout); err != nil {
 		return &hint.Error{Err: err, Hint: "try again; if something hangs, the log says what"}
 	}
 	defer s.api.Thaw()
+	s.alive()
 	p := predecessor{}
 	thaw, err := s.takeovers.freeze(freezeTimeout, p) // before the hold, which a device that comes later would not have
 	if err != nil {
 		return err
 	}
 	defer thaw()
+	s.alive()
 	if err := s.devices.CanEnd(); err != nil {
 		return err
 	}
