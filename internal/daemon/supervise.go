@@ -39,30 +39,31 @@ func supervise(l *launch, log *logger) error {
 // devices wait. Therefore the supervisor starts one more server, which takes them over, and ends that one.
 type supervisor struct {
 	start   func() (*os.Process, error) // starts a server
-	renew   func() error                // called when a server has ended
+	renew   func() error                // called when a server has ended; ready has its last message then
 	ready   <-chan struct{}             // receives when a server obeys signals
 	signals <-chan os.Signal
 	log     *logger
 	asked   os.Signal // the last signal, nil for none
+	isReady bool      // the server has become ready
+	served  bool      // a server has
 }
 
 func (s *supervisor) run() error {
 	for pause := time.Duration(0); ; pause = nextPause(pause) {
 		started, isLast := time.Now(), s.asked != nil
 		ended, err := s.runOne()
-		if err != nil {
+		switch {
+		case err != nil && !s.served:
 			return err
-		}
-		if !crashed(ended) {
+		case err == nil && s.isOver(ended):
 			return exitError(ended.ExitCode())
+		case err == nil:
+			err = errors.New(ended.String())
 		}
 		if isLast {
-			return fmt.Errorf("%s; its devices wait for another server", ended)
+			return fmt.Errorf("%w; its devices wait for another server", err)
 		}
-		s.log.error("server", fmt.Errorf("%s; starting another server", ended))
-		if err := s.renew(); err != nil {
-			return err
-		}
+		s.log.error("server", fmt.Errorf("%w; starting another server", err))
 		if time.Since(started) > longestRestart {
 			pause = 0
 		}
@@ -74,6 +75,13 @@ func (s *supervisor) run() error {
 		case s.asked = <-s.signals:
 		}
 	}
+}
+
+// isOver reports whether no other server has to follow one that has ended. If the devices of a server that
+// crashed wait, a successor that does not become ready has another one.
+func (s *supervisor) isOver(ended *os.ProcessState) bool {
+	waiting := s.served && !s.isReady && ended.ExitCode() != report.ExitDone
+	return !crashed(ended) && !waiting
 }
 
 // crashed reports whether a server has left its devices for another server.
@@ -88,12 +96,10 @@ func nextPause(last time.Duration) time.Duration {
 }
 
 // runOne starts a server and waits for its end. It passes signals on to the server. The first signal waits
-// until the server is ready, because it would kill a server that does not expect it yet.
+// until the server is ready, because it would kill a server that does not expect it yet. runOne returns an error
+// if there is no server.
 func (s *supervisor) runOne() (*os.ProcessState, error) {
-	select {
-	case <-s.ready: // of the last server
-	default:
-	}
+	s.isReady = false
 	process, err := s.start()
 	if err != nil {
 		return nil, fmt.Errorf("start server: %w", err)
@@ -107,22 +113,30 @@ func (s *supervisor) runOne() (*os.ProcessState, error) {
 		state, err := process.Wait()
 		ended <- end{state, err}
 	}()
-	for isReady := false; ; {
-		tell := isReady || s.asked != nil
+	for {
+		tell := s.isReady || s.asked != nil
 		select {
 		case s.asked = <-s.signals:
 		case <-s.ready:
-			isReady, tell = true, s.asked != nil
+			s.isReady, s.served, tell = true, true, s.asked != nil
 		case e := <-ended:
-			return e.state, e.err
+			return e.state, errors.Join(e.err, s.afterEnd())
 		}
-		if !tell {
-			continue
-		}
-		if err := process.Signal(s.asked); err != nil && !errors.Is(err, os.ErrProcessDone) {
-			return nil, fmt.Errorf("end the server: %w", err)
+		if tell {
+			_ = process.Signal(s.asked) // fails only if the server has ended
 		}
 	}
+}
+
+// afterEnd takes the last messages of a server that has ended.
+func (s *supervisor) afterEnd() error {
+	err := s.renew()
+	select {
+	case <-s.ready:
+		s.isReady, s.served = true, true
+	default:
+	}
+	return err
 }
 
 // exitError returns nil if a server ended in order. Otherwise the server has already

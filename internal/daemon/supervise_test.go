@@ -2,11 +2,14 @@ package daemon
 
 import (
 	"bufio"
+	"errors"
 	"os"
 	"os/exec"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/report"
 )
 
 // Scripts for servers. A script that becomes ready prints a line.
@@ -26,6 +29,8 @@ type supervised struct {
 	signals  chan os.Signal
 	input    *os.File // of all servers
 	starting func()
+	// whenReady is called when the supervisor can learn that a server is ready.
+	whenReady func()
 }
 
 func newSupervised(t *testing.T, scripts ...string) *supervised {
@@ -36,7 +41,7 @@ func newSupervised(t *testing.T, scripts ...string) *supervised {
 	}
 	t.Cleanup(func() { _, _ = output.Close(), input.Close() })
 	s := &supervised{
-		t: t, scripts: scripts, ready: make(chan struct{}, 1), signals: make(chan os.Signal, 1), input: input, starting: func() {},
+		t: t, scripts: scripts, ready: make(chan struct{}, 1), signals: make(chan os.Signal, 1), input: input, starting: func() {}, whenReady: func() {},
 	}
 	s.supervisor = supervisor{
 		start: func() (*os.Process, error) { return s.next(output) }, renew: func() error { return nil },
@@ -45,14 +50,18 @@ func newSupervised(t *testing.T, scripts ...string) *supervised {
 	return s
 }
 
-// next starts the next server.
+// next starts the next server, or fails to if there is no script for it.
 func (s *supervised) next(input *os.File) (*os.Process, error) {
 	if len(s.scripts) == 0 {
 		s.t.Error("one server too many is started")
 		return nil, unix.EINVAL
 	}
-	cmd := exec.Command("sh", "-c", s.scripts[0])
+	script := s.scripts[0]
 	s.scripts = s.scripts[1:]
+	if script == "" {
+		return nil, unix.EAGAIN
+	}
+	cmd := exec.Command("sh", "-c", script)
 	cmd.Stdin = input
 	output, err := cmd.StdoutPipe()
 	if err != nil {
@@ -65,6 +74,7 @@ func (s *supervised) next(input *os.File) (*os.Process, error) {
 	go func() { // ends with the server
 		if _, err := bufio.NewReader(output).ReadBytes('\n'); err == nil {
 			s.ready <- struct{}{}
+			s.whenReady()
 		}
 	}()
 	return cmd.Process, nil
@@ -97,6 +107,21 @@ func TestSupervisorSignalAtStart(t *testing.T) {
 	}
 	if err := s.run(); err != nil {
 		t.Error(err)
+	}
+}
+
+// If no successor of a server that has crashed becomes ready, or can be started, the devices wait for the next one. The
+// first server is not repeated.
+func TestSupervisorDoesNotGiveUp(t *testing.T) {
+	s := newSupervised(t, "echo; read -r _; kill -9 $$", "exit 1", "", "exit 2", "echo; read -r _; exit 3")
+	s.whenReady = func() { _, _ = s.input.WriteString("\n") }
+	if err := s.run(); !errors.Is(err, report.ErrReported) || len(s.scripts) > 0 {
+		t.Errorf("error %v, not started: %q", err, s.scripts)
+	}
+	for _, script := range []string{"exit 1", ""} {
+		if err := newSupervised(t, script).run(); err == nil {
+			t.Errorf("%q: no error", script)
+		}
 	}
 }
 
