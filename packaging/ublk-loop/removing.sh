@@ -18,9 +18,9 @@ refuse_devices() {
 
 refuse_devices
 [ -d /run/systemd/system ] || exit 0
-systemctl -q stop ublk-loop-sweep.timer ublk-loop.service ublk-loop.socket || true
+systemctl -q stop ublk-loop.service ublk-loop.socket || true
 # Somebody may have got a device meanwhile. The server takes it over again.
 trap 'systemctl -q start ublk-loop.service || true' EXIT
 refuse_devices
 trap - EXIT
-systemctl -q disable ublk-loop-sweep.timer ublk-loop.service ublk-loop.socket || true
+systemctl -q disable --now ublk-loop-sweep.timer ublk-loop.service ublk-loop.socket || true
