@@ -107,9 +107,8 @@ func (s *many) run(stop chan os.Signal) error {
 	if err != nil {
 		s.log.error("serve metrics", err)
 	}
-	if err = s.announce(listener); err == nil {
-		err = s.wait(stop, served)
-	}
+	s.announce(listener)
+	err = s.wait(stop, served)
 	close(s.ending)
 	if errors.Is(err, errNotServed) {
 		s.devices.AwaitEnded(removeTimeout)
@@ -140,16 +139,18 @@ func (s *many) begin() (waiting []loop.Status, listener *net.UnixListener, err e
 	return waiting, listener, err
 }
 
-// announce tells the log, the supervisor and the service manager that this server is ready.
-func (s *many) announce(listener net.Listener) error {
+// announce tells the log, the supervisor and the service manager that this server is ready. After an upgrade, they may be
+// gone, and the devices still need the server.
+func (s *many) announce(listener net.Listener) {
 	s.log.info("ready", logged("socket", listener.Addr().String()), logged("version", s.version))
 	if s.apart != nil {
 		s.apart.Settle()
 	}
-	if err := tellReady(s.files[readyFile]); err != nil {
-		return err
+	for _, err := range []error{tellReady(s.files[readyFile]), notify(s.files[notifyFile], "READY=1")} {
+		if err != nil {
+			s.log.error("announce", err)
+		}
 	}
-	return notify(s.files[notifyFile], "READY=1")
 }
 
 // prepare protects the process before it has a device or a key.

@@ -79,10 +79,7 @@ func (s *many) replace(stop chan os.Signal) error {
 	}
 	defer thaw()
 	s.alive()
-	if err := s.devices.CanEnd(); err != nil {
-		return err
-	}
-	resume, err := s.devices.Hold(holdTimeout)
+	resume, err := s.hold()
 	if err != nil {
 		return err
 	}
@@ -104,6 +101,14 @@ func (s *many) replace(stop chan os.Signal) error {
 	}
 	defer done()
 	return s.execute(program, p, stop)
+}
+
+// hold makes the devices keep their requests, if all of them outlive an upgrade.
+func (s *many) hold() (resume func(), err error) {
+	if err := s.devices.CanEnd(); err != nil {
+		return nil, err
+	}
+	return s.devices.Hold(holdTimeout)
 }
 
 // errEnding is returned to those who want an upgrade when the server ends.
