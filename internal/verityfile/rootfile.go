@@ -17,11 +17,14 @@ type rootFile struct {
 	created bool
 }
 
+// openRootFile opens the file. It does not wait for the reader of a FIFO, because an interrupt would
+// not end that.
 func openRootFile(path string) (*rootFile, error) {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	const flags = os.O_WRONLY | os.O_CREATE | unix.O_NONBLOCK
+	f, err := os.OpenFile(path, flags|os.O_EXCL, 0o666)
 	created := err == nil
 	if errors.Is(err, unix.EEXIST) {
-		f, err = os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o666) // may be a link to a new file
+		f, err = os.OpenFile(path, flags, 0o666) // may be a link to a new file
 	}
 	if err != nil {
 		return nil, err

@@ -295,8 +295,12 @@ func TestFormatInterrupted(t *testing.T) {
 
 // If the file with the root hash cannot be written, or is another file of Format, nothing changes.
 func TestFormatRootFileFails(t *testing.T) {
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for name := range places("") {
-		for root, want := range map[string]error{"none/root": unix.ENOENT, ".": unix.EISDIR, "image": unix.EINVAL, "hash": unix.EINVAL, "/dev/full": unix.ENOSPC} {
+		for root, want := range map[string]error{"none/root": unix.ENOENT, ".": unix.EISDIR, "image": unix.EINVAL, "hash": unix.EINVAL, "/dev/full": unix.ENOSPC, fifo: unix.ENXIO} {
 			image, data := newImage(t, 300*1024)
 			dir := filepath.Dir(image)
 			where := places(image)[name]
