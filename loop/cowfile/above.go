@@ -24,7 +24,10 @@ func CreateAbove(path, text string) (*newfile.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = f.File.Truncate(int64(layout.StoreSize(chunks)))
+	err = checkTablePath(f.File.Name())
+	if err == nil {
+		err = f.File.Truncate(int64(layout.StoreSize(chunks)))
+	}
 	if err == nil {
 		err = snapshot.FormatLabelled(f.File, layout, label)
 	}

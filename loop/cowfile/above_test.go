@@ -3,6 +3,7 @@ package cowfile
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -84,4 +85,21 @@ func TestStoreAboveStore(t *testing.T) {
 func mergeInto(path, base string) error {
 	_, err := Merge(context.Background(), MergeOptions{Path: path, Base: base})
 	return err
+}
+
+// A table cannot have every path. Nothing is left of a store whose path it cannot have.
+func TestStoreAboveOddPath(t *testing.T) {
+	dir := directory(t)
+	base, below := newBase(t, dir, 1<<20), filepath.Join(dir, "below")
+	create(t, CreateOptions{Path: below, Origin: base, ChunkSize: 4096})
+	for _, name := range []string{"a b", "a#b", "a\nb"} {
+		path := filepath.Join(dir, name)
+		_, err := CreateAbove(path, fmt.Sprintf("0 2048 snapshot %s %s P 8", base, below))
+		if !errors.Is(err, errors.ErrUnsupported) || !strings.Contains(err.Error(), "white space") {
+			t.Errorf("%q: error %v", name, err)
+		}
+		if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%q: it is there: %v", name, err)
+		}
+	}
 }

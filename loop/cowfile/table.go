@@ -67,12 +67,19 @@ func tablePath(resolved, given string) (string, error) {
 		return "", err
 	}
 	for _, path := range []string{resolved, given} {
-		if !strings.ContainsAny(path, " \t\n\v\f\r#") && strings.IndexByte(path, 0xa0) < 0 {
+		if checkTablePath(path) == nil {
 			return path, nil
 		}
 	}
-	err = fmt.Errorf("%q in a table: a path with white space, # or the byte 0xa0: %w", resolved, errors.ErrUnsupported)
-	return "", hint.Add(err, "rename the file, or name a symbolic link to it")
+	return "", hint.Add(checkTablePath(resolved), "rename the file, or name a symbolic link to it")
+}
+
+// checkTablePath returns an error that wraps errors.ErrUnsupported for a path that a table cannot have.
+func checkTablePath(path string) error {
+	if strings.ContainsAny(path, " \t\n\v\f\r#") || strings.IndexByte(path, 0xa0) >= 0 {
+		return fmt.Errorf("%q in a table: a path with white space, # or the byte 0xa0: %w", path, errors.ErrUnsupported)
+	}
+	return nil
 }
 
 // sizeOf returns the resolved path and the size of a file or disk.
