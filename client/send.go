@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -80,6 +81,7 @@ func (s *sender) Write(p []byte) (int, error) {
 		fds[i] = int(f.Fd())
 	}
 	n, _, err := s.WriteMsgUnix(p, unix.UnixRights(fds...), nil)
+	runtime.KeepAlive(files) // a file that nobody refers to is closed
 	if err == nil && n < len(p) {
 		more, err := s.UnixConn.Write(p[n:])
 		return n + more, err
