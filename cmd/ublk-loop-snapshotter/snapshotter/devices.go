@@ -194,11 +194,15 @@ func (d *devices) devicesOf(ctx context.Context, file *os.File) ([]client.Device
 	return devices, nil
 }
 
+// removalTimeouts is how many times attach_timeout the server has to answer a removal, which ends only after the
+// device's requests. containerd gives up a whole image if a commit fails.
+const removalTimeouts = 6
+
 // release removes a snapshot's device, and returns when it is gone. It returns an error
 // that wraps errdefs.ErrFailedPrecondition if the device stays in use for the time
-// patience. This process then still holds the device. The server has attach_timeout to answer.
+// patience. This process then still holds the device.
 func (d *devices) release(ctx context.Context, w *wanted, patience time.Duration) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, patience+d.settings.AttachTimeout, errTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, patience+removalTimeouts*d.settings.AttachTimeout, errTimeout)
 	defer cancel()
 	deadline := time.Now().Add(patience)
 	for {

@@ -97,7 +97,7 @@ func TestNumberLost(t *testing.T) {
 	}
 }
 
-// A server that does not answer keeps no request longer than attach_timeout, so that the lock of a snapshot
+// A server that does not answer keeps no request longer than some times attach_timeout, so that the lock of a snapshot
 // is free again and the program can end.
 func TestSilentServer(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
