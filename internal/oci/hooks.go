@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +11,8 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/client"
 )
 
 // Hooks are called by an engine in a container's life, if this program does not stand in
@@ -69,13 +72,30 @@ func (h *Hooks) precreate(in io.Reader, out io.Writer) error {
 		_, err = out.Write(text)
 		return err
 	}
-	// The sweep comes before the attach, because a mount that it removes may use the
-	// image.
-	_ = Sweep(h.Settings.SweepAfter)
-	if err := h.supply(text, c, out); err != nil {
+	err = h.sweep()
+	if err == nil {
+		err = h.supply(text, c, out)
+	}
+	if err != nil {
 		return fmt.Errorf("rootfs image unavailable: %w", err)
 	}
 	return nil
+}
+
+// sweep removes old mounts before the attach, because one of them may use the image. It removes none without a
+// server: the unmount of a device that waits for one would wait too, and nothing interrupts that. It returns an
+// error if the server does not answer in time.
+func (h *Hooks) sweep() error {
+	ctx, cancel := context.WithTimeoutCause(context.Background(), h.Settings.AttachTimeout, errTimeout)
+	defer cancel()
+	server, err := client.New(h.Settings.Socket).Status(ctx)
+	if err == nil && len(server.Unrecovered) == 0 {
+		_ = Sweep(h.Settings.SweepAfter)
+	}
+	if errors.Is(err, errTimeout) {
+		return err
+	}
+	return nil // the attach reports other errors
 }
 
 // supply mounts a root directory where the runtime finds it.

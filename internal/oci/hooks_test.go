@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -18,7 +19,7 @@ import (
 func TestPrecreate(t *testing.T) {
 	const image = `{"annotations":{"dev.ublk-loop.rootfs.image":"/nothing"}}`
 	const joins = `{"annotations":{"dev.ublk-loop.rootfs.image":"/nothing"},"linux":{"namespaces":[{"type":"mount","path":"/proc/1/ns/mnt"}]}}`
-	h := &Hooks{Maker: Maker{Settings: &Settings{}}, Program: "/x"}
+	h := &Hooks{Maker: Maker{Settings: &Settings{Socket: filepath.Join(t.TempDir(), "none"), AttachTimeout: time.Minute}}, Program: "/x"}
 	for _, tt := range []struct {
 		in, out string
 		fails   func(error) bool

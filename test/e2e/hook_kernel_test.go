@@ -400,3 +400,33 @@ func TestKernelHookParallel(t *testing.T) {
 	w.sweepAll()
 	w.nothingHooked()
 }
+
+// Without a server, precreate fails at once. It does not sweep before: the unmount of a device that waits for a
+// server would wait too, and nothing could interrupt it.
+func TestKernelHookWithoutServer(t *testing.T) {
+	w := kernelBed(t, ublktest.Once).wrap("crun", `sweep_after = "1ms"`)
+	w.runtime = w.real
+	w.server.stop()
+	w.server = w.serve("--on-crash=reissue")
+	image := w.imageOf("ext4", rootTree(w, "x"))
+	ask := func() string { return w.bundle(asked{"image": image, "options": "rw"}, "true") }
+	w.precreate(ask()) // for a container that never starts
+	w.server.kill()
+	cmd := w.precreateCommand(ask())
+	ended := make(chan result, 1)
+	go func() { ended <- w.runCommand(cmd) }()
+	var r result
+	select {
+	case r = <-ended:
+	case <-time.After(time.Minute):
+		t.Error("precreate waits for a server")
+	}
+	w.server = w.serve("--on-crash=reissue")
+	if t.Failed() {
+		<-ended
+	} else if r.status == 0 || !strings.Contains(r.err, "no server") {
+		t.Errorf("precreate without a server: exit status %d, %s", r.status, r.err)
+	}
+	w.sweepAll()
+	w.nothingHooked()
+}
