@@ -25,8 +25,11 @@ type listener struct {
 func (l *listener) Accept() (net.Conn, error) {
 	for {
 		c, err := l.AcceptUnix()
-		if err != nil {
+		if errors.Is(err, net.ErrClosed) {
 			return nil, err
+		}
+		if err != nil {
+			return nil, passingError{err}
 		}
 		if l.conns.Add(1) > maxConns {
 			l.conns.Add(-1)
@@ -46,6 +49,21 @@ func (l *listener) Accept() (net.Conn, error) {
 		return accepted, nil
 	}
 }
+
+// passingError makes net/http try again after a pause. Otherwise the server would end with its devices, for example when
+// the kernel has no memory for a connection (ENOMEM), which package net does not take for a passing error.
+type passingError struct{ error }
+
+var _ net.Error = passingError{}
+
+// Timeout implements net.Error.
+func (passingError) Timeout() bool { return false }
+
+// Temporary implements net.Error.
+func (passingError) Temporary() bool { return true }
+
+// Unwrap returns the error itself.
+func (e passingError) Unwrap() error { return e.error }
 
 // refusal is the answer to every request of another user.
 const refusal = "HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Type: application/json\r\n\r\n" +

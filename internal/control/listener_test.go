@@ -80,6 +80,36 @@ func TestRefuseOtherUsers(t *testing.T) {
 	}
 }
 
+// A server that cannot accept connections does not end, unless its listener is closed.
+func TestAcceptFails(t *testing.T) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0) // does not listen, so that accept(2) fails
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := os.NewFile(uintptr(fd), "listener")
+	opened, err := net.FileListener(file)
+	if err := errors.Join(err, file.Close()); err != nil {
+		t.Fatal(err)
+	}
+	l, isUnix := opened.(*net.UnixListener)
+	if !isUnix {
+		t.Fatalf("a listener of type %T", opened)
+	}
+	passes := func(err error) bool {
+		var e interface{ Temporary() bool }
+		return errors.As(err, &e) && e.Temporary()
+	}
+	if _, err := (&listener{UnixListener: l}).Accept(); !errors.Is(err, unix.EINVAL) || !passes(err) {
+		t.Errorf("a listener that fails: error %v, which net/http takes for final", err)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := (&listener{UnixListener: l}).Accept(); !errors.Is(err, net.ErrClosed) || passes(err) {
+		t.Errorf("a closed listener: error %v", err)
+	}
+}
+
 // A connection that the client has reset reads no negative number of bytes, which would be a panic of net/http.
 func TestReadAfterReset(t *testing.T) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
