@@ -39,6 +39,16 @@ func (a *app) openDevices() (driver, error) {
 	return drv, err
 }
 
+// find returns the devices of a file. Without the driver there are none.
+func (a *app) find(file *os.File) ([]client.Device, error) {
+	drv, err := a.openDevices()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = drv.Close() }()
+	return drv.Find(file)
+}
+
 // noDevices is the driver while it is not loaded. It has only what openDevices is for.
 type noDevices struct{ driver }
 

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/internal/daemon"
 	"github.com/ublk-loop/ublk-loop/internal/mounthelper"
 	"github.com/ublk-loop/ublk-loop/internal/report"
@@ -41,6 +43,14 @@ func run(name string, args []string) int {
 		return status
 	}
 	return newApp().run(args)
+}
+
+// mountMain is the helper of mount(8).
+func (a *app) mountMain(args []string) int {
+	ctx, stop := interruptible(context.Background())
+	defer stop()
+	h := mounthelper.Helper{Client: client.New(client.DefaultSocket), Find: a.find, NoServer: daemon.HintStartServe, Err: a.errOut}
+	return h.Run(ctx, args)
 }
 
 // version is set by the linker (-X main.version=…). Builds without the option have the
