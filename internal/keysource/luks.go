@@ -165,8 +165,8 @@ func (s *Source) passphrase(ctx context.Context, name string) (*transfer.Secret,
 	if s.IsGiven() {
 		return s.read(ctx, maxPassphraseBytes)
 	}
-	if isStream(os.Stdin) {
-		pass, err := await(ctx, func() (*transfer.Secret, error) { return readPassphrase(os.Stdin) })
+	if stdin := os.Stdin; isStream(stdin) {
+		pass, err := await(ctx, func() (*transfer.Secret, error) { return readPassphrase(stdin) })
 		return pass, nil, err
 	}
 	pass, err := askPassphrase(ctx, fmt.Sprintf("Passphrase for %s: ", report.OneLine(name)))

@@ -60,15 +60,15 @@ type warned struct {
 // read returns the key, which has at most limit bytes, and warnings. A file need not have an end, and
 // a pipe need not have a writer.
 func (s *Source) read(ctx context.Context, limit int) (*transfer.Secret, []string, error) {
-	source := *s
+	source, stdin := *s, os.Stdin
 	r, err := await(ctx, func() (warned, error) {
-		key, warnings, err := source.readAll(limit)
+		key, warnings, err := source.readAll(stdin, limit)
 		return warned{key, warnings}, err
 	})
 	return r.key, r.warnings, err
 }
 
-func (s *Source) readAll(limit int) (key *transfer.Secret, warnings []string, err error) {
+func (s *Source) readAll(stdin *os.File, limit int) (key *transfer.Secret, warnings []string, err error) {
 	var what string
 	switch {
 	case s.Kind == Keyring:
@@ -79,7 +79,7 @@ func (s *Source) readAll(limit int) (key *transfer.Secret, warnings []string, er
 		key, err = s.readKeyFD(limit)
 	case s.File == "-":
 		what = "key of standard input"
-		key, err = s.readPart(os.Stdin, limit)
+		key, err = s.readPart(stdin, limit)
 	default:
 		what = "key file " + s.File
 		key, warnings, err = s.readFile(limit)
