@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 const plainConfig = `{"ociVersion":"1.2.0","annotations":{"a":"<b>&\u2028"},"x-new":{"big":12345678901234567890,"n":1.50},
@@ -139,18 +141,13 @@ func TestSetRootKeepsModeAndOwner(t *testing.T) {
 // A failed write leaves the old file and no other. Here the limit of the file size makes
 // the write fail in the middle.
 func TestSetRootFails(t *testing.T) {
+	if !ublktest.Alone(t) {
+		return
+	}
 	b, path := testBundle(t, plainConfig)
-	var old unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &old); err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: 20, Max: old.Max}); err != nil {
-		t.Fatal(err)
-	}
+	undo := ublktest.LimitFileSize(t, 20)
 	err := b.edit(newRoot)
-	if restoreErr := unix.Setrlimit(unix.RLIMIT_FSIZE, &old); restoreErr != nil {
-		t.Fatal(restoreErr)
-	}
+	undo()
 	if !errors.Is(err, unix.EFBIG) {
 		t.Errorf("error %v", err)
 	}

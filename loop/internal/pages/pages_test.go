@@ -1,24 +1,18 @@
 package pages
 
 import (
-	"os"
-	"os/exec"
 	"testing"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // All pages exist when Map returns, also if the process locks its pages only when they are used, as
 // servers do.
 func TestMap(t *testing.T) {
-	const inChild = "UBLK_LOOP_TEST_LOCKS_PAGES"
-	if os.Getenv(inChild) == "" {
-		cmd := exec.Command(os.Args[0], "-test.run=^TestMap$", "-test.v")
-		cmd.Env = append(os.Environ(), inChild+"=1")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("%v\n%s", err, out)
-		}
+	if !ublktest.Alone(t) {
 		return
 	}
 	// Without CAP_IPC_LOCK the limit can be too low. Then nothing is locked, and Map has the same effect.

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"testing"
 
@@ -14,28 +13,12 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// limitFiles makes writes behind a size fail with EFBIG until undo is called.
-func limitFiles(t *testing.T, size uint64) (undo func()) {
-	t.Helper()
-	signal.Ignore(unix.SIGXFSZ)
-	var was unix.Rlimit
-	err := unix.Getrlimit(unix.RLIMIT_FSIZE, &was)
-	if err == nil {
-		err = unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: size, Max: was.Max})
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return func() {
-		if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &was); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
 // An eager store has no room for the next area, so that the record of a first write cannot be saved. A
 // second write to the chunk must not succeed either before the record is saved: a server that is killed would lose it.
 func TestWritesBehindAFailedCommit(t *testing.T) {
+	if !ublktest.Alone(t) {
+		return
+	}
 	const records = 256 // of an area
 	dir := snapshotDir(t)
 	if err := errors.Join(os.Truncate(filepath.Join(dir, "A"), 512*4096), os.Truncate(filepath.Join(dir, "B"), 4<<20)); err != nil {
@@ -48,7 +31,7 @@ func TestWritesBehindAFailedCommit(t *testing.T) {
 		for i := range records - 1 {
 			b.must(write(i, 1))
 		}
-		undo := limitFiles(t, (2+records)*4096)
+		undo := ublktest.LimitFileSize(t, (2+records)*4096)
 		for _, value := range []byte{2, 3} {
 			if r := b.Do(write(records-1, value)); r.Result != -int32(unix.EFBIG) {
 				t.Errorf("write %d without room for the next area: result %d", value, r.Result)

@@ -2,7 +2,6 @@ package stack
 
 import (
 	"bytes"
-	"os/signal"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -42,25 +41,17 @@ func TestFirstWritesAreOneWrite(t *testing.T) {
 
 // If one of two such writes cannot be carried out, the other one is.
 func TestOneOfGroupFails(t *testing.T) {
-	signal.Ignore(unix.SIGXFSZ)
-	defer signal.Reset(unix.SIGXFSZ)
-	var before unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &before); err != nil {
-		t.Fatal(err)
-	}
-	limit := func(l unix.Rlimit) {
-		if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &l); err != nil {
-			t.Fatal(err)
-		}
+	if !ublktest.Alone(t) {
+		return
 	}
 	dir := snapshotDir(t)
 	var model []byte
 	serve(t, dir, "0 512 snapshot $A $B P 8", Options{}, func(b *bed) {
 		model = b.whole()
 		req := groupedRequest(7, 0xaa)
-		limit(unix.Rlimit{Cur: 3 * 4096, Max: before.Max}) // the store's second data chunk cannot be written
+		undo := ublktest.LimitFileSize(t, 3*4096) // the store's second data chunk cannot be written
 		r := b.Do(req)
-		limit(before)
+		undo()
 		if r.Result != -int32(unix.EFBIG) {
 			t.Errorf("result %d", r.Result)
 		}
