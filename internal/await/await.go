@@ -1,11 +1,11 @@
 // Package await waits for calls of the kernel that nothing can interrupt, such as a read from a disk
-// that does not answer.
+// that does not answer, or from a pipe without a writer.
 package await
 
 import "context"
 
 // Result calls a function, and returns its results. If the context is done before, Result returns the cause, and the
-// function goes on by itself until the disk answers or the process ends.
+// function goes on by itself until its call or the process ends. Therefore nobody else may change what it uses.
 func Result[T any](ctx context.Context, call func() (T, error)) (T, error) {
 	type results struct {
 		value T

@@ -10,6 +10,7 @@ import (
 	"os"
 	"runtime/debug"
 
+	"github.com/ublk-loop/ublk-loop/internal/await"
 	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/loop"
@@ -39,7 +40,7 @@ func (s *Source) Unlock(ctx context.Context, file *os.File, c *loop.Config) (*tr
 	if volume.Secondary {
 		warnings = append(warnings, "the first LUKS header is damaged or older, the second one is used: see cryptsetup repair")
 	}
-	key, err := await(ctx, func() (*transfer.Secret, error) {
+	key, err := await.Result(ctx, func() (*transfer.Secret, error) {
 		defer l.close()
 		defer pass.Close()
 		return l.unlock(pass)
@@ -166,7 +167,7 @@ func (s *Source) passphrase(ctx context.Context, name string) (*transfer.Secret,
 		return s.read(ctx, maxPassphraseBytes)
 	}
 	if stdin := os.Stdin; isStream(stdin) {
-		pass, err := await(ctx, func() (*transfer.Secret, error) { return readPassphrase(stdin) })
+		pass, err := await.Result(ctx, func() (*transfer.Secret, error) { return readPassphrase(stdin) })
 		return pass, nil, err
 	}
 	pass, err := askPassphrase(ctx, fmt.Sprintf("Passphrase for %s: ", report.OneLine(name)))

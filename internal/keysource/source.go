@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/await"
 	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/internal/process"
 	"github.com/ublk-loop/ublk-loop/internal/report"
@@ -61,7 +62,7 @@ type warned struct {
 // a pipe need not have a writer.
 func (s *Source) read(ctx context.Context, limit int) (*transfer.Secret, []string, error) {
 	source, stdin := *s, os.Stdin
-	r, err := await(ctx, func() (warned, error) {
+	r, err := await.Result(ctx, func() (warned, error) {
 		key, warnings, err := source.readAll(stdin, limit)
 		return warned{key, warnings}, err
 	})

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/internal/await"
 	"github.com/ublk-loop/ublk-loop/internal/eintr"
 	"github.com/ublk-loop/ublk-loop/internal/identity"
 )
@@ -57,16 +58,10 @@ func lockPath(dir string, image *os.File) (string, error) {
 // waitForLock locks a file, or returns the cause when the context is done. The process is expected
 // to end soon then.
 func waitForLock(ctx context.Context, lock *os.File) error {
-	locked := make(chan error, 1)
-	go func() { // see above
-		locked <- eintr.Repeat(func() error { return unix.Flock(int(lock.Fd()), unix.LOCK_EX) })
-	}()
-	select {
-	case err := <-locked:
-		return err
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+	_, err := await.Result(ctx, func() (none struct{}, err error) {
+		return none, eintr.Repeat(func() error { return unix.Flock(int(lock.Fd()), unix.LOCK_EX) })
+	})
+	return err
 }
 
 // isAt reports whether a path leads to an open file.

@@ -10,8 +10,8 @@ import (
 )
 
 // idlePSS is the maximum memory of an idle device, of both of its processes, in KiB. A single
-// process had 6 MiB. Two have 1.2 times as much, and in one of sixty starts 0.1 times more: pages of the program that a
-// goroutine of the start has used again after they were freed.
+// process had 6 MiB. Two processes have 1.2 times as much. After one of sixty starts they have 1.3 times as much, because a
+// goroutine of the start has used pages of the program again after they were freed.
 const idlePSS = (6 << 10) * 14 / 10
 
 // A server with zero copy has no buffers and takes little memory, for a file and for a table.

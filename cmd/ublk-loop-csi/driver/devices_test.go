@@ -75,7 +75,8 @@ func statusOf(t *testing.T, image *os.File, node string) *loop.Status {
 	return &loop.Status{Device: node, State: live, File: image.Name(), FileDevice: number, FileInode: st.Ino}
 }
 
-// A device that a driver has left before it could keep it does not go when it is no longer in use.
+// A driver that was killed between the start of a device and its Keep leaves a device that the server removes after its
+// last use. The next driver keeps it.
 func TestAttachKeeps(t *testing.T) {
 	dir := t.TempDir()
 	path, node, socket := filepath.Join(dir, "image"), filepath.Join(dir, "node"), filepath.Join(dir, "socket")

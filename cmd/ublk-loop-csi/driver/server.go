@@ -13,8 +13,8 @@ import (
 // errSilent ends a request that the server does not answer in time.
 var errSilent = errors.New("ublk-loop serve does not answer")
 
-// server is ublk-loop serve. Each request has a time limit of its own, because the driver makes many that no
-// caller limits: when it undoes a failed call, starts, or merges layers.
+// server is ublk-loop serve. Each request has a time limit of its own. The driver also makes requests without a
+// caller who would limit them: when it undoes a failed call, starts, or merges layers.
 type server struct {
 	client *client.Client
 	look   time.Duration // for a request that changes nothing
