@@ -42,7 +42,8 @@ func (d *Device) close() error {
 	return d.remove()
 }
 
-// remove stops the device and removes it completely.
+// remove stops the device and removes it completely. It closes the files first: who sees that the device is
+// gone may unmount the file system that they are on.
 func (d *Device) remove() error {
 	removeRest := d.removeRest
 	lock, err := statefile.Acquire(d.ID())
@@ -58,7 +59,8 @@ func (d *Device) remove() error {
 	if end == nil && d.Err() == nil {
 		d.storage.Unlock()
 	}
-	return errors.Join(end, removeRest(), d.closeTransfer(), d.storage.Close())
+	closed := errors.Join(d.closeTransfer(), d.storage.Close())
+	return errors.Join(end, closed, removeRest())
 }
 
 // removeRest removes a device that has ended. It removes the state first, because
