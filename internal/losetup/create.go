@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -25,8 +26,7 @@ func (c *Command) create(ctx context.Context, r *request) error {
 	}
 	if d == nil {
 		if d, err = c.attach(ctx, r, *cfg); err != nil {
-			err = named(err)
-			return c.withHint(r.setUpError(err), err)
+			return err
 		}
 	}
 	if r.show {
@@ -95,50 +95,125 @@ func (c *Command) attach(ctx context.Context, r *request, cfg loop.Config) (*cli
 		cfg.ReadOnly = true
 		d, err = c.System.Attach(ctx, r.file, cfg)
 	}
+	if errors.Is(err, unix.EBUSY) && r.nooverlap {
+		if other, err := c.reuseSoon(ctx, r); other != nil || err != nil {
+			return other, err
+		}
+	}
 	if errors.Is(err, unix.EBUSY) {
 		cfg.Shared = true
 		d, err = c.System.Attach(ctx, r.file, cfg)
 	}
-	return d, err
+	if err != nil {
+		err = named(err)
+		return nil, c.withHint(r.setUpError(err), err)
+	}
+	return d, nil
 }
 
 func isReadOnly(err error) bool { return errors.Is(err, unix.EROFS) || errors.Is(err, unix.EACCES) }
 
-// reuse returns the device that --nooverlap finds with the same part of the file, or nil.
-// It returns an error if a device has another part that overlaps.
+// reusePatience bounds the wait for a device that is being made or removed, and makingPatience the
+// one for a device that may not be listed yet. reusePause is between two looks.
+const (
+	reusePatience  = 10 * time.Second
+	makingPatience = 3 * time.Second
+	reusePause     = 10 * time.Millisecond
+)
+
+// reuseSoon is reuse for a file that is in use. Another call with --nooverlap may have locked it for a
+// device that is not listed yet.
+func (c *Command) reuseSoon(ctx context.Context, r *request) (d *client.Device, err error) {
+	for over := time.Now().Add(makingPatience); d == nil && err == nil && time.Now().Before(over); {
+		if d, err = c.reuse(ctx, r); d == nil && err == nil {
+			err = pause(ctx)
+		}
+	}
+	return d, err
+}
+
+// pause waits for reusePause. It returns the cause if the context ends before.
+func pause(ctx context.Context) error {
+	select {
+	case <-time.After(reusePause):
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// reuse returns the device that --nooverlap finds with the same part of the file, or nil. It returns
+// an error if a device has another part that overlaps. A device that is being made is listed before
+// its server knows it, and one that is being removed is listed until the end. reuse waits for both.
 func (c *Command) reuse(ctx context.Context, r *request) (*client.Device, error) {
 	if !r.nooverlap {
 		return nil, nil
 	}
+	for over := time.Now().Add(reusePatience); ; {
+		d, err := c.find(ctx, r)
+		if !errors.Is(err, unix.ENODEV) || time.Now().After(over) {
+			return d, err
+		}
+		if err := pause(ctx); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// find finds a device for --nooverlap, and takes it.
+func (c *Command) find(ctx context.Context, r *request) (*client.Device, error) {
 	all, err := c.System.List()
 	if err != nil {
 		return nil, listError(err)
 	}
 	d, same := r.overlapping(ofFiles(all))
-	switch {
-	case d == nil:
+	if d == nil {
 		return nil, nil
-	case !same || len(r.devices) > 0:
-		return nil, fmt.Errorf("%s: overlapping loop device exists", r.file)
-	case d.ReadOnly && !r.readOnly:
-		return nil, fmt.Errorf("%s: overlapping read-only loop device exists", r.file)
-	case d.Transfer.Name != "" && d.Transfer.Name != "none":
-		return nil, fmt.Errorf("%s: overlapping encrypted loop device exists", r.file)
-	case !d.Autoclear:
-		return d, nil
 	}
-	if err := c.System.Keep(ctx, d); err != nil {
-		return nil, fmt.Errorf("%s: failed to re-use loop device: %s", r.file, errnoText(err))
-	}
-	return d, nil
+	return d, c.take(ctx, r, d, same)
 }
 
+// take takes a device for --nooverlap. It returns an error that wraps ENODEV if the device is being
+// made or removed, and another error if the device cannot be taken.
+func (c *Command) take(ctx context.Context, r *request, d *client.Device, same bool) error {
+	switch {
+	case d.MajMin == "":
+		return &reuseError{r.file, unix.ENODEV}
+	case !same || len(r.devices) > 0:
+		return fmt.Errorf("%s: overlapping loop device exists", r.file)
+	case d.ReadOnly && !r.readOnly:
+		return fmt.Errorf("%s: overlapping read-only loop device exists", r.file)
+	case d.Transfer.Name != "" && d.Transfer.Name != "none":
+		return fmt.Errorf("%s: overlapping encrypted loop device exists", r.file)
+	case !d.Autoclear:
+		return nil
+	}
+	if err := c.System.Keep(ctx, d); err != nil {
+		return &reuseError{r.file, err}
+	}
+	return nil
+}
+
+// reuseError is losetup's error of a device that --nooverlap cannot take.
+type reuseError struct {
+	file string
+	err  error
+}
+
+// Error implements error.
+func (e *reuseError) Error() string {
+	return fmt.Sprintf("%s: failed to re-use loop device: %s", e.file, errnoText(e.err))
+}
+
+// Unwrap returns why the device cannot be taken.
+func (e *reuseError) Unwrap() error { return e.err }
+
 // overlapping returns the first device of the file whose part overlaps the one to attach,
-// and whether the parts are the same.
+// and whether the parts are the same. A device that has lost its disk with its server is none.
 func (r *request) overlapping(devices []*client.Device) (d *client.Device, same bool) {
 	for _, d := range devices {
 		switch {
-		case !isOf(d, r.file):
+		case !isOf(d, r.file), d.MajMin == "" && d.PID == 0:
 		case d.Offset == r.offset && d.SizeLimit == r.sizeLimit:
 			return d, true
 		case d.SizeLimit != 0 && r.offset >= d.Offset+d.SizeLimit:

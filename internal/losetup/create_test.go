@@ -2,16 +2,19 @@ package losetup
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/internal/report"
 )
 
 // sized makes a file of size bytes.
@@ -181,5 +184,81 @@ func TestNoOverlap(t *testing.T) {
 		case (len(s.kept) > 0) != (tt.have.Autoclear && !isNew):
 			t.Errorf("losetup -L %s: kept %q", tt.line, s.kept)
 		}
+	}
+}
+
+// --nooverlap waits for a device that is being made or removed. It fails for other reasons.
+func TestNoOverlapWaits(t *testing.T) {
+	path := sized(t, 4096)
+	ours := fileDevice(t, 0, path)
+	ours.Autoclear = true
+	unstarted, other := ours, ours
+	unstarted.MajMin, other.SizeLimit, other.MajMin = "", 512, ""
+	lost := unstarted
+	lost.PID = 0
+	gone, started := []client.Device{}, []client.Device{ours}
+	for name, tt := range map[string]struct {
+		have   client.Device
+		later  []client.Device // listed from the second look on; nil for the same
+		noKeep []error
+		says   string // of the error, or the device; empty for a new one
+	}{
+		"unknown to serve": {ours, nil, []error{unix.ENODEV, unix.ENODEV}, "/dev/ublkb0"},
+		"ends":             {ours, gone, []error{unix.ENODEV}, ""},
+		"starts":           {unstarted, started, nil, "/dev/ublkb0"},
+		"never starts":     {unstarted, gone, nil, ""},
+		"other part ends":  {other, gone, nil, ""},
+		"without a server": {lost, nil, nil, ""},
+		"hung":             {ours, nil, []error{unix.EBUSY}, "failed to re-use loop device: Device or resource busy"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := &fakeSystem{devices: []client.Device{tt.have}, noKeep: tt.noKeep}
+			if tt.later != nil {
+				s.later = func() { s.devices = tt.later }
+			}
+			want := "losetup: " + path + ": " + tt.says + "\nstatus 1\n"
+			if tt.says == "/dev/ublkb0" {
+				want = tt.says + "\nstatus 0\n"
+			}
+			got := run(t, s, "-L", "-f", "--show", path)
+			switch isNew := len(s.attached) > 0; {
+			case isNew != (tt.says == ""):
+				t.Errorf("attached %q, says %s", s.attached, got)
+			case !isNew && got != want:
+				t.Errorf("says %swant %s", got, want)
+			}
+		})
+	}
+}
+
+// A file can be in use because another call with --nooverlap makes its device.
+func TestNoOverlapInUse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path := sized(t, 4096)
+		s := &fakeSystem{refuse: []error{unix.EBUSY}}
+		s.later = func() { s.devices = []client.Device{fileDevice(t, 0, path)} }
+		says(t, s, "-L -f --show "+path, "/dev/ublkb0\nstatus 0\n")
+		if len(s.attached) != 1 {
+			t.Errorf("attached %q", s.attached)
+		}
+		s = &fakeSystem{refuse: []error{unix.EBUSY}}
+		says(t, s, "-L -f --show "+path, "/dev/ublkb0\nstatus 0\n")
+		if len(s.attached) != 2 || !strings.Contains(s.attached[1], " shared ") {
+			t.Errorf("without such a call: attached %q", s.attached)
+		}
+	})
+}
+
+// An interrupt ends the wait of --nooverlap.
+func TestNoOverlapInterrupted(t *testing.T) {
+	path := sized(t, 4096)
+	unstarted := fileDevice(t, 0, path)
+	unstarted.MajMin = ""
+	ctx, cancel := context.WithCancelCause(t.Context())
+	s := &fakeSystem{devices: []client.Device{unstarted}, later: func() { cancel(report.ErrInterrupted) }}
+	var out bytes.Buffer
+	c := &Command{Name: "losetup", Out: &out, Err: &out, System: s}
+	if status := c.Run(ctx, []string{"-L", "-f", path}); status != 1 || out.String() != "losetup: interrupted\n" || len(s.attached) > 0 {
+		t.Errorf("status %d, attached %q, it says %q", status, s.attached, &out)
 	}
 }

@@ -19,16 +19,24 @@ type fakeSystem struct {
 	devices  []client.Device
 	err      error   // of List and NextID
 	refuse   []error // of the next calls of Attach
+	noKeep   []error // of the next calls of Keep
 	attached []string
 	detached []string
 	kept     []string
 	resized  []string
 	change   func() // called by Detach, if it is set
+	later    func() // called by the second List, if it is set
+	lists    int    // calls of List
 }
 
 var _ System = (*fakeSystem)(nil)
 
-func (s *fakeSystem) List() ([]client.Device, error) { return s.devices, s.err }
+func (s *fakeSystem) List() ([]client.Device, error) {
+	if s.lists++; s.lists == 2 && s.later != nil {
+		s.later()
+	}
+	return s.devices, s.err
+}
 
 func (s *fakeSystem) NextID() (uint32, error) { return uint32(len(s.devices)), s.err }
 
@@ -68,6 +76,11 @@ func (s *fakeSystem) Detach(_ context.Context, d *client.Device) error {
 
 func (s *fakeSystem) Keep(_ context.Context, d *client.Device) error {
 	s.kept = append(s.kept, d.Device)
+	if len(s.noKeep) > 0 {
+		err := s.noKeep[0]
+		s.noKeep = s.noKeep[1:]
+		return err
+	}
 	return nil
 }
 

@@ -37,7 +37,7 @@ func fileDevice(t *testing.T, id uint32, path string) client.Device {
 	if err := unix.Stat(path, &st); err != nil {
 		t.Fatal(err)
 	}
-	return client.Device{ID: id, Device: blockPath(id), File: path, FileDevice: identity.MajMin(st.Dev), FileInode: st.Ino}
+	return client.Device{ID: id, Device: blockPath(id), MajMin: "259:" + decimal(uint64(id)), PID: 1, File: path, FileDevice: identity.MajMin(st.Dev), FileInode: st.Ino}
 }
 
 // An interrupt leaves the devices whose turn has not come.

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -206,6 +207,32 @@ func TestKernelLosetupDetachesLazily(t *testing.T) {
 	before := b.list(device)[0]
 	b.tool("umount", dir)
 	b.isGone(before)
+}
+
+// Of calls with --nooverlap at the same time, one makes the device, and the others find it.
+func TestKernelLosetupFindsTogether(t *testing.T) {
+	b := kernelBed(t)
+	b.serve()
+	losetup, image := b.losetup(), b.image(1<<20)
+	for range 3 {
+		ended := make(chan string)
+		for range 8 {
+			go func() {
+				out, err := exec.Command(losetup, "-L", "-f", "--show", image).CombinedOutput()
+				ended <- fmt.Sprintf("%s%v", out, err)
+			}()
+		}
+		first := <-ended
+		if !regexp.MustCompile(`^/dev/ublkb[0-9]+\n<nil>$`).MatchString(first) {
+			t.Error(first)
+		}
+		for range 7 {
+			if said := <-ended; said != first {
+				t.Errorf("%q besides %q", said, first)
+			}
+		}
+		b.tool(losetup, "-D")
+	}
 }
 
 // What losetup's columns say of a device that has every option, and what -c changes.
