@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -43,6 +44,34 @@ func TestKernelSnapshotBothWays(t *testing.T) {
 				})
 			}
 		}
+	}
+}
+
+// The store can be on a disk with larger blocks than those of the origin, which ends within one of them.
+func TestKernelSnapshotStoreOfLargerBlocks(t *testing.T) {
+	ctl := ublktest.Kernel(t, ublktest.OldestKernel)
+	for _, zeroCopy := range []Switch{SwitchAuto, SwitchOff} {
+		t.Run(fmt.Sprintf("zero copy %s", zeroCopy), func(t *testing.T) {
+			const size, chunk = 62 << 12, 16 << 10
+			image := random(make([]byte, size+3*512))
+			origin := filepath.Join(t.TempDir(), "origin")
+			if err := os.WriteFile(origin, image, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			text := fmt.Sprintf("0 %d snapshot %s %s P %d", size/512, origin, disk4K(t), chunk/512)
+			dev := attachTable(t, ctl, text, Config{ZeroCopy: zeroCopy})
+			f := openFile(t, dev.Path(), os.O_RDWR|unix.O_DIRECT)
+			mem := alignedMemory(t, 4096)
+			for _, at := range []int64{size - 4096, 0, size - 8192} { // the last chunk has these two blocks
+				if _, err := f.WriteAt(random(mem), at); err != nil {
+					t.Fatal(err)
+				}
+				copy(image[at:], mem)
+			}
+			if got := readDisk(t, f); !bytes.Equal(got, image[:size]) {
+				t.Error(firstDifference(got, image[:size]))
+			}
+		})
 	}
 }
 

@@ -160,3 +160,14 @@ func (s *Stack) SizeOf(device string) uint64 {
 	}
 	return 0
 }
+
+// BlockOf returns the size of the largest block of the targets of a device that is a table of the stack, in
+// bytes, or 0.
+func (s *Stack) BlockOf(device string) (block uint32) {
+	if i, ok := s.Table(device); ok {
+		for _, l := range s.Tables[i].Lines {
+			block = max(block, l.Target.block())
+		}
+	}
+	return block
+}

@@ -23,7 +23,7 @@ type Options struct {
 	Format     table.Format
 	ChunkBytes uint32 // of a new store; a store that exists has its own
 	OriginSize uint64 // in bytes
-	Block      uint32 // logical block of the store's file or disk, in bytes
+	Block      uint32 // logical block of the store's file or disk, or of its encryption, in bytes
 	ReadOnly   bool   // the store is not written to
 	Direct     bool   // I/O bypasses the page cache
 	// Eager completes a first write only when its record is durable.
@@ -89,7 +89,7 @@ func Open(file *os.File, o *Options) (*Store, error) {
 		unsaved: make([]snapshot.Record, 0, maxUnsaved),
 		work:    make(chan struct{}, 1), quit: make(chan struct{}), ended: make(chan struct{}),
 	}
-	s.State, s.Origin = &s.state, o.OriginSize
+	s.State, s.Origin, s.Block = &s.state, o.OriginSize, uint64(o.Block)
 	if err := s.load(o); err != nil {
 		return nil, errors.Join(err, s.free())
 	}

@@ -13,6 +13,7 @@ type Store struct {
 	Layout snapshot.Layout
 	State  *atomic.Uint32 // one of the states below
 	Origin uint64         // size of the origin
+	Block  uint64         // what a write to the store is a multiple of, in bytes; 0 is any number
 }
 
 // States of a store.
@@ -32,10 +33,12 @@ type changes struct {
 }
 
 // Chunk returns the first byte of the chunk of a first write, and the number of its bytes
-// that the origin has.
-func (s *Store) Chunk(chunk uint64) (start, length uint64) {
+// that the origin has. The store gets more of the last chunk, if the origin ends within a block of the store.
+func (s *Store) Chunk(chunk uint64) (start, ofOrigin, ofStore uint64) {
 	start = chunk << s.Layout.Shift()
-	return start, min(uint64(s.Layout.ChunkSize()), s.Origin-start)
+	ofOrigin = min(uint64(s.Layout.ChunkSize()), s.Origin-start)
+	block := max(s.Block, 1)
+	return start, ofOrigin, (ofOrigin + block - 1) / block * block
 }
 
 // run returns how many bytes from an offset on, of at most n, are in one place, given the slot

@@ -19,7 +19,8 @@ type copying struct {
 	follower   *firstWrite // the next member of a group
 	buffer     int         // number of the buffer plus 1; 0 for none
 	start      uint64      // of the chunk, in the snapshot
-	chunk      uint64      // length of the chunk
+	chunk      uint64      // length of the chunk in the store
+	ofOrigin   uint64      // how much of it the origin has
 	from, to   uint64      // the request's data
 	readDone   uint64      // how much of it has begun
 	readFrom   uint64      // start of a range of the origin that is read
@@ -33,7 +34,7 @@ type copying struct {
 
 // setChunk sets the chunk of a write, and which part of it the request's data is.
 func (w *firstWrite) setChunk(store *mapping.Store) {
-	w.start, w.chunk = store.Chunk(w.record.Old)
+	w.start, w.ofOrigin, w.chunk = store.Chunk(w.record.Old)
 	w.from = w.piece.Offset - w.start
 	w.to = w.from + w.piece.Length
 }
@@ -80,8 +81,12 @@ func (h *handler) beginCopy(r *request, w *firstWrite) bool {
 	}
 }
 
-// read begins to read a range of the chunk.
+// read begins to read a range of the chunk. What the origin does not have is zero.
 func (h *handler) read(r *request, w *firstWrite, from, to uint64) bool {
+	if to > w.ofOrigin {
+		clear(h.bufferOf(w)[w.ofOrigin:to])
+		to = w.ofOrigin
+	}
 	w.readFrom, w.readLength, w.readDone = from, to-from, 0
 	return h.readOn(r, w)
 }

@@ -9,6 +9,9 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // secretStore is a table that encrypts the file B, as a store.
@@ -116,5 +119,37 @@ func TestEncryptedStoreRefused(t *testing.T) {
 		if err == nil {
 			_ = s.Close()
 		}
+	}
+}
+
+// The origin can end within a sector of the encryption. The store then has the whole sector: what the
+// origin has of it, and zeroes.
+func TestEncryptedStoreOfLargerSectors(t *testing.T) {
+	const sectors, rest, chunk = 400, 3, 32 // the last chunk has 16 sectors of the device, and 3 behind it
+	const text = "secret,,,rw,0 4096 crypt aes-xts-plain64 :64:user:s 0 $B 0 1 sector_size:4096;top,,,rw,0 400 snapshot $A /dev/mapper/secret N 32"
+	for _, first := range []uint64{0, 8} { // behind the start of the last chunk
+		dir := snapshotDir(t)
+		if err := os.Truncate(filepath.Join(dir, "A"), (sectors+rest)*512); err != nil {
+			t.Fatal(err)
+		}
+		origin := fileOf(t, dir, "A")
+		model := bytes.Clone(origin[:sectors*512])
+		serve(t, dir, text, Options{Keys: keysFor(t, 64)}, func(b *bed) {
+			for _, at := range []uint64{sectors - 16 + first, 8, sectors - 16 + 8 - first} {
+				data := bytes.Repeat([]byte{byte(at), 0xaa}, 2048)
+				b.must(ublktest.Request{Op: ublk.OpWrite, StartSector: at, Sectors: 8, Data: data})
+				copy(model[at*512:], data)
+			}
+			if !bytes.Equal(b.whole(), model) {
+				t.Error("the device has other bytes")
+			}
+			last := fileOf(t, dir, "B")[:chunk*512] // the first one that was given out
+			b.stack.transfers[0].Decrypt(last, 0)
+			want := append(bytes.Clone(model[(sectors-16)*512:]), origin[sectors*512:]...)
+			want = append(want, make([]byte, (8-rest)*512)...)
+			if !bytes.Equal(last[:len(want)], want) {
+				t.Error("the store has other bytes in the last chunk")
+			}
+		})
 	}
 }

@@ -64,7 +64,7 @@ func TestGrowOfShorterDevice(t *testing.T) {
 			t.Fatal(err)
 		}
 		grow(t, dir, tt.text, tt.sectors, func(g *Growth) {
-			if _, got := g.store.Chunk(63); got != tt.want {
+			if _, got, _ := g.store.Chunk(63); got != tt.want {
 				t.Errorf("%s, a file of %d bytes: the last chunk has %d bytes, want %d", tt.text, tt.file, got, tt.want)
 			}
 		})
