@@ -3,6 +3,7 @@ package transfer
 import (
 	"errors"
 	"fmt"
+	"math"
 )
 
 // The names of transforms.
@@ -83,9 +84,9 @@ func newTransfer(name string, key []byte, opts Options) (Transfer, error) {
 	case XOR:
 		return newXOR(key, opts)
 	case AESXTSPlain64:
-		return newAESXTS(key, opts)
+		return newAESXTS(key, opts, math.MaxUint64)
 	case AESXTSPlain:
-		return newAESXTSPlain(key, opts)
+		return newAESXTS(key, opts, math.MaxUint32)
 	}
 	return nil, ErrUnknown
 }
