@@ -3,6 +3,8 @@ package mounthelper
 import (
 	"bytes"
 	"errors"
+	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -151,5 +153,20 @@ func TestIsMountedAt(t *testing.T) {
 		if got := isMountedAt([]byte(mounts), at[0], at[1]); got != want {
 			t.Errorf("%v: %v, want %v", at, got, want)
 		}
+	}
+}
+
+// The manual has the options of the device, and no others.
+func TestOptionsDocumented(t *testing.T) {
+	manual, err := os.ReadFile("../../docs/ublk-loop.8")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, _ := strings.Cut(string(manual), "\n.SH MOUNTING\n")
+	text, _, _ = strings.Cut(text, "\n.SH ")
+	documented := regexp.MustCompile(`\bublk\.[a-z-]+`).FindAllString(strings.ReplaceAll(text, `\-`, "-"), -1)
+	slices.Sort(documented)
+	if documented = slices.Compact(documented); !slices.Equal(documented, names()) {
+		t.Errorf("the manual has %q, want %q", documented, names())
 	}
 }
