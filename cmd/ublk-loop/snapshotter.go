@@ -57,7 +57,7 @@ func replaceWithSnapshotter(args []string) error {
 // directories for programs that users do not call. It returns an error that wraps ENOENT
 // if the snapshotter is not installed.
 func findSnapshotter(dir string) (string, error) {
-	dirs := []string{dir, filepath.Join(dir, "../libexec/ublk-loop"), "/usr/libexec/ublk-loop"}
+	dirs := slices.Compact([]string{dir, filepath.Join(dir, "../libexec/ublk-loop"), "/usr/libexec/ublk-loop"})
 	for _, dir := range dirs {
 		program := filepath.Join(dir, snapshotterProgram)
 		err := unix.Access(program, unix.X_OK)
@@ -70,6 +70,6 @@ func findSnapshotter(dir string) (string, error) {
 	}
 	return "", &hint.Error{
 		Err:  fmt.Errorf("find %s in %s: %w", snapshotterProgram, strings.Join(dirs, ", "), unix.ENOENT),
-		Hint: "it is a separate program: run make build-snapshotter, and install bin/" + snapshotterProgram + " there",
+		Hint: "it is a separate program: install the package " + snapshotterProgram + ", or run make install-snapshotter",
 	}
 }

@@ -19,6 +19,9 @@ func TestFindSnapshotter(t *testing.T) {
 	if _, err := findSnapshotter(dir); !errors.Is(err, unix.ENOENT) || report.Hint(err) == "" {
 		t.Errorf("not installed: %v", err)
 	}
+	if _, err := findSnapshotter("/usr/bin"); err != nil && strings.Count(err.Error(), "/usr/libexec") != 1 {
+		t.Errorf("not installed: %v", err)
+	}
 	for _, program := range []string{libexec, beside} { // the later one has precedence
 		if err := os.MkdirAll(filepath.Dir(program), 0o755); err != nil {
 			t.Fatal(err)
