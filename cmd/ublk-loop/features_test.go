@@ -166,3 +166,30 @@ func TestFeaturesAsksADevice(t *testing.T) {
 		}
 	}
 }
+
+// docs/kernels.md has each feature of the driver with its release, in the table of those that the
+// program uses or in the other one.
+func TestFeaturesDocumented(t *testing.T) {
+	text := readDocument(t, "../../docs/kernels.md")
+	row := regexp.MustCompile("(?m)^\\| (`[^|]*) \\| ([^|]*) \\|")
+	tables := map[bool]map[string]string{}
+	for used, heading := range map[bool]string{true: "features that ublk-loop uses", false: "features that ublk-loop does not use"} {
+		_, table, _ := strings.Cut(text, "\n## Driver "+heading+"\n")
+		table, _, _ = strings.Cut(table, "\n## ")
+		tables[used] = map[string]string{}
+		for _, m := range row.FindAllStringSubmatch(table, -1) {
+			for _, name := range regexp.MustCompile("`([A-Z_]+)`").FindAllStringSubmatch(m[1], -1) {
+				tables[used][name[1]] = m[2]
+			}
+		}
+	}
+	for _, f := range describeFeatures("", 0).List {
+		if since := tables[f.Used][f.Name]; !strings.HasSuffix(since, f.Since) {
+			t.Errorf("%s, used: %v, is since %s, and docs/kernels.md has %q", f.Name, f.Used, f.Since, since)
+		}
+		delete(tables[f.Used], f.Name)
+	}
+	if len(tables[true])+len(tables[false]) > 0 {
+		t.Errorf("docs/kernels.md has other features: %v", tables)
+	}
+}
