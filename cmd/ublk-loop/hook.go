@@ -49,6 +49,11 @@ func newHookCommand(a *app) *cobra.Command {
 			Args: arguments(1, 1, "NAME"),
 			RunE: a.hook(func(args []string, _ io.Reader) error { return oci.Poststop(args[0]) }),
 		},
+		&cobra.Command{
+			Use: "unmount NAME", Short: "Unmount what precreate has mounted, for another hook", Hidden: true,
+			Args: arguments(1, 1, "NAME"),
+			RunE: func(_ *cobra.Command, args []string) error { return oci.Unmount(args[0]) },
+		},
 		newSweepCommand(),
 	)
 	return cmd

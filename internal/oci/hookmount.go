@@ -1,17 +1,21 @@
 package oci
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"strconv"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/await"
 	"github.com/ublk-loop/ublk-loop/internal/eintr"
+	"github.com/ublk-loop/ublk-loop/internal/mountpoint"
 )
 
 // The hooks make each mount below its own directory in hooksDir. The name of the
@@ -132,8 +136,8 @@ func (p passage) make(path string) error {
 // changes to the root directory on the host before it enters the container (the working
 // directory of commandTemplate, in libcontainer/container_linux.go).
 func leaveMount(name string) error {
-	mounted, err := unmount(hookMountPath(name))
-	if err != nil || !mounted {
+	mounted, err := unmount(name)
+	if !mounted {
 		return err
 	}
 	// Another namespace may still have a copy of the mount. The copy ends when its mount
@@ -145,14 +149,15 @@ func leaveMount(name string) error {
 	if err := unix.Rename(empty, hookMountPath(name)); err != nil { // os.Rename does not replace a directory
 		return &os.LinkError{Op: "rename", Old: empty, New: hookMountPath(name), Err: err}
 	}
-	return nil
+	return err
 }
 
 // removeMount removes a mount and its directory. A created container keeps its own mount
 // as its root.
 func removeMount(name string) error {
-	if _, err := unmount(hookMountPath(name)); err != nil {
-		return err
+	_, unmountErr := unmount(name)
+	if unmountErr != nil && !errors.Is(unmountErr, errNoAnswer) {
+		return unmountErr
 	}
 	dir := hooksDir + "/" + name
 	for _, path := range []string{hookMountPath(name), dir + "/" + hookEmpty, dir + "/" + hookPID, dir} {
@@ -160,19 +165,69 @@ func removeMount(name string) error {
 			return err
 		}
 	}
-	return nil
+	return unmountErr
 }
 
-// unmount unmounts path, and reports whether it was mounted.
-func unmount(path string) (bool, error) {
-	err := eintr.Repeat(func() error { return unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) })
+// unmountPatience bounds the time that a hook waits for the end of a mount.
+const unmountPatience = 20 * time.Second
+
+// errNoAnswer is returned if a file system does not end in time. It has no path, and its device goes when it ends.
+var errNoAnswer = fmt.Errorf("its device does not answer within %s; its file system stays until the device's server answers, or until "+
+	"ublk-loop del --force", unmountPatience)
+
+// unmount unmounts a hook's mount, and reports whether it was mounted. It returns errNoAnswer if the mount has gone
+// but its file system has not ended. Nothing interrupts that end while the device waits for a server, not
+// even the end of the process, so that a child waits for it.
+func unmount(name string) (bool, error) {
+	path := hookMountPath(name)
+	if is, err := isMounted(path); err != nil || !is {
+		return false, err
+	}
+	ctx, cancel := context.WithTimeoutCause(context.Background(), unmountPatience, errNoAnswer)
+	defer cancel()
+	cmd := exec.Command("/proc/self/exe", "hook", "unmount", name)
+	cmd.Env, cmd.Dir, cmd.SysProcAttr = []string{}, "/", &unix.SysProcAttr{Setsid: true}
+	said, err := await.Result(ctx, cmd.CombinedOutput)
+	var exit *exec.ExitError
 	switch {
 	case err == nil:
 		return true, nil
-	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.EINVAL): // path does not exist, or is not mounted
+	case errors.As(err, &exit):
+		return false, fmt.Errorf("unmount %s: %w: %s", path, err, strings.TrimSpace(string(said)))
+	case !errors.Is(err, errNoAnswer): // there is no child
+		return true, Unmount(name)
+	}
+	if is, isErr := isMounted(path); is || isErr != nil {
+		return false, errors.Join(unmountError(path, unix.ETIMEDOUT), isErr)
+	}
+	return true, unmountError(path, err)
+}
+
+// isMounted reports whether a path exists and is a mount.
+func isMounted(path string) (bool, error) {
+	is, err := mountpoint.Is(path)
+	if errors.Is(err, unix.ENOENT) {
 		return false, nil
 	}
-	return false, &os.PathError{Op: "unmount", Path: path, Err: err}
+	return is, err
+}
+
+// Unmount unmounts the mount with a name that Precreate gave, and waits for the end of its file system. It succeeds if
+// it is not mounted. It returns an error that wraps EINVAL for any other name.
+func Unmount(name string) error {
+	if err := checkName(name); err != nil {
+		return err
+	}
+	path := hookMountPath(name)
+	return unmountError(path, eintr.Repeat(func() error { return unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) }))
+}
+
+// unmountError returns the error of the unmount of a path, and nil if the path does not exist or is not mounted.
+func unmountError(path string, err error) error {
+	if err == nil || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EINVAL) {
+		return nil
+	}
+	return &os.PathError{Op: "unmount", Path: path, Err: err}
 }
 
 // started records a started container's first process.

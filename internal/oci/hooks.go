@@ -204,15 +204,19 @@ func checkName(name string) error {
 	return nil
 }
 
+// parallelUnmounts is the number of mounts that Sweep unmounts at the same time, each with a child.
+const parallelUnmounts = 16
+
 // Sweep removes the mounts of Precreate that are older than age, because their containers
 // have failed to start. It also removes the directories of containers that no longer run.
-// It tries all, and returns the first error.
+// It tries all, each for itself, and returns the first error.
 func Sweep(age time.Duration) error {
 	entries, err := os.ReadDir(hooksDir)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	var first error
+	ended, turns := make(chan error), make(chan struct{}, parallelUnmounts)
+	n := 0
 	for _, e := range entries {
 		old, ours := mountAge(e.Name())
 		if !ours || old < age {
@@ -222,7 +226,17 @@ func Sweep(age time.Duration) error {
 		if runs(e.Name()) {
 			remove = leaveMount
 		}
-		if err := remove(e.Name()); first == nil {
+		n++
+		go func() { // received below
+			turns <- struct{}{}
+			err := remove(e.Name())
+			<-turns
+			ended <- err
+		}()
+	}
+	var first error
+	for range n {
+		if err := <-ended; first == nil {
 			first = err
 		}
 	}

@@ -168,6 +168,44 @@ func TestKernelHookEngineGone(t *testing.T) {
 	w.nothingHooked()
 }
 
+// Without a server, poststop and sweep end, because a child waits for the file system. They leave no mount and no
+// directory, and say what they leave.
+func TestKernelHookEndsWithoutServer(t *testing.T) {
+	w := kernelBed(t, ublktest.Once).wrap("crun")
+	w.runtime = w.real
+	w.server.stop()
+	w.server = w.serve("--on-crash=reissue")
+	image := w.imageOf("ext4", rootTree(w, "x"))
+	other := filepath.Join(filepath.Dir(image), "other")
+	w.tool("cp", image, other)
+	w.precreate(w.bundle(asked{"image": image, "options": "rw"}, "true"))
+	name := filepath.Base(w.hookDirs(1)[0])
+	w.precreate(w.bundle(asked{"image": other, "options": "rw"}, "true"))
+	w.server.kill()
+	ended := make(chan result, 2)
+	go func() { ended <- w.runCommand(w.command("hook", "poststop", name)) }()
+	waitUntil(t, "the first mount has gone", func() bool { return w.hookMounts() == 1 })
+	go func() { ended <- w.runCommand(w.command("hook", "sweep", "--older-than", "0s")) }()
+	over := time.NewTimer(time.Minute)
+	for range 2 {
+		select {
+		case r := <-ended:
+			if r.status != 1 || !strings.Contains(r.err, "its device does not answer within 20s; its file system stays") {
+				t.Errorf("exit status %d, %s", r.status, r.err)
+			}
+		case <-over.C:
+			over.Reset(0)
+			t.Error("a hook waits for a server")
+		}
+	}
+	if !t.Failed() {
+		w.hookDirs(0)
+	}
+	w.server = w.serve("--on-crash=reissue")
+	waitUntil(t, "the children have ended", func() bool { return len(w.list()) == 0 })
+	w.nothingHooked()
+}
+
 // later returns a command that runs with a clock that is ahead (time_namespaces(7)).
 func later(cmd *exec.Cmd, d time.Duration) *exec.Cmd {
 	ahead := exec.Command("unshare", append([]string{"--time", "--fork", "--monotonic", fmt.Sprint(int(d.Seconds()))}, cmd.Args...)...)
