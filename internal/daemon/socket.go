@@ -3,6 +3,7 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -43,7 +44,10 @@ func listen(path string) (lock, socket *os.File, err error) {
 		_ = os.Remove(path + lockSuffix)
 		return nil, nil, errors.Join(err, lock.Close())
 	}
-	socket, err = l.File()
+	_, err = lock.WriteAt([]byte(socketAt(path)), 0)
+	if err == nil {
+		socket, err = l.File()
+	}
 	return lock, socket, errors.Join(err, l.Close())
 }
 
@@ -157,12 +161,31 @@ func listenerOf(socket *os.File) (*net.UnixListener, error) {
 	return unixListener, nil
 }
 
+// socketIdentityLength is the length of what socketAt returns.
+const socketIdentityLength = 3 * 21
+
+// socketAt returns what tells the socket at a path from others, and an empty text if there is none. An inode number
+// alone may be that of a later socket.
+func socketAt(path string) string {
+	var st unix.Stat_t
+	if unix.Lstat(path, &st) != nil {
+		return ""
+	}
+	return fmt.Sprintf("%20d %20d %20d\n", st.Dev, st.Ino, st.Mtim.Nano())
+}
+
 // removeSocket removes a socket with its lock, which the caller holds. If the lock is no longer at its
-// path, both have been removed, and the socket can be another server's.
+// path, both have been removed, and the socket can be another server's. The socket can also be that of a service
+// manager, which replaces sockets and has no lock. The lock says which socket is its server's, unless a server of an
+// earlier version has made it.
 func removeSocket(lock *os.File, path string) {
 	if lock == nil || !isAt(lock, path+lockSuffix) {
 		return
 	}
-	_ = os.Remove(path)
+	made := make([]byte, socketIdentityLength)
+	n, err := lock.ReadAt(made, 0)
+	if n == 0 && errors.Is(err, io.EOF) || string(made[:n]) == socketAt(path) {
+		_ = os.Remove(path)
+	}
 	_ = os.Remove(path + lockSuffix)
 }

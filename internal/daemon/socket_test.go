@@ -165,3 +165,47 @@ func TestRemoveSocketOfAnother(t *testing.T) {
 		}
 	}
 }
+
+// A server leaves the socket of a service manager that has taken the place of its own.
+func TestRemoveSocketOfManager(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "socket")
+	lock, socket, err := listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	defer socket.Close()
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	manager, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer manager.Close()
+	removeSocket(lock, path)
+	if !isOpen(path) {
+		t.Error("the socket of the service manager is removed")
+	}
+	if _, err := os.Lstat(path + lockSuffix); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the lock is left: %v", err)
+	}
+}
+
+// A server of an earlier version has written nothing to its lock.
+func TestRemoveSocketOfEarlierVersion(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "socket")
+	lock, socket, err := listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	defer socket.Close()
+	if err := lock.Truncate(0); err != nil {
+		t.Fatal(err)
+	}
+	removeSocket(lock, path)
+	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the socket is left: %v", err)
+	}
+}
