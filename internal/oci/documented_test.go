@@ -115,3 +115,46 @@ func TestSettingsAreDocumented(t *testing.T) {
 		}
 	}
 }
+
+// The settings of the packages can be read, also with all that they propose.
+func TestPackagedSettings(t *testing.T) {
+	text, err := os.ReadFile("../../packaging/ublk-loop/oci.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	proposed := regexp.MustCompile(`(?m)^#(\w+ = |\[)`).ReplaceAllString(string(text), "$1")
+	if proposed == string(text) {
+		t.Error("the packages propose no settings")
+	}
+	for _, settings := range []string{string(text), proposed} {
+		if _, err := readSettings(t, settings); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// docs/containers.md has the file for podman's hooks that the packages install.
+func TestHooksAreDocumented(t *testing.T) {
+	document, err := os.ReadFile("../../docs/containers.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := os.ReadFile("../../cmd/ublk-loop/hooks.d/ublk-loop.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want any
+	if err := json.Unmarshal(file, &want); err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range regexp.MustCompile("(?s)```json\n(.*?)```").FindAllSubmatch(document, -1) {
+		var got any
+		if err := json.Unmarshal(m[1], &got); err != nil {
+			t.Errorf("%s: %v", m[1], err)
+		}
+		if reflect.DeepEqual(got, want) {
+			return
+		}
+	}
+	t.Errorf("docs/containers.md does not have %s", file)
+}
