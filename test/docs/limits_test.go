@@ -6,8 +6,19 @@ import (
 	"testing"
 )
 
-// limits has constants of the source, and what documents say of them.
+// limits has constants and versions of the source, and what documents say of them.
 var limits = []struct{ file, constant, document, statement string }{
+	{"go.mod", "go 1.26.0", "README.md", "needs Go 1.26, git and make"},
+	{"cmd/ublk-loop-csi/go.mod", "container-storage-interface/spec v1.13.0", "docs/kubernetes.md", "(CSI 1.13)"},
+	{"cmd/ublk-loop-csi/go.mod", "k8s.io/api v0.37.2", "docs/kubernetes.md", "the types of Kubernetes 1.37"},
+	{"cmd/ublk-loop-snapshotter/go.mod", "containerd/v2 v2.2.9", "docs/containers.md", "(`core/snapshots/testsuite`, 2.2.9)"},
+	{"cmd/ublk-loop-snapshotter/go.mod", "containerd/v2 v2.2.9", "docs/containers.md", "from the source of containerd 2.2.9"},
+	{"scripts/bench-snapshotters.sh", "version=v2.4.2", "docs/containers.md", "runs that of containerd 2.4.2"},
+	{"scripts/bench/check.go", "return 0.9 * r.Ratio", "docs/performance.md", "takes 10 % longer"},
+	{"scripts/bench/check.go", "return 0.97 * r.Ratio", "docs/performance.md", "drops by more than 3 %"},
+	{"scripts/vm-engines.sh", "crictl=v1.34.0", "docs/containers.md", "`crictl` 1.34.0"},
+	{"scripts/vm-suites.sh", "runc_version=v1.5.2", "docs/containers.md", "runc 1.5.2's own integration tests"},
+	{"scripts/vm-suites.sh", "runtime_tools_version=v0.9.0", "docs/containers.md", "OCI runtime-tools 0.9"},
 	{"cmd/ublk-loop/add.go", "maxQueues = 4096", "docs/ublk-loop.8", "Number of queues, 1 to 4096"},
 	{"cmd/ublk-loop/add.go", "maxDepth = 4096", "docs/ublk-loop.8", "requests in flight per queue: 1 to 4096."},
 	{"cmd/ublk-loop/add.go", "maxIO = 32 << 20", "docs/ublk-loop.8", "whole pages, up to 32M."},

@@ -41,7 +41,7 @@ func isMarkdown(path string) bool { return filepath.Ext(path) == ".md" }
 // isText reports whether a file is written for people, or has comments for them.
 func isText(path string) bool {
 	name := filepath.Base(path)
-	return slices.Contains([]string{".md", ".8", ".go", ".sh", ".txt", ".yml", ".toml"}, filepath.Ext(path)) || name == "Makefile" || path == ".ci/run"
+	return slices.Contains([]string{".md", ".8", ".go", ".sh", ".txt", ".yml", ".toml", ".mod"}, filepath.Ext(path)) || name == "Makefile" || path == ".ci/run"
 }
 
 // line returns the number of the line at an offset of a text.
