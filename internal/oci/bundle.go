@@ -10,7 +10,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ublk-loop/ublk-loop/internal/eintr"
 	"github.com/ublk-loop/ublk-loop/internal/oci/owners"
 )
 
@@ -88,8 +87,8 @@ func (b *bundle) restore() error { return b.write(b.text) }
 // such file.
 func (b *bundle) write(text []byte) error {
 	dir := int(b.dir.Fd())
-	if err := eintr.Repeat(func() error { return unix.Flock(dir, unix.LOCK_EX) }); err != nil {
-		return fmt.Errorf("lock: %w", err)
+	if err := lockFile(b.dir, lockPatience); err != nil {
+		return err
 	}
 	defer func() { _ = unix.Flock(dir, unix.LOCK_UN) }()
 	var old unix.Stat_t

@@ -382,6 +382,28 @@ func TestKernelOCIKilled(t *testing.T) {
 	})
 }
 
+// A call that was stopped while it had the lock of the mount places does not make others wait for ever.
+func TestKernelOCILockIsHeld(t *testing.T) {
+	w := kernelBed(t, ublktest.Once).wrap("crun")
+	bundle := w.bundle(asked{"image": w.imageOf("ext4", rootTree(w, "x"))}, "cat", "/content")
+	w.runs("first", bundle) // makes the places
+	lock, err := os.Open("/run/ublk-loop-oci/lock")
+	if err == nil {
+		err = unix.Flock(int(lock.Fd()), unix.LOCK_EX)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.refuses(bundle, fmt.Sprintf("lock /run/ublk-loop-oci/lock: process %d has it for 10s", os.Getpid()))
+	if err := lock.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if out := w.runs("second", bundle); out != "x" {
+		t.Errorf("the container prints %q", out)
+	}
+	w.nothingLeft()
+}
+
 // A call that makes no container from an image reaches the runtime unchanged.
 func TestKernelOCIPassesThrough(t *testing.T) {
 	w := kernelBed(t).wrap(`
