@@ -1,6 +1,7 @@
 package backing
 
 import (
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -15,7 +16,11 @@ func (b *Backing) checkNotNeeded(o *Options) error {
 	if b.ReadOnly || o.Thaw {
 		return nil
 	}
-	return b.CheckStores(o.Store)
+	err := b.CheckStores(o.Store)
+	if errors.Is(err, unix.EPERM) {
+		err = hint.Add(err, "attach it with {read_only}; cow thaw allows writes to it, after which these stores are worthless")
+	}
+	return err
 }
 
 // CheckStores returns an error that wraps EPERM if other stores than one need the file. nil
@@ -37,8 +42,7 @@ func (b *Backing) CheckStores(only *basemark.UUID) error {
 	if needed == 0 {
 		return nil
 	}
-	return hint.Add(fmt.Errorf("%s: %w", neededBy(stores), unix.EPERM),
-		"attach it with {read_only}; cow thaw allows writes to it, after which these stores are worthless")
+	return fmt.Errorf("%s: %w", neededBy(stores), unix.EPERM)
 }
 
 // neededBy describes the stores that need a file.

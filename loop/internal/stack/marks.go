@@ -4,6 +4,9 @@ import (
 	"errors"
 	"fmt"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
 	"github.com/ublk-loop/ublk-loop/loop/internal/basemark"
 	"github.com/ublk-loop/ublk-loop/loop/internal/cow"
@@ -44,4 +47,12 @@ func (s *Stack) below(name string) (list []*backing.Backing) {
 		}
 	}
 	return list
+}
+
+// hintNeeded says how to merge into a base that other stores need.
+func hintNeeded(err error) error {
+	if !errors.Is(err, unix.EPERM) {
+		return err
+	}
+	return hint.Add(err, "detach the device, and use ublk-loop cow thaw; the other stores are worthless after a merge")
 }

@@ -119,7 +119,7 @@ func (m *Merge) open() error {
 		only = &id
 	}
 	if err := m.base.CheckStores(only); err != nil {
-		return err
+		return hintNeeded(err)
 	}
 	var err error
 	m.file, err = m.base.ReopenForWriting()

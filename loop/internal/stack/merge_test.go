@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
 	"github.com/ublk-loop/ublk-loop/loop/internal/basemark"
 	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
@@ -391,6 +392,10 @@ func mergeIsRefused(t *testing.T, text string, o *Options, want error, says stri
 	m, err := s.NewMerge()
 	if expected := strings.ReplaceAll(says, "$", dir+"/"); !errors.Is(err, want) || !strings.Contains(err.Error(), expected) {
 		t.Errorf("%s: %v, want %q", text, err, expected)
+	}
+	// A merge has no settings.
+	if hinted := (*hint.Error)(nil); errors.As(err, &hinted) && hint.HasSettings(hinted.Hint) {
+		t.Errorf("%s: %v: the hint is %q", text, err, hinted.Hint)
 	}
 	if err == nil {
 		_ = m.Close()
