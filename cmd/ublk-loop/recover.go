@@ -79,6 +79,9 @@ func (a *app) runRecover(ctx context.Context, opts recoverOptions) error {
 		return err
 	}
 	for _, device := range opts.devices(drv, devices, try) {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		try(report.Name(a.recover(ctx, device, opts), "recover", device.Device))
 	}
 	if failed {
@@ -125,6 +128,9 @@ func (a *app) recover(ctx context.Context, device client.Device, opts recoverOpt
 		return err
 	}
 	served, err := pending.Ready()
+	if errors.Is(err, report.ErrInterrupted) {
+		err = hint.Add(fmt.Errorf("%w: the new server goes on by itself", err), "see list for whether it has the device")
+	}
 	if err != nil {
 		return errors.Join(err, pending.Abandon())
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -10,7 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/internal/daemon"
 	"github.com/ublk-loop/ublk-loop/internal/hint"
+	"github.com/ublk-loop/ublk-loop/internal/report"
 )
 
 // recoverBench has the devices 0 to 4 of one file. Devices 1 and 3 wait for a server.
@@ -81,6 +84,25 @@ func TestRecoverSomeFail(t *testing.T) {
 	b, _ = recoverBench(t)
 	b.byDevice, b.startErr = nil, unix.EMFILE
 	b.check(t, []string{"recover", "1"}, 1, "", "ublk-loop: error: recover /dev/ublkb1: too many open files\n")
+}
+
+// An interrupted recover starts no further server, and says what becomes of the one that it has started.
+func TestRecoverInterrupted(t *testing.T) {
+	b, _ := recoverBench(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	start := b.start
+	b.start = func(ctx context.Context, j *daemon.Job) (daemon.Pending, error) {
+		cancel()
+		<-ctx.Done()
+		return start(ctx, j)
+	}
+	if err := b.runRecover(ctx, recoverOptions{}); !errors.Is(err, report.ErrInterrupted) || !slices.Equal(b.recovered(), []uint32{1}) || !b.byDevice[1].stayed {
+		t.Errorf("error %v, recovered %v", err, b.recovered())
+	}
+	b, _ = recoverBench(t)
+	b.byDevice[1] = failing(report.ErrInterrupted)
+	b.check(t, []string{"recover", "1"}, 1, "", "ublk-loop: error: recover /dev/ublkb1: interrupted: the new server goes on by itself\n"+
+		"hint: see list for whether it has the device\n")
 }
 
 func TestRecoverErrors(t *testing.T) {

@@ -120,12 +120,12 @@ func openUsable(ctx context.Context, device *client.Device) error {
 // Ready implements Pending.
 func (s *background) Ready() (*client.Device, error) {
 	defer s.unit.close()
-	stop := context.AfterFunc(s.ctx, s.stopReading)
+	stop := context.AfterFunc(s.ctx, s.interrupt)
 	defer stop()
 	line, err := bufio.NewReader(s.control).ReadBytes('\n')
 	var a answer
 	switch {
-	case s.ctx.Err() != nil:
+	case s.ctx.Err() != nil && (!s.recovers || errors.Is(err, os.ErrDeadlineExceeded)):
 		return nil, context.Cause(s.ctx)
 	case errors.Is(err, io.EOF), errors.Is(err, unix.ECONNRESET):
 		s.ends = true
@@ -161,6 +161,19 @@ func (s *background) enterUnit(a *answer) (wait func()) {
 	}
 	entered := s.unit.enter(pids, a.Device)
 	return func() { s.job.Warnings = append(s.job.Warnings, entered()...) }
+}
+
+// takeoverPatience bounds the time for which an interrupted command waits for a server that takes over a device. That
+// server goes on in any case.
+const takeoverPatience = 5 * time.Second
+
+// interrupt ends a blocked read from control. A server that takes over a device has a moment to answer.
+func (s *background) interrupt() {
+	if s.recovers {
+		_ = s.control.SetReadDeadline(time.Now().Add(takeoverPatience))
+		return
+	}
+	s.stopReading()
 }
 
 // stopReading ends a blocked read from control.

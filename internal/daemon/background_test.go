@@ -92,6 +92,33 @@ func TestReadyInterrupted(t *testing.T) {
 	}
 }
 
+// A server that takes over a device may answer after an interrupt, and serves the device then.
+func TestReadyInterruptedTakeover(t *testing.T) {
+	ours, control := socketFiles(t)
+	ctx, cancel := context.WithCancelCause(context.Background())
+	cancel(report.ErrInterrupted)
+	answered := time.AfterFunc(50*time.Millisecond, func() { // after Ready has seen the interrupt
+		if err := json.NewEncoder(control).Encode(answer{Device: &client.Device{Device: "/dev/x"}}); err != nil {
+			t.Error(err)
+		}
+	})
+	defer answered.Stop()
+	if d, err := (&background{ctx: ctx, control: ours, recovers: true}).Ready(); err != nil || d.Device != "/dev/x" {
+		t.Errorf("%v, error %v", d, err)
+	}
+}
+
+// A server that does not answer soon after an interrupt goes on without its starter.
+func TestReadyInterruptedTakeoverHangs(t *testing.T) {
+	t.Parallel() // it waits for takeoverPatience
+	ours, _ := socketFiles(t)
+	ctx, cancel := context.WithCancelCause(context.Background())
+	cancel(report.ErrInterrupted)
+	if _, err := (&background{ctx: ctx, control: ours, recovers: true}).Ready(); !errors.Is(err, report.ErrInterrupted) {
+		t.Errorf("error %v", err)
+	}
+}
+
 // Abandon says how a server ended that has not ended in order.
 func TestAbandonSaysHowTheServerEnded(t *testing.T) {
 	for script, want := range map[string]string{"exit 0": "", "exit 1": "", "exit 2": "end of the server: exit status 2", "kill -SEGV $$": "end of the server: signal: segmentation fault"} {
