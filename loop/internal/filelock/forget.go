@@ -12,7 +12,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/identity"
 )
 
-// The rings of a killed process end after the process, which causes no event. Release, Forget and
+// The rings of a killed process end after the process, which causes no event. Acquire, Change, Release, Forget and
 // Sweep look again after pauses within these limits, until patience has passed. A ring
 // whose operations need longer keeps its file, which a later Release or Sweep removes.
 const (
@@ -55,10 +55,18 @@ func Sweep(dir string) error {
 // removeIdle removes those of some files that have no lock, and waits for rings that have
 // a lock without a process.
 func removeIdle(dir string, list func() ([]string, error)) error {
+	return awaitRings(func() (ringsOnly bool, err error) {
+		ringsOnly, err = removeAll(dir, list)
+		return ringsOnly && err == nil, err
+	})
+}
+
+// awaitRings calls try until no ring prevents what it does, and returns its last error. try has no turn between two calls.
+func awaitRings(try func() (ringsOnly bool, err error)) error {
 	deadline := time.Now().Add(patience)
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
-		left, err := removeAll(dir, list)
-		if err != nil || !left || !time.Now().Before(deadline) {
+		ringsOnly, err := try()
+		if !ringsOnly || !time.Now().Before(deadline) {
 			return err
 		}
 		<-time.After(pause)

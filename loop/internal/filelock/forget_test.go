@@ -86,28 +86,55 @@ func TestForgetWaitsForRings(t *testing.T) {
 // released the lock.
 func TestReleaseWaitsForRings(t *testing.T) { waitsForRings(t, (*Lock).Release) }
 
+// waitsFor checks that do waits for a ring, which has a lock.
+func waitsFor(t *testing.T, ring *os.File, do func() error) {
+	t.Helper()
+	done := make(chan error, 1)
+	go func() { done <- do() }() // received below
+	select {
+	case err := <-done:
+		t.Fatalf("it does not wait: error %v", err)
+	case <-time.After(longestPause):
+	}
+	if err := ring.Close(); err != nil {
+		t.Fatal(err)
+	}
+	want(t, <-done, nil)
+}
+
 // waitsForRings checks that end waits for a ring that has the lock, and then removes the file.
 func waitsForRings(t *testing.T, end func(*Lock) error) {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "locks")
 	l := held(t, dir, file, Range{}, Exclusive)
 	ring := registered(t, l)
-	ended := make(chan error, 1)
-	go func() { ended <- end(l) }() // received below
-	select {
-	case err := <-ended:
-		t.Fatalf("it does not wait: error %v", err)
-	case <-time.After(longestPause):
-	}
-	if held, err := IsHeld(dir, file); err != nil || !held {
-		t.Errorf("held %v, error %v", held, err)
-	}
-	if err := ring.Close(); err != nil {
-		t.Fatal(err)
-	}
-	want(t, <-ended, nil)
+	waitsFor(t, ring, func() error { return end(l) })
 	nothingIn(t, dir)
 	if held, err := IsHeld(dir, file); err != nil || held {
 		t.Errorf("held %v, error %v", held, err)
 	}
+}
+
+// A new lock waits for the ring of a killed server.
+func TestAcquireWaitsForRings(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "locks")
+	killed := held(t, dir, file, Range{}, Exclusive)
+	ring := registered(t, killed)
+	killed.drop()
+	waitsFor(t, ring, func() error {
+		l, err := Acquire(dir, file, Range{}, Shared)
+		if err == nil {
+			l.drop()
+		}
+		return err
+	})
+}
+
+// A lock that becomes exclusive waits for the ring of a killed server, too.
+func TestChangeWaitsForRings(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "locks")
+	reader, killed := held(t, dir, file, Range{}, Shared), held(t, dir, file, Range{}, Shared)
+	ring := registered(t, killed)
+	killed.drop()
+	waitsFor(t, ring, func() error { return reader.Change(Range{}, file, Exclusive) })
 }

@@ -33,28 +33,37 @@ type Lock struct {
 
 // Acquire locks a range of an object. It makes dir if necessary. It returns an error that
 // wraps EBUSY if another server has a part of the range, or if its operations on it are
-// still running.
-func Acquire(dir string, object identity.File, r Range, mode Mode) (*Lock, error) {
-	return acquire(dir, object, mode, nil, func(l *Lock) error {
-		at := sectorsOf(object, r)
-		if err := lock(l.holder, at, mode); err != nil {
-			return err
-		}
-		return lock(l.rings, at.ofRings(), mode)
+// still running. If that server was killed, Acquire waits for them, as [Forget] does.
+func Acquire(dir string, object identity.File, r Range, mode Mode) (l *Lock, err error) {
+	at := sectorsOf(object, r)
+	err = awaitRings(func() (ringsOnly bool, err error) {
+		l, err = acquire(dir, object, mode, nil, func(l *Lock) error { return l.lockBoth(at, mode) })
+		return errors.Is(err, errRings), err
 	})
+	return l, err
+}
+
+// errRings is the error for a range that only rings have locked: their process has ended, or has released the lock.
+var errRings = fmt.Errorf("operations of a process that has ended still run: %w", unix.EBUSY)
+
+// lockBoth locks a range for the process and for its rings.
+func (l *Lock) lockBoth(at sectors, mode Mode) error {
+	if err := lock(l.holder, at, mode); err != nil {
+		return err
+	}
+	err := lock(l.rings, at.ofRings(), mode)
+	if errors.Is(err, unix.EBUSY) {
+		return errRings
+	}
+	return err
 }
 
 // Adopt takes over a lock from the program that this one has replaced. passed is that
 // lock's Holder. The new lock owns it, unless Adopt returns an error. Adopt returns an
 // error that wraps EBUSY while the rings of the old program work on the object.
 func Adopt(dir string, object identity.File, r Range, mode Mode, passed *os.File) (*Lock, error) {
-	return acquire(dir, object, mode, passed, func(l *Lock) error {
-		at := sectorsOf(object, r)
-		if err := lock(l.holder, at, mode); err != nil { // the same holder has already locked it
-			return err
-		}
-		return lock(l.rings, at.ofRings(), mode)
-	})
+	// The same holder has already locked it.
+	return acquire(dir, object, mode, passed, func(l *Lock) error { return l.lockBoth(sectorsOf(object, r), mode) })
 }
 
 // acquire opens the file of an object, and calls take to lock ranges of it.
@@ -138,19 +147,23 @@ func OfRings(rings *os.File) *Lock { return &Lock{rings: rings} }
 func (l *Lock) Holder() *os.File { return l.holder }
 
 // Change changes the mode of a lock on a range of an object. It returns an error that wraps
-// EBUSY, and changes nothing, if another lock prevents that.
+// EBUSY, and changes nothing, if another lock prevents that. It waits as Acquire does.
 func (l *Lock) Change(r Range, object identity.File, mode Mode) error {
+	at := sectorsOf(object, r)
+	return awaitRings(func() (ringsOnly bool, err error) {
+		err = l.change(at, mode)
+		return errors.Is(err, errRings), err
+	})
+}
+
+func (l *Lock) change(at sectors, mode Mode) error {
 	turn, err := takeTurn(l.dir)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = turn.Close() }()
-	at := sectorsOf(object, r)
-	if err := lock(l.holder, at, mode); err != nil {
-		return err
-	}
-	err = lock(l.rings, at.ofRings(), mode)
-	if err != nil && mode == Exclusive {
+	err = l.lockBoth(at, mode)
+	if errors.Is(err, errRings) && mode == Exclusive {
 		err = errors.Join(err, lock(l.holder, at, Shared))
 	}
 	return err
