@@ -109,6 +109,29 @@ func TestKernelMergeUnderIO(t *testing.T) {
 	}
 }
 
+// The base can be a disk with large blocks, of which direct I/O reads no part.
+func TestKernelMergeIntoLargeBlocks(t *testing.T) {
+	ctl := ublktest.Kernel(t, ublktest.OldestKernel)
+	base := disk4K(t)
+	_, store := snapshotFiles(t, 0)
+	dev := attachTable(t, ctl, fmt.Sprintf("0 16384 snapshot %s %s P 32", base, store), Config{})
+	want := random(make([]byte, 16384*512))
+	f := openFile(t, dev.Path(), os.O_RDWR)
+	if _, err := f.WriteAt(want, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	if chunks, err := dev.Merge(context.Background()); err != nil || chunks != 512 {
+		t.Errorf("%d chunks, error %v", chunks, err)
+	}
+	got := make([]byte, len(want))
+	if _, err := openFile(t, base, os.O_RDONLY).ReadAt(got, 0); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("the base has other data, error %v", err)
+	}
+}
+
 // usedSectors returns the allocated sectors of a device's store.
 func usedSectors(t *testing.T, dev *Device) uint64 {
 	t.Helper()

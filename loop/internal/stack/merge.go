@@ -110,9 +110,6 @@ func (m *Merge) open() error {
 	if err := m.base.LockForWriting(); err != nil {
 		return err
 	}
-	if err := refuseTree(m.base); err != nil {
-		return err
-	}
 	var only *basemark.UUID
 	if label := m.store.Label(); label != nil {
 		id := basemark.UUID(label.UUID)
@@ -122,8 +119,10 @@ func (m *Merge) open() error {
 		return hintNeeded(err)
 	}
 	var err error
-	m.file, err = m.base.ReopenForWriting()
-	return err
+	if m.file, err = m.base.ReopenForWriting(); err != nil {
+		return err
+	}
+	return refuseTree(m.file, m.base.Size)
 }
 
 // makeMemory makes the buffers.
@@ -147,9 +146,10 @@ func (s *Stack) isVerity(device string) bool {
 	return ok
 }
 
-// refuseTree refuses a base that has a hash tree behind its data.
-func refuseTree(base *backing.Backing) error {
-	_, offset, err := verity.FindAppended(base.File, base.Size)
+// refuseTree refuses a base of some size that has a hash tree behind its data. The file reads through the page
+// cache, because a superblock can be a part of a disk's block.
+func refuseTree(base *os.File, size uint64) error {
+	_, offset, err := verity.FindAppended(base, size)
 	switch {
 	case err == nil:
 		return hint.Add(fmt.Errorf("%w: superblock at byte %d", snapshot.ErrVerity, offset), forceHint)
