@@ -4,10 +4,10 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
 
 	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop-snapshotter/snapshotter"
+	"github.com/ublk-loop/ublk-loop/internal/bytesize"
 	"github.com/ublk-loop/ublk-loop/internal/oci"
 )
 
@@ -50,11 +50,11 @@ func newCommand() *cobra.Command {
 
 // sizeFlag parses the value of a flag.
 func sizeFlag(flag, value string) (int64, error) {
-	n, err := units.RAMInBytes(value)
+	n, err := bytesize.Parse(value)
 	if err != nil {
 		return 0, usage(fmt.Errorf("--%s %q: %w", flag, value, err))
 	}
-	return n, nil
+	return int64(n), nil // Parse takes only what fits
 }
 
 // sizes returns the values of --size and --max-size.

@@ -25,3 +25,12 @@ func TestExitStatus(t *testing.T) {
 		}
 	}
 }
+
+// Sizes have the suffixes that the manual of ublk-loop describes.
+func TestSizes(t *testing.T) {
+	for text, want := range map[string]int64{"10G": 10 << 30, "10GiB": 10 << 30, "10GB": 10e9, "4096": 4096} {
+		if got, maxSize, err := (&options{size: text}).sizes(); err != nil || got != want || maxSize != want {
+			t.Errorf("%s: %d and %d bytes, error %v, want %d", text, got, maxSize, err, want)
+		}
+	}
+}
