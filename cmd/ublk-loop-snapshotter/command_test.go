@@ -1,8 +1,12 @@
 package main
 
 import (
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+
+	"github.com/spf13/pflag"
 )
 
 // Wrong usage and other failures have different exit statuses.
@@ -33,4 +37,19 @@ func TestSizes(t *testing.T) {
 			t.Errorf("%s: %d and %d bytes, error %v, want %d", text, got, maxSize, err, want)
 		}
 	}
+}
+
+// docs/containers.md has each flag with its default.
+func TestFlagsDocumented(t *testing.T) {
+	document, err := os.ReadFile("../../docs/containers.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	newCommand().Flags().VisitAll(func(f *pflag.Flag) {
+		_, row, found := strings.Cut(string(document), "\n| `--"+f.Name+" ")
+		row, _, _ = strings.Cut(row, "\n")
+		if !found || f.DefValue != "" && !strings.HasSuffix(row, "| `"+f.DefValue+"` |") {
+			t.Errorf("docs/containers.md lacks --%s, or its default %q", f.Name, f.DefValue)
+		}
+	})
 }
