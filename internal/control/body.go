@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/internal/jsontext"
 )
 
 // maxBody is the maximum size of a request's body in bytes. A body holds little more than
@@ -40,7 +41,7 @@ func decode(w http.ResponseWriter, r *http.Request, v any) (int, error) {
 	case errors.As(err, &tooLarge):
 		return http.StatusRequestEntityTooLarge, fmt.Errorf("the request has more than %d bytes", maxBody)
 	case err != nil:
-		return http.StatusBadRequest, fmt.Errorf("read the request: %w", err)
+		return http.StatusBadRequest, fmt.Errorf("read the request: %w", jsontext.Explain(err))
 	}
 	return 0, nil
 }

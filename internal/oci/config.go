@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"github.com/ublk-loop/ublk-loop/internal/jsontext"
 )
 
 // config holds the parts of a container's configuration that this package needs
@@ -21,7 +23,7 @@ type config struct {
 func parseConfig(text []byte) (*config, error) {
 	c := &config{}
 	if err := json.Unmarshal(text, c); err != nil {
-		return nil, fmt.Errorf("read the configuration: %w", err)
+		return nil, fmt.Errorf("read the configuration: %w", jsontext.Explain(err))
 	}
 	return c, nil
 }
@@ -59,7 +61,7 @@ type hook struct {
 func editConfig(text []byte, edit func(object) error) ([]byte, error) {
 	var c object
 	if err := json.Unmarshal(text, &c); err != nil {
-		return nil, err
+		return nil, jsontext.Explain(err)
 	}
 	if c == nil {
 		return nil, errors.New("not an object")
@@ -89,7 +91,7 @@ func (o object) appendTo(list string, entry any) error {
 	var entries []json.RawMessage
 	if o[list] != nil {
 		if err := json.Unmarshal(o[list], &entries); err != nil {
-			return fmt.Errorf("%s: %w", list, err)
+			return fmt.Errorf("%s: %w", list, jsontext.Explain(err))
 		}
 	}
 	text, err := plainJSON(entry)
@@ -105,7 +107,7 @@ func (o object) editMember(name string, edit func(object) error) error {
 	var member object
 	if o[name] != nil {
 		if err := json.Unmarshal(o[name], &member); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
+			return fmt.Errorf("%s: %w", name, jsontext.Explain(err))
 		}
 	}
 	if member == nil {

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/jsontext"
 	"github.com/ublk-loop/ublk-loop/internal/mountpoint"
 )
 
@@ -43,7 +44,7 @@ func (c *config) namespaces() (*namespaces, error) {
 	n := &namespaces{}
 	if len(c.Linux) > 0 {
 		if err := json.Unmarshal(c.Linux, n); err != nil {
-			return nil, fmt.Errorf("read the configuration: %w", err)
+			return nil, fmt.Errorf("read the configuration: linux: %w", jsontext.Explain(err))
 		}
 	}
 	return n, nil

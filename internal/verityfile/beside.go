@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/jsontext"
 	"github.com/ublk-loop/ublk-loop/transfer/verity"
 )
 
@@ -169,7 +170,7 @@ func parseContainerd(text []byte, where *Location) ([]byte, error) {
 		HashOffset uint64 `json:"hashoffset"`
 	}
 	if err := json.Unmarshal(text, &sidecar); err != nil {
-		return nil, fmt.Errorf("%s: %w: %w", containerdSuffix, err, unix.EINVAL)
+		return nil, fmt.Errorf("%s: %w: %w", containerdSuffix, jsontext.Explain(err), unix.EINVAL)
 	}
 	if where.HashOffset == nil && where.HashFile == "" {
 		where.HashOffset = &sidecar.HashOffset

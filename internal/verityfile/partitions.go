@@ -15,6 +15,7 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/internal/gpt"
 	"github.com/ublk-loop/ublk-loop/internal/hint"
+	"github.com/ublk-loop/ublk-loop/internal/jsontext"
 	"github.com/ublk-loop/ublk-loop/transfer/verity"
 )
 
@@ -152,7 +153,7 @@ func readSignature(image *store, p *gpt.Partition) (*partitions, error) {
 		Signature string `json:"signature"`
 	}
 	if err := json.Unmarshal(bytes.TrimRight(text, "\x00"), &object); err != nil {
-		return nil, fmt.Errorf("signature: %w: %w", err, unix.EINVAL)
+		return nil, fmt.Errorf("signature: %w: %w", jsontext.Explain(err), unix.EINVAL)
 	}
 	root, err := parseRoot("the signature", []byte(object.RootHash))
 	if err != nil {
@@ -160,7 +161,7 @@ func readSignature(image *store, p *gpt.Partition) (*partitions, error) {
 	}
 	signature, err := base64.StdEncoding.DecodeString(object.Signature)
 	if err != nil {
-		return nil, fmt.Errorf("signature: %w: %w", err, unix.EINVAL)
+		return nil, fmt.Errorf("signature: %w: %w", jsontext.Explain(err), unix.EINVAL)
 	}
 	return &partitions{root: root, signature: signature}, nil
 }

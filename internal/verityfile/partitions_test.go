@@ -386,7 +386,7 @@ func TestOpenSignedPartitionsHostile(t *testing.T) {
 		text  string
 	}{
 		{"empty", []partition{with("")}, unix.EINVAL, "unexpected end of JSON"},
-		{"no object", []partition{with("[]")}, unix.EINVAL, "cannot unmarshal"},
+		{"no object", []partition{with("[]")}, unix.EINVAL, "an array where an object is expected"},
 		{"deep", []partition{with(strings.Repeat("[", 900<<10))}, unix.EINVAL, "max depth"},
 		{"text behind the zeroes", []partition{with(string(good.content) + "\x00x")}, unix.EINVAL, "invalid character"},
 		{"short root hash", []partition{with(`{"rootHash":"00"}`)}, verity.ErrInvalid, "root hash in the signature"},
