@@ -71,7 +71,7 @@ func TestCowInfo(t *testing.T) {
 	if err := os.WriteFile(plain, make([]byte, 1<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	b.check(t, []string{"cow", "info", plain}, 1, "", "ublk-loop: error: "+plain+": empty snapshot store\n")
+	b.check(t, []string{"cow", "info", plain}, 1, "", "ublk-loop: error: "+plain+": no snapshot store: it begins with zeros\n")
 }
 
 func TestCowUsage(t *testing.T) {

@@ -12,7 +12,7 @@ var (
 	ErrNoStore = newError("no snapshot store", syscall.ENXIO)
 	// ErrNew is returned for a header whose signature is 0. The kernel makes a new store
 	// there.
-	ErrNew = newError("empty snapshot store", syscall.ENXIO)
+	ErrNew = newError("no snapshot store: it begins with zeros", syscall.ENXIO)
 	// ErrNotEmpty is returned if a new store would overwrite data.
 	ErrNotEmpty = newError("neither a snapshot store nor empty", syscall.ENXIO)
 	// ErrVersion is returned for a version other than 1.
