@@ -22,9 +22,15 @@ type File struct {
 	Directory *os.File
 }
 
-// Create makes an empty file. It returns an error that wraps EEXIST if the path exists. The
-// caller closes the file.
+// Create makes an empty file. It returns an error that wraps EEXIST if the path exists, and as open(2)
+// ENOENT or EISDIR if the path cannot be that of a file. The caller closes the file.
 func Create(path string) (*File, error) {
+	switch {
+	case path == "":
+		return nil, fmt.Errorf("create %q: %w", path, unix.ENOENT)
+	case os.IsPathSeparator(path[len(path)-1]):
+		return nil, fmt.Errorf("create %s: %w", path, unix.EISDIR)
+	}
 	directory, err := os.OpenFile(filepath.Dir(path), os.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err

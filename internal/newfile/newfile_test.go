@@ -124,3 +124,18 @@ func TestReplace(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+// A path that cannot be that of a file is refused. filepath.Base would give another one.
+func TestCreateWithoutName(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if err := os.Mkdir("x", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		"": `create "": no such file or directory`, "x/": "create x/: is a directory", "./": "create ./: is a directory", "y/": "create y/: is a directory",
+	} {
+		if _, err := Create(path); err == nil || err.Error() != want {
+			t.Errorf("%q: error %v, want %s", path, err, want)
+		}
+	}
+}
