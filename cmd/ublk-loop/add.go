@@ -87,7 +87,7 @@ func (o *addOptions) addFlags(cmd *cobra.Command) {
 	page := uint64(os.Getpagesize())
 	f.SortFlags = false
 	c.DirectIO, c.ZeroCopy = loop.SwitchAuto, loop.SwitchAuto
-	f.StringVar(&o.table, "table", "", "serve the device-mapper table, or stack of tables, in `FILE` (-: standard input)")
+	filledVar(f, &o.table, "table", "serve the device-mapper table, or stack of tables, in `FILE` (-: standard input)")
 	f.Var(fdFlag{&o.fd}, "fd", "attach the file of the open descriptor N, which need not have a name")
 	f.Var(cowFlag{&o.cow}, "cow", "write changes to `FILE[,chunk=64K][,transient]`, which is made if it is missing. The\nattached file is only read")
 	f.VarP(idFlag{&c.ID}, "id", "n", "make /dev/ublkbN (default: the first free number)")
@@ -111,7 +111,7 @@ func (o *addOptions) addFlags(cmd *cobra.Command) {
 	f.BoolVar(&o.root, "root-storage", false, "serve the root file system: the server outlives the initramfs, in which add must\nrun, and the end of other processes at a shutdown (implies --standalone)")
 	f.BoolVar(&o.foreground, "foreground", false, "serve in this process, until SIGINT or SIGTERM")
 	f.BoolVar(&o.json, "json", false, "print the device as list --json does, instead of its path")
-	f.StringVar(&o.logFile, "log-file", "", "append the server's log to `FILE`, as JSON lines")
+	filledVar(f, &o.logFile, "log-file", "append the server's log to `FILE`, as JSON lines")
 }
 
 // checkAutoclear refuses --autoclear if it is not positive, or if serve would not serve

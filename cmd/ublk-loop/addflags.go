@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"strconv"
@@ -210,3 +211,31 @@ func (f onCrashFlag) String() string {
 
 // Type implements pflag.Value.
 func (f onCrashFlag) Type() string { return "fail|requeue|reissue" }
+
+// filledFlag is a text that is not empty. An empty one is usually a variable of a script that is not set.
+type filledFlag struct{ text *string }
+
+// filledVar adds a filledFlag, which has the value of text before it is given.
+func filledVar(flags *pflag.FlagSet, text *string, name, usage string) {
+	flags.Var(filledFlag{text}, name, usage)
+}
+
+// Set implements pflag.Value.
+func (f filledFlag) Set(text string) error {
+	if text == "" {
+		return errors.New("it is empty")
+	}
+	*f.text = text
+	return nil
+}
+
+// String implements pflag.Value.
+func (f filledFlag) String() string {
+	if f.text == nil {
+		return ""
+	}
+	return *f.text
+}
+
+// Type implements pflag.Value.
+func (f filledFlag) Type() string { return "string" }

@@ -201,3 +201,32 @@ func TestFinish(t *testing.T) {
 		t.Errorf("finished %v, error %v; want that of the change", finished, err)
 	}
 }
+
+// An empty text, such as that of a variable that is not set, is not taken for a flag that is not given.
+func TestEmptyFlags(t *testing.T) {
+	path := someFile(t)
+	for _, args := range [][]string{
+		{"add", path, "--root-hash", ""},
+		{"add", path, "--hash-file", ""},
+		{"add", path, "--root-hash-signature", ""},
+		{"add", path, "--key-file", ""},
+		{"add", path, "--header", ""},
+		{"add", path, "--log-file", ""},
+		{"add", "--table", ""},
+		{"serve", "--metrics", ""},
+		{"serve", "--log-file", ""},
+		{"cow", "create", path + "x", "--origin", ""},
+		{"cow", "merge", path, "--base", ""},
+		{"verity", "verify", path, "--root-hash", ""},
+		{"top", "--socket", ""},
+		{"upgrade", "--socket", ""},
+		{"fork", "0", path + "x", "--socket", ""},
+		{"key", "0", "--socket", ""},
+		{"oci", "--runtime", ""},
+	} {
+		b := newBench()
+		if status := b.run(args); status != 2 || b.out.Len() > 0 || !strings.Contains(b.errOut.String(), ` "": it is empty`+"\nhint: see ublk-loop "+args[0]) || len(b.jobs) > 0 {
+			t.Errorf("%q: exit status %d, output %q, errors %q", args, status, &b.out, &b.errOut)
+		}
+	}
+}

@@ -55,7 +55,7 @@ func newCowCreateCommand(a *app) *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
-	f.StringVar(&o.Origin, "origin", "", "the store has changes of `IMAGE`, a file or disk")
+	filledVar(f, &o.Origin, "origin", "the store has changes of `IMAGE`, a file or disk")
 	f.Var(chunkFlag{limitedSizeFlag{&o.ChunkSize, snapshot.MinChunkSize, snapshot.MaxChunkSize, 1}}, "chunk", "size of a chunk, a power of 2 from 4K to 1M (default 64K)")
 	f.Var(sizeFlag{&o.Size}, "size", "size of a new file (default: enough to change all of IMAGE)")
 	return cmd
@@ -114,7 +114,7 @@ func newCowMergeCommand(a *app) *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&o.Base, "base", "", "the base is `IMAGE` (default: the store says where it is)")
+	filledVar(cmd.Flags(), &o.Base, "base", "the base is `IMAGE` (default: the store says where it is)")
 	cmd.Flags().BoolVar(&o.Force, "force", false, "merge also into an image with a hash tree of dm-verity, which does not match it then")
 	return cmd
 }

@@ -35,7 +35,7 @@ func newForkCommand(a *app) *cobra.Command {
 			return report.Name(a.runFork(ctx, socket, id, args[1:]), "fork", ublk.BlockPath(id))
 		},
 	}
-	cmd.Flags().StringVar(&socket, "socket", socket, "`PATH` of the socket of serve")
+	filledVar(cmd.Flags(), &socket, "socket", "`PATH` of the socket of serve")
 	return cmd
 }
 

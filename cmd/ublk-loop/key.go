@@ -32,7 +32,7 @@ func newKeyCommand(a *app) *cobra.Command {
 		},
 	}
 	opts.keys.addFlags(cmd.Flags())
-	cmd.Flags().StringVar(&socket, "socket", socket, "`PATH` of the server's socket")
+	filledVar(cmd.Flags(), &socket, "socket", "`PATH` of the server's socket")
 	return cmd
 }
 
@@ -95,12 +95,12 @@ var keySources = []struct {
 
 func (o *keyFlags) addFlags(f *pflag.FlagSet) {
 	s := &o.source
-	f.StringVar(&s.File, "key-file", "", "read the key, or the passphrase of a LUKS volume, from the whole of `FILE` (-: standard\ninput)")
+	filledVar(f, &s.File, "key-file", "read the key, or the passphrase of a LUKS volume, from the whole of `FILE` (-: standard\ninput)")
 	f.Var(fdFlag{&s.FD}, "key-fd", "read the key from the open descriptor N, to its end")
-	f.StringVar(&s.Description, "key-description", "", "take the key of type user with the description `TEXT` from the kernel's keyrings")
+	filledVar(f, &s.Description, "key-description", "take the key of type user with the description `TEXT` from the kernel's keyrings")
 	f.Var(sizeFlag{&s.Offset}, "keyfile-offset", "number of bytes before the key in its file or descriptor")
 	f.Var(sizeFlag{&s.Size}, "keyfile-size", "length of the key in its file or descriptor (default: all that follows)")
-	f.StringVar(&s.Header, "header", "", "read the LUKS header from `FILE`, not from the volume")
+	filledVar(f, &s.Header, "header", "read the LUKS header from `FILE`, not from the volume")
 	f.BoolVar(&s.Strict, "strict-key", false, "refuse a key file that other users can read, instead of a warning")
 }
 

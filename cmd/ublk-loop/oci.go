@@ -36,7 +36,7 @@ func newOCICommand(a *app) *cobra.Command {
 			return report.ErrReported
 		},
 	}
-	cmd.Flags().StringVar(&runtime, "runtime", "", "execute `PROGRAM`: a path such as /usr/bin/runc, or a name in the settings")
+	filledVar(cmd.Flags(), &runtime, "runtime", "execute `PROGRAM`: a path such as /usr/bin/runc, or a name in the settings")
 	return cmd
 }
 

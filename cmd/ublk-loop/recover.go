@@ -41,7 +41,7 @@ func newRecoverCommand(a *app) *cobra.Command {
 			return a.runRecover(cmd.Context(), opts)
 		},
 	}
-	cmd.Flags().StringVar(&opts.logFile, "log-file", "", "append the logs of the new servers to `FILE`, as JSON lines")
+	filledVar(cmd.Flags(), &opts.logFile, "log-file", "append the logs of the new servers to `FILE`, as JSON lines")
 	opts.keys.addFlags(cmd.Flags())
 	return cmd
 }

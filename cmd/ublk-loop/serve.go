@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"os"
 
@@ -9,7 +8,6 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/internal/daemon"
-	"github.com/ublk-loop/ublk-loop/internal/report"
 )
 
 func newServeCommand(a *app) *cobra.Command {
@@ -21,9 +19,6 @@ func newServeCommand(a *app) *cobra.Command {
 			"for devices. Other programs ask it over HTTP at its socket.",
 		Args: arguments(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if opts.Socket == "" {
-				return report.Usage(errors.New("--socket: not the path of a socket"), helpHint(cmd))
-			}
 			opts.HasLogFile = cmd.Flags().Changed("log-file")
 			if err := a.load(); err != nil {
 				return fmt.Errorf("serve: %w", err)
@@ -33,10 +28,11 @@ func newServeCommand(a *app) *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
-	f.StringVar(&opts.Socket, "socket", client.DefaultSocket, "listen at `PATH`, unless the service manager passes a socket")
+	opts.Socket = client.DefaultSocket
+	filledVar(f, &opts.Socket, "socket", "listen at `PATH`, unless the service manager passes a socket")
 	f.Var(onCrashFlag{&opts.OnCrash}, "on-crash", "default --on-crash for added devices (reissue if a service manager or --supervise\nrestarts the server, else fail)")
 	f.BoolVar(&opts.Supervise, "supervise", false, "serve in another process, and restart it after a crash")
-	f.StringVar(&opts.LogFile, "log-file", "", "append the log to `FILE`, as JSON lines")
-	f.StringVar(&opts.Metrics, "metrics", "", "also serve Prometheus metrics at `HOST:PORT`, to everyone who can connect")
+	filledVar(f, &opts.LogFile, "log-file", "append the log to `FILE`, as JSON lines")
+	filledVar(f, &opts.Metrics, "metrics", "also serve Prometheus metrics at `HOST:PORT`, to everyone who can connect")
 	return cmd
 }

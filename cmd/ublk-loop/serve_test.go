@@ -13,5 +13,5 @@ func TestServeWithoutPath(t *testing.T) {
 		t.Error("it serves")
 		return nil
 	}
-	b.check(t, []string{"serve", "--socket", ""}, 2, "", "ublk-loop: error: --socket: not the path of a socket\nhint: see ublk-loop serve --help\n")
+	b.check(t, []string{"serve", "--socket", ""}, 2, "", "ublk-loop: error: --socket \"\": it is empty\nhint: see ublk-loop serve --help\n")
 }

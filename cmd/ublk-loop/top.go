@@ -39,6 +39,7 @@ func newTopCommand(a *app) *cobra.Command {
 	f.SortFlags = false
 	f.DurationVarP(&opts.interval, "interval", "d", time.Second, "average over this `TIME` (500ms, 1s, 1m)")
 	f.VarP(countFlag{&opts.count, 1 << 30}, "count", "n", "end after this number of tables")
-	f.StringVar(&opts.socket, "socket", client.DefaultSocket, "`PATH` of the server's socket")
+	opts.socket = client.DefaultSocket
+	filledVar(f, &opts.socket, "socket", "`PATH` of the server's socket")
 	return cmd
 }

@@ -29,7 +29,8 @@ func newUpgradeCommand(a *app) *cobra.Command {
 		Args: arguments(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.runUpgrade(cmd.Context(), socket) },
 	}
-	cmd.Flags().StringVar(&socket, "socket", client.DefaultSocket, "`PATH` of the server's socket")
+	socket = client.DefaultSocket
+	filledVar(cmd.Flags(), &socket, "socket", "`PATH` of the server's socket")
 	return cmd
 }
 

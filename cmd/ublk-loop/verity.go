@@ -49,7 +49,7 @@ func oneImage(flags string) cobra.PositionalArgs {
 // addLocationFlags adds the flags that both commands have.
 func addLocationFlags(f *pflag.FlagSet, l *verityfile.Location) {
 	f.SortFlags = false
-	f.StringVar(&l.HashFile, "hash-file", "", "superblock and tree are in `FILE` (default: behind the data in IMAGE)")
+	filledVar(f, &l.HashFile, "hash-file", "superblock and tree are in `FILE` (default: behind the data in IMAGE)")
 	f.Var(optionalSizeFlag{&l.HashOffset}, "hash-offset", "offset of the superblock (default: the start of --hash-file, or the end of\nthe data)")
 }
 
@@ -73,7 +73,7 @@ func newVerityVerifyCommand(a *app) *cobra.Command {
 			return a.runVerityVerify(cmd.Context(), where, root)
 		},
 	}
-	cmd.Flags().StringVar(&root, "root-hash", "", "take the root hash from `HEX|FILE`: hexadecimal digits, or a file with them")
+	filledVar(cmd.Flags(), &root, "root-hash", "take the root hash from `HEX|FILE`: hexadecimal digits, or a file with them")
 	addLocationFlags(cmd.Flags(), &where)
 	return cmd
 }
@@ -111,9 +111,9 @@ type verityOptions struct{ verityfile.Location }
 var verityFlags = []string{"hash-file", "hash-offset", "root-hash-signature"}
 
 func (o *verityOptions) addFlags(f *pflag.FlagSet) {
-	f.StringVar(&o.RootHash, "root-hash", "", "serve an image with a hash tree of dm-verity, read-only unless --cow takes the changes;\nthe root hash is `HEX|FILE`, or beside or in the image (auto)")
-	f.StringVar(&o.Signature, "root-hash-signature", "", "attach only if `FILE`, or what is beside or in the image (auto), is a PKCS#7 signature\nof the root hash by a certificate in /etc/verity.d, /run/verity.d or\n/usr/lib/verity.d")
-	f.StringVar(&o.HashFile, "hash-file", "", "superblock and tree are in `FILE` (default: behind the data in the image)")
+	filledVar(f, &o.RootHash, "root-hash", "serve an image with a hash tree of dm-verity, read-only unless --cow takes the changes;\nthe root hash is `HEX|FILE`, or beside or in the image (auto)")
+	filledVar(f, &o.Signature, "root-hash-signature", "attach only if `FILE`, or what is beside or in the image (auto), is a PKCS#7 signature\nof the root hash by a certificate in /etc/verity.d, /run/verity.d or\n/usr/lib/verity.d")
+	filledVar(f, &o.HashFile, "hash-file", "superblock and tree are in `FILE` (default: behind the data in the image)")
 	f.Var(optionalSizeFlag{&o.HashOffset}, "hash-offset", "offset of the superblock (default: the start of --hash-file, or the end of\nthe data)")
 }
 

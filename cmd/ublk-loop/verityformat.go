@@ -44,7 +44,7 @@ func newVerityFormatCommand(a *app) *cobra.Command {
 	f.Var(textFlag[uint64]{&s.DataBlocks, parseBlocks, "N"}, "data-blocks", "number of data blocks (default: all of IMAGE)")
 	f.Var(textFlag[[]byte]{&s.Salt, verity.ParseSalt, "HEX|-"}, "salt", "salt in hexadecimal digits, or - for none (default: 32 random bytes)")
 	f.Var(textFlag[verity.UUID]{&s.UUID, verity.ParseUUID, "UUID"}, "uuid", "UUID in the superblock (default: random)")
-	f.StringVar(&opts.RootFile, "root-hash-file", "", "also write the root hash to `FILE`, without a newline")
+	filledVar(f, &opts.RootFile, "root-hash-file", "also write the root hash to `FILE`, without a newline")
 	f.BoolVar(&opts.Force, "force", false, "overwrite a disk, or what a file contains at the place of the tree")
 	return cmd
 }
