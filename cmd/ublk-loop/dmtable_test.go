@@ -20,6 +20,9 @@ func TestDMTable(t *testing.T) {
 	}
 	file := crypt
 	file.File, file.FileDevice, file.FileIsDisk = "/srv/a b", "254:1", false
+	quoted, hostile := file, crypt
+	quoted.File = `/srv/a\ 0 8:16`
+	hostile.Transfer.UUID = "x 0 8:16 0 0"
 	for _, tt := range []struct {
 		d    client.Device
 		want string
@@ -28,6 +31,8 @@ func TestDMTable(t *testing.T) {
 		{crypt, "0 2048 crypt aes-xts-plain64 :64:user:ublk-loop:3 0 8:0 8"},
 		{large, "0 2048 crypt aes-xts-plain64 :32:user:ublk-loop:a-b 8 8:0 8 3 allow_discards sector_size:4096 iv_large_sectors"},
 		{file, `0 2048 crypt aes-xts-plain64 :64:user:ublk-loop:3 0 /srv/a\ b 8`},
+		{quoted, `0 2048 crypt aes-xts-plain64 :64:user:ublk-loop:3 0 /srv/a\\\ 0\ 8:16 8`},
+		{hostile, "0 2048 crypt aes-xts-plain64 :64:user:ublk-loop:3 0 8:0 8"},
 	} {
 		b := newBench()
 		b.drv.devices = []client.Device{tt.d}
@@ -42,6 +47,10 @@ func TestDMTable(t *testing.T) {
 	b.drv.devices[1].Transfer.Name = "xor"
 	b.check(t, []string{"list", "--dm-table", "4"}, 1, "",
 		"ublk-loop: error: list /dev/ublkb3: device mapper has no xor: unsupported operation\nhint: list the other devices by name\n")
+	b.drv.devices[1] = disk
+	b.drv.devices[1].ID, b.drv.devices[1].Offset = 4, 4096+100
+	b.check(t, []string{"list", "--dm-table", "4"}, 1, "",
+		"ublk-loop: error: list /dev/ublkb3: it starts at byte 4196, and device mapper counts in sectors of 512: unsupported operation\n")
 	b.check(t, []string{"list", "--dm-table", "--json"}, 2, "",
 		"ublk-loop: error: --json and --dm-table are mutually exclusive\nhint: see ublk-loop list --help\n")
 }

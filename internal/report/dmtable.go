@@ -42,6 +42,9 @@ func dmTable(d *client.Device) (string, error) {
 	}
 	target := ""
 	t := &d.Transfer
+	if d.Offset%(1<<transfer.SectorShift) != 0 { // which a read-only device can have
+		return "", fmt.Errorf("list %s: it starts at byte %d, and device mapper counts in sectors of 512: %w", d.Device, d.Offset, errors.ErrUnsupported)
+	}
 	switch t.Name {
 	case transfer.None, "":
 		target = fmt.Sprintf("linear %s %d", dmBacking(d), d.Offset>>transfer.SectorShift)
@@ -105,13 +108,18 @@ func dmBacking(d *client.Device) string {
 	if d.FileIsDisk {
 		return d.FileDevice
 	}
-	return strings.ReplaceAll(OneLine(d.File), " ", `\ `)
+	return dmEscaper.Replace(OneLine(d.File))
 }
 
-// dmKeyDescription returns the description of the key in the kernel's keyrings.
+// dmEscaper makes a path one word (dm_split_args in drivers/md/dm-table.c).
+var dmEscaper = strings.NewReplacer(`\`, `\\`, " ", `\ `)
+
+// dmKeyDescription returns the description of the key in the kernel's keyrings. Anyone can have written the
+// UUID into the header of the volume. One with a space would be several arguments of the table, and name
+// another disk.
 func dmKeyDescription(d *client.Device) string {
-	if d.Transfer.UUID != "" {
-		return "ublk-loop:" + d.Transfer.UUID
+	if id := d.Transfer.UUID; id != "" && strings.Trim(id, "-0123456789abcdefABCDEF") == "" {
+		return "ublk-loop:" + id
 	}
 	return fmt.Sprintf("ublk-loop:%d", d.ID)
 }
