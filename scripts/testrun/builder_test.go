@@ -2,6 +2,7 @@ package main
 
 import (
 	"regexp"
+	"slices"
 	"testing"
 )
 
@@ -25,6 +26,20 @@ func TestSkipsLongTests(t *testing.T) {
 			if got := skip.MatchString(name); got != want {
 				t.Errorf("tier %s, run %q: %s is left out: %v, want %v", c.tier, c.run, name, got, want)
 			}
+		}
+	}
+}
+
+// The tests of a module that is not the main one run although nothing in it has changed: they also
+// read documents.
+func TestNoStaleResultOfAModule(t *testing.T) {
+	for module, want := range map[string]bool{".": false, "cmd/ublk-loop-csi": true} {
+		cmd, err := (&builder{tier: unit}).here(module, nil).command(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := slices.Contains(cmd.Args, "-count=1"); got != want {
+			t.Errorf("%s: %q", module, cmd.Args)
 		}
 	}
 }
