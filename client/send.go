@@ -81,7 +81,7 @@ func (s *sender) Write(p []byte) (int, error) {
 		fds[i] = int(f.Fd())
 	}
 	n, _, err := s.WriteMsgUnix(p, unix.UnixRights(fds...), nil)
-	runtime.KeepAlive(files) // a file that nobody refers to is closed
+	runtime.KeepAlive(files) // a file without a reference is closed
 	if err == nil && n < len(p) {
 		more, err := s.UnixConn.Write(p[n:])
 		return n + more, err

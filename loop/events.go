@@ -70,7 +70,7 @@ func (d *Device) watchStack() {
 				return
 			}
 			select {
-			case d.warnings <- text: // which has room unless nobody reads
+			case d.warnings <- text: // which has room if the channel is read
 			case <-d.Done():
 				return
 			}

@@ -127,8 +127,8 @@ func (a *app) screen() io.Writer {
 	return a.out
 }
 
-// nameIfClosed names a new device in a warning if standard output may be closed. Otherwise nobody
-// would know its path. This is a warning and not an error, because the caller may also discard the
+// nameIfClosed names a new device in a warning if standard output may be closed. Otherwise its
+// path would be unknown. This is a warning and not an error, because the caller may also discard the
 // output on purpose.
 func (a *app) nameIfClosed(device *client.Device) {
 	if report.MayBeClosed(a.out) {

@@ -26,8 +26,8 @@ const (
 	maxReason = 200
 )
 
-// newLastWords also returns the end of the pipe for the process. A full pipe takes no more and makes nobody
-// wait, so that a long message does not keep the process from its end.
+// newLastWords also returns the end of the pipe for the process. A full pipe takes no more, and
+// does not wait, so that a long message does not keep the process from its end.
 func newLastWords() (*lastWords, *os.File, error) {
 	var fds [2]int
 	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {

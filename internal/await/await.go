@@ -5,7 +5,7 @@ package await
 import "context"
 
 // Result calls a function, and returns its results. If the context is done before, Result returns the cause, and the
-// function goes on by itself until its call or the process ends. Therefore nobody else may change what it uses.
+// function goes on by itself until its call or the process ends. Therefore the caller may not change what it uses.
 func Result[T any](ctx context.Context, call func() (T, error)) (T, error) {
 	type results struct {
 		value T

@@ -30,7 +30,7 @@ func (t *takeover) attempt(s *many) error {
 	t.busy <- struct{}{}
 	defer t.leave()
 	if t.done {
-		return nil // somebody gave the key meanwhile
+		return nil // another request gave the key meanwhile
 	}
 	if err := t.had.readKey(); err != nil {
 		return fmt.Errorf("receive the key: %w", err)

@@ -17,7 +17,7 @@ type Lifeline struct {
 }
 
 // NewLifeline returns a lifeline, and its other end. Nothing can be sent through it: the other end is
-// the end of a pipe that is read, and nobody writes.
+// that of a pipe for reading, to which nothing is written.
 func NewLifeline() (l *Lifeline, theirs *os.File, err error) {
 	fds := make([]int, 2)
 	if err := unix.Pipe2(fds, unix.O_CLOEXEC); err != nil {

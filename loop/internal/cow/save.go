@@ -223,7 +223,7 @@ func (s *Store) save(records []snapshot.Record) (saved int, err error) {
 	}
 }
 
-// saveBatch writes in the order that snapshot.Batch demands. If a flush fails, nobody knows
+// saveBatch writes in the order that snapshot.Batch demands. If a flush fails, it is unknown
 // which data is on the medium, so the store becomes invalid. The batch has some of the first unsaved
 // records.
 func (s *Store) saveBatch(b *snapshot.Batch, unsaved int) error {
