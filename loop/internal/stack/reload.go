@@ -24,6 +24,7 @@ type Reload struct {
 	stack *Stack
 	next  *Stack // what Apply makes of the stack
 
+	origin   uint64 // size of what is below the store that is written to
 	handlers []*reloading
 	// The stack does not use what is below: before Apply what is new, and then what was replaced.
 	backings []*backing.Backing
@@ -168,7 +169,7 @@ func (r *Reload) openStore(number int, t *table.Snapshot, origin uint64, o *Opti
 	s, b := r.stack, r.next.Backings[number]
 	if store := s.storeIn(b); store != nil {
 		if !b.ReadOnly {
-			r.next.storeOf[number] = store
+			r.next.storeOf[number], r.origin = store, origin
 		}
 		return store, nil
 	}
@@ -255,6 +256,7 @@ func (r *Reload) Apply() {
 	r.stores = slices.DeleteFunc(slices.Clone(s.stores), func(store *cow.Store) bool { return slices.Contains(n.stores, store) })
 	s.Backings, s.backingOf, s.stores, s.storeOf = n.Backings, n.backingOf, n.stores, n.storeOf
 	s.tables, s.plan, s.flush = n.tables, n.plan, n.flush
+	s.stores[len(s.stores)-1].Origin = r.origin
 }
 
 // Unregister removes what the stack does not use from the ring of a handler, on its thread.
