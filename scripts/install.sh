@@ -73,6 +73,7 @@ install_main() {
 	[[ $UNITS != yes ]] || root_files # Alpine has its own initramfs
 	units ublk-loop.service ublk-loop.socket ublk-loop-sweep.service ublk-loop-sweep.timer
 	documents ublk-loop
+	guides
 	with_path "$source/cmd/ublk-loop/hooks.d/ublk-loop.json" "$root/share/doc/ublk-loop/hooks.d/ublk-loop.json"
 	compressed "$source/CHANGELOG.md" "$root/share/doc/ublk-loop/CHANGELOG.md.gz"
 }
@@ -81,6 +82,15 @@ install_snapshotter() {
 	install -D -m 755 "$BIN/ublk-loop-snapshotter" "$root/libexec/ublk-loop/ublk-loop-snapshotter"
 	units ublk-loop-snapshotter.service
 	documents ublk-loop-snapshotter
+}
+
+# The manual, settings and messages of the program name these documents. README.md has an overview of them.
+guides() {
+	local file
+	install -D -m 644 "$source/README.md" "$root/share/doc/ublk-loop/README.md"
+	for file in "$source"/docs/*.{md,json,svg}; do
+		install -D -m 644 "$file" "$root/share/doc/ublk-loop/docs/${file##*/}"
+	done
 }
 
 documents() { install -D -m 644 "$source/packaging/copyright" "$root/share/doc/$1/copyright"; }

@@ -65,6 +65,15 @@ changelog() {
 YAML
 }
 
+# Print the contents of an rpm package that are the documents in directory $1 of the stage: nfpm takes no pattern for them.
+documents() {
+	local file
+	for file in "$1"/docs/*; do
+		[[ -f $file ]] || continue
+		printf '  - {src: "%s", dst: "/usr/share/doc/ublk-loop/docs/%s", type: doc, packager: rpm}\n' "$file" "${file##*/}"
+	done
+}
+
 # Build package $1, which is part $2 of install.sh, for architecture $3 in format $4.
 package() {
 	local stage=$work/$1-$3-$4 zsh=share/zsh/site-functions units=yes
@@ -79,7 +88,8 @@ package() {
 	fi
 	sed "s/PACKAGE/$1/" "$source/packaging/lintian-overrides" >"$stage.lintian"
 	find "$stage"* -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
-	sed -e "s,@STAGE@,$stage,; s,@ARCH@,$3,; s,@RELEASE@,$RELEASE,; s,@MAINTAINER@,$MAINTAINER,; s,@CHANGELOG@,$work/changelog," \
+	documents "$stage.doc/top" >"$work/documents"
+	sed -e "/@DOCUMENTS@/r $work/documents" -e "s,@STAGE@,$stage,; s,@ARCH@,$3,; s,@RELEASE@,$RELEASE,; s,@MAINTAINER@,$MAINTAINER,; s,@CHANGELOG@,$work/changelog," \
 		"$source/packaging/$1/nfpm.yaml" >"$work/nfpm.yaml"
 	(cd "$source" && "$nfpm_program" package --config "$work/nfpm.yaml" --packager "$4" --target "$target/" >"$work/log") || {
 		cat "$work/log" >&2

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -166,12 +167,48 @@ func TestPackagesContents(t *testing.T) {
 			}
 		}
 	}
+	for _, document := range documents(t) {
+		for name, paths := range map[string][]string{"archive": archive, "deb": deb} {
+			if !slices.Contains(paths, "./usr/share/doc/ublk-loop/"+document) {
+				t.Errorf("%s: no %s, which the manual names", name, document)
+			}
+		}
+	}
 	for path, paths := range map[string][]string{
 		"usr/share/zsh/site-functions/_ublk-loop": archive, "usr/share/zsh/vendor-completions/_ublk-loop": deb,
 		"etc/ublk-loop/oci.toml": deb, "usr/libexec/ublk-loop/ublk-loop-snapshotter": archive,
 	} {
 		if !slices.Contains(paths, "./"+path) {
 			t.Errorf("no %s", path)
+		}
+	}
+}
+
+// documents returns the documents that the manual names.
+func documents(t *testing.T) []string {
+	t.Helper()
+	manual, err := os.ReadFile(top(t) + "/docs/ublk-loop.8")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := regexp.MustCompile(`docs/\w+\.md`).FindAllString(string(manual), -1)
+	if len(names) == 0 {
+		t.Error("the manual names no documents")
+	}
+	return names
+}
+
+// The package for rpm has the documents, too.
+func TestLongPackagesContentsOfRPM(t *testing.T) {
+	needProgram(t, "rpm", "rpm")
+	out, err := exec.Command("rpm", "--query", "--list", "--package", one(t, packages(t)+"/ublk-loop-0*.rpm")).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	paths := strings.Fields(string(out))
+	for _, document := range documents(t) {
+		if !slices.Contains(paths, "/usr/share/doc/ublk-loop/"+document) {
+			t.Errorf("no %s, which the manual names", document)
 		}
 	}
 }
