@@ -3,11 +3,14 @@ package loop
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
@@ -48,6 +51,48 @@ func TestKernelForkAfterRemoval(t *testing.T) {
 		t.Errorf("the state of the next device has the table %q, error %v; it was %q", after.Config.Table, err, before.Config.Table)
 	}
 	if _, err := next.Fork(file); err != nil {
+		t.Error(err)
+	}
+}
+
+// A device in use cannot get blocks of another size. So a disk with larger ones is refused as a new store, and
+// as another base.
+func TestKernelForkAndReloadWithLargerBlocks(t *testing.T) {
+	ctl := ublktest.Kernel(t, ublktest.OldestKernel)
+	dir := mountTmpfs(t)
+	store := filepath.Join(dir, "store")
+	newStore(t, store, 8192, 8<<20)
+	const line = "0 8192 snapshot %s %s P 16"
+	dev := attachTable(t, ctl, fmt.Sprintf(line, sparseFile(t, dir), store), Config{})
+	base, disk := disk4K(t), disk4K(t)
+	layout, err := snapshot.NewLayout(8192)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(disk, os.O_RDWR, 0)
+	if err == nil {
+		err = errors.Join(snapshot.FormatLabelled(f, layout, &snapshot.Label{UUID: snapshot.NewUUID()}), f.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	open := func(path string) *os.File {
+		t.Helper()
+		file, err := OpenTableDevice(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = file.Close() })
+		return file
+	}
+	if _, err := dev.Fork(open(disk)); !errors.Is(err, unix.EINVAL) || !strings.Contains(err.Error(), "logical blocks of 4096 bytes") {
+		t.Errorf("fork: error %v", err)
+	}
+	if err := dev.Reload(fmt.Sprintf(line, base, store), []*os.File{open(base), open(store)}); !errors.Is(err, unix.EINVAL) || !strings.Contains(err.Error(), "logical blocks of 4096 bytes") {
+		t.Errorf("reload: error %v", err)
+	}
+	mem := alignedMemory(t, 512)
+	if _, err := openFile(t, dev.Path(), os.O_RDWR|unix.O_DIRECT).WriteAt(mem, 512); err != nil {
 		t.Error(err)
 	}
 }

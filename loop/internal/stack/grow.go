@@ -103,7 +103,7 @@ func (g *Growth) open(file *os.File, o *Options) error {
 			return fmt.Errorf("%s is a part of the device: %w", b.Path, unix.EINVAL)
 		}
 	}
-	return nil
+	return g.stack.checkBlock(g.backing)
 }
 
 // makeTables makes the tables with the store. A plain stack may have got another size since it was

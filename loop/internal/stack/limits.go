@@ -1,7 +1,10 @@
 package stack
 
 import (
+	"fmt"
 	"math"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
 	"github.com/ublk-loop/ublk-loop/transfer/table"
@@ -35,6 +38,15 @@ func (s *Stack) limitsOf(zeroCopy bool) limits {
 		c.tables = append(c.tables, c.table(&s.tables.Tables[i]))
 	}
 	return c.tables[len(c.tables)-1]
+}
+
+// checkBlock refuses a file or disk that is added while the stack serves a device, if its logical blocks are
+// larger than those of the device, which stay as they are.
+func (s *Stack) checkBlock(b *backing.Backing) error {
+	if block := s.limitsOf(false).LogicalBlockSize; b.SectorSize > block {
+		return fmt.Errorf("%s has logical blocks of %d bytes, the device has %d: %w", b.Path, b.SectorSize, block, unix.EINVAL)
+	}
+	return nil
 }
 
 type combiner struct {

@@ -109,6 +109,7 @@ func (r *Reload) openAll(files []*os.File, o *Options) error {
 			b = s.Backings[at]
 		} else if b, err = s.open(file, true, true, o); err == nil {
 			r.backings = append(r.backings, b)
+			err = s.checkBlock(b)
 		}
 		if err == nil && b.ReadOnly == written[i] {
 			err = fmt.Errorf("the device has it for another use: %w", unix.EINVAL)
