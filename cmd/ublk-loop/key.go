@@ -121,8 +121,6 @@ func (o *keyFlags) check(cmd *cobra.Command) error {
 		return report.Usage(fmt.Errorf("--%s and --%s are mutually exclusive", flags[0], flags[1]), helpHint(cmd))
 	case (o.given["keyfile-offset"] || o.given["keyfile-size"]) && !o.given["key-file"] && !o.given["key-fd"]:
 		return report.Usage(errors.New("--keyfile-offset and --keyfile-size need --key-file or --key-fd"), helpHint(cmd))
-	case o.given["header"] && o.source.Header == "":
-		return report.Usage(errors.New("--header: not the path of a file"), helpHint(cmd))
 	case o.source.Strict && (!o.given["key-file"] || o.source.File == "-"):
 		return report.Usage(errors.New("--strict-key needs the path of a file with --key-file"), helpHint(cmd))
 	}
