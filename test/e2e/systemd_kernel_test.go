@@ -232,6 +232,40 @@ func TestKernelSystemd(t *testing.T) {
 	b.isGone(s)
 }
 
+// Without the driver, systemd starts the service only now and then. A client that waits meanwhile gets its answer when
+// there is the driver.
+func TestKernelSystemdWithoutDriver(t *testing.T) {
+	const control = "/dev/ublk-control"
+	b := kernelBed(t, ublktest.Own, ublktest.Systemd, ublktest.Once)
+	m := b.startSystemd()
+	var st unix.Stat_t
+	if err := unix.Stat(control, &st); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(control); err != nil {
+		t.Fatal(err)
+	}
+	restore := func() error { return unix.Mknod(control, st.Mode, int(st.Rdev)) }
+	t.Cleanup(func() { _ = restore() }) // fails if it is there
+	start := time.Now()
+	m.ctl("start", "ublk-loop.socket")
+	answered := make(chan error, 1)
+	go func() {
+		answered <- exec.Command("curl", "-sSf", "--unix-socket", client.DefaultSocket, "http://x/v1/server").Run()
+	}()
+	waitUntil(t, "the service was started again", func() bool { return m.property("NRestarts") == "2" })
+	if took := time.Since(start); took < 10*time.Second {
+		t.Errorf("the service has failed twice within %s", took)
+	}
+	if err := restore(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-answered; err != nil {
+		t.Errorf("the client: %v", err)
+	}
+	m.ctl("stop", "ublk-loop.service", "ublk-loop.socket")
+}
+
 // The snapshotter's unit starts the server's socket, becomes ready, and is restarted when
 // it is killed.
 func TestKernelSystemdSnapshotter(t *testing.T) {
