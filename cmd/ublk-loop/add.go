@@ -109,7 +109,7 @@ func (o *addOptions) addFlags(cmd *cobra.Command) {
 	f.Lookup("autoclear").NoOptDefVal = autoclearDefault
 	f.BoolVar(&o.standalone, "standalone", false, "serve in a separate process even if serve runs (implied by --log-file)")
 	f.BoolVar(&o.root, "root-storage", false, "serve the root file system: the server outlives the initramfs, in which add must\nrun, and the end of other processes at a shutdown (implies --standalone)")
-	f.BoolVar(&o.foreground, "foreground", false, "serve in this process, until SIGINT or SIGTERM")
+	f.BoolVar(&o.foreground, "foreground", false, "serve in this process, until SIGINT, SIGTERM or SIGHUP")
 	f.BoolVar(&o.json, "json", false, "print the device as list --json does, instead of its path")
 	filledVar(f, &o.logFile, "log-file", "append the server's log to `FILE`, as JSON lines")
 }

@@ -19,7 +19,7 @@ func newServeCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Serve many devices in this process, for add and for other programs",
-		Long: "Serve many devices in this process, until SIGINT or SIGTERM. While it runs, add asks it\n" +
+		Long: "Serve many devices in this process, until SIGINT, SIGTERM or SIGHUP. While it runs, add asks it\n" +
 			"for devices. Other programs ask it over HTTP at its socket.",
 		Args: arguments(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
