@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/flock"
 	"github.com/ublk-loop/ublk-loop/internal/oci/owners"
 )
 
@@ -87,7 +88,7 @@ func (b *bundle) restore() error { return b.write(b.text) }
 // such file.
 func (b *bundle) write(text []byte) error {
 	dir := int(b.dir.Fd())
-	if err := lockFile(b.dir, lockPatience); err != nil {
+	if err := flock.Exclusive(b.dir, lockPatience); err != nil {
 		return err
 	}
 	defer func() { _ = unix.Flock(dir, unix.LOCK_UN) }()

@@ -245,25 +245,3 @@ func isAwaited(t *testing.T, f *os.File) bool {
 	}
 	return false
 }
-
-// A process that keeps a lock fails the others in time, and the error names it.
-func TestLockFileGivesUp(t *testing.T) {
-	fd, err := unix.MemfdCreate("lock", unix.MFD_CLOEXEC) // on a file system that has the same number in /proc/locks
-	if err != nil {
-		t.Fatal(err)
-	}
-	first := os.NewFile(uintptr(fd), "lock")
-	defer first.Close()
-	second, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", fd), os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer second.Close()
-	if err := lockFile(first, time.Minute); err != nil {
-		t.Fatal(err)
-	}
-	holder := fmt.Sprintf(": process %d has it for 10ms: ", os.Getpid())
-	if err := lockFile(second, 10*time.Millisecond); !errors.Is(err, unix.ETIMEDOUT) || !strings.Contains(err.Error(), holder) {
-		t.Errorf("beside another lock: error %v, want %q", err, holder)
-	}
-}

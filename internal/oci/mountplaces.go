@@ -1,17 +1,14 @@
 package oci
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ublk-loop/ublk-loop/internal/await"
-	"github.com/ublk-loop/ublk-loop/internal/eintr"
+	"github.com/ublk-loop/ublk-loop/internal/flock"
 	"github.com/ublk-loop/ublk-loop/internal/mountpoint"
 )
 
@@ -49,7 +46,7 @@ func makePlaces() error {
 		return err
 	}
 	defer func() { _ = lock.Close() }()
-	if err := lockFile(lock, lockPatience); err != nil {
+	if err := flock.Exclusive(lock, lockPatience); err != nil {
 		return err
 	}
 	if err := mountPlaces(); err != nil {
@@ -65,39 +62,6 @@ func makePlaces() error {
 
 // lockPatience bounds the wait for a lock. A call holds each for a moment, but a stopped one keeps it.
 const lockPatience = 10 * time.Second
-
-// lockFile locks a file. It returns an error that wraps ETIMEDOUT if another process does not release the lock in time.
-// The process is expected to end soon then.
-func lockFile(f *os.File, patience time.Duration) error {
-	ctx, cancel := context.WithTimeoutCause(context.Background(), patience, unix.ETIMEDOUT)
-	defer cancel()
-	_, err := await.Result(ctx, func() (none struct{}, err error) {
-		return none, eintr.Repeat(func() error { return unix.Flock(int(f.Fd()), unix.LOCK_EX) })
-	})
-	if errors.Is(err, unix.ETIMEDOUT) {
-		return fmt.Errorf("lock %s: %s has it for %s: %w", f.Name(), lockHolder(f), patience, err)
-	}
-	if err != nil {
-		return fmt.Errorf("lock %s: %w", f.Name(), err)
-	}
-	return nil
-}
-
-// lockHolder names the process that has a lock on a file, if it is known (proc_locks(5)).
-func lockHolder(f *os.File) string {
-	var st unix.Stat_t
-	locks, err := os.ReadFile("/proc/locks")
-	if err := errors.Join(err, unix.Fstat(int(f.Fd()), &st)); err != nil {
-		return "another process"
-	}
-	file := fmt.Sprintf("%02x:%02x:%d", unix.Major(st.Dev), unix.Minor(st.Dev), st.Ino)
-	for line := range strings.Lines(string(locks)) {
-		if fields := strings.Fields(line); len(fields) > 5 && fields[1] == "FLOCK" && fields[5] == file {
-			return "process " + fields[4]
-		}
-	}
-	return "another process"
-}
 
 // mountPlaces mounts the tmpfs of the places. A new mount below a shared mount is shared
 // too, and an existing one may have stayed shared if its maker was killed.

@@ -5,10 +5,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ublk-loop/ublk-loop/internal/eintr"
+	"github.com/ublk-loop/ublk-loop/internal/flock"
 	"github.com/ublk-loop/ublk-loop/internal/identity"
 	"github.com/ublk-loop/ublk-loop/internal/owndir"
 )
@@ -203,9 +204,15 @@ func (l *Lock) drop() {
 	}
 }
 
+// turnPatience bounds the wait for a turn. The others last for a moment, unless a process is stopped in one, or a file
+// system does not answer.
+const turnPatience = 20 * time.Second
+
 // takeTurn makes the directory, which is in a private one, and waits until no other process
 // opens or removes files of locks. Closing the result ends the turn.
-func takeTurn(dir string) (*os.File, error) {
+func takeTurn(dir string) (*os.File, error) { return takeTurnWithin(dir, turnPatience) }
+
+func takeTurnWithin(dir string, patience time.Duration) (*os.File, error) {
 	if err := owndir.Make(filepath.Dir(dir)); err != nil {
 		return nil, fmt.Errorf("make the directory of locks: %w", err)
 	}
@@ -224,7 +231,7 @@ func takeTurn(dir string) (*os.File, error) {
 		if err != nil {
 			return nil, fmt.Errorf("open the directory of locks: %w", err)
 		}
-		if err := eintr.Repeat(func() error { return unix.Flock(int(d.Fd()), unix.LOCK_EX) }); err != nil {
+		if err := flock.Exclusive(d, patience); err != nil {
 			return nil, errors.Join(fmt.Errorf("wait for other locks: %w", err), d.Close())
 		}
 		if isAt(d, dir) {

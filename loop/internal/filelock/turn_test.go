@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Only the directory of the locks and the one above it are private.
@@ -40,4 +42,22 @@ func TestTurnInDanglingDirectory(t *testing.T) {
 			t.Fatalf("the turn in %s does not end", dir)
 		}
 	}
+}
+
+// A process that is stopped in its turn fails the others in time.
+func TestTurnThatLasts(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run", "locks")
+	turn, err := takeTurn(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if next, err := takeTurnWithin(dir, 10*time.Millisecond); !errors.Is(err, unix.ETIMEDOUT) {
+		t.Errorf("a second turn: %v, error %v", next, err)
+	}
+	_ = turn.Close()
+	next, err := takeTurnWithin(dir, time.Minute) // the one that has given up may have it for a moment
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = next.Close()
 }

@@ -1,0 +1,57 @@
+// Package flock locks files that other processes lock for a moment only (flock(2)). A process that was stopped keeps its
+// lock, so that each wait has a bound, and its error names that process.
+package flock
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/eintr"
+)
+
+// Exclusive locks a file, until it is closed or unlocked. It returns an error that wraps ETIMEDOUT if another process has
+// the lock for longer than patience. The caller then closes the file, because it may get the lock later.
+func Exclusive(f *os.File, patience time.Duration) error {
+	err := eintr.Repeat(func() error { return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) })
+	if !errors.Is(err, unix.EWOULDBLOCK) {
+		return named(f, err)
+	}
+	locked := make(chan error, 1)
+	go func() { // until the lock is free, if the caller does not wait for that
+		locked <- eintr.Repeat(func() error { return unix.Flock(int(f.Fd()), unix.LOCK_EX) })
+	}()
+	select {
+	case err := <-locked:
+		return named(f, err)
+	case <-time.After(patience):
+		return named(f, fmt.Errorf("%s has it for %s: %w", holder(f), patience, unix.ETIMEDOUT))
+	}
+}
+
+func named(f *os.File, err error) error {
+	if err != nil {
+		return fmt.Errorf("lock %s: %w", f.Name(), err)
+	}
+	return nil
+}
+
+// holder names the process that has a lock on a file, if it is known (proc_locks(5)).
+func holder(f *os.File) string {
+	var st unix.Stat_t
+	locks, err := os.ReadFile("/proc/locks")
+	if err := errors.Join(err, unix.Fstat(int(f.Fd()), &st)); err != nil {
+		return "another process"
+	}
+	file := fmt.Sprintf("%02x:%02x:%d", unix.Major(st.Dev), unix.Minor(st.Dev), st.Ino)
+	for line := range strings.Lines(string(locks)) {
+		if fields := strings.Fields(line); len(fields) > 5 && fields[1] == "FLOCK" && fields[5] == file {
+			return "process " + fields[4]
+		}
+	}
+	return "another process"
+}
