@@ -2,6 +2,8 @@ package loop
 
 import (
 	"bytes"
+	"encoding/hex"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -10,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/transfer/verity"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
@@ -50,10 +53,48 @@ func (m *tableMaker) location(depth int, sectors uint64) string {
 
 // origin returns a device of at least some sectors.
 func (m *tableMaker) origin(depth int, sectors uint64) string {
-	if depth == 0 || m.IntN(2) == 0 {
+	switch {
+	case m.IntN(3) == 0:
+		return "/dev/mapper/" + m.verity()
+	case depth == 0 || m.IntN(2) == 0:
 		return m.disk()
 	}
 	return "/dev/mapper/" + m.table(depth-1, sectors)
+}
+
+// verity makes a table of 1 MiB with the target verity, and returns its name.
+func (m *tableMaker) verity() string {
+	m.t.Helper()
+	p := verity.Params{
+		Algorithm:     []string{"sha1", "sha256", "sha512"}[m.IntN(3)],
+		DataBlockSize: uint32(m.unit * 512), HashBlockSize: 512 << m.IntN(4), DataBlocks: 2048 / m.unit, Salt: random(make([]byte, m.IntN(33))),
+	}
+	start := m.Uint64N(3)
+	tree, err := verity.NewTree(p, start*uint64(p.HashBlockSize))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	data, hash := m.disk(), nullDisk(m.t, 2, sectorDisk)
+	from, to := openFile(m.t, data, os.O_RDONLY|unix.O_DIRECT), openFile(m.t, hash, os.O_RDWR)
+	content := alignedMemory(m.t, 1<<20)
+	if _, err := from.ReadAt(content, 0); err != nil {
+		m.t.Fatal(err)
+	}
+	root, err := tree.Build(bytes.NewReader(content), to)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	if err := errors.Join(to.Sync(), from.Close(), to.Close()); err != nil {
+		m.t.Fatal(err)
+	}
+	salt := "-"
+	if len(p.Salt) > 0 {
+		salt = hex.EncodeToString(p.Salt)
+	}
+	name := fmt.Sprint("random", len(m.tables))
+	m.tables = append(m.tables, fmt.Sprintf("%s,,,ro,0 2048 verity 1 %s %s %d %d %d %d %s %x %s", name, data, hash,
+		p.DataBlockSize, p.HashBlockSize, p.DataBlocks, start, p.Algorithm, root, salt))
+	return name
 }
 
 // crypt returns a target with some sectors.
@@ -105,7 +146,7 @@ func (m *tableMaker) table(depth int, sectors uint64) string {
 // Stacks of tables that are made at random are the same devices for the kernel: each reads what the other wrote.
 func TestKernelRandomTables(t *testing.T) {
 	ctl := ublktest.Kernel(t, ublktest.OldestKernel)
-	for _, module := range []string{"dm_mod", "dm_snapshot", "dm_crypt"} {
+	for _, module := range []string{"dm_mod", "dm_snapshot", "dm_crypt", "dm_verity"} {
 		run(t, "modprobe", module)
 	}
 	seeds := []uint64{1, 2, 3, 4, 5} // a short run has the same stacks each time
