@@ -117,7 +117,7 @@ func isReadOnly(err error) bool { return errors.Is(err, unix.EROFS) || errors.Is
 // one for a device that may not be listed yet. reusePause is between two looks.
 const (
 	reusePatience  = 10 * time.Second
-	makingPatience = 3 * time.Second
+	makingPatience = 5 * time.Second
 	reusePause     = 10 * time.Millisecond
 )
 

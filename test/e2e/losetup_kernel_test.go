@@ -211,7 +211,7 @@ func TestKernelLosetupDetachesLazily(t *testing.T) {
 
 // Of calls with --nooverlap at the same time, one makes the device, and the others find it.
 func TestKernelLosetupFindsTogether(t *testing.T) {
-	b := kernelBed(t)
+	b := kernelBed(t, ublktest.Once)
 	b.serve()
 	losetup, image := b.losetup(), b.image(1<<20)
 	for range 3 {
