@@ -107,7 +107,8 @@ func describeTransfer(b *backing.Backing, cfg *Config) TransferConfig {
 	return c
 }
 
-// checkSector is a sector that no disk has, because a disk ends before byte 2^63.
+// checkSector is a sector that no disk has, because a disk ends before byte 2^63. With 32 bits its number is that of
+// the first sector.
 const checkSector = 1 << 54
 
 // keyCheck returns a check of the key, which the state file keeps. It is four bytes of
