@@ -69,3 +69,32 @@ func TestReloadWithBaseOfOtherSize(t *testing.T) {
 		})
 	}
 }
+
+// A store can have chunks that a shorter base does not have. A merge leaves them out.
+func TestMergeAfterReloadWithShorterBase(t *testing.T) {
+	const sectors = 440 // within the seventh chunk
+	dir := snapshotDir(t)
+	content := fileOf(t, dir, "A")[:sectors*512]
+	write := func(b *bed, at uint64) {
+		data := bytes.Repeat([]byte{0xaa}, 4096)
+		b.must(ublktest.Request{Op: ublk.OpWrite, StartSector: at, Sectors: 8, Data: data})
+		if at < sectors {
+			copy(content[at*512:], data)
+		}
+	}
+	serve(t, dir, "0 512 snapshot $A $B P 64", Options{}, func(b *bed) {
+		write(b, 8)
+		write(b, 500) // behind the end of the next device
+	})
+	path := filepath.Join(dir, "C")
+	if err := os.WriteFile(path, fileOf(t, dir, "A")[:sectors*512], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	serveAs(t, dir, "0 440 snapshot $A $B P 64", Options{}, reload(t, dir, "0 440 snapshot $C $B P 64"), func(b *bed) {
+		write(b, 432)
+		b.merge(&gate{})
+	})
+	if got := fileOf(t, dir, "C"); !bytes.Equal(got, content) {
+		t.Errorf("the base has %d bytes, or other ones than the device", len(got))
+	}
+}
