@@ -21,6 +21,21 @@ func (s *Store) IsEmpty() bool {
 	return true
 }
 
+// CheckOrigin returns an error that wraps snapshot.ErrOldRange if the store has a chunk that an origin of some
+// size in bytes does not have. The store could not be opened with such an origin again.
+func (s *Store) CheckOrigin(size uint64) error {
+	chunks, err := s.Layout.OriginChunks(size)
+	if err != nil {
+		return err
+	}
+	for chunk := chunks; chunk < s.Index.Len(); chunk++ {
+		if !s.Index.Lookup(chunk).IsNone() {
+			return fmt.Errorf("chunk %d of the store: %w", chunk, snapshot.ErrOldRange)
+		}
+	}
+	return nil
+}
+
 // IsInvalid reports whether all requests fail.
 func (s *Store) IsInvalid() bool { return s.state.Load() == mapping.Invalid }
 

@@ -284,16 +284,15 @@ func (m *Merge) copyAll(run []snapshot.Record) error {
 	return nil
 }
 
-// copy copies n contiguous chunks. The base can end within or before the last one. It can be longer than the
-// device, and the store then has chunks behind the end of the device.
+// copy copies n contiguous chunks. The base can end within the last one. It can be longer than the device,
+// and the store then has chunks behind the end of the device.
 func (m *Merge) copy(first snapshot.Record, n int) error {
 	b := m.buffer[:n<<m.store.Layout.Shift()]
 	if err := m.store.Read(b, first.New); err != nil {
 		return err
 	}
 	at := m.store.Layout.Offset(first.Old)
-	left := m.store.Origin - min(uint64(at), m.store.Origin)
-	if _, err := m.file.WriteAt(b[:min(uint64(len(b)), left)], at); err != nil {
+	if _, err := m.file.WriteAt(b[:min(uint64(len(b)), m.store.Origin-uint64(at))], at); err != nil {
 		return fmt.Errorf("write the base: %w", err)
 	}
 	return nil

@@ -172,7 +172,7 @@ func (r *Reload) openStore(number int, t *table.Snapshot, origin uint64, o *Opti
 		if !b.ReadOnly {
 			r.next.storeOf[number], r.origin = store, origin
 		}
-		return store, nil
+		return store, store.CheckOrigin(origin)
 	}
 	store, err := cow.Open(b.File, &cow.Options{
 		Format: t.Format, ChunkBytes: t.Chunk << sectorShift, OriginSize: origin, Block: b.SectorSize, ReadOnly: true, Described: o.Described,

@@ -8,36 +8,33 @@ import (
 	"testing"
 
 	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
+	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
 	"github.com/ublk-loop/ublk-loop/ublk"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// reload gives a stack other tables, before it serves a device.
-func reload(t *testing.T, dir, text string) func(s *Stack) {
-	return func(s *Stack) {
-		t.Helper()
-		tables, err := Parse([]byte(inDir(dir, text)), false)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var files []*os.File
-		for _, device := range tables.Devices() {
-			file, err := backing.OpenPath(device)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer file.Close()
-			files = append(files, file)
-		}
-		r, err := s.Reload(tables, files, &Options{LockDir: filepath.Join(dir, "locks"), DirectIO: backing.SwitchOff, Shared: true})
-		if err != nil {
-			t.Fatal(err)
-		}
-		r.Apply()
-		if err := r.Close(); err != nil {
-			t.Fatal(err)
-		}
+// tryReload gives a stack other tables, before it serves a device.
+func tryReload(t *testing.T, s *Stack, dir, text string) error {
+	t.Helper()
+	tables, err := Parse([]byte(inDir(dir, text)), false)
+	if err != nil {
+		t.Fatal(err)
 	}
+	var files []*os.File
+	for _, device := range tables.Devices() {
+		file, err := backing.OpenPath(device)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		files = append(files, file)
+	}
+	r, err := s.Reload(tables, files, &Options{LockDir: filepath.Join(dir, "locks"), DirectIO: backing.SwitchOff, Shared: true})
+	if err != nil {
+		return err
+	}
+	r.Apply()
+	return r.Close()
 }
 
 // The new base may be longer or shorter than the one before, behind the end of the device. A first write to
@@ -53,7 +50,11 @@ func TestReloadWithBaseOfOtherSize(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			serveAs(t, dir, text, Options{}, reload(t, dir, "0 500 snapshot $C $B P 64"), func(b *bed) {
+			serveAs(t, dir, text, Options{}, func(s *Stack) {
+				if err := tryReload(t, s, dir, "0 500 snapshot $C $B P 64"); err != nil {
+					t.Fatal(err)
+				}
+			}, func(b *bed) {
 				data := bytes.Repeat([]byte{0xaa}, 4096)
 				b.must(ublktest.Request{Op: ublk.OpWrite, StartSector: 456, Sectors: 8, Data: data})
 				copy(content[456*512:], data)
@@ -70,31 +71,21 @@ func TestReloadWithBaseOfOtherSize(t *testing.T) {
 	}
 }
 
-// A store can have chunks that a shorter base does not have. A merge leaves them out.
-func TestMergeAfterReloadWithShorterBase(t *testing.T) {
-	const sectors = 440 // within the seventh chunk
+// A base without a chunk that the store has is refused: the store could not be opened with it again, and a
+// merge would make it longer.
+func TestReloadRefusesBaseWithoutChunks(t *testing.T) {
 	dir := snapshotDir(t)
-	content := fileOf(t, dir, "A")[:sectors*512]
-	write := func(b *bed, at uint64) {
-		data := bytes.Repeat([]byte{0xaa}, 4096)
-		b.must(ublktest.Request{Op: ublk.OpWrite, StartSector: at, Sectors: 8, Data: data})
-		if at < sectors {
-			copy(content[at*512:], data)
-		}
-	}
 	serve(t, dir, "0 512 snapshot $A $B P 64", Options{}, func(b *bed) {
-		write(b, 8)
-		write(b, 500) // behind the end of the next device
+		b.must(ublktest.Request{Op: ublk.OpWrite, StartSector: 500, Sectors: 8, Data: make([]byte, 4096)}) // behind the end of the next device
 	})
-	path := filepath.Join(dir, "C")
-	if err := os.WriteFile(path, fileOf(t, dir, "A")[:sectors*512], 0o600); err != nil {
-		t.Fatal(err)
-	}
-	serveAs(t, dir, "0 440 snapshot $A $B P 64", Options{}, reload(t, dir, "0 440 snapshot $C $B P 64"), func(b *bed) {
-		write(b, 432)
-		b.merge(&gate{})
-	})
-	if got := fileOf(t, dir, "C"); !bytes.Equal(got, content) {
-		t.Errorf("the base has %d bytes, or other ones than the device", len(got))
+	for sectors, want := range map[int]error{440: snapshot.ErrOldRange, 449: nil} { // the chunk begins at sector 448
+		if err := os.WriteFile(filepath.Join(dir, "C"), fileOf(t, dir, "A")[:sectors*512], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		serveAs(t, dir, "0 440 snapshot $A $B P 64", Options{}, func(s *Stack) {
+			if err := tryReload(t, s, dir, "0 440 snapshot $C $B P 64"); !errors.Is(err, want) {
+				t.Errorf("a base of %d sectors: %v, want %v", sectors, err, want)
+			}
+		}, func(b *bed) { b.whole() })
 	}
 }
