@@ -21,9 +21,16 @@ func Exclusive(f *os.File, patience time.Duration) error {
 	if !errors.Is(err, unix.EWOULDBLOCK) {
 		return named(f, err)
 	}
+	// The caller may close the file before the goroutine ends. A descriptor of its own keeps it from another file with
+	// the same number. Closing one of two descriptors keeps the lock (flock(2)).
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return named(f, err)
+	}
 	locked := make(chan error, 1)
 	go func() { // until the lock is free, if the caller does not wait for that
-		locked <- eintr.Repeat(func() error { return unix.Flock(int(f.Fd()), unix.LOCK_EX) })
+		err := eintr.Repeat(func() error { return unix.Flock(fd, unix.LOCK_EX) })
+		locked <- errors.Join(err, unix.Close(fd))
 	}()
 	select {
 	case err := <-locked:

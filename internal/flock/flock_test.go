@@ -45,9 +45,17 @@ func TestExclusiveWaits(t *testing.T) {
 	if err := Exclusive(first, time.Minute); err != nil {
 		t.Fatal(err)
 	}
-	release := time.AfterFunc(20*time.Millisecond, func() { _ = unix.Flock(int(first.Fd()), unix.LOCK_UN) })
-	defer release.Stop()
-	if err := Exclusive(second, time.Minute); err != nil {
+	locked := make(chan error, 1)
+	go func() { locked <- Exclusive(second, time.Minute) }() // received below
+	select {
+	case err := <-locked:
+		t.Fatalf("it does not wait: error %v", err)
+	case <-time.After(20 * time.Millisecond):
+	}
+	if err := unix.Flock(int(first.Fd()), unix.LOCK_UN); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-locked; err != nil {
 		t.Error(err)
 	}
 	if err := unix.Flock(int(first.Fd()), unix.LOCK_EX|unix.LOCK_NB); !errors.Is(err, unix.EWOULDBLOCK) {
