@@ -93,6 +93,7 @@ func TestSignalDuringUpgrade(t *testing.T) {
 		if err := unix.Kill(os.Getpid(), unix.SIGTERM); err != nil {
 			t.Fatal(err)
 		}
+		stop <- <-stop // another thread may get the signal, after Kill has returned
 		if err := s.execute(program, predecessor{}, stop); !errors.Is(err, errEnding) {
 			t.Errorf("the upgrade ends with %v", err)
 		}
