@@ -43,6 +43,9 @@ const hooksMount = "/run/ublk-loop-oci/hooks"
 // a busy machine. By default all images may be written to.
 func (b *bed) wrap(runtime string, settings ...string) *wrapped {
 	b.Helper()
+	if _, err := exec.LookPath("runc"); err != nil { // it writes the bundles; the machines for arm64 have none
+		b.Skip(err)
+	}
 	b.tool("mount", "--make-rshared", "/")
 	b.Cleanup(func() { b.tool("mount", "--make-rprivate", "/") })
 	dir := b.TempDir()
