@@ -166,7 +166,7 @@ func TestRemoveSocketOfAnother(t *testing.T) {
 	}
 }
 
-// A server leaves the socket of a service manager that has taken the place of its own.
+// A service manager has replaced the socket of a server with its own. The server does not remove that.
 func TestRemoveSocketOfManager(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "socket")
 	lock, socket, err := listen(path)

@@ -194,7 +194,7 @@ func unmount(name string) (bool, error) {
 		return true, nil
 	case errors.As(err, &exit):
 		return false, fmt.Errorf("unmount %s: %w: %s", path, err, strings.TrimSpace(string(said)))
-	case !errors.Is(err, errNoAnswer): // there is no child
+	case !errors.Is(err, errNoAnswer): // the child could not be started
 		return true, Unmount(name)
 	}
 	if is, isErr := isMounted(path); is || isErr != nil {

@@ -63,7 +63,7 @@ func (l *Lock) lockBoth(at sectors, mode Mode) error {
 // lock's Holder. The new lock owns it, unless Adopt returns an error. Adopt returns an
 // error that wraps EBUSY while the rings of the old program work on the object.
 func Adopt(dir string, object identity.File, r Range, mode Mode, passed *os.File) (*Lock, error) {
-	// The same holder has already locked it.
+	// The same holder has locked the range before, so that only the rings of the old program can be in the way.
 	return acquire(dir, object, mode, passed, func(l *Lock) error { return l.lockBoth(sectorsOf(object, r), mode) })
 }
 
