@@ -3,7 +3,6 @@ package loop
 import (
 	"bytes"
 	"errors"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
@@ -17,9 +16,7 @@ import (
 // randomFile makes a file of random bytes, and returns them.
 func randomFile(t *testing.T, dir string, size int) (path string, content []byte) {
 	t.Helper()
-	content = make([]byte, size)
-	r := rand.NewChaCha8([32]byte{1})
-	_, _ = r.Read(content) // never fails
+	content = fill(make([]byte, size), sourceOf(1))
 	path = filepath.Join(dir, "random")
 	if err := os.WriteFile(path, content, 0o600); err != nil {
 		t.Fatal(err)
