@@ -47,5 +47,5 @@ else
 	# Run all CPUs on one thread. With a thread for each, a CPU occasionally runs code that another CPU is patching, and
 	# the kernel dies of an int3 (QEMU 7.2: whenever a tracepoint is enabled under load; 10.0: rarely). With cx16, one
 	# boot in three of a 6.12 kernel panicked at a cmpxchg16b.
-	printf '%s\n' -accel "tcg,thread=single" -cpu max,-cx16
+	printf '%s\n' -accel "tcg,thread=single" -cpu max,-cx16,-erms
 fi

@@ -88,13 +88,14 @@ func (s *Store) Add(r snapshot.Record) bool {
 func (s *Store) add(r snapshot.Record) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.format == table.Transient {
+		s.pending--
+		return true
+	}
 	if len(s.unsaved) == cap(s.unsaved) {
 		return false
 	}
 	s.pending--
-	if s.format == table.Transient {
-		return true
-	}
 	s.unsaved = append(s.unsaved, r)
 	s.unsavedCount.Add(1)
 	if len(s.unsaved) == cap(s.unsaved)/2 {

@@ -86,8 +86,7 @@ const maxUnsaved = 512
 func Open(file *os.File, o *Options) (*Store, error) {
 	s := &Store{
 		Eager: o.Eager && o.Format != table.Transient, file: file, failed: o.Failed, format: o.Format, readOnly: o.ReadOnly, direct: o.Direct,
-		unsaved: make([]snapshot.Record, 0, maxUnsaved),
-		work:    make(chan struct{}, 1), quit: make(chan struct{}), ended: make(chan struct{}),
+		work: make(chan struct{}, 1), quit: make(chan struct{}), ended: make(chan struct{}),
 	}
 	s.State, s.Origin, s.Block = &s.state, o.OriginSize, uint64(o.Block)
 	if err := s.load(o); err != nil {
@@ -96,6 +95,7 @@ func Open(file *os.File, o *Options) (*Store, error) {
 	if o.ReadOnly || o.Described || o.Format == table.Transient {
 		close(s.ended)
 	} else {
+		s.unsaved = make([]snapshot.Record, 0, maxUnsaved)
 		go s.run()
 	}
 	return s, nil

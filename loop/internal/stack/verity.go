@@ -51,7 +51,7 @@ func verities(s *table.Stack) (n int) {
 
 // makeLayers makes the layers of the plan, when their transfers exist.
 func (s *Stack) makeLayers() error {
-	s.corrupt = newCorruptions()
+	s.corrupt = newCorruptions(verities(s.tables))
 	transfers := s.transfers
 	for i, target := range s.plan.Layers() {
 		t, ok := target.(*table.Verity)
