@@ -24,7 +24,7 @@ qemu_machine() {
 	else
 		machine+=(-smp "$cpus")
 	fi
-	mapfile -t accelerator < <("$here/vm-accel.sh" "$kernel")
+	mapfile -t accelerator < <("$here/vm-accel.sh" "$kernel" "$icount")
 	machine+=("${accelerator[@]}")
 }
 

@@ -56,3 +56,15 @@ func TestCommandHasCPU(t *testing.T) {
 		t.Errorf("the commands are\n%s", got)
 	}
 }
+
+// Machines whose instructions are counted have the CPU of earlier figures. In others, no instruction copies memory byte by
+// byte.
+func TestCopiesOfEmulatedCPU(t *testing.T) {
+	for counted, want := range map[string]string{"": "-cpu\nmax,-cx16,-erms\n", "icount": "-cpu\nmax,-cx16\n"} {
+		cmd := exec.Command("../vm-accel.sh", "kernel", counted)
+		cmd.Env = append(os.Environ(), "UBLK_LOOP_ACCEL=tcg")
+		if out, err := cmd.CombinedOutput(); err != nil || !strings.HasSuffix(string(out), want) {
+			t.Errorf("counted %q: %v\n%s", counted, err, out)
+		}
+	}
+}
