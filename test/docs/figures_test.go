@@ -28,9 +28,9 @@ var figures = []struct {
 		"CHANGELOG.md":  `zero copy: (\S+) threads`,
 	}},
 	{"memory of a device with a store", map[string]string{
-		"docs/performance.md": `Each of the last 150 adds (\d+ KiB)`,
-		"docs/cow.md":         `A device with a store takes (\d+ KiB)`,
-		"CHANGELOG.md":        `A device with a store takes (\d+ KiB)`,
+		"docs/performance.md": `each of the last 150 adds (\d+ KiB)`,
+		"docs/cow.md":         `A device with a store and one queue takes (\d+ KiB)`,
+		"CHANGELOG.md":        `A device with a store and one queue takes (\d+ KiB)`,
 	}},
 	{"speed of the hash", map[string]string{
 		"docs/performance.md": `The hash alone, natively, has (\S+) times`,

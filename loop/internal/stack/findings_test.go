@@ -212,3 +212,15 @@ func (b *bed) queue() *ublktest.Disk {
 	parts := b.stack.ExtraParts(snapshotDepth)
 	return ublktest.NewDiskWith(b.t, ublk.Options{Depth: snapshotDepth, Files: b.stack.Files(), ExtraParts: parts}, &Target{Stack: b.stack, ExtraParts: parts})
 }
+
+// Only a stack that checks data has room for reports of wrong blocks.
+func TestMemoryOfReports(t *testing.T) {
+	s := newBed(t, "0 64 linear $A 0").stack
+	if n := cap(s.CorruptionReports()); n != 0 {
+		t.Errorf("a stack without verity has room for %d reports", n)
+	}
+	s = newVerityBed(t, small, "").stack
+	if n := cap(s.CorruptionReports()); n != maxReports {
+		t.Errorf("a stack with verity has room for %d reports, want %d", n, maxReports)
+	}
+}
