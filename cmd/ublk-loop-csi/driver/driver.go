@@ -71,6 +71,15 @@ type Driver struct {
 
 // New returns a driver with the volumes of a pool.
 func New(p *pool.Pool, opts Options) (*Driver, error) {
+	d, err := newIdle(p, opts)
+	if err == nil {
+		d.start()
+	}
+	return d, err
+}
+
+// newIdle returns a driver without its goroutines.
+func newIdle(p *pool.Pool, opts Options) (*Driver, error) {
 	switch {
 	case opts.Node == "":
 		return nil, fmt.Errorf("the name of the node is empty: %w", unix.EINVAL)
@@ -90,9 +99,13 @@ func New(p *pool.Pool, opts Options) (*Driver, error) {
 		keys: keys{of: map[string]*transfer.Secret{}, gained: make(chan struct{}, 1)}, unmerged: make(chan struct{}, 1),
 	}
 	d.ended, d.stop = context.WithCancel(context.Background())
-	d.running.Go(func() { d.giveKeys(d.ended) }) // until Close
-	d.running.Go(func() { d.mergeInBackground(d.ended) })
 	return d, nil
+}
+
+// start starts the driver's goroutines, which end in Close.
+func (d *Driver) start() {
+	d.running.Go(func() { d.giveKeys(d.ended) })
+	d.running.Go(func() { d.mergeInBackground(d.ended) })
 }
 
 // Register adds the services of the driver to a server.

@@ -23,8 +23,8 @@ func newDriver(t *testing.T) *Driver {
 	return newDriverOf(t, devices)
 }
 
-// newDriverOf returns a driver with an empty pool and a server of devices.
-func newDriverOf(t *testing.T, devices *controltest.Devices) *Driver {
+// newDriverOf returns a driver with an empty pool and a server of devices. Its goroutines start after the changes.
+func newDriverOf(t *testing.T, devices *controltest.Devices, changes ...func(*Driver)) *Driver {
 	t.Helper()
 	p, err := pool.Open(filepath.Join(t.TempDir(), "pool"))
 	if err != nil {
@@ -33,10 +33,14 @@ func newDriverOf(t *testing.T, devices *controltest.Devices) *Driver {
 	t.Cleanup(func() { _ = p.Close() })
 	socket := filepath.Join(t.TempDir(), "socket")
 	controltest.Serve(t, devices, socket)
-	d, err := New(p, Options{Node: "n", Overcommit: 1, Socket: socket})
+	d, err := newIdle(p, Options{Node: "n", Overcommit: 1, Socket: socket})
 	if err != nil {
 		t.Fatal(err)
 	}
+	for _, change := range changes {
+		change(d)
+	}
+	d.start()
 	t.Cleanup(d.Close)
 	if err := d.Reconcile(t.Context()); err != nil {
 		t.Fatal(err)

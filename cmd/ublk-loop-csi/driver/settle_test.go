@@ -28,12 +28,12 @@ type inUse struct {
 	device loop.Status
 }
 
-func newInUse(t *testing.T) *inUse {
+func newInUse(t *testing.T, changes ...func(*Driver)) *inUse {
 	t.Helper()
 	node := filepath.Join(t.TempDir(), "node")
 	u := &inUse{T: t, devices: controltest.NewDevices(node)}
 	t.Cleanup(u.devices.Wait)
-	u.driver = newDriverOf(t, u.devices)
+	u.driver = newDriverOf(t, u.devices, changes...)
 	p, layer, store := u.driver.pool, pool.NewLayerID("n"), pool.NewLayerID("n")
 	v := &pool.Volume{
 		ID: pool.ID(pool.Volumes, "n", "v"), State: pool.Ready, Size: 1 << 20, Top: store, Settings: pool.Settings{Layered: true},

@@ -25,7 +25,14 @@ func TestUndoWithSilentServer(t *testing.T) {
 	node := filepath.Join(t.TempDir(), "node")
 	devices := controltest.NewDevices(node)
 	t.Cleanup(devices.Wait)
-	d := newDriverOf(t, devices)
+	var silent atomic.Bool
+	d := newDriverOf(t, devices, impatient, func(d *Driver) {
+		d.opts.Step = func(name string) {
+			if name == "stage: attached" {
+				silent.Store(true)
+			}
+		}
+	})
 	v := &pool.Volume{
 		ID: pool.ID(pool.Volumes, "n", "v"), State: pool.Ready, Size: 1 << 20, FSType: "ext4", FS: pool.Formatted,
 		Settings: pool.Settings{Ephemeral: true}, // it has no layers
@@ -55,19 +62,12 @@ func TestUndoWithSilentServer(t *testing.T) {
 	}
 	check("another file system", stage(), codes.InvalidArgument, false)
 
-	var silent atomic.Bool
 	goOn := make(chan struct{})
 	devices.OnLook(func(int) {
 		if silent.Load() {
 			<-goOn
 		}
 	})
-	d.devices.server.look = 50 * time.Millisecond
-	d.opts.Step = func(name string) {
-		if name == "stage: attached" {
-			silent.Store(true)
-		}
-	}
 	err := stage()
 	silent.Store(false)
 	close(goOn)
@@ -108,9 +108,12 @@ func TestFlushOfSilentDevice(t *testing.T) {
 	_ = writer.Close()
 }
 
+// impatient waits for the answers of a server no longer than a test can.
+func impatient(d *Driver) { d.devices.server.look = 2 * time.Second }
+
 // A server that stops to answer while the pool is reconciled ends that, and the next call begins again.
 func TestReconcileWithSilentServer(t *testing.T) {
-	u := newInUse(t)
+	u := newInUse(t, impatient)
 	v, err := u.driver.pool.Volumes.Read(u.id)
 	if err == nil {
 		err = u.driver.makeNext(v, v.Top) // as a driver that was killed before the fork
@@ -126,13 +129,11 @@ func TestReconcileWithSilentServer(t *testing.T) {
 			<-goOn
 		}
 	})
-	u.driver.devices.server.look = 50 * time.Millisecond
 	u.forget()
 	if err := u.driver.Reconcile(t.Context()); !errors.Is(err, errSilent) {
 		t.Errorf("error %v, want %v", err, errSilent)
 	}
 	close(goOn)
-	u.driver.devices.server.look = time.Minute
 	if err := u.driver.Reconcile(t.Context()); err != nil {
 		t.Error(err)
 	}
