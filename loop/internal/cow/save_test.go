@@ -60,9 +60,11 @@ func TestPartOfAGroupIsSaved(t *testing.T) {
 	if err := s.Save(); !errors.Is(err, unix.EPERM) {
 		t.Fatalf("save without room for the third area: %v", err)
 	}
+	s.logMu.Lock() // the goroutine can try again, without success
 	if n := s.unsavedCount.Load(); n != perArea || len(s.unsaved) != perArea {
 		t.Errorf("%d and %d records are unsaved, want %d", n, len(s.unsaved), perArea)
 	}
+	s.logMu.Unlock()
 	large := memory(t, layout.Offset(layout.Area(3)))
 	if _, err := io.Copy(io.NewOffsetWriter(large, 0), io.NewSectionReader(small, 0, layout.Offset(layout.Area(2)))); err != nil {
 		t.Fatal(err)
