@@ -23,9 +23,22 @@ func (d *death) output(line string) {
 	switch {
 	case tooLong.MatchString(line):
 		d.tooLong = true
-	case worse.MatchString(line):
+	case isCrash(line):
 		d.other = true
 	}
+}
+
+// isCrash reports whether a line says that a process or its machine ended for another
+// reason than a time limit, or had a data race.
+func isCrash(line string) bool { return worse.MatchString(line) && !tooLong.MatchString(line) }
+
+func hasCrash(text string) bool {
+	for line := range strings.Lines(text) {
+		if isCrash(line) {
+			return true
+		}
+	}
+	return false
 }
 
 // isOnlyTime reports whether a time limit is the only reason. If the kernel printed a

@@ -31,6 +31,14 @@ type job struct {
 	second bool // it runs again because its machine did not start the first time
 }
 
+// directory returns the directory of a package, by its name in the job's events.
+func (j *job) directory(name string) string {
+	if j.pkgDir == nil {
+		return name
+	}
+	return j.pkgDir(name)
+}
+
 // missing returns the planned tests that are not in seen.
 func (j *job) missing(seen map[string]bool) []string {
 	return slices.DeleteFunc(slices.Clone(j.planned), func(name string) bool { return seen[name] })

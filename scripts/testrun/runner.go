@@ -81,18 +81,18 @@ func (r *runner) work(ctx context.Context, j *job, cmd *exec.Cmd) []*job {
 		return nil
 	}
 	seen, bad := map[string]bool{}, map[string]bool{}
+	wrong := false // a test failed for another reason than time
 	s := newStream(r.out, j.bed, func(res result) {
 		seen[res.Test] = true
 		if res.failed() {
 			bad[testName(res.Pkg, res.Test)] = true
+			wrong = wrong || !res.onlyTime()
 		}
 		if res.failed() || !bad[testName(res.Pkg, res.Test)] { // one success does not undo a failure before it
 			r.keep(res)
 		}
 	})
-	if j.pkgDir != nil {
-		s.pkgDir = j.pkgDir
-	}
+	s.pkgDir = j.directory
 	err := follow(ctx, cmd, j.pkg, func(e event) {
 		s.add(e)
 		if e.Action == "run" {
@@ -105,8 +105,12 @@ func (r *runner) work(ctx context.Context, j *job, cmd *exec.Cmd) []*job {
 	onlyTime := s.death.isOnlyTime(j.console)
 	s.finish(err != nil && onlyTime)
 	missing := j.missing(seen)
-	if err != nil && len(bad) == 0 {
+	switch {
+	case err != nil && len(bad) == 0:
 		r.blame(j, s, err, missing, onlyTime)
+	case err != nil && j.planned != nil && !wrong && (s.death.other || complains(j.console)):
+		// Its tests may be tried again, which must not forgive this.
+		s.failPackage(key{pkg: j.pkg})
 	}
 	if len(missing) > 0 {
 		return r.goOn(j, s, err, missing, onlyTime)

@@ -129,6 +129,34 @@ func TestTryAgain(t *testing.T) {
 	}
 }
 
+// A test that only timed out may be tried again. That does not forgive what else went wrong in
+// its process or machine.
+func TestTryAgainForgivesOnlyTime(t *testing.T) {
+	const fails = "trap - EXIT; echo FAIL;" // as the end of a test binary
+	for _, c := range []struct {
+		name, then, console string
+		failed              int
+	}{
+		{"nothing else", "", "", 0},
+		{"a panic at the end of TestMain", fails + panics, "", 1},
+		{"the machine panics", fails + "echo 'vm.sh: error: kernel 7.3 panicked'; exit 125", "", 1},
+		{"the machine is gone", fails + "echo 'vm.sh: error: kernel 7.3 ended without an exit status'; exit 125", "", 1},
+		{"the kernel complains", "", "BUG: soft lockup\n", 1},
+		{"the machine hangs", fails + boot, "", 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r, out := testRunner()
+			j := shellJob([]string{"TestA"}, timedOut("TestA")+c.then)
+			j.console = write(t, c.console)
+			r.schedule(t.Context(), 1, []*job{j}, never)
+			r.tryAgain(t.Context(), func(result) *job { return shellJob([]string{"TestA"}, passing("TestA")) }, never)
+			if got := sum(r.ledger.all()); got.passed != 1 || got.failed != c.failed {
+				t.Errorf("%+v, want %d failed; printed:\n%s", got, c.failed, out)
+			}
+		})
+	}
+}
+
 // If many tests time out, none is tried again.
 func TestManyTimeOuts(t *testing.T) {
 	r, _ := testRunner()

@@ -131,7 +131,6 @@ func (s *stream) endTest(k key, seconds float64) {
 	t.seconds = seconds
 	if p != nil && t.how == failed {
 		p.failed++
-		p.verdict.subtestFailed()
 	}
 	s.print(k, t, p == nil)
 	if p == nil {
@@ -188,9 +187,10 @@ func (t *test) leaf(name string) (leaf, bool) {
 }
 
 // endPackage records a failure outside of the tests: a failed build, a panic, or a
-// failure at the end of TestMain.
+// failure at the end of TestMain. If a test has failed too, only a panic and the like
+// count: that test may be tried again, which must not forgive them.
 func (s *stream) endPackage(k key) {
-	if s.test(k).how != failed || s.failedIn(k.pkg) {
+	if s.test(k).how != failed || s.failedIn(k.pkg) && !hasCrash(s.test(k).output.String()) {
 		return
 	}
 	s.failPackage(k)

@@ -75,6 +75,18 @@ func TestCounts(t *testing.T) {
 		{"a package that fails with its test", `
 			fail p TestA -
 			fail p - -`, 0, 1, 0},
+		{"a package that panics after a test has timed out", `
+			fail p TestA -
+			output p - panic: in a cleanup
+			fail p - -`, 0, 2, 0},
+		{"a package with a data race after a test has timed out", `
+			fail p TestA -
+			output p - WARNING: DATA RACE
+			fail p - -`, 0, 2, 0},
+		{"a package that ends for the time limit of its test", `
+			fail p TestA -
+			output p - panic: test timed out after 10m0s
+			fail p - -`, 0, 1, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f := events(t, c.stream)

@@ -16,8 +16,6 @@ type verdict struct {
 	waited   bool
 	after    int  // lines after the message of the time-out
 	raced    bool // the race detector reported something
-	subtests bool // a subtest failed
-	behind   int  // lines after the subtest failed
 	open     bool // the test did not end
 	openTime bool // a time limit ended it
 }
@@ -29,8 +27,6 @@ func (v *verdict) timedOut() {
 	v.waited = true
 	v.after = 0
 }
-
-func (v *verdict) subtestFailed() { v.subtests = true }
 
 func (v *verdict) brokeOff(onlyTime bool) {
 	v.open = true
@@ -49,9 +45,6 @@ func (v *verdict) output(line string) {
 	if v.waited && !strings.HasPrefix(m[1], ublktest.TimedOutPrefix) {
 		v.after++
 	}
-	if v.subtests {
-		v.behind++
-	}
 }
 
 // isOnlyTime reports whether this failed test may be tried again.
@@ -66,5 +59,5 @@ func (v *verdict) isOnlyTime() bool {
 }
 
 // isWorse reports whether a test with failed subtests may have failed for a reason of its
-// own.
-func (v *verdict) isWorse() bool { return v.raced || v.behind > 0 }
+// own, before, between or after them.
+func (v *verdict) isWorse() bool { return v.raced || v.lines > 0 }

@@ -45,6 +45,13 @@ func TestOnlyTime(t *testing.T) {
 			fail p TestA/x -
 			output p TestA     a_test.go:1: 2 devices are left
 			fail p TestA -`, false},
+		{"in a subtest whose parent had failed before", `run p TestA -
+			output p TestA     a_test.go:1: wrong data
+			run p TestA/x -
+			attr p TestA/x timed-out="y"
+			output p TestA/x     a_test.go:1: timed out after 5s: waiting for y
+			fail p TestA/x -
+			fail p TestA -`, false},
 		{"in one subtest of two that fail", `run p TestA -
 			run p TestA/x -
 			attr p TestA/x timed-out="y"
