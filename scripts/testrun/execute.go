@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"io"
 	"os"
@@ -67,9 +68,7 @@ func newRun(ctx context.Context, o *options, top, work string, out io.Writer) *r
 	r := &run{options: o, top: top, out: out}
 	supplies := newSupplies(ctx, top, work, out)
 	r.builder = &builder{top: top, work: work, supplies: supplies, limit: o.limit, count: o.count, short: o.tier == quick, tier: o.tier, run: o.runText}
-	if i := strings.IndexByte(o.runText, '/'); i >= 0 {
-		r.builder.subtests = o.runText[i:]
-	}
+	r.builder.subtests = o.subtests()
 	r.runner = &runner{
 		out: out, ledger: newLedger(), times: readTimes(filepath.Join(o.cache, "tests", "times.json")),
 		started: time.Now(), underWay: supplies.underWay, current: map[*job]progress{},
@@ -149,11 +148,20 @@ func (r *run) openLedger() error {
 	if err != nil {
 		return nil
 	}
-	key += fmt.Sprintf("-%s-%d", r.tier, r.count)
+	return r.runner.ledger.open(filepath.Join(r.cache, "tests", "results", key+r.settingsKey()+".json"), r.resume)
+}
+
+// settingsKey names what a result depends on besides the tree. A test of which only some
+// subtests ran is not done.
+func (o *options) settingsKey() string {
+	key := fmt.Sprintf("-%s-%d", o.tier, o.count)
 	for _, name := range countVariables {
 		key += "-" + os.Getenv(name)
 	}
-	return r.runner.ledger.open(filepath.Join(r.cache, "tests", "results", key+".json"), r.resume)
+	if subtests := o.subtests(); subtests != "" {
+		key += fmt.Sprintf("-%x", sha256.Sum256([]byte(subtests)))[:17]
+	}
+	return key
 }
 
 // declare asks all tests of the kernel what they need, and makes the plan. Meanwhile it

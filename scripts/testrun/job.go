@@ -15,6 +15,9 @@ type job struct {
 	pkgDir   func(importPath string) string
 	planned  []string // the tests that have to run; nil if they are unknown
 	expected time.Duration
+	// whole means that it has all tests of its kind, and no list of them. A later run that
+	// resumes this one leaves it out if it has succeeded.
+	whole bool
 	// alone means that no other job of this bed may run at the same time, because the
 	// tests would see its devices.
 	alone bool

@@ -50,6 +50,7 @@ func (r *run) hereJobs() []*job {
 	}
 	var left []*job
 	for _, j := range jobs {
+		j.whole = !r.isNarrow()
 		if !r.runner.ledger.isDone(j.title) {
 			left = append(left, j)
 		}

@@ -73,7 +73,19 @@ type options struct {
 // isWhole reports whether a run selects all tests. In such a run, a test that runs on no
 // bed is a failure.
 func (o *options) isWhole() bool {
-	return (o.tier == quick || o.tier == full) && len(o.kernels)+len(o.packages) == 0 && o.run == nil && o.count == 1
+	return (o.tier == quick || o.tier == full) && len(o.kernels) == 0 && !o.isNarrow() && o.count == 1
+}
+
+// isNarrow reports whether a run leaves out packages, or tests by their names.
+func (o *options) isNarrow() bool { return len(o.packages) > 0 || o.run != nil }
+
+// subtests returns the part of --run from the first slash on.
+func (o *options) subtests() string {
+	i := strings.IndexByte(o.runText, '/')
+	if i < 0 {
+		return ""
+	}
+	return o.runText[i:]
 }
 
 func parse(args []string, out io.Writer) (*options, error) {

@@ -115,7 +115,7 @@ func (r *runner) work(ctx context.Context, j *job, cmd *exec.Cmd) []*job {
 	if len(missing) > 0 {
 		return r.goOn(j, s, err, missing, onlyTime)
 	}
-	if err == nil && len(bad) == 0 && j.planned == nil {
+	if err == nil && len(bad) == 0 && j.whole {
 		r.ledger.finish(j.title)
 	}
 	return nil
