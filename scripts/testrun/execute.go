@@ -49,7 +49,7 @@ func execute(ctx context.Context, o *options, out io.Writer) (bool, error) {
 			return false, err
 		}
 	}
-	r.declare(ctx)
+	r.runner.meanwhile(progressEvery, func() { r.declare(ctx) })
 	r.print()
 	if o.planOnly || ctx.Err() != nil {
 		return !o.planOnly || len(r.runner.ledger.all()) == 0, nil

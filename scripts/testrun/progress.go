@@ -43,5 +43,25 @@ func (r *runner) report(running []*job, waiting int) {
 	fmt.Fprintf(r.out, "-- %s\n", line)
 }
 
+// meanwhile calls a function that runs no job yet, and prints lines of progress until it
+// returns.
+func (r *runner) meanwhile(every time.Duration, call func()) {
+	done := make(chan struct{})
+	go func() { // received below
+		defer close(done)
+		call()
+	}()
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-done:
+			return
+		case <-ticker.C:
+			r.report(nil, 0)
+		}
+	}
+}
+
 // short prints a duration in whole seconds.
 func short(d time.Duration) string { return d.Round(time.Second).String() }

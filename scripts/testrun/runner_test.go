@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // testRunner returns a runner and the output that it will print.
@@ -291,6 +293,21 @@ func TestProgressComes(t *testing.T) {
 		}
 	}
 	s.run(t.Context(), []*job{shellJob(nil, "")})
+}
+
+// Progress is also reported before the first job, while tests are built to be asked for their
+// needs.
+func TestProgressBeforeJobs(t *testing.T) {
+	r, out := testRunner()
+	told := make(chan struct{})
+	r.underWay = sync.OnceValue(func() []string {
+		close(told)
+		return []string{"tests of loop"}
+	})
+	r.meanwhile(time.Millisecond, func() { ublktest.Receive(t, time.Minute, "a line of progress", told) })
+	if want := "; being fetched or built: tests of loop\n"; !strings.Contains(out.String(), want) {
+		t.Errorf("printed %q, want %q", out, want)
+	}
 }
 
 // An interrupted run ends at once and leaves no process behind.
