@@ -69,7 +69,7 @@ func (b *builder) on(bed *bed, tests []declared, expected time.Duration) *job {
 func (b *builder) here(module string, pkgs []*pkg, more ...string) *job {
 	race, env := raceArguments()
 	env = append(env, "UBLK_LOOP_TIER="+string(b.tier))
-	args := append([]string{"test", "-json", "-skip", b.skip()}, race...)
+	args := append([]string{"test", "-json", "-timeout", seconds(b.limit) + "s", "-skip", b.skip()}, race...)
 	if b.run != "" {
 		args = append(args, "-run", b.run)
 	}
@@ -121,7 +121,7 @@ func (b *builder) arm64(module string, pkgs []*pkg, more ...string) *job {
 	if err != nil || len(pkgs) == 0 {
 		return nil
 	}
-	args := []string{"test", "-json", "-exec", emulator, "-skip", kernelTests}
+	args := []string{"test", "-json", "-timeout", seconds(b.limit) + "s", "-exec", emulator, "-skip", kernelTests}
 	if b.run != "" {
 		args = append(args, "-run", b.run)
 	}

@@ -3,7 +3,9 @@ package main
 import (
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 )
 
 // A test that is skipped on every bed fails a whole run. A run that has no long tests therefore
@@ -27,6 +29,18 @@ func TestSkipsLongTests(t *testing.T) {
 				t.Errorf("tier %s, run %q: %s is left out: %v, want %v", c.tier, c.run, name, got, want)
 			}
 		}
+	}
+}
+
+// Tests on this machine have the time limit of all other processes, and not that of go test. On a
+// new machine some wait for a kernel that is being built.
+func TestLimitOfTests(t *testing.T) {
+	cmd, err := (&builder{limit: 20 * time.Minute}).here(".", nil).command(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if args := strings.Join(cmd.Args, " "); !strings.Contains(args, " -timeout 1200s ") {
+		t.Error(args)
 	}
 }
 

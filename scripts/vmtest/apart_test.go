@@ -77,8 +77,9 @@ exec setpriv --reuid nobody --regid nogroup --clear-groups --no-new-privs --inh-
 	}
 }
 
-// cachedKernel returns the directory of the cache. It skips the test if the cache has no
-// user-mode kernel, because building one takes minutes.
+// cachedKernel returns the directory of the cache. A run that also has kernel tests builds the
+// user-mode kernel, or waits for it. Other runs skip the test if the cache has none, because
+// building one takes minutes.
 func cachedKernel(t *testing.T) string {
 	t.Helper()
 	cache := os.Getenv("UBLK_LOOP_CACHE")
@@ -89,7 +90,9 @@ func cachedKernel(t *testing.T) string {
 		}
 		cache = filepath.Join(base, "ublk-loop")
 	}
-	if exec.Command("../vm-kernel.sh", "--cached", "uml").Run() != nil {
+	if tier := os.Getenv("UBLK_LOOP_TIER"); tier != "" && tier != "unit" {
+		kernelDirectory(t, cache)
+	} else if exec.Command("../vm-kernel.sh", "--cached", "uml").Run() != nil {
 		t.Skip("the user-mode kernel is not built: scripts/vm-kernel.sh uml builds it")
 	}
 	return cache
@@ -97,9 +100,12 @@ func cachedKernel(t *testing.T) string {
 
 func kernelDirectory(t *testing.T, cache string) string {
 	t.Helper()
-	out, err := exec.Command("../vm-kernel.sh", "uml").Output()
+	cmd := exec.Command("../vm-kernel.sh", "uml")
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
 	if err != nil || !strings.HasPrefix(string(out), cache) {
-		t.Fatalf("vm-kernel.sh uml: %q, %v", out, err)
+		t.Fatalf("vm-kernel.sh uml: %q, %v\n%s", out, err, &stderr)
 	}
 	return strings.TrimSpace(string(out))
 }
