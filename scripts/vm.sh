@@ -134,7 +134,7 @@ make_disks() {
 # Start the machine, and wait for its end. It dies with this script, however this script ends. Its standard error is the
 # console of a user-mode kernel; QEMU writes the console itself.
 boot() {
-	local readers=() hold_out hold_err hold_status messages=$work/machine
+	local readers=() hold_out hold_err hold_status messages=$work/machine started=$SECONDS
 	! is_uml || messages=$work/console
 	mkfifo "$work/stdout" "$work/stderr" "$work/status"
 	cat "$work/stdout" &
@@ -150,7 +150,7 @@ boot() {
 	pid=$!
 	machine_status=0
 	wait "$pid" || machine_status=$?
-	pid=''
+	pid='' machine_seconds=$((SECONDS - started))
 	exec {hold_out}>&- {hold_err}>&- {hold_status}>&-
 	wait "${readers[@]}"
 }
@@ -158,13 +158,17 @@ boot() {
 # Say why there is no exit status, with the end of the console.
 explain() {
 	local what='ended without an exit status'
-	[[ $machine_status != 124 && $machine_status != 137 ]] || what="did not end within $timeout seconds"
+	! timed_out || what="did not end within $timeout seconds"
 	! grep -q 'Kernel panic' "$work/console" 2>/dev/null || what=panicked
 	[[ -s $work/console || ! -s $work/machine ]] || what="did not start: $(tail -n 1 "$work/machine")"
 	tail -n 80 "$work/console" >&2 2>/dev/null || true
 	echo "vm.sh: error: kernel $kernel_name $what" >&2
-	! is_uml || [[ $machine_status != 124 && $machine_status != 137 ]] || explain_mappings
+	! is_uml || ! timed_out || explain_mappings
 }
+
+# Succeed if the time limit ended the machine. Its status is also 137 if something else killed it, such as a lack of memory
+# on the host.
+timed_out() { [[ $machine_status == 124 || $machine_status == 137 ]] && ((machine_seconds >= timeout)); }
 
 # A guest's process hangs when it needs one more mapping than the host allows.
 explain_mappings() {
