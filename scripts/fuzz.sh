@@ -17,8 +17,9 @@ fuzz() {
 	trap "rm -f '$log'" RETURN
 	echo "== ${1##*/}.$2"
 	go -C "$1" test -run "^\$" -fuzz "^$2\$" -fuzztime "$fuzz_time" -fuzzminimizetime "$minimize" . </dev/null | tee "$log" || return 1
-	executions=$(grep -o 'execs: [0-9]*' "$log" | tail -n 1)
-	((${executions#execs: } >= least)) || {
+	executions=$({ grep -o 'execs: [0-9]*' "$log" || true; } | tail -n 1)
+	executions=${executions#execs: }
+	((${executions:-0} >= least)) || {
 		echo "fuzz.sh: error: ${1##*/}.$2 ran ${executions:-nothing}, less than $least" >&2
 		return 1
 	}
