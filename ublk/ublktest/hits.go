@@ -12,6 +12,9 @@ import (
 // most calls, or if none of the first 2 × times calls reported a hit.
 func UntilHit(t testing.TB, what string, times, least, most int, try func(i int) (hit bool)) {
 	t.Helper()
+	if least < 1 {
+		t.Fatalf("%s: at least %d hits prove nothing", what, least)
+	}
 	hits := 0
 	for i := 0; i < times || hits < least; i++ {
 		if i >= most || hits == 0 && i >= 2*times {
