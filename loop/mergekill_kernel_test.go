@@ -32,7 +32,7 @@ func mergeAndSay(dev *Device) error {
 // A server is killed after each write and flush of a merge. This server, cow merge and the kernel
 // finish the merge.
 func TestKernelMergeKilledAtEachStep(t *testing.T) {
-	ctl := ublktest.Kernel(t, ublktest.OldestAndNewest)
+	ctl := ublktest.Kernel(t, ublktest.OldestAndNewest, ublktest.Soak)
 	run(t, "modprobe", "dm_snapshot")
 	b := newMergeBed(t, ctl, 16384)
 	t.Run("write", func(t *testing.T) { b.fill(t) })

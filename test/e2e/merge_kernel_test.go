@@ -54,9 +54,10 @@ func TestKernelMergeCommand(t *testing.T) {
 // A server is killed while it merges, at any moment. Base and store together then have what was
 // written, and the merge is finished without a device or by the next one.
 func TestKernelMergeKilled(t *testing.T) {
-	b := kernelBed(t, ublktest.OldestKernel)
+	b := kernelBed(t, ublktest.OldestKernel, ublktest.Soak)
 	const size, chunks = 32 << 20, 32 << 20 / 4096
-	ublktest.UntilHit(t, "the server was killed within a merge", 5, 3, 60, func(i int) bool {
+	n := ublktest.Kills(b, 5, 5)
+	ublktest.UntilHit(t, "the server was killed within a merge", n, (n+1)/2, 12*n, func(i int) bool {
 		base := b.image(size)
 		store := filepath.Join(filepath.Dir(base), "store")
 		device := b.add(base, "--cow", store+",chunk=4K")

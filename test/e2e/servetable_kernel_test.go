@@ -137,7 +137,7 @@ func TestKernelServeTableAgain(t *testing.T) {
 // The store of a snapshot passes from server to server, too: no write is lost, neither in a
 // crash nor in an upgrade.
 func TestKernelServeTableSnapshot(t *testing.T) {
-	b := kernelBed(t)
+	b := kernelBed(t, ublktest.Soak)
 	m := b.serve("--on-crash=reissue")
 	base, store := b.image(2<<20), b.image(4096)
 	for _, size := range []int64{0, 4 << 20} { // of zeroes

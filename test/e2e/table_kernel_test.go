@@ -188,7 +188,7 @@ func (b *bed) throughBoth(device, first, second string) {
 // A device of tables whose server is killed again and again keeps every write that it has
 // acknowledged, and none fails. The files must be those of the device.
 func TestKernelTableOutlivesServers(t *testing.T) {
-	b := kernelBed(t, ublktest.OldestKernel)
+	b := kernelBed(t, ublktest.OldestKernel, ublktest.Soak)
 	first, second := b.image(2<<20), b.image(2<<20)
 	key := randomBytes(64)
 	id := b.addKey("ublk-loop:table", key)

@@ -19,8 +19,8 @@ import (
 // Kernel says that a test needs the ublk driver, root and the listed needs. It skips the
 // test if one of them is missing, and says which. If the runner of the tests promises a
 // driver, it fails the test instead. At its end the test fails if it has left a device, a
-// descriptor, a task or a complaint of the kernel, or if the kernel has logged a system call that the
-// sandbox of a server refused (Provokes). Kernel returns a Control for the test.
+// descriptor, a state file or a complaint of the kernel, or if the kernel has logged a system call that
+// the sandbox of a server refused (Provokes). Kernel returns a Control for the test.
 func Kernel(t testing.TB, needs ...Need) *ublk.Control {
 	t.Helper()
 	Require(t, needs...)

@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -111,6 +112,7 @@ const (
 // tests that do something before they call Kernel, which includes Require.
 func Require(t testing.TB, needs ...Need) {
 	t.Helper()
+	keepDeclared(t, needs)
 	words := make([]string, len(needs))
 	for i, n := range needs {
 		words[i] = string(n)
@@ -124,6 +126,30 @@ func Require(t testing.TB, needs ...Need) {
 			t.Skipf("needs %s", why[n])
 		}
 	}
+}
+
+// declared has the needs of each test of this process that has called Require, by the name of the
+// test without that of a subtest.
+var declared = struct {
+	sync.Mutex
+	needs map[string][]Need
+}{needs: map[string][]Need{}}
+
+func keepDeclared(t testing.TB, needs []Need) {
+	t.Helper()
+	declared.Lock()
+	defer declared.Unlock()
+	name, _, _ := strings.Cut(t.Name(), "/")
+	declared.needs[name] = append(declared.needs[name], needs...)
+}
+
+// declares reports whether a test, or a test that it is a subtest of, has declared a need.
+func declares(t testing.TB, need Need) bool {
+	t.Helper()
+	declared.Lock()
+	defer declared.Unlock()
+	name, _, _ := strings.Cut(t.Name(), "/")
+	return slices.Contains(declared.needs[name], need)
 }
 
 // MachineLacks skips a test because this machine permanently lacks something, such as an

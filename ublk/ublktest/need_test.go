@@ -105,6 +105,7 @@ func TestRepeats(t *testing.T) {
 	if testing.Short() {
 		want = 3
 	}
+	Require(t, Soak)
 	t.Setenv("UBLK_LOOP_KILLS", "")
 	if n := Kills(t, 3, 7); n != want {
 		t.Errorf("%d, want %d", n, want)
@@ -118,6 +119,22 @@ func TestRepeats(t *testing.T) {
 		if r := record(t, func(t testing.TB) { Kills(t, 3, 7) }); !r.failed {
 			t.Errorf("%q is taken", wrong)
 		}
+	}
+}
+
+// A test that kills something belongs to the tier soak.
+func TestKillsNeedSoak(t *testing.T) {
+	kills := func(t testing.TB) { Kills(t, 1, 1) }
+	if r := record(t, kills); !r.failed {
+		t.Error("no need is declared")
+	}
+	Require(t, Once)
+	if r := record(t, kills); !r.failed {
+		t.Error("another need is declared")
+	}
+	t.Run("subtest", func(t *testing.T) { Require(t, Soak) })
+	if r := record(t, kills); r.failed {
+		t.Errorf("it said %q", r.said)
 	}
 }
 

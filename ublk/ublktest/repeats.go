@@ -25,9 +25,13 @@ func Repeats(t testing.TB, variable string, short, long int) int {
 }
 
 // Kills returns how many times a test kills something in each way, by default or from
-// UBLK_LOOP_KILLS.
+// UBLK_LOOP_KILLS. The test must have declared the need Soak. Otherwise the tier soak, which
+// kills in every way, would leave it out.
 func Kills(t testing.TB, short, long int) int {
 	t.Helper()
+	if !declares(t, Soak) {
+		t.Fatalf("%s kills something, and does not declare the need %s", t.Name(), Soak)
+	}
 	return Repeats(t, "UBLK_LOOP_KILLS", short, long)
 }
 
