@@ -98,14 +98,26 @@ func (b *bed) checkConfinedAs(pid, server, users int) {
 		"CapInh": none, "CapPrm": none, "CapEff": none, "CapBnd": none, "CapAmb": none, "NoNewPrivs": "1", "Seccomp": "2",
 		"Uid": strings.Join([]string{user, user, user, user}, "\t"), "Gid": strings.Join([]string{user, user, user, user}, "\t"), "Groups": " ",
 	}
+	looked := 0
 	for _, task := range tasks {
-		status, _ := os.ReadFile(task) // nothing if the task has ended
+		status, err := os.ReadFile(task)
+		if err != nil {
+			continue // the task has ended
+		}
+		looked++
+		lines := map[string]string{}
 		for line := range strings.Lines(string(status)) {
 			name, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ":\t")
-			if w, checked := want[name]; checked && value != w {
-				b.Errorf("%s: %s is %q, want %q", task, name, value, w)
+			lines[name] = value
+		}
+		for name, w := range want {
+			if value, there := lines[name]; value != w {
+				b.Errorf("%s: %s is %q (there: %v), want %q", task, name, value, there, w)
 			}
 		}
+	}
+	if looked == 0 {
+		b.Errorf("no task of %q is there", tasks)
 	}
 	for _, namespace := range []string{"mnt", "net", "ipc", "uts"} {
 		own, err := os.Readlink("/proc/self/ns/" + namespace)
