@@ -22,9 +22,12 @@ func limitCalls(calls []uintptr, refused uint32) error {
 	program := filter(calls, refused)
 	prog := unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}
 	const flags = unix.SECCOMP_FILTER_FLAG_TSYNC | unix.SECCOMP_FILTER_FLAG_LOG // refused calls are in the kernel's log
-	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, uintptr(unsafe.Pointer(&prog)))
-	if errno != 0 {
+	thread, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, uintptr(unsafe.Pointer(&prog)))
+	switch {
+	case errno != 0:
 		return fmt.Errorf("limit system calls: %w", errno)
+	case thread != 0: // it has another list, and no thread has this one
+		return fmt.Errorf("limit system calls of thread %d: %w", thread, unix.ESRCH)
 	}
 	return nil
 }

@@ -114,14 +114,17 @@ func (p *Process) start(c *Command) error {
 }
 
 // prepareThread gives the calling thread what the process must not have otherwise: a mount
-// namespace, and a bounding set without capabilities. A process of another user than root gets only
-// ambient capabilities at its exec (capabilities(7)).
+// namespace, a session keyring without keys, and a bounding set without capabilities. A process of another user than
+// root gets only ambient capabilities at its exec (capabilities(7)).
 func prepareThread() error {
 	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
 		return fmt.Errorf("make a mount namespace: %w", err)
 	}
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
+	}
+	if err := leaveKeyring(); err != nil {
+		return err
 	}
 	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
 		return fmt.Errorf("clear ambient capabilities: %w", err)
@@ -137,6 +140,17 @@ func prepareThread() error {
 	}
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("set no_new_privs: %w", err)
+	}
+	return nil
+}
+
+// leaveKeyring gives the calling thread an empty session keyring. A process that has the keyring of the starter may read
+// the keys in it, whatever its user (session-keyring(7)). There is nothing to leave without keyrings in the kernel, or
+// if a list of system calls forbids them, because that list is inherited.
+func leaveKeyring() error {
+	_, err := unix.KeyctlInt(unix.KEYCTL_JOIN_SESSION_KEYRING, 0, 0, 0, 0) // without a name
+	if err != nil && !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EPERM) {
+		return fmt.Errorf("make a session keyring: %w", err)
 	}
 	return nil
 }

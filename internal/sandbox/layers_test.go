@@ -1,0 +1,276 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
+)
+
+// Each layer of the sandbox is tested alone here, in a process that has only this one. In the whole sandbox the other
+// layers would hide that one of them is missing.
+
+// These are the first arguments of the test program as another process. The second is a directory with what is to be
+// reached from there.
+const (
+	freeRole      = "free"      // without any layer
+	landlockRole  = "landlock"  // denyFiles
+	listRole      = "list"      // limitCalls
+	otherListRole = "otherlist" // limitCalls, while a thread has another list
+)
+
+func TestMain(m *testing.M) {
+	if len(os.Args) == 3 && (os.Args[1] == keysRole || os.Args[1] == starterRole) {
+		fmt.Print(lookForKey(os.Args[1], os.Args[2]))
+		os.Exit(0)
+	}
+	if len(os.Args) == 3 {
+		layers := map[string]func() error{
+			freeRole: func() error { return nil }, landlockRole: denyFiles,
+			listRole:      func() error { return limitCalls(ServingCalls, refuse) },
+			otherListRole: limitBesideOther,
+		}
+		if enter := layers[os.Args[1]]; enter != nil {
+			fmt.Print(within(enter, os.Args[2]))
+			os.Exit(0)
+		}
+	}
+	os.Exit(m.Run())
+}
+
+// within returns the names of the acts that are refused after a layer was entered, on the thread that entered it and
+// on another one that was there before. An error of the layer is the result.
+func within(enter func() error, dir string) string {
+	if _, _, errno := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); errno != 0 {
+		return errno.Error()
+	}
+	runtime.LockOSThread()
+	begin, refused := make(chan struct{}), make(chan string)
+	other := make(chan struct{})
+	go func() {
+		runtime.LockOSThread()
+		close(other)
+		<-begin
+		refused <- refusedActs(dir)
+	}()
+	<-other
+	if err := enter(); err != nil {
+		return "error: " + err.Error()
+	}
+	close(begin)
+	return refusedActs(dir) + "\n" + <-refused
+}
+
+// act is something that a layer refuses.
+type act struct {
+	name string
+	do   func(dir string) error
+	role string // of the layer
+	// landlock is the version of Landlock that refuses it.
+	landlock int
+	// want is how the list refuses it.
+	want unix.Errno
+}
+
+// refusedActs returns the names of the acts that are refused.
+func refusedActs(dir string) string {
+	var names []string
+	for _, a := range acts {
+		err := a.do(dir)
+		if a.want == 0 && (errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM)) || a.want != 0 && errors.Is(err, a.want) {
+			names = append(names, a.name)
+		}
+	}
+	return strings.Join(names, ", ")
+}
+
+// acts are not files of other users, so that only the layer can refuse them.
+var acts = []act{
+	{"open a file", func(dir string) error { return closed(unix.Open(dir+"/file", unix.O_RDONLY, 0)) }, landlockRole, 1, 0},
+	{"open a directory", func(dir string) error { return closed(unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)) }, landlockRole, 1, 0},
+	{"make a file", func(dir string) error { return closed(unix.Open(dir+"/new", unix.O_WRONLY|unix.O_CREAT, 0o600)) }, landlockRole, 1, 0},
+	{"truncate a file", func(dir string) error { return unix.Truncate(dir+"/file", 0) }, landlockRole, 3, 0},
+	{"bind TCP", func(string) error { return bind(unix.SOCK_STREAM) }, landlockRole, 4, 0},
+	{"signal a process", func(string) error { return unix.Kill(unix.Getppid(), 0) }, landlockRole, 6, 0},
+	{"reach an abstract socket", func(dir string) error { return connect("@" + dir) }, landlockRole, 6, 0},
+	{"reach a socket", func(dir string) error { return connect(dir + "/socket") }, landlockRole, 9, 0},
+	{"bind UDP", func(string) error { return bind(unix.SOCK_DGRAM) }, landlockRole, 10, 0},
+
+	{"call socketpair", func(string) error {
+		_, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		return err
+	}, listRole, 0, unix.EPERM},
+	{"call prctl", func(string) error { _, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0); return err }, listRole, 0, unix.EPERM},
+	// The kernel refuses these flags in another way.
+	{"make a process", func(string) error { return call(unix.SYS_CLONE, unix.CLONE_SIGHAND) }, listRole, 0, unix.EPERM},
+	{"make anything by clone3", func(string) error { return call(unix.SYS_CLONE3, 0) }, listRole, 0, unix.ENOSYS},
+	{"signal a thread outside", func(string) error { ppid := unix.Getppid(); return unix.Tgkill(ppid, ppid, 0) }, listRole, 0, unix.EPERM},
+	{"call by another ABI", func(string) error { return call(x32|unix.SYS_GETPID, 0) }, listRole, 0, unix.EPERM},
+}
+
+// call makes a system call with one argument. The others are 0.
+func call(number, argument uintptr) error {
+	if _, _, errno := unix.RawSyscall6(number, argument, 0, 0, 0, 0, 0); errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+func closed(fd int, err error) error {
+	if err == nil {
+		err = unix.Close(fd)
+	}
+	return err
+}
+
+// bind binds an internet socket of a type to a port.
+func bind(kind int) error {
+	fd, err := unix.Socket(unix.AF_INET, kind|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil // the other layers refuse that, and this is not about them
+	}
+	defer func() { _ = unix.Close(fd) }()
+	return unix.Bind(fd, &unix.SockaddrInet4{})
+}
+
+func connect(name string) error {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil // as in bind
+	}
+	defer func() { _ = unix.Close(fd) }()
+	return unix.Connect(fd, &unix.SockaddrUnix{Name: name})
+}
+
+// run runs this program in a role, and returns what it says for each of two threads.
+func run(t *testing.T, role string) []string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "file"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"@" + dir, dir + "/socket"} {
+		l, err := net.Listen("unix", name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = l.Close() }()
+	}
+	out, err := exec.Command("/proc/self/exe", role, dir).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", role, err, out)
+	}
+	return strings.Split(string(out), "\n")
+}
+
+// refuses checks that a layer refuses its acts on all threads, and that without it nothing does.
+func refuses(t *testing.T, role string, is func(*act) bool) {
+	t.Helper()
+	var want []string
+	for i := range acts {
+		if acts[i].role == role && is(&acts[i]) {
+			want = append(want, acts[i].name)
+		}
+	}
+	for i, got := range run(t, role) {
+		for _, a := range acts {
+			if refused := contains(got, a.name); a.role == role && refused != contains(strings.Join(want, ", "), a.name) {
+				t.Errorf("thread %d: %s is refused: %v", i, a.name, refused)
+			}
+		}
+	}
+	for i, got := range run(t, freeRole) {
+		for _, name := range want {
+			if contains(got, name) {
+				t.Errorf("thread %d: without the layer %s is refused", i, name)
+			}
+		}
+	}
+}
+
+// contains reports whether a list has a name.
+func contains(list, name string) bool { return strings.Contains(", "+list+", ", ", "+name+", ") }
+
+// deniesAll checks that Landlock denies what the version of the kernel can deny.
+func deniesAll(t *testing.T) {
+	t.Helper()
+	version, err := landlockVersion()
+	if err != nil {
+		t.Skip(err)
+	}
+	refuses(t, landlockRole, func(a *act) bool { return a.landlock <= version })
+}
+
+func TestLandlock(t *testing.T) {
+	ublktest.Require(t, ublktest.Plain)
+	deniesAll(t)
+}
+
+// Landlock denies all that the kernel can deny, on each kernel: there is no right that the kernel knows and this
+// program does not.
+func TestKernelLandlock(t *testing.T) {
+	ublktest.Kernel(t, ublktest.Plain, ublktest.EveryKernel)
+	deniesAll(t)
+	version, err := landlockVersion()
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := rightsOf(version)
+	for bit := range 64 {
+		for name, more := range map[string]handled{"files": {files: 1 << bit}, "net": {net: 1 << bit}, "scopes": {scopes: 1 << bit}} {
+			fd, err := newRules(more)
+			if err == nil {
+				_ = unix.Close(int(fd))
+			}
+			if had := more.files&^known.files|more.net&^known.net|more.scopes&^known.scopes == 0; had != (err == nil) {
+				t.Errorf("version %d: bit %d of %s is denied: %v, the kernel says %v", version, bit, name, had, err)
+			}
+		}
+	}
+}
+
+// The list of system calls holds for all threads.
+func TestListOfCalls(t *testing.T) {
+	ublktest.Require(t, ublktest.Plain)
+	refuses(t, listRole, func(*act) bool { return true })
+}
+
+// limitBesideOther limits the calls while a thread has a list of its own.
+func limitBesideOther() error {
+	limited := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		all := []unix.SockFilter{statement(unix.BPF_RET|unix.BPF_K, unix.SECCOMP_RET_ALLOW)}
+		prog := unix.SockFprog{Len: 1, Filter: &all[0]}
+		_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&prog)))
+		if errno != 0 {
+			limited <- errno
+			return
+		}
+		limited <- nil
+		select {} // with the list
+	}()
+	if err := <-limited; err != nil {
+		return nil
+	}
+	return limitCalls(ServingCalls, refuse)
+}
+
+// It is an error if a thread keeps a list of its own.
+func TestListOfOneThread(t *testing.T) {
+	ublktest.Require(t, ublktest.Plain)
+	if got := strings.Join(run(t, otherListRole), " "); !strings.HasPrefix(got, "error: limit system calls of thread ") {
+		t.Errorf("the process says %q", got)
+	}
+}
