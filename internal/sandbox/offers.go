@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"os"
+	"path/filepath"
 	"strings"
 	"unsafe"
 
@@ -19,10 +20,21 @@ type Part struct {
 func Parts() []Part {
 	_, landlock := landlockVersion()
 	return []Part{
+		{"namespaces", hasNamespaces("/proc/self/ns"), "the server serves requests itself, with its privileges"},
 		{"landlock", landlock == nil, "only the empty root directory keeps the process from files"},
 		{"seccomp", hasFilters(), "the server serves requests itself, with its privileges"},
 		{"unprivileged rings", makesRings(), "the server serves requests itself, with its privileges (kernel.io_uring_disabled)"},
 	}
+}
+
+// hasNamespaces reports whether the kernel has the namespaces of Start. A directory in /proc shows them.
+func hasNamespaces(dir string) bool {
+	for _, name := range []string{"mnt", "net", "ipc", "uts"} {
+		if _, err := os.Lstat(filepath.Join(dir, name)); err != nil {
+			return false
+		}
+	}
+	return true
 }
 
 // hasFilters reports whether the kernel limits system calls.
