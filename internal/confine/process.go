@@ -19,6 +19,11 @@ func ProtectFromOOM(pid int) []string {
 	return nil
 }
 
+// LeaveToOOM undoes what a process has inherited of ProtectFromOOM.
+func LeaveToOOM(pid int) error {
+	return os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), []byte("0"), 0)
+}
+
 // CloseInherited marks all descriptors of the caller close-on-exec, so that the next exec
 // closes inherited locks and pipes.
 func CloseInherited() error {

@@ -152,6 +152,10 @@ func (s *many) startPublisher() {
 		return
 	}
 	s.task.Publisher = s.publisher.Pid()
+	// The devices do without it, and others decide how much it has to do.
+	if err := confine.LeaveToOOM(s.publisher.Pid()); err != nil {
+		s.log.error("leave the process for clients to the OOM killer", err)
+	}
 }
 
 // serveMetrics answers at the address of --metrics, if one is given, until end is called. Its failure does not

@@ -238,6 +238,9 @@ func TestKernelMetricsConfined(t *testing.T) {
 	for range 2 {
 		publisher := b.publisherOf(m.pid())
 		b.checkConfinedAs(publisher, m.pid(), 0x70400000)
+		if adj := b.readFile(fmt.Sprintf("/proc/%d/oom_score_adj", publisher)); adj != "0\n" {
+			t.Errorf("its oom_score_adj is %q", adj)
+		}
 		for _, name := range []string{"ublk", "disk.img", "[io_uring]"} {
 			if n := b.openFiles(publisher, name); n > 0 {
 				t.Errorf("the process for clients has %d files %q open", n, name)
