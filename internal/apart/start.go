@@ -45,7 +45,7 @@ const (
 const startTimeout = 30 * time.Second
 
 // userBase is added to the number of the server's process for the user and the group of the process. No
-// system gives these numbers to users, and no two servers have the same, so that no process can
+// system gives these numbers to users, and no two servers in a PID namespace have the same, so that no process can
 // signal or trace another's. The number of a process has 22 bits.
 const userBase = 0x70000000
 

@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // apartOf returns the process that serves the requests of a server, or 0.
@@ -66,24 +68,59 @@ func (b *bed) apartOfDevice(s client.Device) int {
 // descriptors that it needs. It does all I/O of the device.
 func TestKernelApart(t *testing.T) {
 	b := kernelBed(t)
-	s := b.add("--standalone", b.image(8<<20))
-	pid := b.apartOfDevice(s)
-	b.roundTripSmall(s.Device)
-	for file, want := range map[string]string{"comm": "ublk-loop\n", "oom_score_adj": "-1000\n", "environ": ""} {
-		if got := b.readFile(fmt.Sprintf("/proc/%d/%s", pid, file)); got != want {
-			t.Errorf("%s is %q, want %q", file, got, want)
-		}
+	key, _ := b.keyFile(64)
+	for _, flags := range [][]string{nil, {"--transfer=aes-xts-plain64", "--key-file", key}} {
+		s := b.add(append(flags, "--standalone", b.image(8<<20))...)
+		b.roundTripSmall(s.Device)
+		b.checkApartDescriptors(s)
+		b.checkConfined(b.apartOfDevice(s), s.PID)
+		b.checkApart(s)
+		b.del(s.Device)
 	}
-	b.checkFlusher(fmt.Sprintf("/proc/%d", pid))
-	// It closes the lifeline a moment after add, which causes no event.
-	waitUntil(t, "an end of the lifeline", func() bool { return !b.hasPipe(pid) })
-	b.checkConfined(pid, s.PID)
-	b.checkApart(s)
-	b.del(s.Device)
 }
 
-// checkConfined checks that a process that serves requests has no privilege, and sees no file.
-func (b *bed) checkConfined(pid, server int) { b.checkConfinedAs(pid, server, 0x70000000) }
+// checkApartDescriptors checks that the process that serves the requests of a device has open only what it needs. It
+// closes the lifeline a moment after add, which causes no event.
+func (b *bed) checkApartDescriptors(s client.Device) {
+	b.Helper()
+	pid := b.apartOfDevice(s)
+	var left []string
+	ublktest.Until(b, waitLimit, "it has open only what it needs", func() bool {
+		left = b.unknownToApart(s, pid)
+		return len(left) == 0
+	}, func() string { return fmt.Sprintf("it has open %q", left) })
+}
+
+// checkConfined checks that a process that serves requests has no privilege, and sees no file. It is protected like
+// a server.
+func (b *bed) checkConfined(pid, server int) {
+	b.Helper()
+	b.checkConfinedAs(pid, server, 0x70000000)
+	b.checkProtected(pid)
+}
+
+// checkProtected checks that a process never waits for memory that a device has to free, and that the kernel does
+// not kill it to get memory.
+func (b *bed) checkProtected(pid int) {
+	b.Helper()
+	dir := fmt.Sprintf("/proc/%d", pid)
+	if adj := b.readFile(dir + "/oom_score_adj"); adj != "-1000\n" {
+		b.Errorf("oom_score_adj is %q", adj)
+	}
+	tasks, err := filepath.Glob(dir + "/task/*")
+	if err != nil || len(tasks) < 3 {
+		b.Fatalf("tasks are %q: %v", tasks, err)
+	}
+	for _, task := range tasks {
+		b.checkFlusher(task)
+	}
+	_, locked, _ := strings.Cut(b.readFile(dir+"/status"), "\nVmLck:")
+	locked, _, _ = strings.Cut(locked, "\n")
+	const program = 1 << 10 // it has more, and a key has less
+	if kib, err := strconv.Atoi(strings.TrimSuffix(strings.TrimSpace(locked), " kB")); err != nil || kib < program {
+		b.Errorf("locked are %s: %v", locked, err)
+	}
+}
 
 // checkConfinedAs is checkConfined for a process whose user is the server's number above another.
 func (b *bed) checkConfinedAs(pid, server, users int) {
@@ -128,11 +165,32 @@ func (b *bed) checkConfinedAs(pid, server, users int) {
 			b.Errorf("namespace %s is %s, ours %s: %v", namespace, its, own, err)
 		}
 	}
-	if list, err := os.ReadDir(fmt.Sprintf("/proc/%d/root", pid)); err != nil || len(list) != 0 {
+	b.checkEmptyRoot(pid)
+	for file, want := range map[string]string{"comm": "ublk-loop\n", "environ": ""} {
+		if got := b.readFile(fmt.Sprintf("/proc/%d/%s", pid, file)); got != want {
+			b.Errorf("%s is %q, want %q", file, got, want)
+		}
+	}
+	// Those of a process that may be dumped belong to its user (proc_pid(5)).
+	var st unix.Stat_t
+	if err := unix.Stat(fmt.Sprintf("/proc/%d/environ", pid), &st); err != nil || st.Uid != 0 {
+		b.Errorf("its files in /proc belong to user %d, error %v", st.Uid, err)
+	}
+}
+
+// checkEmptyRoot checks that a process has only an empty root directory, which nobody may write to.
+func (b *bed) checkEmptyRoot(pid int) {
+	b.Helper()
+	root := fmt.Sprintf("/proc/%d/root/.", pid)
+	if list, err := os.ReadDir(root); err != nil || len(list) != 0 {
 		b.Errorf("its root directory has %q, error %v", list, err)
 	}
-	if mounts, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", pid)); err != nil || strings.Count(string(mounts), "\n") != 1 {
-		b.Errorf("its mounts are %q, error %v", mounts, err)
+	if st, err := os.Stat(root); err != nil || st.Mode() != os.ModeDir {
+		b.Errorf("its root directory: %v, error %v", st, err)
+	}
+	mounts := b.readFile(fmt.Sprintf("/proc/%d/mountinfo", pid))
+	if options := strings.Fields(mounts)[5]; strings.Count(mounts, "\n") != 1 || !strings.HasPrefix(options, "ro,nosuid,nodev,noexec") {
+		b.Errorf("its mounts are %q", mounts)
 	}
 }
 
@@ -146,17 +204,27 @@ func (b *bed) checkApart(s client.Device) {
 	}
 }
 
-// hasPipe reports whether a process has a pipe open, besides that of its last words.
-func (b *bed) hasPipe(pid int) bool {
+// unknownToApart returns the open files of a process that it does not need to serve the requests of a device.
+func (b *bed) unknownToApart(s client.Device, pid int) (left []string) {
 	b.Helper()
 	links, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
 	if err != nil || len(links) == 0 {
 		b.Fatalf("descriptors of process %d: %q, error %v", pid, links, err)
 	}
-	return slices.ContainsFunc(links, func(link string) bool {
-		target, _ := os.Readlink(link) // nothing if it was closed
-		return strings.HasPrefix(target, "pipe:") && filepath.Base(link) != "2"
-	})
+	known := []string{
+		"anon_inode:[eventpoll]", "anon_inode:[eventfd]", "anon_inode:[io_uring]", fmt.Sprintf("/dev/ublkc%d", s.ID), s.File,
+	}
+	for _, link := range links {
+		target, err := os.Readlink(link)
+		kind, _, _ := strings.Cut(target, ":")
+		fd := filepath.Base(link)
+		switch want := map[string]string{"0": "/dev/null", "1": "/dev/null", "2": "pipe", "3": "socket"}[fd]; {
+		case err != nil: // it was closed
+		case want == "" && !slices.Contains(known, target) && !strings.HasPrefix(target, locks), want != "" && want != kind:
+			left = append(left, fd+" on "+target)
+		}
+	}
+	return left
 }
 
 // If the process that serves the requests is killed, the server removes the device, or leaves it to the next
@@ -185,14 +253,11 @@ func TestKernelApartKilled(t *testing.T) {
 	}
 }
 
-// The process that serves the requests ends with its server, however that ends.
+// The process that serves the requests ends with its server, however that ends, and whatever the process does.
 func TestKernelApartServerKilled(t *testing.T) {
 	b := kernelBed(t)
 	s := b.add("--standalone", "--on-crash=reissue", b.image(8<<20))
-	process, err := unix.PidfdOpen(b.apartOfDevice(s), 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	process := b.stopped(b.apartOfDevice(s))
 	if err := unix.Kill(s.PID, unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
@@ -200,6 +265,93 @@ func TestKernelApartServerKilled(t *testing.T) {
 	b.run("recover", s.Device).succeeds(t)
 	b.roundTripSmall(s.Device)
 	b.del(s.Device)
+}
+
+// stopped stops a process that serves requests, so that it does not notice the end of its server, and returns a pidfd
+// of it. Only the kernel ends it then.
+func (b *bed) stopped(pid int) (pidfd int) {
+	b.Helper()
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if err == nil {
+		err = unix.Kill(pid, unix.SIGSTOP)
+	}
+	if err != nil {
+		b.Fatal(err)
+	}
+	return pidfd
+}
+
+// whyAlone begins the entry of a log that a server serves requests itself.
+const whyAlone = "requests are served without a sandbox"
+
+// If the kernel makes no rings for processes without privileges, the servers serve the requests themselves. They log
+// that, and features shows it.
+func TestKernelServesAloneWithoutRings(t *testing.T) {
+	b := kernelBed(t, ublktest.Own)
+	if !b.offersPart("unprivileged rings") {
+		t.Error("features shows the part as missing")
+	}
+	b.disableRings("1")
+	if b.offersPart("unprivileged rings") {
+		t.Error("features shows the missing part as offered")
+	}
+	log := filepath.Join(t.TempDir(), "log")
+	devices := []client.Device{b.add("--standalone", "--log-file", log, b.image(1<<20))}
+	m := b.serve("--on-crash=reissue")
+	devices = append(devices, b.add(b.image(1<<20)))
+	for i, text := range []string{b.fileText(log), m.errOut.String()} {
+		b.servesAlone(devices[i], text)
+	}
+}
+
+// offersPart reports whether features shows a part of the sandbox as offered.
+func (b *bed) offersPart(name string) bool {
+	b.Helper()
+	var features struct {
+		Sandbox []struct {
+			Name    string
+			Offered bool
+		}
+	}
+	b.decode(b.ok("features", "--json"), &features)
+	for _, p := range features.Sandbox {
+		if p.Name == name {
+			return p.Offered
+		}
+	}
+	b.Fatalf("features has no part %q: %+v", name, features)
+	return false
+}
+
+// servesAlone checks that the server of a device serves its requests itself, as well protected as another process
+// would be, and logs that. It removes the device.
+func (b *bed) servesAlone(s client.Device, log string) {
+	b.Helper()
+	if pid := b.apartOf(s.PID); pid != 0 {
+		b.Errorf("process %d serves the requests", pid)
+	}
+	if !strings.Contains(log, whyAlone) {
+		b.Errorf("the log of the server lacks why:\n%s", log)
+	}
+	b.works(s)
+	b.checkProtected(s.PID)
+	b.del(s.Device)
+}
+
+// A server that lacks a privilege for the other process serves the requests itself.
+func TestKernelServesAloneWithoutPrivileges(t *testing.T) {
+	b := kernelBed(t, ublktest.Once)
+	for _, lacks := range []string{"setuid", "setgid", "setpcap", "kill"} {
+		t.Run(lacks, func(t *testing.T) {
+			b := b.in(t)
+			log := filepath.Join(t.TempDir(), "log")
+			r := b.runCommand(exec.Command("setpriv", "--bounding-set", "-"+lacks, b.bin, "add", "--json", "--standalone", "--log-file", log, b.image(1<<20)))
+			r.succeeds(t)
+			var s client.Device
+			b.decode(r.out, &s)
+			b.servesAlone(s, b.fileText(log))
+		})
+	}
 }
 
 // The server of a device whose partitions the kernel looks for serves the requests itself.

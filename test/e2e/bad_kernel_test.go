@@ -138,26 +138,27 @@ func (b *bed) publicDir() string {
 	return dir
 }
 
+// disableRings sets kernel.io_uring_disabled until the end of the test.
+func (b *bed) disableRings(value string) {
+	b.Helper()
+	const path = "/proc/sys/kernel/io_uring_disabled"
+	was, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		ublktest.Lacks(b.TB, ublktest.URingSwitch)
+	}
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.set(path, value)
+	b.Cleanup(func() { b.set(path, string(was)) })
+}
+
 // If io_uring is disabled, the hint names the sysctl.
 func TestKernelURingDisabled(t *testing.T) {
 	b := kernelBed(t, ublktest.Own)
 	file := b.image(1 << 20)
 	before := things(t)
-	was, err := os.ReadFile("/proc/sys/kernel/io_uring_disabled")
-	if errors.Is(err, os.ErrNotExist) {
-		ublktest.Lacks(t, ublktest.URingSwitch)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile("/proc/sys/kernel/io_uring_disabled", []byte("2"), 0); err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := os.WriteFile("/proc/sys/kernel/io_uring_disabled", was, 0); err != nil {
-			t.Error(err)
-		}
-	}()
+	b.disableRings("2")
 	b.run("add", file).fails(t, 1, file, "io_uring", "hint: sysctl kernel.io_uring_disabled=0")
 	b.run("add", "--foreground", file).fails(t, 1, file, "io_uring", "hint: sysctl kernel.io_uring_disabled=0")
 	b.run("list").fails(t, 1, "io_uring", "hint: sysctl kernel.io_uring_disabled=0")

@@ -88,6 +88,7 @@ func TestKernelServeApart(t *testing.T) {
 	}
 	pid := m.apart()
 	b.checkConfined(pid, m.pid())
+	b.checkProtected(m.pid())
 	file, _ := b.keyFile(64)
 	names := []string{"disk.img", "/dev/ublkc", "/locks/", "[io_uring]"}
 	for range 3 {
@@ -123,7 +124,6 @@ func TestKernelServeApart(t *testing.T) {
 		t.Errorf("the server has %d rings, and a device with partitions", n)
 	}
 	b.works(s)
-	b.checkFlusher(fmt.Sprintf("/proc/%d", pid))
 	b.del(s.Device)
 }
 
@@ -200,10 +200,9 @@ func TestKernelServeApartEnds(t *testing.T) {
 		return os.IsNotExist(err)
 	})
 	b.checkConfined(m.apart(), m.pid())
+	b.checkProtected(m.pid())
 	b.works(s)
-	if process, err = unix.PidfdOpen(m.apart(), 0); err != nil {
-		t.Fatal(err)
-	}
+	process = b.stopped(m.apart())
 	m.kill()
 	b.waitForEnd(process)
 	m = b.serve()

@@ -65,6 +65,7 @@ func TestKernelForegroundProcess(t *testing.T) {
 	b := kernelBed(t)
 	f, device := b.foreground([]string{"SECRET=x", "GODEBUG=madvdontneed=1"}, b.image(1<<20))
 	b.checkServer(b.list(device)[0])
+	b.checkApartDescriptors(b.list(device)[0])
 	f.signal(unix.SIGTERM)
 	f.end()
 }
@@ -158,6 +159,9 @@ func (b *bed) checkDescriptors(s client.Device) {
 	}, func() string { return fmt.Sprintf("it has open %q", left) })
 }
 
+// locks is the beginning of the paths of the locks of backing files.
+const locks = "/run/ublk-loop/locks/file-"
+
 // unknownDescriptors returns the open files that a server does not need.
 func (b *bed) unknownDescriptors(s client.Device) (left []string) {
 	b.Helper()
@@ -165,7 +169,6 @@ func (b *bed) unknownDescriptors(s client.Device) (left []string) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	const locks = "/run/ublk-loop/locks/file-" // of the backing file
 	known := []string{
 		"anon_inode:[eventpoll]", "anon_inode:[eventfd]", "anon_inode:[io_uring]", "anon_inode:[pidfd]",
 		"/dev/ublk-control", fmt.Sprintf("/dev/ublkc%d", s.ID), s.File, loop.CrashPath(s.ID),
