@@ -46,7 +46,7 @@ func TestCPUOfMachine(t *testing.T) {
 	}
 }
 
-// A machine without a CPU of its own may use all.
+// A machine runs on the CPU that it has found. If it has found none, it may use all CPUs.
 func TestCommandHasCPU(t *testing.T) {
 	dir := cpuDirectory(t)
 	const machine = `icount='' kernel_name=uml kernel=/kernel work=/work memory=1 append='' disks=() images=(); uml_machine; echo "${machine[*]}"; `
