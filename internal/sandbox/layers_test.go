@@ -19,7 +19,8 @@ import (
 )
 
 // Each layer of the sandbox is tested alone here, in a process that has only this one. In the whole sandbox the other
-// layers would hide that one of them is missing.
+// layers would hide that one of them is missing. These are tests of the kernel, because they need code without the
+// race detector: Go makes no system call on all threads of a process with C code.
 
 // These are the first arguments of the test program as another process. The second is a directory with what is to be
 // reached from there.
@@ -202,30 +203,15 @@ func refuses(t *testing.T, role string, is func(*act) bool) {
 // contains reports whether a list has a name.
 func contains(list, name string) bool { return strings.Contains(", "+list+", ", ", "+name+", ") }
 
-// deniesAll checks that Landlock denies what the version of the kernel can deny.
-func deniesAll(t *testing.T) {
-	t.Helper()
-	version, err := landlockVersion()
-	if err != nil {
-		t.Skip(err)
-	}
-	refuses(t, landlockRole, func(a *act) bool { return a.landlock <= version })
-}
-
-func TestLandlock(t *testing.T) {
-	ublktest.Require(t, ublktest.Plain)
-	deniesAll(t)
-}
-
 // Landlock denies all that the kernel can deny, on each kernel: there is no right that the kernel knows and this
 // program does not.
 func TestKernelLandlock(t *testing.T) {
 	ublktest.Kernel(t, ublktest.Plain, ublktest.EveryKernel)
-	deniesAll(t)
 	version, err := landlockVersion()
 	if err != nil {
 		t.Fatal(err)
 	}
+	refuses(t, landlockRole, func(a *act) bool { return a.landlock <= version })
 	known := rightsOf(version)
 	for bit := range 64 {
 		for name, more := range map[string]handled{"files": {files: 1 << bit}, "net": {net: 1 << bit}, "scopes": {scopes: 1 << bit}} {
@@ -241,8 +227,8 @@ func TestKernelLandlock(t *testing.T) {
 }
 
 // The list of system calls holds for all threads.
-func TestListOfCalls(t *testing.T) {
-	ublktest.Require(t, ublktest.Plain)
+func TestKernelListOfCalls(t *testing.T) {
+	ublktest.Kernel(t, ublktest.Plain, ublktest.OldestAndNewest)
 	refuses(t, listRole, func(*act) bool { return true })
 }
 
@@ -268,8 +254,8 @@ func limitBesideOther() error {
 }
 
 // It is an error if a thread keeps a list of its own.
-func TestListOfOneThread(t *testing.T) {
-	ublktest.Require(t, ublktest.Plain)
+func TestKernelListOfOneThread(t *testing.T) {
+	ublktest.Kernel(t, ublktest.Plain, ublktest.OldestAndNewest)
 	if got := strings.Join(run(t, otherListRole), " "); !strings.HasPrefix(got, "error: limit system calls of thread ") {
 		t.Errorf("the process says %q", got)
 	}

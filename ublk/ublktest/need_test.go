@@ -12,12 +12,14 @@ import (
 // watched records the output and the end of a test.
 type watched struct {
 	testing.TB
+	name    string
 	said    []string
 	skipped bool
 	failed  bool
 }
 
 func (r *watched) Helper()                   {}
+func (r *watched) Name() string              { return r.name }
 func (r *watched) Failed() bool              { return r.failed }
 func (r *watched) Attr(key, value string)    { r.say(key + "=" + value) }
 func (r *watched) Log(args ...any)           { r.say(fmt.Sprint(args...)) }
@@ -32,7 +34,13 @@ func (r *watched) end(how *bool, s string)   { *how = true; r.say(s); runtime.Go
 // record runs a test to its end, which may be in the middle of the function.
 func record(t *testing.T, test func(t testing.TB)) *watched {
 	t.Helper()
-	r := &watched{TB: t}
+	return recordAs(t.Name(), t, test)
+}
+
+// recordAs runs a test that has another name.
+func recordAs(name string, t *testing.T, test func(t testing.TB)) *watched {
+	t.Helper()
+	r := &watched{TB: t, name: name}
 	done := make(chan struct{})
 	go func() { // received below
 		defer close(done)
@@ -73,8 +81,21 @@ func TestRequire(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Setenv(hasVariable, c.has)
 			t.Setenv(declareVariable, c.declare)
-			record(t, func(t testing.TB) { Require(t, c.needs...) }).expect(t, c.skipped, false, c.said...)
+			recordAs("TestKernel", t, func(t testing.TB) { Require(t, c.needs...) }).expect(t, c.skipped, false, c.said...)
 		})
+	}
+}
+
+// A test without a kernel runs on one machine only, and would be skipped everywhere.
+func TestEquipmentNeedsKernel(t *testing.T) {
+	t.Setenv(hasVariable, "own")
+	for _, n := range []Need{Plain, Own, CPUs, ScratchDisk} {
+		if r := recordAs("TestUnit", t, func(t testing.TB) { Require(t, n) }); !r.failed {
+			t.Errorf("a test of no kernel may need %s: %q", n, r.said)
+		}
+	}
+	if r := recordAs("TestUnit", t, func(t testing.TB) { Require(t, Long, Soak) }); r.failed {
+		t.Errorf("a test of no kernel may not be long: %q", r.said)
 	}
 }
 
@@ -91,7 +112,7 @@ func TestContradiction(t *testing.T) {
 		}
 	}
 	t.Setenv(hasVariable, map[bool]string{true: "own", false: "own,plain"}[plain])
-	if r := record(t, func(t testing.TB) { Require(t, Plain) }); !r.failed {
+	if r := recordAs("TestKernel", t, func(t testing.TB) { Require(t, Plain) }); !r.failed {
 		t.Errorf("a contradiction does not fail the test, which said %q", r.said)
 	}
 }
