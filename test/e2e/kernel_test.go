@@ -76,7 +76,9 @@ func things(t testing.TB) []string {
 const (
 	serverRole = "server-of-add"
 	manyRole   = "server-of-serve"
-	apartRole  = "requests-of-add" // the process that serves the requests of a server-of-add
+	// The processes that serve the requests of these servers.
+	apartRole     = "requests-of-add"
+	apartManyRole = "requests-of-serve"
 )
 
 // servers returns the servers of devices.
@@ -145,7 +147,9 @@ func (b *bed) runCommand(cmd *exec.Cmd) result {
 	var out, errOut bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errOut
 	start := time.Now()
+	stop := b.watch()
 	err := cmd.Run()
+	stop()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		b.Fatal(err)
