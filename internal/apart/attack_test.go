@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -32,14 +31,16 @@ const (
 	loudRole      = "loud"      // the same, after more words than anybody reads
 	diesRole      = "dies"      // Run, and SIGKILL at a device
 	earlyRole     = "early"     // Run, and a panic before the sandbox
+	servesRole    = "serves"    // Run
+	neighbourRole = "neighbour" // the server of another device
 )
 
 func TestMain(m *testing.M) {
 	if len(os.Args) > 2 {
-		victim, _ := strconv.Atoi(os.Args[2])
+		v := victimsOf(os.Args[2])
 		hooks := Hooks{
 			Prepare:  func() error { return nil },
-			Queues:   func(int) error { return errors.New(succeeded(victim)) },
+			Queues:   func(int) error { return errors.New(succeeded(v)) },
 			Settled:  func() {},
 			Answered: func() {},
 		}
@@ -54,21 +55,29 @@ func TestMain(m *testing.M) {
 			}
 		case earlyRole:
 			hooks.Prepare = func() error { panic(fault) }
+		case servesRole:
+			hooks.Queues = func(int) error { return nil }
 		}
 		switch os.Args[1] {
-		case confinedRole, panicRole, loudRole, diesRole, earlyRole:
+		case confinedRole, panicRole, loudRole, diesRole, earlyRole, servesRole:
 			if err := Run(hooks); err != nil {
 				os.Exit(1)
 			}
 			os.Exit(0)
 		case publisherRole:
-			attackFromPublisher(victim)
+			attackFromPublisher(v)
 			os.Exit(0)
 		case firstRole:
 			fmt.Print(startOnFirst(os.Args[2]))
 			os.Exit(0)
 		case freeRole:
-			fmt.Print(succeeded(victim))
+			fmt.Print(succeeded(v))
+			os.Exit(0)
+		case neighbourRole:
+			if err := neighbour(os.Args[2]); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(1)
+			}
 			os.Exit(0)
 		}
 	}
@@ -81,29 +90,30 @@ type used struct{ *Process }
 func (used) Unused() {}
 
 // attacks are what code in the process could try. Each returns nil if it succeeds.
-var attacks = map[string]func(victim int) error{
-	"open a file":        func(int) error { return opens("/etc/passwd", unix.O_RDONLY) },
-	"open the directory": func(int) error { return opens("/", unix.O_RDONLY|unix.O_DIRECTORY) },
-	"open by io_uring":   func(int) error { return opensByRing("/etc/passwd") },
-	"mount": func(int) error {
+var attacks = map[string]func(v *victims) error{
+	"open a file":        func(*victims) error { return opens("/etc/passwd", unix.O_RDONLY) },
+	"open the directory": func(*victims) error { return opens("/", unix.O_RDONLY|unix.O_DIRECTORY) },
+	"open by io_uring":   func(*victims) error { return opensByRing("/etc/passwd") },
+	"mount": func(*victims) error {
 		return unix.Mount("none", "/", "tmpfs", 0, "")
 	},
-	"trace a process": func(victim int) error { return unix.PtraceSeize(victim) },
-	"signal a process": func(victim int) error {
-		return unix.Kill(victim, unix.SIGCONT)
+	"trace the server":                func(v *victims) error { return unix.PtraceSeize(v.Server) },
+	"trace another device's process":  func(v *victims) error { return unix.PtraceSeize(v.Holder) },
+	"signal the server":               func(v *victims) error { return unix.Kill(v.Server, unix.SIGCONT) },
+	"signal another device's process": func(v *victims) error { return unix.Kill(v.Holder, unix.SIGCONT) },
+	"read the memory of the server": func(v *victims) error {
+		return opens(fmt.Sprintf("/proc/%d/mem", v.Server), unix.O_RDONLY)
 	},
-	"read the memory of a process": func(victim int) error { // where another device's key is
-		return opens(fmt.Sprintf("/proc/%d/mem", victim), unix.O_RDONLY)
-	},
-	"control the driver": func(int) error { return opens("/dev/ublk-control", unix.O_RDWR) },
-	"make a socket": func(int) error {
+	"read another device's key": (*victims).readKey,
+	"control the driver":        func(*victims) error { return opens("/dev/ublk-control", unix.O_RDWR) },
+	"make a socket": func(*victims) error {
 		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)
 		_ = unix.Close(fd)
 		return err
 	},
-	"start a program": func(int) error { return exec.Command("/proc/self/exe", "-test.run=^$").Run() },
-	"become root":     func(int) error { return unix.Setresuid(0, 0, 0) },
-	"change a limit":  func(int) error { return unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}) },
+	"start a program": func(*victims) error { return exec.Command("/proc/self/exe", "-test.run=^$").Run() },
+	"become root":     func(*victims) error { return unix.Setresuid(0, 0, 0) },
+	"change a limit":  func(*victims) error { return unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}) },
 }
 
 func opens(path string, flags int) error {
@@ -134,10 +144,10 @@ func opensByRing(path string) error {
 }
 
 // succeeded returns the names of the attacks that succeed, or "none".
-func succeeded(victim int) string {
+func succeeded(v *victims) string {
 	var list []string
 	for _, name := range slices.Sorted(maps.Keys(attacks)) {
-		if attacks[name](victim) == nil {
+		if attacks[name](v) == nil {
 			list = append(list, name)
 		}
 	}
@@ -148,18 +158,14 @@ func succeeded(victim int) string {
 }
 
 // Code in the process that serves requests, which has the device and the file open, can do nothing with
-// the rest of the machine. Without the sandbox it can.
+// its server, with another device or with the rest of the machine. Without the sandbox it can.
 func TestKernelAttacks(t *testing.T) {
 	ctl := ublktest.Kernel(t, ublktest.Plain)
 	ublktest.Provokes(t, "openat")
-	victim := exec.Command("sleep", "3600")
-	if err := victim.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = victim.Process.Kill(); _ = victim.Wait() }()
-	pid := strconv.Itoa(victim.Process.Pid)
+	key := newKey(t)
+	targets := newVictims(t, startNeighbour(t, key), key).argument(t)
 
-	free := exec.Command("/proc/self/exe", freeRole, pid)
+	free := exec.Command("/proc/self/exe", freeRole, targets)
 	free.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
 	out, err := free.CombinedOutput()
 	if want := strings.Join(slices.Sorted(maps.Keys(attacks)), ", "); err != nil || string(out) != want {
@@ -175,7 +181,7 @@ func TestKernelAttacks(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = file.Close() }()
-	p, err := Start("/proc/self/exe", []string{"test", confinedRole, pid}, nil, nil)
+	p, err := Start("/proc/self/exe", []string{"test", confinedRole, targets}, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,22 +1,22 @@
 package apart
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"os"
-	"os/exec"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/transfer"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // attackFromPublisher is a process that gives its clients the text, and the names of the attacks that succeed in it.
-func attackFromPublisher(victim int) {
+func attackFromPublisher(v *victims) {
 	err := RunPublisher(func(listener *os.File, text func() ([]byte, error)) error {
 		for {
 			fd, _, err := unix.Accept4(int(listener.Fd()), unix.SOCK_CLOEXEC)
@@ -28,7 +28,7 @@ func attackFromPublisher(victim int) {
 			if err != nil {
 				return err
 			}
-			_, err = c.Write(append(got, succeeded(victim)...))
+			_, err = c.Write(append(got, succeeded(v)...))
 			if err := errors.Join(err, c.Close()); err != nil {
 				return err
 			}
@@ -39,15 +39,26 @@ func attackFromPublisher(victim int) {
 	}
 }
 
-// Clients of a listener get the text of the server from a process that can do nothing else.
+// Clients of a listener get the text of the server from a process that can do nothing else, not even with the process
+// that serves the requests of the same server.
 func TestKernelPublisher(t *testing.T) {
-	ublktest.Kernel(t, ublktest.Plain)
+	ctl := ublktest.Kernel(t, ublktest.Plain)
 	ublktest.Provokes(t, "openat")
-	victim := exec.Command("sleep", "3600")
-	if err := victim.Start(); err != nil {
+	text := newKey(t)
+	key, err := transfer.ReadSecret(bytes.NewReader(text), len(text))
+	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = victim.Process.Kill(); _ = victim.Wait() }()
+	dev, holder, err := attachEncrypted(ctl, t.TempDir(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := dev.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	targets := newVictims(t, holder.Pid(), text).argument(t)
 	listener := newSocket(t)
 	fd := int(listener.Fd())
 	if err := errors.Join(unix.Bind(fd, &unix.SockaddrUnix{}), unix.Listen(fd, 1)); err != nil { // at an address that the kernel chooses
@@ -57,7 +68,7 @@ func TestKernelPublisher(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := StartPublisher("/proc/self/exe", []string{"test", publisherRole, strconv.Itoa(victim.Process.Pid)}, nil, listener)
+	p, err := StartPublisher("/proc/self/exe", []string{"test", publisherRole, targets}, nil, listener)
 	if err != nil {
 		t.Fatal(err)
 	}
