@@ -354,6 +354,30 @@ func TestKernelServesAloneWithoutPrivileges(t *testing.T) {
 	}
 }
 
+// A server whose limit of locked memory cannot be removed serves the requests itself, however high the limit is: it holds for
+// the other process, and not for the server.
+func TestKernelServesAloneWithLockLimit(t *testing.T) {
+	b := kernelBed(t, ublktest.Once)
+	log := filepath.Join(t.TempDir(), "log")
+	const limit = "1099511627776" // more than a process maps at its start
+	r := b.runCommand(exec.Command(
+		"prlimit", "--memlock="+limit+":"+limit, "setpriv", "--bounding-set", "-sys_resource", b.bin, "add", "--json", "--standalone", "--log-file", log, b.image(1<<20),
+	))
+	if r.status != 0 { // there are warnings, because that privilege is for other protections too
+		t.Fatal(r.err)
+	}
+	var s client.Device
+	b.decode(r.out, &s)
+	if pid := b.apartOf(s.PID); pid != 0 {
+		t.Errorf("process %d serves the requests", pid)
+	}
+	if text := b.fileText(log); !strings.Contains(text, whyAlone) || !strings.Contains(text, "RLIMIT_MEMLOCK") {
+		t.Errorf("the log of the server lacks why:\n%s", text)
+	}
+	b.works(s)
+	b.del(s.Device)
+}
+
 // The server of a device whose partitions the kernel looks for serves the requests itself.
 func TestKernelNotApart(t *testing.T) {
 	b := kernelBed(t)
