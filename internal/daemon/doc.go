@@ -3,13 +3,12 @@
 //
 //	role      process                                          started by
 //	single    serves one device                                add, recover
-//	many      serves many devices, behind a socket             serve, upgrade, supervise
+//	many      serves many devices, behind a socket             serve, upgrade, super
+//	super     starts a many again after a crash                serve
 //	apart     serves the requests of a single, in a sandbox    single
 //	scan      looks for partitions for a foreground server     single
 //	claimed   looks whether a device is mounted                single
 //	unused    stops devices that are not in use                many
-//
-// The supervisor (serve --supervise) is not a role: it is the process of serve itself.
 //
 // A process plays a role if its first argument is the role's name. Its second argument is
 // the number of a descriptor with a message. The message consists of a task as JSON, and

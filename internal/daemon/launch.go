@@ -37,27 +37,22 @@ func (l *launch) starts() confine.Starts {
 	switch l.role {
 	case singleRole:
 		return confine.StartsOnce
-	case manyRole:
+	case manyRole, superRole:
 		return confine.StartsAgain
 	}
 	return confine.StartsNothing
 }
 
-// start starts a confined server in a process and session of its own. The process
-// inherits only the files of the launch and standard error. The message is complete
-// before the process starts.
+// start starts a server in a process and session of its own. This process must be confined, because the server inherits
+// that. Of the rest it inherits only the files of the launch and standard error. The message is complete before the
+// process starts.
 func (l *launch) start(errOut *os.File) (*os.Process, error) {
-	var process *os.Process
-	err := confine.OnThread(l.manager(), l.starts(), func(warnings []string) error {
-		told, err := l.inMemory(warnings)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = told.Close() }()
-		process, err = l.startConfined(told, errOut)
-		return err
-	})
-	return process, err
+	told, err := l.inMemory(nil)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = told.Close() }()
+	return l.startConfined(told, errOut)
 }
 
 // startSilently starts a process that waits for its message at stream, one of the files.

@@ -58,8 +58,13 @@ func receiveMany(args []string) (*manyTask, descriptors, error) {
 	}
 	task := &manyTask{}
 	files, err := decode(manyRole, f, text, task)
-	task.Socket, task.Program = rawname.Name(task.Socket, task.SocketBytes), rawname.Name(task.Program, task.ProgramBytes)
+	task.decodeNames()
 	return task, files, err
+}
+
+// decodeNames restores paths that are not UTF-8.
+func (t *manyTask) decodeNames() {
+	t.Socket, t.Program = rawname.Name(t.Socket, t.SocketBytes), rawname.Name(t.Program, t.ProgramBytes)
 }
 
 // oldManyTask is the task of versions whose messages had no table of descriptors. Such a

@@ -65,7 +65,7 @@ func TestTaskWithoutMetrics(t *testing.T) {
 // Paths that are not UTF-8 reach the next process as they are.
 func TestPathsOfTask(t *testing.T) {
 	const socket, program = "/run/caf\xe9.sock", "/opt/\xff/ublk-loop"
-	told, err := launchMany(&manyTask{Socket: socket, Program: program}, nil).inMemory(nil)
+	told, err := launchMany(manyRole, &manyTask{Socket: socket, Program: program}, nil).inMemory(nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,6 +16,7 @@ type role struct {
 var (
 	singleRole  = role{"server-of-add", "add"}
 	manyRole    = role{"server-of-serve", "serve"}
+	superRole   = role{"supervisor-of-serve", "serve"}
 	scanRole    = role{"scan-of-add", "add"}
 	unusedRole  = role{"unused-of-serve", "serve"}
 	claimedRole = role{"claimed-of-add", "add"}
@@ -52,7 +53,7 @@ func (p *Program) Run(args []string) (status int, isRole bool) {
 		return 0, false
 	}
 	for name, run := range map[string]func([]string) int{
-		singleRole.name: p.runSingle, manyRole.name: p.runMany, scanRole.name: p.runScan, unusedRole.name: p.runUnused,
+		singleRole.name: p.runSingle, manyRole.name: p.runMany, superRole.name: p.runSupervisor, scanRole.name: p.runScan, unusedRole.name: p.runUnused,
 		claimedRole.name: p.runClaimed, writeRole.name: p.runWrite, apartRole.name: p.runApartSingle, apartManyRole.name: p.runApartMany,
 		metricsRole.name: p.runMetrics,
 	} {

@@ -24,9 +24,8 @@ type ServeOptions struct {
 	Getenv func(string) string
 }
 
-// Serve makes this process a server of many devices, on a confined thread, or the
-// supervisor of one. It returns only if that fails, or when a supervised server has
-// ended.
+// Serve makes this process a server of many devices, or the supervisor of one, on a confined
+// thread. It returns only if that fails.
 func Serve(o ServeOptions) error {
 	unix.Umask(0o077) // also of the socket's directory and the log
 	task, files, err := o.open()
@@ -46,16 +45,15 @@ func (o *ServeOptions) run(task *manyTask, files descriptors) error {
 		return err
 	}
 	task.Warnings = confine.ProtectFromOOM(os.Getpid())
-	l := launchMany(task, files)
 	if o.Supervise {
-		return supervise(l, serverLogger(files[logFile]))
+		return launchMany(superRole, task, files).become()
 	}
-	return l.become()
+	return launchMany(manyRole, task, files).become()
 }
 
-// launchMany returns how to start a server of many devices.
-func launchMany(task *manyTask, files descriptors) *launch {
-	return &launch{role: manyRole, files: files, task: func(warnings []string) any {
+// launchMany returns how to start a server of many devices, or its supervisor.
+func launchMany(r role, task *manyTask, files descriptors) *launch {
+	return &launch{role: r, files: files, task: func(warnings []string) any {
 		told := *task
 		told.Warnings = append(warnings, task.Warnings...)
 		told.SocketBytes, told.ProgramBytes = rawname.Bytes(told.Socket), rawname.Bytes(told.Program)

@@ -10,22 +10,50 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/confine"
 	"github.com/ublk-loop/ublk-loop/internal/report"
 )
+
+// runSupervisor is the main function of the supervisor. It has the privileges of the server, because the server inherits
+// its own from it, and is protected like a server: when memory is short, it may have to start one.
+func (p *Program) runSupervisor(args []string) int {
+	signal.Ignore(unix.SIGPIPE)
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, endSignals()...)
+	nameProcess()
+	task := &manyTask{}
+	files, err := receive(superRole, args, task)
+	if err != nil {
+		report.Print(p.Err, err.Error(), "")
+		return report.ExitUsage
+	}
+	task.decodeNames()
+	if _, err := confine.LockMemory(); err != nil {
+		task.Warnings = append(task.Warnings, fmt.Sprintf("the supervisor may wait for memory that devices of its server have to free: %v", err))
+	}
+	confine.QuietGC()
+	err = supervise(launchMany(manyRole, task, files), serverLogger(files[logFile]), signals)
+	if err == nil {
+		return report.ExitDone
+	}
+	removeSocket(files[lockFile], task.Socket)
+	if !errors.Is(err, report.ErrReported) {
+		report.Error(p.Err, err)
+	}
+	return report.ExitFailed
+}
 
 // supervise runs a server of many devices in another process. If the server crashes or is
 // killed, supervise starts another server, which takes over the devices. That server runs
 // the program that was ready last, because an upgrade may have replaced the first one. If
 // the server ends in any other way, supervise ends with the same result. It passes the end
 // signals on to the server.
-func supervise(l *launch, log *logger) error {
+func supervise(l *launch, log *logger, signals <-chan os.Signal) error {
 	ready, err := newReadyPrograms()
 	if err != nil {
 		return err
 	}
 	l.files[readyFile] = ready.tell
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, endSignals()...)
 	s := &supervisor{
 		start: func() (*os.Process, error) { return l.start(os.Stderr) }, renew: func() error { return ready.update(l) },
 		ready: ready.told, signals: signals, log: log,

@@ -129,7 +129,7 @@ func (s *many) execute(program *os.File, p predecessor, stop chan os.Signal) err
 	p.passOn(&next, files)
 	s.log.info("ending", logged("why", "upgrade"))
 	s.alive() // gives the next program the full watchdog interval
-	return launchMany(&next, files).execute(fmt.Sprintf("/proc/self/fd/%d", program.Fd()), nil)
+	return launchMany(manyRole, &next, files).execute(fmt.Sprintf("/proc/self/fd/%d", program.Fd()), nil)
 }
 
 func closeKeys(keys map[uint32]*transfer.Secret) {

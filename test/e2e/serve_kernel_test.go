@@ -51,6 +51,23 @@ func (b *bed) serveIn(env []string, args ...string) *many {
 	b.Helper()
 	m := &many{b: b, cmd: withEnv(b.command(append([]string{"serve"}, args...)...), env...), ended: make(chan error, 1)}
 	m.cmd.Stderr = &m.errOut
+	m.start()
+	return m
+}
+
+// serveTo starts a server with a file as its standard error.
+func (b *bed) serveTo(errOut *os.File, args ...string) *many {
+	b.Helper()
+	m := &many{b: b, cmd: b.command(append([]string{"serve"}, args...)...), ended: make(chan error, 1)}
+	m.cmd.Stderr = errOut
+	m.start()
+	return m
+}
+
+// start starts the command of a server.
+func (m *many) start() {
+	b := m.b
+	b.Helper()
 	if err := m.cmd.Start(); err != nil {
 		b.Fatal(err)
 	}
@@ -64,7 +81,6 @@ func (b *bed) serveIn(env []string, args ...string) *many {
 		_, err := m.try("-f", "http://x/v1/devices")
 		return err == nil
 	})
-	return m
 }
 
 // stop stops the server, which must end in order.

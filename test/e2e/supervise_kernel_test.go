@@ -1,9 +1,11 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -89,4 +91,59 @@ func TestKernelSuperviseUpgraded(t *testing.T) {
 	runs("after a crash", second)
 	b.end(p)
 	m.stop()
+}
+
+// servePrivileges are the capabilities of serve (docs/design.md).
+const servePrivileges = 1<<unix.CAP_SYS_ADMIN | 1<<unix.CAP_IPC_LOCK | 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_KILL |
+	1<<unix.CAP_SETUID | 1<<unix.CAP_SETGID | 1<<unix.CAP_SETPCAP
+
+// The supervisor has the privileges that its server has, and no others, and is protected like a server.
+func TestKernelSupervisorConfined(t *testing.T) {
+	b := kernelBed(t)
+	dir := t.TempDir()
+	b.tool("mount", "-t", "tmpfs", "none", dir)
+	m := b.serve("--supervise")
+	defer m.stop()
+	b.tool("umount", dir) // a server must not keep a mount of its own device, and a supervisor neither
+	s := b.add(b.image(1 << 20))
+	server, supervisor := b.portray(s.PID), b.portray(m.pid())
+	want := portrait{"NoNewPrivs": "1"}
+	for _, name := range []string{"CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"} {
+		want[name] = fmt.Sprintf("%016x", servePrivileges)
+	}
+	for name, w := range want {
+		if supervisor[name] != w || server[name] != w {
+			t.Errorf("%s of the supervisor is %s, of the server %s, want %s", name, supervisor[name], server[name], w)
+		}
+	}
+	if mounts := b.readFile(fmt.Sprintf("/proc/%d/mountinfo", m.pid())); strings.Contains(mounts, dir) {
+		t.Errorf("the supervisor has the mounts\n%s", mounts)
+	}
+	b.checkProtected(m.pid())
+	b.checkProtected(s.PID)
+	b.del(s.Device)
+}
+
+// A supervisor restarts its server also if nothing reads their standard error.
+func TestKernelSuperviseWithoutReader(t *testing.T) {
+	b := kernelBed(t)
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := b.serveTo(writer, "--supervise")
+	defer m.stop()
+	if err := errors.Join(reader.Close(), writer.Close()); err != nil {
+		t.Fatal(err)
+	}
+	s := b.add(b.image(1 << 20))
+	if err := unix.Kill(s.PID, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	waitUntil(t, "another serves", func() bool {
+		now := b.list()
+		return len(now) == 1 && now[0].State == "live" && now[0].PID != s.PID && now[0].PID != 0
+	})
+	b.works(s)
+	b.del(s.Device)
 }
