@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/eintr"
 	"github.com/ublk-loop/ublk-loop/transfer"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
@@ -19,7 +20,12 @@ import (
 func attackFromPublisher(v *victims) {
 	err := RunPublisher(func(listener *os.File, text func() ([]byte, error)) error {
 		for {
-			fd, _, err := unix.Accept4(int(listener.Fd()), unix.SOCK_CLOEXEC)
+			var fd int
+			// The listener has a time limit, so that a signal of Go's scheduler interrupts the call (signal(7)).
+			err := eintr.Repeat(func() (err error) {
+				fd, _, err = unix.Accept4(int(listener.Fd()), unix.SOCK_CLOEXEC)
+				return err
+			})
 			if err != nil {
 				return err
 			}
