@@ -23,6 +23,8 @@ func TestUAPI(t *testing.T) {
 			ioUringBuf{},
 			ioUringBufReg{},
 			ioUringGeteventsArg{},
+			ioUringRestriction{},
+			ioUringTaskRestriction{},
 			kernelTimespec{},
 		},
 	})

@@ -25,6 +25,8 @@ type Options struct {
 	// (IORING_SETUP_SINGLE_ISSUER 6.0, IORING_SETUP_DEFER_TASKRUN 6.1). On
 	// older kernels the ring works, but more slowly.
 	SingleIssuer bool
+	// Restrictions are what the ring may do; nil for everything (Linux 5.10).
+	Restrictions *Restrictions
 }
 
 // Ring is an io_uring instance. The package documentation says which goroutine
@@ -51,7 +53,14 @@ func New(opts Options) (*Ring, error) {
 	if err != nil {
 		return nil, fmt.Errorf("set up io_uring: %w", err)
 	}
-	return mapRing(fd, p)
+	r, err := mapRing(fd, p)
+	if err != nil || opts.Restrictions == nil {
+		return r, err
+	}
+	if err := r.restrict(opts.Restrictions); err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	return r, nil
 }
 
 // mapRing makes a Ring of what the kernel has set up, and closes that on failure.
@@ -94,6 +103,9 @@ func setupFlags(opts Options) []uint32 {
 	base := uint32(0)
 	if opts.SQE128 {
 		base = IORING_SETUP_SQE128
+	}
+	if opts.Restrictions != nil {
+		base |= IORING_SETUP_R_DISABLED
 	}
 	if !opts.SingleIssuer {
 		return []uint32{

@@ -181,6 +181,25 @@ type ioUringGeteventsArg struct {
 	Ts          uint64 // address of a kernelTimespec, or 0
 }
 
+// ioUringRestriction is struct io_uring_restriction of linux/io_uring.h: one element of what
+// IORING_REGISTER_RESTRICTIONS allows.
+type ioUringRestriction struct {
+	_          structs.HostLayout
+	Opcode     uint16 // IORING_RESTRICTION_*
+	RegisterOp uint8  // or sqe_op, sqe_flags
+	Resv       uint8
+	Resv2      [3]uint32
+}
+
+// ioUringTaskRestriction is struct io_uring_task_restriction of linux/io_uring.h without restrictions,
+// the array of NrRes ioUringRestriction that follows it in memory.
+type ioUringTaskRestriction struct {
+	_     structs.HostLayout
+	Flags uint16
+	NrRes uint16
+	Resv  [3]uint32
+}
+
 // kernelTimespec is struct __kernel_timespec of linux/time_types.h.
 type kernelTimespec struct {
 	_      structs.HostLayout
@@ -403,6 +422,14 @@ const (
 
 	// Added to an opcode: the descriptor is a registered ring index.
 	IORING_REGISTER_USE_REGISTERED_RING = 1 << 31
+)
+
+// What an ioUringRestriction allows: enum io_uring_register_restriction_op.
+const (
+	IORING_RESTRICTION_REGISTER_OP        = 0
+	IORING_RESTRICTION_SQE_OP             = 1
+	IORING_RESTRICTION_SQE_FLAGS_ALLOWED  = 2
+	IORING_RESTRICTION_SQE_FLAGS_REQUIRED = 3
 )
 
 // Values in the arguments of io_uring_register and of opcodes that fill a
