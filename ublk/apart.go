@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ring"
 )
 
 // Apart is another process that serves the queues of a device. It needs no privilege, and
@@ -30,6 +32,8 @@ type QueueTask struct {
 	ExtraParts int      // Options.ExtraParts
 	// Untrusted says that the threads must not have CAP_SYS_ADMIN (Options.NoPartScan).
 	Untrusted bool
+	// Rings are what the rings of threads of their own may do; nil for everything. The process decides that itself.
+	Rings *ring.Restrictions `json:"-"`
 }
 
 // StartApart is [Device.Start] with queues in another process. The device's Stats stay zero.
@@ -84,6 +88,10 @@ func ServeQueues(charFD int, task QueueTask, target Target, threads *Threads) (*
 	if len(task.CPUs) != int(task.Info.Queues) {
 		_ = closeFD(&charFD)
 		return nil, fmt.Errorf("serve %d queues with the CPUs of %d: %w", task.Info.Queues, len(task.CPUs), unix.EINVAL)
+	}
+	if threads == nil {
+		threads = ownThreads()
+		threads.rings = task.Rings
 	}
 	d := newDevice(nil, task.Info, threads)
 	d.charFD, d.files, d.extraParts, d.untrusted, d.started = charFD, task.Files, task.ExtraParts, task.Untrusted, true

@@ -34,6 +34,7 @@ func (t *thread) newRing() error {
 		Entries:      entries,
 		CQEntries:    entries + 1,
 		SingleIssuer: true,
+		Restrictions: t.pool.rings,
 	})
 	if err != nil {
 		return err

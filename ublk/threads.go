@@ -4,6 +4,8 @@ import (
 	"math/bits"
 	"slices"
 	"sync"
+
+	"github.com/ublk-loop/ublk-loop/ring"
 )
 
 // Threads serve the queues of several devices (Options.Threads). Queues for the same CPUs, of
@@ -19,6 +21,7 @@ type Threads struct {
 	alone  bool // each thread has one queue
 	own    int  // threads of a kind that have one queue, before others share
 	failed func(error)
+	rings  *ring.Restrictions // what the rings may do; nil for everything
 
 	mu      sync.Mutex // protects what is below, and thread.slots
 	threads map[threadKind][]*thread
