@@ -12,18 +12,19 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/ring"
+	"github.com/ublk-loop/ublk-loop/ublk"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // These are the first arguments of the test program as another process.
 const (
 	confinedRole  = "confined"  // Run, and attacks in it
+	aloneRole     = "alone"     // Run for one device, and attacks after its start
 	freeRole      = "free"      // the same attacks without a sandbox
 	publisherRole = "publisher" // RunPublisher, and attacks in it
 	firstRole     = "first"     // Start while the first thread is free
@@ -45,6 +46,10 @@ func TestMain(m *testing.M) {
 			Answered: func() {},
 		}
 		switch os.Args[1] {
+		case aloneRole:
+			hooks.Alone = true
+			hooks.Queues = func(int) error { return nil }
+			hooks.Settled = func() { panic(attacked + succeeded(v)) }
 		case panicRole:
 			hooks.Queues = func(int) error { panic(fault) }
 		case loudRole:
@@ -59,7 +64,7 @@ func TestMain(m *testing.M) {
 			hooks.Queues = func(int) error { return nil }
 		}
 		switch os.Args[1] {
-		case confinedRole, panicRole, loudRole, diesRole, earlyRole, servesRole:
+		case confinedRole, aloneRole, panicRole, loudRole, diesRole, earlyRole, servesRole:
 			if err := Run(hooks); err != nil {
 				os.Exit(1)
 			}
@@ -84,6 +89,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// attacked begins the last words of a process after attacks.
+const attacked = "attacks that succeed: "
+
 // used is a process that serves all devices.
 type used struct{ *Process }
 
@@ -94,6 +102,7 @@ var attacks = map[string]func(v *victims) error{
 	"open a file":        func(*victims) error { return opens("/etc/passwd", unix.O_RDONLY) },
 	"open the directory": func(*victims) error { return opens("/", unix.O_RDONLY|unix.O_DIRECTORY) },
 	"open by io_uring":   func(*victims) error { return opensByRing("/etc/passwd") },
+	socketByRing:         func(*victims) error { return makesSocketByRing(unix.AF_UNIX) },
 	"mount": func(*victims) error {
 		return unix.Mount("none", "/", "tmpfs", 0, "")
 	},
@@ -122,25 +131,37 @@ func opens(path string, flags int) error {
 	return err
 }
 
+// socketByRing is an attack that only limits of rings prevent.
+const socketByRing = "make a socket by io_uring"
+
 // opensByRing opens a file with a ring, which no list of system calls sees.
 func opensByRing(path string) error {
+	name := append([]byte(path), 0)
+	defer runtime.KeepAlive(name)
+	return byRing(ring.SQE{Opcode: ring.IORING_OP_OPENAT, Fd: unix.AT_FDCWD, Addr: ring.Address(name), OpFlags: unix.O_RDONLY})
+}
+
+// makesSocketByRing makes a socket with a ring.
+func makesSocketByRing(family int) error {
+	return byRing(ring.SQE{Opcode: ring.IORING_OP_SOCKET, Fd: int32(family), Off: unix.SOCK_STREAM})
+}
+
+// byRing lets a ring do what an entry says. It closes the descriptor that is the result.
+func byRing(entry ring.SQE) error {
 	r, err := ring.New(ring.Options{Entries: 1})
 	if err != nil {
 		return err
 	}
 	defer func() { _ = r.Close() }()
-	name := append([]byte(path), 0)
-	sqe := r.GetSQE()
-	const openAt, here = 18, -100 // IORING_OP_OPENAT, AT_FDCWD
-	sqe.Opcode, sqe.Fd, sqe.Addr, sqe.OpFlags = openAt, here, uint64(uintptr(unsafe.Pointer(&name[0]))), unix.O_RDONLY
+	*r.GetSQE() = entry
 	if err := r.SubmitAndWait(1); err != nil {
 		return err
 	}
-	runtime.KeepAlive(name)
-	if res := r.CQE(0).Res; res < 0 {
+	res := r.CQE(0).Res
+	if res < 0 {
 		return unix.Errno(-res)
 	}
-	return nil
+	return unix.Close(int(res))
 }
 
 // succeeded returns the names of the attacks that succeed, or "none".
@@ -172,6 +193,41 @@ func TestKernelAttacks(t *testing.T) {
 		t.Errorf("without a sandbox succeed: %q, error %v; want all: %q", out, err, want)
 	}
 
+	dev, p, err := serveBy(t, ctl, confinedRole, targets)
+	if err == nil {
+		p.Kill()
+		t.Fatal(dev.Close())
+	}
+	want := "none"
+	if ring.HasTaskRestrictions() != nil {
+		want = socketByRing
+	}
+	ublktest.CheckAbility(t, ublktest.TaskRestrictions, want == "none")
+	if !strings.HasSuffix(err.Error(), ": "+want) {
+		t.Errorf("in the sandbox succeed: %v, want %q", err, want)
+	}
+}
+
+// Once the process of one device serves it, its rings are limited by all kernels.
+func TestKernelAttacksAlone(t *testing.T) {
+	ctl := ublktest.Kernel(t, ublktest.Plain, ublktest.EveryKernel)
+	ublktest.Provokes(t, "openat")
+	v := &victims{Server: os.Getpid(), Holder: os.Getpid()}
+	dev, p, err := serveBy(t, ctl, aloneRole, v.argument(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Settle()
+	<-p.Ended()
+	if err := p.Err(); err == nil || !strings.Contains(err.Error(), "panic: "+attacked+"none at ") {
+		t.Errorf("the process ends with %v", err)
+	}
+	_ = dev.Close() // says the same
+}
+
+// serveBy attaches a file with a process of a role, which also gets its victims.
+func serveBy(t *testing.T, ctl *ublk.Control, role, targets string) (*loop.Device, *Process, error) {
+	t.Helper()
 	path := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(path, make([]byte, 1<<20), 0o600); err != nil {
 		t.Fatal(err)
@@ -180,16 +236,12 @@ func TestKernelAttacks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = file.Close() }()
-	p, err := Start("/proc/self/exe", []string{"test", confinedRole, targets}, nil, nil)
+	t.Cleanup(func() { _ = file.Close() })
+	p, err := Start("/proc/self/exe", []string{"test", role, targets}, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	dev, err := loop.AttachApart(ctl, []*os.File{file}, loop.Config{}, used{p})
-	if err == nil {
-		t.Fatal(dev.Close())
-	}
-	if !strings.HasSuffix(err.Error(), ": none") {
-		t.Errorf("in the sandbox succeed: %v", err)
-	}
+	cfg := loop.Config{Queues: 1, Depth: 4} // of little locked memory
+	dev, err := loop.AttachApart(ctl, []*os.File{file}, cfg, used{p})
+	return dev, p, err
 }

@@ -13,7 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/loop/serving"
+	"github.com/ublk-loop/ublk-loop/ring"
 	"github.com/ublk-loop/ublk-loop/transfer"
+	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
 // bothEnds returns both sides of a process without a sandbox, as goroutines.
@@ -220,6 +222,28 @@ func TestNoDescriptorsLeft(t *testing.T) {
 	work := &serving.Work{File: &serving.File{Transfer: strings.Repeat("x", maxMessage)}}
 	if _, err := p.Device().Serve(work); !errors.Is(err, unix.EMFILE) {
 		t.Errorf("a long request: %v, want EMFILE", err)
+	}
+	goesOn(t, p)
+}
+
+// The rings of the only device of a process are limited one by one, if the kernel does not limit all rings of a process.
+func TestRingsAreLimited(t *testing.T) {
+	p, its := pair(t)
+	c := newChild(its, Hooks{Queues: func(int) error { return nil }, Answered: func() {}})
+	c.rings = &ring.Restrictions{Registers: []uint8{ring.IORING_REGISTER_PROBE}} // nothing that a queue needs
+	receiving(t, p, its, func() { _ = c.receiveAll() })
+	receiving(t, p, its, p.watch)
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = null.Close() }()
+	work := &serving.Work{
+		Queues: ublk.QueueTask{Info: ublk.Info{Queues: 1, Depth: 1}, CPUs: [][]byte{nil}},
+		File:   &serving.File{Sector: 512}, FDs: []int{int(null.Fd()), int(null.Fd())},
+	}
+	if _, err := p.Device().Serve(work); !errors.Is(err, unix.EACCES) {
+		t.Errorf("error %v, want EACCES", err)
 	}
 	goesOn(t, p)
 }

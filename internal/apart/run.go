@@ -15,8 +15,9 @@ import (
 	"github.com/ublk-loop/ublk-loop/transfer"
 )
 
-// Hooks are called by Run. None may be nil.
+// Hooks are called by Run. No function may be nil.
 type Hooks struct {
+	Alone    bool              // the process serves one device only
 	Prepare  func() error      // before the process loses its files
 	Queues   func(n int) error // before the process serves n queues in all
 	Settled  func()            // after Process.Settle
@@ -31,7 +32,7 @@ func Run(h Hooks) error {
 	if err := errors.Join(s.say(h.Prepare()), s.hear()); err != nil {
 		return err
 	}
-	err := sandbox.Enter(sandbox.ServingCalls)
+	rings, err := enter(h.Alone)
 	if err == nil {
 		err = makeRing()
 	}
@@ -39,8 +40,25 @@ func Run(h Hooks) error {
 		return err
 	}
 	c := newChild(s, h)
+	c.rings = rings
 	go func() { c.over <- c.receiveAll() }() // ends with the process
 	return <-c.over
+}
+
+// enter enters the sandbox. If the kernel does not limit all rings of a process, the rings of a process that serves one
+// device are limited one by one, to what enter returns, and then the process can make no others. Rings of further devices are
+// not limited.
+func enter(alone bool) (*ring.Restrictions, error) {
+	err := sandbox.LimitRings(sandbox.ServingRings)
+	switch {
+	case err == nil:
+		return nil, sandbox.Enter(sandbox.ServingCalls)
+	case !errors.Is(err, errors.ErrUnsupported):
+		return nil, err
+	case alone:
+		return sandbox.ServingRings, sandbox.Enter(sandbox.StartingCalls)
+	}
+	return nil, sandbox.Enter(sandbox.ServingCalls)
 }
 
 // makeRing makes a ring and closes it. It fails if the kernel makes rings only for privileged
@@ -64,7 +82,8 @@ type child struct {
 	socket socket
 	hooks  Hooks
 	pools  *serving.Pools
-	over   chan error // takes the result of Run
+	over   chan error         // takes the result of Run
+	rings  *ring.Restrictions // of the only device; nil if nothing more is to limit
 
 	mu      sync.Mutex // protects what is below
 	devices map[uint64]*servedDevice
@@ -193,7 +212,11 @@ func (c *child) serve(ctx context.Context, r *request) error {
 		r.Work.Close()
 		return err
 	}
+	r.Work.Queues.Rings = c.rings
 	served, err := r.Work.Serve(ctx, c.pools)
+	if err == nil && c.rings != nil {
+		err = sandbox.ForbidRings() // after an error the server kills the process
+	}
 	if err != nil {
 		c.addQueues(-n)
 		return err

@@ -107,6 +107,7 @@ func (s *single) settle() {
 func (p *Program) runApartSingle(_ []string) int {
 	var program *confine.Program
 	return runApart(apart.Hooks{
+		Alone: true,
 		Prepare: func() (err error) {
 			program, err = confine.LockMemory()
 			return err

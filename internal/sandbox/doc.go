@@ -6,10 +6,11 @@
 //	       namespaces, user, capabilities     no_new_privs, and for now the files of the starter
 //	                                          prepares what needs files
 //	Process.Empty: removes all mounts         sees an empty directory without write permission
+//	                                          LimitRings: list of what its rings may do
 //	                                          Enter: Landlock that denies all, list of system calls
 //
 // After Enter the process makes its rings, because the workers of a ring keep the credentials of
 // the task that made it. Each step depends on what the kernel and the starter's privileges
-// offer, never on a version. Without the privileges for Start there is no sandbox. Landlock may be
-// missing.
+// offer, never on a version. Without the privileges for Start there is no sandbox. Landlock and LimitRings
+// may be missing. Then a process whose rings are limited one by one (ring.Options) calls ForbidRings when it has them.
 package sandbox

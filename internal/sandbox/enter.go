@@ -24,7 +24,7 @@ func Enter(calls []uintptr) error {
 	if err := denyFiles(); err != nil && !errors.Is(err, errors.ErrUnsupported) {
 		return err
 	}
-	return limitCalls(calls, refuse)
+	return limitCalls(calls)
 }
 
 // dropInheritable drops the capabilities that the process could inherit, which are the last.

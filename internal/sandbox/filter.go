@@ -18,8 +18,12 @@ const (
 const x32 = 0x40000000
 
 // limitCalls limits all threads to the system calls of the list (seccomp(2)).
-func limitCalls(calls []uintptr, refused uint32) error {
-	program := filter(calls, refused)
+func limitCalls(calls []uintptr) error {
+	return enforce(filter(calls))
+}
+
+// enforce adds a program that checks each call of all threads.
+func enforce(program []unix.SockFilter) error {
 	prog := unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}
 	const flags = unix.SECCOMP_FILTER_FLAG_TSYNC | unix.SECCOMP_FILTER_FLAG_LOG // refused calls are in the kernel's log
 	thread, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, uintptr(unsafe.Pointer(&prog)))
@@ -32,38 +36,56 @@ func limitCalls(calls []uintptr, refused uint32) error {
 	return nil
 }
 
+// ForbidRings keeps all threads from making rings. The process has entered the sandbox with StartingCalls, and this is the
+// last time that it limits itself.
+func ForbidRings() error {
+	return enforce(forbidding(unix.SYS_IO_URING_SETUP, unix.SYS_SECCOMP))
+}
+
 // refuse is the answer to a call that is not on the list.
 const refuse = unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)
 
-// filter returns the program that checks each call.
-func filter(calls []uintptr, refused uint32) []unix.SockFilter {
-	answer := func(k uint32) unix.SockFilter { return statement(unix.BPF_RET|unix.BPF_K, k) }
-	load := func(at uint32) unix.SockFilter { return statement(unix.BPF_LD|unix.BPF_W|unix.BPF_ABS, at) }
-	equal := func(k uint32, yes, no uint8) unix.SockFilter {
-		return unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jt: yes, Jf: no, K: k}
+// forbidding returns a program that refuses the given calls, behind that of filter.
+func forbidding(calls ...uintptr) []unix.SockFilter {
+	program := []unix.SockFilter{load(dataNumber)}
+	for _, call := range calls {
+		program = append(program, equal(uint32(call), 0, 1), answer(refuse))
 	}
+	return append(program, answer(unix.SECCOMP_RET_ALLOW))
+}
+
+// filter returns the program that checks each call.
+func filter(calls []uintptr) []unix.SockFilter {
 	program := []unix.SockFilter{
 		load(dataArch), equal(auditArch, 1, 0), answer(unix.SECCOMP_RET_KILL_PROCESS),
 		load(dataNumber),
 		{Code: unix.BPF_JMP | unix.BPF_JGE | unix.BPF_K, Jt: 0, Jf: 1, K: x32},
-		answer(refused),
+		answer(refuse),
 		// clone makes threads only. The arguments of clone3 are out of the filter's reach, and Go does
 		// not use it.
 		equal(uint32(unix.SYS_CLONE), 0, 4), load(dataArgument),
 		{Code: unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K, Jt: 0, Jf: 1, K: unix.CLONE_THREAD},
-		answer(unix.SECCOMP_RET_ALLOW), answer(refused),
+		answer(unix.SECCOMP_RET_ALLOW), answer(refuse),
 		equal(uint32(unix.SYS_CLONE3), 0, 1), answer(unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)),
 		// Go names its memory. Other operations of prctl are refused.
 		equal(uint32(unix.SYS_PRCTL), 0, 4), load(dataArgument), equal(unix.PR_SET_VMA, 0, 1),
-		answer(unix.SECCOMP_RET_ALLOW), answer(refused),
+		answer(unix.SECCOMP_RET_ALLOW), answer(refuse),
 		// tgkill preempts threads of this process only.
 		equal(uint32(unix.SYS_TGKILL), 0, 4), load(dataArgument), equal(uint32(unix.Getpid()), 0, 1),
-		answer(unix.SECCOMP_RET_ALLOW), answer(refused),
+		answer(unix.SECCOMP_RET_ALLOW), answer(refuse),
 	}
 	for _, call := range calls {
 		program = append(program, equal(uint32(call), 0, 1), answer(unix.SECCOMP_RET_ALLOW))
 	}
-	return append(program, answer(refused))
+	return append(program, answer(refuse))
+}
+
+func answer(k uint32) unix.SockFilter { return statement(unix.BPF_RET|unix.BPF_K, k) }
+
+func load(at uint32) unix.SockFilter { return statement(unix.BPF_LD|unix.BPF_W|unix.BPF_ABS, at) }
+
+func equal(k uint32, yes, no uint8) unix.SockFilter {
+	return unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jt: yes, Jf: no, K: k}
 }
 
 func statement(code uint16, k uint32) unix.SockFilter { return unix.SockFilter{Code: code, K: k} }

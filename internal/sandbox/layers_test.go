@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -15,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/ring"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
@@ -29,6 +31,9 @@ const (
 	landlockRole  = "landlock"  // denyFiles
 	listRole      = "list"      // limitCalls
 	otherListRole = "otherlist" // limitCalls, while a thread has another list
+	startedRole   = "started"   // limitCalls with StartingCalls, and ForbidRings
+	ringsRole     = "rings"     // LimitRings
+	againRole     = "again"     // LimitRings, and then for nothing
 )
 
 func TestMain(m *testing.M) {
@@ -39,8 +44,11 @@ func TestMain(m *testing.M) {
 	if len(os.Args) == 3 {
 		layers := map[string]func() error{
 			freeRole: func() error { return nil }, landlockRole: denyFiles,
-			listRole:      func() error { return limitCalls(ServingCalls, refuse) },
+			listRole:      func() error { return limitCalls(ServingCalls) },
 			otherListRole: limitBesideOther,
+			startedRole:   func() error { return errors.Join(limitCalls(StartingCalls), ForbidRings()) },
+			ringsRole:     func() error { return LimitRings(ServingRings) },
+			againRole:     func() error { return errors.Join(LimitRings(ServingRings), LimitRings(&ring.Restrictions{})) },
 		}
 		if enter := layers[os.Args[1]]; enter != nil {
 			fmt.Print(within(enter, os.Args[2]))
@@ -118,11 +126,59 @@ var acts = []act{
 	{"make anything by clone3", func(string) error { return call(unix.SYS_CLONE3, 0) }, listRole, 0, unix.ENOSYS},
 	{"signal a thread outside", func(string) error { ppid := unix.Getppid(); return unix.Tgkill(ppid, ppid, 0) }, listRole, 0, unix.EPERM},
 	{"call by another ABI", func(string) error { return call(x32|unix.SYS_GETPID, 0) }, listRole, 0, unix.EPERM},
+
+	{"make a ring", func(string) error { return onRing(func(*ring.Ring) error { return nil }) }, startedRole, 0, unix.EPERM},
+	{"limit calls again", func(string) error { return call2(unix.SYS_SECCOMP, unix.SECCOMP_GET_NOTIF_SIZES, 0) }, startedRole, 0, unix.EPERM},
+
+	{"make a socket by a ring", func(string) error {
+		return byRing(&ring.SQE{Opcode: ring.IORING_OP_SOCKET, Fd: unix.AF_UNIX, Off: unix.SOCK_STREAM})
+	}, ringsRole, 0, unix.EACCES},
+	{"open a file by a ring", func(dir string) error {
+		name := append([]byte(dir+"/file"), 0)
+		defer runtime.KeepAlive(name)
+		return byRing(&ring.SQE{Opcode: ring.IORING_OP_OPENAT, Fd: unix.AT_FDCWD, Addr: ring.Address(name), OpFlags: unix.O_RDONLY})
+	}, ringsRole, 0, unix.EACCES},
+	{"set a flag of an entry", func(string) error { return byRing(&ring.SQE{Flags: ring.IOSQE_IO_DRAIN}) }, ringsRole, 0, unix.EACCES},
+	{"register the user at a ring", func(string) error {
+		return onRing(func(r *ring.Ring) error {
+			return call2(unix.SYS_IO_URING_REGISTER, uintptr(r.FD()), ring.IORING_REGISTER_PERSONALITY)
+		})
+	}, ringsRole, 0, unix.EACCES},
+}
+
+// onRing calls a function for a ring.
+func onRing(f func(*ring.Ring) error) error {
+	r, err := ring.New(ring.Options{Entries: 1})
+	if err != nil {
+		return err
+	}
+	return errors.Join(f(r), r.Close())
+}
+
+// byRing lets a ring carry out an entry.
+func byRing(sqe *ring.SQE) error {
+	return onRing(func(r *ring.Ring) error {
+		*r.GetSQE() = *sqe
+		if err := r.SubmitAndWait(1); err != nil {
+			return err
+		}
+		res := r.CQE(0).Res
+		if res < 0 {
+			return unix.Errno(-res)
+		}
+		if res > 0 {
+			return unix.Close(int(res))
+		}
+		return nil
+	})
 }
 
 // call makes a system call with one argument. The others are 0.
-func call(number, argument uintptr) error {
-	if _, _, errno := unix.RawSyscall6(number, argument, 0, 0, 0, 0, 0); errno != 0 {
+func call(number, argument uintptr) error { return call2(number, argument, 0) }
+
+// call2 is call with two arguments.
+func call2(number, first, second uintptr) error {
+	if _, _, errno := unix.RawSyscall6(number, first, second, 0, 0, 0, 0); errno != 0 {
 		return errno
 	}
 	return nil
@@ -230,6 +286,7 @@ func TestKernelLandlock(t *testing.T) {
 func TestKernelListOfCalls(t *testing.T) {
 	ublktest.Kernel(t, ublktest.Plain, ublktest.OldestAndNewest)
 	refuses(t, listRole, func(*act) bool { return true })
+	refuses(t, startedRole, func(*act) bool { return true })
 }
 
 // limitBesideOther limits the calls while a thread has a list of its own.
@@ -250,7 +307,7 @@ func limitBesideOther() error {
 	if err := <-limited; err != nil {
 		return nil
 	}
-	return limitCalls(ServingCalls, refuse)
+	return limitCalls(ServingCalls)
 }
 
 // It is an error if a thread keeps a list of its own.
@@ -258,5 +315,26 @@ func TestKernelListOfOneThread(t *testing.T) {
 	ublktest.Kernel(t, ublktest.Plain, ublktest.OldestAndNewest)
 	if got := strings.Join(run(t, otherListRole), " "); !strings.HasPrefix(got, "error: limit system calls of thread ") {
 		t.Errorf("the process says %q", got)
+	}
+}
+
+// Rings of all threads can do only what is on the list, if the kernel has such limits. Whoever starts a process with limits
+// has the last word.
+func TestKernelLimitsOfRings(t *testing.T) {
+	ublktest.Kernel(t, ublktest.Plain, ublktest.EveryKernel)
+	err := ring.HasTaskRestrictions()
+	if err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		t.Fatal(err)
+	}
+	ublktest.CheckAbility(t, ublktest.TaskRestrictions, err == nil)
+	if err != nil {
+		if got := strings.Join(run(t, ringsRole), " "); got != "error: "+err.Error() {
+			t.Errorf("the process says %q, want the error %q", got, err)
+		}
+		return
+	}
+	refuses(t, ringsRole, func(*act) bool { return true })
+	if first, again := run(t, ringsRole), run(t, againRole); !slices.Equal(first, again) {
+		t.Errorf("under limits of its starter the process says %q, want %q", again, first)
 	}
 }

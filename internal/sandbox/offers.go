@@ -7,6 +7,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ring"
 )
 
 // Part is a part of the sandbox that a kernel may lack.
@@ -23,6 +25,7 @@ func Parts() []Part {
 		{"namespaces", hasNamespaces("/proc/self/ns"), "the server serves requests itself, with its privileges"},
 		{"landlock", landlock == nil, "only the empty root directory keeps the process from files"},
 		{"seccomp", hasFilters(), "the server serves requests itself, with its privileges"},
+		{"limits of rings", ring.HasTaskRestrictions() == nil, "the process of serve can make sockets by a ring, which reach virtual machines' hosts and the kernel's ciphers"},
 		{"unprivileged rings", makesRings(), "the server serves requests itself, with its privileges (kernel.io_uring_disabled)"},
 	}
 }

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -13,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/ring"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
@@ -67,13 +69,14 @@ func (b *bed) apartOfDevice(s client.Device) int {
 // The process that serves the requests of a device has no privilege, sees no file, and has only the
 // descriptors that it needs. It does all I/O of the device.
 func TestKernelApart(t *testing.T) {
-	b := kernelBed(t)
+	b := kernelBed(t, ublktest.EveryKernel)
 	key, _ := b.keyFile(64)
 	for _, flags := range [][]string{nil, {"--transfer=aes-xts-plain64", "--key-file", key}} {
 		s := b.add(append(flags, "--standalone", b.image(8<<20))...)
 		b.roundTripSmall(s.Device)
 		b.checkApartDescriptors(s)
 		b.checkConfined(b.apartOfDevice(s), s.PID)
+		b.checkRingsLimited(b.apartOfDevice(s), s.PID)
 		b.checkApart(s)
 		b.del(s.Device)
 	}
@@ -97,6 +100,39 @@ func (b *bed) checkConfined(pid, server int) {
 	b.Helper()
 	b.checkConfinedAs(pid, server, 0x70000000)
 	b.checkProtected(pid)
+}
+
+// checkRingsLimited checks that a process of one device can make no further ring, if the kernel does not limit those that it
+// makes. A second list of system calls on all its threads says so.
+func (b *bed) checkRingsLimited(pid, server int) {
+	b.Helper()
+	want := b.listsOfCalls(strconv.Itoa(server)) + 1
+	if err := ring.HasTaskRestrictions(); errors.Is(err, errors.ErrUnsupported) {
+		want++
+	} else if err != nil {
+		b.Fatal(err)
+	}
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid))
+	if err != nil || len(tasks) < 3 {
+		b.Fatalf("tasks are %q: %v", tasks, err)
+	}
+	for _, task := range tasks {
+		if lists := b.listsOfCalls(strings.TrimPrefix(task, "/proc/")); lists != want {
+			b.Errorf("%s has %d lists of system calls, want %d", task, lists, want)
+		}
+	}
+}
+
+// listsOfCalls returns the number of lists of system calls of a task below /proc.
+func (b *bed) listsOfCalls(task string) int {
+	b.Helper()
+	_, lists, _ := strings.Cut(b.readFile("/proc/"+task+"/status"), "\nSeccomp_filters:")
+	lists, _, _ = strings.Cut(lists, "\n")
+	n, err := strconv.Atoi(strings.TrimSpace(lists))
+	if err != nil {
+		b.Fatal(err)
+	}
+	return n
 }
 
 // checkProtected checks that a process never waits for memory that a device has to free, and that the kernel does

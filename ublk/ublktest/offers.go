@@ -27,6 +27,8 @@ const (
 	// SafeRecovery is a recovery that can be killed at any moment, and then repeated or
 	// refused. It never hangs.
 	SafeRecovery Ability = "recovery that can be killed"
+	// TaskRestrictions are restrictions of all rings that a task makes.
+	TaskRestrictions Ability = "restrictions of a task's rings"
 )
 
 // All kernels of the matrix have these abilities.
@@ -59,7 +61,7 @@ var Matrix = map[string]Offers{
 	"6.12": {features6_12, []Ability{SafeRecovery, CountsCachedPages, URingSwitch}},
 	// A killed recovery may hang (docs/kernels.md).
 	"6.18": {features6_18, []Ability{ZeroCopy, AutoRegister, UpdateSize, LinkedCommands, CountsCachedPages, URingSwitch}},
-	"7.3":  {features7_3, []Ability{ZeroCopy, AutoRegister, UpdateSize, LinkedCommands, SafeRecovery, CountsCachedPages, URingSwitch}},
+	"7.3":  {features7_3, []Ability{ZeroCopy, AutoRegister, UpdateSize, LinkedCommands, SafeRecovery, TaskRestrictions, CountsCachedPages, URingSwitch}},
 }
 
 // Pinned returns the known offers of the running kernel. ok is false if the kernel is not
