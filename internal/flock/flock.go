@@ -16,8 +16,13 @@ import (
 
 // Exclusive locks a file, until it is closed or unlocked. It returns an error that wraps ETIMEDOUT if another process has
 // the lock for longer than patience. The caller then closes the file, because it may get the lock later.
-func Exclusive(f *os.File, patience time.Duration) error {
-	err := eintr.Repeat(func() error { return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) })
+func Exclusive(f *os.File, patience time.Duration) error { return take(f, unix.LOCK_EX, patience) }
+
+// Shared is Exclusive for a lock that others can share.
+func Shared(f *os.File, patience time.Duration) error { return take(f, unix.LOCK_SH, patience) }
+
+func take(f *os.File, how int, patience time.Duration) error {
+	err := eintr.Repeat(func() error { return unix.Flock(int(f.Fd()), how|unix.LOCK_NB) })
 	if !errors.Is(err, unix.EWOULDBLOCK) {
 		return named(f, err)
 	}
@@ -29,14 +34,14 @@ func Exclusive(f *os.File, patience time.Duration) error {
 	}
 	locked := make(chan error, 1)
 	go func() { // until the lock is free, if the caller does not wait for that
-		err := eintr.Repeat(func() error { return unix.Flock(fd, unix.LOCK_EX) })
+		err := eintr.Repeat(func() error { return unix.Flock(fd, how) })
 		locked <- errors.Join(err, unix.Close(fd))
 	}()
 	select {
 	case err := <-locked:
 		return named(f, err)
 	case <-time.After(patience):
-		return named(f, fmt.Errorf("%s has it for %s: %w", holder(f), patience, unix.ETIMEDOUT))
+		return named(f, fmt.Errorf("%s has it for %s: %w", holder(f), patience.Round(time.Millisecond), unix.ETIMEDOUT))
 	}
 }
 

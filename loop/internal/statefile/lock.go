@@ -6,10 +6,11 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ublk-loop/ublk-loop/internal/eintr"
+	"github.com/ublk-loop/ublk-loop/internal/flock"
 	"github.com/ublk-loop/ublk-loop/internal/owndir"
 )
 
@@ -30,7 +31,12 @@ func lockPath(id uint32) string {
 	return filepath.Join(Dir, strconv.FormatUint(uint64(id), 10)+".lock")
 }
 
-// Acquire waits until no other process changes the device, and locks it.
+// patience bounds the wait for a lock. A holder can wait for requests in flight, for a file that it writes to the medium, and
+// for udev, all of which have shorter bounds. But a stopped process keeps its lock. Tests change it.
+var patience = 3 * time.Minute
+
+// Acquire waits until no other process changes the device, and locks it. It returns an error that wraps ETIMEDOUT, and names
+// the other process, if that takes too long.
 func Acquire(id uint32) (*Lock, error) {
 	if err := owndir.Make(Dir); err != nil {
 		return nil, fmt.Errorf("make state directory: %w", err)
@@ -48,7 +54,7 @@ func lockState(path string) (*Lock, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := flock(directory, unix.LOCK_SH); err != nil {
+	if err := flock.Shared(directory, patience); err != nil {
 		return nil, errors.Join(err, directory.Close())
 	}
 	l, err := lockFile(path)
@@ -58,15 +64,11 @@ func lockState(path string) (*Lock, error) {
 	}
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
 		// The kernel gives up the shared lock first, so that two processes do not wait for each other.
-		if err = flock(directory, unix.LOCK_EX); err == nil {
+		if err = flock.Exclusive(directory, patience); err == nil {
 			return &Lock{path: path, directory: directory}, nil
 		}
 	}
 	return nil, errors.Join(err, directory.Close())
-}
-
-func flock(f *os.File, how int) error {
-	return eintr.Repeat(func() error { return unix.Flock(int(f.Fd()), how) })
 }
 
 // Sweep removes the files of locks whose holders were killed. A file that stays does no harm.
@@ -101,12 +103,12 @@ func (l *Lock) isAtPath() bool {
 // lockFile locks the file at a path. The last holder has removed the file, so that the
 // locked file may no longer be the one at the path. lockFile then tries again.
 func lockFile(path string) (*Lock, error) {
-	for {
+	for over := time.Now().Add(patience); ; {
 		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC, 0o600)
 		if err != nil {
 			return nil, err
 		}
-		if err := flock(f, unix.LOCK_EX); err != nil {
+		if err := flock.Exclusive(f, time.Until(over)); err != nil {
 			return nil, errors.Join(err, f.Close())
 		}
 		if l := (&Lock{file: f, path: path}); l.isAtPath() {

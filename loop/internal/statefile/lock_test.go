@@ -6,7 +6,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -89,14 +91,55 @@ func TestLockOfDirectory(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = directory.Close() }()
-	if err := flock(directory, unix.LOCK_EX|unix.LOCK_NB); !errors.Is(err, unix.EWOULDBLOCK) {
+	if err := unix.Flock(int(directory.Fd()), unix.LOCK_EX|unix.LOCK_NB); !errors.Is(err, unix.EWOULDBLOCK) {
 		t.Errorf("the directory, while a device is locked: error %v", err)
 	}
 	one.Release()
-	if err := flock(directory, unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := unix.Flock(int(directory.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		t.Errorf("the directory, when no device is locked: %v", err)
 	}
 	wantFiles(t, dir)
+}
+
+// A process that keeps a lock, such as a stopped one, fails the others in time. The lock of one device
+// does not, and neither does a failed wait keep a lock.
+func TestLockIsBounded(t *testing.T) {
+	before := patience
+	patience = 50 * time.Millisecond
+	defer func() { patience = before }()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "1.lock")
+	held, err := lockState(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lockState(path); !errors.Is(err, unix.ETIMEDOUT) || !strings.Contains(err.Error(), " has it for ") {
+		t.Errorf("beside the lock of the device: error %v", err)
+	}
+	if other, err := lockState(filepath.Join(dir, "2.lock")); err != nil {
+		t.Errorf("beside the lock of another device: error %v", err)
+	} else {
+		other.Release()
+	}
+	held.Release()
+	directory, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Flock(int(directory.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lockState(path); !errors.Is(err, unix.ETIMEDOUT) {
+		t.Errorf("beside the lock of the directory: error %v", err)
+	}
+	if err := directory.Close(); err != nil {
+		t.Fatal(err)
+	}
+	held, err = lockState(path)
+	if err != nil {
+		t.Fatalf("after all: %v", err)
+	}
+	held.Release()
 }
 
 // countUnderLock increments the number in a file, in the same way as a state is changed:
