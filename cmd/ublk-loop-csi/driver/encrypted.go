@@ -73,10 +73,7 @@ func (d *Driver) addEncrypted(ctx context.Context, v *pool.Volume, cfg client.Co
 	}
 	defer func() { _ = image.Close() }()
 	cfg.Offset = volume.Offset
-	cfg.Transfer = client.Transfer{
-		Name: transfer.AESXTSPlain64, SectorSize: volume.SectorSize, IVOffset: volume.IVOffset,
-		LUKS: volume.Version, UUID: volume.UUID,
-	}
+	cfg.Transfer = transferOf(volume)
 	return d.devices.server.add(ctx, client.AddRequest{File: d.pool.DiskPath(v), Config: cfg}, client.Files{File: image, Key: key})
 }
 
@@ -90,11 +87,22 @@ func (d *Driver) addEncryptedLayers(ctx context.Context, v *pool.Volume, volume 
 		return nil, err
 	}
 	defer pool.CloseLayers(files)
-	cover := &table.Crypt{
-		Cipher: transfer.AESXTSPlain64, Key: table.Key{Bytes: volume.KeySize, Description: table.DefaultDescription},
+	return d.devices.server.add(ctx, client.AddRequest{Table: d.pool.Table(chain, coverOfVolume(volume)), Config: cfg}, client.Files{Table: files, Key: key})
+}
+
+// transferOf returns the transfer of a device of one file, as the header of the volume has it.
+func transferOf(volume *luks.Volume) client.Transfer {
+	return client.Transfer{
+		Name: volume.Cipher, SectorSize: volume.SectorSize, IVOffset: volume.IVOffset, LUKS: volume.Version, UUID: volume.UUID,
+	}
+}
+
+// coverOfVolume is transferOf for the line above the layers of a device.
+func coverOfVolume(volume *luks.Volume) *table.Crypt {
+	return &table.Crypt{
+		Cipher: volume.Cipher, Key: table.Key{Bytes: volume.KeySize, Description: table.DefaultDescription},
 		IVOffset: volume.IVOffset, Location: table.Location{Start: volume.Offset >> transfer.SectorShift}, SectorSize: volume.SectorSize,
 	}
-	return d.devices.server.add(ctx, client.AddRequest{Table: d.pool.Table(chain, cover), Config: cfg}, client.Files{Table: files, Key: key})
 }
 
 // encrypt makes the LUKS header of a blank image. The record says so before and after.
