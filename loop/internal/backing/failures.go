@@ -27,6 +27,9 @@ func (f *Failures) Look() uint64 { return f.state.Load() }
 // Add makes the next flush fail, because a request that is not a flush has failed, maybe with the error of other data.
 func (f *Failures) Add(errno int32) { f.add(errno, unreported) }
 
+// AddReturned counts a failure that a flush is about to return, and fails only the other requests in flight.
+func (f *Failures) AddReturned(errno int32) { f.add(errno, 0) }
+
 func (f *Failures) add(errno int32, more uint64) {
 	for {
 		old := f.state.Load()
@@ -57,7 +60,7 @@ func (f *Failures) AfterFlush(seen uint64, res int32) int32 {
 	}
 	switch {
 	case res < 0:
-		f.add(res, 0)
+		f.AddReturned(res)
 		return res
 	case seen&unreported != 0:
 		return errnoOf(seen)

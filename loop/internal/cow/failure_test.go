@@ -124,30 +124,36 @@ func TestRecordsFail(t *testing.T) {
 	}
 }
 
-// If records cannot be written by anything but a request of the device, the next flush of the device fails, once.
+// If records cannot be written, that is reported once, before the store says that it saves no longer.
 func TestLostIsReported(t *testing.T) {
 	s, file := openSmall(t)
-	firstWrite(t, s, 0, true)
-	if err := s.Save(); err != nil || s.TakeLost() {
-		t.Errorf("error %v, or data is lost", err)
+	reports := 0
+	s.onLost = func(returned bool) {
+		reports++
+		if returned || !s.IsSaving() {
+			t.Errorf("returned %v, saving %v", returned, s.IsSaving())
+		}
 	}
+	expect := func(what string, err error, want int) {
+		t.Helper()
+		if (err != nil) != (want > 0) || reports != want || s.IsSaving() {
+			t.Errorf("%s: error %v, %d reports, want %d, saving %v", what, err, reports, want, s.IsSaving())
+		}
+		reports = 0
+	}
+	firstWrite(t, s, 0, true)
+	expect("save", s.Save(), 0)
 	firstWrite(t, s, 1, true)
 	s.writeTo(t, file, false)
-	if err := s.Save(); err == nil || !s.TakeLost() || s.TakeLost() {
-		t.Errorf("error %v, or nothing or too much is reported", err)
-	}
+	expect("save that fails", s.Save(), 1)
 	s.writeTo(t, file, true)
-	if err := s.Save(); err != nil || s.TakeLost() {
-		t.Errorf("error %v, or data is lost", err)
-	}
+	expect("later save", s.Save(), 0)
 	run, err := s.BeginRun(make([]snapshot.Record, 1))
 	if err != nil {
 		t.Fatal(err)
 	}
 	s.file = openUnwritable(t, file)
-	if err := s.EndRun(run, nil); err == nil || !s.TakeLost() {
-		t.Errorf("error %v, or nothing is reported", err)
-	}
+	expect("merge that fails", s.EndRun(run, nil), 1)
 	s.writeTo(t, file, true)
 	if err := s.Close(); err != nil {
 		t.Error(err)
@@ -167,9 +173,9 @@ func TestNoRoomForRecords(t *testing.T) {
 	s.file = full
 	err = s.writeRecords(snapshot.Write{Offset: chunk, Data: make([]byte, 512)}, 0)
 	s.file = file
-	s.reportLost()
+	lost := s.lost
 	s.logMu.Unlock()
-	if !errors.Is(err, unix.ENOSPC) || s.IsInvalid() || s.TakeLost() {
+	if !errors.Is(err, unix.ENOSPC) || s.IsInvalid() || lost {
 		t.Errorf("error %v, invalid %v, or data is lost", err, s.IsInvalid())
 	}
 	if err := s.Save(); err != nil || recordsIn(t, s, file) != 1 {

@@ -62,15 +62,15 @@ func (s *Store) flush() error {
 	return eintr.Repeat(func() error { return unix.Fdatasync(int(s.file.Fd())) })
 }
 
-// reportLost makes the next flush of the device fail if data may be lost, and no flush has failed because of
-// that: a merge, a goroutine or another request saved records.
-func (s *Store) reportLost() {
-	if s.lost {
-		s.unreported.Store(true)
+// reportLost reports that data may be lost. returned is as in Options.Lost.
+func (s *Store) reportLost(returned bool) {
+	if s.lost && s.onLost != nil {
+		s.onLost(returned)
 	}
 	s.lost = false
 }
 
-// TakeLost reports whether a flush of the store has failed for which no flush of the device was answered. The
-// caller fails a flush of the device.
-func (s *Store) TakeLost() bool { return s.unreported.Load() && s.unreported.Swap(false) }
+// IsSaving reports whether records are being saved or removed, or are about to be. The kernel reports lost data to only one of
+// several flushes of an open file. So a flush of the device that has found no error waits for a Commit, and then looks
+// for what Options.Lost was told.
+func (s *Store) IsSaving() bool { return s.saves.Load() > 0 }

@@ -118,6 +118,8 @@ func (s *Store) EndRun(run []snapshot.Record, copied error) error {
 
 // remove removes the last records from the list.
 func (s *Store) remove(n int) error {
+	s.saves.Add(1)
+	defer s.saves.Add(-1)
 	b := s.log.Remove(n)
 	err := s.writeRecords(b.Records, 0)
 	if err != nil {
@@ -129,7 +131,7 @@ func (s *Store) remove(n int) error {
 	} else {
 		s.log.Commit()
 	}
-	s.reportLost()
+	s.reportLost(false)
 	if s.Eager && s.log.InDoubt() {
 		s.behind.Store(true)
 	}

@@ -28,7 +28,7 @@ type saver struct {
 	asking []committer
 	freed  []uint64 // chunks whose data is in the origin, but which a read may still use
 	marked bool     // the header says that the store is invalid
-	lost   bool     // a flush has failed, so that data of the caller may be lost, and no flush of the device has failed because of that
+	lost   bool     // a flush has failed, so that data of the caller may be lost
 }
 
 // makeLog makes the log.
@@ -138,6 +138,7 @@ func (s *Store) run() {
 
 // commit saves the records that exist now, and answers the calls of Commit so far.
 func (s *Store) commit() {
+	s.saves.Add(1)
 	s.logMu.Lock()
 	defer s.logMu.Unlock()
 	s.mu.Lock()
@@ -149,10 +150,9 @@ func (s *Store) commit() {
 	s.behind.Store(s.Eager && err != nil) // before the answers, after which chunks are published
 	s.forget(saved)
 	invalid := s.state.Load() == mapping.Invalid
-	for i := range s.asking {
-		s.lost = s.lost && !s.asking[i].isFlush
-	}
-	s.reportLost() // before the answers, after which a flush can follow
+	// Before the answers, after which a flush can follow.
+	s.reportLost(slices.ContainsFunc(s.asking, func(c committer) bool { return c.isFlush }))
+	s.saves.Add(-1)
 	for _, c := range s.asking {
 		if c.done == nil && invalid && err == nil {
 			c.part.Done(-int32(unix.EIO)) // the data of a request is lost
@@ -233,6 +233,7 @@ func (s *Store) saveBatch(b *snapshot.Batch, unsaved int) error {
 		}
 	}
 	if err := s.flush(); err != nil {
+		s.lost = true
 		s.invalidate()
 		return err
 	}

@@ -34,6 +34,9 @@ type Options struct {
 	// Failed is called when the store becomes invalid or overflows, with the words of
 	// Usage.State. The thread of a queue may call it, so it must not block. It can be nil.
 	Failed func(state string)
+	// Lost is called when a flush of the store has failed, so that data of the caller may be lost. returned says that a
+	// flush of the device returns the error. It can be nil.
+	Lost func(returned bool)
 }
 
 // Store is an open store. The goroutine of Open ends with Close.
@@ -45,6 +48,7 @@ type Store struct {
 	file     *os.File
 	label    *snapshot.Label // nil if the store has none
 	failed   func(state string)
+	onLost   func(returned bool)
 	format   table.Format
 	readOnly bool
 	direct   bool
@@ -52,8 +56,8 @@ type Store struct {
 	state    atomic.Uint32
 	// unsavedCount is the number of unsaved records, and waitingCount that of waiting.
 	unsavedCount, waitingCount atomic.Int64
-	behind                     atomic.Bool // as in IsBehind
-	unreported                 atomic.Bool // as in TakeLost
+	behind                     atomic.Bool  // as in IsBehind
+	saves                      atomic.Int32 // that have begun, as in IsSaving
 
 	mu       sync.Mutex // protects what is below
 	alloc    *snapshot.Allocator
@@ -85,7 +89,7 @@ const maxUnsaved = 512
 // caller keeps the file open until after Close.
 func Open(file *os.File, o *Options) (*Store, error) {
 	s := &Store{
-		Eager: o.Eager && o.Format != table.Transient, file: file, failed: o.Failed, format: o.Format, readOnly: o.ReadOnly, direct: o.Direct,
+		Eager: o.Eager && o.Format != table.Transient, file: file, failed: o.Failed, onLost: o.Lost, format: o.Format, readOnly: o.ReadOnly, direct: o.Direct,
 		work: make(chan struct{}, 1), quit: make(chan struct{}), ended: make(chan struct{}),
 	}
 	s.State, s.Origin, s.Block = &s.state, o.OriginSize, uint64(o.Block)

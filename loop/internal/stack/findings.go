@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"sync/atomic"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ublk-loop/ublk-loop/internal/rawname"
 	"github.com/ublk-loop/ublk-loop/loop/internal/cow"
 )
@@ -100,6 +102,15 @@ const failuresAhead = 16
 // can call it, so it never waits: if too many failures wait for their reader, a report is lost.
 func (s *Stack) reportFailure(path string) func(state string) {
 	return func(state string) { s.ReportFailure(StoreFailure{rawname.String(path), state}) }
+}
+
+// reportLost is cow.Options.Lost.
+func (s *Stack) reportLost(returned bool) {
+	if returned {
+		s.lost.AddReturned(-int32(unix.EIO))
+	} else {
+		s.lost.Add(-int32(unix.EIO))
+	}
 }
 
 // ReportFailure adds a failure that another process has found, which serves the stack.

@@ -20,9 +20,6 @@ func (h *handler) sync(req *ublk.Request, r *request) {
 			r.fail(-int32(unix.EIO)) // what was written before is lost
 			continue
 		}
-		if req.Op == ublk.OpFlush && store != nil && store.TakeLost() {
-			r.fail(-int32(unix.EIO)) // likewise, but not what is written later
-		}
 		if r.stage == stageCommit && !unsaved {
 			continue
 		}
@@ -35,12 +32,29 @@ func (h *handler) sync(req *ublk.Request, r *request) {
 		}
 	}
 	switch {
-	case r.flying > 0:
+	case r.flying > 0, h.awaitSaves(req, r):
 	case req.Op == ublk.OpFlush:
 		req.CompleteErrno(h.stack.lost.AfterFlush(r.seen, r.errno))
 	default:
 		h.complete(req, r)
 	}
+}
+
+// awaitSaves waits until the stores have saved records that they were saving during the sync. Their flushes can have met the
+// error of the data that this one is for. It reports whether the request waits.
+func (h *handler) awaitSaves(req *ublk.Request, r *request) bool {
+	if r.stage != stageSync || r.errno != 0 {
+		return false
+	}
+	for ; h.mayTake(r) && r.awaited < len(h.stack.flush); r.awaited++ {
+		file := h.stack.flush[r.awaited]
+		if store := h.stack.storeOf[file]; store != nil && store.IsSaving() {
+			number, p := h.take(req, r)
+			*p = part{file: &h.files[file], commits: true}
+			store.Commit(req.AsyncPart(number), req.Op == ublk.OpFlush)
+		}
+	}
+	return r.flying > 0
 }
 
 // complete completes a request that is not a flush.

@@ -154,7 +154,7 @@ func (g *Growth) openStore(top *cow.Store, described bool) error {
 	s := g.stack
 	o := cow.Options{
 		Format: table.Persistent, OriginSize: g.origin, Block: g.backing.SectorSize, Eager: s.eager,
-		Direct: g.backing.Direct, Described: described, Failed: s.reportFailure(g.backing.Path),
+		Direct: g.backing.Direct, Described: described, Failed: s.reportFailure(g.backing.Path), Lost: s.reportLost,
 	}
 	if top != nil {
 		o.Format, o.ChunkBytes = top.Format(), top.Layout.ChunkSize()

@@ -147,13 +147,14 @@ var _ ublk.PartCompleter = (*handler)(nil)
 
 // request is the state of a tag's request.
 type request struct {
-	done   uint64 // how much of a read or write has begun
-	synced int    // files whose sync was sent
-	stage  stage
-	flying int    // parts in flight
-	busy   bool   // its own part, which has the number 0, is in flight
-	errno  int32  // the first error
-	seen   uint64 // for Stack.lost, of a flush or a request with FUA
+	done    uint64 // how much of a read or write has begun
+	synced  int    // files whose sync was sent
+	awaited int    // files whose stores were asked by awaitSaves
+	stage   stage
+	flying  int    // parts in flight
+	busy    bool   // its own part, which has the number 0, is in flight
+	errno   int32  // the first error
+	seen    uint64 // for Stack.lost, of a flush or a request with FUA
 }
 
 // stage is what the parts in flight do.
@@ -170,7 +171,7 @@ const (
 // begin makes the state ready for a request.
 func (h *handler) begin(req *ublk.Request, s stage) *request {
 	r := &h.requests[req.Tag()]
-	r.stage, r.synced, r.flying, r.errno, r.busy = s, 0, 0, 0, false
+	r.stage, r.synced, r.awaited, r.flying, r.errno, r.busy = s, 0, 0, 0, 0, false
 	if req.Op == ublk.OpFlush || req.Flags&ublk.FlagFUA != 0 {
 		r.seen = h.stack.lost.Look()
 	}

@@ -111,6 +111,7 @@ func (s *Stack) openStore(number int, t *table.Snapshot, origin uint64, o *Optio
 	store, err := cow.Open(b.File, &cow.Options{
 		Format: t.Format, ChunkBytes: t.Chunk << sectorShift, OriginSize: origin << sectorShift, Block: max(b.SectorSize, s.tables.BlockOf(t.Store)),
 		ReadOnly: b.ReadOnly, Direct: b.Direct, Eager: o.Eager, Described: o.Described, Failed: s.reportFailure(b.Path),
+		Lost: s.reportLost,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("store %s: %w", b.Path, err)
