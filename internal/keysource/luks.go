@@ -1,12 +1,10 @@
 package keysource
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"runtime/debug"
 
@@ -85,7 +83,7 @@ func (l *locked) unlock(pass *transfer.Secret) (*transfer.Secret, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = l.header.Unlock(l.at, pass.Bytes(), luks.Limits{Memory: availableMemory()}, key.Bytes())
+	err = l.header.Unlock(l.at, pass.Bytes(), luks.Limits{Memory: availableMemory(os.DirFS("/"))}, key.Bytes())
 	debug.FreeOSMemory() // memory of the key derivation, possibly much
 	if err != nil {
 		key.Close()
@@ -175,25 +173,4 @@ func (s *Source) passphrase(ctx context.Context, name string) (*transfer.Secret,
 		err = &hint.Error{Err: err, Hint: "give the passphrase with {key}, or on standard input"}
 	}
 	return pass, nil, err
-}
-
-// availableMemory returns the number of bytes that a process can use without swapping, or
-// 0 if it is unknown (MemAvailable in proc_meminfo(5)).
-func availableMemory() uint64 {
-	f, err := os.Open("/proc/meminfo")
-	if err != nil {
-		return 0
-	}
-	defer func() { _ = f.Close() }()
-	return parseAvailable(f)
-}
-
-func parseAvailable(meminfo io.Reader) uint64 {
-	for lines := bufio.NewScanner(meminfo); lines.Scan(); {
-		var kib uint64
-		if n, _ := fmt.Sscanf(lines.Text(), "MemAvailable: %d kB", &kib); n == 1 {
-			return kib << 10
-		}
-	}
-	return 0
 }

@@ -38,19 +38,6 @@ func TestUseVolume(t *testing.T) {
 	}
 }
 
-func TestParseAvailable(t *testing.T) {
-	const without = "MemTotal:  10 kB\nMemFree:  5 kB\n"
-	for text, want := range map[string]uint64{
-		"":      0,
-		without: 0,
-		without + "MemAvailable:    8 kB\nHugePages_Total: 0\n": 8 << 10,
-	} {
-		if got := parseAvailable(strings.NewReader(text)); got != want {
-			t.Errorf("%q: %d, want %d", text, got, want)
-		}
-	}
-}
-
 // Unlock explains a wrong passphrase that ends with a newline, as echo writes it, because
 // the cause is hard to see.
 func TestExplainUnlock(t *testing.T) {
