@@ -130,3 +130,36 @@ func TestIndexIsBounded(t *testing.T) {
 		}
 	}
 }
+
+// All stores of a device have a bound: the second store with the largest index is opened, and no third one.
+func TestIndexesAreBounded(t *testing.T) {
+	before := memoryShare
+	memoryShare = 1 << 20
+	defer func() { memoryShare = before }()
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		t.Fatal(err)
+	}
+	o := Options{Format: table.Persistent, ChunkBytes: chunk, Block: 512}
+	o.OriginSize = info.Totalram * uint64(info.Unit) / memoryShare / slotSize * chunk
+	for _, o.Described = range []bool{false, true} {
+		o.Others = nil
+		for range 2 {
+			s, err := Open(memory(t, 1<<20), &o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			o.Others = append(o.Others, s)
+		}
+		o.OriginSize /= 1024
+		if _, err := Open(memory(t, 1<<20), &o); !errors.Is(err, unix.ENOMEM) {
+			t.Fatalf("described %v: error %v", o.Described, err)
+		}
+		o.OriginSize *= 1024
+		for _, s := range o.Others {
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}

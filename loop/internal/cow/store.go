@@ -28,6 +28,8 @@ type Options struct {
 	Direct     bool   // I/O bypasses the page cache
 	// Eager completes a first write only when its record is durable.
 	Eager bool
+	// Others are the other stores of the device, whose indexes take memory as well.
+	Others []*Store
 	// Described says that another process opens and uses the store. The store then has only what
 	// its header says; a new store gets its header.
 	Described bool
@@ -53,6 +55,7 @@ type Store struct {
 	readOnly bool
 	direct   bool
 	index    []byte // the memory of the index
+	slots    uint64 // of the index, also if another process has it
 	state    atomic.Uint32
 	// unsavedCount is the number of unsaved records, and waitingCount that of waiting.
 	unsavedCount, waitingCount atomic.Int64
@@ -124,11 +127,10 @@ func (s *Store) load(o *Options) error {
 	if header.Layout.ChunkSize()%o.Block != 0 {
 		return fmt.Errorf("chunks of %d bytes with logical blocks of %d: %w", header.Layout.ChunkSize(), o.Block, unix.EINVAL)
 	}
-	slots, err := s.indexSlots(o.OriginSize)
-	if err != nil || o.Described {
+	if s.slots, err = s.indexSlots(o); err != nil || o.Described {
 		return err
 	}
-	if err := s.makeIndex(slots); err != nil {
+	if err := s.makeIndex(s.slots); err != nil {
 		return err
 	}
 	if o.Format == table.Transient {
@@ -171,21 +173,25 @@ func (s *Store) loadRecords(o *Options, valid bool, size uint64) error {
 }
 
 // memoryShare bounds the memory of an index to one part of this many of the machine's memory. The
-// header of the store chooses the size of a chunk. Tests change it.
+// header of the store chooses the size of a chunk. The indexes of a device have twice as much. Tests change it.
 var memoryShare uint64 = 4
 
 const slotSize = 4
 
 // indexSlots returns the length of the index. It refuses one that takes too much memory.
-func (s *Store) indexSlots(origin uint64) (uint64, error) {
-	n, err := snapshot.IndexLength(s.Layout, origin)
+func (s *Store) indexSlots(o *Options) (uint64, error) {
+	n, err := snapshot.IndexLength(s.Layout, o.OriginSize)
 	if err != nil {
 		return 0, err
 	}
 	if err := CheckIndex(n, s.Layout); err != nil {
 		return 0, err
 	}
-	return n, nil
+	all := n
+	for _, other := range o.Others {
+		all += other.slots
+	}
+	return n, checkMemory(all, 2, fmt.Sprintf("indexes of %d stores", len(o.Others)+1))
 }
 
 // makeIndex makes an index of n slots, with all of its memory.
@@ -201,14 +207,19 @@ func (s *Store) makeIndex(n uint64) error {
 // CheckIndex returns an error that wraps ENOMEM if an index of n chunks would take too much of the
 // machine's memory.
 func CheckIndex(n uint64, l snapshot.Layout) error {
+	return checkMemory(n, 1, fmt.Sprintf("an index for chunks of %d bytes", l.ChunkSize()))
+}
+
+// checkMemory returns an error for a number of slots that take more than some shares of the memory.
+func checkMemory(slots, shares uint64, what string) error {
 	var info unix.Sysinfo_t
 	if err := unix.Sysinfo(&info); err != nil {
 		return fmt.Errorf("get the size of the memory: %w", err)
 	}
-	if n*slotSize <= info.Totalram*uint64(info.Unit)/memoryShare {
+	if slots*slotSize <= info.Totalram*uint64(info.Unit)/memoryShare*shares {
 		return nil
 	}
-	err := fmt.Errorf("an index of %d MiB for chunks of %d bytes, more than 1/%d of the memory: %w", n*slotSize>>20, l.ChunkSize(), memoryShare, unix.ENOMEM)
+	err := fmt.Errorf("%s: %d MiB, more than %d/%d of the memory: %w", what, slots*slotSize>>20, shares, memoryShare, unix.ENOMEM)
 	return hint.Add(err, "a store with larger chunks needs less")
 }
 

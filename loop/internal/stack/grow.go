@@ -153,7 +153,7 @@ func (g *Growth) originSize() (uint64, error) {
 func (g *Growth) openStore(top *cow.Store, described bool) error {
 	s := g.stack
 	o := cow.Options{
-		Format: table.Persistent, OriginSize: g.origin, Block: g.backing.SectorSize, Eager: s.eager,
+		Format: table.Persistent, OriginSize: g.origin, Block: g.backing.SectorSize, Eager: s.eager, Others: s.stores,
 		Direct: g.backing.Direct, Described: described, Failed: s.reportFailure(g.backing.Path), Lost: s.reportLost,
 	}
 	if top != nil {

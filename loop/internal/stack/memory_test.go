@@ -1,9 +1,16 @@
 package stack
 
 import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
+	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
 )
 
 // A server locks its memory. The pages of arenas go all the same, and views
@@ -23,5 +30,49 @@ func TestFreeLockedArenas(t *testing.T) {
 	}
 	if err := unix.Munmap(mem); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// The indexes of all stores of a device have a bound, also if another process makes them.
+func TestIndexesAreBounded(t *testing.T) {
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		t.Fatal(err)
+	}
+	sectors := info.Totalram * uint64(info.Unit) / 4 / 4 * (4096 / 512) // an index for all chunks takes a quarter of the memory
+	if sectors > 15<<40/512 {
+		t.Skip("the machine has so much memory that no file is large enough")
+	}
+	dir := snapshotDir(t)
+	if err := os.Truncate(filepath.Join(dir, "A"), int64(sectors*512)); err != nil {
+		t.Fatal(err)
+	}
+	layout, err := snapshot.NewLayout(4096)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"B", "C", "D"} {
+		store, err := os.OpenFile(filepath.Join(dir, name), os.O_RDWR, 0)
+		if err == nil {
+			err = errors.Join(snapshot.Format(store, layout), store.Close())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for stores, want := range map[int]error{2: nil, 3: unix.ENOMEM} {
+		text := fmt.Sprintf("s0,,,ro,0 %d snapshot $A $B P 8", sectors)
+		for i, name := range []string{"$C", "$D"}[:stores-1] {
+			text += fmt.Sprintf(";s%d,,,ro,0 %d snapshot /dev/mapper/s%d %s P 8", i+1, sectors, i, name)
+		}
+		s, err := open(t, dir, text, &Options{DirectIO: backing.SwitchOff, Described: true})
+		if !errors.Is(err, want) {
+			t.Errorf("%d stores: error %v, want %v", stores, err, want)
+		}
+		if err == nil {
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+		}
 	}
 }

@@ -110,7 +110,7 @@ func (s *Stack) openStore(number int, t *table.Snapshot, origin uint64, o *Optio
 	b := s.Backings[number]
 	store, err := cow.Open(b.File, &cow.Options{
 		Format: t.Format, ChunkBytes: t.Chunk << sectorShift, OriginSize: origin << sectorShift, Block: max(b.SectorSize, s.tables.BlockOf(t.Store)),
-		ReadOnly: b.ReadOnly, Direct: b.Direct, Eager: o.Eager, Described: o.Described, Failed: s.reportFailure(b.Path),
+		ReadOnly: b.ReadOnly, Direct: b.Direct, Eager: o.Eager, Others: s.stores, Described: o.Described, Failed: s.reportFailure(b.Path),
 		Lost: s.reportLost,
 	})
 	if err != nil {
