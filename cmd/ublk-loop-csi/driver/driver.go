@@ -50,6 +50,7 @@ type Driver struct {
 	pool    *pool.Pool
 	devices devices
 	keys    keys
+	thaws   thaws
 	ended   context.Context    // done when the driver ends
 	stop    context.CancelFunc // ends it, giveKeys and mergeInBackground
 	running sync.WaitGroup     // of them

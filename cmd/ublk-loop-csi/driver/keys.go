@@ -188,7 +188,7 @@ func (d *Driver) resume(ctx context.Context, v *pool.Volume) error {
 		if err != nil || t.At(v.Stage.Path) == nil {
 			return err
 		}
-		return mounts.Thaw(v.Stage.Path)
+		return d.thaw(ctx, v.Stage.Path)
 	}
 	device, err := d.device(ctx, v)
 	if device == nil || err != nil {

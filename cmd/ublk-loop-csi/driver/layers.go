@@ -70,7 +70,7 @@ func (d *Driver) divide(ctx context.Context, v *pool.Volume, layer string) error
 	}
 	if device != nil {
 		asked := false
-		err = withQuiet(ctx, v, device, func() error {
+		err = d.withQuiet(ctx, v, device, func() error {
 			d.opts.Step("divide: frozen")
 			asked = true
 			return d.fork(ctx, v, device)

@@ -127,9 +127,11 @@ func (d *Driver) reconcileUse(ctx context.Context, v *pool.Volume, device *clien
 			return err
 		}
 	case staged && device.State == live:
-		if err := mounts.Thaw(v.Stage.Path); err != nil {
+		if err := d.thaw(ctx, v.Stage.Path); err != nil {
 			d.opts.Report(err)
 		}
+	case staged:
+		d.thawLater(v.Stage.Path)
 	case !staged && len(v.Publications) == 0:
 		if err := d.dropStage(ctx, v, device, table); err != nil {
 			return err

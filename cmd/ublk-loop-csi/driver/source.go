@@ -103,7 +103,7 @@ func (d *Driver) cut(ctx context.Context, v *pool.Volume, copyFrom func(image *o
 	if device == nil {
 		return copyFrom(image, false)
 	}
-	return withQuiet(ctx, v, device, func() error {
+	return d.withQuiet(ctx, v, device, func() error {
 		d.opts.Step("snapshot: frozen")
 		return shared(copyFrom(image, true))
 	})
@@ -111,7 +111,7 @@ func (d *Driver) cut(ctx context.Context, v *pool.Volume, copyFrom func(image *o
 
 // withQuiet calls f when the disk of a device has all data of its users. A mounted file system
 // is frozen meanwhile.
-func withQuiet(ctx context.Context, v *pool.Volume, device *client.Device, f func() error) error {
+func (d *Driver) withQuiet(ctx context.Context, v *pool.Volume, device *client.Device, f func() error) error {
 	if device.State != live {
 		return status.Errorf(codes.FailedPrecondition, "the device %s of volume %q is not served: %s", device.Device, v.ID, device.State)
 	}
@@ -121,22 +121,12 @@ func withQuiet(ctx context.Context, v *pool.Volume, device *client.Device, f fun
 			return err
 		}
 		if m := t.At(v.Stage.Path); m != nil && m.MajMin == device.MajMin {
-			return withFrozen(v.Stage.Path, f)
+			return d.withFrozen(ctx, v.Stage.Path, f)
 		}
 	}
 	if err := flush(ctx, device.Device); err != nil {
 		return err
 	}
-	return f()
-}
-
-// withFrozen calls f while a file system is frozen. If this process dies meanwhile, the
-// next one thaws the file system.
-func withFrozen(path string, f func() error) (err error) {
-	if err := mounts.Freeze(path); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, mounts.Thaw(path)) }()
 	return f()
 }
 

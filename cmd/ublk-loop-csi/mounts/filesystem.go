@@ -72,10 +72,33 @@ const (
 	fiThaw   = 0xc0045878
 )
 
-// Freeze writes a file system to its device and holds back further writes until Thaw.
-func Freeze(target string) error { return onDirectory(target, "freeze", fiFreeze) }
+// Freeze writes a file system to its device and holds back further writes until Thaw. If the context is done before the device
+// has answered, Freeze returns the cause, and the file system is thawed when it has been frozen.
+func Freeze(ctx context.Context, target string) error {
+	return freezeBy(ctx, func() error { return onDirectory(target, "freeze", fiFreeze) }, func() { _ = Thaw(target) })
+}
 
-// Thaw ends Freeze. It returns nil for a file system that is not frozen.
+func freezeBy(ctx context.Context, freeze func() error, thaw func()) error {
+	frozen := make(chan error)
+	go func() { // until the device answers
+		err := freeze()
+		select {
+		case frozen <- err:
+		case <-ctx.Done():
+			if err == nil {
+				thaw()
+			}
+		}
+	}()
+	select {
+	case err := <-frozen:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// Thaw ends Freeze. It returns nil for a file system that is not frozen. It waits until the device answers.
 func Thaw(target string) error {
 	err := onDirectory(target, "thaw", fiThaw)
 	if errors.Is(err, unix.EINVAL) {

@@ -1,0 +1,102 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop-csi/mounts"
+)
+
+// thawPatience bounds the wait for a thaw. A thaw writes to the device, which may not answer.
+const thawPatience = 30 * time.Second
+
+// errThawing ends the wait for a thaw.
+var errThawing = errors.New("the file system stays frozen until its device answers")
+
+// thaws are the thaws that are going on. They end when the devices of their file systems answer. The zero value is ready
+// for use.
+type thaws struct {
+	mu      sync.Mutex
+	running map[string]*thawing // by the path of the file system
+}
+
+// thawing is a thaw that is going on.
+type thawing struct {
+	ended chan struct{}
+	err   error // set before ended is closed
+}
+
+// thaw calls a function that thaws the file system at a path, unless that is going on, and waits for the end. If the context is
+// done before, it returns the cause, and the thaw goes on.
+func (t *thaws) thaw(ctx context.Context, path string, call func() error) error {
+	t.mu.Lock()
+	running := t.running[path]
+	if running == nil {
+		running = &thawing{ended: make(chan struct{})}
+		if t.running == nil {
+			t.running = make(map[string]*thawing)
+		}
+		t.running[path] = running
+		go func() { // until the device answers
+			running.err = call()
+			t.mu.Lock()
+			delete(t.running, path)
+			t.mu.Unlock()
+			close(running.ended)
+		}()
+	}
+	t.mu.Unlock()
+	return running.wait(ctx)
+}
+
+// wait waits for a thaw of the file system at a path, if one is going on. It would end a freeze that comes now.
+func (t *thaws) wait(ctx context.Context, path string) error {
+	t.mu.Lock()
+	running := t.running[path]
+	t.mu.Unlock()
+	if running == nil {
+		return nil
+	}
+	return running.wait(ctx)
+}
+
+func (t *thawing) wait(ctx context.Context) error {
+	select {
+	case <-t.ended:
+		return t.err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// thaw thaws a file system. After thawPatience it returns an error, and the thaw goes on.
+func (d *Driver) thaw(ctx context.Context, path string) error {
+	ctx, end := context.WithTimeoutCause(ctx, thawPatience, fmt.Errorf("thaw %s: %w", path, errThawing))
+	defer end()
+	return d.thaws.thaw(ctx, path, func() error { return mounts.Thaw(path) })
+}
+
+// thawLater thaws a file system whose device has no server now. It does not wait, and reports an error.
+func (d *Driver) thawLater(path string) {
+	go func() { // until the device answers
+		if err := d.thaws.thaw(context.Background(), path, func() error { return mounts.Thaw(path) }); err != nil {
+			d.opts.Report(err)
+		}
+	}()
+}
+
+// withFrozen calls f while a file system is frozen. If this process dies meanwhile, the
+// next one thaws the file system.
+func (d *Driver) withFrozen(ctx context.Context, path string, f func() error) (err error) {
+	if err := d.thaws.wait(ctx, path); err != nil {
+		return err
+	}
+	if err := mounts.Freeze(ctx, path); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.thaw(context.WithoutCancel(ctx), path)) }()
+	return f()
+}
