@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -28,7 +29,7 @@ type Lock struct {
 }
 
 func lockPath(id uint32) string {
-	return filepath.Join(Dir, strconv.FormatUint(uint64(id), 10)+".lock")
+	return filepath.Join(Dir, strconv.FormatUint(uint64(id), 10)+lockSuffix)
 }
 
 // patience bounds the wait for a lock. A holder can wait for requests in flight, for a file that it writes to the medium, and
@@ -71,22 +72,58 @@ func lockState(path string) (*Lock, error) {
 	return nil, errors.Join(err, directory.Close())
 }
 
-// Sweep removes the files of locks whose holders were killed. A file that stays does no harm.
-func Sweep() { sweep(Dir) }
+// Sweep removes the files of locks whose holders were killed, and empty reports of crashes of devices that are gone. A file
+// that stays does no harm.
+func Sweep() {
+	sweepReports(Dir)
+	sweep(Dir)
+}
 
-func sweep(dir string) {
-	paths, _ := filepath.Glob(filepath.Join(dir, "[0-9]*.lock")) // the pattern is valid
+// sweepReports removes the empty reports of devices without a record. A server makes the file after it has started its device,
+// which another process may have removed by then.
+func sweepReports(dir string) {
+	paths, _ := filepath.Glob(filepath.Join(dir, "[0-9]*"+crashSuffix)) // the pattern is valid
 	for _, path := range paths {
-		f, err := os.OpenFile(path, os.O_RDWR|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
-		if err != nil {
-			continue // such as one that was released meanwhile
-		}
-		l := &Lock{file: f, path: path}
-		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == nil && l.isAtPath() {
-			l.Release()
+		id := strings.TrimSuffix(path, crashSuffix)
+		if info, err := os.Lstat(path); !isMissing(id+recordSuffix) || err != nil || !info.Mode().IsRegular() || info.Size() > 0 {
 			continue
 		}
+		l := tryLock(id + lockSuffix)
+		if l == nil {
+			continue
+		}
+		if isMissing(id + recordSuffix) {
+			_ = os.Remove(path)
+		}
+		l.Release()
+	}
+}
+
+func isMissing(path string) bool {
+	_, err := os.Lstat(path)
+	return errors.Is(err, os.ErrNotExist)
+}
+
+// tryLock locks the file at a path, or returns nil if that would have to wait.
+func tryLock(path string) *Lock {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil
+	}
+	l := &Lock{file: f, path: path}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil || !l.isAtPath() {
 		_ = f.Close() // it has a holder, or is gone
+		return nil
+	}
+	return l
+}
+
+func sweep(dir string) {
+	paths, _ := filepath.Glob(filepath.Join(dir, "[0-9]*"+lockSuffix)) // the pattern is valid
+	for _, path := range paths {
+		if l := tryLock(path); l != nil {
+			l.Release()
+		}
 	}
 }
 

@@ -66,6 +66,25 @@ func TestSweep(t *testing.T) {
 	wantFiles(t, dir, "control.lock")
 }
 
+// An empty report of a crash goes with the next sweep if its device is gone.
+func TestSweepReports(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{"1.crash": "", "2.crash": "panic", "3.crash": "", "3.json": "{}", "4.crash": "", "x.crash": ""} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	held, err := lockFile(filepath.Join(dir, "4.lock")) // of a device that is being made
+	if err != nil {
+		t.Fatal(err)
+	}
+	sweepReports(dir)
+	wantFiles(t, dir, "2.crash", "3.crash", "3.json", "4.crash", "4.lock", "x.crash")
+	held.Release()
+	sweepReports(dir)
+	wantFiles(t, dir, "2.crash", "3.crash", "3.json", "x.crash")
+}
+
 func wantFiles(t *testing.T, dir string, want ...string) {
 	t.Helper()
 	var names []string

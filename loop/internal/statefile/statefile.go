@@ -21,6 +21,13 @@ const Dir = "/run/ublk-loop"
 // LockDir has the locks of files and disks (package filelock).
 const LockDir = Dir + "/locks"
 
+// These are the suffixes of a device's files behind its number.
+const (
+	recordSuffix = ".json"
+	lockSuffix   = ".lock"
+	crashSuffix  = ".crash"
+)
+
 // version is the format of a record. A file of another version is ignored.
 const version = 1
 
@@ -45,7 +52,7 @@ type Record struct {
 
 // Path returns the path of a device's record.
 func Path(id uint32) string {
-	return filepath.Join(Dir, strconv.FormatUint(uint64(id), 10)+".json")
+	return filepath.Join(Dir, strconv.FormatUint(uint64(id), 10)+recordSuffix)
 }
 
 // SocketPath returns the path of the socket at which the process of a device of its own listens,
@@ -57,7 +64,7 @@ func SocketPath(id uint32) string {
 // CrashPath returns the path of the file in which a server without a log says why its program has
 // crashed.
 func CrashPath(id uint32) string {
-	return filepath.Join(Dir, strconv.FormatUint(uint64(id), 10)+".crash")
+	return filepath.Join(Dir, strconv.FormatUint(uint64(id), 10)+crashSuffix)
 }
 
 // Write replaces the record atomically: a reader sees the old file, the new file or none.
