@@ -19,10 +19,12 @@ import (
 // device of the first. The caller calls unlock when it has mounted. Without the directory of a
 // server nothing can be mounted, and there is no lock.
 func lockImage(ctx context.Context, image *os.File) (unlock func(), err error) {
-	path, err := lockPath(filepath.Dir(client.DefaultSocket), image)
+	dir := filepath.Dir(client.DefaultSocket)
+	path, err := lockPath(dir, image)
 	if err != nil {
 		return nil, err
 	}
+	sweepLocks(dir)
 	for {
 		lock, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 		if errors.Is(err, unix.ENOENT) {
@@ -37,6 +39,21 @@ func lockImage(ctx context.Context, image *os.File) (unlock func(), err error) {
 		// The helper before this one has removed the file that it had locked.
 		if isAt(lock, path) {
 			return func() { _, _ = os.Remove(path), lock.Close() }, nil
+		}
+		_ = lock.Close()
+	}
+}
+
+// sweepLocks removes the files of locks whose holders were killed.
+func sweepLocks(dir string) {
+	paths, _ := filepath.Glob(filepath.Join(dir, "mount-*.lock")) // the pattern is valid
+	for _, path := range paths {
+		lock, err := os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW, 0)
+		if err != nil {
+			continue // such as one that was released meanwhile
+		}
+		if unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil && isAt(lock, path) {
+			_ = os.Remove(path)
 		}
 		_ = lock.Close()
 	}
