@@ -174,22 +174,31 @@ func stop(ctl *ublk.Control, id uint32, server *deviceServer, force bool) error 
 	if server != nil {
 		_ = WriteBack(ctl, id) // what cannot be written is lost, as force says
 	}
-	stopped := make(chan error, 1) // its goroutine ends with the driver's answer
-	go func() { stopped <- ctl.Stop(id) }()
-	// The kernel writes the dirty pages, which takes long on a slow disk.
-	err := progress.Await(filepath.Base(ublk.BlockPath(id)), serverTimeout, stopped)
-	if !errors.Is(err, progress.ErrStalled) {
+	stopped, err := stopPatiently(ctl.Stop, id)
+	switch {
+	case !errors.Is(err, progress.ErrStalled):
 		return err
-	}
-	// The driver waits for requests that the server does not answer.
-	if server == nil || server.many {
-		err := fmt.Errorf("remove %s: its requests are not answered: %w", ublk.BlockPath(id), unix.ETIMEDOUT)
-		return hint.Add(err, "the disk below may hang, see dmesg")
+	case server == nil || server.many:
+		return notAnswered(id, "the disk below may hang, see dmesg")
 	}
 	if err := server.Kill(); err != nil {
 		return fmt.Errorf("kill server of %s: %w", ublk.BlockPath(id), err)
 	}
 	return <-stopped
+}
+
+// stopPatiently stops a device with a function. The kernel writes the dirty pages, which takes long on a slow disk. If the device
+// completes no request for serverTimeout, stopPatiently returns an error that wraps progress.ErrStalled, and stopped gets the
+// driver's answer.
+func stopPatiently(stop func(id uint32) error, id uint32) (stopped <-chan error, err error) {
+	answer := make(chan error, 1) // its goroutine ends with the driver's answer
+	go func() { answer <- stop(id) }()
+	return answer, progress.Await(filepath.Base(ublk.BlockPath(id)), serverTimeout, answer)
+}
+
+// notAnswered is the error for a device whose driver waits for requests that the server does not answer.
+func notAnswered(id uint32, advice string) error {
+	return hint.Add(fmt.Errorf("remove %s: its requests are not answered: %w", ublk.BlockPath(id), unix.ETIMEDOUT), "%s", advice)
 }
 
 // end waits until the server of a stopped device has ended, or, if the server has other

@@ -3,7 +3,9 @@ package loop
 import (
 	"errors"
 	"slices"
+	"strings"
 	"testing"
+	"testing/synctest"
 
 	"golang.org/x/sys/unix"
 
@@ -34,6 +36,41 @@ func fakeDevice(t *testing.T, tag uint64) (*ublktest.Fake, *ublk.Control) {
 		t.Fatal(err)
 	}
 	return fake, ctl
+}
+
+// hangingStop is a driver that waits for a request before it stops a device.
+type hangingStop struct {
+	*ublktest.Fake
+	op    uint32
+	until chan struct{}
+}
+
+func (h *hangingStop) Do(c ublk.Command) error {
+	if c.Op == h.op {
+		<-h.until
+	}
+	return h.Fake.Do(c)
+}
+
+// A device that is not in use, but whose server keeps a request, is not waited for without limit.
+func TestStopOfSilentDevice(t *testing.T) {
+	for op, fail := range map[uint32]map[uint32]error{
+		uapi.UBLK_U_CMD_TRY_STOP_DEV: nil,
+		uapi.UBLK_U_CMD_STOP_DEV:     {uapi.UBLK_U_CMD_TRY_STOP_DEV: unix.EOPNOTSUPP}, // before Linux 7.0
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			driver := &hangingStop{&ublktest.Fake{Offers: uapi.UBLK_F_CMD_IOCTL_ENCODE, Fail: fail}, op, make(chan struct{})}
+			defer close(driver.until)
+			ctl := ublk.NewControl(driver)
+			id := uint32(unusedID)
+			if _, err := ctl.Add(ublk.Options{ID: &id, Mode: ublk.BufferCopy}); err != nil {
+				t.Fatal(err)
+			}
+			if err := tryStop(ctl, id); !errors.Is(err, unix.ETIMEDOUT) || !strings.Contains(err.Error(), "its requests are not answered") {
+				t.Errorf("command %#x: error %v", op, err)
+			}
+		})
+	}
 }
 
 // The removal of a device's rest does not remove the next device with its id, however

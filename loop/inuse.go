@@ -35,9 +35,13 @@ func stopUnused(ctl *ublk.Control, id uint32) error {
 
 // tryStop stops a device that is not open. The driver checks that if it can (Linux 7.0).
 // Otherwise tryStop looks at all processes, and a process may still open the device
-// between the look and the stop.
+// between the look and the stop. If a request has no answer, tryStop gives up after a time, and
+// the stop continues.
 func tryStop(ctl *ublk.Control, id uint32) error {
-	err := ctl.TryStop(id)
+	_, err := stopPatiently(ctl.TryStop, id)
+	if errors.Is(err, progress.ErrStalled) {
+		return notAnswered(id, adviceUnused)
+	}
 	if !errors.Is(err, ublk.ErrNotSupported) {
 		return err
 	}
@@ -53,8 +57,14 @@ func tryStop(ctl *ublk.Control, id uint32) error {
 	if err := WriteBack(ctl, id); errors.Is(err, progress.ErrStalled) {
 		return err
 	}
-	return ctl.Stop(id)
+	if _, err = stopPatiently(ctl.Stop, id); errors.Is(err, progress.ErrStalled) {
+		return notAnswered(id, adviceUnused)
+	}
+	return err
 }
+
+// adviceUnused is the hint for a device that is not in use, and whose requests have no answer.
+const adviceUnused = "the disk below may hang, see dmesg; with {force} a server of this device alone is killed"
 
 // IsClaimed reports whether a device is mounted, or claimed in the same way by device
 // mapper, swap or another exclusive opener. It finds the device by its number: the name
