@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/internal/eintr"
+	"github.com/ublk-loop/ublk-loop/internal/identity"
 	"github.com/ublk-loop/ublk-loop/loop/internal/filelock"
 )
 
@@ -76,8 +77,8 @@ func isUnsupported(err error) bool {
 	return errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPERM)
 }
 
-// Add records that a store needs a file. The directory is that of package filelock, whose
-// turn makes changes one after the other. The error wraps ErrUnsupported if the file cannot
+// Add records that a store needs a file. The directory is that of package filelock, which
+// makes changes one after the other. The error wraps ErrUnsupported if the file cannot
 // have a record, or is on a file system that is read-only.
 func Add(lockDir string, file *os.File, store UUID) error {
 	return change(lockDir, file, func(list []UUID) []UUID {
@@ -100,11 +101,11 @@ func Remove(lockDir string, file *os.File, store UUID) error {
 
 // Clear removes the record.
 func Clear(lockDir string, file *os.File) error {
-	return filelock.InTurn(lockDir, func() error { return write(file, nil) })
+	return changing(lockDir, file, func() error { return write(file, nil) })
 }
 
 func change(lockDir string, file *os.File, edit func([]UUID) []UUID) error {
-	return filelock.InTurn(lockDir, func() error {
+	return changing(lockDir, file, func() error {
 		list, err := List(file)
 		if err != nil {
 			return err
@@ -115,6 +116,15 @@ func change(lockDir string, file *os.File, edit func([]UUID) []UUID) error {
 		}
 		return write(file, list)
 	})
+}
+
+// changing calls do while no other process changes the record of the file.
+func changing(lockDir string, file *os.File, do func() error) error {
+	object, err := identity.Of(file)
+	if err != nil {
+		return err
+	}
+	return filelock.Changing(lockDir, object, do)
 }
 
 func write(file *os.File, list []UUID) error {

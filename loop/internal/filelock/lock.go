@@ -261,14 +261,3 @@ func isAt(f *os.File, path string) bool {
 	there, err := os.Stat(path)
 	return err == nil && os.SameFile(is, there)
 }
-
-// InTurn calls do while no other process opens or removes files of locks, or is in a turn.
-func InTurn(dir string, do func() error) error {
-	turn, err := takeTurn(dir)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = turn.Close() }()
-	defer func() { _ = os.Remove(dir) }() // fails if the directory has files
-	return do()
-}

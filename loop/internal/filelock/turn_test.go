@@ -8,13 +8,15 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/identity"
 )
 
 // Only the directory of the locks and the one above it are private.
 func TestTurnMakesDirectories(t *testing.T) {
 	run := filepath.Join(t.TempDir(), "run")
 	dir := filepath.Join(run, "ublk-loop", "locks")
-	if err := InTurn(dir, func() error { return nil }); err != nil {
+	if err := Changing(dir, identity.File{}, func() error { return nil }); err != nil {
 		t.Fatal(err)
 	}
 	for path, want := range map[string]os.FileMode{run: 0o755, filepath.Dir(dir): 0o700} {
@@ -32,7 +34,7 @@ func TestTurnInDanglingDirectory(t *testing.T) {
 	}
 	for _, dir := range []string{link, filepath.Join(link, "ublk-loop", "locks")} {
 		ended := make(chan error, 1)
-		go func() { ended <- InTurn(dir, func() error { return nil }) }()
+		go func() { ended <- Changing(dir, identity.File{}, func() error { return nil }) }()
 		select {
 		case err := <-ended:
 			if !errors.Is(err, os.ErrExist) {

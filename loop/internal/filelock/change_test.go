@@ -1,0 +1,41 @@
+package filelock
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/identity"
+)
+
+// A change that lasts, such as on a frozen file system, fails another one of the same object in time, and nothing else.
+func TestChangeThatLasts(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run", "locks")
+	frozen, other := identity.File{Device: "8:1", Inode: 7}, identity.File{Device: "8:1", Inode: 8}
+	nothing := func() error { return nil }
+	err := Changing(dir, frozen, func() error {
+		if err := changingWithin(dir, frozen, 10*time.Millisecond, nothing); !errors.Is(err, unix.ETIMEDOUT) {
+			t.Errorf("the same object: error %v", err)
+		}
+		if err := changingWithin(dir, other, 10*time.Millisecond, nothing); err != nil {
+			t.Errorf("another object: error %v", err)
+		}
+		turn, err := takeTurnWithin(dir, 10*time.Millisecond)
+		if err != nil {
+			t.Errorf("a turn: error %v", err)
+		} else {
+			_ = turn.Close()
+		}
+		return unix.EIO
+	})
+	if !errors.Is(err, unix.EIO) {
+		t.Errorf("error %v, want %v", err, unix.EIO)
+	}
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the directory of locks is left: error %v", err)
+	}
+}
