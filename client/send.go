@@ -17,6 +17,15 @@ import (
 
 // send sends a request with files. It returns the answer if the request succeeded.
 func (c *Client) send(ctx context.Context, method, path string, v any, files []*os.File) (*http.Response, error) {
+	req, err := newRequest(ctx, method, path, v)
+	if err != nil {
+		return nil, err
+	}
+	return c.carryOut(req, files)
+}
+
+// newRequest returns a request with a body, unless v is nil.
+func newRequest(ctx context.Context, method, path string, v any) (*http.Request, error) {
 	var body bytes.Buffer
 	if v != nil {
 		enc := json.NewEncoder(&body)
@@ -25,10 +34,11 @@ func (c *Client) send(ctx context.Context, method, path string, v any, files []*
 			return nil, err
 		}
 	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://ublk-loop"+path, &body)
-	if err != nil {
-		return nil, err
-	}
+	return http.NewRequestWithContext(ctx, method, "http://ublk-loop"+path, &body)
+}
+
+// carryOut is send for a request.
+func (c *Client) carryOut(req *http.Request, files []*os.File) (*http.Response, error) {
 	resp, err := c.exchange(req, files)
 	if err != nil {
 		return nil, err

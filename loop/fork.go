@@ -168,7 +168,24 @@ func (d *Device) changeOverTo(saved *state, to tableChange, unnamed []*NewFile) 
 // merge or while an earlier query of a file has no answer, and ETIMEDOUT if a request has no result in
 // time. After these the device has its old tables.
 func (d *Device) Reload(text string, files []*os.File) error {
-	err := d.withState("reload", func(saved *state) error { return d.reload(saved, text, files) })
+	return d.reloadWith(&Reloading{Table: text, Files: files})
+}
+
+// Reloading is the request for a reload.
+type Reloading struct {
+	Table string
+	Files []*os.File
+	// Replaces reports whether the request is to replace some tables. nil stands for any.
+	Replaces func(table string) bool
+}
+
+func (d *Device) reloadWith(r *Reloading) error {
+	err := d.withState("reload", func(saved *state) error {
+		if r.Replaces != nil && !r.Replaces(d.Status().Table) {
+			return fmt.Errorf("the device has got other tables since: %w", unix.ESTALE)
+		}
+		return d.reload(saved, r.Table, r.Files)
+	})
 	if err != nil {
 		return fmt.Errorf("reload %s: %w", d.Path(), err)
 	}
@@ -221,9 +238,9 @@ func (s *Server) Fork(id uint32, sequence *uint64, file *os.File, unnamed ...*Ne
 }
 
 // Reload is Device.Reload for one of the server's devices. It returns the status of the device
-// afterwards.
-func (s *Server) Reload(id uint32, sequence *uint64, text string, files []*os.File) (Status, error) {
-	return s.retable(id, sequence, "reload", func(d *Device) error { return d.Reload(text, files) })
+// afterwards, and an error that wraps ESTALE if r is to replace other tables than those of the device.
+func (s *Server) Reload(id uint32, sequence *uint64, r *Reloading) (Status, error) {
+	return s.retable(id, sequence, "reload", func(d *Device) error { return d.reloadWith(r) })
 }
 
 // retable changes the tables of a device.

@@ -182,14 +182,17 @@ func (d *fakeDevices) Fork(id uint32, sequence *uint64, store *os.File, _ ...*lo
 }
 
 // Reload implements Devices.
-func (d *fakeDevices) Reload(id uint32, sequence *uint64, table string, files []*os.File) (loop.Status, error) {
+func (d *fakeDevices) Reload(id uint32, sequence *uint64, r *loop.Reloading) (loop.Status, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if !d.has(id, sequence) {
 		return loop.Status{}, unix.ENODEV
 	}
-	s := loop.Status{ID: id, Table: table}
-	for _, f := range files {
+	if r.Replaces != nil && !r.Replaces(d.devices[id].Table) {
+		return loop.Status{}, unix.ESTALE
+	}
+	s := loop.Status{ID: id, Table: r.Table}
+	for _, f := range r.Files {
 		s.Files = append(s.Files, loop.StatusFile{File: f.Name()})
 	}
 	return s, nil

@@ -8,7 +8,16 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/internal/wire"
+	"github.com/ublk-loop/ublk-loop/loop"
 )
+
+// matches returns the function that tells the tables for which a tag of client.Device.TableTag stands, or nil without one.
+func matches(tag string) func(table string) bool {
+	if tag == "" {
+		return nil
+	}
+	return func(table string) bool { return (&client.Device{Table: table}).TableTag() == tag }
+}
 
 // reload gives a device other tables that show the same data.
 func (s *Server) reload(w http.ResponseWriter, r *http.Request) {
@@ -37,7 +46,7 @@ func (s *Server) reload(w http.ResponseWriter, r *http.Request) {
 	}
 	s.changing.enter()
 	defer s.changing.leave()
-	made, err := s.Devices.Reload(id, sequence, o.table, o.files)
+	made, err := s.Devices.Reload(id, sequence, &loop.Reloading{Table: o.table, Files: o.files, Replaces: matches(r.Header.Get("If-Match"))})
 	if err != nil {
 		s.fail(w, statusOf(err), err)
 		return

@@ -26,7 +26,7 @@ type Devices interface {
 	Resize(id uint32, opts loop.ResizeOptions) error
 	Merge(ctx context.Context, id uint32, sequence *uint64) (chunks uint64, err error)
 	Fork(id uint32, sequence *uint64, store *os.File, unnamed ...*loop.NewFile) (loop.Status, error)
-	Reload(id uint32, sequence *uint64, table string, files []*os.File) (loop.Status, error)
+	Reload(id uint32, sequence *uint64, r *loop.Reloading) (loop.Status, error)
 	Device(id uint32) (loop.Status, error)
 	Devices() []loop.Status
 	Stats() []loop.DeviceStats

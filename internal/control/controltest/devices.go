@@ -78,7 +78,7 @@ func (d *Devices) OnFork(forks func(id uint32, store *os.File) (loop.Status, err
 }
 
 // Reload implements control.Devices. There are no devices of tables.
-func (*Devices) Reload(uint32, *uint64, string, []*os.File) (loop.Status, error) {
+func (*Devices) Reload(uint32, *uint64, *loop.Reloading) (loop.Status, error) {
 	return loop.Status{}, errors.ErrUnsupported
 }
 
