@@ -110,7 +110,7 @@ const (
 
 // Require declares the needs of a test, and skips the test if one is missing. It is for
 // tests that do something before they call Kernel, which includes Require. Only a test of the
-// kernel, whose name begins with TestKernel, may need equipment: the runner looks for a machine
+// kernel, whose name begins with TestKernel…, may need equipment: the runner looks for a machine
 // that has it. All other tests run once, with the race detector if there is a C compiler.
 func Require(t testing.TB, needs ...Need) {
 	t.Helper()
