@@ -28,7 +28,7 @@ type ServerOptions struct {
 	// WriteBack calls the function WriteBack in another process. If it is nil, the removal of a
 	// device in use that outlives its server loses the device's dirty pages.
 	WriteBack func(id uint32) error
-	// Patience is the time for which Shutdown waits for a device that answers no request.
+	// Patience is the time for which Shutdown and Remove wait for a device that answers no request.
 	// 0 means one minute.
 	Patience time.Duration
 	// Checked is called after each check whether devices with Config.Autoclear are still

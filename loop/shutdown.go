@@ -20,14 +20,15 @@ import (
 
 // Remove removes a device, as Detach does, and returns when the device is completely
 // gone. It returns an error that wraps ErrInUse if the device is open and Force is not
-// set, ENODEV if the server does not have the device, and serving.ErrSilent if the process of
-// ServerOptions.Apart does not end the device in time.
+// set, ENODEV if the server does not have the device, serving.ErrSilent if the process of
+// ServerOptions.Apart does not end the device in time, and ETIMEDOUT if the device has answered no request for
+// ServerOptions.Patience. The removal continues then.
 func (s *Server) Remove(id uint32, opts DetachOptions) error {
 	d, err := s.find(id, opts.DiskSequence)
 	if err != nil {
 		return err
 	}
-	if err := s.stop(d, opts.Force); err != nil {
+	if err := s.patiently(d, func() error { return s.stop(d, opts.Force) }); err != nil {
 		return err
 	}
 	return d.awaitRemoval()
@@ -207,10 +208,15 @@ func (s *Server) waitFor(group *sync.WaitGroup) bool {
 	}
 }
 
-// endPatiently removes a device as end does. It waits as long as the device answers requests.
+// endPatiently removes a device as end does, patiently.
 func (s *Server) endPatiently(d *served) error {
+	return s.patiently(d, func() error { return s.end(d) })
+}
+
+// patiently calls end, and waits for its result as long as the device answers requests.
+func (s *Server) patiently(d *served, end func() error) error {
 	ended := make(chan error, 1)
-	go func() { ended <- s.end(d) }() // ends with the driver's answer
+	go func() { ended <- end() }() // ends with the driver's answer
 	tick := time.NewTicker(s.opts.Patience / 10)
 	defer tick.Stop()
 	answered, last := d.dev.answered(), time.Now()

@@ -106,7 +106,7 @@ func TestKernelShutdownDuringALook(t *testing.T) {
 	}
 }
 
-// Shutdown does not wait for a device that answers no request, and names it.
+// Remove and Shutdown do not wait for a device that answers no request, and name it.
 func TestKernelShutdownWithHungDisk(t *testing.T) {
 	ctl := ublktest.Kernel(t)
 	disk := mappedDisk(t, "0 65536 linear "+nullDisk(t, 64, nil)+" 0")
@@ -126,6 +126,10 @@ func TestKernelShutdownWithHungDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	waitInFlight(t, hangs.Device)
+	err = within(t, "removal", func() error { return s.Remove(hangs.ID, DetachOptions{Force: true}) })
+	if !errors.Is(err, unix.ETIMEDOUT) || !strings.Contains(err.Error(), hangs.Device) {
+		t.Errorf("remove: error %v, want one that names %s", err, hangs.Device)
+	}
 	err = within(t, "shutdown", s.Shutdown)
 	if !errors.Is(err, unix.ETIMEDOUT) || !strings.Contains(err.Error(), hangs.Device) || strings.Contains(err.Error(), other.dev.Path()) {
 		t.Errorf("shutdown: error %v, want one that names %s", err, hangs.Device)
