@@ -90,6 +90,34 @@ func TestQueueRegisterFails(t *testing.T) {
 	}
 }
 
+// The command that unregisters pages and the commit behind it are in the same submit. Otherwise the kernel would not
+// link them, and could carry out the commit first.
+func TestQueueUnregistersInOneSubmit(t *testing.T) {
+	for room, submits := range []bool{true, true, false} {
+		b := onBench(t, BufferRegister, "/dev/null")
+		if err := b.deliver(1, OpWrite, flagNeedRegister); err != nil {
+			t.Fatal(err)
+		}
+		b.commands()
+		if err := b.complete(kindRegister, &b.reqs[1], 0); err != nil {
+			t.Fatal(err)
+		}
+		r := b.thread.ring
+		nops := r.SQSpace() - room
+		for range nops {
+			r.GetSQE().PrepNop()
+		}
+		waiting := nops + 2
+		if submits {
+			waiting = 2
+		}
+		b.reqs[1].Complete(nil)
+		if got := len(b.entries) - r.SQSpace(); got != waiting {
+			t.Errorf("room for %d: %d entries wait for the next submit, want %d", room, got, waiting)
+		}
+	}
+}
+
 // A request without pages, or with registered pages, goes to the handler at once.
 func TestQueueRegistersNothing(t *testing.T) {
 	for _, tt := range []struct {

@@ -117,7 +117,7 @@ func TestRingIsNotRegistered(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	th := &thread{kind: kindOn(1, 4), slots: make([]bool, 1)}
+	th := &thread{pool: NewThreads(0, func(err error) { t.Error(err) }), kind: kindOn(1, 4), slots: make([]bool, 1)}
 	if err := th.newRing(); !errors.Is(err, unix.EBUSY) {
 		t.Errorf("error %v, want EBUSY", err)
 	}
