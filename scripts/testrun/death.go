@@ -48,12 +48,15 @@ func (d *death) isOnlyTime(console string) bool {
 }
 
 // complains reports whether a file with the log of a kernel contains complaints.
-func complains(console string) bool {
+func complains(console string) bool { return complaint(console) != "" }
+
+// complaint returns the first complaint in a file with the log of a kernel, or "".
+func complaint(console string) string {
 	text, _ := os.ReadFile(console) // a machine that never started has no log
 	for line := range strings.Lines(string(text)) {
 		if ublktest.IsComplaint(line) || strings.Contains(line, "Kernel panic") {
-			return true
+			return line
 		}
 	}
-	return false
+	return ""
 }

@@ -80,8 +80,7 @@ func (r *runner) work(ctx context.Context, j *job, cmd *exec.Cmd) []*job {
 		r.workPlain(ctx, j, cmd)
 		return nil
 	}
-	seen, bad := map[string]bool{}, map[string]bool{}
-	wrong := false // a test failed for another reason than time
+	seen, bad, wrong := map[string]bool{}, map[string]bool{}, false // wrong: a test failed for another reason than time
 	s := newStream(r.out, j.bed, func(res result) {
 		seen[res.Test] = true
 		if res.failed() {
@@ -109,8 +108,9 @@ func (r *runner) work(ctx context.Context, j *job, cmd *exec.Cmd) []*job {
 	case err != nil && len(bad) == 0:
 		r.blame(j, s, err, missing, onlyTime)
 	case err != nil && j.planned != nil && !wrong && (s.death.other || complains(j.console)):
-		// Its tests may be tried again, which must not forgive this.
-		s.failPackage(key{pkg: j.pkg})
+		s.failPackage(key{pkg: j.pkg}) // its tests may be tried again, which must not forgive this
+	case !wrong && complains(j.console):
+		s.failPackageWith(key{pkg: j.pkg}, "kernel log, outside of the tests: "+complaint(j.console))
 	}
 	if len(missing) > 0 {
 		return r.goOn(j, s, err, missing, onlyTime)

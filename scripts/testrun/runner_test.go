@@ -159,6 +159,31 @@ func TestTryAgainForgivesOnlyTime(t *testing.T) {
 	}
 }
 
+// A complaint of the kernel that no test has seen fails the run: it came before the first test or after
+// the last one. A complaint that has failed a test counts once.
+func TestComplaintOutsideOfTests(t *testing.T) {
+	const complaint = "[   12.3] WARNING: CPU: 0 PID: 1 at drivers/block/ublk_drv.c:1\n"
+	for _, c := range []struct {
+		name, script, console string
+		passed, failed        int
+	}{
+		{"none", passing("TestA") + passing("TestB"), "[   12.3] ublk: started\n", 2, 0},
+		{"no test saw it", passing("TestA") + passing("TestB"), "[   12.3] ublk: started\n" + complaint, 2, 1},
+		{"a test has failed", passing("TestA") + failing("TestB", "    kernel.go:1: kernel log: WARNING:"), complaint, 1, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r, out := testRunner()
+			j := shellJob([]string{"TestA", "TestB"}, c.script)
+			j.console = write(t, c.console)
+			r.schedule(t.Context(), 1, []*job{j}, never)
+			got := sum(r.ledger.all())
+			if got.passed != c.passed || got.failed != c.failed || strings.Contains(out.String(), strings.TrimSpace(complaint)) != (c.name == "no test saw it") {
+				t.Errorf("%+v; printed:\n%s", got, out)
+			}
+		})
+	}
+}
+
 // If many tests time out, none is tried again.
 func TestManyTimeOuts(t *testing.T) {
 	r, _ := testRunner()

@@ -196,6 +196,12 @@ func (s *stream) endPackage(k key) {
 	s.failPackage(k)
 }
 
+// failPackageWith fails a package for a reason that its output does not have.
+func (s *stream) failPackageWith(k key, reason string) {
+	s.test(k).output.WriteString(strings.TrimSpace(reason) + "\n")
+	s.failPackage(k)
+}
+
 func (s *stream) failPackage(k key) {
 	fmt.Fprintf(s.out, "FAIL  %-6s %s\n%s", s.bed, k, s.test(k).output.String())
 	s.results++
