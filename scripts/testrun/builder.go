@@ -69,7 +69,7 @@ func (b *builder) on(bed *bed, tests []declared, expected time.Duration) *job {
 func (b *builder) here(module string, pkgs []*pkg, more ...string) *job {
 	race, env := raceArguments()
 	env = append(env, "UBLK_LOOP_TIER="+string(b.tier))
-	args := append([]string{"test", "-json", "-timeout", seconds(b.limit) + "s", "-skip", b.skip()}, race...)
+	args := append([]string{"test", "-json", "-timeout", seconds(b.limit) + "s", "-skip", b.skip()}, append(race, faster...)...)
 	if b.run != "" {
 		args = append(args, "-run", b.run)
 	}
@@ -82,8 +82,13 @@ func (b *builder) here(module string, pkgs []*pkg, more ...string) *job {
 	args = append(args, relative(module, pkgs)...)
 	j := b.goJob(here, module, args, env)
 	j.expected = 24 * time.Hour // It starts before all others, because it needs no supply.
+	j.slots = 2                 // go test runs several packages at once
 	return j
 }
+
+// faster are arguments of go test that make tests start sooner. scripts/lint.sh has the analyzers of go vet, and no test
+// needs what a debugger reads.
+var faster = []string{"-vet=off", "-ldflags=-w"}
 
 // skip returns a regular expression for the tests that a run without a kernel leaves out.
 func (b *builder) skip() string {
@@ -121,7 +126,7 @@ func (b *builder) arm64(module string, pkgs []*pkg, more ...string) *job {
 	if err != nil || len(pkgs) == 0 {
 		return nil
 	}
-	args := []string{"test", "-json", "-timeout", seconds(b.limit) + "s", "-exec", emulator, "-skip", kernelTests}
+	args := append([]string{"test", "-json", "-timeout", seconds(b.limit) + "s", "-exec", emulator, "-skip", kernelTests}, faster...)
 	if b.run != "" {
 		args = append(args, "-run", b.run)
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -178,6 +179,7 @@ func (r *run) declare(ctx context.Context) {
 			}
 		}
 	}
+	r.buildAhead()
 	for _, p := range r.pkgs {
 		if !p.kernel {
 			continue
@@ -198,6 +200,21 @@ func (r *run) declare(ctx context.Context) {
 		}
 	}
 	r.makePlan()
+}
+
+// buildAhead builds all tests of the kernel, as many at once as there are CPUs: each is linked on one CPU. It
+// does not wait for them.
+func (r *run) buildAhead() {
+	free := make(chan struct{}, runtime.NumCPU())
+	for _, p := range r.pkgs {
+		if p.kernel {
+			go func() { // declare waits for its result, and reports the error
+				free <- struct{}{}
+				_, _ = r.builder.supplies.tests(p, build{})
+				<-free
+			}()
+		}
+	}
 }
 
 func (r *run) makePlan() {

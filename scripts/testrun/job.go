@@ -21,6 +21,7 @@ type job struct {
 	// alone means that no other job of this bed may run at the same time, because the
 	// tests would see its devices.
 	alone bool
+	slots int // how many slots it takes, if more than one
 	// waits means that its tests need little of a CPU, so that it needs no slot.
 	waits   bool
 	console string // the file for the kernel's log

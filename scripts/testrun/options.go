@@ -40,8 +40,8 @@ A test that only took too long runs twice more, by itself. If it passes both tim
 the last line as unsteady. Any other failure fails the run. A test counts as skipped if it was skipped on every kernel.
 
 Environment:
-  JOBS                    number of processes with tests at once (default: the number of CPUs). Beside several, one
-                          more runs tests that mostly wait
+  JOBS                    number of processes with tests at once (default: one more than the number of CPUs, because a
+                          machine now and then waits). Beside several, one more runs tests that mostly wait
   UBLK_LOOP_TEST_TIMEOUT  seconds that one of them may take
   UBLK_LOOP_KILLS         how many times a test kills something in each way
   UBLK_LOOP_PREFIXES      writes to a store after which a test cuts the power, beside its flushes
@@ -150,7 +150,7 @@ func (o *options) check(tierName string, isUnit bool, rest []string) error {
 var limits = map[tier]time.Duration{unit: 10 * time.Minute, quick: 20 * time.Minute, full: 50 * time.Minute, soak: 6 * time.Hour}
 
 func (o *options) environment() error {
-	o.jobs, o.limit = runtime.NumCPU(), limits[o.tier]
+	o.jobs, o.limit = runtime.NumCPU()+1, limits[o.tier]
 	for name, set := range map[string]func(n int){
 		"JOBS":                   func(n int) { o.jobs = n },
 		"UBLK_LOOP_TEST_TIMEOUT": func(n int) { o.limit = time.Duration(n) * time.Second },

@@ -265,6 +265,7 @@ func TestSchedule(t *testing.T) {
 // a single slot it takes that slot.
 func TestWaitingJobNeedsNoSlot(t *testing.T) {
 	works, waits := &job{title: "works", expected: 1}, &job{title: "waits", expected: 2, waits: true}
+	both := &job{title: "both", slots: 2}
 	for _, tt := range []struct {
 		slots int
 		busy  []*job
@@ -278,6 +279,9 @@ func TestWaitingJobNeedsNoSlot(t *testing.T) {
 		{1, nil, "waits"},
 		{1, []*job{works}, ""},
 		{1, []*job{waits}, ""},
+		{3, []*job{both}, "waits"},
+		{3, []*job{both, waits}, "works"},
+		{3, []*job{both, works, waits}, ""},
 	} {
 		waiting, got := []ready{{job: works}, {job: waits}}, ""
 		if i := (&slots{number: tt.slots, busy: tt.busy}).next(waiting); i >= 0 {
@@ -286,6 +290,32 @@ func TestWaitingJobNeedsNoSlot(t *testing.T) {
 		if got != tt.next {
 			t.Errorf("%d slots, %d jobs run: next is %q, want %q", tt.slots, len(tt.busy), got, tt.next)
 		}
+	}
+}
+
+// A job that takes two slots starts if two are free, or if nothing runs.
+func TestJobOfTwoSlots(t *testing.T) {
+	one, both := &job{}, &job{slots: 2}
+	for _, tt := range []struct {
+		slots int
+		busy  []*job
+		may   bool
+	}{
+		{1, nil, true},
+		{2, nil, true},
+		{2, []*job{one}, false},
+		{2, []*job{both}, false},
+		{3, []*job{one}, true},
+		{3, []*job{one, one}, false},
+		{3, []*job{both}, false},
+		{4, []*job{both}, true},
+	} {
+		if may := (&slots{number: tt.slots, busy: tt.busy}).mayStart(both); may != tt.may {
+			t.Errorf("%d slots, %d jobs run: may start: %v, want %v", tt.slots, len(tt.busy), may, tt.may)
+		}
+	}
+	if !(&slots{number: 3, busy: []*job{both}}).mayStart(one) || (&slots{number: 2, busy: []*job{both}}).mayStart(one) {
+		t.Error("a job of two slots leaves another number of slots")
 	}
 }
 

@@ -109,23 +109,20 @@ func (s *slots) next(waiting []ready) int {
 	return best
 }
 
-// mayStart reports whether a job may start now. If there are several slots, one job whose tests
-// wait may run beside those that have a slot.
+// mayStart reports whether a job may start now. A job that takes several slots may also start if nothing
+// else runs. If there are several slots, one job whose tests wait may run beside those that have a slot.
 func (s *slots) mayStart(j *job) bool {
 	if j.alone && slices.ContainsFunc(s.busy, func(other *job) bool { return other.bed == j.bed }) {
 		return false
 	}
 	isExtra := func(j *job) bool { return j.waits && s.number > 1 }
-	same := 0
+	taken := 0
 	for _, other := range s.busy {
 		if isExtra(other) == isExtra(j) {
-			same++
+			taken += max(1, other.slots)
 		}
 	}
-	if isExtra(j) {
-		return same == 0
-	}
-	return same < s.number
+	return taken == 0 || !isExtra(j) && taken+max(1, j.slots) <= s.number
 }
 
 func (s *slots) take(j *job) { s.busy = append(s.busy, j) }
