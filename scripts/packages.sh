@@ -2,7 +2,7 @@
 # packages.sh [DIRECTORY]   build packages of ublk-loop and its snapshotter, and an archive, into DIRECTORY (bin/packages)
 #
 # The result has the same bytes each time: files have the time of the commit, and the tools are pinned. ARCHES are the
-# architectures (this machine's). MAINTAINER is whom the packages name. RELEASE is their version; without it, it is the
+# architectures (this machine's). FORMATS are the formats (deb rpm apk archive). MAINTAINER is whom the packages name. RELEASE is their version; without it, it is the
 # tag of the commit, or 0.0.0 with the commit's time.
 set -euo pipefail
 
@@ -13,7 +13,7 @@ cyclonedx=v1.10.0 # makes the list of the modules in a binary (SBOM)
 here=$(dirname "$(realpath "$0")")
 source=$(realpath "$here/..")
 cache=${UBLK_LOOP_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/ublk-loop}
-: "${MAINTAINER:=ublk-loop maintainers <noreply@github.com>}" "${ARCHES:=$(go env GOHOSTARCH)}"
+: "${MAINTAINER:=ublk-loop maintainers <noreply@github.com>}" "${ARCHES:=$(go env GOHOSTARCH)}" "${FORMATS:=deb rpm apk archive}"
 export LC_ALL=C
 
 git_here() { git -C "$source" -c safe.directory="$source" "$@"; }
@@ -130,11 +130,11 @@ main() {
 	[[ " $ARCHES " == *" $(go env GOHOSTARCH) "* ]] || build "$(go env GOHOSTARCH)" # prints the completions
 	for arch in $ARCHES; do
 		build "$arch"
-		for format in deb rpm apk; do
-			package ublk-loop main "$arch" $format
-			package ublk-loop-snapshotter snapshotter "$arch" $format
+		for format in ${FORMATS/archive/}; do
+			package ublk-loop main "$arch" "$format"
+			package ublk-loop-snapshotter snapshotter "$arch" "$format"
 		done
-		archive "$arch"
+		[[ " $FORMATS " != *" archive "* ]] || archive "$arch"
 		sbom "$arch"
 	done
 	(cd "$target" && sha256sum -- * >"$work/SHA256SUMS" && mv "$work/SHA256SUMS" .)

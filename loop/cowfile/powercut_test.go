@@ -1,6 +1,7 @@
 package cowfile
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -123,7 +124,7 @@ func mergeWith(t *testing.T, s, b *cutDisk, l snapshot.Layout) error {
 func shown(t *testing.T, l snapshot.Layout, base, store []byte) []byte {
 	t.Helper()
 	image := append([]byte(nil), base...)
-	_, err := snapshot.Scan(newCutDisk(&disks{}, store), l, uint64(len(store)), func(e snapshot.Record) error {
+	_, err := snapshot.Scan(bytes.NewReader(store), l, uint64(len(store)), func(e snapshot.Record) error {
 		copy(image[l.Offset(e.Old):], store[l.Offset(e.New):][:l.ChunkSize()])
 		return nil
 	})

@@ -58,7 +58,7 @@ func TestEquivalents(t *testing.T) {
 
 // A change of the source must not leave an entry without a mutant, because each run would
 // then end with an error.
-func TestEquivalentsOfTheTree(t *testing.T) {
+func TestLongEquivalentsOfTheTree(t *testing.T) {
 	t.Chdir("../..")
 	packages, err := load(t.Context(), defaultPackages)
 	if err != nil {

@@ -133,7 +133,7 @@ func TestDebianPackage(t *testing.T) {
 		t.Fatalf("README's first screen has the commands %q and %q, want 1 and 3", install, commands)
 	}
 	m := newMachine(t, "trixie")
-	old, later := build(t, "RELEASE=0.0.0-alpha", "VERSION=older"), packages(t)
+	old, later := build(t, "RELEASE=0.0.0-alpha", "VERSION=older", "FORMATS=deb"), packages(t)
 	m.copy(one(t, old+"/ublk-loop_*.deb"), "/test/old/ublk-loop_0.0.0~alpha_amd64.deb")
 	m.copy(one(t, later+"/ublk-loop_*.deb"), "/test/new/ublk-loop_0.0.0~git_amd64.deb")
 	m.run("sh", "-c", "mkdir "+m.tree+"/x && dpkg-deb -x "+one(t, old+"/ublk-loop_*.deb")+" "+m.tree+"/x && mv "+m.tree+"/x/usr/bin/ublk-loop "+

@@ -12,10 +12,11 @@ type medium struct {
 	l        Layout
 	durable  []byte
 	volatile map[int64][]byte // sectors since the last flush
+	spare    bytesAt          // memory for the next cut
 }
 
 func newMedium(l Layout, size int, random *rand.Rand) *medium {
-	m := &medium{l, make([]byte, size), map[int64][]byte{}}
+	m := &medium{l: l, durable: make([]byte, size), volatile: map[int64][]byte{}}
 	for i := range m.durable { // whatever was there before
 		m.durable[i] = byte(random.Uint32())
 	}
@@ -39,7 +40,8 @@ func (m *medium) Sync() error {
 
 // cut returns the bytes after a power cut.
 func (m *medium) cut(random *rand.Rand) bytesAt {
-	after := append(bytesAt(nil), m.durable...)
+	after := append(m.spare[:0], m.durable...)
+	m.spare = nil
 	for at, b := range m.volatile {
 		if random.Uint32()&1 == 0 {
 			copy(after[at:], b)
@@ -198,7 +200,9 @@ func (w *writer) steps(b Batch, records []Record) (over bool) {
 func (w *writer) ends(records []Record) bool {
 	w.t.Helper()
 	records = append(append([]Record(nil), w.failed...), records...)
-	w.check(w.m.cut(w.random), records)
+	after := w.m.cut(w.random)
+	w.check(after, records)
+	w.m.spare = after
 	switch w.random.IntN(8) {
 	case 0: // the flush failed: any part of the writes is on the medium
 		w.m.durable = w.m.cut(w.random)

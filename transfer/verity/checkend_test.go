@@ -11,6 +11,7 @@ import (
 func TestCheckEnd(t *testing.T) {
 	for _, blocks := range []uint64{1, 2, 7, 8, 9, 63, 64, 65, 511, 512, 513} {
 		m := newImage(t, params("sha512", 512, 512, blocks))
+		hash := bytes.NewReader(append(bytes.Clone(m.hash), make([]byte, 1<<20)...))
 		for other := max(blocks, 20) - 19; other < blocks+100; other++ {
 			p := m.params
 			p.DataBlocks = other
@@ -18,7 +19,6 @@ func TestCheckEnd(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			hash := bytes.NewReader(append(bytes.Clone(m.hash), make([]byte, 1<<20)...))
 			err = tree.CheckEnd(hash, m.root)
 			// The upper levels are the tree of the hash blocks of a level.
 			isLevel := slices.ContainsFunc(m.levels, func(l level) bool { return l.count == other })

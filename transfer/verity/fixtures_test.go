@@ -3,9 +3,9 @@ package verity
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"io"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -94,11 +94,11 @@ func (r *reader) ReadAt(b []byte, at int64) (int, error) {
 
 // seq returns the first bytes of seq's output.
 func seq(size int) []byte {
-	var b bytes.Buffer
-	for i := 1; b.Len() < size; i++ {
-		fmt.Fprintln(&b, i)
+	b := make([]byte, 0, size+20)
+	for i := int64(1); len(b) < size; i++ {
+		b = append(strconv.AppendInt(b, i, 10), '\n')
 	}
-	return b.Bytes()[:size]
+	return b[:size]
 }
 
 // expectErr fails the test unless err wraps want, and is one line that contains
