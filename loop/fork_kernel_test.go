@@ -182,7 +182,7 @@ func TestKernelForkUnderLoad(t *testing.T) {
 	run(t, "mount", dev.Path(), mounted)
 	verify := func() <-chan error {
 		fio := exec.Command("fio", "--name=fork", "--filename="+mounted+"/file", "--size=32M", "--rw=randwrite", "--bsrange=4k-32k", "--ioengine=io_uring",
-			"--iodepth=128", "--direct=1", "--verify=crc32c", "--loops=3", "--output=/dev/null")
+			"--iodepth=128", "--direct=1", "--verify=crc32c", fmt.Sprint("--loops=", ublktest.Fewer(t, 3, 1)), "--output=/dev/null")
 		if err := fio.Start(); err != nil {
 			t.Fatal(err)
 		}

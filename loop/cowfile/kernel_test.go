@@ -240,7 +240,7 @@ func TestKernelFinishesOurMerge(t *testing.T) {
 	image := change(t, m.store, m.base, 300, 1)
 	baseBefore, storeBefore := content(t, m.base), content(t, m.store)
 	finished := false
-	for steps := 0; !finished; steps += 7 {
+	for steps := 0; !finished; steps += 21 / ublktest.Fewer(t, 3, 1) {
 		restore(t, m.base, baseBefore)
 		restore(t, m.store, storeBefore)
 		left := steps
@@ -309,8 +309,9 @@ func (m *mapper) waitMerged() {
 
 // We finish a merge that the kernel has begun, wherever it was.
 func TestKernelMergeIsFinishedByUs(t *testing.T) {
-	m := newMapper(t, ublktest.OldestKernel)
-	ublktest.UntilHit(t, "the kernel was stopped within a merge", 5, 2, 50, func(i int) bool {
+	m := newMapper(t, ublktest.OldestKernel, ublktest.Soak)
+	n := ublktest.Kills(t, ublktest.Fewer(t, 5, 3), 5)
+	ublktest.UntilHit(t, "the kernel was stopped within a merge", n, (n+1)/3, 10*n, func(i int) bool {
 		m.files(8 << 20)
 		create(t, CreateOptions{Path: m.store, Origin: m.base, ChunkSize: 4096})
 		image := change(t, m.store, m.base, 1500, uint64(i))

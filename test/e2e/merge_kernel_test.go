@@ -56,7 +56,7 @@ func TestKernelMergeCommand(t *testing.T) {
 func TestKernelMergeKilled(t *testing.T) {
 	b := kernelBed(t, ublktest.OldestKernel, ublktest.Soak)
 	const size, chunks = 32 << 20, 32 << 20 / 4096
-	n := ublktest.Kills(b, 5, 5)
+	n := ublktest.Kills(b, ublktest.Fewer(b, 5, 3), 5)
 	ublktest.UntilHit(t, "the server was killed within a merge", n, (n+1)/2, 12*n, func(i int) bool {
 		base := b.image(size)
 		store := filepath.Join(filepath.Dir(base), "store")

@@ -79,7 +79,7 @@ func TestKernelRecoverUnderLoad(t *testing.T) {
 		s := b.add(append(flags, b.image(loadBytes))...)
 		l := startLoad(b, s.Device)
 		var slowest, noticed time.Duration
-		n := ublktest.Kills(b, 4, 15)
+		n := ublktest.Kills(b, ublktest.Fewer(b, 4, 3), 15)
 		ublktest.UntilHit(b, "kill under load", n, n, 4*n, func(i int) (hit bool) {
 			l.goesOn(b)
 			time.Sleep(rand.N(200 * time.Millisecond))
@@ -135,7 +135,7 @@ func (b *bed) recoverMounted(flags ...string) {
 	dir := b.TempDir()
 	b.tool("mount", s.Device, dir)
 	defer func() { _ = unix.Unmount(dir, unix.MNT_DETACH) }()
-	n := ublktest.Kills(b, 4, 15)
+	n := ublktest.Kills(b, ublktest.Fewer(b, 4, 2), 15)
 	hits := 0
 	for runs := 0; hits < n; runs++ {
 		if runs > n {
@@ -353,23 +353,30 @@ func TestKernelRecoverNotRecoverable(t *testing.T) {
 // noticed the server's end. The next server does not start before that write has ended.
 func TestKernelRecoverWaitsForWrites(t *testing.T) {
 	b := kernelBed(t, ublktest.ScratchDisk, ublktest.EveryKernel)
-	t.Run("disk", func(t *testing.T) {
-		b.in(t).recoverWaits(func(held string) string { return held })
-	})
-	t.Run("file", func(t *testing.T) {
-		b := b.in(t)
-		b.recoverWaits(func(held string) string {
-			// The kernel does not write to the file system later by itself.
-			b.tool("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", held)
-			dir := t.TempDir()
-			b.tool("mount", held, dir)
-			t.Cleanup(func() { b.tool("umount", dir) })
-			image := filepath.Join(dir, "image")
-			b.tool("dd", "if=/dev/zero", "of="+image, "bs=1M", "count=8") // with all its blocks
-			b.tool("sync", "-f", dir)
-			return image
+	for _, backing := range ublktest.Sample(b, 0, "disk", "file") {
+		t.Run(backing, func(t *testing.T) {
+			b := b.in(t)
+			if backing == "disk" {
+				b.recoverWaits(func(held string) string { return held })
+			} else {
+				b.recoverWaits(b.fileOnHeld)
+			}
 		})
-	})
+	}
+}
+
+// fileOnHeld makes a file on a disk whose writes will be delayed.
+func (b *bed) fileOnHeld(held string) string {
+	b.Helper()
+	// The kernel does not write to the file system later by itself.
+	b.tool("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", held)
+	dir := b.TempDir()
+	b.tool("mount", held, dir)
+	b.Cleanup(func() { b.tool("umount", dir) })
+	image := filepath.Join(dir, "image")
+	b.tool("dd", "if=/dev/zero", "of="+image, "bs=1M", "count=8") // with all its blocks
+	b.tool("sync", "-f", dir)
+	return image
 }
 
 // locks returns the files that have locks of files and disks.

@@ -19,7 +19,7 @@ import (
 func TestKernelRecoverTwice(t *testing.T) {
 	b := kernelBed(t, ublktest.EveryKernel)
 	s := b.add("--on-crash=reissue", b.image(4<<20))
-	for range 5 {
+	for range ublktest.Fewer(b, 5, 2) {
 		b.killServer(s)
 		const times = 3
 		results := make(chan result, times)
@@ -192,9 +192,10 @@ func (b *bed) killServers() {
 // The end of a recovery's caller does not end the server, because the device has other
 // users.
 func TestKernelRecoverOutlivesItsCaller(t *testing.T) {
-	b := kernelBed(t, ublktest.EveryKernel)
+	b := kernelBed(t, ublktest.EveryKernel, ublktest.Soak)
 	s := b.add("--on-crash=reissue", b.image(4<<20))
-	ublktest.UntilHit(t, "kill of who waits for a recovery", 4, 4, 32, func(int) (hit bool) {
+	n := ublktest.Kills(b, 4, 4)
+	ublktest.UntilHit(t, "kill of who waits for a recovery", n, n, 8*n, func(int) (hit bool) {
 		b.killServer(s)
 		cmd := b.command("recover", s.Device)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

@@ -44,14 +44,35 @@ const sampleVariable = "UBLK_LOOP_SAMPLE"
 // variant, and so has the same row on the next such kernel.
 func Sample[T any](t testing.TB, row int, variants ...T) []T {
 	t.Helper()
+	number, beside := besideAnother(t)
+	if !beside {
+		return variants
+	}
+	i := (row + number) % len(variants)
+	return variants[i : i+1]
+}
+
+// Fewer returns how many times a test does something: all times, or few times in a short run on a kernel
+// beside another one that does it all times.
+func Fewer(t testing.TB, all, few int) int {
+	t.Helper()
+	if _, beside := besideAnother(t); beside {
+		return few
+	}
+	return all
+}
+
+// besideAnother reports whether this is a short run on a kernel that repeats tests of another kernel, and
+// returns the number of the kernel.
+func besideAnother(t testing.TB) (number int, is bool) {
+	t.Helper()
 	text := os.Getenv(sampleVariable)
 	if text == "" || !testing.Short() {
-		return variants
+		return 0, false
 	}
 	number, err := strconv.Atoi(text)
 	if err != nil || number < 0 {
 		t.Fatalf("%s is %q, want a number", sampleVariable, text)
 	}
-	i := (row + number) % len(variants)
-	return variants[i : i+1]
+	return number, true
 }

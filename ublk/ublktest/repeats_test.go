@@ -7,7 +7,7 @@ import (
 )
 
 // A short run on a kernel beside others has one variant of each row. Two rows, or two such kernels, have
-// all of two variants.
+// all of two variants. It repeats things less often.
 func TestSample(t *testing.T) {
 	was := flag.Lookup("test.short").Value.String()
 	t.Cleanup(func() { _ = flag.Set("test.short", was) })
@@ -27,8 +27,12 @@ func TestSample(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Setenv(sampleVariable, c.sample)
-		if got := fmt.Sprint(Sample(t, c.row, "a", "b", "c")); got != c.want {
+		got := Sample(t, c.row, "a", "b", "c")
+		if fmt.Sprint(got) != c.want {
 			t.Errorf("%+v: %s", c, got)
+		}
+		if n := Fewer(t, 5, 2); n == 2 != (len(got) == 1) {
+			t.Errorf("%+v: %d times, and %d variants", c, n, len(got))
 		}
 	}
 }
