@@ -22,7 +22,7 @@ import (
 // A device that is being made when its server shuts down is completely gone after the
 // shutdown, because the process then ends.
 func TestKernelShutdownWaitsForAdds(t *testing.T) {
-	ctl := ublktest.Kernel(t)
+	ctl := ublktest.Kernel(t, ublktest.Soak)
 	path := sparseFile(t, t.TempDir())
 	start := time.Now()
 	s := NewServer(ctl, ServerOptions{})
@@ -31,7 +31,8 @@ func TestKernelShutdownWaitsForAdds(t *testing.T) {
 	if err := s.Shutdown(); err != nil {
 		t.Fatal(err)
 	}
-	ublktest.UntilHit(t, "shutdown in an add", 5, 5, 100, func(i int) bool {
+	n := ublktest.Kills(t, 5, 5)
+	ublktest.UntilHit(t, "shutdown in an add", n, n, 20*n, func(i int) bool {
 		return shutDownInAdd(t, ctl, path, ublktest.Moment(whole, i))
 	})
 }

@@ -62,9 +62,10 @@ func TestKernelApartVerity(t *testing.T) {
 // A server ends while the process that serves the requests merges the store. The merge ends early, and the
 // next one finishes it.
 func TestKernelApartMergeEnds(t *testing.T) {
-	b := kernelBed(t)
+	b := kernelBed(t, ublktest.Soak)
 	const size, chunks = 96 << 20, 96 << 20 / 4096
-	ublktest.UntilHit(t, "the server ended within a merge", 2, 1, 20, func(int) bool {
+	n := ublktest.Kills(b, 2, 2)
+	ublktest.UntilHit(t, "the server ended within a merge", n, (n+1)/2, 10*n, func(int) bool {
 		base := b.image(size)
 		store := filepath.Join(filepath.Dir(base), "store")
 		device := b.add(base, "--cow", store+",chunk=4K")

@@ -264,10 +264,11 @@ func TestKernelServeApartReload(t *testing.T) {
 
 // An upgrade does not wait for a merge. The merge ends with the old program, and another one finishes it.
 func TestKernelServeApartMergeUpgrade(t *testing.T) {
-	b := kernelBed(t)
+	b := kernelBed(t, ublktest.Soak)
 	b.serve("--on-crash=reissue")
 	const size, chunks = 32 << 20, 32 << 20 / 4096
-	ublktest.UntilHit(t, "the upgrade came within a merge", 2, 1, 20, func(int) bool {
+	n := ublktest.Kills(b, 2, 2)
+	ublktest.UntilHit(t, "the upgrade came within a merge", n, (n+1)/2, 10*n, func(int) bool {
 		base := b.image(size)
 		store := filepath.Join(filepath.Dir(base), "store")
 		s := b.add(base, "--cow", store+",chunk=4K")

@@ -9,11 +9,15 @@ import (
 // UntilHit repeats a test that kills or interrupts an operation at a random moment, and
 // that proves nothing if the moment comes too late. It calls try with 0, 1, 2, … until it
 // has made times calls and at least least of them reported a hit. It fails the test after
-// most calls, or if none of the first 2 × times calls reported a hit.
+// most calls, or if none of the first 2 × times calls reported a hit. A test of the kernel must have declared
+// the need Soak, and gets times from Kills. Otherwise the tier soak could not raise it.
 func UntilHit(t testing.TB, what string, times, least, most int, try func(i int) (hit bool)) {
 	t.Helper()
 	if least < 1 {
 		t.Fatalf("%s: at least %d hits prove nothing", what, least)
+	}
+	if isKernelTest(t) && !declares(t, Soak) {
+		t.Fatalf("%s repeats something, and does not declare the need %s", t.Name(), Soak)
 	}
 	hits := 0
 	for i := 0; i < times || hits < least; i++ {

@@ -2,6 +2,7 @@ package ublktest
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -36,6 +37,23 @@ func TestUntilHit(t *testing.T) {
 		})
 		if r.failed != c.failed || calls != c.calls {
 			t.Errorf("%s: failed %v after %d calls, want %v after %d; it said %q", c.name, r.failed, calls, c.failed, c.calls, r.said)
+		}
+	}
+}
+
+// The tier soak has each test of the kernel that waits for a moment.
+func TestUntilHitNeedsSoak(t *testing.T) {
+	hit := func(int) bool { return true }
+	for _, name := range []string{"TestKernelX", "TestCrashX/requeue", "TestUnit"} {
+		for _, needs := range [][]Need{{Once}, {Once, Soak}} {
+			r := recordAs(name, t, func(t testing.TB) {
+				keepDeclared(t, needs)
+				UntilHit(t, "hit", 1, 1, 1, hit)
+			})
+			if want := name != "TestUnit" && len(needs) == 1; r.failed != want {
+				t.Errorf("%s with the needs %v: failed %v; it said %q", name, needs, r.failed, r.said)
+			}
+			delete(declared.needs, strings.Split(name, "/")[0])
 		}
 	}
 }

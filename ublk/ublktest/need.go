@@ -133,6 +133,11 @@ func Require(t testing.TB, needs ...Need) {
 	}
 }
 
+// isKernelTest reports whether a test runs on machines that the runner chooses.
+func isKernelTest(t testing.TB) bool {
+	return strings.HasPrefix(t.Name(), "TestKernel") || strings.HasPrefix(t.Name(), "TestCrash")
+}
+
 // declared has the needs of each test of this process that has called Require, by the name of the
 // test without that of a subtest.
 var declared = struct {
