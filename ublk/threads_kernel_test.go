@@ -151,10 +151,15 @@ func pinned(t *testing.T) int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var acquired, released int
+	acquired, released, found := 0, 0, 0
 	for line := range strings.Lines(string(counters)) {
-		_, _ = fmt.Sscanf(line, "nr_foll_pin_acquired %d", &acquired)
-		_, _ = fmt.Sscanf(line, "nr_foll_pin_released %d", &released)
+		n, _ := fmt.Sscanf(line, "nr_foll_pin_acquired %d", &acquired)
+		found += n
+		n, _ = fmt.Sscanf(line, "nr_foll_pin_released %d", &released)
+		found += n
+	}
+	if found != 2 {
+		t.Fatalf("/proc/vmstat has %d of 2 counters of pins", found)
 	}
 	return acquired - released
 }

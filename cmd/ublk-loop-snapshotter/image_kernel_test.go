@@ -92,6 +92,9 @@ func TestKernelSnapshotterVerity(t *testing.T) {
 			root = strings.TrimSpace(value)
 		}
 	}
+	if root == "" {
+		t.Fatal("veritysetup prints no root hash")
+	}
 	with := func(root string) snapshots.Opt {
 		return snapshots.WithLabels(map[string]string{snapshotter.ImageLabel: image, "containerd.io/snapshot/ublk-loop.verity.roothash": root})
 	}

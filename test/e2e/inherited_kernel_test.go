@@ -57,6 +57,11 @@ func (b *bed) portray(pid int) portrait {
 			p[name] = strings.TrimSpace(value)
 		}
 	}
+	for _, name := range []string{"Umask", "Uid", "Gid", "Groups", "SigIgn", "CapBnd", "NoNewPrivs", "limit Max open files"} {
+		if _, found := p[name]; !found { // a kernel may lack the others
+			b.Fatalf("process %d has no %s: %v", pid, name, p)
+		}
+	}
 	p["SigBlk"] = b.mask(pid, "SigBlk", func(all, thread uint64) uint64 { return all & thread })
 	for _, name := range perThread {
 		p[name] = b.mask(pid, name, func(all, thread uint64) uint64 { return all | thread })

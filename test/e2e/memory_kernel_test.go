@@ -70,5 +70,8 @@ func (b *bed) memoryOf(pids ...int) map[string]int {
 			}
 		}
 	}
+	if sums["Pss:"] == 0 {
+		b.Fatalf("processes %v have no memory: %v", pids, sums)
+	}
 	return sums
 }

@@ -122,10 +122,15 @@ func TestKernelNamesOfServe(t *testing.T) {
 		m = b.serve("--on-crash=reissue")
 		b.named("after a crash", b.first(m.curl("-f", "http://x/v1/devices")), file)
 		b.end(p)
+		logged := 0
 		for line := range strings.Lines(m.errOut.String()) {
 			if strings.Contains(line, `"msg":"recovered"`) {
 				b.named("log", line, file)
+				logged++
 			}
+		}
+		if logged == 0 {
+			t.Errorf("the log has no recovery of %q", file)
 		}
 		b.del(file)
 		m.stop()

@@ -122,15 +122,19 @@ func kernelMemory(t *testing.T) int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	total := 0
+	total, found := 0, 0
 	for line := range strings.Lines(string(data)) {
 		var kib int
 		if fields := strings.Fields(line); slices.Contains([]string{"SUnreclaim:", "KernelStack:", "PageTables:"}, fields[0]) {
 			if kib, err = strconv.Atoi(fields[1]); err != nil {
 				t.Fatal(err)
 			}
+			found++
 		}
 		total += kib
+	}
+	if found != 3 {
+		t.Fatalf("/proc/meminfo has %d of 3 kinds of the kernel's memory", found)
 	}
 	return total
 }
@@ -215,6 +219,9 @@ func (m *many) switches() int {
 				total += n
 			}
 		}
+	}
+	if total == 0 {
+		m.b.Fatalf("%d threads have no context switch", len(paths))
 	}
 	return total
 }

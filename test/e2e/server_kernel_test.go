@@ -137,13 +137,21 @@ func (b *bed) checkTask(dir string) {
 	caps := uint64(1<<unix.CAP_SYS_ADMIN | 1<<unix.CAP_IPC_LOCK | 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_KILL)
 	// Where the driver has no flag against the partition scan, the threads of queues drop CAP_SYS_ADMIN.
 	all, queue := fmt.Sprintf("%016x", caps), fmt.Sprintf("%016x", caps&^(1<<unix.CAP_SYS_ADMIN))
+	wanted := map[string]string{"CapPrm": all, "CapEff": all, "CapBnd": all, "NoNewPrivs": "1"}
+	found := 0
 	for _, line := range strings.Split(string(status), "\n") {
 		name, value, _ := strings.Cut(line, ":\t")
-		want, checked := map[string]string{"CapPrm": all, "CapEff": all, "CapBnd": all, "NoNewPrivs": "1"}[name]
+		want, checked := wanted[name]
+		if checked {
+			found++
+		}
 		starter := name == "CapBnd" && value == "0000000000000000" // the thread that has started the other process
 		if checked && value != want && !starter && (value != queue || name == "CapBnd") {
 			b.Errorf("%s: %s is %s, want %s", dir, name, value, want)
 		}
+	}
+	if found != len(wanted) {
+		b.Errorf("%s has %d of %d properties:\n%s", dir, found, len(wanted), status)
 	}
 }
 
