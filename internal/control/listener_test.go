@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // dialAs connects to a socket as another user.
@@ -40,9 +42,7 @@ func dialAs(t *testing.T, uid int, address string) net.Conn {
 
 // Another user gets an answer to each request, and the server reads no byte of it.
 func TestRefuseOtherUsers(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("needs root: only root can be another user")
-	}
+	ublktest.NeedsOtherUsers(t)
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: "@" + strings.ReplaceAll(t.TempDir(), "/", "-"), Net: "unix"})
 	if err != nil {
 		t.Fatal(err)

@@ -11,13 +11,14 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/ublk"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // loader returns a loader whose modprobe is a script.
 func loader(t *testing.T, script, release string) *Loader {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("only root loads the driver")
+		ublktest.MachineLacks(t, "root") // the driver is only loaded by root
 	}
 	dir := t.TempDir()
 	l := &Loader{

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // inGroup starts a process whose user namespace has one group. It returns the path of the
@@ -16,7 +18,7 @@ import (
 func inGroup(t *testing.T, id int) (path string, group int) {
 	t.Helper()
 	group = os.Getgid()
-	if os.Getuid() == 0 {
+	if ublktest.HasOtherUsers() {
 		group = 100000
 	}
 	cmd := exec.Command("cat")
@@ -29,7 +31,7 @@ func inGroup(t *testing.T, id int) (path string, group int) {
 		err = cmd.Start()
 	}
 	if err != nil {
-		t.Skip(err)
+		ublktest.MachineLacks(t, "user namespaces: "+err.Error())
 	}
 	t.Cleanup(func() {
 		_ = in.Close()

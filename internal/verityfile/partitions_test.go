@@ -16,6 +16,7 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/internal/gpt"
 	"github.com/ublk-loop/ublk-loop/transfer/verity"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // pair is data with its tree, for partitions.
@@ -322,7 +323,11 @@ func TestOpenSystemdRepart(t *testing.T) {
 	openssl(t, dir, "req", "-batch", "-new", "-x509", "-newkey", "rsa:2048", "-noenc", "-keyout", "key", "-out", "signer.crt", "-subj", "/CN=signer", "-days", "1")
 	cmd := exec.Command("systemd-repart", "--empty=create", "--size=auto", "--dry-run=no", "--definitions=.", "--private-key=key", "--certificate=signer.crt", "disk.raw")
 	cmd.Dir = dir
-	if out, err := cmd.CombinedOutput(); err != nil {
+	out, err := cmd.CombinedOutput()
+	if err != nil && !ublktest.HasOtherUsers() && bytes.Contains(out, []byte("make loopback device")) {
+		ublktest.MachineLacks(t, "root: systemd-repart gets no loop device")
+	}
+	if err != nil {
 		t.Fatalf("systemd-repart: %v: %s", err, out)
 	}
 	d, err := openDevice(t, dir, Location{RootHash: "auto", Signature: "auto"})

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // Builds of the same program are different supplies and different files.
@@ -50,9 +52,7 @@ func TestOtherArchitecture(t *testing.T) {
 // make builds each program in a checkout that belongs to another user, and its version is the
 // commit's. Git and Go's stamp of the commit refuse such a checkout by default.
 func TestBuildOfAnothersCheckout(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("needs root: only root can give a directory to another user")
-	}
+	ublktest.NeedsOtherUsers(t)
 	makefile, err := os.ReadFile("../../Makefile")
 	if err != nil {
 		t.Fatal(err)

@@ -80,7 +80,11 @@ func (b *builder) here(module string, pkgs []*pkg, more ...string) *job {
 	}
 	args = append(args, more...)
 	args = append(args, relative(module, pkgs)...)
-	j := b.goJob(here, module, args, env)
+	words := append([]string{"go"}, args...)
+	if os.Getuid() != 0 && hasNamespaces() {
+		words = inNamespace(words...)
+	}
+	j := b.goJob(here, module, words, env)
 	j.expected = 24 * time.Hour // It starts before all others, because it needs no supply.
 	j.slots = 2                 // go test runs several packages at once
 	return j
@@ -131,15 +135,15 @@ func (b *builder) arm64(module string, pkgs []*pkg, more ...string) *job {
 		args = append(args, "-run", b.run)
 	}
 	args = append(append(args, more...), relative(module, pkgs)...)
-	return b.goJob(arm64, module, args, []string{"GOARCH=arm64", "CGO_ENABLED=0"})
+	return b.goJob(arm64, module, append([]string{"go"}, args...), []string{"GOARCH=arm64", "CGO_ENABLED=0"})
 }
 
-// goJob returns a job that runs go in a module's directory. The command has to print
-// events.
-func (b *builder) goJob(bed, module string, args, env []string) *job {
+// goJob returns a job that runs go, by the words of a command, in a module's directory. The command has to
+// print events.
+func (b *builder) goJob(bed, module string, words, env []string) *job {
 	j := &job{title: bed + " " + module, bed: bed, pkgDir: b.pkgDir(module)}
 	j.command = func(ctx context.Context) (*exec.Cmd, error) {
-		cmd := exec.CommandContext(ctx, "go", args...)
+		cmd := exec.CommandContext(ctx, words[0], words[1:]...)
 		cmd.Dir, cmd.Env = filepath.Join(b.top, module), append(os.Environ(), env...)
 		return cmd, nil
 	}

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // destroy is a script that the guest runs as root. It writes to everything it can.
@@ -26,9 +28,6 @@ echo done
 // kernel keeps the guest's memory as a file without a name. A write anywhere else fails
 // the run, and the test fails if the guest leaves a file in the writable directories.
 func TestUserModeGuestIsApart(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("needs root: only root can make its own view of the file system read-only")
-	}
 	cache := cachedKernel(t)
 	dir := t.TempDir()
 	image := filepath.Join(dir, "image")
@@ -54,9 +53,6 @@ func TestUserModeGuestIsApart(t *testing.T) {
 
 // An unprivileged user can start the same machine, and is root in it.
 func TestUserModeGuestNeedsNoRoot(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("needs root: only root can become another user")
-	}
 	cache := cachedKernel(t)
 	dir, err := os.MkdirTemp("", "vmtest")
 	if err != nil {
@@ -66,14 +62,24 @@ func TestUserModeGuestNeedsNoRoot(t *testing.T) {
 	// The other user has a cache of its own with a copy of the built kernel, and a copy
 	// of the scripts that it may read.
 	script := `set -e
-cp -r .. "$1/scripts"; mkdir -p "$1/cache/kernels"; cp -r "$2" "$1/cache/kernels/"; chown -R nobody "$1"
-exec setpriv --reuid nobody --regid nogroup --clear-groups --no-new-privs --inh-caps=-all \
+cp -r .. "$1/scripts"; mkdir -p "$1/cache/kernels"; cp -r "$2" "$1/cache/kernels/"
+if [ "$3" = root ]; then
+	chown -R nobody "$1"
+	set -- "$1" setpriv --reuid nobody --regid nogroup --clear-groups --no-new-privs --inh-caps=-all
+else
+	set -- "$1"
+fi
+exec "${@:2}" \
 	env HOME="$1" TMPDIR="$1" UBLK_LOOP_CACHE="$1/cache" "$1/scripts/vm.sh" run uml -- id -u`
-	cmd := exec.Command("bash", "-c", script, "bash", dir, kernelDirectory(t, cache))
+	who := "another" // this user has no privileges itself
+	if ublktest.HasOtherUsers() {
+		who = "root"
+	}
+	cmd := exec.Command("bash", "-c", script, "bash", dir, kernelDirectory(t, cache), who)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil || string(out) != "0\n" {
-		t.Errorf("as nobody: %q, %v, want user 0 of the guest", out, err)
+		t.Errorf("without root: %q, %v, want user 0 of the guest", out, err)
 	}
 }
 
@@ -119,7 +125,14 @@ mount --make-rprivate /
 for d in $WRITABLE; do mount --bind "$d" "$d"; done
 mount -o remount,bind,ro /
 exec "$@"`
-	cmd := exec.Command("unshare", append([]string{"--mount", "bash", "-c", script, "bash"}, args...)...)
+	options := []string{"--mount"}
+	if os.Getuid() != 0 {
+		options = append(options, "--map-root-user")
+	}
+	if exec.Command("unshare", append(options, "true")...).Run() != nil {
+		ublktest.MachineLacks(t, "root, and user namespaces")
+	}
+	cmd := exec.Command("unshare", append(append(options, "bash", "-c", script, "bash"), args...)...)
 	cmd.Env = append(os.Environ(), env, "WRITABLE="+strings.Join(writable, " "))
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()

@@ -1,12 +1,15 @@
 package vmtest
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // scatteredPages is more than a process of the host can map by default (vm.max_map_count), and
@@ -20,8 +23,8 @@ func TestUserModeGuestScattersPages(t *testing.T) {
 	if out, err := exec.Command("../setup.sh").CombinedOutput(); err != nil {
 		t.Fatalf("setup.sh: %v\n%s", err, out)
 	}
-	if limit := mappingLimit(t); limit < scatteredPages && os.Getuid() != 0 {
-		t.Skipf("needs root: vm.max_map_count is %d, and only root can raise it", limit)
+	if limit := mappingLimit(t); limit < scatteredPages && !ublktest.HasOtherUsers() {
+		ublktest.MachineLacks(t, fmt.Sprintf("root, who can raise vm.max_map_count from %d", limit))
 	}
 	program := filepath.Join(t.TempDir(), "scatter")
 	build := exec.Command("go", "build", "-o", program, "./testdata/scatter")

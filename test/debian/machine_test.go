@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // machine is a Debian on a disk image. The image keeps what a boot has changed.
@@ -53,9 +55,7 @@ WantedBy=multi-user.target
 // of it.
 func newMachine(t testing.TB, suite string, packages ...string) *machine {
 	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("needs root: only root can unpack a Debian")
-	}
+	ublktest.NeedsOtherUsers(t) // files of a Debian have several owners
 	if isUnit() && exec.Command("../../scripts/vm-kernel.sh", "--cached", "uml").Run() != nil {
 		t.Skip("the user-mode kernel is not built: scripts/vm-kernel.sh uml builds it, which takes minutes")
 	}
