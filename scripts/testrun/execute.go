@@ -266,6 +266,7 @@ func (r *run) end() (bool, error) {
 		t.demand()
 	}
 	err := firstError(r.runner.ledger.close(), r.runner.times.write())
+	r.printKernels()
 	t.print(r.out, r.runner.unsteady)
 	return t.isGood(), err
 }

@@ -58,6 +58,18 @@ func (s *supplies) get(name string, make func() (string, error)) (string, error)
 	return item.path, item.err
 }
 
+// made returns the path of a supply, or "" if it was not made.
+func (s *supplies) made(name string) string {
+	s.mu.Lock()
+	item := s.items[name]
+	s.mu.Unlock()
+	if item == nil {
+		return ""
+	}
+	item.once.Do(func() {}) // waits for the one who makes it
+	return item.path
+}
+
 func (s *supplies) making(name string, is bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
