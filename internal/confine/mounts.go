@@ -77,8 +77,8 @@ func detachMounts(list func() ([]byte, error), unmount func(string) error) error
 func mountPoints(mountinfo []byte) []string {
 	var points []string
 	for line := range bytes.Lines(mountinfo) {
-		if fields := bytes.Fields(line); len(fields) > 4 {
-			points = append(points, mountpoint.Unescape(string(fields[4])))
+		if fields := mountpoint.Fields(string(line)); len(fields) > 4 {
+			points = append(points, mountpoint.Unescape(fields[4]))
 		}
 	}
 	slices.Sort(points)

@@ -96,8 +96,8 @@ func TestMountPoints(t *testing.T) {
 30 22 0:25 / /mnt/with\040space\134and\011more rw - tmpfs tmpfs rw
 short line
 29 22 0:24 /sub /a\043b rw master:3 - btrfs /dev/sdb rw,subvol=/sub
-`
-	want := []string{"/", "/a#b", "/mnt/with space\\and\tmore"}
+` + "31 22 0:26 / /no\u00a0break\rx rw - tmpfs tmpfs rw\n"
+	want := []string{"/", "/a#b", "/mnt/with space\\and\tmore", "/no\u00a0break\rx"}
 	if got := mountPoints([]byte(table)); !slices.Equal(got, want) {
 		t.Errorf("mount points %q, want %q", got, want)
 	}

@@ -69,8 +69,8 @@ func open(d *client.Device) (*os.File, error) {
 func isMountedAt(mountinfo []byte, device, dir string) bool {
 	is := false
 	for line := range bytes.Lines(mountinfo) {
-		before, after, _ := strings.Cut(strings.TrimSpace(string(line)), " - ")
-		fields, source := strings.Fields(before), strings.Fields(after)
+		before, after, _ := strings.Cut(strings.TrimSuffix(string(line), "\n"), " - ")
+		fields, source := mountpoint.Fields(before), mountpoint.Fields(after)
 		if len(fields) > 4 && len(source) > 1 && mountpoint.Unescape(fields[4]) == dir {
 			is = mountpoint.Unescape(source[1]) == device
 		}

@@ -141,14 +141,15 @@ func TestExisting(t *testing.T) {
 }
 
 func TestIsMountedAt(t *testing.T) {
-	const mounts = `25 1 0:22 / / rw - rootfs rootfs rw
+	mounts := strings.NewReplacer(`\u00a0`, "\u00a0", `\r`, "\r").Replace(`25 1 0:22 / / rw - rootfs rootfs rw
 40 25 259:3 / /mnt rw,noatime shared:1 - ext4 /dev/ublkb3 rw
 41 25 259:4 / /mnt/a\040b rw - ext4 /dev/ublkb4 rw
 42 25 259:3 / /over rw - ext4 /dev/ublkb3 rw
 43 42 0:30 / /over rw - tmpfs tmpfs rw
-`
+44 25 259:5 / /mnt/no\u00a0break\rx rw - ext4 /dev/ublkb5 rw
+`)
 	for at, want := range map[[2]string]bool{
-		{"/dev/ublkb3", "/mnt"}: true, {"/dev/ublkb4", "/mnt/a b"}: true, {"/dev/ublkb4", "/mnt"}: false, {"/dev/ublkb3", "/mn"}: false, {"/dev/ublkb3", "/over"}: false, {"/dev/ublkb", "/mnt"}: false,
+		{"/dev/ublkb3", "/mnt"}: true, {"/dev/ublkb4", "/mnt/a b"}: true, {"/dev/ublkb4", "/mnt"}: false, {"/dev/ublkb3", "/mn"}: false, {"/dev/ublkb3", "/over"}: false, {"/dev/ublkb", "/mnt"}: false, {"/dev/ublkb5", "/mnt/no\u00a0break\rx"}: true,
 	} {
 		if got := isMountedAt([]byte(mounts), at[0], at[1]); got != want {
 			t.Errorf("%v: %v, want %v", at, got, want)

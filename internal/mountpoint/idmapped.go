@@ -90,7 +90,7 @@ func isIdmappedInMountinfo(path string) (bool, error) {
 // ENODATA if the mount is missing.
 func optionsOf(mountinfo string, id uint64) ([]string, error) {
 	for line := range strings.Lines(mountinfo) {
-		fields := strings.Fields(line)
+		fields := Fields(line)
 		if len(fields) > 5 && fields[0] == strconv.FormatUint(id, 10) {
 			return strings.Split(fields[5], ","), nil
 		}

@@ -19,8 +19,9 @@ func TestIsIdmapped(t *testing.T) {
 }
 
 func TestOptionsOf(t *testing.T) {
-	const mountinfo = "12 1 8:1 / / rw,noatime - ext4 /dev/sda1 rw\n112 12 0:40 / /idmapped ro,relatime,idmapped shared:7 - tmpfs tmpfs rw\n"
-	for id, want := range map[uint64][]string{12: {"rw", "noatime"}, 112: {"ro", "relatime", "idmapped"}} {
+	const mountinfo = "12 1 8:1 / / rw,noatime - ext4 /dev/sda1 rw\n112 12 0:40 / /idmapped ro,relatime,idmapped shared:7 - tmpfs tmpfs rw\n" +
+		"113 12 0:40 / /no\u00a0break\rx ro,idmapped - tmpfs tmpfs rw\n"
+	for id, want := range map[uint64][]string{12: {"rw", "noatime"}, 112: {"ro", "relatime", "idmapped"}, 113: {"ro", "idmapped"}} {
 		if got, err := optionsOf(mountinfo, id); err != nil || !slices.Equal(got, want) {
 			t.Errorf("%d: %q, error %v, want %q", id, got, err, want)
 		}

@@ -21,5 +21,9 @@ func Is(path string) (bool, error) {
 // fs/proc_namespace.c).
 var escapes = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`, `\043`, "#")
 
+// Fields splits a line of /proc/PID/mountinfo, or a part of one. Only a blank separates fields: a path can have a no-break space or
+// a carriage return in it, which strings.Fields takes for the end of a field.
+func Fields(line string) []string { return strings.Split(line, " ") }
+
 // Unescape decodes a path in /proc/PID/mountinfo.
 func Unescape(path string) string { return escapes.Replace(path) }

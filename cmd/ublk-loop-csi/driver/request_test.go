@@ -1,6 +1,8 @@
 package driver
 
 import (
+	"math/big"
+	"strings"
 	"testing"
 
 	csi "github.com/container-storage-interface/spec/lib/go/csi"
@@ -71,6 +73,35 @@ func TestParseQuantity(t *testing.T) {
 			t.Errorf("%q: error %v", text, err)
 		}
 	}
+}
+
+// A size that is accepted is that of the number, with no more than an int64.
+func FuzzParseQuantity(f *testing.F) {
+	for _, text := range []string{"1", "1Ki", "9223372036854775807", "9223372036854775807Ki", "00001G", "8388608Ti", "1e3"} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		got, err := parseQuantity(text)
+		if err != nil {
+			if status.Code(err) != codes.InvalidArgument {
+				t.Errorf("%q: error %v", text, err)
+			}
+			return
+		}
+		digits := strings.TrimRight(text, "kKMGTi")
+		want, ok := new(big.Int).SetString(digits, 10)
+		unit, base := strings.TrimSuffix(text[len(digits):], "i"), int64(1000)
+		if strings.HasSuffix(text, "i") {
+			base = 1024
+		}
+		power := int64(strings.Index("KMGT", strings.ToUpper(unit)) + 1) // 0 without a unit
+		if unit == "" {
+			power = 0
+		}
+		if !ok || want.Mul(want, new(big.Int).Exp(big.NewInt(base), big.NewInt(power), nil)).Cmp(big.NewInt(got)) != 0 || got <= 0 {
+			t.Errorf("%q is %d", text, got)
+		}
+	})
 }
 
 // The capacity is what remains if all volumes are written to completely.

@@ -33,8 +33,9 @@ func parse(text string) (Table, error) {
 	var t Table
 	for line := range strings.Lines(text) {
 		before, after, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " - ")
-		fields, rest := strings.Fields(before), strings.Fields(after)
-		if !ok || len(fields) < 6 || len(rest) < 1 {
+		// Only a blank separates fields: a path can have other white space in it.
+		fields, rest := strings.Split(before, " "), strings.Split(after, " ")
+		if !ok || len(fields) < 6 || rest[0] == "" {
 			return nil, fmt.Errorf("read mountinfo: line %q", line)
 		}
 		t = append(t, Mount{

@@ -3,8 +3,10 @@ package mounts
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -35,6 +37,28 @@ func TestParse(t *testing.T) {
 			t.Errorf("%q is accepted", bad)
 		}
 	}
+}
+
+// A mount is read with the names that it has, whatever characters these have. The kernel escapes some of them (mangle in
+// fs/proc_namespace.c).
+func FuzzParse(f *testing.F) {
+	f.Add("sub", "var/lib/a b", true)
+	f.Add("", "no\u00a0break\r - \\040#\v\n", false)
+	escapes := strings.NewReplacer(" ", `\040`, "\t", `\011`, "\n", `\012`, `\`, `\134`, "#", `\043`)
+	f.Fuzz(func(t *testing.T, root, target string, readOnly bool) {
+		root, target = "/"+root, "/"+target
+		options := "rw,noatime"
+		if readOnly {
+			options = "ro"
+		}
+		line := fmt.Sprintf("30 22 259:3 %s %s %s shared:5 - ext4 /dev/ublkb3 rw\n", escapes.Replace(root), escapes.Replace(target), options)
+		table, err := parse(line + line)
+		want := Mount{MajMin: "259:3", Root: root, Target: target, ReadOnly: readOnly, FSType: "ext4"}
+		if err != nil || len(table) != 2 || table[0] != want || table[1] != want {
+			t.Errorf("%q is %+v, error %v", line, table, err)
+		}
+		_, _ = parse(root + target) // an error, or no mount
+	})
 }
 
 // Only a disk that is zero at both ends is blank, and an unreadable one is an error.

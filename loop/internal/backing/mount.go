@@ -62,8 +62,8 @@ func findBtrfsSource(mounts io.Reader, id uint64) (string, error) {
 		if !found || number != strconv.FormatUint(id, 10) {
 			continue
 		}
-		fields := strings.Fields(system)
-		if len(fields) < 2 || fields[0] != "btrfs" {
+		fields := strings.Split(system, " ") // a name can have other white space in it
+		if len(fields) < 2 || fields[0] != "btrfs" || fields[1] == "" {
 			return "", fs.ErrNotExist
 		}
 		return fields[1], nil

@@ -16,10 +16,10 @@ const mounts = `22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
 37 22 0:99 / /mnt/a\040-\040b rw - btrfs /dev/vdc rw
 38 22 0:31 / /tmp rw shared:5 - tmpfs tmpfs rw
 3 22 0:32 / /odd rw - btrfs
-`
+` + "39 22 0:97 / /x\u00a0y rw - btrfs /dev/mapper/x\u00a0y rw\n"
 
 func TestFindBtrfsSource(t *testing.T) {
-	for id, want := range map[uint64]string{36: "/dev/vdb", 37: "/dev/vdc", 22: "", 38: "", 3: "", 99: ""} {
+	for id, want := range map[uint64]string{36: "/dev/vdb", 37: "/dev/vdc", 39: "/dev/mapper/x\u00a0y", 22: "", 38: "", 3: "", 99: ""} {
 		got, err := findBtrfsSource(strings.NewReader(mounts), id)
 		if got != want || (want == "") != errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("mount %d: %q, error %v, want %q", id, got, err, want)
