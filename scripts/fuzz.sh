@@ -25,6 +25,12 @@ fuzz() {
 	}
 }
 
+# Print the directories of the packages of all modules.
+packages() {
+	local module
+	while read -r module; do go -C "${module%/go.mod}" list -f '{{.Dir}}' ./...; done < <(find . -name go.mod -not -path '*/testdata/*')
+}
+
 main() {
 	cd "$(dirname "$(realpath "$0")")/.."
 	fuzz_time=${1:?TIME}
@@ -33,7 +39,7 @@ main() {
 		return
 	fi
 	local directory name status=0
-	for directory in $(go list -f '{{.Dir}}' ./...); do
+	for directory in $(packages); do
 		for name in $({ grep -hoE '^func Fuzz\w+' "$directory"/*_test.go 2>/dev/null || true; } | cut -d ' ' -f 2); do
 			fuzz "$directory" "$name" || status=1
 		done
