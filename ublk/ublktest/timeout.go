@@ -32,18 +32,30 @@ func Detail(t testing.TB, format string, args ...any) {
 }
 
 // Until waits for a state that causes no event, and fails the test if the state does not
-// come within a time. The functions more return additional text for that failure.
+// come within a time. The functions more return additional text for that failure. A look at the state that takes long, such
+// as one by a program, happens less often: it must not use up the CPU that the awaited change needs.
 func Until(t testing.TB, limit time.Duration, what string, ok func() bool, more ...func() string) {
 	t.Helper()
-	for deadline := time.Now().Add(limit); !ok(); time.Sleep(5 * time.Millisecond) {
-		if !time.Now().After(deadline) {
-			continue
+	deadline := time.Now().Add(limit)
+	for {
+		began := time.Now()
+		if ok() {
+			return
 		}
-		for _, text := range more {
-			Detail(t, "%s", text())
+		if time.Now().After(deadline) {
+			break
 		}
-		TimedOut(t, limit, "%s", what)
+		time.Sleep(pause(time.Since(began)))
 	}
+	for _, text := range more {
+		Detail(t, "%s", text())
+	}
+	TimedOut(t, limit, "%s", what)
+}
+
+// pause returns the time until the next look at a state, of which the last one took some time.
+func pause(look time.Duration) time.Duration {
+	return min(max(2*look, 5*time.Millisecond), 200*time.Millisecond)
 }
 
 // Receive waits for a value, and fails the test if none comes within a time. A closed
