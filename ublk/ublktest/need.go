@@ -110,7 +110,7 @@ const (
 
 // Require declares the needs of a test, and skips the test if one is missing. It is for
 // tests that do something before they call Kernel, which includes Require. Only a test of the
-// kernel, whose name begins with TestKernel…, may need equipment: the runner looks for a machine
+// kernel, whose name begins with TestKernel… or TestCrash…, may need equipment: the runner looks for a machine
 // that has it. All other tests run once, with the race detector if there is a C compiler.
 func Require(t testing.TB, needs ...Need) {
 	t.Helper()
@@ -124,8 +124,8 @@ func Require(t testing.TB, needs ...Need) {
 		t.Skip("declared only")
 	}
 	for _, n := range needs {
-		if n.IsEquipment() && !strings.HasPrefix(t.Name(), "TestKernel") {
-			t.Fatalf("no machine is looked for that has %s: the name does not begin with TestKernel", why[n])
+		if n.IsEquipment() && !isKernelTest(t) {
+			t.Fatalf("no machine is looked for that has %s: the name begins with neither TestKernel nor TestCrash", why[n])
 		}
 		if n.IsEquipment() && !has(t, n) {
 			t.Skipf("needs %s", why[n])

@@ -94,6 +94,11 @@ func TestEquipmentNeedsKernel(t *testing.T) {
 			t.Errorf("a test of no kernel may need %s: %q", n, r.said)
 		}
 	}
+	for _, name := range []string{"TestKernel", "TestCrash"} {
+		if r := recordAs(name, t, func(t testing.TB) { Require(t, Own) }); r.failed || r.skipped {
+			t.Errorf("%s may not need a machine of its own: %q", name, r.said)
+		}
+	}
 	if r := recordAs("TestUnit", t, func(t testing.TB) { Require(t, Long, Soak) }); r.failed {
 		t.Errorf("a test of no kernel may not be long: %q", r.said)
 	}
