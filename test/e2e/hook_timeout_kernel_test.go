@@ -38,6 +38,12 @@ func TestKernelHookEndsWithContainer(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			w.Fatal(err)
 		}
+		defer func() {
+			if cmd.ProcessState == nil { // the test has failed
+				_, _ = cmd.Process.Kill(), cmd.Wait()
+				ublktest.Detail(w, "the runtime prints %q", out.String())
+			}
+		}()
 		waitUntil(w, "the hook and the container have ended", func() bool {
 			var container, own int
 			pids, _ := os.ReadFile(hook + ".pids")
