@@ -51,6 +51,13 @@ func (p *Program) GiveBack() {
 	}
 }
 
+// FreeConstants frees the constants that have been used since GiveBack.
+func (p *Program) FreeConstants() {
+	if p != nil {
+		_ = p.constants.advise(unix.MADV_DONTNEED_LOCKED) // see GiveBack
+	}
+}
+
 // FreeProgram frees the pages of the program of a process that has not locked its memory. What is
 // used again comes back.
 func FreeProgram() error {

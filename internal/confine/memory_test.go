@@ -3,7 +3,9 @@ package confine
 import (
 	"debug/elf"
 	"debug/gosym"
+	"fmt"
 	"math"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
@@ -11,6 +13,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestFindCode(t *testing.T) {
@@ -93,6 +97,38 @@ func TestQuietGC(t *testing.T) {
 	if limit := debug.SetMemoryLimit(-1); limit != gcLimit {
 		t.Errorf("the limit is %d", limit)
 	}
+}
+
+// Constants that were used again after GiveBack are freed again.
+func TestFreeConstants(t *testing.T) {
+	p, err := findProgram()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.constants.advise(unix.MADV_POPULATE_READ); err != nil {
+		t.Fatal(err)
+	}
+	before := residentOf(t, p.constants)
+	p.FreeConstants()
+	if after := residentOf(t, p.constants); after > before/2 { // what is used now comes back
+		t.Errorf("%d KiB of the constants are resident, then %d", before, after)
+	}
+	(*Program)(nil).FreeConstants() // after an error of LockMemory
+}
+
+// residentOf returns how much of a mapping of this process is resident, in KiB.
+func residentOf(t *testing.T, m mapping) (kib int) {
+	t.Helper()
+	text, err := os.ReadFile("/proc/self/smaps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, found := strings.Cut(string(text), fmt.Sprintf("%08x-%08x ", m.start, m.end))
+	_, after, _ = strings.Cut(after, "\nRss:")
+	if _, err := fmt.Sscan(after, &kib); !found || err != nil {
+		t.Fatalf("the mapping is there: %v, error %v", found, err)
+	}
+	return kib
 }
 
 // Of the program itself, no page with a function of a package that serves is given back, but at

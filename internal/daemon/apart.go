@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -97,11 +98,18 @@ func (s *single) settle() {
 	}
 	if s.apart == nil {
 		s.program.GiveBack()
+		time.AfterFunc(quietAfter, s.program.FreeConstants)
 		return
 	}
 	s.apart.Settle()
-	_ = confine.FreeProgram() // an error costs only memory
+	free := func() { _ = confine.FreeProgram() } // an error costs only memory
+	free()
+	time.AfterFunc(quietAfter, free)
 }
+
+// quietAfter is how long after the start of a device its last goroutines and Go's runtime may still use what the start has
+// used. They take up to 800 KiB of the program's constants in each process, which is then free again.
+const quietAfter = 2 * time.Second
 
 // runApartSingle is the main function of that process.
 func (p *Program) runApartSingle(_ []string) int {
@@ -119,6 +127,7 @@ func (p *Program) runApartSingle(_ []string) int {
 		Settled: func() {
 			confine.QuietGC()
 			program.GiveBack()
+			time.AfterFunc(quietAfter, program.FreeConstants)
 		},
 		Answered: func() {},
 	})

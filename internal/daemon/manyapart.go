@@ -126,7 +126,10 @@ func (p *Program) runApartMany(_ []string) int {
 			confine.ReserveProcessors(runtime.NumCPU() + n)
 			return nil
 		},
-		Settled:  func() { program.GiveBack() },
+		Settled: func() {
+			program.GiveBack()
+			time.AfterFunc(quietAfter, program.FreeConstants)
+		},
 		Answered: collector.Collect,
 	})
 }

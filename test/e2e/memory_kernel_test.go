@@ -9,10 +9,9 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
-// idlePSS is the maximum memory of an idle device, of both of its processes, in KiB. A single
-// process had 6 MiB. Two processes have 1.2 times as much. After one of sixty starts they have 1.3 times as much, because a
-// goroutine of the start has used pages of the program again after they were freed.
-const idlePSS = (6 << 10) * 14 / 10
+// idlePSS is the maximum memory of an idle device, of both of its processes, in KiB. A single process that did the same had
+// 5.9 MiB. Two processes may have 1.3 times as much.
+const idlePSS = 6041 * 13 / 10
 
 // A server with zero copy has no buffers and takes little memory, for a file and for a table.
 func TestKernelIdleMemory(t *testing.T) {
@@ -37,7 +36,7 @@ func (b *bed) idlesWithin(s client.Device, limit int) {
 			b.Logf("the processes have %v", rollup)
 		}
 	}()
-	// When add returns, the server has not yet freed the memory of its start.
+	// When add returns, the processes have not yet freed the memory of their start. They do that twice within seconds.
 	waitUntil(b, fmt.Sprintf("at most %d KiB", limit), func() bool {
 		rollup = b.memory(s)
 		return rollup["Pss:"] <= limit
