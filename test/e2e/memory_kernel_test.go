@@ -25,6 +25,25 @@ func TestKernelIdleMemory(t *testing.T) {
 	b.idlesWithin(s, idlePSS)
 }
 
+// servePSS is the same for serve with one device. A single process had 12.7 MiB, because serve keeps all of the program
+// resident.
+const servePSS = 13005 * 13 / 10
+
+// The two processes of a server of many devices, too, take little more memory than one.
+func TestKernelServeIdleMemory(t *testing.T) {
+	b := kernelBed(t, ublktest.Plain)
+	m := b.serve()
+	defer m.stop()
+	if !b.isApart(m.pid()) {
+		return // with this driver the server serves all devices itself
+	}
+	s := b.add("--queues=2", "--depth=128", b.image(64<<20))
+	if s.BufferMode == "copy" {
+		ublktest.Lacks(t, ublktest.ZeroCopy)
+	}
+	b.idlesWithin(s, servePSS)
+}
+
 // idlesWithin checks that both processes of a device have at most some memory, in KiB, and removes the
 // device.
 func (b *bed) idlesWithin(s client.Device, limit int) {
