@@ -24,6 +24,9 @@ type Hooks struct {
 	Answered func()            // after each answer
 }
 
+// Nothing is a hook that does nothing. Its code stays resident.
+func Nothing() {}
+
 // Run is the process. It returns when the server has nothing more to do for it, or has ended.
 func Run(h Hooks) error {
 	s := socket{SocketFD}

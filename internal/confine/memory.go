@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -42,11 +43,17 @@ func LockMemory() (*Program, error) {
 // start has used. Constants that are used again become resident and locked again
 // (MADV_DONTNEED_LOCKED in madvise(2), Linux 5.18). Older kernels keep all pages. It takes
 // milliseconds to find this code, which the start of a server need not wait for.
-func (p *Program) GiveBack() {
+func (p *Program) GiveBack() { p.giveBack(isServing) }
+
+// GiveBackControl does the same for a process that serves the requests of a device and does not control it. That
+// process must call no function of the packages in controlling any more.
+func (p *Program) GiveBackControl() { p.giveBack(isServingOnly) }
+
+func (p *Program) giveBack(serves func(function string) bool) {
 	if p == nil {
 		return
 	}
-	for _, m := range append(otherCode(p.code, uintptr(os.Getpagesize()), functionAt), p.constants) {
+	for _, m := range append(otherCode(p.code, uintptr(os.Getpagesize()), functionAt, serves), p.constants) {
 		_ = m.advise(unix.MADV_DONTNEED_LOCKED)
 	}
 }
@@ -138,6 +145,20 @@ func isServing(function string) bool {
 	return true
 }
 
+// controlling lists packages, without those below them, that a process needs to control a device and not to serve its
+// requests. They are 600 KiB.
+var controlling = []string{
+	"main", "github.com/ublk-loop/ublk-loop/loop", "github.com/ublk-loop/ublk-loop/loop/cowfile",
+	"github.com/ublk-loop/ublk-loop/loop/internal/statefile", "github.com/ublk-loop/ublk-loop/internal/daemon",
+	"github.com/ublk-loop/ublk-loop/internal/report", "github.com/ublk-loop/ublk-loop/internal/systemd",
+	"github.com/ublk-loop/ublk-loop/internal/udev", "go.uber.org/zap", "go.uber.org/zap/zapcore", "crypto/internal/fips140/ecdsa",
+}
+
+// isServingOnly is isServing for a process that does not control devices.
+func isServingOnly(function string) bool {
+	return isServing(function) && !slices.Contains(controlling, packageOf(function))
+}
+
 // functionAt returns the name of the function at an address, or "".
 func functionAt(pc uintptr) string {
 	f := runtime.FuncForPC(pc)
@@ -153,8 +174,8 @@ func functionAt(pc uintptr) string {
 // The linker places the functions of a package next to each other, so that both ends of a range
 // tell what is between them if they are in one package. Both ends of a page are always
 // enough. The first function of the next page stands for the last function of a page.
-func otherCode(code mapping, page uintptr, function func(uintptr) string) []mapping {
-	s := codeSplitter{page: page, function: function}
+func otherCode(code mapping, page uintptr, function func(uintptr) string, serves func(string) bool) []mapping {
+	s := codeSplitter{page: page, function: function, serves: serves}
 	s.split(code, function(code.start), function(code.end))
 	return s.other
 }
@@ -162,6 +183,7 @@ func otherCode(code mapping, page uintptr, function func(uintptr) string) []mapp
 type codeSplitter struct {
 	page     uintptr
 	function func(uintptr) string
+	serves   func(string) bool
 	other    []mapping
 }
 
@@ -175,7 +197,7 @@ func (s *codeSplitter) split(m mapping, first, last string) {
 		return
 	}
 	switch n := len(s.other); {
-	case isServing(first) || isServing(last):
+	case s.serves(first) || s.serves(last):
 	case n > 0 && s.other[n-1].end == m.start:
 		s.other[n-1].end = m.end
 	default:

@@ -126,10 +126,10 @@ func (p *Program) runApartSingle(_ []string) int {
 		},
 		Settled: func() {
 			confine.QuietGC()
-			program.GiveBack()
+			program.GiveBackControl()
 			time.AfterFunc(quietAfter, program.FreeConstants)
 		},
-		Answered: func() {},
+		Answered: apart.Nothing,
 	})
 }
 
