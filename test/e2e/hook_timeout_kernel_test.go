@@ -44,11 +44,18 @@ func TestKernelHookEndsWithContainer(t *testing.T) {
 				ublktest.Detail(w, "the runtime prints %q", out.String())
 			}
 		}()
-		waitUntil(w, "the hook and the container have ended", func() bool {
-			var container, own int
+		var container, own int
+		ublktest.Until(w, waitLimit, "the hook and the container have ended", func() bool {
 			pids, _ := os.ReadFile(hook + ".pids")
 			_, err := fmt.Sscan(string(pids), &container, &own)
 			return err == nil && isZombie(container) && isZombie(own)
+		}, func() string {
+			text := "the runtime, the container and the hook:"
+			for _, pid := range []int{cmd.Process.Pid, container, own} {
+				stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+				text += fmt.Sprintf("\n%d: %s (%v)", pid, stat, err)
+			}
+			return text
 		})
 		if err := unix.Kill(cmd.Process.Pid, unix.SIGCONT); err != nil {
 			w.Fatal(err)
