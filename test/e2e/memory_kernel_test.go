@@ -17,9 +17,7 @@ const idlePSS = 6041 * 13 / 10
 func TestKernelIdleMemory(t *testing.T) {
 	b := kernelBed(t, ublktest.Plain)
 	s := b.add("--queues=2", "--depth=128", b.image(64<<20))
-	if s.BufferMode == "copy" {
-		ublktest.Lacks(t, ublktest.ZeroCopy)
-	}
+	b.lacksZeroCopy(s)
 	b.idlesWithin(s, idlePSS)
 	s = b.addTable(fmt.Sprintf("0 131072 linear %s 0", b.image(64<<20)), "--queues=2", "--depth=128")
 	b.idlesWithin(s, idlePSS)
@@ -38,10 +36,17 @@ func TestKernelServeIdleMemory(t *testing.T) {
 		return // with this driver the server serves all devices itself
 	}
 	s := b.add("--queues=2", "--depth=128", b.image(64<<20))
-	if s.BufferMode == "copy" {
-		ublktest.Lacks(t, ublktest.ZeroCopy)
-	}
+	b.lacksZeroCopy(s)
 	b.idlesWithin(s, servePSS)
+}
+
+// lacksZeroCopy ends the test if a device has buffers, because the kernel has no zero copy.
+func (b *bed) lacksZeroCopy(s client.Device) {
+	b.Helper()
+	if s.BufferMode == "copy" {
+		b.del(s.Device)
+		ublktest.Lacks(b.TB, ublktest.ZeroCopy)
+	}
 }
 
 // idlesWithin checks that both processes of a device have at most some memory, in KiB, and removes the
