@@ -86,7 +86,7 @@ func TestKernelPublisher(t *testing.T) {
 	}()
 	for i, text := range texts {
 		c := newSocket(t)
-		if err := unix.Connect(int(c.Fd()), address); err != nil {
+		if err := eintr.Repeat(func() error { return unix.Connect(int(c.Fd()), address) }); err != nil {
 			t.Fatal(err)
 		}
 		answer, err := io.ReadAll(c)
@@ -100,12 +100,14 @@ func TestKernelPublisher(t *testing.T) {
 	}
 }
 
-// newSocket returns a unix socket. It reads for 30 seconds at most.
+// newSocket returns a unix socket. It reads, and waits for room at a listener, for 30 seconds at most.
 func newSocket(t *testing.T) *os.File {
 	t.Helper()
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err == nil {
-		err = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 30})
+	for _, limit := range []int{unix.SO_RCVTIMEO, unix.SO_SNDTIMEO} {
+		if err == nil {
+			err = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, limit, &unix.Timeval{Sec: 30})
+		}
 	}
 	if err != nil {
 		t.Fatal(err)
