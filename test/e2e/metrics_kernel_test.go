@@ -22,16 +22,19 @@ import (
 // opCount holds the counters of an operation of a device.
 type opCount struct{ requests, bytes, errors int }
 
-// metric returns the value of a metric, or 0 if it does not exist.
-func metric(text, name string) int {
+// metric returns the value of a metric, which must exist.
+func (m *many) metric(text, name string) int {
+	m.b.Helper()
 	for line := range strings.Lines(text) {
 		if value, found := strings.CutPrefix(line, name+" "); found {
 			n, err := strconv.Atoi(strings.TrimSpace(value))
-			if err == nil {
-				return n
+			if err != nil {
+				m.b.Fatal(err)
 			}
+			return n
 		}
 	}
+	m.b.Fatalf("the metrics lack %s:\n%s", name, text)
 	return 0
 }
 
@@ -55,7 +58,7 @@ func (m *many) counts(s client.Device) map[string]opCount {
 	counts := map[string]opCount{}
 	for _, op := range []string{"read", "write", "flush", "discard", "write_zeroes"} {
 		of := func(name string) int {
-			return metric(text, fmt.Sprintf(`ublk_loop_%s{device=%q,op=%q}`, name, filepath.Base(s.Device), op))
+			return m.metric(text, fmt.Sprintf(`ublk_loop_%s{device=%q,op=%q}`, name, filepath.Base(s.Device), op))
 		}
 		counts[op] = opCount{of("requests_total"), of("request_bytes_total"), of("request_errors_total")}
 	}
@@ -157,7 +160,7 @@ func (m *many) checkOthers(s client.Device, image string) {
 		}
 	}
 	for _, op := range []string{"write", "flush", "discard"} {
-		if n := metric(text, fmt.Sprintf(`ublk_loop_request_duration_seconds_count{device=%q,op=%q}`, name, op)); n == 0 {
+		if n := m.metric(text, fmt.Sprintf(`ublk_loop_request_duration_seconds_count{device=%q,op=%q}`, name, op)); n == 0 {
 			m.b.Errorf("no %s has been timed", op)
 		}
 	}
