@@ -126,12 +126,8 @@ func (d *Driver) reconcileUse(ctx context.Context, v *pool.Volume, device *clien
 		if err := d.holdAgain(ctx, v, device); err != nil {
 			return err
 		}
-	case staged && device.State == live:
-		if err := d.thaw(ctx, v.Stage.Path); err != nil {
-			d.opts.Report(err)
-		}
 	case staged:
-		d.thawLater(v.Stage.Path)
+		d.thawAtStart(v.Stage.Path)
 	case !staged && len(v.Publications) == 0:
 		if err := d.dropStage(ctx, v, device, table); err != nil {
 			return err

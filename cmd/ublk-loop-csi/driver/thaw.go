@@ -29,10 +29,15 @@ type thawing struct {
 	err   error // set before ended is closed
 }
 
-// thaw calls a function that thaws the file system at a path, unless that is going on, and waits for the end. If the context is
-// done before, it returns the cause, and the thaw goes on.
+// thaw begins a thaw and waits for the end. If the context is done before, it returns the cause, and the thaw goes on.
 func (t *thaws) thaw(ctx context.Context, path string, call func() error) error {
+	return t.begin(path, call).wait(ctx)
+}
+
+// begin calls a function that thaws the file system at a path, unless that is going on.
+func (t *thaws) begin(path string, call func() error) *thawing {
 	t.mu.Lock()
+	defer t.mu.Unlock()
 	running := t.running[path]
 	if running == nil {
 		running = &thawing{ended: make(chan struct{})}
@@ -48,8 +53,7 @@ func (t *thaws) thaw(ctx context.Context, path string, call func() error) error 
 			close(running.ended)
 		}()
 	}
-	t.mu.Unlock()
-	return running.wait(ctx)
+	return running
 }
 
 // wait waits for a thaw of the file system at a path, if one is going on. It would end a freeze that comes now.
@@ -79,13 +83,29 @@ func (d *Driver) thaw(ctx context.Context, path string) error {
 	return d.thaws.thaw(ctx, path, func() error { return mounts.Thaw(path) })
 }
 
-// thawLater thaws a file system whose device has no server now. It does not wait, and reports an error.
-func (d *Driver) thawLater(path string) {
-	go func() { // until the device answers
-		if err := d.thaws.thaw(context.Background(), path, func() error { return mounts.Thaw(path) }); err != nil {
-			d.opts.Report(err)
+// thawAtStart thaws a file system that an earlier driver may have frozen. Calls for all volumes wait for it, so it waits only
+// for a moment. It reports a thaw that takes longer, and an error.
+func (d *Driver) thawAtStart(path string) {
+	d.thaws.atStart(path, func() error { return mounts.Thaw(path) }, d.opts.Report)
+}
+
+// moment is the time in which a device usually answers.
+const moment = time.Second
+
+func (t *thaws) atStart(path string, call func() error, report func(error)) {
+	running := t.begin(path, call)
+	end := func() {
+		if <-running.ended; running.err != nil {
+			report(running.err)
 		}
-	}()
+	}
+	select {
+	case <-running.ended:
+		end()
+	case <-time.After(moment):
+		report(fmt.Errorf("thaw %s: %w", path, errThawing))
+		go end() // until the device answers
+	}
 }
 
 // withFrozen calls f while a file system is frozen. If this process dies meanwhile, the

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -31,4 +33,39 @@ func TestThawOfSilentDevice(t *testing.T) {
 	if err := all.wait(t.Context(), "/a"); err != nil && !errors.Is(err, unix.EIO) {
 		t.Errorf("after the end: error %v", err)
 	}
+}
+
+// At its start, the driver waits for silent devices only for moments, so that calls for other volumes reach it. It reports such a
+// device, and what its thaw returns. A freeze waits for the thaw.
+func TestThawAtStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var all thaws
+		reports := make(chan error, 2)
+		report := func(err error) { reports <- err }
+		given, giveUp := context.WithCancel(t.Context())
+		giveUp()
+		goOn, begun := make(chan struct{}), time.Now()
+		all.atStart("/a", func() error { <-goOn; return unix.EIO }, report)
+		if waited := time.Since(begun); waited > 5*time.Second {
+			t.Errorf("it waits %s for a silent device", waited)
+		}
+		if err := all.wait(given, "/a"); !errors.Is(err, context.Canceled) {
+			t.Errorf("a freeze during the thaw: error %v", err)
+		}
+		if err := <-reports; !errors.Is(err, errThawing) {
+			t.Errorf("report %v, want %v", err, errThawing)
+		}
+		close(goOn)
+		if err := <-reports; !errors.Is(err, unix.EIO) {
+			t.Errorf("report %v, want %v", err, unix.EIO)
+		}
+		all.atStart("/b", func() error { return unix.ENOENT }, report)
+		if err := <-reports; !errors.Is(err, unix.ENOENT) {
+			t.Errorf("report %v, want %v", err, unix.ENOENT)
+		}
+		all.atStart("/c", func() error { return nil }, report)
+		if len(reports) > 0 {
+			t.Errorf("report %v of a thaw", <-reports)
+		}
+	})
 }
