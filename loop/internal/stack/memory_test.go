@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -60,16 +61,30 @@ func TestIndexesAreBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for stores, want := range map[int]error{2: nil, 3: unix.ENOMEM} {
-		text := fmt.Sprintf("s0,,,ro,0 %d snapshot $A $B P 8", sectors)
-		for i, name := range []string{"$C", "$D"}[:stores-1] {
-			text += fmt.Sprintf(";s%d,,,ro,0 %d snapshot /dev/mapper/s%d %s P 8", i+1, sectors, i, name)
+	// The last store is the one that the device writes to.
+	chain := func(names ...string) (text string) {
+		origin, mode := "$A", "ro"
+		for i, name := range names {
+			if i == len(names)-1 {
+				mode = "rw"
+			}
+			text += fmt.Sprintf("s%d,,,%s,0 %d snapshot %s %s P 8;", i, mode, sectors, origin, name)
+			origin = fmt.Sprintf("/dev/mapper/s%d", i)
 		}
-		s, err := open(t, dir, text, &Options{DirectIO: backing.SwitchOff, Described: true})
-		if !errors.Is(err, want) {
-			t.Errorf("%d stores: error %v, want %v", stores, err, want)
+		return strings.TrimSuffix(text, ";")
+	}
+	for _, c := range []struct {
+		stores []string
+		want   error
+	}{{[]string{"$B", "$D"}, nil}, {[]string{"$B", "$C", "$D"}, unix.ENOMEM}} {
+		s, err := open(t, dir, chain(c.stores...), &Options{DirectIO: backing.SwitchOff, Described: true})
+		if !errors.Is(err, c.want) {
+			t.Errorf("stores %s: error %v, want %v", c.stores, err, c.want)
 		}
 		if err == nil {
+			if err := tryReload(t, s, dir, chain("$B", "$C", "$D")); !errors.Is(err, unix.ENOMEM) {
+				t.Errorf("a reload that puts a store between two: error %v, want %v", err, unix.ENOMEM)
+			}
 			if err := s.Close(); err != nil {
 				t.Error(err)
 			}

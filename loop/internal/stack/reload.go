@@ -175,7 +175,7 @@ func (r *Reload) openStore(number int, t *table.Snapshot, origin uint64, o *Opti
 		return store, store.CheckOrigin(origin)
 	}
 	store, err := cow.Open(b.File, &cow.Options{
-		Format: t.Format, ChunkBytes: t.Chunk << sectorShift, OriginSize: origin, Block: b.SectorSize, ReadOnly: true, Others: r.next.stores, Described: o.Described,
+		Format: t.Format, ChunkBytes: t.Chunk << sectorShift, OriginSize: origin, Block: b.SectorSize, ReadOnly: true, Others: r.indexes(), Described: o.Described,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("store %s: %w", b.Path, err)

@@ -258,3 +258,14 @@ func (h *handler) isBehind() bool {
 	}
 	return false
 }
+
+// indexes returns the stores whose indexes the device will have: those that stay, and those that were opened so far.
+func (r *Reload) indexes() []*cow.Store {
+	all := slices.Clone(r.stores)
+	for _, b := range r.next.Backings {
+		if store := r.stack.storeIn(b); store != nil {
+			all = append(all, store)
+		}
+	}
+	return all
+}
