@@ -53,7 +53,7 @@ func leftByGroups(root fs.FS) uint64 {
 }
 
 // leftByGroup returns the number of bytes that the limit of one cgroup leaves. The kernel takes back memory that caches
-// files before it kills.
+// files and their names before it kills.
 func leftByGroup(root fs.FS, dir string) uint64 {
 	limit, hasLimit := numberIn(root, path.Join(dir, "memory.max")) // the word "max" without a limit
 	used, isKnown := numberIn(root, path.Join(dir, "memory.current"))
@@ -61,9 +61,10 @@ func leftByGroup(root fs.FS, dir string) uint64 {
 	if !hasLimit || !isKnown || err != nil {
 		return math.MaxUint64
 	}
-	active, _ := valueOf(stat, "active_file")
-	inactive, _ := valueOf(stat, "inactive_file")
-	used -= min(used, active+inactive)
+	for _, cache := range []string{"active_file", "inactive_file", "slab_reclaimable"} {
+		n, _ := valueOf(stat, cache)
+		used -= min(used, n)
+	}
 	return limit - min(limit, used)
 }
 

@@ -22,9 +22,9 @@ func TestAvailableMemory(t *testing.T) {
 		{"limit above", map[string]string{
 			"proc/meminfo": meminfo, "proc/self/cgroup": "1:name=x:/c\n0::/a/b c\n",
 			"sys/fs/cgroup/a/memory.max": "6000\n", "sys/fs/cgroup/a/memory.current": "1000\n",
-			"sys/fs/cgroup/a/memory.stat":    "anon 600\ninactive_file 30\nactive_file 70\n",
+			"sys/fs/cgroup/a/memory.stat":    "anon 600\ninactive_file 30\nactive_file 70\nslab_reclaimable 200\nslab_unreclaimable 90\n",
 			"sys/fs/cgroup/a/b c/memory.max": "max\n", "sys/fs/cgroup/a/b c/memory.current": "1000\n", "sys/fs/cgroup/a/b c/memory.stat": "",
-		}, 6000 - 1000 + 100},
+		}, 6000 - 1000 + 30 + 70 + 200},
 		{"limit of a cgroup namespace's root", map[string]string{
 			"proc/meminfo": meminfo, "proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "4096\n",
 			"sys/fs/cgroup/memory.current": "96\n", "sys/fs/cgroup/memory.stat": "",
