@@ -26,6 +26,13 @@ func take(f *os.File, how int, patience time.Duration) error {
 	if !errors.Is(err, unix.EWOULDBLOCK) {
 		return named(f, err)
 	}
+	id, err := idOf(f)
+	if err != nil {
+		return named(f, err)
+	}
+	if isAbandoned(id) {
+		return named(f, poll(f, how, patience))
+	}
 	// The caller may close the file before the goroutine ends. A descriptor of its own keeps it from another file with
 	// the same number. Closing one of two descriptors keeps the lock (flock(2)).
 	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
@@ -33,16 +40,23 @@ func take(f *os.File, how int, patience time.Duration) error {
 		return named(f, err)
 	}
 	locked := make(chan error, 1)
+	w := &wait{id: id}
 	go func() { // until the lock is free, if the caller does not wait for that
 		err := eintr.Repeat(func() error { return unix.Flock(fd, how) })
 		locked <- errors.Join(err, unix.Close(fd))
+		w.end()
 	}()
 	select {
 	case err := <-locked:
 		return named(f, err)
 	case <-time.After(patience):
-		return named(f, fmt.Errorf("%s has it for %s: %w", holder(f), patience.Round(time.Millisecond), unix.ETIMEDOUT))
+		w.abandon()
+		return named(f, late(f, patience))
 	}
+}
+
+func late(f *os.File, patience time.Duration) error {
+	return fmt.Errorf("%s has it for %s: %w", holder(f), patience.Round(time.Millisecond), unix.ETIMEDOUT)
 }
 
 func named(f *os.File, err error) error {

@@ -70,3 +70,35 @@ func TestExclusiveOfClosedFile(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+// Attempts at a lock that stays locked do not add up threads and descriptors. The lock can be taken when it is free.
+func TestExclusiveAgainAndAgain(t *testing.T) {
+	first, second := opened(t)
+	if err := Exclusive(first, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	before := descriptors(t)
+	for range 5 {
+		if err := Exclusive(second, 10*time.Millisecond); !errors.Is(err, unix.ETIMEDOUT) || !strings.Contains(err.Error(), " has it for 10ms: ") {
+			t.Errorf("beside another lock: error %v", err)
+		}
+	}
+	if more := descriptors(t) - before; more > 1 {
+		t.Errorf("%d more descriptors", more)
+	}
+	if err := unix.Flock(int(first.Fd()), unix.LOCK_UN); err != nil {
+		t.Fatal(err)
+	}
+	if err := Exclusive(second, time.Minute); err != nil {
+		t.Error(err)
+	}
+}
+
+func descriptors(t *testing.T) int {
+	t.Helper()
+	list, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(list)
+}
