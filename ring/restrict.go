@@ -11,9 +11,11 @@ import (
 
 // Restrictions are what a ring may do. The kernel refuses everything else with EACCES.
 type Restrictions struct {
-	Ops       []uint8 // opcodes of entries, IORING_OP_…
-	Flags     uint8   // flags of entries, IOSQE_…
-	Registers []uint8 // opcodes of registrations, IORING_REGISTER_… and IORING_UNREGISTER_…; none for all
+	Ops   []uint8 // opcodes of entries, IORING_OP_…
+	Flags uint8   // flags of entries, IOSQE_…
+	// Registers are opcodes of registrations, IORING_REGISTER_… and IORING_UNREGISTER_…. An empty list means none
+	// before Linux 7.0, and all since then (io_parse_restrictions in io_uring/register.c).
+	Registers []uint8
 }
 
 // list returns the restrictions as the kernel takes them. The kernel allows no flag unless one element says so.
@@ -41,7 +43,8 @@ func (r *Ring) restrict(to *Restrictions) error {
 const blind = -1
 
 // HasTaskRestrictions returns nil if the kernel has RestrictThreads. It changes nothing. The error wraps
-// [errors.ErrUnsupported] if the kernel lacks it, and EPERM if the calling thread has restrictions that allow to ask.
+// [errors.ErrUnsupported] if the kernel lacks it, and EPERM if the calling thread has restrictions that allow this
+// registration, or a filter (IORING_REGISTER_BPF_FILTER).
 func HasTaskRestrictions() error {
 	// The kernel looks at the thread and at the number before it reads the argument (io_register_restrictions_task in
 	// io_uring/register.c). Older kernels refuse the descriptor (EBADF) or the opcode without a ring (EINVAL).

@@ -26,8 +26,8 @@ var ServingRings = &ring.Restrictions{
 }
 
 // LimitRings limits the rings that all threads will make. It returns an error that wraps ErrUnsupported if the kernel
-// cannot do that. It does nothing if the starter had limits itself, because these hold for the process, and nothing changes them.
-// The process must have no_new_privs.
+// cannot do that. It does nothing if the starter had limits or a filter for rings (IORING_REGISTER_BPF_FILTER): these hold for
+// the process, and the kernel takes no limits beside them. The process must have no_new_privs.
 func LimitRings(r *ring.Restrictions) error {
 	err := ring.RestrictThreads(*r)
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
