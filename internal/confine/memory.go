@@ -45,8 +45,9 @@ func LockMemory() (*Program, error) {
 // milliseconds to find this code, which the start of a server need not wait for.
 func (p *Program) GiveBack() { p.giveBack(isServing) }
 
-// GiveBackControl does the same for a process that serves the requests of a device and does not control it. That
-// process must call no function of the packages in controlling any more.
+// GiveBackControl does the same for a process that serves the requests of a device and does not control it. While that
+// process serves, it must call no function of the packages in controlling: the code would come back from the program's file,
+// which may be on the device. The function that calls GiveBackControl may be in such a package: its page comes back at once.
 func (p *Program) GiveBackControl() { p.giveBack(isServingOnly) }
 
 func (p *Program) giveBack(serves func(function string) bool) {
@@ -172,8 +173,10 @@ func functionAt(pc uintptr) string {
 
 // otherCode returns the pages of code without functions that a server may call while it serves.
 // The linker places the functions of a package next to each other, so that both ends of a range
-// tell what is between them if they are in one package. Both ends of a page are always
-// enough. The first function of the next page stands for the last function of a page.
+// tell what is between them if they are in one package. Of a single page only both ends are looked
+// at, so a few small functions between two packages that do not serve are taken for theirs.
+// TestOtherCodeOfProgram checks that these are not of a package that serves. The first function of the next page
+// stands for the last function of a page.
 func otherCode(code mapping, page uintptr, function func(uintptr) string, serves func(string) bool) []mapping {
 	s := codeSplitter{page: page, function: function, serves: serves}
 	s.split(code, function(code.start), function(code.end))
