@@ -49,8 +49,8 @@ func Run(h Hooks) error {
 }
 
 // enter enters the sandbox. If the kernel does not limit all rings of a process, the rings of a process that serves one
-// device are limited one by one, to what enter returns, and then the process can make no others. Rings of further devices are
-// not limited.
+// device are limited one by one, to what enter returns, and then the process can make no others. The rings of a process that
+// serves several devices are not limited, because each device brings rings.
 func enter(alone bool) (*ring.Restrictions, error) {
 	err := sandbox.LimitRings(sandbox.ServingRings)
 	switch {

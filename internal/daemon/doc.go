@@ -4,7 +4,7 @@
 //	role      process                                          started by
 //	single    serves one device                                add, recover
 //	many      serves many devices, behind a socket             serve, upgrade, super
-//	super     starts a many again after a crash                serve
+//	super     starts a many, and another after a crash         serve
 //	apart     serves the requests of a single, in a sandbox    single
 //	scan      looks for partitions for a foreground server     single
 //	claimed   looks whether a device is mounted                single

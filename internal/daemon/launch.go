@@ -44,7 +44,7 @@ func (l *launch) starts() confine.Starts {
 }
 
 // start starts a server in a process and session of its own. This process must be confined, because the server inherits
-// that. Of the rest it inherits only the files of the launch and standard error. The message is complete before the
+// that. Of the descriptors it inherits only the files of the launch and standard error. The message is complete before the
 // process starts.
 func (l *launch) start(errOut *os.File) (*os.Process, error) {
 	told, err := l.inMemory(nil)

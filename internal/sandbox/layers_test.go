@@ -318,8 +318,8 @@ func TestKernelListOfOneThread(t *testing.T) {
 	}
 }
 
-// Rings of all threads can do only what is on the list, if the kernel has such limits. Whoever starts a process with limits
-// has the last word.
+// Rings of all threads can do only what is on the list, if the kernel has such limits. The limits of
+// the starter stay as they are.
 func TestKernelLimitsOfRings(t *testing.T) {
 	ublktest.Kernel(t, ublktest.Plain, ublktest.EveryKernel)
 	err := ring.HasTaskRestrictions()

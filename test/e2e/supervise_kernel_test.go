@@ -104,7 +104,7 @@ func TestKernelSupervisorConfined(t *testing.T) {
 	b.tool("mount", "-t", "tmpfs", "none", dir)
 	m := b.serve("--supervise")
 	defer m.stop()
-	b.tool("umount", dir) // a server must not keep a mount of its own device, and a supervisor neither
+	b.tool("umount", dir) // neither a server nor its supervisor may keep a mount of its devices
 	s := b.add(b.image(1 << 20))
 	server, supervisor := b.portray(s.PID), b.portray(m.pid())
 	want := portrait{"NoNewPrivs": "1"}
