@@ -12,6 +12,7 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
 	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
+	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
 // A server locks its memory. The pages of arenas go all the same, and views
@@ -42,7 +43,7 @@ func TestIndexesAreBounded(t *testing.T) {
 	}
 	sectors := info.Totalram * uint64(info.Unit) / 4 / 4 * (4096 / 512) // an index for all chunks takes a quarter of the memory
 	if sectors > 15<<40/512 {
-		t.Skip("the machine has so much memory that no file is large enough")
+		ublktest.MachineLacks(t, "so little memory that a file can be large enough")
 	}
 	dir := snapshotDir(t)
 	if err := os.Truncate(filepath.Join(dir, "A"), int64(sectors*512)); err != nil {
