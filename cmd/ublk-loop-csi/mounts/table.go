@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/ublk-loop/ublk-loop/internal/mountpoint"
 )
 
 // Mount is a line of /proc/self/mountinfo (proc_pid_mountinfo(5)).
@@ -33,8 +35,7 @@ func parse(text string) (Table, error) {
 	var t Table
 	for line := range strings.Lines(text) {
 		before, after, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " - ")
-		// Only a blank separates fields: a path can have other white space in it.
-		fields, rest := strings.Split(before, " "), strings.Split(after, " ")
+		fields, rest := mountpoint.Fields(before), mountpoint.Fields(after)
 		if !ok || len(fields) < 6 || rest[0] == "" {
 			return nil, fmt.Errorf("read mountinfo: line %q", line)
 		}
