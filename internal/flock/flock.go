@@ -15,13 +15,14 @@ import (
 )
 
 // Exclusive locks a file, until it is closed or unlocked. It returns an error that wraps ETIMEDOUT if another process has
-// the lock for longer than patience. The caller then closes the file, because it may get the lock later.
+// the lock for longer than patience, which may be over already. The caller then closes the file, because it may get the lock later.
 func Exclusive(f *os.File, patience time.Duration) error { return take(f, unix.LOCK_EX, patience) }
 
 // Shared is Exclusive for a lock that others can share.
 func Shared(f *os.File, patience time.Duration) error { return take(f, unix.LOCK_SH, patience) }
 
 func take(f *os.File, how int, patience time.Duration) error {
+	patience = max(patience, 0)
 	err := eintr.Repeat(func() error { return unix.Flock(int(f.Fd()), how|unix.LOCK_NB) })
 	if !errors.Is(err, unix.EWOULDBLOCK) {
 		return named(f, err)

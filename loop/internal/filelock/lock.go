@@ -216,7 +216,7 @@ func takeTurnWithin(dir string, patience time.Duration) (*os.File, error) {
 	if err := owndir.Make(filepath.Dir(dir)); err != nil {
 		return nil, fmt.Errorf("make the directory of locks: %w", err)
 	}
-	for {
+	for deadline := time.Now().Add(patience); ; {
 		err := os.MkdirAll(dir, 0o700)
 		if errors.Is(err, os.ErrExist) && !isOccupied(err) {
 			continue // it was removed while MkdirAll looked at it
@@ -231,7 +231,7 @@ func takeTurnWithin(dir string, patience time.Duration) (*os.File, error) {
 		if err != nil {
 			return nil, fmt.Errorf("open the directory of locks: %w", err)
 		}
-		if err := flock.Exclusive(d, patience); err != nil {
+		if err := flock.Exclusive(d, time.Until(deadline)); err != nil {
 			return nil, errors.Join(fmt.Errorf("wait for other locks: %w", err), d.Close())
 		}
 		if isAt(d, dir) {

@@ -33,8 +33,8 @@ func lockPath(id uint32) string {
 }
 
 // patience bounds the wait for a lock. A holder can wait for requests in flight, for a file that it writes to the medium, and
-// for udev, all of which have shorter bounds. But a stopped process keeps its lock. Tests change it.
-var patience = 3 * time.Minute
+// for udev, all of which have shorter bounds. But a stopped process keeps its lock.
+const patience = 3 * time.Minute
 
 // Acquire waits until no other process changes the device, and locks it. It returns an error that wraps ETIMEDOUT, and names
 // the other process, if that takes too long.
@@ -42,30 +42,30 @@ func Acquire(id uint32) (*Lock, error) {
 	if err := owndir.Make(Dir); err != nil {
 		return nil, fmt.Errorf("make state directory: %w", err)
 	}
-	l, err := lockState(lockPath(id))
+	l, err := lockState(lockPath(id), time.Now().Add(patience))
 	if err != nil {
 		return nil, fmt.Errorf("lock state of device %d: %w", id, err)
 	}
 	return l, nil
 }
 
-// lockState locks the file at a path, or its directory.
-func lockState(path string) (*Lock, error) {
+// lockState locks the file at a path, or its directory. All waits together end at the deadline.
+func lockState(path string, deadline time.Time) (*Lock, error) {
 	directory, err := os.OpenFile(filepath.Dir(path), os.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}
-	if err := flock.Shared(directory, patience); err != nil {
+	if err := flock.Shared(directory, time.Until(deadline)); err != nil {
 		return nil, errors.Join(err, directory.Close())
 	}
-	l, err := lockFile(path)
+	l, err := lockFile(path, deadline)
 	if err == nil {
 		l.directory = directory
 		return l, nil
 	}
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
 		// The kernel gives up the shared lock first, so that two processes do not wait for each other.
-		if err = flock.Exclusive(directory, patience); err == nil {
+		if err = flock.Exclusive(directory, time.Until(deadline)); err == nil {
 			return &Lock{path: path, directory: directory}, nil
 		}
 	}
@@ -139,13 +139,13 @@ func (l *Lock) isAtPath() bool {
 
 // lockFile locks the file at a path. The last holder has removed the file, so that the
 // locked file may no longer be the one at the path. lockFile then tries again.
-func lockFile(path string) (*Lock, error) {
-	for over := time.Now().Add(patience); ; {
+func lockFile(path string, deadline time.Time) (*Lock, error) {
+	for {
 		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC, 0o600)
 		if err != nil {
 			return nil, err
 		}
-		if err := flock.Exclusive(f, time.Until(over)); err != nil {
+		if err := flock.Exclusive(f, time.Until(deadline)); err != nil {
 			return nil, errors.Join(err, f.Close())
 		}
 		if l := (&Lock{file: f, path: path}); l.isAtPath() {

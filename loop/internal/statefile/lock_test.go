@@ -45,11 +45,11 @@ func TestLock(t *testing.T) {
 // A lock whose holder was killed goes with the next sweep. One that is held stays.
 func TestSweep(t *testing.T) {
 	dir := t.TempDir()
-	held, err := lockFile(filepath.Join(dir, "1.lock"))
+	held, err := lockFile(filepath.Join(dir, "1.lock"), soon())
 	if err != nil {
 		t.Fatal(err)
 	}
-	killed, err := lockFile(filepath.Join(dir, "2.lock"))
+	killed, err := lockFile(filepath.Join(dir, "2.lock"), soon())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +74,7 @@ func TestSweepReports(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	held, err := lockFile(filepath.Join(dir, "4.lock")) // of a device that is being made
+	held, err := lockFile(filepath.Join(dir, "4.lock"), soon()) // of a device that is being made
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,6 +84,9 @@ func TestSweepReports(t *testing.T) {
 	sweepReports(dir)
 	wantFiles(t, dir, "2.crash", "3.crash", "3.json", "x.crash")
 }
+
+// soon returns a deadline that is far enough for a lock whose holders release it.
+func soon() time.Time { return time.Now().Add(time.Minute) }
 
 func wantFiles(t *testing.T, dir string, want ...string) {
 	t.Helper()
@@ -101,7 +104,7 @@ func wantFiles(t *testing.T, dir string, want ...string) {
 func TestLockOfDirectory(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "1.lock")
-	one, err := lockState(path)
+	one, err := lockState(path, soon())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,22 +123,20 @@ func TestLockOfDirectory(t *testing.T) {
 	wantFiles(t, dir)
 }
 
-// A process that keeps a lock, such as a stopped one, fails the others in time. The lock of one device
-// does not, and neither does a failed wait keep a lock.
+// A process that keeps a lock, such as a stopped one, fails the others at their deadlines, whichever lock they wait for. The lock
+// of one device does not fail those of others, and a failed wait keeps no lock.
 func TestLockIsBounded(t *testing.T) {
-	before := patience
-	patience = 50 * time.Millisecond
-	defer func() { patience = before }()
+	passed := time.Now()
 	dir := t.TempDir()
 	path := filepath.Join(dir, "1.lock")
-	held, err := lockState(path)
+	held, err := lockState(path, soon())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := lockState(path); !errors.Is(err, unix.ETIMEDOUT) || !strings.Contains(err.Error(), " has it for ") {
+	if _, err := lockState(path, passed); !errors.Is(err, unix.ETIMEDOUT) || !strings.Contains(err.Error(), " has it for ") {
 		t.Errorf("beside the lock of the device: error %v", err)
 	}
-	if other, err := lockState(filepath.Join(dir, "2.lock")); err != nil {
+	if other, err := lockState(filepath.Join(dir, "2.lock"), passed); err != nil {
 		t.Errorf("beside the lock of another device: error %v", err)
 	} else {
 		other.Release()
@@ -148,13 +149,16 @@ func TestLockIsBounded(t *testing.T) {
 	if err := unix.Flock(int(directory.Fd()), unix.LOCK_EX); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := lockState(path); !errors.Is(err, unix.ETIMEDOUT) {
+	if _, err := lockState(path, passed); !errors.Is(err, unix.ETIMEDOUT) {
 		t.Errorf("beside the lock of the directory: error %v", err)
+	}
+	if waited := time.Since(passed); waited >= patience {
+		t.Errorf("it waits %s after the deadline", waited)
 	}
 	if err := directory.Close(); err != nil {
 		t.Fatal(err)
 	}
-	held, err = lockState(path)
+	held, err = lockState(path, soon())
 	if err != nil {
 		t.Fatalf("after all: %v", err)
 	}
@@ -165,7 +169,7 @@ func TestLockIsBounded(t *testing.T) {
 // it reads the file and replaces it.
 func countUnderLock(path, counter string, rounds int) error {
 	for range rounds {
-		l, err := lockState(path)
+		l, err := lockState(path, soon())
 		if err != nil {
 			return err
 		}
