@@ -13,7 +13,8 @@ import (
 )
 
 // Changing calls do while no other process is in Changing for the same object. It has no turn meanwhile: a file system can be
-// frozen, and only others that change this object wait for that, for a time.
+// frozen, and only others that change this object wait for that, for a time. After do, its error is that of do: if the lock's
+// file cannot be removed, the next change of the object or [Sweep] removes it.
 func Changing(dir string, object identity.File, do func() error) error {
 	return changingWithin(dir, object, turnPatience, do)
 }
@@ -25,13 +26,15 @@ func changingWithin(dir string, object identity.File, patience time.Duration, do
 		return err
 	}
 	err = do()
-	return errors.Join(err, held.Close(), removeIdle(dir, func() ([]string, error) { return []string{name}, nil }))
+	_ = held.Close()
+	_ = removeIdle(dir, func() ([]string, error) { return []string{name}, nil })
+	return err
 }
 
 // beginChange locks a file of the directory. Closing the result ends that.
 func beginChange(dir, name string, deadline time.Time) (*os.File, error) {
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
-		f, err := tryChange(dir, name)
+		f, err := tryChange(dir, name, time.Until(deadline))
 		if !errors.Is(err, unix.EBUSY) {
 			return f, err
 		}
@@ -42,9 +45,10 @@ func beginChange(dir, name string, deadline time.Time) (*os.File, error) {
 	}
 }
 
-// tryChange is beginChange without a wait. It returns an error that wraps EBUSY if another process has locked the file.
-func tryChange(dir, name string) (*os.File, error) {
-	turn, err := takeTurn(dir)
+// tryChange is beginChange with a wait only for the turn. It returns an error that wraps EBUSY if another process has locked the
+// file.
+func tryChange(dir, name string, patience time.Duration) (*os.File, error) {
+	turn, err := takeTurnWithin(dir, patience)
 	if err != nil {
 		return nil, err
 	}

@@ -39,3 +39,27 @@ func TestChangeThatLasts(t *testing.T) {
 		t.Errorf("the directory of locks is left: error %v", err)
 	}
 }
+
+// A change that was made is no failure because the file of its lock cannot be removed. The next change removes it.
+func TestChangeWithoutRemoval(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run", "locks")
+	object, away := identity.File{Device: "8:1", Inode: 7}, dir+"-away"
+	err := Changing(dir, object, func() error {
+		return errors.Join(os.Rename(dir, away), os.WriteFile(dir, nil, 0o600)) // no turn can be taken there
+	})
+	if err != nil {
+		t.Errorf("error %v after a successful change", err)
+	}
+	if err := errors.Join(os.Remove(dir), os.Rename(away, dir)); err != nil {
+		t.Fatal(err)
+	}
+	if files, err := os.ReadDir(dir); err != nil || len(files) != 1 {
+		t.Errorf("left are %v, error %v; want the file of the lock", files, err)
+	}
+	if err := Changing(dir, object, func() error { return nil }); err != nil {
+		t.Errorf("the next change: error %v", err)
+	}
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the directory of locks is left: error %v", err)
+	}
+}
