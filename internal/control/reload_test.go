@@ -2,7 +2,9 @@ package control
 
 import (
 	"errors"
+	"net/http"
 	"os"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -32,11 +34,47 @@ func TestLateReload(t *testing.T) {
 		t.Errorf("reload: %+v, error %v", made, err)
 	}
 	s.devices.put(0, loop.Status{ID: 0, Table: table})
-	if made, err := c.Reload(t.Context(), &was, table, []*os.File{f}); !errors.Is(err, unix.ESTALE) {
+	if made, err := c.Reload(t.Context(), &was, table, []*os.File{f}); !errors.Is(err, unix.ESTALE) || !client.HasStatus(err, http.StatusPreconditionFailed) {
 		t.Errorf("late reload: %+v, error %v", made, err)
 	}
 	was.Table = "" // of a client that does not know the tables
 	if _, err := c.Reload(t.Context(), &was, table, []*os.File{f}); err != nil {
 		t.Errorf("reload of any tables: error %v", err)
+	}
+}
+
+// If-Match has one tag, a list of them, or an asterisk.
+func TestMatches(t *testing.T) {
+	const table = "0 8 linear /a 0"
+	tag := (&client.Device{Table: table}).TableTag()
+	other := (&client.Device{Table: table + "8"}).TableTag()
+	for _, tt := range []struct {
+		lines []string
+		want  bool
+	}{
+		{nil, true},
+		{[]string{"*"}, true},
+		{[]string{" * "}, true},
+		{[]string{tag}, true},
+		{[]string{other}, false},
+		{[]string{other + ", " + tag}, true},
+		{[]string{tag + "," + other}, true},
+		{[]string{other + " ,\t, " + tag}, true},
+		{[]string{other, tag}, true},
+		{[]string{`"a,b", ` + tag}, true},
+		{[]string{`"a, ` + tag[1:]}, false},
+		{[]string{"W/" + tag}, false},
+		{[]string{"W/" + tag + ", " + tag}, true},
+		{[]string{other + " " + tag}, false},
+		{[]string{strings.Trim(tag, `"`)}, false},
+		{[]string{tag[:len(tag)-1]}, false},
+		{[]string{`"`}, false},
+		{[]string{"*, " + tag}, false},
+		{[]string{""}, false},
+	} {
+		matches := matches(tt.lines)
+		if got := matches == nil || matches(table); got != tt.want {
+			t.Errorf("%q: %v, want %v", tt.lines, got, tt.want)
+		}
 	}
 }
