@@ -108,13 +108,29 @@ func (t *thaws) atStart(path string, call func() error, report func(error)) {
 	}
 }
 
+// undo ends a freeze whose caller has given up: call waits for the freeze and thaws the file system. undo does not wait. It
+// reports an error.
+func (t *thaws) undo(path string, call func() error, report func(error)) {
+	isOurs := false
+	running := t.begin(path, func() error { isOurs = true; return call() })
+	go func() { // until the device answers
+		switch <-running.ended; {
+		case !isOurs: // another thaw was going on, which may have come before the freeze
+			t.undo(path, call, report)
+		case running.err != nil:
+			report(running.err)
+		}
+	}()
+}
+
 // withFrozen calls f while a file system is frozen. If this process dies meanwhile, the
 // next one thaws the file system.
 func (d *Driver) withFrozen(ctx context.Context, path string, f func() error) (err error) {
 	if err := d.thaws.wait(ctx, path); err != nil {
 		return err
 	}
-	if err := mounts.Freeze(ctx, path); err != nil {
+	givenUp := func(undo func() error) { d.thaws.undo(path, undo, d.opts.Report) }
+	if err := mounts.Freeze(ctx, path, givenUp); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, d.thaw(context.WithoutCancel(ctx), path)) }()

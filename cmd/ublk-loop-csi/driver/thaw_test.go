@@ -69,3 +69,31 @@ func TestThawAtStart(t *testing.T) {
 		}
 	})
 }
+
+// The end of a freeze that was given up counts as a thaw that is going on, and its error is reported. It comes also after another
+// thaw.
+func TestUndoOfFreeze(t *testing.T) {
+	var all thaws
+	reports := make(chan error, 1)
+	given, giveUp := context.WithCancel(t.Context())
+	giveUp()
+	other, goOn := make(chan struct{}), make(chan struct{})
+	if err := all.thaw(given, "/a", func() error { <-other; return nil }); !errors.Is(err, context.Canceled) {
+		t.Errorf("without an answer: error %v", err)
+	}
+	begun := make(chan struct{})
+	all.undo("/a", func() error { close(begun); <-goOn; return unix.EIO }, func(err error) { reports <- err })
+	close(other)
+	<-begun
+	if err := all.wait(given, "/a"); !errors.Is(err, context.Canceled) {
+		t.Errorf("a freeze before the end of the one that was given up: error %v", err)
+	}
+	close(goOn)
+	if err := <-reports; !errors.Is(err, unix.EIO) {
+		t.Errorf("report %v, want %v", err, unix.EIO)
+	}
+	all.undo("/b", func() error { return nil }, func(err error) { t.Errorf("report %v of a thaw", err) })
+	if err := all.wait(t.Context(), "/b"); err != nil {
+		t.Errorf("after the end: error %v", err)
+	}
+}

@@ -73,27 +73,25 @@ const (
 )
 
 // Freeze writes a file system to its device and holds back further writes until Thaw. If the context is done before the device
-// has answered, Freeze returns the cause, and the file system is thawed when it has been frozen.
-func Freeze(ctx context.Context, target string) error {
-	return freezeBy(ctx, func() error { return onDirectory(target, "freeze", fiFreeze) }, func() { _ = Thaw(target) })
+// has answered, Freeze returns the cause. Before, it passes a function to givenUp that waits for the answer, and thaws the file
+// system if it is frozen then.
+func Freeze(ctx context.Context, target string, givenUp func(undo func() error)) error {
+	return freezeBy(ctx, func() error { return onDirectory(target, "freeze", fiFreeze) }, func() error { return Thaw(target) }, givenUp)
 }
 
-func freezeBy(ctx context.Context, freeze func() error, thaw func()) error {
-	frozen := make(chan error)
-	go func() { // until the device answers
-		err := freeze()
-		select {
-		case frozen <- err:
-		case <-ctx.Done():
-			if err == nil {
-				thaw()
-			}
-		}
-	}()
+func freezeBy(ctx context.Context, freeze, thaw func() error, givenUp func(undo func() error)) error {
+	frozen := make(chan error, 1)
+	go func() { frozen <- freeze() }() // until the device answers
 	select {
 	case err := <-frozen:
 		return err
 	case <-ctx.Done():
+		givenUp(func() error {
+			if err := <-frozen; err != nil {
+				return nil // there is nothing to thaw
+			}
+			return thaw()
+		})
 		return context.Cause(ctx)
 	}
 }
