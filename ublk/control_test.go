@@ -254,13 +254,20 @@ func TestParamsRoundTrip(t *testing.T) {
 func TestSetParamsRefusesWhatMakesNoSense(t *testing.T) {
 	good := ublk.Params{Size: 8192}
 	for name, change := range map[string]func(*ublk.Params){
-		"no bytes":               func(p *ublk.Params) { p.Size = 0 },
-		"block below a sector":   func(p *ublk.Params) { p.LogicalBlockSize = 256 },
-		"block no power of two":  func(p *ublk.Params) { p.LogicalBlockSize = 1536 },
+		"no bytes":              func(p *ublk.Params) { p.Size = 0 },
+		"block below a sector":  func(p *ublk.Params) { p.LogicalBlockSize = 256 },
+		"block no power of two": func(p *ublk.Params) { p.LogicalBlockSize = 1536 },
+		"block above a page": func(p *ublk.Params) {
+			p.LogicalBlockSize = 2 * uint32(os.Getpagesize())
+			p.Size, p.PhysicalBlockSize = uint64(p.LogicalBlockSize), p.LogicalBlockSize
+		},
 		"not a multiple":         func(p *ublk.Params) { p.LogicalBlockSize = 4096; p.Size = 17 << 9 },
 		"physical below logical": func(p *ublk.Params) { p.PhysicalBlockSize = 1 << 31; p.PhysicalBlockSize += 512 },
 		"odd io_min":             func(p *ublk.Params) { p.IOMin = 3000 },
 		"odd io_opt":             func(p *ublk.Params) { p.IOOpt = 3000 },
+		"huge physical block":    func(p *ublk.Params) { p.PhysicalBlockSize = 512 << 20 },
+		"huge io_min":            func(p *ublk.Params) { p.IOMin = 512 << 20 },
+		"huge io_opt":            func(p *ublk.Params) { p.IOOpt = 512 << 20 },
 		"max below a page":       func(p *ublk.Params) { p.MaxIOBytes = uint32(os.Getpagesize()) - 512 },
 		"max above the buffers":  func(p *ublk.Params) { p.MaxIOBytes = 2049 << 9 },
 		"max of odd bytes":       func(p *ublk.Params) { p.MaxIOBytes = 4097 },
@@ -274,6 +281,7 @@ func TestSetParamsRefusesWhatMakesNoSense(t *testing.T) {
 		"huge zeroes":            func(p *ublk.Params) { p.MaxWriteZeroesBytes = 1 << 41 },
 		"FUA without a cache":    func(p *ublk.Params) { p.FUA = true },
 		"odd DMA mask":           func(p *ublk.Params) { p.DMAAlignment = 4 },
+		"DMA mask of a page":     func(p *ublk.Params) { p.DMAAlignment = 2*uint32(os.Getpagesize()) - 1 },
 		"small segments":         func(p *ublk.Params) { p.Segments = ublk.SegmentParams{MaxSegments: 1, MaxSegmentSize: 512} },
 		"odd boundary": func(p *ublk.Params) {
 			p.Segments = ublk.SegmentParams{MaxSegments: 1, MaxSegmentSize: 4096, BoundaryMask: 5000}

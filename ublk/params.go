@@ -71,20 +71,24 @@ type DiscardParams struct {
 	Alignment   uint32
 }
 
+// maxBlockSize is the largest physical block and the largest preferred size of I/O. Newer drivers
+// refuse larger ones, and older drivers take any (ublk_validate_params in drivers/block/ublk_drv.c).
+const maxBlockSize = 256 << 20
+
 // validate refuses values that the driver would refuse with a bare EINVAL, and senseless
 // values that the driver would accept. maxIOBytes is the device's Info.MaxIOBytes.
 func (p *Params) validate(maxIOBytes uint32) error {
-	switch {
+	switch page := uint32(unix.Getpagesize()); {
 	case p.Size == 0:
 		return errors.New("a device of no bytes")
-	case !isPow2(p.LogicalBlockSize) || p.LogicalBlockSize < 512:
-		return fmt.Errorf("logical block size %d: not a power of two from 512", p.LogicalBlockSize)
+	case !isPow2(p.LogicalBlockSize) || p.LogicalBlockSize < 512 || p.LogicalBlockSize > page:
+		return fmt.Errorf("logical block size %d: not a power of two from 512 to %d", p.LogicalBlockSize, page)
 	case p.Size%uint64(p.LogicalBlockSize) != 0:
 		return fmt.Errorf("%d bytes: not a multiple of the logical block size %d", p.Size, p.LogicalBlockSize)
-	case !isPow2(p.PhysicalBlockSize) || p.PhysicalBlockSize < p.LogicalBlockSize:
-		return fmt.Errorf("physical block size %d: not a power of two from the logical block size", p.PhysicalBlockSize)
-	case p.IOMin != 0 && !isPow2(p.IOMin), p.IOOpt != 0 && !isPow2(p.IOOpt):
-		return fmt.Errorf("I/O sizes %d and %d: not powers of two", p.IOMin, p.IOOpt)
+	case !isPow2(p.PhysicalBlockSize) || p.PhysicalBlockSize < p.LogicalBlockSize || p.PhysicalBlockSize > maxBlockSize:
+		return fmt.Errorf("physical block size %d: not a power of two from %d to %d", p.PhysicalBlockSize, p.LogicalBlockSize, maxBlockSize)
+	case !isPreferredSize(p.IOMin), !isPreferredSize(p.IOOpt):
+		return fmt.Errorf("I/O sizes %d and %d: not powers of two up to %d", p.IOMin, p.IOOpt, maxBlockSize)
 	case p.FUA && !p.VolatileCache:
 		return errors.New("FUA without a volatile cache")
 	}
@@ -111,6 +115,10 @@ func (p *Params) validateRequests(maxIOBytes uint32) error {
 	return nil
 }
 
+// isPreferredSize reports whether a preferred size of I/O is 0, for none, or a power of two that the
+// driver takes.
+func isPreferredSize(size uint32) bool { return size == 0 || isPow2(size) && size <= maxBlockSize }
+
 // isSectors reports whether a size is a whole number of sectors that fits in the driver's
 // 32 bits.
 func isSectors(size uint64) bool {
@@ -120,8 +128,8 @@ func isSectors(size uint64) bool {
 func (p *Params) validateSegments() error {
 	s := p.Segments
 	switch {
-	case p.DMAAlignment&(p.DMAAlignment+1) != 0:
-		return fmt.Errorf("DMA alignment mask %#x: not a power of two less one", p.DMAAlignment)
+	case p.DMAAlignment&(p.DMAAlignment+1) != 0 || p.DMAAlignment >= uint32(unix.Getpagesize()):
+		return fmt.Errorf("DMA alignment mask %#x: not a power of two less one, below the page size", p.DMAAlignment)
 	case s.MaxSegments == 0:
 		return nil
 	case s.MaxSegmentSize < uapi.UBLK_MIN_SEGMENT_SIZE:
