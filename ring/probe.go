@@ -1,9 +1,6 @@
 package ring
 
-import (
-	"fmt"
-	"unsafe"
-)
+import "unsafe"
 
 // Probe holds the operations that the kernel supports.
 type Probe struct {
@@ -15,8 +12,8 @@ type Probe struct {
 // 5.6).
 func (r *Ring) NewProbe() (*Probe, error) {
 	p := new(Probe)
-	if err := ioURingRegister(r.fd, IORING_REGISTER_PROBE, unsafe.Pointer(p), uint32(len(p.ops))); err != nil {
-		return nil, fmt.Errorf("probe io_uring: %w", err)
+	if err := r.register("probe io_uring", IORING_REGISTER_PROBE, unsafe.Pointer(p), uint32(len(p.ops))); err != nil {
+		return nil, err
 	}
 	return p, nil
 }

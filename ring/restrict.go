@@ -33,10 +33,10 @@ func (r *Restrictions) list() []ioUringRestriction {
 // restrict restricts a ring that the kernel has made disabled, and enables it.
 func (r *Ring) restrict(to *Restrictions) error {
 	list := to.list()
-	if err := r.register("restrictions", IORING_REGISTER_RESTRICTIONS, unsafe.Pointer(&list[0]), uint32(len(list))); err != nil {
+	if err := r.register("restrict ring", IORING_REGISTER_RESTRICTIONS, unsafe.Pointer(&list[0]), uint32(len(list))); err != nil {
 		return err
 	}
-	return r.register("the enabled ring", IORING_REGISTER_ENABLE_RINGS, nil, 0)
+	return r.register("enable ring", IORING_REGISTER_ENABLE_RINGS, nil, 0)
 }
 
 // blind is the descriptor of a registration without a ring.
