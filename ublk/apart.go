@@ -93,8 +93,8 @@ func ServeQueues(charFD int, task QueueTask, target Target, threads *Threads) (*
 		threads = ownThreads()
 		threads.rings = task.Rings
 	}
-	d := newDevice(nil, task.Info, threads)
-	d.charFD, d.files, d.extraParts, d.untrusted, d.started = charFD, task.Files, task.ExtraParts, task.Untrusted, true
+	d := newDevice(nil, task.Info, RecoverOptions{Threads: threads, Files: task.Files, ExtraParts: task.ExtraParts})
+	d.charFD, d.untrusted, d.started = charFD, task.Untrusted, true
 	for _, cpus := range task.CPUs {
 		d.cpus = append(d.cpus, cpuMask(cpus))
 	}

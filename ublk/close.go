@@ -75,6 +75,38 @@ func (d *Device) end() error {
 	return err
 }
 
+// Leave stops serving a device at once, as the end of this process would, and answers no
+// more requests. With UBLK_F_USER_RECOVERY the disk stays, and its I/O waits for a server
+// (Control.Recover). Without it the driver removes the disk, and the device is dead. Leave may
+// be called again. After Close it does nothing.
+//
+// Leave does not wait for operations on files that the queues have in flight. A write may then come
+// after those of the next server. Such an operation keeps the files open that the queue has
+// registered (Queue.RegisterFile), so a lock of one of them shows its end.
+//
+// After Start, only the end of this process leaves a device on Threads. Leave then returns an
+// error that wraps ErrServed.
+func (d *Device) Leave() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return nil
+	}
+	if d.started && !d.threads.alone {
+		select {
+		case <-d.done:
+		default:
+			return fmt.Errorf("leave device %d: %w", d.info.ID, ErrServed)
+		}
+	}
+	d.closed = true
+	if d.started {
+		d.kill()
+		<-d.done
+	}
+	return closeFD(&d.charFD)
+}
+
 // ignoreGone drops the errors that say that a device is gone, which was the aim.
 func ignoreGone(err error) error {
 	if errors.Is(err, unix.ENODEV) || errors.Is(err, ErrLingers) {

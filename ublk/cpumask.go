@@ -43,6 +43,14 @@ func (c *Control) queueAffinity(id uint32, queue uint16) (cpuMask, error) {
 	}
 }
 
+// affinity returns the CPUs that the driver maps to a queue.
+func (d *Device) affinity(queue uint16) (cpuMask, error) {
+	if d.ctl == nil {
+		return d.cpus[queue], nil
+	}
+	return d.ctl.queueAffinity(d.info.ID, queue)
+}
+
 // words calls a function for each word of the mask, with the number of the
 // word's first CPU.
 func (m cpuMask) words(f func(first int, word uint64)) {

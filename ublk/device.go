@@ -19,7 +19,7 @@ import (
 // have ended, and Done closes then. Any goroutine may call the methods.
 type Device struct {
 	ctl        *Control  // nil in the process of an Apart
-	cpus       []cpuMask // of each queue, there
+	cpus       []cpuMask // of each queue, in the process of an Apart, which cannot ask the driver
 	info       Info
 	mode       BufferMode
 	untrusted  bool        // the driver must not trust the queues: see loseTrust
@@ -72,22 +72,27 @@ func (c *Control) add(opts Options, mode BufferMode) (*Device, error) {
 	if err := c.addDev(raw); err != nil {
 		return nil, err
 	}
-	d := newDevice(c, infoOf(raw), opts.Threads)
-	d.files, d.extraParts = orDefault(opts.Files, defaultFiles), opts.ExtraParts
-	d.untrusted = opts.NoPartScan && !d.info.Features.Has(uapi.UBLK_F_NO_AUTO_PART_SCAN)
+	d := newDevice(c, infoOf(raw), RecoverOptions{
+		NoPartScan: opts.NoPartScan, Threads: opts.Threads, Files: opts.Files, ExtraParts: opts.ExtraParts,
+	})
 	if d.mode != mode {
 		return nil, d.Close()
 	}
 	return d, nil
 }
 
-func newDevice(c *Control, info Info, threads *Threads) *Device {
+// newDevice returns a device that the driver has, with the options of its server. c is nil in the
+// process of an Apart.
+func newDevice(c *Control, info Info, opts RecoverOptions) *Device {
+	threads := opts.Threads
 	if threads == nil {
 		threads = ownThreads()
 	}
 	return &Device{
 		ctl: c, info: info, mode: modeOf(info.Features), counters: newCounters(int(info.Queues)),
-		threads: threads, files: defaultFiles, charFD: -1, done: make(chan struct{}),
+		untrusted: opts.NoPartScan && !info.Features.Has(uapi.UBLK_F_NO_AUTO_PART_SCAN),
+		threads:   threads, files: orDefault(opts.Files, defaultFiles), extraParts: opts.ExtraParts,
+		charFD: -1, done: make(chan struct{}),
 	}
 }
 
@@ -193,14 +198,6 @@ func (d *Device) startQueues(target Target) error {
 	return d.forQueues(func(q *Queue) error { return q.thread.do(q.fetchAll) })
 }
 
-// affinity returns the CPUs that the driver maps to a queue.
-func (d *Device) affinity(queue uint16) (cpuMask, error) {
-	if d.ctl == nil {
-		return d.cpus[queue], nil
-	}
-	return d.ctl.queueAffinity(d.info.ID, queue)
-}
-
 // takeThreads makes the device's queues, each with a slot of a thread.
 func (d *Device) takeThreads(ended chan<- error) error {
 	for i := range d.info.Queues {
@@ -209,7 +206,10 @@ func (d *Device) takeThreads(ended chan<- error) error {
 			return err
 		}
 		q := &Queue{dev: d, id: i, depth: int(d.info.Depth), mode: d.mode, counters: d.counters[i], ended: ended}
-		q.thread, q.slot, err = d.threads.take(threadKind{cpus, q.depth, q.mode, d.files, d.extraParts, d.untrusted})
+		q.thread, q.slot, err = d.threads.take(threadKind{
+			cpus: cpus, depth: q.depth, mode: q.mode,
+			files: d.files, extraParts: d.extraParts, untrusted: d.untrusted,
+		})
 		if err != nil {
 			return err
 		}

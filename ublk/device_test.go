@@ -36,7 +36,7 @@ func (s *stubbornTransport) Close() error { return nil }
 // not deleted, and Close may be called again.
 func TestCloseOfWhatDoesNotStop(t *testing.T) {
 	driver := &stubbornTransport{}
-	d := newDevice(NewControl(driver), Info{ID: 5, Queues: 1}, NewThreads(0, nil))
+	d := newDevice(NewControl(driver), Info{ID: 5, Queues: 1}, RecoverOptions{Threads: NewThreads(0, nil)})
 	d.started = true // the test ends its queues when it is stopped
 	driver.stopped = func() { close(d.done) }
 	for range 2 {
@@ -60,7 +60,7 @@ func TestCloseOfWhatDoesNotStop(t *testing.T) {
 
 // A device starts once, and Open fails after that.
 func TestStartOnce(t *testing.T) {
-	d := newDevice(NewControl(&stubbornTransport{}), Info{ID: 5}, nil)
+	d := newDevice(NewControl(&stubbornTransport{}), Info{ID: 5}, RecoverOptions{})
 	var err error
 	if d.charFD, err = unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
 		t.Fatal(err)

@@ -2,6 +2,7 @@ package ublk
 
 import (
 	"errors"
+	"fmt"
 
 	"golang.org/x/sys/unix"
 )
@@ -61,4 +62,12 @@ func wrappedErrno(err error) unix.Errno {
 	var errno unix.Errno
 	_ = errors.As(err, &errno)
 	return errno
+}
+
+// wrap adds what was attempted to an error. It returns nil for nil.
+func wrap(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", what, err)
 }

@@ -14,7 +14,7 @@ import (
 // Features is the set of UBLK_F_ bits that a driver offers or a device has.
 type Features uint64
 
-// Has reports whether all bits of f are there.
+// Has reports whether f has all of the bits.
 func (f Features) Has(bits Features) bool { return f&bits == bits }
 
 // A Feature is what one bit of Features means.
@@ -83,9 +83,11 @@ func (c *Control) Features() (Features, error) {
 	return Features(f), wrap("get features", err)
 }
 
+// enotsupp is ENOTSUPP of linux/errno.h, which the kernel should not return to programs.
+const enotsupp = unix.Errno(524)
+
 // isNotSupported reports whether an error is the driver's answer to a command that it does
-// not know. The answer depends on the release. 524 is ENOTSUPP, which the kernel should
-// not return to programs.
+// not know. The answer depends on the release.
 func isNotSupported(err error) bool {
-	return errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOTTY) || errors.Is(err, unix.Errno(524))
+	return errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOTTY) || errors.Is(err, enotsupp)
 }

@@ -98,7 +98,7 @@ func (h *hold) wait(deadline time.Time) bool {
 		if time.Now().After(deadline) {
 			return false
 		}
-		<-time.After(time.Millisecond)
+		<-time.After(time.Millisecond) // the numbers have no event
 	}
 	return true
 }

@@ -24,7 +24,7 @@ const (
 	StateFailIO   State = uapi.UBLK_S_DEV_FAIL_IO  // its server has ended, and I/O fails until another comes
 )
 
-// String returns the state as list shows it.
+// String returns the state's name.
 func (s State) String() string {
 	switch s {
 	case StateDead:
@@ -68,11 +68,11 @@ func infoOf(u *uapi.CtrlDevInfo) Info {
 	}
 }
 
-// classDir lists the character devices of all ublk devices. It is missing while the driver is not
-// loaded. sysfs always has allClasses.
 const (
+	// allClasses exists if sysfs is mounted.
 	allClasses = "/sys/class"
-	classDir   = allClasses + "/ublk-char"
+	// classDir lists the character devices of all ublk devices. It exists while the driver is loaded.
+	classDir = allClasses + "/ublk-char"
 )
 
 // List returns the driver's description of every ublk device, whichever program serves it,

@@ -47,10 +47,8 @@ func (c *Control) Recover(id uint32, opts RecoverOptions) (*Device, error) {
 	if err := c.startRecovery(id); err != nil {
 		return nil, err
 	}
-	d := newDevice(c, info, opts.Threads)
-	d.files, d.extraParts = orDefault(opts.Files, defaultFiles), opts.ExtraParts
+	d := newDevice(c, info, opts)
 	d.recovers = true
-	d.untrusted = opts.NoPartScan && !d.info.Features.Has(uapi.UBLK_F_NO_AUTO_PART_SCAN)
 	return d, nil
 }
 
@@ -68,28 +66,30 @@ type RecoverOptions struct {
 // as Recover does. It returns an error that wraps EBUSY if the device still has a server
 // after 45 seconds.
 func (c *Control) AwaitServerEnd(id uint32) error {
-	deadline := time.Now().Add(freeTimeout)
-	for pause := time.Millisecond; ; pause = min(2*pause, longestFreePause) {
+	return whileBusy(func() error {
 		info, err := c.Info(id)
-		switch {
-		case err != nil || info.State != StateLive:
-			return err
-		case time.Now().After(deadline):
+		if err == nil && info.State == StateLive {
 			return fmt.Errorf("wait for the end of the server of device %d: %w", id, unix.EBUSY)
 		}
-		if err := waitPause(pause); err != nil {
-			return err
-		}
-	}
+		return err
+	})
 }
 
 // startRecovery is UBLK_U_CMD_START_USER_RECOVERY. It waits until the driver has noticed that
 // the server has ended.
 func (c *Control) startRecovery(id uint32) error {
+	return whileBusy(func() error {
+		return c.device("start recovery of", id,
+			Command{Op: uapi.UBLK_U_CMD_START_USER_RECOVERY, Timeout: commandTimeout})
+	})
+}
+
+// whileBusy calls f until its error does not wrap EBUSY, which says that the driver has not noticed the
+// end of a server. It returns the last error, after freeTimeout too.
+func whileBusy(f func() error) error {
 	deadline := time.Now().Add(freeTimeout)
 	for pause := time.Millisecond; ; pause = min(2*pause, longestFreePause) {
-		err := c.device("start recovery of", id,
-			Command{Op: uapi.UBLK_U_CMD_START_USER_RECOVERY, Timeout: commandTimeout})
+		err := f()
 		if !errors.Is(err, unix.EBUSY) || time.Now().After(deadline) {
 			return err
 		}
@@ -113,36 +113,4 @@ func waitPause(d time.Duration) error {
 func (c *Control) endRecovery(id uint32) error {
 	return c.device("end recovery of", id,
 		Command{Op: uapi.UBLK_U_CMD_END_USER_RECOVERY, Data: uint64(unix.Getpid()), Timeout: commandTimeout})
-}
-
-// Leave stops serving a device at once, as the end of this process would, and answers no
-// more requests. With UBLK_F_USER_RECOVERY the disk stays, and its I/O waits for a server
-// (Control.Recover). Without it the driver removes the disk, and the device is dead. Leave may
-// be called again. After Close it does nothing.
-//
-// Leave does not wait for operations on files that the queues have in flight. A write may then come
-// after those of the next server. Such an operation keeps the files open that the queue has
-// registered (Queue.RegisterFile), so a lock of one of them shows its end.
-//
-// After Start, only the end of this process leaves a device on Threads. Leave then returns an
-// error that wraps ErrServed.
-func (d *Device) Leave() error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.closed {
-		return nil
-	}
-	if d.started && !d.threads.alone {
-		select {
-		case <-d.done:
-		default:
-			return fmt.Errorf("leave device %d: %w", d.info.ID, ErrServed)
-		}
-	}
-	d.closed = true
-	if d.started {
-		d.kill()
-		<-d.done
-	}
-	return closeFD(&d.charFD)
 }
