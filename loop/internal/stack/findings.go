@@ -50,8 +50,8 @@ type corruptions struct {
 	reports chan Corruption
 }
 
-// newCorruptions has room for every report, so that no thread of a queue ever waits. Without a line that can find wrong
-// blocks, it has no channel.
+// newCorruptions returns a counter whose channel has room for all reports, so that add never waits. Without a line that
+// can find wrong blocks it has no channel, and add must not be called.
 func newCorruptions(verities int) *corruptions {
 	c := &corruptions{}
 	if verities > 0 {
@@ -60,7 +60,7 @@ func newCorruptions(verities int) *corruptions {
 	return c
 }
 
-// add is the only thing that the thread of a queue tells another goroutine.
+// add counts a wrong block, and reports it unless enough were reported. The thread of a queue may call it.
 func (c *corruptions) add(found Corruption) {
 	n := c.count.Add(1)
 	if n > maxReports {
@@ -70,8 +70,13 @@ func (c *corruptions) add(found Corruption) {
 	c.reports <- found
 }
 
-// ReportCorruption adds a wrong block that another process has found, which serves the stack.
-func (s *Stack) ReportCorruption(found Corruption) { s.corrupt.add(found) }
+// ReportCorruption adds a wrong block that another process has found, which serves the stack. It never waits. A process
+// that an attacker controls can report one of a stack without verity: that is dropped.
+func (s *Stack) ReportCorruption(found Corruption) {
+	if s.Checks() {
+		s.corrupt.add(found)
+	}
+}
 
 // Corruptions returns the number of wrong blocks that were read.
 func (s *Stack) Corruptions() uint64 { return s.corrupt.count.Load() }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -222,5 +223,28 @@ func TestMemoryOfReports(t *testing.T) {
 	s = newVerityBed(t, small, "").stack
 	if n := cap(s.CorruptionReports()); n != maxReports {
 		t.Errorf("a stack with verity has room for %d reports, want %d", n, maxReports)
+	}
+}
+
+// A process that serves a stack for another one can be under the control of an attacker. Its reports of wrong blocks do not
+// keep the goroutine waiting that receives them, whether the stack has verity or not.
+func TestFalseReportsOfWrongBlocks(t *testing.T) {
+	plain, checked := newBed(t, "0 64 linear $A 0").stack, newVerityBed(t, small, "").stack
+	for s, want := range map[*Stack]uint64{plain: 0, checked: 2 * maxReports} {
+		reported := make(chan struct{})
+		go func() {
+			defer close(reported)
+			for range 2 * maxReports {
+				s.ReportCorruption(Corruption{})
+			}
+		}()
+		select {
+		case <-reported:
+		case <-time.After(10 * time.Second):
+			t.Fatalf("a report waits, after %d", s.Corruptions())
+		}
+		if n := s.Corruptions(); n != want {
+			t.Errorf("%d wrong blocks, want %d", n, want)
+		}
 	}
 }
