@@ -1,6 +1,10 @@
 package ring
 
-import "unsafe"
+import (
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
 
 // Each Prep function fills an entry that GetSQE has just returned, which is all
 // zero. It sets the flag that belongs to the file. The caller adds other flags
@@ -46,10 +50,10 @@ func (s *SQE) PrepWrite(f File, addr uint64, n uint32, off uint64) {
 	s.rw(IORING_OP_WRITE, f, addr, n, off, 0)
 }
 
-// PrepWritev fills a write at byte off from n pieces of memory that are not registered. addr is the
-// address of an array of iovec, which the kernel reads when it takes the entry.
-func (s *SQE) PrepWritev(f File, addr uint64, n uint32, off uint64) {
-	s.rw(IORING_OP_WRITEV, f, addr, n, off, 0)
+// PrepWritev fills a write at byte off from pieces of memory that are not registered. The vectors
+// too are outside the Go heap. The kernel reads them when it takes the entry.
+func (s *SQE) PrepWritev(f File, vectors []unix.Iovec, off uint64) {
+	s.rw(IORING_OP_WRITEV, f, address(vectors), uint32(len(vectors)), off, 0)
 }
 
 // PrepFsync fills an fsync of a file, or an fdatasync with
@@ -109,7 +113,9 @@ func (s *SQE) PrepCancel(userData uint64) {
 	s.Addr = userData
 }
 
-// Address returns the address of memory outside the Go heap, for _FIXED operations.
-func Address(mem []byte) uint64 {
-	return uint64(uintptr(unsafe.Pointer(unsafe.SliceData(mem))))
-}
+// Address returns the address of memory outside the Go heap, for entries and for structs that a
+// driver reads. Go does not keep memory alive for an address, nor change the address when it moves
+// memory of its heap.
+func Address(mem []byte) uint64 { return address(mem) }
+
+func address[T any](list []T) uint64 { return uint64(uintptr(unsafe.Pointer(unsafe.SliceData(list)))) }

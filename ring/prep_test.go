@@ -16,19 +16,27 @@ func TestPrep(t *testing.T) {
 	if err := r.RegisterBuffers([][]byte{nil, buf}); err != nil {
 		t.Fatal(err)
 	}
+	vectors := []unix.Iovec{{Base: &buf[2048]}, {Base: &buf[0]}}
+	for i := range vectors {
+		vectors[i].SetLen(256)
+	}
+	var pinner runtime.Pinner // the kernel reads the vectors
+	defer pinner.Unpin()
+	pinner.Pin(&vectors[0])
 	for _, tt := range []struct {
 		name string
 		prep func(*SQE)
 		want int32
 	}{
-		{"read", func(s *SQE) { s.PrepReadFixed(file, address(buf)+512, 1024, 4096, 1) }, 1024},
-		{"read into no buffer", func(s *SQE) { s.PrepReadFixed(file, address(buf), 512, 0, 0) }, -int32(unix.EFAULT)},
-		{"read behind the end", func(s *SQE) { s.PrepReadFixed(file, address(buf), 4096, 8192, 1) }, 0},
-		{"synchronous write", func(s *SQE) { s.PrepWriteFixed(file, address(buf), 512, 512, 1, unix.RWF_DSYNC) }, 512},
-		{"write with an unknown flag", func(s *SQE) { s.PrepWriteFixed(file, address(buf), 512, 0, 1, 1<<31) }, -int32(unix.EOPNOTSUPP)},
-		{"read into other memory", func(s *SQE) { s.PrepRead(file, address(buf)+2048, 512, 4096) }, 512},
+		{"read", func(s *SQE) { s.PrepReadFixed(file, Address(buf)+512, 1024, 4096, 1) }, 1024},
+		{"read into no buffer", func(s *SQE) { s.PrepReadFixed(file, Address(buf), 512, 0, 0) }, -int32(unix.EFAULT)},
+		{"read behind the end", func(s *SQE) { s.PrepReadFixed(file, Address(buf), 4096, 8192, 1) }, 0},
+		{"synchronous write", func(s *SQE) { s.PrepWriteFixed(file, Address(buf), 512, 512, 1, unix.RWF_DSYNC) }, 512},
+		{"write with an unknown flag", func(s *SQE) { s.PrepWriteFixed(file, Address(buf), 512, 0, 1, 1<<31) }, -int32(unix.EOPNOTSUPP)},
+		{"read into other memory", func(s *SQE) { s.PrepRead(file, Address(buf)+2048, 512, 4096) }, 512},
 		{"read into none", func(s *SQE) { s.PrepRead(file, 0, 512, 0) }, -int32(unix.EFAULT)},
-		{"write of other memory", func(s *SQE) { s.PrepWrite(file, address(buf)+2048, 512, 0) }, 512},
+		{"write of other memory", func(s *SQE) { s.PrepWrite(file, Address(buf)+2048, 512, 0) }, 512},
+		{"write of two pieces", func(s *SQE) { s.PrepWritev(file, vectors, 0) }, 512},
 		{"fdatasync", func(s *SQE) { s.PrepFsync(file, IORING_FSYNC_DATASYNC) }, 0},
 		{"sync with an unknown flag", func(s *SQE) { s.PrepFsync(file, 1<<31) }, -int32(unix.EINVAL)},
 		{"longer file", func(s *SQE) { s.PrepFallocate(file, 0, 8192, 512) }, 0},

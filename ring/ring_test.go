@@ -99,7 +99,7 @@ func TestSQEIsZeroedForEachUse(t *testing.T) {
 			if err := r.RegisterBuffers([][]byte{buf}); err != nil {
 				t.Fatal(err)
 			}
-			addr := address(buf)
+			addr := Address(buf)
 			steps := []struct {
 				name string
 				prep func(*SQE)
@@ -323,7 +323,7 @@ func TestRegisterFilesFillsEachSlot(t *testing.T) {
 		t.Fatal(err)
 	}
 	for slot, want := range []int32{-int32(unix.EBADF), 4096} {
-		r.GetSQE().PrepReadFixed(FixedFile(uint32(slot)), address(buf), 4096, 0, 0)
+		r.GetSQE().PrepReadFixed(FixedFile(uint32(slot)), Address(buf), 4096, 0, 0)
 		if got := do(t, r, 1)[0]; got != want {
 			t.Errorf("read of slot %d: result %d, want %d", slot, got, want)
 		}
@@ -331,11 +331,11 @@ func TestRegisterFilesFillsEachSlot(t *testing.T) {
 	if err := r.UpdateFile(0, int32(f.Fd())); err != nil {
 		t.Fatal(err)
 	}
-	r.GetSQE().PrepReadFixed(FixedFile(0), address(buf), 4096, 0, 0)
+	r.GetSQE().PrepReadFixed(FixedFile(0), Address(buf), 4096, 0, 0)
 	if got := do(t, r, 1)[0]; got != 4096 {
 		t.Errorf("read of an updated slot: result %d, want 4096", got)
 	}
-	r.GetSQE().PrepReadFixed(File{}, address(buf), 4096, 0, 0)
+	r.GetSQE().PrepReadFixed(File{}, Address(buf), 4096, 0, 0)
 	if got := do(t, r, 1)[0]; got != -int32(unix.EBADF) {
 		t.Errorf("read of no file: result %d, want EBADF", got)
 	}
@@ -355,7 +355,7 @@ func TestUpdateBufferOfASparseTable(t *testing.T) {
 		t.Fatal(err)
 	}
 	read := func() int32 {
-		r.GetSQE().PrepReadFixed(FD(int(f.Fd())), address(buf), 4096, 0, 3)
+		r.GetSQE().PrepReadFixed(FD(int(f.Fd())), Address(buf), 4096, 0, 3)
 		return do(t, r, 1)[0]
 	}
 	if got := read(); got != -int32(unix.EFAULT) {

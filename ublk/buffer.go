@@ -177,7 +177,7 @@ func (b *buffers) address(tag uint16) uint64 {
 	if b.arena == nil {
 		return 0
 	}
-	return uint64(uintptr(unsafe.Pointer(&b.arena[int(tag)*b.size])))
+	return ring.Address(b.arena[int(tag)*b.size:])
 }
 
 func (b *buffers) free() {

@@ -6,7 +6,6 @@ import (
 	"os"
 	"runtime"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -21,9 +20,8 @@ const cancelTimeout = 5 * time.Second
 
 // uringTransport sends commands through a ring of its own.
 //
-// Its unsafe casts write a uapi.CtrlCmd of 32 bytes to an entry's payload, which has 80 bytes
-// on this ring. They also pass the address of arg, which is mapped memory that Go does not
-// move.
+// It writes a uapi.CtrlCmd of 32 bytes to an entry's payload, which has 80 bytes on this ring, with
+// the address of arg, which is mapped memory that Go does not move.
 //
 // The ring has a thread of its own. The kernel passes commands that sleep to worker threads of
 // the submitting task. A task that stays keeps its workers for the next commands.
@@ -181,7 +179,7 @@ func (u *uringControl) prepare(cmd Command) {
 	header.Data[0] = cmd.Data
 	if len(cmd.Buf) > 0 {
 		header.Len = uint16(len(cmd.Buf))
-		header.Addr = uint64(uintptr(unsafe.Pointer(&u.arg[0])))
+		header.Addr = ring.Address(u.arg)
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -176,6 +175,7 @@ func (s *Store) loadRecords(o *Options, valid bool, size uint64) error {
 // header of the store chooses the size of a chunk. The indexes of a device have twice as much. Tests change it.
 var memoryShare uint64 = 4
 
+// slotSize is the number of bytes of a slot of an index, a uint32.
 const slotSize = 4
 
 // indexSlots returns the length of the index. It refuses one that takes too much memory.
@@ -200,7 +200,7 @@ func (s *Store) makeIndex(n uint64) error {
 	if s.index, err = pages.Map(int(max(n, 1) * slotSize)); err != nil {
 		return fmt.Errorf("index of %d chunks: %w", n, err)
 	}
-	s.Index = snapshot.NewIndex(unsafe.Slice((*uint32)(unsafe.Pointer(&s.index[0])), n))
+	s.Index = snapshot.NewIndex(pages.Slice[uint32](s.index, int(n)))
 	return nil
 }
 

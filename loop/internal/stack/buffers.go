@@ -3,7 +3,6 @@ package stack
 import (
 	"fmt"
 	"io"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -39,18 +38,19 @@ const (
 // bufferSize is the key of buffers in ublk.Queue.Shared.
 type bufferSize int
 
+// newBuffers returns buffers of size bytes, a chunk, for a thread with room for a number of queues.
 func newBuffers(size, queues int) (*buffers, error) {
-	n := ownCopyBytes
+	total := ownCopyBytes
 	if queues > 1 {
-		n = sharedCopyBytes
+		total = sharedCopyBytes
 	}
 	b := &buffers{size: size}
-	n = max(n/size, 1)
+	n := max(total/size, 1)
 	var err error
-	if b.memory, err = pages.Map(n*size + n*maxGroup*int(unsafe.Sizeof(unix.Iovec{}))); err != nil {
+	if b.memory, err = pages.Map(n*size + pages.Size[unix.Iovec](n*maxGroup)); err != nil {
 		return nil, fmt.Errorf("%d buffers: %w", n, err)
 	}
-	b.vectors = unsafe.Slice((*unix.Iovec)(unsafe.Pointer(&b.memory[n*size])), n*maxGroup)
+	b.vectors = pages.Slice[unix.Iovec](b.memory[n*size:], n*maxGroup)
 	for i := range n {
 		b.free = append(b.free, i)
 	}

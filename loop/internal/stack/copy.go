@@ -1,8 +1,6 @@
 package stack
 
 import (
-	"unsafe"
-
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/loop/internal/mapping"
@@ -189,7 +187,7 @@ func (h *handler) sendStep(w *firstWrite) (sqe *ring.SQE) {
 		return nil
 	}
 	sqe = w.req.PartSQE(w.number)
-	addr := uint64(uintptr(unsafe.Pointer(&h.bufferOf(w)[p.at])))
+	addr := ring.Address(h.bufferOf(w)[p.at:])
 	if w.step == stepRead {
 		sqe.PrepRead(p.file.File.File, addr, uint32(p.length), p.offset)
 	} else {

@@ -1,8 +1,6 @@
 package stack
 
 import (
-	"unsafe"
-
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/ring"
@@ -42,7 +40,7 @@ func (h *handler) sendGrouped(w *firstWrite) {
 	}
 	h.putVector(&vectors[g.members], w)
 	g.members++
-	g.sqe.PrepWritev(p.file.File.File, uint64(uintptr(unsafe.Pointer(&vectors[0]))), uint32(g.members), h.part(g.first.req, g.first.number).offset)
+	g.sqe.PrepWritev(p.file.File.File, vectors[:g.members], h.part(g.first.req, g.first.number).offset)
 	g.last.follower = w
 	g.last = w
 }

@@ -3,7 +3,6 @@ package stack
 import (
 	"fmt"
 	"sync/atomic"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -46,12 +45,11 @@ type bitmap struct{ words []atomic.Uint32 }
 // newBitmap returns an empty set of numbers below n.
 func (a *arenas) newBitmap(n uint64) (*bitmap, error) {
 	words := int((n + 31) / 32)
-	mem, err := a.add(4 * words)
+	mem, err := a.add(pages.Size[atomic.Uint32](words))
 	if err != nil {
 		return nil, err
 	}
-	// A mapping begins at a page, so the words are aligned.
-	return &bitmap{unsafe.Slice((*atomic.Uint32)(unsafe.Pointer(unsafe.SliceData(mem))), words)}, nil
+	return &bitmap{pages.Slice[atomic.Uint32](mem, words)}, nil
 }
 
 func (b *bitmap) has(n uint64) bool { return b.words[n/32].Load()&(1<<(n%32)) != 0 }
