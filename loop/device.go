@@ -84,8 +84,14 @@ func attachOn(ctl *ublk.Control, file *os.File, cfg Config, shared *threads, apa
 	if err := d.start(&cfg, &target.Target{Backing: b, Transfer: d.transfer}); err != nil {
 		return nil, errors.Join(err, d.remove())
 	}
-	d.background.Go(func() { d.storage.DropCache(d.closed.Load) })
+	d.dropCache()
 	return d, nil
+}
+
+// dropCache drops the pages of the storage from the page cache in the background, until the device is closed. The code of the
+// method value d.closed.Load would belong to no package, and so could be given back (confine.GiveBack).
+func (d *Device) dropCache() {
+	d.background.Go(func() { d.storage.DropCache(func() bool { return d.closed.Load() }) })
 }
 
 // addDevice adds a device in the best buffer mode that the kernel offers and the

@@ -106,7 +106,7 @@ func recoverDevice(ctl *ublk.Control, id uint32, file *os.File, opts RecoverOpti
 	if err != nil {
 		return nil, errors.Join(err, d.closeTransfer(), giveBack())
 	}
-	d.background.Go(func() { d.storage.DropCache(d.closed.Load) })
+	d.dropCache()
 	return d, nil
 }
 

@@ -83,7 +83,7 @@ func recoverTable(ctl *ublk.Control, id uint32, files []*os.File, opts RecoverOp
 		return nil, errors.Join(err, d.closeTransfer(), s.GiveBack())
 	}
 	d.watchStack()
-	d.background.Go(func() { s.DropCache(d.closed.Load) })
+	d.dropCache()
 	return d, nil
 }
 

@@ -117,7 +117,7 @@ func attachTableOn(ctl *ublk.Control, files []*os.File, cfg Config, shared *thre
 		return nil, errors.Join(err, d.remove())
 	}
 	d.watchStack()
-	d.background.Go(func() { s.DropCache(d.closed.Load) })
+	d.dropCache()
 	return d, nil
 }
 
