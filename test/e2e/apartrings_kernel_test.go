@@ -195,7 +195,7 @@ func (w *ringWatch) answer(listener, over int) {
 	}
 }
 
-// allow records one question, and answers it.
+// allow answers one question, and records it if the maker still waits for the answer.
 func (w *ringWatch) allow(listener int) error {
 	var q question
 	if err := ioctl(listener, unix.SECCOMP_IOCTL_NOTIF_RECV, unsafe.Pointer(&q)); err != nil {
@@ -204,18 +204,20 @@ func (w *ringWatch) allow(listener int) error {
 		}
 		return fmt.Errorf("receive a question: %w", err)
 	}
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", q.tid))
-	if err != nil {
-		return err
-	}
+	status, unknown := os.ReadFile(fmt.Sprintf("/proc/%d/status", q.tid))
 	w.mu.Lock()
+	defer w.mu.Unlock()
+	err := ioctl(listener, unix.SECCOMP_IOCTL_NOTIF_SEND, unsafe.Pointer(&reply{id: q.id, flags: unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE}))
+	switch {
+	case errors.Is(err, unix.ENOENT): // the maker was killed, or got a signal after which the kernel asks again
+		return nil
+	case err != nil:
+		return fmt.Errorf("answer a question: %w", err)
+	case unknown != nil:
+		return unknown
+	}
 	pid := threadGroup(string(status))
 	w.made[pid] = append(w.made[pid], string(status))
-	w.mu.Unlock()
-	err = ioctl(listener, unix.SECCOMP_IOCTL_NOTIF_SEND, unsafe.Pointer(&reply{id: q.id, flags: unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE}))
-	if err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("answer a question: %w", err)
-	}
 	return nil
 }
 
