@@ -46,7 +46,7 @@ func (d *Device) close() error {
 // gone may unmount the file system that they are on.
 func (d *Device) remove() error {
 	removeRest := d.removeRest
-	lock, err := statefile.Acquire(d.ID())
+	lock, err := d.lockState()
 	if err == nil {
 		defer lock.Release()
 	} else {
@@ -62,6 +62,16 @@ func (d *Device) remove() error {
 	closed := errors.Join(d.closeTransfer(), d.storage.Close())
 	return errors.Join(end, closed, removeRest())
 }
+
+// lockState locks the state of the device. awaitsLock reports true meanwhile.
+func (d *Device) lockState() (*statefile.Lock, error) {
+	d.locking.Add(1)
+	defer d.locking.Add(-1)
+	return statefile.Acquire(d.ID())
+}
+
+// awaitsLock reports whether the end of the device waits for another process that changes it.
+func (d *Device) awaitsLock() bool { return d.locking.Load() > 0 }
 
 // removeRest removes a device that has ended. It removes the state first, because
 // afterwards another device can get the id. If another process has already removed the

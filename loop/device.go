@@ -35,6 +35,7 @@ type Device struct {
 	// copyReason is Status.CopyReason of a new device.
 	copyReason string
 	closed     atomic.Bool
+	locking    atomic.Int32                 // calls of lockState
 	forked     atomic.Pointer[forkedStatus] // what Fork and Reload have changed in status; nil for nothing
 	// background waits for goroutines that use b. They end when closed is set.
 	background sync.WaitGroup

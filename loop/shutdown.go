@@ -13,7 +13,6 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/internal/identity"
 	"github.com/ublk-loop/ublk-loop/loop/internal/progress"
-	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
 	"github.com/ublk-loop/ublk-loop/loop/serving"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
@@ -35,17 +34,22 @@ func (s *Server) Remove(id uint32, opts DetachOptions) error {
 }
 
 // awaitRemoval waits until a device without a disk is completely gone. A process that serves it has
-// serving.AnswerPatience for that, and may go on afterwards.
+// serving.AnswerPatience for that, and may go on afterwards. The wait for the lock of the state has its own bound.
 func (d *served) awaitRemoval() error {
 	var late <-chan time.Time
 	if d.dev.apart != nil {
 		late = time.After(serving.AnswerPatience)
 	}
-	select {
-	case <-d.gone:
-		return d.err
-	case <-late:
-		return fmt.Errorf("remove %s: its disk is gone, but not the rest: %w", d.dev.Path(), serving.ErrSilent)
+	for {
+		select {
+		case <-d.gone:
+			return d.err
+		case <-late:
+			if !d.dev.awaitsLock() {
+				return fmt.Errorf("remove %s: its disk is gone, but not the rest: %w", d.dev.Path(), serving.ErrSilent)
+			}
+			late = time.After(serving.AnswerPatience)
+		}
 	}
 }
 
@@ -76,7 +80,7 @@ func countAsUsed(_ func(TaggedID, error), devices ...TaggedID) error {
 // of the state. stopWith returns an error that wraps ENODEV if the device has ended.
 func (s *Server) stopWith(d *served, stop func(id uint32) error) error {
 	id := d.dev.ID()
-	lock, err := statefile.Acquire(id)
+	lock, err := d.dev.lockState()
 	if err != nil {
 		return err
 	}
@@ -213,7 +217,8 @@ func (s *Server) endPatiently(d *served) error {
 	return s.patiently(d, func() error { return s.end(d) })
 }
 
-// patiently calls end, and waits for its result as long as the device answers requests.
+// patiently calls end, and waits for its result as long as the device answers requests, or end waits for the lock of the state,
+// which has its own bound.
 func (s *Server) patiently(d *served, end func() error) error {
 	ended := make(chan error, 1)
 	go func() { ended <- end() }() // ends with the driver's answer
@@ -225,7 +230,7 @@ func (s *Server) patiently(d *served, end func() error) error {
 		case err := <-ended:
 			return err
 		case now := <-tick.C:
-			if n := d.dev.answered(); n != answered {
+			if n := d.dev.answered(); n != answered || d.dev.awaitsLock() {
 				answered, last = n, now
 			} else if now.Sub(last) >= s.opts.Patience {
 				return fmt.Errorf("remove %s: it answers no request: %w", d.dev.Path(), unix.ETIMEDOUT)

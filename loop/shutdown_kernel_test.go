@@ -107,6 +107,30 @@ func TestKernelShutdownDuringALook(t *testing.T) {
 	}
 }
 
+// Remove waits for the lock of the state longer than for a device that answers no request.
+func TestKernelRemoveWaitsForTheLock(t *testing.T) {
+	const patience = 2 * time.Second
+	s := NewServer(ublktest.Kernel(t, ublktest.Waits), ServerOptions{Patience: patience})
+	d, id := addTo(t, s, sparseFile(t, t.TempDir()), nil)
+	lock, err := statefile.Acquire(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	removed := make(chan error, 1)
+	go func() { removed <- s.Remove(id, DetachOptions{}) }() // received below
+	waitUntil(t, "the wait for the lock", d.dev.awaitsLock)
+	select {
+	case err := <-removed:
+		lock.Release()
+		t.Fatalf("during another change of the device: error %v", err)
+	case <-time.After(3 * patience / 2):
+	}
+	lock.Release()
+	if err := within(t, "removal", func() error { return <-removed }); err != nil {
+		t.Error(err)
+	}
+}
+
 // Remove and Shutdown do not wait for a device that answers no request, and name it.
 func TestKernelShutdownWithHungDisk(t *testing.T) {
 	ctl := ublktest.Kernel(t)
