@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/internal/identity"
+	"github.com/ublk-loop/ublk-loop/internal/mountpoint"
 )
 
 // fileDisk returns the number of the disk of the file. Most file systems have the number
@@ -62,11 +63,11 @@ func findBtrfsSource(mounts io.Reader, id uint64) (string, error) {
 		if !found || number != strconv.FormatUint(id, 10) {
 			continue
 		}
-		fields := strings.Split(system, " ") // a name can have other white space in it
+		fields := mountpoint.Fields(system)
 		if len(fields) < 2 || fields[0] != "btrfs" || fields[1] == "" {
 			return "", fs.ErrNotExist
 		}
-		return fields[1], nil
+		return mountpoint.Unescape(fields[1]), nil
 	}
 	if err := lines.Err(); err != nil {
 		return "", fmt.Errorf("read mounts: %w", err)
