@@ -22,10 +22,11 @@ const MaxFiles = 100
 // fileSector is the sector size of files: the kernel's for a loop device.
 const fileSector = 512
 
-// Options say how to open the files and disks.
+// Options say how to open the files and disks. Those without a comment are as in backing.Options, for
+// each file and disk.
 type Options struct {
-	LockDir    string // the directory of package filelock
-	ReadOnly   bool
+	LockDir    string
+	ReadOnly   bool // the device is only read
 	Shared     bool
 	DirectIO   backing.Switch
 	MaxIOBytes uint32
@@ -45,10 +46,10 @@ type Options struct {
 	forOther bool
 }
 
-// Stack is a stack of tables with its open files and disks. It only changes by Growth.Apply,
-// under mu, while the handlers serve no request: they need no lock.
+// Stack is a stack of tables with its open files and disks. While it serves a device, only Growth.Apply
+// and Reload.Apply change it, when the handlers have no request. So the handlers need no lock.
 type Stack struct {
-	mu sync.RWMutex
+	mu sync.RWMutex // for other goroutines; protects what the two change
 
 	// Backings are the files and disks, each once.
 	Backings []*backing.Backing
