@@ -92,7 +92,7 @@ func newTransfer(b *backing.Backing, cfg *Config) (transfer.Transfer, error) {
 	case errors.Is(err, transfer.ErrNoKey):
 		err = hint.Add(err, "give it with {key}; ublk-loop keeps no copy")
 	case errors.Is(err, transfer.ErrKey) && (c.KeyBytes == 33 || c.KeyBytes == 65): // echo writes a newline behind a key
-		err = hint.Add(err, "a newline at the end counts as a part of the key; --keyfile-size=%d leaves it out", c.KeyBytes-1)
+		err = hint.Add(err, "a newline at the end counts as a part of the key; {keyfile_size=%d} leaves it out", c.KeyBytes-1)
 	}
 	return t, err
 }

@@ -23,7 +23,7 @@ func TestTransferRefuses(t *testing.T) {
 		{"a key for nothing", Config{}, testKey, unix.EINVAL, ""},
 		{"no key", Config{Transfer: TransferConfig{Name: transfer.XOR}}, nil, transfer.ErrNoKey, "{key}"},
 		{"a short key", Config{Transfer: TransferConfig{Name: transfer.AESXTSPlain64}}, testKey[:31], transfer.ErrKey, ""},
-		{"a key with a newline", Config{Transfer: TransferConfig{Name: transfer.AESXTSPlain64}}, append(bytes.Clone(testKey), '\n'), transfer.ErrKey, "--keyfile-size=64 "},
+		{"a key with a newline", Config{Transfer: TransferConfig{Name: transfer.AESXTSPlain64}}, append(bytes.Clone(testKey), '\n'), transfer.ErrKey, "{keyfile_size=64}"},
 		{"equal halves", Config{Transfer: TransferConfig{Name: transfer.AESXTSPlain64}}, make([]byte, 64), transfer.ErrKey, ""},
 		{"unknown", Config{Transfer: TransferConfig{Name: "rot13"}}, testKey, transfer.ErrUnknown, ""},
 		{"an odd iv offset", Config{SectorSize: 4096, Transfer: TransferConfig{Name: transfer.AESXTSPlain64, IVOffset: 1}}, testKey, transfer.ErrOptions, ""},

@@ -600,6 +600,7 @@ func TestHintNamesFields(t *testing.T) {
 		"attach it with {read_only}":         {Hint: "attach it with read_only", Template: "attach it with {read_only}"},
 		"use {direct_io=auto} or off":        {Hint: "use direct_io=auto or off", Template: "use {direct_io=auto} or off"},
 		"give it with {key}":                 {Hint: "give it with the descriptor key", Template: "give it with {key}"},
+		"{keyfile_size=64} leaves it out":    {Hint: "a key of 64 bytes leaves it out", Template: "{keyfile_size=64} leaves it out"},
 		"unmount it; {force} removes it":     {Hint: "unmount it; force=true removes it", Template: "unmount it; {force} removes it"},
 		"the disk below may hang, see dmesg": {Hint: "the disk below may hang, see dmesg"},
 	} {

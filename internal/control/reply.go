@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -54,6 +55,8 @@ func protocolName(name, assigned string) string {
 	switch name {
 	case "key":
 		return "the descriptor key"
+	case "keyfile_size":
+		return "a key of " + strings.TrimPrefix(assigned, "=") + " bytes"
 	case "force":
 		return "force=true"
 	}
