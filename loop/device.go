@@ -44,11 +44,11 @@ type Device struct {
 	// warnings receives the lines of Warnings; nil for a device without verity and stores.
 	warnings chan string
 
-	asking  sync.Mutex // held while ask queries the file, and by Reload
-	syncing sync.Mutex // held while a fork writes the file to the medium
-	saving  sync.Mutex // held while records are saved during a hold
-	holding sync.Mutex // held while the device keeps its requests (hold)
-	merging sync.Mutex // held by Merge, Fork and Reload
+	asking  sync.Mutex   // held while ask queries the file, and by Reload
+	syncing sync.Mutex   // held while a fork writes the file to the medium
+	saving  sync.Mutex   // held while records are saved during a hold
+	holding patientMutex // held while the device keeps its requests (hold)
+	merging sync.Mutex   // held by Merge, Fork and Reload
 
 	closing sync.Mutex // protects removed
 	removed bool       // Close has finished

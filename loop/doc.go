@@ -3,9 +3,9 @@
 // # What is durable when
 //
 // A write completes when the data is in the page cache of the backing file. With direct
-// I/O it completes when the device below has accepted the data. A flush is an fdatasync of the backing file, and a FUA write is a
-// write with RWF_DSYNC. When either completes, the data is on the medium, as far as the
-// file system below guarantees that for fdatasync(2).
+// I/O it completes when the device below has accepted the data. A flush is an fdatasync of
+// the backing file, and a FUA write is a write with RWF_DSYNC. When either completes, the
+// data is on the medium, as far as the file system below guarantees that for fdatasync(2).
 //
 // # What discard and write-zeroes do
 //

@@ -39,18 +39,22 @@ var (
 	syncPatience = time.Minute
 )
 
-// Fork makes a device go on over a new store above its store, which is frozen: from then on it
-// is only read. The new store is empty and has the same chunk size; file is from OpenTableDevice,
-// or from NewFile. A device whose table is one linear line from the start of a file, or one crypt line, gets a
-// store above the file, which is frozen likewise. The new store chooses the chunk size. A last table that is one
-// crypt line stays above the store, so that the store has encrypted data. The files of unnamed get their names when the device can change over, and lose
-// them again if it does not. Requests wait while the device changes over, for pause. The time
-// does not depend on what the stores contain.
+// Fork puts a new store above the store of a device, while the device is used. From then on the old
+// store is frozen: it is only read. The new store is empty and has the same chunk size. file is from
+// OpenTableDevice, or from NewFile.
+//
+// A device whose table is one linear line from the start of a file, or one crypt line, has no store.
+// It gets one above its file, which is frozen in the same way, and the new store has a chunk size of
+// its own. A last table that is one crypt line stays on top, so the store has encrypted data.
+//
+// The files of unnamed get their names when the device can change over, and lose them again if it does
+// not. Requests wait for pause, while the device changes over. The time does not depend on what the
+// stores contain.
 //
 // Fork returns an error that wraps errors.ErrUnsupported for a device whose last table is neither a
-// persistent snapshot nor such a line, EBUSY during a merge, and ETIMEDOUT if a request has no result in time.
-// After an error with a pause of 0 the device goes on as before; otherwise only the mark in the
-// old store is missing.
+// persistent snapshot nor such a line, EBUSY during a merge, and ETIMEDOUT if a request has no result
+// within ten seconds. After an error with a pause of 0 the device goes on as before. After an error
+// with another pause the device has its new store, and only the mark in the old store is missing.
 func (d *Device) Fork(file *os.File, unnamed ...*NewFile) (pause time.Duration, err error) {
 	err = d.withState("fork", func(saved *state) error {
 		pause, err = d.fork(saved, file, unnamed)
@@ -164,9 +168,9 @@ func (d *Device) changeOverTo(saved *state, to tableChange, unnamed []*NewFile) 
 // is written to. files are from OpenTableDevice, in the order of table.Stack.Devices. Requests wait
 // while the device changes over. The files that the new tables do not have are closed.
 //
-// Reload returns an error that wraps errors.ErrUnsupported for other tables, EINVAL if the store or the size is another one, EBUSY during a
-// merge or while an earlier query of a file has no answer, and ETIMEDOUT if a request has no result in
-// time. After these the device has its old tables.
+// Reload returns an error that wraps errors.ErrUnsupported for other tables, EINVAL if the store or the
+// size is another one, EBUSY during a merge or while an earlier query of a file has no answer, and
+// ETIMEDOUT if a request has no result within ten seconds. After these the device has its old tables.
 func (d *Device) Reload(text string, files []*os.File) error {
 	return d.reloadWith(&Reloading{Table: text, Files: files})
 }

@@ -1,7 +1,6 @@
 package loop
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -13,7 +12,6 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/loop/serving"
-	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
 // Hold makes the server's devices keep new requests, and returns when no operation on
@@ -36,7 +34,7 @@ func (s *Server) Hold(patience time.Duration) (resume func(), err error) {
 			return nil, fmt.Errorf("%s: its store is transient, so that only this process has its changes: %w", d.dev.Path(), errors.ErrUnsupported)
 		}
 	}
-	if err := silent(devices, func(d *Device) error { return d.unlessDone(d.ask(patience)) }); err != nil {
+	if err := onAll(devices, func(_ int, d *Device) error { return d.unlessDone(d.ask(patience)) }); err != nil {
 		return nil, err
 	}
 	resumes := make([]func(), len(devices))
@@ -47,9 +45,9 @@ func (s *Server) Hold(patience time.Duration) (resume func(), err error) {
 			}
 		}
 	}
-	err = silent(devices, func(d *Device) error {
+	err = onAll(devices, func(i int, d *Device) error {
 		r, err := d.hold(patience)
-		resumes[slices.IndexFunc(devices, func(s *served) bool { return s.dev == d })] = r
+		resumes[i] = r
 		if err == nil && d.stack != nil && d.apart == nil {
 			err = inTime(&d.saving, savePatience, d.stack.Save)
 		}
@@ -95,7 +93,7 @@ func awaitGone(devices []*served, patience time.Duration) error {
 // longer than patience.
 func (d *Device) hold(patience time.Duration) (resume func(), err error) {
 	deadline := time.Now().Add(patience)
-	if !lockUntil(&d.holding, deadline) {
+	if !d.holding.LockWithin(patience) {
 		return nil, fmt.Errorf("hold %s: something else keeps its requests: %w", d.Path(), unix.ETIMEDOUT)
 	}
 	patience = time.Until(deadline)
@@ -171,16 +169,16 @@ func (d *Device) changeOver(saved *state, to tableChange) (pause time.Duration, 
 	return 0, nil
 }
 
-// silent calls a function for all devices at once, and returns an error that names the
-// devices for which the function fails.
-func silent(devices []*served, f func(*Device) error) error {
+// onAll calls a function for all devices at once, with the number of each in the list, and returns an
+// error that names the devices for which the function fails.
+func onAll(devices []*served, f func(i int, d *Device) error) error {
 	type result struct {
 		path string
 		err  error
 	}
 	results := make(chan result, len(devices))
-	for _, d := range devices {
-		go func() { results <- result{d.dev.Path(), f(d.dev)} }()
+	for i, d := range devices {
+		go func() { results <- result{d.dev.Path(), f(i, d.dev)} }()
 	}
 	var paths []string
 	var errs []error
@@ -201,84 +199,49 @@ func silent(devices []*served, f func(*Device) error) error {
 	return hint.Add(err, "try again when it does, or remove the device first")
 }
 
-// mergePatience is how long a merge waits for the requests in flight.
-const mergePatience = 30 * time.Second
-
-// Merge moves the changes of the device's store into its base while the device is used. It
-// returns the number of chunks that were copied. In the end the store is empty, and the device
-// goes on with it. Merge ends early, with consistent files, if the context does, or if the device
-// is closed. If the process ends, another merge continues.
-//
-// It returns an error that wraps EINVAL for a device that is no snapshot, errors.ErrUnsupported if
-// the base is a store or the store is transient, EBUSY if another device has the base or waits for a server with it, and EPERM
-// if another store needs it, or if it is checked against a hash tree.
-func (d *Device) Merge(ctx context.Context) (chunks uint64, err error) {
-	if !d.merging.TryLock() {
-		return 0, fmt.Errorf("merge %s: it is being merged or forked: %w", d.Path(), unix.EBUSY)
-	}
-	defer d.merging.Unlock()
-	if chunks, err = d.merge(ctx); err != nil {
-		return chunks, fmt.Errorf("merge %s: %w", d.Path(), err)
-	}
-	return chunks, nil
-}
-
-// HasStore reports whether the device writes to a store of copy-on-write.
-func (d *Device) HasStore() bool { return d.stack != nil && d.stack.HasStore() }
-
-func (d *Device) merge(ctx context.Context) (chunks uint64, err error) {
-	if d.closed.Load() {
-		return 0, unix.ENODEV
-	}
-	if d.stack == nil {
-		return 0, fmt.Errorf("the device is no snapshot: %w", unix.EINVAL)
-	}
-	m, err := d.stack.NewMerge()
-	if err != nil {
-		return 0, err
-	}
-	defer func() { err = errors.Join(err, m.Close()) }()
-	if err := checkWaiting(d.ctl, servesNone, writtenPlaces(m.Base())); err != nil {
-		return 0, err
-	}
-	if d.apart != nil {
-		return d.apart.merge(ctx, d.dev, m)
-	}
-	err = m.Do(ctx, func() (func(), error) {
-		if d.closed.Load() || d.isDone() {
-			return nil, unix.ENODEV
-		}
-		return d.hold(mergePatience)
-	})
-	return m.Chunks, err
-}
-
-// Merge is Device.Merge for one of the server's devices. It returns an error that wraps ENODEV if
-// the server does not have the device.
-func (s *Server) Merge(ctx context.Context, id uint32, sequence *uint64) (chunks uint64, err error) {
-	d, err := s.find(id, sequence)
-	if err != nil {
-		return 0, fmt.Errorf("merge %s: %w", ublk.BlockPath(id), err)
-	}
-	return d.dev.Merge(ctx)
-}
-
 // ask queries the file system about the file, as the next server does. A file system in
 // user space may never answer. ask returns an error that wraps ETIMEDOUT after patience.
 func (d *Device) ask(patience time.Duration) error {
 	return inTime(&d.asking, patience, d.storage.Ask)
 }
 
-// lockUntil takes a lock, and reports whether it could before a deadline. The holder may wait for a disk.
-func lockUntil(lock *sync.Mutex, deadline time.Time) bool {
-	for !lock.TryLock() {
-		if time.Now().After(deadline) {
-			return false
-		}
-		<-time.After(time.Millisecond)
-	}
-	return true
+// patientMutex is a mutex whose holder may wait for a disk, so that others wait for a limited time. The zero value is
+// unlocked.
+type patientMutex struct {
+	once sync.Once
+	held chan struct{} // has a value while the mutex is locked
 }
+
+func (m *patientMutex) channel() chan struct{} {
+	m.once.Do(func() { m.held = make(chan struct{}, 1) })
+	return m.held
+}
+
+// TryLock locks the mutex, and reports whether it was unlocked.
+func (m *patientMutex) TryLock() bool {
+	select {
+	case m.channel() <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+// LockWithin locks the mutex, and reports whether it could within a time.
+func (m *patientMutex) LockWithin(patience time.Duration) bool {
+	if m.TryLock() {
+		return true
+	}
+	select {
+	case m.channel() <- struct{}{}:
+		return true
+	case <-time.After(patience):
+		return false
+	}
+}
+
+// Unlock unlocks the mutex, which is locked.
+func (m *patientMutex) Unlock() { <-m.channel() }
 
 // inTime calls a function that a file or disk may keep from returning, and returns an error that wraps
 // ETIMEDOUT after patience. It holds the lock until the function returns. Other calls fail meanwhile.

@@ -63,7 +63,9 @@ func TestKernelServerHoldWithHungStore(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.dev.holding.Lock()
+	if !d.dev.holding.TryLock() {
+		t.Fatal("something else holds the device")
+	}
 	refused("a hold beside another one")
 	d.dev.holding.Unlock()
 	resume, err := s.Hold(10 * time.Second)

@@ -12,7 +12,7 @@ import (
 type Status struct {
 	ID     uint32
 	Device string // /dev/ublkbN
-	MajMin string // of the block device, empty if it is gone
+	MajMin string // major:minor of the block device, empty if it is gone
 	// DiskSequence distinguishes the block device from others that have had its number.
 	// It is 0 if the block device is gone, and before the device starts.
 	DiskSequence uint64
@@ -23,7 +23,7 @@ type Status struct {
 	PID   int    // of the server, 0 if it has ended
 
 	File       string // absolute path when it was attached
-	FileDevice string // of the file system, or of a disk itself
+	FileDevice string // major:minor of the file system, or of a disk itself
 	FileInode  uint64
 	FileIsDisk bool // a disk, a partition or a dm device
 
@@ -39,7 +39,7 @@ type Status struct {
 	ReadOnly   bool
 	DirectIO   bool
 	BufferMode string // copy, register, auto-register
-	CopyReason string // a constant, if BufferMode is copy; otherwise empty
+	CopyReason string // CopyAsked and the others, if BufferMode is copy; otherwise empty
 	PartScan   bool
 	Ref        string // Config.Ref
 	Autoclear  bool   // removed when it is no longer in use
@@ -65,7 +65,7 @@ const (
 // StatusFile is a file or disk below the tables of a device.
 type StatusFile struct {
 	File   string // absolute path when it was attached
-	Device string // of the file system, or of a disk itself
+	Device string // major:minor of the file system, or of a disk itself
 	Inode  uint64
 	IsDisk bool // a disk, a partition or a dm device
 }
