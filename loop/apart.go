@@ -46,14 +46,6 @@ func AttachApart(ctl *ublk.Control, files []*os.File, cfg Config, apart Apart) (
 	return attachOn(ctl, files[0], cfg, nil, apart)
 }
 
-// passed returns the open files of Passed.
-func (o *RecoverOptions) passed() (files []*os.File) {
-	for i := range o.Passed {
-		files = append(files, o.Passed[i].File)
-	}
-	return files
-}
-
 // apartTarget describes the work of a device to the other process, and asks it for changes.
 type apartTarget struct {
 	process  Apart

@@ -169,16 +169,31 @@ func SweepLocks() error { return filelock.Sweep(statefile.LockDir) }
 // file, have released it, and locks a part of it. If files were passed, it takes them over
 // instead. giveBack undoes that.
 func openFreed(file *os.File, cfg *Config, locked filelock.Range, passed []Passed) (b *backing.Backing, giveBack func() error, err error) {
+	err = untilFree(func() error {
+		b, giveBack, err = openOrAdopt(file, cfg, locked, passed)
+		return err
+	})
+	switch {
+	case err != nil:
+		return nil, nil, err
+	case b.Size != cfg.SizeLimit:
+		return nil, nil, errors.Join(fmt.Errorf("%s has become smaller: %w", b.Path, unix.EINVAL), giveBack())
+	}
+	return b, giveBack, nil
+}
+
+// untilFree calls open until its error wraps neither EBUSY nor EAGAIN, but not for longer than
+// backingTimeout: an operation of a killed server, or a lease, may still keep a file. Nothing reports
+// their end to another process.
+func untilFree(open func() error) error {
 	deadline := time.Now().Add(backingTimeout)
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
-		b, giveBack, err = openOrAdopt(file, cfg, locked, passed)
+		err := open()
 		switch {
-		case err == nil && b.Size != cfg.SizeLimit:
-			return nil, nil, errors.Join(fmt.Errorf("%s has become smaller: %w", b.Path, unix.EINVAL), giveBack())
 		case !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.EAGAIN):
-			return b, giveBack, err
+			return err
 		case time.Now().After(deadline):
-			return nil, nil, hint.Add(err, "end the program that uses it, and recover again")
+			return hint.Add(err, "end the program that uses it, and recover again")
 		}
 		<-time.After(pause)
 	}

@@ -54,16 +54,17 @@ func (d *Device) watchStack() {
 	}
 	corruptions, failures := d.stack.CorruptionReports(), d.stack.Failures()
 	d.warnings = make(chan string, cap(corruptions)+cap(failures))
-	go func() {
-		for first := true; ; {
+	go func() { // ends with the device
+		recorded := false
+		for {
 			var text string
 			select {
 			case c := <-corruptions:
 				text = "verity: " + c.String()
-				if err := d.recordCorruption(first); err != nil {
-					text += fmt.Sprintf(" (list does not show that: %v)", err)
+				if !recorded {
+					text += d.recordCorruption()
+					recorded = true
 				}
-				first = false
 			case f := <-failures:
 				text = f.String()
 			case <-d.Done():
@@ -78,11 +79,17 @@ func (d *Device) watchStack() {
 	}()
 }
 
-// recordCorruption makes list show that the device is corrupt.
-func (d *Device) recordCorruption(first bool) error {
-	if !first {
-		return nil
+// recordCorruption makes list show that the device is corrupt. It returns what a warning says if that
+// fails, or nothing.
+func (d *Device) recordCorruption() string {
+	if err := d.writeCorruption(); err != nil {
+		return fmt.Sprintf(" (list does not show that: %v)", err)
 	}
+	return ""
+}
+
+// writeCorruption writes to the state that the device is corrupt.
+func (d *Device) writeCorruption() error {
 	lock, err := statefile.Acquire(d.ID())
 	if err != nil {
 		return err

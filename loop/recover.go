@@ -46,6 +46,14 @@ type RecoverOptions struct {
 	Apart Apart
 }
 
+// passed returns the open files of Passed.
+func (o *RecoverOptions) passed() (files []*os.File) {
+	for i := range o.Passed {
+		files = append(files, o.Passed[i].File)
+	}
+	return files
+}
+
 // Recover makes this process the server of a device of ublk-loop whose server has ended
 // without removing the device. file, from OpenPath, must be the device's file. When
 // Recover returns nil, the device's I/O continues. After an error, the device is
@@ -139,16 +147,7 @@ func recoverableOf(ctl *ublk.Control, id uint32, file *os.File, opts RecoverOpti
 
 // recoverable returns the state of the device of opts, which another server can take over.
 func recoverable(ctl *ublk.Control, id uint32, opts *RecoverOptions) (*state, error) {
-	info, err := ctl.Info(id)
-	switch {
-	case err != nil:
-		return nil, err
-	case !isOurs(&info):
-		return nil, ErrForeign
-	case isAnother(&info, opts.Tag, opts.DiskSequence):
-		return nil, errReplaced
-	}
-	saved, err := readState(id)
+	info, saved, err := readOurs(ctl, id, opts.Tag, opts.DiskSequence)
 	if err != nil {
 		return nil, err
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -124,15 +123,12 @@ func (s *state) filesAmong(passed []Passed) (files []*os.File, err error) {
 
 // openFreedStack opens the files and disks when the last server has released them. It takes
 // over those that were passed.
-func openFreedStack(files []*os.File, cfg *Config, how *stack.Options, size uint64) (*stack.Stack, error) {
-	deadline := time.Now().Add(backingTimeout)
-	for pause := firstPause; ; pause = min(2*pause, longestPause) {
-		s, err := openStack(files, cfg, how, size)
-		if !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.EAGAIN) || time.Now().After(deadline) {
-			return s, err
-		}
-		<-time.After(pause)
-	}
+func openFreedStack(files []*os.File, cfg *Config, how *stack.Options, size uint64) (s *stack.Stack, err error) {
+	err = untilFree(func() error {
+		s, err = openStack(files, cfg, how, size)
+		return err
+	})
+	return s, err
 }
 
 // checkStack returns an error if the files or the keys are not those of the device.

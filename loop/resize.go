@@ -123,16 +123,7 @@ func (s *state) lockGrowth(ctl *ublk.Control, was, size uint64) (release func(),
 
 // servedState returns the state of the device of opts, which has a server.
 func servedState(ctl *ublk.Control, id uint32, opts *ResizeOptions) (*state, error) {
-	info, err := ctl.Info(id)
-	switch {
-	case err != nil:
-		return nil, err
-	case !isOurs(&info):
-		return nil, ErrForeign
-	case isAnother(&info, opts.Tag, opts.DiskSequence):
-		return nil, errReplaced
-	}
-	saved, err := readState(id)
+	info, saved, err := readOurs(ctl, id, opts.Tag, opts.DiskSequence)
 	if err != nil {
 		return nil, err
 	}

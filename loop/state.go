@@ -47,6 +47,23 @@ func readState(id uint32) (*state, error) {
 	return stateFrom(r), nil
 }
 
+// readOurs returns the driver's description of a device and its state, or nil for the latter if there is none. tag and
+// sequence are those of DetachOptions. It returns an error that wraps ErrForeign for another program's device, and ENODEV
+// if there is no such device, or another one with its id.
+func readOurs(ctl *ublk.Control, id uint32, tag uint64, sequence *uint64) (ublk.Info, *state, error) {
+	info, err := ctl.Info(id)
+	switch {
+	case err != nil:
+		return ublk.Info{}, nil, err
+	case !isOurs(&info):
+		return ublk.Info{}, nil, ErrForeign
+	case isAnother(&info, tag, sequence):
+		return ublk.Info{}, nil, errReplaced
+	}
+	saved, err := readState(id)
+	return info, saved, err
+}
+
 // record returns the state in its form on disk. It does not contain the key.
 func (s *state) record() statefile.Record {
 	return statefile.Record{
