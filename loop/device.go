@@ -92,7 +92,7 @@ func attachOn(ctl *ublk.Control, file *os.File, cfg Config, shared *threads, apa
 // dropCache drops the pages of the storage from the page cache in the background, until the device is closed. The code of the
 // method value d.closed.Load would belong to no package, and so could be given back (confine.Program.GiveBack).
 func (d *Device) dropCache() {
-	d.background.Go(func() { d.storage.DropCache(func() bool { return d.closed.Load() }) })
+	d.background.Go(d.storage.DropCache(func() bool { return d.closed.Load() }))
 }
 
 // addDevice adds a device in the best buffer mode that the kernel offers and the

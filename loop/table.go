@@ -29,7 +29,7 @@ type storage interface {
 	// IsUnaligned reports whether the device's sectors do not begin at multiples of their
 	// size in the file.
 	IsUnaligned() bool
-	DropCache(stop func() bool)
+	DropCache(stop func() bool) (drop func())
 	Ask() error
 	Unlock()
 	Close() error

@@ -12,8 +12,8 @@ import (
 	"github.com/ublk-loop/ublk-loop/loop/internal/filelock"
 )
 
-// Backing is the open file or disk of a device. Open sets its fields, which do not
-// change. Sizes and offsets are in bytes.
+// Backing is the open file or disk of a device. Open sets its fields. Only Share, Close, and
+// a stack that gets a store above the file change them. Sizes and offsets are in bytes.
 type Backing struct {
 	FD       int    // of File; -1 when closed
 	Path     string // absolute, links resolved

@@ -21,19 +21,26 @@ const (
 	dropSteps = 1024
 )
 
-// DropCache drops the pages of the file or disk from the page cache, until stop returns
-// true. A device with direct I/O does not use them. Dirty pages stay, and so do the pages
-// of a read-only device.
-func (b *Backing) DropCache(stop func() bool) {
+// DropCache returns a function that drops the pages of the file or disk from the page
+// cache, until stop returns true. A device with direct I/O does not use them. Dirty pages
+// stay, and so do the pages of a read-only device. Another goroutine may call the function
+// while the backing changes, or is closed.
+func (b *Backing) DropCache(stop func() bool) (drop func()) {
 	if !b.Direct || b.ReadOnly {
-		return
+		return func() {}
 	}
-	for at, length := range dropParts(b.Offset + b.Size) {
-		if stop() {
-			return
+	file, parts := b.File, dropParts(b.Offset+b.Size)
+	return func() {
+		conn, err := file.SyscallConn()
+		for at, length := range parts {
+			if err != nil || stop() {
+				return // or the file is closed
+			}
+			err = conn.Control(func(fd uintptr) {
+				// This is advice: a file system that ignores it keeps its pages.
+				_ = unix.Fadvise(int(fd), at, length, unix.FADV_DONTNEED)
+			})
 		}
-		// This is advice: a file system that ignores it keeps its pages.
-		_ = unix.Fadvise(b.FD, at, length, unix.FADV_DONTNEED)
 	}
 }
 

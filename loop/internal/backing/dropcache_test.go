@@ -1,6 +1,8 @@
 package backing
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -13,18 +15,36 @@ func TestDropCacheOfSparseFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = unix.Close(fd) }()
+	file := os.NewFile(uintptr(fd), "sparse")
+	defer func() { _ = file.Close() }()
 	for size, want := range map[uint64]int{
 		1: 1, 1 << 30: 1, 1<<30 + 1: 2, 1 << 40: 1024, 1<<40 + 1: 1024, 8191 << 50: 1024, 1<<63 - 1: 1024,
 	} {
 		if err := unix.Ftruncate(fd, int64(size)); err != nil {
 			t.Fatal(err)
 		}
-		b, calls := Backing{FD: fd, Direct: true, Size: size}, 0
-		b.DropCache(func() bool { calls++; return calls > 2*dropSteps })
+		b, calls := Backing{File: file, Direct: true, Size: size}, 0
+		b.DropCache(func() bool { calls++; return calls > 2*dropSteps })()
 		if calls != want {
 			t.Errorf("%d bytes: %d calls, want %d", size, calls, want)
 		}
+	}
+}
+
+// The cache of a file that was closed meanwhile is left alone, because another file can have its descriptor.
+func TestDropCacheOfClosedFile(t *testing.T) {
+	file, err := os.Create(filepath.Join(t.TempDir(), "file"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, calls := Backing{File: file, Direct: true, Size: dropSteps * dropStep}, 0
+	drop := b.DropCache(func() bool { calls++; return false })
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	drop()
+	if calls > 1 {
+		t.Errorf("%d calls for a closed file", calls)
 	}
 }
 

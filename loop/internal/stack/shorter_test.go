@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
@@ -110,4 +111,19 @@ func grow(t *testing.T, dir, text string, sectors uint64, use func(*Growth)) {
 	if err := errors.Join(g.Close(), s.Close(), object.Close()); err != nil {
 		t.Error(err)
 	}
+}
+
+// A device can get a store while another goroutine drops the cached pages of its file.
+func TestGrowWhileTheCacheIsDropped(t *testing.T) {
+	grow(t, snapshotDir(t), "0 512 linear $A 0", 512, func(g *Growth) {
+		s := g.stack
+		s.Backings[0].Direct = true
+		var dropped sync.WaitGroup
+		dropped.Go(s.DropCache(func() bool { return false }))
+		g.Apply()
+		if err := g.Freeze(); err != nil {
+			t.Error(err)
+		}
+		dropped.Wait()
+	})
 }

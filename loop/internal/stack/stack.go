@@ -269,9 +269,15 @@ func (s *Stack) Ask() error {
 }
 
 // DropCache is backing.Backing.DropCache for each file and disk.
-func (s *Stack) DropCache(stop func() bool) {
-	for _, b := range s.allBackings() {
-		b.DropCache(stop)
+func (s *Stack) DropCache(stop func() bool) (drop func()) {
+	var drops []func()
+	for _, b := range s.Backings {
+		drops = append(drops, b.DropCache(stop))
+	}
+	return func() {
+		for _, drop := range drops {
+			drop()
+		}
 	}
 }
 
