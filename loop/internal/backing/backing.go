@@ -242,6 +242,3 @@ func (b *Backing) DeviceNumber() uint64 {
 	}
 	return b.Dev
 }
-
-// holeMode is the mode of fallocate(2) that frees space and keeps the size.
-const holeMode = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE

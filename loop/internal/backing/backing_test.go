@@ -212,7 +212,7 @@ func TestBackingPunchHole(t *testing.T) {
 	if data, err := os.ReadFile(path); err != nil || string(data) != strings.Repeat("x", 1536) {
 		t.Errorf("the file holds %q (%v)", data, err)
 	}
-	if err := unix.Fallocate(b.FD, holeMode, 0, 512); (err == nil) != b.punchHole {
+	if err := unix.Fallocate(b.FD, PunchHole, 0, 512); (err == nil) != b.punchHole {
 		t.Errorf("punchHole is %v, a hole says %v", b.punchHole, err)
 	}
 }

@@ -32,7 +32,7 @@ func (b *Backing) probePunchHole() error {
 	for distance := uint64(farthestHole); distance >= nearestHole && errors.Is(err, unix.EFBIG); distance /= 2 {
 		start := (uint64(st.Size) + distance) / block * block
 		if start <= math.MaxInt64-block {
-			err = eintr.Repeat(func() error { return unix.Fallocate(b.FD, holeMode, int64(start), int64(block)) })
+			err = eintr.Repeat(func() error { return unix.Fallocate(b.FD, PunchHole, int64(start), int64(block)) })
 		}
 	}
 	return err
@@ -48,7 +48,7 @@ func (b *Backing) probeDiscard() (bool, error) {
 		return false, err
 	}
 	defer func() { _ = r.Close() }()
-	r.GetSQE().PrepURingCmd(ring.FD(b.FD), BLOCK_URING_CMD_DISCARD)
+	PrepDiscard(r.GetSQE(), ring.FD(b.FD), 0, 0)
 	if err := r.SubmitAndWait(1); err != nil {
 		return false, err
 	}

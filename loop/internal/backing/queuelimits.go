@@ -94,29 +94,11 @@ func (d *sysfsDisk) limits() (queueLimits, error) {
 	return lim, d.err
 }
 
-// maxIOBytesLimit and copyMaxIOBytes bound the largest request of a device. The first is
-// the driver's own limit (UBLK_IO_BUF_BITS). The second is a compromise for copy mode, in
-// which each tag has a buffer of that size in memory.
-const (
-	maxIOBytesLimit = 32 << 20
-	copyMaxIOBytes  = 256 << 10
-)
+// requestSizes returns what the largest request of a device of the backing depends on.
+func (b *Backing) requestSizes() RequestSizes { return RequestSizes{b.maxIOAsked, b.queue.maxHWBytes} }
 
-// MaxIOBytes returns the value for ublk.Options.MaxIOBytes: the configured size, or the
-// largest request of the backing's disk, in whole pages. Any mode without zero copy
-// counts as copy mode.
-func (b *Backing) MaxIOBytes(mode ublk.BufferMode) uint32 {
-	if b.maxIOAsked != 0 {
-		return b.maxIOAsked
-	}
-	limit := uint64(maxIOBytesLimit)
-	if !mode.ZeroCopy() {
-		limit = copyMaxIOBytes
-	}
-	page := uint64(unix.Getpagesize())
-	size := min(b.queue.maxHWBytes, limit)
-	return uint32(max((size+page-1)/page*page, page))
-}
+// MaxIOBytes returns the value for ublk.Options.MaxIOBytes.
+func (b *Backing) MaxIOBytes(mode ublk.BufferMode) uint32 { return b.requestSizes().Wanted(mode) }
 
 // Params returns the device's parameters for the block layer. maxIOBytes is the largest
 // request that the driver allows (ublk.Info.MaxIOBytes).
@@ -125,17 +107,18 @@ func (b *Backing) MaxIOBytes(mode ublk.BufferMode) uint32 {
 // which is zero copy with direct I/O. In copy mode the data is in a page-aligned buffer
 // of the server, and with buffered I/O in the page cache.
 func (b *Backing) Params(mode ublk.BufferMode, maxIOBytes uint32) (ublk.Params, error) {
-	if maxIOBytes < uint32(unix.Getpagesize()) {
-		return ublk.Params{}, fmt.Errorf("%s: largest request of %d bytes: below a page: %w", b.Path, maxIOBytes, unix.EINVAL)
+	largest, err := b.requestSizes().Largest(maxIOBytes, b.SectorSize)
+	if err != nil {
+		return ublk.Params{}, fmt.Errorf("%s: %w", b.Path, err)
 	}
 	physical := max(b.SectorSize, pow2Divisor(b.queue.physicalBlockSize))
 	p := ublk.Params{
 		Size:              b.Size,
 		LogicalBlockSize:  b.SectorSize,
 		PhysicalBlockSize: physical,
-		IOMin:             preferredSize(b.queue.minimumIOSize, physical),
-		IOOpt:             preferredSize(b.queue.optimalIOSize, physical),
-		MaxIOBytes:        b.maxRequest(maxIOBytes),
+		IOMin:             PreferredSize(b.queue.minimumIOSize, physical),
+		IOOpt:             PreferredSize(b.queue.optimalIOSize, physical),
+		MaxIOBytes:        largest,
 		ChunkBytes:        b.chunk(),
 		ReadOnly:          b.ReadOnly,
 		Rotational:        b.queue.rotational,
@@ -148,19 +131,6 @@ func (b *Backing) Params(mode ublk.BufferMode, maxIOBytes uint32) (ublk.Params, 
 		p.Discard, p.MaxWriteZeroesBytes = b.discards()
 	}
 	return p, nil
-}
-
-// maxRequest returns the size of the largest request, in whole blocks: the disk's or the
-// configured one. If it exceeds the disk's, the kernel splits requests below the device,
-// which costs less than splitting them above it. The driver refuses less than a page
-// (ublk_validate_params).
-func (b *Backing) maxRequest(maxIOBytes uint32) uint32 {
-	size := maxIOBytes
-	if b.maxIOAsked == 0 {
-		size = uint32(min(b.queue.maxHWBytes, uint64(maxIOBytes)))
-	}
-	size -= size % b.SectorSize
-	return max(size, uint32(unix.Getpagesize()))
 }
 
 // chunk returns the disk's chunk size if the boundaries of the device's chunks are those
@@ -208,10 +178,6 @@ func (b *Backing) addMemoryLimits(p *ublk.Params) {
 // minSegmentSize is the driver's UBLK_MIN_SEGMENT_SIZE.
 const minSegmentSize = 4096
 
-// maxHoleBytes is the largest discard and write-zeroes request: kernels before 6.11 lose
-// the bits above 32 of its length in bytes.
-const maxHoleBytes = math.MaxUint32
-
 // discards returns which discards and write-zeroes the backing supports. A disk reports
 // that itself; a file supports all if it supports holes. Discards that the administrator
 // has switched off (discard_max_bytes) are not announced. A transfer behaves like
@@ -229,7 +195,7 @@ func (b *Backing) discards() (discard ublk.DiscardParams, maxZeroes uint64) {
 	if !b.IsDisk {
 		discardMax, zeroesMax = 0, 0
 		if b.punchHole {
-			discardMax, zeroesMax = maxHoleBytes, maxHoleBytes
+			discardMax, zeroesMax = MaxHoleBytes, MaxHoleBytes
 		}
 		granularity, start = b.blockSize, 0
 	}
@@ -248,7 +214,7 @@ func (b *Backing) discards() (discard ublk.DiscardParams, maxZeroes uint64) {
 
 // holeBytes limits the largest discard or write-zeroes request, in whole blocks.
 func (b *Backing) holeBytes(size uint64) uint64 {
-	size = min(size, maxHoleBytes)
+	size = min(size, MaxHoleBytes)
 	return size - size%uint64(b.SectorSize)
 }
 
@@ -260,10 +226,10 @@ func shiftAlignment(start, granularity uint32, offset uint64) uint32 {
 	return uint32((unit + uint64(start)%unit - offset%unit) % unit)
 }
 
-// preferredSize returns a preferred I/O size in the driver's form, a power of two up to
+// PreferredSize returns a preferred I/O size in the driver's form, a power of two up to
 // 2^28: the largest power of two that divides size. It returns 0 if that is smaller than
 // a block.
-func preferredSize(size, block uint32) uint32 {
+func PreferredSize(size, block uint32) uint32 {
 	size = min(pow2Divisor(size), 1<<28)
 	if size < block {
 		return 0

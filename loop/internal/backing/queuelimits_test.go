@@ -208,12 +208,12 @@ func TestMaxIOBytes(t *testing.T) {
 }
 
 // A configured size applies even if it exceeds the disk's.
-func TestMaxRequest(t *testing.T) {
+func TestLargestRequest(t *testing.T) {
 	for _, tt := range []struct {
-		asked uint32
-		hw    uint64
-		limit uint32
-		want  uint32
+		asked   uint32
+		below   uint64
+		allowed uint32
+		want    uint32
 	}{
 		{0, 127 << 10, 128 << 10, 127 << 10},
 		{128 << 10, 127 << 10, 128 << 10, 128 << 10},
@@ -221,10 +221,12 @@ func TestMaxRequest(t *testing.T) {
 		{0, 1 << 40, 32 << 20, 32 << 20},
 		{0, 512, 4096, 4096},
 	} {
-		b := &Backing{maxIOAsked: tt.asked, SectorSize: 512, queue: queueLimits{maxHWBytes: tt.hw}}
-		if got := b.maxRequest(tt.limit); got != tt.want {
-			t.Errorf("%+v: %d bytes", tt, got)
+		if got, err := (RequestSizes{tt.asked, tt.below}).Largest(tt.allowed, 512); err != nil || got != tt.want {
+			t.Errorf("%+v: %d bytes, error %v", tt, got, err)
 		}
+	}
+	if _, err := (RequestSizes{}).Largest(uint32(os.Getpagesize())-1, 512); !errors.Is(err, unix.EINVAL) {
+		t.Errorf("less than a page: error %v, want EINVAL", err)
 	}
 }
 

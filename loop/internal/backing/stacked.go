@@ -56,6 +56,3 @@ func (b *Backing) Transforms() bool { return b.TransferSize != 0 }
 
 // defaultDMAAlignment is the mask of a stacked device (blk_set_stacking_limits).
 const defaultDMAAlignment = 511
-
-// PreferredSize returns a preferred I/O size as a device can have it: see preferredSize.
-func PreferredSize(size, block uint32) uint32 { return preferredSize(size, block) }

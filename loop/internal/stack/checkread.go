@@ -57,7 +57,7 @@ func (c *checker) send(k *check) {
 			clear(k.memory[piece.At:][:piece.Length])
 		default:
 			number, p := c.takePart(k)
-			*p = part{file: &c.files[c.stack.backingOf[piece.Device]], offset: piece.Offset, at: piece.At, length: piece.Length}
+			*p = part{file: c.fileOf(piece.Device), offset: piece.Offset, at: piece.At, length: piece.Length}
 			c.sendPart(k, number, p)
 		}
 	}
@@ -67,9 +67,7 @@ func (c *checker) send(k *check) {
 func (c *checker) sendPart(k *check, number int, p *part) {
 	sqe := k.req.PartSQE(number)
 	sqe.PrepRead(p.file.File.File, ring.Address(k.memory)+p.at, uint32(p.length), p.offset)
-	if p.onWorker {
-		sqe.Flags |= ring.IOSQE_ASYNC
-	}
+	p.setWorker(sqe)
 }
 
 // readEnded goes on when a part of a check's read has ended.
@@ -137,11 +135,8 @@ func (c *checker) forgive(k *check) {
 // decryptBelow transforms what was read as the layers below say, from the lowest up.
 func (c *checker) decryptBelow(k *check) {
 	for level := k.below.Levels() - 1; level >= 0; level-- {
-		for walk := k.below.LayerWalk(level, k.offset, uint64(len(k.memory)), nil); ; {
-			run, ok := walk.Next()
-			if !ok {
-				break
-			}
+		walk := k.below.LayerWalk(level, k.offset, uint64(len(k.memory)), nil)
+		for run, ok := walk.Next(); ok; run, ok = walk.Next() {
 			c.stack.layers[run.Layer].transfer.Decrypt(k.memory[run.At:run.At+run.Length], run.Sector)
 		}
 	}

@@ -110,7 +110,7 @@ func (h *handler) readOn(r *request, w *firstWrite) bool {
 		case piece.Kind == mapping.Zero:
 			clear(h.bufferOf(w)[at : at+piece.Length])
 		case piece.Kind == mapping.Device:
-			h.sendCopy(w, &h.files[h.stack.backingOf[piece.Device]], piece.Offset, at, piece.Length)
+			h.sendCopy(w, h.fileOf(piece.Device), piece.Offset, at, piece.Length)
 			return false
 		default:
 			return h.writeFailed(r, w, -int32(unix.EIO))
@@ -193,8 +193,6 @@ func (h *handler) sendStep(w *firstWrite) (sqe *ring.SQE) {
 	} else {
 		sqe.PrepWrite(p.file.File.File, addr, uint32(p.length), p.offset)
 	}
-	if p.onWorker {
-		sqe.Flags |= ring.IOSQE_ASYNC
-	}
+	p.setWorker(sqe)
 	return sqe
 }

@@ -53,7 +53,7 @@ func (h *handler) mayForward(req *ublk.Request, piece *mapping.Piece) bool {
 	case len(h.stack.stores) > 0:
 		return false
 	}
-	return piece.Kind != mapping.Device || !h.files[h.stack.backingOf[piece.Device]].backing.FUAFlushes()
+	return piece.Kind != mapping.Device || !h.fileOf(piece.Device).backing.FUAFlushes()
 }
 
 // forward carries out a request with a single piece.
@@ -61,7 +61,7 @@ func (h *handler) forward(req *ublk.Request, piece *mapping.Piece) {
 	switch {
 	case piece.Kind == mapping.Device:
 		h.encryptPiece(req, piece)
-		req.ForwardAndComplete(h.files[h.stack.backingOf[piece.Device]].File, piece.Offset)
+		req.ForwardAndComplete(h.fileOf(piece.Device).File, piece.Offset)
 	case piece.Kind == mapping.Error:
 		req.Complete(unix.EIO)
 	case req.Op == ublk.OpWrite:
@@ -92,7 +92,7 @@ func (h *handler) startPiece(req *ublk.Request, r *request, piece *mapping.Piece
 	switch {
 	case piece.Kind == mapping.Device:
 		h.encryptPiece(req, piece)
-		file, offset = &h.files[h.stack.backingOf[piece.Device]], piece.Offset
+		file, offset = h.fileOf(piece.Device), piece.Offset
 	case piece.Kind == mapping.Error:
 		r.fail(-int32(unix.EIO))
 		return

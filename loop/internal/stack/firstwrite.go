@@ -110,7 +110,7 @@ func (h *handler) sendTo(w *firstWrite, chunk uint64) {
 }
 
 func (h *handler) storeFile(w *firstWrite) *backingFile {
-	return &h.files[h.stack.backingOf[h.stack.plan.StoreDevice(w.piece.Snapshot)]]
+	return h.fileOf(h.stack.plan.StoreDevice(w.piece.Snapshot))
 }
 
 // dataOrFirstWriteDone handles the result of a part of a read or write. It reports whether the

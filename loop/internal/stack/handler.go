@@ -125,6 +125,9 @@ type backingFile struct {
 	lock        ublk.File // the zero value if the file has no lock
 }
 
+// fileOf returns the file of a device of the tables.
+func (h *handler) fileOf(device int) *backingFile { return &h.files[h.stack.backingOf[device]] }
+
 // handler serves one queue.
 type handler struct {
 	queue    *ublk.Queue

@@ -75,7 +75,7 @@ func (c *checker) readAhead(req *ublk.Request, r *request) {
 	}
 	slot := c.takeSlot(run.Layer, s.next, int(count))
 	number, p := c.take(req, r)
-	*p = part{file: &c.files[c.stack.backingOf[piece.Device]], offset: piece.Offset, length: piece.Length, slot: slot + 1}
+	*p = part{file: c.fileOf(piece.Device), offset: piece.Offset, length: piece.Length, slot: slot + 1}
 	s.next, s.size = s.next+count, int(count)
 	c.sendAhead(req, number, p)
 }
@@ -84,9 +84,7 @@ func (c *checker) readAhead(req *ublk.Request, r *request) {
 func (c *checker) sendAhead(req *ublk.Request, number int, p *part) {
 	sqe := req.PartSQE(number)
 	sqe.PrepRead(p.file.File.File, ring.Address(c.slots[p.slot-1].memory)+p.at, uint32(p.length), p.offset)
-	if p.onWorker {
-		sqe.Flags |= ring.IOSQE_ASYNC
-	}
+	p.setWorker(sqe)
 }
 
 // aheadDone handles the result of a part that reads ahead. It reports whether the part has ended.

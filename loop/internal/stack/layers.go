@@ -100,11 +100,8 @@ func (s *Stack) KeyCheck(sector uint64) string {
 // encrypt transforms the data of a write, from the uppermost layer down.
 func (h *handler) encrypt(req *ublk.Request) {
 	for level := range h.levels {
-		for walk := h.stack.plan.LayerWalk(level, req.Offset(), req.Bytes(), nil); ; {
-			run, ok := walk.Next()
-			if !ok {
-				break
-			}
+		walk := h.stack.plan.LayerWalk(level, req.Offset(), req.Bytes(), nil)
+		for run, ok := walk.Next(); ok; run, ok = walk.Next() {
 			h.stack.layers[run.Layer].transfer.Encrypt(req.Data()[run.At:run.At+run.Length], run.Sector)
 		}
 	}
@@ -122,11 +119,8 @@ func (h *handler) encryptForStore(cipher int, data []byte, offset uint64) {
 // decrypt transforms the data of a read, from the lowest layer up.
 func (h *handler) decrypt(req *ublk.Request) {
 	for level := h.levels - 1; level >= 0; level-- {
-		for walk := h.stack.plan.LayerWalk(level, req.Offset(), req.Bytes(), nil); ; {
-			run, ok := walk.Next()
-			if !ok {
-				break
-			}
+		walk := h.stack.plan.LayerWalk(level, req.Offset(), req.Bytes(), nil)
+		for run, ok := walk.Next(); ok; run, ok = walk.Next() {
 			h.stack.layers[run.Layer].transfer.Decrypt(req.Data()[run.At:run.At+run.Length], run.Sector)
 		}
 	}

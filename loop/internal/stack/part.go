@@ -60,6 +60,14 @@ func (h *handler) release(r *request, number int) {
 	}
 }
 
+// setWorker leaves the operation of an entry to a worker thread if only that can do it. It comes after
+// the function that fills the entry.
+func (p *part) setWorker(sqe *ring.SQE) {
+	if p.onWorker {
+		sqe.Flags |= ring.IOSQE_ASYNC
+	}
+}
+
 // sendData sends the read or write of a part.
 func (p *part) sendData(req *ublk.Request, number int) {
 	addr, index := req.Buffer(uint32(p.at))
@@ -73,9 +81,7 @@ func (p *part) sendData(req *ublk.Request, number int) {
 		}
 		sqe.PrepWriteFixed(p.file.File.File, addr, uint32(p.length), p.offset, index, flags)
 	}
-	if p.onWorker {
-		sqe.Flags |= ring.IOSQE_ASYNC
-	}
+	p.setWorker(sqe)
 }
 
 // dataDone handles the result of a read or write. It reports whether the part has ended.

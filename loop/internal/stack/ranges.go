@@ -5,15 +5,7 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
 	"github.com/ublk-loop/ublk-loop/loop/internal/mapping"
-	"github.com/ublk-loop/ublk-loop/ring"
 	"github.com/ublk-loop/ublk-loop/ublk"
-)
-
-// These are the used modes of fallocate(2). None of them changes the file's size.
-const (
-	punchHole = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
-	zeroRange = unix.FALLOC_FL_ZERO_RANGE | unix.FALLOC_FL_KEEP_SIZE
-	allocate  = unix.FALLOC_FL_KEEP_SIZE
 )
 
 // step is the operation on a range that a part waits for. Package target has the same steps
@@ -53,7 +45,7 @@ func (h *handler) sendRanges(req *ublk.Request, r *request) {
 			r.fail(-int32(unix.EIO))
 		case mapping.Device, mapping.Clear:
 			number, p := h.take(req, r)
-			file := &h.files[h.stack.backingOf[piece.Device]]
+			file := h.fileOf(piece.Device)
 			*p = part{file: file, offset: piece.Offset, length: piece.Length, step: firstStep(req, piece.Kind, file)}
 			p.sendRange(req, number)
 		}
@@ -87,18 +79,15 @@ func (p *part) sendRange(req *ublk.Request, number int) {
 	file := p.file.File.File
 	switch p.step {
 	case stepDiscard:
-		sqe.PrepURingCmd(file, backing.BLOCK_URING_CMD_DISCARD)
-		sqe.Addr, sqe.Addr3 = p.offset, p.length
+		backing.PrepDiscard(sqe, file, p.offset, p.length)
 	case stepZero:
-		sqe.PrepFallocate(file, zeroRange, p.offset, p.length)
+		sqe.PrepFallocate(file, backing.ZeroRange, p.offset, p.length)
 	case stepAllocate:
-		sqe.PrepFallocate(file, allocate, p.offset, p.length)
+		sqe.PrepFallocate(file, backing.Allocate, p.offset, p.length)
 	default:
-		sqe.PrepFallocate(file, punchHole, p.offset, p.length)
+		sqe.PrepFallocate(file, backing.PunchHole, p.offset, p.length)
 	}
-	if p.onWorker {
-		sqe.Flags |= ring.IOSQE_ASYNC
-	}
+	p.setWorker(sqe)
 }
 
 // rangeDone handles the result of a step. It reports whether the part has ended.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -19,8 +20,10 @@ import (
 // MaxFiles is the largest number of files and disks below a stack.
 const MaxFiles = 100
 
-// fileSector is the sector size of files: the kernel's for a loop device.
-const fileSector = 512
+const (
+	fileSector  = 512                  // the sector size of files: the kernel's for a loop device
+	sectorShift = transfer.SectorShift // the binary logarithm of the unit of tables
+)
 
 // Options say how to open the files and disks. Those without a comment are as in backing.Options, for
 // each file and disk.
@@ -199,16 +202,11 @@ func (s *Stack) Devices() (list []*backing.Backing) {
 
 // appendNew appends a number that a list does not have.
 func appendNew(list []int, n int) []int {
-	for _, have := range list {
-		if have == n {
-			return list
-		}
+	if slices.Contains(list, n) {
+		return list
 	}
 	return append(list, n)
 }
-
-// sectorShift is the binary logarithm of the unit of tables.
-const sectorShift = 9
 
 // Close closes the files and disks, and wipes the keys.
 func (s *Stack) Close() error {

@@ -376,7 +376,7 @@ func TestStepsOfARange(t *testing.T) {
 			modes = append(modes, uint64(e.Len))
 		}
 	}
-	if want := []uint64{zeroRange, zeroRange, punchHole, allocate}; r.Result != 0 || !slices.Equal(modes, want) || len(r.Entries) != 6 {
+	if want := []uint64{backing.ZeroRange, backing.ZeroRange, backing.PunchHole, backing.Allocate}; r.Result != 0 || !slices.Equal(modes, want) || len(r.Entries) != 6 {
 		t.Errorf("result %d, modes %#x of %d operations", r.Result, modes, len(r.Entries))
 	}
 	req = ublktest.Request{Op: ublk.OpDiscard, Sectors: 16, Answers: []int32{-int32(unix.EINTR), -int32(unix.ENOSPC), 0}}

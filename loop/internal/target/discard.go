@@ -8,30 +8,19 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
-// These are the used modes of fallocate(2). None of them changes the file's size.
-const (
-	punchHole = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
-	zeroRange = unix.FALLOC_FL_ZERO_RANGE | unix.FALLOC_FL_KEEP_SIZE
-	allocate  = unix.FALLOC_FL_KEEP_SIZE
-)
-
 // discard frees the space of the range.
 func (h *handler) discard(req *ublk.Request) {
 	switch {
 	case h.readOnly:
 		req.Complete(unix.EROFS)
 	case h.isDisk:
-		// If the command would block, the kernel runs it on a worker thread (Linux 6.12,
-		// block/ioctl.c, blkdev_cmd_discard).
 		sqe := h.sqe(req, stepRange)
-		sqe.PrepURingCmd(h.file.File, backing.BLOCK_URING_CMD_DISCARD)
-		sqe.Addr = h.position(req)
-		sqe.Addr3 = req.Bytes()
+		backing.PrepDiscard(sqe, h.file.File, h.position(req), req.Bytes())
 		if h.tags[req.Tag()].onWorker {
 			sqe.Flags |= ring.IOSQE_ASYNC
 		}
 	default:
-		h.fallocate(req, stepRange, punchHole)
+		h.fallocate(req, stepRange, backing.PunchHole)
 	}
 }
 
@@ -42,9 +31,9 @@ func (h *handler) writeZeroes(req *ublk.Request) {
 	case h.readOnly:
 		req.Complete(unix.EROFS)
 	case req.Flags&ublk.FlagNoUnmap != 0:
-		h.fallocate(req, stepRange, zeroRange)
+		h.fallocate(req, stepRange, backing.ZeroRange)
 	default:
-		h.fallocate(req, stepRange, punchHole)
+		h.fallocate(req, stepRange, backing.PunchHole)
 	}
 }
 
@@ -67,11 +56,11 @@ func (h *handler) rangeDone(req *ublk.Request, res int32) {
 	case res < 0 && s == stepRange && h.zeroesInPlace(req) && res == -int32(unix.EOPNOTSUPP):
 		// A file system such as tmpfs lacks ZERO_RANGE. Two other operations have the
 		// same effect.
-		h.fallocate(req, stepPunch, punchHole)
+		h.fallocate(req, stepPunch, backing.PunchHole)
 	case res < 0:
 		req.CompleteErrno(res)
 	case s == stepPunch:
-		h.fallocate(req, stepAllocate, allocate)
+		h.fallocate(req, stepAllocate, backing.Allocate)
 	case req.Flags&ublk.FlagFUA != 0:
 		h.sync(req)
 	default:
