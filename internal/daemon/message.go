@@ -18,15 +18,6 @@ import (
 // not passed.
 type descriptors map[string]*os.File
 
-// close closes all of them.
-func (d descriptors) close() {
-	for _, f := range d {
-		if f != nil {
-			_ = f.Close()
-		}
-	}
-}
-
 // message is the input of a started process.
 type message struct {
 	Task json.RawMessage `json:"task"`

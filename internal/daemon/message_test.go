@@ -153,3 +153,12 @@ func TestTableKeepsNumbers(t *testing.T) {
 		t.Errorf("the table is %v", table)
 	}
 }
+
+// close closes all of them.
+func (d descriptors) close() {
+	for _, f := range d {
+		if f != nil {
+			_ = f.Close()
+		}
+	}
+}

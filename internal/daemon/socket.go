@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/flock"
 	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/internal/owndir"
 )
@@ -103,7 +104,7 @@ func lockFor(socket string) (*os.File, error) {
 		if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 			return nil, errors.Join(fmt.Errorf("listen at %s: another server listens there: %w", socket, err), lock.Close())
 		}
-		if isAt(lock, socket+lockSuffix) {
+		if flock.IsAt(lock, socket+lockSuffix) {
 			return lock, nil
 		}
 		_ = lock.Close()
@@ -112,16 +113,6 @@ func lockFor(socket string) (*os.File, error) {
 
 // lockSuffix ends the name of the lock of a socket.
 const lockSuffix = ".lock"
-
-// isAt reports whether a path leads to an open file.
-func isAt(f *os.File, path string) bool {
-	is, err := f.Stat()
-	if err != nil {
-		return false
-	}
-	there, err := os.Lstat(path)
-	return err == nil && os.SameFile(is, there)
-}
 
 // listenAt makes a socket to which only its owner may connect. The caller removes it.
 func listenAt(path string) (*net.UnixListener, error) {
@@ -179,7 +170,7 @@ func socketAt(path string) string {
 // manager, which replaces sockets and has no lock. The lock says which socket is its server's, unless a server of an
 // earlier version has made it.
 func removeSocket(lock *os.File, path string) {
-	if lock == nil || !isAt(lock, path+lockSuffix) {
+	if lock == nil || !flock.IsAt(lock, path+lockSuffix) {
 		return
 	}
 	made := make([]byte, socketIdentityLength)

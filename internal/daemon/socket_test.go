@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/flock"
 )
 
 // One server at a time listens at a path, also when others end and remove its files.
@@ -26,7 +28,7 @@ func TestListenOnce(t *testing.T) {
 					continue // another server listens
 				}
 				turns.Add(1)
-				if n := listening.Add(1); n != 1 || !isAt(lock, path+lockSuffix) {
+				if n := listening.Add(1); n != 1 || !flock.IsAt(lock, path+lockSuffix) {
 					t.Errorf("%d servers listen, or a lock is lost", n)
 				}
 				listening.Add(-1)

@@ -12,6 +12,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/internal/await"
 	"github.com/ublk-loop/ublk-loop/internal/eintr"
+	"github.com/ublk-loop/ublk-loop/internal/flock"
 	"github.com/ublk-loop/ublk-loop/internal/identity"
 )
 
@@ -37,7 +38,7 @@ func lockImage(ctx context.Context, image *os.File) (unlock func(), err error) {
 			return nil, fmt.Errorf("wait for another mount: %w", err)
 		}
 		// The helper before this one has removed the file that it had locked.
-		if isAt(lock, path) {
+		if flock.IsAt(lock, path) {
 			return func() { _, _ = os.Remove(path), lock.Close() }, nil
 		}
 		_ = lock.Close()
@@ -52,7 +53,7 @@ func sweepLocks(dir string) {
 		if err != nil {
 			continue // such as one that was released meanwhile
 		}
-		if unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil && isAt(lock, path) {
+		if unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil && flock.IsAt(lock, path) {
 			_ = os.Remove(path)
 		}
 		_ = lock.Close()
@@ -79,14 +80,4 @@ func waitForLock(ctx context.Context, lock *os.File) error {
 		return none, eintr.Repeat(func() error { return unix.Flock(int(lock.Fd()), unix.LOCK_EX) })
 	})
 	return err
-}
-
-// isAt reports whether a path leads to an open file.
-func isAt(f *os.File, path string) bool {
-	is, err := f.Stat()
-	if err != nil {
-		return false
-	}
-	there, err := os.Lstat(path)
-	return err == nil && os.SameFile(is, there)
 }

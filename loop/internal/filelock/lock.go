@@ -102,7 +102,7 @@ func (l *Lock) open() (*os.File, error) {
 
 // isFor returns an error that wraps ESTALE if passed is not the file of the lock.
 func (l *Lock) isFor(passed *os.File) error {
-	if !isAt(passed, filepath.Join(l.dir, l.name)) {
+	if !flock.IsAt(passed, filepath.Join(l.dir, l.name)) {
 		return fmt.Errorf("the passed lock belongs to another file: %w", unix.ESTALE)
 	}
 	return nil
@@ -234,7 +234,7 @@ func takeTurnWithin(dir string, patience time.Duration) (*os.File, error) {
 		if err := flock.Exclusive(d, time.Until(deadline)); err != nil {
 			return nil, errors.Join(fmt.Errorf("wait for other locks: %w", err), d.Close())
 		}
-		if isAt(d, dir) {
+		if flock.IsAt(d, dir) {
 			return d, nil
 		}
 		_ = d.Close() // another process has removed the directory, so that this turn is worthless
@@ -250,14 +250,4 @@ func isOccupied(err error) bool {
 	}
 	there, err := os.Lstat(at.Path)
 	return err == nil && !there.IsDir()
-}
-
-// isAt reports whether path leads to the open file.
-func isAt(f *os.File, path string) bool {
-	is, err := f.Stat()
-	if err != nil {
-		return false
-	}
-	there, err := os.Stat(path)
-	return err == nil && os.SameFile(is, there)
 }

@@ -110,12 +110,11 @@ func tryLock(path string) *Lock {
 	if err != nil {
 		return nil
 	}
-	l := &Lock{file: f, path: path}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil || !l.isAtPath() {
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil || !flock.IsAt(f, path) {
 		_ = f.Close() // it has a holder, or is gone
 		return nil
 	}
-	return l
+	return &Lock{file: f, path: path}
 }
 
 func sweep(dir string) {
@@ -127,29 +126,19 @@ func sweep(dir string) {
 	}
 }
 
-// isAtPath reports whether the locked file is the one at the path. Every holder removes the file.
-func (l *Lock) isAtPath() bool {
-	held, err := l.file.Stat()
-	if err != nil {
-		return false
-	}
-	there, err := os.Stat(l.path)
-	return err == nil && os.SameFile(there, held)
-}
-
 // lockFile locks the file at a path. The last holder has removed the file, so that the
 // locked file may no longer be the one at the path. lockFile then tries again.
 func lockFile(path string, deadline time.Time) (*Lock, error) {
 	for {
-		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC, 0o600)
+		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
 		if err != nil {
 			return nil, err
 		}
 		if err := flock.Exclusive(f, time.Until(deadline)); err != nil {
 			return nil, errors.Join(err, f.Close())
 		}
-		if l := (&Lock{file: f, path: path}); l.isAtPath() {
-			return l, nil
+		if flock.IsAt(f, path) {
+			return &Lock{file: f, path: path}, nil
 		}
 		if err := f.Close(); err != nil {
 			return nil, err
