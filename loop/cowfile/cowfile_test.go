@@ -462,3 +462,23 @@ func TestCreateUndoesMark(t *testing.T) {
 		t.Errorf("the file is left: %v", err)
 	}
 }
+
+// A file that cannot be read may be a store.
+func TestUnreadableFileMayBeStore(t *testing.T) {
+	path := filepath.Join(directory(t), "file")
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	b := &backing.Backing{File: f, Path: path}
+	for name, err := range map[string]error{
+		"thaw":            unfreeze(f),
+		"origin":          refuseStore(b),
+		"base of a merge": (&store{}).checkBase(b, true),
+	} {
+		if !errors.Is(err, unix.EBADF) {
+			t.Errorf("%s: %v, want EBADF", name, err)
+		}
+	}
+}

@@ -57,10 +57,14 @@ func Create(o CreateOptions) error {
 
 // refuseStore refuses a store as an origin, because the store alone is not a disk.
 func refuseStore(origin *backing.Backing) error {
-	if _, err := snapshot.ReadHeader(origin.File); err != nil {
-		return nil //nolint:nilerr // anything else can be an origin
+	isStore, err := snapshot.IsStore(origin.File)
+	if err != nil {
+		return fmt.Errorf("%s: %w", origin.Path, err)
 	}
-	err := fmt.Errorf("%s is a store itself: %w", origin.Path, unix.EINVAL)
+	if !isStore {
+		return nil
+	}
+	err = fmt.Errorf("%s is a store itself: %w", origin.Path, unix.EINVAL)
 	return hint.Add(err, "ublk-loop fork makes a store over the device of a store")
 }
 

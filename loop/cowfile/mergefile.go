@@ -12,6 +12,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
 	"github.com/ublk-loop/ublk-loop/loop/internal/basemark"
+	"github.com/ublk-loop/ublk-loop/loop/internal/cow"
 	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
 )
 
@@ -77,7 +78,7 @@ func (s *store) mayBeMerged(force bool) error {
 	case !s.header.Valid:
 		return ErrInvalid
 	case s.label != nil && s.label.Frozen:
-		return hint.Add(fmt.Errorf("frozen, because other stores need it: %w", unix.EPERM), thawHint)
+		return cow.FrozenError()
 	case isAboveStore(s.label):
 		return fmt.Errorf("its origin is the store %s, not an image: %w", s.label.OriginPath, unix.EOPNOTSUPP)
 	}
@@ -116,7 +117,11 @@ func (s *store) openBase(path string) (*backing.Backing, error) {
 // could write to the store could choose the file that root overwrites. Therefore the file
 // must name the store too, unless the caller has named the file.
 func (s *store) checkBase(base *backing.Backing, named bool) error {
-	if _, err := snapshot.ReadHeader(base.File); err == nil {
+	isStore, err := snapshot.IsStore(base.File)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%s: %w", base.Path, err)
+	case isStore:
 		return fmt.Errorf("merge into the store %s: %w", base.Path, unix.EOPNOTSUPP)
 	}
 	if s.label == nil {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
+	"github.com/ublk-loop/ublk-loop/loop/internal/cow"
 	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
 	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
 )
@@ -80,14 +81,12 @@ func rehinted(err error) error {
 	var plain error = &plainError{err, h.Err}
 	switch {
 	case errors.Is(err, unix.EPERM):
-		return hint.Add(plain, thawHint)
+		return hint.Add(plain, cow.ThawHint)
 	case errors.Is(err, unix.EBUSY):
 		return hint.Add(plain, "ublk-loop list FILE shows the device that has it; ublk-loop merge merges the store of a device")
 	}
 	return plain
 }
-
-const thawHint = "ublk-loop cow thaw allows writes to it, after which the stores that need it are worthless"
 
 // plainError has the text of an error and unwraps to the cause of its hint.
 type plainError struct{ text, err error }

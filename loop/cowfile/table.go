@@ -11,6 +11,7 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
+	"github.com/ublk-loop/ublk-loop/loop/internal/cow"
 	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
 )
 
@@ -135,16 +136,11 @@ func markVerity(path string) error {
 	if err != nil {
 		return err
 	}
-	block := make([]byte, snapshot.HeaderBlock)
-	if _, err = s.File.ReadAt(block, 0); err == nil {
-		s.label.Verity = true
-		err = s.label.Put(block)
-	}
-	if err == nil {
-		_, err = s.File.WriteAt(block, 0)
-	}
-	if err == nil {
-		err = s.File.Sync()
-	}
+	err = cow.UpdateLabel(s.File, func(label *snapshot.Label) *snapshot.Label {
+		if label != nil { // the store may be another one by now
+			label.Verity = true
+		}
+		return label
+	})
 	return errors.Join(err, s.Close())
 }

@@ -3,9 +3,11 @@ package cowfile
 import (
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
 	"github.com/ublk-loop/ublk-loop/loop/internal/basemark"
+	"github.com/ublk-loop/ublk-loop/loop/internal/cow"
 	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
 )
 
@@ -27,7 +29,7 @@ func Thaw(path string) (removed []snapshot.UUID, err error) {
 	for _, u := range marks {
 		removed = append(removed, u)
 	}
-	if err := unfreeze(b); err != nil {
+	if err := unfreeze(b.File); err != nil {
 		return nil, fmt.Errorf("%s: %w", b.Path, err)
 	}
 	return removed, basemark.Clear(lockDir, b.File)
@@ -39,28 +41,19 @@ func openThawing(path string) (*backing.Backing, error) {
 }
 
 // unfreeze removes the mark in a store, or a damaged label. It does nothing for an image.
-func unfreeze(b *backing.Backing) error {
-	block := make([]byte, snapshot.HeaderBlock)
-	if _, err := b.File.ReadAt(block, 0); err != nil {
-		return nil //nolint:nilerr // too short to be a store
-	}
-	if _, err := snapshot.ParseHeader(block); err != nil {
-		return nil //nolint:nilerr // an image
-	}
-	label, err := snapshot.ParseLabel(block)
-	switch {
-	case err != nil:
-		snapshot.ClearLabel(block)
-	case label == nil || !label.Frozen:
-		return nil
-	default:
-		label.Frozen = false
-		if err := label.Put(block); err != nil {
-			return err
-		}
-	}
-	if _, err := b.File.WriteAt(block, 0); err != nil {
+func unfreeze(file *os.File) error {
+	if isStore, err := snapshot.IsStore(file); !isStore || err != nil {
 		return err
 	}
-	return b.File.Sync()
+	err := cow.UpdateLabel(file, func(label *snapshot.Label) *snapshot.Label {
+		if label == nil || !label.Frozen {
+			return nil
+		}
+		label.Frozen = false
+		return label
+	})
+	if errors.Is(err, snapshot.ErrLabel) {
+		return cow.RemoveLabel(file)
+	}
+	return err
 }

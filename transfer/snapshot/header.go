@@ -67,6 +67,24 @@ func ReadHeader(r io.ReaderAt) (Header, error) {
 	return ParseHeader(b)
 }
 
+// IsStore reports whether a file or disk begins with a header that ParseHeader reads. One that is
+// too short for a header is no store. The error is that of the read.
+func IsStore(r io.ReaderAt) (bool, error) {
+	_, err := ReadHeader(r)
+	switch {
+	case err == nil:
+		return true, nil
+	case isRefused(err), errors.Is(err, io.ErrUnexpectedEOF):
+		return false, nil
+	}
+	return false, err
+}
+
+// isRefused reports whether an error of ReadHeader is one of ParseHeader.
+func isRefused(err error) bool {
+	return errors.Is(err, ErrNew) || errors.Is(err, ErrNoStore) || errors.Is(err, ErrVersion) || errors.Is(err, ErrChunkSize)
+}
+
 // ReadLabelled reads the header of a store and its label, which is nil if there is none. The
 // error can also wrap ErrLabel; the header is then valid.
 func ReadLabelled(r io.ReaderAt) (Header, *Label, error) {

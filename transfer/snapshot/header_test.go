@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"io"
+	"slices"
 	"syscall"
 	"testing"
 )
@@ -56,3 +57,32 @@ func TestWrongHeaders(t *testing.T) {
 		}
 	}
 }
+
+func TestIsStore(t *testing.T) {
+	header := func(b []byte) io.ReaderAt { return bytes.NewReader(slices.Concat(b, make([]byte, HeaderBlock))) }
+	store := Header{Layout: layoutOf(t, MinChunkSize)}.Append(nil)
+	otherVersion := slices.Clone(store)
+	otherVersion[atVersion]++
+	for name, c := range map[string]struct {
+		file io.ReaderAt
+		want bool
+		err  error
+	}{
+		"invalid store": {header(store), true, nil},
+		"too short":     {bytes.NewReader(store), false, nil},
+		"zeros":         {header(nil), false, nil},
+		"data":          {header([]byte("data")), false, nil},
+		"other version": {header(otherVersion), false, nil},
+		"no chunk size": {header(store[:atChunkSize]), false, nil},
+		"failed read":   {unreadable{}, false, syscall.EIO},
+	} {
+		if is, err := IsStore(c.file); is != c.want || !errors.Is(err, c.err) {
+			t.Errorf("%s: %v, %v, want %v, %v", name, is, err, c.want, c.err)
+		}
+	}
+}
+
+// unreadable is a file whose reads fail.
+type unreadable struct{}
+
+func (unreadable) ReadAt([]byte, int64) (int, error) { return 0, syscall.EIO }

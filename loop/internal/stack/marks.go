@@ -3,6 +3,7 @@ package stack
 import (
 	"errors"
 	"fmt"
+	"os"
 
 	"golang.org/x/sys/unix"
 
@@ -10,7 +11,9 @@ import (
 	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
 	"github.com/ublk-loop/ublk-loop/loop/internal/basemark"
 	"github.com/ublk-loop/ublk-loop/loop/internal/cow"
+	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
 	"github.com/ublk-loop/ublk-loop/transfer/table"
+	"github.com/ublk-loop/ublk-loop/transfer/verity"
 )
 
 // markBase records in the files below a snapshot that its store needs them: in the origin, or
@@ -55,4 +58,27 @@ func hintNeeded(err error) error {
 		return err
 	}
 	return hint.Add(err, "detach the device, and use ublk-loop cow thaw; the other stores are worthless after a merge")
+}
+
+// refuseTable returns the error for a base that is a table. It names the store of a snapshot.
+func (s *Stack) refuseTable(name string) error {
+	if i, ok := s.tables.Table(name); ok {
+		if below, ok := s.tables.Tables[i].Lines[0].Target.(*table.Snapshot); ok {
+			return fmt.Errorf("merge into the store %s: %w", below.Store, errors.ErrUnsupported)
+		}
+	}
+	return fmt.Errorf("merge into the table %s: %w", name, errors.ErrUnsupported)
+}
+
+// refuseTree refuses a base of some size that has a hash tree behind its data. The file reads through the page
+// cache, because a superblock can be a part of a disk's block.
+func refuseTree(base *os.File, size uint64) error {
+	_, offset, err := verity.FindAppended(base, size)
+	switch {
+	case err == nil:
+		return hint.Add(fmt.Errorf("%w: superblock at byte %d", snapshot.ErrVerity, offset), forceHint)
+	case errors.Is(err, verity.ErrNoSuperblock):
+		return nil
+	}
+	return err
 }

@@ -14,7 +14,6 @@ import (
 	"github.com/ublk-loop/ublk-loop/loop/internal/cow"
 	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
 	"github.com/ublk-loop/ublk-loop/transfer/table"
-	"github.com/ublk-loop/ublk-loop/transfer/verity"
 )
 
 // runBytes is the maximum number of bytes that are copied while writes to them wait. It is a number of chunks of each
@@ -92,19 +91,13 @@ func (s *Stack) findMerge() (*Merge, error) {
 	return m, nil
 }
 
-// refuseTable returns the error for a base that is a table. It names the store of a snapshot.
-func (s *Stack) refuseTable(name string) error {
-	if i, ok := s.tables.Table(name); ok {
-		if below, ok := s.tables.Tables[i].Lines[0].Target.(*table.Snapshot); ok {
-			return fmt.Errorf("merge into the store %s: %w", below.Store, errors.ErrUnsupported)
-		}
-	}
-	return fmt.Errorf("merge into the table %s: %w", name, errors.ErrUnsupported)
-}
-
 // open gets the base for this device alone, and opens it for writing.
 func (m *Merge) open() error {
-	if _, err := snapshot.ReadHeader(m.base.File); err == nil {
+	isStore, err := snapshot.IsStore(m.base.File)
+	switch {
+	case err != nil:
+		return err
+	case isStore:
 		return fmt.Errorf("merge into a store: %w", errors.ErrUnsupported)
 	}
 	if err := m.base.LockForWriting(); err != nil {
@@ -118,7 +111,6 @@ func (m *Merge) open() error {
 	if err := m.base.CheckStores(only); err != nil {
 		return hintNeeded(err)
 	}
-	var err error
 	if m.file, err = m.base.ReopenForWriting(); err != nil {
 		return err
 	}
@@ -144,19 +136,6 @@ func (s *Stack) isVerity(device string) bool {
 		_, ok = s.tables.Tables[i].Lines[0].Target.(*table.Verity)
 	}
 	return ok
-}
-
-// refuseTree refuses a base of some size that has a hash tree behind its data. The file reads through the page
-// cache, because a superblock can be a part of a disk's block.
-func refuseTree(base *os.File, size uint64) error {
-	_, offset, err := verity.FindAppended(base, size)
-	switch {
-	case err == nil:
-		return hint.Add(fmt.Errorf("%w: superblock at byte %d", snapshot.ErrVerity, offset), forceHint)
-	case errors.Is(err, verity.ErrNoSuperblock):
-		return nil
-	}
-	return err
 }
 
 // Base returns the base, which the merge has locked for itself.
