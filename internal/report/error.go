@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Error prints an error, and its hint if it has one.
@@ -30,8 +32,34 @@ func Warnings(out io.Writer, object string, warnings []string) {
 // Name adds an operation and its object to an error. It does not change an error that
 // names the object already.
 func Name(err error, what, object string) error {
-	if err == nil || strings.Contains(err.Error(), object) {
+	if err == nil || names(err.Error(), object) {
 		return err
 	}
 	return fmt.Errorf("%s %s: %w", what, object, err)
+}
+
+// names reports whether the text of an error names an object. A name without a slash can also be a
+// word, or a part of one, so that it counts only at the start or before a colon. There it may be the
+// end of an absolute path.
+func names(text, object string) bool {
+	for at := 0; ; at++ {
+		i := strings.Index(text[at:], object)
+		if i < 0 || object == "" {
+			return i >= 0
+		}
+		at += i
+		before, _ := utf8.DecodeLastRuneInString(text[:at])
+		after, _ := utf8.DecodeRuneInString(text[at+len(object):])
+		switch {
+		case isOfName(before) || isOfName(after) || after == '/':
+		case strings.HasPrefix(object, "/") && before == '/':
+		case at == 0 || after == ':' || strings.Contains(object, "/"):
+			return true
+		}
+	}
+}
+
+// isOfName reports whether a character beside a name shows that the name is longer.
+func isOfName(r rune) bool {
+	return unicode.IsLetter(r) || unicode.IsDigit(r) || strings.ContainsRune("._-", r)
 }

@@ -31,3 +31,32 @@ func TestWarnings(t *testing.T) {
 		t.Errorf("printed are %q, want %q", out.String(), want)
 	}
 }
+
+// An error gets the name of its object once. A short name, or the beginning of a longer one, can be in
+// the text of an error that is not about the object.
+func TestName(t *testing.T) {
+	for _, tt := range []struct{ text, object, want string }{
+		{"no such file", "/srv/x", "do /srv/x: no such file"},
+		{"open /srv/x: no such file", "/srv/x", "open /srv/x: no such file"},
+		{"/srv/x has no device", "/srv/x", "/srv/x has no device"},
+		{`open "/srv/x": no such file`, "/srv/x", `open "/srv/x": no such file`},
+		{"open x: no such file", "x", "open x: no such file"},
+		{"open /srv/x: no such file", "x", "open /srv/x: no such file"},
+		{"open /srv/x/y: no such file", "x", "do x: open /srv/x/y: no such file"},
+		{"open /srv/x: no such file", "/x", "do /x: open /srv/x: no such file"},
+		{"x has no device", "x", "x has no device"},
+		{"it has no device", "i", "do i: it has no device"},
+		{"it has no device", "device", "do device: it has no device"},
+		{"/dev/ublkb10 has the file", "/dev/ublkb1", "do /dev/ublkb1: /dev/ublkb10 has the file"},
+		{"open /srv/x.cow: gone", "/srv/x", "do /srv/x: open /srv/x.cow: gone"},
+		{"open /srv/x.cow of /srv/x", "/srv/x", "open /srv/x.cow of /srv/x"},
+		{"no such file", "", "no such file"},
+	} {
+		if got := Name(errors.New(tt.text), "do", tt.object).Error(); got != tt.want {
+			t.Errorf("%q of %q is %q, want %q", tt.text, tt.object, got, tt.want)
+		}
+	}
+	if err := Name(nil, "do", "/srv/x"); err != nil {
+		t.Errorf("no error becomes %v", err)
+	}
+}
