@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	csi "github.com/container-storage-interface/spec/lib/go/csi"
@@ -41,6 +42,9 @@ func TestKernelGrowthOfFullVolume(t *testing.T) {
 	b.isClean()
 }
 
+// crowd is a number of pods. kubelet allows 110 on a node.
+const crowd = 60
+
 // If the file system of the pool is full, volumes and snapshots can be used further, and deleted.
 func TestKernelFullPool(t *testing.T) {
 	b := newBed(t, ublktest.OldestAndNewest)
@@ -58,6 +62,13 @@ func TestKernelFullPool(t *testing.T) {
 	b.put(v.use("a"), data)
 	snapshot := v.snapshot("s")
 	other := b.create("other", 32*mib, blockAccess(writers))
+	// The record of a volume with many pods has several blocks.
+	crowded := b.create("crowded", 32*mib, blockAccess(writers))
+	crowded.use("0")
+	pod := func(i int) string { return fmt.Sprintf("%d-%s", i, strings.Repeat("x", 100)) }
+	for i := range crowd {
+		b.ok("publish", crowded.tryPublish(pod(i), false, crowded.access))
+	}
 	files := []string{filepath.Join(b.pool, "file of others"), filepath.Join(b.pool, "its end")}
 	for i, size := range []int{64 * mib, 4096} { // the second takes what the first leaves of its last block
 		if err := os.WriteFile(files[i], make([]byte, size), 0o600); !errors.Is(err, unix.ENOSPC) {
@@ -69,9 +80,20 @@ func TestKernelFullPool(t *testing.T) {
 	b.ok("publish", v.tryPublish("b", false, v.access))
 	b.has(v.file("b"), data)
 	b.ok("unpublish", v.tryUnpublish("b"))
+	for i := range crowd {
+		b.ok("unpublish one of many", crowded.tryUnpublish(pod(i)))
+		switch i { // a small record changes in between
+		case crowd / 3:
+			b.ok("publish", v.tryPublish("b", false, v.access))
+		case 2 * crowd / 3:
+			b.ok("unpublish", v.tryUnpublish("b"))
+		}
+	}
 	b.driver.end(unix.SIGKILL)
 	b.start("--overcommit", "8")
 	v.leave("a")
+	crowded.leave("0")
+	crowded.remove()
 	other.remove()
 	b.deleteSnapshot(snapshot)
 	v.remove()

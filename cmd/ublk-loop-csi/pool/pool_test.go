@@ -185,7 +185,7 @@ func TestChain(t *testing.T) {
 	}
 }
 
-// A record is replaced without a new file. The old one is the spare file of the next.
+// A record is replaced without a new file, and the spare file keeps its size for larger records.
 func TestSpare(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "pool")
 	p, err := Open(path)
@@ -196,12 +196,15 @@ func TestSpare(t *testing.T) {
 	if err := p.Volumes.Write(id, &Volume{ID: id, Name: strings.Repeat("long", 100)}); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"second", "third"} {
+	for _, name := range []string{"second", "third", strings.Repeat("larger", 1000), strings.Repeat("too large", 10000), "fourth"} {
 		if err := p.spare.replace("volumes/"+id+".json", []byte(`{"name":"`+name+`"}`)); err != nil {
 			t.Fatal(err)
 		}
 		if v, err := p.Volumes.Read(id); err != nil || v.Name != name {
 			t.Errorf("record %+v, error %v", v, err)
+		}
+		if size, err := p.spare.size(); err != nil || size < spareBytes {
+			t.Errorf("%.10s: the spare file has %d bytes, error %v", name, size, err)
 		}
 	}
 	if err := p.spare.replace("volumes/missing.json", nil); !errors.Is(err, os.ErrNotExist) {

@@ -41,7 +41,9 @@ func (s Store[T]) Read(id string) (*T, error) {
 	if err := s.check(id); err != nil {
 		return nil, err
 	}
+	s.spare.mu.RLock()
 	text, err := s.root.ReadFile(s.name(id, recordSuffix))
+	s.spare.mu.RUnlock()
 	if err != nil {
 		return nil, err
 	}
