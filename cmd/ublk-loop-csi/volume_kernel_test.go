@@ -317,3 +317,23 @@ func TestKernelStageEndsBeforeGrowth(t *testing.T) {
 	v.remove()
 	b.isClean()
 }
+
+// A read-only publication has the other flags of the file system's mount.
+func TestKernelReadOnlyKeepsFlags(t *testing.T) {
+	b := newBed(t, ublktest.OldestAndNewest)
+	b.start()
+	v := b.create("data", 32*mib, mountAccess("ext4", writers, "nosymfollow", "nosuid", "nodev", "noexec", "noatime"))
+	v.use("a")
+	b.ok("publish read-only", v.tryPublish("b", true, v.access))
+	b.ok("publish again", v.tryPublish("b", true, v.access))
+	var a, r unix.Statfs_t
+	b.ok("statfs", errors.Join(unix.Statfs(v.target("a"), &a), unix.Statfs(v.target("b"), &r)))
+	const noSymFollow = 0x2000 // ST_NOSYMFOLLOW of include/linux/statfs.h
+	if a.Flags&noSymFollow == 0 || r.Flags != a.Flags|unix.ST_RDONLY {
+		t.Errorf("flags %#x, those of the other publication are %#x", r.Flags, a.Flags)
+	}
+	b.ok("unpublish", v.tryUnpublish("b"))
+	v.leave("a")
+	v.remove()
+	b.isClean()
+}

@@ -29,33 +29,12 @@ func Bind(source, target string, readOnly bool) error {
 	if !readOnly {
 		return nil
 	}
-	// The flags of a bind mount are those of its source, which a remount must repeat.
-	flags, err := flagsOf(target)
-	if err == nil {
-		err = unix.Mount("", target, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY|flags, "")
-	}
-	if err != nil {
+	// The other flags of the mount are those of its source, and stay. mount(2) would set all flags anew.
+	readOnlyOnly := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
+	if err := unix.MountSetattr(unix.AT_FDCWD, target, unix.AT_SYMLINK_NOFOLLOW, &readOnlyOnly); err != nil {
 		return errors.Join(fmt.Errorf("make %s read-only: %w", target, err), unmountOne(target))
 	}
 	return nil
-}
-
-// flagsOf returns the flags of a mount that a remount must repeat, as flags of mount(2).
-func flagsOf(path string) (uintptr, error) {
-	var st unix.Statfs_t
-	if err := unix.Statfs(path, &st); err != nil {
-		return 0, err
-	}
-	var flags uintptr
-	for from, to := range map[int64]uintptr{
-		unix.ST_NOSUID: unix.MS_NOSUID, unix.ST_NODEV: unix.MS_NODEV, unix.ST_NOEXEC: unix.MS_NOEXEC,
-		unix.ST_NOATIME: unix.MS_NOATIME, unix.ST_NODIRATIME: unix.MS_NODIRATIME, unix.ST_RELATIME: unix.MS_RELATIME,
-	} {
-		if st.Flags&from != 0 {
-			flags |= to
-		}
-	}
-	return flags, nil
 }
 
 // Unmount unmounts everything at a path. It returns EBUSY if the file system is in use.
