@@ -337,3 +337,26 @@ func TestKernelReadOnlyKeepsFlags(t *testing.T) {
 	v.remove()
 	b.isClean()
 }
+
+// A file system that is mounted read-only grows when it is mounted for writes. Until then it keeps no pod from its start.
+func TestKernelGrowthOfReadOnly(t *testing.T) {
+	b := newBed(t, ublktest.Once)
+	b.start()
+	v := b.create("data", 16*mib, mountAccess("ext4", oneWriter))
+	v.use("a")
+	v.leave("a")
+	for i, options := range []string{"ro", "noatime,ro"} {
+		v.access = mountAccess("ext4", oneWriter, options)
+		v.use("a")
+		b.ok("grow", v.grow("a", int64(32+16*i)*mib))
+		v.leave("a")
+	}
+	v.access = mountAccess("ext4", oneWriter)
+	v.use("a")
+	if total := v.usage("a")[0].GetTotal(); total < 40*mib {
+		t.Errorf("the file system has %d bytes", total)
+	}
+	v.leave("a")
+	v.remove()
+	b.isClean()
+}

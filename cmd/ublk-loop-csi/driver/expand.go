@@ -73,7 +73,7 @@ func (d *Driver) expand(ctx context.Context, v *pool.Volume, r *csi.CapacityRang
 	if v.Stage.Block {
 		return nil
 	}
-	return mounts.Grow(ctx, v.FSType, h.Device.Device, v.Stage.Path)
+	return d.growMounted(ctx, v, h)
 }
 
 // claimGrowth checks that there is space, and writes the new size to the record.

@@ -215,9 +215,10 @@ func (d *Driver) mount(ctx context.Context, v *pool.Volume, h *client.Held) erro
 	return nil
 }
 
-// growMounted gives a mounted file system the size of its device.
+// growMounted gives a mounted file system the size of its device. One that is mounted read-only gets it when it is staged for
+// writes.
 func (d *Driver) growMounted(ctx context.Context, v *pool.Volume, h *client.Held) error {
-	if slices.Contains(v.Stage.Options, "ro") {
+	if mounts.IsReadOnly(v.Stage.Options) {
 		return nil
 	}
 	if err := mounts.Grow(ctx, v.FSType, h.Device.Device, v.Stage.Path); err != nil {

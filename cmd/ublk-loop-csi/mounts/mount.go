@@ -21,6 +21,19 @@ func FileSystem(ctx context.Context, device, target, fsType string, options []st
 	return Call(ctx, "mount", append(args, "--", device, target)...)
 }
 
+// IsReadOnly reports whether options of mount(8) make a mount read-only. Each can be a list with commas, and the last one counts.
+func IsReadOnly(options []string) (is bool) {
+	for option := range strings.SplitSeq(strings.Join(options, ","), ",") {
+		switch option {
+		case "ro":
+			is = true
+		case "rw":
+			is = false
+		}
+	}
+	return is
+}
+
 // Bind makes the file or directory at source visible at target.
 func Bind(source, target string, readOnly bool) error {
 	if err := unix.Mount(source, target, "", unix.MS_BIND, ""); err != nil {

@@ -133,3 +133,22 @@ func TestRemoveTarget(t *testing.T) {
 		}
 	}
 }
+
+func TestIsReadOnly(t *testing.T) {
+	for _, tt := range []struct {
+		options []string
+		want    bool
+	}{
+		{nil, false},
+		{[]string{"noatime"}, false},
+		{[]string{"ro"}, true},
+		{[]string{"noatime,ro"}, true},
+		{[]string{"ro", "noatime"}, true},
+		{[]string{"ro", "rw"}, false},
+		{[]string{"errors=remount-ro"}, false},
+	} {
+		if got := IsReadOnly(tt.options); got != tt.want {
+			t.Errorf("%q: %v", tt.options, got)
+		}
+	}
+}
