@@ -360,3 +360,33 @@ func TestKernelGrowthOfReadOnly(t *testing.T) {
 	v.remove()
 	b.isClean()
 }
+
+// If the driver ended before it made a file system, and a pod had the volume as a device since, no file system is made over the
+// pod's data.
+func TestKernelUnfinishedFileSystemOfDevice(t *testing.T) {
+	b := newBed(t, ublktest.Once)
+	steps := filepath.Join(b.dir, "steps")
+	others := slices.DeleteFunc(stepNames(t), func(name string) bool { return name == "stage: formatting" })
+	b.put(steps, []byte(strings.Join(others, "\n")+"\n"))
+	t.Setenv(stepsFile, steps)
+	b.start()
+	v := b.create("data", 32*mib, mountAccess("ext4", oneWriter))
+	b.refused("stage", v.tryStage(), codes.Unavailable, "")
+	<-b.driver.done
+	b.start()
+	copied := b.create("copied", 32*mib, v.access, fromVolume(v.id))
+	data := content(4, 2*mib)
+	for _, v := range []*volume{v, copied} {
+		fs := v.access
+		v.access = blockAccess(oneWriter)
+		b.put(v.use("a"), data)
+		v.leave("a")
+		v.access = fs
+		b.refused("stage with a file system", v.tryStage(), codes.FailedPrecondition, "no file system is made")
+		v.access = blockAccess(oneWriter)
+		b.has(v.use("a"), data)
+		v.leave("a")
+		v.remove()
+	}
+	b.isClean()
+}

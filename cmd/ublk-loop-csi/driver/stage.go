@@ -38,6 +38,9 @@ func (d *Driver) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRe
 	}
 	if v.Stage == nil {
 		v.Stage = want
+		if want.Block && v.FS == pool.Formatting {
+			v.FS = pool.Blank // pods can write data of their own, over which no file system is made
+		}
 		err = d.pool.Volumes.Write(v.ID, v)
 	}
 	d.opts.Step("stage: recorded")

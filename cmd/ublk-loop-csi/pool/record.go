@@ -16,7 +16,7 @@ const (
 // Format says how far the making of a file system has come.
 type Format string
 
-// These are the states of a file system. A volume in Formatting was never mounted.
+// These are the states of a file system. A volume in Formatting was never mounted, and never a device of a pod.
 const (
 	Blank      Format = ""
 	Formatting Format = "formatting"
