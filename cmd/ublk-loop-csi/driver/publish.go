@@ -161,26 +161,6 @@ func setReadOnly(v *pool.Volume, device string) error {
 	return mounts.SetReadOnly(device, !writable)
 }
 
-// conflicts reports whether a volume is published at a target already, or why it must not
-// be (spec.md, "NodePublishVolume").
-func conflicts(v *pool.Volume, want *pool.Publication) (known bool, err error) {
-	multi := want.Mode == csi.VolumeCapability_AccessMode_SINGLE_NODE_MULTI_WRITER.String()
-	for i := range v.Publications {
-		is := &v.Publications[i]
-		switch {
-		case is.Target != want.Target:
-			if !multi {
-				err = status.Errorf(codes.FailedPrecondition, "target_path: volume %q is published at %s", v.ID, is.Target)
-			}
-		case is.ReadOnly == want.ReadOnly && is.Mode == want.Mode && is.Block == want.Block && slices.Equal(is.Options, want.Options):
-			return true, nil
-		default:
-			return false, status.Errorf(codes.AlreadyExists, "target_path: volume %q is published there with another volume_capability or readonly", v.ID)
-		}
-	}
-	return false, err
-}
-
 // publicationSource returns the path that targets are bound to: the mounted file system, or
 // the node of the device. It checks that they belong to the volume.
 func (d *Driver) publicationSource(ctx context.Context, v *pool.Volume) (string, error) {
@@ -232,7 +212,11 @@ func isPublished(v *pool.Volume, want *pool.Publication, source string) (bool, e
 		}
 		same = is != "" && is == number
 	} else {
-		same = m.MajMin == t.At(v.Stage.Path).MajMin
+		staged := t.At(v.Stage.Path)
+		if staged == nil {
+			return false, status.Errorf(codes.FailedPrecondition, "volume %q is not mounted at %s any longer; stage it again", v.ID, v.Stage.Path)
+		}
+		same = m.MajMin == staged.MajMin
 	}
 	if same && m.ReadOnly == want.ReadOnly || same && !want.ReadOnly {
 		return true, nil

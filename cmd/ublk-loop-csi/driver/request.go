@@ -167,3 +167,24 @@ func chooseSize(r *csi.CapacityRange, least, standard int64) (int64, error) {
 	}
 	return size, nil
 }
+
+// conflicts reports whether a volume is published at a target already, or why it must not
+// be (spec.md, "NodePublishVolume").
+func conflicts(v *pool.Volume, want *pool.Publication) (known bool, err error) {
+	multi := csi.VolumeCapability_AccessMode_SINGLE_NODE_MULTI_WRITER.String()
+	single := csi.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER.String()
+	for i := range v.Publications {
+		is := &v.Publications[i]
+		switch {
+		case is.Target != want.Target:
+			if want.Mode != multi || is.Mode == single {
+				err = status.Errorf(codes.FailedPrecondition, "target_path: volume %q is published at %s", v.ID, is.Target)
+			}
+		case is.ReadOnly == want.ReadOnly && is.Mode == want.Mode && is.Block == want.Block && slices.Equal(is.Options, want.Options):
+			return true, nil
+		default:
+			return false, status.Errorf(codes.AlreadyExists, "target_path: volume %q is published there with another volume_capability or readonly", v.ID)
+		}
+	}
+	return false, err
+}

@@ -175,3 +175,31 @@ func TestLocks(t *testing.T) {
 		t.Error("the lock stays")
 	}
 }
+
+// Only publications for several writers exist beside each other.
+func TestConflicts(t *testing.T) {
+	const one, several, legacy = "SINGLE_NODE_SINGLE_WRITER", "SINGLE_NODE_MULTI_WRITER", "SINGLE_NODE_WRITER"
+	for _, tt := range []struct {
+		is, want string
+		code     codes.Code
+	}{
+		{several, several, codes.OK},
+		{legacy, several, codes.OK},
+		{one, several, codes.FailedPrecondition},
+		{several, one, codes.FailedPrecondition},
+		{one, one, codes.FailedPrecondition},
+		{legacy, legacy, codes.FailedPrecondition},
+	} {
+		v := &pool.Volume{Publications: []pool.Publication{{Target: "/a", Mode: tt.is}}}
+		known, err := conflicts(v, &pool.Publication{Target: "/b", Mode: tt.want})
+		if known || status.Code(err) != tt.code {
+			t.Errorf("%s beside %s: %v, error %v", tt.want, tt.is, known, err)
+		}
+		if known, err := conflicts(v, &pool.Publication{Target: "/a", Mode: tt.is}); !known || err != nil {
+			t.Errorf("%s again: %v, error %v", tt.is, known, err)
+		}
+		if _, err := conflicts(v, &pool.Publication{Target: "/a", Mode: tt.is, ReadOnly: true}); status.Code(err) != codes.AlreadyExists {
+			t.Errorf("%s again, read-only: error %v", tt.is, err)
+		}
+	}
+}
