@@ -26,6 +26,7 @@ var step func(name string)
 // options holds the flags of the command line.
 type options struct {
 	endpoint, pool, reserve string
+	ephemeralLimit          string // empty for none
 	metrics                 string // address, empty for none
 	driver                  driver.Options
 }
@@ -59,17 +60,30 @@ func newCommand() *cobra.Command {
 	flags.StringVar(&o.driver.Name, "driver-name", "csi.ublk-loop", "`NAME` of the driver in Kubernetes")
 	flags.StringVar(&o.driver.Socket, "socket", client.DefaultSocket, "control socket `PATH` of ublk-loop serve")
 	flags.Float64Var(&o.driver.Overcommit, "overcommit", 1, "let thin volumes together be `FACTOR` times as large as the pool's space")
+	flags.StringVar(&o.ephemeralLimit, "ephemeral-limit", "", "refuse ephemeral volumes of more than `BYTES` (default: no limit)")
 	return cmd
 }
 
-// reserveBytes returns the value of --reserve.
-func (o *options) reserveBytes() (int64, error) {
-	n, err := bytesize.Parse(o.reserve)
+// parseSizes sets the options of the driver that are numbers of bytes.
+func (o *options) parseSizes() (err error) {
+	if o.driver.Reserve, err = sizeFlag("reserve", o.reserve); err != nil || o.ephemeralLimit == "" {
+		return err
+	}
+	o.driver.EphemeralLimit, err = sizeFlag("ephemeral-limit", o.ephemeralLimit)
+	if err == nil && o.driver.EphemeralLimit == 0 {
+		err = usage(errors.New("--ephemeral-limit 0: no volume has 0 bytes"))
+	}
+	return err
+}
+
+// sizeFlag parses the value of a flag.
+func sizeFlag(flag, value string) (int64, error) {
+	n, err := bytesize.Parse(value)
 	if err == nil && n > 1<<62 {
 		err = errors.New("too large")
 	}
 	if err != nil {
-		return 0, usage(fmt.Errorf("--reserve %q: %w", o.reserve, err))
+		return 0, usage(fmt.Errorf("--%s %q: %w", flag, value, err))
 	}
 	return int64(n), nil
 }

@@ -36,6 +36,8 @@ func TestCommandLine(t *testing.T) {
 		{"--endpoint", ""},
 		{"--endpoint", "tcp://x"},
 		{"--endpoint", "unix:///x", "--reserve", "much"},
+		{"--endpoint", "unix:///x", "--ephemeral-limit", "much"},
+		{"--endpoint", "unix:///x", "--ephemeral-limit", "0"},
 	} {
 		cmd := newCommand()
 		cmd.SetArgs(append(args, "--pool", filepath.Join(t.TempDir(), "pool")))

@@ -65,6 +65,32 @@ func TestKernelEphemeralVolume(t *testing.T) {
 	b.isClean()
 }
 
+// An ephemeral volume is not larger than the limit. A limit that has changed takes no volume from its pod.
+func TestKernelEphemeralLimit(t *testing.T) {
+	b := newBed(t, ublktest.Once)
+	v := &volume{b: b, id: "csi-0123", name: "scratch", access: mountAccess("", oneWriter)}
+	publish := func(attributes map[string]string) error {
+		attributes["csi.storage.k8s.io/ephemeral"] = "true"
+		_, err := b.node.NodePublishVolume(b.Context(), &csi.NodePublishVolumeRequest{
+			VolumeId: v.id, TargetPath: v.target("a"), VolumeCapability: v.access, VolumeContext: attributes,
+		})
+		return err
+	}
+	b.start("--ephemeral-limit", "64M")
+	b.refused("too large", publish(map[string]string{"size": "65Mi"}), codes.InvalidArgument, "volume_context.size")
+	b.refused("without a size", publish(map[string]string{}), codes.InvalidArgument, "volume_context.size")
+	b.isClean()
+	b.ok("publish", publish(map[string]string{"size": "64Mi"}))
+	b.driver.end(unix.SIGTERM)
+	b.start("--ephemeral-limit", "32M")
+	b.ok("publish again", publish(map[string]string{"size": "64Mi"}))
+	b.ok("unpublish", v.tryUnpublish("a"))
+	b.refused("publish later", publish(map[string]string{"size": "64Mi"}), codes.InvalidArgument, "volume_context.size")
+	// A persistent volume has no such limit.
+	b.create("data", 96*mib, v.access).remove()
+	b.isClean()
+}
+
 // The unmount of a file system whose device has no server would wait for one, and nothing can interrupt it. The
 // driver refuses the call instead, and can end.
 func TestKernelUnmountWithoutServer(t *testing.T) {

@@ -17,7 +17,7 @@ import (
 
 // serve answers the calls of CSI until the context is done.
 func serve(ctx context.Context, o *options) (err error) {
-	if o.driver.Reserve, err = o.reserveBytes(); err != nil {
+	if err := o.parseSizes(); err != nil {
 		return err
 	}
 	path, err := socketPath(o.endpoint)

@@ -148,6 +148,7 @@ func TestChart(t *testing.T) {
 	for change, want := range map[string]map[string]int{
 		"{}":              {},
 		"republish: true": {},
+		"ephemeral: {enabled: false, limit: 10G}":                 {},
 		"metrics: {enabled: true, labels: {release: prometheus}}": {"PodMonitor": 1},
 		"metrics: {enabled: true, podMonitor: false}":             {},
 		"sidecars: {snapshotter: {enabled: false}}":               {"VolumeSnapshotClass": 0},
@@ -195,6 +196,38 @@ func TestPaths(t *testing.T) {
 	}
 	if paths["socket"] != "/k/plugins/csi.ublk-loop" {
 		t.Errorf("the socket is in %s", paths["socket"])
+	}
+}
+
+// Kubernetes knows of ephemeral volumes, and the driver of their limit, as the values say.
+func TestEphemeralValues(t *testing.T) {
+	const flag = "--ephemeral-limit="
+	for change, want := range map[string]struct {
+		limit string
+		modes []storagev1.VolumeLifecycleMode
+	}{
+		"{}":                               {"", []storagev1.VolumeLifecycleMode{storagev1.VolumeLifecyclePersistent, storagev1.VolumeLifecycleEphemeral}},
+		"ephemeral: {limit: 10G}":          {flag + "10G", []storagev1.VolumeLifecycleMode{storagev1.VolumeLifecyclePersistent, storagev1.VolumeLifecycleEphemeral}},
+		`ephemeral: {limit: "1073741824"}`: {flag + "1073741824", []storagev1.VolumeLifecycleMode{storagev1.VolumeLifecyclePersistent, storagev1.VolumeLifecycleEphemeral}},
+		"ephemeral: {enabled: false}":      {"", []storagev1.VolumeLifecycleMode{storagev1.VolumeLifecyclePersistent}},
+	} {
+		_, objects := decode(t, render(t, change))
+		limit, modes := "", []storagev1.VolumeLifecycleMode(nil)
+		for _, o := range objects {
+			switch o := o.(type) {
+			case *appsv1.DaemonSet:
+				for _, arg := range o.Spec.Template.Spec.Containers[0].Args {
+					if strings.HasPrefix(arg, flag) {
+						limit = arg
+					}
+				}
+			case *storagev1.CSIDriver:
+				modes = o.Spec.VolumeLifecycleModes
+			}
+		}
+		if limit != want.limit || !slices.Equal(modes, want.modes) {
+			t.Errorf("%s: flag %q, modes %v", change, limit, modes)
+		}
 	}
 }
 

@@ -150,6 +150,9 @@ func (d *Driver) create(ctx context.Context, c *creation) (*pool.Volume, error) 
 	if err != nil {
 		return nil, err
 	}
+	if limit := d.opts.EphemeralLimit; c.settings.Ephemeral && limit > 0 && size > limit {
+		return nil, invalid("volume_context.%s: an ephemeral volume of %d bytes is larger than the driver allows, which is %d", sizeKey, size, limit)
+	}
 	if required := c.capacity.GetRequiredBytes(); required > 0 && required < src.size {
 		return nil, status.Errorf(codes.OutOfRange, "capacity_range.required_bytes: %d is less than the %d of the source", required, src.size)
 	}

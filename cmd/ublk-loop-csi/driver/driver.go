@@ -33,6 +33,8 @@ type Options struct {
 	// Overcommit is the factor by which thin volumes may exceed the space of the pool, at
 	// least 1.
 	Overcommit float64
+	// EphemeralLimit is the largest size of an ephemeral volume in bytes, 0 for no limit.
+	EphemeralLimit int64
 	// Report is called with what the driver found and could not put right.
 	Report func(error)
 	// Step is called between the steps of calls, with the name of the step that has ended. Tests
