@@ -134,8 +134,31 @@ func TestDoubles(t *testing.T) {
 		{[]Extent{{8, 4}, {0, 4}, {8, 4}, {8, 4}}, 8},
 		{[]Extent{{0, 10}, {2, 3}, {4, 10}, {13, 2}}, 10},
 	} {
-		if got := Doubles(tt.extents); got != tt.want {
+		var d Doubles
+		for i, e := range tt.extents {
+			if d.Add(e); i%2 == 0 {
+				d.Bytes()
+			}
+		}
+		if got := d.Bytes(); got != tt.want {
 			t.Errorf("%v: %d, want %d", tt.extents, got, tt.want)
 		}
+	}
+}
+
+// Many files that share the same fragments of a disk take the memory of one of them.
+func TestDoublesOfManyFiles(t *testing.T) {
+	const files, fragments, length = 16, 20_000, 4096
+	var d Doubles
+	for range files {
+		for i := range int64(fragments) {
+			d.Add(Extent{2 * length * (fragments - i), length})
+		}
+	}
+	if got, want := d.Bytes(), int64((files-1)*fragments*length); got != want {
+		t.Errorf("%d bytes, want %d", got, want)
+	}
+	if most := 3 * (2*fragments + unsorted); cap(d.extents) > most {
+		t.Errorf("memory for %d extents, want at most %d", cap(d.extents), most)
 	}
 }

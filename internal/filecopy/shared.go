@@ -88,13 +88,45 @@ func EachShared(f *os.File, each func(Extent)) error {
 	}
 }
 
-// Doubles returns how many bytes some extents have more than once. It sorts the extents.
-func Doubles(extents []Extent) (doubles int64) {
-	slices.SortFunc(extents, func(a, b Extent) int { return cmp.Compare(a.Start, b.Start) })
-	end := int64(0) // of the extents so far
-	for _, e := range extents {
-		doubles += min(max(end-e.Start, 0), e.Length)
-		end = max(end, e.Start+e.Length)
-	}
-	return doubles
+// Doubles counts the bytes that extents have more than once. Its memory does not grow with the number of
+// files that share a part of a disk. The zero value has no extents.
+type Doubles struct {
+	extents []Extent // the first union do not overlap or touch, and are sorted
+	union   int
+	bytes   int64
 }
+
+// unsorted is the least number of extents that are added before they are sorted.
+const unsorted = 4096
+
+// Add adds an extent.
+func (d *Doubles) Add(e Extent) {
+	d.extents = append(d.extents, e)
+	if len(d.extents) >= 2*d.union+unsorted {
+		d.merge()
+	}
+}
+
+// Bytes returns how many bytes the extents have more than once.
+func (d *Doubles) Bytes() int64 {
+	d.merge()
+	return d.bytes
+}
+
+// merge makes one extent of those that overlap or touch.
+func (d *Doubles) merge() {
+	slices.SortFunc(d.extents, func(a, b Extent) int { return cmp.Compare(a.Start, b.Start) })
+	merged := d.extents[:0]
+	for _, e := range d.extents {
+		if len(merged) == 0 || merged[len(merged)-1].end() < e.Start {
+			merged = append(merged, e)
+			continue
+		}
+		last := &merged[len(merged)-1]
+		d.bytes += min(last.end()-e.Start, e.Length)
+		last.Length = max(last.end(), e.end()) - last.Start
+	}
+	d.extents, d.union = merged, len(merged)
+}
+
+func (e *Extent) end() int64 { return e.Start + e.Length }

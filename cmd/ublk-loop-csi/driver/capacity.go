@@ -109,19 +109,18 @@ func (d *Driver) doubled(volumes []*pool.Volume, snapshots []string) (int64, err
 	if !d.pool.Shares || len(snapshots) == 0 && !slices.ContainsFunc(volumes, isCopy) {
 		return 0, nil
 	}
-	var extents []filecopy.Extent
-	add := func(e filecopy.Extent) { extents = append(extents, e) }
+	var doubles filecopy.Doubles
 	for _, v := range volumes {
-		if err := d.pool.Volumes.EachShared(v.ID, add); err != nil {
+		if err := d.pool.Volumes.EachShared(v.ID, doubles.Add); err != nil {
 			return 0, err
 		}
 	}
 	for _, id := range snapshots {
-		if err := d.pool.Snapshots.EachShared(id, add); err != nil {
+		if err := d.pool.Snapshots.EachShared(id, doubles.Add); err != nil {
 			return 0, err
 		}
 	}
-	return filecopy.Doubles(extents), nil
+	return doubles.Bytes(), nil
 }
 
 // ownBlocks returns the bytes of a volume's image that stay when the volume grows. A volume with a store
