@@ -222,6 +222,22 @@ func TestIndirectionArray(t *testing.T) {
 	}
 }
 
+// Issued counts the entries that GetSQE has returned, whether or not they are submitted.
+func TestIssued(t *testing.T) {
+	r := newRing(t, Options{Entries: 2})
+	before := r.Issued()
+	r.GetSQE().PrepNop()
+	if err := r.Submit(); err != nil {
+		t.Fatal(err)
+	}
+	for sqe := r.GetSQE(); sqe != nil; sqe = r.GetSQE() {
+		sqe.PrepNop()
+	}
+	if n := r.Issued() - before; n != 3 {
+		t.Errorf("%d entries issued, want 3", n)
+	}
+}
+
 func TestQueueOverflowIsAnError(t *testing.T) {
 	r := newRing(t, Options{Entries: 2, CQEntries: 2})
 	var err error

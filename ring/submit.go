@@ -75,6 +75,9 @@ func (r *Ring) GetSQE() *SQE {
 // same, the caller can still change the entries that GetSQE has returned.
 func (r *Ring) Published() uint32 { return r.sq.sqeHead }
 
+// Issued returns how many entries GetSQE has returned since the start of the ring, modulo 1<<32.
+func (r *Ring) Issued() uint32 { return r.sq.sqeTail }
+
 // HasSpace reports whether GetSQE can return n more entries before a submit.
 func (r *Ring) HasSpace(n uint32) bool {
 	sq := &r.sq
