@@ -45,6 +45,7 @@ func TestWork(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer func() { _ = same.CloseServed() }()
 	if same.Size != s.Size || same.ReadOnly != s.ReadOnly || same.eager != s.eager || same.tables.Text() != s.tables.Text() || len(same.Backings) != 1 || same.Backings[0].Path != s.Backings[0].Path {
 		t.Errorf("another stack: %+v, want %+v", same, s)
 	}

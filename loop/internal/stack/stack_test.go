@@ -70,6 +70,12 @@ func open(t *testing.T, dir, text string, o *Options) (*Stack, error) {
 		files = append(files, file)
 	}
 	o.LockDir = filepath.Join(dir, "locks")
+	t.Cleanup(func() {
+		// A stack that is closed before its rings waits for them, in vain.
+		if _, err := os.Stat(o.LockDir); err == nil {
+			t.Error("a lock is left")
+		}
+	})
 	return Open(files, tables, o)
 }
 

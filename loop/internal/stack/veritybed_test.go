@@ -66,6 +66,11 @@ func writeTree(t *testing.T, dir, text string, keys []int, p verity.Params) ([]b
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	content := make([]byte, s.Size)
 	_, _ = rand.NewChaCha8([32]byte{9}).Read(content)
 	clear(content[zeroBlock*p.DataBlockSize:][:p.DataBlockSize])
@@ -89,11 +94,6 @@ func writeTree(t *testing.T, dir, text string, keys []int, p verity.Params) ([]b
 	if r := disk.Do(ublktest.Request{Op: ublk.OpWrite, Sectors: uint32(s.Size / 512), Data: content}); r.Result != int32(s.Size) {
 		t.Fatalf("write: result %d", r.Result)
 	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
 	salt := cmp.Or(fmt.Sprintf("%x", p.Salt), "-")
 	arguments := fmt.Sprintf("%d %d %d %d %s %x %s", p.DataBlockSize, p.HashBlockSize, p.DataBlocks, start/uint64(p.HashBlockSize), p.Algorithm, root, salt)
 	return content[:p.DataSize()], tree, arguments
