@@ -15,6 +15,10 @@ type build struct {
 // runs without shared libraries.
 var withRace = []string{"-race", "-tags", "netgo,osusergo", "-ldflags", "-linkmode external -extldflags -static"}
 
+// raceSettings is a variable for programs with the race detector. By default each of them sleeps for a second before it
+// exits, in which other threads may race. A run has hundreds of such programs.
+const raceSettings = "GORACE=atexit_sleep_ms=100"
+
 // title describes the result of a build.
 func (b build) title(what string) string {
 	if b.arch != "" {

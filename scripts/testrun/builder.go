@@ -96,8 +96,11 @@ var faster = []string{"-vet=off", "-ldflags=-w"}
 
 // skip returns a regular expression for the tests that a run without a kernel leaves out.
 func (b *builder) skip() string {
-	if b.tier == full || b.run != "" {
+	switch {
+	case b.tier == full || b.run != "":
 		return kernelTests
+	case b.tier == unit:
+		return kernelTests + "|" + longTests + "|" + guestTests
 	}
 	return kernelTests + "|" + longTests
 }
@@ -107,7 +110,7 @@ func raceArguments() (args, env []string) {
 	if _, err := exec.LookPath("gcc"); err != nil {
 		return nil, []string{"CGO_ENABLED=0"}
 	}
-	return []string{"-race"}, []string{"CGO_ENABLED=1"}
+	return []string{"-race"}, []string{"CGO_ENABLED=1", raceSettings}
 }
 
 // relative returns the directories of packages, relative to their module.

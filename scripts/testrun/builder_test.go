@@ -9,21 +9,21 @@ import (
 )
 
 // A test that is skipped on every bed fails a whole run. A run that has no long tests therefore
-// must not even start them.
-func TestSkipsLongTests(t *testing.T) {
+// must not even start them. All but the tier unit have the tests that start a machine.
+func TestSkips(t *testing.T) {
 	for _, c := range []struct {
-		tier tier
-		run  string
-		long bool
+		tier        tier
+		run         string
+		long, guest bool
 	}{
-		{unit, "", true},
-		{quick, "", true},
-		{full, "", false},
-		{unit, "TestLongDebianLinks", false},
+		{unit, "", true, true},
+		{quick, "", true, false},
+		{full, "", false, false},
+		{unit, "TestLongDebianLinks", false, false},
 	} {
 		skip := regexp.MustCompile((&builder{tier: c.tier, run: c.run}).skip())
 		for name, want := range map[string]bool{
-			"TestLongDebianLinks": c.long, "TestKernelLimits": true, "TestCrashKill": true, "TestFork": false, "TestTestLong": false,
+			"TestLongDebianLinks": c.long, "TestGuestIsApart": c.guest, "TestKernelLimits": true, "TestCrashKill": true, "TestFork": false, "TestGuest": false, "TestTestLong": false,
 		} {
 			if got := skip.MatchString(name); got != want {
 				t.Errorf("tier %s, run %q: %s is left out: %v, want %v", c.tier, c.run, name, got, want)
@@ -55,5 +55,25 @@ func TestNoStaleResultOfAModule(t *testing.T) {
 		if got := slices.Contains(cmd.Args, "-count=1"); got != want {
 			t.Errorf("%s: %q", module, cmd.Args)
 		}
+	}
+}
+
+// Programs with the race detector end soon, here and in machines.
+func TestRacingProgramsEndSoon(t *testing.T) {
+	for _, c := range []struct {
+		b    *bed
+		want bool
+	}{{newBed(umlKernel), false}, {newBed(umlKernel).withRace(), true}} {
+		k := &kernelJob{builder: &builder{supplies: &supplies{}}, bed: c.b}
+		if got := slices.Contains(k.settings(), raceSettings); got != c.want {
+			t.Errorf("%s: %q", c.b.name, k.settings())
+		}
+	}
+	cmd, err := (&builder{}).here(".", nil).command(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if slices.Contains(cmd.Args, "-race") != slices.Contains(cmd.Env, raceSettings) {
+		t.Errorf("%q: %q", cmd.Args, cmd.Env)
 	}
 }

@@ -21,6 +21,10 @@ const kernelTests = "^Test(Kernel|Crash)"
 // a full run has them, and a run that names them.
 const longTests = "^TestLong"
 
+// guestTests matches the names of the tests that start a user-mode machine themselves. The tier unit does
+// not have them.
+const guestTests = "^TestGuest[A-Z]"
+
 // declareLimit is far more time than the tests of a package need to declare their needs.
 const declareLimit = time.Minute
 

@@ -141,6 +141,9 @@ func (k *kernelJob) settings() []string {
 	if k.short && k.bed.sample != "" {
 		settings = append(settings, "UBLK_LOOP_SAMPLE="+k.bed.sample)
 	}
+	if k.bed.race {
+		settings = append(settings, raceSettings)
+	}
 	for n, i := range k.images() {
 		settings = append(settings, fmt.Sprintf("%s=/dev/vd%c", i.variable, 'b'+n))
 	}

@@ -26,7 +26,7 @@ kernel ("host") if it has ublk and the user is root.
   --tier full     run every test on every kernel, again in user-mode Linux with the race detector, the tests TestLong...,
                   and each fuzz test for a minute
   --tier soak     run only the tests that repeat something: 100 times, with 1,000 devices, for 5 minutes without memory
-  --unit          run only the tests that need no kernel; the same as --tier unit
+  --unit          run only the tests that need no kernel, without TestGuest...; the same as --tier unit
   --kernel NAME   run only the tests of the kernel, on this kernel only; may be repeated. Without --tier, run all that this
                   kernel can run
   --run REGEX     run only the tests of the kernel with matching names (with --unit: only matching tests that need none)

@@ -27,7 +27,7 @@ echo done
 // every file system is read-only except TMPDIR, the cache, and /dev/shm, in which the
 // kernel keeps the guest's memory as a file without a name. A write anywhere else fails
 // the run, and the test fails if the guest leaves a file in the writable directories.
-func TestUserModeGuestIsApart(t *testing.T) {
+func TestGuestIsApart(t *testing.T) {
 	cache := cachedKernel(t)
 	dir := t.TempDir()
 	image := filepath.Join(dir, "image")
@@ -52,7 +52,7 @@ func TestUserModeGuestIsApart(t *testing.T) {
 }
 
 // An unprivileged user can start the same machine, and is root in it.
-func TestUserModeGuestNeedsNoRoot(t *testing.T) {
+func TestGuestNeedsNoRoot(t *testing.T) {
 	cache := cachedKernel(t)
 	dir, err := os.MkdirTemp("", "vmtest")
 	if err != nil {

@@ -18,7 +18,7 @@ const scatteredPages = 80_000
 
 // A process in the guest can have more scattered pages than Linux allows mappings by default.
 // setup.sh makes it so, if it runs as root.
-func TestUserModeGuestScattersPages(t *testing.T) {
+func TestGuestScattersPages(t *testing.T) {
 	cachedKernel(t)
 	if out, err := exec.Command("../setup.sh").CombinedOutput(); err != nil {
 		t.Fatalf("setup.sh: %v\n%s", err, out)

@@ -126,7 +126,7 @@ echo "state"
 
 // A new user installs the package in a clean Debian and follows README's first screen. An upgrade under
 // I/O gives the server the new program without an error, and a purge leaves nothing.
-func TestDebianPackage(t *testing.T) {
+func TestGuestDebianPackage(t *testing.T) {
 	install := readmeCommands(t, "apt")
 	commands := readmeCommands(t, "ublk-loop")
 	if len(install) != 1 || len(commands) != 3 {
