@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/rawname"
 )
 
 func main() {
@@ -19,8 +21,8 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
 	defer stop()
 	if err := newCommand().ExecuteContext(ctx); err != nil {
-		// joined errors are separated by newlines
-		fmt.Fprintf(os.Stderr, "ublk-loop: error: snapshotter: %s\n", strings.ReplaceAll(err.Error(), "\n", "; "))
+		// a newline that is left belongs to a name
+		fmt.Fprintf(os.Stderr, "ublk-loop: error: snapshotter: %s\n", strings.ReplaceAll(rawname.Error(err), "\n", `\n`))
 		os.Exit(exitStatus(err))
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/internal/oci"
+	"github.com/ublk-loop/ublk-loop/internal/rawname"
 	"github.com/ublk-loop/ublk-loop/internal/report"
 )
 
@@ -113,9 +114,9 @@ func (a *app) reportHook(err error) error {
 	if err == nil {
 		return nil
 	}
-	report.Print(a.errOut, err.Error(), "")
+	report.Print(a.errOut, rawname.Error(err), "")
 	if log, logErr := syslog.New(syslog.LOG_DAEMON|syslog.LOG_ERR, "ublk-loop"); logErr == nil {
-		_ = log.Err(report.OneLine(err.Error()))
+		_ = log.Err(report.OneLine(rawname.Error(err)))
 		_ = log.Close()
 	}
 	return report.ErrReported

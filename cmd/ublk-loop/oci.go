@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ublk-loop/ublk-loop/internal/oci"
+	"github.com/ublk-loop/ublk-loop/internal/rawname"
 	"github.com/ublk-loop/ublk-loop/internal/report"
 )
 
@@ -44,7 +45,7 @@ func newOCICommand(a *app) *cobra.Command {
 // engines show only the first or the last line.
 func (a *app) becomeRuntime(runtime string, args []string) {
 	if err := a.oci(runtime, args); err != nil {
-		report.Print(a.errOut, err.Error(), "")
+		report.Print(a.errOut, rawname.Error(err), "")
 	}
 }
 

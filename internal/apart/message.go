@@ -42,7 +42,7 @@ func reportOf(err error) report {
 	if err == nil {
 		return report{}
 	}
-	r := report{Error: rawname.Text(err.Error())}
+	r := report{Error: rawname.Error(err)}
 	if len(r.Error) > maxError {
 		r.Error = strings.ToValidUTF8(r.Error[:maxError], "")
 	}

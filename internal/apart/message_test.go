@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/internal/hint"
+	"github.com/ublk-loop/ublk-loop/internal/rawname"
 	"github.com/ublk-loop/ublk-loop/loop/serving"
 )
 
@@ -73,7 +74,7 @@ func receiving(t *testing.T, p *Process, its socket, receive func()) (end func()
 	return end
 }
 
-// An error keeps its text, errno and hint on its way.
+// An error keeps its text, errno and hint on its way. Joined errors become one text.
 func TestReport(t *testing.T) {
 	p, its := pair(t)
 	for _, want := range []error{
@@ -94,7 +95,7 @@ func TestReport(t *testing.T) {
 				t.Errorf("the hint of %v arrives as %v", want, got)
 			}
 		}
-		if got != nil && got.Error() != want.Error() {
+		if got != nil && got.Error() != rawname.Error(want) {
 			t.Errorf("%q arrives as %q", want, got)
 		}
 	}

@@ -34,7 +34,7 @@ func (s *Server) fail(w http.ResponseWriter, status int, err error) {
 
 // errorReply returns an error in the terms of the protocol.
 func (s *Server) errorReply(err error) client.ErrorReply {
-	reply := client.ErrorReply{Message: rawname.Text(err.Error())}
+	reply := client.ErrorReply{Message: rawname.Error(err)}
 	template := rawname.Text(s.Hint(err))
 	reply.Hint = hint.Render(template, protocolName)
 	if hint.HasSettings(template) {

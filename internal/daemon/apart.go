@@ -14,6 +14,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/apart"
 	"github.com/ublk-loop/ublk-loop/internal/confine"
 	"github.com/ublk-loop/ublk-loop/internal/process"
+	"github.com/ublk-loop/ublk-loop/internal/rawname"
 	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/loop"
 )
@@ -29,7 +30,7 @@ func (s *single) startApart() {
 		s.prepareToServe()
 	}
 	if err := confine.DropStarting(); err != nil {
-		s.task.Warnings = append(s.task.Warnings, err.Error())
+		s.task.Warnings = append(s.task.Warnings, rawname.Error(err))
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/rawname"
 	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/ublk"
@@ -126,7 +127,7 @@ func isClaimedInChild(id uint32) (bool, error) {
 func (p *Program) runClaimed(args []string) int {
 	var task deviceTask
 	if _, err := receive(claimedRole, args, &task); err != nil {
-		report.Print(p.Err, err.Error(), "")
+		report.Print(p.Err, rawname.Error(err), "")
 		return report.ExitUsage
 	}
 	// A server cannot open a device without a node, and a file system may still be on it.
@@ -150,7 +151,7 @@ func writeBackInChild(id uint32) error {
 func (p *Program) runWrite(args []string) int {
 	var task deviceTask
 	if _, err := receive(writeRole, args, &task); err != nil {
-		report.Print(p.Err, err.Error(), "")
+		report.Print(p.Err, rawname.Error(err), "")
 		return report.ExitUsage
 	}
 	ctl, err := ublk.OpenControl()
@@ -158,7 +159,7 @@ func (p *Program) runWrite(args []string) int {
 		err = errors.Join(loop.WriteBack(ctl, task.ID), ctl.Close())
 	}
 	if err != nil {
-		report.Print(p.Err, err.Error(), "")
+		report.Print(p.Err, rawname.Error(err), "")
 		return report.ExitFailed
 	}
 	return report.ExitDone

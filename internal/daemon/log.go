@@ -57,7 +57,7 @@ func (l *logger) info(message string, fields ...zapcore.Field) {
 func (l *logger) warn(message string) { l.write(zapcore.WarnLevel, message, nil) }
 
 func (l *logger) error(message string, err error) {
-	l.write(zapcore.ErrorLevel, message, []zapcore.Field{logged("error", rawname.Text(err.Error()))})
+	l.write(zapcore.ErrorLevel, message, []zapcore.Field{logged("error", rawname.Error(err))})
 }
 
 // write drops its own error, because there is no other place to report it. The message can have names of files,

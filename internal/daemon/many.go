@@ -14,6 +14,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/apart"
 	"github.com/ublk-loop/ublk-loop/internal/confine"
 	"github.com/ublk-loop/ublk-loop/internal/control"
+	"github.com/ublk-loop/ublk-loop/internal/rawname"
 	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/ublk"
@@ -54,7 +55,7 @@ func (p *Program) runMany(args []string) int {
 	nameProcess()
 	task, files, err := receiveMany(args)
 	if err != nil {
-		report.Print(p.Err, err.Error(), "")
+		report.Print(p.Err, rawname.Error(err), "")
 		return report.ExitUsage
 	}
 	s := newMany(p.Version, task, files)

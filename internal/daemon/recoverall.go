@@ -234,7 +234,7 @@ func (u *unrecovered) among(devices []loop.Status) []client.Unrecovered {
 		if failed, found := u.byID[d.ID]; found && failed.sequence == d.DiskSequence && !other {
 			list = append(list, client.Unrecovered{
 				ID: d.ID, Device: d.Device, DiskSequence: d.DiskSequence, FileDevice: d.FileDevice, FileInode: d.FileInode,
-				FileIsDisk: d.FileIsDisk, Files: wire.Device(d).Files, NeedsKey: needsKey(failed.err), Error: rawname.Text(failed.err.Error()),
+				FileIsDisk: d.FileIsDisk, Files: wire.Device(d).Files, NeedsKey: needsKey(failed.err), Error: rawname.Error(failed.err),
 			})
 		}
 	}

@@ -38,7 +38,7 @@ type answer struct {
 
 // failure returns the answer for an error.
 func failure(err error) answer {
-	a := answer{Error: rawname.Text(err.Error()), Hint: rawname.Text(report.Hint(err))}
+	a := answer{Error: rawname.Error(err), Hint: rawname.Text(report.Hint(err))}
 	var errno unix.Errno
 	switch {
 	case errors.As(err, &errno):

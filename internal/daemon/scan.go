@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/internal/rawname"
 	"github.com/ublk-loop/ublk-loop/internal/report"
 )
 
@@ -28,7 +29,7 @@ func scanInChild(device, number string) error {
 func (p *Program) runScan(args []string) int {
 	var task scanTask
 	if _, err := receive(scanRole, args, &task); err != nil {
-		report.Print(p.Err, err.Error(), "")
+		report.Print(p.Err, rawname.Error(err), "")
 		return report.ExitUsage
 	}
 	if err := openUsable(context.Background(), &client.Device{Device: task.Device, MajMin: task.Number, PartScan: true}); err != nil {

@@ -43,7 +43,7 @@ func (p *Program) runSingle(args []string) int {
 	s := &single{stop: stop}
 	var err error
 	if s.files, err = receive(singleRole, args, &s.task); err != nil {
-		report.Print(p.Err, err.Error(), "")
+		report.Print(p.Err, rawname.Error(err), "")
 		return report.ExitUsage
 	}
 	s.config = s.task.config()

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/internal/confine"
+	"github.com/ublk-loop/ublk-loop/internal/rawname"
 	"github.com/ublk-loop/ublk-loop/internal/report"
 )
 
@@ -24,7 +25,7 @@ func (p *Program) runSupervisor(args []string) int {
 	task := &manyTask{}
 	files, err := receive(superRole, args, task)
 	if err != nil {
-		report.Print(p.Err, err.Error(), "")
+		report.Print(p.Err, rawname.Error(err), "")
 		return report.ExitUsage
 	}
 	task.decodeNames()

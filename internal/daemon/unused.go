@@ -96,7 +96,7 @@ func (p *Program) runUnused(args []string) int {
 	var task unusedTask
 	files, err := receive(unusedRole, args, &task)
 	if err != nil {
-		report.Print(p.Err, err.Error(), "")
+		report.Print(p.Err, rawname.Error(err), "")
 		return report.ExitUsage
 	}
 	ctl, err := ublk.OpenControl()
@@ -105,7 +105,7 @@ func (p *Program) runUnused(args []string) int {
 		err = errors.Join(err, ctl.Close())
 	}
 	if err != nil {
-		report.Print(p.Err, err.Error(), "")
+		report.Print(p.Err, rawname.Error(err), "")
 		return report.ExitFailed
 	}
 	return report.ExitDone
@@ -121,7 +121,7 @@ func (t *unusedTask) stop(answers io.Writer, stop func(loop.TaggedID) error) err
 			if err := stop(loop.TaggedID(d)); errors.Is(err, loop.ErrInUse) {
 				a.InUse = true
 			} else if err != nil {
-				a.Error = rawname.Text(err.Error())
+				a.Error = rawname.Error(err)
 			}
 			results <- a
 		}()

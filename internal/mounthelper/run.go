@@ -14,6 +14,7 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/internal/hint"
+	"github.com/ublk-loop/ublk-loop/internal/rawname"
 	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/loop"
 )
@@ -58,7 +59,7 @@ func (h *Helper) Run(ctx context.Context, args []string) int {
 
 // report prints an error about an object, and the hint in the names of options.
 func (h *Helper) report(object string, err error) {
-	text := strings.ReplaceAll(err.Error(), "\n", "; ")
+	text := rawname.Error(err)
 	if object != "" && !strings.Contains(text, object) {
 		text = object + ": " + text
 	}

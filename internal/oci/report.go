@@ -47,7 +47,7 @@ func (c *call) writeLog(err error) {
 		Level string `json:"level"`
 		Msg   string `json:"msg"`
 		Time  string `json:"time"`
-	}{"error", rawname.Text(err.Error()), now})
+	}{"error", rawname.Error(err), now})
 }
 
 // engineWords replaces the kernel's words for some errors. podman searches a runtime's
@@ -79,7 +79,7 @@ const longestError = 4096
 // Error implements error. It leaves out the middle of a long text, whose start names the setting and
 // whose end says what is wrong.
 func (w *reworded) Error() string {
-	text := engineWords.Replace(w.err.Error())
+	text := engineWords.Replace(rawname.Error(w.err))
 	if len(text) <= longestError {
 		return text
 	}

@@ -6,26 +6,25 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/ublk-loop/ublk-loop/internal/rawname"
 )
 
 // Error prints an error, and its hint if it has one.
-func Error(w io.Writer, err error) { Print(w, err.Error(), Hint(err)) }
+func Error(w io.Writer, err error) { Print(w, rawname.Error(err), Hint(err)) }
 
-// Print prints the text of an error, and a hint unless it is empty.
+// Print prints the text of an error, as rawname.Error returns it, and a hint unless it is empty.
 func Print(w io.Writer, text, hint string) {
-	fmt.Fprintf(w, "ublk-loop: error: %s\n", errorLine(text))
+	fmt.Fprintf(w, "ublk-loop: error: %s\n", OneLine(text))
 	if hint != "" {
 		fmt.Fprintf(w, "hint: %s\n", OneLine(hint))
 	}
 }
 
-// errorLine returns the text of an error in one line. Joined errors are separated by newlines.
-func errorLine(text string) string { return OneLine(strings.ReplaceAll(text, "\n", "; ")) }
-
 // Warnings prints warnings about an object.
 func Warnings(out io.Writer, object string, warnings []string) {
 	for _, w := range warnings {
-		fmt.Fprintf(out, "ublk-loop: warning: %s: %s\n", OneLine(object), errorLine(w))
+		fmt.Fprintf(out, "ublk-loop: warning: %s: %s\n", OneLine(object), OneLine(w))
 	}
 }
 

@@ -2,6 +2,7 @@ package report
 
 import (
 	"errors"
+	"io/fs"
 	"strings"
 	"testing"
 )
@@ -12,7 +13,7 @@ func TestPrint(t *testing.T) {
 		{"open /x: gone", "look", "ublk-loop: error: open /x: gone\nhint: look\n"},
 		{"open a\tb\x1b[31m: gone", "", `ublk-loop: error: open a\tb\x1b[31m: gone` + "\n"},
 		{`open "a\tb": gone`, "", `ublk-loop: error: open "a\tb": gone` + "\n"},
-		{errors.Join(errors.New("one"), errors.New("two")).Error(), "", "ublk-loop: error: one; two\n"},
+		{"open a\nb: gone", "", `ublk-loop: error: open a\nb: gone` + "\n"},
 	} {
 		var out strings.Builder
 		Print(&out, tt.text, tt.hint)
@@ -22,11 +23,20 @@ func TestPrint(t *testing.T) {
 	}
 }
 
-// A warning is one line, also one with the text of joined errors.
+// Joined errors and names with newlines are one line.
+func TestErrorIsOneLine(t *testing.T) {
+	var out strings.Builder
+	Error(&out, errors.Join(&fs.PathError{Op: "open", Path: "/a\nb", Err: fs.ErrNotExist}, errors.New("two")))
+	if want := `ublk-loop: error: open /a\nb: file does not exist; two` + "\n"; out.String() != want {
+		t.Errorf("printed is %q, want %q", out.String(), want)
+	}
+}
+
+// A warning is one line.
 func TestWarnings(t *testing.T) {
 	var out strings.Builder
-	Warnings(&out, "/x\n", []string{"one\ntwo", "a\x1b[31m"})
-	want := `ublk-loop: warning: /x\n: one; two` + "\n" + `ublk-loop: warning: /x\n: a\x1b[31m` + "\n"
+	Warnings(&out, "/x\n", []string{"one", "a\x1b[31m"})
+	want := `ublk-loop: warning: /x\n: one` + "\n" + `ublk-loop: warning: /x\n: a\x1b[31m` + "\n"
 	if out.String() != want {
 		t.Errorf("printed are %q, want %q", out.String(), want)
 	}

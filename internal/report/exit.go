@@ -3,6 +3,8 @@ package report
 import (
 	"errors"
 	"io"
+
+	"github.com/ublk-loop/ublk-loop/internal/rawname"
 )
 
 // These are the exit statuses.
@@ -47,7 +49,7 @@ func Exit(w io.Writer, err error) int {
 	case errors.Is(err, ErrNoCommand):
 		return ExitUsage
 	case errors.As(err, &usage):
-		Print(w, usage.Error(), usage.Hint)
+		Print(w, rawname.Error(usage), usage.Hint)
 		return ExitUsage
 	default:
 		Error(w, err)
