@@ -43,7 +43,7 @@ func newAddCommand(a *app) *cobra.Command {
 		Use:        "add FILE | --fd N | --table FILE",
 		SuggestFor: []string{"attach", "create"},
 		Short:      "Attach a file, a partition or a disk, and print the path of its device",
-		Long: "Attach a file, a partition or a disk, and print the path of its device. The device can\n" +
+		Long: "Attach a file, a partition or a disk, and print the path of its device. The device can " +
 			"be opened when add returns. A process in the background serves it until del.\n\n" +
 			"With --cow the changes of the device go to another file.\n" +
 			"With --table the device is what a device-mapper table makes of files and disks.\n" +
@@ -89,26 +89,26 @@ func (o *addOptions) addFlags(cmd *cobra.Command) {
 	c.DirectIO, c.ZeroCopy = loop.SwitchAuto, loop.SwitchAuto
 	filledVar(f, &o.table, "table", "serve the device-mapper table, or stack of tables, in `FILE` (-: standard input)")
 	f.Var(fdFlag{&o.fd}, "fd", "attach the file of the open descriptor N, which need not have a name")
-	f.Var(cowFlag{&o.cow}, "cow", "write changes to `FILE[,chunk=64K][,transient]`, which is made if it is missing. The\nattached file is only read")
+	f.Var(cowFlag{&o.cow}, "cow", "write changes to the file or disk STORE, which is made if it is missing. The attached file is only read")
 	f.VarP(idFlag{&c.ID}, "id", "n", "make /dev/ublkbN (default: the first free number)")
 	f.BoolVarP(&c.ReadOnly, "read-only", "r", false, "make a read-only device, and open the file read-only")
 	f.VarP(sizeFlag{&c.Offset}, "offset", "o", "start of the device in the file")
 	f.Var(sizeFlag{&c.SizeLimit}, "sizelimit", "maximum size of the device (0: to the end of the file)")
-	f.VarP(sectorFlag{&c.SectorSize}, "sector-size", "b", "logical block size: 512, 1024, 2048 or 4096 (default: the disk's, or for a\nfile that of its partition table, or 512)")
+	f.VarP(sectorFlag{&c.SectorSize}, "sector-size", "b", "logical block size: 512, 1024, 2048 or 4096 (default: the disk's, or for a file that of its partition table, or 512)")
 	f.Var(switchFlag{&c.DirectIO}, "direct-io", "direct I/O: auto (if possible), on (fail if not), off")
 	f.BoolVarP(&c.PartScan, "partscan", "P", false, "let the kernel look for partitions")
 	f.VarP(countFlag{&c.Queues, maxQueues}, "queues", "q", "number of queues (default and maximum: one for each CPU)")
 	f.VarP(countFlag{&c.Depth, maxDepth}, "depth", "d", "requests that a queue takes at once (default: 128, or 64 without zero copy)")
-	f.Var(limitedSizeFlag{&c.MaxIOBytes, page, maxIO, page}, "max-io", "size of the largest request (default: the disk's, but at most 256K without\nzero copy)")
-	f.Var(switchFlag{&c.ZeroCopy}, "zero-copy", "use the pages of requests in place: auto (if possible and safe), on\n(fail if not possible), off. On is a risk over a disk that verifies\nchecksums: data that changes while it is written may become unreadable")
+	f.Var(limitedSizeFlag{&c.MaxIOBytes, page, maxIO, page}, "max-io", "size of the largest request (default: the disk's, but at most 256K without zero copy)")
+	f.Var(switchFlag{&c.ZeroCopy}, "zero-copy", "use the pages of requests in place: auto (if possible and safe), on (fail if not possible; a risk over a disk that verifies checksums, because data that changes while it is written may become unreadable), off")
 	o.transfer.addFlags(f, &c.Transfer)
 	o.verity.addFlags(f)
-	f.Var(onCrashFlag{&c.OnCrash}, "on-crash", "when the server is killed: remove the disk (fail, the default), or keep it for\nrecover, and fail (requeue) or repeat (reissue) the requests that the server had")
+	f.Var(onCrashFlag{&c.OnCrash}, "on-crash", "when the server is killed: remove the disk (fail, the default), or keep it for recover, and fail (requeue) or repeat (reissue) the requests that the server had")
 	f.BoolVar(&c.Shared, "shared", false, "attach a file that another process uses")
-	f.DurationVar(&o.autoclear, "autoclear", 0, "remove the device when it is no longer in use, but not within the first `TIME`\n(needs serve)")
+	f.Var(durationFlag{&o.autoclear}, "autoclear", "remove the device when it is no longer in use, but not within the first TIME (needs serve)")
 	f.Lookup("autoclear").NoOptDefVal = autoclearDefault
 	f.BoolVar(&o.standalone, "standalone", false, "serve in a separate process even if serve runs (implied by --log-file)")
-	f.BoolVar(&o.root, "root-storage", false, "serve the root file system: the server outlives the initramfs, in which add must\nrun, and the end of other processes at a shutdown (implies --standalone)")
+	f.BoolVar(&o.root, "root-storage", false, "serve the root file system: the server outlives the initramfs, in which add must run, and the end of other processes at a shutdown (implies --standalone)")
 	f.BoolVar(&o.foreground, "foreground", false, "serve in this process, until SIGINT, SIGTERM or SIGHUP")
 	f.BoolVar(&o.json, "json", false, "print the device as list --json does, instead of its path")
 	filledVar(f, &o.logFile, "log-file", "append the server's log to `FILE`, as JSON lines")
@@ -119,7 +119,7 @@ func (o *addOptions) addFlags(cmd *cobra.Command) {
 func (o *addOptions) checkAutoclear(cmd *cobra.Command) error {
 	switch {
 	case o.autoclear <= 0 && cmd.Flags().Changed("autoclear"):
-		return report.Usage(fmt.Errorf("--autoclear %s: not a time", o.autoclear), helpHint(cmd))
+		return report.Usage(fmt.Errorf("--autoclear %s: not longer than 0", o.autoclear), helpHint(cmd))
 	case o.autoclear > 0 && (o.standalone || o.foreground || o.hasLogFile):
 		return report.Usage(errors.New("--autoclear: only serve removes devices, and not with --standalone, --foreground or --log-file"), helpHint(cmd))
 	}

@@ -63,7 +63,7 @@ func (f cowFlag) option(text string) (known bool, err error) {
 func (f cowFlag) String() string { return "" }
 
 // Type implements pflag.Value.
-func (f cowFlag) Type() string { return "FILE" }
+func (f cowFlag) Type() string { return "STORE[,chunk=BYTES][,transient]" }
 
 // checkCow refuses flags that have no effect on a snapshot.
 func (o *addOptions) checkCow(cmd *cobra.Command, args []string) error {

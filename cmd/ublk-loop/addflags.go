@@ -6,6 +6,7 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -211,6 +212,32 @@ func (f onCrashFlag) String() string {
 
 // Type implements pflag.Value.
 func (f onCrashFlag) Type() string { return "fail|requeue|reissue" }
+
+// durationFlag is a time.
+type durationFlag struct{ time *time.Duration }
+
+var _ pflag.Value = durationFlag{}
+
+// Set implements pflag.Value.
+func (f durationFlag) Set(text string) error {
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		return errors.New("not a time, such as 500ms, 10s or 1m")
+	}
+	*f.time = d
+	return nil
+}
+
+// String implements pflag.Value.
+func (f durationFlag) String() string {
+	if f.time == nil || *f.time == 0 {
+		return ""
+	}
+	return f.time.String()
+}
+
+// Type implements pflag.Value.
+func (f durationFlag) Type() string { return "TIME" }
 
 // filledFlag is a text that is not empty. An empty one is usually a variable of a script that is not set.
 type filledFlag struct{ text *string }

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop/internal/helptext"
 	"github.com/ublk-loop/ublk-loop/internal/daemon"
 	"github.com/ublk-loop/ublk-loop/internal/modprobe"
 	"github.com/ublk-loop/ublk-loop/internal/report"
@@ -92,6 +93,9 @@ func (a *app) run(args []string) int {
 	defer func() { a.out = out.Writer }()
 	cmd := newRootCommand(a)
 	checkCobraCommands(cmd)
+	if len(args) > 0 && strings.HasPrefix(args[0], cobra.ShellCompRequestCmd) {
+		helptext.Completion(cmd, "/dev")
+	}
 	cmd.SetArgs(args)
 	err := cmd.Execute()
 	if err == nil {
@@ -144,7 +148,7 @@ func newRootCommand(a *app) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "ublk-loop",
 		Short: "Make a block device from a file, a partition or a disk",
-		Long: "ublk-loop makes a block device, /dev/ublkbN, from a file, a partition or a disk,\n" +
+		Long: "ublk-loop makes a block device, /dev/ublkbN, from a file, a partition or a disk, " +
 			"through the kernel's ublk driver and io_uring.",
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -162,6 +166,7 @@ func newRootCommand(a *app) *cobra.Command {
 	root.SetOut(a.out)
 	root.SetErr(a.errOut)
 	root.SetFlagErrorFunc(flagError)
+	helptext.Help(root, func() int { return helptext.Width(a.screen()) })
 	root.AddCommand(newAddCommand(a), newDelCommand(a), newListCommand(a), newResizeCommand(a), newMergeCommand(a), newForkCommand(a), newRecoverCommand(a), newKeyCommand(a), newServeCommand(a), newUpgradeCommand(a), newTopCommand(a),
 		newLosetupCommand(a), newOCICommand(a), newHookCommand(a), newSnapshotterCommand(a), newVerityCommand(a), newCowCommand(a), newFeaturesCommand(a), newVersionCommand(a))
 	return root

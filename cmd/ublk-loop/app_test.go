@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -100,6 +101,58 @@ func TestHelpOfFlags(t *testing.T) {
 				t.Errorf("the help of %s has %q:\n%s", cmd.Name(), unwanted, usage)
 			}
 		}
+	}
+}
+
+// The help of each command fits into a terminal of 80 characters.
+func TestHelpFits(t *testing.T) {
+	var paths func(cmd *cobra.Command) [][]string
+	paths = func(cmd *cobra.Command) [][]string {
+		all := [][]string{strings.Fields(cmd.CommandPath())[1:]}
+		for _, sub := range cmd.Commands() {
+			all = append(all, paths(sub)...)
+		}
+		return all
+	}
+	for _, path := range paths(newRootCommand(&newBench().app)) {
+		b := newBench()
+		if status := b.run(append([]string{"help"}, path...)); status != 0 || b.out.Len() == 0 {
+			t.Errorf("help %q: exit status %d, output %q, errors %q", path, status, &b.out, &b.errOut)
+		}
+		for line := range strings.Lines(b.out.String()) {
+			if utf8.RuneCountInString(line) > 81 || strings.Contains(line, "`") {
+				t.Errorf("help %q has the line %q", path, line)
+			}
+		}
+	}
+}
+
+// The shell completes values of flags.
+func TestCompletesValues(t *testing.T) {
+	for _, tt := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"add", "--on-crash", ""}, "fail\nrequeue\nreissue\n:4\n"},
+		{[]string{"serve", "--on-crash", ""}, "fail\nrequeue\nreissue\n:4\n"},
+		{[]string{"add", "--direct-io", ""}, "auto\non\noff\n:4\n"},
+		{[]string{"add", "--transfer", ""}, "none\nxor\naes-xts-plain64\naes-xts-plain\n:4\n"},
+		{[]string{"verity", "format", "--hash", ""}, "sha256\nsha512\nsha1\n:4\n"},
+		{[]string{"add", "--key-file", ""}, ":0\n"},
+	} {
+		b := newBench()
+		if status := b.run(append([]string{"__complete"}, tt.args...)); status != 0 || b.out.String() != tt.want {
+			t.Errorf("%q: exit status %d, output %q", tt.args, status, &b.out)
+		}
+	}
+}
+
+// The error of a time says what a time is.
+func TestTimeFlags(t *testing.T) {
+	for _, args := range [][]string{{"add", "f", "--autoclear=x"}, {"top", "--interval=x"}, {"hook", "sweep", "--older-than=x"}} {
+		name, _, _ := strings.Cut(args[len(args)-1], "=")
+		newBench().check(t, args, 2, "", fmt.Sprintf("ublk-loop: error: %s \"x\": not a time, such as 500ms, 10s or 1m\nhint: see ublk-loop %s --help\n",
+			name, strings.Join(slices.DeleteFunc(args[:len(args)-1], func(arg string) bool { return arg == "f" }), " ")))
 	}
 }
 

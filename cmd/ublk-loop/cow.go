@@ -19,7 +19,7 @@ func newCowCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "cow create|info|diff|merge|thaw FILE",
 		Short: "Work on a store of copy-on-write that no device has",
-		Long: "Work on a store of copy-on-write: a file or disk with the changes of an image, in the format\n" +
+		Long: "Work on a store of copy-on-write: a file or disk with the changes of an image, in the format " +
 			"of the kernel's target snapshot. No device is needed.",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -38,7 +38,7 @@ func newCowCreateCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "create FILE --origin IMAGE",
 		Short: "Make an empty store",
-		Long: "Make an empty store, in a new file or on an empty disk. IMAGE then records that the store\n" +
+		Long: "Make an empty store, in a new file or on an empty disk. IMAGE then records that the store " +
 			"needs it, and is not attached for writing.",
 		Args: arguments(1, 1, "FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -96,7 +96,7 @@ func newCowMergeCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "merge FILE [--base IMAGE]",
 		Short: "Write the changes of a store to its base",
-		Long: "Write the changes of a store to its base. The store is empty afterwards. If the command is\n" +
+		Long: "Write the changes of a store to its base. The store is empty afterwards. If the command is " +
 			"interrupted, the next one continues.",
 		Args: arguments(1, 1, "FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -132,7 +132,7 @@ func newCowThawCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "thaw FILE",
 		Short: "Allow writes to an image or store that stores need",
-		Long: "Allow writes to an image or store whose contents other stores need, and print the UUIDs of\n" +
+		Long: "Allow writes to an image or store whose contents other stores need, and print the UUIDs of " +
 			"these stores. They are worthless when something has been written to FILE.",
 		Args: arguments(1, 1, "FILE"),
 		RunE: func(_ *cobra.Command, args []string) error {

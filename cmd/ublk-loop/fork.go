@@ -22,7 +22,7 @@ func newForkCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "fork DEVICE|ID STORE [OTHER]",
 		Short: "Make a device go on over a new store, and another start from the same point",
-		Long: "Make a device go on over the new file STORE, and freeze its old store. With the new file OTHER,\n" +
+		Long: "Make a device go on over the new file STORE, and freeze its old store. With the new file OTHER, " +
 			"a second device starts from the same point. The paths of the devices are printed.",
 		Args: arguments(2, 3, "DEVICE or STORE"),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -76,7 +76,7 @@ func newSweepCommand() *cobra.Command {
 			return oci.Sweep(age)
 		},
 	}
-	cmd.Flags().DurationVar(&age, "older-than", 0, "sweep mounts older than `TIME` (default: sweep_after of "+oci.SettingsPath+")")
+	cmd.Flags().Var(durationFlag{&age}, "older-than", "sweep mounts older than TIME (default: sweep_after of "+oci.SettingsPath+")")
 	return cmd
 }
 

@@ -21,7 +21,7 @@ func newKeyCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "key DEVICE|ID|FILE",
 		Short: "Give a device of serve its key again, after a restart of serve",
-		Long: "Give an encrypted device its key again. The device was added with --on-crash=reissue or requeue,\n" +
+		Long: "Give an encrypted device its key again. The device was added with --on-crash=reissue or requeue, " +
 			"and serve was killed. The I/O of the device waits for the key.",
 		Args: arguments(1, 1, "DEVICE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -95,7 +95,7 @@ var keySources = []struct {
 
 func (o *keyFlags) addFlags(f *pflag.FlagSet) {
 	s := &o.source
-	filledVar(f, &s.File, "key-file", "read the key, or the passphrase of a LUKS volume, from the whole of `FILE` (-: standard\ninput)")
+	filledVar(f, &s.File, "key-file", "read the key, or the passphrase of a LUKS volume, from the whole of `FILE` (-: standard input)")
 	f.Var(fdFlag{&s.FD}, "key-fd", "read the key from the open descriptor N, to its end")
 	filledVar(f, &s.Description, "key-description", "take the key of type user with the description `TEXT` from the kernel's keyrings")
 	f.Var(sizeFlag{&s.Offset}, "keyfile-offset", "number of bytes before the key in its file or descriptor")

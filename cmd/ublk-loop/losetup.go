@@ -28,7 +28,7 @@ func newLosetupCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "losetup ARGUMENTS...",
 		Short: "Do what losetup(8) does, with these devices",
-		Long: "Do what losetup(8) of util-linux does, with these devices. Called as ublk-losetup, this\n" +
+		Long: "Do what losetup(8) of util-linux does, with these devices. Called as ublk-losetup, this " +
 			"program does the same.",
 		DisableFlagParsing: true,
 		RunE: func(_ *cobra.Command, args []string) error {

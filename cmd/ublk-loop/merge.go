@@ -16,7 +16,7 @@ func newMergeCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "merge DEVICE|ID|FILE",
 		Short: "Write the changes of a device's store to its base, while the device is used",
-		Long: "Write the changes of a device's store to its base, while the device is used. The device goes on\n" +
+		Long: "Write the changes of a device's store to its base, while the device is used. The device goes on " +
 			"with the store, which is empty then. If the command is interrupted, the next one continues.",
 		Args: arguments(1, 1, "DEVICE"),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -30,7 +30,7 @@ func newRecoverCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "recover [DEVICE|ID|FILE...]",
 		Short: "Start new servers for devices whose servers were killed",
-		Long: "Start a new server for each device that was added with --on-crash=requeue or\n" +
+		Long: "Start a new server for each device that was added with --on-crash=requeue or " +
 			"reissue and has lost its server. The I/O that waits for it continues.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			opts.targets = args

@@ -23,7 +23,7 @@ func newSnapshotterCommand(a *app) *cobra.Command {
 		Use:   "snapshotter [flags]",
 		Short: "Provide containerd with snapshots on block devices",
 		Long: "Provide containerd with snapshots on block devices of ublk-loop serve.\n" +
-			"This executes the program " + snapshotterProgram + ", which is installed separately\n" +
+			"This executes the program " + snapshotterProgram + ", which is installed separately " +
 			"and describes its own flags.",
 		DisableFlagParsing: true, // the flags belong to the executed program
 		RunE: func(cmd *cobra.Command, args []string) error {

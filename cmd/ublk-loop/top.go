@@ -25,7 +25,7 @@ func newTopCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "top",
 		Short: "Show repeatedly what the devices of serve do",
-		Long: "Show repeatedly what the devices of serve do: requests and bytes per second, how long\n" +
+		Long: "Show repeatedly what the devices of serve do: requests and bytes per second, how long " +
 			"requests take, how many are in flight and how many have failed.",
 		Args: arguments(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -37,7 +37,8 @@ func newTopCommand(a *app) *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
-	f.DurationVarP(&opts.interval, "interval", "d", time.Second, "average over this `TIME` (500ms, 1s, 1m)")
+	opts.interval = time.Second
+	f.VarP(durationFlag{&opts.interval}, "interval", "d", "average over this time: 500ms, 10s or 1m, for example")
 	f.VarP(countFlag{&opts.count, 1 << 30}, "count", "n", "end after this number of tables")
 	opts.socket = client.DefaultSocket
 	filledVar(f, &opts.socket, "socket", "`PATH` of the server's socket")

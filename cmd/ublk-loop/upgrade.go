@@ -23,8 +23,8 @@ func newUpgradeCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "upgrade",
 		Short: "Replace the running server with the installed binary; devices stay",
-		Long: "Replace the running server with the binary that is installed now. The process and its\n" +
-			"devices stay; I/O waits for the new binary. It fails, and names the devices, if the new\n" +
+		Long: "Replace the running server with the binary that is installed now. The process and its " +
+			"devices stay; I/O waits for the new binary. It fails, and names the devices, if the new " +
 			"binary cannot serve some of them.",
 		Args: arguments(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.runUpgrade(cmd.Context(), socket) },

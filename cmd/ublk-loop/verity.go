@@ -21,7 +21,7 @@ func newVerityCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verity format|verify IMAGE",
 		Short: "Make or check the hash tree of an image",
-		Long: "Make or check the hash tree of dm-verity for an image, with the files and options of\n" +
+		Long: "Make or check the hash tree of dm-verity for an image, with the files and options of " +
 			"veritysetup(8). No device is needed.",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -50,7 +50,7 @@ func oneImage(flags string) cobra.PositionalArgs {
 func addLocationFlags(f *pflag.FlagSet, l *verityfile.Location) {
 	f.SortFlags = false
 	filledVar(f, &l.HashFile, "hash-file", "superblock and tree are in `FILE` (default: behind the data in IMAGE)")
-	f.Var(optionalSizeFlag{&l.HashOffset}, "hash-offset", "offset of the superblock (default: the start of --hash-file, or the end of\nthe data)")
+	f.Var(optionalSizeFlag{&l.HashOffset}, "hash-offset", "offset of the superblock (default: the start of --hash-file, or the end of the data)")
 }
 
 // maxListed is the maximum number of wrong blocks that verify prints.
@@ -62,7 +62,7 @@ func newVerityVerifyCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify IMAGE --root-hash HEX|FILE",
 		Short: "Check all data and the whole tree against the root hash",
-		Long: "Check all data and the whole tree against the root hash. Print the first wrong blocks, and\n" +
+		Long: "Check all data and the whole tree against the root hash. Print the first wrong blocks, and " +
 			"exit with 1 if there are any.",
 		Args: oneImage("the root hash is --root-hash, and the file of the tree is --hash-file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -111,10 +111,10 @@ type verityOptions struct{ verityfile.Location }
 var verityFlags = []string{"hash-file", "hash-offset", "root-hash-signature"}
 
 func (o *verityOptions) addFlags(f *pflag.FlagSet) {
-	filledVar(f, &o.RootHash, "root-hash", "serve an image with a hash tree of dm-verity, read-only unless --cow takes the changes;\nthe root hash is `HEX|FILE`, or beside or in the image (auto)")
-	filledVar(f, &o.Signature, "root-hash-signature", "attach only if `FILE`, or what is beside or in the image (auto), is a PKCS#7 signature\nof the root hash by a certificate in /etc/verity.d, /run/verity.d or\n/usr/lib/verity.d")
+	filledVar(f, &o.RootHash, "root-hash", "check the image against its hash tree of dm-verity, whose root hash is `HEX|FILE|auto`: hexadecimal digits, a file, or what is beside or in the image. The device is read-only unless --cow takes the changes")
+	filledVar(f, &o.Signature, "root-hash-signature", "attach only if `FILE|auto`, a file or what is beside or in the image, is a PKCS#7 signature of the root hash by a certificate in /etc/verity.d, /run/verity.d or /usr/lib/verity.d")
 	filledVar(f, &o.HashFile, "hash-file", "superblock and tree are in `FILE` (default: behind the data in the image)")
-	f.Var(optionalSizeFlag{&o.HashOffset}, "hash-offset", "offset of the superblock (default: the start of --hash-file, or the end of\nthe data)")
+	f.Var(optionalSizeFlag{&o.HashOffset}, "hash-offset", "offset of the superblock (default: the start of --hash-file, or the end of the data)")
 }
 
 // check refuses flags that do not fit --root-hash, or that need it.

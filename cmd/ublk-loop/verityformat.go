@@ -28,7 +28,7 @@ func newVerityFormatCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "format IMAGE",
 		Short: "Write the superblock and the tree of an image, and print the root hash",
-		Long: "Write the superblock and the tree of an image, behind its data or to another file, and\n" +
+		Long: "Write the superblock and the tree of an image, behind its data or to another file, and " +
 			"print them and the root hash as veritysetup(8) does.",
 		Args: oneImage("the file of the tree is --hash-file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -38,7 +38,7 @@ func newVerityFormatCommand(a *app) *cobra.Command {
 	}
 	f := cmd.Flags()
 	addLocationFlags(f, &opts.Location)
-	f.Var(textFlag[string]{&s.Algorithm, parseVerityHash, "NAME"}, "hash", "sha256, sha512 or sha1 (default sha256)")
+	f.Var(textFlag[string]{&s.Algorithm, parseVerityHash, "sha256|sha512|sha1"}, "hash", "the hash (default sha256)")
 	f.Var(textFlag[uint32]{&s.DataBlockSize, parseBlockSize, "BYTES"}, "data-block-size", "size of a data block, a power of 2 from 512 to 512K (default 4K)")
 	f.Var(textFlag[uint32]{&s.HashBlockSize, parseBlockSize, "BYTES"}, "hash-block-size", "size of a hash block, a power of 2 from 512 to 512K (default 4K)")
 	f.Var(textFlag[uint64]{&s.DataBlocks, parseBlocks, "N"}, "data-blocks", "number of data blocks (default: all of IMAGE)")
