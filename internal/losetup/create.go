@@ -43,7 +43,7 @@ func (c *Command) create(ctx context.Context, r *request) error {
 
 // setUpError is losetup's error of a file that cannot be attached.
 func (r *request) setUpError(err error) error {
-	return fmt.Errorf("%s: failed to set up loop device: %s", r.file, errnoText(err))
+	return &failure{r.file + ": failed to set up loop device", err}
 }
 
 // named turns the error of a number that is taken into that of a loop device in use.
@@ -105,8 +105,7 @@ func (c *Command) attach(ctx context.Context, r *request, cfg loop.Config) (*cli
 		d, err = c.System.Attach(ctx, r.file, cfg)
 	}
 	if err != nil {
-		err = named(err)
-		return nil, c.withHint(r.setUpError(err), err)
+		return nil, r.setUpError(named(err))
 	}
 	return d, nil
 }
@@ -178,7 +177,7 @@ func (c *Command) find(ctx context.Context, r *request) (*client.Device, error) 
 func (c *Command) take(ctx context.Context, r *request, d *client.Device, same bool) error {
 	switch {
 	case d.MajMin == "":
-		return &reuseError{r.file, unix.ENODEV}
+		return r.reuseError(unix.ENODEV)
 	case !same || len(r.devices) > 0:
 		return fmt.Errorf("%s: overlapping loop device exists", r.file)
 	case d.ReadOnly && !r.readOnly:
@@ -189,24 +188,15 @@ func (c *Command) take(ctx context.Context, r *request, d *client.Device, same b
 		return nil
 	}
 	if err := c.System.Keep(ctx, d); err != nil {
-		return &reuseError{r.file, err}
+		return r.reuseError(err)
 	}
 	return nil
 }
 
 // reuseError is losetup's error of a device that --nooverlap cannot take.
-type reuseError struct {
-	file string
-	err  error
+func (r *request) reuseError(err error) error {
+	return &failure{r.file + ": failed to re-use loop device", err}
 }
-
-// Error implements error.
-func (e *reuseError) Error() string {
-	return fmt.Sprintf("%s: failed to re-use loop device: %s", e.file, errnoText(e.err))
-}
-
-// Unwrap returns why the device cannot be taken.
-func (e *reuseError) Unwrap() error { return e.err }
 
 // overlapping returns the first device of the file whose part overlaps the one to attach,
 // and whether the parts are the same. A device that has lost its disk with its server is none.

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/internal/report"
 )
 
@@ -80,6 +81,23 @@ func TestCreate(t *testing.T) {
 	}
 }
 
+// losetup's words say only that an argument is invalid. The next line says why.
+func TestCreateSaysWhy(t *testing.T) {
+	invalid := fmt.Errorf("open /x: 5 bytes: %w", unix.EINVAL)
+	for _, tt := range []struct {
+		err  error
+		want string
+	}{
+		{invalid, "Invalid argument\ncause: open /x: 5 bytes\n"},
+		{hint.Add(invalid, "add some"), "Invalid argument\ncause: open /x: 5 bytes\nhint: add some\n"},
+		{fmt.Errorf("open /x: %w", unix.EOPNOTSUPP), "Operation not supported\n"},
+		{unix.EINVAL, "Invalid argument\n"},
+		{fmt.Errorf("open /x: %w", unix.ENOENT), "No such file or directory\n"},
+	} {
+		says(t, &fakeSystem{refuse: []error{tt.err}}, "-f x", "losetup: x: failed to set up loop device: "+tt.want+"status 1\n")
+	}
+}
+
 // The kernel refuses what its signed numbers cannot hold.
 func TestCreateTooFar(t *testing.T) {
 	file := sized(t, 4096)
@@ -114,7 +132,7 @@ func TestCreateFallsBack(t *testing.T) {
 		"read-only, in use": {[]error{unix.EROFS, unix.EBUSY}, "-f", " ro shared", ""},
 		"still in use":      {[]error{unix.EBUSY, unix.EBUSY}, "-f", " shared", "Device or resource busy\nhint: wait"},
 		"number taken":      {[]error{unix.EEXIST}, "ublkb3", " id=3", "Device or resource busy\nhint: wait"},
-		"forbidden to read": {[]error{unix.EACCES}, "-f -r", " ro", "Permission denied"},
+		"forbidden to read": {[]error{unix.EACCES}, "-f -r", " ro", "Permission denied\nhint: be root"},
 		"missing":           {[]error{unix.ENOENT}, "-f", "", "No such file or directory"},
 		"without an errno":  {[]error{fmt.Errorf("out of cheese")}, "-f", "", "out of cheese"},
 	} {
@@ -209,7 +227,7 @@ func TestNoOverlapWaits(t *testing.T) {
 		"never starts":     {unstarted, gone, nil, ""},
 		"other part ends":  {other, gone, nil, ""},
 		"without a server": {lost, nil, nil, ""},
-		"hung":             {ours, nil, []error{unix.EBUSY}, "failed to re-use loop device: Device or resource busy"},
+		"hung":             {ours, nil, []error{unix.EBUSY}, "failed to re-use loop device: Device or resource busy\nhint: wait"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := &fakeSystem{devices: []client.Device{tt.have}, noKeep: tt.noKeep}

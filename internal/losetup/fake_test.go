@@ -5,12 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/loop"
 )
 
@@ -24,9 +26,10 @@ type fakeSystem struct {
 	detached []string
 	kept     []string
 	resized  []string
-	change   func() // called by Detach, if it is set
-	later    func() // called by the second List, if it is set
-	lists    int    // calls of List
+	users    map[string]string // the other device that has a device open
+	change   func()            // called by Detach, if it is set
+	later    func()            // called by the second List, if it is set
+	lists    int               // calls of List
 }
 
 var _ System = (*fakeSystem)(nil)
@@ -68,7 +71,7 @@ func (s *fakeSystem) Detach(_ context.Context, d *client.Device) error {
 	if s.change != nil {
 		s.change()
 	}
-	if d.ReadOnly {
+	if user := s.users[d.Device]; d.ReadOnly || user != "" && !slices.Contains(s.detached, user) {
 		return fmt.Errorf("remove it: %w", unix.EBUSY)
 	}
 	return nil
@@ -91,8 +94,14 @@ func (s *fakeSystem) Resize(_ context.Context, d *client.Device) error {
 
 // Hint implements System.
 func (s *fakeSystem) Hint(err error) string {
-	if errors.Is(err, unix.EBUSY) {
+	var hinted *hint.Error
+	switch {
+	case errors.As(err, &hinted):
+		return hinted.Hint
+	case errors.Is(err, unix.EBUSY):
 		return "wait"
+	case errors.Is(err, unix.EACCES):
+		return "be root"
 	}
 	return ""
 }

@@ -128,8 +128,27 @@ status 1
 `)
 	says(t, s, "-c ublkb7", "losetup: /dev/ublkb7: set capacity failed: No such device or address\nstatus 1\n")
 	s.err = unix.EACCES
-	says(t, s, "-f", "losetup: cannot find an unused loop device: Permission denied\nstatus 1\n")
-	says(t, s, "-l", "losetup: list devices: Permission denied\nstatus 1\n")
+	says(t, s, "-f", "losetup: cannot find an unused loop device: Permission denied\nhint: be root\nstatus 1\n")
+	for _, line := range []string{"-l", "-a", "", "-J", "-j x", "-D", "-d ublkb0", "-c ublkb0", "ublkb0", "-L -f x"} {
+		says(t, s, line, "losetup: list devices: Permission denied\nhint: be root\nstatus 1\n")
+	}
+}
+
+// A device of tables is not a device of a file, of which losetup could say something.
+func TestShowTables(t *testing.T) {
+	s := &fakeSystem{devices: []client.Device{{ID: 0, Device: "/dev/ublkb0", MajMin: "259:0"}}}
+	says(t, s, "ublkb0", "losetup: /dev/ublkb0: No such device or address\nhint: it is a device of tables, which ublk-loop list shows\nstatus 1\n")
+	says(t, s, "-l -n -O NAME,BACK-FILE ublkb0", "/dev/ublkb0 \nstatus 0\n")
+}
+
+// -D also detaches a device that another one of them uses.
+func TestDetachAllInTurn(t *testing.T) {
+	devices := someDevices()[:2]
+	s := &fakeSystem{devices: devices, users: map[string]string{devices[0].Device: devices[1].Device}}
+	says(t, s, "-D", "status 0\n")
+	if want := []string{"/dev/ublkb0", "/dev/ublkb1", "/dev/ublkb0"}; !slices.Equal(s.detached, want) {
+		t.Errorf("detached %q, want %q", s.detached, want)
+	}
 }
 
 func TestAssociated(t *testing.T) {
@@ -165,9 +184,9 @@ func TestDetach(t *testing.T) {
 	}
 	s.detached = nil
 	says(t, s, "-D", "losetup: /dev/ublkb2: detach failed: Device or resource busy\nhint: wait\nstatus 1\n")
-	if want := []string{"/dev/ublkb0", "/dev/ublkb1", "/dev/ublkb2"}; !slices.Equal(s.detached, want) {
+	if want := []string{"/dev/ublkb0", "/dev/ublkb1", "/dev/ublkb2", "/dev/ublkb2"}; !slices.Equal(s.detached, want) {
 		t.Errorf("detached %q, want %q", s.detached, want)
 	}
-	says(t, s, "-b 512 ublkb0", "losetup: /dev/ublkb0: set logical block size failed: Operation not supported\nstatus 1\n")
-	says(t, s, "--direct-io ublkb0", "losetup: /dev/ublkb0: set direct io failed: Operation not supported\nstatus 1\n")
+	says(t, s, "-b 512 ublkb0", "losetup: /dev/ublkb0: set logical block size failed: Operation not supported\nhint: detach the device, and attach its file again with this option\nstatus 1\n")
+	says(t, s, "--direct-io ublkb0", "losetup: /dev/ublkb0: set direct io failed: Operation not supported\nhint: detach the device, and attach its file again with this option\nstatus 1\n")
 }

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/rawname"
 	"github.com/ublk-loop/ublk-loop/internal/report"
 )
 
@@ -15,24 +16,41 @@ func (c *Command) warn(format string, args ...any) {
 	fmt.Fprintf(c.Err, "%s: %s\n", c.Name, report.OneLine(fmt.Sprintf(format, args...)))
 }
 
-// failed reports what could not be done with an object, and the hint for the error.
-func (c *Command) failed(object, what string, err error) {
-	c.warn("%s: %s: %s", object, what, errnoText(err))
-	c.hint(err)
+// failure is what could not be done, in losetup's words, and why.
+type failure struct {
+	what string
+	err  error
 }
 
-// hint prints the hint for an error, if there is one.
-func (c *Command) hint(err error) {
+// Error implements error. As losetup it has only the errno of the cause.
+func (f *failure) Error() string { return f.what + ": " + errnoText(f.err) }
+
+// Unwrap returns the cause.
+func (f *failure) Unwrap() error { return f.err }
+
+// report prints an error, the cause that its words hide, and the hint for it.
+func (c *Command) report(err error) {
+	c.warn("%s", err)
+	if cause := causeOf(err); cause != "" {
+		fmt.Fprintf(c.Err, "cause: %s\n", report.OneLine(cause))
+	}
 	if hint := c.System.Hint(err); hint != "" {
 		fmt.Fprintf(c.Err, "hint: %s\n", report.OneLine(hint))
 	}
 }
 
-// withHint reports an error with the hint for its cause.
-func (c *Command) withHint(err, cause error) error {
-	c.warn("%s", err)
-	c.hint(cause)
-	return report.ErrReported
+// causeOf returns the text of a failure's cause if the argument is invalid, and otherwise an
+// empty text. The words for other errnos say what is wrong.
+func causeOf(err error) string {
+	var f *failure
+	if !errors.As(err, &f) || !errors.Is(err, unix.EINVAL) {
+		return ""
+	}
+	cause, more := strings.CutSuffix(rawname.Error(f.err), ": "+unix.EINVAL.Error())
+	if !more {
+		return ""
+	}
+	return cause
 }
 
 // errnoText returns the text of an error's errno as strerror(3) has it, or the error's own

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/internal/report"
 )
 
@@ -26,7 +27,7 @@ func (c *Command) Run(ctx context.Context, args []string) int {
 		c.warn("%s", err)
 		fmt.Fprintf(c.Err, "Try '%s --help' for more information.\n", c.Name)
 	default:
-		c.warn("%s", err)
+		c.report(err)
 	}
 	return report.ExitFailed
 }
@@ -63,7 +64,9 @@ func (c *Command) carryOut(ctx context.Context, r *request) error {
 }
 
 // notSupported is for a setting that a ublk device has for good.
-func notSupported(context.Context, *client.Device) error { return unix.EOPNOTSUPP }
+func notSupported(context.Context, *client.Device) error {
+	return hint.Add(unix.EOPNOTSUPP, "detach the device, and attach its file again with this option")
+}
 
 // forEach calls a function with each device of a request, and reports each error. It leaves
 // the other devices alone when the context has ended.
@@ -82,7 +85,7 @@ func (c *Command) forEach(ctx context.Context, r *request, what string, do func(
 			err = do(ctx, d)
 		}
 		if err != nil {
-			c.failed(devicePath(name), what, err)
+			c.report(&failure{devicePath(name) + ": " + what, err})
 			failed = true
 		}
 	}
@@ -97,20 +100,39 @@ func reported(failed bool) error {
 	return nil
 }
 
-// detachAll detaches the devices of files.
+// detachAll detaches the devices of files. A device can be in use by another one of them, so that
+// it is tried again after the others.
 func (c *Command) detachAll(ctx context.Context) error {
 	all, err := c.System.List()
 	if err != nil {
 		return listError(err)
 	}
 	failed := false
-	for _, d := range ofFiles(all) {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
+	for devices := ofFiles(all); len(devices) > 0; {
+		var inUse []*client.Device
+		var errs []error
+		for _, d := range devices {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			err := c.System.Detach(ctx, d)
+			if errors.Is(err, unix.EBUSY) {
+				inUse = append(inUse, d)
+			}
+			if err != nil {
+				errs = append(errs, &failure{d.Device + ": detach failed", err})
+			}
 		}
-		if err := c.System.Detach(ctx, d); err != nil {
-			c.failed(d.Device, "detach failed", err)
-			failed = true
+		again := len(inUse) < len(devices)
+		for _, err := range errs {
+			if !again || !errors.Is(err, unix.EBUSY) {
+				c.report(err)
+				failed = true
+			}
+		}
+		devices = inUse
+		if !again {
+			break
 		}
 	}
 	return reported(failed)
@@ -120,7 +142,7 @@ func (c *Command) detachAll(ctx context.Context) error {
 func (c *Command) findFree() error {
 	id, err := c.System.NextID()
 	if err != nil {
-		return c.withHint(fmt.Errorf("cannot find an unused loop device: %s", errnoText(err)), err)
+		return &failure{"cannot find an unused loop device", err}
 	}
 	_, err = fmt.Fprintln(c.Out, blockPath(id))
 	return err
@@ -133,11 +155,14 @@ func (c *Command) showOne(r *request) error {
 		return listError(err)
 	}
 	d, err := find(all, r.devices[0])
+	if err == nil && d.File == "" {
+		d, err = nil, hint.Add(unix.ENXIO, "it is a device of tables, which ublk-loop list shows")
+	}
 	switch {
 	case r.list:
 		return r.format.print(c.Out, r.columns, []*client.Device{d}, devicePath(r.devices[0]))
 	case err != nil:
-		return fmt.Errorf("%s: %s", devicePath(r.devices[0]), errnoText(err))
+		return &failure{devicePath(r.devices[0]), err}
 	}
 	return oldFormat(c.Out, d)
 }
@@ -163,4 +188,4 @@ func (c *Command) show(r *request) error {
 	return nil
 }
 
-func listError(err error) error { return fmt.Errorf("list devices: %s", errnoText(err)) }
+func listError(err error) error { return &failure{"list devices", err} }

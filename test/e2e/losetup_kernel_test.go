@@ -157,6 +157,7 @@ func saysSame(b *bed, ours string, args []string) {
 // a table, and util-linux 2.38 words warnings otherwise.
 func comparable(text string) string {
 	text = regexp.MustCompile(` +`).ReplaceAllString(text, " ")
+	text = regexp.MustCompile(`(?m)^(cause|hint): .*\n`).ReplaceAllString(text, "") // util-linux has none
 	return regexp.MustCompile(`(?m): Warning: .*$`).ReplaceAllString(text, ": Warning")
 }
 
