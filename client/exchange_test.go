@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -166,6 +167,19 @@ func TestCloseEndsTheConnection(t *testing.T) {
 	}
 	if err := <-closed; !errors.Is(err, io.EOF) {
 		t.Errorf("after an answer the server reads: %v", err)
+	}
+}
+
+// The error of a socket to which the client cannot connect names the socket, and not what package net
+// does.
+func TestCannotConnect(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := client.New(file+"/socket").Device(t.Context(), 0)
+	if want := "connect to " + file + "/socket: not a directory"; !errors.Is(err, unix.ENOTDIR) || err.Error() != want {
+		t.Errorf("error %v, want %s", err, want)
 	}
 }
 

@@ -60,6 +60,10 @@ func (c *Client) dial(ctx context.Context, files []*os.File) (net.Conn, error) {
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ECONNREFUSED) {
 		return nil, fmt.Errorf("connect to %s: %w", c.socket, ErrNoServer)
 	}
+	var errno unix.Errno
+	if errors.As(err, &errno) {
+		return nil, fmt.Errorf("connect to %s: %w", c.socket, errno)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -399,8 +399,9 @@ func TestRequests(t *testing.T) {
 func TestWrongRequests(t *testing.T) {
 	s := newStand(t)
 	s.answers(t, []exchange{
-		{request("GET", "/"), 404, ""},
-		{request("PUT", "/v1/devices"), 405, ""},
+		{request("GET", "/"), 404, `{"error":"GET /: no such path"`},
+		{request("GET", "/v1/nothing"), 404, `{"error":"GET /v1/nothing: no such path"`},
+		{request("PUT", "/v1/devices"), 405, `{"error":"PUT /v1/devices: the methods are GET, HEAD, POST"`},
 		{post(`{"file":"/nonexistent"}`), 400, "/nonexistent"},
 		{post(`{"file":"relative"}`), 400, "relative"},
 		{post(`{"file":"/x","flie":1}`), 400, `read the request: unknown field \"flie\"`},

@@ -3,6 +3,7 @@ package control
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"time"
@@ -31,6 +32,30 @@ func (s *Server) answer(w http.ResponseWriter, err error) {
 func (s *Server) fail(w http.ResponseWriter, status int, err error) {
 	_ = reply(w, status, s.errorReply(err))
 }
+
+// refuse answers a request for which there is no route. answer is that of package http, which is
+// not in JSON: 404, or 405 with the methods that the path has.
+func (s *Server) refuse(w http.ResponseWriter, r *http.Request, answer http.Handler) {
+	status := headerOnly{ResponseWriter: w, status: http.StatusNotFound}
+	answer.ServeHTTP(&status, r)
+	if methods := w.Header().Get("Allow"); methods != "" {
+		s.fail(w, status.status, fmt.Errorf("%s %s: the methods are %s", r.Method, r.URL.Path, methods))
+		return
+	}
+	s.fail(w, status.status, fmt.Errorf("%s %s: no such path", r.Method, r.URL.Path))
+}
+
+// headerOnly keeps the status of an answer, and drops its body.
+type headerOnly struct {
+	http.ResponseWriter
+	status int
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (h *headerOnly) WriteHeader(status int) { h.status = status }
+
+// Write implements http.ResponseWriter.
+func (h *headerOnly) Write(p []byte) (int, error) { return len(p), nil }
 
 // errorReply returns an error in the terms of the protocol.
 func (s *Server) errorReply(err error) client.ErrorReply {

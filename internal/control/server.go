@@ -114,7 +114,11 @@ func Serve(h *http.Server, l *net.UnixListener) error {
 func (s *Server) handler(mux *http.ServeMux) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		limitBody(w, r)
-		mux.ServeHTTP(w, r)
+		if answer, pattern := mux.Handler(r); pattern == "" {
+			s.refuse(w, r, answer)
+		} else {
+			mux.ServeHTTP(w, r)
+		}
 		if s.Done != nil {
 			s.Done()
 		}

@@ -102,7 +102,11 @@ func lockFor(socket string) (*os.File, error) {
 			return nil, fmt.Errorf("make socket: %w", err)
 		}
 		if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-			return nil, errors.Join(fmt.Errorf("listen at %s: another server listens there: %w", socket, err), lock.Close())
+			if errors.Is(err, unix.EWOULDBLOCK) {
+				err = fmt.Errorf("another server listens there: %w", unix.EADDRINUSE)
+			}
+			err = fmt.Errorf("listen at %s: %w", socket, err)
+			return nil, errors.Join(hint.Add(err, "ublk-loop upgrade gives it a new program; --socket names another socket"), lock.Close())
 		}
 		if flock.IsAt(lock, socket+lockSuffix) {
 			return lock, nil
@@ -119,7 +123,7 @@ func listenAt(path string) (*net.UnixListener, error) {
 	defer unix.Umask(unix.Umask(0o177))
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("listen at %s: %w", path, netCause(err))
 	}
 	l.SetUnlinkOnClose(false) // the server removes the socket, not this listener
 	return l, nil
@@ -129,7 +133,7 @@ func listenAt(path string) (*net.UnixListener, error) {
 func listenTCP(address string) (*os.File, error) {
 	l, err := net.Listen("tcp", address)
 	if err != nil {
-		return nil, fmt.Errorf("metrics: %w", err)
+		return nil, fmt.Errorf("listen for metrics at %s: %w", address, netCause(err))
 	}
 	tcp, ok := l.(*net.TCPListener)
 	if !ok {
@@ -138,6 +142,28 @@ func listenTCP(address string) (*os.File, error) {
 	socket, err := tcp.File()
 	return socket, errors.Join(err, l.Close())
 }
+
+// netCause returns the cause of an error of package net, without the names of that package. A path
+// that is too long for a socket is EINVAL there.
+func netCause(err error) error {
+	var errno unix.Errno
+	var address *net.AddrError
+	var lookup *net.DNSError
+	switch {
+	case errors.As(err, &address):
+		return hint.Add(errors.New(address.Err), "an address is HOST:PORT or :PORT")
+	case errors.As(err, &lookup):
+		return fmt.Errorf("look up %s: %s", lookup.Name, lookup.Err)
+	case errors.Is(err, unix.EINVAL):
+		return hint.Add(unix.ENAMETOOLONG, "the path of a socket has at most %d bytes", maxSocketPath)
+	case errors.As(err, &errno):
+		return errno
+	}
+	return err
+}
+
+// maxSocketPath is the length of the longest path of a socket (unix(7)).
+const maxSocketPath = len(unix.RawSockaddrUnix{}.Path) - 1
 
 // listenerOf returns the listener of an open socket.
 func listenerOf(socket *os.File) (*net.UnixListener, error) {

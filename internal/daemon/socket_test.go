@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/internal/flock"
+	"github.com/ublk-loop/ublk-loop/internal/report"
 )
 
 // One server at a time listens at a path, also when others end and remove its files.
@@ -209,5 +211,42 @@ func TestRemoveSocketOfEarlierVersion(t *testing.T) {
 	removeSocket(lock, path)
 	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the socket is left: %v", err)
+	}
+}
+
+// Errors of sockets are in words of the system, and say what can be done.
+func TestListenErrors(t *testing.T) {
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	lock, socket, err := listen(at("socket"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = errors.Join(lock.Close(), socket.Close()) })
+	path := func(name string) error {
+		_, _, err := listen(at(name))
+		return err
+	}
+	tcp := func(address string) error {
+		_, err := listenTCP(address)
+		return err
+	}
+	long := strings.Repeat("x", 120)
+	for _, tt := range []struct {
+		err        error
+		want, hint string
+	}{
+		{path("socket"), "listen at " + at("socket") + ": another server listens there: address already in use", "ublk-loop upgrade gives it a new program; --socket names another socket"},
+		{path(long), "listen at " + at(long) + ": file name too long", "the path of a socket has at most 107 bytes"},
+		{tcp("nonsense"), "listen for metrics at nonsense: missing port in address", "an address is HOST:PORT or :PORT"},
+		{tcp(":99999"), "listen for metrics at :99999: invalid port", "an address is HOST:PORT or :PORT"},
+		{tcp("192.0.2.1:80"), "listen for metrics at 192.0.2.1:80: cannot assign requested address", ""},
+	} {
+		if tt.err == nil || tt.err.Error() != tt.want {
+			t.Errorf("the error is %v, want %s", tt.err, tt.want)
+		}
+		if got := report.Hint(tt.err); got != tt.hint {
+			t.Errorf("the hint for %v is %q, want %q", tt.err, got, tt.hint)
+		}
 	}
 }
