@@ -264,7 +264,7 @@ func TestKernelLosetupColumns(t *testing.T) {
 		t.Errorf("a deleted file is %q", got)
 	}
 	for _, args := range [][]string{{"-b", "512", device}, {"--direct-io=on", device}, {"--remove", device}, {"-f", "-c", device}, {"/dev/loop7", "/dev/null"}} {
-		if got := b.says(losetup, args...); !strings.HasSuffix(got, "status 1\n") || strings.Count(got, "\n") != 2 {
+		if got := comparable(b.says(losetup, args...)); !strings.HasSuffix(got, "status 1\n") || strings.Count(got, "\n") != 2 {
 			t.Errorf("%q: %s", args, got)
 		}
 	}
