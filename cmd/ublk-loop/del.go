@@ -15,6 +15,14 @@ type delOptions struct {
 	targets []string
 	all     bool
 	force   bool
+	warn    func(object, warning string)
+}
+
+// warnOfFormer warns of a device that del leaves alone although list shows the path with it.
+func (o *delOptions) warnOfFormer(drv driver, path string) {
+	if former := formerDevice(drv, path); former != "" {
+		o.warn(path, former+" has another file, which had this path before, and stays")
+	}
 }
 
 func newDelCommand(a *app) *cobra.Command {
@@ -37,6 +45,7 @@ func newDelCommand(a *app) *cobra.Command {
 }
 
 func (a *app) runDel(ctx context.Context, opts delOptions) error {
+	opts.warn = func(object, warning string) { report.Warnings(a.errOut, object, []string{warning}) }
 	drv, err := a.openDevices()
 	if err != nil {
 		return err
@@ -105,7 +114,9 @@ func (o *delOptions) find(drv driver, try func(error)) []target {
 		}
 		found, err := findFile(drv, arg)
 		if err == nil && len(found) == 0 {
-			err = refusePartition(arg)
+			if err = refusePartition(arg); err == nil {
+				o.warnOfFormer(drv, arg)
+			}
 		}
 		try(err)
 		targets = append(targets, foundTargets(found)...)

@@ -68,9 +68,31 @@ func targetsOf(drv driver, arg string) ([]target, error) {
 	}
 	devices, err := findFile(drv, arg)
 	if err == nil && len(devices) == 0 {
-		err = errors.New("it has no device")
+		err = noDevice(drv, arg)
 	}
 	return foundTargets(devices), err
+}
+
+// noDevice returns the error for a file that has no device, with what the user may mean.
+func noDevice(drv driver, path string) error {
+	if err := refusePartition(path); err != nil {
+		return err
+	}
+	err := errors.New("it has no device")
+	if former := formerDevice(drv, path); former != "" {
+		return hint.Add(err, "%s has another file, which had this path before", former)
+	}
+	return hint.Add(err, "ublk-loop list shows all devices with their files")
+}
+
+// formerDevice returns the path of a device whose file once had this path, which another file
+// has now. It returns an empty text if there is none.
+func formerDevice(drv driver, path string) string {
+	former, err := findPath(drv, path, nil)
+	if err != nil || len(former) == 0 {
+		return ""
+	}
+	return former[0].Device
 }
 
 // deviceID returns the id of the device that an argument names: a number, /dev/ublkbN,

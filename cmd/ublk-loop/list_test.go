@@ -43,7 +43,7 @@ func TestListErrors(t *testing.T) {
 	b.check(t, []string{"list", "0", "3"}, 1, "", "ublk-loop: error: list /dev/ublkb3: no such device of ublk-loop\n")
 	b.check(t, []string{"list", "/nonexistent/x"}, 1, "", "ublk-loop: error: open /nonexistent/x: no such file or directory\n")
 	file := someFile(t)
-	b.check(t, []string{"list", "0", file}, 1, "", "ublk-loop: error: list "+file+": it has no device\n")
+	b.check(t, []string{"list", "0", file}, 1, "", "ublk-loop: error: list "+file+": it has no device\nhint: ublk-loop list shows all devices with their files\n")
 	b.check(t, []string{"list", "--associated", "/nonexistent/x"}, 1, "",
 		"ublk-loop: error: open /nonexistent/x: no such file or directory\n")
 	b.drv.err = unix.EIO
@@ -60,7 +60,7 @@ func TestListWithoutDriver(t *testing.T) {
 	b.check(t, []string{"list", "--json"}, 0, "[]\n", "")
 	b.check(t, []string{"list", "0"}, 1, "", "ublk-loop: error: list /dev/ublkb0: no such device of ublk-loop\n")
 	file := someFile(t)
-	b.check(t, []string{"list", file}, 1, "", "ublk-loop: error: list "+file+": it has no device\n")
+	b.check(t, []string{"list", file}, 1, "", "ublk-loop: error: list "+file+": it has no device\nhint: ublk-loop list shows all devices with their files\n")
 }
 
 // list finds a file by its identity, and a removed file by its path.

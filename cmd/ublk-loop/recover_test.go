@@ -118,7 +118,7 @@ func TestRecoverErrors(t *testing.T) {
 	if err := os.WriteFile(other, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	b.check(t, []string{"recover", other}, 1, "", "ublk-loop: error: recover "+other+": it has no device\n")
+	b.check(t, []string{"recover", other}, 1, "", "ublk-loop: error: recover "+other+": it has no device\nhint: ublk-loop list shows all devices with their files\n")
 	if len(b.jobs) > 0 {
 		t.Errorf("servers were started for %v", b.recovered())
 	}
@@ -127,7 +127,7 @@ func TestRecoverErrors(t *testing.T) {
 	b.drv = nil
 	b.check(t, []string{"recover"}, 0, "", "")
 	b.check(t, []string{"recover", "0"}, 1, "", "ublk-loop: error: recover /dev/ublkb0: no such device of ublk-loop\n")
-	b.check(t, []string{"recover", other}, 1, "", "ublk-loop: error: recover "+other+": it has no device\n")
+	b.check(t, []string{"recover", other}, 1, "", "ublk-loop: error: recover "+other+": it has no device\nhint: ublk-loop list shows all devices with their files\n")
 }
 
 // recover FILE recovers all devices of the file, and --log-file names the log of their

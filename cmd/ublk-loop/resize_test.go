@@ -41,7 +41,7 @@ func TestResizeFile(t *testing.T) {
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	b.check(t, []string{"resize", path}, 1, "", fmt.Sprintf("ublk-loop: error: resize %s: it has no device\n", path))
+	b.check(t, []string{"resize", path}, 1, "", fmt.Sprintf("ublk-loop: error: resize %s: it has no device\nhint: ublk-loop list shows all devices with their files\n", path))
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil {
 		t.Fatal(err)

@@ -19,6 +19,7 @@ func DeviceTable(out io.Writer, devices []client.Device) error {
 	if len(devices) == 0 {
 		return nil
 	}
+	devices = markDeleted(devices)
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "DEVICE\tSTATE\tSIZE\tOFFSET\tSECTOR\tRO\tDIRECT-IO\tBUFFERS\tON-CRASH\tPID\tFILE")
 	for i := range devices {
