@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
@@ -41,7 +42,7 @@ func (d *Device) merge(ctx context.Context) (chunks uint64, err error) {
 		return 0, unix.ENODEV
 	}
 	if d.stack == nil {
-		return 0, fmt.Errorf("the device is no snapshot: %w", unix.EINVAL)
+		return 0, hint.Add(fmt.Errorf("the device is no snapshot: %w", unix.EINVAL), "only a device with a store has changes: ublk-loop add --cow")
 	}
 	m, err := d.stack.NewMerge()
 	if err != nil {

@@ -193,7 +193,7 @@ func (s *state) newTableSize(asked uint64, sectorSize uint32) (uint64, error) {
 func resizedTo(asked, total uint64, s *Status, sectorSize uint32) (uint64, error) {
 	sector := uint64(sectorSize)
 	if total <= s.Offset {
-		return 0, fmt.Errorf("the file ends at %d, before the device starts: %w", total, unix.EINVAL)
+		return 0, hint.Add(fmt.Errorf("the file ends at %d, before the device starts: %w", total, unix.EINVAL), hintGrow)
 	}
 	room := total - s.Offset
 	size := asked
@@ -206,15 +206,22 @@ func resizedTo(asked, total uint64, s *Status, sectorSize uint32) (uint64, error
 	whole := min(size, room) / sector * sector
 	switch {
 	case whole == 0:
-		return 0, fmt.Errorf("%d bytes: less than a sector of %d: %w", size, sector, unix.EINVAL)
+		err := fmt.Errorf("%d bytes: less than a sector of %d: %w", size, sector, unix.EINVAL)
+		if asked == 0 {
+			return 0, hint.Add(err, hintGrow)
+		}
+		return 0, hint.Add(err, "the smallest size is %d", sector)
 	case size > room:
-		return 0, hint.Add(fmt.Errorf("%d bytes: the file has %d: %w", size, room, unix.EINVAL), "truncate --size makes a file larger")
+		return 0, hint.Add(fmt.Errorf("%d bytes: the file has %d: %w", size, room, unix.EINVAL), hintGrow)
 	case size%sector != 0:
 		err := fmt.Errorf("%d bytes: not a multiple of the sector size %d: %w", size, sector, unix.EINVAL)
 		return 0, hint.Add(err, "the next smaller multiple is %d", whole)
 	}
 	return size, nil
 }
+
+// hintGrow is the hint for a file that is too small.
+const hintGrow = "truncate --size makes a file larger"
 
 // isServed reports whether the server in the state exists.
 func (s *state) isServed() bool {

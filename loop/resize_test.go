@@ -45,11 +45,11 @@ func TestResizedToRefuses(t *testing.T) {
 		{"no sectors asked for", 1000, 8192, 0, 0, 512, "multiple is 512"},
 		{"no sectors of 4096", 6144, 8192, 0, 0, 4096, "multiple is 4096"},
 		{"the file has no whole sectors", 0, 8200, 0, 0, 512, "multiple is 8192"},
-		{"less than a sector", 100, 8192, 0, 0, 512, ""},
-		{"the file is empty", 0, 0, 0, 0, 512, ""},
-		{"the file was cut to the offset", 0, 1024, 1024, 0, 512, ""},
-		{"the file was cut before the offset", 0, 512, 1024, 0, 512, ""},
-		{"the file was cut to less than a sector", 0, 1100, 1024, 0, 512, ""},
+		{"less than a sector", 100, 8192, 0, 0, 512, "smallest size is 512"},
+		{"the file is empty", 0, 0, 0, 0, 512, "truncate"},
+		{"the file was cut to the offset", 0, 1024, 1024, 0, 512, "truncate"},
+		{"the file was cut before the offset", 0, 512, 1024, 0, 512, "truncate"},
+		{"the file was cut to less than a sector", 0, 1100, 1024, 0, 512, "truncate"},
 	} {
 		s := &Status{Offset: tt.offset, SizeLimit: tt.limit}
 		_, err := resizedTo(tt.asked, tt.total, s, tt.sector)

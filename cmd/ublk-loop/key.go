@@ -13,6 +13,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/internal/keysource"
 	"github.com/ublk-loop/ublk-loop/internal/report"
+	"github.com/ublk-loop/ublk-loop/transfer"
 )
 
 func newKeyCommand(a *app) *cobra.Command {
@@ -54,6 +55,9 @@ func (a *app) runKey(ctx context.Context, server *client.Client, arg string, opt
 		return err
 	}
 	defer j.Close()
+	if j.Key == nil && device.Table == "" && (device.Transfer.Name == "" || device.Transfer.Name == transfer.None) {
+		return fmt.Errorf("%s is not encrypted: %w", device.Device, unix.EINVAL)
+	}
 	if j.Key == nil {
 		return hint.Add(fmt.Errorf("no key: %w", unix.EINVAL), "give it with {key}")
 	}

@@ -132,6 +132,13 @@ func TestRecoverErrors(t *testing.T) {
 
 // recover FILE recovers all devices of the file, and --log-file names the log of their
 // servers.
+// A device that is not encrypted has no key to be given.
+func TestKeyOfPlainDevice(t *testing.T) {
+	b := newBench()
+	b.drv.devices = []client.Device{{ID: 7, Device: "/dev/ublkb7", State: "quiesced", File: someFile(t), OnCrash: "reissue"}}
+	b.check(t, []string{"key", "7"}, 1, "", "ublk-loop: error: /dev/ublkb7 is not encrypted: invalid argument\n")
+}
+
 func TestRecoverFileWithLog(t *testing.T) {
 	b, path := recoverBench(t)
 	log := filepath.Join(t.TempDir(), "log")

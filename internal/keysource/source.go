@@ -86,7 +86,11 @@ func (s *Source) readAll(stdin *os.File, limit int) (key *transfer.Secret, warni
 		key, warnings, err = s.readFile(limit)
 	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", report.OneLine(what), err)
+		err = fmt.Errorf("%s: %w", report.OneLine(what), err)
+		if errors.Is(err, unix.ENOKEY) {
+			err = hint.Add(err, "keyctl padd user '%s' @u <FILE adds it", s.Description)
+		}
+		return nil, nil, err
 	}
 	return key, warnings, nil
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/internal/newfile"
 	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
 	"github.com/ublk-loop/ublk-loop/transfer/table"
@@ -45,7 +46,8 @@ func CreateAbove(path, text string) (*newfile.File, error) {
 func labelAbove(text string) (*snapshot.Label, snapshot.Layout, error) {
 	var layout snapshot.Layout
 	if text == "" {
-		return nil, layout, fmt.Errorf("a device of one file is no snapshot: %w", errors.ErrUnsupported)
+		err := fmt.Errorf("a device of one file is no snapshot: %w", errors.ErrUnsupported)
+		return nil, layout, hint.Add(err, "only a device with a store can fork: ublk-loop add --cow")
 	}
 	tables, err := table.Parse([]byte(text), table.Options{})
 	if err != nil {

@@ -51,6 +51,13 @@ func TestCreate(t *testing.T) {
 	fails(t, Create(CreateOptions{Path: path + "2", Origin: base, ChunkSize: 5000}), snapshot.ErrChunkSize,
 		"chunk size: 5000 bytes, not a power of 2 from 4096 to 1048576: invalid chunk size")
 	fails(t, Create(CreateOptions{Path: path + "2", Origin: base, ChunkSize: 4096, Size: 3*4096 - 1}), snapshot.ErrTooSmall, "12287 bytes: store too small")
+	err = Create(CreateOptions{Path: path + "2", Origin: base, ChunkSize: 4096, Size: 3*4096 - 1})
+	if h := (*hint.Error)(nil); !errors.As(err, &h) || h.Hint != "the smallest size with these chunks is 12288" {
+		t.Errorf("hint %v", h)
+	}
+	if _, _, err := labelAbove(""); !errors.As(err, new(*hint.Error)) || !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("a device without a store: error %v has no hint", err)
+	}
 	if left, err := filepath.Glob(path + "*"); err != nil || len(left) != 1 {
 		t.Errorf("left are %v, error %v", left, err)
 	}

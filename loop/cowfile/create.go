@@ -128,8 +128,8 @@ func (c *creating) fill(file *os.File) error {
 		}
 		c.size = c.layout.StoreSize(chunks)
 	}
-	if c.layout.StoreChunks(c.size) < c.layout.StoreChunks(c.layout.StoreSize(1)) {
-		return fmt.Errorf("%d bytes: %w", c.size, snapshot.ErrTooSmall)
+	if least := c.layout.StoreSize(1); c.layout.StoreChunks(c.size) < c.layout.StoreChunks(least) {
+		return hint.Add(fmt.Errorf("%d bytes: %w", c.size, snapshot.ErrTooSmall), "the smallest size with these chunks is %d", least)
 	}
 	if err := file.Truncate(int64(c.size)); err != nil {
 		return err

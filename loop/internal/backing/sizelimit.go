@@ -29,6 +29,9 @@ func (b *Backing) setExtent(o *Options) error {
 	return err
 }
 
+// hintGrow is the hint for a file that is too small.
+const hintGrow = "truncate --size makes a file larger"
+
 // extent returns the size of the device that the options make of a backing of total bytes.
 // The device starts at the offset, and ends with the backing, or after SizeLimit bytes if
 // that is not 0.
@@ -36,13 +39,14 @@ func extent(total uint64, o *Options, sectorSize uint32) (uint64, error) {
 	sector := uint64(sectorSize)
 	switch {
 	case total == 0:
-		return 0, fmt.Errorf("empty: %w", unix.EINVAL)
+		return 0, hint.Add(fmt.Errorf("empty: %w", unix.EINVAL), hintGrow)
 	case o.Offset%sector != 0 && !o.ReadOnly:
 		return 0, fmt.Errorf("offset %d: not a multiple of the sector size %d: %w", o.Offset, sector, unix.EINVAL)
 	case o.Offset >= total:
 		return 0, fmt.Errorf("offset %d: not below the size %d: %w", o.Offset, total, unix.EINVAL)
 	case o.SizeLimit%sector != 0 && !o.WholeSectors:
-		return 0, fmt.Errorf("size limit %d: not a multiple of the sector size %d: %w", o.SizeLimit, sector, unix.EINVAL)
+		err := fmt.Errorf("size limit %d: not a multiple of the sector size %d: %w", o.SizeLimit, sector, unix.EINVAL)
+		return 0, hint.Add(err, "the next larger multiple is {sizelimit=%d}", o.SizeLimit+sector-o.SizeLimit%sector)
 	}
 	size := total - o.Offset
 	if o.SizeLimit != 0 {
@@ -51,7 +55,7 @@ func extent(total uint64, o *Options, sectorSize uint32) (uint64, error) {
 	whole := size - size%sector
 	switch {
 	case whole == 0:
-		return 0, fmt.Errorf("%d bytes: less than a sector of %d: %w", size, sector, unix.EINVAL)
+		return 0, hint.Add(fmt.Errorf("%d bytes: less than a sector of %d: %w", size, sector, unix.EINVAL), hintGrow)
 	case whole != size && !o.WholeSectors:
 		err := fmt.Errorf("%d bytes: not a multiple of the sector size %d: %w", size, sector, unix.EINVAL)
 		return 0, hint.Add(err, "leave the last %d bytes out with {sizelimit=%d}", size-whole, whole)

@@ -26,10 +26,10 @@ func TestExtent(t *testing.T) {
 		{"the largest limit", 8192, 0, math.MaxUint64 - 511, 512, 8192, ""},
 		{"a limit within an odd size", 1000, 0, 512, 512, 512, ""},
 		{"the largest file", math.MaxInt64 - 511, 512, 0, 512, math.MaxInt64 - 1023, ""},
-		{"empty", 0, 0, 0, 512, 0, ""},
-		{"empty, with an offset", 0, 512, 0, 512, 0, ""},
-		{"less than a sector", 511, 0, 0, 512, 0, ""},
-		{"less than a large sector", 2048, 0, 0, 4096, 0, ""},
+		{"empty", 0, 0, 0, 512, 0, "truncate --size"},
+		{"empty, with an offset", 0, 512, 0, 512, 0, "truncate --size"},
+		{"less than a sector", 511, 0, 0, 512, 0, "truncate --size"},
+		{"less than a large sector", 2048, 0, 0, 4096, 0, "truncate --size"},
 		{"an odd size", 1000, 0, 0, 512, 0, "{sizelimit=512}"},
 		{"an odd size after an offset", 10000, 4096, 0, 4096, 0, "{sizelimit=4096}"},
 		{"an odd offset", 8192, 100, 0, 512, 0, ""},
@@ -39,8 +39,8 @@ func TestExtent(t *testing.T) {
 		{"an offset past the end", 8192, 1 << 40, 0, 512, 0, ""},
 		{"an offset of 2^63", 8192, 1 << 63, 0, 512, 0, ""},
 		{"the largest offset", 8192, math.MaxUint64 - 511, 4096, 512, 0, ""},
-		{"an odd limit", 8192, 0, 1000, 512, 0, ""},
-		{"a limit within a sector", 8192, 0, 512, 4096, 0, ""},
+		{"an odd limit", 8192, 0, 1000, 512, 0, "{sizelimit=1024}"},
+		{"a limit within a sector", 8192, 0, 512, 4096, 0, "{sizelimit=4096}"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got, err := extent(tt.total, &Options{Offset: tt.offset, SizeLimit: tt.limit}, tt.sector)

@@ -67,7 +67,7 @@ func (s *Stack) findMerge() (*Merge, error) {
 	t := &s.tables.Tables[len(s.tables.Tables)-1]
 	line, ok := t.Lines[0].Target.(*table.Snapshot)
 	if !ok || len(t.Lines) != 1 {
-		return nil, fmt.Errorf("the device is no snapshot: %w", unix.EINVAL)
+		return nil, hint.Add(fmt.Errorf("the device is no snapshot: %w", unix.EINVAL), "only a device with a store has changes: ublk-loop add --cow")
 	}
 	m := &Merge{}
 	for i, device := range s.tables.Devices() {
