@@ -278,8 +278,8 @@ func (o *addOptions) lockWarnings(file *os.File, readOnly bool) []string {
 	if o.config.Shared {
 		return nil
 	}
-	if name, alsoReadOnly := loop.LoopDevice(file); name != "" && !(readOnly && alsoReadOnly) {
-		return []string{"the loop device " + name + " has the file, too: what one of them writes can damage the data of the other"}
+	if warnings := report.LoopDevice(file, readOnly); warnings != nil {
+		return warnings
 	}
 	locked, err := loop.LockedByOthers(file, readOnly)
 	switch {

@@ -27,6 +27,7 @@ func (h *Helper) attach(ctx context.Context, r *request, file *os.File) error {
 		return err
 	}
 	defer held.Close()
+	h.noteLoopDevice(r, file)
 	return mountDevice(ctx, r, held.Device.Device, os.Stderr)
 }
 

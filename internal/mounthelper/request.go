@@ -33,12 +33,14 @@ type request struct {
 	key        keysource.Source
 }
 
+const hintUsage = "mount -t ublk-loop [-o OPTIONS] IMAGE DIRECTORY; ublk-loop(8) has the options"
+
 // parse parses the arguments that mount(8) gives a helper (mount(8), EXTERNAL HELPERS):
 //
 //	IMAGE DIRECTORY [-sfnv] [-N NAMESPACE] [-o OPTIONS] [-t TYPE.SUBTYPE]
 func parse(args []string) (*request, error) {
 	if len(args) < 2 {
-		return nil, errors.New("needs an image and a directory")
+		return nil, hint.Add(errors.New("needs an image and a directory"), hintUsage)
 	}
 	r := &request{image: args[0], dir: args[1]}
 	for i := 2; i < len(args); i++ {
@@ -55,7 +57,7 @@ func parse(args []string) (*request, error) {
 			r.flags = append(r.flags, arg)
 			r.verbose = r.verbose || arg == "-v"
 		default:
-			return nil, fmt.Errorf("unexpected argument %q", arg)
+			return nil, hint.Add(fmt.Errorf("unexpected argument %q", arg), hintUsage)
 		}
 	}
 	return r, errors.Join(r.checkSource(), r.checkKey())

@@ -85,7 +85,7 @@ func TestRunWithoutMount(t *testing.T) {
 	if status := h.Run(t.Context(), []string{"/i", "/d", "-f"}); status != 0 || out.Len() > 0 {
 		t.Errorf("-f: exit status %d, %q", status, &out)
 	}
-	if status := h.Run(t.Context(), []string{"/i"}); status != 1 || out.String() != "mount.ublk-loop: needs an image and a directory\n" {
+	if status := h.Run(t.Context(), []string{"/i"}); status != 1 || out.String() != "mount.ublk-loop: needs an image and a directory\nhint: "+hintUsage+"\n" {
 		t.Errorf("without a directory: exit status %d, %q", status, &out)
 	}
 }

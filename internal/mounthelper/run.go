@@ -88,6 +88,33 @@ func (h *Helper) note(object, text string) {
 // noteReadOnly says that an image is mounted read-only, which the user did not ask for.
 func (h *Helper) noteReadOnly(image string) { h.note(image, "write-protected, mounted read-only") }
 
+// noteMounted says that an image is mounted at the directory already, if the user wants to know that, or
+// asks for another access than the mount has. The helper leaves such a mount alone.
+func (h *Helper) noteMounted(r *request) {
+	var fs unix.Statfs_t
+	err := unix.Statfs(r.dir, &fs)
+	isReadOnly := fs.Flags&unix.ST_RDONLY != 0
+	switch {
+	case err == nil && isReadOnly && !r.config.ReadOnly:
+		h.note(r.image, "already mounted at "+r.dir+", read-only")
+	case err == nil && !isReadOnly && r.config.ReadOnly:
+		h.note(r.image, "already mounted at "+r.dir+", and not read-only: -o remount,ro changes that")
+	case r.verbose:
+		h.note(r.image, "already mounted at "+r.dir)
+	}
+}
+
+// noteLoopDevice warns of a loop device of the kernel that has the image, too: if both are mounted,
+// the file system gets damaged.
+func (h *Helper) noteLoopDevice(r *request, file *os.File) {
+	if r.config.Shared {
+		return
+	}
+	for _, warning := range report.LoopDevice(file, r.config.ReadOnly) {
+		h.note(r.image, "warning: "+warning)
+	}
+}
+
 // carryOut carries out a remount or a mount. mount(8) also calls its helper for a remount.
 func (h *Helper) carryOut(ctx context.Context, r *request) error {
 	if r.remount {
@@ -115,7 +142,7 @@ func (h *Helper) carryOut(ctx context.Context, r *request) error {
 		return err
 	}
 	if d != nil {
-		if done, err := h.mountExisting(ctx, r, d); done || err != nil {
+		if done, err := h.mountExisting(ctx, r, d, file); done || err != nil {
 			return err
 		}
 		// The server has the image open until the device is completely gone. Only an attach
@@ -128,7 +155,7 @@ func (h *Helper) carryOut(ctx context.Context, r *request) error {
 // mountExisting mounts a device that has the image already, unless it is mounted at the
 // directory. It returns false if the device has gone meanwhile. Before Linux 7.0 it may go
 // although it is open: the server's last look for users may have been before the open.
-func (h *Helper) mountExisting(ctx context.Context, r *request, d *client.Device) (done bool, err error) {
+func (h *Helper) mountExisting(ctx context.Context, r *request, d *client.Device, file *os.File) (done bool, err error) {
 	disk, err := open(d)
 	if err != nil {
 		return false, nil
@@ -137,12 +164,13 @@ func (h *Helper) mountExisting(ctx context.Context, r *request, d *client.Device
 	if r.namespace == "" {
 		is, err := r.isMounted(d.Device)
 		if err != nil || is {
-			if is && r.verbose {
-				h.note(r.image, "already mounted at "+r.dir)
+			if is {
+				h.noteMounted(r)
 			}
 			return true, err
 		}
 	}
+	h.noteLoopDevice(r, file)
 	var said bytes.Buffer
 	reads := d.ReadOnly && !r.config.ReadOnly
 	if reads {

@@ -306,6 +306,70 @@ func TestKernelMountAgain(t *testing.T) {
 	waitUntil(t, "nothing is left", func() bool { return len(m.list()) == 0 })
 }
 
+// A mount at the same directory does nothing. If it asks for another access, it says so.
+func TestKernelMountOtherAccess(t *testing.T) {
+	m := mountBed(t)
+	m.serve()
+	image, dir := m.fileSystem(0, "file"), t.TempDir()
+	for _, tt := range []struct{ options, again, note string }{
+		{"rw", "rw", ""},
+		{"rw", "ro", "already mounted at " + dir + ", and not read-only: -o remount,ro changes that\n"},
+		{"ro", "ro", ""},
+		{"ro", "rw", "already mounted at " + dir + ", read-only\n"},
+	} {
+		m.mount("-t", "ublk-loop", "-o", tt.options, image, dir).succeeds(t)
+		r := m.mount("-t", "ublk-loop", "-o", tt.again, image, dir)
+		want := tt.note
+		if want != "" {
+			want = "mount.ublk-loop: " + image + ": " + want
+		}
+		if r.status != 0 || r.err != want {
+			t.Errorf("%s after %s: exit status %d, %q, want %q", tt.again, tt.options, r.status, r.err, want)
+		}
+		d := m.list()[0]
+		m.tool("umount", dir)
+		m.isGone(d)
+	}
+}
+
+// The helper warns of a loop device that has the image, also if a device has it already.
+func TestKernelMountBesideLoopDevice(t *testing.T) {
+	m := mountBed(t)
+	m.serve()
+	image, dir, other := m.fileSystem(0, "file"), t.TempDir(), t.TempDir()
+	if err := exec.Command("modprobe", "loop").Run(); err != nil {
+		t.Skipf("no loop devices: %v", err)
+	}
+	device := strings.TrimSpace(m.tool("losetup", "-f", "--show", "-r", image))
+	t.Cleanup(func() { _ = exec.Command("losetup", "-d", device).Run() })
+	warning := "mount.ublk-loop: " + image + ": warning: the loop device " + device + " has the file, too: what one of them writes can damage the data of the other\n"
+	for _, tt := range []struct{ options, dir, want string }{
+		{"ro", dir, ""},
+		{"ro", other, ""},
+		{"rw", dir, warning},
+		{"rw", other, warning},
+		{"rw,ublk.shared", t.TempDir(), ""},
+	} {
+		if r := m.mount("-t", "ublk-loop", "-o", tt.options, image, tt.dir); r.status != 0 || r.err != tt.want {
+			t.Errorf("-o %s: exit status %d, %q, want %q", tt.options, r.status, r.err, tt.want)
+		}
+		if tt.options == "ro" && tt.dir == other || strings.HasSuffix(tt.options, "shared") {
+			m.unmountAll(image)
+		}
+	}
+}
+
+// unmountAll unmounts the only device of an image everywhere, and waits for its end.
+func (m *mounts) unmountAll(image string) {
+	m.Helper()
+	d := m.list()[0]
+	if d.File != image {
+		m.Fatalf("the device is %+v", d)
+	}
+	m.tool("umount", "-A", d.Device)
+	m.isGone(d)
+}
+
 // fstab can name the key of a LUKS volume, and the second mount needs none.
 func TestKernelMountLUKS(t *testing.T) {
 	m := mountBed(t)
