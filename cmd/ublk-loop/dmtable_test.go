@@ -70,6 +70,9 @@ func TestDMTableOfTables(t *testing.T) {
 		b.check(t, []string{"list", "--dm-table"}, 0, want, "")
 	}
 	b := newBench()
+	b.drv.devices = []client.Device{{ID: 3, Device: "/dev/ublkb3", Table: "low,,,,0 8 linear x 0;top,,,rw,0 8 linear /dev/mapper/low 0", ReadOnly: true, Files: files[:1]}}
+	b.check(t, []string{"list", "--dm-table"}, 0, "low,,,rw,0 8 linear /srv/a 0;top,,,ro,0 8 linear /dev/mapper/low 0\n", "")
+	b = newBench()
 	b.drv.devices = []client.Device{{ID: 3, Device: "/dev/ublkb3", Table: "0 8 linear x 0", Files: files}}
 	b.check(t, []string{"list", "--dm-table"}, 1, "", "ublk-loop: error: list /dev/ublkb3: 3 files for 1 device of its table: invalid argument\n")
 }

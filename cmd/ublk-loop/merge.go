@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/client"
+	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/internal/report"
 )
 
@@ -53,6 +54,7 @@ func mergeDevice(ctx context.Context, device *client.Device) (client.Merged, err
 	}
 	if errors.Is(err, client.ErrNoServer) {
 		err = fmt.Errorf("the server of %s does not merge; it has no store: %w", device.Device, unix.EINVAL)
+		err = hint.Add(err, "only a device with a store has changes: ublk-loop add --cow")
 	}
 	return merged, err
 }

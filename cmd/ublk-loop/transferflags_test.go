@@ -166,7 +166,7 @@ func TestNotLUKS(t *testing.T) {
 	path := someFile(t)
 	b := newBench()
 	b.check(t, []string{"add", path, "--luks", "--key-file", someKey(t, "secret", 0o600)}, 1, "",
-		"ublk-loop: error: attach "+path+": not a LUKS volume\n")
+		"ublk-loop: error: attach "+path+": not a LUKS volume\nhint: if the header is in another file, name that with --header\n")
 	b.check(t, []string{"add", path, "--luks", "--offset", "1M", "--key-file", someKey(t, "secret", 0o600)}, 1, "",
 		"ublk-loop: error: open "+path+": offset 1048576: not below the size 4096: invalid argument\n")
 }

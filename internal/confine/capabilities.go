@@ -36,6 +36,9 @@ func DropStarting() error {
 		}
 	}
 	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&sets[0])), 0)
+	if errno == unix.ENOTSUP {
+		return fmt.Errorf("set capabilities: the program is built with cgo, not with CGO_ENABLED=0: %w", errno)
+	}
 	if errno != 0 {
 		return fmt.Errorf("set capabilities: %w", errno)
 	}

@@ -35,7 +35,7 @@ func Add(err error, format string, args ...any) error {
 // settings lists the settings that can be in braces. Other braces may belong to a file
 // name.
 var settings = []string{
-	"direct_io", "force", "id", "key", "keyfile_size", "on_crash", "read_only", "sector_size", "shared", "sizelimit", "zero_copy",
+	"direct_io", "force", "header", "id", "key", "keyfile_size", "on_crash", "read_only", "sector_size", "shared", "sizelimit", "zero_copy",
 }
 
 // Render returns a hint in the terms of an interface. word returns the interface's name

@@ -26,6 +26,9 @@ const maxPassphraseBytes = 8 << 20
 // there.
 func (s *Source) Unlock(ctx context.Context, file *os.File, c *loop.Config) (*transfer.Secret, []string, error) {
 	l, err := s.openLocked(file, c)
+	if errors.Is(err, luks.ErrNotLUKS) && s.Header == "" {
+		err = hint.Add(err, "if the header is in another file, name that with {header}")
+	}
 	if err != nil {
 		return nil, nil, err
 	}

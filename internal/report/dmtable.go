@@ -80,6 +80,9 @@ func dmStack(d *client.Device) (string, error) {
 			names[i] = f.File
 		}
 	}
+	if d.ReadOnly {
+		tables.Tables[len(tables.Tables)-1].ReadOnly = true
+	}
 	return tables.ConciseFor(fmt.Sprintf("ublkb%d", d.ID), names), nil
 }
 

@@ -32,6 +32,9 @@ func dropInheritable() error {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var none [2]unix.CapUserData
 	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&none[0])), 0)
+	if errno == unix.ENOTSUP {
+		return fmt.Errorf("drop inheritable capabilities: the program is built with cgo, not with CGO_ENABLED=0: %w", errno)
+	}
 	if errno != 0 {
 		return fmt.Errorf("drop inheritable capabilities: %w", errno)
 	}

@@ -6,8 +6,6 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/ublk-loop/ublk-loop/internal/hint"
 )
 
 // Part is a readable part of a file or disk.
@@ -35,7 +33,7 @@ func openPart(file *os.File, offset, limit uint64) (*Part, error) {
 	p := &Part{file: os.NewFile(uintptr(fd), file.Name())}
 	total, err := p.file.Seek(0, io.SeekEnd)
 	if err == nil && total == 0 {
-		err = hint.Add(fmt.Errorf("empty: %w", unix.EINVAL), hintGrow)
+		err = fmt.Errorf("empty: %w", unix.EINVAL)
 	} else if err == nil && offset >= uint64(total) {
 		err = fmt.Errorf("offset %d: not below the size %d: %w", offset, total, unix.EINVAL)
 	}
