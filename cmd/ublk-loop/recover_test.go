@@ -136,7 +136,7 @@ func TestRecoverErrors(t *testing.T) {
 func TestKeyOfPlainDevice(t *testing.T) {
 	b := newBench()
 	b.drv.devices = []client.Device{{ID: 7, Device: "/dev/ublkb7", State: "quiesced", File: someFile(t), OnCrash: "reissue"}}
-	b.check(t, []string{"key", "7"}, 1, "", "ublk-loop: error: /dev/ublkb7 is not encrypted: invalid argument\n")
+	b.check(t, []string{"key", "7"}, 1, "", "ublk-loop: error: give the key to 7: /dev/ublkb7 is not encrypted: invalid argument\n")
 }
 
 func TestRecoverFileWithLog(t *testing.T) {
