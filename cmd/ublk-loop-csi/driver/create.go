@@ -166,7 +166,9 @@ func (d *Driver) create(ctx context.Context, c *creation) (*pool.Volume, error) 
 	}
 	d.opts.Step("create: recorded")
 	if err := d.fill(ctx, v, src); err != nil {
-		return nil, errors.Join(failure(err), d.pool.Volumes.Remove(v.ID), d.collect())
+		err = errors.Join(failure(err), d.pool.Volumes.Remove(v.ID))
+		d.collect()
+		return nil, err
 	}
 	d.opts.Step("create: filled")
 	v.State = pool.Ready

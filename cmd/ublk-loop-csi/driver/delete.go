@@ -51,7 +51,8 @@ func (d *Driver) discard(v *pool.Volume) error {
 		return err
 	}
 	d.opts.Step("delete: removed")
-	return d.collect()
+	d.collect()
+	return nil
 }
 
 // ValidateVolumeCapabilities implements csi.ControllerServer.

@@ -176,8 +176,12 @@ func coverOf(device *client.Device) (*table.Crypt, error) {
 }
 
 // collect removes the layers that no volume and no snapshot needs, and images that have become
-// layers. It removes nothing if a record is damaged, because that may need any layer.
-func (d *Driver) collect() error {
+// layers. It reports what it cannot remove: the call that has made a layer unneeded has taken place, and others are not
+// concerned.
+func (d *Driver) collect() { d.report(d.removeUnneeded()) }
+
+// removeUnneeded removes nothing if a record is damaged, because that may need any layer.
+func (d *Driver) removeUnneeded() error {
 	d.layers.Lock()
 	defer d.layers.Unlock()
 	layers, damaged, err := d.pool.Layers.All()

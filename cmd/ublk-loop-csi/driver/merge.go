@@ -125,10 +125,12 @@ func (d *Driver) merge(ctx context.Context, f *forest, upper *pool.Layer) error 
 			l.Into = into
 		}
 	}); !found || e != nil {
-		return errors.Join(e, d.collect()) // the layers were removed meanwhile
+		d.collect()
+		return e // the layers were removed meanwhile
 	}
 	if err != nil {
-		return errors.Join(err, d.collect())
+		d.collect()
+		return err
 	}
 	d.opts.Step("merge: recorded")
 	return nil
@@ -192,7 +194,8 @@ func (d *Driver) retire(ctx context.Context, l *pool.Layer) error {
 		return err
 	}
 	d.opts.Step("merge: files removed")
-	return d.collect()
+	d.collect()
+	return nil
 }
 
 // reloadAndRemove gives the devices of the layers ids their new layers, and removes the file of the

@@ -14,7 +14,8 @@ import (
 )
 
 // Reconcile compares the records with the kernel, and completes or undoes what an earlier
-// driver left half done. It does so once; every call of CSI waits for it.
+// driver left half done. It does so once; every call of CSI waits for it. An object that cannot be removed is reported,
+// and keeps the others from nothing.
 func (d *Driver) Reconcile(ctx context.Context) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -29,10 +30,9 @@ func (d *Driver) Reconcile(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = errors.Join(
-		d.pool.Volumes.RemoveUnfinished(), d.pool.Snapshots.RemoveUnfinished(), d.pool.Layers.RemoveUnfinished(),
-		d.reconcileSnapshots(), d.reconcileVolumes(ctx, devices, table), d.collect(),
-	)
+	d.report(errors.Join(d.pool.Volumes.RemoveUnfinished(), d.pool.Snapshots.RemoveUnfinished(), d.pool.Layers.RemoveUnfinished()))
+	err = errors.Join(d.reconcileSnapshots(), d.reconcileVolumes(ctx, devices, table))
+	d.collect()
 	if d.reconciled = err == nil; d.reconciled {
 		d.wakeMerger()
 	}
@@ -44,11 +44,21 @@ func (d *Driver) reconcileSnapshots() error {
 	list, damaged, err := d.pool.Snapshots.All()
 	d.reportAll(damaged)
 	for _, s := range list {
-		if s.State != pool.Ready {
-			err = errors.Join(err, d.discardSnapshot(s))
+		if s.State == pool.Ready {
+			continue
+		}
+		if err := d.discardSnapshot(s); err != nil {
+			d.report(fmt.Errorf("reconcile snapshot %s: %w", s.ID, err))
 		}
 	}
 	return err
+}
+
+// report reports an error, if it is one.
+func (d *Driver) report(err error) {
+	if err != nil {
+		d.opts.Report(err)
+	}
 }
 
 // reconcileVolumes reconciles each volume. A volume with an error does not keep the others

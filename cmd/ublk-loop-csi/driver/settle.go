@@ -81,7 +81,8 @@ func (d *Driver) conclude(ctx context.Context, v *pool.Volume) error {
 		return err
 	}
 	d.opts.Step("divide: settled")
-	return d.collect()
+	d.collect()
+	return nil
 }
 
 // hasNext reports whether the next upper layer of a volume can be its upper layer from now on.

@@ -86,7 +86,9 @@ func (d *Driver) snap(ctx context.Context, id, name, source string) (*pool.Snaps
 		})
 	}
 	if err != nil {
-		return nil, errors.Join(failure(err), d.pool.Snapshots.Remove(id), d.collect())
+		err = errors.Join(failure(err), d.pool.Snapshots.Remove(id))
+		d.collect()
+		return nil, err
 	}
 	d.opts.Step("snapshot: cut")
 	s.State = pool.Ready
@@ -138,7 +140,8 @@ func (d *Driver) discardSnapshot(s *pool.Snapshot) error {
 		return err
 	}
 	d.opts.Step("delete snapshot: removed")
-	return d.collect()
+	d.collect()
+	return nil
 }
 
 func describedSnapshot(s *pool.Snapshot) *csi.Snapshot {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -138,4 +140,65 @@ func TestReconcileWithSilentServer(t *testing.T) {
 		t.Error(err)
 	}
 	u.checkFiles()
+}
+
+// What cannot be removed from the pool keeps no other volume from being used.
+func TestReconcileWithStuckObjects(t *testing.T) {
+	var mu sync.Mutex // protects reports
+	var reports []error
+	devices := controltest.NewDevices(filepath.Join(t.TempDir(), "node"))
+	t.Cleanup(devices.Wait)
+	d := newDriverOf(t, devices, func(d *Driver) {
+		d.opts.Report = func(err error) {
+			mu.Lock()
+			defer mu.Unlock()
+			reports = append(reports, err)
+		}
+	})
+	good := &pool.Volume{ID: pool.ID(pool.Volumes, "n", "good"), State: pool.Ready, Size: 4096}
+	v := &pool.Volume{ID: pool.ID(pool.Volumes, "n", "stuck"), State: pool.Making}
+	s := &pool.Snapshot{ID: pool.ID(pool.Snapshots, "n", "stuck"), State: pool.Deleting}
+	l := &pool.Layer{ID: pool.NewLayerID("n"), State: pool.Ready}
+	p := d.pool
+	stuck := map[string]string{v.ID: p.Volumes.ImagePath(v.ID), s.ID: p.Snapshots.ImagePath(s.ID), l.ID: p.Layers.ImagePath(l.ID)}
+	for _, path := range stuck { // which is not removed while it has something in it
+		if err := os.MkdirAll(filepath.Join(path, "x"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(
+		p.Volumes.Create(good.ID, good.Size, false), p.Volumes.Write(good.ID, good), p.Volumes.Write(v.ID, v), p.Snapshots.Write(s.ID, s), p.Layers.Write(l.ID, l),
+	); err != nil {
+		t.Fatal(err)
+	}
+	d.mu.Lock()
+	d.reconciled = false // as in a new driver
+	d.mu.Unlock()
+	if err := d.Reconcile(t.Context()); err != nil {
+		t.Errorf("error %v", err)
+	}
+	mu.Lock()
+	for id, path := range stuck {
+		if !strings.Contains(errors.Join(reports...).Error(), id) {
+			t.Errorf("%s is not reported: %v", id, reports)
+		}
+		if id == s.ID {
+			if err := os.RemoveAll(path); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	mu.Unlock()
+	if err := d.makeLayer(good); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.conclude(t.Context(), good); err != nil || good.Top == "" {
+		t.Errorf("another volume has the layer %q, error %v", good.Top, err)
+	}
+	if _, err := d.DeleteVolume(t.Context(), &csi.DeleteVolumeRequest{VolumeId: good.ID}); err != nil {
+		t.Errorf("delete another volume: %v", err)
+	}
+	if _, err := d.DeleteSnapshot(t.Context(), &csi.DeleteSnapshotRequest{SnapshotId: s.ID}); err != nil {
+		t.Errorf("delete the snapshot again: %v", err)
+	}
 }
