@@ -24,6 +24,8 @@ func newLogger(file *os.File) *logger {
 
 func (l *logger) info(message string) { l.write(zapcore.InfoLevel, message, nil) }
 
+func (l *logger) failed(err error) { l.write(zapcore.ErrorLevel, err.Error(), nil) }
+
 // write drops its own error, because there is no other place to report it.
 func (l *logger) write(level zapcore.Level, message string, fields []zapcore.Field) {
 	_ = l.core.Write(zapcore.Entry{Level: level, Time: time.Now(), Message: message}, fields)

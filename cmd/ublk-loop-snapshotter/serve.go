@@ -28,7 +28,8 @@ func serve(ctx context.Context, o *options) (err error) {
 	if err != nil {
 		return err
 	}
-	s, err := snapshotter.New(ctx, snapshotter.Options{Root: o.root, Size: size, MaxSize: maxSize, Settings: settings})
+	log := newLogger(os.Stderr)
+	s, err := snapshotter.New(ctx, snapshotter.Options{Root: o.root, Size: size, MaxSize: maxSize, Settings: settings, Report: log.failed})
 	if err != nil {
 		return err
 	}
@@ -37,13 +38,12 @@ func serve(ctx context.Context, o *options) (err error) {
 	if err != nil {
 		return err
 	}
-	return answer(ctx, s, l)
+	return answer(ctx, s, l, log)
 }
 
 // answer answers requests until the context is done. Before it returns, it finishes the
 // requests that have arrived.
-func answer(ctx context.Context, s *snapshotter.Snapshotter, l net.Listener) error {
-	log := newLogger(os.Stderr)
+func answer(ctx context.Context, s *snapshotter.Snapshotter, l net.Listener, log *logger) error {
 	server := grpc.NewServer(grpc.UnaryInterceptor(log.failures))
 	snapshotsapi.RegisterSnapshotsServer(server, snapshotservice.FromSnapshotter(s))
 	stopped := make(chan struct{})

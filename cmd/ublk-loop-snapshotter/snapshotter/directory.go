@@ -136,21 +136,23 @@ func (d *directory) nameOf(id string) string {
 }
 
 // removeAllBut removes the files of a directory, except those for which keep returns
-// true.
-func (d *directory) removeAllBut(name string, keep func(name string) bool) error {
+// true. It calls failed with the error of each file that cannot be removed.
+func (d *directory) removeAllBut(name string, keep func(name string) bool, failed func(error)) error {
 	f, err := d.Open(name)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = f.Close() }()
 	names, err := f.Readdirnames(-1)
-	errs := []error{err}
 	for _, n := range names {
-		if !keep(n) {
-			errs = append(errs, d.Remove(filepath.Join(name, n)))
+		if keep(n) {
+			continue
+		}
+		if err := ignoreNotExist(d.Remove(filepath.Join(name, n))); err != nil { // Remove may have removed it
+			failed(err)
 		}
 	}
-	return errors.Join(errs...)
+	return err
 }
 
 // isFinished reports whether a file has its final name.

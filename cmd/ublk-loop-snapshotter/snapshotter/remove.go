@@ -74,6 +74,13 @@ func (s *Snapshotter) detachForRemove(ctx context.Context, id string, info *snap
 // Cleanup removes files that belong to no snapshot, and stores whose image is there: their
 // removal failed after Commit had made the image.
 func (s *Snapshotter) Cleanup(ctx context.Context) error {
+	var left []error
+	err := s.cleanup(ctx, func(err error) { left = append(left, err) })
+	return errors.Join(append(left, err)...)
+}
+
+// cleanup calls failed with the error of each file that cannot be removed.
+func (s *Snapshotter) cleanup(ctx context.Context, failed func(error)) error {
 	// A file gets its name within a transaction, so that no file is new here.
 	return s.metadata.WithTransaction(ctx, true, func(ctx context.Context) error {
 		known, err := storage.IDMap(ctx)
@@ -83,11 +90,12 @@ func (s *Snapshotter) Cleanup(ctx context.Context) error {
 		return s.dir.removeAllBut(snapshotsDir, func(name string) bool {
 			id, isStore := strings.CutSuffix(name, storeSuffix)
 			return known[id] != "" && !(isStore && s.dir.exists(fileOf(id)))
-		})
+		}, failed)
 	})
 }
 
-// removeUnfinished removes the files that an earlier process left unfinished.
-func (s *Snapshotter) removeUnfinished(ctx context.Context) error {
-	return errors.Join(s.dir.removeAllBut(".", isFinished), s.Cleanup(ctx))
+// removeUnfinished removes the files that an earlier process left unfinished. A file that cannot be removed takes space, and
+// does no other harm.
+func (s *Snapshotter) removeUnfinished(ctx context.Context, failed func(error)) error {
+	return errors.Join(s.dir.removeAllBut(".", isFinished, failed), s.cleanup(ctx, failed))
 }

@@ -30,6 +30,8 @@ type Options struct {
 	// Settings has the server's socket, the time to wait for a device, and the
 	// directories of images.
 	Settings *oci.Settings
+	// Report is called with errors of files that New cannot remove. It can be nil.
+	Report func(error)
 }
 
 // minSize is the smallest Size: ext4 needs it for its journal.
@@ -80,8 +82,12 @@ func New(ctx context.Context, o Options) (*Snapshotter, error) {
 		dir: dir, settings: o.Settings, devices: newDevices(o.Settings),
 		scratch: scratch{dir: dir, size: o.Size}, maxSize: max(o.Size, o.MaxSize),
 	}
+	report := o.Report
+	if report == nil {
+		report = func(error) {}
+	}
 	if s.metadata, err = storage.NewMetaStore(dir.path("metadata.db")); err == nil {
-		err = s.removeUnfinished(ctx)
+		err = s.removeUnfinished(ctx, report)
 	}
 	if err != nil {
 		return nil, errors.Join(err, s.Close())

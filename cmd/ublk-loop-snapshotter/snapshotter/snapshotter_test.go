@@ -237,6 +237,36 @@ func TestCleanup(t *testing.T) {
 	}
 }
 
+// A file that cannot be removed is reported, and does not keep the snapshotter from its start.
+func TestStartWithStuckFiles(t *testing.T) {
+	ctx := context.Background()
+	s, o := without(t)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	stuck := []string{"new-1", "snapshots/99"}
+	for _, name := range stuck { // which is not removed while it has something in it
+		if err := os.MkdirAll(filepath.Join(o.Root, name, "x"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var reports []error
+	o.Report = func(err error) { reports = append(reports, err) }
+	again, err := New(ctx, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	for _, name := range stuck {
+		if !strings.Contains(errors.Join(reports...).Error(), name) {
+			t.Errorf("%s is not reported: %v", name, reports)
+		}
+	}
+	if err := again.Cleanup(ctx); err == nil {
+		t.Error("a cleanup that leaves a file has no error")
+	}
+}
+
 func TestNewRefuses(t *testing.T) {
 	ctx := context.Background()
 	_, o := without(t)
