@@ -28,7 +28,7 @@ func TestTransferRefuses(t *testing.T) {
 		{"unknown", Config{Transfer: TransferConfig{Name: "rot13"}}, testKey, transfer.ErrUnknown, ""},
 		{"an odd iv offset", Config{SectorSize: 4096, Transfer: TransferConfig{Name: transfer.AESXTSPlain64, IVOffset: 1}}, testKey, transfer.ErrOptions, ""},
 		{"an offset within a sector", Config{Offset: 512, Transfer: TransferConfig{Name: transfer.AESXTSPlain64, SectorSize: 4096}}, testKey, unix.EINVAL, "{read_only}"},
-		{"a size within a sector", Config{SizeLimit: 4608, Transfer: TransferConfig{Name: transfer.AESXTSPlain64, SectorSize: 4096}}, testKey, unix.EINVAL, ""},
+		{"a size within a sector", Config{SizeLimit: 4608, Transfer: TransferConfig{Name: transfer.AESXTSPlain64, SectorSize: 4096}}, testKey, unix.EINVAL, "{sizelimit=8192}"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if tt.key != nil {
