@@ -39,6 +39,13 @@ type StoreStats struct {
 // driver. A process that serves the requests (AttachApart) has a second to answer. After that the
 // counters are those of its last answer, or 0.
 func (d *Device) Stats() DeviceStats {
+	s := d.count()
+	s.addInFlight()
+	return s
+}
+
+// count returns the counters without those of the kernel.
+func (d *Device) count() DeviceStats {
 	s := DeviceStats{Device: d.startStatus()}
 	var usages []stack.StoreUsage
 	switch {
@@ -57,11 +64,12 @@ func (d *Device) Stats() DeviceStats {
 		const shift = transfer.SectorShift
 		s.Stores = append(s.Stores, StoreStats{u.Path, u.Allocated << shift, u.Total << shift, u.Metadata << shift, u.State})
 	}
-	// The disk counts requests that the kernel completes by itself, but no flushes. The
-	// queues count flushes.
-	s.InFlight = max(s.InService, inFlight(d.Path()))
 	return s
 }
+
+// addInFlight sets InFlight. The disk counts requests that the kernel completes by itself, but no flushes. The queues count
+// flushes.
+func (s *DeviceStats) addInFlight() { s.InFlight = max(s.InService, inFlight(s.Device.Device)) }
 
 // Stats returns the counters of each device, by id.
 func (s *Server) Stats() []DeviceStats {
@@ -69,9 +77,12 @@ func (s *Server) Stats() []DeviceStats {
 	list := make([]DeviceStats, len(devices))
 	var asked sync.WaitGroup // so that a process that does not answer delays all of them by one second
 	for i, d := range devices {
-		asked.Go(func() { list[i] = d.dev.Stats() })
+		asked.Go(func() { list[i] = d.dev.count() })
 	}
 	asked.Wait()
+	for i := range list { // one after another, because each goroutine that reads a file has a thread meanwhile
+		list[i].addInFlight()
+	}
 	return list
 }
 

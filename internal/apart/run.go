@@ -88,6 +88,10 @@ type child struct {
 	over   chan error         // takes the result of Run
 	rings  *ring.Restrictions // of the only device; nil if nothing more is to limit
 
+	// sending is held during a send. Each goroutine in a send has a thread, which stays, and the server may ask for all devices
+	// at once.
+	sending sync.Mutex
+
 	mu      sync.Mutex // protects what is below
 	devices map[uint64]*servedDevice
 	running map[uint64]context.CancelFunc // by request
@@ -104,7 +108,7 @@ func newChild(s socket, h Hooks) *child {
 
 // fail ends the process when threads of several devices have failed.
 func (c *child) fail(err error) {
-	_ = c.socket.say(err) // fails if the server ends
+	c.send(reportOf(err))
 	select {
 	case c.over <- err:
 	default: // one error is enough
@@ -159,12 +163,19 @@ func (c *child) start(r *request, fds []int, err error) {
 	}
 }
 
+// send sends a report, unless the server ends.
+func (c *child) send(r report) {
+	c.sending.Lock()
+	defer c.sending.Unlock()
+	_ = c.socket.sendReport(r) // fails if the server ends
+}
+
 // answer sends the answer to a request.
 func (c *child) answer(r *request, answer serving.Answer, err error) {
 	c.cancel(r.ID)
 	report := reportOf(err)
 	report.ID, report.Answer = r.ID, &answer
-	_ = c.socket.sendReport(report) // fails if the server ends
+	c.send(report)
 	c.hooks.Answered()
 }
 
@@ -233,7 +244,7 @@ func (c *child) serve(ctx context.Context, r *request) error {
 
 // wait tells the server what a device with some queues finds, and then how it has ended.
 func (c *child) wait(served *serving.Served, device uint64, queues int) {
-	served.Report(func(f serving.Finding) { _ = c.socket.sendReport(report{Device: device, Found: &f}) })
+	served.Report(func(f serving.Finding) { c.send(report{Device: device, Found: &f}) })
 	err := served.Wait()
 	c.mu.Lock()
 	delete(c.devices, device)
@@ -241,7 +252,7 @@ func (c *child) wait(served *serving.Served, device uint64, queues int) {
 	c.addQueues(-queues)
 	report := reportOf(err)
 	report.Device = device
-	_ = c.socket.sendReport(report) // fails if the server ends
+	c.send(report)
 }
 
 // addQueues adds to the number of queues, and returns it.

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"os"
+	"runtime"
 	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -133,4 +136,63 @@ func TestProcessDoesNotRead(t *testing.T) {
 	if fake, ok := p.sandbox.(*fakeSandbox); !ok || fake.kills.Load() != 1 {
 		t.Errorf("it was not killed once: %+v", p.sandbox)
 	}
+}
+
+// Many answers at once take one thread, while the server does not read.
+func TestAnswersAtOnce(t *testing.T) {
+	const answers = 100
+	ours, theirs, err := socketPair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	its := socket{int(theirs.Fd())}
+	c := newChild(its, Hooks{Answered: func() {}})
+	if err := unix.SetNonblock(its.fd, true); err != nil {
+		t.Fatal(err)
+	}
+	for err == nil { // until the socket is full
+		err = its.sendReport(report{})
+	}
+	if err := unix.SetNonblock(its.fd, false); err != nil {
+		t.Fatal(err)
+	}
+	var sent sync.WaitGroup
+	for id := range uint64(answers) {
+		sent.Go(func() { c.answer(&request{head: head{ID: id + 1}}, serving.Answer{}, nil) })
+	}
+	sending, waiting := 0, 0
+	for over := time.Now().Add(20 * time.Second); sending+waiting < answers && time.Now().Before(over); runtime.Gosched() {
+		sending, waiting = answering()
+	}
+	if sending != 1 || waiting != answers-1 {
+		t.Errorf("%d goroutines send, and %d wait", sending, waiting)
+	}
+	for got := 0; got < answers; {
+		r, err := ours.receiveReport(make([]byte, maxReport))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.ID != 0 {
+			got++
+		}
+	}
+	sent.Wait()
+	ours.close()
+	_ = theirs.Close()
+}
+
+// answering returns the numbers of goroutines in child.answer that are in a call of the kernel, and that wait for a lock.
+func answering() (sending, waiting int) {
+	stacks := make([]byte, 4<<20)
+	for g := range strings.SplitSeq(string(stacks[:runtime.Stack(stacks, true)]), "\n\n") {
+		state, stack, _ := strings.Cut(g, "\n")
+		switch {
+		case !strings.Contains(stack, ".(*child).answer("):
+		case strings.Contains(state, "[syscall"):
+			sending++
+		case strings.Contains(state, "[sync.Mutex.Lock"):
+			waiting++
+		}
+	}
+	return sending, waiting
 }
