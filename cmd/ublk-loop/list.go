@@ -97,6 +97,10 @@ func (a *app) addStores(ctx context.Context, devices []client.Device) {
 		if d.PID == 0 || !cowfile.HasStore(d.Table) {
 			continue
 		}
+		if stores, isOther := others[d.ID]; isOther {
+			d.Stores = stores
+			continue
+		}
 		own, err := a.stores(ctx, client.DeviceSocket(d.ID))
 		if err != nil && others == nil {
 			others, _ = a.stores(ctx, client.DefaultSocket)

@@ -168,14 +168,14 @@ const listedJSON = `[
 ]
 `
 
-// list asks the process of a device, or else serve, for the use of stores. It warns when a store is
-// nearly full or has failed.
+// list asks the process of a device, or else serve, for the use of stores. It asks serve once, and then only the processes of devices
+// that serve does not have. It warns when a store is nearly full or has failed.
 func TestListStores(t *testing.T) {
 	b := newBench()
 	snapshot := func(id uint32) client.Device {
 		return client.Device{ID: id, Device: fmt.Sprint("/dev/ublkb", id), State: "live", PID: 4, Table: "0 8 snapshot /base /store P 8"}
 	}
-	b.drv.devices = []client.Device{snapshot(0), snapshot(1), snapshot(2), {ID: 3, Device: "/dev/ublkb3", State: "live", PID: 4, Table: "0 8 zero"}}
+	b.drv.devices = []client.Device{snapshot(0), snapshot(1), snapshot(2), {ID: 3, Device: "/dev/ublkb3", State: "live", PID: 4, Table: "0 8 zero"}, snapshot(4)}
 	b.drv.devices[0].Verity = "V"
 	of := func(id uint32, used uint64, state string) client.DeviceStats {
 		return client.DeviceStats{ID: id, Stores: []client.StoreStats{{File: "/store", Allocated: used, Size: 1000, Metadata: 16, State: state}}}
@@ -203,7 +203,7 @@ func TestListStores(t *testing.T) {
 			t.Errorf("the table lacks %s:\n%s", state, &b.out)
 		}
 	}
-	want := []string{client.DeviceSocket(0), client.DeviceSocket(1), client.DefaultSocket, client.DeviceSocket(2)}
+	want := []string{client.DeviceSocket(0), client.DeviceSocket(1), client.DefaultSocket, client.DeviceSocket(4)}
 	if !slices.Equal(asked, want) {
 		t.Errorf("asked %q, want %q", asked, want)
 	}
