@@ -30,13 +30,25 @@ func (r *Restrictions) list() []ioUringRestriction {
 	return list
 }
 
-// restrict restricts a ring that the kernel has made disabled, and enables it.
-func (r *Ring) restrict(to *Restrictions) error {
+// restrict restricts a ring that the kernel has made disabled.
+func restrict(fd int, to *Restrictions) error {
 	list := to.list()
-	if err := r.register("restrict ring", IORING_REGISTER_RESTRICTIONS, unsafe.Pointer(&list[0]), uint32(len(list))); err != nil {
-		return err
+	if err := ioURingRegister(fd, IORING_REGISTER_RESTRICTIONS, unsafe.Pointer(&list[0]), uint32(len(list))); err != nil {
+		return fmt.Errorf("restrict ring: %w", err)
 	}
-	return r.register("enable ring", IORING_REGISTER_ENABLE_RINGS, nil, 0)
+	return nil
+}
+
+// enable maps a ring that the kernel has made disabled, and enables it. It closes the ring on failure.
+func enable(fd int, p *ioUringParams) (*Ring, error) {
+	r, err := mapRing(fd, p)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.register("enable ring", IORING_REGISTER_ENABLE_RINGS, nil, 0); err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	return r, nil
 }
 
 // blind is the descriptor of a registration without a ring.

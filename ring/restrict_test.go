@@ -64,7 +64,7 @@ func TestRestrictedRing(t *testing.T) {
 			if err := r.RegisterRingFD(); err != nil {
 				t.Error(err)
 			}
-			if err := r.restrict(&Restrictions{Ops: []uint8{IORING_OP_SOCKET}}); err == nil {
+			if err := restrict(r.fd, &Restrictions{Ops: []uint8{IORING_OP_SOCKET}}); err == nil {
 				t.Error("the restrictions are changed")
 			}
 		})

@@ -25,7 +25,8 @@ type Options struct {
 	// (IORING_SETUP_SINGLE_ISSUER 6.0, IORING_SETUP_DEFER_TASKRUN 6.1). On
 	// older kernels the ring works, but more slowly.
 	SingleIssuer bool
-	// Restrictions are what the ring may do; nil for everything (Linux 5.10).
+	// Restrictions are what the ring may do; nil for everything (Linux 5.10). The error of New wraps EBUSY or EACCES if
+	// the process already has restrictions for its rings (RestrictThreads).
 	Restrictions *Restrictions
 }
 
@@ -46,21 +47,17 @@ type Ring struct {
 // EPERM if kernel.io_uring_disabled forbids it, and ENOMEM if the kernel has no
 // memory for it (io_uring_setup(2)).
 func New(opts Options) (*Ring, error) {
-	if opts.Entries == 0 {
-		opts.Entries = 8
-	}
-	fd, p, err := setup(opts)
+	fd, p, err := request(opts)
 	if err != nil {
-		return nil, fmt.Errorf("set up io_uring: %w", err)
+		return nil, err
 	}
-	r, err := mapRing(fd, p)
-	if err != nil || opts.Restrictions == nil {
-		return r, err
+	if opts.Restrictions == nil {
+		return mapRing(fd, p)
 	}
-	if err := r.restrict(opts.Restrictions); err != nil {
-		return nil, errors.Join(err, r.Close())
+	if err := restrict(fd, opts.Restrictions); err != nil {
+		return nil, errors.Join(err, unix.Close(fd))
 	}
-	return r, nil
+	return enable(fd, p)
 }
 
 // mapRing makes a Ring of what the kernel has set up, and closes that on failure.
@@ -78,11 +75,13 @@ func mapRing(fd int, p *ioUringParams) (*Ring, error) {
 	return r, nil
 }
 
-// setup requests the fastest ring first, and fewer flags while the kernel
+// request requests the fastest ring first, and fewer flags while the kernel
 // refuses them with EINVAL. It asks the kernel and concludes nothing from its
 // version.
-func setup(opts Options) (int, *ioUringParams, error) {
-	var fd int
+func request(opts Options) (int, *ioUringParams, error) {
+	if opts.Entries == 0 {
+		opts.Entries = 8
+	}
 	err := error(unix.EINVAL)
 	for _, flags := range setupFlags(opts) {
 		p := &ioUringParams{Flags: flags}
@@ -90,12 +89,15 @@ func setup(opts Options) (int, *ioUringParams, error) {
 			p.Flags |= IORING_SETUP_CQSIZE
 			p.CqEntries = opts.CQEntries
 		}
-		fd, err = ioURingSetup(opts.Entries, p)
+		var fd int
+		if fd, err = ioURingSetup(opts.Entries, p); err == nil {
+			return fd, p, nil
+		}
 		if !errors.Is(err, unix.EINVAL) {
-			return fd, p, err
+			break
 		}
 	}
-	return -1, nil, err
+	return -1, nil, fmt.Errorf("set up io_uring: %w", err)
 }
 
 // setupFlags returns the sets of flags to try, from most flags to fewest.
