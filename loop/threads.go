@@ -20,7 +20,7 @@ type threads struct {
 }
 
 func newThreads(failed func(error), has func(id uint32) bool) *threads {
-	return &threads{serving.NewPools(failed), has}
+	return &threads{serving.NewPools(failed, nil), has}
 }
 
 // serves returns a function that reports whether this process serves a device. The receiver can be nil.

@@ -5,8 +5,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/ublk-loop/ublk-loop/ring"
 )
 
 // Apart is another process that serves the queues of a device. It needs no privilege, and
@@ -32,8 +30,8 @@ type QueueTask struct {
 	ExtraParts int      // Options.ExtraParts
 	// Untrusted says that the threads must not have CAP_SYS_ADMIN (Options.NoPartScan).
 	Untrusted bool
-	// Rings are what the rings of threads of their own may do; nil for everything. The process decides that itself.
-	Rings *ring.Restrictions `json:"-"`
+	// NewRing makes the rings of threads of their own (Threads.SetNewRing). The process sets it.
+	NewRing NewRing `json:"-"`
 }
 
 // StartApart is [Device.Start] with queues in another process. The device's Stats stay zero.
@@ -91,7 +89,7 @@ func ServeQueues(charFD int, task QueueTask, target Target, threads *Threads) (*
 	}
 	if threads == nil {
 		threads = ownThreads()
-		threads.rings = task.Rings
+		threads.SetNewRing(task.NewRing)
 	}
 	d := newDevice(nil, task.Info, RecoverOptions{Threads: threads, Files: task.Files, ExtraParts: task.ExtraParts})
 	d.charFD, d.untrusted, d.started = charFD, task.Untrusted, true

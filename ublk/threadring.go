@@ -30,12 +30,7 @@ func (k *threadKind) entries() int { return 2*k.depth + k.extraParts + workersOf
 // reserved memory.
 func (t *thread) newRing() error {
 	entries := uint32(len(t.slots) * t.kind.entries())
-	r, err := ring.New(ring.Options{
-		Entries:      entries,
-		CQEntries:    entries + 1,
-		SingleIssuer: true,
-		Restrictions: t.pool.rings,
-	})
+	r, err := t.pool.newRing(ring.Options{Entries: entries, CQEntries: entries + 1, SingleIssuer: true})
 	if err != nil {
 		return err
 	}

@@ -18,10 +18,10 @@ import (
 // Each of the first queues has a thread of its own. Later queues share threads, each of which
 // has room for as many queues as exist when it is made.
 type Threads struct {
-	alone  bool // each thread has one queue
-	own    int  // threads of a kind that have one queue, before others share
-	failed func(error)
-	rings  *ring.Restrictions // what the rings may do; nil for everything
+	alone   bool // each thread has one queue
+	own     int  // threads of a kind that have one queue, before others share
+	failed  func(error)
+	newRing NewRing
 
 	mu      sync.Mutex // protects what is below, and thread.slots
 	threads map[threadKind][]*thread
@@ -33,12 +33,22 @@ type Threads struct {
 // that it served then hang until this process ends, because their other queues cannot be taken
 // from their threads.
 func NewThreads(own int, failed func(error)) *Threads {
-	return &Threads{own: own, failed: failed, threads: map[threadKind][]*thread{}}
+	return &Threads{own: own, failed: failed, newRing: ring.New, threads: map[threadKind][]*thread{}}
+}
+
+// NewRing makes the ring of a thread, in that thread, as [ring.New] does.
+type NewRing = func(ring.Options) (*ring.Ring, error)
+
+// SetNewRing sets what makes the rings; nil leaves [ring.New]. A call must come before the first device.
+func (p *Threads) SetNewRing(newRing NewRing) {
+	if newRing != nil {
+		p.newRing = newRing
+	}
 }
 
 // ownThreads returns threads for one device. These threads can be killed.
 func ownThreads() *Threads {
-	return &Threads{alone: true, failed: func(error) {}, threads: map[threadKind][]*thread{}}
+	return &Threads{alone: true, failed: func(error) {}, newRing: ring.New, threads: map[threadKind][]*thread{}}
 }
 
 // take returns a thread for a queue, and a slot of the thread. Of the threads that have room it

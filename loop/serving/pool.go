@@ -19,15 +19,17 @@ type Pool struct {
 
 // Pools holds the threads of several devices.
 type Pools struct {
-	failed func(error)
+	failed  func(error)
+	newRing ublk.NewRing
 
 	mu    sync.Mutex // protects pools
 	pools map[Pool]*ublk.Threads
 }
 
-// NewPools returns threads that call failed when they fail.
-func NewPools(failed func(error)) *Pools {
-	return &Pools{failed: failed, pools: map[Pool]*ublk.Threads{}}
+// NewPools returns threads that call failed when they fail, and newRing for their rings
+// (ublk.Threads.SetNewRing).
+func NewPools(failed func(error), newRing ublk.NewRing) *Pools {
+	return &Pools{failed: failed, newRing: newRing, pools: map[Pool]*ublk.Threads{}}
 }
 
 // Of returns the threads of a pool.
@@ -40,6 +42,7 @@ func (p *Pools) Of(pool Pool) *ublk.Threads {
 	defer p.mu.Unlock()
 	if p.pools[pool] == nil {
 		p.pools[pool] = ublk.NewThreads(own, p.failed)
+		p.pools[pool].SetNewRing(p.newRing)
 	}
 	return p.pools[pool]
 }
