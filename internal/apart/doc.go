@@ -6,6 +6,8 @@
 //	                                    <──  is prepared
 //	removes its files (sandbox)         ──>
 //	                                    <──  has entered the sandbox
+//	makes its rings, if it must not     ──>
+//	                                    <──  has got a ring
 //	Serve: work, descriptors, key       ──>  makes the rings, fetches all tags
 //	                                    <──  serves the device, or an error
 //	Settle                              ──>  gives back memory

@@ -116,11 +116,11 @@ func (s socket) limitSends(after time.Duration) error {
 
 func (s socket) close() { _ = unix.Close(s.fd) }
 
-// say sends the result of a step.
-func (s socket) say(err error) error { return s.sendReport(reportOf(err)) }
+// say sends the result of a step, and descriptors.
+func (s socket) say(err error, fds ...int) error { return s.sendReport(reportOf(err), fds...) }
 
-// sendReport sends a report. An answer that is too long for one becomes an error of its request.
-func (s socket) sendReport(r report) error {
+// sendReport sends a report with descriptors. An answer that is too long for one becomes an error of its request.
+func (s socket) sendReport(r report, fds ...int) error {
 	text, err := json.Marshal(r)
 	if err == nil && len(text) > maxReport {
 		err = fmt.Errorf("an answer of %d bytes: %w", len(text), unix.EMSGSIZE)
@@ -133,7 +133,7 @@ func (s socket) sendReport(r report) error {
 	if err != nil {
 		return err
 	}
-	return s.send(text)
+	return s.send(text, fds...)
 }
 
 // hear receives the result of a step.
@@ -145,13 +145,32 @@ func (s socket) hear() error {
 	return r.err()
 }
 
+// hearWith receives the result of a step with at most a number of descriptors. After an error none is open.
+func (s socket) hearWith(maxFDs int) ([]int, error) {
+	buf := make([]byte, maxReport)
+	n, fds, err := s.receive(buf, maxFDs)
+	if err != nil {
+		return nil, err
+	}
+	r, err := parseReport(buf[:n])
+	if err = errors.Join(err, r.err()); err != nil {
+		closeFDs(fds)
+		return nil, err
+	}
+	return fds, nil
+}
+
 // receiveReport receives a report with a buffer of maxReport bytes.
-func (s socket) receiveReport(buf []byte) (r report, err error) {
+func (s socket) receiveReport(buf []byte) (report, error) {
 	n, _, err := s.receive(buf, 0)
 	if err != nil {
 		return report{}, err
 	}
-	if err := json.Unmarshal(buf[:n], &r); err != nil {
+	return parseReport(buf[:n])
+}
+
+func parseReport(text []byte) (r report, err error) {
+	if err := json.Unmarshal(text, &r); err != nil {
 		return report{}, fmt.Errorf("read a report: %w", err)
 	}
 	return r, nil

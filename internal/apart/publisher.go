@@ -27,7 +27,7 @@ const publisherBase = userBase + 1<<22
 func StartPublisher(path string, args, env []string, listener *os.File) (*Publisher, error) {
 	p, err := startInside(&sandbox.Command{
 		Path: path, Args: args, Env: env, Files: []*os.File{extraFD: listener}, User: publisherBase + uint32(os.Getpid()),
-	})
+	}, (*Process).hear)
 	if err != nil {
 		return nil, fmt.Errorf("start the process for clients: %w", err)
 	}

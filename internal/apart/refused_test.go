@@ -226,24 +226,28 @@ func TestNoDescriptorsLeft(t *testing.T) {
 	goesOn(t, p)
 }
 
-// The rings of the only device of a process are limited one by one, if the kernel does not limit all rings of a process.
-func TestRingsAreLimited(t *testing.T) {
-	p, its := pair(t)
-	c := newChild(its, Hooks{Queues: func(int) error { return nil }, Answered: func() {}})
-	c.rings = &ring.Restrictions{Registers: []uint8{ring.IORING_REGISTER_PROBE}} // nothing that a queue needs
-	receiving(t, p, its, func() { _ = c.receiveAll() })
-	receiving(t, p, its, p.watch)
-	null, err := os.Open(os.DevNull)
-	if err != nil {
-		t.Fatal(err)
+// The process makes all rings with the same function, those of threads that devices share and others.
+func TestNewRingOfProcess(t *testing.T) {
+	for name, pool := range map[string]*serving.Pool{"own threads": nil, "shared threads": {}} {
+		t.Run(name, func(t *testing.T) {
+			p, its := pair(t)
+			refuse := func(ring.Options) (*ring.Ring, error) { return nil, unix.EXFULL }
+			c := newChild(its, Hooks{Queues: func(int) error { return nil }, Answered: func() {}}, refuse)
+			receiving(t, p, its, func() { _ = c.receiveAll() })
+			receiving(t, p, its, p.watch)
+			null, err := os.Open(os.DevNull)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = null.Close() }()
+			work := &serving.Work{
+				Queues: ublk.QueueTask{Info: ublk.Info{Queues: 1, Depth: 1}, CPUs: [][]byte{nil}}, Pool: pool,
+				File: &serving.File{Sector: 512}, FDs: []int{int(null.Fd()), int(null.Fd())},
+			}
+			if _, err := p.Device().Serve(work); !errors.Is(err, unix.EXFULL) {
+				t.Errorf("error %v, want EXFULL", err)
+			}
+			goesOn(t, p)
+		})
 	}
-	defer func() { _ = null.Close() }()
-	work := &serving.Work{
-		Queues: ublk.QueueTask{Info: ublk.Info{Queues: 1, Depth: 1}, CPUs: [][]byte{nil}},
-		File:   &serving.File{Sector: 512}, FDs: []int{int(null.Fd()), int(null.Fd())},
-	}
-	if _, err := p.Device().Serve(work); !errors.Is(err, unix.EACCES) {
-		t.Errorf("error %v, want EACCES", err)
-	}
-	goesOn(t, p)
 }

@@ -13,11 +13,11 @@ import (
 	"github.com/ublk-loop/ublk-loop/loop/serving"
 	"github.com/ublk-loop/ublk-loop/ring"
 	"github.com/ublk-loop/ublk-loop/transfer"
+	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
 // Hooks are called by Run. No function may be nil.
 type Hooks struct {
-	Alone    bool              // the process serves one device only
 	Prepare  func() error      // before the process loses its files
 	Queues   func(n int) error // before the process serves n queues in all
 	Settled  func()            // after Process.Settle
@@ -35,39 +35,49 @@ func Run(h Hooks) error {
 	if err := errors.Join(s.say(h.Prepare()), s.hear()); err != nil {
 		return err
 	}
-	rings, err := enter(h.Alone)
-	if err == nil {
-		err = makeRing()
+	newRing, fds, err := enter()
+	err = errors.Join(s.say(err, fds...), err)
+	closeFDs(fds)
+	if err != nil {
+		return err
 	}
+	err = tryRing(newRing)
 	if err := errors.Join(s.say(err), err); err != nil {
 		return err
 	}
-	c := newChild(s, h)
-	c.rings = rings
+	c := newChild(s, h, newRing)
 	go func() { c.over <- c.receiveAll() }() // ends with the process
 	return <-c.over
 }
 
-// enter enters the sandbox. If the kernel does not limit all rings of a process, the rings of a process that serves one
-// device are limited one by one, to what enter returns, and then the process can make no others. The rings of a process that
-// serves several devices are not limited, because each device brings rings.
-func enter(alone bool) (*ring.Restrictions, error) {
-	err := sandbox.LimitRings(sandbox.ServingRings)
-	switch {
-	case err == nil:
-		return nil, sandbox.Enter(sandbox.ServingCalls)
-	case !errors.Is(err, errors.ErrUnsupported):
-		return nil, err
-	case alone:
-		return sandbox.ServingRings, sandbox.Enter(sandbox.StartingCalls)
+// limitRings is sandbox.LimitRings, except in tests.
+var limitRings = sandbox.LimitRings
+
+// enter enters the sandbox. If the kernel does not limit all rings of a process, the server makes them, and needs the descriptors
+// for that. If a program outside already answers system calls of the server, the kernel lets nobody else do so, and then the
+// rings have no limits.
+func enter() (ublk.NewRing, []int, error) {
+	err := limitRings(sandbox.ServingRings)
+	if err == nil {
+		return ring.New, nil, sandbox.Enter(sandbox.ServingCalls)
 	}
-	return nil, sandbox.Enter(sandbox.ServingCalls)
+	if !errors.Is(err, errors.ErrUnsupported) {
+		return nil, nil, err
+	}
+	client, fds, err := sandbox.EnterAsking(sandbox.ServingCalls)
+	if errors.Is(err, unix.EBUSY) {
+		return ring.New, nil, sandbox.Enter(sandbox.ServingCalls)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	return client.New, fds[:], nil
 }
 
-// makeRing makes a ring and closes it. It fails if the kernel makes rings only for privileged
+// tryRing makes a ring and closes it. It fails if the kernel makes rings only for privileged
 // processes (kernel.io_uring_disabled).
-func makeRing() error {
-	r, err := ring.New(ring.Options{Entries: 1})
+func tryRing(newRing ublk.NewRing) error {
+	r, err := newRing(ring.Options{Entries: 1})
 	if err != nil {
 		return err
 	}
@@ -82,11 +92,11 @@ type servedDevice struct {
 
 // child is the process in the sandbox.
 type child struct {
-	socket socket
-	hooks  Hooks
-	pools  *serving.Pools
-	over   chan error         // takes the result of Run
-	rings  *ring.Restrictions // of the only device; nil if nothing more is to limit
+	socket  socket
+	hooks   Hooks
+	pools   *serving.Pools
+	over    chan error // takes the result of Run
+	newRing ublk.NewRing
 
 	// sending is held during a send. Each goroutine in a send has a thread, which stays, and the server may ask for all devices
 	// at once.
@@ -98,11 +108,12 @@ type child struct {
 	queues  int
 }
 
-func newChild(s socket, h Hooks) *child {
+func newChild(s socket, h Hooks, newRing ublk.NewRing) *child {
 	c := &child{
-		socket: s, hooks: h, over: make(chan error, 1), devices: make(map[uint64]*servedDevice), running: make(map[uint64]context.CancelFunc),
+		socket: s, hooks: h, newRing: newRing, over: make(chan error, 1),
+		devices: make(map[uint64]*servedDevice), running: make(map[uint64]context.CancelFunc),
 	}
-	c.pools = serving.NewPools(c.fail)
+	c.pools = serving.NewPools(c.fail, newRing)
 	return c
 }
 
@@ -226,11 +237,8 @@ func (c *child) serve(ctx context.Context, r *request) error {
 		r.Work.Close()
 		return err
 	}
-	r.Work.Queues.Rings = c.rings
+	r.Work.Queues.NewRing = c.newRing
 	served, err := r.Work.Serve(ctx, c.pools)
-	if err == nil && c.rings != nil {
-		err = sandbox.ForbidRings() // after an error the server kills the process
-	}
 	if err != nil {
 		c.addQueues(-n)
 		return err

@@ -19,7 +19,7 @@ import (
 // runChild runs the process without a sandbox, as a goroutine, and returns its result.
 func runChild(t *testing.T, p *Process, s socket) (*child, <-chan error) {
 	t.Helper()
-	c := newChild(s, Hooks{Queues: func(int) error { return nil }, Answered: func() {}})
+	c := newChild(s, Hooks{Queues: func(int) error { return nil }, Answered: func() {}}, nil)
 	over := make(chan error, 1)
 	receiving(t, p, s, func() { over <- c.receiveAll() })
 	return c, over
@@ -86,7 +86,7 @@ func TestWorkWithoutCPUs(t *testing.T) {
 func TestQueuesOfTheProcess(t *testing.T) {
 	_, its := pair(t)
 	var got []int
-	c := newChild(its, Hooks{Queues: func(n int) error { got = append(got, n); return unix.EAGAIN }})
+	c := newChild(its, Hooks{Queues: func(n int) error { got = append(got, n); return unix.EAGAIN }}, nil)
 	c.addQueues(2)
 	for _, queues := range []uint16{3, 5} {
 		w := &serving.Work{File: &serving.File{}}
@@ -146,7 +146,7 @@ func TestAnswersAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	its := socket{int(theirs.Fd())}
-	c := newChild(its, Hooks{Answered: func() {}})
+	c := newChild(its, Hooks{Answered: func() {}}, nil)
 	if err := unix.SetNonblock(its.fd, true); err != nil {
 		t.Fatal(err)
 	}

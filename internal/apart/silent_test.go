@@ -114,7 +114,7 @@ func TestMergeOfASilentProcess(t *testing.T) {
 func TestWorkGivenUp(t *testing.T) {
 	p, its := pair(t)
 	begun, release := make(chan struct{}), make(chan struct{})
-	c := newChild(its, Hooks{Queues: func(int) error { close(begun); <-release; return nil }, Answered: func() {}})
+	c := newChild(its, Hooks{Queues: func(int) error { close(begun); <-release; return nil }, Answered: func() {}}, nil)
 	receiving(t, p, its, func() { _ = c.receiveAll() })
 	receiving(t, p, its, p.watch)
 	theirs, isClosed := watched(t)

@@ -57,7 +57,7 @@ var errEnded = errors.New("the process that serves the requests has ended")
 func Start(path string, args, env []string, lifeline *os.File) (*Process, error) {
 	p, err := startInside(&sandbox.Command{
 		Path: path, Args: args, Env: env, Files: []*os.File{extraFD: lifeline}, User: userBase + uint32(os.Getpid()),
-	})
+	}, (*Process).startRings)
 	if err != nil {
 		return nil, err
 	}
@@ -65,14 +65,14 @@ func Start(path string, args, env []string, lifeline *os.File) (*Process, error)
 	return p, nil
 }
 
-// startInside starts a process and leads it into the sandbox. Of the process's files the command has only the
-// last.
-func startInside(c *sandbox.Command) (*Process, error) {
+// startInside starts a process and leads it into the sandbox. The last function returns the result of that. Of the process's
+// files the command has only the last.
+func startInside(c *sandbox.Command, inside func(*Process) error) (*Process, error) {
 	p, err := startOutside(c)
 	if err != nil {
 		return nil, err
 	}
-	if err := p.confine(); err != nil {
+	if err := p.confine(inside); err != nil {
 		p.Kill()
 		err = p.explain(err)
 		p.close()
@@ -111,7 +111,7 @@ func startOutside(c *sandbox.Command) (*Process, error) {
 }
 
 // confine leads the process into the sandbox.
-func (p *Process) confine() error {
+func (p *Process) confine(inside func(*Process) error) error {
 	limit := unix.NsecToTimeval(startTimeout.Nanoseconds())
 	if err := unix.SetsockoptTimeval(p.socket.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit); err != nil {
 		return err
@@ -125,10 +125,32 @@ func (p *Process) confine() error {
 	if err := p.socket.say(nil); err != nil {
 		return err
 	}
-	if err := p.hear(); err != nil {
+	if err := inside(p); err != nil {
 		return err
 	}
 	return unix.SetsockoptTimeval(p.socket.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{})
+}
+
+// startRings begins to make rings for the process, if it needs that, and hears whether it can have rings.
+func (p *Process) startRings() error {
+	fds, err := p.socket.hearWith(len(sandbox.RingServerFDs{}))
+	if err != nil {
+		return asEnd(err)
+	}
+	switch len(fds) {
+	case 0:
+	case len(sandbox.RingServerFDs{}):
+		rings, err := sandbox.NewRingServer(sandbox.ServingRings, sandbox.RingServerFDs(fds))
+		if err != nil {
+			return err
+		}
+		// It ends with the process. After an error the process can have no more rings, and its answers say so.
+		go func() { _ = rings.Serve() }()
+	default:
+		closeFDs(fds)
+		return fmt.Errorf("%d descriptors for rings: %w", len(fds), unix.EBADMSG)
+	}
+	return p.hear()
 }
 
 // explain waits for the end of the process. It adds to an error that says no more than that the process has

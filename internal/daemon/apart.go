@@ -116,7 +116,6 @@ const quietAfter = 2 * time.Second
 func (p *Program) runApartSingle(_ []string) int {
 	var program *confine.Program
 	return runApart(apart.Hooks{
-		Alone: true,
 		Prepare: func() (err error) {
 			program, err = confine.LockMemory()
 			return err

@@ -9,8 +9,8 @@
 //	                                          LimitRings: list of what its rings may do
 //	                                          Enter: Landlock that denies all, list of system calls
 //
-// After Enter the process makes its rings, because the workers of a ring keep the credentials of
-// the task that made it. Each step depends on what the kernel and the starter's privileges
-// offer, never on a version. Without the privileges for Start there is no sandbox. Landlock and LimitRings
-// may be missing. Then a process whose rings are limited one by one (ring.Options) calls ForbidRings when it has them.
+// After Enter the process gets its rings, because the workers of a ring keep the credentials of
+// the task that uses it first. Each step depends on what the kernel and the starter's privileges
+// offer, never on a version. Without the privileges for Start there is no sandbox. Landlock may be missing. Without LimitRings
+// the process calls EnterAsking: it makes no rings, and the starter makes them with their limits (RingServer).
 package sandbox

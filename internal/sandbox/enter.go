@@ -3,6 +3,7 @@ package sandbox
 import (
 	"errors"
 	"fmt"
+	"os"
 	"syscall"
 	"unsafe"
 
@@ -12,6 +13,35 @@ import (
 // Enter gives up everything that a process of Start still has, for all threads. The process can make only
 // the given system calls. Enter returns an error if a protection fails that the kernel has.
 func Enter(calls []uintptr) error {
+	if err := giveUp(); err != nil {
+		return err
+	}
+	return limitCalls(calls)
+}
+
+// EnterAsking is Enter for a process that gets its rings from its starter. The descriptors are for the starter's RingServer.
+// The error wraps EBUSY if a program outside already answers system calls of this process. Then Enter is possible.
+func EnterAsking(calls []uintptr) (*RingClient, RingServerFDs, error) {
+	if err := giveUp(); err != nil {
+		return nil, RingServerFDs{}, err
+	}
+	var layouts [2]int
+	if err := unix.Pipe2(layouts[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+		return nil, RingServerFDs{}, os.NewSyscallError("pipe2", err)
+	}
+	listener, err := askForRings()
+	if err != nil {
+		return nil, RingServerFDs{}, errors.Join(err, unix.Close(layouts[0]), unix.Close(layouts[1]))
+	}
+	fds := RingServerFDs{listener, layouts[1]}
+	if err := limitCalls(calls); err != nil {
+		return nil, RingServerFDs{}, errors.Join(err, unix.Close(layouts[0]), fds.Close())
+	}
+	return &RingClient{layouts: layouts[0]}, fds, nil
+}
+
+// giveUp gives up all but system calls.
+func giveUp() error {
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
 		return fmt.Errorf("switch core dumps off: %w", err)
 	}
@@ -24,7 +54,7 @@ func Enter(calls []uintptr) error {
 	if err := denyFiles(); err != nil && !errors.Is(err, errors.ErrUnsupported) {
 		return err
 	}
-	return limitCalls(calls)
+	return nil
 }
 
 // dropInheritable drops the capabilities that the process could inherit, which are the last.

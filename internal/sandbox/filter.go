@@ -17,42 +17,41 @@ const (
 // x32 marks calls of the x32 ABI on amd64, which have other numbers.
 const x32 = 0x40000000
 
-// limitCalls limits all threads to the system calls of the list (seccomp(2)).
+// limitCalls limits all threads to the system calls of the list (seccomp(2)). Refused calls are in the kernel's log.
 func limitCalls(calls []uintptr) error {
-	return enforce(filter(calls))
-}
-
-// enforce adds a program that checks each call of all threads.
-func enforce(program []unix.SockFilter) error {
-	prog := unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}
-	const flags = unix.SECCOMP_FILTER_FLAG_TSYNC | unix.SECCOMP_FILTER_FLAG_LOG // refused calls are in the kernel's log
-	thread, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, uintptr(unsafe.Pointer(&prog)))
-	switch {
-	case errno != 0:
-		return fmt.Errorf("limit system calls: %w", errno)
-	case thread != 0: // it has another list, and no thread has this one
-		return fmt.Errorf("limit system calls of thread %d: %w", thread, unix.ESRCH)
+	thread, err := enforce(filter(calls), unix.SECCOMP_FILTER_FLAG_TSYNC|unix.SECCOMP_FILTER_FLAG_LOG)
+	if err == nil && thread != 0 { // it has another list, and no thread has this one
+		err = fmt.Errorf("limit system calls of thread %d: %w", thread, unix.ESRCH)
 	}
-	return nil
+	return err
 }
 
-// ForbidRings keeps all threads from making rings. The process has entered the sandbox with StartingCalls, and this is the
-// last time that it limits itself.
-func ForbidRings() error {
-	return enforce(forbidding(unix.SYS_IO_URING_SETUP, unix.SYS_SECCOMP))
+// asks are the flags of a program with which calls of all threads can wait for an answer. A signal does not end that wait after
+// the call was received (Linux 5.19), since the caller would call again, and get another answer.
+const asks = unix.SECCOMP_FILTER_FLAG_NEW_LISTENER | unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV |
+	unix.SECCOMP_FILTER_FLAG_TSYNC | unix.SECCOMP_FILTER_FLAG_TSYNC_ESRCH
+
+// askForRings makes calls of io_uring_setup wait for an answer through the descriptor that it returns (seccomp_unotify(2)). The
+// error wraps EBUSY if another such descriptor is for this process already.
+func askForRings() (listener int, err error) {
+	fd, err := enforce([]unix.SockFilter{
+		load(dataNumber), equal(unix.SYS_IO_URING_SETUP, 0, 1), answer(unix.SECCOMP_RET_USER_NOTIF), answer(unix.SECCOMP_RET_ALLOW),
+	}, asks)
+	return int(fd), err
+}
+
+// enforce adds a program that checks each call. The result depends on the flags.
+func enforce(program []unix.SockFilter, flags uintptr) (uintptr, error) {
+	prog := unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}
+	result, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, uintptr(unsafe.Pointer(&prog)))
+	if errno != 0 {
+		return 0, fmt.Errorf("limit system calls: %w", errno)
+	}
+	return result, nil
 }
 
 // refuse is the answer to a call that is not on the list.
 const refuse = unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)
-
-// forbidding returns a program that refuses the given calls, behind that of filter.
-func forbidding(calls ...uintptr) []unix.SockFilter {
-	program := []unix.SockFilter{load(dataNumber)}
-	for _, call := range calls {
-		program = append(program, equal(uint32(call), 0, 1), answer(refuse))
-	}
-	return append(program, answer(unix.SECCOMP_RET_ALLOW))
-}
 
 // filter returns the program that checks each call.
 func filter(calls []uintptr) []unix.SockFilter {

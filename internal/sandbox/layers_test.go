@@ -31,7 +31,11 @@ const (
 	landlockRole  = "landlock"  // denyFiles
 	listRole      = "list"      // limitCalls
 	otherListRole = "otherlist" // limitCalls, while a thread has another list
-	startedRole   = "started"   // limitCalls with StartingCalls, and ForbidRings
+	askingRole    = "asking"    // askForRings, and nobody answers
+	clientRole    = "client"    // EnterAsking, and a test answers
+	makerRole     = "maker"     // makes a ring for the test
+	looseRole     = "loose"     // LimitRings beside limits of a starter
+	filteredRole  = "filtered"  // LimitRings beside a filter of a starter
 	ringsRole     = "rings"     // LimitRings
 	againRole     = "again"     // LimitRings, and then for nothing
 )
@@ -46,9 +50,23 @@ func TestMain(m *testing.M) {
 			freeRole: func() error { return nil }, landlockRole: denyFiles,
 			listRole:      func() error { return limitCalls(ServingCalls) },
 			otherListRole: limitBesideOther,
-			startedRole:   func() error { return errors.Join(limitCalls(StartingCalls), ForbidRings()) },
+			askingRole:    askNobody,
 			ringsRole:     func() error { return LimitRings(ServingRings) },
 			againRole:     func() error { return errors.Join(LimitRings(ServingRings), LimitRings(&ring.Restrictions{})) },
+		}
+		switch os.Args[1] {
+		case clientRole:
+			fmt.Print(client())
+			os.Exit(0)
+		case makerRole:
+			maker()
+			os.Exit(0)
+		case looseRole:
+			fmt.Print(beside(startLoose))
+			os.Exit(0)
+		case filteredRole:
+			fmt.Print(beside(startFiltered))
+			os.Exit(0)
 		}
 		if enter := layers[os.Args[1]]; enter != nil {
 			fmt.Print(within(enter, os.Args[2]))
@@ -61,8 +79,8 @@ func TestMain(m *testing.M) {
 // within returns the names of the acts that are refused after a layer was entered, on the thread that entered it and
 // on another one that was there before. An error of the layer is the result.
 func within(enter func() error, dir string) string {
-	if _, _, errno := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); errno != 0 {
-		return errno.Error()
+	if err := setNoNewPrivs(); err != nil {
+		return err.Error()
 	}
 	runtime.LockOSThread()
 	begin, refused := make(chan struct{}), make(chan string)
@@ -79,6 +97,13 @@ func within(enter func() error, dir string) string {
 	}
 	close(begin)
 	return refusedActs(dir) + "\n" + <-refused
+}
+
+func setNoNewPrivs() error {
+	if _, _, errno := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); errno != 0 {
+		return errno
+	}
+	return nil
 }
 
 // act is something that a layer refuses.
@@ -127,8 +152,9 @@ var acts = []act{
 	{"signal a thread outside", func(string) error { ppid := unix.Getppid(); return unix.Tgkill(ppid, ppid, 0) }, listRole, 0, unix.EPERM},
 	{"call by another ABI", func(string) error { return call(x32|unix.SYS_GETPID, 0) }, listRole, 0, unix.EPERM},
 
-	{"make a ring", func(string) error { return onRing(func(*ring.Ring) error { return nil }) }, startedRole, 0, unix.EPERM},
-	{"limit calls again", func(string) error { return call2(unix.SYS_SECCOMP, unix.SECCOMP_GET_NOTIF_SIZES, 0) }, startedRole, 0, unix.EPERM},
+	{"limit calls again", func(string) error { return call2(unix.SYS_SECCOMP, unix.SECCOMP_GET_NOTIF_SIZES, 0) }, listRole, 0, unix.EPERM},
+
+	{"make a ring", func(string) error { return onRing(func(*ring.Ring) error { return nil }) }, askingRole, 0, unix.ENOSYS},
 
 	{"make a socket by a ring", func(string) error {
 		return byRing(&ring.SQE{Opcode: ring.IORING_OP_SOCKET, Fd: unix.AF_UNIX, Off: unix.SOCK_STREAM})
@@ -144,6 +170,13 @@ var acts = []act{
 			return call2(unix.SYS_IO_URING_REGISTER, uintptr(r.FD()), ring.IORING_REGISTER_PERSONALITY)
 		})
 	}, ringsRole, 0, unix.EACCES},
+	{"register the user at a disabled ring", func(string) error {
+		fd, _, err := ring.Make(ring.Options{Restrictions: &ring.Restrictions{}})
+		if err != nil {
+			return err
+		}
+		return errors.Join(call2(unix.SYS_IO_URING_REGISTER, uintptr(fd), ring.IORING_REGISTER_PERSONALITY), unix.Close(fd))
+	}, ringsRole, 0, unix.EACCES},
 }
 
 // onRing calls a function for a ring.
@@ -155,22 +188,25 @@ func onRing(f func(*ring.Ring) error) error {
 	return errors.Join(f(r), r.Close())
 }
 
-// byRing lets a ring carry out an entry.
+// byRing lets a new ring carry out an entry.
 func byRing(sqe *ring.SQE) error {
-	return onRing(func(r *ring.Ring) error {
-		*r.GetSQE() = *sqe
-		if err := r.SubmitAndWait(1); err != nil {
-			return err
-		}
-		res := r.CQE(0).Res
-		if res < 0 {
-			return unix.Errno(-res)
-		}
-		if res > 0 {
-			return unix.Close(int(res))
-		}
-		return nil
-	})
+	return onRing(func(r *ring.Ring) error { return carryOut(r, sqe) })
+}
+
+// carryOut lets a ring carry out an entry. It closes the descriptor that is the result.
+func carryOut(r *ring.Ring, sqe *ring.SQE) error {
+	*r.GetSQE() = *sqe
+	if err := r.SubmitAndWait(1); err != nil {
+		return err
+	}
+	res := r.CQE(0).Res
+	if res < 0 {
+		return unix.Errno(-res)
+	}
+	if res > 0 {
+		return unix.Close(int(res))
+	}
+	return nil
 }
 
 // call makes a system call with one argument. The others are 0.
@@ -286,7 +322,7 @@ func TestKernelLandlock(t *testing.T) {
 func TestKernelListOfCalls(t *testing.T) {
 	ublktest.Kernel(t, ublktest.Plain, ublktest.OldestAndNewest)
 	refuses(t, listRole, func(*act) bool { return true })
-	refuses(t, startedRole, func(*act) bool { return true })
+	refuses(t, askingRole, func(*act) bool { return true })
 }
 
 // limitBesideOther limits the calls while a thread has a list of its own.

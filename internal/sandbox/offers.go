@@ -25,7 +25,7 @@ func Parts() []Part {
 		{"namespaces", hasNamespaces("/proc/self/ns"), "the server serves requests itself, with its privileges"},
 		{"landlock", landlock == nil, "only the empty root directory keeps the process from files"},
 		{"seccomp", hasFilters(), "the server serves requests itself, with its privileges"},
-		{"limits of rings", ring.HasTaskRestrictions() == nil, "the process of serve can make sockets by a ring, which reach virtual machines' hosts and the kernel's ciphers"},
+		{"limits of rings", limitsRings(), "the process can make sockets by a ring, which reach virtual machines' hosts and the kernel's ciphers"},
 		{"unprivileged rings", makesRings(), "the server serves requests itself, with its privileges (kernel.io_uring_disabled)"},
 	}
 }
@@ -45,6 +45,16 @@ func hasFilters() bool {
 	action := uint32(unix.SECCOMP_RET_ERRNO)
 	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_GET_ACTION_AVAIL, 0, uintptr(unsafe.Pointer(&action)))
 	return errno == 0
+}
+
+// limitsRings reports whether the kernel limits all rings of a process, or lets its starter make them (askForRings).
+func limitsRings() bool {
+	if ring.HasTaskRestrictions() == nil {
+		return true
+	}
+	// The kernel looks at the flags before it reads the program, which is nowhere (seccomp_set_mode_filter in kernel/seccomp.c).
+	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, asks, 0)
+	return errno == unix.EFAULT
 }
 
 // makesRings reports whether the kernel makes rings for processes without privileges. A kernel before

@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"errors"
+	"fmt"
 
 	"golang.org/x/sys/unix"
 
@@ -25,13 +26,16 @@ var ServingRings = &ring.Restrictions{
 	},
 }
 
-// LimitRings limits the rings that all threads will make. It returns an error that wraps ErrUnsupported if the kernel
-// cannot do that. It does nothing if the starter had limits or a filter for rings (IORING_REGISTER_BPF_FILTER): these hold for
-// the process, and the kernel takes no limits beside them. The process must have no_new_privs.
+// LimitRings limits the rings that all threads will make. It returns an error that wraps ErrUnsupported if the kernel cannot do
+// that, or takes no limits beside those or the filter (IORING_REGISTER_BPF_FILTER) that the process has from its starter. It
+// does nothing if the starter's limits forbid limits. The process must have no_new_privs.
 func LimitRings(r *ring.Restrictions) error {
-	err := ring.RestrictThreads(*r)
-	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
+	switch err := ring.RestrictThreads(*r); {
+	case errors.Is(err, unix.EACCES):
 		return nil
+	case errors.Is(err, unix.EPERM):
+		return fmt.Errorf("%w: %w", errors.ErrUnsupported, err)
+	default:
+		return err
 	}
-	return err
 }

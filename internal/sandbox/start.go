@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -38,7 +37,7 @@ const namespaces = unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
 func Start(c *Command) (*Process, error) {
 	p := &Process{calls: make(chan func()), ended: make(chan struct{})}
 	started := make(chan error)
-	go p.run(c, started)
+	startThread(func() { p.run(c, started) }) // ends with the process
 	if err := <-started; err != nil {
 		return nil, fmt.Errorf("start a process in a sandbox: %w", err)
 	}
@@ -46,23 +45,8 @@ func Start(c *Command) (*Process, error) {
 }
 
 // run is the starting thread. It ends with the process. If it ends before, the kernel kills the
-// process.
+// process. Its namespace and capabilities differ from those of other threads.
 func (p *Process) run(c *Command, started chan<- error) {
-	// The goroutine never unlocks the thread. So the thread, whose namespace and
-	// capabilities differ from those of the others, ends with the goroutine.
-	runtime.LockOSThread()
-	if unix.Gettid() == unix.Getpid() {
-		// The first thread does not end with a goroutine, and its root directory is that of the
-		// process for others. While this goroutine has it, another goroutine gets another thread.
-		other := make(chan struct{})
-		go func() {
-			defer close(other)
-			p.run(c, started)
-		}()
-		<-other
-		runtime.UnlockOSThread()
-		return
-	}
 	err := p.start(c)
 	started <- err
 	if err != nil {

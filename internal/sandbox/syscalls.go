@@ -17,9 +17,6 @@ var ServingCalls = slices.Concat(commonCalls, machineCalls, []uintptr{
 	unix.SYS_LSEEK, unix.SYS_SYSINFO,
 })
 
-// StartingCalls are ServingCalls of a process that calls ForbidRings later.
-var StartingCalls = slices.Concat(ServingCalls, []uintptr{unix.SYS_SECCOMP})
-
 // PublishingCalls are for a process that answers the clients of a listener. It makes no rings.
 var PublishingCalls = slices.Concat(commonCalls, machineCalls, []uintptr{
 	unix.SYS_ACCEPT4, unix.SYS_GETSOCKNAME, unix.SYS_GETPEERNAME, unix.SYS_GETSOCKOPT, unix.SYS_SETSOCKOPT, unix.SYS_SHUTDOWN,

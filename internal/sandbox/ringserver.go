@@ -1,0 +1,98 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ring"
+)
+
+// RingServer makes the rings of a process that must not make them itself (RingClient). A kernel before Linux 7.0 does not
+// limit all rings of a process, but it limits each ring that its maker restricts.
+type RingServer struct {
+	limits   *ring.Restrictions
+	listener *os.File // of askForRings
+	layouts  int      // descriptor of a pipe to the process
+}
+
+// RingServerFDs are the descriptors that a RingServer needs: the listener of askForRings, and a pipe for layouts.
+type RingServerFDs [2]int
+
+// Close closes the descriptors.
+func (fds RingServerFDs) Close() error { return errors.Join(unix.Close(fds[0]), unix.Close(fds[1])) }
+
+// NewRingServer returns a server for a process with what EnterAsking has returned there. It takes over the descriptors.
+func NewRingServer(limits *ring.Restrictions, fds RingServerFDs) (*RingServer, error) {
+	if err := unix.SetNonblock(fds[0], true); err != nil { // so that no thread waits for it
+		return nil, errors.Join(os.NewSyscallError("fcntl", err), fds.Close())
+	}
+	return &RingServer{limits, os.NewFile(uintptr(fds[0]), "requests for rings"), fds[1]}, nil
+}
+
+// Serve answers requests until the process has ended, or a request cannot be received. Then the process gets no more rings.
+func (s *RingServer) Serve() error {
+	defer func() { _ = unix.Close(s.layouts) }()
+	defer func() { _ = s.listener.Close() }()
+	for {
+		n, err := receiveNotification(s.listener)
+		if err == nil {
+			err = s.answer(n)
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil && !errors.Is(err, unix.ENOENT): // the caller was killed meanwhile
+			return fmt.Errorf("serve rings: %w", err)
+		}
+	}
+}
+
+// answer makes the ring of a request, and gives it to the process, or refuses it. What the process asks for can be anything:
+// the kernel bounds the size of a ring, and the limit of open files their number.
+func (s *RingServer) answer(n *notification) error {
+	fd, err := s.give(n)
+	if err != nil {
+		return n.refuse(s.listener, errnoOf(err))
+	}
+	return n.accept(s.listener, fd)
+}
+
+// give makes the ring of a request, and returns its descriptor in the process. Only then the layout can follow, because
+// nobody would take it out of the pipe if the process had no room for the descriptor. A process that takes no layouts out
+// gets EAGAIN, and keeps the descriptor.
+func (s *RingServer) give(n *notification) (theirs int, err error) {
+	ours, layout, err := makeRing(ring.Options{
+		Entries: uint32(n.Args[0]), CQEntries: uint32(n.Args[1]), SingleIssuer: n.Args[2] == singleIssuer, Restrictions: s.limits,
+	})
+	if err != nil {
+		return -1, err
+	}
+	defer func() { _ = unix.Close(ours) }()
+	if theirs, err = n.add(s.listener, ours); err != nil {
+		return -1, err
+	}
+	_, err = unix.Write(s.layouts, layout[:])
+	return theirs, err
+}
+
+// makeRing is ring.Make in a thread that ends, so that the release of the ring waits for no thread of this process.
+func makeRing(opts ring.Options) (fd int, layout ring.Layout, err error) {
+	done := make(chan struct{})
+	startThread(func() {
+		defer close(done)
+		fd, layout, err = ring.Make(opts)
+	})
+	<-done
+	return fd, layout, err
+}
+
+// errnoOf returns the errno of an error, or EIO.
+func errnoOf(err error) unix.Errno {
+	errno := unix.EIO
+	_ = errors.As(err, &errno)
+	return errno
+}
