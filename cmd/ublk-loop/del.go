@@ -21,7 +21,7 @@ type delOptions struct {
 // warnOfFormer warns of a device that del leaves alone although list shows the path with it.
 func (o *delOptions) warnOfFormer(drv driver, path string) {
 	if former := formerDevice(drv, path); former != "" {
-		o.warn(path, former+" has another file, which had this path before, and stays")
+		o.warn(path, former+" has another file or disk, which had this path before, and stays")
 	}
 }
 

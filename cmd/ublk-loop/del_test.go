@@ -73,9 +73,9 @@ func TestDelFormerPath(t *testing.T) {
 	b := newBench()
 	file := someFile(t)
 	b.drv.devices = []client.Device{{ID: 7, Device: "/dev/ublkb7", State: "live", FileInode: 1, File: file}}
-	b.check(t, []string{"del", file}, 0, "", "ublk-loop: warning: "+file+": /dev/ublkb7 has another file, which had this path before, and stays\n")
-	b.check(t, []string{"list", file}, 1, "", "ublk-loop: error: list "+file+": it has no device\nhint: /dev/ublkb7 has another file, which had this path before\n")
-	b.check(t, []string{"resize", file}, 1, "", "ublk-loop: error: resize "+file+": it has no device\nhint: /dev/ublkb7 has another file, which had this path before\n")
+	b.check(t, []string{"del", file}, 0, "", "ublk-loop: warning: "+file+": /dev/ublkb7 has another file or disk, which had this path before, and stays\n")
+	b.check(t, []string{"list", file}, 1, "", "ublk-loop: error: list "+file+": it has no device\nhint: /dev/ublkb7 has another file or disk, which had this path before\n")
+	b.check(t, []string{"resize", file}, 1, "", "ublk-loop: error: resize "+file+": it has no device\nhint: /dev/ublkb7 has another file or disk, which had this path before\n")
 }
 
 func TestDelErrors(t *testing.T) {

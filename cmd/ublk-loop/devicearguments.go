@@ -80,12 +80,12 @@ func noDevice(drv driver, path string) error {
 	}
 	err := errors.New("it has no device")
 	if former := formerDevice(drv, path); former != "" {
-		return hint.Add(err, "%s has another file, which had this path before", former)
+		return hint.Add(err, "%s has another file or disk, which had this path before", former)
 	}
 	return hint.Add(err, "ublk-loop list shows all devices with their files")
 }
 
-// formerDevice returns the path of a device whose file once had this path, which another file
+// formerDevice returns the path of a device whose file or disk once had this path, which another
 // has now. It returns an empty text if there is none.
 func formerDevice(drv driver, path string) string {
 	former, err := findPath(drv, path, nil)

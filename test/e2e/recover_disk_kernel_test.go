@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -203,7 +204,11 @@ func (b *bed) recoverChanged(tt *changedDisk) {
 	b.waits(s)
 	m.stop()
 	b.waits(s)
-	b.del("--force", path) // the other disk or file has no device
+	// The other disk or file has no device.
+	r := b.run("del", "--force", path)
+	if want := fmt.Sprintf("ublk-loop: warning: %s: %s has another file or disk, which had this path before, and stays\n", path, s.Device); r.status != 0 || r.out != "" || r.err != want {
+		b.Errorf("del %s: exit status %d, output %q, errors %q, want %q", path, r.status, r.out, r.err, want)
+	}
 	b.waits(s)
 	b.del("--force", s.Device)
 	if err := <-wrote; err == nil {
