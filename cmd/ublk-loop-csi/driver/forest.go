@@ -91,14 +91,14 @@ func (f *forest) merged(except map[string]bool) *pool.Layer {
 	return nil
 }
 
-// mergeable returns a store to merge with the layer below it, nil if there is none. An image takes in
+// mergeable returns a store to merge with the layer below it, except some, nil if there is none. An image takes in
 // the changes of the store. Two stores are copied, so they are only merged in a chain that is long;
 // those that take the least space come first.
-func (f *forest) mergeable(p *pool.Pool) (best *pool.Layer) {
+func (f *forest) mergeable(p *pool.Pool, except map[string]bool) (best *pool.Layer) {
 	var least int64
 	for _, upper := range f.layers {
 		lower := f.below(upper)
-		if lower == nil || upper.IsMerged() || f.written[upper.ID] || f.written[lower.ID] || f.needs[lower.ID] != 1 ||
+		if except[upper.ID] || lower == nil || upper.IsMerged() || f.written[upper.ID] || f.written[lower.ID] || f.needs[lower.ID] != 1 ||
 			upper.State != pool.Ready || lower.State != pool.Ready || upper.Size != lower.Size {
 			continue
 		}

@@ -49,7 +49,7 @@ func TestMergeable(t *testing.T) {
 			snapshots = append(snapshots, &pool.Snapshot{Layer: id})
 		}
 		got := ""
-		if l := newForest(tt.layers, []*pool.Volume{{Top: "top"}}, snapshots).mergeable(p); l != nil {
+		if l := newForest(tt.layers, []*pool.Volume{{Top: "top"}}, snapshots).mergeable(p, nil); l != nil {
 			got = l.ID
 		}
 		if got != tt.want {

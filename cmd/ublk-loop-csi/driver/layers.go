@@ -178,7 +178,10 @@ func coverOf(device *client.Device) (*table.Crypt, error) {
 // collect removes the layers that no volume and no snapshot needs, and images that have become
 // layers. It reports what it cannot remove: the call that has made a layer unneeded has taken place, and others are not
 // concerned.
-func (d *Driver) collect() { d.report(d.removeUnneeded()) }
+func (d *Driver) collect() {
+	d.report(d.removeUnneeded())
+	d.wakeMerger() // layers may have lost all but one of those that need them
+}
 
 // removeUnneeded removes nothing if a record is damaged, because that may need any layer.
 func (d *Driver) removeUnneeded() error {
@@ -209,7 +212,6 @@ func (d *Driver) removeUnneeded() error {
 	for id := range unneeded(layers, needed) {
 		err = errors.Join(err, d.pool.Layers.Remove(id))
 	}
-	d.wakeMerger()
 	return err
 }
 

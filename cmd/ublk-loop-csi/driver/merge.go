@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -25,47 +24,7 @@ import (
 //
 // A crash leaves the layers, or a record that says Into. The next driver goes on from there.
 
-// wakeMerger makes mergeInBackground look for layers.
-func (d *Driver) wakeMerger() {
-	select {
-	case d.unmerged <- struct{}{}:
-	default:
-	}
-}
-
-// mergePause is the time after which layers are merged again that could not be merged, such as
-// because serve was being started or the pool had no space.
-const mergePause = 5 * time.Second
-
-// mergeInBackground merges layers after each call of wakeMerger, until the context ends.
-func (d *Driver) mergeInBackground(ctx context.Context) {
-	var again <-chan time.Time
-	var last string // error that was reported
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-d.unmerged:
-		case <-again:
-		}
-		again = nil
-		if err := d.Reconcile(ctx); err != nil {
-			continue // the call that reconciles the pool wakes it again
-		}
-		err := d.mergeLayers(ctx)
-		if err == nil || ctx.Err() != nil {
-			last = ""
-			continue
-		}
-		again = time.After(mergePause)
-		if text := err.Error(); text != last {
-			last = text
-			d.opts.Report(err)
-		}
-	}
-}
-
-// mergeLayers merges layers until there are none left that can be merged.
+// mergeLayers merges layers until there are none left that can be merged. A layer with an error keeps no others from that.
 func (d *Driver) mergeLayers(ctx context.Context) error {
 	d.merging.Lock()
 	defer d.merging.Unlock()
@@ -82,12 +41,13 @@ func (d *Driver) mergeLayers(ctx context.Context) error {
 			}
 			continue
 		}
-		upper := f.mergeable(d.pool)
-		if upper == nil {
-			return errors.Join(kept...)
+		upper := f.mergeable(d.pool, tried)
+		if upper == nil || ctx.Err() != nil {
+			return errors.Join(append(kept, ctx.Err())...)
 		}
 		if err := d.merge(ctx, f, upper); err != nil {
-			return errors.Join(append(kept, err)...)
+			tried[upper.ID] = true
+			kept = append(kept, err)
 		}
 	}
 }
@@ -129,7 +89,7 @@ func (d *Driver) merge(ctx context.Context, f *forest, upper *pool.Layer) error 
 		return e // the layers were removed meanwhile
 	}
 	if err != nil {
-		d.collect()
+		d.report(d.removeUnneeded()) // the new store; it does not wake the merger
 		return err
 	}
 	d.opts.Step("merge: recorded")
