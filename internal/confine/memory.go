@@ -173,10 +173,8 @@ func functionAt(pc uintptr) string {
 
 // otherCode returns the pages of code without functions that a server may call while it serves.
 // The linker places the functions of a package next to each other, so that both ends of a range
-// tell what is between them if they are in one package. Of a single page only both ends are looked
-// at, so a few small functions between two packages that do not serve are taken for theirs.
-// TestOtherCodeOfProgram checks that these are not of a package that serves. The first function of the next page
-// stands for the last function of a page.
+// tell what is between them if they are in one package. The first function of the next page stands
+// for the last function of a page.
 func otherCode(code mapping, page uintptr, function func(uintptr) string, serves func(string) bool) []mapping {
 	s := codeSplitter{page: page, function: function, serves: serves}
 	s.split(code, function(code.start), function(code.end))
@@ -200,12 +198,29 @@ func (s *codeSplitter) split(m mapping, first, last string) {
 		return
 	}
 	switch n := len(s.other); {
-	case s.serves(first) || s.serves(last):
+	case s.isServing(m, first, last):
 	case n > 0 && s.other[n-1].end == m.start:
 		s.other[n-1].end = m.end
 	default:
 		s.other = append(s.other, m)
 	}
+}
+
+// minFunction is the length of the shortest function in bytes (minfunc in runtime/symtab.go).
+const minFunction = 16
+
+// isServing reports whether a server may call a function of a range, whose ends are in the functions
+// first and last.
+func (s *codeSplitter) isServing(m mapping, first, last string) bool {
+	switch {
+	case s.serves(first) || s.serves(last):
+		return true
+	case inOnePackage(first, last) || m.end-m.start <= minFunction:
+		return false
+	}
+	middle := m.start + (m.end-m.start)/2
+	function := s.function(middle)
+	return s.isServing(mapping{m.start, middle}, first, function) || s.isServing(mapping{middle, m.end}, function, last)
 }
 
 // inOnePackage reports whether all functions between two functions are of one package.
