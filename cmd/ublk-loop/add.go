@@ -79,31 +79,36 @@ const (
 	maxIO     = 32 << 20
 )
 
+// parseMaxIO parses the size of the largest request.
+func parseMaxIO(text string) (uint32, error) {
+	page := uint32(os.Getpagesize())
+	return parseSizeWithin(text, page, maxIO, page)
+}
+
 // autoclearDefault is the time that --autoclear without a value stands for.
 const autoclearDefault = "10s"
 
 func (o *addOptions) addFlags(cmd *cobra.Command) {
 	f, c := cmd.Flags(), &o.config
-	page := uint64(os.Getpagesize())
 	f.SortFlags = false
 	c.DirectIO, c.ZeroCopy = loop.SwitchAuto, loop.SwitchAuto
 	filledVar(f, &o.table, "table", "serve the device-mapper table, or stack of tables, in `FILE` (-: standard input)")
-	f.Var(fdFlag{&o.fd}, "fd", "attach the file of the open descriptor N, which need not have a name")
+	f.Var(parsed(&o.fd, parseFD, "N"), "fd", "attach the file of the open descriptor N, which need not have a name")
 	f.Var(cowFlag{&o.cow}, "cow", "write changes to the file or disk STORE, which is made if it is missing. The attached file is only read")
-	f.VarP(idFlag{&c.ID}, "id", "n", "make /dev/ublkbN (default: the first free number)")
+	f.VarP(parsed(&c.ID, parseNewID, "N"), "id", "n", "make /dev/ublkbN (default: the first free number)")
 	f.BoolVarP(&c.ReadOnly, "read-only", "r", false, "make a read-only device, and open the file read-only")
-	f.VarP(sizeFlag{&c.Offset}, "offset", "o", "start of the device in the file")
-	f.Var(sizeFlag{&c.SizeLimit}, "sizelimit", "maximum size of the device (0: to the end of the file)")
-	f.VarP(sectorFlag{&c.SectorSize}, "sector-size", "b", "logical block size: 512, 1024, 2048 or 4096 (default: the disk's, or for a file that of its partition table, or 512)")
-	f.Var(switchFlag{&c.DirectIO}, "direct-io", "direct I/O: auto (if possible), on (fail if not), off")
+	f.VarP(sizeFlag(&c.Offset), "offset", "o", "start of the device in the file")
+	f.Var(sizeFlag(&c.SizeLimit), "sizelimit", "maximum size of the device (0: to the end of the file)")
+	f.VarP(parsed(&c.SectorSize, parseSector, "BYTES"), "sector-size", "b", "logical block size: 512, 1024, 2048 or 4096 (default: the disk's, or for a file that of its partition table, or 512)")
+	f.Var(switchFlag(&c.DirectIO), "direct-io", "direct I/O: auto (if possible), on (fail if not), off")
 	f.BoolVarP(&c.PartScan, "partscan", "P", false, "let the kernel look for partitions")
-	f.VarP(countFlag{&c.Queues, maxQueues}, "queues", "q", "number of queues (default and maximum: one for each CPU)")
-	f.VarP(countFlag{&c.Depth, maxDepth}, "depth", "d", "requests that a queue takes at once (default: 128, or 64 without zero copy)")
-	f.Var(limitedSizeFlag{&c.MaxIOBytes, page, maxIO, page}, "max-io", "size of the largest request (default: the disk's, but at most 256K without zero copy)")
-	f.Var(switchFlag{&c.ZeroCopy}, "zero-copy", "use the pages of requests in place: auto (if possible and safe), on (fail if not possible; a risk over a disk that verifies checksums, because data that changes while it is written may become unreadable), off")
+	f.VarP(countFlag(&c.Queues, maxQueues), "queues", "q", "number of queues (default and maximum: one for each CPU)")
+	f.VarP(countFlag(&c.Depth, maxDepth), "depth", "d", "requests that a queue takes at once (default: 128, or 64 without zero copy)")
+	f.Var(parsed(&c.MaxIOBytes, parseMaxIO, "BYTES"), "max-io", "size of the largest request (default: the disk's, but at most 256K without zero copy)")
+	f.Var(switchFlag(&c.ZeroCopy), "zero-copy", "use the pages of requests in place: auto (if possible and safe), on (fail if not possible; a risk over a disk that verifies checksums, because data that changes while it is written may become unreadable), off")
 	o.transfer.addFlags(f, &c.Transfer)
 	o.verity.addFlags(f)
-	f.Var(onCrashFlag{&c.OnCrash}, "on-crash", "when the server is killed: remove the disk (fail, the default), or keep it for recover, and fail (requeue) or repeat (reissue) the requests that the server had")
+	f.Var(onCrashFlag(&c.OnCrash), "on-crash", "when the server is killed: remove the disk (fail, the default), or keep it for recover, and fail (requeue) or repeat (reissue) the requests that the server had")
 	f.BoolVar(&c.Shared, "shared", false, "attach a file that another process uses")
 	f.Var(durationFlag{&o.autoclear}, "autoclear", "remove the device when it is no longer in use, but not within the first TIME (needs serve)")
 	f.Lookup("autoclear").NoOptDefVal = autoclearDefault

@@ -15,7 +15,6 @@ import (
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/loop/cowfile"
 	"github.com/ublk-loop/ublk-loop/transfer"
-	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
 	"github.com/ublk-loop/ublk-loop/transfer/table"
 )
 
@@ -56,7 +55,8 @@ func (f cowFlag) option(text string) (known bool, err error) {
 	if !known {
 		return false, nil
 	}
-	return true, chunkFlag{limitedSizeFlag{&f.o.ChunkSize, snapshot.MinChunkSize, snapshot.MaxChunkSize, 1}}.Set(size)
+	f.o.ChunkSize, err = parseChunk(size)
+	return true, err
 }
 
 // String implements pflag.Value.

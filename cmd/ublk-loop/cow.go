@@ -56,8 +56,8 @@ func newCowCreateCommand(a *app) *cobra.Command {
 	f := cmd.Flags()
 	f.SortFlags = false
 	filledVar(f, &o.Origin, "origin", "the store has changes of `IMAGE`, a file or disk")
-	f.Var(chunkFlag{limitedSizeFlag{&o.ChunkSize, snapshot.MinChunkSize, snapshot.MaxChunkSize, 1}}, "chunk", "size of a chunk, a power of 2 from 4K to 1M (default 64K)")
-	f.Var(sizeFlag{&o.Size}, "size", "size of a new file (default: enough to change all of IMAGE)")
+	f.Var(parsed(&o.ChunkSize, parseChunk, "BYTES"), "chunk", "size of a chunk, a power of 2 from 4K to 1M (default 64K)")
+	f.Var(sizeFlag(&o.Size), "size", "size of a new file (default: enough to change all of IMAGE)")
 	return cmd
 }
 
@@ -75,20 +75,6 @@ func (a *app) checkFree(path string, readOnly bool) error {
 	}
 	defer func() { _ = drv.Close() }()
 	return drv.CheckFree(file, readOnly)
-}
-
-// chunkFlag is the size of a chunk.
-type chunkFlag struct{ limitedSizeFlag }
-
-// Set implements pflag.Value.
-func (f chunkFlag) Set(text string) error {
-	if err := f.limitedSizeFlag.Set(text); err != nil {
-		return err
-	}
-	if _, err := snapshot.NewLayout(*f.bytes); err != nil {
-		return errors.New("not a power of 2")
-	}
-	return nil
 }
 
 func newCowMergeCommand(a *app) *cobra.Command {

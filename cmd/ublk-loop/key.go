@@ -100,10 +100,10 @@ var keySources = []struct {
 func (o *keyFlags) addFlags(f *pflag.FlagSet) {
 	s := &o.source
 	filledVar(f, &s.File, "key-file", "read the key, or the passphrase of a LUKS volume, from the whole of `FILE` (-: standard input)")
-	f.Var(fdFlag{&s.FD}, "key-fd", "read the key from the open descriptor N, to its end")
+	f.Var(parsed(&s.FD, parseFD, "N"), "key-fd", "read the key from the open descriptor N, to its end")
 	filledVar(f, &s.Description, "key-description", "take the key of type user with the description `TEXT` from the kernel's keyrings")
-	f.Var(sizeFlag{&s.Offset}, "keyfile-offset", "number of bytes before the key in its file or descriptor")
-	f.Var(sizeFlag{&s.Size}, "keyfile-size", "length of the key in its file or descriptor (default: all that follows)")
+	f.Var(sizeFlag(&s.Offset), "keyfile-offset", "number of bytes before the key in its file or descriptor")
+	f.Var(sizeFlag(&s.Size), "keyfile-size", "length of the key in its file or descriptor (default: all that follows)")
 	filledVar(f, &s.Header, "header", "read the LUKS header from `FILE`, not from the volume")
 	f.BoolVar(&s.Strict, "strict-key", false, "refuse a key file that other users can read, instead of a warning")
 }

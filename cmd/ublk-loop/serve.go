@@ -34,7 +34,7 @@ func newServeCommand(a *app) *cobra.Command {
 	f.SortFlags = false
 	opts.Socket = client.DefaultSocket
 	filledVar(f, &opts.Socket, "socket", "listen at `PATH`, unless the service manager passes a socket")
-	f.Var(onCrashFlag{&opts.OnCrash}, "on-crash", "default --on-crash for added devices (reissue if a service manager or --supervise restarts the server, else fail)")
+	f.Var(onCrashFlag(&opts.OnCrash), "on-crash", "default --on-crash for added devices (reissue if a service manager or --supervise restarts the server, else fail)")
 	f.BoolVar(&opts.Supervise, "supervise", false, "serve in another process, and restart it after a crash")
 	filledVar(f, &opts.LogFile, "log-file", "append the log to `FILE`, as JSON lines")
 	filledVar(f, &opts.Metrics, "metrics", "also serve Prometheus metrics at `HOST:PORT`, to everyone who can connect")

@@ -39,7 +39,7 @@ func newTopCommand(a *app) *cobra.Command {
 	f.SortFlags = false
 	opts.interval = time.Second
 	f.VarP(durationFlag{&opts.interval}, "interval", "d", "average over this time: 500ms, 10s or 1m, for example")
-	f.VarP(countFlag{&opts.count, 1 << 30}, "count", "n", "end after this number of tables")
+	f.VarP(countFlag(&opts.count, 1<<30), "count", "n", "end after this number of tables")
 	opts.socket = client.DefaultSocket
 	filledVar(f, &opts.socket, "socket", "`PATH` of the server's socket")
 	return cmd

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -30,7 +29,7 @@ var (
 )
 
 func (o *transferOptions) addFlags(f *pflag.FlagSet, c *loop.TransferConfig) {
-	f.Var(transferFlag{&c.Name}, "transfer", "transform applied between device and file")
+	f.Var(choiceFlag[string]{&c.Name, transfer.Names()}, "transfer", "transform applied between device and file")
 	f.BoolVar(&o.luks, "luks", false, "open a LUKS volume: the header has the transfer and its key")
 	o.keys.addFlags(f)
 	f.Uint64Var(&c.IVOffset, "iv-offset", 0, "number of the first sector, in `SECTORS` of 512 bytes, for a part of a larger disk")
@@ -91,30 +90,3 @@ func (o *transferOptions) prepare(file *os.File, c *loop.Config) (*os.File, []st
 	}
 	return keysource.Pipe(ctx, o.keys.source.Key)
 }
-
-// transferFlag is the name of a transfer.
-type transferFlag struct{ name *string }
-
-var _ pflag.Value = transferFlag{}
-
-// Set implements pflag.Value.
-func (f transferFlag) Set(text string) error {
-	names := transfer.Names()
-	if !slices.Contains(names, text) {
-		last := len(names) - 1
-		return fmt.Errorf("not %s or %s", strings.Join(names[:last], ", "), names[last])
-	}
-	*f.name = text
-	return nil
-}
-
-// String implements pflag.Value.
-func (f transferFlag) String() string {
-	if f.name == nil {
-		return ""
-	}
-	return *f.name
-}
-
-// Type implements pflag.Value.
-func (f transferFlag) Type() string { return strings.Join(transfer.Names(), "|") }

@@ -50,7 +50,7 @@ func oneImage(flags string) cobra.PositionalArgs {
 func addLocationFlags(f *pflag.FlagSet, l *verityfile.Location) {
 	f.SortFlags = false
 	filledVar(f, &l.HashFile, "hash-file", "superblock and tree are in `FILE` (default: behind the data in IMAGE)")
-	f.Var(optionalSizeFlag{&l.HashOffset}, "hash-offset", "offset of the superblock (default: the start of --hash-file, or the end of the data)")
+	f.Var(optionalSizeFlag(&l.HashOffset), "hash-offset", "offset of the superblock (default: the start of --hash-file, or the end of the data)")
 }
 
 // maxListed is the maximum number of wrong blocks that verify prints.
@@ -114,7 +114,7 @@ func (o *verityOptions) addFlags(f *pflag.FlagSet) {
 	filledVar(f, &o.RootHash, "root-hash", "check the image against its hash tree of dm-verity, whose root hash is `HEX|FILE|auto`: hexadecimal digits, a file, or what is beside or in the image. The device is read-only unless --cow takes the changes")
 	filledVar(f, &o.Signature, "root-hash-signature", "attach only if `FILE|auto`, a file or what is beside or in the image, is a PKCS#7 signature of the root hash by a certificate in /etc/verity.d, /run/verity.d or /usr/lib/verity.d")
 	filledVar(f, &o.HashFile, "hash-file", "superblock and tree are in `FILE` (default: behind the data in the image)")
-	f.Var(optionalSizeFlag{&o.HashOffset}, "hash-offset", "offset of the superblock (default: the start of --hash-file, or the end of the data)")
+	f.Var(optionalSizeFlag(&o.HashOffset), "hash-offset", "offset of the superblock (default: the start of --hash-file, or the end of the data)")
 }
 
 // check refuses flags that do not fit --root-hash, or that need it.

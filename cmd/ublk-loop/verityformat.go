@@ -8,7 +8,6 @@ import (
 	"strconv"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"github.com/ublk-loop/ublk-loop/internal/bytesize"
 	"github.com/ublk-loop/ublk-loop/internal/report"
@@ -38,12 +37,12 @@ func newVerityFormatCommand(a *app) *cobra.Command {
 	}
 	f := cmd.Flags()
 	addLocationFlags(f, &opts.Location)
-	f.Var(textFlag[string]{&s.Algorithm, parseVerityHash, "sha256|sha512|sha1"}, "hash", "the hash (default sha256)")
-	f.Var(textFlag[uint32]{&s.DataBlockSize, parseBlockSize, "BYTES"}, "data-block-size", "size of a data block, a power of 2 from 512 to 512K (default 4K)")
-	f.Var(textFlag[uint32]{&s.HashBlockSize, parseBlockSize, "BYTES"}, "hash-block-size", "size of a hash block, a power of 2 from 512 to 512K (default 4K)")
-	f.Var(textFlag[uint64]{&s.DataBlocks, parseBlocks, "N"}, "data-blocks", "number of data blocks (default: all of IMAGE)")
-	f.Var(textFlag[[]byte]{&s.Salt, verity.ParseSalt, "HEX|-"}, "salt", "salt in hexadecimal digits, or - for none (default: 32 random bytes)")
-	f.Var(textFlag[verity.UUID]{&s.UUID, verity.ParseUUID, "UUID"}, "uuid", "UUID in the superblock (default: random)")
+	f.Var(parsed(&s.Algorithm, parseVerityHash, "sha256|sha512|sha1"), "hash", "the hash (default sha256)")
+	f.Var(parsed(&s.DataBlockSize, parseBlockSize, "BYTES"), "data-block-size", "size of a data block, a power of 2 from 512 to 512K (default 4K)")
+	f.Var(parsed(&s.HashBlockSize, parseBlockSize, "BYTES"), "hash-block-size", "size of a hash block, a power of 2 from 512 to 512K (default 4K)")
+	f.Var(parsed(&s.DataBlocks, parseBlocks, "N"), "data-blocks", "number of data blocks (default: all of IMAGE)")
+	f.Var(parsed(&s.Salt, verity.ParseSalt, "HEX|-"), "salt", "salt in hexadecimal digits, or - for none (default: 32 random bytes)")
+	f.Var(parsed(&s.UUID, verity.ParseUUID, "UUID"), "uuid", "UUID in the superblock (default: random)")
 	filledVar(f, &opts.RootFile, "root-hash-file", "also write the root hash to `FILE`, without a newline")
 	f.BoolVar(&opts.Force, "force", false, "overwrite a disk, or what a file contains at the place of the tree")
 	return cmd
@@ -67,46 +66,6 @@ func (a *app) runVerityFormat(ctx context.Context, opts verityfile.FormatOptions
 	}
 	return nil
 }
-
-// textFlag is a flag whose value a function parses.
-type textFlag[T any] struct {
-	value *T
-	parse func(string) (T, error)
-	kind  string
-}
-
-var _ pflag.Value = textFlag[string]{}
-
-// Set implements pflag.Value.
-func (f textFlag[T]) Set(text string) error {
-	v, err := f.parse(text)
-	if err == nil {
-		*f.value = v
-	}
-	return err
-}
-
-// String implements pflag.Value.
-func (f textFlag[T]) String() string { return "" }
-
-// Type implements pflag.Value.
-func (f textFlag[T]) Type() string { return f.kind }
-
-// optionalSizeFlag is a number of bytes that differs from not given if it is 0.
-type optionalSizeFlag struct{ bytes **uint64 }
-
-// Set implements pflag.Value.
-func (f optionalSizeFlag) Set(text string) error {
-	bytes, err := bytesize.Parse(text)
-	*f.bytes = &bytes
-	return err
-}
-
-// String implements pflag.Value.
-func (f optionalSizeFlag) String() string { return "" }
-
-// Type implements pflag.Value.
-func (f optionalSizeFlag) Type() string { return "BYTES" }
 
 func parseVerityHash(text string) (string, error) {
 	if text != "sha256" && text != "sha512" && text != "sha1" {
