@@ -6,13 +6,14 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/internal/daemon"
-	"github.com/ublk-loop/ublk-loop/internal/process"
 	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/loop/cowfile"
@@ -119,6 +120,52 @@ func (o *addOptions) addFlags(cmd *cobra.Command) {
 	filledVar(f, &o.logFile, "log-file", "append the server's log to `FILE`, as JSON lines")
 }
 
+// noTableFlags have no effect on a device of tables.
+var noTableFlags = []string{
+	"offset", "sizelimit", "sector-size", "transfer", "luks", "key-file", "key-fd", "key-description", "strict-key", "keyfile-offset", "keyfile-size", "header",
+	"iv-offset", "iv-large-sectors", "allow-discards",
+}
+
+// checkObject records what the device is made of: FILE, --fd or --table. It refuses more than
+// one, none, and flags that have no effect on tables.
+func (o *addOptions) checkObject(cmd *cobra.Command, args []string) error {
+	o.hasTable, o.hasFD = cmd.Flags().Changed("table"), cmd.Flags().Changed("fd")
+	if cmd.Flags().Changed("cow") {
+		o.hasTable = true
+		return o.checkCow(cmd, args)
+	}
+	switch {
+	case o.hasTable && o.hasFD:
+		return usage("--table and --fd", "a table names its files itself")
+	case o.hasFD && len(args) > 0:
+		return usage("--fd and "+args[0], "the descriptor is the file")
+	case o.hasFD:
+		return nil
+	case o.hasTable && len(args) > 0:
+		return usage("--table and "+args[0], "a table names its files itself")
+	case !o.hasTable && len(args) == 0:
+		return report.Usage(errors.New("add: FILE is missing"), helpHint(cmd))
+	case !o.hasTable:
+		o.file = args[0]
+		return nil
+	}
+	for _, name := range noTableFlags {
+		if cmd.Flags().Changed(name) {
+			return usage("--"+name, "not with --table")
+		}
+	}
+	return refuseText(o.table)
+}
+
+// refuseText refuses the text of a table, which dmsetup(8) takes. The error has no part of it,
+// because the text may have a key.
+func refuseText(table string) error {
+	if _, err := os.Lstat(table); err == nil || !strings.ContainsAny(table, " \t\n") {
+		return nil
+	}
+	return report.Usage(errors.New("--table: the text of a table, not the name of a file"), "--table - reads the table from standard input")
+}
+
 // checkAutoclear refuses --autoclear if it is not positive, or if serve would not serve
 // the device.
 func (o *addOptions) checkAutoclear(cmd *cobra.Command) error {
@@ -154,12 +201,39 @@ func (a *app) runAdd(ctx context.Context, opts addOptions) error {
 	signal.Ignore(unix.SIGPIPE) // a caller that does not read the path gets no device
 	ctx, stop := interruptible(ctx)
 	defer stop()
+	_, err = a.addDevice(ctx, j, func(device *client.Device) error {
+		if err := report.Device(a.out, device, j.JSON); err != nil {
+			return err
+		}
+		a.nameIfClosed(device)
+		return nil
+	})
+	return report.Name(err, "attach", j.Name)
+}
+
+// addDevice makes a device that outlives this process. show prints it. Only then the device is kept,
+// because the user knows of it. After an error the device is gone.
+func (a *app) addDevice(ctx context.Context, j *daemon.Job, show func(*client.Device) error) (*client.Device, error) {
 	pending, err := a.start(ctx, j)
 	if err != nil {
-		return report.Name(err, "attach", j.Name)
+		return nil, err
 	}
-	return report.Name(a.keepOncePrinted(pending, j), "attach", j.Name)
+	device, err := pending.Ready()
+	if err == nil {
+		report.Warnings(a.errOut, j.Name, j.Warnings)
+		err = show(device)
+	}
+	if err == nil {
+		err = pending.Keep()
+	}
+	if err != nil {
+		return nil, errors.Join(err, pending.Abandon())
+	}
+	return device, nil
 }
+
+// showLater is for addDevice: the caller prints the device.
+func showLater(*client.Device) error { return nil }
 
 // recoverIfWaiting turns the job into a recovery if the requested device exists and waits
 // for a server. A service that is restarted repeats its first command, and so gets its
@@ -178,122 +252,4 @@ func (a *app) recoverIfWaiting(j *daemon.Job) error {
 		j.Recover = j.Config.ID
 	}
 	return err
-}
-
-// keepOncePrinted keeps the device once its path is printed, because the user knows of
-// the device then. On any earlier error the device is removed.
-func (a *app) keepOncePrinted(pending daemon.Pending, j *daemon.Job) error {
-	device, err := pending.Ready()
-	if err == nil {
-		report.Warnings(a.errOut, j.Name, j.Warnings)
-		err = report.Device(a.out, device, j.JSON)
-	}
-	if err == nil {
-		a.nameIfClosed(device)
-		err = pending.Keep()
-	}
-	if err != nil {
-		return errors.Join(err, pending.Abandon())
-	}
-	return nil
-}
-
-// job opens the files that the options name. The caller opens them, because a relative
-// path refers to its working directory.
-func (o *addOptions) job() (*daemon.Job, error) {
-	switch {
-	case o.verity.RootHash != "":
-		return o.verityJob()
-	case o.hasTable:
-		return o.tableJob()
-	}
-	file, err := o.open()
-	if err != nil {
-		return nil, err
-	}
-	j := &daemon.Job{
-		Name: file.Name(), JSON: o.json, Standalone: o.standalone, Autoclear: o.autoclear, Foreground: o.foreground, Root: o.root,
-		NotifySocket: os.Getenv("NOTIFY_SOCKET"), File: file,
-	}
-	if j.Key, j.Warnings, err = o.transfer.prepare(file, &o.config); err != nil {
-		j.Close()
-		return nil, report.Name(err, "attach", j.Name)
-	}
-	j.Config = o.config
-	j.Warnings = append(j.Warnings, o.checksumWarnings(file)...)
-	j.Warnings = append(j.Warnings, o.lockWarnings(file, o.config.ReadOnly)...)
-	return j, o.openLog(j)
-}
-
-// open opens the file that the options name. A server could not open a file without a name
-// again, so that its device does not wait for one.
-func (o *addOptions) open() (*os.File, error) {
-	if !o.hasFD {
-		return loop.OpenPath(o.file)
-	}
-	if err := process.CheckInherited(o.fd); err != nil {
-		return nil, fmt.Errorf("attach descriptor %d: %w", o.fd, err)
-	}
-	file, err := loop.OpenDescriptor(o.fd, o.config.ReadOnly)
-	if err != nil {
-		return nil, report.Name(err, "attach", fmt.Sprint("descriptor ", o.fd))
-	}
-	if there, err := os.Stat(file.Name()); o.config.OnCrash == "" && (err != nil || !isSame(there, file)) {
-		o.config.OnCrash = loop.CrashFail
-	}
-	return file, nil
-}
-
-func isSame(there os.FileInfo, file *os.File) bool {
-	is, err := file.Stat()
-	return err == nil && os.SameFile(there, is)
-}
-
-// openLog opens the log file of a job, if it has one. After an error it closes the job.
-func (o *addOptions) openLog(j *daemon.Job) error {
-	if !o.hasLogFile {
-		return nil
-	}
-	err := j.OpenLog(o.logFile)
-	if err != nil {
-		j.Close()
-	}
-	return err
-}
-
-// checksumWarnings describes the risk of --zero-copy=on over a disk that checks what it
-// stores.
-func (o *addOptions) checksumWarnings(file *os.File) []string {
-	if o.config.ZeroCopy != loop.SwitchOn || o.config.DirectIO == loop.SwitchOff || o.config.ReadOnly {
-		return nil
-	}
-	checksummer, err := loop.Checksummer(file)
-	switch {
-	case err != nil:
-		return []string{err.Error()}
-	case checksummer == "":
-		return nil
-	}
-	return []string{fmt.Sprintf("%s may verify checksums: with zero copy, a page that changes while it is written becomes unreadable", checksummer)}
-}
-
-// lockWarnings says that another program has a lock on the file, or that a loop device has the
-// file. A lock keeps no device from the file, because every user who may read the file can have it.
-func (o *addOptions) lockWarnings(file *os.File, readOnly bool) []string {
-	if o.config.Shared {
-		return nil
-	}
-	if warnings := report.LoopDevice(file, readOnly); warnings != nil {
-		return warnings
-	}
-	locked, err := loop.LockedByOthers(file, readOnly)
-	switch {
-	case errors.Is(err, unix.EAGAIN): // of a lease, which add reports
-		return nil
-	case err != nil:
-		return []string{err.Error()}
-	case !locked:
-		return nil
-	}
-	return []string{"another program has locked the file, and may write to it"}
 }

@@ -165,29 +165,12 @@ func (f *forking) addOther() error {
 			return err
 		}
 	}
-	added, err := f.app.addDevice(f.ctx, j)
+	added, err := f.app.addDevice(f.ctx, j, showLater)
 	if err != nil {
 		return err
 	}
 	f.devices = append(f.devices, *added)
 	return nil
-}
-
-// addDevice makes a device that outlives this process.
-func (a *app) addDevice(ctx context.Context, j *daemon.Job) (*client.Device, error) {
-	pending, err := a.start(ctx, j)
-	if err != nil {
-		return nil, err
-	}
-	device, err := pending.Ready()
-	if err == nil {
-		report.Warnings(a.errOut, j.Name, j.Warnings)
-		err = pending.Keep()
-	}
-	if err != nil {
-		return nil, errors.Join(err, pending.Abandon())
-	}
-	return device, nil
 }
 
 // removeUnused removes the new files that no device has after an error. They stay if the server

@@ -92,19 +92,7 @@ func (l *loops) Attach(ctx context.Context, path string, cfg loop.Config) (*clie
 		return nil, err
 	}
 	signal.Ignore(unix.SIGPIPE)
-	pending, err := l.app.start(ctx, j)
-	if err != nil {
-		return nil, err
-	}
-	device, err := pending.Ready()
-	if err == nil {
-		report.Warnings(l.app.errOut, j.Name, j.Warnings)
-		err = pending.Keep()
-	}
-	if err != nil {
-		return nil, errors.Join(err, pending.Abandon())
-	}
-	return device, nil
+	return l.app.addDevice(ctx, j, showLater)
 }
 
 // Detach implements losetup.System.

@@ -139,26 +139,17 @@ func (a *app) recover(ctx context.Context, device client.Device, opts recoverOpt
 	return pending.Keep()
 }
 
-// recoverJob opens the device's file by its path. The server checks that the path still
-// leads to the same file.
+// recoverJob opens the files of the device by their paths. The server checks that the paths still
+// lead to the same files.
 func recoverJob(ctx context.Context, device client.Device, opts recoverOptions) (*daemon.Job, error) {
+	j := &daemon.Job{Recover: &device.ID}
+	var err error
 	if device.Table != "" {
-		return recoverTableJob(device, opts)
+		err = opts.openTables(j, &device)
+	} else {
+		err = opts.openFile(ctx, j, &device)
 	}
-	if device.File == "" {
-		err := fmt.Errorf("its file is unknown: %w", ublk.ErrNotRecoverable)
-		return nil, &hint.Error{Err: err, Hint: "remove it with del"}
-	}
-	file, err := loop.OpenPath(device.File)
-	if err != nil {
-		return nil, fmt.Errorf("recover %s: %w", device.Device, err)
-	}
-	j := &daemon.Job{Name: file.Name(), Recover: &device.ID, File: file}
-	if j.Key, j.Warnings, err = opts.key(ctx, file, &device.Transfer); err != nil {
-		j.Close()
-		return nil, err
-	}
-	if opts.hasLogFile {
+	if err == nil && opts.hasLogFile {
 		err = j.OpenLog(opts.logFile)
 	}
 	if err != nil {
@@ -166,6 +157,20 @@ func recoverJob(ctx context.Context, device client.Device, opts recoverOptions) 
 		return nil, err
 	}
 	return j, nil
+}
+
+// openFile opens the file of a device for a job, and reads its key.
+func (o *recoverOptions) openFile(ctx context.Context, j *daemon.Job, device *client.Device) (err error) {
+	if device.File == "" {
+		err := fmt.Errorf("its file is unknown: %w", ublk.ErrNotRecoverable)
+		return &hint.Error{Err: err, Hint: "remove it with del"}
+	}
+	if j.File, err = loop.OpenPath(device.File); err != nil {
+		return err
+	}
+	j.Name = j.File.Name()
+	j.Key, j.Warnings, err = o.key(ctx, j.File, &device.Transfer)
+	return err
 }
 
 // key returns a descriptor to read the key of the device's transfer from, or nil without
@@ -181,4 +186,27 @@ func (o *recoverOptions) key(ctx context.Context, file *os.File, c *client.Trans
 		return nil, nil, nil // the server reports a missing key
 	}
 	return keysource.Pipe(ctx, o.keys.source.Key)
+}
+
+// openTables opens the files and disks of a device of tables for a job, and reads the keys that its
+// tables name.
+func (o *recoverOptions) openTables(j *daemon.Job, device *client.Device) error {
+	if o.keys.source.IsGiven() {
+		err := fmt.Errorf("a key for a device of tables: %w", errors.ErrUnsupported)
+		return &hint.Error{Err: err, Hint: "add the key to a keyring, under the name that list --dm-table shows"}
+	}
+	j.Name, j.Config.Table = "tables of "+device.Device, device.Table
+	tables, err := loop.ParseTable([]byte(device.Table))
+	if err != nil {
+		return err
+	}
+	defer tables.Close()
+	for _, f := range device.Files {
+		file, err := loop.OpenPath(f.File)
+		if err != nil {
+			return err
+		}
+		j.Files = append(j.Files, file)
+	}
+	return pipeKeys(j, tables)
 }

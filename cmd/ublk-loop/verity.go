@@ -143,34 +143,29 @@ func openBeside(path string, flags int) (*os.File, error) {
 	return loop.OpenPath(path)
 }
 
-// verityJob opens an image and its tree. The device is that of a table with the target verity, or
-// of a snapshot over it.
-func (o *addOptions) verityJob() (*daemon.Job, error) {
+// openVerity opens an image and its tree for a job. The device is that of a table with the target
+// verity, or of a snapshot over it.
+func (o *addOptions) openVerity(j *daemon.Job) error {
 	o.config.ReadOnly = o.config.ReadOnly || o.cow.Path == ""
 	image, err := o.open()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	j := &daemon.Job{
-		Name: image.Name(), JSON: o.json, Standalone: o.standalone, Autoclear: o.autoclear, Foreground: o.foreground, Root: o.root,
-		NotifySocket: os.Getenv("NOTIFY_SOCKET"), Config: o.config, Files: []*os.File{image},
-	}
+	j.Name, j.Files = image.Name(), []*os.File{image}
 	o.verity.Opener = openBeside
 	device, err := verityfile.Open(image, &o.verity.Location)
 	if err != nil {
-		j.Close()
-		return nil, report.Name(err, "attach", j.Name)
+		return err
 	}
-	j.Files, j.Config.Table = device.Files, device.Table
+	j.Files, o.config.Table = device.Files, device.Table
 	if o.cow.Path != "" {
 		if err := o.addSnapshot(j, device); err != nil {
-			j.Close()
-			return nil, report.Name(err, "attach", j.Name)
+			return err
 		}
 	}
 	for i, file := range j.Files {
 		isStore := o.cow.Path != "" && i == len(j.Files)-1 // all others are only read
 		j.Warnings = append(j.Warnings, o.lockWarnings(file, o.config.ReadOnly || !isStore)...)
 	}
-	return j, o.openLog(j)
+	return nil
 }
