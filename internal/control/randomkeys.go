@@ -29,14 +29,7 @@ func checkRandomKeys(req *client.AddRequest, hasKey bool) error {
 // makeKeys makes the keys of the lines with the target crypt. They are in locked memory from
 // their beginning.
 func makeKeys(tables *table.Stack) (*transfer.Secret, error) {
-	total := 0
-	for i := range tables.Tables {
-		for _, l := range tables.Tables[i].Lines {
-			if c, ok := l.Target.(*table.Crypt); ok {
-				total += c.Key.Bytes
-			}
-		}
-	}
+	total := tables.KeyBytes()
 	if total == 0 {
 		return nil, fmt.Errorf("random_keys for tables without crypt: %w", unix.EINVAL)
 	}

@@ -102,7 +102,7 @@ func (s *Source) readFile(limit int) (*transfer.Secret, []string, error) {
 	}
 	defer func() { _ = f.Close() }()
 	var warnings []string
-	exposed, err := othersCanRead(f)
+	exposed, err := OthersCanRead(f)
 	switch {
 	case err != nil:
 		return nil, nil, err
@@ -115,9 +115,9 @@ func (s *Source) readFile(limit int) (*transfer.Secret, []string, error) {
 	return key, warnings, err
 }
 
-// othersCanRead says why users other than root and this one can read a file. It returns
+// OthersCanRead says why users other than root and this one can read a file. It returns
 // "" if they cannot.
-func othersCanRead(f *os.File) (string, error) {
+func OthersCanRead(f *os.File) (string, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return "", err

@@ -2,7 +2,6 @@ package keysource
 
 import (
 	"fmt"
-	"os"
 
 	"golang.org/x/sys/unix"
 
@@ -14,14 +13,7 @@ import (
 // the text, and those that it names in the kernel's keyrings. It returns nil if the stack has
 // no keys. An error has the line.
 func TableKeys(s *table.Stack) (*transfer.Secret, error) {
-	total := 0
-	for i := range s.Tables {
-		for _, l := range s.Tables[i].Lines {
-			if c, ok := l.Target.(*table.Crypt); ok {
-				total += c.Key.Bytes
-			}
-		}
-	}
+	total := s.KeyBytes()
 	if total == 0 {
 		return nil, nil
 	}
@@ -30,19 +22,12 @@ func TableKeys(s *table.Stack) (*transfer.Secret, error) {
 		return nil, err
 	}
 	rest := keys.Bytes()
-	for i := range s.Tables {
-		t := &s.Tables[i]
-		for n, l := range t.Lines {
-			c, ok := l.Target.(*table.Crypt)
-			if !ok {
-				continue
-			}
-			if err := lineKey(c, rest[:c.Key.Bytes]); err != nil {
-				keys.Close()
-				return nil, &table.StackError{Table: t.Name, Line: n + 1, Target: c.Type(), Argument: "key", Err: err}
-			}
-			rest = rest[c.Key.Bytes:]
+	for place, c := range table.Targets[*table.Crypt](s) {
+		if err := lineKey(c, rest[:c.Key.Bytes]); err != nil {
+			keys.Close()
+			return nil, place.Wrap(fmt.Errorf("key: %w", err))
 		}
+		rest = rest[c.Key.Bytes:]
 	}
 	return keys, nil
 }
@@ -64,7 +49,3 @@ func lineKey(c *table.Crypt, into []byte) error {
 	transfer.CopyKey(into, key.Bytes())
 	return nil
 }
-
-// OthersCanRead says why users other than root and this one can read a file. It returns "" if
-// they cannot.
-func OthersCanRead(f *os.File) (string, error) { return othersCanRead(f) }

@@ -93,12 +93,5 @@ func HasStore(text string) bool {
 		return false
 	}
 	defer tables.Close()
-	for i := range tables.Tables {
-		for _, l := range tables.Tables[i].Lines {
-			if _, ok := l.Target.(*table.Snapshot); ok {
-				return true
-			}
-		}
-	}
-	return false
+	return table.Has[*table.Snapshot](tables)
 }

@@ -28,16 +28,11 @@ const DefaultDescription = "ublk-loop"
 func (s *Stack) nameKeys() {
 	taken := make(map[string]bool)
 	var fromText []*Key
-	for i := range s.Tables {
-		for _, l := range s.Tables[i].Lines {
-			c, ok := l.Target.(*Crypt)
-			switch {
-			case !ok:
-			case c.Key.Secret != nil:
-				fromText = append(fromText, &c.Key)
-			default:
-				taken[c.Key.Description] = true
-			}
+	for _, c := range Targets[*Crypt](s) {
+		if c.Key.Secret != nil {
+			fromText = append(fromText, &c.Key)
+		} else {
+			taken[c.Key.Description] = true
 		}
 	}
 	number := 0

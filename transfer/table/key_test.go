@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -122,4 +123,26 @@ func lockedBytes(t *testing.T) int {
 		t.Fatal(err)
 	}
 	return kib << 10
+}
+
+// The targets of a type come in the order of the text, each with its place. A loop over them can end
+// early.
+func TestTargets(t *testing.T) {
+	crypt := "crypt aes-xts-plain64 :32:user:a 0 /dev/a 0"
+	s, err := Parse([]byte("a,,,,0 8 "+crypt+",8 8 linear /dev/a 0;b,,,,0 8 linear /dev/mapper/a 0,8 8 "+crypt), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	var places []string
+	for place := range Targets[*Crypt](s) {
+		places = append(places, place.Wrap(ErrInvalid).Error())
+	}
+	want := []string{"table a: line 1: crypt: invalid", "table b: line 2: crypt: invalid"}
+	if !slices.Equal(places, want) || s.KeyBytes() != 64 {
+		t.Errorf("lines with crypt are %q with %d bytes of keys, want %q with 64", places, s.KeyBytes(), want)
+	}
+	if !Has[*Linear](s) || Has[*Snapshot](s) {
+		t.Errorf("it has linear: %v, snapshot: %v", Has[*Linear](s), Has[*Snapshot](s))
+	}
 }

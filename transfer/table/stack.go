@@ -1,6 +1,9 @@
 package table
 
-import "strconv"
+import (
+	"iter"
+	"strconv"
+)
 
 // Limits. MaxText is in bytes.
 const (
@@ -27,24 +30,26 @@ func (s *Stack) Table(device string) (i int, ok bool) { return s.resolver.table(
 
 // HasKeys reports whether a key was in the text.
 func (s *Stack) HasKeys() bool {
-	for i := range s.Tables {
-		for _, l := range s.Tables[i].Lines {
-			if c, ok := l.Target.(*Crypt); ok && c.Key.Secret != nil {
-				return true
-			}
+	for _, c := range Targets[*Crypt](s) {
+		if c.Key.Secret != nil {
+			return true
 		}
 	}
 	return false
 }
 
+// KeyBytes returns the length of all keys in bytes.
+func (s *Stack) KeyBytes() (n int) {
+	for _, c := range Targets[*Crypt](s) {
+		n += c.Key.Bytes
+	}
+	return n
+}
+
 // Close wipes the keys that were in the text.
 func (s *Stack) Close() {
-	for i := range s.Tables {
-		for _, l := range s.Tables[i].Lines {
-			if c, ok := l.Target.(*Crypt); ok {
-				c.Key.Close()
-			}
-		}
+	for _, c := range Targets[*Crypt](s) {
+		c.Key.Close()
 	}
 }
 
@@ -90,6 +95,39 @@ type Target interface {
 	check(length uint64) error
 	// block returns the smallest logical block for the target, in bytes.
 	block() uint32
+}
+
+// A Place says where a target is in the text of a stack.
+type Place struct {
+	table  string
+	line   int // from 1
+	target string
+}
+
+// Wrap returns a StackError with the place.
+func (p Place) Wrap(err error) error { return inLine(p.table, p.line, p.target, err) }
+
+// Targets returns the targets of a type with their places, in the order of the text.
+func Targets[T Target](s *Stack) iter.Seq2[Place, T] {
+	return func(yield func(Place, T) bool) {
+		for i := range s.Tables {
+			t := &s.Tables[i]
+			for n, l := range t.Lines {
+				target, ok := l.Target.(T)
+				if ok && !yield(Place{t.Name, n + 1, target.Type()}, target) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Has reports whether a line of a stack has a target of a type.
+func Has[T Target](s *Stack) bool {
+	for range Targets[T](s) {
+		return true
+	}
+	return false
 }
 
 // An Area is a part of a device, in sectors of 512 bytes.

@@ -16,25 +16,6 @@ import (
 // in a pipe.
 const MaxCrypts = 1000
 
-// crypts yields the lines with the target crypt in the order of the text. It stops at the first error.
-func crypts(s *table.Stack, each func(number int, c *table.Crypt) error) error {
-	number := 0
-	for i := range s.Tables {
-		t := &s.Tables[i]
-		for n, l := range t.Lines {
-			c, ok := l.Target.(*table.Crypt)
-			if !ok {
-				continue
-			}
-			if err := each(number, c); err != nil {
-				return &table.StackError{Table: t.Name, Line: n + 1, Target: c.Type(), Err: err}
-			}
-			number++
-		}
-	}
-	return nil
-}
-
 // makeTransfers makes the transfer of each line with crypt. keys are those of the lines, one
 // after another.
 func (s *Stack) makeTransfers(keys *transfer.Secret) error {
@@ -42,29 +23,33 @@ func (s *Stack) makeTransfers(keys *transfer.Secret) error {
 	if keys != nil {
 		rest = keys.Bytes()
 	}
-	err := crypts(s.tables, func(_ int, c *table.Crypt) error {
+	for place, c := range table.Targets[*table.Crypt](s.tables) {
 		if len(rest) < c.Key.Bytes {
-			return fmt.Errorf("key: %w", transfer.ErrNoKey)
+			return place.Wrap(fmt.Errorf("key: %w", transfer.ErrNoKey))
 		}
-		key, err := transfer.NewSecret(c.Key.Bytes)
+		t, err := newTransfer(c, rest[:c.Key.Bytes])
 		if err != nil {
-			return err
-		}
-		transfer.CopyKey(key.Bytes(), rest[:c.Key.Bytes])
-		rest = rest[c.Key.Bytes:]
-		t, err := transfer.New(c.Cipher, key, transfer.Options{
-			SectorSize: c.SectorSize, IVOffset: c.IVOffset, IVLargeSectors: c.IVLargeSectors,
-		})
-		if err != nil {
-			return err
+			return place.Wrap(err)
 		}
 		s.transfers = append(s.transfers, t)
-		return nil
-	})
-	if err == nil && len(rest) > 0 {
-		err = fmt.Errorf("%d bytes of keys too many: %w", len(rest), unix.EINVAL)
+		rest = rest[c.Key.Bytes:]
 	}
-	return err
+	if len(rest) > 0 {
+		return fmt.Errorf("%d bytes of keys too many: %w", len(rest), unix.EINVAL)
+	}
+	return nil
+}
+
+// newTransfer returns the transfer of a line with crypt. It copies the key.
+func newTransfer(c *table.Crypt, bytes []byte) (transfer.Transfer, error) {
+	key, err := transfer.NewSecret(len(bytes))
+	if err != nil {
+		return nil, err
+	}
+	transfer.CopyKey(key.Bytes(), bytes)
+	return transfer.New(c.Cipher, key, transfer.Options{
+		SectorSize: c.SectorSize, IVOffset: c.IVOffset, IVLargeSectors: c.IVLargeSectors,
+	})
 }
 
 // closeTransfers wipes the keys.
@@ -88,12 +73,13 @@ func (*Stack) IsUnaligned() bool { return false }
 // with crypt, of the encryption of zeroes in a sector that no disk has.
 func (s *Stack) KeyCheck(sector uint64) string {
 	var check strings.Builder
-	_ = crypts(s.tables, func(i int, c *table.Crypt) error {
+	transfers := s.transfers
+	for _, c := range table.Targets[*table.Crypt](s.tables) {
 		data := make([]byte, c.SectorSize)
-		s.transfers[i].Encrypt(data, sector)
+		transfers[0].Encrypt(data, sector)
+		transfers = transfers[1:]
 		fmt.Fprintf(&check, "%x", data[:4])
-		return nil
-	})
+	}
 	return check.String()
 }
 

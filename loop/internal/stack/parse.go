@@ -35,14 +35,11 @@ func Parse(text []byte, keysInText bool) (*table.Stack, error) {
 
 // checkServed refuses too many files and disks, or keys.
 func checkServed(s *table.Stack) error {
-	err := crypts(s, func(number int, _ *table.Crypt) error {
-		if number >= MaxCrypts {
-			return fmt.Errorf("more than %d lines with it: %w", MaxCrypts, table.ErrLimit)
+	number := 0
+	for place := range table.Targets[*table.Crypt](s) {
+		if number++; number > MaxCrypts {
+			return place.Wrap(fmt.Errorf("more than %d lines with it: %w", MaxCrypts, table.ErrLimit))
 		}
-		return nil
-	})
-	if err != nil {
-		return err
 	}
 	if n := verities(s); n > MaxVerity {
 		return &table.StackError{Err: fmt.Errorf("%d lines with verity, more than %d: %w", n, MaxVerity, table.ErrLimit)}

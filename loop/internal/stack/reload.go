@@ -138,24 +138,19 @@ func (r *Reload) openStores(o *Options) error {
 		numbers[device] = i
 	}
 	var stores []mapping.Store
-	err := snapshots(n.tables, func(t *table.Snapshot) error {
+	for place, t := range table.Targets[*table.Snapshot](n.tables) {
 		number := numbers[n.tables.StoreDevice(t)]
-		if err := n.checkUses(number, t.Store); err != nil {
-			return err
-		}
-		origin := n.tables.SizeOf(t.Origin)
-		if i, found := numbers[t.Origin]; found {
-			origin = sizes[i].Sectors
-		}
-		store, err := r.openStore(number, t, origin<<sectorShift, o)
+		err := n.checkUses(number, t.Store)
+		var store *cow.Store
 		if err == nil {
-			n.stores, stores = append(n.stores, store), append(stores, store.Store)
+			store, err = r.openStore(number, t, n.originSectors(t, numbers, sizes)<<sectorShift, o)
 		}
-		return err
-	})
-	if err != nil {
-		return err
+		if err != nil {
+			return place.Wrap(err)
+		}
+		n.stores, stores = append(n.stores, store), append(stores, store.Store)
 	}
+	var err error
 	if n.plan, err = mapping.New(n.tables, stores); err != nil {
 		return err
 	}

@@ -124,7 +124,7 @@ func (s *Stack) openAll(files []*os.File, o *Options) error {
 		}
 		number, found := seen[object]
 		if !found {
-			b, err := s.open(file, !written[i], hasSnapshot(s.tables), o)
+			b, err := s.open(file, !written[i], table.Has[*table.Snapshot](s.tables), o)
 			if err != nil {
 				return s.tables.InDevice(i, err)
 			}

@@ -41,36 +41,9 @@ func Written(of *table.Stack, readOnly bool) []bool {
 func Locked(of *table.Stack, readOnly bool) []bool {
 	list := Written(of, readOnly)
 	for i := range list {
-		list[i] = list[i] || hasSnapshot(of)
+		list[i] = list[i] || table.Has[*table.Snapshot](of)
 	}
 	return list
-}
-
-// hasSnapshot reports whether a line has the target snapshot.
-func hasSnapshot(s *table.Stack) bool {
-	found := false
-	_ = snapshots(s, func(*table.Snapshot) error {
-		found = true
-		return nil
-	})
-	return found
-}
-
-// snapshots yields the lines with the target snapshot in the order of the text, which is that
-// of mapping.New. It stops at the first error.
-func snapshots(s *table.Stack, each func(t *table.Snapshot) error) error {
-	for i := range s.Tables {
-		for n, l := range s.Tables[i].Lines {
-			t, ok := l.Target.(*table.Snapshot)
-			if !ok {
-				continue
-			}
-			if err := each(t); err != nil {
-				return &table.StackError{Table: s.Tables[i].Name, Line: n + 1, Target: t.Type(), Err: err}
-			}
-		}
-	}
-	return nil
 }
 
 // openStores opens the stores of the snapshots. sizes are those of the files and disks.
@@ -80,26 +53,35 @@ func (s *Stack) openStores(sizes []table.DeviceSize, o *Options) (stores []mappi
 	for i, device := range s.tables.Devices() {
 		numbers[device] = i
 	}
-	err = snapshots(s.tables, func(t *table.Snapshot) error {
-		device := s.tables.StoreDevice(t)
-		number := s.backingOf[numbers[device]]
-		if err := s.checkUses(number, t.Store); err != nil {
-			return err
+	for place, t := range table.Targets[*table.Snapshot](s.tables) {
+		store, err := s.openStoreOf(t, numbers, sizes, o)
+		if err != nil {
+			return stores, place.Wrap(err)
 		}
-		if n := s.tables.SizeOf(t.Store); device != t.Store && n != sizes[numbers[device]].Sectors {
-			return fmt.Errorf("store %s: its encryption ends after %d sectors: %w", s.Backings[number].Path, n, errors.ErrUnsupported)
-		}
-		origin := s.tables.SizeOf(t.Origin)
-		if i, found := numbers[t.Origin]; found {
-			origin = sizes[i].Sectors
-		}
-		store, err := s.openStore(number, t, origin, o)
-		if err == nil {
-			stores = append(stores, store.Store)
-		}
-		return err
-	})
-	return stores, err
+		stores = append(stores, store.Store)
+	}
+	return stores, nil
+}
+
+// openStoreOf opens the store of a snapshot. numbers are those of the files and disks in the text.
+func (s *Stack) openStoreOf(t *table.Snapshot, numbers map[string]int, sizes []table.DeviceSize, o *Options) (*cow.Store, error) {
+	device := s.tables.StoreDevice(t)
+	number := s.backingOf[numbers[device]]
+	if err := s.checkUses(number, t.Store); err != nil {
+		return nil, err
+	}
+	if n := s.tables.SizeOf(t.Store); device != t.Store && n != sizes[numbers[device]].Sectors {
+		return nil, fmt.Errorf("store %s: its encryption ends after %d sectors: %w", s.Backings[number].Path, n, errors.ErrUnsupported)
+	}
+	return s.openStore(number, t, s.originSectors(t, numbers, sizes), o)
+}
+
+// originSectors returns the size of the origin of a snapshot.
+func (s *Stack) originSectors(t *table.Snapshot, numbers map[string]int, sizes []table.DeviceSize) uint64 {
+	if i, found := numbers[t.Origin]; found {
+		return sizes[i].Sectors
+	}
+	return s.tables.SizeOf(t.Origin)
 }
 
 // openStore opens the store of a snapshot of an origin with some sectors, in a file or disk.

@@ -41,10 +41,8 @@ type verityLayer struct {
 
 // verities returns the number of lines with the target verity.
 func verities(s *table.Stack) (n int) {
-	for i := range s.Tables {
-		if _, ok := s.Tables[i].Lines[0].Target.(*table.Verity); ok {
-			n++
-		}
+	for range table.Targets[*table.Verity](s) {
+		n++
 	}
 	return n
 }
