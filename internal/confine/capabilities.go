@@ -35,6 +35,8 @@ func DropStarting() error {
 			*set &^= 1 << c
 		}
 	}
+	// capset(2) reads the variables. They do not move during the call, because AllThreadsSyscall is
+	// marked with go:uintptrescapes (pattern 4 of unsafe.Pointer).
 	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&sets[0])), 0)
 	if errno == unix.ENOTSUP {
 		return fmt.Errorf("set capabilities: the program is built with cgo, not with CGO_ENABLED=0: %w", errno)

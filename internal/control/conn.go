@@ -55,8 +55,8 @@ func (c *conn) Read(p []byte) (int, error) {
 	return max(n, 0), err // n is negative after an error
 }
 
-// keep stores the descriptors of ancillary data (SCM_RIGHTS in unix(7)), and marks them
-// close-on-exec.
+// keep stores the descriptors of ancillary data (SCM_RIGHTS in unix(7)). Package net has received
+// them close-on-exec.
 func (c *conn) keep(oob []byte) error {
 	messages, err := unix.ParseSocketControlMessage(oob)
 	if err != nil {

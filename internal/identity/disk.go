@@ -76,6 +76,8 @@ func Sequence(disk *os.File) (uint64, error) {
 // sequenceOf returns an error that wraps EBADF if the disk is open with O_PATH.
 func sequenceOf(fd int) (uint64, error) {
 	var n uint64
+	// The kernel writes 8 bytes (blkdev_common_ioctl in block/ioctl.c), into n, which does not move
+	// during the call (pattern 4 of unsafe.Pointer).
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.BLKGETDISKSEQ, uintptr(unsafe.Pointer(&n)))
 	switch errno {
 	case 0:

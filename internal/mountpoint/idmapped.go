@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"structs"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -38,6 +39,7 @@ func isIdmapped(path string) (bool, error) {
 
 // mountRequest is struct mnt_id_req of linux/mount.h, in its first version.
 type mountRequest struct {
+	_     structs.HostLayout
 	size  uint32
 	_     uint32
 	mount uint64
@@ -46,6 +48,7 @@ type mountRequest struct {
 
 // mountStatus is the first part of struct statmount of linux/mount.h.
 type mountStatus struct {
+	_          structs.HostLayout
 	size       uint32
 	_          uint32
 	mask       uint64
@@ -62,6 +65,8 @@ func mountAttributes(id uint64) (uint64, error) {
 	request := mountRequest{mount: id, mask: statmountBasic}
 	request.size = uint32(unsafe.Sizeof(request))
 	var status mountStatus
+	// The kernel writes at most the given size, into status. The variables do not move during the call
+	// (pattern 4 of unsafe.Pointer).
 	_, _, errno := unix.Syscall6(unix.SYS_STATMOUNT, uintptr(unsafe.Pointer(&request)), uintptr(unsafe.Pointer(&status)), unsafe.Sizeof(status), 0, 0, 0)
 	switch {
 	case errno != 0:

@@ -3,6 +3,7 @@ package systemd
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -27,7 +28,7 @@ func openJournal(path string) (*os.File, error) {
 		return os.NewFile(uintptr(fd), path), nil
 	}
 	_ = unix.Close(fd)
-	if err == unix.ENOENT || err == unix.ECONNREFUSED {
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ECONNREFUSED) {
 		return nil, fmt.Errorf("the journal: %w", ErrNotRunning)
 	}
 	return nil, fmt.Errorf("connect to %s: %w", path, err)
