@@ -130,6 +130,6 @@ func (o *addOptions) addSnapshot(j *daemon.Job, image *verityfile.Device) error 
 	}
 	j.Files = append(j.Files, store)
 	j.Warnings = append(j.Warnings, o.storeWarnings()...)
-	o.config.Table = image.Concise("base") + ";top,,,rw," + verityfile.Escape(strings.TrimSpace(line))
+	o.config.Table = image.Concise("base") + ";top,,,rw," + table.Escape(strings.TrimSpace(line))
 	return nil
 }

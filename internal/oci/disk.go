@@ -9,6 +9,7 @@ import (
 
 	"github.com/ublk-loop/ublk-loop/client"
 	"github.com/ublk-loop/ublk-loop/transfer"
+	"github.com/ublk-loop/ublk-loop/transfer/table"
 )
 
 // A Disk says what the device of an image is made of, besides the image. The zero value
@@ -145,24 +146,10 @@ func (l *layers) start(image *os.File) error {
 	if err != nil {
 		return err
 	}
-	l.top, l.sectors = tableWord(image.Name(), "image"), uint64(info.Size())/tableSector
+	l.top, l.sectors = table.FileWord(image.Name(), "image"), uint64(info.Size())/tableSector
 	l.request.Files.Table = []*os.File{image}
 	return nil
 }
-
-// tableWord returns what a table calls a file: its path, by which fork finds it, or another
-// word if a table cannot contain the path.
-func tableWord(path, instead string) string {
-	for i := range len(path) {
-		if c := path[i]; c <= ' ' || c == '#' || c == 0x7f || c == 0xa0 {
-			return instead
-		}
-	}
-	return path
-}
-
-// escaper makes a line a part of a text in the concise format.
-var escaper = strings.NewReplacer(`\`, `\\`, ",", `\,`, ";", `\;`)
 
 // add puts a table on top of the others.
 func (l *layers) add(name string, readOnly bool, line string) {
@@ -170,7 +157,7 @@ func (l *layers) add(name string, readOnly bool, line string) {
 	if readOnly {
 		mode = "ro"
 	}
-	l.tables = append(l.tables, name+",,,"+mode+","+escaper.Replace(strings.TrimSpace(line)))
+	l.tables = append(l.tables, name+",,,"+mode+","+table.Escape(strings.TrimSpace(line)))
 	l.top = "/dev/mapper/" + name
 }
 
@@ -196,7 +183,7 @@ func (l *layers) snapshot(s *Settings, image *os.File, d *Disk) error {
 		return err
 	}
 	l.request.opened = append(l.request.opened, store)
-	origin, place, format := l.top, tableWord(store.Name(), "store"), "P"
+	origin, place, format := l.top, table.FileWord(store.Name(), "store"), "P"
 	if d.cow.kind == cowTransient {
 		// Its index is only in the server's memory.
 		format, l.request.Add.Config.OnCrash = "N", "fail"

@@ -191,11 +191,11 @@ func (b *diskBed) plain(text string) string {
 	words := strings.Fields(strings.ReplaceAll(text, ";", " ; "))
 	for i, word := range words {
 		switch {
-		case word == escaper.Replace(b.image):
+		case word == table.Escape(b.image):
 			words[i] = "IMAGE"
-		case word == escaper.Replace(b.dir+"/stores/store"):
+		case word == table.Escape(b.dir+"/stores/store"):
 			words[i] = "STORE"
-		case word == escaper.Replace(b.dir+"/transient/transient"):
+		case word == table.Escape(b.dir+"/transient/transient"):
 			words[i] = "TRANSIENT"
 		case i > 0 && words[i-1] == b.root:
 			words[i] = "SALT"

@@ -52,6 +52,24 @@ func openDevice(t *testing.T, dir string, where Location) (*Device, error) {
 	return d, nil
 }
 
+// The table has the path of the image, with any letters. A path that a table cannot have is replaced.
+func TestTableNamesImage(t *testing.T) {
+	dir, root := besideImage(t)
+	for name, want := range map[string]string{"größe": " größe/disk.raw ", "a b": " image "} {
+		other := filepath.Join(dir, name)
+		if err := errors.Join(os.Mkdir(other, 0o700), os.Link(filepath.Join(dir, "disk.raw"), filepath.Join(other, "disk.raw"))); err != nil {
+			t.Fatal(err)
+		}
+		d, err := openDevice(t, other, Location{RootHash: root})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if text := strings.ReplaceAll(d.Table, dir+"/", ""); !strings.Contains(text, want) {
+			t.Errorf("in %q the table is %q, without %q", name, text, want)
+		}
+	}
+}
+
 // The root hash is found in systemd's attribute, in systemd's files, and in containerd's file, in
 // this order. The tree is in systemd's file if there is one.
 func TestOpenAuto(t *testing.T) {

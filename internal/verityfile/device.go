@@ -4,10 +4,10 @@ import (
 	"encoding/hex"
 	"fmt"
 	"os"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/transfer/table"
 	"github.com/ublk-loop/ublk-loop/transfer/verity"
 )
 
@@ -25,15 +25,10 @@ type Device struct {
 	line  string // with the target verity
 }
 
-var escaper = strings.NewReplacer(`\`, `\\`, ",", `\,`, ";", `\;`)
-
-// Escape makes a line, or a path, a part of a text in the concise format.
-func Escape(text string) string { return escaper.Replace(text) }
-
 // Concise returns the tables in the concise format. The last one, with the target verity, has a
 // name.
 func (d *Device) Concise(name string) string {
-	text := name + ",,,ro," + Escape(d.line)
+	text := name + ",,,ro," + table.Escape(d.line)
 	if d.below != "" {
 		text = d.below + ";" + text
 	}
@@ -84,7 +79,7 @@ func (d *Device) usePartitions(f *finder) error {
 		return fmt.Errorf("%s: partition %s: %w", f.store.Name(), f.partitions.tree.ID, err)
 	}
 	var names [2]string
-	d.below, names = f.partitions.below(tableName(f.image.Name(), "image"))
+	d.below, names = f.partitions.below(f.image.Name())
 	d.setLine(tree, f.root, names)
 	d.Table = d.Concise("verified")
 	return nil
@@ -122,7 +117,7 @@ func (d *Device) makeTable(hash *os.File, where *Location, root []byte) error {
 	if err != nil {
 		return err
 	}
-	names := [2]string{tableName(image.Name(), "image"), tableName(hash.Name(), "hash")}
+	names := [2]string{table.FileWord(image.Name(), "image"), table.FileWord(hash.Name(), "hash")}
 	switch {
 	case same:
 		names[1] = names[0]
@@ -146,15 +141,6 @@ func tableOf(tree *verity.Tree, root []byte, names [2]string) string {
 	}
 	return fmt.Sprintf("0 %d verity 1 %s %s %d %d %d %d %s %x %s", p.DataSize()/512, names[0], names[1],
 		p.DataBlockSize, p.HashBlockSize, p.DataBlocks, tree.Start()/uint64(p.HashBlockSize), p.Algorithm, root, salt)
-}
-
-// tableName returns a path as a word of a table, or another name if a table cannot have the
-// path. The name of an open file does not matter.
-func tableName(path, other string) string {
-	if strings.ContainsFunc(path, func(r rune) bool { return r <= ' ' || r == '#' || r >= 0x7f }) {
-		return other
-	}
-	return path
 }
 
 // reopen opens an O_PATH descriptor for reading.

@@ -9,13 +9,13 @@ import (
 	"io"
 	"runtime"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/internal/gpt"
 	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/internal/jsontext"
+	"github.com/ublk-loop/ublk-loop/transfer/table"
 	"github.com/ublk-loop/ublk-loop/transfer/verity"
 )
 
@@ -189,11 +189,10 @@ func (p *partitions) openTree(image *store) (*verity.Tree, error) {
 	return tree, tree.CheckEnd(area, p.root)
 }
 
-// below returns the tables of the data and of the tree, in the concise format, and their paths.
-func (p *partitions) below(image string) (text string, paths [2]string) {
-	if image = Escape(image); strings.HasPrefix(image, "/dev/mapper/") {
-		image = "image" // not a table of the stack
-	}
+// below returns the tables of the data and of the tree of the image at a path, in the concise format,
+// and their paths.
+func (p *partitions) below(path string) (text string, paths [2]string) {
+	image := table.Escape(table.FileWord(path, "image"))
 	text = fmt.Sprintf("data,,,ro,0 %d linear %s %d;hash,,,ro,0 %d linear %s %d",
 		p.data.Size/512, image, p.data.Start/512, p.tree.Size/512, image, p.tree.Start/512)
 	return text, [2]string{"/dev/mapper/data", "/dev/mapper/hash"}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -13,6 +12,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
 	"github.com/ublk-loop/ublk-loop/loop/internal/cow"
 	"github.com/ublk-loop/ublk-loop/transfer/snapshot"
+	"github.com/ublk-loop/ublk-loop/transfer/table"
 )
 
 // TableOptions say which snapshot Table describes.
@@ -77,8 +77,8 @@ func tablePath(resolved, given string) (string, error) {
 
 // checkTablePath returns an error that wraps errors.ErrUnsupported for a path that a table cannot have.
 func checkTablePath(path string) error {
-	if strings.ContainsAny(path, " \t\n\v\f\r#") || strings.IndexByte(path, 0xa0) >= 0 {
-		return fmt.Errorf("%q in a table: a path with white space, # or the byte 0xa0: %w", path, errors.ErrUnsupported)
+	if !table.IsWord(path) {
+		return fmt.Errorf("%q in a table: a path with white space, control characters, #, the byte 0xa0, or what is not UTF-8: %w", path, errors.ErrUnsupported)
 	}
 	return nil
 }

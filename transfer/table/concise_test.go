@@ -3,6 +3,7 @@ package table
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -247,6 +248,29 @@ func TestQuoted(t *testing.T) {
 	} {
 		if got := quoted(text); got != want {
 			t.Errorf("%s is quoted as %s", text, got)
+		}
+	}
+}
+
+// A path that a table can have stands for its file, and is read back.
+func TestFileWord(t *testing.T) {
+	for _, path := range []string{"/srv/a.img", "/srv/größe.img", `/srv/a,b;c\d.img`} {
+		if word := FileWord(path, "image"); word != path {
+			t.Errorf("%q stands for %q", word, path)
+		}
+		s, err := Parse([]byte("a,,,,"+Escape("0 8 linear "+path+" 0")), Options{})
+		if err != nil {
+			t.Errorf("%q: %v", path, err)
+			continue
+		}
+		if got := s.Devices(); !slices.Equal(got, []string{path}) {
+			t.Errorf("%q becomes %q", path, got)
+		}
+		s.Close()
+	}
+	for _, path := range []string{"", "/srv/a b", "/srv/a\nb", "/srv/a#b", "/srv/a\x7fb", "/srv/a\xffb", "/srv/à", "/dev/mapper/a"} {
+		if word := FileWord(path, "image"); word != "image" {
+			t.Errorf("%q stands for %q", word, path)
 		}
 	}
 }

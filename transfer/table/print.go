@@ -92,9 +92,9 @@ func (s *Stack) Concise() string {
 		if i > 0 {
 			b.WriteByte(';')
 		}
-		writeEscaped(&b, t.Name)
+		b.WriteString(Escape(t.Name))
 		b.WriteByte(',')
-		writeEscaped(&b, t.UUID)
+		b.WriteString(Escape(t.UUID))
 		b.WriteByte(',')
 		if t.Minor != NoMinor {
 			b.WriteString(strconv.Itoa(t.Minor))
@@ -106,18 +106,13 @@ func (s *Stack) Concise() string {
 		}
 		for i := range t.Lines {
 			b.WriteByte(',')
-			writeEscaped(&b, t.Lines[i].String())
+			b.WriteString(Escape(t.Lines[i].String()))
 		}
 	}
 	return b.String()
 }
 
-// writeEscaped writes text so that dmsetup takes it as one field.
-func writeEscaped(b *strings.Builder, s string) {
-	for i := range len(s) {
-		if strings.IndexByte(`,;\`, s[i]) >= 0 {
-			b.WriteByte('\\')
-		}
-		b.WriteByte(s[i])
-	}
-}
+var escaper = strings.NewReplacer(`\`, `\\`, ",", `\,`, ";", `\;`)
+
+// Escape returns a text as a part of one field of the concise format.
+func Escape(text string) string { return escaper.Replace(text) }

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"unicode/utf8"
 )
 
 // blank has the characters that separate words: isspace in the C locale.
@@ -124,4 +125,20 @@ func checkWord(b []byte) error {
 		}
 	}
 	return nil
+}
+
+// IsWord reports whether a text can be an argument of a line: it is UTF-8 without white space,
+// control characters, the start of a comment (#), and the byte 0xa0, which is white space for the
+// kernel.
+func IsWord(text string) bool {
+	return text != "" && !strings.ContainsAny(text, blank+"#") && utf8.ValidString(text) && checkWord([]byte(text)) == nil
+}
+
+// FileWord returns the argument that stands for a file or disk: its path, or another word if a line
+// cannot have the path, or has it for a table of the stack.
+func FileWord(path, other string) string {
+	if !IsWord(path) || strings.HasPrefix(path, mapperDirectory) {
+		return other
+	}
+	return path
 }
