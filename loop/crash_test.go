@@ -214,7 +214,7 @@ func removeDead(t *testing.T, ctl *ublk.Control, id uint32) {
 // Detach waits for the server in another process to end, and succeeds if the server has
 // already ended.
 func TestKernelDetachFromAnotherProcess(t *testing.T) {
-	ctl := ublktest.Kernel(t)
+	ctl := ublktest.Kernel(t, ublktest.Waits)
 	path := sparseFile(t, mountTmpfs(t))
 	cmd, id := startServer(t, path)
 	f := openFile(t, ublk.BlockPath(id), os.O_RDWR)

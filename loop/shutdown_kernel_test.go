@@ -133,7 +133,7 @@ func TestKernelRemoveWaitsForTheLock(t *testing.T) {
 
 // Remove and Shutdown do not wait for a device that answers no request, and name it.
 func TestKernelShutdownWithHungDisk(t *testing.T) {
-	ctl := ublktest.Kernel(t)
+	ctl := ublktest.Kernel(t, ublktest.Waits)
 	disk := mappedDisk(t, "0 65536 linear "+nullDisk(t, 64, nil)+" 0")
 	s := NewServer(ctl, ServerOptions{Patience: 2 * time.Second})
 	hangs, err := s.Add(openPath(t, disk), Config{PartScan: true})

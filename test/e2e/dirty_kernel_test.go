@@ -60,7 +60,7 @@ func TestKernelRemovalWritesDirtyPages(t *testing.T) {
 func TestKernelRemovalWritesDirtyPagesOfPartition(t *testing.T) {
 	for name, r := range removals {
 		t.Run(name, func(t *testing.T) {
-			b := kernelBed(t)
+			b := kernelBed(t, ublktest.Waits)
 			if r.serve {
 				b.serve()
 			}

@@ -171,7 +171,7 @@ func TestKernelHookEngineGone(t *testing.T) {
 // Without a server, poststop and sweep end, because a child waits for the file system. They leave no mount and no
 // directory, and say what they leave.
 func TestKernelHookEndsWithoutServer(t *testing.T) {
-	w := kernelBed(t, ublktest.Once).wrap("crun")
+	w := kernelBed(t, ublktest.Once, ublktest.Waits).wrap("crun")
 	w.runtime = w.real
 	w.server.stop()
 	w.server = w.serve("--on-crash=reissue")

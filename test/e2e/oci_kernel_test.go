@@ -384,7 +384,7 @@ func TestKernelOCIKilled(t *testing.T) {
 
 // A call that was stopped while it had the lock of the mount places does not make others wait for ever.
 func TestKernelOCILockIsHeld(t *testing.T) {
-	w := kernelBed(t, ublktest.Once).wrap("crun")
+	w := kernelBed(t, ublktest.Once, ublktest.Waits).wrap("crun")
 	bundle := w.bundle(asked{"image": w.imageOf("ext4", rootTree(w, "x"))}, "cat", "/content")
 	w.runs("first", bundle) // makes the places
 	lock, err := os.Open("/run/ublk-loop-oci/lock")

@@ -81,12 +81,12 @@ func TestKernelUtilLinuxLosetupBlkdev(t *testing.T) {
 }
 
 func TestKernelUtilLinuxLosetupLoop(t *testing.T) {
-	b := kernelBed(t, ublktest.UtilLinux)
+	b := kernelBed(t, ublktest.UtilLinux, ublktest.Waits)
 	b.utilLinux("losetup-loop", 9)
 }
 
 func TestKernelUtilLinuxLosetupLoopOfServe(t *testing.T) {
-	b := kernelBed(t, ublktest.UtilLinux)
+	b := kernelBed(t, ublktest.UtilLinux, ublktest.Waits)
 	b.serve()
 	b.utilLinux("losetup-loop", 9)
 }
