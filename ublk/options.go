@@ -70,12 +70,19 @@ func (o *Options) validate() error {
 		return fmt.Errorf("%d queues: not from 1 to %d: %w", o.Queues, uapi.UBLK_MAX_NR_QUEUES, unix.EINVAL)
 	case o.Depth < 0 || o.Depth > uapi.UBLK_MAX_QUEUE_DEPTH:
 		return fmt.Errorf("queue depth %d: not from 1 to %d: %w", o.Depth, uapi.UBLK_MAX_QUEUE_DEPTH, unix.EINVAL)
-	case o.Files < 0 || o.Files > maxFiles:
-		return fmt.Errorf("%d files: not from 0 to %d: %w", o.Files, maxFiles, unix.EINVAL)
-	case o.ExtraParts < 0 || o.ExtraParts > maxExtraParts:
-		return fmt.Errorf("%d extra parts: not from 0 to %d: %w", o.ExtraParts, maxExtraParts, unix.EINVAL)
 	case o.MaxIOBytes != 0 && (o.MaxIOBytes < uint32(unix.Getpagesize()) || o.MaxIOBytes > maxIOBytesLimit):
 		return fmt.Errorf("largest request of %d bytes: not from a page to %d: %w", o.MaxIOBytes, maxIOBytesLimit, unix.EINVAL)
+	}
+	return checkCounts(o.Files, o.ExtraParts)
+}
+
+// checkCounts refuses numbers of files and of extra parts for which a ring has no room.
+func checkCounts(files, extraParts int) error {
+	switch {
+	case files < 0 || files > maxFiles:
+		return fmt.Errorf("%d files: not from 0 to %d: %w", files, maxFiles, unix.EINVAL)
+	case extraParts < 0 || extraParts > maxExtraParts:
+		return fmt.Errorf("%d extra parts: not from 0 to %d: %w", extraParts, maxExtraParts, unix.EINVAL)
 	}
 	return nil
 }

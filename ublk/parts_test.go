@@ -127,5 +127,9 @@ func TestPartsAndFilesAreLimited(t *testing.T) {
 		if _, err := ctl.Add(opts); !errors.Is(err, unix.EINVAL) {
 			t.Errorf("%+v: %v", opts, err)
 		}
+		recovered := ublk.RecoverOptions{Files: opts.Files, ExtraParts: opts.ExtraParts}
+		if _, err := ctl.Recover(0, recovered); !errors.Is(err, unix.EINVAL) {
+			t.Errorf("recover with %+v: %v", recovered, err)
+		}
 	}
 }

@@ -31,12 +31,15 @@ const longestFreePause = 100 * time.Millisecond
 //
 // Recover returns an error that wraps ErrNotRecoverable if the device was added without
 // UBLK_F_USER_RECOVERY (Linux 6.1) or has lost its disk, EBUSY if it still has a server after
-// 45 seconds, and ENODEV if there is no such device.
+// 45 seconds, ENODEV if there is no such device, and EINVAL for options that Add refuses.
 //
 // Before Linux 6.16, do not recover a device again if an earlier recovery ended before Start
 // returned: the driver then resets queues that it does not have (ublk_queue_reinit in 6.12),
 // and crashes.
 func (c *Control) Recover(id uint32, opts RecoverOptions) (*Device, error) {
+	if err := checkCounts(opts.Files, opts.ExtraParts); err != nil {
+		return nil, fmt.Errorf("recover device %d: %w", id, err)
+	}
 	info, err := c.Info(id)
 	if err != nil {
 		return nil, err
