@@ -49,31 +49,39 @@ func receiveNotification(listener *os.File) (*notification, error) {
 		return nil, err
 	}
 	n := &notification{}
-	var received error
+	received := error(unix.EAGAIN)
 	waited := conn.Read(func(fd uintptr) (done bool) {
-		received = n.receive(int(fd))
+		received = n.receive(int(fd), 0)
 		return !errors.Is(received, unix.EAGAIN)
 	})
+	// If a signal came when Go's poller asked the kernel, the kernel says that the descriptor has an error, and the poller
+	// does not wait for it (seccomp_notify_poll in kernel/seccomp.c). Then a thread waits.
+	for errors.Is(received, unix.EAGAIN) {
+		if waited = conn.Control(func(fd uintptr) { received = n.receive(int(fd), -1) }); waited != nil {
+			break
+		}
+	}
 	return n, errors.Join(waited, received)
 }
 
-// receive returns EAGAIN if no call waits. The command itself would wait, also in a descriptor that does not block.
-func (n *notification) receive(listener int) error {
+// receive waits for a call for some milliseconds, or without end if that is negative. It returns EAGAIN if no call waits. The
+// command itself would wait, also in a descriptor that does not block.
+func (n *notification) receive(listener, milliseconds int) error {
 	fds := []unix.PollFd{{Fd: int32(listener), Events: unix.POLLIN}}
 	err := eintr.Repeat(func() error {
-		_, err := unix.Poll(fds, 0)
+		_, err := unix.Poll(fds, milliseconds)
 		return err
 	})
-	switch {
+	switch events := fds[0].Revents; {
 	case err != nil:
 		return os.NewSyscallError("poll", err)
-	case fds[0].Revents&unix.POLLIN != 0:
+	case events&unix.POLLIN != 0:
 		_, err := ioctl(listener, unix.SECCOMP_IOCTL_NOTIF_RECV, unsafe.Pointer(n))
 		return err
-	case fds[0].Revents != 0:
+	case events&(unix.POLLHUP|unix.POLLNVAL) != 0:
 		return io.EOF
 	}
-	return unix.EAGAIN
+	return unix.EAGAIN // also after POLLERR: a signal came while the kernel waited for its lock
 }
 
 // add copies a descriptor to the process, and returns its number there. The copy closes at an exec.
