@@ -20,8 +20,11 @@ type RingClient struct {
 // singleIssuer is Options.SingleIssuer in a request.
 const singleIssuer = 1
 
-// New is ring.New. The starter decides on the restrictions.
+// New is ring.New without Options.SQE128. The starter decides on the restrictions.
 func (c *RingClient) New(opts ring.Options) (*ring.Ring, error) {
+	if opts.SQE128 {
+		return nil, fmt.Errorf("get a ring with large entries from the server: %w", unix.EINVAL)
+	}
 	fd, layout, err := c.request(opts)
 	if err != nil {
 		return nil, err

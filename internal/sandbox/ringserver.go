@@ -52,7 +52,7 @@ func (s *RingServer) Serve() error {
 }
 
 // answer makes the ring of a request, and gives it to the process, or refuses it. What the process asks for can be anything:
-// the kernel bounds the size of a ring, and the limit of open files their number.
+// the kernel bounds the size of a ring, and the limits of open files and of mappings, which also keep a ring, their number.
 func (s *RingServer) answer(n *notification) error {
 	fd, err := s.give(n)
 	if err != nil {

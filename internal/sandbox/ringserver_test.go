@@ -172,6 +172,13 @@ func receiveFDs(t *testing.T, socket int) []int {
 	return fds
 }
 
+// A ring that the server cannot make is refused, and no other one is requested.
+func TestLargeEntries(t *testing.T) {
+	if r, err := new(RingClient).New(ring.Options{SQE128: true}); !errors.Is(err, unix.EINVAL) || r != nil {
+		t.Errorf("ring %v, error %v, want EINVAL", r, err)
+	}
+}
+
 // The process gets the errno of an error.
 func TestErrnoOf(t *testing.T) {
 	for _, tt := range []struct {
