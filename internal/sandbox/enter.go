@@ -25,6 +25,9 @@ func EnterAsking(calls []uintptr) (*RingClient, RingServerFDs, error) {
 	if err := giveUp(); err != nil {
 		return nil, RingServerFDs{}, err
 	}
+	if err := mayMakeRings(); err != nil {
+		return nil, RingServerFDs{}, err
+	}
 	var layouts [2]int
 	if err := unix.Pipe2(layouts[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
 		return nil, RingServerFDs{}, os.NewSyscallError("pipe2", err)
@@ -38,6 +41,17 @@ func EnterAsking(calls []uintptr) (*RingClient, RingServerFDs, error) {
 		return nil, RingServerFDs{}, errors.Join(err, unix.Close(layouts[0]), fds.Close())
 	}
 	return &RingClient{layouts: layouts[0]}, fds, nil
+}
+
+// mayMakeRings returns an error if the kernel makes no rings for this process (kernel.io_uring_disabled). The starter is asked for
+// rings only if this process could make them, because its privileges must not be a way around that setting.
+func mayMakeRings() error {
+	// The kernel looks at the setting before it reads the arguments, which are nowhere (io_uring_setup in io_uring/io_uring.c).
+	_, _, errno := unix.Syscall(unix.SYS_IO_URING_SETUP, 1, 0, 0)
+	if errno == unix.EFAULT {
+		return nil
+	}
+	return os.NewSyscallError("io_uring_setup", errno)
 }
 
 // giveUp gives up all but system calls.

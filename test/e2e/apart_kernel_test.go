@@ -340,7 +340,7 @@ const whyAlone = "requests are served without a sandbox"
 // If the kernel makes no rings for processes without privileges, the servers serve the requests themselves. They log
 // that, and features shows it.
 func TestKernelServesAloneWithoutRings(t *testing.T) {
-	b := kernelBed(t, ublktest.Own)
+	b := kernelBed(t, ublktest.Own, ublktest.OldestKernel)
 	if !b.offersPart("unprivileged rings") {
 		t.Error("features shows the part as missing")
 	}
