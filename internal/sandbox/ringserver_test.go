@@ -70,6 +70,8 @@ func uses(c *RingClient) (said []string) {
 	say("room for one again", ofClient(c, ring.Options{}, ring.IORING_OP_NOP))
 	_ = unix.Close(last - 1)
 	say("layouts that nobody reads", leaveLayouts())
+	_ = unix.Close(c.layouts)
+	say("no pipe for layouts", leaveLayouts())
 	return said
 }
 
@@ -144,6 +146,7 @@ func TestKernelRingsOfStarter(t *testing.T) {
 		"a large ring: get a ring from the server: invalid argument",
 		"a full table of files: get a ring from the server: too many open files", "room for one again: <nil>",
 		"layouts that nobody reads: resource temporarily unavailable",
+		"no pipe for layouts: broken pipe",
 	}
 	if got := out.String(); got != strings.Join(want, "\n") {
 		t.Fatalf("the process says:\n%s\nwant:\n%s", got, strings.Join(want, "\n"))
