@@ -69,7 +69,7 @@ func TestKernelUnalignedOffset(t *testing.T) {
 		"direct I/O of 512":  {Config{Offset: 512, SectorSize: 4096, WholeSectors: true, ReadOnly: true, DirectIO: SwitchOn}, "{direct_io=auto}"},
 		"zero copy":          {Config{Offset: 100, ReadOnly: true, ZeroCopy: SwitchOn}, "{zero_copy}"},
 		"an incomplete end":  {Config{Offset: 101, ReadOnly: true}, "{sizelimit=1048064}"},
-		"beyond the sectors": {Config{Offset: 1<<20 + 99, ReadOnly: true, WholeSectors: true}, ""},
+		"beyond the sectors": {Config{Offset: 1<<20 + 99, ReadOnly: true, WholeSectors: true}, "truncate --size"},
 	} {
 		_, err := Attach(ctl, openPath(t, path), tt.cfg)
 		if !errors.Is(err, unix.EINVAL) {
