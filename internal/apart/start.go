@@ -21,9 +21,10 @@ type Process struct {
 	socket  socket
 	asked
 	words *lastWords
-	only  *Device       // of Serve
-	ended chan struct{} // closed when the process has ended
-	err   error         // why it ended; read it after ended is closed
+	rings *sandbox.RingServer // nil if the process makes its rings itself
+	only  *Device             // of Serve
+	ended chan struct{}       // closed when the process has ended
+	err   error               // why it ended; read it after ended is closed
 }
 
 // sandboxed is a [sandbox.Process].
@@ -144,7 +145,8 @@ func (p *Process) startRings() error {
 		if err != nil {
 			return err
 		}
-		// It ends with the process. After an error the process can have no more rings, and its answers say so.
+		p.rings = rings
+		// It ends with the process, or by Settle. After an error the process can have no more rings, and its answers say so.
 		go func() { _ = rings.Serve() }()
 	default:
 		closeFDs(fds)
@@ -204,8 +206,14 @@ func (p *Process) Ask(ctx context.Context, r *serving.Request) (serving.Answer, 
 	return p.only.Ask(ctx, r)
 }
 
-// Settle tells the process that it can give up what only its start has needed. Nobody waits for that.
-func (p *Process) Settle() { _ = p.send(request{head: head{Settle: true}}) } // fails only if the process has ended
+// Settle tells the process that it can give up what only its start has needed. Nobody waits for that. A process of Serve
+// gets no more rings.
+func (p *Process) Settle() {
+	if p.only != nil && p.rings != nil {
+		p.rings.Close()
+	}
+	_ = p.send(request{head: head{Settle: true}}) // fails only if the process has ended
+}
 
 // Kill ends the process at once.
 func (p *Process) Kill() { p.sandbox.Kill() }

@@ -33,7 +33,7 @@ func NewRingServer(limits *ring.Restrictions, fds RingServerFDs) (*RingServer, e
 	return &RingServer{limits, os.NewFile(uintptr(fds[0]), "requests for rings"), fds[1]}, nil
 }
 
-// Serve answers requests until the process has ended, or a request cannot be received. Then the process gets no more rings.
+// Serve answers requests until the process has ended, or Close. After an error, too, the process gets no more rings.
 func (s *RingServer) Serve() error {
 	defer func() { _ = unix.Close(s.layouts) }()
 	defer func() { _ = s.listener.Close() }()
@@ -50,6 +50,9 @@ func (s *RingServer) Serve() error {
 		}
 	}
 }
+
+// Close ends Serve, or a Serve that is to come. Requests then fail with ENOSYS.
+func (s *RingServer) Close() { _ = s.listener.Close() } // only a second Close fails
 
 // answer makes the ring of a request, and gives it to the process, or refuses it. What the process asks for can be anything:
 // the kernel bounds the size of a ring, and the limits of open files and of mappings, which also keep a ring, their number.

@@ -89,7 +89,7 @@ func TestKernelServeApart(t *testing.T) {
 	}
 	pid := m.apart()
 	b.checkConfined(pid, m.pid())
-	b.checkRingsLimited(pid, m.pid())
+	b.checkRingsLimited(pid, m.pid(), b.ringServers())
 	b.checkProtected(m.pid())
 	file, _ := b.keyFile(64)
 	names := []string{"disk.img", "/dev/ublkc", "/locks/", "[io_uring]"}
