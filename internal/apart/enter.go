@@ -14,8 +14,8 @@ import (
 var limitRings = sandbox.LimitRings
 
 // enter enters the sandbox. If the kernel does not limit all rings of a process, the server makes them, and needs the descriptors
-// for that. If a program outside already answers system calls of the server, the kernel lets nobody else do so, and then the
-// rings have no limits.
+// for that. If another program already answers system calls of the server (seccomp_unotify(2)), the kernel accepts no second one.
+// Then the process makes its rings itself, and they have no limits.
 func enter() (ublk.NewRing, []int, error) {
 	err := limitRings(sandbox.ServingRings)
 	if err == nil {

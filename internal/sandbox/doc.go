@@ -11,6 +11,6 @@
 //
 // After Enter the process gets its rings, because the workers of a ring keep the credentials of
 // the task that uses it first. Each step depends on what the kernel and the starter's privileges
-// offer, never on a version. Without the privileges for Start there is no sandbox. Landlock may be missing. Without LimitRings
-// the process calls EnterAsking: it makes no rings, and the starter makes them with their limits (RingServer).
+// offer, never on a version. Without the privileges for Start there is no sandbox. Landlock may be missing. If LimitRings is
+// missing, the process calls EnterAsking: it makes no rings, and the starter makes them with their limits (RingServer).
 package sandbox
