@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"os/exec"
 	"strings"
@@ -48,6 +49,16 @@ func (b *bed) timeOfAdd(file string) time.Duration {
 	return least
 }
 
+// slowDisk returns a disk of 1 MiB whose reads take 100 ms. The kernel looks for partitions before add
+// ends. Therefore add waits for its server at least that long, however late a busy machine tells the test of
+// the server's start.
+func (b *bed) slowDisk() string {
+	b.Helper()
+	b.tool("modprobe", "dm_delay")
+	disk := b.testDisk()
+	return b.mapped("--table", fmt.Sprintf("0 2048 delay %s 0 100 %s 0 0", disk, disk))
+}
+
 // kill starts an add in its own process group, kills the group after a time, and returns
 // the output.
 func (b *bed) kill(file string, sig syscall.Signal, after time.Duration) string {
@@ -67,8 +78,8 @@ func (b *bed) kill(file string, sig syscall.Signal, after time.Duration) string 
 
 // An interrupted add ends when everything is removed, and names the file in its error.
 func TestKernelAddInterrupted(t *testing.T) {
-	b := kernelBed(t, ublktest.Soak)
-	file := b.image(1 << 20)
+	b := kernelBed(t, ublktest.Soak, ublktest.ScratchDisk)
+	file := b.slowDisk()
 	before := things(t)
 	whole := b.timeOfAdd(file)
 	times, least, most := kills(t)
@@ -112,15 +123,14 @@ func (b *bed) interruptAdd(file string, after time.Duration) (hit bool) {
 // If the server dies while add waits for it, add fails and leaves nothing. If the process that serves
 // the requests dies, or both die, add does the same, unless the server can still serve alone.
 func TestKernelServerKilledInAdd(t *testing.T) {
-	b := kernelBed(t, ublktest.Soak)
-	file := b.image(1 << 20)
+	b := kernelBed(t, ublktest.Soak, ublktest.ScratchDisk)
+	file := b.slowDisk()
 	before := things(t)
 	whole := b.timeOfAdd(file)
 	times, least, most := kills(t)
 	for _, victims := range [][]string{{serverRole}, {apartRole}, {serverRole, apartRole}} {
 		what := "kill of " + strings.Join(victims, " and ") + " that add waits for"
 		ublktest.UntilHit(t, what, times, least, most, func(i int) bool {
-			// On a busy machine add may end soon after the start of the last of them.
 			return b.killInAdd(file, victims[i%len(victims)], ublktest.Moment(whole, i), victims, before)
 		})
 	}
