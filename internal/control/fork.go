@@ -50,7 +50,9 @@ func (s *Server) newStores(r *http.Request) (stores []*loop.NewFile, err error) 
 	c, _ := r.Context().Value(connKey{}).(*conn) // set for every request, see handler
 	fds := c.take()
 	if query.Has("descriptors") || len(fds) > 0 {
-		return sentStores(paths, query.Get("descriptors"), fds)
+		stores, err = sentStores(paths, query.Get("descriptors"), fds)
+		s.useOwnMountsOf(stores)
+		return stores, err
 	}
 	for _, path := range paths {
 		if path == "" {
@@ -67,6 +69,17 @@ func (s *Server) newStores(r *http.Request) (stores []*loop.NewFile, err error) 
 		stores = append(stores, &loop.NewFile{File: file})
 	}
 	return stores, nil
+}
+
+// useOwnMountsOf is useOwnMounts for stores that have their names.
+func (s *Server) useOwnMountsOf(stores []*loop.NewFile) {
+	for _, store := range stores {
+		if store.Directory == nil {
+			files := []*os.File{store.File}
+			s.useOwnMounts(files, false)
+			store.File = files[0]
+		}
+	}
 }
 
 // sentStores returns the stores that came as descriptors, or closes these.

@@ -45,6 +45,7 @@ func (s *Server) object(r *http.Request, req *client.AddRequest) (*object, error
 	if keyFile != nil {
 		defer func() { _ = keyFile.Close() }()
 	}
+	s.useOwnMounts(files, req.Config.ReadOnly)
 	o := &object{name: req.File, files: files}
 	err = checkRandomKeys(req, keyFile != nil)
 	switch {
