@@ -1,6 +1,7 @@
 package luks
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -23,8 +24,12 @@ type object struct {
 }
 
 // parseObject parses the text of the whole metadata. encoding/json limits its
-// depth.
+// depth. cryptsetup cuts strings and names at an escaped zero, so that it would
+// read other values.
 func parseObject(text []byte) (object, error) {
+	if bytes.Contains(text, []byte(`\u0000`)) {
+		return object{}, fmt.Errorf("%w: a string in the metadata has a zero", ErrDamaged)
+	}
 	o := object{err: new(error)}
 	if len(text) == 0 || text[0] != '{' || json.Unmarshal(text, &o.members) != nil {
 		return object{}, fmt.Errorf("%w: the metadata is not a JSON object", ErrDamaged)

@@ -113,6 +113,10 @@ var contradictions = []refusedLUKS2{
 	{"tokens.0.keyslots", token("0", node{"type": "other"}), ErrDamaged},
 	{"tokens.0.keyslots: 7 does not exist", token("0", node{"type": "other", "keyslots": []string{"7"}}), ErrDamaged},
 
+	{"a string in the metadata has a zero", segment0("offset\x00", "2048"), ErrDamaged},
+	{"a string in the metadata has a zero", segment0("encryption", "aes-xts-plain64\x00"), ErrDamaged},
+	{"a string in the metadata has a zero", token("0", node{"type": "other", "keyslots": []string{}, "x": []string{"\x00"}}), ErrDamaged},
+
 	{"config.flags", func(r node) { r.at("config")["flags"] = "allow-discards" }, ErrDamaged},
 	{"config.flags", func(r node) { r.at("config")["flags"] = []int{1} }, ErrDamaged},
 	{"keyslots area of 134221824 bytes", func(r node) { r.at("config")["keyslots_size"] = "134221824"; segment0("offset", "268435456")(r) }, ErrDamaged},
