@@ -1,6 +1,7 @@
 package luks
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -75,21 +76,48 @@ func TestCryptsetupRefusesNoMore(t *testing.T) {
 			continue // cryptsetup may take it
 		}
 		taken++
-		if d.refuses(changed) {
+		if d.refuses(changed, "luks2") {
 			t.Errorf("%s: cryptsetup refuses it", mutation.what)
 		}
 	}
 	if taken == 0 || taken == len(all) {
 		t.Errorf("the package takes %d of %d mutations", taken, len(all))
 	}
-	if d.refuses(m) || !d.refuses(m.edit(t, func(root node) { delete(root, "keyslots") })) {
+	if d.refuses(m, "luks2") || !d.refuses(m.edit(t, func(root node) { delete(root, "keyslots") }), "luks2") {
 		t.Error("cryptsetup refuses the volume itself, or takes one without key slots")
 	}
 	t.Logf("the package takes %d of %d mutations", taken, len(all))
 }
 
-// refuses reports whether cryptsetup does not take a volume for LUKS2.
-func (d disk) refuses(m image) bool {
+// What cryptsetup refuses in a keyslot of LUKS1, the package refuses.
+func TestCryptsetupRefusesNoMoreLUKS1(t *testing.T) {
+	m := luks1Short(t)
+	d := newDisk(t, m.size)
+	taken, refused := 0, 0
+	for slot := range luks1Slots {
+		at := luks1SlotsAt + slot*luks1SlotSize
+		for _, value := range []uint32{0, 1, 2, 8, 249, 250, 256, 512, 3847, 3848, 4000, 4096, 1 << 31, 1<<32 - 1} {
+			for _, field := range []int{4, 40, 44} { // iterations, offset, stripes
+				changed := m.clone()
+				binary.BigEndian.PutUint32(changed.data[at+field:], value)
+				if _, err := refusal(changed); err != nil {
+					refused++
+					continue // cryptsetup may take it
+				}
+				taken++
+				if d.refuses(changed, "luks1") {
+					t.Errorf("keyslot %d: cryptsetup refuses %d at byte %d", slot, value, field)
+				}
+			}
+		}
+	}
+	if taken == 0 || refused == 0 {
+		t.Errorf("the package takes %d changes and refuses %d", taken, refused)
+	}
+}
+
+// refuses reports whether cryptsetup does not take a volume for one of a type.
+func (d disk) refuses(m image, kind string) bool {
 	d.t.Helper()
 	if err := os.WriteFile(d.path, m.data, 0o600); err != nil {
 		d.t.Fatal(err)
@@ -97,6 +125,6 @@ func (d disk) refuses(m image) bool {
 	if err := os.Truncate(d.path, m.size); err != nil {
 		d.t.Fatal(err)
 	}
-	_, err := d.try("isLuks --type luks2")
+	_, err := d.try("isLuks --type " + kind)
 	return err != nil
 }

@@ -249,7 +249,7 @@ func TestVolumeDoesNotFit(t *testing.T) {
 
 // LUKS1 headers have no checksum, so the test corrupts each field separately.
 func TestReadHostileLUKS1(t *testing.T) {
-	const slot = 208 + 48 // the active keyslot
+	const slot, unused = 208 + 48, 208 + 7*48 // the active keyslot, and the last one
 	put := func(at int, value uint32) func([]byte) {
 		return func(b []byte) { binary.BigEndian.PutUint32(b[at:], value) }
 	}
@@ -285,6 +285,10 @@ func TestReadHostileLUKS1(t *testing.T) {
 		{"stripes", put(slot+44, 1<<32-1), ErrDamaged},
 		{ErrNoKeyslot.Error(), put(slot, luks1Inactive), ErrNoKeyslot},
 		{"lies outside", func(b []byte) { copy(b[slot+48:], b[slot:slot+48]) }, ErrDamaged},
+		{"keyslot 7: LUKS header damaged: 3999 stripes", put(unused+44, 3999), ErrDamaged},
+		{"keyslot 7 lies outside", put(unused+40, 0), ErrDamaged},
+		{"keyslot 7 lies outside", put(unused+40, 4096-249), ErrDamaged},
+		{"keyslot 7 lies outside", func(b []byte) { copy(b[unused+40:unused+44], b[slot+40:]) }, ErrDamaged},
 	}
 	for _, test := range tests {
 		m := luks1Short(t).clone()

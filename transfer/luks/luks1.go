@@ -61,8 +61,8 @@ func (v *Volume) luks1Names(b []byte) (cipher, hashSpec string, err error) {
 	return cipher, text[2], nil
 }
 
-// luks1Slots reads the active keyslots, whose material must end before a limit.
-// All of them use one hash and one digest.
+// luks1Slots reads the keyslots, whose material must end before a limit. All of them use one hash
+// and one digest. Like cryptsetup, it checks the areas of inactive keyslots, too.
 func (h *Header) luks1Slots(b []byte, hashSpec string, limit uint64) error {
 	hash, err := hashNamed(hashSpec)
 	if err != nil {
@@ -74,37 +74,35 @@ func (h *Header) luks1Slots(b []byte, hashSpec string, limit uint64) error {
 	if err := d.check(); err != nil {
 		return err
 	}
+	areas := map[int]area{}
 	for i := range luks1Slots {
-		entry := b[luks1SlotsAt+i*luks1SlotSize:][:luks1SlotSize]
-		switch state := binary.BigEndian.Uint32(entry); state {
-		case luks1Inactive:
-			continue
-		case luks1Active:
-		default:
-			return fmt.Errorf("%w: keyslot %d is in state %#x", ErrDamaged, i, state)
-		}
-		s, err := luks1Slot(entry, d, h.volume.KeySize)
+		s, active, err := luks1Slot(b[luks1SlotsAt+i*luks1SlotSize:][:luks1SlotSize], d, h.volume.KeySize)
 		if err != nil {
 			return fmt.Errorf("keyslot %d: %w", i, err)
 		}
-		s.id = i
-		h.slots = append(h.slots, s)
+		s.id, areas[i] = i, s.area
+		if active {
+			h.slots = append(h.slots, s)
+		}
+	}
+	// The header has two sectors; the second is not full.
+	if err := checkAreas(areas, 2*sector, limit); err != nil {
+		return err
 	}
 	if len(h.slots) == 0 {
 		return ErrNoKeyslot
 	}
-	areas := map[int]area{}
-	for _, s := range h.slots {
-		areas[s.id] = s.area
-	}
-	// The header has two sectors; the second is not full.
-	return checkAreas(areas, 2*sector, limit)
+	return nil
 }
 
-// luks1Slot reads an active keyslot (LUKS1 3.1, figure 2).
-func luks1Slot(entry []byte, d digest, keySize int) (keyslot, error) {
+// luks1Slot reads a keyslot (LUKS1 3.1, figure 2).
+func luks1Slot(entry []byte, d digest, keySize int) (s keyslot, active bool, err error) {
+	state := binary.BigEndian.Uint32(entry)
+	if state != luks1Active && state != luks1Inactive {
+		return s, false, fmt.Errorf("%w: state %#x", ErrDamaged, state)
+	}
 	if n := binary.BigEndian.Uint32(entry[44:]); n != stripes {
-		return keyslot{}, fmt.Errorf("%w: %d stripes, not %d", ErrDamaged, n, stripes)
+		return s, false, fmt.Errorf("%w: %d stripes, not %d", ErrDamaged, n, stripes)
 	}
 	params := pbkdf2Params{
 		hash: d.hash, salt: entry[8 : 8+saltSize], iterations: uint64(binary.BigEndian.Uint32(entry[4:])),
@@ -114,5 +112,9 @@ func luks1Slot(entry []byte, d digest, keySize int) (keyslot, error) {
 		size:    materialSize(keySize),
 		keySize: keySize,
 	}
-	return keyslot{area: material, kdf: params, hash: d.hash, digest: d}, params.check()
+	s = keyslot{area: material, kdf: params, hash: d.hash, digest: d}
+	if state == luks1Inactive { // its salt and iterations are zero
+		return s, false, nil
+	}
+	return s, true, params.check()
 }
