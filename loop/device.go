@@ -64,29 +64,52 @@ func Attach(ctl *ublk.Control, file *os.File, cfg Config) (*Device, error) {
 // attachOn attaches a device whose requests threads of this process serve, or another process
 // if apart is not nil.
 func attachOn(ctl *ublk.Control, file *os.File, cfg Config, shared *threads, apart Apart) (*Device, error) {
-	defer func() {
-		if cfg.Key != nil {
-			cfg.Key.Close()
-		}
-	}()
+	if cfg.Key != nil {
+		defer cfg.Key.Close()
+	}
 	b, err := openNew(ctl, file, &cfg, shared)
 	if err != nil {
 		return nil, err
 	}
-	d := &Device{b: b, storage: b, many: shared != nil, apart: newApartTarget(apart, &cfg)}
-	d.apart.ofFile(b, &cfg.Transfer)
+	d := deviceOfFile(b, &cfg, shared, apart)
 	defer d.apart.forgetKey()
 	if err := d.makeTransfer(&cfg); err != nil {
-		return nil, errors.Join(fmt.Errorf("open %s: %w", b.Path, err), d.closeTransfer(), b.Close())
+		return nil, errors.Join(fmt.Errorf("open %s: %w", b.Path, err), d.closeTransfer(), d.storage.Close())
 	}
-	if d.dev, d.copyReason, err = addDevice(ctl, b, &cfg, shared.options(b)); err != nil {
-		return nil, errors.Join(err, d.closeTransfer(), b.Close())
+	return d.attach(ctl, &cfg, shared)
+}
+
+// deviceOfFile returns a device of one file, which has neither its key nor a number yet.
+func deviceOfFile(b *backing.Backing, cfg *Config, shared *threads, apart Apart) *Device {
+	d := &Device{b: b, storage: b, many: shared != nil, apart: newApartTarget(apart, cfg)}
+	d.apart.ofFile(b, &cfg.Transfer)
+	return d
+}
+
+// attach adds and starts a device that has its storage and its key. After an error it has closed the
+// storage, and the device is completely removed.
+func (d *Device) attach(ctl *ublk.Control, cfg *Config, shared *threads) (*Device, error) {
+	var err error
+	if d.dev, d.copyReason, err = addDevice(ctl, d.storage, cfg, d.optionsOn(shared, cfg.Depth)); err != nil {
+		return nil, errors.Join(err, d.closeTransfer(), d.storage.Close())
 	}
-	if err := d.start(&cfg, &target.Target{Backing: b, Transfer: d.transfer}); err != nil {
+	err = d.start(cfg, d.target(cfg.Depth))
+	if err == nil && d.stack != nil && d.stack.Checks() {
+		err = d.keepApart()
+	}
+	if err != nil {
 		return nil, errors.Join(err, d.remove())
 	}
-	d.dropCache()
+	d.watch()
 	return d, nil
+}
+
+// target returns what serves the requests in threads of this process.
+func (d *Device) target(depth int) ublk.Target {
+	if s := d.stack; s != nil {
+		return &stack.Target{Stack: s, ExtraParts: s.ExtraParts(depth)}
+	}
+	return &target.Target{Backing: d.b, Transfer: d.transfer}
 }
 
 // dropCache drops the pages of the storage from the page cache in the background, until the device is closed. The code of the
@@ -134,7 +157,7 @@ func (d *Device) start(cfg *Config, t ublk.Target) error {
 	return d.serve(t)
 }
 
-// serve starts to serve the requests of the device.
+// serve starts to serve the requests of the device. t is not used if another process does that.
 func (d *Device) serve(t ublk.Target) error {
 	if d.apart == nil {
 		return d.dev.Start(t)

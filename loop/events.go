@@ -47,6 +47,14 @@ func (s *Server) guard(device, what string) (done func()) {
 // that has neither.
 func (d *Device) Warnings() <-chan string { return d.warnings }
 
+// watch starts what goes on beside the requests of a device.
+func (d *Device) watch() {
+	if d.stack != nil {
+		d.watchStack()
+	}
+	d.dropCache()
+}
+
 // watchStack passes on what the threads of the queues report, until the device ends.
 func (d *Device) watchStack() {
 	if !d.stack.Checks() && !d.stack.CanGrow() {

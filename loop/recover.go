@@ -14,7 +14,6 @@ import (
 	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
 	"github.com/ublk-loop/ublk-loop/loop/internal/filelock"
 	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
-	"github.com/ublk-loop/ublk-loop/loop/internal/target"
 	"github.com/ublk-loop/ublk-loop/transfer"
 	"github.com/ublk-loop/ublk-loop/ublk"
 	"github.com/ublk-loop/ublk-loop/ublk/uapi"
@@ -90,22 +89,33 @@ func recoverDevice(ctl *ublk.Control, id uint32, file *os.File, opts RecoverOpti
 	if err := saved.replaceBy(b); err != nil {
 		return nil, errors.Join(err, giveBack())
 	}
-	d := &Device{b: b, storage: b, many: shared != nil, status: *saved.Status, apart: newApartTarget(opts.Apart, &cfg)}
-	d.apart.ofFile(b, &cfg.Transfer)
+	d := deviceOfFile(b, &cfg, shared, opts.Apart)
 	defer d.apart.forgetKey()
-	if err := d.makeTransfer(&cfg); err != nil {
-		return nil, errors.Join(err, d.closeTransfer(), giveBack())
-	}
-	d.status.PID = os.Getpid()
+	d.inherit(saved, &params)
 	if b.IsDisk {
 		d.status.File, d.status.FileDevice = b.Path, b.Identity.Device // the disk may have a new path and number
 	}
-	d.status.Size = b.Size
-	d.status.Limits = limitsOf(&params)
-	if err = saved.checkKey(d); err == nil {
-		opts := ublk.RecoverOptions{Threads: shared.of(saved.Status.BufferMode, b)}
-		err = d.takeOver(ctl, saved, opts, &target.Target{Backing: b, Transfer: d.transfer})
-	}
+	return d.recoverBy(giveBack, func() error {
+		if err := d.makeTransfer(&cfg); err != nil {
+			return err
+		}
+		if err := saved.checkKey(d); err != nil {
+			return err
+		}
+		return d.takeOver(ctl, saved, shared)
+	})
+}
+
+// inherit sets the status that this process continues.
+func (d *Device) inherit(saved *state, params *ublk.Params) {
+	d.status = *saved.Status
+	d.status.PID, d.status.Size, d.status.Limits = os.Getpid(), params.Size, limitsOf(params)
+}
+
+// recoverBy makes this process the server of a device with a function. After an error it gives the
+// files back, unless the queues still run.
+func (d *Device) recoverBy(giveBack, takeOver func() error) (*Device, error) {
+	err := takeOver()
 	if errors.Is(err, ublk.ErrServed) {
 		// The queues hold tags, even without requests. The driver does not return the
 		// tags before this process ends.
@@ -114,7 +124,7 @@ func recoverDevice(ctl *ublk.Control, id uint32, file *os.File, opts RecoverOpti
 	if err != nil {
 		return nil, errors.Join(err, d.closeTransfer(), giveBack())
 	}
-	d.dropCache()
+	d.watch()
 	return d, nil
 }
 
@@ -251,7 +261,7 @@ func (s *state) file() identity.File {
 // always names the server. If the driver has changed nothing, takeOver restores the old
 // state. It waits for the driver before all that: if this process is killed during the
 // wait, the recovery has not begun.
-func (d *Device) takeOver(ctl *ublk.Control, saved *state, opts ublk.RecoverOptions, t ublk.Target) error {
+func (d *Device) takeOver(ctl *ublk.Control, saved *state, shared *threads) error {
 	s := *saved
 	s.ManyDevices = d.many
 	var err error
@@ -265,12 +275,15 @@ func (d *Device) takeOver(ctl *ublk.Control, saved *state, opts ublk.RecoverOpti
 	if err := s.write(); err != nil {
 		return err
 	}
-	opts.NoPartScan = !s.Config.PartScan
+	opts := ublk.RecoverOptions{NoPartScan: !s.Config.PartScan, Threads: shared.of(saved.Status.BufferMode, d.backings()...)}
+	if d.stack != nil {
+		opts.Files, opts.ExtraParts = d.stack.Files(), d.stack.ExtraParts(saved.Status.Depth)
+	}
 	d.dev, err = ctl.Recover(d.status.ID, opts)
 	if err != nil {
 		return errors.Join(err, saved.write())
 	}
-	if err := d.serve(t); err != nil {
+	if err := d.serve(d.target(saved.Status.Depth)); err != nil {
 		return errors.Join(err, d.dev.Leave())
 	}
 	s.Recovering = false

@@ -1,14 +1,12 @@
 package loop
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"slices"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/internal/identity"
 	"github.com/ublk-loop/ublk-loop/loop/internal/filelock"
 	"github.com/ublk-loop/ublk-loop/loop/internal/stack"
@@ -65,41 +63,33 @@ func recoverTable(ctl *ublk.Control, id uint32, files []*os.File, opts RecoverOp
 	if err != nil {
 		return nil, err
 	}
-	target.ofTables(s)
-	d := &Device{stack: s, storage: s, ctl: ctl, many: shared != nil, status: *saved.Status, apart: target}
-	d.status.PID, d.status.Size, d.status.Limits = os.Getpid(), params.Size, limitsOf(&params)
+	d := deviceOfStack(ctl, s, shared, target)
+	d.inherit(saved, &params)
 	d.status.Table = sizedTable(cfg.Table, params.Size)
-	if err = saved.checkStack(s, params.Size); err == nil {
-		err = d.keepKey(opts.Key)
-	}
-	if err == nil {
-		err = d.takeOverStack(ctl, saved, shared)
-	}
-	if errors.Is(err, ublk.ErrServed) {
-		return nil, hint.Add(err, "it can be recovered when this server has ended") // see recoverDevice
-	}
-	if err != nil {
-		return nil, errors.Join(err, d.closeTransfer(), s.GiveBack())
-	}
-	d.watchStack()
-	d.dropCache()
-	return d, nil
+	return d.recoverBy(s.GiveBack, func() error {
+		if err := saved.checkStack(s, params.Size); err != nil {
+			return err
+		}
+		if err := d.keepKey(opts.Key); err != nil {
+			return err
+		}
+		if err := saved.replaceByStack(s); err != nil {
+			return err
+		}
+		d.status.Files = statusFiles(saved.Files)
+		return d.takeOver(ctl, saved, shared)
+	})
 }
 
-// takeOverStack makes this process the server, with the opened stack. It removes the locks of
-// the last server: a volume that was activated again is the same disk with another lock.
-func (d *Device) takeOverStack(ctl *ublk.Control, saved *state, shared *threads) error {
-	for _, f := range saved.files() {
+// replaceByStack is replaceBy for a stack that is the device's.
+func (s *state) replaceByStack(opened *stack.Stack) error {
+	for _, f := range s.files() {
 		if _, err := filelock.Forget(statefile.LockDir, f); err != nil {
 			return err
 		}
 	}
-	s := d.stack
-	saved.Files = stackFiles(s) // a disk may have a new path and number
-	d.status.Files = statusFiles(saved.Files)
-	parts := s.ExtraParts(saved.Status.Depth)
-	opts := ublk.RecoverOptions{Files: s.Files(), ExtraParts: parts, Threads: shared.of(saved.Status.BufferMode, s.Backings...)}
-	return d.takeOver(ctl, saved, opts, &stack.Target{Stack: s, ExtraParts: parts})
+	s.Files = stackFiles(opened) // a disk may have a new path and number
+	return nil
 }
 
 // filesAmong returns the files of the device's tables, in order, from those that the last

@@ -96,29 +96,18 @@ func attachTableOn(ctl *ublk.Control, files []*os.File, cfg Config, shared *thre
 	if err != nil {
 		return nil, err
 	}
-	target.ofTables(s)
-	d := &Device{stack: s, storage: s, ctl: ctl, many: shared != nil, apart: target}
+	d := deviceOfStack(ctl, s, shared, target)
 	if err := d.keepKey(cfg.Key); err != nil {
-		return nil, errors.Join(err, s.Close())
-	}
-	cfg.Key = nil
-	parts := s.ExtraParts(cfg.Depth)
-	further := func(mode ublk.BufferMode) ublk.Options {
-		return ublk.Options{Files: s.Files(), ExtraParts: parts, Threads: shared.of(mode.String(), s.Backings...), Features: s.Features(mode)}
-	}
-	if d.dev, d.copyReason, err = addDevice(ctl, s, &cfg, further); err != nil {
 		return nil, errors.Join(err, d.closeTransfer(), s.Close())
 	}
-	err = d.start(&cfg, &stack.Target{Stack: s, ExtraParts: parts})
-	if err == nil && s.Checks() {
-		err = d.keepApart()
-	}
-	if err != nil {
-		return nil, errors.Join(err, d.remove())
-	}
-	d.watchStack()
-	d.dropCache()
-	return d, nil
+	cfg.Key = nil
+	return d.attach(ctl, &cfg, shared)
+}
+
+// deviceOfStack is deviceOfFile for a stack, which was opened with its keys.
+func deviceOfStack(ctl *ublk.Control, s *stack.Stack, shared *threads, target *apartTarget) *Device {
+	target.ofTables(s)
+	return &Device{stack: s, storage: s, ctl: ctl, many: shared != nil, apart: target}
 }
 
 // keepApart makes the block layer send each bio as a request of its own. The driver takes one

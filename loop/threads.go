@@ -55,9 +55,15 @@ func disksOf(backings []*backing.Backing) string {
 	return fmt.Sprint(slices.Compact(numbers))
 }
 
-// options returns the threads for a device, for addDevice.
-func (t *threads) options(b *backing.Backing) func(ublk.BufferMode) ublk.Options {
-	return func(mode ublk.BufferMode) ublk.Options { return ublk.Options{Threads: t.of(mode.String(), b)} }
+// optionsOn returns the options of a device of some depth, for addDevice. shared can be nil.
+func (d *Device) optionsOn(shared *threads, depth int) func(ublk.BufferMode) ublk.Options {
+	return func(mode ublk.BufferMode) ublk.Options {
+		opts := ublk.Options{Threads: shared.of(mode.String(), d.backings()...)}
+		if s := d.stack; s != nil {
+			opts.Files, opts.ExtraParts, opts.Features = s.Files(), s.ExtraParts(depth), s.Features(mode)
+		}
+		return opts
+	}
 }
 
 // copies reports whether the thread of a queue copies data: from or to the page cache, in
