@@ -5,36 +5,36 @@ import (
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
-// This file has what differs between the check of a read, which has all parts of its request,
-// and that of a copy for a first write, which has the part of the write.
+// A check is that of a read, which can use all parts of its request, or that of a copy for a first write,
+// which can use the part of the write. This file has what differs between them.
 
-// covered is for snapshots with layers in their origin: which data came from there. A store
-// can get a chunk while the chunk's old data is read, so the index does not say it any more
-// when the data has arrived.
+// covered says which sectors of what was read come from the origin of a snapshot, for snapshots with
+// layers there. The index of the store cannot tell: while the old data of a chunk is read, the store
+// can get the chunk.
 type covered struct {
-	ofRequests []uint8 // for each tag, Piece.Origins of each sector; nil without such snapshots
-	ofRequest  int     // length for each tag
-	ofBuffers  []uint8 // likewise for the buffers of copier
+	requestOrigins    []uint8 // Piece.Origins of each sector, for each tag; nil without such snapshots
+	sectorsPerRequest int
+	bufferOrigins     []uint8 // the same for the buffers of copier
 }
 
-// makeCovered makes the memory, when the buffers exist.
+// makeCovered makes the memory. The buffers of copier must exist.
 func (h *handler) makeCovered(q *ublk.Queue) {
 	if !h.stack.plan.Covered() {
 		return
 	}
-	h.ofRequest = q.MaxIOBytes() >> sectorShift
-	h.ofRequests = make([]uint8, h.ofRequest*q.Depth())
+	h.sectorsPerRequest = q.MaxIOBytes() >> sectorShift
+	h.requestOrigins = make([]uint8, h.sectorsPerRequest*q.Depth())
 	if h.buffers != nil {
-		h.ofBuffers = make([]uint8, len(h.buffers.memory)>>sectorShift)
+		h.bufferOrigins = make([]uint8, len(h.buffers.memory)>>sectorShift)
 	}
 }
 
 // originsOf returns the origins of the sectors of a read, or nil.
 func (h *handler) originsOf(req *ublk.Request) []uint8 {
-	if h.ofRequests == nil {
+	if h.requestOrigins == nil {
 		return nil
 	}
-	return h.ofRequests[req.Tag()*h.ofRequest:][:h.ofRequest]
+	return h.requestOrigins[req.Tag()*h.sectorsPerRequest:][:h.sectorsPerRequest]
 }
 
 // note records where a piece of a read comes from.
@@ -48,7 +48,7 @@ func note(origins []uint8, at uint64, piece *mapping.Piece) {
 // originsOfCopy returns the origins of the sectors of a first write's buffer.
 func (h *handler) originsOfCopy(w *firstWrite) []uint8 {
 	sectors := h.buffers.size >> sectorShift
-	return h.ofBuffers[(w.buffer-1)*sectors:][:sectors]
+	return h.bufferOrigins[(w.buffer-1)*sectors:][:sectors]
 }
 
 // checkCopy begins to check what a first write has read from its origin. It reports whether the

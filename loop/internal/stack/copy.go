@@ -23,7 +23,7 @@ type copying struct {
 	readDone   uint64      // how much of it has begun
 	readFrom   uint64      // start of a range of the origin that is read
 	readLength uint64      // its length
-	secondRead bool        // it is the range behind the data
+	lastRange  bool        // no other range is read after it
 	joined     bool        // the buffer gets the request's data too, and is written at once
 	beginning  bool        // checkCopy has not returned yet
 	ended      bool        // the part has ended before that
@@ -65,16 +65,16 @@ const maxGap = 16 << 10
 // beginCopy begins to read what is before the data, and what is behind it if the data is short.
 // What is checked is one range.
 func (h *handler) beginCopy(r *request, w *firstWrite) bool {
-	w.step, w.secondRead = stepRead, true
+	w.step, w.lastRange = stepRead, true
 	switch {
 	case w.from == 0:
 		return h.read(r, w, w.to, w.chunk)
 	case w.to == w.chunk:
 		return h.read(r, w, 0, w.from)
-	case w.to-w.from <= maxGap, h.ofBuffers != nil:
+	case w.to-w.from <= maxGap, h.bufferOrigins != nil:
 		return h.read(r, w, 0, w.chunk)
 	default:
-		w.secondRead = false
+		w.lastRange = false
 		return h.read(r, w, 0, w.from)
 	}
 }
@@ -95,26 +95,36 @@ func (h *handler) readOn(r *request, w *firstWrite) bool {
 		at := w.readFrom + w.readDone
 		walk := h.stack.plan.Origin(w.piece.Snapshot).Walk(w.start+at, w.readLength-w.readDone)
 		piece, ok := walk.Next()
+		if !ok {
+			return h.rangeRead(r, w)
+		}
 		w.readDone += piece.Length
-		if ok && h.ofBuffers != nil {
+		if h.bufferOrigins != nil {
 			note(h.originsOfCopy(w), at, &piece)
 		}
-		switch {
-		case !ok && w.secondRead && h.ofBuffers != nil:
-			return h.checker.checkCopy(w)
-		case !ok && w.secondRead:
-			return h.writeCopy(r, w)
-		case !ok:
-			w.secondRead = true
-			return h.read(r, w, w.to, w.chunk)
-		case piece.Kind == mapping.Zero:
+		switch piece.Kind {
+		case mapping.Zero:
 			clear(h.bufferOf(w)[at : at+piece.Length])
-		case piece.Kind == mapping.Device:
+		case mapping.Device:
 			h.sendCopy(w, h.fileOf(piece.Device), piece.Offset, at, piece.Length)
 			return false
 		default:
 			return h.writeFailed(r, w, -int32(unix.EIO))
 		}
+	}
+}
+
+// rangeRead goes on when a range has been read: with the range behind the data, or else with the check
+// or the write of the copy.
+func (h *handler) rangeRead(r *request, w *firstWrite) bool {
+	switch {
+	case !w.lastRange:
+		w.lastRange = true
+		return h.read(r, w, w.to, w.chunk)
+	case h.bufferOrigins != nil:
+		return h.checker.checkCopy(w)
+	default:
+		return h.writeCopy(r, w)
 	}
 }
 

@@ -85,7 +85,7 @@ func (h *handler) encryptPiece(req *ublk.Request, piece *mapping.Piece) {
 
 // startPiece starts the operation of a piece, if it needs one.
 func (h *handler) startPiece(req *ublk.Request, r *request, piece *mapping.Piece) {
-	if h.ofRequests != nil && req.Op == ublk.OpRead {
+	if h.requestOrigins != nil && req.Op == ublk.OpRead {
 		note(h.originsOf(req), piece.At, piece)
 	}
 	file, offset := &h.zeroes, uint64(0) // for a read of zeroes without a copy

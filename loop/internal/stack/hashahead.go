@@ -50,7 +50,7 @@ func (l *verityLayer) mostAhead() int { return max(1, aheadBytes/int(l.params.Ha
 // readAhead reads the hash blocks behind those of a stream together with the data of a read that
 // needs the second half of them. So the next reads don't wait for them.
 func (c *checker) readAhead(req *ublk.Request, r *request) {
-	if !c.streaming || c.freeSlots == 0 || !c.mayTake(r) || c.ofRequests != nil {
+	if !c.streaming || c.freeSlots == 0 || !c.mayTake(r) || c.requestOrigins != nil {
 		return
 	}
 	walk := c.stack.plan.LayerWalk(0, req.Offset(), req.Bytes(), nil)
