@@ -62,7 +62,7 @@ func supervise(l *launch, log *logger, signals <-chan os.Signal) error {
 	return s.run()
 }
 
-// supervisor has a server at a time.
+// supervisor runs servers, one after another.
 //
 // An end signal ends it with its server. If there is no server at that time, or if the server crashes then, its
 // devices wait. Therefore the supervisor starts one more server, which takes them over, and ends that one.
@@ -73,8 +73,8 @@ type supervisor struct {
 	signals <-chan os.Signal
 	log     *logger
 	asked   os.Signal // the last signal, nil for none
-	isReady bool      // the server has become ready
-	served  bool      // a server has
+	isReady bool      // the present server has become ready
+	served  bool      // a server has been ready
 }
 
 func (s *supervisor) run() error {
@@ -124,9 +124,10 @@ func nextPause(last time.Duration) time.Duration {
 	return min(max(2*last, 10*time.Millisecond), longestRestart)
 }
 
-// runOne starts a server and waits for its end. It passes signals on to the server. The first signal waits
-// until the server is ready, because it would kill a server that does not expect it yet. runOne returns an error
-// if there is no server.
+// runOne starts a server and waits for its end. It returns an error if there is no server.
+//
+// It passes signals on to the server. The first signal of all waits until the server is ready, because it would
+// kill a server that does not expect it yet. A second one does not wait.
 func (s *supervisor) runOne() (*os.ProcessState, error) {
 	s.isReady = false
 	process, err := s.start()
@@ -143,15 +144,18 @@ func (s *supervisor) runOne() (*os.ProcessState, error) {
 		ended <- end{state, err}
 	}()
 	for {
-		tell := s.isReady || s.asked != nil
+		var waits bool
 		select {
-		case s.asked = <-s.signals:
+		case sig := <-s.signals:
+			waits = s.asked == nil && !s.isReady
+			s.asked = sig
 		case <-s.ready:
-			s.isReady, s.served, tell = true, true, s.asked != nil
+			s.isReady, s.served = true, true
+			waits = s.asked == nil // there is nothing to pass on yet
 		case e := <-ended:
 			return e.state, errors.Join(e.err, s.afterEnd())
 		}
-		if tell {
+		if !waits {
 			_ = process.Signal(s.asked) // fails only if the server has ended
 		}
 	}
