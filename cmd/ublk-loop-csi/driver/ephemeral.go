@@ -46,28 +46,24 @@ func (d *Driver) publishEphemeral(ctx context.Context, req *csi.NodePublishVolum
 		return err
 	}
 	defer unlock()
-	v, err := d.pool.Volumes.Read(c.id)
-	switch {
-	case errors.Is(err, os.ErrNotExist) || err == nil && v.State != pool.Ready:
-		v, err = d.create(ctx, c)
-	case err == nil:
-		if err = c.matches(v); err == nil {
-			_, err = conflicts(v, want)
-		}
-		if err != nil {
-			return err
-		}
+	v, err := d.findEphemeral(c, want)
+	if err != nil {
+		return err
 	}
 	inUse := false
-	if err == nil {
-		if inUse, err = isMounted(v, want.Target); err != nil {
-			return unsettled(err)
+	if v == nil {
+		if v, err = d.create(ctx, c); v == nil {
+			return err
 		}
+	} else if inUse, err = isMounted(v, want.Target); err != nil {
+		return unsettled(err)
+	}
+	if err == nil {
 		err = d.mountEphemeral(ctx, v, want)
 	}
 	switch {
-	case err == nil || v == nil:
-		return err
+	case err == nil:
+		return nil
 	case inUse:
 		return unsettled(err)
 	}
@@ -75,6 +71,23 @@ func (d *Driver) publishEphemeral(ctx context.Context, req *csi.NodePublishVolum
 		return unsettled(errors.Join(failure(err), undo))
 	}
 	return err
+}
+
+// findEphemeral returns the volume that an earlier call has made, nil if there is none. The publication must
+// be that of the earlier call.
+func (d *Driver) findEphemeral(c *creation, want *pool.Publication) (*pool.Volume, error) {
+	v, err := d.pool.Volumes.Read(c.id)
+	switch {
+	case errors.Is(err, os.ErrNotExist), err == nil && v.State != pool.Ready:
+		return nil, nil
+	case err != nil:
+		return nil, err
+	}
+	if err := c.matches(v); err != nil {
+		return nil, err
+	}
+	_, err = conflicts(v, want)
+	return v, err
 }
 
 // isMounted reports whether an earlier call has mounted an ephemeral volume. A pod can use it, so

@@ -200,28 +200,38 @@ func isPublished(v *pool.Volume, want *pool.Publication, source string) (bool, e
 	if m == nil {
 		return false, nil
 	}
-	same := false
+	var isVolume bool
 	if want.Block {
-		is, err := mounts.Number(want.Target)
-		if err != nil {
-			return false, err
-		}
-		number, err := mounts.Number(source)
-		if err != nil {
-			return false, err
-		}
-		same = is != "" && is == number
+		isVolume, err = sameDevice(want.Target, source)
 	} else {
-		staged := t.At(v.Stage.Path)
-		if staged == nil {
-			return false, status.Errorf(codes.FailedPrecondition, "volume %q is not mounted at %s any longer; stage it again", v.ID, v.Stage.Path)
-		}
-		same = m.MajMin == staged.MajMin
+		isVolume, err = sameFileSystem(v, t, m)
 	}
-	if same && m.ReadOnly == want.ReadOnly || same && !want.ReadOnly {
+	if err != nil {
+		return false, err
+	}
+	if isVolume && (m.ReadOnly || !want.ReadOnly) {
 		return true, nil
 	}
 	return false, mounts.Unmount(want.Target)
+}
+
+// sameDevice reports whether a target is the node of the device at a path.
+func sameDevice(target, device string) (bool, error) {
+	is, err := mounts.Number(target)
+	if err != nil {
+		return false, err
+	}
+	number, err := mounts.Number(device)
+	return is != "" && is == number, err
+}
+
+// sameFileSystem reports whether a mount shows the file system that is mounted where a volume is staged.
+func sameFileSystem(v *pool.Volume, t mounts.Table, m *mounts.Mount) (bool, error) {
+	staged := t.At(v.Stage.Path)
+	if staged == nil {
+		return false, status.Errorf(codes.FailedPrecondition, "volume %q is not mounted at %s any longer; stage it again", v.ID, v.Stage.Path)
+	}
+	return m.MajMin == staged.MajMin, nil
 }
 
 // NodeUnpublishVolume implements csi.NodeServer.
