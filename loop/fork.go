@@ -116,7 +116,7 @@ func (d *Device) fork(saved *state, file *os.File, unnamed []*NewFile) (pause ti
 		pause, err = d.changeOverTo(saved, changeOf{d, growth}, unnamed)
 	}
 	if err != nil {
-		return 0, errors.Join(err, d.unregister(growth), growth.Close())
+		return 0, errors.Join(err, d.unregister(growth.Unregister), growth.Close())
 	}
 	return pause, growth.Freeze()
 }
@@ -133,12 +133,21 @@ func (d *Device) register(growth *stack.Growth) error {
 	return d.stack.Save()
 }
 
-// unregister undoes register, also one that has failed.
-func (d *Device) unregister(growth *stack.Growth) error {
+// registerReload prepares the queues for a reload.
+func (d *Device) registerReload(r *stack.Reload) error {
+	if d.apart != nil {
+		return d.apart.reload(r)
+	}
+	return d.dev.OnThreads(r.Register)
+}
+
+// unregister undoes register or registerReload, also one that has failed. Each handler in this process
+// calls a function for that.
+func (d *Device) unregister(undo func(ublk.Handler) error) error {
 	if d.apart != nil {
 		return d.apart.ask(serving.Undo)
 	}
-	return d.dev.OnThreads(growth.Unregister)
+	return d.dev.OnThreads(undo)
 }
 
 // NewFile is a new file, which can have no name yet.
@@ -212,24 +221,15 @@ func (d *Device) reload(saved *state, text string, files []*os.File) error {
 	if err != nil {
 		return err
 	}
-	if d.apart != nil {
-		err = d.apart.reload(r)
-	} else {
-		err = d.dev.OnThreads(r.Register)
-	}
-	if err == nil {
+	if err = d.registerReload(r); err == nil {
 		saved.Config.Table, saved.Files = tables.Text(), nil
 		for _, b := range r.Files() {
 			saved.Files = append(saved.Files, stateFile{b.Path, b.Identity})
 		}
 		_, err = d.changeOver(saved, changeOf{d, r})
 	}
-	if d.apart != nil {
-		err = errors.Join(err, d.apart.ask(serving.Undo))
-	} else {
-		err = errors.Join(err, d.dev.OnThreads(r.Unregister))
-	}
-	return errors.Join(err, r.Close())
+	// These give up what is not served: the old files, or the new ones after an error.
+	return errors.Join(err, d.unregister(r.Unregister), r.Close())
 }
 
 // Fork is Device.Fork for one of the server's devices. It returns the status of the device
