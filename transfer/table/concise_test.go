@@ -234,17 +234,20 @@ func TestErrorFields(t *testing.T) {
 // Text in an error is truncated, and what may be a key is left out.
 func TestQuoted(t *testing.T) {
 	for text, want := range map[string]string{
-		strings.Repeat("x", 64):              `"` + strings.Repeat("x", 64) + `"`,
-		strings.Repeat("x", 65):              `"` + strings.Repeat("x", 64) + `"...`,
-		"\x1b\n":                             `"\x1b\n"`,
-		strings.Repeat("a", 20):              `"` + strings.Repeat("a", 20) + `"`,
-		strings.Repeat("a", 20) + "za":       `"` + strings.Repeat("a", 20) + `za"`,
-		strings.Repeat("f", 21):              "(not shown)",
-		strings.Repeat("F0", 11):             "(not shown)",
-		"z" + strings.Repeat("9", 21):        "(not shown)",
-		strings.Repeat("9", 21) + "z":        "(not shown)",
-		strings.Repeat("0123456789g", 3):     `"` + strings.Repeat("0123456789g", 3) + `"`,
-		"/images/" + strings.Repeat("b", 32): `"/images/` + strings.Repeat("b", 32) + `"`,
+		strings.Repeat("x", 64):               `"` + strings.Repeat("x", 64) + `"`,
+		strings.Repeat("x", 65):               `"` + strings.Repeat("x", 64) + `"...`,
+		"\x1b\n":                              `"\x1b\n"`,
+		strings.Repeat("a", 20):               `"` + strings.Repeat("a", 20) + `"`,
+		strings.Repeat("a", 20) + "za":        `"` + strings.Repeat("a", 20) + `za"`,
+		strings.Repeat("f", 21):               "(not shown)",
+		strings.Repeat("F0", 11):              "(not shown)",
+		"z" + strings.Repeat("9", 21):         "(not shown)",
+		strings.Repeat("9", 21) + "z":         "(not shown)",
+		strings.Repeat("0123456789g", 3):      `"` + strings.Repeat("0123456789g", 3) + `"`,
+		"/images/" + strings.Repeat("b", 32):  `"/images/` + strings.Repeat("b", 32) + `"`,
+		"images/" + strings.Repeat("b", 32):   `"images/` + strings.Repeat("b", 32) + `"`,
+		strings.Repeat("c", 32) + "/dev/a":    "(not shown)",
+		"x /dev/a " + strings.Repeat("d", 32): "(not shown)",
 	} {
 		if got := quoted(text); got != want {
 			t.Errorf("%s is quoted as %s", text, got)

@@ -110,21 +110,24 @@ func quoted(s string) string {
 	return strconv.QuoteToASCII(s)
 }
 
-// mayBeKey reports whether a word that is not a path has many hexadecimal digits in a
-// row.
-func mayBeKey(s string) bool {
-	run := 0
-	for i := range len(s) {
-		switch c := s[i]; {
-		case c == '/':
-			return false
-		case '0' <= c && c <= '9', 'a' <= c|0x20 && c|0x20 <= 'f':
-			run++
-		case run <= maxDigits:
-			run = 0
+// mayBeKey reports whether a word of text has many hexadecimal digits in a row. A path can have them
+// behind its first slash; before it they are a key that was not separated from a path.
+func mayBeKey(text string) bool {
+	for word := range strings.FieldsSeq(text) {
+		start, _, _ := strings.Cut(word, "/")
+		run := 0
+		for i := range len(start) {
+			switch c := start[i]; {
+			case '0' <= c && c <= '9', 'a' <= c|0x20 && c|0x20 <= 'f':
+				if run++; run > maxDigits {
+					return true
+				}
+			default:
+				run = 0
+			}
 		}
 	}
-	return run > maxDigits
+	return false
 }
 
 // printable returns text without quotes if it is harmless.

@@ -97,6 +97,27 @@ func TestKeyOfRefusedTable(t *testing.T) {
 	}
 }
 
+// A missing blank or comma does not make a part of a key appear in the error.
+func TestErrorsWithoutKey(t *testing.T) {
+	for _, text := range []string{
+		"0 8 $H/dev/a",
+		"0 8 crypt $H/dev/a 0 /dev/a 0 0",
+		"0 8 crypt aes-xts-plain64 :64:user:x $H/dev/a 0 0",
+		"0 8 linear /dev/a $H/dev/b",
+		"$H 0 /dev/a 0,,,,0 8 zero",
+		"a,crypt aes-xts-plain64 $H 0 /dev/a 0,,,0 8 zero",
+		"a,,crypt aes-xts-plain64 $H 0 /dev/a 0,,0 8 zero",
+		"a,,,crypt aes-xts-plain64 $H 0 /dev/a 0,0 8 zero",
+		"a,,,,0 8 crypt aes-xts-plain64 :64:user:$H/x 0 /dev/a x",
+	} {
+		_, err := Parse([]byte(withDevices(text, "", "")), Options{KeysInText: true})
+		if err == nil {
+			t.Fatalf("%q is accepted", text)
+		}
+		checkError(t, text, err)
+	}
+}
+
 // The copy of a concise text is wiped.
 func TestConciseWipesItsCopy(t *testing.T) {
 	text := []byte("a,,,,0 8 crypt aes-xts-plain64 " + hexKey + " 0 /dev/a 0")
