@@ -104,6 +104,7 @@ func TestErrorsWithoutKey(t *testing.T) {
 		"0 8 crypt $H/dev/a 0 /dev/a 0 0",
 		"0 8 crypt aes-xts-plain64 :64:user:x $H/dev/a 0 0",
 		"0 8 linear /dev/a $H/dev/b",
+		"0 8 verity 1 /dev/a /dev/a 4096 4096 1 0 $H 00 -",
 		"$H 0 /dev/a 0,,,,0 8 zero",
 		"a,crypt aes-xts-plain64 $H 0 /dev/a 0,,,0 8 zero",
 		"a,,crypt aes-xts-plain64 $H 0 /dev/a 0,,0 8 zero",

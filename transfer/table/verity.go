@@ -63,6 +63,9 @@ func (t *Verity) parseTree(w *words) error {
 		numbers[i] = n
 	}
 	p := verity.Params{DataBlockSize: uint32(numbers[0]), HashBlockSize: uint32(numbers[1]), DataBlocks: numbers[2], Algorithm: w.next()}
+	if mayBeKey(p.Algorithm) { // NewTree would quote it
+		return badArgument("hash", p.Algorithm, ErrUnsupported)
+	}
 	root := w.next()
 	var err error
 	if p.Salt, err = verity.ParseSalt(w.next()); err != nil {
