@@ -59,7 +59,7 @@ func (c *checker) readAhead(req *ublk.Request, r *request) {
 		return
 	}
 	l, s := c.stack.layers[run.Layer].verity, &c.streams[run.Layer]
-	if s.size == 1 {
+	if s.size <= 1 { // a jump; or nothing was read, as always for a layer without a tree
 		return
 	}
 	last := l.Tree.Lowest((run.Sector + run.Length>>sectorShift - 1) >> l.blockShift).Number

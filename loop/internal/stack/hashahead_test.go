@@ -2,6 +2,9 @@ package stack
 
 import (
 	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -176,4 +179,35 @@ func TestVerityReadAheadFails(t *testing.T) {
 	if reads := b.hashReadsOf(&r); len(reads.ahead) != 2 || r.Result != 4*512 {
 		t.Errorf("result %d, operations %v", r.Result, reads)
 	}
+}
+
+// Nothing is read ahead for data of one block, which has no tree, while another layer has a sequential
+// reader.
+func TestVerityReadsAheadBesideOneBlock(t *testing.T) {
+	dir := t.TempDir()
+	makeFiles(t, dir)
+	data, tree, arguments := treeIn(t, dir, "0 512 linear $A 0", nil, small)
+	block, err := os.ReadFile(filepath.Join(dir, "B"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := small
+	p.DataBlocks = 1
+	single, err := verity.NewTree(p, 512)
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := single.Build(bytes.NewReader(block), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := len(data) / 512
+	text := fmt.Sprintf("many,,,ro,"+plainVerity+";one,,,ro,0 1 verity 1 $B $B 512 512 1 1 sha512 %x %x;top,,,ro,0 %d linear /dev/mapper/many 0,%d 1 linear /dev/mapper/one 0",
+		n, arguments, root, p.Salt, n, n)
+	b := openVerity(t, dir, text, nil, append(data, block[:512]...), tree)
+	b.sequential(0, 24)
+	if r := b.read(n, 1); r.Result != 512 || !bytes.Equal(r.Data, block[:512]) || len(r.Entries) != 1 {
+		t.Errorf("result %d of %d operations, or other bytes", r.Result, len(r.Entries))
+	}
+	b.sequential(24, n)
 }
