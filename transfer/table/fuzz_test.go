@@ -29,6 +29,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte("0 8 crypt aes-xts-plain64 " + hexKey + " 0 /dev/a 0"))
 	f.Add([]byte("0 8 " + hexKey[len(hexKey)-maxDigits:]))
 	f.Add([]byte("0 8 /" + hexKey))
+	f.Add([]byte(`0 8 /"` + hexKey))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		original := bytes.Clone(text)
 		var before, after runtime.MemStats
