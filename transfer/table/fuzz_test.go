@@ -30,6 +30,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte("0 8 " + hexKey[len(hexKey)-maxDigits:]))
 	f.Add([]byte("0 8 /" + hexKey))
 	f.Add([]byte(`0 8 /"` + hexKey))
+	f.Add([]byte("\x80" + hexKey[:maxDigits] + "X,"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		original := bytes.Clone(text)
 		var before, after runtime.MemStats
