@@ -87,13 +87,14 @@ func (t *thread) sqe() *ring.SQE {
 	if sqe := t.ring.GetSQE(); sqe != nil {
 		return sqe
 	}
-	if err := t.ring.Submit(); err != nil {
-		t.broken = fmt.Errorf("submit: %w", err)
-	} else if sqe := t.ring.GetSQE(); sqe != nil {
-		return sqe
-	} else {
-		t.broken = fmt.Errorf("submit: %w", unix.ENOSPC)
+	err := t.ring.Submit()
+	if err == nil {
+		if sqe := t.ring.GetSQE(); sqe != nil {
+			return sqe
+		}
+		err = unix.ENOSPC
 	}
+	t.broken = fmt.Errorf("submit: %w", err)
 	t.spare = ring.SQE{}
 	return &t.spare
 }

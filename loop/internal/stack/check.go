@@ -31,22 +31,24 @@ type check struct {
 	req   *ublk.Request
 	write *firstWrite // nil for a read
 	errno int32
-	level int
-	walk  mapping.LayerWalk
-	bytes []byte      // the data
-	run   mapping.Run // what is left of the current run; it is empty before the first
+	level int               // that is carried out; the lowest level has the largest number
+	walk  mapping.LayerWalk // the runs of the level
+	bytes []byte            // the data
+	run   mapping.Run       // what is left of the current run; it is empty before the first
 	// path leads to the first block of the run, if started is set.
-	path    verity.Path
-	started bool
-	again   bool // the block that is looked at has been read twice
+	path      verity.Path
+	started   bool
+	readTwice bool // the block that is looked at has been read twice
 
+	// What is read, to where, and what is left of that.
 	reading reading
-	slot    int
-	below   mapping.Below // where the operation reads
+	slot    int // of a hash block
+	below   mapping.Below
 	offset  uint64
-	rest    mapping.Walk // of the operation
 	memory  []byte
-	next    int // number in a list
+	rest    mapping.Walk
+
+	next int // number in a list
 }
 
 // reading is what the operations of a check read.
@@ -136,7 +138,7 @@ func (c *checker) advance(number int) {
 			c.end(k)
 			return
 		default:
-			if c.layer(k) {
+			if c.applyLayer(k) {
 				return
 			}
 		}
@@ -182,8 +184,8 @@ func (c *checker) nextRun(k *check) bool {
 	}
 }
 
-// layer goes on with a run. It reports whether the check waits.
-func (c *checker) layer(k *check) (waits bool) {
+// applyLayer decrypts a run, or checks its blocks. It reports whether the check waits.
+func (c *checker) applyLayer(k *check) (waits bool) {
 	l := &c.stack.layers[k.run.Layer]
 	if l.transfer != nil {
 		l.transfer.Decrypt(k.data(k.run.Length), k.run.Sector)
@@ -191,7 +193,7 @@ func (c *checker) layer(k *check) (waits bool) {
 		return false
 	}
 	for k.run.Length > 0 && k.errno == 0 && k.reading == readingNothing {
-		if c.block(k, l.verity) {
+		if c.checkBlock(k, l.verity) {
 			return true
 		}
 	}
@@ -201,8 +203,8 @@ func (c *checker) layer(k *check) (waits bool) {
 // data returns bytes from the start of the run.
 func (k *check) data(n uint64) []byte { return k.bytes[k.run.At:][:n] }
 
-// block checks the first block of a run. It reports whether the check waits.
-func (c *checker) block(k *check, l *verityLayer) (waits bool) {
+// checkBlock checks the first block of a run. It reports whether the check waits.
+func (c *checker) checkBlock(k *check, l *verityLayer) (waits bool) {
 	v, number := c.verifiers[k.run.Layer], k.run.Sector>>l.blockShift
 	if l.once != nil && l.once.has(number) {
 		k.pass(l)
@@ -211,7 +213,7 @@ func (c *checker) block(k *check, l *verityLayer) (waits bool) {
 	if k.started {
 		v.Resume(&k.path)
 	} else {
-		k.path, k.started, k.again = v.Start(number), true, false
+		k.path, k.started, k.readTwice = v.Start(number), true, false
 	}
 	if need, missing := v.Next(&k.path); missing {
 		return c.readHash(k, l, need)
@@ -226,8 +228,8 @@ func (c *checker) block(k *check, l *verityLayer) (waits bool) {
 			l.once.add(number)
 		}
 		k.pass(l)
-	case !k.again && l.data.IsPlain():
-		k.again = true
+	case !k.readTwice && l.data.IsPlain():
+		k.readTwice = true
 		c.fetch(k, readingData, l.data, k.run.Sector<<sectorShift, data)
 	case l.wrong(false, number):
 		k.fail(-int32(unix.EIO))

@@ -22,7 +22,7 @@ func (c *checker) readHash(k *check, l *verityLayer, need verity.HashBlock) (wai
 		if c.verifiers[layer].AddHash(&k.path, s.memory[(need.Number-s.block)*size:][:size]) {
 			return false
 		}
-		k.again = true // the next look is the second one
+		k.readTwice = true // ahead, and from now on alone
 		c.reuse(k.slot, layer, need.Number, 1)
 	} else {
 		count = c.window(layer, l, need)
@@ -103,16 +103,16 @@ func (c *checker) hashArrived(k *check, l *verityLayer) {
 		return
 	case k.errno != 0:
 	case v.AddHash(&k.path, block):
-		k.again, keep = false, s.count > 1
-	case !k.again:
-		k.again = true
+		k.readTwice, keep = false, s.count > 1
+	case !k.readTwice:
+		k.readTwice = true
 		c.fetchAlone(k, l, block)
 		return
 	case l.wrong(true, s.block):
 		k.fail(-int32(unix.EIO))
 	default:
 		v.TakeHash(&k.path, block)
-		k.again = false
+		k.readTwice = false
 	}
 	c.release(k.slot, keep)
 }
