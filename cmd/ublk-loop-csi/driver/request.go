@@ -77,7 +77,7 @@ func parseParameters(parameters map[string]string) (pool.Settings, error) {
 	s.Encrypted = parameters[encryptionParameter] == "luks2"
 	s.Layered = parameters[layersParameter] == "layers"
 	if s.Layered && s.Encrypted {
-		return s, invalid("parameters: %s: an encrypted volume has no layers", layersParameter)
+		return s, invalid("parameters: %s: not with %s: an encrypted volume gets its layers with its first copy", layersParameter, encryptionParameter)
 	}
 	if v := parameters[directIOParameter]; v != "" {
 		s.DirectIO = v
