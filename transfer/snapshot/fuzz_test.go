@@ -1,7 +1,9 @@
 package snapshot
 
 import (
+	"bytes"
 	"encoding/binary"
+	"hash/crc32"
 	"io"
 	"testing"
 )
@@ -68,6 +70,35 @@ func FuzzHeader(f *testing.F) {
 		}
 		if again, err := ParseHeader(h.Append(nil)); err != nil || again != h {
 			t.Fatalf("%+v becomes %+v, error %v", h, again, err)
+		}
+	})
+}
+
+// A label with right checksums that is accepted is written again as it was.
+func FuzzLabel(f *testing.F) {
+	for _, l := range []Label{{}, {UUID: NewUUID(), Frozen: true, Verity: true, OriginSize: 1 << 40, OriginPath: "/srv/a.img", Parent: NewUUID()}} {
+		block := make([]byte, HeaderBlock)
+		if err := l.Put(block); err != nil {
+			f.Fatal(err)
+		}
+		f.Add(block[atLabel:])
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		block := make([]byte, HeaderBlock)
+		copy(block[atLabel:], b)
+		label := block[atLabel:atPath]
+		if n := binary.LittleEndian.Uint32(label[atPathSize:]); n <= MaxOriginPath {
+			binary.LittleEndian.PutUint32(label[atPathSum:], crc32.Checksum(block[atPath:][:n], castagnoli()))
+			clear(block[atPath+n:])
+		}
+		binary.LittleEndian.PutUint32(label[atChecksum:], labelSum(label))
+		l, err := ParseLabel(block)
+		if l == nil || err != nil {
+			return
+		}
+		again := make([]byte, HeaderBlock)
+		if err := l.Put(again); err != nil || !bytes.Equal(again, block) {
+			t.Fatalf("%+v is written otherwise, error %v", l, err)
 		}
 	})
 }
