@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 
+	"github.com/ublk-loop/ublk-loop/cmd/ublk-loop-csi/mounts"
 	"github.com/ublk-loop/ublk-loop/ublk/ublktest"
 )
 
@@ -388,5 +389,64 @@ func TestKernelUnfinishedFileSystemOfDevice(t *testing.T) {
 		v.leave("a")
 		v.remove()
 	}
+	b.isClean()
+}
+
+// A directory that is no longer the mounted volume is not given to a pod, whose data would get into the file system below,
+// and neither is another device.
+func TestKernelBindOfOther(t *testing.T) {
+	b := newBed(t, ublktest.Once)
+	b.start()
+	for name, access := range map[string]*csi.VolumeCapability{"fs": mountAccess("ext4", oneWriter), "block": blockAccess(oneWriter)} {
+		v := b.create(name, 32*mib, access)
+		v.use("a")
+		number, source := v.number("a"), v.staging()
+		if access.GetBlock() != nil {
+			source = "/dev/null"
+		} else {
+			b.ok("unpublish", v.tryUnpublish("a"))
+			b.ok("unmount", unix.Unmount(source, 0))
+		}
+		before := mountPoints(t)
+		target := filepath.Join(t.TempDir(), "target")
+		b.ok("make the target", mounts.MakeTarget(target, access.GetBlock() != nil))
+		for _, readOnly := range []bool{false, true} {
+			if err := mounts.Bind(source, target, number, readOnly); !errors.Is(err, mounts.ErrOther) {
+				t.Errorf("%s, read-only %t: error %v, want %v", name, readOnly, err, mounts.ErrOther)
+			}
+		}
+		if after := mountPoints(t); !slices.Equal(after, before) {
+			t.Errorf("%s: mounts %q, want %q", name, after, before)
+		}
+		v.leave("a")
+		v.remove()
+	}
+	b.isClean()
+}
+
+// number returns the number of a volume's device.
+func (v *volume) number(pod string) string {
+	v.b.Helper()
+	if v.access.GetBlock() != nil {
+		number, err := mounts.Number(v.target(pod))
+		v.b.ok("stat", err)
+		return number
+	}
+	table, err := mounts.Read()
+	v.b.ok("read the mounts", err)
+	return table.At(v.target(pod)).MajMin
+}
+
+// A volume cannot be made of itself. The answer is final, so that Kubernetes does not ask for ever.
+func TestKernelOwnSource(t *testing.T) {
+	b := newBed(t, ublktest.Once)
+	b.start()
+	v := b.create("self", 16*mib, mountAccess("ext4", oneWriter))
+	again := creation("self", 16*mib, v.access, fromVolume(v.id))
+	_, err := b.controller.CreateVolume(b.Context(), again)
+	b.refused("a volume that exists", err, codes.AlreadyExists, "volume_content_source")
+	v.remove()
+	_, err = b.controller.CreateVolume(b.Context(), again)
+	b.refused("a volume that does not exist", err, codes.NotFound, "volume_content_source")
 	b.isClean()
 }

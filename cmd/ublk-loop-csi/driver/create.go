@@ -27,7 +27,8 @@ func (d *Driver) CreateVolume(ctx context.Context, req *csi.CreateVolumeRequest)
 		return nil, err
 	}
 	ids := []string{c.id}
-	if source := c.settings.SourceVolume + c.settings.SourceSnapshot; source != "" {
+	// A volume that is its own source is locked once, and then refused: it does not exist, or was made of something else.
+	if source := c.settings.SourceVolume + c.settings.SourceSnapshot; source != "" && source != c.id {
 		ids = append(ids, source)
 	}
 	unlock, err := d.begin(ctx, ids...)

@@ -3,6 +3,7 @@ package driver
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
@@ -58,6 +59,15 @@ func unsettled(err error) error {
 		return err
 	}
 	return status.Error(codes.Unavailable, status.Convert(err).Message())
+}
+
+// inField returns the error of an object that does not exist with the name of the field that the object is named in.
+func inField(err error, field string) error {
+	if status.Code(err) != codes.NotFound {
+		return err
+	}
+	_, text, _ := strings.Cut(status.Convert(err).Message(), ": ")
+	return status.Error(codes.NotFound, field+": "+text)
 }
 
 func invalid(format string, args ...any) error {

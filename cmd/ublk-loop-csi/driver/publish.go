@@ -130,7 +130,7 @@ func checkStaged(v *pool.Volume, req *csi.NodePublishVolumeRequest) error {
 // publish makes a volume visible at a target, after the record says so.
 func (d *Driver) publish(ctx context.Context, v *pool.Volume, want *pool.Publication) error {
 	d.opts.Step("publish: recorded")
-	source, err := d.publicationSource(ctx, v)
+	source, device, err := d.publicationSource(ctx, v)
 	if err != nil {
 		return err
 	}
@@ -139,7 +139,7 @@ func (d *Driver) publish(ctx context.Context, v *pool.Volume, want *pool.Publica
 			return err
 		}
 	}
-	done, err := isPublished(v, want, source)
+	done, err := isPublished(want, device)
 	if done || err != nil {
 		return err
 	}
@@ -147,7 +147,11 @@ func (d *Driver) publish(ctx context.Context, v *pool.Volume, want *pool.Publica
 		return err
 	}
 	d.opts.Step("publish: target made")
-	if err := mounts.Bind(source, want.Target, want.ReadOnly); err != nil {
+	err = mounts.Bind(source, want.Target, device, want.ReadOnly)
+	if errors.Is(err, mounts.ErrOther) {
+		return status.Errorf(codes.FailedPrecondition, "volume %q: %v; stage it again", v.ID, err)
+	}
+	if err != nil {
 		return err
 	}
 	d.opts.Step("publish: bound")
@@ -162,36 +166,36 @@ func setReadOnly(v *pool.Volume, device string) error {
 }
 
 // publicationSource returns the path that targets are bound to: the mounted file system, or
-// the node of the device. It checks that they belong to the volume.
-func (d *Driver) publicationSource(ctx context.Context, v *pool.Volume) (string, error) {
+// the node of the device. It checks that they belong to the volume, and returns the number of the device.
+func (d *Driver) publicationSource(ctx context.Context, v *pool.Volume) (path, number string, err error) {
 	image, err := d.pool.OpenDisk(v, unix.O_PATH)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	defer func() { _ = image.Close() }()
 	device, err := d.devices.of(ctx, image)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	if device == nil || device.State != live {
-		return "", status.Errorf(codes.FailedPrecondition, "volume %q has no device; stage it again", v.ID)
+		return "", "", status.Errorf(codes.FailedPrecondition, "volume %q has no device; stage it again", v.ID)
 	}
 	if v.Stage.Block {
-		return device.Device, nil
+		return device.Device, device.MajMin, nil
 	}
 	t, err := mounts.Read()
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	if m := t.At(v.Stage.Path); m == nil || m.MajMin != device.MajMin {
-		return "", status.Errorf(codes.FailedPrecondition, "volume %q is not mounted at %s; stage it again", v.ID, v.Stage.Path)
+		return "", "", status.Errorf(codes.FailedPrecondition, "volume %q is not mounted at %s; stage it again", v.ID, v.Stage.Path)
 	}
-	return v.Stage.Path, nil
+	return v.Stage.Path, device.MajMin, nil
 }
 
-// isPublished reports whether the kernel shows a publication. It unmounts a device that is
+// isPublished reports whether the kernel shows a publication of a device. It unmounts a device that is
 // not the volume's, or a mount that a crash left without its flags.
-func isPublished(v *pool.Volume, want *pool.Publication, source string) (bool, error) {
+func isPublished(want *pool.Publication, device string) (bool, error) {
 	t, err := mounts.Read()
 	if err != nil {
 		return false, err
@@ -200,38 +204,17 @@ func isPublished(v *pool.Volume, want *pool.Publication, source string) (bool, e
 	if m == nil {
 		return false, nil
 	}
-	var isVolume bool
+	is := m.MajMin
 	if want.Block {
-		isVolume, err = sameDevice(want.Target, source)
-	} else {
-		isVolume, err = sameFileSystem(v, t, m)
+		is, err = mounts.Number(want.Target)
 	}
 	if err != nil {
 		return false, err
 	}
-	if isVolume && (m.ReadOnly || !want.ReadOnly) {
+	if is == device && (m.ReadOnly || !want.ReadOnly) {
 		return true, nil
 	}
 	return false, mounts.Unmount(want.Target)
-}
-
-// sameDevice reports whether a target is the node of the device at a path.
-func sameDevice(target, device string) (bool, error) {
-	is, err := mounts.Number(target)
-	if err != nil {
-		return false, err
-	}
-	number, err := mounts.Number(device)
-	return is != "" && is == number, err
-}
-
-// sameFileSystem reports whether a mount shows the file system that is mounted where a volume is staged.
-func sameFileSystem(v *pool.Volume, t mounts.Table, m *mounts.Mount) (bool, error) {
-	staged := t.At(v.Stage.Path)
-	if staged == nil {
-		return false, status.Errorf(codes.FailedPrecondition, "volume %q is not mounted at %s any longer; stage it again", v.ID, v.Stage.Path)
-	}
-	return m.MajMin == staged.MajMin, nil
 }
 
 // NodeUnpublishVolume implements csi.NodeServer.

@@ -56,7 +56,7 @@ func (d *Driver) CreateSnapshot(ctx context.Context, req *csi.CreateSnapshotRequ
 func (d *Driver) snap(ctx context.Context, id, name, source string) (*pool.Snapshot, error) {
 	v, err := d.changing(ctx, source)
 	if err != nil {
-		return nil, err
+		return nil, inField(err, "source_volume_id")
 	}
 	s := &pool.Snapshot{
 		ID: id, Name: name, State: pool.Making, Source: source, Size: v.Size, Made: time.Now().UTC(),

@@ -40,7 +40,7 @@ func (d *Driver) openSource(ctx context.Context, want *pool.Settings) (*source, 
 	case want.SourceSnapshot != "":
 		s, err := d.snapshot(want.SourceSnapshot)
 		if err != nil {
-			return nil, err
+			return nil, inField(err, "volume_content_source")
 		}
 		encrypted = s.Encrypted
 		*src = source{size: s.Size, fsType: s.FSType, fs: s.FS, luks: s.LUKS, layer: s.Layer}
@@ -53,7 +53,7 @@ func (d *Driver) openSource(ctx context.Context, want *pool.Settings) (*source, 
 	case want.SourceVolume != "":
 		v, err := d.changing(ctx, want.SourceVolume)
 		if err != nil {
-			return nil, err
+			return nil, inField(err, "volume_content_source")
 		}
 		encrypted = v.Settings.Encrypted
 		*src = source{volume: v, size: v.Size, fsType: v.FSType, fs: v.FS, luks: v.LUKS}

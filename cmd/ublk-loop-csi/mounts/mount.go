@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/internal/identity"
 )
 
 // FileSystem mounts the file system of a device. mount(8) knows which options are flags of the
@@ -34,18 +36,38 @@ func IsReadOnly(options []string) (is bool) {
 	return is
 }
 
-// Bind makes the file or directory at source visible at target.
-func Bind(source, target string, readOnly bool) error {
-	if err := unix.Mount(source, target, "", unix.MS_BIND, ""); err != nil {
+// ErrOther is returned by Bind if the source is not what the caller takes it for.
+var ErrOther = errors.New("not the file system or the node of the device")
+
+// Bind makes the mounted file system, or the node, of the device with a number visible at target. Others can unmount
+// the source at any time, and a pod would then write to the directory below. Therefore Bind checks what it has got
+// hold of before it makes it visible.
+func Bind(source, target, number string, readOnly bool) error {
+	tree, err := unix.OpenTree(unix.AT_FDCWD, source, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", source, err)
+	}
+	defer func() { _ = unix.Close(tree) }()
+	var st unix.Stat_t
+	if err := unix.Fstat(tree, &st); err != nil {
+		return fmt.Errorf("stat %s: %w", source, err)
+	}
+	device := st.Dev
+	if st.Mode&unix.S_IFMT == unix.S_IFBLK {
+		device = st.Rdev
+	}
+	if is := identity.MajMin(device); is != number {
+		return fmt.Errorf("bind %s of %s, not of %s: %w", source, is, number, ErrOther)
+	}
+	if readOnly {
+		// The other flags of the mount are those of its source, and stay.
+		attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
+		if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &attr); err != nil {
+			return fmt.Errorf("make the mount of %s read-only: %w", source, err)
+		}
+	}
+	if err := unix.MoveMount(tree, "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 		return fmt.Errorf("bind %s to %s: %w", source, target, err)
-	}
-	if !readOnly {
-		return nil
-	}
-	// The other flags of the mount are those of its source, and stay. mount(2) would set all flags anew.
-	readOnlyOnly := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
-	if err := unix.MountSetattr(unix.AT_FDCWD, target, unix.AT_SYMLINK_NOFOLLOW, &readOnlyOnly); err != nil {
-		return errors.Join(fmt.Errorf("make %s read-only: %w", target, err), unmountOne(target))
 	}
 	return nil
 }

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 
 	"github.com/ublk-loop/ublk-loop/internal/mountpoint"
@@ -40,27 +39,11 @@ func parse(text string) (Table, error) {
 			return nil, fmt.Errorf("read mountinfo: line %q", line)
 		}
 		t = append(t, Mount{
-			MajMin: fields[2], Root: unescape(fields[3]), Target: unescape(fields[4]),
+			MajMin: fields[2], Root: mountpoint.Unescape(fields[3]), Target: mountpoint.Unescape(fields[4]),
 			ReadOnly: strings.HasPrefix(fields[5]+",", "ro,"), FSType: rest[0],
 		})
 	}
 	return t, nil
-}
-
-// unescape decodes the octal escapes of blanks and backslashes.
-func unescape(text string) string {
-	var b strings.Builder
-	for i := 0; i < len(text); i++ {
-		if text[i] == '\\' && i+3 < len(text) {
-			if n, err := strconv.ParseUint(text[i+1:i+4], 8, 8); err == nil {
-				b.WriteByte(byte(n))
-				i += 3
-				continue
-			}
-		}
-		b.WriteByte(text[i])
-	}
-	return b.String()
 }
 
 // At returns the topmost mount at a path, nil if there is none. The kernel lists mounts without the links that
