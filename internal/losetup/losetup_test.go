@@ -183,6 +183,24 @@ func TestDetach(t *testing.T) {
 		t.Errorf("detached %q, want %q", s.detached, want)
 	}
 	s.detached = nil
+	twice := &fakeSystem{devices: someDevices()}
+	twice.change = func() {
+		twice.devices = slices.DeleteFunc(slices.Clone(twice.devices), func(d client.Device) bool { return d.Device == "/dev/ublkb0" })
+	}
+	says(t, twice, "-d ublkb0 /dev/ublkb0", "losetup: /dev/ublkb0: detach failed: No such device or address\nstatus 1\n")
+	stays := &fakeSystem{devices: someDevices()}
+	says(t, stays, "-d ublkb0 ublkb0", "status 0\n") // the first goes with its last user
+	other := &fakeSystem{devices: someDevices()}
+	other.change = func() {
+		other.devices = slices.Clone(other.devices)
+		for i := range other.devices {
+			other.devices[i].DiskSequence++
+		}
+	}
+	says(t, other, "-d ublkb0 ublkb0", "losetup: /dev/ublkb0: detach failed: No such device or address\nstatus 1\n")
+	if want := []string{"/dev/ublkb0"}; !slices.Equal(other.detached, want) {
+		t.Errorf("detached %q, want %q", other.detached, want)
+	}
 	says(t, s, "-D", "losetup: /dev/ublkb2: detach failed: Device or resource busy\nhint: wait\nstatus 1\n")
 	if want := []string{"/dev/ublkb0", "/dev/ublkb1", "/dev/ublkb2", "/dev/ublkb2"}; !slices.Equal(s.detached, want) {
 		t.Errorf("detached %q, want %q", s.detached, want)

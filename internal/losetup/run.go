@@ -75,13 +75,17 @@ func (c *Command) forEach(ctx context.Context, r *request, what string, do func(
 	if err != nil {
 		return listError(err)
 	}
-	failed := false
+	failed, done := false, map[uint32]bool{}
 	for _, name := range r.devices {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 		d, err := find(all, name)
+		if err == nil && done[d.ID] {
+			d, err = c.findAgain(d)
+		}
 		if err == nil {
+			done[d.ID] = true
 			err = do(ctx, d)
 		}
 		if err != nil {
@@ -90,6 +94,20 @@ func (c *Command) forEach(ctx context.Context, r *request, what string, do func(
 		}
 	}
 	return reported(failed)
+}
+
+// findAgain returns a device that an earlier operand named too, and ENXIO if it is gone since. Another device can have its
+// number by now.
+func (c *Command) findAgain(d *client.Device) (*client.Device, error) {
+	all, err := c.System.List()
+	if err != nil {
+		return nil, listError(err)
+	}
+	again, err := find(all, d.Device)
+	if err == nil && again.DiskSequence != d.DiskSequence {
+		return nil, unix.ENXIO
+	}
+	return again, err
 }
 
 // reported returns an error that stands for the reported ones, if there were any.
