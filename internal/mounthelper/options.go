@@ -19,6 +19,30 @@ import (
 // would not pass them on (optmap.c in libmount).
 const prefix = "ublk."
 
+// splitOptions splits a list of options at its commas. As in libmount, a comma between double quotes is part of a value.
+func splitOptions(list string) (options []string) {
+	start, quoted := 0, false
+	for i := range len(list) {
+		switch {
+		case list[i] == '"':
+			quoted = !quoted
+		case list[i] == ',' && !quoted:
+			options, start = append(options, list[start:i]), i+1
+		}
+	}
+	return append(options, list[start:])
+}
+
+// unquote removes the double quotes that libmount has around a value with a comma.
+func unquote(value string) string {
+	if inner, ok := strings.CutPrefix(value, `"`); ok {
+		if inner, ok := strings.CutSuffix(inner, `"`); ok {
+			return inner
+		}
+	}
+	return value
+}
+
 // takeOption keeps an option of the device, and passes any other on to mount(8).
 func (r *request) takeOption(option string) error {
 	name, value, hasValue := strings.Cut(option, "=")
@@ -32,7 +56,7 @@ func (r *request) takeOption(option string) error {
 		case hasValue && slices.Contains(switches, own):
 			return errors.New("it has no value")
 		}
-		return take(r, value)
+		return take(r, unquote(value))
 	}
 	switch name {
 	case "offset", "sizelimit":

@@ -71,7 +71,7 @@ func (r *request) takeValue(arg, value string) error {
 	case "-N":
 		r.namespace = value
 	case "-o":
-		for option := range strings.SplitSeq(value, ",") {
+		for _, option := range splitOptions(value) {
 			if err := r.takeOption(option); err != nil {
 				return fmt.Errorf("option %s: %w", option, err)
 			}

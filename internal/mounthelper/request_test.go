@@ -58,6 +58,17 @@ func TestParse(t *testing.T) {
 	}
 }
 
+// libmount has double quotes around a value with a comma.
+func TestParseQuoted(t *testing.T) {
+	r, err := parse([]string{"/i", "/d", "-o", `ublk.luks,ublk.key-file="/k,ro,y",context="a:b,c",ublk.ref="x",noexec`})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.key.File != "/k,ro,y" || r.config.Ref != "x" || r.config.ReadOnly || !slices.Equal(r.options, []string{`context="a:b,c"`, "noexec"}) {
+		t.Errorf("%+v", r)
+	}
+}
+
 func TestParseRefuses(t *testing.T) {
 	for args, want := range map[string]string{
 		"": "needs an image", "/i": "needs an image", "/i /d -x": `unexpected argument "-x"`, "/i /d -o": `unexpected argument "-o"`,
