@@ -10,14 +10,30 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Users are the owners of the directories and links that a path leads through, and of the file at its
+// Users are those who can change the directories and links that a path leads through, and the file at its
 // end. Each of them can make the path lead elsewhere.
 type Users []uint32
 
-// Add adds the owner of a file.
+// Unnamed stands for users who may write to a file or directory of another user. It is no user's number.
+const Unnamed uint32 = 1<<32 - 1
+
+// Add adds those who can change a file, or exchange what is in a directory: the owner, and users whom the mode allows
+// it. A group with the number of the owner has only the owner in it, as a user's private group has. In a sticky
+// directory, only the owners of the directory and of the file can exchange the file.
 func (u *Users) Add(st *unix.Stat_t) {
-	if !slices.Contains(*u, st.Uid) {
-		*u = append(*u, st.Uid)
+	u.add(st.Uid)
+	kind := st.Mode & unix.S_IFMT
+	if kind == unix.S_IFLNK || kind == unix.S_IFDIR && st.Mode&unix.S_ISVTX != 0 {
+		return
+	}
+	if st.Mode&unix.S_IWOTH != 0 || st.Mode&unix.S_IWGRP != 0 && st.Gid != st.Uid {
+		u.add(Unnamed)
+	}
+}
+
+func (u *Users) add(uid uint32) {
+	if !slices.Contains(*u, uid) {
+		*u = append(*u, uid)
 	}
 }
 

@@ -3,7 +3,10 @@ package owners
 import (
 	"errors"
 	"os"
+	"slices"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // The walk goes where the kernel goes.
@@ -40,5 +43,35 @@ func TestOpen(t *testing.T) {
 		}
 		got.Close()
 		want.Close()
+	}
+}
+
+// Who may write to a directory can exchange what is in it, unless the directory is sticky.
+func TestAdd(t *testing.T) {
+	const dir, file, link = unix.S_IFDIR, unix.S_IFREG, unix.S_IFLNK
+	for _, tt := range []struct {
+		uid, gid, mode uint32
+		want           []uint32
+	}{
+		{0, 0, dir | 0o755, []uint32{0}},
+		{0, 0, dir | 0o775, []uint32{0}},
+		{0, 50, dir | 0o755, []uint32{0}},
+		{0, 50, dir | 0o2775, []uint32{Unnamed}},
+		{0, 50, dir | 0o3775, []uint32{0}},
+		{0, 0, dir | 0o777, []uint32{Unnamed}},
+		{0, 0, dir | 0o1777, []uint32{0}},
+		{1000, 1000, dir | 0o775, []uint32{1000}},
+		{1000, 100, dir | 0o775, []uint32{1000, Unnamed}},
+		{1000, 1000, dir | 0o777, []uint32{1000, Unnamed}},
+		{0, 50, link | 0o777, []uint32{0}},
+		{0, 50, file | 0o664, []uint32{Unnamed}},
+		{0, 50, file | 0o1664, []uint32{Unnamed}},
+		{0, 50, file | 0o640, []uint32{0}},
+	} {
+		var u Users
+		u.Add(&unix.Stat_t{Uid: tt.uid, Gid: tt.gid, Mode: tt.mode})
+		if got := u.List(); !slices.Equal(got, tt.want) {
+			t.Errorf("%d:%d %o: %v, want %v", tt.uid, tt.gid, tt.mode, got, tt.want)
+		}
 	}
 }
