@@ -408,6 +408,11 @@ func TestKernelBindOfOther(t *testing.T) {
 			b.ok("unmount", unix.Unmount(source, 0))
 		}
 		before := mountPoints(t)
+		if access.GetBlock() == nil { // the file system of the node must not be frozen
+			if err := mounts.Freeze(t.Context(), source, number, nil); !errors.Is(err, mounts.ErrOther) {
+				t.Errorf("freeze: error %v, want %v", err, mounts.ErrOther)
+			}
+		}
 		target := filepath.Join(t.TempDir(), "target")
 		b.ok("make the target", mounts.MakeTarget(target, access.GetBlock() != nil))
 		for _, readOnly := range []bool{false, true} {

@@ -147,15 +147,19 @@ func (d *Driver) publish(ctx context.Context, v *pool.Volume, want *pool.Publica
 		return err
 	}
 	d.opts.Step("publish: target made")
-	err = mounts.Bind(source, want.Target, device, want.ReadOnly)
-	if errors.Is(err, mounts.ErrOther) {
-		return status.Errorf(codes.FailedPrecondition, "volume %q: %v; stage it again", v.ID, err)
-	}
-	if err != nil {
-		return err
+	if err := mounts.Bind(source, want.Target, device, want.ReadOnly); err != nil {
+		return unmounted(v, err)
 	}
 	d.opts.Step("publish: bound")
 	return nil
+}
+
+// unmounted gives an error the code of CSI if the reason is that others have unmounted a volume.
+func unmounted(v *pool.Volume, err error) error {
+	if errors.Is(err, mounts.ErrOther) {
+		return status.Errorf(codes.FailedPrecondition, "volume %q: %v; stage it again", v.ID, err)
+	}
+	return err
 }
 
 // setReadOnly makes the device of a block volume read-only if all its publications are. The

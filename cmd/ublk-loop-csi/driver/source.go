@@ -121,7 +121,7 @@ func (d *Driver) withQuiet(ctx context.Context, v *pool.Volume, device *client.D
 			return err
 		}
 		if m := t.At(v.Stage.Path); m != nil && m.MajMin == device.MajMin {
-			return d.withFrozen(ctx, v.Stage.Path, f)
+			return unmounted(v, d.withFrozen(ctx, v.Stage.Path, m.MajMin, f))
 		}
 	}
 	if err := flush(ctx, device.Device); err != nil {

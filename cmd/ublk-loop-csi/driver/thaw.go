@@ -125,12 +125,17 @@ func (t *thaws) undo(path string, call func() error, report func(error)) {
 
 // withFrozen calls f while a file system is frozen. If this process dies meanwhile, the
 // next one thaws the file system.
-func (d *Driver) withFrozen(ctx context.Context, path string, f func() error) (err error) {
+func (d *Driver) withFrozen(ctx context.Context, path, number string, f func() error) (err error) {
+	dir, err := mounts.OpenRoot(path, number)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = dir.Close() }()
 	if err := d.thaws.wait(ctx, path); err != nil {
 		return err
 	}
 	givenUp := func(undo func() error) { d.thaws.undo(path, undo, d.opts.Report) }
-	if err := mounts.Freeze(ctx, path, givenUp); err != nil {
+	if err := mounts.Freeze(ctx, path, number, givenUp); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, d.thaw(context.WithoutCancel(ctx), path)) }()

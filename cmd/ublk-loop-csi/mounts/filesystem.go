@@ -72,11 +72,33 @@ const (
 	fiThaw   = 0xc0045878
 )
 
-// Freeze writes a file system to its device and holds back further writes until Thaw. If the context is done before the device
+// OpenRoot opens the root directory of the file system of the device with a number, which is mounted at target. Others can
+// unmount it at any time; then OpenRoot returns ErrOther. While the directory is open, it can only be unmounted lazily.
+func OpenRoot(target, number string) (*os.File, error) {
+	dir, err := os.OpenFile(target, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := isOf(int(dir.Fd()), target, number); err != nil {
+		_ = dir.Close()
+		return nil, err
+	}
+	return dir, nil
+}
+
+// Freeze writes the file system of the device with a number, which is mounted at target, to the device, and holds back further
+// writes until Thaw. It freezes no other file system. If the context is done before the device
 // has answered, Freeze returns the cause. Before, it passes a function to givenUp that waits for the answer, and thaws the file
 // system if it is frozen then.
-func Freeze(ctx context.Context, target string, givenUp func(undo func() error)) error {
-	return freezeBy(ctx, func() error { return onDirectory(target, "freeze", fiFreeze) }, func() error { return Thaw(target) }, givenUp)
+func Freeze(ctx context.Context, target, number string, givenUp func(undo func() error)) error {
+	freeze := func() error {
+		dir, err := OpenRoot(target, number)
+		if err != nil {
+			return fmt.Errorf("freeze %s: %w", target, err)
+		}
+		return askDirectory(dir, "freeze", fiFreeze)
+	}
+	return freezeBy(ctx, freeze, func() error { return Thaw(target) }, givenUp)
 }
 
 func freezeBy(ctx context.Context, freeze, thaw func() error, givenUp func(undo func() error)) error {
@@ -98,21 +120,22 @@ func freezeBy(ctx context.Context, freeze, thaw func() error, givenUp func(undo 
 
 // Thaw ends Freeze. It returns nil for a file system that is not frozen. It waits until the device answers.
 func Thaw(target string) error {
-	err := onDirectory(target, "thaw", fiThaw)
+	dir, err := os.OpenFile(target, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return fmt.Errorf("thaw %s: %w", target, err)
+	}
+	err = askDirectory(dir, "thaw", fiThaw)
 	if errors.Is(err, unix.EINVAL) {
 		return nil
 	}
 	return err
 }
 
-func onDirectory(path, what string, request uint) error {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
-	if err != nil {
-		return fmt.Errorf("%s %s: %w", what, path, err)
-	}
-	defer func() { _ = f.Close() }()
-	if err := unix.IoctlSetInt(int(f.Fd()), request, 0); err != nil {
-		return fmt.Errorf("%s %s: %w", what, path, err)
+// askDirectory sends a request to the file system of a directory, and closes the directory.
+func askDirectory(dir *os.File, what string, request uint) error {
+	defer func() { _ = dir.Close() }()
+	if err := unix.IoctlSetInt(int(dir.Fd()), request, 0); err != nil {
+		return fmt.Errorf("%s %s: %w", what, dir.Name(), err)
 	}
 	return nil
 }

@@ -36,8 +36,24 @@ func IsReadOnly(options []string) (is bool) {
 	return is
 }
 
-// ErrOther is returned by Bind if the source is not what the caller takes it for.
+// ErrOther is returned by Bind, OpenRoot and Freeze if a path does not lead to what the caller takes it for.
 var ErrOther = errors.New("not the file system or the node of the device")
+
+// isOf returns ErrOther unless an open file belongs to the file system of the device with a number, or is the node of the device.
+func isOf(fd int, path, number string) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return fmt.Errorf("stat %s: %w", path, err)
+	}
+	device := st.Dev
+	if st.Mode&unix.S_IFMT == unix.S_IFBLK {
+		device = st.Rdev
+	}
+	if is := identity.MajMin(device); is != number {
+		return fmt.Errorf("%s belongs to device %s, not %s: %w", path, is, number, ErrOther)
+	}
+	return nil
+}
 
 // Bind makes the mounted file system, or the node, of the device with a number visible at target. Others can unmount
 // the source at any time, and a pod would then write to the directory below. Therefore Bind checks what it has got
@@ -48,16 +64,8 @@ func Bind(source, target, number string, readOnly bool) error {
 		return fmt.Errorf("open %s: %w", source, err)
 	}
 	defer func() { _ = unix.Close(tree) }()
-	var st unix.Stat_t
-	if err := unix.Fstat(tree, &st); err != nil {
-		return fmt.Errorf("stat %s: %w", source, err)
-	}
-	device := st.Dev
-	if st.Mode&unix.S_IFMT == unix.S_IFBLK {
-		device = st.Rdev
-	}
-	if is := identity.MajMin(device); is != number {
-		return fmt.Errorf("bind %s of %s, not of %s: %w", source, is, number, ErrOther)
+	if err := isOf(tree, source, number); err != nil {
+		return err
 	}
 	if readOnly {
 		// The other flags of the mount are those of its source, and stay.
