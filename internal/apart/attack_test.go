@@ -232,16 +232,35 @@ func TestKernelAttacksLater(t *testing.T) {
 	ctl := ublktest.Kernel(t, ublktest.Plain, ublktest.EveryKernel)
 	ublktest.Provokes(t, "openat")
 	v := &victims{Server: os.Getpid(), Holder: os.Getpid()}
+	unlimitThreads(t)
 	dev, p, err := serveBy(t, ctl, laterRole, v.argument(t))
 	if err != nil {
 		t.Fatal(err)
 	}
+	checkThreadLimit(t, p.Pid())
 	p.Settle()
 	<-p.Ended()
 	if err := p.Err(); err == nil || !strings.Contains(err.Error(), "panic: "+attacked+"none at ") {
 		t.Errorf("the process ends with %v", err)
 	}
 	_ = dev.Close() // says the same
+}
+
+// unlimitThreads gives this process the limit of a server.
+func unlimitThreads(t *testing.T) {
+	t.Helper()
+	if err := unix.Setrlimit(unix.RLIMIT_NPROC, &unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// checkThreadLimit checks that a process cannot use up the threads that its server needs.
+func checkThreadLimit(t *testing.T, pid int) {
+	t.Helper()
+	var limit unix.Rlimit
+	if err := unix.Prlimit(pid, unix.RLIMIT_NPROC, nil, &limit); err != nil || limit.Max == unix.RLIM_INFINITY {
+		t.Errorf("process %d can have %d threads, error %v", pid, limit.Max, err)
+	}
 }
 
 // serveBy attaches a file with a process of a role, which also gets its victims.

@@ -84,7 +84,7 @@ func RunPublisher(serve func(listener *os.File, text func() ([]byte, error)) err
 	a := &asker{socket: socket{SocketFD}}
 	unix.CloseOnExec(a.socket.fd)
 	unix.CloseOnExec(extraFD)
-	if err := errors.Join(a.socket.say(nil), a.socket.hear()); err != nil {
+	if err := errors.Join(a.socket.say(sandbox.LimitThreads()), a.socket.hear()); err != nil {
 		return err
 	}
 	err := sandbox.Enter(sandbox.PublishingCalls)

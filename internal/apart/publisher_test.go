@@ -74,10 +74,12 @@ func TestKernelPublisher(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	unlimitThreads(t)
 	p, err := StartPublisher("/proc/self/exe", []string{"test", publisherRole, targets}, nil, listener)
 	if err != nil {
 		t.Fatal(err)
 	}
+	checkThreadLimit(t, p.Pid())
 	texts := []string{"first ", strings.Repeat("x", 1<<20) + " ", ""}
 	given, sent := 0, 0
 	published := make(chan error, 1)

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/internal/sandbox"
 	"github.com/ublk-loop/ublk-loop/loop/serving"
 	"github.com/ublk-loop/ublk-loop/transfer"
 	"github.com/ublk-loop/ublk-loop/ublk"
@@ -30,7 +31,7 @@ func Run(h Hooks) error {
 	s := socket{SocketFD}
 	unix.CloseOnExec(s.fd)
 	unix.CloseOnExec(extraFD)
-	if err := errors.Join(s.say(h.Prepare()), s.hear()); err != nil {
+	if err := errors.Join(s.say(errors.Join(sandbox.LimitThreads(), h.Prepare())), s.hear()); err != nil {
 		return err
 	}
 	newRing, fds, err := enter()

@@ -55,6 +55,10 @@ func TestMain(m *testing.M) {
 			againRole:     func() error { return errors.Join(LimitRings(ServingRings), LimitRings(&ring.Restrictions{})) },
 		}
 		switch os.Args[1] {
+		case crowdedRole:
+			exitWith(crowded())
+		case swarmRole:
+			exitWith(swarm())
 		case clientRole:
 			fmt.Print(client())
 			os.Exit(0)
@@ -74,6 +78,15 @@ func TestMain(m *testing.M) {
 		}
 	}
 	os.Exit(m.Run())
+}
+
+// exitWith ends the process with an error or without.
+func exitWith(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
 }
 
 // within returns the names of the acts that are refused after a layer was entered, on the thread that entered it and
