@@ -38,7 +38,7 @@ func (d *Device) Serve(w *serving.Work) (<-chan error, error) {
 	d.process.enter(d)
 	if err := d.process.start(r, w.FDs...); err != nil {
 		d.process.leave(d.number)
-		return nil, err
+		return nil, d.process.explainRings(err)
 	}
 	return d.ended, nil
 }

@@ -22,9 +22,12 @@ type Process struct {
 	asked
 	words *lastWords
 	rings *sandbox.RingServer // nil if the process makes its rings itself
-	only  *Device             // of Serve
-	ended chan struct{}       // closed when the process has ended
-	err   error               // why it ended; read it after ended is closed
+	// ringless is closed when the process gets no more rings from rings. Then ringsErr is why, or nil.
+	ringless chan struct{}
+	ringsErr error
+	only     *Device       // of Serve
+	ended    chan struct{} // closed when the process has ended
+	err      error         // why it ended; read it after ended is closed
 }
 
 // sandboxed is a [sandbox.Process].
@@ -145,14 +148,42 @@ func (p *Process) startRings() error {
 		if err != nil {
 			return err
 		}
-		p.rings = rings
-		// It ends with the process, or by Settle. After an error the process can have no more rings, and its answers say so.
-		go func() { _ = rings.Serve() }()
+		p.rings, p.ringless = rings, make(chan struct{})
+		go func() { // ends with the process, or by Settle
+			p.ringsErr = rings.Serve()
+			close(p.ringless)
+			rings.Close() // fails requests
+		}()
 	default:
 		closeFDs(fds)
 		return fmt.Errorf("%d descriptors for rings: %w", len(fds), unix.EBADMSG)
 	}
-	return p.hear()
+	return p.explainRings(p.hear())
+}
+
+// AwaitRingless waits until this process has made the last ring for the other one, and returns the error that prevents further
+// ones, if that is why. It returns at once if the other process makes its rings itself.
+func (p *Process) AwaitRingless() error {
+	if p.rings == nil {
+		return nil
+	}
+	<-p.ringless
+	return p.ringsErr
+}
+
+// explainRings adds why this process makes no more rings to the error of a process that gets none.
+func (p *Process) explainRings(err error) error {
+	if !errors.Is(err, unix.ENOSYS) {
+		return err
+	}
+	select {
+	case <-p.ringless:
+		if p.ringsErr != nil {
+			err = fmt.Errorf("%w: %w", err, p.ringsErr)
+		}
+	default:
+	}
+	return err
 }
 
 // explain waits for the end of the process. It adds to an error that says no more than that the process has

@@ -41,6 +41,11 @@ func (s *many) startApart() {
 	}
 	s.task.Apart = s.apart.Pid()
 	go func() { // ends with the process
+		if err := s.apart.AwaitRingless(); err != nil {
+			s.log.error("make rings for the process that serves the requests", err)
+		}
+	}()
+	go func() { // ends with the process
 		<-s.apart.Ended()
 		s.Failed(fmt.Errorf("process that serves the requests: %w", s.apart.Err()))
 	}()

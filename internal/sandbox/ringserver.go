@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -17,6 +18,7 @@ type RingServer struct {
 	limits   *ring.Restrictions
 	listener *os.File // of askForRings
 	layouts  int      // descriptor of a pipe to the process
+	closed   atomic.Bool
 }
 
 // RingServerFDs are the descriptors that a RingServer needs: the listener of askForRings, and a pipe for layouts.
@@ -30,20 +32,19 @@ func NewRingServer(limits *ring.Restrictions, fds RingServerFDs) (*RingServer, e
 	if err := unix.SetNonblock(fds[0], true); err != nil { // so that no thread waits for it
 		return nil, errors.Join(os.NewSyscallError("fcntl", err), fds.Close())
 	}
-	return &RingServer{limits, os.NewFile(uintptr(fds[0]), "requests for rings"), fds[1]}, nil
+	return &RingServer{limits: limits, listener: os.NewFile(uintptr(fds[0]), "requests for rings"), layouts: fds[1]}, nil
 }
 
-// Serve answers requests until the process has ended, or Close. After an error, too, the process gets no more rings.
+// Serve answers requests until the process has ended, or Close. After an error, further requests wait for Close.
 func (s *RingServer) Serve() error {
 	defer func() { _ = unix.Close(s.layouts) }()
-	defer func() { _ = s.listener.Close() }()
 	for {
 		n, err := receiveNotification(s.listener)
 		if err == nil {
 			err = s.answer(n)
 		}
 		switch {
-		case errors.Is(err, io.EOF):
+		case errors.Is(err, io.EOF), s.closed.Load():
 			return nil
 		case err != nil && !errors.Is(err, unix.ENOENT): // the caller was killed meanwhile
 			return fmt.Errorf("serve rings: %w", err)
@@ -52,7 +53,10 @@ func (s *RingServer) Serve() error {
 }
 
 // Close ends Serve, or a Serve that is to come. Requests then fail with ENOSYS.
-func (s *RingServer) Close() { _ = s.listener.Close() } // only a second Close fails
+func (s *RingServer) Close() {
+	s.closed.Store(true)
+	_ = s.listener.Close() // only a second one fails
+}
 
 // answer makes the ring of a request, and gives it to the process, or refuses it. What the process asks for can be anything:
 // the kernel bounds the size of a ring, and the limits of open files and of mappings, which also keep a ring, their number.
