@@ -72,6 +72,9 @@ func (s *RingServer) answer(n *notification) error {
 // nobody would take it out of the pipe if the process had no room for the descriptor. A process that takes no layouts out
 // gets EAGAIN, and keeps the descriptor.
 func (s *RingServer) give(n *notification) (theirs int, err error) {
+	if !makesRings() { // as the kernel decides when a process makes its rings itself, however privileged this one is
+		return -1, os.NewSyscallError("io_uring_setup", unix.EPERM)
+	}
 	ours, layout, err := makeRing(ring.Options{
 		Entries: uint32(n.Args[0]), CQEntries: uint32(n.Args[1]), SingleIssuer: n.Args[2] == singleIssuer, Restrictions: s.limits,
 	})
