@@ -108,6 +108,9 @@ func (w *Work) Close() {
 // target returns the file to serve.
 func (w *File) target(fds []int, key *transfer.Secret) (*target.Target, error) {
 	if len(fds) < 1 || len(fds) > 2 {
+		for _, fd := range fds {
+			_ = unix.Close(fd)
+		}
 		return nil, fmt.Errorf("%d descriptors, want 1 or 2: %w", len(fds), unix.EBADMSG)
 	}
 	t := &target.Target{Backing: &backing.Backing{

@@ -69,12 +69,14 @@ func describeBacking(b *backing.Backing) (w WorkBacking, fds []int) {
 // Target returns the stack to serve, in the other process. It takes over the descriptors.
 // extraParts is as in Target, and keys are as in Options.
 func (w *Work) Target(fds []int, extraParts int, keys *transfer.Secret) (*Target, *Stack, error) {
+	given := &descriptors{fds}
+	defer given.close()
 	tables, err := table.Parse([]byte(w.Text), table.Options{DeviceMapperMajor: w.Major})
 	if err != nil {
 		return nil, nil, err
 	}
 	s := &Stack{tables: tables, ReadOnly: w.ReadOnly, backingOf: w.BackingOf, failures: make(chan StoreFailure, failuresAhead), eager: w.Eager}
-	if err = s.takeFiles(w, fds); err == nil {
+	if err = s.takeFiles(w, given); err == nil {
 		err = s.makeAll(&Options{Keys: keys, Eager: w.Eager, forOther: true})
 	}
 	if err != nil {
@@ -86,18 +88,38 @@ func (w *Work) Target(fds []int, extraParts int, keys *transfer.Secret) (*Target
 // errMissing is the error of a description with too few descriptors.
 var errMissing = fmt.Errorf("too few descriptors: %w", unix.EBADMSG)
 
+// descriptors are those that came with a description, as far as nothing has taken them over.
+type descriptors struct{ left []int }
+
+// take returns the first n, which are the caller's then.
+func (d *descriptors) take(n int) ([]int, error) {
+	if len(d.left) < n {
+		return nil, errMissing
+	}
+	taken := d.left[:n]
+	d.left = d.left[n:]
+	return taken, nil
+}
+
+func (d *descriptors) close() {
+	for _, fd := range d.left {
+		_ = unix.Close(fd)
+	}
+}
+
 // takeFiles takes over the descriptors of a Work.
-func (s *Stack) takeFiles(w *Work, fds []int) error {
+func (s *Stack) takeFiles(w *Work, given *descriptors) error {
 	for i := range w.Backings {
-		b, rest, err := w.Backings[i].take(fds)
+		b, err := w.Backings[i].take(given)
 		if err != nil {
 			return err
 		}
-		s.Backings, fds = append(s.Backings, b), rest
+		s.Backings = append(s.Backings, b)
 	}
 	if w.HasZeroes {
-		if len(fds) == 0 {
-			return errMissing
+		fds, err := given.take(1)
+		if err != nil {
+			return err
 		}
 		s.zeroes = os.NewFile(uintptr(fds[0]), "/dev/zero")
 	}
@@ -107,23 +129,24 @@ func (s *Stack) takeFiles(w *Work, fds []int) error {
 	return nil
 }
 
-// take takes over the first descriptors, and returns the others.
-func (w *WorkBacking) take(fds []int) (b *backing.Backing, rest []int, err error) {
+// take takes over the next descriptors.
+func (w *WorkBacking) take(given *descriptors) (*backing.Backing, error) {
 	n := 1
 	if w.IsLocked {
 		n = 2
 	}
-	if len(fds) < n {
-		return nil, nil, errMissing
+	fds, err := given.take(n)
+	if err != nil {
+		return nil, err
 	}
-	b = &backing.Backing{
+	b := &backing.Backing{
 		FD: fds[0], File: os.NewFile(uintptr(fds[0]), string(w.Path)), Path: string(w.Path),
 		Size: w.Size, SectorSize: w.Sector, IsDisk: w.IsDisk, ReadOnly: w.ReadOnly, Direct: w.Direct,
 	}
 	if w.IsLocked {
 		b.Lock = filelock.OfRings(os.NewFile(uintptr(fds[1]), "lock"))
 	}
-	return b, fds[n:], nil
+	return b, nil
 }
 
 // CloseServed is Close in the other process, where the locks are another's.
@@ -158,7 +181,9 @@ func (g *Growth) Work() (w *GrowthWork, fds []int, err error) {
 
 // GrowFor is Grow in the other process. It takes over the descriptors.
 func (s *Stack) GrowFor(w *GrowthWork, fds []int) (*Growth, error) {
-	b, _, err := w.Backing.take(fds)
+	given := &descriptors{fds}
+	defer given.close()
+	b, err := w.Backing.take(given)
 	if err != nil {
 		return nil, err
 	}
@@ -225,12 +250,14 @@ func (r *Reload) Work() (w *ReloadWork, fds []int, err error) {
 
 // ReloadFor is Reload in the other process. It takes over the descriptors.
 func (s *Stack) ReloadFor(w *ReloadWork, fds []int) (*Reload, error) {
+	given := &descriptors{fds}
+	defer given.close()
 	tables, err := table.Parse([]byte(w.Text), table.Options{DeviceMapperMajor: w.Major})
 	if err != nil {
 		return nil, err
 	}
 	r := &Reload{stack: s, next: &Stack{tables: tables, failures: s.failures}}
-	err = r.takeFiles(w, fds)
+	err = r.takeFiles(w, given)
 	if err == nil {
 		err = s.checkReload(tables, len(w.Files))
 	}
@@ -244,13 +271,13 @@ func (s *Stack) ReloadFor(w *ReloadWork, fds []int) (*Reload, error) {
 }
 
 // takeFiles takes over the descriptors of the new files.
-func (r *Reload) takeFiles(w *ReloadWork, fds []int) (err error) {
+func (r *Reload) takeFiles(w *ReloadWork, given *descriptors) (err error) {
 	n := r.next
 	for i, f := range w.Files {
 		var b *backing.Backing
 		switch {
 		case f.New != nil:
-			if b, fds, err = f.New.take(fds); err != nil {
+			if b, err = f.New.take(given); err != nil {
 				return err
 			}
 			r.backings = append(r.backings, b)

@@ -78,6 +78,67 @@ func duplicates(t *testing.T, fds []int) (list []int) {
 	return list
 }
 
+// What another process refuses leaves no descriptor open, also none that is missing in the description.
+func TestRefusedDescriptors(t *testing.T) {
+	s, err := open(t, snapshotDir(t), "0 512 snapshot $A $B P 8", &Options{DirectIO: backing.SwitchOff})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
+	const text, locked = "0 8 zero\n", true
+	target := func(w Work) func(fds []int) error {
+		return func(fds []int) error { _, _, err := w.Target(fds, 0, nil); return err }
+	}
+	grow := func(w GrowthWork) func(fds []int) error {
+		return func(fds []int) error { _, err := s.GrowFor(&w, fds); return err }
+	}
+	reload := func(w ReloadWork) func(fds []int) error {
+		return func(fds []int) error { _, err := s.ReloadFor(&w, fds); return err }
+	}
+	file := WorkBacking{IsLocked: locked}
+	for name, refuse := range map[string]func(fds []int) error{
+		"tables without a text":         target(Work{}),
+		"tables of too few descriptors": target(Work{Text: text, Backings: []WorkBacking{file, file}}),
+		"tables of too many":            target(Work{Text: text, Backings: []WorkBacking{{}}, BackingOf: []int{0}}),
+		"growth without a text":         grow(GrowthWork{}),
+		"growth of too few descriptors": grow(GrowthWork{Text: text, Backing: file}),
+		"growth of too many":            grow(GrowthWork{Text: text}),
+		"reload without a text":         reload(ReloadWork{}),
+		"reload of too few descriptors": reload(ReloadWork{Text: text, Files: []ReloadedFile{{New: &WorkBacking{}}, {New: &file}, {New: &file}}}),
+		"reload of a file of another":   reload(ReloadWork{Text: text, Files: []ReloadedFile{{Has: 7}, {New: &file}}}),
+		"reload of too many":            reload(ReloadWork{Text: text}),
+	} {
+		for n := 1; n <= 3; n++ {
+			closed, fds := watchedDescriptors(t, n)
+			if err := refuse(fds); err == nil {
+				t.Errorf("%s: %d descriptors are taken", name, n)
+			}
+			if err := closed(); err != nil {
+				t.Errorf("%s: of %d descriptors one stays open: %v", name, n, err)
+			}
+		}
+	}
+}
+
+// watchedDescriptors returns some descriptors, and a function that returns an error if one of them is open.
+func watchedDescriptors(t *testing.T, n int) (closed func() error, fds []int) {
+	t.Helper()
+	var pipe [2]int
+	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Close(pipe[0]) })
+	for range n {
+		fds = append(fds, pipe[1])
+	}
+	fds = duplicates(t, fds)
+	_ = unix.Close(pipe[1])
+	return func() error { // there is an end without another end
+		_, err := unix.Read(pipe[0], make([]byte, 1))
+		return err
+	}, fds
+}
+
 // Another process tells the use of files by their numbers. It can name no other file, each of them once, and
 // no state that does not exist. Its report does not grow with the paths.
 func TestWithPaths(t *testing.T) {
