@@ -72,14 +72,19 @@ func (t *uringTransport) serve(u *uringControl) {
 	for c := range t.calls {
 		err := u.do(c.cmd)
 		c.reply <- err
-		if !errors.Is(err, ErrControlHung) {
-			continue
-		}
-		// Until the end of both entries, the kernel may write to the ring and to arg.
-		if err := waitReady(u.r, 2, 0); err != nil {
+		if errors.Is(err, ErrControlHung) {
+			u.abandon()
 			return
 		}
-		break
+	}
+	u.close()
+}
+
+// abandon is close after a command that was given up. It waits for the end of the command and of its interruption. Until then,
+// the kernel may write to arg, which therefore stays mapped if the wait fails.
+func (u *uringControl) abandon() {
+	if err := waitReady(u.r, 2, 0); err != nil {
+		u.arg = nil
 	}
 	u.close()
 }

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ublk-loop/ublk-loop/ring"
 )
 
 // shortRing returns from each enter with one more completion, however many it should wait for.
@@ -34,4 +36,33 @@ func TestWaitReady(t *testing.T) {
 	if err := waitReady(r, 2, time.Millisecond); !errors.Is(err, unix.ETIME) {
 		t.Errorf("of one that never comes: error %v, want ETIME", err)
 	}
+}
+
+// If the end of a command that was given up is unknown, its memory stays, because the kernel may write to it. All else is closed.
+func TestAbandonWithoutEnd(t *testing.T) {
+	var pipe [2]int
+	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Close(pipe[0]) }()
+	u := &uringControl{fd: pipe[1]}
+	var err error
+	if u.arg, err = unix.Mmap(-1, 0, unix.Getpagesize(), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON); err != nil {
+		t.Fatal(err)
+	}
+	arg := u.arg
+	if u.r, err = ring.New(ring.Options{Entries: 4}); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Dup3(pipe[1], u.r.FD(), unix.O_CLOEXEC); err != nil { // a wait on a pipe fails
+		t.Fatal(err)
+	}
+	u.abandon()
+	if n, err := unix.Read(pipe[0], make([]byte, 1)); n != 0 || err != nil { // the end
+		t.Errorf("a descriptor stays open: %d, error %v", n, err)
+	}
+	if err := unix.Msync(arg, unix.MS_ASYNC); err != nil {
+		t.Errorf("the memory is unmapped: %v", err)
+	}
+	_ = unix.Munmap(arg)
 }
