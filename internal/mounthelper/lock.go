@@ -27,12 +27,9 @@ func lockImage(ctx context.Context, image *os.File) (unlock func(), err error) {
 	}
 	sweepLocks(dir)
 	for {
-		lock, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+		lock, err := openLocked(ctx, path)
 		if errors.Is(err, unix.ENOENT) {
 			return func() {}, nil
-		}
-		if err == nil {
-			err = waitForLock(ctx, lock)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("wait for another mount: %w", err)
@@ -73,11 +70,25 @@ func lockPath(dir string, image *os.File) (string, error) {
 	return filepath.Join(dir, name), nil
 }
 
-// waitForLock locks a file, or returns the cause when the context is done. The process is expected
-// to end soon then.
-func waitForLock(ctx context.Context, lock *os.File) error {
-	_, err := await.Result(ctx, func() (none struct{}, err error) {
-		return none, eintr.Repeat(func() error { return unix.Flock(int(lock.Fd()), unix.LOCK_EX) })
-	})
-	return err
+// openLocked opens the file of a lock, or makes it, and locks it. It returns the cause when the context is done.
+func openLocked(ctx context.Context, path string) (*os.File, error) {
+	lock, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := lock.SyscallConn()
+	if err == nil {
+		// A wait that was given up keeps the descriptor until it ends.
+		_, err = await.Result(ctx, func() (none struct{}, err error) {
+			closed := conn.Control(func(fd uintptr) {
+				err = eintr.Repeat(func() error { return unix.Flock(int(fd), unix.LOCK_EX) })
+			})
+			return none, errors.Join(closed, err)
+		})
+	}
+	if err != nil {
+		_ = lock.Close()
+		return nil, err
+	}
+	return lock, nil
 }
