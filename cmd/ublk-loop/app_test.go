@@ -275,6 +275,8 @@ func TestEmptyFlags(t *testing.T) {
 		{"upgrade", "--socket", ""},
 		{"fork", "0", path + "x", "--socket", ""},
 		{"key", "0", "--socket", ""},
+		{"merge", "0", "--socket", ""},
+		{"list", "--socket", ""},
 		{"oci", "--runtime", ""},
 	} {
 		b := newBench()

@@ -21,10 +21,11 @@ type listOptions struct {
 	hasFile    bool   // --associated is given
 	json       bool
 	dmTable    bool
+	socket     string // of serve
 }
 
 func newListCommand(a *app) *cobra.Command {
-	var opts listOptions
+	opts := listOptions{socket: client.DefaultSocket}
 	cmd := &cobra.Command{
 		Use:        "list [DEVICE|ID|FILE...]",
 		SuggestFor: []string{"ls", "show", "status"},
@@ -42,6 +43,7 @@ func newListCommand(a *app) *cobra.Command {
 	cmd.Flags().StringVarP(&opts.associated, "associated", "j", "", "list only the devices of `FILE`")
 	cmd.Flags().BoolVar(&opts.json, "json", false, "print JSON")
 	cmd.Flags().BoolVar(&opts.dmTable, "dm-table", false, "print tables that make the same disks with dmsetup, without the keys")
+	filledVar(cmd.Flags(), &opts.socket, "socket", "`PATH` of the socket of serve, which knows the use of stores")
 	return cmd
 }
 
@@ -72,7 +74,7 @@ func (a *app) runList(ctx context.Context, opts listOptions) error {
 	if opts.dmTable {
 		return report.DMTables(a.out, devices)
 	}
-	a.addStores(ctx, devices)
+	a.addStores(ctx, opts.socket, devices)
 	for i := range devices {
 		report.Warnings(a.errOut, devices[i].Device, report.FullStores(&devices[i]))
 	}
@@ -87,8 +89,8 @@ func (a *app) runList(ctx context.Context, opts listOptions) error {
 const statsPatience = 2 * time.Second
 
 // addStores asks the servers of snapshots for the use of their stores. The use of a server that
-// does not answer stays unknown, and so does that of serve at another socket.
-func (a *app) addStores(ctx context.Context, devices []client.Device) {
+// does not answer stays unknown.
+func (a *app) addStores(ctx context.Context, socket string, devices []client.Device) {
 	ctx, cancel := context.WithTimeout(ctx, statsPatience)
 	defer cancel()
 	var others map[uint32][]client.StoreStats // of the devices of serve; nil before it is asked
@@ -103,7 +105,7 @@ func (a *app) addStores(ctx context.Context, devices []client.Device) {
 		}
 		own, err := a.stores(ctx, client.DeviceSocket(d.ID))
 		if err != nil && others == nil {
-			others, _ = a.stores(ctx, client.DefaultSocket)
+			others, _ = a.stores(ctx, socket)
 		}
 		if d.Stores = own[d.ID]; err != nil {
 			d.Stores = others[d.ID]

@@ -171,6 +171,13 @@ const listedJSON = `[
 // list asks the process of a device, or else serve, for the use of stores. It asks serve once, and then only the processes of devices
 // that serve does not have. It warns when a store is nearly full or has failed.
 func TestListStores(t *testing.T) {
+	listStores(t, client.DefaultSocket)
+	listStores(t, "/other.sock", "--socket", "/other.sock")
+}
+
+// listStores runs list with some arguments, for serve at a socket.
+func listStores(t *testing.T, serve string, args ...string) {
+	t.Helper()
 	b := newBench()
 	snapshot := func(id uint32) client.Device {
 		return client.Device{ID: id, Device: fmt.Sprint("/dev/ublkb", id), State: "live", PID: 4, Table: "0 8 snapshot /base /store P 8"}
@@ -186,12 +193,12 @@ func TestListStores(t *testing.T) {
 		switch socket {
 		case client.DeviceSocket(0):
 			return client.Stats{Devices: []client.DeviceStats{of(0, 799, "")}}, nil
-		case client.DefaultSocket:
+		case serve:
 			return client.Stats{Devices: []client.DeviceStats{of(0, 1, ""), of(1, 800, ""), of(2, 1000, "Invalid")}}, nil
 		}
 		return client.Stats{}, client.ErrNoServer
 	}
-	if status := b.run([]string{"list"}); status != 0 {
+	if status := b.run(append([]string{"list"}, args...)); status != 0 {
 		t.Fatalf("exit status %d: %s", status, &b.errOut)
 	}
 	warnings := "ublk-loop: warning: /dev/ublkb1: store /store: 80 % used\nublk-loop: warning: /dev/ublkb2: store /store: Invalid\n"
@@ -203,7 +210,7 @@ func TestListStores(t *testing.T) {
 			t.Errorf("the table lacks %s:\n%s", state, &b.out)
 		}
 	}
-	want := []string{client.DeviceSocket(0), client.DeviceSocket(1), client.DefaultSocket, client.DeviceSocket(4)}
+	want := []string{client.DeviceSocket(0), client.DeviceSocket(1), serve, client.DeviceSocket(4)}
 	if !slices.Equal(asked, want) {
 		t.Errorf("asked %q, want %q", asked, want)
 	}

@@ -14,7 +14,8 @@ import (
 )
 
 func newMergeCommand(a *app) *cobra.Command {
-	return &cobra.Command{
+	socket := client.DefaultSocket
+	cmd := &cobra.Command{
 		Use:   "merge DEVICE|ID|FILE",
 		Short: "Write the changes of a device's store to its base, while the device is used",
 		Long: "Write the changes of a device's store to its base, while the device is used. The device goes on " +
@@ -23,12 +24,14 @@ func newMergeCommand(a *app) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, stop := interruptible(cmd.Context())
 			defer stop()
-			return report.Name(a.runMerge(ctx, args[0]), "merge", args[0])
+			return report.Name(a.runMerge(ctx, socket, args[0]), "merge", args[0])
 		},
 	}
+	filledVar(cmd.Flags(), &socket, "socket", "`PATH` of the socket of serve")
+	return cmd
 }
 
-func (a *app) runMerge(ctx context.Context, target string) error {
+func (a *app) runMerge(ctx context.Context, socket, target string) error {
 	drv, err := a.open()
 	if err != nil {
 		return err
@@ -38,7 +41,7 @@ func (a *app) runMerge(ctx context.Context, target string) error {
 	if err != nil {
 		return err
 	}
-	merged, err := mergeDevice(ctx, &device)
+	merged, err := mergeDevice(ctx, socket, &device)
 	if err != nil {
 		return err
 	}
@@ -47,10 +50,10 @@ func (a *app) runMerge(ctx context.Context, target string) error {
 }
 
 // mergeDevice asks the process of the device, or else the server of many devices.
-func mergeDevice(ctx context.Context, device *client.Device) (client.Merged, error) {
+func mergeDevice(ctx context.Context, socket string, device *client.Device) (client.Merged, error) {
 	merged, err := client.New(client.DeviceSocket(device.ID)).Merge(ctx, device)
 	if errors.Is(err, client.ErrNoServer) {
-		merged, err = client.New(client.DefaultSocket).Merge(ctx, device)
+		merged, err = client.New(socket).Merge(ctx, device)
 	}
 	if errors.Is(err, client.ErrNoServer) {
 		err = fmt.Errorf("the server of %s does not merge; it has no store: %w", device.Device, unix.EINVAL)
