@@ -12,6 +12,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
+	"github.com/ublk-loop/ublk-loop/loop/internal/stack"
 	"github.com/ublk-loop/ublk-loop/loop/serving"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
@@ -171,4 +173,21 @@ func TestStatsOfASilentProcess(t *testing.T) {
 			t.Errorf("without an answer: %+v", got)
 		}
 	})
+}
+
+// lyingProcess reports what its devices do not have.
+type lyingProcess struct{ Apart }
+
+func (lyingProcess) Ask(context.Context, *serving.Request) (serving.Answer, error) {
+	return serving.Answer{Stats: &ublk.Stats{}, Corruptions: 7, Usages: make([]stack.StoreUsage, 1)}, nil
+}
+
+// A process cannot report wrong blocks of a device that does not check them, nor the use of a store that it does not have.
+func TestStatsOfLyingProcess(t *testing.T) {
+	for name, tables := range map[string]*stack.Stack{"of a file": nil, "of tables without verity": {Backings: []*backing.Backing{{Path: "/file"}}}} {
+		d := &Device{dev: &ublk.Device{}, apart: &apartTarget{process: lyingProcess{}}, stack: tables}
+		if s := d.count(); s.CorruptBlocks != 0 || len(s.Stores) != 0 {
+			t.Errorf("a device %s: %d wrong blocks, stores %+v", name, s.CorruptBlocks, s.Stores)
+		}
+	}
 }

@@ -51,9 +51,12 @@ func (d *Device) count() DeviceStats {
 	switch {
 	case d.apart != nil:
 		a := d.apart.stats()
-		s.Stats, s.CorruptBlocks = *a.Stats, a.Corruptions
+		s.Stats = *a.Stats
 		if d.stack != nil {
 			usages = d.stack.WithPaths(a.Usages)
+		}
+		if d.stack != nil && d.stack.Checks() { // a process that an attacker controls can report wrong blocks of any device
+			s.CorruptBlocks = a.Corruptions
 		}
 	case d.stack != nil:
 		s.Stats, s.CorruptBlocks, usages = d.dev.Stats(), d.stack.Corruptions(), d.stack.Usages()

@@ -139,7 +139,7 @@ func watchedDescriptors(t *testing.T, n int) (closed func() error, fds []int) {
 	}, fds
 }
 
-// Another process tells the use of files by their numbers. It can name no other file, each of them once, and
+// Another process tells the use of files by their numbers. It can name only stores, each of them once, and
 // no state that does not exist. Its report does not grow with the paths.
 func TestWithPaths(t *testing.T) {
 	dir := snapshotDir(t)
@@ -157,9 +157,9 @@ func TestWithPaths(t *testing.T) {
 	if err := json.Unmarshal(text, &reported); err != nil {
 		t.Fatal(err)
 	}
-	other, again := reported[0], reported[0]
-	other.File, again.State = 77, "\n"
-	if got := s.WithPaths(append([]StoreUsage{other}, reported[0], again)); !slices.Equal(got, own) {
+	other, origin, again := reported[0], reported[0], reported[0]
+	other.File, origin.File, again.State = 77, 1-reported[0].File, "\n"
+	if got := s.WithPaths(append([]StoreUsage{other, origin}, reported[0], again)); !slices.Equal(got, own) {
 		t.Errorf("usages %+v, want %+v", got, own)
 	}
 	if got := s.WithPaths([]StoreUsage{again}); len(got) != 1 || got[0].State != cow.Invalid {

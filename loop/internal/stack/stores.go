@@ -176,17 +176,17 @@ func (s *Stack) Usages() (list []StoreUsage) {
 }
 
 // WithPaths returns the usages that another process has reported, which serves the stack, with the paths of
-// the files. There is at most one for each file.
+// the files. There is at most one for each store, and none for another file.
 func (s *Stack) WithPaths(reported []StoreUsage) (list []StoreUsage) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	for i, b := range s.Backings {
+	for i, store := range s.storeOf {
 		n := slices.IndexFunc(reported, func(u StoreUsage) bool { return u.File == i })
-		if n < 0 {
+		if n < 0 || store == nil {
 			continue
 		}
 		u := reported[n]
-		u.Path = b.Path
+		u.Path = s.Backings[i].Path
 		if u.State != "" && u.State != cow.Overflow {
 			u.State = cow.Invalid
 		}
