@@ -95,7 +95,7 @@ func TestAsyncAfterTheEnd(t *testing.T) {
 // Goroutines complete requests while the queue ends. The queue takes or refuses each result,
 // and the last one frees the buffers.
 func TestAsyncWhileItEnds(t *testing.T) {
-	const depth = 64
+	const depth = 16
 	for range 20 {
 		requests := make(chan AsyncRequest, depth)
 		q := serveNull(t, depth, HandlerFunc(func(req *Request) { requests <- req.Async() }))

@@ -9,7 +9,7 @@ import (
 // A thread registers and removes buffers in small steps, so that it serves its other queues
 // in between. It does not make their pages.
 func TestBuffersInSteps(t *testing.T) {
-	const depth, size = 32, 256 << 10
+	const depth, size = 8, 256 << 10
 	b := onBench(t, BufferCopy, "/dev/null")
 	// With huge pages there are few faults.
 	if err := unix.Prctl(unix.PR_SET_THP_DISABLE, 1, 0, 0, 0); err != nil {

@@ -1,6 +1,7 @@
 package ublktest
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"sync/atomic"
@@ -58,6 +59,10 @@ type Reply struct {
 // waitLimit bounds the wait for an event that comes at once or never.
 const waitLimit = 20 * time.Second
 
+// diskMaxIOBytes is the largest request if the options have none. The kernel counts the buffers of all tags as locked memory, also
+// for a moment after the end of a device, and many systems limit that to 8 MiB for a user.
+const diskMaxIOBytes = 64 << 10
+
 // NewDisk makes a device with one queue, and lets a target serve it until the end of the
 // test.
 func NewDisk(t testing.TB, depth int, target ublk.Target) *Disk {
@@ -70,7 +75,7 @@ func NewDiskWith(t testing.TB, opts ublk.Options, target ublk.Target) *Disk {
 	t.Helper()
 	needRing(t)
 	depth := opts.Depth
-	opts.Queues, opts.Mode = 1, ublk.BufferCopy
+	opts.Queues, opts.Mode, opts.MaxIOBytes = 1, ublk.BufferCopy, cmp.Or(opts.MaxIOBytes, diskMaxIOBytes)
 	d := &Disk{t: t, idle: make(chan *tag, depth), char: &charFake{Fake: Fake{Offers: uapi.UBLK_F_CMD_IOCTL_ENCODE}}}
 	for range depth {
 		tag, err := newTag()

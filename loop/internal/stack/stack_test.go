@@ -95,7 +95,7 @@ func newBed(t *testing.T, text string) *bed {
 	})
 	const depth = 4
 	parts := s.ExtraParts(depth)
-	disk := ublktest.NewDiskWith(t, ublk.Options{Depth: depth, Files: s.Files(), ExtraParts: parts}, &Target{Stack: s, ExtraParts: parts})
+	disk := ublktest.NewDiskWith(t, ublk.Options{Depth: depth, MaxIOBytes: 256 << 10, Files: s.Files(), ExtraParts: parts}, &Target{Stack: s, ExtraParts: parts})
 	return &bed{Disk: disk, t: t, dir: dir, stack: s}
 }
 

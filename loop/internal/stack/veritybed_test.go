@@ -28,7 +28,10 @@ type verityBed struct {
 }
 
 // verityDepth is the depth of the queue of a verityBed.
-const verityDepth = 32
+const (
+	verityDepth      = 32
+	verityMaxIOBytes = 32 << 10 // a test can have three devices
+)
 
 // treeIn fills a device of tables with random data, and a tree behind it, at the start of the
 // last quarter. It returns the data, the tree and the arguments of verity behind the devices.
@@ -90,7 +93,7 @@ func writeTree(t *testing.T, dir, text string, keys []int, p verity.Params) ([]b
 		t.Fatal(err)
 	}
 	parts := s.ExtraParts(4)
-	disk := ublktest.NewDiskWith(t, ublk.Options{Depth: 4, Files: s.Files(), ExtraParts: parts}, &Target{Stack: s, ExtraParts: parts})
+	disk := ublktest.NewDiskWith(t, ublk.Options{Depth: 4, MaxIOBytes: uint32(s.Size), Files: s.Files(), ExtraParts: parts}, &Target{Stack: s, ExtraParts: parts})
 	if r := disk.Do(ublktest.Request{Op: ublk.OpWrite, Sectors: uint32(s.Size / 512), Data: content}); r.Result != int32(s.Size) {
 		t.Fatalf("write: result %d", r.Result)
 	}
@@ -127,7 +130,7 @@ func openVerity(t *testing.T, dir, text string, keys []int, data []byte, tree *v
 		}
 	})
 	parts := s.ExtraParts(verityDepth)
-	disk := ublktest.NewDiskWith(t, ublk.Options{Depth: verityDepth, Files: s.Files(), ExtraParts: parts}, &Target{Stack: s, ExtraParts: parts})
+	disk := ublktest.NewDiskWith(t, ublk.Options{Depth: verityDepth, MaxIOBytes: verityMaxIOBytes, Files: s.Files(), ExtraParts: parts}, &Target{Stack: s, ExtraParts: parts})
 	return &verityBed{bed: &bed{Disk: disk, t: t, dir: dir, stack: s}, data: data, tree: tree}
 }
 
