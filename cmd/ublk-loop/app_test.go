@@ -65,6 +65,22 @@ func TestOutputIsLost(t *testing.T) {
 	}
 }
 
+// A program that discards the output with a descriptor for reading and writing, as Python does, gets the exit status and no message.
+// Standard output that was closed looks the same (report.MayBeClosed).
+func TestOutputIsDiscarded(t *testing.T) {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = null.Close() }()
+	for _, line := range [][]string{{"list"}, {"list", "--json"}, {"version"}, {"features", "--help"}} {
+		b := newBench()
+		b.drv.devices = someDevices()
+		b.app.out = null
+		b.check(t, line, 0, "", "")
+	}
+}
+
 // The hint about an unknown command names the commands that the user may mean.
 func TestUnknownCommand(t *testing.T) {
 	b := newBench()
