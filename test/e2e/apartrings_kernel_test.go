@@ -213,6 +213,8 @@ func (w *ringWatch) allow(listener int) error {
 		return nil
 	case err != nil:
 		return fmt.Errorf("answer a question: %w", err)
+	case q.call.args[1] == 0: // a call without parameters asks whether rings are allowed, and makes none
+		return nil
 	case unknown != nil:
 		return unknown
 	}
