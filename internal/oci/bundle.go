@@ -24,12 +24,15 @@ type bundle struct {
 	stat   unix.Stat_t // of the file with the text
 }
 
+// configName is the name of a bundle's configuration.
+const configName = "config.json"
+
 // openBundle reads the bundle of a call. It returns nil if the bundle cannot be read,
 // because the runtime then reports the error.
 func openBundle(c *call) *bundle {
 	// Neither path is cleaned, because the kernel follows a link before "..", and so does the runtime.
-	dirPath, name := c.bundle, "config.json"
-	if c.config != "" {
+	dirPath, name := c.bundle, configName
+	if c.config != "" && c.config != configName { // crun looks for this very text in the bundle, and for other names in its directory
 		dirPath, name = filepath.Split(c.config)
 	}
 	dir, users, err := owners.Open(dirPath)

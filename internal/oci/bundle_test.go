@@ -43,6 +43,21 @@ func TestOpenBundle(t *testing.T) {
 	} else {
 		other.close()
 	}
+	// crun takes config.json alone for the name in the bundle, but not ./config.json.
+	elsewhere := t.TempDir()
+	t.Chdir(elsewhere)
+	if err := os.WriteFile("config.json", []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for config, want := range map[string]string{"config.json": "/x", "./config.json": ""} {
+		b := openBundle(&call{bundle: filepath.Dir(path), config: config})
+		if b == nil || b.config.Annotations[imageAnnotation] != want {
+			t.Errorf("--config %s: %+v, want the image %q", config, b, want)
+		}
+		if b != nil {
+			b.close()
+		}
+	}
 	tooLong := `{` + strings.Repeat(" ", configLimit) + `}`
 	for _, config := range []string{tooLong, ``, `[]`, `{"annotations":[]}`, `{"annotations":{"a":1}}`, `{`} {
 		if b, _ := testBundle(t, config); b != nil {
