@@ -27,9 +27,10 @@ type bundle struct {
 // configName is the name of a bundle's configuration.
 const configName = "config.json"
 
-// openBundle reads the bundle of a call. It returns nil if the bundle cannot be read,
-// because the runtime then reports the error.
-func openBundle(c *call) *bundle {
+// openBundle reads the bundle of a call. It returns nil without an error if the bundle cannot be read, because the runtime then
+// reports the error. A configuration that only the runtime may understand is an error if it names an image, or is too large
+// to tell: crun accepts comments, for example, and the container must not start without its image.
+func openBundle(c *call) (*bundle, error) {
 	// Neither path is cleaned, because the kernel follows a link before "..", and so does the runtime.
 	dirPath, name := c.bundle, configName
 	if c.config != "" && c.config != configName { // crun looks for this very text in the bundle, and for other names in its directory
@@ -37,14 +38,17 @@ func openBundle(c *call) *bundle {
 	}
 	dir, users, err := owners.Open(dirPath)
 	if err != nil {
-		return nil
+		return nil, nil //nolint:nilerr // the runtime reports it
 	}
 	b := &bundle{dir: dir, name: name}
 	if err := b.read(users); err != nil {
 		b.close()
-		return nil
+		if errors.Is(err, unix.EFBIG) || bytes.Contains(b.text, []byte(imageAnnotation)) {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		return nil, nil
 	}
-	return b
+	return b, nil
 }
 
 // read reads the configuration. users are those of the directory.

@@ -26,7 +26,7 @@ func testBundle(t *testing.T, config string) (*bundle, string) {
 	if err := os.WriteFile(path, []byte(config), 0o640); err != nil {
 		t.Fatal(err)
 	}
-	b := openBundle(&call{bundle: dir})
+	b, _ := openBundle(&call{bundle: dir})
 	if b != nil {
 		t.Cleanup(b.close)
 	}
@@ -38,7 +38,7 @@ func TestOpenBundle(t *testing.T) {
 	if b == nil || b.config.Annotations[imageAnnotation] != "/x" {
 		t.Fatalf("%+v", b)
 	}
-	if other := openBundle(&call{bundle: "/nothing", config: path}); other == nil || other.name != "config.json" {
+	if other, _ := openBundle(&call{bundle: "/nothing", config: path}); other == nil || other.name != "config.json" {
 		t.Errorf("with a file's name: %+v", other)
 	} else {
 		other.close()
@@ -50,7 +50,7 @@ func TestOpenBundle(t *testing.T) {
 		t.Fatal(err)
 	}
 	for config, want := range map[string]string{"config.json": "/x", "./config.json": ""} {
-		b := openBundle(&call{bundle: filepath.Dir(path), config: config})
+		b, _ := openBundle(&call{bundle: filepath.Dir(path), config: config})
 		if b == nil || b.config.Annotations[imageAnnotation] != want {
 			t.Errorf("--config %s: %+v, want the image %q", config, b, want)
 		}
@@ -64,7 +64,7 @@ func TestOpenBundle(t *testing.T) {
 			t.Errorf("%.20s: a bundle", config)
 		}
 	}
-	if b := openBundle(&call{bundle: "/nothing"}); b != nil {
+	if b, _ := openBundle(&call{bundle: "/nothing"}); b != nil {
 		t.Errorf("a bundle that is not there: %+v", b)
 	}
 }
@@ -132,7 +132,7 @@ func TestSetRootKeepsModeAndOwner(t *testing.T) {
 		if err := unix.Chmod(path, mode); err != nil {
 			t.Fatal(err)
 		}
-		b := openBundle(&call{bundle: filepath.Dir(path)})
+		b, _ := openBundle(&call{bundle: filepath.Dir(path)})
 		if b == nil {
 			t.Fatal("no bundle")
 		}
@@ -202,7 +202,7 @@ func TestSetRootOfLink(t *testing.T) {
 	if err := os.Symlink(real, filepath.Join(dir, "config.json")); err != nil {
 		t.Fatal(err)
 	}
-	b := openBundle(&call{bundle: dir})
+	b, _ := openBundle(&call{bundle: dir})
 	defer b.close()
 	if err := b.edit(newRoot); !errors.Is(err, unix.EINVAL) {
 		t.Errorf("error %v", err)

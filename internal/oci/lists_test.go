@@ -148,7 +148,7 @@ func ownedBundle(t *testing.T, parent, link, bundle, file int, byFile bool) *bun
 	if byFile {
 		c = &call{bundle: "/nothing", config: top + "/parent/link/../bundle/config.json"}
 	}
-	b := openBundle(c)
+	b, _ := openBundle(c)
 	if b != nil {
 		t.Cleanup(b.close)
 	}

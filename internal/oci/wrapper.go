@@ -30,7 +30,10 @@ func (w *Wrapper) run(c *call, args []string) error {
 	if !c.makesContainer() {
 		return w.execute(args)
 	}
-	b := openBundle(c)
+	b, err := openBundle(c)
+	if err != nil {
+		return err
+	}
 	if b == nil {
 		return w.execute(args)
 	}

@@ -110,6 +110,8 @@ func TestRunExecutesTheRuntime(t *testing.T) {
 		`{` + image + `,"root":{"path":"` + hooksDir + `/x/rootfs"}}`: true, // a hook has already made this root from the image
 		`{"root":{"path":"` + hooksDir + `/x/rootfs"}}`:               true,
 		`not JSON`: true, // the runtime reports this error
+		`{/* crun accepts this */ ` + image + `}`:      false,
+		`{` + image + strings.Repeat(" ", configLimit): false,
 	} {
 		bundle := t.TempDir()
 		if err := os.WriteFile(filepath.Join(bundle, "config.json"), []byte(config), 0o600); err != nil {
