@@ -13,6 +13,7 @@ import (
 	"github.com/ublk-loop/ublk-loop/loop/internal/backing"
 	"github.com/ublk-loop/ublk-loop/loop/internal/filelock"
 	"github.com/ublk-loop/ublk-loop/loop/internal/stack"
+	"github.com/ublk-loop/ublk-loop/loop/internal/statefile"
 	"github.com/ublk-loop/ublk-loop/ublk"
 )
 
@@ -129,6 +130,16 @@ func CheckFree(ctl *ublk.Control, file *os.File, readOnly bool) error {
 		return err
 	}
 	return checkWaiting(ctl, servesNone, []place{{file.Name(), object, filelock.Range{}, !readOnly}})
+}
+
+// Claim keeps servers away from an open file or disk, as a device would, while a program without a
+// device uses it. It returns an error that wraps EBUSY if a server has it in a way that excludes
+// this use, and EPERM if the program is to write and stores need the file. CheckFree is for
+// devices without a server; call it when Claim has returned. release ends the claim.
+//
+// Only root can see the locks of servers. For other users Claim only looks for stores.
+func Claim(file *os.File, readOnly bool) (release func() error, err error) {
+	return backing.Claim(statefile.LockDir, file, readOnly)
 }
 
 // servesNone is for a process that serves no device.

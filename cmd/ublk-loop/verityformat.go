@@ -4,14 +4,19 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"os"
 	"strconv"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/ublk-loop/ublk-loop/internal/bytesize"
+	"github.com/ublk-loop/ublk-loop/internal/hint"
 	"github.com/ublk-loop/ublk-loop/internal/report"
 	"github.com/ublk-loop/ublk-loop/internal/verityfile"
+	"github.com/ublk-loop/ublk-loop/loop"
 	"github.com/ublk-loop/ublk-loop/transfer/verity"
 )
 
@@ -52,6 +57,7 @@ func newVerityFormatCommand(a *app) *cobra.Command {
 func (a *app) runVerityFormat(ctx context.Context, opts verityfile.FormatOptions) error {
 	ctx, stop := interruptible(ctx)
 	defer stop()
+	opts.Claim = a.claim
 	r, err := verityfile.Format(ctx, opts)
 	if err != nil {
 		return report.Name(err, "format", opts.Image)
@@ -65,6 +71,26 @@ func (a *app) runVerityFormat(ctx context.Context, opts verityfile.FormatOptions
 		fmt.Fprintf(a.out, "Hash device size: \t%d [bytes]\n", r.Tree.End())
 	}
 	return nil
+}
+
+// claim keeps devices away from a file that has none, see loop.Claim.
+func (a *app) claim(file *os.File, readOnly bool) (release func() error, err error) {
+	release, err = loop.Claim(file, readOnly)
+	switch {
+	case errors.Is(err, unix.EPERM):
+		return nil, hint.Add(err, "--hash-file writes superblock and tree to another file; ublk-loop cow thaw allows writes to it, after which the stores that need it are worthless")
+	case errors.Is(err, unix.EBUSY):
+		return nil, hint.Add(err, "ublk-loop list FILE shows the device that has it")
+	case err != nil:
+		return nil, err
+	}
+	if os.Geteuid() != 0 { // only root can ask the driver
+		return release, nil
+	}
+	if err := a.checkFree(file.Name(), readOnly); err != nil {
+		return nil, errors.Join(err, release())
+	}
+	return release, nil
 }
 
 func parseVerityHash(text string) (string, error) {

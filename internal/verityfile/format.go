@@ -21,6 +21,9 @@ type FormatOptions struct {
 	// Force overwrites what a file contains where superblock and tree belong, or the
 	// contents of a disk.
 	Force bool
+	// Claim keeps devices away from an open file or disk that Format reads or also writes, or
+	// says why Format may not. release ends that. If Claim is nil, devices can use the files.
+	Claim func(file *os.File, readOnly bool) (release func() error, err error)
 	// RootFile also gets the root hash in hexadecimal digits, unless it is empty.
 	RootFile string
 }
@@ -39,6 +42,9 @@ type Formatted struct {
 func Format(ctx context.Context, o FormatOptions) (*Formatted, error) {
 	f := formatting{FormatOptions: o}
 	err := f.open()
+	if err == nil {
+		err = f.claim()
+	}
 	if err == nil && f.RootFile != "" {
 		err = f.openRootFile()
 	}
@@ -59,6 +65,7 @@ func Format(ctx context.Context, o FormatOptions) (*Formatted, error) {
 type formatting struct {
 	FormatOptions
 	image, hash *store // the same if the tree is appended
+	claims      []func() error
 	rootFile    *rootFile
 	created     bool   // hash is a new file
 	written     bool   // something has been written to hash
@@ -91,6 +98,25 @@ func (f *formatting) open() error {
 	}
 	_ = f.image.Close()
 	f.image = f.hash
+	return nil
+}
+
+// claim claims the files. The tree would be wrong if a device wrote to the image meanwhile.
+func (f *formatting) claim() error {
+	if f.Claim == nil {
+		return nil
+	}
+	stores := []*store{f.hash}
+	if f.image != f.hash {
+		stores = append(stores, f.image)
+	}
+	for _, s := range stores {
+		release, err := f.Claim(s.File, s != f.hash)
+		if err != nil {
+			return err
+		}
+		f.claims = append(f.claims, release)
+	}
 	return nil
 }
 
@@ -221,6 +247,9 @@ func (f *formatting) close(err error) error {
 	}
 	if f.rootFile != nil {
 		err = f.rootFile.close(err)
+	}
+	for _, release := range f.claims {
+		err = errors.Join(err, release())
 	}
 	if f.hash != nil && f.hash != f.image {
 		err = errors.Join(err, f.hash.Close())

@@ -21,10 +21,7 @@ func (b *Backing) lock(o *Options, passed *os.File) error {
 	if o.Shared || b.IsDisk && b.ReadOnly && !o.Unchanged {
 		return nil
 	}
-	mode, holder := filelock.Exclusive, "another reader or writer"
-	if b.ReadOnly {
-		mode, holder = filelock.Shared, "a writer"
-	}
+	mode, busy := b.lockMode()
 	var err error
 	if passed != nil {
 		b.Lock, err = filelock.Adopt(o.LockDir, b.Identity, o.Lock, mode, passed)
@@ -33,7 +30,7 @@ func (b *Backing) lock(o *Options, passed *os.File) error {
 	}
 	switch {
 	case errors.Is(err, unix.EBUSY):
-		return hint.Add(fmt.Errorf("already in use by %s: %w", holder, unix.EBUSY),
+		return hint.Add(busy,
 			"ublk-loop list FILE shows the device that has it; with {shared} two writers overwrite each other's data")
 	case err != nil:
 		return hint.Add(err, "use {shared} to do without the lock")
@@ -42,6 +39,46 @@ func (b *Backing) lock(o *Options, passed *os.File) error {
 		b.tellOthers()
 	}
 	return nil
+}
+
+// lockMode returns the mode of the backing's lock, and the error for a part that others have locked.
+func (b *Backing) lockMode() (mode filelock.Mode, busy error) {
+	mode, holder := filelock.Exclusive, "another reader or writer"
+	if b.ReadOnly {
+		mode, holder = filelock.Shared, "a writer"
+	}
+	return mode, fmt.Errorf("already in use by %s: %w", holder, unix.EBUSY)
+}
+
+// Claim keeps servers away from an open file or disk, as a device would, while a program without a
+// device uses it. It returns an error that wraps EBUSY if a server has it in a way that excludes
+// this use, and EPERM if the program is to write and stores need the file. release ends the claim.
+//
+// Only root can see the locks of servers. For other users Claim only looks for stores.
+func Claim(lockDir string, file *os.File, readOnly bool) (release func() error, err error) {
+	b := &Backing{Path: file.Name(), ReadOnly: readOnly}
+	b.use(file)
+	if b.Identity, err = identity.OfDescriptor(b.FD); err != nil {
+		return nil, err
+	}
+	b.IsDisk = b.Identity.IsDisk
+	release = func() error { return nil }
+	mode, busy := b.lockMode()
+	switch lock, err := filelock.Acquire(lockDir, b.Identity, filelock.Range{}, mode); {
+	case err == nil:
+		release = lock.Release
+	case errors.Is(err, unix.EBUSY):
+		return nil, fmt.Errorf("open %s: %w", b.Path, busy)
+	case os.Geteuid() == 0 && !errors.Is(err, unix.EROFS):
+		return nil, err
+	}
+	if readOnly {
+		return release, nil
+	}
+	if err := b.CheckStores(nil); err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s: %w", b.Path, err), release())
+	}
+	return release, nil
 }
 
 // tellOthers takes the lock that other programs check. If one of them has it, the server
