@@ -184,6 +184,24 @@ func (a *app) runAdd(ctx context.Context, opts addOptions) error {
 			return report.Name(err, "attach", opts.cow.Origin)
 		}
 	}
+	opts.cow.Made = &cowfile.Made{}
+	err := a.attach(ctx, &opts)
+	if err != nil {
+		err = errors.Join(err, a.removeMade(opts.cow.Made))
+	}
+	return err
+}
+
+// removeMade removes a store that was made for a device that does not exist.
+func (a *app) removeMade(made *cowfile.Made) error {
+	if made.Path() == "" || a.checkFree(made.Path(), false) != nil { // a device waits for its next server
+		return nil
+	}
+	return made.Remove()
+}
+
+// attach makes a device that outlives this process, or serves it in the foreground.
+func (a *app) attach(ctx context.Context, opts *addOptions) error {
 	j, err := opts.job()
 	if err != nil {
 		return err
@@ -196,6 +214,7 @@ func (a *app) runAdd(ctx context.Context, opts addOptions) error {
 		return report.Name(err, "attach", j.Name)
 	}
 	if opts.foreground {
+		*opts.cow.Made = cowfile.Made{} // a device may have existed, which the user knows of
 		return report.Name(a.become(j), "attach", j.Name)
 	}
 	signal.Ignore(unix.SIGPIPE) // a caller that does not read the path gets no device

@@ -32,27 +32,36 @@ type CreateOptions struct {
 // Create makes a store, in a new file, in a file of size 0, or on an empty disk, and records in the
 // origin that the store needs it. After an error no new file is left.
 func Create(o CreateOptions) error {
+	_, err := makeStore(o)
+	return err
+}
+
+// makeStore is Create. The result can remove the store.
+func makeStore(o CreateOptions) (*Made, error) {
 	if o.ChunkSize == 0 {
 		o.ChunkSize = DefaultChunkSize
 	}
 	layout, err := snapshot.NewLayout(o.ChunkSize)
 	if err != nil {
-		return fmt.Errorf("chunk size: %w", err)
+		return nil, fmt.Errorf("chunk size: %w", err)
 	}
 	origin, err := openLocked(o.Origin, &backing.Options{ReadOnly: true})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer func() { _ = origin.Close() }()
 	if err := refuseStore(origin); err != nil {
-		return err
+		return nil, err
 	}
 	label := &snapshot.Label{UUID: snapshot.NewUUID(), OriginSize: origin.Size, OriginPath: origin.Path}
 	c := creating{layout: layout, origin: origin, label: label, size: o.Size}
-	if info, err := os.Stat(o.Path); err == nil && info.Mode()&(os.ModeDevice|os.ModeCharDevice) == os.ModeDevice {
-		return c.onDisk(o.Path)
+	made := &Made{path: o.Path, origin: o.Origin, store: label.UUID}
+	if info, statErr := os.Stat(o.Path); statErr == nil && info.Mode()&(os.ModeDevice|os.ModeCharDevice) == os.ModeDevice {
+		err = c.onDisk(o.Path)
+	} else {
+		made.isNew, err = c.inFile(o.Path)
 	}
-	return c.inFile(o.Path)
+	return made, err
 }
 
 // refuseStore refuses a store as an origin, because the store alone is not a disk.
@@ -92,10 +101,10 @@ func (c *creating) onDisk(path string) error {
 
 // inFile makes a store in a new file, or in an empty one. After an error a new file is gone, and the
 // other one is empty.
-func (c *creating) inFile(path string) error {
+func (c *creating) inFile(path string) (isNew bool, err error) {
 	file, isNew, err := openEmpty(path)
 	if err != nil {
-		return err
+		return false, err
 	}
 	err = c.fill(file)
 	switch {
@@ -104,7 +113,7 @@ func (c *creating) inFile(path string) error {
 	case isNew:
 		err = errors.Join(err, os.Remove(path))
 	}
-	return errors.Join(err, file.Close())
+	return isNew, errors.Join(err, file.Close())
 }
 
 // fill locks an empty file, gives it its size, and makes the store in it.

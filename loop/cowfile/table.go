@@ -28,6 +28,8 @@ type TableOptions struct {
 	// OverBytes is its size. If Over is empty, nothing is between.
 	Over      string
 	OverBytes uint64
+	// Made gets the store that Table makes. It may be nil.
+	Made *Made
 }
 
 // Table returns the table of a snapshot, as package table reads it. It makes the store if the
@@ -102,8 +104,12 @@ func (o *TableOptions) persistent(origin uint64) (uint32, error) {
 	info, err := describeHeader(o.Path)
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, snapshot.ErrNew) || isEmpty(o.Path) {
 		create := CreateOptions{Path: o.Path, Origin: o.Origin, ChunkSize: o.ChunkSize}
-		if err := Create(create); err != nil {
-			return 0, fmt.Errorf("make the store: %w", err)
+		made, failed := makeStore(create)
+		if failed != nil {
+			return 0, fmt.Errorf("make the store: %w", failed)
+		}
+		if o.Made != nil {
+			*o.Made = *made
 		}
 		info, err = describeHeader(o.Path)
 	}

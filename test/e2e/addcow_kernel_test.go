@@ -220,3 +220,36 @@ func TestKernelListStore(t *testing.T) {
 	used()
 	s.stop()
 }
+
+// An add that fails leaves no store that it has made, and its image can be written to.
+func TestKernelFailedAddLeavesNoStore(t *testing.T) {
+	b := kernelBed(t, ublktest.OldestKernel)
+	base := b.image(8 << 20)
+	other := b.add(b.image(1<<20), "--id", "3")
+	dir := t.TempDir()
+	store := filepath.Join(dir, "store")
+	if err := os.WriteFile(filepath.Join(dir, "text"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{
+		{base, "--cow", store, "--id", "3"},
+		{base, "--cow", store, "--id", "3", "--standalone"},
+		{base, "--cow", filepath.Join(dir, "caf\xe9")},
+		{base, "--cow", store, "--log-file", filepath.Join(dir, "missing", "log")},
+	} {
+		b.run(append([]string{"add"}, args...)...).fails(t, 1)
+		if found, err := filepath.Glob(filepath.Join(dir, "*")); err != nil || len(found) != 1 {
+			t.Errorf("add %q leaves %q, %v", args, found, err)
+		}
+		b.del(b.add(base).Device)
+	}
+	b.run("add", base, "--cow", filepath.Join(dir, "text"), "--id", "3").fails(t, 1)
+	if text := b.readFile(filepath.Join(dir, "text")); text != "" {
+		t.Errorf("the empty file has %d bytes", len(text))
+	}
+	// A store that existed stays.
+	b.ok("cow", "create", store, "--origin", base)
+	b.run("add", base, "--cow", store, "--id", "3").fails(t, 1)
+	b.del(b.add(base, "--cow", store).Device)
+	b.del(other.Device)
+}
