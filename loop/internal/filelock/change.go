@@ -27,9 +27,12 @@ func changingWithin(dir string, object identity.File, patience time.Duration, do
 	}
 	err = do()
 	_ = held.Close()
-	_ = removeIdle(dir, func() ([]string, error) { return []string{name}, nil })
+	_, _ = removeAll(dir, removalPatience, func() ([]string, error) { return []string{name}, nil })
 	return err
 }
+
+// removalPatience bounds the wait for a turn to remove the file of a lock that nothing needs.
+const removalPatience = 100 * time.Millisecond
 
 // beginChange locks a file of the directory. Closing the result ends that.
 func beginChange(dir, name string, deadline time.Time) (*os.File, error) {

@@ -40,6 +40,24 @@ func TestChangeThatLasts(t *testing.T) {
 	}
 }
 
+// A process that is stopped in its turn does not delay a change that was made.
+func TestChangeWithoutTurn(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run", "locks")
+	var turn *os.File
+	var begun time.Time
+	err := Changing(dir, identity.File{Device: "8:1", Inode: 7}, func() (err error) {
+		turn, err = takeTurn(dir)
+		begun = time.Now()
+		return err
+	})
+	if took := time.Since(begun); err != nil || took > turnPatience/2 {
+		t.Errorf("the change ends %v after it was made, error %v", took, err)
+	}
+	if turn != nil {
+		_ = turn.Close()
+	}
+}
+
 // A change that was made is no failure because the file of its lock cannot be removed. The next change removes it.
 func TestChangeWithoutRemoval(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "run", "locks")

@@ -56,7 +56,7 @@ func Sweep(dir string) error {
 // a lock without a process.
 func removeIdle(dir string, list func() ([]string, error)) error {
 	return awaitRings(func() (ringsOnly bool, err error) {
-		ringsOnly, err = removeAll(dir, list)
+		ringsOnly, err = removeAll(dir, turnPatience, list)
 		return ringsOnly && err == nil, err
 	})
 }
@@ -75,8 +75,8 @@ func awaitRings(try func() (ringsOnly bool, err error)) error {
 
 // removeAll removes those of some files that have no lock. It reports whether one of the
 // others has only locks of rings.
-func removeAll(dir string, list func() ([]string, error)) (left bool, err error) {
-	turn, err := takeTurn(dir)
+func removeAll(dir string, patience time.Duration, list func() ([]string, error)) (left bool, err error) {
+	turn, err := takeTurnWithin(dir, patience)
 	if err != nil {
 		return false, err
 	}
