@@ -3,6 +3,7 @@ package ublk_test
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"reflect"
 	"testing"
@@ -95,6 +96,8 @@ func TestAddDefaultsAndReadsBackWhatTheDriverMade(t *testing.T) {
 func TestAddRefusesBeforeAnyCommand(t *testing.T) {
 	for _, opts := range []ublk.Options{
 		{Queues: -1},
+		{ID: new(uint32(1 << 20))},
+		{ID: new(uint32(math.MaxUint32))}, // the driver's number for any device
 		{Queues: 4097},
 		{Depth: -1},
 		{Depth: 4097},

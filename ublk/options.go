@@ -62,6 +62,8 @@ const (
 	// A ring has at most 32768 entries and files (IORING_MAX_ENTRIES, IORING_MAX_FIXED_FILES).
 	maxFiles      = 1 << 10
 	maxExtraParts = 1 << 10
+	// A device has the number of its minor (UBLK_MAX_UBLKS).
+	maxID = 1<<20 - 1
 )
 
 func (o *Options) validate() error {
@@ -70,6 +72,8 @@ func (o *Options) validate() error {
 		return fmt.Errorf("%d queues: not from 1 to %d: %w", o.Queues, uapi.UBLK_MAX_NR_QUEUES, unix.EINVAL)
 	case o.Depth < 0 || o.Depth > uapi.UBLK_MAX_QUEUE_DEPTH:
 		return fmt.Errorf("queue depth %d: not from 1 to %d: %w", o.Depth, uapi.UBLK_MAX_QUEUE_DEPTH, unix.EINVAL)
+	case o.ID != nil && *o.ID > maxID: // the driver would take the largest number for any free one
+		return fmt.Errorf("device number %d: not from 0 to %d: %w", *o.ID, maxID, unix.EINVAL)
 	case o.MaxIOBytes != 0 && (o.MaxIOBytes < uint32(unix.Getpagesize()) || o.MaxIOBytes > maxIOBytesLimit):
 		return fmt.Errorf("largest request of %d bytes: not from a page to %d: %w", o.MaxIOBytes, maxIOBytesLimit, unix.EINVAL)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -69,9 +70,7 @@ func (r *request) config() (*loop.Config, error) {
 	if r.directIO != "" {
 		cfg.DirectIO = r.directIO
 	}
-	if len(cfg.Ref) > loop.MaxRef {
-		cfg.Ref = cfg.Ref[:loop.MaxRef]
-	}
+	cfg.Ref = cut(cfg.Ref, loop.MaxRef)
 	if len(r.devices) > 0 {
 		id, ok := parseID(devicePath(r.devices[0]))
 		if !ok {
@@ -80,6 +79,17 @@ func (r *request) config() (*loop.Config, error) {
 		cfg.ID = &id
 	}
 	return cfg, nil
+}
+
+// cut returns the characters of a text that fit into a number of bytes. As losetup, it leaves out the rest.
+func cut(text string, size int) string {
+	if len(text) <= size {
+		return text
+	}
+	for size > 0 && !utf8.RuneStart(text[size]) {
+		size--
+	}
+	return text[:size]
 }
 
 // attach attaches a file. As losetup it takes no heed of other devices of the file, and

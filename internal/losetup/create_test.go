@@ -67,6 +67,7 @@ func TestCreate(t *testing.T) {
 		{"ublkb7", whole, "", ` id=7 0+0 0 auto ""`},
 		{"-f -o 1K --sizelimit 512 -b 512 -P -r --direct-io --loop-ref me", whole, "", ` ro partscan 1024+512 512 on "me"`},
 		{"-f --direct-io=off", whole, "", ` 0+0 0 off ""`},
+		{"-f --loop-ref " + strings.Repeat("ü", 40), whole, "", ` 0+0 0 auto "` + strings.Repeat("ü", 31) + `"`},
 		{"-f --loop-ref " + strings.Repeat("x", 70), whole, "", ` 0+0 0 auto "` + strings.Repeat("x", 63) + `"`},
 		{"-f --show", odd, "/dev/ublkb0\n" + fmt.Sprintf(warning, odd), ` 0+0 0 auto ""`},
 		{"-f --sizelimit 1000", whole, fmt.Sprintf(warning, whole), ` 0+1000 0 auto ""`},
