@@ -60,6 +60,10 @@ func ParseKeylessTable(text []byte) (*table.Stack, error) { return stack.Parse(t
 // size of a pipe.
 const MaxTableKeyBytes = 64 << 10
 
+// TableWrites returns which of table.Stack.Devices a device of a stack writes to. It only reads the origins
+// of snapshots, and what is below read-only tables.
+func TableWrites(tables *table.Stack, readOnly bool) []bool { return stack.Written(tables, readOnly) }
+
 // OpenTableDevice is OpenPath for a device of a table: a path, or MAJOR:MINOR.
 func OpenTableDevice(device string) (*os.File, error) { return stack.OpenDevice(OpenPath, device) }
 

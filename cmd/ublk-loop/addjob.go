@@ -111,15 +111,17 @@ func (o *addOptions) openTable(j *daemon.Job) error {
 	}
 	o.config.Table = tables.Text()
 	j.Warnings = append(j.Warnings, o.storeWarnings()...)
+	written := loop.TableWrites(tables, o.config.ReadOnly)
 	for i, device := range tables.Devices() {
 		file, err := loop.OpenTableDevice(device)
 		if err != nil {
 			return tables.InDevice(i, err)
 		}
 		j.Files = append(j.Files, file)
-		j.Warnings = append(j.Warnings, o.checksumWarnings(file)...)
-		isOrigin := o.cow.Path != "" && i == 0 // which is only read
-		j.Warnings = append(j.Warnings, o.lockWarnings(file, o.config.ReadOnly || isOrigin)...)
+		if written[i] {
+			j.Warnings = append(j.Warnings, o.checksumWarnings(file)...)
+		}
+		j.Warnings = append(j.Warnings, o.lockWarnings(file, !written[i])...)
 	}
 	return pipeKeys(j, tables)
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -76,6 +77,9 @@ func TestKernelAddBesideLoopDevice(t *testing.T) {
 		"both only read":     {[]string{"--read-only"}, []string{"--read-only"}, false},
 		"shared":             {nil, []string{"--shared"}, false},
 		"origin of a store":  {[]string{"--read-only"}, []string{"--cow", filepath.Join(t.TempDir(), "store")}, false},
+		"table that writes":  {[]string{"--read-only"}, []string{"--table", "0 2048 linear IMAGE 0"}, true},
+		"table that reads":   {[]string{"--read-only"}, []string{"--table", "name,,,ro,0 2048 linear IMAGE 0"}, false},
+		"origin in a table":  {[]string{"--read-only"}, []string{"--table", "0 2048 snapshot IMAGE STORE P 8"}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := b.in(t)
@@ -85,7 +89,11 @@ func TestKernelAddBesideLoopDevice(t *testing.T) {
 				t.Fatal(err)
 			}
 			device := strings.TrimSpace(string(out))
-			r := b.run(append(append([]string{"add"}, tt.add...), image)...)
+			args := append(slices.Clone(tt.add), image)
+			if slices.Contains(tt.add, "--table") {
+				args = []string{"--table", b.tableFile(tt.add[1], image)}
+			}
+			r := b.run(append([]string{"add"}, args...)...)
 			if r.status != 0 {
 				t.Fatalf("add: %+v", r)
 			}
@@ -98,6 +106,20 @@ func TestKernelAddBesideLoopDevice(t *testing.T) {
 			}
 		})
 	}
+}
+
+// tableFile writes a table to a file. IMAGE stands for an image, and STORE for a file of zeros.
+func (b *bed) tableFile(text, image string) string {
+	b.Helper()
+	dir := b.TempDir()
+	store, path := filepath.Join(dir, "store"), filepath.Join(dir, "table")
+	if err := os.WriteFile(store, make([]byte, 1<<20), 0o600); err != nil {
+		b.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(strings.NewReplacer("IMAGE", image, "STORE", store).Replace(text)), 0o600); err != nil {
+		b.Fatal(err)
+	}
+	return path
 }
 
 // A user who waits for the lock of a file gets it from a server that was killed, but not
