@@ -41,6 +41,12 @@ func OpenDescriptor(fd int, readOnly bool) (*os.File, error) {
 // (RESOLVE_IN_ROOT in openat2(2), Linux 5.6). The Name of the result is the path.
 func OpenPathIn(root *os.File, path string) (*os.File, error) { return backing.OpenPathIn(root, path) }
 
+// OpenCachedPathIn is OpenPathIn, but does not wait for a file system (RESOLVE_CACHED in openat2(2), Linux 5.12). It
+// returns an error that wraps EAGAIN for a path that the kernel does not have in its caches.
+func OpenCachedPathIn(root *os.File, path string) (*os.File, error) {
+	return backing.OpenCachedPathIn(root, path)
+}
+
 // OpenPart opens the part of an object of OpenPath that a device would serve. The part
 // starts at offset bytes. It ends with the object, or after limit bytes if limit is not
 // 0. OpenPart returns EINVAL for an offset that is not below the size.

@@ -16,7 +16,12 @@ func TestOwnMountsOfStores(t *testing.T) {
 	if err := os.Symlink(other, filepath.Join(directory, "moved")); err != nil {
 		t.Fatal(err)
 	}
-	s := &Server{Open: loop.OpenPath}
+	root, err := os.Open("/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = root.Close() }()
+	s := &Server{OpenCached: func(path string) (*os.File, error) { return loop.OpenCachedPathIn(root, path) }}
 	for _, tt := range []struct {
 		path      string
 		directory bool

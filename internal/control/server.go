@@ -38,6 +38,8 @@ type Server struct {
 	Devices Devices
 	// Open opens a file by its path, as loop.OpenPath does.
 	Open func(path string) (*os.File, error)
+	// OpenCached opens a file by its path without waiting for a file system, as loop.OpenCachedPathIn does.
+	OpenCached func(path string) (*os.File, error)
 	// OpenTableDevice opens a device of a table, as loop.OpenTableDeviceIn does.
 	OpenTableDevice func(device string) (*os.File, error)
 	// OnCrash is the default for devices whose request does not set it.

@@ -96,7 +96,7 @@ func (s *many) run(stop chan os.Signal) error {
 	}
 	s.devices = loop.NewServer(s.ctl, loop.ServerOptions{Events: s, StopUnused: stopUnusedInChild, WriteBack: writeBackInChild, Checked: s.collector.CollectIfNeeded, Apart: s.loopApart})
 	s.api = &control.Server{
-		Devices: s.devices, Open: s.openPath, OpenTableDevice: s.openTableDevice, OnCrash: s.task.OnCrash, Describe: describeAdd, Hint: report.Template,
+		Devices: s.devices, Open: s.openPath, OpenCached: s.openCached, OpenTableDevice: s.openTableDevice, OnCrash: s.task.OnCrash, Describe: describeAdd, Hint: report.Template,
 		Status: s.status, CanUpgrade: s.devices.CanEnd, Upgrade: s.askUpgrade,
 		GiveKey: s.giveKey, RemoveWaiting: s.removeWaiting, Done: s.collector.Collect,
 	}

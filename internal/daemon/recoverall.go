@@ -190,6 +190,11 @@ func (s *many) openPath(path string) (*os.File, error) {
 	return loop.OpenPathIn(s.files[rootFile], path)
 }
 
+// openCached is openPath for a file that the server can do without.
+func (s *many) openCached(path string) (*os.File, error) {
+	return loop.OpenCachedPathIn(s.files[rootFile], path)
+}
+
 // openTableDevice is openPath for a device of a table.
 func (s *many) openTableDevice(device string) (*os.File, error) {
 	return loop.OpenTableDeviceIn(s.files[rootFile], device)

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ublk-loop/ublk-loop/client"
 )
 
@@ -56,6 +58,47 @@ func TestKernelOwnMountsReadOnly(t *testing.T) {
 		t.Errorf("a device whose file is read-only for the client: %+v", r)
 	}
 	b.del(b.addUnshared("private", script, "--read-only", file).Device)
+}
+
+// The server's mounts may refuse writes that a client's mounts allow.
+func TestKernelOwnMountsWritable(t *testing.T) {
+	b := kernelBed(t)
+	file := b.image(1 << 20)
+	dir := filepath.Dir(file)
+	b.tool("mount", "--bind", "-o", "ro", dir, dir)
+	defer b.tool("umount", dir)
+	b.serve()
+	s := b.addUnshared("private", fmt.Sprintf("mount -o remount,bind,rw %s &&", dir), file)
+	if err := os.WriteFile(s.Device, []byte("content"), 0); err != nil {
+		t.Error(err)
+	}
+	b.del(s.Device)
+}
+
+// A file system that the server has at the path of a client's file need not answer.
+func TestKernelOwnMountsUnanswered(t *testing.T) {
+	b := kernelBed(t)
+	silent := b.userFile()
+	dir := filepath.Dir(silent.path)
+	b.serve()
+	silent.signal(unix.SIGSTOP)
+	defer silent.signal(unix.SIGCONT)
+	s := b.addUnshared("private", fmt.Sprintf("mount -t tmpfs none %s && truncate -s 1M %s &&", dir, silent.path), "--on-crash=reissue", silent.path)
+	b.ok("upgrade")
+	b.del(s.Device)
+}
+
+// Two files of a file system may have the same inode number.
+func TestKernelOwnMountsTwin(t *testing.T) {
+	b := kernelBed(t)
+	file := b.userFile().path
+	b.serve()
+	twin := filepath.Join(filepath.Dir(file), "twin")
+	s := b.addUnshared("private", fmt.Sprintf("mount --bind %s %s &&", twin, file), file)
+	if got, err := os.ReadFile(s.Device); err != nil || !strings.HasPrefix(string(got), "twin") {
+		t.Errorf("the device begins with %.4q, error %v", got, err)
+	}
+	b.del(s.Device)
 }
 
 // unshared returns a command that runs add in a mount namespace of its own, after other commands.

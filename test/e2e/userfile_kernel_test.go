@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -90,15 +92,18 @@ func (u *userFile) Flush(context.Context, fs.FileHandle) syscall.Errno {
 }
 
 // serveUserFile serves a file of 1 MiB until the directory is unmounted. From SIGUSR1 to
-// SIGUSR2 it does not answer a flush.
+// SIGUSR2 it does not answer a flush. Another file has the same inode number, and other contents.
 func serveUserFile(dir string) error {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, unix.SIGUSR1, unix.SIGUSR2)
-	file, root := &userFile{data: make([]byte, 1<<20)}, &fs.Inode{}
+	file, twin, root := &userFile{data: make([]byte, 1<<20)}, &userFile{data: bytes.Repeat([]byte("twin"), 1<<18)}, &fs.Inode{}
+	keep := time.Hour // the kernel asks once for a name
 	server, err := fs.Mount(dir, root, &fs.Options{
+		EntryTimeout: &keep,
 		MountOptions: fuse.MountOptions{DirectMount: true},
 		OnAdd: func(ctx context.Context) {
-			root.AddChild("file", root.NewPersistentInode(ctx, file, fs.StableAttr{Mode: unix.S_IFREG}), true)
+			root.AddChild("file", root.NewPersistentInode(ctx, file, fs.StableAttr{Mode: unix.S_IFREG, Ino: 7, Gen: 1}), true)
+			root.AddChild("twin", root.NewPersistentInode(ctx, twin, fs.StableAttr{Mode: unix.S_IFREG, Ino: 7, Gen: 2}), true)
 		},
 	})
 	if err != nil {
