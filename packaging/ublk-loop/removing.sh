@@ -7,9 +7,20 @@ case ${1:-} in
 upgrade | failed-upgrade | deconfigure | 1) exit 0 ;;
 esac
 
+# Print the devices. If the program fails, all devices of the driver count, because some may be its own.
+find_devices() {
+	if list=$(ublk-loop list 2>/dev/null); then
+		printf '%s\n' "$list" | grep -o '^/dev/ublkb[0-9]*' || true
+	else
+		for device in /sys/block/ublkb*; do
+			[ ! -e "$device" ] || echo "/dev/${device##*/}"
+		done
+	fi
+}
+
 # Without the program, the data of a device in use could not be flushed.
 refuse_devices() {
-	devices=$(ublk-loop list 2>/dev/null | grep -o '^/dev/ublkb[0-9]*' | tr '\n' ' ') || true
+	devices=$(find_devices | tr '\n' ' ')
 	[ -n "$devices" ] || return 0
 	echo "ublk-loop: error: devices exist: $devices" >&2
 	echo "hint: unmount them, and run ublk-loop del --all" >&2

@@ -89,6 +89,13 @@ echo "upgraded"
 ! apt-get -q -y purge ublk-loop || exit 1
 mountpoint -q /mnt
 test -e /usr/bin/ublk-loop
+# Also if the program cannot tell whose the device is.
+mv /usr/bin/ublk-loop /usr/bin/program
+ln -s /bin/false /usr/bin/ublk-loop
+! apt-get -q -y purge ublk-loop || exit 1
+mv /usr/bin/program /usr/bin/ublk-loop
+mountpoint -q /mnt
+test -e /usr/bin/ublk-loop
 umount /mnt
 until [ -z "$(ublk-loop list)" ] || ! ublk-loop list | grep -q /dev/; do :; done
 apt-get -q -y purge ublk-loop
