@@ -114,6 +114,51 @@ test "$(cat /mnt/file)" = content
 umount /mnt
 until snapshots rm first; do sleep 0.1; done 2>/dev/null
 while ublk-loop list | grep -q live; do sleep 0.1; done
+# Images of any directory, of the size that a label asks for, and layers above others.
+mkdir -p /etc/ublk-loop /home/images /srv/images /usr/share/images /tmp/images /tmp/tree /tmp/oci/blobs/sha256
+echo 'allowed_images = ["/home/images/", "/srv/images/", "/usr/share/images/", "/tmp/images/"]' >/etc/ublk-loop/oci.toml
+systemctl restart ublk-loop-snapshotter.service
+blob() {
+	digest=$(sha256sum $1 | cut -d ' ' -f 1)
+	size=$(stat -c %s $1)
+	mv $1 /tmp/oci/blobs/sha256/$digest
+	echo '"digest":"sha256:'$digest'","size":'$size
+}
+echo content >/tmp/tree/content
+tar -C /tmp/tree -cf /tmp/layer content
+id=sha256:$(sha256sum /tmp/layer | cut -d ' ' -f 1)
+layer=$(blob /tmp/layer)
+echo '{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":["'$id'"]},"config":{}}' >/tmp/config
+config=$(blob /tmp/config)
+echo '{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json",
+	"config":{"mediaType":"application/vnd.oci.image.config.v1+json",'$config'},
+	"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar",'$layer'}]}' >/tmp/manifest
+echo '{"schemaVersion":2,"manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json",'$(blob /tmp/manifest)',
+	"annotations":{"io.containerd.image.name":"example.org/image:1"}}]}' >/tmp/oci/index.json
+echo '{"imageLayoutVersion":"1.0.0"}' >/tmp/oci/oci-layout
+tar -C /tmp/oci -cf /tmp/oci.tar .
+until ctr images import --snapshotter ublk-loop --local /tmp/oci.tar; do sleep 0.1; done >/dev/null 2>&1
+create() {
+	name=$1
+	shift
+	ctr containers create --snapshotter ublk-loop "$@" example.org/image:1 $name
+	snapshots mounts /mnt $name | sh
+	test "$(cat /mnt/content)" = content
+}
+create sized --snapshotter-label containerd.io/snapshot/max-size=$((1 << 30))
+test $(df --output=size -k /mnt | tail -n 1) -lt 1048576
+umount /mnt
+for dir in /home /srv /usr/share /tmp; do
+	truncate -s 8M $dir/images/image
+	mke2fs -q -d /tmp/tree $dir/images/image
+	create image-$(basename $dir) --snapshotter-label containerd.io/snapshot/ublk-loop.image=$dir/images/image
+	umount /mnt
+done
+for name in $(ctr containers list -q); do
+	ctr containers delete $name
+done
+ctr images rm --sync example.org/image:1
+while ublk-loop list | grep -q live; do sleep 0.1; done
 systemctl stop containerd.service ublk-loop-snapshotter.service
 umount /var/lib/ublk-loop
 echo "snapshotter"
