@@ -54,6 +54,8 @@ func (s *Server) newStores(r *http.Request) (stores []*loop.NewFile, err error) 
 		s.useOwnMountsOf(stores)
 		return stores, err
 	}
+	s.changing.enter() // as openFile
+	defer s.changing.leave()
 	for _, path := range paths {
 		if path == "" {
 			err = fmt.Errorf("fork: no store: %w", unix.EINVAL)

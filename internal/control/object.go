@@ -65,7 +65,11 @@ func (s *Server) object(r *http.Request, req *client.AddRequest) (*object, error
 	return o, nil
 }
 
+// openFile opens the file of an object, which may wait for its file system without end. An upgrade would wait for the thread, with
+// all devices. Inside the gate, the upgrade is refused.
 func (s *Server) openFile(o *object) error {
+	s.changing.enter()
+	defer s.changing.leave()
 	file, err := s.Open(o.name)
 	if err == nil {
 		o.files = []*os.File{file}
@@ -73,7 +77,7 @@ func (s *Server) openFile(o *object) error {
 	return err
 }
 
-// openTable checks the text of tables, and opens their files and disks unless the client has.
+// openTable checks the text of tables, and opens their files and disks unless the client has, as openFile does.
 func (s *Server) openTable(o *object, req *client.AddRequest) error {
 	tables, err := loop.ParseKeylessTable([]byte(req.Table))
 	if err != nil {
@@ -85,6 +89,8 @@ func (s *Server) openTable(o *object, req *client.AddRequest) error {
 	if len(o.files) > 0 && len(o.files) != len(devices) {
 		return fmt.Errorf("%d descriptors for %d devices of the tables: %w", len(o.files), len(devices), unix.EINVAL)
 	}
+	s.changing.enter()
+	defer s.changing.leave()
 	for i := len(o.files); i < len(devices); i++ {
 		file, err := s.OpenTableDevice(devices[i])
 		if err != nil {

@@ -146,3 +146,23 @@ func (b *bed) hasRequest(s client.Device) bool {
 	}
 	return false
 }
+
+// An upgrade is refused while a request waits for a file system that does not answer. Otherwise it would wait for
+// the request's thread, with all devices.
+func TestKernelUpgradeWhileSilentFileOpens(t *testing.T) {
+	b := kernelBed(t)
+	m := b.serve()
+	file := b.userFile()
+	file.signal(unix.SIGUSR1)
+	path := filepath.Join(filepath.Dir(file.path), "mute")
+	answered := make(chan struct{})
+	go func() { // ends with the request
+		defer close(answered)
+		_, _ = m.try("-d", `{"file":"`+path+`"}`, "http://x/v1/devices")
+	}()
+	file.done()
+	b.run("upgrade").fails(t, 1, "devices are being added or removed")
+	file.signal(unix.SIGUSR2)
+	<-answered
+	b.ok("upgrade")
+}

@@ -45,6 +45,8 @@ type userFile struct {
 	mu   sync.Mutex // protects the fields below
 	data []byte
 	gate chan struct{} // a flush waits for it unless it is nil; close(2) sends a flush
+	// asked is told, unless it is nil, of each question about the file's attributes, which waits for the gate.
+	asked func()
 }
 
 var (
@@ -57,6 +59,10 @@ var (
 
 // Getattr implements fs.NodeGetattrer.
 func (u *userFile) Getattr(_ context.Context, _ fs.FileHandle, out *fuse.AttrOut) syscall.Errno {
+	if u.asked != nil {
+		u.asked()
+		u.wait()
+	}
 	out.Mode, out.Size = unix.S_IFREG|0o600, uint64(len(u.data))
 	return 0
 }
@@ -82,27 +88,47 @@ func (u *userFile) Write(_ context.Context, _ fs.FileHandle, data []byte, off in
 
 // Flush implements fs.NodeFlusher.
 func (u *userFile) Flush(context.Context, fs.FileHandle) syscall.Errno {
+	u.wait()
+	return 0
+}
+
+// wait waits for the gate.
+func (u *userFile) wait() {
 	u.mu.Lock()
 	gate := u.gate
 	u.mu.Unlock()
 	if gate != nil {
 		<-gate
 	}
-	return 0
+}
+
+// shut closes the gate again, or only opens it.
+func (u *userFile) shut(again bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.gate != nil {
+		close(u.gate)
+		u.gate = nil
+	}
+	if again {
+		u.gate = make(chan struct{})
+	}
 }
 
 // serveUserFile serves a file of 1 MiB until the directory is unmounted. From SIGUSR1 to
-// SIGUSR2 it does not answer a flush. Another file has the same inode number, and other contents.
+// SIGUSR2 it does not answer a flush, nor a question about the file "mute", of which it tells. Another file has the same inode number, and other contents.
 func serveUserFile(dir string) error {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, unix.SIGUSR1, unix.SIGUSR2)
 	file, twin, root := &userFile{data: make([]byte, 1<<20)}, &userFile{data: bytes.Repeat([]byte("twin"), 1<<18)}, &fs.Inode{}
+	mute := &userFile{asked: func() { _, _ = os.Stdout.WriteString("done\n") }}
 	keep := time.Hour // the kernel asks once for a name
 	server, err := fs.Mount(dir, root, &fs.Options{
 		EntryTimeout: &keep,
 		MountOptions: fuse.MountOptions{DirectMount: true},
 		OnAdd: func(ctx context.Context) {
 			root.AddChild("file", root.NewPersistentInode(ctx, file, fs.StableAttr{Mode: unix.S_IFREG, Ino: 7, Gen: 1}), true)
+			root.AddChild("mute", root.NewPersistentInode(ctx, mute, fs.StableAttr{Mode: unix.S_IFREG}), true)
 			root.AddChild("twin", root.NewPersistentInode(ctx, twin, fs.StableAttr{Mode: unix.S_IFREG, Ino: 7, Gen: 2}), true)
 		},
 	})
@@ -111,15 +137,9 @@ func serveUserFile(dir string) error {
 	}
 	go func() { // until the process ends
 		for s := range signals {
-			file.mu.Lock()
-			if file.gate != nil {
-				close(file.gate)
-				file.gate = nil
+			for _, f := range []*userFile{file, mute} {
+				f.shut(s == unix.SIGUSR1)
 			}
-			if s == unix.SIGUSR1 {
-				file.gate = make(chan struct{})
-			}
-			file.mu.Unlock()
 			_, _ = os.Stdout.WriteString("done\n")
 		}
 	}()
