@@ -27,9 +27,7 @@ func (b *bed) watch() (stop func()) {
 		case <-ended:
 		case <-time.After(likelyHangs):
 			ublktest.Detail(b, "a command has run for %v", likelyHangs)
-			for _, line := range b.whereThreadsAre() {
-				ublktest.Detail(b, "%s", line)
-			}
+			ublktest.Detail(b, "%s", whereThreadsAre(b))
 		}
 	}()
 	return func() {
@@ -39,10 +37,10 @@ func (b *bed) watch() (stop func()) {
 }
 
 // whereThreadsAre describes where in the kernel the threads of all servers are, and the requests of their devices.
-func (b *bed) whereThreadsAre() []string {
-	b.Helper()
+func whereThreadsAre(t testing.TB) string {
+	t.Helper()
 	var lines []string
-	for _, pid := range processesOf(b, serverRole, manyRole, apartRole, apartManyRole) {
+	for _, pid := range processesOf(t, serverRole, manyRole, apartRole, apartManyRole) {
 		threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid))
 		for _, thread := range threads {
 			lines = append(lines, contents(thread+"/comm", thread+"/wchan", thread+"/syscall", thread+"/stack"))
@@ -54,7 +52,7 @@ func (b *bed) whereThreadsAre() []string {
 			lines = append(lines, contents(path))
 		}
 	}
-	return lines
+	return strings.Join(lines, "\n")
 }
 
 // contents returns the contents of small files in one line, after the name of the first one.
@@ -75,7 +73,7 @@ func TestKernelHangIsShown(t *testing.T) {
 	b := kernelBed(t, ublktest.Once, ublktest.Machine)
 	s := b.add(b.image(1 << 20))
 	b.suspend(s)
-	text := strings.Join(b.whereThreadsAre(), "\n")
+	text := whereThreadsAre(b)
 	for _, pid := range b.processes(s) {
 		if want := fmt.Sprintf("/proc/%d/task/%d/comm: ublk-loop do_signal_stop", pid, pid); !strings.Contains(text, want) {
 			t.Errorf("it lacks %q:\n%s", want, text)

@@ -268,5 +268,5 @@ const waitLimit = 40 * time.Second
 // waitUntil waits for a condition that causes no event.
 func waitUntil(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	ublktest.Until(t, waitLimit, what, ok)
+	ublktest.Until(t, waitLimit, what, ok, func() string { return "the servers' threads:\n" + whereThreadsAre(t) })
 }
