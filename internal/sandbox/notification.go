@@ -41,47 +41,39 @@ type notificationFD struct {
 	NewFDFlags uint32
 }
 
-// receiveNotification waits for a call. It returns io.EOF when no process is left that could make one, and an error that
-// wraps ENOENT if the caller was killed meanwhile.
-func receiveNotification(listener *os.File) (*notification, error) {
-	conn, err := listener.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	n := &notification{}
-	received := error(unix.EAGAIN)
-	waited := conn.Read(func(fd uintptr) (done bool) {
-		received = n.receive(int(fd), 0)
-		return !errors.Is(received, unix.EAGAIN)
-	})
-	// If a signal came when Go's poller asked the kernel, the kernel says that the descriptor has an error, and the poller
-	// does not wait for it (seccomp_notify_poll in kernel/seccomp.c). Then a thread waits.
-	for errors.Is(received, unix.EAGAIN) {
-		if waited = conn.Control(func(fd uintptr) { received = n.receive(int(fd), -1) }); waited != nil {
-			break
+// poll is unix.Poll, except in tests.
+var poll = unix.Poll
+
+// awaitNotification waits for a call, or until stop can be read. It returns io.EOF when no process is left that could make a
+// call, and after the stop.
+//
+// A thread waits, and not Go's poller. If a signal comes while the kernel waits for a lock, a poll of the listener says that it has
+// an error, and not whether a call waits (seccomp_notify_poll in kernel/seccomp.c). Go's poller would not ask again.
+func awaitNotification(listener, stop int) error {
+	for {
+		fds := []unix.PollFd{{Fd: int32(listener), Events: unix.POLLIN}, {Fd: int32(stop), Events: unix.POLLIN}}
+		err := eintr.Repeat(func() error {
+			_, err := poll(fds, -1)
+			return err
+		})
+		switch events := fds[0].Revents; {
+		case err != nil:
+			return os.NewSyscallError("poll", err)
+		case fds[1].Revents != 0:
+			return io.EOF
+		case events&unix.POLLIN != 0:
+			return nil
+		case events&(unix.POLLHUP|unix.POLLNVAL) != 0:
+			return io.EOF
 		}
 	}
-	return n, errors.Join(waited, received)
 }
 
-// receive waits for a call for some milliseconds, or without end if that is negative. It returns EAGAIN if no call waits. The
-// command itself would wait, also in a descriptor that does not block.
-func (n *notification) receive(listener, milliseconds int) error {
-	fds := []unix.PollFd{{Fd: int32(listener), Events: unix.POLLIN}}
-	err := eintr.Repeat(func() error {
-		_, err := unix.Poll(fds, milliseconds)
-		return err
-	})
-	switch events := fds[0].Revents; {
-	case err != nil:
-		return os.NewSyscallError("poll", err)
-	case events&unix.POLLIN != 0:
-		_, err := ioctl(listener, unix.SECCOMP_IOCTL_NOTIF_RECV, unsafe.Pointer(n))
-		return err
-	case events&(unix.POLLHUP|unix.POLLNVAL) != 0:
-		return io.EOF
-	}
-	return unix.EAGAIN // also after POLLERR: a signal came while the kernel waited for its lock
+// receiveNotification returns a call that waits. It returns an error that wraps ENOENT if the caller was killed meanwhile.
+func receiveNotification(listener *os.File) (*notification, error) {
+	n := &notification{}
+	_, err := control(listener, unix.SECCOMP_IOCTL_NOTIF_RECV, unsafe.Pointer(n))
+	return n, err
 }
 
 // add copies a descriptor to the process, and returns its number there. The copy closes at an exec.

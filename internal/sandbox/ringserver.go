@@ -18,6 +18,7 @@ type RingServer struct {
 	limits   *ring.Restrictions
 	listener *os.File // of askForRings
 	layouts  int      // descriptor of a pipe to the process
+	stop     *os.File // eventfd(2), which can be read after Close
 	closed   atomic.Bool
 }
 
@@ -29,19 +30,23 @@ func (fds RingServerFDs) Close() error { return errors.Join(unix.Close(fds[0]), 
 
 // NewRingServer returns a server for a process with what EnterAsking has returned there. It takes over the descriptors.
 func NewRingServer(limits *ring.Restrictions, fds RingServerFDs) (*RingServer, error) {
-	if err := unix.SetNonblock(fds[0], true); err != nil { // so that no thread waits for it
-		return nil, errors.Join(os.NewSyscallError("fcntl", err), fds.Close())
+	stop, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+	if err != nil {
+		return nil, errors.Join(os.NewSyscallError("eventfd", err), fds.Close())
 	}
-	return &RingServer{limits: limits, listener: os.NewFile(uintptr(fds[0]), "requests for rings"), layouts: fds[1]}, nil
+	return &RingServer{
+		limits: limits, listener: os.NewFile(uintptr(fds[0]), "requests for rings"), layouts: fds[1],
+		stop: os.NewFile(uintptr(stop), "end of the requests for rings"),
+	}, nil
 }
 
 // Serve answers requests until the process has ended, or Close. After an error, further requests wait for Close.
 func (s *RingServer) Serve() error {
 	defer func() { _ = unix.Close(s.layouts) }()
 	for {
-		n, err := receiveNotification(s.listener)
+		err := s.await()
 		if err == nil {
-			err = s.answer(n)
+			err = s.serveNext()
 		}
 		switch {
 		case errors.Is(err, io.EOF), s.closed.Load():
@@ -52,10 +57,39 @@ func (s *RingServer) Serve() error {
 	}
 }
 
+// await waits for a request. The descriptors stay open as long as it waits.
+func (s *RingServer) await() (waited error) {
+	listener, err := s.listener.SyscallConn()
+	if err != nil {
+		return err
+	}
+	stop, err := s.stop.SyscallConn()
+	if err != nil {
+		return err
+	}
+	err = listener.Control(func(listener uintptr) {
+		if err := stop.Control(func(stop uintptr) { waited = awaitNotification(int(listener), int(stop)) }); err != nil {
+			waited = err
+		}
+	})
+	return errors.Join(err, waited)
+}
+
+// serveNext answers a request.
+func (s *RingServer) serveNext() error {
+	n, err := receiveNotification(s.listener)
+	if err != nil {
+		return err
+	}
+	return s.answer(n)
+}
+
 // Close ends Serve, or a Serve that is to come. Requests then fail with ENOSYS.
 func (s *RingServer) Close() {
 	s.closed.Store(true)
-	_ = s.listener.Close() // only a second one fails
+	_, _ = s.stop.Write([]byte{1, 0, 0, 0, 0, 0, 0, 0}) // a number; only after another Close it fails
+	_ = s.listener.Close()
+	_ = s.stop.Close()
 }
 
 // answer makes the ring of a request, and gives it to the process, or refuses it. What the process asks for can be anything:
