@@ -83,7 +83,7 @@ func (s *verityStack) compare(t *testing.T, b *verityBed) {
 	}
 	var waits []func()
 	for range verityDepth {
-		waits = append(waits, begin(unit*s.IntN(sectors/unit), unit*(1+s.IntN(12))))
+		waits = append(waits, begin(unit*s.IntN(sectors/unit), unit*(1+s.IntN(verityMaxIOBytes/512/unit))))
 	}
 	for _, wait := range waits {
 		wait()
