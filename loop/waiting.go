@@ -23,7 +23,8 @@ import (
 //
 // It returns false if Attach has an answer of its own: the device does not exist, is
 // served, belongs to another program, or cannot be recovered. It returns an error that
-// wraps EEXIST if the device waits but has another file or configuration.
+// wraps EEXIST if the device waits but has another file or configuration, and ESTALE if
+// another file or disk has the path that the device's had.
 func WaitsForServer(ctl *ublk.Control, file *os.File, cfg *Config) (bool, error) {
 	if features, err := cfg.OnCrash.features(); cfg.ID == nil || err != nil || features == 0 {
 		return false, nil
@@ -42,6 +43,9 @@ func WaitsForServer(ctl *ublk.Control, file *os.File, cfg *Config) (bool, error)
 			return false, err
 		}
 		same = found.Is(saved.file()) || found.HasNumbersOf(saved.file())
+		if !same && file.Name() == saved.Status.File { // a partition that is made again may have another number
+			return false, fmt.Errorf("%s waits for a server: %w", ublk.BlockPath(*cfg.ID), checkIdentity(found, saved.file(), file.Name()))
+		}
 	}
 	if !same {
 		err := fmt.Errorf("%s waits for a server, and has another file or configuration: %w", ublk.BlockPath(*cfg.ID), unix.EEXIST)

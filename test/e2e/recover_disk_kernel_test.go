@@ -100,6 +100,18 @@ func changedDisks() []changedDisk {
 			})
 			b.tool("sh", "-c", `echo "start=8192,size=8192" | sfdisk -q "$0"`, below)
 		}},
+		{name: "a partition elsewhere with another number", disk: partitioned, change: func(b *bed, path string) {
+			was := numberOf(b, path)
+			waitUntil(b, "the killed server's ring has let go of the partition", func() bool {
+				return exec.Command("blockdev", "--rereadpt", below).Run() == nil
+			})
+			waitUntil(b, "the partition has another number", func() bool {
+				b.tool("sfdisk", "-q", "--delete", below)
+				b.loopDisk("", b.partitionedFile()) // its partition may get the number, which becomes free later
+				b.tool("sh", "-c", `echo "start=8192,size=8192" | sfdisk -q "$0"`, below)
+				return numberOf(b, path) != was
+			})
+		}},
 		{name: "a partition of another disk", disk: partitioned, change: func(b *bed, _ string) {
 			b.tool("cp", fileOf(b, below), other)
 			b.rebind(below, other)
@@ -130,6 +142,24 @@ func changedDisks() []changedDisk {
 			b.tool("mount", below, filepath.Dir(path))
 		}},
 	}
+}
+
+// partitionedFile makes an image of a disk with a partition.
+func (b *bed) partitionedFile() string {
+	b.Helper()
+	file := b.image(16 << 20)
+	b.tool("sh", "-c", `echo "start=2048,size=8192" | sfdisk -q --no-tell-kernel "$0"`, file)
+	return file
+}
+
+// numberOf returns the device number of a disk.
+func numberOf(b *bed, disk string) uint64 {
+	b.Helper()
+	var st unix.Stat_t
+	if err := unix.Stat(disk, &st); err != nil {
+		b.Fatal(err)
+	}
+	return st.Rdev
 }
 
 // fileOf returns the file of a loop device.
