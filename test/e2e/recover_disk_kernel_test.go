@@ -87,28 +87,20 @@ func changedDisks() []changedDisk {
 		return func(b *bed, _ string) { b.remapped(append(args, "--table", linear(below, "8192"))...) }
 	}
 	partitioned := func(b *bed) string {
-		twoFiles(b)
-		b.tool("sh", "-c", `echo "start=2048,size=8192" | sfdisk -q --no-tell-kernel "$0" && losetup -d "$1" && losetup -P "$1" "$0"`, fileOf(b, below), below)
+		below, other = b.loopDisk("", b.partitionedFile()), b.image(16<<20)
 		return below + "p1"
 	}
 	const uuid = "UBLKLOOP-test"
 	return []changedDisk{
 		{name: "another file", disk: func(b *bed) string { twoFiles(b); return below }, change: func(b *bed, disk string) { b.rebind(disk, other) }},
-		{name: "a partition elsewhere", disk: partitioned, change: func(b *bed, _ string) {
-			waitUntil(b, "the killed server's ring has let go of the partition", func() bool {
-				return exec.Command("blockdev", "--rereadpt", below).Run() == nil
-			})
-			b.tool("sh", "-c", `echo "start=8192,size=8192" | sfdisk -q "$0"`, below)
-		}},
+		{name: "a partition elsewhere", disk: partitioned, change: func(b *bed, _ string) { b.moveWhenUnused(below) }},
 		{name: "a partition elsewhere with another number", disk: partitioned, change: func(b *bed, path string) {
 			was := numberOf(b, path)
-			waitUntil(b, "the killed server's ring has let go of the partition", func() bool {
-				return exec.Command("blockdev", "--rereadpt", below).Run() == nil
-			})
+			b.moveWhenUnused(below)
 			waitUntil(b, "the partition has another number", func() bool {
 				b.tool("sfdisk", "-q", "--delete", below)
 				b.loopDisk("", b.partitionedFile()) // its partition may get the number, which becomes free later
-				b.tool("sh", "-c", `echo "start=8192,size=8192" | sfdisk -q "$0"`, below)
+				b.movePartition(below)
 				return numberOf(b, path) != was
 			})
 		}},
@@ -142,6 +134,20 @@ func changedDisks() []changedDisk {
 			b.tool("mount", below, filepath.Dir(path))
 		}},
 	}
+}
+
+// moveWhenUnused moves the partition of a disk when the ring of a killed server has let go of it.
+func (b *bed) moveWhenUnused(disk string) {
+	b.Helper()
+	waitUntil(b, "the killed server's ring has let go of the partition", func() bool {
+		return exec.Command("blockdev", "--rereadpt", disk).Run() == nil
+	})
+	b.movePartition(disk)
+}
+
+func (b *bed) movePartition(disk string) {
+	b.Helper()
+	b.tool("sh", "-c", `echo "start=8192,size=8192" | sfdisk -q "$0"`, disk)
 }
 
 // partitionedFile makes an image of a disk with a partition.
