@@ -392,8 +392,8 @@ func TestKernelUnfinishedFileSystemOfDevice(t *testing.T) {
 	b.isClean()
 }
 
-// A directory that is no longer the mounted volume is not given to a pod, whose data would get into the file system below,
-// and neither is another device.
+// A pod gets neither another device nor a directory from which others have unmounted the volume. Its data would go to the
+// file system below.
 func TestKernelBindOfOther(t *testing.T) {
 	b := newBed(t, ublktest.Once)
 	b.start()
